@@ -1,0 +1,1 @@
+"""Submit many Perplexity deep-research jobs at once, poll them together, get each as it finishes."""

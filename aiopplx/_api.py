@@ -1,0 +1,73 @@
+"""Room: what an API is to the engine: a value with declared capabilities that turns requests into calls and replies into
+snapshots.
+
+The engine asks the capabilities, never the name. This module knows nothing of any one API, nor of when a call is made.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Protocol
+from urllib.parse import quote
+
+from aiopplx._errors import InvalidRequest
+
+if TYPE_CHECKING:
+    from aiopplx._call import Call, Reply
+    from aiopplx._job import Page, Snapshot
+    from aiopplx.sonar import ResearchRequest
+
+_JOB_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
+
+
+class API(Protocol):
+    """One job API as a value.
+
+    Attributes:
+        name: what users type (`"sonar"`).
+        has_idempotency: a submission sent twice under one key makes one job.
+        has_list: there is a list of the account's jobs.
+        has_cancel: a running job can be cancelled.
+        results_live: seconds for which the server keeps a job.
+    """
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def has_idempotency(self) -> bool: ...
+    @property
+    def has_list(self) -> bool: ...
+    @property
+    def has_cancel(self) -> bool: ...
+    @property
+    def results_live(self) -> float: ...
+
+    def freeze(self, request: ResearchRequest, idempotency_key: str) -> bytes:
+        """The exact bytes of the submission; every attempt sends these. Raises `InvalidRequest`."""
+        ...
+
+    def submit(self, body: bytes) -> Call: ...
+    def get(self, job_id: str) -> Call: ...
+    def list(self, *, limit: int | None, next_token: str) -> Call: ...
+    def cancel(self, job_id: str) -> Call: ...
+
+    def read_job(self, reply: Reply, expected_id: str) -> Snapshot:
+        """A 200 as a snapshot. Raises `ProtocolError` if it is not that job; `expected_id` "" takes any."""
+        ...
+
+    def read_page(self, reply: Reply) -> Page:
+        """A 200 of the list. Raises `ProtocolError`; one bad row is skipped and counted."""
+        ...
+
+
+def quoted_id(job_id: str) -> str:
+    """A job id fit for a path. Refuses what could leave the path (`..`, `/`) before it is sent.
+
+    Raises:
+        InvalidRequest: the id is empty, too long or has a character that no server's id has.
+    """
+    if job_id in (".", "..") or not _JOB_ID.fullmatch(job_id):
+        raise InvalidRequest(f"{job_id[:140]!r} is not a job id", field="id")
+    return quote(job_id, safe="")
+
+

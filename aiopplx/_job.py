@@ -1,0 +1,319 @@
+"""Room: the one job model over every API: what a job is, what came of it, what it cost.
+
+An API's own structs read themselves into an `Answer`; everything here is told to users in the same words whichever API made
+the job. This module knows nothing of HTTP, of sessions or of any one API.
+"""
+
+from __future__ import annotations
+
+import enum
+from typing import Any, Protocol, TypeVar, cast, runtime_checkable
+
+import msgspec
+
+from aiopplx._errors import AiopplxError, JobError, ProtocolError
+
+T = TypeVar("T")
+
+
+class JobStatus(enum.StrEnum):
+    """Where a job stands. The first group are the server's words, the second ours, for what no server can say."""
+
+    CREATED = "CREATED"
+    """The server has the job and has not begun (the Agent API's `queued`)."""
+    IN_PROGRESS = "IN_PROGRESS"
+    """The server is working on it, or says something this version does not know: see `Job.server_status`."""
+    COMPLETED = "COMPLETED"
+    """There is a result."""
+    FAILED = "FAILED"
+    """The server gave up."""
+    CANCELLED = "CANCELLED"
+    """It was cancelled at the server."""
+    INCOMPLETE = "INCOMPLETE"
+    """The server stopped early; what it had is there."""
+
+    REJECTED = "REJECTED"
+    """Refused before there was a job: by a check here, or by the server in a full answer. Nothing was billed."""
+    IN_DOUBT = "IN_DOUBT"
+    """The submission left and no usable answer came; a job may exist and be billed."""
+    TIMED_OUT = "TIMED_OUT"
+    """Still running at its deadline. It goes on at the service."""
+    EXPIRED = "EXPIRED"
+    """The server once accepted it and knows it no longer."""
+    UNREADABLE = "UNREADABLE"
+    """The server answers, but never with this job in a form that can be read."""
+    STOPPED = "STOPPED"
+    """Never sent: the session stopped first. Nothing was billed."""
+
+    @property
+    def is_final(self) -> bool:
+        """True if nothing more will come of it without the user's doing."""
+        return self not in (JobStatus.CREATED, JobStatus.IN_PROGRESS)
+
+
+class Source(msgspec.Struct, frozen=True, kw_only=True):
+    """One page that an answer rests on; the n-th source is what `[n]` in the text points at (counted from 1).
+
+    Every field but `url` may be missing: the server omits what it does not know.
+    """
+
+    url: str = ""
+    title: str | None = None
+    date: str | None = None
+    last_updated: str | None = None
+    snippet: str | None = None
+    source: str | None = None
+    id: int | str | None = None
+    place_metadata: Any = None
+
+
+class Usage(msgspec.Struct, frozen=True, kw_only=True):
+    """What a job consumed, in one vocabulary over both APIs. Tokens are counts; `cost` is US dollars."""
+
+    input_tokens: int | None = None
+    output_tokens: int | None = None
+    total_tokens: int | None = None
+    reasoning_tokens: int | None = None
+    citation_tokens: int | None = None
+    search_queries: int | None = None
+    cost: float | None = None
+
+
+class Answer(msgspec.Struct, frozen=True, kw_only=True):
+    """What an API's own response struct reads itself into."""
+
+    text: str = ""
+    reasoning: str | None = None
+    sources: list[Source] = []
+    citations: list[str] = []
+    usage: Usage | None = None
+    finish_reason: str | None = None
+    model: str = ""
+
+
+@runtime_checkable
+class Readable(Protocol):
+    """An API's own response struct, seen from the job model."""
+
+    def answer(self) -> Answer:
+        """The same facts in the words of the job model; cheap enough to be called at every look."""
+        ...
+
+
+class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
+    """One look at one job, as an API read it from the wire.
+
+    `status` is one of the server's group of `JobStatus`; a word this version does not know reads as `IN_PROGRESS` and stays
+    in `server_status`. `response` is None until there is one, and where a COMPLETED job came without an answer.
+    """
+
+    id: str
+    status: JobStatus
+    server_status: str
+    model: str = ""
+    created_at: int | None = None
+    started_at: int | None = None
+    completed_at: int | None = None
+    failed_at: int | None = None
+    error_message: str | None = None
+    response: Readable | None = None
+    raw: bytes = b""
+
+
+class Page(msgspec.Struct, frozen=True):
+    """One page of the server's list of jobs. `skipped` counts rows that could not be read; `next_token` is "" at the end."""
+
+    jobs: list[Snapshot]
+    next_token: str = ""
+    skipped: int = 0
+
+
+class Job(msgspec.Struct, frozen=True, kw_only=True, repr_omit_defaults=True):
+    """A submission and what came of it: a plain value, safe to keep, compare and pickle.
+
+    Attributes:
+        id: the server's id, `""` if the server never gave one (REJECTED, IN_DOUBT, STOPPED).
+        status: where it stands; `ok` is the short question.
+        server_status: the server's own word at the last look, as it came.
+        api: which API made the job (`"sonar"`, `"agent"`).
+        model: the model that the server says it used.
+        idempotency_key: the key it was submitted under; `""` for a job this session did not submit.
+        tag: whatever the user put on the submission, untouched.
+        index: position in the source of its batch, from 0; None outside a batch.
+        created_at, started_at, completed_at, failed_at: the server's clock, seconds since 1970. For people to read.
+        error: why there is no result; None if `ok`, and while the job runs.
+        response: the API's own struct, with everything the server said; None without a result.
+        raw: the bytes of the last answer, as they came (decompressed).
+        looks: how many times the job was polled.
+        attempts: how many times the submission was sent.
+    """
+
+    id: str = ""
+    status: JobStatus
+    server_status: str = ""
+    api: str = ""
+    model: str = ""
+    idempotency_key: str = ""
+    tag: str | int | None = None
+    index: int | None = None
+    created_at: int | None = None
+    started_at: int | None = None
+    completed_at: int | None = None
+    failed_at: int | None = None
+    error: AiopplxError | None = None
+    response: Readable | None = None
+    raw: bytes = b""
+    looks: int = 0
+    attempts: int = 0
+
+    @property
+    def ok(self) -> bool:
+        """True if there is a result to read."""
+        return self.status is JobStatus.COMPLETED and self.error is None
+
+    @property
+    def done(self) -> bool:
+        """True if nothing more will come of this job by itself."""
+        return self.status.is_final
+
+    def _answer(self) -> Answer:
+        return self.response.answer() if self.response is not None else _NOTHING
+
+    @property
+    def text(self) -> str:
+        """The answer in Markdown, without the `<think>` part; `""` if there is none."""
+        return self._answer().text
+
+    @property
+    def reasoning(self) -> str | None:
+        """The model's `<think>` part, where the server sent one; None otherwise. It is never dropped silently."""
+        return self._answer().reasoning
+
+    @property
+    def sources(self) -> list[Source]:
+        """The pages the answer rests on; `[n]` in `text` is `sources[n - 1]`."""
+        return self._answer().sources
+
+    @property
+    def citations(self) -> list[str]:
+        """The addresses of the sources, in the same order."""
+        return self._answer().citations
+
+    @property
+    def usage(self) -> Usage | None:
+        """Tokens, searches and dollars; None if the server did not say."""
+        return self._answer().usage
+
+    @property
+    def cost(self) -> float | None:
+        """US dollars, as the server billed them; None if it did not say."""
+        usage = self._answer().usage
+        return usage.cost if usage is not None else None
+
+    @property
+    def finish_reason(self) -> str | None:
+        """The server's word for why the text ends: `stop`, or `length` if it was cut."""
+        return self._answer().finish_reason
+
+    def result(self) -> Job:
+        """This job if it is `ok`; raises its error otherwise.
+
+        Raises:
+            AiopplxError: `error`, or a `JobError` if the job is still running.
+        """
+        if self.error is not None:
+            raise self.error.about(job_id=self.id, idempotency_key=self.idempotency_key, tag=self.tag)
+        if not self.ok:
+            raise JobError(
+                f"the job has no result yet: the server says {self.server_status or self.status}. Wait for it with"
+                " session.wait(job)",
+                job_id=self.id,
+                idempotency_key=self.idempotency_key,
+                tag=self.tag,
+            )
+        return self
+
+    def parse(self, type: type[T]) -> T:
+        """The answer's text read as JSON into `type`: a msgspec Struct, a dataclass, a TypedDict, or a pydantic model.
+
+        For jobs submitted with a `response_format` of `json_schema`. A Markdown fence or words before the JSON are passed
+        over, since reasoning models write them.
+
+        Raises:
+            AiopplxError: as `result()`, if there is no result.
+            ProtocolError: the text is not JSON of that shape; `body` has its beginning and the job keeps the whole.
+        """
+        text = _json_part(self.result().text)
+        problem: Exception
+        try:
+            validate = getattr(type, "model_validate_json", None)
+            if validate is not None:
+                return cast("T", validate(text))
+            return msgspec.json.decode(text, type=type)
+        except (ValueError, RecursionError) as error:
+            problem = error
+        name = getattr(type, "__name__", str(type))
+        raise ProtocolError(
+            f"the answer is not a {name}: {str(problem)[:300]}",
+            job_id=self.id,
+            idempotency_key=self.idempotency_key,
+            tag=self.tag,
+            body=text[:4096],
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """The job as JSON-ready values (no `raw`, no `response`): what `aiopplx run` writes, one object a line."""
+        answer = self._answer()
+        error = self.error
+        return {
+            "id": self.id,
+            "ok": self.ok,
+            "status": self.status.value,
+            "tag": self.tag,
+            "index": self.index,
+            "api": self.api,
+            "model": self.model,
+            "text": answer.text,
+            "reasoning": answer.reasoning,
+            "sources": [
+                {key: value for key, value in msgspec.structs.asdict(source).items() if value is not None}
+                for source in answer.sources
+            ],
+            "citations": answer.citations,
+            "usage": msgspec.structs.asdict(answer.usage) if answer.usage else None,
+            "cost": answer.usage.cost if answer.usage else None,
+            "finish_reason": answer.finish_reason,
+            "error": None if error is None else {"type": error.__class__.__name__, "message": str(error)},
+            "idempotency_key": self.idempotency_key,
+            "created_at": self.created_at,
+            "started_at": self.started_at,
+            "completed_at": self.completed_at,
+            "failed_at": self.failed_at,
+        }
+
+    def __repr__(self) -> str:
+        # Short on purpose: the text alone may be 90,000 characters, and a repr of it costs a millisecond.
+        facts = [f"id={self.id!r}", f"status={self.status.value}"]
+        if self.tag is not None:
+            facts.append(f"tag={self.tag!r}")
+        if self.error is not None:
+            facts.append(f"error={self.error.__class__.__name__}")
+        if self.ok:
+            answer = self._answer()
+            facts.append(f"text={len(answer.text)} characters")
+            if answer.usage is not None and answer.usage.cost is not None:
+                facts.append(f"cost=${answer.usage.cost:.4f}")
+        return f"Job({', '.join(facts)})"
+
+
+_NOTHING = Answer()
+
+
+def _json_part(text: str) -> str:
+    """From the first brace or bracket to the last: what is left when a fence or a preamble is taken away."""
+    stripped = text.strip()
+    if stripped[:1] in "{[" and stripped[-1:] in "}]":
+        return stripped
+    starts = [at for at in (stripped.find("{"), stripped.find("[")) if at >= 0]
+    end = max(stripped.rfind("}"), stripped.rfind("]"))
+    return stripped[min(starts) : end + 1] if starts and end > min(starts) else stripped
