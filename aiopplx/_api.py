@@ -1,5 +1,4 @@
-"""Room: what an API is to the engine: a value with declared capabilities that turns requests into calls and replies into
-snapshots.
+"""Room: what an API is to the engine: a value with capabilities that turns requests into calls and replies into snapshots.
 
 The engine asks the capabilities, never the name. This module knows nothing of any one API, nor of when a call is made.
 """
@@ -15,7 +14,7 @@ from aiopplx._errors import InvalidRequest
 if TYPE_CHECKING:
     from aiopplx._call import Call, Reply
     from aiopplx._job import Page, Snapshot
-    from aiopplx.sonar import ResearchRequest
+    from aiopplx._request import ResearchRequest
 
 _JOB_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 
@@ -69,5 +68,3 @@ def quoted_id(job_id: str) -> str:
     if job_id in (".", "..") or not _JOB_ID.fullmatch(job_id):
         raise InvalidRequest(f"{job_id[:140]!r} is not a job id", field="id")
     return quote(job_id, safe="")
-
-

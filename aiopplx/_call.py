@@ -1,7 +1,7 @@
 """Room: one HTTP exchange as plain values, and what an answer that is no success says.
 
-A `Call` is what should be sent; a `Reply` is what came; a `NoReply` is what is known when nothing usable came. This module
-knows nothing of aiohttp, of which API is spoken, or of what will be done about it.
+A `Call` is what should be sent; a `Reply` is what came; a `NoReply` is what is known when nothing usable came. This
+module knows nothing of aiohttp, of which API is spoken, or of what will be done about it.
 """
 
 from __future__ import annotations
@@ -86,9 +86,7 @@ class NoReply(msgspec.Struct, frozen=True):
 
 def plain(text: str, limit: int = MESSAGE_KEPT) -> str:
     """Server text made fit for a terminal and a log: no control or direction characters, one line, at most `limit`."""
-    cleaned = "".join(
-        " " if ch.isspace() else ch for ch in text[: limit * 4] if ch.isprintable() or ch.isspace()
-    )
+    cleaned = "".join(" " if ch.isspace() else ch for ch in text[: limit * 4] if ch.isprintable() or ch.isspace())
     cleaned = " ".join(cleaned.split())
     return cleaned if len(cleaned) <= limit else cleaned[: limit - 1] + "…"
 
@@ -163,7 +161,9 @@ def error_of(reply: Reply) -> APIError | ProtocolError:
         )
     elif kind in NO_CREDIT or status == 402:
         cls = OutOfCredit
-        advice = ". Nothing was created or billed by this request: add credit at https://console.perplexity.ai, then go on"
+        advice = (
+            ". Nothing was created or billed by this request: add credit at https://console.perplexity.ai, then go on"
+        )
     elif status in (401, 403):
         cls = AuthenticationError
         advice = ". Check PERPLEXITY_API_KEY; keys are made at https://console.perplexity.ai"

@@ -14,8 +14,8 @@ from typing import Self
 class AiopplxError(Exception):
     """Root of every exception that aiopplx raises.
 
-    Every fact below is also on every subclass, empty where it does not apply. Instances can be pickled, and hold neither
-    the API key nor any part of a prompt.
+    Every fact below is also on every subclass, empty where it does not apply. Instances can be pickled, and hold
+    neither the API key nor any part of a prompt.
 
     Attributes:
         message: the sentence for the reader, without the facts.
@@ -135,7 +135,7 @@ class ProtocolError(AiopplxError):
 
 
 class ResponseTooLarge(ProtocolError):
-    """The answer is larger than the limit (`max_response_bytes`); reading stopped there. The job stays at the server."""
+    """The answer is larger than `max_response_bytes`; reading stopped there. The job stays at the server."""
 
 
 class APIError(AiopplxError):
@@ -147,7 +147,7 @@ class AuthenticationError(APIError):
 
 
 class OutOfCredit(APIError):
-    """The account has no credit (401 `insufficient_quota`, 402). All submissions stop; running jobs are still collected."""
+    """The account has no credit (401 `insufficient_quota`, 402). Submissions stop; running jobs are still collected."""
 
 
 class EndpointRetired(APIError):
@@ -155,7 +155,7 @@ class EndpointRetired(APIError):
 
 
 class RateLimited(APIError):
-    """The server asked for less (429) and for a longer silence than this call may wait. `retry_after` has the seconds."""
+    """The server asked for less (429), and for a longer silence (`retry_after`) than this call may wait."""
 
 
 class NotFound(APIError):

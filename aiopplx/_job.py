@@ -1,7 +1,7 @@
 """Room: the one job model over every API: what a job is, what came of it, what it cost.
 
-An API's own structs read themselves into an `Answer`; everything here is told to users in the same words whichever API made
-the job. This module knows nothing of HTTP, of sessions or of any one API.
+An API's own structs read themselves into an `Answer`; everything here is told to users in the same words whichever API
+made the job. This module knows nothing of HTTP, of sessions or of any one API.
 """
 
 from __future__ import annotations
@@ -103,8 +103,8 @@ class Readable(Protocol):
 class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
     """One look at one job, as an API read it from the wire.
 
-    `status` is one of the server's group of `JobStatus`; a word this version does not know reads as `IN_PROGRESS` and stays
-    in `server_status`. `response` is None until there is one, and where a COMPLETED job came without an answer.
+    `status` is one of the server's group of `JobStatus`; a word this version does not know reads as `IN_PROGRESS` and
+    stays in `server_status`. `response` is None until there is one, and where a COMPLETED job came without an answer.
     """
 
     id: str
@@ -121,7 +121,7 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Page(msgspec.Struct, frozen=True):
-    """One page of the server's list of jobs. `skipped` counts rows that could not be read; `next_token` is "" at the end."""
+    """One page of the server's list of jobs. `skipped` counts unreadable rows; `next_token` is "" at the end."""
 
     jobs: list[Snapshot]
     next_token: str = ""
@@ -236,8 +236,8 @@ class Job(msgspec.Struct, frozen=True, kw_only=True, repr_omit_defaults=True):
     def parse(self, type: type[T]) -> T:
         """The answer's text read as JSON into `type`: a msgspec Struct, a dataclass, a TypedDict, or a pydantic model.
 
-        For jobs submitted with a `response_format` of `json_schema`. A Markdown fence or words before the JSON are passed
-        over, since reasoning models write them.
+        For jobs submitted with a `response_format` of `json_schema`. A Markdown fence or words before the JSON are
+        passed over, since reasoning models write them.
 
         Raises:
             AiopplxError: as `result()`, if there is no result.

@@ -1,0 +1,366 @@
+"""Room: one batch: reads a source lazily, submits what it reads, and is the async iterator of finished jobs.
+
+A batch owns its submitters and its queue, nothing else; the session's poller watches its jobs. Memory is bounded by
+what the
+consumer has not taken yet: nothing more is read while `max_in_flight` items are out, and nothing more is polled while
+the queue is full. This module knows nothing of aiohttp or of how a submission is retried.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import heapq
+import inspect
+import types
+from collections import deque
+from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator, Mapping
+from typing import TYPE_CHECKING, Self, TypeAlias, cast
+
+import anyio
+
+from aiopplx._client import Submission
+from aiopplx._errors import AiopplxError, ConfigError, InDoubt, InvalidRequest
+from aiopplx._events import Event, EventKind
+from aiopplx._job import Job, JobStatus
+from aiopplx._poller import Watch, make_job
+from aiopplx._request import ResearchRequest
+
+if TYPE_CHECKING:
+    from aiopplx._engine import Engine
+
+Item: TypeAlias = "str | Mapping[str, object] | ResearchRequest"
+Items: TypeAlias = "Iterable[Item] | AsyncIterable[Item]"
+
+SUBMITTERS = 16
+# Finished results held in memory for a consumer that is slower than the service. Any further ones wait at the server.
+READY = 32
+
+
+class _End(Exception):
+    pass
+
+
+class Batch(AsyncIterator[Job]):
+    """Submissions watched together: `async with session.batch(questions) as jobs: async for job in jobs: ...`.
+
+    Every item that is read from the source comes out exactly once, as a `Job`: finished, failed, refused, timed out or
+    in doubt. What no job can survive (bad key, no credit, retired endpoint, no such server) ends the submissions; what
+    was
+    accepted by then is still waited for and handed out, and then that error is raised. An error of the source itself is
+    raised the same way, bare.
+
+    Leaving the block, by `break`, by an exception or by cancellation, ends its work at once. Jobs that the server has
+    go on
+    there and are billed: `pending` tells which.
+    """
+
+    def __init__(self, engine: Engine, source: Items, *, ordered: bool, timeout: float, limit: int) -> None:
+        self._engine = engine
+        self._given = source
+        self._ordered = ordered
+        self._timeout = timeout
+        self._limit = limit
+        self._iterator: Iterator[Item] | AsyncIterator[Item] | None = None
+        self._reading = asyncio.Lock()
+        self._room = asyncio.Semaphore(limit)
+        self._news = asyncio.Event()
+        self._read = 0
+        self._taken = 0
+        self._exhausted = False
+        self._trouble: BaseException | None = None
+        self._submitters: list[asyncio.Task[None]] = []
+        self._sending: set[Submission] = set()
+        self._watches: dict[Watch, Submission] = {}
+        self._parked: list[tuple[int, Watch]] = []
+        self._looking: set[Watch] = set()
+        self._ready: deque[Job] = deque()
+        self._ready_by_index: dict[int, Job] = {}
+        self._left: list[Job] = []
+        self._state = "new"
+
+    # --- what users see ----------------------------------------------------------------------------------------------
+
+    async def __aenter__(self) -> Self:
+        if self._state != "new":
+            raise ConfigError("a batch can be entered once; make another with session.batch(...)")
+        self._engine.open()
+        self._iterator = _iterator_of(self._given)
+        self._state = "open"
+        self._engine.batches.add(self)
+        loop = asyncio.get_running_loop()
+        self._submitters = [loop.create_task(self._submitter()) for _ in range(min(SUBMITTERS, self._limit))]
+        return self
+
+    async def __aexit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, tb: types.TracebackType | None
+    ) -> None:
+        await self.aclose()
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> Job:
+        """The next finished job, in the order of finishing (or of the source, if so asked).
+
+        Raises:
+            AiopplxError: what ended the submissions, after all that was accepted has been handed out.
+        """
+        if self._state == "new":
+            raise ConfigError(
+                "a batch is iterated inside its block: async with session.batch(...) as jobs: async for job in jobs"
+            )
+        while True:
+            if self._state == "closed":
+                raise ConfigError("the batch is closed: iterate it inside its block")
+            job = self._next_ready()
+            if job is not None:
+                self._hand_out()
+                return job
+            if self._is_over():
+                raise self._last_word()
+            self._news.clear()
+            await self._news.wait()
+
+    @property
+    def pending(self) -> list[Job]:
+        """Jobs that the server has accepted and this batch has not handed out, as last known.
+
+        After the block was left: those that were left behind. They go on, and are billed, at the service.
+        """
+        return [*self._left, *(self._as_pending(watch) for watch in self._watches)]
+
+    async def aclose(self) -> None:
+        """Stop submitting and watching; what leaving the block does.
+
+        A submission that is on its way is waited for, for at most two seconds, so that its id is known: it may be paid
+        for.
+        """
+        if self._state in ("closed", "new"):
+            self._state = "closed"
+            return
+        self._state = "closed"
+        self._engine.batches.discard(self)
+        self._news.set()
+        tasks = self._forget()
+        with anyio.CancelScope(shield=True):
+            try:
+                if self._sending:
+                    await asyncio.wait(self._submitters, timeout=self._engine.grace())
+            finally:
+                tasks += self._submitters
+                for task in tasks:
+                    task.cancel()
+                await asyncio.gather(*tasks, return_exceptions=True)
+                await self._close_source()
+        for job in self._left:
+            self._engine.left(job)
+
+    def wake(self) -> None:
+        """Something changed for the whole session: look again."""
+        self._news.set()
+
+    # --- handing out -------------------------------------------------------------------------------------------------
+
+    def _next_ready(self) -> Job | None:
+        if self._ordered:
+            return self._ready_by_index.pop(self._taken, None)
+        return self._ready.popleft() if self._ready else None
+
+    def _hand_out(self) -> None:
+        self._taken += 1
+        self._room.release()
+        self._unpark()
+
+    def _put(self, job: Job) -> None:
+        if self._ordered and job.index is not None:
+            self._ready_by_index[job.index] = job
+        else:
+            self._ready.append(job)
+        self._news.set()
+
+    def _is_over(self) -> bool:
+        submitting = any(not task.done() for task in self._submitters)
+        if not submitting and self._taken == self._read:
+            return True
+        return self._engine.client.gate.looks_refused and not submitting
+
+    def _last_word(self) -> BaseException:
+        """What ends the iteration: nothing, the source's own error, or what stopped the session."""
+        trouble = self._trouble
+        if trouble is None and self._taken < self._read:
+            trouble = self._engine.client.gate.stop
+        self._trouble = None
+        if trouble is None:
+            return StopAsyncIteration()
+        if self._watches and isinstance(trouble, AiopplxError):
+            trouble = trouble.about()
+            trouble.message += (
+                f". {len(self._watches)} accepted jobs could not be collected; they go on at the service"
+                " (batch.pending has their ids)"
+            )
+        return trouble
+
+    # --- the sink of the poller --------------------------------------------------------------------------------------
+
+    def may_look(self, watch: Watch) -> bool:
+        """Room for one more result? The next one in order always has it, or the order could never go on."""
+        sub = self._watches.get(watch)
+        if sub is None:
+            return False
+        held = len(self._ready) + len(self._ready_by_index) + len(self._looking)
+        index = sub.index or 0
+        if held >= READY and not (self._ordered and index == self._taken):
+            heapq.heappush(self._parked, (index, watch))
+            return False
+        self._looking.add(watch)
+        return True
+
+    def looked(self, watch: Watch) -> None:
+        """A look ended and the job runs on."""
+        self._looking.discard(watch)
+        self._unpark()
+
+    def done(self, watch: Watch, job: Job) -> None:
+        """A job ended."""
+        self._looking.discard(watch)
+        self._watches.pop(watch, None)
+        self._put(job)
+
+    def _unpark(self) -> None:
+        if self._parked:
+            _, watch = heapq.heappop(self._parked)
+            self._engine.poller.unpark(watch)
+
+    # --- submitting --------------------------------------------------------------------------------------------------
+
+    async def _submitter(self) -> None:
+        try:
+            while self._may_submit():
+                await self._room.acquire()
+                try:
+                    index, item = await self._next_item()
+                except _End:
+                    self._room.release()
+                    return
+                await self._submit(index, item)
+        finally:
+            self._news.set()
+
+    def _may_submit(self) -> bool:
+        return self._state == "open" and not self._exhausted and self._trouble is None
+
+    async def _next_item(self) -> tuple[int, Item]:
+        async with self._reading:
+            if not self._may_submit():
+                raise _End
+            try:
+                if isinstance(self._iterator, AsyncIterator):
+                    item = await anext(self._iterator)
+                else:
+                    item = next(cast("Iterator[Item]", self._iterator))
+                    if self._read % SUBMITTERS == 0:
+                        await asyncio.sleep(0)  # a long list must not hold the loop
+            except (StopIteration, StopAsyncIteration):
+                self._exhausted = True
+                raise _End from None
+            except Exception as error:
+                # The user's own: it ends the reading, and comes out bare after what is paid was handed out.
+                self._trouble = error
+                raise _End from None
+            index = self._read
+            self._read += 1
+            return index, item
+
+    async def _submit(self, index: int, item: Item) -> None:
+        try:
+            sub = self._engine.freeze(item, index=index, timeout=self._timeout)
+        except InvalidRequest as error:
+            tag = error.tag
+            refused = Job(status=JobStatus.REJECTED, error=error, tag=tag, index=index)
+            self._engine.client.tell(
+                Event(kind=EventKind.FINISHED, tag=tag, index=index, status=refused.status, reason=error.message)
+            )
+            self._put(refused)
+            return
+        await self._engine.slots.acquire()
+        self._sending.add(sub)
+        watching = False
+        try:
+            outcome = await self._engine.submit(sub, patience=float("inf"))
+            if isinstance(outcome, Job):
+                self._ended_early(outcome)
+                return
+            watch = self._engine.watch_of(sub, outcome, self)
+            watching = watch.holds_slot = True
+            self._accepted(watch, sub)
+        finally:
+            self._sending.discard(sub)
+            if not watching:
+                self._engine.slots.release()
+
+    def _ended_early(self, job: Job) -> None:
+        """There is nothing to watch: refused, in doubt, stopped, or finished in the answer to the submission."""
+        if job.status is JobStatus.STOPPED and self._trouble is None:
+            self._trouble = self._engine.stop_of(job)
+        if self._state == "closed":
+            if job.id or isinstance(job.error, InDoubt):
+                self._left.append(job)
+            return
+        self._put(job)
+
+    def _accepted(self, watch: Watch, sub: Submission) -> None:
+        self._watches[watch] = sub
+        if self._state == "closed":
+            self._left.append(self._as_pending(watch))
+            del self._watches[watch]
+            self._engine.release(watch)
+        else:
+            self._engine.poller.watch(watch)
+
+    # --- leaving -----------------------------------------------------------------------------------------------------
+
+    def _as_pending(self, watch: Watch) -> Job:
+        return make_job(watch.job_id, JobStatus.IN_PROGRESS, None, None, watch.sub, looks=watch.looks)
+
+    def _forget(self) -> list[asyncio.Task[None]]:
+        """Let go of everything that can be let go of at once."""
+        self._left = [self._as_pending(watch) for watch in self._watches]
+        tasks = self._engine.poller.drop(list(self._watches))
+        self._watches.clear()
+        self._parked.clear()
+        self._ready.clear()
+        self._ready_by_index.clear()
+        for sub in self._sending:
+            sub.leaving = True
+        if not any(sub.sending for sub in self._sending):
+            for task in self._submitters:
+                task.cancel()
+        return tasks
+
+    async def _close_source(self) -> None:
+        """End a generator that was not read to its end: nobody else will, and it may hold a file or a cursor."""
+        iterator = self._iterator
+        try:
+            if isinstance(iterator, types.AsyncGeneratorType):
+                await iterator.aclose()
+            elif inspect.isgenerator(iterator):
+                iterator.close()
+        except Exception as error:
+            self._engine.client.tell(
+                Event(kind=EventKind.WARNING, reason=f"the source failed while it was closed: {type(error).__name__}")
+            )
+
+
+def _iterator_of(source: Items) -> Iterator[Item] | AsyncIterator[Item]:
+    if isinstance(source, (str, bytes, Mapping, ResearchRequest)):
+        raise InvalidRequest(
+            "a batch takes an iterable of questions; for a single one use session.ask(question) or batch([question])"
+        )
+    if isinstance(source, AsyncIterable):
+        return aiter(source)
+    try:
+        return iter(source)
+    except TypeError:
+        raise InvalidRequest(
+            f"a batch takes an iterable or async iterable of questions, not {type(source).__name__}"
+        ) from None

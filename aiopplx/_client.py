@@ -1,0 +1,350 @@
+"""Room: the only retry loop: wait at the gate, make an attempt, read it, ask the policy, sleep, again.
+
+Between the transport, which makes attempts, and the session, which wants results. This module knows nothing of aiohttp,
+of batches, or of when a running job should be looked at.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from typing import TypeVar
+
+import msgspec
+
+from aiopplx._api import API
+from aiopplx._call import Call, Lane, NoReply, Reply, error_of
+from aiopplx._clock import Clock
+from aiopplx._errors import (
+    AiopplxError,
+    APIError,
+    InDoubt,
+    ProtocolError,
+    RateLimited,
+    TransportError,
+)
+from aiopplx._events import Event, EventKind
+from aiopplx._job import Snapshot
+from aiopplx._policy.pacing import Gate
+from aiopplx._policy.retry import (
+    Again,
+    CallTries,
+    Fault,
+    Over,
+    RetryPolicy,
+    SubmitTries,
+    classify,
+    error_of_no_reply,
+    exhausted_until,
+    hint,
+)
+from aiopplx._transport import Transport
+
+T = TypeVar("T")
+logger = logging.getLogger("aiopplx")
+
+SUBMITS_AT_ONCE = 32
+
+
+class Submission:
+    """One request under one idempotency key: what is sent, and how far it has come."""
+
+    __slots__ = ("api", "attempts", "body", "index", "key", "leaving", "model", "sending", "tag", "timeout")
+
+    def __init__(
+        self,
+        api: API,
+        body: bytes,
+        key: str,
+        *,
+        tag: str | int | None,
+        index: int | None,
+        timeout: float,
+        model: str = "",
+    ) -> None:
+        self.api = api
+        self.body = body
+        self.key = key
+        self.tag = tag
+        self.index = index
+        self.timeout = timeout
+        self.model = model
+        self.attempts = 0
+        self.sending = False
+        self.leaving = False
+
+
+class Failed(msgspec.Struct, frozen=True):
+    """An attempt that brought nothing usable: its class, what it is reported as, what the server asked for."""
+
+    fault: Fault
+    error: AiopplxError
+    status: int | None = None
+    pause: float = 0.0
+
+
+class Client:
+    """Makes calls for a session. All of them pass the one gate."""
+
+    def __init__(
+        self,
+        transport: Transport,
+        gate: Gate,
+        policy: RetryPolicy,
+        *,
+        clock: Clock,
+        random: Callable[[], float],
+        tell: Callable[[Event], None],
+        listened: Callable[[], bool],
+    ) -> None:
+        self.transport = transport
+        self.gate = gate
+        self.policy = policy
+        self.clock = clock
+        self.random = random
+        self.tell = tell
+        self.listened = listened
+        self.changed = asyncio.Event()
+        self._first_in_line = {lane: asyncio.Lock() for lane in Lane}
+        self._submits = asyncio.Semaphore(SUBMITS_AT_ONCE)
+
+    # --- one attempt -------------------------------------------------------------------------------------------------
+
+    async def attempt(self, call: Call, read: Callable[[Reply], T]) -> T | Failed:
+        """One exchange, through the gate that the caller has just passed, and what it means for everybody."""
+        left_at = self.clock.now()
+        try:
+            outcome = await self.transport.exchange(call)
+        finally:
+            self.gate.back()
+        if isinstance(outcome, Reply) and 200 <= outcome.status < 300:
+            error: AiopplxError
+            try:
+                value = read(outcome)
+            except ProtocolError as problem:
+                error = problem
+            else:
+                self._answered(call.lane, outcome)
+                return value
+        elif isinstance(outcome, Reply):
+            error = error_of(outcome)
+        else:
+            error = error_of_no_reply(outcome, lane=call.lane, limit=self.transport.limit)
+        return self._failed(call.lane, outcome, error, left_at)
+
+    def _answered(self, lane: Lane, reply: Reply) -> None:
+        gate = self.gate
+        gate.answered(lane, accepted=True)
+        if lane is Lane.SUBMIT and gate.resume():
+            self.tell(Event(kind=EventKind.RESUMED))
+        seconds = exhausted_until(reply.headers) if "x-ratelimit-remaining" in reply.headers else None
+        if seconds:
+            gate.used_up(self.clock.now(), seconds)
+
+    def _failed(self, lane: Lane, outcome: Reply | NoReply, error: AiopplxError, left_at: float) -> Failed:
+        error.message = self.transport.scrub(error.message)
+        error.args = (error.message,)
+        error.body = self.transport.scrub(error.body)
+        fault = classify(lane, outcome, error)
+        now = self.clock.now()
+        status = outcome.status if isinstance(outcome, Reply) else None
+        pause = 0.0
+        if fault is Fault.THROTTLED and isinstance(outcome, Reply):
+            asked = hint(outcome.headers)
+            if asked is None:
+                asked = exhausted_until(outcome.headers)
+            error.retry_after = asked
+            pause = self.gate.throttled(lane, now, left_at, asked, self.random())
+        elif fault in (Fault.NOT_SENT, Fault.DOUBT, Fault.POLL):
+            connected = isinstance(outcome, Reply) or outcome.sent
+            pause = self.gate.failed(now, connected=connected)
+        elif fault is Fault.STOP and isinstance(error, APIError):
+            self.gate.answered(lane, accepted=False)
+            self.halt(error, lane)
+        else:
+            self.gate.answered(lane, accepted=False)
+        if pause >= 1.0:
+            self.tell(Event(kind=EventKind.PAUSED, delay=pause, reason=error.message, fault=fault.value))
+        self._wake()
+        return Failed(fault, error, status, pause)
+
+    # --- the gate ----------------------------------------------------------------------------------------------------
+
+    def halt(self, error: AiopplxError, lane: Lane) -> None:
+        """Stop all submissions; told once."""
+        if self.gate.halt(error, lane, self.clock.now()):
+            self.tell(Event(kind=EventKind.STOPPED, reason=str(error), fault=Fault.STOP.value))
+        self._wake()
+
+    def resume(self) -> None:
+        """Let submissions go on after a stop."""
+        if self.gate.resume():
+            self.tell(Event(kind=EventKind.RESUMED))
+        self._wake()
+
+    def _wake(self) -> None:
+        """Everybody who waits at the gate looks again."""
+        self.changed.set()
+        self.changed = asyncio.Event()
+
+    async def _pass(self, lane: Lane, *, until: float) -> None:
+        """Wait in line until a request of this lane may leave.
+
+        Raises:
+            AiopplxError: the session's stop, if nothing may be submitted any more.
+            TimeoutError: that would be later than `until`.
+        """
+        async with self._first_in_line[lane]:
+            while True:
+                now = self.clock.now()
+                if lane is Lane.SUBMIT and (stop := self.gate.halted(now)) is not None:
+                    raise stop.about()
+                delay = self.gate.delay(lane, now)
+                if delay <= 0.0:
+                    self.gate.leave(lane, now)
+                    return
+                if now + delay > until:
+                    raise TimeoutError
+                await self.clock.wait(self.changed, delay)
+
+    # --- submissions -------------------------------------------------------------------------------------------------
+
+    async def submit(self, sub: Submission, *, patience: float, until: float | None = None) -> Snapshot:
+        """Send a submission until the server has it, refuses it, or its fate stays unknown.
+
+        Args:
+            sub: what to send; the same bytes at every attempt.
+            patience: seconds of silence (Retry-After) that may be waited through.
+            until: the moment (monotonic) after which no attempt is made; None: `sub.timeout` after the first one.
+
+        Raises:
+            InDoubt: a job may exist whose id is unknown.
+            AiopplxError: the server refused, or nothing could be sent; nothing was billed.
+        """
+        call = sub.api.submit(sub.body)
+        async with self._submits:
+            try:
+                await self._pass(Lane.SUBMIT, until=until if until is not None else float("inf"))
+            except TimeoutError:
+                raise self._too_late(None).about(idempotency_key=sub.key, tag=sub.tag) from None
+            tries = SubmitTries(self.policy, until if until is not None else self.clock.now() + sub.timeout)
+            while True:
+                sub.attempts += 1
+                sub.sending = True
+                try:
+                    result = await self.attempt(call, lambda reply: sub.api.read_job(reply, ""))
+                finally:
+                    sub.sending = False
+                if not isinstance(result, Failed):
+                    return result
+                last = result
+                verdict = self._after(sub, tries, last, patience)
+                if sub.leaving:
+                    verdict = Over(doubt=tries.doubtful)
+                if isinstance(verdict, Over):
+                    break
+                self._retrying(sub, last, verdict.delay)
+                await self.clock.sleep(verdict.delay)
+                try:
+                    await self._pass(Lane.SUBMIT, until=tries.deadline)
+                except (TimeoutError, AiopplxError) as error:
+                    verdict = Over(doubt=tries.doubtful)
+                    if isinstance(error, AiopplxError):
+                        last = Failed(Fault.STOP, error)
+                    break
+        raise self._final(sub, last, verdict)
+
+    def _after(self, sub: Submission, tries: SubmitTries, failed: Failed, patience: float) -> Again | Over:
+        now = self.clock.now()
+        verdict = tries.failed(
+            failed.fault,
+            now,
+            self.random(),
+            repeatable=sub.api.has_idempotency,
+            status=failed.status,
+            silence=self.gate.silence(now),
+        )
+        if self._unreachable(failed):
+            verdict = Over(doubt=tries.doubtful)
+            self.halt(failed.error, Lane.SUBMIT)
+        if isinstance(verdict, Again) and failed.fault is Fault.THROTTLED and self.gate.silence(now) > patience:
+            return Over(doubt=tries.doubtful)
+        return verdict
+
+    def _unreachable(self, failed: Failed) -> bool:
+        """A server that was never reached is a mistake in the set-up, or no network: told at once, not in an hour."""
+        if isinstance(failed.error, TransportError) and failed.fault is Fault.STOP:
+            return True
+        return (
+            failed.fault is Fault.NOT_SENT
+            and not self.gate.reached
+            and self.gate.unreached_tries >= self.policy.first_contact_tries
+        )
+
+    def _retrying(self, sub: Submission, failed: Failed, delay: float) -> None:
+        self.tell(
+            Event(
+                kind=EventKind.RETRYING,
+                idempotency_key=sub.key,
+                tag=sub.tag,
+                index=sub.index,
+                attempt=sub.attempts,
+                delay=delay,
+                reason=failed.error.message,
+                fault=failed.fault.value,
+            )
+        )
+
+    def _too_late(self, last: Failed | None) -> AiopplxError:
+        halted = self.gate.halted(self.clock.now())
+        if halted is not None:
+            return halted.about()
+        if last is not None:
+            return last.error
+        return RateLimited(
+            "not sent: the pace, or a pause the server asked for, outlasts this job's time limit; nothing was billed"
+        )
+
+    def _final(self, sub: Submission, last: Failed, verdict: Again | Over) -> AiopplxError:
+        error = last.error.about(idempotency_key=sub.key, tag=sub.tag, attempts=sub.attempts)
+        if not (isinstance(verdict, Over) and verdict.doubt):
+            return error
+        doubt = InDoubt(
+            f"sent {sub.attempts} time{'s' if sub.attempts != 1 else ''} under one key and no usable answer came"
+            f" ({error.message}). A job may exist and be billed; its id is unknown. Look for it with session.list();"
+            " sending it again under this same key cannot pay twice where the server honours keys",
+            idempotency_key=sub.key,
+            tag=sub.tag,
+            status=error.status,
+            type=error.type,
+            request_id=error.request_id,
+            attempts=sub.attempts,
+            body=error.body,
+        )
+        return doubt
+
+    # --- single calls ------------------------------------------------------------------------------------------------
+
+    async def call(self, call: Call, read: Callable[[Reply], T]) -> T:
+        """A free, repeatable call (`get`, a page of `list`), tried again within the bounds of the policy.
+
+        Raises:
+            AiopplxError: what the last attempt brought.
+        """
+        tries = CallTries(self.policy, self.clock.now())
+        attempts = 0
+        while True:
+            try:
+                await self._pass(call.lane, until=self.clock.now() + self.policy.call_seconds)
+            except TimeoutError:
+                raise self._too_late(None) from None
+            attempts += 1
+            result = await self.attempt(call, read)
+            if not isinstance(result, Failed):
+                return result
+            now = self.clock.now()
+            verdict = tries.failed(result.fault, now, self.random(), self.gate.silence(now))
+            if isinstance(verdict, Over):
+                raise result.error.about(attempts=attempts)
+            await self.clock.sleep(verdict.delay)

@@ -1,0 +1,266 @@
+"""Room: what a session and its batches share: client, poller, slots, and the way from an item to a submission.
+
+It owns the moving parts and their end. This module knows nothing of what users type (that is `_session`) or of how a
+batch reads its source.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import uuid
+from collections import OrderedDict
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import anyio
+
+from aiopplx._api import API
+from aiopplx._client import Client, Submission
+from aiopplx._errors import AiopplxError, InDoubt, InvalidRequest
+from aiopplx._events import Event, EventKind
+from aiopplx._job import Job, JobStatus, Snapshot
+from aiopplx._poller import Poller, Sink, Watch, make_job, outcome_error
+from aiopplx._request import ResearchRequest
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from aiopplx._batch import Batch
+
+logger = logging.getLogger("aiopplx")
+
+# Ids remembered for a later `wait(id)`, so that its job still has its key and tag.
+REMEMBERED = 10_000
+
+
+class Engine:
+    """The moving parts of one session.
+
+    Args:
+        api: the API that submissions go to.
+        client: makes the calls.
+        make_poller: makes the poller, given this engine's `release`.
+        max_in_flight: jobs that may run at the service at once, as far as we know.
+        open: opens the session if need be; raises if it cannot be used here and now (closed, another loop).
+    """
+
+    def __init__(
+        self,
+        api: API,
+        client: Client,
+        make_poller: Callable[[Callable[[Watch], None]], Poller],
+        *,
+        max_in_flight: int,
+        open: Callable[[], None],
+    ) -> None:
+        self.api = api
+        self.client = client
+        self.slots = asyncio.Semaphore(max_in_flight)
+        self.poller = make_poller(self.release)
+        self.batches: set[Batch] = set()
+        self.tasks: set[asyncio.Task[Snapshot | Job]] = set()
+        self.open = open
+        self._known: OrderedDict[str, tuple[str, str | int | None]] = OrderedDict()
+
+    # --- from an item to a submission --------------------------------------------------------------------------------
+
+    def freeze(
+        self, item: str | Mapping[str, object] | ResearchRequest, *, index: int | None, timeout: float
+    ) -> Submission:
+        """Key and bytes of a submission, made before anything is sent and never changed after.
+
+        Raises:
+            InvalidRequest: the item breaks a rule; it names the field, and carries the tag if there was one.
+        """
+        tag = _tag_of(item)
+        try:
+            request = ResearchRequest.of(item)
+            key = request.idempotency_key or uuid.uuid4().hex
+            body = self.api.freeze(request, key)
+        except InvalidRequest as error:
+            raise error.about(tag=tag) from None
+        return Submission(
+            self.api,
+            body,
+            key,
+            tag=request.tag,
+            index=index,
+            timeout=request.timeout if request.timeout is not None else timeout,
+            model=request.model or "",
+        )
+
+    async def submit(self, sub: Submission, *, patience: float, until: float | None = None) -> Snapshot | Job:
+        """Send it. A running job comes back as its snapshot, anything that is over already as a `Job`; raises nothing
+        but cancellation.
+        """
+        try:
+            snapshot = await self.client.submit(sub, patience=patience, until=until)
+        except AiopplxError as error:
+            return self._not_accepted(sub, error)
+        known = self._known.get(snapshot.id)
+        if known is not None and known[0] != sub.key:
+            return self._not_accepted(sub, _two_keys_one_id(snapshot.id, known[0]))
+        self._remember(snapshot.id, sub)
+        self.client.tell(self._event(EventKind.SUBMITTED, sub, job_id=snapshot.id, status=snapshot.status))
+        self._warn_of_model(sub, snapshot)
+        if snapshot.status.is_final and not (snapshot.status is JobStatus.COMPLETED and snapshot.response is None):
+            job = make_job(snapshot.id, snapshot.status, outcome_error(snapshot), snapshot, sub)
+            self._tell_finished(job)
+            return job
+        return snapshot
+
+    async def submit_owned(self, sub: Submission, *, patience: float, until: float | None = None) -> Snapshot | Job:
+        """`submit` for a caller who may be cancelled: an id that is on its way then is still waited for, shortly."""
+        task = asyncio.get_running_loop().create_task(self.submit(sub, patience=patience, until=until))
+        self.tasks.add(task)
+        task.add_done_callback(self.tasks.discard)
+        try:
+            return await asyncio.shield(task)
+        except asyncio.CancelledError:
+            with anyio.CancelScope(shield=True):
+                await self._leave(sub, task)
+            raise
+
+    async def _leave(self, sub: Submission, task: asyncio.Task[Snapshot | Job]) -> None:
+        sub.leaving = True
+        if not sub.sending:
+            task.cancel()
+        await asyncio.wait([task], timeout=self.grace())
+        task.cancel()
+        (outcome,) = await asyncio.gather(task, return_exceptions=True)
+        if isinstance(outcome, Snapshot):
+            self.left(make_job(outcome.id, outcome.status, None, outcome, sub))
+        elif isinstance(outcome, Job) and (outcome.id or isinstance(outcome.error, InDoubt)):
+            self.left(outcome)
+
+    def _not_accepted(self, sub: Submission, error: AiopplxError) -> Job:
+        if isinstance(error, InDoubt):
+            status = JobStatus.IN_DOUBT
+        elif self.client.gate.stop is not None and type(error) is type(self.client.gate.stop):
+            status = JobStatus.STOPPED
+        else:
+            status = JobStatus.REJECTED
+        job = make_job("", status, error, None, sub)
+        self._tell_finished(job)
+        return job
+
+    def stop_of(self, job: Job) -> AiopplxError | None:
+        """The session-wide error behind a STOPPED job."""
+        stop = self.client.gate.stop or job.error
+        return stop.about() if stop is not None else None
+
+    def _tell_finished(self, job: Job) -> None:
+        self.client.tell(
+            Event(
+                kind=EventKind.FINISHED,
+                job_id=job.id,
+                idempotency_key=job.idempotency_key,
+                tag=job.tag,
+                index=job.index,
+                status=job.status,
+                cost=job.cost,
+                reason=job.error.message if job.error else "",
+            )
+        )
+
+    def _warn_of_model(self, sub: Submission, snapshot: Snapshot) -> None:
+        if sub.model and snapshot.model and sub.model != snapshot.model:
+            reason = f"asked for model {sub.model!r}, the server says {snapshot.model[:80]!r}"
+            self.client.tell(self._event(EventKind.WARNING, sub, job_id=snapshot.id, reason=reason))
+
+    def _event(
+        self,
+        kind: EventKind,
+        sub: Submission,
+        *,
+        job_id: str = "",
+        status: JobStatus | None = None,
+        reason: str = "",
+    ) -> Event:
+        return Event(
+            kind=kind,
+            job_id=job_id,
+            idempotency_key=sub.key,
+            tag=sub.tag,
+            index=sub.index,
+            status=status,
+            attempt=sub.attempts,
+            reason=reason,
+        )
+
+    # --- watching ----------------------------------------------------------------------------------------------------
+
+    def watch_of(self, sub: Submission, snapshot: Snapshot, sink: Sink, *, deadline: float | None = None) -> Watch:
+        """A watch on a job that was just accepted."""
+        now = self.client.clock.now()
+        return Watch(
+            sink,
+            sub.api,
+            snapshot.id,
+            sub=sub,
+            now=now,
+            deadline=deadline if deadline is not None else now + sub.timeout,
+            fresh=True,
+        )
+
+    def release(self, watch: Watch) -> None:
+        """A job no longer counts as in flight: it ended, was dropped, or waits for its consumer."""
+        if watch.holds_slot:
+            watch.holds_slot = False
+            self.slots.release()
+
+    def known(self, job_id: str) -> tuple[str, str | int | None]:
+        """Key and tag under which a job was submitted in this session; `("", None)` if it was not."""
+        return self._known.get(job_id, ("", None))
+
+    def _remember(self, job_id: str, sub: Submission) -> None:
+        self._known[job_id] = (sub.key, sub.tag)
+        if len(self._known) > REMEMBERED:
+            self._known.popitem(last=False)
+
+    # --- leaving -----------------------------------------------------------------------------------------------------
+
+    def grace(self) -> float:
+        """Real seconds for which leaving waits for an id that is on its way."""
+        return self.client.policy.leave_grace / self.client.clock.speed
+
+    def left(self, job: Job) -> None:
+        """Tell of a job that nobody here waits for any more."""
+        self.client.tell(
+            Event(
+                kind=EventKind.LEFT,
+                job_id=job.id,
+                idempotency_key=job.idempotency_key,
+                tag=job.tag,
+                index=job.index,
+                status=job.status,
+                reason="goes on, and is billed, at the service"
+                if job.id
+                else "may exist, and be billed, at the service",
+            )
+        )
+
+    async def aclose(self) -> None:
+        """End everything that runs: batches, calls, looks."""
+        for batch in list(self.batches):
+            await batch.aclose()
+        looks = self.poller.close()
+        calls = list(self.tasks)
+        for task in calls:
+            task.cancel()
+        await asyncio.gather(*looks, *calls, return_exceptions=True)
+
+
+def _two_keys_one_id(job_id: str, other: str) -> InDoubt:
+    return InDoubt(
+        f"the server gave the id of another submission (key {other}) to this one: whether this one made a job, and"
+        " which, is unknown. Nothing was overwritten",
+        job_id=job_id,
+    )
+
+
+def _tag_of(item: object) -> str | int | None:
+    """The tag of an item that may be too broken to be read any further."""
+    tag = item.tag if isinstance(item, ResearchRequest) else item.get("tag") if isinstance(item, dict) else None
+    return tag if isinstance(tag, (str, int)) else None

@@ -1,0 +1,233 @@
+"""Room: the one gate through which every request of an account leaves: rate, silence asked for, cool-down after faults.
+
+`Gate.delay` says how long until a request of a lane may leave; `Gate.leave` records that one does; the answers come
+back through `answered`, `throttled` and `failed`. This module knows nothing of tasks or clocks: `now` is an argument.
+"""
+
+from __future__ import annotations
+
+from aiopplx._call import Lane
+from aiopplx._errors import AiopplxError
+
+SILENT_AFTER = 5
+"""So many attempts in a row without an answer, over all jobs, and the server counts as down."""
+
+FIRST_PROBE, LAST_PROBE = 1.0, 60.0
+LONGEST_PROBE = 120.0
+STOP_PROBE = 30.0
+
+
+class Pace:
+    """A rate that is given, learnt, or both: evenly spaced departures, GCRA with a burst of one.
+
+    With `per_minute` given, no two departures are closer than 60 / per_minute seconds, so no minute sees more. Without,
+    departures are free until the server throttles; then the rate is what the server took before, and from there it
+    grows with each acceptance and shrinks with each refusal. Refusals of requests that left before the last cut are old
+    news.
+    """
+
+    SHRINK = 0.8
+    GROW = 0.02
+    GROW_MOST = 0.25
+
+    __slots__ = ("_accepted", "_cut_at", "_first_at", "_floor", "_next_at", "_streak", "interval")
+
+    def __init__(self, per_minute: float | None = None) -> None:
+        self._floor = 60.0 / per_minute if per_minute else 0.0
+        self.interval = self._floor
+        self._next_at = 0.0
+        self._first_at: float | None = None
+        self._cut_at = 0.0
+        self._accepted = 0
+        self._streak = 0
+
+    def limit(self, per_minute: float) -> None:
+        """A second session on the same account asks for at most this: the slower one holds."""
+        self._floor = max(self._floor, 60.0 / per_minute)
+        self.interval = max(self.interval, self._floor)
+
+    def delay(self, now: float) -> float:
+        """Seconds until the next departure."""
+        return max(0.0, self._next_at - now)
+
+    def leave(self, now: float) -> None:
+        """A request departs."""
+        if self._first_at is None:
+            self._first_at = now
+        self._next_at = max(now, self._next_at) + self.interval
+
+    def accepted(self) -> None:
+        """The server took one."""
+        self._accepted += 1
+        if self.interval > self._floor:
+            self._streak += 1
+            growth = 1.0 + min(self.GROW * self._streak, self.GROW_MOST)
+            self.interval = max(self._floor, self.interval / growth)
+            if self.interval < 1e-3:
+                self.interval = self._floor
+
+    def refused(self, now: float, left_at: float) -> None:
+        """The server throttled one that left at `left_at`."""
+        if self._first_at is not None and left_at < self._cut_at:
+            return
+        self._streak = 0
+        if self.interval <= 0.0:
+            # A bucket that is full at the start gives away one minute's worth at once: what it gave is its rate.
+            elapsed = max(60.0, now - (self._first_at if self._first_at is not None else now))
+            self.interval = elapsed / max(self._accepted, 1)
+        else:
+            self.interval = min(60.0, self.interval / self.SHRINK)
+        self._cut_at = now
+        self._next_at = max(self._next_at, now + self.interval)
+
+
+class Bucket:
+    """A budget with a burst: `per_minute` in the long run, a second's worth (at least `burst`) at once."""
+
+    __slots__ = ("_at", "_burst", "_rate", "_tokens")
+
+    def __init__(self, per_minute: float, burst: float = 10.0) -> None:
+        self._rate = per_minute / 60.0
+        self._burst = max(min(burst, per_minute), self._rate)
+        self._tokens = self._burst
+        self._at: float | None = None
+
+    def delay(self, now: float) -> float:
+        """Seconds until one more fits."""
+        self._fill(now)
+        return 0.0 if self._tokens >= 1.0 else (1.0 - self._tokens) / self._rate
+
+    def leave(self, now: float) -> None:
+        """One departs."""
+        self._fill(now)
+        self._tokens -= 1.0
+
+    def _fill(self, now: float) -> None:
+        if self._at is not None:
+            self._tokens = min(self._burst, self._tokens + (now - self._at) * self._rate)
+        self._at = now
+
+
+class Gate:
+    """Everything that holds requests back, for one account.
+
+    Three reasons to wait, each visible to every request: the server asked for silence (`Retry-After`, a count used up),
+    the server does not answer at all (then one probe at a time, further and further apart), and the pace of
+    submissions.
+    And one
+    reason not to go at all: a stop.
+    """
+
+    def __init__(self, per_minute: float | None = None) -> None:
+        self.pace = Pace(per_minute)
+        self.reached = False
+        self.unreached_tries = 0
+        self.stop: AiopplxError | None = None
+        self.looks_refused = False
+        self._stop_until = 0.0
+        self._closed_until = 0.0
+        self._submits_closed_until = 0.0
+        self._throttles = 0
+        self._silent = 0
+        self._probe_at = 0.0
+        self._probe_delay = FIRST_PROBE
+        self._probing_until = 0.0
+
+    def delay(self, lane: Lane, now: float) -> float:
+        """Seconds until a request of this lane may leave; 0 if now."""
+        wait = self._closed_until - now
+        if lane is Lane.SUBMIT:
+            wait = max(wait, self._submits_closed_until - now, self.pace.delay(now))
+        if self._silent >= SILENT_AFTER:
+            probing = self._probing_until - now
+            wait = max(wait, min(probing, self._probe_delay) if probing > 0 else self._probe_at - now)
+        return max(0.0, wait)
+
+    def silence(self, now: float) -> float:
+        """Seconds for which nothing may leave at all."""
+        return max(0.0, self._closed_until - now)
+
+    def leave(self, lane: Lane, now: float) -> None:
+        """A request leaves now."""
+        if lane is Lane.SUBMIT:
+            self.pace.leave(now)
+        if self._silent >= SILENT_AFTER:
+            # No longer than any exchange may take: a probe whose task was cancelled never reports back.
+            self._probing_until = now + LONGEST_PROBE
+
+    def back(self) -> None:
+        """A request ended, in whatever way: if it was the probe, another may go."""
+        self._probing_until = 0.0
+
+    def answered(self, lane: Lane, *, accepted: bool) -> None:
+        """The server gave an answer that was not a request for less."""
+        self.reached = True
+        self._silent = 0
+        self._probe_delay = FIRST_PROBE
+        if lane is Lane.SUBMIT and accepted:
+            self._throttles = 0
+            self.pace.accepted()
+
+    def throttled(self, lane: Lane, now: float, left_at: float, hint: float | None, random: float) -> float:
+        """The server asks for less; `hint` is its Retry-After. Returns the seconds of silence that follow.
+
+        A hint closes the gate to everything: the server asked for silence, not for slower submissions. It is stretched
+        by up to a tenth, never shortened. Without one only submissions pause.
+        """
+        self.answered(lane, accepted=False)
+        if lane is Lane.SUBMIT:
+            self.pace.refused(now, left_at)
+            self._throttles += 1
+        if hint is not None:
+            pause = hint * (1.0 + random / 10.0)
+            self._closed_until = max(self._closed_until, now + pause)
+            return pause
+        if lane is not Lane.SUBMIT:
+            return 0.0
+        pause = random * min(30.0, 2.0 ** (self._throttles - 1))
+        self._submits_closed_until = max(self._submits_closed_until, now + pause)
+        return pause
+
+    def used_up(self, now: float, seconds: float) -> None:
+        """The server's own count says that nothing fits for so long."""
+        self._closed_until = max(self._closed_until, now + seconds)
+
+    def failed(self, now: float, *, connected: bool) -> float:
+        """An attempt brought no sign of a working server. Returns the seconds until the next probe, 0 if all may go on.
+
+        `connected` is False if there was not even a connection: that a server was never reached is worth knowing.
+        """
+        if not self.reached and not connected:
+            self.unreached_tries += 1
+        self._silent += 1
+        if self._silent < SILENT_AFTER or now < self._probe_at:
+            return 0.0
+        if self._silent > SILENT_AFTER:
+            self._probe_delay = min(LAST_PROBE, self._probe_delay * 2.0)
+        self._probe_at = now + self._probe_delay
+        return self._probe_delay
+
+    def halt(self, error: AiopplxError, lane: Lane, now: float) -> bool:
+        """Nothing can be submitted any more (bad key, no credit, retired). Returns True if that is news.
+
+        For `STOP_PROBE` seconds every submission is refused here; the next one after that goes out as a probe, so that
+        a backend recovers by itself once the key or the credit is mended. A refused look says that results cannot be
+        read
+        either.
+        """
+        news = self.stop is None or type(self.stop) is not type(error)
+        self.stop = error
+        self._stop_until = now + STOP_PROBE
+        self.looks_refused = self.looks_refused or lane is not Lane.SUBMIT
+        return news
+
+    def halted(self, now: float) -> AiopplxError | None:
+        """The error that every submission gets now; None if one may try."""
+        return self.stop if self.stop is not None and now < self._stop_until else None
+
+    def resume(self) -> bool:
+        """Submissions may go on. Returns True if they could not before."""
+        was = self.stop is not None
+        self.stop = None
+        self.looks_refused = False
+        return was

@@ -1,0 +1,141 @@
+"""Room: when to look at a running job, and which jobs are due.
+
+`PollPolicy` is the rule for one job; `Schedule` is the order of all of them. This module knows nothing of requests,
+tasks or
+clocks: `now` is an argument.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Callable
+from typing import Generic, TypeVar
+
+import msgspec
+
+K = TypeVar("K")
+
+SHORTEST = 0.01
+"""Seconds: a rule that asks for less would only spin."""
+
+
+class Look(msgspec.Struct, frozen=True):
+    """What a poll rule is asked with.
+
+    Attributes:
+        age: seconds since the server accepted the job.
+        looks: how many times it was polled so far.
+        status: the server's word at the last look, `""` before the first.
+        model: the model it runs on.
+    """
+
+    age: float
+    looks: int
+    status: str = ""
+    model: str = ""
+
+
+class PollPolicy(msgspec.Struct, frozen=True, kw_only=True):
+    """When to poll a job: nothing at first, then an even gap, then a growing one. All times are seconds.
+
+    Deep research takes minutes, so the first half minute is wasted on polls, an even gap follows where jobs finish, and
+    what runs on far beyond the usual is looked at less and less. Exponential backoff from the start does the opposite
+    on all
+    three counts (docs/polling.md has the simulation).
+
+    Attributes:
+        quiet: no poll before this age. Default 30.
+        gap: between polls after that. Default 10; the mean delay of a result is half of it.
+        tail_after: from this age on gaps grow. Default 900: few jobs take a quarter of an hour.
+        growth: factor from gap to gap in the tail. Default 1.25.
+        max_gap: no gap grows beyond this. Default 120.
+        jitter: each gap is stretched or shortened by up to this share, so that jobs submitted together are not polled
+            together. Default 0.1.
+        budget: polls a minute over all jobs of the session. Default 3000, half of what the service allows for one key.
+    """
+
+    quiet: float = 30.0
+    gap: float = 10.0
+    tail_after: float = 900.0
+    growth: float = 1.25
+    max_gap: float = 120.0
+    jitter: float = 0.1
+    budget: float = 3000.0
+
+    def __post_init__(self) -> None:
+        """Refuses a policy that would never poll or always."""
+        if self.gap < SHORTEST or self.quiet < 0 or self.growth < 1 or not 0 <= self.jitter < 1 or self.budget <= 0:
+            raise ValueError(
+                f"a poll policy needs gap >= {SHORTEST} s, quiet >= 0 s, growth >= 1, 0 <= jitter < 1 and budget > 0"
+            )
+
+    @classmethod
+    def fixed(cls, seconds: float, *, budget: float = 3000.0) -> PollPolicy:
+        """The same gap from the first poll on, a tenth of jitter, at most `budget` polls a minute over all jobs."""
+        return cls(quiet=seconds, gap=seconds, tail_after=float("inf"), budget=budget)
+
+    def __call__(self, look: Look) -> float:
+        """Seconds from now until the next look at a job that stands as `look` says (before jitter)."""
+        if look.age < self.quiet:
+            return max(self.quiet - look.age, SHORTEST)
+        if look.age <= self.tail_after:
+            return self.gap
+        # A gap that grows by a factor at each poll is, in closed form, one that grows evenly with age.
+        return min(self.max_gap, self.gap + (look.age - self.tail_after) * (self.growth - 1.0))
+
+
+PollRule = Callable[[Look], float]
+
+
+def next_gap(rule: PollRule, look: Look, jitter: float, random: float) -> float:
+    """Seconds until the next look: the rule's answer, jittered, and kept where waiting makes sense."""
+    gap = rule(look)
+    if not gap > SHORTEST:  # also catches nan from a user's own rule
+        gap = SHORTEST
+    return min(gap * (1.0 + jitter * (2.0 * random - 1.0)), 86_400.0)
+
+
+class Schedule(Generic[K]):
+    """Keys in the order in which they are due. First due, first out, however many: that is fair."""
+
+    __slots__ = ("_due", "_heap", "_seq")
+
+    def __init__(self) -> None:
+        self._heap: list[tuple[float, int, K]] = []
+        self._due: dict[K, int] = {}
+        self._seq = 0
+
+    def __len__(self) -> int:
+        return len(self._due)
+
+    def __contains__(self, key: K) -> bool:
+        return key in self._due
+
+    def put(self, key: K, due: float) -> None:
+        """`key` is due at `due`; replaces an earlier word on it."""
+        self._seq += 1
+        self._due[key] = self._seq
+        heapq.heappush(self._heap, (due, self._seq, key))
+
+    def remove(self, key: K) -> bool:
+        """Forget `key`; True if it was waiting. Its place in the heap is passed over when it comes up."""
+        known = self._due.pop(key, None) is not None
+        if len(self._heap) > 64 and len(self._heap) > 2 * len(self._due):
+            self._heap = [row for row in self._heap if self._due.get(row[2]) == row[1]]
+            heapq.heapify(self._heap)
+        return known
+
+    def next_due(self) -> float | None:
+        """When the first key is due; None if there is none."""
+        while self._heap and self._due.get(self._heap[0][2]) != self._heap[0][1]:
+            heapq.heappop(self._heap)
+        return self._heap[0][0] if self._heap else None
+
+    def pop(self, now: float) -> K | None:
+        """The key that has been due longest, taken out; None if none is due."""
+        due = self.next_due()
+        if due is None or due > now:
+            return None
+        _, _, key = heapq.heappop(self._heap)
+        del self._due[key]
+        return key

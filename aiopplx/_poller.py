@@ -1,0 +1,479 @@
+"""Room: the session's one poller: looks at every running job when it is due, and says what came of it.
+
+It is no task but a timer: a synchronous step decides which looks leave now, and each of these is a short task. It never
+raises and never waits for a consumer; a sink without room is not polled for. This module knows nothing of batches,
+submissions' retries or what a session is.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from typing import Protocol
+
+from aiopplx._api import API
+from aiopplx._call import Lane, Reply
+from aiopplx._client import Client, Failed, Submission
+from aiopplx._errors import (
+    AiopplxError,
+    JobExpired,
+    JobFailed,
+    JobTimeout,
+    NotFound,
+    ProtocolError,
+    ResponseTooLarge,
+    ResultMissing,
+)
+from aiopplx._events import Event, EventKind
+from aiopplx._job import Job, JobStatus, Snapshot
+from aiopplx._policy.pacing import Bucket
+from aiopplx._policy.polling import Look, PollPolicy, PollRule, Schedule, next_gap
+from aiopplx._policy.retry import Fault
+
+logger = logging.getLogger("aiopplx")
+
+LOOKS_AT_ONCE = 32
+# Seconds. Looks that are due within it leave together: one wake-up of the loop for many.
+TICK = 0.01
+# A timer this late means that the machine slept; the network may need a moment, and the jobs did not stand still.
+SLEPT, GRACE = 30.0, 60.0
+SHORT_RECHECK = 5.0
+
+
+class Sink(Protocol):
+    """Who wants a job: decides whether there is room for its result, and takes it."""
+
+    def may_look(self, watch: Watch) -> bool:
+        """Is there room for one more result? If not, the sink keeps the watch and hands it to `Poller.unpark` later."""
+        ...
+
+    def looked(self, watch: Watch) -> None:
+        """The look ended and the job runs on: its room is free again."""
+        ...
+
+    def done(self, watch: Watch, job: Job) -> None:
+        """Nothing more will come of it."""
+        ...
+
+
+class Watch:
+    """One job that is being watched, for one sink."""
+
+    __slots__ = (
+        "accepted_at",
+        "api",
+        "call",
+        "deadline",
+        "empty",
+        "errors",
+        "fresh",
+        "holds_slot",
+        "job_id",
+        "looks",
+        "missing",
+        "model",
+        "server_status",
+        "sink",
+        "sub",
+        "task",
+        "unreadable",
+        "unreadable_since",
+        "warned",
+    )
+
+    def __init__(
+        self,
+        sink: Sink,
+        api: API,
+        job_id: str,
+        *,
+        sub: Submission | None,
+        now: float,
+        deadline: float,
+        fresh: bool,
+        holds_slot: bool = False,
+    ) -> None:
+        self.sink = sink
+        self.job_id = job_id
+        self.api = api
+        # Kept for all looks: building an address anew costs a few microseconds each time.
+        self.call = api.get(job_id)
+        self.sub = sub
+        self.accepted_at = now
+        self.deadline = deadline
+        self.fresh = fresh
+        self.holds_slot = holds_slot
+        self.task: asyncio.Task[None] | None = None
+        self.looks = 0
+        self.errors = 0
+        self.empty = 0
+        self.unreadable = 0
+        self.unreadable_since = 0.0
+        self.missing = False
+        self.warned = False
+        self.server_status = ""
+        self.model = ""
+
+    def read(self, reply: Reply) -> Snapshot:
+        """A 200 as this job's snapshot; raises `ProtocolError` if it is something else."""
+        return self.api.read_job(reply, self.job_id)
+
+
+class Poller:
+    """Watches jobs. `watch` and `drop` are all there is to it; results come out through each watch's sink.
+
+    Args:
+        client: makes the looks.
+        rule: when to look at a job.
+        release: gives a watch's in-flight slot back.
+    """
+
+    def __init__(self, client: Client, rule: PollRule, release: Callable[[Watch], None]) -> None:
+        self._client = client
+        self._rule = rule
+        policy = rule if isinstance(rule, PollPolicy) else PollPolicy()
+        self._jitter = policy.jitter
+        self._budget = Bucket(policy.budget)
+        self._release = release
+        self._schedule: Schedule[Watch] = Schedule()
+        self._deadlines: Schedule[Watch] = Schedule()
+        self._looking: set[Watch] = set()
+        self._timer: asyncio.TimerHandle | None = None
+        self._armed_for = 0.0
+        self._grace_until = 0.0
+        self._closed = False
+
+    def watch(self, watch: Watch) -> None:
+        """Look at this job until something comes of it."""
+        if watch.deadline != float("inf"):
+            self._deadlines.put(watch, watch.deadline)
+        self._look_later(watch, self._client.clock.now())
+
+    def unpark(self, watch: Watch) -> None:
+        """There is room again: the job is due at once."""
+        self._put(watch, self._client.clock.now())
+
+    def look_now(self, watch: Watch) -> None:
+        """Look out of turn, if the job is waiting for its turn."""
+        if watch in self._schedule:
+            self._put(watch, self._client.clock.now())
+
+    def expire(self, watch: Watch) -> None:
+        """Its time is up: one last look decides what it is."""
+        watch.deadline = self._client.clock.now()
+        self._deadlines.put(watch, watch.deadline)
+        self._arm()
+
+    def drop(self, watches: list[Watch]) -> list[asyncio.Task[None]]:
+        """Forget these jobs. Returns the looks that were out, cancelled, to be waited for."""
+        tasks: list[asyncio.Task[None]] = []
+        for watch in watches:
+            self._schedule.remove(watch)
+            self._deadlines.remove(watch)
+            self._release(watch)
+            if watch.task is not None:
+                watch.task.cancel()
+                tasks.append(watch.task)
+        return tasks
+
+    def close(self) -> list[asyncio.Task[None]]:
+        """Forget everything. Returns the looks that were out, cancelled, to be waited for."""
+        self._closed = True
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        return self.drop(list(self._looking))
+
+    # --- the step ----------------------------------------------------------------------------------------------------
+
+    def _put(self, watch: Watch, due: float) -> None:
+        if self._closed:
+            return
+        self._schedule.put(watch, due)
+        self._arm()
+
+    def _arm(self) -> None:
+        """Set the timer for whatever comes first; leave it if it is set for that already."""
+        if self._closed:
+            return
+        clock = self._client.clock
+        now = clock.now()
+        moments = [self._deadlines.next_due()]
+        if len(self._looking) < LOOKS_AT_ONCE:
+            due = self._schedule.next_due()
+            if due is not None:
+                moments.append(max(due, now + self._held_back(now)))
+        due = min((moment for moment in moments if moment is not None), default=None)
+        if due is None:
+            return
+        due = max(due, now + TICK * clock.speed)
+        if self._timer is not None:
+            if self._armed_for <= due + TICK * clock.speed:
+                return
+            self._timer.cancel()
+        self._armed_for = due
+        self._timer = asyncio.get_running_loop().call_later((due - now) / clock.speed, self._step)
+
+    def _held_back(self, now: float) -> float:
+        return max(self._client.gate.delay(Lane.POLL, now), self._budget.delay(now))
+
+    def _step(self) -> None:
+        self._timer = None
+        now = self._client.clock.now()
+        if now - self._armed_for > SLEPT * self._client.clock.speed:
+            self._grace_until = now + GRACE
+        while (watch := self._deadlines.pop(now)) is not None:
+            self._overdue(watch, now)
+        while len(self._looking) < LOOKS_AT_ONCE and self._held_back(now) <= 0.0:
+            watch = self._schedule.pop(now)
+            if watch is None:
+                break
+            if watch.sink.may_look(watch):
+                self._start(watch, now)
+            else:
+                self._release(watch)
+        self._arm()
+
+    def _overdue(self, watch: Watch, now: float) -> None:
+        """The deadline has come: one last look decides, unless none may leave."""
+        if watch not in self._schedule:
+            return  # a look is out, or there is no room for the result: either ends in a look that sees the deadline
+        if self._client.gate.delay(Lane.POLL, now) > 0.0 and now >= self._grace_until:
+            self._schedule.remove(watch)
+            self._time_out(watch, "no request may leave at the moment")
+        else:
+            self._schedule.put(watch, now)
+
+    def _start(self, watch: Watch, now: float) -> None:
+        self._looking.add(watch)
+        self._client.gate.leave(Lane.POLL, now)
+        self._budget.leave(now)
+        watch.task = asyncio.get_running_loop().create_task(self._look(watch))
+        watch.task.add_done_callback(lambda task: self._ended(watch, task))
+
+    async def _look(self, watch: Watch) -> None:
+        result = await self._client.attempt(watch.call, watch.read)
+        watch.looks += 1
+        now = self._client.clock.now()
+        if isinstance(result, Failed):
+            self._look_failed(watch, result, now)
+        else:
+            self._looked(watch, result, now)
+
+    def _ended(self, watch: Watch, task: asyncio.Task[None]) -> None:
+        watch.task = None
+        self._looking.discard(watch)
+        self._client.gate.back()
+        if not task.cancelled() and (problem := task.exception()) is not None:
+            # A fault of ours. One job's bad look must not end the others'.
+            logger.error("a look at job %s failed unexpectedly", watch.job_id, exc_info=problem)
+            self._finish(
+                watch,
+                JobStatus.UNREADABLE,
+                ProtocolError(f"looking at the job failed unexpectedly: {type(problem).__name__}: {problem}"),
+            )
+        self._arm()
+
+    # --- what a look brought -----------------------------------------------------------------------------------------
+
+    def _looked(self, watch: Watch, snapshot: Snapshot, now: float) -> None:
+        watch.errors = watch.unreadable = 0
+        watch.missing = False
+        watch.server_status, watch.model = snapshot.server_status, snapshot.model
+        policy = self._client.policy
+        if snapshot.status is JobStatus.COMPLETED and snapshot.response is None and watch.empty < policy.empty_looks:
+            watch.empty += 1
+            self._again(watch, now, policy.empty_seconds / policy.empty_looks)
+        elif snapshot.status.is_final:
+            self._settle(watch, snapshot)
+        elif now >= watch.deadline:
+            self._time_out(watch, f"the server says {snapshot.server_status}", snapshot)
+        else:
+            self._warn_of_unknown(watch, snapshot)
+            if self._client.listened():
+                self._client.tell(self._event(watch, EventKind.POLLED, status=snapshot.status))
+            watch.sink.looked(watch)
+            self._look_later(watch, now)
+
+    def _look_failed(self, watch: Watch, failed: Failed, now: float) -> None:
+        policy = self._client.policy
+        watch.errors += 1
+        delay = max(policy.delay(failed.fault, watch.errors, self._client.random()), self._client.gate.silence(now))
+        error = failed.error
+        if isinstance(error, NotFound):
+            if watch.missing or (now >= watch.deadline and now >= self._grace_until):
+                self._finish(watch, JobStatus.EXPIRED, _expired(error))
+                return
+            delay = self._after_missing(watch, now)
+        elif failed.fault is Fault.STOP:
+            delay = policy.refused_look
+        elif isinstance(error, ResponseTooLarge):
+            self._finish(watch, JobStatus.UNREADABLE, error)
+            return
+        elif isinstance(error, ProtocolError) or failed.fault is Fault.REFUSED:
+            if self._is_unreadable(watch, now):
+                self._finish(watch, JobStatus.UNREADABLE, error)
+                return
+        else:
+            watch.unreadable = 0
+        if now >= watch.deadline and now >= self._grace_until:
+            self._time_out(watch, f"the last look failed: {error.message}")
+            return
+        self._client.tell(
+            self._event(watch, EventKind.POLL_FAILED, delay=delay, reason=error.message, fault=failed.fault.value)
+        )
+        self._again(watch, now, delay)
+
+    def _after_missing(self, watch: Watch, now: float) -> float:
+        """A 404: the server's own delay at first, then asked once more and believed."""
+        policy = self._client.policy
+        if watch.fresh and now - watch.accepted_at < policy.missing_grace:
+            return policy.delay(Fault.POLL, watch.errors, self._client.random())
+        watch.missing = True
+        return policy.missing_recheck if watch.fresh or watch.looks > 1 else SHORT_RECHECK
+
+    def _is_unreadable(self, watch: Watch, now: float) -> bool:
+        if not watch.unreadable:
+            watch.unreadable_since = now
+        watch.unreadable += 1
+        policy = self._client.policy
+        return watch.unreadable >= policy.unreadable_looks and now - watch.unreadable_since >= policy.unreadable_seconds
+
+    def _look_later(self, watch: Watch, now: float) -> None:
+        look = Look(age=now - watch.accepted_at, looks=watch.looks, status=watch.server_status, model=watch.model)
+        try:
+            gap = next_gap(self._rule, look, self._jitter, self._client.random())
+        except Exception as error:  # a user's own rule: its mistake must not cost a job that is paid for
+            self._rule = PollPolicy()
+            logger.exception("the poll rule failed; the default one goes on in its place")
+            reason = f"the poll rule failed ({type(error).__name__}); the default one goes on in its place"
+            self._client.tell(self._event(watch, EventKind.WARNING, reason=reason))
+            gap = self._rule.gap
+        self._put(watch, now + gap)
+
+    def _again(self, watch: Watch, now: float, delay: float) -> None:
+        watch.sink.looked(watch)
+        self._put(watch, now + delay)
+
+    # --- the end of a watch ------------------------------------------------------------------------------------------
+
+    def _settle(self, watch: Watch, snapshot: Snapshot) -> None:
+        self._finish(watch, snapshot.status, outcome_error(snapshot), snapshot)
+
+    def _time_out(self, watch: Watch, why: str, snapshot: Snapshot | None = None) -> None:
+        error = JobTimeout(
+            f"still not finished at its time limit ({why}). The job goes on, and is billed, at the service:"
+            " session.wait(job.id) takes it up again"
+        )
+        self._finish(watch, JobStatus.TIMED_OUT, error, snapshot)
+
+    def _finish(
+        self, watch: Watch, status: JobStatus, error: AiopplxError | None, snapshot: Snapshot | None = None
+    ) -> None:
+        self._schedule.remove(watch)
+        self._deadlines.remove(watch)
+        self._release(watch)
+        job = make_job(watch.job_id, status, error, snapshot, watch.sub, looks=watch.looks, api=watch.api.name)
+        self._client.tell(
+            self._event(watch, EventKind.FINISHED, status=status, cost=job.cost, reason=error.message if error else "")
+        )
+        watch.sink.done(watch, job)
+
+    def _warn_of_unknown(self, watch: Watch, snapshot: Snapshot) -> None:
+        if snapshot.status is JobStatus.IN_PROGRESS and not watch.warned:
+            word = snapshot.server_status.upper()
+            if word not in ("IN_PROGRESS", "REQUIRES_ACTION"):
+                watch.warned = True
+                reason = f"unknown status {snapshot.server_status[:40]!r}: taken as still running"
+                self._client.tell(self._event(watch, EventKind.WARNING, reason=reason))
+
+    def _event(
+        self,
+        watch: Watch,
+        kind: EventKind,
+        *,
+        status: JobStatus | None = None,
+        delay: float = 0.0,
+        cost: float | None = None,
+        reason: str = "",
+        fault: str = "",
+    ) -> Event:
+        sub = watch.sub
+        return Event(
+            kind=kind,
+            job_id=watch.job_id,
+            idempotency_key=sub.key if sub else "",
+            tag=sub.tag if sub else None,
+            index=sub.index if sub else None,
+            status=status,
+            looks=watch.looks,
+            delay=delay,
+            cost=cost,
+            reason=reason,
+            fault=fault,
+        )
+
+
+def outcome_error(snapshot: Snapshot) -> AiopplxError | None:
+    """What is wrong with a job that the server calls finished; None if there is a result, or while it runs."""
+    match snapshot.status:
+        case JobStatus.COMPLETED:
+            if snapshot.response is not None:
+                return None
+            return ResultMissing("the server says COMPLETED and gives no answer; the job was charged")
+        case JobStatus.FAILED | JobStatus.CANCELLED | JobStatus.INCOMPLETE:
+            return JobFailed(snapshot.error_message or f"{snapshot.server_status}, no reason given")
+        case _:
+            return None
+
+
+def make_job(
+    job_id: str,
+    status: JobStatus,
+    error: AiopplxError | None,
+    snapshot: Snapshot | None,
+    sub: Submission | None,
+    *,
+    looks: int = 0,
+    api: str = "",
+    key: str = "",
+    tag: str | int | None = None,
+) -> Job:
+    """The value that users get: a snapshot and the submission it belongs to."""
+    key = sub.key if sub else key
+    tag = sub.tag if sub else tag
+    attempts = sub.attempts if sub else 0
+    if error is not None:
+        error = error.about(job_id=job_id, idempotency_key=key, tag=tag, attempts=attempts)
+    if snapshot is None:
+        snapshot = Snapshot(id=job_id, status=status, server_status="", model=sub.model if sub else "")
+    return Job(
+        id=job_id,
+        status=status,
+        server_status=snapshot.server_status,
+        api=sub.api.name if sub else api,
+        model=snapshot.model,
+        idempotency_key=key,
+        tag=tag,
+        index=sub.index if sub else None,
+        created_at=snapshot.created_at,
+        started_at=snapshot.started_at,
+        completed_at=snapshot.completed_at,
+        failed_at=snapshot.failed_at,
+        error=error,
+        response=snapshot.response,
+        raw=snapshot.raw,
+        looks=looks,
+        attempts=attempts,
+    )
+
+
+def _expired(error: NotFound) -> JobExpired:
+    return JobExpired(
+        f"the server does not know this job ({error.message}): a wrong id, another account's, or older than the 7 days"
+        " for which results are kept. Nothing was submitted again",
+        status=error.status,
+        type=error.type,
+        request_id=error.request_id,
+    )

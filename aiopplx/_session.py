@@ -1,0 +1,603 @@
+"""Room: what users hold: opens and closes all the rest, and turns their words into the engine's.
+
+This module knows nothing of aiohttp's requests, of retries or of how jobs are polled.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import math
+import os
+import random
+import types
+import warnings
+from collections.abc import AsyncIterator, Callable, Generator, Mapping
+from typing import Any, Self, cast
+
+import aiohttp
+import msgspec
+
+from aiopplx import sonar
+from aiopplx._accounts import shared_gate
+from aiopplx._api import API
+from aiopplx._batch import Batch, Items
+from aiopplx._client import Client
+from aiopplx._clock import Clock
+from aiopplx._engine import Engine
+from aiopplx._errors import ConfigError, InvalidRequest, JobError
+from aiopplx._events import Event, EventKind
+from aiopplx._job import Job, JobStatus
+from aiopplx._policy.polling import PollPolicy, PollRule
+from aiopplx._policy.retry import RetryPolicy
+from aiopplx._poller import Poller, Watch, make_job, outcome_error
+from aiopplx._request import ResearchRequest
+from aiopplx._transport import Secret, Transport, usable_base_url, usable_key
+from aiopplx._waiting import Waiter
+
+logger = logging.getLogger("aiopplx")
+logger.addHandler(logging.NullHandler())
+
+BASE_URL = "https://api.perplexity.ai"
+APIS: Mapping[str, API] = {"auto": sonar.SONAR, "sonar": sonar.SONAR, "sonar-v1": sonar.SONAR_V1}
+MIB = 1024 * 1024
+
+
+class Session:
+    """Deep-research jobs at Perplexity: submitted many at once, polled together, handed out as they finish.
+
+    One session for the life of a program or a web app: all that it does shares one connection pool, one poller and one
+    gate (rate, pauses, cool-down), which sessions with the same key share too. Use it as `async with Session() as
+    session:`,
+    or call `await session.aclose()` at the end. It belongs to the event loop that it is first used on.
+
+    Args:
+        api_key: the API key. Default: `PERPLEXITY_API_KEY`, then `PPLX_API_KEY`, from the environment.
+        base_url: the server, `https` (plain `http` only to this machine). Default: `PERPLEXITY_BASE_URL`, then
+            `https://api.perplexity.ai`. An `aiopplx.emulator.Emulator`'s `url` goes here.
+        api: `"sonar"` for `/async/chat/completions`, `"sonar-v1"` for its twin `/v1/async/sonar`; `"auto"`, the
+        default, is
+            the first. `AIOPPLX_API` sets it too.
+        rpm: submissions a minute, evenly spaced. Default None: as fast as the server takes them, learnt from its 429s.
+        max_in_flight: jobs running at the service at once, over all batches and calls. Default 1000.
+        timeout: seconds for each job, from its first attempt to its result. Default 3600: jobs take 3 to 6 minutes,
+            and one in a hundred gets stuck. A job that times out here goes on at the service.
+        poll: when to look at a running job: a `PollPolicy`, or a function from a `Look` to seconds. Default: nothing
+        for 30
+            seconds, then every 10 (`PollPolicy`).
+        http: an `aiohttp.ClientSession` of yours, for proxies or TLS of your own. It is never closed here.
+        on_event: called with every `Event`, on the loop, synchronously: keep it short. Its exceptions are logged.
+        retry: bounds on trying again, and time limits of one exchange (`RetryPolicy`).
+        max_response_bytes: an answer larger than this, decompressed, is not read. Default 64 MiB.
+        allow_insecure: allow `http` to another machine.
+
+    Raises:
+        ConfigError: no key, or a key, a URL or a number that cannot be used.
+    """
+
+    def __init__(
+        self,
+        api_key: str | None = None,
+        *,
+        base_url: str | None = None,
+        api: str | None = None,
+        rpm: float | None = None,
+        max_in_flight: int = 1000,
+        timeout: float = 3600.0,
+        poll: PollPolicy | PollRule | None = None,
+        http: aiohttp.ClientSession | None = None,
+        on_event: Callable[[Event], object] | None = None,
+        retry: RetryPolicy | None = None,
+        max_response_bytes: int = 64 * MIB,
+        allow_insecure: bool = False,
+        _clock: Clock | None = None,
+    ) -> None:
+        self._engine: Engine | None = None
+        self._closed = False
+        self._key = _find_key(api_key)
+        self._base_url = usable_base_url(
+            base_url or os.environ.get("PERPLEXITY_BASE_URL") or BASE_URL, allow_insecure=allow_insecure
+        )
+        self._api = _find_api(api)
+        self._rpm = _positive("rpm", rpm) if rpm is not None else None
+        self._max_in_flight = _whole("max_in_flight", max_in_flight)
+        self._timeout = _positive("timeout", timeout)
+        self._rule: PollRule = _find_rule(poll)
+        self._retry = retry or RetryPolicy()
+        self._on_event = on_event
+        self._http = http
+        self._max_response_bytes = _whole("max_response_bytes", max_response_bytes)
+        self._clock = _clock or Clock()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._pid = 0
+        self._waiters: dict[str, Waiter] = {}
+
+    # --- opening and closing -----------------------------------------------------------------------------------------
+
+    async def __aenter__(self) -> Self:
+        self._open()
+        return self
+
+    async def __aexit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, tb: types.TracebackType | None
+    ) -> None:
+        await self.aclose()
+
+    async def aclose(self) -> None:
+        """End everything: batches, waiting calls, polls, connections. Jobs at the service go on there."""
+        engine, self._engine = self._engine, None
+        self._closed = True
+        if engine is None:
+            return
+        closed = ConfigError("the session was closed while this call waited; the job goes on at the service")
+        for waiter in list(self._waiters.values()):
+            waiter.fail(closed)
+        self._waiters.clear()
+        try:
+            await engine.aclose()
+        finally:
+            await engine.client.transport.close()
+
+    def __del__(self) -> None:
+        if getattr(self, "_engine", None) is not None:
+            warnings.warn(
+                f"{self!r} was never closed: use 'async with' or 'await session.aclose()'", ResourceWarning, 2
+            )
+
+    def __repr__(self) -> str:
+        state = "closed" if self._closed else "open" if self._engine else "new"
+        return f"<Session {self._api.name} at {self._base_url}, {state}>"
+
+    def _open(self) -> None:
+        self._running()
+
+    def _running(self) -> Engine:
+        """The engine, started at the first use; refuses a use that cannot work, with the reason."""
+        if self._closed:
+            raise ConfigError("the session is closed; make another")
+        loop = asyncio.get_running_loop()
+        if self._engine is not None:
+            if self._pid != os.getpid():
+                raise ConfigError("the session was opened before this process forked; open one in each process")
+            if self._loop is not loop:
+                raise ConfigError("the session belongs to another event loop; open one in each loop")
+            return self._engine
+        self._loop, self._pid = loop, os.getpid()
+        transport = Transport(
+            self._base_url, self._key, self._retry, max_response_bytes=self._max_response_bytes, http=self._http
+        )
+        transport.open()
+        client = Client(
+            transport,
+            shared_gate(self._base_url, self._key.reveal(), self._rpm),
+            self._retry,
+            clock=self._clock,
+            random=random.random,
+            tell=self._tell,
+            listened=lambda: self._on_event is not None,
+        )
+        self._engine = Engine(
+            self._api,
+            client,
+            lambda release: Poller(client, self._rule, release),
+            max_in_flight=self._max_in_flight,
+            open=self._open,
+        )
+        return self._engine
+
+    # --- many jobs ---------------------------------------------------------------------------------------------------
+
+    def batch(
+        self, source: Items, *, ordered: bool = False, timeout: float | None = None, max_in_flight: int | None = None
+    ) -> Batch:
+        """Submit everything that `source` gives and hand out each job as it finishes.
+
+        Args:
+            source: an iterable or async iterable of questions, mappings of request fields, or `ResearchRequest`s; read
+                lazily, as there is room. A plain iterable is read on the loop, so its `next` should not block for long.
+                A generator that is not read to its end is closed with the block.
+            ordered: hand out in the order of the source; then a slow job holds up later ones, which wait at the server.
+            timeout: seconds for each job of this batch; default the session's.
+            max_in_flight: items that may be read and not yet handed out; default the session's. The session's own bound
+                on running jobs holds over all batches together.
+
+        Returns:
+            A `Batch`, to be entered: `async with session.batch(questions) as jobs: async for job in jobs: ...`
+        """
+        engine = self._running()
+        return Batch(
+            engine,
+            source,
+            ordered=ordered,
+            timeout=_positive("timeout", timeout) if timeout is not None else self._timeout,
+            limit=_whole("max_in_flight", max_in_flight) if max_in_flight is not None else self._max_in_flight,
+        )
+
+    # --- one job -----------------------------------------------------------------------------------------------------
+
+    async def ask(
+        self,
+        question: str | Mapping[str, object] | ResearchRequest,
+        *,
+        tag: str | int | None = None,
+        idempotency_key: str | None = None,
+        timeout: float | None = None,
+        **fields: Any,  # the fields of ResearchRequest, checked by it
+    ) -> Job:
+        """Submit one question, wait, return its job.
+
+        Args:
+            question: the question, or a whole request.
+            tag: comes back on the job.
+            idempotency_key: your own key; default: a new one.
+            timeout: seconds for all of it; default the session's.
+            fields: any further field of `ResearchRequest`, such as `reasoning_effort="high"`.
+
+        Returns:
+            The job, whatever became of it: look at `job.ok`, or call `job.result()` to have its error raised.
+
+        Raises:
+            InvalidRequest: the request breaks a rule; nothing was sent.
+            AuthenticationError, OutOfCredit, EndpointRetired, TransportError: nothing can be submitted; nothing was
+            billed.
+        """
+        engine = self._running()
+        sub = engine.freeze(
+            _request(question, tag, idempotency_key, timeout, fields), index=None, timeout=self._timeout
+        )
+        until = self._clock.now() + sub.timeout
+        if not await self._slot(engine, sub.timeout):
+            return make_job("", JobStatus.REJECTED, _no_slot(), None, sub)
+        try:
+            outcome = await engine.submit_owned(sub, patience=self._retry.patience, until=until)
+        except BaseException:
+            engine.slots.release()
+            raise
+        if isinstance(outcome, Job):
+            engine.slots.release()
+            return outcome.result() if outcome.status is JobStatus.STOPPED else outcome
+        waiter = Waiter(lambda _: None)
+        watch = engine.watch_of(sub, outcome, waiter, deadline=until)
+        watch.holds_slot = True
+        engine.poller.watch(watch)
+        return await self._await(engine, waiter, watch)
+
+    async def _slot(self, engine: Engine, seconds: float) -> bool:
+        try:
+            async with asyncio.timeout(seconds / self._clock.speed):
+                await engine.slots.acquire()
+        except TimeoutError:
+            return False
+        return True
+
+    async def _await(self, engine: Engine, waiter: Waiter, watch: Watch) -> Job:
+        done = False
+        try:
+            job = await waiter.wait(None)
+            done = True
+            return cast("Job", job)
+        finally:
+            if not done:
+                tasks = engine.poller.drop([watch])
+                engine.left(make_job(watch.job_id, JobStatus.IN_PROGRESS, None, None, watch.sub))
+                await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def submit(
+        self,
+        question: str | Mapping[str, object] | ResearchRequest,
+        *,
+        tag: str | int | None = None,
+        idempotency_key: str | None = None,
+        **fields: Any,  # the fields of ResearchRequest, checked by it
+    ) -> Job:
+        """Submit one question and return its job as soon as the server has it; `wait(job)` or `wait(job.id)` later.
+
+        Arguments as for `ask`. A job that is only submitted does not count towards `max_in_flight`.
+
+        Raises:
+            InvalidRequest: the request breaks a rule; nothing was sent.
+            InDoubt: a job may exist whose id is unknown.
+            AiopplxError: the server refused it, or nothing could be sent; nothing was billed.
+        """
+        engine = self._running()
+        sub = engine.freeze(_request(question, tag, idempotency_key, None, fields), index=None, timeout=self._timeout)
+        outcome = await engine.submit_owned(sub, patience=self._retry.patience, until=self._clock.now() + sub.timeout)
+        if isinstance(outcome, Job):
+            return outcome if outcome.id else outcome.result()
+        return make_job(outcome.id, outcome.status, None, outcome, sub)
+
+    async def wait(self, job: Job | str, *, timeout: float | None = None) -> Job:
+        """Wait for a job that exists, of this session or of any other: polled with all the others.
+
+        Any number of callers may wait for one job; it is polled once for all of them.
+
+        Args:
+            job: a `Job`, or the id of one.
+            timeout: seconds from now; default the session's.
+
+        Returns:
+            The job, whatever became of it (`TIMED_OUT` if it still runs then).
+
+        Raises:
+            InvalidRequest: that is no job id.
+        """
+        engine = self._running()
+        if isinstance(job, Job):
+            if job.done:
+                return job
+            job_id, key, tag = job.id, job.idempotency_key, job.tag
+        else:
+            job_id, (key, tag) = job, engine.known(job)
+        seconds = _positive("timeout", timeout) if timeout is not None else self._timeout
+        waiter = self._waiters.get(job_id)
+        if waiter is None:
+            waiter = self._start_waiting(engine, job_id)
+        try:
+            found = await waiter.wait(seconds / self._clock.speed)
+            if found is None:
+                found = await self._last_look(engine, waiter)
+        finally:
+            self._stop_waiting(engine, waiter, job_id)
+        return _with_names(found, key, tag)
+
+    def _start_waiting(self, engine: Engine, job_id: str) -> Waiter:
+        waiter = Waiter(lambda one: self._forget_waiter(one, job_id))
+        watch = Watch(
+            waiter,
+            self._api,
+            job_id,
+            sub=None,
+            now=self._clock.now(),
+            deadline=math.inf,
+            fresh=False,
+        )
+        waiter.watch = watch
+        self._waiters[job_id] = waiter
+        engine.poller.watch(watch)
+        engine.poller.look_now(watch)
+        return waiter
+
+    def _forget_waiter(self, waiter: Waiter, job_id: str) -> None:
+        if self._waiters.get(job_id) is waiter:
+            del self._waiters[job_id]
+
+    async def _last_look(self, engine: Engine, waiter: Waiter) -> Job:
+        """The time is up: what the job is then is told by one more look, which the poller makes at a deadline."""
+        watch = cast("Watch", waiter.watch)
+        engine.poller.expire(watch)
+        return cast("Job", await waiter.wait(None))
+
+    def _stop_waiting(self, engine: Engine, waiter: Waiter, job_id: str) -> None:
+        if waiter.deserted and self._waiters.get(job_id) is waiter and waiter.watch is not None:
+            del self._waiters[job_id]
+            engine.poller.drop([waiter.watch])
+
+    async def get(self, id: str) -> Job:
+        """Look at a job once.
+
+        Args:
+            id: the server's id.
+
+        Raises:
+            NotFound: the server knows no such job (it keeps results for 7 days).
+            InvalidRequest: that is no job id.
+            AiopplxError: no usable answer within the bounds of the `RetryPolicy`.
+        """
+        engine = self._running()
+        snapshot = await engine.client.call(self._api.get(id), lambda reply: self._api.read_job(reply, id))
+        key, tag = engine.known(id)
+        return make_job(
+            id, snapshot.status, outcome_error(snapshot), snapshot, None, api=self._api.name, key=key, tag=tag
+        )
+
+    def list(self, *, limit: int | None = None) -> JobList:
+        """The account's jobs, as summaries without results: `async for job in session.list()`, or `await` it.
+
+        Args:
+            limit: at most so many jobs; default all. Pages are followed as far as needed.
+
+        Raises (when read):
+            AiopplxError: no usable answer within the bounds of the `RetryPolicy`.
+        """
+        return JobList(self._running(), self._api, _whole("limit", limit) if limit is not None else None)
+
+    async def cancel(self, job: Job | str) -> Job:
+        """Cancel a running job at the server, where the API can.
+
+        Raises:
+            InvalidRequest: the API has no cancellation (sonar has none: the job goes on and is billed).
+        """
+        self._running()
+        self._api.cancel(job.id if isinstance(job, Job) else job)
+        raise InvalidRequest(f"the {self._api.name} API has no cancellation")
+
+    def resume(self) -> None:
+        """Let submissions go on at once after a stop (bad key, no credit), when its cause is mended.
+
+        Without it they go on by themselves: half a minute after a stop the next submission is sent to see.
+        """
+        self._running().client.resume()
+
+    # --- telling -----------------------------------------------------------------------------------------------------
+
+    def _tell(self, event: Event) -> None:
+        if event.kind is EventKind.STOPPED and self._engine is not None:
+            for batch in list(self._engine.batches):
+                batch.wake()
+        level = _LEVELS.get(event.kind, logging.DEBUG)
+        if logger.isEnabledFor(level):
+            logger.log(level, "%s %s", event.kind.value, _line(event), extra={"job_id": event.job_id})
+        if self._on_event is not None:
+            try:
+                self._on_event(event)
+            except Exception:
+                logger.exception("on_event failed on %s", event.kind.value)
+
+
+_LEVELS = {
+    EventKind.STOPPED: logging.ERROR,
+    EventKind.LEFT: logging.WARNING,
+    EventKind.WARNING: logging.WARNING,
+    EventKind.PAUSED: logging.WARNING,
+    EventKind.RESUMED: logging.WARNING,
+    EventKind.RETRYING: logging.INFO,
+    EventKind.POLL_FAILED: logging.INFO,
+}
+
+
+def _line(event: Event) -> str:
+    facts = [
+        f"{name} {value}"
+        for name, value in (
+            ("job", event.job_id),
+            ("key", event.idempotency_key),
+            ("tag", event.tag),
+            ("status", event.status),
+            ("fault", event.fault),
+            ("delay", f"{event.delay:.1f} s" if event.delay else ""),
+        )
+        if value not in ("", None)
+    ]
+    return ", ".join(facts) + (f": {event.reason}" if event.reason else "")
+
+
+class JobList(AsyncIterator[Job]):
+    """The account's jobs, page by page. Iterate it, or `await` it for all of them at once.
+
+    A page that repeats, or a token that the server ignores, ends it: no list goes on for ever.
+    """
+
+    def __init__(self, engine: Engine, api: API, limit: int | None) -> None:
+        self._engine = engine
+        self._api = api
+        self._limit = limit
+        self._rows: list[Job] = []
+        self._seen: set[str] = set()
+        self._tokens: set[str] = set()
+        self._token: str | None = ""
+        self._given = 0
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> Job:
+        if self._limit is not None and self._given >= self._limit:
+            raise StopAsyncIteration
+        while not self._rows:
+            if self._token is None:
+                raise StopAsyncIteration
+            await self._next_page(self._token)
+        self._given += 1
+        return self._rows.pop(0)
+
+    def __await__(self) -> Generator[Any, None, list[Job]]:
+        return self._all().__await__()
+
+    async def _all(self) -> list[Job]:
+        return [job async for job in self]
+
+    async def _next_page(self, token: str) -> None:
+        page = await self._engine.client.call(
+            self._api.list(limit=self._page_size(), next_token=token), self._api.read_page
+        )
+        news = [snapshot for snapshot in page.jobs if snapshot.id not in self._seen]
+        self._seen.update(snapshot.id for snapshot in news)
+        if page.skipped:
+            reason = f"{page.skipped} rows of the list could not be read"
+            self._engine.client.tell(Event(kind=EventKind.WARNING, reason=reason))
+        for snapshot in news:
+            key, tag = self._engine.known(snapshot.id)
+            self._rows.append(
+                make_job(snapshot.id, snapshot.status, None, snapshot, None, api=self._api.name, key=key, tag=tag)
+            )
+        self._tokens.add(token)
+        ended = not page.next_token or page.next_token in self._tokens or not news
+        self._token = None if ended else page.next_token
+
+    def _page_size(self) -> int | None:
+        return None if self._limit is None else min(self._limit, 100)
+
+
+# --- the constructor's words -----------------------------------------------------------------------------------------
+
+
+def _find_key(given: str | None) -> Secret:
+    if given is not None:
+        return usable_key(given)
+    found = {name: os.environ[name].strip() for name in ("PERPLEXITY_API_KEY", "PPLX_API_KEY") if os.environ.get(name)}
+    if len(set(found.values())) > 1:
+        raise ConfigError("PERPLEXITY_API_KEY and PPLX_API_KEY are both set and differ: unset one")
+    if not found:
+        raise ConfigError(
+            "no API key: set PERPLEXITY_API_KEY, or pass Session(api_key=...). Without a key, try the emulator:"
+            " aiopplx run QUESTIONS --emulate"
+        )
+    return usable_key(next(iter(found.values())))
+
+
+def _find_api(given: str | None) -> API:
+    name = given or os.environ.get("AIOPPLX_API") or "auto"
+    if name not in APIS:
+        raise ConfigError(f"api must be one of {', '.join(APIS)}, not {name!r}")
+    return APIS[name]
+
+
+def _find_rule(given: PollPolicy | PollRule | None) -> PollRule:
+    if given is None:
+        return PollPolicy()
+    if not callable(cast("object", given)):
+        raise ConfigError(
+            f"poll must be a PollPolicy or a function, not {given!r}: PollPolicy.fixed(10) polls every 10 s"
+        )
+    return given
+
+
+def _positive(name: str, value: float) -> float:
+    if isinstance(cast("object", value), bool) or not isinstance(cast("object", value), (int, float)) or not value > 0:
+        raise ConfigError(f"{name} must be a number above 0, not {value!r}")
+    return float(value)
+
+
+def _whole(name: str, value: int) -> int:
+    if isinstance(cast("object", value), bool) or not isinstance(cast("object", value), int) or value < 1:
+        raise ConfigError(f"{name} must be a whole number from 1, not {value!r}")
+    return value
+
+
+def _request(
+    question: str | Mapping[str, object] | ResearchRequest,
+    tag: str | int | None,
+    idempotency_key: str | None,
+    timeout: float | None,
+    fields: Mapping[str, object],
+) -> ResearchRequest:
+    """One request from a question and the words beside it; what is given beside it holds."""
+    beside = {
+        name: value
+        for name, value in (("tag", tag), ("idempotency_key", idempotency_key), ("timeout", timeout))
+        if value is not None
+    }
+    more = {**fields, **beside}
+    if isinstance(question, ResearchRequest):
+        if fields:
+            raise InvalidRequest("give fields in the ResearchRequest, not beside it")
+        return ResearchRequest.of(question) if not beside else _replaced(question, beside)
+    if isinstance(question, str):
+        return ResearchRequest.of({"question": question, **more}) if more else ResearchRequest.of(question)
+    return ResearchRequest.of({**question, **more})
+
+
+def _replaced(request: ResearchRequest, beside: Mapping[str, object]) -> ResearchRequest:
+    return msgspec.structs.replace(request, **beside)
+
+
+def _no_slot() -> JobError:
+    return JobError(
+        "not sent: max_in_flight jobs were running for as long as this call's time limit; nothing was billed"
+    )
+
+
+def _with_names(job: Job, key: str, tag: str | int | None) -> Job:
+    return msgspec.structs.replace(
+        job, idempotency_key=job.idempotency_key or key, tag=job.tag if job.tag is not None else tag
+    )

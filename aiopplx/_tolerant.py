@@ -1,0 +1,112 @@
+"""Room: reads what can be read of a body that is not quite right, so that one odd field never loses a paid answer.
+
+Only bodies that a strict decoder refused come here. This module knows nothing of jobs, of which fields matter, or of
+HTTP.
+"""
+
+from __future__ import annotations
+
+import codecs
+import json
+import math
+from functools import lru_cache
+from types import NoneType, UnionType
+from typing import Any, TypeGuard, TypeVar, Union, get_args, get_origin
+
+import msgspec
+
+T = TypeVar("T")
+
+UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+"""What a msgspec decoder raises for a body that does not fit."""
+
+_LOST: Any = object()
+
+
+def is_array(value: object) -> TypeGuard[list[Any]]:
+    """A JSON array, told to the type checkers (which disagree on what `isinstance` says of an unknown value)."""
+    return isinstance(value, list)
+
+
+def is_object(value: object) -> TypeGuard[dict[str, Any]]:
+    """A JSON object, likewise."""
+    return isinstance(value, dict)
+
+
+def loosely(body: bytes) -> Any:
+    """The JSON of a body as plain values, with what servers get wrong put up with.
+
+    That is: a byte order mark, bytes that are not UTF-8, NaN and Infinity, half surrogate pairs (an emoji cut in two).
+
+    Raises:
+        ValueError: it is not JSON.
+        RecursionError: it is nested too deeply.
+    """
+    body = body.removeprefix(codecs.BOM_UTF8)
+    try:
+        return msgspec.json.decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return _mended(json.loads(body.decode("utf-8", "replace"), strict=False))
+
+
+def _mended(value: Any) -> Any:
+    """`value` without what neither prints, stores nor adds up: half surrogates are replaced, NaN and Infinity are None."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, str):
+        return value if value.isascii() else value.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+    if is_array(value):
+        return [_mended(item) for item in value]
+    if is_object(value):
+        return {_mended(name): _mended(item) for name, item in value.items()}
+    return value
+
+
+def salvaged(value: Any, kind: type[T]) -> T | None:
+    """`value` as a Struct of `kind` with every field that can be read; the others keep their defaults.
+
+    None if it is no mapping, or lacks a required field.
+    """
+    found = _salvage(value, kind)
+    return None if found is _LOST else found
+
+
+def _salvage(value: Any, kind: Any) -> Any:
+    try:
+        # Not strict: a number written as text, or 3.0 for 3, is still that number.
+        return msgspec.convert(value, kind, strict=False)
+    except (msgspec.ValidationError, ValueError, OverflowError):
+        pass
+    for option in _options(kind):
+        if is_object(value) and isinstance(option, type) and issubclass(option, msgspec.Struct):
+            return _salvage_struct(value, option)
+        if is_array(value) and get_origin(option) is list:
+            return _salvage_list(value, get_args(option)[0])
+    return _LOST
+
+
+def _salvage_struct(value: dict[str, Any], kind: type[msgspec.Struct]) -> Any:
+    fields = ((name, of, value[wire_name]) for name, wire_name, of in _fields(kind) if wire_name in value)
+    found = {name: _salvage(said, of) for name, of, said in fields}
+    try:
+        return kind(**{name: item for name, item in found.items() if item is not _LOST})
+    except TypeError:  # a required field is missing
+        return _LOST
+
+
+def _salvage_list(value: list[Any], kind: Any) -> list[Any]:
+    """Item by item. What cannot be read leaves an empty item: `[n]` in a text counts the items before it."""
+    return [_empty(kind) if item is _LOST else item for item in (_salvage(item, kind) for item in value)]
+
+
+def _empty(kind: Any) -> Any:
+    return next(option for option in _options(kind) if option is not NoneType)()
+
+
+def _options(kind: Any) -> tuple[Any, ...]:
+    return get_args(kind) if get_origin(kind) in (Union, UnionType) else (kind,)
+
+
+@lru_cache(maxsize=256)
+def _fields(kind: type[msgspec.Struct]) -> list[tuple[str, str, Any]]:
+    return [(field.name, field.encode_name, field.type) for field in msgspec.structs.fields(kind)]

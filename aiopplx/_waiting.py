@@ -1,0 +1,56 @@
+"""Room: callers who wait for single jobs: any number of them for one job, one poll for all.
+
+This module knows nothing of how a job is looked at, or of batches.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+from aiopplx._job import Job
+from aiopplx._poller import Watch
+
+
+class Waiter:
+    """The sink of one job that callers wait for. There is always room: each caller takes one result."""
+
+    def __init__(self, forget: Callable[[Waiter], None]) -> None:
+        self.watch: Watch | None = None
+        self._forget = forget
+        self._futures: set[asyncio.Future[Job]] = set()
+
+    def may_look(self, watch: Watch) -> bool:
+        """Always."""
+        return True
+
+    def looked(self, watch: Watch) -> None:
+        """Nothing to account for."""
+
+    def done(self, watch: Watch, job: Job) -> None:
+        """Wake every caller."""
+        self._forget(self)
+        for future in self._futures:
+            if not future.done():
+                future.set_result(job)
+
+    def fail(self, error: BaseException) -> None:
+        """Every caller gets this."""
+        for future in self._futures:
+            if not future.done():
+                future.set_exception(error)
+
+    @property
+    def deserted(self) -> bool:
+        """True if nobody waits any more."""
+        return not self._futures
+
+    async def wait(self, seconds: float | None) -> Job | None:
+        """The job once it has ended; None if that takes longer than `seconds` (real ones)."""
+        future: asyncio.Future[Job] = asyncio.get_running_loop().create_future()
+        self._futures.add(future)
+        try:
+            done, _ = await asyncio.wait([future], timeout=seconds)
+            return future.result() if done else None
+        finally:
+            self._futures.discard(future)

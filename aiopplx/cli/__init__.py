@@ -1,0 +1,55 @@
+"""Room: the command line. It knows only the public names of `aiopplx` and `aiopplx.emulator`.
+
+Nothing here imports the HTTP library by itself, and each command imports what it runs only when it is called, so that
+`--help` stays quick.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+from collections.abc import Sequence
+
+from cyclopts import CycloptsError
+
+from aiopplx.cli._app import make_app
+from aiopplx.cli._exits import INTERRUPTED, PIPE_CLOSED, USAGE, UsageError, complain, exit_code
+from aiopplx.cli._options import STANDARD
+
+
+def run(argv: Sequence[str]) -> int:
+    """Run one command and return its exit code. What a user can bring about is one line on stderr, never a traceback.
+
+    Args:
+        argv: the words after the program's name.
+    """
+    try:
+        words = [STANDARD if word == "-" else word for word in argv]
+        code: object = make_app()(words, exit_on_error=False, print_error=False)
+        sys.stdout.flush()
+    except CycloptsError as error:
+        complain(f"{' '.join(str(error).split())} (see aiopplx --help)")
+        return USAGE
+    except UsageError as error:
+        complain(str(error))
+        return USAGE
+    except BrokenPipeError:
+        _forget_stdout()
+        return PIPE_CLOSED
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    except Exception as error:
+        from aiopplx import AiopplxError
+
+        if not isinstance(error, AiopplxError):
+            raise
+        complain(str(error))
+        return exit_code(error)
+    return code if isinstance(code, int) else 0
+
+
+def _forget_stdout() -> None:
+    # The interpreter flushes stdout once more at its end, and would print a complaint about the same closed pipe.
+    with contextlib.suppress(OSError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

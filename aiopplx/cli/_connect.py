@@ -1,0 +1,98 @@
+"""Room: from what was typed to an open session, at the service or at an emulator in this very process.
+
+This module knows nothing of what the session is then used for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AsyncExitStack
+from typing import TYPE_CHECKING
+
+from aiopplx.cli._exits import UsageError
+from aiopplx.cli._options import Connection
+
+if TYPE_CHECKING:
+    from aiopplx import Event, PollPolicy, Session
+
+SPEED = 100.0
+"""Emulated seconds in a second: a job of four minutes takes two and a half seconds, long enough to be watched."""
+
+EMULATED_POLL = 0.4
+"""Seconds between two looks at a job of the emulator, which ends a hundred times sooner than one of the service."""
+
+EMULATED_BUDGET = 60_000.0
+"""Polls a minute: there is no account whose limits must be kept."""
+
+
+class Connected:
+    """An open session, and the emulator under it if one was asked for; an async context manager.
+
+    Args:
+        connection: what was typed.
+        on_event: told of everything that happens in the session.
+        rpm, max_in_flight, timeout: as for `Session`.
+    """
+
+    def __init__(
+        self,
+        connection: Connection,
+        *,
+        on_event: Callable[[Event], None] | None = None,
+        rpm: float | None = None,
+        max_in_flight: int = 1000,
+        timeout: float = 3600.0,
+    ) -> None:
+        self._connection = connection
+        self._on_event = on_event
+        self._rpm = rpm
+        self._max_in_flight = max_in_flight
+        self._timeout = timeout
+        self._stack = AsyncExitStack()
+
+    async def __aenter__(self) -> Session:
+        try:
+            return await self._open()
+        except BaseException:
+            await self._stack.aclose()
+            raise
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._stack.aclose()
+
+    async def _open(self) -> Session:
+        where = self._connection
+        if not where.emulate:
+            session = self._session(where.key(), where.base_url)
+        elif where.base_url or where.api_key_file:
+            raise UsageError("--emulate is an address and a key of its own; leave out --base-url and --api-key-file")
+        else:
+            session = self._session("emulated", await self._emulator())
+        return await self._stack.enter_async_context(session)
+
+    def _session(self, key: str | None, base_url: str | None) -> Session:
+        from aiopplx import Session
+
+        return Session(
+            key,
+            base_url=base_url,
+            rpm=self._rpm,
+            max_in_flight=self._max_in_flight,
+            timeout=self._timeout,
+            poll=self._poll(),
+            on_event=self._on_event,
+        )
+
+    def _poll(self) -> PollPolicy | None:
+        from aiopplx import PollPolicy
+
+        seconds = self._connection.poll
+        if self._connection.emulate:
+            return PollPolicy.fixed(seconds or EMULATED_POLL, budget=EMULATED_BUDGET)
+        return PollPolicy.fixed(seconds) if seconds else None
+
+    async def _emulator(self) -> str:
+        from aiopplx.emulator import Emulator
+
+        server = await self._stack.enter_async_context(Emulator(time_scale=SPEED))
+        return server.url

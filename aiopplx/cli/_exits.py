@@ -1,0 +1,126 @@
+"""Room: how a command ends: exit codes, what is said on stderr, and the two signals.
+
+This module knows nothing of what any command does.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, NoReturn, TypeVar
+
+import anyio
+
+from aiopplx.cli._text import safe
+
+if TYPE_CHECKING:
+    from aiopplx import AiopplxError, Job
+
+T = TypeVar("T")
+
+DONE = 0
+FAILED = 1
+USAGE = 2
+ACCOUNT = 3
+IN_DOUBT = 4
+LATER = 75
+"""EX_TEMPFAIL of sysexits.h: nothing is wrong with the command, try it again later."""
+INTERRUPTED = 130
+PIPE_CLOSED = 141
+"""128 + SIGPIPE: what a shell shows for a program whose reader went away."""
+
+
+class UsageError(Exception):
+    """The command cannot be run as it was typed."""
+
+
+class Interrupted(Exception):
+    """A signal ended the work."""
+
+    def __init__(self, signum: signal.Signals) -> None:
+        super().__init__(signum)
+        self.signum = signum
+
+    @property
+    def code(self) -> int:
+        """The exit code that shells give to this signal: 130 for Ctrl-C, 143 for SIGTERM."""
+        return 128 + self.signum
+
+    @property
+    def name(self) -> str:
+        """What a person calls it."""
+        return "Ctrl-C" if self.signum == signal.SIGINT else self.signum.name
+
+
+def complain(message: str) -> None:
+    """One line on stderr, in the program's name."""
+    print(f"aiopplx: {safe(message)}", file=sys.stderr, flush=True)
+
+
+def exit_code(error: AiopplxError) -> int:
+    """The exit code that an error stands for."""
+    import aiopplx
+
+    if isinstance(error, aiopplx.InvalidRequest | aiopplx.ConfigError):
+        return USAGE
+    if isinstance(error, aiopplx.AuthenticationError | aiopplx.OutOfCredit | aiopplx.EndpointRetired):
+        return ACCOUNT
+    if isinstance(error, aiopplx.TransportError | aiopplx.RateLimited | aiopplx.JobTimeout):
+        return LATER
+    return IN_DOUBT if error.is_in_doubt else FAILED
+
+
+def exit_code_of(job: Job) -> int:
+    """The exit code of a command about one job."""
+    if job.ok:
+        return DONE
+    if job.error is not None:
+        return exit_code(job.error)
+    return FAILED if job.done else LATER
+
+
+async def until_signal(work: Callable[[], Awaitable[T]], *, at_exit: Callable[[], None] = lambda: None) -> T:
+    """Run `work` and return what it returns; cancel it at the first Ctrl-C or SIGTERM, and exit at once at the second.
+
+    Args:
+        work: what to run; it has its blocks left in order when it is cancelled.
+        at_exit: put the terminal back in order, before an exit at once.
+
+    Raises:
+        Interrupted: a signal came, and `work` has ended.
+    """
+    came: list[signal.Signals] = []
+    scope = anyio.CancelScope()
+
+    def hear(signum: signal.Signals) -> None:
+        if came:
+            at_exit()
+            _exit_now(128 + signum)
+        came.append(signum)
+        scope.cancel()
+
+    _listen(hear)
+    with scope:
+        result = await work()
+        if not came:
+            return result
+    raise Interrupted(came[0])
+
+
+def _listen(hear: Callable[[signal.Signals], None]) -> None:
+    # The event loop ends with the command, and its handlers with it. Windows has no handlers on the loop: there Ctrl-C
+    # stays Python's own KeyboardInterrupt, which cancels the command as well but names no ids.
+    loop = asyncio.get_running_loop()
+    for signum in (signal.SIGINT, signal.SIGTERM):
+        try:
+            loop.add_signal_handler(signum, hear, signum)
+        except NotImplementedError:
+            return
+
+
+def _exit_now(code: int) -> NoReturn:
+    sys.stderr.flush()
+    os._exit(code)

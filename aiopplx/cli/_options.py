@@ -1,0 +1,129 @@
+"""Room: the options of the command line as values, with their help.
+
+This module knows nothing of what an option brings about.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+from cyclopts import Group, Parameter
+from cyclopts.types import NonNegativeInt, PositiveFloat, PositiveInt
+from cyclopts.validators import Number
+
+from aiopplx.cli._exits import UsageError
+
+Format = Literal["auto", "text", "jsonl"]
+
+STANDARD = "\0-"
+"""How a bare `-` reaches the commands, since the parser takes it for an option. No file can be called this."""
+
+KEY_LIMIT = 4096
+"""Bytes of a key file that are read."""
+
+_SERVICE = Group("Service")
+
+
+@Parameter(name="*", group=_SERVICE)
+@dataclass(frozen=True, kw_only=True)
+class Connection:
+    """Where to ask, and as whom."""
+
+    emulate: Annotated[
+        bool,
+        Parameter(
+            show_default=False, help="Ask the built-in emulator: no key, no network, no cost. The answers are invented."
+        ),
+    ] = False
+    api_key_file: Annotated[
+        Path | None,
+        Parameter(help="File whose first line is the API key. Default: PERPLEXITY_API_KEY, then PPLX_API_KEY."),
+    ] = None
+    base_url: Annotated[
+        str | None, Parameter(help="Address of the service. Default: PERPLEXITY_BASE_URL, then Perplexity's own.")
+    ] = None
+    poll: Annotated[
+        PositiveFloat | None,
+        Parameter(help="Seconds between two looks at a job. Default: none at first, then every few seconds."),
+    ] = None
+
+    def key(self) -> str | None:
+        """The key from the file; None if the environment is to be asked.
+
+        There is no option for the key itself: what is on a command line is seen by every user of the machine.
+
+        Raises:
+            UsageError: the file cannot be read or is empty.
+        """
+        if self.api_key_file is None:
+            return None
+        try:
+            with self.api_key_file.open("rb") as file:
+                words = file.read(KEY_LIMIT).decode("ascii", "replace").split()
+        except OSError as error:
+            raise UsageError(f"cannot read {self.api_key_file}: {error.strerror}") from None
+        if not words:
+            raise UsageError(f"{self.api_key_file} is empty; its first line should be the API key")
+        return words[0]
+
+
+@Parameter(name="*")
+@dataclass(frozen=True, kw_only=True)
+class RunOptions:
+    """How a file of questions is run."""
+
+    output: Annotated[
+        str | None,
+        Parameter(name=["--output", "-o"], show_default=False, help="File for the answers. Default: stdout."),
+    ] = None
+    force: Annotated[
+        bool, Parameter(show_default=False, help="Write over an output file that has something in it.")
+    ] = False
+    format: Annotated[
+        Format,
+        Parameter(help="How to read QUESTIONS. `auto` tells by the name (.jsonl, .ndjson) and the first character."),
+    ] = "auto"
+    limit: Annotated[PositiveInt | None, Parameter(help="Ask only the first so many questions.")] = None
+    model: Annotated[str | None, Parameter(help="Model for questions that name none.")] = None
+    rpm: Annotated[
+        PositiveFloat | None,
+        Parameter(help="Submissions a minute. Default: learnt from the service's answers."),
+    ] = None
+    max_in_flight: Annotated[PositiveInt, Parameter(help="Jobs at once.")] = 1000
+    timeout: Annotated[
+        PositiveFloat, Parameter(help="Seconds for each job; one that takes longer goes on at the service.")
+    ] = 3600
+    in_order: Annotated[
+        bool, Parameter(show_default=False, help="Write answers in the order of the questions, not as they finish.")
+    ] = False
+    quiet: Annotated[bool, Parameter(name=["--quiet", "-q"], show_default=False, help="Only errors on stderr.")] = False
+
+
+@Parameter(name="*")
+@dataclass(frozen=True, kw_only=True)
+class EmulatorOptions:
+    """What the emulator plays."""
+
+    port: Annotated[
+        int, Parameter(help="Port on 127.0.0.1; 0 takes a free one.", validator=Number(gte=0, lt=65536))
+    ] = 0
+    seed: Annotated[NonNegativeInt, Parameter(help="The same seed gives the same answers and durations.")] = 0
+    time_scale: Annotated[PositiveFloat, Parameter(help="Emulated seconds in a second.")] = 1.0
+    tier: Annotated[
+        int | None, Parameter(help="Keep the limits of this usage tier, 0 to 5.", validator=Number(gte=0, lte=5))
+    ] = None
+    rpm: Annotated[PositiveFloat | None, Parameter(help="Keep this limit of submissions a minute.")] = None
+    failure_rate: Annotated[
+        float, Parameter(help="Share of jobs that fail, 0 to 1.", validator=Number(gte=0, lte=1))
+    ] = 0.0
+    idempotency: Annotated[
+        Literal["replay", "ignore", "reject"], Parameter(help="What a key that was used before does.")
+    ] = "replay"
+    key: Annotated[
+        tuple[str, ...],
+        Parameter(
+            show_default=False, help="An API key to accept; may be given often. Default: any that is not a real one."
+        ),
+    ] = ()

@@ -1,0 +1,177 @@
+"""Room: how a run is seen while it goes on: a live display on a terminal, plain lines elsewhere, nothing if so asked.
+
+All of it is on stderr. This module knows nothing of where numbers come from, nor of what stops a run.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from typing import TYPE_CHECKING
+
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from aiopplx.cli._text import clock, one_line, safe
+
+if TYPE_CHECKING:
+    from types import TracebackType
+    from typing import Self
+
+    from aiopplx.cli._questions import Questions
+    from aiopplx.cli._tally import Tally
+
+EVERY = 5.0
+"""Seconds at least between two plain lines: a run of an hour leaves a log that can be read."""
+
+_COLOURS = {"done": "green", "failed": "red", "in doubt": "yellow"}
+
+
+class View:
+    """What is seen of a run, with plain lines; also the base of the others.
+
+    Args:
+        tally: the numbers to show.
+        questions: how many there are.
+    """
+
+    def __init__(self, tally: Tally, questions: Questions) -> None:
+        self._tally = tally
+        self._questions = questions
+        self._began = time.monotonic()
+        self._shown_at = self._began
+        self._shown = ""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, cls: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    @property
+    def elapsed(self) -> float:
+        """Seconds since the run began."""
+        return time.monotonic() - self._began
+
+    def stop(self) -> None:
+        """Leave the terminal as it was found."""
+
+    def say(self, text: str) -> None:
+        """One line that stays: a failure, a warning, the summary."""
+        print(safe(text), file=sys.stderr, flush=True)
+
+    def remark(self, text: str) -> None:
+        """One line that stays and is left out where only errors are wanted."""
+        self.say(text)
+
+    def waiting(self, why: str, seconds: float) -> None:
+        """Nothing is sent for `seconds`; say so where there is a place for what passes."""
+
+    def latest(self, text: str) -> None:
+        """What was finished last."""
+
+    def update(self) -> None:
+        """The numbers may have changed."""
+        now = time.monotonic()
+        if now - self._shown_at < EVERY:
+            return
+        numbers = ", ".join(f"{word} {text}" for word, text, _ in self._tally.numbers())
+        if numbers != self._shown:
+            self._shown, self._shown_at = numbers, now
+            self.say(f"{clock(self.elapsed)}  {numbers}")
+
+
+class QuietView(View):
+    """Errors only."""
+
+    def remark(self, text: str) -> None:
+        """Nothing: only errors are wanted."""
+
+    def update(self) -> None:
+        """Nothing: only errors are wanted."""
+
+
+class LiveView(View):
+    """Three lines at the foot of a terminal that keep up with the run; what is said goes above them."""
+
+    def __init__(self, tally: Tally, questions: Questions, console: Console) -> None:
+        super().__init__(tally, questions)
+        self._console = console
+        self._latest = ""
+        self._why = ""
+        self._until = 0.0
+        # Drawn by a thread of its own four times a second: the cost of drawing does not grow with the number of jobs.
+        self._live = Live(
+            get_renderable=self._draw, console=console, refresh_per_second=4, redirect_stdout=False, transient=True
+        )
+
+    def __enter__(self) -> Self:
+        self._live.start()
+        return self
+
+    def stop(self) -> None:
+        """Take the display away."""
+        self._live.stop()
+        self._console.show_cursor(True)
+
+    def say(self, text: str) -> None:
+        """One line above the display."""
+        self._console.print(Text(safe(text)), soft_wrap=True)
+
+    def waiting(self, why: str, seconds: float) -> None:
+        """Shown until the time is over."""
+        self._why, self._until = one_line(why), time.monotonic() + seconds
+
+    def latest(self, text: str) -> None:
+        """Shown until the next."""
+        self._latest = one_line(text)
+
+    def update(self) -> None:
+        """Nothing: the display looks at the numbers by itself."""
+
+    def _draw(self) -> RenderableType:
+        rows: list[RenderableType] = [self._bar(), self._numbers()]
+        left = self._until - time.monotonic()
+        if left > 0:
+            rows.append(
+                Text(f"waiting {clock(left + 1)}: {self._why}", style="yellow", no_wrap=True, overflow="ellipsis")
+            )
+        elif self._latest:
+            rows.append(Text(self._latest, style="dim", no_wrap=True, overflow="ellipsis"))
+        return Group(*rows)
+
+    def _bar(self) -> RenderableType:
+        finished, total = self._tally.finished, self._questions.total
+        grid = Table.grid(padding=(0, 2))
+        # Without a known length there is no bar: one that shrinks would tell a lie.
+        bar = (
+            []
+            if total is None
+            else [ProgressBar(total=total, completed=finished, width=40, complete_style="cyan", finished_style="green")]
+        )
+        words = f"{finished:,} of {total:,}" if total is not None else f"{finished:,} finished"
+        grid.add_row(*bar, Text(words), Text(clock(self.elapsed), style="dim"))
+        return grid
+
+    def _numbers(self) -> Text:
+        line = Text(no_wrap=True, overflow="ellipsis")
+        for word, text, count in self._tally.numbers():
+            style = _COLOURS.get(word, "") if count else ""
+            line.append(f"{word} ", style="dim").append(text, style=f"bold {style}").append("   ")
+        return line
+
+
+def make_view(tally: Tally, questions: Questions, *, quiet: bool, rows_on_screen: bool) -> View:
+    """The view that fits: quiet if so asked, live on a terminal that has no rows on it, else plain lines."""
+    if quiet:
+        return QuietView(tally, questions)
+    console = Console(stderr=True, highlight=False, markup=False, emoji=False)
+    # FORCE_COLOR makes rich take any file for a terminal; a display that moves the cursor needs a real one.
+    if sys.stderr.isatty() and not console.is_dumb_terminal and not rows_on_screen:
+        return LiveView(tally, questions, console)
+    return View(tally, questions)

@@ -1,0 +1,270 @@
+"""Room: a file of questions, read a line at a time: what a line means, and the lines as they are wanted.
+
+This module knows nothing of sessions and jobs. Of a file it holds one chunk and one line, whatever its size.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import stat
+import sys
+import threading
+from collections.abc import AsyncIterator, Awaitable, Callable
+from functools import partial
+from typing import Literal, cast
+
+import anyio
+import anyio.to_thread
+import msgspec
+
+from aiopplx.cli._exits import UsageError
+from aiopplx.cli._options import STANDARD, Format
+from aiopplx.cli._text import one_line
+
+CHUNK = 1 << 16
+LINE_LIMIT = 64 << 20
+"""Bytes of one line; a file without any line ends (a disk image, a pipe of zeros) is refused and not swallowed."""
+
+
+class Question(msgspec.Struct, frozen=True):
+    """A line that asks something: `item` is what a batch takes, `preview` its beginning for a person."""
+
+    line: int
+    item: str | dict[str, object]
+    preview: str
+
+
+class Origin(msgspec.Struct, frozen=True):
+    """Where a question stood. Only its beginning is kept, for the screen: the question itself belongs to the batch."""
+
+    line: int
+    preview: str
+
+
+class BadLine(msgspec.Struct, frozen=True):
+    """A line that nothing can be made of."""
+
+    line: int
+    reason: str
+
+
+def read_line(number: int, raw: bytes, form: Literal["text", "jsonl"]) -> Question | BadLine | None:
+    """What line `number` says; None for a line to skip: a blank one, or in a text file one that begins with `#`."""
+    try:
+        text = raw.decode("utf-8-sig" if number == 1 else "utf-8").strip()
+    except UnicodeDecodeError as error:
+        return BadLine(number, f"not UTF-8 text: {error.reason} at byte {error.start}")
+    if not text or (form == "text" and text.startswith("#")):
+        return None
+    return Question(number, text, one_line(text, 120)) if form == "text" else _read_json(number, text)
+
+
+def _read_json(number: int, text: str) -> Question | BadLine:
+    try:
+        value: object = msgspec.json.decode(text)
+    except (msgspec.DecodeError, RecursionError) as error:
+        return BadLine(number, f"not JSON: {error}")
+    if isinstance(value, str):
+        return Question(number, value, one_line(value, 120))
+    if not isinstance(value, dict):
+        return BadLine(number, "neither an object of request fields nor a string")
+    fields = cast("dict[str, object]", value)
+    asked = fields.get("question")
+    return Question(number, fields, one_line(asked, 120) if isinstance(asked, str) else "")
+
+
+class Questions:
+    """The items of a file for a batch, read only as they are asked for; an async iterator.
+
+    Args:
+        path: the file; `STANDARD` is stdin.
+        form: how its lines are to be read; "auto" tells by the name (.jsonl, .ndjson), else by the first character that
+            is not blank: `{` is JSONL.
+        limit: stop after so many questions, bad lines counted; None reads to the end.
+        defaults: request fields for every question that does not set them itself.
+        on_bad: told of each line that is no question, when it is read, and of how many questions stood before it.
+
+    Attributes:
+        read: questions read so far, bad lines counted.
+        total: how many there are in all, bad lines counted; None while that is not known.
+        origins: for every question handed out and not yet taken back (`take`), by its position in the batch: where it
+            stood.
+    """
+
+    def __init__(
+        self,
+        path: str,
+        *,
+        form: Format = "auto",
+        limit: int | None = None,
+        defaults: dict[str, object] | None = None,
+        on_bad: Callable[[BadLine, int], Awaitable[None]],
+    ) -> None:
+        self.name = "stdin" if path == STANDARD else path
+        self.read = 0
+        self.total: int | None = None
+        self.origins: dict[int, Origin] = {}
+        self._path = path
+        self._form: Format = form
+        self._limit = limit
+        self._defaults = defaults or {}
+        self._on_bad = on_bad
+        self._handed_out = 0
+        self._lines: _Lines | None = None
+        self._ahead: list[tuple[int, bytes]] = []
+
+    async def open(self) -> None:
+        """Open the file and find out how to read it.
+
+        Raises:
+            UsageError: it cannot be read, or there is nothing in it.
+        """
+        self._lines = await _Lines.open(self._path, self.name)
+        first = b""
+        while not first.strip(b"\xef\xbb\xbf \t\r\n"):
+            got = await self._lines.next()
+            if got is None:
+                raise UsageError(f"no questions in {self.name}")
+            self._ahead, first = [got], got[1]
+        if first.startswith((b"\xff\xfe", b"\xfe\xff")):
+            raise UsageError(f"{self.name} is UTF-16 text; save it as UTF-8")
+        self._form = self._told_by(first.strip(b"\xef\xbb\xbf \t\r\n"))
+
+    def _told_by(self, first: bytes) -> Format:
+        if self._form != "auto":
+            return self._form
+        name = self._path.lower()
+        if name.endswith(".json") and first.startswith(b"["):
+            raise UsageError(f"{self.name} is one JSON array; questions go one object a line: jq -c '.[]' {self.name}")
+        return "jsonl" if name.endswith((".jsonl", ".ndjson")) or first.startswith(b"{") else "text"
+
+    def count_ahead(self) -> None:
+        """Find `total` while the run goes on, where a file can be read twice: a paced batch ends it late."""
+        if self._path != STANDARD and os.path.isfile(self._path):
+            threading.Thread(target=self._count, name="aiopplx line count", daemon=True).start()
+
+    def _count(self) -> None:
+        skipped = (b"", b"#") if self._form == "text" else (b"",)
+        with contextlib.suppress(OSError), open(self._path, "rb") as file:
+            count = sum(line.strip()[:1] not in skipped for line in file)
+            if self.total is None:
+                self.total = count if self._limit is None else min(count, self._limit)
+
+    async def close(self) -> None:
+        """Let go of the file. Questions not read yet stay unread."""
+        if self._lines is not None:
+            self._lines.close()
+
+    @property
+    def is_terminal(self) -> bool:
+        """True if a person types the questions."""
+        return self._path == STANDARD and os.isatty(0)
+
+    def take(self, index: int | None) -> Origin | None:
+        """Where the question of that position in the batch stood; it is forgotten here."""
+        return None if index is None else self.origins.pop(index, None)
+
+    def __aiter__(self) -> AsyncIterator[str | dict[str, object]]:
+        return self
+
+    async def __anext__(self) -> str | dict[str, object]:
+        while self._limit is None or self.read < self._limit:
+            got = await self._next_line()
+            if got is None:
+                break
+            entry = read_line(*got, "jsonl" if self._form == "jsonl" else "text")
+            if isinstance(entry, BadLine):
+                self.read += 1
+                await self._on_bad(entry, self._handed_out)
+            elif entry is not None:
+                self.read += 1
+                return self._hand_out(entry)
+        self.total = self.read
+        raise StopAsyncIteration
+
+    async def _next_line(self) -> tuple[int, bytes] | None:
+        if self._ahead:
+            return self._ahead.pop()
+        return None if self._lines is None else await self._lines.next()
+
+    def _hand_out(self, entry: Question) -> str | dict[str, object]:
+        self.origins[self._handed_out] = Origin(entry.line, entry.preview)
+        self._handed_out += 1
+        if not self._defaults:
+            return entry.item
+        fields = {"question": entry.item} if isinstance(entry.item, str) else entry.item
+        return {**self._defaults, **fields}
+
+
+class _Lines:
+    """The lines of a file descriptor with their numbers, without ever blocking the event loop or a thread for good.
+
+    A worker thread that waits in a read of a terminal or a pipe cannot be called back, and would hold up Ctrl-C: such a
+    descriptor is read only once the event loop says that there is something. A regular file has no such signal, and
+    needs none; it is read in a thread because a disk may be slow.
+    """
+
+    def __init__(self, fd: int) -> None:
+        self._fd = fd
+        self._waits = not stat.S_ISREG(os.fstat(fd).st_mode)
+        self._begun: list[bytes] = []
+        self._ready: list[bytes] = []
+        self._number = 0
+        self._ended = False
+
+    @classmethod
+    async def open(cls, path: str, name: str) -> _Lines:
+        if path == STANDARD:
+            if sys.stdin is None:  # pyright: ignore[reportUnnecessaryComparison] - None when it was closed by the shell
+                raise UsageError("stdin is closed; give a file of questions")
+            return cls(sys.stdin.fileno())
+        # A named pipe that nobody writes yet would block the open itself, hence O_NONBLOCK; the event loop waits.
+        flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
+        try:
+            return cls(await anyio.to_thread.run_sync(os.open, path, flags))
+        except OSError as error:
+            raise UsageError(f"cannot read {name}: {error.strerror}") from None
+
+    def close(self) -> None:
+        if self._fd > 2:
+            os.close(self._fd)
+            self._fd = 0
+
+    async def next(self) -> tuple[int, bytes] | None:
+        while not self._ready:
+            if self._ended:
+                return None
+            self._split(await self._chunk())
+        self._number += 1
+        return self._number, self._ready.pop()
+
+    def _split(self, chunk: bytes) -> None:
+        *whole, last = chunk.split(b"\n")
+        if whole or not chunk:
+            self._ready = [*reversed(whole[1:]), b"".join([*self._begun, *whole[:1]])]
+            self._begun = []
+        self._begun.append(last)
+        self._ended = not chunk
+        if len(self._begun) > LINE_LIMIT // CHUNK:
+            raise UsageError(f"line {self._number + len(self._ready) + 1} is longer than {LINE_LIMIT >> 20} MiB")
+
+    async def _chunk(self) -> bytes:
+        while True:
+            if self._waits:
+                await self._readable()
+            try:
+                return await anyio.to_thread.run_sync(partial(os.read, self._fd, CHUNK))
+            except BlockingIOError:
+                continue
+            except OSError as error:
+                if error.errno == errno.EIO:  # a terminal that has gone away
+                    return b""
+                raise UsageError(f"cannot read the questions: {error.strerror}") from None
+
+    async def _readable(self) -> None:
+        try:
+            await anyio.wait_readable(self._fd)
+        except (OSError, NotImplementedError):
+            self._waits = False  # /dev/null and its like are always ready; Windows can wait for sockets only

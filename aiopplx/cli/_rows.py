@@ -1,0 +1,120 @@
+"""Room: where the rows go: stdout or a file, one JSON object a line, whole lines only.
+
+This module knows nothing of what is in a row.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+import sys
+from pathlib import Path
+
+import anyio
+
+from aiopplx.cli._exits import UsageError
+from aiopplx.cli._options import STANDARD
+
+PIPE_ROOM = 512
+"""Bytes that a pipe surely takes when it says that it takes any (POSIX's least PIPE_BUF; Linux gives 4096)."""
+
+LAST_WORDS = 1.0
+"""Seconds that an interrupted command still gives a slow reader, to end the line that it has begun."""
+
+
+class OutputLost(Exception):
+    """The rows can no longer be written: disk full, file system gone."""
+
+
+class Rows:
+    """The writer of rows. A row that was begun is ended, also when the command is interrupted.
+
+    A reader slower than the results (`| less`) must not stop the event loop, or jobs would not be looked at and Ctrl-C
+    not be heard: a pipe gets only what it has room for, and the loop waits for more room.
+
+    Args:
+        path: the file; None is stdout.
+        force: write over a file that has something in it.
+        source: the file of questions, which is never written over.
+
+    Attributes:
+        name: what a person calls it.
+        is_terminal: True if a person reads the rows as they are written.
+
+    Raises:
+        UsageError: the file has something in it, or cannot be written.
+    """
+
+    def __init__(self, path: str | None, *, force: bool = False, source: str = STANDARD) -> None:
+        self.name = "stdout" if path in (None, STANDARD) else str(path)
+        self._fd = _stdout() if path is None or path == STANDARD else _opened(Path(path), force, source)
+        self._waits = not stat.S_ISREG(os.fstat(self._fd).st_mode)
+        self.is_terminal = os.isatty(self._fd)
+        self._left = memoryview(b"")
+        self._turn = anyio.Lock()
+
+    async def write(self, row: bytes) -> None:
+        """Write one row whole.
+
+        Raises:
+            BrokenPipeError: the reader is gone.
+            OutputLost: the file cannot take it.
+        """
+        async with self._turn:
+            await self._drain()  # what a cancelled writer left behind
+            self._left = memoryview(row)
+            await self._drain()
+
+    async def close(self) -> None:
+        """End a row that was begun, if the reader takes it within a second, and let go of the file."""
+        with anyio.move_on_after(LAST_WORDS, shield=True):
+            await self._drain()
+        if self.name != "stdout":
+            os.close(self._fd)
+
+    async def _drain(self) -> None:
+        while self._left:
+            if self._waits:
+                await self._writable()
+            self._left = self._left[self._write(self._left[:PIPE_ROOM] if self._waits else self._left) :]
+
+    def _write(self, part: memoryview) -> int:
+        try:
+            return os.write(self._fd, part)
+        except BlockingIOError:
+            return 0
+        except BrokenPipeError:
+            self._left = memoryview(b"")
+            raise
+        except OSError as error:
+            self._left = memoryview(b"")
+            raise OutputLost(f"cannot write {self.name}: {error.strerror}") from None
+
+    async def _writable(self) -> None:
+        try:
+            await anyio.wait_writable(self._fd)
+        except (OSError, NotImplementedError):
+            self._waits = False  # /dev/null is always ready; Windows can wait for sockets only
+
+
+def _stdout() -> int:
+    if sys.stdout is None:  # pyright: ignore[reportUnnecessaryComparison] - None when it was closed by the shell
+        raise UsageError("stdout is closed; give a file for the answers with -o")
+    sys.stdout.flush()
+    return sys.stdout.fileno()
+
+
+def _opened(path: Path, force: bool, source: str) -> int:
+    try:
+        if path.exists() and source != STANDARD and path.samefile(source):
+            raise UsageError(f"{path} is the file of questions; write the answers to another")
+        fd = os.open(path, os.O_WRONLY | os.O_CREAT | getattr(os, "O_BINARY", 0), 0o666)
+    except OSError as error:
+        raise UsageError(f"cannot write {path}: {error.strerror}") from None
+    if not os.fstat(fd).st_size:
+        return fd
+    if not force:
+        os.close(fd)
+        raise UsageError(f"{path} has something in it already; give --force to write over it, or another name")
+    os.ftruncate(fd, 0)
+    return fd

@@ -1,0 +1,195 @@
+"""Room: the commands about single jobs, for a person who reads: `ask`, `get` and `list`.
+
+This module knows nothing of files of questions.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+import time
+from collections.abc import Awaitable, Callable, Iterator
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.markdown import Markdown
+from rich.table import Table
+from rich.text import Text
+
+from aiopplx.cli._connect import Connected
+from aiopplx.cli._exits import DONE, Interrupted, complain, exit_code_of, until_signal
+from aiopplx.cli._options import Connection
+from aiopplx.cli._text import clock, dollars, json_line, many, one_line, safe
+
+if TYPE_CHECKING:
+    from aiopplx import Event, Job, Session, Source
+
+
+async def ask(question: str, connection: Connection, *, model: str | None, seconds: float, as_json: bool) -> int:
+    """Ask one question, wait for its answer and print it; the exit code."""
+    fields: dict[str, Any] = {"model": model} if model else {}
+    return await _one(connection, lambda session: session.ask(question, timeout=seconds, **fields), as_json)
+
+
+async def get(job_id: str, connection: Connection, *, wait: bool, seconds: float, as_json: bool) -> int:
+    """Look at one job, or wait for it, and print what there is; the exit code."""
+    if wait:
+        return await _one(connection, lambda session: session.wait(job_id, timeout=seconds), as_json, job_id)
+    return await _one(connection, lambda session: session.get(job_id), as_json, job_id)
+
+
+async def list_jobs(connection: Connection, *, limit: int, as_json: bool) -> int:
+    """Print the account's jobs, newest first as the service lists them; the exit code."""
+
+    async def work() -> list[Job]:
+        async with Connected(connection) as session:
+            return await session.list(limit=limit)
+
+    try:
+        jobs = await until_signal(work)
+    except Interrupted as interrupted:
+        return interrupted.code
+    if as_json:
+        for job in jobs:
+            _write(json_line(job.to_dict()).decode())
+    else:
+        _print_table(jobs)
+    return DONE
+
+
+async def _one(
+    connection: Connection, work: Callable[[Session], Awaitable[Job]], as_json: bool, job_id: str = ""
+) -> int:
+    waiting = _Waiting(job_id)
+
+    async def connected() -> Job:
+        async with Connected(connection, on_event=waiting.hear) as session:
+            return await work(session)
+
+    try:
+        with waiting.shown():
+            if connection.emulate:
+                waiting.remark("Emulated: the answer is invented, nothing is billed.")
+            job = await until_signal(connected, at_exit=waiting.stop)
+    except Interrupted as interrupted:
+        complain(f"stopped by {interrupted.name}{waiting.fate(connection.emulate)}")
+        return interrupted.code
+    _print_job(job, as_json)
+    return exit_code_of(job)
+
+
+class _Waiting:
+    """What is shown while one job is waited for: a line on a terminal, nothing elsewhere."""
+
+    def __init__(self, job_id: str) -> None:
+        self._job_id = job_id
+        self._console = Console(stderr=True, highlight=False, markup=False, emoji=False)
+        self._status = self._console.status(Text("asking"))
+        self._live = sys.stderr.isatty() and not self._console.is_dumb_terminal
+        self._began = time.monotonic()
+
+    @contextlib.contextmanager
+    def shown(self) -> Iterator[None]:
+        if self._live:
+            self._status.start()
+        try:
+            yield
+        finally:
+            self.stop()
+
+    def stop(self) -> None:
+        if self._live:
+            self._status.stop()
+            self._console.show_cursor(True)
+
+    def remark(self, text: str) -> None:
+        self._console.print(Text(safe(text)), soft_wrap=True)
+
+    def hear(self, event: Event) -> None:
+        self._job_id = event.job_id or self._job_id
+        if event.kind == "warning":
+            self.remark(one_line(event.reason))
+        elif event.kind in ("paused", "retrying", "poll_failed"):
+            self._show(f"waiting {clock(event.delay + 1)}: {one_line(event.reason)}")
+        elif self._job_id:
+            self._show(f"job {one_line(self._job_id)}  {clock(time.monotonic() - self._began)}")
+
+    def _show(self, text: str) -> None:
+        if self._live:
+            self._status.update(Text(text, no_wrap=True, overflow="ellipsis"))
+
+    def fate(self, emulated: bool) -> str:
+        if emulated or not self._job_id:
+            return ""
+        return f"; job {self._job_id} goes on, and is billed, at the service: aiopplx get {self._job_id} --wait"
+
+
+def _print_job(job: Job, as_json: bool) -> None:
+    if as_json:
+        _write(json_line(job.to_dict()).decode())
+    elif job.text:
+        _print_answer(job)
+    if job.ok:
+        _remark_on(job)
+    elif job.error is not None:
+        complain(f"{job.status.value.lower().replace('_', ' ')}: {job.error}")
+    else:
+        complain(
+            f"job {job.id} has no result yet: {job.server_status or job.status.value}; aiopplx get {job.id} --wait"
+        )
+
+
+def _print_answer(job: Job) -> None:
+    if sys.stdout.isatty():
+        console = Console(highlight=False, markup=False, emoji=False)
+        # Without hyperlinks the address of each link is in sight: a title cannot pass for another site.
+        console.print(Markdown(safe(job.text), hyperlinks=False))
+        console.print(Text(f"\n{_sources(job.sources)}") if job.sources else "", soft_wrap=True)
+    else:
+        _write(f"{safe(job.text).rstrip()}\n" + (f"\n## Sources\n\n{_sources(job.sources)}\n" if job.sources else ""))
+
+
+def _sources(sources: list[Source]) -> str:
+    """`[n]` in the text is line n here."""
+    return "\n".join(f"{number}. {_source(source)}" for number, source in enumerate(sources, 1))
+
+
+def _source(source: Source) -> str:
+    told = [one_line(word) for word in (source.title, source.url, source.date) if word]
+    return " · ".join(told)
+
+
+def _remark_on(job: Job) -> None:
+    facts = [f"job {job.id}"]
+    if job.cost is not None:
+        facts.append(dollars(job.cost))
+    if job.reasoning:
+        facts.append(f"{len(job.reasoning):,} characters of reasoning (in --json)")
+    print(safe(", ".join(facts)), file=sys.stderr)
+
+
+def _print_table(jobs: list[Job]) -> None:
+    console = Console(highlight=False, markup=False, emoji=False)
+    table = Table(box=None, pad_edge=False)
+    for heading in ("ID", "STATUS", "CREATED (UTC)", "MODEL"):
+        table.add_column(heading, no_wrap=heading == "ID", overflow="fold")
+    for job in jobs:
+        table.add_row(*(Text(one_line(cell)) for cell in _cells(job)))
+    if jobs:
+        # A table cut to a narrow terminal, or to the 80 columns assumed of a pipe, would lose the ids it is read for.
+        console.print(table, soft_wrap=not console.is_terminal, width=None if console.is_terminal else 200)
+    print(many(len(jobs), "job"), file=sys.stderr)
+
+
+def _cells(job: Job) -> tuple[str, str, str, str]:
+    created = ""
+    if job.created_at is not None:
+        with contextlib.suppress(OverflowError, ValueError, OSError):
+            created = time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime(job.created_at))
+    return job.id, job.server_status or job.status.value, created, job.model
+
+
+def _write(text: str) -> None:
+    # A locale that is not UTF-8 must not cost a paid answer its last characters.
+    sys.stdout.buffer.write(text.encode())
+    sys.stdout.buffer.flush()

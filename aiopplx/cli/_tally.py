@@ -1,0 +1,98 @@
+"""Room: what has come of a run so far, in numbers. This module knows nothing of screens, clocks or files."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import TYPE_CHECKING
+
+from aiopplx.cli._text import dollars
+
+if TYPE_CHECKING:
+    from aiopplx import Event, Job
+
+_WORDS = {
+    "COMPLETED": "without an answer",
+    "FAILED": "failed at the service",
+    "CANCELLED": "cancelled",
+    "INCOMPLETE": "incomplete",
+    "REJECTED": "rejected",
+    "TIMED_OUT": "still running at their deadline",
+    "EXPIRED": "expired",
+    "UNREADABLE": "unreadable",
+    "STOPPED": "not sent",
+}
+
+
+class Tally:
+    """Counts of a run, from the events of its session and the jobs that came out of its batch.
+
+    Attributes:
+        submitted: submissions that the service accepted.
+        running: ids of accepted jobs that still run, with their positions in the batch.
+        done: jobs with an answer.
+        in_doubt: submissions that may or may not have made a job.
+        failed: everything else that is over, by status.
+        cost: US dollars, as the service billed them.
+    """
+
+    def __init__(self) -> None:
+        self.submitted = 0
+        self.running: dict[str, int | None] = {}
+        self.done = 0
+        self.in_doubt = 0
+        self.failed: Counter[str] = Counter()
+        self.cost = 0.0
+
+    @property
+    def finished(self) -> int:
+        """Questions of which nothing more will come."""
+        return self.done + self.in_doubt + self.failed.total()
+
+    @property
+    def touched(self) -> bool:
+        """True once there is anything to tell."""
+        return bool(self.submitted or self.finished)
+
+    def hear(self, event: Event) -> None:
+        """Take in one event of the session."""
+        if event.kind == "submitted":
+            self.submitted += 1
+            self.running[event.job_id] = event.index
+        elif event.kind == "finished":
+            self.running.pop(event.job_id, None)
+
+    def count(self, job: Job) -> None:
+        """Take in one job that came out of the batch."""
+        self.running.pop(job.id, None)
+        self.cost += job.cost or 0.0
+        if job.ok:
+            self.done += 1
+        elif job.status == "IN_DOUBT":
+            self.in_doubt += 1
+        else:
+            self.failed[job.status.value] += 1
+
+    def numbers(self) -> list[tuple[str, str, int]]:
+        """What a progress display shows, in its order: word, value as text, value as a number."""
+        return [
+            ("submitted", f"{self.submitted:,}", self.submitted),
+            ("running", f"{len(self.running):,}", len(self.running)),
+            ("done", f"{self.done:,}", self.done),
+            ("failed", f"{self.failed.total():,}", self.failed.total()),
+            ("in doubt", f"{self.in_doubt:,}", self.in_doubt),
+            ("cost", dollars(self.cost), 0),
+        ]
+
+    def failures(self) -> str:
+        """What the failed ones are: `2 rejected, 1 expired`."""
+        return ", ".join(f"{count:,} {_WORDS.get(status, status)}" for status, count in sorted(self.failed.items()))
+
+    def summary(self, total: int | None) -> str:
+        """The run in one sentence; `total` is how many questions there are, where not all may be finished."""
+        noun = "question" if (total or self.finished) == 1 else "questions"
+        of = "" if total is None else f" of {total:,}"
+        failures = f" ({self.failures()})" if self.failed else ""
+        return (
+            f"{self.finished:,}{of} {noun}: {self.done:,} done, {self.failed.total():,} failed{failures},"
+            f" {self.in_doubt:,} in doubt, {dollars(self.cost)}"
+        )

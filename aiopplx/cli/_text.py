@@ -1,0 +1,52 @@
+"""Room: text from elsewhere, made fit for a terminal.
+
+Answers, titles and error messages are written by a model, by web pages and by a server: none of them may move the
+cursor, set a title, reverse the direction of a line or hide a link. This module knows nothing of where text comes from.
+"""
+
+from __future__ import annotations
+
+import re
+
+import msgspec
+
+# A sequence that a terminal acts on, whole, so that no `[31m` is left of it.
+_SEQUENCE = re.compile("(?:\x1b\\[|\x9b)[0-?]{0,100}[ -/]{0,100}[@-~]")
+# Control characters (C0 but tab and newline, DEL, C1) and the characters that set the direction of writing.
+_UNSAFE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]")
+# Of those, what a JSON encoder leaves as it is; and the line ends that are none in JSON but are to some readers.
+_UNESCAPED = re.compile("[\x7f-\x9f\u061c\u200e\u200f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
+
+
+def safe(text: str) -> str:
+    """`text` without terminal sequences, control and direction characters; tabs and newlines stay."""
+    return _UNSAFE.sub("", _SEQUENCE.sub("", text))
+
+
+def one_line(text: str, limit: int = 300) -> str:
+    """`text` made safe, on one line, of at most `limit` characters."""
+    line = " ".join(safe(text[: limit * 8]).split())
+    return line if len(line) <= limit else line[: limit - 1] + "…"
+
+
+def json_line(value: object) -> bytes:
+    """`value` as one line of JSON in UTF-8, with its newline; what a terminal could act on is escaped, none is lost."""
+    text = msgspec.json.encode(value).decode()
+    return _UNESCAPED.sub(lambda match: f"\\u{ord(match[0]):04x}", text).encode() + b"\n"
+
+
+def dollars(amount: float) -> str:
+    """An amount of US dollars, in cents, or finer where it is less than ten."""
+    return f"${amount:.2f}" if amount >= 0.1 or amount == 0 else f"${amount:.4f}"
+
+
+def clock(seconds: float) -> str:
+    """A duration as `0:07` or `1:02:03`."""
+    minutes, rest = divmod(int(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+
+
+def many(count: int, noun: str) -> str:
+    """`1 job`, `2 jobs`."""
+    return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"

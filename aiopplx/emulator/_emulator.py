@@ -1,0 +1,361 @@
+"""Room: the emulator as its users hold it: settings, the server on a loopback socket, and the way of each request through it.
+
+The way is: route, script of faults, key, retirement, rate, the API's own answer. What each of these does is in its own file.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import signal
+import sys
+from collections.abc import Callable, Collection, Mapping
+from typing import Literal, Self
+
+from aiohttp import web
+from aiohttp.abc import AbstractStreamWriter
+from aiohttp.http_parser import RawRequestMessage
+from aiohttp.streams import StreamReader
+from aiohttp.web_protocol import RequestHandler
+
+from aiopplx.emulator._auth import Keys
+from aiopplx.emulator._clock import Clock
+from aiopplx.emulator._control import PREFIX, control
+from aiopplx.emulator._exchange import Asked, Reply, as_json, error, page, usual
+from aiopplx.emulator._jobs import Duration, Jobs
+from aiopplx.emulator._ledger import Ledger, RequestRecord
+from aiopplx.emulator._limits import Limits, Room, rates
+from aiopplx.emulator._play import PlayedAPI, Truth, limit_headers, play
+from aiopplx.emulator._script import Script
+from aiopplx.emulator._send import Sender, end
+from aiopplx.emulator._sonar import Idempotency, Paging, Settings, Sonar
+from aiopplx.emulator._sonar_bodies import Answers
+from aiopplx.emulator.faults import name_of
+
+HOST = "127.0.0.1"
+WEEK = 7 * 86400.0
+LARGEST_REQUEST = 32 * 1024 * 1024
+# Real seconds that open requests get when the server ends; every wait of ours ends at once, so this is for writes.
+SHUTDOWN = 1.0
+_TEMPLATE = {"get": "/{id}"}
+
+
+class Emulator:
+    """A server on 127.0.0.1 that plays Perplexity's job APIs: no key, no cost, nothing leaves the machine.
+
+    Use it as an async context manager; `url` is the base URL. Entered again it takes the same port and keeps its jobs.
+
+        async with Emulator(time_scale=60) as server:
+            client = AsyncPerplexity(api_key="any", base_url=server.url)
+
+    Args:
+        port: 0, the default, takes a free one.
+        keys: None accepts every Bearer word as the one account, save words that begin with `pplx-`: a real key does not
+            belong here. A collection of keys makes each an account of its own; a mapping names the account of each.
+        seed: of durations, failures, answers and faults. The same seed and the same questions make the same run.
+        time_scale: emulated seconds per real second: 60.0 makes a four-minute job take four seconds.
+        duration: of a job. None is log-normal with a median of 240 s; a number is that many emulated seconds;
+            `AfterPolls(n)` is done at its n-th GET; a function is given the question and says seconds.
+        failure_rate: the share of jobs that end FAILED, from 0 to 1. A failed job is not billed.
+        failing: whether a job ends FAILED, decided by a function of the question instead.
+        tier: usage tier 0 to 5, whose request rates are kept (submissions 5 to 100 a minute, GET 6000, list 3000).
+            None, the default, has no limits.
+        rpm: submissions a minute, in place of the tier's. Rates run on emulated time.
+        limit_hints: headers on the answers of limited requests: `none`, as the service is known to do for sonar;
+            `retry-after` on a 429 (real seconds, rounded up); `x-ratelimit` on all.
+        idempotency: what a repeated idempotency key gets: `replay`, the first answer again (409 for another request);
+            `ignore`, another job; `reject`, a 409.
+        key_ttl: emulated seconds for which a key is remembered; None is for ever.
+        ttl: emulated seconds after which a job is forgotten.
+        page_size: rows of a list page without `limit`.
+        paging: `follow` obeys `limit` and `next_token`; `ignore` gives the first page whatever is asked; `repeat` gives
+            the same token again and again, never an end.
+        answer_chars: None is a realistic length, 63,000 to 90,000 characters; a number is about that many.
+        think: answers open with a `<think>` part.
+        credits: US dollars; used up, a submission is a 401 `insufficient_quota`. None is endless. `server.credits` can be
+            set later.
+        auth_errors: a refused key gets JSON, or the HTML page of 2025.
+        retired: the sonar family is refused with this error type from the start, see `retire()`.
+        compress: answers are compressed by gzip where the client accepts it.
+        log_size: how many requests `ledger.log` remembers.
+    """
+
+    def __init__(
+        self,
+        *,
+        port: int = 0,
+        keys: Collection[str] | Mapping[str, str] | None = None,
+        seed: int = 0,
+        time_scale: float = 1.0,
+        duration: Duration = None,
+        failure_rate: float = 0.0,
+        failing: Callable[[str], bool] | None = None,
+        tier: int | None = None,
+        rpm: float | None = None,
+        limit_hints: Literal["none", "retry-after", "x-ratelimit"] = "none",
+        idempotency: Idempotency = "replay",
+        key_ttl: float | None = None,
+        ttl: float = WEEK,
+        page_size: int = 20,
+        paging: Paging = "follow",
+        answer_chars: int | None = None,
+        think: bool = False,
+        credits: float | None = None,
+        auth_errors: Literal["json", "html"] = "json",
+        retired: str = "",
+        compress: bool = False,
+        log_size: int = 10_000,
+    ) -> None:
+        if not 0 <= failure_rate <= 1:
+            raise ValueError("failure_rate is a share, from 0 to 1")
+        if page_size < 1:
+            raise ValueError("page_size must be 1 or more")
+        self.port = port
+        self.faults = Script(seed)
+        self._seed = seed
+        self._time_scale = time_scale
+        self._duration: Duration = duration
+        self._failing = failing if failing is not None else failure_rate
+        self._rates = rates(tier, rpm)
+        self._limit_hints = limit_hints
+        self._settings = Settings(idempotency, key_ttl, page_size, paging)
+        self._ttl = ttl
+        self._answers = Answers(seed=seed, chars=answer_chars, think=think)
+        self._first_credits = credits
+        self._first_retired = retired
+        self._auth_errors = auth_errors
+        self._compress = compress
+        self._log_size = log_size
+        self._keys = Keys(keys)
+        self._runner: web.ServerRunner | None = None
+        self._rays = 0
+        self._begin()
+
+    def _begin(self) -> None:
+        self.ledger = Ledger(self._log_size)
+        self._clock = Clock(self._time_scale)
+        self._limits = Limits(self._rates)
+        self._keys.restore()
+        jobs = Jobs(
+            clock=self._clock,
+            ledger=self.ledger,
+            seed=self._seed,
+            duration=self._duration,
+            failing=self._failing,
+            ttl=self._ttl,
+        )
+        self._sonar = Sonar(self._settings, jobs=jobs, ledger=self.ledger, answers=self._answers)
+        self._sonar.credits = self._first_credits
+        self._sonar.retired = self._first_retired
+        self._apis: dict[str, PlayedAPI] = {self._sonar.name: self._sonar}
+
+    # --- what users do to it
+
+    @property
+    def url(self) -> str:
+        """The base URL, without a slash at its end."""
+        return f"http://{HOST}:{self.port}"
+
+    @property
+    def credits(self) -> float | None:
+        """US dollars that may be billed in all; None is endless. Set it higher to top up."""
+        return self._sonar.credits
+
+    @credits.setter
+    def credits(self, dollars: float | None) -> None:
+        self._sonar.credits = dollars
+
+    def now(self) -> float:
+        """Emulated seconds since 1970: what `created_at` is measured by."""
+        return self._clock.now()
+
+    def advance(self, seconds: float) -> None:
+        """Moves the emulated time forward at once: jobs finish, rates refill, results expire, and no test waits."""
+        self._clock.advance(seconds)
+
+    def revoke(self, key: str) -> None:
+        """From now on requests with this key get a 401."""
+        self._keys.revoke(key)
+
+    def retire(self, error_type: str = "chat_completions_not_available") -> None:
+        """From now on the whole sonar family answers 403 with this error type. "" takes it back."""
+        self._sonar.retired = error_type
+
+    def reset(self) -> None:
+        """Forgets jobs, ledger, faults, revocations and emulated time; `ledger` is a new object. Connections stay."""
+        self.faults.clear()
+        self._begin()
+
+    # --- the server
+
+    async def __aenter__(self) -> Self:
+        await self.start()
+        return self
+
+    async def __aexit__(self, *exc: object) -> None:
+        await self.close()
+
+    async def start(self) -> None:
+        """Listens. Raises `OSError` if the port is taken."""
+        if self._runner is not None:
+            raise RuntimeError("this emulator already runs")
+        self._closing = asyncio.Event()
+        self._sender = Sender(self._closing, compress=self._compress)
+        # Without the router of web.Application, which would double the cost of a poll. A handler is cancelled when its
+        # client leaves, so that no hang outlives it.
+        server = web.Server(self._handle, request_factory=_request, handler_cancellation=True, access_log=None)
+        runner = web.ServerRunner(server, shutdown_timeout=SHUTDOWN)
+        await runner.setup()
+        try:
+            await web.TCPSite(runner, HOST, self.port, backlog=4096).start()
+        except BaseException:
+            await runner.cleanup()
+            raise
+        self._runner = runner
+        self.port = runner.addresses[0][1]
+
+    async def close(self) -> None:
+        """Ends every connection and stops listening. The jobs stay."""
+        runner, self._runner = self._runner, None
+        if runner is not None:
+            self._closing.set()
+            await runner.cleanup()
+
+    async def _handle(self, request: web.BaseRequest) -> web.StreamResponse:
+        self._rays += 1
+        ray = self._rays
+        ledger = self.ledger
+        ledger.in_flight += 1
+        ledger.peak = max(ledger.peak, ledger.in_flight)
+        try:
+            body = await request.read()
+            asked = self._asked(request, body)
+            reply, fault = self._decide(asked)
+            ledger.saw(self._record(asked, reply, fault))
+            return await self._sender.send(request, reply, self._clock.now(), ray)
+        except ConnectionError:
+            # The client left in the middle of its request: it was never seen whole.
+            end(request.transport, reset=False)
+            return web.Response()
+        finally:
+            ledger.in_flight -= 1
+
+    def _asked(self, request: web.BaseRequest, body: bytes) -> Asked:
+        path = request.path
+        on, base, id, api = self._routed(request.method, path)
+        return Asked(
+            method=request.method,
+            path=path,
+            query=dict(request.query) if request.query_string else {},
+            headers={name.lower(): value for name, value in request.headers.items()},
+            body=body,
+            on=on,
+            route=f"{request.method} {base}{_TEMPLATE.get(on, '')}",
+            family=base,
+            job_id=id,
+            api=api,
+        )
+
+    def _routed(self, method: str, path: str) -> tuple[str, str, str, str]:
+        for name, api in self._apis.items():
+            found = api.route(method, path)
+            if found is not None:
+                on, base, id = found
+                return on or "wrong method", base, id, name
+        if path.startswith(PREFIX):
+            return "control", path, "", ""
+        return "unknown", "(unknown)", "", ""
+
+    # --- the way of one request
+
+    def _decide(self, asked: Asked) -> tuple[Reply, str]:
+        """(answer, name of the fault that was played)."""
+        if asked.on == "control":
+            return control(self, asked), ""
+        if asked.on == "unknown":
+            return as_json(404, {"detail": "Not Found"}), ""
+        if asked.on == "wrong method":
+            return as_json(405, {"detail": "Method Not Allowed"}), ""
+        api = self._apis[asked.api]
+        account, why_not = self._keys.account(asked.headers.get("authorization", ""))
+        truth = Truth(lambda: self._obey(asked, api, account, why_not))
+        for rule in self.faults.calling(asked):
+            reply = play(rule.fault, asked, truth, api, account, self._clock.now())
+            if reply is not None:
+                rule.hits += 1
+                return reply, name_of(rule.fault)
+        return truth.tell(), ""
+
+    def _obey(self, asked: Asked, api: PlayedAPI, account: str, why_not: str) -> Reply:
+        """The true answer."""
+        if not account:
+            return page(401) if self._auth_errors == "html" else error(401, "invalid_api_key", why_not)
+        refusal = api.refusal()
+        if refusal is not None:
+            return refusal
+        room = self._limits.take(account, asked.on, self._clock.now())
+        if room is None:
+            return api.answer(asked, account)
+        reply = usual(429) if room.wait else api.answer(asked, account)
+        reply.headers = {**reply.headers, **self._hints(room)}
+        return reply
+
+    def _hints(self, room: Room) -> dict[str, str]:
+        """What the answer says of the rate. Spans are real seconds, moments count from the answer's own `Date`."""
+        wait = math.ceil(self._clock.real(room.wait))
+        if self._limit_hints == "x-ratelimit":
+            return limit_headers(room.limit, room.remaining, self._clock.now() + max(1, wait))
+        return {"Retry-After": str(wait)} if self._limit_hints == "retry-after" and room.wait else {}
+
+    def _record(self, asked: Asked, reply: Reply, fault: str) -> RequestRecord:
+        job = reply.job
+        return RequestRecord(
+            at=self._clock.elapsed(),
+            on=asked.on,
+            route=asked.route,
+            path=asked.path,
+            status=reply.status,
+            fault=fault,
+            job_id=asked.job_id or (job.id if job is not None else ""),
+            key=job.key if job is not None else "",
+            retry_after=reply.headers.get("Retry-After", ""),
+        )
+
+
+def _request(
+    message: RawRequestMessage,
+    payload: StreamReader,
+    protocol: RequestHandler,
+    writer: AbstractStreamWriter,
+    task: asyncio.Task[None],
+) -> web.BaseRequest:
+    """As aiohttp makes one, with room for a prompt with a document in it."""
+    loop = asyncio.get_running_loop()
+    return web.BaseRequest(message, payload, protocol, writer, task, loop, client_max_size=LARGEST_REQUEST)
+
+
+def serve(emulator: Emulator, *, announce: Callable[[str], object] | None = None) -> None:
+    """Runs an emulator until SIGINT or SIGTERM: what `aiopplx emulator` does.
+
+    `announce` is called once with the URL when it listens; None prints it as the first line of stdout.
+    """
+    asyncio.run(_serve(emulator, announce or _print))
+
+
+def _print(url: str) -> None:
+    sys.stdout.write(url + "\n")
+    sys.stdout.flush()
+
+
+async def _serve(emulator: Emulator, announce: Callable[[str], object]) -> None:
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        try:
+            loop.add_signal_handler(number, stop.set)
+        except NotImplementedError:  # pragma: no cover
+            # Windows has no such handlers; there KeyboardInterrupt ends asyncio.run, and the block below is left.
+            break
+    async with emulator:
+        announce(emulator.url)
+        await stop.wait()

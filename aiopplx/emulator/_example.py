@@ -1,0 +1,110 @@
+"""Room: a value that fits a JSON schema: what the emulator answers to a request for structured output.
+
+It covers what such schemas use (types, enum, const, properties, items, local references, combinations, bounds), not all of JSON
+Schema. Pure.
+"""
+
+from __future__ import annotations
+
+import random
+from typing import Any, cast
+
+_DEEPEST = 24
+_FORMATS = {
+    "date": "2026-03-14",
+    "date-time": "2026-03-14T09:26:53Z",
+    "time": "09:26:53Z",
+    "email": "someone@example.org",
+    "uri": "https://www.example.com/page",
+    "uuid": "2f1c9d0e-5a34-4c5e-9d3b-0c7a1e6b8f42",
+}
+_WORDS = ("steady", "northern", "careful", "early", "public", "seventh", "coastal", "plain")
+
+
+class Example:
+    """Makes values for one schema; references are looked up in its root."""
+
+    def __init__(self, root: dict[str, Any], dice: random.Random) -> None:
+        self._root = root
+        self._dice = dice
+
+    def make(self) -> Any:
+        return self._of(self._root, 0)
+
+    def _of(self, schema: Any, depth: int) -> Any:
+        if not isinstance(schema, dict) or depth > _DEEPEST:
+            return None
+        known = cast("dict[str, Any]", schema)
+        if "const" in known:
+            return known["const"]
+        if known.get("enum"):
+            return self._dice.choice(cast("list[Any]", known["enum"]))
+        if "$ref" in known:
+            return self._of(self._lookup(str(known["$ref"])), depth + 1)
+        for combination in ("anyOf", "oneOf"):
+            if known.get(combination):
+                return self._of(self._simplest(cast("list[Any]", known[combination]), depth), depth + 1)
+        if known.get("allOf"):
+            return self._of(_merged(cast("list[Any]", known["allOf"])), depth + 1)
+        return self._typed(known, depth)
+
+    def _simplest(self, choices: list[Any], depth: int) -> Any:
+        # Deep down, the choice without references ends a recursive schema.
+        flat = [choice for choice in choices if isinstance(choice, dict) and "$ref" not in choice]
+        return flat[-1] if flat and depth > _DEEPEST // 3 else choices[0]
+
+    def _lookup(self, reference: str) -> Any:
+        found: Any = self._root
+        for step in reference.removeprefix("#").strip("/").split("/"):
+            if not isinstance(found, dict):
+                return None
+            found = cast("dict[str, Any]", found).get(step.replace("~1", "/").replace("~0", "~")) if step else found
+        return found
+
+    def _typed(self, schema: dict[str, Any], depth: int) -> Any:
+        kind: Any = schema.get("type")
+        if isinstance(kind, list):
+            kind = cast("list[Any]", kind)[0] if kind else None
+        if kind == "object" or "properties" in schema:
+            members = cast("dict[str, Any]", schema.get("properties") or {})
+            return {name: self._of(member, depth + 1) for name, member in members.items()}
+        if kind == "array":
+            # Deep down, an empty list ends a recursive schema.
+            count = max(int(schema.get("minItems", 0)), min(int(schema.get("maxItems", 3)), 2 if depth < _DEEPEST // 3 else 0))
+            return [self._of(schema.get("items", {}), depth + 1) for _ in range(count)]
+        if kind in ("integer", "number"):
+            return self._number(schema, whole=kind == "integer")
+        if kind == "boolean":
+            return self._dice.random() < 0.5
+        return None if kind == "null" else self._string(schema)
+
+    def _number(self, schema: dict[str, Any], *, whole: bool) -> int | float:
+        low = schema.get("minimum", schema.get("exclusiveMinimum"))
+        high = schema.get("maximum", schema.get("exclusiveMaximum"))
+        if low is None:
+            low = 1 if high is None else high - 10
+        if high is None:
+            high = low + 99
+        if whole:
+            first = int(low) + (1 if "exclusiveMinimum" in schema else 0)
+            last = int(high) - (1 if "exclusiveMaximum" in schema else 0)
+            return self._dice.randint(first, max(first, last))
+        return round(low + (high - low) * self._dice.uniform(0.25, 0.75), 3)
+
+    def _string(self, schema: dict[str, Any]) -> str:
+        text = _FORMATS.get(str(schema.get("format"))) or " ".join(self._dice.choices(_WORDS, k=3))
+        least = int(schema.get("minLength", 0))
+        return (text + " " + "x" * least if len(text) < least else text)[: schema.get("maxLength")]
+
+
+def _merged(schemas: list[Any]) -> dict[str, Any]:
+    merged: dict[str, Any] = {}
+    properties: dict[str, Any] = {}
+    for schema in schemas:
+        if isinstance(schema, dict):
+            known = cast("dict[str, Any]", schema)
+            merged.update(known)
+            properties.update(cast("dict[str, Any]", known.get("properties") or {}))
+    if properties:
+        merged["properties"] = properties
+    return merged

@@ -1,0 +1,161 @@
+"""Room: the jobs that the emulated service keeps: how each is made, how long it takes, when it is forgotten.
+
+No timers: a job's status is worked out from the clock when somebody looks. It knows nothing of HTTP or of any one API.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+import uuid
+from collections import Counter
+from collections.abc import Callable, Iterator
+from hashlib import blake2b
+from typing import Literal, TypeAlias
+
+import msgspec
+
+from aiopplx.emulator._clock import Clock
+from aiopplx.emulator._ledger import JobRecord, Ledger
+
+MEDIAN = 240.0
+SIGMA = 0.35
+LONGEST_START = 3.0
+
+
+class AfterPolls(msgspec.Struct, frozen=True):
+    """A job's duration in looks: it is done at its n-th GET, whatever the clock says."""
+
+    n: int
+
+
+Duration: TypeAlias = float | AfterPolls | Callable[[str], float] | None
+Failing: TypeAlias = float | Callable[[str], bool]
+State: TypeAlias = Literal["CREATED", "IN_PROGRESS", "COMPLETED", "FAILED"]
+
+
+class New(msgspec.Struct, frozen=True):
+    """A submission that was found good. `question` is what a duration function is asked; `cost` is US dollars."""
+
+    account: str
+    api: str
+    model: str
+    key: str
+    body: bytes
+    digest: bytes
+    question: str
+    cost: float
+
+
+class Jobs:
+    """All jobs, by id, by account and by idempotency key."""
+
+    def __init__(
+        self, *, clock: Clock, ledger: Ledger, seed: int, duration: Duration, failing: Failing, ttl: float
+    ) -> None:
+        self._clock = clock
+        self._ledger = ledger
+        self._seed = seed
+        self._duration = duration
+        self._failing = failing
+        self._ttl = ttl
+        self._by_id: dict[str, JobRecord] = {}
+        self._by_account: dict[str, list[JobRecord]] = {}
+        self._by_key: dict[tuple[str, str], JobRecord] = {}
+        self._twins: Counter[bytes] = Counter()
+
+    def _dice(self, new: New) -> random.Random:
+        # Seeded by the question and by how often it was asked before, never by the idempotency key: that is random, and
+        # a run must be repeatable. Not a security matter.
+        twin = self._twins[new.digest]
+        self._twins[new.digest] += 1
+        return random.Random(b"%d/%d/" % (self._seed, twin) + new.digest)  # noqa: S311
+
+    def _new_id(self, new: New) -> str:
+        # The key is in it, so that an emulator that is started anew gives new ids to new submissions.
+        unique = f"{self._seed}/{new.account}/{new.key}/{self._ledger.created_by_key[new.key] if new.key else self._ledger.created}"
+        return str(uuid.UUID(bytes=blake2b(unique.encode() + new.digest, digest_size=16).digest(), version=4))
+
+    def _timing(self, dice: random.Random, question: str) -> tuple[float, float]:
+        """(seconds until it starts, seconds until it ends), both from its creation, both emulated."""
+        lag = dice.uniform(0.0, LONGEST_START)
+        drawn = dice.lognormvariate(math.log(MEDIAN), SIGMA)
+        if isinstance(self._duration, AfterPolls):
+            return 0.0, math.inf
+        if self._duration is None:
+            return lag, lag + drawn
+        total = float(self._duration(question) if callable(self._duration) else self._duration)
+        return min(lag, total / 10), total
+
+    def make(self, new: New) -> JobRecord:
+        """Makes the job and writes it into the ledger."""
+        dice = self._dice(new)
+        now = self._clock.now()
+        lag, total = self._timing(dice, new.question)
+        fails = self._failing(new.question) if callable(self._failing) else dice.random() < self._failing
+        id = self._new_id(new)
+        job = JobRecord(
+            seq=self._ledger.created,
+            id=id,
+            told_id=id,
+            key=new.key,
+            account=new.account,
+            api=new.api,
+            model=new.model,
+            body=new.body,
+            digest=new.digest,
+            created_at=now,
+            started_at=now + lag,
+            finished_at=now + total,
+            fails=fails,
+            cost=0.0 if fails else new.cost,
+            billed=not fails,
+        )
+        self._by_id[id] = job
+        self._by_account.setdefault(new.account, []).append(job)
+        if new.key:
+            self._by_key[new.account, new.key] = job
+        self._ledger.enter(job)
+        return job
+
+    def age(self, job: JobRecord) -> float:
+        """Emulated seconds since it was made."""
+        return self._clock.now() - job.created_at
+
+    def _lives(self, job: JobRecord) -> bool:
+        return self.age(job) <= self._ttl
+
+    def find(self, account: str, id: str) -> JobRecord | None:
+        """The job, None if it is not there, not this account's, or expired."""
+        job = self._by_id.get(id)
+        return job if job is not None and job.account == account and self._lives(job) else None
+
+    def under(self, account: str, key: str) -> JobRecord | None:
+        """The job that was made under an idempotency key."""
+        return self._by_key.get((account, key))
+
+    def newest_first(self, account: str, before: int | None = None) -> Iterator[JobRecord]:
+        """The account's jobs that still live; `before` leaves out those with that `seq` and above."""
+        for job in reversed(self._by_account.get(account, [])):
+            if not self._lives(job):
+                return
+            if before is None or job.seq < before:
+                yield job
+
+    def another(self, job: JobRecord) -> JobRecord | None:
+        """Some other job of the same account, the oldest if possible."""
+        mine = self._by_account[job.account]
+        return next((other for other in (mine[0], mine[-1]) if other is not job), None)
+
+    def look(self, job: JobRecord) -> State:
+        """One GET of the job itself, which is what `AfterPolls` counts."""
+        job.polls += 1
+        if isinstance(self._duration, AfterPolls) and job.polls >= self._duration.n:
+            job.finished_at = min(job.finished_at, self._clock.now())
+        return self.state(job)
+
+    def state(self, job: JobRecord) -> State:
+        now = self._clock.now()
+        if now >= job.finished_at:
+            return "FAILED" if job.fails else "COMPLETED"
+        return "IN_PROGRESS" if now >= job.started_at else "CREATED"

@@ -1,0 +1,142 @@
+"""Room: what a fault makes of an answer, as values. Nothing is sent here.
+
+It knows nothing of aiohttp, and of jobs only what the API that owns the route says of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from email.utils import formatdate
+from typing import Protocol
+
+import msgspec
+
+from aiopplx.emulator import faults
+from aiopplx.emulator._exchange import HTML, JSON, USUAL, Asked, Ending, Reply, error, page, usual
+from aiopplx.emulator._mangle import spoilt
+from aiopplx.emulator.faults import Fault
+
+
+class PlayedAPI(Protocol):
+    """One API as the emulator plays it."""
+
+    @property
+    def name(self) -> str: ...
+    def route(self, method: str, path: str) -> tuple[str, str, str] | None:
+        """(kind of request, base path, job id) if the path is this API's; the kind is "" for a method it has not."""
+        ...
+
+    def refusal(self) -> Reply | None:
+        """What every request is answered, whatever it asks: a retired family; None if it is in service."""
+        ...
+
+    def answer(self, asked: Asked, account: str) -> Reply: ...
+    def say_status(self, word: str, asked: Asked, reply: Reply) -> Reply | None: ...
+    def spoil(self, how: str, asked: Asked, reply: Reply, account: str) -> Reply | None: ...
+
+
+class Truth:
+    """The true answer to one request, worked out at most once: to ask for it is to obey the request."""
+
+    def __init__(self, obey: Callable[[], Reply]) -> None:
+        self._obey = obey
+        self._reply: Reply | None = None
+
+    @property
+    def known(self) -> bool:
+        """True if the request was obeyed already."""
+        return self._reply is not None
+
+    def tell(self) -> Reply:
+        if self._reply is None:
+            self._reply = self._obey()
+        return self._reply
+
+
+def play(fault: Fault, asked: Asked, truth: Truth, api: PlayedAPI, account: str, now: float) -> Reply | None:
+    """The answer under this fault; None if the fault does not fit the request or its true answer."""
+    match fault:
+        case faults.Mangle() | faults.SayStatus() | faults.Flood():
+            return _changed(fault, asked, truth, api, account)
+        case faults.Delay(seconds=seconds):
+            return msgspec.structs.replace(truth.tell(), delay=seconds)
+        case faults.RateLimited() | faults.Redirect():
+            return None if _too_late(asked, truth) else _instead(fault, now)
+        case faults.Status(after_accept=False) | faults.Drop(after_accept=False) | faults.Hang(after_accept=False):
+            return None if _too_late(asked, truth) else _lost(fault)
+        case _:
+            reply = _lost(fault)
+            reply.job = truth.tell().job
+            return reply
+
+
+def _too_late(asked: Asked, truth: Truth) -> bool:
+    """A submission that an earlier rule has made obey cannot be refused any more: it would be paid for."""
+    return truth.known and asked.method != "GET"
+
+
+def _changed(
+    fault: faults.Mangle | faults.SayStatus | faults.Flood, asked: Asked, truth: Truth, api: PlayedAPI, account: str
+) -> Reply | None:
+    """The true answer, if it is a 200, spoilt."""
+    if isinstance(fault, faults.Mangle) and asked.on not in faults.ONLY.get(fault.how, (asked.on,)):
+        return None
+    true = truth.tell()
+    if true.status != 200:
+        return None
+    match fault:
+        case faults.Mangle(how=how):
+            return spoilt(how, true) or api.spoil(how, asked, true, account)
+        case faults.SayStatus(status=word):
+            return api.say_status(word, asked, true)
+        case faults.Flood(how=how, size=size):
+            ending = {"plain": Ending.PAD, "gzip": Ending.BOMB, "endless": Ending.ENDLESS}[how]
+            return msgspec.structs.replace(true, ending=ending, size=size)
+
+
+def _instead(fault: faults.RateLimited | faults.Redirect, now: float) -> Reply:
+    if isinstance(fault, faults.Redirect):
+        return Reply(fault.status, b"", "", {"Location": fault.to})
+    headers: dict[str, str] = {}
+    if fault.retry_after is not None:
+        headers["Retry-After"] = fault.retry_after
+    if fault.retry_at is not None:
+        headers["Retry-After"] = formatdate(now + fault.retry_at, usegmt=True)
+    if fault.limit is not None:
+        headers |= limit_headers(fault.limit, 0, now + fault.reset_in)
+    return usual(fault.status, headers)
+
+
+def limit_headers(limit: int, remaining: int, reset: float) -> dict[str, str]:
+    """The four headers as captured on the Agent API; `reset` is in seconds since 1970."""
+    return {
+        "x-ratelimit-limit": str(limit),
+        "x-ratelimit-remaining": str(remaining),
+        "x-ratelimit-used": str(limit - remaining),
+        "x-ratelimit-reset": str(int(reset)),
+    }
+
+
+def _lost(fault: Fault) -> Reply:
+    """An answer that has nothing of the true one."""
+    match fault:
+        case faults.Drop(reset=reset):
+            return Reply(0, ending=Ending.RESET if reset else Ending.CLOSE)
+        case faults.Hang(seconds=seconds):
+            return Reply(0, ending=Ending.HANG, delay=seconds)
+        case faults.Status():
+            return _status(fault)
+        case _:  # pragma: no cover
+            raise TypeError(f"not a fault of this kind: {fault!r}")
+
+
+def _status(fault: faults.Status) -> Reply:
+    headers = dict(fault.headers)
+    if fault.html:
+        return page(fault.status, headers)
+    if fault.body is not None:
+        looks_html = fault.body.lstrip().startswith("<")
+        content_type = fault.content_type if fault.content_type is not None else HTML if looks_html else JSON
+        return Reply(fault.status, fault.body.encode(), content_type, headers)
+    type, message = USUAL.get(fault.status, ("error", f"HTTP {fault.status}."))
+    return error(fault.status, fault.type or type, fault.message or message, headers)

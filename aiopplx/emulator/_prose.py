@@ -1,0 +1,160 @@
+"""Room: what an answer says: long Markdown with `[n]` marks, and the pages that the marks point at.
+
+Deterministic from dice. Paragraphs are made once per emulator and put together anew for each answer, so that 70,000 characters
+cost microseconds. It knows nothing of HTTP or of jobs.
+"""
+
+from __future__ import annotations
+
+import random
+from typing import Any
+
+_SUBJECTS = (
+    "The surviving record", "Most of the recent literature", "The oldest account", "A comparison of the primary sources",
+    "The first systematic survey", "The archive", "A later re-examination", "The majority view", "Field work",
+    "The published data", "Contemporary reporting", "An independent audit", "The committee's own minutes",
+    "Every dataset examined", "A small but careful study", "The standard textbook treatment",
+)  # fmt: skip
+_VERBS = (
+    "agrees with", "is hard to square with", "was long taken to confirm", "only partly supports", "lends weight to",
+    "stops short of", "was written with an eye on", "leaves little room for", "is the usual starting point for",
+    "contradicts in three places", "depends heavily on",
+)  # fmt: skip
+_OBJECTS = (
+    "the simpler explanation", "the figures quoted at the time", "a gradual change over several decades",
+    "the hypothesis of a single cause", "the dates given by eyewitnesses", "an estimate of 12–15 %",
+    "the naïve reading of the numbers", "the account in the official report", "what a cautious reader would expect",
+    "the idea that money was decisive", "a much later origin", "the role usually given to chance",
+)  # fmt: skip
+_TAILS = (
+    "", ", though the margin is narrow", ", at least for the period before the reform", "; the reasons are discussed below",
+    ", and no later finding has changed that", ", which the authors themselves concede", " — a point often missed",
+    ", if the sample is taken at face value", ", with one notable exception", " (see the table)",
+)  # fmt: skip
+_HEADINGS = (
+    "Background", "What the sources say", "Chronology", "Points of agreement", "Where accounts differ", "Numbers and scale",
+    "Methods of the main studies", "Competing explanations", "Economic setting", "People involved", "Technical detail",
+    "Consequences", "Later reception", "Limits of the evidence", "Open questions", "Practical implications",
+)  # fmt: skip
+_PUBLISHERS = (
+    "journal.example.org", "archive.example.net", "www.example.com", "news.example.com", "data.example.org",
+    "museum.example.org", "review.example.net", "encyclopedia.example.com",
+)  # fmt: skip
+_KINDS = ("A review", "Full report", "History", "Data and methods", "An interview", "Notes", "Timeline", "Frequently asked")
+
+_POOL = 48
+_CITED_IN_POOL = 12
+
+
+def _marks(dice: random.Random, sources: int) -> str:
+    first = dice.randint(1, sources)
+    return f"[{first}]" if dice.random() < 0.7 else f"[{first}][{dice.randint(1, sources)}]"
+
+
+def _sentence(dice: random.Random, sources: int) -> str:
+    return (
+        f"{dice.choice(_SUBJECTS)} {dice.choice(_VERBS)} {dice.choice(_OBJECTS)}{dice.choice(_TAILS)}."
+        f"{_marks(dice, sources)}"
+    )
+
+
+def _paragraph(dice: random.Random, sources: int) -> str:
+    return " ".join(_sentence(dice, sources) for _ in range(dice.randint(6, 11)))
+
+
+class Library:
+    """Paragraphs to choose from, one set for each number of pages that a short answer rests on."""
+
+    def __init__(self, seed: int) -> None:
+        self._seed = seed
+        self._pools: dict[int, list[str]] = {}
+
+    def _pool(self, sources: int) -> list[str]:
+        cited = min(sources, _CITED_IN_POOL)
+        pool = self._pools.get(cited)
+        if pool is None:
+            # Not a security matter, here and below: a text must be repeatable.
+            dice = random.Random(f"{self._seed}/prose/{cited}")  # noqa: S311
+            pool = self._pools[cited] = [_paragraph(dice, cited) for _ in range(_POOL)]
+        return pool
+
+    def report(self, dice: random.Random, *, topic: str, chars: int, sources: int) -> str:
+        """A report of at most `chars` characters, and close to that, in Markdown; each page is cited if there is room."""
+        parts = [f"# {topic}\n\n{dice.choice(self._pool(sources))}\n\n{_findings(dice, sources)}{_table(dice, sources)}"]
+        length = len(parts[0])
+        number = 0
+        while length < chars:
+            part = self._section(dice, number, sources)
+            parts.append(part)
+            length += len(part)
+            number += 1
+        return _cut("".join(parts), chars)
+
+    def _section(self, dice: random.Random, number: int, sources: int) -> str:
+        paragraphs = dice.choices(self._pool(sources), k=3)
+        heading = _HEADINGS[number % len(_HEADINGS)]
+        level = "##" if number % 3 == 0 else "###"
+        # One further mark a section, so that the pages beyond the pool's are cited in the text as well.
+        return f"{level} {heading}\n\n" + "\n\n".join(paragraphs) + f"{_marks(dice, sources)}\n\n"
+
+
+def _findings(dice: random.Random, sources: int) -> str:
+    rows = (f"- **Source {n}:** {dice.choice(_SUBJECTS)} {dice.choice(_VERBS)} {dice.choice(_OBJECTS)}.[{n}]" for n in range(1, sources + 1))
+    return "## Key findings\n\n" + "\n".join(rows) + "\n\n"
+
+
+def _table(dice: random.Random, sources: int) -> str:
+    rows = "".join(f"| {1600 + 40 * n} | {dice.randint(3, 900)} | {_marks(dice, sources)} |\n" for n in range(6))
+    return f"| Year | Count | Source |\n|---|---:|---|\n{rows}\n"
+
+
+def _cut(text: str, chars: int) -> str:
+    """At most `chars` characters, without half a citation mark at the end."""
+    if len(text) <= chars:
+        return text
+    kept = text[:chars]
+    opened = kept.rfind("[")
+    return kept[:opened] if opened > kept.rfind("]") else kept
+
+
+def think(dice: random.Random, topic: str) -> str:
+    """The `<think>` part that some answers open with."""
+    steps = " ".join(f"Next, {dice.choice(_OBJECTS)} has to be checked." for _ in range(dice.randint(3, 8)))
+    return f"<think>\nThe question is about {topic}. {steps}\n</think>\n\n"
+
+
+def pages(dice: random.Random, topic: str, count: int) -> list[dict[str, Any]]:
+    """Search results, keys and nulls as captured; the n-th is what `[n]` points at. All addresses are example domains."""
+    stem = "-".join(word for word in "".join(ch if ch.isalnum() else " " for ch in topic.lower()).split())[:48] or "topic"
+    found: list[dict[str, Any]] = []
+    for n in range(1, count + 1):
+        dated = dice.random() < 0.6
+        date = f"{dice.randint(1998, 2026)}-{dice.randint(1, 12):02d}-{dice.randint(1, 28):02d}"
+        found.append({
+            "title": f"{dice.choice(_KINDS)}: {topic[:60]} ({n})",
+            "url": f"https://{dice.choice(_PUBLISHERS)}/{stem}/{n}",
+            "date": date if dated else None,
+            "last_updated": date if dated and dice.random() < 0.5 else None,
+            "snippet": f"{dice.choice(_SUBJECTS)} {dice.choice(_VERBS)} {dice.choice(_OBJECTS)} ...",
+            "source": "web",
+            "place_metadata": None,
+        })
+    return found
+
+
+def images(dice: random.Random, results: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Image results; like the captured ones they have no title."""
+    return [
+        {
+            "image_url": f"https://images.example.org/{dice.randint(1000, 9999)}.jpg",
+            "origin_url": result["url"],
+            "width": dice.choice((640, 1024, 1920)),
+            "height": dice.choice((480, 768, 1080)),
+        }
+        for result in results[:5]
+    ]
+
+
+def related(topic: str) -> list[str]:
+    """Questions to ask next."""
+    return [f"What came before: {topic}?", f"Who disagrees about: {topic}?", f"What is not known about: {topic}?"]

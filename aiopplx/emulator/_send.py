@@ -1,0 +1,122 @@
+"""Room: an answer as a value goes out on the socket; the only place where the emulator touches one.
+
+It knows nothing of why an answer is what it is.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import gzip
+import os
+import socket
+import struct
+import zlib
+from collections.abc import Iterator
+from email.utils import formatdate
+
+from aiohttp import web
+
+from aiopplx.emulator._exchange import Ending, Reply
+
+_CHUNK = 64 * 1024
+_SPACES = b" " * _CHUNK
+_SERVER = "aiopplx-emulator"
+
+
+class Sender:
+    """Sends answers; `closing` is set when the server ends, which ends every wait."""
+
+    def __init__(self, closing: asyncio.Event, *, compress: bool) -> None:
+        self._closing = closing
+        self._compress = compress
+        self._second = 0
+        self._date = ""
+
+    def _dated(self, now: float) -> str:
+        # Formatted once a second, since each answer carries it.
+        if int(now) != self._second:
+            self._second = int(now)
+            self._date = formatdate(now, usegmt=True)
+        return self._date
+
+    async def _pause(self, seconds: float) -> None:
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._closing.wait(), seconds)
+
+    async def send(self, request: web.BaseRequest, reply: Reply, now: float, ray: int) -> web.StreamResponse:
+        """Sends the answer. `now` is emulated time, for the `Date`; `ray` numbers the request."""
+        if reply.delay:
+            await self._pause(reply.delay)
+        if reply.ending in (Ending.CLOSE, Ending.RESET, Ending.HANG):
+            end(request.transport, reset=reply.ending is Ending.RESET)
+            return web.Response()
+        headers = {"Date": self._dated(now), "Server": _SERVER, "cf-ray": f"{ray:016x}-EMU", **reply.headers}
+        if reply.content_type:
+            headers["Content-Type"] = reply.content_type
+        if reply.ending is not Ending.WHOLE:
+            return await self._flood(request, reply, headers)
+        body = reply.body
+        if self._compress and len(body) > 1000 and "gzip" in request.headers.get("Accept-Encoding", ""):
+            headers["Content-Encoding"] = "gzip"
+            body = gzip.compress(body, 1)
+        response = web.Response(status=reply.status, body=body, headers=headers)
+        if not reply.content_type:
+            # aiohttp would put application/octet-stream in its place.
+            response.headers.pop("Content-Type", None)
+        return response
+
+    async def _flood(self, request: web.BaseRequest, reply: Reply, headers: dict[str, str]) -> web.StreamResponse:
+        if reply.ending is Ending.BOMB:
+            headers["Content-Encoding"] = "gzip"
+        response = web.StreamResponse(status=reply.status, headers=headers)
+        if reply.ending is Ending.PAD:
+            response.content_length = max(reply.size, len(reply.body))
+        with contextlib.suppress(ConnectionError):
+            await response.prepare(request)
+            for chunk in _padded(reply):
+                if self._closing.is_set():
+                    end(request.transport, reset=True)
+                    break
+                await response.write(chunk)
+                # A write below the high-water mark does not wait: others get their turn here.
+                await asyncio.sleep(0)
+        return response
+
+
+def _padded(reply: Reply) -> Iterator[bytes]:
+    """The body and then spaces, in chunks; compressed if it is a bomb."""
+    plain = _plain_chunks(reply)
+    if reply.ending is not Ending.BOMB:
+        yield from plain
+        return
+    packer = zlib.compressobj(9, zlib.DEFLATED, 31)
+    for chunk in plain:
+        packed = packer.compress(chunk)
+        if packed:
+            yield packed
+    yield packer.flush()
+
+
+def _plain_chunks(reply: Reply) -> Iterator[bytes]:
+    yield reply.body
+    if reply.ending is Ending.ENDLESS:
+        while True:
+            yield _SPACES
+    left = reply.size - len(reply.body)
+    while left > 0:
+        yield _SPACES[:left]
+        left -= _CHUNK
+
+
+def end(transport: asyncio.BaseTransport | None, *, reset: bool) -> None:
+    """Ends a connection: closed, or reset so that the peer gets ECONNRESET."""
+    if not isinstance(transport, asyncio.Transport):
+        return
+    if not reset:
+        transport.close()
+        return
+    # Zero linger makes close() send RST. On a duplicate of the descriptor, since uvloop's socket object cannot be set.
+    with contextlib.suppress(OSError), socket.socket(fileno=os.dup(transport.get_extra_info("socket").fileno())) as twin:
+        twin.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    transport.abort()

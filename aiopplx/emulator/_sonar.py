@@ -1,0 +1,256 @@
+"""Room: the sonar API as the emulator plays it: submit, get and list, under both base paths.
+
+Requests come in and answers go out as values. Keys, rates, clocks, faults and sockets are others' business.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from collections.abc import Iterator
+from hashlib import blake2b
+from itertools import islice
+from typing import Any, Literal, TypeAlias
+
+import msgspec
+
+from aiopplx.emulator._exchange import OUT_OF_CREDIT, RETIRED, Asked, Reply, as_json, error, invalid, usual
+from aiopplx.emulator._jobs import Jobs, New
+from aiopplx.emulator._ledger import JobRecord, Ledger
+from aiopplx.emulator._mangle import edited
+from aiopplx.emulator._sonar_bodies import Answers, created, question_of, summary, unfinished
+from aiopplx.emulator._validation import missing, refusal_of, row, rows_of
+
+Idempotency: TypeAlias = Literal["replay", "ignore", "reject"]
+Paging: TypeAlias = Literal["follow", "ignore", "repeat"]
+
+BASES = ("/async/chat/completions", "/v1/async/sonar")
+
+
+class Settings(msgspec.Struct, frozen=True):
+    """What of the emulator's settings this API plays."""
+
+    idempotency: Idempotency
+    key_ttl: float | None
+    page_size: int
+    paging: Paging
+
+
+class _Envelope(msgspec.Struct):
+    request: msgspec.Raw
+
+
+class Sonar:
+    """One account's view after another: `answer` is told whose request it is."""
+
+    name = "sonar"
+
+    def __init__(self, settings: Settings, *, jobs: Jobs, ledger: Ledger, answers: Answers) -> None:
+        self._settings = settings
+        self._jobs = jobs
+        self._ledger = ledger
+        self._answers = answers
+        self.retired = ""
+        self.credits: float | None = None
+
+    # --- routes
+
+    def route(self, method: str, path: str) -> tuple[str, str, str] | None:
+        """(kind of request, base path, job id) if the path is this API's; the kind is "" for a method it has not."""
+        for base in BASES:
+            # With a slash at the end and no id the service answers get-one with the list; users were caught by it.
+            if path in (base, base + "/"):
+                return {"POST": "submit", "GET": "list"}.get(method, ""), base, ""
+            id = path[len(base) + 1 :] if path.startswith(base + "/") else ""
+            if id and "/" not in id:
+                return "get" if method == "GET" else "", base, id
+        return None
+
+    def refusal(self) -> Reply | None:
+        """What every request is answered once the family is retired."""
+        return error(403, self.retired, RETIRED) if self.retired else None
+
+    def answer(self, asked: Asked, account: str) -> Reply:
+        """The true answer."""
+        if asked.on == "submit":
+            return self._submit(asked, account)
+        return self._get(asked.job_id, account) if asked.on == "get" else self._list(asked.query, account)
+
+    # --- submit
+
+    def _submit(self, asked: Asked, account: str) -> Reply:
+        try:
+            body: Any = msgspec.json.decode(asked.body)
+            envelope = msgspec.json.decode(asked.body, type=_Envelope) if isinstance(body, dict) else None
+        except msgspec.ValidationError:
+            return invalid([missing(("body", "request"))])
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            return invalid([row(("body", 0), "JSON decode error", "json_invalid")])
+        rows = rows_of(body)
+        if rows or envelope is None:
+            return invalid(rows)
+        refusal = refusal_of(body["request"])
+        if refusal is not None:
+            return error(400, refusal.type, refusal.message)
+        digest = blake2b(bytes(envelope.request), digest_size=16).digest()
+        before = self._under(account, body.get("idempotency_key") or "")
+        return self._new(asked, account, body, digest) if before is None else self._again(before, digest)
+
+    def _under(self, account: str, key: str) -> JobRecord | None:
+        """The job that this key still stands for."""
+        if not key or self._settings.idempotency == "ignore":
+            return None
+        job, lives = self._jobs.under(account, key), self._settings.key_ttl
+        return job if job is not None and (lives is None or self._jobs.age(job) <= lives) else None
+
+    def _again(self, job: JobRecord, digest: bytes) -> Reply:
+        """A key that was used before. What the service does is nowhere documented; these are its possible ways."""
+        if self._settings.idempotency == "reject":
+            return self._about(job, error(409, "conflict", "A request with this idempotency key was already submitted."))
+        if job.digest != digest:
+            message = "This idempotency key was already used with a different request."
+            return self._about(job, error(409, "idempotency_key_reused", message))
+        return Reply(200, created(job), job=job)
+
+    def _new(self, asked: Asked, account: str, body: dict[str, Any], digest: bytes) -> Reply:
+        if self.credits is not None and self._ledger.billed >= self.credits:
+            return error(401, "insufficient_quota", OUT_OF_CREDIT)
+        request: dict[str, Any] = body["request"]
+        job = self._jobs.make(
+            New(
+                account=account,
+                api=self.name,
+                model=request["model"],
+                key=body.get("idempotency_key") or "",
+                body=asked.body,
+                digest=digest,
+                question=question_of(request),
+                cost=self._answers.cost(digest, request),
+            )
+        )
+        return Reply(200, created(job), job=job)
+
+    def _about(self, job: JobRecord, reply: Reply) -> Reply:
+        reply.job = job
+        return reply
+
+    # --- get and list
+
+    def _get(self, id: str, account: str) -> Reply:
+        job = self._jobs.find(account, id)
+        if job is None:
+            return usual(404)
+        self._jobs.look(job)
+        return Reply(200, self._body(job, telling=True), job=job)
+
+    def _body(self, job: JobRecord, *, telling: bool = False) -> bytes:
+        state = self._jobs.state(job)
+        if telling and state in ("COMPLETED", "FAILED"):
+            job.told_final += 1
+        return self._answers.finished(job) if state == "COMPLETED" else unfinished(job, state)
+
+    def _list(self, query: dict[str, str], account: str) -> Reply:
+        follows = self._settings.paging != "ignore"
+        limit = query.get("limit", "") if follows else ""
+        token = query.get("next_token", "") if follows else ""
+        if limit and (not limit.isascii() or not limit.isdigit() or not int(limit[:9])):
+            message = "Input should be a valid integer greater than 0"
+            return invalid([row(("query", "limit"), message, "int_parsing")])
+        before = _position(token)
+        if token and before is None:
+            return error(400, "invalid_request", "next_token is not one that this service gave.")
+        size = int(limit[:9]) if limit else self._settings.page_size
+        return self._page(self._jobs.newest_first(account, before), size, token)
+
+    def _page(self, jobs: Iterator[JobRecord], size: int, token: str) -> Reply:
+        found = list(islice(jobs, size + 1))
+        shown = found[:size]
+        following = _token(shown[-1].seq) if len(found) > size else None
+        if self._settings.paging == "repeat":
+            following = token or _token(shown[-1].seq if shown else 0)
+        rows = [summary(job, self._jobs.state(job)) for job in shown]
+        for job, told in zip(shown, rows, strict=True):
+            job.told_final += told.status in ("COMPLETED", "FAILED")
+        return as_json(200, {"next_token": following, "requests": rows})
+
+    # --- faults in this API's shapes
+
+    def say_status(self, word: str, asked: Asked, reply: Reply) -> Reply | None:
+        """The answer with another word for the status of what has not ended."""
+
+        def edit(data: dict[str, Any]) -> dict[str, Any] | None:
+            if asked.on != "list":
+                return {**data, "status": word} if data.get("status") in ("CREATED", "IN_PROGRESS") else None
+            rows: list[dict[str, Any]] = data["requests"]
+            said = [{**told, "status": word} if told["completed_at"] is None and told["failed_at"] is None else told for told in rows]
+            return {**data, "requests": said} if said != rows else None
+
+        return edited(reply, edit)
+
+    def spoil(self, how: str, asked: Asked, reply: Reply, account: str) -> Reply | None:
+        """The answer spoilt in a way that only makes sense in this API's shapes; None if it does not fit."""
+        job = reply.job
+        if how == "bad_row":
+            return edited(reply, _with_bad_row)
+        if how == "list":
+            return msgspec.structs.replace(reply, body=self._list({}, account).body)
+        if job is None:
+            return None
+        if how == "duplicate_id":
+            return self._duplicated(job, reply)
+        if how == "other_job":
+            return msgspec.structs.replace(reply, body=self._other(job, reply, asked))
+        return self._spoilt_end(how, job, reply)
+
+    def _other(self, job: JobRecord, reply: Reply, asked: Asked) -> bytes:
+        other = self._jobs.another(job)
+        if other is None:
+            return reply.body.replace(job.id.encode(), b"00000000-0000-4000-8000-000000000001")
+        return created(other) if asked.on == "submit" else self._body(other)
+
+    def _duplicated(self, job: JobRecord, reply: Reply) -> Reply | None:
+        other = self._jobs.another(job)
+        if other is None or other.seq > job.seq:
+            return None
+        job.told_id = other.told_id
+        return msgspec.structs.replace(reply, body=created(job))
+
+    def _spoilt_end(self, how: str, job: JobRecord, reply: Reply) -> Reply | None:
+        """The ways to spoil a COMPLETED job."""
+        if self._jobs.state(job) != "COMPLETED":
+            return None
+        if how == "flip":
+            body = unfinished(job, "IN_PROGRESS")
+            return msgspec.structs.replace(reply, body=body) if job.told_final > 1 else None
+        return edited(reply, _ENDS[how]) if how in _ENDS else None
+
+
+def _token(seq: int) -> str:
+    return base64.urlsafe_b64encode(b"seq=%d" % seq).decode()
+
+
+def _position(token: str) -> int | None:
+    try:
+        text = base64.urlsafe_b64decode(token.encode()).decode("ascii")
+    except (binascii.Error, ValueError):
+        return None
+    return int(text[4:]) if text.startswith("seq=") and text[4:].isdigit() else None
+
+
+def _with_bad_row(data: dict[str, Any]) -> dict[str, Any] | None:
+    rows: list[dict[str, Any]] = data.get("requests") or []
+    return {**data, "requests": [{**rows[0], "id": None, "status": 7}, *rows[1:]]} if rows else None
+
+
+def _null_content(data: dict[str, Any]) -> dict[str, Any]:
+    choice = data["response"]["choices"][0]
+    choice["message"]["content"] = None
+    return data
+
+
+_ENDS = {
+    "null_response": lambda data: {**data, "response": None},
+    "no_response": lambda data: {name: value for name, value in data.items() if name != "response"},
+    "empty_choices": lambda data: {**data, "response": {**data["response"], "choices": []}},
+    "null_content": _null_content,
+}

@@ -1,0 +1,291 @@
+"""Room: the Sonar job API (async chat completions) as a value: its endpoints as calls, their replies as snapshots.
+
+This module knows nothing of when a call is made, of retries, or of the session. Of a reply it takes whatever can be
+read: one odd field never loses the others.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NoReturn
+from urllib.parse import quote
+
+import msgspec
+
+from aiopplx._api import quoted_id
+from aiopplx._call import BODY_KEPT, Call, Lane, Reply, beginning, plain
+from aiopplx._errors import InvalidRequest, ProtocolError
+from aiopplx._job import JobStatus, Page, Snapshot
+from aiopplx._request import ResearchRequest, wire
+from aiopplx._sonar_structs import (
+    AsyncJob,
+    Choice,
+    CompletionResponse,
+    Cost,
+    FetchDetails,
+    ImageResult,
+    PythonDetails,
+    ReasoningStep,
+    ResponseMessage,
+    SearchDetails,
+    ToolCall,
+    ToolCallFunction,
+    UsageInfo,
+    Video,
+)
+from aiopplx._tolerant import UNREADABLE, is_array, is_object, loosely, salvaged
+
+__all__ = [
+    "RESULTS_LIVE",
+    "SONAR",
+    "SONAR_V1",
+    "AsyncJob",
+    "Choice",
+    "CompletionResponse",
+    "Cost",
+    "FetchDetails",
+    "ImageResult",
+    "PythonDetails",
+    "ReasoningStep",
+    "ResearchRequest",
+    "ResponseMessage",
+    "SearchDetails",
+    "Sonar",
+    "ToolCall",
+    "ToolCallFunction",
+    "UsageInfo",
+    "Video",
+]
+
+RESULTS_LIVE = 7 * 86_400.0
+"""Seconds for which the server keeps a job: 7 days."""
+
+
+class _Submission(msgspec.Struct):
+    """The body of a submission."""
+
+    request: dict[str, Any]
+    idempotency_key: str
+
+
+class _Page(msgspec.Struct):
+    """Rows are decoded one by one, so that a bad one loses itself only."""
+
+    requests: list[msgspec.Raw]
+    next_token: Any = None
+
+
+# Sorted keys: equal requests are equal bytes, in whatever order a mapping was written.
+_ENCODER = msgspec.json.Encoder(order="deterministic")
+_JOB = msgspec.json.Decoder(AsyncJob)
+_PAGE = msgspec.json.Decoder(_Page)
+
+_STATUS = {
+    "CREATED": JobStatus.CREATED,
+    "QUEUED": JobStatus.CREATED,
+    "IN_PROGRESS": JobStatus.IN_PROGRESS,
+    "COMPLETED": JobStatus.COMPLETED,
+    "FAILED": JobStatus.FAILED,
+}
+
+
+class Sonar(msgspec.Struct, frozen=True):
+    """The Sonar job API as a value: an `API`. `base_path` is one of its two path families; both serve the same jobs."""
+
+    base_path: str = "/async/chat/completions"
+
+    @property
+    def name(self) -> str:
+        """`"sonar"`."""
+        return "sonar"
+
+    @property
+    def has_idempotency(self) -> bool:
+        """True: `idempotency_key` stands beside the request."""
+        return True
+
+    @property
+    def has_list(self) -> bool:
+        """True."""
+        return True
+
+    @property
+    def has_cancel(self) -> bool:
+        """False: a job that was submitted runs, and is billed, to its end."""
+        return False
+
+    @property
+    def results_live(self) -> float:
+        """Seconds for which the server keeps a job: 7 days."""
+        return RESULTS_LIVE
+
+    def freeze(self, request: ResearchRequest, idempotency_key: str) -> bytes:
+        """The exact bytes of the submission: the same for the same request and key.
+
+        Raises:
+            InvalidRequest: the request breaks a rule.
+        """
+        return _ENCODER.encode(_Submission(wire(request), idempotency_key))
+
+    def submit(self, body: bytes) -> Call:
+        """The call that makes a job of a frozen request."""
+        return Call(Lane.SUBMIT, "POST", self.base_path, body)
+
+    def get(self, job_id: str) -> Call:
+        """The call that looks at a job. Raises `InvalidRequest` for what is no job id."""
+        return Call(Lane.POLL, "GET", f"{self.base_path}/{quoted_id(job_id)}")
+
+    def list(self, *, limit: int | None, next_token: str) -> Call:
+        """The call for a page of the account's jobs: `limit` rows (None: the server's 20), from `next_token` on."""
+        if limit is not None and limit < 1:
+            raise InvalidRequest("must be at least 1", field="limit")
+        asked = [f"limit={limit}"] if limit is not None else []
+        if next_token:
+            asked.append(f"next_token={quote(next_token, safe='')}")
+        return Call(Lane.LIST, "GET", f"{self.base_path}?{'&'.join(asked)}" if asked else self.base_path)
+
+    def cancel(self, job_id: str) -> Call:
+        """Raises `InvalidRequest`: this API has no way to cancel a job."""
+        raise InvalidRequest("the Sonar API cannot cancel a job: it goes on, and is billed, at the service")
+
+    def read_job(self, reply: Reply, expected_id: str) -> Snapshot:
+        """The job in a 200. Raises `ProtocolError` if it is not that job; "" takes any with a usable id."""
+        body = reply.body
+        try:
+            job = _JOB.decode(body)
+        except UNREADABLE:
+            job = _salvaged_job(reply)
+        if job.id != expected_id or not expected_id:
+            _check_id(reply, job.id, expected_id)
+        return _snapshot(job, body)
+
+    def read_page(self, reply: Reply) -> Page:
+        """A page of the list. Raises `ProtocolError` if it is none; an unreadable row is skipped and counted."""
+        try:
+            page = _PAGE.decode(reply.body)
+            rows: Any = page.requests
+            token: Any = page.next_token
+        except UNREADABLE:
+            rows, token = _salvaged_page(reply)
+        jobs = [job for job in map(_read_row, rows) if job is not None]
+        return Page(jobs, token if isinstance(token, str) else "", len(rows) - len(jobs))
+
+
+SONAR = Sonar()
+"""The paths that the provider's SDK calls."""
+SONAR_V1 = Sonar("/v1/async/sonar")
+"""The twin that the provider's documents name."""
+
+
+def _snapshot(job: AsyncJob, raw: bytes) -> Snapshot:
+    response = job.response
+    if response is not None and response.choice() is None:
+        response = None
+    word = job.status
+    status = _STATUS.get(word) if word else _inferred(job, response)
+    if status is None:
+        status = _STATUS.get((word or "").strip().upper(), JobStatus.IN_PROGRESS)
+    return Snapshot(
+        id=job.id,
+        status=status,
+        server_status=word or "",
+        model=job.model or "",
+        created_at=job.created_at,
+        started_at=job.started_at,
+        completed_at=job.completed_at,
+        failed_at=job.failed_at,
+        error_message=job.error_message,
+        response=response,
+        raw=raw,
+    )
+
+
+def _inferred(job: AsyncJob, response: CompletionResponse | None) -> JobStatus:
+    """Where a job without a readable status stands: a result that was paid for must not wait for the word."""
+    if response is not None and job.completed_at is not None:
+        return JobStatus.COMPLETED
+    return JobStatus.FAILED if job.failed_at is not None else JobStatus.IN_PROGRESS
+
+
+def _unusable(reply: Reply, why: str) -> NoReturn:
+    raise ProtocolError(
+        f"the server answered with {why}",
+        status=reply.status,
+        request_id=reply.headers.get("x-request-id") or reply.headers.get("cf-ray") or "",
+        body=beginning(reply.body, BODY_KEPT),
+    )
+
+
+def _check_id(reply: Reply, job_id: str, expected_id: str) -> None:
+    if not _is_usable(job_id):
+        _unusable(reply, "a job without a usable id")
+    if expected_id:
+        _unusable(reply, f"another job ({plain(job_id, 64)!r}) than the one asked for")
+
+
+def _is_usable(job_id: str) -> bool:
+    """Whether the job can be asked for again: an id that cannot stand in a path cannot be polled."""
+    try:
+        quoted_id(job_id)
+    except InvalidRequest:
+        return False
+    return True
+
+
+def _plain_values(reply: Reply) -> Any:
+    """The body as plain values; says what it is if it is not JSON."""
+    why = ""
+    try:
+        return loosely(reply.body)
+    except RecursionError:
+        why = "JSON that is nested too deeply"
+    except ValueError:
+        why = _not_json(reply.body)
+    _unusable(reply, why)
+
+
+def _not_json(body: bytes) -> str:
+    start = body[:64].removeprefix(b"\xef\xbb\xbf").lstrip()[:1]
+    if not start:
+        return "an empty body"
+    if start == b"<":
+        return "a page of HTML or XML, not JSON"
+    return "JSON that is cut short or malformed" if start in (b"{", b"[") else "something that is not JSON"
+
+
+def _salvaged_job(reply: Reply) -> AsyncJob:
+    value = _plain_values(reply)
+    if is_array(value) or (is_object(value) and "requests" in value and "id" not in value):
+        _unusable(reply, "a list of jobs, not a job")
+    if not is_object(value):
+        _unusable(reply, "a lone value, not a job")
+    job = salvaged(value, AsyncJob)
+    if job is None:
+        _unusable(reply, "a body without a usable id")
+    return job
+
+
+def _salvaged_page(reply: Reply) -> tuple[list[Any], Any]:
+    value = _plain_values(reply)
+    rows = value.get("requests") if is_object(value) else None
+    if not is_array(rows):
+        _unusable(reply, "something other than a list of jobs")
+    return rows, value.get("next_token")
+
+
+def _read_row(row: Any) -> Snapshot | None:
+    """A row as bytes (the common case) or as plain values (the page had to be salvaged); None if it cannot be read."""
+    raw = bytes(row) if isinstance(row, msgspec.Raw) else b""
+    try:
+        job = _JOB.decode(raw) if raw else salvaged(row, AsyncJob)
+    except UNREADABLE:
+        job = _salvaged_row(raw)
+    if job is None or not _is_usable(job.id):
+        return None
+    return _snapshot(job, raw or _ENCODER.encode(row))
+
+
+def _salvaged_row(raw: bytes) -> AsyncJob | None:
+    try:
+        return salvaged(loosely(raw), AsyncJob)
+    except (ValueError, RecursionError):
+        return None
