@@ -1,7 +1,7 @@
 """Submit many Perplexity deep-research jobs at once, poll them together, get each as it finishes.
 
-`Session` is where everything starts. Requests with every field of the API are in `aiopplx.sonar`, a server that plays the
-service for tests and demos is in `aiopplx.emulator`.
+`Session` is where everything starts. The API's own structs are in `aiopplx.sonar`; a server that plays the service, for
+tests and demos, is in `aiopplx.emulator`.
 """
 
 from aiopplx._batch import Batch

@@ -1,4 +1,4 @@
-"""Room: what an API is to the engine: a value with capabilities that turns requests into calls and replies into snapshots.
+"""Room: what an API is to the engine: a value that turns requests into calls and replies into snapshots.
 
 The engine asks the capabilities, never the name. This module knows nothing of any one API, nor of when a call is made.
 """

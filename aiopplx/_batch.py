@@ -14,19 +14,17 @@ import inspect
 import types
 from collections import deque
 from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator, Mapping
-from typing import TYPE_CHECKING, Self, TypeAlias, cast
+from typing import Self, TypeAlias, cast
 
 import anyio
 
 from aiopplx._client import Submission
+from aiopplx._engine import Engine
 from aiopplx._errors import AiopplxError, ConfigError, InDoubt, InvalidRequest
 from aiopplx._events import Event, EventKind
 from aiopplx._job import Job, JobStatus
 from aiopplx._poller import Watch, make_job
 from aiopplx._request import ResearchRequest
-
-if TYPE_CHECKING:
-    from aiopplx._engine import Engine
 
 Item: TypeAlias = "str | Mapping[str, object] | ResearchRequest"
 Items: TypeAlias = "Iterable[Item] | AsyncIterable[Item]"

@@ -50,7 +50,19 @@ SUBMITS_AT_ONCE = 32
 class Submission:
     """One request under one idempotency key: what is sent, and how far it has come."""
 
-    __slots__ = ("api", "attempts", "body", "index", "key", "leaving", "model", "sending", "tag", "timeout")
+    __slots__ = (
+        "api",
+        "attempts",
+        "body",
+        "deadline",
+        "index",
+        "key",
+        "leaving",
+        "model",
+        "sending",
+        "tag",
+        "timeout",
+    )
 
     def __init__(
         self,
@@ -71,6 +83,7 @@ class Submission:
         self.timeout = timeout
         self.model = model
         self.attempts = 0
+        self.deadline = 0.0
         self.sending = False
         self.leaving = False
 
@@ -136,7 +149,7 @@ class Client:
     def _answered(self, lane: Lane, reply: Reply) -> None:
         gate = self.gate
         gate.answered(lane, accepted=True)
-        if lane is Lane.SUBMIT and gate.resume():
+        if gate.stop is not None and gate.accepted(lane):
             self.tell(Event(kind=EventKind.RESUMED))
         seconds = exhausted_until(reply.headers) if "x-ratelimit-remaining" in reply.headers else None
         if seconds:
@@ -161,7 +174,8 @@ class Client:
             pause = self.gate.failed(now, connected=connected)
         elif fault is Fault.STOP and isinstance(error, APIError):
             self.gate.answered(lane, accepted=False)
-            self.halt(error, lane)
+            if lane in (Lane.SUBMIT, Lane.POLL):
+                self.halt(error, lane)
         else:
             self.gate.answered(lane, accepted=False)
         if pause >= 1.0:
@@ -228,7 +242,8 @@ class Client:
                 await self._pass(Lane.SUBMIT, until=until if until is not None else float("inf"))
             except TimeoutError:
                 raise self._too_late(None).about(idempotency_key=sub.key, tag=sub.tag) from None
-            tries = SubmitTries(self.policy, until if until is not None else self.clock.now() + sub.timeout)
+            sub.deadline = until if until is not None else self.clock.now() + sub.timeout
+            tries = SubmitTries(self.policy, sub.deadline)
             while True:
                 sub.attempts += 1
                 sub.sending = True
@@ -310,7 +325,7 @@ class Client:
         error = last.error.about(idempotency_key=sub.key, tag=sub.tag, attempts=sub.attempts)
         if not (isinstance(verdict, Over) and verdict.doubt):
             return error
-        doubt = InDoubt(
+        return InDoubt(
             f"sent {sub.attempts} time{'s' if sub.attempts != 1 else ''} under one key and no usable answer came"
             f" ({error.message}). A job may exist and be billed; its id is unknown. Look for it with session.list();"
             " sending it again under this same key cannot pay twice where the server honours keys",
@@ -322,7 +337,6 @@ class Client:
             attempts=sub.attempts,
             body=error.body,
         )
-        return doubt
 
     # --- single calls ------------------------------------------------------------------------------------------------
 

@@ -10,8 +10,8 @@ import asyncio
 import logging
 import uuid
 from collections import OrderedDict
-from collections.abc import Callable
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Mapping
+from typing import Protocol, cast
 
 import anyio
 
@@ -22,16 +22,24 @@ from aiopplx._events import Event, EventKind
 from aiopplx._job import Job, JobStatus, Snapshot
 from aiopplx._poller import Poller, Sink, Watch, make_job, outcome_error
 from aiopplx._request import ResearchRequest
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from aiopplx._batch import Batch
+from aiopplx._waiting import Waiter
 
 logger = logging.getLogger("aiopplx")
 
 # Ids remembered for a later `wait(id)`, so that its job still has its key and tag.
 REMEMBERED = 10_000
+
+
+class Member(Protocol):
+    """What lives inside a session and ends with it: a batch."""
+
+    async def aclose(self) -> None:
+        """End it."""
+        ...
+
+    def wake(self) -> None:
+        """Something changed for the whole session."""
+        ...
 
 
 class Engine:
@@ -58,7 +66,8 @@ class Engine:
         self.client = client
         self.slots = asyncio.Semaphore(max_in_flight)
         self.poller = make_poller(self.release)
-        self.batches: set[Batch] = set()
+        self.batches: set[Member] = set()
+        self.waiters: set[Waiter] = set()
         self.tasks: set[asyncio.Task[Snapshot | Job]] = set()
         self.open = open
         self._known: OrderedDict[str, tuple[str, str | int | None]] = OrderedDict()
@@ -191,16 +200,15 @@ class Engine:
 
     # --- watching ----------------------------------------------------------------------------------------------------
 
-    def watch_of(self, sub: Submission, snapshot: Snapshot, sink: Sink, *, deadline: float | None = None) -> Watch:
+    def watch_of(self, sub: Submission, snapshot: Snapshot, sink: Sink) -> Watch:
         """A watch on a job that was just accepted."""
-        now = self.client.clock.now()
         return Watch(
             sink,
             sub.api,
             snapshot.id,
             sub=sub,
-            now=now,
-            deadline=deadline if deadline is not None else now + sub.timeout,
+            now=self.client.clock.now(),
+            deadline=sub.deadline,
             fresh=True,
         )
 
@@ -241,6 +249,15 @@ class Engine:
             )
         )
 
+    def stopped(self) -> None:
+        """Nothing more is submitted: tell everybody who waits. If looks are refused too, waiting is of no use."""
+        for batch in list(self.batches):
+            batch.wake()
+        gate = self.client.gate
+        if gate.looks_refused and gate.stop is not None:
+            for waiter in list(self.waiters):
+                waiter.fail(gate.stop)
+
     async def aclose(self) -> None:
         """End everything that runs: batches, calls, looks."""
         for batch in list(self.batches):
@@ -262,5 +279,9 @@ def _two_keys_one_id(job_id: str, other: str) -> InDoubt:
 
 def _tag_of(item: object) -> str | int | None:
     """The tag of an item that may be too broken to be read any further."""
-    tag = item.tag if isinstance(item, ResearchRequest) else item.get("tag") if isinstance(item, dict) else None
+    tag: object = None
+    if isinstance(item, ResearchRequest):
+        tag = item.tag
+    elif isinstance(item, Mapping):
+        tag = cast("Mapping[str, object]", item).get("tag")
     return tag if isinstance(tag, (str, int)) else None

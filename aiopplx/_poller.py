@@ -13,7 +13,7 @@ from collections.abc import Callable
 from typing import Protocol
 
 from aiopplx._api import API
-from aiopplx._call import Lane, Reply
+from aiopplx._call import Lane, Reply, plain
 from aiopplx._client import Client, Failed, Submission
 from aiopplx._errors import (
     AiopplxError,
@@ -132,9 +132,9 @@ class Poller:
     def __init__(self, client: Client, rule: PollRule, release: Callable[[Watch], None]) -> None:
         self._client = client
         self._rule = rule
-        policy = rule if isinstance(rule, PollPolicy) else PollPolicy()
-        self._jitter = policy.jitter
-        self._budget = Bucket(policy.budget)
+        self._jitter = rule.jitter if isinstance(rule, PollPolicy) else 0.0
+        budget = rule.budget if isinstance(rule, PollPolicy) else None
+        self._budget = Bucket(budget) if budget is not None else None
         self._release = release
         self._schedule: Schedule[Watch] = Schedule()
         self._deadlines: Schedule[Watch] = Schedule()
@@ -216,7 +216,8 @@ class Poller:
         self._timer = asyncio.get_running_loop().call_later((due - now) / clock.speed, self._step)
 
     def _held_back(self, now: float) -> float:
-        return max(self._client.gate.delay(Lane.POLL, now), self._budget.delay(now))
+        budget = self._budget.delay(now) if self._budget is not None else 0.0
+        return max(self._client.gate.delay(Lane.POLL, now), budget)
 
     def _step(self) -> None:
         self._timer = None
@@ -248,7 +249,8 @@ class Poller:
     def _start(self, watch: Watch, now: float) -> None:
         self._looking.add(watch)
         self._client.gate.leave(Lane.POLL, now)
-        self._budget.leave(now)
+        if self._budget is not None:
+            self._budget.leave(now)
         watch.task = asyncio.get_running_loop().create_task(self._look(watch))
         watch.task.add_done_callback(lambda task: self._ended(watch, task))
 
@@ -423,7 +425,7 @@ def outcome_error(snapshot: Snapshot) -> AiopplxError | None:
                 return None
             return ResultMissing("the server says COMPLETED and gives no answer; the job was charged")
         case JobStatus.FAILED | JobStatus.CANCELLED | JobStatus.INCOMPLETE:
-            return JobFailed(snapshot.error_message or f"{snapshot.server_status}, no reason given")
+            return JobFailed(plain(snapshot.error_message or "") or f"{snapshot.server_status}, no reason given")
         case _:
             return None
 

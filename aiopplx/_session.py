@@ -130,7 +130,7 @@ class Session:
         if engine is None:
             return
         closed = ConfigError("the session was closed while this call waited; the job goes on at the service")
-        for waiter in list(self._waiters.values()):
+        for waiter in list(engine.waiters):
             waiter.fail(closed)
         self._waiters.clear()
         try:
@@ -172,7 +172,7 @@ class Session:
             shared_gate(self._base_url, self._key.reveal(), self._rpm),
             self._retry,
             clock=self._clock,
-            random=random.random,
+            random=random.random,  # noqa: S311 - jitter, nothing secret
             tell=self._tell,
             listened=lambda: self._on_event is not None,
         )
@@ -256,9 +256,10 @@ class Session:
         if isinstance(outcome, Job):
             engine.slots.release()
             return outcome.result() if outcome.status is JobStatus.STOPPED else outcome
-        waiter = Waiter(lambda _: None)
-        watch = engine.watch_of(sub, outcome, waiter, deadline=until)
+        waiter = Waiter(engine.waiters.discard)
+        watch = engine.watch_of(sub, outcome, waiter)
         watch.holds_slot = True
+        waiter.watch = watch
         engine.poller.watch(watch)
         return await self._await(engine, waiter, watch)
 
@@ -272,11 +273,13 @@ class Session:
 
     async def _await(self, engine: Engine, waiter: Waiter, watch: Watch) -> Job:
         done = False
+        engine.waiters.add(waiter)
         try:
             job = await waiter.wait(None)
             done = True
             return cast("Job", job)
         finally:
+            engine.waiters.discard(waiter)
             if not done:
                 tasks = engine.poller.drop([watch])
                 engine.left(make_job(watch.job_id, JobStatus.IN_PROGRESS, None, None, watch.sub))
@@ -353,6 +356,7 @@ class Session:
         )
         waiter.watch = watch
         self._waiters[job_id] = waiter
+        engine.waiters.add(waiter)
         engine.poller.watch(watch)
         engine.poller.look_now(watch)
         return waiter
@@ -360,6 +364,8 @@ class Session:
     def _forget_waiter(self, waiter: Waiter, job_id: str) -> None:
         if self._waiters.get(job_id) is waiter:
             del self._waiters[job_id]
+        if self._engine is not None:
+            self._engine.waiters.discard(waiter)
 
     async def _last_look(self, engine: Engine, waiter: Waiter) -> Job:
         """The time is up: what the job is then is told by one more look, which the poller makes at a deadline."""
@@ -369,7 +375,7 @@ class Session:
 
     def _stop_waiting(self, engine: Engine, waiter: Waiter, job_id: str) -> None:
         if waiter.deserted and self._waiters.get(job_id) is waiter and waiter.watch is not None:
-            del self._waiters[job_id]
+            self._forget_waiter(waiter, job_id)
             engine.poller.drop([waiter.watch])
 
     async def get(self, id: str) -> Job:
@@ -422,8 +428,7 @@ class Session:
 
     def _tell(self, event: Event) -> None:
         if event.kind is EventKind.STOPPED and self._engine is not None:
-            for batch in list(self._engine.batches):
-                batch.wake()
+            self._engine.stopped()
         level = _LEVELS.get(event.kind, logging.DEBUG)
         if logger.isEnabledFor(level):
             logger.log(level, "%s %s", event.kind.value, _line(event), extra={"job_id": event.job_id})

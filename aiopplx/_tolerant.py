@@ -1,6 +1,6 @@
 """Room: reads what can be read of a body that is not quite right, so that one odd field never loses a paid answer.
 
-Only bodies that a strict decoder refused come here. This module knows nothing of jobs, of which fields matter, or of
+Bodies that a strict decoder takes pay nothing for it. This module knows nothing of jobs, of which fields matter, or of
 HTTP.
 """
 
@@ -17,9 +17,6 @@ import msgspec
 
 T = TypeVar("T")
 
-UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
-"""What a msgspec decoder raises for a body that does not fit."""
-
 _LOST: Any = object()
 
 
@@ -31,6 +28,17 @@ def is_array(value: object) -> TypeGuard[list[Any]]:
 def is_object(value: object) -> TypeGuard[dict[str, Any]]:
     """A JSON object, likewise."""
     return isinstance(value, dict)
+
+
+def strictly(decoder: msgspec.json.Decoder[T], body: bytes) -> T | None:
+    """What the decoder makes of a body; None if it does not fit.
+
+    The decoder's error ends here: it holds the body, and whatever is raised next would hold the error.
+    """
+    try:
+        return decoder.decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return None
 
 
 def loosely(body: bytes) -> Any:
@@ -50,7 +58,7 @@ def loosely(body: bytes) -> Any:
 
 
 def _mended(value: Any) -> Any:
-    """`value` without what neither prints, stores nor adds up: half surrogates are replaced, NaN and Infinity are None."""
+    """`value` without what cannot be printed, stored or added up: half surrogates are replaced, NaN is None."""
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, str):

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
+from aiopplx._errors import AiopplxError
 from aiopplx._job import Job
 from aiopplx._poller import Watch
 
@@ -34,11 +35,13 @@ class Waiter:
             if not future.done():
                 future.set_result(job)
 
-    def fail(self, error: BaseException) -> None:
-        """Every caller gets this."""
+    def fail(self, error: AiopplxError) -> None:
+        """Every caller gets a copy of this, with the job's id on it."""
+        watch = self.watch
+        job_id = watch.job_id if watch is not None else ""
         for future in self._futures:
             if not future.done():
-                future.set_exception(error)
+                future.set_exception(error.about(job_id=job_id))
 
     @property
     def deserted(self) -> bool:

@@ -32,7 +32,7 @@ from aiopplx._sonar_structs import (
     UsageInfo,
     Video,
 )
-from aiopplx._tolerant import UNREADABLE, is_array, is_object, loosely, salvaged
+from aiopplx._tolerant import is_array, is_object, loosely, salvaged, strictly
 
 __all__ = [
     "RESULTS_LIVE",
@@ -150,22 +150,15 @@ class Sonar(msgspec.Struct, frozen=True):
     def read_job(self, reply: Reply, expected_id: str) -> Snapshot:
         """The job in a 200. Raises `ProtocolError` if it is not that job; "" takes any with a usable id."""
         body = reply.body
-        try:
-            job = _JOB.decode(body)
-        except UNREADABLE:
-            job = _salvaged_job(reply)
+        job = strictly(_JOB, body) or _salvaged_job(reply)
         if job.id != expected_id or not expected_id:
             _check_id(reply, job.id, expected_id)
         return _snapshot(job, body)
 
     def read_page(self, reply: Reply) -> Page:
         """A page of the list. Raises `ProtocolError` if it is none; an unreadable row is skipped and counted."""
-        try:
-            page = _PAGE.decode(reply.body)
-            rows: Any = page.requests
-            token: Any = page.next_token
-        except UNREADABLE:
-            rows, token = _salvaged_page(reply)
+        page = strictly(_PAGE, reply.body)
+        rows, token = (page.requests, page.next_token) if page is not None else _salvaged_page(reply)
         jobs = [job for job in map(_read_row, rows) if job is not None]
         return Page(jobs, token if isinstance(token, str) else "", len(rows) - len(jobs))
 
@@ -275,10 +268,7 @@ def _salvaged_page(reply: Reply) -> tuple[list[Any], Any]:
 def _read_row(row: Any) -> Snapshot | None:
     """A row as bytes (the common case) or as plain values (the page had to be salvaged); None if it cannot be read."""
     raw = bytes(row) if isinstance(row, msgspec.Raw) else b""
-    try:
-        job = _JOB.decode(raw) if raw else salvaged(row, AsyncJob)
-    except UNREADABLE:
-        job = _salvaged_row(raw)
+    job = strictly(_JOB, raw) or _salvaged_row(raw) if raw else salvaged(row, AsyncJob)
     if job is None or not _is_usable(job.id):
         return None
     return _snapshot(job, raw or _ENCODER.encode(row))

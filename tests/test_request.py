@@ -481,6 +481,35 @@ def test_error_never_repeats_what_was_written(item: Any):
         assert SECRET not in told  # that nothing is raised is as good
 
 
+HIDDEN: list[Any] = [
+    SECRET,
+    [SECRET],
+    {SECRET: SECRET},
+    {"type": SECRET},
+    {"search_type": SECRET, "user_location": {"country": SECRET}},
+    {"user_location": {"country": SECRET}},
+    {"user_location": {SECRET: SECRET}},
+    [{"role": SECRET, "content": SECRET}],
+    [{"role": "user", "content": [{"type": SECRET}]}],
+    [{"role": "user", "content": SECRET, SECRET: SECRET}],
+    [{"role": "assistant", "content": SECRET}],
+    f"{SECRET}\0",
+    f"{SECRET}\ud83d",
+    [f"{SECRET}\ud83d"],
+]
+
+
+@pytest.mark.parametrize("value", HIDDEN, ids=range(len(HIDDEN)))
+@pytest.mark.parametrize("name", [name for name in FIELDS if name != "tag"])
+def test_refusal_of_a_field_never_repeats_what_was_written(name: str, value: Any):
+    fields = {"question": "" if name == "messages" else "q?", name: value}
+    for build in (lambda: ResearchRequest(**fields), lambda: ResearchRequest.of(fields)):
+        try:
+            check(build())
+        except InvalidRequest as error:
+            assert SECRET not in f"{error!r} {error} {error.field} {error.__context__}"  # noqa: PT017  # or none is raised
+
+
 @given(st.dictionaries(NAMES.filter(lambda name: name in FIELDS), JSON, max_size=5))
 def test_request_built_by_hand_is_refused_with_no_other_error(fields: Mapping[str, Any]):
     try:

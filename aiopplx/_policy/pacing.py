@@ -124,6 +124,7 @@ class Gate:
         self.unreached_tries = 0
         self.stop: AiopplxError | None = None
         self.looks_refused = False
+        self._stopped_by_look = False
         self._stop_until = 0.0
         self._closed_until = 0.0
         self._submits_closed_until = 0.0
@@ -215,15 +216,25 @@ class Gate:
         read
         either.
         """
-        news = self.stop is None or type(self.stop) is not type(error)
+        by_look = lane is not Lane.SUBMIT
+        news = self.stop is None or type(self.stop) is not type(error) or (by_look and not self.looks_refused)
+        if self.stop is None:
+            self._stopped_by_look = by_look
         self.stop = error
         self._stop_until = now + STOP_PROBE
-        self.looks_refused = self.looks_refused or lane is not Lane.SUBMIT
+        self.looks_refused = self.looks_refused or by_look
         return news
 
     def halted(self, now: float) -> AiopplxError | None:
         """The error that every submission gets now; None if one may try."""
         return self.stop if self.stop is not None and now < self._stop_until else None
+
+    def accepted(self, lane: Lane) -> bool:
+        """The server accepts this key for this lane: what a refusal there had stopped goes on. True if that is news."""
+        if lane is Lane.SUBMIT or self._stopped_by_look:
+            return self.resume()
+        self.looks_refused = False
+        return False
 
     def resume(self) -> bool:
         """Submissions may go on. Returns True if they could not before."""

@@ -51,7 +51,8 @@ class PollPolicy(msgspec.Struct, frozen=True, kw_only=True):
         max_gap: no gap grows beyond this. Default 120.
         jitter: each gap is stretched or shortened by up to this share, so that jobs submitted together are not polled
             together. Default 0.1.
-        budget: polls a minute over all jobs of the session. Default 3000, half of what the service allows for one key.
+        budget: polls a minute over all jobs of the session, None for no bound. Default 6000: what the service allows
+            one key (usage tiers, "GET async by id").
     """
 
     quiet: float = 30.0
@@ -60,18 +61,19 @@ class PollPolicy(msgspec.Struct, frozen=True, kw_only=True):
     growth: float = 1.25
     max_gap: float = 120.0
     jitter: float = 0.1
-    budget: float = 3000.0
+    budget: float | None = 6000.0
 
     def __post_init__(self) -> None:
         """Refuses a policy that would never poll or always."""
-        if self.gap < SHORTEST or self.quiet < 0 or self.growth < 1 or not 0 <= self.jitter < 1 or self.budget <= 0:
+        bounded = self.budget is None or self.budget > 0
+        if self.gap < SHORTEST or self.quiet < 0 or self.growth < 1 or not 0 <= self.jitter < 1 or not bounded:
             raise ValueError(
                 f"a poll policy needs gap >= {SHORTEST} s, quiet >= 0 s, growth >= 1, 0 <= jitter < 1 and budget > 0"
             )
 
     @classmethod
-    def fixed(cls, seconds: float, *, budget: float = 3000.0) -> PollPolicy:
-        """The same gap from the first poll on, a tenth of jitter, at most `budget` polls a minute over all jobs."""
+    def fixed(cls, seconds: float, *, budget: float | None = None) -> PollPolicy:
+        """The same gap from the first poll on, a tenth of jitter; no budget unless one is given."""
         return cls(quiet=seconds, gap=seconds, tail_after=float("inf"), budget=budget)
 
     def __call__(self, look: Look) -> float:

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from cyclopts import CycloptsError
 
 from aiopplx.cli._app import make_app
-from aiopplx.cli._exits import INTERRUPTED, PIPE_CLOSED, USAGE, UsageError, complain, exit_code
+from aiopplx.cli._exits import FAILED, INTERRUPTED, PIPE_CLOSED, USAGE, OutputLost, UsageError, complain, exit_code
 from aiopplx.cli._options import STANDARD
 
 
@@ -34,6 +34,9 @@ def run(argv: Sequence[str]) -> int:
     except UsageError as error:
         complain(str(error))
         return USAGE
+    except OutputLost as error:
+        complain(str(error))
+        return FAILED
     except BrokenPipeError:
         _forget_stdout()
         return PIPE_CLOSED

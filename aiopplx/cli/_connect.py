@@ -9,6 +9,8 @@ from collections.abc import Callable
 from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING
 
+import anyio
+
 from aiopplx.cli._exits import UsageError
 from aiopplx.cli._options import Connection
 
@@ -17,6 +19,9 @@ if TYPE_CHECKING:
 
 SPEED = 100.0
 """Emulated seconds in a second: a job of four minutes takes two and a half seconds, long enough to be watched."""
+
+CLOSING = 1.5
+"""Seconds for connections and the emulator to close."""
 
 EMULATED_POLL = 0.4
 """Seconds between two looks at a job of the emulator, which ends a hundred times sooner than one of the service."""
@@ -58,7 +63,10 @@ class Connected:
             raise
 
     async def __aexit__(self, *_: object) -> None:
-        await self._stack.aclose()
+        # A signal has cancelled everything around; connections are still to be closed, and not for longer than a person
+        # waits who has pressed Ctrl-C.
+        with anyio.move_on_after(CLOSING, shield=True):
+            await self._stack.aclose()
 
     async def _open(self) -> Session:
         where = self._connection

@@ -37,6 +37,10 @@ class UsageError(Exception):
     """The command cannot be run as it was typed."""
 
 
+class OutputLost(Exception):
+    """The answers can no longer be written: disk full, file system gone."""
+
+
 class Interrupted(Exception):
     """A signal ended the work."""
 

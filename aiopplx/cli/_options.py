@@ -114,7 +114,7 @@ class EmulatorOptions:
     tier: Annotated[
         int | None, Parameter(help="Keep the limits of this usage tier, 0 to 5.", validator=Number(gte=0, lte=5))
     ] = None
-    rpm: Annotated[PositiveFloat | None, Parameter(help="Keep this limit of submissions a minute.")] = None
+    rpm: Annotated[PositiveInt | None, Parameter(help="Keep this limit of submissions a minute.")] = None
     failure_rate: Annotated[
         float, Parameter(help="Share of jobs that fail, 0 to 1.", validator=Number(gte=0, lte=1))
     ] = 0.0

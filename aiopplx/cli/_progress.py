@@ -43,7 +43,7 @@ class View:
         self._questions = questions
         self._began = time.monotonic()
         self._shown_at = self._began
-        self._shown = ""
+        self._shown: str = ""
 
     def __enter__(self) -> Self:
         return self

@@ -8,11 +8,12 @@ from __future__ import annotations
 import os
 import stat
 import sys
+from collections import deque
 from pathlib import Path
 
 import anyio
 
-from aiopplx.cli._exits import UsageError
+from aiopplx.cli._exits import OutputLost, UsageError
 from aiopplx.cli._options import STANDARD
 
 PIPE_ROOM = 512
@@ -22,12 +23,8 @@ LAST_WORDS = 1.0
 """Seconds that an interrupted command still gives a slow reader, to end the line that it has begun."""
 
 
-class OutputLost(Exception):
-    """The rows can no longer be written: disk full, file system gone."""
-
-
 class Rows:
-    """The writer of rows. A row that was begun is ended, also when the command is interrupted.
+    """The writer of rows: all that it has taken, and each row whole, also when the command is interrupted.
 
     A reader slower than the results (`| less`) must not stop the event loop, or jobs would not be looked at and Ctrl-C
     not be heard: a pipe gets only what it has room for, and the loop waits for more room.
@@ -50,23 +47,22 @@ class Rows:
         self._fd = _stdout() if path is None or path == STANDARD else _opened(Path(path), force, source)
         self._waits = not stat.S_ISREG(os.fstat(self._fd).st_mode)
         self.is_terminal = os.isatty(self._fd)
-        self._left = memoryview(b"")
+        self._left: deque[memoryview] = deque()
         self._turn = anyio.Lock()
 
     async def write(self, row: bytes) -> None:
-        """Write one row whole.
+        """Write one row whole. A row is taken at once: if the caller is cancelled, `close` still writes it.
 
         Raises:
             BrokenPipeError: the reader is gone.
             OutputLost: the file cannot take it.
         """
+        self._left.append(memoryview(row))
         async with self._turn:
-            await self._drain()  # what a cancelled writer left behind
-            self._left = memoryview(row)
             await self._drain()
 
     async def close(self) -> None:
-        """End a row that was begun, if the reader takes it within a second, and let go of the file."""
+        """Write what was taken, if the reader takes it within a second, and let go of the file."""
         with anyio.move_on_after(LAST_WORDS, shield=True):
             await self._drain()
         if self.name != "stdout":
@@ -76,7 +72,9 @@ class Rows:
         while self._left:
             if self._waits:
                 await self._writable()
-            self._left = self._left[self._write(self._left[:PIPE_ROOM] if self._waits else self._left) :]
+            row = self._left.popleft()
+            if rest := row[self._write(row[:PIPE_ROOM] if self._waits else row) :]:
+                self._left.appendleft(rest)
 
     def _write(self, part: memoryview) -> int:
         try:
@@ -84,10 +82,10 @@ class Rows:
         except BlockingIOError:
             return 0
         except BrokenPipeError:
-            self._left = memoryview(b"")
+            self._left.clear()
             raise
         except OSError as error:
-            self._left = memoryview(b"")
+            self._left.clear()
             raise OutputLost(f"cannot write {self.name}: {error.strerror}") from None
 
     async def _writable(self) -> None:

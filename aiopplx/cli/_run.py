@@ -17,6 +17,7 @@ from aiopplx.cli._exits import (
     PIPE_CLOSED,
     USAGE,
     Interrupted,
+    OutputLost,
     UsageError,
     complain,
     exit_code,
@@ -25,7 +26,7 @@ from aiopplx.cli._exits import (
 from aiopplx.cli._options import Connection, RunOptions
 from aiopplx.cli._progress import View, make_view
 from aiopplx.cli._questions import BadLine, Questions
-from aiopplx.cli._rows import OutputLost, Rows
+from aiopplx.cli._rows import Rows
 from aiopplx.cli._tally import Tally
 from aiopplx.cli._text import clock, json_line, many, one_line
 
@@ -176,8 +177,10 @@ class _Run:
         running = [job for job in left if job.id]
         lost = [job for job in left if not job.id]
         if running:
-            fate = "ended with the emulator" if self._connection.emulate else "go on, and are billed, at the service"
-            self._view.say(f"{many(len(running), 'job')} still running; they {fate}:")
+            fate = "they go on, and are billed, at the service"
+            if self._connection.emulate:
+                fate = "at the service they would go on, and be billed; here they end with the emulator"
+            self._view.say(f"{many(len(running), 'job')} still running; {fate}:")
             for job in running:
                 self._view.say(f"  {job.id}{self._stood(job)}")
         if running and not self._connection.emulate:

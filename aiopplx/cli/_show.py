@@ -8,12 +8,11 @@ from __future__ import annotations
 import contextlib
 import sys
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Generator
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.markdown import Markdown
-from rich.table import Table
 from rich.text import Text
 
 from aiopplx.cli._connect import Connected
@@ -23,6 +22,9 @@ from aiopplx.cli._text import clock, dollars, json_line, many, one_line, safe
 
 if TYPE_CHECKING:
     from aiopplx import Event, Job, Session, Source
+
+LISTED = ("id", "status", "api", "model", "created_at", "started_at", "completed_at", "failed_at", "error")
+"""What is said of a job in a list, where the service gives no answers."""
 
 
 async def ask(question: str, connection: Connection, *, model: str | None, seconds: float, as_json: bool) -> int:
@@ -51,7 +53,8 @@ async def list_jobs(connection: Connection, *, limit: int, as_json: bool) -> int
         return interrupted.code
     if as_json:
         for job in jobs:
-            _write(json_line(job.to_dict()).decode())
+            facts = job.to_dict()
+            _write(json_line({name: facts[name] for name in LISTED}).decode())
     else:
         _print_table(jobs)
     return DONE
@@ -89,7 +92,7 @@ class _Waiting:
         self._began = time.monotonic()
 
     @contextlib.contextmanager
-    def shown(self) -> Iterator[None]:
+    def shown(self) -> Generator[None, None, None]:
         if self._live:
             self._status.start()
         try:
@@ -169,15 +172,11 @@ def _remark_on(job: Job) -> None:
 
 
 def _print_table(jobs: list[Job]) -> None:
-    console = Console(highlight=False, markup=False, emoji=False)
-    table = Table(box=None, pad_edge=False)
-    for heading in ("ID", "STATUS", "CREATED (UTC)", "MODEL"):
-        table.add_column(heading, no_wrap=heading == "ID", overflow="fold")
-    for job in jobs:
-        table.add_row(*(Text(one_line(cell)) for cell in _cells(job)))
-    if jobs:
-        # A table cut to a narrow terminal, or to the 80 columns assumed of a pipe, would lose the ids it is read for.
-        console.print(table, soft_wrap=not console.is_terminal, width=None if console.is_terminal else 200)
+    # Whole rows whatever the width of the terminal: a list cut to it would lose the ids that it is read for.
+    rows = [("ID", "STATUS", "CREATED (UTC)", "MODEL"), *(tuple(map(one_line, _cells(job))) for job in jobs)]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row in rows if jobs else ():
+        _write("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() + "\n")
     print(many(len(jobs), "job"), file=sys.stderr)
 
 

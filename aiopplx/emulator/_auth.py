@@ -6,29 +6,30 @@ It knows nothing of HTTP beyond the value of one header.
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
+from typing import cast
 
 WRONG = "Invalid API key provided. Ensure your API key is correct and active."
 REAL = (
-    "This is the aiopplx emulator, and the key begins with 'pplx-', as real Perplexity keys do. A real key does not belong"
-    " here: use any other word, or name it in Emulator(keys=...)."
+    "This is the aiopplx emulator, and the key begins with 'pplx-', as real Perplexity keys do. A real key does not"
+    " belong here: use any other word, or name it in Emulator(keys=...)."
 )
 
 
 class Keys:
     """The keys of an emulator.
 
-    With None every word opens the one account, except words that look like a real key. A collection names the keys, each
-    an account of its own; a mapping gives the account of each, so that two keys can open one.
+    With None every word opens the one account, except words that look like a real key. A collection names the keys,
+    each an account of its own; a mapping gives the account of each, so that two keys can open one.
     """
 
     def __init__(self, keys: Collection[str] | Mapping[str, str] | None) -> None:
         self._accounts: dict[str, str] | None = None
         if isinstance(keys, str):
             raise TypeError("keys is a collection of keys, not one key: write keys={...}")
-        if isinstance(keys, Mapping):
-            self._accounts = dict(keys)
-        elif keys is not None:
+        if keys is not None:
             self._accounts = {key: key for key in keys}
+            if isinstance(keys, Mapping):
+                self._accounts.update(cast("Mapping[str, str]", keys))
         self._revoked: set[str] = set()
 
     def revoke(self, key: str) -> None:

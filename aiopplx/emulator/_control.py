@@ -77,7 +77,14 @@ def _ledger(emulator: Controlled, body: bytes) -> dict[str, Any]:
         "requests": ledger.requests,
         "peak": ledger.peak,
         "jobs": [
-            {"id": job.id, "key": job.key, "account": job.account, "api": job.api, "cost": job.cost, "billed": job.billed}
+            {
+                "id": job.id,
+                "key": job.key,
+                "account": job.account,
+                "api": job.api,
+                "cost": job.cost,
+                "billed": job.billed,
+            }
             for job in ledger.jobs
         ],
     }
@@ -96,13 +103,21 @@ def _fault(said: str | msgspec.Raw) -> Fault:
         if said not in NAMED:
             raise ValueError(f"no fault is named {said!r}; the names are: {', '.join(NAMED)}")
         return NAMED[said]
-    return msgspec.json.decode(said, type=Fault)
+    fault: Fault = msgspec.json.decode(said, type=Fault)
+    return fault
 
 
 def _rules(emulator: Controlled, body: bytes) -> dict[str, Any]:
     return {
         "rules": [
-            {"on": rule.on, "fault": rule.fault, "times": rule.times, "rate": rule.rate, "seen": rule.seen, "hits": rule.hits}
+            {
+                "on": rule.on,
+                "fault": rule.fault,
+                "times": rule.times,
+                "rate": rule.rate,
+                "seen": rule.seen,
+                "hits": rule.hits,
+            }
             for rule in emulator.faults.rules
         ]
     }

@@ -1,14 +1,14 @@
-"""Room: the emulator as its users hold it: settings, the server on a loopback socket, and the way of each request through it.
+"""Room: the emulator as its users hold it: settings, the server on a loopback socket, and the way of each request
+through it.
 
-The way is: route, script of faults, key, retirement, rate, the API's own answer. What each of these does is in its own file.
+The way is: route, script of faults, key, retirement, rate, the API's own answer. What each of these does is in its own
+file.
 """
 
 from __future__ import annotations
 
 import asyncio
 import math
-import signal
-import sys
 from collections.abc import Callable, Collection, Mapping
 from typing import Literal, Self
 
@@ -72,8 +72,8 @@ class Emulator:
             the same token again and again, never an end.
         answer_chars: None is a realistic length, 63,000 to 90,000 characters; a number is about that many.
         think: answers open with a `<think>` part.
-        credits: US dollars; used up, a submission is a 401 `insufficient_quota`. None is endless. `server.credits` can be
-            set later.
+        credits: US dollars; used up, a submission is a 401 `insufficient_quota`. None is endless. `server.credits` can
+            be set later.
         auth_errors: a refused key gets JSON, or the HTML page of 2025.
         retired: the sonar family is refused with this error type from the start, see `retire()`.
         compress: answers are compressed by gzip where the client accepts it.
@@ -332,30 +332,3 @@ def _request(
     """As aiohttp makes one, with room for a prompt with a document in it."""
     loop = asyncio.get_running_loop()
     return web.BaseRequest(message, payload, protocol, writer, task, loop, client_max_size=LARGEST_REQUEST)
-
-
-def serve(emulator: Emulator, *, announce: Callable[[str], object] | None = None) -> None:
-    """Runs an emulator until SIGINT or SIGTERM: what `aiopplx emulator` does.
-
-    `announce` is called once with the URL when it listens; None prints it as the first line of stdout.
-    """
-    asyncio.run(_serve(emulator, announce or _print))
-
-
-def _print(url: str) -> None:
-    sys.stdout.write(url + "\n")
-    sys.stdout.flush()
-
-
-async def _serve(emulator: Emulator, announce: Callable[[str], object]) -> None:
-    stop = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        try:
-            loop.add_signal_handler(number, stop.set)
-        except NotImplementedError:  # pragma: no cover
-            # Windows has no such handlers; there KeyboardInterrupt ends asyncio.run, and the block below is left.
-            break
-    async with emulator:
-        announce(emulator.url)
-        await stop.wait()

@@ -1,13 +1,15 @@
 """Room: a value that fits a JSON schema: what the emulator answers to a request for structured output.
 
-It covers what such schemas use (types, enum, const, properties, items, local references, combinations, bounds), not all of JSON
-Schema. Pure.
+It covers what such schemas use (types, enum, const, properties, items, local references, combinations, bounds), not
+all of JSON Schema. Pure.
 """
 
 from __future__ import annotations
 
 import random
-from typing import Any, cast
+from typing import Any
+
+from aiopplx.emulator._narrow import is_list, is_object
 
 _DEEPEST = 24
 _FORMATS = {
@@ -32,45 +34,46 @@ class Example:
         return self._of(self._root, 0)
 
     def _of(self, schema: Any, depth: int) -> Any:
-        if not isinstance(schema, dict) or depth > _DEEPEST:
+        if not is_object(schema) or depth > _DEEPEST:
             return None
-        known = cast("dict[str, Any]", schema)
-        if "const" in known:
-            return known["const"]
-        if known.get("enum"):
-            return self._dice.choice(cast("list[Any]", known["enum"]))
-        if "$ref" in known:
-            return self._of(self._lookup(str(known["$ref"])), depth + 1)
+        if "const" in schema:
+            return schema["const"]
+        if schema.get("enum"):
+            return self._dice.choice(schema["enum"])
+        if "$ref" in schema:
+            return self._of(self._lookup(str(schema["$ref"])), depth + 1)
         for combination in ("anyOf", "oneOf"):
-            if known.get(combination):
-                return self._of(self._simplest(cast("list[Any]", known[combination]), depth), depth + 1)
-        if known.get("allOf"):
-            return self._of(_merged(cast("list[Any]", known["allOf"])), depth + 1)
-        return self._typed(known, depth)
+            if schema.get(combination):
+                return self._of(self._simplest(schema[combination], depth), depth + 1)
+        if schema.get("allOf"):
+            return self._of(_merged(schema["allOf"]), depth + 1)
+        return self._typed(schema, depth)
 
     def _simplest(self, choices: list[Any], depth: int) -> Any:
         # Deep down, the choice without references ends a recursive schema.
-        flat = [choice for choice in choices if isinstance(choice, dict) and "$ref" not in choice]
+        flat: list[Any] = [choice for choice in choices if is_object(choice) and "$ref" not in choice]
         return flat[-1] if flat and depth > _DEEPEST // 3 else choices[0]
 
     def _lookup(self, reference: str) -> Any:
         found: Any = self._root
         for step in reference.removeprefix("#").strip("/").split("/"):
-            if not isinstance(found, dict):
+            if not is_object(found):
                 return None
-            found = cast("dict[str, Any]", found).get(step.replace("~1", "/").replace("~0", "~")) if step else found
+            found = found.get(step.replace("~1", "/").replace("~0", "~")) if step else found
         return found
 
     def _typed(self, schema: dict[str, Any], depth: int) -> Any:
         kind: Any = schema.get("type")
-        if isinstance(kind, list):
-            kind = cast("list[Any]", kind)[0] if kind else None
+        if is_list(kind):
+            kind = kind[0] if kind else None
         if kind == "object" or "properties" in schema:
-            members = cast("dict[str, Any]", schema.get("properties") or {})
+            members: dict[str, Any] = schema.get("properties") or {}
             return {name: self._of(member, depth + 1) for name, member in members.items()}
         if kind == "array":
             # Deep down, an empty list ends a recursive schema.
-            count = max(int(schema.get("minItems", 0)), min(int(schema.get("maxItems", 3)), 2 if depth < _DEEPEST // 3 else 0))
+            count = max(
+                int(schema.get("minItems", 0)), min(int(schema.get("maxItems", 3)), 2 if depth < _DEEPEST // 3 else 0)
+            )
             return [self._of(schema.get("items", {}), depth + 1) for _ in range(count)]
         if kind in ("integer", "number"):
             return self._number(schema, whole=kind == "integer")
@@ -101,10 +104,9 @@ def _merged(schemas: list[Any]) -> dict[str, Any]:
     merged: dict[str, Any] = {}
     properties: dict[str, Any] = {}
     for schema in schemas:
-        if isinstance(schema, dict):
-            known = cast("dict[str, Any]", schema)
-            merged.update(known)
-            properties.update(cast("dict[str, Any]", known.get("properties") or {}))
+        if is_object(schema):
+            merged.update(schema)
+            properties.update(schema.get("properties") or {})
     if properties:
         merged["properties"] = properties
     return merged

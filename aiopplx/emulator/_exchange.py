@@ -126,8 +126,9 @@ def page(status: int, headers: dict[str, str] | None = None) -> Reply:
         phrase = HTTPStatus(status).phrase
     except ValueError:
         phrase = {520: "Web server is returning an unknown error", 524: "A timeout occurred"}.get(status, "Error")
+    title = f"{status} {phrase}"
     body = (
-        f"<html>\r\n<head><title>{status} {phrase}</title></head>\r\n<body>\r\n<center><h1>{status} {phrase}</h1></center>"
-        "\r\n<hr><center>openresty/1.27.4</center>\r\n</body>\r\n</html>\r\n"
+        f"<html>\r\n<head><title>{title}</title></head>\r\n<body>\r\n<center><h1>{title}</h1></center>\r\n"
+        "<hr><center>openresty/1.27.4</center>\r\n</body>\r\n</html>\r\n"
     )
     return Reply(status, body.encode(), HTML, headers or {})

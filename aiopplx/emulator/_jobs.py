@@ -73,8 +73,10 @@ class Jobs:
 
     def _new_id(self, new: New) -> str:
         # The key is in it, so that an emulator that is started anew gives new ids to new submissions.
-        unique = f"{self._seed}/{new.account}/{new.key}/{self._ledger.created_by_key[new.key] if new.key else self._ledger.created}"
-        return str(uuid.UUID(bytes=blake2b(unique.encode() + new.digest, digest_size=16).digest(), version=4))
+        ledger = self._ledger
+        twins = ledger.created_by_key[new.key] if new.key else ledger.created
+        said = f"{self._seed}/{new.account}/{new.key}/{twins}".encode()
+        return str(uuid.UUID(bytes=blake2b(said + new.digest, digest_size=16).digest(), version=4))
 
     def _timing(self, dice: random.Random, question: str) -> tuple[float, float]:
         """(seconds until it starts, seconds until it ends), both from its creation, both emulated."""

@@ -20,7 +20,8 @@ class JobRecord(msgspec.Struct, eq=False):
         key: the idempotency key, `""` if the submission had none.
         account: whose job it is.
         digest: stands for the request alone, without the key: equal questions have equal digests.
-        created_at, started_at, finished_at: emulated seconds since 1970; `finished_at` is infinite while it is not known.
+        created_at, started_at, finished_at: emulated seconds since 1970; `finished_at` is infinite while it is not
+        known.
         fails: the job ends FAILED.
         polls: how many times the job itself was looked at.
         told_final: how often a terminal status was told, by the job itself or in a list.

@@ -41,7 +41,10 @@ class Bucket:
 
 
 class Limits:
-    """The buckets of all accounts. `rates` gives requests a minute by kind of request; a kind without one has no limit."""
+    """The buckets of all accounts.
+
+    `rates` gives requests a minute by kind of request; a kind without one has no limit.
+    """
 
     def __init__(self, rates: dict[str, float]) -> None:
         self._rates = rates

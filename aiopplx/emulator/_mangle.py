@@ -1,18 +1,19 @@
 """Room: the ways to spoil the body of any JSON answer, whichever API it belongs to.
 
-Each takes an answer and gives another, or None where it does not fit. What only makes sense for one API's shapes is in that
-API's own file.
+Each takes an answer and gives another, or None where it does not fit. What only makes sense for one API's shapes is in
+that API's own file.
 """
 
 from __future__ import annotations
 
 import gzip
 from collections.abc import Callable
-from typing import Any, cast
+from typing import Any
 
 import msgspec
 
 from aiopplx.emulator._exchange import HTML, Reply
+from aiopplx.emulator._narrow import is_list, is_object
 
 PORTAL = (
     b"<!DOCTYPE html>\n<html><head><title>Welcome to the hotel network</title></head>\n"
@@ -30,7 +31,7 @@ def with_body(reply: Reply, body: bytes, content_type: str | None = None) -> Rep
 def edited(reply: Reply, edit: Callable[[dict[str, Any]], dict[str, Any] | None]) -> Reply | None:
     """The answer with its JSON object edited; None if the edit says that it does not fit."""
     data: Any = msgspec.json.decode(reply.body)
-    changed = edit(cast("dict[str, Any]", data)) if isinstance(data, dict) else None
+    changed = edit(data) if is_object(data) else None
     return None if changed is None else with_body(reply, msgspec.json.encode(changed))
 
 
@@ -44,12 +45,9 @@ def _id(value: Any) -> Callable[[dict[str, Any]], dict[str, Any] | None]:
 
 def enriched(value: Any) -> Any:
     """The same JSON with a field at every level that no document names."""
-    if isinstance(value, dict):
-        members = cast("dict[str, Any]", value)
-        return {**{name: enriched(member) for name, member in members.items()}, "x_unheard_of": {"of": [1, None]}}
-    if isinstance(value, list):
-        return [enriched(item) for item in cast("list[Any]", value)]
-    return value
+    if is_object(value):
+        return {**{name: enriched(member) for name, member in value.items()}, "x_unheard_of": {"of": [1, None]}}
+    return [enriched(item) for item in value] if is_list(value) else value
 
 
 def _not_a_number(reply: Reply) -> Reply:

@@ -9,7 +9,8 @@ import random
 
 import msgspec
 
-# US dollars per token and per search. They are the prices of sonar-deep-research; other models are billed the same here.
+# US dollars per token and per search. They are the prices of sonar-deep-research; other models are billed the same
+# here.
 INPUT = 2e-6
 OUTPUT = 8e-6
 CITATION = 2e-6
@@ -46,7 +47,9 @@ class Plan(msgspec.Struct, frozen=True):
         )
 
 
-def plan(dice: random.Random, *, prompt_chars: int, chars: int | None, max_tokens: int | None, effort: str | None) -> Plan:
+def plan(
+    dice: random.Random, *, prompt_chars: int, chars: int | None, max_tokens: int | None, effort: str | None
+) -> Plan:
     """Draws a plan. `chars` None is a realistic length, 63,000 to 90,000 characters; `max_tokens` cuts the answer."""
     length = int(min(90_000, max(63_000, dice.gauss(68_500, 5_500))))
     spread = dice.uniform(0.9, 1.1)

@@ -1,7 +1,7 @@
 """Room: what an answer says: long Markdown with `[n]` marks, and the pages that the marks point at.
 
-Deterministic from dice. Paragraphs are made once per emulator and put together anew for each answer, so that 70,000 characters
-cost microseconds. It knows nothing of HTTP or of jobs.
+Deterministic from dice. Paragraphs are made once per emulator and put together anew for each answer, so that 70,000
+characters cost microseconds. It knows nothing of HTTP or of jobs.
 """
 
 from __future__ import annotations
@@ -10,9 +10,10 @@ import random
 from typing import Any
 
 _SUBJECTS = (
-    "The surviving record", "Most of the recent literature", "The oldest account", "A comparison of the primary sources",
+    "The surviving record", "Most of the recent literature", "The oldest account",
+    "A comparison of the primary sources",
     "The first systematic survey", "The archive", "A later re-examination", "The majority view", "Field work",
-    "The published data", "Contemporary reporting", "An independent audit", "The committee's own minutes",
+    "The published data", "Contemporary reporting", "An independent audit", "The committee's own record",
     "Every dataset examined", "A small but careful study", "The standard textbook treatment",
 )  # fmt: skip
 _VERBS = (
@@ -22,17 +23,19 @@ _VERBS = (
 )  # fmt: skip
 _OBJECTS = (
     "the simpler explanation", "the figures quoted at the time", "a gradual change over several decades",
-    "the hypothesis of a single cause", "the dates given by eyewitnesses", "an estimate of 12–15 %",
+    "the hypothesis of a single cause", "the dates given by eyewitnesses", "an estimate of 12 ± 3 %",
     "the naïve reading of the numbers", "the account in the official report", "what a cautious reader would expect",
     "the idea that money was decisive", "a much later origin", "the role usually given to chance",
 )  # fmt: skip
 _TAILS = (
-    "", ", though the margin is narrow", ", at least for the period before the reform", "; the reasons are discussed below",
+    "", ", though the margin is narrow", ", at least for the period before the reform",
+    "; the reasons are discussed below",
     ", and no later finding has changed that", ", which the authors themselves concede", " — a point often missed",
     ", if the sample is taken at face value", ", with one notable exception", " (see the table)",
 )  # fmt: skip
 _HEADINGS = (
-    "Background", "What the sources say", "Chronology", "Points of agreement", "Where accounts differ", "Numbers and scale",
+    "Background", "What the sources say", "Chronology", "Points of agreement", "Where accounts differ",
+    "Numbers and scale",
     "Methods of the main studies", "Competing explanations", "Economic setting", "People involved", "Technical detail",
     "Consequences", "Later reception", "Limits of the evidence", "Open questions", "Practical implications",
 )  # fmt: skip
@@ -40,7 +43,16 @@ _PUBLISHERS = (
     "journal.example.org", "archive.example.net", "www.example.com", "news.example.com", "data.example.org",
     "museum.example.org", "review.example.net", "encyclopedia.example.com",
 )  # fmt: skip
-_KINDS = ("A review", "Full report", "History", "Data and methods", "An interview", "Notes", "Timeline", "Frequently asked")
+_KINDS = (
+    "A review",
+    "Full report",
+    "History",
+    "Data and methods",
+    "An interview",
+    "Notes",
+    "Timeline",
+    "Frequently asked",
+)
 
 _POOL = 48
 _CITED_IN_POOL = 12
@@ -79,8 +91,12 @@ class Library:
         return pool
 
     def report(self, dice: random.Random, *, topic: str, chars: int, sources: int) -> str:
-        """A report of at most `chars` characters, and close to that, in Markdown; each page is cited if there is room."""
-        parts = [f"# {topic}\n\n{dice.choice(self._pool(sources))}\n\n{_findings(dice, sources)}{_table(dice, sources)}"]
+        """A report of at most `chars` characters, and close to that, in Markdown; each page is cited if there is
+        room.
+        """
+        parts = [
+            f"# {topic}\n\n{dice.choice(self._pool(sources))}\n\n{_findings(dice, sources)}{_table(dice, sources)}"
+        ]
         length = len(parts[0])
         number = 0
         while length < chars:
@@ -99,7 +115,10 @@ class Library:
 
 
 def _findings(dice: random.Random, sources: int) -> str:
-    rows = (f"- **Source {n}:** {dice.choice(_SUBJECTS)} {dice.choice(_VERBS)} {dice.choice(_OBJECTS)}.[{n}]" for n in range(1, sources + 1))
+    rows = (
+        f"- **Source {n}:** {dice.choice(_SUBJECTS)} {dice.choice(_VERBS)} {dice.choice(_OBJECTS)}.[{n}]"
+        for n in range(1, sources + 1)
+    )
     return "## Key findings\n\n" + "\n".join(rows) + "\n\n"
 
 
@@ -124,8 +143,13 @@ def think(dice: random.Random, topic: str) -> str:
 
 
 def pages(dice: random.Random, topic: str, count: int) -> list[dict[str, Any]]:
-    """Search results, keys and nulls as captured; the n-th is what `[n]` points at. All addresses are example domains."""
-    stem = "-".join(word for word in "".join(ch if ch.isalnum() else " " for ch in topic.lower()).split())[:48] or "topic"
+    """Search results, keys and nulls as captured; the n-th is what `[n]` points at.
+
+    All addresses are example domains.
+    """
+    stem = (
+        "-".join(word for word in "".join(ch if ch.isalnum() else " " for ch in topic.lower()).split())[:48] or "topic"
+    )
     found: list[dict[str, Any]] = []
     for n in range(1, count + 1):
         dated = dice.random() < 0.6

@@ -20,7 +20,14 @@ class Rule:
     """One line of the script. `seen` counts the requests it fits, `hits` how often its fault was played."""
 
     def __init__(
-        self, on: On, fault: Fault, times: int | None, rate: float | None, after: int, match: Match | None, dice: random.Random
+        self,
+        on: On,
+        fault: Fault,
+        times: int | None,
+        rate: float | None,
+        after: int,
+        match: Match | None,
+        dice: random.Random,
     ) -> None:
         self.on = on
         self.fault = fault

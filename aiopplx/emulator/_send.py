@@ -117,6 +117,9 @@ def end(transport: asyncio.BaseTransport | None, *, reset: bool) -> None:
         transport.close()
         return
     # Zero linger makes close() send RST. On a duplicate of the descriptor, since uvloop's socket object cannot be set.
-    with contextlib.suppress(OSError), socket.socket(fileno=os.dup(transport.get_extra_info("socket").fileno())) as twin:
+    with (
+        contextlib.suppress(OSError),
+        socket.socket(fileno=os.dup(transport.get_extra_info("socket").fileno())) as twin,
+    ):
         twin.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     transport.abort()

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import base64
 import binascii
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from hashlib import blake2b
 from itertools import islice
 from typing import Any, Literal, TypeAlias
@@ -18,6 +18,7 @@ from aiopplx.emulator._exchange import OUT_OF_CREDIT, RETIRED, Asked, Reply, as_
 from aiopplx.emulator._jobs import Jobs, New
 from aiopplx.emulator._ledger import JobRecord, Ledger
 from aiopplx.emulator._mangle import edited
+from aiopplx.emulator._narrow import is_object
 from aiopplx.emulator._sonar_bodies import Answers, created, question_of, summary, unfinished
 from aiopplx.emulator._validation import missing, refusal_of, row, rows_of
 
@@ -81,13 +82,13 @@ class Sonar:
     def _submit(self, asked: Asked, account: str) -> Reply:
         try:
             body: Any = msgspec.json.decode(asked.body)
-            envelope = msgspec.json.decode(asked.body, type=_Envelope) if isinstance(body, dict) else None
+            envelope = msgspec.json.decode(asked.body, type=_Envelope) if is_object(body) else None
         except msgspec.ValidationError:
             return invalid([missing(("body", "request"))])
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             return invalid([row(("body", 0), "JSON decode error", "json_invalid")])
         rows = rows_of(body)
-        if rows or envelope is None:
+        if rows or envelope is None or not is_object(body):
             return invalid(rows)
         refusal = refusal_of(body["request"])
         if refusal is not None:
@@ -106,7 +107,9 @@ class Sonar:
     def _again(self, job: JobRecord, digest: bytes) -> Reply:
         """A key that was used before. What the service does is nowhere documented; these are its possible ways."""
         if self._settings.idempotency == "reject":
-            return self._about(job, error(409, "conflict", "A request with this idempotency key was already submitted."))
+            return self._about(
+                job, error(409, "conflict", "A request with this idempotency key was already submitted.")
+            )
         if job.digest != digest:
             message = "This idempotency key was already used with a different request."
             return self._about(job, error(409, "idempotency_key_reused", message))
@@ -182,7 +185,10 @@ class Sonar:
             if asked.on != "list":
                 return {**data, "status": word} if data.get("status") in ("CREATED", "IN_PROGRESS") else None
             rows: list[dict[str, Any]] = data["requests"]
-            said = [{**told, "status": word} if told["completed_at"] is None and told["failed_at"] is None else told for told in rows]
+            said = [
+                {**told, "status": word} if told["completed_at"] is None and told["failed_at"] is None else told
+                for told in rows
+            ]
             return {**data, "requests": said} if said != rows else None
 
         return edited(reply, edit)
@@ -248,7 +254,7 @@ def _null_content(data: dict[str, Any]) -> dict[str, Any]:
     return data
 
 
-_ENDS = {
+_ENDS: dict[str, Callable[[dict[str, Any]], dict[str, Any]]] = {
     "null_response": lambda data: {**data, "response": None},
     "no_response": lambda data: {name: value for name, value in data.items() if name != "response"},
     "empty_choices": lambda data: {**data, "response": {**data["response"], "choices": []}},

@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import random
 from collections import OrderedDict
-from typing import Any, cast
+from typing import Any
 
 import msgspec
 
 from aiopplx.emulator._example import Example
 from aiopplx.emulator._jobs import State
 from aiopplx.emulator._ledger import JobRecord
+from aiopplx.emulator._narrow import is_list
 from aiopplx.emulator._prices import Plan, plan, usage
 from aiopplx.emulator._prose import Library, images, pages, related, think
 
@@ -84,7 +85,8 @@ def summary(job: JobRecord, state: State) -> Summary:
 
 def question_of(request: dict[str, Any]) -> str:
     """The text of the last message that has one."""
-    for message in reversed(cast("list[dict[str, Any]]", request["messages"])):
+    messages: list[dict[str, Any]] = request["messages"]
+    for message in reversed(messages):
         text = _text(message["content"])
         if text:
             return text
@@ -92,9 +94,8 @@ def question_of(request: dict[str, Any]) -> str:
 
 
 def _text(content: Any) -> str:
-    if isinstance(content, list):
-        parts = cast("list[dict[str, Any]]", content)
-        return " ".join(str(part["text"]) for part in parts if part["type"] == "text")
+    if is_list(content):
+        return " ".join(str(part["text"]) for part in content if part["type"] == "text")
     return str(content or "")
 
 
@@ -142,14 +143,14 @@ class Answers:
             tail = self._keep(job.digest, self._tail(job))
         else:
             self._cache.move_to_end(job.digest)
-        at = _moments(job, "COMPLETED")
+        started, ended = int(job.started_at), int(job.finished_at)
         model = msgspec.json.encode(job.model)
         return (
             b'{"id":"%b","model":%b,"created_at":%d,"started_at":%d,"completed_at":%d,"response":'
             b'{"id":"%b","model":%b,"created":%d,%b,"failed_at":null,"error_message":null,"status":"COMPLETED"}'
         ) % (
-            job.id.encode(), model, int(job.created_at), at.started, at.completed,
-            job.id.encode(), model, at.completed, tail,
+            job.id.encode(), model, int(job.created_at), started, ended,
+            job.id.encode(), model, ended, tail,
         )  # fmt: skip
 
     def _keep(self, digest: bytes, tail: bytes) -> bytes:

@@ -1,14 +1,16 @@
 """Room: which bodies of a sonar submission the service refuses, and with which rows of a 422.
 
-Rules and ranges are those of the service's OpenAPI document; the wording of the rows is FastAPI's. Fields that it does not name
-are dropped in silence, as the service does. Pure.
+Rules and ranges are those of the service's OpenAPI document; the wording of the rows is FastAPI's. Fields that it does
+not name are dropped in silence, as the service does. Pure.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from typing import Any, NamedTuple, TypeAlias, cast
+from typing import Any, NamedTuple, TypeAlias
+
+from aiopplx.emulator._narrow import is_list, is_object
 
 Loc: TypeAlias = tuple[str | int, ...]
 Row: TypeAlias = dict[str, Any]
@@ -16,7 +18,12 @@ Check: TypeAlias = Callable[[Any, Loc], list[Row]]
 
 MODELS = ("sonar", "sonar-pro", "sonar-deep-research", "sonar-reasoning-pro")
 _DATE = re.compile(r"(0?[1-9]|1[0-2])/(0?[1-9]|[12]\d|3[01])/\d{4}")
-_DATES = ("search_after_date_filter", "search_before_date_filter", "last_updated_after_filter", "last_updated_before_filter")
+_DATES = (
+    "search_after_date_filter",
+    "search_before_date_filter",
+    "last_updated_after_filter",
+    "last_updated_before_filter",
+)
 
 
 def row(loc: Loc, message: str, type: str) -> Row:
@@ -61,19 +68,20 @@ def _max_tokens(value: Any, loc: Loc) -> list[Row]:
 
 def _one_of(*words: str) -> Check:
     quoted = [f"'{word}'" for word in words]
-    message = f"Input should be {', '.join(quoted[:-1])} or {quoted[-1]}" if quoted[1:] else f"Input should be {quoted[0]}"
+    message = (
+        f"Input should be {', '.join(quoted[:-1])} or {quoted[-1]}" if quoted[1:] else f"Input should be {quoted[0]}"
+    )
     return lambda value, loc: [] if isinstance(value, str) and value in words else [row(loc, message, "enum")]
 
 
 def _list(each: Check, most: int | None = None) -> Check:
     def check(value: Any, loc: Loc) -> list[Row]:
-        if not isinstance(value, list):
+        if not is_list(value):
             return [row(loc, "Input should be a valid list", "list_type")]
-        items = cast("list[Any]", value)
-        if most is not None and len(items) > most:
-            message = f"List should have at most {most} items after validation, not {len(items)}"
+        if most is not None and len(value) > most:
+            message = f"List should have at most {most} items after validation, not {len(value)}"
             return [row(loc, message, "too_long")]
-        return [found for at, item in enumerate(items) for found in each(item, (*loc, at))]
+        return [found for at, item in enumerate(value) for found in each(item, (*loc, at))]
 
     return check
 
@@ -94,13 +102,12 @@ def _nullable(check: Check) -> Check:
 
 def _object(fields: dict[str, Check], required: tuple[str, ...] = ()) -> Check:
     def check(value: Any, loc: Loc) -> list[Row]:
-        if not isinstance(value, dict):
+        if not is_object(value):
             return [row(loc, "Input should be a valid dictionary", "dict_type")]
-        members = cast("dict[str, Any]", value)
-        rows = [missing((*loc, name)) for name in required if name not in members]
+        rows = [missing((*loc, name)) for name in required if name not in value]
         for name, check_member in fields.items():
-            if name in members:
-                rows += check_member(members[name], (*loc, name))
+            if name in value:
+                rows += check_member(value[name], (*loc, name))
         return rows
 
     return check
@@ -111,12 +118,11 @@ def _tagged(choices: dict[str, Check]) -> Check:
     expected = ", ".join(f"'{name}'" for name in choices)
 
     def check(value: Any, loc: Loc) -> list[Row]:
-        if not isinstance(value, dict):
+        if not is_object(value):
             return [row(loc, "Input should be a valid dictionary", "dict_type")]
-        members = cast("dict[str, Any]", value)
-        if "type" not in members:
+        if "type" not in value:
             return [row(loc, "Unable to extract tag using discriminator 'type'", "union_tag_not_found")]
-        chosen = choices.get(members["type"]) if isinstance(members["type"], str) else None
+        chosen = choices.get(value["type"]) if isinstance(value["type"], str) else None
         if chosen is None:
             message = f"Input tag found using 'type' does not match any of the expected tags: {expected}"
             return [row(loc, message, "union_tag_invalid")]

@@ -1,6 +1,7 @@
 """Room: the faults that the emulator can be told to play, as values that also travel as JSON.
 
-A fault says what goes wrong, never when: that is the script's (`Emulator.faults`). It knows nothing of jobs or of aiohttp.
+A fault says what goes wrong, never when: that is the script's (`Emulator.faults`). It knows nothing of jobs or of
+aiohttp.
 
     server.faults.add("submit", faults.Drop(after_accept=True), rate=0.3)
     server.faults.add("get", faults.Status(502, html=True), times=3)
@@ -10,7 +11,7 @@ A fault says what goes wrong, never when: that is the script's (`Emulator.faults
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Literal, TypeAlias
+from typing import Literal, TypeAlias, get_args
 
 import msgspec
 
@@ -73,7 +74,10 @@ class Drop(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="f
 
 
 class Hang(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="fault", tag="hang"):
-    """No answer for `seconds` (real ones); then the connection is closed. Ends early when the client or the server does."""
+    """No answer for `seconds` (real ones); then the connection is closed.
+
+    Ends early when the client or the server does.
+    """
 
     seconds: float = 60.0
     after_accept: bool = False
@@ -86,7 +90,8 @@ class Delay(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="
 
 
 class Flood(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="fault", tag="flood"):
-    """The true answer, followed by spaces: valid JSON of `size` bytes, so a client with a higher limit can still read it.
+    """The true answer, followed by spaces: valid JSON of `size` bytes, so a client with a higher limit can still read
+    it.
 
     `how`: `plain`; `gzip`, a bomb that inflates to `size`; `endless`, which has no size.
     """
@@ -135,8 +140,8 @@ How: TypeAlias = Literal[
 class Mangle(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="fault", tag="mangle"):
     """The true answer of a 200, spoilt. A request is obeyed first, so a submission is made and billed.
 
-    What does not fit the answer at hand (a `null_response` for a job that still runs) leaves it alone and is not counted
-    among the `times` of the script. `how`:
+    What does not fit the answer at hand (a `null_response` for a job that still runs) leaves it alone and is not
+    counted among the `times` of the script. `how`:
 
     - any answer: `html` (a captive portal's page), `empty`, `scalar`, `null`, `array`, `truncated` (with the right
       length), `trailing` (further text), `bom`, `invalid_utf8`, `not_a_number` (NaN), `deep` (nested 100,000 times),
@@ -209,7 +214,9 @@ NAMED: Mapping[str, Fault] = {
     "invalid_key": Status(401),
     "invalid_key_html": Status(401, html=True),
     "out_of_credit": Status(
-        401, type="insufficient_quota", message="You exceeded your current quota, please check your plan and billing details."
+        401,
+        type="insufficient_quota",
+        message="You exceeded your current quota, please check your plan and billing details.",
     ),
     "payment_required": Status(402),
     "forbidden": Status(403),
@@ -232,7 +239,7 @@ NAMED: Mapping[str, Fault] = {
     "queued": SayStatus("QUEUED"),
     "cancelled": SayStatus("CANCELLED"),
     "lower_case": SayStatus("in_progress"),
-    **{how: Mangle(how) for how in How.__args__},
+    **{how: Mangle(how) for how in get_args(How)},
 }
 """Faults by name: what the control path takes as a word, and what a test of all of them goes through."""
 

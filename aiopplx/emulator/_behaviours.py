@@ -1,0 +1,163 @@
+"""Room: what the wire server can be told to do with a request, as values, and the bytes that each one says.
+
+It knows nothing of sockets.
+"""
+
+from __future__ import annotations
+
+import gzip
+from collections.abc import Callable, Sequence
+from typing import Literal, TypeAlias
+
+import msgspec
+
+OK = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n"
+
+
+class WireRequest(msgspec.Struct, frozen=True):
+    """One request that was read whole. `connection` and `number` count from 0: which connection, which request on it.
+
+    `data` is every byte of it, head and body; the names of `headers` are in lower case.
+    """
+
+    connection: int
+    number: int
+    method: str
+    path: str
+    headers: dict[str, str]
+    body: bytes
+    data: bytes
+
+
+Body: TypeAlias = bytes | Callable[[WireRequest], bytes]
+
+
+class Say(msgspec.Struct, frozen=True):
+    """A proper answer.
+
+    `body` may be a function of the request. `close` announces the end (`Connection: close`) and ends the connection;
+    `close_after` ends it unannounced after so many idle seconds, 0.0 at once: the keep-alive race. `delay` is seconds
+    before the first byte. A `Content-Type` or `Content-Length` in `headers` replaces the usual one.
+    """
+
+    status: int = 200
+    body: Body = b"{}"
+    headers: tuple[tuple[str, str], ...] = ()
+    close: bool = False
+    close_after: float | None = None
+    delay: float = 0.0
+
+
+class Cut(msgspec.Struct, frozen=True):
+    """An answer that ends early; then the connection is closed, or with `reset` reset.
+
+    `how`: `length`, fewer bytes than `Content-Length` said; `chunked`, no last chunk; `gzip`, a compressed stream cut
+    short while `Content-Length` is right; `until_close`, no length at all, so that nothing shows the cut; `head`, in
+    the middle of the headers. `keep` is the share of the body that is sent.
+    """
+
+    body: Body = b'{"id": "00000000-0000-4000-8000-000000000001"}'
+    how: Literal["length", "chunked", "gzip", "until_close", "head"] = "length"
+    keep: float = 0.5
+    reset: bool = False
+
+
+class Bytes(msgspec.Struct, frozen=True):
+    """These bytes and no others in place of an answer; then the connection is closed, or with `keep_open` left open."""
+
+    data: bytes
+    keep_open: bool = False
+
+
+class Drip(msgspec.Struct, frozen=True):
+    """A slow-loris: one byte of a proper answer each `every` seconds. `part`: the whole answer so, or its body only.
+
+    The body is followed by spaces up to `size` bytes, so that it does not end by itself.
+    """
+
+    every: float = 0.05
+    part: Literal["all", "body"] = "body"
+    body: Body = b"{}"
+    size: int = 1_000_000
+
+
+class Silent(msgspec.Struct, frozen=True):
+    """No answer, ever. `read=False` does not even read the request: with TLS, a handshake that stalls."""
+
+    read: bool = True
+
+
+class Reset(msgspec.Struct, frozen=True):
+    """The connection is reset (RST): on `connect`, after the `head`, or after the whole `request`."""
+
+    when: Literal["connect", "head", "request"] = "request"
+
+
+class Close(msgspec.Struct, frozen=True):
+    """The connection is closed (FIN) without an answer: on `connect`, after the `head`, or after the whole
+    `request`.
+    """
+
+    when: Literal["connect", "head", "request"] = "request"
+
+
+class Extra(msgspec.Struct, frozen=True):
+    """A proper answer, and at once another that nobody asked for, on a connection that stays open."""
+
+    body: Body = b"{}"
+    extra: bytes = b'{"id": "nobody asked for this"}'
+
+
+Behaviour: TypeAlias = Say | Cut | Bytes | Drip | Silent | Reset | Close | Extra
+
+GARBAGE = Bytes(b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc this is no HTTP at all\r\n\r\n")
+"""An answer whose first line is not HTTP."""
+HUGE_HEADER = Bytes(OK + b"X-Long: " + b"a" * 100_000 + b"\r\nContent-Length: 2\r\n\r\n{}")
+"""A header line longer than clients take."""
+MANY_HEADERS = Bytes(OK + b"".join(b"X-%d: y\r\n" % n for n in range(50_000)) + b"Content-Length: 2\r\n\r\n{}")
+"""More headers than clients take."""
+BAD_HEADER = Bytes(OK + b"no colon in this line\r\nContent-Length: 2\r\n\r\n{}")
+"""A header line without a colon."""
+TWO_LENGTHS = Bytes(OK + b"Content-Length: 2\r\nContent-Length: 7\r\n\r\n{}     ")
+"""Two lengths that differ."""
+LENGTH_AND_CHUNKED = Bytes(OK + b"Content-Length: 2\r\nTransfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\n\r\n")
+"""A length and a chunked body at once."""
+BAD_CHUNK = Bytes(OK + b"Transfer-Encoding: chunked\r\n\r\nZZ\r\n{}\r\n0\r\n\r\n")
+"""A chunk whose size is no number."""
+BAD_GZIP = Bytes(OK + b"Content-Encoding: gzip\r\nContent-Length: 9\r\n\r\nnot gzip!")
+"""A body that says it is compressed, and is not."""
+INTERIM_ONLY = Bytes(b"HTTP/1.1 100 Continue\r\n\r\n" * 3)
+"""Interim answers, and then the end."""
+
+
+def made(body: Body, request: WireRequest | None) -> bytes:
+    if not callable(body):
+        return body
+    return body(request) if request is not None else b""
+
+
+def answer(status: int, body: bytes, headers: Sequence[tuple[str, str]] = ()) -> bytes:
+    given = {name.lower() for name, _ in headers}
+    lines = [f"HTTP/1.1 {status} Scripted", *(f"{name}: {value}" for name, value in headers)]
+    if "content-type" not in given:
+        lines.append("Content-Type: application/json")
+    if "content-length" not in given and "transfer-encoding" not in given:
+        lines.append(f"Content-Length: {len(body)}")
+    return "\r\n".join(lines).encode() + b"\r\n\r\n" + body
+
+
+def cut_short(cut: Cut, body: bytes) -> bytes:
+    kept = body[: int(len(body) * cut.keep)]
+    match cut.how:
+        case "length":
+            return OK + b"Content-Length: %d\r\n\r\n" % len(body) + kept
+        case "chunked":
+            return OK + b"Transfer-Encoding: chunked\r\n\r\n%x\r\n" % len(body) + kept
+        case "gzip":
+            packed = gzip.compress(body)
+            packed = packed[: max(1, int(len(packed) * cut.keep))]
+            return OK + b"Content-Encoding: gzip\r\nContent-Length: %d\r\n\r\n" % len(packed) + packed
+        case "until_close":
+            return OK + b"Connection: close\r\n\r\n" + kept
+        case "head":
+            return OK + b"Content-Len"

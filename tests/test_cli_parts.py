@@ -1,0 +1,314 @@
+"""The rooms of the command line by themselves: lines of questions, text for a terminal, rows, counts."""
+
+from __future__ import annotations
+
+import json
+import os
+import threading
+from pathlib import Path
+
+import anyio
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import aiopplx
+from aiopplx.cli._exits import UsageError, exit_code
+from aiopplx.cli._options import STANDARD
+from aiopplx.cli._questions import BadLine, Question, Questions, read_line
+from aiopplx.cli._rows import PIPE_ROOM, Rows
+from aiopplx.cli._tally import Tally
+from aiopplx.cli._text import clock, dollars, json_line, one_line, safe
+
+Item = str | dict[str, object]
+
+
+async def read_all(path: Path, **options: object) -> tuple[list[Item], list[BadLine]]:
+    bad: list[BadLine] = []
+
+    async def on_bad(line: BadLine, before: int) -> None:
+        bad.append(line)
+
+    questions = Questions(str(path), on_bad=on_bad, **options)  # type: ignore[arg-type] - options of many types
+    await questions.open()
+    try:
+        return [item async for item in questions], bad
+    finally:
+        await questions.close()
+
+
+@pytest.mark.parametrize(
+    ("raw", "form", "expected"),
+    [
+        (b"Why?\n", "text", Question(1, "Why?", "Why?")),
+        (b"  Why?\r\n", "text", Question(1, "Why?", "Why?")),
+        (b"\xef\xbb\xbfWhy?", "text", Question(1, "Why?", "Why?")),
+        (b"   \n", "text", None),
+        (b"  # a remark\n", "text", None),
+        (b"\n", "jsonl", None),
+        (b'"Why?"', "jsonl", Question(1, "Why?", "Why?")),
+        (b'{"question": "Why?", "tag": 7}', "jsonl", Question(1, {"question": "Why?", "tag": 7}, "Why?")),
+        (b'{"messages": []}', "jsonl", Question(1, {"messages": []}, "")),
+        (b"\xff", "text", BadLine(1, "not UTF-8 text: invalid start byte at byte 0")),
+        (b"[1]", "jsonl", BadLine(1, "neither an object of request fields nor a string")),
+        (b"7", "jsonl", BadLine(1, "neither an object of request fields nor a string")),
+    ],
+)
+def test_a_line_is_read_as_its_format_says(raw: bytes, form: str, expected: object) -> None:
+    assert read_line(1, raw, form) == expected  # type: ignore[arg-type] - one of the two literals
+
+
+@pytest.mark.parametrize("raw", [b"{", b'{"a":}', b"# remark", b"[" * 100_000, b'"\xed\xa0\x80"'])
+def test_a_line_that_is_not_json_is_a_value_and_no_exception(raw: bytes) -> None:
+    assert isinstance(read_line(3, raw, "jsonl"), BadLine)
+
+
+@given(st.binary(max_size=200), st.sampled_from(["text", "jsonl"]))
+def test_no_line_raises_whatever_its_bytes(raw: bytes, form: str) -> None:
+    read_line(1, raw, form)  # type: ignore[arg-type] - one of the two literals
+
+
+@pytest.mark.parametrize("ending", ["\n", "\r\n", "\n\n"])
+async def test_questions_come_in_order_and_whole_whatever_the_size_of_lines(tmp_path: Path, ending: str) -> None:
+    lines = ["x" * size + "é" for size in (1, 65_535, 65_536, 200_000, 3, 131_072)]
+    file = tmp_path / "q.txt"
+    file.write_bytes(ending.join(lines).encode())
+    assert await read_all(file) == (lines, [])
+
+
+async def test_a_line_is_known_by_its_number_in_the_file(tmp_path: Path) -> None:
+    file = tmp_path / "q.txt"
+    file.write_bytes(b"# head\n\none\n\xff\ntwo")
+    origins: dict[int, int] = {}
+    bad: list[tuple[int, int]] = []
+
+    async def on_bad(line: BadLine, before: int) -> None:
+        bad.append((line.line, before))
+
+    questions = Questions(str(file), on_bad=on_bad)
+    await questions.open()
+    async for _ in questions:
+        pass
+    for index in (0, 1):
+        origin = questions.take(index)
+        assert origin is not None
+        origins[index] = origin.line
+    await questions.close()
+    assert (origins, bad, questions.origins, questions.total) == ({0: 3, 1: 5}, [(4, 1)], {}, 3)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "first"),
+    [
+        ("a.jsonl", '"one"\n', "one"),
+        ("a.NDJSON", '"one"\n', "one"),
+        ("a.txt", '"one"\n', '"one"'),
+        ("a", '\n  {"question": "one"}\n', {"question": "one"}),
+        ("a.txt", '{"question": "one"}\n', {"question": "one"}),
+    ],
+)
+async def test_the_format_is_told_by_the_name_then_by_the_first_character(
+    tmp_path: Path, name: str, content: str, first: Item
+) -> None:
+    (tmp_path / name).write_text(content)
+    assert (await read_all(tmp_path / name))[0] == [first]
+
+
+async def test_defaults_fill_what_a_question_does_not_say(tmp_path: Path) -> None:
+    file = tmp_path / "q.jsonl"
+    file.write_text('"one"\n{"question": "two", "model": "own"}\n')
+    items, _ = await read_all(file, defaults={"model": "given"})
+    assert items == [{"question": "one", "model": "given"}, {"question": "two", "model": "own"}]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "said"),
+    [
+        ("q.txt", b"", "no questions"),
+        ("q.txt", b"\n  \n\r\n", "no questions"),
+        ("q.json", b'["one", "two"]', "one object a line"),
+        ("q.txt", "Why?".encode("utf-16"), "UTF-16"),
+    ],
+)
+async def test_a_file_that_holds_no_questions_is_refused_at_once(
+    tmp_path: Path, name: str, content: bytes, said: str
+) -> None:
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(UsageError, match=said):
+        await read_all(tmp_path / name)
+
+
+async def test_a_directory_and_a_missing_file_are_refused(tmp_path: Path) -> None:
+    for path in (tmp_path, tmp_path / "missing"):
+        with pytest.raises(UsageError, match="cannot read"):
+            await read_all(path)
+
+
+async def test_a_line_without_end_is_refused_before_it_fills_the_memory() -> None:
+    with pytest.raises(UsageError, match="longer than 64 MiB"):
+        await read_all(Path("/dev/zero"))
+
+
+async def test_a_file_is_read_only_as_far_as_it_is_asked(tmp_path: Path) -> None:
+    # A named pipe shows what was read: its writer has written two lines and will not end the file.
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    done = threading.Event()
+
+    def write() -> None:
+        with pipe.open("w") as file:
+            file.write("one\ntwo\n")
+            file.flush()
+            done.wait()
+
+    writer = threading.Thread(target=write)
+    writer.start()
+
+    async def on_bad(line: BadLine, before: int) -> None:
+        raise AssertionError(line)
+
+    questions = Questions(str(pipe), on_bad=on_bad)
+    await questions.open()
+    assert [await anext(questions), await anext(questions)] == ["one", "two"]
+    with anyio.move_on_after(0) as nothing_there:
+        await anext(questions)
+    assert nothing_there.cancelled_caught
+    done.set()
+    assert [item async for item in questions] == []
+    await questions.close()
+    writer.join()
+
+
+async def test_a_limit_stops_before_the_next_line(tmp_path: Path) -> None:
+    file = tmp_path / "q.jsonl"
+    file.write_text('"one"\n{bad\n"three"\n')
+    items, bad = await read_all(file, limit=2)
+    assert (items, [line.line for line in bad]) == (["one"], [2])
+
+
+@given(st.text())
+def test_safe_text_has_nothing_that_a_terminal_acts_on(text: str) -> None:
+    cleaned = safe(text)
+    assert all(character in "\t\n" or character.isprintable() or ord(character) >= 0xA0 for character in cleaned)
+    assert not set(cleaned) & set("\x1b\x9b\x07\x08\r\u202e\u2066\u200f")
+
+
+def test_safe_text_loses_a_whole_terminal_sequence() -> None:
+    assert safe("a\x1b[31mred\x1b[0m b\x1b]0;title\x07 c\u202ed") == "ared b]0;title cd"
+    assert one_line("a\n b\tc", 4) == "a b…"
+
+
+@given(st.recursive(st.none() | st.booleans() | st.text() | st.integers(-(2**53), 2**53), st.lists))
+def test_a_row_is_one_line_that_decodes_to_the_same(value: object) -> None:
+    row = json_line(value)
+    assert json.loads(row) == value
+    assert row.endswith(b"\n")
+    assert len(row.decode().splitlines()) == 1
+
+
+def test_times_and_amounts_are_for_people() -> None:
+    assert [clock(seconds) for seconds in (0.4, 61, 3723)] == ["0:00", "1:01", "1:02:03"]
+    assert [dollars(amount) for amount in (0, 0.0123, 0.41, 12)] == ["$0.00", "$0.0123", "$0.41", "$12.00"]
+
+
+async def test_rows_reach_a_slow_reader_whole(tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+    rows = Rows(str(pipe))
+    row = b"x" * (PIPE_ROOM * 400) + b"\n"  # more than a pipe holds
+    got = bytearray()
+
+    async def read() -> None:
+        while len(got) < 2 * len(row):
+            await anyio.wait_readable(reader)
+            got.extend(os.read(reader, 1 << 16))
+
+    async with anyio.create_task_group() as group:
+        group.start_soon(read)
+        group.start_soon(rows.write, row)
+        group.start_soon(rows.write, row)
+    await rows.close()
+    os.close(reader)
+    assert bytes(got) == row * 2
+
+
+async def test_a_row_is_written_whole_when_its_writer_is_cancelled(tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+    rows = Rows(str(pipe))
+    row = b"x" * (PIPE_ROOM * 400) + b"\n"
+    with anyio.move_on_after(0):
+        await rows.write(row)
+    got = bytearray()
+
+    async def read() -> None:
+        while len(got) < len(row) + 2:
+            await anyio.wait_readable(reader)
+            got.extend(os.read(reader, 1 << 16))
+
+    async with anyio.create_task_group() as group:
+        group.start_soon(read)
+        await rows.write(b"y\n")
+    await rows.close()
+    os.close(reader)
+    assert bytes(got) == row + b"y\n"
+
+
+def test_a_file_with_something_in_it_is_not_written_over(tmp_path: Path) -> None:
+    file = tmp_path / "answers.jsonl"
+    file.write_text("paid for\n")
+    with pytest.raises(UsageError, match="--force"):
+        Rows(str(file))
+    assert file.read_text() == "paid for\n"
+
+
+def test_the_questions_are_not_written_over_even_by_force(tmp_path: Path) -> None:
+    file = tmp_path / "q.txt"
+    file.write_text("Why?\n")
+    with pytest.raises(UsageError, match="file of questions"):
+        Rows(str(file), force=True, source=str(file))
+    assert file.read_text() == "Why?\n"
+
+
+def test_standard_is_a_name_that_no_file_can_have() -> None:
+    with pytest.raises(ValueError, match="null"):
+        os.open(STANDARD, os.O_RDONLY)
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (aiopplx.InvalidRequest("x"), 2),
+        (aiopplx.ConfigError("x"), 2),
+        (aiopplx.AuthenticationError("x"), 3),
+        (aiopplx.OutOfCredit("x"), 3),
+        (aiopplx.EndpointRetired("x"), 3),
+        (aiopplx.InDoubt("x"), 4),
+        (aiopplx.TransportError("x"), 75),
+        (aiopplx.RateLimited("x"), 75),
+        (aiopplx.JobTimeout("x"), 75),
+        (aiopplx.JobFailed("x"), 1),
+        (aiopplx.NotFound("x"), 1),
+    ],
+)
+def test_an_error_has_the_exit_code_that_the_help_names(error: aiopplx.AiopplxError, code: int) -> None:
+    assert exit_code(error) == code
+
+
+def test_a_tally_counts_each_job_once() -> None:
+    tally = Tally()
+    status = aiopplx.JobStatus
+    for number in range(4):
+        tally.hear(aiopplx.Event(kind=aiopplx.EventKind.SUBMITTED, job_id=str(number), index=number))
+    tally.hear(aiopplx.Event(kind=aiopplx.EventKind.FINISHED, job_id="0", status=status.COMPLETED))
+    tally.count(aiopplx.Job(id="0", status=status.COMPLETED))
+    tally.count(aiopplx.Job(id="1", status=status.TIMED_OUT, error=aiopplx.JobTimeout("x")))
+    tally.count(aiopplx.Job(status=status.IN_DOUBT, error=aiopplx.InDoubt("x")))
+    tally.count(aiopplx.Job(status=status.REJECTED, error=aiopplx.InvalidRequest("x")))
+    assert tally.submitted == 4
+    assert sorted(tally.running) == ["2", "3"]
+    assert tally.summary(6) == (
+        "4 of 6 questions: 1 done, 2 failed (1 rejected, 1 still running at their deadline), 1 in doubt, $0.00"
+    )
