@@ -67,7 +67,7 @@ class Batch(AsyncIterator[Job]):
         self._exhausted = False
         self._trouble: BaseException | None = None
         self._submitters: list[asyncio.Task[None]] = []
-        self._sending: set[Submission] = set()
+        self._sending: dict[Submission, asyncio.Task[None]] = {}
         self._watches: dict[Watch, Submission] = {}
         self._parked: list[tuple[int, Watch]] = []
         self._looking: set[Watch] = set()
@@ -75,6 +75,7 @@ class Batch(AsyncIterator[Job]):
         self._ready_by_index: dict[int, Job] = {}
         self._left: list[Job] = []
         self._state = "new"
+        self._ended = asyncio.Event()
 
     # --- what users see ----------------------------------------------------------------------------------------------
 
@@ -123,35 +124,31 @@ class Batch(AsyncIterator[Job]):
     def pending(self) -> list[Job]:
         """Jobs that the server has accepted and this batch has not handed out, as last known.
 
-        After the block was left: those that were left behind. They go on, and are billed, at the service.
+        After the block was left: those that were left behind. What runs goes on, and is billed, at the service; what
+        had finished has its result. A submission whose answer never came in that time is there too, `IN_DOUBT`.
         """
-        return [*self._left, *(self._as_pending(watch) for watch in self._watches)]
+        return [*self._left, *self._held(), *(self._as_pending(watch) for watch in self._watches)]
 
     async def aclose(self) -> None:
         """Stop submitting and watching; what leaving the block does.
 
-        A submission that is on its way is waited for, for at most two seconds, so that its id is known: it may be paid
-        for.
+        A submission that is on its way is waited for, for at most `RetryPolicy.leave_grace`, so that its id is known:
+        it may be paid for.
         """
-        if self._state in ("closed", "new"):
+        if self._state == "new":
             self._state = "closed"
             return
+        if self._state == "closed":
+            await self._ended.wait()
+            return
         self._state = "closed"
-        self._engine.batches.discard(self)
         self._news.set()
-        tasks = self._forget()
+        looks = self._forget()
         with anyio.CancelScope(shield=True):
             try:
-                if self._sending:
-                    await asyncio.wait(self._submitters, timeout=self._engine.grace())
+                await self._let_ids_come()
             finally:
-                tasks += self._submitters
-                for task in tasks:
-                    task.cancel()
-                await asyncio.gather(*tasks, return_exceptions=True)
-                await self._close_source()
-        for job in self._left:
-            self._engine.left(job)
+                await self._end(looks)
 
     def wake(self) -> None:
         """Something changed for the whole session: look again."""
@@ -186,7 +183,8 @@ class Batch(AsyncIterator[Job]):
         """What ends the iteration: nothing, the source's own error, or what stopped the session."""
         trouble = self._trouble
         if trouble is None and self._taken < self._read:
-            trouble = self._engine.client.gate.stop
+            stop = self._engine.client.gate.stop
+            trouble = stop.about() if stop is not None else None
         self._trouble = None
         if trouble is None:
             return StopAsyncIteration()
@@ -261,7 +259,9 @@ class Batch(AsyncIterator[Job]):
             except (StopIteration, StopAsyncIteration):
                 self._exhausted = True
                 raise _End from None
-            except Exception as error:
+            except (Exception, asyncio.CancelledError) as error:
+                if isinstance(error, asyncio.CancelledError) and _is_cancelled():
+                    raise
                 # The user's own: it ends the reading, and comes out bare after what is paid was handed out.
                 self._trouble = error
                 raise _End from None
@@ -273,15 +273,13 @@ class Batch(AsyncIterator[Job]):
         try:
             sub = self._engine.freeze(item, index=index, timeout=self._timeout)
         except InvalidRequest as error:
-            tag = error.tag
-            refused = Job(status=JobStatus.REJECTED, error=error, tag=tag, index=index)
-            self._engine.client.tell(
-                Event(kind=EventKind.FINISHED, tag=tag, index=index, status=refused.status, reason=error.message)
-            )
-            self._put(refused)
+            self._refuse(index, error)
+            return
+        except Exception as error:  # an item of the user's own making, which fails when it is read
+            self._refuse(index, InvalidRequest(f"the item cannot be read: {type(error).__name__}"))
             return
         await self._engine.slots.acquire()
-        self._sending.add(sub)
+        self._sending[sub] = cast("asyncio.Task[None]", asyncio.current_task())
         watching = False
         try:
             outcome = await self._engine.submit(sub, patience=float("inf"))
@@ -292,9 +290,16 @@ class Batch(AsyncIterator[Job]):
             watching = watch.holds_slot = True
             self._accepted(watch, sub)
         finally:
-            self._sending.discard(sub)
+            del self._sending[sub]
             if not watching:
                 self._engine.slots.release()
+
+    def _refuse(self, index: int, error: InvalidRequest) -> None:
+        job = Job(status=JobStatus.REJECTED, error=error, tag=error.tag, index=index)
+        self._engine.client.tell(
+            Event(kind=EventKind.FINISHED, tag=job.tag, index=index, status=job.status, reason=error.message)
+        )
+        self._put(job)
 
     def _ended_early(self, job: Job) -> None:
         """There is nothing to watch: refused, in doubt, stopped, or finished in the answer to the submission."""
@@ -320,20 +325,50 @@ class Batch(AsyncIterator[Job]):
     def _as_pending(self, watch: Watch) -> Job:
         return make_job(watch.job_id, JobStatus.IN_PROGRESS, None, None, watch.sub, looks=watch.looks)
 
+    def _held(self) -> list[Job]:
+        """Jobs of the server's that ended and were not taken."""
+        ended = (*self._ready, *self._ready_by_index.values())
+        return [job for job in ended if job.id or isinstance(job.error, InDoubt)]
+
     def _forget(self) -> list[asyncio.Task[None]]:
-        """Let go of everything that can be let go of at once."""
-        self._left = [self._as_pending(watch) for watch in self._watches]
-        tasks = self._engine.poller.drop(list(self._watches))
+        """Let go of everything that can be let go of at once. Returns the looks that were out."""
+        self._left = self.pending
+        looks = self._engine.poller.drop(list(self._watches))
         self._watches.clear()
         self._parked.clear()
         self._ready.clear()
         self._ready_by_index.clear()
         for sub in self._sending:
             sub.leaving = True
-        if not any(sub.sending for sub in self._sending):
-            for task in self._submitters:
+        out = self._out()
+        for task in self._submitters:
+            if task not in out:
                 task.cancel()
-        return tasks
+        return looks
+
+    def _out(self) -> dict[asyncio.Task[None], Submission]:
+        """Submissions that are on the wire at this moment."""
+        return {task: sub for sub, task in self._sending.items() if sub.sending}
+
+    async def _let_ids_come(self) -> None:
+        out = self._out()
+        if out:
+            await asyncio.wait(out, timeout=self._engine.grace())
+
+    async def _end(self, looks: list[asyncio.Task[None]]) -> None:
+        self._left += [self._engine.unanswered(sub) for sub in self._out().values()]
+        tasks = [*looks, *self._submitters]
+        for task in tasks:
+            task.cancel()
+        try:
+            await asyncio.gather(*tasks, return_exceptions=True)
+            await self._close_source()
+        finally:
+            self._engine.batches.discard(self)
+            self._ended.set()
+            for job in self._left:
+                if not job.id or not job.done:
+                    self._engine.left(job)
 
     async def _close_source(self) -> None:
         """End a generator that was not read to its end: nobody else will, and it may hold a file or a cursor."""
@@ -347,6 +382,12 @@ class Batch(AsyncIterator[Job]):
             self._engine.client.tell(
                 Event(kind=EventKind.WARNING, reason=f"the source failed while it was closed: {type(error).__name__}")
             )
+
+
+def _is_cancelled() -> bool:
+    """Is it this task that is being cancelled, and not something that a source of the user's waits for?"""
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
 
 
 def _iterator_of(source: Items) -> Iterator[Item] | AsyncIterator[Item]:

@@ -96,6 +96,8 @@ def beginning(body: bytes, limit: int = BODY_KEPT) -> str:
     return body[:limit].decode("utf-8", "replace")
 
 
+# For gateways that name the error otherwise; only beside statuses whose message cannot quote the question.
+_CREDIT_SAID = re.compile(r"insufficient (credit|quota|fund|balance)|exceeded your current quota", re.IGNORECASE)
 _TITLE = re.compile(rb"<title[^>]{0,200}>(.{0,400}?)</title", re.IGNORECASE | re.DOTALL)
 
 
@@ -109,14 +111,15 @@ def _described(body: bytes) -> tuple[str, str]:
     if not isinstance(data, dict):
         return "", ""
     fields = cast("dict[str, Any]", data)
-    error: Any = fields.get("error", fields)
+    error: Any = fields.get("error") or fields
     if isinstance(error, str):
         return "", plain(error)
     if not isinstance(error, dict):
         return "", ""
     named = cast("dict[str, Any]", error)
-    kind = named.get("type") or named.get("code")
-    kind = plain(kind, 80) if isinstance(kind, str) else ""
+    names = [plain(name, 80) for name in (named.get("type"), named.get("code")) if isinstance(name, str) and name]
+    # The name that decides has been seen in either place.
+    kind = next((name for name in names if name in RETIRED or name in NO_CREDIT), names[0] if names else "")
     message = named.get("message") or named.get("detail")
     if isinstance(message, list):
         message = "; ".join(_validation(item) for item in cast("list[Any]", message)[:5])
@@ -137,7 +140,7 @@ def error_of(reply: Reply) -> APIError | ProtocolError:
     """The error that a reply which is no success stands for. Knows statuses and names; decides nothing."""
     kind, message = _described(reply.body)
     status = reply.status
-    request_id = reply.headers.get("x-request-id") or reply.headers.get("cf-ray") or ""
+    request_id = plain(reply.headers.get("x-request-id") or reply.headers.get("cf-ray") or "", 120)
     said = message or f"no reason given (HTTP {status})"
     if 300 <= status < 400:
         host = _host(reply.headers.get("location", ""))
@@ -159,7 +162,7 @@ def error_of(reply: Reply) -> APIError | ProtocolError:
             ". This key can no longer use the Sonar API; its successor is the Agent API (POST /v1/responses with"
             " background: true). Nothing was created or billed"
         )
-    elif kind in NO_CREDIT or status == 402:
+    elif kind in NO_CREDIT or status == 402 or (status in (401, 403, 429) and _CREDIT_SAID.search(message)):
         cls = OutOfCredit
         advice = (
             ". Nothing was created or billed by this request: add credit at https://console.perplexity.ai, then go on"

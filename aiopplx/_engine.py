@@ -17,7 +17,7 @@ import anyio
 
 from aiopplx._api import API
 from aiopplx._client import Client, Submission
-from aiopplx._errors import AiopplxError, InDoubt, InvalidRequest
+from aiopplx._errors import AiopplxError, ConfigError, InDoubt, InvalidRequest, ProtocolError
 from aiopplx._events import Event, EventKind
 from aiopplx._job import Job, JobStatus, Snapshot
 from aiopplx._poller import Poller, Sink, Watch, make_job, outcome_error
@@ -68,7 +68,8 @@ class Engine:
         self.poller = make_poller(self.release)
         self.batches: set[Member] = set()
         self.waiters: set[Waiter] = set()
-        self.tasks: set[asyncio.Task[Snapshot | Job]] = set()
+        self.tasks: dict[asyncio.Task[Snapshot | Job], Submission] = {}
+        self.closed = False
         self.open = open
         self._known: OrderedDict[str, tuple[str, str | int | None]] = OrderedDict()
 
@@ -107,6 +108,10 @@ class Engine:
             snapshot = await self.client.submit(sub, patience=patience, until=until)
         except AiopplxError as error:
             return self._not_accepted(sub, error)
+        except Exception as error:
+            # A fault of ours, or of a hook in the user's own aiohttp session. Nobody may wait for it for ever.
+            logger.exception("submission %s failed unexpectedly", sub.key)
+            return self._not_accepted(sub, _unexpected(sub, error))
         known = self._known.get(snapshot.id)
         if known is not None and known[0] != sub.key:
             return self._not_accepted(sub, _two_keys_one_id(snapshot.id, known[0]))
@@ -121,27 +126,62 @@ class Engine:
 
     async def submit_owned(self, sub: Submission, *, patience: float, until: float | None = None) -> Snapshot | Job:
         """`submit` for a caller who may be cancelled: an id that is on its way then is still waited for, shortly."""
+        self._check_open()
         task = asyncio.get_running_loop().create_task(self.submit(sub, patience=patience, until=until))
-        self.tasks.add(task)
-        task.add_done_callback(self.tasks.discard)
+        self.tasks[task] = sub
+        task.add_done_callback(self.tasks.pop)
         try:
-            return await asyncio.shield(task)
+            await asyncio.wait([task])
         except asyncio.CancelledError:
             with anyio.CancelScope(shield=True):
                 await self._leave(sub, task)
             raise
+        if self.closed:
+            self._tell_left(sub, task)
+            self._check_open()
+        return task.result()
+
+    def _check_open(self) -> None:
+        if self.closed:
+            raise closed_error()
 
     async def _leave(self, sub: Submission, task: asyncio.Task[Snapshot | Job]) -> None:
-        sub.leaving = True
-        if not sub.sending:
-            task.cancel()
-        await asyncio.wait([task], timeout=self.grace())
-        task.cancel()
-        (outcome,) = await asyncio.gather(task, return_exceptions=True)
+        try:
+            await self._let_ids_come({task: sub})
+        finally:
+            await asyncio.gather(task, return_exceptions=True)
+            self._tell_left(sub, task)
+
+    async def _let_ids_come(self, calls: Mapping[asyncio.Task[Snapshot | Job], Submission]) -> None:
+        """End these calls; one whose answer is on its way gets a moment for it."""
+        for task, sub in calls.items():
+            sub.leaving = True
+            if not sub.sending:
+                task.cancel()
+        try:
+            if calls:
+                await asyncio.wait(calls, timeout=self.grace())
+        finally:
+            for task in calls:
+                task.cancel()
+
+    def _tell_left(self, sub: Submission, task: asyncio.Task[Snapshot | Job]) -> None:
+        outcome = None if task.cancelled() or not task.done() else task.result()
         if isinstance(outcome, Snapshot):
             self.left(make_job(outcome.id, outcome.status, None, outcome, sub))
-        elif isinstance(outcome, Job) and (outcome.id or isinstance(outcome.error, InDoubt)):
-            self.left(outcome)
+        elif isinstance(outcome, Job):
+            if isinstance(outcome.error, InDoubt):
+                self.left(outcome)
+        elif sub.attempts:
+            self.left(self.unanswered(sub))
+
+    def unanswered(self, sub: Submission) -> Job:
+        """What is known of a submission that was on its way when it had to be let go."""
+        error = InDoubt(
+            "sent, and left before an answer came. A job may exist and be billed; its id is unknown: sending it again"
+            " under this same key cannot pay twice where the server honours keys"
+        )
+        return make_job("", JobStatus.IN_DOUBT, error, None, sub)
 
     def _not_accepted(self, sub: Submission, error: AiopplxError) -> Job:
         if isinstance(error, InDoubt):
@@ -259,14 +299,24 @@ class Engine:
                 waiter.fail(gate.stop)
 
     async def aclose(self) -> None:
-        """End everything that runs: batches, calls, looks."""
-        for batch in list(self.batches):
-            await batch.aclose()
+        """End everything that runs: batches, calls, looks. Whoever waits gets `closed_error`."""
+        self.closed = True
+        for waiter in list(self.waiters):
+            waiter.fail(closed_error())
         looks = self.poller.close()
-        calls = list(self.tasks)
-        for task in calls:
-            task.cancel()
+        calls = dict(self.tasks)
+        await asyncio.gather(self._let_ids_come(calls), *(batch.aclose() for batch in list(self.batches)))
         await asyncio.gather(*looks, *calls, return_exceptions=True)
+
+
+def closed_error() -> ConfigError:
+    """What a call gets whose session is closed while it waits."""
+    return ConfigError("the session was closed while this call waited; a job that it made goes on at the service")
+
+
+def _unexpected(sub: Submission, error: Exception) -> AiopplxError:
+    why = f"submitting failed unexpectedly: {type(error).__name__}"
+    return InDoubt(f"{why}. A job may exist and be billed; its id is unknown") if sub.attempts else ProtocolError(why)
 
 
 def _two_keys_one_id(job_id: str, other: str) -> InDoubt:

@@ -78,6 +78,7 @@ class AiopplxError(Exception):
     def __copy__(self) -> Self:
         other = self.__class__.__new__(self.__class__, *self.args)
         other.__dict__.update(self.__dict__)
+        other.args = self.args  # OSError, an ancestor of JobTimeout, takes its args in __init__, which is not run here
         return other
 
     def __reduce__(self) -> tuple[object, ...]:
@@ -101,6 +102,7 @@ class AiopplxError(Exception):
 def _rebuild(cls: type[AiopplxError], args: tuple[object, ...], facts: dict[str, object]) -> AiopplxError:
     error = cls.__new__(cls, *args)
     error.__dict__.update(facts)
+    error.args = args
     return error
 
 

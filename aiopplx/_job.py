@@ -7,6 +7,7 @@ made the job. This module knows nothing of HTTP, of sessions or of any one API.
 from __future__ import annotations
 
 import enum
+import re
 from typing import Any, Protocol, TypeVar, cast, runtime_checkable
 
 import msgspec
@@ -307,13 +308,18 @@ class Job(msgspec.Struct, frozen=True, kw_only=True, repr_omit_defaults=True):
 
 
 _NOTHING = Answer()
+_MARK = re.compile(r"\[(?:web:)?\d+\]")
 
 
 def _json_part(text: str) -> str:
-    """From the first brace or bracket to the last: what is left when a fence or a preamble is taken away."""
+    """From the first brace or bracket to the last: what is left when a fence or a preamble is taken away.
+
+    The brackets of `[1]` are passed over first: models cite in the words round the JSON too.
+    """
     stripped = text.strip()
-    if stripped[:1] in "{[" and stripped[-1:] in "}]":
-        return stripped
-    starts = [at for at in (stripped.find("{"), stripped.find("[")) if at >= 0]
-    end = max(stripped.rfind("}"), stripped.rfind("]"))
-    return stripped[min(starts) : end + 1] if starts and end > min(starts) else stripped
+    for shape in (_MARK.sub(lambda mark: " " * len(mark[0]), stripped), stripped):
+        starts = [at for at in (shape.find("{"), shape.find("[")) if at >= 0]
+        end = max(shape.rfind("}"), shape.rfind("]"))
+        if starts and end > min(starts):
+            return stripped[min(starts) : end + 1]
+    return stripped

@@ -159,12 +159,6 @@ class Poller:
         if watch in self._schedule:
             self._put(watch, self._client.clock.now())
 
-    def expire(self, watch: Watch) -> None:
-        """Its time is up: one last look decides what it is."""
-        watch.deadline = self._client.clock.now()
-        self._deadlines.put(watch, watch.deadline)
-        self._arm()
-
     def drop(self, watches: list[Watch]) -> list[asyncio.Task[None]]:
         """Forget these jobs. Returns the looks that were out, cancelled, to be waited for."""
         tasks: list[asyncio.Task[None]] = []

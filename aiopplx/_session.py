@@ -16,6 +16,7 @@ from collections.abc import AsyncIterator, Callable, Generator, Mapping
 from typing import Any, Self, cast
 
 import aiohttp
+import anyio
 import msgspec
 
 from aiopplx import sonar
@@ -110,7 +111,7 @@ class Session:
         self._clock = _clock or Clock()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._pid = 0
-        self._waiters: dict[str, Waiter] = {}
+        self._waiters: dict[tuple[str, bool], Waiter] = {}
 
     # --- opening and closing -----------------------------------------------------------------------------------------
 
@@ -129,14 +130,13 @@ class Session:
         self._closed = True
         if engine is None:
             return
-        closed = ConfigError("the session was closed while this call waited; the job goes on at the service")
-        for waiter in list(engine.waiters):
-            waiter.fail(closed)
         self._waiters.clear()
-        try:
-            await engine.aclose()
-        finally:
-            await engine.client.transport.close()
+        # A cancelled anyio scope would cancel each await here anew, and leave connections open.
+        with anyio.CancelScope(shield=True):
+            try:
+                await engine.aclose()
+            finally:
+                await engine.client.transport.close()
 
     def __del__(self) -> None:
         if getattr(self, "_engine", None) is not None:
@@ -332,50 +332,41 @@ class Session:
         else:
             job_id, (key, tag) = job, engine.known(job)
         seconds = _positive("timeout", timeout) if timeout is not None else self._timeout
-        waiter = self._waiters.get(job_id)
-        if waiter is None:
-            waiter = self._start_waiting(engine, job_id)
-        try:
-            found = await waiter.wait(seconds / self._clock.speed)
-            if found is None:
-                found = await self._last_look(engine, waiter)
-        finally:
-            self._stop_waiting(engine, waiter, job_id)
-        return _with_names(found, key, tag)
+        found = await self._wait_with_others(engine, job_id, seconds / self._clock.speed)
+        if found is None:
+            # The time is up: one more look decides what the job is. Whoever has longer goes on waiting.
+            found = await self._wait_with_others(engine, job_id, None, last=True)
+        return _with_names(cast("Job", found), key, tag)
 
-    def _start_waiting(self, engine: Engine, job_id: str) -> Waiter:
-        waiter = Waiter(lambda one: self._forget_waiter(one, job_id))
-        watch = Watch(
-            waiter,
-            self._api,
-            job_id,
-            sub=None,
-            now=self._clock.now(),
-            deadline=math.inf,
-            fresh=False,
-        )
+    async def _wait_with_others(
+        self, engine: Engine, job_id: str, seconds: float | None, *, last: bool = False
+    ) -> Job | None:
+        waiter = self._waiters.get((job_id, last)) or self._start_waiting(engine, job_id, last=last)
+        try:
+            return await waiter.wait(seconds)
+        finally:
+            self._stop_waiting(engine, waiter, (job_id, last))
+
+    def _start_waiting(self, engine: Engine, job_id: str, *, last: bool) -> Waiter:
+        waiter = Waiter(lambda one: self._forget_waiter(engine, one, (job_id, last)))
+        now = self._clock.now()
+        deadline = now if last else math.inf
+        watch = Watch(waiter, self._api, job_id, sub=None, now=now, deadline=deadline, fresh=False)
         waiter.watch = watch
-        self._waiters[job_id] = waiter
+        self._waiters[job_id, last] = waiter
         engine.waiters.add(waiter)
         engine.poller.watch(watch)
         engine.poller.look_now(watch)
         return waiter
 
-    def _forget_waiter(self, waiter: Waiter, job_id: str) -> None:
-        if self._waiters.get(job_id) is waiter:
-            del self._waiters[job_id]
-        if self._engine is not None:
-            self._engine.waiters.discard(waiter)
+    def _forget_waiter(self, engine: Engine, waiter: Waiter, name: tuple[str, bool]) -> None:
+        if self._waiters.get(name) is waiter:
+            del self._waiters[name]
+        engine.waiters.discard(waiter)
 
-    async def _last_look(self, engine: Engine, waiter: Waiter) -> Job:
-        """The time is up: what the job is then is told by one more look, which the poller makes at a deadline."""
-        watch = cast("Watch", waiter.watch)
-        engine.poller.expire(watch)
-        return cast("Job", await waiter.wait(None))
-
-    def _stop_waiting(self, engine: Engine, waiter: Waiter, job_id: str) -> None:
-        if waiter.deserted and self._waiters.get(job_id) is waiter and waiter.watch is not None:
-            self._forget_waiter(waiter, job_id)
+    def _stop_waiting(self, engine: Engine, waiter: Waiter, name: tuple[str, bool]) -> None:
+        if waiter.deserted and waiter in engine.waiters and waiter.watch is not None:
+            self._forget_waiter(engine, waiter, name)
             engine.poller.drop([waiter.watch])
 
     async def get(self, id: str) -> Job:

@@ -7,6 +7,7 @@ retries, waits for no gate, and knows nothing of jobs.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import ipaddress
 import platform
 import re
@@ -162,10 +163,11 @@ class Transport:
         """Close what `open` made, and nothing else."""
         if self._theirs is not None:
             return
-        for pool in (self._submits, self._polls):
-            if pool is not None:
-                await pool.close()
+        pools = [pool for pool in (self._submits, self._polls) if pool is not None]
         self._submits = self._polls = None
+        async with contextlib.AsyncExitStack() as stack:  # closes all, also if one is cancelled while it closes
+            for pool in pools:
+                stack.push_async_callback(pool.close)
 
     def scrub(self, text: str) -> str:
         """`text` without the API key."""

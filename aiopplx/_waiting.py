@@ -19,7 +19,7 @@ class Waiter:
     def __init__(self, forget: Callable[[Waiter], None]) -> None:
         self.watch: Watch | None = None
         self._forget = forget
-        self._futures: set[asyncio.Future[Job]] = set()
+        self._futures: set[asyncio.Future[Job | AiopplxError]] = set()
 
     def may_look(self, watch: Watch) -> bool:
         """Always."""
@@ -41,7 +41,8 @@ class Waiter:
         job_id = watch.job_id if watch is not None else ""
         for future in self._futures:
             if not future.done():
-                future.set_exception(error.about(job_id=job_id))
+                # As a value: an exception in the future of a caller who is gone by then would be one never retrieved.
+                future.set_result(error.about(job_id=job_id))
 
     @property
     def deserted(self) -> bool:
@@ -50,10 +51,15 @@ class Waiter:
 
     async def wait(self, seconds: float | None) -> Job | None:
         """The job once it has ended; None if that takes longer than `seconds` (real ones)."""
-        future: asyncio.Future[Job] = asyncio.get_running_loop().create_future()
+        future: asyncio.Future[Job | AiopplxError] = asyncio.get_running_loop().create_future()
         self._futures.add(future)
         try:
-            done, _ = await asyncio.wait([future], timeout=seconds)
-            return future.result() if done else None
+            await asyncio.wait([future], timeout=seconds)
         finally:
             self._futures.discard(future)
+        if not future.done():
+            return None
+        outcome = future.result()
+        if isinstance(outcome, AiopplxError):
+            raise outcome
+        return outcome

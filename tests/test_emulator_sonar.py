@@ -80,7 +80,10 @@ async def test_the_official_sdk_submits_polls_and_lists_typed_objects() -> None:
 
 @pytest.mark.parametrize("base", [OLD, NEW])
 async def test_every_answer_fits_the_schemas_under_both_base_paths(base: str) -> None:
-    async with Emulator(duration=AfterPolls(2), failing=lambda q: "bad" in q) as server, Caller(server.url, base=base) as c:
+    async with (
+        Emulator(duration=AfterPolls(2), failing=lambda q: "bad" in q) as server,
+        Caller(server.url, base=base) as c,
+    ):
         created = await c.submit(asking(return_images=True, return_related_questions=True, key="k"))
         assert created.status == 200
         assert fits(JOB, created.json)
@@ -203,7 +206,10 @@ async def test_structured_output_is_json_text_of_the_schema_asked_for() -> None:
         "$defs": {
             "Person": {
                 "type": "object",
-                "properties": {"name": {"type": "string"}, "friend": {"anyOf": [{"$ref": "#/$defs/Person"}, {"type": "null"}]}},
+                "properties": {
+                    "name": {"type": "string"},
+                    "friend": {"anyOf": [{"$ref": "#/$defs/Person"}, {"type": "null"}]},
+                },
                 "required": ["name", "friend"],
             }
         },
@@ -248,15 +254,25 @@ async def test_a_forgotten_wrapper_is_the_documented_422() -> None:
         ({"messages": "hello"}, ["messages"], "list_type"),
         ({"messages": [{"role": "user"}]}, ["messages", 0, "content"], "missing"),
         ({"messages": [{"role": "robot", "content": ""}]}, ["messages", 0, "role"], "enum"),
-        ({"messages": [{"role": "user", "content": [{"type": "text"}]}]}, ["messages", 0, "content", 0, "text"], "missing"),
-        ({"messages": [{"role": "user", "content": [{"type": "audio"}]}]}, ["messages", 0, "content", 0], "union_tag_invalid"),
+        (
+            {"messages": [{"role": "user", "content": [{"type": "text"}]}]},
+            ["messages", 0, "content", 0, "text"],
+            "missing",
+        ),
+        (
+            {"messages": [{"role": "user", "content": [{"type": "audio"}]}]},
+            ["messages", 0, "content", 0],
+            "union_tag_invalid",
+        ),
         ({"response_format": {"type": "regex"}}, ["response_format"], "union_tag_invalid"),
         ({"response_format": {"type": "json_schema"}}, ["response_format", "json_schema"], "missing"),
         ({"web_search_options": {"search_type": "slow"}}, ["web_search_options", "search_type"], "enum"),
         ({"model": 7}, ["model"], "string_type"),
     ],
 )
-async def test_a_body_out_of_range_is_a_422_that_names_the_place(fields: dict[str, Any], loc: list[Any], type: str) -> None:
+async def test_a_body_out_of_range_is_a_422_that_names_the_place(
+    fields: dict[str, Any], loc: list[Any], type: str
+) -> None:
     async with Emulator() as server, Caller(server.url) as c:
         answer = await c.submit(asking(**fields))
         assert answer.status == 422
@@ -301,7 +317,8 @@ async def test_a_body_of_another_shape_is_a_422(body: bytes) -> None:
 
 
 @pytest.mark.parametrize(
-    "roles", [("assistant", "user"), ("user", "user"), ("user", "system"), ("user", "tool"), ("user", "assistant", "system")]
+    "roles",
+    [("assistant", "user"), ("user", "user"), ("user", "system"), ("user", "tool"), ("user", "assistant", "system")],
 )
 async def test_roles_that_do_not_alternate_are_the_captured_400(roles: tuple[str, ...]) -> None:
     async with Emulator() as server, Caller(server.url) as c:

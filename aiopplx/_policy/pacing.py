@@ -6,6 +6,8 @@ back through `answered`, `throttled` and `failed`. This module knows nothing of 
 
 from __future__ import annotations
 
+import math
+
 from aiopplx._call import Lane
 from aiopplx._errors import AiopplxError
 
@@ -18,28 +20,34 @@ STOP_PROBE = 30.0
 
 
 class Pace:
-    """A rate that is given, learnt, or both: evenly spaced departures, GCRA with a burst of one.
+    """A rate that is given, learnt, or both: evenly spaced departures.
 
     With `per_minute` given, no two departures are closer than 60 / per_minute seconds, so no minute sees more. Without,
-    departures are free until the server throttles; then the rate is what the server took before, and from there it
-    grows with each acceptance and shrinks with each refusal. Refusals of requests that left before the last cut are old
-    news.
+    departures are free until the server throttles.
+
+    What the server took in the last minute is then its rate: a bucket that was full and one that was used evenly both
+    come to the same count, if older departures count less (the count decays by e each minute). From a fifth below it
+    the rate goes back up, stays near it for some minutes, and then tries for more, faster and faster: the curve of
+    CUBIC, with a long flat part since each refusal that is provoked teaches nothing new.
     """
 
-    SHRINK = 0.8
-    GROW = 0.02
-    GROW_MOST = 0.25
+    CUT = 0.2
+    """Share of the rate that a refusal takes away."""
+    PLATEAU = 180.0
+    """Seconds after a cut at which the old rate is reached again."""
+    MEMORY = 60.0
+    """Seconds in which a departure loses all but 1/e of its weight in the count."""
 
-    __slots__ = ("_accepted", "_cut_at", "_first_at", "_floor", "_next_at", "_streak", "interval")
+    __slots__ = ("_counted_at", "_cut_at", "_floor", "_next_at", "_peak", "_recent", "interval")
 
     def __init__(self, per_minute: float | None = None) -> None:
         self._floor = 60.0 / per_minute if per_minute else 0.0
         self.interval = self._floor
         self._next_at = 0.0
-        self._first_at: float | None = None
-        self._cut_at = 0.0
-        self._accepted = 0
-        self._streak = 0
+        self._peak = math.inf
+        self._cut_at = -math.inf
+        self._recent = 0.0
+        self._counted_at = 0.0
 
     def limit(self, per_minute: float) -> None:
         """A second session on the same account asks for at most this: the slower one holds."""
@@ -52,33 +60,33 @@ class Pace:
 
     def leave(self, now: float) -> None:
         """A request departs."""
-        if self._first_at is None:
-            self._first_at = now
+        self._count(now, 1.0)
+        self.interval = self._interval_at(now)
         self._next_at = max(now, self._next_at) + self.interval
-
-    def accepted(self) -> None:
-        """The server took one."""
-        self._accepted += 1
-        if self.interval > self._floor:
-            self._streak += 1
-            growth = 1.0 + min(self.GROW * self._streak, self.GROW_MOST)
-            self.interval = max(self._floor, self.interval / growth)
-            if self.interval < 1e-3:
-                self.interval = self._floor
 
     def refused(self, now: float, left_at: float) -> None:
         """The server throttled one that left at `left_at`."""
-        if self._first_at is not None and left_at < self._cut_at:
-            return
-        self._streak = 0
-        if self.interval <= 0.0:
-            # A bucket that is full at the start gives away one minute's worth at once: what it gave is its rate.
-            elapsed = max(60.0, now - (self._first_at if self._first_at is not None else now))
-            self.interval = elapsed / max(self._accepted, 1)
+        self._count(now, -1.0)
+        # One more than was taken: the refusal shows that less than one had room, not that none had.
+        took = (max(0.0, self._recent) + 1.0) / self.MEMORY
+        if left_at < self._cut_at:
+            # Old news on the rate, but one fewer was taken than the cut supposed.
+            self._peak = min(self._peak, took)
         else:
-            self.interval = min(60.0, self.interval / self.SHRINK)
-        self._cut_at = now
-        self._next_at = max(self._next_at, now + self.interval)
+            self._peak = min(took, 1.0 / self.interval) if self.interval else took
+            self._cut_at = now
+        self.interval = self._interval_at(now)
+        self._next_at = max(self._next_at, self._cut_at + self.interval)
+
+    def _count(self, now: float, change: float) -> None:
+        self._recent = self._recent * math.exp((self._counted_at - now) / self.MEMORY) + change
+        self._counted_at = now
+
+    def _interval_at(self, now: float) -> float:
+        if self._peak == math.inf:
+            return self._floor
+        swing = (now - self._cut_at) / self.PLATEAU - 1.0
+        return max(self._floor, 1.0 / (self._peak * (1.0 + self.CUT * swing**3)))
 
 
 class Bucket:
@@ -88,7 +96,8 @@ class Bucket:
 
     def __init__(self, per_minute: float, burst: float = 10.0) -> None:
         self._rate = per_minute / 60.0
-        self._burst = max(min(burst, per_minute), self._rate)
+        # Never under one, or a budget of less than one a minute would never let any out.
+        self._burst = max(min(burst, per_minute), self._rate, 1.0)
         self._tokens = self._burst
         self._at: float | None = None
 
@@ -167,7 +176,6 @@ class Gate:
         self._probe_delay = FIRST_PROBE
         if lane is Lane.SUBMIT and accepted:
             self._throttles = 0
-            self.pace.accepted()
 
     def throttled(self, lane: Lane, now: float, left_at: float, hint: float | None, random: float) -> float:
         """The server asks for less; `hint` is its Retry-After. Returns the seconds of silence that follow.

@@ -18,6 +18,8 @@ K = TypeVar("K")
 SHORTEST = 0.01
 """Seconds: a rule that asks for less would only spin."""
 
+_INF = float("inf")
+
 
 class Look(msgspec.Struct, frozen=True):
     """What a poll rule is asked with.
@@ -48,7 +50,7 @@ class PollPolicy(msgspec.Struct, frozen=True, kw_only=True):
         gap: between polls after that. Default 10; the mean delay of a result is half of it.
         tail_after: from this age on gaps grow. Default 900: few jobs take a quarter of an hour.
         growth: factor from gap to gap in the tail. Default 1.25.
-        max_gap: no gap grows beyond this. Default 120.
+        max_gap: no gap grows beyond this (a `gap` that is longer already stays as it is). Default 120.
         jitter: each gap is stretched or shortened by up to this share, so that jobs submitted together are not polled
             together. Default 0.1.
         budget: polls a minute over all jobs of the session, None for no bound. Default 6000: what the service allows
@@ -65,10 +67,13 @@ class PollPolicy(msgspec.Struct, frozen=True, kw_only=True):
 
     def __post_init__(self) -> None:
         """Refuses a policy that would never poll or always."""
+        # Written so that nan, of which every comparison is false, is refused too.
+        timed = SHORTEST <= self.gap < _INF and 0 <= self.quiet < _INF and self.tail_after >= 0 and self.max_gap > 0
         bounded = self.budget is None or self.budget > 0
-        if self.gap < SHORTEST or self.quiet < 0 or self.growth < 1 or not 0 <= self.jitter < 1 or not bounded:
+        if not (timed and bounded and 1 <= self.growth < _INF and 0 <= self.jitter < 1):
             raise ValueError(
-                f"a poll policy needs gap >= {SHORTEST} s, quiet >= 0 s, growth >= 1, 0 <= jitter < 1 and budget > 0"
+                f"a poll policy needs gap >= {SHORTEST} s, quiet >= 0 s, tail_after >= 0 s, growth >= 1, max_gap > 0 s,"
+                " 0 <= jitter < 1 and budget > 0"
             )
 
     @classmethod
@@ -83,7 +88,7 @@ class PollPolicy(msgspec.Struct, frozen=True, kw_only=True):
         if look.age <= self.tail_after:
             return self.gap
         # A gap that grows by a factor at each poll is, in closed form, one that grows evenly with age.
-        return min(self.max_gap, self.gap + (look.age - self.tail_after) * (self.growth - 1.0))
+        return max(self.gap, min(self.max_gap, self.gap + (look.age - self.tail_after) * (self.growth - 1.0)))
 
 
 PollRule = Callable[[Look], float]
@@ -118,14 +123,19 @@ class Schedule(Generic[K]):
         self._seq += 1
         self._due[key] = self._seq
         heapq.heappush(self._heap, (due, self._seq, key))
+        self._compact()
 
     def remove(self, key: K) -> bool:
         """Forget `key`; True if it was waiting. Its place in the heap is passed over when it comes up."""
         known = self._due.pop(key, None) is not None
+        self._compact()
+        return known
+
+    def _compact(self) -> None:
+        """Rows passed over are thrown out once they are the greater part, so each costs no more than its own push."""
         if len(self._heap) > 64 and len(self._heap) > 2 * len(self._due):
             self._heap = [row for row in self._heap if self._due.get(row[2]) == row[1]]
             heapq.heapify(self._heap)
-        return known
 
     def next_due(self) -> float | None:
         """When the first key is due; None if there is none."""

@@ -103,11 +103,11 @@ def classify(lane: Lane, outcome: Reply | NoReply, error: AiopplxError) -> Fault
     """The class of an attempt that brought nothing usable; `error` is what it would be reported as."""
     safe = lane is not Lane.SUBMIT
     if isinstance(outcome, NoReply):
-        if not outcome.sent and lane is Lane.SUBMIT:
-            return Fault.STOP if outcome.permanent else Fault.NOT_SENT
-        if outcome.permanent:
+        if outcome.permanent and (safe or not outcome.sent):
             return Fault.STOP
-        return Fault.POLL if safe else Fault.DOUBT
+        if safe:
+            return Fault.POLL
+        return Fault.DOUBT if outcome.sent else Fault.NOT_SENT
     return _classify_status(outcome, error, safe)
 
 

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING
 
 import anyio
 
-from aiopplx.cli._exits import UsageError
 from aiopplx.cli._options import Connection
 
 if TYPE_CHECKING:
@@ -70,12 +69,10 @@ class Connected:
 
     async def _open(self) -> Session:
         where = self._connection
-        if not where.emulate:
-            session = self._session(where.key(), where.base_url)
-        elif where.base_url or where.api_key_file:
-            raise UsageError("--emulate is an address and a key of its own; leave out --base-url and --api-key-file")
-        else:
+        if where.emulate:
             session = self._session("emulated", await self._emulator())
+        else:
+            session = self._session(where.key(), where.base_url)
         return await self._stack.enter_async_context(session)
 
     def _session(self, key: str | None, base_url: str | None) -> Session:

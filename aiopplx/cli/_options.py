@@ -49,6 +49,16 @@ class Connection:
         Parameter(help="Seconds between two looks at a job. Default: none at first, then every few seconds."),
     ] = None
 
+    def check(self) -> None:
+        """Refuse what cannot go together, before anything is said or opened.
+
+        Raises:
+            UsageError: an emulator was asked for, and an address or a key as well; or the key file cannot be read.
+        """
+        if self.emulate and (self.base_url or self.api_key_file):
+            raise UsageError("--emulate is an address and a key of its own; leave out --base-url and --api-key-file")
+        self.key()
+
     def key(self) -> str | None:
         """The key from the file; None if the environment is to be asked.
 

@@ -117,7 +117,6 @@ class LiveView(View):
     def stop(self) -> None:
         """Take the display away."""
         self._live.stop()
-        self._console.show_cursor(True)
 
     def say(self, text: str) -> None:
         """One line above the display."""

@@ -6,6 +6,7 @@ This module knows how the parts of a run play together; what each of them does i
 from __future__ import annotations
 
 import math
+import sys
 from collections import deque
 from typing import TYPE_CHECKING
 
@@ -65,6 +66,9 @@ class _Run:
         self._rows: Rows
 
     async def play(self) -> int:
+        self._connection.check()
+        if self._questions.is_terminal and not self._options.quiet:
+            print("Reading questions from the terminal, one a line; Ctrl-D ends them.", file=sys.stderr)
         await self._questions.open()
         self._rows = Rows(self._options.output, force=self._options.force, source=self._source)
         try:
@@ -84,8 +88,6 @@ class _Run:
     def _greet(self, on_screen: bool) -> None:
         if self._connection.emulate:
             self._view.remark("Emulated: the answers are invented, nothing is billed.")
-        if self._questions.is_terminal:
-            self._view.remark("Reading questions from the terminal, one a line; Ctrl-D ends them.")
         if on_screen:
             self._view.remark(
                 "Answers come to this terminal as JSON; -o FILE keeps them and shows the progress instead."
@@ -192,7 +194,7 @@ class _Run:
 
     def _stood(self, job: Job) -> str:
         origin = self._questions.take(job.index)
-        return f"  line {origin.line}: {one_line(origin.preview, 60)}" if origin else ""
+        return f"  line {origin.line}: {one_line(origin.preview, 40)}" if origin else ""
 
     def _summary(self, ending: BaseException | None) -> None:
         if isinstance(ending, BrokenPipeError) or not self._tally.touched:

@@ -63,6 +63,7 @@ async def list_jobs(connection: Connection, *, limit: int, as_json: bool) -> int
 async def _one(
     connection: Connection, work: Callable[[Session], Awaitable[Job]], as_json: bool, job_id: str = ""
 ) -> int:
+    connection.check()
     waiting = _Waiting(job_id)
 
     async def connected() -> Job:
@@ -103,7 +104,6 @@ class _Waiting:
     def stop(self) -> None:
         if self._live:
             self._status.stop()
-            self._console.show_cursor(True)
 
     def remark(self, text: str) -> None:
         self._console.print(Text(safe(text)), soft_wrap=True)

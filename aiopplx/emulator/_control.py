@@ -35,7 +35,7 @@ class _NewRule(msgspec.Struct, forbid_unknown_fields=True):
     """`fault` is a name of `faults.NAMED` or an object with its `fault` tag."""
 
     on: On
-    fault: str | msgspec.Raw
+    fault: msgspec.Raw
     times: int | None = None
     rate: float | None = None
     after: int = 0
@@ -98,11 +98,12 @@ def _add_fault(emulator: Controlled, body: bytes) -> dict[str, Any]:
     return {"rules": len(emulator.faults.rules)}
 
 
-def _fault(said: str | msgspec.Raw) -> Fault:
-    if isinstance(said, str):
-        if said not in NAMED:
-            raise ValueError(f"no fault is named {said!r}; the names are: {', '.join(NAMED)}")
-        return NAMED[said]
+def _fault(said: msgspec.Raw) -> Fault:
+    if bytes(said).startswith(b'"'):
+        name = msgspec.json.decode(said, type=str)
+        if name not in NAMED:
+            raise ValueError(f"no fault is named {name!r}; the names are: {', '.join(NAMED)}")
+        return NAMED[name]
     fault: Fault = msgspec.json.decode(said, type=Fault)
     return fault
 

@@ -129,6 +129,7 @@ class Emulator:
         self._keys = Keys(keys)
         self._runner: web.ServerRunner | None = None
         self._rays = 0
+        self._watchers: list[tuple[Callable[[Ledger], bool], asyncio.Future[None]]] = []
         self._begin()
 
     def _begin(self) -> None:
@@ -186,6 +187,25 @@ class Emulator:
         self.faults.clear()
         self._begin()
 
+    async def until(self, true: Callable[[Ledger], bool]) -> None:
+        """Waits until the ledger is so: `await server.until(lambda ledger: ledger.created == 10)`.
+
+        Asked at once and then whenever a request comes or is answered, so that a test needs no sleep. There is no time
+        limit but the caller's own.
+        """
+        watcher = true, asyncio.get_running_loop().create_future()
+        self._watchers.append(watcher)
+        try:
+            self._tell()
+            await watcher[1]
+        finally:
+            self._watchers.remove(watcher)
+
+    def _tell(self) -> None:
+        for true, future in self._watchers:
+            if not future.done() and true(self.ledger):
+                future.set_result(None)
+
     # --- the server
 
     async def __aenter__(self) -> Self:
@@ -227,11 +247,13 @@ class Emulator:
         ledger = self.ledger
         ledger.in_flight += 1
         ledger.peak = max(ledger.peak, ledger.in_flight)
+        self._tell()
         try:
             body = await request.read()
             asked = self._asked(request, body)
             reply, fault = self._decide(asked)
-            ledger.saw(self._record(asked, reply, fault))
+            if asked.on != "control":
+                ledger.saw(self._record(asked, reply, fault))
             return await self._sender.send(request, reply, self._clock.now(), ray)
         except ConnectionError:
             # The client left in the middle of its request: it was never seen whole.
@@ -239,6 +261,7 @@ class Emulator:
             return web.Response()
         finally:
             ledger.in_flight -= 1
+            self._tell()
 
     def _asked(self, request: web.BaseRequest, body: bytes) -> Asked:
         path = request.path

@@ -67,7 +67,7 @@ _GENERIC: dict[str, Callable[[Reply], Reply | None]] = {
     "not_a_number": _not_a_number,
     "deep": lambda reply: with_body(reply, b'{"id":' + b"[" * 100_000 + b"]" * 100_000 + b"}"),
     "wrong_content_type": lambda reply: with_body(reply, reply.body, HTML),
-    "no_content_type": lambda reply: with_body(reply, reply.body, ""),
+    "empty_content_type": lambda reply: with_body(reply, reply.body, ""),
     "undeclared_gzip": lambda reply: with_body(reply, gzip.compress(reply.body)),
     "unknown_fields": lambda reply: with_body(reply, msgspec.json.encode(enriched(msgspec.json.decode(reply.body)))),
     "id_null": lambda reply: edited(reply, _id(None)),

@@ -51,20 +51,20 @@ class Sender:
         if reply.ending in (Ending.CLOSE, Ending.RESET, Ending.HANG):
             end(request.transport, reset=reply.ending is Ending.RESET)
             return web.Response()
-        headers = {"Date": self._dated(now), "Server": _SERVER, "cf-ray": f"{ray:016x}-EMU", **reply.headers}
-        if reply.content_type:
-            headers["Content-Type"] = reply.content_type
+        headers = {
+            "Content-Type": reply.content_type,
+            "Date": self._dated(now),
+            "Server": _SERVER,
+            "cf-ray": f"{ray:016x}-EMU",
+            **reply.headers,
+        }
         if reply.ending is not Ending.WHOLE:
             return await self._flood(request, reply, headers)
         body = reply.body
         if self._compress and len(body) > 1000 and "gzip" in request.headers.get("Accept-Encoding", ""):
             headers["Content-Encoding"] = "gzip"
             body = gzip.compress(body, 1)
-        response = web.Response(status=reply.status, body=body, headers=headers)
-        if not reply.content_type:
-            # aiohttp would put application/octet-stream in its place.
-            response.headers.pop("Content-Type", None)
-        return response
+        return web.Response(status=reply.status, body=body, headers=headers)
 
     async def _flood(self, request: web.BaseRequest, reply: Reply, headers: dict[str, str]) -> web.StreamResponse:
         if reply.ending is Ending.BOMB:
@@ -109,9 +109,9 @@ def _plain_chunks(reply: Reply) -> Iterator[bytes]:
         left -= _CHUNK
 
 
-def end(transport: asyncio.BaseTransport | None, *, reset: bool) -> None:
+def end(transport: asyncio.WriteTransport | None, *, reset: bool) -> None:
     """Ends a connection: closed, or reset so that the peer gets ECONNRESET."""
-    if not isinstance(transport, asyncio.Transport):
+    if transport is None:
         return
     if not reset:
         transport.close()

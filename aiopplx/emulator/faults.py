@@ -24,7 +24,7 @@ class Status(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field=
         body: the body as text; None takes the JSON error that this status usually is.
         html: an HTML page as the proxy in front of the service writes it, instead of `body`.
         type, message: `error.type` and `error.message` of the JSON error, where the usual ones do not fit.
-        content_type: for `body`; None is `application/json`, `""` sends none.
+        content_type: for `body`; None is `application/json`, or HTML if it looks so.
         headers: further headers.
         after_accept: the request is obeyed first (the job exists and is billed) and only its answer is replaced.
     """
@@ -119,7 +119,7 @@ How: TypeAlias = Literal[
     "not_a_number",
     "deep",
     "wrong_content_type",
-    "no_content_type",
+    "empty_content_type",
     "undeclared_gzip",
     "unknown_fields",
     "id_null",
@@ -145,7 +145,7 @@ class Mangle(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field=
 
     - any answer: `html` (a captive portal's page), `empty`, `scalar`, `null`, `array`, `truncated` (with the right
       length), `trailing` (further text), `bom`, `invalid_utf8`, `not_a_number` (NaN), `deep` (nested 100,000 times),
-      `wrong_content_type`, `no_content_type`, `undeclared_gzip`, `unknown_fields` (harmless ones, at every level);
+      `wrong_content_type`, `empty_content_type`, `undeclared_gzip`, `unknown_fields` (harmless ones, at every level);
     - a job: `id_null`, `id_missing`, `id_number`, `list` (the list instead), `other_job` (another job's body);
     - a submission: `duplicate_id` (the id of an earlier job, and from then on always);
     - a finished job: `null_response`, `no_response`, `empty_choices`, `null_content`, `flip` (IN_PROGRESS again, once

@@ -116,6 +116,7 @@ class WireServer:
         self._ssl = ssl
         self._server: asyncio.Server | None = None
         self._tasks: set[asyncio.Task[None]] = set()
+        self._watchers: list[tuple[Callable[[], bool], asyncio.Future[None]]] = []
 
     @property
     def url(self) -> str:
@@ -139,6 +140,24 @@ class WireServer:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await server.wait_closed()
+
+    async def until(self, true: Callable[[], bool]) -> None:
+        """Waits until this is so: `await wire.until(lambda: len(wire.requests) == 2)`, so that a test needs no sleep.
+
+        Asked at once, and whenever a connection is opened or a request was read. No time limit but the caller's own.
+        """
+        watcher = true, asyncio.get_running_loop().create_future()
+        self._watchers.append(watcher)
+        try:
+            self._tell()
+            await watcher[1]
+        finally:
+            self._watchers.remove(watcher)
+
+    def _tell(self) -> None:
+        for true, future in self._watchers:
+            if not future.done() and true():
+                future.set_result(None)
 
     # --- which behaviour
 
@@ -181,6 +200,7 @@ class WireServer:
         self.connections += 1
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+        self._tell()
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, connection: int) -> None:
         reset = False
@@ -213,6 +233,7 @@ class WireServer:
                 return isinstance(early, Reset)
             request = await _whole(head, reader, connection, number)
             self.requests.append(request)
+            self._tell()
             how = await self._act(self._at_request(request), request, reader, writer)
             number += 1
             if how != "stay" or number == self._max_requests:

@@ -1,0 +1,90 @@
+"""How much memory does a batch of 5,000 jobs of 300 KB take when its consumer is slower than the service?
+
+Every job is finished at its first poll, and the consumer looks at each result for 5 milliseconds, which is several
+times longer than the library needs to fetch one. Nothing is kept. Figures are the peak of the whole process (VmHWM),
+and how many finished results the server had given out beyond what the consumer had taken, at the most.
+
+    python benchmarks/memory_slow_consumer.py [--quick] [--rounds N]
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from typing import Any
+
+import _harness as harness
+
+SIZE = 300_000
+SECONDS = 0.005
+LIMIT, GOAL = 150e6, 110e6
+
+
+def question(n: int) -> str:
+    return f"Question {n}: what is known about the sinking of the Vasa, and on what sources does that rest?"
+
+
+async def child(spec: Mapping[str, Any]) -> None:
+    from aiopplx import Event, EventKind, PollPolicy, Session
+
+    finished = taken = ahead = characters = 0
+
+    def count(event: Event) -> None:
+        nonlocal finished
+        finished += event.kind is EventKind.FINISHED
+
+    begun = harness.memory("VmRSS")
+    poll = PollPolicy.fixed(0.05, budget=1e9)
+    questions = (question(n) for n in range(spec["jobs"]))
+    async with (
+        Session("pplx-benchmark", base_url=spec["url"], poll=poll, on_event=count) as session,
+        session.batch(questions, ordered=spec["ordered"]) as jobs,
+    ):
+        async for job in jobs:
+            taken += 1
+            ahead = max(ahead, finished - taken)
+            characters += len(job.result().text)
+            await asyncio.sleep(SECONDS)
+    assert taken == spec["jobs"]
+    assert characters > taken * SIZE / 3
+    harness.answer({"peak": harness.memory("VmHWM"), "begun": begun, "ahead": ahead})
+
+
+def one_run(case: Mapping[str, Any]) -> harness.Record:
+    with harness.Server(size=SIZE, gets=1, two_byte=case["two_byte"]) as server:
+        record = harness.run(__file__, {**case, "url": server.url})
+        counts = server.counts()
+    if counts["jobs"] != case["jobs"] or counts["posts"] != case["jobs"]:
+        raise RuntimeError(f"not every job was made exactly once: {counts}")
+    return {**record, "gets_per_job": counts["gets"] / case["jobs"]}
+
+
+def main() -> None:
+    given = harness.arguments(__doc__, rounds=3)
+    if given.child:
+        asyncio.run(child(given.child))
+        return
+    jobs = 500 if given.quick else 5_000
+    kinds = {
+        "as they finish": {"ordered": False, "two_byte": False},
+        "in order": {"ordered": True, "two_byte": False},
+        "as they finish, text beyond Latin-1": {"ordered": False, "two_byte": True},
+    }
+    cases = [{"kind": kind, "jobs": jobs, **words} for kind, words in kinds.items()]
+    records = list(harness.interleaved([cases], given.rounds, one_run))
+    found: dict[str, Any] = {}
+    rows: list[list[str]] = []
+    for kind in kinds:
+        ours = [record for record in records if record["kind"] == kind]
+        peak = harness.spread([record["peak"] / 1e6 for record in ours])
+        base = harness.spread([record["begun"] / 1e6 for record in ours])
+        ahead = harness.spread([record["ahead"] for record in ours])
+        found[kind] = {"peak_mb": peak, "begun_mb": base, "ahead": ahead, "within_limit": peak["high"] * 1e6 <= LIMIT}
+        rows.append([kind, harness.shown(base), harness.shown(peak), harness.shown(ahead)])
+    head = ["5,000 results of 300 KB", "MB after import", "MB at the peak", "finished and not taken, at most"]
+    bounds = f"limit {LIMIT / 1e6:.0f} MB, goal {GOAL / 1e6:.0f} MB"
+    harness.finish("memory_slow_consumer", found, f"{harness.table(head, rows)}\n\n{bounds}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,120 @@
+"""Room: what the fault tests share: a session whose clock runs fast, and a batch in which one question has bad luck."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from aiopplx import Event, EventKind, Job, PollPolicy, RetryPolicy, Session
+from aiopplx._clock import Clock
+from aiopplx.emulator import AfterPolls, Asked, Emulator, faults
+
+KEY = "fault-test-key-0123456789"
+VICTIM = "What is it that makes this one question so unlucky?"
+OTHERS = ("Why did the Vasa sink?", "Who first measured the speed of light?", "Why is the sky dark at night?")
+SPEED = 60.0
+
+
+def session_at(
+    url: str, *, events: list[Event] | None = None, speed: float = SPEED, timeout: float = 3600.0, **more: Any
+) -> Session:
+    """A session that lives `speed` seconds in each real one, and looks at its jobs every other second."""
+    return Session(
+        more.pop("api_key", KEY),
+        base_url=url,
+        timeout=timeout,
+        poll=more.pop("poll", PollPolicy.fixed(2)),
+        on_event=None if events is None else events.append,
+        _clock=Clock(speed),
+        **more,
+    )
+
+
+def emulator(**more: Any) -> Emulator:
+    """A server whose jobs are done at their second poll, with short answers."""
+    return Emulator(**{"duration": AfterPolls(2), "answer_chars": 200, **more})
+
+
+def recorded(server: Emulator, on: str, text: str = VICTIM) -> list[bytes]:
+    """The bodies of all requests of this kind in which `text` stands, as they come from now on."""
+    bodies: list[bytes] = []
+
+    def record(asked: Asked) -> bool:
+        if text.encode() in asked.body:
+            bodies.append(asked.body)
+        return False
+
+    server.faults.add(on, faults.Delay(0.0), match=record)  # type: ignore[arg-type]  # `on` is one of its words
+    return bodies
+
+
+@dataclass
+class Outcome:
+    """What the user saw, and what the server saw."""
+
+    victim: Job
+    others: list[Job]
+    bodies: list[bytes]
+    created: int
+    events: list[Event]
+    server: Emulator
+
+    def told(self, kind: EventKind) -> list[Event]:
+        return [event for event in self.events if event.kind is kind]
+
+    @property
+    def faults(self) -> set[str]:
+        """The classes of fault that were told."""
+        return {event.fault for event in self.events if event.fault}
+
+
+async def under(
+    fault: faults.Fault,
+    on: str = "submit",
+    *,
+    times: int | None = None,
+    retry: RetryPolicy | None = None,
+    timeout: float = 3600.0,
+    speed: float = SPEED,
+    setup: Callable[[Emulator], None] | None = None,
+    max_response_bytes: int = 1_000_000,
+    **settings: Any,
+) -> Outcome:
+    """One batch, in which only `VICTIM` meets the fault."""
+    events: list[Event] = []
+    async with emulator(**settings) as server:
+        bodies = recorded(server, "submit")
+        match: Callable[[Asked], bool] = lambda asked: _is_victim(server, asked)  # noqa: E731 - it needs the type
+        server.faults.add(on, fault, times=times, match=match)  # type: ignore[arg-type]  # `on` is one of its words
+        if setup is not None:
+            setup(server)
+        async with (
+            session_at(
+                server.url,
+                events=events,
+                retry=retry,
+                timeout=timeout,
+                speed=speed,
+                max_response_bytes=max_response_bytes,
+            ) as session,
+            session.batch([VICTIM, *OTHERS]) as jobs,
+        ):
+            found = {job.index: job async for job in jobs}
+        victim = found.pop(0)
+        created = server.ledger.created_by_key[victim.idempotency_key]
+        return Outcome(victim, list(found.values()), bodies, created, events, server)
+
+
+def _is_victim(server: Emulator, asked: Asked) -> bool:
+    if asked.on == "submit":
+        return VICTIM.encode() in asked.body
+    return any(job.id == asked.job_id and VICTIM.encode() in job.body for job in server.ledger.jobs)
+
+
+def nothing_else_was_harmed(outcome: Outcome) -> None:
+    """Every other job of the batch finished, was submitted once and paid for once."""
+    assert len(outcome.others) == len(OTHERS)
+    assert all(job.ok for job in outcome.others)
+    assert [job.attempts for job in outcome.others] == [1] * len(OTHERS)
+    assert all(outcome.server.ledger.created_by_key[job.idempotency_key] == 1 for job in outcome.others)

@@ -1,0 +1,218 @@
+"""A service that does nothing by itself: each answer is given, held back or withheld as the test says.
+
+Callbacks on the test's own loop, no task and no thread, so that whatever else is left over is the client's.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, Self
+from urllib.parse import parse_qs, urlsplit
+
+import anyio
+
+PATH = "/async/chat/completions"
+KEY = "a-test-key"
+Answer = tuple[int, Any]
+
+
+@dataclass(eq=False)
+class Row:
+    """A job at the service. `looks` counts its GETs that were answered, `told` those that said COMPLETED."""
+
+    id: str
+    key: str
+    question: str
+    looks: int = 0
+    told: int = 0
+
+
+@dataclass(eq=False)
+class Asked:
+    """One request: `kind` is submit, get or list."""
+
+    kind: str
+    query: dict[str, str]
+    row: Row | None
+    connection: _Connection = field(repr=False)
+
+    @property
+    def question(self) -> str:
+        return self.row.question if self.row else ""
+
+
+class Scripted:
+    """The async API on 127.0.0.1. Set its attributes at any time.
+
+    Attributes:
+        looks: at which GET a job is COMPLETED; a number, or a function of the job (`inf`: never).
+        hold: requests that get no answer until `release`.
+        script: an answer other than the true one; None leaves the true one.
+        text: the answer of a finished job.
+    """
+
+    def __init__(self, *, looks: float | Callable[[Row], float] = 1) -> None:
+        self.looks = looks
+        self.hold: Callable[[Asked], bool] = lambda asked: False
+        self.script: Callable[[Asked], Answer | None] = lambda asked: None
+        self.text: Callable[[Row], str] = lambda row: f"answer to {row.question}"
+        self.rows: dict[str, Row] = {}
+        self.by_key: dict[str, Row] = {}
+        self.requests: Counter[str] = Counter()
+        self.held: list[Asked] = []
+        self.connections: set[_Connection] = set()
+        self.peak_looking = 0
+        self._changed = asyncio.Event()
+        self._server: asyncio.Server | None = None
+
+    async def __aenter__(self) -> Self:
+        loop = asyncio.get_running_loop()
+        self._server = await loop.create_server(lambda: _Connection(self), "127.0.0.1", 0)
+        return self
+
+    async def __aexit__(self, *exc: object) -> None:
+        assert self._server is not None
+        self._server.close()
+        for connection in list(self.connections):
+            connection.abort()
+        await self.until(lambda: not self.connections)
+
+    @property
+    def url(self) -> str:
+        assert self._server is not None
+        return f"http://127.0.0.1:{self._server.sockets[0].getsockname()[1]}"
+
+    @property
+    def told(self) -> int:
+        """Jobs that have been told to be COMPLETED."""
+        return sum(row.told > 0 for row in self.rows.values())
+
+    async def until(self, condition: Callable[[], bool]) -> None:
+        """Waits for a state of this service; a test that would wait for ever fails instead."""
+        with anyio.fail_after(20):
+            while not condition():
+                self._changed.clear()
+                await self._changed.wait()
+
+    def changed(self) -> None:
+        self._changed.set()
+
+    def release(self, *asked: Asked) -> None:
+        """Answers what was held: these, or all."""
+        for one in asked or list(self.held):
+            if one in self.held:
+                self.held.remove(one)
+                self._answer(one)
+
+    def reset(self, *asked: Asked) -> None:
+        """Ends the connections of what was held, without an answer."""
+        for one in asked or list(self.held):
+            self.held.remove(one)
+            one.connection.abort()
+
+    # --- what connections call
+
+    def asked(self, connection: _Connection, method: str, target: str, body: bytes) -> None:
+        parts = urlsplit(target)
+        query = {name: values[0] for name, values in parse_qs(parts.query).items()}
+        job_id = parts.path.removeprefix(PATH).strip("/")
+        if method == "POST":
+            asked = Asked("submit", query, self._made(json.loads(body)), connection)
+        elif job_id:
+            asked = Asked("get", query, self.rows.get(job_id), connection)
+        else:
+            asked = Asked("list", query, None, connection)
+        self.requests[asked.kind] += 1
+        if self.hold(asked):
+            self.held.append(asked)
+        else:
+            self._answer(asked)
+        self.changed()
+
+    def lost(self, connection: _Connection) -> None:
+        self.connections.discard(connection)
+        self.held = [asked for asked in self.held if asked.connection is not connection]
+        self.changed()
+
+    def _made(self, body: Any) -> Row:
+        key = body["idempotency_key"]
+        row = self.by_key.get(key)
+        if row is None:
+            question = body["request"]["messages"][-1]["content"]
+            row = self.by_key[key] = Row(f"job-{len(self.rows)}", key, question)
+            self.rows[row.id] = row
+        return row
+
+    def _answer(self, asked: Asked) -> None:
+        status, value = self.script(asked) or self._truth(asked)
+        asked.connection.answer(status, value if isinstance(value, bytes) else json.dumps(value).encode())
+
+    def _truth(self, asked: Asked) -> Answer:
+        row = asked.row
+        if asked.kind == "list":
+            return 200, {"requests": [self.summary(row) for row in self.rows.values()], "next_token": None}
+        if row is None:
+            return 404, {"error": {"message": "no such job", "type": "not_found", "code": 404}}
+        if asked.kind == "submit":
+            return 200, self.summary(row)
+        row.looks += 1
+        needed = self.looks(row) if callable(self.looks) else self.looks
+        if row.looks < needed:
+            return 200, self.summary(row, "IN_PROGRESS")
+        row.told += 1
+        return 200, self.summary(row, "COMPLETED") | {"completed_at": 2, "response": self._response(row)}
+
+    @staticmethod
+    def summary(row: Row, status: str = "CREATED") -> dict[str, Any]:
+        return {"id": row.id, "model": "sonar-deep-research", "created_at": 1, "status": status}
+
+    def _response(self, row: Row) -> dict[str, Any]:
+        message = {"role": "assistant", "content": self.text(row)}
+        return {
+            "id": row.id,
+            "model": "sonar-deep-research",
+            "created": 1,
+            "object": "chat.completion",
+            "choices": [{"index": 0, "finish_reason": "stop", "message": message}],
+        }
+
+
+class _Connection(asyncio.Protocol):
+    def __init__(self, service: Scripted) -> None:
+        self._service = service
+        self._bytes = b""
+        self._transport: asyncio.Transport | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self._transport = transport
+        self._service.connections.add(self)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._service.lost(self)
+
+    def abort(self) -> None:
+        assert self._transport is not None
+        self._transport.abort()
+
+    def data_received(self, data: bytes) -> None:
+        self._bytes += data
+        head, found, rest = self._bytes.partition(b"\r\n\r\n")
+        if not found:
+            return
+        lines = head.decode("latin-1").split("\r\n")
+        headers = {name.lower(): value for name, _, value in (line.partition(": ") for line in lines[1:])}
+        length = int(headers.get("content-length", "0"))
+        if len(rest) >= length:
+            self._bytes = rest[length:]
+            method, target, _ = lines[0].split(" ")
+            self._service.asked(self, method, target, rest[:length])
+
+    def answer(self, status: int, body: bytes) -> None:
+        assert self._transport is not None
+        head = f"HTTP/1.1 {status} X\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
+        self._transport.write(head.encode() + body)

@@ -1,0 +1,705 @@
+"""Promise 5: leaving a block, in whatever way, ends its work at once, leaves nothing over and tells what is left."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import itertools
+import os
+import random
+import sys
+import threading
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Generator, Iterator
+from types import TracebackType
+from typing import Any, Self
+
+import anyio
+import pytest
+from _scripted import KEY, Asked, Scripted
+
+from aiopplx import ConfigError, Event, EventKind, Job, JobStatus, PollPolicy, RetryPolicy, Session
+
+FAST = PollPolicy.fixed(0.01)
+# Where an answer is to be waited for however long the test holds it; a test that needs all of it fails by its time limit.
+PATIENT = RetryPolicy(leave_grace=3600.0)
+
+
+class Boom(Exception):
+    pass
+
+
+@pytest.fixture
+async def server() -> AsyncIterator[Scripted]:
+    async with Scripted() as scripted:
+        yield scripted
+
+
+def opened(server: Scripted, told: list[Event] | None = None, **options: Any) -> Session:
+    on_event = told.append if told is not None else None
+    return Session(KEY, base_url=server.url, **{"poll": FAST, "on_event": on_event} | options)
+
+
+def is_submit(asked: Asked) -> bool:
+    return asked.kind == "submit"
+
+
+def is_get(asked: Asked) -> bool:
+    return asked.kind == "get"
+
+
+def left(told: list[Event]) -> list[Event]:
+    return [event for event in told if event.kind is EventKind.LEFT]
+
+
+async def turns(n: int) -> None:
+    for _ in range(n):
+        await asyncio.sleep(0)
+
+
+class Clean:
+    """Fails if anything is left over at the end of its block: a task, a descriptor, a thread, an unheard exception."""
+
+    def __init__(self, server: Scripted) -> None:
+        self._server = server
+        self._loop = asyncio.get_running_loop()
+        self._unheard: list[str] = []
+
+    async def __aenter__(self) -> Self:
+        gc.collect()
+        self._handler = self._loop.get_exception_handler()
+        self._hook = sys.unraisablehook
+        self._loop.set_exception_handler(lambda loop, context: self._unheard.append(repr(context)))
+        sys.unraisablehook = lambda unraisable: self._unheard.append(repr(unraisable))
+        self._before = self._now()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None
+    ) -> None:
+        try:
+            if error is None:
+                await self.check()
+                gc.collect()
+                await turns(2)
+        finally:
+            self._loop.set_exception_handler(self._handler)
+            sys.unraisablehook = self._hook
+        assert self._unheard == []
+
+    @staticmethod
+    def _now() -> tuple[set[asyncio.Task[Any]], set[threading.Thread], int]:
+        return asyncio.all_tasks(), set(threading.enumerate()), len(os.listdir("/proc/self/fd"))
+
+    async def check(self) -> None:
+        # Before any turn of the loop: what is left now was left by the block, and did not just need a moment.
+        tasks, threads, _ = self._now()
+        assert tasks - self._before[0] == set()
+        assert threads - self._before[1] == set()
+        await self._server.until(lambda: not self._server.connections)
+        assert self._now() == self._before
+        assert self._unheard == []
+
+
+def all_told(server: Scripted, told: list[Event]) -> bool:
+    """Is every job that the service has made told of, by its key at least?"""
+    kinds = (EventKind.SUBMITTED, EventKind.LEFT, EventKind.FINISHED)
+    return {row.key for row in server.rows.values()} <= {e.idempotency_key for e in told if e.kind in kinds}
+
+
+# --- what applications do, and how they are stopped ------------------------------------------------------------------
+
+
+async def one_batch(session: Session) -> None:
+    async with session.batch([f"question {n}" for n in range(5)]) as jobs:
+        async for job in jobs:
+            assert job.ok
+
+
+async def one_ordered_batch(session: Session) -> None:
+    async with session.batch((f"question {n}" for n in range(5)), ordered=True, max_in_flight=2) as jobs:
+        async for job in jobs:
+            assert job.ok
+
+
+async def nested_asks(session: Session) -> None:
+    async with session.batch(["one", "two"]) as jobs:
+        async for job in jobs:
+            assert (await session.ask(f"and {job.text}?")).ok
+
+
+async def two_batches(session: Session) -> None:
+    async with session.batch(["one", "two"]) as first, session.batch(["three", "four"]) as second:
+        async for job in first:
+            assert job.ok
+        async for job in second:
+            assert job.ok
+
+
+async def single_calls(session: Session) -> None:
+    job = await session.submit("one")
+    await session.get(job.id)
+    await session.list()
+    assert (await session.wait(job.id)).ok
+
+
+async def crowd_of_asks(session: Session) -> None:
+    async with asyncio.TaskGroup() as group:
+        for n in range(4):
+            group.create_task(session.ask(f"question {n}"))
+
+
+WORK = [one_batch, one_ordered_batch, nested_asks, two_batches, single_calls, crowd_of_asks]
+Work = Callable[[Session], Awaitable[None]]
+Way = Callable[[Coroutine[Any, Any, None], random.Random], Awaitable[None]]
+
+
+async def moment(rng: random.Random) -> None:
+    """Some moment of the work: so many turns of the loop, or so many milliseconds."""
+    if rng.random() < 0.5:
+        await turns(rng.randrange(120))
+    else:
+        await asyncio.sleep(rng.uniform(0, 0.03))
+
+
+async def by_cancel(work: Coroutine[Any, Any, None], rng: random.Random) -> None:
+    task = asyncio.create_task(work)
+    await moment(rng)
+    running = task.cancel()
+    await asyncio.wait([task])
+    # The work may have had its last await behind it.
+    assert task.cancelled() == running or (not task.cancelled() and task.exception() is None)
+
+
+async def by_move_on_after(work: Coroutine[Any, Any, None], rng: random.Random) -> None:
+    with anyio.move_on_after(rng.uniform(0, 0.03)):
+        await work
+
+
+async def by_fail_after(work: Coroutine[Any, Any, None], rng: random.Random) -> None:
+    try:
+        with anyio.fail_after(rng.uniform(0, 0.03)):
+            await work
+    except TimeoutError as error:
+        assert type(error) is TimeoutError
+
+
+async def by_timeout(work: Coroutine[Any, Any, None], rng: random.Random) -> None:
+    try:
+        async with asyncio.timeout(rng.uniform(0, 0.03)):
+            await work
+    except TimeoutError as error:
+        assert type(error) is TimeoutError
+
+
+async def by_sibling(work: Coroutine[Any, Any, None], rng: random.Random) -> None:
+    boom = Boom()
+
+    async def failing() -> None:
+        await moment(rng)
+        raise boom
+
+    caught: list[BaseException] = []
+    try:
+        async with asyncio.TaskGroup() as group:
+            group.create_task(work)
+            group.create_task(failing())
+    except* Boom as errors:
+        caught.extend(errors.exceptions)
+    assert caught == [boom]
+
+
+WAYS: list[Way] = [by_cancel, by_move_on_after, by_fail_after, by_timeout, by_sibling]
+
+
+async def in_session(server: Scripted, told: list[Event], work: Work, rng: random.Random) -> None:
+    async with opened(server, told, max_in_flight=rng.choice([1, 2, 1000])) as session:
+        await work(session)
+
+
+async def broken_off(server: Scripted, told: list[Event], rng: random.Random) -> None:
+    """The body itself ends it: by break, by an exception of its own, or by closing the session under the batch."""
+    boom = Boom()
+    stop_after, how = rng.randrange(4), rng.choice(["break", "raise", "close"])
+    raised: BaseException | None = None
+    try:
+        async with (
+            opened(server, told) as session,
+            session.batch((f"question {n}" for n in itertools.count()), max_in_flight=3) as jobs,
+        ):
+            if stop_after == 0 and how == "raise":
+                raise boom
+            async for n, job in numbered(jobs):
+                assert job.ok
+                if n >= stop_after and how == "break":
+                    break
+                if n >= stop_after and how == "raise":
+                    raise boom
+                if n >= stop_after:
+                    await session.aclose()
+    except (Boom, ConfigError) as error:
+        raised = error
+    assert (raised is boom) if how == "raise" else isinstance(raised, ConfigError if how == "close" else type(None))
+
+
+class numbered(AsyncIterator[tuple[int, Job]]):
+    def __init__(self, jobs: AsyncIterator[Job]) -> None:
+        self._jobs = jobs
+        self._n = -1
+
+    async def __anext__(self) -> tuple[int, Job]:
+        self._n += 1
+        return self._n, await anext(self._jobs)
+
+
+@pytest.mark.parametrize("seed", range(10))
+async def test_thousand_random_ends_leave_nothing_over(seed: int, server: Scripted):
+    rng = random.Random(seed)
+    loop = asyncio.get_running_loop()
+
+    def lagging(asked: Asked) -> bool:
+        lags = rng.random() < 0.6
+        if lags:
+            loop.call_later(rng.uniform(0, 0.008), server.release, asked)
+        return lags
+
+    server.hold = lagging
+    server.looks = lambda row: 1 + hash(row.id) % 2
+    async with Clean(server) as clean:
+        for _ in range(100):
+            told: list[Event] = []
+            server.rows.clear()
+            server.by_key.clear()
+            if rng.random() < 0.25:
+                await broken_off(server, told, rng)
+            else:
+                await rng.choice(WAYS)(in_session(server, told, rng.choice(WORK), rng), rng)
+            await clean.check()
+            assert all_told(server, told)
+
+
+# --- cancellation at every await -------------------------------------------------------------------------------------
+
+
+class Stepped:
+    """A coroutine that is cancelled at its n-th suspension, exactly."""
+
+    def __init__(self, coroutine: Coroutine[Any, Any, None], n: int) -> None:
+        self._coroutine = coroutine
+        self._n = n
+        self.reached = False
+
+    def __await__(self) -> Generator[Any, Any, None]:
+        task = asyncio.current_task()
+        assert task is not None
+        value: Any = None
+        error: BaseException | None = None
+        for step in itertools.count():
+            try:
+                waited = self._coroutine.throw(error) if error else self._coroutine.send(value)
+            except StopIteration:
+                return
+            if step == self._n:
+                self.reached = True
+                task.cancel()
+            value = error = None
+            try:
+                value = yield waited
+            except BaseException as thrown:
+                error = thrown
+
+
+async def run_stepped(stepped: Stepped) -> None:
+    await stepped
+
+
+@pytest.mark.parametrize("work", WORK)
+async def test_cancellation_at_every_await_of_the_caller_leaves_nothing_over(work: Work, server: Scripted):
+    rng = random.Random(0)
+    async with Clean(server) as clean:
+        for n in itertools.count():
+            told: list[Event] = []
+            server.rows.clear()
+            server.by_key.clear()
+            stepped = Stepped(in_session(server, told, work, rng), n)
+            task = asyncio.create_task(run_stepped(stepped))
+            await asyncio.wait([task])
+            await clean.check()
+            assert all_told(server, told)
+            if not stepped.reached:
+                assert task.exception() is None
+                break
+            assert task.cancelled()
+        assert n >= 3
+
+
+@pytest.mark.parametrize("work", WORK)
+async def test_cancellation_after_any_number_of_loop_turns_leaves_nothing_over(work: Work, server: Scripted):
+    rng = random.Random(0)
+    async with Clean(server) as clean:
+        for n in range(60):
+            told: list[Event] = []
+            server.rows.clear()
+            server.by_key.clear()
+            task = asyncio.create_task(in_session(server, told, work, rng))
+            await turns(n)
+            task.cancel()
+            await asyncio.wait([task])
+            await clean.check()
+            assert all_told(server, told)
+
+
+# --- the body's own exception ----------------------------------------------------------------------------------------
+
+
+async def test_exception_of_the_body_comes_out_bare(server: Scripted):
+    boom = Boom("mine")
+    with pytest.raises(Boom) as caught:
+        async with opened(server) as session, session.batch(["one", "two"]) as jobs:
+            async for _ in jobs:
+                raise boom
+    assert caught.value is boom
+    assert boom.__cause__ is None
+    assert boom.__context__ is None
+
+
+async def test_exception_of_the_body_survives_a_source_that_fails_to_close(server: Scripted):
+    told: list[Event] = []
+
+    def source() -> Iterator[str]:
+        try:
+            for n in itertools.count():
+                yield f"question {n}"
+        finally:
+            raise KeyError("the source's own")
+
+    boom = Boom()
+    with pytest.raises(Boom) as caught:
+        async with opened(server, told, max_in_flight=2) as session, session.batch(source()) as jobs:
+            async for _ in jobs:
+                raise boom
+    assert caught.value is boom
+    assert [e.reason for e in told if e.kind is EventKind.WARNING] == [
+        "the source failed while it was closed: KeyError"
+    ]
+
+
+async def test_cancelled_error_passes_through_an_ask(server: Scripted):
+    server.looks = float("inf")
+    async with opened(server) as session:
+        task = asyncio.create_task(session.ask("one"))
+        await server.until(lambda: server.requests["get"] > 0)
+        task.cancel("by me")
+        with pytest.raises(asyncio.CancelledError) as caught:
+            await task
+        assert caught.value.args == ("by me",)
+
+
+async def test_deadline_of_the_callers_own_is_a_plain_timeout(server: Scripted):
+    server.looks = float("inf")
+    async with opened(server) as session, session.batch(["one"]) as jobs:
+        with pytest.raises(TimeoutError) as caught:
+            async with asyncio.timeout(0.03):
+                await anext(jobs)
+        assert type(caught.value) is TimeoutError
+        # The batch goes on: only the waiting was cut short.
+        server.looks = 1
+        assert (await anext(jobs)).ok
+
+
+# --- a submission that is out ----------------------------------------------------------------------------------------
+
+
+async def consume(session: Session, questions: list[str], seen: list[Any], **options: Any) -> None:
+    batch = session.batch(questions, **options)
+    seen.append(batch)
+    async with batch as jobs:
+        async for _ in jobs:
+            pass
+
+
+async def test_leaving_a_batch_waits_for_ids_that_are_on_their_way(server: Scripted):
+    server.hold = is_submit
+    told: list[Event] = []
+    batches: list[Any] = []
+    async with opened(server, told, retry=PATIENT) as session:
+        task = asyncio.create_task(consume(session, ["one", "two", "three"], batches))
+        await server.until(lambda: len(server.held) == 3)
+        task.cancel()
+        await turns(20)
+        assert not task.done()
+        server.release()
+        await asyncio.wait([task])
+        assert task.cancelled()
+        ids = sorted(server.rows)
+        assert sorted(job.id for job in batches[0].pending) == ids
+        assert sorted(event.job_id for event in left(told)) == ids
+        assert {event.idempotency_key for event in left(told)} == set(server.by_key)
+
+
+async def test_leaving_a_batch_waits_no_longer_than_for_its_ids(server: Scripted):
+    """The other submitters have nothing out: they wait for room, for the source, for the pace, and are not waited for."""
+    server.hold = is_submit
+    never = asyncio.Event()
+
+    async def source() -> AsyncIterator[str]:
+        yield "one"
+        await never.wait()
+
+    async def body(session: Session) -> None:
+        async with session.batch(source()) as jobs:
+            await anext(jobs)
+
+    async with opened(server, retry=PATIENT) as session:
+        task = asyncio.create_task(body(session))
+        await server.until(lambda: len(server.held) == 1)
+        task.cancel()
+        await turns(5)
+        server.release()
+        with anyio.fail_after(10):
+            await asyncio.wait([task])
+
+
+@pytest.mark.parametrize("options", [{"max_in_flight": 1}, {"rpm": 6000.0}])
+async def test_nothing_is_submitted_after_the_block_was_left(options: dict[str, Any], server: Scripted):
+    """While the one that is out is waited for, those behind it (for a slot, at the gate) must not follow."""
+    server.hold = is_submit
+    async with opened(server, retry=RetryPolicy(leave_grace=0.1), **options) as session:
+        task = asyncio.create_task(consume(session, [f"question {n}" for n in range(5)], [], max_in_flight=5))
+        await server.until(lambda: len(server.held) == 1)
+        task.cancel()
+        await turns(5)
+        seen = server.requests["submit"]
+        server.release()
+        await asyncio.wait([task])
+        await asyncio.wait_for(session.list(), 5)
+        assert server.requests["submit"] == seen
+
+
+async def test_submission_that_never_gets_an_answer_is_left_after_the_grace_and_told_in_doubt(server: Scripted):
+    server.hold = is_submit
+    told: list[Event] = []
+    batches: list[Any] = []
+    async with opened(server, told, retry=RetryPolicy(leave_grace=0.05)) as session:
+        task = asyncio.create_task(consume(session, ["one"], batches))
+        await server.until(lambda: len(server.held) == 1)
+        task.cancel()
+        await asyncio.wait([task])
+        (row,) = server.rows.values()
+        (job,) = batches[0].pending
+        assert (job.status, job.idempotency_key, job.id) == (JobStatus.IN_DOUBT, row.key, "")
+        assert job.error.is_in_doubt
+        assert [(e.idempotency_key, e.job_id, e.status) for e in left(told)] == [(row.key, "", JobStatus.IN_DOUBT)]
+
+
+async def test_second_cancellation_cuts_the_waiting_short_and_is_told_in_doubt(server: Scripted):
+    server.hold = is_submit
+    told: list[Event] = []
+    async with opened(server, told, retry=PATIENT) as session:
+        tasks = [asyncio.create_task(consume(session, ["one"], [])), asyncio.create_task(session.ask("two"))]
+        await server.until(lambda: len(server.held) == 2)
+        for task in tasks:
+            task.cancel()
+        await turns(5)
+        assert not any(task.done() for task in tasks)
+        for task in tasks:
+            task.cancel()
+        await asyncio.wait(tasks)
+        assert all(task.cancelled() for task in tasks)
+        assert {event.idempotency_key for event in left(told)} == set(server.by_key)
+        assert {event.status for event in left(told)} == {JobStatus.IN_DOUBT}
+
+
+async def test_cancelled_ask_waits_for_the_id_of_its_submission(server: Scripted):
+    server.hold = is_submit
+    told: list[Event] = []
+    async with opened(server, told, retry=PATIENT) as session:
+        task = asyncio.create_task(session.ask("one", tag="mine"))
+        await server.until(lambda: len(server.held) == 1)
+        task.cancel()
+        await turns(20)
+        assert not task.done()
+        server.release()
+        await asyncio.wait([task])
+        assert task.cancelled()
+        assert [(event.job_id, event.tag) for event in left(told)] == [("job-0", "mine")]
+
+
+async def test_cancelled_ask_and_submit_without_an_answer_are_told_in_doubt(server: Scripted):
+    server.hold = is_submit
+    told: list[Event] = []
+    async with opened(server, told, retry=RetryPolicy(leave_grace=0.05)) as session:
+        tasks = [asyncio.create_task(session.ask("one")), asyncio.create_task(session.submit("two"))]
+        await server.until(lambda: len(server.held) == 2)
+        for task in tasks:
+            task.cancel()
+        await asyncio.wait(tasks)
+        assert {event.idempotency_key for event in left(told)} == set(server.by_key)
+        assert {event.status for event in left(told)} == {JobStatus.IN_DOUBT}
+
+
+async def test_ask_cancelled_while_its_job_runs_tells_the_job_and_frees_its_slot(server: Scripted):
+    server.looks = lambda row: float("inf") if row.question == "stuck" else 1
+    told: list[Event] = []
+    async with opened(server, told, max_in_flight=1) as session:
+        task = asyncio.create_task(session.ask("stuck"))
+        await server.until(lambda: server.requests["get"] > 0)
+        task.cancel()
+        await asyncio.wait([task])
+        assert [event.job_id for event in left(told)] == ["job-0"]
+        assert (await session.ask("next")).ok
+
+
+# --- what is pending -------------------------------------------------------------------------------------------------
+
+
+async def test_pending_has_what_runs_and_what_was_finished_and_not_taken(server: Scripted):
+    server.looks = lambda row: float("inf") if row.question == "stuck" else 1
+    told: list[Event] = []
+    async with opened(server, told) as session:
+        async with session.batch(["one", "two", "stuck"]) as jobs:
+            taken = await anext(jobs)
+            await server.until(lambda: server.told == 2 and not server.held)
+            await turns(20)
+            assert {job.id for job in jobs.pending} == set(server.rows) - {taken.id}
+        pending = {job.id: job for job in jobs.pending}
+    assert set(pending) == set(server.rows) - {taken.id}
+    assert sorted(job.status for job in pending.values()) == [JobStatus.COMPLETED, JobStatus.IN_PROGRESS]
+    assert [job.text for job in pending.values() if job.ok][0].startswith("answer to ")
+    # What has finished does not go on: only the other is told of.
+    assert [event.job_id for event in left(told)] == [job.id for job in pending.values() if not job.done]
+
+
+async def test_batch_that_was_read_to_its_end_leaves_nothing(server: Scripted):
+    told: list[Event] = []
+    async with opened(server, told) as session:
+        async with session.batch(["one", "two"]) as jobs:
+            assert len([job async for job in jobs]) == 2
+        assert jobs.pending == []
+    assert left(told) == []
+
+
+# --- the session is closed -------------------------------------------------------------------------------------------
+
+
+async def test_session_closed_under_waiting_calls_reaches_each_as_its_own_error(server: Scripted):
+    """Nobody cancelled these tasks: a CancelledError would be taken for that, and a call that hangs is worse."""
+    server.looks = float("inf")
+    server.hold = lambda asked: asked.question == "held"
+    told: list[Event] = []
+    session = opened(server, told, max_in_flight=3, retry=RetryPolicy(leave_grace=0.05))
+    job = await session.submit("waited for")
+    waiting = [
+        asyncio.create_task(call)
+        for call in (
+            session.ask("running"),
+            session.ask("running too"),
+            session.ask("held"),
+            session.ask("for a slot"),
+            session.submit("held"),
+            session.wait(job.id),
+            session.wait(job),
+            consume(session, ["for a slot too"], []),
+        )
+    ]
+    await server.until(lambda: len(server.held) == 2 and server.requests["get"] >= 3)
+    await turns(20)
+    with anyio.fail_after(10):
+        await session.aclose()
+        outcomes = await asyncio.gather(*waiting, return_exceptions=True)
+    assert [type(outcome) for outcome in outcomes] == [ConfigError] * len(waiting)
+    assert len({id(outcome) for outcome in outcomes}) == len(waiting)
+    assert {event.idempotency_key for event in left(told)} >= {
+        row.key for row in server.rows.values() if row.question != "waited for"
+    }
+
+
+async def test_session_closed_under_a_batch_keeps_what_it_has_and_says_so(server: Scripted):
+    server.looks = float("inf")
+    session = opened(server)
+    batches: list[Any] = []
+    task = asyncio.create_task(consume(session, ["one", "two"], batches))
+    await server.until(lambda: server.requests["get"] >= 2)
+    await session.aclose()
+    with pytest.raises(ConfigError, match="closed"):
+        await task
+    assert sorted(job.id for job in batches[0].pending) == ["job-0", "job-1"]
+
+
+async def test_session_closed_while_a_batch_is_being_left_waits_for_it(server: Scripted):
+    server.hold = is_submit
+    told: list[Event] = []
+    session = opened(server, told, retry=PATIENT)
+    leaving = asyncio.create_task(consume(session, ["one"], []))
+    await server.until(lambda: len(server.held) == 1)
+    leaving.cancel()
+    await turns(5)
+    closing = asyncio.create_task(session.aclose())
+    await turns(20)
+    assert not closing.done()
+    server.release()
+    with anyio.fail_after(10):
+        await asyncio.wait([leaving, closing])
+    assert [event.job_id for event in left(told)] == ["job-0"]
+
+
+async def test_session_left_in_a_cancelled_scope_closes_its_connections(server: Scripted):
+    """A cancelled anyio scope cancels each further await; closing must get through all the same."""
+    server.looks = float("inf")
+    async with Clean(server):
+        with anyio.CancelScope() as scope:
+            async with opened(server) as session, session.batch(["one", "two"]) as jobs:
+                await server.until(lambda: server.requests["get"] >= 2)
+                scope.cancel()
+                await anext(jobs)
+        assert scope.cancelled_caught
+
+
+async def test_batch_that_was_entered_and_forgotten_ends_with_the_session(server: Scripted):
+    server.looks = float("inf")
+    async with Clean(server), opened(server) as session:
+        await session.batch(["one"]).__aenter__()
+        await server.until(lambda: server.requests["get"] > 0)
+        gc.collect()
+        seen = server.requests["get"]
+        await server.until(lambda: server.requests["get"] > seen)
+
+
+async def test_looks_that_are_out_end_with_their_batch(server: Scripted):
+    server.hold = is_get
+    async with opened(server) as session:
+        before = asyncio.all_tasks()
+        task = asyncio.create_task(consume(session, [f"question {n}" for n in range(8)], []))
+        await server.until(lambda: len(server.held) == 8)
+        task.cancel()
+        await asyncio.wait([task])
+        assert asyncio.all_tasks() == before
+        await server.until(lambda: not server.held)
+
+
+async def test_sources_are_closed_with_the_block(server: Scripted):
+    closed: list[str] = []
+
+    def plain() -> Iterator[str]:
+        try:
+            yield from (f"question {n}" for n in itertools.count())
+        finally:
+            closed.append("plain")
+
+    async def awaiting() -> AsyncIterator[str]:
+        try:
+            for n in itertools.count():
+                yield f"question {n}"
+        finally:
+            await asyncio.sleep(0)
+            closed.append("awaiting")
+
+    class Reusable:
+        def __iter__(self) -> Iterator[str]:
+            return plain()
+
+    async with opened(server, max_in_flight=2) as session:
+        for source in (plain(), awaiting(), Reusable()):
+            async with session.batch(source) as jobs:
+                async for _ in jobs:
+                    break
+    assert closed == ["plain", "awaiting", "plain"]

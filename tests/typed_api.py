@@ -1,0 +1,118 @@
+"""What the type checkers say of the public surface: read by pyright and mypy in strict mode, never run.
+
+Each `assert_type` is what an editor shows a user. Each line with an ignore must be an error: both checkers refuse an
+ignore that ignores nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Iterator
+from typing import assert_type
+
+import aiohttp
+import msgspec
+
+from aiopplx import (
+    AiopplxError,
+    Batch,
+    Event,
+    EventKind,
+    Job,
+    JobError,
+    JobStatus,
+    Look,
+    PollPolicy,
+    ResearchRequest,
+    RetryPolicy,
+    Session,
+    Source,
+    Usage,
+)
+from aiopplx.emulator import Emulator, JobRecord, Ledger, WireServer, faults
+
+
+class Finding(msgspec.Struct):
+    """What an answer is read into."""
+
+    year: int
+
+
+async def sessions(http: aiohttp.ClientSession, on_event: Callable[[Event], None]) -> None:
+    """Every word of the constructor, and both ways to end."""
+    async with Session() as session:
+        assert_type(session, Session)
+    plain = Session("key", base_url="https://example.org", api="sonar", rpm=60, max_in_flight=10, timeout=600)
+    assert_type(await plain.aclose(), None)
+    Session(poll=PollPolicy.fixed(10), http=http, on_event=on_event, retry=RetryPolicy())
+    Session(poll=lambda look: 2.0 if look.age > 200 else 20.0)
+    Session(rpm="60")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType] - a number
+    Session("key", "https://example.org")  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue] - by keyword only
+
+
+async def batches(session: Session, lazy: Iterator[str], later: AsyncIterator[ResearchRequest]) -> None:
+    """Sources of every kind, and jobs out of all of them."""
+    async with session.batch(["one", "two"]) as jobs:
+        assert_type(jobs, Batch)
+        async for job in jobs:
+            assert_type(job, Job)
+    session.batch(lazy, ordered=True, timeout=60, max_in_flight=5)
+    session.batch(later)
+    session.batch([{"question": "one", "tag": 1}, {"question": "two", "reasoning_effort": "low"}])
+    session.batch([ResearchRequest("one", tag="first")])
+    session.batch([1, 2])  # type: ignore[list-item]  # pyright: ignore[reportArgumentType] - no questions
+
+
+async def single_jobs(session: Session) -> None:
+    """A web backend's calls."""
+    assert_type(await session.ask("why?", tag="a", timeout=5, reasoning_effort="high"), Job)
+    submitted = await session.submit({"question": "why?"}, idempotency_key="mine")
+    assert_type(await session.wait(submitted), Job)
+    assert_type(await session.wait(submitted.id, timeout=25), Job)
+    assert_type(await session.get("id"), Job)
+    assert_type(await session.cancel(submitted), Job)
+    assert_type(await session.list(limit=5), list[Job])
+    async for job in session.list():
+        assert_type(job, Job)
+    await session.wait(5)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType] - a job or its id
+
+
+def one_job(job: Job) -> None:
+    """What a job has."""
+    assert_type(job.ok, bool)
+    assert_type(job.status, JobStatus)
+    assert_type(job.text, str)
+    assert_type(job.reasoning, str | None)
+    assert_type(job.sources, list[Source])
+    assert_type(job.usage, Usage | None)
+    assert_type(job.cost, float | None)
+    assert_type(job.error, AiopplxError | None)
+    assert_type(job.tag, str | int | None)
+    assert_type(job.raw, bytes)
+    assert_type(job.result(), Job)
+    assert_type(job.parse(Finding), Finding)
+    assert_type(job.parse(Finding).year, int)
+    job.ok = True  # type: ignore[misc]  # pyright: ignore[reportAttributeAccessIssue] - a value
+
+
+def errors_and_events(error: JobError, event: Event, look: Look) -> None:
+    """Facts, typed."""
+    assert_type(error.job_id, str)
+    assert_type(error.retry_after, float | None)
+    assert_type(error.is_in_doubt, bool)
+    assert_type(event.kind, EventKind)
+    assert_type(event.delay, float)
+    assert_type(PollPolicy()(look), float)
+
+
+async def the_emulator() -> None:
+    """A user's own tests."""
+    async with Emulator(duration=0.5, seed=7) as server:
+        assert_type(server, Emulator)
+        assert_type(server.url, str)
+        server.faults.add("submit", faults.Drop(after_accept=True), times=2)
+        ledger: Ledger = server.ledger
+        assert_type(ledger.created, int)
+        records: list[JobRecord] = list(ledger.jobs)
+        assert_type(records[0].billed, bool)
+    async with WireServer([]) as raw:
+        assert_type(raw, WireServer)
