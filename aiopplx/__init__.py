@@ -4,34 +4,38 @@
 tests and demos, is in `aiopplx.emulator`.
 """
 
-from aiopplx._batch import Batch
-from aiopplx._errors import (
-    AiopplxError,
-    APIError,
-    AuthenticationError,
-    ConfigError,
-    EndpointRetired,
-    InDoubt,
-    InvalidRequest,
-    JobError,
-    JobExpired,
-    JobFailed,
-    JobTimeout,
-    NotFound,
-    OutOfCredit,
-    ProtocolError,
-    RateLimited,
-    ResponseTooLarge,
-    ResultMissing,
-    TransportError,
-)
-from aiopplx._events import Event, EventKind
-from aiopplx._job import Job, JobStatus, Source, Usage
-from aiopplx._policy.polling import Look, PollPolicy
-from aiopplx._policy.retry import RetryPolicy
-from aiopplx._request import ResearchRequest
-from aiopplx._session import Session
-from aiopplx._version import __version__
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from aiopplx._batch import Batch
+    from aiopplx._errors import (
+        AiopplxError,
+        APIError,
+        AuthenticationError,
+        ConfigError,
+        EndpointRetired,
+        InDoubt,
+        InvalidRequest,
+        JobError,
+        JobExpired,
+        JobFailed,
+        JobTimeout,
+        NotFound,
+        OutOfCredit,
+        ProtocolError,
+        RateLimited,
+        ResponseTooLarge,
+        ResultMissing,
+        TransportError,
+    )
+    from aiopplx._events import Event, EventKind
+    from aiopplx._job import Job, JobStatus, Source, Usage
+    from aiopplx._policy.polling import Look, PollPolicy
+    from aiopplx._policy.retry import RetryPolicy
+    from aiopplx._request import ResearchRequest
+    from aiopplx._session import Session
+    from aiopplx._version import __version__
 
 __all__ = [
     "APIError",
@@ -66,3 +70,60 @@ __all__ = [
     "Usage",
     "__version__",
 ]
+
+# Loaded at the first use (PEP 562): importing aiohttp takes a third of a second, which `aiopplx --help`, and a program
+# that only catches errors, need not pay for.
+_HOMES = {
+    "aiopplx._batch": ("Batch",),
+    "aiopplx._errors": (
+        "AiopplxError",
+        "APIError",
+        "AuthenticationError",
+        "ConfigError",
+        "EndpointRetired",
+        "InDoubt",
+        "InvalidRequest",
+        "JobError",
+        "JobExpired",
+        "JobFailed",
+        "JobTimeout",
+        "NotFound",
+        "OutOfCredit",
+        "ProtocolError",
+        "RateLimited",
+        "ResponseTooLarge",
+        "ResultMissing",
+        "TransportError",
+    ),
+    "aiopplx._events": (
+        "Event",
+        "EventKind",
+    ),
+    "aiopplx._job": (
+        "Job",
+        "JobStatus",
+        "Source",
+        "Usage",
+    ),
+    "aiopplx._policy.polling": (
+        "Look",
+        "PollPolicy",
+    ),
+    "aiopplx._policy.retry": ("RetryPolicy",),
+    "aiopplx._request": ("ResearchRequest",),
+    "aiopplx._session": ("Session",),
+    "aiopplx._version": ("__version__",),
+}
+_HOME = {name: module for module, names in _HOMES.items() for name in names}
+
+
+def __getattr__(name: str) -> object:
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value: object = getattr(import_module(_HOME[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_HOME})

@@ -1,7 +1,7 @@
 """Room: what the Agent API answers, as structs, and how they read themselves into the words of the job model.
 
-Unknown fields are passed over, unknown items of the output are kept whole, and all but the response's id may be missing.
-This module knows nothing of endpoints, of bytes or of HTTP.
+Unknown fields are passed over, unknown items of the output are kept whole, all but the run's id may be missing. This
+module knows nothing of endpoints, of bytes or of HTTP.
 """
 
 from __future__ import annotations

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 from collections.abc import Callable
 from typing import TypeVar
 
@@ -202,14 +203,26 @@ class Client:
         self.changed.set()
         self.changed = asyncio.Event()
 
-    async def _pass(self, lane: Lane, *, until: float) -> None:
+    async def _place(self, places: asyncio.Lock | asyncio.Semaphore, until: float) -> None:
+        """Wait for a place; raises `TimeoutError` at `until`, whoever waits in front and for how long."""
+        if until == math.inf:
+            await places.acquire()
+            return
+        async with asyncio.timeout(max(0.0, until - self.clock.now()) / self.clock.speed):
+            await places.acquire()
+
+    async def _pass(self, lane: Lane, *, until: float, patience: float = math.inf) -> None:
         """Wait in line until a request of this lane may leave.
 
         Raises:
             AiopplxError: the session's stop, if nothing may be submitted any more.
-            TimeoutError: that would be later than `until`.
+            TimeoutError: that would be later than `until`, or after a silence of more than `patience` seconds.
         """
-        async with self._first_in_line[lane]:
+        if self.gate.silence(self.clock.now()) > patience:
+            raise TimeoutError
+        line = self._first_in_line[lane]
+        await self._place(line, until)
+        try:
             while True:
                 now = self.clock.now()
                 if lane is Lane.SUBMIT and (stop := self.gate.halted(now)) is not None:
@@ -218,9 +231,11 @@ class Client:
                 if delay <= 0.0:
                     self.gate.leave(lane, now)
                     return
-                if now + delay > until:
+                if now + delay > until or self.gate.silence(now) > patience:
                     raise TimeoutError
                 await self.clock.wait(self.changed, delay)
+        finally:
+            line.release()
 
     # --- submissions -------------------------------------------------------------------------------------------------
 
@@ -230,44 +245,56 @@ class Client:
         Args:
             sub: what to send; the same bytes at every attempt.
             patience: seconds of silence (Retry-After) that may be waited through.
-            until: the moment (monotonic) after which no attempt is made; None: `sub.timeout` after the first one.
+            until: the moment (monotonic) after which no attempt is made; None: `sub.timeout` after the first one. No
+                silence longer than `sub.timeout` is waited through either way.
 
         Raises:
             InDoubt: a job may exist whose id is unknown.
             AiopplxError: the server refused, or nothing could be sent; nothing was billed.
         """
+        patience = min(patience, sub.timeout)
+        latest = math.inf if until is None else until
+        try:
+            await self._place(self._submits, latest)
+        except TimeoutError:
+            raise self._too_late() from None
+        try:
+            await self._pass(Lane.SUBMIT, until=latest, patience=patience)
+            sub.deadline = self.clock.now() + sub.timeout if until is None else until
+            return await self._send(sub, patience)
+        except TimeoutError:
+            raise self._too_late() from None
+        finally:
+            self._submits.release()
+
+    async def _send(self, sub: Submission, patience: float) -> Snapshot:
+        """The attempts of one submission, the first of which may leave now."""
         call = sub.api.submit(sub.body)
-        async with self._submits:
+        tries = SubmitTries(self.policy, sub.deadline)
+        while True:
+            sub.attempts += 1
+            sub.sending = True
             try:
-                await self._pass(Lane.SUBMIT, until=until if until is not None else float("inf"))
-            except TimeoutError:
-                raise self._too_late(None).about(idempotency_key=sub.key, tag=sub.tag) from None
-            sub.deadline = until if until is not None else self.clock.now() + sub.timeout
-            tries = SubmitTries(self.policy, sub.deadline)
-            while True:
-                sub.attempts += 1
-                sub.sending = True
-                try:
-                    result = await self.attempt(call, lambda reply: sub.api.read_job(reply, ""))
-                finally:
-                    sub.sending = False
-                if not isinstance(result, Failed):
-                    return result
-                last = result
-                verdict = self._after(sub, tries, last, patience)
-                if sub.leaving:
-                    verdict = Over(doubt=tries.doubtful)
-                if isinstance(verdict, Over):
-                    break
-                self._retrying(sub, last, verdict.delay)
-                await self.clock.sleep(verdict.delay)
-                try:
-                    await self._pass(Lane.SUBMIT, until=tries.deadline)
-                except (TimeoutError, AiopplxError) as error:
-                    verdict = Over(doubt=tries.doubtful)
-                    if isinstance(error, AiopplxError):
-                        last = Failed(Fault.STOP, error)
-                    break
+                result = await self.attempt(call, lambda reply: sub.api.read_job(reply, ""))
+            finally:
+                sub.sending = False
+            if not isinstance(result, Failed):
+                return result
+            last = result
+            verdict = self._after(sub, tries, last, patience)
+            if sub.leaving:
+                verdict = Over(doubt=tries.doubtful)
+            if isinstance(verdict, Over):
+                break
+            self._retrying(sub, last, verdict.delay)
+            await self.clock.sleep(verdict.delay)
+            try:
+                await self._pass(Lane.SUBMIT, until=tries.deadline, patience=patience)
+            except (TimeoutError, AiopplxError) as error:
+                verdict = Over(doubt=tries.doubtful)
+                if isinstance(error, AiopplxError):
+                    last = Failed(Fault.STOP, error)
+                break
         raise self._final(sub, last, verdict)
 
     def _after(self, sub: Submission, tries: SubmitTries, failed: Failed, patience: float) -> Again | Over:
@@ -311,14 +338,14 @@ class Client:
             )
         )
 
-    def _too_late(self, last: Failed | None) -> AiopplxError:
-        halted = self.gate.halted(self.clock.now())
+    def _too_late(self) -> AiopplxError:
+        now = self.clock.now()
+        halted = self.gate.halted(now)
         if halted is not None:
             return halted.about()
-        if last is not None:
-            return last.error
         return RateLimited(
-            "not sent: the pace, or a pause the server asked for, outlasts this job's time limit; nothing was billed"
+            "not sent: the pace, or a pause the server asked for, outlasts the time limit; nothing was billed",
+            retry_after=self.gate.silence(now) or None,
         )
 
     def _final(self, sub: Submission, last: Failed, verdict: Again | Over) -> AiopplxError:
@@ -352,7 +379,7 @@ class Client:
             try:
                 await self._pass(call.lane, until=self.clock.now() + self.policy.call_seconds)
             except TimeoutError:
-                raise self._too_late(None) from None
+                raise self._too_late() from None
             attempts += 1
             result = await self.attempt(call, read)
             if not isinstance(result, Failed):

@@ -170,7 +170,7 @@ class Job(msgspec.Struct, frozen=True, kw_only=True, repr_omit_defaults=True):
     @property
     def ok(self) -> bool:
         """True if there is a result to read."""
-        return self.status is JobStatus.COMPLETED and self.error is None
+        return self.status is JobStatus.COMPLETED and self.error is None and self.response is not None
 
     @property
     def done(self) -> bool:
@@ -226,8 +226,7 @@ class Job(msgspec.Struct, frozen=True, kw_only=True, repr_omit_defaults=True):
             raise self.error.about(job_id=self.id, idempotency_key=self.idempotency_key, tag=self.tag)
         if not self.ok:
             raise JobError(
-                f"the job has no result yet: the server says {self.server_status or self.status}. Wait for it with"
-                " session.wait(job)",
+                f"no result here: the server says {self.server_status or self.status}. session.wait(job) gets it",
                 job_id=self.id,
                 idempotency_key=self.idempotency_key,
                 tag=self.tag,

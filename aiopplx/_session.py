@@ -326,7 +326,7 @@ class Session:
         """
         engine = self._running()
         if isinstance(job, Job):
-            if job.done:
+            if job.ok or job.error is not None:
                 return job
             job_id, key, tag = job.id, job.idempotency_key, job.tag
         else:

@@ -226,7 +226,7 @@ def _refuse_list() -> NoReturn:
 
 
 def _snapshot(run: AgentResponse, raw: bytes) -> Snapshot:
-    """No times: the server rewrites `created_at` and `completed_at` at each look, and they would be taken for the run's."""
+    """Without times: the server rewrites `created_at` and `completed_at` at each look, so neither is the run's."""
     status = _status_of(run)
     return Snapshot(
         id=run.id,

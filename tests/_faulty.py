@@ -25,7 +25,7 @@ def session_at(
         base_url=url,
         timeout=timeout,
         poll=more.pop("poll", PollPolicy.fixed(2)),
-        on_event=None if events is None else events.append,
+        on_event=more.pop("on_event", None) or (None if events is None else events.append),
         _clock=Clock(speed),
         **more,
     )

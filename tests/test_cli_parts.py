@@ -13,12 +13,26 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import aiopplx
+from aiopplx._job import Answer
 from aiopplx.cli._exits import UsageError, exit_code
 from aiopplx.cli._options import STANDARD
+from aiopplx.cli._progress import QuietView, View
 from aiopplx.cli._questions import BadLine, Question, Questions, read_line
 from aiopplx.cli._rows import PIPE_ROOM, Rows
+from aiopplx.cli._show import _print_job
 from aiopplx.cli._tally import Tally
 from aiopplx.cli._text import clock, dollars, json_line, one_line, safe
+
+
+class Told:
+    """A response that says what it was told to."""
+
+    def __init__(self, text: str, sources: list[aiopplx.Source]) -> None:
+        self._answer = Answer(text=text, sources=sources)
+
+    def answer(self) -> Answer:
+        return self._answer
+
 
 Item = str | dict[str, object]
 
@@ -295,6 +309,31 @@ def test_standard_is_a_name_that_no_file_can_have() -> None:
 )
 def test_an_error_has_the_exit_code_that_the_help_names(error: aiopplx.AiopplxError, code: int) -> None:
     assert exit_code(error) == code
+
+
+def test_plain_progress_says_little(capsys: pytest.CaptureFixture[str]) -> None:
+    async def on_bad(line: BadLine, before: int) -> None:
+        raise AssertionError(line)
+
+    questions = Questions("q.txt", on_bad=on_bad)
+    for view in (View(Tally(), questions), QuietView(Tally(), questions)):
+        with view:
+            view.update()
+            view.waiting("a moment", 0.5)
+            view.waiting("the server asked for \x1b[31msilence", 60.0)
+            view.waiting("and again", 60.0)
+            view.remark("done")
+    assert capsys.readouterr() == ("", "0:00  waiting 1:00: the server asked for silence\ndone\n")
+
+
+def test_an_answer_on_paper_has_nothing_that_a_terminal_acts_on(capfdbinary: pytest.CaptureFixture[bytes]) -> None:
+    response = Told(
+        "# Ship\x1b]0;owned\x07\n\nIt sank\u202e.[1]", [aiopplx.Source(url="https://a.b", title="a\x1b[2Jb")]
+    )
+    _print_job(aiopplx.Job(id="1", status=aiopplx.JobStatus.COMPLETED, response=response), as_json=False)
+    out, err = capfdbinary.readouterr()
+    assert out.decode() == "# Ship]0;owned\n\nIt sank.[1]\n\n## Sources\n\n1. ab · https://a.b\n"
+    assert err == b"job 1\n"
 
 
 def test_a_tally_counts_each_job_once() -> None:

@@ -414,6 +414,19 @@ async def test_a_fault_that_does_not_fit_is_not_counted_and_the_next_is_played()
         assert first.hits == 1
 
 
+async def test_a_fault_for_another_kind_of_request_does_not_make_a_submission() -> None:
+    async with Emulator() as server, Caller(server.url) as c:
+        for how, kinds in faults.ONLY.items():
+            if "submit" in kinds:
+                continue
+            server.faults.clear()
+            rule = server.faults.add("*", faults.NAMED[how])
+            server.faults.add("submit", faults.Status(503))
+            assert (await c.submit()).status == 503, how
+            assert rule.hits == 0
+        assert server.ledger.created == 0
+
+
 async def test_a_submission_that_was_accepted_is_never_refused_by_a_later_rule() -> None:
     async with Emulator() as server, Caller(server.url) as c:
         server.faults.add("submit", faults.SayStatus("QUEUED"))

@@ -6,6 +6,7 @@ import asyncio
 import gc
 import socket
 import statistics
+import time
 import warnings
 from email.utils import parsedate_to_datetime
 from typing import Any
@@ -272,6 +273,15 @@ async def test_a_job_goes_through_its_states_by_the_emulated_clock() -> None:
         assert done["status"] == "COMPLETED"
         assert done["completed_at"] - created["created_at"] in (99, 100, 101)
         assert done["response"]["created"] == done["completed_at"]
+
+
+async def test_emulated_time_runs_by_its_scale() -> None:
+    server = Emulator(time_scale=10_000)
+    start = server.now()
+    began = time.monotonic()
+    await asyncio.sleep(0.001)
+    real = time.monotonic() - began
+    assert server.now() - start >= 10_000 * real - 0.001
 
 
 async def test_durations_are_log_normal_round_four_minutes() -> None:

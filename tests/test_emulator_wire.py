@@ -280,10 +280,11 @@ def test_resets_and_closes_are_the_same_on_uvloop() -> None:
                 with pytest.raises(aiohttp.ClientOSError if reset else aiohttp.ServerDisconnectedError):
                     await c.call("GET", "/v1/async/sonar")
         async with WireServer([wire.Reset(), wire.Cut()]) as wired, after(wired.url) as c:
+            # POSTs, since aiohttp sends a GET that was reset once more by itself.
             with pytest.raises(aiohttp.ClientOSError):
-                await c.list()
+                await c.submit({})
             with pytest.raises(aiohttp.ClientPayloadError):
-                await c.list()
+                await c.submit({})
         assert len(asyncio.all_tasks()) == 1
 
     uvloop.run(main())

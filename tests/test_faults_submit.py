@@ -5,6 +5,7 @@ Every test looks at three things: what the user gets, what the server saw, and t
 
 from __future__ import annotations
 
+import asyncio
 import json
 
 import pytest
@@ -366,7 +367,7 @@ async def silence_after(answer: faults.Fault, *, speed: float, advance: float = 
     ids=("seconds", "many-seconds", "fraction", "503", "date", "reset"),
 )
 async def test_no_request_leaves_inside_a_window_of_silence(answer: faults.Fault, seconds: float) -> None:
-    waited, announced = await silence_after(answer, speed=SPEED)
+    waited, announced = await silence_after(answer, speed=600.0)
 
     assert waited >= seconds
     assert announced >= seconds
@@ -430,6 +431,19 @@ async def test_a_call_that_comes_into_a_long_silence_is_told_so_at_once() -> Non
         assert job.error.retry_after > 1000.0
         assert job.attempts == 0
         assert server.ledger.requests.total() == 1
+
+
+async def test_a_call_behind_a_slow_batch_still_ends_at_its_own_time_limit() -> None:
+    submitted = asyncio.Event()
+    async with emulator() as server, session_at(server.url, rpm=0.5, on_event=lambda _: submitted.set()) as session:
+        async with session.batch([VICTIM, *OTHERS]):
+            await submitted.wait()
+            job = await session.ask("Who may not wait?", timeout=10.0)
+
+            assert job.status is JobStatus.REJECTED
+            assert isinstance(job.error, RateLimited)
+            assert job.attempts == 0
+            assert server.ledger.created == 1
 
 
 @pytest.mark.parametrize("form", ("90000", "Fri, 31 Dec 9999 23:59:59 GMT"))

@@ -193,7 +193,7 @@ def test_pace_learnt_is_right_from_the_first_minutes(rpm: int):
     assert len(subs.refused) <= 32 + 12
 
 
-@pytest.mark.parametrize("rpm", [5, 100])
+@pytest.mark.parametrize("rpm", [10, 100])
 def test_pace_learnt_follows_a_rate_that_is_cut_in_half(rpm: int):
     subs = Submitters(World(), LeakyBucket(rpm))
     subs.submit(rpm * 10)
@@ -201,7 +201,7 @@ def test_pace_learnt_follows_a_rate_that_is_cut_in_half(rpm: int):
     changed = subs.world.now
     subs.submit(rpm * 10)
     assert subs.share_of_rate_since(changed + 300.0) == pytest.approx(1.0, abs=0.1)
-    assert subs.share_refused_since(changed + 300.0) <= 0.15
+    assert subs.share_refused_since(changed + 300.0) <= 0.1
 
 
 @pytest.mark.parametrize("rpm", [5, 100])
@@ -225,8 +225,8 @@ def test_pace_learnt_takes_what_another_program_on_the_account_leaves():
             yield 6.0
 
     world.run([*(subs.submitter(todo) for _ in range(32)), other()])
-    # The bucket gives each about what it asks for; the other one asks for half.
-    assert 0.4 <= subs.share_of_rate_since(START + 600.0) <= 0.75
+    # Of what the two of them ask for, half the rate is the other's at most.
+    assert subs.share_of_rate_since(START + 600.0) >= 0.45
     assert subs.share_refused_since(START + 600.0) <= 0.1
 
 
@@ -255,10 +255,20 @@ def test_pace_learnt_from_a_burst_does_not_depend_on_the_order_of_the_answers(or
     assert pace.delay(START + 0.3) == pytest.approx(pace.interval)
 
 
+@pytest.mark.parametrize("rpm", [5, 100])
+def test_pace_learnt_from_a_bucket_found_empty_is_right_within_minutes(rpm: int):
+    # The same program again, just after it was killed: everything that leaves at first is refused.
+    subs = Submitters(World(), LeakyBucket(rpm))
+    subs.server.tokens = 0.0
+    subs.submit(rpm * 10)
+    assert subs.share_of_rate_since(START + 300.0) == pytest.approx(1.0, abs=0.1)
+    assert subs.taken[-1] - START <= 13.0 * 60.0
+
+
 def test_pace_is_cut_once_for_all_that_left_before_the_cut():
     pace, now = Pace(60), START
     left = []
-    for _ in range(60):
+    for _ in range(600):
         now += pace.delay(now)
         pace.leave(now)
         left.append(now)
@@ -278,7 +288,7 @@ def test_pace_is_cut_once_for_all_that_left_before_the_cut():
 )
 def test_pace_after_any_events_makes_nobody_wait_for_long(rpm: float | None, events: list[tuple[float, str, float]]):
     pace, now = Pace(rpm), START
-    slowest = max(75.0, 60.0 / rpm if rpm else 0.0)
+    slowest = max(75.0, 60.0 / rpm if rpm else 0.0) + TINY
     for later, event, ago in events:
         if event == "leave":
             now += max(later, pace.delay(now))
@@ -313,7 +323,8 @@ def test_bucket_gives_its_rate_in_the_long_run(per_minute: float):
     for _ in range(500):
         now += bucket.delay(now) + TINY
         bucket.leave(now)
-    assert 480.0 <= (now - START) * per_minute / 60.0 <= 501.0
+    at_once = max(1.0, min(10.0, per_minute), per_minute / 60.0)
+    assert (now - START) * per_minute / 60.0 == pytest.approx(500.0 - at_once, abs=1.1)
 
 
 # --- silence ----------------------------------------------------------------------------------------------------------

@@ -27,24 +27,28 @@ class Pace:
 
     What the server took in the last minute is then its rate: a bucket that was full and one that was used evenly both
     come to the same count, if older departures count less (the count decays by e each minute). From a fifth below it
-    the rate goes back up, stays near it for some minutes, and then tries for more, faster and faster: the curve of
-    CUBIC, with a long flat part since each refusal that is provoked teaches nothing new.
+    the rate goes back up, stays near it for a while, and then tries for more, faster and faster: the curve of CUBIC.
+    That while is short after a first estimate, since a bucket that was found empty (by the same program, started again)
+    looks like a slow one, and longer after each refusal that confirms it.
     """
 
     CUT = 0.2
     """Share of the rate that a refusal takes away."""
-    PLATEAU = 180.0
-    """Seconds after a cut at which the old rate is reached again."""
+    FIRST_PLATEAU, PLATEAU = 20.0, 180.0
+    """Seconds after a cut at which the old rate is reached again: doubled from the one to the other."""
     MEMORY = 60.0
     """Seconds in which a departure loses all but 1/e of its weight in the count."""
+    SLOWEST = 1.0 / 60.0
+    """Requests a second below which nothing is learnt: one in a minute costs nothing."""
 
-    __slots__ = ("_counted_at", "_cut_at", "_floor", "_next_at", "_peak", "_recent", "interval")
+    __slots__ = ("_counted_at", "_cut_at", "_floor", "_next_at", "_peak", "_plateau", "_recent", "interval")
 
     def __init__(self, per_minute: float | None = None) -> None:
         self._floor = 60.0 / per_minute if per_minute else 0.0
         self.interval = self._floor
         self._next_at = 0.0
         self._peak = math.inf
+        self._plateau = self.FIRST_PLATEAU
         self._cut_at = -math.inf
         self._recent = 0.0
         self._counted_at = 0.0
@@ -73,7 +77,10 @@ class Pace:
             # Old news on the rate, but one fewer was taken than the cut supposed.
             self._peak = min(self._peak, took)
         else:
-            self._peak = min(took, 1.0 / self.interval) if self.interval else took
+            known = 1.0 / self.interval if self.interval else math.inf
+            self._peak = max(self.SLOWEST, min(took, known))
+            # Half of what was thought is no confirmation but a new estimate.
+            self._plateau = self.FIRST_PLATEAU if took < known / 2.0 else min(self.PLATEAU, self._plateau * 2.0)
             self._cut_at = now
         self.interval = self._interval_at(now)
         self._next_at = max(self._next_at, self._cut_at + self.interval)
@@ -85,7 +92,7 @@ class Pace:
     def _interval_at(self, now: float) -> float:
         if self._peak == math.inf:
             return self._floor
-        swing = (now - self._cut_at) / self.PLATEAU - 1.0
+        swing = (now - self._cut_at) / self._plateau - 1.0
         return max(self._floor, 1.0 / (self._peak * (1.0 + self.CUT * swing**3)))
 
 

@@ -51,8 +51,8 @@ class PollPolicy(msgspec.Struct, frozen=True, kw_only=True):
         tail_after: from this age on gaps grow. Default 900: few jobs take a quarter of an hour.
         growth: factor from gap to gap in the tail. Default 1.25.
         max_gap: no gap grows beyond this (a `gap` that is longer already stays as it is). Default 120.
-        jitter: each gap is stretched or shortened by up to this share, so that jobs submitted together are not polled
-            together. Default 0.1.
+        jitter: each gap is stretched or shortened by up to this share (the first only stretched), so that jobs
+            submitted together are not polled together. Default 0.1.
         budget: polls a minute over all jobs of the session, None for no bound. Default 6000: what the service allows
             one key (usage tiers, "GET async by id").
     """
@@ -99,7 +99,9 @@ def next_gap(rule: PollRule, look: Look, jitter: float, random: float) -> float:
     gap = rule(look)
     if not gap > SHORTEST:  # also catches nan from a user's own rule
         gap = SHORTEST
-    return min(gap * (1.0 + jitter * (2.0 * random - 1.0)), 86_400.0)
+    # The first look is only ever put off: one before the end of the quiet would be wasted, and be followed by another.
+    spread = random if not look.looks else 2.0 * random - 1.0
+    return min(gap * (1.0 + jitter * spread), 86_400.0)
 
 
 class Schedule(Generic[K]):

@@ -44,6 +44,7 @@ class View:
         self._began = time.monotonic()
         self._shown_at = self._began
         self._shown: str = ""
+        self._waits_until = self._began
 
     def __enter__(self) -> Self:
         return self
@@ -70,7 +71,11 @@ class View:
         self.say(text)
 
     def waiting(self, why: str, seconds: float) -> None:
-        """Nothing is sent for `seconds`; say so where there is a place for what passes."""
+        """Something is not done for `seconds`; a line if that is long, and none more before it is over."""
+        now = time.monotonic()
+        if seconds >= EVERY and now >= self._waits_until:
+            self._waits_until = now + seconds
+            self.say(f"{clock(self.elapsed)}  waiting {clock(seconds)}: {one_line(why)}")
 
     def latest(self, text: str) -> None:
         """What was finished last."""
@@ -90,6 +95,9 @@ class QuietView(View):
     """Errors only."""
 
     def remark(self, text: str) -> None:
+        """Nothing: only errors are wanted."""
+
+    def waiting(self, why: str, seconds: float) -> None:
         """Nothing: only errors are wanted."""
 
     def update(self) -> None:

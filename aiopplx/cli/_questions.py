@@ -217,7 +217,7 @@ class _Lines:
     @classmethod
     async def open(cls, path: str, name: str) -> _Lines:
         if path == STANDARD:
-            if sys.stdin is None:  # pyright: ignore[reportUnnecessaryComparison] - None when it was closed by the shell
+            if sys.stdin is None:  # closed by the shell
                 raise UsageError("stdin is closed; give a file of questions")
             return cls(sys.stdin.fileno())
         # A named pipe that nobody writes yet would block the open itself, hence O_NONBLOCK; the event loop waits.

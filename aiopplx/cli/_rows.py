@@ -96,7 +96,7 @@ class Rows:
 
 
 def _stdout() -> int:
-    if sys.stdout is None:  # pyright: ignore[reportUnnecessaryComparison] - None when it was closed by the shell
+    if sys.stdout is None:  # closed by the shell
         raise UsageError("stdout is closed; give a file for the answers with -o")
     sys.stdout.flush()
     return sys.stdout.fileno()

@@ -13,10 +13,6 @@ from collections.abc import Callable, Collection, Mapping
 from typing import Literal, Self
 
 from aiohttp import web
-from aiohttp.abc import AbstractStreamWriter
-from aiohttp.http_parser import RawRequestMessage
-from aiohttp.streams import StreamReader
-from aiohttp.web_protocol import RequestHandler
 
 from aiopplx.emulator._auth import Keys
 from aiopplx.emulator._clock import Clock
@@ -27,14 +23,13 @@ from aiopplx.emulator._ledger import Ledger, RequestRecord
 from aiopplx.emulator._limits import Limits, Room, rates
 from aiopplx.emulator._play import PlayedAPI, Truth, limit_headers, play
 from aiopplx.emulator._script import Script
-from aiopplx.emulator._send import Sender, end
+from aiopplx.emulator._send import Sender, end, made_request
 from aiopplx.emulator._sonar import Idempotency, Paging, Settings, Sonar
 from aiopplx.emulator._sonar_bodies import Answers
 from aiopplx.emulator.faults import name_of
 
 HOST = "127.0.0.1"
 WEEK = 7 * 86400.0
-LARGEST_REQUEST = 32 * 1024 * 1024
 # Real seconds that open requests get when the server ends; every wait of ours ends at once, so this is for writes.
 SHUTDOWN = 1.0
 _TEMPLATE = {"get": "/{id}"}
@@ -223,7 +218,7 @@ class Emulator:
         self._sender = Sender(self._closing, compress=self._compress)
         # Without the router of web.Application, which would double the cost of a poll. A handler is cancelled when its
         # client leaves, so that no hang outlives it.
-        server = web.Server(self._handle, request_factory=_request, handler_cancellation=True, access_log=None)
+        server = web.Server(self._handle, request_factory=made_request, handler_cancellation=True, access_log=None)
         runner = web.ServerRunner(server, shutdown_timeout=SHUTDOWN)
         await runner.setup()
         try:
@@ -343,15 +338,3 @@ class Emulator:
             key=job.key if job is not None else "",
             retry_after=reply.headers.get("Retry-After", ""),
         )
-
-
-def _request(
-    message: RawRequestMessage,
-    payload: StreamReader,
-    protocol: RequestHandler,
-    writer: AbstractStreamWriter,
-    task: asyncio.Task[None],
-) -> web.BaseRequest:
-    """As aiohttp makes one, with room for a prompt with a document in it."""
-    loop = asyncio.get_running_loop()
-    return web.BaseRequest(message, payload, protocol, writer, task, loop, client_max_size=LARGEST_REQUEST)

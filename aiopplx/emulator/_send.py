@@ -1,4 +1,4 @@
-"""Room: an answer as a value goes out on the socket; the only place where the emulator touches one.
+"""Room: requests come in from a socket and answers go out: the only place where the emulator touches one.
 
 It knows nothing of why an answer is what it is.
 """
@@ -16,12 +16,17 @@ from collections.abc import Iterator
 from email.utils import formatdate
 
 from aiohttp import web
+from aiohttp.abc import AbstractStreamWriter
+from aiohttp.http_parser import RawRequestMessage
+from aiohttp.streams import StreamReader
+from aiohttp.web_protocol import RequestHandler
 
 from aiopplx.emulator._exchange import Ending, Reply
 
 _CHUNK = 64 * 1024
 _SPACES = b" " * _CHUNK
 _SERVER = "aiopplx-emulator"
+_LARGEST_REQUEST = 32 * 1024 * 1024
 
 
 class Sender:
@@ -123,3 +128,15 @@ def end(transport: asyncio.WriteTransport | None, *, reset: bool) -> None:
     ):
         twin.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     transport.abort()
+
+
+def made_request(
+    message: RawRequestMessage,
+    payload: StreamReader,
+    protocol: RequestHandler,
+    writer: AbstractStreamWriter,
+    task: asyncio.Task[None],
+) -> web.BaseRequest:
+    """As aiohttp makes one, with room for a prompt with a document in it."""
+    loop = asyncio.get_running_loop()
+    return web.BaseRequest(message, payload, protocol, writer, task, loop, client_max_size=_LARGEST_REQUEST)

@@ -1,0 +1,546 @@
+"""Promise 6 and the session's words on batches: lazy reading, both orders, bad items, slow consumers, bounded memory."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from collections.abc import AsyncIterator, Iterator, Mapping
+from typing import Any
+
+import aiohttp
+import anyio
+import pytest
+from _scripted import KEY, Asked, Scripted
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from aiopplx import (
+    ConfigError,
+    Event,
+    EventKind,
+    InDoubt,
+    InvalidRequest,
+    Job,
+    JobStatus,
+    PollPolicy,
+    ResearchRequest,
+    RetryPolicy,
+    Session,
+)
+from aiopplx._batch import READY
+from aiopplx._clock import Clock
+
+FAST = PollPolicy.fixed(0.01)
+
+
+class Boom(Exception):
+    pass
+
+
+@pytest.fixture
+async def server() -> AsyncIterator[Scripted]:
+    async with Scripted() as scripted:
+        yield scripted
+
+
+def opened(server: Scripted, told: list[Event] | None = None, **options: Any) -> Session:
+    on_event = told.append if told is not None else None
+    return Session(KEY, base_url=server.url, **{"poll": FAST, "on_event": on_event} | options)
+
+
+async def settled() -> None:
+    """Everything that can happen without time passing or the other side answering has happened."""
+    for _ in range(50):
+        await asyncio.sleep(0)
+
+
+def endless(read: list[int]) -> Iterator[str]:
+    for n in itertools.count():
+        read.append(n)
+        yield f"question {n}"
+
+
+async def endless_awaiting(read: list[int]) -> AsyncIterator[str]:
+    for n in itertools.count():
+        read.append(n)
+        await asyncio.sleep(0)
+        yield f"question {n}"
+
+
+# --- reading the source ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("source", [endless, endless_awaiting])
+@pytest.mark.parametrize("ordered", [False, True])
+@pytest.mark.parametrize("limit", [1, 3, 40])
+async def test_source_is_read_no_further_than_max_in_flight_ahead(
+    source: Any, ordered: bool, limit: int, server: Scripted
+):
+    read: list[int] = []
+    async with opened(server) as session:
+        async with session.batch(source(read), ordered=ordered, max_in_flight=limit) as jobs:
+            await server.until(lambda: server.requests["submit"] == limit)
+            await settled()
+            assert len(read) == limit
+            for taken in range(1, 12):
+                assert (await anext(jobs)).ok
+                await settled()
+                assert len(read) <= limit + taken
+        assert len(read) <= limit + taken
+
+
+async def test_source_is_not_touched_before_the_block_is_entered(server: Scripted):
+    read: list[int] = []
+    async with opened(server) as session:
+        batch = session.batch(endless(read))
+        await settled()
+        assert read == []
+        with pytest.raises(ConfigError, match="inside its block"):
+            await anext(batch)
+        assert server.requests["submit"] == 0
+
+
+async def test_empty_source_ends_at_once(server: Scripted):
+    async with opened(server) as session, session.batch([]) as jobs:
+        assert [job async for job in jobs] == []
+
+
+@pytest.mark.parametrize("ordered", [False, True])
+async def test_error_of_the_source_comes_out_bare_after_the_jobs_that_are_paid(ordered: bool, server: Scripted):
+    boom = Boom("the source's own")
+
+    def source() -> Iterator[str]:
+        yield from ("one", "two", "three")
+        raise boom
+
+    got: list[Job] = []
+    async with opened(server) as session:
+        with pytest.raises(Boom) as caught:
+            async with session.batch(source(), ordered=ordered) as jobs:
+                async for job in jobs:
+                    got.append(job)
+    assert caught.value is boom
+    assert sorted(job.text for job in got) == ["answer to one", "answer to three", "answer to two"]
+    assert boom.__context__ is None
+
+
+async def test_error_of_an_async_source_comes_out_bare(server: Scripted):
+    boom = Boom()
+
+    async def source() -> AsyncIterator[str]:
+        yield "one"
+        raise boom
+
+    got: list[Job] = []
+    async with opened(server) as session, session.batch(source()) as jobs:
+        with pytest.raises(Boom) as caught:
+            async for job in jobs:
+                got.append(job)
+        assert caught.value is boom
+        # Told once; after it there is nothing more.
+        assert [job async for job in jobs] == []
+    assert [job.text for job in got] == ["answer to one"]
+
+
+async def test_cancelled_error_inside_a_source_is_no_silent_end(server: Scripted):
+    """Something that the source waits for was cancelled, not the batch: the rest of the source must not just vanish."""
+
+    async def source() -> AsyncIterator[str]:
+        yield "one"
+        await gone
+        yield "two"
+
+    gone: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+    gone.cancel()
+    got: list[Job] = []
+
+    async def consume() -> None:
+        async with session.batch(source()) as jobs:
+            async for job in jobs:
+                got.append(job)
+
+    async with opened(server) as session:
+        task = asyncio.create_task(consume())
+        await asyncio.wait([task])
+    assert task.cancelled()
+    assert [job.text for job in got] == ["answer to one"]
+
+
+@pytest.mark.parametrize(
+    ("source", "words"),
+    [
+        ("a question", "session.ask"),
+        (b"a question", "session.ask"),
+        ({"question": "one"}, "session.ask"),
+        (ResearchRequest.of("one"), "session.ask"),
+        (7, "not int"),
+        (None, "not NoneType"),
+    ],
+)
+async def test_what_is_no_source_is_refused_with_the_reason(source: Any, words: str, server: Scripted):
+    async with opened(server) as session:
+        with pytest.raises(InvalidRequest, match=words):
+            async with session.batch(source):
+                pass
+    assert server.requests["submit"] == 0
+
+
+async def test_batch_is_entered_once(server: Scripted):
+    async with opened(server) as session:
+        batch = session.batch(["one"])
+        async with batch as jobs:
+            assert [job.text async for job in jobs] == ["answer to one"]
+        with pytest.raises(ConfigError, match="once"):
+            await batch.__aenter__()
+        with pytest.raises(ConfigError, match="closed"):
+            await anext(batch)
+
+
+@pytest.mark.parametrize("options", [{"max_in_flight": 0}, {"max_in_flight": True}, {"timeout": 0}, {"timeout": "9"}])
+async def test_options_that_make_no_sense_are_refused(options: dict[str, Any], server: Scripted):
+    async with opened(server) as session:
+        with pytest.raises(ConfigError, match=next(iter(options))):
+            session.batch(["one"], **options)
+
+
+# --- what comes out --------------------------------------------------------------------------------------------------
+
+
+async def test_jobs_carry_tag_index_key_and_the_answer_to_their_own_question(server: Scripted):
+    source = [
+        {"question": "one", "tag": "first"},
+        ResearchRequest.of({"question": "two", "tag": 2, "idempotency_key": "my-own-key"}),
+        "three",
+    ]
+    async with opened(server) as session, session.batch(source) as jobs:
+        got = {job.index: job for job in [job async for job in jobs]}
+    assert {index: (job.tag, job.text) for index, job in got.items()} == {
+        0: ("first", "answer to one"),
+        1: (2, "answer to two"),
+        2: (None, "answer to three"),
+    }
+    assert got[1].idempotency_key == "my-own-key"
+    assert {job.idempotency_key for job in got.values()} == set(server.by_key)
+    assert {job.id for job in got.values()} == set(server.rows)
+
+
+async def test_jobs_come_out_as_they_finish(server: Scripted):
+    wanted = ["question 3", "question 0", "question 2", "question 1"]
+    finished: list[str] = []
+    server.looks = lambda row: 1 if row.question in finished else float("inf")
+    async with opened(server) as session, session.batch([f"question {n}" for n in range(4)]) as jobs:
+        for question in wanted:
+            finished.append(question)
+            assert (await anext(jobs)).text == f"answer to {question}"
+
+
+async def test_ordered_jobs_come_out_in_the_order_of_the_source(server: Scripted):
+    server.looks = lambda row: 1 + (7 * int(row.question)) % 5
+    async with opened(server) as session, session.batch(map(str, range(60)), ordered=True) as jobs:
+        assert [job.index async for job in jobs] == list(range(60))
+
+
+@pytest.mark.parametrize("ordered", [False, True])
+async def test_bad_items_come_out_as_rejected_among_the_good(ordered: bool, server: Scripted):
+    source: list[Any] = ["one", {"question": "", "tag": "empty"}, 5, None, {"qestion": "x"}, object(), [], "two"]
+    told: list[Event] = []
+    async with opened(server, told) as session, session.batch(source, ordered=ordered) as jobs:
+        got = [job async for job in jobs]
+    if ordered:
+        assert [job.index for job in got] == list(range(8))
+    by_index = {job.index: job for job in got}
+    assert sorted(by_index) == list(range(8))
+    assert [by_index[n].status for n in range(8)] == ["COMPLETED", *["REJECTED"] * 6, "COMPLETED"]
+    assert all(isinstance(by_index[n].error, InvalidRequest) for n in range(1, 7))
+    assert by_index[1].tag == "empty"
+    assert server.requests["submit"] == 2
+    assert sorted(e.index for e in told if e.kind is EventKind.FINISHED and e.index is not None) == list(range(8))
+
+
+async def test_only_bad_items_end_the_batch_too(server: Scripted):
+    async with opened(server) as session, session.batch([""] * 200, max_in_flight=2) as jobs:
+        assert [job.status async for job in jobs] == [JobStatus.REJECTED] * 200
+
+
+async def test_item_that_fails_when_it_is_read_is_rejected_and_ends_nothing(server: Scripted):
+    class Broken(Mapping[str, object]):
+        def __getitem__(self, key: str) -> object:
+            raise Boom
+
+        def __iter__(self) -> Iterator[str]:
+            raise Boom
+
+        def __len__(self) -> int:
+            raise Boom
+
+    async with opened(server) as session, session.batch([Broken(), "one"], ordered=True) as jobs:
+        with anyio.fail_after(10):
+            broken, good = [job async for job in jobs]
+    assert (broken.status, good.status) == (JobStatus.REJECTED, JobStatus.COMPLETED)
+
+
+async def test_hook_of_the_users_own_that_fails_costs_only_its_submission(server: Scripted):
+    async def middleware(request: aiohttp.ClientRequest, handler: Any) -> aiohttp.ClientResponse:
+        response: aiohttp.ClientResponse = await handler(request)
+        if request.method == "POST" and server.requests["submit"] == 1:
+            response.close()
+            raise Boom
+        return response
+
+    async with (
+        aiohttp.ClientSession(middlewares=[middleware]) as http,
+        opened(server, http=http) as session,
+        session.batch(["one", "two"], max_in_flight=1) as jobs,
+    ):
+        with anyio.fail_after(10):
+            doubtful, good = [job async for job in jobs]
+    # It was sent: nobody can say that no job was made.
+    assert doubtful.status is JobStatus.IN_DOUBT
+    assert isinstance(doubtful.error, InDoubt)
+    assert doubtful.idempotency_key in server.by_key
+    assert good.ok
+
+
+async def test_users_own_key_twice_in_one_batch_gives_the_same_job_twice(server: Scripted):
+    source = [{"question": "one", "idempotency_key": "mine", "tag": tag} for tag in ("a", "b")]
+    async with opened(server) as session, session.batch(source) as jobs:
+        first, second = [job async for job in jobs]
+    assert first.ok
+    assert second.ok
+    assert first.id == second.id == "job-0"
+    assert {first.tag, second.tag} == {"a", "b"}
+    assert len(server.rows) == 1
+
+
+async def test_two_keys_under_one_id_put_the_second_in_doubt(server: Scripted):
+    def same_id(asked: Asked) -> tuple[int, Any] | None:
+        return (200, Scripted.summary(server.rows["job-0"])) if asked.kind == "submit" else None
+
+    server.script = same_id
+    async with opened(server) as session, session.batch(["one", "two"], max_in_flight=1) as jobs:
+        first, second = [job async for job in jobs]
+    assert first.ok
+    assert second.status is JobStatus.IN_DOUBT
+
+
+async def test_time_limit_of_an_item_holds_over_that_of_the_batch(server: Scripted):
+    server.looks = float("inf")
+    source = [{"question": "short", "timeout": 60.0}, "long"]
+    async with opened(server, _clock=Clock(3000)) as session, session.batch(source, timeout=86_400.0) as jobs:
+        job = await anext(jobs)
+        assert (job.index, job.status) == (0, JobStatus.TIMED_OUT)
+        assert [job.index for job in jobs.pending] == [1]
+
+
+# --- slots -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("limit", [1, 2, 3])
+async def test_asks_inside_the_loop_of_a_batch_never_deadlock(limit: int, server: Scripted):
+    async with opened(server, max_in_flight=limit) as session, session.batch(map(str, range(8))) as jobs:
+        with anyio.fail_after(20):
+            async for job in jobs:
+                assert (await session.ask(f"and {job.index}?")).ok
+    assert len(server.rows) == 16
+
+
+@pytest.mark.parametrize("limit", [1, 2, 3])
+async def test_batch_inside_the_loop_of_a_batch_never_deadlocks(limit: int, server: Scripted):
+    async with opened(server, max_in_flight=limit) as session, session.batch(map(str, range(4))) as outer:
+        with anyio.fail_after(20):
+            async for job in outer:
+                async with session.batch([f"{job.index} a", f"{job.index} b"]) as inner:
+                    assert len([one async for one in inner]) == 2
+    assert len(server.rows) == 12
+
+
+@pytest.mark.parametrize("limit", [1, 5])
+async def test_asks_inside_the_loop_do_not_deadlock_while_finished_results_are_full(limit: int, server: Scripted):
+    async with opened(server, max_in_flight=limit) as session:
+        async with session.batch(map(str, range(READY + 30)), max_in_flight=READY + 30) as jobs:
+            with anyio.fail_after(20):
+                assert (await anext(jobs)).ok
+                await server.until(lambda: server.told >= READY)
+                assert (await session.ask("in between")).ok
+                assert len([job async for job in jobs]) == READY + 29
+
+
+async def test_jobs_in_flight_are_bounded_over_all_batches_of_a_session(server: Scripted):
+    server.looks = float("inf")
+    async with (
+        opened(server, max_in_flight=4) as session,
+        session.batch(map(str, range(9))) as first,
+        session.batch(map(str, range(9))) as second,
+    ):
+        await server.until(lambda: server.requests["get"] > 8)
+        assert len(server.rows) == 4
+        server.looks = 1
+        assert len([job async for job in first]) == 9
+        assert len([job async for job in second]) == 9
+
+
+async def test_two_batches_side_by_side_get_their_own_jobs(server: Scripted):
+    async def texts(name: str) -> list[str]:
+        async with session.batch([f"{name} {n}" for n in range(30)], max_in_flight=7) as jobs:
+            return [job.text async for job in jobs]
+
+    async with opened(server, max_in_flight=10) as session:
+        a, b = await asyncio.gather(texts("a"), texts("b"))
+    assert sorted(a) == sorted(f"answer to a {n}" for n in range(30))
+    assert sorted(b) == sorted(f"answer to b {n}" for n in range(30))
+
+
+async def test_two_consumers_share_a_batch(server: Scripted):
+    async def consume() -> list[int | None]:
+        return [job.index async for job in jobs]
+
+    async with opened(server) as session, session.batch(map(str, range(40))) as jobs:
+        with anyio.fail_after(10):
+            a, b = await asyncio.gather(consume(), consume())
+    assert sorted([*a, *b]) == list(range(40))
+
+
+# --- a slow consumer -------------------------------------------------------------------------------------------------
+
+
+async def no_more_looks(server: Scripted) -> None:
+    """Until the poller has nothing to do: a look that is due leaves within milliseconds."""
+    seen = -1
+    while seen != server.requests["get"]:
+        seen = server.requests["get"]
+        await asyncio.sleep(0.1)
+
+
+@pytest.mark.parametrize("ordered", [False, True])
+async def test_results_of_a_slow_consumer_wait_at_the_server(ordered: bool, server: Scripted):
+    async with opened(server) as session, session.batch(map(str, range(150)), ordered=ordered) as jobs:
+        await server.until(lambda: server.requests["submit"] == 150 and server.told >= READY)
+        await no_more_looks(server)
+        # All have finished at the server, and no further one was fetched, nor even looked at.
+        assert server.told == READY
+        assert server.requests["get"] == READY
+        for taken in range(1, 6):
+            assert (await anext(jobs)).ok
+            await server.until(lambda taken=taken: server.told >= READY + taken)
+            await no_more_looks(server)
+            assert server.told == READY + taken
+        assert len([job async for job in jobs]) == 145
+    assert server.requests["get"] == 150
+
+
+async def test_slow_head_of_an_ordered_batch_neither_stalls_nor_grows(server: Scripted):
+    """What finishes behind it is fetched up to the bound, then waits at the server; the source is read no further."""
+    server.looks = lambda row: float("inf") if row.question == "0" else 1
+    read: list[int] = []
+
+    def source() -> Iterator[str]:
+        for n in range(200):
+            read.append(n)
+            yield str(n)
+
+    async with opened(server) as session, session.batch(source(), ordered=True, max_in_flight=100) as jobs:
+        head = asyncio.create_task(anext(jobs))
+        await server.until(lambda: server.told >= READY)
+        looked = server.rows["job-0"].looks
+        await server.until(lambda: server.rows["job-0"].looks > looked + 3)
+        assert not head.done()
+        assert server.told == READY
+        assert len(read) == 100
+        server.looks = 1
+        with anyio.fail_after(20):
+            assert (await head).index == 0
+            assert [job.index async for job in jobs] == list(range(1, 200))
+
+
+async def test_jobs_whose_consumer_is_slow_do_not_time_out(server: Scripted):
+    """They finished in time; that their results were not fetched in time is nobody's failure but the consumer's."""
+    clock = Jumping()
+    server.text = lambda row: "x"
+    async with opened(server, _clock=clock) as session:
+        async with session.batch(map(str, range(80)), timeout=1000.0) as jobs:
+            await server.until(lambda: server.told >= READY and server.requests["submit"] == 80)
+            await no_more_looks(server)
+            clock.jumped += 5000.0
+            await no_more_looks(server)
+            assert server.told == READY
+            statuses = [job.status async for job in jobs]
+    assert statuses == [JobStatus.COMPLETED] * 80
+
+
+async def test_failed_look_after_a_long_park_does_not_cost_the_result(server: Scripted):
+    """The time limit passed while the job waited for its consumer: one dropped connection must not end it then."""
+    clock = Jumping()
+    failed: set[str] = set()
+
+    def flaky(asked: Asked) -> tuple[int, Any] | None:
+        if asked.kind == "get" and clock.jumped and asked.question not in failed:
+            failed.add(asked.question)
+            return 502, b"<html><title>Bad gateway</title></html>"
+        return None
+
+    server.script = flaky
+    policy = RetryPolicy(base=0.01)
+    async with opened(server, _clock=clock, retry=policy) as session:
+        async with session.batch(map(str, range(60)), timeout=1000.0) as jobs:
+            await server.until(lambda: server.told >= READY and server.requests["submit"] == 60)
+            await no_more_looks(server)
+            clock.jumped += 5000.0
+            await no_more_looks(server)
+            statuses = [job.status async for job in jobs]
+    assert failed
+    assert statuses == [JobStatus.COMPLETED] * 60
+
+
+class Jumping(Clock):
+    """The monotonic clock of a machine that can be suspended."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.jumped = 0.0
+
+    def now(self) -> float:
+        return super().now() + self.jumped
+
+
+# --- any mixture -----------------------------------------------------------------------------------------------------
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    kinds=st.lists(st.sampled_from(["good", "slow", "bad", "failed", "refused"]), max_size=60),
+    limit=st.integers(1, 70),
+    slots=st.integers(1, 70),
+    ordered=st.booleans(),
+)
+def test_every_item_comes_out_once_whatever_the_mixture(kinds: list[str], limit: int, slots: int, ordered: bool):
+    """Not an async test: hypothesis calls it many times over, each on a loop of its own."""
+    want = {
+        "good": JobStatus.COMPLETED,
+        "slow": JobStatus.COMPLETED,
+        "bad": JobStatus.REJECTED,
+        "failed": JobStatus.FAILED,
+        "refused": JobStatus.REJECTED,
+    }
+
+    def script(asked: Asked) -> tuple[int, Any] | None:
+        if asked.kind == "submit" and "refused" in asked.question:
+            return 400, {"error": {"message": "no", "type": "invalid_request", "code": 400}}
+        if asked.kind == "get" and "failed" in asked.question and asked.row:
+            return 200, Scripted.summary(asked.row, "FAILED") | {"error_message": "no"}
+        return None
+
+    async def main() -> None:
+        async with Scripted(looks=lambda row: 3 if "slow" in row.question else 1) as server:
+            server.script = script
+            source = ["" if kind == "bad" else f"{kind} {n}" for n, kind in enumerate(kinds)]
+            async with opened(server, max_in_flight=slots) as session:
+                async with session.batch(source, ordered=ordered, max_in_flight=limit) as jobs:
+                    with anyio.fail_after(20):
+                        got = [job async for job in jobs]
+            if ordered:
+                assert [job.index for job in got] == list(range(len(kinds)))
+            got.sort(key=lambda job: job.index or 0)
+            assert [job.index for job in got] == list(range(len(kinds)))
+            assert [job.status for job in got] == [want[kind] for kind in kinds]
+
+    asyncio.run(main())
