@@ -7,23 +7,32 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import Protocol, TypeVar
 
-if TYPE_CHECKING:
-    from aiopplx._job import Source
+
+class Page(Protocol):
+    """What can be cited: a `Source`, seen from here."""
+
+    @property
+    def url(self) -> str: ...
+    @property
+    def id(self) -> int | str | None: ...
+
+
+P = TypeVar("P", bound=Page)
 
 # A number with an address behind it, `[1](https://...)`, is a link: it says itself where it goes.
 _MARK = re.compile(r"\[(web:)?([0-9]{1,6})\](?!\()")
 
 
-def cited(text: str, sources: Sequence[Source]) -> dict[str, Source]:
+def cited(text: str, sources: Sequence[P]) -> dict[str, P]:
     """The marks of a text (`[3]`, `[web:11]`), each with its source, in the order in which they first appear.
 
     Where sources have an `id`, a mark names that id, wherever the source stands: parallel searches come back in any
     order. Where none has, `[n]` counts from 1 and `[web:n]` from 0. A mark that points at no source is left out.
     """
     by_id = {str(source.id): source for source in reversed(sources) if source.id is not None}
-    found: dict[str, Source] = {}
+    found: dict[str, P] = {}
     for mark in _MARK.finditer(text):
         number = int(mark[2])
         # From 0: seen in a capture of one fetched page, which has no id and is cited as `[web:0]`. The provider
@@ -34,5 +43,5 @@ def cited(text: str, sources: Sequence[Source]) -> dict[str, Source]:
     return found
 
 
-def _at(place: int, sources: Sequence[Source]) -> Source | None:
+def _at(place: int, sources: Sequence[P]) -> P | None:
     return sources[place] if 0 <= place < len(sources) else None

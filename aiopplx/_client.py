@@ -172,7 +172,7 @@ class Client:
             pause = self.gate.throttled(lane, now, left_at, asked, self.random())
         elif fault in (Fault.NOT_SENT, Fault.DOUBT, Fault.POLL):
             connected = isinstance(outcome, Reply) or outcome.sent
-            pause = self.gate.failed(now, connected=connected)
+            pause = self.gate.failed(now, connected=connected, left_at=left_at)
         elif fault is Fault.STOP and isinstance(error, APIError):
             self.gate.answered(lane, accepted=False)
             if lane in (Lane.SUBMIT, Lane.POLL):

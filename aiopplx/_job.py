@@ -178,7 +178,8 @@ class Job(msgspec.Struct, frozen=True, kw_only=True, repr_omit_defaults=True):
         return self.status.is_final
 
     def _answer(self) -> Answer:
-        return self.response.answer() if self.response is not None else _NOTHING
+        # A new one each time: its lists are the caller's to change.
+        return self.response.answer() if self.response is not None else Answer()
 
     @property
     def text(self) -> str:
@@ -306,7 +307,6 @@ class Job(msgspec.Struct, frozen=True, kw_only=True, repr_omit_defaults=True):
         return f"Job({', '.join(facts)})"
 
 
-_NOTHING = Answer()
 _MARK = re.compile(r"\[(?:web:)?\d+\]")
 
 

@@ -68,6 +68,7 @@ class Watch:
         "empty",
         "errors",
         "fresh",
+        "grace_until",
         "holds_slot",
         "job_id",
         "looks",
@@ -103,6 +104,7 @@ class Watch:
         self.accepted_at = now
         self.deadline = deadline
         self.fresh = fresh
+        self.grace_until = 0.0
         self.holds_slot = holds_slot
         self.task: asyncio.Task[None] | None = None
         self.looks = 0
@@ -151,8 +153,10 @@ class Poller:
         self._look_later(watch, self._client.clock.now())
 
     def unpark(self, watch: Watch) -> None:
-        """There is room again: the job is due at once."""
-        self._put(watch, self._client.clock.now())
+        """There is room again: the job is due at once. If its time ran out meanwhile, that was not its own doing."""
+        now = self._client.clock.now()
+        watch.grace_until = now + GRACE
+        self._put(watch, now)
 
     def look_now(self, watch: Watch) -> None:
         """Look out of turn, if the job is waiting for its turn."""
@@ -240,6 +244,10 @@ class Poller:
         else:
             self._schedule.put(watch, now)
 
+    def _is_overdue(self, watch: Watch, now: float) -> bool:
+        """May a look that failed be the last one?"""
+        return now >= watch.deadline and now >= self._grace_until and now >= watch.grace_until
+
     def _start(self, watch: Watch, now: float) -> None:
         self._looking.add(watch)
         self._client.gate.leave(Lane.POLL, now)
@@ -298,7 +306,7 @@ class Poller:
         delay = max(policy.delay(failed.fault, watch.errors, self._client.random()), self._client.gate.silence(now))
         error = failed.error
         if isinstance(error, NotFound):
-            if watch.missing or (now >= watch.deadline and now >= self._grace_until):
+            if watch.missing or self._is_overdue(watch, now):
                 self._finish(watch, JobStatus.EXPIRED, _expired(error))
                 return
             delay = self._after_missing(watch, now)
@@ -313,7 +321,7 @@ class Poller:
                 return
         else:
             watch.unreadable = 0
-        if now >= watch.deadline and now >= self._grace_until:
+        if self._is_overdue(watch, now):
             self._time_out(watch, f"the last look failed: {error.message}")
             return
         self._client.tell(

@@ -26,7 +26,7 @@ from aiopplx._batch import Batch, Items
 from aiopplx._client import Client
 from aiopplx._clock import Clock
 from aiopplx._engine import Engine
-from aiopplx._errors import ConfigError, InvalidRequest, JobError
+from aiopplx._errors import AiopplxError, ConfigError, InvalidRequest, JobError
 from aiopplx._events import Event, EventKind
 from aiopplx._job import Job, JobStatus
 from aiopplx._policy.polling import PollPolicy, PollRule
@@ -332,10 +332,13 @@ class Session:
         else:
             job_id, (key, tag) = job, engine.known(job)
         seconds = _positive("timeout", timeout) if timeout is not None else self._timeout
-        found = await self._wait_with_others(engine, job_id, seconds / self._clock.speed)
-        if found is None:
-            # The time is up: one more look decides what the job is. Whoever has longer goes on waiting.
-            found = await self._wait_with_others(engine, job_id, None, last=True)
+        try:
+            found = await self._wait_with_others(engine, job_id, seconds / self._clock.speed)
+            if found is None:
+                # The time is up: one more look decides what the job is. Whoever has longer goes on waiting.
+                found = await self._wait_with_others(engine, job_id, None, last=True)
+        except AiopplxError as error:
+            raise error.about(job_id=job_id, idempotency_key=key, tag=tag) from None
         return _with_names(cast("Job", found), key, tag)
 
     async def _wait_with_others(
@@ -594,6 +597,10 @@ def _no_slot() -> JobError:
 
 
 def _with_names(job: Job, key: str, tag: str | int | None) -> Job:
+    error = job.error
     return msgspec.structs.replace(
-        job, idempotency_key=job.idempotency_key or key, tag=job.tag if job.tag is not None else tag
+        job,
+        idempotency_key=job.idempotency_key or key,
+        tag=job.tag if job.tag is not None else tag,
+        error=error.about(idempotency_key=key, tag=tag) if error is not None else None,
     )

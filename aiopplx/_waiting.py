@@ -36,13 +36,15 @@ class Waiter:
                 future.set_result(job)
 
     def fail(self, error: AiopplxError) -> None:
-        """Every caller gets a copy of this, with the job's id on it."""
+        """Every caller gets a copy of this, with the names of the job on it."""
         watch = self.watch
+        sub = watch.sub if watch is not None else None
         job_id = watch.job_id if watch is not None else ""
+        key, tag = (sub.key, sub.tag) if sub is not None else ("", None)
         for future in self._futures:
             if not future.done():
                 # As a value: an exception in the future of a caller who is gone by then would be one never retrieved.
-                future.set_result(error.about(job_id=job_id))
+                future.set_result(error.about(job_id=job_id, idempotency_key=key, tag=tag))
 
     @property
     def deserted(self) -> bool:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from aiopplx import Event, EventKind, Job, PollPolicy, RetryPolicy, Session
+from aiopplx import Batch, Event, EventKind, Job, PollPolicy, RetryPolicy, Session
 from aiopplx._clock import Clock
 from aiopplx.emulator import AfterPolls, Asked, Emulator, faults
 
@@ -118,3 +118,11 @@ def nothing_else_was_harmed(outcome: Outcome) -> None:
     assert all(job.ok for job in outcome.others)
     assert [job.attempts for job in outcome.others] == [1] * len(OTHERS)
     assert all(outcome.server.ledger.created_by_key[job.idempotency_key] == 1 for job in outcome.others)
+
+
+async def taken(batch: Batch, found: list[Job]) -> list[Job]:
+    """All that a batch hands out, put into `found` one by one, so that it is there if an error ends it."""
+    async with batch as jobs:
+        async for job in jobs:
+            found.append(job)
+    return found

@@ -341,7 +341,9 @@ async def _send(
     headers: str = "",
     sent: int | None = None,
 ) -> bool:
-    head = f"HTTP/1.1 {status} {_PHRASE}\r\nContent-Type: {content_type}\r\nContent-Length: {len(body)}\r\n{headers}\r\n"
+    head = (
+        f"HTTP/1.1 {status} {_PHRASE}\r\nContent-Type: {content_type}\r\nContent-Length: {len(body)}\r\n{headers}\r\n"
+    )
     writer.write(head.encode() + body[:sent])
     await writer.drain()
     return True

@@ -24,7 +24,6 @@ from aiopplx import (
     JobStatus,
     PollPolicy,
     ResearchRequest,
-    RetryPolicy,
     Session,
 )
 from aiopplx._batch import READY
@@ -403,29 +402,36 @@ async def test_two_consumers_share_a_batch(server: Scripted):
 # --- a slow consumer -------------------------------------------------------------------------------------------------
 
 
-async def no_more_looks(server: Scripted) -> None:
-    """Until the poller has nothing to do: a look that is due leaves within milliseconds."""
-    seen = -1
-    while seen != server.requests["get"]:
-        seen = server.requests["get"]
-        await asyncio.sleep(0.1)
+ROUNDS = "rounds of polling"
+
+
+def gets(server: Scripted) -> int:
+    return sum(row.looks for row in server.rows.values() if row.question != ROUNDS)
+
+
+def told(server: Scripted) -> int:
+    return sum(row.told > 0 for row in server.rows.values() if row.question != ROUNDS)
+
+
+async def some_rounds(server: Scripted, session: Session) -> None:
+    """Another job is polled five times: whatever else was due has been looked at before."""
+    server.looks = lambda row: 5 if row.question == ROUNDS else 1
+    assert (await session.ask(ROUNDS)).ok
 
 
 @pytest.mark.parametrize("ordered", [False, True])
 async def test_results_of_a_slow_consumer_wait_at_the_server(ordered: bool, server: Scripted):
     async with opened(server) as session, session.batch(map(str, range(150)), ordered=ordered) as jobs:
         await server.until(lambda: server.requests["submit"] == 150 and server.told >= READY)
-        await no_more_looks(server)
+        await some_rounds(server, session)
         # All have finished at the server, and no further one was fetched, nor even looked at.
-        assert server.told == READY
-        assert server.requests["get"] == READY
+        assert (told(server), gets(server)) == (READY, READY)
         for taken in range(1, 6):
             assert (await anext(jobs)).ok
-            await server.until(lambda taken=taken: server.told >= READY + taken)
-            await no_more_looks(server)
-            assert server.told == READY + taken
+            await some_rounds(server, session)
+            assert (told(server), gets(server)) == (READY + taken, READY + taken)
         assert len([job async for job in jobs]) == 145
-    assert server.requests["get"] == 150
+    assert gets(server) == 150
 
 
 async def test_slow_head_of_an_ordered_batch_neither_stalls_nor_grows(server: Scripted):
@@ -454,14 +460,15 @@ async def test_slow_head_of_an_ordered_batch_neither_stalls_nor_grows(server: Sc
 
 async def test_jobs_whose_consumer_is_slow_do_not_time_out(server: Scripted):
     """They finished in time; that their results were not fetched in time is nobody's failure but the consumer's."""
-    clock = Jumping()
-    server.text = lambda row: "x"
-    async with opened(server, _clock=clock) as session:
+    server.looks = lambda row: float("inf") if row.question.startswith("looked") else 1
+    clock = Clock(2000)
+    poll = PollPolicy(quiet=10.0, gap=60.0, growth=1.0)
+    async with opened(server, poll=poll, _clock=clock) as session:
         async with session.batch(map(str, range(80)), timeout=1000.0) as jobs:
             await server.until(lambda: server.told >= READY and server.requests["submit"] == 80)
-            await no_more_looks(server)
-            clock.jumped += 5000.0
-            await no_more_looks(server)
+            over = clock.now() + 1500.0
+            other = await session.ask("looked at until then", timeout=1500.0)
+            assert (other.status, clock.now() > over) == (JobStatus.TIMED_OUT, True)
             assert server.told == READY
             statuses = [job.status async for job in jobs]
     assert statuses == [JobStatus.COMPLETED] * 80
@@ -469,37 +476,27 @@ async def test_jobs_whose_consumer_is_slow_do_not_time_out(server: Scripted):
 
 async def test_failed_look_after_a_long_park_does_not_cost_the_result(server: Scripted):
     """The time limit passed while the job waited for its consumer: one dropped connection must not end it then."""
-    clock = Jumping()
+    clock = Clock(2000)
+    late: list[bool] = []
     failed: set[str] = set()
 
     def flaky(asked: Asked) -> tuple[int, Any] | None:
-        if asked.kind == "get" and clock.jumped and asked.question not in failed:
+        if asked.kind == "get" and late and asked.question not in failed:
             failed.add(asked.question)
             return 502, b"<html><title>Bad gateway</title></html>"
         return None
 
     server.script = flaky
-    policy = RetryPolicy(base=0.01)
-    async with opened(server, _clock=clock, retry=policy) as session:
+    server.looks = lambda row: float("inf") if row.question.startswith("looked") else 1
+    poll = PollPolicy(quiet=10.0, gap=60.0, growth=1.0)
+    async with opened(server, poll=poll, _clock=clock) as session:
         async with session.batch(map(str, range(60)), timeout=1000.0) as jobs:
             await server.until(lambda: server.told >= READY and server.requests["submit"] == 60)
-            await no_more_looks(server)
-            clock.jumped += 5000.0
-            await no_more_looks(server)
+            assert (await session.ask("looked at until then", timeout=1500.0)).status is JobStatus.TIMED_OUT
+            late.append(True)
             statuses = [job.status async for job in jobs]
     assert failed
     assert statuses == [JobStatus.COMPLETED] * 60
-
-
-class Jumping(Clock):
-    """The monotonic clock of a machine that can be suspended."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.jumped = 0.0
-
-    def now(self) -> float:
-        return super().now() + self.jumped
 
 
 # --- any mixture -----------------------------------------------------------------------------------------------------

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import pickle
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -39,7 +40,7 @@ FACTS: dict[str, Any] = {
     "attempts": 3,
     "body": "<html>",
 }
-COPIES = {
+COPIES: dict[str, Callable[[AiopplxError], AiopplxError]] = {
     "pickled": lambda error: pickle.loads(pickle.dumps(error)),
     "copied": copy.copy,
     "deep-copied": copy.deepcopy,

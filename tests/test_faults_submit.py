@@ -9,7 +9,19 @@ import asyncio
 import json
 
 import pytest
-from _faulty import KEY, OTHERS, SPEED, VICTIM, Outcome, emulator, nothing_else_was_harmed, recorded, session_at, under
+from _faulty import (
+    KEY,
+    OTHERS,
+    SPEED,
+    VICTIM,
+    Outcome,
+    emulator,
+    nothing_else_was_harmed,
+    recorded,
+    session_at,
+    taken,
+    under,
+)
 
 from aiopplx import (
     AiopplxError,
@@ -230,7 +242,7 @@ async def test_an_answer_with_a_job_that_is_not_known_later_expires_and_is_not_s
 
 @pytest.mark.parametrize(
     "name",
-    (
+    [
         "bom",
         "invalid_utf8",
         "not_a_number",
@@ -239,7 +251,7 @@ async def test_an_answer_with_a_job_that_is_not_known_later_expires_and_is_not_s
         "queued",
         "cancelled",
         "lower_case",
-    ),
+    ],
 )
 async def test_an_odd_answer_that_can_be_read_is_read_at_once(name: str) -> None:
     outcome = await under(NAMED[name])
@@ -252,7 +264,7 @@ async def test_an_odd_answer_that_can_be_read_is_read_at_once(name: str) -> None
 # --- refused ----------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("status", (400, 404, 405, 406, 407, 410, 411, 413, 415, 418, 422, 426, 431, 451))
+@pytest.mark.parametrize("status", [400, 404, 405, 406, 407, 410, 411, 413, 415, 418, 422, 426, 431, 451])
 async def test_a_refusal_rejects_one_job_at_once_and_no_other(status: int) -> None:
     outcome = await under(faults.Status(status))
     error = outcome.victim.error
@@ -327,7 +339,7 @@ async def test_a_passing_redirect_costs_nothing() -> None:
 # --- throttled --------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", ("rate_limited", "rate_limited_html", "too_early", "unavailable_retry_after"))
+@pytest.mark.parametrize("name", ["rate_limited", "rate_limited_html", "too_early", "unavailable_retry_after"])
 async def test_a_throttled_submission_waits_and_is_taken_in_the_end(name: str) -> None:
     outcome = await under(NAMED[name], times=2, speed=600.0)
 
@@ -341,7 +353,10 @@ async def test_a_throttled_submission_waits_and_is_taken_in_the_end(name: str) -
 async def silence_after(answer: faults.Fault, *, speed: float, advance: float = 0.0) -> tuple[float, float]:
     """(seconds from a throttling answer to the first of many requests after it, seconds that the client announced)."""
     events: list[Event] = []
-    async with emulator(duration=AfterPolls(1)) as server, session_at(server.url, events=events, speed=speed) as session:
+    async with (
+        emulator(duration=AfterPolls(1)) as server,
+        session_at(server.url, events=events, speed=speed) as session,
+    ):
         server.advance(advance)
         await session.ask(OTHERS[0])
         server.faults.add("submit", answer, times=1)
@@ -356,14 +371,14 @@ async def silence_after(answer: faults.Fault, *, speed: float, advance: float = 
 
 @pytest.mark.parametrize(
     ("answer", "seconds"),
-    (
+    [
         (faults.RateLimited(retry_after="30"), 30.0),
         (faults.RateLimited(retry_after="120"), 120.0),
         (faults.RateLimited(retry_after="7.5"), 7.5),
         (faults.RateLimited(retry_after="30", status=503), 30.0),
         (faults.RateLimited(retry_at=45.0), 44.0),
         (faults.RateLimited(limit=50, reset_in=20.0), 19.0),
-    ),
+    ],
     ids=("seconds", "many-seconds", "fraction", "503", "date", "reset"),
 )
 async def test_no_request_leaves_inside_a_window_of_silence(answer: faults.Fault, seconds: float) -> None:
@@ -435,18 +450,21 @@ async def test_a_call_that_comes_into_a_long_silence_is_told_so_at_once() -> Non
 
 async def test_a_call_behind_a_slow_batch_still_ends_at_its_own_time_limit() -> None:
     submitted = asyncio.Event()
-    async with emulator() as server, session_at(server.url, rpm=0.5, on_event=lambda _: submitted.set()) as session:
-        async with session.batch([VICTIM, *OTHERS]):
-            await submitted.wait()
-            job = await session.ask("Who may not wait?", timeout=10.0)
+    async with (
+        emulator() as server,
+        session_at(server.url, rpm=0.5, on_event=lambda _: submitted.set()) as session,
+        session.batch([VICTIM, *OTHERS]),
+    ):
+        await submitted.wait()
+        job = await session.ask("Who may not wait?", timeout=10.0)
 
-            assert job.status is JobStatus.REJECTED
-            assert isinstance(job.error, RateLimited)
-            assert job.attempts == 0
-            assert server.ledger.created == 1
+        assert job.status is JobStatus.REJECTED
+        assert isinstance(job.error, RateLimited)
+        assert job.attempts == 0
+        assert server.ledger.created == 1
 
 
-@pytest.mark.parametrize("form", ("90000", "Fri, 31 Dec 9999 23:59:59 GMT"))
+@pytest.mark.parametrize("form", ["90000", "Fri, 31 Dec 9999 23:59:59 GMT"])
 async def test_a_batch_does_not_sleep_through_a_silence_that_outlasts_its_jobs(form: str) -> None:
     async with emulator(log_size=100) as server, session_at(server.url, timeout=3600.0) as session:
         server.faults.add("submit", faults.RateLimited(retry_after=form), times=1)
@@ -491,9 +509,7 @@ async def test_a_stop_in_the_middle_ends_submissions_and_hands_out_what_was_acce
         server.faults.add("submit", fault, after=50)
         async with session_at(server.url, events=events) as session:
             with pytest.raises(kind, match=advice) as raised:
-                async with session.batch(f"Question {n}?" for n in range(1000)) as jobs:
-                    async for job in jobs:
-                        found.append(job)
+                await taken(session.batch(f"Question {n}?" for n in range(1000)), found)
 
         submissions = [request for request in server.ledger.log if request.on == "submit"]
         assert len(submissions) <= 50 + 16
@@ -554,9 +570,7 @@ async def test_running_jobs_are_collected_when_credit_ends() -> None:
     found: list[Job] = []
     async with emulator(credits=1.0) as server, session_at(server.url) as session:
         with pytest.raises(OutOfCredit):
-            async with session.batch(f"Question {n}?" for n in range(100)) as jobs:
-                async for job in jobs:
-                    found.append(job)
+            await taken(session.batch(f"Question {n}?" for n in range(100)), found)
 
         assert server.ledger.created > 0
         assert sum(job.ok for job in found) == server.ledger.created

@@ -32,11 +32,14 @@ def test_module_says_what_its_room_is(name: str) -> None:
 def test_all_is_what_the_package_imports_for_its_users() -> None:
     import aiopplx
 
-    offered = {name for module, name, _ in imports(PACKAGE / "__init__.py") if module.startswith("aiopplx.") and name}
+    homes = {name: module for module, name, _ in imports(PACKAGE / "__init__.py") if name}
+    offered = {name for name, module in homes.items() if module.startswith("aiopplx.")}
     assert set(aiopplx.__all__) == offered
     assert len(aiopplx.__all__) == len(offered)
     assert len(offered) in PUBLIC_NAMES
-    assert all(getattr(aiopplx, name) is not None for name in offered)
+    # They are loaded at first use, so what a type checker reads and what a program gets are written in two places.
+    assert all(getattr(aiopplx, name) is getattr(importlib.import_module(homes[name]), name) for name in offered)
+    assert offered <= set(dir(aiopplx))
 
 
 def public_objects() -> Iterator[tuple[str, object]]:

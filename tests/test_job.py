@@ -71,8 +71,8 @@ def test_job_without_a_response_says_nothing(job: Job):
 
 def test_lists_of_a_job_without_a_response_are_nobody_elses():
     RUNNING.sources.append(Source(url="x"))
-    assert FAILED.citations == []
-    assert Job(status=JobStatus.STOPPED).sources == [] or RUNNING.sources is not FAILED.sources
+    RUNNING.citations.append("x")
+    assert (FAILED.sources, FAILED.citations) == ([], [])
 
 
 def test_cost_is_unknown_where_the_server_did_not_say():
@@ -85,8 +85,9 @@ def test_every_status_but_two_is_final(status: JobStatus):
     assert Job(status=status).done is status.is_final is (status not in running)
 
 
-def test_only_completed_without_an_error_is_ok():
-    assert {status for status in JobStatus if Job(status=status).ok} == {JobStatus.COMPLETED}
+def test_only_completed_with_a_response_and_no_error_is_ok():
+    assert {status for status in JobStatus if Job(status=status, response=Said(ANSWER)).ok} == {JobStatus.COMPLETED}
+    assert not Job(status=JobStatus.COMPLETED).ok
     assert not completed(error=JobError("no answer in it")).ok
 
 

@@ -1,4 +1,4 @@
-"""The gate in virtual time: rates given and learnt, silence kept, an outage lived through, stops and what lifts them."""
+"""The gate in virtual time: rates given and learnt, silence kept, an outage lived through, stops and their lifting."""
 
 from __future__ import annotations
 
@@ -119,7 +119,7 @@ RPM = st.floats(0.1, 10_000)
 
 @given(rpm=RPM, events=st.lists(st.tuples(st.floats(0, 100), st.booleans())))
 def test_pace_given_lets_no_two_leave_closer_than_its_interval(rpm: float, events: list[tuple[float, bool]]):
-    pace, now, left = Pace(rpm), START, []
+    pace, now, left = Pace(rpm), START, list[float]()
     for later, refuse in events:
         now += max(pace.delay(now), later)
         while (delay := pace.delay(now)) > 0.0:
@@ -150,6 +150,7 @@ def test_pace_given_does_not_save_up_what_was_not_used():
 def test_pace_of_two_sessions_is_the_slower_one(first: float, second: float):
     pace = Pace(first)
     pace.limit(second)
+    assert pace.interval == pytest.approx(60.0 / min(first, second))
     pace.leave(START)
     assert pace.delay(START) == pytest.approx(60.0 / min(first, second))
 
@@ -267,7 +268,7 @@ def test_pace_learnt_from_a_bucket_found_empty_is_right_within_minutes(rpm: int)
 
 def test_pace_is_cut_once_for_all_that_left_before_the_cut():
     pace, now = Pace(60), START
-    left = []
+    left: list[float] = []
     for _ in range(600):
         now += pace.delay(now)
         pace.leave(now)
@@ -305,7 +306,7 @@ def test_pace_after_any_events_makes_nobody_wait_for_long(rpm: float | None, eve
 
 @given(per_minute=st.floats(0.1, 10_000), laters=st.lists(st.floats(0, 60), min_size=2, max_size=200))
 def test_bucket_never_gives_more_than_a_burst_and_its_rate(per_minute: float, laters: list[float]):
-    bucket, now, left = Bucket(per_minute), START, []
+    bucket, now, left = Bucket(per_minute), START, list[float]()
     for later in laters:
         now += later
         if bucket.delay(now) == 0.0:
@@ -408,6 +409,15 @@ def test_throttled_submission_without_a_hint_leaves_the_looks_alone():
     assert gate.delay(Lane.POLL, START) == gate.silence(START) == 0.0
 
 
+def test_pause_without_a_hint_holds_submissions_back_beyond_their_pace():
+    gate = Gate()
+    for _ in range(200):
+        gate.leave(Lane.SUBMIT, START)
+    pauses = [gate.throttled(Lane.SUBMIT, START, START, None, 0.9) for _ in range(6)]
+    assert gate.pace.delay(START) < 1.0
+    assert gate.delay(Lane.SUBMIT, START) == pauses[-1] == 27.0
+
+
 def test_throttled_look_without_a_hint_pauses_nobody():
     gate = Gate()
     assert gate.throttled(Lane.POLL, START, START, None, 0.5) == 0.0
@@ -451,7 +461,7 @@ def test_one_answer_among_failures_starts_the_count_anew():
 
 
 def test_probes_of_a_silent_server_come_further_and_further_apart_to_a_minute():
-    gate, now, waits = silent_gate(), START, []
+    gate, now, waits = silent_gate(), START, list[float]()
     for _ in range(9):
         wait = gate.delay(Lane.SUBMIT, now)
         waits.append(wait)
@@ -571,9 +581,7 @@ class Outage:
 
 
 @pytest.mark.parametrize("seed", range(3))
-@pytest.mark.parametrize(
-    ("fault", "fails_after"), [(Fault.NOT_SENT, 0.001), (Fault.DOUBT, 0.05), (Fault.DOUBT, 30.0)]
-)
+@pytest.mark.parametrize(("fault", "fails_after"), [(Fault.NOT_SENT, 0.001), (Fault.DOUBT, 0.05), (Fault.DOUBT, 30.0)])
 def test_outage_of_a_minute_fails_no_job_and_costs_few_attempts(fault: Fault, fails_after: float, seed: int):
     outage = Outage(fault, fails_after=fails_after, seed=seed)
     outage.run(1_000, at_once=50)

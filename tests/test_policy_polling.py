@@ -45,9 +45,7 @@ def test_gaps_of_the_tail_grow_by_a_quarter_at_each_look_up_to_their_bound():
     assert len(gaps) > len(growing) + 10
 
 
-@given(
-    gap=st.floats(0.1, 100), growth=st.floats(1, 3), tail_after=st.floats(0, 5_000), beyond=st.floats(0, 1)
-)
+@given(gap=st.floats(0.1, 100), growth=st.floats(1, 3), tail_after=st.floats(0, 5_000), beyond=st.floats(0, 1))
 def test_gap_in_the_tail_follows_the_one_before_by_the_growth(
     gap: float, growth: float, tail_after: float, beyond: float
 ):
@@ -264,7 +262,9 @@ def test_removed_key_does_not_come_out():
 KEYS = st.integers(0, 8)
 DUES = st.integers(0, 6).map(float)
 STEPS = st.one_of(
-    st.tuples(st.just("put"), KEYS, DUES), st.tuples(st.just("remove"), KEYS, DUES), st.tuples(st.just("pop"), KEYS, DUES)
+    st.tuples(st.just("put"), KEYS, DUES),
+    st.tuples(st.just("remove"), KEYS, DUES),
+    st.tuples(st.just("pop"), KEYS, DUES),
 )
 
 
@@ -327,6 +327,16 @@ def test_schedule_of_keys_that_come_and_go_does_not_grow():
     def steps(schedule: Schedule[Key], key: Callable[[int], Key]) -> None:
         for n in range(5_000):
             schedule.put(key(n), 1e9)
+            schedule.remove(Key(n))
+
+    assert most_held(steps) <= 70
+
+
+def test_schedule_of_which_all_is_removed_holds_next_to_nothing():
+    def steps(schedule: Schedule[Key], key: Callable[[int], Key]) -> None:
+        for n in range(5_000):
+            schedule.put(key(n), 1e9)
+        for n in range(5_000):
             schedule.remove(Key(n))
 
     assert most_held(steps) <= 70

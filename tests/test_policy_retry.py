@@ -85,7 +85,9 @@ def test_status_has_its_written_class_on_every_lane(statuses: Iterable[int], sub
 @pytest.mark.parametrize(
     ("after", "submitted", "looked"), [("1", T, T), ("0", T, T), ("soon", D, P), ("-1", D, P), ("", D, P)]
 )
-def test_503_is_a_request_for_less_only_with_a_retry_after_that_can_be_read(after: str, submitted: Fault, looked: Fault):
+def test_503_is_a_request_for_less_only_with_a_retry_after_that_can_be_read(
+    after: str, submitted: Fault, looked: Fault
+):
     assert class_of(Lane.SUBMIT, 503, retry_after=after) is submitted
     assert class_of(Lane.POLL, 503, retry_after=after) is looked
 
@@ -330,9 +332,7 @@ class Submitting:
     def fail(
         self, fault: Fault, status: int | None = None, *, repeatable: bool = True, silence: float = 0.0
     ) -> Again | Over:
-        verdict = self.tries.failed(
-            fault, self.now, self.chance, repeatable=repeatable, status=status, silence=silence
-        )
+        verdict = self.tries.failed(fault, self.now, self.chance, repeatable=repeatable, status=status, silence=silence)
         if isinstance(verdict, Again):
             self.now += verdict.delay
         return verdict

@@ -138,6 +138,7 @@ class Gate:
         self.pace = Pace(per_minute)
         self.reached = False
         self.unreached_tries = 0
+        self._unreached_at = 0.0
         self.stop: AiopplxError | None = None
         self.looks_refused = False
         self._stopped_by_look = False
@@ -208,13 +209,16 @@ class Gate:
         """The server's own count says that nothing fits for so long."""
         self._closed_until = max(self._closed_until, now + seconds)
 
-    def failed(self, now: float, *, connected: bool) -> float:
+    def failed(self, now: float, *, connected: bool, left_at: float | None = None) -> float:
         """An attempt brought no sign of a working server. Returns the seconds until the next probe, 0 if all may go on.
 
-        `connected` is False if there was not even a connection: that a server was never reached is worth knowing.
+        `connected` is False if there was not even a connection: that a server was never reached is worth knowing. The
+        attempts of many jobs at one moment are one try at that: those that left (at `left_at`) before the last one was
+        counted are not counted again.
         """
-        if not self.reached and not connected:
+        if not self.reached and not connected and (left_at is None or left_at >= self._unreached_at):
             self.unreached_tries += 1
+            self._unreached_at = now
         self._silent += 1
         if self._silent < SILENT_AFTER or now < self._probe_at:
             return 0.0
