@@ -12,6 +12,7 @@ from urllib.parse import quote
 from aiopplx._errors import InvalidRequest
 
 if TYPE_CHECKING:
+    from aiopplx._agent_request import AgentRequest
     from aiopplx._call import Call, Reply
     from aiopplx._job import Page, Snapshot
     from aiopplx._request import ResearchRequest
@@ -27,6 +28,7 @@ class API(Protocol):
         has_idempotency: a submission sent twice under one key makes one job.
         has_list: there is a list of the account's jobs.
         has_cancel: a running job can be cancelled.
+        echoes_model: the server names, at acceptance, the model that was asked for.
         results_live: seconds for which the server keeps a job.
     """
 
@@ -39,9 +41,15 @@ class API(Protocol):
     @property
     def has_cancel(self) -> bool: ...
     @property
+    def echoes_model(self) -> bool: ...
+    @property
     def results_live(self) -> float: ...
 
-    def freeze(self, request: ResearchRequest, idempotency_key: str) -> bytes:
+    def owns(self, job_id: str) -> bool:
+        """Whether an id looks like one that this API gives: a guess, for ids whose origin nobody remembers."""
+        ...
+
+    def freeze(self, request: ResearchRequest | AgentRequest, idempotency_key: str) -> bytes:
         """The exact bytes of the submission; every attempt sends these. Raises `InvalidRequest`."""
         ...
 
@@ -52,6 +60,10 @@ class API(Protocol):
 
     def read_job(self, reply: Reply, expected_id: str) -> Snapshot:
         """A 200 as a snapshot. Raises `ProtocolError` if it is not that job; `expected_id` "" takes any."""
+        ...
+
+    def read_cancel(self, reply: Reply) -> str:
+        """The server's word in the 200 of a cancellation. Raises `ProtocolError`."""
         ...
 
     def read_page(self, reply: Reply) -> Page:

@@ -18,6 +18,7 @@ from typing import Self, TypeAlias, cast
 
 import anyio
 
+from aiopplx._agent_request import AgentRequest
 from aiopplx._client import Submission
 from aiopplx._engine import Engine
 from aiopplx._errors import AiopplxError, ConfigError, InDoubt, InvalidRequest
@@ -26,7 +27,7 @@ from aiopplx._job import Job, JobStatus
 from aiopplx._poller import Watch, make_job
 from aiopplx._request import ResearchRequest
 
-Item: TypeAlias = "str | Mapping[str, object] | ResearchRequest"
+Item: TypeAlias = "str | Mapping[str, object] | ResearchRequest | AgentRequest"
 Items: TypeAlias = "Iterable[Item] | AsyncIterable[Item]"
 
 SUBMITTERS = 16
@@ -52,12 +53,15 @@ class Batch(AsyncIterator[Job]):
     there and are billed: `pending` tells which.
     """
 
-    def __init__(self, engine: Engine, source: Items, *, ordered: bool, timeout: float, limit: int) -> None:
+    def __init__(
+        self, engine: Engine, source: Items, *, ordered: bool, timeout: float, limit: int, cancel_on_exit: bool = False
+    ) -> None:
         self._engine = engine
         self._given = source
         self._ordered = ordered
         self._timeout = timeout
         self._limit = limit
+        self._cancel_on_exit = cancel_on_exit
         self._iterator: Iterator[Item] | AsyncIterator[Item] | None = None
         self._reading = asyncio.Lock()
         self._room = asyncio.Semaphore(limit)
@@ -363,6 +367,8 @@ class Batch(AsyncIterator[Job]):
         try:
             await asyncio.gather(*tasks, return_exceptions=True)
             await self._close_source()
+            if self._cancel_on_exit:
+                await self._engine.cancel_all(self._left)
         finally:
             self._engine.batches.discard(self)
             self._ended.set()
@@ -391,7 +397,7 @@ def _is_cancelled() -> bool:
 
 
 def _iterator_of(source: Items) -> Iterator[Item] | AsyncIterator[Item]:
-    if isinstance(source, (str, bytes, Mapping, ResearchRequest)):
+    if isinstance(source, (str, bytes, Mapping, ResearchRequest, AgentRequest)):
         raise InvalidRequest(
             "a batch takes an iterable of questions; for a single one use session.ask(question) or batch([question])"
         )

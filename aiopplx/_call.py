@@ -122,7 +122,7 @@ def _described(body: bytes) -> tuple[str, str]:
     kind = next((name for name in names if name in RETIRED or name in NO_CREDIT), names[0] if names else "")
     message = named.get("message") or named.get("detail")
     if isinstance(message, list):
-        message = "; ".join(_validation(item) for item in cast("list[Any]", message)[:5])
+        message = "; ".join(_validation(item) for item in cast("Any", message)[:5])
     return kind, plain(message) if isinstance(message, str) else ""
 
 

@@ -14,12 +14,14 @@ from typing import TypeVar
 
 import msgspec
 
+from aiopplx._agent_request import AgentRequest
 from aiopplx._api import API
 from aiopplx._call import Call, Lane, NoReply, Reply, error_of
 from aiopplx._clock import Clock
 from aiopplx._errors import (
     AiopplxError,
     APIError,
+    EndpointRetired,
     InDoubt,
     ProtocolError,
     RateLimited,
@@ -40,6 +42,7 @@ from aiopplx._policy.retry import (
     exhausted_until,
     hint,
 )
+from aiopplx._request import ResearchRequest
 from aiopplx._transport import Transport
 
 T = TypeVar("T")
@@ -59,7 +62,7 @@ class Submission:
         "index",
         "key",
         "leaving",
-        "model",
+        "request",
         "sending",
         "tag",
         "timeout",
@@ -74,7 +77,7 @@ class Submission:
         tag: str | int | None,
         index: int | None,
         timeout: float,
-        model: str = "",
+        request: ResearchRequest | AgentRequest | None = None,
     ) -> None:
         self.api = api
         self.body = body
@@ -82,7 +85,7 @@ class Submission:
         self.tag = tag
         self.index = index
         self.timeout = timeout
-        self.model = model
+        self.request = request
         self.attempts = 0
         self.deadline = 0.0
         self.sending = False
@@ -111,6 +114,7 @@ class Client:
         random: Callable[[], float],
         tell: Callable[[Event], None],
         listened: Callable[[], bool],
+        has_successor: bool = False,
     ) -> None:
         self.transport = transport
         self.gate = gate
@@ -119,6 +123,7 @@ class Client:
         self.random = random
         self.tell = tell
         self.listened = listened
+        self.has_successor = has_successor
         self.changed = asyncio.Event()
         self._first_in_line = {lane: asyncio.Lock() for lane in Lane}
         self._submits = asyncio.Semaphore(SUBMITS_AT_ONCE)
@@ -131,7 +136,7 @@ class Client:
         try:
             outcome = await self.transport.exchange(call)
         finally:
-            self.gate.back()
+            self.gate.back(left_at)
         if isinstance(outcome, Reply) and 200 <= outcome.status < 300:
             error: AiopplxError
             try:
@@ -159,7 +164,8 @@ class Client:
     def _failed(self, lane: Lane, outcome: Reply | NoReply, error: AiopplxError, left_at: float) -> Failed:
         error.message = self.transport.scrub(error.message)
         error.args = (error.message,)
-        error.body = self.transport.scrub(error.body)
+        error.body, error.type = self.transport.scrub(error.body), self.transport.scrub(error.type)
+        error.request_id = self.transport.scrub(error.request_id)
         fault = classify(lane, outcome, error)
         now = self.clock.now()
         status = outcome.status if isinstance(outcome, Reply) else None
@@ -175,9 +181,9 @@ class Client:
             pause = self.gate.failed(now, connected=connected, left_at=left_at)
         elif fault is Fault.STOP and isinstance(error, APIError):
             self.gate.answered(lane, accepted=False)
-            if lane in (Lane.SUBMIT, Lane.POLL):
+            if lane in (Lane.SUBMIT, Lane.POLL) and not self.is_survived(error):
                 self.halt(error, lane)
-        else:
+        elif isinstance(outcome, Reply):
             self.gate.answered(lane, accepted=False)
         if pause >= 1.0:
             self.tell(Event(kind=EventKind.PAUSED, delay=pause, reason=error.message, fault=fault.value))
@@ -185,6 +191,10 @@ class Client:
         return Failed(fault, error, status, pause)
 
     # --- the gate ----------------------------------------------------------------------------------------------------
+
+    def is_survived(self, error: AiopplxError) -> bool:
+        """A retired API stops nothing where submissions can go to its successor."""
+        return self.has_successor and isinstance(error, EndpointRetired)
 
     def halt(self, error: AiopplxError, lane: Lane) -> None:
         """Stop all submissions; told once."""

@@ -10,14 +10,15 @@ import asyncio
 import logging
 import uuid
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol, cast
 
 import anyio
 
+from aiopplx._agent_request import AgentRequest
 from aiopplx._api import API
 from aiopplx._client import Client, Submission
-from aiopplx._errors import AiopplxError, ConfigError, InDoubt, InvalidRequest, ProtocolError
+from aiopplx._errors import AiopplxError, ConfigError, EndpointRetired, InDoubt, InvalidRequest, ProtocolError
 from aiopplx._events import Event, EventKind
 from aiopplx._job import Job, JobStatus, Snapshot
 from aiopplx._poller import Poller, Sink, Watch, make_job, outcome_error
@@ -28,6 +29,8 @@ logger = logging.getLogger("aiopplx")
 
 # Ids remembered for a later `wait(id)`, so that its job still has its key and tag.
 REMEMBERED = 10_000
+# Leaving a batch that cancels what it leaves takes no longer than this.
+CANCEL_SECONDS = 10.0
 
 
 class Member(Protocol):
@@ -47,6 +50,7 @@ class Engine:
 
     Args:
         api: the API that submissions go to.
+        successor: where they go once `api` is retired for this key; None if that ends them.
         client: makes the calls.
         make_poller: makes the poller, given this engine's `release`.
         max_in_flight: jobs that may run at the service at once, as far as we know.
@@ -56,6 +60,7 @@ class Engine:
     def __init__(
         self,
         api: API,
+        successor: API | None,
         client: Client,
         make_poller: Callable[[Callable[[Watch], None]], Poller],
         *,
@@ -63,6 +68,8 @@ class Engine:
         open: Callable[[], None],
     ) -> None:
         self.api = api
+        self.successor = successor
+        self._apis = [api] if successor is None else [api, successor]
         self.client = client
         self.slots = asyncio.Semaphore(max_in_flight)
         self.poller = make_poller(self.release)
@@ -76,7 +83,7 @@ class Engine:
     # --- from an item to a submission --------------------------------------------------------------------------------
 
     def freeze(
-        self, item: str | Mapping[str, object] | ResearchRequest, *, index: int | None, timeout: float
+        self, item: str | Mapping[str, object] | ResearchRequest | AgentRequest, *, index: int | None, timeout: float
     ) -> Submission:
         """Key and bytes of a submission, made before anything is sent and never changed after.
 
@@ -85,19 +92,21 @@ class Engine:
         """
         tag = _tag_of(item)
         try:
-            request = ResearchRequest.of(item)
+            request = request_of(item)
             key = request.idempotency_key or uuid.uuid4().hex
-            body = self.api.freeze(request, key)
+            native = isinstance(request, AgentRequest) and self.successor is not None
+            api = self.successor if native and self.successor is not None else self.api
+            body = api.freeze(request, key)
         except InvalidRequest as error:
             raise error.about(tag=tag) from None
         return Submission(
-            self.api,
+            api,
             body,
             key,
             tag=request.tag,
             index=index,
             timeout=request.timeout if request.timeout is not None else timeout,
-            model=request.model or "",
+            request=request,
         )
 
     async def submit(self, sub: Submission, *, patience: float, until: float | None = None) -> Snapshot | Job:
@@ -105,7 +114,7 @@ class Engine:
         but cancellation.
         """
         try:
-            snapshot = await self.client.submit(sub, patience=patience, until=until)
+            snapshot = await self._submit(sub, patience, until)
         except AiopplxError as error:
             return self._not_accepted(sub, error)
         except Exception as error:
@@ -123,6 +132,32 @@ class Engine:
             self._tell_finished(job)
             return job
         return snapshot
+
+    async def _submit(self, sub: Submission, patience: float, until: float | None) -> Snapshot:
+        try:
+            return await self.client.submit(sub, patience=patience, until=until)
+        except EndpointRetired as error:
+            if self.successor is None or sub.api is self.successor:
+                raise
+            self._go_over(self.successor, error)
+        # A refusal: nothing was created, nothing billed. The same question goes to the successor, under the same key.
+        sub.api = self.successor
+        sub.body = self.successor.freeze(cast("ResearchRequest", sub.request), sub.key)
+        return await self.client.submit(sub, patience=patience, until=until)
+
+    def _go_over(self, successor: API, error: EndpointRetired) -> None:
+        if self.api is successor:
+            return
+        self.api = successor
+        reason = f"the {self._apis[0].name} API is retired for this key ({error.type}); going on with {successor.name}"
+        self.client.tell(Event(kind=EventKind.WARNING, reason=reason))
+
+    def api_of(self, job_id: str, name: str = "") -> API:
+        """The API that a job is at: by name where it is known, else by what its id looks like."""
+        for api in self._apis:
+            if api.name == name or (not name and api.owns(job_id)):
+                return api
+        return self.api
 
     async def submit_owned(self, sub: Submission, *, patience: float, until: float | None = None) -> Snapshot | Job:
         """`submit` for a caller who may be cancelled: an id that is on its way then is still waited for, shortly."""
@@ -214,8 +249,9 @@ class Engine:
         )
 
     def _warn_of_model(self, sub: Submission, snapshot: Snapshot) -> None:
-        if sub.model and snapshot.model and sub.model != snapshot.model:
-            reason = f"asked for model {sub.model!r}, the server says {snapshot.model[:80]!r}"
+        asked = sub.request.model if sub.request is not None and sub.api.echoes_model else None
+        if asked and snapshot.model and asked != snapshot.model:
+            reason = f"asked for model {asked[:80]!r}, the server says {snapshot.model[:80]!r}"
             self.client.tell(self._event(EventKind.WARNING, sub, job_id=snapshot.id, reason=reason))
 
     def _event(
@@ -289,6 +325,22 @@ class Engine:
             )
         )
 
+    async def cancel_all(self, jobs: Sequence[Job]) -> None:
+        """Ask the server to cancel what still runs, where its API can; within `CANCEL_SECONDS` in all."""
+        running = [(job, self.api_of(job.id, job.api)) for job in jobs if job.id and not job.done]
+        calls = [self._cancel(job, api) for job, api in running if api.has_cancel]
+        with anyio.move_on_after(CANCEL_SECONDS / self.client.clock.speed):
+            await asyncio.gather(*calls)
+
+    async def _cancel(self, job: Job, api: API) -> None:
+        try:
+            await self.client.call(api.cancel(job.id), api.read_cancel)
+        except AiopplxError as error:
+            reason = f"not cancelled: {error.message}"
+            self.client.tell(Event(kind=EventKind.WARNING, job_id=job.id, tag=job.tag, reason=reason))
+        else:
+            self.client.tell(Event(kind=EventKind.CANCELLING, job_id=job.id, tag=job.tag, index=job.index))
+
     def stopped(self) -> None:
         """Nothing more is submitted: tell everybody who waits. If looks are refused too, waiting is of no use."""
         for batch in list(self.batches):
@@ -327,10 +379,19 @@ def _two_keys_one_id(job_id: str, other: str) -> InDoubt:
     )
 
 
+def request_of(item: str | Mapping[str, object] | ResearchRequest | AgentRequest) -> ResearchRequest | AgentRequest:
+    """A request from whatever a user gives; a mapping with `input` is one of the Agent API's own."""
+    if isinstance(item, AgentRequest):
+        return item
+    if isinstance(item, Mapping) and "input" in item and not {"question", "messages"} & item.keys():
+        return AgentRequest.of(item)
+    return ResearchRequest.of(item)
+
+
 def _tag_of(item: object) -> str | int | None:
     """The tag of an item that may be too broken to be read any further."""
     tag: object = None
-    if isinstance(item, ResearchRequest):
+    if isinstance(item, (ResearchRequest, AgentRequest)):
         tag = item.tag
     elif isinstance(item, Mapping):
         tag = cast("Mapping[str, object]", item).get("tag")

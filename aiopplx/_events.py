@@ -33,6 +33,8 @@ class EventKind(enum.StrEnum):
     """Submissions go on after a stop."""
     LEFT = "left"
     """A block was left while `job_id` ran; it goes on, and is billed, at the service."""
+    CANCELLING = "cancelling"
+    """The server was asked to cancel `job_id`, and will."""
     WARNING = "warning"
     """Something odd that changed nothing: an unknown status, a model that was not asked for."""
 

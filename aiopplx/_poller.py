@@ -268,8 +268,10 @@ class Poller:
     def _ended(self, watch: Watch, task: asyncio.Task[None]) -> None:
         watch.task = None
         self._looking.discard(watch)
-        self._client.gate.back()
-        if not task.cancelled() and (problem := task.exception()) is not None:
+        if task.cancelled():
+            # It may never have begun, and then nobody else says that it is over.
+            self._client.gate.back(self._client.clock.now())
+        elif (problem := task.exception()) is not None:
             # A fault of ours. One job's bad look must not end the others'.
             logger.error("a look at job %s failed unexpectedly", watch.job_id, exc_info=problem)
             self._finish(
@@ -312,6 +314,9 @@ class Poller:
             delay = self._after_missing(watch, now)
         elif failed.fault is Fault.STOP:
             delay = policy.refused_look
+            if self._client.is_survived(error) and self._is_unreadable(watch, now):
+                self._finish(watch, JobStatus.UNREADABLE, error)
+                return
         elif isinstance(error, ResponseTooLarge):
             self._finish(watch, JobStatus.UNREADABLE, error)
             return
@@ -451,7 +456,11 @@ def make_job(
     if error is not None:
         error = error.about(job_id=job_id, idempotency_key=key, tag=tag, attempts=attempts)
     if snapshot is None:
-        snapshot = Snapshot(id=job_id, status=status, server_status="", model=sub.model if sub else "")
+        snapshot = Snapshot(
+            id=job_id,
+            status=status,
+            server_status="",
+        )
     return Job(
         id=job_id,
         status=status,

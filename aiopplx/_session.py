@@ -7,41 +7,39 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import math
 import os
 import random
 import types
 import warnings
-from collections.abc import AsyncIterator, Callable, Generator, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Self, cast
 
 import aiohttp
 import anyio
 import msgspec
 
-from aiopplx import sonar
 from aiopplx._accounts import shared_gate
-from aiopplx._api import API
 from aiopplx._batch import Batch, Items
 from aiopplx._client import Client
 from aiopplx._clock import Clock
 from aiopplx._engine import Engine
-from aiopplx._errors import AiopplxError, ConfigError, InvalidRequest, JobError
+from aiopplx._errors import AiopplxError, APIError, ConfigError, InvalidRequest, JobError
 from aiopplx._events import Event, EventKind
 from aiopplx._job import Job, JobStatus
+from aiopplx._listing import JobList
 from aiopplx._policy.polling import PollPolicy, PollRule
 from aiopplx._policy.retry import RetryPolicy
 from aiopplx._poller import Poller, Watch, make_job, outcome_error
 from aiopplx._request import ResearchRequest
-from aiopplx._transport import Secret, Transport, usable_base_url, usable_key
-from aiopplx._waiting import Waiter
+from aiopplx._settings import find_apis, find_base_url, find_key, find_rule, positive, whole
+from aiopplx._transport import Transport
+from aiopplx._waiting import Waiter, Waiting
 
 logger = logging.getLogger("aiopplx")
 logger.addHandler(logging.NullHandler())
 
-BASE_URL = "https://api.perplexity.ai"
-APIS: Mapping[str, API] = {"auto": sonar.SONAR, "sonar": sonar.SONAR, "sonar-v1": sonar.SONAR_V1}
 MIB = 1024 * 1024
+_ENDED_AT_SERVER = frozenset({JobStatus.FAILED, JobStatus.CANCELLED, JobStatus.INCOMPLETE, JobStatus.REJECTED})
 
 
 class Session:
@@ -95,23 +93,21 @@ class Session:
     ) -> None:
         self._engine: Engine | None = None
         self._closed = False
-        self._key = _find_key(api_key)
-        self._base_url = usable_base_url(
-            base_url or os.environ.get("PERPLEXITY_BASE_URL") or BASE_URL, allow_insecure=allow_insecure
-        )
-        self._api = _find_api(api)
-        self._rpm = _positive("rpm", rpm) if rpm is not None else None
-        self._max_in_flight = _whole("max_in_flight", max_in_flight)
-        self._timeout = _positive("timeout", timeout)
-        self._rule: PollRule = _find_rule(poll)
+        self._key = find_key(api_key)
+        self._base_url = find_base_url(base_url, allow_insecure=allow_insecure)
+        self._api, self._successor = find_apis(api)
+        self._rpm = positive("rpm", rpm) if rpm is not None else None
+        self._max_in_flight = whole("max_in_flight", max_in_flight)
+        self._timeout = positive("timeout", timeout)
+        self._rule: PollRule = find_rule(poll)
         self._retry = retry or RetryPolicy()
         self._on_event = on_event
         self._http = http
-        self._max_response_bytes = _whole("max_response_bytes", max_response_bytes)
+        self._max_response_bytes = whole("max_response_bytes", max_response_bytes)
         self._clock = _clock or Clock()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._pid = 0
-        self._waiters: dict[tuple[str, bool], Waiter] = {}
+        self._waiting: Waiting | None = None
 
     # --- opening and closing -----------------------------------------------------------------------------------------
 
@@ -130,7 +126,6 @@ class Session:
         self._closed = True
         if engine is None:
             return
-        self._waiters.clear()
         # A cancelled anyio scope would cancel each await here anew, and leave connections open.
         with anyio.CancelScope(shield=True):
             try:
@@ -155,10 +150,10 @@ class Session:
         """The engine, started at the first use; refuses a use that cannot work, with the reason."""
         if self._closed:
             raise ConfigError("the session is closed; make another")
-        loop = asyncio.get_running_loop()
+        if self._engine is not None and self._pid != os.getpid():
+            raise ConfigError("the session was opened before this process forked; open one in each process")
+        loop = _running_loop()
         if self._engine is not None:
-            if self._pid != os.getpid():
-                raise ConfigError("the session was opened before this process forked; open one in each process")
             if self._loop is not loop:
                 raise ConfigError("the session belongs to another event loop; open one in each loop")
             return self._engine
@@ -175,20 +170,29 @@ class Session:
             random=random.random,  # noqa: S311 - jitter, nothing secret
             tell=self._tell,
             listened=lambda: self._on_event is not None,
+            has_successor=self._successor is not None,
         )
         self._engine = Engine(
             self._api,
+            self._successor,
             client,
             lambda release: Poller(client, self._rule, release),
             max_in_flight=self._max_in_flight,
             open=self._open,
         )
+        self._waiting = Waiting(self._engine.poller, self._clock, self._engine.waiters)
         return self._engine
 
     # --- many jobs ---------------------------------------------------------------------------------------------------
 
     def batch(
-        self, source: Items, *, ordered: bool = False, timeout: float | None = None, max_in_flight: int | None = None
+        self,
+        source: Items,
+        *,
+        ordered: bool = False,
+        timeout: float | None = None,
+        max_in_flight: int | None = None,
+        cancel_on_exit: bool = False,
     ) -> Batch:
         """Submit everything that `source` gives and hand out each job as it finishes.
 
@@ -200,6 +204,8 @@ class Session:
             timeout: seconds for each job of this batch; default the session's.
             max_in_flight: items that may be read and not yet handed out; default the session's. The session's own bound
                 on running jobs holds over all batches together.
+            cancel_on_exit: leaving the block asks the server to cancel what still runs, where the API can (the Agent
+                API). Default False: what is left goes on, and can be collected later.
 
         Returns:
             A `Batch`, to be entered: `async with session.batch(questions) as jobs: async for job in jobs: ...`
@@ -209,8 +215,9 @@ class Session:
             engine,
             source,
             ordered=ordered,
-            timeout=_positive("timeout", timeout) if timeout is not None else self._timeout,
-            limit=_whole("max_in_flight", max_in_flight) if max_in_flight is not None else self._max_in_flight,
+            timeout=positive("timeout", timeout) if timeout is not None else self._timeout,
+            limit=whole("max_in_flight", max_in_flight) if max_in_flight is not None else self._max_in_flight,
+            cancel_on_exit=cancel_on_exit,
         )
 
     # --- one job -----------------------------------------------------------------------------------------------------
@@ -326,51 +333,18 @@ class Session:
         """
         engine = self._running()
         if isinstance(job, Job):
-            if job.ok or job.error is not None:
+            if job.ok or not job.id or (job.error is not None and job.status in _ENDED_AT_SERVER):
                 return job
-            job_id, key, tag = job.id, job.idempotency_key, job.tag
+            job_id, key, tag, api = job.id, job.idempotency_key, job.tag, engine.api_of(job.id, job.api)
         else:
-            job_id, (key, tag) = job, engine.known(job)
-        seconds = _positive("timeout", timeout) if timeout is not None else self._timeout
+            job_id, (key, tag), api = job, engine.known(job), engine.api_of(job)
+        seconds = positive("timeout", timeout) if timeout is not None else self._timeout
+        waiting = cast("Waiting", self._waiting)
         try:
-            found = await self._wait_with_others(engine, job_id, seconds / self._clock.speed)
-            if found is None:
-                # The time is up: one more look decides what the job is. Whoever has longer goes on waiting.
-                found = await self._wait_with_others(engine, job_id, None, last=True)
+            found = await waiting.wait(api, job_id, seconds)
         except AiopplxError as error:
             raise error.about(job_id=job_id, idempotency_key=key, tag=tag) from None
-        return _with_names(cast("Job", found), key, tag)
-
-    async def _wait_with_others(
-        self, engine: Engine, job_id: str, seconds: float | None, *, last: bool = False
-    ) -> Job | None:
-        waiter = self._waiters.get((job_id, last)) or self._start_waiting(engine, job_id, last=last)
-        try:
-            return await waiter.wait(seconds)
-        finally:
-            self._stop_waiting(engine, waiter, (job_id, last))
-
-    def _start_waiting(self, engine: Engine, job_id: str, *, last: bool) -> Waiter:
-        waiter = Waiter(lambda one: self._forget_waiter(engine, one, (job_id, last)))
-        now = self._clock.now()
-        deadline = now if last else math.inf
-        watch = Watch(waiter, self._api, job_id, sub=None, now=now, deadline=deadline, fresh=False)
-        waiter.watch = watch
-        self._waiters[job_id, last] = waiter
-        engine.waiters.add(waiter)
-        engine.poller.watch(watch)
-        engine.poller.look_now(watch)
-        return waiter
-
-    def _forget_waiter(self, engine: Engine, waiter: Waiter, name: tuple[str, bool]) -> None:
-        if self._waiters.get(name) is waiter:
-            del self._waiters[name]
-        engine.waiters.discard(waiter)
-
-    def _stop_waiting(self, engine: Engine, waiter: Waiter, name: tuple[str, bool]) -> None:
-        if waiter.deserted and waiter in engine.waiters and waiter.watch is not None:
-            self._forget_waiter(engine, waiter, name)
-            engine.poller.drop([waiter.watch])
+        return _with_names(found, key, tag)
 
     async def get(self, id: str) -> Job:
         """Look at a job once.
@@ -384,11 +358,10 @@ class Session:
             AiopplxError: no usable answer within the bounds of the `RetryPolicy`.
         """
         engine = self._running()
-        snapshot = await engine.client.call(self._api.get(id), lambda reply: self._api.read_job(reply, id))
+        api = engine.api_of(id)
+        snapshot = await engine.client.call(api.get(id), lambda reply: api.read_job(reply, id))
         key, tag = engine.known(id)
-        return make_job(
-            id, snapshot.status, outcome_error(snapshot), snapshot, None, api=self._api.name, key=key, tag=tag
-        )
+        return make_job(id, snapshot.status, outcome_error(snapshot), snapshot, None, api=api.name, key=key, tag=tag)
 
     def list(self, *, limit: int | None = None) -> JobList:
         """The account's jobs, as summaries without results: `async for job in session.list()`, or `await` it.
@@ -399,17 +372,39 @@ class Session:
         Raises (when read):
             AiopplxError: no usable answer within the bounds of the `RetryPolicy`.
         """
-        return JobList(self._running(), self._api, _whole("limit", limit) if limit is not None else None)
+        engine = self._running()
+        return JobList(engine, engine.api, whole("limit", limit) if limit is not None else None)
 
     async def cancel(self, job: Job | str) -> Job:
-        """Cancel a running job at the server, where the API can.
+        """Cancel a running job at the server, where the API can (the Agent API), and wait until it has ended.
+
+        Args:
+            job: a `Job`, or the id of one. What it has searched for by then is billed.
+
+        Returns:
+            The job as it ended: `CANCELLED`, or `COMPLETED` if it was faster. A job that had ended before is returned
+            as it is, and nothing is asked of the server but a look.
 
         Raises:
-            InvalidRequest: the API has no cancellation (sonar has none: the job goes on and is billed).
+            InvalidRequest: the API has no cancellation (Sonar has none: the job goes on and is billed).
+            NotFound: the server knows no such job.
         """
-        self._running()
-        self._api.cancel(job.id if isinstance(job, Job) else job)
-        raise InvalidRequest(f"the {self._api.name} API has no cancellation")
+        engine = self._running()
+        job_id, name = (job.id, job.api) if isinstance(job, Job) else (job, "")
+        api = engine.api_of(job_id, name)
+        call = api.cancel(job_id)
+        # The server says "already terminal" of finished and of unknown ids alike, so look before asking.
+        found = await self.get(job_id)
+        if found.done:
+            return found
+        try:
+            await engine.client.call(call, api.read_cancel)
+        except APIError as error:
+            found = await self.get(job_id)
+            if not found.done:
+                raise error.about(job_id=job_id) from None
+            return found
+        return await self.wait(found)
 
     def resume(self) -> None:
         """Let submissions go on at once after a stop (bad key, no credit), when its cause is mended.
@@ -431,6 +426,13 @@ class Session:
                 self._on_event(event)
             except Exception:
                 logger.exception("on_event failed on %s", event.kind.value)
+
+
+def _running_loop() -> asyncio.AbstractEventLoop:
+    try:
+        return asyncio.get_running_loop()
+    except RuntimeError:
+        raise ConfigError("a session is used inside an event loop: async def main(): ...; asyncio.run(main())") from None
 
 
 _LEVELS = {
@@ -458,109 +460,6 @@ def _line(event: Event) -> str:
         if value not in ("", None)
     ]
     return ", ".join(facts) + (f": {event.reason}" if event.reason else "")
-
-
-class JobList(AsyncIterator[Job]):
-    """The account's jobs, page by page. Iterate it, or `await` it for all of them at once.
-
-    A page that repeats, or a token that the server ignores, ends it: no list goes on for ever.
-    """
-
-    def __init__(self, engine: Engine, api: API, limit: int | None) -> None:
-        self._engine = engine
-        self._api = api
-        self._limit = limit
-        self._rows: list[Job] = []
-        self._seen: set[str] = set()
-        self._tokens: set[str] = set()
-        self._token: str | None = ""
-        self._given = 0
-
-    def __aiter__(self) -> Self:
-        return self
-
-    async def __anext__(self) -> Job:
-        if self._limit is not None and self._given >= self._limit:
-            raise StopAsyncIteration
-        while not self._rows:
-            if self._token is None:
-                raise StopAsyncIteration
-            await self._next_page(self._token)
-        self._given += 1
-        return self._rows.pop(0)
-
-    def __await__(self) -> Generator[Any, None, list[Job]]:
-        return self._all().__await__()
-
-    async def _all(self) -> list[Job]:
-        return [job async for job in self]
-
-    async def _next_page(self, token: str) -> None:
-        page = await self._engine.client.call(
-            self._api.list(limit=self._page_size(), next_token=token), self._api.read_page
-        )
-        news = [snapshot for snapshot in page.jobs if snapshot.id not in self._seen]
-        self._seen.update(snapshot.id for snapshot in news)
-        if page.skipped:
-            reason = f"{page.skipped} rows of the list could not be read"
-            self._engine.client.tell(Event(kind=EventKind.WARNING, reason=reason))
-        for snapshot in news:
-            key, tag = self._engine.known(snapshot.id)
-            self._rows.append(
-                make_job(snapshot.id, snapshot.status, None, snapshot, None, api=self._api.name, key=key, tag=tag)
-            )
-        self._tokens.add(token)
-        ended = not page.next_token or page.next_token in self._tokens or not news
-        self._token = None if ended else page.next_token
-
-    def _page_size(self) -> int | None:
-        return None if self._limit is None else min(self._limit, 100)
-
-
-# --- the constructor's words -----------------------------------------------------------------------------------------
-
-
-def _find_key(given: str | None) -> Secret:
-    if given is not None:
-        return usable_key(given)
-    found = {name: os.environ[name].strip() for name in ("PERPLEXITY_API_KEY", "PPLX_API_KEY") if os.environ.get(name)}
-    if len(set(found.values())) > 1:
-        raise ConfigError("PERPLEXITY_API_KEY and PPLX_API_KEY are both set and differ: unset one")
-    if not found:
-        raise ConfigError(
-            "no API key: set PERPLEXITY_API_KEY, or pass Session(api_key=...). Without a key, try the emulator:"
-            " aiopplx run QUESTIONS --emulate"
-        )
-    return usable_key(next(iter(found.values())))
-
-
-def _find_api(given: str | None) -> API:
-    name = given or os.environ.get("AIOPPLX_API") or "auto"
-    if name not in APIS:
-        raise ConfigError(f"api must be one of {', '.join(APIS)}, not {name!r}")
-    return APIS[name]
-
-
-def _find_rule(given: PollPolicy | PollRule | None) -> PollRule:
-    if given is None:
-        return PollPolicy()
-    if not callable(cast("object", given)):
-        raise ConfigError(
-            f"poll must be a PollPolicy or a function, not {given!r}: PollPolicy.fixed(10) polls every 10 s"
-        )
-    return given
-
-
-def _positive(name: str, value: float) -> float:
-    if isinstance(cast("object", value), bool) or not isinstance(cast("object", value), (int, float)) or not value > 0:
-        raise ConfigError(f"{name} must be a number above 0, not {value!r}")
-    return float(value)
-
-
-def _whole(name: str, value: int) -> int:
-    if isinstance(cast("object", value), bool) or not isinstance(cast("object", value), int) or value < 1:
-        raise ConfigError(f"{name} must be a whole number from 1, not {value!r}")
-    return value
 
 
 def _request(

@@ -30,6 +30,10 @@ SUBMIT_KEEPALIVE: Final = 0.25
 POLL_KEEPALIVE: Final = 150.0
 CONNECTIONS: Final = 64
 _KEY = re.compile(r"[\x21-\x7e]+")
+# A shorter word is a placeholder for an emulator and no secret: to cut it out of messages would only garble them.
+SECRET_FROM: Final = 8
+# Answers of this size and below are errors and jobs without a result, where a server may echo the key it was sent.
+ECHO_LIMIT: Final = 16 * 1024
 
 
 class Secret:
@@ -46,7 +50,13 @@ class Secret:
 
     def scrub(self, text: str) -> str:
         """`text` without the key, should a server echo it."""
-        return text.replace(self._value, "[API key]") if self._value in text else text
+        return text.replace(self._value, "[API key]") if len(self._value) >= SECRET_FROM else text
+
+    def scrub_body(self, body: bytes) -> bytes:
+        """The same for a short answer as it came."""
+        if len(body) > ECHO_LIMIT or len(self._value) < SECRET_FROM:
+            return body
+        return body.replace(self._value.encode(), b"[API key]")
 
     def __repr__(self) -> str:
         return "Secret('…')"
@@ -225,7 +235,7 @@ class Transport:
             response.close()
             return NoReply(Broken.TOO_LARGE, f"more than {self.limit:,} bytes", sent=True)
         response.release()
-        return Reply(response.status, response.headers, body)
+        return Reply(response.status, response.headers, self._key.scrub_body(body))
 
     async def _read_counted(self, response: aiohttp.ClientResponse) -> bytes | None:
         """The body of an answer that does not say how large it is (or will be, decompressed); None beyond the limit."""

@@ -6,11 +6,14 @@ This module knows nothing of how a job is looked at, or of batches.
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Callable
 
+from aiopplx._api import API
+from aiopplx._clock import Clock
 from aiopplx._errors import AiopplxError
 from aiopplx._job import Job
-from aiopplx._poller import Watch
+from aiopplx._poller import Poller, Watch
 
 
 class Waiter:
@@ -65,3 +68,55 @@ class Waiter:
         if isinstance(outcome, AiopplxError):
             raise outcome
         return outcome
+
+
+class Waiting:
+    """Everybody who waits for a job by its id: one watch for each job, shared by all of them.
+
+    Args:
+        poller: looks at the jobs.
+        clock: what `seconds` are told by.
+        waiters: where each waiter stands while it waits, so that a session that ends or stops can tell it.
+    """
+
+    def __init__(self, poller: Poller, clock: Clock, waiters: set[Waiter]) -> None:
+        self._poller = poller
+        self._clock = clock
+        self._waiters = waiters
+        self._by_job: dict[tuple[str, bool], Waiter] = {}
+
+    async def wait(self, api: API, job_id: str, seconds: float) -> Job:
+        """The job once it has ended, or what it is after `seconds`."""
+        job = await self._wait(api, job_id, seconds / self._clock.speed, last=False)
+        if job is None:
+            # The time is up: one more look decides what the job is. Whoever has longer goes on waiting.
+            job = await self._wait(api, job_id, None, last=True)
+        assert job is not None, "without a time limit there is always a job"  # noqa: S101 - told to the type checker
+        return job
+
+    async def _wait(self, api: API, job_id: str, seconds: float | None, *, last: bool) -> Job | None:
+        name = (job_id, last)
+        waiter = self._by_job.get(name) or self._start(api, name)
+        try:
+            return await waiter.wait(seconds)
+        finally:
+            if waiter.deserted and waiter in self._waiters and waiter.watch is not None:
+                self._forget(waiter, name)
+                self._poller.drop([waiter.watch])
+
+    def _start(self, api: API, name: tuple[str, bool]) -> Waiter:
+        waiter = Waiter(lambda one: self._forget(one, name))
+        now = self._clock.now()
+        job_id, last = name
+        watch = Watch(waiter, api, job_id, sub=None, now=now, deadline=now if last else math.inf, fresh=False)
+        waiter.watch = watch
+        self._by_job[name] = waiter
+        self._waiters.add(waiter)
+        self._poller.watch(watch)
+        self._poller.look_now(watch)
+        return waiter
+
+    def _forget(self, waiter: Waiter, name: tuple[str, bool]) -> None:
+        if self._by_job.get(name) is waiter:
+            del self._by_job[name]
+        self._waiters.discard(waiter)

@@ -145,9 +145,18 @@ class Agent(msgspec.Struct, frozen=True):
         return True
 
     @property
+    def echoes_model(self) -> bool:
+        """False: the server names the preset first, and the model behind it later."""
+        return False
+
+    @property
     def results_live(self) -> float:
         """Seconds for which a run is counted on: see `RESULTS_LIVE`."""
         return RESULTS_LIVE
+
+    def owns(self, job_id: str) -> bool:
+        """Runs have ids of the form `resp_<uuid>`."""
+        return job_id.startswith("resp_")
 
     def freeze(self, request: ResearchRequest | AgentRequest, idempotency_key: str) -> bytes:
         """The exact bytes of the submission: the same for the same request.

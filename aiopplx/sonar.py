@@ -114,16 +114,27 @@ class Sonar(msgspec.Struct, frozen=True):
         return False
 
     @property
+    def echoes_model(self) -> bool:
+        """True."""
+        return True
+
+    @property
     def results_live(self) -> float:
         """Seconds for which the server keeps a job: 7 days."""
         return RESULTS_LIVE
 
-    def freeze(self, request: ResearchRequest, idempotency_key: str) -> bytes:
+    def owns(self, job_id: str) -> bool:
+        """Sonar's ids are bare UUIDs; anything is taken for one that does not look like the Agent API's."""
+        return not job_id.startswith("resp_")
+
+    def freeze(self, request: object, idempotency_key: str) -> bytes:
         """The exact bytes of the submission: the same for the same request and key.
 
         Raises:
-            InvalidRequest: the request breaks a rule.
+            InvalidRequest: the request breaks a rule, or is one of the Agent API's.
         """
+        if not isinstance(request, ResearchRequest):
+            raise InvalidRequest('an AgentRequest is for the Agent API: open the session with api="agent" or "auto"')
         return _ENCODER.encode(_Submission(wire(request), idempotency_key))
 
     def submit(self, body: bytes) -> Call:
@@ -154,6 +165,11 @@ class Sonar(msgspec.Struct, frozen=True):
         if job.id != expected_id or not expected_id:
             _check_id(reply, job.id, expected_id)
         return _snapshot(job, body)
+
+    def read_cancel(self, reply: Reply) -> str:
+        """Raises `InvalidRequest`, as `cancel` does."""
+        self.cancel("")
+        return ""
 
     def read_page(self, reply: Reply) -> Page:
         """A page of the list. Raises `ProtocolError` if it is none; an unreadable row is skipped and counted."""

@@ -104,7 +104,8 @@ class Server:
     def counts(self) -> dict[str, int]:
         """What it was asked for: `jobs`, `posts`, `gets`, `lists`, `connections`, `finished`."""
         with urllib.request.urlopen(f"{self.url}/_counts", timeout=10) as reply:
-            return json.load(reply)
+            counts: dict[str, int] = json.load(reply)
+        return counts
 
 
 def run(file: str, spec: Mapping[str, object]) -> Record:
@@ -117,7 +118,8 @@ def run(file: str, spec: Mapping[str, object]) -> Record:
     done = subprocess.run(command, capture_output=True, text=True, env=_environment(), check=False)
     if done.returncode:
         raise RuntimeError(f"{spec} failed:\n{done.stderr[-4000:]}")
-    return json.loads(done.stdout.splitlines()[-1])
+    record: Record = json.loads(done.stdout.splitlines()[-1])
+    return record
 
 
 def _environment() -> dict[str, str]:

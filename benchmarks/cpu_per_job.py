@@ -1,10 +1,13 @@
 """How much CPU does the client process spend on one job, against bare aiohttp + msgspec and the official SDK?
 
 Every peer makes the same exchanges (a POST, then n GETs a job, 50 jobs in flight, results kept), which the server's
-counts prove. The floor, `bare`, is a session of aiohttp's defaults, one read and one decode into typed structs: no
-retries, no pacing, and no wait between polls, so that the loop never idles and finds many answers at each turn. No
-client polls like that: `bare-waiting` is the same with the library's gap of 10 ms before each poll. `bare-tuned` has the settings that make aiohttp cheaper.
-CPU is user + system of the client process alone, without its start and a warm-up of one full flight.
+counts prove. CPU is user + system of the client process alone, without its start and a warm-up of one full flight.
+
+- `bare`, the floor: a session of aiohttp's defaults, one read and one decode into typed structs; no retries, no pacing,
+  and no wait between polls, so that its loop never idles and finds many answers at each turn;
+- `bare-waiting`: the same with the library's gap of 10 ms before each poll, since no client can poll without one;
+- `bare-tuned`: the floor with the settings that make aiohttp cheaper, which bound nothing in time;
+- `sdk` and `sdk-aiohttp`: the official SDK, on httpx and on its aiohttp transport (needs `httpx-aiohttp`).
 
     python benchmarks/cpu_per_job.py [--quick] [--rounds N] [--only library,bare]
 """

@@ -53,19 +53,21 @@ class Scripted:
         hold: requests that get no answer until `release`.
         script: an answer other than the true one; None leaves the true one.
         text: the answer of a finished job.
+        headers: of every answer that `script` gives.
     """
 
     def __init__(self, *, looks: float | Callable[[Row], float] = 1) -> None:
         self.looks = looks
         self.hold: Callable[[Asked], bool] = lambda asked: False
         self.script: Callable[[Asked], Answer | None] = lambda asked: None
+        self.headers: dict[str, str] = {}
         self.text: Callable[[Row], str] = lambda row: f"answer to {row.question}"
         self.rows: dict[str, Row] = {}
         self.by_key: dict[str, Row] = {}
         self.requests: Counter[str] = Counter()
         self.held: list[Asked] = []
         self.connections: set[_Connection] = set()
-        self.peak_looking = 0
+        self._next = 0
         self._changed = asyncio.Event()
         self._server: asyncio.Server | None = None
 
@@ -114,6 +116,12 @@ class Scripted:
             self.held.remove(one)
             one.connection.abort()
 
+    def forget(self) -> None:
+        """No job was ever made; ids begin anew."""
+        self.rows.clear()
+        self.by_key.clear()
+        self._next = 0
+
     # --- what connections call
 
     def asked(self, connection: _Connection, method: str, target: str, body: bytes) -> None:
@@ -143,13 +151,16 @@ class Scripted:
         row = self.by_key.get(key)
         if row is None:
             question = body["request"]["messages"][-1]["content"]
-            row = self.by_key[key] = Row(f"job-{len(self.rows)}", key, question)
+            row = self.by_key[key] = Row(f"job-{self._next}", key, question)
+            self._next += 1
             self.rows[row.id] = row
         return row
 
     def _answer(self, asked: Asked) -> None:
-        status, value = self.script(asked) or self._truth(asked)
-        asked.connection.answer(status, value if isinstance(value, bytes) else json.dumps(value).encode())
+        scripted = self.script(asked)
+        status, value = scripted or self._truth(asked)
+        body = value if isinstance(value, bytes) else json.dumps(value).encode()
+        asked.connection.answer(status, body, self.headers if scripted else {})
 
     def _truth(self, asked: Asked) -> Answer:
         row = asked.row
@@ -212,7 +223,8 @@ class _Connection(asyncio.Protocol):
             method, target, _ = lines[0].split(" ")
             self._service.asked(self, method, target, rest[:length])
 
-    def answer(self, status: int, body: bytes) -> None:
+    def answer(self, status: int, body: bytes, headers: dict[str, str]) -> None:
         assert self._transport is not None
-        head = f"HTTP/1.1 {status} X\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
-        self._transport.write(head.encode() + body)
+        lines = {"Content-Type": "application/json", "Content-Length": str(len(body)), **headers}
+        head = "".join(f"{name}: {value}\r\n" for name, value in lines.items())
+        self._transport.write(f"HTTP/1.1 {status} X\r\n{head}\r\n".encode() + body)

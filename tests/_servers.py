@@ -13,6 +13,7 @@ import random
 import struct
 import time
 import uuid
+import zlib
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -125,7 +126,7 @@ class JobServer:
         key: str = "storm-key-0123456789",
         rate: float = 0.0,
         seed: int = 0,
-        looks: Callable[[str], int] = lambda question: 1 + len(question) % 3,
+        looks: Callable[[str], int] = lambda question: 1 + zlib.crc32(question.encode()) % 3,
         speed: float = 1.0,
         honours_keys: bool = True,
         submit_faults: Sequence[str] = SUBMIT_FAULTS,
@@ -145,6 +146,8 @@ class JobServer:
         self._faults = {"POST": submit_faults, "GET": look_faults}
         self._server: asyncio.Server | None = None
         self._connections: set[asyncio.Task[None]] = set()
+        self._milestone = 0
+        self._reached = asyncio.Event()
 
     @property
     def url(self) -> str:
@@ -162,6 +165,12 @@ class JobServer:
             task.cancel()
         await asyncio.gather(*self._connections, return_exceptions=True)
         await self._server.wait_closed()
+
+    async def has_seen(self, submissions: int) -> None:
+        """Wait until so many submissions have come."""
+        self._milestone = submissions
+        self._reached.clear()
+        await self._reached.wait()
 
     # --- connections
 
@@ -209,6 +218,8 @@ class JobServer:
 
     def _note(self, body: bytes) -> str:
         self.seen.post_times.append(time.monotonic())
+        if len(self.seen.post_times) >= self._milestone:
+            self._reached.set()
         key = json.loads(body).get("idempotency_key") or ""
         self.seen.posts.setdefault(key, []).append(body)
         if not key:
@@ -329,7 +340,6 @@ class JobServer:
 
 
 _PAGE = b"<html><head><title>502 Bad gateway</title></head><body>openresty</body></html>"
-_PHRASE = "Said"
 
 
 async def _send(
@@ -341,9 +351,7 @@ async def _send(
     headers: str = "",
     sent: int | None = None,
 ) -> bool:
-    head = (
-        f"HTTP/1.1 {status} {_PHRASE}\r\nContent-Type: {content_type}\r\nContent-Length: {len(body)}\r\n{headers}\r\n"
-    )
+    head = f"HTTP/1.1 {status} Said\r\nContent-Type: {content_type}\r\nContent-Length: {len(body)}\r\n{headers}\r\n"
     writer.write(head.encode() + body[:sent])
     await writer.drain()
     return True

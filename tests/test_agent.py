@@ -1100,7 +1100,6 @@ SECRET = "the words of the question"
         ResearchRequest(SECRET, stop=SECRET, model=SECRET, extra={"a": SECRET}),
         ResearchRequest(messages=[{"role": "user", "content": [{"type": "pdf_url", "pdf_url": SECRET}]}]),
     ],
-    ids=str,
 )
 def test_refusal_repeats_no_words_of_the_question(request_: ResearchRequest | AgentRequest):
     error = refused(request_)

@@ -102,7 +102,10 @@ FORBIDDEN = {
 
 def texts() -> Iterator[Path]:
     for top in ("aiopplx", "tests", "benchmarks", "docs", ".ci"):
-        yield from (path for path in (ROOT / top).rglob("*") if path.is_file() and "__pycache__" not in path.parts)
+        for path in (ROOT / top).rglob("*"):
+            inner = path.relative_to(ROOT / top).parts
+            if path.is_file() and not any(part == "__pycache__" or part.startswith(".") for part in inner):
+                yield path
     yield from (path for path in ROOT.iterdir() if path.suffix in (".md", ".toml") or path.name == ".gitignore")
 
 

@@ -267,8 +267,7 @@ async def test_thousand_random_ends_leave_nothing_over(seed: int, server: Script
     async with Clean(server) as clean:
         for _ in range(100):
             told: list[Event] = []
-            server.rows.clear()
-            server.by_key.clear()
+            server.forget()
             if rng.random() < 0.25:
                 await broken_off(server, told, rng)
             else:
@@ -318,8 +317,7 @@ async def test_cancellation_at_every_await_of_the_caller_leaves_nothing_over(wor
     async with Clean(server) as clean:
         for n in itertools.count():
             told: list[Event] = []
-            server.rows.clear()
-            server.by_key.clear()
+            server.forget()
             stepped = Stepped(in_session(server, told, work, rng), n)
             task = asyncio.create_task(run_stepped(stepped))
             await asyncio.wait([task])
@@ -338,8 +336,7 @@ async def test_cancellation_after_any_number_of_loop_turns_leaves_nothing_over(w
     async with Clean(server) as clean:
         for n in [*range(40), *range(40, 400, 9)]:
             told: list[Event] = []
-            server.rows.clear()
-            server.by_key.clear()
+            server.forget()
             task = asyncio.create_task(in_session(server, told, work, rng))
             await turns(n)
             task.cancel()

@@ -3,7 +3,7 @@
 A step is on disk when its call returns; what was not yet true on disk must not have been done. The order is the
 engine's to keep: `find_or_queue` before a submission is promised to anybody, `sending` before its first byte,
 `accepted` before it is looked at, `ended` before its result is handed out, `taken` afterwards. This module knows
-nothing of SQLite, of files, of HTTP, or of any policy: what to do about a row that was left in a state is not said here.
+nothing of SQLite, of files, of HTTP, or of any policy: what to do about a row left in some state is not said here.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ __all__ = [
 ]
 
 Results = Literal["keep", "until_taken", "refetch"]
-"""What becomes of result bodies: kept for good; kept until `taken`; never stored, since the server has them for days."""
+"""What becomes of result bodies: kept for good; kept until `taken`; never stored (the server has them for days)."""
 
 CostsBy = Literal["tag", "api", "state"]
 
@@ -251,8 +251,8 @@ class Journal(Protocol):
     def taken(self, claim: Claim) -> None:
         """The outcome was handed out. Returns at once: it is written with the next step, or shortly.
 
-        A crash before that hands the outcome out twice, never pays for it twice. Of a row that has no outcome nothing
-        is written.
+        A crash before that hands the outcome out twice, never pays for it twice. Of a row that has no outcome, and
+        after `close`, nothing is written.
         """
         ...
 

@@ -55,10 +55,8 @@ class ImpossibleStep(JournalError):
         state: the name of the state that the row is in, `""` if there is no such row.
     """
 
-    def __init__(
-        self, message: str, *, step: str, state: str, path: str = "", job_id: str = "", idempotency_key: str = ""
-    ) -> None:
-        super().__init__(message, path=path, job_id=job_id, idempotency_key=idempotency_key)
+    def __init__(self, message: str, *, step: str, state: str, path: str = "") -> None:
+        super().__init__(message, path=path)
         self.step = step
         self.state = state
 

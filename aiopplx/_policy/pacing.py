@@ -32,6 +32,9 @@ class Pace:
     looks like a slow one, and longer after each refusal that confirms it.
     """
 
+    IN_A_ROW = 8
+    """Refusals without an acceptance between them before a rate is learnt at all: a server that refuses now and then,
+    at whatever rate it is asked, has none to learn."""
     CUT = 0.2
     """Share of the rate that a refusal takes away."""
     FIRST_PLATEAU, PLATEAU = 20.0, 180.0
@@ -41,7 +44,7 @@ class Pace:
     SLOWEST = 1.0 / 60.0
     """Requests a second below which nothing is learnt: one in a minute costs nothing."""
 
-    __slots__ = ("_counted_at", "_cut_at", "_floor", "_next_at", "_peak", "_plateau", "_recent", "interval")
+    __slots__ = ("_counted_at", "_cut_at", "_floor", "_next_at", "_peak", "_plateau", "_recent", "_row", "interval")
 
     def __init__(self, per_minute: float | None = None) -> None:
         self._floor = 60.0 / per_minute if per_minute else 0.0
@@ -52,6 +55,7 @@ class Pace:
         self._cut_at = -math.inf
         self._recent = 0.0
         self._counted_at = 0.0
+        self._row = 0
 
     def limit(self, per_minute: float) -> None:
         """A second session on the same account asks for at most this: the slower one holds."""
@@ -68,9 +72,16 @@ class Pace:
         self.interval = self._interval_at(now)
         self._next_at = max(now, self._next_at) + self.interval
 
+    def accepted(self) -> None:
+        """The server took one."""
+        self._row = 0
+
     def refused(self, now: float, left_at: float) -> None:
         """The server throttled one that left at `left_at`."""
         self._count(now, -1.0)
+        self._row += 1
+        if self._peak == math.inf and self._row < self.IN_A_ROW:
+            return
         # One more than was taken: the refusal shows that less than one had room, not that none had.
         took = (max(0.0, self._recent) + 1.0) / self.MEMORY
         if left_at < self._cut_at:
@@ -150,6 +161,7 @@ class Gate:
         self._probe_at = 0.0
         self._probe_delay = FIRST_PROBE
         self._probing_until = 0.0
+        self._probe_left_at = 0.0
 
     def delay(self, lane: Lane, now: float) -> float:
         """Seconds until a request of this lane may leave; 0 if now."""
@@ -172,10 +184,12 @@ class Gate:
         if self._silent >= SILENT_AFTER:
             # No longer than any exchange may take: a probe whose task was cancelled never reports back.
             self._probing_until = now + LONGEST_PROBE
+            self._probe_left_at = now
 
-    def back(self) -> None:
-        """A request ended, in whatever way: if it was the probe, another may go."""
-        self._probing_until = 0.0
+    def back(self, left_at: float) -> None:
+        """A request that left at `left_at` ended, in whatever way: if it was the probe, another may go."""
+        if left_at >= self._probe_left_at:
+            self._probing_until = 0.0
 
     def answered(self, lane: Lane, *, accepted: bool) -> None:
         """The server gave an answer that was not a request for less."""
@@ -184,6 +198,7 @@ class Gate:
         self._probe_delay = FIRST_PROBE
         if lane is Lane.SUBMIT and accepted:
             self._throttles = 0
+            self.pace.accepted()
 
     def throttled(self, lane: Lane, now: float, left_at: float, hint: float | None, random: float) -> float:
         """The server asks for less; `hint` is its Retry-After. Returns the seconds of silence that follow.
@@ -201,7 +216,8 @@ class Gate:
             return pause
         if lane is not Lane.SUBMIT:
             return 0.0
-        pause = random * min(30.0, 2.0 ** (self._throttles - 1))
+        # The first refusal after an acceptance holds back only the one that was refused.
+        pause = random * min(30.0, 2.0 ** (self._throttles - 2)) if self._throttles > 1 else 0.0
         self._submits_closed_until = max(self._submits_closed_until, now + pause)
         return pause
 

@@ -27,7 +27,7 @@ class Controlled(Protocol):
     def faults(self) -> Script: ...
     def reset(self) -> None: ...
     def revoke(self, key: str) -> None: ...
-    def retire(self, error_type: str = ...) -> None: ...
+    def retire(self, error_type: str = ..., *, readable: bool = ...) -> None: ...
     def advance(self, seconds: float) -> None: ...
 
 
@@ -52,6 +52,7 @@ class _Key(msgspec.Struct, forbid_unknown_fields=True):
 
 class _Type(msgspec.Struct, forbid_unknown_fields=True):
     error_type: str = "chat_completions_not_available"
+    readable: bool = False
 
 
 _DONE = {"ok": True}
@@ -72,6 +73,7 @@ def _ledger(emulator: Controlled, body: bytes) -> dict[str, Any]:
     ledger = emulator.ledger
     return {
         "created": ledger.created,
+        "created_by_api": ledger.created_by_api,
         "billed": round(ledger.billed, 5),
         "created_by_key": ledger.created_by_key,
         "requests": ledger.requests,
@@ -145,7 +147,8 @@ def _revoke(emulator: Controlled, body: bytes) -> dict[str, Any]:
 
 
 def _retire(emulator: Controlled, body: bytes) -> dict[str, Any]:
-    emulator.retire(msgspec.json.decode(body or b"{}", type=_Type).error_type)
+    said = msgspec.json.decode(body or b"{}", type=_Type)
+    emulator.retire(said.error_type, readable=said.readable)
     return _DONE
 
 

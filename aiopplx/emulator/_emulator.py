@@ -14,12 +14,14 @@ from typing import Literal, Self
 
 from aiohttp import web
 
+from aiopplx.emulator._agent import Agent
+from aiopplx.emulator._agent_bodies import Runs
 from aiopplx.emulator._auth import Keys
 from aiopplx.emulator._clock import Clock
 from aiopplx.emulator._control import PREFIX, control
-from aiopplx.emulator._exchange import Asked, Reply, as_json, error, page, usual
+from aiopplx.emulator._exchange import Asked, Reply, as_json, error, page, record, usual
 from aiopplx.emulator._jobs import Duration, Jobs
-from aiopplx.emulator._ledger import Ledger, RequestRecord
+from aiopplx.emulator._ledger import Ledger
 from aiopplx.emulator._limits import Limits, Room, rates
 from aiopplx.emulator._play import PlayedAPI, Truth, limit_headers, play
 from aiopplx.emulator._script import Script
@@ -32,7 +34,7 @@ HOST = "127.0.0.1"
 WEEK = 7 * 86400.0
 # Real seconds that open requests get when the server ends; every wait of ours ends at once, so this is for writes.
 SHUTDOWN = 1.0
-_TEMPLATE = {"get": "/{id}"}
+_TEMPLATE = {"get": "/{id}", "cancel": "/{id}/cancel"}
 
 
 class Emulator:
@@ -53,19 +55,22 @@ class Emulator:
             `AfterPolls(n)` is done at its n-th GET; a function is given the question and says seconds.
         failure_rate: the share of jobs that end FAILED, from 0 to 1. A failed job is not billed.
         failing: whether a job ends FAILED, decided by a function of the question instead.
-        tier: usage tier 0 to 5, whose request rates are kept (submissions 5 to 100 a minute, GET 6000, list 3000).
-            None, the default, has no limits.
-        rpm: submissions a minute, in place of the tier's. Rates run on emulated time.
+        tier: usage tier 0 to 5, whose request rates are kept: of sonar 5 to 100 submissions a minute, GET 6000, list
+            3000; of the Agent API 50 to 2000 requests of any kind. None, the default, has no limits.
+        rpm: submissions a minute (of the Agent API requests), in place of the tier's. Rates run on emulated time.
         limit_hints: headers on the answers of limited requests: `none`, as the service is known to do for sonar;
-            `retry-after` on a 429 (real seconds, rounded up); `x-ratelimit` on all.
+            `retry-after` on a 429 (real seconds, rounded up); `x-ratelimit` on all, as the Agent API does anyway.
         idempotency: what a repeated idempotency key gets: `replay`, the first answer again (409 for another request);
             `ignore`, another job; `reject`, a 409.
         key_ttl: emulated seconds for which a key is remembered; None is for ever.
         ttl: emulated seconds after which a job is forgotten.
+        cancel_delay: emulated seconds from an accepted cancel to the status `cancelled`, on the Agent API; with
+            `AfterPolls` it comes at the second GET instead. A run whose own end comes earlier has that end.
         page_size: rows of a list page without `limit`.
         paging: `follow` obeys `limit` and `next_token`; `ignore` gives the first page whatever is asked; `repeat` gives
             the same token again and again, never an end.
-        answer_chars: None is a realistic length, 63,000 to 90,000 characters; a number is about that many.
+        answer_chars: None is a realistic length, of sonar 63,000 to 90,000 characters, of the Agent API what suits the
+            preset; a number is about that many.
         think: answers open with a `<think>` part.
         credits: US dollars; used up, a submission is a 401 `insufficient_quota`. None is endless. `server.credits` can
             be set later.
@@ -91,6 +96,7 @@ class Emulator:
         idempotency: Idempotency = "replay",
         key_ttl: float | None = None,
         ttl: float = WEEK,
+        cancel_delay: float = 2.0,
         page_size: int = 20,
         paging: Paging = "follow",
         answer_chars: int | None = None,
@@ -105,6 +111,8 @@ class Emulator:
             raise ValueError("failure_rate is a share, from 0 to 1")
         if page_size < 1:
             raise ValueError("page_size must be 1 or more")
+        if cancel_delay < 0:
+            raise ValueError("cancel_delay must not be negative: emulated seconds")
         self.port = port
         self.faults = Script(seed)
         self._seed = seed
@@ -115,7 +123,9 @@ class Emulator:
         self._limit_hints = limit_hints
         self._settings = Settings(idempotency, key_ttl, page_size, paging)
         self._ttl = ttl
+        self._cancel_delay = cancel_delay
         self._answers = Answers(seed=seed, chars=answer_chars, think=think)
+        self._runs = Runs(seed=seed, chars=answer_chars, think=think)
         self._first_credits = credits
         self._first_retired = retired
         self._auth_errors = auth_errors
@@ -132,18 +142,20 @@ class Emulator:
         self._clock = Clock(self._time_scale)
         self._limits = Limits(self._rates)
         self._keys.restore()
-        jobs = Jobs(
+        self._jobs = Jobs(
             clock=self._clock,
             ledger=self.ledger,
             seed=self._seed,
             duration=self._duration,
             failing=self._failing,
             ttl=self._ttl,
+            credits=self._first_credits,
+            cancel_delay=self._cancel_delay,
         )
-        self._sonar = Sonar(self._settings, jobs=jobs, ledger=self.ledger, answers=self._answers)
-        self._sonar.credits = self._first_credits
+        self._sonar = Sonar(self._settings, jobs=self._jobs, answers=self._answers)
         self._sonar.retired = self._first_retired
-        self._apis: dict[str, PlayedAPI] = {self._sonar.name: self._sonar}
+        agent = Agent(jobs=self._jobs, clock=self._clock, runs=self._runs)
+        self._apis: dict[str, PlayedAPI] = {api.name: api for api in (self._sonar, agent)}
 
     # --- what users do to it
 
@@ -155,11 +167,11 @@ class Emulator:
     @property
     def credits(self) -> float | None:
         """US dollars that may be billed in all; None is endless. Set it higher to top up."""
-        return self._sonar.credits
+        return self._jobs.credits
 
     @credits.setter
     def credits(self, dollars: float | None) -> None:
-        self._sonar.credits = dollars
+        self._jobs.credits = dollars
 
     def now(self) -> float:
         """Emulated seconds since 1970: what `created_at` is measured by."""
@@ -173,9 +185,12 @@ class Emulator:
         """From now on requests with this key get a 401."""
         self._keys.revoke(key)
 
-    def retire(self, error_type: str = "chat_completions_not_available") -> None:
-        """From now on the whole sonar family answers 403 with this error type. "" takes it back."""
-        self._sonar.retired = error_type
+    def retire(self, error_type: str = "chat_completions_not_available", *, readable: bool = False) -> None:
+        """From now on the whole sonar family answers 403 with this error type. "" takes it back.
+
+        With `readable` old jobs can still be read one by one; nobody knows which of the two the service does.
+        """
+        self._sonar.retired, self._sonar.readable = error_type, readable
 
     def reset(self) -> None:
         """Forgets jobs, ledger, faults, revocations and emulated time; `ledger` is a new object. Connections stay."""
@@ -248,7 +263,7 @@ class Emulator:
             asked = self._asked(request, body)
             reply, fault = self._decide(asked)
             if asked.on != "control":
-                ledger.saw(self._record(asked, reply, fault))
+                ledger.saw(record(self._clock.elapsed(), asked, reply, fault))
             return await self._sender.send(request, reply, self._clock.now(), ray)
         except ConnectionError:
             # The client left in the middle of its request: it was never seen whole.
@@ -308,33 +323,22 @@ class Emulator:
         """The true answer."""
         if not account:
             return page(401) if self._auth_errors == "html" else error(401, "invalid_api_key", why_not)
-        refusal = api.refusal()
+        refusal = api.refusal(asked)
         if refusal is not None:
             return refusal
-        room = self._limits.take(account, asked.on, self._clock.now())
+        room = self._limits.take(account, api.bucket(asked.on), self._clock.now())
         if room is None:
-            return api.answer(asked, account)
-        reply = usual(429) if room.wait else api.answer(asked, account)
-        reply.headers = {**reply.headers, **self._hints(room)}
+            return api.stamped(api.answer(asked, account))
+        reply = api.stamped(usual(429) if room.wait else api.answer(asked, account))
+        reply.headers = {**reply.headers, **self._hints(room, told=api.tells_limits)}
         return reply
 
-    def _hints(self, room: Room) -> dict[str, str]:
+    def _hints(self, room: Room, *, told: bool) -> dict[str, str]:
         """What the answer says of the rate. Spans are real seconds, moments count from the answer's own `Date`."""
         wait = math.ceil(self._clock.real(room.wait))
-        if self._limit_hints == "x-ratelimit":
-            return limit_headers(room.limit, room.remaining, self._clock.now() + max(1, wait))
-        return {"Retry-After": str(wait)} if self._limit_hints == "retry-after" and room.wait else {}
-
-    def _record(self, asked: Asked, reply: Reply, fault: str) -> RequestRecord:
-        job = reply.job
-        return RequestRecord(
-            at=self._clock.elapsed(),
-            on=asked.on,
-            route=asked.route,
-            path=asked.path,
-            status=reply.status,
-            fault=fault,
-            job_id=asked.job_id or (job.id if job is not None else ""),
-            key=job.key if job is not None else "",
-            retry_after=reply.headers.get("Retry-After", ""),
-        )
+        hints: dict[str, str] = {}
+        if told or self._limit_hints == "x-ratelimit":
+            hints = limit_headers(room.limit, room.remaining, self._clock.now() + max(1, wait))
+        if self._limit_hints == "retry-after" and room.wait:
+            hints["Retry-After"] = str(wait)
+        return hints

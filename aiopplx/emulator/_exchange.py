@@ -11,7 +11,7 @@ from typing import Any
 
 import msgspec
 
-from aiopplx.emulator._ledger import JobRecord
+from aiopplx.emulator._ledger import JobRecord, RequestRecord
 
 JSON = "application/json"
 HTML = "text/html; charset=utf-8"
@@ -21,7 +21,7 @@ class Asked(msgspec.Struct, frozen=True):
     """One request that was read whole.
 
     Attributes:
-        on: `submit`, `get`, `list` (or what a further API adds); `unknown` if no route fits.
+        on: `submit`, `get`, `list`, `cancel`; `unknown` if no route fits.
         route: method and path template.
         family: the base path that was used.
         job_id: the id in the path, `""` if there is none.
@@ -132,3 +132,19 @@ def page(status: int, headers: dict[str, str] | None = None) -> Reply:
         "<hr><center>openresty/1.27.4</center>\r\n</body>\r\n</html>\r\n"
     )
     return Reply(status, body.encode(), HTML, headers or {})
+
+
+def record(at: float, asked: Asked, reply: Reply, fault: str) -> RequestRecord:
+    """The line of the ledger for one exchange; `at` is real seconds since the emulator's start."""
+    job = reply.job
+    return RequestRecord(
+        at=at,
+        on=asked.on,
+        route=asked.route,
+        path=asked.path,
+        status=reply.status,
+        fault=fault,
+        job_id=asked.job_id or (job.id if job is not None else ""),
+        key=job.key if job is not None else "",
+        retry_after=reply.headers.get("Retry-After", ""),
+    )

@@ -21,6 +21,8 @@ from aiopplx.emulator._ledger import JobRecord, Ledger
 MEDIAN = 240.0
 SIGMA = 0.35
 LONGEST_START = 3.0
+# Where looks are counted, a cancelled job shows CANCELLED at the second one after the cancel.
+CANCEL_LOOKS = 2
 
 
 class AfterPolls(msgspec.Struct, frozen=True):
@@ -31,11 +33,15 @@ class AfterPolls(msgspec.Struct, frozen=True):
 
 Duration: TypeAlias = float | AfterPolls | Callable[[str], float] | None
 Failing: TypeAlias = float | Callable[[str], bool]
-State: TypeAlias = Literal["CREATED", "IN_PROGRESS", "COMPLETED", "FAILED"]
+State: TypeAlias = Literal["CREATED", "IN_PROGRESS", "COMPLETED", "FAILED", "CANCELLED"]
 
 
 class New(msgspec.Struct, frozen=True):
-    """A submission that was found good. `question` is what a duration function is asked; `cost` is US dollars."""
+    """A submission that was found good.
+
+    `question` is what a duration function is asked; `cost` is US dollars; `prefix` begins the id; a `hidden` job runs
+    and is billed, and is never shown.
+    """
 
     account: str
     api: str
@@ -45,13 +51,24 @@ class New(msgspec.Struct, frozen=True):
     digest: bytes
     question: str
     cost: float
+    prefix: str = ""
+    hidden: bool = False
 
 
 class Jobs:
     """All jobs, by id, by account and by idempotency key."""
 
     def __init__(
-        self, *, clock: Clock, ledger: Ledger, seed: int, duration: Duration, failing: Failing, ttl: float
+        self,
+        *,
+        clock: Clock,
+        ledger: Ledger,
+        seed: int,
+        duration: Duration,
+        failing: Failing,
+        ttl: float,
+        credits: float | None,
+        cancel_delay: float,
     ) -> None:
         self._clock = clock
         self._ledger = ledger
@@ -59,8 +76,10 @@ class Jobs:
         self._duration = duration
         self._failing = failing
         self._ttl = ttl
+        self.credits = credits
+        self._cancel_delay = cancel_delay
         self._by_id: dict[str, JobRecord] = {}
-        self._by_account: dict[str, list[JobRecord]] = {}
+        self._by_account: dict[tuple[str, str], list[JobRecord]] = {}
         self._by_key: dict[tuple[str, str], JobRecord] = {}
         self._twins: Counter[bytes] = Counter()
 
@@ -76,7 +95,7 @@ class Jobs:
         ledger = self._ledger
         twins = ledger.created_by_key[new.key] if new.key else ledger.created
         said = f"{self._seed}/{new.account}/{new.key}/{twins}".encode()
-        return str(uuid.UUID(bytes=blake2b(said + new.digest, digest_size=16).digest(), version=4))
+        return new.prefix + str(uuid.UUID(bytes=blake2b(said + new.digest, digest_size=16).digest(), version=4))
 
     def _timing(self, dice: random.Random, question: str) -> tuple[float, float]:
         """(seconds until it starts, seconds until it ends), both from its creation, both emulated."""
@@ -88,6 +107,11 @@ class Jobs:
             return lag, lag + drawn
         total = float(self._duration(question) if callable(self._duration) else self._duration)
         return min(lag, total / 10), total
+
+    @property
+    def broke(self) -> bool:
+        """The credit is used up: nothing new is taken."""
+        return self.credits is not None and self._ledger.billed >= self.credits
 
     def make(self, new: New) -> JobRecord:
         """Makes the job and writes it into the ledger."""
@@ -112,9 +136,11 @@ class Jobs:
             fails=fails,
             cost=0.0 if fails else new.cost,
             billed=not fails,
+            hidden=new.hidden,
+            last_poll=self._duration.n if isinstance(self._duration, AfterPolls) else None,
         )
         self._by_id[id] = job
-        self._by_account.setdefault(new.account, []).append(job)
+        self._by_account.setdefault((new.api, new.account), []).append(job)
         if new.key:
             self._by_key[new.account, new.key] = job
         self._ledger.enter(job)
@@ -127,37 +153,81 @@ class Jobs:
     def _lives(self, job: JobRecord) -> bool:
         return self.age(job) <= self._ttl
 
-    def find(self, account: str, id: str) -> JobRecord | None:
-        """The job, None if it is not there, not this account's, or expired."""
+    def find(self, api: str, account: str, id: str) -> JobRecord | None:
+        """The job, None if it is not there, not this API's, not this account's, or expired."""
         job = self._by_id.get(id)
-        return job if job is not None and job.account == account and self._lives(job) else None
+        return job if job is not None and (job.api, job.account) == (api, account) and self._lives(job) else None
 
     def under(self, account: str, key: str) -> JobRecord | None:
         """The job that was made under an idempotency key."""
         return self._by_key.get((account, key))
 
-    def newest_first(self, account: str, before: int | None = None) -> Iterator[JobRecord]:
+    def newest_first(self, api: str, account: str, before: int | None = None) -> Iterator[JobRecord]:
         """The account's jobs that still live; `before` leaves out those with that `seq` and above."""
-        for job in reversed(self._by_account.get(account, [])):
+        for job in reversed(self._by_account.get((api, account), [])):
             if not self._lives(job):
                 return
             if before is None or job.seq < before:
                 yield job
 
     def another(self, job: JobRecord) -> JobRecord | None:
-        """Some other job of the same account, the oldest if possible."""
-        mine = self._by_account[job.account]
+        """Some other job of the same API and account, the oldest if possible."""
+        mine = self._by_account[job.api, job.account]
         return next((other for other in (mine[0], mine[-1]) if other is not job), None)
 
     def look(self, job: JobRecord) -> State:
         """One GET of the job itself, which is what `AfterPolls` counts."""
         job.polls += 1
-        if isinstance(self._duration, AfterPolls) and job.polls >= self._duration.n:
+        if job.last_poll is not None and job.polls >= job.last_poll:
             job.finished_at = min(job.finished_at, self._clock.now())
         return self.state(job)
 
     def state(self, job: JobRecord) -> State:
         now = self._clock.now()
         if now >= job.finished_at:
-            return "FAILED" if job.fails else "COMPLETED"
+            return "CANCELLED" if job.cancelled else "FAILED" if job.fails else "COMPLETED"
         return "IN_PROGRESS" if now >= job.started_at else "CREATED"
+
+    def share(self, job: JobRecord) -> float:
+        """How much of the work is done, from 0 to 1; a cancel stops it where it is."""
+        if job.stopped_at is not None:
+            return job.stopped_at
+        if job.last_poll is not None:
+            return min(1.0, job.polls / job.last_poll)
+        span = job.finished_at - job.started_at
+        return min(1.0, max(0.0, (self._clock.now() - job.started_at) / span)) if span > 0 else 1.0
+
+    def cancel(self, job: JobRecord) -> bool:
+        """Asks a job that has not ended for its end, which comes a little later.
+
+        True if this cancel will end it; False if an earlier one will, or if its own end comes first.
+        """
+        share = self.share(job)
+        if job.cancelled or not self._ends_early(job):
+            return False
+        job.cancelled, job.stopped_at = True, share
+        return True
+
+    def _ends_early(self, job: JobRecord) -> bool:
+        """Moves the job's end to where a cancel of now takes hold, if that is earlier."""
+        if job.last_poll is not None:
+            last = job.polls + CANCEL_LOOKS
+            if last > job.last_poll:
+                return False
+            job.last_poll = last
+            return True
+        at = self._clock.now() + self._cancel_delay
+        if at > job.finished_at:
+            return False
+        job.finished_at = at
+        return True
+
+    def end(self, job: JobRecord) -> float:
+        """When the job ends by itself, without anybody's look: emulated seconds since 1970."""
+        if job.last_poll is not None:
+            job.last_poll, job.finished_at = None, self._clock.now()
+        return job.finished_at
+
+    def settle(self, job: JobRecord, cost: float) -> None:
+        """Bills a job that will not be finished for what it has used."""
+        self._ledger.settle(job, cost)

@@ -25,8 +25,12 @@ class JobRecord(msgspec.Struct, eq=False):
         fails: the job ends FAILED.
         polls: how many times the job itself was looked at.
         told_final: how often a terminal status was told, by the job itself or in a list.
-        cost: US dollars, as `usage.cost.total_cost` will say; 0 for a job that fails.
+        cost: US dollars, as `usage.cost.total_cost` will say; 0 for a job that fails, and of a cancelled one the part
+        that was used.
         billed: the account was charged.
+        hidden: the job is never shown, as with `store: false`.
+        cancelled: it ends CANCELLED; `stopped_at` is the share of its work, from 0 to 1, that was done by then.
+        last_poll: the look at which it ends; None if it ends by the clock.
     """
 
     seq: int
@@ -46,6 +50,10 @@ class JobRecord(msgspec.Struct, eq=False):
     billed: bool
     polls: int = 0
     told_final: int = 0
+    hidden: bool = False
+    cancelled: bool = False
+    stopped_at: float | None = None
+    last_poll: int | None = None
 
 
 class RequestRecord(msgspec.Struct, frozen=True):
@@ -53,7 +61,7 @@ class RequestRecord(msgspec.Struct, frozen=True):
 
     Attributes:
         at: real seconds since the emulator's start when it had been read whole.
-        on: which kind: `submit`, `get`, `list`, `control` or `unknown`.
+        on: which kind: `submit`, `get`, `list`, `cancel`, `control` or `unknown`.
         route: method and path template, as counted in `Ledger.requests`.
         path: the path as it came.
         status: the HTTP status answered, 0 if no answer was given.
@@ -100,12 +108,22 @@ class Ledger:
         """How many jobs were made."""
         return len(self.jobs)
 
+    @property
+    def created_by_api(self) -> Counter[str]:
+        """How many jobs each API made."""
+        return Counter(job.api for job in self.jobs)
+
     def enter(self, job: JobRecord) -> None:
         self.jobs.append(job)
         if job.key:
             self.created_by_key[job.key] += 1
         if job.billed:
             self.billed += job.cost
+
+    def settle(self, job: JobRecord, cost: float) -> None:
+        """Charges another amount than was entered."""
+        self.billed += cost - (job.cost if job.billed else 0.0)
+        job.cost, job.billed = cost, True
 
     def saw(self, request: RequestRecord) -> None:
         self.requests[request.route] += 1

@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 TIERS = (5, 10, 20, 40, 60, 100)
+AGENT_TIERS = (50, 150, 500, 1000, 2000, 2000)
 GET_RPM = 6000.0
 LIST_RPM = 3000.0
 
@@ -62,14 +63,17 @@ class Limits:
 
 
 def rates(tier: int | None, rpm: float | None) -> dict[str, float]:
-    """The rates of a usage tier; `rpm` replaces the tier's own number of submissions a minute."""
+    """The rates of a usage tier; `rpm` replaces the tier's own number.
+
+    Of sonar that is submissions a minute; of the Agent API, which has one rate for all that is asked of it, requests.
+    """
     if tier is not None and not 0 <= tier < len(TIERS):
         raise ValueError(f"tier must be 0 to {len(TIERS) - 1}")
     if rpm is not None and rpm <= 0:
         raise ValueError("rpm must be more than 0: submissions a minute")
     found: dict[str, float] = {}
     if tier is not None:
-        found = {"submit": float(TIERS[tier]), "get": GET_RPM, "list": LIST_RPM}
+        found = {"submit": float(TIERS[tier]), "get": GET_RPM, "list": LIST_RPM, "agent": float(AGENT_TIERS[tier])}
     if rpm is not None:
-        found["submit"] = float(rpm)
+        found["submit"] = found["agent"] = float(rpm)
     return found

@@ -22,15 +22,28 @@ class PlayedAPI(Protocol):
 
     @property
     def name(self) -> str: ...
+    @property
+    def tells_limits(self) -> bool:
+        """Its answers carry `x-ratelimit-*` wherever there is a limit, whatever hints the emulator is set to give."""
+        ...
+
     def route(self, method: str, path: str) -> tuple[str, str, str] | None:
         """(kind of request, base path, job id) if the path is this API's; the kind is "" for a method it has not."""
         ...
 
-    def refusal(self) -> Reply | None:
-        """What every request is answered, whatever it asks: a retired family; None if it is in service."""
+    def bucket(self, on: str) -> str:
+        """Which rate a kind of request counts against."""
+        ...
+
+    def refusal(self, asked: Asked) -> Reply | None:
+        """What a request is answered whoever asks: a retired family; None if it is in service."""
         ...
 
     def answer(self, asked: Asked, account: str) -> Reply: ...
+    def stamped(self, reply: Reply) -> Reply:
+        """A true answer, also a refused one, with the headers that this API's have."""
+        ...
+
     def say_status(self, word: str, asked: Asked, reply: Reply) -> Reply | None: ...
     def spoil(self, how: str, asked: Asked, reply: Reply, account: str) -> Reply | None: ...
 

@@ -54,6 +54,7 @@ _KINDS = (
     "Frequently asked",
 )
 
+TOPIC = 120
 _POOL = 48
 _CITED_IN_POOL = 12
 
@@ -112,6 +113,12 @@ class Library:
         level = "##" if number % 3 == 0 else "###"
         # One further mark a section, so that the pages beyond the pool's are cited in the text as well.
         return f"{level} {heading}\n\n" + "\n\n".join(paragraphs) + f"{_marks(dice, sources)}\n\n"
+
+
+def topic_of(question: str) -> str:
+    """What a question is about, on one line and without brackets, which would look like marks."""
+    line = " ".join(question.split())
+    return (line[:TOPIC].rstrip("?!. ") or "An empty question").replace("[", "(").replace("]", ")")
 
 
 def _findings(dice: random.Random, sources: int) -> str:

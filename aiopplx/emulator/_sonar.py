@@ -16,7 +16,7 @@ import msgspec
 
 from aiopplx.emulator._exchange import OUT_OF_CREDIT, RETIRED, Asked, Reply, as_json, error, invalid, usual
 from aiopplx.emulator._jobs import Jobs, New
-from aiopplx.emulator._ledger import JobRecord, Ledger
+from aiopplx.emulator._ledger import JobRecord
 from aiopplx.emulator._mangle import edited
 from aiopplx.emulator._narrow import is_object
 from aiopplx.emulator._sonar_bodies import Answers, created, question_of, summary, unfinished
@@ -45,14 +45,15 @@ class Sonar:
     """One account's view after another: `answer` is told whose request it is."""
 
     name = "sonar"
+    # No capture of this API's answers shows such headers.
+    tells_limits = False
 
-    def __init__(self, settings: Settings, *, jobs: Jobs, ledger: Ledger, answers: Answers) -> None:
+    def __init__(self, settings: Settings, *, jobs: Jobs, answers: Answers) -> None:
         self._settings = settings
         self._jobs = jobs
-        self._ledger = ledger
         self._answers = answers
         self.retired = ""
-        self.credits: float | None = None
+        self.readable = False
 
     # --- routes
 
@@ -67,9 +68,19 @@ class Sonar:
                 return "get" if method == "GET" else "", base, id
         return None
 
-    def refusal(self) -> Reply | None:
-        """What every request is answered once the family is retired."""
-        return error(403, self.retired, RETIRED) if self.retired else None
+    def bucket(self, on: str) -> str:
+        """Each kind of request has a rate of its own."""
+        return on
+
+    def refusal(self, asked: Asked) -> Reply | None:
+        """What requests are answered once the family is retired; whether old jobs stay readable is not known."""
+        if not self.retired or (self.readable and asked.on == "get"):
+            return None
+        return error(403, self.retired, RETIRED)
+
+    def stamped(self, reply: Reply) -> Reply:
+        """The answer as it is."""
+        return reply
 
     def answer(self, asked: Asked, account: str) -> Reply:
         """The true answer."""
@@ -116,7 +127,7 @@ class Sonar:
         return Reply(200, created(job), job=job)
 
     def _new(self, asked: Asked, account: str, body: dict[str, Any], digest: bytes) -> Reply:
-        if self.credits is not None and self._ledger.billed >= self.credits:
+        if self._jobs.broke:
             return error(401, "insufficient_quota", OUT_OF_CREDIT)
         request: dict[str, Any] = body["request"]
         job = self._jobs.make(
@@ -140,7 +151,7 @@ class Sonar:
     # --- get and list
 
     def _get(self, id: str, account: str) -> Reply:
-        job = self._jobs.find(account, id)
+        job = self._jobs.find(self.name, account, id)
         if job is None:
             return usual(404)
         self._jobs.look(job)
@@ -163,7 +174,7 @@ class Sonar:
         if token and before is None:
             return error(400, "invalid_request", "next_token is not one that this service gave.")
         size = int(limit[:9]) if limit else self._settings.page_size
-        return self._page(self._jobs.newest_first(account, before), size, token)
+        return self._page(self._jobs.newest_first(self.name, account, before), size, token)
 
     def _page(self, jobs: Iterator[JobRecord], size: int, token: str) -> Reply:
         found = list(islice(jobs, size + 1))

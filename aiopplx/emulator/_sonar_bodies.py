@@ -6,7 +6,6 @@ It knows nothing of routes, of faults or of when a job is finished.
 from __future__ import annotations
 
 import random
-from collections import OrderedDict
 from typing import Any
 
 import msgspec
@@ -16,10 +15,9 @@ from aiopplx.emulator._jobs import State
 from aiopplx.emulator._ledger import JobRecord
 from aiopplx.emulator._narrow import is_list
 from aiopplx.emulator._prices import Plan, plan, usage
-from aiopplx.emulator._prose import Library, images, pages, related, think
+from aiopplx.emulator._prose import Library, images, pages, related, think, topic_of
+from aiopplx.emulator._shelf import Shelf
 
-CACHE = 16 * 1024 * 1024
-TOPIC = 120
 FAILURE = "Internal error while processing the request"
 _NULLS = {"reasoning_steps": None, "tool_calls": None, "tool_call_id": None}
 
@@ -99,11 +97,6 @@ def _text(content: Any) -> str:
     return str(content or "")
 
 
-def _topic(question: str) -> str:
-    line = " ".join(question.split())
-    return (line[:TOPIC].rstrip("?!. ") or "An empty question").replace("[", "(").replace("]", ")")
-
-
 class Answers:
     """Writes finished answers from seed and request: the same question gets the same answer, whoever asks.
 
@@ -115,8 +108,7 @@ class Answers:
         self._chars = chars
         self._think = think
         self._library = Library(seed)
-        self._cache: OrderedDict[bytes, bytes] = OrderedDict()
-        self._cached = 0
+        self._shelf = Shelf[bytes]()
 
     def _dice(self, digest: bytes) -> random.Random:
         # Not a security matter: an answer must be repeatable.
@@ -138,11 +130,7 @@ class Answers:
 
     def finished(self, job: JobRecord) -> bytes:
         """The whole body of a completed job."""
-        tail = self._cache.get(job.digest)
-        if tail is None:
-            tail = self._keep(job.digest, self._tail(job))
-        else:
-            self._cache.move_to_end(job.digest)
+        tail = self._shelf.take(job.digest, lambda: self._tail(job))
         started, ended = int(job.started_at), int(job.finished_at)
         model = msgspec.json.encode(job.model)
         return (
@@ -153,20 +141,13 @@ class Answers:
             job.id.encode(), model, ended, tail,
         )  # fmt: skip
 
-    def _keep(self, digest: bytes, tail: bytes) -> bytes:
-        self._cache[digest] = tail
-        self._cached += len(tail)
-        while self._cached > CACHE and self._cache:
-            self._cached -= len(self._cache.popitem(last=False)[1])
-        return tail
-
-    def _tail(self, job: JobRecord) -> bytes:
-        """The `response` object from `usage` on: what does not depend on which job this is."""
+    def _tail(self, job: JobRecord) -> tuple[bytes, int]:
+        """The `response` object from `usage` on, and its length: what does not depend on which job this is."""
         body: Any = msgspec.json.decode(job.body)
         request: dict[str, Any] = body["request"]
         dice = self._dice(job.digest)
         sized = self._plan(dice, request)
-        topic = _topic(question_of(request))
+        topic = topic_of(question_of(request))
         results = pages(dice, topic, sized.sources)
         web: dict[str, Any] = request.get("web_search_options") or {}
         tail: dict[str, Any] = {
@@ -180,7 +161,8 @@ class Answers:
             tail["images"] = images(dice, results)
         if request.get("return_related_questions"):
             tail["related_questions"] = related(topic)
-        return msgspec.json.encode({**tail, "type": None, "status": None})[1:]
+        told = msgspec.json.encode({**tail, "type": None, "status": None})[1:]
+        return told, len(told)
 
     def _choice(self, content: str, *, cut: bool) -> dict[str, Any]:
         return {

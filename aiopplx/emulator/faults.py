@@ -151,6 +151,9 @@ class Mangle(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field=
     - a finished job: `null_response`, `no_response`, `empty_choices`, `null_content`, `flip` (IN_PROGRESS again, once
       COMPLETED was told);
     - a list: `bad_row` (its first row cannot be read).
+
+    Of the Agent API, what the finished-job ways say of `response` and `choices` holds for `output`, and `flip` and
+    `list` are in its own words and style.
     """
 
     how: How

@@ -1,0 +1,111 @@
+"""Room: which step may follow which state: one table for every journal, and what is said when a step may not be taken.
+
+This module knows nothing of how rows are kept.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+
+from aiopplx._journal import Cost, DuplicateJob, ImpossibleStep, ItemConflict, State
+
+DROPPED = "DROPPED"
+DROPPED_ERROR = "given up by the user while in doubt; a job may exist and be billed"
+
+ENDINGS: Mapping[State, frozenset[State]] = {
+    State.DONE: frozenset({State.SENDING, State.ACCEPTED}),
+    State.FAILED: frozenset({State.SENDING, State.ACCEPTED}),
+    State.EXPIRED: frozenset({State.ACCEPTED}),
+    State.REJECTED: frozenset({State.QUEUED, State.SENDING}),
+}
+"""From which states a submission ends in each way."""
+
+FROM: Mapping[str, frozenset[State]] = {
+    "sending": frozenset({State.QUEUED, State.SENDING, State.IN_DOUBT}),
+    "accepted": frozenset({State.SENDING, State.IN_DOUBT, State.EXPIRED}),
+    "doubtful": frozenset({State.SENDING, State.IN_DOUBT}),
+    "back_to_queued": frozenset({State.SENDING}),
+    "refreeze": frozenset({State.QUEUED}),
+    "requeue": frozenset({State.IN_DOUBT, State.FAILED, State.EXPIRED, State.REJECTED}),
+    "drop": frozenset({State.IN_DOUBT}),
+    "taken": frozenset(state for state in State if state.is_final),
+}
+"""From which states each step may be taken. `ended` is in `ENDINGS`."""
+
+REPLACEABLE = frozenset({State.QUEUED, State.REJECTED})
+"""States in which no bill exists."""
+
+BILLED = frozenset({State.DONE, State.FAILED, State.EXPIRED, State.IN_DOUBT})
+"""States in which there is, or may be, a bill: one that is not known counts as unknown."""
+
+
+def endings(state: State) -> frozenset[State]:
+    """From which states a submission may end in this one.
+
+    Raises:
+        ValueError: it is not an end.
+    """
+    if state not in ENDINGS:
+        raise ValueError(f"{state.name} is not how a submission ends; one of {', '.join(s.name for s in ENDINGS)} is")
+    return ENDINGS[state]
+
+
+def billed(cost: float | None) -> float | None:
+    """A cost that can be added up; None for anything else (a server may say NaN)."""
+    return cost if cost is not None and math.isfinite(cost) and cost >= 0.0 else None
+
+
+def is_unknown(state: State, cost: float | None) -> bool:
+    """True if there is, or may be, a bill of which the amount is not known."""
+    return cost is None and state in BILLED
+
+
+def dearest_first(costs: Iterable[Cost]) -> list[Cost]:
+    """In an order that does not depend on who added them up."""
+    return sorted(costs, key=lambda cost: (-cost.dollars, str(cost.name), isinstance(cost.name, str)))
+
+
+def impossible(
+    step: str, pk: int, state: State | None, *, path: str, job_id: str = "", key: str = ""
+) -> ImpossibleStep:
+    """The error for a step that the state does not allow."""
+    what = f"row {pk} is {state.name}" if state is not None else f"there is no row {pk}"
+    return ImpossibleStep(
+        f"{what}, so it cannot take the step {step!r}; it was left as it is",
+        step=step,
+        state=state.name if state is not None else "",
+        path=path,
+    )
+
+
+def duplicate(job_id: str, other_key: str, *, path: str) -> DuplicateJob:
+    """The error for an id that another row has."""
+    return DuplicateJob(
+        "the server gave the id of another submission to this one: whether this one made a job, and which, is unknown."
+        " Nothing was overwritten",
+        path=path,
+        job_id=job_id,
+        idempotency_key=other_key,
+    )
+
+
+def name_taken(item: str, tag: str | int | None, state: State) -> ItemConflict:
+    """The error for a name that stands for another request."""
+    return ItemConflict(
+        f"{tag!r} is in the journal for another request ({state.name}); nothing was sent. Give the new question a tag"
+        " of its own, or ask the old one unchanged",
+        tag=tag,
+        item=item,
+    )
+
+
+def key_taken(item: str, tag: str | int | None, other: str) -> ItemConflict:
+    """The error for an idempotency key that was used already."""
+    return ItemConflict(
+        f"the journal has this key for another submission ({other}); one key stands for one submission. Nothing was"
+        " sent",
+        field="idempotency_key",
+        tag=tag,
+        item=item,
+    )

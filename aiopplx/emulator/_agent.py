@@ -1,0 +1,241 @@
+"""Room: the Agent API's background runs as the emulator plays them: create, retrieve and cancel, under both base paths.
+
+Requests come in and answers go out as values. Keys, rates, clocks, faults and sockets are others' business.
+"""
+
+from __future__ import annotations
+
+import re
+import uuid
+from collections.abc import Callable
+from hashlib import blake2b
+from itertools import islice
+from typing import Any
+
+import msgspec
+
+from aiopplx.emulator._agent_bodies import Cancelling, Runs
+from aiopplx.emulator._agent_request import Asking, read
+from aiopplx.emulator._clock import Clock
+from aiopplx.emulator._exchange import OUT_OF_CREDIT, Asked, Reply, as_json, error
+from aiopplx.emulator._jobs import Jobs, New
+from aiopplx.emulator._ledger import JobRecord
+from aiopplx.emulator._mangle import edited
+from aiopplx.emulator._strict import Refused
+
+BASES = ("/v1/responses", "/v1/agent")
+PREFIX = "resp_"
+_ID = re.compile(PREFIX + r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE)
+_ENDED = ("COMPLETED", "FAILED", "CANCELLED")
+_PAGE = 20
+
+
+class Agent:
+    """One account's view after another: `answer` is told whose request it is."""
+
+    name = "agent"
+    tells_limits = True
+
+    def __init__(self, *, jobs: Jobs, clock: Clock, runs: Runs) -> None:
+        self._jobs = jobs
+        self._clock = clock
+        self._runs = runs
+        self._stamps = 0
+
+    # --- routes
+
+    def route(self, method: str, path: str) -> tuple[str, str, str] | None:
+        """(kind of request, base path, run id) if the path is this API's; the kind is "" for a method it has not."""
+        for base in BASES:
+            if path == base:
+                return "submit" if method == "POST" else "", base, ""
+            if not path.startswith(base + "/"):
+                continue
+            id, _, action = path[len(base) + 1 :].partition("/")
+            if id and not action:
+                return "get" if method == "GET" else "", base, id
+            if id and action == "cancel":
+                return "cancel" if method == "POST" else "", base, id
+        return None
+
+    def bucket(self, on: str) -> str:
+        """Every kind of request counts against one rate."""
+        return "agent"
+
+    def refusal(self, asked: Asked) -> Reply | None:
+        """This API is in service."""
+        return None
+
+    def stamped(self, reply: Reply) -> Reply:
+        """The answer with its `x-request-id`: a create's is the id of its run, another's is its own."""
+        self._stamps += 1
+        own = uuid.UUID(bytes=blake2b(b"stamp/%d" % self._stamps, digest_size=16).digest(), version=4)
+        reply.headers = {"x-request-id": str(own), **reply.headers}
+        return reply
+
+    def answer(self, asked: Asked, account: str) -> Reply:
+        """The true answer."""
+        if asked.on == "submit":
+            return self._create(asked, account)
+        if not _ID.fullmatch(asked.job_id):
+            return _refused(Refused("invalid response id"))
+        return self._get(asked, account) if asked.on == "get" else self._cancel(asked.job_id, account)
+
+    # --- create
+
+    def _create(self, asked: Asked, account: str) -> Reply:
+        try:
+            asking = read(asked.body)
+            self._check(asking, account)
+        except Refused as refused:
+            return _refused(refused)
+        if self._jobs.broke:
+            return error(401, "insufficient_quota", OUT_OF_CREDIT)
+        job = self._jobs.make(self._new(asked, account, asking))
+        if asking.background:
+            return self._about(job, self._runs.queued(job), {"x-request-id": job.told_id.removeprefix(PREFIX)})
+        return self._held(job)
+
+    def _check(self, asking: Asking, account: str) -> None:
+        """What cannot be told from the body alone."""
+        if asking.stream:
+            raise Refused("this emulator does not stream: leave `stream` out and poll the run")
+        before = asking.previous_response_id
+        if before is None:
+            return
+        # A run that is hidden can be gone on from; one that has not completed cannot.
+        job = self._jobs.find(self.name, account, before)
+        if job is None or self._jobs.state(job) != "COMPLETED":
+            raise Refused("invalid request")
+
+    def _new(self, asked: Asked, account: str, asking: Asking) -> New:
+        digest = blake2b(asked.body, digest_size=16).digest()
+        return New(
+            account=account,
+            api=self.name,
+            model=asking.named_model or asking.bundle,
+            # There is no idempotency here: each create is another run.
+            key="",
+            body=asked.body,
+            digest=digest,
+            question=asking.question,
+            cost=self._runs.cost(digest, asking),
+            prefix=PREFIX,
+            hidden=asking.store is False,
+        )
+
+    def _held(self, job: JobRecord) -> Reply:
+        """A run without `background`: the answer comes when it has ended, and the connection is held until then."""
+        ended = self._jobs.end(job)
+        state = "FAILED" if job.fails else "COMPLETED"
+        job.told_final += 1
+        reply = self._about(job, self._runs.told(job, state, 1.0, ended))
+        reply.headers = {"x-request-id": job.id.removeprefix(PREFIX)}
+        reply.delay = self._clock.real(max(0.0, ended - self._clock.now()))
+        return reply
+
+    def _about(self, job: JobRecord, body: bytes, headers: dict[str, str] | None = None) -> Reply:
+        return Reply(200, body, job=job, headers=headers or {})
+
+    # --- retrieve and cancel
+
+    def _find(self, account: str, id: str) -> JobRecord | None:
+        job = self._jobs.find(self.name, account, id.lower())
+        return job if job is not None and not job.hidden else None
+
+    def _get(self, asked: Asked, account: str) -> Reply:
+        if asked.query.get("stream", "false").lower() not in ("", "0", "false"):
+            return _refused(Refused("this emulator does not stream: leave `stream` out"))
+        job = self._find(account, asked.job_id)
+        if job is None:
+            return error(404, "not_found", "resource not found")
+        self._jobs.look(job)
+        return self._about(job, self._body(job, telling=True))
+
+    def _body(self, job: JobRecord, *, telling: bool = False) -> bytes:
+        state = self._jobs.state(job)
+        if telling and state in _ENDED:
+            job.told_final += 1
+        return self._runs.told(job, state, self._jobs.share(job), self._clock.now())
+
+    def _cancel(self, id: str, account: str) -> Reply:
+        job = self._find(account, id)
+        # The documents promise a 404 for an unknown id; captured is this.
+        if job is None or self._jobs.state(job) in _ENDED:
+            return _refused(Refused("the run is already terminal and cannot be cancelled"))
+        if self._jobs.cancel(job):
+            self._jobs.settle(job, self._runs.spent(job, self._jobs.share(job)))
+        return self._about(job, msgspec.json.encode(Cancelling(job.id)))
+
+    # --- faults in this API's shapes
+
+    def say_status(self, word: str, asked: Asked, reply: Reply) -> Reply | None:
+        """The answer with another word for the status of what has not ended."""
+
+        def edit(data: dict[str, Any]) -> dict[str, Any] | None:
+            return {**data, "status": word} if data.get("status") in ("queued", "in_progress") else None
+
+        return edited(reply, edit)
+
+    def spoil(self, how: str, asked: Asked, reply: Reply, account: str) -> Reply | None:
+        """The answer spoilt in a way that only makes sense in this API's shapes; None if it does not fit."""
+        job = reply.job
+        if how == "list":
+            return msgspec.structs.replace(reply, body=self._list(account))
+        if job is None:
+            return None
+        if how == "duplicate_id":
+            return self._duplicated(job, reply)
+        if how == "other_job":
+            return msgspec.structs.replace(reply, body=self._other(job, reply, asked))
+        return self._spoilt_end(how, job, reply)
+
+    def _list(self, account: str) -> bytes:
+        """A list in the style of this API, which has none."""
+        bodies = [self._body(job) for job in islice(self._jobs.newest_first(self.name, account), _PAGE)]
+        return b'{"data":[%b],"has_more":false,"object":"list"}' % b",".join(bodies)
+
+    def _other(self, job: JobRecord, reply: Reply, asked: Asked) -> bytes:
+        other = self._jobs.another(job)
+        if other is None:
+            return reply.body.replace(job.id.encode(), PREFIX.encode() + b"00000000-0000-4000-8000-000000000001")
+        return self._runs.queued(other) if asked.on == "submit" else self._body(other)
+
+    def _duplicated(self, job: JobRecord, reply: Reply) -> Reply | None:
+        other = self._jobs.another(job)
+        if other is None or other.seq > job.seq:
+            return None
+        job.told_id = other.told_id
+        return msgspec.structs.replace(reply, body=self._runs.queued(job))
+
+    def _spoilt_end(self, how: str, job: JobRecord, reply: Reply) -> Reply | None:
+        """The ways to spoil a run that has completed."""
+        if self._jobs.state(job) != "COMPLETED":
+            return None
+        if how == "flip":
+            body = self._runs.told(job, "IN_PROGRESS", 1.0, self._clock.now())
+            return msgspec.structs.replace(reply, body=body) if job.told_final > 1 else None
+        return edited(reply, _ENDS[how]) if how in _ENDS else None
+
+
+def _refused(refused: Refused) -> Reply:
+    told: dict[str, Any] = {"message": refused.message, "type": refused.type, "code": 400}
+    if refused.param is not None:
+        told["param"] = refused.param
+    return as_json(400, {"error": told})
+
+
+def _null_text(data: dict[str, Any]) -> dict[str, Any] | None:
+    output: list[dict[str, Any]] = data["output"]
+    if not output or output[-1]["type"] != "message":
+        return None
+    output[-1]["content"] = None
+    return data
+
+
+_ENDS: dict[str, Callable[[dict[str, Any]], dict[str, Any] | None]] = {
+    "null_response": lambda data: {**data, "output": None},
+    "no_response": lambda data: {name: value for name, value in data.items() if name != "output"},
+    "empty_choices": lambda data: {**data, "output": []},
+    "null_content": _null_text,
+}

@@ -1,0 +1,286 @@
+"""Room: the bodies of the Agent API: a run in each of its states, members in the captured order.
+
+It knows nothing of routes, of faults or of when a run ends.
+"""
+
+from __future__ import annotations
+
+import random
+import re
+import uuid
+from collections.abc import Iterable
+from hashlib import blake2b
+from typing import Any, NamedTuple
+
+import msgspec
+
+from aiopplx.emulator._agent_request import Asking, read
+from aiopplx.emulator._agent_usage import IDS_PER_SEARCH, Run, cost, draw, tool_costs, usage
+from aiopplx.emulator._example import Example
+from aiopplx.emulator._jobs import State
+from aiopplx.emulator._ledger import JobRecord
+from aiopplx.emulator._prose import Library, pages, think, topic_of
+from aiopplx.emulator._shelf import Shelf
+
+NULL = msgspec.Raw(b"null")
+ASPECTS = ("overview", "primary sources", "figures", "criticism", "timeline", "official report", "recent findings")
+# Marks grow by `web:`; so much shorter a report is asked for, so that the longer one has the length that was drawn.
+MARKED = 0.96
+_MARK = re.compile(r"\[(\d+)\]")
+
+
+class Error(msgspec.Struct):
+    """The error of a run that did not complete: unlike in the error bodies of HTTP, its code is a word."""
+
+    code: str
+    message: str
+    type: str
+
+
+class Details(msgspec.Struct):
+    """Why a run has no whole answer."""
+
+    reason: str
+
+
+class Body(msgspec.Struct):
+    """A run, all its members; what is not known is null."""
+
+    background: bool
+    completed_at: int | None
+    created_at: int
+    error: Error | None
+    frequency_penalty: int
+    id: str
+    incomplete_details: Details | None
+    instructions: str | None
+    max_output_tokens: int | None
+    max_tool_calls: int | None
+    metadata: dict[str, str]
+    model: str
+    object: str
+    output: msgspec.Raw
+    parallel_tool_calls: bool
+    presence_penalty: int
+    previous_response_id: str | None
+    prompt_cache_key: str | None
+    reasoning: Any
+    safety_identifier: None
+    service_tier: str
+    status: str
+    store: bool
+    temperature: float
+    text: dict[str, Any]
+    tool_choice: Any
+    tools: list[dict[str, Any]]
+    top_logprobs: int
+    top_p: float
+    truncation: str
+    usage: msgspec.Raw
+    user: None
+
+
+class Cancelling(msgspec.Struct):
+    """What an accepted cancel is answered with."""
+
+    response_id: str
+    status: str = "cancelling"
+
+
+class Written(NamedTuple):
+    """A whole run: `items` are its searches and pages in the order in which they came, each as JSON."""
+
+    asking: Asking
+    run: Run
+    items: tuple[bytes, ...]
+    text: bytes
+    usage: msgspec.Raw
+
+
+_FAILED = Error("internal_error", "Internal error while processing the request", "internal_error")
+_CANCELLED = Error("cancelled", "cancelled", "cancelled")
+_STATUS = {
+    "CREATED": "queued",
+    "IN_PROGRESS": "in_progress",
+    "COMPLETED": "completed",
+    "FAILED": "failed",
+    "CANCELLED": "cancelled",
+}
+
+
+class Runs:
+    """Writes runs from seed and request: the same request gets the same answer. The last 16 MiB of them are kept."""
+
+    def __init__(self, *, seed: int, chars: int | None, think: bool) -> None:
+        self._seed = seed
+        self._chars = chars
+        self._think = think
+        self._library = Library(seed)
+        self._shelf = Shelf[Written]()
+
+    def _dice(self, digest: bytes) -> random.Random:
+        # Not a security matter: an answer must be repeatable.
+        return random.Random(b"%d/run/" % self._seed + digest)  # noqa: S311
+
+    def _drawn(self, digest: bytes, asking: Asking) -> Run:
+        return draw(self._dice(digest), asking, self._chars)
+
+    def cost(self, digest: bytes, asking: Asking) -> float:
+        """US dollars that the whole run will be billed."""
+        return cost(self._drawn(digest, asking))
+
+    def spent(self, job: JobRecord, share: float) -> float:
+        """US dollars for the tools that were used until this share of the run was done."""
+        return round(sum(tool_costs(self._written(job).run, share).values()), 5)
+
+    def queued(self, job: JobRecord) -> bytes:
+        """What a background create is answered with."""
+        body = self._body(job, "queued", int(job.created_at), b"[]")
+        body.id = job.told_id
+        return msgspec.json.encode(body)
+
+    def told(self, job: JobRecord, state: State, share: float, now: float) -> bytes:
+        """The run in this state; `now` is what it says of both its moments, as the service does at each look."""
+        written = self._written(job)
+        items = written.items
+        if state == "COMPLETED":
+            return self._ended(job, written, int(now))
+        if state != "FAILED":
+            items = items[: 0 if state == "CREATED" else int(share * (len(items) + 1))]
+        body = self._body(job, _STATUS[state], int(now), _array(items))
+        if state in ("FAILED", "CANCELLED"):
+            body.error = _FAILED if state == "FAILED" else _CANCELLED
+            body.incomplete_details = Details("cancelled") if state == "CANCELLED" else None
+        return msgspec.json.encode(body)
+
+    def _ended(self, job: JobRecord, written: Written, now: int) -> bytes:
+        asking, run = written.asking, written.run
+        status = "incomplete" if run.cut else "completed"
+        message = [_message(job.id, written.text, status)] if run.chars else []
+        body = self._body(job, status, now, _array([*written.items, *message]))
+        body.model = asking.named_model or run.tariff.model
+        body.tools = asking.tools or _used(run)
+        body.usage = written.usage
+        if run.cut:
+            body.incomplete_details = Details("max_output_tokens")
+        else:
+            body.completed_at = now
+        return msgspec.json.encode(body)
+
+    def _body(self, job: JobRecord, status: str, now: int, output: bytes) -> Body:
+        """A run without what only its end brings."""
+        asking = self._written(job).asking
+        return Body(
+            background=asking.background or False,
+            completed_at=None,
+            created_at=now,
+            error=None,
+            frequency_penalty=0,
+            id=job.id,
+            incomplete_details=None,
+            instructions=asking.instructions,
+            max_output_tokens=asking.max_output_tokens,
+            max_tool_calls=asking.max_tool_calls,
+            metadata=asking.metadata or {},
+            model=job.model,
+            object="response",
+            output=msgspec.Raw(output),
+            parallel_tool_calls=asking.parallel_tool_calls is not False,
+            presence_penalty=0,
+            previous_response_id=asking.previous_response_id,
+            prompt_cache_key=asking.prompt_cache_key,
+            reasoning=asking.reasoning,
+            safety_identifier=None,
+            service_tier=asking.service_tier or "default",
+            status=status,
+            store=asking.store is not False,
+            temperature=1 if asking.temperature is None else asking.temperature,
+            # Plain text even where a schema was asked for: so captured.
+            text={"format": {"type": "text"}},
+            tool_choice="auto" if asking.tool_choice is None else asking.tool_choice,
+            tools=[],
+            top_logprobs=0,
+            top_p=1 if asking.top_p is None else asking.top_p,
+            truncation=asking.truncation or "",
+            usage=NULL,
+            user=None,
+        )
+
+    # --- writing
+
+    def _written(self, job: JobRecord) -> Written:
+        return self._shelf.take(job.digest, lambda: self._write(job))
+
+    def _write(self, job: JobRecord) -> tuple[Written, int]:
+        asking = read(job.body)
+        dice = self._dice(job.digest)
+        run = draw(dice, asking, self._chars)
+        topic = topic_of(asking.question)
+        items, marks = _items(dice, run, topic)
+        text = msgspec.json.encode(self._text(dice, asking, run, topic, marks)) if run.chars else b""
+        written = Written(asking, run, items, text, msgspec.Raw(msgspec.json.encode(usage(run))))
+        return written, sum(map(len, items)) + len(text) + len(job.body)
+
+    def _text(self, dice: random.Random, asking: Asking, run: Run, topic: str, marks: list[int]) -> str:
+        if asking.schema is not None:
+            return msgspec.json.encode(Example(asking.schema, dice).make()).decode()
+        thought = think(dice, topic) if self._think else ""
+        chars = max(1, int(run.chars * MARKED))
+        plain = self._library.report(dice, topic=topic, chars=chars, sources=max(1, len(marks)))
+        return thought + _MARK.sub(lambda mark: f"[web:{marks[int(mark[1]) - 1]}]" if marks else "", plain)
+
+
+def _items(dice: random.Random, run: Run, topic: str) -> tuple[tuple[bytes, ...], list[int]]:
+    """(searches and then pages, as JSON; what the n-th source is marked with).
+
+    Searches run side by side, so that they come in any order, and each has a range of ids of its own.
+    """
+    found = pages(dice, topic, sum(run.found) or len(run.reads))
+    if not run.found:
+        # Pages without a search have no ids; they are marked from 0 on, as in the one capture there is.
+        return _fetched(found), list(range(len(found)))
+    searches: list[bytes] = []
+    marks: list[int] = []
+    for number, count in enumerate(run.found):
+        ids = sorted(dice.sample(range(1, IDS_PER_SEARCH + 1), count))
+        ids = [number * IDS_PER_SEARCH + id for id in ids]
+        results = [_result(id, page) for id, page in zip(ids, found[len(marks) :], strict=False)]
+        query = f"{topic} {ASPECTS[number % len(ASPECTS)]}"
+        searches.append(msgspec.json.encode({"queries": [query], "results": results, "type": "search_results"}))
+        marks += ids
+    dice.shuffle(searches)
+    return (*searches, *_fetched(dice.sample(found, len(run.reads)))), marks
+
+
+def _result(id: int, page: dict[str, Any]) -> dict[str, Any]:
+    """One search result; a date that is not known is absent, never null."""
+    told = {**page, "id": id}
+    members = ("date", "id", "last_updated", "snippet", "source", "title", "url")
+    return {name: told[name] for name in members if told[name] is not None}
+
+
+def _fetched(found: list[dict[str, Any]]) -> tuple[bytes, ...]:
+    return tuple(
+        msgspec.json.encode({
+            "contents": [{"snippet": page["snippet"], "title": page["title"], "url": page["url"]}],
+            "type": "fetch_url_results",
+        })
+        for page in found
+    )
+
+
+def _message(id: str, text: bytes, status: str) -> bytes:
+    own = uuid.UUID(bytes=blake2b(id.encode(), digest_size=16).digest(), version=4)
+    return (
+        b'{"content":[{"annotations":[],"text":%b,"type":"output_text"}],"id":"msg_%b","role":"assistant",'
+        b'"status":"%b","type":"message"}'
+    ) % (text, str(own).encode(), status.encode())
+
+
+def _array(items: Iterable[bytes]) -> bytes:
+    return b"[%b]" % b",".join(items)
+
+
+def _used(run: Run) -> list[dict[str, Any]]:
+    names = [name for name, used in (("web_search", run.found), ("fetch_url", run.reads)) if used]
+    return [{"type": name} for name in names]

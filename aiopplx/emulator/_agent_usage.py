@@ -1,0 +1,251 @@
+"""Room: what an Agent API run does and costs: its searches, pages, tokens and dollars, drawn from dice.
+
+The small prices are those of one captured run of the preset `medium`. Pure; it knows nothing of texts or of HTTP.
+"""
+
+from __future__ import annotations
+
+import random
+from typing import Any, NamedTuple
+
+import msgspec
+
+from aiopplx.emulator._agent_request import PRESETS, Asking
+
+CHARS_PER_TOKEN = 5.29
+# US dollars for one search: bundled in a preset, and beside a model of one's own.
+SEARCH, SEARCH_ALONE = 0.001, 0.0025
+READER = "openai/gpt-5.6-luna"
+# Fitted: the three captured pages cost 0.01052 for 6,879 tokens in and 6,083 out.
+READER_INPUT, READER_OUTPUT = 2.5e-7, 1.4466e-6
+TOKENS_PER_SEARCH = 4_880
+# One search counts up ids by so many, whatever it finds: ids of a run have gaps.
+IDS_PER_SEARCH = 10
+# A smaller `max_output_tokens` counts as this.
+LEAST_OUTPUT = 16
+
+
+class Tariff(NamedTuple):
+    """A model, and its dollars per token."""
+
+    model: str
+    input: float
+    cache_write: float
+    cache_read: float
+    output: float
+
+
+SMALL = Tariff("openai/gpt-6-luna", 1e-7, 1.25e-7, 1e-8, 5e-7)
+# Invented, since no capture shows what answers the larger presets; its bills are as large as the known ones.
+LARGE = Tariff("emulated/large", 1.25e-6, 1.5e-6, 1.25e-7, 1e-5)
+
+
+class Size(NamedTuple):
+    """Ranges of what a preset does."""
+
+    tariff: Tariff
+    chars: tuple[int, int]
+    searches: tuple[int, int]
+    fetches: tuple[int, int]
+
+
+SIZES = {
+    "fast": Size(SMALL, (400, 1_200), (1, 1), (0, 0)),
+    "low": Size(SMALL, (1_500, 3_500), (1, 3), (0, 1)),
+    "medium": Size(SMALL, (3_000, 7_000), (3, 5), (2, 4)),
+    "high": Size(LARGE, (45_000, 62_000), (12, 24), (6, 12)),
+    "xhigh": Size(LARGE, (60_000, 85_000), (20, 36), (10, 18)),
+}
+
+
+class Read(NamedTuple):
+    """What reading one page took."""
+
+    input_tokens: int
+    output_tokens: int
+    reasoning_tokens: int
+
+
+class Run(msgspec.Struct, frozen=True):
+    """What one run will have done when it ends. `found` is how many results each search brings.
+
+    `cut`: it ends incomplete; with `chars` 0 not one word was written.
+    """
+
+    tariff: Tariff
+    chars: int
+    found: tuple[int, ...]
+    reads: tuple[Read, ...]
+    search_price: float
+    input_tokens: int
+    cache_write: int
+    cache_read: int
+    output_tokens: int
+    reasoning_tokens: int
+    cut: bool
+
+
+def draw(dice: random.Random, asking: Asking, chars: int | None) -> Run:
+    """Draws a run. `chars` None is a length that suits the preset."""
+    size = SIZES[PRESETS.get(asking.bundle, "medium")]
+    length = dice.randint(*size.chars)
+    if chars is not None:
+        length = max(1, int(chars * dice.uniform(0.9, 1.1)))
+    written = max(1, round(length / CHARS_PER_TOKEN))
+    reasoning = round(written * dice.uniform(0.6, 1.0))
+    most = max(LEAST_OUTPUT, asking.max_output_tokens or written + reasoning)
+    if written + reasoning > most:
+        return _cut(dice, asking, size, most, reasoning)
+    return _run(dice, asking, size, length, written, reasoning, cut=False)
+
+
+def _cut(dice: random.Random, asking: Asking, size: Size, most: int, reasoning: int) -> Run:
+    """A run that `max_output_tokens` ends; below 100 of them it ends while it still thinks, before any search."""
+    if most >= 100:
+        thought = min(reasoning, most // 2)
+        return _run(dice, asking, size, int((most - thought) * CHARS_PER_TOKEN), most - thought, thought, cut=True)
+    said = _prompt(asking)
+    return Run(size.tariff, 0, (), (), 0.0, said, 0, 0, most, most, cut=True)
+
+
+def _run(
+    dice: random.Random, asking: Asking, size: Size, length: int, written: int, reasoning: int, *, cut: bool
+) -> Run:
+    found = _found(dice, length, dice.randint(*size.searches)) if _uses(asking, "web_search") else ()
+    reads = _reads(dice, _fetches(dice, asking, size, found)) if _uses(asking, "fetch_url") else ()
+    prompt = _prompt(asking)
+    work = len(found) + len(reads)
+    return Run(
+        tariff=size.tariff,
+        chars=length,
+        found=found,
+        reads=reads,
+        search_price=SEARCH if asking.bundle else SEARCH_ALONE,
+        input_tokens=3 * work if work else prompt,
+        cache_write=prompt + len(found) * TOKENS_PER_SEARCH + sum(read.output_tokens for read in reads) if work else 0,
+        cache_read=int(work * work * 270) if work > 1 else 0,
+        output_tokens=written + reasoning,
+        reasoning_tokens=reasoning,
+        cut=cut,
+    )
+
+
+def _prompt(asking: Asking) -> int:
+    return max(1, round(asking.chars / 4.3)) + 20
+
+
+def _uses(asking: Asking, tool: str) -> bool:
+    """A list of tools replaces those of the preset; a model without a preset has none of its own."""
+    listed = asking.has_tool(tool)
+    return asking.max_tool_calls != 0 and (bool(asking.bundle) if listed is None else listed)
+
+
+def _found(dice: random.Random, length: int, searches: int) -> tuple[int, ...]:
+    """Results of each search; a short answer rests on few, so that small answers make small bodies."""
+    left = max(2, length // 300)
+    found: list[int] = []
+    while left > 0 and len(found) < searches:
+        found.append(min(left, dice.randint(2, IDS_PER_SEARCH)))
+        left -= found[-1]
+    return tuple(found)
+
+
+def _fetches(dice: random.Random, asking: Asking, size: Size, found: tuple[int, ...]) -> int:
+    if asking.has_tool("fetch_url"):
+        return max(1, dice.randint(*size.fetches))
+    return min(dice.randint(*size.fetches), sum(found))
+
+
+def _reads(dice: random.Random, count: int) -> tuple[Read, ...]:
+    return tuple(
+        Read(dice.randint(1_300, 3_000), dice.randint(1_300, 2_700), dice.randint(140, 280)) for _ in range(count)
+    )
+
+
+def _read_cost(read: Read) -> float:
+    return read.input_tokens * READER_INPUT + read.output_tokens * READER_OUTPUT
+
+
+def tool_costs(run: Run, share: float = 1.0) -> dict[str, float]:
+    """US dollars for the tools, by their billing names, once this share of the run is done."""
+    searches = len(run.found[: round(len(run.found) * share)])
+    reads = run.reads[: int(len(run.reads) * share)]
+    costs = {
+        "fetch_url": round(sum(map(_read_cost, reads)), 5),
+        "search_web": round(searches * run.search_price, 5),
+    }
+    return {tool: dollars for tool, dollars in costs.items() if dollars}
+
+
+def _cost(run: Run) -> dict[str, Any]:
+    """The `cost` member; its parts are rounded first, and their sum is the total, as in the captures."""
+    price = run.tariff
+    parts = {
+        "cache_creation_cost": round(run.cache_write * price.cache_write, 5),
+        "cache_read_cost": round(run.cache_read * price.cache_read, 5),
+        "currency": "USD",
+        "input_cost": round(run.input_tokens * price.input, 5),
+        "output_cost": round(run.output_tokens * price.output, 5),
+    }
+    if not run.cache_write:
+        del parts["cache_creation_cost"]
+    if not run.cache_read:
+        del parts["cache_read_cost"]
+    tools = tool_costs(run)
+    if tools:
+        parts |= {"tool_calls_cost": round(sum(tools.values()), 5), "tool_calls_cost_details": tools}
+    dollars = [part for part in parts.values() if isinstance(part, float)]
+    return {**parts, "total_cost": round(sum(dollars), 5)}
+
+
+def cost(run: Run) -> float:
+    """US dollars of the whole run."""
+    total: float = _cost(run)["total_cost"]
+    return total
+
+
+def usage(run: Run) -> dict[str, Any]:
+    """The `usage` member, members in the captured order; what does not apply is absent."""
+    total_input = run.input_tokens + run.cache_write + run.cache_read
+    details = {"cached_tokens": run.cache_read}
+    if run.cache_write:
+        details = {
+            "cache_creation_input_tokens": run.cache_write,
+            "cache_read_input_tokens": run.cache_read,
+            **details,
+        }
+    told: dict[str, Any] = {
+        "cost": _cost(run),
+        "input_tokens": total_input,
+        "input_tokens_details": details,
+        "output_tokens": run.output_tokens,
+        "output_tokens_details": {"reasoning_tokens": run.reasoning_tokens},
+    }
+    tools = _tools(run)
+    if tools:
+        told["tool_calls_details"] = tools
+    return {**told, "total_tokens": total_input + run.output_tokens}
+
+
+def _tools(run: Run) -> dict[str, Any]:
+    costs = tool_costs(run)
+    told: dict[str, Any] = {}
+    if run.reads:
+        told["fetch_url"] = {
+            "cost_usd": costs["fetch_url"],
+            "invocation": len(run.reads),
+            "token_usage": [_reading(read) for read in run.reads],
+        }
+    if run.found:
+        told["search_web"] = {"cost_usd": costs["search_web"], "invocation": len(run.found)}
+    return told
+
+
+def _reading(read: Read) -> dict[str, Any]:
+    return {
+        "input_tokens": read.input_tokens,
+        "input_tokens_details": {"cache_creation_input_tokens": read.input_tokens - 3, "cached_tokens": 0},
+        "model": READER,
+        "output_tokens": read.output_tokens,
+        "output_tokens_details": {"reasoning_tokens": read.reasoning_tokens},
+    }

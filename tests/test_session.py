@@ -1,0 +1,480 @@
+"""The session's own words: opening and closing, single jobs, waiting for them, the account's list."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import os
+import warnings
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+import anyio
+import pytest
+from _scripted import KEY, Asked, Scripted
+
+from aiopplx import (
+    ConfigError,
+    Event,
+    EventKind,
+    InvalidRequest,
+    Job,
+    JobError,
+    JobExpired,
+    JobStatus,
+    JobTimeout,
+    NotFound,
+    PollPolicy,
+    RetryPolicy,
+    Session,
+)
+from aiopplx._clock import Clock
+
+FAST = PollPolicy.fixed(0.01)
+NEVER = float("inf")
+
+
+@pytest.fixture
+async def server() -> AsyncIterator[Scripted]:
+    async with Scripted() as scripted:
+        yield scripted
+
+
+def opened(server: Scripted, told: list[Event] | None = None, **options: Any) -> Session:
+    on_event = told.append if told is not None else None
+    return Session(KEY, base_url=server.url, **{"poll": FAST, "on_event": on_event} | options)
+
+
+# --- opening and closing ---------------------------------------------------------------------------------------------
+
+
+async def test_closed_session_refuses_every_use(server: Scripted):
+    async with opened(server) as session:
+        job = await session.submit("one")
+    uses: list[Callable[[], Any]] = [
+        lambda: session.ask("one"),
+        lambda: session.submit("one"),
+        lambda: session.wait("job-0"),
+        lambda: session.wait(job),
+        lambda: session.get("job-0"),
+        lambda: session.cancel("job-0"),
+        lambda: session.__aenter__(),
+    ]
+    for use in uses:
+        with pytest.raises(ConfigError, match="closed"):
+            await use()
+    for use in (session.list, session.resume, lambda: session.batch(["one"])):
+        with pytest.raises(ConfigError, match="closed"):
+            use()
+    assert repr(session).endswith("closed>")
+    await session.aclose()
+
+
+async def test_batch_made_before_the_session_was_closed_cannot_be_entered_after(server: Scripted):
+    async with opened(server) as session:
+        batch = session.batch(["one"])
+    with pytest.raises(ConfigError, match="closed"):
+        await batch.__aenter__()
+    await batch.aclose()
+
+
+async def test_session_opens_at_its_first_use_and_closes_once(server: Scripted):
+    session = opened(server)
+    assert repr(session).endswith("new>")
+    assert (await session.ask("one")).ok
+    assert repr(session).endswith("open>")
+    await session.aclose()
+    await session.aclose()
+
+
+def test_session_refuses_another_event_loop():
+    async def first() -> tuple[Session, Scripted]:
+        async with Scripted() as server:
+            session = opened(server)
+            await session.submit("one")
+            await asyncio.sleep(0)
+            return session, server
+
+    async def second(session: Session) -> None:
+        with pytest.raises(ConfigError, match="another event loop"):
+            await session.ask("one")
+        with pytest.raises(ConfigError, match="another event loop"):
+            session.batch(["one"])
+
+    session, _ = asyncio.run(first())
+    asyncio.run(second(session))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ResourceWarning)  # it can no longer be closed
+        del session
+        gc.collect()
+
+
+def test_session_outside_an_event_loop_says_so():
+    session = Session(KEY, base_url="http://127.0.0.1:9")
+    with pytest.raises(ConfigError, match="inside an event loop"):
+        session.batch(["one"])
+
+
+async def test_session_refuses_a_forked_process(server: Scripted):
+    async with opened(server) as session:
+        await session.submit("one")
+        reading, writing = os.pipe()
+        with warnings.catch_warnings():
+            # From 3.12 on a fork beside threads warns, and the test runner may have some.
+            warnings.simplefilter("ignore", DeprecationWarning)
+            pid = os.fork()
+        if pid == 0:
+            said = b"nothing"
+            try:
+                session.list()
+            except ConfigError as error:
+                said = str(error).encode()
+            finally:
+                os.write(writing, said)
+                os._exit(0)
+        os.close(writing)
+        os.waitpid(pid, 0)
+        assert b"forked" in os.read(reading, 1000)
+        os.close(reading)
+        # And the parent's goes on.
+        assert (await session.ask("two")).ok
+
+
+def test_session_that_was_never_closed_warns():
+    async def main() -> None:
+        async with Scripted() as server:
+            session = opened(server)
+            await session.submit("one")
+
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        asyncio.run(main())
+        gc.collect()
+    ours = [str(warning.message) for warning in caught if "Session sonar" in str(warning.message)]
+    assert len(ours) == 1
+    assert ours[0].endswith("was never closed: use 'async with' or 'await session.aclose()'")
+
+
+def test_session_that_was_never_used_needs_no_closing():
+    Session(KEY, base_url="http://127.0.0.1:9")
+    gc.collect()
+
+
+async def test_listener_that_fails_harms_nothing(server: Scripted):
+    def listener(event: Event) -> None:
+        raise RuntimeError("mine")
+
+    async with opened(server, on_event=listener) as session:
+        assert (await session.ask("one")).ok
+        async with session.batch(["two"]) as jobs:
+            assert [job.text async for job in jobs] == ["answer to two"]
+
+
+# --- one job ---------------------------------------------------------------------------------------------------------
+
+
+async def test_hundreds_of_concurrent_asks_each_get_their_own_answer(server: Scripted):
+    async with opened(server) as session:
+        jobs = await asyncio.gather(*(session.ask(f"question {n}", tag=n) for n in range(300)))
+    assert [(job.tag, job.text) for job in jobs] == [(n, f"answer to question {n}") for n in range(300)]
+    assert len({job.id for job in jobs}) == len({job.idempotency_key for job in jobs}) == 300
+    assert server.requests["submit"] == 300
+
+
+async def test_asks_beyond_max_in_flight_wait_for_a_slot(server: Scripted):
+    server.looks = lambda row: 3
+    peak = 0
+
+    def script(asked: Asked) -> None:
+        nonlocal peak
+        peak = max(peak, sum(row.told == 0 for row in server.rows.values()))
+
+    server.script = script
+    async with opened(server, max_in_flight=5) as session:
+        jobs = await asyncio.gather(*(session.ask(f"question {n}") for n in range(40)))
+    assert all(job.ok for job in jobs)
+    assert peak == 5
+
+
+async def test_ask_that_gets_no_slot_within_its_time_limit_was_not_sent(server: Scripted):
+    server.looks = lambda row: NEVER
+    async with opened(server, max_in_flight=1, _clock=Clock(1000), poll=PollPolicy.fixed(60)) as session:
+        running = asyncio.create_task(session.ask("one"))
+        await server.until(lambda: server.requests["submit"] == 1)
+        job = await session.ask("two", timeout=30.0, tag="mine")
+        assert (job.status, job.tag) == (JobStatus.REJECTED, "mine")
+        assert isinstance(job.error, JobError)
+        assert "nothing was billed" in str(job.error)
+        assert server.requests["submit"] == 1
+        running.cancel()
+        await asyncio.wait([running])
+
+
+async def test_ask_times_out_after_a_last_look(server: Scripted):
+    """The policy would look again only long after the limit; the limit itself brings the look that decides."""
+    server.looks = lambda row: 1 if row.question == "finished by then" else NEVER
+    policy = PollPolicy(quiet=50_000.0, gap=50_000.0)
+    async with opened(server, _clock=Clock(1000), poll=policy) as session:
+        late, done = await asyncio.gather(
+            session.ask("stuck", timeout=100.0), session.ask("finished by then", timeout=100.0)
+        )
+    assert (late.status, done.status) == (JobStatus.TIMED_OUT, JobStatus.COMPLETED)
+    assert isinstance(late.error, JobTimeout)
+    assert isinstance(late.error, TimeoutError)
+    assert "session.wait" in str(late.error)
+    assert late.id in str(late.error)
+    assert [row.looks for row in server.rows.values()] == [1, 1]
+
+
+# --- submit now, wait later ------------------------------------------------------------------------------------------
+
+
+async def test_key_and_tag_are_kept_from_submit_to_wait_by_id(server: Scripted):
+    async with opened(server) as session:
+        job = await session.submit("one", tag="mine", idempotency_key="my-own-key")
+        assert (job.status, job.tag, job.idempotency_key) == (JobStatus.CREATED, "mine", "my-own-key")
+        for given in (job, job.id):
+            done = await session.wait(given)
+            assert (done.text, done.tag, done.idempotency_key) == ("answer to one", "mine", "my-own-key")
+        looked = await session.get(job.id)
+        assert (looked.text, looked.tag, looked.idempotency_key) == ("answer to one", "mine", "my-own-key")
+        (row,) = await session.list()
+        assert (row.tag, row.idempotency_key) == ("mine", "my-own-key")
+    assert set(server.by_key) == {"my-own-key"}
+
+
+async def test_submitted_jobs_do_not_count_towards_max_in_flight(server: Scripted):
+    async with opened(server, max_in_flight=1) as session:
+        jobs = [await session.submit(f"question {n}") for n in range(3)]
+        assert [(await session.wait(job)).text for job in jobs] == [f"answer to question {n}" for n in range(3)]
+
+
+async def test_wait_takes_up_a_job_of_another_session(server: Scripted):
+    async with opened(server) as session:
+        job = await session.submit("one", tag="mine")
+    async with opened(server) as session:
+        assert (await session.wait(job.id)).tag is None
+        again = await session.wait(job)
+    assert (again.text, again.tag, again.idempotency_key) == ("answer to one", "mine", job.idempotency_key)
+
+
+async def test_wait_for_a_job_that_has_ended_asks_nobody(server: Scripted):
+    async with opened(server) as session:
+        done = await session.ask("one")
+        seen = server.requests.copy()
+        assert await session.wait(done) is done
+        assert server.requests == seen
+
+
+async def test_wait_for_an_unknown_id_says_that_the_server_does_not_know_it(server: Scripted):
+    async with opened(server, _clock=Clock(1000)) as session:
+        job = await session.wait("no-such-job")
+    assert job.status is JobStatus.EXPIRED
+    assert isinstance(job.error, JobExpired)
+    assert job.id == "no-such-job"
+    # Once more before it is believed.
+    assert server.requests["get"] == 2
+
+
+@pytest.mark.parametrize("bad", ["", "..", "a/b", "a b", "x" * 200, "job\n"])
+async def test_what_is_no_id_is_refused_before_anything_is_sent(bad: str, server: Scripted):
+    async with opened(server) as session:
+        for call in (session.wait, session.get):
+            with pytest.raises(InvalidRequest):
+                await call(bad)
+    assert server.requests["get"] == 0
+
+
+async def test_wait_times_out_after_a_last_look(server: Scripted):
+    server.looks = NEVER
+    async with opened(server, _clock=Clock(1000), poll=PollPolicy.fixed(50_000)) as session:
+        job = await session.submit("one", tag="mine")
+        late = await session.wait(job.id, timeout=60.0)
+        assert (late.status, late.tag, late.server_status) == (JobStatus.TIMED_OUT, "mine", "IN_PROGRESS")
+        # One look as the waiting began, one at its end.
+        assert server.requests["get"] == 2
+        server.looks = 1
+        assert (await session.wait(job.id, timeout=60.0)).ok
+
+
+async def test_job_that_finished_by_the_last_look_is_not_timed_out(server: Scripted):
+    server.looks = 2
+    async with opened(server, _clock=Clock(1000), poll=PollPolicy.fixed(50_000)) as session:
+        job = await session.submit("one")
+        assert (await session.wait(job, timeout=60.0)).ok
+
+
+async def test_many_waiters_on_one_job_share_its_polls(server: Scripted):
+    server.looks = 4
+    async with opened(server) as session:
+        job = await session.submit("one")
+        done = await asyncio.gather(*(session.wait(job.id) for _ in range(200)))
+    assert {one.text for one in done} == {"answer to one"}
+    assert server.requests["get"] == 4
+
+
+async def test_waiter_whose_time_is_up_does_not_end_the_waiting_of_others(server: Scripted):
+    server.looks = NEVER
+    async with opened(server, _clock=Clock(100), poll=PollPolicy.fixed(1)) as session:
+        job = await session.submit("one")
+        patient = asyncio.create_task(session.wait(job.id, timeout=100_000.0))
+        impatient = await asyncio.gather(*(session.wait(job.id, timeout=5.0) for _ in range(50)))
+        assert {one.status for one in impatient} == {JobStatus.TIMED_OUT}
+        assert not patient.done()
+        server.looks = 1
+        assert (await patient).ok
+
+
+async def test_crowd_of_waiters_whose_time_is_up_shares_the_last_look(server: Scripted):
+    server.looks = NEVER
+    async with opened(server, _clock=Clock(100), poll=PollPolicy.fixed(50_000)) as session:
+        job = await session.submit("one")
+        late = await asyncio.gather(*(session.wait(job.id, timeout=10.0) for _ in range(200)))
+    assert {one.status for one in late} == {JobStatus.TIMED_OUT}
+    # Not one each: timers that end in one turn of the loop join one look; a few turns are allowed for.
+    assert server.requests["get"] <= 20
+
+
+async def test_job_is_polled_no_more_when_its_last_waiter_has_gone(server: Scripted):
+    server.looks = lambda row: NEVER if row.question == "left" else 5
+    async with opened(server) as session:
+        job = await session.submit("left")
+        waiting = [asyncio.create_task(session.wait(job.id)) for _ in range(3)]
+        await server.until(lambda: server.requests["get"] > 2)
+        for task in waiting[:2]:
+            task.cancel()
+        await asyncio.wait(waiting[:2])
+        seen = server.rows[job.id].looks
+        await server.until(lambda: server.rows[job.id].looks > seen + 2)
+        waiting[2].cancel()
+        await asyncio.wait(waiting)
+        seen = server.rows[job.id].looks
+        assert (await session.ask("polled five times")).ok
+        assert server.rows[job.id].looks <= seen + 1
+
+
+async def test_get_of_an_unknown_job_raises_not_found(server: Scripted):
+    async with opened(server) as session:
+        with pytest.raises(NotFound) as caught:
+            await session.get("no-such-job")
+    assert caught.value.status == 404
+
+
+async def test_get_looks_once(server: Scripted):
+    server.looks = 2
+    async with opened(server) as session:
+        job = await session.submit("one")
+        running = await session.get(job.id)
+        assert (running.status, running.done, running.error) == (JobStatus.IN_PROGRESS, False, None)
+        assert (await session.get(job.id)).text == "answer to one"
+    assert server.requests["get"] == 2
+
+
+async def test_cancel_says_that_this_api_has_none(server: Scripted):
+    async with opened(server) as session:
+        with pytest.raises(InvalidRequest, match="cancel"):
+            await session.cancel("job-0")
+
+
+# --- the account's list ----------------------------------------------------------------------------------------------
+
+
+def rows(*numbers: int) -> list[dict[str, Any]]:
+    return [{"id": f"job-{n}", "model": "m", "created_at": n, "status": "COMPLETED"} for n in numbers]
+
+
+def paged(server: Scripted, pages: dict[str, tuple[list[Any], str | None]]) -> list[dict[str, str]]:
+    """Lets the server answer each token with its page; returns the queries as they come."""
+    seen: list[dict[str, str]] = []
+
+    def script(asked: Asked) -> tuple[int, Any] | None:
+        if asked.kind != "list":
+            return None
+        seen.append(asked.query)
+        requests, token = pages[asked.query.get("next_token", "")] if len(pages) > 1 else pages[""]
+        return 200, {"requests": requests, "next_token": token}
+
+    server.script = script
+    return seen
+
+
+async def ids_of(session: Session, **options: Any) -> list[str]:
+    awaited = [job.id for job in await session.list(**options)]
+    with anyio.fail_after(10):
+        assert [job.id async for job in session.list(**options)] == awaited
+    return awaited
+
+
+async def test_list_follows_its_pages(server: Scripted):
+    seen = paged(server, {"": (rows(5, 4), "a b/c"), "a b/c": (rows(3, 2), "last"), "last": (rows(1), None)})
+    async with opened(server) as session:
+        assert await ids_of(session) == ["job-5", "job-4", "job-3", "job-2", "job-1"]
+    assert [query.get("next_token") for query in seen] == [None, "a b/c", "last"] * 2
+
+
+async def test_list_ends_where_a_server_ignores_the_token(server: Scripted):
+    seen = paged(server, {"": (rows(2, 1), "more")})
+    async with opened(server) as session:
+        assert await ids_of(session) == ["job-2", "job-1"]
+    assert len(seen) == 4
+
+
+async def test_list_ends_where_tokens_go_round_in_a_circle(server: Scripted):
+    seen = paged(server, {"": (rows(4), "a"), "a": (rows(3), "b"), "b": (rows(2), "a")})
+    async with opened(server) as session:
+        assert await ids_of(session) == ["job-4", "job-3", "job-2"]
+    assert len(seen) == 6
+
+
+@pytest.mark.parametrize("token", [None, "", "more"])
+async def test_list_that_is_empty_is_empty(token: str | None, server: Scripted):
+    paged(server, {"": ([], token)})
+    async with opened(server) as session:
+        assert await ids_of(session) == []
+
+
+async def test_list_gives_a_row_that_moved_to_the_next_page_once(server: Scripted):
+    paged(server, {"": (rows(4, 3), "a"), "a": (rows(3, 2), None)})
+    async with opened(server) as session:
+        assert await ids_of(session) == ["job-4", "job-3", "job-2"]
+
+
+async def test_limit_of_a_list_is_kept_and_spares_pages(server: Scripted):
+    seen = paged(server, {"": (rows(4, 3), "a"), "a": (rows(2, 1), "b"), "b": (rows(0), None)})
+    async with opened(server) as session:
+        assert await ids_of(session, limit=3) == ["job-4", "job-3", "job-2"]
+        assert await ids_of(session, limit=2) == ["job-4", "job-3"]
+    assert [query.get("next_token") for query in seen] == [None, "a", None, "a", None, None]
+    assert {query["limit"] for query in seen} == {"3", "2"}
+
+
+@pytest.mark.parametrize("limit", [0, -1, 1.5, True])
+async def test_limit_that_makes_no_sense_is_refused(limit: Any, server: Scripted):
+    async with opened(server) as session:
+        with pytest.raises(ConfigError, match="limit"):
+            session.list(limit=limit)
+
+
+async def test_unreadable_rows_of_a_list_are_skipped_and_told(server: Scripted):
+    told: list[Event] = []
+    paged(server, {"": ([*rows(2), 7, {"status": "COMPLETED"}, None, *rows(1)], None)})
+    async with opened(server, told) as session:
+        assert [job.id for job in await session.list()] == ["job-2", "job-1"]
+    assert [event.reason for event in told if event.kind is EventKind.WARNING] == [
+        "3 rows of the list could not be read"
+    ]
+
+
+async def test_page_that_fails_is_asked_again(server: Scripted):
+    answers = iter([(500, b"oops"), (200, {"requests": rows(1), "next_token": None})])
+    server.script = lambda asked: next(answers)
+    async with opened(server, retry=RetryPolicy(base=0.01)) as session:
+        assert [job.id for job in await session.list()] == ["job-1"]
+
+
+async def test_list_is_a_value_of_summaries(server: Scripted):
+    async with opened(server) as session:
+        await session.submit("one")
+        (job,) = await session.list()
+    assert isinstance(job, Job)
+    assert (job.id, job.status, job.text) == ("job-0", JobStatus.CREATED, "")
