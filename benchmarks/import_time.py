@@ -1,7 +1,7 @@
 """How long does `from aiopplx import Session` take, against aiohttp alone and the official SDK?
 
-CPU milliseconds of the statement in a fresh interpreter with its bytecode cached, and how much memory stays. The package
-loads its parts when they are first named, so a bare `import aiopplx` costs next to nothing, and says nothing.
+CPU milliseconds of the statement in a fresh interpreter with its bytecode cached, and how much memory stays. The
+package loads its parts when they are first named: a bare `import aiopplx` costs next to nothing, and says nothing.
 
     python benchmarks/import_time.py [--quick] [--rounds N]
 """

@@ -28,20 +28,23 @@ def opened(server: Scripted, told: list[Event] | None = None, **options: Any) ->
     return Session(KEY, base_url=server.url, **{"poll": FAST, "on_event": on_event} | options)
 
 
-class Jumping(Clock):
-    """The monotonic clock of a machine that may be suspended."""
+class Suspendable(asyncio.SelectorEventLoop):
+    """The loop of a machine that can be suspended: afterwards all timers are late by as much."""
 
-    def __init__(self) -> None:
-        super().__init__()
-        self.jumped = 0.0
+    slept = 0.0
 
-    def now(self) -> float:
-        return super().now() + self.jumped
+    def time(self) -> float:
+        return super().time() + self.slept
 
     def suspend(self, event: Event) -> None:
-        """For hours, from the first look on: at that moment no request is out."""
+        """For hours, at the first look: at that moment no request is out."""
         if event.kind is EventKind.POLLED:
-            self.jumped = 50_000.0
+            self.slept = 50_000.0
+
+
+class LoopClock(Clock):
+    def now(self) -> float:
+        return asyncio.get_running_loop().time()
 
 
 # --- fair to all -----------------------------------------------------------------------------------------------------
@@ -177,31 +180,42 @@ async def test_last_look_that_fails_is_a_timeout_and_names_why(server: Scripted)
     assert "the last look failed" in str(job.error)
 
 
-async def test_suspended_machine_looks_again_before_it_gives_up(server: Scripted):
+def test_suspended_machine_looks_again_before_it_gives_up():
     """It wakes up long after the limit and without a network: the jobs went on meanwhile."""
-    clock = Jumping()
-    server.looks = 2
     failing: list[str] = []
 
-    def waking(asked: Asked) -> tuple[int, Any] | None:
-        if asked.kind == "get" and clock.jumped and len(failing) < 3:
-            failing.append(asked.question)
-            return 502, b"<title>Bad gateway</title>"
-        return None
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        assert isinstance(loop, Suspendable)
 
-    server.script = waking
-    async with opened(server, _clock=clock, retry=RetryPolicy(base=0.01), on_event=clock.suspend) as session:
-        job = await session.ask("one", timeout=1000.0)
+        def waking(asked: Asked) -> tuple[int, Any] | None:
+            if asked.kind == "get" and loop.slept and len(failing) < 3:
+                failing.append(asked.question)
+                return 502, b"<title>Bad gateway</title>"
+            return None
+
+        async with Scripted(looks=2) as server:
+            server.script = waking
+            policy = RetryPolicy(base=0.01)
+            async with opened(server, _clock=LoopClock(), retry=policy, on_event=loop.suspend) as session:
+                assert (await session.ask("one", timeout=1000.0)).status is JobStatus.COMPLETED
+
+    with asyncio.Runner(loop_factory=Suspendable) as runner:
+        runner.run(main())
     assert failing == ["one"] * 3
-    assert job.status is JobStatus.COMPLETED
 
 
-async def test_suspended_machine_still_ends_what_runs_beyond_its_limit(server: Scripted):
-    clock = Jumping()
-    server.looks = NEVER
-    async with opened(server, _clock=clock, on_event=clock.suspend) as session:
-        job = await session.ask("one", timeout=1000.0)
-    assert (job.status, job.looks) == (JobStatus.TIMED_OUT, 2)
+def test_suspended_machine_still_ends_what_runs_beyond_its_limit():
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        assert isinstance(loop, Suspendable)
+        async with Scripted(looks=NEVER) as server:
+            async with opened(server, _clock=LoopClock(), on_event=loop.suspend) as session:
+                job = await session.ask("one", timeout=1000.0)
+        assert (job.status, job.looks) == (JobStatus.TIMED_OUT, 2)
+
+    with asyncio.Runner(loop_factory=Suspendable) as runner:
+        runner.run(main())
 
 
 # --- what a look brings ----------------------------------------------------------------------------------------------

@@ -62,7 +62,7 @@ class Said:
             yield "a job", repr(job) + repr(job.to_dict())
 
     def texts_with_locals(self) -> Iterator[tuple[str, str]]:
-        """Tracebacks with the variables of every frame: the caller's own question is rightly among them, never the key."""
+        """Tracebacks with the variables of every frame: the question is rightly among them, the key never."""
         for problem in self.problems:
             report = traceback.TracebackException.from_exception(problem, capture_locals=True)
             yield f"traceback of {type(problem).__name__}", "".join(report.format())
@@ -185,7 +185,7 @@ ECHOES: dict[str, faults.Status] = {
 async def test_a_server_that_echoes_the_key_gives_nothing_away(name: str, said: Said) -> None:
     async with emulator() as server:
         server.faults.add("*", ECHOES[name])
-        async with session_at(server.url, api_key=KEY, events=said.events, retry=QUICK, speed=120.0) as session:
+        async with session_at(server.url, api_key=KEY, events=said.events, retry=QUICK, speed=600.0) as session:
             await tried(session, said, timeout=20.0)
 
     nothing_was_given_away(said)
@@ -205,7 +205,7 @@ WIRE: dict[str, wire.Behaviour] = {
 async def test_a_broken_wire_gives_nothing_away(name: str, said: Said) -> None:
     async with (
         WireServer([WIRE[name]]) as server,
-        session_at(server.url, api_key=KEY, events=said.events, retry=QUICK, speed=120.0) as session,
+        session_at(server.url, api_key=KEY, events=said.events, retry=QUICK, speed=600.0) as session,
     ):
         await tried(session, said, timeout=10.0)
 
@@ -214,7 +214,7 @@ async def test_a_broken_wire_gives_nothing_away(name: str, said: Said) -> None:
 
 @pytest.mark.parametrize("url", ["http://127.0.0.1:9", "https://127.0.0.1:9"])
 async def test_a_server_that_is_not_there_gives_nothing_away(url: str, said: Said) -> None:
-    async with session_at(url, api_key=KEY, events=said.events, retry=QUICK) as session:
+    async with session_at(url, api_key=KEY, events=said.events, retry=QUICK, speed=600.0) as session:
         await tried(session, said, timeout=10.0)
 
     nothing_was_given_away(said)

@@ -24,8 +24,8 @@ class Holder(NamedTuple):
     host: str
 
 
-class Held(Exception):  # noqa: N818 - says a fact to the one caller, and goes no further
-    """Somebody else has the lock."""
+class Held(Exception):
+    """Somebody else has the lock. It goes no further than the one who asked."""
 
     def __init__(self, holder: Holder | None) -> None:
         super().__init__(holder)

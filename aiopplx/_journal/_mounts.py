@@ -8,10 +8,29 @@ from __future__ import annotations
 
 import re
 
-NETWORK = frozenset(
-    "afs beegfs ceph cifs davfs fuse.ceph fuse.davfs fuse.gcsfuse fuse.glusterfs fuse.goofys fuse.mount-s3 fuse.rclone"
-    " fuse.s3fs fuse.sshfs glusterfs ncpfs nfs nfs4 smb2 smb3 smbfs".split()
-)
+NETWORK = frozenset({
+    "afs",
+    "beegfs",
+    "ceph",
+    "cifs",
+    "davfs",
+    "fuse.ceph",
+    "fuse.davfs",
+    "fuse.gcsfuse",
+    "fuse.glusterfs",
+    "fuse.goofys",
+    "fuse.mount-s3",
+    "fuse.rclone",
+    "fuse.s3fs",
+    "fuse.sshfs",
+    "glusterfs",
+    "ncpfs",
+    "nfs",
+    "nfs4",
+    "smb2",
+    "smb3",
+    "smbfs",
+})
 """Types, as the table names them, that reach over a network."""
 
 

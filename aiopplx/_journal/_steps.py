@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
+from typing import NamedTuple
 
-from aiopplx._journal import Cost, DuplicateJob, ImpossibleStep, ItemConflict, State
+from aiopplx._journal import Cost, CostsBy, DuplicateJob, ImpossibleStep, ItemConflict, State
 
 DROPPED = "DROPPED"
 DROPPED_ERROR = "given up by the user while in doubt; a job may exist and be billed"
@@ -56,14 +57,29 @@ def billed(cost: float | None) -> float | None:
     return cost if cost is not None and math.isfinite(cost) and cost >= 0.0 else None
 
 
-def is_unknown(state: State, cost: float | None) -> bool:
-    """True if there is, or may be, a bill of which the amount is not known."""
-    return cost is None and state in BILLED
+class Bills(NamedTuple):
+    """Submissions of one tag, API and state: how many, what they cost, and how many have no known cost."""
+
+    tag: str | int | None
+    api: str
+    state: State
+    submissions: int
+    dollars: float
+    unpriced: int
 
 
-def dearest_first(costs: Iterable[Cost]) -> list[Cost]:
-    """In an order that does not depend on who added them up."""
-    return sorted(costs, key=lambda cost: (-cost.dollars, str(cost.name), isinstance(cost.name, str)))
+def added_up(bills: Iterable[Bills], by: CostsBy) -> list[Cost]:
+    """Bills by one of their names, dearest first, in an order that does not depend on the one they came in."""
+    groups: dict[tuple[bool, str | int | None], Cost] = {}
+    for bill in bills:
+        name = bill.tag if by == "tag" else bill.api if by == "api" else bill.state.name
+        group = isinstance(name, str), name
+        of = groups.get(group, Cost(name, 0, 0.0, 0))
+        unknown = bill.unpriced if bill.state in BILLED else 0
+        groups[group] = Cost(
+            name, of.submissions + bill.submissions, of.dollars + bill.dollars, of.unknown + unknown
+        )
+    return sorted(groups.values(), key=lambda cost: (-cost.dollars, str(cost.name), isinstance(cost.name, str)))
 
 
 def impossible(

@@ -6,7 +6,6 @@ It grows with the number of submissions. This module knows nothing of files, thr
 from __future__ import annotations
 
 from collections.abc import Callable, Collection
-from typing import NamedTuple
 
 import msgspec
 
@@ -14,27 +13,21 @@ from aiopplx._journal import Claim, Cost, CostsBy, JournalClosed, Ledger, Record
 from aiopplx._journal import item_name as name_of
 from aiopplx._journal._items import sha_of
 from aiopplx._journal._steps import (
+    BILLED,
     DROPPED,
     DROPPED_ERROR,
     FROM,
+    Bills,
+    added_up,
     billed,
-    dearest_first,
     duplicate,
     endings,
     impossible,
-    is_unknown,
     key_taken,
     name_taken,
 )
 
 _FENCE = 1
-
-
-class _Bill(NamedTuple):
-    tag: str | int | None
-    api: str
-    state: State
-    cost: float | None
 
 
 class MemoryJournal:
@@ -51,7 +44,7 @@ class MemoryJournal:
         self._closed = False
         self._rows: dict[int, Record] = {}
         self._bodies: dict[int, bytes] = {}
-        self._past: list[_Bill] = []
+        self._past: list[Bills] = []
         self._by_item: dict[str, int] = {}
         self._by_key: dict[str, int] = {}
         self._by_job: dict[str, int] = {}
@@ -144,7 +137,17 @@ class MemoryJournal:
             return
         row = self._may("accepted", claim)
         self._name(row, job_id)
-        self._put(row, state=State.ACCEPTED, job_id=job_id, accepted_at=self._now(), taken=False, error="", word="")
+        self._bodies.pop(row.pk, None)
+        self._put(
+            row,
+            state=State.ACCEPTED,
+            job_id=job_id,
+            accepted_at=self._now(),
+            taken=False,
+            error="",
+            word="",
+            has_result=False,
+        )
 
     async def ended(
         self,
@@ -201,7 +204,7 @@ class MemoryJournal:
         row = self._may("requeue", claim)
         if key in self._by_key:
             raise key_taken(row.item, row.tag, self._rows[self._by_key[key]].item)
-        self._past.append(_Bill(row.tag, row.api, row.state, row.cost))
+        self._past.append(_bill(row))
         self._bodies.pop(row.pk, None)
         self._by_key[key] = row.pk
         self._by_job.pop(row.job_id, None)
@@ -280,14 +283,7 @@ class MemoryJournal:
     async def costs(self, by: CostsBy = "tag") -> list[Cost]:
         """See `Journal`."""
         self._check_open()
-        groups: dict[tuple[bool, str | int | None], Cost] = {}
-        for bill in self._bills():
-            name = bill.tag if by == "tag" else bill.api if by == "api" else bill.state.name
-            group = isinstance(name, str), name
-            of = groups.get(group, Cost(name, 0, 0.0, 0))
-            unknown = of.unknown + is_unknown(bill.state, bill.cost)
-            groups[group] = Cost(name, of.submissions + 1, of.dollars + (bill.cost or 0.0), unknown)
-        return dearest_first(groups.values())
+        return added_up(self._bills(), by)
 
     async def ledger(self, samples: int = 200) -> Ledger:
         """See `Journal`."""
@@ -295,14 +291,18 @@ class MemoryJournal:
         bills = self._bills()
         known = [row.cost for row in reversed(self._rows.values()) if row.cost is not None]
         return Ledger(
-            sum(bill.cost or 0.0 for bill in bills),
-            sum(is_unknown(bill.state, bill.cost) for bill in bills),
+            sum(bill.dollars for bill in bills),
+            sum(bill.unpriced for bill in bills if bill.state in BILLED),
             tuple(known[:samples]),
         )
 
-    def _bills(self) -> list[_Bill]:
-        return [*self._past, *(_Bill(row.tag, row.api, row.state, row.cost) for row in self._rows.values())]
+    def _bills(self) -> list[Bills]:
+        return [*self._past, *(_bill(row) for row in self._rows.values())]
 
     async def close(self) -> None:
         """See `Journal`."""
         self._closed = True
+
+
+def _bill(row: Record) -> Bills:
+    return Bills(row.tag, row.api, row.state, 1, row.cost or 0.0, row.cost is None)

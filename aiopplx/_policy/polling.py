@@ -107,41 +107,52 @@ def next_gap(rule: PollRule, look: Look, jitter: float, random: float) -> float:
 class Schedule(Generic[K]):
     """Keys in the order in which they are due. First due, first out, however many: that is fair."""
 
-    __slots__ = ("_due", "_heap", "_seq")
+    __slots__ = ("_heap", "_keys", "_seq", "_seqs")
 
     def __init__(self) -> None:
-        self._heap: list[tuple[float, int, K]] = []
-        self._due: dict[K, int] = {}
+        # Rows are not taken out of the middle of the heap, so they name no key: what is forgotten must not live on there.
+        self._heap: list[tuple[float, int]] = []
+        self._keys: dict[int, K] = {}
+        self._seqs: dict[K, int] = {}
         self._seq = 0
 
     def __len__(self) -> int:
-        return len(self._due)
+        return len(self._keys)
 
     def __contains__(self, key: K) -> bool:
-        return key in self._due
+        return key in self._seqs
 
     def put(self, key: K, due: float) -> None:
         """`key` is due at `due`; replaces an earlier word on it."""
+        self._forget(key)
         self._seq += 1
-        self._due[key] = self._seq
-        heapq.heappush(self._heap, (due, self._seq, key))
+        self._seqs[key] = self._seq
+        self._keys[self._seq] = key
+        heapq.heappush(self._heap, (due, self._seq))
         self._compact()
 
     def remove(self, key: K) -> bool:
         """Forget `key`; True if it was waiting. Its place in the heap is passed over when it comes up."""
-        known = self._due.pop(key, None) is not None
+        known = self._forget(key)
         self._compact()
         return known
 
+    def _forget(self, key: K) -> bool:
+        seq = self._seqs.pop(key, None)
+        if seq is None:
+            return False
+        del self._keys[seq]
+        return True
+
     def _compact(self) -> None:
         """Rows passed over are thrown out once they are the greater part, so each costs no more than its own push."""
-        if len(self._heap) > 64 and len(self._heap) > 2 * len(self._due):
-            self._heap = [row for row in self._heap if self._due.get(row[2]) == row[1]]
+        if len(self._heap) > 64 and len(self._heap) > 2 * len(self._keys):
+            self._heap = [row for row in self._heap if row[1] in self._keys]
             heapq.heapify(self._heap)
 
     def next_due(self) -> float | None:
         """When the first key is due; None if there is none."""
-        while self._heap and self._due.get(self._heap[0][2]) != self._heap[0][1]:
+        while self._heap and self._heap[0][1] not in self._keys:
             heapq.heappop(self._heap)
         return self._heap[0][0] if self._heap else None
 
@@ -150,6 +161,6 @@ class Schedule(Generic[K]):
         due = self.next_due()
         if due is None or due > now:
             return None
-        _, _, key = heapq.heappop(self._heap)
-        del self._due[key]
+        key = self._keys[heapq.heappop(self._heap)[1]]
+        self._forget(key)
         return key

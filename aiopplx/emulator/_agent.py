@@ -18,7 +18,7 @@ from aiopplx.emulator._agent_bodies import Cancelling, Runs
 from aiopplx.emulator._agent_request import Asking, read
 from aiopplx.emulator._clock import Clock
 from aiopplx.emulator._exchange import OUT_OF_CREDIT, Asked, Reply, as_json, error
-from aiopplx.emulator._jobs import Jobs, New
+from aiopplx.emulator._jobs import Jobs, New, State
 from aiopplx.emulator._ledger import JobRecord
 from aiopplx.emulator._mangle import edited
 from aiopplx.emulator._strict import Refused
@@ -127,7 +127,7 @@ class Agent:
     def _held(self, job: JobRecord) -> Reply:
         """A run without `background`: the answer comes when it has ended, and the connection is held until then."""
         ended = self._jobs.end(job)
-        state = "FAILED" if job.fails else "COMPLETED"
+        state: State = "FAILED" if job.fails else "COMPLETED"
         job.told_final += 1
         reply = self._about(job, self._runs.told(job, state, 1.0, ended))
         reply.headers = {"x-request-id": job.id.removeprefix(PREFIX)}

@@ -1,0 +1,319 @@
+"""Room: what a session writes into its journal of each submission, and what it makes of what it finds there.
+
+Between the engine, which asks what to do with a submission, and the journal, which knows how far it had come. This module
+knows nothing of how a journal is kept, of HTTP, or of batches.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from typing import Literal, TypeAlias
+
+import msgspec
+
+from aiopplx._agent_request import AgentRequest, agent_wire
+from aiopplx._api import API
+from aiopplx._call import Reply
+from aiopplx._client import Submission
+from aiopplx._errors import AiopplxError, APIError, InDoubt, JobExpired, JobFailed, ProtocolError
+from aiopplx._job import Job, JobStatus, Snapshot
+from aiopplx._journal import (
+    ImpossibleStep,
+    Journal,
+    JournalError,
+    Occurrences,
+    Record,
+    State,
+    item_name,
+    sha_of,
+)
+from aiopplx._poller import make_job, outcome_error
+from aiopplx._request import ResearchRequest, wire
+
+logger = logging.getLogger("aiopplx")
+
+OnDoubt: TypeAlias = Literal["resend", "hold"]
+
+KEY_LIFE = 24 * 3600.0
+"""Seconds for which a server is trusted to remember a key. Nobody says for how long Perplexity does; 24 hours is the least
+that any documented service promises."""
+RESENDS = 16
+"""Attempts in all, over all runs, after which a submission in doubt is not sent again unasked."""
+
+_CANONICAL = msgspec.json.Encoder(order="deterministic")
+_AGAIN = frozenset({State.FAILED, State.EXPIRED, State.REJECTED})
+_STATES = {
+    JobStatus.COMPLETED: State.DONE,
+    JobStatus.FAILED: State.FAILED,
+    JobStatus.CANCELLED: State.FAILED,
+    JobStatus.INCOMPLETE: State.FAILED,
+    JobStatus.EXPIRED: State.EXPIRED,
+}
+
+
+class Send(msgspec.Struct, frozen=True):
+    """It was never sent, or may be sent again under its key."""
+
+
+class Follow(msgspec.Struct, frozen=True):
+    """The server has it: look at it."""
+
+    job_id: str
+
+
+Found: TypeAlias = Send | Follow | Job
+
+
+def canonical(request: ResearchRequest | AgentRequest) -> bytes:
+    """A request as bytes that are the same for the same question, whichever API it will go to."""
+    return _CANONICAL.encode(agent_wire(request) if isinstance(request, AgentRequest) else wire(request))
+
+
+class Keeper:
+    """Keeps a session's journal.
+
+    Args:
+        journal: where it is written.
+        api_named: the API of a name that a record has.
+        on_doubt: what happens to a submission whose fate is unknown; None: sent again where the API honours keys, held
+            where it does not.
+        retry_failed: submissions that failed, expired or were refused are submitted again, under a new key.
+        wall: seconds since 1970, for the age of a key.
+        new_key: makes an idempotency key.
+    """
+
+    def __init__(
+        self,
+        journal: Journal,
+        *,
+        api_named: Callable[[str], API],
+        on_doubt: OnDoubt | None,
+        retry_failed: bool,
+        wall: Callable[[], float],
+        new_key: Callable[[], str],
+    ) -> None:
+        self.journal = journal
+        self._api_named = api_named
+        self._on_doubt = on_doubt
+        self._retry_failed = retry_failed
+        self._wall = wall
+        self._new_key = new_key
+        self._occurrences = Occurrences()
+        self._under_way: dict[int, asyncio.Event] = {}
+
+    @property
+    def stores_results(self) -> bool:
+        """True if a result that was written can be read back."""
+        return self.journal.results != "refetch"
+
+    # --- finding -----------------------------------------------------------------------------------------------------
+
+    async def begin(self, sub: Submission) -> Found:
+        """Write a submission down, or find it: what is to be done with it now.
+
+        Raises:
+            ItemConflict: its tag is known for another request.
+            JournalError: it could not be written; nothing was sent.
+        """
+        request = sub.request
+        assert request is not None, "a submission has its request until it is accepted"  # noqa: S101 - for the checker
+        sha = sha_of(canonical(request))
+        item = item_name(sub.tag, sha, self._occurrences.count(sha) if sub.tag is None else 1)
+        record = await self._claimed(sub, item, sha)
+        sub.key, sub.claim = record.key, record.claim
+        if record.body:
+            sub.body = record.body
+        sub.api = self._api_named(record.api)
+        found = await self._found(sub, record)
+        if not isinstance(found, Send):
+            self.let_go(sub)
+        return found
+
+    async def _claimed(self, sub: Submission, item: str, sha: bytes) -> Record:
+        """The record, once nobody else in this session is sending it: one tag asked for twice is one submission."""
+        while True:
+            record = await self.journal.find_or_queue(
+                item, tag=sub.tag, key=sub.key, body=sub.body, sha=sha, api=sub.api.name
+            )
+            other = self._under_way.get(record.pk)
+            if other is None:
+                self._under_way[record.pk] = asyncio.Event()
+                return record
+            await other.wait()
+
+    def let_go(self, sub: Submission) -> None:
+        """It is no longer being sent: whoever asks for the same may look what became of it."""
+        if sub.claim is not None and (event := self._under_way.pop(sub.claim.pk, None)) is not None:
+            event.set()
+
+    async def _found(self, sub: Submission, record: Record) -> Found:
+        match record.state:
+            case State.QUEUED:
+                return Send()
+            case State.ACCEPTED:
+                return Follow(record.job_id)
+            case State.SENDING | State.IN_DOUBT:
+                return await self._doubtful(sub, record)
+            case _ if self._retry_failed and record.state in _AGAIN:
+                return await self.pay_again(sub, record)
+            case _:
+                return await self._ended(sub, record)
+
+    async def _doubtful(self, sub: Submission, record: Record) -> Found:
+        age = self._wall() - record.first_sent if record.first_sent is not None else 0.0
+        if sub.repeatable and 0 <= age < KEY_LIFE and record.attempts < RESENDS:
+            return Send()
+        error = in_doubt(record)
+        await self.journal.doubtful(record.claim, error.message)
+        return make_job("", JobStatus.IN_DOUBT, error, None, sub)
+
+    async def pay_again(self, sub: Submission, record: Record) -> Send:
+        """A new submission in an old one's place, under a new key."""
+        sub.key = self._new_key()
+        request = sub.request
+        if request is not None:
+            sub.body = sub.api.freeze(request, sub.key)
+        await self.journal.requeue(record.claim, key=sub.key, body=sub.body, api=sub.api.name)
+        return Send()
+
+    async def _ended(self, sub: Submission, record: Record) -> Found:
+        raw = await self.journal.result(record.pk) if record.has_result else None
+        if record.state is State.DONE and raw is None:
+            sub.settled = True
+            return Follow(record.job_id)
+        return self.job_of(record, raw, sub)
+
+    def job_of(self, record: Record, raw: bytes | None, sub: Submission | None = None) -> Job:
+        """A record as the value that users get; a stored answer is read anew, by whatever this version knows."""
+        api = self._api_named(record.api)
+        snapshot: Snapshot | None = None
+        error: AiopplxError | None = None
+        if raw:
+            try:
+                snapshot = api.read_job(Reply(200, {}, raw), record.job_id)
+                error = outcome_error(snapshot)
+            except ProtocolError as problem:
+                error = problem
+        status = snapshot.status if snapshot is not None else _STATUS_OF[record.state]
+        if snapshot is None and error is None:
+            error = _error_of(record)
+        return make_job(record.job_id, status, error, snapshot, sub, api=record.api, key=record.key, tag=record.tag)
+
+    async def load(self, sub: Submission) -> Job:
+        """A job that ended, read back from the journal."""
+        assert sub.claim is not None, "what was stored has its claim"  # noqa: S101 - for the checker
+        record = await self.journal.get(pk=sub.claim.pk)
+        assert record is not None, "records are not removed while a session holds them"  # noqa: S101 - for the checker
+        return self.job_of(record, await self.journal.result(record.pk), sub)
+
+    # --- writing -----------------------------------------------------------------------------------------------------
+
+    async def sending(self, sub: Submission) -> None:
+        """On disk before the first byte leaves. Raises `JournalError`: then nothing may leave."""
+        if sub.claim is not None:
+            await self.journal.sending(sub.claim)
+
+    async def accepted(self, sub: Submission, job_id: str) -> None:
+        """Its id is on disk before anybody looks at it. Raises `DuplicateJob`, `JournalError`."""
+        try:
+            if sub.claim is not None:
+                await self.journal.accepted(sub.claim, job_id)
+        finally:
+            self.let_go(sub)
+
+    async def not_accepted(self, sub: Submission, job: Job) -> None:
+        """There is no job to look at: refused, stopped, in doubt, or ended in the answer to the submission itself."""
+        if sub.claim is None:
+            return
+        try:
+            if job.id:
+                await self.ended(sub, job)
+            elif isinstance(job.error, InDoubt):
+                await self.journal.doubtful(sub.claim, job.error.message)
+            elif job.status is JobStatus.REJECTED and _is_final_refusal(job.error):
+                await self.journal.ended(sub.claim, State.REJECTED, error=job.error.message if job.error else "")
+            elif sub.attempts:
+                await self.journal.back_to_queued(sub.claim)
+        finally:
+            self.let_go(sub)
+
+    async def refrozen(self, sub: Submission) -> None:
+        """The same question goes to another API, under the same key: nothing was created at the first."""
+        if sub.claim is not None:
+            await self.journal.back_to_queued(sub.claim)
+            await self.journal.refreeze(sub.claim, body=sub.body, api=sub.api.name)
+
+    async def ended(self, sub: Submission | None, job: Job) -> None:
+        """The outcome is on disk before it is handed out. What may still change (a time limit) is not written."""
+        state = _STATES.get(job.status)
+        if state is None or (sub is not None and sub.settled):
+            return
+        if state is State.DONE and not job.ok:
+            state = State.FAILED
+        claim = sub.claim if sub is not None else None
+        if claim is None:
+            record = await self.journal.get(job_id=job.id)
+            if record is None:
+                return
+            claim = record.claim
+        error = job.error.message if job.error is not None else ""
+        try:
+            await self.journal.ended(
+                claim, state, job_id=job.id, word=job.server_status, raw=job.raw, error=error, cost=job.cost
+            )
+        except ImpossibleStep:
+            # Two watched one job, and the other was first. A terminal state is final.
+            logger.debug("job %s had ended in the journal before", job.id)
+
+    def taken(self, sub: Submission) -> None:
+        """Its outcome was handed out."""
+        if sub.claim is not None:
+            self.journal.taken(sub.claim)
+
+
+def in_doubt(record: Record) -> InDoubt:
+    """What a record is told as whose fate is unknown."""
+    return InDoubt(
+        "sent, and no usable answer came before that run ended. A job may exist and be billed; its id is unknown."
+        " session.in_doubt() lists it: resubmit(pay_again=True), adopt(job_id) or drop it",
+        idempotency_key=record.key,
+        tag=record.tag,
+        attempts=record.attempts,
+    )
+
+
+_STATUS_OF = {
+    State.QUEUED: JobStatus.STOPPED,
+    State.SENDING: JobStatus.IN_DOUBT,
+    State.ACCEPTED: JobStatus.IN_PROGRESS,
+    State.DONE: JobStatus.UNREADABLE,
+    State.FAILED: JobStatus.FAILED,
+    State.IN_DOUBT: JobStatus.IN_DOUBT,
+    State.EXPIRED: JobStatus.EXPIRED,
+    State.REJECTED: JobStatus.REJECTED,
+}
+
+
+def _error_of(record: Record) -> AiopplxError | None:
+    match record.state:
+        case State.FAILED:
+            return JobFailed(record.error or f"{record.word or 'FAILED'}, no reason given")
+        case State.EXPIRED:
+            return JobExpired(record.error or "the server does not know this job any more")
+        case State.REJECTED:
+            return APIError(record.error or "refused")
+        case State.SENDING | State.IN_DOUBT:
+            return in_doubt(record)
+        case State.DONE:
+            return ProtocolError("the stored answer cannot be read; session.get(id) may still have it")
+        case _:
+            return None
+
+
+def _is_final_refusal(error: AiopplxError | None) -> bool:
+    """Was it the request that was refused, so that the same bytes will be refused again?"""
+    if isinstance(error, JournalError):
+        return False
+    return isinstance(error, APIError) and error.status in (400, 404, 405, 410, 413, 415, 422)
