@@ -17,6 +17,7 @@ from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator, Ma
 from typing import Self, TypeAlias, cast
 
 import anyio
+import msgspec
 
 from aiopplx._agent_request import AgentRequest
 from aiopplx._client import Submission
@@ -33,6 +34,14 @@ Items: TypeAlias = "Iterable[Item] | AsyncIterable[Item]"
 SUBMITTERS = 16
 # Finished results held in memory for a consumer that is slower than the service. Any further ones wait at the server.
 READY = 32
+
+
+class _Ended(msgspec.Struct, frozen=True):
+    """A job that ended; without `job`, the journal has it."""
+
+    index: int
+    job: Job | None
+    sub: Submission | None
 
 
 class _End(Exception):
@@ -75,8 +84,9 @@ class Batch(AsyncIterator[Job]):
         self._watches: dict[Watch, Submission] = {}
         self._parked: list[tuple[int, Watch]] = []
         self._looking: set[Watch] = set()
-        self._ready: deque[Job] = deque()
-        self._ready_by_index: dict[int, Job] = {}
+        self._ready: deque[_Ended] = deque()
+        self._ready_by_index: dict[int, _Ended] = {}
+        self._last: Submission | None = None
         self._left: list[Job] = []
         self._state = "new"
         self._ended = asyncio.Event()
@@ -115,10 +125,10 @@ class Batch(AsyncIterator[Job]):
         while True:
             if self._state == "closed":
                 raise ConfigError("the batch is closed: iterate it inside its block")
-            job = self._next_ready()
-            if job is not None:
-                self._hand_out()
-                return job
+            ended = self._next_ready()
+            if ended is not None:
+                return await self._hand_out(ended)
+            self._took_last()
             if self._is_over():
                 raise self._last_word()
             self._news.clear()
@@ -160,21 +170,47 @@ class Batch(AsyncIterator[Job]):
 
     # --- handing out -------------------------------------------------------------------------------------------------
 
-    def _next_ready(self) -> Job | None:
+    def _next_ready(self) -> _Ended | None:
         if self._ordered:
             return self._ready_by_index.pop(self._taken, None)
         return self._ready.popleft() if self._ready else None
 
-    def _hand_out(self) -> None:
+    async def _hand_out(self, ended: _Ended) -> Job:
+        self._took_last()
+        job, sub = ended.job, ended.sub
+        if job is None and sub is not None:
+            try:
+                job = await self._engine.load(sub)
+            except BaseException:
+                self._put_back(ended)
+                raise
+        self._last = sub
         self._taken += 1
         self._room.release()
         self._unpark()
+        return cast("Job", job)
 
-    def _put(self, job: Job) -> None:
-        if self._ordered and job.index is not None:
-            self._ready_by_index[job.index] = job
+    def _took_last(self) -> None:
+        """Asking for the next one says that the last one was dealt with: a crash before that hands it out again."""
+        if self._last is not None:
+            self._engine.taken(self._last)
+            self._last = None
+
+    def _put_back(self, ended: _Ended) -> None:
+        if self._ordered:
+            self._ready_by_index[ended.index] = ended
         else:
-            self._ready.append(job)
+            self._ready.appendleft(ended)
+
+    def _put(self, index: int, job: Job | None, sub: Submission | None = None) -> None:
+        """A job ended. What the journal has is read back when it is taken, beyond the few that are kept at hand."""
+        held = len(self._ready) + len(self._ready_by_index)
+        kept = job is not None and job.ok and sub is not None and self._engine.stores_results
+        ended = _Ended(index, None if kept and held >= READY else job, sub)
+        if self._ordered:
+            self._ready_by_index[index] = ended
+        else:
+            self._ready.append(ended)
         self._news.set()
 
     def _is_over(self) -> bool:
@@ -207,6 +243,8 @@ class Batch(AsyncIterator[Job]):
         sub = self._watches.get(watch)
         if sub is None:
             return False
+        if self._engine.stores_results:
+            return True
         held = len(self._ready) + len(self._ready_by_index) + len(self._looking)
         index = sub.index or 0
         if held >= READY and not (self._ordered and index == self._taken):
@@ -224,7 +262,7 @@ class Batch(AsyncIterator[Job]):
         """A job ended."""
         self._looking.discard(watch)
         self._watches.pop(watch, None)
-        self._put(job)
+        self._put(job.index or 0, job, watch.sub)
 
     def _unpark(self) -> None:
         if self._parked:
@@ -282,13 +320,17 @@ class Batch(AsyncIterator[Job]):
         except Exception as error:  # an item of the user's own making, which fails when it is read
             self._refuse(index, InvalidRequest(f"the item cannot be read: {type(error).__name__}"))
             return
+        over = await self._engine.begin(sub)
+        if over is not None or sub.stored:
+            self._put(index, over, sub)
+            return
         await self._engine.slots.acquire()
         self._sending[sub] = cast("asyncio.Task[None]", asyncio.current_task())
         watching = False
         try:
             outcome = await self._engine.submit(sub, patience=float("inf"))
             if isinstance(outcome, Job):
-                self._ended_early(outcome)
+                self._ended_early(outcome, sub)
                 return
             watch = self._engine.watch_of(sub, outcome, self)
             watching = watch.holds_slot = True
@@ -303,9 +345,9 @@ class Batch(AsyncIterator[Job]):
         self._engine.client.tell(
             Event(kind=EventKind.FINISHED, tag=job.tag, index=index, status=job.status, reason=error.message)
         )
-        self._put(job)
+        self._put(index, job)
 
-    def _ended_early(self, job: Job) -> None:
+    def _ended_early(self, job: Job, sub: Submission) -> None:
         """There is nothing to watch: refused, in doubt, stopped, or finished in the answer to the submission."""
         if job.status is JobStatus.STOPPED and self._trouble is None:
             self._trouble = self._engine.stop_of(job)
@@ -313,7 +355,7 @@ class Batch(AsyncIterator[Job]):
             if job.id or isinstance(job.error, InDoubt):
                 self._left.append(job)
             return
-        self._put(job)
+        self._put(sub.index or 0, job, sub)
 
     def _accepted(self, watch: Watch, sub: Submission) -> None:
         self._watches[watch] = sub
@@ -332,7 +374,8 @@ class Batch(AsyncIterator[Job]):
     def _held(self) -> list[Job]:
         """Jobs of the server's that ended and were not taken."""
         ended = (*self._ready, *self._ready_by_index.values())
-        return [job for job in ended if job.id or isinstance(job.error, InDoubt)]
+        jobs = [one.job for one in ended if one.job is not None]
+        return [job for job in jobs if job.id or isinstance(job.error, InDoubt)]
 
     def _forget(self) -> list[asyncio.Task[None]]:
         """Let go of everything that can be let go of at once. Returns the looks that were out."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
 import msgspec
@@ -29,6 +29,7 @@ from aiopplx._errors import (
 )
 from aiopplx._events import Event, EventKind
 from aiopplx._job import Snapshot
+from aiopplx._journal import Claim
 from aiopplx._policy.pacing import Gate
 from aiopplx._policy.retry import (
     Again,
@@ -58,12 +59,17 @@ class Submission:
         "api",
         "attempts",
         "body",
+        "claim",
         "deadline",
         "index",
+        "job_id",
         "key",
         "leaving",
+        "repeatable",
         "request",
         "sending",
+        "settled",
+        "stored",
         "tag",
         "timeout",
     )
@@ -78,6 +84,7 @@ class Submission:
         index: int | None,
         timeout: float,
         request: ResearchRequest | AgentRequest | None = None,
+        repeatable: bool = True,
     ) -> None:
         self.api = api
         self.body = body
@@ -86,6 +93,11 @@ class Submission:
         self.index = index
         self.timeout = timeout
         self.request = request
+        self.repeatable = repeatable
+        self.job_id = ""
+        self.claim: Claim | None = None
+        self.settled = False
+        self.stored = False
         self.attempts = 0
         self.deadline = 0.0
         self.sending = False
@@ -249,7 +261,14 @@ class Client:
 
     # --- submissions -------------------------------------------------------------------------------------------------
 
-    async def submit(self, sub: Submission, *, patience: float, until: float | None = None) -> Snapshot:
+    async def submit(
+        self,
+        sub: Submission,
+        *,
+        patience: float,
+        until: float | None = None,
+        before: Callable[[Submission], Awaitable[None]] | None = None,
+    ) -> Snapshot:
         """Send a submission until the server has it, refuses it, or its fate stays unknown.
 
         Args:
@@ -257,6 +276,7 @@ class Client:
             patience: seconds of silence (Retry-After) that may be waited through.
             until: the moment (monotonic) after which no attempt is made; None: `sub.timeout` after the first one. No
                 silence longer than `sub.timeout` is waited through either way.
+            before: awaited before each attempt, once it may leave: what it writes is on disk before the first byte.
 
         Raises:
             InDoubt: a job may exist whose id is unknown.
@@ -271,41 +291,59 @@ class Client:
         try:
             await self._pass(Lane.SUBMIT, until=latest, patience=patience)
             sub.deadline = self.clock.now() + sub.timeout if until is None else until
-            return await self._send(sub, patience)
+            return await self._send(sub, patience, before)
         except TimeoutError:
             raise self._too_late() from None
         finally:
             self._submits.release()
 
-    async def _send(self, sub: Submission, patience: float) -> Snapshot:
+    async def _send(
+        self, sub: Submission, patience: float, before: Callable[[Submission], Awaitable[None]] | None
+    ) -> Snapshot:
         """The attempts of one submission, the first of which may leave now."""
         call = sub.api.submit(sub.body)
         tries = SubmitTries(self.policy, sub.deadline)
+        last: Failed | None = None
         while True:
-            sub.attempts += 1
-            sub.sending = True
             try:
-                result = await self.attempt(call, lambda reply: sub.api.read_job(reply, ""))
-            finally:
-                sub.sending = False
+                if last is not None:
+                    await self._pass(Lane.SUBMIT, until=tries.deadline, patience=patience)
+                await self._write_ahead(sub, patience, before)
+            except (TimeoutError, AiopplxError) as error:
+                if last is None:
+                    raise
+                if isinstance(error, AiopplxError):
+                    last = Failed(Fault.STOP, error)
+                raise self._final(sub, last, doubt=tries.doubtful) from None
+            result = await self._attempt_of(sub, call)
             if not isinstance(result, Failed):
                 return result
             last = result
             verdict = self._after(sub, tries, last, patience)
-            if sub.leaving:
+            if isinstance(verdict, Again) and sub.leaving:
                 verdict = Over(doubt=tries.doubtful)
             if isinstance(verdict, Over):
-                break
+                raise self._final(sub, last, doubt=verdict.doubt)
             self._retrying(sub, last, verdict.delay)
             await self.clock.sleep(verdict.delay)
-            try:
-                await self._pass(Lane.SUBMIT, until=tries.deadline, patience=patience)
-            except (TimeoutError, AiopplxError) as error:
-                verdict = Over(doubt=tries.doubtful)
-                if isinstance(error, AiopplxError):
-                    last = Failed(Fault.STOP, error)
-                break
-        raise self._final(sub, last, verdict)
+
+    async def _write_ahead(
+        self, sub: Submission, patience: float, before: Callable[[Submission], Awaitable[None]] | None
+    ) -> None:
+        if before is None:
+            return
+        await before(sub)
+        # Writing took a moment, in which the server may have asked for silence.
+        while self.gate.silence(self.clock.now()) > 0.0:
+            await self._pass(Lane.SUBMIT, until=sub.deadline, patience=patience)
+
+    async def _attempt_of(self, sub: Submission, call: Call) -> Snapshot | Failed:
+        sub.attempts += 1
+        sub.sending = True
+        try:
+            return await self.attempt(call, lambda reply: sub.api.read_job(reply, ""))
+        finally:
+            sub.sending = False
 
     def _after(self, sub: Submission, tries: SubmitTries, failed: Failed, patience: float) -> Again | Over:
         now = self.clock.now()
@@ -313,7 +351,7 @@ class Client:
             failed.fault,
             now,
             self.random(),
-            repeatable=sub.api.has_idempotency,
+            repeatable=sub.repeatable,
             status=failed.status,
             silence=self.gate.silence(now),
         )
@@ -358,9 +396,9 @@ class Client:
             retry_after=self.gate.silence(now) or None,
         )
 
-    def _final(self, sub: Submission, last: Failed, verdict: Again | Over) -> AiopplxError:
+    def _final(self, sub: Submission, last: Failed, *, doubt: bool) -> AiopplxError:
         error = last.error.about(idempotency_key=sub.key, tag=sub.tag, attempts=sub.attempts)
-        if not (isinstance(verdict, Over) and verdict.doubt):
+        if not doubt:
             return error
         return InDoubt(
             f"sent {sub.attempts} time{'s' if sub.attempts != 1 else ''} under one key and no usable answer came"

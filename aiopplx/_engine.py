@@ -17,10 +17,13 @@ import anyio
 
 from aiopplx._agent_request import AgentRequest
 from aiopplx._api import API
+from aiopplx._call import Lane
 from aiopplx._client import Client, Submission
 from aiopplx._errors import AiopplxError, ConfigError, EndpointRetired, InDoubt, InvalidRequest, ProtocolError
 from aiopplx._events import Event, EventKind
 from aiopplx._job import Job, JobStatus, Snapshot
+from aiopplx._journal import DuplicateJob, JournalError
+from aiopplx._keeper import Keeper, OnDoubt
 from aiopplx._poller import Poller, Sink, Watch, make_job, outcome_error
 from aiopplx._request import ResearchRequest
 from aiopplx._waiting import Waiter
@@ -53,6 +56,8 @@ class Engine:
         successor: where they go once `api` is retired for this key; None if that ends them.
         client: makes the calls.
         make_poller: makes the poller, given this engine's `release`.
+        keeper: keeps the journal; None without one.
+        on_doubt: whether a submission whose fate is unknown is sent again; None: where the API honours keys.
         max_in_flight: jobs that may run at the service at once, as far as we know.
         open: opens the session if need be; raises if it cannot be used here and now (closed, another loop).
     """
@@ -64,6 +69,8 @@ class Engine:
         client: Client,
         make_poller: Callable[[Callable[[Watch], None]], Poller],
         *,
+        keeper: Keeper | None = None,
+        on_doubt: OnDoubt | None = None,
         max_in_flight: int,
         open: Callable[[], None],
     ) -> None:
@@ -71,6 +78,8 @@ class Engine:
         self.successor = successor
         self._apis = [api] if successor is None else [api, successor]
         self.client = client
+        self.keeper = keeper
+        self._on_doubt: OnDoubt | None = on_doubt
         self.slots = asyncio.Semaphore(max_in_flight)
         self.poller = make_poller(self.release)
         self.batches: set[Member] = set()
@@ -107,35 +116,112 @@ class Engine:
             index=index,
             timeout=request.timeout if request.timeout is not None else timeout,
             request=request,
+            repeatable=self._repeatable(api),
         )
+
+    async def load(self, sub: Submission) -> Job:
+        """A job that ended, read back from the journal."""
+        assert self.keeper is not None, "only a journal stores jobs"  # noqa: S101 - told to the type checker
+        job = await self.keeper.load(sub)
+        if sub.stored:
+            self._tell_finished(job)
+        return job
+
+    def taken(self, sub: Submission) -> None:
+        """The outcome was handed out."""
+        if self.keeper is not None:
+            self.keeper.taken(sub)
+
+    @property
+    def stores_results(self) -> bool:
+        """True if results are on disk and can be read back when they are taken."""
+        return self.keeper is not None and self.keeper.stores_results
+
+    def _repeatable(self, api: API) -> bool:
+        return self._on_doubt == "resend" if self._on_doubt is not None else api.has_idempotency
+
+    async def begin(self, sub: Submission) -> Job | None:
+        """Write a submission down before it is promised to anybody. Returns its job if it is over already.
+
+        If `sub.stored` is true afterwards, `load` has it; otherwise it is to be submitted. Without a journal there is
+        nothing to do.
+        """
+        if self.keeper is None:
+            return None
+        try:
+            job = await self.keeper.begin(sub)
+        except AiopplxError as error:
+            if isinstance(error, JournalError):
+                self.client.halt(error, Lane.SUBMIT)
+            return await self._not_accepted(sub, error)
+        sub.repeatable = self._repeatable(sub.api)
+        if job is not None:
+            self._tell_finished(job)
+        return job
 
     async def submit(self, sub: Submission, *, patience: float, until: float | None = None) -> Snapshot | Job:
         """Send it. A running job comes back as its snapshot, anything that is over already as a `Job`; raises nothing
         but cancellation.
         """
+        if sub.job_id:
+            sub.deadline = until if until is not None else self.client.clock.now() + sub.timeout
+            self._remember(sub.job_id, sub)
+            return Snapshot(id=sub.job_id, status=JobStatus.IN_PROGRESS, server_status="")
         try:
             snapshot = await self._submit(sub, patience, until)
+            await self._accepted(sub, snapshot)
         except AiopplxError as error:
-            return self._not_accepted(sub, error)
+            return await self._not_accepted(sub, error)
         except Exception as error:
             # A fault of ours, or of a hook in the user's own aiohttp session. Nobody may wait for it for ever.
             logger.exception("submission %s failed unexpectedly", sub.key)
-            return self._not_accepted(sub, _unexpected(sub, error))
-        known = self._known.get(snapshot.id)
-        if known is not None and known[0] != sub.key:
-            return self._not_accepted(sub, _two_keys_one_id(snapshot.id, known[0]))
-        self._remember(snapshot.id, sub)
+            return await self._not_accepted(sub, _unexpected(sub, error))
+        finally:
+            if self.keeper is not None:
+                self.keeper.let_go(sub)
         self.client.tell(self._event(EventKind.SUBMITTED, sub, job_id=snapshot.id, status=snapshot.status))
         self._warn_of_model(sub, snapshot)
         if snapshot.status.is_final and not (snapshot.status is JobStatus.COMPLETED and snapshot.response is None):
             job = make_job(snapshot.id, snapshot.status, outcome_error(snapshot), snapshot, sub)
+            await self._write(sub, job)
             self._tell_finished(job)
             return job
         return snapshot
 
-    async def _submit(self, sub: Submission, patience: float, until: float | None) -> Snapshot:
+    async def _accepted(self, sub: Submission, snapshot: Snapshot) -> None:
+        """The server has it. Raises `InDoubt` if it gave the id of another submission."""
+        known = self._known.get(snapshot.id)
+        if known is not None and known[0] != sub.key:
+            raise _two_keys_one_id(snapshot.id, known[0])
+        self._remember(snapshot.id, sub)
+        if self.keeper is None:
+            return
         try:
-            return await self.client.submit(sub, patience=patience, until=until)
+            await self.keeper.accepted(sub, snapshot.id)
+        except DuplicateJob as error:
+            raise _two_keys_one_id(snapshot.id, error.idempotency_key) from None
+        except JournalError as error:
+            # It is paid for, and known only here: go on with it, send nothing more, and tell its id.
+            self.client.halt(error, Lane.SUBMIT)
+            reason = f"accepted, and its id could not be written to the journal: {error.message}"
+            self.client.tell(self._event(EventKind.WARNING, sub, job_id=snapshot.id, reason=reason))
+
+    async def _write(self, sub: Submission, job: Job) -> None:
+        if self.keeper is None:
+            return
+        try:
+            await self.keeper.not_accepted(sub, job)
+        except JournalError as error:
+            reason = f"what became of it could not be written to the journal: {error.message}"
+            self.client.tell(self._event(EventKind.WARNING, sub, job_id=job.id, reason=reason))
+
+    async def _submit(self, sub: Submission, patience: float, until: float | None) -> Snapshot:
+        before = self.keeper.sending if self.keeper is not None else None
+        try:
+            return await self.client.submit(sub, patience=patience, until=until, before=before)
+        except JournalError as error:
+            self.client.halt(error, Lane.SUBMIT)
+            raise
         except EndpointRetired as error:
             if self.successor is None or sub.api is self.successor:
                 raise
@@ -143,7 +229,10 @@ class Engine:
         # A refusal: nothing was created, nothing billed. The same question goes to the successor, under the same key.
         sub.api = self.successor
         sub.body = self.successor.freeze(cast("ResearchRequest", sub.request), sub.key)
-        return await self.client.submit(sub, patience=patience, until=until)
+        sub.repeatable = self._repeatable(sub.api)
+        if self.keeper is not None:
+            await self.keeper.refrozen(sub)
+        return await self.client.submit(sub, patience=patience, until=until, before=before)
 
     def _go_over(self, successor: API, error: EndpointRetired) -> None:
         if self.api is successor:
@@ -218,7 +307,7 @@ class Engine:
         )
         return make_job("", JobStatus.IN_DOUBT, error, None, sub)
 
-    def _not_accepted(self, sub: Submission, error: AiopplxError) -> Job:
+    async def _not_accepted(self, sub: Submission, error: AiopplxError) -> Job:
         if isinstance(error, InDoubt):
             status = JobStatus.IN_DOUBT
         elif self.client.gate.stop is not None and type(error) is type(self.client.gate.stop):
@@ -226,6 +315,7 @@ class Engine:
         else:
             status = JobStatus.REJECTED
         job = make_job("", status, error, None, sub)
+        await self._write(sub, job)
         self._tell_finished(job)
         return job
 

@@ -1,7 +1,7 @@
 """Room: what a session writes into its journal of each submission, and what it makes of what it finds there.
 
-Between the engine, which asks what to do with a submission, and the journal, which knows how far it had come. This module
-knows nothing of how a journal is kept, of HTTP, or of batches.
+Between the engine, which asks what to do with a submission, and the journal, which knows how far it had come. This
+module knows nothing of how a journal is kept, of HTTP, or of batches.
 """
 
 from __future__ import annotations
@@ -37,8 +37,8 @@ logger = logging.getLogger("aiopplx")
 OnDoubt: TypeAlias = Literal["resend", "hold"]
 
 KEY_LIFE = 24 * 3600.0
-"""Seconds for which a server is trusted to remember a key. Nobody says for how long Perplexity does; 24 hours is the least
-that any documented service promises."""
+"""Seconds for which a server is trusted to remember a key. Nobody says for how long Perplexity does; 24 hours is the
+least that comparable services promise."""
 RESENDS = 16
 """Attempts in all, over all runs, after which a submission in doubt is not sent again unasked."""
 
@@ -51,19 +51,6 @@ _STATES = {
     JobStatus.INCOMPLETE: State.FAILED,
     JobStatus.EXPIRED: State.EXPIRED,
 }
-
-
-class Send(msgspec.Struct, frozen=True):
-    """It was never sent, or may be sent again under its key."""
-
-
-class Follow(msgspec.Struct, frozen=True):
-    """The server has it: look at it."""
-
-    job_id: str
-
-
-Found: TypeAlias = Send | Follow | Job
 
 
 def canonical(request: ResearchRequest | AgentRequest) -> bytes:
@@ -110,8 +97,12 @@ class Keeper:
 
     # --- finding -----------------------------------------------------------------------------------------------------
 
-    async def begin(self, sub: Submission) -> Found:
-        """Write a submission down, or find it: what is to be done with it now.
+    async def begin(self, sub: Submission) -> Job | None:
+        """Write a submission down, or find it.
+
+        Returns:
+            Its job, if it is over already; None if there is something to do: `load` it if `sub.stored`, look at
+            `sub.job_id` if that is set, submit it otherwise.
 
         Raises:
             ItemConflict: its tag is known for another request.
@@ -126,10 +117,14 @@ class Keeper:
         if record.body:
             sub.body = record.body
         sub.api = self._api_named(record.api)
-        found = await self._found(sub, record)
-        if not isinstance(found, Send):
+        try:
+            job = await self._found(sub, record)
+        except BaseException:
             self.let_go(sub)
-        return found
+            raise
+        if job is not None or sub.stored or sub.job_id:
+            self.let_go(sub)
+        return job
 
     async def _claimed(self, sub: Submission, item: str, sha: bytes) -> Record:
         """The record, once nobody else in this session is sending it: one tag asked for twice is one submission."""
@@ -148,42 +143,47 @@ class Keeper:
         if sub.claim is not None and (event := self._under_way.pop(sub.claim.pk, None)) is not None:
             event.set()
 
-    async def _found(self, sub: Submission, record: Record) -> Found:
+    async def _found(self, sub: Submission, record: Record) -> Job | None:
         match record.state:
             case State.QUEUED:
-                return Send()
+                return None
             case State.ACCEPTED:
-                return Follow(record.job_id)
+                sub.job_id = record.job_id
+                return None
             case State.SENDING | State.IN_DOUBT:
                 return await self._doubtful(sub, record)
             case _ if self._retry_failed and record.state in _AGAIN:
-                return await self.pay_again(sub, record)
+                await self.pay_again(sub, record)
+                return None
             case _:
                 return await self._ended(sub, record)
 
-    async def _doubtful(self, sub: Submission, record: Record) -> Found:
+    async def _doubtful(self, sub: Submission, record: Record) -> Job | None:
         age = self._wall() - record.first_sent if record.first_sent is not None else 0.0
         if sub.repeatable and 0 <= age < KEY_LIFE and record.attempts < RESENDS:
-            return Send()
+            return None
         error = in_doubt(record)
         await self.journal.doubtful(record.claim, error.message)
         return make_job("", JobStatus.IN_DOUBT, error, None, sub)
 
-    async def pay_again(self, sub: Submission, record: Record) -> Send:
+    async def pay_again(self, sub: Submission, record: Record) -> None:
         """A new submission in an old one's place, under a new key."""
         sub.key = self._new_key()
         request = sub.request
         if request is not None:
             sub.body = sub.api.freeze(request, sub.key)
         await self.journal.requeue(record.claim, key=sub.key, body=sub.body, api=sub.api.name)
-        return Send()
 
-    async def _ended(self, sub: Submission, record: Record) -> Found:
-        raw = await self.journal.result(record.pk) if record.has_result else None
-        if record.state is State.DONE and raw is None:
+    async def _ended(self, sub: Submission, record: Record) -> Job | None:
+        if record.has_result:
+            sub.stored = True
+            return None
+        if record.state is State.DONE:
+            # Its result was not kept, or not for this long: the server has it for days, and looking is free.
             sub.settled = True
-            return Follow(record.job_id)
-        return self.job_of(record, raw, sub)
+            sub.job_id = record.job_id
+            return None
+        return self.job_of(record, None, sub)
 
     def job_of(self, record: Record, raw: bytes | None, sub: Submission | None = None) -> Job:
         """A record as the value that users get; a stored answer is read anew, by whatever this version knows."""

@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Protocol
+
+import msgspec
 
 from aiopplx._api import API
 from aiopplx._call import Lane, Reply, plain
@@ -27,6 +29,7 @@ from aiopplx._errors import (
 )
 from aiopplx._events import Event, EventKind
 from aiopplx._job import Job, JobStatus, Snapshot
+from aiopplx._journal import JournalError
 from aiopplx._policy.pacing import Bucket
 from aiopplx._policy.polling import Look, PollPolicy, PollRule, Schedule, next_gap
 from aiopplx._policy.retry import Fault
@@ -122,6 +125,14 @@ class Watch:
         return self.api.read_job(reply, self.job_id)
 
 
+class End(msgspec.Struct, frozen=True):
+    """What came of a job in the end."""
+
+    status: JobStatus
+    error: AiopplxError | None
+    snapshot: Snapshot | None = None
+
+
 class Poller:
     """Watches jobs. `watch` and `drop` are all there is to it; results come out through each watch's sink.
 
@@ -129,15 +140,24 @@ class Poller:
         client: makes the looks.
         rule: when to look at a job.
         release: gives a watch's in-flight slot back.
+        write: puts an outcome on disk, before it is handed to the sink.
     """
 
-    def __init__(self, client: Client, rule: PollRule, release: Callable[[Watch], None]) -> None:
+    def __init__(
+        self,
+        client: Client,
+        rule: PollRule,
+        release: Callable[[Watch], None],
+        *,
+        write: Callable[[Submission | None, Job], Awaitable[None]] | None = None,
+    ) -> None:
         self._client = client
         self._rule = rule
         self._jitter = rule.jitter if isinstance(rule, PollPolicy) else 0.0
         budget = rule.budget if isinstance(rule, PollPolicy) else None
         self._budget = Bucket(budget) if budget is not None else None
         self._release = release
+        self._write = write
         self._schedule: Schedule[Watch] = Schedule()
         self._deadlines: Schedule[Watch] = Schedule()
         self._looking: set[Watch] = set()
@@ -240,7 +260,7 @@ class Poller:
             return  # a look is out, or there is no room for the result: either ends in a look that sees the deadline
         if self._client.gate.delay(Lane.POLL, now) > 0.0 and now >= self._grace_until:
             self._schedule.remove(watch)
-            self._time_out(watch, "no request may leave at the moment")
+            self._finish(watch, self._job(watch, _timed_out("no request may leave at the moment")))
         else:
             self._schedule.put(watch, now)
 
@@ -260,10 +280,10 @@ class Poller:
         result = await self._client.attempt(watch.call, watch.read)
         watch.looks += 1
         now = self._client.clock.now()
-        if isinstance(result, Failed):
-            self._look_failed(watch, result, now)
-        else:
-            self._looked(watch, result, now)
+        failed = isinstance(result, Failed)
+        end = self._look_failed(watch, result, now) if failed else self._looked(watch, result, now)
+        if end is not None:
+            await self._write_down(watch, self._job(watch, end))
 
     def _ended(self, watch: Watch, task: asyncio.Task[None]) -> None:
         watch.task = None
@@ -274,16 +294,13 @@ class Poller:
         elif (problem := task.exception()) is not None:
             # A fault of ours. One job's bad look must not end the others'.
             logger.error("a look at job %s failed unexpectedly", watch.job_id, exc_info=problem)
-            self._finish(
-                watch,
-                JobStatus.UNREADABLE,
-                ProtocolError(f"looking at the job failed unexpectedly: {type(problem).__name__}: {problem}"),
-            )
+            why = f"looking at the job failed unexpectedly: {type(problem).__name__}: {problem}"
+            self._finish(watch, self._job(watch, End(JobStatus.UNREADABLE, ProtocolError(why))))
         self._arm()
 
     # --- what a look brought -----------------------------------------------------------------------------------------
 
-    def _looked(self, watch: Watch, snapshot: Snapshot, now: float) -> None:
+    def _looked(self, watch: Watch, snapshot: Snapshot, now: float) -> End | None:
         watch.errors = watch.unreadable = 0
         watch.missing = False
         watch.server_status, watch.model = snapshot.server_status, snapshot.model
@@ -292,47 +309,44 @@ class Poller:
             watch.empty += 1
             self._again(watch, now, policy.empty_seconds / policy.empty_looks)
         elif snapshot.status.is_final:
-            self._settle(watch, snapshot)
+            return End(snapshot.status, outcome_error(snapshot), snapshot)
         elif now >= watch.deadline:
-            self._time_out(watch, f"the server says {snapshot.server_status}", snapshot)
+            return _timed_out(f"the server says {snapshot.server_status}", snapshot)
         else:
             self._warn_of_unknown(watch, snapshot)
             if self._client.listened():
                 self._client.tell(self._event(watch, EventKind.POLLED, status=snapshot.status))
             watch.sink.looked(watch)
             self._look_later(watch, now)
+        return None
 
-    def _look_failed(self, watch: Watch, failed: Failed, now: float) -> None:
+    def _look_failed(self, watch: Watch, failed: Failed, now: float) -> End | None:
         policy = self._client.policy
         watch.errors += 1
         delay = max(policy.delay(failed.fault, watch.errors, self._client.random()), self._client.gate.silence(now))
         error = failed.error
         if isinstance(error, NotFound):
             if watch.missing or self._is_overdue(watch, now):
-                self._finish(watch, JobStatus.EXPIRED, _expired(error))
-                return
+                return End(JobStatus.EXPIRED, _expired(error))
             delay = self._after_missing(watch, now)
         elif failed.fault is Fault.STOP:
             delay = policy.refused_look
             if self._client.is_survived(error) and self._is_unreadable(watch, now):
-                self._finish(watch, JobStatus.UNREADABLE, error)
-                return
+                return End(JobStatus.UNREADABLE, error)
         elif isinstance(error, ResponseTooLarge):
-            self._finish(watch, JobStatus.UNREADABLE, error)
-            return
+            return End(JobStatus.UNREADABLE, error)
         elif isinstance(error, ProtocolError) or failed.fault is Fault.REFUSED:
             if self._is_unreadable(watch, now):
-                self._finish(watch, JobStatus.UNREADABLE, error)
-                return
+                return End(JobStatus.UNREADABLE, error)
         else:
             watch.unreadable = 0
         if self._is_overdue(watch, now):
-            self._time_out(watch, f"the last look failed: {error.message}")
-            return
+            return _timed_out(f"the last look failed: {error.message}")
         self._client.tell(
             self._event(watch, EventKind.POLL_FAILED, delay=delay, reason=error.message, fault=failed.fault.value)
         )
         self._again(watch, now, delay)
+        return None
 
     def _after_missing(self, watch: Watch, now: float) -> float:
         """A 404: the server's own delay at first, then asked once more and believed."""
@@ -367,26 +381,28 @@ class Poller:
 
     # --- the end of a watch ------------------------------------------------------------------------------------------
 
-    def _settle(self, watch: Watch, snapshot: Snapshot) -> None:
-        self._finish(watch, snapshot.status, outcome_error(snapshot), snapshot)
-
-    def _time_out(self, watch: Watch, why: str, snapshot: Snapshot | None = None) -> None:
-        error = JobTimeout(
-            f"still not finished at its time limit ({why}). The job goes on, and is billed, at the service:"
-            " session.wait(job.id) takes it up again"
+    def _job(self, watch: Watch, end: End) -> Job:
+        return make_job(
+            watch.job_id, end.status, end.error, end.snapshot, watch.sub, looks=watch.looks, api=watch.api.name
         )
-        self._finish(watch, JobStatus.TIMED_OUT, error, snapshot)
 
-    def _finish(
-        self, watch: Watch, status: JobStatus, error: AiopplxError | None, snapshot: Snapshot | None = None
-    ) -> None:
+    async def _write_down(self, watch: Watch, job: Job) -> None:
+        """The outcome goes to disk, then to the sink; where it cannot be written it stays at the server meanwhile."""
+        try:
+            if self._write is not None:
+                await self._write(watch.sub, job)
+        except JournalError as error:
+            self._client.tell(self._event(watch, EventKind.WARNING, reason=f"not kept: {error.message}"))
+            self._again(watch, self._client.clock.now(), self._client.policy.refused_look)
+        else:
+            self._finish(watch, job)
+
+    def _finish(self, watch: Watch, job: Job) -> None:
         self._schedule.remove(watch)
         self._deadlines.remove(watch)
         self._release(watch)
-        job = make_job(watch.job_id, status, error, snapshot, watch.sub, looks=watch.looks, api=watch.api.name)
-        self._client.tell(
-            self._event(watch, EventKind.FINISHED, status=status, cost=job.cost, reason=error.message if error else "")
-        )
+        why = job.error.message if job.error is not None else ""
+        self._client.tell(self._event(watch, EventKind.FINISHED, status=job.status, cost=job.cost, reason=why))
         watch.sink.done(watch, job)
 
     def _warn_of_unknown(self, watch: Watch, snapshot: Snapshot) -> None:
@@ -422,6 +438,14 @@ class Poller:
             reason=reason,
             fault=fault,
         )
+
+
+def _timed_out(why: str, snapshot: Snapshot | None = None) -> End:
+    error = JobTimeout(
+        f"still not finished at its time limit ({why}). The job goes on, and is billed, at the service:"
+        " session.wait(job.id) takes it up again"
+    )
+    return End(JobStatus.TIMED_OUT, error, snapshot)
 
 
 def outcome_error(snapshot: Snapshot) -> AiopplxError | None:

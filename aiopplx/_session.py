@@ -432,7 +432,9 @@ def _running_loop() -> asyncio.AbstractEventLoop:
     try:
         return asyncio.get_running_loop()
     except RuntimeError:
-        raise ConfigError("a session is used inside an event loop: async def main(): ...; asyncio.run(main())") from None
+        raise ConfigError(
+            "a session is used inside an event loop: async def main(): ...; asyncio.run(main())"
+        ) from None
 
 
 _LEVELS = {

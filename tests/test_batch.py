@@ -1,4 +1,4 @@
-"""Promise 6 and the session's words on batches: lazy reading, both orders, bad items, slow consumers, bounded memory."""
+"""Promise 6 and the session's words on batches: lazy reading, both orders, bad items, slots, slow consumers."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from aiopplx import (
+    Batch,
     ConfigError,
     Event,
     EventKind,
@@ -45,6 +46,12 @@ async def server() -> AsyncIterator[Scripted]:
 def opened(server: Scripted, told: list[Event] | None = None, **options: Any) -> Session:
     on_event = told.append if told is not None else None
     return Session(KEY, base_url=server.url, **{"poll": FAST, "on_event": on_event} | options)
+
+
+async def take_all(batch: Batch, got: list[Job]) -> None:
+    async with batch as jobs:
+        async for job in jobs:
+            got.append(job)
 
 
 async def settled() -> None:
@@ -115,30 +122,26 @@ async def test_error_of_the_source_comes_out_bare_after_the_jobs_that_are_paid(o
     got: list[Job] = []
     async with opened(server) as session:
         with pytest.raises(Boom) as caught:
-            async with session.batch(source(), ordered=ordered) as jobs:
-                async for job in jobs:
-                    got.append(job)
+            await take_all(session.batch(source(), ordered=ordered), got)
     assert caught.value is boom
     assert sorted(job.text for job in got) == ["answer to one", "answer to three", "answer to two"]
     assert boom.__context__ is None
 
 
-async def test_error_of_an_async_source_comes_out_bare(server: Scripted):
+async def test_error_of_an_async_source_comes_out_bare_and_once(server: Scripted):
     boom = Boom()
 
     async def source() -> AsyncIterator[str]:
         yield "one"
         raise boom
 
-    got: list[Job] = []
     async with opened(server) as session, session.batch(source()) as jobs:
+        assert (await anext(jobs)).text == "answer to one"
         with pytest.raises(Boom) as caught:
-            async for job in jobs:
-                got.append(job)
+            await anext(jobs)
         assert caught.value is boom
         # Told once; after it there is nothing more.
         assert [job async for job in jobs] == []
-    assert [job.text for job in got] == ["answer to one"]
 
 
 async def test_cancelled_error_inside_a_source_is_no_silent_end(server: Scripted):
@@ -153,13 +156,8 @@ async def test_cancelled_error_inside_a_source_is_no_silent_end(server: Scripted
     gone.cancel()
     got: list[Job] = []
 
-    async def consume() -> None:
-        async with session.batch(source()) as jobs:
-            async for job in jobs:
-                got.append(job)
-
     async with opened(server) as session:
-        task = asyncio.create_task(consume())
+        task = asyncio.create_task(take_all(session.batch(source()), got))
         await asyncio.wait([task])
     assert task.cancelled()
     assert [job.text for job in got] == ["answer to one"]
@@ -355,13 +353,15 @@ async def test_batch_inside_the_loop_of_a_batch_never_deadlocks(limit: int, serv
 
 @pytest.mark.parametrize("limit", [1, 5])
 async def test_asks_inside_the_loop_do_not_deadlock_while_finished_results_are_full(limit: int, server: Scripted):
-    async with opened(server, max_in_flight=limit) as session:
-        async with session.batch(map(str, range(READY + 30)), max_in_flight=READY + 30) as jobs:
-            with anyio.fail_after(20):
-                assert (await anext(jobs)).ok
-                await server.until(lambda: server.told >= READY)
-                assert (await session.ask("in between")).ok
-                assert len([job async for job in jobs]) == READY + 29
+    async with (
+        opened(server, max_in_flight=limit) as session,
+        session.batch(map(str, range(READY + 30)), max_in_flight=READY + 30) as jobs,
+    ):
+        with anyio.fail_after(20):
+            assert (await anext(jobs)).ok
+            await server.until(lambda: server.told >= READY)
+            assert (await session.ask("in between")).ok
+            assert len([job async for job in jobs]) == READY + 29
 
 
 async def test_jobs_in_flight_are_bounded_over_all_batches_of_a_session(server: Scripted):
@@ -463,14 +463,16 @@ async def test_jobs_whose_consumer_is_slow_do_not_time_out(server: Scripted):
     server.looks = lambda row: float("inf") if row.question.startswith("looked") else 1
     clock = Clock(2000)
     poll = PollPolicy(quiet=10.0, gap=60.0, growth=1.0)
-    async with opened(server, poll=poll, _clock=clock) as session:
-        async with session.batch(map(str, range(80)), timeout=1000.0) as jobs:
-            await server.until(lambda: server.told >= READY and server.requests["submit"] == 80)
-            over = clock.now() + 1500.0
-            other = await session.ask("looked at until then", timeout=1500.0)
-            assert (other.status, clock.now() > over) == (JobStatus.TIMED_OUT, True)
-            assert server.told == READY
-            statuses = [job.status async for job in jobs]
+    async with (
+        opened(server, poll=poll, _clock=clock) as session,
+        session.batch(map(str, range(80)), timeout=1000.0) as jobs,
+    ):
+        await server.until(lambda: server.told >= READY and server.requests["submit"] == 80)
+        over = clock.now() + 1500.0
+        other = await session.ask("looked at until then", timeout=1500.0)
+        assert (other.status, clock.now() > over) == (JobStatus.TIMED_OUT, True)
+        assert server.told == READY
+        statuses = [job.status async for job in jobs]
     assert statuses == [JobStatus.COMPLETED] * 80
 
 
@@ -489,12 +491,14 @@ async def test_failed_look_after_a_long_park_does_not_cost_the_result(server: Sc
     server.script = flaky
     server.looks = lambda row: float("inf") if row.question.startswith("looked") else 1
     poll = PollPolicy(quiet=10.0, gap=60.0, growth=1.0)
-    async with opened(server, poll=poll, _clock=clock) as session:
-        async with session.batch(map(str, range(60)), timeout=1000.0) as jobs:
-            await server.until(lambda: server.told >= READY and server.requests["submit"] == 60)
-            assert (await session.ask("looked at until then", timeout=1500.0)).status is JobStatus.TIMED_OUT
-            late.append(True)
-            statuses = [job.status async for job in jobs]
+    async with (
+        opened(server, poll=poll, _clock=clock) as session,
+        session.batch(map(str, range(60)), timeout=1000.0) as jobs,
+    ):
+        await server.until(lambda: server.told >= READY and server.requests["submit"] == 60)
+        assert (await session.ask("looked at until then", timeout=1500.0)).status is JobStatus.TIMED_OUT
+        late.append(True)
+        statuses = [job.status async for job in jobs]
     assert failed
     assert statuses == [JobStatus.COMPLETED] * 60
 
@@ -530,10 +534,12 @@ def test_every_item_comes_out_once_whatever_the_mixture(kinds: list[str], limit:
         async with Scripted(looks=lambda row: 3 if "slow" in row.question else 1) as server:
             server.script = script
             source = ["" if kind == "bad" else f"{kind} {n}" for n, kind in enumerate(kinds)]
-            async with opened(server, max_in_flight=slots) as session:
-                async with session.batch(source, ordered=ordered, max_in_flight=limit) as jobs:
-                    with anyio.fail_after(20):
-                        got = [job async for job in jobs]
+            async with (
+                opened(server, max_in_flight=slots) as session,
+                session.batch(source, ordered=ordered, max_in_flight=limit) as jobs,
+            ):
+                with anyio.fail_after(20):
+                    got = [job async for job in jobs]
             if ordered:
                 assert [job.index for job in got] == list(range(len(kinds)))
             got.sort(key=lambda job: job.index or 0)

@@ -477,6 +477,16 @@ async def test_a_batch_does_not_sleep_through_a_silence_that_outlasts_its_jobs(f
         assert server.ledger.created == 0
 
 
+async def test_a_question_at_the_head_of_the_line_does_not_sleep_through_a_silence_that_begins_then() -> None:
+    async with emulator() as server, session_at(server.url, rpm=1.0, timeout=600.0, speed=1200.0) as session:
+        server.faults.add("get", faults.RateLimited(retry_after="90000"))
+        found = await taken(session.batch([VICTIM, *OTHERS], max_in_flight=2), [])
+
+    assert [job.status for job in found].count(JobStatus.REJECTED) == 3
+    assert all(isinstance(job.error, RateLimited) for job in found if not job.id)
+    assert server.ledger.created == 1
+
+
 async def test_a_batch_waits_through_a_silence_that_its_jobs_outlast() -> None:
     async with emulator() as server, session_at(server.url, speed=1200.0) as session:
         server.faults.add("submit", faults.RateLimited(retry_after="1000"), times=1)

@@ -501,17 +501,23 @@ async def test_an_authorization_of_the_users_session_does_not_replace_the_api_ke
 
 
 async def test_a_session_that_raises_for_status_does_no_harm() -> None:
-    script = [wire.Say(status=502, body=b"<html>"), CREATED, wire.Say(status=503), DONE]
+    refusal = wire.Say(status=400, body=b'{"error": {"type": "invalid_model", "message": "No such model."}}')
+    script = [wire.Say(status=502, body=b"<html>"), CREATED, wire.Say(status=503), DONE, refusal]
     async with (
         WireServer(script) as server,
         aiohttp.ClientSession(raise_for_status=True) as http,
         session_at(server.url, http=http) as session,
     ):
         job = await session.ask(VICTIM)
+        refused = await session.ask(OTHERS[0])
 
     assert job.ok
     assert job.attempts == 2
-    assert {request.body for request in server.requests if request.method == "POST"} == {server.requests[0].body}
+    assert server.requests[0].body == server.requests[1].body
+    assert refused.status is JobStatus.REJECTED
+    assert refused.error is not None
+    assert refused.error.status == 400
+    assert refused.error.message == "No such model."
 
 
 async def test_a_users_session_with_a_short_time_limit_does_not_shorten_ours() -> None:

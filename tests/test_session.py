@@ -133,9 +133,9 @@ async def test_session_refuses_a_forked_process(server: Scripted):
                 os.write(writing, said)
                 os._exit(0)
         os.close(writing)
-        os.waitpid(pid, 0)
         assert b"forked" in os.read(reading, 1000)
         os.close(reading)
+        await asyncio.to_thread(os.waitpid, pid, 0)
         # And the parent's goes on.
         assert (await session.ask("two")).ok
 

@@ -239,7 +239,7 @@ class Journal(Protocol):
             state: DONE, FAILED, EXPIRED or REJECTED.
             job_id: the server's id, if `accepted` was not asked for before.
             word: the server's own word (`"COMPLETED"`, `"cancelled"`).
-            raw: the answer's bytes as they came; `b""` if there is nothing worth keeping.
+            raw: the answer's bytes as they came; `b""` if there is nothing worth keeping. Not stored of EXPIRED.
             error: why there is no result.
             cost: US dollars as billed, None if not known.
 

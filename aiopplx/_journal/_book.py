@@ -10,7 +10,7 @@ import sqlite3
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 
-from aiopplx._journal import Claim, JournalBroken, Record, Results, State, job_name
+from aiopplx._journal import Claim, ImpossibleStep, JournalBroken, Record, Results, State, job_name
 from aiopplx._journal import item_name as name_of
 from aiopplx._journal._items import sha_of
 from aiopplx._journal._rows import Rows, mask, pack, tag_text
@@ -23,6 +23,7 @@ from aiopplx._journal._steps import (
     duplicate,
     endings,
     impossible,
+    keeps,
     key_taken,
     name_taken,
 )
@@ -45,6 +46,7 @@ class Book(Rows):
         super().__init__(connection, path, fence)
         self._results = results
         self._now = now
+        self._has_past = self.one("SELECT 1 FROM past") is not None
 
     def check_fence(self) -> None:
         """To be asked in every transaction.
@@ -61,6 +63,12 @@ class Book(Rows):
                 path=self.path,
                 is_final=True,
             )
+
+    def mark_clean(self) -> None:
+        """Say that this opening ended in order."""
+        self.connection.execute(
+            "UPDATE meta SET v = 1 WHERE k = 'clean' AND (SELECT v FROM meta WHERE k = 'epoch') = ?", (self.fence,)
+        )
 
     @contextmanager
     def _together(self) -> Generator[None]:
@@ -79,9 +87,12 @@ class Book(Rows):
 
     def find_or_queue(self, item: str, *, tag: str | int | None, key: str, body: bytes, sha: bytes, api: str) -> Record:
         """See `Journal`."""
+        queued = self._insert(item, tag=tag, key=key, body=body, sha=sha, api=api)
+        if queued is not None:
+            return queued
         found = self.get(item=item)
         if found is None:
-            return self._insert(item, tag=tag, key=key, body=body, sha=sha, api=api)
+            raise self._key_taken(item, tag, key)
         if found.sha in (sha, b""):
             self._touch(found)
             return found
@@ -89,17 +100,28 @@ class Book(Rows):
             return self._replace(found, key=key, body=body, sha=sha, api=api)
         raise name_taken(item, tag, found.state)
 
-    def _insert(self, item: str, *, tag: str | int | None, key: str, body: bytes, sha: bytes, api: str) -> Record:
-        self._check_key(item, tag, key)
+    def _insert(
+        self, item: str, *, tag: str | int | None, key: str, body: bytes, sha: bytes, api: str
+    ) -> Record | None:
+        """The new row; None if its name or its key is taken. Nothing is looked up before: most are new."""
+        if self._has_past and self._is_past(key):
+            return None
         now = self._now()
-        with self._together():
-            pk = self.connection.execute(
-                "INSERT INTO job(item, tag, key, sha, api, state, touched, updated) VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
-                (item, tag_text(tag), key, sha, api, State.QUEUED, self.fence, now),
-            ).lastrowid
+        done = self.connection.execute(
+            "INSERT OR IGNORE INTO job(item, tag, key, sha, api, state, touched, updated)"
+            " VALUES (?, ?, ?, ?, ?, 0, ?, ?)",
+            (item, tag_text(tag), key, sha, api, self.fence, now),
+        )
+        pk = done.lastrowid or 0
+        if not done.rowcount:
+            return None
+        try:
             self.connection.execute("INSERT INTO request(pk, body) VALUES (?, ?)", (pk, body))
+        except BaseException:
+            self.connection.execute("DELETE FROM job WHERE pk = ?", (pk,))
+            raise
         return Record(
-            pk=pk or 0,
+            pk=pk,
             fence=self.fence,
             item=item,
             tag=tag,
@@ -111,14 +133,20 @@ class Book(Rows):
             updated=now,
         )
 
+    def _is_past(self, key: str) -> bool:
+        return self.one("SELECT 1 FROM past WHERE key = ?", key) is not None
+
     def _check_key(self, item: str, tag: str | int | None, key: str) -> None:
+        if self.one("SELECT 1 FROM job WHERE key = ?", key) is not None or self._is_past(key):
+            raise self._key_taken(item, tag, key)
+
+    def _key_taken(self, item: str, tag: str | int | None, key: str) -> Exception:
         used = self.one(
             "SELECT item FROM job WHERE key = ?1"
             " UNION ALL SELECT job.item FROM past JOIN job USING (pk) WHERE past.key = ?1",
             key,
         )
-        if used is not None:
-            raise key_taken(item, tag, used[0])
+        return key_taken(item, tag, used[0])
 
     def _touch(self, found: Record) -> None:
         """Remember that this opening has asked for it: from now on its name is spoken for."""
@@ -189,17 +217,23 @@ class Book(Rows):
 
     def accepted(self, claim: Claim, job_id: str) -> None:
         """See `Journal`."""
-        if self.one("SELECT 1 FROM job WHERE pk = ? AND state = 2 AND job_id = ?", claim.pk, job_id):
-            return
-        self._check_id(claim, job_id)
-        self._step(
-            "accepted",
-            claim,
-            "UPDATE job SET state = 2, job_id = :job_id, accepted_at = :now, taken = 0, error = '', word = '',"
-            " touched = :fence, updated = :now WHERE pk = :pk AND (1 << state) & :states",
-            job_id=job_id,
-        )
-        self.connection.execute("DELETE FROM result WHERE pk = ?", (claim.pk,))  # what was kept of an expired one
+        try:
+            self._step(
+                "accepted",
+                claim,
+                "UPDATE job SET state = 2, job_id = :job_id, accepted_at = :now, taken = 0, error = '', word = '',"
+                " touched = :fence, updated = :now WHERE pk = :pk AND (1 << state) & :states",
+                job_id=job_id,
+            )
+        except sqlite3.IntegrityError:
+            self._check_id(claim.pk, job_id)
+            raise
+        except ImpossibleStep:
+            if claim.fence != self.fence or not self._is_accepted(claim.pk, job_id):
+                raise
+
+    def _is_accepted(self, pk: int, job_id: str) -> bool:
+        return self.one("SELECT 1 FROM job WHERE pk = ? AND state = 2 AND job_id = ?", pk, job_id) is not None
 
     def ended(
         self,
@@ -213,26 +247,29 @@ class Book(Rows):
         cost: float | None = None,
     ) -> None:
         """See `Journal`."""
-        self._check_id(claim, job_id)
-        with self._together():
-            self._step(
-                "ended",
-                claim,
-                "UPDATE job SET state = :state, job_id = coalesce(:job_id, job_id), accepted_at ="
-                " CASE WHEN :job_id IS NULL THEN accepted_at ELSE coalesce(accepted_at, :now) END, word = :word,"
-                " error = :error, cost = :cost, touched = :fence, updated = :now"
-                " WHERE pk = :pk AND (1 << state) & :states",
-                endings(state),
-                state=state,
-                job_id=job_id or None,
-                word=_storable(word),
-                error=_storable(error),
-                cost=billed(cost),
+        if job_id:
+            self._check_id(claim.pk, job_id)
+        if raw and keeps(state, self._results):
+            # First, and only if the step may be taken: where it fails nothing is to be undone.
+            self.connection.execute(
+                "INSERT OR REPLACE INTO result(pk, enc, size, body) SELECT ?, ?, ?, ?"
+                " WHERE ? = ? AND EXISTS (SELECT 1 FROM job WHERE pk = ? AND (1 << state) & ?)",
+                (claim.pk, *pack(raw), claim.fence, self.fence, claim.pk, mask(endings(state))),
             )
-            if raw and self._results != "refetch":
-                self.connection.execute(
-                    "INSERT INTO result(pk, enc, size, body) VALUES (?, ?, ?, ?)", (claim.pk, *pack(raw))
-                )
+        self._step(
+            "ended",
+            claim,
+            "UPDATE job SET state = :state, job_id = coalesce(:job_id, job_id), accepted_at ="
+            " CASE WHEN :job_id IS NULL THEN accepted_at ELSE coalesce(accepted_at, :now) END, word = :word,"
+            " error = :error, cost = :cost, touched = :fence, updated = :now"
+            " WHERE pk = :pk AND (1 << state) & :states",
+            endings(state),
+            state=state,
+            job_id=job_id or None,
+            word=_storable(word),
+            error=_storable(error),
+            cost=billed(cost),
+        )
 
     def taken(self, pk: int) -> None:
         """See `Journal`."""
@@ -316,8 +353,8 @@ class Book(Rows):
         row = self.one("SELECT state FROM job WHERE pk = ?", claim.pk)
         return impossible(step, claim.pk, State(row[0]) if row is not None else None, path=self.path)
 
-    def _check_id(self, claim: Claim, job_id: str) -> None:
-        other = self.one("SELECT key FROM job WHERE job_id = ? AND pk <> ?", job_id, claim.pk) if job_id else None
+    def _check_id(self, pk: int, job_id: str) -> None:
+        other = self.one("SELECT key FROM job WHERE job_id = ? AND pk <> ?", job_id, pk)
         if other is not None:
             raise duplicate(job_id, other[0] or "", path=self.path)
 
@@ -327,6 +364,7 @@ class Book(Rows):
             " SELECT pk, key, job_id, api, state, word, error, cost, updated FROM job WHERE pk = ?",
             (pk,),
         )
+        self._has_past = True
 
     def _renew(self, pk: int, *, key: str, body: bytes, api: str) -> None:
         self.connection.execute(

@@ -163,4 +163,3 @@ class Rows:
                 job_id=job_id or "",
             )
         return raw
-

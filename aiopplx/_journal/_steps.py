@@ -9,7 +9,7 @@ import math
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
-from aiopplx._journal import Cost, CostsBy, DuplicateJob, ImpossibleStep, ItemConflict, State
+from aiopplx._journal import Cost, CostsBy, DuplicateJob, ImpossibleStep, ItemConflict, Results, State
 
 DROPPED = "DROPPED"
 DROPPED_ERROR = "given up by the user while in doubt; a job may exist and be billed"
@@ -52,6 +52,11 @@ def endings(state: State) -> frozenset[State]:
     return ENDINGS[state]
 
 
+def keeps(state: State, results: Results) -> bool:
+    """True if the body that came with this end is stored. "Not found" is no result of a job that expired."""
+    return results != "refetch" and state is not State.EXPIRED
+
+
 def billed(cost: float | None) -> float | None:
     """A cost that can be added up; None for anything else (a server may say NaN)."""
     return cost if cost is not None and math.isfinite(cost) and cost >= 0.0 else None
@@ -76,9 +81,7 @@ def added_up(bills: Iterable[Bills], by: CostsBy) -> list[Cost]:
         group = isinstance(name, str), name
         of = groups.get(group, Cost(name, 0, 0.0, 0))
         unknown = bill.unpriced if bill.state in BILLED else 0
-        groups[group] = Cost(
-            name, of.submissions + bill.submissions, of.dollars + bill.dollars, of.unknown + unknown
-        )
+        groups[group] = Cost(name, of.submissions + bill.submissions, of.dollars + bill.dollars, of.unknown + unknown)
     return sorted(groups.values(), key=lambda cost: (-cost.dollars, str(cost.name), isinstance(cost.name, str)))
 
 

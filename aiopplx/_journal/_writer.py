@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple, TypeAlias, TypeVar
 
 from aiopplx._errors import AiopplxError
-from aiopplx._journal import JournalBroken, JournalClosed, JournalError, JournalFull
+from aiopplx._journal import JournalBroken, JournalClosed, JournalError
 from aiopplx._journal._book import Book
 from aiopplx._journal._foreign import in_our_words, is_of_one_step
 from aiopplx._journal._open import BUSY_MS, Opened
@@ -78,6 +78,7 @@ class Writer:
         self._close: _Close | None = None
         self._final: JournalError | None = None
         self._dirty = False
+        self.is_over = False
 
     # --- from outside ------------------------------------------------------------------------------------------------
 
@@ -93,6 +94,8 @@ class Writer:
 
     def ask(self, work: Callable[[Book], T], *, writes: bool) -> asyncio.Future[T]:
         """Have this done, and committed if it writes. It is done even if nobody waits for the answer any more."""
+        if self.is_over:
+            raise closed(self._path)
         answer: asyncio.Future[T] = asyncio.get_running_loop().create_future()
         self._queue.put(_Ask(work, answer, writes))
         return answer
@@ -123,12 +126,15 @@ class Writer:
             return
         book = self._book_of(journal)
         _tell([_Outcome(opened)])
-        while self._close is None:
-            self._round(book)
-        self._end(book, journal)
-        del book, journal
-        _tell([_Outcome(self._close.answer)] if self._close.answer is not None else [])
-        self._refuse_the_rest()
+        try:
+            while self._close is None:
+                self._round(book)
+        finally:
+            self._end(book, journal)
+            self.is_over = True
+            if self._close is not None and self._close.answer is not None:
+                _tell([_Outcome(self._close.answer)])
+            self._refuse_the_rest()
 
     def _round(self, book: Book) -> None:
         items = self._gather(book)
@@ -250,11 +256,10 @@ class Writer:
     def _end(self, book: Book, journal: Opened) -> None:
         if self._later:
             self._write(book, [])
-        try:
+        with contextlib.suppress(sqlite3.Error):
+            # Without the mark the next opening looks the file over.
             if self._final is None and not self._later:
-                self._transaction(book, [_Ask(Book.mark_clean, _nobody(), writes=True)])
-        except (sqlite3.Error, JournalFull, JournalBroken):
-            pass  # the next opening finds no mark, and looks the file over
+                book.mark_clean()
         with contextlib.suppress(sqlite3.Error):
             journal.connection.close()
         journal.lock.release()
@@ -267,3 +272,34 @@ class Writer:
                     _tell(_failed([item], closed(self._path)))
                 elif isinstance(item, _Close) and item.answer is not None:
                     _tell([_Outcome(item.answer)])
+
+
+def closed(path: str) -> JournalClosed:
+    """The error for a step that comes too late."""
+    return JournalClosed(f"the journal {path} is closed", path=path)
+
+
+def _failed(items: Iterable[_Item], error: Exception) -> list[_Outcome]:
+    """The same error for each who waits, as a copy: a traceback must not grow through another's."""
+    return [_Outcome(item.answer, error=copy.copy(error)) for item in items if isinstance(item, _Ask)]
+
+
+def _tell(outcomes: Iterable[_Outcome]) -> None:
+    """Settle the futures, each on its own loop."""
+    by_loop: dict[asyncio.AbstractEventLoop, list[_Outcome]] = {}
+    for outcome in outcomes:
+        by_loop.setdefault(outcome.answer.get_loop(), []).append(outcome)
+    for loop, its in by_loop.items():
+        with contextlib.suppress(RuntimeError):  # that loop was closed: nobody waits there
+            loop.call_soon_threadsafe(_settle, its)
+
+
+def _settle(outcomes: Iterable[_Outcome]) -> None:
+    for answer, value, error in outcomes:
+        if answer.done():
+            continue
+        if error is None:
+            answer.set_result(value)
+        else:
+            # Frames of the thread hold its connection; what they could tell is in the message.
+            answer.set_exception(error.with_traceback(None) if isinstance(error, AiopplxError) else error)

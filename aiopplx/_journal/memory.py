@@ -23,6 +23,7 @@ from aiopplx._journal._steps import (
     duplicate,
     endings,
     impossible,
+    keeps,
     key_taken,
     name_taken,
 )
@@ -137,17 +138,7 @@ class MemoryJournal:
             return
         row = self._may("accepted", claim)
         self._name(row, job_id)
-        self._bodies.pop(row.pk, None)
-        self._put(
-            row,
-            state=State.ACCEPTED,
-            job_id=job_id,
-            accepted_at=self._now(),
-            taken=False,
-            error="",
-            word="",
-            has_result=False,
-        )
+        self._put(row, state=State.ACCEPTED, job_id=job_id, accepted_at=self._now(), taken=False, error="", word="")
 
     async def ended(
         self,
@@ -164,7 +155,7 @@ class MemoryJournal:
         row = self._may("ended", claim, endings(state))
         if job_id:
             self._name(row, job_id)
-        stored = bool(raw) and self.results != "refetch"
+        stored = bool(raw) and keeps(state, self.results)
         if stored:
             self._bodies[row.pk] = raw
         self._put(

@@ -96,6 +96,10 @@ class Written(NamedTuple):
     text: bytes
     usage: msgspec.Raw
 
+    def shown(self, share: float) -> int:
+        """How many items there are when this share of the run is done; the message is the last step of it."""
+        return min(len(self.items), int(share * (len(self.items) + 1)))
+
 
 _FAILED = Error("internal_error", "Internal error while processing the request", "internal_error")
 _CANCELLED = Error("cancelled", "cancelled", "cancelled")
@@ -131,7 +135,8 @@ class Runs:
 
     def spent(self, job: JobRecord, share: float) -> float:
         """US dollars for the tools that were used until this share of the run was done."""
-        return round(sum(tool_costs(self._written(job).run, share).values()), 5)
+        written = self._written(job)
+        return round(sum(tool_costs(written.run, written.shown(share)).values()), 5)
 
     def queued(self, job: JobRecord) -> bytes:
         """What a background create is answered with."""
@@ -146,7 +151,7 @@ class Runs:
         if state == "COMPLETED":
             return self._ended(job, written, int(now))
         if state != "FAILED":
-            items = items[: 0 if state == "CREATED" else int(share * (len(items) + 1))]
+            items = items[: 0 if state == "CREATED" else written.shown(share)]
         body = self._body(job, _STATUS[state], int(now), _array(items))
         if state in ("FAILED", "CANCELLED"):
             body.error = _FAILED if state == "FAILED" else _CANCELLED

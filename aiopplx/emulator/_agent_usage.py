@@ -166,10 +166,10 @@ def _read_cost(read: Read) -> float:
     return read.input_tokens * READER_INPUT + read.output_tokens * READER_OUTPUT
 
 
-def tool_costs(run: Run, share: float = 1.0) -> dict[str, float]:
-    """US dollars for the tools, by their billing names, once this share of the run is done."""
-    searches = len(run.found[: round(len(run.found) * share)])
-    reads = run.reads[: int(len(run.reads) * share)]
+def tool_costs(run: Run, used: int | None = None) -> dict[str, float]:
+    """US dollars for the tools, by billing name, after so many uses of them, searches first; None is all."""
+    searches = len(run.found[:used])
+    reads = run.reads if used is None else run.reads[: max(0, used - len(run.found))]
     costs = {
         "fetch_url": round(sum(map(_read_cost, reads)), 5),
         "search_web": round(searches * run.search_price, 5),
