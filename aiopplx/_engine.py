@@ -119,6 +119,10 @@ class Engine:
             repeatable=self._repeatable(api),
         )
 
+    async def kept(self, job_id: str) -> Job | None:
+        """A job that ended, if the journal has its result."""
+        return await self.keeper.kept(job_id) if self.keeper is not None else None
+
     async def load(self, sub: Submission) -> Job:
         """A job that ended, read back from the journal."""
         assert self.keeper is not None, "only a journal stores jobs"  # noqa: S101 - told to the type checker
@@ -223,7 +227,7 @@ class Engine:
             self.client.halt(error, Lane.SUBMIT)
             raise
         except EndpointRetired as error:
-            if self.successor is None or sub.api is self.successor:
+            if self.successor is None or sub.api is self.successor or sub.request is None:
                 raise
             self._go_over(self.successor, error)
         # A refusal: nothing was created, nothing billed. The same question goes to the successor, under the same key.

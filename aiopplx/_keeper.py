@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import uuid
 from collections.abc import Callable
 from typing import Literal, TypeAlias
 
@@ -17,7 +18,7 @@ from aiopplx._agent_request import AgentRequest, agent_wire
 from aiopplx._api import API
 from aiopplx._call import Reply
 from aiopplx._client import Submission
-from aiopplx._errors import AiopplxError, APIError, InDoubt, JobExpired, JobFailed, ProtocolError
+from aiopplx._errors import AiopplxError, APIError, InDoubt, InvalidRequest, JobExpired, JobFailed, ProtocolError
 from aiopplx._job import Job, JobStatus, Snapshot
 from aiopplx._journal import (
     ImpossibleStep,
@@ -68,7 +69,6 @@ class Keeper:
             where it does not.
         retry_failed: submissions that failed, expired or were refused are submitted again, under a new key.
         wall: seconds since 1970, for the age of a key.
-        new_key: makes an idempotency key.
     """
 
     def __init__(
@@ -79,14 +79,12 @@ class Keeper:
         on_doubt: OnDoubt | None,
         retry_failed: bool,
         wall: Callable[[], float],
-        new_key: Callable[[], str],
     ) -> None:
         self.journal = journal
         self._api_named = api_named
         self._on_doubt = on_doubt
         self._retry_failed = retry_failed
         self._wall = wall
-        self._new_key = new_key
         self._occurrences = Occurrences()
         self._under_way: dict[int, asyncio.Event] = {}
 
@@ -168,10 +166,8 @@ class Keeper:
 
     async def pay_again(self, sub: Submission, record: Record) -> None:
         """A new submission in an old one's place, under a new key."""
-        sub.key = self._new_key()
-        request = sub.request
-        if request is not None:
-            sub.body = sub.api.freeze(request, sub.key)
+        sub.key = uuid.uuid4().hex
+        sub.body = sub.api.rekeyed(record.body, sub.key)
         await self.journal.requeue(record.claim, key=sub.key, body=sub.body, api=sub.api.name)
 
     async def _ended(self, sub: Submission, record: Record) -> Job | None:
@@ -207,6 +203,76 @@ class Keeper:
         record = await self.journal.get(pk=sub.claim.pk)
         assert record is not None, "records are not removed while a session holds them"  # noqa: S101 - for the checker
         return self.job_of(record, await self.journal.result(record.pk), sub)
+
+    async def kept(self, job_id: str) -> Job | None:
+        """A job that ended, by its id, if its result is here."""
+        record = await self.journal.get(job_id=job_id)
+        if record is None or not record.has_result:
+            return None
+        return self.job_of(record, await self.journal.result(record.pk))
+
+    # --- by the user's own word --------------------------------------------------------------------------------------
+
+    async def in_doubt(self) -> list[Job]:
+        """Everything whose fate is unknown and that nobody is sending at this moment."""
+        found: list[Job] = []
+        after = 0
+        while page := await self.journal.rows((State.IN_DOUBT, State.SENDING), after=after):
+            found += [self.job_of(record, None) for record in page if record.pk not in self._under_way]
+            after = page[-1].pk
+        return found
+
+    async def resubmission(self, job: Job, *, timeout: float) -> Submission:
+        """A submission under a new key, in the place of one that has no result. Raises `InvalidRequest`."""
+        record = await self._record_of(job)
+        if record.state in (State.SENDING, State.IN_DOUBT):
+            await self.journal.doubtful(record.claim, record.error)
+        elif record.state not in _AGAIN:
+            raise InvalidRequest(
+                f"the journal says {record.state.name} of this job: only one without a result is submitted again"
+            )
+        api = self._api_named(record.api)
+        sub = Submission(
+            api,
+            record.body,
+            record.key,
+            tag=record.tag,
+            index=None,
+            timeout=timeout,
+            repeatable=self._on_doubt != "hold" and api.has_idempotency,
+        )
+        sub.claim = record.claim
+        await self.pay_again(sub, record)
+        return sub
+
+    async def adopt(self, job_id: str, api: API, *, instead_of: Job | None, tag: str | int | None) -> Job:
+        """Take in a job from elsewhere, or find the id of one in doubt."""
+        api.get(job_id)  # refuses what is no id
+        if instead_of is None:
+            return self.job_of(await self.journal.adopt(job_id, api=api.name, tag=tag), None)
+        record = await self._record_of(instead_of)
+        if record.state is State.SENDING:
+            await self.journal.doubtful(record.claim, record.error)
+        await self.journal.accepted(record.claim, job_id)
+        return self.job_of(await self._record_of(instead_of), None)
+
+    async def drop(self, job: Job) -> Job:
+        """Give up one in doubt."""
+        record = await self._record_of(job)
+        if record.state is State.SENDING:
+            await self.journal.doubtful(record.claim, record.error)
+        await self.journal.drop(record.claim)
+        return self.job_of(await self._record_of(job), None)
+
+    async def _record_of(self, job: Job) -> Record:
+        record = (
+            await self.journal.get(key=job.idempotency_key, job_id=job.id) if job.idempotency_key or job.id else None
+        )
+        if record is None:
+            raise InvalidRequest(
+                f"the journal does not know this job ({job.id or job.idempotency_key or 'no id, no key'})"
+            )
+        return record
 
     # --- writing -----------------------------------------------------------------------------------------------------
 

@@ -9,6 +9,7 @@ import asyncio
 import logging
 import os
 import random
+import time
 import types
 import warnings
 from collections.abc import Callable, Mapping
@@ -19,19 +20,23 @@ import anyio
 import msgspec
 
 from aiopplx._accounts import shared_gate
+from aiopplx._api import API
 from aiopplx._batch import Batch, Items
-from aiopplx._client import Client
+from aiopplx._client import Client, Submission
 from aiopplx._clock import Clock
 from aiopplx._engine import Engine
 from aiopplx._errors import AiopplxError, APIError, ConfigError, InvalidRequest, JobError
 from aiopplx._events import Event, EventKind
 from aiopplx._job import Job, JobStatus
+from aiopplx._journal import Journal, Results, fingerprint
+from aiopplx._journal.sqlite import SqliteJournal
+from aiopplx._keeper import Keeper, OnDoubt
 from aiopplx._listing import JobList
 from aiopplx._policy.polling import PollPolicy, PollRule
 from aiopplx._policy.retry import RetryPolicy
 from aiopplx._poller import Poller, Watch, make_job, outcome_error
 from aiopplx._request import ResearchRequest
-from aiopplx._settings import find_apis, find_base_url, find_key, find_rule, positive, whole
+from aiopplx._settings import APIS, find_apis, find_base_url, find_key, find_rule, positive, whole
 from aiopplx._transport import Transport
 from aiopplx._waiting import Waiter, Waiting
 
@@ -66,6 +71,15 @@ class Session:
             seconds, then every 10 (`PollPolicy`).
         http: an `aiohttp.ClientSession` of yours, for proxies or TLS of your own. It is never closed here.
         on_event: called with every `Event`, on the loop, synchronously: keep it short. Its exceptions are logged.
+        journal: a file that makes all of it durable: what was submitted under which key, what became of it, and every
+            result. The same program run again goes on where it was and pays for nothing twice. Or an open `Journal` of
+            your own. A session with a journal is opened with `async with`.
+        results: what the journal does with results: `"keep"` them (default), keep them `"until_taken"`, or store none
+            and `"refetch"` them from the server, which has them for days.
+        on_doubt: what happens to a submission that left and was not answered: `"resend"` the same bytes under the same
+            key, `"hold"` it for you to decide. Default: resend where the API honours keys (Sonar), hold where it has
+            none (the Agent API), since there a second sending may be a second bill.
+        retry_failed: submit what failed, expired or was refused in an earlier run again, under a new key.
         retry: bounds on trying again, and time limits of one exchange (`RetryPolicy`).
         max_response_bytes: an answer larger than this, decompressed, is not read. Default 64 MiB.
         allow_insecure: allow `http` to another machine.
@@ -86,6 +100,10 @@ class Session:
         poll: PollPolicy | PollRule | None = None,
         http: aiohttp.ClientSession | None = None,
         on_event: Callable[[Event], object] | None = None,
+        journal: str | os.PathLike[str] | Journal | None = None,
+        results: Results = "keep",
+        on_doubt: OnDoubt | None = None,
+        retry_failed: bool = False,
         retry: RetryPolicy | None = None,
         max_response_bytes: int = 64 * MIB,
         allow_insecure: bool = False,
@@ -103,6 +121,11 @@ class Session:
         self._retry = retry or RetryPolicy()
         self._on_event = on_event
         self._http = http
+        self._journal_given = journal
+        self._journal: Journal | None = None
+        self._results: Results = results
+        self._on_doubt: OnDoubt | None = on_doubt
+        self._retry_failed = retry_failed
         self._max_response_bytes = whole("max_response_bytes", max_response_bytes)
         self._clock = _clock or Clock()
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -112,8 +135,34 @@ class Session:
     # --- opening and closing -----------------------------------------------------------------------------------------
 
     async def __aenter__(self) -> Self:
-        self._open()
+        await self._open_journal()
+        try:
+            self._open()
+        except BaseException:
+            await self._close_journal()
+            raise
         return self
+
+    async def _open_journal(self) -> None:
+        """Open the journal's file, which may take a moment; one that was handed in open stays its owner's to close."""
+        given = self._journal_given
+        if self._journal is not None or given is None:
+            return
+        if isinstance(given, (str, os.PathLike)):
+            self._journal = await SqliteJournal.open(
+                given,
+                now=time.time,
+                results=self._results,
+                base_url=self._base_url,
+                account=lambda salt: fingerprint(self._key.reveal(), salt),
+            )
+        else:
+            self._journal = given
+
+    async def _close_journal(self) -> None:
+        journal, self._journal = self._journal, None
+        if journal is not None and journal is not self._journal_given:
+            await journal.close()
 
     async def __aexit__(
         self, exc_type: type[BaseException] | None, exc: BaseException | None, tb: types.TracebackType | None
@@ -132,6 +181,7 @@ class Session:
                 await engine.aclose()
             finally:
                 await engine.client.transport.close()
+                await self._close_journal()
 
     def __del__(self) -> None:
         if getattr(self, "_engine", None) is not None:
@@ -172,16 +222,39 @@ class Session:
             listened=lambda: self._on_event is not None,
             has_successor=self._successor is not None,
         )
+        keeper = self._keeper()
         self._engine = Engine(
             self._api,
             self._successor,
             client,
-            lambda release: Poller(client, self._rule, release),
+            lambda release: Poller(client, self._rule, release, write=keeper.ended if keeper is not None else None),
+            keeper=keeper,
+            on_doubt=self._on_doubt,
             max_in_flight=self._max_in_flight,
             open=self._open,
         )
         self._waiting = Waiting(self._engine.poller, self._clock, self._engine.waiters)
         return self._engine
+
+    def _keeper(self) -> Keeper | None:
+        if self._journal_given is None:
+            return None
+        if self._journal is None:
+            raise ConfigError(
+                "a session with a journal is opened as a block: async with Session(journal=...) as session"
+            )
+        return Keeper(
+            self._journal,
+            api_named=self._api_named,
+            on_doubt=self._on_doubt,
+            retry_failed=self._retry_failed,
+            wall=time.time,
+        )
+
+    def _api_named(self, name: str) -> API:
+        """The API that a record of the journal names, whichever this session submits to."""
+        known = [self._api, *([self._successor] if self._successor else []), *(api for api, _ in APIS.values())]
+        return next((api for api in known if api.name == name), self._api)
 
     # --- many jobs ---------------------------------------------------------------------------------------------------
 
@@ -253,6 +326,13 @@ class Session:
             _request(question, tag, idempotency_key, timeout, fields), index=None, timeout=self._timeout
         )
         until = self._clock.now() + sub.timeout
+        over = await engine.begin(sub)
+        if over is None and sub.stored:
+            over = await engine.load(sub)
+        if over is not None:
+            engine.taken(sub)
+            mine = over.status is JobStatus.STOPPED or isinstance(over.error, InvalidRequest)
+            return over.result() if mine else over
         if not await self._slot(engine, sub.timeout):
             return make_job("", JobStatus.REJECTED, _no_slot(), None, sub)
         try:
@@ -268,7 +348,9 @@ class Session:
         watch.holds_slot = True
         waiter.watch = watch
         engine.poller.watch(watch)
-        return await self._await(engine, waiter, watch)
+        job = await self._await(engine, waiter, watch)
+        engine.taken(sub)
+        return job
 
     async def _slot(self, engine: Engine, seconds: float) -> bool:
         try:
@@ -311,6 +393,14 @@ class Session:
         """
         engine = self._running()
         sub = engine.freeze(_request(question, tag, idempotency_key, None, fields), index=None, timeout=self._timeout)
+        over = await engine.begin(sub)
+        if over is None and sub.stored:
+            over = await engine.load(sub)
+        if over is not None:
+            return over if over.id else over.result()
+        return await self._submit(engine, sub)
+
+    async def _submit(self, engine: Engine, sub: Submission) -> Job:
         outcome = await engine.submit_owned(sub, patience=self._retry.patience, until=self._clock.now() + sub.timeout)
         if isinstance(outcome, Job):
             return outcome if outcome.id else outcome.result()
@@ -338,6 +428,9 @@ class Session:
             job_id, key, tag, api = job.id, job.idempotency_key, job.tag, engine.api_of(job.id, job.api)
         else:
             job_id, (key, tag), api = job, engine.known(job), engine.api_of(job)
+        kept = await engine.kept(job_id)
+        if kept is not None:
+            return kept
         seconds = positive("timeout", timeout) if timeout is not None else self._timeout
         waiting = cast("Waiting", self._waiting)
         try:
@@ -358,6 +451,9 @@ class Session:
             AiopplxError: no usable answer within the bounds of the `RetryPolicy`.
         """
         engine = self._running()
+        kept = await engine.kept(id)
+        if kept is not None:
+            return kept
         api = engine.api_of(id)
         snapshot = await engine.client.call(api.get(id), lambda reply: api.read_job(reply, id))
         key, tag = engine.known(id)
@@ -405,6 +501,58 @@ class Session:
                 raise error.about(job_id=job_id) from None
             return found
         return await self.wait(found)
+
+    # --- what is in doubt --------------------------------------------------------------------------------------------
+
+    async def in_doubt(self) -> list[Job]:
+        """Submissions of the journal that left and whose fate is unknown: each may be a job that is billed.
+
+        Resolve each by your own word: `resubmit`, `adopt` or `drop`.
+        """
+        return await self._needs_journal().in_doubt()
+
+    async def resubmit(self, job: Job, *, pay_again: bool) -> Job:
+        """Submit a question of the journal again, under a new key, in the place of a job that has no result.
+
+        Args:
+            job: one that is in doubt, failed, expired or was refused.
+            pay_again: must be True: a job in doubt may exist already, and this makes another.
+
+        Raises:
+            InvalidRequest: `pay_again` is not True, the journal does not know the job, or it has a result.
+            AiopplxError: as `submit`.
+        """
+        if not pay_again:
+            raise InvalidRequest(
+                "a job in doubt may exist already: resubmit(job, pay_again=True) makes and pays another"
+            )
+        engine = self._running()
+        sub = await self._needs_journal().resubmission(job, timeout=self._timeout)
+        return await self._submit(engine, sub)
+
+    async def adopt(self, job_id: str, *, instead_of: Job | None = None, tag: str | int | None = None) -> Job:
+        """Take a job that the server has into the journal.
+
+        Args:
+            job_id: the server's id, found by `list()` or elsewhere.
+            instead_of: a job in doubt that this one is known to be.
+            tag: a tag for a job from elsewhere; a later submission under it finds this job.
+
+        Raises:
+            InvalidRequest: that is no job id, or the journal does not know `instead_of`.
+        """
+        engine = self._running()
+        return await self._needs_journal().adopt(job_id, engine.api_of(job_id), instead_of=instead_of, tag=tag)
+
+    async def drop(self, job: Job) -> Job:
+        """Give up a job in doubt: it is not sent again unasked. Nothing is said to the server."""
+        return await self._needs_journal().drop(job)
+
+    def _needs_journal(self) -> Keeper:
+        keeper = self._running().keeper
+        if keeper is None:
+            raise ConfigError('only a journal knows what is in doubt: Session(journal="research.db")')
+        return keeper
 
     def resume(self) -> None:
         """Let submissions go on at once after a stop (bad key, no credit), when its cause is mended.

@@ -177,6 +177,10 @@ class Agent(msgspec.Struct, frozen=True):
             )
         return body
 
+    def rekeyed(self, body: bytes, idempotency_key: str) -> bytes:
+        """The same bytes: the key is not in them."""
+        return body
+
     def submit(self, body: bytes) -> Call:
         """The call that makes a run of a frozen request."""
         return Call(Lane.SUBMIT, "POST", self.base_path, body)

@@ -67,6 +67,13 @@ class _Submission(msgspec.Struct):
     idempotency_key: str
 
 
+class _Frozen(msgspec.Struct):
+    """The same, read back: the request is kept as its bytes."""
+
+    request: msgspec.Raw
+    idempotency_key: str
+
+
 class _Page(msgspec.Struct):
     """Rows are decoded one by one, so that a bad one loses itself only."""
 
@@ -78,6 +85,7 @@ class _Page(msgspec.Struct):
 _ENCODER = msgspec.json.Encoder(order="deterministic")
 _JOB = msgspec.json.Decoder(AsyncJob)
 _PAGE = msgspec.json.Decoder(_Page)
+_FROZEN = msgspec.json.Decoder(_Frozen)
 
 _STATUS = {
     "CREATED": JobStatus.CREATED,
@@ -136,6 +144,11 @@ class Sonar(msgspec.Struct, frozen=True):
         if not isinstance(request, ResearchRequest):
             raise InvalidRequest('an AgentRequest is for the Agent API: open the session with api="agent" or "auto"')
         return _ENCODER.encode(_Submission(wire(request), idempotency_key))
+
+    def rekeyed(self, body: bytes, idempotency_key: str) -> bytes:
+        """The same request, byte for byte, beside another key."""
+        frozen = _FROZEN.decode(body)
+        return _ENCODER.encode(_Frozen(frozen.request, idempotency_key))
 
     def submit(self, body: bytes) -> Call:
         """The call that makes a job of a frozen request."""

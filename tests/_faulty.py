@@ -13,7 +13,7 @@ from aiopplx.emulator import AfterPolls, Asked, Emulator, faults
 KEY = "fault-test-key-0123456789"
 VICTIM = "What is it that makes this one question so unlucky?"
 OTHERS = ("Why did the Vasa sink?", "Who first measured the speed of light?", "Why is the sky dark at night?")
-SPEED = 60.0
+SPEED = 150.0
 
 
 def session_at(
@@ -22,6 +22,7 @@ def session_at(
     """A session that lives `speed` seconds in each real one, and looks at its jobs every other second."""
     return Session(
         more.pop("api_key", KEY),
+        api=more.pop("api", "sonar"),
         base_url=url,
         timeout=timeout,
         poll=more.pop("poll", PollPolicy.fixed(2)),

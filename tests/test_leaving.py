@@ -18,7 +18,7 @@ import anyio
 import pytest
 from _scripted import KEY, Asked, Scripted
 
-from aiopplx import ConfigError, Event, EventKind, Job, JobStatus, PollPolicy, RetryPolicy, Session
+from aiopplx import ConfigError, Event, EventKind, JobStatus, PollPolicy, RetryPolicy, Session
 
 FAST = PollPolicy.fixed(0.01)
 # An answer is waited for however long the test holds it back.

@@ -44,7 +44,7 @@ class Book(Rows):
         self, connection: sqlite3.Connection, path: str, fence: int, *, results: Results, now: Callable[[], float]
     ) -> None:
         super().__init__(connection, path, fence)
-        self._results = results
+        self._results: Results = results
         self._now = now
         self._has_past = self.one("SELECT 1 FROM past") is not None
 

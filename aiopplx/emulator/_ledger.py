@@ -114,6 +114,7 @@ class Ledger:
         return Counter(job.api for job in self.jobs)
 
     def enter(self, job: JobRecord) -> None:
+        """Writes down a job that was made, and what it is charged."""
         self.jobs.append(job)
         if job.key:
             self.created_by_key[job.key] += 1
@@ -126,5 +127,6 @@ class Ledger:
         job.cost, job.billed = cost, True
 
     def saw(self, request: RequestRecord) -> None:
+        """Writes down a request and how it was answered."""
         self.requests[request.route] += 1
         self.log.append(request)
