@@ -83,4 +83,4 @@ def quoted_id(job_id: str) -> str:
     """
     if job_id in (".", "..") or not _JOB_ID.fullmatch(job_id):
         raise InvalidRequest(f"{job_id[:140]!r} is not a job id", field="id")
-    return quote(job_id, safe="")
+    return quote(job_id, safe="") if ":" in job_id else job_id

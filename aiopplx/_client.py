@@ -240,9 +240,13 @@ class Client:
             AiopplxError: the session's stop, if nothing may be submitted any more.
             TimeoutError: that would be later than `until`, or after a silence of more than `patience` seconds.
         """
-        if self.gate.silence(self.clock.now()) > patience:
+        now = self.clock.now()
+        if self.gate.silence(now) > patience:
             raise TimeoutError
         line = self._first_in_line[lane]
+        if not line.locked() and self.gate.stop is None and self.gate.delay(lane, now) <= 0.0:
+            self.gate.leave(lane, now)
+            return
         await self._place(line, until)
         try:
             while True:

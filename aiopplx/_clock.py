@@ -34,3 +34,8 @@ class Clock:
         except TimeoutError:
             return False
         return True
+
+
+def wall() -> float:
+    """Seconds since 1970: for what people read and for the age of a key, never for a wait."""
+    return time.time()

@@ -183,8 +183,11 @@ class Engine:
         finally:
             if self.keeper is not None:
                 self.keeper.let_go(sub)
-        self.client.tell(self._event(EventKind.SUBMITTED, sub, job_id=snapshot.id, status=snapshot.status))
+        if self.client.listened():
+            self.client.tell(self._event(EventKind.SUBMITTED, sub, job_id=snapshot.id, status=snapshot.status))
         self._warn_of_model(sub, snapshot)
+        # The server has the question now; a thousand waiting jobs need not hold theirs.
+        sub.body, sub.request = b"", None
         if snapshot.status.is_final and not (snapshot.status is JobStatus.COMPLETED and snapshot.response is None):
             job = make_job(snapshot.id, snapshot.status, outcome_error(snapshot), snapshot, sub)
             await self._write(sub, job)
@@ -228,6 +231,7 @@ class Engine:
             raise
         except EndpointRetired as error:
             if self.successor is None or sub.api is self.successor or sub.request is None:
+                self.client.halt(error, Lane.SUBMIT)
                 raise
             self._go_over(self.successor, error)
         # A refusal: nothing was created, nothing billed. The same question goes to the successor, under the same key.
@@ -329,6 +333,8 @@ class Engine:
         return stop.about() if stop is not None else None
 
     def _tell_finished(self, job: Job) -> None:
+        if not self.client.listened():
+            return
         self.client.tell(
             Event(
                 kind=EventKind.FINISHED,

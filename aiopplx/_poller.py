@@ -209,7 +209,8 @@ class Poller:
         if self._closed:
             return
         self._schedule.put(watch, due)
-        self._arm()
+        if self._timer is None or due < self._armed_for:
+            self._arm()
 
     def _arm(self) -> None:
         """Set the timer for whatever comes first; leave it if it is set for that already."""
@@ -217,6 +218,8 @@ class Poller:
             return
         clock = self._client.clock
         now = clock.now()
+        if self._timer is not None and self._armed_for <= now + TICK * clock.speed:
+            return
         moments = [self._deadlines.next_due()]
         if len(self._looking) < LOOKS_AT_ONCE:
             due = self._schedule.next_due()
@@ -401,8 +404,9 @@ class Poller:
         self._schedule.remove(watch)
         self._deadlines.remove(watch)
         self._release(watch)
-        why = job.error.message if job.error is not None else ""
-        self._client.tell(self._event(watch, EventKind.FINISHED, status=job.status, cost=job.cost, reason=why))
+        if self._client.listened():
+            why = job.error.message if job.error is not None else ""
+            self._client.tell(self._event(watch, EventKind.FINISHED, status=job.status, cost=job.cost, reason=why))
         watch.sink.done(watch, job)
 
     def _warn_of_unknown(self, watch: Watch, snapshot: Snapshot) -> None:

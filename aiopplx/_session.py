@@ -9,7 +9,6 @@ import asyncio
 import logging
 import os
 import random
-import time
 import types
 import warnings
 from collections.abc import Callable, Mapping
@@ -23,13 +22,12 @@ from aiopplx._accounts import shared_gate
 from aiopplx._api import API
 from aiopplx._batch import Batch, Items
 from aiopplx._client import Client, Submission
-from aiopplx._clock import Clock
+from aiopplx._clock import Clock, wall
 from aiopplx._engine import Engine
 from aiopplx._errors import AiopplxError, APIError, ConfigError, InvalidRequest, JobError
 from aiopplx._events import Event, EventKind
 from aiopplx._job import Job, JobStatus
 from aiopplx._journal import Journal, Results, fingerprint
-from aiopplx._journal.sqlite import SqliteJournal
 from aiopplx._keeper import Keeper, OnDoubt
 from aiopplx._listing import JobList
 from aiopplx._policy.polling import PollPolicy, PollRule
@@ -149,9 +147,11 @@ class Session:
         if self._journal is not None or given is None:
             return
         if isinstance(given, (str, os.PathLike)):
+            from aiopplx._journal.sqlite import SqliteJournal  # sqlite3 is for those who keep a journal
+
             self._journal = await SqliteJournal.open(
                 given,
-                now=time.time,
+                now=wall,
                 results=self._results,
                 base_url=self._base_url,
                 account=lambda salt: fingerprint(self._key.reveal(), salt),
@@ -219,7 +219,7 @@ class Session:
             clock=self._clock,
             random=random.random,  # noqa: S311 - jitter, nothing secret
             tell=self._tell,
-            listened=lambda: self._on_event is not None,
+            listened=self._is_heard,
             has_successor=self._successor is not None,
         )
         keeper = self._keeper()
@@ -248,7 +248,7 @@ class Session:
             api_named=self._api_named,
             on_doubt=self._on_doubt,
             retry_failed=self._retry_failed,
-            wall=time.time,
+            wall=wall,
         )
 
     def _api_named(self, name: str) -> API:
@@ -560,6 +560,10 @@ class Session:
         Without it they go on by themselves: half a minute after a stop the next submission is sent to see.
         """
         self._running().client.resume()
+
+    def _is_heard(self) -> bool:
+        """Is there anybody to whom each submission and each job is told?"""
+        return self._on_event is not None or logger.isEnabledFor(logging.DEBUG)
 
     # --- telling -----------------------------------------------------------------------------------------------------
 

@@ -20,6 +20,7 @@ from aiohttp.abc import AbstractStreamWriter
 
 from aiopplx._call import Broken, Call, Lane, NoReply, Reply
 from aiopplx._errors import ConfigError
+from aiopplx._limit import Limit
 from aiopplx._policy.retry import RetryPolicy
 from aiopplx._version import __version__
 
@@ -155,13 +156,17 @@ class Transport:
         http: aiohttp.ClientSession | None = None,
     ) -> None:
         self.base_url = base_url
+        self._base = yarl.URL(base_url)
+        self._base_path = self._base.raw_path.rstrip("/")
         self.limit = max_response_bytes
         self._key = key
         self._theirs = http
+        self._own_headers = self._headers()
         self._submits: aiohttp.ClientSession | None = http
         self._polls: aiohttp.ClientSession | None = http
-        self._submit_timeout = _timeout(policy, policy.submit_seconds)
-        self._poll_timeout = _timeout(policy, policy.poll_seconds)
+        self._timeout = aiohttp.ClientTimeout(total=None, sock_connect=policy.connect_seconds)
+        self._submit_limit = Limit(policy.submit_seconds)
+        self._poll_limit = Limit(policy.poll_seconds)
 
     def open(self) -> None:
         """Make the connection pools; needs the running loop."""
@@ -171,6 +176,8 @@ class Transport:
 
     async def close(self) -> None:
         """Close what `open` made, and nothing else."""
+        self._submit_limit.close()
+        self._poll_limit.close()
         if self._theirs is not None:
             return
         pools = [pool for pool in (self._submits, self._polls) if pool is not None]
@@ -187,7 +194,7 @@ class Transport:
         return aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(limit=CONNECTIONS, keepalive_timeout=keepalive),
             cookie_jar=aiohttp.DummyCookieJar(),
-            headers=self._headers(),
+            headers=self._own_headers,
             trust_env=False,
         )
 
@@ -204,22 +211,33 @@ class Transport:
         if pool is None or pool.closed:
             raise ConfigError("the session's connections are closed")
         body = _Body(call.body) if call.body is not None else None
+        limit = self._submit_limit if call.lane is Lane.SUBMIT else self._poll_limit
         failure: NoReply
         try:
-            response = await pool.request(
-                call.method,
-                yarl.URL(self.base_url + call.path, encoded=True),
-                data=body,
-                headers=self._headers() if self._theirs is not None else None,
-                timeout=self._submit_timeout if call.lane is Lane.SUBMIT else self._poll_timeout,
-                allow_redirects=False,
-                raise_for_status=False,
-            )
-            return await self._read(response)
+            with limit:
+                return await self._exchange(pool, call, body)
         except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
             failure = _no_reply(error, sent=body is None or body.left)
         # Outside the handler, so that the foreign exception and the headers it holds are gone.
         return failure
+
+    async def _exchange(self, pool: aiohttp.ClientSession, call: Call, body: _Body | None) -> Reply | NoReply:
+        response = await pool.request(
+            call.method,
+            self._url(call.path),
+            data=body,
+            headers=self._own_headers if self._theirs is not None else None,
+            timeout=self._timeout,
+            allow_redirects=False,
+            raise_for_status=False,
+        )
+        return await self._read(response)
+
+    def _url(self, path: str) -> yarl.URL:
+        """Cheaper than reading the whole address anew, and paths are percent-encoded already."""
+        if "?" in path:
+            return yarl.URL(self.base_url + path, encoded=True)
+        return self._base.with_path(self._base_path + path, encoded=True)
 
     async def _read(self, response: aiohttp.ClientResponse) -> Reply | NoReply:
         try:
@@ -247,12 +265,6 @@ class Transport:
                 return None
             parts.append(part)
         return b"".join(parts)
-
-
-def _timeout(policy: RetryPolicy, total: float) -> aiohttp.ClientTimeout:
-    return aiohttp.ClientTimeout(
-        total=total, connect=None, sock_connect=policy.connect_seconds, sock_read=policy.read_seconds
-    )
 
 
 def _no_reply(error: Exception, *, sent: bool) -> NoReply:

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
+from pathlib import Path
 
 import pytest
 from _faulty import (
@@ -589,3 +591,14 @@ async def test_running_jobs_are_collected_when_credit_ends() -> None:
 async def test_the_key_that_is_sent_is_the_one_that_was_given() -> None:
     async with emulator(keys={KEY}) as server, session_at(server.url, api_key=f" {KEY}\n") as session:
         assert (await session.ask(VICTIM)).ok
+
+
+def test_every_test_that_the_reliability_page_names_exists() -> None:
+    here = Path(__file__).parent
+    names = [name for file in here.glob("test_*.py") for name in re.findall(r"def (test_\w+)", file.read_text("utf-8"))]
+    page = (here.parent / "docs" / "reliability.md").read_text("utf-8")
+    rows = [line.rstrip().rstrip("|").rsplit("|", 1)[-1] for line in page.splitlines() if line.startswith("| ")]
+    named = [name.replace("...", "").split("[")[0] for row in rows for name in re.findall(r"`([a-z_.\[\]]{12,})`", row)]
+
+    assert len(named) > 60
+    assert [name for name in named if not any(name in known for known in names)] == []

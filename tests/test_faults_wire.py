@@ -592,3 +592,12 @@ async def test_an_id_from_the_server_that_cannot_be_asked_for_is_no_id(id: str) 
 
     assert job.status is JobStatus.IN_DOUBT
     assert {request.path for request in server.requests} == {"/async/chat/completions"}
+
+
+@pytest.mark.parametrize("name", ["reset after the request", "silent", "cut by length", "garbage"])
+async def test_where_an_api_has_no_key_a_lost_answer_is_in_doubt_and_never_sent_again(name: str) -> None:
+    job, server, _ = await asked([BROKEN[name]], api="agent")
+
+    assert job.status is JobStatus.IN_DOUBT
+    assert isinstance(job.error, InDoubt)
+    assert len(server.requests) == job.attempts == 1

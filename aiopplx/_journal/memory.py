@@ -84,7 +84,6 @@ class MemoryJournal:
             api=api,
             state=State.ACCEPTED,
             job_id=job_id,
-            accepted_at=self._now(),
         )
 
     def _add(
@@ -98,8 +97,8 @@ class MemoryJournal:
         api: str,
         state: State,
         job_id: str = "",
-        accepted_at: float | None = None,
     ) -> Record:
+        now = self._now()
         row = Record(
             pk=len(self._rows) + 1,
             fence=_FENCE,
@@ -111,8 +110,8 @@ class MemoryJournal:
             api=api,
             state=state,
             job_id=job_id,
-            accepted_at=accepted_at,
-            updated=self._now(),
+            accepted_at=now if job_id else None,
+            updated=now,
         )
         self._rows[row.pk] = row
         self._by_item[item] = row.pk
@@ -127,8 +126,9 @@ class MemoryJournal:
     async def sending(self, claim: Claim) -> None:
         """See `Journal`."""
         row = self._may("sending", claim)
-        first = self._now() if row.first_sent is None else row.first_sent
-        self._put(row, state=State.SENDING, attempts=row.attempts + 1, first_sent=first, taken=False, error="")
+        now = self._now()
+        first = now if row.first_sent is None else row.first_sent
+        self._put(row, now, state=State.SENDING, attempts=row.attempts + 1, first_sent=first, taken=False, error="")
 
     async def accepted(self, claim: Claim, job_id: str) -> None:
         """See `Journal`."""
@@ -138,7 +138,8 @@ class MemoryJournal:
             return
         row = self._may("accepted", claim)
         self._name(row, job_id)
-        self._put(row, state=State.ACCEPTED, job_id=job_id, accepted_at=self._now(), taken=False, error="", word="")
+        now = self._now()
+        self._put(row, now, state=State.ACCEPTED, job_id=job_id, accepted_at=now, taken=False, error="", word="")
 
     async def ended(
         self,
@@ -158,11 +159,13 @@ class MemoryJournal:
         stored = bool(raw) and keeps(state, self.results)
         if stored:
             self._bodies[row.pk] = raw
+        now = self._now()
         self._put(
             row,
+            now,
             state=state,
             job_id=job_id or row.job_id,
-            accepted_at=self._now() if job_id and row.accepted_at is None else row.accepted_at,
+            accepted_at=now if job_id and row.accepted_at is None else row.accepted_at,
             word=word,
             error=error,
             cost=billed(cost),
@@ -233,8 +236,8 @@ class MemoryJournal:
         self._by_job.pop(row.job_id, None)
         self._by_job[job_id] = row.pk
 
-    def _put(self, row: Record, **changes: object) -> None:
-        self._rows[row.pk] = msgspec.structs.replace(row, updated=self._now(), **changes)
+    def _put(self, row: Record, now: float | None = None, **changes: object) -> None:
+        self._rows[row.pk] = msgspec.structs.replace(row, updated=self._now() if now is None else now, **changes)
 
     def _check_open(self) -> None:
         if self._closed:

@@ -67,8 +67,8 @@ class RetryPolicy(msgspec.Struct, frozen=True, kw_only=True):
         final.
         refused_look: pause of all looks after the server refused one (401, 403).
         leave_grace: leaving a block waits so long for the id of a submission that is on its way.
-        submit_seconds, poll_seconds: the whole of one HTTP exchange.
-        connect_seconds, read_seconds: its connection; any silence within it.
+        submit_seconds, poll_seconds: the whole of one HTTP exchange, connecting and reading included.
+        connect_seconds: its connection.
     """
 
     base: float = 0.5
@@ -89,9 +89,8 @@ class RetryPolicy(msgspec.Struct, frozen=True, kw_only=True):
     refused_look: float = 30.0
     leave_grace: float = 2.0
     submit_seconds: float = 60.0
-    poll_seconds: float = 120.0
+    poll_seconds: float = 60.0
     connect_seconds: float = 10.0
-    read_seconds: float = 30.0
 
     def delay(self, fault: Fault, attempt: int, random: float) -> float:
         """Seconds before the try after the `attempt`-th (from 1): full jitter, so a crowd does not come back as one."""

@@ -103,13 +103,7 @@ class Written(NamedTuple):
 
 _FAILED = Error("internal_error", "Internal error while processing the request", "internal_error")
 _CANCELLED = Error("cancelled", "cancelled", "cancelled")
-_STATUS = {
-    "CREATED": "queued",
-    "IN_PROGRESS": "in_progress",
-    "COMPLETED": "completed",
-    "FAILED": "failed",
-    "CANCELLED": "cancelled",
-}
+_STATUS = {"IN_PROGRESS": "in_progress", "FAILED": "failed", "CANCELLED": "cancelled"}
 
 
 class Runs:
@@ -140,19 +134,20 @@ class Runs:
 
     def queued(self, job: JobRecord) -> bytes:
         """What a background create is answered with."""
-        body = self._body(job, "queued", int(job.created_at), b"[]")
+        # Read and not looked up: nothing is written before somebody looks, so that many creates at once are cheap.
+        body = self._body(job, read(job.body), "queued", int(job.created_at), b"[]")
         body.id = job.told_id
         return msgspec.json.encode(body)
 
     def told(self, job: JobRecord, state: State, share: float, now: float) -> bytes:
         """The run in this state; `now` is what it says of both its moments, as the service does at each look."""
+        if state == "CREATED":
+            return msgspec.json.encode(self._body(job, read(job.body), "queued", int(now), b"[]"))
         written = self._written(job)
-        items = written.items
         if state == "COMPLETED":
             return self._ended(job, written, int(now))
-        if state != "FAILED":
-            items = items[: 0 if state == "CREATED" else written.shown(share)]
-        body = self._body(job, _STATUS[state], int(now), _array(items))
+        items = written.items if state == "FAILED" else written.items[: written.shown(share)]
+        body = self._body(job, written.asking, _STATUS[state], int(now), _array(items))
         if state in ("FAILED", "CANCELLED"):
             body.error = _FAILED if state == "FAILED" else _CANCELLED
             body.incomplete_details = Details("cancelled") if state == "CANCELLED" else None
@@ -162,7 +157,7 @@ class Runs:
         asking, run = written.asking, written.run
         status = "incomplete" if run.cut else "completed"
         message = [_message(job.id, written.text, status)] if run.chars else []
-        body = self._body(job, status, now, _array([*written.items, *message]))
+        body = self._body(job, asking, status, now, _array([*written.items, *message]))
         body.model = asking.named_model or run.tariff.model
         body.tools = asking.tools or _used(run)
         body.usage = written.usage
@@ -172,9 +167,8 @@ class Runs:
             body.completed_at = now
         return msgspec.json.encode(body)
 
-    def _body(self, job: JobRecord, status: str, now: int, output: bytes) -> Body:
+    def _body(self, job: JobRecord, asking: Asking, status: str, now: int, output: bytes) -> Body:
         """A run without what only its end brings."""
-        asking = self._written(job).asking
         return Body(
             background=asking.background or False,
             completed_at=None,

@@ -1,0 +1,182 @@
+"""Room: may one more submission be paid for? A cap in dollars, and for each job in flight a hold that is learnt.
+
+What a job costs is known when it ends. Until then a job holds what such jobs have been seen to cost, so that the sum of
+what is spent and what is held stays under the cap. This module knows nothing of tasks, clocks, journals or of where
+costs come from.
+"""
+
+from __future__ import annotations
+
+import math
+from bisect import bisect_left, insort
+from collections import deque
+from collections.abc import Iterable
+
+import msgspec
+
+ENOUGH = 20
+"""Known costs from which on they alone decide the hold."""
+REMEMBERED = 500
+"""Known costs that are looked back on."""
+_CENTI_CENT = 0.0001
+
+
+class Spending(msgspec.Struct, frozen=True):
+    """Where a budget stands; all amounts in US dollars.
+
+    Attributes:
+        cap: what may be spent.
+        spent: the sum of the costs that are known.
+        held: kept back for jobs in flight, and for bills whose amount is not known.
+        hold: what one more job would hold.
+        in_flight: jobs that are paid for and not settled.
+        unknown: jobs that ended without a known cost.
+    """
+
+    cap: float
+    spent: float
+    held: float
+    hold: float
+    in_flight: int
+    unknown: int
+
+    @property
+    def left(self) -> float:
+        """What is neither spent nor held; never below zero."""
+        return max(0.0, self.cap - self.spent - self.held)
+
+    def __str__(self) -> str:
+        said = f"${self.spent:.2f} of ${self.cap:.2f} spent"
+        if self.in_flight:
+            said += f", {self.in_flight} running"
+        if self.unknown:
+            said += f", {self.unknown} whose cost is not known"
+        if self.held:
+            said += f" (${self.held:.2f} held for these)"
+        return f"{said}; one more is expected to cost up to ${self.hold:.2f}"
+
+
+class Budget:
+    """A cap on what is spent, kept by holds.
+
+    The hold of a job is the `quantile` of the latest known costs, and it is the same for all jobs in flight: when dear
+    jobs are seen, those that still run are expected to be dear as well. Before there are 20 known costs it is `prior`,
+    or the dearest one seen if that is more. A bill whose amount never becomes known keeps its hold.
+
+    The cap is passed only by what jobs cost above their holds: at the default, one in twenty costs more than its own.
+    `quantile=1.0` holds the dearest of the latest costs.
+
+    Args:
+        cap: US dollars that may be spent in all.
+        prior: what one job is expected to cost before any is known, US dollars.
+        spent: spent already, in earlier runs that the cap is to cover.
+        unknown: bills of earlier runs whose amount is not known.
+        samples: known costs of earlier jobs of this kind, newest first.
+        quantile: which share of jobs costs no more than the hold, above 0, at most 1.
+
+    Raises:
+        ValueError: an amount is negative or no number, or the quantile is out of range.
+    """
+
+    def __init__(
+        self,
+        cap: float,
+        *,
+        prior: float,
+        spent: float = 0.0,
+        unknown: int = 0,
+        samples: Iterable[float] = (),
+        quantile: float = 0.95,
+    ) -> None:
+        for name, amount in (("cap", cap), ("prior", prior), ("spent", spent)):
+            if not (math.isfinite(amount) and amount >= 0.0):
+                raise ValueError(f"{name} is an amount in dollars, not {amount!r}")
+        if not 0.0 < quantile <= 1.0:
+            raise ValueError(f"quantile lies above 0 and is at most 1, not {quantile!r}")
+        self.cap = cap
+        self._prior = prior
+        self._quantile = quantile
+        self._spent = [spent]
+        self._unknown = unknown
+        self._in_flight = 0
+        self._latest: deque[float] = deque()
+        self._sorted: list[float] = []
+        for cost in reversed([*samples][:REMEMBERED]):
+            self._learn(cost)
+
+    # --- questions ---------------------------------------------------------------------------------------------------
+
+    def may_send(self) -> bool:
+        """True if one more job fits under the cap, beside all that is spent and held.
+
+        False need not be the end: while jobs are in flight, one that costs less than its hold makes room again.
+        """
+        hold = self.hold
+        return self.spent + hold * (self._in_flight + self._unknown + 1) <= self.cap + _CENTI_CENT
+
+    @property
+    def is_exhausted(self) -> bool:
+        """True if nothing fits and nothing is in flight that could make room: the rest is not sent in this run."""
+        return not self._in_flight and not self.may_send()
+
+    @property
+    def spent(self) -> float:
+        """The sum of the known costs, US dollars."""
+        return math.fsum(self._spent)
+
+    @property
+    def hold(self) -> float:
+        """What one job in flight is expected to cost at most, US dollars."""
+        if len(self._sorted) < ENOUGH:
+            return max(self._prior, self._sorted[-1] if self._sorted else 0.0)
+        return self._sorted[math.ceil(self._quantile * len(self._sorted)) - 1]
+
+    @property
+    def facts(self) -> Spending:
+        """Where it stands, for messages; its `str` is a sentence."""
+        hold = self.hold
+        held = hold * (self._in_flight + self._unknown)
+        return Spending(self.cap, self.spent, held, hold, self._in_flight, self._unknown)
+
+    # --- what happens ------------------------------------------------------------------------------------------------
+
+    def sent(self) -> None:
+        """A job is paid for from now on: it is being sent, or was found running from an earlier run."""
+        self._in_flight += 1
+
+    def refused(self) -> None:
+        """A job that counted as sent was refused in full, or never left: nothing is billed."""
+        self._leave()
+
+    def settled(self, cost: float | None) -> None:
+        """A job ended.
+
+        Args:
+            cost: US dollars as billed; None (or anything that is no amount) if it is not known.
+        """
+        self._leave()
+        if cost is None or not math.isfinite(cost) or cost < 0.0:
+            self._unknown += 1
+            return
+        self._add(cost)
+        self._learn(cost)
+
+    def _leave(self) -> None:
+        if not self._in_flight:
+            raise ValueError("no job is in flight: each is settled once, after it was sent")
+        self._in_flight -= 1
+
+    def _add(self, cost: float) -> None:
+        # The sum and what it cannot hold, as exact as one large sum over all of them.
+        self._spent.append(cost)
+        if len(self._spent) >= 64:
+            total = math.fsum(self._spent)
+            self._spent = [total, math.fsum([*self._spent, -total])]
+
+    def _learn(self, cost: float) -> None:
+        if not math.isfinite(cost) or cost < 0.0:
+            return
+        self._latest.append(cost)
+        insort(self._sorted, cost)
+        if len(self._latest) > REMEMBERED:
+            del self._sorted[bisect_left(self._sorted, self._latest.popleft())]
