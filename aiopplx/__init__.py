@@ -8,11 +8,13 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from aiopplx._agent_request import AgentRequest
     from aiopplx._batch import Batch
     from aiopplx._errors import (
         AiopplxError,
         APIError,
         AuthenticationError,
+        BudgetReached,
         ConfigError,
         EndpointRetired,
         InDoubt,
@@ -31,6 +33,7 @@ if TYPE_CHECKING:
     )
     from aiopplx._events import Event, EventKind
     from aiopplx._job import Job, JobStatus, Source, Usage
+    from aiopplx._journal import JournalError
     from aiopplx._policy.polling import Look, PollPolicy
     from aiopplx._policy.retry import RetryPolicy
     from aiopplx._request import ResearchRequest
@@ -39,9 +42,11 @@ if TYPE_CHECKING:
 
 __all__ = [
     "APIError",
+    "AgentRequest",
     "AiopplxError",
     "AuthenticationError",
     "Batch",
+    "BudgetReached",
     "ConfigError",
     "EndpointRetired",
     "Event",
@@ -54,6 +59,7 @@ __all__ = [
     "JobFailed",
     "JobStatus",
     "JobTimeout",
+    "JournalError",
     "Look",
     "NotFound",
     "OutOfCredit",
@@ -74,11 +80,14 @@ __all__ = [
 # Loaded at the first use (PEP 562): importing aiohttp takes a third of a second, which `aiopplx --help`, and a program
 # that only catches errors, need not pay for.
 _HOMES = {
+    "aiopplx._agent_request": ("AgentRequest",),
+    "aiopplx._journal": ("JournalError",),
     "aiopplx._batch": ("Batch",),
     "aiopplx._errors": (
         "AiopplxError",
         "APIError",
         "AuthenticationError",
+        "BudgetReached",
         "ConfigError",
         "EndpointRetired",
         "InDoubt",

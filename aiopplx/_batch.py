@@ -22,7 +22,7 @@ import msgspec
 from aiopplx._agent_request import AgentRequest
 from aiopplx._client import Submission
 from aiopplx._engine import Engine
-from aiopplx._errors import AiopplxError, ConfigError, InDoubt, InvalidRequest
+from aiopplx._errors import AiopplxError, BudgetReached, ConfigError, InDoubt, InvalidRequest
 from aiopplx._events import Event, EventKind
 from aiopplx._job import Job, JobStatus
 from aiopplx._poller import Watch, make_job
@@ -349,7 +349,7 @@ class Batch(AsyncIterator[Job]):
 
     def _ended_early(self, job: Job, sub: Submission) -> None:
         """There is nothing to watch: refused, in doubt, stopped, or finished in the answer to the submission."""
-        if job.status is JobStatus.STOPPED and self._trouble is None:
+        if job.status is JobStatus.STOPPED and self._trouble is None and not isinstance(job.error, BudgetReached):
             self._trouble = self._engine.stop_of(job)
         if self._state == "closed":
             if job.id or isinstance(job.error, InDoubt):

@@ -62,6 +62,7 @@ class Submission:
         "claim",
         "deadline",
         "index",
+        "is_held_for",
         "job_id",
         "key",
         "leaving",
@@ -98,6 +99,7 @@ class Submission:
         self.claim: Claim | None = None
         self.settled = False
         self.stored = False
+        self.is_held_for = False
         self.attempts = 0
         self.deadline = 0.0
         self.sending = False

@@ -19,12 +19,21 @@ from aiopplx._agent_request import AgentRequest
 from aiopplx._api import API
 from aiopplx._call import Lane
 from aiopplx._client import Client, Submission
-from aiopplx._errors import AiopplxError, ConfigError, EndpointRetired, InDoubt, InvalidRequest, ProtocolError
+from aiopplx._errors import (
+    AiopplxError,
+    BudgetReached,
+    ConfigError,
+    EndpointRetired,
+    InDoubt,
+    InvalidRequest,
+    ProtocolError,
+)
 from aiopplx._events import Event, EventKind
 from aiopplx._job import Job, JobStatus, Snapshot
 from aiopplx._journal import DuplicateJob, JournalError
 from aiopplx._keeper import Keeper, OnDoubt
 from aiopplx._poller import Poller, Sink, Watch, make_job, outcome_error
+from aiopplx._purse import Purse
 from aiopplx._request import ResearchRequest
 from aiopplx._waiting import Waiter
 
@@ -57,6 +66,7 @@ class Engine:
         client: makes the calls.
         make_poller: makes the poller, given this engine's `release`.
         keeper: keeps the journal; None without one.
+        purse: keeps what may be spent; None without a bound.
         on_doubt: whether a submission whose fate is unknown is sent again; None: where the API honours keys.
         max_in_flight: jobs that may run at the service at once, as far as we know.
         open: opens the session if need be; raises if it cannot be used here and now (closed, another loop).
@@ -70,6 +80,7 @@ class Engine:
         make_poller: Callable[[Callable[[Watch], None]], Poller],
         *,
         keeper: Keeper | None = None,
+        purse: Purse | None = None,
         on_doubt: OnDoubt | None = None,
         max_in_flight: int,
         open: Callable[[], None],
@@ -79,6 +90,7 @@ class Engine:
         self._apis = [api] if successor is None else [api, successor]
         self.client = client
         self.keeper = keeper
+        self.purse = purse
         self._on_doubt: OnDoubt | None = on_doubt
         self.slots = asyncio.Semaphore(max_in_flight)
         self.poller = make_poller(self.release)
@@ -170,8 +182,12 @@ class Engine:
         if sub.job_id:
             sub.deadline = until if until is not None else self.client.clock.now() + sub.timeout
             self._remember(sub.job_id, sub)
+            if self.purse is not None and not sub.settled:
+                self.purse.found(sub)
             return Snapshot(id=sub.job_id, status=JobStatus.IN_PROGRESS, server_status="")
         try:
+            if self.purse is not None:
+                await self.purse.hold(sub)
             snapshot = await self._submit(sub, patience, until)
             await self._accepted(sub, snapshot)
         except AiopplxError as error:
@@ -191,9 +207,14 @@ class Engine:
         if snapshot.status.is_final and not (snapshot.status is JobStatus.COMPLETED and snapshot.response is None):
             job = make_job(snapshot.id, snapshot.status, outcome_error(snapshot), snapshot, sub)
             await self._write(sub, job)
+            self._count(sub, job)
             self._tell_finished(job)
             return job
         return snapshot
+
+    def _count(self, sub: Submission, job: Job) -> None:
+        if self.purse is not None:
+            self.purse.ended(sub, job)
 
     async def _accepted(self, sub: Submission, snapshot: Snapshot) -> None:
         """The server has it. Raises `InDoubt` if it gave the id of another submission."""
@@ -318,12 +339,13 @@ class Engine:
     async def _not_accepted(self, sub: Submission, error: AiopplxError) -> Job:
         if isinstance(error, InDoubt):
             status = JobStatus.IN_DOUBT
-        elif self.client.gate.stop is not None and type(error) is type(self.client.gate.stop):
+        elif isinstance(error, (BudgetReached, type(self.client.gate.stop))):
             status = JobStatus.STOPPED
         else:
             status = JobStatus.REJECTED
         job = make_job("", status, error, None, sub)
         await self._write(sub, job)
+        self._count(sub, job)
         self._tell_finished(job)
         return job
 

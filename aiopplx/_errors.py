@@ -164,6 +164,10 @@ class NotFound(APIError):
     """The server knows no such job: wrong id, another account's, or older than the days it keeps results (404)."""
 
 
+class BudgetReached(AiopplxError):
+    """Not sent, since the session's `max_cost` has no room for it. What is paid for is still collected."""
+
+
 class InDoubt(AiopplxError):
     """A submission left this machine and no usable answer came: a job may exist and be billed, its id is unknown.
 

@@ -141,6 +141,7 @@ class Poller:
         rule: when to look at a job.
         release: gives a watch's in-flight slot back.
         write: puts an outcome on disk, before it is handed to the sink.
+        ended: is told of each outcome, for those who count.
     """
 
     def __init__(
@@ -150,6 +151,7 @@ class Poller:
         release: Callable[[Watch], None],
         *,
         write: Callable[[Submission | None, Job], Awaitable[None]] | None = None,
+        ended: Callable[[Submission | None, Job], None] | None = None,
     ) -> None:
         self._client = client
         self._rule = rule
@@ -158,6 +160,7 @@ class Poller:
         self._budget = Bucket(budget) if budget is not None else None
         self._release = release
         self._write = write
+        self._tell_ended = ended
         self._schedule: Schedule[Watch] = Schedule()
         self._deadlines: Schedule[Watch] = Schedule()
         self._looking: set[Watch] = set()
@@ -404,6 +407,8 @@ class Poller:
         self._schedule.remove(watch)
         self._deadlines.remove(watch)
         self._release(watch)
+        if self._tell_ended is not None:
+            self._tell_ended(watch.sub, job)
         if self._client.listened():
             why = job.error.message if job.error is not None else ""
             self._client.tell(self._event(watch, EventKind.FINISHED, status=job.status, cost=job.cost, reason=why))

@@ -27,12 +27,14 @@ from aiopplx._engine import Engine
 from aiopplx._errors import AiopplxError, APIError, ConfigError, InvalidRequest, JobError
 from aiopplx._events import Event, EventKind
 from aiopplx._job import Job, JobStatus
-from aiopplx._journal import Journal, Results, fingerprint
+from aiopplx._journal import Journal, Ledger, Results, fingerprint
 from aiopplx._keeper import Keeper, OnDoubt
 from aiopplx._listing import JobList
+from aiopplx._policy.budget import Budget
 from aiopplx._policy.polling import PollPolicy, PollRule
 from aiopplx._policy.retry import RetryPolicy
 from aiopplx._poller import Poller, Watch, make_job, outcome_error
+from aiopplx._purse import Purse
 from aiopplx._request import ResearchRequest
 from aiopplx._settings import APIS, find_apis, find_base_url, find_key, find_rule, positive, whole
 from aiopplx._transport import Transport
@@ -42,6 +44,8 @@ logger = logging.getLogger("aiopplx")
 logger.addHandler(logging.NullHandler())
 
 MIB = 1024 * 1024
+EXPECTED_COST = 1.3
+"""US dollars: at the upper end of what deep-research jobs were seen to cost ($0.84 to $1.26 in five of June 2026)."""
 _ENDED_AT_SERVER = frozenset({JobStatus.FAILED, JobStatus.CANCELLED, JobStatus.INCOMPLETE, JobStatus.REJECTED})
 
 
@@ -78,6 +82,9 @@ class Session:
             key, `"hold"` it for you to decide. Default: resend where the API honours keys (Sonar), hold where it has
             none (the Agent API), since there a second sending may be a second bill.
         retry_failed: submit what failed, expired or was refused in an earlier run again, under a new key.
+        max_cost: US dollars that may be spent; with a journal, over all its runs. Each running job holds what such jobs
+            have cost (the 95th percentile of what was seen, $1.30 before 20 have ended); when no more fits, what runs
+            is collected and the rest comes out as `STOPPED`. Default None: no bound.
         retry: bounds on trying again, and time limits of one exchange (`RetryPolicy`).
         max_response_bytes: an answer larger than this, decompressed, is not read. Default 64 MiB.
         allow_insecure: allow `http` to another machine.
@@ -102,6 +109,7 @@ class Session:
         results: Results = "keep",
         on_doubt: OnDoubt | None = None,
         retry_failed: bool = False,
+        max_cost: float | None = None,
         retry: RetryPolicy | None = None,
         max_response_bytes: int = 64 * MIB,
         allow_insecure: bool = False,
@@ -124,6 +132,8 @@ class Session:
         self._results: Results = results
         self._on_doubt: OnDoubt | None = on_doubt
         self._retry_failed = retry_failed
+        self._max_cost = positive("max_cost", max_cost) if max_cost is not None else None
+        self._spent: Ledger | None = None
         self._max_response_bytes = whole("max_response_bytes", max_response_bytes)
         self._clock = _clock or Clock()
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -158,6 +168,8 @@ class Session:
             )
         else:
             self._journal = given
+        if self._max_cost is not None:
+            self._spent = await self._journal.ledger()
 
     async def _close_journal(self) -> None:
         journal, self._journal = self._journal, None
@@ -222,13 +234,20 @@ class Session:
             listened=self._is_heard,
             has_successor=self._successor is not None,
         )
-        keeper = self._keeper()
+        keeper, purse = self._keeper(), self._purse()
         self._engine = Engine(
             self._api,
             self._successor,
             client,
-            lambda release: Poller(client, self._rule, release, write=keeper.ended if keeper is not None else None),
+            lambda release: Poller(
+                client,
+                self._rule,
+                release,
+                write=keeper.ended if keeper is not None else None,
+                ended=purse.ended if purse is not None else None,
+            ),
             keeper=keeper,
+            purse=purse,
             on_doubt=self._on_doubt,
             max_in_flight=self._max_in_flight,
             open=self._open,
@@ -249,6 +268,20 @@ class Session:
             on_doubt=self._on_doubt,
             retry_failed=self._retry_failed,
             wall=wall,
+        )
+
+    def _purse(self) -> Purse | None:
+        if self._max_cost is None:
+            return None
+        earlier = self._spent or Ledger(0.0, 0, ())
+        return Purse(
+            Budget(
+                self._max_cost,
+                prior=EXPECTED_COST,
+                spent=earlier.spent,
+                unknown=earlier.unknown,
+                samples=earlier.samples,
+            )
         )
 
     def _api_named(self, name: str) -> API:

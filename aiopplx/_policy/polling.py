@@ -110,7 +110,7 @@ class Schedule(Generic[K]):
     __slots__ = ("_heap", "_keys", "_seq", "_seqs")
 
     def __init__(self) -> None:
-        # Rows are not taken out of the middle of the heap, so they name no key: what is forgotten must not live on there.
+        # Rows are not taken out of the middle of the heap, so they name no key: the forgotten do not live on.
         self._heap: list[tuple[float, int]] = []
         self._keys: dict[int, K] = {}
         self._seqs: dict[K, int] = {}
