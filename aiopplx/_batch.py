@@ -20,13 +20,13 @@ import anyio
 import msgspec
 
 from aiopplx._agent_request import AgentRequest
-from aiopplx._client import Submission
 from aiopplx._engine import Engine
 from aiopplx._errors import AiopplxError, BudgetReached, ConfigError, InDoubt, InvalidRequest
 from aiopplx._events import Event, EventKind
 from aiopplx._job import Job, JobStatus
-from aiopplx._poller import Watch, make_job
 from aiopplx._request import ResearchRequest
+from aiopplx._submission import Submission
+from aiopplx._watch import Watch, make_job
 
 Item: TypeAlias = "str | Mapping[str, object] | ResearchRequest | AgentRequest"
 Items: TypeAlias = "Iterable[Item] | AsyncIterable[Item]"

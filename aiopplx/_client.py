@@ -14,8 +14,6 @@ from typing import TypeVar
 
 import msgspec
 
-from aiopplx._agent_request import AgentRequest
-from aiopplx._api import API
 from aiopplx._call import Call, Lane, NoReply, Reply, error_of
 from aiopplx._clock import Clock
 from aiopplx._errors import (
@@ -29,7 +27,6 @@ from aiopplx._errors import (
 )
 from aiopplx._events import Event, EventKind
 from aiopplx._job import Snapshot
-from aiopplx._journal import Claim
 from aiopplx._policy.pacing import Gate
 from aiopplx._policy.retry import (
     Again,
@@ -43,67 +40,13 @@ from aiopplx._policy.retry import (
     exhausted_until,
     hint,
 )
-from aiopplx._request import ResearchRequest
+from aiopplx._submission import Submission
 from aiopplx._transport import Transport
 
 T = TypeVar("T")
 logger = logging.getLogger("aiopplx")
 
 SUBMITS_AT_ONCE = 32
-
-
-class Submission:
-    """One request under one idempotency key: what is sent, and how far it has come."""
-
-    __slots__ = (
-        "api",
-        "attempts",
-        "body",
-        "claim",
-        "deadline",
-        "index",
-        "is_held_for",
-        "job_id",
-        "key",
-        "leaving",
-        "repeatable",
-        "request",
-        "sending",
-        "settled",
-        "stored",
-        "tag",
-        "timeout",
-    )
-
-    def __init__(
-        self,
-        api: API,
-        body: bytes,
-        key: str,
-        *,
-        tag: str | int | None,
-        index: int | None,
-        timeout: float,
-        request: ResearchRequest | AgentRequest | None = None,
-        repeatable: bool = True,
-    ) -> None:
-        self.api = api
-        self.body = body
-        self.key = key
-        self.tag = tag
-        self.index = index
-        self.timeout = timeout
-        self.request = request
-        self.repeatable = repeatable
-        self.job_id = ""
-        self.claim: Claim | None = None
-        self.settled = False
-        self.stored = False
-        self.is_held_for = False
-        self.attempts = 0
-        self.deadline = 0.0
-        self.sending = False
-        self.leaving = False
 
 
 class Failed(msgspec.Struct, frozen=True):

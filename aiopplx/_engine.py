@@ -18,7 +18,7 @@ import anyio
 from aiopplx._agent_request import AgentRequest
 from aiopplx._api import API
 from aiopplx._call import Lane
-from aiopplx._client import Client, Submission
+from aiopplx._client import Client
 from aiopplx._errors import (
     AiopplxError,
     BudgetReached,
@@ -32,10 +32,12 @@ from aiopplx._events import Event, EventKind
 from aiopplx._job import Job, JobStatus, Snapshot
 from aiopplx._journal import DuplicateJob, JournalError
 from aiopplx._keeper import Keeper, OnDoubt
-from aiopplx._poller import Poller, Sink, Watch, make_job, outcome_error
+from aiopplx._poller import Poller
 from aiopplx._purse import Purse
 from aiopplx._request import ResearchRequest
+from aiopplx._submission import Submission
 from aiopplx._waiting import Waiter
+from aiopplx._watch import Sink, Watch, make_job, outcome_error
 
 logger = logging.getLogger("aiopplx")
 

@@ -17,7 +17,6 @@ import msgspec
 from aiopplx._agent_request import AgentRequest, agent_wire
 from aiopplx._api import API
 from aiopplx._call import Reply
-from aiopplx._client import Submission
 from aiopplx._errors import AiopplxError, APIError, InDoubt, InvalidRequest, JobExpired, JobFailed, ProtocolError
 from aiopplx._job import Job, JobStatus, Snapshot
 from aiopplx._journal import (
@@ -30,8 +29,9 @@ from aiopplx._journal import (
     item_name,
     sha_of,
 )
-from aiopplx._poller import make_job, outcome_error
 from aiopplx._request import ResearchRequest, wire
+from aiopplx._submission import Submission
+from aiopplx._watch import make_job, outcome_error
 
 logger = logging.getLogger("aiopplx")
 

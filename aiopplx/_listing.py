@@ -12,7 +12,7 @@ from aiopplx._api import API
 from aiopplx._engine import Engine
 from aiopplx._events import Event, EventKind
 from aiopplx._job import Job
-from aiopplx._poller import make_job
+from aiopplx._watch import make_job
 
 
 class JobList(AsyncIterator[Job]):

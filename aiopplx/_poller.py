@@ -10,22 +10,18 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
-from typing import Protocol
 
 import msgspec
 
-from aiopplx._api import API
-from aiopplx._call import Lane, Reply, plain
-from aiopplx._client import Client, Failed, Submission
+from aiopplx._call import Lane
+from aiopplx._client import Client, Failed
 from aiopplx._errors import (
     AiopplxError,
     JobExpired,
-    JobFailed,
     JobTimeout,
     NotFound,
     ProtocolError,
     ResponseTooLarge,
-    ResultMissing,
 )
 from aiopplx._events import Event, EventKind
 from aiopplx._job import Job, JobStatus, Snapshot
@@ -33,6 +29,8 @@ from aiopplx._journal import JournalError
 from aiopplx._policy.pacing import Bucket
 from aiopplx._policy.polling import Look, PollPolicy, PollRule, Schedule, next_gap
 from aiopplx._policy.retry import Fault
+from aiopplx._submission import Submission
+from aiopplx._watch import Watch, make_job, outcome_error
 
 logger = logging.getLogger("aiopplx")
 
@@ -42,87 +40,6 @@ TICK = 0.01
 # A timer this late means that the machine slept; the network may need a moment, and the jobs did not stand still.
 SLEPT, GRACE = 30.0, 60.0
 SHORT_RECHECK = 5.0
-
-
-class Sink(Protocol):
-    """Who wants a job: decides whether there is room for its result, and takes it."""
-
-    def may_look(self, watch: Watch) -> bool:
-        """Is there room for one more result? If not, the sink keeps the watch and hands it to `Poller.unpark` later."""
-        ...
-
-    def looked(self, watch: Watch) -> None:
-        """The look ended and the job runs on: its room is free again."""
-        ...
-
-    def done(self, watch: Watch, job: Job) -> None:
-        """Nothing more will come of it."""
-        ...
-
-
-class Watch:
-    """One job that is being watched, for one sink."""
-
-    __slots__ = (
-        "accepted_at",
-        "api",
-        "call",
-        "deadline",
-        "empty",
-        "errors",
-        "fresh",
-        "grace_until",
-        "holds_slot",
-        "job_id",
-        "looks",
-        "missing",
-        "model",
-        "server_status",
-        "sink",
-        "sub",
-        "task",
-        "unreadable",
-        "unreadable_since",
-        "warned",
-    )
-
-    def __init__(
-        self,
-        sink: Sink,
-        api: API,
-        job_id: str,
-        *,
-        sub: Submission | None,
-        now: float,
-        deadline: float,
-        fresh: bool,
-        holds_slot: bool = False,
-    ) -> None:
-        self.sink = sink
-        self.job_id = job_id
-        self.api = api
-        # Kept for all looks: building an address anew costs a few microseconds each time.
-        self.call = api.get(job_id)
-        self.sub = sub
-        self.accepted_at = now
-        self.deadline = deadline
-        self.fresh = fresh
-        self.grace_until = 0.0
-        self.holds_slot = holds_slot
-        self.task: asyncio.Task[None] | None = None
-        self.looks = 0
-        self.errors = 0
-        self.empty = 0
-        self.unreadable = 0
-        self.unreadable_since = 0.0
-        self.missing = False
-        self.warned = False
-        self.server_status = ""
-        self.model = ""
-
-    def read(self, reply: Reply) -> Snapshot:
-        """A 200 as this job's snapshot; raises `ProtocolError` if it is something else."""
-        return self.api.read_job(reply, self.job_id)
 
 
 class End(msgspec.Struct, frozen=True):
@@ -455,64 +372,6 @@ def _timed_out(why: str, snapshot: Snapshot | None = None) -> End:
         " session.wait(job.id) takes it up again"
     )
     return End(JobStatus.TIMED_OUT, error, snapshot)
-
-
-def outcome_error(snapshot: Snapshot) -> AiopplxError | None:
-    """What is wrong with a job that the server calls finished; None if there is a result, or while it runs."""
-    match snapshot.status:
-        case JobStatus.COMPLETED:
-            if snapshot.response is not None:
-                return None
-            return ResultMissing("the server says COMPLETED and gives no answer; the job was charged")
-        case JobStatus.FAILED | JobStatus.CANCELLED | JobStatus.INCOMPLETE:
-            return JobFailed(plain(snapshot.error_message or "") or f"{snapshot.server_status}, no reason given")
-        case _:
-            return None
-
-
-def make_job(
-    job_id: str,
-    status: JobStatus,
-    error: AiopplxError | None,
-    snapshot: Snapshot | None,
-    sub: Submission | None,
-    *,
-    looks: int = 0,
-    api: str = "",
-    key: str = "",
-    tag: str | int | None = None,
-) -> Job:
-    """The value that users get: a snapshot and the submission it belongs to."""
-    key = sub.key if sub else key
-    tag = sub.tag if sub else tag
-    attempts = sub.attempts if sub else 0
-    if error is not None:
-        error = error.about(job_id=job_id, idempotency_key=key, tag=tag, attempts=attempts)
-    if snapshot is None:
-        snapshot = Snapshot(
-            id=job_id,
-            status=status,
-            server_status="",
-        )
-    return Job(
-        id=job_id,
-        status=status,
-        server_status=snapshot.server_status,
-        api=sub.api.name if sub else api,
-        model=snapshot.model,
-        idempotency_key=key,
-        tag=tag,
-        index=sub.index if sub else None,
-        created_at=snapshot.created_at,
-        started_at=snapshot.started_at,
-        completed_at=snapshot.completed_at,
-        failed_at=snapshot.failed_at,
-        error=error,
-        response=snapshot.response,
-        raw=snapshot.raw,
-        looks=looks,
-        attempts=attempts,
-    )
 
 
 def _expired(error: NotFound) -> JobExpired:

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import asyncio
 
-from aiopplx._client import Submission
 from aiopplx._errors import BudgetReached
 from aiopplx._job import Job, JobStatus
 from aiopplx._policy.budget import Budget
+from aiopplx._submission import Submission
 
 _NO_BILL = frozenset({JobStatus.REJECTED, JobStatus.STOPPED})
 _NO_END = frozenset({JobStatus.TIMED_OUT, JobStatus.UNREADABLE, JobStatus.IN_DOUBT, JobStatus.EXPIRED})

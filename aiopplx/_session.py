@@ -21,7 +21,7 @@ import msgspec
 from aiopplx._accounts import shared_gate
 from aiopplx._api import API
 from aiopplx._batch import Batch, Items
-from aiopplx._client import Client, Submission
+from aiopplx._client import Client
 from aiopplx._clock import Clock, wall
 from aiopplx._engine import Engine
 from aiopplx._errors import AiopplxError, APIError, ConfigError, InvalidRequest, JobError
@@ -33,12 +33,14 @@ from aiopplx._listing import JobList
 from aiopplx._policy.budget import Budget
 from aiopplx._policy.polling import PollPolicy, PollRule
 from aiopplx._policy.retry import RetryPolicy
-from aiopplx._poller import Poller, Watch, make_job, outcome_error
+from aiopplx._poller import Poller
 from aiopplx._purse import Purse
 from aiopplx._request import ResearchRequest
 from aiopplx._settings import APIS, find_apis, find_base_url, find_key, find_rule, positive, whole
+from aiopplx._submission import Submission
 from aiopplx._transport import Transport
 from aiopplx._waiting import Waiter, Waiting
+from aiopplx._watch import Watch, make_job, outcome_error
 
 logger = logging.getLogger("aiopplx")
 logger.addHandler(logging.NullHandler())

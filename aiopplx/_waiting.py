@@ -13,7 +13,8 @@ from aiopplx._api import API
 from aiopplx._clock import Clock
 from aiopplx._errors import AiopplxError
 from aiopplx._job import Job
-from aiopplx._poller import Poller, Watch
+from aiopplx._poller import Poller
+from aiopplx._watch import Watch
 
 
 class Waiter:

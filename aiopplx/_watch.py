@@ -1,0 +1,154 @@
+"""Room: one watched job: what is known of it while it runs, who wants it, and the value it becomes in the end.
+
+This module knows nothing of when or how jobs are looked at.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Protocol
+
+from aiopplx._api import API
+from aiopplx._call import Reply, plain
+from aiopplx._errors import AiopplxError, JobFailed, ResultMissing
+from aiopplx._job import Job, JobStatus, Snapshot
+from aiopplx._submission import Submission
+
+
+class Sink(Protocol):
+    """Who wants a job: decides whether there is room for its result, and takes it."""
+
+    def may_look(self, watch: Watch) -> bool:
+        """Is there room for one more result? If not, the sink keeps the watch and hands it to `Poller.unpark` later."""
+        ...
+
+    def looked(self, watch: Watch) -> None:
+        """The look ended and the job runs on: its room is free again."""
+        ...
+
+    def done(self, watch: Watch, job: Job) -> None:
+        """Nothing more will come of it."""
+        ...
+
+
+class Watch:
+    """One job that is being watched, for one sink."""
+
+    __slots__ = (
+        "accepted_at",
+        "api",
+        "call",
+        "deadline",
+        "empty",
+        "errors",
+        "fresh",
+        "grace_until",
+        "holds_slot",
+        "job_id",
+        "looks",
+        "missing",
+        "model",
+        "server_status",
+        "sink",
+        "sub",
+        "task",
+        "unreadable",
+        "unreadable_since",
+        "warned",
+    )
+
+    def __init__(
+        self,
+        sink: Sink,
+        api: API,
+        job_id: str,
+        *,
+        sub: Submission | None,
+        now: float,
+        deadline: float,
+        fresh: bool,
+        holds_slot: bool = False,
+    ) -> None:
+        self.sink = sink
+        self.job_id = job_id
+        self.api = api
+        # Kept for all looks: building an address anew costs a few microseconds each time.
+        self.call = api.get(job_id)
+        self.sub = sub
+        self.accepted_at = now
+        self.deadline = deadline
+        self.fresh = fresh
+        self.grace_until = 0.0
+        self.holds_slot = holds_slot
+        self.task: asyncio.Task[None] | None = None
+        self.looks = 0
+        self.errors = 0
+        self.empty = 0
+        self.unreadable = 0
+        self.unreadable_since = 0.0
+        self.missing = False
+        self.warned = False
+        self.server_status = ""
+        self.model = ""
+
+    def read(self, reply: Reply) -> Snapshot:
+        """A 200 as this job's snapshot; raises `ProtocolError` if it is something else."""
+        return self.api.read_job(reply, self.job_id)
+
+
+def outcome_error(snapshot: Snapshot) -> AiopplxError | None:
+    """What is wrong with a job that the server calls finished; None if there is a result, or while it runs."""
+    match snapshot.status:
+        case JobStatus.COMPLETED:
+            if snapshot.response is not None:
+                return None
+            return ResultMissing("the server says COMPLETED and gives no answer; the job was charged")
+        case JobStatus.FAILED | JobStatus.CANCELLED | JobStatus.INCOMPLETE:
+            return JobFailed(plain(snapshot.error_message or "") or f"{snapshot.server_status}, no reason given")
+        case _:
+            return None
+
+
+def make_job(
+    job_id: str,
+    status: JobStatus,
+    error: AiopplxError | None,
+    snapshot: Snapshot | None,
+    sub: Submission | None,
+    *,
+    looks: int = 0,
+    api: str = "",
+    key: str = "",
+    tag: str | int | None = None,
+) -> Job:
+    """The value that users get: a snapshot and the submission it belongs to."""
+    key = sub.key if sub else key
+    tag = sub.tag if sub else tag
+    attempts = sub.attempts if sub else 0
+    if error is not None:
+        error = error.about(job_id=job_id, idempotency_key=key, tag=tag, attempts=attempts)
+    if snapshot is None:
+        snapshot = Snapshot(
+            id=job_id,
+            status=status,
+            server_status="",
+        )
+    return Job(
+        id=job_id,
+        status=status,
+        server_status=snapshot.server_status,
+        api=sub.api.name if sub else api,
+        model=snapshot.model,
+        idempotency_key=key,
+        tag=tag,
+        index=sub.index if sub else None,
+        created_at=snapshot.created_at,
+        started_at=snapshot.started_at,
+        completed_at=snapshot.completed_at,
+        failed_at=snapshot.failed_at,
+        error=error,
+        response=snapshot.response,
+        raw=snapshot.raw,
+        looks=looks,
+        attempts=attempts,
+    )
