@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-import random
 import types
 import warnings
 from collections.abc import Callable, Mapping
@@ -18,27 +17,21 @@ import aiohttp
 import anyio
 import msgspec
 
-from aiopplx._accounts import shared_gate
-from aiopplx._api import API
 from aiopplx._batch import Batch, Items
-from aiopplx._client import Client
-from aiopplx._clock import Clock, wall
+from aiopplx._clock import Clock
 from aiopplx._engine import Engine
 from aiopplx._errors import AiopplxError, APIError, ConfigError, InvalidRequest, JobError
 from aiopplx._events import Event, EventKind
 from aiopplx._job import Job, JobStatus
-from aiopplx._journal import Journal, Ledger, Results, fingerprint
+from aiopplx._journal import Journal, Results
 from aiopplx._keeper import Keeper, OnDoubt
 from aiopplx._listing import JobList
-from aiopplx._policy.budget import Budget
+from aiopplx._opening import Opened, Settings, make_engine, open_journal
 from aiopplx._policy.polling import PollPolicy, PollRule
 from aiopplx._policy.retry import RetryPolicy
-from aiopplx._poller import Poller
-from aiopplx._purse import Purse
 from aiopplx._request import ResearchRequest
-from aiopplx._settings import APIS, find_apis, find_base_url, find_key, find_rule, positive, whole
+from aiopplx._settings import find_apis, find_base_url, find_key, find_rule, positive, whole
 from aiopplx._submission import Submission
-from aiopplx._transport import Transport
 from aiopplx._waiting import Waiter, Waiting
 from aiopplx._watch import Watch, make_job, outcome_error
 
@@ -46,8 +39,6 @@ logger = logging.getLogger("aiopplx")
 logger.addHandler(logging.NullHandler())
 
 MIB = 1024 * 1024
-EXPECTED_COST = 1.3
-"""US dollars: at the upper end of what deep-research jobs were seen to cost ($0.84 to $1.26 in five of June 2026)."""
 _ENDED_AT_SERVER = frozenset({JobStatus.FAILED, JobStatus.CANCELLED, JobStatus.INCOMPLETE, JobStatus.REJECTED})
 
 
@@ -119,25 +110,31 @@ class Session:
     ) -> None:
         self._engine: Engine | None = None
         self._closed = False
-        self._key = find_key(api_key)
-        self._base_url = find_base_url(base_url, allow_insecure=allow_insecure)
-        self._api, self._successor = find_apis(api)
-        self._rpm = positive("rpm", rpm) if rpm is not None else None
-        self._max_in_flight = whole("max_in_flight", max_in_flight)
-        self._timeout = positive("timeout", timeout)
-        self._rule: PollRule = find_rule(poll)
-        self._retry = retry or RetryPolicy()
+        api_now, successor = find_apis(api)
+        self._settings = Settings(
+            key=find_key(api_key),
+            base_url=find_base_url(base_url, allow_insecure=allow_insecure),
+            api=api_now,
+            successor=successor,
+            rpm=positive("rpm", rpm) if rpm is not None else None,
+            max_in_flight=whole("max_in_flight", max_in_flight),
+            timeout=positive("timeout", timeout),
+            rule=find_rule(poll),
+            http=http,
+            journal=journal,
+            results=results,
+            on_doubt=on_doubt,
+            retry_failed=retry_failed,
+            max_cost=positive("max_cost", max_cost) if max_cost is not None else None,
+            retry=retry or RetryPolicy(),
+            max_response_bytes=whole("max_response_bytes", max_response_bytes),
+            clock=_clock or Clock(),
+        )
         self._on_event = on_event
-        self._http = http
-        self._journal_given = journal
-        self._journal: Journal | None = None
-        self._results: Results = results
-        self._on_doubt: OnDoubt | None = on_doubt
-        self._retry_failed = retry_failed
-        self._max_cost = positive("max_cost", max_cost) if max_cost is not None else None
-        self._spent: Ledger | None = None
-        self._max_response_bytes = whole("max_response_bytes", max_response_bytes)
-        self._clock = _clock or Clock()
+        self._clock = self._settings.clock
+        self._timeout = self._settings.timeout
+        self._retry = self._settings.retry
+        self._opened: Opened | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._pid = 0
         self._waiting: Waiting | None = None
@@ -145,38 +142,19 @@ class Session:
     # --- opening and closing -----------------------------------------------------------------------------------------
 
     async def __aenter__(self) -> Self:
-        await self._open_journal()
+        if self._opened is None:
+            self._opened = await open_journal(self._settings)
         try:
-            self._open()
+            self._running()
         except BaseException:
             await self._close_journal()
             raise
         return self
 
-    async def _open_journal(self) -> None:
-        """Open the journal's file, which may take a moment; one that was handed in open stays its owner's to close."""
-        given = self._journal_given
-        if self._journal is not None or given is None:
-            return
-        if isinstance(given, (str, os.PathLike)):
-            from aiopplx._journal.sqlite import SqliteJournal  # sqlite3 is for those who keep a journal
-
-            self._journal = await SqliteJournal.open(
-                given,
-                now=wall,
-                results=self._results,
-                base_url=self._base_url,
-                account=lambda salt: fingerprint(self._key.reveal(), salt),
-            )
-        else:
-            self._journal = given
-        if self._max_cost is not None:
-            self._spent = await self._journal.ledger()
-
     async def _close_journal(self) -> None:
-        journal, self._journal = self._journal, None
-        if journal is not None and journal is not self._journal_given:
-            await journal.close()
+        opened, self._opened = self._opened, None
+        if opened is not None:
+            await opened.close()
 
     async def __aexit__(
         self, exc_type: type[BaseException] | None, exc: BaseException | None, tb: types.TracebackType | None
@@ -205,7 +183,7 @@ class Session:
 
     def __repr__(self) -> str:
         state = "closed" if self._closed else "open" if self._engine else "new"
-        return f"<Session {self._api.name} at {self._base_url}, {state}>"
+        return f"<Session {self._settings.api.name} at {self._settings.base_url}, {state}>"
 
     def _open(self) -> None:
         self._running()
@@ -221,75 +199,16 @@ class Session:
             if self._loop is not loop:
                 raise ConfigError("the session belongs to another event loop; open one in each loop")
             return self._engine
-        self._loop, self._pid = loop, os.getpid()
-        transport = Transport(
-            self._base_url, self._key, self._retry, max_response_bytes=self._max_response_bytes, http=self._http
-        )
-        transport.open()
-        client = Client(
-            transport,
-            shared_gate(self._base_url, self._key.reveal(), self._rpm),
-            self._retry,
-            clock=self._clock,
-            random=random.random,  # noqa: S311 - jitter, nothing secret
-            tell=self._tell,
-            listened=self._is_heard,
-            has_successor=self._successor is not None,
-        )
-        keeper, purse = self._keeper(), self._purse()
-        self._engine = Engine(
-            self._api,
-            self._successor,
-            client,
-            lambda release: Poller(
-                client,
-                self._rule,
-                release,
-                write=keeper.ended if keeper is not None else None,
-                ended=purse.ended if purse is not None else None,
-            ),
-            keeper=keeper,
-            purse=purse,
-            on_doubt=self._on_doubt,
-            max_in_flight=self._max_in_flight,
-            open=self._open,
-        )
-        self._waiting = Waiting(self._engine.poller, self._clock, self._engine.waiters)
-        return self._engine
-
-    def _keeper(self) -> Keeper | None:
-        if self._journal_given is None:
-            return None
-        if self._journal is None:
+        if self._opened is None and self._settings.journal is not None:
             raise ConfigError(
                 "a session with a journal is opened as a block: async with Session(journal=...) as session"
             )
-        return Keeper(
-            self._journal,
-            api_named=self._api_named,
-            on_doubt=self._on_doubt,
-            retry_failed=self._retry_failed,
-            wall=wall,
+        self._loop, self._pid = loop, os.getpid()
+        self._engine = make_engine(
+            self._settings, self._opened, tell=self._tell, listened=self._is_heard, open=self._open
         )
-
-    def _purse(self) -> Purse | None:
-        if self._max_cost is None:
-            return None
-        earlier = self._spent or Ledger(0.0, 0, ())
-        return Purse(
-            Budget(
-                self._max_cost,
-                prior=EXPECTED_COST,
-                spent=earlier.spent,
-                unknown=earlier.unknown,
-                samples=earlier.samples,
-            )
-        )
-
-    def _api_named(self, name: str) -> API:
-        """The API that a record of the journal names, whichever this session submits to."""
-        known = [self._api, *([self._successor] if self._successor else []), *(api for api, _ in APIS.values())]
-        return next((api for api in known if api.name == name), self._api)
+        self._waiting = Waiting(self._engine.poller, self._clock, self._engine.waiters)
+        return self._engine
 
     # --- many jobs ---------------------------------------------------------------------------------------------------
 
@@ -324,7 +243,7 @@ class Session:
             source,
             ordered=ordered,
             timeout=positive("timeout", timeout) if timeout is not None else self._timeout,
-            limit=whole("max_in_flight", max_in_flight) if max_in_flight is not None else self._max_in_flight,
+            limit=whole("max_in_flight", max_in_flight) if max_in_flight is not None else self._settings.max_in_flight,
             cancel_on_exit=cancel_on_exit,
         )
 

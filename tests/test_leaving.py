@@ -21,6 +21,7 @@ from _scripted import KEY, Asked, Scripted
 from aiopplx import ConfigError, Event, EventKind, JobStatus, PollPolicy, RetryPolicy, Session
 
 FAST = PollPolicy.fixed(0.01)
+NEVER = float("inf")
 # An answer is waited for however long the test holds it back.
 PATIENT = RetryPolicy(leave_grace=3600.0)
 
@@ -375,7 +376,7 @@ async def test_exception_of_the_body_survives_a_source_that_fails_to_close(serve
 
 
 async def test_cancelled_error_passes_through_an_ask(server: Scripted):
-    server.looks = float("inf")
+    server.looks = NEVER
     async with opened(server) as session:
         task = asyncio.create_task(session.ask("one"))
         await server.until(lambda: server.requests["get"] > 0)
@@ -386,7 +387,7 @@ async def test_cancelled_error_passes_through_an_ask(server: Scripted):
 
 
 async def test_deadline_of_the_callers_own_is_a_plain_timeout(server: Scripted):
-    server.looks = float("inf")
+    server.looks = NEVER
     async with opened(server) as session, session.batch(["one"]) as jobs:
         with pytest.raises(TimeoutError) as caught:
             async with asyncio.timeout(0.03):
@@ -529,7 +530,7 @@ async def test_cancelled_ask_and_submit_without_an_answer_are_told_in_doubt(serv
 
 
 async def test_ask_cancelled_while_its_job_runs_tells_the_job_and_frees_its_slot(server: Scripted):
-    server.looks = lambda row: float("inf") if row.question == "stuck" else 1
+    server.looks = lambda row: NEVER if row.question == "stuck" else 1
     told: list[Event] = []
     async with opened(server, told, max_in_flight=1) as session:
         task = asyncio.create_task(session.ask("stuck"))
@@ -544,7 +545,7 @@ async def test_ask_cancelled_while_its_job_runs_tells_the_job_and_frees_its_slot
 
 
 async def test_pending_has_what_runs_and_what_was_finished_and_not_taken(server: Scripted):
-    server.looks = lambda row: float("inf") if row.question == "stuck" else 1
+    server.looks = lambda row: NEVER if row.question == "stuck" else 1
     told: list[Event] = []
     async with opened(server, told) as session:
         async with session.batch(["one", "two", "stuck"]) as jobs:
@@ -574,7 +575,7 @@ async def test_batch_that_was_read_to_its_end_leaves_nothing(server: Scripted):
 
 async def test_session_closed_under_waiting_calls_reaches_each_as_its_own_error(server: Scripted):
     """Nobody cancelled these tasks: a CancelledError would be taken for that, and a call that hangs is worse."""
-    server.looks = float("inf")
+    server.looks = NEVER
     server.hold = lambda asked: asked.question == "held"
     told: list[Event] = []
     session = opened(server, told, max_in_flight=3, retry=RetryPolicy(leave_grace=0.05))
@@ -605,7 +606,7 @@ async def test_session_closed_under_waiting_calls_reaches_each_as_its_own_error(
 
 
 async def test_session_closed_under_a_batch_keeps_what_it_has_and_says_so(server: Scripted):
-    server.looks = float("inf")
+    server.looks = NEVER
     session = opened(server)
     batches: list[Any] = []
     task = asyncio.create_task(consume(session, ["one", "two"], batches))
@@ -635,7 +636,7 @@ async def test_session_closed_while_a_batch_is_being_left_waits_for_it(server: S
 
 async def test_session_left_in_a_cancelled_scope_closes_its_connections(server: Scripted):
     """A cancelled anyio scope cancels each further await; closing must get through all the same."""
-    server.looks = float("inf")
+    server.looks = NEVER
     async with Clean(server):
         with anyio.CancelScope() as scope:
             async with opened(server) as session, session.batch(["one", "two"]) as jobs:
@@ -645,8 +646,56 @@ async def test_session_left_in_a_cancelled_scope_closes_its_connections(server: 
         assert scope.cancelled_caught
 
 
+async def test_session_left_in_a_cancelled_scope_still_waits_for_ids(server: Scripted):
+    server.hold = is_submit
+    told: list[Event] = []
+    asking: list[asyncio.Task[Any]] = []
+
+    async def body() -> None:
+        with anyio.CancelScope() as scope:
+            async with opened(server, told, retry=PATIENT) as session:
+                asking.append(asyncio.create_task(session.ask("one")))
+                await server.until(lambda: len(server.held) == 1)
+                scope.cancel()
+
+    leaving = asyncio.create_task(body())
+    await server.until(lambda: len(server.held) == 1)
+    await turns(20)
+    assert not leaving.done()
+    server.release()
+    await leaving
+    with pytest.raises(ConfigError, match="closed"):
+        await asking[0]
+    assert [event.job_id for event in left(told)] == ["job-0"]
+
+
+async def test_no_task_of_a_batch_outlives_its_block(server: Scripted):
+    """Not by one turn of the loop: whoever leaves a block may end the loop with it."""
+    server.hold = lambda asked: asked.question.startswith("held")
+    server.looks = NEVER
+    questions = [f"{word} {n}" for n in range(3) for word in ("held", "running")]
+    async with opened(server, max_in_flight=5, retry=RetryPolicy(leave_grace=0.01)) as session:
+        before = asyncio.all_tasks()
+        async with session.batch(questions):
+            await server.until(lambda: server.requests["get"] > 3)
+            assert asyncio.all_tasks() > before
+        assert asyncio.all_tasks() == before
+
+
+async def test_look_that_is_out_ends_with_its_last_waiter(server: Scripted):
+    server.hold = is_get
+    async with opened(server) as session:
+        job = await session.submit("one")
+        waiting = [asyncio.create_task(session.wait(job)) for _ in range(2)]
+        await server.until(lambda: len(server.held) == 1)
+        for task in waiting:
+            task.cancel()
+        await asyncio.wait(waiting)
+        await server.until(lambda: not server.held)
+
+
 async def test_batch_that_was_entered_and_forgotten_ends_with_the_session(server: Scripted):
-    server.looks = float("inf")
+    server.looks = NEVER
     async with Clean(server), opened(server) as session:
         await session.batch(["one"]).__aenter__()
         await server.until(lambda: server.requests["get"] > 0)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import itertools
 import os
 import warnings
 from collections.abc import AsyncIterator, Callable
@@ -417,6 +418,13 @@ async def test_list_ends_where_a_server_ignores_the_token(server: Scripted):
     async with opened(server) as session:
         assert await ids_of(session) == ["job-2", "job-1"]
     assert len(seen) == 4
+
+
+async def test_list_ends_where_the_same_page_comes_under_ever_new_tokens(server: Scripted):
+    tokens = itertools.count()
+    server.script = lambda asked: (200, {"requests": rows(2, 1), "next_token": f"token-{next(tokens)}"})
+    async with opened(server) as session:
+        assert await ids_of(session) == ["job-2", "job-1"]
 
 
 async def test_list_ends_where_tokens_go_round_in_a_circle(server: Scripted):
