@@ -154,7 +154,10 @@ class Client:
         return self.has_successor and isinstance(error, EndpointRetired)
 
     def halt(self, error: AiopplxError, lane: Lane) -> None:
-        """Stop all submissions; told once."""
+        """Stop all submissions; told once. What stops all of them is about none: the names of the first go."""
+        error = error.about()
+        error.job_id = error.idempotency_key = ""
+        error.tag, error.attempts = None, 0
         if self.gate.halt(error, lane, self.clock.now()):
             self.tell(Event(kind=EventKind.STOPPED, reason=str(error), fault=Fault.STOP.value))
         self._wake()

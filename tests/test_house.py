@@ -17,6 +17,8 @@ LAYERS = (
     "_version",
     "_errors",
     "_clock",
+    "_limit",
+    "_citations",
     "_job",
     "_events",
     "_call",
@@ -28,7 +30,6 @@ LAYERS = (
     "_api",
     "_tolerant",
     "_bodies",
-    "_citations",
     "_sonar_structs",
     "sonar",
     "_agent_structs",
@@ -38,14 +39,20 @@ LAYERS = (
     "_journal",
     "_transport",
     "_accounts",
+    "_submission",
     "_client",
+    "_watch",
     "_poller",
     "_waiting",
+    "_keeper",
+    "_purse",
     "_engine",
     "_batch",
     "_listing",
     "_settings",
+    "_opening",
     "_session",
+    "journal",
     "__init__",
 )
 
@@ -60,12 +67,12 @@ NO_I_O = (
 
 # Where one library, and only there. `sys.modules` of these rooms is what a change of that library can break.
 ONLY_IN = {
-    "aiohttp": {"_transport": "one attempt of one call", "_session": "the type of `http=`"},
+    "aiohttp": {"_transport": "one attempt of one call", "_session": "the type of `http=`", "_opening": "the same"},
     "yarl": {"_transport": "aiohttp's type of a URL"},
     "socket": {"_transport": "what a broken connection says"},
     "time": {"_clock": "the one clock"},
-    "random": {"_session": "handed down as a function"},
-    "os": {"_settings": "the environment", "_session": "the process that opened it", "_journal": "its file"},
+    "random": {"_opening": "handed down as a function"},
+    "os": {"_settings": "the environment", "_opening": "the type of a path", "_session": "the process that opened it", "_journal": "its file"},
     "sqlite3": {"_journal": "the one that keeps a file"},
 }
 

@@ -11,6 +11,7 @@ import random
 import sys
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Generator, Iterator
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
@@ -306,6 +307,30 @@ async def test_cancellation_at_every_await_of_the_caller_leaves_nothing_over(wor
             told: list[Event] = []
             server.forget()
             stepped = Stepped(in_session(server, told, work, rng), n)
+            task = asyncio.create_task(run_stepped(stepped))
+            await asyncio.wait([task])
+            await clean.check()
+            assert all_told(server, told)
+            if not stepped.reached:
+                assert task.exception() is None
+                break
+            assert task.cancelled()
+        assert n >= 3
+
+
+@pytest.mark.parametrize("work", [one_batch, nested_asks, single_calls])
+async def test_cancellation_at_every_await_with_a_journal_leaves_nothing_over(
+    work: Work, server: Scripted, tmp_path: Path
+):
+    async def journaled(told: list[Event], n: int) -> None:
+        async with opened(server, told, journal=tmp_path / f"{n}.db") as session:
+            await work(session)
+
+    async with Clean(server) as clean:
+        for n in itertools.count():
+            told: list[Event] = []
+            server.forget()
+            stepped = Stepped(journaled(told, n), n)
             task = asyncio.create_task(run_stepped(stepped))
             await asyncio.wait([task])
             await clean.check()

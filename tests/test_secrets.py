@@ -250,7 +250,7 @@ async def test_a_session_shows_its_key_in_no_form() -> None:
 
         assert KEY not in repr(session) + str(session) + repr(vars(session))
         with pytest.raises(TypeError):
-            pickle.dumps(vars(session)["_key"])
+            pickle.dumps(vars(session)["_settings"].key)
 
 
 async def test_a_short_placeholder_of_a_key_does_not_garble_messages() -> None:
