@@ -254,7 +254,7 @@ class Client:
     ) -> Snapshot:
         """The attempts of one submission, the first of which may leave now."""
         call = sub.api.submit(sub.body)
-        tries = SubmitTries(self.policy, sub.deadline)
+        tries = SubmitTries(self.policy, sub.deadline, was_in_doubt=sub.was_in_doubt)
         last: Failed | None = None
         while True:
             try:
@@ -325,6 +325,8 @@ class Client:
         )
 
     def _retrying(self, sub: Submission, failed: Failed, delay: float) -> None:
+        if failed.fault is Fault.DOUBT and not sub.api.has_idempotency:
+            self._tell_of_resend(sub)
         self.tell(
             Event(
                 kind=EventKind.RETRYING,
@@ -335,6 +337,23 @@ class Client:
                 delay=delay,
                 reason=failed.error.message,
                 fault=failed.fault.value,
+            )
+        )
+
+    def _tell_of_resend(self, sub: Submission) -> None:
+        """It is the user's choice (`on_doubt="resend"`), and may cost a second job: said each time."""
+        reason = (
+            'no usable answer came, and it is sent again (on_doubt="resend"): this API knows no keys, so there may be'
+            " two jobs, and two bills"
+        )
+        self.tell(
+            Event(
+                kind=EventKind.WARNING,
+                idempotency_key=sub.key,
+                tag=sub.tag,
+                index=sub.index,
+                attempt=sub.attempts,
+                reason=reason,
             )
         )
 
@@ -352,10 +371,16 @@ class Client:
         error = last.error.about(idempotency_key=sub.key, tag=sub.tag, attempts=sub.attempts)
         if not doubt:
             return error
+        times = "once" if sub.attempts == 1 else f"{sub.attempts} times"
+        advice = (
+            "Look for it with session.list(); sending it again under this same key cannot pay twice where the server"
+            " honours keys"
+            if sub.api.has_idempotency
+            else "This API knows no keys and has no list: whoever sends it again may pay twice"
+        )
         return InDoubt(
-            f"sent {sub.attempts} time{'s' if sub.attempts != 1 else ''} under one key and no usable answer came"
-            f" ({error.message}). A job may exist and be billed; its id is unknown. Look for it with session.list();"
-            " sending it again under this same key cannot pay twice where the server honours keys",
+            f"sent {times} and no usable answer came ({error.message}). A job may exist and be billed; its id is"
+            f" unknown. {advice}",
             idempotency_key=sub.key,
             tag=sub.tag,
             status=error.status,

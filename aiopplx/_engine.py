@@ -181,6 +181,12 @@ class Engine:
         """Send it. A running job comes back as its snapshot, anything that is over already as a `Job`; raises nothing
         but cancellation.
         """
+        try:
+            return await self._send_and_write(sub, patience, until)
+        finally:
+            sub.sending = False
+
+    async def _send_and_write(self, sub: Submission, patience: float, until: float | None) -> Snapshot | Job:
         if sub.job_id:
             sub.deadline = until if until is not None else self.client.clock.now() + sub.timeout
             self._remember(sub.job_id, sub)
@@ -190,7 +196,11 @@ class Engine:
         try:
             if self.purse is not None:
                 await self.purse.hold(sub)
-            snapshot = await self._submit(sub, patience, until)
+            try:
+                snapshot = await self._submit(sub, patience, until)
+            finally:
+                # What came of it is yet to be written down: whoever leaves now waits for that as for the answer.
+                sub.sending = sub.attempts > 0
             await self._accepted(sub, snapshot)
         except AiopplxError as error:
             return await self._not_accepted(sub, error)
@@ -247,23 +257,34 @@ class Engine:
 
     async def _submit(self, sub: Submission, patience: float, until: float | None) -> Snapshot:
         before = self.keeper.sending if self.keeper is not None else None
+        if self.successor is not None and self.api is self.successor and self._may_move(sub):
+            await self._move(sub, self.successor)  # it was frozen before the other API was known to be retired
         try:
             return await self.client.submit(sub, patience=patience, until=until, before=before)
         except JournalError as error:
             self.client.halt(error, Lane.SUBMIT)
             raise
         except EndpointRetired as error:
-            if self.successor is None or sub.api is self.successor or sub.request is None:
+            if self.successor is None or sub.api is self.successor:
                 self.client.halt(error, Lane.SUBMIT)
                 raise
             self._go_over(self.successor, error)
-        # A refusal: nothing was created, nothing billed. The same question goes to the successor, under the same key.
-        sub.api = self.successor
-        sub.body = self.successor.freeze(cast("ResearchRequest", sub.request), sub.key)
-        sub.repeatable = self._repeatable(sub.api)
+            if not self._may_move(sub):
+                raise
+        await self._move(sub, self.successor)
+        return await self._submit(sub, patience, until)
+
+    def _may_move(self, sub: Submission) -> bool:
+        """True if the question can go to the successor: it is at hand, and no job of it can exist elsewhere."""
+        return sub.api is not self.successor and sub.request is not None and not sub.was_in_doubt
+
+    async def _move(self, sub: Submission, successor: API) -> None:
+        """The same question to the successor, under the same key: where it was refused nothing was made or billed."""
+        sub.body = successor.freeze(cast("ResearchRequest", sub.request), sub.key)
+        sub.api = successor
+        sub.repeatable = self._repeatable(successor)
         if self.keeper is not None:
             await self.keeper.refrozen(sub)
-        return await self.client.submit(sub, patience=patience, until=until, before=before)
 
     def _go_over(self, successor: API, error: EndpointRetired) -> None:
         if self.api is successor:

@@ -159,6 +159,7 @@ class Keeper:
     async def _doubtful(self, sub: Submission, record: Record) -> Job | None:
         age = self._wall() - record.first_sent if record.first_sent is not None else 0.0
         if sub.repeatable and 0 <= age < KEY_LIFE and record.attempts < RESENDS:
+            sub.was_in_doubt = True
             return None
         error = in_doubt(record)
         await self.journal.doubtful(record.claim, error.message)
@@ -307,9 +308,11 @@ class Keeper:
 
     async def refrozen(self, sub: Submission) -> None:
         """The same question goes to another API, under the same key: nothing was created at the first."""
-        if sub.claim is not None:
+        if sub.claim is None:
+            return
+        if sub.attempts:
             await self.journal.back_to_queued(sub.claim)
-            await self.journal.refreeze(sub.claim, body=sub.body, api=sub.api.name)
+        await self.journal.refreeze(sub.claim, body=sub.body, api=sub.api.name)
 
     async def ended(self, sub: Submission | None, job: Job) -> None:
         """The outcome is on disk before it is handed out. What may still change (a time limit) is not written."""

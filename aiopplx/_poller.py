@@ -113,6 +113,9 @@ class Poller:
             if watch.task is not None:
                 watch.task.cancel()
                 tasks.append(watch.task)
+                # Nobody else says so if it never began.
+                self._client.gate.back(self._client.clock.now())
+                self._forget_look(watch)
         return tasks
 
     def close(self) -> list[asyncio.Task[None]]:
@@ -197,28 +200,28 @@ class Poller:
         if self._budget is not None:
             self._budget.leave(now)
         watch.task = asyncio.get_running_loop().create_task(self._look(watch))
-        watch.task.add_done_callback(lambda task: self._ended(watch, task))
 
     async def _look(self, watch: Watch) -> None:
-        result = await self._client.attempt(watch.call, watch.read)
-        watch.looks += 1
-        now = self._client.clock.now()
-        failed = isinstance(result, Failed)
-        end = self._look_failed(watch, result, now) if failed else self._looked(watch, result, now)
-        if end is not None:
-            await self._write_down(watch, self._job(watch, end))
-
-    def _ended(self, watch: Watch, task: asyncio.Task[None]) -> None:
-        watch.task = None
-        self._looking.discard(watch)
-        if task.cancelled():
-            # It may never have begun, and then nobody else says that it is over.
-            self._client.gate.back(self._client.clock.now())
-        elif (problem := task.exception()) is not None:
+        try:
+            result = await self._client.attempt(watch.call, watch.read)
+            watch.looks += 1
+            now = self._client.clock.now()
+            failed = isinstance(result, Failed)
+            end = self._look_failed(watch, result, now) if failed else self._looked(watch, result, now)
+            if end is not None:
+                await self._write_down(watch, self._job(watch, end))
+        except Exception as problem:
             # A fault of ours. One job's bad look must not end the others'.
-            logger.error("a look at job %s failed unexpectedly", watch.job_id, exc_info=problem)
+            logger.exception("a look at job %s failed unexpectedly", watch.job_id)
             why = f"looking at the job failed unexpectedly: {type(problem).__name__}: {problem}"
             self._finish(watch, self._job(watch, End(JobStatus.UNREADABLE, ProtocolError(why))))
+        finally:
+            self._forget_look(watch)
+
+    def _forget_look(self, watch: Watch) -> None:
+        """A look is over, or was cancelled, perhaps before it began."""
+        watch.task = None
+        self._looking.discard(watch)
         self._arm()
 
     # --- what a look brought -----------------------------------------------------------------------------------------

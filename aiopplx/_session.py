@@ -6,6 +6,7 @@ This module knows nothing of aiohttp's requests, of retries or of how jobs are p
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
 import types
@@ -169,11 +170,10 @@ class Session:
             return
         # A cancelled anyio scope would cancel each await here anew, and leave connections open.
         with anyio.CancelScope(shield=True):
-            try:
+            async with contextlib.AsyncExitStack() as stack:  # each is closed, also if another fails or is cancelled
+                stack.push_async_callback(self._close_journal)
+                stack.push_async_callback(engine.client.transport.close)
                 await engine.aclose()
-            finally:
-                await engine.client.transport.close()
-                await self._close_journal()
 
     def __del__(self) -> None:
         if getattr(self, "_engine", None) is not None:

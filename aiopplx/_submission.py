@@ -32,6 +32,7 @@ class Submission:
         "stored",
         "tag",
         "timeout",
+        "was_in_doubt",
     )
 
     def __init__(
@@ -59,6 +60,7 @@ class Submission:
         self.settled = False
         self.stored = False
         self.is_held_for = False
+        self.was_in_doubt = False
         self.attempts = 0
         self.deadline = 0.0
         self.sending = False

@@ -161,9 +161,12 @@ class JobServer:
     async def __aexit__(self, *exc: object) -> None:
         assert self._server is not None
         self._server.close()
-        for task in self._connections:
-            task.cancel()
-        await asyncio.gather(*self._connections, return_exceptions=True)
+        await asyncio.sleep(0)  # what was just accepted gets its task
+        while self._connections:
+            for task in self._connections:
+                task.cancel()
+            await asyncio.gather(*self._connections, return_exceptions=True)
+            await asyncio.sleep(0)  # closed connections let go of their sockets
         await self._server.wait_closed()
 
     async def has_seen(self, submissions: int) -> None:
@@ -178,6 +181,8 @@ class JobServer:
         task = asyncio.get_running_loop().create_task(self._converse(reader, writer))
         self._connections.add(task)
         task.add_done_callback(self._connections.discard)
+        # Also where the task was cancelled before its first step, and so never came to its own end.
+        task.add_done_callback(lambda _: writer.close())
 
     async def _converse(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:

@@ -17,6 +17,7 @@ import pytest
 from _faulty import emulator, session_at, taken
 
 from aiopplx import AiopplxError, Event, InvalidRequest, Job, RetryPolicy, Session
+from aiopplx._transport import usable_key
 from aiopplx.emulator import AfterPolls, WireServer, faults, wire
 
 KEY = "canary-key-5d1f9c3e7b2a"
@@ -249,8 +250,11 @@ async def test_a_session_shows_its_key_in_no_form() -> None:
         await session.ask(QUESTION)
 
         assert KEY not in repr(session) + str(session) + repr(vars(session))
-        with pytest.raises(TypeError):
-            pickle.dumps(vars(session)["_settings"].key)
+    kept = usable_key(KEY)
+    assert KEY not in repr(kept) + str(kept) + repr([kept])
+    assert not hasattr(kept, "__dict__")
+    with pytest.raises(TypeError):
+        pickle.dumps(kept)
 
 
 async def test_a_short_placeholder_of_a_key_does_not_garble_messages() -> None:

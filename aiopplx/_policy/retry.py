@@ -220,11 +220,12 @@ class Over(msgspec.Struct, frozen=True):
 class SubmitTries:
     """The attempts of one submission: counts them and decides on the next. Pure: time and chance are arguments."""
 
-    __slots__ = ("_doubt_since", "_doubts", "_odd", "_policy", "_tries", "deadline")
+    __slots__ = ("_doubt_since", "_doubts", "_odd", "_policy", "_tries", "_was_in_doubt", "deadline")
 
-    def __init__(self, policy: RetryPolicy, deadline: float) -> None:
+    def __init__(self, policy: RetryPolicy, deadline: float, *, was_in_doubt: bool = False) -> None:
         self._policy = policy
         self.deadline = deadline
+        self._was_in_doubt = was_in_doubt
         self._tries = 0
         self._odd = 0
         self._doubts = 0
@@ -237,8 +238,8 @@ class SubmitTries:
 
     @property
     def doubtful(self) -> bool:
-        """True if some attempt may have made a job."""
-        return self._doubts > 0
+        """True if some attempt, of this run or an earlier one, may have made a job."""
+        return self._was_in_doubt or self._doubts > 0
 
     def failed(
         self, fault: Fault, now: float, random: float, *, repeatable: bool, status: int | None, silence: float = 0.0
