@@ -205,7 +205,7 @@ class Batch(AsyncIterator[Job]):
     def _put(self, index: int, job: Job | None, sub: Submission | None = None) -> None:
         """A job ended. What the journal has is read back when it is taken, beyond the few that are kept at hand."""
         held = len(self._ready) + len(self._ready_by_index)
-        kept = job is not None and job.ok and sub is not None and self._engine.stores_results
+        kept = job is not None and job.ok and sub is not None and sub.claim is not None and self._engine.stores_results
         ended = _Ended(index, None if kept and held >= READY else job, sub)
         if self._ordered:
             self._ready_by_index[index] = ended
@@ -320,9 +320,18 @@ class Batch(AsyncIterator[Job]):
         except Exception as error:  # an item of the user's own making, which fails when it is read
             self._refuse(index, InvalidRequest(f"the item cannot be read: {type(error).__name__}"))
             return
+        try:
+            await self._send(index, sub)
+        finally:
+            self._engine.let_go(sub)
+
+    async def _send(self, index: int, sub: Submission) -> None:
         over = await self._engine.begin(sub)
-        if over is not None or sub.stored:
-            self._put(index, over, sub)
+        if over is not None:
+            self._ended_early(over, sub)
+            return
+        if sub.stored:
+            self._put(index, None, sub)
             return
         await self._engine.slots.acquire()
         self._sending[sub] = cast("asyncio.Task[None]", asyncio.current_task())
@@ -364,7 +373,7 @@ class Batch(AsyncIterator[Job]):
             del self._watches[watch]
             self._engine.release(watch)
         else:
-            self._engine.poller.watch(watch)
+            self._engine.watch(watch)
 
     # --- leaving -----------------------------------------------------------------------------------------------------
 
@@ -407,16 +416,17 @@ class Batch(AsyncIterator[Job]):
         tasks = [*looks, *self._submitters]
         for task in tasks:
             task.cancel()
+        ending: set[str] = set()
         try:
             await asyncio.gather(*tasks, return_exceptions=True)
             await self._close_source()
             if self._cancel_on_exit:
-                await self._engine.cancel_all(self._left)
+                await self._engine.cancel_all(self._left, ending)
         finally:
             self._engine.batches.discard(self)
             self._ended.set()
             for job in self._left:
-                if not job.id or not job.done:
+                if not job.id or not (job.done or job.id in ending):
                     self._engine.left(job)
 
     async def _close_source(self) -> None:

@@ -9,9 +9,10 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
-from collections.abc import Awaitable, Callable
-from typing import TypeVar
+from collections.abc import Callable
+from typing import Protocol, TypeVar
 
+import anyio
 import msgspec
 
 from aiopplx._call import Call, Lane, NoReply, Reply, error_of
@@ -58,6 +59,18 @@ class Failed(msgspec.Struct, frozen=True):
     pause: float = 0.0
 
 
+class Log(Protocol):
+    """Where attempts of a submission are written down."""
+
+    async def sending(self, sub: Submission) -> None:
+        """The next attempt may leave once this returns. Raises `AiopplxError`: then it does not."""
+        ...
+
+    async def not_sent(self, sub: Submission) -> None:
+        """What was said to be sent was not, or was refused: no job can exist of it. Raises nothing."""
+        ...
+
+
 class Client:
     """Makes calls for a session. All of them pass the one gate."""
 
@@ -71,7 +84,7 @@ class Client:
         random: Callable[[], float],
         tell: Callable[[Event], None],
         listened: Callable[[], bool],
-        has_successor: bool = False,
+        sole_path: str = "",
     ) -> None:
         self.transport = transport
         self.gate = gate
@@ -80,7 +93,7 @@ class Client:
         self.random = random
         self.tell = tell
         self.listened = listened
-        self.has_successor = has_successor
+        self._sole_path = sole_path
         self.changed = asyncio.Event()
         self._first_in_line = {lane: asyncio.Lock() for lane in Lane}
         self._submits = asyncio.Semaphore(SUBMITS_AT_ONCE)
@@ -107,7 +120,7 @@ class Client:
             error = error_of(outcome)
         else:
             error = error_of_no_reply(outcome, lane=call.lane, limit=self.transport.limit)
-        return self._failed(call.lane, outcome, error, left_at)
+        return self._failed(call, outcome, error, left_at)
 
     def _answered(self, lane: Lane, reply: Reply) -> None:
         gate = self.gate
@@ -118,7 +131,8 @@ class Client:
         if seconds:
             gate.used_up(self.clock.now(), seconds)
 
-    def _failed(self, lane: Lane, outcome: Reply | NoReply, error: AiopplxError, left_at: float) -> Failed:
+    def _failed(self, call: Call, outcome: Reply | NoReply, error: AiopplxError, left_at: float) -> Failed:
+        lane = call.lane
         error.message = self.transport.scrub(error.message)
         error.args = (error.message,)
         error.body, error.type = self.transport.scrub(error.body), self.transport.scrub(error.type)
@@ -138,7 +152,7 @@ class Client:
             pause = self.gate.failed(now, connected=connected, left_at=left_at)
         elif fault is Fault.STOP and isinstance(error, APIError):
             self.gate.answered(lane, accepted=False)
-            if lane in (Lane.SUBMIT, Lane.POLL) and not self.is_survived(error):
+            if lane in (Lane.SUBMIT, Lane.POLL) and not self.is_survived(error, call):
                 self.halt(error, lane)
         elif isinstance(outcome, Reply):
             self.gate.answered(lane, accepted=False)
@@ -149,9 +163,9 @@ class Client:
 
     # --- the gate ----------------------------------------------------------------------------------------------------
 
-    def is_survived(self, error: AiopplxError) -> bool:
-        """A retired API stops nothing where submissions can go to its successor."""
-        return self.has_successor and isinstance(error, EndpointRetired)
+    def is_survived(self, error: AiopplxError, call: Call) -> bool:
+        """A retired API stops nothing where submissions go to another one, or can: only `sole_path` has no successor."""
+        return isinstance(error, EndpointRetired) and not (self._sole_path and call.path.startswith(self._sole_path))
 
     def halt(self, error: AiopplxError, lane: Lane) -> None:
         """Stop all submissions; told once. What stops all of them is about none: the names of the first go."""
@@ -219,7 +233,7 @@ class Client:
         *,
         patience: float,
         until: float | None = None,
-        before: Callable[[Submission], Awaitable[None]] | None = None,
+        log: Log | None = None,
     ) -> Snapshot:
         """Send a submission until the server has it, refuses it, or its fate stays unknown.
 
@@ -228,7 +242,7 @@ class Client:
             patience: seconds of silence (Retry-After) that may be waited through.
             until: the moment (monotonic) after which no attempt is made; None: `sub.timeout` after the first one. No
                 silence longer than `sub.timeout` is waited through either way.
-            before: awaited before each attempt, once it may leave: what it writes is on disk before the first byte.
+            log: told of each attempt, once it may leave: what it writes is on disk before the first byte.
 
         Raises:
             InDoubt: a job may exist whose id is unknown.
@@ -243,15 +257,13 @@ class Client:
         try:
             await self._pass(Lane.SUBMIT, until=latest, patience=patience)
             sub.deadline = self.clock.now() + sub.timeout if until is None else until
-            return await self._send(sub, patience, before)
+            return await self._send(sub, patience, log)
         except TimeoutError:
             raise self._too_late() from None
         finally:
             self._submits.release()
 
-    async def _send(
-        self, sub: Submission, patience: float, before: Callable[[Submission], Awaitable[None]] | None
-    ) -> Snapshot:
+    async def _send(self, sub: Submission, patience: float, log: Log | None) -> Snapshot:
         """The attempts of one submission, the first of which may leave now."""
         call = sub.api.submit(sub.body)
         tries = SubmitTries(self.policy, sub.deadline, was_in_doubt=sub.was_in_doubt)
@@ -260,7 +272,8 @@ class Client:
             try:
                 if last is not None:
                     await self._pass(Lane.SUBMIT, until=tries.deadline, patience=patience)
-                await self._write_ahead(sub, patience, before)
+                if log is not None:
+                    await self._write_ahead(sub, patience, log, doubt=tries.doubtful)
             except (TimeoutError, AiopplxError) as error:
                 if last is None:
                     raise
@@ -277,17 +290,21 @@ class Client:
             if isinstance(verdict, Over):
                 raise self._final(sub, last, doubt=verdict.doubt)
             self._retrying(sub, last, verdict.delay)
+            if log is not None and not tries.doubtful:
+                await log.not_sent(sub)  # the pause may be long, and a run that is killed in it is not in doubt
             await self.clock.sleep(verdict.delay)
 
-    async def _write_ahead(
-        self, sub: Submission, patience: float, before: Callable[[Submission], Awaitable[None]] | None
-    ) -> None:
-        if before is None:
-            return
-        await before(sub)
-        # Writing took a moment, in which the server may have asked for silence.
-        while self.gate.silence(self.clock.now()) > 0.0:
-            await self._pass(Lane.SUBMIT, until=sub.deadline, patience=patience)
+    async def _write_ahead(self, sub: Submission, patience: float, log: Log, *, doubt: bool) -> None:
+        try:
+            await log.sending(sub)
+            # Writing took a moment, in which the server may have asked for silence.
+            while self.gate.silence(self.clock.now()) > 0.0:
+                await self._pass(Lane.SUBMIT, until=sub.deadline, patience=patience)
+        except BaseException:
+            if not doubt:
+                with anyio.CancelScope(shield=True):
+                    await log.not_sent(sub)
+            raise
 
     async def _attempt_of(self, sub: Submission, call: Call) -> Snapshot | Failed:
         sub.attempts += 1

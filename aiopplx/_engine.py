@@ -32,6 +32,7 @@ from aiopplx._events import Event, EventKind
 from aiopplx._job import Job, JobStatus, Snapshot
 from aiopplx._journal import DuplicateJob, JournalError
 from aiopplx._keeper import Keeper, OnDoubt
+from aiopplx._policy.retry import Fault
 from aiopplx._poller import Poller
 from aiopplx._purse import Purse
 from aiopplx._request import ResearchRequest
@@ -72,6 +73,7 @@ class Engine:
         on_doubt: whether a submission whose fate is unknown is sent again; None: where the API honours keys.
         max_in_flight: jobs that may run at the service at once, as far as we know.
         open: opens the session if need be; raises if it cannot be used here and now (closed, another loop).
+        others: APIs that nothing is submitted to, and that a job of an earlier session may be at.
     """
 
     def __init__(
@@ -86,10 +88,12 @@ class Engine:
         on_doubt: OnDoubt | None = None,
         max_in_flight: int,
         open: Callable[[], None],
+        others: Sequence[API] = (),
     ) -> None:
         self.api = api
         self.successor = successor
         self._apis = [api] if successor is None else [api, successor]
+        self._others = others
         self.client = client
         self.keeper = keeper
         self.purse = purse
@@ -100,6 +104,7 @@ class Engine:
         self.waiters: set[Waiter] = set()
         self.tasks: dict[asyncio.Task[Snapshot | Job], Submission] = {}
         self.closed = False
+        self._journal_told = False
         self.open = open
         self._known: OrderedDict[str, tuple[str, str | int | None]] = OrderedDict()
 
@@ -133,9 +138,11 @@ class Engine:
             repeatable=self._repeatable(api),
         )
 
-    async def kept(self, job_id: str) -> Job | None:
-        """A job that ended, if the journal has its result."""
-        return await self.keeper.kept(job_id) if self.keeper is not None else None
+    async def found(self, job_id: str) -> Job | None:
+        """A job as the journal knows it: ended, if its result is there, or running, so that its names are known."""
+        if self.keeper is None or (record := await self.keeper.find(job_id)) is None:
+            return None
+        return await self.keeper.kept(record) or self.keeper.job_of(record, None)
 
     async def load(self, sub: Submission) -> Job:
         """A job that ended, read back from the journal."""
@@ -169,13 +176,27 @@ class Engine:
         try:
             job = await self.keeper.begin(sub)
         except AiopplxError as error:
-            if isinstance(error, JournalError):
-                self.client.halt(error, Lane.SUBMIT)
+            self._tell_of_journal(error)
             return await self._not_accepted(sub, error)
+        except Exception as error:  # a fault of ours; nothing was sent, and whoever waits for it must hear of it
+            logger.exception("submission %s could not be looked up", sub.key)
+            return await self._not_accepted(sub, _unexpected(sub, error))
+        self._journal_told = False
         sub.repeatable = self._repeatable(sub.api)
         if job is not None:
             self._tell_finished(job)
         return job
+
+    def let_go(self, sub: Submission) -> None:
+        """What was begun is no longer under way, whether it was sent or not."""
+        if self.keeper is not None:
+            self.keeper.let_go(sub)
+
+    def _tell_of_journal(self, error: AiopplxError) -> None:
+        """A journal that fails ends what is to be sent by this session, and by no other of the account; told once."""
+        if isinstance(error, JournalError) and not self._journal_told:
+            self._journal_told = True
+            self.client.tell(Event(kind=EventKind.STOPPED, reason=error.message, fault=Fault.STOP.value))
 
     async def submit(self, sub: Submission, *, patience: float, until: float | None = None) -> Snapshot | Job:
         """Send it. A running job comes back as its snapshot, anything that is over already as a `Job`; raises nothing
@@ -192,10 +213,11 @@ class Engine:
             self._remember(sub.job_id, sub)
             if self.purse is not None and not sub.settled:
                 self.purse.found(sub)
+            sub.body, sub.request = b"", None
             return Snapshot(id=sub.job_id, status=JobStatus.IN_PROGRESS, server_status="")
         try:
             if self.purse is not None:
-                await self.purse.hold(sub)
+                await self._hold(self.purse, sub, until)
             try:
                 snapshot = await self._submit(sub, patience, until)
             finally:
@@ -224,9 +246,23 @@ class Engine:
             return job
         return snapshot
 
+    async def _hold(self, purse: Purse, sub: Submission, until: float | None) -> None:
+        left = None if until is None else max(0.0, until - self.client.clock.now()) / self.client.clock.speed
+        try:
+            async with asyncio.timeout(left):
+                await purse.hold(sub)
+        except TimeoutError:
+            raise BudgetReached(
+                f"not sent: within its time limit there was no room for it in max_cost ({purse.budget.facts})"
+            ) from None
+
     def _count(self, sub: Submission, job: Job) -> None:
         if self.purse is not None:
             self.purse.ended(sub, job)
+
+    def unwatched(self, sub: Submission) -> None:
+        """Nobody here will hear what it cost: it goes on, as a bill of unknown amount."""
+        self._count(sub, make_job(sub.job_id, JobStatus.IN_PROGRESS, None, None, sub))
 
     async def _accepted(self, sub: Submission, snapshot: Snapshot) -> None:
         """The server has it. Raises `InDoubt` if it gave the id of another submission."""
@@ -241,8 +277,8 @@ class Engine:
         except DuplicateJob as error:
             raise _two_keys_one_id(snapshot.id, error.idempotency_key) from None
         except JournalError as error:
-            # It is paid for, and known only here: go on with it, send nothing more, and tell its id.
-            self.client.halt(error, Lane.SUBMIT)
+            # It is paid for, and known only here: go on with it, and tell its id.
+            self._tell_of_journal(error)
             reason = f"accepted, and its id could not be written to the journal: {error.message}"
             self.client.tell(self._event(EventKind.WARNING, sub, job_id=snapshot.id, reason=reason))
 
@@ -256,13 +292,12 @@ class Engine:
             self.client.tell(self._event(EventKind.WARNING, sub, job_id=job.id, reason=reason))
 
     async def _submit(self, sub: Submission, patience: float, until: float | None) -> Snapshot:
-        before = self.keeper.sending if self.keeper is not None else None
         if self.successor is not None and self.api is self.successor and self._may_move(sub):
             await self._move(sub, self.successor)  # it was frozen before the other API was known to be retired
         try:
-            return await self.client.submit(sub, patience=patience, until=until, before=before)
+            return await self.client.submit(sub, patience=patience, until=until, log=self.keeper)
         except JournalError as error:
-            self.client.halt(error, Lane.SUBMIT)
+            self._tell_of_journal(error)
             raise
         except EndpointRetired as error:
             if self.successor is None or sub.api is self.successor:
@@ -295,7 +330,7 @@ class Engine:
 
     def api_of(self, job_id: str, name: str = "") -> API:
         """The API that a job is at: by name where it is known, else by what its id looks like."""
-        for api in self._apis:
+        for api in self._apis if not name else (*self._apis, *self._others):
             if api.name == name or (not name and api.owns(job_id)):
                 return api
         return self.api
@@ -362,7 +397,7 @@ class Engine:
     async def _not_accepted(self, sub: Submission, error: AiopplxError) -> Job:
         if isinstance(error, InDoubt):
             status = JobStatus.IN_DOUBT
-        elif isinstance(error, (BudgetReached, type(self.client.gate.stop))):
+        elif isinstance(error, (BudgetReached, JournalError, type(self.client.gate.stop))):
             status = JobStatus.STOPPED
         else:
             status = JobStatus.REJECTED
@@ -374,7 +409,7 @@ class Engine:
 
     def stop_of(self, job: Job) -> AiopplxError | None:
         """The session-wide error behind a STOPPED job."""
-        stop = self.client.gate.stop or job.error
+        stop = job.error if isinstance(job.error, JournalError) else self.client.gate.stop or job.error
         return stop.about() if stop is not None else None
 
     def _tell_finished(self, job: Job) -> None:
@@ -422,7 +457,7 @@ class Engine:
     # --- watching ----------------------------------------------------------------------------------------------------
 
     def watch_of(self, sub: Submission, snapshot: Snapshot, sink: Sink) -> Watch:
-        """A watch on a job that was just accepted."""
+        """A watch on a job that was just accepted, or was found to be running from an earlier run."""
         return Watch(
             sink,
             sub.api,
@@ -430,8 +465,14 @@ class Engine:
             sub=sub,
             now=self.client.clock.now(),
             deadline=sub.deadline,
-            fresh=True,
+            fresh=not sub.job_id,
         )
+
+    def watch(self, watch: Watch) -> None:
+        """Look at a job until it ends. One of an earlier run may have ended long ago: it is looked at at once."""
+        self.poller.watch(watch)
+        if not watch.fresh:
+            self.poller.look_now(watch)
 
     def release(self, watch: Watch) -> None:
         """A job no longer counts as in flight: it ended, was dropped, or waits for its consumer."""
@@ -470,20 +511,24 @@ class Engine:
             )
         )
 
-    async def cancel_all(self, jobs: Sequence[Job]) -> None:
-        """Ask the server to cancel what still runs, where its API can; within `CANCEL_SECONDS` in all."""
+    async def cancel_all(self, jobs: Sequence[Job], ending: set[str]) -> None:
+        """Ask the server to cancel what still runs, where its API can; within `CANCEL_SECONDS` in all.
+
+        The ids of those of which it said that it will go into `ending`, one by one: there may be no time for the last.
+        """
         running = [(job, self.api_of(job.id, job.api)) for job in jobs if job.id and not job.done]
-        calls = [self._cancel(job, api) for job, api in running if api.has_cancel]
+        calls = [self._cancel(job, api, ending) for job, api in running if api.has_cancel]
         with anyio.move_on_after(CANCEL_SECONDS / self.client.clock.speed):
             await asyncio.gather(*calls)
 
-    async def _cancel(self, job: Job, api: API) -> None:
+    async def _cancel(self, job: Job, api: API, ending: set[str]) -> None:
         try:
             await self.client.call(api.cancel(job.id), api.read_cancel)
         except AiopplxError as error:
             reason = f"not cancelled: {error.message}"
             self.client.tell(Event(kind=EventKind.WARNING, job_id=job.id, tag=job.tag, reason=reason))
         else:
+            ending.add(job.id)
             self.client.tell(Event(kind=EventKind.CANCELLING, job_id=job.id, tag=job.tag, index=job.index))
 
     def stopped(self) -> None:

@@ -12,6 +12,7 @@ from typing import Any, Protocol, TypeVar, cast, runtime_checkable
 
 import msgspec
 
+from aiopplx._citations import cited
 from aiopplx._errors import AiopplxError, JobError, ProtocolError
 
 T = TypeVar("T")
@@ -200,6 +201,12 @@ class Job(msgspec.Struct, frozen=True, kw_only=True, repr_omit_defaults=True):
     def citations(self) -> list[str]:
         """The addresses of the sources, in the same order."""
         return self._answer().citations
+
+    @property
+    def cited(self) -> dict[str, Source]:
+        """The marks in `text` (`[3]`, `[web:11]`), each with its source, in the order in which they first appear."""
+        answer = self._answer()
+        return cited(answer.text, answer.sources)
 
     @property
     def usage(self) -> Usage | None:

@@ -25,6 +25,7 @@ from aiopplx._journal import (
     JournalError,
     Occurrences,
     Record,
+    ResultDamaged,
     State,
     item_name,
     sha_of,
@@ -59,6 +60,21 @@ def canonical(request: ResearchRequest | AgentRequest) -> bytes:
     return _CANONICAL.encode(agent_wire(request) if isinstance(request, AgentRequest) else wire(request))
 
 
+class _Way:
+    """A submission that this session is sending.
+
+    Attributes:
+        over: set when it is sent no longer.
+        marked: it is marked as being sent, by this run.
+    """
+
+    __slots__ = ("marked", "over")
+
+    def __init__(self) -> None:
+        self.over = asyncio.Event()
+        self.marked = False
+
+
 class Keeper:
     """Keeps a session's journal.
 
@@ -86,7 +102,7 @@ class Keeper:
         self._retry_failed = retry_failed
         self._wall = wall
         self._occurrences = Occurrences()
-        self._under_way: dict[int, asyncio.Event] = {}
+        self._under_way: dict[int, _Way] = {}
 
     @property
     def stores_results(self) -> bool:
@@ -132,14 +148,17 @@ class Keeper:
             )
             other = self._under_way.get(record.pk)
             if other is None:
-                self._under_way[record.pk] = asyncio.Event()
+                self._under_way[record.pk] = _Way()
                 return record
-            await other.wait()
+            await other.over.wait()
 
     def let_go(self, sub: Submission) -> None:
         """It is no longer being sent: whoever asks for the same may look what became of it."""
-        if sub.claim is not None and (event := self._under_way.pop(sub.claim.pk, None)) is not None:
-            event.set()
+        if sub.claim is not None and (way := self._under_way.pop(sub.claim.pk, None)) is not None:
+            way.over.set()
+
+    def _way(self, sub: Submission) -> _Way | None:
+        return self._under_way.get(sub.claim.pk) if sub.claim is not None else None
 
     async def _found(self, sub: Submission, record: Record) -> Job | None:
         match record.state:
@@ -158,18 +177,29 @@ class Keeper:
 
     async def _doubtful(self, sub: Submission, record: Record) -> Job | None:
         age = self._wall() - record.first_sent if record.first_sent is not None else 0.0
-        if sub.repeatable and 0 <= age < KEY_LIFE and record.attempts < RESENDS:
+        # Asked of the API that it went to, which need not be the one that this session submits to.
+        if self._resends(sub.api) and 0 <= age < KEY_LIFE and record.attempts < RESENDS:
             sub.was_in_doubt = True
             return None
         error = in_doubt(record)
         await self.journal.doubtful(record.claim, error.message)
         return make_job("", JobStatus.IN_DOUBT, error, None, sub)
 
+    def _resends(self, api: API) -> bool:
+        return self._on_doubt == "resend" if self._on_doubt is not None else api.has_idempotency
+
     async def pay_again(self, sub: Submission, record: Record) -> None:
         """A new submission in an old one's place, under a new key."""
         sub.key = uuid.uuid4().hex
-        sub.body = sub.api.rekeyed(record.body, sub.key)
+        # What was adopted has no body of its own; whoever asks for it by its tag says what it is.
+        sub.body = sub.api.rekeyed(record.body, sub.key) if record.body else self._frozen(sub)
         await self.journal.requeue(record.claim, key=sub.key, body=sub.body, api=sub.api.name)
+
+    @staticmethod
+    def _frozen(sub: Submission) -> bytes:
+        if sub.request is None:
+            raise InvalidRequest("the journal does not know what this job was asked: it was adopted. Submit it anew")
+        return sub.api.freeze(sub.request, sub.key)
 
     async def _ended(self, sub: Submission, record: Record) -> Job | None:
         if record.has_result:
@@ -203,14 +233,23 @@ class Keeper:
         assert sub.claim is not None, "what was stored has its claim"  # noqa: S101 - for the checker
         record = await self.journal.get(pk=sub.claim.pk)
         assert record is not None, "records are not removed while a session holds them"  # noqa: S101 - for the checker
-        return self.job_of(record, await self.journal.result(record.pk), sub)
+        return self.job_of(record, await self._result(record), sub)
 
-    async def kept(self, job_id: str) -> Job | None:
-        """A job that ended, by its id, if its result is here."""
-        record = await self.journal.get(job_id=job_id)
-        if record is None or not record.has_result:
+    async def _result(self, record: Record) -> bytes | None:
+        try:
+            return await self.journal.result(record.pk)
+        except ResultDamaged as error:
+            logger.warning("%s", error)
             return None
-        return self.job_of(record, await self.journal.result(record.pk))
+
+    async def find(self, job_id: str) -> Record | None:
+        """What the journal knows of a job of this id."""
+        return await self.journal.get(job_id=job_id)
+
+    async def kept(self, record: Record) -> Job | None:
+        """A job that ended, if its result is here and whole."""
+        raw = await self._result(record) if record.has_result else None
+        return self.job_of(record, raw) if raw else None
 
     # --- by the user's own word --------------------------------------------------------------------------------------
 
@@ -226,9 +265,7 @@ class Keeper:
     async def resubmission(self, job: Job, *, timeout: float) -> Submission:
         """A submission under a new key, in the place of one that has no result. Raises `InvalidRequest`."""
         record = await self._record_of(job)
-        if record.state in (State.SENDING, State.IN_DOUBT):
-            await self.journal.doubtful(record.claim, record.error)
-        elif record.state not in _AGAIN:
+        if record.state not in _AGAIN | {State.SENDING, State.IN_DOUBT}:
             raise InvalidRequest(
                 f"the journal says {record.state.name} of this job: only one without a result is submitted again"
             )
@@ -240,10 +277,17 @@ class Keeper:
             tag=record.tag,
             index=None,
             timeout=timeout,
-            repeatable=self._on_doubt != "hold" and api.has_idempotency,
+            repeatable=self._resends(api),
         )
         sub.claim = record.claim
-        await self.pay_again(sub, record)
+        self._under_way[record.pk] = _Way()
+        try:
+            if record.state is State.SENDING:
+                await self.journal.doubtful(record.claim, record.error)
+            await self.pay_again(sub, record)
+        except BaseException:
+            self.let_go(sub)
+            raise
         return sub
 
     async def adopt(self, job_id: str, api: API, *, instead_of: Job | None, tag: str | int | None) -> Job:
@@ -273,14 +317,30 @@ class Keeper:
             raise InvalidRequest(
                 f"the journal does not know this job ({job.id or job.idempotency_key or 'no id, no key'})"
             )
+        if record.pk in self._under_way:
+            raise InvalidRequest("it is being sent at this moment: wait for what becomes of it")
         return record
 
     # --- writing -----------------------------------------------------------------------------------------------------
 
     async def sending(self, sub: Submission) -> None:
         """On disk before the first byte leaves. Raises `JournalError`: then nothing may leave."""
-        if sub.claim is not None:
-            await self.journal.sending(sub.claim)
+        if sub.claim is None:
+            return
+        if (way := self._way(sub)) is not None:
+            way.marked = True
+        await self.journal.sending(sub.claim)
+
+    async def not_sent(self, sub: Submission) -> None:
+        """Nothing that was sent can have made a job. A run that ends now must not leave it looking as if it might."""
+        way = self._way(sub)
+        if sub.claim is None or way is None or sub.was_in_doubt or not way.marked:
+            return
+        way.marked = False
+        try:
+            await self.journal.back_to_queued(sub.claim)
+        except JournalError as error:
+            logger.debug("it stays marked as being sent: %s", error)
 
     async def accepted(self, sub: Submission, job_id: str) -> None:
         """Its id is on disk before anybody looks at it. Raises `DuplicateJob`, `JournalError`."""
@@ -301,8 +361,8 @@ class Keeper:
                 await self.journal.doubtful(sub.claim, job.error.message)
             elif job.status is JobStatus.REJECTED and _is_final_refusal(job.error):
                 await self.journal.ended(sub.claim, State.REJECTED, error=job.error.message if job.error else "")
-            elif sub.attempts:
-                await self.journal.back_to_queued(sub.claim)
+            else:
+                await self.not_sent(sub)
         finally:
             self.let_go(sub)
 
@@ -310,8 +370,7 @@ class Keeper:
         """The same question goes to another API, under the same key: nothing was created at the first."""
         if sub.claim is None:
             return
-        if sub.attempts:
-            await self.journal.back_to_queued(sub.claim)
+        await self.not_sent(sub)
         await self.journal.refreeze(sub.claim, body=sub.body, api=sub.api.name)
 
     async def ended(self, sub: Submission | None, job: Job) -> None:

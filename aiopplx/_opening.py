@@ -124,7 +124,7 @@ def make_engine(
         random=random.random,  # noqa: S311 - jitter, nothing secret
         tell=tell,
         listened=listened,
-        has_successor=settings.successor is not None,
+        sole_path=settings.api.submit(b"").path if settings.successor is None else "",
     )
     keeper, purse = _keeper(settings, opened), _purse(settings, opened)
     return Engine(
@@ -143,6 +143,7 @@ def make_engine(
         on_doubt=settings.on_doubt,
         max_in_flight=settings.max_in_flight,
         open=open,
+        others=[api for api, _ in APIS.values()],
     )
 
 

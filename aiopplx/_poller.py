@@ -257,7 +257,7 @@ class Poller:
             delay = self._after_missing(watch, now)
         elif failed.fault is Fault.STOP:
             delay = policy.refused_look
-            if self._client.is_survived(error) and self._is_unreadable(watch, now):
+            if self._client.is_survived(error, watch.call) and self._is_unreadable(watch, now):
                 return End(JobStatus.UNREADABLE, error)
         elif isinstance(error, ResponseTooLarge):
             return End(JobStatus.UNREADABLE, error)

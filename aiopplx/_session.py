@@ -18,9 +18,10 @@ import aiohttp
 import anyio
 import msgspec
 
-from aiopplx._batch import Batch, Items
+from aiopplx._agent_request import AgentRequest
+from aiopplx._batch import Batch, Item, Items
 from aiopplx._clock import Clock
-from aiopplx._engine import Engine
+from aiopplx._engine import Engine, request_of
 from aiopplx._errors import AiopplxError, APIError, ConfigError, InvalidRequest, JobError
 from aiopplx._events import Event, EventKind
 from aiopplx._job import Job, JobStatus
@@ -40,6 +41,8 @@ logger = logging.getLogger("aiopplx")
 logger.addHandler(logging.NullHandler())
 
 MIB = 1024 * 1024
+CANCEL_TAKES = 3.0
+"""Seconds after an accepted cancel at which the job is looked at: looks go on to say `in_progress` for a moment."""
 _ENDED_AT_SERVER = frozenset({JobStatus.FAILED, JobStatus.CANCELLED, JobStatus.INCOMPLETE, JobStatus.REJECTED})
 
 
@@ -251,7 +254,7 @@ class Session:
 
     async def ask(
         self,
-        question: str | Mapping[str, object] | ResearchRequest,
+        question: Item,
         *,
         tag: str | int | None = None,
         idempotency_key: str | None = None,
@@ -285,8 +288,7 @@ class Session:
             over = await engine.load(sub)
         if over is not None:
             engine.taken(sub)
-            mine = over.status is JobStatus.STOPPED or isinstance(over.error, InvalidRequest)
-            return over.result() if mine else over
+            return _raised_if_mine(over)
         if not await self._slot(engine, sub.timeout):
             return make_job("", JobStatus.REJECTED, _no_slot(), None, sub)
         try:
@@ -296,7 +298,7 @@ class Session:
             raise
         if isinstance(outcome, Job):
             engine.slots.release()
-            return outcome.result() if outcome.status is JobStatus.STOPPED else outcome
+            return _raised_if_mine(outcome)
         waiter = Waiter(engine.waiters.discard)
         watch = engine.watch_of(sub, outcome, waiter)
         watch.holds_slot = True
@@ -330,7 +332,7 @@ class Session:
 
     async def submit(
         self,
-        question: str | Mapping[str, object] | ResearchRequest,
+        question: Item,
         *,
         tag: str | int | None = None,
         idempotency_key: str | None = None,
@@ -405,10 +407,12 @@ class Session:
             AiopplxError: no usable answer within the bounds of the `RetryPolicy`.
         """
         engine = self._running()
+        return await self._look(engine, engine.api_of(id), id)
+
+    async def _look(self, engine: Engine, api: API, id: str) -> Job:
         kept = await engine.kept(id)
         if kept is not None:
             return kept
-        api = engine.api_of(id)
         snapshot = await engine.client.call(api.get(id), lambda reply: api.read_job(reply, id))
         key, tag = engine.known(id)
         return make_job(id, snapshot.status, outcome_error(snapshot), snapshot, None, api=api.name, key=key, tag=tag)
@@ -444,16 +448,18 @@ class Session:
         api = engine.api_of(job_id, name)
         call = api.cancel(job_id)
         # The server says "already terminal" of finished and of unknown ids alike, so look before asking.
-        found = await self.get(job_id)
+        found = await self._look(engine, api, job_id)
         if found.done:
             return found
         try:
             await engine.client.call(call, api.read_cancel)
         except APIError as error:
-            found = await self.get(job_id)
+            found = await self._look(engine, api, job_id)
             if not found.done:
                 raise error.about(job_id=job_id) from None
             return found
+        engine.client.tell(Event(kind=EventKind.CANCELLING, job_id=job_id, tag=found.tag))
+        await self._clock.sleep(CANCEL_TAKES)
         return await self.wait(found)
 
     # --- what is in doubt --------------------------------------------------------------------------------------------
@@ -570,13 +576,19 @@ def _line(event: Event) -> str:
     return ", ".join(facts) + (f": {event.reason}" if event.reason else "")
 
 
+def _raised_if_mine(job: Job) -> Job:
+    """What is the caller's to mend, or nobody's fault but the session's, is raised; all else is the job's own end."""
+    mine = job.status is JobStatus.STOPPED or isinstance(job.error, InvalidRequest)
+    return job.result() if mine else job
+
+
 def _request(
-    question: str | Mapping[str, object] | ResearchRequest,
+    question: Item,
     tag: str | int | None,
     idempotency_key: str | None,
     timeout: float | None,
     fields: Mapping[str, object],
-) -> ResearchRequest:
+) -> ResearchRequest | AgentRequest:
     """One request from a question and the words beside it; what is given beside it holds."""
     beside = {
         name: value
@@ -584,17 +596,13 @@ def _request(
         if value is not None
     }
     more = {**fields, **beside}
-    if isinstance(question, ResearchRequest):
+    if isinstance(question, (ResearchRequest, AgentRequest)):
         if fields:
-            raise InvalidRequest("give fields in the ResearchRequest, not beside it")
-        return ResearchRequest.of(question) if not beside else _replaced(question, beside)
+            raise InvalidRequest(f"give fields in the {type(question).__name__}, not beside it")
+        return request_of(msgspec.structs.replace(question, **beside) if beside else question)
     if isinstance(question, str):
-        return ResearchRequest.of({"question": question, **more}) if more else ResearchRequest.of(question)
-    return ResearchRequest.of({**question, **more})
-
-
-def _replaced(request: ResearchRequest, beside: Mapping[str, object]) -> ResearchRequest:
-    return msgspec.structs.replace(request, **beside)
+        return ResearchRequest.of({"question": question, **more} if more else question)
+    return request_of({**question, **more})
 
 
 def _no_slot() -> JobError:

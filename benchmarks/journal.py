@@ -1,8 +1,8 @@
 """What does the journal cost: to queue 50,000 submissions durably, to open them again, and to commit at a steady pace?
 
 `queue_s` is wall time from the first to the last of them on the disk, `open_s` an opening after an orderly close,
-`reopen_s` one after a crash (the file is looked over), `commit_*_ms` how long a step waits for its commit at 1,000 steps
-a second. `sync_*_ms` is the disk's own share: a bare write of one page and its sync, as many times, in the same run.
+`reopen_s` one after a crash (the file is looked over), `commit_*_ms` how long a step waits for its commit at 1,000
+steps a second. `sync_*_ms` is the disk's own share: a bare write of one page and its sync, as many times, in the same run.
 
     python benchmarks/journal.py [--quick] [--rounds N]
 """
@@ -10,7 +10,6 @@ a second. `sync_*_ms` is the disk's own share: a bare write of one page and its 
 from __future__ import annotations
 
 import asyncio
-import itertools
 import os
 import shutil
 import tempfile
@@ -62,9 +61,7 @@ async def measured(path: Path, rows: int, steps: int) -> dict[str, float]:
 
 async def queued(journal: SqliteJournal, n: int) -> None:
     sha = sha_of(b"%d" % n)
-    await journal.find_or_queue(
-        item_name(None, sha), tag=None, key=f"{sha.hex()[:32]}", body=BODY, sha=sha, api="sonar"
-    )
+    await journal.find_or_queue(item_name(None, sha), tag=None, key=sha.hex()[:32], body=BODY, sha=sha, api="sonar")
 
 
 async def opened(path: Path) -> tuple[SqliteJournal, float]:
@@ -84,7 +81,7 @@ async def paced(journal: SqliteJournal, claims: list[Claim]) -> list[float]:
         waits.append(time.perf_counter() - before)
 
     begun, tasks = time.perf_counter(), []
-    for number, claim in zip(itertools.count(), claims):  # noqa: B905 - one of the two has no end
+    for number, claim in enumerate(claims):
         await asyncio.sleep(max(0.0, begun + number / PACE - time.perf_counter()))
         tasks.append(asyncio.create_task(step(claim)))
     await asyncio.gather(*tasks)

@@ -72,7 +72,12 @@ ONLY_IN = {
     "socket": {"_transport": "what a broken connection says"},
     "time": {"_clock": "the one clock"},
     "random": {"_opening": "handed down as a function"},
-    "os": {"_settings": "the environment", "_opening": "the type of a path", "_session": "the process that opened it", "_journal": "its file"},
+    "os": {
+        "_settings": "the environment",
+        "_opening": "the type of a path",
+        "_session": "the process that opened it",
+        "_journal": "its file",
+    },
     "sqlite3": {"_journal": "the one that keeps a file"},
 }
 
@@ -121,7 +126,9 @@ def test_emulator_imports_nothing_of_the_client() -> None:
 
 
 def test_cli_knows_only_public_names() -> None:
-    public = {name: set(importlib.import_module(name).__all__) for name in ("aiopplx", "aiopplx.emulator", "aiopplx.journal")}
+    public = {
+        name: set(importlib.import_module(name).__all__) for name in ("aiopplx", "aiopplx.emulator", "aiopplx.journal")
+    }
     wrong = []
     for name, path in modules().items():
         if room_of(path) not in CLI:

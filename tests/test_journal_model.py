@@ -25,6 +25,7 @@ Q, S, A, D, F, I, E, R = State  # noqa: E741 - one letter each: the tables below
 TAGS = st.sampled_from(["a", 1, "1"])
 ASKS = st.sampled_from([b"why?", b"how?"])
 IDS = st.sampled_from(["id-1", "id-2", "id-3"])
+COSTS = st.none() | st.sampled_from([0.5, 0.25])
 PICKS = st.integers(0, 11)
 
 
@@ -190,17 +191,15 @@ class JournalMachine(RuleBasedStateMachine):
         if row is not None and not same:
             row.state, row.job_id, row.taken = A, job_id, False
 
-    @rule(
-        pick=PICKS, job_id=st.just("") | IDS, raw=st.binary(max_size=5), cost=st.none() | st.sampled_from([0.5, 0.25])
-    )
+    @rule(pick=PICKS, job_id=st.just("") | IDS, raw=st.binary(max_size=5), cost=COSTS)
     def done(self, pick: int, job_id: str, raw: bytes, cost: float | None) -> None:
         pk = self.row(pick)
         self.ended(pk, D, {S, A}, job_id, raw, cost)
 
-    @rule(pick=PICKS, raw=st.binary(max_size=5))
-    def failed(self, pick: int, raw: bytes) -> None:
+    @rule(pick=PICKS, raw=st.binary(max_size=5), cost=COSTS)
+    def failed(self, pick: int, raw: bytes, cost: float | None) -> None:
         pk = self.row(pick)
-        self.ended(pk, F, {S, A}, "", raw, None)
+        self.ended(pk, F, {S, A}, "", raw, cost)
 
     @rule(pick=PICKS)
     def expired(self, pick: int) -> None:
@@ -264,8 +263,10 @@ class JournalMachine(RuleBasedStateMachine):
             self.accepted(pick, free[0])
         elif row.state is S:
             self.doubtful(pick)
+        elif row.state is A and well:
+            self.done(pick, "", b"body", 0.5)
         elif row.state is A:
-            self.done(pick, "", b"body", 0.5 if well else None)
+            self.failed(pick, b"", 0.25)
         elif row.state in (I, E, F, R):
             self.requeue(pick)
 

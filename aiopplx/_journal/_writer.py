@@ -117,8 +117,8 @@ class Writer:
     # --- in the thread -----------------------------------------------------------------------------------------------
 
     def _serve(self, opened: Answer) -> None:
-        # The connection is held by this frame only. A forked child has no such thread and never unwinds the frame, so
-        # nothing there closes the connection, which would write into the parent's file.
+        # This frame holds the connection. A forked child has no such thread and never unwinds the frame, so nothing there
+        # closes the connection at its end, which would write back the parent's log and remove it.
         try:
             journal = self._opening()
         except Exception as error:

@@ -7,11 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import AsyncExitStack
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal, TypedDict, Unpack
 
 import anyio
 
-from aiopplx.cli._options import Connection
+from aiopplx.cli._options import Api, Connection, OnDoubt
 
 if TYPE_CHECKING:
     from aiopplx import Event, PollPolicy, Session
@@ -29,13 +29,27 @@ EMULATED_BUDGET = 60_000.0
 """Polls a minute: there is no account whose limits must be kept."""
 
 
+class SessionOptions(TypedDict, total=False):
+    """What is handed on to `Session` as it is."""
+
+    api: Api
+    rpm: float | None
+    max_in_flight: int
+    timeout: float
+    journal: str | None
+    results: Literal["keep", "until_taken", "refetch"]
+    on_doubt: OnDoubt | None
+    retry_failed: bool
+    max_cost: float | None
+
+
 class Connected:
     """An open session, and the emulator under it if one was asked for; an async context manager.
 
     Args:
         connection: what was typed.
         on_event: told of everything that happens in the session.
-        rpm, max_in_flight, timeout: as for `Session`.
+        options: as for `Session`; an `api` here is in place of the one that was typed.
     """
 
     def __init__(
@@ -43,15 +57,13 @@ class Connected:
         connection: Connection,
         *,
         on_event: Callable[[Event], None] | None = None,
-        rpm: float | None = None,
-        max_in_flight: int = 1000,
-        timeout: float = 3600.0,
+        **options: Unpack[SessionOptions],
     ) -> None:
         self._connection = connection
         self._on_event = on_event
-        self._rpm = rpm
-        self._max_in_flight = max_in_flight
-        self._timeout = timeout
+        self._options = options
+        if connection.api is not None:
+            self._options.setdefault("api", connection.api)
         self._stack = AsyncExitStack()
 
     async def __aenter__(self) -> Session:
@@ -79,13 +91,7 @@ class Connected:
         from aiopplx import Session
 
         return Session(
-            key,
-            base_url=base_url,
-            rpm=self._rpm,
-            max_in_flight=self._max_in_flight,
-            timeout=self._timeout,
-            poll=self._poll(),
-            on_event=self._on_event,
+            key, base_url=base_url, poll=self._poll(), on_event=self._on_event, **self._options
         )
 
     def _poll(self) -> PollPolicy | None:

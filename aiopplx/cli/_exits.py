@@ -67,7 +67,12 @@ def complain(message: str) -> None:
 def exit_code(error: AiopplxError) -> int:
     """The exit code that an error stands for."""
     import aiopplx
+    from aiopplx.journal import JournalFull, JournalLocked, JournalRefused
 
+    if isinstance(error, JournalRefused):
+        return ACCOUNT if error.reason == "account" else USAGE
+    if isinstance(error, JournalFull | JournalLocked | aiopplx.BudgetReached):
+        return LATER
     if isinstance(error, aiopplx.InvalidRequest | aiopplx.ConfigError):
         return USAGE
     if isinstance(error, aiopplx.AuthenticationError | aiopplx.OutOfCredit | aiopplx.EndpointRetired):

@@ -16,6 +16,11 @@ from cyclopts.validators import Number
 from aiopplx.cli._exits import UsageError
 
 Format = Literal["auto", "text", "jsonl"]
+Api = Literal["auto", "sonar", "sonar-v1", "agent", "agent-v1"]
+OnDoubt = Literal["resend", "hold"]
+Results = Literal["keep", "until-taken", "refetch"]
+ExportFormat = Literal["jsonl", "csv", "markdown", "files"]
+CostsBy = Literal["tag", "api", "state"]
 
 STANDARD = "\0-"
 """How a bare `-` reaches the commands, since the parser takes it for an option. No file can be called this."""
@@ -43,6 +48,10 @@ class Connection:
     ] = None
     base_url: Annotated[
         str | None, Parameter(help="Address of the service. Default: PERPLEXITY_BASE_URL, then Perplexity's own.")
+    ] = None
+    api: Annotated[
+        Api | None,
+        Parameter(help="Which API to speak. Default: AIOPPLX_API, then `auto`: Sonar, and Agent once that is retired."),
     ] = None
     poll: Annotated[
         PositiveFloat | None,
@@ -89,7 +98,7 @@ class RunOptions:
         Parameter(name=["--output", "-o"], show_default=False, help="File for the answers. Default: stdout."),
     ] = None
     force: Annotated[
-        bool, Parameter(show_default=False, help="Write over an output file that has something in it.")
+        bool, Parameter(show_default=False, help="Write over an output file that has something else in it.")
     ] = False
     format: Annotated[
         Format,
@@ -105,10 +114,48 @@ class RunOptions:
     timeout: Annotated[
         PositiveFloat, Parameter(help="Seconds for each job; one that takes longer goes on at the service.")
     ] = 3600
+    max_cost: Annotated[
+        PositiveFloat | None,
+        Parameter(help="Dollars that may be spent, over all runs of the journal. What is paid for is still collected."),
+    ] = None
+    cancel_on_exit: Annotated[
+        bool, Parameter(show_default=False, help="Ctrl-C asks the service to cancel what runs (Agent API only).")
+    ] = False
     in_order: Annotated[
         bool, Parameter(show_default=False, help="Write answers in the order of the questions, not as they finish.")
     ] = False
     quiet: Annotated[bool, Parameter(name=["--quiet", "-q"], show_default=False, help="Only errors on stderr.")] = False
+
+
+@Parameter(name="*", group=Group("Journal"))
+@dataclass(frozen=True, kw_only=True)
+class JournalOptions:
+    """What is written down of a run, so that the same command goes on where it was."""
+
+    journal: Annotated[
+        Path | None,
+        Parameter(
+            help="File that remembers what was sent and keeps the results: the same command again goes on there."
+            " Default: QUESTIONS.journal.db; of stdin, beside the output file; with --emulate none."
+        ),
+    ] = None
+    no_journal: Annotated[
+        bool, Parameter(show_default=False, help="Remember nothing: a run that is broken off is paid again.")
+    ] = False
+    results: Annotated[
+        Results | None,
+        Parameter(help="Results in the journal: `keep` (default), keep them `until-taken`, `refetch` from the service."),
+    ] = None
+    on_doubt: Annotated[
+        OnDoubt | None,
+        Parameter(
+            help="A submission without an answer: `resend` under the same key, or `hold` for `aiopplx review`."
+            " Default: resend where the API honours keys (Sonar), else hold."
+        ),
+    ] = None
+    retry_failed: Annotated[
+        bool, Parameter(show_default=False, help="Submit again, and pay again, what failed in an earlier run.")
+    ] = False
 
 
 @Parameter(name="*")

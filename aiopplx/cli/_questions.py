@@ -140,9 +140,19 @@ class Questions:
             raise UsageError(f"{self.name} is one JSON array; questions go one object a line: jq -c '.[]' {self.name}")
         return "jsonl" if name.endswith((".jsonl", ".ndjson")) or first.startswith(b"{") else "text"
 
+    async def count(self) -> int | None:
+        """Find `total` now, where a file can be read twice; None where it cannot."""
+        if self._can_be_counted:
+            await anyio.to_thread.run_sync(self._count)
+        return self.total
+
+    @property
+    def _can_be_counted(self) -> bool:
+        return self._path != STANDARD and os.path.isfile(self._path)
+
     def count_ahead(self) -> None:
         """Find `total` while the run goes on, where a file can be read twice: a paced batch ends it late."""
-        if self._path != STANDARD and os.path.isfile(self._path):
+        if self._can_be_counted:
             threading.Thread(target=self._count, name="aiopplx line count", daemon=True).start()
 
     def _count(self) -> None:

@@ -9,6 +9,7 @@ import os
 import stat
 import sys
 from collections import deque
+from collections.abc import Callable
 from pathlib import Path
 
 import anyio
@@ -33,6 +34,7 @@ class Rows:
         path: the file; None is stdout.
         force: write over a file that has something in it.
         source: the file of questions, which is never written over.
+        may_replace: asked of a file that has something in it, whether all of that can be written again.
 
     Attributes:
         name: what a person calls it.
@@ -42,9 +44,21 @@ class Rows:
         UsageError: the file has something in it, or cannot be written.
     """
 
-    def __init__(self, path: str | None, *, force: bool = False, source: str = STANDARD) -> None:
+    def __init__(
+        self,
+        path: str | None,
+        *,
+        force: bool = False,
+        source: str = STANDARD,
+        may_replace: Callable[[Path], bool] = lambda path: False,
+    ) -> None:
         self.name = "stdout" if path in (None, STANDARD) else str(path)
-        self._fd = _stdout() if path is None or path == STANDARD else _opened(Path(path), force, source)
+        if path is None or path == STANDARD:
+            self._fd = _stdout()
+        else:
+            self._fd = _opened(Path(path), source, lambda file: force or may_replace(file))
+        # What is in the file stays until there is something better: a run that is refused at once takes nothing away.
+        self._is_stale = self.name != "stdout" and os.fstat(self._fd).st_size > 0
         self._waits = not stat.S_ISREG(os.fstat(self._fd).st_mode)
         self.is_terminal = os.isatty(self._fd)
         self._left: deque[memoryview] = deque()
@@ -78,6 +92,9 @@ class Rows:
 
     def _write(self, part: memoryview) -> int:
         try:
+            if self._is_stale:
+                os.ftruncate(self._fd, 0)
+                self._is_stale = False
             return os.write(self._fd, part)
         except BlockingIOError:
             return 0
@@ -102,17 +119,14 @@ def _stdout() -> int:
     return sys.stdout.fileno()
 
 
-def _opened(path: Path, force: bool, source: str) -> int:
+def _opened(path: Path, source: str, may_replace: Callable[[Path], bool]) -> int:
     try:
         if path.exists() and source != STANDARD and path.samefile(source):
             raise UsageError(f"{path} is the file of questions; write the answers to another")
         fd = os.open(path, os.O_WRONLY | os.O_CREAT | getattr(os, "O_BINARY", 0), 0o666)
     except OSError as error:
         raise UsageError(f"cannot write {path}: {error.strerror}") from None
-    if not os.fstat(fd).st_size:
-        return fd
-    if not force:
+    if os.fstat(fd).st_size and not may_replace(path):
         os.close(fd)
         raise UsageError(f"{path} has something in it already; give --force to write over it, or another name")
-    os.ftruncate(fd, 0)
     return fd

@@ -8,13 +8,14 @@ from __future__ import annotations
 import math
 import sys
 from collections import deque
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from aiopplx.cli._connect import Connected
 from aiopplx.cli._exits import (
     DONE,
     FAILED,
     IN_DOUBT,
+    LATER,
     PIPE_CLOSED,
     USAGE,
     Interrupted,
@@ -24,7 +25,8 @@ from aiopplx.cli._exits import (
     exit_code,
     until_signal,
 )
-from aiopplx.cli._options import Connection, RunOptions
+from aiopplx.cli._journals import counts_of, may_replace, others_running, place_of, resuming
+from aiopplx.cli._options import Connection, JournalOptions, Results, RunOptions
 from aiopplx.cli._progress import View, make_view
 from aiopplx.cli._questions import BadLine, Questions
 from aiopplx.cli._rows import Rows
@@ -34,20 +36,28 @@ from aiopplx.cli._text import clock, json_line, many, one_line
 if TYPE_CHECKING:
     from aiopplx import AiopplxError, Batch, Event, Job
 
+_RESULTS: dict[Results, Literal["keep", "until_taken", "refetch"]] = {
+    "keep": "keep",
+    "until-taken": "until_taken",
+    "refetch": "refetch",
+}
 
-async def run(questions: str, options: RunOptions, connection: Connection) -> int:
+
+async def run(questions: str, options: RunOptions, journal: JournalOptions, connection: Connection) -> int:
     """Run a file of questions to its end and return the exit code.
 
     Raises:
         UsageError: the questions or the output file are not fit to begin with.
-        AiopplxError: the session could not be built.
+        AiopplxError: the session could not be built, or the journal not be opened.
     """
-    return await _Run(questions, options, connection).play()
+    return await _Run(questions, options, journal, connection).play()
 
 
 class _Run:
-    def __init__(self, questions: str, options: RunOptions, connection: Connection) -> None:
+    def __init__(self, questions: str, options: RunOptions, journal: JournalOptions, connection: Connection) -> None:
         self._options = options
+        self._keeping = journal
+        self._place = place_of(journal, questions, options.output, connection)
         self._connection = connection
         self._questions = Questions(
             questions,
@@ -61,6 +71,8 @@ class _Run:
         self._held: deque[tuple[int, bytes]] = deque()
         self._written = 0
         self._warned: set[str] = set()
+        self._unsent_because = ""
+        self._late: list[str] = []
         self._batch: Batch | None = None
         self._view: View
         self._rows: Rows
@@ -70,7 +82,12 @@ class _Run:
         if self._questions.is_terminal and not self._options.quiet:
             print("Reading questions from the terminal, one a line; Ctrl-D ends them.", file=sys.stderr)
         await self._questions.open()
-        self._rows = Rows(self._options.output, force=self._options.force, source=self._source)
+        self._rows = Rows(
+            self._options.output,
+            force=self._options.force,
+            source=self._source,
+            may_replace=lambda answers: may_replace(answers, self._place),
+        )
         try:
             return await self._watched()
         finally:
@@ -80,19 +97,23 @@ class _Run:
     async def _watched(self) -> int:
         on_screen = self._rows.is_terminal
         with make_view(self._tally, self._questions, quiet=self._options.quiet, rows_on_screen=on_screen) as self._view:
-            self._greet(on_screen)
+            await self._greet(on_screen)
             ending = await self._ending()
             self._view.stop()
             return self._close(ending)
 
-    def _greet(self, on_screen: bool) -> None:
+    async def _greet(self, on_screen: bool) -> None:
         if self._connection.emulate:
             self._view.remark("Emulated: the answers are invented, nothing is billed.")
         if on_screen:
             self._view.remark(
                 "Answers come to this terminal as JSON; -o FILE keeps them and shows the progress instead."
             )
-        self._questions.count_ahead()
+        counts = counts_of(self._place) if self._place is not None else None
+        if counts is None:
+            self._questions.count_ahead()
+        else:
+            self._view.remark(f"{resuming(counts, await self._questions.count())} ({self._place})")
 
     async def _ending(self) -> BaseException | None:
         """What ended the run before its time; None if nothing did."""
@@ -112,8 +133,15 @@ class _Run:
             rpm=options.rpm,
             max_in_flight=options.max_in_flight,
             timeout=options.timeout,
+            journal=self._place,
+            results=_RESULTS[self._keeping.results or "keep"],
+            on_doubt=self._keeping.on_doubt,
+            retry_failed=self._keeping.retry_failed,
+            max_cost=options.max_cost,
         ) as session:
-            self._batch = session.batch(self._questions, ordered=options.in_order)
+            self._batch = session.batch(
+                self._questions, ordered=options.in_order, cancel_on_exit=options.cancel_on_exit
+            )
             async with self._batch as jobs:
                 async for job in jobs:
                     await self._finish(job)
@@ -129,8 +157,12 @@ class _Run:
         where = f"line {origin.line}" if origin else f"job {job.id}"
         if job.ok:
             self._view.latest(f"{where}: {origin.preview if origin else ''}")
-        elif job.status != "STOPPED":  # those are many and alike: the error that stopped them is told once
+        elif job.status == "STOPPED":  # those are many and alike: what stopped them is told once
+            self._unsent_because = self._unsent_because or (job.error.message if job.error else "")
+        else:
             self._view.say(f"{where}: {_failure(job)}")
+        if job.status == "TIMED_OUT":
+            self._late.append(job.id)
         self._view.update()
 
     async def _reject(self, bad: BadLine, before: int) -> None:
@@ -173,23 +205,50 @@ class _Run:
             self._view.say(f"Stopped by {ending.name}.")
         elif ending is not None and not isinstance(ending, BrokenPipeError):
             complain(str(ending))
+        elif self._unsent_because:
+            complain(self._unsent_because)
 
     def _say_left(self) -> None:
         left = self._batch.pending if self._batch else []
-        running = [job for job in left if job.id]
-        lost = [job for job in left if not job.id]
+        running = [job for job in left if job.id and job.id not in self._tally.cancelling]
+        if cancelled := [job for job in left if job.id in self._tally.cancelling]:
+            self._view.say(f"{many(len(cancelled), 'job')} cancelled at the service; what each had done is billed.")
         if running:
-            fate = "they go on, and are billed, at the service"
-            if self._connection.emulate:
-                fate = "at the service they would go on, and be billed; here they end with the emulator"
-            self._view.say(f"{many(len(running), 'job')} still running; {fate}:")
-            for job in running:
-                self._view.say(f"  {job.id}{self._stood(job)}")
-        if running and not self._connection.emulate:
-            self._view.say("See one with: aiopplx get ID (its result is kept for days); --wait waits for it.")
+            self._say_running(running)
+        lost = [job for job in left if not job.id]
         for job in lost:
             self._view.say(
                 f"in doubt, it may exist and be billed: idempotency key {job.idempotency_key}{self._stood(job)}"
+            )
+        if self._place is not None:
+            self._say_what_next(self._place, bool(running or lost))
+
+    def _say_running(self, running: list[Job]) -> None:
+        fate = "they go on, and are billed, at the service"
+        if self._connection.emulate:
+            fate = "at the service they would go on, and be billed; here they end with the emulator"
+        self._view.say(f"{many(len(running), 'job')} still running; {fate}:")
+        for job in running:
+            self._view.say(f"  {job.id}{self._stood(job)}")
+        if not self._connection.emulate and self._place is None:
+            self._view.say("See one with: aiopplx get ID (its result is kept for days); --wait waits for it.")
+
+    def _say_what_next(self, place: str, is_left: bool) -> None:
+        """With a journal nothing is lost; how to go on from it."""
+        if is_left or self._tally.unsent or self._late:
+            self._view.remark(f"The same command again goes on from {place}; nothing is paid twice.")
+        elif self._tally.in_doubt:
+            self._view.remark(f"See what is in doubt, and decide, with: aiopplx review {place}")
+        elif self._tally.finished and self._options.limit is None:
+            self._say_others(place)
+
+    def _say_others(self, place: str) -> None:
+        others = others_running(place, self._late)
+        if others:
+            ids = " ".join(record.job_id for record in others[:20])
+            self._view.remark(
+                f"{many(len(others), 'job')} of the journal, not among these questions, may still run:"
+                f" aiopplx adopt {place} {ids} --wait"
             )
 
     def _stood(self, job: Job) -> str:
@@ -214,7 +273,9 @@ class _Run:
             return PIPE_CLOSED
         if ending is not None:
             return USAGE if isinstance(ending, UsageError) else FAILED
-        return IN_DOUBT if self._tally.in_doubt else FAILED if self._tally.failed else DONE
+        if self._tally.in_doubt:
+            return IN_DOUBT
+        return LATER if self._tally.unsent else FAILED if self._tally.failed else DONE
 
 
 def _failure(job: Job) -> str:

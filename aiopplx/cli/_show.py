@@ -16,9 +16,9 @@ from rich.markdown import Markdown
 from rich.text import Text
 
 from aiopplx.cli._connect import Connected
-from aiopplx.cli._exits import DONE, Interrupted, complain, exit_code_of, until_signal
+from aiopplx.cli._exits import DONE, LATER, Interrupted, complain, exit_code_of, until_signal
 from aiopplx.cli._options import Connection
-from aiopplx.cli._text import clock, dollars, json_line, many, one_line, safe
+from aiopplx.cli._text import clock, dollars, many, one_line, print_json, print_out, print_table, safe
 
 if TYPE_CHECKING:
     from aiopplx import Event, Job, Session, Source
@@ -40,6 +40,22 @@ async def get(job_id: str, connection: Connection, *, wait: bool, seconds: float
     return await _one(connection, lambda session: session.get(job_id), as_json, job_id)
 
 
+async def cancel(job_id: str, connection: Connection) -> int:
+    """Ask the service to cancel a job, wait until it has ended, and say how; 0 if it does not run any more."""
+
+    async def work() -> Job:
+        async with Connected(connection) as session:
+            return await session.cancel(job_id)
+
+    try:
+        job = await until_signal(work)
+    except Interrupted as interrupted:
+        return interrupted.code
+    billed = f", {dollars(job.cost)}" if job.cost is not None else ""
+    print_out(f"{one_line(job.id)}  {job.status.value.lower().replace('_', ' ')}{billed}\n")
+    return DONE if job.done and job.status != "TIMED_OUT" else LATER
+
+
 async def list_jobs(connection: Connection, *, limit: int, as_json: bool) -> int:
     """Print the account's jobs, newest first as the service lists them; the exit code."""
 
@@ -54,7 +70,7 @@ async def list_jobs(connection: Connection, *, limit: int, as_json: bool) -> int
     if as_json:
         for job in jobs:
             facts = job.to_dict()
-            _write(json_line({name: facts[name] for name in LISTED}).decode())
+            print_json({name: facts[name] for name in LISTED})
     else:
         _print_table(jobs)
     return DONE
@@ -129,7 +145,7 @@ class _Waiting:
 
 def _print_job(job: Job, as_json: bool) -> None:
     if as_json:
-        _write(json_line(job.to_dict()).decode())
+        print_json(job.to_dict())
     elif job.text:
         _print_answer(job)
     if job.ok:
@@ -149,7 +165,12 @@ def _print_answer(job: Job) -> None:
         console.print(Markdown(safe(job.text), hyperlinks=False))
         console.print(Text(f"\n{_sources(job.sources)}") if job.sources else "", soft_wrap=True)
     else:
-        _write(f"{safe(job.text).rstrip()}\n" + (f"\n## Sources\n\n{_sources(job.sources)}\n" if job.sources else ""))
+        print_out(on_paper(job))
+
+
+def on_paper(job: Job) -> str:
+    """An answer with its sources as Markdown, fit for a terminal."""
+    return f"{safe(job.text).rstrip()}\n" + (f"\n## Sources\n\n{_sources(job.sources)}\n" if job.sources else "")
 
 
 def _sources(sources: list[Source]) -> str:
@@ -172,11 +193,7 @@ def _remark_on(job: Job) -> None:
 
 
 def _print_table(jobs: list[Job]) -> None:
-    # Whole rows whatever the width of the terminal: a list cut to it would lose the ids that it is read for.
-    rows = [("ID", "STATUS", "CREATED (UTC)", "MODEL"), *(tuple(map(one_line, _cells(job))) for job in jobs)]
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    for row in rows if jobs else ():
-        _write("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() + "\n")
+    print_table([("ID", "STATUS", "CREATED (UTC)", "MODEL"), *(_cells(job) for job in jobs)])
     print(many(len(jobs), "job"), file=sys.stderr)
 
 
@@ -186,9 +203,3 @@ def _cells(job: Job) -> tuple[str, str, str, str]:
         with contextlib.suppress(OverflowError, ValueError, OSError):
             created = time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime(job.created_at))
     return job.id, job.server_status or job.status.value, created, job.model
-
-
-def _write(text: str) -> None:
-    # A locale that is not UTF-8 must not cost a paid answer its last characters.
-    sys.stdout.buffer.write(text.encode())
-    sys.stdout.buffer.flush()

@@ -19,7 +19,6 @@ _WORDS = {
     "TIMED_OUT": "still running at their deadline",
     "EXPIRED": "expired",
     "UNREADABLE": "unreadable",
-    "STOPPED": "not sent",
 }
 
 
@@ -27,12 +26,14 @@ class Tally:
     """Counts of a run, from the events of its session and the jobs that came out of its batch.
 
     Attributes:
-        submitted: submissions that the service accepted.
+        submitted: submissions that the service accepted in this run.
         running: ids of accepted jobs that still run, with their positions in the batch.
         done: jobs with an answer.
         in_doubt: submissions that may or may not have made a job.
+        unsent: questions that came out without having been sent: no connection, no credit, no budget.
         failed: everything else that is over, by status.
-        cost: US dollars, as the service billed them.
+        cancelling: ids of jobs that the service was asked to cancel.
+        cost: US dollars, as the service billed them, for all that came out, whichever run paid for it.
     """
 
     def __init__(self) -> None:
@@ -40,13 +41,15 @@ class Tally:
         self.running: dict[str, int | None] = {}
         self.done = 0
         self.in_doubt = 0
+        self.unsent = 0
         self.failed: Counter[str] = Counter()
+        self.cancelling: set[str] = set()
         self.cost = 0.0
 
     @property
     def finished(self) -> int:
         """Questions of which nothing more will come."""
-        return self.done + self.in_doubt + self.failed.total()
+        return self.done + self.in_doubt + self.unsent + self.failed.total()
 
     @property
     def touched(self) -> bool:
@@ -58,8 +61,12 @@ class Tally:
         if event.kind == "submitted":
             self.submitted += 1
             self.running[event.job_id] = event.index
+        elif event.kind == "polled":
+            self.running.setdefault(event.job_id, event.index)  # an earlier run submitted it
         elif event.kind == "finished":
             self.running.pop(event.job_id, None)
+        elif event.kind == "cancelling":
+            self.cancelling.add(event.job_id)
 
     def count(self, job: Job) -> None:
         """Take in one job that came out of the batch."""
@@ -69,6 +76,8 @@ class Tally:
             self.done += 1
         elif job.status == "IN_DOUBT":
             self.in_doubt += 1
+        elif job.status == "STOPPED":
+            self.unsent += 1
         else:
             self.failed[job.status.value] += 1
 
@@ -84,7 +93,7 @@ class Tally:
         ]
 
     def failures(self) -> str:
-        """What the failed ones are: `2 rejected, 1 expired`."""
+        """What the failed ones are: `1 expired, 2 rejected`."""
         return ", ".join(f"{count:,} {_WORDS.get(status, status)}" for status, count in sorted(self.failed.items()))
 
     def summary(self, total: int | None) -> str:
@@ -92,7 +101,8 @@ class Tally:
         noun = "question" if (total or self.finished) == 1 else "questions"
         of = "" if total is None else f" of {total:,}"
         failures = f" ({self.failures()})" if self.failed else ""
+        unsent = f" {self.unsent:,} not sent," if self.unsent else ""
         return (
-            f"{self.finished:,}{of} {noun}: {self.done:,} done, {self.failed.total():,} failed{failures},"
+            f"{self.finished:,}{of} {noun}: {self.done:,} done, {self.failed.total():,} failed{failures},{unsent}"
             f" {self.in_doubt:,} in doubt, {dollars(self.cost)}"
         )

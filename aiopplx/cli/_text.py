@@ -7,6 +7,8 @@ cursor, set a title, reverse the direction of a line or hide a link. This module
 from __future__ import annotations
 
 import re
+import sys
+from collections.abc import Sequence
 
 import msgspec
 
@@ -50,3 +52,26 @@ def clock(seconds: float) -> str:
 def many(count: int, noun: str) -> str:
     """`1 job`, `2 jobs`."""
     return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
+
+
+def print_out(text: str) -> None:
+    """Write to stdout in UTF-8: a locale that is not UTF-8 must not cost a paid answer its last characters."""
+    sys.stdout.flush()
+    sys.stdout.buffer.write(text.encode(errors="replace"))
+    sys.stdout.buffer.flush()
+
+
+def print_json(value: object) -> None:
+    """One line of JSON on stdout."""
+    print_out(json_line(value).decode())
+
+
+def print_table(rows: Sequence[Sequence[str]]) -> None:
+    """A head and rows in columns; nothing without rows.
+
+    Whole rows whatever the width of the terminal: a list cut to it would lose the ids that it is read for.
+    """
+    cells = [[one_line(cell) for cell in row] for row in rows]
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    for row in cells if len(cells) > 1 else ():
+        print_out("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() + "\n")

@@ -1,0 +1,133 @@
+"""Room: which journal a run keeps, how far it has come by it, and whether answers in a file are safe in it.
+
+This module knows nothing of sessions: it only looks into a journal that another run has left, and changes nothing.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from pathlib import Path
+
+import msgspec
+
+from aiopplx.cli._exits import UsageError
+from aiopplx.cli._options import STANDARD, Connection, JournalOptions
+from aiopplx.journal import JournalRefused, Record, SqliteReader, State
+
+SUFFIX = ".journal.db"
+
+WAITING = (State.QUEUED, State.SENDING, State.ACCEPTED)
+FINISHED = (State.DONE, State.FAILED, State.EXPIRED, State.REJECTED)
+
+PAGE = 100
+"""Records that are read at a time."""
+
+# Rows of an output file that tell of nothing paid, or of nothing that can be lost with them.
+_WORTHLESS = ("REJECTED", "STOPPED", "FAILED", "EXPIRED", "CANCELLED")
+
+
+def place_of(options: JournalOptions, source: str, output: str | None, connection: Connection) -> str | None:
+    """The journal's file; None if there is to be none.
+
+    It lies beside the questions and not beside the answers, so that another name for the answers is no second bill.
+
+    Raises:
+        UsageError: options that do not go together.
+    """
+    if options.journal is not None and options.no_journal:
+        raise UsageError("--journal and --no-journal do not go together")
+    place = None if options.no_journal else _place(options, source, output, connection)
+    for name, given in (("--retry-failed", options.retry_failed), ("--results", options.results)):
+        if given and place is None:
+            raise UsageError(f"{name} needs a journal: give --journal FILE")
+    return place
+
+
+def _place(options: JournalOptions, source: str, output: str | None, connection: Connection) -> str | None:
+    if options.journal is not None:
+        return str(options.journal)
+    if connection.emulate:  # its jobs end with it: there is nothing to go on with
+        return None
+    for name in (source, output):
+        if name is not None and name != STANDARD and (os.path.isfile(name) or not os.path.exists(name)):
+            return name + SUFFIX
+    return None
+
+
+def counts_of(place: str) -> dict[State, int] | None:
+    """How far an earlier run has come; None if there was none."""
+    if not os.path.exists(place):
+        return None
+    try:
+        with SqliteReader(place) as journal:
+            return journal.counts()
+    except JournalRefused as error:
+        if error.reason == "older":  # a run brings it up to date
+            return None
+        raise
+
+
+def resuming(counts: dict[State, int], total: int | None) -> str:
+    """Where a run goes on, for a person; `total` is how many questions there are now."""
+    finished, running = sum(counts[state] for state in FINISHED), counts[State.ACCEPTED]
+    doubt = counts[State.IN_DOUBT] + counts[State.SENDING]
+    facts = [f"{finished:,} finished", f"{running:,} running"]
+    if doubt:
+        facts.append(f"{doubt:,} in doubt")
+    if total is not None and total >= finished + running + doubt:
+        facts.append(f"{total - finished - running - doubt:,} to send")
+    return f"resuming: {', '.join(facts)}"
+
+
+def others_running(place: str, known: Iterable[str]) -> list[Record]:
+    """Jobs of the journal that run, but for those whose ids are `known`."""
+    ids = set(known)
+    with SqliteReader(place) as journal:
+        return [record for record in every(journal, (State.ACCEPTED,)) if record.job_id not in ids]
+
+
+def every(journal: SqliteReader, states: Iterable[State] = tuple(State)) -> Iterable[Record]:
+    """All records in these states, in the order in which they were first asked; read a page at a time."""
+    wanted, after = tuple(states), 0
+    while page := journal.rows(wanted, after=after, limit=PAGE):
+        yield from page
+        after = page[-1].pk
+
+
+class _Row(msgspec.Struct):
+    """What matters of a row of answers; the rest is passed over."""
+
+    id: str
+    ok: bool
+    status: str
+    idempotency_key: str
+    text: str
+
+
+def may_replace(answers: Path, place: str | None) -> bool:
+    """True if everything in a file of answers is in the journal as well, so that a run can write it again."""
+    if place is None or not os.path.exists(place):
+        return False
+    with SqliteReader(place) as journal, answers.open("rb") as file:
+        unknown = known = 0
+        for line in file:
+            row = _row(line)
+            if row is None:
+                return False
+            record = journal.get(key=row.idempotency_key) if row.idempotency_key else journal.get(job_id=row.id)
+            if (row.ok or row.text) and not (record is not None and record.has_result):
+                return False
+            known += record is not None
+            unknown += record is None and row.status not in _WORTHLESS
+    # One that is unknown was in doubt and got another key since; in a file of another run none is known.
+    return not unknown or bool(known)
+
+
+def _row(line: bytes) -> _Row | None:
+    try:
+        return msgspec.json.decode(line, type=_Row)
+    except (msgspec.MsgspecError, UnicodeDecodeError):
+        # A line that was cut off, by `kill -9`: what it was to say is in the journal.
+        torn = line.startswith(b'{"id":') and not line.endswith(b"\n")
+        return _Row("", False, "STOPPED", "", "") if torn else None

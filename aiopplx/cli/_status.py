@@ -1,0 +1,140 @@
+"""Room: what a journal says of its run: `status`, `watch` and `cost`. They only read, also while the run goes on.
+
+This module knows nothing of sessions, keys or servers.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from typing import TYPE_CHECKING
+
+import anyio
+import msgspec
+from rich.console import Console
+from rich.text import Text
+
+from aiopplx.cli._exits import DONE, Interrupted, until_signal
+from aiopplx.cli._options import CostsBy
+from aiopplx.cli._text import clock, dollars, many, one_line, print_json, print_table
+from aiopplx.journal import SqliteReader, State
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+WORDS = {
+    State.QUEUED: "to send",
+    State.SENDING: "being sent",
+    State.ACCEPTED: "running",
+    State.DONE: "done",
+    State.FAILED: "failed",
+    State.IN_DOUBT: "in doubt",
+    State.EXPIRED: "expired",
+    State.REJECTED: "rejected",
+}
+"""The states, as a person calls them."""
+
+
+class Standing(msgspec.Struct, frozen=True):
+    """How a run stands, at one moment."""
+
+    journal: str
+    base_url: object
+    states: dict[str, int]
+    cost: float
+    cost_unknown: int
+    writer: dict[str, object] | None
+
+    @property
+    def numbers(self) -> str:
+        """All of it but the names, on one line."""
+        told = [f"{word} {count:,}" for word, count in self.states.items() if count]
+        unknown = f" and {many(self.cost_unknown, 'bill')} not known" if self.cost_unknown else ""
+        return ", ".join([*(told or ["nothing asked yet"]), f"cost {dollars(self.cost)}{unknown}"])
+
+    @property
+    def by_whom(self) -> str:
+        """Who is at work."""
+        if self.writer is None:
+            return "no process runs it"
+        return f"process {self.writer['pid']} on {one_line(str(self.writer['host']))} runs it"
+
+
+def standing(journal: SqliteReader) -> Standing:
+    """How the run of this journal stands."""
+    spent, writer = journal.ledger(samples=0), journal.writer()
+    return Standing(
+        journal=journal.path,
+        base_url=journal.facts()["base_url"],
+        states={WORDS[state]: count for state, count in journal.counts().items()},
+        cost=spent.spent,
+        cost_unknown=spent.unknown,
+        writer=None if writer is None else {"pid": writer[0], "host": writer[1]},
+    )
+
+
+def status(place: Path, *, as_json: bool) -> int:
+    """Say how a run stands; 0."""
+    with SqliteReader(place) as journal:
+        found = standing(journal)
+    if as_json:
+        print_json(msgspec.to_builtins(found))
+        return DONE
+    print(f"{one_line(found.journal)}  {one_line(str(found.base_url))}")
+    for word, count in found.states.items():
+        if count:
+            print(f"  {word:<10} {count:>8,}")
+    unknown = f" and {many(found.cost_unknown, 'bill')} whose amount is not known" if found.cost_unknown else ""
+    print(f"  {'cost':<10} {dollars(found.cost):>8}{unknown}")
+    print(found.by_whom)
+    return DONE
+
+
+def cost(place: Path, *, by: CostsBy, as_json: bool) -> int:
+    """Say what was spent on what; 0."""
+    with SqliteReader(place) as journal:
+        found = journal.costs(by)
+    if as_json:
+        for one in found:
+            print_json({by: one.name, "submissions": one.submissions, "dollars": one.dollars, "unknown": one.unknown})
+        return DONE
+    rows = [
+        ("-" if one.name is None else str(one.name), f"{one.submissions:,}", dollars(one.dollars), f"{one.unknown:,}")
+        for one in found
+    ]
+    print_table([(by.upper(), "SUBMISSIONS", "COST", "BILLS NOT KNOWN"), *rows])
+    print(f"{dollars(sum(one.dollars for one in found))} in all", file=sys.stderr)
+    return DONE
+
+
+async def watch(place: Path, *, interval: float) -> int:
+    """Show how a run stands until no process runs it any more; 0.
+
+    Args:
+        place: the journal.
+        interval: seconds between two looks.
+    """
+    with SqliteReader(place) as journal:
+        try:
+            await until_signal(lambda: _follow(journal, interval))
+        except Interrupted as interrupted:
+            return interrupted.code
+    return DONE
+
+
+async def _follow(journal: SqliteReader, interval: float) -> None:
+    console = Console(highlight=False, markup=False, emoji=False)
+    began, said, found = time.monotonic(), "", standing(journal)
+    if sys.stdout.isatty() and not console.is_dumb_terminal:
+        with console.status("") as shown:
+            while found.writer is not None:
+                shown.update(Text(f"{found.numbers}  {clock(time.monotonic() - began)}", overflow="ellipsis"))
+                await anyio.sleep(interval)
+                found = standing(journal)
+    while found.writer is not None:
+        if found.numbers != said:
+            said = found.numbers
+            print(f"{clock(time.monotonic() - began)}  {said}", flush=True)
+        await anyio.sleep(interval)
+        found = standing(journal)
+    print(f"{found.numbers}; {found.by_whom}", flush=True)
