@@ -230,6 +230,9 @@ class Engine:
             # A fault of ours, or of a hook in the user's own aiohttp session. Nobody may wait for it for ever.
             logger.exception("submission %s failed unexpectedly", sub.key)
             return await self._not_accepted(sub, _unexpected(sub, error))
+        except asyncio.CancelledError:
+            self._count(sub, make_job("", JobStatus.IN_DOUBT if sub.attempts else JobStatus.STOPPED, None, None, sub))
+            raise
         finally:
             if self.keeper is not None:
                 self.keeper.let_go(sub)

@@ -64,13 +64,15 @@ class _Way:
     """A submission that this session is sending.
 
     Attributes:
+        sub: which.
         over: set when it is sent no longer.
         marked: it is marked as being sent, by this run.
     """
 
-    __slots__ = ("marked", "over")
+    __slots__ = ("marked", "over", "sub")
 
-    def __init__(self) -> None:
+    def __init__(self, sub: Submission) -> None:
+        self.sub = sub
         self.over = asyncio.Event()
         self.marked = False
 
@@ -148,17 +150,19 @@ class Keeper:
             )
             other = self._under_way.get(record.pk)
             if other is None:
-                self._under_way[record.pk] = _Way()
+                self._under_way[record.pk] = _Way(sub)
                 return record
             await other.over.wait()
 
     def let_go(self, sub: Submission) -> None:
         """It is no longer being sent: whoever asks for the same may look what became of it."""
-        if sub.claim is not None and (way := self._under_way.pop(sub.claim.pk, None)) is not None:
+        if sub.claim is not None and (way := self._way(sub)) is not None:
+            del self._under_way[sub.claim.pk]
             way.over.set()
 
     def _way(self, sub: Submission) -> _Way | None:
-        return self._under_way.get(sub.claim.pk) if sub.claim is not None else None
+        way = self._under_way.get(sub.claim.pk) if sub.claim is not None else None
+        return way if way is not None and way.sub is sub else None
 
     async def _found(self, sub: Submission, record: Record) -> Job | None:
         match record.state:
@@ -280,7 +284,7 @@ class Keeper:
             repeatable=self._resends(api),
         )
         sub.claim = record.claim
-        self._under_way[record.pk] = _Way()
+        self._under_way[record.pk] = _Way(sub)
         try:
             if record.state is State.SENDING:
                 await self.journal.doubtful(record.claim, record.error)

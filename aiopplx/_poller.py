@@ -25,7 +25,7 @@ from aiopplx._errors import (
 )
 from aiopplx._events import Event, EventKind
 from aiopplx._job import Job, JobStatus, Snapshot
-from aiopplx._journal import JournalError
+from aiopplx._journal import JournalBroken, JournalError, JournalFull
 from aiopplx._policy.pacing import Bucket
 from aiopplx._policy.polling import Look, PollPolicy, PollRule, Schedule, next_gap
 from aiopplx._policy.retry import Fault
@@ -58,7 +58,7 @@ class Poller:
         rule: when to look at a job.
         release: gives a watch's in-flight slot back.
         write: puts an outcome on disk, before it is handed to the sink.
-        ended: is told of each outcome, for those who count.
+        ended: is told of each outcome, and of what is watched no longer, for those who count.
     """
 
     def __init__(
@@ -110,6 +110,8 @@ class Poller:
             self._schedule.remove(watch)
             self._deadlines.remove(watch)
             self._release(watch)
+            if self._tell_ended is not None:
+                self._tell_ended(watch.sub, self._job(watch, End(JobStatus.IN_PROGRESS, None)))
             if watch.task is not None:
                 watch.task.cancel()
                 tasks.append(watch.task)
@@ -319,9 +321,12 @@ class Poller:
                 await self._write(watch.sub, job)
         except JournalError as error:
             self._client.tell(self._event(watch, EventKind.WARNING, reason=f"not kept: {error.message}"))
-            self._again(watch, self._client.clock.now(), self._client.policy.refused_look)
-        else:
-            self._finish(watch, job)
+            if _may_be_written_later(error):
+                self._again(watch, self._client.clock.now(), self._client.policy.refused_look)
+                return
+            if watch.sub is not None:
+                watch.sub.claim = None  # what it is handed out as is all there is
+        self._finish(watch, job)
 
     def _finish(self, watch: Watch, job: Job) -> None:
         self._schedule.remove(watch)
@@ -367,6 +372,11 @@ class Poller:
             reason=reason,
             fault=fault,
         )
+
+
+def _may_be_written_later(error: JournalError) -> bool:
+    """A full disk is made room on. What can never be written is handed out as it is, or it would wait for ever."""
+    return isinstance(error, JournalFull) or (isinstance(error, JournalBroken) and not error.is_final)
 
 
 def _timed_out(why: str, snapshot: Snapshot | None = None) -> End:

@@ -13,7 +13,13 @@ from aiopplx._policy.budget import Budget
 from aiopplx._submission import Submission
 
 _NO_BILL = frozenset({JobStatus.REJECTED, JobStatus.STOPPED})
-_NO_END = frozenset({JobStatus.TIMED_OUT, JobStatus.UNREADABLE, JobStatus.IN_DOUBT, JobStatus.EXPIRED})
+_NO_END = frozenset({
+    JobStatus.IN_PROGRESS,
+    JobStatus.TIMED_OUT,
+    JobStatus.UNREADABLE,
+    JobStatus.IN_DOUBT,
+    JobStatus.EXPIRED,
+})
 
 
 class Purse:

@@ -283,6 +283,12 @@ class Session:
             _request(question, tag, idempotency_key, timeout, fields), index=None, timeout=self._timeout
         )
         until = self._clock.now() + sub.timeout
+        try:
+            return await self._asked(engine, sub, until)
+        finally:
+            engine.let_go(sub)
+
+    async def _asked(self, engine: Engine, sub: Submission, until: float) -> Job:
         over = await engine.begin(sub)
         if over is None and sub.stored:
             over = await engine.load(sub)
@@ -303,7 +309,7 @@ class Session:
         watch = engine.watch_of(sub, outcome, waiter)
         watch.holds_slot = True
         waiter.watch = watch
-        engine.poller.watch(watch)
+        engine.watch(watch)
         job = await self._await(engine, waiter, watch)
         engine.taken(sub)
         return job
@@ -349,17 +355,21 @@ class Session:
         """
         engine = self._running()
         sub = engine.freeze(_request(question, tag, idempotency_key, None, fields), index=None, timeout=self._timeout)
-        over = await engine.begin(sub)
-        if over is None and sub.stored:
-            over = await engine.load(sub)
-        if over is not None:
-            return over if over.id else over.result()
-        return await self._submit(engine, sub)
+        try:
+            over = await engine.begin(sub)
+            if over is None and sub.stored:
+                over = await engine.load(sub)
+            if over is not None:
+                return over if over.id else over.result()
+            return await self._submit(engine, sub)
+        finally:
+            engine.let_go(sub)
 
     async def _submit(self, engine: Engine, sub: Submission) -> Job:
         outcome = await engine.submit_owned(sub, patience=self._retry.patience, until=self._clock.now() + sub.timeout)
         if isinstance(outcome, Job):
             return outcome if outcome.id else outcome.result()
+        engine.unwatched(sub)
         return make_job(outcome.id, outcome.status, None, outcome, sub)
 
     async def wait(self, job: Job | str, *, timeout: float | None = None) -> Job:
@@ -384,16 +394,18 @@ class Session:
             job_id, key, tag, api = job.id, job.idempotency_key, job.tag, engine.api_of(job.id, job.api)
         else:
             job_id, (key, tag), api = job, engine.known(job), engine.api_of(job)
-        kept = await engine.kept(job_id)
-        if kept is not None:
-            return kept
+        found = await engine.found(job_id)
+        if found is not None:
+            if found.raw:
+                return found
+            key, tag, api = found.idempotency_key, found.tag, engine.api_of(job_id, found.api)
         seconds = positive("timeout", timeout) if timeout is not None else self._timeout
         waiting = cast("Waiting", self._waiting)
         try:
-            found = await waiting.wait(api, job_id, seconds)
+            ended = await waiting.wait(api, job_id, seconds)
         except AiopplxError as error:
             raise error.about(job_id=job_id, idempotency_key=key, tag=tag) from None
-        return _with_names(found, key, tag)
+        return _with_names(ended, key, tag)
 
     async def get(self, id: str) -> Job:
         """Look at a job once.
@@ -410,11 +422,13 @@ class Session:
         return await self._look(engine, engine.api_of(id), id)
 
     async def _look(self, engine: Engine, api: API, id: str) -> Job:
-        kept = await engine.kept(id)
-        if kept is not None:
-            return kept
-        snapshot = await engine.client.call(api.get(id), lambda reply: api.read_job(reply, id))
         key, tag = engine.known(id)
+        found = await engine.found(id)
+        if found is not None:
+            if found.raw:
+                return found
+            key, tag, api = found.idempotency_key, found.tag, engine.api_of(id, found.api)
+        snapshot = await engine.client.call(api.get(id), lambda reply: api.read_job(reply, id))
         return make_job(id, snapshot.status, outcome_error(snapshot), snapshot, None, api=api.name, key=key, tag=tag)
 
     def list(self, *, limit: int | None = None) -> JobList:
@@ -488,7 +502,10 @@ class Session:
             )
         engine = self._running()
         sub = await self._needs_journal().resubmission(job, timeout=self._timeout)
-        return await self._submit(engine, sub)
+        try:
+            return await self._submit(engine, sub)
+        finally:
+            engine.let_go(sub)
 
     async def adopt(self, job_id: str, *, instead_of: Job | None = None, tag: str | int | None = None) -> Job:
         """Take a job that the server has into the journal.

@@ -2,7 +2,7 @@
 
 `queue_s` is wall time from the first to the last of them on the disk, `open_s` an opening after an orderly close,
 `reopen_s` one after a crash (the file is looked over), `commit_*_ms` how long a step waits for its commit at 1,000
-steps a second. `sync_*_ms` is the disk's own share: a bare write of one page and its sync, as many times, in the same run.
+steps a second. `sync_*_ms` is the disk's own share: a bare write of one page and its sync, in the same run.
 
     python benchmarks/journal.py [--quick] [--rounds N]
 """

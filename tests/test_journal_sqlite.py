@@ -371,7 +371,9 @@ async def test_fork_cannot_write_and_does_not_keep_the_lock(tmp_path: Path) -> N
     parent = child("fork", tmp_path / "run.db")
     assert said(parent) == "refused in the child: JournalClosed"
     assert said(parent) == "parent goes on with its log: 2"
-    parent.wait()  # the grandchild lives on and waits for its input
+    assert said(parent) == "the child lives on"
+    parent.kill()
+    parent.wait()
     journal = await opened(tmp_path / "run.db")
     assert (await journal.counts())[State.QUEUED] == 2
     await journal.close()
@@ -761,7 +763,10 @@ def fork(path: Path) -> None:
     log = "its log" if os.path.getsize(f"{path}-wal") else "no log"
     print(f"parent goes on with {log}: {counts[State.QUEUED]}", flush=True)
     if not os.fork():
+        print("the child lives on", flush=True)
         sys.stdin.read()
+        os._exit(0)
+    sys.stdin.read(1)
     os._exit(0)
 
 

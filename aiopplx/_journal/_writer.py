@@ -117,7 +117,7 @@ class Writer:
     # --- in the thread -----------------------------------------------------------------------------------------------
 
     def _serve(self, opened: Answer) -> None:
-        # This frame holds the connection. A forked child has no such thread and never unwinds the frame, so nothing there
+        # This frame holds the connection. A forked child has no such thread and never unwinds the frame: nothing there
         # closes the connection at its end, which would write back the parent's log and remove it.
         try:
             journal = self._opening()

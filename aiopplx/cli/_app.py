@@ -6,20 +6,30 @@ This module knows nothing of what a command does: each imports its own room when
 from __future__ import annotations
 
 from functools import partial
+from pathlib import Path
 from typing import Annotated
 
 import anyio
 from cyclopts import App, Parameter
 from cyclopts.types import PositiveFloat, PositiveInt
 
-from aiopplx.cli._options import Connection, EmulatorOptions, RunOptions
+from aiopplx.cli._options import (
+    Connection,
+    CostsBy,
+    EmulatorOptions,
+    ExportFormat,
+    JournalOptions,
+    ReviewOptions,
+    RunOptions,
+)
 
 _ABOUT = """Submit many Perplexity deep-research jobs at once, poll them together, get each as it finishes.
 
-Exit codes: 0 all done, 1 some failed, 2 usage, 3 key or credit refused, 4 submissions in doubt, 75 no connection or not
-finished yet: try again later, 130 Ctrl-C, 143 SIGTERM."""
+Exit codes: 0 all done, 1 some failed, 2 usage, 3 key or credit refused, 4 submissions in doubt, 75 not finished (no
+connection, budget reached, disk full, another run on the journal): try again later, 130 Ctrl-C, 143 SIGTERM."""
 
 Json = Annotated[bool, Parameter(name="--json", show_default=False, help="Print JSON, one object a line.")]
+Place = Annotated[Path, Parameter(help="File that a run has kept: QUESTIONS.journal.db.")]
 Timeout = Annotated[PositiveFloat, Parameter(help="Seconds to wait; the job goes on at the service.")]
 
 
@@ -34,8 +44,9 @@ def make_app() -> App:
         default_parameter=Parameter(negative=()),
     )
     app["--help"].group = app["--version"].group = "Help"
-    for command in (run, ask, get, list_, emulator):
-        app.command(command)
+    for group, commands in _COMMANDS.items():
+        for command in commands:
+            app.command(command, group=group)
     return app
 
 
@@ -50,6 +61,7 @@ def run(
     /,
     *,
     options: RunOptions = RunOptions(),  # noqa: B008 - frozen
+    journal: JournalOptions = JournalOptions(),  # noqa: B008 - frozen
     connection: Connection = Connection(),  # noqa: B008 - frozen
 ) -> int:
     """Run a file of questions; write a line of JSON for each as it finishes.
@@ -57,10 +69,13 @@ def run(
     A text file has a question a line; blank lines and lines that begin with # are skipped. A JSONL file has a line for
     each: a string, or an object with the fields of a request (question or messages, model, tag, search filters, ...). A
     line that cannot be used is reported with its number, and the rest go on.
+
+    Run the same command again to go on where it was: what is finished comes from the journal, what runs is waited for,
+    and only what was never sent is sent. Questions may be added, removed and reordered in between.
     """
     from aiopplx.cli import _run
 
-    return anyio.run(_run.run, questions, options, connection)
+    return anyio.run(_run.run, questions, options, journal, connection)
 
 
 def ask(
@@ -105,8 +120,125 @@ def list_(
     return anyio.run(partial(_show.list_jobs, connection, limit=limit, as_json=json))
 
 
+def cancel(
+    id: Annotated[str, Parameter(help="The service's id of the job.")],
+    /,
+    *,
+    connection: Connection = Connection(),  # noqa: B008 - frozen
+) -> int:
+    """Cancel a running job at the service (Agent API only)."""
+    from aiopplx.cli import _show
+
+    return anyio.run(_show.cancel, id, connection)
+
+
+def status(journal: Place, /, *, json: Json = False) -> int:
+    """Say how a run stands: counts, cost, and the process that runs it."""
+    from aiopplx.cli import _status
+
+    return _status.status(journal, as_json=json)
+
+
+def watch(
+    journal: Place, /, *, interval: Annotated[PositiveFloat, Parameter(help="Seconds between two looks.")] = 1.0
+) -> int:
+    """Follow a run that goes on in another process, until it ends."""
+    from aiopplx.cli import _status
+
+    return anyio.run(partial(_status.watch, journal, interval=interval))
+
+
+def cost(
+    journal: Place,
+    /,
+    *,
+    by: Annotated[CostsBy, Parameter(help="What to add up.")] = "tag",
+    json: Json = False,
+) -> int:
+    """Say what was spent, over all runs of a journal."""
+    from aiopplx.cli import _status
+
+    return _status.cost(journal, by=by, as_json=json)
+
+
+def export(
+    journal: Place,
+    /,
+    *,
+    output: Annotated[
+        str | None,
+        Parameter(name=["--output", "-o"], show_default=False, help="File, or directory of `files`. Default: stdout."),
+    ] = None,
+    format: Annotated[
+        ExportFormat, Parameter(help="`files` is a Markdown file for each report, named by its number.")
+    ] = "jsonl",
+    partial: Annotated[
+        bool, Parameter(name="--partial", show_default=False, help="Also where more is still to come.")
+    ] = False,
+    force: Annotated[bool, Parameter(show_default=False, help="Write over what is there.")] = False,
+) -> int:
+    """Write the results that a journal keeps. No request is made."""
+    from aiopplx.cli import _export
+
+    return anyio.run(lambda: _export.export(journal, output, format, partial=partial, force=force))
+
+
+def review(
+    journal: Place,
+    /,
+    *,
+    options: ReviewOptions = ReviewOptions(),  # noqa: B008 - frozen
+    connection: Connection = Connection(),  # noqa: B008 - frozen
+) -> int:
+    """List submissions that may have made a job, and decide about them.
+
+    Such a submission left this machine, and no usable answer came: a job may exist and be billed, its id is unknown.
+    """
+    from aiopplx.cli import _review
+
+    return anyio.run(_review.review, journal, options, connection)
+
+
+def adopt(
+    journal: Place,
+    ids: Annotated[tuple[str, ...], Parameter(name="ID", help="The service's ids of the jobs.")],
+    /,
+    *,
+    tag: Annotated[str | None, Parameter(help="Tag for a single one: a question with this tag finds it.")] = None,
+    wait: Annotated[bool, Parameter(show_default=False, help="Wait until all are finished.")] = False,
+    timeout: Timeout = 3600,
+    connection: Connection = Connection(),  # noqa: B008 - frozen
+) -> int:
+    """Take jobs from elsewhere into a journal, with their results."""
+    from aiopplx.cli import _review
+
+    return anyio.run(partial(_review.adopt, journal, ids, connection, tag=tag, wait=wait, seconds=timeout))
+
+
+def doctor(
+    *,
+    journal: Annotated[Path | None, Parameter(help="Look at this journal as well.")] = None,
+    probe: Annotated[
+        bool, Parameter(show_default=False, help="Learn what a repeated idempotency key gets back; may be billed.")
+    ] = False,
+    yes: Annotated[bool, Parameter(show_default=False, help="Agree to the bill of --probe.")] = False,
+    connection: Connection = Connection(),  # noqa: B008 - frozen
+) -> int:
+    """Say which key and server are used, what answers, and how a journal is. Costs nothing, but for --probe."""
+    from aiopplx.cli import _doctor
+
+    return anyio.run(partial(_doctor.doctor, connection, journal=journal, probe=probe, yes=yes))
+
+
 def emulator(*, options: EmulatorOptions = EmulatorOptions()) -> int:  # noqa: B008 - frozen
     """Serve the emulator until Ctrl-C; its address is the first line on stdout."""
     from aiopplx.cli import _serve
 
     return anyio.run(_serve.serve, options)
+
+
+_COMMANDS = {
+    "Commands": (run, ask, get, list_, cancel),
+    "Journal": (status, watch, review, export, adopt, cost),
+    "Setup": (doctor, emulator),
+}

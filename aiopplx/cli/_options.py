@@ -144,7 +144,9 @@ class JournalOptions:
     ] = False
     results: Annotated[
         Results | None,
-        Parameter(help="Results in the journal: `keep` (default), keep them `until-taken`, `refetch` from the service."),
+        Parameter(
+            help="Results in the journal: `keep` (default), keep them `until-taken`, `refetch` from the service."
+        ),
     ] = None
     on_doubt: Annotated[
         OnDoubt | None,
@@ -156,6 +158,46 @@ class JournalOptions:
     retry_failed: Annotated[
         bool, Parameter(show_default=False, help="Submit again, and pay again, what failed in an earlier run.")
     ] = False
+
+
+_DECISION = Group("Decision")
+
+
+@Parameter(name="*")
+@dataclass(frozen=True, kw_only=True)
+class ReviewOptions:
+    """What to do about a submission in doubt."""
+
+    resubmit: Annotated[
+        str | None,
+        Parameter(group=_DECISION, help="KEY: submit it again, under a new key; it may be paid twice (--pay-again)."),
+    ] = None
+    pay_again: Annotated[
+        bool, Parameter(group=_DECISION, show_default=False, help="Yes: what is resubmitted may be paid twice.")
+    ] = False
+    adopt: Annotated[
+        tuple[str, str] | None, Parameter(group=_DECISION, help="KEY ID: it is this job of the service.")
+    ] = None
+    drop: Annotated[str | None, Parameter(group=_DECISION, help="KEY: give it up; it is not asked again.")] = None
+    json: Annotated[bool, Parameter(show_default=False, help="Print JSON, one object a line.")] = False
+
+    @property
+    def key(self) -> str | None:
+        """The key of the submission that something is to be done about; None if nothing is."""
+        return self.resubmit or (self.adopt[0] if self.adopt else None) or self.drop
+
+    def check(self) -> None:
+        """Refuse what does not go together.
+
+        Raises:
+            UsageError: two decisions at once, or a second bill that was not agreed to.
+        """
+        if sum(given is not None for given in (self.resubmit, self.adopt, self.drop)) > 1:
+            raise UsageError("decide one thing at a time: --resubmit, --adopt or --drop")
+        if self.resubmit is not None and not self.pay_again:
+            raise UsageError(
+                "the job may exist already, and submitting it again may be paid twice: say so with --pay-again"
+            )
 
 
 @Parameter(name="*")

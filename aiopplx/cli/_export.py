@@ -1,0 +1,151 @@
+"""Room: `aiopplx export`: the results that a journal keeps, as a file or a directory of files.
+
+This module only reads the journal. Of its records it holds one at a time, whatever their number.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import os
+import sys
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from aiopplx.cli._exits import DONE, Interrupted, OutputLost, UsageError, until_signal
+from aiopplx.cli._journals import WAITING, every
+from aiopplx.cli._options import STANDARD, ExportFormat
+from aiopplx.cli._records import job_in, question_of
+from aiopplx.cli._rows import Rows
+from aiopplx.cli._show import on_paper
+from aiopplx.cli._status import WORDS
+from aiopplx.cli._text import dollars, json_line, many, one_line, safe
+from aiopplx.journal import Record, SqliteReader, State
+
+if TYPE_CHECKING:
+    from aiopplx import Job
+
+COLUMNS = ("tag", "status", "question", "text", "sources", "cost", "model", "id", "idempotency_key", "error")
+
+_FORMULA = ("=", "+", "-", "@", "\t", "\r")
+
+
+async def export(place: Path, output: str | None, form: ExportFormat, *, partial: bool, force: bool) -> int:
+    """Write what the journal has, in the order in which it was first asked; 0.
+
+    Args:
+        place: the journal.
+        output: a file, or the directory of `files`; None is stdout.
+        form: what to write.
+        partial: also where more is still to come.
+        force: write over a file that has something in it.
+
+    Raises:
+        UsageError: more is to come, or the output cannot be written to.
+    """
+    with SqliteReader(place) as journal:
+        if not partial:
+            _check_whole(journal.counts(), place)
+        try:
+            return await until_signal(lambda: _export(journal, output, form, force))
+        except Interrupted as interrupted:
+            return interrupted.code
+
+
+def _check_whole(counts: Mapping[State, int], place: Path) -> None:
+    left = [f"{counts[state]:,} {WORDS[state]}" for state in (*WAITING, State.IN_DOUBT) if counts[state]]
+    if left:
+        raise UsageError(f"{place} is not finished ({', '.join(left)}): --partial exports what there is")
+
+
+async def _export(journal: SqliteReader, output: str | None, form: ExportFormat, force: bool) -> int:
+    if form == "files":
+        if output is None or output == STANDARD:
+            raise UsageError("--format files needs a directory: -o DIRECTORY")
+        told = _write_files(journal, Path(output), force)
+    else:
+        rows = Rows(output, force=force, source=journal.path)
+        try:
+            count = 0
+            if form == "csv":
+                await rows.write(_csv_line(COLUMNS))
+            for record in every(journal):
+                await rows.write(_row(form, record, job_in(journal, record)))
+                count += 1
+        finally:
+            await rows.close()
+        told = f"{many(count, 'submission')} in {rows.name}"
+    print(safe(told), file=sys.stderr)
+    return DONE
+
+
+def _row(form: ExportFormat, record: Record, job: Job) -> bytes:
+    if form == "jsonl":
+        return json_line({**job.to_dict(), "question": question_of(record)})
+    return _csv_row(record, job) if form == "csv" else report(record, job).encode(errors="replace")
+
+
+def _csv_row(record: Record, job: Job) -> bytes:
+    return _csv_line((
+        job.tag,
+        job.status.value,
+        question_of(record),
+        job.text,
+        "\n".join(source.url for source in job.sources),
+        job.cost,
+        job.model,
+        job.id,
+        job.idempotency_key,
+        str(job.error or ""),
+    ))
+
+
+def _csv_line(cells: Iterable[object]) -> bytes:
+    """One record of RFC 4180.
+
+    Answers are written by a model that has read web pages: a cell that a spreadsheet would take for a formula gets an
+    apostrophe before it. JSONL has the exact text.
+    """
+    line = io.StringIO()
+    shown = [f"'{cell}" if isinstance(cell, str) and cell.startswith(_FORMULA) else cell for cell in cells]
+    csv.writer(line, lineterminator="\r\n").writerow(safe(cell) if isinstance(cell, str) else cell for cell in shown)
+    return line.getvalue().encode(errors="replace")
+
+
+def report(record: Record, job: Job) -> str:
+    """One submission as Markdown: question, facts, answer, sources."""
+    facts = [f"tag: {job.tag}" if job.tag is not None else "", job.status.value, job.model, f"job {job.id}"]
+    if job.cost is not None:
+        facts.append(dollars(job.cost))
+    head = f"# {one_line(question_of(record), 2000) or one_line(job.id)}\n\n"
+    told = one_line(" · ".join(fact for fact in facts if fact), 1000)
+    body = on_paper(job) if job.text else f"No result: {one_line(str(job.error or WORDS[record.state]), 1000)}\n"
+    return f"{head}*{told}*\n\n{body}\n"
+
+
+def _write_files(journal: SqliteReader, directory: Path, force: bool) -> str:
+    """A file for each report, named by its number: a title, a tag or an id could name any file of the machine."""
+    count = without = 0
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        if not force and any(directory.iterdir()):
+            raise UsageError(f"{directory} has something in it already; give --force to write into it, or another name")
+        for record in every(journal):
+            job = job_in(journal, record)
+            if not job.text:
+                without += 1
+                continue
+            _write(directory / f"{record.pk:05}.md", report(record, job))
+            count += 1
+    except OSError as error:
+        raise OutputLost(f"cannot write {error.filename or directory}: {error.strerror}") from None
+    more = f"; {many(without, 'submission')} without a report" if without else ""
+    return f"{many(count, 'report')} in {directory}{more}"
+
+
+def _write(path: Path, text: str) -> None:
+    # Whole or not at all, and never through a link that somebody else has put there.
+    new = path.with_suffix(".new")
+    new.write_bytes(text.encode(errors="replace"))
+    os.replace(new, path)

@@ -1,0 +1,180 @@
+"""Room: what only the user can decide: `review` of submissions in doubt, and `adopt` of jobs from elsewhere.
+
+This module knows nothing of files of questions.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from typing import TYPE_CHECKING, Any
+
+import anyio
+
+from aiopplx.cli._connect import Connected
+from aiopplx.cli._exits import DONE, IN_DOUBT, LATER, Interrupted, UsageError, complain, exit_code, until_signal
+from aiopplx.cli._journals import every
+from aiopplx.cli._options import Connection, ReviewOptions
+from aiopplx.cli._records import question_of
+from aiopplx.cli._text import dollars, many, one_line, print_json, print_out
+from aiopplx.journal import Record, SqliteReader, State
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from aiopplx import Job, Session
+
+DOUBTFUL = (State.IN_DOUBT, State.SENDING)
+
+ENOUGH_OF_A_KEY = 6
+"""Characters of an idempotency key that may stand for it, where no other in doubt begins with them."""
+
+
+async def review(place: Path, options: ReviewOptions, connection: Connection) -> int:
+    """List what is in doubt, or decide about one; 4 while anything is left in doubt, else 0.
+
+    Raises:
+        UsageError: options that do not go together, or a key that the journal does not have.
+        AiopplxError: the journal or the service refuses.
+    """
+    options.check()
+    if options.key is None:
+        return _list(place, as_json=options.json)
+    record = _find(place, options.key)
+    connection.check()
+    try:
+        said = await until_signal(lambda: _decide(place, record, options, connection))
+    except Interrupted as interrupted:
+        return interrupted.code
+    print_out(f"{said}\n")
+    return IN_DOUBT if _doubtful(place) else DONE
+
+
+def _doubtful(place: Path) -> list[Record]:
+    with SqliteReader(place) as journal:
+        # While a run goes on, what is being sent is in no doubt yet.
+        states = DOUBTFUL if journal.writer() is None else (State.IN_DOUBT,)
+        return list(every(journal, states))
+
+
+def _list(place: Path, *, as_json: bool) -> int:
+    found = _doubtful(place)
+    for record in found:
+        if as_json:
+            print_json(_facts(record))
+        else:
+            _print(record)
+    print(f"{many(len(found), 'submission')} in doubt", file=sys.stderr)
+    if found and not as_json:
+        print(
+            "Each may be a job that is billed. Look with: aiopplx list. Then, for each KEY, one of:\n"
+            f"  aiopplx review {place} --adopt KEY ID               it is that job\n"
+            f"  aiopplx review {place} --resubmit KEY --pay-again   ask again, under a new key\n"
+            f"  aiopplx review {place} --drop KEY                   give it up",
+            file=sys.stderr,
+        )
+    return IN_DOUBT if found else DONE
+
+
+def _facts(record: Record) -> dict[str, Any]:
+    return {
+        "idempotency_key": record.key,
+        "tag": record.tag,
+        "api": record.api,
+        "attempts": record.attempts,
+        "first_sent": record.first_sent,
+        "question": question_of(record),
+        "error": record.error,
+    }
+
+
+def _print(record: Record) -> None:
+    sent = "" if record.first_sent is None else time.strftime(" %Y-%m-%d %H:%M:%S UTC", time.gmtime(record.first_sent))
+    tag = "" if record.tag is None else f"  tag {record.tag}"
+    print_out(
+        f"{record.key}{one_line(tag)}  {record.api}, sent{sent}, {many(record.attempts, 'attempt')}\n"
+        f"    {one_line(question_of(record), 100)}\n" + (f"    {one_line(record.error)}\n" if record.error else "")
+    )
+
+
+def _find(place: Path, key: str) -> Record:
+    with SqliteReader(place) as journal:
+        found = journal.get(key=key)
+        if found is not None:
+            return found
+    near = [record for record in _doubtful(place) if record.key.startswith(key)]
+    if len(key) >= ENOUGH_OF_A_KEY and len(near) == 1:
+        return near[0]
+    raise UsageError(f"{one_line(key, 80)} is no key in {place}; aiopplx review {place} lists those in doubt")
+
+
+async def _decide(place: Path, record: Record, options: ReviewOptions, connection: Connection) -> str:
+    from aiopplx import Job, JobStatus
+
+    job = Job(status=JobStatus.IN_DOUBT, idempotency_key=record.key, tag=record.tag, api=record.api)
+    async with Connected(connection, journal=os.fspath(place)) as session:
+        if options.resubmit is not None:
+            again = await session.resubmit(job, pay_again=options.pay_again)
+            return f"{again.id}  submitted again, under key {again.idempotency_key}; the next run collects it"
+        if options.adopt is not None:
+            job_id = options.adopt[1]
+            found = await session.get(job_id)  # an id that the service does not know would be lost for good
+            await session.adopt(job_id, instead_of=job)
+            return f"{job_id}  taken over, {found.status.value.lower()}; the next run collects it"
+        await session.drop(job)
+        return f"{record.key}  dropped; --retry-failed asks it again"
+
+
+async def adopt(
+    place: Path, ids: tuple[str, ...], connection: Connection, *, tag: str | None, wait: bool, seconds: float
+) -> int:
+    """Take jobs of the service into the journal, and keep the results of those that are finished.
+
+    Args:
+        place: the journal.
+        ids: the service's ids.
+        connection: where to ask.
+        tag: a tag for a single one; a question with this tag then finds the job.
+        wait: wait until all are finished.
+        seconds: how long to wait for each.
+
+    Raises:
+        UsageError: one tag for several jobs.
+        AiopplxError: the journal cannot be opened.
+    """
+    if tag is not None and len(ids) != 1:
+        raise UsageError("--tag names one job; give one ID with it")
+    connection.check()
+    codes: list[int] = []
+
+    async def one(session: Session, job_id: str) -> None:
+        from aiopplx import AiopplxError
+
+        try:
+            job = await _adopted(session, job_id, tag, wait, seconds)
+        except AiopplxError as error:
+            complain(f"{job_id}: {error}")
+            codes.append(exit_code(error))
+            return
+        billed = f", {dollars(job.cost)}" if job.cost is not None else ""
+        print_out(f"{one_line(job.id)}  {job.status.value.lower().replace('_', ' ')}{billed}\n")
+        codes.append(LATER if wait and job.status == "TIMED_OUT" else DONE)
+
+    async def work() -> None:
+        async with Connected(connection, journal=os.fspath(place)) as session, anyio.create_task_group() as group:
+            for job_id in dict.fromkeys(ids):
+                group.start_soon(one, session, job_id)
+
+    try:
+        await until_signal(work)
+    except Interrupted as interrupted:
+        return interrupted.code
+    return max(codes, default=DONE)
+
+
+async def _adopted(session: Session, job_id: str, tag: str | None, wait: bool, seconds: float) -> Job:
+    found = await session.get(job_id)
+    taken = await session.adopt(job_id, tag=tag)
+    # A look by the session's poller is what writes a result down; one that runs on is left to a later run.
+    return await session.wait(taken, timeout=seconds) if found.done or wait else found
