@@ -164,7 +164,7 @@ class Client:
     # --- the gate ----------------------------------------------------------------------------------------------------
 
     def is_survived(self, error: AiopplxError, call: Call) -> bool:
-        """A retired API stops nothing where submissions go to another one, or can: only `sole_path` has no successor."""
+        """A retired API stops nothing where submissions can go to another: only `sole_path` has no successor."""
         return isinstance(error, EndpointRetired) and not (self._sole_path and call.path.startswith(self._sole_path))
 
     def halt(self, error: AiopplxError, lane: Lane) -> None:

@@ -46,6 +46,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     http: aiohttp.ClientSession | None
     journal: str | os.PathLike[str] | Journal | None
     results: Results
+    same_account: bool
     on_doubt: OnDoubt | None
     retry_failed: bool
     max_cost: float | None
@@ -94,6 +95,7 @@ async def _open_file(path: str | os.PathLike[str], settings: Settings) -> Journa
         path,
         now=wall,
         results=settings.results,
+        same_account=settings.same_account,
         base_url=settings.base_url,
         account=lambda salt: fingerprint(settings.key.reveal(), salt),
     )

@@ -6,6 +6,7 @@ This module knows nothing of aiohttp's requests, of retries or of how jobs are p
 from __future__ import annotations
 
 import asyncio
+import builtins
 import contextlib
 import logging
 import os
@@ -19,6 +20,7 @@ import anyio
 import msgspec
 
 from aiopplx._agent_request import AgentRequest
+from aiopplx._api import API
 from aiopplx._batch import Batch, Item, Items
 from aiopplx._clock import Clock
 from aiopplx._engine import Engine, request_of
@@ -75,6 +77,8 @@ class Session:
             your own. A session with a journal is opened with `async with`.
         results: what the journal does with results: `"keep"` them (default), keep them `"until_taken"`, or store none
             and `"refetch"` them from the server, which has them for days.
+        same_account: the API key is another one of the account that the journal belongs to, which is refused otherwise:
+            jobs of another account cannot be collected.
         on_doubt: what happens to a submission that left and was not answered: `"resend"` the same bytes under the same
             key, `"hold"` it for you to decide. Default: resend where the API honours keys (Sonar), hold where it has
             none (the Agent API), since there a second sending may be a second bill.
@@ -104,6 +108,7 @@ class Session:
         on_event: Callable[[Event], object] | None = None,
         journal: str | os.PathLike[str] | Journal | None = None,
         results: Results = "keep",
+        same_account: bool = False,
         on_doubt: OnDoubt | None = None,
         retry_failed: bool = False,
         max_cost: float | None = None,
@@ -127,6 +132,7 @@ class Session:
             http=http,
             journal=journal,
             results=results,
+            same_account=same_account,
             on_doubt=on_doubt,
             retry_failed=retry_failed,
             max_cost=positive("max_cost", max_cost) if max_cost is not None else None,
@@ -478,7 +484,7 @@ class Session:
 
     # --- what is in doubt --------------------------------------------------------------------------------------------
 
-    async def in_doubt(self) -> list[Job]:
+    async def in_doubt(self) -> builtins.list[Job]:
         """Submissions of the journal that left and whose fate is unknown: each may be a job that is billed.
 
         Resolve each by your own word: `resubmit`, `adopt` or `drop`.

@@ -76,7 +76,24 @@ def test_help_does_not_import_the_http_library() -> None:
     assert "--emulate" in done.stdout
 
 
-@pytest.mark.parametrize("name", ["run", "ask", "get", "list", "emulator"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "run",
+        "ask",
+        "get",
+        "list",
+        "cancel",
+        "status",
+        "watch",
+        "review",
+        "export",
+        "adopt",
+        "cost",
+        "doctor",
+        "emulator",
+    ],
+)
 def test_each_command_has_help_and_no_option_for_the_key_itself(name: str, capfd: pytest.CaptureFixture[str]) -> None:
     assert main([name, "--help"]) == 0
     said = capfd.readouterr()
@@ -104,9 +121,12 @@ def test_without_its_libraries_the_command_line_says_what_to_install() -> None:
         (["run", "q.txt", "--limt", "3"], "--limit"),
         (["run", "q.txt", "--limit", "0"], "> 0"),
         (["run", "missing.txt"], "cannot read missing.txt"),
-        (["run", str(QUESTIONS), "-o", "/no/such/dir/a.jsonl", "--emulate"], "cannot write /no/such/dir/a.jsonl"),
-        (["run", str(QUESTIONS), "--emulate", "--base-url", "http://127.0.0.1:1"], "--emulate"),
-        (["run", str(QUESTIONS)], "PERPLEXITY_API_KEY"),
+        (
+            ["run", str(QUESTIONS), "--no-journal", "-o", "/no/such/dir/a.jsonl", "--emulate"],
+            "cannot write /no/such/dir/a.jsonl",
+        ),
+        (["run", str(QUESTIONS), "--no-journal", "--emulate", "--base-url", "http://127.0.0.1:1"], "--emulate"),
+        (["run", str(QUESTIONS), "--no-journal"], "PERPLEXITY_API_KEY"),
         (["ask", "Why?"], "--emulate"),
         (["ask", "Why?", "--api-key-file", "missing.key"], "missing.key"),
         (["ask", " ", "--emulate"], "empty"),
@@ -132,7 +152,7 @@ def test_a_mistake_in_the_words_is_one_line_and_exit_code_2(
 
 def test_the_shipped_questions_run_on_the_emulator_without_a_key(tmp_path: Path) -> None:
     answers = tmp_path / "answers.jsonl"
-    done = run("run", str(QUESTIONS), "--emulate", "-o", str(answers))
+    done = run("run", str(QUESTIONS), "--no-journal", "--emulate", "-o", str(answers))
     assert done.returncode == 0
     assert done.stdout == ""
     assert "invented" in done.stderr
@@ -204,7 +224,7 @@ def test_a_file_without_questions_is_exit_code_2(
 
 async def test_a_limit_asks_the_first_questions_only() -> None:
     async with Emulator(duration=0.0, answer_chars=200) as server:
-        done = await run_at(server, "run", str(QUESTIONS), "--limit", "2", "--quiet", *FAST)
+        done = await run_at(server, "run", str(QUESTIONS), "--no-journal", "--limit", "2", "--quiet", *FAST)
         assert server.ledger.created == 2
     assert sorted(lines(rows(done.stdout))) == [3, 4]
     assert done.stderr == ""
@@ -214,7 +234,7 @@ async def test_a_wrong_key_is_exit_code_3_and_is_not_shown(tmp_path: Path) -> No
     key_file = tmp_path / "key"
     key_file.write_text(f"{KEY}\n")
     async with Emulator(keys={"the-right-key"}) as server:
-        done = await run_at(server, "run", str(QUESTIONS), "--api-key-file", str(key_file), key="")
+        done = await run_at(server, "run", str(QUESTIONS), "--no-journal", "--api-key-file", str(key_file), key="")
         assert server.ledger.created == 0
     assert done.returncode == 3
     assert "PERPLEXITY_API_KEY" in done.stderr
@@ -223,7 +243,7 @@ async def test_a_wrong_key_is_exit_code_3_and_is_not_shown(tmp_path: Path) -> No
 
 
 def test_no_network_is_exit_code_75_and_says_that_nothing_was_sent() -> None:
-    done = run("run", str(QUESTIONS), PERPLEXITY_BASE_URL="http://127.0.0.1:9", PERPLEXITY_API_KEY=KEY)
+    done = run("run", str(QUESTIONS), "--no-journal", PERPLEXITY_BASE_URL="http://127.0.0.1:9", PERPLEXITY_API_KEY=KEY)
     assert done.returncode == 75
     assert "could not connect" in done.stderr
     assert "12 not sent" in done.stderr
@@ -309,7 +329,7 @@ async def test_a_signal_stops_the_run_and_names_what_goes_on(tmp_path: Path, sig
     assert code == 128 + signum
     assert f"Stopped by {name}." in said
     assert "2 jobs still running; they go on, and are billed, at the service" in said
-    assert "aiopplx get ID" in said
+    assert f"The same command again goes on from {answers}.journal.db; nothing is paid twice." in said
     assert all(job_id in said for job_id in running)
     assert "Unclosed" not in said
     assert lines(rows(answers.read_text())) == [1]
@@ -318,7 +338,7 @@ async def test_a_signal_stops_the_run_and_names_what_goes_on(tmp_path: Path, sig
 async def test_a_second_signal_ends_the_run_at_once() -> None:
     async with Emulator() as server:
         server.faults.add("submit", faults.Hang())
-        async with started(server, "run", str(QUESTIONS)) as process:
+        async with started(server, "run", str(QUESTIONS), "--no-journal") as process:
             await until(lambda: bool(server.ledger.requests))
             process.send_signal(signal.SIGINT)
             await until(lambda: process.returncode is not None or process.send_signal(signal.SIGINT) is not None)
@@ -329,7 +349,7 @@ async def test_a_second_signal_ends_the_run_at_once() -> None:
 
 async def test_a_reader_that_goes_away_ends_the_run_without_a_complaint() -> None:
     ours, theirs = os.pipe()
-    words = ("run", str(QUESTIONS), "--rpm", "600", *FAST)
+    words = ("run", str(QUESTIONS), "--no-journal", "--rpm", "600", *FAST)
     async with Emulator(duration=0.0) as server, started(server, *words, stdout=theirs) as process:
         os.close(theirs)
         await anyio.to_thread.run_sync(os.read, ours, 1)
@@ -383,7 +403,9 @@ async def on_a_terminal_at(server: Emulator, *words: str, **options: Any) -> tup
 async def test_a_terminal_shows_the_run_live_and_is_left_in_order(tmp_path: Path) -> None:
     answers = tmp_path / "answers.jsonl"
     async with Emulator(duration=0.6) as server:
-        code, seen = await on_a_terminal_at(server, "run", str(QUESTIONS), "--limit", "3", "-o", str(answers), *FAST)
+        code, seen = await on_a_terminal_at(
+            server, "run", str(QUESTIONS), "--no-journal", "--limit", "3", "-o", str(answers), *FAST
+        )
     assert code == 0
     for word in ("submitted", "running", "done", "failed", "in doubt", "cost", " of 3"):
         assert word in seen
@@ -393,7 +415,7 @@ async def test_a_terminal_shows_the_run_live_and_is_left_in_order(tmp_path: Path
 
 
 async def test_ctrl_c_on_a_terminal_leaves_it_in_order(tmp_path: Path) -> None:
-    words = ("run", str(QUESTIONS), "-o", str(tmp_path / "answers.jsonl"))
+    words = ("run", str(QUESTIONS), "--no-journal", "-o", str(tmp_path / "answers.jsonl"))
     async with Emulator() as server:
         code, seen = await on_a_terminal_at(server, *words, keys=b"\x03", press_at=b" of 12")
     assert code == 130

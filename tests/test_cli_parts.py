@@ -341,13 +341,16 @@ def test_a_tally_counts_each_job_once() -> None:
     status = aiopplx.JobStatus
     for number in range(4):
         tally.hear(aiopplx.Event(kind=aiopplx.EventKind.SUBMITTED, job_id=str(number), index=number))
+    tally.hear(aiopplx.Event(kind=aiopplx.EventKind.POLLED, job_id="of an earlier run", index=4))
     tally.hear(aiopplx.Event(kind=aiopplx.EventKind.FINISHED, job_id="0", status=status.COMPLETED))
-    tally.count(aiopplx.Job(id="0", status=status.COMPLETED))
+    tally.count(aiopplx.Job(id="0", status=status.COMPLETED, response=Told("It sank.", [])))
     tally.count(aiopplx.Job(id="1", status=status.TIMED_OUT, error=aiopplx.JobTimeout("x")))
     tally.count(aiopplx.Job(status=status.IN_DOUBT, error=aiopplx.InDoubt("x")))
     tally.count(aiopplx.Job(status=status.REJECTED, error=aiopplx.InvalidRequest("x")))
+    tally.count(aiopplx.Job(status=status.STOPPED, error=aiopplx.BudgetReached("x")))
     assert tally.submitted == 4
-    assert sorted(tally.running) == ["2", "3"]
-    assert tally.summary(6) == (
-        "4 of 6 questions: 1 done, 2 failed (1 rejected, 1 still running at their deadline), 1 in doubt, $0.00"
+    assert sorted(tally.running) == ["2", "3", "of an earlier run"]
+    assert tally.summary(8) == (
+        "5 of 8 questions: 1 done, 2 failed (1 rejected, 1 still running at their deadline), 1 not sent, 1 in doubt,"
+        " $0.00"
     )
