@@ -208,8 +208,7 @@ class Poller:
             result = await self._client.attempt(watch.call, watch.read)
             watch.looks += 1
             now = self._client.clock.now()
-            failed = isinstance(result, Failed)
-            end = self._look_failed(watch, result, now) if failed else self._looked(watch, result, now)
+            end = self._what_came(watch, result, now)
             if end is not None:
                 await self._write_down(watch, self._job(watch, end))
         except Exception as problem:
@@ -219,6 +218,11 @@ class Poller:
             self._finish(watch, self._job(watch, End(JobStatus.UNREADABLE, ProtocolError(why))))
         finally:
             self._forget_look(watch)
+
+    def _what_came(self, watch: Watch, result: Snapshot | Failed, now: float) -> End | None:
+        if isinstance(result, Failed):
+            return self._look_failed(watch, result, now)
+        return self._looked(watch, result, now)
 
     def _forget_look(self, watch: Watch) -> None:
         """A look is over, or was cancelled, perhaps before it began."""

@@ -6,12 +6,11 @@ import csv
 import json
 import os
 import signal
-import subprocess
 from pathlib import Path
 from typing import Any
 
 import pytest
-from test_cli import FAST, ending, environment, lines, rows, run, run_at, started, until
+from test_cli import FAST, ending, lines, rows, run, run_at, started, until
 
 from aiopplx.__main__ import main
 from aiopplx.cli._journals import every
@@ -48,7 +47,7 @@ async def test_a_run_broken_off_three_times_is_finished_and_paid_once(tmp_path: 
     answers = tmp_path / "answers.jsonl"
     words = ("run", str(questions), "-o", str(answers), *FAST)
     async with Emulator(duration=lambda question: 3600.0 if "7" in question else 0.0, answer_chars=300) as server:
-        server.faults.add("submit", faults.DropAfter(), rate=0.2)
+        server.faults.add("submit", faults.Drop(after_accept=True), rate=0.2)
         for signum, created in ((signal.SIGKILL, 5), (signal.SIGINT, 20), (signal.SIGKILL, 30)):
             async with started(server, *words, "--rpm", "1200") as process:
                 await until(lambda enough=created: server.ledger.created >= enough)  # type: ignore[misc] - bound now
@@ -155,7 +154,9 @@ async def test_a_budget_stops_the_run_and_a_higher_one_goes_on(tmp_path: Path) -
 async def test_failed_jobs_are_asked_again_only_when_asked_for(tmp_path: Path) -> None:
     questions = write_questions(tmp_path, "One?", "Two?")
     failing = True
-    async with Emulator(duration=0.0, answer_chars=300, failing=lambda question: failing and "Two" in question) as server:
+    async with Emulator(
+        duration=0.0, answer_chars=300, failing=lambda question: failing and "Two" in question
+    ) as server:
         words = ("run", str(questions), "-o", str(tmp_path / "answers.jsonl"), *FAST)
         first = await run_at(server, *words)
         failing = False
@@ -266,7 +267,7 @@ async def test_leaving_cancels_what_runs_where_that_was_asked_for(tmp_path: Path
 
 async def doubtful_run(server: Emulator, folder: Path) -> tuple[str, str]:
     """A run of two questions of which the second is in doubt; its journal, and the key in doubt."""
-    server.faults.add("submit", faults.DropAfter(), match="Two")
+    server.faults.add("submit", faults.Drop(after_accept=True), match="Two")
     words = ("run", str(write_questions(folder, "One?", "Two?")), "-o", str(folder / "a.jsonl"), "--on-doubt", "hold")
     done = await run_at(server, *words, *FAST)
     server.faults.clear()
@@ -426,9 +427,7 @@ def test_an_export_does_not_write_over_what_is_there(finished: Path, tmp_path: P
     assert file.read_text() == "mine"
 
 
-async def test_a_partial_run_is_exported_only_when_so_asked(
-    tmp_path: Path, capfd: pytest.CaptureFixture[str]
-) -> None:
+async def test_a_partial_run_is_exported_only_when_so_asked(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     questions = write_questions(tmp_path, "One?", "A long one?")
     async with Emulator(duration=lambda question: 3600.0 if "long" in question else 0.0, answer_chars=300) as server:
         await run_at(server, "run", str(questions), "--timeout", "0.5", *FAST)
@@ -548,11 +547,4 @@ async def test_a_probe_tells_what_a_repeated_key_gets_back(mode: Any, told: str,
 
 
 def test_doctor_of_the_built_in_emulator_needs_no_key() -> None:
-    done = subprocess.run(
-        ["python", "-c", "import sys; from aiopplx.__main__ import main; sys.exit(main(['doctor', '--emulate']))"],
-        capture_output=True,
-        text=True,
-        check=False,
-        env=environment(),
-    )
-    assert done.returncode == 0
+    assert run("doctor", "--emulate").returncode == 0
