@@ -38,6 +38,7 @@ class Spec:
         questions: strings, or mappings with a `tag`.
         session: further words for `Session`.
         exit_at: one of `POINTS`, `""` for none; the `nth` time it is reached.
+        marks: a file to which the name of each point is written when it is reached, `""` for none.
         speed: of the session's clock.
         max_in_flight: of the batch.
     """
@@ -49,6 +50,7 @@ class Spec:
     session: dict[str, Any] = field(default_factory=dict[str, Any])
     exit_at: str = ""
     nth: int = 1
+    marks: str = ""
     speed: float = 100.0
     max_in_flight: int = 100
 
@@ -69,11 +71,14 @@ def delivered(path: Path) -> list[dict[str, Any]]:
 class Exits:
     """Ends the process the `nth` time a point is reached, as a crash would: nothing is flushed, closed or told."""
 
-    def __init__(self, point: str, nth: int) -> None:
+    def __init__(self, point: str, nth: int, marks: str = "") -> None:
         self._point = point
         self._left = nth
+        self._marks = os.open(marks, os.O_WRONLY | os.O_CREAT, 0o600) if marks else None
 
     def at(self, point: str) -> None:
+        if self._marks is not None:
+            os.write(self._marks, f"reached {point}".encode())
         if point == self._point:
             self._left -= 1
             if not self._left:
@@ -136,8 +141,8 @@ class Deliveries:
 
 async def main(spec: Spec) -> None:
     """One run, from wherever the last one was."""
-    exits = Exits(spec.exit_at, spec.nth)
-    if not spec.exit_at:
+    exits = Exits(spec.exit_at, spec.nth, spec.marks)
+    if not spec.exit_at and not spec.marks:
         await run(spec, spec.journal, exits)
         return
     journal = await SqliteJournal.open(
