@@ -6,14 +6,15 @@ read: one odd field never loses the others.
 
 from __future__ import annotations
 
-from typing import Any, NoReturn
+from typing import Any
 from urllib.parse import quote
 
 import msgspec
 
 from aiopplx._api import quoted_id
-from aiopplx._call import BODY_KEPT, Call, Lane, Reply, beginning, plain
-from aiopplx._errors import InvalidRequest, ProtocolError
+from aiopplx._bodies import check_id, is_usable, plain_values, unusable
+from aiopplx._call import Call, Lane, Reply
+from aiopplx._errors import InvalidRequest
 from aiopplx._job import JobStatus, Page, Snapshot
 from aiopplx._request import ResearchRequest, wire
 from aiopplx._sonar_structs import (
@@ -176,7 +177,7 @@ class Sonar(msgspec.Struct, frozen=True):
         body = reply.body
         job = strictly(_JOB, body) or _salvaged_job(reply)
         if job.id != expected_id or not expected_id:
-            _check_id(reply, job.id, expected_id)
+            check_id(reply, job.id, expected_id)
         return _snapshot(job, body)
 
     def read_cancel(self, reply: Reply) -> str:
@@ -228,69 +229,23 @@ def _inferred(job: AsyncJob, response: CompletionResponse | None) -> JobStatus:
     return JobStatus.FAILED if job.failed_at is not None else JobStatus.IN_PROGRESS
 
 
-def _unusable(reply: Reply, why: str) -> NoReturn:
-    raise ProtocolError(
-        f"the server answered with {why}",
-        status=reply.status,
-        request_id=reply.headers.get("x-request-id") or reply.headers.get("cf-ray") or "",
-        body=beginning(reply.body, BODY_KEPT),
-    )
-
-
-def _check_id(reply: Reply, job_id: str, expected_id: str) -> None:
-    if not _is_usable(job_id):
-        _unusable(reply, "a job without a usable id")
-    if expected_id:
-        _unusable(reply, f"another job ({plain(job_id, 64)!r}) than the one asked for")
-
-
-def _is_usable(job_id: str) -> bool:
-    """Whether the job can be asked for again: an id that cannot stand in a path cannot be polled."""
-    try:
-        quoted_id(job_id)
-    except InvalidRequest:
-        return False
-    return True
-
-
-def _plain_values(reply: Reply) -> Any:
-    """The body as plain values; says what it is if it is not JSON."""
-    why = ""
-    try:
-        return loosely(reply.body)
-    except RecursionError:
-        why = "JSON that is nested too deeply"
-    except ValueError:
-        why = _not_json(reply.body)
-    _unusable(reply, why)
-
-
-def _not_json(body: bytes) -> str:
-    start = body[:64].removeprefix(b"\xef\xbb\xbf").lstrip()[:1]
-    if not start:
-        return "an empty body"
-    if start == b"<":
-        return "a page of HTML or XML, not JSON"
-    return "JSON that is cut short or malformed" if start in (b"{", b"[") else "something that is not JSON"
-
-
 def _salvaged_job(reply: Reply) -> AsyncJob:
-    value = _plain_values(reply)
+    value = plain_values(reply)
     if is_array(value) or (is_object(value) and "requests" in value and "id" not in value):
-        _unusable(reply, "a list of jobs, not a job")
+        unusable(reply, "a list of jobs, not a job")
     if not is_object(value):
-        _unusable(reply, "a lone value, not a job")
+        unusable(reply, "a lone value, not a job")
     job = salvaged(value, AsyncJob)
     if job is None:
-        _unusable(reply, "a body without a usable id")
+        unusable(reply, "a body without a usable id")
     return job
 
 
 def _salvaged_page(reply: Reply) -> tuple[list[Any], Any]:
-    value = _plain_values(reply)
+    value = plain_values(reply)
     rows = value.get("requests") if is_object(value) else None
     if not is_array(rows):
-        _unusable(reply, "something other than a list of jobs")
+        unusable(reply, "something other than a list of jobs")
     return rows, value.get("next_token")
 
 
@@ -298,7 +253,7 @@ def _read_row(row: Any) -> Snapshot | None:
     """A row as bytes (the common case) or as plain values (the page had to be salvaged); None if it cannot be read."""
     raw = bytes(row) if isinstance(row, msgspec.Raw) else b""
     job = strictly(_JOB, raw) or _salvaged_row(raw) if raw else salvaged(row, AsyncJob)
-    if job is None or not _is_usable(job.id):
+    if job is None or not is_usable(job.id):
         return None
     return _snapshot(job, raw or _ENCODER.encode(row))
 
