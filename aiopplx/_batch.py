@@ -372,6 +372,7 @@ class Batch(AsyncIterator[Job]):
             self._left.append(self._as_pending(watch))
             del self._watches[watch]
             self._engine.release(watch)
+            self._engine.unwatched(sub)
         else:
             self._engine.watch(watch)
 

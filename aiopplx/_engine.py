@@ -105,6 +105,7 @@ class Engine:
         self.tasks: dict[asyncio.Task[Snapshot | Job], Submission] = {}
         self.closed = False
         self._journal_told = False
+        self._settling_up = asyncio.Lock()
         self.open = open
         self._known: OrderedDict[str, tuple[str, str | int | None]] = OrderedDict()
 
@@ -122,9 +123,7 @@ class Engine:
         try:
             request = request_of(item)
             key = request.idempotency_key or uuid.uuid4().hex
-            native = isinstance(request, AgentRequest) and self.successor is not None
-            api = self.successor if native and self.successor is not None else self.api
-            body = api.freeze(request, key)
+            api, body = self._frozen(request, key)
         except InvalidRequest as error:
             raise error.about(tag=tag) from None
         return Submission(
@@ -162,6 +161,17 @@ class Engine:
         """True if results are on disk and can be read back when they are taken."""
         return self.keeper is not None and self.keeper.stores_results
 
+    def _frozen(self, request: ResearchRequest | AgentRequest, key: str) -> tuple[API, bytes]:
+        if isinstance(request, AgentRequest) and self.successor is not None:
+            return self.successor, self.successor.freeze(request, key)
+        try:
+            return self.api, self.api.freeze(request, key)
+        except InvalidRequest:
+            if self.keeper is None or self.api is self._apis[0]:
+                raise
+        # The journal may have its answer from before the other API was retired. If not, it is refused at its sending.
+        return self._apis[0], self._apis[0].freeze(request, key)
+
     def _repeatable(self, api: API) -> bool:
         return self._on_doubt == "resend" if self._on_doubt is not None else api.has_idempotency
 
@@ -174,6 +184,8 @@ class Engine:
         if self.keeper is None:
             return None
         try:
+            if self.purse is not None:
+                await self._settle_up(self.purse, self.keeper)
             job = await self.keeper.begin(sub)
         except AiopplxError as error:
             self._tell_of_journal(error)
@@ -186,6 +198,12 @@ class Engine:
         if job is not None:
             self._tell_finished(job)
         return job
+
+    async def _settle_up(self, purse: Purse, keeper: Keeper) -> None:
+        """Before anything is written in this session: what still runs of earlier ones."""
+        async with self._settling_up:
+            if not purse.is_settled_up:
+                purse.owe(await keeper.running())
 
     def let_go(self, sub: Submission) -> None:
         """What was begun is no longer under way, whether it was sent or not."""
@@ -382,6 +400,7 @@ class Engine:
     def _tell_left(self, sub: Submission, task: asyncio.Task[Snapshot | Job]) -> None:
         outcome = None if task.cancelled() or not task.done() else task.result()
         if isinstance(outcome, Snapshot):
+            self.unwatched(sub)
             self.left(make_job(outcome.id, outcome.status, None, outcome, sub))
         elif isinstance(outcome, Job):
             if isinstance(outcome.error, InDoubt):

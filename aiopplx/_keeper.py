@@ -232,6 +232,11 @@ class Keeper:
             error = _error_of(record)
         return make_job(record.job_id, status, error, snapshot, sub, api=record.api, key=record.key, tag=record.tag)
 
+    async def running(self) -> int:
+        """How many submissions are, or may be, billed and have not ended."""
+        counts = await self.journal.counts()
+        return counts[State.ACCEPTED] + counts[State.SENDING]
+
     async def load(self, sub: Submission) -> Job:
         """A job that ended, read back from the journal."""
         assert sub.claim is not None, "what was stored has its claim"  # noqa: S101 - for the checker

@@ -31,7 +31,14 @@ class Purse:
 
     def __init__(self, budget: Budget) -> None:
         self.budget = budget
+        self.is_settled_up = False
+        self._owed = 0
         self._changed = asyncio.Event()
+
+    def owe(self, jobs: int) -> None:
+        """So many jobs of earlier runs are billed, and nobody has asked for them in this one: each keeps its share."""
+        self.is_settled_up = True
+        self._owed = jobs
 
     async def hold(self, sub: Submission) -> None:
         """Wait until there is room for one more, and take it.
@@ -39,8 +46,8 @@ class Purse:
         Raises:
             BudgetReached: nothing fits any more, and nothing runs that could make room.
         """
-        while not self.budget.may_send():
-            if self.budget.is_exhausted:
+        while not self._may_send():
+            if not self.budget.facts.in_flight:
                 raise BudgetReached(
                     f"not sent: {self.budget.facts}. A higher max_cost goes on with it; nothing was billed"
                 )
@@ -48,8 +55,14 @@ class Purse:
             await self._changed.wait()
         self.found(sub)
 
+    def _may_send(self) -> bool:
+        facts = self.budget.facts
+        return self.budget.may_send() and (not self._owed or facts.hold * (self._owed + 1) <= facts.left)
+
     def found(self, sub: Submission) -> None:
         """It is being sent, or runs already."""
+        if sub.job_id or sub.was_in_doubt:
+            self._owed = max(0, self._owed - 1)
         self.budget.sent()
         sub.is_held_for = True
 

@@ -242,6 +242,7 @@ async def test_a_wrong_key_is_exit_code_3_and_is_not_shown(tmp_path: Path) -> No
     assert KEY not in done.stdout + done.stderr
 
 
+@pytest.mark.slow
 def test_no_network_is_exit_code_75_and_says_that_nothing_was_sent() -> None:
     done = run("run", str(QUESTIONS), "--no-journal", PERPLEXITY_BASE_URL="http://127.0.0.1:9", PERPLEXITY_API_KEY=KEY)
     assert done.returncode == 75
@@ -447,6 +448,7 @@ def test_an_answer_is_printed_with_its_sources_numbered() -> None:
     assert "$" in done.stderr
 
 
+@pytest.mark.slow
 async def test_jobs_are_listed_looked_at_and_waited_for() -> None:
     async with Emulator(duration=lambda question: 0.0 if "short" in question else 3600.0) as server:
         asked = await run_at(server, "ask", "A short one?", "--json", *FAST)

@@ -9,6 +9,7 @@ import signal
 from pathlib import Path
 from typing import Any
 
+import anyio
 import pytest
 from test_cli import FAST, ending, lines, rows, run, run_at, started, until
 
@@ -42,6 +43,7 @@ def assert_none_was_paid_twice(server: Emulator) -> None:
 # --- broken off, and gone on with ------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 async def test_a_run_broken_off_three_times_is_finished_and_paid_once(tmp_path: Path) -> None:
     questions = write_questions(tmp_path, *(f"Question {number}?" for number in range(30)))
     answers = tmp_path / "answers.jsonl"
@@ -50,7 +52,7 @@ async def test_a_run_broken_off_three_times_is_finished_and_paid_once(tmp_path: 
         server.faults.add("submit", faults.Drop(after_accept=True), rate=0.2)
         for signum, created in ((signal.SIGKILL, 5), (signal.SIGINT, 20), (signal.SIGKILL, 30)):
             async with started(server, *words, "--rpm", "1200") as process:
-                await until(lambda enough=created: server.ledger.created >= enough)  # type: ignore[misc] - bound now
+                await until(lambda enough=created: server.ledger.created >= enough)
                 process.send_signal(signum)
                 await ending(process)
         server.advance(3600.0)
@@ -108,7 +110,7 @@ async def test_a_job_whose_question_was_removed_is_named_and_can_be_collected(tm
         server.advance(3600.0)
         adopted = await run_at(server, "adopt", journal, long, "--wait", *FAST)
         assert (adopted.returncode, adopted.stdout.split()[:2]) == (0, [long, "completed,"])
-        assert main(["export", journal, "-o", str(tmp_path / "all.jsonl")]) == 0
+        assert (await run_at(server, "export", journal, "-o", str(tmp_path / "all.jsonl"))).returncode == 0
         assert_none_was_paid_twice(server)
     assert by_question(tmp_path / "all.jsonl")["A long one?"]["ok"]
 
@@ -196,6 +198,7 @@ async def test_a_journal_of_another_key_or_server_is_refused(tmp_path: Path) -> 
     assert (wrong_key.returncode, wrong_server.returncode) == (3, 2)
     assert "another API key" in wrong_key.stderr
     assert f"belongs to {server.url}" in wrong_server.stderr
+    assert "--journal FILE names another" in wrong_server.stderr
     assert answers.read_bytes() == before
 
 
@@ -278,18 +281,17 @@ async def doubtful_run(server: Emulator, folder: Path) -> tuple[str, str]:
     return journal, str(key)
 
 
-async def test_what_is_in_doubt_is_listed_with_what_can_be_done(
-    tmp_path: Path, capfd: pytest.CaptureFixture[str]
-) -> None:
+async def test_what_is_in_doubt_is_listed_with_what_can_be_done(tmp_path: Path) -> None:
     async with Emulator(duration=0.0, answer_chars=300) as server:
         journal, key = await doubtful_run(server, tmp_path)
-    assert main(["review", journal]) == 4
-    out, err = capfd.readouterr()
-    assert out.startswith(key)
-    assert "Two?" in out
-    assert f"aiopplx review {journal} --resubmit KEY --pay-again" in err
-    assert main(["review", journal, "--json"]) == 4
-    assert [row["question"] for row in rows(capfd.readouterr().out)] == ["Two?"]
+        listed = await run_at(server, "review", journal)
+        as_json = await run_at(server, "review", journal, "--json")
+        assert server.ledger.created == 2
+    assert (listed.returncode, as_json.returncode) == (4, 4)
+    assert listed.stdout.startswith(key)
+    assert "Two?" in listed.stdout
+    assert f"aiopplx review {journal} --resubmit KEY --pay-again" in listed.stderr
+    assert [(row["idempotency_key"], row["question"]) for row in rows(as_json.stdout)] == [(key, "Two?")]
 
 
 async def test_a_job_in_doubt_is_adopted_and_collected(tmp_path: Path) -> None:
@@ -332,25 +334,22 @@ async def test_a_job_in_doubt_is_dropped_and_stays_so(tmp_path: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def anyio_backend() -> str:
-    """As in the other tests, for the journal that is made once for all of these."""
-    return "asyncio"
-
-
-@pytest.fixture(scope="module")
-async def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The journal of a run with two answers, one failure and a refusal, with tags."""
-    folder = tmp_path_factory.mktemp("finished")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The journal of a run with two answers and a failure, with tags; made once for all of these tests."""
     asked = [
         {"question": "One, comma?", "tag": "a"},
         {"question": "=Two()", "tag": "../b"},
         {"question": "Three?", "tag": "a3", "model": "sonar-pro"},
     ]
-    file = folder / "q.jsonl"
+    file = tmp_path_factory.mktemp("finished") / "q.jsonl"
     file.write_text("".join(json.dumps(fields) + "\n" for fields in asked))
-    async with Emulator(duration=0.0, answer_chars=300, failing=lambda question: "Three" in question) as server:
-        done = await run_at(server, "run", str(file), *FAST)
-    assert done.returncode == 1
+
+    async def make() -> None:
+        async with Emulator(duration=0.0, answer_chars=300, failing=lambda question: "Three" in question) as server:
+            done = await run_at(server, "run", str(file), "--in-order", *FAST)
+        assert done.returncode == 1
+
+    anyio.run(make)
     return Path(f"{file}.journal.db")
 
 
@@ -427,15 +426,18 @@ def test_an_export_does_not_write_over_what_is_there(finished: Path, tmp_path: P
     assert file.read_text() == "mine"
 
 
-async def test_a_partial_run_is_exported_only_when_so_asked(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+async def test_a_partial_run_is_exported_only_when_so_asked(tmp_path: Path) -> None:
     questions = write_questions(tmp_path, "One?", "A long one?")
     async with Emulator(duration=lambda question: 3600.0 if "long" in question else 0.0, answer_chars=300) as server:
         await run_at(server, "run", str(questions), "--timeout", "0.5", *FAST)
-    journal = f"{questions}.journal.db"
-    assert main(["export", journal]) == 2
-    assert "1 running" in capfd.readouterr().err
-    assert main(["export", journal, "--partial"]) == 0
-    assert [row["status"] for row in rows(capfd.readouterr().out)] == ["COMPLETED", "IN_PROGRESS"]
+        refused = await run_at(server, "export", f"{questions}.journal.db")
+        partial = await run_at(server, "export", f"{questions}.journal.db", "--partial")
+    assert (refused.returncode, refused.stdout) == (2, "")
+    assert "1 running" in refused.stderr
+    assert [(row["question"], row["status"]) for row in rows(partial.stdout)] == [
+        ("One?", "COMPLETED"),
+        ("A long one?", "IN_PROGRESS"),
+    ]
 
 
 @pytest.mark.parametrize("name", ["status", "watch", "review", "export", "cost"])
@@ -455,16 +457,18 @@ def test_what_is_no_journal_is_refused_and_left_alone(
 async def test_a_run_is_watched_until_it_ends(tmp_path: Path) -> None:
     questions = write_questions(tmp_path, "One?", "A long one?")
     journal = f"{questions}.journal.db"
-    async with Emulator(duration=lambda question: 3600.0 if "long" in question else 0.0, answer_chars=300) as server:
-        async with started(server, "run", str(questions), *FAST) as process:
-            await until(lambda: os.path.exists(journal) and states(journal)[State.DONE] == 1)
-            async with started(server, "watch", journal, "--interval", "0.05") as watching:
-                assert watching.stdout is not None
-                first = await watching.stdout.receive()
-                server.advance(3600.0)
-                code, said = await ending(process)
-                rest = b"".join([part async for part in watching.stdout])
-                assert await watching.wait() == 0
+    async with (
+        Emulator(duration=lambda question: 3600.0 if "long" in question else 0.0, answer_chars=300) as server,
+        started(server, "run", str(questions), *FAST) as process,
+    ):
+        await until(lambda: os.path.exists(journal) and states(journal)[State.DONE] == 1)
+        async with started(server, "watch", journal, "--interval", "0.05") as watching:
+            assert watching.stdout is not None
+            first = await watching.stdout.receive()
+            server.advance(3600.0)
+            code, said = await ending(process)
+            rest = b"".join([part async for part in watching.stdout])
+            assert await watching.wait() == 0
     assert (code, b"running 1, done 1" in first) == (0, True), said
     assert rest.decode().rstrip().endswith("; no process runs it")
     assert b"done 2" in rest
@@ -492,7 +496,7 @@ async def test_adopted_jobs_come_with_their_results_and_tags(tmp_path: Path) -> 
 
 
 async def test_a_job_of_the_agent_api_can_be_cancelled_and_one_of_sonar_cannot() -> None:
-    async with Emulator(duration=3600.0) as server:
+    async with Emulator(duration=3600.0, cancel_delay=0.0) as server:
         for api in ("agent", "sonar"):
             await run_at(server, "ask", "Why?", "--api", api, "--timeout", "0.3", *FAST)
         agent, sonar = (job.id for job in server.ledger.jobs)
@@ -516,14 +520,19 @@ async def test_doctor_tells_what_is_set_and_what_answers_for_free(finished: Path
     assert "a-long-key" not in done.stdout + done.stderr
     assert "retired for this key (chat_completions_not_available)" in said["sonar"]
     assert said["agent"] == "answers"
+    assert done.stdout.count("a run     asked for auto, would use agent\n") == 1
     assert "done 2, failed 1" in said["journal"]
-    assert "2 results kept, 0 damaged" in done.stdout or "3 results kept, 0 damaged" in done.stdout
+    assert "3 results kept, 0 damaged" in done.stdout
 
 
 async def test_doctor_says_what_is_wrong_and_ends_with_its_exit_code() -> None:
     async with Emulator(keys={"the-right-key"}) as server:
         wrong = await run_at(server, "doctor", key="the-wrong-key")
+    async with Emulator(retired="chat_completions_not_available") as server:
+        pinned = await run_at(server, "doctor", "--api", "sonar")
     no_key = await run_at(server, "doctor", key="")
+    assert pinned.returncode == 3
+    assert "asked for sonar, would fail" in pinned.stdout
     assert wrong.returncode == 3
     assert "agent     " in wrong.stdout
     assert no_key.returncode == 2

@@ -2,26 +2,34 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 import os
 import threading
 from pathlib import Path
 
 import anyio
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 import aiopplx
 from aiopplx._job import Answer
+from aiopplx.cli._doctor import SERVICE, _end_of
 from aiopplx.cli._exits import UsageError, exit_code
-from aiopplx.cli._options import STANDARD
+from aiopplx.cli._export import _csv_line
+from aiopplx.cli._journals import place_of, resuming
+from aiopplx.cli._options import STANDARD, Connection, JournalOptions
 from aiopplx.cli._progress import QuietView, View
 from aiopplx.cli._questions import BadLine, Question, Questions, read_line
+from aiopplx.cli._records import question_of
 from aiopplx.cli._rows import PIPE_ROOM, Rows
 from aiopplx.cli._show import _print_job
 from aiopplx.cli._tally import Tally
 from aiopplx.cli._text import clock, dollars, json_line, one_line, safe
+from aiopplx.journal import JournalFull, JournalLocked, JournalRefused, Record, State
 
 
 class Told:
@@ -305,6 +313,12 @@ def test_standard_is_a_name_that_no_file_can_have() -> None:
         (aiopplx.JobTimeout("x"), 75),
         (aiopplx.JobFailed("x"), 1),
         (aiopplx.NotFound("x"), 1),
+        (aiopplx.BudgetReached("x"), 75),
+        (aiopplx.JournalError("x"), 1),
+        (JournalFull("x"), 75),
+        (JournalLocked("x", path="a.db"), 75),
+        (JournalRefused("x", path="a.db", reason="corrupt"), 2),
+        (JournalRefused("x", path="a.db", reason="account"), 3),
     ],
 )
 def test_an_error_has_the_exit_code_that_the_help_names(error: aiopplx.AiopplxError, code: int) -> None:
@@ -354,3 +368,90 @@ def test_a_tally_counts_each_job_once() -> None:
         "5 of 8 questions: 1 done, 2 failed (1 rejected, 1 still running at their deadline), 1 not sent, 1 in doubt,"
         " $0.00"
     )
+
+
+@pytest.mark.parametrize(
+    ("source", "output", "options", "emulate", "expected"),
+    [
+        ("q.txt", None, JournalOptions(), False, "q.txt.journal.db"),
+        ("q.txt", "a.jsonl", JournalOptions(), False, "q.txt.journal.db"),
+        (STANDARD, "a.jsonl", JournalOptions(), False, "a.jsonl.journal.db"),
+        (STANDARD, None, JournalOptions(), False, None),
+        (STANDARD, STANDARD, JournalOptions(), False, None),
+        ("/dev/null", "/dev/full", JournalOptions(), False, None),
+        ("q.txt", None, JournalOptions(no_journal=True), False, None),
+        ("q.txt", None, JournalOptions(), True, None),
+        ("q.txt", None, JournalOptions(journal=Path("run.db")), True, "run.db"),
+    ],
+)
+def test_a_journal_lies_beside_the_questions_where_there_is_a_file_of_them(
+    source: str, output: str | None, options: JournalOptions, emulate: bool, expected: str | None
+) -> None:
+    assert place_of(options, source, output, Connection(emulate=emulate)) == expected
+
+
+def test_resuming_says_only_what_is_known() -> None:
+    counts = dict.fromkeys(State, 0) | {State.DONE: 311, State.FAILED: 1, State.ACCEPTED: 40}
+    assert resuming(counts, 500) == "resuming: 312 finished, 40 running, 148 to send"
+    assert resuming(counts, None) == "resuming: 312 finished, 40 running"
+    assert resuming(counts, 300) == "resuming: 312 finished, 40 running"  # questions were removed
+    doubtful = counts | {State.SENDING: 1, State.IN_DOUBT: 1}
+    assert resuming(doubtful, 354) == "resuming: 312 finished, 40 running, 2 in doubt, 0 to send"
+
+
+@pytest.mark.parametrize(
+    ("body", "expected"),
+    [
+        (
+            {
+                "request": {
+                    "messages": [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Why?"}]
+                }
+            },
+            "Why?",
+        ),
+        (
+            {
+                "request": {
+                    "messages": [
+                        {"role": "user", "content": "First?"},
+                        {"role": "assistant", "content": "So."},
+                        {"role": "user", "content": [{"type": "text", "text": "And"}, {"type": "image_url"}]},
+                    ]
+                }
+            },
+            "And",
+        ),
+        ({"input": "Why?", "preset": "high"}, "Why?"),
+        ({"input": [{"role": "user", "content": [{"type": "input_text", "text": "Why?"}]}]}, "Why?"),
+        ({"request": 7}, ""),
+        ([], ""),
+    ],
+)
+def test_a_question_is_read_from_the_bytes_that_were_sent(body: object, expected: str) -> None:
+    record = Record(
+        pk=1, fence=1, item="", tag=None, key="k", body=msgspec.json.encode(body), sha=b"", api="", state=State.QUEUED
+    )
+    assert question_of(record) == expected
+
+
+def test_bytes_that_are_no_json_have_no_question() -> None:
+    record = Record(pk=1, fence=1, item="", tag=None, key="", body=b"{", sha=b"", api="", state=State.ACCEPTED)
+    assert question_of(record) == ""
+
+
+@given(st.lists(st.text(), min_size=1, max_size=5))
+def test_a_csv_line_is_read_back_whole_and_starts_no_formula(cells: list[str]) -> None:
+    raw = _csv_line(cells).decode()
+    (found,) = csv.reader(io.StringIO(raw, newline="")) if any(cells) or len(cells) > 1 else ([""],)
+    assert not any(cell.strip().startswith(("=", "+", "-", "@")) for cell in found)
+    assert [cell.removeprefix("'") for cell in found] == [safe(cell).removeprefix("'") for cell in cells]
+
+
+def test_doctor_shows_the_end_of_a_long_key_only() -> None:
+    assert _end_of("a-key-of-the-service-wxyz") == "ends in wxyz"
+    assert _end_of("short") == "of 5 characters"
+
+
+async def test_doctor_names_the_server_that_a_session_asks() -> None:
+    assert SERVICE in repr(aiopplx.Session("any"))

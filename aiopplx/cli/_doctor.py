@@ -14,9 +14,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import anyio
+import anyio.to_thread
 
 from aiopplx.cli._connect import Connected
-from aiopplx.cli._exits import ACCOUNT, DONE, FAILED, LATER, USAGE, Interrupted, UsageError, exit_code, until_signal
+from aiopplx.cli._exits import ACCOUNT, DONE, FAILED, LATER, USAGE, UsageError, code_until_signal, exit_code
 from aiopplx.cli._journals import every
 from aiopplx.cli._options import Api, Connection
 from aiopplx.cli._status import standing
@@ -27,6 +28,9 @@ if TYPE_CHECKING:
     from aiopplx import Job, Session
 
 KEYS = ("PERPLEXITY_API_KEY", "PPLX_API_KEY")
+
+SERVICE = "https://api.perplexity.ai"
+"""Where a session asks by default; a test holds it to what a session says of itself."""
 
 PATIENCE = 20.0
 """Seconds for one question to the service."""
@@ -47,35 +51,31 @@ async def doctor(connection: Connection, *, journal: Path | None, probe: bool, y
     connection.check()
     if yes and not probe:
         raise UsageError("--yes agrees to --probe, which was not asked for")
-    return await until_signal_code(lambda: _Visit(connection).make(journal, probe=probe, yes=yes))
-
-
-async def until_signal_code(work: Callable[[], Awaitable[int]]) -> int:
-    """The exit code of `work`, or that of the signal that ended it."""
-    try:
-        return await until_signal(work)
-    except Interrupted as interrupted:
-        return interrupted.code
+    return await code_until_signal(lambda: _Visit(connection).make(journal, probe=probe, yes=yes))
 
 
 class _Visit:
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
-        self._answers: dict[Api, bool] = {}
+        self._answers: dict[str, bool] = {}
         self._codes: list[int] = []
 
     async def make(self, journal: Path | None, *, probe: bool, yes: bool) -> int:
         _tell("key", _key(self._connection))
         _tell("base url", _base_url(self._connection))
-        sonar: Api = "sonar-v1" if self._connection.api == "sonar-v1" else "sonar"
-        agent: Api = "agent-v1" if self._connection.api == "agent-v1" else "agent"
+        asked_for = self._connection.api or os.environ.get("AIOPPLX_API") or "auto"
+        sonar: Api = "sonar-v1" if asked_for == "sonar-v1" else "sonar"
+        agent: Api = "agent-v1" if asked_for == "agent-v1" else "agent"
         await self._ask(sonar, _list)
         await self._ask(agent, _look)
+        may_be_used = (sonar, agent) if asked_for == "auto" else (asked_for,)
+        used = next((api for api in may_be_used if self._answers.get(api)), None)
+        _tell("a run", f"asked for {asked_for}, would use {used}" if used else f"asked for {asked_for}, would fail")
         _tell("limits", "not told by what is free to ask; a run learns its pace from refusals, or give --rpm")
         health = _journal(journal)
         if probe:
             await self._probe(sonar, yes=yes)
-        return health or (DONE if any(self._answers.values()) else max(self._codes, default=FAILED))
+        return health or (DONE if used else max(self._codes, default=FAILED))
 
     async def _ask(self, api: Api, question: Callable[[Session], Awaitable[str]]) -> None:
         from aiopplx import AiopplxError, EndpointRetired
@@ -172,7 +172,7 @@ def _base_url(connection: Connection) -> str:
     if connection.base_url:
         return one_line(connection.base_url)
     said = os.environ.get("PERPLEXITY_BASE_URL")
-    return f"{one_line(said)} (PERPLEXITY_BASE_URL)" if said else "Perplexity's own"
+    return f"{one_line(said)} (PERPLEXITY_BASE_URL)" if said else f"{SERVICE} (default)"
 
 
 def _journal(place: Path | None) -> int:

@@ -119,6 +119,14 @@ async def until_signal(work: Callable[[], Awaitable[T]], *, at_exit: Callable[[]
     raise Interrupted(came[0])
 
 
+async def code_until_signal(work: Callable[[], Awaitable[int]]) -> int:
+    """The exit code that `work` returns, or that of the signal that ended it."""
+    try:
+        return await until_signal(work)
+    except Interrupted as interrupted:
+        return interrupted.code
+
+
 def _listen(hear: Callable[[signal.Signals], None]) -> None:
     # The event loop ends with the command, and its handlers with it. Windows has no handlers on the loop: there Ctrl-C
     # stays Python's own KeyboardInterrupt, which cancels the command as well but names no ids.

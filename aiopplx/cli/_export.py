@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from aiopplx.cli._exits import DONE, Interrupted, OutputLost, UsageError, until_signal
+from aiopplx.cli._exits import DONE, OutputLost, UsageError, code_until_signal
 from aiopplx.cli._journals import WAITING, every
 from aiopplx.cli._options import STANDARD, ExportFormat
 from aiopplx.cli._records import job_in, question_of
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 COLUMNS = ("tag", "status", "question", "text", "sources", "cost", "model", "id", "idempotency_key", "error")
 
-_FORMULA = ("=", "+", "-", "@", "\t", "\r")
+_FORMULA = ("=", "+", "-", "@")
 
 
 async def export(place: Path, output: str | None, form: ExportFormat, *, partial: bool, force: bool) -> int:
@@ -47,10 +47,7 @@ async def export(place: Path, output: str | None, form: ExportFormat, *, partial
     with SqliteReader(place) as journal:
         if not partial:
             _check_whole(journal.counts(), place)
-        try:
-            return await until_signal(lambda: _export(journal, output, form, force))
-        except Interrupted as interrupted:
-            return interrupted.code
+        return await code_until_signal(lambda: _export(journal, output, form, force))
 
 
 def _check_whole(counts: Mapping[State, int], place: Path) -> None:
@@ -108,9 +105,13 @@ def _csv_line(cells: Iterable[object]) -> bytes:
     apostrophe before it. JSONL has the exact text.
     """
     line = io.StringIO()
-    shown = [f"'{cell}" if isinstance(cell, str) and cell.startswith(_FORMULA) else cell for cell in cells]
-    csv.writer(line, lineterminator="\r\n").writerow(safe(cell) if isinstance(cell, str) else cell for cell in shown)
+    csv.writer(line, lineterminator="\r\n").writerow(_cell(cell) if isinstance(cell, str) else cell for cell in cells)
     return line.getvalue().encode(errors="replace")
+
+
+def _cell(text: str) -> str:
+    cleaned = safe(text)  # first: what it takes away may have stood before a formula
+    return f"'{cleaned}" if cleaned.lstrip().startswith(_FORMULA) or cleaned.startswith("\t") else cleaned
 
 
 def report(record: Record, job: Job) -> str:

@@ -205,8 +205,18 @@ class _Run:
             self._view.say(f"Stopped by {ending.name}.")
         elif ending is not None and not isinstance(ending, BrokenPipeError):
             complain(str(ending))
+            self._say_which_journal(ending)
         elif self._unsent_because:
             complain(self._unsent_because)
+
+    def _say_which_journal(self, ending: BaseException) -> None:
+        """Of a journal that nobody has asked for it is to be said where it comes from."""
+        from aiopplx.journal import JournalRefused
+
+        if isinstance(ending, JournalRefused) and self._keeping.journal is None:
+            self._view.say(
+                "A run keeps a journal beside its questions; --journal FILE names another, --no-journal none."
+            )
 
     def _say_left(self) -> None:
         left = self._batch.pending if self._batch else []
@@ -220,7 +230,7 @@ class _Run:
             self._view.say(
                 f"in doubt, it may exist and be billed: idempotency key {job.idempotency_key}{self._stood(job)}"
             )
-        if self._place is not None:
+        if self._place is not None and not self._connection.emulate:
             self._say_what_next(self._place, bool(running or lost))
 
     def _say_running(self, running: list[Job]) -> None:
@@ -235,10 +245,10 @@ class _Run:
 
     def _say_what_next(self, place: str, is_left: bool) -> None:
         """With a journal nothing is lost; how to go on from it."""
+        if self._tally.in_doubt:
+            self._view.remark(f"See what is in doubt, and decide, with: aiopplx review {place}")
         if is_left or self._tally.unsent or self._late:
             self._view.remark(f"The same command again goes on from {place}; nothing is paid twice.")
-        elif self._tally.in_doubt:
-            self._view.remark(f"See what is in doubt, and decide, with: aiopplx review {place}")
         elif self._tally.finished and self._options.limit is None:
             self._say_others(place)
 

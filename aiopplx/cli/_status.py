@@ -14,7 +14,7 @@ import msgspec
 from rich.console import Console
 from rich.text import Text
 
-from aiopplx.cli._exits import DONE, Interrupted, until_signal
+from aiopplx.cli._exits import DONE, code_until_signal
 from aiopplx.cli._options import CostsBy
 from aiopplx.cli._text import clock, dollars, many, one_line, print_json, print_table
 from aiopplx.journal import SqliteReader, State
@@ -115,14 +115,10 @@ async def watch(place: Path, *, interval: float) -> int:
         interval: seconds between two looks.
     """
     with SqliteReader(place) as journal:
-        try:
-            await until_signal(lambda: _follow(journal, interval))
-        except Interrupted as interrupted:
-            return interrupted.code
-    return DONE
+        return await code_until_signal(lambda: _follow(journal, interval))
 
 
-async def _follow(journal: SqliteReader, interval: float) -> None:
+async def _follow(journal: SqliteReader, interval: float) -> int:
     console = Console(highlight=False, markup=False, emoji=False)
     began, said, found = time.monotonic(), "", standing(journal)
     if sys.stdout.isatty() and not console.is_dumb_terminal:
@@ -138,3 +134,4 @@ async def _follow(journal: SqliteReader, interval: float) -> None:
         await anyio.sleep(interval)
         found = standing(journal)
     print(f"{found.numbers}; {found.by_whom}", flush=True)
+    return DONE
