@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Protocol, TypeVar
 
 import anyio
@@ -37,6 +37,7 @@ from aiopplx._policy.retry import (
     RetryPolicy,
     SubmitTries,
     classify,
+    counts,
     error_of_no_reply,
     exhausted_until,
     hint,
@@ -95,6 +96,7 @@ class Client:
         self.listened = listened
         self._sole_path = sole_path
         self.changed = asyncio.Event()
+        self.limits: Mapping[str, int] = {}
         self._first_in_line = {lane: asyncio.Lock() for lane in Lane}
         self._submits = asyncio.Semaphore(SUBMITS_AT_ONCE)
 
@@ -107,6 +109,8 @@ class Client:
             outcome = await self.transport.exchange(call)
         finally:
             self.gate.back(left_at)
+        if isinstance(outcome, Reply) and "x-ratelimit-limit" in outcome.headers:
+            self.limits = counts(outcome.headers)
         if isinstance(outcome, Reply) and 200 <= outcome.status < 300:
             error: AiopplxError
             try:

@@ -60,9 +60,9 @@ class Session:
         api_key: the API key. Default: `PERPLEXITY_API_KEY`, then `PPLX_API_KEY`, from the environment.
         base_url: the server, `https` (plain `http` only to this machine). Default: `PERPLEXITY_BASE_URL`, then
             `https://api.perplexity.ai`. An `aiopplx.emulator.Emulator`'s `url` goes here.
-        api: `"sonar"` for `/async/chat/completions`, `"sonar-v1"` for its twin `/v1/async/sonar`; `"auto"`, the
-        default, is
-            the first. `AIOPPLX_API` sets it too.
+        api: `"sonar"` for `/async/chat/completions`, `"sonar-v1"` for its twin `/v1/async/sonar`; `"agent"` for
+            `/v1/responses`, `"agent-v1"` for its twin `/v1/agent`; `"auto"`, the default, is Sonar until the server says
+            that it is retired for this key, then the Agent API. `AIOPPLX_API` sets it too. See docs/apis.md.
         rpm: submissions a minute, evenly spaced. Default None: as fast as the server takes them, learnt from its 429s.
         max_in_flight: jobs running at the service at once, over all batches and calls. Default 1000.
         timeout: seconds for each job, from its first attempt to its result. Default 3600: jobs take 3 to 6 minutes,
@@ -218,6 +218,18 @@ class Session:
         )
         self._waiting = Waiting(self._engine.poller, self._clock, self._engine.waiters)
         return self._engine
+
+    @property
+    def base_url(self) -> str:
+        """The server that is asked, without a trailing slash."""
+        return self._settings.base_url
+
+    @property
+    def limits(self) -> Mapping[str, int]:
+        """What the server last said of this key's requests (`x-ratelimit-*`): `limit`, `remaining`, `used`, and `reset`
+        in seconds since 1970. Empty as long as it has said nothing; the Agent API says it on every answer.
+        """
+        return self._engine.client.limits if self._engine is not None else {}
 
     # --- many jobs ---------------------------------------------------------------------------------------------------
 

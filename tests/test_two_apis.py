@@ -606,31 +606,26 @@ async def test_a_create_that_is_refused_for_good_is_rejected_in_the_servers_word
 
 
 async def test_no_request_leaves_while_a_429_says_that_nothing_remains() -> None:
-    speed = 600.0
+    speed = 300.0
     async with emulator(duration=AfterPolls(1)) as server, session_at(server.url, api="agent", speed=speed) as session:
-        running = await session.submit(QUESTIONS[0])
-        server.faults.add("submit", faults.RateLimited(limit=50, reset_in=20.0), times=1)
-        found = await asyncio.gather(program(session, QUESTIONS[1:]), session.wait(running.id))
+        server.faults.add("submit", faults.RateLimited(limit=50, reset_in=20.0), times=1, after=3)
+        # One at a time: nothing is on its way when the refusal comes.
+        found = await taken(session.batch(QUESTIONS, max_in_flight=1), [])
         log = list(server.ledger.log)
         throttled = next(i for i, request in enumerate(log) if request.status == 429)
-        # What had left by then was on its way: the sixteen submitters and a look.
-        silence = max(
-            after.at - before.at for before, after in zip(log[throttled:], log[throttled + 1 :], strict=False)
-        )
 
-        assert all(job.ok for job in found[0])
-        assert silence * speed >= 19.0
-        assert len([request for request in log[throttled:] if request.at - log[throttled].at < 18.0 / speed]) <= 17
+        assert [job.ok for job in found] == [True] * len(QUESTIONS)
+        assert (log[throttled + 1].at - log[throttled].at) * speed >= 19.0
 
 
 async def test_no_request_leaves_after_an_answer_that_was_the_last_for_a_while() -> None:
-    speed = 600.0
+    speed = 100.0
     when = 1_800_000_000
     spent = (
         ("Date", "Fri, 15 Jan 2027 08:00:00 GMT"),
         ("x-ratelimit-limit", "1"),
         ("x-ratelimit-remaining", "0"),
-        ("x-ratelimit-reset", str(when + 30)),
+        ("x-ratelimit-reset", str(when + 50)),
     )
     run = b'{"id":"resp_d60f3e03-57e0-4048-994f-69b29a6d2ce%d","object":"response","status":"queued","output":[]}'
     answers = [wire.Say(body=run % 1, headers=spent), wire.Say(body=run % 2)]
@@ -641,7 +636,8 @@ async def test_no_request_leaves_after_an_answer_that_was_the_last_for_a_while()
             began = clock.time()
             await session.submit(QUESTIONS[1])
 
-            assert (clock.time() - began) * speed >= 29.0
+            # The count of fifty began before this one did, by as long as an answer takes to be handed out.
+            assert (clock.time() - began) * speed >= 25.0
         assert len(server.requests) == 2
 
 
@@ -694,14 +690,15 @@ async def test_a_submission_in_doubt_from_an_earlier_run_does_not_go_over() -> N
     async with emulator() as server:
         server.faults.add("submit", faults.Drop(after_accept=True), times=1)
         async with session_at(server.url, api="auto", journal=journal, retry=quick) as session:
-            first = await session.ask(QUESTIONS[0])
+            first = await session.ask(QUESTIONS[0], tag="mine")
         server.retire()
         async with session_at(server.url, api="auto", journal=journal) as session:
-            again = await session.ask(QUESTIONS[0])
+            finding_out = await session.ask(QUESTIONS[0], tag="mine")
             other = await session.ask(QUESTIONS[1])
+            knowing = await session.ask(QUESTIONS[0], tag="mine")
             listed = await session.in_doubt()
 
-        assert (first.status, again.status) == (JobStatus.IN_DOUBT, JobStatus.IN_DOUBT)
+        assert {job.status for job in (first, finding_out, knowing)} == {JobStatus.IN_DOUBT}
         assert [job.idempotency_key for job in listed] == [first.idempotency_key]
         assert other.ok
         made_once(server, QUESTIONS[:2])

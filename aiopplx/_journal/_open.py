@@ -212,7 +212,7 @@ def _check_owner(connection: sqlite3.Connection, path: str, wanted: Wanted) -> N
             path,
             "account",
             "was begun with another API key. Jobs of another account cannot be found again: use another journal. If"
-            " this is a new key of the same account, open it once with same_account=True",
+            " this is a new key of the same account, open it once with same_account=True (--same-account)",
         )
     for name, value in (("base_url", wanted.base_url), ("account", account)):
         if value and meta.get(name) != value:

@@ -205,6 +205,16 @@ def exhausted_until(headers: Mapping[str, str]) -> float | None:
     return min(max(0.0, seconds), 60.0)
 
 
+def counts(headers: Mapping[str, str]) -> dict[str, int]:
+    """The server's own counts of this key's requests, by its own names without their prefix: `limit`, `remaining`,
+    `used`, and `reset` in seconds since 1970. What is missing or no number is left out.
+    """
+    said = {
+        name: (headers.get(f"x-ratelimit-{name}") or "").strip() for name in ("limit", "remaining", "used", "reset")
+    }
+    return {name: int(value) for name, value in said.items() if re.fullmatch(r"\d{1,12}", value, re.ASCII)}
+
+
 class Again(msgspec.Struct, frozen=True):
     """Make another attempt after `delay` seconds."""
 

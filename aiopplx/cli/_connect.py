@@ -40,6 +40,7 @@ class SessionOptions(TypedDict, total=False):
     results: Literal["keep", "until_taken", "refetch"]
     on_doubt: OnDoubt | None
     retry_failed: bool
+    same_account: bool
     max_cost: float | None
 
 

@@ -59,6 +59,7 @@ class _Visit:
         self._connection = connection
         self._answers: dict[str, bool] = {}
         self._codes: list[int] = []
+        self._limits: dict[str, int] = {}
 
     async def make(self, journal: Path | None, *, probe: bool, yes: bool) -> int:
         _tell("key", _key(self._connection))
@@ -71,7 +72,7 @@ class _Visit:
         may_be_used = (sonar, agent) if asked_for == "auto" else (asked_for,)
         used = next((api for api in may_be_used if self._answers.get(api)), None)
         _tell("a run", f"asked for {asked_for}, would use {used}" if used else f"asked for {asked_for}, would fail")
-        _tell("limits", "not told by what is free to ask; a run learns its pace from refusals, or give --rpm")
+        _tell("limits", _limits(self._limits))
         health = _journal(journal)
         if probe:
             await self._probe(sonar, yes=yes)
@@ -84,6 +85,7 @@ class _Visit:
             with anyio.fail_after(PATIENCE):
                 async with Connected(self._connection, api=api) as session:
                     said = await question(session)
+                    self._limits.update(session.limits)
         except TimeoutError:
             self._codes.append(LATER)
             _tell(api, f"no answer within {PATIENCE:.0f} seconds")
@@ -164,6 +166,13 @@ def _key(connection: Connection) -> str:
 def _end_of(key: str) -> str:
     # Of a short word four characters would be half of it, and so short a word is no key of the service.
     return f"ends in {key[-4:]}" if len(key) >= 16 else f"of {many(len(key), 'character')}"
+
+
+def _limits(said: dict[str, int]) -> str:
+    if "limit" not in said:
+        return "not told by what is free to ask; a run learns its pace from refusals, or give --rpm"
+    left = f", {said['remaining']} left at the moment" if "remaining" in said else ""
+    return f"{said['limit']} requests a minute for this key{left}"
 
 
 def _base_url(connection: Connection) -> str:

@@ -38,7 +38,11 @@ def place_of(options: JournalOptions, source: str, output: str | None, connectio
     if options.journal is not None and options.no_journal:
         raise UsageError("--journal and --no-journal do not go together")
     place = None if options.no_journal else _place(options, source, output, connection)
-    for name, given in (("--retry-failed", options.retry_failed), ("--results", options.results)):
+    for name, given in (
+        ("--retry-failed", options.retry_failed),
+        ("--same-account", options.same_account),
+        ("--results", options.results),
+    ):
         if given and place is None:
             raise UsageError(f"{name} needs a journal: give --journal FILE")
     return place

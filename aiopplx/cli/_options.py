@@ -158,6 +158,9 @@ class JournalOptions:
     retry_failed: Annotated[
         bool, Parameter(show_default=False, help="Submit again, and pay again, what failed in an earlier run.")
     ] = False
+    same_account: Annotated[
+        bool, Parameter(show_default=False, help="The API key is a new one of the account the journal belongs to.")
+    ] = False
 
 
 _DECISION = Group("Decision")

@@ -137,6 +137,7 @@ class _Run:
             results=_RESULTS[self._keeping.results or "keep"],
             on_doubt=self._keeping.on_doubt,
             retry_failed=self._keeping.retry_failed,
+            same_account=self._keeping.same_account,
             max_cost=options.max_cost,
         ) as session:
             self._batch = session.batch(
