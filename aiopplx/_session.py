@@ -61,8 +61,8 @@ class Session:
         base_url: the server, `https` (plain `http` only to this machine). Default: `PERPLEXITY_BASE_URL`, then
             `https://api.perplexity.ai`. An `aiopplx.emulator.Emulator`'s `url` goes here.
         api: `"sonar"` for `/async/chat/completions`, `"sonar-v1"` for its twin `/v1/async/sonar`; `"agent"` for
-            `/v1/responses`, `"agent-v1"` for its twin `/v1/agent`; `"auto"`, the default, is Sonar until the server says
-            that it is retired for this key, then the Agent API. `AIOPPLX_API` sets it too. See docs/apis.md.
+            `/v1/responses`, `"agent-v1"` for its twin `/v1/agent`; `"auto"`, the default, is Sonar until the server
+            says that it is retired for this key, then the Agent API. `AIOPPLX_API` sets it too. See docs/apis.md.
         rpm: submissions a minute, evenly spaced. Default None: as fast as the server takes them, learnt from its 429s.
         max_in_flight: jobs running at the service at once, over all batches and calls. Default 1000.
         timeout: seconds for each job, from its first attempt to its result. Default 3600: jobs take 3 to 6 minutes,

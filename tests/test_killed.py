@@ -271,3 +271,38 @@ async def test_run_that_ends_at_a_named_point_goes_on_from_there(
     assert server.ledger.created == (3 if not held or point == "bytes-T3" else 2)
     in_doubt = json.loads(out.splitlines()[0].removeprefix("in doubt: "))
     assert in_doubt == ([last[2]["key"]] if held else [])
+
+
+# --- a disk without room ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="takes room from a running process by prlimit")
+async def test_run_whose_disk_fills_up_sends_nothing_more_and_goes_on_when_there_is_room(tmp_path: Path) -> None:
+    """The log may not grow beyond half a megabyte; results that do not fit wait at the server, and are asked for."""
+    import resource
+
+    journal, deliveries = tmp_path / "run.db", tmp_path / "out.jsonl"
+    asked = [f"Why did ship {n} sink?" for n in range(60)]
+    async with Emulator(duration=AfterPolls(1), answer_chars=60_000) as server:
+        spec = Spec(server.url, str(journal), str(deliveries), asked, max_in_flight=20)
+        small = (500_000, resource.RLIM_INFINITY)
+        child = start(spec, preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, small))
+        end = asyncio.ensure_future(ended(child))
+        looks = "GET /async/chat/completions/{id}"
+        # Far more looks than there are jobs: what cannot be written is asked for again and again.
+        await server.until(lambda ledger: ledger.requests[looks] >= 120)
+        posts = server.ledger.requests["POST /async/chat/completions"]
+        assert posts < len(asked)
+        await server.until(lambda ledger: ledger.requests[looks] >= 160)
+        assert server.ledger.requests["POST /async/chat/completions"] == posts
+        assert not end.done()
+        resource.prlimit(child.pid, resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+        code, _, err = await end
+        assert code == 1
+        assert "Journal" in err.splitlines()[-1]
+        code, _, err = await ended(start(spec))
+        assert code == 0, err
+        lines = delivered(deliveries)
+        last = [line for line in lines if line["run"] == lines[-1]["run"]]
+        assert [line["status"] for line in last] == ["COMPLETED"] * len(asked)
+        assert server.ledger.created == len(server.ledger.created_by_key) == len(asked)
