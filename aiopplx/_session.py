@@ -307,7 +307,11 @@ class Session:
             engine.let_go(sub)
 
     async def _asked(self, engine: Engine, sub: Submission, until: float) -> Job:
-        over = await engine.begin(sub)
+        try:
+            async with asyncio.timeout(sub.timeout / self._clock.speed):
+                over = await engine.begin(sub)
+        except TimeoutError:
+            return make_job("", JobStatus.REJECTED, _same_under_way(), None, sub)
         if over is None and sub.stored:
             over = await engine.load(sub)
         if over is not None:
@@ -643,6 +647,12 @@ def _request(
 def _no_slot() -> JobError:
     return JobError(
         "not sent: max_in_flight jobs were running for as long as this call's time limit; nothing was billed"
+    )
+
+
+def _same_under_way() -> JobError:
+    return JobError(
+        "not sent: another call was sending the same for as long as this call's time limit; this one billed nothing"
     )
 
 

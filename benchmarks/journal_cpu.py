@@ -21,7 +21,7 @@ from typing import Any
 import _harness as harness
 
 FLIGHT = 50
-CELLS = {"2k:1": (2_000, 1), "50k:1": (50_000, 1), "300k:1": (300_000, 1), "50k:3": (50_000, 3)}
+CELLS = {"2k:1": (2_000, 1), "50k:1": (50_000, 1), "300k:1": (300_000, 1), "50k:3": (50_000, 3), "50k:20": (50_000, 20)}
 NONE = "no journal"
 PEERS = (NONE, "memory", "keep", "until_taken", "refetch")
 GOAL = 1.5

@@ -80,7 +80,7 @@ async def run_to_its_error(url: str, journal: object, questions: Any, **more: An
 
 async def until(true: Callable[[], bool]) -> None:
     """For what is told by no event: a row in a file, which another thread has written."""
-    while not true():  # noqa: ASYNC110
+    while not true():  # noqa: ASYNC110 - there is nothing to be woken by
         await asyncio.sleep(0.001)
 
 
@@ -276,6 +276,19 @@ async def test_calls_with_one_tag_make_one_job_at_once_and_after_a_restart(call:
         assert server.ledger.created == 1
         assert posts(server) == 3
     assert len({(job.id, job.idempotency_key) for job in found}) == 1
+
+
+async def test_call_waits_for_another_that_sends_the_same_no_longer_than_its_time_limit(path: Path) -> None:
+    async with emulator() as server:
+        server.faults.add("submit", faults.Hang(after_accept=True), times=1)
+        async with session_at(server.url, journal=path) as session:
+            first = asyncio.create_task(session.ask(QUESTIONS[0], tag="a"))
+            await until(lambda: server.ledger.created == 1)  # the server is silent on what it hangs on
+            second = await session.ask(QUESTIONS[0], tag="a", timeout=3.0)
+            first.cancel()
+            await asyncio.wait([first])
+        assert server.ledger.created == posts(server) == 1
+    assert second.status is JobStatus.REJECTED
 
 
 async def test_call_that_is_cancelled_in_line_does_not_hold_its_tag(path: Path) -> None:

@@ -13,6 +13,7 @@ import random
 import subprocess
 import sys
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -22,7 +23,7 @@ from _child import ENDED_ITSELF, POINTS, Spec, delivered, start
 
 from aiopplx._journal import Record, State
 from aiopplx._journal.sqlite import SqliteReader
-from aiopplx.emulator import AfterPolls, Emulator
+from aiopplx.emulator import AfterPolls, Emulator, Ledger
 from aiopplx.emulator.faults import NAMED
 
 pytestmark = [
@@ -73,6 +74,14 @@ def all_rows(journal: Path) -> list[Record]:
 async def ended(process: subprocess.Popen[str]) -> tuple[int, str, str]:
     out, err = await asyncio.to_thread(process.communicate)
     return process.returncode, out, err
+
+
+async def reached(end: asyncio.Future[tuple[int, str, str]], server: Emulator, true: Callable[[Ledger], bool]) -> None:
+    """Wait until it is so at the server; a child that ends before that is a failure with its reason."""
+    moment = asyncio.ensure_future(server.until(true))
+    await asyncio.wait([end, moment], return_when=asyncio.FIRST_COMPLETED)
+    moment.cancel()
+    assert not end.done(), end.result()
 
 
 @dataclass
@@ -285,17 +294,16 @@ async def test_run_whose_disk_fills_up_sends_nothing_more_and_goes_on_when_there
     asked = [f"Why did ship {n} sink?" for n in range(60)]
     async with Emulator(duration=AfterPolls(1), answer_chars=60_000) as server:
         spec = Spec(server.url, str(journal), str(deliveries), asked, max_in_flight=20)
-        small = (500_000, resource.RLIM_INFINITY)
-        child = start(spec, preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, small))
+        child = start(spec)
+        resource.prlimit(child.pid, resource.RLIMIT_FSIZE, (500_000, resource.RLIM_INFINITY))
         end = asyncio.ensure_future(ended(child))
         looks = "GET /async/chat/completions/{id}"
         # Far more looks than there are jobs: what cannot be written is asked for again and again.
-        await server.until(lambda ledger: ledger.requests[looks] >= 120)
+        await reached(end, server, lambda ledger: ledger.requests[looks] >= 120)
         posts = server.ledger.requests["POST /async/chat/completions"]
         assert posts < len(asked)
-        await server.until(lambda ledger: ledger.requests[looks] >= 160)
+        await reached(end, server, lambda ledger: ledger.requests[looks] >= 160)
         assert server.ledger.requests["POST /async/chat/completions"] == posts
-        assert not end.done()
         resource.prlimit(child.pid, resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
         code, _, err = await end
         assert code == 1
