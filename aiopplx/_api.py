@@ -6,7 +6,7 @@ The engine asks the capabilities, never the name. This module knows nothing of a
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, cast
 from urllib.parse import quote
 
 from aiopplx._errors import InvalidRequest
@@ -81,6 +81,6 @@ def quoted_id(job_id: str) -> str:
     Raises:
         InvalidRequest: the id is empty, too long or has a character that no server's id has.
     """
-    if job_id in (".", "..") or not _JOB_ID.fullmatch(job_id):
-        raise InvalidRequest(f"{job_id[:140]!r} is not a job id", field="id")
+    if not isinstance(cast("object", job_id), str) or job_id in (".", "..") or not _JOB_ID.fullmatch(job_id):
+        raise InvalidRequest(f"{str(job_id)[:140]!r} is not a job id", field="id")
     return quote(job_id, safe="") if ":" in job_id else job_id

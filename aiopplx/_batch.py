@@ -1,9 +1,8 @@
 """Room: one batch: reads a source lazily, submits what it reads, and is the async iterator of finished jobs.
 
 A batch owns its submitters and its queue, nothing else; the session's poller watches its jobs. Memory is bounded by
-what the
-consumer has not taken yet: nothing more is read while `max_in_flight` items are out, and nothing more is polled while
-the queue is full. This module knows nothing of aiohttp or of how a submission is retried.
+what the consumer has not taken yet: nothing more is read while `max_in_flight` items are out, and nothing more is
+polled while the queue is full. This module knows nothing of aiohttp or of how a submission is retried.
 """
 
 from __future__ import annotations
@@ -53,13 +52,11 @@ class Batch(AsyncIterator[Job]):
 
     Every item that is read from the source comes out exactly once, as a `Job`: finished, failed, refused, timed out or
     in doubt. What no job can survive (bad key, no credit, retired endpoint, no such server) ends the submissions; what
-    was
-    accepted by then is still waited for and handed out, and then that error is raised. An error of the source itself is
-    raised the same way, bare.
+    was accepted by then is still waited for and handed out, and then that error is raised. An error of the source
+    itself is raised the same way, bare.
 
     Leaving the block, by `break`, by an exception or by cancellation, ends its work at once. Jobs that the server has
-    go on
-    there and are billed: `pending` tells which.
+    go on there and are billed: `pending` tells which.
     """
 
     def __init__(

@@ -169,7 +169,10 @@ def error_of(reply: Reply) -> APIError | ProtocolError:
         )
     elif status in (401, 403):
         cls = AuthenticationError
-        advice = ". Check PERPLEXITY_API_KEY; keys are made at https://console.perplexity.ai"
+        advice = (
+            ". Nothing was created or billed by this request. Check PERPLEXITY_API_KEY; keys are made at"
+            " https://console.perplexity.ai"
+        )
     elif status == 429:
         cls = RateLimited
     elif status == 404:

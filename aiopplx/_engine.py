@@ -16,7 +16,7 @@ from typing import Protocol, cast
 import anyio
 
 from aiopplx._agent_request import AgentRequest
-from aiopplx._api import API
+from aiopplx._api import API, quoted_id
 from aiopplx._call import Lane
 from aiopplx._client import Client
 from aiopplx._errors import (
@@ -350,7 +350,12 @@ class Engine:
         self.client.tell(Event(kind=EventKind.WARNING, reason=reason))
 
     def api_of(self, job_id: str, name: str = "") -> API:
-        """The API that a job is at: by name where it is known, else by what its id looks like."""
+        """The API that a job is at: by name where it is known, else by what its id looks like.
+
+        Raises:
+            InvalidRequest: that is no job id.
+        """
+        quoted_id(job_id)
         for api in self._apis if not name else (*self._apis, *self._others):
             if api.name == name or (not name and api.owns(job_id)):
                 return api

@@ -86,7 +86,7 @@ class AiopplxError(Exception):
 
     def __str__(self) -> str:
         facts = [
-            f"{name} {value}"
+            f"{name} {_one_line(value)}"
             for name, value in (
                 ("job", self.job_id),
                 ("key", self.idempotency_key),
@@ -97,6 +97,11 @@ class AiopplxError(Exception):
             if value not in ("", None)
         ]
         return f"{self.message} ({', '.join(facts)})" if facts else self.message
+
+
+def _one_line(value: object) -> str:
+    """A fact fit for a log: an id may come from a browser, and must not begin a line of its own."""
+    return "".join(ch if ch.isprintable() else "?" for ch in str(value))
 
 
 def _rebuild(cls: type[AiopplxError], args: tuple[object, ...], facts: dict[str, object]) -> AiopplxError:

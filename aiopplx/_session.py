@@ -34,7 +34,7 @@ from aiopplx._opening import Opened, Settings, make_engine, open_journal
 from aiopplx._policy.polling import PollPolicy, PollRule
 from aiopplx._policy.retry import RetryPolicy
 from aiopplx._request import ResearchRequest
-from aiopplx._settings import find_apis, find_base_url, find_key, find_rule, positive, whole
+from aiopplx._settings import find_apis, find_base_url, find_key, find_rule, one_of, positive, usable, whole
 from aiopplx._submission import Submission
 from aiopplx._waiting import Waiter, Waiting
 from aiopplx._watch import Watch, make_job, outcome_error
@@ -53,8 +53,7 @@ class Session:
 
     One session for the life of a program or a web app: all that it does shares one connection pool, one poller and one
     gate (rate, pauses, cool-down), which sessions with the same key share too. Use it as `async with Session() as
-    session:`,
-    or call `await session.aclose()` at the end. It belongs to the event loop that it is first used on.
+    session:`, or call `await session.aclose()` at the end. It belongs to the event loop that it is first used on.
 
     Args:
         api_key: the API key. Default: `PERPLEXITY_API_KEY`, then `PPLX_API_KEY`, from the environment.
@@ -67,9 +66,8 @@ class Session:
         max_in_flight: jobs running at the service at once, over all batches and calls. Default 1000.
         timeout: seconds for each job, from its first attempt to its result. Default 3600: jobs take 3 to 6 minutes,
             and one in a hundred gets stuck. A job that times out here goes on at the service.
-        poll: when to look at a running job: a `PollPolicy`, or a function from a `Look` to seconds. Default: nothing
-        for 30
-            seconds, then every 10 (`PollPolicy`).
+        poll: when to look at a running job: a `PollPolicy`, or a function from a `Look` to seconds. Default: nothing for
+            30 seconds, then every 10 (`PollPolicy`).
         http: an `aiohttp.ClientSession` of yours, for proxies or TLS of your own. It is never closed here.
         on_event: called with every `Event`, on the loop, synchronously: keep it short. Its exceptions are logged.
         journal: a file that makes all of it durable: what was submitted under which key, what became of it, and every
@@ -129,18 +127,20 @@ class Session:
             max_in_flight=whole("max_in_flight", max_in_flight),
             timeout=positive("timeout", timeout),
             rule=find_rule(poll),
-            http=http,
-            journal=journal,
-            results=results,
+            http=usable("http", http, "request", "an aiohttp.ClientSession"),
+            journal=journal
+            if isinstance(journal, (str, os.PathLike))
+            else usable("journal", journal, "find_or_queue", "a path or an open Journal"),
+            results=one_of("results", results, ("keep", "until_taken", "refetch")),
             same_account=same_account,
-            on_doubt=on_doubt,
+            on_doubt=one_of("on_doubt", on_doubt, (None, "resend", "hold")),
             retry_failed=retry_failed,
             max_cost=positive("max_cost", max_cost) if max_cost is not None else None,
-            retry=retry or RetryPolicy(),
+            retry=usable("retry", retry, "delay", "a RetryPolicy") or RetryPolicy(),
             max_response_bytes=whole("max_response_bytes", max_response_bytes),
             clock=_clock or Clock(),
         )
-        self._on_event = on_event
+        self._on_event = usable("on_event", on_event, "__call__", "a function that takes an Event")
         self._clock = self._settings.clock
         self._timeout = self._settings.timeout
         self._retry = self._settings.retry
@@ -641,6 +641,8 @@ def _request(
         return request_of(msgspec.structs.replace(question, **beside) if beside else question)
     if isinstance(question, str):
         return ResearchRequest.of({"question": question, **more} if more else question)
+    if not isinstance(cast("object", question), Mapping):
+        return ResearchRequest.of(question)  # refuses it by what it is
     return request_of({**question, **more})
 
 

@@ -6,8 +6,8 @@ This module knows nothing of what a session does with them.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
-from typing import cast
+from collections.abc import Collection, Mapping
+from typing import TypeVar, cast
 
 from aiopplx._api import API
 from aiopplx._errors import ConfigError
@@ -15,6 +15,8 @@ from aiopplx._policy.polling import PollPolicy, PollRule
 from aiopplx._transport import Secret, usable_base_url, usable_key
 from aiopplx.agent import AGENT, AGENT_ALIAS
 from aiopplx.sonar import SONAR, SONAR_V1
+
+T = TypeVar("T")
 
 BASE_URL = "https://api.perplexity.ai"
 APIS: Mapping[str, tuple[API, API | None]] = {
@@ -64,6 +66,20 @@ def find_rule(given: PollPolicy | PollRule | None) -> PollRule:
             f"poll must be a PollPolicy or a function, not {given!r}: PollPolicy.fixed(10) polls every 10 s"
         )
     return given
+
+
+def one_of(name: str, value: T, choices: Collection[T]) -> T:
+    """One of a few words. Raises `ConfigError` that names the argument and the words."""
+    if value not in choices:
+        raise ConfigError(f"{name} must be one of {', '.join(map(repr, choices))}, not {value!r}")
+    return value
+
+
+def usable(name: str, value: T, needs: str, said: str) -> T:
+    """A thing that can do what it is for (has the method `needs`). Raises `ConfigError` that names the argument."""
+    if value is not None and not callable(getattr(value, needs, None)):
+        raise ConfigError(f"{name} must be {said}, not {type(value).__name__}")
+    return value
 
 
 def positive(name: str, value: float) -> float:

@@ -259,8 +259,30 @@ async def test_file_without_the_right_to_write_is_refused(tmp_path: Path) -> Non
         await opened(tmp_path / "run.db")
 
 
+async def test_journal_of_which_no_server_can_know_takes_another_key_and_another_server(tmp_path: Path) -> None:
+    path = tmp_path / "run.db"
+    journal = await opened(path, base_url="https://mistyped", account=lambda salt: fingerprint("mistyped", salt))
+    record = await queued(journal, "a")
+    await journal.sending(record.claim)
+    await journal.back_to_queued(record.claim)
+    await journal.close()
+    journal = await opened(path, base_url="https://api.example", account=lambda salt: fingerprint("right", salt))
+    await journal.sending((await queued(journal, "a")).claim)
+    await journal.close()
+    with pytest.raises(JournalRefused, match="belongs to"):
+        await opened(path, base_url="https://mistyped", account=lambda salt: fingerprint("right", salt))
+    with pytest.raises(JournalRefused, match="another API key"):
+        await opened(path, account=lambda salt: fingerprint("mistyped", salt))
+
+
+async def test_directory_is_made_but_no_path_of_several(tmp_path: Path) -> None:
+    with pytest.raises(JournalRefused, match="cannot be made"):
+        await opened(tmp_path / "mistyped" / "path" / "run.db")
+    assert not (tmp_path / "mistyped").exists()
+
+
 async def test_another_server_is_refused(tmp_path: Path) -> None:
-    await made(tmp_path / "run.db")
+    await made(tmp_path / "run.db", "a")
     with pytest.raises(JournalRefused, match=r"belongs to https://api\.example, not to https://other") as caught:
         await opened(tmp_path / "run.db", base_url="https://other")
     assert caught.value.reason == "base_url"
@@ -281,7 +303,7 @@ async def test_another_account_is_refused_unless_it_is_said_to_be_the_same(tmp_p
 
 
 async def test_refused_journal_is_not_locked(tmp_path: Path) -> None:
-    await made(tmp_path / "run.db")
+    await made(tmp_path / "run.db", "a")
     with pytest.raises(JournalRefused):
         await opened(tmp_path / "run.db", base_url="https://other")
     await (await opened(tmp_path / "run.db")).close()

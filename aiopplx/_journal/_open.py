@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import quote
 
-from aiopplx._journal import JournalBroken, JournalLocked, JournalRefused
+from aiopplx._journal import JournalBroken, JournalLocked, JournalRefused, State
 from aiopplx._journal._file import check_file, make, migrate, newer, refused, version_of
 from aiopplx._journal._foreign import in_our_words
 from aiopplx._journal._lock import Held, Lock, holder_of
@@ -96,8 +96,11 @@ def _check_place(path: str) -> None:
         )
     if os.path.isdir(path):
         raise refused(path, "unusable", "is a directory; name a file in it")
+    if os.path.isdir(directory):
+        return
     try:
-        os.makedirs(directory, mode=0o700, exist_ok=True)
+        # One directory and no more: a mistyped path must not begin an empty journal somewhere new.
+        os.mkdir(directory, mode=0o700)
     except OSError as error:
         said = refused(path, "unusable", f"cannot be made: {error.strerror} ({directory})")
     else:
@@ -202,6 +205,10 @@ def _damage(connection: sqlite3.Connection) -> str:
 
 def _check_owner(connection: sqlite3.Connection, path: str, wanted: Wanted) -> None:
     meta = dict(connection.execute("SELECT k, v FROM meta").fetchall())
+    if _is_unused(connection):
+        # Begun with a mistyped key or address, and nothing came of it: it belongs to nobody yet.
+        meta.pop("base_url", None)
+        meta.pop("account", None)
     if wanted.base_url and meta.get("base_url") and meta["base_url"] != wanted.base_url:
         raise refused(
             path, "base_url", f"belongs to {meta['base_url']}, not to {wanted.base_url}: use another journal for it"
@@ -217,6 +224,16 @@ def _check_owner(connection: sqlite3.Connection, path: str, wanted: Wanted) -> N
     for name, value in (("base_url", wanted.base_url), ("account", account)):
         if value and meta.get(name) != value:
             connection.execute("INSERT OR REPLACE INTO meta(k, v) VALUES (?, ?)", (name, value))
+
+
+def _is_unused(connection: sqlite3.Connection) -> bool:
+    """True if no server can know of anything in it: all was queued, or refused."""
+    (used,) = connection.execute(
+        "SELECT EXISTS(SELECT 1 FROM job WHERE state NOT IN (?, ?) OR job_id IS NOT NULL)"
+        " OR EXISTS(SELECT 1 FROM past)",
+        (int(State.QUEUED), int(State.REJECTED)),
+    ).fetchone()
+    return not used
 
 
 def _begin(connection: sqlite3.Connection) -> int:

@@ -248,8 +248,7 @@ class Gate:
 
         For `STOP_PROBE` seconds every submission is refused here; the next one after that goes out as a probe, so that
         a backend recovers by itself once the key or the credit is mended. A refused look says that results cannot be
-        read
-        either.
+        read either.
         """
         by_look = lane is not Lane.SUBMIT
         news = self.stop is None or type(self.stop) is not type(error) or (by_look and not self.looks_refused)

@@ -1,8 +1,7 @@
 """Room: when to look at a running job, and which jobs are due.
 
 `PollPolicy` is the rule for one job; `Schedule` is the order of all of them. This module knows nothing of requests,
-tasks or
-clocks: `now` is an argument.
+tasks or clocks: `now` is an argument.
 """
 
 from __future__ import annotations
@@ -42,8 +41,7 @@ class PollPolicy(msgspec.Struct, frozen=True, kw_only=True):
 
     Deep research takes minutes, so the first half minute is wasted on polls, an even gap follows where jobs finish, and
     what runs on far beyond the usual is looked at less and less. Exponential backoff from the start does the opposite
-    on all
-    three counts (docs/polling.md has the simulation).
+    on all three counts (docs/polling.md has the simulation).
 
     Attributes:
         quiet: no poll before this age. Default 30.

@@ -55,8 +55,7 @@ class RetryPolicy(msgspec.Struct, frozen=True, kw_only=True):
         throttled_base: the same after a 429, where the server has said that it is busy.
         max_delay: no bound grows beyond this.
         doubt_tries, doubt_seconds: a submission whose fate is unknown is sent again, under the same key, at most so
-        many
-            times in all and for so long; then it is IN_DOUBT.
+            many times in all and for so long; then it is IN_DOUBT.
         call_tries, call_seconds: the same bounds for `get`, `list` and other single calls.
         first_contact_tries: a server that was never reached is given up after so many tries.
         patience: the longest silence (Retry-After) that a single call waits through; a batch waits longer.

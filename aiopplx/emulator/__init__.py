@@ -1,9 +1,8 @@
 """A server that plays Perplexity's job APIs on a real socket, for tests, demos and users' own tests.
 
-`Emulator` is a faithful one, with faults on demand (`aiopplx.emulator.faults`). `WireServer` is for what an HTTP
-server cannot
-do: broken answers, dripping ones, resets. Both bind the loopback interface only, and share no code with the client: a
-fake that did would hide its errors.
+`Emulator` is a faithful one, with faults on demand (`aiopplx.emulator.faults`). `WireServer` is for what an HTTP server
+cannot do: broken answers, dripping ones, resets. Both bind the loopback interface only, and share no code with the
+client: a fake that did would hide its errors.
 """
 
 from aiopplx.emulator import faults, wire
