@@ -61,6 +61,11 @@ class AiopplxError(Exception):
         """True if a job may exist, and be billed, of which no id is known."""
         return False
 
+    @property
+    def token(self) -> str:
+        """One line of text, without any secret, that names the job: `session.wait` takes it where there is an id."""
+        return f"aiopplx/1//{self.job_id}/{self.idempotency_key}"
+
     def about(
         self, *, job_id: str = "", idempotency_key: str = "", tag: str | int | None = None, attempts: int = 0
     ) -> Self:

@@ -14,6 +14,7 @@ import msgspec
 
 from aiopplx._citations import cited
 from aiopplx._errors import AiopplxError, JobError, ProtocolError
+from aiopplx._token import token_of
 
 T = TypeVar("T")
 
@@ -177,6 +178,11 @@ class Job(msgspec.Struct, frozen=True, kw_only=True, repr_omit_defaults=True):
     def done(self) -> bool:
         """True if nothing more will come of this job by itself."""
         return self.status.is_final
+
+    @property
+    def token(self) -> str:
+        """One line of text, without any secret, by which `session.wait` and `get` find this job from anywhere."""
+        return token_of(self.id, self.api, self.idempotency_key)
 
     def _answer(self) -> Answer:
         # A new one each time: its lists are the caller's to change.

@@ -36,6 +36,7 @@ from aiopplx._policy.retry import RetryPolicy
 from aiopplx._request import ResearchRequest
 from aiopplx._settings import find_apis, find_base_url, find_key, find_rule, one_of, positive, usable, whole
 from aiopplx._submission import Submission
+from aiopplx._token import named_by
 from aiopplx._waiting import Waiter, Waiting
 from aiopplx._watch import Watch, make_job, outcome_error
 
@@ -66,8 +67,8 @@ class Session:
         max_in_flight: jobs running at the service at once, over all batches and calls. Default 1000.
         timeout: seconds for each job, from its first attempt to its result. Default 3600: jobs take 3 to 6 minutes,
             and one in a hundred gets stuck. A job that times out here goes on at the service.
-        poll: when to look at a running job: a `PollPolicy`, or a function from a `Look` to seconds. Default: nothing for
-            30 seconds, then every 10 (`PollPolicy`).
+        poll: when to look at a running job: a `PollPolicy`, or a function from a `Look` to seconds. Default: nothing
+            for 30 seconds, then every 10 (`PollPolicy`).
         http: an `aiohttp.ClientSession` of yours, for proxies or TLS of your own. It is never closed here.
         on_event: called with every `Event`, on the loop, synchronously: keep it short. Its exceptions are logged.
         journal: a file that makes all of it durable: what was submitted under which key, what became of it, and every
@@ -400,7 +401,7 @@ class Session:
         Any number of callers may wait for one job; it is polled once for all of them.
 
         Args:
-            job: a `Job`, or the id of one.
+            job: a `Job`, or the id or the token of one.
             timeout: seconds from now; default the session's.
 
         Returns:
@@ -415,7 +416,10 @@ class Session:
                 return job
             job_id, key, tag, api = job.id, job.idempotency_key, job.tag, engine.api_of(job.id, job.api)
         else:
-            job_id, (key, tag), api = job, engine.known(job), engine.api_of(job)
+            named = named_by(job)
+            job_id, api = named.job_id, engine.api_of(named.job_id, named.api)
+            key, tag = engine.known(job_id)
+            key = key or named.idempotency_key
         found = await engine.found(job_id)
         if found is not None:
             if found.raw:
@@ -433,7 +437,7 @@ class Session:
         """Look at a job once.
 
         Args:
-            id: the server's id.
+            id: the server's id, or the token of a job or of an error.
 
         Raises:
             NotFound: the server knows no such job (it keeps results for 7 days).
@@ -441,7 +445,8 @@ class Session:
             AiopplxError: no usable answer within the bounds of the `RetryPolicy`.
         """
         engine = self._running()
-        return await self._look(engine, engine.api_of(id), id)
+        named = named_by(id)
+        return await self._look(engine, engine.api_of(named.job_id, named.api), named.job_id)
 
     async def _look(self, engine: Engine, api: API, id: str) -> Job:
         key, tag = engine.known(id)
@@ -480,7 +485,7 @@ class Session:
             NotFound: the server knows no such job.
         """
         engine = self._running()
-        job_id, name = (job.id, job.api) if isinstance(job, Job) else (job, "")
+        job_id, name = (job.id, job.api) if isinstance(job, Job) else named_by(job)[:2]
         api = engine.api_of(job_id, name)
         call = api.cancel(job_id)
         # The server says "already terminal" of finished and of unknown ids alike, so look before asking.

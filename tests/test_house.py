@@ -17,6 +17,7 @@ LAYERS = (
     "_version",
     "_errors",
     "_clock",
+    "_token",
     "_limit",
     "_citations",
     "_job",
