@@ -153,7 +153,12 @@ class Client:
             pause = self.gate.throttled(lane, now, left_at, asked, self.random())
         elif fault in (Fault.NOT_SENT, Fault.DOUBT, Fault.POLL):
             connected = isinstance(outcome, Reply) or outcome.sent
-            pause = self.gate.failed(now, connected=connected, left_at=left_at)
+            if isinstance(outcome, Reply) and status is not None and status < 500:
+                self.gate.answered(lane, accepted=False)  # a wrong answer, but of a server that works
+            else:
+                pause = self.gate.failed(now, connected=connected, left_at=left_at)
+            if lane is Lane.SUBMIT:
+                self.gate.submit_failed(now)
         elif fault is Fault.STOP and isinstance(error, APIError):
             self.gate.answered(lane, accepted=False)
             if lane in (Lane.SUBMIT, Lane.POLL) and not self.is_survived(error, call):
@@ -199,12 +204,13 @@ class Client:
         async with asyncio.timeout(max(0.0, until - self.clock.now()) / self.clock.speed):
             await places.acquire()
 
-    async def _pass(self, lane: Lane, *, until: float, patience: float = math.inf) -> None:
+    async def _pass(self, lane: Lane, *, until: float, patience: float = math.inf, stamina: float = math.inf) -> None:
         """Wait in line until a request of this lane may leave.
 
         Raises:
             AiopplxError: the session's stop, if nothing may be submitted any more.
-            TimeoutError: that would be later than `until`, or after a silence of more than `patience` seconds.
+            TimeoutError: that would be later than `until`, or after a silence of more than `patience` seconds, or
+                submissions have been failing for `stamina` seconds, whoever's they are.
         """
         now = self.clock.now()
         if self.gate.silence(now) > patience:
@@ -223,9 +229,10 @@ class Client:
                 if delay <= 0.0:
                     self.gate.leave(lane, now)
                     return
-                if now + delay > until or self.gate.silence(now) > patience:
+                left = stamina - self.gate.barren(now)
+                if now + delay > until or self.gate.silence(now) > patience or left <= 0.0:
                     raise TimeoutError
-                await self.clock.wait(self.changed, delay)
+                await self.clock.wait(self.changed, min(delay, left))
         finally:
             line.release()
 
@@ -259,7 +266,7 @@ class Client:
         except TimeoutError:
             raise self._too_late() from None
         try:
-            await self._pass(Lane.SUBMIT, until=latest, patience=patience)
+            await self._pass(Lane.SUBMIT, until=latest, patience=patience, stamina=sub.timeout)
             sub.deadline = self.clock.now() + sub.timeout if until is None else until
             return await self._send(sub, patience, log)
         except TimeoutError:
@@ -383,6 +390,12 @@ class Client:
         halted = self.gate.halted(now)
         if halted is not None:
             return halted.about()
+        barren = self.gate.barren(now)
+        if barren >= 1.0 and not self.gate.silence(now):
+            return TransportError(
+                f"not sent: the server has answered no submission with yes or no for {barren:.0f} seconds; nothing was"
+                " billed"
+            )
         return RateLimited(
             "not sent: the pace, or a pause the server asked for, outlasts the time limit; nothing was billed",
             retry_after=self.gate.silence(now) or None,

@@ -237,7 +237,8 @@ class Poller:
         watch.missing = False
         watch.server_status, watch.model = snapshot.server_status, snapshot.model
         policy = self._client.policy
-        if snapshot.status is JobStatus.COMPLETED and snapshot.response is None and watch.empty < policy.empty_looks:
+        empty = snapshot.status is JobStatus.COMPLETED and snapshot.response is None
+        if empty and watch.empty < policy.empty_looks and now < watch.deadline:
             watch.empty += 1
             self._again(watch, now, policy.empty_seconds / policy.empty_looks)
         elif snapshot.status.is_final:

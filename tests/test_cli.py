@@ -119,6 +119,9 @@ def test_without_its_libraries_the_command_line_says_what_to_install() -> None:
     [
         (["run"], "QUESTIONS"),
         (["run", "q.txt", "--limt", "3"], "--limit"),
+        (["get"], "(see aiopplx get --help)"),
+        (["rnu"], "(see aiopplx --help)"),
+        (["run", str(QUESTIONS.parent), "--emulate"], f"cannot read {QUESTIONS.parent}: Is a directory"),
         (["run", "q.txt", "--limit", "0"], "> 0"),
         (["run", "missing.txt"], "cannot read missing.txt"),
         (
@@ -470,7 +473,8 @@ async def test_jobs_are_listed_looked_at_and_waited_for() -> None:
     assert (running.returncode, running.stdout) == (75, "")
     assert f"aiopplx get {long} --wait" in running.stderr
     assert unknown.returncode == 1
-    assert unknown.stderr.startswith("aiopplx: ")
+    assert unknown.stderr.startswith("aiopplx: no job no-such-job: ")
+    assert "7 days" in unknown.stderr
 
 
 async def test_ctrl_c_while_asking_names_the_job_that_goes_on() -> None:

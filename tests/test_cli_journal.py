@@ -62,7 +62,7 @@ async def test_a_run_broken_off_three_times_is_finished_and_paid_once(tmp_path: 
         assert_none_was_paid_twice(server)
     assert "resuming: " in last.stderr
     assert (last.returncode, again.returncode) == (0, 0)
-    assert "resuming: 30 finished, 0 running, 0 to send" in again.stderr
+    assert "resuming: the journal has 30 finished, 0 running (" in again.stderr
     found = rows(answers.read_text())
     assert sorted(lines(found)) == list(range(1, 31))
     assert all(row["ok"] and row["text"] for row in found)
@@ -128,8 +128,8 @@ async def test_without_credit_a_run_stops_and_goes_on_after_a_top_up(tmp_path: P
         assert_none_was_paid_twice(server)
     assert broke.returncode == 3
     assert "credit" in broke.stderr
-    assert f"{created} done" in broke.stderr
-    assert f"resuming: {created} finished, 0 running, {12 - created} to send" in done.stderr
+    assert f"12 questions: {created} done, 0 failed, {12 - created} not sent, 0 in doubt" in broke.stderr
+    assert f"resuming: the journal has {created} finished, 0 running (" in done.stderr
     assert done.returncode == 0
     assert len(rows(answers.read_text())) == 12
 
@@ -182,6 +182,7 @@ async def test_a_second_run_on_a_journal_is_refused_and_names_the_first(tmp_path
         assert server.ledger.created == 1
     assert second.returncode == 75
     assert f"is open in process {first.pid} on " in second.stderr
+    assert "resuming" not in second.stderr
     assert rows(status.stdout)[0]["writer"]["pid"] == first.pid
     assert rows(status.stdout)[0]["states"]["running"] == 1
 
@@ -226,6 +227,36 @@ async def test_answers_that_the_journal_does_not_keep_are_not_written_over(tmp_p
         second = await run_at(server, *words)
     assert (first.returncode, second.returncode) == (0, 2)
     assert answers.read_bytes() == before
+
+
+@pytest.mark.parametrize("kept", [True, False])
+async def test_ctrl_c_names_all_that_runs_or_where_to_find_it(tmp_path: Path, kept: bool) -> None:
+    questions = write_questions(tmp_path, *(f"Question {number}?" for number in range(30)))
+    words = ("run", str(questions), "--max-in-flight", "24", *FAST, *(() if kept else ("--no-journal",)))
+    async with Emulator(duration=3600.0) as server:
+        async with started(server, *words) as process:
+            await until(lambda: server.ledger.created == 24)
+            process.send_signal(signal.SIGINT)
+            code, said = await ending(process)
+        ids = [job.id for job in server.ledger.jobs]
+        listed = await run_at(server, "status", f"{questions}.journal.db", "--running")
+    assert code == 130
+    assert "24 jobs still running; they go on" in said
+    assert "30 questions: 0 done, 0 failed, 24 still running, 6 not sent, 0 in doubt" in said
+    assert sum(job_id in said for job_id in ids) == (10 if kept else 24)
+    assert (f"aiopplx status {questions}.journal.db --running lists all" in said) is kept
+    assert {line.split()[0] for line in listed.stdout.splitlines()} == (set(ids) if kept else set())
+
+
+async def test_a_run_that_is_refused_or_empty_leaves_nothing(tmp_path: Path) -> None:
+    questions = write_questions(tmp_path, "# only a remark")
+    words = ("run", str(questions), "-o", str(tmp_path / "answers.jsonl"))
+    async with Emulator() as server:
+        empty = await run_at(server, *words)
+        write_questions(tmp_path, "One?")
+        refused = await run_at(server, *words, key="")
+    assert (empty.returncode, refused.returncode) == (2, 2)
+    assert os.listdir(tmp_path) == ["q.txt"]
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import os
+import re
 import threading
 from pathlib import Path
 
@@ -18,7 +19,7 @@ from hypothesis import strategies as st
 import aiopplx
 from aiopplx._job import Answer
 from aiopplx.cli._doctor import SERVICE, _end_of
-from aiopplx.cli._exits import UsageError, exit_code
+from aiopplx.cli._exits import UsageError, complain, exit_code
 from aiopplx.cli._export import _csv_line
 from aiopplx.cli._journals import place_of, resuming
 from aiopplx.cli._options import STANDARD, Connection, JournalOptions
@@ -27,7 +28,7 @@ from aiopplx.cli._questions import BadLine, Question, Questions, read_line
 from aiopplx.cli._records import question_of
 from aiopplx.cli._rows import PIPE_ROOM, Rows
 from aiopplx.cli._show import _print_job
-from aiopplx.cli._tally import Tally
+from aiopplx.cli._tally import Left, Tally
 from aiopplx.cli._text import clock, dollars, json_line, one_line, safe
 from aiopplx.journal import JournalFull, JournalLocked, JournalRefused, Record, State
 
@@ -148,6 +149,7 @@ async def test_defaults_fill_what_a_question_does_not_say(tmp_path: Path) -> Non
     [
         ("q.txt", b"", "no questions"),
         ("q.txt", b"\n  \n\r\n", "no questions"),
+        ("q.txt", b"# only\n\n  # remarks", "no questions"),
         ("q.json", b'["one", "two"]', "one object a line"),
         ("q.txt", "Why?".encode("utf-16"), "UTF-16"),
     ],
@@ -162,7 +164,7 @@ async def test_a_file_that_holds_no_questions_is_refused_at_once(
 
 async def test_a_directory_and_a_missing_file_are_refused(tmp_path: Path) -> None:
     for path in (tmp_path, tmp_path / "missing"):
-        with pytest.raises(UsageError, match="cannot read"):
+        with pytest.raises(UsageError, match=f"cannot read {re.escape(str(path))}: "):
             await read_all(path)
 
 
@@ -286,6 +288,34 @@ def test_a_file_with_something_in_it_is_not_written_over(tmp_path: Path) -> None
     assert file.read_text() == "paid for\n"
 
 
+async def test_a_file_that_nothing_was_written_to_is_taken_away_only_if_it_was_made_here(tmp_path: Path) -> None:
+    mine, new, written = tmp_path / "mine", tmp_path / "new", tmp_path / "written"
+    mine.touch()
+    for path in (mine, new, written):
+        rows = Rows(str(path))
+        if path is written:
+            await rows.write(b"{}\n")
+        await rows.close(keep_empty=False)
+    await Rows(str(tmp_path / "kept")).close()
+    assert sorted(os.listdir(tmp_path)) == ["kept", "mine", "written"]
+
+
+def test_what_the_library_says_of_its_arguments_is_said_in_the_words_of_the_shell(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("PERPLEXITY_API_KEY", "PPLX_API_KEY", "PERPLEXITY_BASE_URL"):
+        monkeypatch.delenv(name, raising=False)
+    for key, url in ((None, None), ("any", "http://example.com"), ("any", "x")):
+        with pytest.raises(aiopplx.ConfigError) as refused:
+            aiopplx.Session(key, base_url=url)
+        complain(str(refused.value))
+    complain("not sent: $1 of $1. A higher max_cost goes on with it; nothing was billed")
+    said = capsys.readouterr().err
+    assert said.count("aiopplx: ") == said.count("\n") == 4
+    assert all(word in said for word in ("--api-key-file", "--base-url is http", "--base-url must", "--max-cost"))
+    assert not any(word in said for word in ("api_key", "allow_insecure", "base_url", "max_cost"))
+
+
 def test_the_questions_are_not_written_over_even_by_force(tmp_path: Path) -> None:
     file = tmp_path / "q.txt"
     file.write_text("Why?\n")
@@ -364,10 +394,32 @@ def test_a_tally_counts_each_job_once() -> None:
     tally.count(aiopplx.Job(status=status.STOPPED, error=aiopplx.BudgetReached("x")))
     assert tally.submitted == 4
     assert sorted(tally.running) == ["2", "3", "of an earlier run"]
-    assert tally.summary(8) == (
-        "5 of 8 questions: 1 done, 2 failed (1 rejected, 1 still running at their deadline), 1 not sent, 1 in doubt,"
-        " $0.00"
+    failed = "2 failed (1 rejected, 1 still running at their deadline)"
+    assert tally.summary() == f"5 questions: 1 done, {failed}, 1 not sent, 1 in doubt, $0.00"
+    left = Left(running=3, in_doubt=1)
+    assert tally.summary(12, left) == (
+        f"12 questions: 1 done, {failed}, 3 still running, 4 not sent, 2 in doubt, $0.00"
     )
+    assert tally.summary(12, left, rest="not reached") == (
+        f"12 questions: 1 done, {failed}, 3 still running, 1 not sent, 3 not reached, 2 in doubt, $0.00"
+    )
+
+
+@given(st.integers(0, 40), st.lists(st.integers(0, 5), min_size=4, max_size=4), st.integers(0, 9), st.integers(0, 9))
+def test_the_numbers_of_a_summary_add_up(total: int, left: list[int], done: int, unsent: int) -> None:
+    tally = Tally()
+    tally.done, tally.unsent = done, unsent
+    said, _, _ = tally.summary(total, Left(*left)).partition(", $")
+    questions, *parts = map(int, re.findall(r"\d+", said))
+    assert questions == sum(parts) >= total
+
+
+def test_a_job_that_has_finished_and_has_no_row_yet_is_known_as_such() -> None:
+    tally = Tally()
+    for number in "12":
+        tally.hear(aiopplx.Event(kind=aiopplx.EventKind.FINISHED, job_id=number))
+    tally.count(aiopplx.Job(id="1", status=aiopplx.JobStatus.COMPLETED, response=Told("It sank.", [])))
+    assert tally.unwritten == {"2"}
 
 
 @pytest.mark.parametrize(
@@ -392,11 +444,10 @@ def test_a_journal_lies_beside_the_questions_where_there_is_a_file_of_them(
 
 def test_resuming_says_only_what_is_known() -> None:
     counts = dict.fromkeys(State, 0) | {State.DONE: 311, State.FAILED: 1, State.ACCEPTED: 40}
-    assert resuming(counts, 500) == "resuming: 312 finished, 40 running, 148 to send"
-    assert resuming(counts, None) == "resuming: 312 finished, 40 running"
-    assert resuming(counts, 300) == "resuming: 312 finished, 40 running"  # questions were removed
+    assert resuming(counts) == "resuming: the journal has 312 finished, 40 running"
     doubtful = counts | {State.SENDING: 1, State.IN_DOUBT: 1}
-    assert resuming(doubtful, 354) == "resuming: 312 finished, 40 running, 2 in doubt, 0 to send"
+    assert resuming(doubtful) == "resuming: the journal has 312 finished, 40 running, 2 in doubt"
+    assert resuming(dict.fromkeys(State, 0) | {State.QUEUED: 3}) == ""
 
 
 @pytest.mark.parametrize(

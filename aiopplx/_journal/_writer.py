@@ -121,10 +121,10 @@ class Writer:
         # closes the connection at its end, which would write back the parent's log and remove it.
         try:
             journal = self._opening()
+            book = self._book_of(journal)
         except Exception as error:
             _tell([_Outcome(opened, error=error)])
             return
-        book = self._book_of(journal)
         _tell([_Outcome(opened)])
         try:
             while self._close is None:

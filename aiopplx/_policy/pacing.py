@@ -162,6 +162,7 @@ class Gate:
         self._probe_delay = FIRST_PROBE
         self._probing_until = 0.0
         self._probe_left_at = 0.0
+        self._barren_since = math.inf
 
     def delay(self, lane: Lane, now: float) -> float:
         """Seconds until a request of this lane may leave; 0 if now."""
@@ -196,6 +197,8 @@ class Gate:
         self.reached = True
         self._silent = 0
         self._probe_delay = FIRST_PROBE
+        if lane is Lane.SUBMIT:
+            self._barren_since = math.inf
         if lane is Lane.SUBMIT and accepted:
             self._throttles = 0
             self.pace.accepted()
@@ -206,7 +209,10 @@ class Gate:
         A hint closes the gate to everything: the server asked for silence, not for slower submissions. It is stretched
         by up to a tenth, never shortened. Without one only submissions pause.
         """
+        barren_since = self._barren_since
         self.answered(lane, accepted=False)
+        if lane is Lane.SUBMIT:
+            self._barren_since = min(barren_since, now)
         if lane is Lane.SUBMIT:
             self.pace.refused(now, left_at)
             self._throttles += 1
@@ -242,6 +248,14 @@ class Gate:
             self._probe_delay = min(LAST_PROBE, self._probe_delay * 2.0)
         self._probe_at = now + self._probe_delay
         return self._probe_delay
+
+    def submit_failed(self, now: float) -> None:
+        """A submission brought no answer that says yes or no."""
+        self._barren_since = min(self._barren_since, now)
+
+    def barren(self, now: float) -> float:
+        """Seconds for which submissions have been made and none was answered with yes or no; 0 if all is well."""
+        return max(0.0, now - self._barren_since)
 
     def halt(self, error: AiopplxError, lane: Lane, now: float) -> bool:
         """Nothing can be submitted any more (bad key, no credit, retired). Returns True if that is news.

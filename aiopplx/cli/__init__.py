@@ -29,7 +29,8 @@ def run(argv: Sequence[str]) -> int:
         code: object = make_app()(words, exit_on_error=False, print_error=False)
         sys.stdout.flush()
     except CycloptsError as error:
-        complain(f"{' '.join(str(error).split())} (see aiopplx --help)")
+        command = " ".join(["aiopplx", *(error.command_chain or ())])
+        complain(f"{' '.join(str(error).split())} (see {command} --help)")
         return USAGE
     except UsageError as error:
         complain(str(error))

@@ -132,11 +132,19 @@ def cancel(
     return anyio.run(_show.cancel, id, connection)
 
 
-def status(journal: Place, /, *, json: Json = False) -> int:
+def status(
+    journal: Place,
+    /,
+    *,
+    running: Annotated[
+        bool, Parameter(show_default=False, help="List the jobs that run at the service instead.")
+    ] = False,
+    json: Json = False,
+) -> int:
     """Say how a run stands: counts, cost, and the process that runs it."""
     from aiopplx.cli import _status
 
-    return _status.status(journal, as_json=json)
+    return _status.running(journal, as_json=json) if running else _status.status(journal, as_json=json)
 
 
 def watch(

@@ -59,8 +59,24 @@ class Interrupted(Exception):
         return "Ctrl-C" if self.signum == signal.SIGINT else self.signum.name
 
 
+# What the library's sentences call by the names of its arguments, and what a shell calls it. A sentence that is worded
+# otherwise one day is said as it is.
+_IN_A_SHELL = (
+    ("pass Session(api_key=...)", "give --api-key-file FILE"),
+    ("Check PERPLEXITY_API_KEY;", "Check PERPLEXITY_API_KEY or --api-key-file;"),
+    ("Use https://, or pass allow_insecure=True if that network is yours", "Use https://"),
+    ("same_account=True (--same-account)", "--same-account"),
+    ("base_url must look", "--base-url must look"),
+    ("base_url is http", "--base-url is http"),
+    ("Check base_url", "Check --base-url"),
+    ("max_cost", "--max-cost"),
+)
+
+
 def complain(message: str) -> None:
-    """One line on stderr, in the program's name."""
+    """One line on stderr, in the program's name, and in the words of the command line."""
+    for ours, typed in _IN_A_SHELL:
+        message = message.replace(ours, typed)
     print(f"aiopplx: {safe(message)}", file=sys.stderr, flush=True)
 
 

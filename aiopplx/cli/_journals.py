@@ -72,16 +72,18 @@ def counts_of(place: str) -> dict[State, int] | None:
         raise
 
 
-def resuming(counts: dict[State, int], total: int | None) -> str:
-    """Where a run goes on, for a person; `total` is how many questions there are now."""
+def resuming(counts: dict[State, int]) -> str:
+    """Where a run goes on, for a person; "" if there is nothing to go on with.
+
+    How many questions are left is not said: the file may be another one by now, and only the run itself finds out which
+    of them the journal knows.
+    """
     finished, running = sum(counts[state] for state in FINISHED), counts[State.ACCEPTED]
     doubt = counts[State.IN_DOUBT] + counts[State.SENDING]
     facts = [f"{finished:,} finished", f"{running:,} running"]
     if doubt:
         facts.append(f"{doubt:,} in doubt")
-    if total is not None and total >= finished + running + doubt:
-        facts.append(f"{total - finished - running - doubt:,} to send")
-    return f"resuming: {', '.join(facts)}"
+    return f"resuming: the journal has {', '.join(facts)}" if finished + running + doubt else ""
 
 
 def others_running(place: str, known: Iterable[str]) -> list[Record]:

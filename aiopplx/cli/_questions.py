@@ -122,15 +122,22 @@ class Questions:
             UsageError: it cannot be read, or there is nothing in it.
         """
         self._lines = await _Lines.open(self._path, self.name)
-        first = b""
-        while not first.strip(b"\xef\xbb\xbf \t\r\n"):
-            got = await self._lines.next()
-            if got is None:
-                raise UsageError(f"no questions in {self.name}")
-            self._ahead, first = [got], got[1]
+        first = await self._begin(self._lines)
         if first.startswith((b"\xff\xfe", b"\xfe\xff")):
             raise UsageError(f"{self.name} is UTF-16 text; save it as UTF-8")
-        self._form = self._told_by(first.strip(b"\xef\xbb\xbf \t\r\n"))
+        self._form = self._told_by(first)
+        while self._form == "text" and first.startswith(b"#"):  # of remarks only nothing comes, not even a journal
+            first = await self._begin(self._lines)
+
+    async def _begin(self, lines: _Lines) -> bytes:
+        """Read up to the next line that is not blank, and keep it; what it begins with."""
+        first = b""
+        while not first:
+            got = await lines.next()
+            if got is None:
+                raise UsageError(f"no questions in {self.name}")
+            self._ahead, first = [got], got[1].strip(b"\xef\xbb\xbf \t\r\n")
+        return first
 
     def _told_by(self, first: bytes) -> Format:
         if self._form != "auto":
@@ -216,8 +223,9 @@ class _Lines:
     needs none; it is read in a thread because a disk may be slow.
     """
 
-    def __init__(self, fd: int) -> None:
+    def __init__(self, fd: int, name: str) -> None:
         self._fd = fd
+        self._name = name
         self._waits = not stat.S_ISREG(os.fstat(fd).st_mode)
         self._begun: list[bytes] = []
         self._ready: list[bytes] = []
@@ -229,11 +237,11 @@ class _Lines:
         if path == STANDARD:
             if sys.stdin is None:  # closed by the shell
                 raise UsageError("stdin is closed; give a file of questions")
-            return cls(sys.stdin.fileno())
+            return cls(sys.stdin.fileno(), name)
         # A named pipe that nobody writes yet would block the open itself, hence O_NONBLOCK; the event loop waits.
         flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
         try:
-            return cls(await anyio.to_thread.run_sync(os.open, path, flags))
+            return cls(await anyio.to_thread.run_sync(os.open, path, flags), name)
         except OSError as error:
             raise UsageError(f"cannot read {name}: {error.strerror}") from None
 
@@ -271,7 +279,7 @@ class _Lines:
             except OSError as error:
                 if error.errno == errno.EIO:  # a terminal that has gone away
                     return b""
-                raise UsageError(f"cannot read the questions: {error.strerror}") from None
+                raise UsageError(f"cannot read {self._name}: {error.strerror}") from None
 
     async def _readable(self) -> None:
         try:

@@ -5,6 +5,7 @@ This module knows nothing of what is in a row.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import stat
 import sys
@@ -54,9 +55,9 @@ class Rows:
     ) -> None:
         self.name = "stdout" if path in (None, STANDARD) else str(path)
         if path is None or path == STANDARD:
-            self._fd = _stdout()
+            self._fd, self._is_new = _stdout(), False
         else:
-            self._fd = _opened(Path(path), source, lambda file: force or may_replace(file))
+            self._fd, self._is_new = _opened(Path(path), source, lambda file: force or may_replace(file))
         # What is in the file stays until there is something better: a run that is refused at once takes nothing away.
         self._is_stale = self.name != "stdout" and os.fstat(self._fd).st_size > 0
         self._waits = not stat.S_ISREG(os.fstat(self._fd).st_mode)
@@ -75,12 +76,21 @@ class Rows:
         async with self._turn:
             await self._drain()
 
-    async def close(self) -> None:
-        """Write what was taken, if the reader takes it within a second, and let go of the file."""
+    async def close(self, *, keep_empty: bool = True) -> None:
+        """Write what was taken, if the reader takes it within a second, and let go of the file.
+
+        Args:
+            keep_empty: False takes a file away that was made here and that nothing was written to.
+        """
         with anyio.move_on_after(LAST_WORDS, shield=True):
             await self._drain()
-        if self.name != "stdout":
-            os.close(self._fd)
+        if self.name == "stdout":
+            return
+        is_empty = self._is_new and not os.fstat(self._fd).st_size
+        os.close(self._fd)
+        if is_empty and not keep_empty:
+            with contextlib.suppress(OSError):
+                os.unlink(self.name)
 
     async def _drain(self) -> None:
         while self._left:
@@ -119,14 +129,18 @@ def _stdout() -> int:
     return sys.stdout.fileno()
 
 
-def _opened(path: Path, source: str, may_replace: Callable[[Path], bool]) -> int:
+def _opened(path: Path, source: str, may_replace: Callable[[Path], bool]) -> tuple[int, bool]:
+    """The file's descriptor, and whether it was made here."""
+    flags = os.O_WRONLY | os.O_CREAT | getattr(os, "O_BINARY", 0)
     try:
         if path.exists() and source != STANDARD and path.samefile(source):
             raise UsageError(f"{path} is the file of questions; write the answers to another")
-        fd = os.open(path, os.O_WRONLY | os.O_CREAT | getattr(os, "O_BINARY", 0), 0o666)
+        with contextlib.suppress(FileExistsError):
+            return os.open(path, flags | os.O_EXCL, 0o666), True
+        fd = os.open(path, flags, 0o666)
     except OSError as error:
         raise UsageError(f"cannot write {path}: {error.strerror}") from None
     if os.fstat(fd).st_size and not may_replace(path):
         os.close(fd)
         raise UsageError(f"{path} has something in it already; give --force to write over it, or another name")
-    return fd
+    return fd, False

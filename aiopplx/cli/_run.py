@@ -30,11 +30,17 @@ from aiopplx.cli._options import Connection, JournalOptions, Results, RunOptions
 from aiopplx.cli._progress import View, make_view
 from aiopplx.cli._questions import BadLine, Questions
 from aiopplx.cli._rows import Rows
-from aiopplx.cli._tally import Tally
+from aiopplx.cli._tally import Left, Tally
 from aiopplx.cli._text import clock, json_line, many, one_line
 
 if TYPE_CHECKING:
     from aiopplx import AiopplxError, Batch, Event, Job
+
+MANY = 20
+"""Running ids that are all named; of more a journal has the list."""
+
+FIRST = 10
+"""Of those the first so many are named, to look at."""
 
 _RESULTS: dict[Results, Literal["keep", "until_taken", "refetch"]] = {
     "keep": "keep",
@@ -74,6 +80,7 @@ class _Run:
         self._unsent_because = ""
         self._late: list[str] = []
         self._batch: Batch | None = None
+        self._resuming = ""
         self._view: View
         self._rows: Rows
 
@@ -92,17 +99,19 @@ class _Run:
             return await self._watched()
         finally:
             await self._questions.close()
-            await self._rows.close()
+            await self._rows.close(keep_empty=False)
 
     async def _watched(self) -> int:
         on_screen = self._rows.is_terminal
         with make_view(self._tally, self._questions, quiet=self._options.quiet, rows_on_screen=on_screen) as self._view:
-            await self._greet(on_screen)
+            self._greet(on_screen)
             ending = await self._ending()
+            if ending is not None and self._questions.total is None:
+                await self._questions.count()
             self._view.stop()
             return self._close(ending)
 
-    async def _greet(self, on_screen: bool) -> None:
+    def _greet(self, on_screen: bool) -> None:
         if self._connection.emulate:
             self._view.remark("Emulated: the answers are invented, nothing is billed.")
         if on_screen:
@@ -110,10 +119,8 @@ class _Run:
                 "Answers come to this terminal as JSON; -o FILE keeps them and shows the progress instead."
             )
         counts = counts_of(self._place) if self._place is not None else None
-        if counts is None:
-            self._questions.count_ahead()
-        else:
-            self._view.remark(f"{resuming(counts, await self._questions.count())} ({self._place})")
+        self._resuming = resuming(counts) if counts is not None else ""
+        self._questions.count_ahead()
 
     async def _ending(self) -> BaseException | None:
         """What ended the run before its time; None if nothing did."""
@@ -140,6 +147,8 @@ class _Run:
             same_account=self._keeping.same_account,
             max_cost=options.max_cost,
         ) as session:
+            if self._resuming:
+                self._view.remark(f"{self._resuming} ({self._place})")
             self._batch = session.batch(
                 self._questions, ordered=options.in_order, cancel_on_exit=options.cancel_on_exit
             )
@@ -197,8 +206,7 @@ class _Run:
         if ending is None and not self._tally.finished:
             raise UsageError(f"no questions in {self._questions.name}")
         self._say_why(ending)
-        self._say_left()
-        self._summary(ending)
+        self._summary(ending, self._say_left())
         return self._code(ending)
 
     def _say_why(self, ending: BaseException | None) -> None:
@@ -219,9 +227,10 @@ class _Run:
                 "A run keeps a journal beside its questions; --journal FILE names another, --no-journal none."
             )
 
-    def _say_left(self) -> None:
+    def _say_left(self) -> Left:
+        """Say what was left behind; how much that is."""
         left = self._batch.pending if self._batch else []
-        running = [job for job in left if job.id and job.id not in self._tally.cancelling]
+        running = [job for job in left if job.id and not job.done and job.id not in self._tally.cancelling]
         if cancelled := [job for job in left if job.id in self._tally.cancelling]:
             self._view.say(f"{many(len(cancelled), 'job')} cancelled at the service; what each had done is billed.")
         if running:
@@ -233,14 +242,21 @@ class _Run:
             )
         if self._place is not None and not self._connection.emulate:
             self._say_what_next(self._place, bool(running or lost))
+        named = {job.id for job in (*running, *cancelled)}
+        finished = self._tally.unwritten | {job.id for job in left if job.id}
+        return Left(len(running), len(cancelled), len(finished - named), len(lost))
 
     def _say_running(self, running: list[Job]) -> None:
         fate = "they go on, and are billed, at the service"
         if self._connection.emulate:
             fate = "at the service they would go on, and be billed; here they end with the emulator"
         self._view.say(f"{many(len(running), 'job')} still running; {fate}:")
-        for job in running:
+        # Without a journal nobody else has the ids.
+        shown = running if self._place is None or len(running) <= MANY else running[:FIRST]
+        for job in shown:
             self._view.say(f"  {job.id}{self._stood(job)}")
+        if len(shown) < len(running):
+            self._view.say(f"  ...; aiopplx status {self._place} --running lists all")
         if not self._connection.emulate and self._place is None:
             self._view.say("See one with: aiopplx get ID (its result is kept for days); --wait waits for it.")
 
@@ -266,11 +282,14 @@ class _Run:
         origin = self._questions.take(job.index)
         return f"  line {origin.line}: {one_line(origin.preview, 40)}" if origin else ""
 
-    def _summary(self, ending: BaseException | None) -> None:
-        if isinstance(ending, BrokenPipeError) or not self._tally.touched:
+    def _summary(self, ending: BaseException | None, left: Left) -> None:
+        if isinstance(ending, BrokenPipeError) or not (self._tally.touched or left.total):
             return
         place = f" Answers in {self._rows.name}." if self._rows.name != "stdout" and self._tally.finished else ""
-        told = self._tally.summary(None if ending is None else self._questions.total)
+        total = self._questions.read if self._questions.total is None else self._questions.total
+        # In a run that goes on, what was not heard of may have been finished by the one before.
+        rest = "not reached" if self._resuming else "not sent"
+        told = self._tally.summary(None if ending is None else total, left, rest=rest)
         self._view.remark(f"{told}, {clock(self._view.elapsed)}.{place}")
 
     def _code(self, ending: BaseException | None) -> int:

@@ -37,7 +37,19 @@ async def get(job_id: str, connection: Connection, *, wait: bool, seconds: float
     """Look at one job, or wait for it, and print what there is; the exit code."""
     if wait:
         return await _one(connection, lambda session: session.wait(job_id, timeout=seconds), as_json, job_id)
-    return await _one(connection, lambda session: session.get(job_id), as_json, job_id)
+    return await _one(connection, lambda session: _look(session, job_id), as_json, job_id)
+
+
+async def _look(session: Session, job_id: str) -> Job:
+    from aiopplx import NotFound
+
+    try:
+        return await session.get(job_id)
+    except NotFound as error:
+        said = (
+            f"no job {one_line(job_id)}: a wrong id, another account's, or older than the 7 days that results are kept"
+        )
+        raise NotFound(f"{said}. {error.message}", status=error.status, request_id=error.request_id) from None
 
 
 async def cancel(job_id: str, connection: Connection) -> int:

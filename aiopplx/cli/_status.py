@@ -15,8 +15,10 @@ from rich.console import Console
 from rich.text import Text
 
 from aiopplx.cli._exits import DONE, code_until_signal
+from aiopplx.cli._journals import every
 from aiopplx.cli._options import CostsBy
-from aiopplx.cli._text import clock, dollars, many, one_line, print_json, print_table
+from aiopplx.cli._records import question_of
+from aiopplx.cli._text import clock, dollars, many, one_line, print_json, print_out, print_table
 from aiopplx.journal import SqliteReader, State
 
 if TYPE_CHECKING:
@@ -87,6 +89,18 @@ def status(place: Path, *, as_json: bool) -> int:
     unknown = f" and {many(found.cost_unknown, 'bill')} whose amount is not known" if found.cost_unknown else ""
     print(f"  {'cost':<10} {dollars(found.cost):>8}{unknown}")
     print(found.by_whom)
+    return DONE
+
+
+def running(place: Path, *, as_json: bool) -> int:
+    """List the jobs that run at the service, as far as the journal knows; 0."""
+    with SqliteReader(place) as journal:
+        for record in every(journal, (State.ACCEPTED,)):
+            asked = question_of(record)
+            if as_json:
+                print_json({"id": record.job_id, "tag": record.tag, "api": record.api, "question": asked})
+            else:
+                print_out(f"{one_line(record.job_id)}  {one_line(asked, 100)}\n")
     return DONE
 
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING
 
-from aiopplx.cli._text import dollars
+import msgspec
+
+from aiopplx.cli._text import dollars, many
 
 if TYPE_CHECKING:
     from aiopplx import Event, Job
@@ -22,6 +24,27 @@ _WORDS = {
 }
 
 
+class Left(msgspec.Struct, frozen=True):
+    """What a run that was broken off has left behind, in submissions.
+
+    Attributes:
+        running: accepted, and running at the service.
+        cancelled: the service was asked to cancel them.
+        unwritten: finished, and no row of them was written.
+        in_doubt: sent, and no answer came.
+    """
+
+    running: int = 0
+    cancelled: int = 0
+    unwritten: int = 0
+    in_doubt: int = 0
+
+    @property
+    def total(self) -> int:
+        """All of them."""
+        return self.running + self.cancelled + self.unwritten + self.in_doubt
+
+
 class Tally:
     """Counts of a run, from the events of its session and the jobs that came out of its batch.
 
@@ -32,6 +55,7 @@ class Tally:
         in_doubt: submissions that may or may not have made a job.
         unsent: questions that came out without having been sent: no connection, no credit, no budget.
         failed: everything else that is over, by status.
+        unwritten: ids of jobs that have finished and have not come out yet.
         cancelling: ids of jobs that the service was asked to cancel.
         cost: US dollars, as the service billed them, for all that came out, whichever run paid for it.
     """
@@ -43,6 +67,7 @@ class Tally:
         self.in_doubt = 0
         self.unsent = 0
         self.failed: Counter[str] = Counter()
+        self.unwritten: set[str] = set()
         self.cancelling: set[str] = set()
         self.cost = 0.0
 
@@ -65,12 +90,15 @@ class Tally:
             self.running.setdefault(event.job_id, event.index)  # an earlier run submitted it
         elif event.kind == "finished":
             self.running.pop(event.job_id, None)
+            if event.job_id:
+                self.unwritten.add(event.job_id)
         elif event.kind == "cancelling":
             self.cancelling.add(event.job_id)
 
     def count(self, job: Job) -> None:
         """Take in one job that came out of the batch."""
         self.running.pop(job.id, None)
+        self.unwritten.discard(job.id)
         self.cost += job.cost or 0.0
         if job.ok:
             self.done += 1
@@ -96,13 +124,27 @@ class Tally:
         """What the failed ones are: `1 expired, 2 rejected`."""
         return ", ".join(f"{count:,} {_WORDS.get(status, status)}" for status, count in sorted(self.failed.items()))
 
-    def summary(self, total: int | None) -> str:
-        """The run in one sentence; `total` is how many questions there are, where not all may be finished."""
-        noun = "question" if (total or self.finished) == 1 else "questions"
-        of = "" if total is None else f" of {total:,}"
+    def summary(self, total: int | None = None, left: Left | None = None, *, rest: str = "not sent") -> str:
+        """The run in one sentence whose numbers add up.
+
+        Args:
+            total: how many questions there are; None if all have come out.
+            left: what was left behind.
+            rest: the word for questions of which nothing was heard.
+        """
+        left = left or Left()
+        known = self.finished + left.total
+        total = max(known, total or 0)
+        counts = Counter({
+            "still running": left.running,
+            "cancelled": left.cancelled,
+            "finished but not written": left.unwritten,
+            "not sent": self.unsent,
+        })
+        counts[rest] += total - known
         failures = f" ({self.failures()})" if self.failed else ""
-        unsent = f" {self.unsent:,} not sent," if self.unsent else ""
+        more = "".join(f" {count:,} {word}," for word, count in counts.items() if count)
         return (
-            f"{self.finished:,}{of} {noun}: {self.done:,} done, {self.failed.total():,} failed{failures},{unsent}"
-            f" {self.in_doubt:,} in doubt, {dollars(self.cost)}"
+            f"{many(total, 'question')}: {self.done:,} done, {self.failed.total():,} failed{failures},{more}"
+            f" {self.in_doubt + left.in_doubt:,} in doubt, {dollars(self.cost)}"
         )
