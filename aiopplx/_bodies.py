@@ -10,7 +10,7 @@ from typing import Any, NoReturn
 from aiopplx._api import quoted_id
 from aiopplx._call import BODY_KEPT, Reply, beginning, plain
 from aiopplx._errors import InvalidRequest, ProtocolError
-from aiopplx._tolerant import loosely
+from aiopplx._tolerant import is_object, loosely
 
 
 def unusable(reply: Reply, why: str) -> NoReturn:
@@ -50,6 +50,23 @@ def plain_values(reply: Reply) -> Any:
     except ValueError:
         why = _not_json(reply.body)
     unusable(reply, why)
+
+
+def reason_in(raw: bytes) -> str | None:
+    """Why a job failed, where the body says so in an unusual place or form; None if it does not say."""
+    try:
+        value = loosely(raw)
+    except (ValueError, RecursionError):
+        return None
+    if not is_object(value):
+        return None
+    for name in ("error_message", "error", "message", "detail"):
+        said = value.get(name)
+        if is_object(said):
+            said = said.get("message") or said.get("detail") or said.get("type")
+        if isinstance(said, str) and said.strip():
+            return said
+    return None
 
 
 def _not_json(body: bytes) -> str:

@@ -46,7 +46,7 @@ from aiopplx._agent_structs import (
     salvaged_response,
 )
 from aiopplx._api import quoted_id
-from aiopplx._bodies import check_id, plain_values, unusable
+from aiopplx._bodies import check_id, plain_values, reason_in, unusable
 from aiopplx._call import Call, Lane, Reply, plain
 from aiopplx._citations import cited
 from aiopplx._errors import InvalidRequest
@@ -246,7 +246,7 @@ def _snapshot(run: AgentResponse, raw: bytes) -> Snapshot:
         status=status,
         server_status=run.status or "",
         model=run.model or "",
-        error_message=_why(run, status),
+        error_message=_why(run, status) or (reason_in(raw) if status is JobStatus.FAILED else None),
         response=run if _has_something(run, status) else None,
         raw=raw,
     )

@@ -12,7 +12,7 @@ from urllib.parse import quote
 import msgspec
 
 from aiopplx._api import quoted_id
-from aiopplx._bodies import check_id, is_usable, plain_values, unusable
+from aiopplx._bodies import check_id, is_usable, plain_values, reason_in, unusable
 from aiopplx._call import Call, Lane, Reply
 from aiopplx._errors import InvalidRequest
 from aiopplx._job import JobStatus, Page, Snapshot
@@ -216,7 +216,7 @@ def _snapshot(job: AsyncJob, raw: bytes) -> Snapshot:
         started_at=job.started_at,
         completed_at=job.completed_at,
         failed_at=job.failed_at,
-        error_message=job.error_message,
+        error_message=job.error_message or (reason_in(raw) if status is JobStatus.FAILED else None),
         response=response,
         raw=raw,
     )

@@ -549,3 +549,13 @@ def test_token_that_is_no_text_ends_the_list(token: Any):
 def test_body_that_is_no_list_is_refused(body: object):
     with pytest.raises(ProtocolError):
         SONAR.read_page(reply(body))
+
+
+@pytest.mark.parametrize(
+    "said",
+    [{"error_message": {"message": "out of pages"}}, {"error": "out of pages"}, {"error": {"message": "out of pages"}}],
+    ids=str,
+)
+def test_reason_of_a_failure_is_found_in_whatever_form_it_comes(said: dict[str, object]):
+    body = msgspec.json.encode({"id": "a", "model": "m", "created_at": 1, "status": "FAILED", **said})
+    assert SONAR.read_job(Reply(200, {}, body), "a").error_message == "out of pages"
