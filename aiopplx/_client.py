@@ -308,9 +308,13 @@ class Client:
     async def _write_ahead(self, sub: Submission, patience: float, log: Log, *, doubt: bool) -> None:
         try:
             await log.sending(sub)
-            # Writing took a moment, in which the server may have asked for silence.
+            # Writing took a moment, in which the server may have asked for silence. That may be long, and a run that
+            # is killed in it is not in doubt: the mark is taken back meanwhile.
             while self.gate.silence(self.clock.now()) > 0.0:
+                if not doubt:
+                    await log.not_sent(sub)
                 await self._pass(Lane.SUBMIT, until=sub.deadline, patience=patience)
+                await log.sending(sub)
         except BaseException:
             if not doubt:
                 with anyio.CancelScope(shield=True):
