@@ -130,8 +130,9 @@ class Intake(Rows):
 
     def _key_taken(self, item: str, tag: str | int | None, key: str) -> Exception:
         used = self.one(
-            "SELECT item FROM job WHERE key = ?1"
-            " UNION ALL SELECT job.item FROM past JOIN job USING (pk) WHERE past.key = ?1",
+            "SELECT item FROM job WHERE key = ?"
+            " UNION ALL SELECT job.item FROM past JOIN job USING (pk) WHERE past.key = ?",
+            key,
             key,
         )
         return key_taken(item, tag, used[0])
@@ -140,7 +141,7 @@ class Intake(Rows):
         """Remember that this opening has asked for it: from now on its name is spoken for."""
         if found.state in REPLACEABLE:
             self.connection.execute(
-                "UPDATE job SET touched = ?1 WHERE pk = ?2 AND touched < ?1", (self.fence, found.pk)
+                "UPDATE job SET touched = ? WHERE pk = ? AND touched < ?", (self.fence, found.pk, self.fence)
             )
 
     def _is_free(self, found: Record) -> bool:
