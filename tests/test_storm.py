@@ -192,7 +192,7 @@ async def _outage(server: JobServer, how: str, *, after: int, seconds: float) ->
 
 
 async def test_a_minute_without_any_server_is_nobodys_problem() -> None:
-    speed = 120.0
+    speed = 40.0
     server = JobServer()
     async with server, session_at(server, speed, retry=RetryPolicy()) as session:
 
