@@ -64,6 +64,7 @@ class Batch(AsyncIterator[Job]):
     ) -> None:
         self._engine = engine
         self._given = source
+        self._is_async = isinstance(source, AsyncIterable)
         self._ordered = ordered
         self._timeout = timeout
         self._limit = limit
@@ -272,64 +273,75 @@ class Batch(AsyncIterator[Job]):
         try:
             while self._may_submit():
                 await self._room.acquire()
+                if self._read % SUBMITTERS == 0:
+                    await asyncio.sleep(0)  # a long list must not hold the loop
                 try:
-                    index, item = await self._next_item()
+                    item = await self._next_awaited() if self._is_async else self._next()
                 except _End:
                     self._room.release()
                     return
-                await self._submit(index, item)
+                index = self._read
+                self._read += 1
+                sub = self._frozen(index, item)
+                if sub is not None:
+                    await self._send(index, sub)
         finally:
             self._news.set()
 
     def _may_submit(self) -> bool:
         return self._state == "open" and not self._exhausted and self._trouble is None
 
-    async def _next_item(self) -> tuple[int, Item]:
+    def _next(self) -> Item:
+        if not self._may_submit():
+            raise _End
+        try:
+            return next(cast("Iterator[Item]", self._iterator))
+        except (Exception, asyncio.CancelledError) as error:
+            self._reading_ended(error)
+            raise _End from None
+
+    async def _next_awaited(self) -> Item:
         async with self._reading:
             if not self._may_submit():
                 raise _End
             try:
-                if isinstance(self._iterator, AsyncIterator):
-                    item = await anext(self._iterator)
-                else:
-                    item = next(cast("Iterator[Item]", self._iterator))
-                    if self._read % SUBMITTERS == 0:
-                        await asyncio.sleep(0)  # a long list must not hold the loop
-            except (StopIteration, StopAsyncIteration):
-                self._exhausted = True
-                raise _End from None
+                return await anext(cast("AsyncIterator[Item]", self._iterator))
             except (Exception, asyncio.CancelledError) as error:
                 if isinstance(error, asyncio.CancelledError) and _is_cancelled():
                     raise
-                # The user's own: it ends the reading, and comes out bare after what is paid was handed out.
-                self._trouble = error
+                self._reading_ended(error)
                 raise _End from None
-            index = self._read
-            self._read += 1
-            return index, item
 
-    async def _submit(self, index: int, item: Item) -> None:
+    def _reading_ended(self, error: BaseException) -> None:
+        if isinstance(error, StopIteration | StopAsyncIteration):
+            self._exhausted = True
+        else:
+            # The user's own: it ends the reading, and comes out bare after what is paid was handed out.
+            self._trouble = error
+
+    def _frozen(self, index: int, item: Item) -> Submission | None:
+        """What is to be sent; None if the item was refused, which is its outcome."""
         try:
-            sub = self._engine.freeze(item, index=index, timeout=self._timeout)
+            return self._engine.freeze(item, index=index, timeout=self._timeout)
         except InvalidRequest as error:
             self._refuse(index, error)
-            return
         except Exception as error:  # an item of the user's own making, which fails when it is read
             self._refuse(index, InvalidRequest(f"the item cannot be read: {type(error).__name__}"))
-            return
+        return None
+
+    async def _send(self, index: int, sub: Submission) -> None:
         try:
-            await self._send(index, sub)
+            over = await self._engine.begin(sub)
+            if over is not None:
+                self._ended_early(over, sub)
+            elif sub.stored:
+                self._put(index, None, sub)
+            else:
+                await self._submit(sub)
         finally:
             self._engine.let_go(sub)
 
-    async def _send(self, index: int, sub: Submission) -> None:
-        over = await self._engine.begin(sub)
-        if over is not None:
-            self._ended_early(over, sub)
-            return
-        if sub.stored:
-            self._put(index, None, sub)
-            return
+    async def _submit(self, sub: Submission) -> None:
         await self._engine.slots.acquire()
         self._sending[sub] = cast("asyncio.Task[None]", asyncio.current_task())
         watching = False

@@ -109,10 +109,13 @@ class Client:
             outcome = await self.transport.exchange(call)
         finally:
             self.gate.back(left_at)
-        if isinstance(outcome, Reply) and "x-ratelimit-limit" in outcome.headers:
+        error: AiopplxError
+        if not isinstance(outcome, Reply):
+            error = error_of_no_reply(outcome, lane=call.lane, limit=self.transport.limit)
+            return self._failed(call, outcome, error, left_at)
+        if "x-ratelimit-limit" in outcome.headers:
             self.limits = counts(outcome.headers)
-        if isinstance(outcome, Reply) and 200 <= outcome.status < 300:
-            error: AiopplxError
+        if 200 <= outcome.status < 300:
             try:
                 value = read(outcome)
             except ProtocolError as problem:
@@ -120,10 +123,8 @@ class Client:
             else:
                 self._answered(call.lane, outcome)
                 return value
-        elif isinstance(outcome, Reply):
-            error = error_of(outcome)
         else:
-            error = error_of_no_reply(outcome, lane=call.lane, limit=self.transport.limit)
+            error = error_of(outcome)
         return self._failed(call, outcome, error, left_at)
 
     def _answered(self, lane: Lane, reply: Reply) -> None:
@@ -204,6 +205,15 @@ class Client:
         async with asyncio.timeout(max(0.0, until - self.clock.now()) / self.clock.speed):
             await places.acquire()
 
+    def _passes(self, lane: Lane) -> bool:
+        """Let a request of this lane leave if nobody and nothing is in its way."""
+        gate = self.gate
+        now = self.clock.now()
+        if gate.stop is not None or self._first_in_line[lane].locked() or gate.delay(lane, now) > 0.0:
+            return False
+        gate.leave(lane, now)
+        return True
+
     async def _pass(self, lane: Lane, *, until: float, patience: float = math.inf, stamina: float = math.inf) -> None:
         """Wait in line until a request of this lane may leave.
 
@@ -212,13 +222,11 @@ class Client:
             TimeoutError: that would be later than `until`, or after a silence of more than `patience` seconds, or
                 submissions have been failing for `stamina` seconds, whoever's they are.
         """
-        now = self.clock.now()
-        if self.gate.silence(now) > patience:
+        if self._passes(lane):
+            return
+        if self.gate.silence(self.clock.now()) > patience:
             raise TimeoutError
         line = self._first_in_line[lane]
-        if not line.locked() and self.gate.stop is None and self.gate.delay(lane, now) <= 0.0:
-            self.gate.leave(lane, now)
-            return
         await self._place(line, until)
         try:
             while True:
@@ -266,7 +274,8 @@ class Client:
         except TimeoutError:
             raise self._too_late() from None
         try:
-            await self._pass(Lane.SUBMIT, until=latest, patience=patience, stamina=sub.timeout)
+            if not self._passes(Lane.SUBMIT):
+                await self._pass(Lane.SUBMIT, until=latest, patience=patience, stamina=sub.timeout)
             sub.deadline = self.clock.now() + sub.timeout if until is None else until
             return await self._send(sub, patience, log)
         except TimeoutError:
@@ -276,7 +285,8 @@ class Client:
 
     async def _send(self, sub: Submission, patience: float, log: Log | None) -> Snapshot:
         """The attempts of one submission, the first of which may leave now."""
-        call = sub.api.submit(sub.body)
+        api = sub.api
+        call = api.submit(sub.body)
         tries = SubmitTries(self.policy, sub.deadline, was_in_doubt=sub.was_in_doubt)
         last: Failed | None = None
         while True:
@@ -291,7 +301,12 @@ class Client:
                 if isinstance(error, AiopplxError):
                     last = Failed(Fault.STOP, error)
                 raise self._final(sub, last, doubt=tries.doubtful) from None
-            result = await self._attempt_of(sub, call)
+            sub.attempts += 1
+            sub.sending = True
+            try:
+                result = await self.attempt(call, api.read_job)
+            finally:
+                sub.sending = False
             if not isinstance(result, Failed):
                 return result
             last = result
@@ -320,14 +335,6 @@ class Client:
                 with anyio.CancelScope(shield=True):
                     await log.not_sent(sub)
             raise
-
-    async def _attempt_of(self, sub: Submission, call: Call) -> Snapshot | Failed:
-        sub.attempts += 1
-        sub.sending = True
-        try:
-            return await self.attempt(call, lambda reply: sub.api.read_job(reply, ""))
-        finally:
-            sub.sending = False
 
     def _after(self, sub: Submission, tries: SubmitTries, failed: Failed, patience: float) -> Again | Over:
         now = self.clock.now()

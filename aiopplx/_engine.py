@@ -119,13 +119,12 @@ class Engine:
         Raises:
             InvalidRequest: the item breaks a rule; it names the field, and carries the tag if there was one.
         """
-        tag = _tag_of(item)
         try:
             request = request_of(item)
             key = request.idempotency_key or uuid.uuid4().hex
             api, body = self._frozen(request, key)
         except InvalidRequest as error:
-            raise error.about(tag=tag) from None
+            raise error.about(tag=_tag_of(item)) from None
         return Submission(
             api,
             body,
@@ -241,7 +240,10 @@ class Engine:
             finally:
                 # What came of it is yet to be written down: whoever leaves now waits for that as for the answer.
                 sub.sending = sub.attempts > 0
-            await self._accepted(sub, snapshot)
+            self._check_new(sub, snapshot.id)
+            self._remember(snapshot.id, sub)
+            if self.keeper is not None:
+                await self._write_accepted(self.keeper, sub, snapshot)
         except AiopplxError as error:
             return await self._not_accepted(sub, error)
         except Exception as error:
@@ -285,16 +287,16 @@ class Engine:
         """Nobody here will hear what it cost: it goes on, as a bill of unknown amount."""
         self._count(sub, make_job(sub.job_id, JobStatus.IN_PROGRESS, None, None, sub))
 
-    async def _accepted(self, sub: Submission, snapshot: Snapshot) -> None:
-        """The server has it. Raises `InDoubt` if it gave the id of another submission."""
-        known = self._known.get(snapshot.id)
+    def _check_new(self, sub: Submission, job_id: str) -> None:
+        """Raises `InDoubt` if the server gave the id of another submission."""
+        known = self._known.get(job_id)
         if known is not None and known[0] != sub.key:
-            raise _two_keys_one_id(snapshot.id, known[0])
-        self._remember(snapshot.id, sub)
-        if self.keeper is None:
-            return
+            raise _two_keys_one_id(job_id, known[0])
+
+    async def _write_accepted(self, keeper: Keeper, sub: Submission, snapshot: Snapshot) -> None:
+        """The server has it. Raises `InDoubt` if the journal knows the id as another submission's."""
         try:
-            await self.keeper.accepted(sub, snapshot.id)
+            await keeper.accepted(sub, snapshot.id)
         except DuplicateJob as error:
             raise _two_keys_one_id(snapshot.id, error.idempotency_key) from None
         except JournalError as error:
@@ -598,6 +600,8 @@ def _two_keys_one_id(job_id: str, other: str) -> InDoubt:
 
 def request_of(item: str | Mapping[str, object] | ResearchRequest | AgentRequest) -> ResearchRequest | AgentRequest:
     """A request from whatever a user gives; a mapping with `input` is one of the Agent API's own."""
+    if isinstance(item, str):
+        return ResearchRequest(item)
     if isinstance(item, AgentRequest):
         return item
     if isinstance(item, Mapping) and "input" in item and not {"question", "messages"} & item.keys():

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import types
-from typing import Any
+from typing import Any, cast
 
 
 class Limit:
@@ -27,8 +27,12 @@ class Limit:
         self._loop: asyncio.AbstractEventLoop | None = None
 
     def __enter__(self) -> None:
-        loop = self._loop = asyncio.get_running_loop()
-        task = _current()
+        loop = self._loop
+        if loop is None:
+            loop = self._loop = asyncio.get_running_loop()
+        task = asyncio.current_task()
+        if task is None:
+            raise RuntimeError("a time limit is kept for a task, and this is none")
         # In the order in which they will be late, since the limit is the same for all.
         self._open[task] = (loop.time() + self._seconds, task.cancelling())
         if self._timer is None:
@@ -37,9 +41,9 @@ class Limit:
     def __exit__(
         self, exc_type: type[BaseException] | None, exc: BaseException | None, tb: types.TracebackType | None
     ) -> None:
-        task = _current()
+        task = cast("asyncio.Task[Any]", asyncio.current_task())
         _, cancels = self._open.pop(task)
-        if task in self._late:
+        if self._late and task in self._late:
             self._late.discard(task)
             if task.uncancel() <= cancels and exc_type is asyncio.CancelledError:
                 raise TimeoutError from None
@@ -63,10 +67,3 @@ class Limit:
             if task not in self._late:
                 self._late.add(task)
                 task.cancel()
-
-
-def _current() -> asyncio.Task[Any]:
-    task = asyncio.current_task()
-    if task is None:
-        raise RuntimeError("a time limit is kept for a task, and this is none")
-    return task

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 from collections.abc import Awaitable, Callable
 
 import msgspec
@@ -42,6 +43,9 @@ SLEPT, GRACE = 30.0, 60.0
 SHORT_RECHECK = 5.0
 
 
+Write = Callable[[Submission | None, Job], Awaitable[None]]
+
+
 class End(msgspec.Struct, frozen=True):
     """What came of a job in the end."""
 
@@ -67,7 +71,7 @@ class Poller:
         rule: PollRule,
         release: Callable[[Watch], None],
         *,
-        write: Callable[[Submission | None, Job], Awaitable[None]] | None = None,
+        write: Write | None = None,
         ended: Callable[[Submission | None, Job], None] | None = None,
     ) -> None:
         self._client = client
@@ -83,14 +87,17 @@ class Poller:
         self._looking: set[Watch] = set()
         self._timer: asyncio.TimerHandle | None = None
         self._armed_for = 0.0
+        self._is_held_back = False
         self._grace_until = 0.0
         self._closed = False
 
     def watch(self, watch: Watch) -> None:
         """Look at this job until something comes of it."""
-        if watch.deadline != float("inf"):
+        if watch.deadline != math.inf:
             self._deadlines.put(watch, watch.deadline)
         self._look_later(watch, self._client.clock.now())
+        if watch.deadline < self._armed_for:
+            self._arm()
 
     def unpark(self, watch: Watch) -> None:
         """There is room again: the job is due at once. If its time ran out meanwhile, that was not its own doing."""
@@ -149,7 +156,9 @@ class Poller:
         if len(self._looking) < LOOKS_AT_ONCE:
             due = self._schedule.next_due()
             if due is not None:
-                moments.append(max(due, now + self._held_back(now)))
+                held_back = self._held_back(now)
+                self._is_held_back = held_back > 0.0
+                moments.append(max(due, now + held_back))
         due = min((moment for moment in moments if moment is not None), default=None)
         if due is None:
             return
@@ -208,9 +217,14 @@ class Poller:
             result = await self._client.attempt(watch.call, watch.read)
             watch.looks += 1
             now = self._client.clock.now()
-            end = self._what_came(watch, result, now)
+            if isinstance(result, Failed):
+                end = self._look_failed(watch, result, now)
+            else:
+                end = self._looked(watch, result, now)
             if end is not None:
-                await self._write_down(watch, self._job(watch, end))
+                job = self._job(watch, end)
+                if self._write is None or await self._is_written(self._write, watch, job):
+                    self._finish(watch, job)
         except Exception as problem:
             # A fault of ours. One job's bad look must not end the others'.
             logger.exception("a look at job %s failed unexpectedly", watch.job_id)
@@ -219,16 +233,14 @@ class Poller:
         finally:
             self._forget_look(watch)
 
-    def _what_came(self, watch: Watch, result: Snapshot | Failed, now: float) -> End | None:
-        if isinstance(result, Failed):
-            return self._look_failed(watch, result, now)
-        return self._looked(watch, result, now)
-
     def _forget_look(self, watch: Watch) -> None:
         """A look is over, or was cancelled, perhaps before it began."""
         watch.task = None
+        was_full = len(self._looking) >= LOOKS_AT_ONCE
         self._looking.discard(watch)
-        self._arm()
+        # Otherwise the timer is set for whatever is due next: putting it on the schedule did that.
+        if was_full or self._is_held_back or self._timer is None:
+            self._arm()
 
     # --- what a look brought -----------------------------------------------------------------------------------------
 
@@ -319,19 +331,18 @@ class Poller:
             watch.job_id, end.status, end.error, end.snapshot, watch.sub, looks=watch.looks, api=watch.api.name
         )
 
-    async def _write_down(self, watch: Watch, job: Job) -> None:
-        """The outcome goes to disk, then to the sink; where it cannot be written it stays at the server meanwhile."""
+    async def _is_written(self, write: Write, watch: Watch, job: Job) -> bool:
+        """The outcome goes to disk, then to the sink; where it cannot be written yet it stays at the server."""
         try:
-            if self._write is not None:
-                await self._write(watch.sub, job)
+            await write(watch.sub, job)
         except JournalError as error:
             self._client.tell(self._event(watch, EventKind.WARNING, reason=f"not kept: {error.message}"))
             if _may_be_written_later(error):
                 self._again(watch, self._client.clock.now(), self._client.policy.refused_look)
-                return
+                return False
             if watch.sub is not None:
                 watch.sub.claim = None  # what it is handed out as is all there is
-        self._finish(watch, job)
+        return True
 
     def _finish(self, watch: Watch, job: Job) -> None:
         self._schedule.remove(watch)

@@ -40,10 +40,11 @@ ECHO_LIMIT: Final = 16 * 1024
 class Secret:
     """The API key, kept where neither a repr, a pickle nor a traceback with locals shows it."""
 
-    __slots__ = ("_value",)
+    __slots__ = ("_bytes", "_value")
 
     def __init__(self, value: str) -> None:
         self._value = value
+        self._bytes = value.encode()
 
     def reveal(self) -> str:
         """The key itself; for the one header that carries it."""
@@ -55,9 +56,9 @@ class Secret:
 
     def scrub_body(self, body: bytes) -> bytes:
         """The same for a short answer as it came."""
-        if len(body) > ECHO_LIMIT or len(self._value) < SECRET_FROM:
+        if len(body) > ECHO_LIMIT or len(self._bytes) < SECRET_FROM:
             return body
-        return body.replace(self._value.encode(), b"[API key]")
+        return body.replace(self._bytes, b"[API key]")
 
     def __repr__(self) -> str:
         return "Secret('…')"
@@ -207,31 +208,30 @@ class Transport:
 
     async def exchange(self, call: Call) -> Reply | NoReply:
         """One attempt. Raises nothing but cancellation (and `ConfigError` if the pool is closed)."""
-        pool = self._submits if call.lane is Lane.SUBMIT else self._polls
+        if call.lane is Lane.SUBMIT:
+            pool, limit = self._submits, self._submit_limit
+        else:
+            pool, limit = self._polls, self._poll_limit
         if pool is None or pool.closed:
             raise ConfigError("the session's connections are closed")
         body = _Body(call.body) if call.body is not None else None
-        limit = self._submit_limit if call.lane is Lane.SUBMIT else self._poll_limit
         failure: NoReply
         try:
             with limit:
-                return await self._exchange(pool, call, body)
+                response = await pool.request(
+                    call.method,
+                    self._url(call.path),
+                    data=body,
+                    headers=self._own_headers if self._theirs is not None else None,
+                    timeout=self._timeout,
+                    allow_redirects=False,
+                    raise_for_status=False,
+                )
+                return await self._read(response)
         except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
             failure = _no_reply(error, sent=body is None or body.left)
         # Outside the handler, so that the foreign exception and the headers it holds are gone.
         return failure
-
-    async def _exchange(self, pool: aiohttp.ClientSession, call: Call, body: _Body | None) -> Reply | NoReply:
-        response = await pool.request(
-            call.method,
-            self._url(call.path),
-            data=body,
-            headers=self._own_headers if self._theirs is not None else None,
-            timeout=self._timeout,
-            allow_redirects=False,
-            raise_for_status=False,
-        )
-        return await self._read(response)
 
     def _url(self, path: str) -> yarl.URL:
         """Cheaper than reading the whole address anew, and paths are percent-encoded already."""
@@ -252,7 +252,6 @@ class Transport:
         if body is None:
             response.close()
             return NoReply(Broken.TOO_LARGE, f"more than {self.limit:,} bytes", sent=True)
-        response.release()
         return Reply(response.status, response.headers, self._key.scrub_body(body))
 
     async def _read_counted(self, response: aiohttp.ClientResponse) -> bytes | None:

@@ -201,7 +201,7 @@ class Agent(msgspec.Struct, frozen=True):
         """
         return Call(Lane.CANCEL, "POST", f"{self.base_path}/{quoted_id(job_id)}/cancel")
 
-    def read_job(self, reply: Reply, expected_id: str) -> Snapshot:
+    def read_job(self, reply: Reply, expected_id: str = "") -> Snapshot:
         """The run in a 200. Raises `ProtocolError` if it is not that run; "" takes any with a usable id."""
         body = reply.body
         run = strictly(_RESPONSE, body) or _salvaged_run(reply)

@@ -172,7 +172,7 @@ class Sonar(msgspec.Struct, frozen=True):
         """Raises `InvalidRequest`: this API has no way to cancel a job."""
         raise InvalidRequest("the Sonar API cannot cancel a job: it goes on, and is billed, at the service")
 
-    def read_job(self, reply: Reply, expected_id: str) -> Snapshot:
+    def read_job(self, reply: Reply, expected_id: str = "") -> Snapshot:
         """The job in a 200. Raises `ProtocolError` if it is not that job; "" takes any with a usable id."""
         body = reply.body
         job = strictly(_JOB, body) or _salvaged_job(reply)

@@ -44,12 +44,12 @@ class Pace:
     SLOWEST = 1.0 / 60.0
     """Requests a second below which nothing is learnt: one in a minute costs nothing."""
 
-    __slots__ = ("_counted_at", "_cut_at", "_floor", "_next_at", "_peak", "_plateau", "_recent", "_row", "interval")
+    __slots__ = ("_counted_at", "_cut_at", "_floor", "_peak", "_plateau", "_recent", "_row", "interval", "next_at")
 
     def __init__(self, per_minute: float | None = None) -> None:
         self._floor = 60.0 / per_minute if per_minute else 0.0
         self.interval = self._floor
-        self._next_at = 0.0
+        self.next_at = 0.0
         self._peak = math.inf
         self._plateau = self.FIRST_PLATEAU
         self._cut_at = -math.inf
@@ -64,13 +64,14 @@ class Pace:
 
     def delay(self, now: float) -> float:
         """Seconds until the next departure."""
-        return max(0.0, self._next_at - now)
+        return max(0.0, self.next_at - now)
 
     def leave(self, now: float) -> None:
         """A request departs."""
         self._count(now, 1.0)
-        self.interval = self._interval_at(now)
-        self._next_at = max(now, self._next_at) + self.interval
+        if self._peak != math.inf:
+            self.interval = self._interval_at(now)
+        self.next_at = max(now, self.next_at) + self.interval
 
     def accepted(self) -> None:
         """The server took one."""
@@ -94,7 +95,7 @@ class Pace:
             self._plateau = self.FIRST_PLATEAU if took < known / 2.0 else min(self.PLATEAU, self._plateau * 2.0)
             self._cut_at = now
         self.interval = self._interval_at(now)
-        self._next_at = max(self._next_at, self._cut_at + self.interval)
+        self.next_at = max(self.next_at, self._cut_at + self.interval)
 
     def _count(self, now: float, change: float) -> None:
         self._recent = self._recent * math.exp((self._counted_at - now) / self.MEMORY) + change
@@ -166,13 +167,14 @@ class Gate:
 
     def delay(self, lane: Lane, now: float) -> float:
         """Seconds until a request of this lane may leave; 0 if now."""
-        wait = self._closed_until - now
+        until = self._closed_until
         if lane is Lane.SUBMIT:
-            wait = max(wait, self._submits_closed_until - now, self.pace.delay(now))
+            until = max(until, self._submits_closed_until, self.pace.next_at)
+        wait = until - now
         if self._silent >= SILENT_AFTER:
             probing = self._probing_until - now
             wait = max(wait, min(probing, self._probe_delay) if probing > 0 else self._probe_at - now)
-        return max(0.0, wait)
+        return wait if wait > 0.0 else 0.0
 
     def silence(self, now: float) -> float:
         """Seconds for which nothing may leave at all."""

@@ -123,30 +123,25 @@ class Schedule(Generic[K]):
     def put(self, key: K, due: float) -> None:
         """`key` is due at `due`; replaces an earlier word on it."""
         self._forget(key)
-        self._seq += 1
-        self._seqs[key] = self._seq
-        self._keys[self._seq] = key
-        heapq.heappush(self._heap, (due, self._seq))
-        self._compact()
+        seq = self._seq = self._seq + 1
+        self._seqs[key] = seq
+        self._keys[seq] = key
+        heapq.heappush(self._heap, (due, seq))
 
     def remove(self, key: K) -> bool:
         """Forget `key`; True if it was waiting. Its place in the heap is passed over when it comes up."""
-        known = self._forget(key)
-        self._compact()
-        return known
+        return self._forget(key)
 
     def _forget(self, key: K) -> bool:
         seq = self._seqs.pop(key, None)
         if seq is None:
             return False
         del self._keys[seq]
-        return True
-
-    def _compact(self) -> None:
-        """Rows passed over are thrown out once they are the greater part, so each costs no more than its own push."""
-        if len(self._heap) > 64 and len(self._heap) > 2 * len(self._keys):
+        # Rows passed over are thrown out once they are the greater part, so each costs no more than its own push.
+        if len(self._heap) > max(64, 2 * len(self._keys)):
             self._heap = [row for row in self._heap if row[1] in self._keys]
             heapq.heapify(self._heap)
+        return True
 
     def next_due(self) -> float | None:
         """When the first key is due; None if there is none."""
@@ -159,6 +154,6 @@ class Schedule(Generic[K]):
         due = self.next_due()
         if due is None or due > now:
             return None
-        key = self._keys[heapq.heappop(self._heap)[1]]
-        self._forget(key)
+        key = self._keys.pop(heapq.heappop(self._heap)[1])
+        del self._seqs[key]
         return key
