@@ -71,7 +71,7 @@ class Batch(AsyncIterator[Job]):
         self._cancel_on_exit = cancel_on_exit
         self._iterator: Iterator[Item] | AsyncIterator[Item] | None = None
         self._reading = asyncio.Lock()
-        self._room = asyncio.Semaphore(limit)
+        self._room = anyio.Semaphore(limit)
         self._news = asyncio.Event()
         self._read = 0
         self._taken = 0
@@ -203,8 +203,8 @@ class Batch(AsyncIterator[Job]):
     def _put(self, index: int, job: Job | None, sub: Submission | None = None) -> None:
         """A job ended. What the journal has is read back when it is taken, beyond the few that are kept at hand."""
         held = len(self._ready) + len(self._ready_by_index)
-        kept = job is not None and job.ok and sub is not None and sub.claim is not None and self._engine.stores_results
-        ended = _Ended(index, None if kept and held >= READY else job, sub)
+        kept = held >= READY and self._engine.stores_results and sub is not None and sub.claim is not None
+        ended = _Ended(index, None if kept and job is not None and job.ok else job, sub)
         if self._ordered:
             self._ready_by_index[index] = ended
         else:
@@ -272,7 +272,11 @@ class Batch(AsyncIterator[Job]):
     async def _submitter(self) -> None:
         try:
             while self._may_submit():
-                await self._room.acquire()
+                # Cheaper than to ask twice whether there is a queue, which is what `acquire` does.
+                if self._room.value:
+                    self._room.acquire_nowait()
+                else:
+                    await self._room.acquire()
                 if self._read % SUBMITTERS == 0:
                     await asyncio.sleep(0)  # a long list must not hold the loop
                 try:
@@ -342,7 +346,11 @@ class Batch(AsyncIterator[Job]):
             self._engine.let_go(sub)
 
     async def _submit(self, sub: Submission) -> None:
-        await self._engine.slots.acquire()
+        slots = self._engine.slots
+        if slots.value:
+            slots.acquire_nowait()
+        else:
+            await slots.acquire()
         self._sending[sub] = cast("asyncio.Task[None]", asyncio.current_task())
         watching = False
         try:
@@ -356,7 +364,7 @@ class Batch(AsyncIterator[Job]):
         finally:
             del self._sending[sub]
             if not watching:
-                self._engine.slots.release()
+                slots.release()
 
     def _refuse(self, index: int, error: InvalidRequest) -> None:
         job = Job(status=JobStatus.REJECTED, error=error, tag=error.tag, index=index)

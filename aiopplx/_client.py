@@ -98,7 +98,7 @@ class Client:
         self.changed = asyncio.Event()
         self.limits: Mapping[str, int] = {}
         self._first_in_line = {lane: asyncio.Lock() for lane in Lane}
-        self._submits = asyncio.Semaphore(SUBMITS_AT_ONCE)
+        self._submits = anyio.Semaphore(SUBMITS_AT_ONCE)
 
     # --- one attempt -------------------------------------------------------------------------------------------------
 
@@ -121,20 +121,16 @@ class Client:
             except ProtocolError as problem:
                 error = problem
             else:
-                self._answered(call.lane, outcome)
+                gate = self.gate
+                gate.answered(call.lane, accepted=True)
+                if gate.stop is not None and gate.accepted(call.lane):
+                    self.tell(Event(kind=EventKind.RESUMED))
+                if "x-ratelimit-remaining" in outcome.headers and (seconds := exhausted_until(outcome.headers)):
+                    gate.used_up(self.clock.now(), seconds)
                 return value
         else:
             error = error_of(outcome)
         return self._failed(call, outcome, error, left_at)
-
-    def _answered(self, lane: Lane, reply: Reply) -> None:
-        gate = self.gate
-        gate.answered(lane, accepted=True)
-        if gate.stop is not None and gate.accepted(lane):
-            self.tell(Event(kind=EventKind.RESUMED))
-        seconds = exhausted_until(reply.headers) if "x-ratelimit-remaining" in reply.headers else None
-        if seconds:
-            gate.used_up(self.clock.now(), seconds)
 
     def _failed(self, call: Call, outcome: Reply | NoReply, error: AiopplxError, left_at: float) -> Failed:
         lane = call.lane
@@ -197,7 +193,7 @@ class Client:
         self.changed.set()
         self.changed = asyncio.Event()
 
-    async def _place(self, places: asyncio.Lock | asyncio.Semaphore, until: float) -> None:
+    async def _place(self, places: asyncio.Lock | anyio.Semaphore, until: float) -> None:
         """Wait for a place; raises `TimeoutError` at `until`, whoever waits in front and for how long."""
         if until == math.inf:
             await places.acquire()
@@ -269,10 +265,13 @@ class Client:
         """
         patience = min(patience, sub.timeout)
         latest = math.inf if until is None else until
-        try:
-            await self._place(self._submits, latest)
-        except TimeoutError:
-            raise self._too_late() from None
+        if self._submits.value:
+            self._submits.acquire_nowait()
+        else:
+            try:
+                await self._place(self._submits, latest)
+            except TimeoutError:
+                raise self._too_late() from None
         try:
             if not self._passes(Lane.SUBMIT):
                 await self._pass(Lane.SUBMIT, until=latest, patience=patience, stamina=sub.timeout)

@@ -98,7 +98,7 @@ class Engine:
         self.keeper = keeper
         self.purse = purse
         self._on_doubt: OnDoubt | None = on_doubt
-        self.slots = asyncio.Semaphore(max_in_flight)
+        self.slots = anyio.Semaphore(max_in_flight)
         self.poller = make_poller(self.release)
         self.batches: set[Member] = set()
         self.waiters: set[Waiter] = set()
@@ -491,8 +491,9 @@ class Engine:
             sink,
             sub.api,
             snapshot.id,
-            sub=sub,
-            now=self.client.clock.now(),
+            sub.api.get(snapshot.id),
+            sub,
+            accepted_at=self.client.clock.now(),
             deadline=sub.deadline,
             fresh=not sub.job_id,
         )

@@ -249,18 +249,20 @@ class Poller:
         watch.missing = False
         watch.server_status, watch.model = snapshot.server_status, snapshot.model
         policy = self._client.policy
-        empty = snapshot.status is JobStatus.COMPLETED and snapshot.response is None
+        status = snapshot.status
+        empty = status is JobStatus.COMPLETED and snapshot.response is None
         if empty and watch.empty < policy.empty_looks and now < watch.deadline:
             watch.empty += 1
             self._again(watch, now, policy.empty_seconds / policy.empty_looks)
-        elif snapshot.status.is_final:
-            return End(snapshot.status, outcome_error(snapshot), snapshot)
+        elif status.is_final:
+            return End(status, outcome_error(snapshot), snapshot)
         elif now >= watch.deadline:
             return _timed_out(f"the server says {snapshot.server_status}", snapshot)
         else:
-            self._warn_of_unknown(watch, snapshot)
+            if status is JobStatus.IN_PROGRESS and not watch.warned and snapshot.server_status != "IN_PROGRESS":
+                self._warn_of_unknown(watch, snapshot)
             if self._client.listened():
-                self._client.tell(self._event(watch, EventKind.POLLED, status=snapshot.status))
+                self._client.tell(self._event(watch, EventKind.POLLED, status=status))
             watch.sink.looked(watch)
             self._look_later(watch, now)
         return None
@@ -356,12 +358,10 @@ class Poller:
         watch.sink.done(watch, job)
 
     def _warn_of_unknown(self, watch: Watch, snapshot: Snapshot) -> None:
-        if snapshot.status is JobStatus.IN_PROGRESS and not watch.warned:
-            word = snapshot.server_status.upper()
-            if word not in ("IN_PROGRESS", "REQUIRES_ACTION"):
-                watch.warned = True
-                reason = f"unknown status {snapshot.server_status[:40]!r}: taken as still running"
-                self._client.tell(self._event(watch, EventKind.WARNING, reason=reason))
+        if snapshot.server_status.upper() not in ("IN_PROGRESS", "REQUIRES_ACTION"):
+            watch.warned = True
+            reason = f"unknown status {snapshot.server_status[:40]!r}: taken as still running"
+            self._client.tell(self._event(watch, EventKind.WARNING, reason=reason))
 
     def _event(
         self,

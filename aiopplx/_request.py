@@ -212,6 +212,9 @@ def check(request: ResearchRequest) -> None:
 
 def _wire(request: ResearchRequest) -> dict[str, Any]:
     sent: dict[str, Any] = {"model": request.model, "messages": request.conversation()}
+    if request == ResearchRequest(request.question, tag=request.tag):
+        _check_tag(request)
+        return sent  # a bare question, as most are
     for name, rule in _SENT.items():
         value = getattr(request, name)
         if value is not None:
@@ -236,12 +239,17 @@ def _check_kept(request: ResearchRequest) -> None:
     """The fields that are not sent."""
     if request.stream:
         refuse("stream", "a job is collected when it is finished and cannot be streamed; leave stream out")
-    if not isinstance(cast("object", request.tag), str | int | None):
-        refuse("tag", f"must be text, a whole number or None, not {rules.kind_of(request.tag)}")
+    _check_tag(request)
     for name, rule in _KEPT.items():
         value = getattr(request, name)
         if value is not None:
             rule(name, value)
+
+
+def _check_tag(request: ResearchRequest) -> None:
+    tag: object = request.tag
+    if tag is not None and not isinstance(tag, str | int):
+        refuse("tag", f"must be text, a whole number or None, not {rules.kind_of(tag)}")
 
 
 def _extra(extra: dict[str, Any]) -> dict[str, Any]:

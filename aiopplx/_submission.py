@@ -5,63 +5,36 @@ This module knows nothing of how it is sent, watched or written down.
 
 from __future__ import annotations
 
+import msgspec
+
 from aiopplx._agent_request import AgentRequest
 from aiopplx._api import API
 from aiopplx._journal import Claim
 from aiopplx._request import ResearchRequest
 
 
-class Submission:
+class Submission(msgspec.Struct, eq=False):
     """One request under one idempotency key: what is sent, and how far it has come."""
 
-    __slots__ = (
-        "api",
-        "attempts",
-        "body",
-        "claim",
-        "deadline",
-        "index",
-        "is_held_for",
-        "job_id",
-        "key",
-        "leaving",
-        "repeatable",
-        "request",
-        "sending",
-        "settled",
-        "stored",
-        "tag",
-        "timeout",
-        "was_in_doubt",
-    )
+    api: API
+    body: bytes
+    key: str
+    tag: str | int | None
+    index: int | None
+    timeout: float
+    request: ResearchRequest | AgentRequest | None = None
+    repeatable: bool = True
+    job_id: str = ""
+    claim: Claim | None = None
+    settled: bool = False
+    stored: bool = False
+    is_held_for: bool = False
+    was_in_doubt: bool = False
+    attempts: int = 0
+    deadline: float = 0.0
+    sending: bool = False
+    leaving: bool = False
 
-    def __init__(
-        self,
-        api: API,
-        body: bytes,
-        key: str,
-        *,
-        tag: str | int | None,
-        index: int | None,
-        timeout: float,
-        request: ResearchRequest | AgentRequest | None = None,
-        repeatable: bool = True,
-    ) -> None:
-        self.api = api
-        self.body = body
-        self.key = key
-        self.tag = tag
-        self.index = index
-        self.timeout = timeout
-        self.request = request
-        self.repeatable = repeatable
-        self.job_id = ""
-        self.claim: Claim | None = None
-        self.settled = False
-        self.stored = False
-        self.is_held_for = False
-        self.was_in_doubt = False
-        self.attempts = 0
-        self.deadline = 0.0
-        self.sending = False
-        self.leaving = False
+    def __repr__(self) -> str:
+        # Without the question, which the body and the request have in them.
+        return f"Submission(key={self.key!r}, job_id={self.job_id!r}, attempts={self.attempts})"

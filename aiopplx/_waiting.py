@@ -109,7 +109,8 @@ class Waiting:
         waiter = Waiter(lambda one: self._forget(one, name))
         now = self._clock.now()
         job_id, last = name
-        watch = Watch(waiter, api, job_id, sub=None, now=now, deadline=now if last else math.inf, fresh=False)
+        deadline = now if last else math.inf
+        watch = Watch(waiter, api, job_id, api.get(job_id), None, accepted_at=now, deadline=deadline, fresh=False)
         waiter.watch = watch
         self._by_job[name] = waiter
         self._waiters.add(waiter)

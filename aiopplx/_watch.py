@@ -8,8 +8,10 @@ from __future__ import annotations
 import asyncio
 from typing import Protocol
 
+import msgspec
+
 from aiopplx._api import API
-from aiopplx._call import Reply, plain
+from aiopplx._call import Call, Reply, plain
 from aiopplx._errors import AiopplxError, JobFailed, ResultMissing
 from aiopplx._job import Job, JobStatus, Snapshot
 from aiopplx._submission import Submission
@@ -31,65 +33,29 @@ class Sink(Protocol):
         ...
 
 
-class Watch:
-    """One job that is being watched, for one sink."""
+class Watch(msgspec.Struct, eq=False):
+    """One job that is being watched, for one sink. `call` is how it is looked at, built once for all looks."""
 
-    __slots__ = (
-        "accepted_at",
-        "api",
-        "call",
-        "deadline",
-        "empty",
-        "errors",
-        "fresh",
-        "grace_until",
-        "holds_slot",
-        "job_id",
-        "looks",
-        "missing",
-        "model",
-        "server_status",
-        "sink",
-        "sub",
-        "task",
-        "unreadable",
-        "unreadable_since",
-        "warned",
-    )
-
-    def __init__(
-        self,
-        sink: Sink,
-        api: API,
-        job_id: str,
-        *,
-        sub: Submission | None,
-        now: float,
-        deadline: float,
-        fresh: bool,
-        holds_slot: bool = False,
-    ) -> None:
-        self.sink = sink
-        self.job_id = job_id
-        self.api = api
-        # Kept for all looks: building an address anew costs a few microseconds each time.
-        self.call = api.get(job_id)
-        self.sub = sub
-        self.accepted_at = now
-        self.deadline = deadline
-        self.fresh = fresh
-        self.grace_until = 0.0
-        self.holds_slot = holds_slot
-        self.task: asyncio.Task[None] | None = None
-        self.looks = 0
-        self.errors = 0
-        self.empty = 0
-        self.unreadable = 0
-        self.unreadable_since = 0.0
-        self.missing = False
-        self.warned = False
-        self.server_status = ""
-        self.model = ""
+    sink: Sink
+    api: API
+    job_id: str
+    call: Call
+    sub: Submission | None
+    accepted_at: float
+    deadline: float
+    fresh: bool
+    holds_slot: bool = False
+    grace_until: float = 0.0
+    task: asyncio.Task[None] | None = None
+    looks: int = 0
+    errors: int = 0
+    empty: int = 0
+    unreadable: int = 0
+    unreadable_since: float = 0.0
+    missing: bool = False
+    warned: bool = False
+    server_status: str = ""
+    model: str = ""
 
     def read(self, reply: Reply) -> Snapshot:
         """A 200 as this job's snapshot; raises `ProtocolError` if it is something else."""

@@ -131,6 +131,8 @@ class Bucket:
         self._tokens -= 1.0
 
     def _fill(self, now: float) -> None:
+        if self._at == now:
+            return
         if self._at is not None:
             self._tokens = min(self._burst, self._tokens + (now - self._at) * self._rate)
         self._at = now
@@ -201,9 +203,9 @@ class Gate:
         self._probe_delay = FIRST_PROBE
         if lane is Lane.SUBMIT:
             self._barren_since = math.inf
-        if lane is Lane.SUBMIT and accepted:
-            self._throttles = 0
-            self.pace.accepted()
+            if accepted:
+                self._throttles = 0
+                self.pace.accepted()
 
     def throttled(self, lane: Lane, now: float, left_at: float, hint: float | None, random: float) -> float:
         """The server asks for less; `hint` is its Retry-After. Returns the seconds of silence that follow.

@@ -122,7 +122,8 @@ class Schedule(Generic[K]):
 
     def put(self, key: K, due: float) -> None:
         """`key` is due at `due`; replaces an earlier word on it."""
-        self._forget(key)
+        if key in self._seqs:
+            self._forget(key)
         seq = self._seq = self._seq + 1
         self._seqs[key] = seq
         self._keys[seq] = key
@@ -130,24 +131,27 @@ class Schedule(Generic[K]):
 
     def remove(self, key: K) -> bool:
         """Forget `key`; True if it was waiting. Its place in the heap is passed over when it comes up."""
-        return self._forget(key)
-
-    def _forget(self, key: K) -> bool:
-        seq = self._seqs.pop(key, None)
-        if seq is None:
+        if key not in self._seqs:
             return False
-        del self._keys[seq]
+        self._forget(key)
+        return True
+
+    def _forget(self, key: K) -> None:
+        del self._keys[self._seqs.pop(key)]
         # Rows passed over are thrown out once they are the greater part, so each costs no more than its own push.
         if len(self._heap) > max(64, 2 * len(self._keys)):
             self._heap = [row for row in self._heap if row[1] in self._keys]
             heapq.heapify(self._heap)
-        return True
 
     def next_due(self) -> float | None:
         """When the first key is due; None if there is none."""
-        while self._heap and self._heap[0][1] not in self._keys:
-            heapq.heappop(self._heap)
-        return self._heap[0][0] if self._heap else None
+        heap = self._heap
+        while heap:
+            due, seq = heap[0]
+            if seq in self._keys:
+                return due
+            heapq.heappop(heap)
+        return None
 
     def pop(self, now: float) -> K | None:
         """The key that has been due longest, taken out; None if none is due."""
