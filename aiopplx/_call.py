@@ -40,7 +40,7 @@ class Lane(enum.Enum):
     CANCEL = "cancel"
 
 
-class Call(msgspec.Struct, frozen=True):
+class Call(msgspec.Struct, frozen=True, gc=False):
     """One HTTP exchange to make: `path` is absolute and percent-encoded, `body` is the exact bytes of a POST."""
 
     lane: Lane
@@ -49,7 +49,7 @@ class Call(msgspec.Struct, frozen=True):
     body: bytes | None = None
 
 
-class Reply(msgspec.Struct, frozen=True):
+class Reply(msgspec.Struct, frozen=True, gc=False):
     """One complete answer. `headers` compares names without case; `body` is decompressed and whole."""
 
     status: int
@@ -71,7 +71,7 @@ class Broken(enum.Enum):
     TOO_LARGE = "the answer was too large"
 
 
-class NoReply(msgspec.Struct, frozen=True):
+class NoReply(msgspec.Struct, frozen=True, gc=False):
     """What is known when no usable answer came.
 
     `sent` is False only if it is proved that no byte of the request's body left. `permanent` means that trying again

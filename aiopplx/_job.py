@@ -54,7 +54,7 @@ class JobStatus(enum.StrEnum):
         return self not in (JobStatus.CREATED, JobStatus.IN_PROGRESS)
 
 
-class Source(msgspec.Struct, frozen=True, kw_only=True):
+class Source(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     """One page that an answer rests on; the n-th source is what `[n]` in the text points at (counted from 1).
 
     Every field but `url` may be missing: the server omits what it does not know.
@@ -70,7 +70,7 @@ class Source(msgspec.Struct, frozen=True, kw_only=True):
     place_metadata: Any = None
 
 
-class Usage(msgspec.Struct, frozen=True, kw_only=True):
+class Usage(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     """What a job consumed, in one vocabulary over both APIs. Tokens are counts; `cost` is US dollars."""
 
     input_tokens: int | None = None
@@ -82,7 +82,7 @@ class Usage(msgspec.Struct, frozen=True, kw_only=True):
     cost: float | None = None
 
 
-class Answer(msgspec.Struct, frozen=True, kw_only=True):
+class Answer(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     """What an API's own response struct reads itself into."""
 
     text: str = ""
@@ -103,7 +103,7 @@ class Readable(Protocol):
         ...
 
 
-class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
+class Snapshot(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     """One look at one job, as an API read it from the wire.
 
     `status` is one of the server's group of `JobStatus`; a word this version does not know reads as `IN_PROGRESS` and

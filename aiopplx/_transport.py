@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import ipaddress
 import platform
 import re
@@ -111,6 +112,12 @@ def _is_loopback(host: str) -> bool:
         return False
 
 
+@functools.lru_cache(maxsize=1024)
+def _address(base_url: str, path: str) -> yarl.URL:
+    """Kept, since each look at a job has the same: aiohttp leaves on it what it takes out of it, host, port and all."""
+    return yarl.URL(base_url + path, encoded=True)
+
+
 class _Body(aiohttp.Payload):
     """The exact bytes of a submission, which know whether any of them left.
 
@@ -157,8 +164,6 @@ class Transport:
         http: aiohttp.ClientSession | None = None,
     ) -> None:
         self.base_url = base_url
-        self._base = yarl.URL(base_url)
-        self._base_path = self._base.raw_path.rstrip("/")
         self.limit = max_response_bytes
         self._key = key
         self._theirs = http
@@ -220,7 +225,7 @@ class Transport:
             with limit:
                 response = await pool.request(
                     call.method,
-                    self._url(call.path),
+                    _address(self.base_url, call.path),
                     data=body,
                     headers=self._own_headers if self._theirs is not None else None,
                     timeout=self._timeout,
@@ -232,12 +237,6 @@ class Transport:
             failure = _no_reply(error, sent=body is None or body.left)
         # Outside the handler, so that the foreign exception and the headers it holds are gone.
         return failure
-
-    def _url(self, path: str) -> yarl.URL:
-        """Cheaper than reading the whole address anew, and paths are percent-encoded already."""
-        if "?" in path:
-            return yarl.URL(self.base_url + path, encoded=True)
-        return self._base.with_path(self._base_path + path, encoded=True)
 
     async def _read(self, response: aiohttp.ClientResponse) -> Reply | NoReply:
         try:

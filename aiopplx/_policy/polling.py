@@ -20,7 +20,7 @@ SHORTEST = 0.01
 _INF = float("inf")
 
 
-class Look(msgspec.Struct, frozen=True):
+class Look(msgspec.Struct, frozen=True, gc=False):
     """What a poll rule is asked with.
 
     Attributes:
