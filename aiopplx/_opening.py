@@ -152,9 +152,12 @@ def make_engine(
 def _keeper(settings: Settings, opened: Opened | None) -> Keeper | None:
     if opened is None:
         return None
+    # Records of an earlier session may be of an API that this one does not submit to.
+    own = [api for api in (settings.api, settings.successor) if api is not None]
+    known = {api.name: api for api in reversed([*own, *(api for api, _ in APIS.values())])}
     return Keeper(
         opened.journal,
-        api_named=lambda name: _api_named(settings, name),
+        api_named=lambda name: known.get(name, settings.api),
         on_doubt=settings.on_doubt,
         retry_failed=settings.retry_failed,
         wall=wall,
@@ -173,9 +176,3 @@ def _purse(settings: Settings, opened: Opened | None) -> Purse | None:
         samples=earlier.samples,
     )
     return Purse(budget)
-
-
-def _api_named(settings: Settings, name: str) -> API:
-    """The API that a record of the journal names, whichever this session submits to."""
-    own = [api for api in (settings.api, settings.successor) if api is not None]
-    return next((api for api in (*own, *(api for api, _ in APIS.values())) if api.name == name), settings.api)

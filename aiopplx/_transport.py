@@ -113,9 +113,13 @@ def _is_loopback(host: str) -> bool:
 
 
 @functools.lru_cache(maxsize=1024)
-def _address(base_url: str, path: str) -> yarl.URL:
-    """Kept, since each look at a job has the same: aiohttp leaves on it what it takes out of it, host, port and all."""
-    return yarl.URL(base_url + path, encoded=True)
+def _address(base: yarl.URL, path: str) -> yarl.URL:
+    """Kept, since each look at a job has the same: aiohttp leaves on it what it takes out of it, host, port and all.
+
+    Paths are percent-encoded already, so that only those with a query need be read again.
+    """
+    whole = base.raw_path.rstrip("/") + path
+    return base.join(yarl.URL(whole, encoded=True)) if "?" in path else base.with_path(whole, encoded=True)
 
 
 class _Body(aiohttp.Payload):
@@ -164,6 +168,7 @@ class Transport:
         http: aiohttp.ClientSession | None = None,
     ) -> None:
         self.base_url = base_url
+        self._base = yarl.URL(base_url)
         self.limit = max_response_bytes
         self._key = key
         self._theirs = http
@@ -225,7 +230,7 @@ class Transport:
             with limit:
                 response = await pool.request(
                     call.method,
-                    _address(self.base_url, call.path),
+                    _address(self._base, call.path),
                     data=body,
                     headers=self._own_headers if self._theirs is not None else None,
                     timeout=self._timeout,

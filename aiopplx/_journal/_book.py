@@ -147,13 +147,9 @@ class Book(Intake):
     def _step(
         self, step: str, claim: Claim, sql: str, states: frozenset[State] | None = None, **values: object
     ) -> None:
-        shared = {
-            "pk": claim.pk,
-            "states": mask(FROM[step] if states is None else states),
-            "fence": self.fence,
-            "now": self.now(),
-        }
-        if claim.fence != self.fence or self.connection.execute(sql, shared | values).rowcount != 1:
+        values["pk"], values["fence"], values["now"] = claim.pk, self.fence, self.now()
+        values["states"] = mask(FROM[step] if states is None else states)
+        if claim.fence != self.fence or self.connection.execute(sql, values).rowcount != 1:
             raise self._impossible(step, claim)
 
     def _may(self, step: str, claim: Claim) -> Record:

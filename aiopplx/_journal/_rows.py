@@ -6,6 +6,7 @@ This module knows nothing of threads, of transactions or of who else reads and w
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import sqlite3
 import zlib
@@ -32,9 +33,10 @@ _SPENT = """
 _LAST = (1 << 63) - 1
 
 
-def mask(states: Iterable[State]) -> int:
+@functools.cache
+def mask(states: frozenset[State]) -> int:
     """A set of states as one number: SQL that compares with it needs no text made for each set."""
-    return sum(1 << state for state in set(states))
+    return sum(1 << state for state in states)
 
 
 def tag_text(tag: str | int | None) -> str | None:
@@ -101,7 +103,7 @@ class Rows:
         return self._records(after + 1, _LAST, states, limit)
 
     def _records(self, first: int, last: int, states: Iterable[State], limit: int) -> list[Record]:
-        found = self.connection.execute(_RECORDS, (first, last, mask(states), limit))
+        found = self.connection.execute(_RECORDS, (first, last, mask(frozenset(states)), limit))
         return [self._record(row) for row in found]
 
     def get(self, *, pk: int | None = None, item: str = "", job_id: str = "", key: str = "") -> Record | None:

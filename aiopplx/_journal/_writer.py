@@ -14,6 +14,7 @@ import copy
 import queue
 import sqlite3
 import threading
+import time
 from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple, TypeAlias, TypeVar
 
@@ -29,6 +30,11 @@ GROUP = 500
 """Steps in one transaction, at most."""
 SOON = 0.05
 """Seconds for which a `taken` waits for another step to ride with."""
+COMPANY = 0.001
+"""Seconds for which a step waits for others where many come: each transaction is a sync of the disk, two changes of
+thread and a turn of the loop, whether it holds one step or fifty."""
+MANY = 4
+"""So many steps in the last transaction, and there will soon be more; fewer wait for nothing."""
 IDLE = 1.0
 """Seconds without a step after which the log is written back into the file, and cut."""
 
@@ -78,6 +84,7 @@ class Writer:
         self._close: _Close | None = None
         self._final: JournalError | None = None
         self._dirty = False
+        self._last_size = 0
         self.is_over = False
 
     # --- from outside ------------------------------------------------------------------------------------------------
@@ -150,7 +157,10 @@ class Writer:
         waited, self._waiting = self._waiting, []
         items = waited.copy()
         try:
-            self._add(items, self._queue.get(timeout=SOON if waited else IDLE if self._dirty else None))
+            first = self._queue.get(timeout=SOON if waited else IDLE if self._dirty else None)
+            if self._last_size >= MANY and isinstance(first, _Ask) and first.writes:
+                time.sleep(COMPANY)
+            self._add(items, first)
             while len(items) < GROUP and self._close is None:
                 self._add(items, self._queue.get_nowait())
         except queue.Empty:
@@ -217,6 +227,7 @@ class Writer:
                     connection.execute("ROLLBACK")
             raise
         self._dirty = True
+        self._last_size = len(items)
         return outcomes
 
     def _step(self, book: Book, item: _Item) -> list[_Outcome]:
