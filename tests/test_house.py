@@ -71,7 +71,7 @@ ONLY_IN = {
     "aiohttp": {"_transport": "one attempt of one call", "_session": "the type of `http=`", "_opening": "the same"},
     "yarl": {"_transport": "aiohttp's type of a URL"},
     "socket": {"_transport": "what a broken connection says"},
-    "time": {"_clock": "the one clock"},
+    "time": {"_clock": "the one clock", "_journal": "its thread waits for company"},
     "random": {"_opening": "handed down as a function"},
     "os": {
         "_settings": "the environment",

@@ -48,6 +48,7 @@ def held() -> int:
     return tracemalloc.get_traced_memory()[0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("ordered", [False, True])
 async def test_five_hundred_large_results_pass_through_a_slow_consumer_in_bounded_memory(
     ordered: bool, server: Scripted, traced: None
