@@ -41,8 +41,9 @@ class Pace:
     """Seconds after a cut at which the old rate is reached again: doubled from the one to the other."""
     MEMORY = 60.0
     """Seconds in which a departure loses all but 1/e of its weight in the count."""
-    SLOWEST = 1.0 / 60.0
-    """Requests a second below which nothing is learnt: one in a minute costs nothing."""
+    SLOWEST = 5.0 / 60.0
+    """Requests a second below which nothing is learnt: the lowest limit that the service publishes (tier 0). A moment
+    in which everything is refused, with a dozen on their way, would otherwise look like a limit of next to nothing."""
 
     __slots__ = ("_counted_at", "_cut_at", "_floor", "_peak", "_plateau", "_recent", "_row", "interval", "next_at")
 
@@ -84,7 +85,7 @@ class Pace:
         if self._peak == math.inf and self._row < self.IN_A_ROW:
             return
         # One more than was taken: the refusal shows that less than one had room, not that none had.
-        took = (max(0.0, self._recent) + 1.0) / self.MEMORY
+        took = max(self.SLOWEST, (max(0.0, self._recent) + 1.0) / self.MEMORY)
         if left_at < self._cut_at:
             # Old news on the rate, but one fewer was taken than the cut supposed.
             self._peak = min(self._peak, took)
