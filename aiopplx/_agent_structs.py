@@ -300,8 +300,9 @@ class AgentResponse(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     def answer(self) -> Answer:
         """The same facts in the words of the job model."""
         sources = self.sources()
+        text = self.written()
         return Answer(
-            text=self.written(),
+            text="" if text.isspace() else text,
             reasoning=self.thoughts(),
             sources=sources,
             citations=[source.url for source in sources],

@@ -261,7 +261,7 @@ class Engine:
         self._warn_of_model(sub, snapshot)
         # The server has the question now; a thousand waiting jobs need not hold theirs.
         sub.body, sub.request = b"", None
-        if snapshot.status.is_final and not (snapshot.status is JobStatus.COMPLETED and snapshot.response is None):
+        if snapshot.status.is_final and not snapshot.is_empty:
             job = make_job(snapshot.id, snapshot.status, outcome_error(snapshot), snapshot, sub)
             await self._write(sub, job)
             self._count(sub, job)

@@ -107,7 +107,8 @@ class Snapshot(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     """One look at one job, as an API read it from the wire.
 
     `status` is one of the server's group of `JobStatus`; a word this version does not know reads as `IN_PROGRESS` and
-    stays in `server_status`. `response` is None until there is one, and where a COMPLETED job came without an answer.
+    stays in `server_status`. `response` is None until there is one. `is_empty` is True if the server says COMPLETED and
+    there is no answer: what `response` there is then still says what was billed.
     """
 
     id: str
@@ -120,6 +121,7 @@ class Snapshot(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     failed_at: int | None = None
     error_message: str | None = None
     response: Readable | None = None
+    is_empty: bool = False
     raw: bytes = b""
 
 
@@ -145,7 +147,8 @@ class Job(msgspec.Struct, frozen=True, kw_only=True, repr_omit_defaults=True):
         index: position in the source of its batch, from 0; None outside a batch.
         created_at, started_at, completed_at, failed_at: the server's clock, seconds since 1970. For people to read.
         error: why there is no result; None if `ok`, and while the job runs.
-        response: the API's own struct, with everything the server said; None without a result.
+        response: the API's own struct, with everything the server said; None if it gave none. One without an answer
+            still has `usage` and `cost`.
         raw: the bytes of the last answer, as they came (decompressed).
         looks: how many times the job was polled.
         attempts: how many times the submission was sent.
@@ -313,10 +316,9 @@ class Job(msgspec.Struct, frozen=True, kw_only=True, repr_omit_defaults=True):
         if self.error is not None:
             facts.append(f"error={self.error.__class__.__name__}")
         if self.ok:
-            answer = self._answer()
-            facts.append(f"text={len(answer.text)} characters")
-            if answer.usage is not None and answer.usage.cost is not None:
-                facts.append(f"cost=${answer.usage.cost:.4f}")
+            facts.append(f"text={len(self.text)} characters")
+        if (cost := self.cost) is not None:
+            facts.append(f"cost=${cost:.4f}")
         return f"Job({', '.join(facts)})"
 
 

@@ -250,8 +250,7 @@ class Poller:
         watch.server_status, watch.model = snapshot.server_status, snapshot.model
         policy = self._client.policy
         status = snapshot.status
-        empty = status is JobStatus.COMPLETED and snapshot.response is None
-        if empty and watch.empty < policy.empty_looks and now < watch.deadline:
+        if snapshot.is_empty and watch.empty < policy.empty_looks and now < watch.deadline:
             watch.empty += 1
             self._again(watch, now, policy.empty_seconds / policy.empty_looks)
         elif status.is_final:

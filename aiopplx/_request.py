@@ -247,7 +247,7 @@ def _check_kept(request: ResearchRequest) -> None:
 
 
 def _check_tag(request: ResearchRequest) -> None:
-    tag: object = request.tag
+    tag = cast("object", request.tag)
     if tag is not None and not isinstance(tag, str | int):
         refuse("tag", f"must be text, a whole number or None, not {rules.kind_of(tag)}")
 

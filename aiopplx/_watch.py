@@ -66,7 +66,7 @@ def outcome_error(snapshot: Snapshot) -> AiopplxError | None:
     """What is wrong with a job that the server calls finished; None if there is a result, or while it runs."""
     match snapshot.status:
         case JobStatus.COMPLETED:
-            if snapshot.response is not None:
+            if not snapshot.is_empty:
                 return None
             return ResultMissing("the server says COMPLETED and gives no answer; the job was charged")
         case JobStatus.FAILED | JobStatus.CANCELLED | JobStatus.INCOMPLETE:
@@ -113,7 +113,8 @@ def make_job(
         completed_at=snapshot.completed_at,
         failed_at=snapshot.failed_at,
         error=error,
-        response=snapshot.response,
+        # Without its error it is not over: the next look may bring the answer, and a response would make it `ok`.
+        response=None if snapshot.is_empty and error is None else snapshot.response,
         raw=snapshot.raw,
         looks=looks,
         attempts=attempts,

@@ -247,7 +247,9 @@ def _snapshot(run: AgentResponse, raw: bytes) -> Snapshot:
         server_status=run.status or "",
         model=run.model or "",
         error_message=_why(run, status) or (reason_in(raw) if status is JobStatus.FAILED else None),
-        response=run if _has_something(run, status) else None,
+        # A run that ended always has one: its usage says what was billed, and what it had found was paid for.
+        response=run if status.is_final or run.output else None,
+        is_empty=status is JobStatus.COMPLETED and not _is_answered(run),
         raw=raw,
     )
 
@@ -266,18 +268,9 @@ def _inferred(run: AgentResponse) -> JobStatus:
     return JobStatus.COMPLETED if run.completed_at is not None and run.written() else JobStatus.IN_PROGRESS
 
 
-def _has_something(run: AgentResponse, status: JobStatus) -> bool:
-    """Whether there is a response to show: an answer once COMPLETED, anything at all before that.
-
-    A run that ended otherwise always has one: its usage says what was billed, and what it had found was paid for.
-    """
-    if status is JobStatus.COMPLETED:
-        return not _is_blank(run.written()) or bool(run.function_calls())
-    return status.is_final or bool(run.output)
-
-
-def _is_blank(text: str) -> bool:
-    return not text or text.isspace()
+def _is_answered(run: AgentResponse) -> bool:
+    written = run.written()
+    return bool(written and not written.isspace()) or bool(run.function_calls())
 
 
 def _why(run: AgentResponse, status: JobStatus) -> str | None:

@@ -201,10 +201,9 @@ SONAR_V1 = Sonar("/v1/async/sonar")
 
 def _snapshot(job: AsyncJob, raw: bytes) -> Snapshot:
     response = job.response
-    if response is not None and response.choice() is None:
-        response = None
+    is_answered = response is not None and response.choice() is not None
     word = job.status
-    status = _STATUS.get(word) if word else _inferred(job, response)
+    status = _STATUS.get(word) if word else _inferred(job, is_answered)
     if status is None:
         status = _STATUS.get((word or "").strip().upper(), JobStatus.IN_PROGRESS)
     return Snapshot(
@@ -218,13 +217,14 @@ def _snapshot(job: AsyncJob, raw: bytes) -> Snapshot:
         failed_at=job.failed_at,
         error_message=job.error_message or (reason_in(raw) if status is JobStatus.FAILED else None),
         response=response,
+        is_empty=status is JobStatus.COMPLETED and not is_answered,
         raw=raw,
     )
 
 
-def _inferred(job: AsyncJob, response: CompletionResponse | None) -> JobStatus:
+def _inferred(job: AsyncJob, is_answered: bool) -> JobStatus:
     """Where a job without a readable status stands: a result that was paid for must not wait for the word."""
-    if response is not None and job.completed_at is not None:
+    if is_answered and job.completed_at is not None:
         return JobStatus.COMPLETED
     return JobStatus.FAILED if job.failed_at is not None else JobStatus.IN_PROGRESS
 

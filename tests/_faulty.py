@@ -15,17 +15,25 @@ VICTIM = "What is it that makes this one question so unlucky?"
 OTHERS = ("Why did the Vasa sink?", "Who first measured the speed of light?", "Why is the sky dark at night?")
 SPEED = 150.0
 
+# A second in which the machine was busy elsewhere is SPEED seconds of the policy. Bounds in time that are not the point
+# of a test lie beyond that, and whatever should succeed has all the time of the usual limits, which are real seconds.
+STEADY = RetryPolicy(doubt_seconds=3000.0, call_seconds=3000.0, missing_grace=1500.0)
+# Real seconds after which an exchange that never ends is given up: longer than a busy machine keeps a good one waiting.
+ENOUGH = 1.0
+
 
 def session_at(
     url: str, *, events: list[Event] | None = None, speed: float = SPEED, timeout: float = 3600.0, **more: Any
 ) -> Session:
     """A session that lives `speed` seconds in each real one, and looks at its jobs every other second."""
+    retry = more.pop("retry", None)
     return Session(
         more.pop("api_key", KEY),
         api=more.pop("api", "sonar"),
         base_url=url,
         timeout=timeout,
         poll=more.pop("poll", PollPolicy.fixed(2)),
+        retry=STEADY if retry is None else retry,
         on_event=more.pop("on_event", None) or (None if events is None else events.append),
         _clock=Clock(speed),
         **more,
@@ -82,7 +90,7 @@ async def under(
     max_response_bytes: int = 1_000_000,
     **settings: Any,
 ) -> Outcome:
-    """One batch, in which only `VICTIM` meets the fault."""
+    """One batch, in which only `VICTIM` meets the fault, and has the time limit."""
     events: list[Event] = []
     async with emulator(**settings) as server:
         bodies = recorded(server, "submit")
@@ -95,11 +103,10 @@ async def under(
                 server.url,
                 events=events,
                 retry=retry,
-                timeout=timeout,
                 speed=speed,
                 max_response_bytes=max_response_bytes,
             ) as session,
-            session.batch([VICTIM, *OTHERS]) as jobs,
+            session.batch([{"question": VICTIM, "timeout": timeout}, *OTHERS]) as jobs,
         ):
             found = {job.index: job async for job in jobs}
         victim = found.pop(0)
@@ -113,11 +120,14 @@ def _is_victim(server: Emulator, asked: Asked) -> bool:
     return any(job.id == asked.job_id and VICTIM.encode() in job.body for job in server.ledger.jobs)
 
 
-def nothing_else_was_harmed(outcome: Outcome) -> None:
-    """Every other job of the batch finished, was submitted once and paid for once."""
+def nothing_else_was_harmed(outcome: Outcome, *, in_one_attempt: bool = True) -> None:
+    """Every other job of the batch finished, was submitted once and paid for once.
+
+    Where submissions have a short limit, a busy machine may have given up a good one: `in_one_attempt=False`.
+    """
     assert len(outcome.others) == len(OTHERS)
     assert all(job.ok for job in outcome.others)
-    assert [job.attempts for job in outcome.others] == [1] * len(OTHERS)
+    assert not in_one_attempt or [job.attempts for job in outcome.others] == [1] * len(OTHERS)
     assert all(outcome.server.ledger.created_by_key[job.idempotency_key] == 1 for job in outcome.others)
 
 

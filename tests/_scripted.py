@@ -78,7 +78,12 @@ class Scripted:
 
     async def __aexit__(self, *exc: object) -> None:
         assert self._server is not None
+        # asyncio loses a connection that was accepted in the turn in which its server is closed, socket and all.
+        for listening in self._server.sockets:
+            asyncio.get_running_loop().remove_reader(listening)
+        await asyncio.sleep(0)  # what was accepted gets its transport,
         self._server.close()
+        await asyncio.sleep(0)  # and is told of it
         for connection in list(self.connections):
             connection.abort()
         await self.until(lambda: not self.connections)

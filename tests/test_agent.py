@@ -18,10 +18,11 @@ from jsonschema import Draft202012Validator
 from aiopplx._agent_request import AGENT_FIELDS, agent_wire, check_agent
 from aiopplx._api import API
 from aiopplx._call import Lane, Reply
-from aiopplx._errors import InvalidRequest, ProtocolError
+from aiopplx._errors import InvalidRequest, ProtocolError, ResultMissing
 from aiopplx._job import Answer, JobStatus, Readable, Snapshot, Source
 from aiopplx._parts import JSONSchema, JSONSchemaFormat, Regex, RegexFormat, UserLocation, WebSearchOptions
 from aiopplx._request import FIELDS, ResearchRequest
+from aiopplx._watch import outcome_error
 from aiopplx.agent import (
     AGENT,
     AGENT_ALIAS,
@@ -315,9 +316,21 @@ def test_run_without_a_readable_status_stands_where_its_other_fields_say(status:
         [{"type": "novelty", "text": "text"}],
     ],
 )
-def test_completed_run_without_a_text_has_no_response(output: Any):
-    snapshot = read({"id": "resp_1", "status": "completed", "output": output})
-    assert (snapshot.status, snapshot.response) == (JobStatus.COMPLETED, None)
+def test_completed_run_without_a_text_is_empty_and_says_what_was_billed(output: Any):
+    body = {"id": "resp_1", "status": "completed", "output": output, "usage": COMPLETED["usage"]}
+    snapshot = read(body)
+    assert (snapshot.status, snapshot.is_empty) == (JobStatus.COMPLETED, True)
+    assert isinstance(outcome_error(snapshot), ResultMissing)
+    answer = answer_of(body)
+    assert answer.text == ""
+    assert answer.usage == answer_of(COMPLETED).usage
+    assert answer.usage is not None
+    assert answer.usage.cost == COMPLETED["usage"]["cost"]["total_cost"]
+
+
+@pytest.mark.parametrize("status", ["queued", "in_progress", "failed", "cancelled", "incomplete", "thinking"])
+def test_run_without_a_text_is_empty_only_once_it_is_completed(status: str):
+    assert not read({"id": "resp_1", "status": status, "output": []}).is_empty
 
 
 def test_completed_run_that_wants_a_function_called_has_a_response():
@@ -329,6 +342,7 @@ def test_completed_run_that_wants_a_function_called_has_a_response():
         "arguments": "{}",
         "status": "completed",
     }
+    assert outcome_error(read(run(call))) is None
     response = response_of(run(call))
     assert [item.name for item in response.function_calls()] == ["f"]
     assert isinstance(response.output[0], FunctionCallItem)
@@ -496,7 +510,8 @@ def test_any_field_may_be_missing(path: tuple[Any, ...]):
             place = place[name]
         del place[path[-1]]
     snapshot = read(body, RUN_ID)
-    assert (snapshot.response is not None) is (path != TO_TEXT[: len(path)])
+    assert snapshot.response is not None
+    assert snapshot.is_empty is (path == TO_TEXT[: len(path)])
 
 
 def test_number_written_as_text_is_still_a_number():

@@ -27,6 +27,7 @@ from aiopplx import (
     JournalError,
     OutOfCredit,
     PollPolicy,
+    ResultMissing,
     RetryPolicy,
     Session,
 )
@@ -863,6 +864,39 @@ async def test_call_waits_for_room_under_the_cap_no_longer_than_its_time_limit()
             with pytest.raises(BudgetReached, match="time limit"):
                 await session.ask(QUESTIONS[1], timeout=5.0)
         assert server.ledger.created == 1
+
+
+@pytest.mark.parametrize("api", ["sonar", "agent"])
+async def test_what_an_empty_answer_cost_is_settled_and_makes_room_under_the_cap(path: Path, api: str) -> None:
+    """One job that is expected to cost $1.30 fits beside one that cost less, and not beside one of unknown cost."""
+    async with Emulator(duration=AfterPolls(1), answer_chars=200) as server:
+        server.faults.add("get", faults.NAMED["empty_choices"], match=lambda asked: asked.job_id == first_id(server))
+        async with session_at(server.url, journal=path, max_cost=2.5, api=api) as session:
+            empty = await session.ask(QUESTIONS[0])
+            full = await session.ask(QUESTIONS[1])
+        costs = [record.cost for record in server.ledger.jobs]
+        again = await run(server.url, path, QUESTIONS[:2], max_cost=2.5, api=api)
+        assert server.ledger.created == 2
+    assert isinstance(empty.error, ResultMissing)
+    assert 0.0 < costs[0] < 1.2
+    assert (empty.ok, empty.text, empty.cost) == (False, "", pytest.approx(costs[0]))
+    assert (full.ok, full.cost) == (True, pytest.approx(costs[1]))
+    assert [(row.state, row.cost) for row in rows(path)] == [(State.FAILED, empty.cost), (State.DONE, full.cost)]
+    assert [(job.ok, job.cost, job.usage) for job in again] == [(job.ok, job.cost, job.usage) for job in (empty, full)]
+
+
+def first_id(server: Emulator) -> str:
+    return server.ledger.jobs[0].id
+
+
+async def test_what_an_empty_answer_cost_settles_a_cap_that_has_no_journal() -> None:
+    async with Emulator(duration=AfterPolls(1), answer_chars=200) as server:
+        server.faults.add("get", faults.NAMED["null_content"], match=lambda asked: asked.job_id == first_id(server))
+        async with session_at(server.url, max_cost=2.5) as session, session.batch(QUESTIONS, max_in_flight=1) as jobs:
+            found = [job async for job in jobs]
+        billed = server.ledger.billed
+    assert [type(job.error) for job in found[:2]] == [ResultMissing, type(None)]
+    assert sum(job.cost or 0.0 for job in found) == pytest.approx(billed)
 
 
 # --- two APIs ---------------------------------------------------------------------------------------------------------

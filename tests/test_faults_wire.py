@@ -15,9 +15,10 @@ from collections.abc import Sequence
 from email.utils import formatdate
 
 import aiohttp
+import msgspec
 import pytest
 import trustme
-from _faulty import KEY, OTHERS, SPEED, VICTIM, emulator, session_at
+from _faulty import ENOUGH, KEY, OTHERS, SPEED, STEADY, VICTIM, emulator, session_at
 from aiohttp.abc import AbstractResolver, ResolveResult
 
 from aiopplx import (
@@ -35,7 +36,6 @@ from aiopplx import (
 from aiopplx.emulator import AfterPolls, WireServer, wire
 
 ID = "2c387cce-a2a3-4fd6-8757-b77602e7e87c"
-QUICK = RetryPolicy(submit_seconds=0.2, poll_seconds=0.2, connect_seconds=0.2)
 
 
 def job_body(status: str, text: str | None = None) -> bytes:
@@ -51,7 +51,7 @@ DONE = wire.Say(body=job_body("COMPLETED", "The answer [1]."))
 async def asked(script: Sequence[wire.Behaviour], **more: object) -> tuple[Job, WireServer, list[Event]]:
     """What becomes of one question at a server that follows this script, request by request."""
     events: list[Event] = []
-    async with WireServer(script) as server, session_at(server.url, events=events, retry=QUICK, **more) as session:
+    async with WireServer(script) as server, session_at(server.url, events=events, **more) as session:
         return await session.ask(VICTIM), server, events
 
 
@@ -85,24 +85,38 @@ BROKEN: dict[str, wire.Behaviour] = {
     "gzip without saying so": wire.Say(body=b"\x1f\x8b\x08\x00" + bytes(40)),
     "not UTF-8": wire.Say(body='{"id": "é"}'.encode("utf-16")),
 }
+# These end by our own limit; all others break by themselves, however long that limit is.
+ENDLESS = frozenset({"silent", "dripping body", "dripping head"})
+
+
+def giving_up(name: str, **limits: object) -> RetryPolicy:
+    """A policy with these limits if what BROKEN has under this name would go on for ever."""
+    return msgspec.structs.replace(STEADY, **limits) if name in ENDLESS else STEADY
 
 
 @pytest.mark.parametrize("name", BROKEN)
 async def test_a_submission_whose_answer_breaks_is_sent_again_with_the_same_bytes(name: str) -> None:
-    job, server, events = await asked([BROKEN[name], BROKEN[name], CREATED, DONE])
+    retry = giving_up(name, submit_seconds=ENOUGH)
+    job, server, events = await asked([BROKEN[name], BROKEN[name], CREATED, DONE], retry=retry)
     posts = [request.body for request in server.requests if request.method == "POST"]
 
     assert job.ok
     assert job.id == ID
-    assert job.attempts == 3
-    assert set(faults_told(events)) == {"D"}
+    if name in ENDLESS:
+        # One more wherever a busy machine gave up a good one, sent (D) or not yet (N).
+        assert job.attempts >= 3
+        assert {"D"} <= set(faults_told(events)) <= {"D", "N"}
+    else:
+        assert job.attempts == 3
+        assert set(faults_told(events)) == {"D"}
     assert len(set(posts)) == 1
     assert json.loads(posts[0])["idempotency_key"] == job.idempotency_key
 
 
 @pytest.mark.parametrize("name", BROKEN)
 async def test_a_look_whose_answer_breaks_is_made_again_and_the_job_is_not_harmed(name: str) -> None:
-    job, server, events = await asked([CREATED, BROKEN[name], BROKEN[name], DONE])
+    retry = giving_up(name, poll_seconds=ENOUGH)
+    job, server, events = await asked([CREATED, BROKEN[name], BROKEN[name], DONE], retry=retry)
 
     assert job.ok
     assert job.text == "The answer [1]."
@@ -113,13 +127,14 @@ async def test_a_look_whose_answer_breaks_is_made_again_and_the_job_is_not_harme
 
 @pytest.mark.parametrize("name", ["silent", "cut by length", "garbage", "reset after the request"])
 async def test_a_submission_whose_answers_all_break_is_in_doubt_not_refused(name: str) -> None:
-    job, _, events = await asked([BROKEN[name]])
+    job, _, events = await asked([BROKEN[name]], retry=giving_up(name, submit_seconds=0.2))
 
     assert job.status is JobStatus.IN_DOUBT
     assert isinstance(job.error, InDoubt)
     assert job.error.status is None
     assert job.idempotency_key in str(job.error)
-    assert set(faults_told(events)) == {"D"}
+    # N: a busy machine gave it up before it was sent.
+    assert {"D"} <= set(faults_told(events)) <= ({"D", "N"} if name in ENDLESS else {"D"})
 
 
 async def test_a_silent_server_is_given_up_within_the_time_of_one_exchange() -> None:
@@ -596,8 +611,10 @@ async def test_an_id_from_the_server_that_cannot_be_asked_for_is_no_id(id: str) 
 
 @pytest.mark.parametrize("name", ["reset after the request", "silent", "cut by length", "garbage"])
 async def test_where_an_api_has_no_key_a_lost_answer_is_in_doubt_and_never_sent_again(name: str) -> None:
-    job, server, _ = await asked([BROKEN[name]], api="agent")
+    job, server, _ = await asked([BROKEN[name]], api="agent", retry=giving_up(name, submit_seconds=ENOUGH))
 
     assert job.status is JobStatus.IN_DOUBT
     assert isinstance(job.error, InDoubt)
-    assert len(server.requests) == job.attempts == 1
+    assert len(server.requests) == 1
+    # More: a busy machine gave it up before it was sent.
+    assert job.attempts == 1 or name in ENDLESS

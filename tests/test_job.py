@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from aiopplx._errors import AiopplxError, JobError, JobFailed, JobTimeout, OutOfCredit, ProtocolError
+from aiopplx._errors import AiopplxError, JobError, JobFailed, JobTimeout, OutOfCredit, ProtocolError, ResultMissing
 from aiopplx._job import Answer, Job, JobStatus, Readable, Source, Usage
 
 ANSWER = Answer(
@@ -317,6 +317,7 @@ def test_line_of_a_completed_job_is_short_however_long_its_text():
 
 def test_line_of_a_job_names_its_error_by_class():
     assert repr(FAILED) == "Job(id='job-1', status=FAILED, error=JobFailed)"
+    assert repr(completed(error=ResultMissing("none"))).endswith("error=ResultMissing, cost=$0.2500)")
     assert repr(RUNNING) == "Job(id='job-1', status=IN_PROGRESS, tag=4)"
 
 

@@ -19,6 +19,7 @@ from aiopplx._errors import InvalidRequest, ProtocolError
 from aiopplx._job import Answer, JobStatus, Readable, Snapshot
 from aiopplx._request import ResearchRequest
 from aiopplx._sonar_structs import split_thought
+from aiopplx._watch import outcome_error
 from aiopplx.sonar import SONAR, SONAR_V1, CompletionResponse
 
 PAYLOADS = Path(__file__).parent / "payloads"
@@ -45,6 +46,13 @@ def answer_of(body: object) -> Answer:
     response = read(body).response
     assert response is not None
     return response.answer()
+
+
+def outcome_of(body: object) -> tuple[str, str]:
+    """The status, and the class of what is wrong with it."""
+    snapshot = read(body)
+    error = outcome_error(snapshot)
+    return snapshot.status.value, type(error).__name__ if error is not None else ""
 
 
 def job(**fields: Any) -> dict[str, Any]:
@@ -287,9 +295,36 @@ def test_job_without_a_readable_status_stands_where_its_other_fields_say(status:
         "text",
     ],
 )
-def test_completed_job_without_a_text_has_no_response(response: Any):
+def test_completed_job_without_a_text_is_empty(response: Any):
     snapshot = read(job(response=response))
-    assert (snapshot.status, snapshot.response) == (JobStatus.COMPLETED, None)
+    assert (snapshot.status, snapshot.is_empty) == (JobStatus.COMPLETED, True)
+
+
+@pytest.mark.parametrize("choices", [None, [], [{"message": {"content": None}}], [{"message": {"content": " \n"}}]])
+def test_what_was_billed_for_an_empty_answer_is_read(choices: Any):
+    body = {**COMPLETED, "response": {**COMPLETED["response"], "choices": choices}}
+    answer, whole = answer_of(body), answer_of(COMPLETED)
+    assert answer.usage == whole.usage
+    assert answer.usage is not None
+    assert answer.usage.cost == COMPLETED["response"]["usage"]["cost"]["total_cost"]
+    assert (answer.text, answer.sources) == ("", whole.sources)
+    assert outcome_of(body) == ("COMPLETED", "ResultMissing")
+    assert outcome_of(COMPLETED) == ("COMPLETED", "")
+
+
+@pytest.mark.parametrize("status", ["CREATED", "IN_PROGRESS", "FAILED", "PENDING_REVIEW", None])
+def test_job_without_a_text_is_empty_only_once_it_is_completed(status: str | None):
+    snapshot = read(job(status=status, response={"choices": [], "usage": {"cost": {"total_cost": 0.25}}}))
+    assert not snapshot.is_empty
+    assert snapshot.status is not JobStatus.COMPLETED
+
+
+def test_what_was_billed_for_a_failed_job_is_read():
+    body = job(status="FAILED", response={"choices": [], "usage": {"cost": {"total_cost": 0.25}}})
+    usage = answer_of(body).usage
+    assert usage is not None
+    assert usage.cost == 0.25
+    assert outcome_of(body) == ("FAILED", "JobFailed")
 
 
 @pytest.mark.parametrize(
@@ -402,7 +437,8 @@ def test_any_field_may_be_missing(path: tuple[Any, ...]):
             place = place[name]
         del place[path[-1]]
     snapshot = read(body, JOB_ID)
-    assert (snapshot.response is not None) is (path != TO_TEXT[: len(path)])
+    assert (snapshot.response is not None) is (path != ("response",))
+    assert snapshot.is_empty is (path == TO_TEXT[: len(path)])
 
 
 def test_odd_source_leaves_the_others_in_their_places():

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+import socket
 from collections.abc import Callable, Collection, Mapping
 from typing import Literal, Self
 
@@ -25,7 +26,7 @@ from aiopplx.emulator._ledger import Ledger
 from aiopplx.emulator._limits import Limits, Room, rates
 from aiopplx.emulator._play import PlayedAPI, Truth, limit_headers, play
 from aiopplx.emulator._script import Script
-from aiopplx.emulator._send import Sender, end, made_request
+from aiopplx.emulator._send import Sender, accept_no_more, end, made_request
 from aiopplx.emulator._sonar import Idempotency, Paging, Settings, Sonar
 from aiopplx.emulator._sonar_bodies import Answers
 from aiopplx.emulator.faults import name_of
@@ -133,6 +134,7 @@ class Emulator:
         self._log_size = log_size
         self._keys = Keys(keys)
         self._runner: web.ServerRunner | None = None
+        self._listening: socket.socket | None = None
         self._rays = 0
         self._watchers: list[tuple[Callable[[Ledger], bool], asyncio.Future[None]]] = []
         self._begin()
@@ -237,7 +239,8 @@ class Emulator:
         runner = web.ServerRunner(server, shutdown_timeout=SHUTDOWN)
         await runner.setup()
         try:
-            await web.TCPSite(runner, HOST, self.port, backlog=4096).start()
+            self._listening = socket.create_server((HOST, self.port))
+            await web.SockSite(runner, self._listening, backlog=4096).start()
         except BaseException:
             await runner.cleanup()
             raise
@@ -247,8 +250,9 @@ class Emulator:
     async def close(self) -> None:
         """Ends every connection and stops listening. The jobs stay."""
         runner, self._runner = self._runner, None
-        if runner is not None:
+        if runner is not None and self._listening is not None:
             self._closing.set()
+            await accept_no_more(self._listening)
             await runner.cleanup()
 
     async def _handle(self, request: web.BaseRequest) -> web.StreamResponse:

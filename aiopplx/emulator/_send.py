@@ -114,6 +114,19 @@ def _plain_chunks(reply: Reply) -> Iterator[bytes]:
         left -= _CHUNK
 
 
+async def accept_no_more(*listening: socket.socket) -> None:
+    """What was accepted so far gets its transport, and nothing else is: then the server can be closed.
+
+    asyncio drops a connection that was accepted in the same turn of the loop in which the server is closed, and never
+    closes its socket (the assertion in `Server._attach`; Python 3.11 to 3.13).
+    """
+    loop = asyncio.get_running_loop()
+    for one in listening:
+        with contextlib.suppress(NotImplementedError):  # Windows accepts in another way
+            loop.remove_reader(one)
+    await asyncio.sleep(0)
+
+
 def end(transport: asyncio.WriteTransport | None, *, reset: bool) -> None:
     """Ends a connection: closed, or reset so that the peer gets ECONNRESET."""
     if transport is None:

@@ -42,7 +42,7 @@ from aiopplx.emulator._behaviours import (
     cut_short,
     made,
 )
-from aiopplx.emulator._send import end
+from aiopplx.emulator._send import accept_no_more, end
 
 __all__ = [
     "BAD_CHUNK",
@@ -134,7 +134,9 @@ class WireServer:
         server, self._server = self._server, None
         if server is None:
             return
+        await accept_no_more(*server.sockets)
         server.close()
+        await asyncio.sleep(0)  # what was just accepted gets its task
         # Tasks before wait_closed: from Python 3.12 on it waits for the connections that they hold.
         for task in self._tasks:
             task.cancel()
@@ -200,6 +202,8 @@ class WireServer:
         self.connections += 1
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+        # Also where the task was cancelled before its first step, and so never came to its own end.
+        task.add_done_callback(lambda _: writer.close())
         self._tell()
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, connection: int) -> None:
