@@ -125,6 +125,7 @@ class Poller:
                 # Nobody else says so if it never began.
                 self._client.gate.back(self._client.clock.now())
                 self._forget_look(watch)
+        self._arm()
         return tasks
 
     def close(self) -> list[asyncio.Task[None]]:
@@ -181,6 +182,10 @@ class Poller:
             self._grace_until = now + GRACE
         while (watch := self._deadlines.pop(now)) is not None:
             self._overdue(watch, now)
+        self._start_due(now)
+        self._arm()
+
+    def _start_due(self, now: float) -> None:
         while len(self._looking) < LOOKS_AT_ONCE and self._held_back(now) <= 0.0:
             watch = self._schedule.pop(now)
             if watch is None:
@@ -189,7 +194,6 @@ class Poller:
                 self._start(watch, now)
             else:
                 self._release(watch)
-        self._arm()
 
     def _overdue(self, watch: Watch, now: float) -> None:
         """The deadline has come: one last look decides, unless none may leave."""
@@ -231,15 +235,18 @@ class Poller:
             why = f"looking at the job failed unexpectedly: {type(problem).__name__}: {problem}"
             self._finish(watch, self._job(watch, End(JobStatus.UNREADABLE, ProtocolError(why))))
         finally:
+            was_full = len(self._looking) >= LOOKS_AT_ONCE
             self._forget_look(watch)
+            if was_full and not self._closed:
+                self._start_due(self._client.clock.now())  # one that was due and had to wait for this one's place
+                self._arm()
 
     def _forget_look(self, watch: Watch) -> None:
         """A look is over, or was cancelled, perhaps before it began."""
         watch.task = None
-        was_full = len(self._looking) >= LOOKS_AT_ONCE
         self._looking.discard(watch)
         # Otherwise the timer is set for whatever is due next: putting it on the schedule did that.
-        if was_full or self._is_held_back or self._timer is None:
+        if self._is_held_back or self._timer is None:
             self._arm()
 
     # --- what a look brought -----------------------------------------------------------------------------------------

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from _faulty import emulator, session_at, taken
@@ -27,9 +27,12 @@ from aiopplx import (
     Session,
     TransportError,
 )
-from aiopplx._clock import wall
-from aiopplx._engine import CANCEL_SECONDS
+from aiopplx._client import Client
+from aiopplx._clock import Clock, wall
+from aiopplx._engine import CANCEL_SECONDS, Engine
 from aiopplx._journal.memory import MemoryJournal
+from aiopplx._poller import Poller
+from aiopplx.agent import AGENT
 from aiopplx.emulator import AfterPolls, Emulator, JobRecord, faults
 
 QUESTION = "Why did the Vasa sink?"
@@ -418,3 +421,31 @@ async def test_a_run_with_any_word_for_running_is_waited_for(word: str) -> None:
     async with emulator(duration=AfterPolls(4)) as server, session_at(server.url, api="agent") as session:
         server.faults.add("get", faults.SayStatus(word))
         assert [job.ok for job in await taken(session.batch(QUESTIONS[:3]), [])] == [True] * 3
+
+
+class _LastMoment:
+    """A client whose calls end by themselves at the very moment at which they are given up."""
+
+    clock = Clock(1000.0)
+
+    async def call(self, *_: object) -> str:
+        try:
+            await asyncio.sleep(3600)
+        except asyncio.CancelledError:
+            raise TransportError("it broke just then") from None
+        return ""
+
+    def tell(self, event: Event) -> None:
+        assert event.kind is EventKind.WARNING
+
+
+async def test_cancels_that_end_as_they_are_given_up_do_not_look_like_a_cancellation_of_the_caller() -> None:
+    engine = Engine(
+        AGENT, None, cast("Client", _LastMoment()), lambda _: cast("Poller", None), max_in_flight=1, open=lambda: None
+    )
+    jobs = [Job(id=f"resp_{n}", status=JobStatus.IN_PROGRESS, api="agent") for n in range(3)]
+    ending: set[str] = set()
+
+    await engine.cancel_all(jobs, ending)
+
+    assert ending == set()

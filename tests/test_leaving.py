@@ -485,7 +485,7 @@ async def test_leaving_a_batch_waits_no_longer_than_for_its_ids(server: Scripted
             await asyncio.wait([task])
 
 
-@pytest.mark.parametrize("options", [{"max_in_flight": 1}, {"rpm": 6000.0}])
+@pytest.mark.parametrize("options", [{"max_in_flight": 1}, {"rpm": 60.0}])
 async def test_nothing_is_submitted_after_the_block_was_left(options: dict[str, Any], server: Scripted):
     """While the one that is out is waited for, those behind it (for a slot, at the gate) must not follow."""
     server.hold = is_submit
