@@ -80,7 +80,7 @@ class Scripted:
         assert self._server is not None
         # asyncio loses a connection that was accepted in the turn in which its server is closed, socket and all.
         for listening in self._server.sockets:
-            asyncio.get_running_loop().remove_reader(listening)
+            asyncio.get_running_loop().remove_reader(listening.fileno())
         await asyncio.sleep(0)  # what was accepted gets its transport,
         self._server.close()
         await asyncio.sleep(0)  # and is told of it

@@ -163,7 +163,7 @@ class JobServer:
         # asyncio loses a connection that was accepted in the turn in which its server is closed, socket and all: first
         # none is accepted any more, and those that were get their transports.
         for listening in self._server.sockets:
-            asyncio.get_running_loop().remove_reader(listening)
+            asyncio.get_running_loop().remove_reader(listening.fileno())
         await asyncio.sleep(0)
         self._server.close()
         await asyncio.sleep(0)  # what was just accepted gets its task

@@ -153,6 +153,24 @@ async def test_a_budget_stops_the_run_and_a_higher_one_goes_on(tmp_path: Path) -
     assert all(row["ok"] for row in rows(answers.read_text()))
 
 
+async def test_what_an_answer_without_a_text_cost_is_in_all_sums(tmp_path: Path) -> None:
+    answers, journal = tmp_path / "answers.jsonl", tmp_path / "run.db"
+    async with Emulator(duration=0.0, answer_chars=300) as server:
+        server.faults.add("get", faults.NAMED["empty_choices"])
+        words = ("run", str(write_questions(tmp_path, "One?")), "-o", str(answers), "--journal", str(journal))
+        # The look at the time limit is the last: nobody waits half a minute for a text to come after all.
+        done = await run_at(server, *words, "--timeout", "0.5", *FAST)
+        billed = server.ledger.billed
+    (row,) = rows(answers.read_text())
+    assert done.returncode == 1
+    assert f"0 done, 1 failed (1 without an answer), 0 in doubt, ${billed:.2f}" in done.stderr
+    assert (row["ok"], row["error"]["type"], row["cost"]) == (False, "ResultMissing", pytest.approx(billed))
+    (cost,) = rows(run("cost", str(journal), "--by", "state", "--json").stdout)
+    assert cost == {"state": "FAILED", "submissions": 1, "dollars": pytest.approx(billed), "unknown": 0}
+    (exported,) = rows(run("export", str(journal)).stdout)
+    assert (exported["ok"], exported["cost"]) == (False, row["cost"])
+
+
 async def test_failed_jobs_are_asked_again_only_when_asked_for(tmp_path: Path) -> None:
     questions = write_questions(tmp_path, "One?", "Two?")
     failing = True

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import socket
 import ssl
 import warnings
 import zlib
@@ -267,6 +268,38 @@ async def test_leaving_the_block_ends_every_task_and_connection_without_a_warnin
     assert [str(warning.message) for warning in caught] == []
     with pytest.raises(ConnectionRefusedError):
         await asyncio.open_connection("127.0.0.1", server.port)
+
+
+async def closed_after(turns: int, server: Emulator | WireServer) -> None:
+    """A server that is closed so many turns of the loop after connections were asked for."""
+    clients = [socket.socket() for _ in range(3)]
+    await server.__aenter__()
+    try:
+        for client in clients:
+            client.setblocking(False)
+            client.connect_ex(("127.0.0.1", server.port))
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        async with asyncio.timeout(20):
+            await server.__aexit__(None, None, None)
+        assert asyncio.all_tasks() == {asyncio.current_task()}
+    finally:
+        for client in clients:
+            client.close()
+
+
+@pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
+@pytest.mark.parametrize("make", [Emulator, lambda: WireServer([wire.Silent()])], ids=("emulator", "wire"))
+def test_a_connection_that_is_just_being_accepted_is_ended_with_the_others(
+    make: Callable[[], Emulator | WireServer], loop: str
+) -> None:
+    run = asyncio.run if loop == "asyncio" else pytest.importorskip("uvloop").run
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        for turns in range(5):
+            run(closed_after(turns, make()))
+            gc.collect()
+    assert [str(warning.message) for warning in caught] == []
 
 
 def test_resets_and_closes_are_the_same_on_uvloop() -> None:

@@ -252,7 +252,7 @@ class Emulator:
         runner, self._runner = self._runner, None
         if runner is not None and self._listening is not None:
             self._closing.set()
-            await accept_no_more(self._listening)
+            await accept_no_more(self._listening.fileno())
             await runner.cleanup()
 
     async def _handle(self, request: web.BaseRequest) -> web.StreamResponse:

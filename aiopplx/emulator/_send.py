@@ -114,8 +114,10 @@ def _plain_chunks(reply: Reply) -> Iterator[bytes]:
         left -= _CHUNK
 
 
-async def accept_no_more(*listening: socket.socket) -> None:
+async def accept_no_more(*listening: int) -> None:
     """What was accepted so far gets its transport, and nothing else is: then the server can be closed.
+
+    `listening` are the descriptors of its sockets.
 
     asyncio drops a connection that was accepted in the same turn of the loop in which the server is closed, and never
     closes its socket (the assertion in `Server._attach`; Python 3.11 to 3.13).

@@ -134,7 +134,7 @@ class WireServer:
         server, self._server = self._server, None
         if server is None:
             return
-        await accept_no_more(*server.sockets)
+        await accept_no_more(*(listening.fileno() for listening in server.sockets))
         server.close()
         await asyncio.sleep(0)  # what was just accepted gets its task
         # Tasks before wait_closed: from Python 3.12 on it waits for the connections that they hold.
