@@ -98,6 +98,7 @@ class Batch(AsyncIterator[Job]):
         self._iterator = _iterator_of(self._given)
         self._state = "open"
         self._engine.batches.add(self)
+        self._engine.unread(True)
         loop = asyncio.get_running_loop()
         self._submitters = [loop.create_task(self._submitter()) for _ in range(min(SUBMITTERS, self._limit))]
         return self
@@ -319,6 +320,7 @@ class Batch(AsyncIterator[Job]):
     def _reading_ended(self, error: BaseException) -> None:
         if isinstance(error, StopIteration | StopAsyncIteration):
             self._exhausted = True
+            self._engine.unread(False)
         else:
             # The user's own: it ends the reading, and comes out bare after what is paid was handed out.
             self._trouble = error

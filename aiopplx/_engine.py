@@ -151,6 +151,11 @@ class Engine:
             self._tell_finished(job)
         return job
 
+    def unread(self, is_unread: bool) -> None:
+        """A source is being read, or was read to its end."""
+        if self.keeper is not None:
+            self.keeper.unread(is_unread)
+
     def taken(self, sub: Submission) -> None:
         """The outcome was handed out."""
         if self.keeper is not None:

@@ -404,6 +404,10 @@ class Keeper:
             # Two watched one job, and the other was first. A terminal state is final.
             logger.debug("job %s had ended in the journal before", job.id)
 
+    def unread(self, is_unread: bool) -> None:
+        """A source is being read, or was read to its end."""
+        self.journal.unread(is_unread)
+
     def taken(self, sub: Submission) -> None:
         """Its outcome was handed out."""
         if sub.claim is not None:

@@ -41,6 +41,8 @@ TICK = 0.01
 # A timer this late means that the machine slept; the network may need a moment, and the jobs did not stand still.
 SLEPT, GRACE = 30.0, 60.0
 SHORT_RECHECK = 5.0
+# Where nothing may leave, it is asked again after so long whether anything may.
+HELD = 1.0
 
 
 Write = Callable[[Submission | None, Job], Awaitable[None]]
@@ -157,7 +159,8 @@ class Poller:
         if len(self._looking) < LOOKS_AT_ONCE:
             due = self._schedule.next_due()
             if due is not None:
-                held_back = self._held_back(now)
+                # No longer than this: a submission whose probe succeeds opens the gate without a word to anybody here.
+                held_back = min(self._held_back(now), HELD)
                 self._is_held_back = held_back > 0.0
                 moments.append(max(due, now + held_back))
         due = min((moment for moment in moments if moment is not None), default=None)

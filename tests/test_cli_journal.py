@@ -13,6 +13,7 @@ import anyio
 import pytest
 from test_cli import FAST, ending, lines, rows, run, run_at, started, until
 
+from aiopplx import PollPolicy, Session
 from aiopplx.__main__ import main
 from aiopplx.cli._journals import every
 from aiopplx.emulator import Emulator, JobRecord, faults
@@ -606,3 +607,29 @@ async def test_a_probe_tells_what_a_repeated_key_gets_back(mode: Any, told: str,
 
 def test_doctor_of_the_built_in_emulator_needs_no_key() -> None:
     assert run("doctor", "--emulate").returncode == 0
+
+
+async def test_a_journal_whose_questions_were_not_all_read_is_no_whole_run(tmp_path: Path) -> None:
+    """Questions that nobody read are in no journal: that there are more must be known without them."""
+    path = tmp_path / "run.db"
+    questions = [f"Question {number}?" for number in range(20)]
+    async with Emulator(duration=0.0, answer_chars=300) as server:
+
+        def opened() -> Session:
+            return Session("any", base_url=server.url, journal=path, poll=PollPolicy.fixed(0.01))
+
+        async with opened() as session:
+            async with session.batch(questions, max_in_flight=1) as jobs:
+                await anext(jobs)
+            for job in jobs.pending:
+                await session.wait(job.id)
+        refused, told = run("export", str(path)), run("status", str(path))
+        part = run("export", str(path), "--partial")
+        async with opened() as session, session.batch(questions) as jobs:
+            assert len([job async for job in jobs]) == len(questions)
+        whole = run("export", str(path))
+    assert refused.returncode == 2
+    assert "not all questions were read" in refused.stderr
+    assert "not all questions were read" in told.stdout
+    assert part.returncode == whole.returncode == 0
+    assert 0 < len(rows(part.stdout)) < len(rows(whole.stdout)) == len(questions)

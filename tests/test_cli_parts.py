@@ -36,8 +36,8 @@ from aiopplx.journal import JournalFull, JournalLocked, JournalRefused, Record, 
 class Told:
     """A response that says what it was told to."""
 
-    def __init__(self, text: str, sources: list[aiopplx.Source]) -> None:
-        self._answer = Answer(text=text, sources=sources)
+    def __init__(self, text: str, sources: list[aiopplx.Source], *, cost: float | None = None) -> None:
+        self._answer = Answer(text=text, sources=sources, usage=aiopplx.Usage(cost=cost))
 
     def answer(self) -> Answer:
         return self._answer
@@ -312,7 +312,10 @@ def test_what_the_library_says_of_its_arguments_is_said_in_the_words_of_the_shel
     complain("not sent: $1 of $1. A higher max_cost goes on with it; nothing was billed")
     said = capsys.readouterr().err
     assert said.count("aiopplx: ") == said.count("\n") == 4
-    assert all(word in said for word in ("--api-key-file", "--base-url is http", "--base-url must", "--max-cost"))
+    assert all(
+        word in said
+        for word in ("--api-key-file", "--base-url (or PERPLEXITY_BASE_URL) is http", ") must", "--max-cost")
+    )
     assert not any(word in said for word in ("api_key", "allow_insecure", "base_url", "max_cost"))
 
 
@@ -322,6 +325,16 @@ def test_the_questions_are_not_written_over_even_by_force(tmp_path: Path) -> Non
     with pytest.raises(UsageError, match="file of questions"):
         Rows(str(file), force=True, source=str(file))
     assert file.read_text() == "Why?\n"
+
+
+@pytest.mark.parametrize("part", ["", "-wal", "-shm", ".lock"])
+def test_the_journal_is_not_written_over_even_by_force(part: str, tmp_path: Path) -> None:
+    journal = tmp_path / "run.db"
+    (tmp_path / "link.db").symlink_to(journal)
+    for name in (f"{journal}{part}", *([f"{tmp_path}/link.db"] if not part else [])):
+        with pytest.raises(UsageError, match="is the journal"):
+            Rows(name, force=True, journal=str(journal))
+    assert not journal.exists()
 
 
 def test_standard_is_a_name_that_no_file_can_have() -> None:
@@ -378,6 +391,14 @@ def test_an_answer_on_paper_has_nothing_that_a_terminal_acts_on(capfdbinary: pyt
     out, err = capfdbinary.readouterr()
     assert out.decode() == "# Ship]0;owned\n\nIt sank.[1]\n\n## Sources\n\n1. ab · https://a.b\n"
     assert err == b"job 1\n"
+
+
+def test_a_job_that_answers_two_questions_is_one_bill() -> None:
+    tally = Tally()
+    response = Told("an answer", [], cost=0.8)
+    for index, job_id in enumerate(("one", "one", "other")):
+        tally.count(aiopplx.Job(id=job_id, index=index, status=aiopplx.JobStatus.COMPLETED, response=response))
+    assert (tally.done, tally.cost) == (3, pytest.approx(1.6))
 
 
 def test_a_tally_counts_each_job_once() -> None:

@@ -115,6 +115,7 @@ class Hooked:
         self._hook = hook
         self.results = journal.results
         self.taken = journal.taken
+        self.unread = journal.unread
 
     def __getattr__(self, name: str) -> Any:
         step = getattr(self._journal, name)

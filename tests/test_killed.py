@@ -306,8 +306,8 @@ async def test_run_whose_disk_fills_up_sends_nothing_more_and_goes_on_when_there
         assert server.ledger.requests["POST /async/chat/completions"] == posts
         resource.prlimit(child.pid, resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
         code, _, err = await end
-        assert code == 1
-        assert "Journal" in err.splitlines()[-1]
+        # 1 where the disk was full for a submission; 0 where all that it could have gone on with waited for results.
+        assert code == 0 or (code == 1 and "Journal" in err.splitlines()[-1])
         code, _, err = await ended(start(spec))
         assert code == 0, err
         lines = delivered(deliveries)

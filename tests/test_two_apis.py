@@ -153,9 +153,9 @@ async def test_what_a_question_says_means_the_same_at_either_api() -> None:
     "item",
     [
         "Why?",
-        {"question": "Why?", "tag": "t", "idempotency_key": "k-1", "timeout": 60.0, "reasoning_effort": "low"},
+        {"question": "Why?", "tag": "t", "idempotency_key": "k-1", "timeout": 3000.0, "reasoning_effort": "low"},
         ResearchRequest("Why?", search_recency_filter="week", language_preference="sv", temperature=0.5),
-        AgentRequest("Why?", tag="t", idempotency_key="k-2", timeout=60.0, metadata={"mine": "yes"}, max_steps=3),
+        AgentRequest("Why?", tag="t", idempotency_key="k-2", timeout=3000.0, metadata={"mine": "yes"}, max_steps=3),
         {"input": "Why?", "effort": "low", "tag": 7},
     ],
     ids=("text", "mapping", "research", "agent", "agent-mapping"),

@@ -256,6 +256,13 @@ class Journal(Protocol):
         """
         ...
 
+    def unread(self, is_unread: bool) -> None:
+        """Note whether a source is being read that may hold more questions than the journal knows.
+
+        Returns at once: it is on disk with the next step at the latest. After `close` nothing is written.
+        """
+        ...
+
     async def doubtful(self, claim: Claim, error: str) -> None:
         """SENDING (or IN_DOUBT) to IN_DOUBT."""
         ...

@@ -93,6 +93,10 @@ class Book(Intake):
         if done.rowcount and self.results == "until_taken":
             self.connection.execute("DELETE FROM result WHERE pk = ?", (pk,))
 
+    def unread(self, is_unread: bool) -> None:
+        """See `Journal`."""
+        self.connection.execute("INSERT OR REPLACE INTO meta(k, v) VALUES ('unread', ?)", (int(is_unread),))
+
     def doubtful(self, claim: Claim, error: str) -> None:
         """See `Journal`."""
         self._step(

@@ -43,6 +43,7 @@ class MemoryJournal:
         self.results: Results = results
         self._now = now
         self._closed = False
+        self.is_unread = False
         self._rows: dict[int, Record] = {}
         self._bodies: dict[int, bytes] = {}
         self._past: list[Bills] = []
@@ -171,6 +172,11 @@ class MemoryJournal:
             cost=billed(cost),
             has_result=stored,
         )
+
+    def unread(self, is_unread: bool) -> None:
+        """See `Journal`."""
+        if not self._closed:
+            self.is_unread = is_unread
 
     def taken(self, claim: Claim) -> None:
         """See `Journal`."""

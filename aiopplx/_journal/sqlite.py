@@ -154,6 +154,12 @@ class SqliteJournal:
         if self._closing is None and self._pid == os.getpid():
             self._writer.taken(claim.pk)
 
+    def unread(self, is_unread: bool) -> None:
+        """See `Journal`."""
+        if self._closing is None and self._pid == os.getpid() and not self._writer.is_over:
+            # A disk that cannot take it is told of by the next step.
+            self._do(lambda book: book.unread(is_unread)).add_done_callback(_passed_over)
+
     async def doubtful(self, claim: Claim, error: str) -> None:
         """See `Journal`."""
         await self._do(lambda book: book.doubtful(claim, error))
@@ -208,6 +214,11 @@ class SqliteJournal:
             self._closing = self._writer.close()
         # Shielded: whoever is cancelled here leaves the closing to itself, and the next caller may still wait for it.
         await asyncio.shield(self._closing)
+
+
+def _passed_over(answer: asyncio.Future[None]) -> None:
+    if not answer.cancelled():
+        answer.exception()
 
 
 class SqliteReader:
@@ -275,7 +286,9 @@ class SqliteReader:
         return self._see(lambda rows: rows.result(pk))
 
     def facts(self) -> dict[str, object]:
-        """Of the file itself: `base_url`, `created` (seconds since 1970), `made_by` (version), `openings`, `clean`."""
+        """Of the file itself: `base_url`, `created` (seconds since 1970), `made_by` (version), `openings`, `clean`, and
+        `unread`: the last source of questions was not read to its end, so that there may be more than is known here.
+        """
         kept = dict(self._see(lambda rows: rows.connection.execute("SELECT k, v FROM meta").fetchall()))
         return {
             "base_url": kept.get("base_url", ""),
@@ -283,6 +296,7 @@ class SqliteReader:
             "made_by": kept.get("made_by", ""),
             "openings": kept.get("epoch", 0),
             "clean": kept.get("clean") == 1,
+            "unread": kept.get("unread") == 1,
         }
 
     def writer(self) -> tuple[int, str] | None:

@@ -66,10 +66,12 @@ _IN_A_SHELL = (
     ("Check PERPLEXITY_API_KEY;", "Check PERPLEXITY_API_KEY or --api-key-file;"),
     ("Use https://, or pass allow_insecure=True if that network is yours", "Use https://"),
     ("same_account=True (--same-account)", "--same-account"),
-    ("base_url must look", "--base-url must look"),
-    ("base_url is http", "--base-url is http"),
+    ("base_url must look", "--base-url (or PERPLEXITY_BASE_URL) must look"),
+    ("base_url is http", "--base-url (or PERPLEXITY_BASE_URL) is http"),
     ("Check base_url", "Check --base-url"),
     ("max_cost", "--max-cost"),
+    ("Look for it with session.list()", "Look for it with aiopplx list"),
+    ("session.in_doubt() lists it: resubmit(pay_again=True), adopt(job_id) or drop it", "aiopplx review lists it"),
 )
 
 

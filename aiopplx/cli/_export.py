@@ -9,7 +9,7 @@ import csv
 import io
 import os
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -46,12 +46,15 @@ async def export(place: Path, output: str | None, form: ExportFormat, *, partial
     """
     with SqliteReader(place) as journal:
         if not partial:
-            _check_whole(journal.counts(), place)
+            _check_whole(journal, place)
         return await code_until_signal(lambda: _export(journal, output, form, force))
 
 
-def _check_whole(counts: Mapping[State, int], place: Path) -> None:
+def _check_whole(journal: SqliteReader, place: Path) -> None:
+    counts = journal.counts()
     left = [f"{counts[state]:,} {WORDS[state]}" for state in (*WAITING, State.IN_DOUBT) if counts[state]]
+    if journal.facts()["unread"]:
+        left.append("not all questions were read")
     if left:
         raise UsageError(f"{place} is not finished ({', '.join(left)}): --partial exports what there is")
 
@@ -62,7 +65,7 @@ async def _export(journal: SqliteReader, output: str | None, form: ExportFormat,
             raise UsageError("--format files needs a directory: -o DIRECTORY")
         told = _write_files(journal, Path(output), force)
     else:
-        rows = Rows(output, force=force, source=journal.path)
+        rows = Rows(output, force=force, journal=journal.path)
         try:
             count = 0
             if form == "csv":

@@ -17,6 +17,7 @@ from aiopplx.cli._exits import DONE, IN_DOUBT, LATER, Interrupted, UsageError, c
 from aiopplx.cli._journals import every
 from aiopplx.cli._options import Connection, ReviewOptions
 from aiopplx.cli._records import question_of
+from aiopplx.cli._status import WORDS
 from aiopplx.cli._text import dollars, many, one_line, print_json, print_out
 from aiopplx.journal import Record, SqliteReader, State
 
@@ -42,6 +43,7 @@ async def review(place: Path, options: ReviewOptions, connection: Connection) ->
     if options.key is None:
         return _list(place, as_json=options.json)
     record = _find(place, options.key)
+    _check_may_be_decided(place, record, options)
     connection.check()
     try:
         said = await until_signal(lambda: _decide(place, record, options, connection))
@@ -107,6 +109,17 @@ def _find(place: Path, key: str) -> Record:
     if len(key) >= ENOUGH_OF_A_KEY and len(near) == 1:
         return near[0]
     raise UsageError(f"{one_line(key, 80)} is no key in {place}; aiopplx review {place} lists those in doubt")
+
+
+def _check_may_be_decided(place: Path, record: Record, options: ReviewOptions) -> None:
+    if options.resubmit is None and record.state not in DOUBTFUL:
+        raise UsageError(f"{record.key} is in no doubt: it is {WORDS[record.state]}")
+    if options.adopt is not None:
+        with SqliteReader(place) as journal:
+            other = journal.get(job_id=options.adopt[1])
+        if other is not None and other.pk != record.pk:
+            job_id = one_line(options.adopt[1], 80)
+            raise UsageError(f"{job_id} is in the journal already: the job of another submission")
 
 
 async def _decide(place: Path, record: Record, options: ReviewOptions, connection: Connection) -> str:

@@ -21,6 +21,9 @@ from aiopplx.cli._options import STANDARD
 PIPE_ROOM = 512
 """Bytes that a pipe surely takes when it says that it takes any (POSIX's least PIPE_BUF; Linux gives 4096)."""
 
+JOURNAL_PARTS = ("", "-wal", "-shm", ".lock")
+"""What a journal's files are called, after the journal."""
+
 LAST_WORDS = 1.0
 """Seconds that an interrupted command still gives a slow reader, to end the line that it has begun."""
 
@@ -35,6 +38,7 @@ class Rows:
         path: the file; None is stdout.
         force: write over a file that has something in it.
         source: the file of questions, which is never written over.
+        journal: the journal, which is neither.
         may_replace: asked of a file that has something in it, whether all of that can be written again.
 
     Attributes:
@@ -51,12 +55,14 @@ class Rows:
         *,
         force: bool = False,
         source: str = STANDARD,
+        journal: str | None = None,
         may_replace: Callable[[Path], bool] = lambda path: False,
     ) -> None:
         self.name = "stdout" if path in (None, STANDARD) else str(path)
         if path is None or path == STANDARD:
             self._fd, self._is_new = _stdout(), False
         else:
+            _check_is_no_journal(path, journal)
             self._fd, self._is_new = _opened(Path(path), source, lambda file: force or may_replace(file))
         # What is in the file stays until there is something better: a run that is refused at once takes nothing away.
         self._is_stale = self.name != "stdout" and os.fstat(self._fd).st_size > 0
@@ -127,6 +133,12 @@ def _stdout() -> int:
         raise UsageError("stdout is closed; give a file for the answers with -o")
     sys.stdout.flush()
     return sys.stdout.fileno()
+
+
+def _check_is_no_journal(path: str, journal: str | None) -> None:
+    """Paid results are in it, or will be: not even --force writes answers over them."""
+    if journal is not None and os.path.realpath(path) in {os.path.realpath(journal + part) for part in JOURNAL_PARTS}:
+        raise UsageError(f"{path} is the journal; write the answers to another file")
 
 
 def _opened(path: Path, source: str, may_replace: Callable[[Path], bool]) -> tuple[int, bool]:

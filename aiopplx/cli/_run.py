@@ -93,6 +93,7 @@ class _Run:
             self._options.output,
             force=self._options.force,
             source=self._source,
+            journal=self._place,
             may_replace=lambda answers: may_replace(answers, self._place),
         )
         try:

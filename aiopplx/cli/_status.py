@@ -45,6 +45,7 @@ class Standing(msgspec.Struct, frozen=True):
     states: dict[str, int]
     cost: float
     cost_unknown: int
+    unread: bool
     writer: dict[str, object] | None
 
     @property
@@ -52,7 +53,8 @@ class Standing(msgspec.Struct, frozen=True):
         """All of it but the names, on one line."""
         told = [f"{word} {count:,}" for word, count in self.states.items() if count]
         unknown = f" and {many(self.cost_unknown, 'bill')} not known" if self.cost_unknown else ""
-        return ", ".join([*(told or ["nothing asked yet"]), f"cost {dollars(self.cost)}{unknown}"])
+        more = ["more to be read"] if self.unread else []
+        return ", ".join([*(told or ["nothing asked yet"]), *more, f"cost {dollars(self.cost)}{unknown}"])
 
     @property
     def by_whom(self) -> str:
@@ -64,13 +66,14 @@ class Standing(msgspec.Struct, frozen=True):
 
 def standing(journal: SqliteReader) -> Standing:
     """How the run of this journal stands."""
-    spent, writer = journal.ledger(samples=0), journal.writer()
+    spent, writer, facts = journal.ledger(samples=0), journal.writer(), journal.facts()
     return Standing(
         journal=journal.path,
-        base_url=journal.facts()["base_url"],
+        base_url=facts["base_url"],
         states={WORDS[state]: count for state, count in journal.counts().items()},
         cost=spent.spent,
         cost_unknown=spent.unknown,
+        unread=facts["unread"] is True,
         writer=None if writer is None else {"pid": writer[0], "host": writer[1]},
     )
 
@@ -87,6 +90,8 @@ def status(place: Path, *, as_json: bool) -> int:
         if count:
             print(f"  {word:<10} {count:>8,}")
     unknown = f" and {many(found.cost_unknown, 'bill')} whose amount is not known" if found.cost_unknown else ""
+    if found.unread:
+        print("  not all questions were read: there may be more than these")
     print(f"  {'cost':<10} {dollars(found.cost):>8}{unknown}")
     print(found.by_whom)
     return DONE

@@ -57,7 +57,8 @@ class Tally:
         failed: everything else that is over, by status.
         unwritten: ids of jobs that have finished and have not come out yet.
         cancelling: ids of jobs that the service was asked to cancel.
-        cost: US dollars, as the service billed them, for all that came out, whichever run paid for it.
+        cost: US dollars, as the service billed them, for all that came out, whichever run paid for it. A job that
+            answers two questions of the file (one tag twice) is one bill.
     """
 
     def __init__(self) -> None:
@@ -70,6 +71,7 @@ class Tally:
         self.unwritten: set[str] = set()
         self.cancelling: set[str] = set()
         self.cost = 0.0
+        self._billed: set[str] = set()
 
     @property
     def finished(self) -> int:
@@ -99,7 +101,9 @@ class Tally:
         """Take in one job that came out of the batch."""
         self.running.pop(job.id, None)
         self.unwritten.discard(job.id)
-        self.cost += job.cost or 0.0
+        if job.id not in self._billed:
+            self._billed.add(job.id)
+            self.cost += job.cost or 0.0
         if job.ok:
             self.done += 1
         elif job.status == "IN_DOUBT":
