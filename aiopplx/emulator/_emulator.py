@@ -238,13 +238,16 @@ class Emulator:
         server = web.Server(self._handle, request_factory=made_request, handler_cancellation=True, access_log=None)
         runner = web.ServerRunner(server, shutdown_timeout=SHUTDOWN)
         await runner.setup()
+        listening: socket.socket | None = None
         try:
-            self._listening = socket.create_server((HOST, self.port))
-            await web.SockSite(runner, self._listening, backlog=4096).start()
+            listening = socket.create_server((HOST, self.port))
+            await web.SockSite(runner, listening, backlog=4096).start()
         except BaseException:
             await runner.cleanup()
+            if listening is not None:
+                listening.close()
             raise
-        self._runner = runner
+        self._runner, self._listening = runner, listening
         self.port = runner.addresses[0][1]
 
     async def close(self) -> None:
