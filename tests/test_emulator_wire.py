@@ -302,6 +302,19 @@ def test_a_connection_that_is_just_being_accepted_is_ended_with_the_others(
     assert [str(warning.message) for warning in caught] == []
 
 
+@pytest.mark.parametrize("make", [Emulator, lambda: WireServer([wire.Silent()])], ids=("emulator", "wire"))
+async def test_a_server_whose_closing_is_cancelled_listens_no_more(make: Callable[[], Emulator | WireServer]) -> None:
+    server = make()
+    await server.__aenter__()
+    closing = asyncio.create_task(server.__aexit__(None, None, None))
+    await asyncio.sleep(0)
+    closing.cancel()
+    await asyncio.wait([closing])
+    with pytest.raises(ConnectionRefusedError):
+        await asyncio.open_connection("127.0.0.1", server.port)
+    gc.collect()
+
+
 def test_resets_and_closes_are_the_same_on_uvloop() -> None:
     uvloop = pytest.importorskip("uvloop")
 

@@ -469,7 +469,7 @@ async def test_a_call_behind_a_slow_batch_still_ends_at_its_own_time_limit() -> 
     submitted = asyncio.Event()
     async with (
         emulator() as server,
-        session_at(server.url, rpm=0.5, on_event=lambda _: submitted.set()) as session,
+        session_at(server.url, rpm=0.02, on_event=lambda _: submitted.set()) as session,
         session.batch([VICTIM, *OTHERS]),
     ):
         await submitted.wait()
@@ -499,9 +499,10 @@ async def test_a_question_at_the_head_of_the_line_does_not_sleep_through_a_silen
         server.faults.add("get", faults.RateLimited(retry_after="90000"))
         found = await taken(session.batch([VICTIM, *OTHERS], max_in_flight=2), [])
 
-    assert [job.status for job in found].count(JobStatus.REJECTED) == 3
+    # Two where the machine was so busy that another minute had passed before the silence began.
+    assert server.ledger.created in (1, 2)
+    assert [job.status for job in found].count(JobStatus.REJECTED) == 4 - server.ledger.created
     assert all(isinstance(job.error, RateLimited) for job in found if not job.id)
-    assert server.ledger.created == 1
 
 
 async def test_a_batch_waits_through_a_silence_that_its_jobs_outlast() -> None:
@@ -552,7 +553,8 @@ async def test_a_stop_in_the_middle_ends_submissions_and_hands_out_what_was_acce
 @pytest.mark.parametrize("name", STOPS)
 async def test_a_stop_reaches_single_calls_as_their_own_exception(name: str) -> None:
     fault, kind, advice = STOPS[name]
-    async with emulator() as server, session_at(server.url) as session:
+    # So slow that the half minute in which nothing is tried outlasts a busy machine.
+    async with emulator() as server, session_at(server.url, speed=5.0) as session:
         server.faults.add("submit", fault)
         with pytest.raises(kind, match=advice) as first:
             await session.ask(VICTIM)

@@ -299,9 +299,11 @@ async def test_wait_times_out_after_a_last_look(server: Scripted):
 
 
 async def test_job_that_finished_by_the_last_look_is_not_timed_out(server: Scripted):
-    server.looks = 2
-    async with opened(server, _clock=Clock(1000), poll=PollPolicy.fixed(50_000)) as session:
+    clock = Clock(1000)
+    async with opened(server, _clock=clock, poll=PollPolicy.fixed(50_000)) as session:
         job = await session.submit("one")
+        over = clock.now() + 60.0
+        server.looks = lambda row: 1 if clock.now() >= over else NEVER
         assert (await session.wait(job, timeout=60.0)).ok
 
 

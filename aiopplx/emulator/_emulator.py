@@ -255,8 +255,10 @@ class Emulator:
         runner, self._runner = self._runner, None
         if runner is not None and self._listening is not None:
             self._closing.set()
-            await accept_no_more(self._listening.fileno())
-            await runner.cleanup()
+            try:
+                await accept_no_more(self._listening.fileno())
+            finally:
+                await runner.cleanup()  # also where this is cancelled: its first step closes the socket
 
     async def _handle(self, request: web.BaseRequest) -> web.StreamResponse:
         self._rays += 1

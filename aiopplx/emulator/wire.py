@@ -134,14 +134,20 @@ class WireServer:
         server, self._server = self._server, None
         if server is None:
             return
-        await accept_no_more(*(listening.fileno() for listening in server.sockets))
-        server.close()
+        try:
+            await accept_no_more(*(listening.fileno() for listening in server.sockets))
+        finally:
+            server.close()
+            self._end_tasks()
         await asyncio.sleep(0)  # what was just accepted gets its task
         # Tasks before wait_closed: from Python 3.12 on it waits for the connections that they hold.
-        for task in self._tasks:
-            task.cancel()
+        self._end_tasks()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await server.wait_closed()
+
+    def _end_tasks(self) -> None:
+        for task in self._tasks:
+            task.cancel()
 
     async def until(self, true: Callable[[], bool]) -> None:
         """Waits until this is so: `await wire.until(lambda: len(wire.requests) == 2)`, so that a test needs no sleep.
