@@ -8,7 +8,6 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from aiopplx._agent_request import AgentRequest
     from aiopplx._batch import Batch
     from aiopplx._errors import (
         AiopplxError,
@@ -33,12 +32,13 @@ if TYPE_CHECKING:
     )
     from aiopplx._events import Event, EventKind
     from aiopplx._job import Job, JobStatus, Source, Usage
-    from aiopplx._journal import JournalError
     from aiopplx._policy.polling import Look, PollPolicy
     from aiopplx._policy.retry import RetryPolicy
-    from aiopplx._request import ResearchRequest
     from aiopplx._session import Session
     from aiopplx._version import __version__
+    from aiopplx._wire.request import ResearchRequest
+    from aiopplx.agent._request import AgentRequest
+    from aiopplx.journal._protocol import JournalError
 
 __all__ = [
     "APIError",
@@ -80,8 +80,8 @@ __all__ = [
 # Loaded at the first use (PEP 562): importing aiohttp takes a third of a second, which `aiopplx --help`, and a program
 # that only catches errors, need not pay for.
 _HOMES = {
-    "aiopplx._agent_request": ("AgentRequest",),
-    "aiopplx._journal": ("JournalError",),
+    "aiopplx.agent._request": ("AgentRequest",),
+    "aiopplx.journal._protocol": ("JournalError",),
     "aiopplx._batch": ("Batch",),
     "aiopplx._errors": (
         "AiopplxError",
@@ -119,7 +119,7 @@ _HOMES = {
         "PollPolicy",
     ),
     "aiopplx._policy.retry": ("RetryPolicy",),
-    "aiopplx._request": ("ResearchRequest",),
+    "aiopplx._wire.request": ("ResearchRequest",),
     "aiopplx._session": ("Session",),
     "aiopplx._version": ("__version__",),
 }

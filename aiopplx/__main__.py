@@ -1,4 +1,4 @@
-"""Room: the door of the command line: `python -m aiopplx` and the `aiopplx` script.
+"""The door of the command line: `python -m aiopplx` and the `aiopplx` script.
 
 This module knows only where the command line is, and what to say when its libraries are not installed.
 """

@@ -1,4 +1,4 @@
-"""Room: one batch: reads a source lazily, submits what it reads, and is the async iterator of finished jobs.
+"""One batch: reads a source lazily, submits what it reads, and is the async iterator of finished jobs.
 
 A batch owns its submitters and its queue, nothing else; the session's poller watches its jobs. Memory is bounded by
 what the consumer has not taken yet: nothing more is read while `max_in_flight` items are out, and nothing more is
@@ -18,14 +18,14 @@ from typing import Self, TypeAlias, cast
 import anyio
 import msgspec
 
-from aiopplx._agent_request import AgentRequest
-from aiopplx._engine import Engine
+from aiopplx._core.engine import Engine
+from aiopplx._core.watch import Watch, make_job
 from aiopplx._errors import AiopplxError, BudgetReached, ConfigError, InDoubt, InvalidRequest
 from aiopplx._events import Event, EventKind
 from aiopplx._job import Job, JobStatus
-from aiopplx._request import ResearchRequest
 from aiopplx._submission import Submission
-from aiopplx._watch import Watch, make_job
+from aiopplx._wire.request import ResearchRequest
+from aiopplx.agent._request import AgentRequest
 
 Item: TypeAlias = "str | Mapping[str, object] | ResearchRequest | AgentRequest"
 Items: TypeAlias = "Iterable[Item] | AsyncIterable[Item]"

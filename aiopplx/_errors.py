@@ -1,4 +1,4 @@
-"""Room: what can go wrong, as exceptions that carry facts.
+"""What can go wrong, as exceptions that carry facts.
 
 An error says what happened, to which job, what was or was not paid, and what to do. It decides nothing: whether to try
 again is the business of `_policy`. This module knows nothing of HTTP libraries, of sessions or of the API key; whoever

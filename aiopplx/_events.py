@@ -1,4 +1,4 @@
-"""Room: what happened, as values: one stream for progress, logs, traces and tests.
+"""What happened, as values: one stream for progress, logs, traces and tests.
 
 This module knows nothing of who makes events or who listens.
 """

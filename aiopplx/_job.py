@@ -1,4 +1,4 @@
-"""Room: the one job model over every API: what a job is, what came of it, what it cost.
+"""The one job model over every API: what a job is, what came of it, what it cost.
 
 An API's own structs read themselves into an `Answer`; everything here is told to users in the same words whichever API
 made the job. This module knows nothing of HTTP, of sessions or of any one API.
@@ -8,13 +8,12 @@ from __future__ import annotations
 
 import enum
 import re
-from typing import Any, Protocol, TypeVar, cast, runtime_checkable
+from typing import Any, NamedTuple, Protocol, TypeVar, cast, runtime_checkable
 
 import msgspec
 
-from aiopplx._citations import cited
-from aiopplx._errors import AiopplxError, JobError, ProtocolError
-from aiopplx._token import token_of
+from aiopplx._errors import AiopplxError, InvalidRequest, JobError, ProtocolError
+from aiopplx._text import cited
 
 T = TypeVar("T")
 
@@ -337,3 +336,33 @@ def _json_part(text: str) -> str:
         if starts and end > min(starts):
             return stripped[min(starts) : end + 1]
     return stripped
+
+
+_START = "aiopplx/1/"
+
+
+class Named(NamedTuple):
+    """What a token, or a bare id, names; `""` where it says nothing."""
+
+    job_id: str
+    api: str = ""
+    idempotency_key: str = ""
+
+
+def token_of(job_id: str, api: str, idempotency_key: str) -> str:
+    """`aiopplx/1/<api>/<job id>/<idempotency key>`: the key comes last, since it alone may have a slash in it."""
+    return f"{_START}{api}/{job_id}/{idempotency_key}"
+
+
+def named_by(text: str) -> Named:
+    """What a token or a bare id names.
+
+    Raises:
+        InvalidRequest: it is a token of another version, or one that was cut.
+    """
+    if not text.startswith("aiopplx/"):
+        return Named(text)
+    parts = text.removeprefix(_START).split("/", 2)
+    if not text.startswith(_START) or len(parts) != 3:
+        raise InvalidRequest("is not a token that this version can read: aiopplx/1/<api>/<id>/<key>", field="id")
+    return Named(parts[1], parts[0], parts[2])

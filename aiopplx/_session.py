@@ -1,4 +1,4 @@
-"""Room: what users hold: opens and closes all the rest, and turns their words into the engine's.
+"""What users hold: opens and closes all the rest, and turns their words into the engine's.
 
 This module knows nothing of aiohttp's requests, of retries or of how jobs are polled.
 """
@@ -19,26 +19,25 @@ import aiohttp
 import anyio
 import msgspec
 
-from aiopplx._agent_request import AgentRequest
-from aiopplx._api import API
 from aiopplx._batch import Batch, Item, Items
-from aiopplx._clock import Clock
-from aiopplx._engine import Engine, request_of
+from aiopplx._config import find_apis, find_base_url, find_key, find_rule, one_of, positive, usable, whole
+from aiopplx._core.assembly import Opened, Settings, make_engine, open_journal
+from aiopplx._core.engine import Engine, request_of
+from aiopplx._core.keeper import Keeper, OnDoubt
+from aiopplx._core.listing import JobList
+from aiopplx._core.waiting import Waiter, Waiting
+from aiopplx._core.watch import Watch, make_job, outcome_error
 from aiopplx._errors import AiopplxError, APIError, ConfigError, InvalidRequest, JobError
 from aiopplx._events import Event, EventKind
-from aiopplx._job import Job, JobStatus
-from aiopplx._journal import Journal, Results
-from aiopplx._keeper import Keeper, OnDoubt
-from aiopplx._listing import JobList
-from aiopplx._opening import Opened, Settings, make_engine, open_journal
+from aiopplx._http.clock import Clock
+from aiopplx._job import Job, JobStatus, named_by
 from aiopplx._policy.polling import PollPolicy, PollRule
 from aiopplx._policy.retry import RetryPolicy
-from aiopplx._request import ResearchRequest
-from aiopplx._settings import find_apis, find_base_url, find_key, find_rule, one_of, positive, usable, whole
 from aiopplx._submission import Submission
-from aiopplx._token import named_by
-from aiopplx._waiting import Waiter, Waiting
-from aiopplx._watch import Watch, make_job, outcome_error
+from aiopplx._wire.api import API
+from aiopplx._wire.request import ResearchRequest
+from aiopplx.agent._request import AgentRequest
+from aiopplx.journal._protocol import Journal, Results
 
 logger = logging.getLogger("aiopplx")
 logger.addHandler(logging.NullHandler())

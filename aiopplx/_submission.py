@@ -1,4 +1,4 @@
-"""Room: one submission: what is sent under one idempotency key, and how far it has come.
+"""One submission: what is sent under one idempotency key, and how far it has come.
 
 This module knows nothing of how it is sent, watched or written down.
 """
@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import msgspec
 
-from aiopplx._agent_request import AgentRequest
-from aiopplx._api import API
-from aiopplx._journal import Claim
-from aiopplx._request import ResearchRequest
+from aiopplx._wire.api import API
+from aiopplx._wire.request import ResearchRequest
+from aiopplx.agent._request import AgentRequest
+from aiopplx.journal._protocol import Claim
 
 
 class Submission(msgspec.Struct, eq=False):

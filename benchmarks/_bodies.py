@@ -1,4 +1,4 @@
-"""Room: the answers of the benchmark server: one job record, in any size, as the service writes them.
+"""The answers of the benchmark server: one job record, in any size, as the service writes them.
 
 Made by the documented schema, so that every peer reads what it would read from the service. This module knows nothing
 of sockets or of how often a job is asked for.

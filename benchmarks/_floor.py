@@ -1,4 +1,4 @@
-"""Room: the floor that the library is measured against: the same exchanges by aiohttp and msgspec, and nothing else.
+"""The floor that the library is measured against: the same exchanges by aiohttp and msgspec, and nothing else.
 
 What a careful person writes in an afternoon: typed structs, bytes in and out, no retries, no pacing, no limits. This
 module knows nothing of the library.

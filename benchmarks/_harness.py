@@ -1,4 +1,4 @@
-"""Room: what the benchmarks share: a fresh process for each run, rounds that interleave, medians with their spread.
+"""What the benchmarks share: a fresh process for each run, rounds that interleave, medians with their spread.
 
 A run is a child: the same file again, with what to do as JSON in its arguments, and one JSON line as its answer. This
 module knows nothing of what is measured.

@@ -1,4 +1,4 @@
-"""Room: the other end of every benchmark: a loopback HTTP server in a process of its own, cheap enough never to decide.
+"""The other end of every benchmark: a loopback HTTP server in a process of its own, cheap enough never to decide.
 
 A bare `asyncio.Protocol` that plays the job API far enough for any client: a POST makes a job, its n-th GET finds it
 COMPLETED, with about thirteen response headers as behind a CDN. It counts what it was asked for, so that a benchmark

@@ -1,4 +1,4 @@
-"""Room: an HTTP session without a network: shows what a client costs besides the request.
+"""An HTTP session without a network: shows what a client costs besides the request.
 
 It has as much of `aiohttp.ClientSession` as a client of this API uses, so it can be passed to `Session(http=...)`. Its
 own cost is measured apart, by `cost_us`, and taken off. This module knows nothing of the library.

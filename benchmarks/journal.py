@@ -20,8 +20,8 @@ from typing import Any
 
 import _harness as harness
 
-from aiopplx._journal import Claim, State, item_name, sha_of
-from aiopplx._journal.sqlite import SqliteJournal
+from aiopplx.journal._protocol import Claim, State, item_name, sha_of
+from aiopplx.journal._sqlite.journal import SqliteJournal
 
 PACE = 1_000.0
 AT_ONCE = 2_000

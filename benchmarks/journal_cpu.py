@@ -37,7 +37,7 @@ def journal_of(peer: str, folder: str) -> dict[str, Any]:
     if peer == NONE:
         return {}
     if peer == "memory":
-        from aiopplx._journal.memory import MemoryJournal
+        from aiopplx.journal._memory import MemoryJournal
 
         return {"journal": MemoryJournal(now=time.time)}
     return {"journal": Path(folder) / "run.db", "results": peer}

@@ -28,7 +28,7 @@ from aiopplx import (
     Session,
 )
 from aiopplx._batch import READY
-from aiopplx._clock import Clock
+from aiopplx._http.clock import Clock
 
 FAST = PollPolicy.fixed(0.01)
 

@@ -29,7 +29,7 @@ from aiopplx import (
     RetryPolicy,
     Session,
 )
-from aiopplx._clock import Clock
+from aiopplx._http.clock import Clock
 
 FAST = PollPolicy.fixed(0.01)
 NEVER = float("inf")

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from aiopplx import InvalidRequest, JobFailed, PollPolicy, Session
-from aiopplx._token import Named, named_by, token_of
+from aiopplx._job import Named, named_by, token_of
 from aiopplx.emulator import Emulator
 
 IDS = st.from_regex(r"[A-Za-z0-9._:-]{1,40}", fullmatch=True)

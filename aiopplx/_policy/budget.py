@@ -1,4 +1,4 @@
-"""Room: may one more submission be paid for? A cap in dollars, and for each job in flight a hold that is learnt.
+"""May one more submission be paid for? A cap in dollars, and for each job in flight a hold that is learnt.
 
 What a job costs is known when it ends. Until then a job holds what such jobs have been seen to cost, so that the sum of
 what is spent and what is held stays under the cap. This module knows nothing of tasks, clocks, journals or of where

@@ -1,4 +1,4 @@
-"""Room: when to look at a running job, and which jobs are due.
+"""When to look at a running job, and which jobs are due.
 
 `PollPolicy` is the rule for one job; `Schedule` is the order of all of them. This module knows nothing of requests,
 tasks or clocks: `now` is an argument.

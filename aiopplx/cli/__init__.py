@@ -1,4 +1,4 @@
-"""Room: the command line. It knows only the public names of `aiopplx`, `aiopplx.journal` and `aiopplx.emulator`.
+"""The command line. It knows only the public names of `aiopplx`, `aiopplx.journal` and `aiopplx.emulator`.
 
 Nothing here imports the HTTP library by itself, and each command imports what it runs only when it is called, so that
 `--help` stays quick.

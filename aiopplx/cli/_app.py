@@ -1,4 +1,4 @@
-"""Room: the words of the command line: commands, arguments, options, help.
+"""The words of the command line: commands, arguments, options, help.
 
 This module knows nothing of what a command does: each imports its own room when it is called.
 """

@@ -1,4 +1,4 @@
-"""Room: from what was typed to an open session, at the service or at an emulator in this very process.
+"""From what was typed to an open session, at the service or at an emulator in this very process.
 
 This module knows nothing of what the session is then used for.
 """

@@ -1,4 +1,4 @@
-"""Room: `aiopplx doctor`: what is set, what answers, and how a journal is. All of it is free but `--probe`.
+"""`aiopplx doctor`: what is set, what answers, and how a journal is. All of it is free but `--probe`.
 
 It asks what has an answer without a job: a page of the list, and a run that cannot exist. This module knows nothing of
 files of questions.

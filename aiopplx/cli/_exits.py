@@ -1,4 +1,4 @@
-"""Room: how a command ends: exit codes, what is said on stderr, and the two signals.
+"""How a command ends: exit codes, what is said on stderr, and the two signals.
 
 This module knows nothing of what any command does.
 """

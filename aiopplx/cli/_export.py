@@ -1,4 +1,4 @@
-"""Room: `aiopplx export`: the results that a journal keeps, as a file or a directory of files.
+"""`aiopplx export`: the results that a journal keeps, as a file or a directory of files.
 
 This module only reads the journal. Of its records it holds one at a time, whatever their number.
 """

@@ -1,4 +1,4 @@
-"""Room: which journal a run keeps, how far it has come by it, and whether answers in a file are safe in it.
+"""Which journal a run keeps, how far it has come by it, and whether answers in a file are safe in it.
 
 This module knows nothing of sessions: it only looks into a journal that another run has left, and changes nothing.
 """

@@ -1,4 +1,4 @@
-"""Room: the options of the command line as values, with their help.
+"""The options of the command line as values, with their help.
 
 This module knows nothing of what an option brings about.
 """

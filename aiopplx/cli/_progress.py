@@ -1,4 +1,4 @@
-"""Room: how a run is seen while it goes on: a live display on a terminal, plain lines elsewhere, nothing if so asked.
+"""How a run is seen while it goes on: a live display on a terminal, plain lines elsewhere, nothing if so asked.
 
 All of it is on stderr. This module knows nothing of where numbers come from, nor of what stops a run.
 """

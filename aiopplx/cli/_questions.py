@@ -1,4 +1,4 @@
-"""Room: a file of questions, read a line at a time: what a line means, and the lines as they are wanted.
+"""A file of questions, read a line at a time: what a line means, and the lines as they are wanted.
 
 This module knows nothing of sessions and jobs. Of a file it holds one chunk and one line, whatever its size.
 """

@@ -1,4 +1,4 @@
-"""Room: a record of a journal as a person wants it: what was asked, and what came of it.
+"""A record of a journal as a person wants it: what was asked, and what came of it.
 
 This module knows nothing of sessions, and writes nothing.
 """

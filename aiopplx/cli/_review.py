@@ -1,4 +1,4 @@
-"""Room: what only the user can decide: `review` of submissions in doubt, and `adopt` of jobs from elsewhere.
+"""What only the user can decide: `review` of submissions in doubt, and `adopt` of jobs from elsewhere.
 
 This module knows nothing of files of questions.
 """

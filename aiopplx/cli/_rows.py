@@ -1,4 +1,4 @@
-"""Room: where the rows go: stdout or a file, one JSON object a line, whole lines only.
+"""Where the rows go: stdout or a file, one JSON object a line, whole lines only.
 
 This module knows nothing of what is in a row.
 """

@@ -1,4 +1,4 @@
-"""Room: `aiopplx run`: a file of questions goes in, a line of JSON for each comes out as it is finished.
+"""`aiopplx run`: a file of questions goes in, a line of JSON for each comes out as it is finished.
 
 This module knows how the parts of a run play together; what each of them does is in their own rooms.
 """

@@ -1,4 +1,4 @@
-"""Room: `aiopplx emulator`: the emulator on a port of its own, until a signal ends it.
+"""`aiopplx emulator`: the emulator on a port of its own, until a signal ends it.
 
 This module knows nothing of what the emulator plays.
 """

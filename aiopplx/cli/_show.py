@@ -1,4 +1,4 @@
-"""Room: the commands about single jobs, for a person who reads: `ask`, `get` and `list`.
+"""The commands about single jobs, for a person who reads: `ask`, `get` and `list`.
 
 This module knows nothing of files of questions.
 """

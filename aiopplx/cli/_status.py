@@ -1,4 +1,4 @@
-"""Room: what a journal says of its run: `status`, `watch` and `cost`. They only read, also while the run goes on.
+"""What a journal says of its run: `status`, `watch` and `cost`. They only read, also while the run goes on.
 
 This module knows nothing of sessions, keys or servers.
 """

@@ -1,4 +1,4 @@
-"""Room: what has come of a run so far, in numbers. This module knows nothing of screens, clocks or files."""
+"""What has come of a run so far, in numbers. This module knows nothing of screens, clocks or files."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Room: text from elsewhere, made fit for a terminal.
+"""Text from elsewhere, made fit for a terminal.
 
 Answers, titles and error messages are written by a model, by web pages and by a server: none of them may move the
 cursor, set a title, reverse the direction of a line or hide a link. This module knows nothing of where text comes from.

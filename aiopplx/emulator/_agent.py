@@ -1,4 +1,4 @@
-"""Room: the Agent API's background runs as the emulator plays them: create, retrieve and cancel, under both base paths.
+"""The Agent API's background runs as the emulator plays them: create, retrieve and cancel, under both base paths.
 
 Requests come in and answers go out as values. Keys, rates, clocks, faults and sockets are others' business.
 """

@@ -1,4 +1,4 @@
-"""Room: the bodies of the Agent API: a run in each of its states, members in the captured order.
+"""The bodies of the Agent API: a run in each of its states, members in the captured order.
 
 It knows nothing of routes, of faults or of when a run ends.
 """

@@ -1,4 +1,4 @@
-"""Room: which bodies of an Agent API run the service takes, and with which words it refuses the others.
+"""Which bodies of an Agent API run the service takes, and with which words it refuses the others.
 
 The API is strict: a field that it does not know is refused, wherever it stands. Fields and ranges are those of the
 service's documents; words are the captured ones where a capture exists, and in their style elsewhere. Pure.

@@ -1,4 +1,4 @@
-"""Room: which tools a run of the Agent API may be given, and with which words the service refuses others. Pure."""
+"""Which tools a run of the Agent API may be given, and with which words the service refuses others. Pure."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Room: what an Agent API run does and costs: its searches, pages, tokens and dollars, drawn from dice.
+"""What an Agent API run does and costs: its searches, pages, tokens and dollars, drawn from dice.
 
 The small prices are those of one captured run of the preset `medium`. Pure; it knows nothing of texts or of HTTP.
 """

@@ -1,4 +1,4 @@
-"""Room: which API keys are taken, and whose account each one opens.
+"""Which API keys are taken, and whose account each one opens.
 
 It knows nothing of HTTP beyond the value of one header.
 """

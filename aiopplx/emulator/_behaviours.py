@@ -1,4 +1,4 @@
-"""Room: what the wire server can be told to do with a request, as values, and the bytes that each one says.
+"""What the wire server can be told to do with a request, as values, and the bytes that each one says.
 
 It knows nothing of sockets.
 """

@@ -1,4 +1,4 @@
-"""Room: the emulated clock, which may run faster than the real one and can be moved forward.
+"""The emulated clock, which may run faster than the real one and can be moved forward.
 
 It knows nothing of jobs or of HTTP.
 """

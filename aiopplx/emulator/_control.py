@@ -1,4 +1,4 @@
-"""Room: the emulator by HTTP, for programs that cannot hold the object: `/_control/...`.
+"""The emulator by HTTP, for programs that cannot hold the object: `/_control/...`.
 
 It reads and writes plain JSON and asks for no key. It knows nothing of sockets.
 """

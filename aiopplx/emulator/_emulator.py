@@ -1,4 +1,4 @@
-"""Room: the emulator as its users hold it: settings, the server on a loopback socket, and the way of each request
+"""The emulator as its users hold it: settings, the server on a loopback socket, and the way of each request
 through it.
 
 The way is: route, script of faults, key, retirement, rate, the API's own answer. What each of these does is in its own

@@ -1,4 +1,4 @@
-"""Room: a value that fits a JSON schema: what the emulator answers to a request for structured output.
+"""A value that fits a JSON schema: what the emulator answers to a request for structured output.
 
 It covers what such schemas use (types, enum, const, properties, items, local references, combinations, bounds), not
 all of JSON Schema. Pure.

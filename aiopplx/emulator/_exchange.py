@@ -1,4 +1,4 @@
-"""Room: one request and one answer as plain values, and the error bodies of the service.
+"""One request and one answer as plain values, and the error bodies of the service.
 
 It knows nothing of aiohttp, of jobs, or of who decides what is answered.
 """

@@ -1,4 +1,4 @@
-"""Room: the jobs that the emulated service keeps: how each is made, how long it takes, when it is forgotten.
+"""The jobs that the emulated service keeps: how each is made, how long it takes, when it is forgotten.
 
 No timers: a job's status is worked out from the clock when somebody looks. It knows nothing of HTTP or of any one API.
 """

@@ -1,4 +1,4 @@
-"""Room: what the emulated service has done: the jobs it made, the dollars it took, the requests it saw.
+"""What the emulated service has done: the jobs it made, the dollars it took, the requests it saw.
 
 The ledger only writes down. It knows nothing of HTTP, of what a job is asked, or of faults.
 """

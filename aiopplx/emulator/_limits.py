@@ -1,4 +1,4 @@
-"""Room: the request rates of an account, as leaky buckets that refill all the time and allow a burst of their capacity.
+"""The request rates of an account, as leaky buckets that refill all the time and allow a burst of their capacity.
 
 Pure: `now` goes in. It knows nothing of HTTP or of what is being limited.
 """

@@ -1,4 +1,4 @@
-"""Room: the ways to spoil the body of any JSON answer, whichever API it belongs to.
+"""The ways to spoil the body of any JSON answer, whichever API it belongs to.
 
 Each takes an answer and gives another, or None where it does not fit. What only makes sense for one API's shapes is in
 that API's own file.

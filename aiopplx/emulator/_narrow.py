@@ -1,4 +1,4 @@
-"""Room: JSON values told apart, in a way that both type checkers believe. It knows nothing of what they mean."""
+"""JSON values told apart, in a way that both type checkers believe. It knows nothing of what they mean."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Room: what a fault makes of an answer, as values. Nothing is sent here.
+"""What a fault makes of an answer, as values. Nothing is sent here.
 
 It knows nothing of aiohttp, and of jobs only what the API that owns the route says of them.
 """

@@ -1,4 +1,4 @@
-"""Room: what a job consumes and costs, drawn from dice and the published prices of deep research.
+"""What a job consumes and costs, drawn from dice and the published prices of deep research.
 
 Pure. It knows nothing of texts or of HTTP.
 """

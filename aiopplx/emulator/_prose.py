@@ -1,4 +1,4 @@
-"""Room: what an answer says: long Markdown with `[n]` marks, and the pages that the marks point at.
+"""What an answer says: long Markdown with `[n]` marks, and the pages that the marks point at.
 
 Deterministic from dice. Paragraphs are made once per emulator and put together anew for each answer, so that 70,000
 characters cost microseconds. It knows nothing of HTTP or of jobs.

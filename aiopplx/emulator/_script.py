@@ -1,4 +1,4 @@
-"""Room: when a fault is played: rules over kinds of request, counted and diced.
+"""When a fault is played: rules over kinds of request, counted and diced.
 
 Dice are seeded per rule, so that a run can be repeated. It knows nothing of what a fault does.
 """

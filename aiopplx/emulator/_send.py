@@ -1,4 +1,4 @@
-"""Room: requests come in from a socket and answers go out: the only place where the emulator touches one.
+"""Requests come in from a socket and answers go out: the only place where the emulator touches one.
 
 It knows nothing of why an answer is what it is.
 """

@@ -1,4 +1,4 @@
-"""Room: an emulator as a program of its own: it listens, says where, and ends on a signal.
+"""An emulator as a program of its own: it listens, says where, and ends on a signal.
 
 It knows nothing of what the emulator plays, nor of the command line that asked for it.
 """

@@ -1,4 +1,4 @@
-"""Room: what was written last, kept up to a size: an answer that is asked for again need not be written again.
+"""What was written last, kept up to a size: an answer that is asked for again need not be written again.
 
 It knows nothing of what it keeps.
 """

@@ -1,4 +1,4 @@
-"""Room: the sonar API as the emulator plays it: submit, get and list, under both base paths.
+"""The sonar API as the emulator plays it: submit, get and list, under both base paths.
 
 Requests come in and answers go out as values. Keys, rates, clocks, faults and sockets are others' business.
 """

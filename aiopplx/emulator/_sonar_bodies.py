@@ -1,4 +1,4 @@
-"""Room: the bodies of the sonar API: a job, a list, a finished answer, keys and nulls in the captured order.
+"""The bodies of the sonar API: a job, a list, a finished answer, keys and nulls in the captured order.
 
 It knows nothing of routes, of faults or of when a job is finished.
 """

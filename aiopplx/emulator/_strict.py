@@ -1,4 +1,4 @@
-"""Room: JSON that is read strictly: a field that nobody knows is refused, in the words of the service's decoder.
+"""JSON that is read strictly: a field that nobody knows is refused, in the words of the service's decoder.
 
 It knows nothing of what the fields mean.
 """

@@ -1,4 +1,4 @@
-"""Room: which bodies of a sonar submission the service refuses, and with which rows of a 422.
+"""Which bodies of a sonar submission the service refuses, and with which rows of a 422.
 
 Rules and ranges are those of the service's OpenAPI document; the wording of the rows is FastAPI's. Fields that it does
 not name are dropped in silence, as the service does. Pure.

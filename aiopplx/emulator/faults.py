@@ -1,4 +1,4 @@
-"""Room: the faults that the emulator can be told to play, as values that also travel as JSON.
+"""The faults that the emulator can be told to play, as values that also travel as JSON.
 
 A fault says what goes wrong, never when: that is the script's (`Emulator.faults`). It knows nothing of jobs or of
 aiohttp.

@@ -1,4 +1,4 @@
-"""Room: a raw server on a loopback socket, for everything that an HTTP server cannot be made to do wrong.
+"""A raw server on a loopback socket, for everything that an HTTP server cannot be made to do wrong.
 
 It reads HTTP/1.1 requests and answers each with a scripted behaviour, a value that says what bytes go out and how the
 connection ends. It knows nothing of jobs.

@@ -1,0 +1,224 @@
+"""Aiohttp, and only here: one attempt of one `Call` becomes a `Reply` or a `NoReply`.
+
+Foreign exceptions end here: they hold the request's headers, and so the API key (aiohttp #8402). This module never
+retries, waits for no gate, and knows nothing of jobs.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import functools
+import platform
+import socket
+from typing import Final
+
+import aiohttp
+import yarl
+from aiohttp.abc import AbstractStreamWriter
+
+from aiopplx._errors import ConfigError
+from aiopplx._http.limit import Limit
+from aiopplx._http.secret import Secret
+from aiopplx._policy.retry import RetryPolicy
+from aiopplx._version import __version__
+from aiopplx._wire.call import Broken, Call, Lane, NoReply, Reply
+
+# A submission may ride a connection that has just been used, in a burst, but never one that sat idle: the server may be
+# closing it at this moment, and then nobody can tell whether the submission arrived.
+SUBMIT_KEEPALIVE: Final = 0.25
+# Polls of one job are up to two minutes apart; each would otherwise pay for a TLS handshake.
+POLL_KEEPALIVE: Final = 150.0
+CONNECTIONS: Final = 64
+
+
+@functools.lru_cache(maxsize=1024)
+def _address(base: yarl.URL, path: str) -> yarl.URL:
+    """Kept, since each look at a job has the same: aiohttp leaves on it what it takes out of it, host, port and all.
+
+    Paths are percent-encoded already, so that only those with a query need be read again.
+    """
+    whole = base.raw_path.rstrip("/") + path
+    return base.join(yarl.URL(whole, encoded=True)) if "?" in path else base.with_path(whole, encoded=True)
+
+
+class _Body(aiohttp.Payload):
+    """The exact bytes of a submission, which know whether any of them left.
+
+    aiohttp writes the body once it has a connection and not before: a body that was never asked to write itself is
+    proof that nothing was submitted. This needs no trace hooks, so it works with the user's own session as well.
+    """
+
+    _autoclose = True
+
+    def __init__(self, value: bytes) -> None:
+        super().__init__(value, content_type="application/json")
+        self._size = len(value)
+        self.left = False
+
+    def decode(self, encoding: str = "utf-8", errors: str = "strict") -> str:
+        return bytes(self._value).decode(encoding, errors)
+
+    async def write(self, writer: AbstractStreamWriter) -> None:
+        self.left = True
+        await writer.write(self._value)
+
+    async def write_with_length(self, writer: AbstractStreamWriter, content_length: int | None) -> None:
+        await self.write(writer)
+
+
+class Transport:
+    """Makes attempts. Opens its own connections unless given a session of the user's, which it never closes.
+
+    Args:
+        base_url: as `usable_base_url` returned it.
+        key: the API key.
+        policy: time limits of one exchange.
+        max_response_bytes: an answer larger than this, decompressed, is not read on.
+        http: the user's own session.
+    """
+
+    def __init__(
+        self,
+        base_url: str,
+        key: Secret,
+        policy: RetryPolicy,
+        *,
+        max_response_bytes: int,
+        http: aiohttp.ClientSession | None = None,
+    ) -> None:
+        self.base_url = base_url
+        self._base = yarl.URL(base_url)
+        self.limit = max_response_bytes
+        self._key = key
+        self._theirs = http
+        self._own_headers = self._headers()
+        self._submits: aiohttp.ClientSession | None = http
+        self._polls: aiohttp.ClientSession | None = http
+        self._timeout = aiohttp.ClientTimeout(total=None, sock_connect=policy.connect_seconds)
+        self._submit_limit = Limit(policy.submit_seconds)
+        self._poll_limit = Limit(policy.poll_seconds)
+
+    def open(self) -> None:
+        """Make the connection pools; needs the running loop."""
+        if self._theirs is None and self._submits is None:
+            self._submits = self._pool(SUBMIT_KEEPALIVE)
+            self._polls = self._pool(POLL_KEEPALIVE)
+
+    async def close(self) -> None:
+        """Close what `open` made, and nothing else."""
+        self._submit_limit.close()
+        self._poll_limit.close()
+        if self._theirs is not None:
+            return
+        pools = [pool for pool in (self._submits, self._polls) if pool is not None]
+        self._submits = self._polls = None
+        async with contextlib.AsyncExitStack() as stack:  # closes all, also if one is cancelled while it closes
+            for pool in pools:
+                stack.push_async_callback(pool.close)
+
+    def scrub(self, text: str) -> str:
+        """`text` without the API key."""
+        return self._key.scrub(text)
+
+    def _pool(self, keepalive: float) -> aiohttp.ClientSession:
+        return aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(limit=CONNECTIONS, keepalive_timeout=keepalive),
+            cookie_jar=aiohttp.DummyCookieJar(),
+            headers=self._own_headers,
+            trust_env=False,
+        )
+
+    def _headers(self) -> dict[str, str]:
+        return {
+            "Authorization": f"Bearer {self._key.reveal()}",
+            "Accept": "application/json",
+            "User-Agent": f"aiopplx/{__version__} Python/{platform.python_version()}",
+        }
+
+    async def exchange(self, call: Call) -> Reply | NoReply:
+        """One attempt. Raises nothing but cancellation (and `ConfigError` if the pool is closed)."""
+        if call.lane is Lane.SUBMIT:
+            pool, limit = self._submits, self._submit_limit
+        else:
+            pool, limit = self._polls, self._poll_limit
+        if pool is None or pool.closed:
+            raise ConfigError("the session's connections are closed")
+        body = _Body(call.body) if call.body is not None else None
+        failure: NoReply
+        try:
+            with limit:
+                response = await pool.request(
+                    call.method,
+                    _address(self._base, call.path),
+                    data=body,
+                    headers=self._own_headers if self._theirs is not None else None,
+                    timeout=self._timeout,
+                    allow_redirects=False,
+                    raise_for_status=False,
+                )
+                return await self._read(response)
+        except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
+            failure = _no_reply(error, sent=body is None or body.left)
+        # Outside the handler, so that the foreign exception and the headers it holds are gone.
+        return failure
+
+    async def _read(self, response: aiohttp.ClientResponse) -> Reply | NoReply:
+        try:
+            length = response.content_length
+            if length is not None and "Content-Encoding" not in response.headers:
+                body = await response.read() if length <= self.limit else None
+            else:
+                body = await self._read_counted(response)
+        except BaseException:
+            response.close()
+            raise
+        if body is None:
+            response.close()
+            return NoReply(Broken.TOO_LARGE, f"more than {self.limit:,} bytes", sent=True)
+        return Reply(response.status, response.headers, self._key.scrub_body(body))
+
+    async def _read_counted(self, response: aiohttp.ClientResponse) -> bytes | None:
+        """The body of an answer that does not say how large it is (or will be, decompressed); None beyond the limit."""
+        parts: list[bytes] = []
+        size = 0
+        async for part in response.content.iter_any():
+            size += len(part)
+            if size > self.limit:
+                return None
+            parts.append(part)
+        return b"".join(parts)
+
+
+def _no_reply(error: Exception, *, sent: bool) -> NoReply:
+    """What a foreign exception says, in words of ours. Never its own text whole: that may quote headers."""
+    match error:
+        case aiohttp.ClientConnectorCertificateError():
+            return NoReply(Broken.TLS, f"the certificate of {error.host} is not valid", sent=False, permanent=True)
+        case aiohttp.ClientConnectorSSLError() | aiohttp.ServerFingerprintMismatch():
+            return NoReply(Broken.TLS, "no common TLS version, or not a TLS server", sent=False, permanent=True)
+        case aiohttp.ClientConnectorDNSError():
+            unknown = getattr(error.os_error, "errno", None) == socket.EAI_NONAME
+            return NoReply(Broken.DNS, error.host or "?", sent=False, permanent=unknown)
+        case aiohttp.ClientProxyConnectionError():
+            return NoReply(Broken.PROXY, _strerror(error), sent=False)
+        case aiohttp.ClientHttpProxyError():
+            return NoReply(Broken.PROXY, f"HTTP {error.status}", sent=False, permanent=error.status == 407)
+        case aiohttp.ClientConnectorError():
+            return NoReply(Broken.CONNECT, f"{error.host}:{error.port}, {_strerror(error)}", sent=False)
+        case aiohttp.ConnectionTimeoutError():
+            return NoReply(Broken.TIMEOUT, "no connection in time", sent=sent)
+        case asyncio.TimeoutError():
+            return NoReply(Broken.TIMEOUT, "no complete answer in time", sent=sent)
+        case aiohttp.ClientResponseError():
+            return NoReply(Broken.MALFORMED, "a head or a line that HTTP does not allow", sent=sent)
+        case aiohttp.ClientPayloadError():
+            return NoReply(Broken.TRUNCATED, "the body ended before its announced end", sent=sent)
+        case aiohttp.ServerDisconnectedError():
+            return NoReply(Broken.RESET, "the server closed it without an answer", sent=sent)
+        case _:
+            return NoReply(Broken.RESET, _strerror(error), sent=sent)
+
+
+def _strerror(error: Exception) -> str:
+    return str(getattr(error, "strerror", None) or type(error).__name__)

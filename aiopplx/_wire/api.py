@@ -1,0 +1,86 @@
+"""What an API is to the engine: a value that turns requests into calls and replies into snapshots.
+
+The engine asks the capabilities, never the name. This module knows nothing of any one API, nor of when a call is made.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Protocol, cast
+from urllib.parse import quote
+
+from aiopplx._errors import InvalidRequest
+
+if TYPE_CHECKING:
+    from aiopplx._job import Page, Snapshot
+    from aiopplx._wire.call import Call, Reply
+    from aiopplx._wire.request import ResearchRequest
+    from aiopplx.agent._request import AgentRequest
+
+_JOB_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
+
+
+class API(Protocol):
+    """One job API as a value.
+
+    Attributes:
+        name: what users type (`"sonar"`).
+        has_idempotency: a submission sent twice under one key makes one job.
+        has_list: there is a list of the account's jobs.
+        has_cancel: a running job can be cancelled.
+        echoes_model: the server names, at acceptance, the model that was asked for.
+        results_live: seconds for which the server keeps a job.
+    """
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def has_idempotency(self) -> bool: ...
+    @property
+    def has_list(self) -> bool: ...
+    @property
+    def has_cancel(self) -> bool: ...
+    @property
+    def echoes_model(self) -> bool: ...
+    @property
+    def results_live(self) -> float: ...
+
+    def owns(self, job_id: str) -> bool:
+        """Whether an id looks like one that this API gives: a guess, for ids whose origin nobody remembers."""
+        ...
+
+    def freeze(self, request: ResearchRequest | AgentRequest, idempotency_key: str) -> bytes:
+        """The exact bytes of the submission; every attempt sends these. Raises `InvalidRequest`."""
+        ...
+
+    def rekeyed(self, body: bytes, idempotency_key: str) -> bytes:
+        """Frozen bytes of the same request under another key."""
+        ...
+
+    def submit(self, body: bytes) -> Call: ...
+    def get(self, job_id: str) -> Call: ...
+    def list(self, *, limit: int | None, next_token: str) -> Call: ...
+    def cancel(self, job_id: str) -> Call: ...
+
+    def read_job(self, reply: Reply, expected_id: str = "") -> Snapshot:
+        """A 200 as a snapshot. Raises `ProtocolError` if it is not that job; `expected_id` "" takes any."""
+        ...
+
+    def read_cancel(self, reply: Reply) -> str:
+        """The server's word in the 200 of a cancellation. Raises `ProtocolError`."""
+        ...
+
+    def read_page(self, reply: Reply) -> Page:
+        """A 200 of the list. Raises `ProtocolError`; one bad row is skipped and counted."""
+        ...
+
+
+def quoted_id(job_id: str) -> str:
+    """A job id fit for a path. Refuses what could leave the path (`..`, `/`) before it is sent.
+
+    Raises:
+        InvalidRequest: the id is empty, too long or has a character that no server's id has.
+    """
+    if not isinstance(cast("object", job_id), str) or job_id in (".", "..") or not _JOB_ID.fullmatch(job_id):
+        raise InvalidRequest(f"{str(job_id)[:140]!r} is not a job id", field="id")
+    return quote(job_id, safe="") if ":" in job_id else job_id

@@ -1,0 +1,171 @@
+"""One HTTP exchange as plain values, and what an answer that is no success says.
+
+A `Call` is what should be sent; a `Reply` is what came; a `NoReply` is what is known when nothing usable came. This
+module knows nothing of aiohttp, of which API is spoken, or of what will be done about it.
+"""
+
+from __future__ import annotations
+
+import enum
+import html
+import re
+from collections.abc import Mapping
+from typing import Any, cast
+
+import msgspec
+
+from aiopplx._errors import (
+    APIError,
+    AuthenticationError,
+    EndpointRetired,
+    NotFound,
+    OutOfCredit,
+    ProtocolError,
+    RateLimited,
+)
+from aiopplx._text import BODY_KEPT, beginning, plain
+
+RETIRED = frozenset({"chat_completions_not_available", "agent_api_migration_required"})
+NO_CREDIT = frozenset({"insufficient_quota", "insufficient_credits", "billing_hard_limit_reached"})
+
+
+class Lane(enum.Enum):
+    """Which kind of exchange this is: each has a pace of its own."""
+
+    SUBMIT = "submit"
+    POLL = "poll"
+    LIST = "list"
+    CANCEL = "cancel"
+
+
+class Call(msgspec.Struct, frozen=True, gc=False):
+    """One HTTP exchange to make: `path` is absolute and percent-encoded, `body` is the exact bytes of a POST."""
+
+    lane: Lane
+    method: str
+    path: str
+    body: bytes | None = None
+
+
+class Reply(msgspec.Struct, frozen=True, gc=False):
+    """One complete answer. `headers` compares names without case; `body` is decompressed and whole."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+
+
+class Broken(enum.Enum):
+    """How an exchange ended without a usable answer."""
+
+    CONNECT = "could not connect"
+    DNS = "host name not found"
+    TLS = "TLS could not be agreed"
+    PROXY = "the proxy refused"
+    TIMEOUT = "time limit"
+    RESET = "the connection broke"
+    TRUNCATED = "the answer was cut short"
+    MALFORMED = "the answer was not HTTP"
+    TOO_LARGE = "the answer was too large"
+
+
+class NoReply(msgspec.Struct, frozen=True, gc=False):
+    """What is known when no usable answer came.
+
+    `sent` is False only if it is proved that no byte of the request's body left. `permanent` means that trying again
+    cannot help: a bad certificate, a proxy that wants a password.
+    """
+
+    broken: Broken
+    detail: str
+    sent: bool
+    permanent: bool = False
+
+
+# For gateways that name the error otherwise; only beside statuses whose message cannot quote the question.
+_CREDIT_SAID = re.compile(r"insufficient (credit|quota|fund|balance)|exceeded your current quota", re.IGNORECASE)
+_TITLE = re.compile(rb"<title[^>]{0,200}>(.{0,400}?)</title", re.IGNORECASE | re.DOTALL)
+
+
+def _described(body: bytes) -> tuple[str, str]:
+    """(type, message) of an error body in any of the shapes seen in the wild; empty strings where it says nothing."""
+    try:
+        data: Any = msgspec.json.decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        title = _TITLE.search(body[:BODY_KEPT])
+        return "", plain(html.unescape(beginning(title[1]))) if title else ""
+    if not isinstance(data, dict):
+        return "", ""
+    fields = cast("dict[str, Any]", data)
+    error: Any = fields.get("error") or fields
+    if isinstance(error, str):
+        return "", plain(error)
+    if not isinstance(error, dict):
+        return "", ""
+    named = cast("dict[str, Any]", error)
+    names = [plain(name, 80) for name in (named.get("type"), named.get("code")) if isinstance(name, str) and name]
+    # The name that decides has been seen in either place.
+    kind = next((name for name in names if name in RETIRED or name in NO_CREDIT), names[0] if names else "")
+    message = named.get("message") or named.get("detail")
+    if isinstance(message, list):
+        message = "; ".join(_validation(item) for item in cast("Any", message)[:5])
+    return kind, plain(message) if isinstance(message, str) else ""
+
+
+def _validation(item: Any) -> str:
+    """One row of a FastAPI 422: `body.request.model: Field required`. Its `input` is left out: it may be the prompt."""
+    if not isinstance(item, dict):
+        return ""
+    row = cast("dict[str, Any]", item)
+    loc: Any = row.get("loc") or ()
+    where = ".".join(str(part) for part in cast("list[Any]", loc)) if isinstance(loc, list | tuple) else ""
+    return f"{where}: {row.get('msg')}" if where else str(row.get("msg"))
+
+
+def error_of(reply: Reply) -> APIError | ProtocolError:
+    """The error that a reply which is no success stands for. Knows statuses and names; decides nothing."""
+    kind, message = _described(reply.body)
+    status = reply.status
+    request_id = plain(reply.headers.get("x-request-id") or reply.headers.get("cf-ray") or "", 120)
+    said = message or f"no reason given (HTTP {status})"
+    if 300 <= status < 400:
+        host = _host(reply.headers.get("location", ""))
+        return ProtocolError(
+            f"the server redirects to {host or 'another address'}; redirects are not followed, since they would carry"
+            " the API key and the question there. Check base_url",
+            status=status,
+            request_id=request_id,
+        )
+    if status < 300:
+        return ProtocolError(
+            "the server answered with something other than a job", status=status, body=beginning(reply.body)
+        )
+    cls: type[APIError] = APIError
+    advice = ""
+    if kind in RETIRED:
+        cls = EndpointRetired
+        advice = (
+            ". This key can no longer use the Sonar API; its successor is the Agent API (POST /v1/responses with"
+            " background: true). Nothing was created or billed"
+        )
+    elif kind in NO_CREDIT or status == 402 or (status in (401, 403, 429) and _CREDIT_SAID.search(message)):
+        cls = OutOfCredit
+        advice = (
+            ". Nothing was created or billed by this request: add credit at https://console.perplexity.ai, then go on"
+        )
+    elif status in (401, 403):
+        cls = AuthenticationError
+        advice = (
+            ". Nothing was created or billed by this request. Check PERPLEXITY_API_KEY; keys are made at"
+            " https://console.perplexity.ai"
+        )
+    elif status == 429:
+        cls = RateLimited
+    elif status == 404:
+        cls = NotFound
+    return cls(f"{said.rstrip('.')}{advice}" if advice else said, status=status, type=kind, request_id=request_id)
+
+
+def _host(location: str) -> str:
+    match = re.match(r"https?://([^/?#@]+@)?([A-Za-z0-9.\-:\[\]]{1,200})", location)
+    return match[2] if match else ""

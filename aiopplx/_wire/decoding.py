@@ -1,0 +1,190 @@
+"""Reads what can be read of a body that is not quite right, so that one odd field never loses a paid answer.
+
+Bodies that a strict decoder takes pay nothing for it. This module knows nothing of jobs, of which fields matter, or of
+HTTP.
+"""
+
+from __future__ import annotations
+
+import codecs
+import json
+import math
+from functools import lru_cache
+from types import NoneType, UnionType
+from typing import Any, NoReturn, TypeGuard, TypeVar, Union, get_args, get_origin
+
+import msgspec
+
+from aiopplx._errors import InvalidRequest, ProtocolError
+from aiopplx._text import BODY_KEPT, beginning, plain
+from aiopplx._wire.api import quoted_id
+from aiopplx._wire.call import Reply
+
+T = TypeVar("T")
+
+_LOST: Any = object()
+
+
+def is_array(value: object) -> TypeGuard[list[Any]]:
+    """A JSON array, told to the type checkers (which disagree on what `isinstance` says of an unknown value)."""
+    return isinstance(value, list)
+
+
+def is_object(value: object) -> TypeGuard[dict[str, Any]]:
+    """A JSON object, likewise."""
+    return isinstance(value, dict)
+
+
+def strictly(decoder: msgspec.json.Decoder[T], body: bytes) -> T | None:
+    """What the decoder makes of a body; None if it does not fit.
+
+    The decoder's error ends here: it holds the body, and whatever is raised next would hold the error.
+    """
+    try:
+        return decoder.decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return None
+
+
+def loosely(body: bytes) -> Any:
+    """The JSON of a body as plain values, with what servers get wrong put up with.
+
+    That is: a byte order mark, bytes that are not UTF-8, NaN and Infinity, half surrogate pairs (an emoji cut in two).
+
+    Raises:
+        ValueError: it is not JSON.
+        RecursionError: it is nested too deeply.
+    """
+    body = body.removeprefix(codecs.BOM_UTF8)
+    try:
+        return msgspec.json.decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return _mended(json.loads(body.decode("utf-8", "replace"), strict=False))
+
+
+def _mended(value: Any) -> Any:
+    """`value` without what cannot be printed, stored or added up: half surrogates are replaced, NaN is None."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, str):
+        return value if value.isascii() else value.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+    if is_array(value):
+        return [_mended(item) for item in value]
+    if is_object(value):
+        return {_mended(name): _mended(item) for name, item in value.items()}
+    return value
+
+
+def salvaged(value: Any, kind: type[T]) -> T | None:
+    """`value` as a Struct of `kind` with every field that can be read; the others keep their defaults.
+
+    None if it is no mapping, or lacks a required field.
+    """
+    found = _salvage(value, kind)
+    return None if found is _LOST else found
+
+
+def _salvage(value: Any, kind: Any) -> Any:
+    try:
+        # Not strict: a number written as text, or 3.0 for 3, is still that number.
+        return msgspec.convert(value, kind, strict=False)
+    except (msgspec.ValidationError, ValueError, OverflowError):
+        pass
+    for option in _options(kind):
+        if is_object(value) and isinstance(option, type) and issubclass(option, msgspec.Struct):
+            return _salvage_struct(value, option)
+        if is_array(value) and get_origin(option) is list:
+            return _salvage_list(value, get_args(option)[0])
+    return _LOST
+
+
+def _salvage_struct(value: dict[str, Any], kind: type[msgspec.Struct]) -> Any:
+    fields = ((name, of, value[wire_name]) for name, wire_name, of in _fields(kind) if wire_name in value)
+    found = {name: _salvage(said, of) for name, of, said in fields}
+    try:
+        return kind(**{name: item for name, item in found.items() if item is not _LOST})
+    except TypeError:  # a required field is missing
+        return _LOST
+
+
+def _salvage_list(value: list[Any], kind: Any) -> list[Any]:
+    """Item by item. What cannot be read leaves an empty item: `[n]` in a text counts the items before it."""
+    return [_empty(kind) if item is _LOST else item for item in (_salvage(item, kind) for item in value)]
+
+
+def _empty(kind: Any) -> Any:
+    return next(option for option in _options(kind) if option is not NoneType)()
+
+
+def _options(kind: Any) -> tuple[Any, ...]:
+    return get_args(kind) if get_origin(kind) in (Union, UnionType) else (kind,)
+
+
+@lru_cache(maxsize=256)
+def _fields(kind: type[msgspec.Struct]) -> list[tuple[str, str, Any]]:
+    return [(field.name, field.encode_name, field.type) for field in msgspec.structs.fields(kind)]
+
+
+def unusable(reply: Reply, why: str) -> NoReturn:
+    """Raise the refusal of a body; `why` ends the sentence that begins `the server answered with`."""
+    raise ProtocolError(
+        f"the server answered with {why}",
+        status=reply.status,
+        request_id=plain(reply.headers.get("x-request-id") or reply.headers.get("cf-ray") or "", 120),
+        body=beginning(reply.body, BODY_KEPT),
+    )
+
+
+def check_id(reply: Reply, job_id: str, expected_id: str) -> None:
+    """Refuse a job that cannot be asked for again, or is another than the one asked for. Raises `ProtocolError`."""
+    if not is_usable(job_id):
+        unusable(reply, "a job without a usable id")
+    if expected_id and job_id != expected_id:
+        unusable(reply, f"another job ({plain(job_id, 64)!r}) than the one asked for")
+
+
+def is_usable(job_id: str) -> bool:
+    """Whether the job can be asked for again: an id that cannot stand in a path cannot be polled."""
+    try:
+        quoted_id(job_id)
+    except InvalidRequest:
+        return False
+    return True
+
+
+def plain_values(reply: Reply) -> Any:
+    """The body as plain values. Raises `ProtocolError`, which says what it is, if it is not JSON."""
+    why = ""
+    try:
+        return loosely(reply.body)
+    except RecursionError:
+        why = "JSON that is nested too deeply"
+    except ValueError:
+        why = _not_json(reply.body)
+    unusable(reply, why)
+
+
+def reason_in(raw: bytes) -> str | None:
+    """Why a job failed, where the body says so in an unusual place or form; None if it does not say."""
+    try:
+        value = loosely(raw)
+    except (ValueError, RecursionError):
+        return None
+    if not is_object(value):
+        return None
+    for name in ("error_message", "error", "message", "detail"):
+        said = value.get(name)
+        if is_object(said):
+            said = said.get("message") or said.get("detail") or said.get("type")
+        if isinstance(said, str) and said.strip():
+            return said
+    return None
+
+
+def _not_json(body: bytes) -> str:
+    start = body[:64].removeprefix(b"\xef\xbb\xbf").lstrip()[:1]
+    if not start:
+        return "an empty body"
+    if start == b"<":
+        return "a page of HTML or XML, not JSON"
+    return "JSON that is cut short or malformed" if start in (b"{", b"[") else "something that is not JSON"

@@ -1,0 +1,271 @@
+"""What a request is made of below its own fields: messages, search options, the answer's form.
+
+This module knows nothing of the request itself, of any endpoint, or of when something is sent.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
+from typing import Any, Literal, TypeAlias, cast
+
+import msgspec
+
+from aiopplx._wire import checks
+from aiopplx._wire.checks import Rule, refuse
+
+ROLES = ("system", "user", "assistant", "tool")
+
+
+class _Part(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True, tag_field="type"):
+    """Shared by all parts of a message: the wire's `type` tells them apart."""
+
+
+class URL(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """An address as the server's longer form writes it; a plain text says the same."""
+
+    url: str
+
+
+class VideoURL(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """The address of a video. `frame_interval`: which frames are looked at; None leaves it to the server (25)."""
+
+    url: str
+    frame_interval: str | int | None = None
+
+
+class TextPart(_Part, frozen=True, tag="text"):
+    """Text within a message of several parts."""
+
+    text: str
+
+
+class ImagePart(_Part, frozen=True, tag="image_url"):
+    """An image: its https address, or a `data:` address that holds it."""
+
+    image_url: str | URL
+
+
+class FilePart(_Part, frozen=True, tag="file_url"):
+    """A file to read. `file_name` is what the answer may call it."""
+
+    file_url: str | URL
+    file_name: str | None = None
+
+
+class PDFPart(_Part, frozen=True, tag="pdf_url"):
+    """A PDF to read."""
+
+    pdf_url: str | URL
+
+
+class VideoPart(_Part, frozen=True, tag="video_url"):
+    """A video to look at."""
+
+    video_url: str | VideoURL
+
+
+Part: TypeAlias = TextPart | ImagePart | FilePart | PDFPart | VideoPart
+
+
+class Message(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """One message of a conversation.
+
+    Attributes:
+        role: `system` (first, if at all), `user`, `assistant` or `tool`.
+        content: text, or a list of parts. None is taken for an assistant's message that only called tools.
+    """
+
+    role: Literal["system", "user", "assistant", "tool"]
+    content: str | list[TextPart | ImagePart | FilePart | PDFPart | VideoPart] | None
+
+
+class UserLocation(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
+    """Where the asker is, for what differs from place to place.
+
+    `latitude` -90 to 90 and `longitude` -180 to 180 in degrees; `country` is an ISO 3166-1 two-letter code.
+    """
+
+    latitude: float | None = None
+    longitude: float | None = None
+    country: str | None = None
+    region: str | None = None
+    city: str | None = None
+
+
+class WebSearchOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
+    """How the web is searched. What is None is left to the server.
+
+    Attributes:
+        search_context_size: how much of the pages is read (the server's default is `low`); more costs more.
+        search_type: `fast`, `pro`, or `auto` to let the model decide.
+        user_location: where the asker is.
+        image_results_enhanced_relevance: sift images harder.
+    """
+
+    search_context_size: Literal["low", "medium", "high"] | None = None
+    search_type: Literal["fast", "pro", "auto"] | None = None
+    user_location: UserLocation | None = None
+    image_results_enhanced_relevance: bool | None = None
+
+
+class JSONSchema(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """A JSON Schema for the answer. `name`, `description` and `strict` are left to the server where None."""
+
+    schema: dict[str, Any]
+    name: str | None = None
+    description: str | None = None
+    strict: bool | None = None
+
+
+class Regex(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A regular expression that the whole answer matches."""
+
+    regex: str
+
+
+class TextFormat(_Part, frozen=True, tag="text"):
+    """Free text: the server's default."""
+
+
+class JSONSchemaFormat(_Part, frozen=True, tag="json_schema"):
+    """The answer is JSON of this schema; read it with `job.parse(Type)`."""
+
+    json_schema: JSONSchema
+
+
+class RegexFormat(_Part, frozen=True, tag="regex"):
+    """The answer matches a regular expression. Known to the provider's SDK, not to its public document."""
+
+    regex: Regex
+
+
+ResponseFormat: TypeAlias = TextFormat | JSONSchemaFormat | RegexFormat
+
+PART_TYPES = ("text", "image_url", "file_url", "pdf_url", "video_url")
+_Words: TypeAlias = Mapping[str, tuple[str, ...]]
+_IN_MESSAGE: _Words = {"role": ROLES, "type": PART_TYPES}
+_IN_FORMAT: _Words = {"type": ("text", "json_schema", "regex")}
+_IN_OPTIONS: _Words = {"search_context_size": ("low", "medium", "high"), "search_type": ("fast", "pro", "auto")}
+
+_LOCATION: dict[str, Rule] = {
+    "latitude": checks.number(-90, 90),
+    "longitude": checks.number(-180, 180),
+    "country": checks.two_letters("ISO 3166-1 country", "SG"),
+    "region": checks.text,
+    "city": checks.text,
+}
+
+
+def as_options(value: Any) -> WebSearchOptions:
+    """Search options as their struct, checked. Raises `InvalidRequest`."""
+    field = "web_search_options"
+    options = checks.converted(field, value, WebSearchOptions, _IN_OPTIONS)
+    if options.user_location is not None:
+        for name, rule in _LOCATION.items():
+            said = getattr(options.user_location, name)
+            if said is not None:
+                rule(f"{field}.user_location.{name}", said)
+    return options
+
+
+def as_message(value: Message | Mapping[str, Any], field: str) -> Message:
+    """A message as its struct, checked to the leaves; `field` is its place. Raises `InvalidRequest`."""
+    if isinstance(value, Message) and isinstance(cast("object", value.content), str):
+        if value.role not in ROLES:
+            refuse(f"{field}.role", f"must be one of {', '.join(ROLES)}")
+        checks.text(f"{field}.content", value.content)
+        return value
+    message = checks.converted(field, value, Message, _IN_MESSAGE)
+    checks.writable(f"{field}.content", message.content)
+    return message
+
+
+def _is_blank(message: Message) -> bool:
+    content = message.content
+    if isinstance(content, str):
+        return not content or content.isspace()
+    return all(isinstance(part, TextPart) and not part.text.strip() for part in content or ())
+
+
+def conversation_of(messages: Sequence[Message | Mapping[str, Any]]) -> list[Message]:
+    """The messages as structs, in an order that the server takes.
+
+    Its rule: system messages first, if any; then user (or tool) and assistant take turns; the last word is the user's.
+
+    Raises:
+        InvalidRequest: names the message by its index.
+    """
+    conversation = [as_message(message, f"messages[{at}]") for at, message in enumerate(messages)]
+    turn = ""
+    for at, message in enumerate(conversation):
+        if message.role == "user" and _is_blank(message):
+            refuse(f"messages[{at}].content", "must not be empty")
+        if message.role == "system":
+            if turn:
+                refuse(f"messages[{at}].role", "a system message stands before all others")
+            continue
+        now = "assistant" if message.role == "assistant" else "user"
+        if not turn and now == "assistant":
+            refuse(f"messages[{at}].role", "an assistant message cannot open a conversation; a user message must")
+        if now == turn:
+            refuse(
+                f"messages[{at}].role",
+                f"follows another {message.role} message"
+                if message.role == conversation[at - 1].role
+                else f"{message.role} follows {conversation[at - 1].role}; user or tool and assistant must take turns",
+            )
+        turn = now
+    if conversation and conversation[-1].role != "user":
+        refuse(f"messages[{len(conversation) - 1}].role", "the last message must be the user's")
+    return conversation
+
+
+def as_format(value: Any) -> ResponseFormat:
+    """A response format as its struct: one of the three, a mapping of that shape, or a Python type for its JSON Schema.
+
+    Raises:
+        InvalidRequest: it is none of these, or no JSON Schema can be made of the type.
+    """
+    field = "response_format"
+    if isinstance(value, type) or hasattr(value, "__origin__"):
+        return JSONSchemaFormat(_schema_of(value))
+    if not isinstance(value, Mapping | TextFormat | JSONSchemaFormat | RegexFormat):
+        refuse(
+            field, f"must be a Python type, a mapping or a response format, not {checks.kind_of(cast('object', value))}"
+        )
+    shaped = checks.converted(field, value, cast("type[ResponseFormat]", ResponseFormat), _IN_FORMAT)
+    checks.writable(field, shaped)
+    return shaped
+
+
+@lru_cache(maxsize=64)  # making a schema costs a hundred times what freezing a request does
+def _schema_of(kind: Any) -> JSONSchema:
+    """The JSON Schema of a Python type, named after it."""
+    name = re.sub(r"[^A-Za-z0-9_-]", "_", getattr(kind, "__name__", "schema"))[:64]
+    schema: Any = None
+    try:
+        own = getattr(kind, "model_json_schema", None)
+        schema = own() if own is not None else _without_top_ref(msgspec.json.schema(kind))
+    except (TypeError, ValueError, RuntimeError):  # pydantic's own refusals are RuntimeErrors
+        schema = None
+    if not isinstance(schema, dict):
+        refuse(
+            "response_format",
+            f"no JSON Schema can be made of {name}; use a msgspec Struct, a dataclass or a pydantic model",
+        )
+    return JSONSchema(cast("dict[str, Any]", schema), name=name)
+
+
+def _without_top_ref(schema: dict[str, Any]) -> dict[str, Any]:
+    """The type itself at the top: services of structured output want an object there, and msgspec puts a `$ref`."""
+    definitions: dict[str, Any] = dict(schema.get("$defs", {}))
+    top = schema.get("$ref", "").removeprefix("#/$defs/")
+    if top not in definitions:
+        return schema
+    body = definitions[top]
+    ref = msgspec.json.encode({"$ref": f"#/$defs/{top}"})[1:-1]
+    if ref not in msgspec.json.encode(definitions):  # else it holds itself, and must stay to be pointed at
+        del definitions[top]
+    return {**body, "$defs": definitions} if definitions else body

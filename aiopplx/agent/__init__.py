@@ -1,0 +1,91 @@
+"""The Agent API's background runs: their requests, their answers, and the API as a value."""
+
+from aiopplx._text import (
+    cited,
+)
+from aiopplx.agent._api import (
+    AGENT,
+    AGENT_ALIAS,
+    MAX_BODY,
+    RESULTS_LIVE,
+    Agent,
+)
+from aiopplx.agent._request import (
+    AgentRequest,
+)
+from aiopplx.agent._responses import (
+    AgentCost,
+    AgentError,
+    AgentResponse,
+    AgentUsage,
+    Annotation,
+    CancelResponse,
+    ContentPart,
+    FetchURLResultsItem,
+    FunctionCallItem,
+    IncompleteDetails,
+    InputTokensDetails,
+    MessageItem,
+    OutputItem,
+    OutputTokensDetails,
+    PeopleSearchResultsItem,
+    ReasoningItem,
+    SearchResultsItem,
+    ToolCallDetails,
+    ToolTokenUsage,
+    UnknownItem,
+)
+from aiopplx.agent._tools import (
+    FetchURLTool,
+    FunctionTool,
+    InputFile,
+    InputImage,
+    InputMessage,
+    InputText,
+    Reasoning,
+    WebSearchFilters,
+    WebSearchTool,
+)
+from aiopplx.agent._translate import (
+    translate,
+)
+
+__all__ = [
+    "AGENT",
+    "AGENT_ALIAS",
+    "MAX_BODY",
+    "RESULTS_LIVE",
+    "Agent",
+    "AgentCost",
+    "AgentError",
+    "AgentRequest",
+    "AgentResponse",
+    "AgentUsage",
+    "Annotation",
+    "CancelResponse",
+    "ContentPart",
+    "FetchURLResultsItem",
+    "FetchURLTool",
+    "FunctionCallItem",
+    "FunctionTool",
+    "IncompleteDetails",
+    "InputFile",
+    "InputImage",
+    "InputMessage",
+    "InputText",
+    "InputTokensDetails",
+    "MessageItem",
+    "OutputItem",
+    "OutputTokensDetails",
+    "PeopleSearchResultsItem",
+    "Reasoning",
+    "ReasoningItem",
+    "SearchResultsItem",
+    "ToolCallDetails",
+    "ToolTokenUsage",
+    "UnknownItem",
+    "WebSearchFilters",
+    "WebSearchTool",
+    "cited",
+    "translate",
+]

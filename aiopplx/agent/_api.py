@@ -1,0 +1,224 @@
+"""The Agent API's background runs as a value: its endpoints as calls, their replies as snapshots.
+
+This module knows nothing of when a call is made, of retries, or of the session. Of a reply it takes whatever can be
+read: one odd field never loses the others.
+"""
+
+from __future__ import annotations
+
+from typing import NoReturn
+
+import msgspec
+
+from aiopplx._errors import InvalidRequest
+from aiopplx._job import JobStatus, Page, Snapshot
+from aiopplx._text import plain
+from aiopplx._wire.api import quoted_id
+from aiopplx._wire.call import Call, Lane, Reply
+from aiopplx._wire.decoding import check_id, is_array, is_object, plain_values, reason_in, strictly, unusable
+from aiopplx._wire.request import ResearchRequest
+from aiopplx.agent._request import AgentRequest, agent_wire
+from aiopplx.agent._responses import (
+    AgentResponse,
+    CancelResponse,
+    salvaged_response,
+)
+from aiopplx.agent._translate import translate
+
+RESULTS_LIVE = 7 * 86_400.0
+"""Seconds for which a run is counted on: 7 days. The provider does not say how long it keeps one; this is what it kept
+the jobs of the API before, and no more than that is counted on. Only a look tells whether a run is still there."""
+
+MAX_BODY = 32 * 1024 * 1024
+"""Bytes of a submission above which the server answers 413 (its documented limit: 32 MiB)."""
+
+# Sorted keys: equal requests are equal bytes, in whatever order a mapping was written.
+_ENCODER = msgspec.json.Encoder(order="deterministic")
+_RESPONSE = msgspec.json.Decoder(AgentResponse)
+_CANCEL = msgspec.json.Decoder(CancelResponse)
+
+_STATUS = {
+    "queued": JobStatus.CREATED,
+    "in_progress": JobStatus.IN_PROGRESS,
+    "requires_action": JobStatus.IN_PROGRESS,
+    "completed": JobStatus.COMPLETED,
+    "failed": JobStatus.FAILED,
+    "cancelled": JobStatus.CANCELLED,
+    "canceled": JobStatus.CANCELLED,
+    "incomplete": JobStatus.INCOMPLETE,
+}
+
+
+class Agent(msgspec.Struct, frozen=True):
+    """The Agent API as a value: an `API`. `base_path` is one of its two paths; both serve the same runs."""
+
+    base_path: str = "/v1/responses"
+
+    @property
+    def name(self) -> str:
+        """`"agent"`."""
+        return "agent"
+
+    @property
+    def has_idempotency(self) -> bool:
+        """False: neither a field nor a header. A submission sent twice is two runs, and two bills."""
+        return False
+
+    @property
+    def has_list(self) -> bool:
+        """False: a run whose id is lost cannot be found again."""
+        return False
+
+    @property
+    def has_cancel(self) -> bool:
+        """True: a running job can be cancelled; what it has searched for is billed."""
+        return True
+
+    @property
+    def echoes_model(self) -> bool:
+        """False: the server names the preset first, and the model behind it later."""
+        return False
+
+    @property
+    def results_live(self) -> float:
+        """Seconds for which a run is counted on: see `RESULTS_LIVE`."""
+        return RESULTS_LIVE
+
+    def owns(self, job_id: str) -> bool:
+        """Runs have ids of the form `resp_<uuid>`."""
+        return job_id.startswith("resp_")
+
+    def freeze(self, request: ResearchRequest | AgentRequest, idempotency_key: str) -> bytes:
+        """The exact bytes of the submission: the same for the same request.
+
+        The key is not in them: the server knows no such field, and refuses what it does not know. It is the session's
+        own name for the submission.
+
+        Raises:
+            InvalidRequest: the request breaks a rule, or says what this API has no word for (all such fields named).
+        """
+        native = translate(request) if isinstance(request, ResearchRequest) else request
+        body = _ENCODER.encode(agent_wire(native))
+        if len(body) > MAX_BODY:
+            raise InvalidRequest(
+                f"makes a body of {len(body) / 2**20:.1f} MiB; the server takes at most {MAX_BODY >> 20}",
+                field="input",
+                tag=native.tag,
+            )
+        return body
+
+    def rekeyed(self, body: bytes, idempotency_key: str) -> bytes:
+        """The same bytes: the key is not in them."""
+        return body
+
+    def submit(self, body: bytes) -> Call:
+        """The call that makes a run of a frozen request."""
+        return Call(Lane.SUBMIT, "POST", self.base_path, body)
+
+    def get(self, job_id: str) -> Call:
+        """The call that looks at a run. Raises `InvalidRequest` for what is no job id."""
+        return Call(Lane.POLL, "GET", f"{self.base_path}/{quoted_id(job_id)}")
+
+    def list(self, *, limit: int | None, next_token: str) -> Call:
+        """Raises `InvalidRequest`: this API has no list of runs."""
+        _refuse_list()
+
+    def cancel(self, job_id: str) -> Call:
+        """The call that asks for an end. The end comes later: look until the status is final.
+
+        A 400 says the same of a run that has ended and of an id that nobody knows: look before speaking of either.
+        Raises `InvalidRequest` for what is no job id.
+        """
+        return Call(Lane.CANCEL, "POST", f"{self.base_path}/{quoted_id(job_id)}/cancel")
+
+    def read_job(self, reply: Reply, expected_id: str = "") -> Snapshot:
+        """The run in a 200. Raises `ProtocolError` if it is not that run; "" takes any with a usable id."""
+        body = reply.body
+        run = strictly(_RESPONSE, body) or _salvaged_run(reply)
+        if run.id != expected_id or not expected_id:
+            check_id(reply, run.id, expected_id)
+        return _snapshot(run, body)
+
+    def read_page(self, reply: Reply) -> Page:
+        """Raises `InvalidRequest`: this API has no list of runs."""
+        _refuse_list()
+
+    def read_cancel(self, reply: Reply) -> str:
+        """The server's word in the 200 of a cancellation: `cancelling`. Raises `ProtocolError` if there is none.
+
+        Some gateways answer with the whole run instead; its status is the word then.
+        """
+        said = strictly(_CANCEL, reply.body)
+        if said is not None:
+            return plain(said.status, 80)
+        value = plain_values(reply)
+        word = value.get("status") if is_object(value) else None
+        if not isinstance(word, str):
+            unusable(reply, "something other than the status of a cancellation")
+        return plain(word, 80)
+
+
+AGENT = Agent()
+"""The path that the provider's SDK and those of OpenAI call."""
+AGENT_ALIAS = Agent("/v1/agent")
+"""The same under the name that the provider's documents prefer."""
+
+
+def _refuse_list() -> NoReturn:
+    raise InvalidRequest("the Agent API has no list of jobs: keep the ids, or give the session a journal, which does")
+
+
+def _snapshot(run: AgentResponse, raw: bytes) -> Snapshot:
+    """Without times: the server rewrites `created_at` and `completed_at` at each look, so neither is the run's."""
+    status = _status_of(run)
+    return Snapshot(
+        id=run.id,
+        status=status,
+        server_status=run.status or "",
+        model=run.model or "",
+        error_message=_why(run, status) or (reason_in(raw) if status is JobStatus.FAILED else None),
+        # A run that ended always has one: its usage says what was billed, and what it had found was paid for.
+        response=run if status.is_final or run.output else None,
+        is_empty=status is JobStatus.COMPLETED and not _is_answered(run),
+        raw=raw,
+    )
+
+
+def _status_of(run: AgentResponse) -> JobStatus:
+    word = run.status
+    if not word or not word.strip():
+        return _inferred(run)
+    return _STATUS.get(word) or _STATUS.get(word.strip().lower(), JobStatus.IN_PROGRESS)
+
+
+def _inferred(run: AgentResponse) -> JobStatus:
+    """Where a run without a readable status stands: a result that was paid for must not wait for the word."""
+    if run.error is not None:
+        return JobStatus.FAILED
+    return JobStatus.COMPLETED if run.completed_at is not None and run.written() else JobStatus.IN_PROGRESS
+
+
+def _is_answered(run: AgentResponse) -> bool:
+    written = run.written()
+    return bool(written and not written.isspace()) or bool(run.function_calls())
+
+
+def _why(run: AgentResponse, status: JobStatus) -> str | None:
+    if status not in (JobStatus.FAILED, JobStatus.CANCELLED, JobStatus.INCOMPLETE):
+        return None
+    said = run.error.reason() if run.error is not None else ""
+    if not said and run.incomplete_details is not None:
+        said = run.incomplete_details.reason or ""
+    return said or None
+
+
+def _salvaged_run(reply: Reply) -> AgentResponse:
+    value = plain_values(reply)
+    if is_array(value) or (is_object(value) and "id" not in value and is_array(value.get("data"))):
+        unusable(reply, "a list of jobs, not a job")
+    if not is_object(value):
+        unusable(reply, "a lone value, not a job")
+    run = salvaged_response(value)
+    if run is None:
+        unusable(reply, "a body without a usable id")
+    return run

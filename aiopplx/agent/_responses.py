@@ -1,0 +1,365 @@
+"""What the Agent API answers, as structs, and how they read themselves into the words of the job model.
+
+Unknown fields are passed over, unknown items of the output are kept whole, all but the run's id may be missing. This
+module knows nothing of endpoints, of bytes or of HTTP.
+
+They are frozen and read from JSON, so no instance is part of a cycle: the garbage collector need not visit the hundred
+sources of each of ten thousand results (`gc=False`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, TypeAlias
+
+import msgspec
+
+from aiopplx._job import Answer, Source, Usage
+from aiopplx._wire.decoding import is_array, is_object, salvaged
+
+
+class Annotation(msgspec.Struct, frozen=True, gc=False, kw_only=True):
+    """A stretch of text and the page it rests on. The server knows the form; every answer seen has none."""
+
+    type: str | None = None
+    url: str | None = None
+    title: str | None = None
+    start_index: int | None = None
+    end_index: int | None = None
+
+
+class ContentPart(msgspec.Struct, frozen=True, gc=False, kw_only=True):
+    """One part of what was written: `output_text` in a message, `summary_text` or `reasoning_text` in reasoning."""
+
+    type: str | None = None
+    text: str | None = None
+    annotations: list[Annotation] | None = None
+
+
+class _Item(msgspec.Struct, frozen=True, gc=False, kw_only=True, tag_field="type"):
+    """Shared by all items of the output: the wire's `type` tells them apart."""
+
+
+class MessageItem(_Item, frozen=True, kw_only=True, tag="message"):
+    """What the model wrote."""
+
+    id: str | None = None
+    role: str | None = None
+    status: str | None = None
+    content: list[ContentPart] | str | None = None
+
+    def text(self) -> str:
+        """Its text parts, joined; `""` if there are none."""
+        content = self.content
+        if content is None or isinstance(content, str):
+            return content or ""
+        return "".join(part.text or "" for part in content if part.type in _TEXT)
+
+
+class SearchResultsItem(_Item, frozen=True, kw_only=True, tag="search_results"):
+    """One search: what was asked and what was found. Each result's `id` is what `[n]` or `[web:n]` names."""
+
+    queries: list[str] | None = None
+    results: list[Source] | None = None
+
+
+class PeopleSearchResultsItem(SearchResultsItem, frozen=True, kw_only=True, tag="people_search_results"):
+    """One search for people; its results have the form of pages."""
+
+
+class FetchURLResultsItem(_Item, frozen=True, kw_only=True, tag="fetch_url_results"):
+    """Pages that were read whole. They have no `id`, and are often among the search results too."""
+
+    contents: list[Source] | None = None
+
+
+class ReasoningItem(_Item, frozen=True, kw_only=True, tag="reasoning"):
+    """What the model thought, where the server shows it. `encrypted_content` is for sending back, not for reading."""
+
+    id: str | None = None
+    status: str | None = None
+    summary: list[ContentPart] | None = None
+    content: list[ContentPart] | None = None
+    encrypted_content: str | None = None
+
+    def text(self) -> str:
+        """The thoughts, or their summary where that is all there is."""
+        said = [part.text for part in self.content or () if part.text]
+        return "\n\n".join(said or [part.text for part in self.summary or () if part.text])
+
+
+class FunctionCallItem(_Item, frozen=True, kw_only=True, tag="function_call"):
+    """A function of yours that the model wants called; `arguments` is JSON text."""
+
+    id: str | None = None
+    call_id: str | None = None
+    name: str | None = None
+    arguments: str | None = None
+    status: str | None = None
+    thought_signature: str | None = None
+
+
+class UnknownItem(_Item, frozen=True, kw_only=True, tag="unknown"):
+    """An item of a type that this version does not know: its `type` is in `item_name`, all of it in `payload`."""
+
+    item_name: str | None = None
+    payload: dict[str, Any] | None = None
+
+
+OutputItem: TypeAlias = (
+    MessageItem
+    | SearchResultsItem
+    | PeopleSearchResultsItem
+    | FetchURLResultsItem
+    | ReasoningItem
+    | FunctionCallItem
+    | UnknownItem
+)
+
+
+class AgentCost(msgspec.Struct, frozen=True, gc=False, kw_only=True):
+    """What a run was billed, by what it was spent on. `currency` is USD in every answer seen."""
+
+    currency: str | None = None
+    input_cost: float | None = None
+    output_cost: float | None = None
+    cache_creation_cost: float | None = None
+    cache_read_cost: float | None = None
+    tool_calls_cost: float | None = None
+    tool_calls_cost_details: dict[str, float | None] | None = None
+    total_cost: float | None = None
+
+
+class InputTokensDetails(msgspec.Struct, frozen=True, gc=False, kw_only=True):
+    """How many of the input tokens were written to, and read from, the cache."""
+
+    cached_tokens: int | None = None
+    cache_creation_input_tokens: int | None = None
+    cache_read_input_tokens: int | None = None
+
+
+class OutputTokensDetails(msgspec.Struct, frozen=True, gc=False, kw_only=True):
+    """How many of the output tokens were thought and not written."""
+
+    reasoning_tokens: int | None = None
+
+
+class ToolTokenUsage(msgspec.Struct, frozen=True, gc=False, kw_only=True):
+    """What a model within a tool consumed. These tokens are not in those of the run."""
+
+    model: str | None = None
+    input_tokens: int | None = None
+    input_tokens_details: InputTokensDetails | None = None
+    output_tokens: int | None = None
+    output_tokens_details: OutputTokensDetails | None = None
+
+
+class ToolCallDetails(msgspec.Struct, frozen=True, gc=False, kw_only=True):
+    """How often a tool was called, and what that cost in US dollars."""
+
+    invocation: int | None = None
+    cost_usd: float | None = None
+    token_usage: list[ToolTokenUsage] | None = None
+
+
+class AgentUsage(msgspec.Struct, frozen=True, gc=False, kw_only=True):
+    """What a run consumed. `tool_calls_details` has tools by the names of the bill: `search_web`, `fetch_url`."""
+
+    input_tokens: int | None = None
+    input_tokens_details: InputTokensDetails | None = None
+    output_tokens: int | None = None
+    output_tokens_details: OutputTokensDetails | None = None
+    total_tokens: int | None = None
+    tool_calls_details: dict[str, ToolCallDetails | None] | None = None
+    cost: AgentCost | None = None
+
+    def usage(self) -> Usage:
+        """The same in the words of the job model."""
+        details = self.output_tokens_details
+        return Usage(
+            input_tokens=self.input_tokens,
+            output_tokens=self.output_tokens,
+            total_tokens=self.total_tokens,
+            reasoning_tokens=details.reasoning_tokens if details is not None else None,
+            search_queries=self._searches(),
+            cost=self.cost.total_cost if self.cost is not None else None,
+        )
+
+    def _searches(self) -> int | None:
+        """How often the web was searched: calls of the tool, each of which may ask several things."""
+        if self.tool_calls_details is None:
+            return None
+        search = self.tool_calls_details.get("search_web")
+        return search.invocation if search is not None else 0
+
+
+class AgentError(msgspec.Struct, frozen=True, gc=False, kw_only=True):
+    """Why there is no result. `code` is a word here, where the body of a refused call has the HTTP status."""
+
+    message: str | None = None
+    code: str | int | None = None
+    type: str | None = None
+    param: str | None = None
+
+    def reason(self) -> str:
+        """`message (code)`, or what there is of it."""
+        code = str(self.code or self.type or "")
+        if not self.message or not code or code == self.message:
+            return self.message or code
+        return f"{self.message} ({code})"
+
+
+class IncompleteDetails(msgspec.Struct, frozen=True, gc=False, kw_only=True):
+    """Why the server stopped early: `max_output_tokens`, `cancelled`, ..."""
+
+    reason: str | None = None
+
+
+class AgentResponse(msgspec.Struct, frozen=True, gc=False, kw_only=True):
+    """A run of the Agent API, as the server wrote it.
+
+    Attributes:
+        created_at, completed_at: rewritten to the moment of every look, so no times of the run.
+        model: the name of the preset until the run is completed; then the model that answered.
+        output: what the run has made so far, in order; it grows while the run is in progress.
+        usage: None until the run ends, and on a cancelled run, though its searches were charged.
+    """
+
+    id: str
+    object: str | None = None
+    status: str | None = None
+    background: bool | None = None
+    created_at: int | None = None
+    completed_at: int | None = None
+    error: AgentError | None = None
+    incomplete_details: IncompleteDetails | None = None
+    model: str | None = None
+    preset: str | None = None
+    effort: str | None = None
+    output: list[OutputItem] = []
+    usage: AgentUsage | None = None
+    instructions: Any = None
+    reasoning: dict[str, Any] | None = None
+    text: dict[str, Any] | None = None
+    tools: list[Any] | None = None
+    tool_choice: Any = None
+    parallel_tool_calls: bool | None = None
+    max_output_tokens: int | None = None
+    max_tool_calls: int | None = None
+    metadata: dict[str, Any] | None = None
+    previous_response_id: str | None = None
+    prompt_cache_key: str | None = None
+    safety_identifier: str | None = None
+    service_tier: str | None = None
+    store: bool | None = None
+    temperature: float | None = None
+    top_p: float | None = None
+    top_logprobs: int | None = None
+    frequency_penalty: float | None = None
+    presence_penalty: float | None = None
+    truncation: str | None = None
+    user: str | None = None
+
+    def written(self) -> str:
+        """What the messages say, in order; `""` if nothing is written yet."""
+        return "".join(item.text() for item in self.output if isinstance(item, MessageItem))
+
+    def function_calls(self) -> list[FunctionCallItem]:
+        """The functions of yours that the model wants called."""
+        return [item for item in self.output if isinstance(item, FunctionCallItem)]
+
+    def sources(self) -> list[Source]:
+        """The pages that were found and read, in order.
+
+        A page that was read after it was found stands once, with its `id`. One that two searches found under two ids
+        stands twice: a mark in the text may name either.
+        """
+        found = [source for item in self.output for source in _sources_of(item)]
+        numbered = {source.url for source in found if source.id is not None}
+        kept: dict[object, Source] = {}
+        for place, source in enumerate(found):
+            if source.id is not None:
+                kept.setdefault((source.id, source.url), source)
+            elif not source.url:
+                kept[place] = source  # an unreadable one keeps its place: positions are all that unnumbered pages have
+            elif source.url not in numbered:
+                kept.setdefault(source.url, source)
+        return list(kept.values())
+
+    def thoughts(self) -> str | None:
+        """What the reasoning items say; None if there are none, as in every answer seen so far."""
+        said = [item.text() for item in self.output if isinstance(item, ReasoningItem)]
+        return "\n\n".join(filter(None, said)) or None
+
+    def finish_reason(self) -> str | None:
+        """The server's word for why the run stopped early, `stop` if it did not, None while it runs."""
+        if self.incomplete_details is not None and self.incomplete_details.reason:
+            return self.incomplete_details.reason
+        return "stop" if (self.status or "").strip().lower() == "completed" else None
+
+    def answer(self) -> Answer:
+        """The same facts in the words of the job model."""
+        sources = self.sources()
+        text = self.written()
+        return Answer(
+            text="" if text.isspace() else text,
+            reasoning=self.thoughts(),
+            sources=sources,
+            citations=[source.url for source in sources],
+            usage=self.usage.usage() if self.usage is not None else None,
+            finish_reason=self.finish_reason(),
+            model=self.model or "",
+        )
+
+
+class CancelResponse(msgspec.Struct, frozen=True, gc=False, kw_only=True):
+    """What a cancellation is answered with: `cancelling`. The run ends a little later; only a look tells when."""
+
+    status: str
+    response_id: str | None = None
+
+
+_TEXT = ("output_text", "text", None)
+_KINDS: dict[str, type[OutputItem]] = {
+    "message": MessageItem,
+    "search_results": SearchResultsItem,
+    "people_search_results": PeopleSearchResultsItem,
+    "fetch_url_results": FetchURLResultsItem,
+    "reasoning": ReasoningItem,
+    "function_call": FunctionCallItem,
+    "unknown": UnknownItem,
+}
+# For an item whose `type` cannot be read: the field that only such an item has, the most telling first.
+_TELLING: dict[str, type[OutputItem]] = {
+    "summary": ReasoningItem,
+    "content": MessageItem,
+    "results": SearchResultsItem,
+    "contents": FetchURLResultsItem,
+}
+
+
+def _sources_of(item: OutputItem) -> Iterable[Source]:
+    if isinstance(item, SearchResultsItem):
+        return item.results or ()
+    return (item.contents or ()) if isinstance(item, FetchURLResultsItem) else ()
+
+
+def salvaged_response(value: dict[str, Any]) -> AgentResponse | None:
+    """A response of plain values, with whatever can be read of it; None if it has no id.
+
+    Also the way for a response with an item of unknown type: no strict decoder takes that.
+    """
+    found = salvaged({name: said for name, said in value.items() if name != "output"}, AgentResponse)
+    output = value.get("output")
+    if found is None or not is_array(output):
+        return found
+    return msgspec.structs.replace(found, output=[_item(said) for said in output if is_object(said)])
+
+
+def _item(value: dict[str, Any]) -> OutputItem:
+    name = value.get("type")
+    if not isinstance(name, str):
+        name = None
+    kind = _KINDS.get(name) if name else next((_TELLING[field] for field in _TELLING if field in value), None)
+    item = salvaged(value, kind) if kind is not None else None
+    return item if item is not None else UnknownItem(item_name=name, payload=value)

@@ -1,0 +1,187 @@
+"""The journal as a file: is it one, how a new one comes to be, how an old one is brought up to date.
+
+A file that is no sound journal is refused, with the reason, and left as it is. This module knows nothing of what the
+rows mean, nor of who may write them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sqlite3
+from collections.abc import Mapping
+
+from aiopplx._version import __version__
+from aiopplx.journal._protocol import JournalRefused, Reason
+from aiopplx.journal._sqlite.schema import APPLICATION_ID, MIGRATIONS, SCHEMA, VERSION
+
+HEADER = 100
+
+
+def refused(path: str, reason: Reason, why: str) -> JournalRefused:
+    """The error for a file that is not opened."""
+    return JournalRefused(f"the journal {path} {why}", path=path, reason=reason)
+
+
+# --- an old file -----------------------------------------------------------------------------------------------------
+
+
+def check_file(path: str) -> None:
+    """Is it a journal of a version known here? Read without SQLite, which would begin by changing another's file.
+
+    Raises:
+        JournalRefused: it is not.
+    """
+    try:
+        with open(path, "rb") as file:
+            head = file.read(HEADER)
+            size = os.fstat(file.fileno()).st_size
+    except FileNotFoundError:
+        raise refused(path, "missing", "is not there") from None
+    except OSError as error:
+        raise refused(path, "unusable", f"cannot be read: {error.strerror}") from None
+    if not size:
+        raise refused(
+            path, "empty", "is an empty file: it was cut off, or never was a journal. Remove it if nothing was paid"
+        )
+    if len(head) < HEADER or not head.startswith(b"SQLite format 3\0"):
+        raise refused(path, "foreign", "is no journal, or its beginning was overwritten")
+    if _number(head, 68) != APPLICATION_ID:
+        raise refused(path, "foreign", "is a SQLite database of another program")
+    if _number(head, 60) > VERSION:
+        raise newer(path, _number(head, 60))
+    page = int.from_bytes(head[16:18], "big")
+    pages = _number(head, 28) if head[24:28] == head[92:96] else 0
+    in_log = os.path.exists(f"{path}-wal") and os.path.getsize(f"{path}-wal")
+    if size < pages * (page if page > 1 else 65536) and not in_log:
+        raise refused(path, "corrupt", f"was cut off: {size} bytes are left of it. Keep it and recover a copy of it")
+
+
+def _number(head: bytes, offset: int) -> int:
+    return int.from_bytes(head[offset : offset + 4], "big")
+
+
+def newer(path: str, version: int) -> JournalRefused:
+    """The error for a journal that a later version of the library wrote."""
+    return refused(
+        path, "newer", f"was written by a newer aiopplx (format {version}, this is {VERSION}): upgrade aiopplx"
+    )
+
+
+# --- a new file ------------------------------------------------------------------------------------------------------
+
+
+def make(path: str, created: float) -> None:
+    """Make the file under another name and put it in place whole: no crash leaves half a journal behind.
+
+    Raises:
+        JournalRefused: a write-ahead log without its file is there.
+    """
+    if os.path.exists(f"{path}-wal") and os.path.getsize(f"{path}-wal"):
+        raise refused(
+            path,
+            "orphan",
+            f"is not there, but its write-ahead log is ({path}-wal), and may hold paid results. Put the file back"
+            " beside it, or move the log away",
+        )
+    new = f"{path}.new"
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(new)
+    try:
+        touch(new)
+        _fill(new, created)
+        _put_in_place(new, path)
+    finally:
+        for leftover in (new, f"{new}-journal"):
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(leftover)
+
+
+def touch(path: str) -> None:
+    """An empty file that only its owner can read. SQLite would let all read it, and gives its mode to the log."""
+    os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
+
+
+def _fill(path: str, created: float) -> None:
+    connection = sqlite3.connect(path, isolation_level=None)
+    try:
+        connection.execute("PRAGMA synchronous=FULL")
+        connection.execute("BEGIN EXCLUSIVE")
+        connection.execute(f"PRAGMA application_id={APPLICATION_ID}")
+        connection.execute(f"PRAGMA user_version={VERSION}")
+        for statement in SCHEMA:
+            connection.execute(statement)
+        first = {"salt": os.urandom(16), "created": created, "made_by": __version__, "epoch": 0, "clean": 1}
+        connection.executemany("INSERT INTO meta(k, v) VALUES (?, ?)", first.items())
+        connection.execute("COMMIT")
+    finally:
+        connection.close()
+
+
+def _put_in_place(new: str, path: str) -> None:
+    try:
+        os.link(new, path)  # fails if somebody put a file there meanwhile, which a rename would overwrite
+    except FileExistsError:
+        raise
+    except OSError:
+        os.rename(new, path)  # no hard links here
+    with contextlib.suppress(OSError):
+        descriptor = os.open(os.path.dirname(path), os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+# --- an older file ---------------------------------------------------------------------------------------------------
+
+
+def version_of(connection: sqlite3.Connection) -> int:
+    """The format of the file, with what is still in its write-ahead log."""
+    return int(connection.execute("PRAGMA user_version").fetchone()[0])
+
+
+def migrate(
+    connection: sqlite3.Connection,
+    path: str,
+    *,
+    steps: Mapping[int, tuple[str, ...]] = MIGRATIONS,
+    target: int = VERSION,
+) -> None:
+    """Bring an older journal to `target`, all of it or none; a copy is kept beside it as `<path>.v<old>.bak`.
+
+    Raises:
+        JournalRefused: it is newer, or there is no way from its version.
+    """
+    found = version_of(connection)
+    if found == target:
+        return
+    if found > target:
+        raise newer(path, found)
+    if not all(version in steps for version in range(found, target)):
+        raise refused(path, "older", f"has format {found}, which this version cannot bring to {target}")
+    _back_up(connection, f"{path}.v{found}.bak")
+    connection.execute("BEGIN EXCLUSIVE")
+    try:
+        for version in range(found, target):
+            for statement in steps[version]:
+                connection.execute(statement)
+        connection.execute(f"PRAGMA user_version={int(target)}")
+        connection.execute("COMMIT")
+    except BaseException:
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
+        raise
+
+
+def _back_up(connection: sqlite3.Connection, to: str) -> None:
+    new = f"{to}.new"
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(new)
+    touch(new)
+    copy = sqlite3.connect(new, isolation_level=None)
+    try:
+        connection.backup(copy)
+    finally:
+        copy.close()
+    os.replace(new, to)

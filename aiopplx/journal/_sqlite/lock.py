@@ -1,0 +1,151 @@
+"""One writer per journal, over processes: an advisory lock on a file beside it, which ends with its process.
+
+The lock is the kernel's, not the file's being there: after `kill -9` it is free at once. This module knows nothing of
+what the lock protects.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import platform
+import re
+import sys
+from typing import NamedTuple
+
+_SAID = re.compile(r"(\d{1,10}) (\S{1,255})\s*")
+_held: set[int] = set()
+
+
+class Holder(NamedTuple):
+    """Who holds a lock, as it said itself."""
+
+    pid: int
+    host: str
+
+
+class Held(Exception):
+    """Somebody else has the lock. It goes no further than the one who asked."""
+
+    def __init__(self, holder: Holder | None) -> None:
+        super().__init__(holder)
+        self.holder = holder
+
+
+if sys.platform == "win32":
+    import msvcrt
+
+    def _try(descriptor: int) -> None:
+        # Locks are mandatory here: a byte far behind the text, so that the others can still read who holds it.
+        os.lseek(descriptor, 1 << 30, os.SEEK_SET)
+        msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
+
+else:
+    import fcntl
+
+    def _try(descriptor: int) -> None:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+class Lock:
+    """Held from `take` to `release`, or to the end of the process, whatever ends it."""
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor
+
+    @classmethod
+    def take(cls, path: str) -> Lock:
+        """The lock on `path`, which is made if it is not there, readable by its owner only.
+
+        Raises:
+            Held: somebody else has it.
+            OSError: the file cannot be made or locked.
+        """
+        while True:
+            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0), 0o600)
+            try:
+                _try(descriptor)
+            except (BlockingIOError, PermissionError):
+                holder = _read(descriptor)
+                os.close(descriptor)
+                raise Held(holder) from None
+            except BaseException:
+                os.close(descriptor)
+                raise
+            if _is_at(descriptor, path):
+                _held.add(descriptor)
+                _write(descriptor, f"{os.getpid()} {platform.node() or 'localhost'}\n")
+                return cls(descriptor)
+            # Somebody removed the file between the two calls: this lock is on a file that nobody else will find.
+            os.close(descriptor)
+
+    def release(self) -> None:
+        """Give it up. The file stays: to remove it would let two processes lock two files of one name."""
+        if self._descriptor in _held:
+            _held.discard(self._descriptor)
+            with contextlib.suppress(OSError):
+                _write(self._descriptor, "")
+            os.close(self._descriptor)
+
+
+def holder_of(path: str) -> Holder | None:
+    """Who says to hold the lock, without trying it. A process of this machine that is gone does not count."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY)
+    except OSError:
+        return None
+    try:
+        holder = _read(descriptor)
+    finally:
+        os.close(descriptor)
+    if holder is not None and holder.host == platform.node() and not _is_alive(holder.pid):
+        return None
+    return holder
+
+
+def _is_alive(pid: int) -> bool:
+    if sys.platform == "win32":  # os.kill would end it there
+        return True
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        return True
+    return True
+
+
+def _is_at(descriptor: int, path: str) -> bool:
+    try:
+        return os.path.samestat(os.fstat(descriptor), os.stat(path))
+    except FileNotFoundError:
+        return False
+
+
+def _read(descriptor: int) -> Holder | None:
+    try:
+        os.lseek(descriptor, 0, os.SEEK_SET)
+        said = _SAID.fullmatch(os.read(descriptor, 300).decode("ascii", "replace"))
+    except OSError:
+        return None
+    return Holder(int(said[1]), said[2]) if said else None
+
+
+def _write(descriptor: int, text: str) -> None:
+    # A full disk must not keep anybody from the lock: without this text it is only less talkative.
+    with contextlib.suppress(OSError):
+        os.ftruncate(descriptor, 0)
+        os.lseek(descriptor, 0, os.SEEK_SET)
+        os.write(descriptor, text.encode("ascii", "replace"))
+
+
+def _leave_to_the_parent() -> None:
+    """In a forked child: its copies of the descriptors would keep the locks when the parent is gone."""
+    for descriptor in _held:
+        with contextlib.suppress(OSError):
+            os.close(descriptor)
+    _held.clear()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_leave_to_the_parent)

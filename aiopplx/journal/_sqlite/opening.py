@@ -1,0 +1,278 @@
+"""From a path to a connection that may be trusted: made new, or proved to be this account's sound journal.
+
+A file that is not is refused, with the reason, and left as it is; an empty one never takes its place. This module knows
+nothing of what the rows mean.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sqlite3
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+from urllib.parse import quote
+
+from aiopplx.journal._protocol import JournalBroken, JournalLocked, JournalRefused, State
+from aiopplx.journal._sqlite.errors import in_our_words
+from aiopplx.journal._sqlite.file import check_file, make, migrate, newer, refused, version_of
+from aiopplx.journal._sqlite.lock import Held, Lock, holder_of
+from aiopplx.journal._sqlite.mounts import network_type
+from aiopplx.journal._sqlite.schema import TABLES, VERSION
+
+BUSY_MS = 5000
+
+
+class Wanted(NamedTuple):
+    """What the opener says of itself.
+
+    Attributes:
+        base_url: the server, `""` to ask nothing of the file's.
+        account: from the file's salt to the fingerprint of the API key; None to ask nothing of the file's.
+        same_account: take the key as a new one of the same account, and remember it.
+        now: wall clock, for the date of a new journal.
+    """
+
+    base_url: str
+    account: Callable[[bytes], str] | None
+    same_account: bool
+    now: Callable[[], float]
+
+
+class Opened(NamedTuple):
+    """A journal that is this process's alone to write."""
+
+    connection: sqlite3.Connection
+    lock: Lock
+    epoch: int
+
+
+# --- the writer's opening --------------------------------------------------------------------------------------------
+
+
+def open_to_write(path: str, wanted: Wanted) -> Opened:
+    """The one writer's connection. To be called in the thread that will use it.
+
+    Raises:
+        JournalLocked: another writer has it.
+        JournalRefused: it is not opened; the error says why.
+        JournalFull, JournalBroken: the disk is full or fails.
+    """
+    _check_place(path)
+    lock = _locked(path)
+    try:
+        connection = _connection(path, wanted)
+        try:
+            epoch = _begin(connection)
+        except BaseException:
+            connection.close()
+            raise
+    except sqlite3.Error as error:
+        lock.release()
+        said: Exception = in_our_words(error, path)
+        if isinstance(said, JournalBroken) and said.is_final:
+            said = _damaged(path, str(error))
+    except OSError as error:
+        lock.release()
+        said = refused(path, "unusable", f"cannot be opened: {error.strerror or error}")
+    except BaseException:
+        lock.release()
+        raise
+    else:
+        return Opened(connection, lock, epoch)
+    raise said
+
+
+def _check_place(path: str) -> None:
+    directory = os.path.dirname(path)
+    mounts = Path("/proc/self/mountinfo")
+    kind = network_type(directory, mounts.read_text(encoding="utf-8", errors="replace") if mounts.exists() else "")
+    if kind:
+        raise refused(
+            path,
+            "network",
+            f"would lie on a network file system ({kind}), where it is not safe: put it on a local disk",
+        )
+    if os.path.isdir(path):
+        raise refused(path, "unusable", "is a directory; name a file in it")
+    if os.path.isdir(directory):
+        return
+    try:
+        # One directory and no more: a mistyped path must not begin an empty journal somewhere new.
+        os.mkdir(directory, mode=0o700)
+    except OSError as error:
+        said = refused(path, "unusable", f"cannot be made: {error.strerror} ({directory})")
+    else:
+        return
+    raise said
+
+
+def _locked(path: str) -> Lock:
+    name = f"{path}.lock"
+    try:
+        return Lock.take(name)
+    except Held as held:
+        said: Exception = _who(path, held)
+    except OSError as error:
+        said = refused(path, "unusable", f"cannot be locked: {error.strerror} ({name})")
+    raise said
+
+
+def _who(path: str, held: Held) -> JournalLocked:
+    pid, host = held.holder or (None, "")
+    if pid == os.getpid():
+        who = "in this process already"
+    else:
+        who = f"in process {pid} on {host}" if pid is not None else "in another process"
+    return JournalLocked(
+        f"the journal {path} is open {who}; it has one writer at a time. Wait for it to end, or use another journal",
+        path=path,
+        pid=pid,
+        host=host,
+    )
+
+
+def _connection(path: str, wanted: Wanted) -> sqlite3.Connection:
+    if os.path.exists(path):
+        check_file(path)
+    else:
+        make(path, wanted.now())
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(f"{path}.new")  # left by a process that ended while it made the file
+    connection = sqlite3.connect(path, isolation_level=None, cached_statements=64)
+    try:
+        _set_up(connection, path)
+        _check_content(connection, path)
+        migrate(connection, path)
+        _check_owner(connection, path, wanted)
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def _set_up(connection: sqlite3.Connection, path: str) -> None:
+    connection.execute("PRAGMA trusted_schema=OFF")
+    connection.execute(f"PRAGMA busy_timeout={BUSY_MS}")
+    connection.execute("PRAGMA foreign_keys=ON")
+    enter_wal(connection, path)
+    # FULL syncs the log at every commit: that is what "on disk before the first byte leaves" means.
+    connection.execute("PRAGMA synchronous=FULL")
+    # 16 MB of log between two write-backs, and of pages in memory: the two indexes are written at random, and each page
+    # of them goes into the file once for some twenty times that it changed.
+    connection.execute("PRAGMA wal_autocheckpoint=4000")
+    connection.execute("PRAGMA cache_size=-16000")
+
+
+def enter_wal(connection: sqlite3.Connection, path: str) -> None:
+    """Turn the write-ahead log on.
+
+    Raises:
+        JournalRefused: SQLite stays in another mode, as it does where memory cannot be shared.
+    """
+    mode = connection.execute("PRAGMA journal_mode=WAL").fetchone()[0]
+    if mode != "wal":
+        raise refused(
+            path,
+            "network",
+            f"cannot have a write-ahead log where it lies (SQLite stays in mode {mode!r}), as on network file systems:"
+            " put it on a local disk",
+        )
+
+
+def _check_content(connection: sqlite3.Connection, path: str) -> None:
+    try:
+        clean = connection.execute("SELECT v FROM meta WHERE k = 'clean'").fetchone()
+        said = "" if clean == (1,) else _damage(connection)
+    except sqlite3.DatabaseError as error:
+        said = str(error)
+    if said:
+        raise _damaged(path, said)
+
+
+def _damaged(path: str, said: str) -> JournalRefused:
+    return refused(path, "corrupt", f"is damaged ({said}). Keep it as it is, with its -wal, and recover a copy of it")
+
+
+def _damage(connection: sqlite3.Connection) -> str:
+    for table in TABLES:
+        (found,) = connection.execute(f"PRAGMA quick_check({table})").fetchone()
+        if found != "ok":
+            return str(found).splitlines()[0]
+    return ""
+
+
+def _check_owner(connection: sqlite3.Connection, path: str, wanted: Wanted) -> None:
+    meta = dict(connection.execute("SELECT k, v FROM meta").fetchall())
+    if _is_unused(connection):
+        # Begun with a mistyped key or address, and nothing came of it: it belongs to nobody yet.
+        meta.pop("base_url", None)
+        meta.pop("account", None)
+    if wanted.base_url and meta.get("base_url") and meta["base_url"] != wanted.base_url:
+        raise refused(
+            path, "base_url", f"belongs to {meta['base_url']}, not to {wanted.base_url}: use another journal for it"
+        )
+    account = wanted.account(bytes(meta["salt"])) if wanted.account is not None else ""
+    if account and meta.get("account") and meta["account"] != account and not wanted.same_account:
+        raise refused(
+            path,
+            "account",
+            "was begun with another API key. Jobs of another account cannot be found again: use another journal. If"
+            " this is a new key of the same account, open it once with same_account=True (--same-account)",
+        )
+    for name, value in (("base_url", wanted.base_url), ("account", account)):
+        if value and meta.get(name) != value:
+            connection.execute("INSERT OR REPLACE INTO meta(k, v) VALUES (?, ?)", (name, value))
+
+
+def _is_unused(connection: sqlite3.Connection) -> bool:
+    """True if no server can know of anything in it: all was queued, or refused."""
+    (used,) = connection.execute(
+        "SELECT EXISTS(SELECT 1 FROM job WHERE state NOT IN (?, ?) OR job_id IS NOT NULL)"
+        " OR EXISTS(SELECT 1 FROM past)",
+        (int(State.QUEUED), int(State.REJECTED)),
+    ).fetchone()
+    return not used
+
+
+def _begin(connection: sqlite3.Connection) -> int:
+    """Count this opening. Its number is what every later step is fenced with."""
+    connection.execute("BEGIN IMMEDIATE")
+    connection.execute("UPDATE meta SET v = v + 1 WHERE k = 'epoch'")
+    connection.execute("UPDATE meta SET v = 0 WHERE k = 'clean'")
+    (epoch,) = connection.execute("SELECT v FROM meta WHERE k = 'epoch'").fetchone()
+    connection.execute("COMMIT")
+    return int(epoch)
+
+
+# --- readers ---------------------------------------------------------------------------------------------------------
+
+
+def open_to_read(path: str) -> sqlite3.Connection:
+    """A connection that can change nothing and holds up no writer. It takes no lock.
+
+    Raises:
+        JournalRefused: it is not there, no journal, of another format, or cannot be read.
+    """
+    check_file(path)
+    try:
+        connection = sqlite3.connect(f"file:{quote(path)}?mode=ro", uri=True, isolation_level=None)
+        connection.execute(f"PRAGMA busy_timeout={BUSY_MS}")
+        connection.execute("PRAGMA trusted_schema=OFF")
+        found = version_of(connection)
+    except sqlite3.Error as error:
+        said = refused(path, "unusable", f"cannot be read: {error}")
+    else:
+        if found == VERSION:
+            return connection
+        connection.close()
+        if found > VERSION:
+            raise newer(path, found)
+        said = refused(path, "older", f"has the older format {found}: the next run on it brings it up to date")
+    raise said
+
+
+def writer_of(path: str) -> tuple[int, str] | None:
+    """Process and host that have the journal open, as far as can be told; None if nobody has."""
+    return holder_of(f"{path}.lock")

@@ -1,0 +1,167 @@
+"""What is read from a journal's tables, over any connection to them.
+
+This module knows nothing of threads, of transactions or of who else reads and writes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import json
+import sqlite3
+import zlib
+from collections.abc import Collection, Iterable
+from typing import Any
+
+from aiopplx.journal._protocol import Cost, CostsBy, Ledger, Record, ResultDamaged, State
+from aiopplx.journal._steps import BILLED, Bills, added_up
+
+_RECORDS = """
+    SELECT j.pk, j.item, j.tag, j.key, r.body, j.sha, j.api, j.state, j.attempts, j.first_sent, j.job_id, j.accepted_at,
+        j.word, j.error, j.cost, j.taken, EXISTS (SELECT 1 FROM result x WHERE x.pk = j.pk), j.updated
+    FROM job j LEFT JOIN request r ON r.pk = j.pk
+    WHERE j.pk BETWEEN ? AND ? AND (1 << j.state) & ? ORDER BY j.pk LIMIT ?"""
+_BILLS = """
+    SELECT tag, api, state, count(*), total(cost), sum(cost IS NULL) FROM (
+        SELECT tag, api, state, cost FROM job
+        UNION ALL SELECT job.tag, past.api, past.state, past.cost FROM past JOIN job USING (pk))
+    GROUP BY tag, api, state"""
+_SPENT = """
+    SELECT state, total(cost), sum(cost IS NULL) FROM (
+        SELECT state, cost FROM job UNION ALL SELECT state, cost FROM past)
+    GROUP BY state"""
+_LAST = (1 << 63) - 1
+
+
+@functools.cache
+def mask(states: frozenset[State]) -> int:
+    """A set of states as one number: SQL that compares with it needs no text made for each set."""
+    return sum(1 << state for state in states)
+
+
+def tag_text(tag: str | int | None) -> str | None:
+    """A tag as it is stored: 1 and "1" differ."""
+    return None if tag is None else json.dumps(tag)
+
+
+def _tag(text: str | None) -> str | int | None:
+    return None if text is None else json.loads(text)
+
+
+def pack(raw: bytes) -> tuple[int, int, bytes]:
+    """How a result is stored: encoding, size, bytes."""
+    return 1, len(raw), zlib.compress(raw, 1)
+
+
+class Rows:
+    """The tables, for reading.
+
+    Args:
+        connection: to a journal that was checked.
+        path: its file, for what errors say.
+        fence: the number of the claims under which records are handed out.
+    """
+
+    def __init__(self, connection: sqlite3.Connection, path: str, fence: int = 0) -> None:
+        self.connection = connection
+        self.path = path
+        self.fence = fence
+
+    def one(self, sql: str, *values: object) -> Any:
+        """The first row, or None. SQLite's values have no type that could be checked here."""
+        return self.connection.execute(sql, values).fetchone()
+
+    def _record(self, row: Any) -> Record:
+        return Record(
+            pk=row[0],
+            fence=self.fence,
+            item=row[1],
+            tag=_tag(row[2]),
+            key=row[3] or "",
+            body=row[4] or b"",
+            sha=row[5],
+            api=row[6],
+            state=State(row[7]),
+            attempts=row[8],
+            first_sent=row[9],
+            job_id=row[10] or "",
+            accepted_at=row[11],
+            word=row[12],
+            error=row[13],
+            cost=row[14],
+            taken=bool(row[15]),
+            has_result=bool(row[16]),
+            updated=row[17],
+        )
+
+    def record(self, pk: int) -> Record | None:
+        """The record in this row."""
+        return next(iter(self._records(pk, pk, State, 1)), None)
+
+    def rows(self, states: Collection[State], *, after: int = 0, limit: int = 500) -> list[Record]:
+        """A page of records in one of these states, above row `after`."""
+        return self._records(after + 1, _LAST, states, limit)
+
+    def _records(self, first: int, last: int, states: Iterable[State], limit: int) -> list[Record]:
+        found = self.connection.execute(_RECORDS, (first, last, mask(frozenset(states)), limit))
+        return [self._record(row) for row in found]
+
+    def get(self, *, pk: int | None = None, item: str = "", job_id: str = "", key: str = "") -> Record | None:
+        """The record with this row number, name, id or key: of those given, the first."""
+        if pk is not None:
+            found = (pk,)
+        elif item:
+            found = self.one("SELECT pk FROM job WHERE item = ?", item)
+        elif job_id:
+            found = self.one("SELECT pk FROM job WHERE job_id = ?", job_id)
+        else:
+            found = self.one("SELECT pk FROM job WHERE key = ?", key)
+        return self.record(found[0]) if found is not None else None
+
+    def counts(self) -> dict[State, int]:
+        """How many records there are in each state."""
+        found = dict.fromkeys(State, 0)
+        for state, count in self.connection.execute("SELECT state, count(*) FROM job GROUP BY state"):
+            found[State(state)] = count
+        return found
+
+    def costs(self, by: CostsBy = "tag") -> list[Cost]:
+        """What was spent, dearest first."""
+        found = self.connection.execute(_BILLS)
+        return added_up((Bills(_tag(tag), api, State(state), *sums) for tag, api, state, *sums in found), by)
+
+    def ledger(self, samples: int = 200) -> Ledger:
+        """What a budget starts from."""
+        found = self.connection.execute(_SPENT).fetchall()
+        latest = self.connection.execute(
+            "SELECT cost FROM job WHERE cost IS NOT NULL ORDER BY pk DESC LIMIT ?", (samples,)
+        )
+        return Ledger(
+            sum(spent for _, spent, _ in found),
+            sum(unknown for state, _, unknown in found if state in BILLED),
+            tuple(cost for (cost,) in latest),
+        )
+
+    def result(self, pk: int) -> bytes | None:
+        """The body of a row's outcome.
+
+        Raises:
+            ResultDamaged: it cannot be read back.
+        """
+        row = self.one("SELECT enc, size, body FROM result WHERE pk = ?", pk)
+        return self._unpacked(pk, *row) if row is not None else None
+
+    def _unpacked(self, pk: int, encoding: int, size: int, body: bytes) -> bytes:
+        raw = None
+        if encoding == 1:
+            with contextlib.suppress(zlib.error):
+                raw = zlib.decompress(body, bufsize=max(1, size))
+        if raw is None or len(raw) != size:
+            job_id = (self.one("SELECT job_id FROM job WHERE pk = ?", pk) or ("",))[0]
+            raise ResultDamaged(
+                f"the result in row {pk} of the journal {self.path} is damaged. The job has ended; while the server"
+                " keeps its result, it can be fetched again",
+                path=self.path,
+                job_id=job_id or "",
+            )
+        return raw

@@ -1,0 +1,63 @@
+"""The journal's tables, version by version, as text.
+
+What changes while a submission runs is in a narrow table, so that a step writes one page; what is written once (the
+request, the result) stands apart. This module knows nothing of connections or of when a migration is made.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+APPLICATION_ID = 0x6170706C
+"""What tells a journal from any other SQLite file: "appl" in ASCII, at byte 68."""
+
+VERSION = 1
+"""The `user_version` that this library writes."""
+
+SCHEMA = (
+    # base_url, account, salt, created, made_by; epoch counts openings, clean is 1 after an orderly close.
+    "CREATE TABLE meta(k TEXT PRIMARY KEY, v) WITHOUT ROWID",
+    """CREATE TABLE job(
+        pk INTEGER PRIMARY KEY,
+        item TEXT NOT NULL UNIQUE,
+        tag TEXT,
+        key TEXT UNIQUE,
+        sha BLOB NOT NULL,
+        api TEXT NOT NULL,
+        state INTEGER NOT NULL CHECK (state BETWEEN 0 AND 7),
+        attempts INTEGER NOT NULL DEFAULT 0,
+        first_sent REAL,
+        job_id TEXT UNIQUE,
+        accepted_at REAL,
+        word TEXT NOT NULL DEFAULT '',
+        error TEXT NOT NULL DEFAULT '',
+        cost REAL,
+        taken INTEGER NOT NULL DEFAULT 0,
+        touched INTEGER NOT NULL,
+        updated REAL NOT NULL)""",
+    "CREATE TABLE request(pk INTEGER PRIMARY KEY REFERENCES job, body BLOB NOT NULL)",
+    # enc 1 is zlib; size counts bytes before compression.
+    """CREATE TABLE result(
+        pk INTEGER PRIMARY KEY REFERENCES job,
+        enc INTEGER NOT NULL,
+        size INTEGER NOT NULL,
+        body BLOB NOT NULL)""",
+    # Submissions that the user replaced by another, under a new key: their keys, ids and bills are not forgotten.
+    """CREATE TABLE past(
+        pk INTEGER NOT NULL REFERENCES job,
+        key TEXT UNIQUE,
+        job_id TEXT,
+        api TEXT NOT NULL,
+        state INTEGER NOT NULL,
+        word TEXT NOT NULL,
+        error TEXT NOT NULL,
+        cost REAL,
+        updated REAL NOT NULL)""",
+)
+"""A new journal, as of `VERSION`."""
+
+MIGRATIONS: Mapping[int, tuple[str, ...]] = {}
+"""From each earlier version to the one after it. Version 1 is the first."""
+
+TABLES = ("meta", "job", "request", "past")
+"""What is checked after an end that was no close. Results have checksums of their own, and are many times as large."""

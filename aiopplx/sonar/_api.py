@@ -1,0 +1,240 @@
+"""The Sonar job API (async chat completions) as a value: its endpoints as calls, their replies as snapshots.
+
+This module knows nothing of when a call is made, of retries, or of the session. Of a reply it takes whatever can be
+read: one odd field never loses the others.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+from urllib.parse import quote
+
+import msgspec
+
+from aiopplx._errors import InvalidRequest
+from aiopplx._job import JobStatus, Page, Snapshot
+from aiopplx._wire.api import quoted_id
+from aiopplx._wire.call import Call, Lane, Reply
+from aiopplx._wire.decoding import (
+    check_id,
+    is_array,
+    is_object,
+    is_usable,
+    loosely,
+    plain_values,
+    reason_in,
+    salvaged,
+    strictly,
+    unusable,
+)
+from aiopplx._wire.request import ResearchRequest, wire
+from aiopplx.sonar._responses import (
+    AsyncJob,
+)
+
+RESULTS_LIVE = 7 * 86_400.0
+"""Seconds for which the server keeps a job: 7 days."""
+
+
+class _Submission(msgspec.Struct):
+    """The body of a submission."""
+
+    request: dict[str, Any]
+    idempotency_key: str
+
+
+class _Frozen(msgspec.Struct):
+    """The same, read back: the request is kept as its bytes."""
+
+    request: msgspec.Raw
+    idempotency_key: str
+
+
+class _Page(msgspec.Struct):
+    """Rows are decoded one by one, so that a bad one loses itself only."""
+
+    requests: list[msgspec.Raw]
+    next_token: Any = None
+
+
+# Sorted keys: equal requests are equal bytes, in whatever order a mapping was written.
+_ENCODER = msgspec.json.Encoder(order="deterministic")
+_JOB = msgspec.json.Decoder(AsyncJob)
+_PAGE = msgspec.json.Decoder(_Page)
+_FROZEN = msgspec.json.Decoder(_Frozen)
+
+_STATUS = {
+    "CREATED": JobStatus.CREATED,
+    "QUEUED": JobStatus.CREATED,
+    "IN_PROGRESS": JobStatus.IN_PROGRESS,
+    "COMPLETED": JobStatus.COMPLETED,
+    "FAILED": JobStatus.FAILED,
+}
+
+
+class Sonar(msgspec.Struct, frozen=True):
+    """The Sonar job API as a value: an `API`. `base_path` is one of its two path families; both serve the same jobs."""
+
+    base_path: str = "/async/chat/completions"
+
+    @property
+    def name(self) -> str:
+        """`"sonar"`."""
+        return "sonar"
+
+    @property
+    def has_idempotency(self) -> bool:
+        """True: `idempotency_key` stands beside the request."""
+        return True
+
+    @property
+    def has_list(self) -> bool:
+        """True."""
+        return True
+
+    @property
+    def has_cancel(self) -> bool:
+        """False: a job that was submitted runs, and is billed, to its end."""
+        return False
+
+    @property
+    def echoes_model(self) -> bool:
+        """True."""
+        return True
+
+    @property
+    def results_live(self) -> float:
+        """Seconds for which the server keeps a job: 7 days."""
+        return RESULTS_LIVE
+
+    def owns(self, job_id: str) -> bool:
+        """Sonar's ids are bare UUIDs; anything is taken for one that does not look like the Agent API's."""
+        return not job_id.startswith("resp_")
+
+    def freeze(self, request: object, idempotency_key: str) -> bytes:
+        """The exact bytes of the submission: the same for the same request and key.
+
+        Raises:
+            InvalidRequest: the request breaks a rule, or is one of the Agent API's.
+        """
+        if not isinstance(request, ResearchRequest):
+            raise InvalidRequest('an AgentRequest is for the Agent API: open the session with api="agent" or "auto"')
+        return _ENCODER.encode(_Submission(wire(request), idempotency_key))
+
+    def rekeyed(self, body: bytes, idempotency_key: str) -> bytes:
+        """The same request, byte for byte, beside another key."""
+        frozen = _FROZEN.decode(body)
+        return _ENCODER.encode(_Frozen(frozen.request, idempotency_key))
+
+    def submit(self, body: bytes) -> Call:
+        """The call that makes a job of a frozen request."""
+        return Call(Lane.SUBMIT, "POST", self.base_path, body)
+
+    def get(self, job_id: str) -> Call:
+        """The call that looks at a job. Raises `InvalidRequest` for what is no job id."""
+        return Call(Lane.POLL, "GET", f"{self.base_path}/{quoted_id(job_id)}")
+
+    def list(self, *, limit: int | None, next_token: str) -> Call:
+        """The call for a page of the account's jobs: `limit` rows (None: the server's 20), from `next_token` on."""
+        if limit is not None and limit < 1:
+            raise InvalidRequest("must be at least 1", field="limit")
+        asked = [f"limit={limit}"] if limit is not None else []
+        if next_token:
+            asked.append(f"next_token={quote(next_token, safe='')}")
+        return Call(Lane.LIST, "GET", f"{self.base_path}?{'&'.join(asked)}" if asked else self.base_path)
+
+    def cancel(self, job_id: str) -> Call:
+        """Raises `InvalidRequest`: this API has no way to cancel a job."""
+        raise InvalidRequest("the Sonar API cannot cancel a job: it goes on, and is billed, at the service")
+
+    def read_job(self, reply: Reply, expected_id: str = "") -> Snapshot:
+        """The job in a 200. Raises `ProtocolError` if it is not that job; "" takes any with a usable id."""
+        body = reply.body
+        job = strictly(_JOB, body) or _salvaged_job(reply)
+        if job.id != expected_id or not expected_id:
+            check_id(reply, job.id, expected_id)
+        return _snapshot(job, body)
+
+    def read_cancel(self, reply: Reply) -> str:
+        """Raises `InvalidRequest`, as `cancel` does."""
+        self.cancel("")
+        return ""
+
+    def read_page(self, reply: Reply) -> Page:
+        """A page of the list. Raises `ProtocolError` if it is none; an unreadable row is skipped and counted."""
+        page = strictly(_PAGE, reply.body)
+        rows, token = (page.requests, page.next_token) if page is not None else _salvaged_page(reply)
+        jobs = [job for job in map(_read_row, rows) if job is not None]
+        return Page(jobs, token if isinstance(token, str) else "", len(rows) - len(jobs))
+
+
+SONAR = Sonar()
+"""The paths that the provider's SDK calls."""
+SONAR_V1 = Sonar("/v1/async/sonar")
+"""The twin that the provider's documents name."""
+
+
+def _snapshot(job: AsyncJob, raw: bytes) -> Snapshot:
+    response = job.response
+    is_answered = response is not None and response.choice() is not None
+    word = job.status
+    status = _STATUS.get(word) if word else _inferred(job, is_answered)
+    if status is None:
+        status = _STATUS.get((word or "").strip().upper(), JobStatus.IN_PROGRESS)
+    return Snapshot(
+        id=job.id,
+        status=status,
+        server_status=word or "",
+        model=job.model or "",
+        created_at=job.created_at,
+        started_at=job.started_at,
+        completed_at=job.completed_at,
+        failed_at=job.failed_at,
+        error_message=job.error_message or (reason_in(raw) if status is JobStatus.FAILED else None),
+        response=response,
+        is_empty=status is JobStatus.COMPLETED and not is_answered,
+        raw=raw,
+    )
+
+
+def _inferred(job: AsyncJob, is_answered: bool) -> JobStatus:
+    """Where a job without a readable status stands: a result that was paid for must not wait for the word."""
+    if is_answered and job.completed_at is not None:
+        return JobStatus.COMPLETED
+    return JobStatus.FAILED if job.failed_at is not None else JobStatus.IN_PROGRESS
+
+
+def _salvaged_job(reply: Reply) -> AsyncJob:
+    value = plain_values(reply)
+    if is_array(value) or (is_object(value) and "requests" in value and "id" not in value):
+        unusable(reply, "a list of jobs, not a job")
+    if not is_object(value):
+        unusable(reply, "a lone value, not a job")
+    job = salvaged(value, AsyncJob)
+    if job is None:
+        unusable(reply, "a body without a usable id")
+    return job
+
+
+def _salvaged_page(reply: Reply) -> tuple[list[Any], Any]:
+    value = plain_values(reply)
+    rows = value.get("requests") if is_object(value) else None
+    if not is_array(rows):
+        unusable(reply, "something other than a list of jobs")
+    return rows, value.get("next_token")
+
+
+def _read_row(row: Any) -> Snapshot | None:
+    """A row as bytes (the common case) or as plain values (the page had to be salvaged); None if it cannot be read."""
+    raw = bytes(row) if isinstance(row, msgspec.Raw) else b""
+    job = strictly(_JOB, raw) or _salvaged_row(raw) if raw else salvaged(row, AsyncJob)
+    if job is None or not is_usable(job.id):
+        return None
+    return _snapshot(job, raw or _ENCODER.encode(row))
+
+
+def _salvaged_row(raw: bytes) -> AsyncJob | None:
+    try:
+        return salvaged(loosely(raw), AsyncJob)
+    except (ValueError, RecursionError):
+        return None

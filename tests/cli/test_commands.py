@@ -1,0 +1,469 @@
+"""The command line as a process of its own: what a new user types, on real files, real sockets, real signals."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import anyio.to_thread
+import pytest
+from _shell import (
+    ENDS_WITHIN,
+    FAST,
+    KEY,
+    QUESTIONS,
+    command,
+    ending,
+    environment,
+    lines,
+    rows,
+    run,
+    run_at,
+    started,
+    until,
+)
+
+import aiopplx
+from aiopplx.__main__ import main
+from aiopplx.emulator import Emulator, faults
+
+# --- help and installation -------------------------------------------------------------------------------------------
+
+
+def test_help_does_not_import_the_http_library() -> None:
+    code = "import sys; from aiopplx.__main__ import main; main(['run', '--help']); print('aiohttp' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment())
+    assert done.stdout.endswith("False\n")
+    assert "--emulate" in done.stdout
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "run",
+        "ask",
+        "get",
+        "list",
+        "cancel",
+        "status",
+        "watch",
+        "review",
+        "export",
+        "adopt",
+        "cost",
+        "doctor",
+        "emulator",
+    ],
+)
+def test_each_command_has_help_and_no_option_for_the_key_itself(name: str, capfd: pytest.CaptureFixture[str]) -> None:
+    assert main([name, "--help"]) == 0
+    said = capfd.readouterr()
+    assert f"aiopplx {name}" in said.out
+    assert "--api-key " not in said.out
+    assert said.err == ""
+
+
+def test_version_is_the_version_of_the_package(capfd: pytest.CaptureFixture[str]) -> None:
+    assert main(["--version"]) == 0
+    assert capfd.readouterr().out == f"{aiopplx.__version__}\n"
+
+
+def test_without_its_libraries_the_command_line_says_what_to_install() -> None:
+    code = "import sys; sys.modules['cyclopts'] = None; from aiopplx.__main__ import main; sys.exit(main(['--help']))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, env=environment())
+    assert done.returncode == 2
+    assert done.stderr == 'aiopplx: the command line needs two more libraries: pip install "aiopplx[cli]"\n'
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["run"], "QUESTIONS"),
+        (["run", "q.txt", "--limt", "3"], "--limit"),
+        (["get"], "(see aiopplx get --help)"),
+        (["rnu"], "(see aiopplx --help)"),
+        (["run", str(QUESTIONS.parent), "--emulate"], f"cannot read {QUESTIONS.parent}: Is a directory"),
+        (["run", "q.txt", "--limit", "0"], "> 0"),
+        (["run", "missing.txt"], "cannot read missing.txt"),
+        (
+            ["run", str(QUESTIONS), "--no-journal", "-o", "/no/such/dir/a.jsonl", "--emulate"],
+            "cannot write /no/such/dir/a.jsonl",
+        ),
+        (["run", str(QUESTIONS), "--no-journal", "--emulate", "--base-url", "http://127.0.0.1:1"], "--emulate"),
+        (["run", str(QUESTIONS), "--no-journal"], "PERPLEXITY_API_KEY"),
+        (["ask", "Why?"], "--emulate"),
+        (["ask", "Why?", "--api-key-file", "missing.key"], "missing.key"),
+        (["ask", " ", "--emulate"], "empty"),
+        (["ask", "Why?", "--base-url", "http://example.com", "--api-key-file", "/dev/null"], "/dev/null is empty"),
+        (["emulator", "--tier", "9"], "--tier"),
+        (["rnu"], "run"),
+    ],
+)
+def test_a_mistake_in_the_words_is_one_line_and_exit_code_2(
+    words: list[str], said: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert main(words) == 2
+    out, err = capfd.readouterr()
+    message = err.removeprefix("Emulated: the answer is invented, nothing is billed.\n")
+    assert message.startswith("aiopplx: ")
+    assert message.count("\n") == 1
+    assert said in message
+    assert out == ""
+
+
+# --- run -------------------------------------------------------------------------------------------------------------
+
+
+def test_the_shipped_questions_run_on_the_emulator_without_a_key(tmp_path: Path) -> None:
+    answers = tmp_path / "answers.jsonl"
+    done = run("run", str(QUESTIONS), "--no-journal", "--emulate", "-o", str(answers))
+    assert done.returncode == 0
+    assert done.stdout == ""
+    assert "invented" in done.stderr
+    assert "12 questions: 12 done, 0 failed, 0 in doubt, $" in done.stderr
+    found = rows(answers.read_text())
+    expected = [
+        number
+        for number, line in enumerate(QUESTIONS.read_text().splitlines(), 1)
+        if line.strip() and not line.startswith("#")
+    ]
+    assert sorted(lines(found)) == expected
+    assert all(row["ok"] and row["text"] and row["sources"] and row["cost"] > 0 for row in found)
+    assert len({row["id"] for row in found}) == 12
+
+
+async def test_one_bad_line_among_a_thousand_is_named_and_the_rest_go_on(tmp_path: Path) -> None:
+    file = tmp_path / "q.jsonl"
+    asked = [json.dumps({"question": f"Question {number}?", "tag": number}) for number in range(1000)]
+    asked[499] = '{"question": "Question 499?'
+    file.write_text("\n".join(asked))
+    async with Emulator(duration=0.0, answer_chars=200) as server:
+        done = await run_at(server, "run", str(file), *FAST)
+        assert server.ledger.created == 999
+    found = rows(done.stdout)
+    assert sorted(lines(found)) == list(range(1, 1001))
+    assert [row["line"] for row in found if not row["ok"]] == [500]
+    assert "line 500: rejected: not JSON" in done.stderr
+    assert "999 done, 1 failed (1 rejected)" in done.stderr
+    assert done.returncode == 1
+
+
+async def test_request_fields_tags_and_the_model_reach_the_server(tmp_path: Path) -> None:
+    asked = '{"question": "One?", "tag": "a", "model": "sonar-pro"}\n"Two?"\n{"question": "Three?", "tag": 3}\n'
+    async with Emulator(duration=0.0, answer_chars=200) as server:
+        done = await run_at(server, "run", "-", "--model", "sonar-deep-research", "--in-order", *FAST, stdin=asked)
+        sent = [json.loads(job.body)["request"]["model"] for job in server.ledger.jobs]
+    assert [(row["line"], row["tag"]) for row in rows(done.stdout)] == [(1, "a"), (2, None), (3, 3)]
+    assert sorted(sent) == ["sonar-deep-research", "sonar-deep-research", "sonar-pro"]
+
+
+async def test_lines_that_cannot_be_asked_are_rows_of_their_own_in_their_place() -> None:
+    asked = '{"question": "One?"}\n{"qestion": "Two?"}\nno json\n{"question": "  "}\n{"question": "Five?"}\n'
+    async with Emulator(duration=0.0, answer_chars=200) as server:
+        done = await run_at(server, "run", "-", "--format", "jsonl", "--in-order", *FAST, stdin=asked)
+        assert server.ledger.created == 2
+    found = rows(done.stdout)
+    assert [(row["line"], row["status"]) for row in found] == [
+        (1, "COMPLETED"),
+        (2, "REJECTED"),
+        (3, "REJECTED"),
+        (4, "REJECTED"),
+        (5, "COMPLETED"),
+    ]
+    assert "line 2: rejected: " in done.stderr
+    assert "did you mean `question`" in done.stderr
+    assert "line 3: rejected: not JSON" in done.stderr
+    assert "line 4: rejected: question: must not be empty" in done.stderr
+
+
+@pytest.mark.parametrize("content", ["", "\n\n", "# only remarks\n"])
+def test_a_file_without_questions_is_exit_code_2(
+    content: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "q.txt"
+    file.write_text(content)
+    assert main(["run", str(file), "--emulate", "-q"]) == 2
+    assert capfd.readouterr() == ("", f"aiopplx: no questions in {file}\n")
+
+
+async def test_a_limit_asks_the_first_questions_only() -> None:
+    async with Emulator(duration=0.0, answer_chars=200) as server:
+        done = await run_at(server, "run", str(QUESTIONS), "--no-journal", "--limit", "2", "--quiet", *FAST)
+        assert server.ledger.created == 2
+    assert sorted(lines(rows(done.stdout))) == [3, 4]
+    assert done.stderr == ""
+
+
+async def test_a_wrong_key_is_exit_code_3_and_is_not_shown(tmp_path: Path) -> None:
+    key_file = tmp_path / "key"
+    key_file.write_text(f"{KEY}\n")
+    async with Emulator(keys={"the-right-key"}) as server:
+        done = await run_at(server, "run", str(QUESTIONS), "--no-journal", "--api-key-file", str(key_file), key="")
+        assert server.ledger.created == 0
+    assert done.returncode == 3
+    assert "PERPLEXITY_API_KEY" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert KEY not in done.stdout + done.stderr
+
+
+@pytest.mark.slow
+def test_no_network_is_exit_code_75_and_says_that_nothing_was_sent() -> None:
+    done = run("run", str(QUESTIONS), "--no-journal", PERPLEXITY_BASE_URL="http://127.0.0.1:9", PERPLEXITY_API_KEY=KEY)
+    assert done.returncode == 75
+    assert "could not connect" in done.stderr
+    assert "12 not sent" in done.stderr
+    assert KEY not in done.stdout + done.stderr
+
+
+async def test_jobs_that_fail_are_named_and_are_exit_code_1() -> None:
+    async with Emulator(duration=0.0, failing=lambda question: "Two" in question) as server:
+        done = await run_at(server, "run", "-", *FAST, stdin="One?\nTwo?\n")
+    assert done.returncode == 1
+    assert "line 2: failed: " in done.stderr
+    assert "1 done, 1 failed (1 failed at the service)" in done.stderr
+
+
+async def test_a_job_past_its_deadline_is_named_with_its_id() -> None:
+    async with Emulator(duration=3600.0) as server:
+        done = await run_at(server, "run", "-", "--timeout", "0.3", *FAST, stdin="One?\n")
+        (job,) = server.ledger.jobs
+    assert done.returncode == 1
+    assert f"(job {job.id})" in done.stderr
+    assert "still running at their deadline" in done.stderr
+
+
+async def test_answers_that_were_paid_for_are_not_written_over(tmp_path: Path) -> None:
+    answers = tmp_path / "answers.jsonl"
+    answers.write_text("paid\n")
+    async with Emulator(duration=0.0) as server:
+        refused = await run_at(server, "run", "-", "-o", str(answers), *FAST, stdin="One?\n")
+        assert (refused.returncode, answers.read_text()) == (2, "paid\n")
+        assert server.ledger.created == 0
+        forced = await run_at(server, "run", "-", "--force", "-o", str(answers), *FAST, stdin="One?\n")
+    assert "--force" in refused.stderr
+    assert forced.returncode == 0
+    assert lines(rows(answers.read_text())) == [1]
+
+
+async def test_a_full_disk_ends_the_run_and_names_what_was_left() -> None:
+    async with Emulator(duration=0.0) as server:
+        done = await run_at(server, "run", "-", "-o", "/dev/full", *FAST, stdin="One?\nTwo?\n")
+    assert done.returncode == 1
+    assert "aiopplx: cannot write /dev/full: No space left on device" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+# --- signals and terminals -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("signum", "name"), [(signal.SIGINT, "Ctrl-C"), (signal.SIGTERM, "SIGTERM")])
+async def test_a_signal_stops_the_run_and_names_what_goes_on(tmp_path: Path, signum: signal.Signals, name: str) -> None:
+    answers = tmp_path / "answers.jsonl"
+    async with (
+        Emulator(duration=lambda question: 0.0 if "short" in question else 3600.0) as server,
+        started(server, "run", "-", "-o", str(answers), *FAST) as process,
+    ):
+        # stdin stays open: a run that waits for further questions must hear the signal as well.
+        assert process.stdin is not None
+        await process.stdin.send(b"short\nlong one\nlong two\n")
+        await until(lambda: server.ledger.created == 3 and answers.read_text().endswith("\n"))
+        process.send_signal(signum)
+        code, said = await ending(process)
+        running = [job.id for job in server.ledger.jobs if b"long" in job.body]
+    assert code == 128 + signum
+    assert f"Stopped by {name}." in said
+    assert "2 jobs still running; they go on, and are billed, at the service" in said
+    assert f"The same command again goes on from {answers}.journal.db; nothing is paid twice." in said
+    assert all(job_id in said for job_id in running)
+    assert "Unclosed" not in said
+    assert lines(rows(answers.read_text())) == [1]
+
+
+async def test_a_second_signal_ends_the_run_at_once() -> None:
+    async with Emulator() as server:
+        server.faults.add("submit", faults.Hang())
+        async with started(server, "run", str(QUESTIONS), "--no-journal") as process:
+            await until(lambda: bool(server.ledger.requests))
+            process.send_signal(signal.SIGINT)
+            await until(lambda: process.returncode is not None or process.send_signal(signal.SIGINT) is not None)
+            code, said = await ending(process)
+    assert code == 130
+    assert "Stopped" not in said  # after the first it would have waited for the submissions, and said so
+
+
+async def test_a_reader_that_goes_away_ends_the_run_without_a_complaint() -> None:
+    ours, theirs = os.pipe()
+    words = ("run", str(QUESTIONS), "--no-journal", "--rpm", "600", *FAST)
+    async with Emulator(duration=0.0) as server, started(server, *words, stdout=theirs) as process:
+        os.close(theirs)
+        await anyio.to_thread.run_sync(os.read, ours, 1)
+        os.close(ours)
+        code, said = await ending(process)
+    assert code == 141
+    assert "Traceback" not in said
+    assert "Broken pipe" not in said
+
+
+def on_a_terminal(*words: str, keys: bytes = b"", press_at: bytes = b"", **env: str) -> tuple[int, str]:
+    """Run with a terminal for stderr and stdin; press `keys` once `press_at` is on the screen."""
+    ours, theirs = pty.openpty()
+    process = subprocess.Popen(
+        command(*words),
+        stdin=theirs,
+        stdout=subprocess.DEVNULL,
+        stderr=theirs,
+        env=environment(TERM="xterm", COLUMNS="100", **env),
+        start_new_session=True,
+        preexec_fn=lambda: os.close(os.open(os.ttyname(theirs), os.O_RDWR)),  # makes it the terminal of the session
+    )
+    os.close(theirs)
+    seen = b""
+    with process:
+        try:
+            while part := read_some(ours):
+                seen += part
+                if keys and press_at in seen:
+                    os.write(ours, keys)
+                    keys = b""
+        finally:
+            os.close(ours)
+            process.kill()
+    return process.returncode, seen.decode()
+
+
+def read_some(terminal: int) -> bytes:
+    try:
+        return os.read(terminal, 4096)
+    except OSError:  # Linux says EIO when the last one has closed the terminal
+        return b""
+
+
+async def on_a_terminal_at(server: Emulator, *words: str, **options: Any) -> tuple[int, str]:
+    """The same, while this process goes on to be the server."""
+    env = {"PERPLEXITY_BASE_URL": server.url, "PERPLEXITY_API_KEY": KEY}
+    return await anyio.to_thread.run_sync(lambda: on_a_terminal(*words, **options, **env))
+
+
+async def test_a_terminal_shows_the_run_live_and_is_left_in_order(tmp_path: Path) -> None:
+    answers = tmp_path / "answers.jsonl"
+    async with Emulator(duration=0.6) as server:
+        code, seen = await on_a_terminal_at(
+            server, "run", str(QUESTIONS), "--no-journal", "--limit", "3", "-o", str(answers), *FAST
+        )
+    assert code == 0
+    for word in ("submitted", "running", "done", "failed", "in doubt", "cost", " of 3"):
+        assert word in seen
+    assert "3 questions: 3 done" in seen.rstrip().splitlines()[-1]
+    assert seen.rindex("\x1b[?25h") > seen.rindex("\x1b[?25l")  # the cursor is shown again
+    assert len(rows(answers.read_text())) == 3
+
+
+async def test_ctrl_c_on_a_terminal_leaves_it_in_order(tmp_path: Path) -> None:
+    words = ("run", str(QUESTIONS), "--no-journal", "-o", str(tmp_path / "answers.jsonl"))
+    async with Emulator() as server:
+        code, seen = await on_a_terminal_at(server, *words, keys=b"\x03", press_at=b" of 12")
+    assert code == 130
+    assert "Stopped by Ctrl-C." in seen
+    assert seen.rindex("\x1b[?25h") > seen.rindex("\x1b[?25l")
+
+
+async def test_questions_can_be_typed_and_no_color_is_obeyed() -> None:
+    async with Emulator(duration=0.0) as server:
+        code, seen = await on_a_terminal_at(
+            server, "run", "-", *FAST, keys=b"Why?\n\x04", press_at=b"Ctrl-D ends them", NO_COLOR="1"
+        )
+    assert code == 0
+    assert "1 question: 1 done" in seen
+    assert "\x1b[3" not in seen
+
+
+# --- single jobs -----------------------------------------------------------------------------------------------------
+
+
+def test_an_answer_is_printed_with_its_sources_numbered() -> None:
+    done = run("ask", "Why did the Vasa sink?", "--emulate")
+    assert done.returncode == 0
+    text, _, sources = done.stdout.partition("\n## Sources\n\n")
+    assert "[1]" in text
+    numbered = sources.splitlines()
+    assert [line.split(".")[0] for line in numbered] == [str(number) for number in range(1, len(numbered) + 1)]
+    assert all("https://" in line for line in numbered)
+    assert "$" in done.stderr
+
+
+@pytest.mark.slow
+async def test_jobs_are_listed_looked_at_and_waited_for() -> None:
+    async with Emulator(duration=lambda question: 0.0 if "short" in question else 3600.0) as server:
+        asked = await run_at(server, "ask", "A short one?", "--json", *FAST)
+        late = await run_at(server, "ask", "A long one?", "--timeout", "0.3", *FAST)
+        short, long = (job.id for job in server.ledger.jobs)
+        listed = await run_at(server, "list")
+        as_json = await run_at(server, "list", "--json", "--limit", "1")
+        got = await run_at(server, "get", short, "--json")
+        waited = await run_at(server, "get", short, "--wait", *FAST)
+        running = await run_at(server, "get", long)
+        unknown = await run_at(server, "get", "no-such-job")
+    assert [row["id"] for row in rows(asked.stdout)] == [short]
+    assert late.returncode == 75
+    assert long in late.stderr
+    assert [line.split()[0] for line in listed.stdout.splitlines()] == ["ID", long, short]
+    assert [row["id"] for row in rows(as_json.stdout)] == [long]
+    assert rows(got.stdout)[0]["text"] == rows(asked.stdout)[0]["text"]
+    assert waited.stdout.startswith(rows(got.stdout)[0]["text"][:100])
+    assert (running.returncode, running.stdout) == (75, "")
+    assert f"aiopplx get {long} --wait" in running.stderr
+    assert unknown.returncode == 1
+    assert unknown.stderr.startswith("aiopplx: no job no-such-job: ")
+    assert "7 days" in unknown.stderr
+
+
+async def test_ctrl_c_while_asking_names_the_job_that_goes_on() -> None:
+    async with Emulator(duration=3600.0) as server, started(server, "ask", "Why?", *FAST) as process:
+        await until(lambda: any(path.startswith("GET") for path in server.ledger.requests))
+        process.send_signal(signal.SIGINT)
+        code, said = await ending(process)
+        (job,) = server.ledger.jobs
+    assert code == 130
+    assert said == (
+        f"aiopplx: stopped by Ctrl-C; job {job.id} goes on, and is billed, at the service:"
+        f" aiopplx get {job.id} --wait\n"
+    )
+
+
+# --- the emulator as a command ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
+def test_the_emulator_prints_its_address_first_and_serves_until_a_signal(signum: signal.Signals) -> None:
+    words = command("emulator", "--port", "0", "--time-scale", "1000", "--key", "mine")
+    with subprocess.Popen(
+        words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment()
+    ) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        url = process.stdout.readline()
+        assert url.startswith("http://127.0.0.1:")
+        env = {"PERPLEXITY_BASE_URL": url.strip(), "PERPLEXITY_API_KEY": "mine"}
+        assert run("list", **env).stderr == "0 jobs\n"
+        assert run("list", **{**env, "PERPLEXITY_API_KEY": "other"}).returncode == 3
+        process.send_signal(signum)
+        assert process.wait(ENDS_WITHIN) == 0
+        assert "0 jobs created" in process.stderr.read()
+
+
+def test_a_port_that_is_taken_is_said_so() -> None:
+    with subprocess.Popen(
+        command("emulator"), stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, env=environment()
+    ) as process:
+        assert process.stdout is not None
+        port = process.stdout.readline().strip().rpartition(":")[2]
+        second = run("emulator", "--port", port)
+        process.terminate()
+    assert second.returncode == 2
+    assert second.stderr.startswith(f"aiopplx: cannot listen on 127.0.0.1:{port}: ")

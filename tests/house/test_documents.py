@@ -1,0 +1,125 @@
+"""The programs of README.md and docs/ run as they are printed: each one is saved to a file and started by itself.
+
+They meet a server that is done with a job before it answers the submission, and says so in that answer. The service may
+do this too, and nothing of the library is patched: with a job that takes its time, the default poll policy would look
+for the first time after half a minute.
+
+`<!-- not run: reason -->` on the line before a Python block leaves it out. The two commands of the README are run by
+`.ci/run`, which finds them by the comments before them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import aiohttp
+import pytest
+from aiohttp import web
+
+from aiopplx.emulator import Emulator
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+PAGES = (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
+BLOCK = re.compile(r"(?:^<!-- (?P<word>[^\n]+) -->\n)?^```(?P<kind>\w+)\n(?P<text>.*?)^```$", re.MULTILINE | re.DOTALL)
+KEPT = ("Authorization", "Content-Type")
+REASON = re.compile(r"not run: .{5,}")
+COMMAND = re.compile(r"^(?:.* && )?(?:\S*/|python -m )?aiopplx (?P<name>[a-z]+)(?P<rest>[^#\n]*)", re.MULTILINE)
+
+
+def blocks() -> dict[str, tuple[str, str, str]]:
+    """By page and line: (kind, comment before it, text)."""
+    found = {}
+    for page in PAGES:
+        said = page.read_text(encoding="utf-8")
+        for match in BLOCK.finditer(said):
+            line = said.count("\n", 0, match.start("kind")) + 1
+            found[f"{page.name}:{line}"] = (match["kind"], match["word"] or "", match["text"])
+    return found
+
+
+BLOCKS = blocks()
+PROGRAMS = {where: text for where, (kind, word, text) in BLOCKS.items() if kind == "python" and not word}
+SHELL = "".join(text for kind, _, text in BLOCKS.values() if kind == "sh")
+COMMANDS = sorted({(match["name"], match["rest"]) for match in COMMAND.finditer(SHELL)})
+
+
+@asynccontextmanager
+async def eager_server() -> AsyncIterator[str]:
+    """The emulator behind a door at which every submission is answered with its finished job."""
+    async with Emulator(duration=0.0, answer_chars=400) as emulator, aiohttp.ClientSession(emulator.url) as behind:
+
+        async def handle(request: web.BaseRequest) -> web.Response:
+            send = {name: request.headers[name] for name in KEPT if name in request.headers}
+            asked = await request.read()
+            async with behind.request(request.method, request.raw_path, data=asked, headers=send) as told:
+                status, body = told.status, await told.json()
+            if request.method == "POST" and status == 200:
+                async with behind.get(f"{request.path}/{body['id']}", headers=send) as told:
+                    body = await told.json()
+            return web.json_response(body, status=status)
+
+        runner = web.ServerRunner(web.Server(handle))
+        await runner.setup()
+        try:
+            await web.TCPSite(runner, "127.0.0.1", 0).start()
+            yield f"http://127.0.0.1:{runner.addresses[0][1]}"
+        finally:
+            await runner.cleanup()
+
+
+async def started(*words: str, cwd: Path) -> tuple[int, str]:
+    """Exit code and all that was said, of a program that meets the eager server."""
+    async with eager_server() as url:
+        path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+        where = {**os.environ, "PERPLEXITY_API_KEY": "test", "PERPLEXITY_BASE_URL": url, "PATH": path}
+        program = await asyncio.create_subprocess_exec(
+            *words, cwd=cwd, env=where, stdin=asyncio.subprocess.DEVNULL, stdout=-1, stderr=asyncio.subprocess.STDOUT
+        )
+        said, _ = await program.communicate()
+        return program.returncode or 0, said.decode()
+
+
+@pytest.mark.parametrize("where", PROGRAMS)
+async def test_python_block_runs_as_it_is_printed(where: str, tmp_path: Path) -> None:
+    program = tmp_path / "program.py"
+    program.write_text(PROGRAMS[where], encoding="utf-8")
+    code, said = await started(sys.executable, "-X", "dev", "-W", "error", str(program), cwd=tmp_path)
+    assert code == 0, said
+    # A job that went wrong is printed, not raised, by most programs; an unraised warning is printed too.
+    assert "Error" not in said
+    assert "Warning" not in said
+
+
+@pytest.mark.parametrize(("name", "rest"), COMMANDS)
+async def test_printed_command_has_the_options_it_is_printed_with(name: str, rest: str, tmp_path: Path) -> None:
+    code, help = await started(sys.executable, "-m", "aiopplx", name, "--help", cwd=tmp_path)
+    assert code == 0, help
+    assert [word for word in rest.split() if word.startswith("-") and f"{word} " not in f"{help} "] == []
+
+
+async def test_first_program_of_the_readme_prints_answers(tmp_path: Path) -> None:
+    program = tmp_path / "program.py"
+    program.write_text(next(iter(PROGRAMS.values())), encoding="utf-8")
+    code, said = await started(sys.executable, str(program), cwd=tmp_path)
+    assert code == 0, said
+    assert len(said) > 500, "two answers of some hundred characters each"
+
+
+def test_readme_has_its_two_commands_where_ci_looks_for_them() -> None:
+    commands = {word: text for kind, word, text in BLOCKS.values() if kind == "sh" and word.endswith(" command")}
+    assert set(commands) == {"run command", "test command"}
+    for text in commands.values():
+        assert text.startswith("python3 -m venv .venv && .venv/bin/pip install "), "a fresh machine has nothing else"
+        assert text.count("\n") == 1, "one line to copy"
+
+
+def test_block_that_is_not_run_says_why() -> None:
+    odd = {where: word for where, (kind, word, _) in BLOCKS.items() if kind == "python" and word}
+    assert {where: word for where, word in odd.items() if not REASON.match(word)} == {}
+    assert len(PROGRAMS) >= len(odd), "most of what is printed runs"

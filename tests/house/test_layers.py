@@ -1,0 +1,227 @@
+"""The rules of the house, held over the source itself: the page of the architecture that cannot rot."""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from _source import foreign_imports, inner_imports, modules, room_of, tree_of
+
+# The tower, from the bottom up: a module imports only from those that stand before it. A name that ends in a dot is a
+# folder, whose modules follow it in their own order.
+TOWER = """
+_version  _errors  _text  _job  _events
+_wire.  call headers checks messages request api decoding
+sonar.  _responses _api
+agent.  _tools _request _responses _translate _api
+journal.  _errors _names _protocol _steps _memory
+    _sqlite.lock _sqlite.mounts _sqlite.schema _sqlite.errors _sqlite.file _sqlite.opening _sqlite.rows _sqlite.intake
+    _sqlite.book _sqlite.writer _sqlite.journal
+_policy.  retry polling gate budget
+_submission
+_http.  clock limit secret transport account client
+_core.  watch poller waiting keeper spending engine
+_batch
+_core.  listing
+_config
+_core.  assembly
+_session
+journal
+"""
+
+
+def _layers() -> list[str]:
+    layers: list[str] = []
+    folder = ""
+    for line in TOWER.strip().splitlines():
+        words = line.split()
+        if not line.startswith(" "):
+            folder = words.pop(0) if words[0].endswith(".") else ""
+            layers += [folder[:-1]] if folder else []
+        layers += [f"{folder}{word}" for word in words]
+    return layers
+
+
+LAYERS = _layers()
+
+# These stand beside the layers. The emulator shares no code with the client: a fake that did would hide its errors.
+EMULATOR, CLI = "emulator", ("cli", "__main__")
+
+PURE = ("_version", "_errors", "_text", "_job", "_events", "_wire.", "sonar.", "agent.", "_policy.")
+NO_I_O = (
+    "aiohttp anyio asyncio concurrent contextvars http io logging multiprocessing os pathlib queue random sched secrets"
+    " select selectors shutil signal socket sqlite3 ssl subprocess sys tempfile threading time uuid warnings"
+)
+
+# Where one library, and only there. `sys.modules` of these rooms is what a change of that library can break.
+ONLY_IN = {
+    "aiohttp": {
+        "_http.transport": "one attempt of one call",
+        "_session": "the type of `http=`",
+        "_core.assembly": "the same",
+    },
+    "yarl": {"_http.transport": "aiohttp's type of a URL", "_http.secret": "the same"},
+    "socket": {"_http.transport": "what a broken connection says"},
+    "time": {"_http.clock": "the one clock", "journal._sqlite.writer": "its thread waits for company"},
+    "random": {"_core.assembly": "handed down as a function"},
+    "sqlite3": {
+        f"journal._sqlite.{name}": "the journal in a file"
+        for name in ["book", "errors", "file", "intake", "journal", "opening", "rows", "writer"]
+    },
+}
+
+
+def core() -> Iterator[tuple[str, Path]]:
+    """Each module of the tower by its name within the package, `""` for the package itself."""
+    for name, path in modules().items():
+        if room_of(path) not in (EMULATOR, *CLI):
+            yield name.removeprefix("aiopplx").removeprefix("."), path
+
+
+def is_folder(name: str) -> bool:
+    return modules()[f"aiopplx.{name}".rstrip(".")].name == "__init__.py"
+
+
+# --- layers
+
+
+def test_the_tower_names_every_module() -> None:
+    assert {name for name, _ in core() if name and not is_folder(name)} - set(LAYERS) == set()
+
+
+def test_modules_import_only_downwards() -> None:
+    wrong = []
+    for name, path in core():
+        if not name or is_folder(name):
+            continue  # these give names to users, and import what stands in them
+        allowed = set(LAYERS[: LAYERS.index(name)])
+        for module, _, line in inner_imports(path):
+            below = module.removeprefix("aiopplx").removeprefix(".")
+            if below not in allowed and name != "_wire.api":  # until requests have one base
+                wrong.append(f"{name}:{line} imports {module}")
+    assert wrong == []
+
+
+def test_apis_know_nothing_of_each_other() -> None:
+    wrong = [
+        f"{path.name}:{line} imports {module}"
+        for room, path in core()
+        for module, _, line in inner_imports(path)
+        if ("sonar" in room and "agent" in module) or ("agent" in room and "sonar" in module)
+    ]
+    assert wrong == []
+
+
+def test_emulator_imports_nothing_of_the_client() -> None:
+    wrong = [
+        f"{name}:{line} imports {module}"
+        for name, path in modules().items()
+        if room_of(path) == EMULATOR
+        for module, _, line in inner_imports(path)
+        if not f"{module}.".startswith("aiopplx.emulator.")
+    ]
+    assert wrong == []
+
+
+def test_cli_knows_only_public_names() -> None:
+    public = {
+        name: set(importlib.import_module(name).__all__) for name in ("aiopplx", "aiopplx.emulator", "aiopplx.journal")
+    }
+    wrong = []
+    for name, path in modules().items():
+        if room_of(path) not in CLI:
+            continue
+        used = [*inner_imports(path), *_attributes_of_the_package(path)]
+        for module, imported, line in used:
+            mine = f"{module}.".startswith("aiopplx.cli.") or (module in public and not imported)
+            if not mine and imported not in public.get(module, set()):
+                wrong.append(f"{name}:{line} uses {imported or module} of {module}")
+    assert wrong == []
+
+
+def _attributes_of_the_package(path: Path) -> Iterator[tuple[str, str, int]]:
+    for node in ast.walk(tree_of(path)):
+        if isinstance(node, ast.Attribute) and ast.unparse(node.value) == "aiopplx":
+            yield "aiopplx", node.attr, node.lineno
+
+
+def test_pure_modules_do_no_i_o_and_own_no_clock() -> None:
+    wrong = [
+        f"{path.name}:{line} imports {module}"
+        for room, path in core()
+        if f"{room}.".startswith(PURE) or room in PURE
+        for module, line in foreign_imports(path)
+        if module in NO_I_O.split()
+    ]
+    assert wrong == []
+
+
+@pytest.mark.parametrize("library", ONLY_IN)
+def test_library_is_imported_only_in_its_rooms(library: str) -> None:
+    rooms = {room for room, path in core() if library in {module for module, _ in foreign_imports(path)}}
+    assert rooms <= set(ONLY_IN[library])
+
+
+def test_import_of_the_package_takes_nothing_along_that_it_may_not_need() -> None:
+    loaded = _loaded("import aiopplx; aiopplx.Session")
+    assert "aiopplx._session" in loaded
+    assert not {"aiopplx.emulator", "aiopplx.cli", "rich", "cyclopts", "sqlite3", "pydantic"} & loaded
+
+
+def test_help_of_the_command_line_is_quick_because_it_imports_no_aiohttp() -> None:
+    program = "import contextlib, io; from aiopplx.__main__ import main"
+    loaded = _loaded(f"{program}\nwith contextlib.redirect_stdout(io.StringIO()): assert main(['--help']) == 0\n")
+    assert "aiopplx.cli" in loaded
+    assert "aiohttp" not in loaded
+
+
+def _loaded(program: str) -> set[str]:
+    done = subprocess.run(
+        [sys.executable, "-c", f"{program}\nimport sys; print(*sys.modules)"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return set(done.stdout.split())
+
+
+# --- forms that are dangerous
+
+
+def test_no_async_generator_stands_in_the_package() -> None:
+    # PEP 789: a `yield` inside a task group hands cancellation to whoever happens to run. A context manager's one is
+    # entered and left by one task.
+    wrong = []
+    for name, path in modules().items():
+        for node in ast.walk(tree_of(path)):
+            if isinstance(node, ast.AsyncFunctionDef) and _yields(node):
+                decorators = [ast.unparse(decorator) for decorator in node.decorator_list]
+                if not any(decorator.endswith("asynccontextmanager") for decorator in decorators):
+                    wrong.append(f"{name}:{node.lineno} {node.name}")
+    assert wrong == []
+
+
+def _yields(function: ast.AsyncFunctionDef) -> bool:
+    pending: list[ast.AST] = list(function.body)
+    while pending:
+        node = pending.pop()
+        if isinstance(node, ast.Yield | ast.YieldFrom):
+            return True
+        if not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda | ast.GeneratorExp):
+            pending.extend(ast.iter_child_nodes(node))
+    return False
+
+
+def test_core_prints_nothing() -> None:
+    wrong = [
+        f"{path.name}:{node.lineno}"
+        for _, path in core()
+        for node in ast.walk(tree_of(path))
+        if isinstance(node, ast.Call) and ast.unparse(node.func) == "print"
+    ]
+    assert wrong == []

@@ -1,0 +1,886 @@
+"""The journal in a file: what it refuses, who may write it, and what is left of it after a crash, a full disk, a fork.
+
+The module is also the child program of its own tests: `python test_journal_sqlite.py WHAT PATH`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import os
+import random
+import selectors
+import shutil
+import signal
+import sqlite3
+import stat
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from aiopplx.journal._protocol import (
+    Cost,
+    ImpossibleStep,
+    ItemConflict,
+    JournalBroken,
+    JournalClosed,
+    JournalFull,
+    JournalLocked,
+    JournalRefused,
+    Record,
+    ResultDamaged,
+    State,
+    fingerprint,
+    item_name,
+    sha_of,
+)
+from aiopplx.journal._sqlite.file import migrate, version_of
+from aiopplx.journal._sqlite.journal import SqliteJournal, SqliteReader
+from aiopplx.journal._sqlite.mounts import network_type
+from aiopplx.journal._sqlite.opening import enter_wal
+from aiopplx.journal._sqlite.schema import APPLICATION_ID, VERSION
+
+KEY = "pplx-not-a-real-key"
+GOLDEN = Path(__file__).parent.parent / "journals"
+posix = pytest.mark.skipif(sys.platform == "win32", reason="asks POSIX for it")
+
+
+async def opened(path: Path, **more: object) -> SqliteJournal:
+    return await SqliteJournal.open(path, now=time.time, **more)  # type: ignore[arg-type]  # named at each call
+
+
+async def queued(journal: SqliteJournal, tag: str = "a", *, ask: bytes = b"why?", key: str = "") -> Record:
+    sha = sha_of(ask)
+    return await journal.find_or_queue(
+        item_name(tag, sha), tag=tag, key=key or f"key-{tag}", body=b"body of " + ask, sha=sha, api="sonar"
+    )
+
+
+async def sent(journal: SqliteJournal, tag: str = "a") -> Record:
+    record = await queued(journal, tag)
+    await journal.sending(record.claim)
+    return record
+
+
+async def made(path: Path, *tags: str) -> None:
+    """A journal with a finished submission for each tag, closed in order."""
+    journal = await opened(path, base_url="https://api.example", account=lambda salt: fingerprint(KEY, salt))
+    for tag in tags:
+        record = await sent(journal, tag)
+        await journal.ended(record.claim, State.DONE, job_id=f"id-{tag}", raw=b"result of " + tag.encode(), cost=0.5)
+    await journal.close()
+
+
+def files_in(directory: Path) -> list[Path]:
+    return [*directory.iterdir()]
+
+
+def mode_of(path: Path) -> int:
+    return stat.S_IMODE(path.stat().st_mode)
+
+
+def child(what: str, *arguments: object, **more: object) -> subprocess.Popen[str]:
+    command = [sys.executable, __file__, what, *map(str, arguments)]
+    return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, **more)  # type: ignore[call-overload, no-any-return]  # Popen's keywords
+
+
+def said(process: subprocess.Popen[str]) -> str:
+    assert process.stdout is not None
+    return process.stdout.readline().strip()
+
+
+def killed(process: subprocess.Popen[str]) -> list[str]:
+    """End it as a crash does; the lines it still had to say."""
+    process.kill()
+    rest, _ = process.communicate()
+    return rest.splitlines()
+
+
+# --- the file ---------------------------------------------------------------------------------------------------------
+
+
+@posix
+async def test_files_are_for_their_owner_only(tmp_path: Path) -> None:
+    before = os.umask(0)
+    try:
+        journal = await opened(tmp_path / "new" / "run.db")
+        await queued(journal)
+        modes = {path.name: mode_of(path) for path in files_in(tmp_path / "new")}
+        await journal.close()
+    finally:
+        os.umask(before)
+    assert modes == dict.fromkeys(("run.db", "run.db-wal", "run.db-shm", "run.db.lock"), 0o600)
+    assert mode_of(tmp_path / "new") == 0o700
+
+
+async def test_file_holds_no_key(tmp_path: Path) -> None:
+    await made(tmp_path / "run.db", "a")
+    held = b"".join(path.read_bytes() for path in files_in(tmp_path))
+    assert b"body of why?" in held
+    assert KEY.encode() not in held
+    assert KEY.encode().hex().encode() not in held
+
+
+async def test_file_says_what_it_is(tmp_path: Path) -> None:
+    await made(tmp_path / "run.db")
+    connection = sqlite3.connect(tmp_path / "run.db")
+    assert connection.execute("PRAGMA application_id").fetchone() == (APPLICATION_ID,)
+    assert connection.execute("PRAGMA user_version").fetchone() == (VERSION,)
+    assert connection.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+    connection.close()
+
+
+async def test_closed_journal_is_whole_in_one_file(tmp_path: Path) -> None:
+    await made(tmp_path / "run.db", "a", "b")
+    assert {path.name for path in files_in(tmp_path)} == {"run.db", "run.db.lock"}
+    moved = tmp_path / "elsewhere" / "copy.db"
+    moved.parent.mkdir()
+    (tmp_path / "run.db").rename(moved)
+    journal = await opened(moved)
+    assert (await journal.counts())[State.DONE] == 2
+    await journal.close()
+
+
+async def test_journal_that_is_not_closed_says_so(tmp_path: Path) -> None:
+    journal = await opened(tmp_path / "run.db")
+    with pytest.warns(ResourceWarning, match="was not closed"):
+        del journal
+
+
+# --- refusals ---------------------------------------------------------------------------------------------------------
+
+
+def emptied(path: Path) -> None:
+    path.write_bytes(b"")
+
+
+def overwritten(path: Path) -> None:
+    path.write_bytes(b"no database" * 1000)
+
+
+def cut(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-4096])
+
+
+def cut_in_the_head(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:50])
+
+
+def another_program(path: Path) -> None:
+    path.unlink()
+    connection = sqlite3.connect(path)
+    connection.execute("PRAGMA journal_mode=WAL")
+    connection.execute("CREATE TABLE bookmarks(url)")
+    connection.close()
+
+
+def stamped_newer(path: Path) -> None:
+    connection = sqlite3.connect(path)
+    connection.execute(f"PRAGMA user_version={VERSION + 1}")
+    connection.close()
+
+
+def damaged_after_a_crash(path: Path) -> None:
+    connection = sqlite3.connect(path, isolation_level=None)
+    connection.execute("UPDATE meta SET v = 0 WHERE k = 'clean'")
+    (page,) = connection.execute("SELECT rootpage FROM sqlite_master WHERE name = 'job'").fetchone()
+    connection.close()
+    data = bytearray(path.read_bytes())
+    data[(page - 1) * 4096 : page * 4096] = os.urandom(4096)
+    path.write_bytes(data)
+
+
+def without_tables(path: Path) -> None:
+    connection = sqlite3.connect(path, isolation_level=None)
+    connection.execute("DROP TABLE meta")
+    connection.close()
+
+
+@pytest.mark.parametrize(
+    ("spoil", "reason"),
+    [
+        (emptied, "empty"),
+        (overwritten, "foreign"),
+        (cut, "corrupt"),
+        (cut_in_the_head, "foreign"),
+        (another_program, "foreign"),
+        (stamped_newer, "newer"),
+        (damaged_after_a_crash, "corrupt"),
+        (without_tables, "corrupt"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else value.__name__,
+)
+async def test_file_that_cannot_be_trusted_is_refused_and_left_as_it_is(
+    tmp_path: Path, spoil: Callable[[Path], None], reason: str
+) -> None:
+    path = tmp_path / "run.db"
+    await made(path, "a")
+    spoil(path)
+    before = path.read_bytes()
+    for _ in range(2):
+        with pytest.raises(JournalRefused) as caught:
+            await opened(path)
+        assert caught.value.reason == reason
+        assert caught.value.path == str(path)
+        assert str(path) in str(caught.value)
+    assert path.read_bytes() == before
+
+
+async def test_log_without_its_file_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "run.db-wal").write_bytes(b"paid results")
+    with pytest.raises(JournalRefused, match="write-ahead log") as caught:
+        await opened(tmp_path / "run.db")
+    assert caught.value.reason == "orphan"
+    assert not (tmp_path / "run.db").exists()
+
+
+async def test_directory_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(JournalRefused, match="is a directory"):
+        await opened(tmp_path)
+
+
+async def test_place_where_nothing_can_be_made_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(JournalRefused, match="cannot be made") as caught:
+        await opened(tmp_path / "file" / "run.db")
+    assert caught.value.reason == "unusable"
+
+
+@posix
+@pytest.mark.skipif(hasattr(os, "geteuid") and os.geteuid() == 0, reason="root may write everywhere")
+async def test_file_without_the_right_to_write_is_refused(tmp_path: Path) -> None:
+    await made(tmp_path / "run.db")
+    (tmp_path / "run.db").chmod(0o400)
+    with pytest.raises(JournalRefused):
+        await opened(tmp_path / "run.db")
+
+
+async def test_journal_of_which_no_server_can_know_takes_another_key_and_another_server(tmp_path: Path) -> None:
+    path = tmp_path / "run.db"
+    journal = await opened(path, base_url="https://mistyped", account=lambda salt: fingerprint("mistyped", salt))
+    record = await queued(journal, "a")
+    await journal.sending(record.claim)
+    await journal.back_to_queued(record.claim)
+    await journal.close()
+    journal = await opened(path, base_url="https://api.example", account=lambda salt: fingerprint("right", salt))
+    await journal.sending((await queued(journal, "a")).claim)
+    await journal.close()
+    with pytest.raises(JournalRefused, match="belongs to"):
+        await opened(path, base_url="https://mistyped", account=lambda salt: fingerprint("right", salt))
+    with pytest.raises(JournalRefused, match="another API key"):
+        await opened(path, account=lambda salt: fingerprint("mistyped", salt))
+
+
+async def test_directory_is_made_but_no_path_of_several(tmp_path: Path) -> None:
+    with pytest.raises(JournalRefused, match="cannot be made"):
+        await opened(tmp_path / "mistyped" / "path" / "run.db")
+    assert not (tmp_path / "mistyped").exists()
+
+
+async def test_another_server_is_refused(tmp_path: Path) -> None:
+    await made(tmp_path / "run.db", "a")
+    with pytest.raises(JournalRefused, match=r"belongs to https://api\.example, not to https://other") as caught:
+        await opened(tmp_path / "run.db", base_url="https://other")
+    assert caught.value.reason == "base_url"
+    await (await opened(tmp_path / "run.db", base_url="https://api.example/")).close()
+
+
+async def test_another_account_is_refused_unless_it_is_said_to_be_the_same(tmp_path: Path) -> None:
+    path = tmp_path / "run.db"
+    await made(path, "a")
+    with pytest.raises(JournalRefused, match="another API key") as caught:
+        await opened(path, account=lambda salt: fingerprint("new", salt))
+    assert caught.value.reason == "account"
+    assert "new" not in caught.value.message.replace("a new key", "")
+    await (await opened(path, account=lambda salt: fingerprint("new", salt), same_account=True)).close()
+    await (await opened(path, account=lambda salt: fingerprint("new", salt))).close()
+    with pytest.raises(JournalRefused):
+        await opened(path, account=lambda salt: fingerprint(KEY, salt))
+
+
+async def test_refused_journal_is_not_locked(tmp_path: Path) -> None:
+    await made(tmp_path / "run.db", "a")
+    with pytest.raises(JournalRefused):
+        await opened(tmp_path / "run.db", base_url="https://other")
+    await (await opened(tmp_path / "run.db")).close()
+
+
+def test_file_system_without_a_shared_log_is_refused() -> None:
+    connection = sqlite3.connect(":memory:")
+    with pytest.raises(JournalRefused, match="stays in mode 'memory'") as caught:
+        enter_wal(connection, "run.db")
+    connection.close()
+    assert caught.value.reason == "network"
+
+
+MOUNTS = r"""22 1 8:1 / / rw,relatime shared:1 - ext4 /dev/sda1 rw
+30 22 0:30 / /data rw - nfs4 server:/export rw,vers=4.2
+31 30 0:31 / /data/local rw shared:5 master:2 - xfs /dev/sdb1 rw
+32 22 0:32 / /mnt/two\040words rw - cifs //host/share rw
+33 22 0:33 / /over rw - nfs server:/a rw
+34 22 0:34 / /over rw - tmpfs tmpfs rw
+a line that is cut
+"""
+
+
+@pytest.mark.parametrize(
+    ("path", "kind"),
+    [
+        ("/var/run.db", ""),
+        ("/data", "nfs4"),
+        ("/data/deep/run.db", "nfs4"),
+        ("/database/run.db", ""),
+        ("/data/local/run.db", ""),
+        ("/mnt/two words/run.db", "cifs"),
+        ("/over/run.db", ""),
+    ],
+)
+def test_network_file_system_is_known_by_its_mount(path: str, kind: str) -> None:
+    assert network_type(path, MOUNTS) == kind
+    assert network_type(path, "") == ""
+
+
+# --- one writer -------------------------------------------------------------------------------------------------------
+
+
+async def test_second_opening_in_one_process_is_locked_out(tmp_path: Path) -> None:
+    first = await opened(tmp_path / "run.db")
+    (tmp_path / "link.db").symlink_to(tmp_path / "run.db")
+    for name in ("run.db", "link.db"):
+        with pytest.raises(JournalLocked, match="in this process already") as caught:
+            await opened(tmp_path / name)
+        assert caught.value.pid == os.getpid()
+    await queued(first)
+    await first.close()
+    await (await opened(tmp_path / "run.db")).close()
+
+
+async def test_second_process_is_locked_out_and_told_of_the_first(tmp_path: Path) -> None:
+    first = child("hold", tmp_path / "run.db")
+    assert said(first) == "open"
+    with pytest.raises(JournalLocked, match=f"in process {first.pid} on ") as caught:
+        await opened(tmp_path / "run.db")
+    assert caught.value.pid == first.pid
+    assert caught.value.host
+    killed(first)
+    journal = await opened(tmp_path / "run.db")
+    assert (await journal.counts())[State.QUEUED] == 1
+    await journal.close()
+
+
+async def test_writer_whose_lock_was_removed_is_fenced_off_by_the_next(tmp_path: Path) -> None:
+    first = await opened(tmp_path / "run.db")
+    record = await queued(first)
+    (tmp_path / "run.db.lock").unlink()
+    second = await opened(tmp_path / "run.db")
+    for _ in range(2):
+        with pytest.raises(JournalBroken, match=r"taken .* over") as caught:
+            await first.sending(record.claim)
+        assert caught.value.is_final
+    with pytest.raises(ImpossibleStep):  # a claim of the first opening is none of the second
+        await second.sending(record.claim)
+    assert (await second.counts())[State.QUEUED] == 1
+    await first.close()
+    await second.close()
+
+
+@posix
+async def test_fork_cannot_write_and_does_not_keep_the_lock(tmp_path: Path) -> None:
+    parent = child("fork", tmp_path / "run.db")
+    assert said(parent) == "refused in the child: JournalClosed"
+    assert said(parent) == "parent goes on with its log: 2"
+    assert said(parent) == "the child lives on"
+    parent.kill()
+    parent.wait()
+    journal = await opened(tmp_path / "run.db")
+    assert (await journal.counts())[State.QUEUED] == 2
+    await journal.close()
+    parent.communicate()
+
+
+# --- from one opening to the next -------------------------------------------------------------------------------------
+
+
+async def test_rows_are_as_they_were_left(tmp_path: Path) -> None:
+    path = tmp_path / "run.db"
+    journal = await opened(path)
+    record = await sent(journal)
+    await journal.accepted(record.claim, "id-a")
+    before = await journal.get(pk=record.pk)
+    await journal.close()
+    journal = await opened(path)
+    after = await queued(journal)
+    assert before is not None
+    assert after.fence == before.fence + 1
+    assert (after.state, after.key, after.body, after.job_id) == (State.ACCEPTED, before.key, before.body, "id-a")
+    assert (after.first_sent, after.accepted_at, after.updated) == (
+        before.first_sent,
+        before.accepted_at,
+        before.updated,
+    )
+    await journal.close()
+
+
+async def test_taken_is_written_though_no_step_follows(tmp_path: Path) -> None:
+    path = tmp_path / "run.db"
+    await made(path, "a", "b")
+    journal = await opened(path, results="until_taken")
+    record = await queued(journal, "a")
+    journal.taken(record.claim)
+    await journal.close()
+    with SqliteReader(path) as reader:
+        rows = {row.tag: (row.taken, row.has_result) for row in reader.rows()}
+    assert rows == {"a": (True, False), "b": (False, True)}
+
+
+@pytest.mark.parametrize("left", ["queued", "rejected"])
+async def test_question_of_which_no_bill_can_exist_may_be_corrected_under_its_tag(tmp_path: Path, left: str) -> None:
+    path = tmp_path / "run.db"
+    journal = await opened(path)
+    record = await queued(journal, "a", ask=b"whi?", key="first")
+    if left == "rejected":
+        await journal.sending(record.claim)
+        await journal.ended(record.claim, State.REJECTED, error="spelling", raw=b"422")
+    await journal.close()
+    journal = await opened(path)
+    corrected = await queued(journal, "a", ask=b"why?", key="second")
+    assert (corrected.state, corrected.key, corrected.body) == (State.QUEUED, "second", b"body of why?")
+    assert (corrected.sha, corrected.error, corrected.has_result) == (sha_of(b"why?"), "", False)
+    assert await queued(journal, "a", ask=b"why?", key="third") == corrected
+    with pytest.raises(ItemConflict):  # another of this run has the tag now
+        await queued(journal, "a", ask=b"whi?", key="fourth")
+    assert (await journal.ledger()).unknown == 0
+    await journal.close()
+
+
+@pytest.mark.parametrize("state", [state for state in State if state not in (State.QUEUED, State.REJECTED)])
+async def test_question_of_which_a_bill_may_exist_is_not_replaced(tmp_path: Path, state: State) -> None:
+    path = tmp_path / "run.db"
+    journal = await opened(path)
+    record = await sent(journal)
+    if state in (State.ACCEPTED, State.EXPIRED):
+        await journal.accepted(record.claim, "id")
+    if state is State.IN_DOUBT:
+        await journal.doubtful(record.claim, "?")
+    elif state.is_final:
+        await journal.ended(record.claim, state)
+    await journal.close()
+    journal = await opened(path)
+    with pytest.raises(ItemConflict, match=state.name):
+        await queued(journal, "a", ask=b"another")
+    assert (await queued(journal)).key == "key-a"
+    await journal.close()
+
+
+async def test_tag_asked_for_in_this_opening_is_not_taken_by_another_question(tmp_path: Path) -> None:
+    path = tmp_path / "run.db"
+    journal = await opened(path)
+    await queued(journal)
+    await journal.close()
+    journal = await opened(path)
+    await queued(journal)
+    with pytest.raises(ItemConflict):
+        await queued(journal, "a", ask=b"another", key="k")
+    await journal.close()
+
+
+async def test_damaged_result_is_told_from_none(tmp_path: Path) -> None:
+    path = tmp_path / "run.db"
+    await made(path, "a", "b")
+    connection = sqlite3.connect(path, isolation_level=None)
+    connection.execute("UPDATE result SET body = x'00112233' WHERE pk = 1")
+    connection.execute("UPDATE result SET enc = 9 WHERE pk = 2")
+    connection.close()
+    journal = await opened(path)
+    for pk, job_id in ((1, "id-a"), (2, "id-b")):
+        with pytest.raises(ResultDamaged) as caught:
+            await journal.result(pk)
+        assert caught.value.job_id == job_id
+    assert await journal.result(3) is None
+    await queued(journal, "goes on")
+    await journal.close()
+
+
+# --- readers ----------------------------------------------------------------------------------------------------------
+
+
+async def test_reader_sees_what_the_writer_has_committed(tmp_path: Path) -> None:
+    path = tmp_path / "run.db"
+    journal = await opened(path, base_url="https://api.example")
+    with SqliteReader(path) as reader:
+        record = await sent(journal)
+        assert reader.counts()[State.SENDING] == 1
+        await journal.ended(record.claim, State.DONE, job_id="id", raw=b"answer", cost=0.25)
+        assert reader.result(record.pk) == b"answer"
+        assert reader.costs() == [Cost("a", 1, 0.25, 0)]
+        assert reader.ledger().spent == 0.25
+        found = reader.get(job_id="id")
+        assert found is not None
+        assert reader.rows({State.DONE}) == [found]
+        assert reader.facts()["base_url"] == "https://api.example"
+        writer = reader.writer()
+        assert writer is not None
+        assert writer[0] == os.getpid()
+    await journal.close()
+    with SqliteReader(path) as reader:
+        assert reader.writer() is None
+        assert reader.facts()["clean"] is True
+
+
+async def test_reader_does_not_keep_the_writer_out(tmp_path: Path) -> None:
+    path = tmp_path / "run.db"
+    await made(path, "a")
+    with SqliteReader(path) as reader:
+        journal = await opened(path)
+        await queued(journal, "b")
+        await journal.close()
+        assert reader.counts()[State.QUEUED] == 1
+
+
+async def test_reader_reads_what_a_crash_left_and_changes_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "run.db"
+    writer = child("hold", path)
+    assert said(writer) == "open"
+    killed(writer)
+    files = [path, Path(f"{path}-wal")]
+    before = [file.read_bytes() for file in files]
+    with SqliteReader(path) as reader:
+        assert reader.counts()[State.QUEUED] == 1
+        assert reader.writer() is None
+        assert reader.facts()["clean"] is False
+    assert [file.read_bytes() for file in files] == before
+
+
+async def test_reader_can_write_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "run.db"
+    await made(path, "a")
+    with SqliteReader(path) as reader, pytest.raises(sqlite3.OperationalError, match="readonly"):
+        reader._rows.connection.execute("DELETE FROM job")
+
+
+def test_reader_of_nothing_makes_nothing(tmp_path: Path) -> None:
+    with pytest.raises(JournalRefused, match="is not there") as caught:
+        SqliteReader(tmp_path / "run.db")
+    assert caught.value.reason == "missing"
+    assert list(tmp_path.iterdir()) == []
+
+
+# --- versions ---------------------------------------------------------------------------------------------------------
+
+
+async def test_older_journal_is_brought_up_to_date_with_a_copy_kept(tmp_path: Path) -> None:
+    path = tmp_path / "run.db"
+    await made(path, "a")
+    connection = sqlite3.connect(path, isolation_level=None)
+    steps = {VERSION: ("ALTER TABLE job ADD COLUMN note TEXT",), VERSION + 1: ("UPDATE job SET note = 'two steps'",)}
+    migrate(connection, str(path), steps=steps, target=VERSION + 2)
+    assert version_of(connection) == VERSION + 2
+    assert connection.execute("SELECT note FROM job").fetchall() == [("two steps",)]
+    connection.close()
+    kept = Path(f"{path}.v{VERSION}.bak")
+    if sys.platform != "win32":
+        assert mode_of(kept) == 0o600
+    journal = await opened(kept)
+    assert (await journal.counts())[State.DONE] == 1
+    await journal.close()
+
+
+async def test_migration_that_fails_changes_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "run.db"
+    await made(path, "a")
+    connection = sqlite3.connect(path, isolation_level=None)
+    steps = {VERSION: ("DROP TABLE past", "no such statement")}
+    with pytest.raises(sqlite3.OperationalError):
+        migrate(connection, str(path), steps=steps, target=VERSION + 1)
+    assert version_of(connection) == VERSION
+    assert connection.execute("SELECT count(*) FROM past").fetchone() == (0,)
+    connection.close()
+
+
+async def test_version_without_a_way_on_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "run.db"
+    await made(path)
+    connection = sqlite3.connect(path, isolation_level=None)
+    with pytest.raises(JournalRefused) as caught:
+        migrate(connection, str(path), steps={}, target=VERSION + 1)
+    assert caught.value.reason == "older"
+    connection.execute(f"PRAGMA user_version={VERSION + 1}")
+    with pytest.raises(JournalRefused) as caught:
+        migrate(connection, str(path))
+    assert caught.value.reason == "newer"
+    connection.close()
+
+
+@pytest.mark.parametrize("version", range(1, VERSION + 1))
+async def test_golden_journal_of_each_version_opens_with_all_that_is_in_it(tmp_path: Path, version: int) -> None:
+    path = tmp_path / "run.db"
+    shutil.copy(GOLDEN / f"v{version}.db", path)
+    journal = await opened(path, base_url="https://golden.example", account=lambda salt: fingerprint("golden", salt))
+    rows = {row.state: row for row in await journal.rows(set(State))}
+    assert set(rows) == set(State)
+    assert {row.tag for row in rows.values()} == {state.name.lower() for state in State}
+    done = rows[State.DONE]
+    assert (done.key, done.job_id, done.word, done.cost, done.taken) == ("key-3", "id-3", "COMPLETED", 0.25, True)
+    assert (done.first_sent, done.accepted_at, done.api) == (1_790_000_000.0, 1_790_000_000.0, "sonar")
+    assert done.body == b'{"q":"done"}'
+    assert await journal.result(done.pk) == b'{"answer":"done"}' * 20
+    assert rows[State.IN_DOUBT].error == "no answer"
+    assert await journal.costs("api") == [Cost("sonar", 8, 0.25, 4), Cost("agent", 1, 0.0, 0)]
+    again = await journal.find_or_queue(
+        item_name("done", sha_of(b"done")), tag="done", key="new", body=b"", sha=sha_of(b"done"), api="sonar"
+    )
+    assert again.pk == done.pk
+    await journal.close()
+
+
+async def golden(path: Path) -> None:
+    """What made the golden file of this version: run it, on a path where nothing is, when the tables have changed."""
+    journal = await SqliteJournal.open(
+        path,
+        now=lambda: 1_790_000_000.0,
+        base_url="https://golden.example",
+        account=lambda salt: fingerprint("golden", salt),
+    )
+    for state in State:
+        name = state.name.lower()
+        record = await journal.find_or_queue(
+            item_name(name, sha_of(name.encode())),
+            tag=name,
+            key=f"key-{int(state)}",
+            body=f'{{"q":"{name}"}}'.encode(),
+            sha=sha_of(name.encode()),
+            api="sonar",
+        )
+        if state is State.QUEUED:
+            await journal.sending(record.claim)
+            await journal.doubtful(record.claim, "no answer")
+            await journal.requeue(record.claim, key="key-again", body=record.body, api="agent")
+            continue
+        await journal.sending(record.claim)
+        if state in (State.ACCEPTED, State.DONE, State.FAILED, State.EXPIRED):
+            await journal.accepted(record.claim, f"id-{int(state)}")
+        if state is State.IN_DOUBT:
+            await journal.doubtful(record.claim, "no answer")
+        elif state is State.DONE:
+            raw = b'{"answer":"done"}' * 20
+            await journal.ended(record.claim, state, word="COMPLETED", raw=raw, cost=0.25)
+            journal.taken(record.claim)
+        elif state.is_final:
+            await journal.ended(record.claim, state, word=state.name, error="why")
+    await journal.close()
+
+
+# --- crashes ----------------------------------------------------------------------------------------------------------
+
+RANK = {name: rank for rank, name in enumerate(("queued", "sending", "accepted", "ended"))}
+
+
+@pytest.mark.parametrize("seed", range(4))
+async def test_step_that_was_answered_is_there_after_kill(tmp_path: Path, seed: int) -> None:
+    path, chance = tmp_path / "run.db", random.Random(seed)
+    keys: dict[str, str] = {}
+    for _ in range(3):
+        process = child("steps", path)
+        lines = [said(process) for _ in range(chance.randrange(1, 250))]
+        lines += killed(process)
+        heard: dict[str, str] = {}
+        for line in lines:
+            match line.split():
+                case [tag, name, key, "."]:  # the dot: this line was not cut
+                    assert keys.setdefault(tag, key) == key
+                    heard[tag] = max(heard.get(tag, "queued"), name, key=RANK.__getitem__)
+        with SqliteReader(path) as reader:
+            for tag, name in heard.items():
+                row = reader.get(item=item_name(tag, b""))
+                assert row is not None
+                assert row.key == keys[tag]
+                assert row.state >= RANK[name]
+                if row.state is State.DONE:
+                    assert reader.result(row.pk) == f"result of {tag}".encode() * 100
+        check = sqlite3.connect(path)
+        assert check.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+        assert check.execute(
+            "SELECT count(*) FROM job WHERE state = 3 AND pk NOT IN (SELECT pk FROM result)"
+        ).fetchone() == (0,)
+        check.close()
+
+
+@posix
+def test_log_is_synced_before_a_step_is_answered(tmp_path: Path) -> None:
+    strace = shutil.which("strace")
+    if strace is None:
+        pytest.skip("strace is not installed")
+    trace = tmp_path / "trace"
+    probe = subprocess.run([strace, "-o", os.devnull, "true"], capture_output=True, check=False)
+    if probe.returncode:
+        pytest.skip("strace may not trace here")
+    traced = [strace, "-f", "-y", "-e", "trace=fsync,fdatasync,pwrite64,write", "-o", str(trace)]
+    subprocess.run([*traced, sys.executable, __file__, "mark", str(tmp_path / "run.db")], check=True)
+    unsynced = marks = 0
+    for line in trace.read_text(errors="replace").splitlines():
+        if "run.db-wal>" in line and "pwrite64(" in line:
+            unsynced += 1
+        elif "run.db-wal>" in line and ("fsync(" in line or "fdatasync(" in line):
+            unsynced = 0
+        elif '"MARK' in line:
+            marks += 1
+            assert unsynced == 0, "a step was answered while its log was not on the disk"
+    assert marks == 12
+
+
+# --- a full disk ------------------------------------------------------------------------------------------------------
+
+
+def test_full_disk_fails_the_step_and_not_the_journal(tmp_path: Path) -> None:
+    unshare = shutil.which("unshare")
+    place = tmp_path / "small"
+    place.mkdir()
+    inside = f'mount -t tmpfs -o size=2m small "{place}" && exec "{sys.executable}" "{__file__}" full "{place}/run.db"'
+    command = [unshare or "", "--user", "--map-root-user", "--mount", "sh", "-c", inside]
+    if unshare is None or subprocess.run([*command[:-1], "true"], capture_output=True, check=False).returncode:
+        pytest.skip("no small disk can be made here")
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.stdout.split() == ["JournalFull", "readable", "unchanged", "goes-on"], done.stderr
+
+
+@posix
+def test_limit_on_file_size_fails_the_step_and_not_the_journal(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, __file__, "limit", str(tmp_path / "run.db")], capture_output=True, text=True, check=False
+    )
+    assert done.stdout.split() == ["JournalBroken", "readable", "unchanged", "goes-on"], done.stderr
+
+
+# --- the children -----------------------------------------------------------------------------------------------------
+
+
+async def hold(path: Path) -> None:
+    journal = await opened(path)
+    await queued(journal)
+    print("open", flush=True)
+    sys.stdin.read()
+    await journal.close()
+
+
+def fork(path: Path) -> None:
+    # A selector without state in the kernel: an epoll would be shared by parent and child.
+    loop = asyncio.SelectorEventLoop(selectors.SelectSelector())
+    journal = loop.run_until_complete(opened(path))
+    record = loop.run_until_complete(queued(journal))
+    if not (first := os.fork()):
+        try:
+            journal.sending(record.claim).send(None)
+        except JournalClosed as error:
+            print(f"refused in the child: {type(error).__name__}", flush=True)
+        journal.taken(record.claim)
+        del journal
+        sys.exit()  # in order, so that whatever would be closed at the end is closed
+    os.waitid(os.P_PID, first, os.WEXITED)
+    loop.run_until_complete(queued(journal, "b"))
+    counts = loop.run_until_complete(journal.counts())
+    log = "its log" if os.path.getsize(f"{path}-wal") else "no log"
+    print(f"parent goes on with {log}: {counts[State.QUEUED]}", flush=True)
+    if not os.fork():
+        print("the child lives on", flush=True)
+        sys.stdin.read()
+        os._exit(0)
+    sys.stdin.read(1)
+    os._exit(0)
+
+
+async def steps(path: Path) -> None:
+    """Bring 60 submissions as far as they will go; say each step once it is answered."""
+    journal = await opened(path)
+    names = itertools.count()
+
+    def heard(tag: str, name: str, record: Record) -> None:
+        os.write(1, f"{tag} {name} {record.key} .\n".encode())
+
+    async def worker() -> None:
+        for n in names:
+            tag = f"t{n}"
+            record = await journal.find_or_queue(
+                item_name(tag, b""), tag=tag, key=os.urandom(8).hex(), body=b"b" * 2000, sha=b"s", api="sonar"
+            )
+            heard(tag, "queued", record)
+            state = record.state
+            if state in (State.QUEUED, State.SENDING):
+                await journal.sending(record.claim)
+                heard(tag, "sending", record)
+                await journal.accepted(record.claim, f"id-{tag}")
+                heard(tag, "accepted", record)
+                state = State.ACCEPTED
+            if state is State.ACCEPTED:
+                await journal.ended(record.claim, State.DONE, raw=f"result of {tag}".encode() * 100, cost=0.5)
+                heard(tag, "ended", record)
+            journal.taken(record.claim)
+
+    await asyncio.gather(*(worker() for _ in range(8)))
+
+
+async def mark(path: Path) -> None:
+    journal = await opened(path)
+    for tag in "abc":
+        record = await queued(journal, tag)
+        os.write(1, b"MARK queued\n")
+        await journal.sending(record.claim)
+        os.write(1, b"MARK sending\n")
+        await journal.accepted(record.claim, f"id-{tag}")
+        os.write(1, b"MARK accepted\n")
+        await journal.ended(record.claim, State.DONE, raw=b"result")
+        os.write(1, b"MARK ended\n")
+    await journal.close()
+
+
+async def full(path: Path) -> None:
+    ballast = path.parent / "ballast"
+    ballast.write_bytes(b"\0" * 500_000)
+    await _filled(path, ballast.unlink)
+
+
+async def limit(path: Path) -> None:
+    import resource
+
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+
+    def lift() -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+    await _filled(path, lift, lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (400_000, hard)))
+
+
+async def _filled(path: Path, make_room: Callable[[], None], begin: Callable[[], None] = lambda: None) -> None:
+    journal = await opened(path)
+    record = await sent(journal)
+    await journal.accepted(record.claim, "id")
+    begin()
+    result = os.urandom(1_900_000)
+    # Both are asked for at once, and would be one transaction: the small one is not to fail with the large.
+    large = asyncio.ensure_future(journal.ended(record.claim, State.DONE, raw=result))
+    await queued(journal, "small")
+    try:
+        await large
+    except (JournalFull, JournalBroken) as error:
+        print(type(error).__name__)
+    if (await journal.counts())[State.ACCEPTED] == 1:
+        print("readable")
+    if await journal.result(record.pk) is None and await journal.get(key="key-small"):
+        print("unchanged")
+    make_room()
+    await journal.ended(record.claim, State.DONE, raw=result[:300_000])
+    if await journal.result(record.pk) == result[:300_000]:
+        print("goes-on")
+    await journal.close()
+
+
+if __name__ == "__main__":
+    if sys.argv[1] == "fork":
+        fork(Path(sys.argv[2]))
+    else:
+        programs = {program.__name__: program for program in (hold, steps, mark, full, limit, golden)}
+        asyncio.run(programs[sys.argv[1]](Path(sys.argv[2])))

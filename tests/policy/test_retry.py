@@ -1,0 +1,528 @@
+"""What a failed attempt means and what follows from it: tables, and properties over any sequence of failures."""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Iterable
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
+from itertools import product
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from aiopplx._errors import APIError, ProtocolError, ResponseTooLarge, TransportError
+from aiopplx._policy.retry import Again, CallTries, Fault, Over, RetryPolicy, SubmitTries, classify, error_of_no_reply
+from aiopplx._wire.call import Broken, Lane, NoReply, Reply, error_of
+from aiopplx._wire.headers import exhausted_until, hint
+
+N, R, T, D, P, S, O = (  # noqa: E741 - the letters of the table are the classes' own values
+    Fault.NOT_SENT,
+    Fault.REFUSED,
+    Fault.THROTTLED,
+    Fault.DOUBT,
+    Fault.POLL,
+    Fault.STOP,
+    Fault.ODD,
+)
+LOOKS = (Lane.POLL, Lane.LIST, Lane.CANCEL)
+
+# statuses, a submission, a look. A success whose body cannot be used stands in the first row with the 1xx.
+WRITTEN: list[tuple[Iterable[int], Fault, Fault]] = [
+    (range(100, 300), D, P),
+    (range(300, 400), O, P),
+    ([400], R, R),
+    (range(401, 404), S, S),
+    (range(404, 408), R, R),
+    ([408], D, P),
+    ([409], D, R),
+    (range(410, 425), R, R),
+    ([425], T, T),
+    (range(426, 429), R, R),
+    ([429], T, T),
+    (range(430, 500), R, R),
+    (range(500, 600), D, P),
+]
+BODIES = [
+    b"",
+    b"<html><head><title>502 Bad Gateway</title></head></html>",
+    b'{"error":{"message":"no","type":"internal_error","code":500}}',
+    b'{"error":"no"}',
+    b'{"detail":[{"loc":["body"],"msg":"no","type":"missing"}]}',
+    b"[1]",
+    b"\xff\x00\xfe",
+]
+
+
+def class_of(lane: Lane, status: int, body: bytes = b"", **headers: str) -> Fault:
+    reply = Reply(status, {name.replace("_", "-"): value for name, value in headers.items()}, body)
+    return classify(lane, reply, error_of(reply))
+
+
+def test_table_of_statuses_has_each_status_once():
+    assert sorted(status for row in WRITTEN for status in row[0]) == list(range(100, 600))
+
+
+@pytest.mark.parametrize(("statuses", "submitted", "looked"), WRITTEN)
+def test_status_has_its_written_class_on_every_lane(statuses: Iterable[int], submitted: Fault, looked: Fault):
+    for status, body in product(statuses, BODIES):
+        assert class_of(Lane.SUBMIT, status, body) is submitted, status
+        assert {class_of(lane, status, body) for lane in LOOKS} == {looked}, status
+
+
+@pytest.mark.parametrize(
+    ("after", "submitted", "looked"), [("1", T, T), ("0", T, T), ("soon", D, P), ("-1", D, P), ("", D, P)]
+)
+def test_503_is_a_request_for_less_only_with_a_retry_after_that_can_be_read(
+    after: str, submitted: Fault, looked: Fault
+):
+    assert class_of(Lane.SUBMIT, 503, retry_after=after) is submitted
+    assert class_of(Lane.POLL, 503, retry_after=after) is looked
+
+
+@pytest.mark.parametrize("status", [500, 502, 504, 520, 524])
+def test_retry_after_makes_no_other_server_error_a_request_for_less(status: int):
+    # Only 503 says by itself that nothing was done.
+    assert class_of(Lane.SUBMIT, status, retry_after="1") is D
+
+
+@pytest.mark.parametrize("status", [400, 401, 403, 404, 429])
+@pytest.mark.parametrize(
+    "name", ["chat_completions_not_available", "agent_api_migration_required", "insufficient_quota"]
+)
+def test_names_that_no_submission_survives_stop_whatever_the_status(status: int, name: str):
+    body = b'{"error":{"message":"m","type":"%s","code":%d}}' % (name.encode(), status)
+    assert {class_of(lane, status, body) for lane in Lane} == {S}
+
+
+@pytest.mark.parametrize(
+    ("said", "fault"),
+    [
+        ("idempotency key was reused with a different request", R),
+        ("This Idempotency-Key belongs to another request", R),
+        ("different body for the same idempotency_key", R),
+        ("a request with this idempotency key is still in progress", D),
+        ("conflict", D),
+        ("", D),
+    ],
+)
+def test_409_is_doubt_unless_it_says_that_the_key_is_another_requests(said: str, fault: Fault):
+    assert class_of(Lane.SUBMIT, 409, b'{"error":{"message":"%s","type":"conflict"}}' % said.encode()) is fault
+
+
+def test_409_is_read_by_the_name_of_the_error_too():
+    body = b'{"error":{"message":"no","type":"idempotency_key_reused"}}'
+    assert class_of(Lane.SUBMIT, 409, body) is R
+
+
+@pytest.mark.parametrize(
+    ("sent", "permanent", "submitted", "looked"),
+    [
+        (False, False, N, P),
+        (False, True, S, S),
+        (True, False, D, P),
+        # What may have been sent stays in doubt, however hopeless another try would be.
+        (True, True, D, S),
+    ],
+)
+@pytest.mark.parametrize("broken", list(Broken))
+def test_exchange_without_an_answer_is_classed_by_whether_it_left(
+    broken: Broken, sent: bool, permanent: bool, submitted: Fault, looked: Fault
+):
+    no = NoReply(broken, "detail", sent=sent, permanent=permanent)
+    for lane in Lane:
+        error = error_of_no_reply(no, lane=lane, limit=1)
+        assert classify(lane, no, error) is (submitted if lane is Lane.SUBMIT else looked)
+
+
+@pytest.mark.parametrize("sent", [False, True])
+@pytest.mark.parametrize("broken", [b for b in Broken if b not in (Broken.TOO_LARGE, Broken.MALFORMED)])
+def test_error_of_a_lost_submission_says_whether_anything_was_sent(broken: Broken, sent: bool):
+    error = error_of_no_reply(NoReply(broken, "detail", sent=sent), lane=Lane.SUBMIT, limit=1)
+    assert isinstance(error, TransportError)
+    assert error.sent is sent
+    assert broken.value in error.message
+    assert ("nothing was billed" in error.message) is not sent
+    assert ("after the request was sent" in error.message) is sent
+
+
+def test_error_of_a_lost_look_does_not_speak_of_billing():
+    error = error_of_no_reply(NoReply(Broken.RESET, "detail", sent=True), lane=Lane.POLL, limit=1)
+    assert isinstance(error, TransportError)
+    assert error.message == "the connection broke: detail"
+
+
+def test_answer_too_large_names_the_limit_and_the_way_out():
+    error = error_of_no_reply(NoReply(Broken.TOO_LARGE, "", sent=True), lane=Lane.POLL, limit=65_536)
+    assert isinstance(error, ResponseTooLarge)
+    assert "65,536 bytes" in error.message
+    assert "max_response_bytes" in error.message
+
+
+def test_answer_that_is_not_http_is_no_answer_of_the_servers():
+    error = error_of_no_reply(NoReply(Broken.MALFORMED, "a bad head", sent=True), lane=Lane.SUBMIT, limit=1)
+    assert isinstance(error, ProtocolError)
+    assert not isinstance(error, APIError)
+    assert error.status is None
+
+
+# --- Retry-After and the server's own count ---------------------------------------------------------------------------
+
+DATE = "Sun, 22 Nov 2026 10:00:00 GMT"
+MOMENT = datetime(2026, 11, 22, 10, tzinfo=UTC)
+ABSURD = [
+    "", " ", "-1", "+1", "nan", "inf", "-inf", "1e400", "1e3", "1_0", "٣", "\uff13", "5,10", "1;2", "0x10", "1.", ".5",
+    "12345678", "1.1234567890", "1.2.3", "soon", "1 s", "Fri, 31 Dec 99999 23:59:59 GMT",
+    "Sun, 32 Nov 2026 10:00:00 GMT", "Sun, 22 Nov 2026 25:00:00 GMT", "Sun, 22 Nov 2026 10:00:60 GMT",
+    "Sunday, 22-Nov-26 10:00:00 GMT", "Sun Nov 22 10:00:00 2026", "2026-11-22T10:00:00Z",
+    "Sun, 22 Nov 2026 10:00:00 +0100", "Sun, 22 Nov 2026 10:00:00", "Sun, ٢٢ Nov 2026 10:00:00 GMT", "0" * 10_000,
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("value", "seconds"),
+    [("0", 0.0), ("1", 1.0), ("120", 120.0), ("0.5", 0.5), ("9999999", 9_999_999.0), (" 7 ", 7.0), ("007", 7.0)],
+)
+def test_retry_after_takes_plain_seconds(value: str, seconds: float):
+    assert hint({"retry-after": value}) == seconds
+
+
+@pytest.mark.parametrize("value", ABSURD, ids=lambda value: ascii(value[:40]))
+def test_retry_after_that_is_absurd_says_nothing(value: str):
+    assert hint({"retry-after": value, "date": DATE}) is None
+
+
+@pytest.mark.parametrize(
+    ("value", "seconds"),
+    [
+        ("Sun, 22 Nov 2026 10:00:30 GMT", 30.0),
+        ("Sun, 22 Nov 2026 10:00:00 GMT", 0.0),
+        ("Sun, 22 Nov 2026 09:59:59 GMT", 0.0),
+        ("Thu, 01 Jan 1970 00:00:00 GMT", 0.0),
+        ("Fri, 31 Dec 9999 23:59:59 GMT", 9_999_999.0),
+    ],
+)
+def test_retry_after_date_is_read_against_the_date_of_the_same_answer(value: str, seconds: float):
+    assert hint({"retry-after": value, "date": DATE}) == seconds
+
+
+@pytest.mark.parametrize("date", ["", "yesterday", "Sun, 32 Nov 2026 10:00:00 GMT", "1780000000"])
+def test_retry_after_date_without_a_date_beside_it_says_nothing(date: str):
+    assert hint({"retry-after": DATE, "date": date}) is None
+    assert hint({"retry-after": DATE}) is None
+
+
+def test_retry_after_that_is_absent_says_nothing():
+    assert hint({}) is None
+
+
+@given(skew=st.integers(-400_000, 400_000), ahead=st.integers(0, 100_000))
+def test_retry_after_date_does_not_depend_on_what_the_servers_clock_says(skew: int, ahead: int):
+    now = MOMENT + timedelta(hours=skew)
+    then = now + timedelta(seconds=ahead)
+    dates = {"retry-after": format_datetime(then, usegmt=True), "date": format_datetime(now, usegmt=True)}
+    assert hint(dates) == ahead
+
+
+FIELD = st.one_of(
+    st.text(max_size=40),
+    st.sampled_from([*ABSURD, DATE, "5", "0"]),
+    st.text(alphabet="0123456789.-+eE_, ٣", max_size=20),
+    st.from_regex(r"(Mon|Sun), [0-9]{2} (Jan|Nov) [0-9]{4} [0-9]{2}:[0-9]{2}:[0-9]{2} GMT", fullmatch=True),
+)
+
+
+@given(after=FIELD, date=FIELD)
+def test_retry_after_of_any_form_is_nothing_or_a_finite_wait(after: str, date: str):
+    seconds = hint({"retry-after": after, "date": date})
+    assert seconds is None or 0.0 <= seconds <= 9_999_999.0
+
+
+EPOCH = int(MOMENT.timestamp())
+
+
+@pytest.mark.parametrize(
+    ("remaining", "reset", "seconds"),
+    [
+        ("0", str(EPOCH + 1), 1.0),
+        ("0", str(EPOCH), 0.0),
+        ("0", str(EPOCH - 100), 0.0),
+        ("0", str(EPOCH + 5_000), 60.0),
+        ("0", "12", 12.0),
+        ("0", "600", 60.0),
+        ("0", "-1", None),
+        ("0", "", None),
+        ("0", "٣", None),
+        ("0", "nan", None),
+        ("1", "12", None),
+        ("00", "12", None),
+        ("", "12", None),
+    ],
+)
+def test_count_used_up_waits_for_its_reset_and_a_minute_at_most(remaining: str, reset: str, seconds: float | None):
+    headers = {"x-ratelimit-remaining": remaining, "x-ratelimit-reset": reset, "date": DATE}
+    assert exhausted_until(headers) == seconds
+
+
+def test_count_used_up_with_an_epoch_and_no_date_says_nothing():
+    assert exhausted_until({"x-ratelimit-remaining": "0", "x-ratelimit-reset": str(EPOCH + 1)}) is None
+
+
+@given(remaining=st.sampled_from(["0", " 0 ", "1", ""]), reset=FIELD | st.integers().map(str), date=FIELD)
+def test_count_of_any_form_is_nothing_or_a_wait_of_a_minute_at_most(remaining: str, reset: str, date: str):
+    headers = {"x-ratelimit-remaining": remaining, "x-ratelimit-reset": reset, "date": date}
+    seconds = exhausted_until(headers)
+    assert seconds is None or 0.0 <= seconds <= 60.0
+
+
+# --- delays -----------------------------------------------------------------------------------------------------------
+
+POLICY = RetryPolicy()
+
+
+@pytest.mark.parametrize(
+    ("fault", "bounds"),
+    [(fault, [0.5, 1, 2, 4, 8, 16, 30, 30]) for fault in (N, D, P, O)] + [(T, [1, 2, 4, 8, 16, 30, 30])],
+)
+def test_delay_is_bounded_by_a_base_that_doubles_to_half_a_minute(fault: Fault, bounds: list[float]):
+    for attempt, bound in enumerate(bounds, 1):
+        assert POLICY.delay(fault, attempt, 0.0) == 0.0
+        assert POLICY.delay(fault, attempt, 0.5) == bound / 2
+        assert POLICY.delay(fault, attempt, 1.0) == bound
+
+
+@given(fault=st.sampled_from(Fault), attempt=st.integers(1, 10**9), chance=st.floats(0, 1, exclude_max=True))
+def test_delay_of_any_try_is_within_bounds(fault: Fault, attempt: int, chance: float):
+    assert 0.0 <= POLICY.delay(fault, attempt, chance) < POLICY.max_delay
+
+
+@pytest.mark.parametrize("attempt", [1, 4, 9])
+def test_delays_are_spread_evenly_from_nothing_to_the_bound(attempt: int):
+    draw = random.Random(attempt)
+    bound = POLICY.delay(D, attempt, 1.0)
+    tenths = [0] * 10
+    for _ in range(10_000):
+        tenths[int(POLICY.delay(D, attempt, draw.random()) / bound * 10)] += 1
+    assert all(800 <= count <= 1_200 for count in tenths), tenths
+
+
+# --- the attempts of one submission -----------------------------------------------------------------------------------
+
+
+class Submitting:
+    """A submission in virtual time: each failure is decided on at once, each delay is slept."""
+
+    def __init__(self, *, deadline: float = 3_600.0, policy: RetryPolicy = POLICY, chance: float = 0.5) -> None:
+        self.now = 0.0
+        self.tries = SubmitTries(policy, deadline)
+        self.chance = chance
+
+    def fail(
+        self, fault: Fault, status: int | None = None, *, repeatable: bool = True, silence: float = 0.0
+    ) -> Again | Over:
+        verdict = self.tries.failed(fault, self.now, self.chance, repeatable=repeatable, status=status, silence=silence)
+        if isinstance(verdict, Again):
+            self.now += verdict.delay
+        return verdict
+
+    def fail_until_over(self, fault: Fault, status: int | None = None, *, repeatable: bool = True) -> Over:
+        while True:
+            verdict = self.fail(fault, status, repeatable=repeatable)
+            if isinstance(verdict, Over):
+                return verdict
+
+
+@pytest.mark.parametrize(("fault", "status"), [(N, None), (T, 429), (T, 503)])
+def test_submission_that_surely_made_no_job_goes_on_until_its_deadline(fault: Fault, status: int | None):
+    sub = Submitting(deadline=3_600.0)
+    assert sub.fail_until_over(fault, status) == Over(doubt=False)
+    assert 3_600.0 - POLICY.max_delay <= sub.now < 3_600.0
+    assert sub.tries.tries > POLICY.doubt_tries
+    assert not sub.tries.doubtful
+
+
+def test_submission_in_doubt_is_sent_eight_times_in_all():
+    sub = Submitting()
+    assert [isinstance(sub.fail(D, 502), Again) for _ in range(7)] == [True] * 7
+    assert sub.fail(D, 502) == Over(doubt=True)
+    assert sub.tries.tries == 8
+
+
+def test_submission_in_doubt_is_given_up_after_a_quarter_of_an_hour():
+    sub = Submitting(policy=RetryPolicy(doubt_tries=10_000))
+    assert sub.fail_until_over(D, 502) == Over(doubt=True)
+    assert 900.0 <= sub.now <= 900.0 + POLICY.max_delay
+
+
+def test_time_in_doubt_is_counted_from_the_first_doubt():
+    sub = Submitting(policy=RetryPolicy(doubt_tries=10_000), deadline=10_000.0)
+    while sub.now < 2_000.0:
+        assert isinstance(sub.fail(N), Again)
+    began = sub.now
+    assert sub.fail_until_over(D) == Over(doubt=True)
+    assert 900.0 <= sub.now - began <= 900.0 + POLICY.max_delay
+
+
+def test_failures_before_a_doubt_do_not_use_up_its_tries():
+    sub = Submitting()
+    for _ in range(20):
+        assert isinstance(sub.fail(N), Again)
+    assert [isinstance(sub.fail(D), Again) for _ in range(8)] == [True] * 7 + [False]
+
+
+@pytest.mark.parametrize(("fault", "status"), [(N, None), (T, 429)])
+def test_doubt_lasts_through_later_failures_that_made_no_job(fault: Fault, status: int | None):
+    sub = Submitting(deadline=10_000.0)
+    assert isinstance(sub.fail(D), Again)
+    assert sub.fail_until_over(fault, status) == Over(doubt=True)
+    assert 900.0 <= sub.now <= 900.0 + POLICY.max_delay
+
+
+def test_deadline_in_the_time_of_doubt_ends_in_doubt():
+    sub = Submitting(deadline=3.0)
+    assert sub.fail_until_over(D) == Over(doubt=True)
+    assert sub.now < 3.0
+
+
+@pytest.mark.parametrize("status", [400, 402, 404, 409, 413, 422, None])
+@pytest.mark.parametrize("fault", [R, S])
+def test_refusal_ends_at_once_and_without_doubt(fault: Fault, status: int | None):
+    assert Submitting().fail(fault, status) == Over(doubt=False)
+
+
+@pytest.mark.parametrize(
+    ("fault", "status", "doubt"),
+    [(R, 400, False), (R, 413, False), (R, 422, False)]
+    + [(R, status, True) for status in (404, 405, 409, 410, 451)]
+    + [(S, status, True) for status in (401, 402, 403, None)],
+)
+def test_refusal_after_a_doubt_ends_it_only_if_the_same_bytes_could_never_have_passed(
+    fault: Fault, status: int | None, doubt: bool
+):
+    sub = Submitting()
+    assert isinstance(sub.fail(D, 504), Again)
+    assert sub.fail(fault, status) == Over(doubt=doubt)
+
+
+def test_409_waits_a_second_at_least_and_is_bounded_as_doubt():
+    sub = Submitting(chance=0.0)
+    verdicts = [sub.fail(D, 409) for _ in range(8)]
+    assert verdicts == [Again(1.0)] * 7 + [Over(doubt=True)]
+
+
+def test_409_of_a_key_used_for_another_request_ends_at_once():
+    fault = class_of(Lane.SUBMIT, 409, b'{"error":"idempotency key reused"}')
+    assert Submitting().fail(fault, 409) == Over(doubt=False)
+
+
+def test_submission_to_a_server_without_keys_is_never_sent_again_once_in_doubt():
+    assert Submitting().fail(D, 502, repeatable=False) == Over(doubt=True)
+
+
+@pytest.mark.parametrize(("fault", "status"), [(N, None), (T, 429)])
+def test_submission_to_a_server_without_keys_goes_on_while_there_is_no_doubt(fault: Fault, status: int | None):
+    sub = Submitting(deadline=600.0)
+    assert sub.fail_until_over(fault, status, repeatable=False) == Over(doubt=False)
+    assert sub.now > 500.0
+
+
+def test_redirects_are_tried_a_few_times_and_are_no_doubt():
+    sub = Submitting()
+    verdicts = [sub.fail(O, 302) for _ in range(POLICY.call_tries)]
+    assert [isinstance(verdict, Again) for verdict in verdicts] == [True, True, True, False]
+    assert verdicts[-1] == Over(doubt=False)
+
+
+def test_redirects_do_not_wipe_out_an_earlier_doubt():
+    sub = Submitting()
+    assert isinstance(sub.fail(D), Again)
+    assert sub.fail_until_over(O, 302) == Over(doubt=True)
+
+
+def test_delay_is_never_shorter_than_the_silence_that_was_asked_for():
+    assert Submitting().fail(T, 429, silence=77.0) == Again(77.0)
+
+
+@pytest.mark.parametrize(("silence", "again"), [(59.9, True), (60.0, False), (600.0, False)])
+def test_silence_beyond_the_deadline_ends_the_submission_at_once(silence: float, again: bool):
+    sub = Submitting(deadline=60.0)
+    assert isinstance(sub.fail(T, 429, silence=silence), Again) is again
+
+
+STATUSES = st.sampled_from([None, 302, 400, 401, 404, 408, 409, 413, 422, 429, 500, 502, 503])
+FAILURES = st.lists(
+    st.tuples(
+        st.sampled_from([N, D, T, O, R, S]),
+        STATUSES,
+        st.floats(0, 1, exclude_max=True),
+        st.floats(0, 400) | st.just(0.0),
+        st.floats(0, 60),
+    ),
+    max_size=60,
+)
+
+
+@given(failures=FAILURES, deadline=st.floats(0, 2_000), repeatable=st.booleans())
+def test_any_sequence_of_failures_keeps_to_its_bounds(
+    failures: list[tuple[Fault, int | None, float, float, float]], deadline: float, repeatable: bool
+):
+    now, sub, doubts = 0.0, SubmitTries(POLICY, deadline), 0
+    first_doubt = math.inf
+    for fault, status, chance, silence, took in failures:
+        now += took
+        verdict = sub.failed(fault, now, chance, repeatable=repeatable, status=status, silence=silence)
+        doubts += fault is D
+        first_doubt = min(first_doubt, now if fault is D else math.inf)
+        assert sub.doubtful is (doubts > 0)
+        if isinstance(verdict, Over):
+            assert verdict.doubt is (doubts > 0 and not (fault is R and status in (400, 413, 422)))
+            return
+        assert fault not in (R, S)
+        assert silence <= verdict.delay <= max(silence, POLICY.max_delay)
+        assert now + verdict.delay < deadline
+        assert doubts < POLICY.doubt_tries
+        assert repeatable or not doubts
+        assert now - first_doubt < POLICY.doubt_seconds
+        now += verdict.delay
+
+
+# --- single calls -----------------------------------------------------------------------------------------------------
+
+
+def test_call_is_made_four_times_in_all():
+    tries = CallTries(POLICY, 0.0)
+    assert [isinstance(tries.failed(P, 0.0, 0.5), Again) for _ in range(4)] == [True, True, True, False]
+
+
+@pytest.mark.parametrize("fault", [R, S])
+def test_call_that_is_refused_is_not_made_again(fault: Fault):
+    assert CallTries(POLICY, 0.0).failed(fault, 0.0, 0.5) == Over()
+
+
+@pytest.mark.parametrize(("silence", "verdict"), [(110.0, Again(110.0)), (110.1, Over())])
+def test_call_waits_through_a_silence_only_within_its_two_minutes(silence: float, verdict: Again | Over):
+    assert CallTries(POLICY, 1_000.0).failed(T, 1_010.0, 0.0, silence) == verdict
+
+
+@given(
+    failures=st.lists(
+        st.tuples(st.sampled_from([P, T]), st.floats(0, 1, exclude_max=True), st.floats(0, 200), st.floats(0, 60)),
+        min_size=4,
+        max_size=10,
+    )
+)
+def test_call_always_ends_within_its_tries_and_its_time(failures: list[tuple[Fault, float, float, float]]):
+    now, tries = 0.0, CallTries(POLICY, 0.0)
+    for made, (fault, chance, silence, took) in enumerate(failures, 1):
+        now += took
+        verdict = tries.failed(fault, now, chance, silence)
+        if isinstance(verdict, Over):
+            assert verdict == Over(doubt=False)
+            return
+        assert made < POLICY.call_tries
+        assert verdict.delay >= silence
+        now += verdict.delay
+        assert now <= POLICY.call_seconds
+    pytest.fail("it never ended")
