@@ -1,15 +1,19 @@
-"""What happened, as values: one stream for progress, logs, traces and tests.
+"""What happened in a session, as values, and their delivery: to the log, and to the caller's own handler.
 
-This module knows nothing of who makes events or who listens.
+One stream serves progress bars, logs, traces and tests. This module knows nothing of what makes an event happen.
 """
 
 from __future__ import annotations
 
 import enum
+import logging
+from collections.abc import Callable
 
 import msgspec
 
 from aiopplx._job import JobStatus
+
+logger = logging.getLogger("aiopplx")
 
 
 class EventKind(enum.StrEnum):
@@ -20,11 +24,13 @@ class EventKind(enum.StrEnum):
     RETRYING = "retrying"
     """An attempt failed and will be made again after `delay` seconds; `reason` says why."""
     POLLED = "polled"
-    """A job was looked at and is still running; `status` and `looks` say how it stands."""
+    """A job was polled and is still running; `status` and `polls` say how it stands."""
     POLL_FAILED = "poll_failed"
-    """A look brought nothing usable. The job is not affected; it is looked at again after `delay` seconds."""
+    """A poll brought nothing usable. The job is not affected; it is polled again after `delay` seconds."""
     FINISHED = "finished"
-    """Nothing more will come of a submission: `status`, `cost`, and `reason` if there is no result."""
+    """Nothing more will come of a submission: `status`, `cost`, and `reason` if there is no result. Once for each."""
+    TIMED_OUT = "timed_out"
+    """Somebody's time limit for a job was reached, under that listener's `tag`. The job itself goes on."""
     PAUSED = "paused"
     """No request leaves for `delay` seconds: the server asked for silence, or does not answer."""
     STOPPED = "stopped"
@@ -46,7 +52,7 @@ class Event(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         kind: what happened.
         job_id, idempotency_key, tag, index: which submission, as on `Job`.
         status: where the job stands.
-        looks: polls of this job so far.
+        polls: polls of this job so far.
         attempt: which HTTP exchange of this call, from 1.
         delay: seconds until the next one, or of silence.
         cost: US dollars, on FINISHED.
@@ -60,9 +66,64 @@ class Event(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     tag: str | int | None = None
     index: int | None = None
     status: JobStatus | None = None
-    looks: int = 0
+    polls: int = 0
     attempt: int = 0
     delay: float = 0.0
     cost: float | None = None
     reason: str = ""
     fault: str = ""
+
+
+_LEVELS = {
+    EventKind.STOPPED: logging.ERROR,
+    EventKind.LEFT: logging.WARNING,
+    EventKind.WARNING: logging.WARNING,
+    EventKind.PAUSED: logging.WARNING,
+    EventKind.RESUMED: logging.WARNING,
+    EventKind.RETRYING: logging.INFO,
+    EventKind.POLL_FAILED: logging.INFO,
+}
+
+
+class Emitter:
+    """Delivers the events of one session.
+
+    Args:
+        on_event: the caller's handler, called with each event on the loop, synchronously. What it raises is logged.
+    """
+
+    __slots__ = ("_on_event",)
+
+    def __init__(self, on_event: Callable[[Event], object] | None = None) -> None:
+        self._on_event = on_event
+
+    def has_handlers(self) -> bool:
+        """Whether anybody hears of each submission and each poll: else those events need not be made."""
+        return self._on_event is not None or logger.isEnabledFor(logging.DEBUG)
+
+    def emit(self, event: Event) -> None:
+        """Deliver an event."""
+        level = _LEVELS.get(event.kind, logging.DEBUG)
+        if logger.isEnabledFor(level):
+            logger.log(level, "%s %s", event.kind.value, _line(event), extra={"job_id": event.job_id})
+        if self._on_event is not None:
+            try:
+                self._on_event(event)
+            except Exception:
+                logger.exception("on_event failed on %s", event.kind.value)
+
+
+def _line(event: Event) -> str:
+    facts = [
+        f"{name} {value}"
+        for name, value in (
+            ("job", event.job_id),
+            ("key", event.idempotency_key),
+            ("tag", event.tag),
+            ("status", event.status),
+            ("fault", event.fault),
+            ("delay", f"{event.delay:.1f} s" if event.delay else ""),
+        )
+        if value not in ("", None)
+    ]
+    return ", ".join(facts) + (f": {event.reason}" if event.reason else "")

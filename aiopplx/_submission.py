@@ -1,40 +1,293 @@
-"""One submission: what is sent under one idempotency key, and how far it has come.
+"""Everything known of one submission: its phase, its facts, and who listens for its outcome.
 
-This module knows nothing of how it is sent, watched or written down.
+The life of a submission
+------------------------
+A submission is one request under one idempotency key. It begins as NEW, is written down (QUEUED), is sent (SENDING),
+and in the good case the server accepts it (RUNNING) and polls bring its outcome (FINISHED). The other phases are the
+ways in which this goes wrong, or was done before: an attempt whose outcome is unknown (UNANSWERED, RESENDING), a result
+that an earlier run has already stored (STORED) or has thrown away (REFETCHING), a second submission of something that
+is already running here (MERGED), and a submission that nobody waits for any more (DETACHED).
+
+A phase refines a state of the journal's row; it does not replace it. Four phases stand on the row state SENDING, because
+a crash makes no difference between them and a running session does. `ROWS` says which row states each phase stands on,
+and a test proves that every transition of `NEXT` is a step of the journal's table or none. A phase changes after the
+store's step has returned, never before: whoever is cancelled in between leaves the more cautious of the two behind.
+
+Wanting a result is not progress. A time limit, a place in `max_in_flight`, a tag and an index belong to a `Listener`; the
+submission itself has none of them. One submission can have many listeners, and one that has none is not retried.
+
+Only `_core.lifecycle` calls `to` and writes these facts. This module knows nothing of how a submission is sent, polled
+or written down.
 """
 
 from __future__ import annotations
 
+import abc
+import asyncio
+import enum
+import math
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
 import msgspec
 
-from aiopplx._wire.api import API
-from aiopplx._wire.request import ResearchRequest
-from aiopplx.agent._request import AgentRequest
-from aiopplx.journal._protocol import Claim
+from aiopplx._events import Event, EventKind
+from aiopplx._job import Job, JobStatus, Snapshot, make_job
+from aiopplx.journal._protocol import Claim, State
+
+if TYPE_CHECKING:
+    from aiopplx._errors import AiopplxError
+    from aiopplx._policy.polling import Polls
+    from aiopplx._wire.api import API
+    from aiopplx._wire.call import Call
+    from aiopplx._wire.request import Request
+
+
+class Phase(enum.IntEnum):
+    """How far a submission has come in this session. An `IntEnum`, because a plain one hashes in Python code."""
+
+    NEW = 0
+    """Not written down yet; no promise was made to anybody."""
+    QUEUED = 1
+    """Written down. Nothing has left, or everything that left was refused: nothing was paid."""
+    SENDING = 2
+    """An attempt is on the wire, or its answer is being written down. It may be paid for."""
+    UNANSWERED = 3
+    """An attempt left and its outcome is unknown: a job may exist. Nothing is on the wire."""
+    RESENDING = 4
+    """The same bytes are on the wire again, after an attempt whose outcome is unknown."""
+    RUNNING = 5
+    """The server has it, under `job_id`; it is polled as long as somebody listens."""
+    REFETCHING = 6
+    """It ended in an earlier run and its result is not stored: polled, and nothing is written at its end."""
+    STORED = 7
+    """It ended in an earlier run; the store reads the result back when it is handed out."""
+    FINISHED = 8
+    """Its outcome is known and was delivered."""
+    MERGED = 9
+    """Another submission of this session has its job; its listeners moved there."""
+    DETACHED = 10
+    """Nobody listens any more. What runs at the server goes on, and is billed."""
+
+
+NEXT: Mapping[Phase, frozenset[Phase]] = {
+    Phase.NEW: frozenset({
+        Phase.QUEUED,
+        Phase.UNANSWERED,
+        Phase.RUNNING,
+        Phase.REFETCHING,
+        Phase.STORED,
+        Phase.FINISHED,
+        Phase.MERGED,
+        Phase.DETACHED,
+    }),
+    Phase.QUEUED: frozenset({Phase.SENDING, Phase.FINISHED, Phase.DETACHED}),
+    Phase.SENDING: frozenset({
+        Phase.QUEUED,
+        Phase.UNANSWERED,
+        Phase.RUNNING,
+        Phase.FINISHED,
+        Phase.MERGED,
+        Phase.DETACHED,
+    }),
+    Phase.UNANSWERED: frozenset({Phase.RESENDING, Phase.FINISHED, Phase.DETACHED}),
+    Phase.RESENDING: frozenset({Phase.UNANSWERED, Phase.RUNNING, Phase.FINISHED, Phase.MERGED, Phase.DETACHED}),
+    Phase.RUNNING: frozenset({Phase.FINISHED, Phase.DETACHED}),
+    Phase.REFETCHING: frozenset({Phase.FINISHED, Phase.DETACHED}),
+    Phase.STORED: frozenset(),
+    Phase.FINISHED: frozenset(),
+    Phase.MERGED: frozenset(),
+    Phase.DETACHED: frozenset(),
+}
+"""From each phase, the phases that may follow it."""
+
+_FINAL_ROWS = frozenset({State.DONE, State.FAILED, State.EXPIRED, State.REJECTED})
+ROWS: Mapping[Phase, frozenset[State | None]] = {
+    Phase.NEW: frozenset({None, *State}),
+    Phase.QUEUED: frozenset({State.QUEUED}),
+    Phase.SENDING: frozenset({State.SENDING}),
+    Phase.UNANSWERED: frozenset({State.SENDING, State.IN_DOUBT}),
+    Phase.RESENDING: frozenset({State.SENDING}),
+    Phase.RUNNING: frozenset({State.ACCEPTED, State.SENDING}),
+    Phase.REFETCHING: _FINAL_ROWS,
+    Phase.STORED: _FINAL_ROWS,
+    Phase.FINISHED: frozenset({State.QUEUED, State.SENDING, State.ACCEPTED, State.IN_DOUBT, *_FINAL_ROWS}),
+    Phase.MERGED: frozenset({None, *State}),
+    Phase.DETACHED: frozenset({None, *State}),
+}
+"""The row states that each phase stands on; None: the store has no row. RUNNING stands on SENDING where the acceptance
+could not be written down."""
+
+ON_WIRE = frozenset({Phase.SENDING, Phase.RESENDING})
+"""Whoever leaves now waits a moment for the answer: it may name a job that is paid for."""
+DOUBTFUL = frozenset({Phase.SENDING, Phase.UNANSWERED, Phase.RESENDING})
+"""A job may exist whose id is not known."""
+POLLABLE = frozenset({Phase.RUNNING, Phase.REFETCHING})
+"""There is a job at the server to ask for."""
+OVER = frozenset({Phase.STORED, Phase.FINISHED, Phase.MERGED, Phase.DETACHED})
+"""Nothing more happens to it in this session."""
+
+# One number for each phase: whether a transition is allowed is one shift, on the way of every submission.
+_MAY_FOLLOW = tuple(sum(1 << after for after in NEXT[phase]) for phase in Phase)
+
+
+class Listener(abc.ABC):
+    """Somebody who waits for the outcome of a submission: a place in a batch, or a call.
+
+    Attributes:
+        tag, index: the listener's own names for the job: one job may be wanted under two tags.
+        deadline: monotonic seconds at which this listener stops waiting; the job does not.
+        takes_slot: whether it counts towards `max_in_flight`.
+        has_slot: whether it holds a place there now.
+        is_late: it asked for a job that already existed, and wants to hear soon how it stands.
+    """
+
+    __slots__ = ("deadline", "has_slot", "index", "is_late", "sub", "tag", "takes_slot")
+
+    def __init__(
+        self,
+        sub: Submission,
+        *,
+        tag: str | int | None,
+        index: int | None = None,
+        deadline: float = math.inf,
+        takes_slot: bool = False,
+        is_late: bool = False,
+    ) -> None:
+        self.sub = sub
+        self.tag = tag
+        self.index = index
+        self.deadline = deadline
+        self.takes_slot = takes_slot
+        self.has_slot = False
+        self.is_late = is_late
+
+    def has_room(self) -> bool:
+        """Whether it can take one more result. If not, it asks for a poll (`Poller.unpark`) once it can."""
+        return True
+
+    def polled(self) -> None:
+        """A poll ended and the job runs on: the room that `has_room` set aside is free again."""
+
+    @abc.abstractmethod
+    def deliver(self, job: Job | None) -> None:
+        """The outcome; None if it is in the store and is read back when it is handed out. Must not raise."""
+
+    def named(self, job: Job) -> Job:
+        """The job under this listener's own names."""
+        if job.tag == self.tag and job.index == self.index:
+            return job
+        error = job.error.about(tag=self.tag) if job.error is not None else None
+        return msgspec.structs.replace(job, tag=self.tag, index=self.index, error=error)
 
 
 class Submission(msgspec.Struct, eq=False):
-    """One request under one idempotency key: what is sent, and how far it has come."""
+    """One request under one idempotency key.
+
+    Attributes:
+        api: the API that it goes, or went, to.
+        key: its idempotency key.
+        body: the exact bytes that every attempt sends; dropped once the server has them.
+        request: what the bytes were made from; dropped with them.
+        timeout: seconds that a job of it may take, for the listener that made it.
+        tag, index: the names it began with, for events and the journal. A job is handed out under its listener's own.
+        phase: how far it has come.
+        row, claim: its row in the store and the right to write it; 0 and None for a job that the store does not know.
+        marks: how many times the store was told, over all sessions, that an attempt may leave.
+        attempts: attempts that left in this session.
+        job_id: the server's id, `""` before.
+        deadline: monotonic seconds at which no further attempt is made; 0.0 before the first.
+        snapshot: the answer to the submission, then the latest poll of the running job.
+        call, polls: how it is polled, built once, and what is known of its polls so far.
+        listeners: who waits for it.
+        runner: the task that sends it; None when that is done.
+        unsent: set when `runner` is done, for those who want the same item; made by the first of them.
+        job: its outcome, if it ended and nobody was listening.
+    """
 
     api: API
-    body: bytes
     key: str
-    tag: str | int | None
-    index: int | None
-    timeout: float
-    request: ResearchRequest | AgentRequest | None = None
-    repeatable: bool = True
-    job_id: str = ""
+    body: bytes = b""
+    request: Request | None = None
+    timeout: float = math.inf
+    tag: str | int | None = None
+    index: int | None = None
+    phase: Phase = Phase.NEW
+    row: int = 0
     claim: Claim | None = None
-    settled: bool = False
-    stored: bool = False
-    is_held_for: bool = False
-    was_in_doubt: bool = False
+    marks: int = 0
     attempts: int = 0
+    job_id: str = ""
     deadline: float = 0.0
-    sending: bool = False
-    leaving: bool = False
+    snapshot: Snapshot | None = None
+    call: Call | None = None
+    polls: Polls | None = None
+    listeners: list[Listener] = []
+    runner: asyncio.Task[None] | None = None
+    unsent: asyncio.Event | None = None
+    job: Job | None = None
+
+    def to(self, phase: Phase) -> None:
+        """Enter the next phase; `_core.lifecycle` is the only caller.
+
+        Raises:
+            RuntimeError: `NEXT` has no such transition: a fault in this library.
+        """
+        if not _MAY_FOLLOW[self.phase] >> phase & 1:
+            raise RuntimeError(f"a submission that is {self.phase.name} cannot become {phase.name}")
+        self.phase = phase
+
+    @property
+    def first_deadline(self) -> float:
+        """Monotonic seconds at which the first of its listeners stops waiting; infinite if none does."""
+        listeners = self.listeners
+        if len(listeners) == 1:
+            return listeners[0].deadline
+        return min((listener.deadline for listener in listeners), default=math.inf)
+
+    def event(
+        self,
+        kind: EventKind,
+        *,
+        status: JobStatus | None = None,
+        delay: float = 0.0,
+        cost: float | None = None,
+        reason: str = "",
+        fault: str = "",
+    ) -> Event:
+        """Something that happened to it, under the names that it began with."""
+        return Event(
+            kind=kind,
+            job_id=self.job_id,
+            idempotency_key=self.key,
+            tag=self.tag,
+            index=self.index,
+            status=status,
+            polls=self.polls.count if self.polls is not None else 0,
+            attempt=self.attempts,
+            delay=delay,
+            cost=cost,
+            reason=reason,
+            fault=fault,
+        )
+
+    def as_job(
+        self, status: JobStatus, error: AiopplxError | None = None, snapshot: Snapshot | None = None, *, job_id: str = ""
+    ) -> Job:
+        """The value that users get, under the names that it began with. An error in it bears them too."""
+        return make_job(
+            job_id or self.job_id,
+            status,
+            error,
+            snapshot,
+            api=self.api.name,
+            key=self.key,
+            tag=self.tag,
+            index=self.index,
+            attempts=self.attempts,
+            polls=self.polls.count if self.polls is not None else 0,
+        )
 
     def __repr__(self) -> str:
         # Without the question, which the body and the request have in them.
-        return f"Submission(key={self.key!r}, job_id={self.job_id!r}, attempts={self.attempts})"
+        return f"Submission({self.phase.name}, key={self.key!r}, job_id={self.job_id!r}, attempts={self.attempts})"

@@ -5,175 +5,180 @@ Every part is made here and knows only what it is handed. This module knows noth
 
 from __future__ import annotations
 
-import os
+import asyncio
+import math
 import random
-from collections.abc import Callable
+import uuid
+from collections.abc import Awaitable, Callable, Mapping
 
-import aiohttp
-import msgspec
-
-from aiopplx._config import APIS
-from aiopplx._core.engine import Engine
-from aiopplx._core.keeper import Keeper, OnDoubt
+from aiopplx._apis import Routing
+from aiopplx._config import JournalOptions, Settings
+from aiopplx._core.calls import Calls
+from aiopplx._core.decisions import Decisions
+from aiopplx._core.freezing import freeze
+from aiopplx._core.lifecycle import Lifecycle
 from aiopplx._core.poller import Poller
-from aiopplx._core.spending import Purse
-from aiopplx._events import Event
+from aiopplx._core.spending import Bounded, Spending, Unbounded
+from aiopplx._events import Emitter
 from aiopplx._http.account import shared_gate
 from aiopplx._http.client import Client
-from aiopplx._http.clock import Clock, wall
-from aiopplx._http.secret import Secret
 from aiopplx._http.transport import Transport
 from aiopplx._policy.budget import Budget
-from aiopplx._policy.polling import PollRule
-from aiopplx._policy.retry import RetryPolicy
-from aiopplx._wire.api import API
-from aiopplx.journal._protocol import Journal, Ledger, Results, fingerprint
+from aiopplx._submission import Submission
+from aiopplx._wire.request import Request
+from aiopplx.journal._errors import JournalLocked
+from aiopplx.journal._forgetful import ForgetfulJournal
+from aiopplx.journal._names import Occurrences, fingerprint
+from aiopplx.journal._protocol import Journal, Ledger
 
 EXPECTED_COST = 1.3
 """US dollars: at the upper end of what deep-research jobs were seen to cost ($0.84 to $1.26 in five of June 2026)."""
+LOCK_SECONDS = 0.5
+"""Real seconds after which a journal that another process has open is tried again."""
 
 
-class Settings(msgspec.Struct, frozen=True, kw_only=True):
-    """What a session was made with, checked; `Session` says what each means."""
-
-    key: Secret
-    base_url: str
-    api: API
-    successor: API | None
-    rpm: float | None
-    max_in_flight: int
-    timeout: float
-    rule: PollRule
-    http: aiohttp.ClientSession | None
-    journal: str | os.PathLike[str] | Journal | None
-    results: Results
-    same_account: bool
-    on_doubt: OnDoubt | None
-    retry_failed: bool
-    max_cost: float | None
-    retry: RetryPolicy
-    max_response_bytes: int
-    clock: Clock
-
-    def __repr__(self) -> str:
-        return f"Settings({self.api.name} at {self.base_url})"
+# --- the store -------------------------------------------------------------------------------------------------------
 
 
 class Opened:
-    """A session's open journal, and what it says was spent. One that was handed in open stays its owner's to close."""
+    """A session's open store, and what it says was spent. One that was handed in open stays its owner's to close."""
 
-    def __init__(self, journal: Journal, spent: Ledger | None, *, is_ours: bool) -> None:
-        self.journal = journal
+    def __init__(self, store: Journal, spent: Ledger, *, is_ours: bool) -> None:
+        self.store = store
         self.spent = spent
         self._is_ours = is_ours
 
     async def close(self) -> None:
         """Close it, if it was opened here."""
         if self._is_ours:
-            await self.journal.close()
+            await self.store.close()
 
 
-async def open_journal(settings: Settings) -> Opened | None:
-    """Open the journal, if there is to be one. Raises `JournalError`."""
+def without_journal() -> Opened:
+    """The store of a session without a journal: it forgets."""
+    return Opened(ForgetfulJournal(), Ledger(0.0, 0, ()), is_ours=False)
+
+
+async def open_store(settings: Settings, *, sleep: Callable[[float], Awaitable[object]] = asyncio.sleep) -> Opened:
+    """Open the journal, if there is to be one. Raises `JournalError`.
+
+    A file that another process has open is waited for as long as `JournalOptions.wait` says, in real time: the other
+    process does not live by this session's clock.
+    """
     given = settings.journal
     if given is None:
-        return None
-    is_ours = isinstance(given, (str, os.PathLike))
-    journal = await _open_file(given, settings) if isinstance(given, (str, os.PathLike)) else given
+        return without_journal()
+    is_ours = isinstance(given, JournalOptions)
+    store = await _open_file(given, settings, sleep) if isinstance(given, JournalOptions) else given
+    # A store's threads take real time, in which a clock that jumps must stand still. `follow` waits for another
+    # session, for which time has to pass.
+    store = settings.clock.guard(store, but=("follow",))
     try:
-        spent = await journal.ledger() if settings.max_cost is not None else None
+        spent = await store.ledger() if settings.max_cost is not None else Ledger(0.0, 0, ())
     except BaseException:
         if is_ours:
-            await journal.close()
+            await store.close()
         raise
-    return Opened(journal, spent, is_ours=is_ours)
+    return Opened(store, spent, is_ours=is_ours)
 
 
-async def _open_file(path: str | os.PathLike[str], settings: Settings) -> Journal:
+async def _open_file(
+    options: JournalOptions, settings: Settings, sleep: Callable[[float], Awaitable[object]]
+) -> Journal:
     from aiopplx.journal._sqlite.journal import SqliteJournal  # sqlite3 is for those who keep a journal
 
-    return await SqliteJournal.open(
-        path,
-        now=wall,
-        results=settings.results,
-        same_account=settings.same_account,
-        base_url=settings.base_url,
-        account=lambda salt: fingerprint(settings.key.reveal(), salt),
-    )
+    # The lock is the kernel's and tells nobody when it is free: it is tried again from time to time.
+    tries_left = math.ceil(options.wait / LOCK_SECONDS)
+    while True:
+        try:
+            return await SqliteJournal.open(
+                options.path,
+                now=settings.clock.wall,
+                results=options.results,
+                same_account=options.same_account,
+                base_url=settings.base_url,
+                account=lambda salt: fingerprint(settings.key.reveal(), salt),
+            )
+        except JournalLocked:
+            if tries_left <= 0:
+                raise
+        tries_left -= 1
+        await sleep(LOCK_SECONDS)
 
 
-def make_engine(
-    settings: Settings,
-    opened: Opened | None,
-    *,
-    tell: Callable[[Event], None],
-    listened: Callable[[], bool],
-    open: Callable[[], None],
-) -> Engine:
-    """The moving parts of a session, put together; needs the running loop."""
+# --- the moving parts ------------------------------------------------------------------------------------------------
+
+
+class Core:
+    """The moving parts of one open session.
+
+    Attributes:
+        settings: what the session was made with.
+        client: sends requests.
+        life: takes submissions through their phases.
+        calls: the calls that wait.
+        decisions: what the user decides about the journal's rows.
+        emitter: delivers events.
+        occurrences: counts the session's equal requests without a tag.
+        open: opens the session if need be; raises if it cannot be used here and now (closed, another loop).
+    """
+
+    def __init__(self, settings: Settings, opened: Opened, emitter: Emitter, open: Callable[[], object]) -> None:
+        self.settings = settings
+        self.emitter = emitter
+        self.open = open
+        self.occurrences = Occurrences()
+        self.client = client = _client(settings, emitter)
+        store = opened.store
+        self.life = life = Lifecycle(
+            store,
+            Routing(settings.api, settings.successor, remembers=store.remembers),
+            client,
+            _spending(settings, opened),
+            emitter,
+            max_in_flight=settings.max_in_flight,
+            retry_failed=isinstance(settings.journal, JournalOptions) and settings.journal.retry_failed,
+            new_key=_new_key,
+        )
+        life.poller = Poller(client, settings.poll, life)
+        self.calls = Calls(life, self.occurrences)
+        self.decisions = Decisions(life)
+        client.on_stop = self.calls.stopped
+
+    def freeze(
+        self, item: str | Mapping[str, object] | Request, *, timeout: float, index: int | None = None
+    ) -> Submission:
+        """A new submission of this session. Raises `InvalidRequest`."""
+        return freeze(item, routing=self.life.routing, new_key=_new_key, timeout=timeout, index=index)
+
+
+def _new_key() -> str:
+    return uuid.uuid4().hex
+
+
+def _client(settings: Settings, emitter: Emitter) -> Client:
+    """Needs the running loop."""
     transport = Transport(
-        settings.base_url,
-        settings.key,
-        settings.retry,
-        max_response_bytes=settings.max_response_bytes,
-        http=settings.http,
+        settings.base_url, settings.key, settings.network, clock=settings.clock, http=settings.http
     )
     transport.open()
-    client = Client(
+    return Client(
         transport,
         shared_gate(settings.base_url, settings.key.reveal(), settings.rpm),
         settings.retry,
         clock=settings.clock,
         random=random.random,  # noqa: S311 - jitter, nothing secret
-        tell=tell,
-        listened=listened,
+        emit=emitter.emit,
+        has_handlers=emitter.has_handlers,
         sole_path=settings.api.submit(b"").path if settings.successor is None else "",
     )
-    keeper, purse = _keeper(settings, opened), _purse(settings, opened)
-    return Engine(
-        settings.api,
-        settings.successor,
-        client,
-        lambda release: Poller(
-            client,
-            settings.rule,
-            release,
-            write=keeper.ended if keeper is not None else None,
-            ended=purse.ended if purse is not None else None,
-        ),
-        keeper=keeper,
-        purse=purse,
-        on_doubt=settings.on_doubt,
-        max_in_flight=settings.max_in_flight,
-        open=open,
-        others=[api for api, _ in APIS.values()],
-    )
 
 
-def _keeper(settings: Settings, opened: Opened | None) -> Keeper | None:
-    if opened is None:
-        return None
-    # Records of an earlier session may be of an API that this one does not submit to.
-    own = [api for api in (settings.api, settings.successor) if api is not None]
-    known = {api.name: api for api in reversed([*own, *(api for api, _ in APIS.values())])}
-    return Keeper(
-        opened.journal,
-        api_named=lambda name: known.get(name, settings.api),
-        on_doubt=settings.on_doubt,
-        retry_failed=settings.retry_failed,
-        wall=wall,
-    )
-
-
-def _purse(settings: Settings, opened: Opened | None) -> Purse | None:
+def _spending(settings: Settings, opened: Opened) -> Spending:
     if settings.max_cost is None:
-        return None
-    earlier = (opened.spent if opened is not None else None) or Ledger(0.0, 0, ())
+        return Unbounded()
+    spent = opened.spent
     budget = Budget(
-        settings.max_cost,
-        prior=EXPECTED_COST,
-        spent=earlier.spent,
-        unknown=earlier.unknown,
-        samples=earlier.samples,
+        settings.max_cost, prior=EXPECTED_COST, spent=spent.spent, unknown=spent.unknown, samples=spent.samples
     )
-    return Purse(budget)
+    return Bounded(budget, settings.clock)

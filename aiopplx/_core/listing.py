@@ -8,11 +8,12 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Generator
 from typing import Any, Self
 
-from aiopplx._core.engine import Engine
-from aiopplx._core.watch import make_job
+from aiopplx._core.lifecycle import Lifecycle
 from aiopplx._events import Event, EventKind
-from aiopplx._job import Job
-from aiopplx._wire.api import API
+from aiopplx._job import Job, Snapshot, make_job
+
+PAGE = 100
+"""Rows of one page, at most."""
 
 
 class JobList(AsyncIterator[Job]):
@@ -21,9 +22,9 @@ class JobList(AsyncIterator[Job]):
     A page that repeats, or a token that the server ignores, ends it: no list goes on for ever.
     """
 
-    def __init__(self, engine: Engine, api: API, limit: int | None) -> None:
-        self._engine = engine
-        self._api = api
+    def __init__(self, life: Lifecycle, limit: int | None) -> None:
+        self._life = life
+        self._api = life.routing.api
         self._limit = limit
         self._rows: list[Job] = []
         self._seen: set[str] = set()
@@ -51,22 +52,22 @@ class JobList(AsyncIterator[Job]):
         return [job async for job in self]
 
     async def _next_page(self, token: str) -> None:
-        page = await self._engine.client.call(
-            self._api.list(limit=self._page_size(), next_token=token), self._api.read_page
-        )
+        call = self._api.list(limit=self._page_size(), next_token=token)
+        page = await self._life.client.call(call, self._api.read_page)
         news = [snapshot for snapshot in page.jobs if snapshot.id not in self._seen]
         self._seen.update(snapshot.id for snapshot in news)
         if page.skipped:
             reason = f"{page.skipped} rows of the list could not be read"
-            self._engine.client.tell(Event(kind=EventKind.WARNING, reason=reason))
-        for snapshot in news:
-            key, tag = self._engine.known(snapshot.id)
-            self._rows.append(
-                make_job(snapshot.id, snapshot.status, None, snapshot, None, api=self._api.name, key=key, tag=tag)
-            )
+            self._life.emitter.emit(Event(kind=EventKind.WARNING, reason=reason))
+        self._rows += [await self._job(snapshot) for snapshot in news]
         self._tokens.add(token)
         ended = not page.next_token or page.next_token in self._tokens or not news
         self._token = None if ended else page.next_token
 
+    async def _job(self, snapshot: Snapshot) -> Job:
+        record = await self._life.store.get(job_id=snapshot.id)
+        key, tag = (record.key, record.tag) if record is not None else ("", None)
+        return make_job(snapshot.id, snapshot.status, None, snapshot, api=self._api.name, key=key, tag=tag)
+
     def _page_size(self) -> int | None:
-        return None if self._limit is None else min(self._limit, 100)
+        return None if self._limit is None else min(self._limit, PAGE)

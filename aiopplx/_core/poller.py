@@ -1,8 +1,11 @@
-"""The session's one poller: looks at every running job when it is due, and says what came of it.
+"""The session's one poller: sends a poll when a job is due, and reports what it brought.
 
-It is no task but a timer: a synchronous step decides which looks leave now, and each of these is a short task. It never
-raises and never waits for a consumer; a sink without room is not polled for. This module knows nothing of batches,
-submissions' retries or what a session is.
+It is no task but a timer: a synchronous step decides which polls leave now, and each of these is a short task. There is
+nothing to supervise, cancel or restart. Its unit is a poll, which may answer for many jobs; a GET of one job is the case
+of one. It never raises and never waits for a consumer: a submission none of whose listeners has room is not polled,
+and its result waits at the server.
+
+This module knows nothing of batches, stores, budgets, or what a poll means (`_policy.polling`).
 """
 
 from __future__ import annotations
@@ -10,169 +13,228 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
-from collections.abc import Awaitable, Callable
+from collections.abc import Mapping, Sequence
+from typing import Protocol
 
-import msgspec
-
-from aiopplx._core.watch import Watch, make_job, outcome_error
-from aiopplx._errors import (
-    AiopplxError,
-    JobExpired,
-    JobTimeout,
-    NotFound,
-    ProtocolError,
-    ResponseTooLarge,
-)
-from aiopplx._events import Event, EventKind
+from aiopplx._events import EventKind
 from aiopplx._http.client import Client, Failed
-from aiopplx._job import Job, JobStatus, Snapshot
-from aiopplx._policy.gate import Bucket
-from aiopplx._policy.polling import Look, PollPolicy, PollRule, Schedule, next_gap
-from aiopplx._policy.retry import Fault
+from aiopplx._http.clock import Timer
+from aiopplx._job import JobStatus, Snapshot
+from aiopplx._policy.pace import Bucket
+from aiopplx._policy.polling import Ended, PollPolicy, Polls, Schedule
 from aiopplx._submission import Submission
-from aiopplx._wire.call import Lane
-from aiopplx.journal._protocol import JournalBroken, JournalError, JournalFull
+from aiopplx._wire.call import Call, Lane, Reply
 
 logger = logging.getLogger("aiopplx")
 
-LOOKS_AT_ONCE = 32
-# Seconds. Looks that are due within it leave together: one wake-up of the loop for many.
-TICK = 0.01
-# A timer this late means that the machine slept; the network may need a moment, and the jobs did not stand still.
-SLEPT, GRACE = 30.0, 60.0
-SHORT_RECHECK = 5.0
-# Where nothing may leave, it is asked again after so long whether anything may.
+POLLS_AT_ONCE = 32
+GRACE = 60.0
+"""Seconds in which a failed poll is nobody's last: after the machine slept, or after a job waited for its consumer. The
+network may need a moment, and the job did not stand still."""
 HELD = 1.0
+"""Seconds after which it is asked again whether polls may leave, where they may not."""
 
 
-Write = Callable[[Submission | None, Job], Awaitable[None]]
+class Sink(Protocol):
+    """Who is told what polls bring: the lifecycle."""
+
+    def may_poll(self, sub: Submission) -> bool:
+        """Has any listener room for the outcome? If not, the poller forgets it until `unpark`."""
+        ...
+
+    def polled(self, sub: Submission, snapshot: Snapshot | None) -> None:
+        """A poll ended and the job runs on; None if the poll brought nothing."""
+        ...
+
+    def time_out(self, sub: Submission, now: float, why: str, snapshot: Snapshot | None) -> bool:
+        """Those listeners whose time is up stop waiting. Returns whether anybody still waits."""
+        ...
+
+    async def finish(self, sub: Submission, ended: Ended, snapshot: Snapshot | None) -> bool:
+        """It ended. Returns False if that could not be written yet: the outcome stays at the server."""
+        ...
+
+    def fail(self, sub: Submission, problem: Exception) -> None:
+        """A fault of this library's own: the listeners must hear of it."""
+        ...
 
 
-class End(msgspec.Struct, frozen=True):
-    """What came of a job in the end."""
+class Poll(Protocol):
+    """One request, and the jobs that it may answer for."""
 
-    status: JobStatus
-    error: AiopplxError | None
-    snapshot: Snapshot | None = None
+    @property
+    def call(self) -> Call:
+        """The request."""
+        ...
+
+    @property
+    def subs(self) -> Sequence[Submission]:
+        """The jobs that are due and that it may answer for."""
+        ...
+
+    def read(self, reply: Reply) -> Mapping[str, Snapshot]:
+        """A 200 as snapshots by job id. A job that is missing was not spoken of. Raises `ProtocolError`."""
+        ...
+
+
+class JobPoll:
+    """A GET of one job."""
+
+    __slots__ = ("call", "subs")
+
+    def __init__(self, sub: Submission) -> None:
+        if sub.call is None:
+            sub.call = sub.api.get(sub.job_id)
+        self.call: Call = sub.call
+        self.subs: Sequence[Submission] = (sub,)
+
+    def read(self, reply: Reply) -> Mapping[str, Snapshot]:
+        """See `Poll`."""
+        sub = self.subs[0]
+        return {sub.job_id: sub.api.read_job(reply, sub.job_id)}
 
 
 class Poller:
-    """Watches jobs. `watch` and `drop` are all there is to it; results come out through each watch's sink.
+    """Polls submissions from `watch` until `forget`; what polls bring goes to the sink.
 
     Args:
-        client: makes the looks.
-        rule: when to look at a job.
-        release: gives a watch's in-flight slot back.
-        write: puts an outcome on disk, before it is handed to the sink.
-        ended: is told of each outcome, and of what is watched no longer, for those who count.
+        client: sends the polls.
+        policy: when to poll, and what a poll means.
+        sink: is told.
     """
 
-    def __init__(
-        self,
-        client: Client,
-        rule: PollRule,
-        release: Callable[[Watch], None],
-        *,
-        write: Write | None = None,
-        ended: Callable[[Submission | None, Job], None] | None = None,
-    ) -> None:
+    def __init__(self, client: Client, policy: PollPolicy, sink: Sink) -> None:
         self._client = client
-        self._rule = rule
-        self._jitter = rule.jitter if isinstance(rule, PollPolicy) else 0.0
-        budget = rule.budget if isinstance(rule, PollPolicy) else None
-        self._budget = Bucket(budget) if budget is not None else None
-        self._release = release
-        self._write = write
-        self._tell_ended = ended
-        self._schedule: Schedule[Watch] = Schedule()
-        self._deadlines: Schedule[Watch] = Schedule()
-        self._looking: set[Watch] = set()
-        self._timer: asyncio.TimerHandle | None = None
+        self._clock = client.clock
+        self._policy = policy
+        self._sink = sink
+        self._budget = Bucket(policy.budget) if policy.budget is not None else None
+        self._schedule: Schedule[Submission] = Schedule()
+        self._deadlines: Schedule[Submission] = Schedule()
+        self._out: dict[Submission, Poll] = {}
+        self._running: dict[Poll, asyncio.Task[None]] = {}
+        self._unparked: dict[Submission, float] = {}
+        self._timer: Timer | None = None
         self._armed_for = 0.0
         self._is_held_back = False
         self._grace_until = 0.0
         self._closed = False
 
-    def watch(self, watch: Watch) -> None:
-        """Look at this job until something comes of it."""
-        if watch.deadline != math.inf:
-            self._deadlines.put(watch, watch.deadline)
-        self._look_later(watch, self._client.clock.now())
-        if watch.deadline < self._armed_for:
+    # --- what is polled ----------------------------------------------------------------------------------------------
+
+    def watch(self, sub: Submission, *, after: float | None = None) -> None:
+        """Poll this job until it ends or is forgotten.
+
+        Args:
+            sub: RUNNING or REFETCHING, with `polls`.
+            after: seconds until the first poll; None leaves that to the policy.
+        """
+        self.bound(sub)
+        now = self._clock.now()
+        if after is None:
+            self._put_by_rule(sub, now)
+        else:
+            self._put(sub, now + after)
+
+    def bound(self, sub: Submission) -> None:
+        """Its listeners changed: the first of their deadlines is when the next one stops waiting."""
+        deadline = sub.first_deadline
+        if deadline == math.inf:
+            self._deadlines.remove(sub)
+            return
+        self._deadlines.put(sub, deadline)
+        if deadline < self._armed_for:
             self._arm()
 
-    def unpark(self, watch: Watch) -> None:
-        """There is room again: the job is due at once. If its time ran out meanwhile, that was not its own doing."""
-        now = self._client.clock.now()
-        watch.grace_until = now + GRACE
-        self._put(watch, now)
+    def poll_now(self, sub: Submission) -> None:
+        """Poll out of turn, unless a poll is out: it will tell as much."""
+        if sub not in self._out:
+            self._put(sub, self._clock.now())
 
-    def look_now(self, watch: Watch) -> None:
-        """Look out of turn, if the job is waiting for its turn."""
-        if watch in self._schedule:
-            self._put(watch, self._client.clock.now())
+    def unpark(self, sub: Submission) -> None:
+        """A listener has room again: the job is due at once. If its time ran out meanwhile, that was not its own doing."""
+        if sub in self._out:
+            return
+        now = self._clock.now()
+        self._unparked[sub] = now + GRACE
+        self._put(sub, now)
 
-    def drop(self, watches: list[Watch]) -> list[asyncio.Task[None]]:
-        """Forget these jobs. Returns the looks that were out, cancelled, to be waited for."""
-        tasks: list[asyncio.Task[None]] = []
-        for watch in watches:
-            self._schedule.remove(watch)
-            self._deadlines.remove(watch)
-            self._release(watch)
-            if self._tell_ended is not None:
-                self._tell_ended(watch.sub, self._job(watch, End(JobStatus.IN_PROGRESS, None)))
-            if watch.task is not None:
-                watch.task.cancel()
-                tasks.append(watch.task)
-                # Nobody else says so if it never began.
-                self._client.gate.back(self._client.clock.now())
-                self._forget_look(watch)
-        self._arm()
-        return tasks
+    def forget(self, sub: Submission) -> asyncio.Task[None] | None:
+        """Poll it no more. Returns its poll if that was out for it alone, cancelled, to be waited for."""
+        self._schedule.remove(sub)
+        self._deadlines.remove(sub)
+        self._unparked.pop(sub, None)
+        poll = self._out.pop(sub, None)
+        if poll is None or any(other in self._out for other in poll.subs):
+            return None
+        task = self._running.get(poll)
+        if task is None or task is asyncio.current_task():
+            return None
+        task.cancel()
+        # Nobody else says so if the task never began.
+        self._client.gate.back(self._clock.now())
+        self._ended(poll)
+        return task
 
     def close(self) -> list[asyncio.Task[None]]:
-        """Forget everything. Returns the looks that were out, cancelled, to be waited for."""
+        """Poll nothing any more. Returns the polls that were out, cancelled, to be waited for."""
         self._closed = True
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        return self.drop(list(self._looking))
+        forgotten = [self.forget(sub) for sub in list(self._out)]
+        return [task for task in forgotten if task is not None]
 
     # --- the step ----------------------------------------------------------------------------------------------------
 
-    def _put(self, watch: Watch, due: float) -> None:
+    def _put(self, sub: Submission, due: float) -> None:
         if self._closed:
             return
-        self._schedule.put(watch, due)
+        self._schedule.put(sub, due)
         if self._timer is None or due < self._armed_for:
             self._arm()
+
+    def _put_by_rule(self, sub: Submission, now: float) -> None:
+        polls = _polls(sub)
+        random = self._client.random()
+        try:
+            gap = self._policy.next_gap(polls.running(now), random)
+        except Exception as error:  # a caller's own rule: its mistake must not cost a job that is paid for
+            self._policy = self._policy.without_rule()
+            logger.exception("the poll rule failed; the default one goes on in its place")
+            reason = f"the poll rule failed ({type(error).__name__}); the default one goes on in its place"
+            self._client.emit(sub.event(EventKind.WARNING, reason=reason))
+            gap = self._policy.gap
+        self._put(sub, now + gap)
 
     def _arm(self) -> None:
         """Set the timer for whatever comes first; leave it if it is set for that already."""
         if self._closed:
             return
-        clock = self._client.clock
-        now = clock.now()
-        if self._timer is not None and self._armed_for <= now + TICK * clock.speed:
+        now, tick = self._clock.now(), self._clock.tick
+        if self._timer is not None and self._armed_for <= now + tick:
             return
+        due = self._next_moment(now)
+        if due is None:
+            return
+        due = max(due, now + tick)
+        if self._timer is not None:
+            if self._armed_for <= due + tick:
+                return
+            self._timer.cancel()
+        self._armed_for = due
+        self._timer = self._clock.call_at(due, self._step)
+
+    def _next_moment(self, now: float) -> float | None:
         moments = [self._deadlines.next_due()]
-        if len(self._looking) < LOOKS_AT_ONCE:
+        if len(self._running) < POLLS_AT_ONCE:
             due = self._schedule.next_due()
             if due is not None:
                 # No longer than this: a submission whose probe succeeds opens the gate without a word to anybody here.
                 held_back = min(self._held_back(now), HELD)
                 self._is_held_back = held_back > 0.0
                 moments.append(max(due, now + held_back))
-        due = min((moment for moment in moments if moment is not None), default=None)
-        if due is None:
-            return
-        due = max(due, now + TICK * clock.speed)
-        if self._timer is not None:
-            if self._armed_for <= due + TICK * clock.speed:
-                return
-            self._timer.cancel()
-        self._armed_for = due
-        self._timer = asyncio.get_running_loop().call_later((due - now) / clock.speed, self._step)
+        return min((moment for moment in moments if moment is not None), default=None)
 
     def _held_back(self, now: float) -> float:
         budget = self._budget.delay(now) if self._budget is not None else 0.0
@@ -180,243 +242,144 @@ class Poller:
 
     def _step(self) -> None:
         self._timer = None
-        now = self._client.clock.now()
-        if now - self._armed_for > SLEPT * self._client.clock.speed:
+        now = self._clock.now()
+        if now - self._armed_for > self._clock.suspension:
             self._grace_until = now + GRACE
-        while (watch := self._deadlines.pop(now)) is not None:
-            self._overdue(watch, now)
+        while (sub := self._deadlines.pop(now)) is not None:
+            self._overdue(sub, now)
         self._start_due(now)
         self._arm()
 
     def _start_due(self, now: float) -> None:
-        while len(self._looking) < LOOKS_AT_ONCE and self._held_back(now) <= 0.0:
-            watch = self._schedule.pop(now)
-            if watch is None:
+        while len(self._running) < POLLS_AT_ONCE and self._held_back(now) <= 0.0:
+            sub = self._schedule.pop(now)
+            if sub is None:
                 break
-            if watch.sink.may_look(watch):
-                self._start(watch, now)
-            else:
-                self._release(watch)
+            if self._sink.may_poll(sub):
+                self._start(JobPoll(sub), now)
 
-    def _overdue(self, watch: Watch, now: float) -> None:
-        """The deadline has come: one last look decides, unless none may leave."""
-        if watch not in self._schedule:
-            return  # a look is out, or there is no room for the result: either ends in a look that sees the deadline
+    def _overdue(self, sub: Submission, now: float) -> None:
+        """A listener's time is up: one last poll decides, unless none may leave."""
+        if sub not in self._schedule:
+            return  # a poll is out, or there is no room for the outcome: either ends in a poll that sees the deadline
         if self._client.gate.delay(Lane.POLL, now) > 0.0 and now >= self._grace_until:
-            self._schedule.remove(watch)
-            self._finish(watch, self._job(watch, _timed_out("no request may leave at the moment")))
+            if self._sink.time_out(sub, now, "no request may leave at the moment", None):
+                self.bound(sub)
         else:
-            self._schedule.put(watch, now)
+            self._schedule.put(sub, now)
 
-    def _is_overdue(self, watch: Watch, now: float) -> bool:
-        """May a look that failed be the last one?"""
-        return now >= watch.deadline and now >= self._grace_until and now >= watch.grace_until
+    # --- one poll ----------------------------------------------------------------------------------------------------
 
-    def _start(self, watch: Watch, now: float) -> None:
-        self._looking.add(watch)
+    def _start(self, poll: Poll, now: float) -> None:
         self._client.gate.leave(Lane.POLL, now)
         if self._budget is not None:
             self._budget.leave(now)
-        watch.task = asyncio.get_running_loop().create_task(self._look(watch))
+        for sub in poll.subs:
+            self._out[sub] = poll
+        self._running[poll] = asyncio.get_running_loop().create_task(self._run(poll))
 
-    async def _look(self, watch: Watch) -> None:
+    async def _run(self, poll: Poll) -> None:
         try:
-            result = await self._client.attempt(watch.call, watch.read)
-            watch.looks += 1
-            now = self._client.clock.now()
-            if isinstance(result, Failed):
-                end = self._look_failed(watch, result, now)
-            else:
-                end = self._looked(watch, result, now)
-            if end is not None:
-                job = self._job(watch, end)
-                if self._write is None or await self._is_written(self._write, watch, job):
-                    self._finish(watch, job)
+            result = await self._client.attempt(poll.call, poll.read)
+            now = self._clock.now()
+            for sub in poll.subs:
+                if sub not in self._out:
+                    continue  # forgotten while its poll was out
+                if isinstance(result, Failed):
+                    await self._failed(sub, result, now)
+                else:
+                    await self._answered(sub, result.get(sub.job_id), now)
+                self._out.pop(sub, None)
         except Exception as problem:
-            # A fault of ours. One job's bad look must not end the others'.
-            logger.exception("a look at job %s failed unexpectedly", watch.job_id)
-            why = f"looking at the job failed unexpectedly: {type(problem).__name__}: {problem}"
-            self._finish(watch, self._job(watch, End(JobStatus.UNREADABLE, ProtocolError(why))))
+            self._broke(poll, problem)
         finally:
-            was_full = len(self._looking) >= LOOKS_AT_ONCE
-            self._forget_look(watch)
-            if was_full and not self._closed:
-                self._start_due(self._client.clock.now())  # one that was due and had to wait for this one's place
-                self._arm()
+            self._ended(poll)
 
-    def _forget_look(self, watch: Watch) -> None:
-        """A look is over, or was cancelled, perhaps before it began."""
-        watch.task = None
-        self._looking.discard(watch)
+    def _broke(self, poll: Poll, problem: Exception) -> None:
+        """A fault of ours. One bad poll must not end those of other jobs, and nobody may wait for ever."""
+        logger.exception("a poll of job %s failed unexpectedly", ", ".join(sub.job_id for sub in poll.subs))
+        for sub in poll.subs:
+            if self._out.pop(sub, None) is not None:
+                self._sink.fail(sub, problem)
+
+    def _ended(self, poll: Poll) -> None:
+        """A poll is over, or was cancelled, perhaps before it began."""
+        was_full = len(self._running) >= POLLS_AT_ONCE
+        if self._running.pop(poll, None) is None or self._closed:
+            return
+        if was_full:
+            self._start_due(self._clock.now())  # one that was due and had to wait for this one's place
         # Otherwise the timer is set for whatever is due next: putting it on the schedule did that.
-        if self._is_held_back or self._timer is None:
+        if was_full or self._is_held_back or self._timer is None:
             self._arm()
 
-    # --- what a look brought -----------------------------------------------------------------------------------------
+    # --- what a poll brought -----------------------------------------------------------------------------------------
 
-    def _looked(self, watch: Watch, snapshot: Snapshot, now: float) -> End | None:
-        watch.errors = watch.unreadable = 0
-        watch.missing = False
-        watch.server_status, watch.model = snapshot.server_status, snapshot.model
-        policy = self._client.policy
-        status = snapshot.status
-        if snapshot.is_empty and watch.empty < policy.empty_looks and now < watch.deadline:
-            watch.empty += 1
-            self._again(watch, now, policy.empty_seconds / policy.empty_looks)
-        elif status.is_final:
-            return End(status, outcome_error(snapshot), snapshot)
-        elif now >= watch.deadline:
-            return _timed_out(f"the server says {snapshot.server_status}", snapshot)
-        else:
-            if status is JobStatus.IN_PROGRESS and not watch.warned and snapshot.server_status != "IN_PROGRESS":
-                self._warn_of_unknown(watch, snapshot)
-            if self._client.listened():
-                self._client.tell(self._event(watch, EventKind.POLLED, status=status))
-            watch.sink.looked(watch)
-            self._look_later(watch, now)
-        return None
+    async def _answered(self, sub: Submission, snapshot: Snapshot | None, now: float) -> None:
+        if snapshot is None:
+            self._sink.polled(sub, None)
+            self._put_by_rule(sub, now)
+            return
+        polls = _polls(sub)
+        is_last = now >= sub.first_deadline
+        verdict = polls.answered(self._policy, snapshot, is_last=is_last)
+        if isinstance(verdict, Ended):
+            await self._finish(sub, verdict, snapshot)
+            return
+        if verdict is not None:
+            self._sink.polled(sub, None)
+            self._put(sub, now + verdict.delay)
+            return
+        self._unparked.pop(sub, None)
+        if self._client.has_handlers():
+            self._client.emit(sub.event(EventKind.POLLED, status=snapshot.status))
+        if snapshot.status is JobStatus.IN_PROGRESS and snapshot.server_status != "IN_PROGRESS" and not polls.warned:
+            self._warn_of_unknown(sub, polls, snapshot)
+        self._sink.polled(sub, snapshot)
+        if is_last:
+            if not self._sink.time_out(sub, now, f"the server says {snapshot.server_status}", snapshot):
+                return
+            self.bound(sub)
+        self._put_by_rule(sub, now)
 
-    def _look_failed(self, watch: Watch, failed: Failed, now: float) -> End | None:
-        policy = self._client.policy
-        watch.errors += 1
-        delay = max(policy.delay(failed.fault, watch.errors, self._client.random()), self._client.gate.silence(now))
+    async def _failed(self, sub: Submission, failed: Failed, now: float) -> None:
         error = failed.error
-        if isinstance(error, NotFound):
-            if watch.missing or self._is_overdue(watch, now):
-                return End(JobStatus.EXPIRED, _expired(error))
-            delay = self._after_missing(watch, now)
-        elif failed.fault is Fault.STOP:
-            delay = policy.refused_look
-            if self._client.is_survived(error, watch.call) and self._is_unreadable(watch, now):
-                return End(JobStatus.UNREADABLE, error)
-        elif isinstance(error, ResponseTooLarge):
-            return End(JobStatus.UNREADABLE, error)
-        elif isinstance(error, ProtocolError) or failed.fault is Fault.REFUSED:
-            if self._is_unreadable(watch, now):
-                return End(JobStatus.UNREADABLE, error)
-        else:
-            watch.unreadable = 0
-        if self._is_overdue(watch, now):
-            return _timed_out(f"the last look failed: {error.message}")
-        self._client.tell(
-            self._event(watch, EventKind.POLL_FAILED, delay=delay, reason=error.message, fault=failed.fault.value)
+        client = self._client
+        is_last = now >= sub.first_deadline and now >= max(self._grace_until, self._unparked.get(sub, 0.0))
+        verdict = _polls(sub).failed(
+            self._policy,
+            client.policy,
+            failed.fault,
+            error,
+            now,
+            client.random(),
+            is_last=is_last,
+            is_survived=sub.call is not None and client.is_survived(error, sub.call),
         )
-        self._again(watch, now, delay)
-        return None
+        if isinstance(verdict, Ended):
+            await self._finish(sub, verdict, None)
+            return
+        if is_last:
+            if not self._sink.time_out(sub, now, f"the last poll failed: {error.message}", None):
+                return
+            self.bound(sub)
+        delay = max(verdict.delay, client.gate.silence(now))
+        client.emit(sub.event(EventKind.POLL_FAILED, delay=delay, reason=error.message, fault=failed.fault.value))
+        self._sink.polled(sub, None)
+        self._put(sub, now + delay)
 
-    def _after_missing(self, watch: Watch, now: float) -> float:
-        """A 404: the server's own delay at first, then asked once more and believed."""
-        policy = self._client.policy
-        if watch.fresh and now - watch.accepted_at < policy.missing_grace:
-            return policy.delay(Fault.POLL, watch.errors, self._client.random())
-        watch.missing = True
-        return policy.missing_recheck if watch.fresh or watch.looks > 1 else SHORT_RECHECK
+    async def _finish(self, sub: Submission, ended: Ended, snapshot: Snapshot | None) -> None:
+        if not await self._sink.finish(sub, ended, snapshot):
+            self._sink.polled(sub, None)
+            self._put(sub, self._clock.now() + self._policy.refused_pause)
 
-    def _is_unreadable(self, watch: Watch, now: float) -> bool:
-        if not watch.unreadable:
-            watch.unreadable_since = now
-        watch.unreadable += 1
-        policy = self._client.policy
-        return watch.unreadable >= policy.unreadable_looks and now - watch.unreadable_since >= policy.unreadable_seconds
-
-    def _look_later(self, watch: Watch, now: float) -> None:
-        look = Look(age=now - watch.accepted_at, looks=watch.looks, status=watch.server_status, model=watch.model)
-        try:
-            gap = next_gap(self._rule, look, self._jitter, self._client.random())
-        except Exception as error:  # a user's own rule: its mistake must not cost a job that is paid for
-            self._rule = PollPolicy()
-            logger.exception("the poll rule failed; the default one goes on in its place")
-            reason = f"the poll rule failed ({type(error).__name__}); the default one goes on in its place"
-            self._client.tell(self._event(watch, EventKind.WARNING, reason=reason))
-            gap = self._rule.gap
-        self._put(watch, now + gap)
-
-    def _again(self, watch: Watch, now: float, delay: float) -> None:
-        watch.sink.looked(watch)
-        self._put(watch, now + delay)
-
-    # --- the end of a watch ------------------------------------------------------------------------------------------
-
-    def _job(self, watch: Watch, end: End) -> Job:
-        return make_job(
-            watch.job_id, end.status, end.error, end.snapshot, watch.sub, looks=watch.looks, api=watch.api.name
-        )
-
-    async def _is_written(self, write: Write, watch: Watch, job: Job) -> bool:
-        """The outcome goes to disk, then to the sink; where it cannot be written yet it stays at the server."""
-        try:
-            await write(watch.sub, job)
-        except JournalError as error:
-            self._client.tell(self._event(watch, EventKind.WARNING, reason=f"not kept: {error.message}"))
-            if _may_be_written_later(error):
-                self._again(watch, self._client.clock.now(), self._client.policy.refused_look)
-                return False
-            if watch.sub is not None:
-                watch.sub.claim = None  # what it is handed out as is all there is
-        return True
-
-    def _finish(self, watch: Watch, job: Job) -> None:
-        self._schedule.remove(watch)
-        self._deadlines.remove(watch)
-        self._release(watch)
-        if self._tell_ended is not None:
-            self._tell_ended(watch.sub, job)
-        if self._client.listened():
-            why = job.error.message if job.error is not None else ""
-            self._client.tell(self._event(watch, EventKind.FINISHED, status=job.status, cost=job.cost, reason=why))
-        watch.sink.done(watch, job)
-
-    def _warn_of_unknown(self, watch: Watch, snapshot: Snapshot) -> None:
+    def _warn_of_unknown(self, sub: Submission, polls: Polls, snapshot: Snapshot) -> None:
         if snapshot.server_status.upper() not in ("IN_PROGRESS", "REQUIRES_ACTION"):
-            watch.warned = True
+            polls.warned = True
             reason = f"unknown status {snapshot.server_status[:40]!r}: taken as still running"
-            self._client.tell(self._event(watch, EventKind.WARNING, reason=reason))
-
-    def _event(
-        self,
-        watch: Watch,
-        kind: EventKind,
-        *,
-        status: JobStatus | None = None,
-        delay: float = 0.0,
-        cost: float | None = None,
-        reason: str = "",
-        fault: str = "",
-    ) -> Event:
-        sub = watch.sub
-        return Event(
-            kind=kind,
-            job_id=watch.job_id,
-            idempotency_key=sub.key if sub else "",
-            tag=sub.tag if sub else None,
-            index=sub.index if sub else None,
-            status=status,
-            looks=watch.looks,
-            delay=delay,
-            cost=cost,
-            reason=reason,
-            fault=fault,
-        )
+            self._client.emit(sub.event(EventKind.WARNING, reason=reason))
 
 
-def _may_be_written_later(error: JournalError) -> bool:
-    """A full disk is made room on. What can never be written is handed out as it is, or it would wait for ever."""
-    return isinstance(error, JournalFull) or (isinstance(error, JournalBroken) and not error.is_final)
-
-
-def _timed_out(why: str, snapshot: Snapshot | None = None) -> End:
-    error = JobTimeout(
-        f"still not finished at its time limit ({why}). The job goes on, and is billed, at the service:"
-        " session.wait(job.id) takes it up again"
-    )
-    return End(JobStatus.TIMED_OUT, error, snapshot)
-
-
-def _expired(error: NotFound) -> JobExpired:
-    return JobExpired(
-        f"the server does not know this job ({error.message}): a wrong id, another account's, or older than the 7 days"
-        " for which results are kept. Nothing was submitted again",
-        status=error.status,
-        type=error.type,
-        request_id=error.request_id,
-    )
+def _polls(sub: Submission) -> Polls:
+    assert sub.polls is not None, "a submission that is polled has its counters"  # noqa: S101 - told to the type checker
+    return sub.polls

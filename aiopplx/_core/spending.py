@@ -1,51 +1,119 @@
-"""Submissions wait here until the budget has room for them; jobs that end make room again.
+"""What a session may spend: submissions wait here until the budget has room, and jobs that end make room again.
 
-This module knows nothing of how much a job may cost (that is `_policy.budget`), of journals or of HTTP.
+The budget's holds
+------------------
+What a job costs is known when it has ended, so a budget cannot be kept by counting costs alone. Each submission takes a
+hold before it is sent, as large as such jobs have been seen to cost (`_policy.budget` decides how much). When its job
+ends, the real cost takes the hold's place. A submission that was refused gives its hold back. A job that nobody waits
+for any more keeps its hold as a bill of unknown amount, until somebody reads its cost after all, in whatever way.
+Jobs of earlier runs that may still be billed are carried over: each keeps a share until it is taken up again.
+
+This module knows nothing of how large a hold is, of journals or of HTTP.
 """
 
 from __future__ import annotations
 
 import asyncio
+import math
+from collections import OrderedDict
+from typing import Protocol
 
 from aiopplx._errors import BudgetReached
-from aiopplx._job import Job, JobStatus
+from aiopplx._http.clock import Clock
 from aiopplx._policy.budget import Budget
-from aiopplx._submission import Submission
+from aiopplx._submission import Phase, Submission
 
-_NO_BILL = frozenset({JobStatus.REJECTED, JobStatus.STOPPED})
-_NO_END = frozenset({
-    JobStatus.IN_PROGRESS,
-    JobStatus.TIMED_OUT,
-    JobStatus.UNREADABLE,
-    JobStatus.IN_DOUBT,
-    JobStatus.EXPIRED,
-})
+REMEMBERED = 10_000
+"""Jobs whose cost is not known, and may still become so."""
 
 
-class Purse:
-    """What a session may spend.
+class Spending(Protocol):
+    """What the lifecycle asks about money."""
+
+    is_carried_over: bool
+
+    def carry_over(self, jobs: int) -> None:
+        """So many jobs of earlier runs are, or may be, billed, and nobody has asked for them in this one."""
+        ...
+
+    async def hold(self, sub: Submission, until: float) -> None:
+        """Wait until there is room for one more, at most until that moment, and take it. Raises `BudgetReached`."""
+        ...
+
+    def found(self, sub: Submission) -> None:
+        """It runs already: it takes its hold whether there is room or not."""
+        ...
+
+    def ended(self, sub: Submission, cost: float | None, *, is_billed: bool) -> None:
+        """Nothing more will come of it here. `cost` is None where it is not known."""
+        ...
+
+    def holds(self, sub: Submission) -> bool:
+        """Whether it has a hold at this moment."""
+        ...
+
+
+class Unbounded:
+    """A session without `max_cost`: everything may be spent, and nothing is counted."""
+
+    is_carried_over = True
+
+    def carry_over(self, jobs: int) -> None:
+        """Nothing to keep."""
+
+    async def hold(self, sub: Submission, until: float) -> None:
+        """There is always room."""
+
+    def found(self, sub: Submission) -> None:
+        """Nothing to keep."""
+
+    def ended(self, sub: Submission, cost: float | None, *, is_billed: bool) -> None:
+        """Nothing to settle."""
+
+    def holds(self, sub: Submission) -> bool:
+        """Never."""
+        return False
+
+
+class Bounded:
+    """A session with `max_cost`.
 
     Args:
         budget: decides.
+        clock: what time limits are told by.
     """
 
-    def __init__(self, budget: Budget) -> None:
+    def __init__(self, budget: Budget, clock: Clock) -> None:
         self.budget = budget
-        self.is_settled_up = False
-        self._owed = 0
+        self.is_carried_over = False
+        self._clock = clock
+        self._carried_over = 0
+        self._held: set[Submission] = set()
+        self._unknown: OrderedDict[str, None] = OrderedDict()
         self._changed = asyncio.Event()
 
-    def owe(self, jobs: int) -> None:
-        """So many jobs of earlier runs are billed, and nobody has asked for them in this one: each keeps its share."""
-        self.is_settled_up = True
-        self._owed = jobs
+    def carry_over(self, jobs: int) -> None:
+        """See `Spending`."""
+        self.is_carried_over = True
+        self._carried_over = jobs
 
-    async def hold(self, sub: Submission) -> None:
-        """Wait until there is room for one more, and take it.
+    async def hold(self, sub: Submission, until: float) -> None:
+        """See `Spending`.
 
         Raises:
-            BudgetReached: nothing fits any more, and nothing runs that could make room.
+            BudgetReached: nothing fits any more and nothing runs that could make room, or `until` has come.
         """
+        left = None if until == math.inf else max(0.0, until - self._clock.now())
+        try:
+            async with self._clock.timeout(left):
+                await self._room()
+        except TimeoutError:
+            raise BudgetReached(
+                f"not sent: within its time limit there was no room for it in max_cost ({self.budget.facts})"
+            ) from None
+        self.found(sub)
+
+    async def _room(self) -> None:
         while not self._may_send():
             if not self.budget.facts.in_flight:
                 raise BudgetReached(
@@ -53,26 +121,44 @@ class Purse:
                 )
             self._changed.clear()
             await self._changed.wait()
-        self.found(sub)
 
     def _may_send(self) -> bool:
         facts = self.budget.facts
-        return self.budget.may_send() and (not self._owed or facts.hold * (self._owed + 1) <= facts.left)
+        carried = self._carried_over
+        return self.budget.may_send() and (not carried or facts.hold * (carried + 1) <= facts.left)
 
     def found(self, sub: Submission) -> None:
-        """It is being sent, or runs already."""
-        if sub.job_id or sub.was_in_doubt:
-            self._owed = max(0, self._owed - 1)
-        self.budget.sent()
-        sub.is_held_for = True
-
-    def ended(self, sub: Submission | None, job: Job) -> None:
-        """What it really cost, as far as anybody said."""
-        if sub is None or not sub.is_held_for:
-            return
-        sub.is_held_for = False
-        if job.status in _NO_BILL and not job.id:
-            self.budget.refused()
+        """See `Spending`."""
+        if sub.job_id or sub.phase is Phase.UNANSWERED:
+            self._carried_over = max(0, self._carried_over - 1)
+        if sub.job_id in self._unknown:
+            del self._unknown[sub.job_id]
+            self.budget.taken_up()
         else:
-            self.budget.settled(None if job.status in _NO_END else job.cost)
+            self.budget.sent()
+        self._held.add(sub)
+
+    def ended(self, sub: Submission, cost: float | None, *, is_billed: bool) -> None:
+        """See `Spending`."""
+        if sub in self._held:
+            self._held.discard(sub)
+            self._settle(sub, cost, is_billed=is_billed)
+        elif cost is not None and sub.job_id in self._unknown:
+            del self._unknown[sub.job_id]
+            self.budget.taken_up()
+            self.budget.settled(cost)
         self._changed.set()
+
+    def _settle(self, sub: Submission, cost: float | None, *, is_billed: bool) -> None:
+        if not is_billed:
+            self.budget.refused()
+            return
+        self.budget.settled(cost)
+        if cost is None and sub.job_id:
+            self._unknown[sub.job_id] = None
+            if len(self._unknown) > REMEMBERED:
+                self._unknown.popitem(last=False)
+
+    def holds(self, sub: Submission) -> bool:
+        """See `Spending`."""
+        return sub in self._held

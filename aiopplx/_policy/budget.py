@@ -161,6 +161,13 @@ class Budget:
         self._add(cost)
         self._learn(cost)
 
+    def taken_up(self) -> None:
+        """A job whose cost was not known is waited for again: it is in flight once more, and its cost may be learnt."""
+        if not self._unknown:
+            raise ValueError("no job has an unknown cost")
+        self._unknown -= 1
+        self._in_flight += 1
+
     def _leave(self) -> None:
         if not self._in_flight:
             raise ValueError("no job is in flight: each is settled once, after it was sent")

@@ -1,7 +1,21 @@
-"""When to look at a running job, and which jobs are due.
+"""When a running job is polled, what the outcome of a poll means, and which jobs are due.
 
-`PollPolicy` is the rule for one job; `Schedule` is the order of all of them. This module knows nothing of requests,
-tasks or clocks: `now` is an argument.
+The schedule
+------------
+A job is finished at a moment that nobody knows, and a poll costs a request. For one job the two that matter are the
+number of polls and the delay between the job's end and the poll that sees it. Deep research takes minutes, so polls in
+the first half minute find nothing; an even gap is best where jobs usually finish; and what runs far beyond the usual is
+polled less and less. Exponential backoff from the start, which most clients use, does the opposite on all three counts
+(docs/polling.md has the simulation). `PollPolicy` is that rule. A caller's own function of a `RunningJob` can take its place.
+
+What a poll means
+-----------------
+A poll that fails says nothing about the job: the job goes on at the server, and is billed. So only the server can end a
+job, in one of three ways: it says so in a final status; it says twice, some time apart, that it does not know the job;
+or it has answered for minutes, and never with this job in a form that can be read. `Polls` counts these for one job
+and decides; a listener's time limit is not among them, because it ends the listener's wait and not the job.
+
+This module knows nothing of requests, tasks or clocks: `now` and `random` are arguments.
 """
 
 from __future__ import annotations
@@ -12,39 +26,49 @@ from typing import Generic, TypeVar
 
 import msgspec
 
+from aiopplx._errors import AiopplxError, JobExpired, NotFound, ProtocolError, ResponseTooLarge
+from aiopplx._job import JobStatus, Snapshot, outcome_error
+from aiopplx._policy.retry import Again, Fault, RetryPolicy
+
 K = TypeVar("K")
 
 SHORTEST = 0.01
 """Seconds: a rule that asks for less would only spin."""
+LONGEST = 86_400.0
+"""Seconds: no gap is longer, whatever a rule says."""
+SHORT_RECHECK = 5.0
+"""Seconds after which a 404 at the very first poll of a job from elsewhere is checked: most likely the id is wrong."""
 
 _INF = float("inf")
 
 
-class Look(msgspec.Struct, frozen=True, gc=False):
+# --- when ------------------------------------------------------------------------------------------------------------
+
+
+class RunningJob(msgspec.Struct, frozen=True, gc=False):
     """What a poll rule is asked with.
 
     Attributes:
         age: seconds since the server accepted the job.
-        looks: how many times it was polled so far.
-        status: the server's word at the last look, `""` before the first.
-        model: the model it runs on.
+        polls: how many times it was polled so far.
+        status: the server's word at the last poll, `""` before the first.
+        model: the model it runs on, `""` before the first poll.
     """
 
     age: float
-    looks: int
+    polls: int
     status: str = ""
     model: str = ""
 
 
-class PollPolicy(msgspec.Struct, frozen=True, kw_only=True):
-    """When to poll a job: nothing at first, then an even gap, then a growing one. All times are seconds.
+PollRule = Callable[[RunningJob], float]
 
-    Deep research takes minutes, so the first half minute is wasted on polls, an even gap follows where jobs finish, and
-    what runs on far beyond the usual is looked at less and less. Exponential backoff from the start does the opposite
-    on all three counts (docs/polling.md has the simulation).
+
+class PollPolicy(msgspec.Struct, frozen=True, kw_only=True):
+    """When to poll a job, and when to believe what a poll says. All times are seconds.
 
     Attributes:
-        quiet: no poll before this age. Default 30.
+        quiet: no poll before this age. Default 30: hardly any deep-research job finishes earlier.
         gap: between polls after that. Default 10; the mean delay of a result is half of it.
         tail_after: from this age on gaps grow. Default 900: few jobs take a quarter of an hour.
         growth: factor from gap to gap in the tail. Default 1.25.
@@ -53,6 +77,16 @@ class PollPolicy(msgspec.Struct, frozen=True, kw_only=True):
             submitted together are not polled together. Default 0.1.
         budget: polls a minute over all jobs of the session, None for no bound. Default 6000: what the service allows
             one key (usage tiers, "GET async by id").
+        missing_grace: a 404 so soon after acceptance is the server's own delay, not an answer. Default 60.
+        missing_recheck: a 404 later than that is checked once more after this long, and believed then. Default 30.
+        empty_polls, empty_seconds: COMPLETED without an answer is polled so many times more over so long. Default 3
+            over 30.
+        unreadable_polls, unreadable_seconds: so many polls in a row that cannot be read, over at least so long, are
+            final. Default 8 over 120.
+        refused_pause: pause after a poll that the server refused (401, 403), or whose outcome could not be stored.
+            Default 30.
+        rule: a function of your own from a `RunningJob` to the seconds until its next poll. It takes the place of the
+            fields from `quiet` to `max_gap`. Default None.
     """
 
     quiet: float = 30.0
@@ -62,6 +96,14 @@ class PollPolicy(msgspec.Struct, frozen=True, kw_only=True):
     max_gap: float = 120.0
     jitter: float = 0.1
     budget: float | None = 6000.0
+    missing_grace: float = 60.0
+    missing_recheck: float = 30.0
+    empty_polls: int = 3
+    empty_seconds: float = 30.0
+    unreadable_polls: int = 8
+    unreadable_seconds: float = 120.0
+    refused_pause: float = 30.0
+    rule: PollRule | None = None
 
     def __post_init__(self) -> None:
         """Refuses a policy that would never poll or always."""
@@ -77,30 +119,163 @@ class PollPolicy(msgspec.Struct, frozen=True, kw_only=True):
     @classmethod
     def fixed(cls, seconds: float, *, budget: float | None = None) -> PollPolicy:
         """The same gap from the first poll on, a tenth of jitter; no budget unless one is given."""
-        return cls(quiet=seconds, gap=seconds, tail_after=float("inf"), budget=budget)
+        return cls(quiet=seconds, gap=seconds, tail_after=_INF, budget=budget)
 
-    def __call__(self, look: Look) -> float:
-        """Seconds from now until the next look at a job that stands as `look` says (before jitter)."""
-        if look.age < self.quiet:
-            return max(self.quiet - look.age, SHORTEST)
-        if look.age <= self.tail_after:
+    @classmethod
+    def by(cls, rule: PollRule) -> PollPolicy:
+        """A function of your own as it is: no jitter, no budget, every other bound as by default."""
+        return cls(rule=rule, jitter=0.0, budget=None)
+
+    def __call__(self, job: RunningJob) -> float:
+        """Seconds from now until the next poll of a job that stands as `job` says (before jitter)."""
+        if self.rule is not None:
+            return self.rule(job)
+        if job.age < self.quiet:
+            return max(self.quiet - job.age, SHORTEST)
+        if job.age <= self.tail_after:
             return self.gap
         # A gap that grows by a factor at each poll is, in closed form, one that grows evenly with age.
-        return max(self.gap, min(self.max_gap, self.gap + (look.age - self.tail_after) * (self.growth - 1.0)))
+        return max(self.gap, min(self.max_gap, self.gap + (job.age - self.tail_after) * (self.growth - 1.0)))
+
+    def next_gap(self, job: RunningJob, random: float) -> float:
+        """Seconds until the next poll: the rule's answer, jittered, and kept where waiting makes sense."""
+        gap = self(job)
+        if not gap > SHORTEST:  # also catches nan from a caller's own rule
+            gap = SHORTEST
+        # The first poll is only ever put off: one before the end of the quiet would be wasted, and be followed by another.
+        spread = random if not job.polls else 2.0 * random - 1.0
+        return min(gap * (1.0 + self.jitter * spread), LONGEST)
+
+    def without_rule(self) -> PollPolicy:
+        """The same bounds with the schedule that is the default: what goes on when a caller's own rule fails."""
+        return msgspec.structs.replace(self, rule=None)
 
 
-PollRule = Callable[[Look], float]
+# --- what a poll means -----------------------------------------------------------------------------------------------
 
 
-def next_gap(rule: PollRule, look: Look, jitter: float, random: float) -> float:
-    """Seconds until the next look: the rule's answer, jittered, and kept where waiting makes sense."""
-    gap = rule(look)
-    if not gap > SHORTEST:  # also catches nan from a user's own rule
-        gap = SHORTEST
-    # The first look is only ever put off: one before the end of the quiet would be wasted, and be followed by another.
-    spread = random if not look.looks else 2.0 * random - 1.0
-    return min(gap * (1.0 + jitter * spread), 86_400.0)
+class Ended(msgspec.Struct, frozen=True, gc=False):
+    """Nothing more will come of the job: how it ended, and why there is no result (None if there is one)."""
 
+    status: JobStatus
+    error: AiopplxError | None
+
+
+class Polls(msgspec.Struct):
+    """The polls of one job so far: counts them and decides what each outcome means.
+
+    Attributes:
+        since: monotonic seconds at which the server accepted the job, as far as this session knows.
+        is_fresh: this session submitted it, so that the server may not know it for a moment.
+        count: polls so far.
+        failures: polls in a row that brought nothing usable.
+        status, model: the server's words at the last poll.
+    """
+
+    since: float
+    is_fresh: bool = False
+    count: int = 0
+    failures: int = 0
+    status: str = ""
+    model: str = ""
+    warned: bool = False
+    _empty: int = 0
+    _unreadable: int = 0
+    _unreadable_since: float = 0.0
+    _is_missing: bool = False
+
+    def running(self, now: float) -> RunningJob:
+        """What a poll rule is asked with."""
+        return RunningJob(now - self.since, self.count, self.status, self.model)
+
+    def answered(self, policy: PollPolicy, snapshot: Snapshot, *, is_last: bool) -> Again | Ended | None:
+        """Decide after a poll that could be read.
+
+        Args:
+            policy: the bounds.
+            snapshot: what the server said.
+            is_last: every listener's time is up, so that this poll decides.
+
+        Returns:
+            None: it runs on, and the policy says when to poll it next.
+        """
+        self.count += 1
+        self.failures = self._unreadable = 0
+        self._is_missing = False
+        self.status, self.model = snapshot.server_status, snapshot.model
+        if snapshot.is_empty and self._empty < policy.empty_polls and not is_last:
+            self._empty += 1
+            return Again(policy.empty_seconds / policy.empty_polls)
+        return Ended(snapshot.status, outcome_error(snapshot)) if snapshot.status.is_final else None
+
+    def failed(
+        self,
+        policy: PollPolicy,
+        retry: RetryPolicy,
+        fault: Fault,
+        error: AiopplxError,
+        now: float,
+        random: float,
+        *,
+        is_last: bool,
+        is_survived: bool,
+    ) -> Again | Ended:
+        """Decide after a poll that brought nothing usable.
+
+        Args:
+            policy: the bounds on polls.
+            retry: the delays.
+            fault: the class of the failed attempt.
+            error: what it is reported as.
+            now: monotonic seconds.
+            random: even in [0, 1).
+            is_last: every listener's time is up: a 404 is believed without a second one.
+            is_survived: a refusal that stops no submission: the job's API is retired, and its successor is not.
+        """
+        self.count += 1
+        self.failures += 1
+        delay = retry.delay(fault, self.failures, random)
+        if isinstance(error, NotFound):
+            if self._is_missing or is_last:
+                return Ended(JobStatus.EXPIRED, _expired(error))
+            return Again(self._after_missing(policy, delay, now))
+        if isinstance(error, ResponseTooLarge):
+            return Ended(JobStatus.UNREADABLE, error)
+        counts = isinstance(error, ProtocolError) or fault is Fault.REFUSED
+        if fault is Fault.STOP:
+            delay, counts = policy.refused_pause, is_survived
+        elif not counts:
+            self._unreadable = 0
+        if counts and self._is_unreadable(policy, now):
+            return Ended(JobStatus.UNREADABLE, error)
+        return Again(delay)
+
+    def _after_missing(self, policy: PollPolicy, delay: float, now: float) -> float:
+        """A 404: the server's own delay at first, then checked once more and believed."""
+        if self.is_fresh and now - self.since < policy.missing_grace:
+            return delay
+        self._is_missing = True
+        return policy.missing_recheck if self.is_fresh or self.count > 1 else SHORT_RECHECK
+
+    def _is_unreadable(self, policy: PollPolicy, now: float) -> bool:
+        if not self._unreadable:
+            self._unreadable_since = now
+        self._unreadable += 1
+        long = now - self._unreadable_since >= policy.unreadable_seconds
+        return long and self._unreadable >= policy.unreadable_polls
+
+
+def _expired(error: NotFound) -> JobExpired:
+    return JobExpired(
+        f"the server does not know this job ({error.message}): a wrong id, another account's, or older than the 7 days"
+        " for which results are kept. Nothing was submitted again",
+        status=error.status,
+        type=error.type,
+        request_id=error.request_id,
+    )
+
+
+# --- which jobs are due ----------------------------------------------------------------------------------------------
 
 class Schedule(Generic[K]):
     """Keys in the order in which they are due. First due, first out, however many: that is fair."""

@@ -1,0 +1,257 @@
+"""Calls that wait for one job: `ask`, `submit`, `wait`, and what ends them before their job does.
+
+A call is a listener with a future. The sending itself runs in a task of its own, because a caller who is cancelled must
+not cut it short: an id that is on its way is worth a moment. This module knows nothing of batches beyond that they are
+closed with the session, of HTTP, or of how a submission is sent.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections.abc import Sequence
+from typing import Protocol
+
+import anyio
+
+from aiopplx._core.leaving import leave, left_event
+from aiopplx._core.lifecycle import Lifecycle
+from aiopplx._errors import AiopplxError, ConfigError
+from aiopplx._job import Job, JobStatus
+from aiopplx._policy.retry import Bounds
+from aiopplx._submission import POLLABLE, Listener, Submission
+from aiopplx._wire.api import API
+from aiopplx.journal._jobs import job_of
+from aiopplx.journal._names import Occurrences
+from aiopplx.journal._protocol import Record
+
+
+class Member(Protocol):
+    """What lives inside a session and ends with it: a batch."""
+
+    async def aclose(self) -> None:
+        """End it."""
+        ...
+
+    def wake(self) -> None:
+        """Something changed for the whole session."""
+        ...
+
+
+class Caller(Listener):
+    """A call that waits for one job. It always has room: it takes one outcome."""
+
+    __slots__ = ("_outcome",)
+
+    def __init__(
+        self,
+        sub: Submission,
+        *,
+        tag: str | int | None,
+        deadline: float = math.inf,
+        takes_slot: bool = False,
+        is_late: bool = False,
+    ) -> None:
+        super().__init__(sub, tag=tag, deadline=deadline, takes_slot=takes_slot, is_late=is_late)
+        self._outcome: asyncio.Future[Job | AiopplxError | None] = asyncio.get_running_loop().create_future()
+
+    def deliver(self, job: Job | None) -> None:
+        """See `Listener`."""
+        if not self._outcome.done():
+            self._outcome.set_result(job)
+
+    def fail(self, error: AiopplxError) -> None:
+        """There will be no outcome for this caller; the error bears the names of its job."""
+        if not self._outcome.done():
+            sub = self.sub
+            # As a value: an exception in the future of a caller who is gone by then would be one never retrieved.
+            self._outcome.set_result(error.about(job_id=sub.job_id, idempotency_key=sub.key, tag=self.tag))
+
+    @property
+    def is_served(self) -> bool:
+        """Whether the outcome is there."""
+        return self._outcome.done()
+
+    async def outcome(self) -> Job | None:
+        """The job once it has ended; None if the store has it. Raises what `fail` was given."""
+        await asyncio.wait([self._outcome])
+        outcome = self._outcome.result()
+        if isinstance(outcome, AiopplxError):
+            raise outcome
+        return outcome
+
+
+class Calls:
+    """The calls of a session that wait.
+
+    Args:
+        life: takes submissions through their phases.
+        occurrences: counts the session's equal requests without a tag.
+
+    Attributes:
+        members: the batches that are open.
+        is_closed: the session is closed.
+    """
+
+    def __init__(self, life: Lifecycle, occurrences: Occurrences) -> None:
+        self.life = life
+        self.members: set[Member] = set()
+        self.is_closed = False
+        self._clock = life.client.clock
+        self._occurrences = occurrences
+        self._callers: dict[Caller, asyncio.Task[None] | None] = {}
+
+    # --- what users call ---------------------------------------------------------------------------------------------
+
+    async def ask(self, sub: Submission) -> Job:
+        """Submit, wait, return the job, all of it within `sub.timeout` seconds."""
+        until = self._clock.now() + sub.timeout
+        caller = Caller(sub, tag=sub.tag, deadline=until, takes_slot=True)
+        try:
+            await self._send(caller, until)
+            return await self._delivered(caller)
+        finally:
+            await self._left(caller)
+
+    async def submit(self, sub: Submission) -> Job:
+        """Submit, and return the job as soon as the server has it; what became of it if that comes first."""
+        caller = Caller(sub, tag=sub.tag)
+        try:
+            await self._send(caller, self._clock.now() + sub.timeout)
+            if caller.is_served:
+                return await self._delivered(caller)
+            running = caller.sub
+            snapshot = running.snapshot
+            status = snapshot.status if snapshot is not None else JobStatus.IN_PROGRESS
+            self._forget(caller)  # not left behind: whoever submits alone means to come back for it
+            return caller.named(running.as_job(status, None, snapshot))
+        finally:
+            await self._left(caller)
+
+    async def wait(self, api: API, job_id: str, *, key: str, tag: str | int | None, seconds: float) -> Job:
+        """The job of this id once it has ended, or `TIMED_OUT` after so many seconds."""
+        deadline = self._clock.now() + seconds
+        record = None
+        live = self.life.live.by_id.get(job_id)
+        if live is None:
+            record, stored = await self._known(job_id)
+            if stored is not None:
+                return stored
+            live = self.life.live.by_id.get(job_id)
+        self._check_open()
+        if live is None:
+            if record is not None:
+                api, key, tag = self.life.routing.named(record.api), record.key, record.tag
+            live = Submission(api, key, tag=tag, job_id=job_id)
+            caller = self._late(live, tag, deadline)
+            self.life.take_in(live, record)
+        else:
+            caller = self._late(live, live.tag, deadline)
+            self.life.poller.bound(live)
+            if sum(listener.is_late for listener in live.listeners) == 1:
+                self.life.poller.poll_now(live)
+        try:
+            return await self._delivered(caller)
+        finally:
+            await self._left(caller)
+
+    def _late(self, sub: Submission, tag: str | int | None, deadline: float) -> Caller:
+        caller = Caller(sub, tag=tag, deadline=deadline, is_late=True)
+        sub.listeners.append(caller)
+        self._callers[caller] = None
+        return caller
+
+    async def _known(self, job_id: str) -> tuple[Record | None, Job | None]:
+        """What the store knows of a job: its row, claimed if it may still be written, or its job if it has ended."""
+        store = self.life.store
+        record = await store.get(job_id=job_id)
+        if record is None or not store.remembers:
+            return record, None
+        if record.has_result:
+            job = job_of(record, await self.life.stored_result(record))
+            if job.raw:
+                return record, job
+        elif not record.state.is_final:
+            record = await store.claim(record.pk)
+        return record, None
+
+    # --- the parts of a call -----------------------------------------------------------------------------------------
+
+    async def _send(self, caller: Caller, until: float) -> None:
+        """Run the sending in a task; return when nothing is left to do for it."""
+        self._check_open()
+        sub = caller.sub
+        sub.listeners.append(caller)
+        bounds = Bounds.within(sub.timeout, until=until, silence=self.life.client.policy.patience)
+        sending = asyncio.get_running_loop().create_task(self.life.submit(sub, self._occurrences, bounds))
+        self._callers[caller] = sending
+        await asyncio.wait([sending])
+        self._callers[caller] = None
+        self._check_open()
+
+    async def _delivered(self, caller: Caller) -> Job:
+        job = await caller.outcome()
+        sub = caller.sub
+        if job is None:
+            job = caller.named(await self.life.load(sub))
+        if sub.claim is not None:
+            self.life.store.delivered(sub.claim)
+        return job
+
+    def _forget(self, caller: Caller) -> None:
+        self._callers.pop(caller, None)
+        self.life.unlisten(caller)
+
+    async def _left(self, caller: Caller) -> None:
+        """The call is over. If its job is not, nobody here waits for it any more, and that is told."""
+        sending = self._callers.pop(caller, None)
+        if sending is None and caller not in caller.sub.listeners:
+            return
+        left: list[Job] = []
+        with anyio.CancelScope(shield=True):
+            try:
+                await leave(self.life, [caller], [sending] if sending is not None else [], left)
+            finally:
+                self._tell(left)
+
+    def _tell(self, left: Sequence[Job]) -> None:
+        for job in left:
+            self.life.emitter.emit(left_event(job))
+
+    def _check_open(self) -> None:
+        if self.is_closed:
+            raise closed_error()
+
+    # --- what ends them all ------------------------------------------------------------------------------------------
+
+    def stopped(self) -> None:
+        """Nothing more is submitted: tell everybody who waits. If polls are refused too, waiting is of no use."""
+        for member in list(self.members):
+            member.wake()
+        gate = self.life.client.gate
+        if gate.polls_refused and gate.stop is not None:
+            for caller, sending in list(self._callers.items()):
+                if sending is None and caller.sub.phase in POLLABLE:
+                    caller.fail(gate.stop)
+
+    async def aclose(self) -> None:
+        """End everything that runs: batches, calls, polls. Whoever waits gets `closed_error`."""
+        self.is_closed = True
+        callers = dict(self._callers)
+        for caller in callers:
+            caller.fail(closed_error())
+        polls = self.life.poller.close()
+        left: list[Job] = []
+        senders = [sending for sending in callers.values() if sending is not None]
+        try:
+            await asyncio.gather(
+                leave(self.life, callers, senders, left), *(member.aclose() for member in list(self.members))
+            )
+        finally:
+            self._tell(left)
+        await asyncio.gather(*polls, return_exceptions=True)
+
+
+def closed_error() -> ConfigError:
+    """What a call gets whose session is closed while it waits."""
+    return ConfigError("the session was closed while this call waited; a job that it made goes on at the service")

@@ -1,0 +1,105 @@
+"""What a user decides about rows that the library may not decide about: submit again, adopt, drop.
+
+A submission whose outcome is unknown may be a job that is billed, so nothing happens to it without the user's word. This
+module knows nothing of how a submission is sent, or of how rows are kept.
+"""
+
+from __future__ import annotations
+
+from aiopplx._core.lifecycle import Lifecycle
+from aiopplx._errors import InvalidRequest
+from aiopplx._job import Job
+from aiopplx._policy.recovery import WITHOUT_RESULT
+from aiopplx._submission import Submission
+from aiopplx._wire.api import API
+from aiopplx.journal import _steps as steps
+from aiopplx.journal._jobs import job_of
+from aiopplx.journal._protocol import Claim, Record, State
+
+
+class Decisions:
+    """The decisions over one session's journal.
+
+    Args:
+        life: knows what is alive in this session.
+    """
+
+    def __init__(self, life: Lifecycle) -> None:
+        self._life = life
+        self._store = life.store
+
+    async def in_doubt(self) -> list[Job]:
+        """Every submission whose outcome is unknown and that nobody is sending at this moment."""
+        found: list[Job] = []
+        after = 0
+        while page := await self._store.rows((State.IN_DOUBT, State.SENDING), after=after):
+            live = self._life.live.by_row
+            found += [job_of(record, None) for record in page if record.pk not in live and not record.is_held]
+            after = page[-1].pk
+        return found
+
+    async def resubmission(self, job: Job, *, timeout: float) -> Submission:
+        """A submission under a new key, in the place of one that has no result; QUEUED.
+
+        Raises:
+            InvalidRequest: the journal does not know the job, or it has a result.
+            JournalError: it could not be written; nothing was sent.
+        """
+        record, claim = await self._claimed(job)
+        if record.state not in WITHOUT_RESULT | {State.SENDING, State.IN_DOUBT}:
+            raise InvalidRequest(
+                f"the journal says {record.state.name} of this job: only one without a result is submitted again"
+            )
+        api = self._life.routing.named(record.api)
+        sub = Submission(api, record.key, tag=record.tag, timeout=timeout, row=record.pk, claim=claim)
+        sub.marks = record.attempts
+        self._life.live.add_row(sub)
+        try:
+            await self._doubtful(record, claim)
+            await self._life.requeue(sub, record)
+        except BaseException:
+            self._life.live.remove(sub, is_finished=False)
+            self._life.is_sent_no_longer(sub)
+            raise
+        return sub
+
+    async def adopt(self, job_id: str, api: API, *, instead_of: Job | None, tag: str | int | None) -> Job:
+        """Take in a job from elsewhere, or name the job of a submission whose outcome was unknown.
+
+        Raises:
+            InvalidRequest: that is not a job id, or the journal does not know `instead_of`.
+        """
+        api.get(job_id)  # refuses what is not an id
+        if instead_of is None:
+            return job_of(await self._store.adopt(job_id, api=api.name, tag=tag), None)
+        record, claim = await self._claimed(instead_of)
+        await self._doubtful(record, claim)
+        await self._store.apply(claim, steps.accepted(key=record.key, job_id=job_id))
+        return await self._read(record)
+
+    async def drop(self, job: Job) -> Job:
+        """Give up a submission whose outcome is unknown. Raises `InvalidRequest`, `ImpossibleStep`."""
+        record, claim = await self._claimed(job)
+        await self._doubtful(record, claim)
+        await self._store.apply(claim, steps.dropped(key=record.key))
+        return await self._read(record)
+
+    async def _doubtful(self, record: Record, claim: Claim) -> None:
+        if record.state is State.SENDING:
+            await self._store.apply(claim, steps.doubtful(key=record.key, error=record.error))
+
+    async def _read(self, record: Record) -> Job:
+        return job_of(await self._store.get(pk=record.pk) or record, None)
+
+    async def _claimed(self, job: Job) -> tuple[Record, Claim]:
+        known = job.idempotency_key or job.id
+        record = await self._store.get(key=job.idempotency_key, job_id=job.id) if known else None
+        if record is not None:
+            if record.pk in self._life.live.by_row:
+                raise InvalidRequest("it is being sent at this moment: wait for what becomes of it")
+            record = await self._store.claim(record.pk)
+        if record is None:
+            raise InvalidRequest(f"the journal does not know this job ({known or 'no id, no key'})")
+        if record.claim is None:
+            raise InvalidRequest("another session has it in hand at this moment: wait for what becomes of it")
+        return record, record.claim

@@ -1,0 +1,61 @@
+"""From whatever a user gives to a new submission: its key and its exact bytes, made before anything is sent.
+
+This module knows nothing of stores or of sending.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import cast
+
+from aiopplx._apis import Routing, request_of
+from aiopplx._errors import InvalidRequest
+from aiopplx._submission import Submission
+from aiopplx._wire.request import Request
+
+
+def freeze(
+    item: str | Mapping[str, object] | Request,
+    *,
+    routing: Routing,
+    new_key: Callable[[], str],
+    timeout: float,
+    index: int | None = None,
+) -> Submission:
+    """A new submission.
+
+    Args:
+        item: a question, a mapping of request fields, or a request.
+        routing: which API it goes to.
+        new_key: makes an idempotency key, where the item brings none.
+        timeout: seconds for its job, where the item says nothing else.
+        index: its position in the source of its batch.
+
+    Raises:
+        InvalidRequest: the item breaks a rule; it names the field, and bears the tag if there was one.
+    """
+    try:
+        request = request_of(item)
+        key = request.idempotency_key or new_key()
+        api, body = routing.freeze(request, key)
+    except InvalidRequest as error:
+        raise error.about(tag=_tag_of(item)) from None
+    return Submission(
+        api,
+        key,
+        body,
+        request,
+        request.timeout if request.timeout is not None else timeout,
+        request.tag,
+        index,
+    )
+
+
+def _tag_of(item: object) -> str | int | None:
+    """The tag of an item that may be too broken to be read any further."""
+    tag: object = None
+    if isinstance(item, Request):
+        tag = item.tag
+    elif isinstance(item, Mapping):
+        tag = cast("Mapping[str, object]", item).get("tag")
+    return tag if isinstance(tag, (str, int)) else None

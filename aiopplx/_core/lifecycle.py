@@ -1,0 +1,663 @@
+"""The life of a submission: begin, send, accept, finish. Nothing else changes its phase or writes its facts.
+
+There is one way for all: `ask`, `submit`, `resubmit` and each of a batch's submitters run `Lifecycle.submit`, which takes
+a submission from NEW to where nothing is left to do for its sender: it runs and is polled, or it is over. It returns
+nothing, and raises nothing but cancellation; every other end is delivered to the listeners.
+
+The order of promises is the same at each step: the store's step returns, then the phase changes. At the end it is
+visible in one place (`_end`): what became of it is written, the phase changes, the budget is settled, places are free,
+listeners have their job, and the event goes out. After the write all of this is synchronous, so that no cancellation can
+come between two parts of it. Delivery comes before the event, because the event runs the caller's code.
+
+This module knows nothing of batches, of calls that wait, of HTTP, or of when a job is polled.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import math
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import anyio
+import msgspec
+
+from aiopplx._core.live import Live
+from aiopplx._core.outcomes import (
+    as_left,
+    busy_item,
+    is_final_refusal,
+    no_slot,
+    state_of,
+    status_of_refusal,
+    timed_out,
+    two_keys_one_id,
+    unexpected,
+    unwritten_for_now,
+)
+from aiopplx._errors import AiopplxError, EndpointRetired, InvalidRequest, ProtocolError
+from aiopplx._events import Emitter, Event, EventKind
+from aiopplx._job import Job, JobStatus, Snapshot, outcome_error
+from aiopplx._policy.polling import Ended, Polls
+from aiopplx._policy.recovery import Decision, decide
+from aiopplx._policy.retry import Bounds, Fault
+from aiopplx._submission import DOUBTFUL, OVER, POLLABLE, Listener, Phase, Submission
+from aiopplx._wire.call import Lane
+from aiopplx.journal import _steps as steps
+from aiopplx.journal._errors import DuplicateJob, JournalError, ResultDamaged
+from aiopplx.journal._jobs import in_doubt, job_of
+from aiopplx.journal._names import Occurrences, item_name, sha_of
+from aiopplx.journal._protocol import Claim, Journal, Record, State
+
+if TYPE_CHECKING:
+    from aiopplx._apis import Routing
+    from aiopplx._core.poller import Poller
+    from aiopplx._core.spending import Spending
+    from aiopplx._http.client import Client
+
+logger = logging.getLogger("aiopplx")
+
+FOLLOW = 30.0
+"""Seconds after which a row that another session holds is asked for again, whatever the store's word on it."""
+
+
+class Lifecycle:
+    """Takes submissions through their phases.
+
+    Args:
+        store: where they are written down.
+        routing: which API they go to.
+        client: sends them.
+        spending: what may be spent.
+        emitter: tells what happens.
+        max_in_flight: jobs that may run at the service at once, as far as this session knows.
+        retry_failed: rows that failed, expired or were refused are submitted again, under a new key.
+        new_key: makes an idempotency key.
+
+    Attributes:
+        live: the submissions that are alive.
+        slots: the places of `max_in_flight`.
+        poller: polls what runs; it needs this object first.
+    """
+
+    poller: Poller
+
+    def __init__(
+        self,
+        store: Journal,
+        routing: Routing,
+        client: Client,
+        spending: Spending,
+        emitter: Emitter,
+        *,
+        max_in_flight: int,
+        retry_failed: bool,
+        new_key: Callable[[], str],
+    ) -> None:
+        self.store = store
+        self.routing = routing
+        self.client = client
+        self.spending = spending
+        self.emitter = emitter
+        self.live = Live()
+        self.slots = anyio.Semaphore(max_in_flight)
+        self.new_key = new_key
+        self._clock = client.clock
+        self._retry_failed = retry_failed
+        self._carrying_over = asyncio.Lock()
+        self._is_store_broken = False
+
+    # --- the one way -------------------------------------------------------------------------------------------------
+
+    async def submit(self, sub: Submission, occurrences: Occurrences | None, bounds: Bounds) -> None:
+        """Take a submission to where nothing is left to do for its sender.
+
+        Args:
+            sub: NEW, or QUEUED by `requeue`, with its listener.
+            occurrences: counts equal requests without a tag; None if this one is like no other.
+            bounds: on all waiting before the first attempt, and on attempts.
+        """
+        first = sub.listeners[0]
+        sub.runner = asyncio.current_task()
+        try:
+            if sub.phase is Phase.NEW:
+                await self._begin(sub, occurrences, bounds)
+            if sub.phase in OVER:
+                return
+            if first.takes_slot:
+                await self._take_slot(first, bounds)
+            if sub.phase in POLLABLE:
+                self._take_up(sub, bounds)
+                return
+            await self.spending.hold(sub, bounds.until)
+            await self._accept(sub, await self._send(sub, bounds))
+        except AiopplxError as error:
+            await self._refuse(sub, error)
+        except Exception as problem:
+            # A fault of ours, or of a hook in the caller's own aiohttp session. Nobody may wait for it for ever.
+            logger.exception("submission %s failed unexpectedly", sub.key)
+            await self._refuse(sub, unexpected(problem, is_doubtful=sub.phase in DOUBTFUL))
+        except asyncio.CancelledError:
+            self.detach(sub)
+            raise
+        finally:
+            sub.runner = None
+            self.is_sent_no_longer(sub)
+            if first not in sub.listeners:
+                self.free(first)  # one who left while it was on the wire kept the place till now
+
+    async def _take_slot(self, listener: Listener, bounds: Bounds) -> None:
+        slots = self.slots
+        # Cheaper than to ask twice whether anybody waits, which is what `acquire` does.
+        if slots.value:
+            slots.acquire_nowait()
+        else:
+            try:
+                async with self._clock.timeout(self._left(bounds)):
+                    await slots.acquire()
+            except TimeoutError:
+                raise no_slot() from None
+        listener.has_slot = True
+
+    def _left(self, bounds: Bounds) -> float | None:
+        """Seconds until the latest moment, None if there is none."""
+        until = bounds.until
+        return None if until == math.inf else max(0.0, until - self._clock.now())
+
+    def free(self, listener: Listener) -> None:
+        """This listener's job no longer counts as running, if it did."""
+        if listener.has_slot:
+            listener.has_slot = False
+            self.slots.release()
+
+    # --- begin -------------------------------------------------------------------------------------------------------
+
+    async def _begin(self, sub: Submission, occurrences: Occurrences | None, bounds: Bounds) -> None:
+        """Write it down before it is promised to anybody, or find what became of it."""
+        try:
+            async with self._clock.timeout(self._left(bounds)):
+                record = await self._find(sub, occurrences)
+        except TimeoutError:
+            raise busy_item() from None
+        except JournalError as error:
+            self._tell_of_store(error)
+            raise
+        self._is_store_broken = False
+        if record is not None:
+            await self._resume(sub, record)
+
+    async def _find(self, sub: Submission, occurrences: Occurrences | None) -> Record | None:
+        """Its row, once nobody else is sending the same; None if it was merged into a job that runs here."""
+        item, sha = "", b""
+        if self.store.remembers:
+            if not self.spending.is_carried_over:
+                await self._carry_over()
+            assert sub.request is not None, "a submission has its request until it is accepted"  # noqa: S101 - for the type checker
+            sha = sha_of(sub.request.canonical())
+            count = occurrences.count(sha) if occurrences is not None and sub.tag is None else 1
+            item = item_name(sub.tag, sha, count)
+        while True:
+            record = await self.store.find_or_queue(
+                item, tag=sub.tag, key=sub.key, body=sub.body, sha=sha, api=sub.api.name
+            )
+            if record.is_held:
+                await self.store.follow((record.pk,), timeout=FOLLOW)
+                continue
+            other = self.live.by_row.get(record.pk)
+            if other is None:
+                sub.row, sub.claim, sub.marks = record.pk, record.claim, record.attempts
+                self.live.add_row(sub)
+                return record
+            if other.phase in POLLABLE:
+                self._merge(sub, other)
+                return None
+            await self._unsent(other)
+
+    async def _carry_over(self) -> None:
+        """Before anything is written in this session: what still runs of earlier ones."""
+        async with self._carrying_over:
+            if not self.spending.is_carried_over:
+                counts = await self.store.counts()
+                self.spending.carry_over(counts[State.ACCEPTED] + counts[State.SENDING])
+
+    @staticmethod
+    async def _unsent(other: Submission) -> None:
+        if other.unsent is None:
+            other.unsent = asyncio.Event()
+        await other.unsent.wait()
+
+    @staticmethod
+    def is_sent_no_longer(sub: Submission) -> None:
+        """Whoever wants the same may look what became of it."""
+        if sub.unsent is not None:
+            sub.unsent.set()
+
+    async def _resume(self, sub: Submission, record: Record) -> None:
+        sub.key = record.key
+        if record.body:
+            sub.body = record.body
+        if record.api != sub.api.name:
+            sub.api = self.routing.named(record.api)
+        # Asked of the API that it went to, which need not be the one that this session submits to.
+        may_resend = self.client.policy.resends(sub.api.has_idempotency)
+        decision = decide(record, may_resend=may_resend, retry_failed=self._retry_failed)
+        if decision is Decision.SEND:
+            sub.to(Phase.QUEUED)
+        elif decision is Decision.RESEND:
+            sub.to(Phase.UNANSWERED)
+        elif decision is Decision.REQUEUE:
+            await self.requeue(sub, record)
+        elif decision is Decision.HOLD:
+            error = in_doubt(record)
+            await self.store.apply(_claim(sub), steps.doubtful(key=sub.key, error=error.message))
+            self._end(sub, sub.as_job(JobStatus.IN_DOUBT, error), is_billed=True)
+        elif decision is Decision.DONE:
+            self._end(sub, job_of(record, None), is_billed=False)
+        elif decision is Decision.LOAD:
+            sub.to(Phase.STORED)
+            self.live.remove(sub, is_finished=False)
+            listeners, sub.listeners = sub.listeners, []
+            for listener in listeners:
+                self._hand(listener, None)
+        else:
+            sub.job_id = record.job_id
+            self._found_running(sub, Phase.RUNNING if decision is Decision.POLL else Phase.REFETCHING)
+
+    async def requeue(self, sub: Submission, record: Record) -> None:
+        """A new submission in an old one's place, under a new key. Raises `InvalidRequest`, `JournalError`."""
+        key = self.new_key()
+        # What was adopted has no body of its own; whoever asks for it by its tag says what it is.
+        body = sub.api.rekeyed(record.body, key) if record.body else _frozen_again(sub, key)
+        step = steps.requeue(key=record.key, new_key=key, body=body, api=sub.api.name)
+        await self.store.apply(_claim(sub), step)
+        sub.key, sub.body = key, body
+        sub.to(Phase.QUEUED)
+
+    def take_in(self, sub: Submission, record: Record | None) -> None:
+        """A job that somebody waits for by its id: it runs, as far as is known here, and is polled at once.
+
+        Args:
+            sub: NEW, with `job_id` and its listener.
+            record: its row, with a claim if it may be written; None if the store does not know it.
+        """
+        if record is not None:
+            sub.row, sub.claim, sub.key = record.pk, record.claim, record.key
+            sub.tag, sub.marks = record.tag, record.attempts
+            self.live.add_row(sub)
+        is_final = record is not None and record.state.is_final
+        self._found_running(sub, Phase.REFETCHING if is_final else Phase.RUNNING)
+        if sub.phase is Phase.RUNNING and sub.claim is not None:
+            self.spending.found(sub)
+        self.poller.watch(sub, after=0.0)
+
+    def _found_running(self, sub: Submission, phase: Phase) -> None:
+        """There is a job of an earlier time. If it was polled here before, its polls go on where they were."""
+        other = self.live.by_id.get(sub.job_id)
+        if other is not None:
+            self._merge(sub, other)
+            return
+        sub.polls = self.live.polls_of(sub.job_id) or Polls(self._clock.now())
+        sub.to(phase)
+        self.live.add_job(sub)
+
+    def _take_up(self, sub: Submission, bounds: Bounds) -> None:
+        """A job of an earlier run: it may have ended long ago, so it is polled at once."""
+        sub.deadline = bounds.until if bounds.until != math.inf else self._clock.now() + sub.timeout
+        if sub.phase is Phase.RUNNING:
+            self.spending.found(sub)
+        sub.body, sub.request = b"", None
+        self._bound_listeners(sub)
+        if sub.listeners:
+            self.poller.watch(sub, after=0.0)
+
+    def _merge(self, sub: Submission, live: Submission) -> None:
+        """Another submission of this session has the job: whoever listens to this one listens there."""
+        sub.to(Phase.MERGED)
+        self.live.remove(sub, is_finished=False)
+        self.spending.ended(sub, None, is_billed=False)
+        if live.phase is Phase.RUNNING and not self.spending.holds(live):
+            self.spending.found(live)
+        latest = self._clock.now() + sub.timeout
+        for listener in sub.listeners:
+            self.free(listener)  # one job, one place
+            listener.sub = live
+            listener.deadline = min(listener.deadline, latest)
+            live.listeners.append(listener)
+        sub.listeners = []
+        self.poller.bound(live)
+
+    # --- send --------------------------------------------------------------------------------------------------------
+
+    async def _send(self, sub: Submission, bounds: Bounds) -> Snapshot:
+        if bounds.until != math.inf:
+            sub.deadline = bounds.until
+        routing = self.routing
+        while True:
+            if routing.must_move(sub.api, sub.request) and sub.phase is Phase.QUEUED:
+                await self._move(sub)  # it was frozen before the other API was known to be retired
+            try:
+                return await self.client.submit(sub, self, bounds)
+            except JournalError as error:
+                self._tell_of_store(error)
+                raise
+            except EndpointRetired as error:
+                if routing.is_last(sub.api):
+                    self.client.halt(error, Lane.SUBMIT)
+                    raise
+                if routing.go_over():
+                    reason = (
+                        f"the {routing.first.name} API is retired for this key ({error.type}); going on with"
+                        f" {routing.api.name}"
+                    )
+                    self.emitter.emit(Event(kind=EventKind.WARNING, reason=reason))
+                await self.take_back(sub)
+                if not routing.must_move(sub.api, sub.request) or sub.phase is not Phase.QUEUED:
+                    raise  # the question is not at hand any more, or a job of it may exist
+
+    async def _move(self, sub: Submission) -> None:
+        """The same question to the successor, under the same key: where it was refused nothing was made or billed."""
+        assert sub.request is not None, "the routing asked for it"  # noqa: S101 - told to the type checker
+        api, body = self.routing.move(sub.request, sub.key)
+        await self.store.apply(_claim(sub), steps.refreeze(key=sub.key, body=body, api=api.name))
+        sub.api, sub.body = api, body
+
+    async def mark(self, sub: Submission) -> None:
+        """The next attempt may leave once this returns: that is on disk. Raises `JournalError`: then it may not."""
+        if not sub.deadline:
+            sub.deadline = self._clock.now() + sub.timeout
+        sub.marks += 1
+        is_first = sub.phase is Phase.QUEUED
+        try:
+            await self.store.apply(_claim(sub), steps.sending(key=sub.key, attempt=sub.marks))
+        except BaseException:
+            if is_first:
+                with anyio.CancelScope(shield=True):
+                    await self._unmark(sub)
+            raise
+        sub.to(Phase.SENDING if is_first else Phase.RESENDING)
+
+    async def take_back(self, sub: Submission) -> None:
+        """Nothing that left under this key can have made a job. A run that ends now must not leave it looking so."""
+        if sub.phase is Phase.SENDING:
+            await self._unmark(sub)
+            sub.to(Phase.QUEUED)
+
+    async def _unmark(self, sub: Submission) -> None:
+        try:
+            await self.store.apply(_claim(sub), steps.back_to_queued(key=sub.key))
+        except JournalError as error:
+            logger.debug("it stays marked as being sent: %s", error)
+
+    def began(self, sub: Submission) -> None:
+        """An attempt leaves now."""
+        sub.attempts += 1
+
+    def unanswered(self, sub: Submission) -> None:
+        """The outcome of an attempt is unknown."""
+        sub.to(Phase.UNANSWERED)
+
+    # --- accept ------------------------------------------------------------------------------------------------------
+
+    async def _accept(self, sub: Submission, snapshot: Snapshot) -> None:
+        """The server has it: its id is on disk before anybody asks for it."""
+        sub.job_id = snapshot.id  # known from here on, whoever leaves while it is written
+        try:
+            await self.store.apply(_claim(sub), steps.accepted(key=sub.key, job_id=snapshot.id))
+        except DuplicateJob as error:
+            sub.job_id = ""
+            raise two_keys_one_id(snapshot.id, error.idempotency_key) from None
+        except JournalError as error:
+            # It is paid for, and known only here: go on with it, and tell its id.
+            self._tell_of_store(error)
+            reason = f"accepted, and its id could not be written to the journal: {error.message}"
+            self.emitter.emit(sub.event(EventKind.WARNING, reason=reason))
+        other = self.live.by_id.get(snapshot.id)
+        if other is not None:
+            self._merge(sub, other)
+            return
+        sub.snapshot = snapshot
+        sub.polls = Polls(self._clock.now(), is_fresh=True)
+        sub.to(Phase.RUNNING)
+        self.live.add_job(sub)
+        if self.emitter.has_handlers():
+            self.emitter.emit(sub.event(EventKind.SUBMITTED, status=snapshot.status))
+        self._warn_of_model(sub, snapshot)
+        # The server has the question now; a thousand waiting jobs need not hold theirs.
+        sub.body, sub.request = b"", None
+        self._bound_listeners(sub)
+        if snapshot.status.is_final and not snapshot.is_empty:
+            ended = Ended(snapshot.status, outcome_error(snapshot))
+            if await self.finish(sub, ended, snapshot):
+                return
+        if sub.listeners:
+            self.poller.watch(sub)
+
+    def _bound_listeners(self, sub: Submission) -> None:
+        for listener in sub.listeners:
+            if listener.deadline == math.inf and listener.takes_slot:
+                listener.deadline = sub.deadline
+
+    def _warn_of_model(self, sub: Submission, snapshot: Snapshot) -> None:
+        asked = sub.request.asked_model if sub.request is not None and sub.api.echoes_model else None
+        if asked and snapshot.model and asked != snapshot.model:
+            reason = f"asked for model {asked[:80]!r}, the server says {snapshot.model[:80]!r}"
+            self.emitter.emit(sub.event(EventKind.WARNING, reason=reason))
+
+    # --- what polls bring: the poller's sink --------------------------------------------------------------------------
+
+    def may_poll(self, sub: Submission) -> bool:
+        """See `Sink`. Each listener is asked, since asking sets room aside; one without room gives its place back."""
+        listeners = sub.listeners
+        if len(listeners) == 1:
+            if listeners[0].has_room():
+                return True
+            self.free(listeners[0])
+            return False
+        rooms = [listener.has_room() for listener in listeners]
+        for listener, has_room in zip(listeners, rooms, strict=True):
+            if not has_room:
+                self.free(listener)
+        return any(rooms)
+
+    def polled(self, sub: Submission, snapshot: Snapshot | None) -> None:
+        """See `Sink`."""
+        if snapshot is not None:
+            sub.snapshot = snapshot
+        for listener in sub.listeners:
+            listener.polled()
+
+    def time_out(self, sub: Submission, now: float, why: str, snapshot: Snapshot | None) -> bool:
+        """See `Sink`. The listeners' time is up, and the job's is not: it goes on at the service."""
+        overdue = [listener for listener in sub.listeners if now >= listener.deadline]
+        if not overdue:
+            return bool(sub.listeners)
+        job = sub.as_job(JobStatus.TIMED_OUT, timed_out(why), snapshot)
+        for listener in overdue:
+            sub.listeners.remove(listener)
+            self.free(listener)
+        if not sub.listeners:
+            self.detach(sub)
+        for listener in overdue:
+            self._hand(listener, listener.named(job))
+            event = sub.event(EventKind.TIMED_OUT, status=job.status, reason=why)
+            self.emitter.emit(msgspec.structs.replace(event, tag=listener.tag, index=listener.index))
+        return bool(sub.listeners)
+
+    async def finish(self, sub: Submission, ended: Ended, snapshot: Snapshot | None) -> bool:
+        """See `Sink`: write, then everything else at once."""
+        job = sub.as_job(ended.status, ended.error, snapshot)
+        state = state_of(job)
+        if sub.claim is not None and sub.phase is Phase.RUNNING and state is not None:
+            try:
+                await self._write(sub, job, state)
+            except JournalError as error:
+                self.emitter.emit(sub.event(EventKind.WARNING, reason=f"not kept: {error.message}"))
+                if unwritten_for_now(error):
+                    return False
+                sub.claim = None  # what it is handed out as is all there is
+        if sub.phase not in OVER:
+            self._end(sub, job, is_billed=True)
+        return True
+
+    async def _write(self, sub: Submission, job: Job, state: State) -> None:
+        step = steps.ended(
+            state,
+            key=sub.key,
+            job_id=job.id,
+            word=job.server_status,
+            raw=job.raw,
+            error=job.error.message if job.error is not None else "",
+            cost=job.cost,
+        )
+        await self.store.apply(_claim(sub), step)
+
+    def fail(self, sub: Submission, problem: Exception) -> None:
+        """See `Sink`."""
+        if sub.phase not in OVER:
+            why = f"polling the job failed unexpectedly: {type(problem).__name__}: {problem}"
+            self._end(sub, sub.as_job(JobStatus.UNREADABLE, ProtocolError(why)), is_billed=True)
+
+    # --- the end -----------------------------------------------------------------------------------------------------
+
+    def reject(self, sub: Submission, error: AiopplxError) -> None:
+        """It was never written down or sent: refused by a check here."""
+        self._end(sub, sub.as_job(JobStatus.REJECTED, error), is_billed=False)
+
+    async def _refuse(self, sub: Submission, error: AiopplxError) -> None:
+        """There is no job to poll: refused, stopped, or its outcome is unknown."""
+        job = sub.as_job(status_of_refusal(error, self.client.gate.stop), error)
+        try:
+            await self._write_refusal(sub, job)
+        except JournalError as problem:
+            reason = f"what became of it could not be written to the journal: {problem.message}"
+            self.emitter.emit(sub.event(EventKind.WARNING, reason=reason))
+        if sub.phase not in OVER:
+            self._end(sub, job, is_billed=job.status is JobStatus.IN_DOUBT)
+
+    async def _write_refusal(self, sub: Submission, job: Job) -> None:
+        if sub.phase is Phase.NEW or sub.claim is None:
+            return
+        error = job.error
+        said = error.message if error is not None else ""
+        if job.status is JobStatus.IN_DOUBT:
+            await self.store.apply(sub.claim, steps.doubtful(key=sub.key, error=said))
+        elif job.status is JobStatus.REJECTED and is_final_refusal(error):
+            await self.store.apply(sub.claim, steps.ended(State.REJECTED, key=sub.key, error=said))
+        else:
+            await self.take_back(sub)
+
+    def _end(self, sub: Submission, job: Job, *, is_billed: bool) -> None:
+        """What became of it is written. Settle, free, deliver, emit: in this order, and nothing comes in between."""
+        is_news = not (sub.job_id and self.live.was_finished(sub.job_id))
+        listeners, sub.listeners = sub.listeners, []
+        if not listeners:
+            sub.job = job
+        sub.to(Phase.FINISHED)
+        self.poller.forget(sub)
+        self.spending.ended(sub, job.cost, is_billed=is_billed)
+        self.live.remove(sub, is_finished=True)
+        for listener in listeners:
+            self.free(listener)
+        for listener in listeners:
+            self._hand(listener, listener.named(job))
+        if is_news and self.emitter.has_handlers():
+            self.emitter.emit(_finished(job))
+
+    def _hand(self, listener: Listener, job: Job | None) -> None:
+        try:
+            listener.deliver(job)
+        except Exception:  # a fault of ours: the other listeners must have theirs
+            logger.exception("an outcome could not be delivered")
+
+    async def load(self, sub: Submission) -> Job:
+        """A job that an earlier run stored, or this one to save memory, read back from the store."""
+        record = await self.store.get(pk=sub.row)
+        assert record is not None, "rows are not removed while a session holds them"  # noqa: S101 - for the type checker
+        job = job_of(record, await self.stored_result(record))
+        job = msgspec.structs.replace(job, index=sub.index, attempts=sub.attempts)
+        if sub.phase is Phase.STORED and not self.live.was_finished(job.id):
+            self.emitter.emit(_finished(job))
+        return job
+
+    async def stored_result(self, record: Record) -> bytes | None:
+        """The stored body of a row; None if there is none, or none that can be read back."""
+        try:
+            return await self.store.result(record.pk)
+        except ResultDamaged as error:
+            logger.warning("%s", error)
+            return None
+
+    def detach(self, sub: Submission) -> asyncio.Task[None] | None:
+        """Nobody waits for it any more. Returns its poll if that was out, cancelled, to be waited for.
+
+        What is known of it then is in `sub.job`: the job where the server has it, one IN_DOUBT where nobody knows, None
+        where nothing was made.
+        """
+        if sub.phase in OVER:
+            return None
+        is_billed = sub.phase in DOUBTFUL or sub.phase in POLLABLE
+        sub.job = as_left(sub)
+        listeners, sub.listeners = sub.listeners, []
+        sub.to(Phase.DETACHED)
+        poll = self.poller.forget(sub)
+        self.spending.ended(sub, None, is_billed=is_billed)
+        self.live.remove(sub, is_finished=False)
+        for listener in listeners:
+            self.free(listener)
+        return poll
+
+    def unlisten(self, listener: Listener) -> asyncio.Task[None] | None:
+        """This listener waits no more. The last one to go detaches what runs; what is on the wire is `leave`'s to end."""
+        sub = listener.sub
+        if listener not in sub.listeners:
+            return None
+        sub.listeners.remove(listener)
+        if sub.runner is None:
+            self.free(listener)
+        if sub.phase not in POLLABLE or sub.runner is not None:
+            return None
+        if not sub.listeners:
+            return self.detach(sub)
+        self.poller.bound(sub)
+        return None
+
+    # --- telling -----------------------------------------------------------------------------------------------------
+
+    def _tell_of_store(self, error: JournalError) -> None:
+        """A store that fails ends what is to be sent by this session, and by no other of the account; told once."""
+        if not self._is_store_broken:
+            self._is_store_broken = True
+            self.emitter.emit(Event(kind=EventKind.STOPPED, reason=error.message, fault=Fault.STOP.value))
+            self.client.on_stop()
+
+    def stop_of(self, job: Job) -> AiopplxError | None:
+        """The session-wide error behind a job that is STOPPED."""
+        stop = job.error if isinstance(job.error, JournalError) else self.client.gate.stop or job.error
+        return stop.about() if stop is not None else None
+
+
+def _frozen_again(sub: Submission, key: str) -> bytes:
+    if sub.request is None:
+        raise InvalidRequest("the journal does not know what this job was asked: it was adopted. Submit it anew")
+    return sub.api.freeze(sub.request, key)
+
+
+def _claim(sub: Submission) -> Claim:
+    assert sub.claim is not None, "what is sent has its row"  # noqa: S101 - told to the type checker
+    return sub.claim
+
+
+def _finished(job: Job) -> Event:
+    return Event(
+        kind=EventKind.FINISHED,
+        job_id=job.id,
+        idempotency_key=job.idempotency_key,
+        tag=job.tag,
+        index=job.index,
+        status=job.status,
+        polls=job.polls,
+        attempt=job.attempts,
+        cost=job.cost,
+        reason=job.error.message if job.error is not None else "",
+    )

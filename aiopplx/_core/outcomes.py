@@ -1,0 +1,97 @@
+"""What the ends of a submission are called: as a status, as a state of its row, and as an error that says what to do.
+
+Pure functions. This module knows nothing of how an end comes about.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from aiopplx._errors import AiopplxError, APIError, BudgetReached, InDoubt, JobError, JobTimeout, ProtocolError
+from aiopplx._job import Job, JobStatus
+from aiopplx._submission import DOUBTFUL, POLLABLE, Submission
+from aiopplx.journal._errors import JournalBroken, JournalError, JournalFull
+from aiopplx.journal._protocol import State
+
+_STATES: Mapping[JobStatus, State] = {
+    JobStatus.COMPLETED: State.DONE,
+    JobStatus.FAILED: State.FAILED,
+    JobStatus.CANCELLED: State.FAILED,
+    JobStatus.INCOMPLETE: State.FAILED,
+    JobStatus.EXPIRED: State.EXPIRED,
+}
+
+
+def state_of(job: Job) -> State | None:
+    """The row state of a job's end; None for an end that may still change (a time limit, an unreadable answer)."""
+    state = _STATES.get(job.status)
+    return State.FAILED if state is State.DONE and not job.ok else state
+
+
+def status_of_refusal(error: AiopplxError, stop: AiopplxError | None) -> JobStatus:
+    """How a submission ended that has no job. `stop` is what ends all submissions of the account now, if anything."""
+    if isinstance(error, InDoubt):
+        return JobStatus.IN_DOUBT
+    if isinstance(error, (BudgetReached, JournalError)) or (stop is not None and isinstance(error, type(stop))):
+        return JobStatus.STOPPED
+    return JobStatus.REJECTED
+
+
+def is_final_refusal(error: AiopplxError | None) -> bool:
+    """Was it the request that was refused, so that the same bytes will be refused again?"""
+    return isinstance(error, APIError) and error.status in (400, 404, 405, 410, 413, 415, 422)
+
+
+def unwritten_for_now(error: JournalError) -> bool:
+    """A full disk is made room on. What can never be written is handed out as it is, or it would wait for ever."""
+    return isinstance(error, JournalFull) or (isinstance(error, JournalBroken) and not error.is_final)
+
+
+def as_left(sub: Submission) -> Job | None:
+    """What is known of a submission that is being left; None if nothing of it was sent, or all of it was refused."""
+    if sub.job_id and (sub.phase in POLLABLE or sub.phase in DOUBTFUL):
+        return sub.as_job(JobStatus.IN_PROGRESS)
+    if sub.phase in DOUBTFUL:
+        return sub.as_job(
+            JobStatus.IN_DOUBT,
+            InDoubt(
+                "sent, and left before an answer came. A job may exist and be billed; its id is unknown: sending it"
+                " again under this same key cannot pay twice where the server honours keys"
+            ),
+        )
+    return None
+
+
+def timed_out(why: str) -> JobTimeout:
+    """A listener's time is up."""
+    return JobTimeout(
+        f"still not finished at its time limit ({why}). The job goes on, and is billed, at the service:"
+        " session.wait(job.id) takes it up again"
+    )
+
+
+def busy_item() -> JobError:
+    """Somebody else in this session was sending the same item all the time."""
+    return JobError("timed out waiting for another call that is submitting the same item; this call was not billed")
+
+
+def no_slot() -> JobError:
+    """`max_in_flight` jobs were running all the time."""
+    return JobError(
+        "not sent: max_in_flight jobs were running for as long as this call's time limit; nothing was billed"
+    )
+
+
+def two_keys_one_id(job_id: str, other_key: str) -> InDoubt:
+    """The server gave one id to two submissions."""
+    return InDoubt(
+        f"the server gave the id of another submission (key {other_key}) to this one: whether this one made a job, and"
+        " which, is unknown. Nothing was overwritten",
+        job_id=job_id,
+    )
+
+
+def unexpected(problem: Exception, *, is_doubtful: bool) -> AiopplxError:
+    """A fault of this library's own, or of a hook in the caller's aiohttp session."""
+    why = f"submitting failed unexpectedly: {type(problem).__name__}"
+    return InDoubt(f"{why}. A job may exist and be billed; its id is unknown") if is_doubtful else ProtocolError(why)

@@ -1,0 +1,166 @@
+"""What a batch has to hand out: a place for each item, and how many outcomes may wait in memory for the consumer.
+
+A result is tens of kilobytes, and a consumer may be slower than the service. So a job is polled only while there is room
+for its outcome: `READY` of them, counting those whose poll is out. Beyond that a place is parked, its job not polled, and
+the result waits at the server. In the order of the source the next one always has room, or the order could never
+go on. Where the store keeps results nothing is parked: what does not fit in memory is read back when it is handed out.
+
+This module knows nothing of sources, of submitting, or of what a poll is.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import heapq
+from collections import deque
+from collections.abc import Callable
+
+from aiopplx._job import Job
+from aiopplx._submission import Listener, Submission
+
+READY = 32
+"""Outcomes held in memory for a consumer that is slower than the service."""
+
+
+class Place(Listener):
+    """The place of one item in its batch: it listens for the item's job, and holds it until it is handed out.
+
+    Attributes:
+        job: the outcome; None before it is there, and where the store has it.
+        is_parked: its job is not polled until there is room.
+    """
+
+    __slots__ = ("_results", "is_parked", "job")
+
+    def __init__(self, results: Results, sub: Submission, index: int) -> None:
+        super().__init__(sub, tag=sub.tag, index=index, takes_slot=True)
+        self._results = results
+        self.job: Job | None = None
+        self.is_parked = False
+
+    def has_room(self) -> bool:
+        """See `Listener`."""
+        return self._results.has_room(self)
+
+    def polled(self) -> None:
+        """See `Listener`."""
+        self._results.polled(self)
+
+    def deliver(self, job: Job | None) -> None:
+        """See `Listener`."""
+        self._results.deliver(self, job)
+
+
+class Results:
+    """The places of one batch.
+
+    Args:
+        ordered: hand out in the order of the source; else in the order in which outcomes come.
+        is_stored: the store can read results back.
+        unpark: has a job polled again.
+
+    Attributes:
+        out: places whose outcome is awaited.
+        news: set whenever a consumer should look again.
+        taken: how many were handed out.
+    """
+
+    def __init__(self, *, ordered: bool, is_stored: bool, unpark: Callable[[Submission], None]) -> None:
+        self.out: dict[Place, None] = {}
+        self.news = asyncio.Event()
+        self.taken = 0
+        self._ordered = ordered
+        self._is_stored = is_stored
+        self._unpark = unpark
+        self._ready: deque[Place] = deque()
+        self._ready_by_index: dict[int, Place] = {}
+        self._polled: set[Place] = set()
+        self._parked: list[tuple[int, Place]] = []
+
+    def place(self, sub: Submission, index: int) -> Place:
+        """A new place, which listens to this submission."""
+        place = Place(self, sub, index)
+        sub.listeners.append(place)
+        self.out[place] = None
+        return place
+
+    # --- what comes in -----------------------------------------------------------------------------------------------
+
+    def has_room(self, place: Place) -> bool:
+        """Room for one more outcome? If so it is set aside; if not, the place is parked."""
+        if self._is_stored or place in self._polled:
+            return True
+        held = len(self._ready) + len(self._ready_by_index) + len(self._polled)
+        if held >= READY and not (self._ordered and place.index == self.taken):
+            if not place.is_parked:
+                place.is_parked = True
+                heapq.heappush(self._parked, (place.index or 0, place))
+            return False
+        self._polled.add(place)
+        return True
+
+    def polled(self, place: Place) -> None:
+        """The poll ended and the job runs on: its room is free again."""
+        self._polled.discard(place)
+        self._unpark_next()
+
+    def deliver(self, place: Place, job: Job | None) -> None:
+        """The outcome. What the store has is read back when it is handed out, beyond the few that are kept at hand."""
+        self._polled.discard(place)
+        if place not in self.out:
+            return  # the batch has let go of it
+        del self.out[place]
+        held = len(self._ready) + len(self._ready_by_index)
+        is_read_back = held >= READY and self._is_stored and place.sub.claim is not None
+        place.job = None if is_read_back and job is not None and job.ok else job
+        if self._ordered:
+            self._ready_by_index[place.index or 0] = place
+        else:
+            self._ready.append(place)
+        self.news.set()
+
+    # --- what goes out -----------------------------------------------------------------------------------------------
+
+    def next(self) -> Place | None:
+        """The place whose turn it is, if its outcome is there."""
+        if self._ordered:
+            return self._ready_by_index.pop(self.taken, None)
+        return self._ready.popleft() if self._ready else None
+
+    def put_back(self, place: Place) -> None:
+        """It could not be handed out: it is still the first."""
+        if self._ordered:
+            self._ready_by_index[place.index or 0] = place
+        else:
+            self._ready.appendleft(place)
+
+    def took(self) -> None:
+        """It was handed out. A second consumer may have waited for just that."""
+        self.taken += 1
+        self.news.set()
+        self._unpark_next()
+
+    def _unpark_next(self) -> None:
+        while self._parked:
+            _, place = heapq.heappop(self._parked)
+            place.is_parked = False
+            if place in self.out:
+                self._unpark(place.sub)
+                return
+
+    # --- the rest ----------------------------------------------------------------------------------------------------
+
+    def held(self) -> list[Job]:
+        """Outcomes in memory that nobody has taken."""
+        return [place.job for place in (*self._ready, *self._ready_by_index.values()) if place.job is not None]
+
+    def let_go(self) -> list[Place]:
+        """Hold nothing any more. Returns the places whose outcome was awaited."""
+        out = list(self.out)
+        self.out.clear()
+        self._ready.clear()
+        self._ready_by_index.clear()
+        self._polled.clear()
+        self._parked.clear()
+        self.news.set()
+        return out

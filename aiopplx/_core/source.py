@@ -1,0 +1,117 @@
+"""A source of items, read lazily: one at a time, as there is room, and never past its end or its error.
+
+This module knows nothing of what items are, or of what is done with them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import types
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator, Mapping
+from typing import Generic, TypeVar, cast
+
+from aiopplx._errors import InvalidRequest
+from aiopplx._wire.request import Request
+
+T = TypeVar("T")
+
+
+class SourceEnded(Exception):
+    """There is nothing more to read, or nothing more is wanted."""
+
+
+class Source(Generic[T]):
+    """Items of an iterable or async iterable, each with its index.
+
+    Args:
+        given: what the user gave.
+
+    Attributes:
+        count: how many items were read.
+        is_exhausted: the source was read to its end.
+        error: what the source itself raised; nothing is read after it.
+
+    Raises:
+        InvalidRequest: it is a single question, or not iterable.
+    """
+
+    def __init__(self, given: Iterable[T] | AsyncIterable[T]) -> None:
+        self.count = 0
+        self.is_exhausted = False
+        self.error: BaseException | None = None
+        self._iterator: Iterator[T] | AsyncIterator[T] = _iterator_of(given)
+        self._is_async = isinstance(given, AsyncIterable)
+        self._reading = asyncio.Lock()
+
+    async def read(self, is_wanted: Callable[[], bool]) -> tuple[int, T]:
+        """The next item and its index.
+
+        Args:
+            is_wanted: asked right before the reading: another reader may have found the end meanwhile.
+
+        Raises:
+            SourceEnded: see `is_exhausted` and `error` for why.
+        """
+        item = await self._next_awaited(is_wanted) if self._is_async else self._next(is_wanted)
+        self.count += 1
+        return self.count - 1, item
+
+    def _next(self, is_wanted: Callable[[], bool]) -> T:
+        if not is_wanted():
+            raise SourceEnded
+        try:
+            return next(cast("Iterator[T]", self._iterator))
+        except (Exception, asyncio.CancelledError) as error:
+            self._ended(error)
+            raise SourceEnded from None
+
+    async def _next_awaited(self, is_wanted: Callable[[], bool]) -> T:
+        async with self._reading:
+            if not is_wanted():
+                raise SourceEnded
+            try:
+                return await anext(cast("AsyncIterator[T]", self._iterator))
+            except (Exception, asyncio.CancelledError) as error:
+                if isinstance(error, asyncio.CancelledError) and _is_cancelled():
+                    raise
+                self._ended(error)
+                raise SourceEnded from None
+
+    def _ended(self, error: BaseException) -> None:
+        if isinstance(error, StopIteration | StopAsyncIteration):
+            self.is_exhausted = True
+        else:
+            self.error = error
+
+    async def close(self) -> None:
+        """End a generator that was not read to its end: nobody else will, and it may hold a file or a cursor.
+
+        Raises whatever the generator raises.
+        """
+        iterator = self._iterator
+        if isinstance(iterator, types.AsyncGeneratorType):
+            await iterator.aclose()
+        elif inspect.isgenerator(iterator):
+            iterator.close()
+
+
+def _is_cancelled() -> bool:
+    """Is it this task that is being cancelled, and not something that a caller's source waits for?"""
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
+
+
+def _iterator_of(source: Iterable[T] | AsyncIterable[T]) -> Iterator[T] | AsyncIterator[T]:
+    if isinstance(source, (str, bytes, Mapping, Request)):
+        raise InvalidRequest(
+            "a batch takes an iterable of questions; for a single one use session.ask(question) or batch([question])"
+        )
+    if isinstance(source, AsyncIterable):
+        return aiter(source)
+    try:
+        return iter(source)
+    except TypeError:
+        raise InvalidRequest(
+            f"a batch takes an iterable or async iterable of questions, not {type(source).__name__}"
+        ) from None
