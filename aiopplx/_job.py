@@ -98,12 +98,12 @@ class Readable(Protocol):
     """An API's own response struct, seen from the job model."""
 
     def answer(self) -> Answer:
-        """The same facts in the words of the job model; cheap enough to be called at every look."""
+        """The same facts in the words of the job model; cheap enough to be called at every poll."""
         ...
 
 
 class Snapshot(msgspec.Struct, frozen=True, gc=False, kw_only=True):
-    """One look at one job, as an API read it from the wire.
+    """What one poll says of one job, as an API read it from the wire.
 
     `status` is one of the server's group of `JobStatus`; a word this version does not know reads as `IN_PROGRESS` and
     stays in `server_status`. `response` is None until there is one. `is_empty` is True if the server says COMPLETED and
@@ -319,6 +319,62 @@ class Job(msgspec.Struct, frozen=True, kw_only=True, repr_omit_defaults=True):
         if (cost := self.cost) is not None:
             facts.append(f"cost=${cost:.4f}")
         return f"Job({', '.join(facts)})"
+
+
+# --- made from what an API read --------------------------------------------------------------------------------------
+
+
+def outcome_error(snapshot: Snapshot) -> AiopplxError | None:
+    """What is wrong with a job that the server calls finished; None if there is a result, or while it runs."""
+    match snapshot.status:
+        case JobStatus.COMPLETED:
+            if not snapshot.is_empty:
+                return None
+            return ResultMissing("the server says COMPLETED and gives no answer; the job was charged")
+        case JobStatus.FAILED | JobStatus.CANCELLED | JobStatus.INCOMPLETE:
+            return JobFailed(plain(snapshot.error_message or "") or f"{snapshot.server_status}, no reason given")
+        case _:
+            return None
+
+
+def make_job(
+    job_id: str,
+    status: JobStatus,
+    error: AiopplxError | None,
+    snapshot: Snapshot | None,
+    *,
+    api: str = "",
+    key: str = "",
+    tag: str | int | None = None,
+    index: int | None = None,
+    attempts: int = 0,
+    polls: int = 0,
+) -> Job:
+    """The value that users get: a snapshot, if there is one, and what is known of the submission it belongs to."""
+    if error is not None:
+        error = error.about(job_id=job_id, idempotency_key=key, tag=tag, attempts=attempts)
+    if snapshot is None:
+        snapshot = Snapshot(id=job_id, status=status, server_status="")
+    return Job(
+        id=job_id,
+        status=status,
+        server_status=snapshot.server_status,
+        api=api,
+        model=snapshot.model,
+        idempotency_key=key,
+        tag=tag,
+        index=index,
+        created_at=snapshot.created_at,
+        started_at=snapshot.started_at,
+        completed_at=snapshot.completed_at,
+        failed_at=snapshot.failed_at,
+        error=error,
+        # Without its error it is not over: the next poll may bring the answer, and a response would make it `ok`.
+        response=None if snapshot.is_empty and error is None else snapshot.response,
+        raw=snapshot.raw,
+        polls=polls,
+        attempts=attempts,
+    )
 
 
 _MARK = re.compile(r"\[(?:web:)?\d+\]")

@@ -106,9 +106,58 @@ class JournalBroken(JournalError):
         self.is_final = is_final
 
 
+class ClaimLost(JournalError):
+    """The row is another session's by now: this step of it was not taken, and the row is unchanged.
+
+    It says nothing of other rows. `Journal.follow` waits for what the other session makes of it.
+    """
+
+
+class JournalAway(JournalError):
+    """The store is out of reach for now: nothing was written, as far as is known.
+
+    Ask for the same step again later: if it was written after all, it finds itself done.
+    """
+
+
 class JournalClosed(JournalError):
     """The journal was closed, or this process is a fork of the one that opened it."""
 
 
 class ResultDamaged(JournalError):
     """The stored result cannot be read back. The job is known to have ended; the server may still have its result."""
+
+
+# --- made in more than one store ------------------------------------------------------------------------------------
+
+
+def duplicate(job_id: str, other_key: str, *, path: str) -> DuplicateJob:
+    """The error for an id that another row has."""
+    return DuplicateJob(
+        "the server gave the id of another submission to this one: whether this one made a job, and which, is unknown."
+        " Nothing was overwritten",
+        path=path,
+        job_id=job_id,
+        idempotency_key=other_key,
+    )
+
+
+def name_taken(item: str, tag: str | int | None, state: str) -> ItemConflict:
+    """The error for a name that stands for another request."""
+    return ItemConflict(
+        f"{tag!r} is in the journal for another request ({state}); nothing was sent. Give the new question a tag"
+        " of its own, or ask the old one unchanged",
+        tag=tag,
+        item=item,
+    )
+
+
+def key_taken(item: str, tag: str | int | None, other: str) -> ItemConflict:
+    """The error for an idempotency key that was used already."""
+    return ItemConflict(
+        f"the journal has this key for another submission ({other}); one key stands for one submission. Nothing was"
+        " sent",
+        field="idempotency_key",
+        tag=tag,
+        item=item,
+    )

@@ -1,55 +1,182 @@
 """The journal that lasts as long as its process: for sessions without a file, and as the model for tests.
 
-It grows with the number of submissions. This module knows nothing of files, threads or clocks.
+Several sessions may share one `MemoryStore`, as they will share a database: each has a `MemoryJournal` of its own, and
+a row that is on its way has one holder. The store grows with the number of submissions, and is for one event loop. This
+module knows nothing of files, threads or clocks.
 """
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 from collections.abc import Callable, Collection
 
 import msgspec
 
-from aiopplx.journal._names import sha_of
-from aiopplx.journal._protocol import Claim, Cost, CostsBy, JournalClosed, Ledger, Record, Results, State, job_name
-from aiopplx.journal._protocol import item_name as name_of
-from aiopplx.journal._steps import (
+from aiopplx.journal._errors import JournalClosed, duplicate, key_taken, name_taken
+from aiopplx.journal._names import item_name as name_of
+from aiopplx.journal._names import job_name, sha_of
+from aiopplx.journal._records import (
     BILLED,
-    DROPPED,
-    DROPPED_ERROR,
-    FROM,
+    DELIVERABLE,
     Bills,
+    Claim,
+    Cost,
+    CostsBy,
+    Ledger,
+    Record,
+    Results,
+    State,
     added_up,
-    billed,
-    duplicate,
-    endings,
-    impossible,
-    keeps,
-    key_taken,
-    name_taken,
+    age_of,
 )
+from aiopplx.journal._steps import Step
+from aiopplx.journal._taking import changes, keeps, may_take
 
-_FENCE = 1
+
+class _Hold(msgspec.Struct):
+    """Who may write a row: the number of its latest claim, and the session that holds it, if one does."""
+
+    fence: int = 0
+    holder: MemoryJournal | None = None
+
+
+class MemoryStore:
+    """Rows that several sessions share. `session()` gives each of them its journal.
+
+    A session holds the rows that it claimed until it closes. Rows that are final are held by nobody. All sessions of a
+    store count as one opening of it: a question that was queued by one is not replaced by another.
+
+    Args:
+        now: wall clock, seconds since 1970. The store's own: ages are told by it.
+    """
+
+    def __init__(self, *, now: Callable[[], float]) -> None:
+        self.now = now
+        self.is_exhausted = True
+        self.rows: dict[int, Record] = {}
+        self.bodies: dict[int, bytes] = {}
+        self.past: list[Bills] = []
+        self.by_item: dict[str, int] = {}
+        self.by_key: dict[str, int] = {}
+        self.by_job: dict[str, int] = {}
+        self._holds: dict[int, _Hold] = {}
+        self._fence = 0
+        self._followers: dict[int, set[asyncio.Event]] = {}
+
+    def session(self, *, results: Results = "keep") -> MemoryJournal:
+        """The journal of one more session."""
+        return MemoryJournal(store=self, results=results)
+
+    def lose(self, journal: MemoryJournal) -> None:
+        """Take a session's claims away, as when its lease has run out: others may claim its rows."""
+        for pk, hold in self._holds.items():
+            if hold.holder is journal:
+                self._fence += 1
+                self._holds[pk] = _Hold(self._fence)
+                self._wake(pk)
+
+    # --- who holds a row ---------------------------------------------------------------------------------------------
+
+    def claimed(self, pk: int, journal: MemoryJournal) -> Record:
+        """The row for a session that would write it: with a claim, unless another session holds it."""
+        hold = self._holds[pk]
+        if hold.holder is None and self.rows[pk].state not in DELIVERABLE:
+            self._fence += 1
+            hold = self._holds[pk] = _Hold(self._fence, journal)
+        is_held = self.is_held(pk, journal)
+        return self.seen(pk, journal, claim=None if is_held else Claim(pk, hold.fence))
+
+    def seen(self, pk: int, journal: MemoryJournal, *, claim: Claim | None = None) -> Record:
+        """The row for a session that reads it."""
+        row = self.rows[pk]
+        age = age_of(row.first_sent, self.now()) if row.first_sent is not None else None
+        return msgspec.structs.replace(row, age=age, claim=claim, is_held=self.is_held(pk, journal))
+
+    def is_held(self, pk: int, journal: MemoryJournal) -> bool:
+        """True if another session holds it."""
+        return self._holds[pk].holder not in (None, journal)
+
+    def is_live(self, claim: Claim, journal: MemoryJournal) -> bool:
+        """True if this claim still gives the right to write."""
+        hold = self._holds.get(claim.pk)
+        if hold is None or hold.fence != claim.fence or self.is_held(claim.pk, journal):
+            return False
+        return hold.holder is journal or self.rows[claim.pk].state in DELIVERABLE
+
+    # --- rows --------------------------------------------------------------------------------------------------------
+
+    def add(self, row: Record, journal: MemoryJournal) -> Record:
+        """A new row, held by the session that made it."""
+        self._fence += 1
+        self.rows[row.pk] = row
+        self._holds[row.pk] = _Hold(self._fence, journal)
+        self.by_item[row.item] = row.pk
+        if row.key:
+            self.by_key[row.key] = row.pk
+        if row.job_id:
+            self.by_job[row.job_id] = row.pk
+        return self.claimed(row.pk, journal)
+
+    def put(self, row: Record, *, by: MemoryJournal | None = None) -> None:
+        """Write a row. A final one is freed; one that begins again is held by the session with the live claim."""
+        hold = self._holds[row.pk]
+        self.rows[row.pk] = row
+        if row.state in DELIVERABLE:
+            hold.holder = None
+        elif by is not None:
+            hold.holder = by
+        self._wake(row.pk)
+
+    # --- waiting for others ------------------------------------------------------------------------------------------
+
+    async def follow(self, pks: Collection[int], journal: MemoryJournal, timeout: float) -> None:
+        """See `Journal`."""
+        changed = asyncio.Event()
+        for pk in pks:
+            self._followers.setdefault(pk, set()).add(changed)
+        try:
+            # After that: what changes from here on is heard of, and what changed before is seen.
+            if all(pk in self.rows and self.is_held(pk, journal) for pk in pks):
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(changed.wait(), timeout)
+        finally:
+            for pk in pks:
+                self._followers[pk].discard(changed)
+                if not self._followers[pk]:
+                    del self._followers[pk]
+
+    def _wake(self, pk: int) -> None:
+        for changed in self._followers.get(pk, ()):
+            changed.set()
 
 
 class MemoryJournal:
-    """A `Journal` in memory.
+    """A `Journal` in memory: one session's view of a store.
 
     Args:
-        now: wall clock, seconds since 1970; only stored, never compared.
+        now: wall clock, seconds since 1970, for a store of its own.
+        store: a store that it shares with others, in place of `now`.
         results: what becomes of result bodies.
     """
 
-    def __init__(self, *, now: Callable[[], float], results: Results = "keep") -> None:
+    remembers = True
+
+    def __init__(
+        self, *, now: Callable[[], float] | None = None, store: MemoryStore | None = None, results: Results = "keep"
+    ) -> None:
+        if store is None and now is not None:
+            store = MemoryStore(now=now)
+        elif store is None or now is not None:
+            raise TypeError("a MemoryJournal has a clock (now=) or a store (store=), and not both")
+        self.store = store
         self.results: Results = results
-        self._now = now
         self._closed = False
-        self.is_unread = False
-        self._rows: dict[int, Record] = {}
-        self._bodies: dict[int, bytes] = {}
-        self._past: list[Bills] = []
-        self._by_item: dict[str, int] = {}
-        self._by_key: dict[str, int] = {}
-        self._by_job: dict[str, int] = {}
+
+    def _open(self) -> MemoryStore:
+        if self._closed:
+            raise JournalClosed("the journal is closed")
+        return self.store
 
     # --- finding and queueing ----------------------------------------------------------------------------------------
 
@@ -57,26 +184,39 @@ class MemoryJournal:
         self, item: str, *, tag: str | int | None, key: str, body: bytes, sha: bytes, api: str
     ) -> Record:
         """See `Journal`."""
-        self._check_open()
-        pk = self._by_item.get(item)
+        store = self._open()
+        pk = store.by_item.get(item)
         if pk is not None:
-            found = self._rows[pk]
+            found = store.rows[pk]
             if found.sha and found.sha != sha:
-                raise name_taken(item, tag, found.state)
-            return found
-        if key in self._by_key:
-            raise key_taken(item, tag, self._rows[self._by_key[key]].item)
-        return self._add(item=item, tag=tag, key=key, body=body, sha=sha, api=api, state=State.QUEUED)
+                raise name_taken(item, tag, found.state.name)
+            return store.claimed(pk, self)
+        if key in store.by_key:
+            raise key_taken(item, tag, store.rows[store.by_key[key]].item)
+        row = Record(
+            pk=len(store.rows) + 1,
+            item=item,
+            tag=tag,
+            key=key,
+            body=body,
+            sha=sha,
+            api=api,
+            state=State.QUEUED,
+            updated=store.now(),
+        )
+        return store.add(row, self)
 
     async def adopt(self, job_id: str, *, api: str, tag: str | int | None = None) -> Record:
         """See `Journal`."""
-        self._check_open()
-        if job_id in self._by_job:
-            return self._rows[self._by_job[job_id]]
+        store = self._open()
+        if job_id in store.by_job:
+            return store.claimed(store.by_job[job_id], self)
         item = job_name(job_id) if tag is None else name_of(tag, sha_of(b""))
-        if item in self._by_item:
-            raise name_taken(item, tag, self._rows[self._by_item[item]].state)
-        return self._add(
+        if item in store.by_item:
+            raise name_taken(item, tag, store.rows[store.by_item[item]].state.name)
+        now = store.now()
+        row = Record(
+            pk=len(store.rows) + 1,
             item=item,
             tag=tag,
             key="",
@@ -85,211 +225,110 @@ class MemoryJournal:
             api=api,
             state=State.ACCEPTED,
             job_id=job_id,
-        )
-
-    def _add(
-        self,
-        *,
-        item: str,
-        tag: str | int | None,
-        key: str,
-        body: bytes,
-        sha: bytes,
-        api: str,
-        state: State,
-        job_id: str = "",
-    ) -> Record:
-        now = self._now()
-        row = Record(
-            pk=len(self._rows) + 1,
-            fence=_FENCE,
-            item=item,
-            tag=tag,
-            key=key,
-            body=body,
-            sha=sha,
-            api=api,
-            state=state,
-            job_id=job_id,
-            accepted_at=now if job_id else None,
+            accepted_at=now,
             updated=now,
         )
-        self._rows[row.pk] = row
-        self._by_item[item] = row.pk
-        if key:
-            self._by_key[key] = row.pk
-        if job_id:
-            self._by_job[job_id] = row.pk
-        return row
+        return store.add(row, self)
+
+    async def claim(self, pk: int) -> Record | None:
+        """See `Journal`."""
+        store = self._open()
+        return store.claimed(pk, self) if pk in store.rows else None
+
+    async def follow(self, pks: Collection[int], *, timeout: float) -> None:
+        """See `Journal`."""
+        await self._open().follow(pks, self, timeout)
 
     # --- steps -------------------------------------------------------------------------------------------------------
 
-    async def sending(self, claim: Claim) -> None:
+    async def apply(self, claim: Claim, step: Step) -> None:
         """See `Journal`."""
-        row = self._may("sending", claim)
-        now = self._now()
-        first = now if row.first_sent is None else row.first_sent
-        self._put(row, now, state=State.SENDING, attempts=row.attempts + 1, first_sent=first, taken=False, error="")
-
-    async def accepted(self, claim: Claim, job_id: str) -> None:
-        """See `Journal`."""
-        row = self._rows.get(claim.pk)
-        if row is not None and row.state is State.ACCEPTED and row.job_id == job_id:
-            self._check_open()
+        store = self._open()
+        row = store.rows.get(claim.pk)
+        is_live = store.is_live(claim, self)
+        is_free = row is None or not store.is_held(claim.pk, self)
+        if not may_take(step, claim.pk, row, is_live=is_live, is_free=is_free, path="") or row is None:
             return
-        row = self._may("accepted", claim)
-        self._name(row, job_id)
-        now = self._now()
-        self._put(row, now, state=State.ACCEPTED, job_id=job_id, accepted_at=now, taken=False, error="", word="")
+        if step.job_id:
+            self._check_id(row, step.job_id)
+        if step.new_key:
+            self._begin_anew(row, step.new_key)
+        if keeps(step, self.results):
+            store.bodies[row.pk] = step.raw
+        changed = changes(step, row, store.now()) | {"has_result": row.pk in store.bodies}
+        new = msgspec.structs.replace(row, **changed)
+        if new.job_id:
+            store.by_job[new.job_id] = row.pk
+        store.put(new, by=self if is_live else None)
 
-    async def ended(
-        self,
-        claim: Claim,
-        state: State,
-        *,
-        job_id: str = "",
-        word: str = "",
-        raw: bytes = b"",
-        error: str = "",
-        cost: float | None = None,
-    ) -> None:
+    def _check_id(self, row: Record, job_id: str) -> None:
+        other = self.store.by_job.get(job_id)
+        if other is not None and other != row.pk:
+            raise duplicate(job_id, self.store.rows[other].key, path="")
+        self.store.by_job.pop(row.job_id, None)
+
+    def _begin_anew(self, row: Record, new_key: str) -> None:
+        store = self.store
+        if new_key in store.by_key:
+            raise key_taken(row.item, row.tag, store.rows[store.by_key[new_key]].item)
+        store.past.append(_bill(row))
+        store.bodies.pop(row.pk, None)
+        store.by_key[new_key] = row.pk
+        store.by_job.pop(row.job_id, None)
+
+    def delivered(self, claim: Claim) -> None:
         """See `Journal`."""
-        row = self._may("ended", claim, endings(state))
-        if job_id:
-            self._name(row, job_id)
-        stored = bool(raw) and keeps(state, self.results)
-        if stored:
-            self._bodies[row.pk] = raw
-        now = self._now()
-        self._put(
-            row,
-            now,
-            state=state,
-            job_id=job_id or row.job_id,
-            accepted_at=now if job_id and row.accepted_at is None else row.accepted_at,
-            word=word,
-            error=error,
-            cost=billed(cost),
-            has_result=stored,
-        )
+        row = self.store.rows.get(claim.pk)
+        if self._closed or row is None or row.state not in DELIVERABLE:
+            return
+        if self.results == "until_delivered":
+            self.store.bodies.pop(row.pk, None)
+        has_result = row.pk in self.store.bodies
+        self.store.put(msgspec.structs.replace(row, delivered=True, has_result=has_result, updated=self.store.now()))
 
-    def unread(self, is_unread: bool) -> None:
+    def exhausted(self, is_exhausted: bool) -> None:
         """See `Journal`."""
         if not self._closed:
-            self.is_unread = is_unread
-
-    def taken(self, claim: Claim) -> None:
-        """See `Journal`."""
-        row = self._rows.get(claim.pk)
-        if self._closed or row is None or row.state not in FROM["taken"]:
-            return
-        if self.results == "until_taken":
-            self._bodies.pop(row.pk, None)
-        self._put(row, taken=True, has_result=row.pk in self._bodies)
-
-    async def doubtful(self, claim: Claim, error: str) -> None:
-        """See `Journal`."""
-        self._put(self._may("doubtful", claim), state=State.IN_DOUBT, error=error)
-
-    async def back_to_queued(self, claim: Claim) -> None:
-        """See `Journal`."""
-        self._put(self._may("back_to_queued", claim), state=State.QUEUED, first_sent=None)
-
-    async def refreeze(self, claim: Claim, *, body: bytes, api: str) -> None:
-        """See `Journal`."""
-        self._put(self._may("refreeze", claim), body=body, api=api)
-
-    async def requeue(self, claim: Claim, *, key: str, body: bytes, api: str) -> None:
-        """See `Journal`."""
-        row = self._may("requeue", claim)
-        if key in self._by_key:
-            raise key_taken(row.item, row.tag, self._rows[self._by_key[key]].item)
-        self._past.append(_bill(row))
-        self._bodies.pop(row.pk, None)
-        self._by_key[key] = row.pk
-        self._by_job.pop(row.job_id, None)
-        self._put(
-            row,
-            state=State.QUEUED,
-            key=key,
-            body=body,
-            api=api,
-            job_id="",
-            first_sent=None,
-            accepted_at=None,
-            word="",
-            error="",
-            cost=None,
-            taken=False,
-            has_result=False,
-        )
-
-    async def drop(self, claim: Claim) -> None:
-        """See `Journal`."""
-        self._put(self._may("drop", claim), state=State.FAILED, word=DROPPED, error=DROPPED_ERROR)
-
-    def _may(self, step: str, claim: Claim, states: frozenset[State] | None = None) -> Record:
-        self._check_open()
-        row = self._rows.get(claim.pk)
-        if row is None or claim.fence != _FENCE or row.state not in (FROM[step] if states is None else states):
-            raise impossible(step, claim.pk, row.state if row is not None else None, path="")
-        return row
-
-    def _name(self, row: Record, job_id: str) -> None:
-        other = self._by_job.get(job_id)
-        if other is not None and other != row.pk:
-            raise duplicate(job_id, self._rows[other].key, path="")
-        self._by_job.pop(row.job_id, None)
-        self._by_job[job_id] = row.pk
-
-    def _put(self, row: Record, now: float | None = None, **changes: object) -> None:
-        self._rows[row.pk] = msgspec.structs.replace(row, updated=self._now() if now is None else now, **changes)
-
-    def _check_open(self) -> None:
-        if self._closed:
-            raise JournalClosed("the journal is closed")
+            self.store.is_exhausted = is_exhausted
 
     # --- reading -----------------------------------------------------------------------------------------------------
 
     async def result(self, pk: int) -> bytes | None:
         """See `Journal`."""
-        self._check_open()
-        return self._bodies.get(pk)
+        return self._open().bodies.get(pk)
 
     async def get(self, *, pk: int | None = None, item: str = "", job_id: str = "", key: str = "") -> Record | None:
         """See `Journal`."""
-        self._check_open()
+        store = self._open()
         if pk is None:
-            pk = self._by_item.get(item) if item else self._by_job.get(job_id) if job_id else self._current(key)
-        return self._rows.get(pk) if pk is not None else None
+            pk = store.by_item.get(item) if item else store.by_job.get(job_id) if job_id else self._current(key)
+        return store.seen(pk, self) if pk is not None and pk in store.rows else None
 
     def _current(self, key: str) -> int | None:
-        pk = self._by_key.get(key)
-        return pk if pk is not None and self._rows[pk].key == key else None
+        pk = self.store.by_key.get(key)
+        return pk if pk is not None and self.store.rows[pk].key == key else None
 
     async def rows(self, states: Collection[State], *, after: int = 0, limit: int = 500) -> list[Record]:
         """See `Journal`."""
-        self._check_open()
-        return [row for pk, row in self._rows.items() if pk > after and row.state in states][:limit]
+        store = self._open()
+        found = [pk for pk, row in store.rows.items() if pk > after and row.state in states]
+        return [store.seen(pk, self) for pk in found[:limit]]
 
     async def counts(self) -> dict[State, int]:
         """See `Journal`."""
-        self._check_open()
         found = dict.fromkeys(State, 0)
-        for row in self._rows.values():
+        for row in self._open().rows.values():
             found[row.state] += 1
         return found
 
     async def costs(self, by: CostsBy = "tag") -> list[Cost]:
         """See `Journal`."""
-        self._check_open()
         return added_up(self._bills(), by)
 
     async def ledger(self, samples: int = 200) -> Ledger:
         """See `Journal`."""
-        self._check_open()
         bills = self._bills()
-        known = [row.cost for row in reversed(self._rows.values()) if row.cost is not None]
+        known = [row.cost for row in reversed(self.store.rows.values()) if row.cost is not None]
         return Ledger(
             sum(bill.dollars for bill in bills),
             sum(bill.unpriced for bill in bills if bill.state in BILLED),
@@ -297,11 +336,14 @@ class MemoryJournal:
         )
 
     def _bills(self) -> list[Bills]:
-        return [*self._past, *(_bill(row) for row in self._rows.values())]
+        store = self._open()
+        return [*store.past, *(_bill(row) for row in store.rows.values())]
 
     async def close(self) -> None:
         """See `Journal`."""
-        self._closed = True
+        if not self._closed:
+            self._closed = True
+            self.store.lose(self)
 
 
 def _bill(row: Record) -> Bills:

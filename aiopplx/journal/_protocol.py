@@ -1,23 +1,38 @@
-"""What a journal promises, whatever keeps it: the states of a submission, its record, the steps between them.
+"""What a store of submissions promises, whatever keeps it, and what a reader of one may ask.
 
-A step is on disk when its call returns; what was not yet true on disk must not have been done. The order is the
-engine's to keep: `find_or_queue` before a submission is promised to anybody, `sending` before its first byte,
-`accepted` before it is looked at, `ended` before its result is handed out, `taken` afterwards. This module knows
-nothing of SQLite, of files, of HTTP, or of any policy: what to do about a row left in some state is not said here.
+A step is on disk when its call returns; what is not yet true on disk must not have been done. From this comes the
+order in which a session keeps its promises, each a call that has returned before the next thing happens:
+
+1. `find_or_queue`, before a submission is promised to anybody: a second run finds it, and does not pay for it again.
+2. `sending`, before its first byte leaves: a row that is not marked was never sent, so that it may be sent.
+3. `accepted`, before the job is polled: the id of what is paid for outlives the process.
+4. `ended`, before the result is handed out: nobody has seen a result that a crash can take back.
+5. `delivered`, after it was dealt with, and not waited for: a crash before that delivers twice, and pays once.
+
+Each promise is kept by the one before it, so a crash between two of them leaves a row that says less than was done,
+never more: `SENDING` may have been sent or not, `ACCEPTED` may have ended. What follows from that (send again, poll,
+hold) is policy, and not said here.
+
+Several sessions may share one store. To read a row gives no right to write it; that right is a `Claim`, held by one
+session at a time for as long as the row is on its way. A row that another session holds is handed out all the same,
+without a claim and with `is_held`: whoever wants its outcome waits for it with `follow`. Which steps need a claim that
+is still live is said in `_steps`.
+
+This module knows nothing of SQLite, of files, of HTTP, or of any policy.
 """
 
 from __future__ import annotations
 
-import enum
+import types
 from collections.abc import Collection
-from typing import Literal, NamedTuple, Protocol
-
-import msgspec
+from typing import Protocol, Self
 
 from aiopplx.journal._errors import (
+    ClaimLost,
     DuplicateJob,
     ImpossibleStep,
     ItemConflict,
+    JournalAway,
     JournalBroken,
     JournalClosed,
     JournalError,
@@ -28,20 +43,25 @@ from aiopplx.journal._errors import (
     ResultDamaged,
 )
 from aiopplx.journal._names import Occurrences, fingerprint, item_name, job_name, sha_of
+from aiopplx.journal._records import Claim, Cost, CostsBy, Ledger, Record, Results, State
+from aiopplx.journal._steps import Step
 
 __all__ = [
     "Claim",
+    "ClaimLost",
     "Cost",
     "CostsBy",
     "DuplicateJob",
     "ImpossibleStep",
     "ItemConflict",
     "Journal",
+    "JournalAway",
     "JournalBroken",
     "JournalClosed",
     "JournalError",
     "JournalFull",
     "JournalLocked",
+    "JournalReader",
     "JournalRefused",
     "Ledger",
     "Occurrences",
@@ -50,139 +70,23 @@ __all__ = [
     "ResultDamaged",
     "Results",
     "State",
+    "Step",
     "fingerprint",
     "item_name",
     "job_name",
     "sha_of",
 ]
 
-Results = Literal["keep", "until_taken", "refetch"]
-"""What becomes of result bodies: kept for good; kept until `taken`; never stored (the server has them for days)."""
-
-CostsBy = Literal["tag", "api", "state"]
-
-
-class State(enum.IntEnum):
-    """How far a submission is known to have come. The numbers are in files: they do not change."""
-
-    QUEUED = 0
-    """Nothing has left under this key, or what left was refused in full."""
-    SENDING = 1
-    """Bytes may have left. Found so after a restart, it is in doubt."""
-    ACCEPTED = 2
-    """The server has it, under `job_id`."""
-    DONE = 3
-    """There is a result."""
-    FAILED = 4
-    """The server ended it without one, or the user dropped it; `word` says which."""
-    IN_DOUBT = 5
-    """Sent, and no usable answer came: a job may exist."""
-    EXPIRED = 6
-    """The server once accepted it and knows it no longer."""
-    REJECTED = 7
-    """The server, or a check here, refused it: there is no job and no bill."""
-
-    @property
-    def is_final(self) -> bool:
-        """True if nothing more will come of it without the user's own word."""
-        return self >= State.DONE
-
-
-class Claim(NamedTuple):
-    """The right to change one row: the row, and the number under which the claim was given (a fencing token).
-
-    A store that several processes share gives a higher number to each new holder of a row, and refuses the steps of an
-    earlier one.
-    """
-
-    pk: int
-    fence: int
-
-
-class Record(msgspec.Struct, frozen=True, kw_only=True):
-    """One submission as a journal knows it.
-
-    Attributes:
-        pk: its row; rows are numbered in the order in which they were first queued.
-        fence: the number of the claim under which this copy was handed out.
-        item: its name (`item_name`).
-        tag: the user's own tag, None if there was none.
-        key: the idempotency key, `""` if it is not known (a job from elsewhere).
-        body: the exact bytes of the submission, `b""` if they are not known.
-        sha: digest of the canonical request, `b""` if it is not known.
-        api: the API that it goes, or went, to.
-        state: how far it came.
-        attempts: how many times it was marked as being sent under any key.
-        first_sent: wall clock, seconds since 1970, when it was first marked under this key; None if never.
-        job_id: the server's id, `""` if none is known.
-        accepted_at: wall clock when its id was known here; None if it is not.
-        word: the server's own word for how it ended, `""` before.
-        error: why there is no result, or why it is in doubt; `""` otherwise.
-        cost: US dollars as billed, None if not known.
-        taken: True if its outcome was handed out.
-        has_result: True if `Journal.result` has its body.
-        updated: wall clock of the last change.
-    """
-
-    pk: int
-    fence: int
-    item: str
-    tag: str | int | None
-    key: str
-    body: bytes
-    sha: bytes
-    api: str
-    state: State
-    attempts: int = 0
-    first_sent: float | None = None
-    job_id: str = ""
-    accepted_at: float | None = None
-    word: str = ""
-    error: str = ""
-    cost: float | None = None
-    taken: bool = False
-    has_result: bool = False
-    updated: float = 0.0
-
-    @property
-    def claim(self) -> Claim:
-        """What each step of this row is asked with."""
-        return Claim(self.pk, self.fence)
-
-
-class Cost(msgspec.Struct, frozen=True):
-    """What a group of submissions cost: `unknown` of them were, or may have been, billed an amount not known here.
-
-    `name` is the tag, the API's name or the state's; None stands for submissions without a tag.
-    """
-
-    name: str | int | None
-    submissions: int
-    dollars: float
-    unknown: int
-
-
-class Ledger(msgspec.Struct, frozen=True):
-    """What a budget starts from: dollars spent, bills of unknown amount, and the latest known costs, newest first."""
-
-    spent: float
-    unknown: int
-    samples: tuple[float, ...]
-
 
 class Journal(Protocol):
-    """Where submissions are written down, and found again.
+    """Where submissions are written down, and found again: one session's view of a store.
 
-    Each step changes one row, if it is in a state that allows it, and raises `ImpossibleStep` if not. Steps are carried
-    out in the order in which they were asked for. A step once asked for is carried out even if the caller is cancelled
-    meanwhile; a later call on the same row then finds it done.
+    Steps are carried out in the order in which they were asked for. A step once asked for is carried out even if the
+    caller is cancelled meanwhile; a later call on the same row then finds it done.
 
-    All steps raise `JournalFull` or `JournalBroken` where they could not be written (the row is as before, and the same
-    step may be asked for again), and `JournalClosed` after `close`.
-
-    A store that several processes share hands out a row to one of them at a time, under a lease that it renews by
-    itself: `rows` passes over what another holds, `find_or_queue` raises `JournalLocked` for it, and a step under a
-    claim that has run out raises `JournalBroken`, with the row unchanged.
+    All calls that write raise `JournalFull` or `JournalBroken` where they could not (the row is as before, and the same
+    step may be asked for again; `JournalBroken.is_final` says that it cannot), `JournalAway` where the store is out of
+    reach for now, and `JournalClosed` after `close`.
     """
 
     @property
@@ -190,10 +94,17 @@ class Journal(Protocol):
         """What becomes of result bodies."""
         ...
 
+    @property
+    def remembers(self) -> bool:
+        """True if what was written can be found again. Only the store of a session without a journal says False."""
+        ...
+
     async def find_or_queue(
         self, item: str, *, tag: str | int | None, key: str, body: bytes, sha: bytes, api: str
     ) -> Record:
         """The submission of this name: as it was left, if the journal has it; newly QUEUED otherwise.
+
+        The record has a claim, unless another session holds the row: then it has `is_held`.
 
         Of a known submission key, body and API are the stored ones, and those given are dropped. One that is known for
         another request (`sha`) takes on the new request only if no bill can exist (never sent, or REJECTED) and it was
@@ -204,51 +115,46 @@ class Journal(Protocol):
         """
         ...
 
-    async def sending(self, claim: Claim) -> None:
-        """QUEUED (or, to send the same bytes again, SENDING or IN_DOUBT) to SENDING. Before the first byte leaves."""
-        ...
+    async def adopt(self, job_id: str, *, api: str, tag: str | int | None = None) -> Record:
+        """A job from elsewhere, as ACCEPTED; the record that has this id already, if one does.
 
-    async def accepted(self, claim: Claim, job_id: str) -> None:
-        """SENDING to ACCEPTED. Also IN_DOUBT (its id was found) and EXPIRED (it was there after all).
-
-        Asked for again with the same id, it does nothing.
+        With a tag, a later submission under it finds this job, whatever it asks. Claimed as by `find_or_queue`.
 
         Raises:
-            DuplicateJob: another submission has this id. Both rows are as before.
+            ItemConflict: the tag is that of another submission. (One that is in doubt is resolved by `accepted`.)
         """
         ...
 
-    async def ended(
-        self,
-        claim: Claim,
-        state: State,
-        *,
-        job_id: str = "",
-        word: str = "",
-        raw: bytes = b"",
-        error: str = "",
-        cost: float | None = None,
-    ) -> None:
-        """The outcome and its body, both or neither.
+    async def claim(self, pk: int) -> Record | None:
+        """Take the right to write a row that was read.
 
-        DONE and FAILED come after ACCEPTED, or straight after SENDING if the answer to the submission had it all (give
-        `job_id` then); EXPIRED after ACCEPTED; REJECTED after QUEUED or SENDING.
-
-        Args:
-            claim: which row.
-            state: DONE, FAILED, EXPIRED or REJECTED.
-            job_id: the server's id, if `accepted` was not asked for before.
-            word: the server's own word (`"COMPLETED"`, `"cancelled"`).
-            raw: the answer's bytes as they came; `b""` if there is nothing worth keeping. Not stored of EXPIRED.
-            error: why there is no result.
-            cost: US dollars as billed, None if not known.
-
-        Raises:
-            DuplicateJob: another submission has this id.
+        Returns:
+            The row as it is now, with its claim; with `is_held` and no claim if another session has it; None if there
+            is no such row. A row that is final is held by nobody: each session that asks has a claim to it, and the
+            first to begin it anew (`requeue`, `sending`) is its holder.
         """
         ...
 
-    def taken(self, claim: Claim) -> None:
+    async def apply(self, claim: Claim, step: Step) -> None:
+        """Take a step (one that a function of `_steps` has made). One that was taken already does nothing.
+
+        Raises:
+            ClaimLost: the row is another session's by now, and this step needs a claim. The row is as before.
+            ImpossibleStep: the row is in a state, or under a key, that does not allow it. The row is as before.
+            DuplicateJob: another submission has the step's job id. Both rows are as before.
+            ItemConflict: the new key of a `requeue` was used before. The row is as before.
+        """
+        ...
+
+    async def follow(self, pks: Collection[int], *, timeout: float) -> None:
+        """Wait until one of these rows, which another session holds, has changed or was freed.
+
+        Returns at once if one of them is not held by another session (any more), and after `timeout` real seconds at
+        the latest. What became of it is for the caller to read.
+        """
+        ...
+
+    def delivered(self, claim: Claim) -> None:
         """The outcome was handed out. Returns at once: it is written with the next step, or shortly.
 
         A crash before that hands the outcome out twice, never pays for it twice. Of a row that has no outcome, and
@@ -256,52 +162,11 @@ class Journal(Protocol):
         """
         ...
 
-    def unread(self, is_unread: bool) -> None:
-        """Note whether a source is being read that may hold more questions than the journal knows.
+    def exhausted(self, is_exhausted: bool) -> None:
+        """Mark the source of the questions as (not) exhausted: while it is not, there may be more than is known here.
 
         Returns at once: it is on disk with the next step at the latest. After `close` nothing is written.
         """
-        ...
-
-    async def doubtful(self, claim: Claim, error: str) -> None:
-        """SENDING (or IN_DOUBT) to IN_DOUBT."""
-        ...
-
-    async def back_to_queued(self, claim: Claim) -> None:
-        """SENDING to QUEUED: nothing that was sent under this key can have made a job.
-
-        Only where that holds for every attempt under the key: a refused second attempt says nothing of a first one
-        that was not answered.
-        """
-        ...
-
-    async def refreeze(self, claim: Claim, *, body: bytes, api: str) -> None:
-        """Other bytes under the same key, for a row that is QUEUED: the API changed before anything was created."""
-        ...
-
-    async def requeue(self, claim: Claim, *, key: str, body: bytes, api: str) -> None:
-        """A new submission in an old one's place, under a new key: it pays again. Only by the user's own word.
-
-        IN_DOUBT, FAILED, EXPIRED or REJECTED to QUEUED. Key, id and cost of the old one stay in the journal's past, and
-        count in `costs` and `ledger`.
-
-        Raises:
-            ItemConflict: `key` was used before.
-        """
-        ...
-
-    async def adopt(self, job_id: str, *, api: str, tag: str | int | None = None) -> Record:
-        """A job from elsewhere, as ACCEPTED; the record that has this id already, if one does.
-
-        With a tag, a later submission under it finds this job, whatever it asks.
-
-        Raises:
-            ItemConflict: the tag is that of another submission. (One that is in doubt is resolved by `accepted`.)
-        """
-        ...
-
-    async def drop(self, claim: Claim) -> None:
-        """IN_DOUBT to FAILED, with the word `DROPPED`: the user gave it up. It is not sent again unasked."""
         ...
 
     async def result(self, pk: int) -> bytes | None:
@@ -317,7 +182,10 @@ class Journal(Protocol):
         ...
 
     async def rows(self, states: Collection[State], *, after: int = 0, limit: int = 500) -> list[Record]:
-        """Records in one of these states whose `pk` is above `after`, lowest first: a page of at most `limit`."""
+        """Records in one of these states whose `pk` is above `after`, lowest first: a page of at most `limit`.
+
+        They show what other sessions hold as well, and give no right to write.
+        """
         ...
 
     async def counts(self) -> dict[State, int]:
@@ -333,5 +201,72 @@ class Journal(Protocol):
         ...
 
     async def close(self) -> None:
-        """Write what is still to be written, and let go. A second call does nothing."""
+        """Write what is still to be written, free the rows that this session holds, and let go.
+
+        A second call does nothing.
+        """
         ...
+
+
+class JournalReader(Protocol):
+    """A journal for reading only, at any time: while a run goes on, and after a crash. It changes nothing.
+
+    Its calls return at once, and are for one thread; what they see is what was committed at that moment. All raise
+    `JournalError` where the store cannot be read.
+    """
+
+    @property
+    def path(self) -> str:
+        """Where the journal is, for a person."""
+        ...
+
+    def counts(self) -> dict[State, int]:
+        """How many records there are in each state; every state is named."""
+        ...
+
+    def costs(self, by: CostsBy = "tag") -> list[Cost]:
+        """What was spent, dearest first."""
+        ...
+
+    def ledger(self, samples: int = 200) -> Ledger:
+        """Dollars spent, bills of unknown amount, and the latest known costs."""
+        ...
+
+    def get(self, *, pk: int | None = None, item: str = "", job_id: str = "", key: str = "") -> Record | None:
+        """The record with this row number, name, id or key: of those given, the first. None if there is none."""
+        ...
+
+    def rows(self, states: Collection[State] = tuple(State), *, after: int = 0, limit: int = 500) -> list[Record]:
+        """Records in one of these states whose `pk` is above `after`, lowest first: a page of at most `limit`."""
+        ...
+
+    def result(self, pk: int) -> bytes | None:
+        """The stored body of a row's outcome, as it came; None if there is none.
+
+        Raises:
+            ResultDamaged: there is one, and it cannot be read.
+        """
+        ...
+
+    def facts(self) -> dict[str, object]:
+        """Of the journal itself.
+
+        `base_url`, `created` (seconds since 1970), `made_by` (version), `openings`, `clean` (its last opening ended in
+        order), and `exhausted`: the last source of questions was read to its end. While it was not, there may be more
+        questions than are known here.
+        """
+        ...
+
+    def writer(self) -> tuple[int, str] | None:
+        """Process and host that have the journal open for writing, as they said; None if nobody seems to."""
+        ...
+
+    def close(self) -> None:
+        """Let go of it."""
+        ...
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: types.TracebackType | None
+    ) -> None: ...

@@ -1,60 +1,314 @@
-"""Which step may follow which state: one table for every journal, and what is said when a step may not be taken.
+"""The steps of a submission: one table for every store, and the values that ask for them.
 
-This module knows nothing of how rows are kept.
+A step says from which states it may be taken, to which it leads and which columns it changes. A store turns that into
+its own kind of change, and asks `may_take` (in `_taking`) what a step means that could not be taken.
+
+An *intent* is what a session is about to do: send these bytes, send other bytes, pay again. Two sessions with one
+intent would pay twice, so it needs a claim that is still live. A *fact* is what the server, or the user, has said of a
+key. It is true whoever learned it: a session that was paused for longer than its lease and comes back with an id has
+the only thing that can resolve the doubt which it left behind. So a fact is let in without a live claim, if the row
+still goes under the key that it speaks of. A *denial* is the weaker kind of fact: "nothing that I sent has made a job"
+says nothing of what the next holder sends under the same key, so it is let in only while no other session holds the
+row.
+
+Every step names its key, and the mark before an attempt its number. A store whose answer was lost (a commit that went
+through, a connection that did not) can therefore be asked again for the same step, which then finds itself done.
+
+This module knows nothing of how rows are kept, nor of who holds one.
 """
 
 from __future__ import annotations
 
+import enum
 import math
 from collections.abc import Iterable, Mapping
-from typing import NamedTuple
+from types import MappingProxyType
 
-from aiopplx.journal._protocol import Cost, CostsBy, DuplicateJob, ImpossibleStep, ItemConflict, Results, State
+import msgspec
+
+from aiopplx.journal._records import State
 
 DROPPED = "DROPPED"
 DROPPED_ERROR = "given up by the user while in doubt; a job may exist and be billed"
 
-ENDINGS: Mapping[State, frozenset[State]] = {
-    State.DONE: frozenset({State.SENDING, State.ACCEPTED}),
-    State.FAILED: frozenset({State.SENDING, State.ACCEPTED}),
-    State.EXPIRED: frozenset({State.ACCEPTED}),
-    State.REJECTED: frozenset({State.QUEUED, State.SENDING}),
+
+# --- the table -------------------------------------------------------------------------------------------------------
+
+
+class Kind(enum.Enum):
+    """What a step needs in order to be let in."""
+
+    INTENT = "intent"
+    """A live claim."""
+    FACT = "fact"
+    """The row's key."""
+    DENIAL = "denial"
+    """The row's key, and a live claim or a row that nobody holds."""
+
+
+class Put(enum.Enum):
+    """What a step writes into a column, where that is not always the same value."""
+
+    GIVEN = "given"
+    """What the step says."""
+    GIVEN_OR_KEPT = "given or kept"
+    """What the step says; the column stays as it is if the step says nothing."""
+    NEW_KEY = "new key"
+    """The step's `new_key`."""
+    NOW = "now"
+    """The store's clock."""
+    ONCE = "once"
+    """The store's clock, if the column is empty."""
+    ONCE_WITH_ID = "once with id"
+    """The same, if the step brings an id."""
+
+
+class Rule(msgspec.Struct, frozen=True, eq=False, kw_only=True):
+    """One line of the table.
+
+    Attributes:
+        name: what the step is called.
+        kind: what it needs to be let in.
+        origins: the states from which it may be taken.
+        leads_to: the state that it leads to.
+        columns: what it writes besides the state and the time: a value, or a `Put`.
+        proof: the columns by which it finds itself done, besides state and key.
+        starts_over: what is known of the submission so far goes to the past, and its result is removed.
+    """
+
+    name: str
+    kind: Kind
+    origins: frozenset[State]
+    leads_to: State
+    columns: Mapping[str, Put | str | bool | None]
+    proof: tuple[str, ...] = ()
+    starts_over: bool = False
+
+
+def _rule(
+    name: str,
+    kind: Kind,
+    origins: Iterable[State],
+    leads_to: State,
+    *,
+    proof: tuple[str, ...] = (),
+    starts_over: bool = False,
+    **columns: Put | str | bool | None,
+) -> Rule:
+    return Rule(
+        name=name,
+        kind=kind,
+        origins=frozenset(origins),
+        leads_to=leads_to,
+        columns=MappingProxyType(columns),
+        proof=proof,
+        starts_over=starts_over,
+    )
+
+
+def _ending(state: State, kind: Kind, *origins: State) -> Rule:
+    return _rule(
+        "ended",
+        kind,
+        origins,
+        state,
+        proof=("job_id",),
+        job_id=Put.GIVEN_OR_KEPT,
+        accepted_at=Put.ONCE_WITH_ID,
+        word=Put.GIVEN,
+        error=Put.GIVEN,
+        cost=Put.GIVEN,
+    )
+
+
+SENDING = _rule(
+    "sending",
+    Kind.INTENT,
+    (State.QUEUED, State.SENDING, State.IN_DOUBT),
+    State.SENDING,
+    proof=("attempts",),
+    attempts=Put.GIVEN,
+    first_sent=Put.ONCE,
+    delivered=False,
+    error="",
+)
+BACK_TO_QUEUED = _rule("back_to_queued", Kind.DENIAL, (State.SENDING,), State.QUEUED, first_sent=None)
+DOUBTFUL = _rule("doubtful", Kind.FACT, (State.SENDING, State.IN_DOUBT), State.IN_DOUBT, error=Put.GIVEN)
+ACCEPTED = _rule(
+    "accepted",
+    Kind.FACT,
+    (State.SENDING, State.IN_DOUBT, State.EXPIRED),
+    State.ACCEPTED,
+    proof=("job_id",),
+    job_id=Put.GIVEN,
+    accepted_at=Put.NOW,
+    delivered=False,
+    error="",
+    word="",
+)
+ENDINGS: Mapping[State, Rule] = {
+    State.DONE: _ending(State.DONE, Kind.FACT, State.SENDING, State.ACCEPTED),
+    State.FAILED: _ending(State.FAILED, Kind.FACT, State.SENDING, State.ACCEPTED),
+    State.EXPIRED: _ending(State.EXPIRED, Kind.FACT, State.ACCEPTED),
+    State.REJECTED: _ending(State.REJECTED, Kind.DENIAL, State.QUEUED, State.SENDING),
 }
-"""From which states a submission ends in each way."""
+"""How a submission ends."""
+REFREEZE = _rule("refreeze", Kind.INTENT, (State.QUEUED,), State.QUEUED, body=Put.GIVEN, api=Put.GIVEN)
+REQUEUE = _rule(
+    "requeue",
+    Kind.INTENT,
+    (State.IN_DOUBT, State.FAILED, State.EXPIRED, State.REJECTED),
+    State.QUEUED,
+    starts_over=True,
+    key=Put.NEW_KEY,
+    body=Put.GIVEN,
+    api=Put.GIVEN,
+    job_id="",
+    first_sent=None,
+    accepted_at=None,
+    word="",
+    error="",
+    cost=None,
+    delivered=False,
+)
+DROP = _rule(
+    "dropped",
+    Kind.FACT,
+    (State.IN_DOUBT,),
+    State.FAILED,
+    proof=("word",),
+    word=Put.GIVEN,
+    error=Put.GIVEN,
+)
 
-FROM: Mapping[str, frozenset[State]] = {
-    "sending": frozenset({State.QUEUED, State.SENDING, State.IN_DOUBT}),
-    "accepted": frozenset({State.SENDING, State.IN_DOUBT, State.EXPIRED}),
-    "doubtful": frozenset({State.SENDING, State.IN_DOUBT}),
-    "back_to_queued": frozenset({State.SENDING}),
-    "refreeze": frozenset({State.QUEUED}),
-    "requeue": frozenset({State.IN_DOUBT, State.FAILED, State.EXPIRED, State.REJECTED}),
-    "drop": frozenset({State.IN_DOUBT}),
-    "taken": frozenset(state for state in State if state.is_final),
-}
-"""From which states each step may be taken. `ended` is in `ENDINGS`."""
-
-REPLACEABLE = frozenset({State.QUEUED, State.REJECTED})
-"""States in which no bill exists."""
-
-BILLED = frozenset({State.DONE, State.FAILED, State.EXPIRED, State.IN_DOUBT})
-"""States in which there is, or may be, a bill: one that is not known counts as unknown."""
+RULES = (SENDING, BACK_TO_QUEUED, DOUBTFUL, ACCEPTED, *ENDINGS.values(), REFREEZE, REQUEUE, DROP)
+"""Every step there is."""
 
 
-def endings(state: State) -> frozenset[State]:
-    """From which states a submission may end in this one.
+# --- the steps -------------------------------------------------------------------------------------------------------
+
+
+class Step(msgspec.Struct, frozen=True, eq=False, kw_only=True, gc=False):
+    """One step of one row, as `Journal.apply` takes it. Made by the functions below.
+
+    Attributes:
+        rule: its line in the table.
+        key: the key of which it speaks.
+        attempts, job_id, word, error, cost, body, api: what it writes; see `Record`.
+        new_key: the key under which the row goes afterwards, `""` if that stays.
+        raw: the answer's bytes as they came.
+    """
+
+    rule: Rule
+    key: str
+    attempts: int = 0
+    job_id: str = ""
+    word: str = ""
+    error: str = ""
+    cost: float | None = None
+    raw: bytes = b""
+    new_key: str = ""
+    body: bytes = b""
+    api: str = ""
+
+    def __repr__(self) -> str:
+        # Without the question and the answer.
+        return f"Step({self.rule.name!r}, key={self.key!r}, job_id={self.job_id!r})"
+
+
+def sending(*, key: str, attempt: int) -> Step:
+    """QUEUED (or, to send the same bytes again, SENDING or IN_DOUBT) to SENDING. Before the first byte leaves.
+
+    Args:
+        key: what the row goes under.
+        attempt: which attempt this is, over all runs: `Record.attempts` + 1 for the first of a run. A mark that was
+            taken back may be made again under its number.
+    """
+    return Step(rule=SENDING, key=key, attempts=attempt)
+
+
+def back_to_queued(*, key: str) -> Step:
+    """SENDING to QUEUED: nothing that was sent under this key can have made a job.
+
+    Only where that holds for every attempt under the key: a refused second attempt says nothing of a first one that was
+    not answered.
+    """
+    return Step(rule=BACK_TO_QUEUED, key=key)
+
+
+def doubtful(*, key: str, error: str) -> Step:
+    """SENDING (or IN_DOUBT) to IN_DOUBT."""
+    return Step(rule=DOUBTFUL, key=key, error=storable(error))
+
+
+def accepted(*, key: str, job_id: str) -> Step:
+    """SENDING to ACCEPTED. Also IN_DOUBT (its id was found) and EXPIRED (it was there after all).
+
+    `Journal.apply` raises `DuplicateJob` if another submission has this id.
+    """
+    return Step(rule=ACCEPTED, key=key, job_id=job_id)
+
+
+def ended(
+    state: State,
+    *,
+    key: str,
+    job_id: str = "",
+    word: str = "",
+    raw: bytes = b"",
+    error: str = "",
+    cost: float | None = None,
+) -> Step:
+    """The outcome and its body, both or neither.
+
+    DONE and FAILED come after ACCEPTED, or straight after SENDING if the answer to the submission had it all (give
+    `job_id` then); EXPIRED after ACCEPTED; REJECTED after QUEUED or SENDING.
+
+    Args:
+        state: DONE, FAILED, EXPIRED or REJECTED.
+        key: what the row goes under.
+        job_id: the server's id, if `accepted` was not asked for before.
+        word: the server's own word (`"COMPLETED"`, `"cancelled"`).
+        raw: the answer's bytes as they came; `b""` if there is nothing worth keeping. Not stored of EXPIRED.
+        error: why there is no result.
+        cost: US dollars as billed, None if not known.
 
     Raises:
-        ValueError: it is not an end.
+        ValueError: a submission does not end in this state.
     """
     if state not in ENDINGS:
         raise ValueError(f"{state.name} is not how a submission ends; one of {', '.join(s.name for s in ENDINGS)} is")
-    return ENDINGS[state]
+    return Step(
+        rule=ENDINGS[state],
+        key=key,
+        job_id=job_id,
+        word=storable(word),
+        raw=raw,
+        error=storable(error),
+        cost=billed(cost),
+    )
 
 
-def keeps(state: State, results: Results) -> bool:
-    """True if the body that came with this end is stored. "Not found" is no result of a job that expired."""
-    return results != "refetch" and state is not State.EXPIRED
+def refreeze(*, key: str, body: bytes, api: str) -> Step:
+    """Other bytes under the same key, for a row that is QUEUED: the API changed before anything was created."""
+    return Step(rule=REFREEZE, key=key, body=body, api=api)
+
+
+def requeue(*, key: str, new_key: str, body: bytes, api: str) -> Step:
+    """A new submission in an old one's place, under a new key: it pays again. Only by the user's own word.
+
+    IN_DOUBT, FAILED, EXPIRED or REJECTED to QUEUED. Key, id and cost of the old one stay in the journal's past, and
+    count in `costs` and `ledger`. `Journal.apply` raises `ItemConflict` if `new_key` was used before.
+    """
+    return Step(rule=REQUEUE, key=key, new_key=new_key, body=body, api=api)
+
+
+def dropped(*, key: str) -> Step:
+    """IN_DOUBT to FAILED, with the word `DROPPED`: the user gave it up. It is not sent again unasked."""
+    return Step(rule=DROP, key=key, word=DROPPED, error=DROPPED_ERROR)
+
+
+# --- values that any store can keep ---------------------------------------------------------------------------------
 
 
 def billed(cost: float | None) -> float | None:
@@ -62,69 +316,6 @@ def billed(cost: float | None) -> float | None:
     return cost if cost is not None and math.isfinite(cost) and cost >= 0.0 else None
 
 
-class Bills(NamedTuple):
-    """Submissions of one tag, API and state: how many, what they cost, and how many have no known cost."""
-
-    tag: str | int | None
-    api: str
-    state: State
-    submissions: int
-    dollars: float
-    unpriced: int
-
-
-def added_up(bills: Iterable[Bills], by: CostsBy) -> list[Cost]:
-    """Bills by one of their names, dearest first, in an order that does not depend on the one they came in."""
-    groups: dict[tuple[bool, str | int | None], Cost] = {}
-    for bill in bills:
-        name = bill.tag if by == "tag" else bill.api if by == "api" else bill.state.name
-        group = isinstance(name, str), name
-        of = groups.get(group, Cost(name, 0, 0.0, 0))
-        unknown = bill.unpriced if bill.state in BILLED else 0
-        groups[group] = Cost(name, of.submissions + bill.submissions, of.dollars + bill.dollars, of.unknown + unknown)
-    return sorted(groups.values(), key=lambda cost: (-cost.dollars, str(cost.name), isinstance(cost.name, str)))
-
-
-def impossible(
-    step: str, pk: int, state: State | None, *, path: str, job_id: str = "", key: str = ""
-) -> ImpossibleStep:
-    """The error for a step that the state does not allow."""
-    what = f"row {pk} is {state.name}" if state is not None else f"there is no row {pk}"
-    return ImpossibleStep(
-        f"{what}, so it cannot take the step {step!r}; it was left as it is",
-        step=step,
-        state=state.name if state is not None else "",
-        path=path,
-    )
-
-
-def duplicate(job_id: str, other_key: str, *, path: str) -> DuplicateJob:
-    """The error for an id that another row has."""
-    return DuplicateJob(
-        "the server gave the id of another submission to this one: whether this one made a job, and which, is unknown."
-        " Nothing was overwritten",
-        path=path,
-        job_id=job_id,
-        idempotency_key=other_key,
-    )
-
-
-def name_taken(item: str, tag: str | int | None, state: State) -> ItemConflict:
-    """The error for a name that stands for another request."""
-    return ItemConflict(
-        f"{tag!r} is in the journal for another request ({state.name}); nothing was sent. Give the new question a tag"
-        " of its own, or ask the old one unchanged",
-        tag=tag,
-        item=item,
-    )
-
-
-def key_taken(item: str, tag: str | int | None, other: str) -> ItemConflict:
-    """The error for an idempotency key that was used already."""
-    return ItemConflict(
-        f"the journal has this key for another submission ({other}); one key stands for one submission. Nothing was"
-        " sent",
-        field="idempotency_key",
-        tag=tag,
-        item=item,
-    )
+def storable(text: str) -> str:
+    """Half a surrogate pair, as JSON can hold one, is not UTF-8."""
+    return text if text.isascii() else text.encode("utf-8", "replace").decode("utf-8")

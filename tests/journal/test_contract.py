@@ -1,21 +1,26 @@
-"""What every journal promises, asked of each kind there is: the states, the steps between them, what is found again."""
+"""What every store promises, asked of each kind: the steps, what is found again, and two sessions on one store.
+
+A new kind of store is one more line in `STORES`, and in `SHARED` if several sessions may use it.
+"""
 
 from __future__ import annotations
 
 import asyncio
-import itertools
 import math
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from aiopplx._errors import InvalidRequest
-from aiopplx.journal._memory import MemoryJournal
+from aiopplx.journal import _steps as steps
+from aiopplx.journal._memory import MemoryJournal, MemoryStore
 from aiopplx.journal._protocol import (
     Claim,
+    ClaimLost,
     Cost,
     DuplicateJob,
     ImpossibleStep,
@@ -27,6 +32,7 @@ from aiopplx.journal._protocol import (
     Record,
     Results,
     State,
+    Step,
     fingerprint,
     item_name,
     sha_of,
@@ -37,26 +43,39 @@ Make = Callable[[Results], Awaitable[Journal]]
 
 
 class Ticks:
-    """A wall clock that moves on by one second each time it is asked."""
+    """A wall clock that moves on by one second each time it is asked, and can be set."""
 
     def __init__(self) -> None:
-        self._count = itertools.count(1_000)
+        self.time = 1_000.0
 
     def __call__(self) -> float:
-        return float(next(self._count))
+        self.time += 1.0
+        return self.time
 
 
-@pytest.fixture(params=["memory", "sqlite"])
-async def make(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Make]:
+async def memory(directory: Path, number: int, clock: Ticks, results: Results) -> Journal:
+    return MemoryJournal(now=clock, results=results)
+
+
+async def sqlite(directory: Path, number: int, clock: Ticks, results: Results) -> Journal:
+    return await SqliteJournal.open(directory / f"{number}.db", now=clock, results=results)
+
+
+STORES = {"memory": memory, "sqlite": sqlite}
+
+
+@pytest.fixture
+def clock() -> Ticks:
+    return Ticks()
+
+
+@pytest.fixture(params=STORES)
+async def make(request: pytest.FixtureRequest, tmp_path: Path, clock: Ticks) -> AsyncIterator[Make]:
     made: list[Journal] = []
 
     async def new(results: Results = "keep") -> Journal:
-        if request.param == "memory":
-            journal: Journal = MemoryJournal(now=Ticks(), results=results)
-        else:
-            journal = await SqliteJournal.open(tmp_path / f"{len(made)}.db", now=Ticks(), results=results)
-        made.append(journal)
-        return journal
+        made.append(await STORES[request.param](tmp_path, len(made), clock, results))
+        return made[-1]
 
     yield new
     for journal in made:
@@ -75,10 +94,25 @@ async def queued(journal: Journal, tag: str | int | None = "a", key: str = "", a
     )
 
 
+def stored(record: Record) -> Record:
+    """What the store has of it, without what is of the moment: how old it is, and who may write it."""
+    return msgspec.structs.replace(record, age=None, claim=None, is_held=False)
+
+
 async def now(journal: Journal, record: Record) -> Record:
     found = await journal.get(pk=record.pk)
     assert found is not None
-    return found
+    return stored(found)
+
+
+def claim_of(record: Record | None) -> Claim:
+    assert record is not None
+    assert record.claim is not None
+    return record.claim
+
+
+async def claimed(journal: Journal, record: Record) -> Claim:
+    return claim_of(await journal.claim(record.pk))
 
 
 PATHS: dict[State, tuple[str, ...]] = {
@@ -93,28 +127,30 @@ PATHS: dict[State, tuple[str, ...]] = {
 }
 
 
-async def step(journal: Journal, name: str, claim: Claim, *, job_id: str = "") -> None:
-    """One step by its name; a state's name stands for `ended` with it."""
-    steps: dict[str, Callable[[], Awaitable[None]]] = {
-        "sending": lambda: journal.sending(claim),
-        "accepted": lambda: journal.accepted(claim, job_id or f"job-{claim.pk}"),
-        "doubtful": lambda: journal.doubtful(claim, "no answer"),
-        "back_to_queued": lambda: journal.back_to_queued(claim),
-        "refreeze": lambda: journal.refreeze(claim, body=b"{}", api="agent"),
-        "requeue": lambda: journal.requeue(claim, key=f"again-{claim.pk}", body=b"{2}", api="sonar"),
-        "drop": lambda: journal.drop(claim),
+def named(name: str, record: Record, *, job_id: str = "") -> Step:
+    """A step of this row by its name; a state's name stands for `ended` with it."""
+    key = record.key
+    made: dict[str, Callable[[], Step]] = {
+        "sending": lambda: steps.sending(key=key, attempt=record.attempts + 1),
+        "accepted": lambda: steps.accepted(key=key, job_id=job_id or f"job-{record.pk}"),
+        "doubtful": lambda: steps.doubtful(key=key, error="no answer"),
+        "back_to_queued": lambda: steps.back_to_queued(key=key),
+        "refreeze": lambda: steps.refreeze(key=key, body=b"{}", api="agent"),
+        "requeue": lambda: steps.requeue(key=key, new_key=f"again-{key}", body=b"{2}", api="sonar"),
+        "dropped": lambda: steps.dropped(key=key),
     }
-    if name in steps:
-        await steps[name]()
-    else:
-        await journal.ended(claim, State[name], word=name, raw=b"body", error="why")
+    if name in made:
+        return made[name]()
+    return steps.ended(State[name], key=key, word=name, raw=b"body", error="why")
 
 
 async def brought_to(journal: Journal, state: State, tag: str = "a") -> Record:
+    """A row in this state; its record has a claim."""
     record = await queued(journal, tag)
     for name in PATHS[state]:
-        await step(journal, name, record.claim)
-    found = await now(journal, record)
+        await journal.apply(claim_of(record), named(name, record))
+    found = await journal.claim(record.pk)
+    assert found is not None
     assert found.state is state
     return found
 
@@ -127,15 +163,18 @@ ALLOWED: dict[str, tuple[set[State], State]] = {
     "sending": ({Q, S, I}, S),
     "accepted": ({S, A, I, E}, A),
     "doubtful": ({S, I}, I),
-    "back_to_queued": ({S}, Q),
+    "back_to_queued": ({Q, S}, Q),
     "refreeze": ({Q}, Q),
     "requeue": ({I, F, E, R}, Q),
-    "drop": ({I}, F),
-    "DONE": ({S, A}, D),
-    "FAILED": ({S, A}, F),
-    "EXPIRED": ({A}, E),
-    "REJECTED": ({Q, S}, R),
+    "dropped": ({I}, F),
+    "DONE": ({S, A, D}, D),
+    "FAILED": ({S, A, F}, F),
+    "EXPIRED": ({A, E}, E),
+    "REJECTED": ({Q, S, R}, R),
 }
+INTENTS = {"sending", "refreeze", "requeue"}
+DENIALS = {"back_to_queued", "REJECTED"}
+FACTS = set(ALLOWED) - INTENTS - DENIALS
 
 
 @pytest.mark.parametrize("name", ALLOWED)
@@ -144,48 +183,87 @@ async def test_step_is_taken_from_the_states_that_allow_it_and_no_other(
     journal: Journal, state: State, name: str
 ) -> None:
     before = await brought_to(journal, state)
+    step = named(name, before)
     allowed, leads_to = ALLOWED[name]
     if state in allowed:
-        await step(journal, name, before.claim)
+        await journal.apply(claim_of(before), step)
         assert (await now(journal, before)).state is leads_to
     else:
         with pytest.raises(ImpossibleStep, match=state.name) as caught:
-            await step(journal, name, before.claim)
-        assert caught.value.state == state.name
-        assert await now(journal, before) == before
+            await journal.apply(claim_of(before), step)
+        assert (caught.value.state, caught.value.step) == (state.name, step.rule.name)
+        assert await now(journal, before) == stored(before)
         assert await journal.result(before.pk) == (b"body" if before.has_result else None)
+
+
+@pytest.mark.parametrize("name", ALLOWED)
+@pytest.mark.parametrize("state", State, ids=lambda state: state.name)
+async def test_step_asked_for_twice_finds_itself_done(journal: Journal, state: State, name: str) -> None:
+    record = await brought_to(journal, state)
+    step = named(name, record)
+    if state not in ALLOWED[name][0]:
+        return
+    await journal.apply(claim_of(record), step)
+    after, result = await now(journal, record), await journal.result(record.pk)
+    money = await journal.costs(), await journal.ledger()
+    await journal.apply(claim_of(record), step)
+    again = await now(journal, record)
+    assert msgspec.structs.replace(again, updated=after.updated) == after
+    assert await journal.result(record.pk) == result
+    assert (await journal.costs(), await journal.ledger()) == money
 
 
 @pytest.mark.parametrize("name", ALLOWED)
 async def test_step_of_no_row_is_impossible(journal: Journal, name: str) -> None:
     record = await queued(journal)
     with pytest.raises(ImpossibleStep, match="no row 7"):
-        await step(journal, name, record.claim._replace(pk=7))
+        await journal.apply(claim_of(record)._replace(pk=7), named(name, record))
 
 
 @pytest.mark.parametrize("name", ALLOWED)
-async def test_step_under_the_claim_of_another_holder_is_impossible(journal: Journal, name: str) -> None:
+async def test_step_under_a_key_that_the_row_has_no_more_is_impossible(journal: Journal, name: str) -> None:
     before = await brought_to(journal, min(ALLOWED[name][0]))
-    with pytest.raises(ImpossibleStep):
-        await step(journal, name, before.claim._replace(fence=before.fence - 1), job_id="other")
-    assert await now(journal, before) == before
+    step = named(name, msgspec.structs.replace(before, key="of another time"))
+    with pytest.raises(ImpossibleStep, match="another key"):
+        await journal.apply(claim_of(before), step)
+    assert await now(journal, before) == stored(before)
+
+
+@pytest.mark.parametrize("name", sorted(INTENTS | DENIALS))
+async def test_intent_or_denial_under_an_earlier_claim_changes_nothing(journal: Journal, name: str) -> None:
+    before = await brought_to(journal, min(ALLOWED[name][0]))
+    earlier = claim_of(before)._replace(fence=claim_of(before).fence - 1)
+    if name in DENIALS and isinstance(journal, MemoryJournal):
+        journal = journal.store.session()  # whose row it is not
+        assert (await now(journal, before)).state is before.state
+    with pytest.raises(ClaimLost) as caught:
+        await journal.apply(earlier, named(name, before))
+    assert caught.value.idempotency_key == before.key
+    assert await now(journal, before) == stored(before)
+
+
+@pytest.mark.parametrize("name", sorted(FACTS))
+async def test_fact_under_an_earlier_claim_is_let_in(journal: Journal, name: str) -> None:
+    before = await brought_to(journal, min(ALLOWED[name][0]))
+    earlier = claim_of(before)._replace(fence=claim_of(before).fence - 1)
+    await journal.apply(earlier, named(name, before))
+    assert (await now(journal, before)).state is ALLOWED[name][1]
 
 
 @pytest.mark.parametrize("state", [Q, S, A, I])
-async def test_ended_refuses_a_state_that_is_no_end(journal: Journal, state: State) -> None:
-    record = await brought_to(journal, S)
+async def test_ended_refuses_a_state_that_is_no_end(state: State) -> None:
     with pytest.raises(ValueError, match="not how a submission ends"):
-        await journal.ended(record.claim, state)
+        steps.ended(state, key="k")
 
 
 async def test_record_is_all_that_was_said(journal: Journal) -> None:
     first = await queued(journal, 7, key="k")
-    await journal.sending(first.claim)
-    await journal.accepted(first.claim, "id-1")
-    await journal.ended(first.claim, D, word="COMPLETED", raw=b"{}", cost=0.41)
+    claim = claim_of(first)
+    await journal.apply(claim, steps.sending(key="k", attempt=1))
+    await journal.apply(claim, steps.accepted(key="k", job_id="id-1"))
+    await journal.apply(claim, steps.ended(D, key="k", word="COMPLETED", raw=b"{}", cost=0.41))
     assert await now(journal, first) == Record(
         pk=first.pk,
-        fence=first.fence,
         item="tag:7",
         tag=7,
         key="k",
@@ -205,49 +283,89 @@ async def test_record_is_all_that_was_said(journal: Journal) -> None:
 
 
 async def test_sending_again_counts_and_keeps_the_first_moment(journal: Journal) -> None:
-    record = await queued(journal)
-    await journal.sending(record.claim)
-    first = await now(journal, record)
-    await journal.sending(record.claim)
+    record = await brought_to(journal, S)
+    await journal.apply(claim_of(record), steps.sending(key=record.key, attempt=2))
     second = await now(journal, record)
-    assert (second.attempts, second.first_sent) == (2, first.first_sent)
+    assert (second.attempts, second.first_sent) == (2, record.first_sent)
+
+
+async def test_mark_of_an_earlier_attempt_is_impossible(journal: Journal) -> None:
+    record = await brought_to(journal, S)
+    await journal.apply(claim_of(record), steps.sending(key=record.key, attempt=2))
+    with pytest.raises(ImpossibleStep):
+        await journal.apply(claim_of(record), steps.sending(key=record.key, attempt=1))
+
+
+async def test_mark_that_was_taken_back_is_made_again_under_its_number(journal: Journal) -> None:
+    record = await brought_to(journal, S)
+    await journal.apply(claim_of(record), steps.back_to_queued(key=record.key))
+    await journal.apply(claim_of(record), steps.sending(key=record.key, attempt=1))
+    again = await now(journal, record)
+    assert (again.state, again.attempts) == (S, 1)
+
+
+async def test_doubted_attempt_is_not_marked_again_under_its_number(journal: Journal) -> None:
+    record = await brought_to(journal, I)
+    with pytest.raises(ImpossibleStep):
+        await journal.apply(claim_of(record), steps.sending(key=record.key, attempt=1))
 
 
 async def test_back_to_queued_makes_the_key_young_again(journal: Journal) -> None:
     record = await brought_to(journal, S)
-    await journal.back_to_queued(record.claim)
+    await journal.apply(claim_of(record), steps.back_to_queued(key=record.key))
     back = await now(journal, record)
     assert (back.state, back.first_sent, back.attempts) == (Q, None, 1)
 
 
 async def test_accepted_twice_with_one_id_is_one_step(journal: Journal) -> None:
     record = await brought_to(journal, A)
-    await journal.accepted(record.claim, record.job_id)
-    assert await now(journal, record) == record
+    await journal.apply(claim_of(record), steps.accepted(key=record.key, job_id=record.job_id))
+    assert await now(journal, record) == stored(record)
     with pytest.raises(ImpossibleStep):
-        await journal.accepted(record.claim, "another")
+        await journal.apply(claim_of(record), steps.accepted(key=record.key, job_id="another"))
+
+
+async def test_ended_twice_is_one_step_unless_it_names_another_job(journal: Journal) -> None:
+    record = await brought_to(journal, D)
+    for job_id in ("", record.job_id):
+        await journal.apply(claim_of(record), steps.ended(D, key=record.key, job_id=job_id, raw=b"late", cost=9.0))
+    assert await now(journal, record) == stored(record)
+    assert await journal.result(record.pk) == b"body"
+    with pytest.raises(ImpossibleStep):
+        await journal.apply(claim_of(record), steps.ended(D, key=record.key, job_id="another"))
+    with pytest.raises(ImpossibleStep):
+        await journal.apply(claim_of(record), steps.ended(F, key=record.key))
+
+
+async def test_requeue_of_another_new_key_is_no_repetition(journal: Journal) -> None:
+    record = await brought_to(journal, I)
+    await journal.apply(claim_of(record), steps.requeue(key=record.key, new_key="new", body=b"{}", api="sonar"))
+    with pytest.raises(ImpossibleStep):
+        await journal.apply(claim_of(record), steps.requeue(key=record.key, new_key="newer", body=b"{}", api="sonar"))
+    assert (await now(journal, record)).key == "new"
 
 
 async def test_accepted_with_the_id_of_another_row_changes_neither(journal: Journal) -> None:
     first, second = await brought_to(journal, A, "a"), await brought_to(journal, S, "b")
     with pytest.raises(DuplicateJob, match="another submission") as caught:
-        await journal.accepted(second.claim, first.job_id)
+        await journal.apply(claim_of(second), steps.accepted(key="key-b", job_id=first.job_id))
     assert (caught.value.job_id, caught.value.idempotency_key) == (first.job_id, "key-a")
-    assert await now(journal, first) == first
-    assert await now(journal, second) == second
+    assert await now(journal, first) == stored(first)
+    assert await now(journal, second) == stored(second)
 
 
 async def test_ended_with_the_id_of_another_row_changes_neither(journal: Journal) -> None:
     first, second = await brought_to(journal, A, "a"), await brought_to(journal, S, "b")
-    with pytest.raises(DuplicateJob):
-        await journal.ended(second.claim, D, job_id=first.job_id, raw=b"paid by whom?")
-    assert await now(journal, second) == second
+    for raw in (b"paid by whom?", b""):
+        with pytest.raises(DuplicateJob):
+            await journal.apply(claim_of(second), steps.ended(D, key="key-b", job_id=first.job_id, raw=raw))
+    assert await now(journal, second) == stored(second)
     assert await journal.result(second.pk) is None
 
 
 async def test_ended_straight_after_sending_takes_the_id_along(journal: Journal) -> None:
     record = await brought_to(journal, S)
-    await journal.ended(record.claim, D, job_id="id-9", raw=b"all at once")
+    await journal.apply(claim_of(record), steps.ended(D, key=record.key, job_id="id-9", raw=b"all at once"))
     found = await journal.get(job_id="id-9")
     assert found is not None
     assert (found.pk, found.state, found.accepted_at) == (record.pk, D, found.updated)
@@ -256,15 +374,40 @@ async def test_ended_straight_after_sending_takes_the_id_along(journal: Journal)
 @pytest.mark.parametrize("cost", [math.nan, math.inf, -1.0, None])
 async def test_cost_that_cannot_be_added_up_is_unknown(journal: Journal, cost: float | None) -> None:
     record = await brought_to(journal, A)
-    await journal.ended(record.claim, D, cost=cost)
+    await journal.apply(claim_of(record), steps.ended(D, key=record.key, cost=cost))
     assert (await now(journal, record)).cost is None
     assert await journal.ledger() == Ledger(0.0, 1, ())
 
 
 async def test_text_of_half_a_character_is_stored_all_the_same(journal: Journal) -> None:
     record = await brought_to(journal, A)
-    await journal.ended(record.claim, F, word="FAILED", error="cut \ud83d here\0")
+    await journal.apply(claim_of(record), steps.ended(F, key=record.key, word="FAILED", error="cut \ud83d here\0"))
     assert (await now(journal, record)).error.startswith("cut ")
+
+
+# --- age --------------------------------------------------------------------------------------------------------------
+
+
+async def test_age_is_told_by_the_clock_of_the_store(journal: Journal, clock: Ticks) -> None:
+    record = await brought_to(journal, S)
+    assert record.first_sent is not None
+    clock.time = record.first_sent + 99.0
+    found = await journal.get(pk=record.pk)
+    assert found is not None
+    assert found.age == 100.0
+
+
+async def test_age_of_a_key_from_the_future_is_nothing(journal: Journal, clock: Ticks) -> None:
+    record = await brought_to(journal, S)
+    clock.time = 1.0
+    assert (await queued(journal)).age == 0.0
+    assert [row.age for row in await journal.rows({S})] == [0.0]
+    assert record.age is not None
+
+
+async def test_age_of_what_was_never_sent_is_unknown(journal: Journal) -> None:
+    assert (await queued(journal)).age is None
+    assert [row.age for row in await journal.rows({Q})] == [None]
 
 
 # --- what is found again ----------------------------------------------------------------------------------------------
@@ -275,8 +418,29 @@ async def test_submission_is_found_again_with_its_own_key_and_bytes(journal: Jou
     again = await journal.find_or_queue(
         "tag:" + '"a"', tag="a", key="another", body=b"other bytes", sha=first.sha, api="agent"
     )
-    assert again == first
+    assert stored(again) == stored(first)
     assert await journal.get(key="another") is None
+
+
+async def test_reading_gives_no_right_to_write(journal: Journal) -> None:
+    record = await queued(journal)
+    read = [await journal.get(pk=record.pk), await journal.get(key=record.key), *await journal.rows({Q})]
+    assert [(one is not None, one and one.claim, one and one.is_held) for one in read] == [(True, None, False)] * 3
+    assert claim_of(record).pk == record.pk
+
+
+async def test_claim_of_what_was_read_is_the_right_to_write_it(journal: Journal) -> None:
+    record = await queued(journal)
+    again = await journal.claim(record.pk)
+    assert again is not None
+    await journal.apply(claim_of(again), steps.sending(key=again.key, attempt=1))
+    assert stored(again) == stored(record)
+    assert await journal.claim(99) is None
+
+
+async def seen(found: Awaitable[Record | None]) -> Record | None:
+    record = await found
+    return stored(record) if record is not None else None
 
 
 async def test_tag_of_another_request_is_a_conflict_that_changes_nothing(journal: Journal) -> None:
@@ -285,7 +449,7 @@ async def test_tag_of_another_request_is_a_conflict_that_changes_nothing(journal
         await queued(journal, "a", key="k2", ask=b"how?")
     assert isinstance(caught.value, InvalidRequest)
     assert caught.value.tag == "a"
-    assert await now(journal, first) == first
+    assert await now(journal, first) == stored(first)
     assert (await journal.counts())[Q] == 1
 
 
@@ -318,10 +482,10 @@ async def test_many_at_once_are_each_queued_once(journal: Journal) -> None:
 
 async def test_get_finds_by_row_name_id_and_key(journal: Journal) -> None:
     record = await brought_to(journal, A)
-    assert await journal.get(pk=record.pk) == record
-    assert await journal.get(item=record.item) == record
-    assert await journal.get(job_id=record.job_id) == record
-    assert await journal.get(key=record.key) == record
+    assert await seen(journal.get(pk=record.pk)) == stored(record)
+    assert await seen(journal.get(item=record.item)) == stored(record)
+    assert await seen(journal.get(job_id=record.job_id)) == stored(record)
+    assert await seen(journal.get(key=record.key)) == stored(record)
     assert [await journal.get(pk=9), await journal.get(item="?"), await journal.get(job_id="?")] == [None] * 3
     assert await journal.get() is None
 
@@ -350,7 +514,7 @@ async def test_counts_name_every_state(journal: Journal) -> None:
 @pytest.mark.parametrize("raw", [b"\0\xff" * 9, b"prose " * 50_000, b"{"], ids=["binary", "long", "short"])
 async def test_result_comes_back_as_the_bytes_that_came(journal: Journal, raw: bytes) -> None:
     record = await brought_to(journal, A)
-    await journal.ended(record.claim, D, raw=raw)
+    await journal.apply(claim_of(record), steps.ended(D, key=record.key, raw=raw))
     assert await journal.result(record.pk) == raw
     assert (await now(journal, record)).has_result
 
@@ -361,32 +525,32 @@ async def test_result_is_none_where_there_is_none(journal: Journal) -> None:
     assert await journal.result(99) is None
 
 
-@pytest.mark.parametrize(("results", "before", "after"), [("keep", 1, 1), ("until_taken", 1, 0), ("refetch", 0, 0)])
+@pytest.mark.parametrize(("results", "before", "after"), [("keep", 1, 1), ("until_delivered", 1, 0), ("refetch", 0, 0)])
 async def test_result_is_there_as_long_as_was_asked(make: Make, results: Results, before: int, after: int) -> None:
     journal = await make(results)
     record = await brought_to(journal, D)
     assert journal.results == results
     assert (record.has_result, await journal.result(record.pk)) == (bool(before), b"body" if before else None)
-    journal.taken(record.claim)
+    journal.delivered(claim_of(record))
     await queued(journal, "other")  # what it rides with
     found = await now(journal, record)
     assert (found.has_result, await journal.result(record.pk)) == (bool(after), b"body" if after else None)
-    assert found.taken
+    assert found.delivered
 
 
 @pytest.mark.parametrize("state", State, ids=lambda state: state.name)
-async def test_taken_is_noted_of_rows_that_have_an_outcome(journal: Journal, state: State) -> None:
+async def test_delivered_is_noted_of_rows_that_have_an_outcome(journal: Journal, state: State) -> None:
     record = await brought_to(journal, state)
-    journal.taken(record.claim)
+    journal.delivered(claim_of(record))
     await queued(journal, "other")
-    assert (await now(journal, record)).taken is state.is_final
+    assert (await now(journal, record)).delivered is state.is_final
 
 
-async def test_taken_is_forgotten_when_the_row_begins_again(journal: Journal) -> None:
+async def test_delivered_is_forgotten_when_the_row_begins_again(journal: Journal) -> None:
     record = await brought_to(journal, I)
-    journal.taken(record.claim)
-    await journal.accepted(record.claim, "found")
-    assert not (await now(journal, record)).taken
+    journal.delivered(claim_of(record))
+    await journal.apply(claim_of(record), steps.accepted(key=record.key, job_id="found"))
+    assert not (await now(journal, record)).delivered
 
 
 # --- a new submission in an old one's place ---------------------------------------------------------------------------
@@ -394,9 +558,12 @@ async def test_taken_is_forgotten_when_the_row_begins_again(journal: Journal) ->
 
 async def test_requeue_begins_afresh_under_a_new_key_and_forgets_no_bill(journal: Journal) -> None:
     record = await queued(journal, "a", key="old")
-    await journal.sending(record.claim)
-    await journal.ended(record.claim, F, job_id="id-1", word="FAILED", error="no luck", cost=0.5, raw=b"x")
-    await journal.requeue(record.claim, key="new", body=b"new body", api="agent")
+    claim = claim_of(record)
+    await journal.apply(claim, steps.sending(key="old", attempt=1))
+    await journal.apply(
+        claim, steps.ended(F, key="old", job_id="id-1", word="FAILED", error="no luck", cost=0.5, raw=b"x")
+    )
+    await journal.apply(claim, steps.requeue(key="old", new_key="new", body=b"new body", api="agent"))
     again = await now(journal, record)
     assert (again.state, again.key, again.body, again.api) == (Q, "new", b"new body", "agent")
     assert (again.job_id, again.first_sent, again.error, again.word, again.cost) == ("", None, "", "", None)
@@ -411,34 +578,35 @@ async def test_requeue_begins_afresh_under_a_new_key_and_forgets_no_bill(journal
 async def test_requeue_under_a_key_that_was_used_is_a_conflict(journal: Journal, key: str) -> None:
     await queued(journal, "b", key="others")
     record = await queued(journal, "a", key="past")
-    await journal.sending(record.claim)
-    await journal.doubtful(record.claim, "?")
-    await journal.requeue(record.claim, key="own", body=b"{}", api="sonar")
-    await journal.sending(record.claim)
-    await journal.doubtful(record.claim, "?")
+    claim = claim_of(record)
+    await journal.apply(claim, steps.sending(key="past", attempt=1))
+    await journal.apply(claim, steps.doubtful(key="past", error="?"))
+    await journal.apply(claim, steps.requeue(key="past", new_key="own", body=b"{}", api="sonar"))
+    await journal.apply(claim, steps.sending(key="own", attempt=2))
+    await journal.apply(claim, steps.doubtful(key="own", error="?"))
     before = await now(journal, record)
     with pytest.raises(ItemConflict):
-        await journal.requeue(record.claim, key=key, body=b"{}", api="sonar")
+        await journal.apply(claim, steps.requeue(key="own", new_key=key, body=b"{}", api="sonar"))
     assert await now(journal, record) == before
 
 
 async def test_key_of_the_past_is_not_used_for_another_submission(journal: Journal) -> None:
     record = await brought_to(journal, I)
-    await step(journal, "requeue", record.claim)
+    await journal.apply(claim_of(record), named("requeue", record))
     with pytest.raises(ItemConflict):
         await queued(journal, "b", key=record.key)
 
 
 async def test_refreeze_changes_bytes_and_api_only(journal: Journal) -> None:
     record = await queued(journal)
-    await journal.refreeze(record.claim, body=b"agent's", api="agent")
+    await journal.apply(claim_of(record), steps.refreeze(key=record.key, body=b"agent's", api="agent"))
     found = await now(journal, record)
     assert (found.body, found.api, found.key, found.state) == (b"agent's", "agent", record.key, Q)
 
 
 async def test_drop_ends_a_doubt_without_a_new_submission(journal: Journal) -> None:
     record = await brought_to(journal, I)
-    await journal.drop(record.claim)
+    await journal.apply(claim_of(record), steps.dropped(key=record.key))
     found = await queued(journal)
     assert (found.state, found.word, found.key) == (F, "DROPPED", record.key)
     assert (await journal.ledger()).unknown == 1
@@ -450,9 +618,9 @@ async def test_drop_ends_a_doubt_without_a_new_submission(journal: Journal) -> N
 async def test_adopted_job_is_accepted_once(journal: Journal) -> None:
     record = await journal.adopt("id-7", api="sonar")
     assert (record.state, record.job_id, record.key, record.body, record.tag) == (A, "id-7", "", b"", None)
-    assert await journal.adopt("id-7", api="sonar") == record
-    assert await now(journal, record) == record
-    await journal.ended(record.claim, D, raw=b"its result")
+    assert await seen(journal.adopt("id-7", api="sonar")) == stored(record)
+    assert await now(journal, record) == stored(record)
+    await journal.apply(claim_of(record), steps.ended(D, key="", raw=b"its result"))
     assert await journal.result(record.pk) == b"its result"
 
 
@@ -464,7 +632,7 @@ async def test_many_adopted_jobs_have_no_key_in_common(journal: Journal) -> None
 
 async def test_adopted_job_with_a_tag_is_found_by_whatever_is_asked_under_it(journal: Journal) -> None:
     record = await journal.adopt("id-7", api="sonar", tag="a")
-    assert await queued(journal, "a", ask=b"anything") == record
+    assert await seen(queued(journal, "a", ask=b"anything")) == stored(record)
 
 
 async def test_adoption_under_the_tag_of_another_submission_is_a_conflict(journal: Journal) -> None:
@@ -480,7 +648,7 @@ async def test_adoption_under_the_tag_of_another_submission_is_a_conflict(journa
 async def test_costs_are_added_up_by_tag_api_and_state_dearest_first(journal: Journal) -> None:
     for tag, cost in (("a", 0.25), ("b", 1.0), ("c", None)):
         record = await brought_to(journal, A, tag)
-        await journal.ended(record.claim, D if cost else F, cost=cost)
+        await journal.apply(claim_of(record), steps.ended(D if cost else F, key=record.key, cost=cost))
     await brought_to(journal, I, "d")
     await brought_to(journal, R, "e")
     assert await journal.costs("tag") == [
@@ -503,8 +671,8 @@ async def test_costs_are_added_up_by_tag_api_and_state_dearest_first(journal: Jo
 async def test_costs_of_submissions_without_a_tag_are_one_line(journal: Journal) -> None:
     for n in range(3):
         record = await queued(journal, None, key=f"k{n}", ask=b"%d" % n)
-        await journal.sending(record.claim)
-        await journal.ended(record.claim, D, job_id=f"id{n}", cost=0.5)
+        await journal.apply(claim_of(record), steps.sending(key=record.key, attempt=1))
+        await journal.apply(claim_of(record), steps.ended(D, key=record.key, job_id=f"id{n}", cost=0.5))
     assert await journal.costs() == [Cost(None, 3, 1.5, 0)]
 
 
@@ -516,19 +684,220 @@ async def test_closed_journal_says_so_and_closes_twice(journal: Journal) -> None
     await journal.close()
     await journal.close()
     with pytest.raises(JournalClosed):
-        await journal.sending(record.claim)
+        await journal.apply(claim_of(record), named("sending", record))
     with pytest.raises(JournalClosed):
         await journal.counts()
-    journal.taken(record.claim)
+    journal.delivered(claim_of(record))
 
 
 async def test_step_goes_on_though_its_caller_is_cancelled(journal: Journal) -> None:
     record = await queued(journal)
-    task = asyncio.ensure_future(journal.sending(record.claim))
+    task = asyncio.ensure_future(journal.apply(claim_of(record), named("sending", record)))
     await asyncio.sleep(0)
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)
     assert (await now(journal, record)).state is S
+
+
+# --- two sessions on one store ----------------------------------------------------------------------------------------
+
+
+class Shared:
+    """A store that several sessions use at once, and the ways in which a session loses what it holds."""
+
+    def __init__(self, clock: Ticks) -> None:
+        self.store = MemoryStore(now=clock)
+
+    async def session(self) -> Journal:
+        return self.store.session()
+
+    def lose(self, journal: Journal) -> None:
+        """Its lease has run out."""
+        assert isinstance(journal, MemoryJournal)
+        self.store.lose(journal)
+
+
+SHARED = {"memory": Shared}
+
+
+@pytest.fixture(params=SHARED)
+def shared(request: pytest.FixtureRequest, clock: Ticks) -> Shared:
+    return SHARED[request.param](clock)
+
+
+@pytest.fixture
+async def one(shared: Shared) -> AsyncIterator[Journal]:
+    journal = await shared.session()
+    yield journal
+    await journal.close()
+
+
+@pytest.fixture
+async def two(shared: Shared) -> AsyncIterator[Journal]:
+    journal = await shared.session()
+    yield journal
+    await journal.close()
+
+
+ON_ITS_WAY = [Q, S, A]
+OVER = [D, F, I, E, R]
+
+
+@pytest.mark.parametrize("state", ON_ITS_WAY, ids=lambda state: state.name)
+async def test_row_that_another_holds_is_returned_and_not_raised(one: Journal, two: Journal, state: State) -> None:
+    record = await brought_to(one, state)
+    found = [await queued(two), await two.claim(record.pk), await two.get(pk=record.pk), *await two.rows({state})]
+    if state is A:
+        found.append(await two.adopt(record.job_id, api="sonar"))
+    assert [(row is not None, row and row.is_held, row and row.claim) for row in found] == [(True, True, None)] * len(
+        found
+    )
+    assert {stored(row).pk for row in found if row is not None} == {record.pk}
+    mine = await one.get(pk=record.pk)
+    assert mine is not None
+    assert not mine.is_held
+
+
+@pytest.mark.parametrize("state", OVER, ids=lambda state: state.name)
+async def test_row_that_is_over_is_held_by_nobody(one: Journal, two: Journal, state: State) -> None:
+    record = await brought_to(one, state)
+    found = await queued(two)
+    assert (found.pk, found.is_held) == (record.pk, False)
+    assert claim_of(found)
+    one.delivered(claim_of(record))
+    two.delivered(claim_of(found))
+    assert (await now(two, record)).delivered
+
+
+async def test_two_that_ask_for_one_tag_at_once_are_one_holder(one: Journal, two: Journal) -> None:
+    found = await asyncio.gather(queued(one), queued(two))
+    assert sorted(record.is_held for record in found) == [False, True]
+    assert len({record.pk for record in found}) == 1
+
+
+async def test_counts_are_those_of_all_sessions(one: Journal, two: Journal) -> None:
+    await brought_to(one, A, "a")
+    await brought_to(two, A, "b")
+    assert (await one.counts())[A] == (await two.counts())[A] == 2
+
+
+async def test_row_that_is_begun_anew_has_one_holder(one: Journal, two: Journal) -> None:
+    await brought_to(one, F)
+    mine, theirs = await queued(one), await queued(two)
+    await one.apply(claim_of(mine), steps.requeue(key=mine.key, new_key="k1", body=b"{}", api="sonar"))
+    with pytest.raises(ClaimLost):
+        await two.apply(claim_of(theirs), steps.requeue(key=mine.key, new_key="k2", body=b"{}", api="sonar"))
+    assert (await queued(two)).is_held
+    await one.apply(claim_of(mine), steps.sending(key="k1", attempt=2))
+    assert (await now(one, mine)).key == "k1"
+
+
+async def test_claim_freed_by_closing_can_be_taken(one: Journal, two: Journal) -> None:
+    record = await brought_to(one, A)
+    await one.close()
+    taken = await two.claim(record.pk)
+    assert taken is not None
+    assert not taken.is_held
+    await two.apply(claim_of(taken), steps.ended(D, key=taken.key, raw=b"body"))
+    assert (await now(two, record)).state is D
+
+
+@pytest.mark.parametrize("name", sorted(INTENTS | DENIALS))
+@pytest.mark.parametrize("taken", [False, True], ids=["free", "taken by another"])
+async def test_lost_claim_does_not_let_an_intent_in(
+    shared: Shared, one: Journal, two: Journal, name: str, taken: bool
+) -> None:
+    state = min(ALLOWED[name][0] & set(ON_ITS_WAY), default=I)
+    record = await brought_to(one, state)
+    if state in OVER:  # a new holder begins it anew
+        theirs = await two.claim(record.pk)
+        await two.apply(claim_of(theirs), steps.sending(key=record.key, attempt=record.attempts + 1))
+    else:
+        shared.lose(one)
+        theirs = await two.claim(record.pk) if taken else None
+    before = await now(two, record)
+    if name in DENIALS and theirs is None:  # it can say nothing wrong of a row that nobody has taken up
+        await one.apply(claim_of(record), named(name, record))
+        assert (await now(two, record)).state is ALLOWED[name][1]
+        return
+    with pytest.raises(ClaimLost):
+        await one.apply(claim_of(record), named(name, record))
+    assert await now(two, record) == before
+
+
+@pytest.mark.parametrize("name", sorted(FACTS))
+@pytest.mark.parametrize("taken", [False, True], ids=["free", "taken by another"])
+async def test_lost_claim_lets_a_fact_in(shared: Shared, one: Journal, two: Journal, name: str, taken: bool) -> None:
+    record = await brought_to(one, min(ALLOWED[name][0]))
+    shared.lose(one)
+    if taken:
+        await two.claim(record.pk)
+    await one.apply(claim_of(record), named(name, record))
+    assert (await now(two, record)).state is ALLOWED[name][1]
+
+
+async def test_late_fact_of_an_earlier_key_is_not_let_in(shared: Shared, one: Journal, two: Journal) -> None:
+    record = await brought_to(one, S)
+    shared.lose(one)
+    taken = claim_of(await two.claim(record.pk))
+    await two.apply(taken, steps.doubtful(key=record.key, error="?"))
+    await two.apply(taken, steps.requeue(key=record.key, new_key="new", body=b"{}", api="sonar"))
+    await two.apply(taken, steps.sending(key="new", attempt=2))
+    with pytest.raises(ImpossibleStep, match="another key"):
+        await one.apply(claim_of(record), steps.accepted(key=record.key, job_id="late"))
+    assert (await now(two, record)).job_id == ""
+
+
+async def test_late_id_resolves_the_doubt_that_its_session_left(shared: Shared, one: Journal, two: Journal) -> None:
+    record = await brought_to(one, S)
+    shared.lose(one)
+    await two.apply(claim_of(await two.claim(record.pk)), steps.doubtful(key=record.key, error="lost"))
+    await one.apply(claim_of(record), steps.accepted(key=record.key, job_id="late"))
+    found = await two.claim(record.pk)
+    assert found is not None
+    assert (found.state, found.job_id, found.is_held) == (A, "late", False)
+
+
+async def test_session_that_lost_its_claims_may_claim_again(shared: Shared, one: Journal, two: Journal) -> None:
+    record = await queued(one)
+    shared.lose(one)
+    again = await queued(one)
+    assert claim_of(again) != claim_of(record)
+    with pytest.raises(ClaimLost):
+        await one.apply(claim_of(record), named("sending", record))
+    await one.apply(claim_of(again), named("sending", again))
+    assert (await queued(two)).is_held
+
+
+@pytest.mark.parametrize("change", ["sending", "DONE", "close", "lose"])
+async def test_follow_wakes_when_the_row_changes_or_is_freed(
+    shared: Shared, one: Journal, two: Journal, change: str
+) -> None:
+    record = await brought_to(one, S if change == "DONE" else Q)
+    other = await queued(one, "another")
+    following = asyncio.ensure_future(two.follow([other.pk, record.pk], timeout=60))
+    await asyncio.sleep(0)
+    assert not following.done()
+    if change == "close":
+        await one.close()
+    elif change == "lose":
+        shared.lose(one)
+    else:
+        await one.apply(claim_of(record), named(change, record))
+    await following
+
+
+@pytest.mark.parametrize("state", OVER, ids=lambda state: state.name)
+async def test_follow_of_a_row_that_nobody_holds_returns_at_once(one: Journal, two: Journal, state: State) -> None:
+    record = await brought_to(one, state)
+    await two.follow([record.pk], timeout=60)
+    await two.follow([99], timeout=60)
+
+
+async def test_follow_returns_at_its_time_limit(one: Journal, two: Journal) -> None:
+    record = await queued(one)
+    await two.follow([record.pk], timeout=0.001)
+    assert (await queued(two)).is_held
 
 
 # --- names ------------------------------------------------------------------------------------------------------------

@@ -16,13 +16,16 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
+from aiopplx.journal import _steps as steps
 from aiopplx.journal._protocol import (
+    Claim,
     DuplicateJob,
     ImpossibleStep,
     ItemConflict,
     Record,
     Results,
     State,
+    Step,
     item_name,
     sha_of,
 )
@@ -47,10 +50,11 @@ class Row:
         self.key = key
         self.state = state
         self.job_id = ""
+        self.word = ""
         self.sent = False
         self.ever_sent = False
         self.attempts = 0
-        self.taken = False
+        self.delivered = False
         self.body: bytes | None = None
         self.cost: float | None = None
         self.asked_for = True
@@ -91,7 +95,7 @@ class JournalMachine(RuleBasedStateMachine):
         for row in self.model.values():
             row.asked_for = False
 
-    @initialize(results=st.sampled_from(["keep", "until_taken", "refetch"]))
+    @initialize(results=st.sampled_from(["keep", "until_delivered", "refetch"]))
     def begin(self, results: Results) -> None:
         self.results: Results = results
         self.copies = 0
@@ -108,16 +112,22 @@ class JournalMachine(RuleBasedStateMachine):
         rows = sorted(self.model)
         return rows[pick % len(rows)] if rows and pick < 11 else 99
 
-    def claimed(self, pk: int) -> Any:
-        return (self.run(self.journal.rows(set(State), limit=1)) or [_NOBODY])[0].claim._replace(pk=pk)
+    def claimed(self, pk: int) -> Claim:
+        record = self.run(self.journal.claim(pk))
+        assert (record is not None) is (pk in self.model)
+        assert record is None or record.claim is not None
+        return record.claim if record is not None and record.claim is not None else Claim(pk, 1)
 
-    def step(self, pk: int, doing: Coroutine[Any, Any, None], allowed: set[State], job_id: str = "") -> Row | None:
-        """The model's row, if the journal had to take the step, and did."""
+    def key(self, pk: int) -> str:
+        return self.model[pk].key if pk in self.model else ""
+
+    def step(self, pk: int, step: Step, allowed: set[State], *, done: bool = False, job_id: str = "") -> Row | None:
+        """The model's row, if the journal had to take the step, and did. `done`: it is to find itself done."""
         row = self.model.get(pk)
         other = next((p for p, o in self.model.items() if job_id and o.job_id == job_id and p != pk), None)
-        may = row is not None and row.state in allowed
+        may = done or (row is not None and row.state in allowed)
         try:
-            self.run(doing)
+            self.run(self.journal.apply(self.claimed(pk), step))
         except ImpossibleStep:
             assert not may
             return None
@@ -126,7 +136,7 @@ class JournalMachine(RuleBasedStateMachine):
         else:
             assert may
             assert other is None
-            return row
+            return None if done else row
         assert other is not None
         assert holder == self.model[other].key
         return None
@@ -185,20 +195,20 @@ class JournalMachine(RuleBasedStateMachine):
     @rule(pick=PICKS)
     def sending(self, pick: int) -> None:
         pk = self.row(pick)
-        row = self.step(pk, self.journal.sending(self.claimed(pk)), {Q, S, I})
+        attempt = self.model[pk].attempts + 1 if pk in self.model else 1
+        row = self.step(pk, steps.sending(key=self.key(pk), attempt=attempt), {Q, S, I})
         if row is not None:
-            row.state, row.taken, row.attempts = S, False, row.attempts + 1
+            row.state, row.delivered, row.attempts = S, False, row.attempts + 1
 
     @rule(pick=PICKS, job_id=IDS)
     def accepted(self, pick: int, job_id: str) -> None:
         pk = self.row(pick)
         mine = self.model.get(pk)
         same = mine is not None and mine.state is A and mine.job_id == job_id
-        row = self.step(
-            pk, self.journal.accepted(self.claimed(pk), job_id), {S, I, E} | ({A} if same else set()), job_id
-        )
-        if row is not None and not same:
-            row.state, row.job_id, row.taken = A, job_id, False
+        step = steps.accepted(key=self.key(pk), job_id=job_id)
+        row = self.step(pk, step, {S, I, E}, done=same, job_id=job_id)
+        if row is not None:
+            row.state, row.job_id, row.delivered = A, job_id, False
 
     @rule(pick=PICKS, job_id=st.just("") | IDS, raw=st.binary(max_size=5), cost=COSTS)
     def done(self, pick: int, job_id: str, raw: bytes, cost: float | None) -> None:
@@ -221,24 +231,27 @@ class JournalMachine(RuleBasedStateMachine):
         self.ended(pk, R, {Q, S}, "", b"422", None)
 
     def ended(self, pk: int, state: State, allowed: set[State], job_id: str, raw: bytes, cost: float | None) -> None:
-        doing = self.journal.ended(self.claimed(pk), state, job_id=job_id, raw=raw, cost=cost)
-        row = self.step(pk, doing, allowed, job_id)
+        mine = self.model.get(pk)
+        same = mine is not None and mine.state is state and mine.word != "DROPPED" and job_id in ("", mine.job_id)
+        step = steps.ended(state, key=self.key(pk), job_id=job_id, raw=raw, cost=cost)
+        row = self.step(pk, step, allowed, done=same, job_id=job_id)
         if row is not None:
-            row.state, row.cost, row.job_id = state, cost, job_id or row.job_id
+            row.state, row.cost, row.job_id, row.word = state, cost, job_id or row.job_id, ""
             row.body = raw if raw and self.results != "refetch" and state is not E else None
             row.asked_for = True
 
     @rule(pick=PICKS)
     def doubtful(self, pick: int) -> None:
         pk = self.row(pick)
-        row = self.step(pk, self.journal.doubtful(self.claimed(pk), "no answer"), {S, I})
+        row = self.step(pk, steps.doubtful(key=self.key(pk), error="no answer"), {S, I})
         if row is not None:
             row.state = I
 
     @rule(pick=PICKS)
     def back_to_queued(self, pick: int) -> None:
         pk = self.row(pick)
-        row = self.step(pk, self.journal.back_to_queued(self.claimed(pk)), {S})
+        mine = self.model.get(pk)
+        row = self.step(pk, steps.back_to_queued(key=self.key(pk)), {S}, done=mine is not None and mine.state is Q)
         if row is not None:
             row.state, row.asked_for = Q, True
 
@@ -246,8 +259,8 @@ class JournalMachine(RuleBasedStateMachine):
     def requeue(self, pick: int) -> None:
         pk = self.row(pick)
         key = self.new_key()
-        doing = self.journal.requeue(self.claimed(pk), key=key, body=b"again", api="sonar")
-        row = self.step(pk, doing, {I, F, E, R})
+        step = steps.requeue(key=self.key(pk), new_key=key, body=b"again", api="sonar")
+        row = self.step(pk, step, {I, F, E, R})
         if row is not None:
             self.past.append((row.state, row.cost))
             row.again(row.ask, key)
@@ -255,9 +268,11 @@ class JournalMachine(RuleBasedStateMachine):
     @rule(pick=PICKS)
     def drop(self, pick: int) -> None:
         pk = self.row(pick)
-        row = self.step(pk, self.journal.drop(self.claimed(pk)), {I})
+        mine = self.model.get(pk)
+        done = mine is not None and mine.state is F and mine.word == "DROPPED"
+        row = self.step(pk, steps.dropped(key=self.key(pk)), {I}, done=done)
         if row is not None:
-            row.state = F
+            row.state, row.word = F, "DROPPED"
 
     @rule(pick=PICKS, well=st.booleans())
     def go_on(self, pick: int, well: bool) -> None:
@@ -280,15 +295,15 @@ class JournalMachine(RuleBasedStateMachine):
             self.requeue(pick)
 
     @rule(pick=PICKS)
-    def taken(self, pick: int) -> None:
+    def delivered(self, pick: int) -> None:
         pk = self.row(pick)
-        self.journal.taken(self.claimed(pk))
+        self.journal.delivered(self.claimed(pk))
         row = self.model.get(pk)
         if row is not None:
             self.adopt(None, next((r.job_id for r in self.model.values() if r.job_id), "id-1"))  # what it rides with
         if row is not None and row.state in (D, F, I, E, R):
-            row.taken = True
-            if self.results == "until_taken":
+            row.delivered = True
+            if self.results == "until_delivered":
                 row.body = None
 
     # --- what happens ------------------------------------------------------------------------------------------------
@@ -316,8 +331,8 @@ class JournalMachine(RuleBasedStateMachine):
         assert [record.pk for record in records] == sorted(self.model)
         for record in records:
             row = self.model[record.pk]
-            seen = (record.tag, record.key, record.state, record.job_id, record.taken, record.cost, record.attempts)
-            assert seen == (row.tag, row.key, row.state, row.job_id, row.taken, row.cost, row.attempts)
+            seen = (record.tag, record.key, record.state, record.job_id, record.delivered, record.cost, record.attempts)
+            assert seen == (row.tag, row.key, row.state, row.job_id, row.delivered, row.cost, row.attempts)
             assert record.sha == (sha_of(row.ask) if row.ask else b"")
             assert self.run(self.journal.result(record.pk)) == row.body
             assert record.has_result is (row.body is not None)
@@ -329,8 +344,6 @@ class JournalMachine(RuleBasedStateMachine):
         assert ledger.spent == sum(cost or 0.0 for _, cost in bills)
         assert ledger.unknown == sum(cost is None and state in (D, F, I, E) for state, cost in bills)
 
-
-_NOBODY = Record(pk=0, fence=1, item="", tag=None, key="", body=b"", sha=b"", api="", state=Q)
 
 TestJournalMachine = JournalMachine.TestCase
 TestJournalMachine.settings = settings(

@@ -1,6 +1,6 @@
 """The journal in a file: what it refuses, who may write it, and what is left of it after a crash, a full disk, a fork.
 
-The module is also the child program of its own tests: `python test_journal_sqlite.py WHAT PATH`.
+The module is also the child program of its own tests: `python test_sqlite.py WHAT PATH`.
 """
 
 from __future__ import annotations
@@ -22,9 +22,12 @@ from pathlib import Path
 
 import pytest
 
+from aiopplx.journal import _steps as steps_of
+from aiopplx.journal import open_reader
 from aiopplx.journal._protocol import (
+    Claim,
+    ClaimLost,
     Cost,
-    ImpossibleStep,
     ItemConflict,
     JournalBroken,
     JournalClosed,
@@ -38,10 +41,10 @@ from aiopplx.journal._protocol import (
     item_name,
     sha_of,
 )
-from aiopplx.journal._sqlite.file import migrate, version_of
-from aiopplx.journal._sqlite.journal import SqliteJournal, SqliteReader
-from aiopplx.journal._sqlite.mounts import network_type
+from aiopplx.journal._sqlite.file import migrate, network_type, version_of
+from aiopplx.journal._sqlite.journal import SqliteJournal
 from aiopplx.journal._sqlite.opening import enter_wal
+from aiopplx.journal._sqlite.reader import SqliteReader
 from aiopplx.journal._sqlite.schema import APPLICATION_ID, VERSION
 
 KEY = "pplx-not-a-real-key"
@@ -60,9 +63,22 @@ async def queued(journal: SqliteJournal, tag: str = "a", *, ask: bytes = b"why?"
     )
 
 
+def claim_of(record: Record) -> Claim:
+    assert record.claim is not None
+    return record.claim
+
+
+async def take(journal: SqliteJournal, record: Record, name: str, *arguments: object, **more: object) -> None:
+    """A step by its name, under the record's claim and key."""
+    if name == "sending":
+        more.setdefault("attempt", record.attempts + 1)
+    make = getattr(steps_of, name)
+    await journal.apply(claim_of(record), make(*arguments, key=record.key, **more))
+
+
 async def sent(journal: SqliteJournal, tag: str = "a") -> Record:
     record = await queued(journal, tag)
-    await journal.sending(record.claim)
+    await take(journal, record, "sending")
     return record
 
 
@@ -71,7 +87,7 @@ async def made(path: Path, *tags: str) -> None:
     journal = await opened(path, base_url="https://api.example", account=lambda salt: fingerprint(KEY, salt))
     for tag in tags:
         record = await sent(journal, tag)
-        await journal.ended(record.claim, State.DONE, job_id=f"id-{tag}", raw=b"result of " + tag.encode(), cost=0.5)
+        await take(journal, record, "ended", State.DONE, job_id=f"id-{tag}", raw=b"result of " + tag.encode(), cost=0.5)
     await journal.close()
 
 
@@ -263,11 +279,11 @@ async def test_journal_of_which_no_server_can_know_takes_another_key_and_another
     path = tmp_path / "run.db"
     journal = await opened(path, base_url="https://mistyped", account=lambda salt: fingerprint("mistyped", salt))
     record = await queued(journal, "a")
-    await journal.sending(record.claim)
-    await journal.back_to_queued(record.claim)
+    await take(journal, record, "sending")
+    await take(journal, record, "back_to_queued")
     await journal.close()
     journal = await opened(path, base_url="https://api.example", account=lambda salt: fingerprint("right", salt))
-    await journal.sending((await queued(journal, "a")).claim)
+    await take(journal, await queued(journal, "a"), "sending")
     await journal.close()
     with pytest.raises(JournalRefused, match="belongs to"):
         await opened(path, base_url="https://mistyped", account=lambda salt: fingerprint("right", salt))
@@ -379,10 +395,10 @@ async def test_writer_whose_lock_was_removed_is_fenced_off_by_the_next(tmp_path:
     second = await opened(tmp_path / "run.db")
     for _ in range(2):
         with pytest.raises(JournalBroken, match=r"taken .* over") as caught:
-            await first.sending(record.claim)
+            await take(first, record, "sending")
         assert caught.value.is_final
-    with pytest.raises(ImpossibleStep):  # a claim of the first opening is none of the second
-        await second.sending(record.claim)
+    with pytest.raises(ClaimLost):  # a claim of the first opening is none of the second
+        await take(second, record, "sending")
     assert (await second.counts())[State.QUEUED] == 1
     await first.close()
     await second.close()
@@ -409,13 +425,13 @@ async def test_rows_are_as_they_were_left(tmp_path: Path) -> None:
     path = tmp_path / "run.db"
     journal = await opened(path)
     record = await sent(journal)
-    await journal.accepted(record.claim, "id-a")
+    await take(journal, record, "accepted", job_id="id-a")
     before = await journal.get(pk=record.pk)
     await journal.close()
     journal = await opened(path)
     after = await queued(journal)
     assert before is not None
-    assert after.fence == before.fence + 1
+    assert claim_of(after).fence == claim_of(record).fence + 1
     assert (after.state, after.key, after.body, after.job_id) == (State.ACCEPTED, before.key, before.body, "id-a")
     assert (after.first_sent, after.accepted_at, after.updated) == (
         before.first_sent,
@@ -425,15 +441,15 @@ async def test_rows_are_as_they_were_left(tmp_path: Path) -> None:
     await journal.close()
 
 
-async def test_taken_is_written_though_no_step_follows(tmp_path: Path) -> None:
+async def test_delivered_is_written_though_no_step_follows(tmp_path: Path) -> None:
     path = tmp_path / "run.db"
     await made(path, "a", "b")
-    journal = await opened(path, results="until_taken")
+    journal = await opened(path, results="until_delivered")
     record = await queued(journal, "a")
-    journal.taken(record.claim)
+    journal.delivered(claim_of(record))
     await journal.close()
-    with SqliteReader(path) as reader:
-        rows = {row.tag: (row.taken, row.has_result) for row in reader.rows()}
+    with open_reader(path) as reader:
+        rows = {row.tag: (row.delivered, row.has_result) for row in reader.rows()}
     assert rows == {"a": (True, False), "b": (False, True)}
 
 
@@ -443,8 +459,8 @@ async def test_question_of_which_no_bill_can_exist_may_be_corrected_under_its_ta
     journal = await opened(path)
     record = await queued(journal, "a", ask=b"whi?", key="first")
     if left == "rejected":
-        await journal.sending(record.claim)
-        await journal.ended(record.claim, State.REJECTED, error="spelling", raw=b"422")
+        await take(journal, record, "sending")
+        await take(journal, record, "ended", State.REJECTED, error="spelling", raw=b"422")
     await journal.close()
     journal = await opened(path)
     corrected = await queued(journal, "a", ask=b"why?", key="second")
@@ -463,11 +479,11 @@ async def test_question_of_which_a_bill_may_exist_is_not_replaced(tmp_path: Path
     journal = await opened(path)
     record = await sent(journal)
     if state in (State.ACCEPTED, State.EXPIRED):
-        await journal.accepted(record.claim, "id")
+        await take(journal, record, "accepted", job_id="id")
     if state is State.IN_DOUBT:
-        await journal.doubtful(record.claim, "?")
+        await take(journal, record, "doubtful", error="?")
     elif state.is_final:
-        await journal.ended(record.claim, state)
+        await take(journal, record, "ended", state)
     await journal.close()
     journal = await opened(path)
     with pytest.raises(ItemConflict, match=state.name):
@@ -511,10 +527,10 @@ async def test_damaged_result_is_told_from_none(tmp_path: Path) -> None:
 async def test_reader_sees_what_the_writer_has_committed(tmp_path: Path) -> None:
     path = tmp_path / "run.db"
     journal = await opened(path, base_url="https://api.example")
-    with SqliteReader(path) as reader:
+    with open_reader(path) as reader:
         record = await sent(journal)
         assert reader.counts()[State.SENDING] == 1
-        await journal.ended(record.claim, State.DONE, job_id="id", raw=b"answer", cost=0.25)
+        await take(journal, record, "ended", State.DONE, job_id="id", raw=b"answer", cost=0.25)
         assert reader.result(record.pk) == b"answer"
         assert reader.costs() == [Cost("a", 1, 0.25, 0)]
         assert reader.ledger().spent == 0.25
@@ -526,7 +542,7 @@ async def test_reader_sees_what_the_writer_has_committed(tmp_path: Path) -> None
         assert writer is not None
         assert writer[0] == os.getpid()
     await journal.close()
-    with SqliteReader(path) as reader:
+    with open_reader(path) as reader:
         assert reader.writer() is None
         assert reader.facts()["clean"] is True
 
@@ -534,7 +550,7 @@ async def test_reader_sees_what_the_writer_has_committed(tmp_path: Path) -> None
 async def test_reader_does_not_keep_the_writer_out(tmp_path: Path) -> None:
     path = tmp_path / "run.db"
     await made(path, "a")
-    with SqliteReader(path) as reader:
+    with open_reader(path) as reader:
         journal = await opened(path)
         await queued(journal, "b")
         await journal.close()
@@ -548,7 +564,7 @@ async def test_reader_reads_what_a_crash_left_and_changes_nothing(tmp_path: Path
     killed(writer)
     files = [path, Path(f"{path}-wal")]
     before = [file.read_bytes() for file in files]
-    with SqliteReader(path) as reader:
+    with open_reader(path) as reader:
         assert reader.counts()[State.QUEUED] == 1
         assert reader.writer() is None
         assert reader.facts()["clean"] is False
@@ -559,12 +575,12 @@ async def test_reader_can_write_nothing(tmp_path: Path) -> None:
     path = tmp_path / "run.db"
     await made(path, "a")
     with SqliteReader(path) as reader, pytest.raises(sqlite3.OperationalError, match="readonly"):
-        reader._rows.connection.execute("DELETE FROM job")
+        reader._statements.connection.execute("DELETE FROM job")
 
 
 def test_reader_of_nothing_makes_nothing(tmp_path: Path) -> None:
     with pytest.raises(JournalRefused, match="is not there") as caught:
-        SqliteReader(tmp_path / "run.db")
+        open_reader(tmp_path / "run.db")
     assert caught.value.reason == "missing"
     assert list(tmp_path.iterdir()) == []
 
@@ -624,7 +640,7 @@ async def test_golden_journal_of_each_version_opens_with_all_that_is_in_it(tmp_p
     assert set(rows) == set(State)
     assert {row.tag for row in rows.values()} == {state.name.lower() for state in State}
     done = rows[State.DONE]
-    assert (done.key, done.job_id, done.word, done.cost, done.taken) == ("key-3", "id-3", "COMPLETED", 0.25, True)
+    assert (done.key, done.job_id, done.word, done.cost, done.delivered) == ("key-3", "id-3", "COMPLETED", 0.25, True)
     assert (done.first_sent, done.accepted_at, done.api) == (1_790_000_000.0, 1_790_000_000.0, "sonar")
     assert done.body == b'{"q":"done"}'
     assert await journal.result(done.pk) == b'{"answer":"done"}' * 20
@@ -656,21 +672,21 @@ async def golden(path: Path) -> None:
             api="sonar",
         )
         if state is State.QUEUED:
-            await journal.sending(record.claim)
-            await journal.doubtful(record.claim, "no answer")
-            await journal.requeue(record.claim, key="key-again", body=record.body, api="agent")
+            await take(journal, record, "sending")
+            await take(journal, record, "doubtful", error="no answer")
+            await take(journal, record, "requeue", new_key="key-again", body=record.body, api="agent")
             continue
-        await journal.sending(record.claim)
+        await take(journal, record, "sending")
         if state in (State.ACCEPTED, State.DONE, State.FAILED, State.EXPIRED):
-            await journal.accepted(record.claim, f"id-{int(state)}")
+            await take(journal, record, "accepted", job_id=f"id-{int(state)}")
         if state is State.IN_DOUBT:
-            await journal.doubtful(record.claim, "no answer")
+            await take(journal, record, "doubtful", error="no answer")
         elif state is State.DONE:
             raw = b'{"answer":"done"}' * 20
-            await journal.ended(record.claim, state, word="COMPLETED", raw=raw, cost=0.25)
-            journal.taken(record.claim)
+            await take(journal, record, "ended", state, word="COMPLETED", raw=raw, cost=0.25)
+            journal.delivered(claim_of(record))
         elif state.is_final:
-            await journal.ended(record.claim, state, word=state.name, error="why")
+            await take(journal, record, "ended", state, word=state.name, error="why")
     await journal.close()
 
 
@@ -693,7 +709,7 @@ async def test_step_that_was_answered_is_there_after_kill(tmp_path: Path, seed: 
                 case [tag, name, key, "."]:  # the dot: this line was not cut
                     assert keys.setdefault(tag, key) == key
                     heard[tag] = max(heard.get(tag, "queued"), name, key=RANK.__getitem__)
-        with SqliteReader(path) as reader:
+        with open_reader(path) as reader:
             for tag, name in heard.items():
                 row = reader.get(item=item_name(tag, b""))
                 assert row is not None
@@ -773,10 +789,10 @@ def fork(path: Path) -> None:
     record = loop.run_until_complete(queued(journal))
     if not (first := os.fork()):
         try:
-            journal.sending(record.claim).send(None)
+            take(journal, record, "sending").send(None)
         except JournalClosed as error:
             print(f"refused in the child: {type(error).__name__}", flush=True)
-        journal.taken(record.claim)
+        journal.delivered(claim_of(record))
         del journal
         sys.exit()  # in order, so that whatever would be closed at the end is closed
     os.waitid(os.P_PID, first, os.WEXITED)
@@ -809,15 +825,15 @@ async def steps(path: Path) -> None:
             heard(tag, "queued", record)
             state = record.state
             if state in (State.QUEUED, State.SENDING):
-                await journal.sending(record.claim)
+                await take(journal, record, "sending")
                 heard(tag, "sending", record)
-                await journal.accepted(record.claim, f"id-{tag}")
+                await take(journal, record, "accepted", job_id=f"id-{tag}")
                 heard(tag, "accepted", record)
                 state = State.ACCEPTED
             if state is State.ACCEPTED:
-                await journal.ended(record.claim, State.DONE, raw=f"result of {tag}".encode() * 100, cost=0.5)
+                await take(journal, record, "ended", State.DONE, raw=f"result of {tag}".encode() * 100, cost=0.5)
                 heard(tag, "ended", record)
-            journal.taken(record.claim)
+            journal.delivered(claim_of(record))
 
     await asyncio.gather(*(worker() for _ in range(8)))
 
@@ -827,11 +843,11 @@ async def mark(path: Path) -> None:
     for tag in "abc":
         record = await queued(journal, tag)
         os.write(1, b"MARK queued\n")
-        await journal.sending(record.claim)
+        await take(journal, record, "sending")
         os.write(1, b"MARK sending\n")
-        await journal.accepted(record.claim, f"id-{tag}")
+        await take(journal, record, "accepted", job_id=f"id-{tag}")
         os.write(1, b"MARK accepted\n")
-        await journal.ended(record.claim, State.DONE, raw=b"result")
+        await take(journal, record, "ended", State.DONE, raw=b"result")
         os.write(1, b"MARK ended\n")
     await journal.close()
 
@@ -857,11 +873,11 @@ async def limit(path: Path) -> None:
 async def _filled(path: Path, make_room: Callable[[], None], begin: Callable[[], None] = lambda: None) -> None:
     journal = await opened(path)
     record = await sent(journal)
-    await journal.accepted(record.claim, "id")
+    await take(journal, record, "accepted", job_id="id")
     begin()
     result = os.urandom(1_900_000)
     # Both are asked for at once, and would be one transaction: the small one is not to fail with the large.
-    large = asyncio.ensure_future(journal.ended(record.claim, State.DONE, raw=result))
+    large = asyncio.ensure_future(take(journal, record, "ended", State.DONE, raw=result))
     await queued(journal, "small")
     try:
         await large
@@ -872,7 +888,7 @@ async def _filled(path: Path, make_room: Callable[[], None], begin: Callable[[],
     if await journal.result(record.pk) is None and await journal.get(key="key-small"):
         print("unchanged")
     make_room()
-    await journal.ended(record.claim, State.DONE, raw=result[:300_000])
+    await take(journal, record, "ended", State.DONE, raw=result[:300_000])
     if await journal.result(record.pk) == result[:300_000]:
         print("goes-on")
     await journal.close()

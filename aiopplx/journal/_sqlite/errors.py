@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import sqlite3
 
-from aiopplx.journal._protocol import JournalBroken, JournalFull
+from aiopplx.journal._errors import JournalBroken, JournalFull
 
 _DAMAGED = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
 _OF_ONE_STEP = (sqlite3.IntegrityError, sqlite3.DataError, sqlite3.ProgrammingError, sqlite3.InterfaceError)

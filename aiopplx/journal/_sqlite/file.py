@@ -1,18 +1,20 @@
 """The journal as a file: is it one, how a new one comes to be, how an old one is brought up to date.
 
-A file that is no sound journal is refused, with the reason, and left as it is. This module knows nothing of what the
-rows mean, nor of who may write them.
+A file that is not a sound journal is refused, with the reason, and left as it is. So is a place where SQLite's
+write-ahead log is not safe: it needs memory that all users of the file share, which no network file system gives. This
+module knows nothing of what the rows mean, nor of who may write them.
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
+import re
 import sqlite3
 from collections.abc import Mapping
 
 from aiopplx._version import __version__
-from aiopplx.journal._protocol import JournalRefused, Reason
+from aiopplx.journal._errors import JournalRefused, Reason
 from aiopplx.journal._sqlite.schema import APPLICATION_ID, MIGRATIONS, SCHEMA, VERSION
 
 HEADER = 100
@@ -45,7 +47,7 @@ def check_file(path: str) -> None:
             path, "empty", "is an empty file: it was cut off, or never was a journal. Remove it if nothing was paid"
         )
     if len(head) < HEADER or not head.startswith(b"SQLite format 3\0"):
-        raise refused(path, "foreign", "is no journal, or its beginning was overwritten")
+        raise refused(path, "foreign", "is not a journal, or its beginning was overwritten")
     if _number(head, 68) != APPLICATION_ID:
         raise refused(path, "foreign", "is a SQLite database of another program")
     if _number(head, 60) > VERSION:
@@ -185,3 +187,51 @@ def _back_up(connection: sqlite3.Connection, to: str) -> None:
     finally:
         copy.close()
     os.replace(new, to)
+
+
+# --- where it lies ---------------------------------------------------------------------------------------------------
+
+NETWORK = frozenset({
+    "afs",
+    "beegfs",
+    "ceph",
+    "cifs",
+    "davfs",
+    "fuse.ceph",
+    "fuse.davfs",
+    "fuse.gcsfuse",
+    "fuse.glusterfs",
+    "fuse.goofys",
+    "fuse.mount-s3",
+    "fuse.rclone",
+    "fuse.s3fs",
+    "fuse.sshfs",
+    "glusterfs",
+    "ncpfs",
+    "nfs",
+    "nfs4",
+    "smb2",
+    "smb3",
+    "smbfs",
+})
+"""Types, as the table names them, that reach over a network."""
+
+
+def network_type(path: str, mountinfo: str) -> str:
+    """The type of the file system of `path`, if it is one of `NETWORK`; `""` otherwise.
+
+    Args:
+        path: absolute, with links resolved.
+        mountinfo: the text of Linux's `mountinfo`; `""` where there is none.
+    """
+    longest, found = -1, ""
+    for line in mountinfo.splitlines():
+        left, _, right = line.partition(" - ")
+        fields = left.split(" ")
+        if len(fields) < 5 or not right:
+            continue
+        point = re.sub(r"\\([0-7]{3})", lambda octal: chr(int(octal[1], 8)), fields[4]).rstrip("/")
+        # Of two mounts at one point the later hides the earlier.
+        if f"{path}/".startswith(f"{point}/") and len(point) >= longest:
+            longest, found = len(point), right.split(" ")[0]
+    return found if found in NETWORK else ""

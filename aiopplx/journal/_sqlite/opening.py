@@ -14,11 +14,11 @@ from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import quote
 
-from aiopplx.journal._protocol import JournalBroken, JournalLocked, JournalRefused, State
+from aiopplx.journal._errors import JournalBroken, JournalLocked, JournalRefused
+from aiopplx.journal._records import State
 from aiopplx.journal._sqlite.errors import in_our_words
-from aiopplx.journal._sqlite.file import check_file, make, migrate, newer, refused, version_of
+from aiopplx.journal._sqlite.file import check_file, make, migrate, network_type, newer, refused, version_of
 from aiopplx.journal._sqlite.lock import Held, Lock, holder_of
-from aiopplx.journal._sqlite.mounts import network_type
 from aiopplx.journal._sqlite.schema import TABLES, VERSION
 
 BUSY_MS = 5000
@@ -46,6 +46,11 @@ class Opened(NamedTuple):
     connection: sqlite3.Connection
     lock: Lock
     epoch: int
+
+
+def place_of(path: str | os.PathLike[str]) -> str:
+    """The one name of a file, whatever links lead to it: two names would be two locks."""
+    return os.path.realpath(path)
 
 
 # --- the writer's opening --------------------------------------------------------------------------------------------

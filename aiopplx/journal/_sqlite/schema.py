@@ -15,7 +15,8 @@ VERSION = 1
 """The `user_version` that this library writes."""
 
 SCHEMA = (
-    # base_url, account, salt, created, made_by; epoch counts openings, clean is 1 after an orderly close.
+    # base_url, account, salt, created, made_by; epoch counts openings, clean is 1 after an orderly close; unread is 1
+    # while the source of the questions is not exhausted.
     "CREATE TABLE meta(k TEXT PRIMARY KEY, v) WITHOUT ROWID",
     """CREATE TABLE job(
         pk INTEGER PRIMARY KEY,

@@ -19,17 +19,17 @@ from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple, TypeAlias, TypeVar
 
 from aiopplx._errors import AiopplxError
-from aiopplx.journal._protocol import JournalBroken, JournalClosed, JournalError
-from aiopplx.journal._sqlite.book import Book
+from aiopplx.journal._errors import JournalBroken, JournalClosed, JournalError
 from aiopplx.journal._sqlite.errors import in_our_words, is_of_one_step
 from aiopplx.journal._sqlite.opening import BUSY_MS, Opened
+from aiopplx.journal._sqlite.writing import WritingStatements
 
 T = TypeVar("T")
 
 GROUP = 500
 """Steps in one transaction, at most."""
 SOON = 0.05
-"""Seconds for which a `taken` waits for another step to ride with."""
+"""Seconds for which a `delivered` waits for another step to ride with."""
 COMPANY = 0.001
 """Seconds for which a step waits for others where many come: each transaction is a sync of the disk, two changes of
 thread and a turn of the loop, whether it holds one step or fifty."""
@@ -43,12 +43,12 @@ Answer: TypeAlias = "asyncio.Future[Any]"
 
 
 class _Ask(NamedTuple):
-    work: Callable[[Book], object]
+    work: Callable[[WritingStatements], object]
     answer: Answer
     writes: bool
 
 
-class _Taken(NamedTuple):
+class _Delivered(NamedTuple):
     pk: int
 
 
@@ -62,25 +62,27 @@ class _Outcome(NamedTuple):
     error: Exception | None = None
 
 
-_Item: TypeAlias = "_Ask | _Taken"
+_Item: TypeAlias = "_Ask | _Delivered"
 
 
 class Writer:
-    """A thread, its queue, and in the thread a `Book`.
+    """A thread, its queue, and in the thread the statements.
 
     Args:
         path: the journal's file, for what errors say.
         opening: opens it; called in the thread.
-        book_of: makes the book over what was opened.
+        statements_of: makes the statements over what was opened.
     """
 
-    def __init__(self, path: str, opening: Callable[[], Opened], book_of: Callable[[Opened], Book]) -> None:
+    def __init__(
+        self, path: str, opening: Callable[[], Opened], statements_of: Callable[[Opened], WritingStatements]
+    ) -> None:
         self._path = path
         self._opening = opening
-        self._book_of = book_of
-        self._queue: queue.SimpleQueue[_Ask | _Taken | _Close] = queue.SimpleQueue()
-        self._waiting: list[_Item] = []  # only `taken`: their company may come
-        self._later: list[_Item] = []  # only `taken`: they could not be written
+        self._statements_of = statements_of
+        self._queue: queue.SimpleQueue[_Ask | _Delivered | _Close] = queue.SimpleQueue()
+        self._waiting: list[_Item] = []  # only `delivered`: their company may come
+        self._later: list[_Item] = []  # only `delivered`: they could not be written
         self._close: _Close | None = None
         self._final: JournalError | None = None
         self._dirty = False
@@ -99,7 +101,7 @@ class Writer:
             self.forget()
             raise
 
-    def ask(self, work: Callable[[Book], T], *, writes: bool) -> asyncio.Future[T]:
+    def ask(self, work: Callable[[WritingStatements], T], *, writes: bool) -> asyncio.Future[T]:
         """Have this done, and committed if it writes. It is done even if nobody waits for the answer any more."""
         if self.is_over:
             raise closed(self._path)
@@ -107,9 +109,9 @@ class Writer:
         self._queue.put(_Ask(work, answer, writes))
         return answer
 
-    def taken(self, pk: int) -> None:
+    def delivered(self, pk: int) -> None:
         """Note that an outcome was handed out, with the next step or soon."""
-        self._queue.put(_Taken(pk))
+        self._queue.put(_Delivered(pk))
 
     def close(self) -> asyncio.Future[None]:
         """Do all that was asked before, then close."""
@@ -128,32 +130,32 @@ class Writer:
         # closes the connection at its end, which would write back the parent's log and remove it.
         try:
             journal = self._opening()
-            book = self._book_of(journal)
+            statements = self._statements_of(journal)
         except Exception as error:
             _tell([_Outcome(opened, error=error)])
             return
         _tell([_Outcome(opened)])
         try:
             while self._close is None:
-                self._round(book)
+                self._round(statements)
         finally:
-            self._end(book, journal)
+            self._end(statements, journal)
             self.is_over = True
             if self._close is not None and self._close.answer is not None:
                 _tell([_Outcome(self._close.answer)])
             self._refuse_the_rest()
 
-    def _round(self, book: Book) -> None:
-        items = self._gather(book)
-        writes = [item for item in items if isinstance(item, _Taken) or item.writes]
+    def _round(self, statements: WritingStatements) -> None:
+        items = self._gather(statements)
+        writes = [item for item in items if isinstance(item, _Delivered) or item.writes]
         if writes:
-            _tell(self._write(book, writes))
+            _tell(self._write(statements, writes))
         for item in items:
             if isinstance(item, _Ask) and not item.writes:
-                _tell([self._read(book, item)])
+                _tell([self._read(statements, item)])
 
-    def _gather(self, book: Book) -> list[_Item]:
-        """The next group; empty if there is nothing to do yet. A lone `taken` waits a moment for company."""
+    def _gather(self, statements: WritingStatements) -> list[_Item]:
+        """The next group; empty if there is nothing to do yet. A lone `delivered` waits a moment for company."""
         waited, self._waiting = self._waiting, []
         items = waited.copy()
         try:
@@ -165,12 +167,12 @@ class Writer:
                 self._add(items, self._queue.get_nowait())
         except queue.Empty:
             if not items:
-                self._tidy(book)
-        if not waited and self._close is None and all(isinstance(item, _Taken) for item in items):
+                self._tidy(statements)
+        if not waited and self._close is None and all(isinstance(item, _Delivered) for item in items):
             self._waiting, items = items, []
         return items
 
-    def _add(self, items: list[_Item], item: _Ask | _Taken | _Close) -> None:
+    def _add(self, items: list[_Item], item: _Ask | _Delivered | _Close) -> None:
         if isinstance(item, _Close):
             self._close = item
         else:
@@ -178,33 +180,33 @@ class Writer:
 
     # --- writing -----------------------------------------------------------------------------------------------------
 
-    def _write(self, book: Book, items: list[_Item]) -> list[_Outcome]:
+    def _write(self, statements: WritingStatements, items: list[_Item]) -> list[_Outcome]:
         if self._final is not None:
             return _failed(items, self._final)
         late, self._later = self._later, []
         try:
-            return self._transaction(book, [*late, *items])
+            return self._transaction(statements, [*late, *items])
         except sqlite3.Error as error:
             said: JournalError = in_our_words(error, self._path)
         except JournalError as error:
             said = error
         except Exception as error:  # a fault of ours; whoever waits must hear of it
             return _failed(items, error)
-        self._later = [*late, *(item for item in items if isinstance(item, _Taken))]
-        return self._after_failure(book, [item for item in items if isinstance(item, _Ask)], said)
+        self._later = [*late, *(item for item in items if isinstance(item, _Delivered))]
+        return self._after_failure(statements, [item for item in items if isinstance(item, _Ask)], said)
 
-    def _after_failure(self, book: Book, asks: list[_Ask], said: JournalError) -> list[_Outcome]:
+    def _after_failure(self, statements: WritingStatements, asks: list[_Ask], said: JournalError) -> list[_Outcome]:
         """What did not go through together is tried one by one: a small step may fit where a large result does not."""
         self._note(said)
         if self._final is not None or len(asks) < 2:
             return _failed(asks, said)
-        return [outcome for ask in asks for outcome in self._alone(book, ask)]
+        return [outcome for ask in asks for outcome in self._alone(statements, ask)]
 
-    def _alone(self, book: Book, ask: _Ask) -> list[_Outcome]:
+    def _alone(self, statements: WritingStatements, ask: _Ask) -> list[_Outcome]:
         if self._final is not None:
             return _failed([ask], self._final)
         try:
-            return self._transaction(book, [ask])
+            return self._transaction(statements, [ask])
         except sqlite3.Error as error:
             said = in_our_words(error, self._path)
         self._note(said)
@@ -214,12 +216,12 @@ class Writer:
         if isinstance(said, JournalBroken) and said.is_final:
             self._final = said
 
-    def _transaction(self, book: Book, items: list[_Item]) -> list[_Outcome]:
-        connection = book.connection
+    def _transaction(self, statements: WritingStatements, items: list[_Item]) -> list[_Outcome]:
+        connection = statements.connection
         connection.execute("BEGIN IMMEDIATE")
         try:
-            book.check_fence()
-            outcomes = [outcome for item in items for outcome in self._step(book, item)]
+            statements.check_fence()
+            outcomes = [outcome for item in items for outcome in self._step(statements, item)]
             connection.execute("COMMIT")
         except BaseException:
             with contextlib.suppress(sqlite3.Error):
@@ -230,12 +232,12 @@ class Writer:
         self._last_size = len(items)
         return outcomes
 
-    def _step(self, book: Book, item: _Item) -> list[_Outcome]:
-        if isinstance(item, _Taken):
-            book.taken(item.pk)
+    def _step(self, statements: WritingStatements, item: _Item) -> list[_Outcome]:
+        if isinstance(item, _Delivered):
+            statements.delivered(item.pk)
             return []
         try:
-            return [_Outcome(item.answer, item.work(book))]
+            return [_Outcome(item.answer, item.work(statements))]
         except sqlite3.Error as error:
             if not is_of_one_step(error):
                 raise
@@ -245,9 +247,9 @@ class Writer:
 
     # --- the rest ----------------------------------------------------------------------------------------------------
 
-    def _read(self, book: Book, ask: _Ask) -> _Outcome:
+    def _read(self, statements: WritingStatements, ask: _Ask) -> _Outcome:
         try:
-            return _Outcome(ask.answer, ask.work(book))
+            return _Outcome(ask.answer, ask.work(statements))
         except sqlite3.Error as error:
             said = in_our_words(error, self._path)
         except Exception as error:
@@ -255,22 +257,22 @@ class Writer:
         self._note(said)
         return _Outcome(ask.answer, error=said)
 
-    def _tidy(self, book: Book) -> None:
+    def _tidy(self, statements: WritingStatements) -> None:
         """Cut the log while nothing else is to do; a reader that is in its way is not waited for."""
         self._dirty = False
         with contextlib.suppress(sqlite3.Error):
-            book.connection.execute("PRAGMA busy_timeout=0")
-            book.connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+            statements.connection.execute("PRAGMA busy_timeout=0")
+            statements.connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
         with contextlib.suppress(sqlite3.Error):
-            book.connection.execute(f"PRAGMA busy_timeout={BUSY_MS}")
+            statements.connection.execute(f"PRAGMA busy_timeout={BUSY_MS}")
 
-    def _end(self, book: Book, journal: Opened) -> None:
+    def _end(self, statements: WritingStatements, journal: Opened) -> None:
         if self._later:
-            self._write(book, [])
+            self._write(statements, [])
         with contextlib.suppress(sqlite3.Error):
             # Without the mark the next opening looks the file over.
             if self._final is None and not self._later:
-                book.mark_clean()
+                statements.mark_clean()
         with contextlib.suppress(sqlite3.Error):
             journal.connection.close()
         journal.lock.release()

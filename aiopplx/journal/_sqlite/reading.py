@@ -1,4 +1,4 @@
-"""What is read from a journal's tables, over any connection to them.
+"""The statements that read a journal's tables, over any connection to them.
 
 This module knows nothing of threads, of transactions or of who else reads and writes.
 """
@@ -10,11 +10,22 @@ import functools
 import json
 import sqlite3
 import zlib
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable
 from typing import Any
 
-from aiopplx.journal._protocol import Cost, CostsBy, Ledger, Record, ResultDamaged, State
-from aiopplx.journal._steps import BILLED, Bills, added_up
+from aiopplx.journal._errors import ResultDamaged
+from aiopplx.journal._records import (
+    BILLED,
+    Bills,
+    Claim,
+    Cost,
+    CostsBy,
+    Ledger,
+    Record,
+    State,
+    added_up,
+    age_of,
+)
 
 _RECORDS = """
     SELECT j.pk, j.item, j.tag, j.key, r.body, j.sha, j.api, j.state, j.attempts, j.first_sent, j.job_id, j.accepted_at,
@@ -53,28 +64,27 @@ def pack(raw: bytes) -> tuple[int, int, bytes]:
     return 1, len(raw), zlib.compress(raw, 1)
 
 
-class Rows:
+class Statements:
     """The tables, for reading.
 
     Args:
         connection: to a journal that was checked.
         path: its file, for what errors say.
-        fence: the number of the claims under which records are handed out.
+        now: wall clock, seconds since 1970, by which ages are told.
     """
 
-    def __init__(self, connection: sqlite3.Connection, path: str, fence: int = 0) -> None:
+    def __init__(self, connection: sqlite3.Connection, path: str, *, now: Callable[[], float]) -> None:
         self.connection = connection
         self.path = path
-        self.fence = fence
+        self.now = now
 
     def one(self, sql: str, *values: object) -> Any:
         """The first row, or None. SQLite's values have no type that could be checked here."""
         return self.connection.execute(sql, values).fetchone()
 
-    def _record(self, row: Any) -> Record:
+    def _record(self, row: Any, fence: int | None) -> Record:
         return Record(
             pk=row[0],
-            fence=self.fence,
             item=row[1],
             tag=_tag(row[2]),
             key=row[3] or "",
@@ -89,34 +99,41 @@ class Rows:
             word=row[12],
             error=row[13],
             cost=row[14],
-            taken=bool(row[15]),
+            delivered=bool(row[15]),
             has_result=bool(row[16]),
             updated=row[17],
+            age=age_of(row[9], self.now()) if row[9] is not None else None,
+            claim=Claim(row[0], fence) if fence is not None else None,
         )
 
-    def record(self, pk: int) -> Record | None:
-        """The record in this row."""
-        return next(iter(self._records(pk, pk, State, 1)), None)
+    def record(self, pk: int, *, fence: int | None = None) -> Record | None:
+        """The record in this row; with a claim under `fence`, if that is given."""
+        return next(iter(self._records(pk, pk, State, 1, fence)), None)
 
     def rows(self, states: Collection[State], *, after: int = 0, limit: int = 500) -> list[Record]:
         """A page of records in one of these states, above row `after`."""
         return self._records(after + 1, _LAST, states, limit)
 
-    def _records(self, first: int, last: int, states: Iterable[State], limit: int) -> list[Record]:
+    def _records(
+        self, first: int, last: int, states: Iterable[State], limit: int, fence: int | None = None
+    ) -> list[Record]:
         found = self.connection.execute(_RECORDS, (first, last, mask(frozenset(states)), limit))
-        return [self._record(row) for row in found]
+        return [self._record(row, fence) for row in found]
 
     def get(self, *, pk: int | None = None, item: str = "", job_id: str = "", key: str = "") -> Record | None:
         """The record with this row number, name, id or key: of those given, the first."""
-        if pk is not None:
-            found = (pk,)
-        elif item:
+        found = pk if pk is not None else self.find(item=item, job_id=job_id, key=key)
+        return self.record(found) if found is not None else None
+
+    def find(self, *, item: str = "", job_id: str = "", key: str = "") -> int | None:
+        """The row with this name, id or key: of those given, the first."""
+        if item:
             found = self.one("SELECT pk FROM job WHERE item = ?", item)
         elif job_id:
             found = self.one("SELECT pk FROM job WHERE job_id = ?", job_id)
         else:
             found = self.one("SELECT pk FROM job WHERE key = ?", key)
-        return self.record(found[0]) if found is not None else None
+        return found[0] if found is not None else None
 
     def counts(self) -> dict[State, int]:
         """How many records there are in each state."""

@@ -1,0 +1,157 @@
+"""The store of a session without a journal: it lets everything through, and remembers next to nothing.
+
+With it a session always has a store, and nobody has to ask whether there is one. It is on the way of each submission,
+so each of its calls costs next to nothing. What it does remember, of the last few thousand jobs, is under which key and
+tag a job was submitted: for whoever waits for a job by its id, and to see that the server gave one id to two
+submissions. This module knows nothing of files, of claims of others, or of time.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Collection
+from typing import NamedTuple
+
+from aiopplx.journal._errors import duplicate
+from aiopplx.journal._names import job_name
+from aiopplx.journal._records import Claim, Cost, CostsBy, Ledger, Record, Results, State
+from aiopplx.journal._steps import Step
+
+REMEMBERED = 10_000
+"""Jobs whose key and tag are remembered."""
+
+
+class _Ticket(Claim):
+    """A claim that carries what a row would know. It goes with its submission, so nothing is left behind here."""
+
+    tag: str | int | None
+    api: str
+
+
+class _Known(NamedTuple):
+    pk: int
+    key: str
+    tag: str | int | None
+    api: str
+
+
+class ForgetfulJournal:
+    """A `Journal` that keeps no rows."""
+
+    results: Results = "refetch"
+    remembers = False
+
+    def __init__(self) -> None:
+        self._last = 0
+        self._known: OrderedDict[str, _Known] = OrderedDict()
+
+    async def find_or_queue(
+        self, item: str, *, tag: str | int | None, key: str, body: bytes, sha: bytes, api: str
+    ) -> Record:
+        """A new submission, whatever its name: `item` and `sha` are not looked at, and may be empty."""
+        self._last += 1
+        return Record(
+            pk=self._last,
+            item=item,
+            tag=tag,
+            key=key,
+            body=body,
+            sha=sha,
+            api=api,
+            state=State.QUEUED,
+            claim=_ticket(self._last, tag, api),
+        )
+
+    async def adopt(self, job_id: str, *, api: str, tag: str | int | None = None) -> Record:
+        """A job from elsewhere, or the one of this id that is remembered."""
+        if job_id not in self._known:
+            self._last += 1
+            self._remember(job_id, _Known(self._last, "", tag, api))
+        known = self._known[job_id]
+        return _record(job_id, known, _ticket(known.pk, known.tag, known.api))
+
+    async def claim(self, pk: int) -> Record | None:
+        """None: there are no rows."""
+        return None
+
+    async def apply(self, claim: Claim, step: Step) -> None:
+        """Let it through.
+
+        Raises:
+            DuplicateJob: the server gave the id of a submission under another key.
+        """
+        if step.job_id:
+            self._note(claim, step)
+        elif step.api and isinstance(claim, _Ticket):
+            claim.api = step.api
+
+    def _note(self, claim: Claim, step: Step) -> None:
+        known = self._known.get(step.job_id)
+        if known is None:
+            tag, api = (claim.tag, claim.api) if isinstance(claim, _Ticket) else (None, "")
+            self._remember(step.job_id, _Known(claim.pk, step.key, tag, api))
+        elif known.key != step.key:
+            raise duplicate(step.job_id, known.key, path="")
+
+    def _remember(self, job_id: str, known: _Known) -> None:
+        self._known[job_id] = known
+        if len(self._known) > REMEMBERED:
+            self._known.popitem(last=False)
+
+    async def follow(self, pks: Collection[int], *, timeout: float) -> None:
+        """Nothing is held by others."""
+
+    def delivered(self, claim: Claim) -> None:
+        """Nothing is written."""
+
+    def exhausted(self, is_exhausted: bool) -> None:
+        """Nothing is written."""
+
+    async def result(self, pk: int) -> bytes | None:
+        """None: no result is stored."""
+        return None
+
+    async def get(self, *, pk: int | None = None, item: str = "", job_id: str = "", key: str = "") -> Record | None:
+        """A job that was submitted here, by its id: as ACCEPTED, with key, tag and API. None of anything else."""
+        known = self._known.get(job_id)
+        return _record(job_id, known) if known is not None else None
+
+    async def rows(self, states: Collection[State], *, after: int = 0, limit: int = 500) -> list[Record]:
+        """Nothing."""
+        return []
+
+    async def counts(self) -> dict[State, int]:
+        """Nothing in any state."""
+        return dict.fromkeys(State, 0)
+
+    async def costs(self, by: CostsBy = "tag") -> list[Cost]:
+        """Nothing."""
+        return []
+
+    async def ledger(self, samples: int = 200) -> Ledger:
+        """Nothing spent."""
+        return Ledger(0.0, 0, ())
+
+    async def close(self) -> None:
+        """Nothing is left to be written."""
+
+
+def _ticket(pk: int, tag: str | int | None, api: str) -> _Ticket:
+    ticket = _Ticket(pk, 0)
+    ticket.tag, ticket.api = tag, api
+    return ticket
+
+
+def _record(job_id: str, known: _Known, claim: Claim | None = None) -> Record:
+    return Record(
+        pk=known.pk,
+        item=job_name(job_id),
+        tag=known.tag,
+        key=known.key,
+        body=b"",
+        sha=b"",
+        api=known.api,
+        state=State.ACCEPTED,
+        job_id=job_id,
+        claim=claim,
+    )

@@ -1,0 +1,73 @@
+"""A record of a journal as the `Job` that users get, with its stored answer read anew by whatever this version knows.
+
+Pure functions. This module knows nothing of where a record comes from, nor of what is to be done about it.
+"""
+
+from __future__ import annotations
+
+from aiopplx._apis import api_named
+from aiopplx._errors import AiopplxError, APIError, InDoubt, JobExpired, JobFailed, ProtocolError
+from aiopplx._job import Job, JobStatus, Snapshot, make_job, outcome_error
+from aiopplx._wire.call import Reply
+from aiopplx.journal._records import Record, State
+
+STATUS_OF = {
+    State.QUEUED: JobStatus.STOPPED,
+    State.SENDING: JobStatus.IN_DOUBT,
+    State.ACCEPTED: JobStatus.IN_PROGRESS,
+    State.DONE: JobStatus.UNREADABLE,
+    State.FAILED: JobStatus.FAILED,
+    State.IN_DOUBT: JobStatus.IN_DOUBT,
+    State.EXPIRED: JobStatus.EXPIRED,
+    State.REJECTED: JobStatus.REJECTED,
+}
+"""What a row in each state is to a user, where no stored answer says more."""
+
+
+def job_of(record: Record, raw: bytes | None) -> Job:
+    """A record as the `Job` that its session handed out: text, sources and cost read anew from the stored answer.
+
+    Args:
+        record: from `JournalReader.rows` or `get`.
+        raw: its stored answer, from `JournalReader.result(record.pk)`; None if there is none.
+    """
+    snapshot: Snapshot | None = None
+    error: AiopplxError | None = None
+    if raw:
+        try:
+            snapshot = api_named(record.api).read_job(Reply(200, {}, raw), record.job_id)
+            error = outcome_error(snapshot)
+        except ProtocolError as problem:
+            error = problem
+    status = snapshot.status if snapshot is not None else STATUS_OF[record.state]
+    if snapshot is None and error is None:
+        error = error_of(record)
+    return make_job(record.job_id, status, error, snapshot, api=record.api, key=record.key, tag=record.tag)
+
+
+def error_of(record: Record) -> AiopplxError | None:
+    """Why a row without a stored answer has no result; None of one that was not sent, and of one that runs."""
+    match record.state:
+        case State.FAILED:
+            return JobFailed(record.error or f"{record.word or 'FAILED'}, no reason given")
+        case State.EXPIRED:
+            return JobExpired(record.error or "the server does not know this job any more")
+        case State.REJECTED:
+            return APIError(record.error or "refused")
+        case State.SENDING | State.IN_DOUBT:
+            return in_doubt(record)
+        case State.DONE:
+            return ProtocolError("the stored answer cannot be read; session.get(id) may still have it")
+        case State.QUEUED | State.ACCEPTED:
+            return None
+
+
+def in_doubt(record: Record) -> InDoubt:
+    """The error of a submission whose outcome is unknown."""
+    return InDoubt(
+        "sent, and no usable answer came before that run ended. A job may exist and be billed; its id is unknown."
+        " session.in_doubt() lists it: resubmit(pay_again=True), adopt(job_id) or drop it",
+        idempotency_key=record.key,
+        tag=record.tag,
+        attempts=record.attempts,
+    )

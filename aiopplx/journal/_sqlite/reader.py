@@ -1,0 +1,110 @@
+"""A journal's file for reading only: what the command line, and whoever watches a run, looks into.
+
+This module knows nothing of SQL (`reading`), nor of the writer.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import types
+from collections.abc import Callable, Collection
+from typing import Self, TypeVar
+
+from aiopplx.journal._errors import JournalError
+from aiopplx.journal._records import Cost, CostsBy, Ledger, Record, State
+from aiopplx.journal._sqlite.errors import in_our_words
+from aiopplx.journal._sqlite.opening import open_to_read, place_of, writer_of
+from aiopplx.journal._sqlite.reading import Statements
+
+T = TypeVar("T")
+
+
+class SqliteReader:
+    """A journal file, for reading only, at any time: beside the writer, after a crash, from many processes.
+
+    It takes no lock and changes nothing. `with SqliteReader("research.db") as journal: journal.counts()`. Its calls
+    return at once, and are for one thread; what they see is what was committed at that moment.
+
+    Args:
+        path: the file.
+
+    Raises:
+        JournalRefused: it is not there, is not a journal, or is of another version; the error says so.
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.path = place_of(path)
+        connection = open_to_read(self.path)
+        self._statements = Statements(connection, self.path, now=lambda: _now(connection))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: types.TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Let go of the file."""
+        self._statements.connection.close()
+
+    def _see(self, work: Callable[[Statements], T]) -> T:
+        try:
+            return work(self._statements)
+        except sqlite3.Error as error:
+            said: JournalError = in_our_words(error, self.path)
+        raise said
+
+    def counts(self) -> dict[State, int]:
+        """How many records there are in each state; every state is named."""
+        return self._see(lambda statements: statements.counts())
+
+    def costs(self, by: CostsBy = "tag") -> list[Cost]:
+        """What was spent, dearest first."""
+        return self._see(lambda statements: statements.costs(by))
+
+    def ledger(self, samples: int = 200) -> Ledger:
+        """Dollars spent, bills of unknown amount, and the latest known costs."""
+        return self._see(lambda statements: statements.ledger(samples))
+
+    def get(self, *, pk: int | None = None, item: str = "", job_id: str = "", key: str = "") -> Record | None:
+        """The record with this row number, name, id or key: of those given, the first. None if there is none."""
+        return self._see(lambda statements: statements.get(pk=pk, item=item, job_id=job_id, key=key))
+
+    def rows(self, states: Collection[State] = tuple(State), *, after: int = 0, limit: int = 500) -> list[Record]:
+        """Records in one of these states whose `pk` is above `after`, lowest first: a page of at most `limit`."""
+        return self._see(lambda statements: statements.rows(states, after=after, limit=limit))
+
+    def result(self, pk: int) -> bytes | None:
+        """The stored body of a row's outcome, as it came; None if there is none.
+
+        Raises:
+            ResultDamaged: there is one, and it cannot be read.
+        """
+        return self._see(lambda statements: statements.result(pk))
+
+    def facts(self) -> dict[str, object]:
+        """Of the file itself: `base_url`, `created` (seconds since 1970), `made_by` (version), `openings`, `clean`, and
+        `exhausted`: the last source of questions was read to its end. An old file that does not say counts as one.
+        """
+        kept = dict(self._see(lambda statements: statements.connection.execute("SELECT k, v FROM meta").fetchall()))
+        return {
+            "base_url": kept.get("base_url", ""),
+            "created": kept.get("created"),
+            "made_by": kept.get("made_by", ""),
+            "openings": kept.get("epoch", 0),
+            "clean": kept.get("clean") == 1,
+            "exhausted": kept.get("unread") != 1,
+        }
+
+    def writer(self) -> tuple[int, str] | None:
+        """Process and host that have the journal open for writing, as they said; None if nobody seems to."""
+        return writer_of(self.path)
+
+
+def _now(connection: sqlite3.Connection) -> float:
+    """Seconds since 1970, by SQLite: a reader is given no clock, and the writer's is the wall clock as well."""
+    (now,) = connection.execute("SELECT (julianday('now') - 2440587.5) * 86400.0").fetchone()
+    return float(now)

@@ -1,0 +1,334 @@
+"""The statements that change a journal's tables: new rows, and the steps of a submission, each whole or not at all.
+
+The statement of each step is made from the table of steps, once, when this module is imported. It asks for the key and
+the state that the step needs and makes the change in one; only where that changed nothing is the row read, to say what
+the step means for it. This module knows nothing of threads, of when a transaction is committed, or of what a full disk
+means.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable, Generator, Mapping
+from contextlib import contextmanager
+
+import msgspec
+
+from aiopplx.journal._errors import JournalBroken, duplicate, key_taken, name_taken
+from aiopplx.journal._names import item_name as name_of
+from aiopplx.journal._names import job_name, sha_of
+from aiopplx.journal._records import DELIVERABLE, REPLACEABLE, Claim, Record, Results, State
+from aiopplx.journal._sqlite.reading import Statements, mask, pack, tag_text
+from aiopplx.journal._steps import RULES, SENDING, Kind, Put, Rule, Step
+from aiopplx.journal._taking import keeps, may_take
+
+# --- one statement for each step -------------------------------------------------------------------------------------
+
+_COLUMNS = {"delivered": "taken"}
+"""Columns that have another name in the file: version 1 was written before."""
+
+_NOT_IN_JOB = frozenset({"body"})
+
+_EMPTY_IS_NULL = frozenset({"job_id", "key"})
+"""Texts that are unique where they are known."""
+
+
+def _assignment(name: str, put: Put | str | bool | None) -> str:
+    column = _COLUMNS.get(name, name)
+    match put:
+        case Put.GIVEN:
+            value = f"nullif(:{name}, '')" if name in _EMPTY_IS_NULL else f":{name}"
+        case Put.GIVEN_OR_KEPT:
+            value = f"coalesce(nullif(:{name}, ''), {column})"
+        case Put.NEW_KEY:
+            value = ":new_key"
+        case Put.NOW:
+            value = ":now"
+        case Put.ONCE:
+            value = f"coalesce({column}, :now)"
+        case Put.ONCE_WITH_ID:
+            value = f"CASE WHEN :job_id = '' THEN {column} ELSE coalesce({column}, :now) END"
+        case str():
+            value = "NULL" if name in _EMPTY_IS_NULL else f"'{put}'"
+        case _:
+            value = "NULL" if put is None else str(int(put))
+    return f"{column} = {value}"
+
+
+def _where(rule: Rule) -> str:
+    where = f"pk = :pk AND key IS nullif(:key, '') AND (1 << state) & {mask(rule.origins)}"
+    if rule is SENDING:  # a mark that was made already is not made again, but for one that was taken back
+        where += f" AND (attempts < :attempts OR attempts = :attempts AND state = {int(State.QUEUED)})"
+    return where
+
+
+def _update(rule: Rule) -> str:
+    changed = [_assignment(name, put) for name, put in rule.columns.items() if name not in _NOT_IN_JOB]
+    always = [f"state = {int(rule.leads_to)}", "touched = :fence", "updated = :now"]
+    return f"UPDATE job SET {', '.join([*always, *changed])} WHERE {_where(rule)}"  # noqa: S608 - names of our own table
+
+
+def _keep(rule: Rule) -> str:
+    return (
+        "INSERT OR REPLACE INTO result(pk, enc, size, body) SELECT :pk, :enc, :size, :packed"  # noqa: S608 - our own
+        f" WHERE EXISTS (SELECT 1 FROM job WHERE {_where(rule)})"
+    )
+
+
+_UPDATES: Mapping[Rule, str] = {rule: _update(rule) for rule in RULES}
+_KEEPS: Mapping[Rule, str] = {rule: _keep(rule) for rule in RULES}
+
+_PAST = """
+    INSERT INTO past(pk, key, job_id, api, state, word, error, cost, updated)
+    SELECT pk, key, job_id, api, state, word, error, cost, updated FROM job WHERE pk = ?"""
+
+
+class WritingStatements(Statements):
+    """The tables, for the one writer.
+
+    Args:
+        connection: the writer's.
+        path: the journal's file.
+        fence: the number of this opening: of the claims that it gives, and what the file must have.
+        results: what becomes of result bodies.
+        now: wall clock, seconds since 1970.
+    """
+
+    def __init__(
+        self, connection: sqlite3.Connection, path: str, fence: int, *, results: Results, now: Callable[[], float]
+    ) -> None:
+        super().__init__(connection, path, now=now)
+        self.fence = fence
+        self.results: Results = results
+        self._has_past = self.one("SELECT 1 FROM past") is not None
+
+    def check_fence(self) -> None:
+        """To be asked in every transaction.
+
+        Raises:
+            JournalBroken: the file was opened by another writer since. The lock prevents that, unless somebody
+                removed the lock's file.
+        """
+        (epoch,) = self.one("SELECT v FROM meta WHERE k = 'epoch'")
+        if epoch != self.fence:
+            raise JournalBroken(
+                f"another process has taken the journal {self.path} over (was its .lock file removed?). Nothing more is"
+                " written, and nothing more may be sent, here",
+                path=self.path,
+                is_final=True,
+            )
+
+    def mark_clean(self) -> None:
+        """Say that this opening ended in order."""
+        self.connection.execute(
+            "UPDATE meta SET v = 1 WHERE k = 'clean' AND (SELECT v FROM meta WHERE k = 'epoch') = ?", (self.fence,)
+        )
+
+    @contextmanager
+    def _together(self) -> Generator[None]:
+        """All changes of one step, or none, though the transaction goes on with the steps of others."""
+        self.connection.execute("SAVEPOINT step")
+        try:
+            yield
+        except BaseException:
+            if self.connection.in_transaction:  # a full disk may have ended the whole transaction
+                self.connection.execute("ROLLBACK TO step")
+                self.connection.execute("RELEASE step")
+            raise
+        self.connection.execute("RELEASE step")
+
+    # --- finding and queueing ----------------------------------------------------------------------------------------
+
+    def find_or_queue(self, item: str, *, tag: str | int | None, key: str, body: bytes, sha: bytes, api: str) -> Record:
+        """See `Journal`."""
+        queued = self._insert(item, tag=tag, key=key, body=body, sha=sha, api=api)
+        if queued is not None:
+            return queued
+        pk = self.find(item=item)
+        if pk is None:
+            raise self._key_taken(item, tag, key)
+        found = self._claimed(pk)
+        if found.sha in (sha, b""):
+            self._touch(found)
+            return found
+        if not self._is_replaceable(found):
+            raise name_taken(item, tag, found.state.name)
+        self._check_key(item, tag, key)
+        with self._together():
+            if found.attempts:
+                self._to_the_past(pk)
+            self._replace(pk, key=key, body=body, sha=sha, api=api)
+        return self._claimed(pk)
+
+    def claim(self, pk: int) -> Record | None:
+        """See `Journal`. The one writer holds every row."""
+        return self.record(pk, fence=self.fence)
+
+    def _claimed(self, pk: int) -> Record:
+        found = self.claim(pk)
+        assert found is not None, "rows are never removed"  # noqa: S101 - for the type checkers
+        return found
+
+    def _insert(
+        self, item: str, *, tag: str | int | None, key: str, body: bytes, sha: bytes, api: str
+    ) -> Record | None:
+        """The new row; None if its name or its key is taken. Nothing is looked up before: most are new."""
+        if self._has_past and self._is_past(key):
+            return None
+        now = self.now()
+        done = self.connection.execute(
+            "INSERT OR IGNORE INTO job(item, tag, key, sha, api, state, touched, updated)"
+            " VALUES (?, ?, ?, ?, ?, 0, ?, ?)",
+            (item, tag_text(tag), key, sha, api, self.fence, now),
+        )
+        pk = done.lastrowid or 0
+        if not done.rowcount:
+            return None
+        try:
+            self.connection.execute("INSERT INTO request(pk, body) VALUES (?, ?)", (pk, body))
+        except BaseException:
+            self.connection.execute("DELETE FROM job WHERE pk = ?", (pk,))
+            raise
+        return Record(
+            pk=pk,
+            item=item,
+            tag=tag,
+            key=key,
+            body=body,
+            sha=sha,
+            api=api,
+            state=State.QUEUED,
+            updated=now,
+            claim=Claim(pk, self.fence),
+        )
+
+    def _is_past(self, key: str) -> bool:
+        return self.one("SELECT 1 FROM past WHERE key = ?", key) is not None
+
+    def _check_key(self, item: str, tag: str | int | None, key: str) -> None:
+        """Raises `ItemConflict` if a submission, of now or of the past, has this key."""
+        if self.one("SELECT 1 FROM job WHERE key = ?", key) is not None or self._is_past(key):
+            raise self._key_taken(item, tag, key)
+
+    def _key_taken(self, item: str, tag: str | int | None, key: str) -> Exception:
+        used = self.one(
+            "SELECT item FROM job WHERE key = ?"
+            " UNION ALL SELECT job.item FROM past JOIN job USING (pk) WHERE past.key = ?",
+            key,
+            key,
+        )
+        return key_taken(item, tag, used[0])
+
+    def _touch(self, found: Record) -> None:
+        """Remember that this opening has asked for it: from now on its name is spoken for."""
+        if found.state in REPLACEABLE:
+            self.connection.execute(
+                "UPDATE job SET touched = ? WHERE pk = ? AND touched < ?", (self.fence, found.pk, self.fence)
+            )
+
+    def _is_replaceable(self, found: Record) -> bool:
+        if found.state not in REPLACEABLE or (found.state is State.QUEUED and found.first_sent is not None):
+            return False
+        (touched,) = self.one("SELECT touched FROM job WHERE pk = ?", found.pk)
+        return bool(touched < self.fence)
+
+    def _replace(self, pk: int, *, key: str, body: bytes, sha: bytes, api: str) -> None:
+        """Make the row one that was just queued, for another request."""
+        self.connection.execute(
+            "UPDATE job SET state = 0, key = ?, api = ?, sha = ?, job_id = NULL, first_sent = NULL, accepted_at = NULL,"
+            " word = '', error = '', cost = NULL, taken = 0, touched = ?, updated = ? WHERE pk = ?",
+            (key, api, sha, self.fence, self.now(), pk),
+        )
+        self.connection.execute("UPDATE request SET body = ? WHERE pk = ?", (body, pk))
+        self.connection.execute("DELETE FROM result WHERE pk = ?", (pk,))
+
+    def adopt(self, job_id: str, *, api: str, tag: str | int | None = None) -> Record:
+        """See `Journal`."""
+        known = self.find(job_id=job_id)
+        if known is not None:
+            return self._claimed(known)
+        item = job_name(job_id) if tag is None else name_of(tag, sha_of(b""))
+        other = self.get(item=item)
+        if other is not None:
+            raise name_taken(item, tag, other.state.name)
+        now = self.now()
+        with self._together():
+            pk = self.connection.execute(
+                "INSERT INTO job(item, tag, sha, api, state, job_id, accepted_at, touched, updated)"
+                " VALUES (?, ?, x'', ?, ?, ?, ?, ?, ?)",
+                (item, tag_text(tag), api, State.ACCEPTED, job_id, now, self.fence, now),
+            ).lastrowid
+            self.connection.execute("INSERT INTO request(pk, body) VALUES (?, x'')", (pk,))
+        return self._claimed(pk or 0)
+
+    # --- steps -------------------------------------------------------------------------------------------------------
+
+    def apply(self, claim: Claim, step: Step) -> None:
+        """See `Journal`. A claim of an earlier opening is lost: this one holds every row."""
+        rule = step.rule
+        if claim.fence != self.fence and rule.kind is not Kind.FACT:
+            may_take(step, claim.pk, self.record(claim.pk), is_live=False, is_free=False, path=self.path)
+        values: dict[str, object] = msgspec.structs.asdict(step)
+        values["pk"], values["fence"], values["now"] = claim.pk, self.fence, self.now()
+        if rule.starts_over or "body" in rule.columns:
+            self._rewrite(claim, step, values)
+            return
+        if step.raw and keeps(step, self.results):
+            # First, and only if the step may be taken: where it fails nothing is to be undone.
+            self._check_id(claim.pk, step.job_id)
+            values["enc"], values["size"], values["packed"] = pack(step.raw)
+            self.connection.execute(_KEEPS[rule], values)
+        try:
+            done = self.connection.execute(_UPDATES[rule], values).rowcount
+        except sqlite3.IntegrityError:
+            self._check_id(claim.pk, step.job_id)
+            raise
+        if done != 1:
+            self._not_taken(claim, step)
+
+    def _rewrite(self, claim: Claim, step: Step, values: Mapping[str, object]) -> None:
+        """A step that changes the bytes to be sent: rare, and in several tables."""
+        row = self.record(claim.pk)
+        if not may_take(step, claim.pk, row, is_live=True, is_free=True, path=self.path) or row is None:
+            return
+        if step.new_key:
+            self._check_key(row.item, row.tag, step.new_key)
+        with self._together():
+            if step.rule.starts_over:
+                self._to_the_past(claim.pk)
+                self.connection.execute("DELETE FROM result WHERE pk = ?", (claim.pk,))
+            self.connection.execute(_UPDATES[step.rule], values)
+            self.connection.execute("UPDATE request SET body = ? WHERE pk = ?", (step.body, claim.pk))
+
+    def _not_taken(self, claim: Claim, step: Step) -> None:
+        """Nothing, if the step finds itself done; the error that says why it was not taken otherwise."""
+        is_live = claim.fence == self.fence
+        row = self.record(claim.pk)
+        may = may_take(step, claim.pk, row, is_live=is_live, is_free=is_live, path=self.path)
+        assert not may, "the statement asks what the table says"  # noqa: S101 - they come from one table
+
+    def _check_id(self, pk: int, job_id: str) -> None:
+        """Raises `DuplicateJob` if another row has this id."""
+        other = self.one("SELECT key FROM job WHERE job_id = ? AND pk <> ?", job_id, pk) if job_id else None
+        if other is not None:
+            raise duplicate(job_id, other[0] or "", path=self.path)
+
+    def _to_the_past(self, pk: int) -> None:
+        """Keep what is known of the submission in this row, before another takes its place."""
+        self.connection.execute(_PAST, (pk,))
+        self._has_past = True
+
+    # --- what rides along --------------------------------------------------------------------------------------------
+
+    def delivered(self, pk: int) -> None:
+        """See `Journal`."""
+        done = self.connection.execute(
+            "UPDATE job SET taken = 1, updated = ? WHERE pk = ? AND (1 << state) & ?",
+            (self.now(), pk, mask(DELIVERABLE)),
+        )
+        if done.rowcount and self.results == "until_delivered":
+            self.connection.execute("DELETE FROM result WHERE pk = ?", (pk,))
+
+    def exhausted(self, is_exhausted: bool) -> None:
+        """See `Journal`. The file says the opposite, in the word of its version."""
+        self.connection.execute("INSERT OR REPLACE INTO meta(k, v) VALUES ('unread', ?)", (int(not is_exhausted),))
