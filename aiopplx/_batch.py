@@ -429,7 +429,7 @@ class Batch(AsyncIterator[Job]):
     async def _let_ids_come(self) -> None:
         out = self._out()
         if out:
-            await asyncio.wait(out, timeout=self._engine.grace())
+            await self._engine.client.clock.wait_all(out.keys(), self._engine.grace)
 
     async def _end(self, looks: list[asyncio.Task[None]]) -> None:
         self._left += [self._engine.unanswered(sub) for sub in self._out().values()]

@@ -20,10 +20,10 @@ import anyio
 import msgspec
 
 from aiopplx._batch import Batch, Item, Items
-from aiopplx._config import find_apis, find_base_url, find_key, find_rule, one_of, positive, usable, whole
-from aiopplx._core.assembly import Opened, Settings, make_engine, open_journal
+from aiopplx._config import JournalOptions, check_positive, check_usable, check_whole, make_settings
+from aiopplx._core.assembly import Opened, make_engine, open_journal
 from aiopplx._core.engine import Engine, request_of
-from aiopplx._core.keeper import Keeper, OnDoubt
+from aiopplx._core.keeper import Keeper
 from aiopplx._core.listing import JobList
 from aiopplx._core.waiting import Waiter, Waiting
 from aiopplx._core.watch import Watch, make_job, outcome_error
@@ -31,18 +31,18 @@ from aiopplx._errors import AiopplxError, APIError, ConfigError, InvalidRequest,
 from aiopplx._events import Event, EventKind
 from aiopplx._http.clock import Clock
 from aiopplx._job import Job, JobStatus, named_by
+from aiopplx._policy.network import NetworkOptions
 from aiopplx._policy.polling import PollPolicy, PollRule
 from aiopplx._policy.retry import RetryPolicy
 from aiopplx._submission import Submission
 from aiopplx._wire.api import API
 from aiopplx._wire.request import ResearchRequest
 from aiopplx.agent._request import AgentRequest
-from aiopplx.journal._protocol import Journal, Results
+from aiopplx.journal._protocol import Journal
 
 logger = logging.getLogger("aiopplx")
 logger.addHandler(logging.NullHandler())
 
-MIB = 1024 * 1024
 CANCEL_TAKES = 3.0
 """Seconds after an accepted cancel at which the job is looked at: looks go on to say `in_progress` for a moment."""
 _ENDED_AT_SERVER = frozenset({JobStatus.FAILED, JobStatus.CANCELLED, JobStatus.INCOMPLETE, JobStatus.REJECTED})
@@ -66,27 +66,20 @@ class Session:
         max_in_flight: jobs running at the service at once, over all batches and calls. Default 1000.
         timeout: seconds for each job, from its first attempt to its result. Default 3600: jobs take 3 to 6 minutes,
             and one in a hundred gets stuck. A job that times out here goes on at the service.
-        poll: when to look at a running job: a `PollPolicy`, or a function from a `Look` to seconds. Default: nothing
-            for 30 seconds, then every 10 (`PollPolicy`).
-        http: an `aiohttp.ClientSession` of yours, for proxies or TLS of your own. It is never closed here.
-        on_event: called with every `Event`, on the loop, synchronously: keep it short. Its exceptions are logged.
-        journal: a file that makes all of it durable: what was submitted under which key, what became of it, and every
-            result. The same program run again goes on where it was and pays for nothing twice. Or an open `Journal` of
-            your own. A session with a journal is opened with `async with`.
-        results: what the journal does with results: `"keep"` them (default), keep them `"until_taken"`, or store none
-            and `"refetch"` them from the server, which has them for days.
-        same_account: the API key is another one of the account that the journal belongs to, which is refused otherwise:
-            jobs of another account cannot be collected.
-        on_doubt: what happens to a submission that left and was not answered: `"resend"` the same bytes under the same
-            key, `"hold"` it for you to decide. Default: resend where the API honours keys (Sonar), hold where it has
-            none (the Agent API), since there a second sending may be a second bill.
-        retry_failed: submit what failed, expired or was refused in an earlier run again, under a new key.
         max_cost: US dollars that may be spent; with a journal, over all its runs. Each running job holds what such jobs
             have cost (the 95th percentile of what was seen, $1.30 before 20 have ended); when no more fits, what runs
             is collected and the rest comes out as `STOPPED`. Default None: no bound.
-        retry: bounds on trying again, and time limits of one exchange (`RetryPolicy`).
-        max_response_bytes: an answer larger than this, decompressed, is not read. Default 64 MiB.
-        allow_insecure: allow `http` to another machine.
+        journal: a file that makes all of it durable: what was submitted under which key, what became of it, and every
+            result. The same program run again goes on where it was and pays for nothing twice. A path, a
+            `JournalOptions`, or an open `Journal` of your own. A session with a journal is opened with `async with`.
+        poll: when to poll a running job: a `PollPolicy`, or a function from a `Look` to seconds. Default: not for 30
+            seconds, then every 10 (`PollPolicy`).
+        retry: bounds on trying again, and whether a submission without an answer is sent again (`RetryPolicy`).
+        on_event: called with every `Event`, on the loop, synchronously: keep it short. Its exceptions are logged.
+        http: an `aiohttp.ClientSession` of yours, for proxies or TLS of your own. It is never closed here.
+        clock: the time that the session lives in, for tests: `aiopplx.testing.Clock(60)` is sixty times as fast,
+            `aiopplx.testing.JumpingClock()` leaves out all waiting. Default: real time.
+        network: bounds of one exchange: its seconds, and the largest answer that is read (`NetworkOptions`).
 
     Raises:
         ConfigError: no key, or a key, a URL or a number that cannot be used.
@@ -101,46 +94,33 @@ class Session:
         rpm: float | None = None,
         max_in_flight: int = 1000,
         timeout: float = 3600.0,
-        poll: PollPolicy | PollRule | None = None,
-        http: aiohttp.ClientSession | None = None,
-        on_event: Callable[[Event], object] | None = None,
-        journal: str | os.PathLike[str] | Journal | None = None,
-        results: Results = "keep",
-        same_account: bool = False,
-        on_doubt: OnDoubt | None = None,
-        retry_failed: bool = False,
         max_cost: float | None = None,
+        journal: str | os.PathLike[str] | JournalOptions | Journal | None = None,
+        poll: PollPolicy | PollRule | None = None,
         retry: RetryPolicy | None = None,
-        max_response_bytes: int = 64 * MIB,
-        allow_insecure: bool = False,
-        _clock: Clock | None = None,
+        on_event: Callable[[Event], object] | None = None,
+        http: aiohttp.ClientSession | None = None,
+        clock: Clock | None = None,
+        network: NetworkOptions | None = None,
     ) -> None:
         self._engine: Engine | None = None
         self._closed = False
-        api_now, successor = find_apis(api)
-        self._settings = Settings(
-            key=find_key(api_key),
-            base_url=find_base_url(base_url, allow_insecure=allow_insecure),
-            api=api_now,
-            successor=successor,
-            rpm=positive("rpm", rpm) if rpm is not None else None,
-            max_in_flight=whole("max_in_flight", max_in_flight),
-            timeout=positive("timeout", timeout),
-            rule=find_rule(poll),
-            http=usable("http", http, "request", "an aiohttp.ClientSession"),
-            journal=journal
-            if isinstance(journal, (str, os.PathLike))
-            else usable("journal", journal, "find_or_queue", "a path or an open Journal"),
-            results=one_of("results", results, ("keep", "until_taken", "refetch")),
-            same_account=same_account,
-            on_doubt=one_of("on_doubt", on_doubt, (None, "resend", "hold")),
-            retry_failed=retry_failed,
-            max_cost=positive("max_cost", max_cost) if max_cost is not None else None,
-            retry=usable("retry", retry, "delay", "a RetryPolicy") or RetryPolicy(),
-            max_response_bytes=whole("max_response_bytes", max_response_bytes),
-            clock=_clock or Clock(),
+        self._settings = make_settings(
+            api_key=api_key,
+            base_url=base_url,
+            api=api,
+            rpm=rpm,
+            max_in_flight=max_in_flight,
+            timeout=timeout,
+            max_cost=max_cost,
+            journal=journal,
+            poll=poll,
+            retry=retry,
+            http=http,
+            clock=clock,
+            network=network,
         )
-        self._on_event = usable("on_event", on_event, "__call__", "a function that takes an Event")
+        self._on_event = check_usable("on_event", on_event, "__call__", "a function that takes an Event")
         self._clock = self._settings.clock
         self._timeout = self._settings.timeout
         self._retry = self._settings.retry
@@ -259,12 +239,13 @@ class Session:
             A `Batch`, to be entered: `async with session.batch(questions) as jobs: async for job in jobs: ...`
         """
         engine = self._running()
+        limit = self._settings.max_in_flight if max_in_flight is None else check_whole("max_in_flight", max_in_flight)
         return Batch(
             engine,
             source,
             ordered=ordered,
-            timeout=positive("timeout", timeout) if timeout is not None else self._timeout,
-            limit=whole("max_in_flight", max_in_flight) if max_in_flight is not None else self._settings.max_in_flight,
+            timeout=check_positive("timeout", timeout) if timeout is not None else self._timeout,
+            limit=limit,
             cancel_on_exit=cancel_on_exit,
         )
 
@@ -308,7 +289,7 @@ class Session:
 
     async def _asked(self, engine: Engine, sub: Submission, until: float) -> Job:
         try:
-            async with asyncio.timeout(sub.timeout / self._clock.speed):
+            async with self._clock.timeout(sub.timeout):
                 over = await engine.begin(sub)
         except TimeoutError:
             return make_job("", JobStatus.REJECTED, _same_under_way(), None, sub)
@@ -338,7 +319,7 @@ class Session:
 
     async def _slot(self, engine: Engine, seconds: float) -> bool:
         try:
-            async with asyncio.timeout(seconds / self._clock.speed):
+            async with self._clock.timeout(seconds):
                 await engine.slots.acquire()
         except TimeoutError:
             return False
@@ -348,7 +329,7 @@ class Session:
         done = False
         engine.waiters.add(waiter)
         try:
-            job = await waiter.wait(None)
+            job = await waiter.wait(self._clock, None)
             done = True
             return cast("Job", job)
         finally:
@@ -424,7 +405,7 @@ class Session:
             if found.raw:
                 return found
             key, tag, api = found.idempotency_key, found.tag, engine.api_of(job_id, found.api)
-        seconds = positive("timeout", timeout) if timeout is not None else self._timeout
+        seconds = check_positive("timeout", timeout) if timeout is not None else self._timeout
         waiting = cast("Waiting", self._waiting)
         try:
             ended = await waiting.wait(api, job_id, seconds)
@@ -467,7 +448,7 @@ class Session:
             AiopplxError: no usable answer within the bounds of the `RetryPolicy`.
         """
         engine = self._running()
-        return JobList(engine, engine.api, whole("limit", limit) if limit is not None else None)
+        return JobList(engine, engine.api, check_whole("limit", limit) if limit is not None else None)
 
     async def cancel(self, job: Job | str) -> Job:
         """Cancel a running job at the server, where the API can (the Agent API), and wait until it has ended.

@@ -5,58 +5,27 @@ Every part is made here and knows only what it is handed. This module knows noth
 
 from __future__ import annotations
 
-import os
+import asyncio
+import math
 import random
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
-import aiohttp
-import msgspec
-
-from aiopplx._config import APIS
+from aiopplx._config import APIS, JournalOptions, Settings
 from aiopplx._core.engine import Engine
-from aiopplx._core.keeper import Keeper, OnDoubt
+from aiopplx._core.keeper import Keeper
 from aiopplx._core.poller import Poller
 from aiopplx._core.spending import Purse
 from aiopplx._events import Event
 from aiopplx._http.account import shared_gate
 from aiopplx._http.client import Client
-from aiopplx._http.clock import Clock, wall
-from aiopplx._http.secret import Secret
 from aiopplx._http.transport import Transport
 from aiopplx._policy.budget import Budget
-from aiopplx._policy.polling import PollRule
-from aiopplx._policy.retry import RetryPolicy
-from aiopplx._wire.api import API
-from aiopplx.journal._protocol import Journal, Ledger, Results, fingerprint
+from aiopplx.journal._protocol import Journal, JournalLocked, Ledger, fingerprint
 
 EXPECTED_COST = 1.3
 """US dollars: at the upper end of what deep-research jobs were seen to cost ($0.84 to $1.26 in five of June 2026)."""
-
-
-class Settings(msgspec.Struct, frozen=True, kw_only=True):
-    """What a session was made with, checked; `Session` says what each means."""
-
-    key: Secret
-    base_url: str
-    api: API
-    successor: API | None
-    rpm: float | None
-    max_in_flight: int
-    timeout: float
-    rule: PollRule
-    http: aiohttp.ClientSession | None
-    journal: str | os.PathLike[str] | Journal | None
-    results: Results
-    same_account: bool
-    on_doubt: OnDoubt | None
-    retry_failed: bool
-    max_cost: float | None
-    retry: RetryPolicy
-    max_response_bytes: int
-    clock: Clock
-
-    def __repr__(self) -> str:
-        return f"Settings({self.api.name} at {self.base_url})"
+LOCK_SECONDS = 0.5
+"""Real seconds after which a journal that another process has open is tried again."""
 
 
 class Opened:
@@ -73,13 +42,22 @@ class Opened:
             await self.journal.close()
 
 
-async def open_journal(settings: Settings) -> Opened | None:
-    """Open the journal, if there is to be one. Raises `JournalError`."""
+async def open_journal(
+    settings: Settings, *, sleep: Callable[[float], Awaitable[object]] = asyncio.sleep
+) -> Opened | None:
+    """Open the journal, if there is to be one. Raises `JournalError`.
+
+    A file that another process has open is waited for as long as `JournalOptions.wait` says, in real time: the other
+    process does not live by this session's clock.
+    """
     given = settings.journal
     if given is None:
         return None
-    is_ours = isinstance(given, (str, os.PathLike))
-    journal = await _open_file(given, settings) if isinstance(given, (str, os.PathLike)) else given
+    is_ours = isinstance(given, JournalOptions)
+    journal = await _open_file(given, settings, sleep) if isinstance(given, JournalOptions) else given
+    # A store's threads take real time, in which a clock that jumps must stand still. `follow` waits for another
+    # session, for which time has to pass.
+    journal = settings.clock.guard(journal, but=("follow",))
     try:
         spent = await journal.ledger() if settings.max_cost is not None else None
     except BaseException:
@@ -89,17 +67,28 @@ async def open_journal(settings: Settings) -> Opened | None:
     return Opened(journal, spent, is_ours=is_ours)
 
 
-async def _open_file(path: str | os.PathLike[str], settings: Settings) -> Journal:
+async def _open_file(
+    options: JournalOptions, settings: Settings, sleep: Callable[[float], Awaitable[object]]
+) -> Journal:
     from aiopplx.journal._sqlite.journal import SqliteJournal  # sqlite3 is for those who keep a journal
 
-    return await SqliteJournal.open(
-        path,
-        now=wall,
-        results=settings.results,
-        same_account=settings.same_account,
-        base_url=settings.base_url,
-        account=lambda salt: fingerprint(settings.key.reveal(), salt),
-    )
+    # The lock is the kernel's and tells nobody when it is free: it is tried again from time to time.
+    tries_left = math.ceil(options.wait / LOCK_SECONDS)
+    while True:
+        try:
+            return await SqliteJournal.open(
+                options.path,
+                now=settings.clock.wall,
+                results=options.results,
+                same_account=options.same_account,
+                base_url=settings.base_url,
+                account=lambda salt: fingerprint(settings.key.reveal(), salt),
+            )
+        except JournalLocked:
+            if tries_left <= 0:
+                raise
+        tries_left -= 1
+        await sleep(LOCK_SECONDS)
 
 
 def make_engine(
@@ -114,8 +103,8 @@ def make_engine(
     transport = Transport(
         settings.base_url,
         settings.key,
-        settings.retry,
-        max_response_bytes=settings.max_response_bytes,
+        settings.network,
+        clock=settings.clock,
         http=settings.http,
     )
     transport.open()
@@ -143,7 +132,7 @@ def make_engine(
         ),
         keeper=keeper,
         purse=purse,
-        on_doubt=settings.on_doubt,
+        on_doubt=settings.retry.on_doubt,
         max_in_flight=settings.max_in_flight,
         open=open,
         others=[api for api, _ in APIS.values()],
@@ -159,9 +148,9 @@ def _keeper(settings: Settings, opened: Opened | None) -> Keeper | None:
     return Keeper(
         opened.journal,
         api_named=lambda name: known.get(name, settings.api),
-        on_doubt=settings.on_doubt,
-        retry_failed=settings.retry_failed,
-        wall=wall,
+        on_doubt=settings.retry.on_doubt,
+        retry_failed=isinstance(settings.journal, JournalOptions) and settings.journal.retry_failed,
+        wall=settings.clock.wall,
     )
 
 

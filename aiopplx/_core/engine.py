@@ -16,7 +16,7 @@ from typing import Protocol, cast
 
 import anyio
 
-from aiopplx._core.keeper import Keeper, OnDoubt
+from aiopplx._core.keeper import Keeper
 from aiopplx._core.poller import Poller
 from aiopplx._core.spending import Purse
 from aiopplx._core.waiting import Waiter
@@ -33,7 +33,7 @@ from aiopplx._errors import (
 from aiopplx._events import Event, EventKind
 from aiopplx._http.client import Client
 from aiopplx._job import Job, JobStatus, Snapshot
-from aiopplx._policy.retry import Fault
+from aiopplx._policy.retry import Fault, OnDoubt
 from aiopplx._submission import Submission
 from aiopplx._wire.api import API, quoted_id
 from aiopplx._wire.call import Lane
@@ -276,9 +276,9 @@ class Engine:
         return snapshot
 
     async def _hold(self, purse: Purse, sub: Submission, until: float | None) -> None:
-        left = None if until is None else max(0.0, until - self.client.clock.now()) / self.client.clock.speed
+        clock = self.client.clock
         try:
-            async with asyncio.timeout(left):
+            async with clock.timeout(None if until is None else max(0.0, until - clock.now())):
                 await purse.hold(sub)
         except TimeoutError:
             raise BudgetReached(
@@ -405,7 +405,7 @@ class Engine:
                 task.cancel()
         try:
             if calls:
-                await asyncio.wait(calls, timeout=self.grace())
+                await self.client.clock.wait_all(calls.keys(), self.grace)
         finally:
             for task in calls:
                 task.cancel()
@@ -527,9 +527,10 @@ class Engine:
 
     # --- leaving -----------------------------------------------------------------------------------------------------
 
+    @property
     def grace(self) -> float:
-        """Real seconds for which leaving waits for an id that is on its way."""
-        return self.client.policy.leave_grace / self.client.clock.speed
+        """Seconds for which leaving waits for an id that is on its way."""
+        return self.client.policy.leave_grace
 
     def left(self, job: Job) -> None:
         """Tell of a job that nobody here waits for any more."""
@@ -557,7 +558,7 @@ class Engine:
         # No cancel scope of anyio's: it knows its own cancellation by a word on it, which `gather` loses where a call
         # ends at the same moment, and what is left would look like a cancellation by the user.
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(CANCEL_SECONDS / self.client.clock.speed):
+            async with self.client.clock.timeout(CANCEL_SECONDS):
                 await asyncio.gather(*calls)
 
     async def _cancel(self, job: Job, api: API, ending: set[str]) -> None:

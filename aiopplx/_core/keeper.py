@@ -10,13 +10,13 @@ import asyncio
 import logging
 import uuid
 from collections.abc import Callable
-from typing import Literal, TypeAlias
 
 import msgspec
 
 from aiopplx._core.watch import make_job, outcome_error
 from aiopplx._errors import AiopplxError, APIError, InDoubt, InvalidRequest, JobExpired, JobFailed, ProtocolError
 from aiopplx._job import Job, JobStatus, Snapshot
+from aiopplx._policy.retry import OnDoubt
 from aiopplx._submission import Submission
 from aiopplx._wire.api import API
 from aiopplx._wire.call import Reply
@@ -35,8 +35,6 @@ from aiopplx.journal._protocol import (
 )
 
 logger = logging.getLogger("aiopplx")
-
-OnDoubt: TypeAlias = Literal["resend", "hold"]
 
 KEY_LIFE = 24 * 3600.0
 """Seconds for which a server is trusted to remember a key. Nobody says for how long Perplexity does; 24 hours is the

@@ -25,6 +25,7 @@ from aiopplx._errors import (
 )
 from aiopplx._events import Event, EventKind
 from aiopplx._http.client import Client, Failed
+from aiopplx._http.clock import Timer
 from aiopplx._job import Job, JobStatus, Snapshot
 from aiopplx._policy.gate import Bucket
 from aiopplx._policy.polling import Look, PollPolicy, PollRule, Schedule, next_gap
@@ -36,10 +37,9 @@ from aiopplx.journal._protocol import JournalBroken, JournalError, JournalFull
 logger = logging.getLogger("aiopplx")
 
 LOOKS_AT_ONCE = 32
-# Seconds. Looks that are due within it leave together: one wake-up of the loop for many.
-TICK = 0.01
-# A timer this late means that the machine slept; the network may need a moment, and the jobs did not stand still.
-SLEPT, GRACE = 30.0, 60.0
+# A timer that is late by `clock.suspension` means that the machine was suspended. The network may need a moment then,
+# and the jobs did not stand still: for so many seconds a failed look is not the last one.
+GRACE = 60.0
 SHORT_RECHECK = 5.0
 # Where nothing may leave, it is asked again after so long whether anything may.
 HELD = 1.0
@@ -87,7 +87,7 @@ class Poller:
         self._schedule: Schedule[Watch] = Schedule()
         self._deadlines: Schedule[Watch] = Schedule()
         self._looking: set[Watch] = set()
-        self._timer: asyncio.TimerHandle | None = None
+        self._timer: Timer | None = None
         self._armed_for = 0.0
         self._is_held_back = False
         self._grace_until = 0.0
@@ -153,7 +153,7 @@ class Poller:
             return
         clock = self._client.clock
         now = clock.now()
-        if self._timer is not None and self._armed_for <= now + TICK * clock.speed:
+        if self._timer is not None and self._armed_for <= now + clock.tick:
             return
         moments = [self._deadlines.next_due()]
         if len(self._looking) < LOOKS_AT_ONCE:
@@ -166,13 +166,13 @@ class Poller:
         due = min((moment for moment in moments if moment is not None), default=None)
         if due is None:
             return
-        due = max(due, now + TICK * clock.speed)
+        due = max(due, now + clock.tick)
         if self._timer is not None:
-            if self._armed_for <= due + TICK * clock.speed:
+            if self._armed_for <= due + clock.tick:
                 return
             self._timer.cancel()
         self._armed_for = due
-        self._timer = asyncio.get_running_loop().call_later((due - now) / clock.speed, self._step)
+        self._timer = clock.call_at(due, self._step)
 
     def _held_back(self, now: float) -> float:
         budget = self._budget.delay(now) if self._budget is not None else 0.0
@@ -181,7 +181,7 @@ class Poller:
     def _step(self) -> None:
         self._timer = None
         now = self._client.clock.now()
-        if now - self._armed_for > SLEPT * self._client.clock.speed:
+        if now - self._armed_for > self._client.clock.suspension:
             self._grace_until = now + GRACE
         while (watch := self._deadlines.pop(now)) is not None:
             self._overdue(watch, now)

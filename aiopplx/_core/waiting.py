@@ -55,12 +55,12 @@ class Waiter:
         """True if nobody waits any more."""
         return not self._futures
 
-    async def wait(self, seconds: float | None) -> Job | None:
-        """The job once it has ended; None if that takes longer than `seconds` (real ones)."""
+    async def wait(self, clock: Clock, seconds: float | None) -> Job | None:
+        """The job once it has ended; None if that takes longer than `seconds`."""
         future: asyncio.Future[Job | AiopplxError] = asyncio.get_running_loop().create_future()
         self._futures.add(future)
         try:
-            await asyncio.wait([future], timeout=seconds)
+            await clock.wait_all([future], seconds)
         finally:
             self._futures.discard(future)
         if not future.done():
@@ -88,7 +88,7 @@ class Waiting:
 
     async def wait(self, api: API, job_id: str, seconds: float) -> Job:
         """The job once it has ended, or what it is after `seconds`."""
-        job = await self._wait(api, job_id, seconds / self._clock.speed, last=False)
+        job = await self._wait(api, job_id, seconds, last=False)
         if job is None:
             # The time is up: one more look decides what the job is. Whoever has longer goes on waiting.
             job = await self._wait(api, job_id, None, last=True)
@@ -99,7 +99,7 @@ class Waiting:
         name = (job_id, last)
         waiter = self._by_job.get(name) or self._start(api, name)
         try:
-            return await waiter.wait(seconds)
+            return await waiter.wait(self._clock, seconds)
         finally:
             if waiter.deserted and waiter in self._waiters and waiter.watch is not None:
                 self._forget(waiter, name)

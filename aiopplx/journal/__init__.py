@@ -79,17 +79,17 @@ def job_of(record: Record, raw: bytes | None) -> Job:
     # Here, not above: the APIs bring the HTTP library with them, which counting and listing do without.
     from aiopplx._config import APIS
     from aiopplx._core.keeper import Keeper
-    from aiopplx._http.clock import wall
+    from aiopplx._http.clock import Clock
     from aiopplx.journal._memory import MemoryJournal
 
     known = {api.name: api for api, _ in APIS.values()}
     default, _ = APIS["auto"]
     keeper = Keeper(
-        MemoryJournal(now=wall),
+        MemoryJournal(now=Clock().wall),
         api_named=lambda name: known.get(name, default),
         on_doubt=None,
         retry_failed=False,
-        wall=wall,
+        wall=Clock().wall,
     )
     return keeper.job_of(record, raw)
 
