@@ -1,7 +1,7 @@
 """Submit many Perplexity deep-research jobs at once, poll them together, get each as it finishes.
 
 `Session` is where everything starts. The API's own structs are in `aiopplx.sonar`; a server that plays the service, for
-tests and demos, is in `aiopplx.emulator`.
+tests and demos, is in `aiopplx.emulator`, and clocks that let a test wait for nothing are in `aiopplx.testing`.
 """
 
 from importlib import import_module
@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from aiopplx._batch import Batch
+    from aiopplx._config import JournalOptions
     from aiopplx._errors import (
         AiopplxError,
         APIError,
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     )
     from aiopplx._events import Event, EventKind
     from aiopplx._job import Job, JobStatus, Source, Usage
+    from aiopplx._policy.network import NetworkOptions
     from aiopplx._policy.polling import Look, PollPolicy
     from aiopplx._policy.retry import RetryPolicy
     from aiopplx._session import Session
@@ -60,7 +62,9 @@ __all__ = [
     "JobStatus",
     "JobTimeout",
     "JournalError",
+    "JournalOptions",
     "Look",
+    "NetworkOptions",
     "NotFound",
     "OutOfCredit",
     "PollPolicy",
@@ -83,6 +87,7 @@ _HOMES = {
     "aiopplx.agent._request": ("AgentRequest",),
     "aiopplx.journal._protocol": ("JournalError",),
     "aiopplx._batch": ("Batch",),
+    "aiopplx._config": ("JournalOptions",),
     "aiopplx._errors": (
         "AiopplxError",
         "APIError",
@@ -118,6 +123,7 @@ _HOMES = {
         "Look",
         "PollPolicy",
     ),
+    "aiopplx._policy.network": ("NetworkOptions",),
     "aiopplx._policy.retry": ("RetryPolicy",),
     "aiopplx._wire.request": ("ResearchRequest",),
     "aiopplx._session": ("Session",),

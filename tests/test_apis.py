@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import time
 from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -34,7 +35,6 @@ from aiopplx import (
     Session,
     TransportError,
 )
-from aiopplx._http.clock import wall
 from aiopplx.emulator import AfterPolls, Emulator, WireServer, faults, wire
 from aiopplx.journal._memory import MemoryJournal
 
@@ -669,7 +669,7 @@ async def test_a_single_create_is_told_of_a_silence_that_is_longer_than_its_pati
 
 
 async def test_jobs_of_both_apis_in_one_journal_are_collected_in_a_later_run() -> None:
-    journal = MemoryJournal(now=wall)
+    journal = MemoryJournal(now=time.time)
     async with emulator(duration=AfterPolls(3)) as server:
         async with session_at(server.url, api="auto", journal=journal) as session:
             old = await session.submit(QUESTIONS[0], tag="old")
@@ -686,7 +686,7 @@ async def test_jobs_of_both_apis_in_one_journal_are_collected_in_a_later_run() -
 
 
 async def test_a_submission_in_doubt_from_an_earlier_run_does_not_go_over() -> None:
-    journal = MemoryJournal(now=wall)
+    journal = MemoryJournal(now=time.time)
     quick = RetryPolicy(doubt_tries=1)
     async with emulator() as server:
         server.faults.add("submit", faults.Drop(after_accept=True), times=1)
@@ -706,7 +706,7 @@ async def test_a_submission_in_doubt_from_an_earlier_run_does_not_go_over() -> N
 
 
 async def test_resubmitting_to_a_retired_api_is_refused_stops_nothing_and_the_question_itself_goes_over() -> None:
-    journal = MemoryJournal(now=wall)
+    journal = MemoryJournal(now=time.time)
     async with emulator() as server:
         server.faults.add("submit", faults.Drop(after_accept=True), times=1)
         async with session_at(server.url, api="auto", journal=journal, on_doubt="hold") as session:
@@ -725,7 +725,7 @@ async def test_resubmitting_to_a_retired_api_is_refused_stops_nothing_and_the_qu
 
 
 async def test_what_a_journal_has_is_found_though_it_could_not_be_asked_any_more() -> None:
-    journal = MemoryJournal(now=wall)
+    journal = MemoryJournal(now=time.time)
     async with emulator() as server:
         async with session_at(server.url, api="auto", journal=journal) as session:
             assert (await session.ask(UNTRANSLATABLE)).ok

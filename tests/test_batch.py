@@ -28,7 +28,7 @@ from aiopplx import (
     Session,
 )
 from aiopplx._batch import READY
-from aiopplx._http.clock import Clock
+from aiopplx.testing import Clock
 
 FAST = PollPolicy.fixed(0.01)
 
@@ -323,7 +323,7 @@ async def test_two_keys_under_one_id_put_the_second_in_doubt(server: Scripted):
 async def test_time_limit_of_an_item_holds_over_that_of_the_batch(server: Scripted):
     server.looks = float("inf")
     source = [{"question": "short", "timeout": 60.0}, "long"]
-    async with opened(server, _clock=Clock(3000)) as session, session.batch(source, timeout=86_400.0) as jobs:
+    async with opened(server, clock=Clock(3000)) as session, session.batch(source, timeout=86_400.0) as jobs:
         job = await anext(jobs)
         assert (job.index, job.status) == (0, JobStatus.TIMED_OUT)
         assert [job.index for job in jobs.pending] == [1]
@@ -464,7 +464,7 @@ async def test_jobs_whose_consumer_is_slow_do_not_time_out(server: Scripted):
     clock = Clock(2000)
     poll = PollPolicy(quiet=10.0, gap=60.0, growth=1.0)
     async with (
-        opened(server, poll=poll, _clock=clock) as session,
+        opened(server, poll=poll, clock=clock) as session,
         session.batch(map(str, range(80)), timeout=1000.0) as jobs,
     ):
         await server.until(lambda: server.told >= READY and server.requests["submit"] == 80)
@@ -492,7 +492,7 @@ async def test_failed_look_after_a_long_park_does_not_cost_the_result(server: Sc
     server.looks = lambda row: float("inf") if row.question.startswith("looked") else 1
     poll = PollPolicy.fixed(1.0)
     async with (
-        opened(server, poll=poll, _clock=clock) as session,
+        opened(server, poll=poll, clock=clock) as session,
         session.batch(map(str, range(60)), timeout=10.0) as jobs,
     ):
         await server.until(lambda: server.told >= READY and server.requests["submit"] == 60)

@@ -29,7 +29,7 @@ from aiopplx import (
     RetryPolicy,
     Session,
 )
-from aiopplx._http.clock import Clock
+from aiopplx.testing import Clock
 
 FAST = PollPolicy.fixed(0.01)
 NEVER = float("inf")
@@ -199,7 +199,7 @@ async def test_asks_beyond_max_in_flight_wait_for_a_slot(server: Scripted):
 
 async def test_ask_that_gets_no_slot_within_its_time_limit_was_not_sent(server: Scripted):
     server.looks = lambda row: NEVER
-    async with opened(server, max_in_flight=1, _clock=Clock(1000), poll=PollPolicy.fixed(60)) as session:
+    async with opened(server, max_in_flight=1, clock=Clock(1000), poll=PollPolicy.fixed(60)) as session:
         running = asyncio.create_task(session.ask("one"))
         await server.until(lambda: server.requests["submit"] == 1)
         job = await session.ask("two", timeout=30.0, tag="mine")
@@ -215,7 +215,7 @@ async def test_ask_times_out_after_a_last_look(server: Scripted):
     """The policy would look again only long after the limit; the limit itself brings the look that decides."""
     server.looks = lambda row: 1 if row.question == "finished by then" else NEVER
     policy = PollPolicy(quiet=50_000.0, gap=50_000.0)
-    async with opened(server, _clock=Clock(1000), poll=policy) as session:
+    async with opened(server, clock=Clock(1000), poll=policy) as session:
         late, done = await asyncio.gather(
             session.ask("stuck", timeout=100.0), session.ask("finished by then", timeout=100.0)
         )
@@ -268,7 +268,7 @@ async def test_wait_for_a_job_that_has_ended_asks_nobody(server: Scripted):
 
 
 async def test_wait_for_an_unknown_id_says_that_the_server_does_not_know_it(server: Scripted):
-    async with opened(server, _clock=Clock(1000)) as session:
+    async with opened(server, clock=Clock(1000)) as session:
         job = await session.wait("no-such-job")
     assert job.status is JobStatus.EXPIRED
     assert isinstance(job.error, JobExpired)
@@ -288,7 +288,7 @@ async def test_what_is_no_id_is_refused_before_anything_is_sent(bad: str, server
 
 async def test_wait_times_out_after_a_last_look(server: Scripted):
     server.looks = NEVER
-    async with opened(server, _clock=Clock(1000), poll=PollPolicy.fixed(50_000)) as session:
+    async with opened(server, clock=Clock(1000), poll=PollPolicy.fixed(50_000)) as session:
         job = await session.submit("one", tag="mine")
         late = await session.wait(job.id, timeout=60.0)
         assert (late.status, late.tag, late.server_status) == (JobStatus.TIMED_OUT, "mine", "IN_PROGRESS")
@@ -300,7 +300,7 @@ async def test_wait_times_out_after_a_last_look(server: Scripted):
 
 async def test_job_that_finished_by_the_last_look_is_not_timed_out(server: Scripted):
     clock = Clock(1000)
-    async with opened(server, _clock=clock, poll=PollPolicy.fixed(50_000)) as session:
+    async with opened(server, clock=clock, poll=PollPolicy.fixed(50_000)) as session:
         job = await session.submit("one")
         over = clock.now() + 60.0
         server.looks = lambda row: 1 if clock.now() >= over else NEVER
@@ -318,7 +318,7 @@ async def test_many_waiters_on_one_job_share_its_polls(server: Scripted):
 
 async def test_waiter_whose_time_is_up_does_not_end_the_waiting_of_others(server: Scripted):
     server.looks = NEVER
-    async with opened(server, _clock=Clock(100), poll=PollPolicy.fixed(1)) as session:
+    async with opened(server, clock=Clock(100), poll=PollPolicy.fixed(1)) as session:
         job = await session.submit("one")
         patient = asyncio.create_task(session.wait(job.id, timeout=100_000.0))
         impatient = await asyncio.gather(*(session.wait(job.id, timeout=5.0) for _ in range(50)))
@@ -330,7 +330,7 @@ async def test_waiter_whose_time_is_up_does_not_end_the_waiting_of_others(server
 
 async def test_crowd_of_waiters_whose_time_is_up_shares_the_last_look(server: Scripted):
     server.looks = NEVER
-    async with opened(server, _clock=Clock(100), poll=PollPolicy.fixed(50_000)) as session:
+    async with opened(server, clock=Clock(100), poll=PollPolicy.fixed(50_000)) as session:
         job = await session.submit("one")
         late = await asyncio.gather(*(session.wait(job.id, timeout=10.0) for _ in range(200)))
     assert {one.status for one in late} == {JobStatus.TIMED_OUT}

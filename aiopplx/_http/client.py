@@ -187,7 +187,7 @@ class Client:
         if until == math.inf:
             await places.acquire()
             return
-        async with asyncio.timeout(max(0.0, until - self.clock.now()) / self.clock.speed):
+        async with self.clock.timeout(max(0.0, until - self.clock.now())):
             await places.acquire()
 
     def _passes(self, lane: Lane) -> bool:

@@ -1,41 +1,165 @@
-"""The monotonic clock that every wait of a session is on.
+"""The clock of a session: every moment that a session reads, and every wait that it makes, comes from one object.
 
-One place, so that time can be made to pass faster: a session whose clock runs sixty times as fast lives through a
-four-minute job in four seconds, with every policy unchanged. This module knows nothing of what is waited for.
+Three kinds of time meet here, and most bugs of clocks come from taking one for another:
+
+- *Monotonic* seconds (`now`) order and measure: due moments, time limits, pauses. They mean nothing outside of this
+  process and are never compared with a server's clock.
+- *Wall* time (`wall`), seconds since 1970, is for what people read and for what outlives the process, such as the age
+  of an idempotency key in a journal. It may be set back, so nothing waits for it.
+- *Wire* time (`wire_now`) bounds one HTTP exchange. A test may let an hour of policy pass in a second, but no socket
+  becomes faster by that. So these few bounds stay in real seconds, whatever the speed.
+
+Whoever waits asks the clock to wait, and nobody else converts between its seconds and real ones. That is what makes a
+clock replaceable: at sixty times the speed a session lives through a four-minute job in four seconds, with every policy
+unchanged, and `aiopplx.testing.JumpingClock` leaves out the waiting altogether. For that one, whatever must hold time
+still (an exchange, a commit) says so by `busy`. Here that costs nothing. This module knows nothing of what is waited
+for.
 """
 
 from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Callable, Collection
+from contextlib import AbstractAsyncContextManager, AbstractContextManager
+from typing import Any, Final, Protocol, TypeVar
+
+from aiopplx._errors import ConfigError
+
+T = TypeVar("T")
+
+TICK: Final = 0.01
+"""Real seconds. What is due within one tick can happen together: one wake-up of the loop for many."""
+SUSPENSION: Final = 30.0
+"""Real seconds. A timer that comes later than this was not held up by other work: the machine was suspended."""
+
+
+class Timer(Protocol):
+    """What `call_at` returns."""
+
+    def cancel(self) -> None:
+        """Do not call, if it has not been called yet."""
+        ...
+
+
+class Nothing:
+    """A context manager, in both forms, that does nothing: one object for all uses, since it is on the hot path."""
+
+    __slots__ = ()
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, *_: object) -> None:
+        return None
+
+    async def __aenter__(self) -> None:
+        return None
+
+    async def __aexit__(self, *_: object) -> None:
+        return None
+
+
+NOTHING: Final = Nothing()
 
 
 class Clock:
-    """Monotonic seconds, `speed` of them to each real one."""
+    """Real time, or real time made faster. `Session(clock=Clock(60))` lives through a minute in each second.
 
-    __slots__ = ("speed",)
+    Args:
+        speed: seconds of this clock in one real second.
+
+    Attributes:
+        tick: what is due within so many seconds can happen together.
+        suspension: a timer that is later than so many seconds means that the machine was suspended.
+
+    Raises:
+        ConfigError: the speed is not above 0.
+    """
+
+    __slots__ = ("_began", "_speed", "suspension", "tick")
 
     def __init__(self, speed: float = 1.0) -> None:
-        self.speed = speed
+        if not speed > 0:
+            raise ConfigError(f"the speed of a clock must be above 0, not {speed!r}")
+        self._speed = speed
+        self._began = time.time()
+        self.tick = TICK * speed
+        self.suspension = SUSPENSION * speed
+
+    def __repr__(self) -> str:
+        return f"Clock({self._speed:g})"
+
+    # --- reading -----------------------------------------------------------------------------------------------------
 
     def now(self) -> float:
-        """Monotonic seconds. Never compared with a server's clock."""
-        return time.monotonic() * self.speed
+        """Monotonic seconds, for measuring and for waiting. Never compared with a server's clock."""
+        return time.monotonic() * self._speed
+
+    def wall(self) -> float:
+        """Seconds since 1970: the real time when this clock was made, and from there at this clock's speed.
+
+        At speed 1 it is the machine's own clock, so that it follows when that is corrected.
+        """
+        real = time.time()
+        return real if self._speed == 1.0 else self._began + (real - self._began) * self._speed
+
+    # --- waiting -----------------------------------------------------------------------------------------------------
 
     async def sleep(self, seconds: float) -> None:
-        """Wait."""
-        await asyncio.sleep(seconds / self.speed)
+        """Wait for so many seconds."""
+        await asyncio.sleep(seconds / self._speed)
 
     async def wait(self, event: asyncio.Event, seconds: float) -> bool:
         """Wait for `event`, at most `seconds`; True if it came."""
         try:
-            async with asyncio.timeout(max(0.0, seconds) / self.speed):
+            async with self.timeout(max(0.0, seconds)):
                 await event.wait()
         except TimeoutError:
             return False
         return True
 
+    async def wait_all(
+        self, futures: Collection[asyncio.Future[Any]], seconds: float | None
+    ) -> None:  # Any: results are not looked at
+        """Wait until all of these are done, at most `seconds`; None: without a limit. None of them is cancelled."""
+        await asyncio.wait(futures, timeout=None if seconds is None else max(0.0, seconds) / self._speed)
 
-def wall() -> float:
-    """Seconds since 1970: for what people read and for the age of a key, never for a wait."""
-    return time.time()
+    def timeout(self, seconds: float | None) -> AbstractAsyncContextManager[object]:
+        """As `asyncio.timeout`, in this clock's seconds. None is no limit, and costs next to nothing."""
+        return NOTHING if seconds is None else asyncio.timeout(seconds / self._speed)
+
+    def call_at(self, when: float, callback: Callable[[], object]) -> Timer:
+        """Call `callback` on the running loop when `now()` has come to `when`; at the next turn if it has already."""
+        delay = max(0.0, when - self.now()) / self._speed
+        return asyncio.get_running_loop().call_later(delay, callback)
+
+    # --- the time of the wire ----------------------------------------------------------------------------------------
+
+    def wire_now(self) -> float:
+        """Seconds by which one exchange is bounded: real ones, whatever the speed."""
+        return asyncio.get_running_loop().time()
+
+    def wire_at(self, when: float, callback: Callable[[], object]) -> Timer:
+        """Call `callback` when `wire_now()` has come to `when`. It may come early, and should read the time itself."""
+        return asyncio.get_running_loop().call_at(when, callback)
+
+    # --- what holds time still ---------------------------------------------------------------------------------------
+
+    def busy(self) -> AbstractContextManager[object]:
+        """Inside, something goes on that takes real time (an exchange, a commit): a clock that jumps does not jump."""
+        return NOTHING
+
+    def idle(self) -> AbstractContextManager[object]:
+        """Inside, something that is `busy` elsewhere waits for this very clock: for a clock that jumps it is not busy.
+
+        For a server that holds back its answer for so many seconds of this clock, while its client awaits it.
+        """
+        return NOTHING
+
+    def guard(self, thing: T, *, but: Collection[str] = ()) -> T:
+        """The same object, whose coroutines are `busy` while they are awaited, save those of the methods in `but`.
+
+        For what works in a thread or at a server of its own, such as a journal.
+        """
+        return thing

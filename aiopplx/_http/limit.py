@@ -1,7 +1,14 @@
 """One time limit for many exchanges at once, kept by one timer.
 
-aiohttp's own limits arm and disarm timers for each request and each read, which is a tenth of what a request costs. All
-exchanges of a lane have the same limit, so the oldest is always the next to end. This module knows nothing of HTTP.
+aiohttp's own limits arm and disarm timers for each request and for each read, which is a tenth of what a request costs.
+All exchanges of a lane have the same limit, so the one that began first is always the next to be late: a dictionary in
+the order of beginnings is all the queue that is needed, and one timer for its first entry is enough. The timer is not
+moved when that exchange ends in time. It comes once for many of them, and is then set for whoever is first by then.
+
+A task that is late is cancelled, and its `CancelledError` becomes a `TimeoutError` on the way out, unless somebody else
+cancelled it as well: the count of `Task.cancelling` tells the two apart, as in `asyncio.timeout`.
+
+This module knows nothing of HTTP.
 """
 
 from __future__ import annotations
@@ -10,33 +17,37 @@ import asyncio
 import types
 from typing import Any, cast
 
+from aiopplx._http.clock import Clock, Timer
+
 
 class Limit:
     """`with limit:` raises `TimeoutError` in the task that is still inside after `seconds`.
 
     Reentrant for different tasks, not for one. Cancellation from outside passes through, as in `asyncio.timeout`.
+
+    Args:
+        seconds: for each exchange.
+        clock: its wire time is what they are counted by.
     """
 
-    __slots__ = ("_late", "_loop", "_open", "_seconds", "_timer")
+    __slots__ = ("_clock", "_late", "_open", "_seconds", "_timer")
 
-    def __init__(self, seconds: float) -> None:
+    def __init__(self, seconds: float, clock: Clock) -> None:
         self._seconds = seconds
-        self._open: dict[asyncio.Task[Any], tuple[float, int]] = {}
+        self._clock = clock
+        self._open: dict[asyncio.Task[Any], tuple[float, int]] = {}  # Any: a task of whatever kind
         self._late: set[asyncio.Task[Any]] = set()
-        self._timer: asyncio.TimerHandle | None = None
-        self._loop: asyncio.AbstractEventLoop | None = None
+        self._timer: Timer | None = None
 
     def __enter__(self) -> None:
-        loop = self._loop
-        if loop is None:
-            loop = self._loop = asyncio.get_running_loop()
         task = asyncio.current_task()
         if task is None:
-            raise RuntimeError("a time limit is kept for a task, and this is none")
+            raise RuntimeError("a time limit is kept for a task, and this is not one")
         # In the order in which they will be late, since the limit is the same for all.
-        self._open[task] = (loop.time() + self._seconds, task.cancelling())
+        late_at = self._clock.wire_now() + self._seconds
+        self._open[task] = (late_at, task.cancelling())
         if self._timer is None:
-            self._timer = loop.call_later(self._seconds, self._sweep)
+            self._timer = self._clock.wire_at(late_at, self._sweep)
 
     def __exit__(
         self, exc_type: type[BaseException] | None, exc: BaseException | None, tb: types.TracebackType | None
@@ -55,14 +66,12 @@ class Limit:
             self._timer = None
 
     def _sweep(self) -> None:
+        """Cancel who is late, and set the timer for the first who is not."""
         self._timer = None
-        loop = self._loop
-        if loop is None:
-            return
-        now = loop.time()
+        now = self._clock.wire_now()
         for task, (late_at, _) in self._open.items():
             if late_at > now:
-                self._timer = loop.call_at(late_at, self._sweep)
+                self._timer = self._clock.wire_at(late_at, self._sweep)
                 return
             if task not in self._late:
                 self._late.add(task)

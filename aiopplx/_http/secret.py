@@ -1,4 +1,4 @@
-"""The API key and the address it may be sent to.
+"""The API key, and the address that it may be sent to.
 
 This module knows nothing of how requests are made.
 """
@@ -15,17 +15,15 @@ from aiopplx._errors import ConfigError
 
 _KEY = re.compile(r"[\x21-\x7e]+")
 
-
-# A shorter word is a placeholder for an emulator and no secret: to cut it out of messages would only garble them.
 SECRET_FROM: Final = 8
-
-
-# Answers of this size and below are errors and jobs without a result, where a server may echo the key it was sent.
+"""Characters. A shorter key is a placeholder for an emulator and not a secret; cut out of messages it would only garble
+them."""
 ECHO_LIMIT: Final = 16 * 1024
+"""Bytes. Answers up to this size are errors, and jobs without a result: the ones in which a server may echo the key."""
 
 
 class Secret:
-    """The API key, kept where neither a repr, a pickle nor a traceback with locals shows it."""
+    """The API key, kept where no repr, pickle or traceback with local variables shows it."""
 
     __slots__ = ("_bytes", "_value")
 
@@ -34,15 +32,15 @@ class Secret:
         self._bytes = value.encode()
 
     def reveal(self) -> str:
-        """The key itself; for the one header that carries it."""
+        """The key itself, for the one header that carries it."""
         return self._value
 
     def scrub(self, text: str) -> str:
-        """`text` without the key, should a server echo it."""
+        """`text` without the key, in case the server echoed it."""
         return text.replace(self._value, "[API key]") if len(self._value) >= SECRET_FROM else text
 
     def scrub_body(self, body: bytes) -> bytes:
-        """The same for a short answer as it came."""
+        """The same for the bytes of a short answer."""
         if len(body) > ECHO_LIMIT or len(self._bytes) < SECRET_FROM:
             return body
         return body.replace(self._bytes, b"[API key]")
@@ -54,11 +52,11 @@ class Secret:
         raise TypeError("an API key is not pickled")
 
 
-def usable_key(key: str) -> Secret:
-    """The key as a `Secret`, stripped of the newline that a file or a shell leaves on it.
+def check_key(key: str) -> Secret:
+    """The key as a `Secret`, without the newline that a file or a shell leaves at its end.
 
     Raises:
-        ConfigError: it is empty or has a character that no header may carry.
+        ConfigError: it is empty, or has a character that is not allowed in a header.
     """
     stripped = key.strip()
     if not _KEY.fullmatch(stripped):
@@ -66,13 +64,15 @@ def usable_key(key: str) -> Secret:
     return Secret(stripped)
 
 
-def usable_base_url(base_url: str, *, allow_insecure: bool = False) -> str:
+def check_base_url(base_url: str, *, allow_insecure: bool = False) -> str:
     """The base URL without a trailing slash.
 
     Raises:
-        ConfigError: it is no absolute http(s) URL, carries a password or a query, or would send the key in the clear to
+        ConfigError: it is not an absolute http(s) URL, has a user or a query, or would send the key in the clear to
             another machine.
     """
+    # Read by the library that aiohttp reads it with: where two parsers differ about which part is the host, one of them
+    # would allow this machine, and the other send the key to another.
     try:
         url = yarl.URL(base_url.strip())
     except (ValueError, TypeError):
@@ -84,7 +84,7 @@ def usable_base_url(base_url: str, *, allow_insecure: bool = False) -> str:
     if url.scheme == "http" and not allow_insecure and not _is_loopback(url.host):
         raise ConfigError(
             f"base_url is http:// to {url.host}: the API key would travel in the clear. Use https://, or pass"
-            " allow_insecure=True if that network is yours"
+            " network=NetworkOptions(allow_insecure=True) if that network is yours"
         )
     return str(url).rstrip("/")
 

@@ -1,7 +1,15 @@
-"""Aiohttp, and only here: one attempt of one `Call` becomes a `Reply` or a `NoReply`.
+"""The one module that calls aiohttp: one attempt of one `Call` becomes a `Reply` or a `NoReply`.
 
-Foreign exceptions end here: they hold the request's headers, and so the API key (aiohttp #8402). This module never
-retries, waits for no gate, and knows nothing of jobs.
+The question that decides about money is asked here: *was anything sent?* After a lost answer nobody can know whether
+the server acted. But if no byte of the request's body was handed to a socket, no job can exist, and the submission may
+be repeated without a doubt. Exceptions do not tell the two apart: aiohttp raises the same `ServerDisconnectedError` for
+a connection that was closed while it lay idle in the pool and for one that broke after the request. So the body itself
+keeps the record. aiohttp calls `write` on it once it has a connection, and not before: a body on which `write` was
+never called is proof that nothing was submitted (`_Body`). A connection that breaks during the first write counts as
+sent, although it may not have been; the error is on the side that costs nothing.
+
+Exceptions of aiohttp end here, since they hold the request's headers, and so the API key (aiohttp #8402). This module
+never retries, waits at no gate, and knows nothing of jobs.
 """
 
 from __future__ import annotations
@@ -18,35 +26,37 @@ import yarl
 from aiohttp.abc import AbstractStreamWriter
 
 from aiopplx._errors import ConfigError
+from aiopplx._http.clock import Clock
 from aiopplx._http.limit import Limit
 from aiopplx._http.secret import Secret
-from aiopplx._policy.retry import RetryPolicy
+from aiopplx._policy.network import NetworkOptions
 from aiopplx._version import __version__
 from aiopplx._wire.call import Broken, Call, Lane, NoReply, Reply
 
-# A submission may ride a connection that has just been used, in a burst, but never one that sat idle: the server may be
-# closing it at this moment, and then nobody can tell whether the submission arrived.
+# In a burst, a submission may use a connection that has just been used, but never one that has been idle: the server
+# may be closing it at this moment, and then nobody can tell whether the submission arrived.
 SUBMIT_KEEPALIVE: Final = 0.25
-# Polls of one job are up to two minutes apart; each would otherwise pay for a TLS handshake.
+# Polls of one job are up to two minutes apart; without this, each would need a TLS handshake.
 POLL_KEEPALIVE: Final = 150.0
 CONNECTIONS: Final = 64
 
 
 @functools.lru_cache(maxsize=1024)
 def _address(base: yarl.URL, path: str) -> yarl.URL:
-    """Kept, since each look at a job has the same: aiohttp leaves on it what it takes out of it, host, port and all.
+    """The URL of a path. Cached, since each poll of a job has the same one, and a `URL` keeps the parts that aiohttp
+    has once worked out (host, port, whether there is a password).
 
-    Paths are percent-encoded already, so that only those with a query need be read again.
+    Paths are percent-encoded already, so only those with a query have to be parsed again.
     """
     whole = base.raw_path.rstrip("/") + path
     return base.join(yarl.URL(whole, encoded=True)) if "?" in path else base.with_path(whole, encoded=True)
 
 
 class _Body(aiohttp.Payload):
-    """The exact bytes of a submission, which know whether any of them left.
+    """The exact bytes of a submission, which remember whether aiohttp began to write them.
 
-    aiohttp writes the body once it has a connection and not before: a body that was never asked to write itself is
-    proof that nothing was submitted. This needs no trace hooks, so it works with the user's own session as well.
+    While `sent` is False, nothing was submitted (the reason stands at the head of this module). This takes no trace
+    hooks, so it works with the caller's own `ClientSession` as well.
     """
 
     _autoclose = True
@@ -54,13 +64,13 @@ class _Body(aiohttp.Payload):
     def __init__(self, value: bytes) -> None:
         super().__init__(value, content_type="application/json")
         self._size = len(value)
-        self.left = False
+        self.sent = False
 
     def decode(self, encoding: str = "utf-8", errors: str = "strict") -> str:
         return bytes(self._value).decode(encoding, errors)
 
     async def write(self, writer: AbstractStreamWriter) -> None:
-        self.left = True
+        self.sent = True
         await writer.write(self._value)
 
     async def write_with_length(self, writer: AbstractStreamWriter, content_length: int | None) -> None:
@@ -68,36 +78,37 @@ class _Body(aiohttp.Payload):
 
 
 class Transport:
-    """Makes attempts. Opens its own connections unless given a session of the user's, which it never closes.
+    """Makes attempts. Opens connections of its own, unless it is given the caller's session, which it never closes.
 
     Args:
-        base_url: as `usable_base_url` returned it.
+        base_url: as `check_base_url` returned it.
         key: the API key.
-        policy: time limits of one exchange.
-        max_response_bytes: an answer larger than this, decompressed, is not read on.
-        http: the user's own session.
+        network: the bounds of one exchange.
+        clock: measures the time limits, and is told of each exchange.
+        http: the caller's own session.
     """
 
     def __init__(
         self,
         base_url: str,
         key: Secret,
-        policy: RetryPolicy,
+        network: NetworkOptions,
         *,
-        max_response_bytes: int,
+        clock: Clock,
         http: aiohttp.ClientSession | None = None,
     ) -> None:
         self.base_url = base_url
         self._base = yarl.URL(base_url)
-        self.limit = max_response_bytes
+        self.limit = network.max_response_bytes
         self._key = key
+        self._clock = clock
         self._theirs = http
         self._own_headers = self._headers()
         self._submits: aiohttp.ClientSession | None = http
         self._polls: aiohttp.ClientSession | None = http
-        self._timeout = aiohttp.ClientTimeout(total=None, sock_connect=policy.connect_seconds)
-        self._submit_limit = Limit(policy.submit_seconds)
-        self._poll_limit = Limit(policy.poll_seconds)
+        self._timeout = aiohttp.ClientTimeout(total=None, sock_connect=network.connect_seconds)
+        self._submit_limit = Limit(network.submit_seconds, clock)
+        self._poll_limit = Limit(network.poll_seconds, clock)
 
     def open(self) -> None:
         """Make the connection pools; needs the running loop."""
@@ -147,7 +158,7 @@ class Transport:
         body = _Body(call.body) if call.body is not None else None
         failure: NoReply
         try:
-            with limit:
+            with limit, self._clock.busy():
                 response = await pool.request(
                     call.method,
                     _address(self._base, call.path),
@@ -159,8 +170,8 @@ class Transport:
                 )
                 return await self._read(response)
         except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
-            failure = _no_reply(error, sent=body is None or body.left)
-        # Outside the handler, so that the foreign exception and the headers it holds are gone.
+            failure = _no_reply(error, sent=body is None or body.sent)
+        # Outside the handler: there the exception, and the headers that it holds, would still be alive.
         return failure
 
     async def _read(self, response: aiohttp.ClientResponse) -> Reply | NoReply:
@@ -191,7 +202,7 @@ class Transport:
 
 
 def _no_reply(error: Exception, *, sent: bool) -> NoReply:
-    """What a foreign exception says, in words of ours. Never its own text whole: that may quote headers."""
+    """What an exception of aiohttp says, in our words. Its own text is never passed on: it may quote headers."""
     match error:
         case aiohttp.ClientConnectorCertificateError():
             return NoReply(Broken.TLS, f"the certificate of {error.host} is not valid", sent=False, permanent=True)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import enum
 import re
+from typing import Literal, TypeAlias
 
 import msgspec
 
@@ -43,6 +44,10 @@ class Fault(enum.StrEnum):
     """An answer about the way to the server and not about the job (a redirect): a few more tries, then REFUSED."""
 
 
+OnDoubt: TypeAlias = Literal["resend", "hold"]
+"""What happens to a submission that was sent and not answered: the same bytes again, or nothing."""
+
+
 class RetryPolicy(msgspec.Struct, frozen=True, kw_only=True):
     """Bounds on trying again. All times are seconds.
 
@@ -65,8 +70,9 @@ class RetryPolicy(msgspec.Struct, frozen=True, kw_only=True):
         final.
         refused_look: pause of all looks after the server refused one (401, 403).
         leave_grace: leaving a block waits so long for the id of a submission that is on its way.
-        submit_seconds, poll_seconds: the whole of one HTTP exchange, connecting and reading included.
-        connect_seconds: its connection.
+        on_doubt: what happens to a submission that was sent and not answered: `"resend"` the same bytes under the same
+            key, or `"hold"` it for you to decide. None, the default: resend where the API honours keys (Sonar), hold
+            where it has none (the Agent API), since there a second sending may be a second bill.
     """
 
     base: float = 0.5
@@ -86,9 +92,7 @@ class RetryPolicy(msgspec.Struct, frozen=True, kw_only=True):
     unreadable_seconds: float = 120.0
     refused_look: float = 30.0
     leave_grace: float = 2.0
-    submit_seconds: float = 60.0
-    poll_seconds: float = 60.0
-    connect_seconds: float = 10.0
+    on_doubt: OnDoubt | None = None
 
     def delay(self, fault: Fault, attempt: int, random: float) -> float:
         """Seconds before the try after the `attempt`-th (from 1): full jitter, so a crowd does not come back as one."""

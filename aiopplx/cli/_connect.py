@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Literal, TypedDict, Unpack
 
 import anyio
 
-from aiopplx.cli._options import Api, Connection, OnDoubt
+from aiopplx.cli._options import Api, Connection, JournalOptions, OnDoubt, Results
 
 if TYPE_CHECKING:
-    from aiopplx import Event, PollPolicy, Session
+    import aiopplx
+    from aiopplx import Event, PollPolicy, RetryPolicy, Session
 
 SPEED = 100.0
 """Emulated seconds in a second: a job of four minutes takes two and a half seconds, long enough to be watched."""
@@ -30,18 +31,43 @@ EMULATED_BUDGET = 60_000.0
 
 
 class SessionOptions(TypedDict, total=False):
-    """What is handed on to `Session` as it is."""
+    """What is passed to `Session` as it is."""
 
     api: Api
     rpm: float | None
     max_in_flight: int
     timeout: float
-    journal: str | None
-    results: Literal["keep", "until_taken", "refetch"]
-    on_doubt: OnDoubt | None
-    retry_failed: bool
-    same_account: bool
     max_cost: float | None
+    journal: str | aiopplx.JournalOptions | None
+    retry: RetryPolicy
+
+
+_RESULTS: dict[Results, Literal["keep", "until_taken", "refetch"]] = {
+    "keep": "keep",
+    "until-taken": "until_taken",
+    "refetch": "refetch",
+}
+
+
+def journal_at(place: str | None, options: JournalOptions) -> aiopplx.JournalOptions | None:
+    """The journal at this place, with what was typed about it."""
+    import aiopplx
+
+    if place is None:
+        return None
+    return aiopplx.JournalOptions(
+        place,
+        results=_RESULTS[options.results or "keep"],
+        same_account=options.same_account,
+        retry_failed=options.retry_failed,
+    )
+
+
+def retry_policy(on_doubt: OnDoubt | None) -> RetryPolicy:
+    """The usual bounds, with what was typed about submissions without an answer."""
+    from aiopplx import RetryPolicy
+
+    return RetryPolicy(on_doubt=on_doubt)
 
 
 class Connected:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import anyio
 import anyio.to_thread
 
-from aiopplx.cli._connect import Connected
+from aiopplx.cli._connect import Connected, retry_policy
 from aiopplx.cli._exits import ACCOUNT, DONE, FAILED, LATER, USAGE, UsageError, code_until_signal, exit_code
 from aiopplx.cli._journals import every
 from aiopplx.cli._options import Api, Connection
@@ -107,7 +107,7 @@ class _Visit:
         if not yes and not await _agreed():
             raise UsageError("nothing was submitted; --probe --yes agrees to the bill")
         # Held: a refusal of the second one is the answer, and is not to be tried again.
-        async with Connected(self._connection, api=api, on_doubt="hold") as session:
+        async with Connected(self._connection, api=api, retry=retry_policy("hold")) as session:
             key = uuid.uuid4().hex
             first = await session.submit(PROBE, idempotency_key=key)
             _tell("probe", f"first: job {one_line(first.id)}")

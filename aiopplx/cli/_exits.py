@@ -64,7 +64,7 @@ class Interrupted(Exception):
 _IN_A_SHELL = (
     ("pass Session(api_key=...)", "give --api-key-file FILE"),
     ("Check PERPLEXITY_API_KEY;", "Check PERPLEXITY_API_KEY or --api-key-file;"),
-    ("Use https://, or pass allow_insecure=True if that network is yours", "Use https://"),
+    ("Use https://, or pass network=NetworkOptions(allow_insecure=True) if that network is yours", "Use https://"),
     ("same_account=True (--same-account)", "--same-account"),
     ("base_url must look", "--base-url (or PERPLEXITY_BASE_URL) must look"),
     ("base_url is http", "--base-url (or PERPLEXITY_BASE_URL) is http"),

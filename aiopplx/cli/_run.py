@@ -8,9 +8,9 @@ from __future__ import annotations
 import math
 import sys
 from collections import deque
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
-from aiopplx.cli._connect import Connected
+from aiopplx.cli._connect import Connected, journal_at, retry_policy
 from aiopplx.cli._exits import (
     DONE,
     FAILED,
@@ -26,7 +26,7 @@ from aiopplx.cli._exits import (
     until_signal,
 )
 from aiopplx.cli._journals import counts_of, may_replace, others_running, place_of, resuming
-from aiopplx.cli._options import Connection, JournalOptions, Results, RunOptions
+from aiopplx.cli._options import Connection, JournalOptions, RunOptions
 from aiopplx.cli._progress import View, make_view
 from aiopplx.cli._questions import BadLine, Questions
 from aiopplx.cli._rows import Rows
@@ -41,12 +41,6 @@ MANY = 20
 
 FIRST = 10
 """Of those the first so many are named, to look at."""
-
-_RESULTS: dict[Results, Literal["keep", "until_taken", "refetch"]] = {
-    "keep": "keep",
-    "until-taken": "until_taken",
-    "refetch": "refetch",
-}
 
 
 async def run(questions: str, options: RunOptions, journal: JournalOptions, connection: Connection) -> int:
@@ -141,11 +135,8 @@ class _Run:
             rpm=options.rpm,
             max_in_flight=options.max_in_flight,
             timeout=options.timeout,
-            journal=self._place,
-            results=_RESULTS[self._keeping.results or "keep"],
-            on_doubt=self._keeping.on_doubt,
-            retry_failed=self._keeping.retry_failed,
-            same_account=self._keeping.same_account,
+            journal=journal_at(self._place, self._keeping),
+            retry=retry_policy(self._keeping.on_doubt),
             max_cost=options.max_cost,
         ) as session:
             if self._resuming:

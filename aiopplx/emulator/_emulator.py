@@ -18,7 +18,7 @@ from aiohttp import web
 from aiopplx.emulator._agent import Agent
 from aiopplx.emulator._agent_bodies import Runs
 from aiopplx.emulator._auth import Keys
-from aiopplx.emulator._clock import Clock
+from aiopplx.emulator._clock import Clock, Time
 from aiopplx.emulator._control import PREFIX, control
 from aiopplx.emulator._exchange import Asked, Reply, as_json, error, page, record, usual
 from aiopplx.emulator._jobs import Duration, Jobs
@@ -52,6 +52,8 @@ class Emulator:
             belong here. A collection of keys makes each an account of its own; a mapping names the account of each.
         seed: of durations, failures, answers and faults. The same seed and the same questions make the same run.
         time_scale: emulated seconds per real second: 60.0 makes a four-minute job take four seconds.
+        clock: the clock that the client lives in, in place of `time_scale`: the emulator's seconds are its seconds, for
+            jobs, rates and delays alike. `aiopplx.testing` has two, one of which lets half an hour take no time.
         duration: of a job. None is log-normal with a median of 240 s; a number is that many emulated seconds;
             `AfterPolls(n)` is done at its n-th GET; a function is given the question and says seconds.
         failure_rate: the share of jobs that end FAILED, from 0 to 1. A failed job is not billed.
@@ -60,7 +62,8 @@ class Emulator:
             3000; of the Agent API 50 to 2000 requests of any kind. None, the default, has no limits.
         rpm: submissions a minute (of the Agent API requests), in place of the tier's. Rates run on emulated time.
         limit_hints: headers on the answers of limited requests: `none`, as the service is known to do for sonar;
-            `retry-after` on a 429 (real seconds, rounded up); `x-ratelimit` on all, as the Agent API does anyway.
+            `retry-after` on a 429 (the client's seconds, rounded up); `x-ratelimit` on all, as the Agent API does
+            anyway.
         idempotency: what a repeated idempotency key gets: `replay`, the first answer again (409 for another request);
             `ignore`, another job; `reject`, a 409.
         key_ttl: emulated seconds for which a key is remembered; None is for ever.
@@ -88,6 +91,7 @@ class Emulator:
         keys: Collection[str] | Mapping[str, str] | None = None,
         seed: int = 0,
         time_scale: float = 1.0,
+        clock: Time | None = None,
         duration: Duration = None,
         failure_rate: float = 0.0,
         failing: Callable[[str], bool] | None = None,
@@ -114,10 +118,13 @@ class Emulator:
             raise ValueError("page_size must be 1 or more")
         if cancel_delay < 0:
             raise ValueError("cancel_delay must not be negative: emulated seconds")
+        if clock is not None and time_scale != 1.0:
+            raise ValueError("give time_scale or a clock, not both: the clock says how fast its time is")
         self.port = port
         self.faults = Script(seed)
         self._seed = seed
         self._time_scale = time_scale
+        self._time = clock
         self._duration: Duration = duration
         self._failing = failing if failing is not None else failure_rate
         self._rates = rates(tier, rpm)
@@ -141,7 +148,7 @@ class Emulator:
 
     def _begin(self) -> None:
         self.ledger = Ledger(self._log_size)
-        self._clock = Clock(self._time_scale)
+        self._clock = Clock(self._time_scale, self._time)
         self._limits = Limits(self._rates)
         self._keys.restore()
         self._jobs = Jobs(
@@ -232,7 +239,7 @@ class Emulator:
         if self._runner is not None:
             raise RuntimeError("this emulator already runs")
         self._closing = asyncio.Event()
-        self._sender = Sender(self._closing, compress=self._compress)
+        self._sender = Sender(self._closing, self._clock.time, compress=self._compress)
         # Without the router of web.Application, which would double the cost of a poll. A handler is cancelled when its
         # client leaves, so that no hang outlives it.
         server = web.Server(self._handle, request_factory=made_request, handler_cancellation=True, access_log=None)
@@ -343,7 +350,7 @@ class Emulator:
         return reply
 
     def _hints(self, room: Room, *, told: bool) -> dict[str, str]:
-        """What the answer says of the rate. Spans are real seconds, moments count from the answer's own `Date`."""
+        """What the answer says of the rate: spans in the client's seconds, moments counted from the answer's `Date`."""
         wait = math.ceil(self._clock.real(room.wait))
         hints: dict[str, str] = {}
         if told or self._limit_hints == "x-ratelimit":

@@ -61,7 +61,7 @@ class Ending(enum.Enum):
 
 
 class Reply(msgspec.Struct):
-    """One answer. `delay` is real seconds before its first byte; `job` is the record that it is about."""
+    """One answer. `delay` is seconds of the client before its first byte; `job` is the record that it is about."""
 
     status: int
     body: bytes = b""

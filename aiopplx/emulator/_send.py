@@ -21,6 +21,7 @@ from aiohttp.http_parser import RawRequestMessage
 from aiohttp.streams import StreamReader
 from aiohttp.web_protocol import RequestHandler
 
+from aiopplx.emulator._clock import Time
 from aiopplx.emulator._exchange import Ending, Reply
 
 _CHUNK = 64 * 1024
@@ -30,10 +31,11 @@ _LARGEST_REQUEST = 32 * 1024 * 1024
 
 
 class Sender:
-    """Sends answers; `closing` is set when the server ends, which ends every wait."""
+    """Sends answers; `closing` is set when the server ends, which ends every wait. Delays are told by `time`."""
 
-    def __init__(self, closing: asyncio.Event, *, compress: bool) -> None:
+    def __init__(self, closing: asyncio.Event, time: Time, *, compress: bool) -> None:
         self._closing = closing
+        self._time = time
         self._compress = compress
         self._second = 0
         self._date = ""
@@ -46,8 +48,8 @@ class Sender:
         return self._date
 
     async def _pause(self, seconds: float) -> None:
-        with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._closing.wait(), seconds)
+        with self._time.idle():
+            await self._time.wait(self._closing, seconds)
 
     async def send(self, request: web.BaseRequest, reply: Reply, now: float, ray: int) -> web.StreamResponse:
         """Sends the answer. `now` is emulated time, for the `Date`; `ray` numbers the request."""

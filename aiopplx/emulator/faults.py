@@ -74,7 +74,7 @@ class Drop(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="f
 
 
 class Hang(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="fault", tag="hang"):
-    """No answer for `seconds` (real ones); then the connection is closed.
+    """No answer for `seconds` (the client's); then the connection is closed.
 
     Ends early when the client or the server does.
     """
@@ -84,7 +84,7 @@ class Hang(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="f
 
 
 class Delay(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="fault", tag="delay"):
-    """The true answer, `seconds` (real ones) late."""
+    """The true answer, `seconds` (the client's) late."""
 
     seconds: float = 1.0
 

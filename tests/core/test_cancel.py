@@ -30,10 +30,10 @@ from aiopplx import (
 from aiopplx._core.engine import CANCEL_SECONDS, Engine
 from aiopplx._core.poller import Poller
 from aiopplx._http.client import Client
-from aiopplx._http.clock import Clock, wall
 from aiopplx.agent import AGENT
 from aiopplx.emulator import AfterPolls, Emulator, JobRecord, faults
 from aiopplx.journal._memory import MemoryJournal
+from aiopplx.testing import Clock
 
 QUESTION = "Why did the Vasa sink?"
 QUESTIONS = tuple(f"Why did ship number {n} sink?" for n in range(12))
@@ -206,7 +206,7 @@ async def test_a_cancel_that_never_gets_through_is_raised_and_stops_nothing() ->
 
 
 async def test_a_cancelled_job_is_in_the_journal_as_it_ended() -> None:
-    journal = MemoryJournal(now=wall)
+    journal = MemoryJournal(now=time.time)
     async with running() as server:
         async with session_at(server.url, api="agent", journal=journal) as session:
             job = await session.submit(QUESTION, tag="mine")

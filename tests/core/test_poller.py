@@ -11,7 +11,7 @@ import pytest
 from _scripted import KEY, Asked, Scripted
 
 from aiopplx import Event, EventKind, JobStatus, Look, PollPolicy, RetryPolicy, Session
-from aiopplx._http.clock import Clock
+from aiopplx.testing import Clock
 
 FAST = PollPolicy.fixed(0.01)
 NEVER = float("inf")
@@ -88,7 +88,7 @@ async def test_poll_budget_holds_over_all_jobs(server: Scripted):
     server.looks = lambda row: NEVER if row.question != "end" else 30
     clock = Clock(60)
     policy = PollPolicy(quiet=1.0, gap=1.0, budget=600.0)
-    async with opened(server, poll=policy, _clock=clock) as session, session.batch(map(str, range(200))):
+    async with opened(server, poll=policy, clock=clock) as session, session.batch(map(str, range(200))):
         began = clock.now()
         await server.until(lambda: server.requests["get"] >= 200)
         minutes = (clock.now() - began) / 60.0
@@ -107,7 +107,7 @@ async def test_users_own_rule_is_asked_before_each_look(server: Scripted):
         return 5.0
 
     server.looks = 3
-    async with opened(server, poll=rule, _clock=Clock(300)) as session:
+    async with opened(server, poll=rule, clock=Clock(300)) as session:
         job = await session.ask("one")
     assert (job.status, job.looks) == (JobStatus.COMPLETED, 3)
     assert [(look.looks, look.status) for look in asked] == [(0, ""), (1, "IN_PROGRESS"), (2, "IN_PROGRESS")]
@@ -119,7 +119,7 @@ async def test_rule_that_raises_is_told_once_and_costs_no_job(server: Scripted, 
         raise ZeroDivisionError("mine")
 
     told: list[Event] = []
-    async with opened(server, told, poll=rule, _clock=Clock(3000)) as session, session.batch(["one", "two"]) as jobs:
+    async with opened(server, told, poll=rule, clock=Clock(3000)) as session, session.batch(["one", "two"]) as jobs:
         assert [job.ok async for job in jobs] == [True, True]
     assert ["ZeroDivisionError" in event.reason for event in told if event.kind is EventKind.WARNING] == [True]
     assert "the poll rule failed" in caplog.text
@@ -127,13 +127,13 @@ async def test_rule_that_raises_is_told_once_and_costs_no_job(server: Scripted, 
 
 @pytest.mark.parametrize("gap", [0, -1.0, float("nan"), float("inf"), None, "soon", 1e300])
 async def test_rule_that_makes_no_sense_costs_no_job(gap: Any, server: Scripted):
-    async with opened(server, poll=lambda look: gap, _clock=Clock(200_000)) as session:
+    async with opened(server, poll=lambda look: gap, clock=Clock(200_000)) as session:
         assert (await session.ask("one", timeout=90_000.0)).ok
 
 
 async def test_default_policy_leaves_a_job_alone_at_first(server: Scripted):
     clock = Clock(2000)
-    async with opened(server, poll=None, _clock=clock) as session:
+    async with opened(server, poll=None, clock=clock) as session:
         began = clock.now()
         assert (await session.ask("one")).ok
         assert clock.now() - began >= 27.0
@@ -152,7 +152,7 @@ async def test_deadline_behind_a_closed_gate_ends_without_a_request(server: Scri
     server.script = throttling
     server.headers = {"Retry-After": "3600"}
     clock = Clock(1000)
-    async with opened(server, _clock=clock) as session:
+    async with opened(server, clock=clock) as session:
         job = await session.ask("one", timeout=100.0)
     assert job.status is JobStatus.TIMED_OUT
     # The one look was the last where the machine was busy until the deadline.
@@ -163,7 +163,7 @@ async def test_deadline_behind_a_closed_gate_ends_without_a_request(server: Scri
 async def test_look_that_is_out_at_the_deadline_is_the_last_one(server: Scripted):
     server.hold = lambda asked: asked.kind == "get" and asked.question.startswith("slow")
     server.looks = lambda row: NEVER if row.question in ("other", "slow and stuck") else 1
-    async with opened(server, _clock=Clock(500)) as session:
+    async with opened(server, clock=Clock(500)) as session:
         slow = [asyncio.create_task(session.ask(words, timeout=100.0)) for words in ("slow", "slow and stuck")]
         await server.until(lambda: len(server.held) == 2)
         assert (await session.ask("other", timeout=200.0)).status is JobStatus.TIMED_OUT
@@ -176,7 +176,7 @@ async def test_look_that_is_out_at_the_deadline_is_the_last_one(server: Scripted
 
 async def test_last_look_that_fails_is_a_timeout_and_names_why(server: Scripted):
     server.script = lambda asked: (502, b"<title>Bad gateway</title>") if asked.kind == "get" else None
-    async with opened(server, _clock=Clock(1000), poll=PollPolicy.fixed(50_000)) as session:
+    async with opened(server, clock=Clock(1000), poll=PollPolicy.fixed(50_000)) as session:
         job = await session.ask("one", timeout=100.0)
     assert job.status is JobStatus.TIMED_OUT
     assert "the last look failed" in str(job.error)
@@ -199,7 +199,7 @@ def test_suspended_machine_looks_again_before_it_gives_up():
         async with Scripted(looks=2) as server:
             server.script = waking
             policy = RetryPolicy(base=0.01)
-            async with opened(server, _clock=LoopClock(), retry=policy, on_event=loop.suspend) as session:
+            async with opened(server, clock=LoopClock(), retry=policy, on_event=loop.suspend) as session:
                 assert (await session.ask("one", timeout=1000.0)).status is JobStatus.COMPLETED
 
     with asyncio.Runner(loop_factory=Suspendable) as runner:
@@ -213,7 +213,7 @@ def test_suspended_machine_still_ends_what_runs_beyond_its_limit():
         assert isinstance(loop, Suspendable)
         async with (
             Scripted(looks=NEVER) as server,
-            opened(server, _clock=LoopClock(), on_event=loop.suspend) as session,
+            opened(server, clock=LoopClock(), on_event=loop.suspend) as session,
         ):
             job = await session.ask("one", timeout=1000.0)
         assert (job.status, job.looks) == (JobStatus.TIMED_OUT, 2)

@@ -10,14 +10,12 @@ import json
 import re
 from pathlib import Path
 
-import msgspec
 import pytest
 from _faulty import (
     ENOUGH,
     KEY,
     OTHERS,
     SPEED,
-    STEADY,
     VICTIM,
     Outcome,
     emulator,
@@ -117,8 +115,7 @@ async def test_a_submission_whose_answer_is_lost_is_sent_again_under_its_key_and
 
 @pytest.mark.parametrize("name", ["accept_then_hang", "hang"])
 async def test_a_submission_that_is_never_answered_is_sent_again_under_its_key_and_paid_once(name: str) -> None:
-    retry = msgspec.structs.replace(STEADY, submit_seconds=ENOUGH)
-    outcome = await under(NAMED[name], times=2, retry=retry)
+    outcome = await under(NAMED[name], times=2, submit_seconds=ENOUGH)
 
     # Three attempts, and one more wherever a busy machine gave up a good one, sent (D) or not yet (N).
     assert outcome.victim.ok

@@ -15,10 +15,9 @@ from collections.abc import Sequence
 from email.utils import formatdate
 
 import aiohttp
-import msgspec
 import pytest
 import trustme
-from _faulty import ENOUGH, KEY, OTHERS, SPEED, STEADY, VICTIM, emulator, session_at
+from _faulty import ENOUGH, KEY, OTHERS, SPEED, VICTIM, emulator, session_at
 from aiohttp.abc import AbstractResolver, ResolveResult
 
 from aiopplx import (
@@ -89,15 +88,15 @@ BROKEN: dict[str, wire.Behaviour] = {
 ENDLESS = frozenset({"silent", "dripping body", "dripping head"})
 
 
-def giving_up(name: str, **limits: object) -> RetryPolicy:
-    """A policy with these limits if what BROKEN has under this name would go on for ever."""
-    return msgspec.structs.replace(STEADY, **limits) if name in ENDLESS else STEADY
+def giving_up(name: str, **limits: float) -> dict[str, float]:
+    """These limits of one exchange if what BROKEN has under this name would go on for ever."""
+    return limits if name in ENDLESS else {}
 
 
 @pytest.mark.parametrize("name", BROKEN)
 async def test_a_submission_whose_answer_breaks_is_sent_again_with_the_same_bytes(name: str) -> None:
-    retry = giving_up(name, submit_seconds=ENOUGH)
-    job, server, events = await asked([BROKEN[name], BROKEN[name], CREATED, DONE], retry=retry)
+    limits = giving_up(name, submit_seconds=ENOUGH)
+    job, server, events = await asked([BROKEN[name], BROKEN[name], CREATED, DONE], **limits)
     posts = [request.body for request in server.requests if request.method == "POST"]
 
     assert job.ok
@@ -115,8 +114,8 @@ async def test_a_submission_whose_answer_breaks_is_sent_again_with_the_same_byte
 
 @pytest.mark.parametrize("name", BROKEN)
 async def test_a_look_whose_answer_breaks_is_made_again_and_the_job_is_not_harmed(name: str) -> None:
-    retry = giving_up(name, poll_seconds=ENOUGH)
-    job, server, events = await asked([CREATED, BROKEN[name], BROKEN[name], DONE], retry=retry)
+    limits = giving_up(name, poll_seconds=ENOUGH)
+    job, server, events = await asked([CREATED, BROKEN[name], BROKEN[name], DONE], **limits)
 
     assert job.ok
     assert job.text == "The answer [1]."
@@ -127,7 +126,7 @@ async def test_a_look_whose_answer_breaks_is_made_again_and_the_job_is_not_harme
 
 @pytest.mark.parametrize("name", ["silent", "cut by length", "garbage", "reset after the request"])
 async def test_a_submission_whose_answers_all_break_is_in_doubt_not_refused(name: str) -> None:
-    job, _, events = await asked([BROKEN[name]], retry=giving_up(name, submit_seconds=0.2))
+    job, _, events = await asked([BROKEN[name]], **giving_up(name, submit_seconds=0.2))
 
     assert job.status is JobStatus.IN_DOUBT
     assert isinstance(job.error, InDoubt)
@@ -138,8 +137,11 @@ async def test_a_submission_whose_answers_all_break_is_in_doubt_not_refused(name
 
 
 async def test_a_silent_server_is_given_up_within_the_time_of_one_exchange() -> None:
-    retry = RetryPolicy(submit_seconds=0.1, doubt_tries=2)
-    async with WireServer([wire.Silent()]) as server, session_at(server.url, retry=retry) as session:
+    retry = RetryPolicy(doubt_tries=2)
+    async with (
+        WireServer([wire.Silent()]) as server,
+        session_at(server.url, retry=retry, submit_seconds=0.1) as session,
+    ):
         async with asyncio.timeout(20):
             job = await session.ask(VICTIM)
 
@@ -431,10 +433,9 @@ async def test_a_server_that_speaks_no_tls_is_told_at_once() -> None:
 
 
 async def test_a_tls_handshake_that_stalls_is_not_sent_and_ends() -> None:
-    retry = RetryPolicy(connect_seconds=0.2)
     async with (
         WireServer([wire.Silent(read=False)]) as server,
-        session_at(server.url.replace("http:", "https:"), retry=retry) as session,
+        session_at(server.url.replace("http:", "https:"), retry=RetryPolicy(), connect_seconds=0.2) as session,
     ):
         with pytest.raises(TransportError, match="no connection in time") as raised:
             await session.ask(VICTIM)
@@ -611,7 +612,7 @@ async def test_an_id_from_the_server_that_cannot_be_asked_for_is_no_id(id: str) 
 
 @pytest.mark.parametrize("name", ["reset after the request", "silent", "cut by length", "garbage"])
 async def test_where_an_api_has_no_key_a_lost_answer_is_in_doubt_and_never_sent_again(name: str) -> None:
-    job, server, _ = await asked([BROKEN[name]], api="agent", retry=giving_up(name, submit_seconds=ENOUGH))
+    job, server, _ = await asked([BROKEN[name]], api="agent", **giving_up(name, submit_seconds=ENOUGH))
 
     assert job.status is JobStatus.IN_DOUBT
     assert isinstance(job.error, InDoubt)

@@ -1,7 +1,7 @@
 """What is left of a run that was killed: nothing paid twice, nothing lost, nothing that was not handed out.
 
-Twenty kills at a time; `AIOPPLX_KILLS=200 pytest tests/promises/test_killed.py -k kills -s` makes as many as you like, and says
-what it saw.
+Twenty kills at a time; `AIOPPLX_KILLS=200 pytest tests/promises/test_killed.py -k kills -s` makes as many as you
+like, and says what it saw.
 """
 
 from __future__ import annotations
@@ -136,7 +136,7 @@ class KillLoop:
             journal=str(self.folder / f"run{number}.db"),
             deliveries=str(self.folder / f"out{number}.jsonl"),
             questions=questions(number),
-            session={} if self.honours_keys else {"on_doubt": "hold"},
+            on_doubt=None if self.honours_keys else "hold",
             max_in_flight=self._dice.choice((10, 40, 150)),
         )
         idempotency: Literal["replay", "ignore"] = "replay" if self.honours_keys else "ignore"
@@ -256,7 +256,7 @@ async def test_run_that_ends_at_a_named_point_goes_on_from_there(
             str(journal),
             str(deliveries),
             asked,
-            session={"on_doubt": on_doubt},
+            on_doubt=on_doubt,
             exit_at=point,
             nth=2,
             max_in_flight=1,

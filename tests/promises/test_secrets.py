@@ -17,14 +17,12 @@ import pytest
 from _faulty import ENOUGH, emulator, session_at, taken
 
 from aiopplx import AiopplxError, Event, InvalidRequest, Job, RetryPolicy, Session
-from aiopplx._http.secret import usable_key
+from aiopplx._http.secret import check_key
 from aiopplx.emulator import AfterPolls, WireServer, faults, wire
 
 KEY = "canary-key-5d1f9c3e7b2a"
 QUESTION = "Is the canary in this question still singing?"
 QUICK = RetryPolicy(
-    submit_seconds=ENOUGH,
-    poll_seconds=ENOUGH,
     doubt_tries=2,
     call_tries=2,
     unreadable_looks=2,
@@ -35,8 +33,9 @@ QUICK = RetryPolicy(
     empty_seconds=1.0,
     patience=1.0,
 )
+BOUNDS = {"retry": QUICK, "submit_seconds": ENOUGH, "poll_seconds": ENOUGH}
 # Where no exchange is meant to succeed, none needs time to.
-IN_VAIN = msgspec.structs.replace(QUICK, submit_seconds=0.2, poll_seconds=0.2)
+IN_VAIN = {"retry": QUICK, "submit_seconds": 0.2, "poll_seconds": 0.2}
 
 
 class Said:
@@ -141,7 +140,13 @@ async def test_no_fault_of_a_submission_gives_the_key_or_the_question_away(said:
         async with emulator(duration=AfterPolls(1)) as server:
             server.faults.add("submit", fault)
             async with session_at(
-                server.url, api_key=KEY, events=said.events, retry=QUICK, speed=600.0, max_response_bytes=300_000
+                server.url,
+                api_key=KEY,
+                events=said.events,
+                retry=QUICK,
+                speed=600.0,
+                max_response_bytes=300_000,
+                **BOUNDS,
             ) as session:
                 said.jobs += await _noted(said, session.ask(QUESTION, timeout=30.0))
     said.problems += [job.error for job in said.jobs if job.error is not None]
@@ -155,7 +160,13 @@ async def test_no_fault_of_a_look_gives_the_key_or_the_question_away(said: Said)
         async with emulator(duration=AfterPolls(1)) as server:
             server.faults.add("get", fault)
             async with session_at(
-                server.url, api_key=KEY, events=said.events, retry=QUICK, speed=600.0, max_response_bytes=300_000
+                server.url,
+                api_key=KEY,
+                events=said.events,
+                retry=QUICK,
+                speed=600.0,
+                max_response_bytes=300_000,
+                **BOUNDS,
             ) as session:
                 said.jobs += await _noted(said, session.ask(QUESTION, timeout=30.0))
     said.problems += [job.error for job in said.jobs if job.error is not None]
@@ -187,7 +198,7 @@ ECHOES: dict[str, faults.Status] = {
 async def test_a_server_that_echoes_the_key_gives_nothing_away(name: str, said: Said) -> None:
     async with emulator() as server:
         server.faults.add("*", ECHOES[name])
-        async with session_at(server.url, api_key=KEY, events=said.events, retry=QUICK, speed=600.0) as session:
+        async with session_at(server.url, api_key=KEY, events=said.events, speed=600.0, **BOUNDS) as session:
             await tried(session, said, timeout=20.0)
 
     nothing_was_given_away(said)
@@ -207,7 +218,7 @@ WIRE: dict[str, wire.Behaviour] = {
 async def test_a_broken_wire_gives_nothing_away(name: str, said: Said) -> None:
     async with (
         WireServer([WIRE[name]]) as server,
-        session_at(server.url, api_key=KEY, events=said.events, retry=IN_VAIN, speed=600.0) as session,
+        session_at(server.url, api_key=KEY, events=said.events, speed=600.0, **IN_VAIN) as session,
     ):
         await tried(session, said, timeout=10.0)
 
@@ -216,7 +227,7 @@ async def test_a_broken_wire_gives_nothing_away(name: str, said: Said) -> None:
 
 @pytest.mark.parametrize("url", ["http://127.0.0.1:9", "https://127.0.0.1:9"])
 async def test_a_server_that_is_not_there_gives_nothing_away(url: str, said: Said) -> None:
-    async with session_at(url, api_key=KEY, events=said.events, retry=QUICK, speed=600.0) as session:
+    async with session_at(url, api_key=KEY, events=said.events, speed=600.0, **BOUNDS) as session:
         await tried(session, said, timeout=10.0)
 
     nothing_was_given_away(said)
@@ -251,7 +262,7 @@ async def test_a_session_shows_its_key_in_no_form() -> None:
         await session.ask(QUESTION)
 
         assert KEY not in repr(session) + str(session) + repr(vars(session))
-    kept = usable_key(KEY)
+    kept = check_key(KEY)
     assert KEY not in repr(kept) + str(kept) + repr([kept])
     assert not hasattr(kept, "__dict__")
     with pytest.raises(TypeError):

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from aiopplx import JobStatus, Session
-from aiopplx._http.clock import Clock
 from aiopplx.emulator import Emulator, faults
+from aiopplx.testing import Clock
 
 
 @pytest.mark.parametrize("fault", [faults.Status(500), faults.Status(503), faults.RateLimited()], ids=str)
@@ -14,7 +14,7 @@ async def test_batch_at_a_server_that_takes_nothing_ends_every_item_at_its_time_
     clock = Clock(60)
     async with Emulator() as server:
         server.faults.add("submit", fault)
-        async with Session("a-key", base_url=server.url, timeout=30.0, _clock=clock, api="sonar") as session:
+        async with Session("a-key", base_url=server.url, timeout=30.0, clock=clock, api="sonar") as session:
             began = clock.now()
             async with session.batch(f"question {n}?" for n in range(60)) as jobs:
                 ended = [job async for job in jobs]
@@ -31,7 +31,7 @@ async def test_batch_at_a_server_that_takes_nothing_ends_every_item_at_its_time_
 async def test_server_that_takes_submissions_again_is_forgiven():
     async with Emulator(duration=0.0, answer_chars=100) as server:
         server.faults.add("submit", faults.Status(503), times=12)
-        session = Session("a-key", base_url=server.url, _clock=Clock(60), api="sonar")
+        session = Session("a-key", base_url=server.url, clock=Clock(60), api="sonar")
         async with session, session.batch(f"question {n}?" for n in range(40)) as jobs:
             ended = [job async for job in jobs]
     assert all(job.ok for job in ended)

@@ -17,7 +17,7 @@ import pytest
 from _servers import JobServer, answer_to
 
 from aiopplx import Event, EventKind, InDoubt, Job, JobStatus, PollPolicy, RetryPolicy, Session
-from aiopplx._http.clock import Clock
+from aiopplx.testing import Clock
 
 # The bounds that end a submission or a job in doubt are lifted: in this weather one in some thousands would meet them,
 # rightly, and the tests could not say "every job".
@@ -42,7 +42,7 @@ def session_at(
         poll=PollPolicy.fixed(2),
         retry=retry,
         on_event=None if events is None else events.append,
-        _clock=Clock(speed),
+        clock=Clock(speed),
         **more,  # type: ignore[arg-type]  # passed on as given
     )
 

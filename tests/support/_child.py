@@ -13,14 +13,14 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from aiopplx import Job, PollPolicy, RetryPolicy, Session
-from aiopplx._http.clock import Clock
 from aiopplx.journal._protocol import Claim, Record, State, fingerprint
 from aiopplx.journal._sqlite.journal import SqliteJournal
+from aiopplx.testing import Clock
 
 KEY = "kill-test-key-0123456789"
 POINTS = ("before T1", "T1-T2", "T2-bytes", "bytes-T3", "T3-T4", "T4-yield", "yield-ack")
@@ -36,7 +36,7 @@ class Spec:
         journal: the file.
         deliveries: where each job that is handed out is written, a JSON object a line, synced.
         questions: strings, or mappings with a `tag`.
-        session: further words for `Session`.
+        on_doubt: what happens to a submission without an answer.
         exit_at: one of `POINTS`, `""` for none; the `nth` time it is reached.
         marks: a file to which the name of each point is written when it is reached, `""` for none.
         speed: of the session's clock.
@@ -47,7 +47,7 @@ class Spec:
     journal: str
     deliveries: str
     questions: list[Any]
-    session: dict[str, Any] = field(default_factory=dict[str, Any])
+    on_doubt: Literal["resend", "hold"] | None = None
     exit_at: str = ""
     nth: int = 1
     marks: str = ""
@@ -160,9 +160,9 @@ async def run(spec: Spec, journal: Any, exits: Exits) -> None:
             base_url=spec.url,
             journal=journal,
             poll=PollPolicy.fixed(2, budget=1e9),
-            retry=RetryPolicy(doubt_tries=40),
-            _clock=Clock(spec.speed),
-            **{"api": "sonar", **spec.session},
+            retry=RetryPolicy(doubt_tries=40, on_doubt=spec.on_doubt),
+            clock=Clock(spec.speed),
+            api="sonar",
         ) as session,
         session.batch(spec.questions, max_in_flight=spec.max_in_flight) as jobs,
     ):

@@ -6,9 +6,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from aiopplx import Batch, Event, EventKind, Job, PollPolicy, RetryPolicy, Session
-from aiopplx._http.clock import Clock
+import msgspec
+
+from aiopplx import Batch, Event, EventKind, Job, JournalOptions, NetworkOptions, PollPolicy, RetryPolicy, Session
 from aiopplx.emulator import AfterPolls, Asked, Emulator, faults
+from aiopplx.testing import Clock
 
 KEY = "fault-test-key-0123456789"
 VICTIM = "What is it that makes this one question so unlucky?"
@@ -25,17 +27,27 @@ ENOUGH = 1.0
 def session_at(
     url: str, *, events: list[Event] | None = None, speed: float = SPEED, timeout: float = 3600.0, **more: Any
 ) -> Session:
-    """A session that lives `speed` seconds in each real one, and looks at its jobs every other second."""
-    retry = more.pop("retry", None)
+    """A session that lives `speed` seconds in each real one, and polls its jobs every other second.
+
+    A word that lives in the value of one policy (`on_doubt`, `retry_failed`, `poll_seconds` ...) may be given flat.
+    """
+    retry = more.pop("retry", None) or STEADY
+    if "on_doubt" in more:
+        retry = msgspec.structs.replace(retry, on_doubt=more.pop("on_doubt"))
+    network = {name: more.pop(name) for name in NetworkOptions.__struct_fields__ if name in more}
+    keeping = {name: more.pop(name) for name in JournalOptions.__struct_fields__ if name in more}
+    if keeping:
+        more["journal"] = JournalOptions(more.pop("journal"), **keeping)
     return Session(
         more.pop("api_key", KEY),
         api=more.pop("api", "sonar"),
         base_url=url,
         timeout=timeout,
         poll=more.pop("poll", PollPolicy.fixed(2)),
-        retry=STEADY if retry is None else retry,
+        retry=retry,
+        network=NetworkOptions(**network),
         on_event=more.pop("on_event", None) or (None if events is None else events.append),
-        _clock=Clock(speed),
+        clock=Clock(speed),
         **more,
     )
 
@@ -88,6 +100,8 @@ async def under(
     speed: float = SPEED,
     setup: Callable[[Emulator], None] | None = None,
     max_response_bytes: int = 1_000_000,
+    submit_seconds: float = 60.0,
+    poll_seconds: float = 60.0,
     **settings: Any,
 ) -> Outcome:
     """One batch, in which only `VICTIM` meets the fault, and has the time limit."""
@@ -105,6 +119,8 @@ async def under(
                 retry=retry,
                 speed=speed,
                 max_response_bytes=max_response_bytes,
+                submit_seconds=submit_seconds,
+                poll_seconds=poll_seconds,
             ) as session,
             session.batch([{"question": VICTIM, "timeout": timeout}, *OTHERS]) as jobs,
         ):
