@@ -1,194 +1,203 @@
-"""The one gate through which every request of an account leaves: rate, silence asked for, cool-down after faults.
+"""The one gate through which every request of an account leaves, and the reasons for which it is shut.
 
-`Gate.delay` says how long until a request of a lane may leave; `Gate.leave` records that one does; the answers come
-back through `answered`, `throttled` and `failed`. This module knows nothing of tasks or clocks: `now` is an argument.
+Five reasons to hold a request back
+-----------------------------------
+A client that lives through a bad hour has to tell apart why the server does not do as asked, because each reason has
+another end. `Reason` lists them in the order in which the gate asks for them:
+
+1. A *stop*: no submission can succeed (bad key, no credit, retired API). Nothing but the user, or time, can help.
+2. *Silence*: the server said how long nothing may be sent (Retry-After), or that its count is used up. It is obeyed by
+   every request, whichever request was told so.
+3. An *outage*: the server does not answer at all. One request at a time finds out whether it is back.
+4. A *pause* of submissions: the server refused one because there were too many, and did not say for how long.
+5. The *pace* of submissions, which is learnt or given (`_policy.pace`).
+
+Two more things are known here because every request of the account brings news of them, although they hold nothing
+back: whether the server was ever reached (`FirstContact`), and since when no submission was accepted or rejected
+(`Unanswered`). Whoever waits at the gate decides by these when waiting has become pointless.
+
+Each of these is a small value that is right by itself: it has its own facts, and no other value writes them. `Gate`
+passes on what happened to the values that it concerns, asks them in turn, and decides nothing else. There is one
+synchronous pass for a request: `delay` says how long until it may leave and changes nothing, `leave` records that it
+does.
+
+This module knows nothing of tasks or clocks (`now` is an argument, in monotonic seconds), nor of who shares a gate.
 """
 
 from __future__ import annotations
 
+import enum
 import math
 
 from aiopplx._errors import AiopplxError
+from aiopplx._policy.pace import Pace
 from aiopplx._wire.call import Lane
 
 SILENT_AFTER = 5
 """So many attempts in a row without an answer, over all jobs, and the server counts as down."""
 
 FIRST_PROBE, LAST_PROBE = 1.0, 60.0
+"""Seconds between two probes of a server that does not answer: doubled from the first to the last."""
 LONGEST_PROBE = 120.0
+"""Seconds after which a probe that never reported back is given up. No exchange may take longer."""
 STOP_PROBE = 30.0
+"""Seconds after a stop at which a submission is tried again."""
+LONGEST_PAUSE = 30.0
+"""Seconds: no pause of submissions after refusals without a Retry-After grows beyond this."""
+
+# A constant of the module: on the way of every request, looking it up in the enum costs more than the comparison.
+_SUBMIT = Lane.SUBMIT
 
 
-class Pace:
-    """A rate that is given, learnt, or both: evenly spaced departures.
+class Reason(enum.Enum):
+    """Why a request may not leave now."""
 
-    With `per_minute` given, no two departures are closer than 60 / per_minute seconds, so no minute sees more. Without,
-    departures are free until the server throttles.
+    STOP = "submissions are stopped"
+    SILENCE = "the server asked for silence"
+    OUTAGE = "the server does not answer"
+    PAUSE = "the server refused submissions because there were too many"
+    PACE = "the pace of submissions allows no more"
 
-    What the server took in the last minute is then its rate: a bucket that was full and one that was used evenly both
-    come to the same count, if older departures count less (the count decays by e each minute). From a fifth below it
-    the rate goes back up, stays near it for a while, and then tries for more, faster and faster: the curve of CUBIC.
-    That while is short after a first estimate, since a bucket that was found empty (by the same program, started again)
-    looks like a slow one, and longer after each refusal that confirms it.
+
+class Stop:
+    """Whether submissions are stopped: by a refusal that no other submission would survive either.
+
+    A bad key, no credit or a retired API are refused at once, without being billed, and the next submission would be
+    refused in the same way. So for `STOP_PROBE` seconds each one fails here with the same error. After that one may
+    leave and find out: a backend recovers by itself once somebody has mended the key or the credit.
+
+    A refused poll says more than a refused submission: results cannot be read either, so there is nothing to wait for.
+    It takes an accepted poll to lift that. An accepted poll lifts the whole stop only if a poll began it: an account
+    without credit is still allowed to read.
+
+    Attributes:
+        error: what the last refusal said, None if submissions are not stopped.
+        polls_refused: whether polls are refused too.
     """
 
-    IN_A_ROW = 8
-    """Refusals without an acceptance between them before a rate is learnt at all: a server that refuses now and then,
-    at whatever rate it is asked, has none to learn."""
-    CUT = 0.2
-    """Share of the rate that a refusal takes away."""
-    FIRST_PLATEAU, PLATEAU = 20.0, 180.0
-    """Seconds after a cut at which the old rate is reached again: doubled from the one to the other."""
-    MEMORY = 60.0
-    """Seconds in which a departure loses all but 1/e of its weight in the count."""
-    SLOWEST = 5.0 / 60.0
-    """Requests a second below which nothing is learnt: the lowest limit that the service publishes (tier 0). A moment
-    in which everything is refused, with a dozen on their way, would otherwise look like a limit of next to nothing."""
+    __slots__ = ("_begun_by_poll", "_until", "error", "polls_refused")
 
-    __slots__ = ("_counted_at", "_cut_at", "_floor", "_peak", "_plateau", "_recent", "_row", "interval", "next_at")
+    def __init__(self) -> None:
+        self.error: AiopplxError | None = None
+        self.polls_refused = False
+        self._begun_by_poll = False
+        self._until = 0.0
 
-    def __init__(self, per_minute: float | None = None) -> None:
-        self._floor = 60.0 / per_minute if per_minute else 0.0
-        self.interval = self._floor
-        self.next_at = 0.0
-        self._peak = math.inf
-        self._plateau = self.FIRST_PLATEAU
-        self._cut_at = -math.inf
-        self._recent = 0.0
-        self._counted_at = 0.0
-        self._row = 0
+    def refused(self, error: AiopplxError, now: float, *, by_poll: bool) -> bool:
+        """The server refused everything like this. True if that is news: it was not stopped, or for another reason."""
+        is_news = self.error is None or type(self.error) is not type(error) or (by_poll and not self.polls_refused)
+        if self.error is None:
+            self._begun_by_poll = by_poll
+        self.error = error
+        self._until = now + STOP_PROBE
+        self.polls_refused = self.polls_refused or by_poll
+        return is_news
 
-    def limit(self, per_minute: float) -> None:
-        """A second session on the same account asks for at most this: the slower one holds."""
-        self._floor = max(self._floor, 60.0 / per_minute)
-        self.interval = max(self.interval, self._floor)
+    def accepted(self, *, is_poll: bool) -> bool:
+        """The server accepts this key for this kind of request. True if submissions go on because of that."""
+        if not is_poll or self._begun_by_poll:
+            return self.lift()
+        self.polls_refused = False
+        return False
 
-    def delay(self, now: float) -> float:
-        """Seconds until the next departure."""
-        return max(0.0, self.next_at - now)
+    def lift(self) -> bool:
+        """Submissions may go on. True if they could not before."""
+        was_stopped = self.error is not None
+        self.error = None
+        self.polls_refused = False
+        return was_stopped
 
-    def leave(self, now: float) -> None:
-        """A request departs."""
-        self._count(now, 1.0)
-        if self._peak != math.inf:
-            self.interval = self._interval_at(now)
-        self.next_at = max(now, self.next_at) + self.interval
+    def error_at(self, now: float) -> AiopplxError | None:
+        """The error that every submission gets now; None if one may try."""
+        return self.error if self.error is not None and now < self._until else None
+
+
+class Silence:
+    """For how long the server wants to hear nothing, and for how long no submissions.
+
+    A Retry-After, or a count that is used up, is a promise to every request of the account, polls included: the server
+    asked for silence, not for slower submissions. It is stretched by up to a tenth, so that those who wait do not all
+    come back at one moment, and never shortened by anything that is said later.
+
+    A refusal without a Retry-After says only that there were too many submissions. The first one after an acceptance
+    holds back nothing but the submission that was refused (its own retry waits). From the second in a row on, all
+    submissions pause, for a random time whose bound doubles up to `LONGEST_PAUSE`.
+
+    Attributes:
+        until: the moment up to which nothing leaves.
+        submits_until: the moment up to which no submission leaves, if that is later.
+    """
+
+    __slots__ = ("_refused_in_a_row", "submits_until", "until")
+
+    def __init__(self) -> None:
+        self.until = 0.0
+        self.submits_until = 0.0
+        self._refused_in_a_row = 0
+
+    def asked(self, now: float, seconds: float, random: float = 0.0) -> float:
+        """The server asked for so many seconds of silence. Returns the seconds that follow, stretched by `random`."""
+        pause = seconds * (1.0 + random / 10.0)
+        self.until = max(self.until, now + pause)
+        return pause
+
+    def counted(self) -> None:
+        """A submission was refused because there were too many, with or without a Retry-After."""
+        self._refused_in_a_row += 1
+
+    def paused(self, now: float, random: float) -> float:
+        """The submission just counted brought no Retry-After. Returns the seconds for which submissions pause."""
+        row = self._refused_in_a_row
+        pause = random * min(LONGEST_PAUSE, 2.0 ** (row - 2)) if row > 1 else 0.0
+        self.submits_until = max(self.submits_until, now + pause)
+        return pause
 
     def accepted(self) -> None:
-        """The server took one."""
-        self._row = 0
+        """The server accepted a submission."""
+        self._refused_in_a_row = 0
 
-    def refused(self, now: float, left_at: float) -> None:
-        """The server throttled one that left at `left_at`."""
-        self._count(now, -1.0)
-        self._row += 1
-        if self._peak == math.inf and self._row < self.IN_A_ROW:
-            return
-        # One more than was taken: the refusal shows that less than one had room, not that none had.
-        took = max(self.SLOWEST, (max(0.0, self._recent) + 1.0) / self.MEMORY)
-        if left_at < self._cut_at:
-            # Old news on the rate, but one fewer was taken than the cut supposed.
-            self._peak = min(self._peak, took)
-        else:
-            known = 1.0 / self.interval if self.interval else math.inf
-            self._peak = max(self.SLOWEST, min(took, known))
-            # Half of what was thought is no confirmation but a new estimate.
-            self._plateau = self.FIRST_PLATEAU if took < known / 2.0 else min(self.PLATEAU, self._plateau * 2.0)
-            self._cut_at = now
-        self.interval = self._interval_at(now)
-        self.next_at = max(self.next_at, self._cut_at + self.interval)
-
-    def _count(self, now: float, change: float) -> None:
-        self._recent = self._recent * math.exp((self._counted_at - now) / self.MEMORY) + change
-        self._counted_at = now
-
-    def _interval_at(self, now: float) -> float:
-        if self._peak == math.inf:
-            return self._floor
-        swing = (now - self._cut_at) / self._plateau - 1.0
-        return max(self._floor, 1.0 / (self._peak * (1.0 + self.CUT * swing**3)))
+    def seconds(self, now: float) -> float:
+        """Seconds for which nothing may leave at all."""
+        return max(0.0, self.until - now)
 
 
-class Bucket:
-    """A budget with a burst: `per_minute` in the long run, a second's worth (at least `burst`) at once."""
+class Breaker:
+    """Whether the server answers at all, and when to try whether it is back: a circuit breaker.
 
-    __slots__ = ("_at", "_burst", "_rate", "_tokens")
+    One lost answer happens; `SILENT_AFTER` in a row, over all jobs, are an outage. From then on (the breaker is open)
+    one request at a time goes out as a probe, further and further apart. So an outage costs a handful of requests,
+    however many jobs wait, and the server is not flooded at the moment at which it comes back. Any complete answer
+    closes the breaker, whatever it says: a server that refuses is at work.
 
-    def __init__(self, per_minute: float, burst: float = 10.0) -> None:
-        self._rate = per_minute / 60.0
-        # Never under one, or a budget of less than one a minute would never let any out.
-        self._burst = max(min(burst, per_minute), self._rate, 1.0)
-        self._tokens = self._burst
-        self._at: float | None = None
-
-    def delay(self, now: float) -> float:
-        """Seconds until one more fits."""
-        self._fill(now)
-        return 0.0 if self._tokens >= 1.0 else (1.0 - self._tokens) / self._rate
-
-    def leave(self, now: float) -> None:
-        """One departs."""
-        self._fill(now)
-        self._tokens -= 1.0
-
-    def _fill(self, now: float) -> None:
-        if self._at == now:
-            return
-        if self._at is not None:
-            self._tokens = min(self._burst, self._tokens + (now - self._at) * self._rate)
-        self._at = now
-
-
-class Gate:
-    """Everything that holds requests back, for one account.
-
-    Three reasons to wait, each visible to every request: the server asked for silence (`Retry-After`, a count used up),
-    the server does not answer at all (then one probe at a time, further and further apart), and the pace of
-    submissions.
-    And one
-    reason not to go at all: a stop.
+    Attributes:
+        failures: attempts in a row that brought no answer.
     """
 
-    def __init__(self, per_minute: float | None = None) -> None:
-        self.pace = Pace(per_minute)
-        self.reached = False
-        self.unreached_tries = 0
-        self._unreached_at = 0.0
-        self.stop: AiopplxError | None = None
-        self.looks_refused = False
-        self._stopped_by_look = False
-        self._stop_until = 0.0
-        self._closed_until = 0.0
-        self._submits_closed_until = 0.0
-        self._throttles = 0
-        self._silent = 0
+    __slots__ = ("_probe_at", "_probe_delay", "_probe_left_at", "_probing_until", "failures")
+
+    def __init__(self) -> None:
+        self.failures = 0
         self._probe_at = 0.0
         self._probe_delay = FIRST_PROBE
         self._probing_until = 0.0
         self._probe_left_at = 0.0
-        self._barren_since = math.inf
 
-    def delay(self, lane: Lane, now: float) -> float:
-        """Seconds until a request of this lane may leave; 0 if now."""
-        until = self._closed_until
-        if lane is Lane.SUBMIT:
-            until = max(until, self._submits_closed_until, self.pace.next_at)
-        wait = until - now
-        if self._silent >= SILENT_AFTER:
-            probing = self._probing_until - now
-            wait = max(wait, min(probing, self._probe_delay) if probing > 0 else self._probe_at - now)
-        return wait if wait > 0.0 else 0.0
+    @property
+    def is_open(self) -> bool:
+        """Whether requests are held back, all but one at a time."""
+        return self.failures >= SILENT_AFTER
 
-    def silence(self, now: float) -> float:
-        """Seconds for which nothing may leave at all."""
-        return max(0.0, self._closed_until - now)
+    def delay(self, now: float) -> float:
+        """Seconds until the next probe may leave; 0 or less if now, or if the server answers."""
+        if self.failures < SILENT_AFTER:
+            return 0.0
+        probing = self._probing_until - now
+        # While a probe is out the others ask again soon: its answer opens the gate without a word to them.
+        return min(probing, self._probe_delay) if probing > 0.0 else self._probe_at - now
 
-    def leave(self, lane: Lane, now: float) -> None:
-        """A request leaves now."""
-        if lane is Lane.SUBMIT:
-            self.pace.leave(now)
-        if self._silent >= SILENT_AFTER:
-            # No longer than any exchange may take: a probe whose task was cancelled never reports back.
+    def leave(self, now: float) -> None:
+        """A request leaves. If the breaker is open, it is the probe."""
+        if self.failures >= SILENT_AFTER:
             self._probing_until = now + LONGEST_PROBE
             self._probe_left_at = now
 
@@ -197,101 +206,227 @@ class Gate:
         if left_at >= self._probe_left_at:
             self._probing_until = 0.0
 
-    def answered(self, lane: Lane, *, accepted: bool) -> None:
-        """The server gave an answer that was not a request for less."""
-        self.reached = True
-        self._silent = 0
+    def answered(self) -> None:
+        """A complete answer came."""
+        self.failures = 0
         self._probe_delay = FIRST_PROBE
-        if lane is Lane.SUBMIT:
-            self._barren_since = math.inf
-            if accepted:
-                self._throttles = 0
-                self.pace.accepted()
 
-    def throttled(self, lane: Lane, now: float, left_at: float, hint: float | None, random: float) -> float:
-        """The server asks for less; `hint` is its Retry-After. Returns the seconds of silence that follow.
-
-        A hint closes the gate to everything: the server asked for silence, not for slower submissions. It is stretched
-        by up to a tenth, never shortened. Without one only submissions pause.
-        """
-        barren_since = self._barren_since
-        self.answered(lane, accepted=False)
-        if lane is Lane.SUBMIT:
-            self._barren_since = min(barren_since, now)
-        if lane is Lane.SUBMIT:
-            self.pace.refused(now, left_at)
-            self._throttles += 1
-        if hint is not None:
-            pause = hint * (1.0 + random / 10.0)
-            self._closed_until = max(self._closed_until, now + pause)
-            return pause
-        if lane is not Lane.SUBMIT:
+    def failed(self, now: float) -> float:
+        """No answer came. Returns the seconds until the next probe, 0 if all may go on."""
+        self.failures += 1
+        if self.failures < SILENT_AFTER or now < self._probe_at:
             return 0.0
-        # The first refusal after an acceptance holds back only the one that was refused.
-        pause = random * min(30.0, 2.0 ** (self._throttles - 2)) if self._throttles > 1 else 0.0
-        self._submits_closed_until = max(self._submits_closed_until, now + pause)
-        return pause
-
-    def used_up(self, now: float, seconds: float) -> None:
-        """The server's own count says that nothing fits for so long."""
-        self._closed_until = max(self._closed_until, now + seconds)
-
-    def failed(self, now: float, *, connected: bool, left_at: float | None = None) -> float:
-        """An attempt brought no sign of a working server. Returns the seconds until the next probe, 0 if all may go on.
-
-        `connected` is False if there was not even a connection: that a server was never reached is worth knowing. The
-        attempts of many jobs at one moment are one try at that: those that left (at `left_at`) before the last one was
-        counted are not counted again.
-        """
-        if not self.reached and not connected and (left_at is None or left_at >= self._unreached_at):
-            self.unreached_tries += 1
-            self._unreached_at = now
-        self._silent += 1
-        if self._silent < SILENT_AFTER or now < self._probe_at:
-            return 0.0
-        if self._silent > SILENT_AFTER:
+        if self.failures > SILENT_AFTER:
             self._probe_delay = min(LAST_PROBE, self._probe_delay * 2.0)
         self._probe_at = now + self._probe_delay
         return self._probe_delay
 
-    def submit_failed(self, now: float) -> None:
-        """A submission brought no answer that says yes or no."""
-        self._barren_since = min(self._barren_since, now)
 
-    def barren(self, now: float) -> float:
-        """Seconds for which submissions have been made and none was answered with yes or no; 0 if all is well."""
-        return max(0.0, now - self._barren_since)
+class FirstContact:
+    """Whether the server was ever reached, and how often that was tried in vain.
+
+    A server that answered before and is away now will come back. One that was never reached is more likely a mistake in
+    the set-up (a wrong address, no network, a firewall), which the user wants to hear of at once and not in an hour.
+    Only attempts without a connection count. Those of many jobs at one moment are one try: an attempt that left before
+    the last one was counted is not counted again.
+
+    Attributes:
+        is_made: whether the server has answered anything, ever.
+        tries: attempts at a connection before that.
+    """
+
+    __slots__ = ("_counted_at", "is_made", "tries")
+
+    def __init__(self) -> None:
+        self.is_made = False
+        self.tries = 0
+        self._counted_at = 0.0
+
+    def failed(self, now: float, left_at: float | None) -> None:
+        """There was not even a connection, for an attempt that left at `left_at` (None: just now)."""
+        if not self.is_made and (left_at is None or left_at >= self._counted_at):
+            self.tries += 1
+            self._counted_at = now
+
+
+class Unanswered:
+    """Since when submissions have been made of which the server has neither accepted nor rejected a single one.
+
+    A server can be alive for polls and for refusals ("too many") and yet take no submission for an hour. Nothing in the
+    other values notices that, since each answer taken by itself is harmless. Whoever waits to submit asks here whether
+    it has lasted longer than the submission is worth waiting for.
+    """
+
+    __slots__ = ("_since",)
+
+    def __init__(self) -> None:
+        self._since = math.inf
+
+    def answered(self) -> None:
+        """A submission was accepted, or rejected for what it asks."""
+        self._since = math.inf
+
+    def failed(self, now: float) -> None:
+        """A submission brought neither."""
+        self._since = min(self._since, now)
+
+    def seconds(self, now: float) -> float:
+        """Seconds since the first that failed; 0 if all is well."""
+        return max(0.0, now - self._since)
+
+
+class Gate:
+    """Everything that holds requests of one account back.
+
+    `delay` and `leave` are the pass; answers come back through `back` (in any case) and one of `answered`, `throttled`
+    and `failed`.
+
+    Args:
+        per_minute: the most submissions a minute that the user allows, None for as many as the server does.
+    """
+
+    def __init__(self, per_minute: float | None = None) -> None:
+        self.pace = Pace(per_minute)
+        self._stop = Stop()
+        self._silence = Silence()
+        self._breaker = Breaker()
+        self._first_contact = FirstContact()
+        self._unanswered = Unanswered()
+
+    # --- the pass ----------------------------------------------------------------------------------------------------
+
+    def delay(self, lane: Lane, now: float) -> float:
+        """Seconds until a request of this lane may leave; 0 if now. A stop is not in it: ask `halted`."""
+        silence = self._silence
+        until = silence.until
+        if lane is _SUBMIT:
+            if silence.submits_until > until:
+                until = silence.submits_until
+            next_at = self.pace.next_at
+            if next_at > until:
+                until = next_at
+        wait = until - now
+        if self._breaker.failures >= SILENT_AFTER:
+            wait = max(wait, self._breaker.delay(now))
+        return wait if wait > 0.0 else 0.0
+
+    def leave(self, lane: Lane, now: float) -> None:
+        """A request leaves now."""
+        if lane is _SUBMIT:
+            self.pace.leave(now)
+        if self._breaker.failures >= SILENT_AFTER:
+            self._breaker.leave(now)
+
+    def why(self, lane: Lane, now: float) -> Reason | None:
+        """Why a request of this lane may not leave now; None if it may. The first reason, in the order of `Reason`."""
+        submits = lane is _SUBMIT
+        if submits and self._stop.error_at(now) is not None:
+            return Reason.STOP
+        if self._silence.until > now:
+            return Reason.SILENCE
+        if self._breaker.delay(now) > 0.0:
+            return Reason.OUTAGE
+        if submits and self._silence.submits_until > now:
+            return Reason.PAUSE
+        if submits and self.pace.next_at > now:
+            return Reason.PACE
+        return None
+
+    # --- what came back ----------------------------------------------------------------------------------------------
+
+    def back(self, left_at: float) -> None:
+        """A request that left at `left_at` ended, in whatever way, or did not leave after all."""
+        self._breaker.back(left_at)
+
+    def answered(self, lane: Lane, *, accepted: bool) -> None:
+        """The server gave an answer that was not a request for less."""
+        self._first_contact.is_made = True
+        self._breaker.answered()
+        if lane is _SUBMIT:
+            self._unanswered.answered()
+            if accepted:
+                self._silence.accepted()
+                self.pace.accepted()
+
+    def throttled(self, lane: Lane, now: float, left_at: float, hint: float | None, random: float) -> float:
+        """The server asks for less.
+
+        Args:
+            lane: what was asked.
+            now: monotonic seconds.
+            left_at: when the request left.
+            hint: seconds of silence that the server asked for; None if it did not say.
+            random: even in [0, 1).
+
+        Returns:
+            The seconds of silence or pause that follow.
+        """
+        self._first_contact.is_made = True
+        self._breaker.answered()
+        if lane is _SUBMIT:
+            self._unanswered.failed(now)
+            self.pace.refused(now, left_at)
+            self._silence.counted()
+        if hint is not None:
+            return self._silence.asked(now, hint, random)
+        return self._silence.paused(now, random) if lane is _SUBMIT else 0.0
+
+    def used_up(self, now: float, seconds: float) -> None:
+        """The server's own count says that nothing fits for so long."""
+        self._silence.asked(now, seconds)
+
+    def failed(self, now: float, *, connected: bool, left_at: float | None = None) -> float:
+        """An attempt that left at `left_at` brought no sign of a working server.
+
+        `connected` is False if there was not even a connection. Returns the seconds until the next probe, 0 if all may
+        go on.
+        """
+        if not connected:
+            self._first_contact.failed(now, left_at)
+        return self._breaker.failed(now)
+
+    def submit_failed(self, now: float) -> None:
+        """A submission was neither accepted nor rejected."""
+        self._unanswered.failed(now)
+
+    # --- stops -------------------------------------------------------------------------------------------------------
 
     def halt(self, error: AiopplxError, lane: Lane, now: float) -> bool:
-        """Nothing can be submitted any more (bad key, no credit, retired). Returns True if that is news.
-
-        For `STOP_PROBE` seconds every submission is refused here; the next one after that goes out as a probe, so that
-        a backend recovers by itself once the key or the credit is mended. A refused look says that results cannot be
-        read either.
-        """
-        by_look = lane is not Lane.SUBMIT
-        news = self.stop is None or type(self.stop) is not type(error) or (by_look and not self.looks_refused)
-        if self.stop is None:
-            self._stopped_by_look = by_look
-        self.stop = error
-        self._stop_until = now + STOP_PROBE
-        self.looks_refused = self.looks_refused or by_look
-        return news
-
-    def halted(self, now: float) -> AiopplxError | None:
-        """The error that every submission gets now; None if one may try."""
-        return self.stop if self.stop is not None and now < self._stop_until else None
+        """Nothing can be submitted any more (bad key, no credit, retired). Returns True if that is news."""
+        return self._stop.refused(error, now, by_poll=lane is not _SUBMIT)
 
     def accepted(self, lane: Lane) -> bool:
         """The server accepts this key for this lane: what a refusal there had stopped goes on. True if that is news."""
-        if lane is Lane.SUBMIT or self._stopped_by_look:
-            return self.resume()
-        self.looks_refused = False
-        return False
+        return self._stop.accepted(is_poll=lane is not _SUBMIT)
 
     def resume(self) -> bool:
-        """Submissions may go on. Returns True if they could not before."""
-        was = self.stop is not None
-        self.stop = None
-        self.looks_refused = False
-        return was
+        """Submissions may go on, by the user's word. Returns True if they could not before."""
+        return self._stop.lift()
+
+    # --- questions ---------------------------------------------------------------------------------------------------
+
+    @property
+    def stop(self) -> AiopplxError | None:
+        """What stopped submissions, also while one of them may try; None if they are not stopped."""
+        return self._stop.error
+
+    @property
+    def polls_refused(self) -> bool:
+        """Whether the server refuses polls as well, so that waiting for results is pointless."""
+        return self._stop.polls_refused
+
+    def halted(self, now: float) -> AiopplxError | None:
+        """The error that every submission gets now; None if one may try."""
+        return self._stop.error_at(now)
+
+    def silence(self, now: float) -> float:
+        """Seconds for which nothing may leave at all."""
+        return self._silence.seconds(now)
+
+    def silent_server(self, now: float) -> float:
+        """Seconds for which submissions have been made and none was accepted or rejected; 0 if all is well."""
+        return self._unanswered.seconds(now)
+
+    def is_unreachable(self, tries: int) -> bool:
+        """Whether the server was never reached, in at least so many tries."""
+        return not self._first_contact.is_made and self._first_contact.tries >= tries

@@ -1,12 +1,34 @@
-"""What a failed attempt means, and whether and when to make another.
+"""The retry rule, whole: what a failed attempt means, whether another one is made, and when.
 
-Two facts decide: did the request leave, and was a complete answer read. This module knows nothing of sockets, of the
-gate all requests share (`pacing`), or of which API is spoken.
+Doubt
+-----
+A submission costs money at the moment at which the server accepts it. Between that moment and the answer that says so
+lies a network, so three things can be known after an attempt, and no more:
+
+- *It never left* (`NOT_SENT`), or it was *refused in a complete answer* (`REFUSED`, `THROTTLED`, `STOP`, `ODD`): this
+  attempt made no job. Whether another one is worth making is a question of time only.
+- *It was accepted*: a complete answer with the id of a job. That is no failure and does not come here.
+- *It left, and no such answer came* (`DOUBT`). A connection that broke before the server read anything and one that
+  broke while the answer was on its way back look the same from here. Nothing that this side does can tell them apart.
+
+Doubt does not go away by itself. A later attempt that is refused says nothing about the earlier one, whose job may run
+all the same. There is one exception: bytes that are refused as malformed (400, 413, 422) could not have been accepted
+before either. Otherwise only an acceptance under the same idempotency key ends doubt, at a server that honours keys:
+sending the same bytes again finds the job or makes it, and never makes a second one. At a server that ignores keys,
+each repetition may pay again. One rule says whether a submission in doubt may be sent again: `RetryPolicy.resends`.
+Because servers forget keys, `doubt_tries` and `doubt_seconds` bound the repetitions.
+
+A poll is free and changes nothing, so there is no doubt in it (`POLL`). When a job is polled again after a failure is
+`polling`'s rule, not this one.
+
+This module knows nothing of sockets, of the gate that all requests share (`gate`), of journals, or of which API is
+spoken. It owns no clock and no randomness: `now` and `random` are arguments.
 """
 
 from __future__ import annotations
 
 import enum
+import math
 import re
 from typing import Literal, TypeAlias
 
@@ -24,6 +46,9 @@ from aiopplx._errors import (
 from aiopplx._wire.call import Broken, Lane, NoReply, Reply
 from aiopplx._wire.headers import hint
 
+OnDoubt: TypeAlias = Literal["resend", "hold"]
+"""What happens to a submission whose outcome is unknown: it is sent again, or held for the user to decide."""
+
 
 class Fault(enum.StrEnum):
     """The class of a failed attempt (docs/reliability.md has a row for every cause)."""
@@ -35,9 +60,9 @@ class Fault(enum.StrEnum):
     THROTTLED = "T"
     """The server asks for less. It did not act."""
     DOUBT = "D"
-    """A submission left and its fate is unknown."""
+    """A submission left and its outcome is unknown."""
     POLL = "P"
-    """A look failed. Looking is free and repeatable; the job is not affected."""
+    """A poll, or another call that is free and repeatable, failed. The job is not affected."""
     STOP = "S"
     """A refusal that no submission can survive: bad key, no credit, retired endpoint."""
     ODD = "O"
@@ -51,30 +76,31 @@ OnDoubt: TypeAlias = Literal["resend", "hold"]
 class RetryPolicy(msgspec.Struct, frozen=True, kw_only=True):
     """Bounds on trying again. All times are seconds.
 
-    The defaults are those of docs/reliability.md: long enough for an outage of a minute to be nobody's problem, short
+    The defaults are those of docs/reliability.md: long enough that an outage of a minute is nobody's problem, short
     enough that nothing goes on for ever in silence.
 
     Attributes:
-        base: upper bound of the first delay; doubled at each try. The delay is drawn evenly between 0 and the bound.
-        throttled_base: the same after a 429, where the server has said that it is busy.
-        max_delay: no bound grows beyond this.
-        doubt_tries, doubt_seconds: a submission whose fate is unknown is sent again, under the same key, at most so
-            many times in all and for so long; then it is IN_DOUBT.
-        call_tries, call_seconds: the same bounds for `get`, `list` and other single calls.
-        first_contact_tries: a server that was never reached is given up after so many tries.
-        patience: the longest silence (Retry-After) that a single call waits through; a batch waits longer.
-        missing_grace: a 404 so soon after acceptance is the server's own delay, not an answer.
-        missing_recheck: a 404 later than that is asked once more after this long, and believed then.
-        empty_looks, empty_seconds: COMPLETED without an answer is looked at so many times more over so long.
-        unreadable_looks, unreadable_seconds: so many looks in a row that cannot be read, over at least so long, are
-        final.
-        refused_look: pause of all looks after the server refused one (401, 403).
-        leave_grace: leaving a block waits so long for the id of a submission that is on its way.
-        on_doubt: what happens to a submission that was sent and not answered: `"resend"` the same bytes under the same
-            key, or `"hold"` it for you to decide. None, the default: resend where the API honours keys (Sonar), hold
-            where it has none (the Agent API), since there a second sending may be a second bill.
+        on_doubt: what happens to a submission that left and whose outcome is unknown: `"resend"` sends the same bytes
+            again under the same key, `"hold"` does not. None, the default: sent again where the API honours
+            idempotency keys, so that it cannot be paid twice, and held elsewhere. `"resend"` at an API without keys
+            may pay twice, and each time is told as a `WARNING`.
+        base: upper bound of the first delay, doubled at each try. The delay is drawn evenly between 0 and the bound.
+            Default 0.5.
+        throttled_base: the same after a 429, where the server has said that it is busy. Default 1.
+        max_delay: no bound grows beyond this. Default 30.
+        doubt_tries, doubt_seconds: a submission whose outcome is unknown is sent at most so many times in all, and for
+            so long after the first doubt; then it is `IN_DOUBT`. Defaults 8 and 900.
+        call_tries, call_seconds: the same bounds for `get`, `list` and other single calls. Defaults 4 and 120.
+        first_contact_tries: a server that was never reached is given up after so many tries. Default 4.
+        patience: the longest silence (Retry-After) that a single call waits through; a batch waits longer. Default
+            120.
+        leave_grace: leaving a block waits so long for the id of a submission that is on its way. Default 2.
+
+    Raises:
+        ValueError: `on_doubt` is not one of its words.
     """
 
+    on_doubt: OnDoubt | None = None
     base: float = 0.5
     throttled_base: float = 1.0
     max_delay: float = 30.0
@@ -84,15 +110,16 @@ class RetryPolicy(msgspec.Struct, frozen=True, kw_only=True):
     call_seconds: float = 120.0
     first_contact_tries: int = 4
     patience: float = 120.0
-    missing_grace: float = 60.0
-    missing_recheck: float = 30.0
-    empty_looks: int = 3
-    empty_seconds: float = 30.0
-    unreadable_looks: int = 8
-    unreadable_seconds: float = 120.0
-    refused_look: float = 30.0
     leave_grace: float = 2.0
-    on_doubt: OnDoubt | None = None
+
+    def __post_init__(self) -> None:
+        """Refuses a word that `on_doubt` does not know: a misspelt "hold" would pay twice."""
+        if self.on_doubt not in (None, "resend", "hold"):
+            raise ValueError(f"on_doubt must be None, 'resend' or 'hold', not {self.on_doubt!r}")
+
+    def resends(self, has_keys: bool) -> bool:
+        """Whether a submission whose outcome is unknown is sent again, at an API that has idempotency keys or not."""
+        return has_keys if self.on_doubt is None else self.on_doubt == "resend"
 
     def delay(self, fault: Fault, attempt: int, random: float) -> float:
         """Seconds before the try after the `attempt`-th (from 1): full jitter, so a crowd does not come back as one."""
@@ -157,6 +184,33 @@ def error_of_no_reply(no: NoReply, *, lane: Lane, limit: int) -> AiopplxError:
     return error
 
 
+class Bounds(msgspec.Struct, frozen=True):
+    """For how long somebody is willing to wait for a request to leave, or to leave again.
+
+    Attributes:
+        until: the latest monotonic moment at which it may leave.
+        silence: the longest silence, in seconds, that is waited through when the server asks for it (Retry-After).
+        unanswered: for how many seconds submissions may go without a single one being accepted or rejected,
+            whoever made them, before waiting for the first attempt is given up.
+    """
+
+    until: float = math.inf
+    silence: float = math.inf
+    unanswered: float = math.inf
+
+    @classmethod
+    def within(cls, timeout: float, *, until: float = math.inf, silence: float = math.inf) -> Bounds:
+        """The bounds of a submission whose job may take `timeout` seconds: no reason to wait may outlast that."""
+        return cls(until, min(silence, timeout), timeout)
+
+    def for_retries(self, deadline: float) -> Bounds:
+        """The same bounds once an attempt was made, after which nothing leaves later than `deadline`.
+
+        From then on `RetryPolicy` bounds how long nothing is answered, and not the experience of other submissions.
+        """
+        return Bounds(min(self.until, deadline), self.silence)
+
+
 class Again(msgspec.Struct, frozen=True):
     """Make another attempt after `delay` seconds."""
 
@@ -170,14 +224,16 @@ class Over(msgspec.Struct, frozen=True):
 
 
 class SubmitTries:
-    """The attempts of one submission: counts them and decides on the next. Pure: time and chance are arguments."""
+    """The failed attempts of one submission: counts them, and decides whether another follows.
 
-    __slots__ = ("_doubt_since", "_doubts", "_odd", "_policy", "_tries", "_was_in_doubt", "deadline")
+    Whether there is doubt is not remembered here: it is the phase of the submission. What is counted is how often, and
+    since when, because that bounds the repetitions.
+    """
 
-    def __init__(self, policy: RetryPolicy, deadline: float, *, was_in_doubt: bool = False) -> None:
+    __slots__ = ("_doubt_since", "_doubts", "_odd", "_policy", "_tries")
+
+    def __init__(self, policy: RetryPolicy) -> None:
         self._policy = policy
-        self.deadline = deadline
-        self._was_in_doubt = was_in_doubt
         self._tries = 0
         self._odd = 0
         self._doubts = 0
@@ -188,13 +244,17 @@ class SubmitTries:
         """Failed attempts so far."""
         return self._tries
 
-    @property
-    def doubtful(self) -> bool:
-        """True if some attempt, of this run or an earlier one, may have made a job."""
-        return self._was_in_doubt or self._doubts > 0
-
     def failed(
-        self, fault: Fault, now: float, random: float, *, repeatable: bool, status: int | None, silence: float = 0.0
+        self,
+        fault: Fault,
+        now: float,
+        random: float,
+        *,
+        doubt: bool,
+        repeatable: bool,
+        bounds: Bounds,
+        status: int | None = None,
+        silence: float = 0.0,
     ) -> Again | Over:
         """Decide after a failed attempt.
 
@@ -202,9 +262,11 @@ class SubmitTries:
             fault: its class.
             now: monotonic seconds.
             random: even in [0, 1).
-            repeatable: the API honours idempotency keys, so a doubtful submission may be sent again.
+            doubt: the outcome of this attempt, or of an earlier one under the same key, is unknown.
+            repeatable: a submission in doubt may be sent again (`RetryPolicy.resends`).
+            bounds: the latest moment of another attempt, and the longest silence to wait through for it.
             status: the HTTP status, None without an answer.
-            silence: seconds for which the gate lets nothing out anyway.
+            silence: seconds for which the gate lets nothing leave anyway.
         """
         self._tries += 1
         if fault is Fault.DOUBT:
@@ -212,12 +274,14 @@ class SubmitTries:
                 self._doubt_since = now
             self._doubts += 1
         if not self._may_go_on(fault, now, repeatable):
-            return Over(doubt=self._over_in_doubt(fault, status))
+            # Bytes that are refused as malformed could not have been accepted before either. Any other refusal says
+            # nothing about an earlier attempt whose answer was lost.
+            return Over(doubt=doubt and not (fault is Fault.REFUSED and status in _MALFORMED))
         delay = max(self._policy.delay(fault, self._tries, random), silence)
         if status == 409:
-            delay = max(delay, 1.0)
-        if now + delay >= self.deadline:
-            return Over(doubt=self.doubtful)
+            delay = max(delay, 1.0)  # the first attempt is still at work: give it a moment
+        if now + delay >= bounds.until or (fault is Fault.THROTTLED and silence > bounds.silence):
+            return Over(doubt=doubt)
         return Again(delay)
 
     def _may_go_on(self, fault: Fault, now: float, repeatable: bool) -> bool:
@@ -231,10 +295,8 @@ class SubmitTries:
             return True
         return repeatable and self._doubts < policy.doubt_tries and now - self._doubt_since < policy.doubt_seconds
 
-    def _over_in_doubt(self, fault: Fault, status: int | None) -> bool:
-        # The same bytes refused as malformed were refused, unseen, the first time too; any other refusal tells nothing
-        # of an earlier attempt whose answer was lost.
-        return self.doubtful and not (fault is Fault.REFUSED and status in (400, 413, 422))
+
+_MALFORMED = (400, 413, 422)
 
 
 class CallTries:

@@ -22,9 +22,9 @@ agent.  _tools _request _responses _translate _api
 journal.  _errors _names _protocol _steps _memory
     _sqlite.lock _sqlite.mounts _sqlite.schema _sqlite.errors _sqlite.file _sqlite.opening _sqlite.rows _sqlite.intake
     _sqlite.book _sqlite.writer _sqlite.journal
-_policy.  retry polling gate budget
+_policy.  retry polling pace gate budget
 _submission
-_http.  clock limit secret transport account client
+_http.  clock limit secret transport account line client
 _core.  watch poller waiting keeper spending engine
 _batch
 _core.  listing

@@ -1,345 +1,35 @@
-"""The gate in virtual time: rates given and learnt, silence kept, an outage lived through, stops and their lifting."""
+"""The gate in virtual time: why it is shut, silence kept, an outage lived through, stops and their lifting."""
 
 from __future__ import annotations
 
-import heapq
-import random
-from collections.abc import Generator, Iterable
-from itertools import count, pairwise
+from collections.abc import Callable, Generator, Iterable
 
 import pytest
+from _virtual import START, Steps, World
 from hypothesis import given
 from hypothesis import strategies as st
 
 from aiopplx._errors import AuthenticationError, OutOfCredit
-from aiopplx._policy.gate import SILENT_AFTER, Bucket, Gate, Pace
-from aiopplx._policy.retry import Fault, Over, RetryPolicy, SubmitTries
+from aiopplx._policy.gate import (
+    LONGEST_PROBE,
+    SILENT_AFTER,
+    STOP_PROBE,
+    Breaker,
+    FirstContact,
+    Gate,
+    Reason,
+    Silence,
+    Stop,
+    Unanswered,
+)
+from aiopplx._policy.retry import Bounds, Fault, Over, RetryPolicy, SubmitTries
 from aiopplx._wire.call import Lane
 
 POLICY = RetryPolicy()
-START = 10_000.0
 TINY = 1e-6
 CHANCE = st.floats(0, 1, exclude_max=True)
 
-Steps = Generator[float, None, None]
-
-
-class World:
-    """Processes that yield the seconds they sleep, run in order of time and not in any time at all."""
-
-    def __init__(self, seed: int = 0) -> None:
-        self.now = START
-        self.chance = random.Random(seed)
-
-    def run(self, processes: Iterable[Steps]) -> None:
-        turn = count()
-        waiting = [(self.now, next(turn), process) for process in processes]
-        heapq.heapify(waiting)
-        while waiting:
-            self.now, _, process = heapq.heappop(waiting)
-            for seconds in process:
-                heapq.heappush(waiting, (self.now + seconds, next(turn), process))
-                break
-
-
-class LeakyBucket:
-    """The service's limit as it documents it: refilled all the time, a burst of its capacity, refusals cost nothing."""
-
-    def __init__(self, per_minute: float) -> None:
-        self.per_minute = self.tokens = float(per_minute)
-        self.at = START
-
-    def take(self, now: float) -> bool:
-        self.tokens = min(self.per_minute, self.tokens + (now - self.at) * self.per_minute / 60.0)
-        self.at = now
-        if self.tokens < 1.0:
-            return False
-        self.tokens -= 1.0
-        return True
-
-
-class Submitters:
-    """Many submissions through one gate to a leaky bucket, with the retries of the policy."""
-
-    def __init__(self, world: World, server: LeakyBucket, *, latency: float = 0.35, gate: Gate | None = None) -> None:
-        self.world = world
-        self.server = server
-        self.latency = latency
-        self.gate = gate or Gate()
-        self.taken: list[float] = []
-        self.refused: list[float] = []
-
-    def submit(self, jobs: int, *, at_once: int = 32) -> None:
-        todo = iter(range(jobs))
-        self.world.run([self.submitter(todo) for _ in range(at_once)])
-
-    def submitter(self, todo: Iterable[int]) -> Steps:
-        for _ in todo:
-            tries = SubmitTries(POLICY, float("inf"))
-            while True:
-                left_at = yield from self.passed()
-                if (yield from self.answered(left_at)):
-                    break
-                now, chance = self.world.now, self.world.chance.random()
-                verdict = tries.failed(Fault.THROTTLED, now, chance, repeatable=True, status=429)
-                assert not isinstance(verdict, Over)
-                yield verdict.delay
-
-    def passed(self) -> Generator[float, None, float]:
-        while (delay := self.gate.delay(Lane.SUBMIT, self.world.now)) > 0.0:
-            yield delay
-        self.gate.leave(Lane.SUBMIT, self.world.now)
-        return self.world.now
-
-    def answered(self, left_at: float) -> Generator[float, None, bool]:
-        yield self.latency * self.world.chance.uniform(0.25, 0.75)
-        room = self.server.take(self.world.now)
-        (self.taken if room else self.refused).append(self.world.now)
-        yield self.latency * self.world.chance.uniform(0.25, 0.75)
-        self.gate.back(self.world.now)
-        if room:
-            self.gate.answered(Lane.SUBMIT, accepted=True)
-        else:
-            self.gate.throttled(Lane.SUBMIT, self.world.now, left_at, None, self.world.chance.random())
-        return room
-
-    def share_of_rate_since(self, since: float) -> float:
-        taken = sum(at > since for at in self.taken)
-        return taken * 60.0 / (self.taken[-1] - since) / self.server.per_minute
-
-    def share_refused_since(self, since: float) -> float:
-        taken, refused = sum(at > since for at in self.taken), sum(at > since for at in self.refused)
-        return refused / (taken + refused)
-
-
-# --- a rate that is given ---------------------------------------------------------------------------------------------
-
-RPM = st.floats(0.1, 10_000)
-
-
-@given(rpm=RPM, events=st.lists(st.tuples(st.floats(0, 100), st.booleans())))
-def test_pace_given_lets_no_two_leave_closer_than_its_interval(rpm: float, events: list[tuple[float, bool]]):
-    pace, now, left = Pace(rpm), START, list[float]()
-    for later, refuse in events:
-        now += max(pace.delay(now), later)
-        while (delay := pace.delay(now)) > 0.0:
-            now += delay
-        pace.leave(now)
-        left.append(now)
-        if refuse:
-            pace.refused(now, now)
-    assert all(after - before >= 60.0 / rpm - TINY for before, after in pairwise(left))
-
-
-def test_pace_given_is_used_in_full():
-    pace, now = Pace(60), START
-    for _ in range(100):
-        now += pace.delay(now)
-        pace.leave(now)
-    assert now - START == pytest.approx(99.0)
-
-
-def test_pace_given_does_not_save_up_what_was_not_used():
-    pace = Pace(60)
-    pace.leave(START)
-    pace.leave(START + 600)
-    assert pace.delay(START + 600) == pytest.approx(1.0)
-
-
-@given(first=RPM, second=RPM)
-def test_pace_of_two_sessions_is_the_slower_one(first: float, second: float):
-    pace = Pace(first)
-    pace.limit(second)
-    assert pace.interval == pytest.approx(60.0 / min(first, second))
-    pace.leave(START)
-    assert pace.delay(START) == pytest.approx(60.0 / min(first, second))
-
-
-def test_pace_given_above_the_servers_rate_falls_to_it():
-    subs = Submitters(World(), LeakyBucket(20), gate=Gate(per_minute=100))
-    subs.submit(800)
-    half = START + (subs.taken[-1] - START) / 2
-    assert subs.share_of_rate_since(half) == pytest.approx(1.0, abs=0.1)
-
-
-# --- a rate that is learnt --------------------------------------------------------------------------------------------
-
-
-def test_pace_not_given_is_free_until_the_first_refusal():
-    pace = Pace()
-    for _ in range(10_000):
-        assert pace.delay(START) == 0.0
-        pace.leave(START)
-
-
-# Refused: what is tolerated of the submissions made. A bucket is only known to be empty by a refusal, and one in three
-# minutes, which costs nothing, is one in fifteen at five a minute.
-@pytest.mark.parametrize("latency", [0.05, 0.35, 3.0])
-@pytest.mark.parametrize(("rpm", "refused"), [(5, 0.08), (20, 0.03), (100, 0.01)])
-def test_pace_learnt_comes_to_the_servers_rate_with_few_refusals(rpm: int, refused: float, latency: float):
-    subs = Submitters(World(rpm), LeakyBucket(rpm), latency=latency)
-    subs.submit(rpm * 40)
-    half = START + (subs.taken[-1] - START) / 2
-    assert subs.share_of_rate_since(half) == pytest.approx(1.0, abs=0.1)
-    assert subs.share_refused_since(half) <= refused
-
-
-@pytest.mark.parametrize("rpm", [5, 20, 100])
-def test_pace_learnt_is_right_from_the_first_minutes(rpm: int):
-    subs = Submitters(World(rpm), LeakyBucket(rpm))
-    subs.submit(rpm * 10)
-    # A full bucket gives one minute's worth at once, the other nine come at its rate.
-    assert subs.taken[-1] - START <= 9.5 * 60.0
-    # What is in flight when the bucket runs dry is refused; after that a few.
-    assert len(subs.refused) <= 32 + 12
-
-
-@pytest.mark.parametrize("rpm", [10, 100])
-def test_pace_learnt_follows_a_rate_that_is_cut_in_half(rpm: int):
-    subs = Submitters(World(), LeakyBucket(rpm))
-    subs.submit(rpm * 10)
-    subs.server.per_minute /= 2.0
-    changed = subs.world.now
-    subs.submit(rpm * 10)
-    assert subs.share_of_rate_since(changed + 300.0) == pytest.approx(1.0, abs=0.1)
-    assert subs.share_refused_since(changed + 300.0) <= 0.1
-
-
-@pytest.mark.parametrize("rpm", [5, 100])
-def test_pace_learnt_finds_a_rate_that_doubles_within_a_quarter_of_an_hour(rpm: int):
-    subs = Submitters(World(), LeakyBucket(rpm))
-    subs.submit(rpm * 10)
-    subs.server.per_minute *= 2.0
-    changed = subs.world.now
-    subs.submit(rpm * 60)
-    assert subs.share_of_rate_since(changed + 900.0) == pytest.approx(1.0, abs=0.1)
-
-
-def test_pace_learnt_takes_what_another_program_on_the_account_leaves():
-    world = World()
-    subs = Submitters(world, LeakyBucket(20))
-    todo = iter(range(400))
-
-    def other() -> Steps:
-        while len(subs.taken) < 400:
-            subs.server.take(world.now)
-            yield 6.0
-
-    world.run([*(subs.submitter(todo) for _ in range(32)), other()])
-    # Of what the two of them ask for, half the rate is the other's at most.
-    assert subs.share_of_rate_since(START + 600.0) >= 0.45
-    assert subs.share_refused_since(START + 600.0) <= 0.1
-
-
-def test_pace_learnt_after_hours_of_little_use_is_what_the_last_minute_took():
-    pace, now = Pace(), START
-    for _ in range(2):
-        pace.leave(now)
-        now += 18_000.0
-    for _ in range(15):
-        pace.leave(now)
-    for _ in range(10):
-        pace.refused(now + 0.3, left_at=now)
-    # Five were taken, so five or six a minute and a fifth less; not two in ten hours.
-    assert 10.0 <= pace.interval <= 15.0
-
-
-@given(order=st.permutations([True] * 5 + [False] * 27))
-def test_pace_learnt_from_a_burst_does_not_depend_on_the_order_of_the_answers(order: list[bool]):
-    pace = Pace()
-    for _ in order:
-        pace.leave(START)
-    for taken in order:
-        if not taken:
-            pace.refused(START + 0.3, left_at=START)
-    assert pace.interval == pytest.approx(12.5, rel=0.05)
-    assert pace.delay(START + 0.3) == pytest.approx(pace.interval)
-
-
-@pytest.mark.parametrize("rpm", [5, 100])
-def test_pace_learnt_from_a_bucket_found_empty_is_right_within_minutes(rpm: int):
-    # The same program again, just after it was killed: everything that leaves at first is refused.
-    subs = Submitters(World(), LeakyBucket(rpm))
-    subs.server.tokens = 0.0
-    subs.submit(rpm * 10)
-    assert subs.share_of_rate_since(START + 300.0) == pytest.approx(1.0, abs=0.1)
-    assert subs.taken[-1] - START <= 13.0 * 60.0
-
-
-def test_pace_is_cut_once_for_all_that_left_before_the_cut():
-    pace, now = Pace(60), START
-    left: list[float] = []
-    for _ in range(600):
-        now += pace.delay(now)
-        pace.leave(now)
-        left.append(now)
-    for left_at in left[-Pace.IN_A_ROW - 2 : -2]:
-        assert pace.interval == 1.0
-        pace.refused(now + 0.1, left_at=left_at)
-    once = pace.interval
-    pace.refused(now + 0.2, left_at=left[-2])
-    pace.refused(now + 0.3, left_at=left[-1])
-    assert once > 1.2
-    assert pace.interval == pytest.approx(once, rel=0.1)
-
-
-def test_pace_is_not_learnt_from_a_server_that_refuses_now_and_then():
-    pace, now, chance = Pace(), START, random.Random(7)
-    for _ in range(2_000):
-        now += pace.delay(now) + 0.01
-        pace.leave(now)
-        if chance.random() < 0.1:
-            pace.refused(now, left_at=now)
-        else:
-            pace.accepted()
-    assert pace.interval == 0.0
-
-
-@given(
-    rpm=st.none() | RPM,
-    events=st.lists(
-        st.tuples(st.floats(0, 2_000), st.sampled_from(["leave", "refused", "stale"]), st.floats(0, 60)), max_size=80
-    ),
-)
-def test_pace_after_any_events_makes_nobody_wait_for_long(rpm: float | None, events: list[tuple[float, str, float]]):
-    pace, now = Pace(rpm), START
-    slowest = max(75.0, 60.0 / rpm if rpm else 0.0) + TINY
-    for later, event, ago in events:
-        if event == "leave":
-            now += max(later, pace.delay(now))
-            pace.leave(now)
-        else:
-            now += later
-            pace.refused(now, left_at=now - (ago if event == "stale" else 0.0))
-        assert (60.0 / rpm if rpm else 0.0) <= pace.interval <= slowest
-        assert 0.0 <= pace.delay(now) <= slowest + TINY
-
-
-# --- the budget of looks ----------------------------------------------------------------------------------------------
-
-
-@given(per_minute=st.floats(0.1, 10_000), laters=st.lists(st.floats(0, 60), min_size=2, max_size=200))
-def test_bucket_never_gives_more_than_a_burst_and_its_rate(per_minute: float, laters: list[float]):
-    bucket, now, left = Bucket(per_minute), START, list[float]()
-    for later in laters:
-        now += later
-        if bucket.delay(now) == 0.0:
-            bucket.leave(now)
-            left.append(now)
-    burst = max(10.0, per_minute / 60.0)
-    for first in range(0, len(left), 7):
-        for last in range(first, len(left), 5):
-            assert last - first + 1 <= burst + (left[last] - left[first]) * per_minute / 60.0 + TINY
-
-
-@pytest.mark.parametrize("per_minute", [0.1, 1, 60, 6_000])
-def test_bucket_gives_its_rate_in_the_long_run(per_minute: float):
-    bucket, now = Bucket(per_minute), START
-    for _ in range(500):
-        now += bucket.delay(now) + TINY
-        bucket.leave(now)
-    at_once = max(1.0, min(10.0, per_minute), per_minute / 60.0)
-    assert (now - START) * per_minute / 60.0 == pytest.approx(500.0 - at_once, abs=1.1)
+NO_KEY, NO_MONEY = AuthenticationError("bad key"), OutOfCredit("no credit")
 
 
 # --- silence ----------------------------------------------------------------------------------------------------------
@@ -356,9 +46,7 @@ EVENTS = st.lists(
 
 
 @given(rpm=st.none() | st.floats(1, 1_000), events=EVENTS)
-def test_gate_lets_nothing_out_inside_a_window_of_silence(
-    rpm: float | None, events: list[tuple[str, Lane, float, float]]
-):
+def test_gate_lets_nothing_out_inside_a_silence(rpm: float | None, events: list[tuple[str, Lane, float, float]]):
     gate, now = Gate(rpm), START
     silent_until = submits_silent_until = 0.0
     for event, lane, seconds, chance in events:
@@ -393,7 +81,7 @@ def test_gate_lets_nothing_out_inside_a_window_of_silence(
 
 
 @given(seconds=st.floats(0, 1_000), chance=CHANCE)
-def test_gate_opens_again_when_the_silence_is_over(seconds: float, chance: float):
+def test_gate_opens_when_the_silence_is_over(seconds: float, chance: float):
     gate = Gate()
     pause = gate.throttled(Lane.POLL, START, START, seconds, chance)
     assert gate.delay(Lane.POLL, START) == pytest.approx(pause)
@@ -402,13 +90,13 @@ def test_gate_opens_again_when_the_silence_is_over(seconds: float, chance: float
 
 
 @pytest.mark.parametrize("lane", list(Lane))
-def test_silence_asked_for_on_one_lane_holds_on_every_lane(lane: Lane):
+def test_silence_asked_on_one_lane_holds_on_all(lane: Lane):
     gate = Gate()
     gate.throttled(lane, START, START, 120.0, 0.0)
     assert {gate.delay(other, START) >= 120.0 for other in Lane} == {True}
 
 
-def test_longest_silence_holds_whatever_is_said_after_it():
+def test_longest_silence_holds_whatever_follows():
     gate = Gate()
     gate.throttled(Lane.POLL, START, START, 120.0, 0.0)
     gate.throttled(Lane.POLL, START + 1, START, 0.0, 0.0)
@@ -416,7 +104,7 @@ def test_longest_silence_holds_whatever_is_said_after_it():
     assert gate.silence(START + 2) == 118.0
 
 
-def test_throttled_submission_without_a_hint_leaves_the_looks_alone():
+def test_throttled_submission_without_a_hint_leaves_polls_alone():
     gate = Gate()
     assert gate.throttled(Lane.SUBMIT, START, START, None, 0.5) == 0.0, "one refusal holds back only what was refused"
     assert gate.throttled(Lane.SUBMIT, START, START, None, 0.5) == 0.5
@@ -424,7 +112,7 @@ def test_throttled_submission_without_a_hint_leaves_the_looks_alone():
     assert gate.delay(Lane.POLL, START) == gate.silence(START) == 0.0
 
 
-def test_pause_without_a_hint_holds_submissions_back_beyond_their_pace():
+def test_pause_holds_submissions_back_beyond_their_pace():
     gate = Gate()
     for _ in range(200):
         gate.leave(Lane.SUBMIT, START)
@@ -433,13 +121,13 @@ def test_pause_without_a_hint_holds_submissions_back_beyond_their_pace():
     assert gate.delay(Lane.SUBMIT, START) == pytest.approx(pauses[-1]) == 27.0
 
 
-def test_throttled_look_without_a_hint_pauses_nobody():
+def test_throttled_poll_without_a_hint_pauses_nobody():
     gate = Gate()
     assert gate.throttled(Lane.POLL, START, START, None, 0.5) == 0.0
     assert {gate.delay(lane, START) for lane in Lane} == {0.0}
 
 
-def test_pause_without_a_hint_doubles_to_half_a_minute_until_one_is_accepted():
+def test_pause_doubles_until_a_submission_is_accepted():
     gate = Gate()
     pauses = [gate.throttled(Lane.SUBMIT, START, START, None, 0.5) for _ in range(9)]
     assert pauses == [0.0, 0.5, 1.0, 2.0, 4.0, 8.0, 15.0, 15.0, 15.0]
@@ -466,7 +154,7 @@ def test_few_failures_hold_nothing_back():
     assert {gate.delay(lane, START) for lane in Lane} == {0.0}
 
 
-def test_one_answer_among_failures_starts_the_count_anew():
+def test_one_answer_starts_the_count_of_failures_anew():
     gate = Gate()
     for _ in range(10 * SILENT_AFTER):
         for _ in range(SILENT_AFTER - 1):
@@ -475,7 +163,7 @@ def test_one_answer_among_failures_starts_the_count_anew():
         assert gate.delay(Lane.SUBMIT, START) == 0.0
 
 
-def test_probes_of_a_silent_server_come_further_and_further_apart_to_a_minute():
+def test_probes_come_further_apart_up_to_a_minute():
     gate, now, waits = silent_gate(), START, list[float]()
     for _ in range(9):
         wait = gate.delay(Lane.SUBMIT, now)
@@ -489,7 +177,7 @@ def test_probes_of_a_silent_server_come_further_and_further_apart_to_a_minute():
 
 
 @pytest.mark.parametrize("lane", list(Lane))
-def test_first_answer_opens_the_gate_to_all_and_forgets_the_outage(lane: Lane):
+def test_first_answer_opens_the_gate_and_forgets_the_outage(lane: Lane):
     gate = silent_gate()
     for later in (1.0, 3.0, 7.0):
         gate.leave(lane, START + later)
@@ -526,37 +214,39 @@ def test_never_more_than_one_probe_is_out(events: list[tuple[str, Lane, float]])
             out_since = now
 
 
-def test_probe_that_never_reports_back_is_followed_by_another():
+def test_probe_that_never_reports_back_is_replaced():
     gate = silent_gate()
     gate.leave(Lane.SUBMIT, START + 1.0)
     assert gate.delay(Lane.SUBMIT, START + 100.0) > 0.0
     assert gate.delay(Lane.SUBMIT, START + 121.0 + TINY) == 0.0
 
 
-def test_while_a_probe_is_out_the_others_look_again_soon():
+def test_others_ask_again_soon_while_a_probe_is_out():
     gate = silent_gate()
     gate.leave(Lane.SUBMIT, START + 1.0)
     assert 0.0 < gate.delay(Lane.SUBMIT, START + 1.0) <= 1.0
 
 
-@pytest.mark.parametrize(("connected", "tries"), [(False, 3), (True, 0)])
-def test_server_that_was_never_reached_is_told_from_one_that_does_not_answer(connected: bool, tries: int):
+@pytest.mark.parametrize(("connected", "unreachable"), [(False, True), (True, False)])
+def test_server_never_reached_differs_from_one_not_answering(connected: bool, unreachable: bool):
     gate = Gate()
     for _ in range(3):
         gate.failed(START, connected=connected)
-    assert (gate.reached, gate.unreached_tries) == (False, tries)
+    assert gate.is_unreachable(3) is unreachable
+    assert not gate.is_unreachable(4)
     gate.answered(Lane.POLL, accepted=False)
     gate.failed(START, connected=False)
-    assert (gate.reached, gate.unreached_tries) == (True, tries)
+    assert not gate.is_unreachable(1)
 
 
-def test_attempts_that_failed_to_connect_side_by_side_are_one_try_at_reaching_the_server():
+def test_failed_connections_side_by_side_are_one_try():
     gate = Gate()
     for _ in range(32):
         gate.failed(START + 0.1, connected=False, left_at=START)
-    assert gate.unreached_tries == 1
+    assert gate.is_unreachable(1)
+    assert not gate.is_unreachable(2)
     gate.failed(START + 1.1, connected=False, left_at=START + 1.0)
-    assert gate.unreached_tries == 2
+    assert gate.is_unreachable(2)
 
 
 class Outage:
@@ -578,10 +268,11 @@ class Outage:
 
     def submitter(self, todo: Iterable[int]) -> Steps:
         for _ in todo:
-            tries = SubmitTries(POLICY, self.world.now + 3_600.0)
+            tries, bounds = SubmitTries(POLICY), Bounds(until=self.world.now + 3_600.0)
+            doubt = self.fault is Fault.DOUBT
             while not (yield from self.attempt()):
                 now, chance = self.world.now, self.world.chance.random()
-                verdict = tries.failed(self.fault, now, chance, repeatable=True, status=None)
+                verdict = tries.failed(self.fault, now, chance, doubt=doubt, repeatable=True, bounds=bounds)
                 if isinstance(verdict, Over):
                     self.failed += 1
                     break
@@ -607,7 +298,7 @@ class Outage:
 
 @pytest.mark.parametrize("seed", range(3))
 @pytest.mark.parametrize(("fault", "fails_after"), [(Fault.NOT_SENT, 0.001), (Fault.DOUBT, 0.05), (Fault.DOUBT, 30.0)])
-def test_outage_of_a_minute_fails_no_job_and_costs_few_attempts(fault: Fault, fails_after: float, seed: int):
+def test_outage_of_a_minute_costs_few_attempts_and_no_job(fault: Fault, fails_after: float, seed: int):
     outage = Outage(fault, fails_after=fails_after, seed=seed)
     outage.run(1_000, at_once=50)
     assert (outage.accepted, outage.failed) == (1_000, 0)
@@ -618,10 +309,8 @@ def test_outage_of_a_minute_fails_no_job_and_costs_few_attempts(fault: Fault, fa
 
 # --- stops ------------------------------------------------------------------------------------------------------------
 
-NO_KEY, NO_MONEY = AuthenticationError("bad key"), OutOfCredit("no credit")
 
-
-def test_stop_is_every_submissions_error_for_half_a_minute_and_then_one_may_try():
+def test_stop_holds_for_half_a_minute_then_one_may_try():
     gate = Gate()
     assert gate.halted(START) is None
     assert gate.halt(NO_KEY, Lane.SUBMIT, START)
@@ -629,7 +318,7 @@ def test_stop_is_every_submissions_error_for_half_a_minute_and_then_one_may_try(
     assert gate.halted(START + 30.0) is None
 
 
-def test_stop_found_again_by_the_probe_holds_for_another_half_minute_and_is_no_news():
+def test_stop_found_again_holds_on_and_is_no_news():
     gate = Gate()
     gate.halt(NO_KEY, Lane.SUBMIT, START)
     assert not gate.halt(AuthenticationError("bad key"), Lane.SUBMIT, START + 30.0)
@@ -643,36 +332,36 @@ def test_stop_for_another_reason_is_news():
     assert gate.halted(START + 1.0) is NO_MONEY
 
 
-def test_stop_holds_back_no_look():
+def test_stop_holds_back_no_poll():
     gate = Gate()
     gate.halt(NO_MONEY, Lane.SUBMIT, START)
     assert gate.delay(Lane.POLL, START) == 0.0
-    assert not gate.looks_refused
+    assert not gate.polls_refused
 
 
 @pytest.mark.parametrize("lane", [Lane.POLL, Lane.LIST])
-def test_refused_look_stops_submissions_too_and_says_so_once(lane: Lane):
+def test_refused_poll_stops_submissions_too_and_once(lane: Lane):
     gate = Gate()
     assert gate.halt(NO_KEY, lane, START)
     assert not gate.halt(NO_KEY, lane, START)
-    assert gate.looks_refused
+    assert gate.polls_refused
     assert gate.halted(START) is NO_KEY
 
 
-def test_look_refused_after_a_submission_was_is_news():
+def test_poll_refused_after_a_submission_is_news():
     gate = Gate()
     gate.halt(NO_KEY, Lane.SUBMIT, START)
     assert gate.halt(NO_KEY, Lane.POLL, START)
-    assert gate.looks_refused
+    assert gate.polls_refused
 
 
-def test_resume_lifts_a_stop_at_once_and_tells_whether_there_was_one():
+def test_resume_lifts_a_stop_and_tells_whether_there_was_one():
     gate = Gate()
     assert not gate.resume()
     gate.halt(NO_KEY, Lane.POLL, START)
     assert gate.resume()
     assert gate.halted(START) is None
-    assert not gate.looks_refused
+    assert not gate.polls_refused
     assert gate.halt(NO_KEY, Lane.SUBMIT, START)
 
 
@@ -682,10 +371,10 @@ def test_accepted_submission_lifts_every_stop(stopped_by: Lane):
     gate.halt(NO_KEY, stopped_by, START)
     assert gate.accepted(Lane.SUBMIT)
     assert gate.halted(START) is None
-    assert not gate.looks_refused
+    assert not gate.polls_refused
 
 
-def test_accepted_look_lifts_only_what_a_look_had_stopped():
+def test_accepted_poll_lifts_only_what_a_poll_stopped():
     gate = Gate()
     gate.halt(NO_MONEY, Lane.SUBMIT, START)
     assert not gate.accepted(Lane.POLL)
@@ -694,3 +383,227 @@ def test_accepted_look_lifts_only_what_a_look_had_stopped():
     gate.halt(NO_KEY, Lane.POLL, START)
     assert gate.accepted(Lane.POLL)
     assert gate.halted(START) is None
+
+
+# --- why it is shut ---------------------------------------------------------------------------------------------------
+
+
+def unanswered_attempts(gate: Gate) -> None:
+    for _ in range(SILENT_AFTER):
+        gate.failed(START, connected=True)
+
+
+def refused_twice(gate: Gate) -> None:
+    for _ in range(2):
+        gate.throttled(Lane.SUBMIT, START, START, None, 0.5)
+
+
+def left_at_a_given_pace(gate: Gate) -> None:
+    gate.pace.limit(60)
+    gate.leave(Lane.SUBMIT, START)
+
+
+SHUT: dict[Reason, Callable[[Gate], object]] = {
+    Reason.STOP: lambda gate: gate.halt(NO_KEY, Lane.SUBMIT, START),
+    Reason.SILENCE: lambda gate: gate.used_up(START, 0.5),
+    Reason.OUTAGE: unanswered_attempts,
+    Reason.PAUSE: refused_twice,
+    Reason.PACE: left_at_a_given_pace,
+}
+FOR_ALL = (Reason.SILENCE, Reason.OUTAGE)
+
+
+def test_open_gate_has_no_reason():
+    gate = Gate()
+    assert {gate.why(lane, START) for lane in Lane} == {None}
+
+
+def test_every_reason_is_in_the_table():
+    assert list(SHUT) == list(Reason)
+
+
+@pytest.mark.parametrize("reason", Reason)
+def test_gate_says_why_it_is_shut(reason: Reason):
+    gate = Gate()
+    SHUT[reason](gate)
+    assert gate.why(Lane.SUBMIT, START) is reason
+    for lane in (Lane.POLL, Lane.LIST, Lane.CANCEL):
+        assert gate.why(lane, START) is (reason if reason in FOR_ALL else None)
+
+
+# A refusal is an answer and so ends an outage: these two hold together only if the refusal came first.
+@pytest.mark.parametrize("second", Reason)
+@pytest.mark.parametrize("first", Reason)
+def test_first_of_two_reasons_is_named(first: Reason, second: Reason):
+    gate = Gate()
+    SHUT[first](gate)
+    SHUT[second](gate)
+    both = {first, second} - ({Reason.OUTAGE} if (first, second) == (Reason.OUTAGE, Reason.PAUSE) else set())
+    assert gate.why(Lane.SUBMIT, START) is min(both, key=list(Reason).index)
+
+
+@given(events=EVENTS)
+def test_gate_has_a_reason_exactly_when_it_is_shut(events: list[tuple[str, Lane, float, float]]):
+    gate, now = Gate(), START
+    for event, lane, seconds, chance in events:
+        now += seconds if event == "wait" else 0.0
+        happen(gate, event, lane, now, seconds, chance)
+        for asked in Lane:
+            is_stopped = asked is Lane.SUBMIT and gate.halted(now) is not None
+            assert (gate.why(asked, now) is not None) is (gate.delay(asked, now) > 0.0 or is_stopped)
+
+
+def happen(gate: Gate, event: str, lane: Lane, now: float, seconds: float, chance: float) -> None:
+    match event:
+        case "pass":
+            if gate.delay(lane, now) == 0.0:
+                gate.leave(lane, now)
+        case "hint":
+            gate.throttled(lane, now, now, seconds, chance)
+        case "throttled":
+            gate.throttled(lane, now, now, None, chance)
+        case "used_up":
+            gate.used_up(now, seconds)
+        case "answered":
+            gate.answered(lane, accepted=chance < 0.5)
+        case "failed":
+            gate.failed(now, connected=chance < 0.5)
+        case "halt":
+            gate.halt(NO_KEY, lane, now)
+        case "back":
+            gate.back(now)
+
+
+# --- each value by itself ---------------------------------------------------------------------------------------------
+
+
+def test_stop_has_no_error_before_the_first_refusal():
+    stop = Stop()
+    assert stop.error is stop.error_at(START) is None
+    assert not stop.lift()
+    assert not stop.accepted(is_poll=False)
+
+
+def test_stop_stays_known_while_one_may_try():
+    stop = Stop()
+    stop.refused(NO_KEY, START, by_poll=False)
+    assert stop.error_at(START + STOP_PROBE) is None
+    assert stop.error is NO_KEY
+
+
+# begun by, then refused too, then accepted: does it lift the stop, and are polls refused afterwards
+@pytest.mark.parametrize(
+    ("begun_by_poll", "poll_refused", "poll_accepted", "lifts", "polls_refused"),
+    [
+        (False, False, False, True, False),
+        (False, True, False, True, False),
+        (True, True, False, True, False),
+        (False, False, True, False, False),
+        (False, True, True, False, False),
+        (True, True, True, True, False),
+    ],
+)
+def test_stop_is_lifted_by_what_began_it(
+    begun_by_poll: bool, poll_refused: bool, poll_accepted: bool, lifts: bool, polls_refused: bool
+):
+    stop = Stop()
+    stop.refused(NO_KEY, START, by_poll=begun_by_poll)
+    if poll_refused:
+        stop.refused(NO_KEY, START, by_poll=True)
+    assert stop.polls_refused is poll_refused
+    assert stop.accepted(is_poll=poll_accepted) is lifts
+    assert (stop.error is None) is lifts
+    assert stop.polls_refused is polls_refused
+
+
+def test_silence_is_stretched_and_never_shortened():
+    silence = Silence()
+    assert silence.asked(START, 100.0, random=0.5) == pytest.approx(105.0)
+    assert silence.asked(START, 10.0) == 10.0
+    assert silence.seconds(START) == pytest.approx(105.0)
+    assert silence.seconds(START + 106.0) == 0.0
+
+
+def test_pause_of_submissions_is_no_silence():
+    silence = Silence()
+    for _ in range(3):
+        silence.counted()
+    assert silence.paused(START, 0.5) == 1.0
+    assert silence.submits_until == START + 1.0
+    assert silence.seconds(START) == 0.0
+
+
+def test_breaker_holds_nothing_back_while_closed():
+    breaker = Breaker()
+    for _ in range(SILENT_AFTER - 1):
+        assert breaker.failed(START) == 0.0
+    breaker.leave(START)
+    assert not breaker.is_open
+    assert breaker.delay(START) == 0.0
+
+
+def test_breaker_lets_one_probe_out_and_closes_at_an_answer():
+    breaker = Breaker()
+    for _ in range(SILENT_AFTER):
+        breaker.failed(START)
+    assert breaker.is_open
+    assert breaker.delay(START) == 1.0
+    breaker.leave(START + 1.0)
+    assert breaker.delay(START + 1.0) == 1.0
+    assert breaker.delay(START + 1.0 + LONGEST_PROBE) <= 0.0
+    breaker.back(START + 1.0)
+    assert breaker.delay(START + 1.0) == 0.0
+    breaker.answered()
+    assert not breaker.is_open
+
+
+def test_breaker_takes_an_earlier_request_for_no_probe():
+    breaker = Breaker()
+    for _ in range(SILENT_AFTER):
+        breaker.failed(START)
+    breaker.leave(START + 1.0)
+    breaker.back(START + 0.5)
+    assert breaker.delay(START + 1.0) > 0.0
+
+
+def test_first_contact_counts_each_moment_once():
+    contact = FirstContact()
+    contact.failed(START + 1.0, left_at=START)
+    contact.failed(START + 1.5, left_at=START + 0.5)
+    assert contact.tries == 1
+    contact.failed(START + 2.0, left_at=None)
+    assert contact.tries == 2
+    contact.is_made = True
+    contact.failed(START + 9.0, left_at=None)
+    assert contact.tries == 2
+
+
+def test_unanswered_counts_from_the_first_failure():
+    unanswered = Unanswered()
+    assert unanswered.seconds(START) == 0.0
+    unanswered.failed(START)
+    unanswered.failed(START + 5.0)
+    assert unanswered.seconds(START + 9.0) == 9.0
+    unanswered.answered()
+    assert unanswered.seconds(START + 9.0) == 0.0
+
+
+# what happens to a submission: is it an answer that ends the time without one
+@pytest.mark.parametrize(
+    ("happens", "seconds"),
+    [
+        (lambda gate: gate.answered(Lane.SUBMIT, accepted=True), 0.0),
+        (lambda gate: gate.answered(Lane.SUBMIT, accepted=False), 0.0),
+        (lambda gate: gate.throttled(Lane.SUBMIT, START + 5.0, START, None, 0.5), 10.0),
+        (lambda gate: gate.throttled(Lane.SUBMIT, START + 5.0, START, 1.0, 0.5), 10.0),
+        (lambda gate: gate.submit_failed(START + 5.0), 10.0),
+        (lambda gate: gate.answered(Lane.POLL, accepted=True), 10.0),
+        (lambda gate: gate.throttled(Lane.POLL, START + 5.0, START, 1.0, 0.5), 10.0),
+    ],
+    ids=["accepted", "rejected", "throttled", "throttled with a hint", "failed", "poll answered", "poll throttled"],
+)
+def test_only_a_yes_or_no_to_a_submission_ends_the_silence(happens: Callable[[Gate], object], seconds: float):
+    gate = Gate()
+    gate.submit_failed(START)
+    happens(gate)
+    assert gate.silent_server(START + 10.0) == seconds

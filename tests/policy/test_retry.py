@@ -14,7 +14,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from aiopplx._errors import APIError, ProtocolError, ResponseTooLarge, TransportError
-from aiopplx._policy.retry import Again, CallTries, Fault, Over, RetryPolicy, SubmitTries, classify, error_of_no_reply
+from aiopplx._policy.retry import (
+    Again,
+    Bounds,
+    CallTries,
+    Fault,
+    OnDoubt,
+    Over,
+    RetryPolicy,
+    SubmitTries,
+    classify,
+    error_of_no_reply,
+)
+from aiopplx._submission import Phase
 from aiopplx._wire.call import Broken, Lane, NoReply, Reply, error_of
 from aiopplx._wire.headers import exhausted_until, hint
 
@@ -27,9 +39,9 @@ N, R, T, D, P, S, O = (  # noqa: E741 - the letters of the table are the classes
     Fault.STOP,
     Fault.ODD,
 )
-LOOKS = (Lane.POLL, Lane.LIST, Lane.CANCEL)
+POLLS = (Lane.POLL, Lane.LIST, Lane.CANCEL)
 
-# statuses, a submission, a look. A success whose body cannot be used stands in the first row with the 1xx.
+# statuses, a submission, a poll. A success whose body cannot be used stands in the first row with the 1xx.
 WRITTEN: list[tuple[Iterable[int], Fault, Fault]] = [
     (range(100, 300), D, P),
     (range(300, 400), O, P),
@@ -65,21 +77,21 @@ def test_table_of_statuses_has_each_status_once():
     assert sorted(status for row in WRITTEN for status in row[0]) == list(range(100, 600))
 
 
-@pytest.mark.parametrize(("statuses", "submitted", "looked"), WRITTEN)
-def test_status_has_its_written_class_on_every_lane(statuses: Iterable[int], submitted: Fault, looked: Fault):
+@pytest.mark.parametrize(("statuses", "submitted", "polled"), WRITTEN)
+def test_status_has_its_written_class_on_every_lane(statuses: Iterable[int], submitted: Fault, polled: Fault):
     for status, body in product(statuses, BODIES):
         assert class_of(Lane.SUBMIT, status, body) is submitted, status
-        assert {class_of(lane, status, body) for lane in LOOKS} == {looked}, status
+        assert {class_of(lane, status, body) for lane in POLLS} == {polled}, status
 
 
 @pytest.mark.parametrize(
-    ("after", "submitted", "looked"), [("1", T, T), ("0", T, T), ("soon", D, P), ("-1", D, P), ("", D, P)]
+    ("after", "submitted", "polled"), [("1", T, T), ("0", T, T), ("soon", D, P), ("-1", D, P), ("", D, P)]
 )
 def test_503_is_a_request_for_less_only_with_a_retry_after_that_can_be_read(
-    after: str, submitted: Fault, looked: Fault
+    after: str, submitted: Fault, polled: Fault
 ):
     assert class_of(Lane.SUBMIT, 503, retry_after=after) is submitted
-    assert class_of(Lane.POLL, 503, retry_after=after) is looked
+    assert class_of(Lane.POLL, 503, retry_after=after) is polled
 
 
 @pytest.mark.parametrize("status", [500, 502, 504, 520, 524])
@@ -118,7 +130,7 @@ def test_409_is_read_by_the_name_of_the_error_too():
 
 
 @pytest.mark.parametrize(
-    ("sent", "permanent", "submitted", "looked"),
+    ("sent", "permanent", "submitted", "polled"),
     [
         (False, False, N, P),
         (False, True, S, S),
@@ -129,12 +141,12 @@ def test_409_is_read_by_the_name_of_the_error_too():
 )
 @pytest.mark.parametrize("broken", list(Broken))
 def test_exchange_without_an_answer_is_classed_by_whether_it_left(
-    broken: Broken, sent: bool, permanent: bool, submitted: Fault, looked: Fault
+    broken: Broken, sent: bool, permanent: bool, submitted: Fault, polled: Fault
 ):
     no = NoReply(broken, "detail", sent=sent, permanent=permanent)
     for lane in Lane:
         error = error_of_no_reply(no, lane=lane, limit=1)
-        assert classify(lane, no, error) is (submitted if lane is Lane.SUBMIT else looked)
+        assert classify(lane, no, error) is (submitted if lane is Lane.SUBMIT else polled)
 
 
 @pytest.mark.parametrize("sent", [False, True])
@@ -148,7 +160,7 @@ def test_error_of_a_lost_submission_says_whether_anything_was_sent(broken: Broke
     assert ("after the request was sent" in error.message) is sent
 
 
-def test_error_of_a_lost_look_does_not_speak_of_billing():
+def test_error_of_a_lost_poll_says_nothing_of_billing():
     error = error_of_no_reply(NoReply(Broken.RESET, "detail", sent=True), lane=Lane.POLL, limit=1)
     assert isinstance(error, TransportError)
     assert error.message == "the connection broke: detail"
@@ -314,15 +326,30 @@ def test_delays_are_spread_evenly_from_nothing_to_the_bound(attempt: int):
 class Submitting:
     """A submission in virtual time: each failure is decided on at once, each delay is slept."""
 
-    def __init__(self, *, deadline: float = 3_600.0, policy: RetryPolicy = POLICY, chance: float = 0.5) -> None:
+    def __init__(
+        self, *, deadline: float = 3_600.0, policy: RetryPolicy = POLICY, chance: float = 0.5, in_doubt: bool = False
+    ) -> None:
         self.now = 0.0
-        self.tries = SubmitTries(policy, deadline)
+        self.tries = SubmitTries(policy)
+        self.bounds = Bounds(until=deadline)
         self.chance = chance
+        self.doubt = in_doubt
 
     def fail(
         self, fault: Fault, status: int | None = None, *, repeatable: bool = True, silence: float = 0.0
     ) -> Again | Over:
-        verdict = self.tries.failed(fault, self.now, self.chance, repeatable=repeatable, status=status, silence=silence)
+        # As the client does: doubt is the phase, and lasts.
+        self.doubt = self.doubt or fault is D
+        verdict = self.tries.failed(
+            fault,
+            self.now,
+            self.chance,
+            doubt=self.doubt,
+            repeatable=repeatable,
+            bounds=self.bounds,
+            status=status,
+            silence=silence,
+        )
         if isinstance(verdict, Again):
             self.now += verdict.delay
         return verdict
@@ -340,7 +367,6 @@ def test_submission_that_surely_made_no_job_goes_on_until_its_deadline(fault: Fa
     assert sub.fail_until_over(fault, status) == Over(doubt=False)
     assert 3_600.0 - POLICY.max_delay <= sub.now < 3_600.0
     assert sub.tries.tries > POLICY.doubt_tries
-    assert not sub.tries.doubtful
 
 
 def test_submission_in_doubt_is_sent_eight_times_in_all():
@@ -468,24 +494,124 @@ FAILURES = st.lists(
 def test_any_sequence_of_failures_keeps_to_its_bounds(
     failures: list[tuple[Fault, int | None, float, float, float]], deadline: float, repeatable: bool
 ):
-    now, sub, doubts = 0.0, SubmitTries(POLICY, deadline), 0
+    now, sub, doubts = 0.0, SubmitTries(POLICY), 0
+    bounds = Bounds(until=deadline, silence=300.0)
     first_doubt = math.inf
     for fault, status, chance, silence, took in failures:
         now += took
-        verdict = sub.failed(fault, now, chance, repeatable=repeatable, status=status, silence=silence)
         doubts += fault is D
         first_doubt = min(first_doubt, now if fault is D else math.inf)
-        assert sub.doubtful is (doubts > 0)
+        verdict = sub.failed(
+            fault,
+            now,
+            chance,
+            doubt=doubts > 0,
+            repeatable=repeatable,
+            bounds=bounds,
+            status=status,
+            silence=silence,
+        )
         if isinstance(verdict, Over):
             assert verdict.doubt is (doubts > 0 and not (fault is R and status in (400, 413, 422)))
             return
         assert fault not in (R, S)
         assert silence <= verdict.delay <= max(silence, POLICY.max_delay)
+        assert fault is not T or silence <= bounds.silence
         assert now + verdict.delay < deadline
         assert doubts < POLICY.doubt_tries
         assert repeatable or not doubts
         assert now - first_doubt < POLICY.doubt_seconds
         now += verdict.delay
+
+
+# The rule over faults and phases: after a first failure, in an API whose submissions may be sent again in doubt. The
+# phase is the one that the submission was in while the attempt was on the wire. Again: another attempt follows.
+NO_DOUBT, IN_DOUBT = Over(doubt=False), Over(doubt=True)
+RULE: list[tuple[Fault, int | None, Again | Over, Again | Over]] = [
+    # fault, status, sent for the first time, sent again after a lost answer
+    (N, None, Again(0.25), Again(0.25)),
+    (T, 429, Again(0.5), Again(0.5)),
+    (T, 503, Again(0.5), Again(0.5)),
+    (O, 302, Again(0.25), Again(0.25)),
+    (D, None, Again(0.25), Again(0.25)),
+    (D, 500, Again(0.25), Again(0.25)),
+    (D, 409, Again(1.0), Again(1.0)),
+    (R, 400, NO_DOUBT, NO_DOUBT),
+    (R, 413, NO_DOUBT, NO_DOUBT),
+    (R, 422, NO_DOUBT, NO_DOUBT),
+    (R, 404, NO_DOUBT, IN_DOUBT),
+    (R, 409, NO_DOUBT, IN_DOUBT),
+    (S, 401, NO_DOUBT, IN_DOUBT),
+    (S, 402, NO_DOUBT, IN_DOUBT),
+    (S, None, NO_DOUBT, IN_DOUBT),
+]
+
+
+@pytest.mark.parametrize("phase", [Phase.SENDING, Phase.RESENDING])
+@pytest.mark.parametrize(("fault", "status", "first", "again"), RULE)
+def test_rule_over_faults_and_phases(
+    fault: Fault, status: int | None, first: Again | Over, again: Again | Over, phase: Phase
+):
+    sub = Submitting(in_doubt=phase is Phase.RESENDING)
+    assert sub.fail(fault, status) == (first if phase is Phase.SENDING else again)
+
+
+@pytest.mark.parametrize("phase", [Phase.SENDING, Phase.RESENDING])
+@pytest.mark.parametrize(("fault", "status", "first", "again"), RULE)
+def test_rule_without_resending_differs_only_in_doubt(
+    fault: Fault, status: int | None, first: Again | Over, again: Again | Over, phase: Phase
+):
+    sub = Submitting(in_doubt=phase is Phase.RESENDING)
+    usual = first if phase is Phase.SENDING else again
+    assert sub.fail(fault, status, repeatable=False) == (IN_DOUBT if fault is D else usual)
+
+
+def test_rule_has_every_fault_that_a_submission_can_have():
+    assert {row[0] for row in RULE} == set(Fault) - {P}
+
+
+@pytest.mark.parametrize(
+    ("on_doubt", "with_keys", "without_keys"), [(None, True, False), ("resend", True, True), ("hold", False, False)]
+)
+def test_policy_resends_by_its_word_else_by_keys(on_doubt: OnDoubt | None, with_keys: bool, without_keys: bool):
+    policy = RetryPolicy(on_doubt=on_doubt)
+    assert (policy.resends(True), policy.resends(False)) == (with_keys, without_keys)
+
+
+@pytest.mark.parametrize("word", ["Hold", "", "send", True, 1])
+def test_policy_refuses_a_misspelt_word(word: object):
+    with pytest.raises(ValueError, match="on_doubt must be None, 'resend' or 'hold'"):
+        RetryPolicy(on_doubt=word)  # type: ignore[arg-type] - this is the mistake
+
+
+# --- bounds -----------------------------------------------------------------------------------------------------------
+
+
+def test_bounds_default_to_none():
+    assert Bounds() == Bounds(until=math.inf, silence=math.inf, unanswered=math.inf)
+
+
+@pytest.mark.parametrize(("silence", "longest"), [(120.0, 120.0), (math.inf, 600.0), (900.0, 600.0)])
+def test_no_wait_of_a_submission_outlasts_its_job(silence: float, longest: float):
+    assert Bounds.within(600.0, until=77.0, silence=silence) == Bounds(77.0, longest, 600.0)
+
+
+@pytest.mark.parametrize(("until", "deadline", "latest"), [(math.inf, 50.0, 50.0), (40.0, 50.0, 40.0)])
+def test_bounds_of_retries_end_at_the_deadline(until: float, deadline: float, latest: float):
+    # What other submissions have met bounds only the wait for the first attempt.
+    assert Bounds(until, 30.0, 20.0).for_retries(deadline) == Bounds(latest, 30.0, math.inf)
+
+
+@pytest.mark.parametrize(("fault", "status"), [(T, 429), (N, None), (D, 502)])
+@pytest.mark.parametrize(("silence", "is_too_long"), [(30.0, False), (30.1, True)])
+def test_longer_silence_than_its_bound_ends_what_was_throttled(
+    fault: Fault, status: int | None, silence: float, is_too_long: bool
+):
+    # What failed otherwise waits for it: it did not ask for the silence, and ends at the gate if that lasts.
+    sub = Submitting()
+    sub.bounds = Bounds(until=3_600.0, silence=30.0)
+    verdict = sub.fail(fault, status, silence=silence)
+    assert isinstance(verdict, Over) is (is_too_long and fault is T)
 
 
 # --- single calls -----------------------------------------------------------------------------------------------------
