@@ -1,0 +1,337 @@
+"""The life of a submission: its table of transitions against the journal's steps, and who may change it.
+
+What a user sees of it follows: one job is polled once and told once, whoever waits, and money is settled by whoever learns
+its cost.
+"""
+
+from __future__ import annotations
+
+import ast
+import asyncio
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from _faulty import KEY, emulator, session_at, taken
+from _scripted import Scripted
+from _source import modules, tree_of
+
+from aiopplx import BudgetReached, Event, EventKind, JobStatus, PollPolicy, RetryPolicy, Session
+from aiopplx._submission import NEXT, OVER, ROWS, Phase, Submission
+from aiopplx.emulator import Emulator, faults
+from aiopplx.journal import State
+from aiopplx.journal import _steps as steps
+from aiopplx.testing import Clock
+
+QUESTION = "Why did the Vasa sink?"
+
+# --- the table -------------------------------------------------------------------------------------------------------
+
+WRITES: dict[tuple[Phase, Phase], tuple[steps.Rule, ...]] = {
+    (Phase.NEW, Phase.QUEUED): (steps.REQUEUE,),
+    (Phase.NEW, Phase.FINISHED): (steps.DOUBTFUL,),
+    (Phase.QUEUED, Phase.SENDING): (steps.SENDING,),
+    (Phase.QUEUED, Phase.FINISHED): (steps.ENDINGS[State.REJECTED],),
+    (Phase.UNANSWERED, Phase.RESENDING): (steps.SENDING,),
+    (Phase.SENDING, Phase.QUEUED): (steps.BACK_TO_QUEUED,),
+    (Phase.SENDING, Phase.RUNNING): (steps.ACCEPTED,),
+    (Phase.RESENDING, Phase.RUNNING): (steps.ACCEPTED,),
+    (Phase.SENDING, Phase.MERGED): (steps.ACCEPTED,),
+    (Phase.RESENDING, Phase.MERGED): (steps.ACCEPTED,),
+    (Phase.SENDING, Phase.FINISHED): (steps.ENDINGS[State.REJECTED], steps.DOUBTFUL, steps.BACK_TO_QUEUED),
+    (Phase.UNANSWERED, Phase.FINISHED): (steps.ENDINGS[State.REJECTED], steps.DOUBTFUL),
+    (Phase.RESENDING, Phase.FINISHED): (steps.DOUBTFUL,),
+    (Phase.RUNNING, Phase.FINISHED): (
+        steps.ENDINGS[State.DONE],
+        steps.ENDINGS[State.FAILED],
+        steps.ENDINGS[State.EXPIRED],
+    ),
+}
+"""The steps that each transition writes; all others write none."""
+
+
+def transitions() -> Iterator[tuple[Phase, Phase]]:
+    return ((before, after) for before, following in NEXT.items() for after in following)
+
+
+@pytest.mark.parametrize(("before", "after"), transitions(), ids=lambda phase: phase.name)
+def test_each_transition_is_a_step_of_the_row_or_none(before: Phase, after: Phase) -> None:
+    written = WRITES.get((before, after), ())
+    for rule in written:
+        assert rule.origins & ROWS[before], f"{rule.name} cannot be taken from a row of {before.name}"
+        assert rule.leads_to in ROWS[after], f"{rule.name} leads to no row of {after.name}"
+    if not written:
+        # The row stays what it is, so each of its states must be one that the next phase stands on too.
+        assert ROWS[before] & ROWS[after]
+
+
+def test_steps_are_written_only_where_there_is_a_transition() -> None:
+    assert set(WRITES) <= set(transitions())
+
+
+def test_every_phase_is_reached_and_every_end_is_final() -> None:
+    reached = {Phase.NEW, *(after for _, after in transitions())}
+    assert reached == set(Phase)
+    assert all(not NEXT[phase] for phase in OVER)
+
+
+@pytest.mark.parametrize("before", Phase, ids=lambda phase: phase.name)
+def test_a_transition_that_is_not_in_the_table_is_refused(before: Phase) -> None:
+    for after in Phase:
+        sub = Submission(None, "a key", phase=before)  # type: ignore[arg-type]  # no API is asked here
+        if after in NEXT[before]:
+            sub.to(after)
+            assert sub.phase is after
+        else:
+            with pytest.raises(RuntimeError, match=f"{before.name} cannot become {after.name}"):
+                sub.to(after)
+            assert sub.phase is before
+
+
+def test_only_the_lifecycle_changes_a_phase_or_a_fact() -> None:
+    fields = set(Submission.__struct_fields__)
+    callers: set[str] = set()
+    writers: set[str] = set()
+    for name, path in modules().items():
+        for node in ast.walk(tree_of(path)):
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr == "to":
+                callers.add(name)
+            writers |= {name for target in _assigned(node) if _is_fact(target, fields)}
+    assert callers == {"aiopplx._core.lifecycle"}
+    # A call is made once from the API and the id, by whoever polls first; a resubmission is built in `decisions`.
+    assert writers - {"aiopplx._submission"} == {"aiopplx._core.lifecycle"}
+
+
+def _assigned(node: ast.AST) -> list[ast.expr]:
+    if isinstance(node, ast.Assign):
+        return [
+            part for target in node.targets for part in (target.elts if isinstance(target, ast.Tuple) else [target])
+        ]
+    return [node.target] if isinstance(node, ast.AugAssign | ast.AnnAssign) else []
+
+
+def _is_fact(target: ast.expr, fields: set[str]) -> bool:
+    named = isinstance(target, ast.Attribute) and isinstance(target.value, ast.Name)
+    return named and target.value.id in ("sub", "live", "other", "running") and target.attr in fields
+
+
+# --- whose doubt, whose money -----------------------------------------------------------------------------------------
+
+
+async def test_a_batch_left_before_a_retry_tells_of_its_doubt() -> None:
+    events: list[Event] = []
+    retrying = asyncio.Event()
+
+    def heard(event: Event) -> None:
+        events.append(event)
+        if event.kind is EventKind.RETRYING:
+            retrying.set()
+
+    async with emulator() as server, session_at(server.url, on_event=heard, retry=RetryPolicy(base=3000.0)) as session:
+        server.faults.add("submit", faults.Drop(after_accept=True))
+        async with session.batch([QUESTION]) as jobs:
+            await retrying.wait()
+        assert [job.status for job in jobs.pending] == [JobStatus.IN_DOUBT]
+    assert [event.status for event in events if event.kind is EventKind.LEFT] == [JobStatus.IN_DOUBT]
+
+
+async def test_a_call_cancelled_after_a_refusal_owes_and_tells_nothing() -> None:
+    events: list[Event] = []
+    retrying = asyncio.Event()
+
+    def heard(event: Event) -> None:
+        events.append(event)
+        if event.kind is EventKind.RETRYING:
+            retrying.set()
+
+    slow = RetryPolicy(throttled_base=3000.0)
+    async with emulator() as server, session_at(server.url, on_event=heard, retry=slow, max_cost=1.5) as session:
+        server.faults.add("submit", faults.RateLimited(), times=1)
+        asking = asyncio.create_task(session.ask(QUESTION))
+        await retrying.wait()
+        asking.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await asking
+        assert server.ledger.created == 0
+        assert (await session.ask("And who first measured the speed of light?")).ok  # there is room for one
+    assert not [event for event in events if event.kind is EventKind.LEFT]
+
+
+async def test_one_tag_asked_four_times_is_paid_and_polled_once(tmp_path: Path) -> None:
+    async with Scripted(looks=6) as server, opened(server, journal=tmp_path / "run.db") as session:
+        jobs = await asyncio.gather(*(session.ask(QUESTION, tag="one") for _ in range(4)))
+        assert all(job.ok for job in jobs)
+        assert server.requests == Counter(submit=1, get=6)
+
+
+async def test_one_tag_asked_four_times_is_one_bill(tmp_path: Path) -> None:
+    async with emulator() as server:
+        async with session_at(server.url, journal=tmp_path / "free.db") as session:
+            cost = (await session.ask(QUESTION, tag="one")).cost
+        assert cost is not None
+        # Room for this job and for the hold of one more, and for no second bill of it.
+        cap = cost + 1.3 + cost / 2
+        async with session_at(server.url, journal=tmp_path / "run.db", max_cost=cap) as session:
+            await asyncio.gather(*(session.ask(QUESTION, tag="one") for _ in range(4)))
+            assert (await session.ask("Who first measured the speed of light?")).ok
+
+
+async def test_a_cost_that_a_later_wait_reads_settles_the_bill() -> None:
+    async with emulator() as server:
+        async with session_at(server.url) as session:
+            cost = (await session.ask(QUESTION)).cost
+        assert cost is not None
+        async with session_at(server.url, max_cost=cost + 1.3 + cost / 2) as session:
+            server.faults.add("get", faults.Delay(0.05))
+            async with session.batch([{"question": QUESTION, "timeout": 0.5}]) as jobs:
+                (job,) = [job async for job in jobs]
+            assert job.status is JobStatus.TIMED_OUT
+            server.faults.clear()
+            assert (await session.wait(job.id)).ok
+            assert (await session.ask("Who first measured the speed of light?")).ok
+
+
+async def test_a_bill_that_stays_unknown_keeps_its_hold() -> None:
+    async with emulator() as server, session_at(server.url, max_cost=2.0) as session:
+        async with session.batch([{"question": QUESTION, "timeout": 0.5}]) as jobs:
+            server.faults.add("get", faults.Delay(0.05))
+            (job,) = [job async for job in jobs]
+        assert job.status is JobStatus.TIMED_OUT
+        with pytest.raises(BudgetReached):
+            await session.ask("Who first measured the speed of light?")
+
+
+# --- one job, many listeners ------------------------------------------------------------------------------------------
+
+
+def opened(server: Scripted, **more: Any) -> Session:
+    more.setdefault("poll", PollPolicy.fixed(0.1))
+    return Session(KEY, base_url=server.url, api="sonar", **more)
+
+
+async def test_two_consumers_of_a_loaded_batch_both_end(tmp_path: Path) -> None:
+    questions = [f"Question {n}?" for n in range(6)]
+    async with emulator() as server:
+        for _ in range(2):  # the second run loads every result from the journal
+            async with (
+                session_at(server.url, journal=tmp_path / "run.db") as session,
+                session.batch(questions) as jobs,
+            ):
+                found = await asyncio.wait_for(asyncio.gather(_all(jobs), _all(jobs)), 20)
+            assert sorted(job.index for part in found for job in part) == list(range(6))
+
+
+async def _all(jobs: Any) -> list[Any]:
+    return [job async for job in jobs]
+
+
+@pytest.mark.parametrize("way", ["ask", "batch"])
+async def test_a_job_is_polled_once_whoever_waits(way: str) -> None:
+    events: list[Event] = []
+    submitted = asyncio.Event()
+
+    def heard(event: Event) -> None:
+        events.append(event)
+        if event.kind is EventKind.SUBMITTED:
+            submitted.set()
+
+    async with Scripted(looks=9) as server, opened(server, on_event=heard) as session:
+        if way == "ask":
+            made = asyncio.create_task(session.ask(QUESTION, tag="mine"))
+        else:
+            made = asyncio.create_task(taken(session.batch([{"question": QUESTION, "tag": "mine"}]), []))
+        await submitted.wait()
+        waited = await asyncio.gather(*(session.wait("job-0") for _ in range(3)))
+        await made
+        assert [job.ok for job in waited] == [True] * 3
+        assert server.requests["get"] == 9
+    finished = [event for event in events if event.kind is EventKind.FINISHED]
+    assert [(event.tag, event.job_id) for event in finished] == [("mine", "job-0")]
+
+
+async def test_a_wait_that_reaches_its_limit_ends_alone() -> None:
+    events: list[Event] = []
+    async with Scripted(looks=float("inf")) as server, opened(server, on_event=events.append) as session:
+        job = await session.submit(QUESTION, tag="mine")
+        short = await session.wait(job, timeout=0.3)
+        assert short.status is JobStatus.TIMED_OUT
+        server.looks = 1
+        assert (await session.wait(job)).ok
+        assert (await session.wait(job)).ok
+    kinds = Counter(event.kind for event in events if event.kind in (EventKind.FINISHED, EventKind.TIMED_OUT))
+    assert kinds == {EventKind.TIMED_OUT: 1, EventKind.FINISHED: 1}
+
+
+async def test_a_waiter_with_more_time_outlasts_the_batch_item() -> None:
+    async with Scripted(looks=12) as server, opened(server) as session:
+        async with session.batch([{"question": QUESTION, "timeout": 0.5}]) as jobs:
+            await server.until(lambda: server.requests["get"] > 0)
+            waiting = asyncio.create_task(session.wait("job-0"))
+            (job,) = [job async for job in jobs]
+        assert job.status is JobStatus.TIMED_OUT
+        assert (await waiting).ok
+        assert server.requests["get"] in (12, 13)  # the last poll of the one may be one more for the other
+
+
+async def test_a_parked_job_is_polled_for_whoever_waits() -> None:
+    """The consumer is slow, so the batch has no room; a caller of its own does not wait for that."""
+    questions = [f"Question {n}?" for n in range(40)]
+    async with Scripted() as server, opened(server) as session, session.batch(questions) as jobs:
+        await server.until(lambda: server.told >= 32 and server.requests["submit"] == 40)
+        parked = next(row for row in server.rows.values() if not row.told)
+        assert (await asyncio.wait_for(session.wait(parked.id), 20)).ok
+        assert len([job async for job in jobs]) == 40
+
+
+async def test_a_second_batch_joins_the_jobs_of_the_first(tmp_path: Path) -> None:
+    tagged = [{"question": f"Question {n}?", "tag": n} for n in range(5)]
+    async with Scripted(looks=6) as server, opened(server, journal=tmp_path / "run.db") as session:
+        first, second = [], []
+        await asyncio.gather(taken(session.batch(tagged), first), taken(session.batch(tagged), second))
+        assert sorted(job.tag for job in first) == sorted(job.tag for job in second) == list(range(5))
+        assert all(job.ok for job in (*first, *second))
+        assert server.requests == Counter(submit=5, get=30)
+
+
+async def test_cancelling_a_job_of_a_batch_finishes_it_once() -> None:
+    events: list[Event] = []
+    submitted = asyncio.Event()
+
+    def heard(event: Event) -> None:
+        events.append(event)
+        if event.kind is EventKind.SUBMITTED:
+            submitted.set()
+
+    async with (
+        Emulator(duration=1e9) as server,
+        Session(
+            KEY, base_url=server.url, api="agent", poll=PollPolicy.fixed(2), clock=Clock(150), on_event=heard
+        ) as session,
+        session.batch([{"question": QUESTION, "tag": "mine"}]) as jobs,
+    ):
+        await submitted.wait()
+        (running,) = jobs.pending
+        cancelled = await session.cancel(running)
+        (job,) = [job async for job in jobs]
+    assert cancelled.status is job.status is JobStatus.CANCELLED
+    finished = [event for event in events if event.kind is EventKind.FINISHED]
+    assert [event.tag for event in finished] == ["mine"]
+
+
+async def test_what_is_known_of_polls_outlives_the_last_listener() -> None:
+    ages: list[tuple[float, int]] = []
+
+    def rule(job: Any) -> float:
+        ages.append((job.age, job.polls))
+        return 0.1
+
+    async with Scripted(looks=float("inf")) as server, opened(server, poll=rule) as session:
+        job = await session.submit(QUESTION)
+        for _ in range(2):
+            assert (await session.wait(job, timeout=0.3)).status is JobStatus.TIMED_OUT
+    polls = [polls for _, polls in ages]
+    assert polls == sorted(polls)
+    assert polls[-1] >= 4
+    assert [age for age, _ in ages] == sorted(age for age, _ in ages)
