@@ -24,10 +24,9 @@ from aiopplx._errors import AiopplxError, BudgetReached, ConfigError, InDoubt, I
 from aiopplx._events import Event, EventKind
 from aiopplx._job import Job, JobStatus
 from aiopplx._submission import Submission
-from aiopplx._wire.request import ResearchRequest
-from aiopplx.agent._request import AgentRequest
+from aiopplx._wire.request import Request
 
-Item: TypeAlias = "str | Mapping[str, object] | ResearchRequest | AgentRequest"
+Item: TypeAlias = "str | Mapping[str, object] | Request"
 Items: TypeAlias = "Iterable[Item] | AsyncIterable[Item]"
 
 SUBMITTERS = 16
@@ -470,7 +469,7 @@ def _is_cancelled() -> bool:
 
 
 def _iterator_of(source: Items) -> Iterator[Item] | AsyncIterator[Item]:
-    if isinstance(source, (str, bytes, Mapping, ResearchRequest, AgentRequest)):
+    if isinstance(source, (str, bytes, Mapping, Request)):
         raise InvalidRequest(
             "a batch takes an iterable of questions; for a single one use session.ask(question) or batch([question])"
         )

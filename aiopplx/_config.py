@@ -6,27 +6,18 @@ This module knows nothing of what a session does with them.
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from typing import TypeVar, cast
 
+from aiopplx._apis import APIS
 from aiopplx._errors import ConfigError
 from aiopplx._http.secret import Secret, usable_base_url, usable_key
 from aiopplx._policy.polling import PollPolicy, PollRule
 from aiopplx._wire.api import API
-from aiopplx.agent import AGENT, AGENT_ALIAS
-from aiopplx.sonar import SONAR, SONAR_V1
 
 T = TypeVar("T")
 
 BASE_URL = "https://api.perplexity.ai"
-APIS: Mapping[str, tuple[API, API | None]] = {
-    "auto": (SONAR, AGENT),
-    "sonar": (SONAR, None),
-    "sonar-v1": (SONAR_V1, None),
-    "agent": (AGENT, None),
-    "agent-v1": (AGENT_ALIAS, None),
-}
-"""What `api=` may say: the API that submissions go to, and the one they go to once that is retired for the key."""
 
 
 def find_base_url(given: str | None, *, allow_insecure: bool) -> str:

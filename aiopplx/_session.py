@@ -19,10 +19,11 @@ import aiohttp
 import anyio
 import msgspec
 
+from aiopplx._apis import request_of
 from aiopplx._batch import Batch, Item, Items
 from aiopplx._config import find_apis, find_base_url, find_key, find_rule, one_of, positive, usable, whole
 from aiopplx._core.assembly import Opened, Settings, make_engine, open_journal
-from aiopplx._core.engine import Engine, request_of
+from aiopplx._core.engine import Engine
 from aiopplx._core.keeper import Keeper, OnDoubt
 from aiopplx._core.listing import JobList
 from aiopplx._core.waiting import Waiter, Waiting
@@ -35,8 +36,7 @@ from aiopplx._policy.polling import PollPolicy, PollRule
 from aiopplx._policy.retry import RetryPolicy
 from aiopplx._submission import Submission
 from aiopplx._wire.api import API
-from aiopplx._wire.request import ResearchRequest
-from aiopplx.agent._request import AgentRequest
+from aiopplx._wire.request import Request, ResearchRequest
 from aiopplx.journal._protocol import Journal, Results
 
 logger = logging.getLogger("aiopplx")
@@ -631,7 +631,7 @@ def _request(
     idempotency_key: str | None,
     timeout: float | None,
     fields: Mapping[str, object],
-) -> ResearchRequest | AgentRequest:
+) -> Request:
     """One request from a question and the words beside it; what is given beside it holds."""
     beside = {
         name: value
@@ -639,7 +639,7 @@ def _request(
         if value is not None
     }
     more = {**fields, **beside}
-    if isinstance(question, (ResearchRequest, AgentRequest)):
+    if isinstance(question, Request):
         if fields:
             raise InvalidRequest(f"give fields in the {type(question).__name__}, not beside it")
         return request_of(msgspec.structs.replace(question, **beside) if beside else question)

@@ -8,8 +8,7 @@ from __future__ import annotations
 import msgspec
 
 from aiopplx._wire.api import API
-from aiopplx._wire.request import ResearchRequest
-from aiopplx.agent._request import AgentRequest
+from aiopplx._wire.request import Request
 from aiopplx.journal._protocol import Claim
 
 
@@ -22,7 +21,7 @@ class Submission(msgspec.Struct, eq=False):
     tag: str | int | None
     index: int | None
     timeout: float
-    request: ResearchRequest | AgentRequest | None = None
+    request: Request | None = None
     repeatable: bool = True
     job_id: str = ""
     claim: Claim | None = None

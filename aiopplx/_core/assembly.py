@@ -12,7 +12,7 @@ from collections.abc import Callable
 import aiohttp
 import msgspec
 
-from aiopplx._config import APIS
+from aiopplx._apis import APIS
 from aiopplx._core.engine import Engine
 from aiopplx._core.keeper import Keeper, OnDoubt
 from aiopplx._core.poller import Poller

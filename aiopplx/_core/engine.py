@@ -16,6 +16,7 @@ from typing import Protocol, cast
 
 import anyio
 
+from aiopplx._apis import request_of
 from aiopplx._core.keeper import Keeper, OnDoubt
 from aiopplx._core.poller import Poller
 from aiopplx._core.spending import Purse
@@ -37,8 +38,7 @@ from aiopplx._policy.retry import Fault
 from aiopplx._submission import Submission
 from aiopplx._wire.api import API, quoted_id
 from aiopplx._wire.call import Lane
-from aiopplx._wire.request import ResearchRequest
-from aiopplx.agent._request import AgentRequest
+from aiopplx._wire.request import Request, tag_of
 from aiopplx.journal._protocol import DuplicateJob, JournalError
 
 logger = logging.getLogger("aiopplx")
@@ -112,9 +112,7 @@ class Engine:
 
     # --- from an item to a submission --------------------------------------------------------------------------------
 
-    def freeze(
-        self, item: str | Mapping[str, object] | ResearchRequest | AgentRequest, *, index: int | None, timeout: float
-    ) -> Submission:
+    def freeze(self, item: str | Mapping[str, object] | Request, *, index: int | None, timeout: float) -> Submission:
         """Key and bytes of a submission, made before anything is sent and never changed after.
 
         Raises:
@@ -125,7 +123,7 @@ class Engine:
             key = request.idempotency_key or uuid.uuid4().hex
             api, body = self._frozen(request, key)
         except InvalidRequest as error:
-            raise error.about(tag=_tag_of(item)) from None
+            raise error.about(tag=tag_of(item)) from None
         return Submission(
             api,
             body,
@@ -166,8 +164,8 @@ class Engine:
         """True if results are on disk and can be read back when they are taken."""
         return self.keeper is not None and self.keeper.stores_results
 
-    def _frozen(self, request: ResearchRequest | AgentRequest, key: str) -> tuple[API, bytes]:
-        if isinstance(request, AgentRequest) and self.successor is not None:
+    def _frozen(self, request: Request, key: str) -> tuple[API, bytes]:
+        if self.successor is not None and not self._apis[0].takes(request):
             return self.successor, self.successor.freeze(request, key)
         try:
             return self.api, self.api.freeze(request, key)
@@ -344,7 +342,7 @@ class Engine:
 
     async def _move(self, sub: Submission, successor: API) -> None:
         """The same question to the successor, under the same key: where it was refused nothing was made or billed."""
-        sub.body = successor.freeze(cast("ResearchRequest", sub.request), sub.key)
+        sub.body = successor.freeze(cast("Request", sub.request), sub.key)
         sub.api = successor
         sub.repeatable = self._repeatable(successor)
         if self.keeper is not None:
@@ -464,7 +462,7 @@ class Engine:
         )
 
     def _warn_of_model(self, sub: Submission, snapshot: Snapshot) -> None:
-        asked = sub.request.model if sub.request is not None and sub.api.echoes_model else None
+        asked = sub.request.asked_model if sub.request is not None and sub.api.echoes_model else None
         if asked and snapshot.model and asked != snapshot.model:
             reason = f"asked for model {asked[:80]!r}, the server says {snapshot.model[:80]!r}"
             self.client.tell(self._event(EventKind.WARNING, sub, job_id=snapshot.id, reason=reason))
@@ -606,24 +604,3 @@ def _two_keys_one_id(job_id: str, other: str) -> InDoubt:
         " which, is unknown. Nothing was overwritten",
         job_id=job_id,
     )
-
-
-def request_of(item: str | Mapping[str, object] | ResearchRequest | AgentRequest) -> ResearchRequest | AgentRequest:
-    """A request from whatever a user gives; a mapping with `input` is one of the Agent API's own."""
-    if isinstance(item, str):
-        return ResearchRequest(item)
-    if isinstance(item, AgentRequest):
-        return item
-    if isinstance(item, Mapping) and "input" in item and not {"question", "messages"} & item.keys():
-        return AgentRequest.of(item)
-    return ResearchRequest.of(item)
-
-
-def _tag_of(item: object) -> str | int | None:
-    """The tag of an item that may be too broken to be read any further."""
-    tag: object = None
-    if isinstance(item, (ResearchRequest, AgentRequest)):
-        tag = item.tag
-    elif isinstance(item, Mapping):
-        tag = cast("Mapping[str, object]", item).get("tag")
-    return tag if isinstance(tag, (str, int)) else None

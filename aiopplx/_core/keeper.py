@@ -12,16 +12,12 @@ import uuid
 from collections.abc import Callable
 from typing import Literal, TypeAlias
 
-import msgspec
-
 from aiopplx._core.watch import make_job, outcome_error
 from aiopplx._errors import AiopplxError, APIError, InDoubt, InvalidRequest, JobExpired, JobFailed, ProtocolError
 from aiopplx._job import Job, JobStatus, Snapshot
 from aiopplx._submission import Submission
 from aiopplx._wire.api import API
 from aiopplx._wire.call import Reply
-from aiopplx._wire.request import ResearchRequest, wire
-from aiopplx.agent._request import AgentRequest, agent_wire
 from aiopplx.journal._protocol import (
     ImpossibleStep,
     Journal,
@@ -44,7 +40,6 @@ least that comparable services promise."""
 RESENDS = 16
 """Attempts in all, over all runs, after which a submission in doubt is not sent again unasked."""
 
-_CANONICAL = msgspec.json.Encoder(order="deterministic")
 _AGAIN = frozenset({State.FAILED, State.EXPIRED, State.REJECTED})
 _STATES = {
     JobStatus.COMPLETED: State.DONE,
@@ -53,11 +48,6 @@ _STATES = {
     JobStatus.INCOMPLETE: State.FAILED,
     JobStatus.EXPIRED: State.EXPIRED,
 }
-
-
-def canonical(request: ResearchRequest | AgentRequest) -> bytes:
-    """A request as bytes that are the same for the same question, whichever API it will go to."""
-    return _CANONICAL.encode(agent_wire(request) if isinstance(request, AgentRequest) else wire(request))
 
 
 class _Way:
@@ -126,7 +116,7 @@ class Keeper:
         """
         request = sub.request
         assert request is not None, "a submission has its request until it is accepted"  # noqa: S101 - for the checker
-        sha = sha_of(canonical(request))
+        sha = sha_of(request.canonical())
         item = item_name(sub.tag, sha, self._occurrences.count(sha) if sub.tag is None else 1)
         record = await self._claimed(sub, item, sha)
         sub.key, sub.claim = record.key, record.claim

@@ -77,7 +77,7 @@ def job_of(record: Record, raw: bytes | None) -> Job:
         raw: its stored answer, from `SqliteReader.result(record.pk)`; None if there is none.
     """
     # Here, not above: the APIs bring the HTTP library with them, which counting and listing do without.
-    from aiopplx._config import APIS
+    from aiopplx._apis import APIS
     from aiopplx._core.keeper import Keeper
     from aiopplx._http.clock import wall
     from aiopplx.journal._memory import MemoryJournal
