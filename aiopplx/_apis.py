@@ -1,16 +1,161 @@
-"""Which APIs there are, by name.
+"""Which APIs there are, and which one a question goes to.
 
-This module knows nothing of what any of them does.
+A further API is a folder with its value, its request class and its answers, and a line in `_REGISTRY`. Which API a
+request can go to is asked of the APIs (`takes`), and which request a mapping means is asked of the request classes
+(`is_meant_by`): no class of either is named in a condition here or anywhere above.
+
+The one API that goes over to another is Sonar, under `api="auto"`: ordinary keys lost it on 2026-09-27, and the server
+says so by refusing a submission, for which nothing is made or billed. From then on the session's questions go to the
+successor. Jobs that the first API has are still polled there.
+
+This module does no I/O, and knows nothing of sessions, of sending, or of journals.
 """
 
 from __future__ import annotations
 
-from aiopplx._config import APIS
-from aiopplx._wire.api import API
+from collections.abc import Mapping
+from typing import cast
 
-_BY_NAME = {api.name: api for api, _ in reversed(list(APIS.values()))}
+from aiopplx._errors import InvalidRequest
+from aiopplx._wire.api import API, quoted_id
+from aiopplx._wire.request import Request, ResearchRequest
+from aiopplx.agent._api import AGENT, AGENT_ALIAS
+from aiopplx.sonar._api import SONAR, SONAR_V1
+
+# A line for each API: its names for `api=`, the first of which is the name that a job and a journal keep.
+_REGISTRY: tuple[Mapping[str, API], ...] = (
+    {"sonar": SONAR, "sonar-v1": SONAR_V1},
+    {"agent": AGENT, "agent-v1": AGENT_ALIAS},
+)
+
+APIS: Mapping[str, tuple[API, API | None]] = {
+    "auto": (SONAR, AGENT),
+    **{name: (api, None) for names in _REGISTRY for name, api in names.items()},
+}
+"""What `api=` may say: the API that submissions go to, and the one they go to once that is retired for the key."""
+
+_KNOWN: tuple[API, ...] = tuple(next(iter(names.values())) for names in _REGISTRY)
+_REQUEST_TYPES = tuple(api.request_type for api in _KNOWN)
 
 
 def api_named(name: str) -> API:
-    """The API of this name; the default one if there is none, as in a journal that another version wrote."""
-    return _BY_NAME.get(name, APIS["auto"][0])
+    """The API of a name that a job or a journal has (`"sonar"`); the default one if there is no such name."""
+    return next((api for api in _KNOWN if api.name == name), _KNOWN[0])
+
+
+def request_of(item: str | Mapping[str, object] | Request) -> Request:
+    """A request from whatever a caller gives.
+
+    A text is the question of a `ResearchRequest`. A mapping is read by the class in whose words it is: one with `input`
+    by `AgentRequest`, any other by `ResearchRequest`.
+
+    Raises:
+        InvalidRequest: the item is none of these, or breaks a rule; it names the field, and has the mapping's tag.
+    """
+    if isinstance(item, str):
+        return ResearchRequest(item)
+    if isinstance(item, Request):
+        return item
+    if isinstance(cast("object", item), Mapping):
+        for kind in _REQUEST_TYPES:
+            if kind.is_meant_by(item):
+                return kind.of(item)
+    return ResearchRequest.of(item)
+
+
+class Routing:
+    """Which API the submissions of one session go to now, and where its jobs are.
+
+    It changes once at most, by `go_over`. A submission is frozen for one API before it is sent, and may be frozen anew
+    for the successor (`move`) where it was refused by the first API or not yet sent.
+
+    Args:
+        api: where submissions go first.
+        successor: where they go once `api` is retired for this key; None if its retirement ends them.
+        remembers: the session has a journal that can be read back, so a question that cannot be asked any more may
+            have its answer there.
+
+    Attributes:
+        first: the API that submissions went to at the beginning.
+        successor: the one they go to after that; None if there is none.
+        api: the one they go to now.
+    """
+
+    def __init__(self, api: API, successor: API | None = None, *, remembers: bool = False) -> None:
+        self.first = api
+        self.successor = successor
+        self.api = api
+        self._remembers = remembers
+        self._own: tuple[API, ...] = (api,) if successor is None else (api, successor)
+
+    def freeze(self, request: Request, key: str) -> tuple[API, bytes]:
+        """The API that a request goes to, and the exact bytes of its submission under `key`.
+
+        A request that only the successor takes goes there from the beginning. Once the session has gone over, a request
+        that the successor has no words for is frozen for the first API, if there is a journal: its answer may be there
+        from before. If it is not, the submission is refused when it is sent.
+
+        Raises:
+            InvalidRequest: the request breaks a rule, or neither API takes it.
+        """
+        if self.successor is not None and not self.first.takes(request):
+            return self.successor, self.successor.freeze(request, key)
+        try:
+            return self.api, self.api.freeze(request, key)
+        except InvalidRequest:
+            if not self._remembers or self.api is self.first:
+                raise
+        return self.first, self.first.freeze(request, key)
+
+    def go_over(self) -> bool:
+        """The first API is retired for this key: use the successor from now on. True if that is news.
+
+        False if there is no successor, or the session has gone over already.
+        """
+        if self.successor is None or self.api is self.successor:
+            return False
+        self.api = self.successor
+        return True
+
+    def is_last(self, api: API) -> bool:
+        """True if no API comes after this one: its retirement ends all submissions."""
+        return self.successor is None or api is self.successor
+
+    def may_move(self, api: API, request: Request | None) -> bool:
+        """True if a submission frozen for `api` can be frozen for the successor: its request is still at hand.
+
+        Whether a job of it may exist at `api` already, in which case it must stay, is for the caller to know.
+        """
+        return request is not None and not self.is_last(api)
+
+    def must_move(self, api: API, request: Request | None) -> bool:
+        """True if it was frozen for an API that has been found retired since, and can be moved."""
+        return self.api is self.successor and self.may_move(api, request)
+
+    def move(self, request: Request, key: str) -> tuple[API, bytes]:
+        """The same question for the successor, under the same key: where it was refused nothing was made or billed.
+
+        Raises:
+            InvalidRequest: the successor has no words for something in it.
+        """
+        assert self.successor is not None, "only what may move is moved"  # noqa: S101 - told to the type checker
+        return self.successor, self.successor.freeze(request, key)
+
+    def api_of(self, job_id: str, name: str = "") -> API:
+        """The API that has a job: by its name where that is known, else by what the id looks like.
+
+        An API of this session's own comes first, under the path that the session uses. One that nothing is submitted to
+        is found by name too, for jobs of earlier sessions.
+
+        Raises:
+            InvalidRequest: that is not a job id.
+        """
+        quoted_id(job_id)
+        for api in (*self._own, *_KNOWN) if name else self._own:
+            if api.name == name or (not name and api.owns(job_id)):
+                return api
+        return self.api
+
+    def named(self, name: str) -> API:
+        """The API of a name that a record has, one of this session's own first; the first if none has it."""
+        return next((api for api in (*self._own, *_KNOWN) if api.name == name), self.first)

@@ -7,11 +7,12 @@ what a session does with its settings.
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from typing import TYPE_CHECKING, TypeVar, cast
 
 import msgspec
 
+from aiopplx._apis import APIS
 from aiopplx._errors import ConfigError
 from aiopplx._http.clock import Clock
 from aiopplx._http.secret import Secret, check_base_url, check_key
@@ -19,9 +20,7 @@ from aiopplx._policy.network import NetworkOptions
 from aiopplx._policy.polling import PollPolicy, PollRule
 from aiopplx._policy.retry import RetryPolicy
 from aiopplx._wire.api import API
-from aiopplx.agent import AGENT, AGENT_ALIAS
 from aiopplx.journal._protocol import Journal, Results
-from aiopplx.sonar import SONAR, SONAR_V1
 
 if TYPE_CHECKING:
     import aiohttp
@@ -29,14 +28,6 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 BASE_URL = "https://api.perplexity.ai"
-APIS: Mapping[str, tuple[API, API | None]] = {
-    "auto": (SONAR, AGENT),
-    "sonar": (SONAR, None),
-    "sonar-v1": (SONAR_V1, None),
-    "agent": (AGENT, None),
-    "agent-v1": (AGENT_ALIAS, None),
-}
-"""What `api=` may say: the API that submissions go to, and the one they go to once that is retired for the key."""
 
 
 class _AtPath(msgspec.Struct, frozen=True):
@@ -50,7 +41,7 @@ class JournalOptions(_AtPath, frozen=True, kw_only=True):
 
     Attributes:
         path: the file; it is made if it does not exist.
-        results: what the journal does with results: `"keep"` them (default), keep them `"until_taken"`, or store none
+        results: what the journal does with results: `"keep"` them (default), keep them `"until_delivered"`, or store none
             and `"refetch"` them from the server, which has them for days.
         same_account: the API key is another one of the account that the journal belongs to. Without it another key is
             refused: jobs of another account cannot be collected.
@@ -80,7 +71,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     timeout: float
     max_cost: float | None
     journal: JournalOptions | Journal | None
-    rule: PollRule
+    poll: PollPolicy
     retry: RetryPolicy
     http: aiohttp.ClientSession | None
     clock: Clock
@@ -119,7 +110,7 @@ def make_settings(
         timeout=check_positive("timeout", timeout),
         max_cost=check_positive("max_cost", max_cost) if max_cost is not None else None,
         journal=check_journal(journal),
-        rule=find_rule(poll),
+        poll=check_poll(poll),
         retry=check_retry(retry),
         http=check_usable("http", http, "request", "an aiohttp.ClientSession"),
         clock=check_usable("clock", clock, "call_at", "a clock of aiopplx.testing") or Clock(),
@@ -158,17 +149,6 @@ def find_apis(given: str | None) -> tuple[API, API | None]:
     return APIS[name]
 
 
-def find_rule(given: PollPolicy | PollRule | None) -> PollRule:
-    """The poll rule, by default `PollPolicy()`. Raises `ConfigError` for what cannot be called."""
-    if given is None:
-        return PollPolicy()
-    if not callable(cast("object", given)):
-        raise ConfigError(
-            f"poll must be a PollPolicy or a function, not {given!r}: PollPolicy.fixed(10) polls every 10 s"
-        )
-    return given
-
-
 # --- checks of one argument ------------------------------------------------------------------------------------------
 
 
@@ -180,9 +160,22 @@ def check_journal(given: str | os.PathLike[str] | JournalOptions | Journal | Non
         return check_usable("journal", given, "find_or_queue", "a path, a JournalOptions or an open Journal")
     if not isinstance(cast("object", given.path), (str, os.PathLike)):
         raise ConfigError(f"journal.path must be a path, not {type(given.path).__name__}")
-    check_one_of("journal.results", given.results, ("keep", "until_taken", "refetch"))
+    check_one_of("journal.results", given.results, ("keep", "until_delivered", "refetch"))
     check_seconds("journal.wait", given.wait)
     return given
+
+
+def check_poll(given: PollPolicy | PollRule | None) -> PollPolicy:
+    """The poll policy, by default `PollPolicy()`; a function alone is one with its own rule. Raises `ConfigError`."""
+    if given is None:
+        return PollPolicy()
+    if isinstance(given, PollPolicy):
+        return given
+    if not callable(cast("object", given)):
+        raise ConfigError(
+            f"poll must be a PollPolicy or a function, not {given!r}: PollPolicy.fixed(10) polls every 10 s"
+        )
+    return PollPolicy.by(given)
 
 
 def check_retry(given: RetryPolicy | None) -> RetryPolicy:

@@ -14,8 +14,7 @@ from aiopplx._errors import InvalidRequest
 if TYPE_CHECKING:
     from aiopplx._job import Page, Snapshot
     from aiopplx._wire.call import Call, Reply
-    from aiopplx._wire.request import ResearchRequest
-    from aiopplx.agent._request import AgentRequest
+    from aiopplx._wire.request import Request
 
 _JOB_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 
@@ -30,6 +29,7 @@ class API(Protocol):
         has_cancel: a running job can be cancelled.
         echoes_model: the server names, at acceptance, the model that was asked for.
         results_live: seconds for which the server keeps a job.
+        request_type: the class of requests in this API's own words.
     """
 
     @property
@@ -44,13 +44,23 @@ class API(Protocol):
     def echoes_model(self) -> bool: ...
     @property
     def results_live(self) -> float: ...
+    @property
+    def request_type(self) -> type[Request]: ...
+
+    def takes(self, request: Request) -> bool:
+        """Whether this API can be asked with a request of that class; a field of it may still have no counterpart."""
+        ...
 
     def owns(self, job_id: str) -> bool:
         """Whether an id looks like one that this API gives: a guess, for ids whose origin nobody remembers."""
         ...
 
-    def freeze(self, request: ResearchRequest | AgentRequest, idempotency_key: str) -> bytes:
-        """The exact bytes of the submission; every attempt sends these. Raises `InvalidRequest`."""
+    def freeze(self, request: Request, idempotency_key: str) -> bytes:
+        """The exact bytes of the submission; every attempt sends these.
+
+        Raises:
+            InvalidRequest: this API does not take the request, or the request breaks a rule.
+        """
         ...
 
     def rekeyed(self, body: bytes, idempotency_key: str) -> bytes:

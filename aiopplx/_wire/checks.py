@@ -1,33 +1,67 @@
-"""What may be said in one field: small checks that refuse a value by naming its field and the rule.
+"""What a field of a request may hold: types with their constraints, the rules that types cannot state, and refusals.
 
-This module knows nothing of requests, of which field has which rule, or of any API. No refusal repeats what was said:
-the value may be the prompt.
+A field's type is the first and usually the only statement of its rule: `Annotated[int, Meta(ge=1, le=128_000)]`, a
+`Literal`, one of the names below. msgspec checks it, and `conversion` makes a sentence of the type. A `Meta` that has a
+`description` brings its own sentence, which is used when the type is right and the value is not. What a type cannot
+state (a day of the calendar, a domain, text that UTF-8 cannot carry) is a function here that takes the field's name and
+its value.
+
+A refusal names the field and the rule and never repeats the value, which may be the prompt. This module knows nothing
+of requests, of which field has which rule, or of any API.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from datetime import date
-from typing import Any, NoReturn, TypeVar, cast
+from typing import Annotated, Any, Literal, NoReturn, TypeAlias, cast
 
 import msgspec
+from msgspec import Meta
 
 from aiopplx._errors import InvalidRequest
 
-T = TypeVar("T")
-
-Rule = Callable[[str, Any], None]
+Rule: TypeAlias = Callable[[str, Any], None]
 """Takes the field's name and its value; returns if the value may be sent, raises `InvalidRequest` otherwise."""
 
+# --- types with constraints ------------------------------------------------------------------------------------------
+
+Filled: TypeAlias = Annotated[str, Meta(pattern=r"\S", description="must not be empty")]
+# Of a code only the form is checked: lists of countries and languages grow.
+Language: TypeAlias = Annotated[
+    str,
+    Meta(pattern=r"\A[A-Za-z]{2}\Z", description="must be a two-letter ISO 639-1 language code such as 'en'"),
+]
+Country: TypeAlias = Annotated[
+    str,
+    Meta(pattern=r"\A[A-Za-z]{2}\Z", description="must be a two-letter ISO 3166-1 country code such as 'SG'"),
+]
+Recency: TypeAlias = Literal["hour", "day", "week", "month", "year"]
+Temperature: TypeAlias = Annotated[float, Meta(ge=0, le=2)]
+Fraction: TypeAlias = Annotated[float, Meta(ge=0, le=1)]
+# As a bound msgspec takes any number but infinity, which is what this one is to keep out.
+Seconds: TypeAlias = Annotated[
+    float, Meta(gt=0, le=1e308, description="must be a number of seconds above 0, and finite")
+]
+# The provider states no limit of its keys; 255 is what other services take.
+IdempotencyKey: TypeAlias = Annotated[
+    str,
+    Meta(
+        min_length=1,
+        max_length=255,
+        pattern=r"\A[ -~]*\Z",
+        description="must be 1 to 255 characters of printable ASCII; leave it out to have one made",
+    ),
+]
+
+# --- refusals --------------------------------------------------------------------------------------------------------
+
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]{0,63}")
-_DATE = re.compile(r"([0-9]{1,2})/([0-9]{1,2})/([0-9]{4})")
-_NUL = re.compile(rb"(?<!\\)(?:\\\\)*\\u0000")
-_ENCODER = msgspec.json.Encoder()
 
 
 def refuse(field: str, rule: str) -> NoReturn:
-    """Raise the refusal of `field`. `rule` is a sentence without the value."""
+    """Raise `InvalidRequest` for `field`. `rule` is a sentence without the value."""
     raise InvalidRequest(rule, field=field)
 
 
@@ -37,24 +71,36 @@ def kind_of(value: object) -> str:
 
 
 def as_name(key: object) -> str:
-    """A key if it looks like a field's name, `""` otherwise: what else stands where a name should may be a prompt."""
+    """A key if it looks like a field's name, `""` otherwise: anything else in its place may be part of a prompt."""
     return key if isinstance(key, str) and _NAME.fullmatch(key) else ""
 
 
 def shown(key: object) -> str:
-    """A key as it may stand in a message."""
+    """A key as it may appear in a message."""
     name = as_name(key)
     return f"`{name}`" if name else "of that name"
 
 
-def text(field: str, value: Any) -> None:
-    """Any text that can leave as UTF-8 JSON. NUL is refused too: JSON can write it, databases behind servers cannot."""
+# --- rules that types cannot state -----------------------------------------------------------------------------------
+
+_DATE = re.compile(r"([0-9]{1,2})/([0-9]{1,2})/([0-9]{4})")
+_NUL = re.compile(rb"(?<!\\)(?:\\\\)*\\u0000")
+_ENCODER = msgspec.json.Encoder()
+_HALF_PAIR = "has half of a surrogate pair, which UTF-8 cannot carry; was it cut in the middle of an emoji?"
+# Databases behind servers cannot store it, although JSON can write it.
+_HAS_NUL = "has a NUL character (\\x00), which cannot be sent"
+
+
+def filled(field: str, value: Any) -> None:
+    """Text that is not blank and can leave as UTF-8 JSON."""
     if not isinstance(value, str):
         refuse(field, f"must be text, not {kind_of(value)}")
     if "\0" in value:
-        refuse(field, "has a NUL character (\\x00), which cannot be sent")
+        refuse(field, _HAS_NUL)
     if not value.isascii() and not _encodable(value):
-        refuse(field, "has half of a surrogate pair, which UTF-8 cannot say; was it cut in the middle of an emoji?")
+        refuse(field, _HALF_PAIR)
+    if not value or value.isspace():
+        refuse(field, "must not be empty")
 
 
 def _encodable(value: str) -> bool:
@@ -65,87 +111,48 @@ def _encodable(value: str) -> bool:
     return True
 
 
-def filled(field: str, value: Any) -> None:
-    """Text with something in it."""
-    text(field, value)
-    if not value or value.isspace():
-        refuse(field, "must not be empty")
+def writable(field: str, value: Any) -> None:
+    """Anything that JSON can express and a server can store, at any depth. With `field` "" a mapping of fields."""
+    problem = _unwritable(value)
+    if problem:
+        place, problem = _innermost(field, value, problem)
+        refuse(place.removeprefix("."), problem)
 
 
-def flag(field: str, value: Any) -> None:
-    """True or false."""
-    if not isinstance(value, bool):
-        refuse(field, f"must be True or False, not {kind_of(value)}")
+# Far deeper than any request; what is nested without end is refused at this depth.
+_DEPTH = 10
 
 
-def one_of(*words: str) -> Rule:
-    """One of the server's words, in its spelling."""
-
-    def rule(field: str, value: Any) -> None:
-        if not isinstance(value, str) or value not in words:
-            refuse(field, f"must be one of {', '.join(words)}")
-
-    return rule
-
-
-def whole(low: int, high: int) -> Rule:
-    """A whole number from `low` to `high`, both included."""
-
-    def rule(field: str, value: Any) -> None:
-        if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high:
-            refuse(field, f"must be a whole number from {low} to {high}")
-
-    return rule
+def _innermost(field: str, value: Any, problem: str, depth: int = 0) -> tuple[str, str]:
+    """The place below `field` where the problem is, as far as its path can be shown, and what it is."""
+    for step, item in _parts(value) if depth < _DEPTH else ():
+        inner = _unwritable(item)
+        if inner:
+            return _innermost(field + step, item, inner, depth + 1)
+    return field, problem
 
 
-def number(low: float, high: float) -> Rule:
-    """A number from `low` to `high`, both included; NaN is in no range."""
-
-    def rule(field: str, value: Any) -> None:
-        if not isinstance(value, int | float) or isinstance(value, bool) or not low <= value <= high:
-            refuse(field, f"must be a number from {low:g} to {high:g}")
-
-    return rule
-
-
-def positive(field: str, value: Any) -> None:
-    """A number of seconds above zero, and not endless."""
-    if not isinstance(value, int | float) or isinstance(value, bool) or not 0 < value < float("inf"):
-        refuse(field, "must be a number of seconds above 0")
+def _parts(value: Any) -> Iterable[tuple[str, Any]]:
+    if isinstance(value, msgspec.Struct):
+        value = msgspec.structs.asdict(value)
+    if isinstance(value, Mapping):
+        return [(f".{as_name(name)}".rstrip("."), item) for name, item in cast("Any", value).items()]
+    if isinstance(value, list | tuple):
+        return [(f"[{at}]", item) for at, item in enumerate(cast("list[Any]", value))]
+    return ()
 
 
-def each(rule: Rule) -> Rule:
-    """A list of which every item keeps `rule`. A lone text is the common slip, so the message shows the right form."""
-
-    def check_all(field: str, value: Any) -> None:
-        if isinstance(value, str):
-            refuse(field, "must be a list of texts; write one text as [text]")
-        if not isinstance(value, list | tuple):
-            refuse(field, f"must be a list, not {kind_of(value)}")
-        for at, item in enumerate(cast("list[Any]", value)):
-            rule(f"{field}[{at}]", item)
-
-    return check_all
-
-
-def one_or_each(rule: Rule) -> Rule:
-    """One text, or a list of them."""
-    many = each(rule)
-
-    def check_either(field: str, value: Any) -> None:
-        (rule if isinstance(value, str) else many)(field, value)
-
-    return check_either
-
-
-def two_letters(what: str, example: str) -> Rule:
-    """A two-letter code. Only the form is checked: lists of countries and languages grow."""
-
-    def rule(field: str, value: Any) -> None:
-        if not (isinstance(value, str) and len(value) == 2 and value.isascii() and value.isalpha()):
-            refuse(field, f"must be a two-letter {what} code such as {example!r}")
-
-    return rule
+def _unwritable(value: Any) -> str:
+    """Why a value cannot be sent; `""` if it can."""
+    try:
+        encoded = _ENCODER.encode(value)
+    except UnicodeEncodeError:
+        return _HALF_PAIR
+    except RecursionError:
+        return "is nested too deeply"
+    except (TypeError, ValueError, OverflowError):
+        return "has a value that JSON cannot express; use text, numbers, booleans, None, lists and mappings"
+    return _HAS_NUL if b"\\u0000" in encoded and _NUL.search(encoded) else ""
 
 
 def domain(field: str, value: Any) -> None:
@@ -160,31 +167,47 @@ def domain(field: str, value: Any) -> None:
         refuse(field, "must be at most 253 characters long")
 
 
-def allow_or_deny(most: int) -> Rule:
-    """At most `most` domains, all allowed or all denied (`-example.com`), not a mix."""
-    domains = each(domain)
-
-    def rule(field: str, value: Any) -> None:
-        domains(field, value)
-        if len(value) > most:
-            refuse(field, f"has {len(value)} domains; at most {most} are taken")
-        denied = sum(item.startswith("-") for item in value)
-        if 0 < denied < len(value):
-            refuse(field, "mixes allowed and denied domains; give either names or -names, not both")
-
-    return rule
+def domains(field: str, value: Iterable[Any]) -> None:
+    """Domains only."""
+    for at, item in enumerate(value):
+        domain(f"{field}[{at}]", item)
 
 
-def day(field: str, value: Any) -> None:
-    """A day of the calendar: a `datetime.date`, or text as MM/DD/YYYY (leading zeros may be left out)."""
+def allow_or_deny(field: str, value: list[str]) -> None:
+    """Domains that are all allowed or all denied (`-example.com`), not a mix."""
+    domains(field, value)
+    denied = sum(item.startswith("-") for item in value)
+    if 0 < denied < len(value):
+        refuse(field, "mixes allowed and denied domains; give either names or -names, not both")
+
+
+DATES = (
+    "search_after_date_filter",
+    "search_before_date_filter",
+    "last_updated_after_filter",
+    "last_updated_before_filter",
+)
+"""The fields of both APIs that hold a day."""
+
+
+def recency_or_dates(field: str, given: Mapping[str, Any]) -> None:
+    """The server takes a recency or dates, not both. `field` is the place of the recency, `given` has the filters."""
+    dates = [name for name in DATES if given.get(name) is not None]
+    if dates and given.get("search_recency_filter") is not None:
+        refuse(field, f"cannot stand beside {dates[0]}: give either a recency or dates")
+
+
+def day(field: str, value: Any) -> str:
+    """A day as the server writes it: from a `datetime.date`, or text as MM/DD/YYYY (leading zeros may be left out)."""
     if isinstance(value, date):
-        return
+        return f"{value.month:02}/{value.day:02}/{value.year:04}"
     match = _DATE.fullmatch(value) if isinstance(value, str) else None
     if match is None:
         refuse(field, "must be a date as MM/DD/YYYY, such as 03/01/2026, or a datetime.date")
     month, day_of_month, year = (int(part) for part in match.groups())
     if not _is_real(year, month, day_of_month):
-        refuse(field, "is no day of the calendar; dates are MM/DD/YYYY")
+        refuse(field, "is not a day of the calendar; dates are MM/DD/YYYY")
+    return match[0]
 
 
 def _is_real(year: int, month: int, day_of_month: int) -> bool:
@@ -193,66 +216,3 @@ def _is_real(year: int, month: int, day_of_month: int) -> bool:
     except ValueError:
         return False
     return True
-
-
-def as_day(value: Any) -> Any:
-    """A date as the server writes it (MM/DD/YYYY); anything else as it is."""
-    return f"{value.month:02}/{value.day:02}/{value.year:04}" if isinstance(value, date) else value
-
-
-def idempotency_key(field: str, value: Any) -> None:
-    """Printable ASCII, 1 to 255 characters. The provider states no limit; 255 is what other services take."""
-    if not isinstance(value, str) or not value:
-        refuse(field, "must be text and not empty; leave it out to have one made")
-    if len(value) > 255:
-        refuse(field, "must be at most 255 characters long")
-    if not (value.isascii() and value.isprintable()):
-        refuse(field, "must be printable ASCII")
-
-
-def writable(field: str, value: Any) -> None:
-    """Anything that JSON can say, at any depth."""
-    problem, encoded = "", b""
-    try:
-        encoded = _ENCODER.encode(value)
-    except UnicodeEncodeError:
-        problem = "has half of a surrogate pair somewhere, which UTF-8 cannot say"
-    except RecursionError:
-        problem = "is nested too deeply"
-    except (TypeError, ValueError, OverflowError):
-        problem = "has a value that JSON cannot say; use text, numbers, booleans, None, lists and mappings"
-    if problem:
-        refuse(field, problem)
-    if _NUL.search(encoded):
-        refuse(field, "has a NUL character (\\x00) somewhere, which cannot be sent")
-
-
-# msgspec says which field and why. These are its sentences that repeat no value; all others are replaced.
-_SAID = re.compile(r"(?P<why>.*?)(?: - at `(?:key in )?\$(?P<at>.*)`)?", re.DOTALL)
-_PLAIN = re.compile(r"Expected `[^`]*`(?:, got `[^`]*`)?|Object missing required field `[^`]*`")
-_UNKNOWN = re.compile(r"Object contains unknown field `(.*)`", re.DOTALL)
-
-
-def converted(field: str, value: Any, kind: type[T], words: Mapping[str, tuple[str, ...]]) -> T:
-    """`value` (mappings, lists, structs) as `kind`, checked to the leaves whoever built it.
-
-    `words` has, by the name of a field, the words it takes: they go into the refusal in place of what was written.
-    """
-    said = ""
-    try:
-        return msgspec.convert(msgspec.to_builtins(value), kind)
-    except msgspec.ValidationError as error:
-        said = str(error)
-    except (TypeError, ValueError, RecursionError):
-        said = "has a value that JSON cannot say"
-    match = _SAID.fullmatch(said)
-    why, at = (match["why"], match["at"] or "") if match else ("", "")
-    path = f"{field}{at}" if field else at.removeprefix(".")
-    unknown = _UNKNOWN.fullmatch(why)
-    if unknown:
-        refuse(path, f"has no field {shown(unknown[1])}")
-    taken = words.get(path.rpartition(".")[2])
-    if why.startswith("Invalid") and taken:
-        refuse(path, f"must be one of {', '.join(taken)}")
-    plain = _PLAIN.fullmatch(why) or why.startswith("has ")
-    refuse(path, f"{why[:1].lower()}{why[1:]}".replace("`", "") if plain else "is not a value that this field takes")

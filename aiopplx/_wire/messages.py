@@ -8,14 +8,17 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
-from typing import Any, Literal, TypeAlias, cast
+from typing import Annotated, Any, Literal, TypeAlias, cast, get_args
 
 import msgspec
+from msgspec import Meta
 
 from aiopplx._wire import checks
-from aiopplx._wire.checks import Rule, refuse
+from aiopplx._wire.checks import Country, refuse
+from aiopplx._wire.conversion import converted
 
-ROLES = ("system", "user", "assistant", "tool")
+Role: TypeAlias = Literal["system", "user", "assistant", "tool"]
+_ROLES: tuple[str, ...] = get_args(Role)
 
 
 class _Part(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True, tag_field="type"):
@@ -77,7 +80,7 @@ class Message(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         content: text, or a list of parts. None is taken for an assistant's message that only called tools.
     """
 
-    role: Literal["system", "user", "assistant", "tool"]
+    role: Role
     content: str | list[TextPart | ImagePart | FilePart | PDFPart | VideoPart] | None
 
 
@@ -87,9 +90,9 @@ class UserLocation(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     `latitude` -90 to 90 and `longitude` -180 to 180 in degrees; `country` is an ISO 3166-1 two-letter code.
     """
 
-    latitude: float | None = None
-    longitude: float | None = None
-    country: str | None = None
+    latitude: Annotated[float, Meta(ge=-90, le=90)] | None = None
+    longitude: Annotated[float, Meta(ge=-180, le=180)] | None = None
+    country: Country | None = None
     region: str | None = None
     city: str | None = None
 
@@ -143,41 +146,22 @@ class RegexFormat(_Part, frozen=True, tag="regex"):
 
 ResponseFormat: TypeAlias = TextFormat | JSONSchemaFormat | RegexFormat
 
-PART_TYPES = ("text", "image_url", "file_url", "pdf_url", "video_url")
-_Words: TypeAlias = Mapping[str, tuple[str, ...]]
-_IN_MESSAGE: _Words = {"role": ROLES, "type": PART_TYPES}
-_IN_FORMAT: _Words = {"type": ("text", "json_schema", "regex")}
-_IN_OPTIONS: _Words = {"search_context_size": ("low", "medium", "high"), "search_type": ("fast", "pro", "auto")}
 
-_LOCATION: dict[str, Rule] = {
-    "latitude": checks.number(-90, 90),
-    "longitude": checks.number(-180, 180),
-    "country": checks.two_letters("ISO 3166-1 country", "SG"),
-    "region": checks.text,
-    "city": checks.text,
-}
-
-
-def as_options(value: Any) -> WebSearchOptions:
+def as_options(field: str, value: Any) -> WebSearchOptions:
     """Search options as their struct, checked. Raises `InvalidRequest`."""
-    field = "web_search_options"
-    options = checks.converted(field, value, WebSearchOptions, _IN_OPTIONS)
-    if options.user_location is not None:
-        for name, rule in _LOCATION.items():
-            said = getattr(options.user_location, name)
-            if said is not None:
-                rule(f"{field}.user_location.{name}", said)
+    options = converted(field, value, WebSearchOptions)
+    checks.writable(field, options)
     return options
 
 
 def as_message(value: Message | Mapping[str, Any], field: str) -> Message:
     """A message as its struct, checked to the leaves; `field` is its place. Raises `InvalidRequest`."""
     if isinstance(value, Message) and isinstance(cast("object", value.content), str):
-        if value.role not in ROLES:
-            refuse(f"{field}.role", f"must be one of {', '.join(ROLES)}")
-        checks.text(f"{field}.content", value.content)
-        return value
-    message = checks.converted(field, value, Message, _IN_MESSAGE)
+        message = value
+        if message.role not in _ROLES:
+            refuse(f"{field}.role", f"must be one of {', '.join(_ROLES)}")
+    else:
+        message = converted(field, value, Message)
     checks.writable(f"{field}.content", message.content)
     return message
 
@@ -222,20 +206,19 @@ def conversation_of(messages: Sequence[Message | Mapping[str, Any]]) -> list[Mes
     return conversation
 
 
-def as_format(value: Any) -> ResponseFormat:
+def as_format(field: str, value: Any) -> ResponseFormat:
     """A response format as its struct: one of the three, a mapping of that shape, or a Python type for its JSON Schema.
 
     Raises:
         InvalidRequest: it is none of these, or no JSON Schema can be made of the type.
     """
-    field = "response_format"
     if isinstance(value, type) or hasattr(value, "__origin__"):
         return JSONSchemaFormat(_schema_of(value))
     if not isinstance(value, Mapping | TextFormat | JSONSchemaFormat | RegexFormat):
         refuse(
             field, f"must be a Python type, a mapping or a response format, not {checks.kind_of(cast('object', value))}"
         )
-    shaped = checks.converted(field, value, cast("type[ResponseFormat]", ResponseFormat), _IN_FORMAT)
+    shaped = converted(field, value, cast("type[ResponseFormat]", ResponseFormat))
     checks.writable(field, shaped)
     return shaped
 

@@ -16,8 +16,8 @@ from aiopplx._text import plain
 from aiopplx._wire.api import quoted_id
 from aiopplx._wire.call import Call, Lane, Reply
 from aiopplx._wire.decoding import check_id, is_array, is_object, plain_values, reason_in, strictly, unusable
-from aiopplx._wire.request import ResearchRequest
-from aiopplx.agent._request import AgentRequest, agent_wire
+from aiopplx._wire.request import Request, ResearchRequest
+from aiopplx.agent._request import AgentRequest
 from aiopplx.agent._responses import (
     AgentResponse,
     CancelResponse,
@@ -84,21 +84,33 @@ class Agent(msgspec.Struct, frozen=True):
         """Seconds for which a run is counted on: see `RESULTS_LIVE`."""
         return RESULTS_LIVE
 
+    @property
+    def request_type(self) -> type[Request]:
+        """`AgentRequest`."""
+        return AgentRequest
+
+    def takes(self, request: Request) -> bool:
+        """True for an `AgentRequest`, and for a `ResearchRequest`, which is translated."""
+        return isinstance(request, AgentRequest | ResearchRequest)
+
     def owns(self, job_id: str) -> bool:
         """Runs have ids of the form `resp_<uuid>`."""
         return job_id.startswith("resp_")
 
-    def freeze(self, request: ResearchRequest | AgentRequest, idempotency_key: str) -> bytes:
+    def freeze(self, request: Request, idempotency_key: str) -> bytes:
         """The exact bytes of the submission: the same for the same request.
 
         The key is not in them: the server knows no such field, and refuses what it does not know. It is the session's
         own name for the submission.
 
         Raises:
-            InvalidRequest: the request breaks a rule, or says what this API has no word for (all such fields named).
+            InvalidRequest: the request breaks a rule, is in the words of another API, or says what this API has no word
+                for (all such fields are named).
         """
         native = translate(request) if isinstance(request, ResearchRequest) else request
-        body = _ENCODER.encode(agent_wire(native))
+        if not isinstance(native, AgentRequest):
+            raise native.not_taken()
+        body = _ENCODER.encode(native.wire())
         if len(body) > MAX_BODY:
             raise InvalidRequest(
                 f"makes a body of {len(body) / 2**20:.1f} MiB; the server takes at most {MAX_BODY >> 20}",

@@ -8,12 +8,14 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from datetime import date
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias, cast
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias, cast
 
 import msgspec
+from msgspec import Meta
 
 from aiopplx._wire import checks
-from aiopplx._wire.checks import Rule, refuse
+from aiopplx._wire.checks import DATES, Filled, Recency, refuse
+from aiopplx._wire.conversion import converted
 from aiopplx._wire.messages import JSONSchema, JSONSchemaFormat, RegexFormat, ResponseFormat, UserLocation, as_format
 
 if TYPE_CHECKING:
@@ -21,17 +23,9 @@ if TYPE_CHECKING:
 else:
     Day = str  # what mappings are read into: dates are written out before
 
-REASONING_EFFORTS = ("none", "minimal", "low", "medium", "high", "xhigh", "max")
-"""The provider's migration guide has `max` and no `none`, its SDK (0.46.1) `none` and no `max`: both may be sent."""
-
-_ROLES = ("user", "assistant", "system", "developer")
-_RECENT = ("hour", "day", "week", "month", "year")
-DATES = (
-    "search_after_date_filter",
-    "search_before_date_filter",
-    "last_updated_after_filter",
-    "last_updated_before_filter",
-)
+# The limits are those of the provider's migration guide (request-mapping.md of its `api-platform-developers`
+# repository), where the SDK's types (perplexityai 0.46.1) have the names only.
+_Tokens: TypeAlias = Annotated[int, Meta(ge=1, le=2**31 - 1)]
 
 
 class _Tagged(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True, tag_field="type"):
@@ -68,6 +62,7 @@ class InputMessage(_Tagged, frozen=True, tag="message"):
 class Reasoning(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
     """How hard the model thinks; more takes longer and costs more. None leaves it to the preset or the model."""
 
+    # The provider's migration guide has `max` and no `none`, its SDK (0.46.1) `none` and no `max`: both may be sent.
     effort: Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"] | None = None
 
 
@@ -81,8 +76,8 @@ class WebSearchFilters(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
         last_updated_after_filter, last_updated_before_filter: changed after, before: a `date`, or MM/DD/YYYY.
     """
 
-    search_domain_filter: list[str] | None = None
-    search_recency_filter: Literal["hour", "day", "week", "month", "year"] | None = None
+    search_domain_filter: Annotated[list[str], Meta(max_length=20)] | None = None
+    search_recency_filter: Recency | None = None
     search_after_date_filter: Day | None = None
     search_before_date_filter: Day | None = None
     last_updated_after_filter: Day | None = None
@@ -105,22 +100,22 @@ class WebSearchTool(_Tagged, frozen=True, kw_only=True, tag="web_search"):
     user_location: UserLocation | None = None
     search_context_size: Literal["low", "medium", "high"] | None = None
     search_type: Literal["web", "fast"] | None = None
-    max_results: int | None = None
-    max_tokens: int | None = None
-    max_tokens_per_page: int | None = None
+    max_results: Annotated[int, Meta(ge=1, le=50)] | None = None
+    max_tokens: _Tokens | None = None
+    max_tokens_per_page: _Tokens | None = None
 
 
 class FetchURLTool(_Tagged, frozen=True, kw_only=True, tag="fetch_url"):
     """Reads whole pages: `max_urls` (1 to 10) of them a call, `total_budget_tokens` (at most 120000) of text."""
 
-    max_urls: int | None = None
-    total_budget_tokens: int | None = None
+    max_urls: Annotated[int, Meta(ge=1, le=10)] | None = None
+    total_budget_tokens: Annotated[int, Meta(ge=1, le=120_000)] | None = None
 
 
 class FunctionTool(_Tagged, frozen=True, tag="function"):
     """A function of yours; `parameters` is its JSON Schema. The run stops where the model calls it."""
 
-    name: str
+    name: Filled
     description: str | None = None
     parameters: dict[str, Any] | None = None
     strict: bool | None = None
@@ -135,66 +130,25 @@ _TOOLS: dict[str, type[_Known]] = {
     "fetch_url": FetchURLTool,
     "function": FunctionTool,
 }
-_WORDS = {
-    "role": _ROLES,
-    "type": ("input_text", "input_image", "input_file"),
-    "effort": REASONING_EFFORTS,
-    "search_recency_filter": _RECENT,
-    "search_context_size": ("low", "medium", "high"),
-    "search_type": ("web", "fast"),
-}
-
-# The limits are those of the provider's migration guide (request-mapping.md of its `api-platform-developers`
-# repository), where the SDK's types (perplexityai 0.46.1) have the names only.
-_MANY = 2**31 - 1
-_IN_FILTERS: dict[str, Rule] = {
-    "search_domain_filter": checks.allow_or_deny(most=20),
-    "search_recency_filter": checks.one_of(*_RECENT),
-    **dict.fromkeys(DATES, checks.day),
-}
-_IN_LOCATION: dict[str, Rule] = {
-    "latitude": checks.number(-90, 90),
-    "longitude": checks.number(-180, 180),
-    "country": checks.two_letters("ISO 3166-1 country", "SG"),
-    "region": checks.text,
-    "city": checks.text,
-}
-_IN_TOOL: dict[str, Rule] = {
-    "max_results": checks.whole(1, 50),
-    "max_tokens": checks.whole(1, _MANY),
-    "max_tokens_per_page": checks.whole(1, _MANY),
-    "max_urls": checks.whole(1, 10),
-    "total_budget_tokens": checks.whole(1, 120_000),
-    "name": checks.filled,
-    "description": checks.text,
-    "parameters": checks.writable,
-}
 
 
-def _check_fields(field: str, value: msgspec.Struct, checks: Mapping[str, Rule]) -> None:
-    for name in value.__struct_fields__:
-        said = getattr(value, name)
-        if said is not None and name in checks:
-            checks[name](f"{field}.{name}", said)
-
-
-def as_input(value: Any) -> str | list[Any]:
+def as_input(field: str, value: Any) -> str | list[Any]:
     """The input as it is sent, checked: a text, or a list of items. Raises `InvalidRequest`."""
     if isinstance(value, str):
-        checks.filled("input", value)
+        checks.filled(field, value)
         return value
     if not isinstance(value, list | tuple):
-        refuse("input", f"must be a question or a list of items, not {checks.kind_of(value)}")
+        refuse(field, f"must be a question or a list of items, not {checks.kind_of(value)}")
     if not value:
-        refuse("input", "must not be empty")
-    return [_as_item(f"input[{at}]", item) for at, item in enumerate(cast("Sequence[Any]", value))]
+        refuse(field, "must not be empty")
+    return [_as_item(f"{field}[{at}]", item) for at, item in enumerate(cast("Sequence[Any]", value))]
 
 
 def _as_item(field: str, value: Any) -> InputMessage | dict[str, Any]:
     kind = "message" if isinstance(value, InputMessage) else _type_of(field, value, "message")
     if kind != "message":
         return _open(field, value)
-    message = checks.converted(field, value, InputMessage, _WORDS)
+    message = converted(field, value, InputMessage)
     checks.writable(f"{field}.content", message.content)
     if _is_blank(message):
         refuse(f"{field}.content", "must not be empty")
@@ -223,11 +177,11 @@ def _open(field: str, value: Any) -> dict[str, Any]:
     return said
 
 
-def as_tools(value: Any) -> list[Any]:
+def as_tools(field: str, value: Any) -> list[Any]:
     """The tools as they are sent, checked. Raises `InvalidRequest`."""
     if not isinstance(value, list | tuple):
-        refuse("tools", f"must be a list, not {checks.kind_of(value)}")
-    return [_as_tool(f"tools[{at}]", tool) for at, tool in enumerate(cast("Sequence[Any]", value))]
+        refuse(field, f"must be a list, not {checks.kind_of(value)}")
+    return [_as_tool(f"{field}[{at}]", tool) for at, tool in enumerate(cast("Sequence[Any]", value))]
 
 
 def _as_tool(field: str, value: Any) -> _Known | dict[str, Any]:
@@ -237,19 +191,22 @@ def _as_tool(field: str, value: Any) -> _Known | dict[str, Any]:
         kind = _TOOLS.get(_type_of(field, value))
     if kind is None:
         return _open(field, value)
-    tool: _Known = checks.converted(field, _with_days(value), kind, _WORDS)
-    _check_fields(field, tool, _IN_TOOL)
-    if isinstance(tool, WebSearchTool):
-        _check_search(field, tool)
+    tool: _Known = converted(field, _with_days(field, value), kind)
+    checks.writable(field, tool)
+    if isinstance(tool, WebSearchTool) and tool.filters is not None:
+        _check_filters(f"{field}.filters", tool.filters)
     return tool
 
 
-def _with_days(value: Any) -> Any:
+def _with_days(field: str, value: Any) -> Any:
     """The tool with the dates in its filters written as the server writes them."""
     tool = _shallow(value)
     filters = tool.get("filters")
     if isinstance(filters, WebSearchFilters | Mapping):
-        tool["filters"] = {name: _as_day(said) for name, said in _shallow(filters).items()}
+        tool["filters"] = {
+            name: _as_day(f"{field}.filters.{name}", said) if name in DATES and said is not None else said
+            for name, said in _shallow(filters).items()
+        }
     return tool
 
 
@@ -257,49 +214,39 @@ def _shallow(value: Any) -> dict[str, Any]:
     return msgspec.structs.asdict(value) if isinstance(value, msgspec.Struct) else dict(value)
 
 
-def _as_day(value: Any) -> Any:
-    """A date as MM/DD/YYYY, leading zeros and all: the successor's document names no other form."""
-    value = checks.as_day(value)
-    parts = value.split("/") if isinstance(value, str) else ()
-    if len(parts) != 3 or not all(part.isascii() and part.isdigit() for part in parts):
-        return value
-    return f"{parts[0]:0>2}/{parts[1]:0>2}/{parts[2]}"
+def _as_day(field: str, value: Any) -> str:
+    """A day as MM/DD/YYYY, leading zeros and all: the Agent API's document names no other form."""
+    month, day, year = checks.day(field, value).split("/")
+    return f"{month:0>2}/{day:0>2}/{year}"
 
 
-def _check_search(field: str, tool: WebSearchTool) -> None:
-    if tool.user_location is not None:
-        _check_fields(f"{field}.user_location", tool.user_location, _IN_LOCATION)
-    if tool.filters is None:
-        return
-    field = f"{field}.filters"
-    _check_fields(field, tool.filters, _IN_FILTERS)
-    dates = [name for name in DATES if getattr(tool.filters, name) is not None]
-    if dates and tool.filters.search_recency_filter is not None:
-        refuse(f"{field}.search_recency_filter", f"cannot stand beside {dates[0]}: give either a recency or dates")
+def _check_filters(field: str, filters: WebSearchFilters) -> None:
+    if filters.search_domain_filter is not None:
+        checks.allow_or_deny(f"{field}.search_domain_filter", filters.search_domain_filter)
+    checks.recency_or_dates(f"{field}.search_recency_filter", msgspec.structs.asdict(filters))
 
 
-def as_reasoning(value: Any) -> Reasoning:
+def as_reasoning(field: str, value: Any) -> Reasoning:
     """The reasoning settings as their struct, checked. Raises `InvalidRequest`."""
-    return checks.converted("reasoning", value, Reasoning, _WORDS)
+    return converted(field, value, Reasoning)
 
 
 _FORMAT_NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
 
-def as_agent_format(value: Any) -> dict[str, Any] | None:
+def as_agent_format(field: str, value: Any) -> dict[str, Any] | None:
     """A response format as the Agent API writes it, None for free text: that is its default and has no word.
 
     Raises:
         InvalidRequest: it is no format, a regular expression, or a schema whose top is no object.
     """
-    shaped: ResponseFormat = as_format(value)
+    shaped: ResponseFormat = as_format(field, value)
     if isinstance(shaped, RegexFormat):
-        refuse("response_format", "cannot be a regex on the Agent API; use a json_schema with a `pattern`")
-    return _json_format(shaped.json_schema) if isinstance(shaped, JSONSchemaFormat) else None
+        refuse(field, "cannot be a regex on the Agent API; use a json_schema with a `pattern`")
+    return _json_format(f"{field}.json_schema", shaped.json_schema) if isinstance(shaped, JSONSchemaFormat) else None
 
 
-def _json_format(asked: JSONSchema) -> dict[str, Any]:
-    field = "response_format.json_schema"
+def _json_format(field: str, asked: JSONSchema) -> dict[str, Any]:
     name = asked.name or "answer"
     if not _FORMAT_NAME.fullmatch(name):
         refuse(f"{field}.name", "must be 1 to 64 letters, digits, `_` or `-`")

@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import Any
 
 from aiopplx._errors import InvalidRequest
-from aiopplx._wire.checks import as_name
+from aiopplx._wire.checks import DATES, as_name
 from aiopplx._wire.messages import (
     URL,
     FilePart,
@@ -22,10 +22,9 @@ from aiopplx._wire.messages import (
     TextPart,
     WebSearchOptions,
 )
-from aiopplx._wire.request import ResearchRequest, wire
+from aiopplx._wire.request import ResearchRequest
 from aiopplx.agent._request import AgentRequest
 from aiopplx.agent._tools import (
-    DATES,
     InputImage,
     InputMessage,
     InputText,
@@ -124,7 +123,7 @@ def translate(request: ResearchRequest) -> AgentRequest:
         InvalidRequest: the request breaks a rule of its own API; or it says what the Agent API has no word for: one
             error, whose `field` names all such fields, and whose message says for each what to use instead.
     """
-    said = wire(request)
+    said = request.wire()
     missing = _Missing()
     text, instructions = _conversation(said["messages"], missing)
     fields: dict[str, Any] = {name: said[name] for name in _SAME if name in said}

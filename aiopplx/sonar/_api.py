@@ -27,7 +27,7 @@ from aiopplx._wire.decoding import (
     strictly,
     unusable,
 )
-from aiopplx._wire.request import ResearchRequest, wire
+from aiopplx._wire.request import Request, ResearchRequest
 from aiopplx.sonar._responses import (
     AsyncJob,
 )
@@ -107,19 +107,28 @@ class Sonar(msgspec.Struct, frozen=True):
         """Seconds for which the server keeps a job: 7 days."""
         return RESULTS_LIVE
 
+    @property
+    def request_type(self) -> type[Request]:
+        """`ResearchRequest`."""
+        return ResearchRequest
+
+    def takes(self, request: Request) -> bool:
+        """True for a `ResearchRequest` only."""
+        return isinstance(request, ResearchRequest)
+
     def owns(self, job_id: str) -> bool:
         """Sonar's ids are bare UUIDs; anything is taken for one that does not look like the Agent API's."""
         return not job_id.startswith("resp_")
 
-    def freeze(self, request: object, idempotency_key: str) -> bytes:
+    def freeze(self, request: Request, idempotency_key: str) -> bytes:
         """The exact bytes of the submission: the same for the same request and key.
 
         Raises:
-            InvalidRequest: the request breaks a rule, or is one of the Agent API's.
+            InvalidRequest: the request breaks a rule, or is in the words of another API.
         """
         if not isinstance(request, ResearchRequest):
-            raise InvalidRequest('an AgentRequest is for the Agent API: open the session with api="agent" or "auto"')
-        return _ENCODER.encode(_Submission(wire(request), idempotency_key))
+            raise request.not_taken()
+        return _ENCODER.encode(_Submission(request.wire(), idempotency_key))
 
     def rekeyed(self, body: bytes, idempotency_key: str) -> bytes:
         """The same request, byte for byte, beside another key."""

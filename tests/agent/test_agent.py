@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import copy
+import hashlib
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -21,7 +22,7 @@ from aiopplx._job import Answer, JobStatus, Readable, Snapshot, Source
 from aiopplx._wire.api import API
 from aiopplx._wire.call import Lane, Reply
 from aiopplx._wire.messages import JSONSchema, JSONSchemaFormat, Regex, RegexFormat, UserLocation, WebSearchOptions
-from aiopplx._wire.request import FIELDS, ResearchRequest
+from aiopplx._wire.request import ResearchRequest
 from aiopplx.agent import (
     AGENT,
     AGENT_ALIAS,
@@ -46,7 +47,8 @@ from aiopplx.agent import (
     cited,
     translate,
 )
-from aiopplx.agent._request import AGENT_FIELDS, agent_wire, check_agent
+
+FIELDS, AGENT_FIELDS = ResearchRequest.__struct_fields__, AgentRequest.__struct_fields__
 
 HERE = Path(__file__).parent.parent
 RUN_ID = "resp_d60f3e03-57e0-4048-994f-69b29a6d2ce7"
@@ -718,6 +720,49 @@ def test_key_is_not_in_the_body():
     assert AGENT.freeze(request, "a") == AGENT.freeze(request, "b") == AGENT_ALIAS.freeze(request, "c")
 
 
+# Made at version 0.1, before a request had a method for it. A journal finds a question again by these digests.
+def test_canonical_bytes_are_those_in_old_journals():
+    everything = AgentRequest(
+        [InputMessage("user", [InputText("a")])],
+        tools=[
+            WebSearchTool(
+                filters=WebSearchFilters(
+                    search_after_date_filter=date(2026, 3, 1), search_before_date_filter="3/9/2026"
+                )
+            ),
+            FetchURLTool(max_urls=2),
+            {"type": "finance_search"},
+        ],
+        reasoning=Reasoning("low"),
+        metadata={"b": "2", "a": "1"},
+        temperature=0,
+    )
+    mapped = AgentRequest.of({
+        "input": [
+            {"role": "user", "content": "a"},
+            {"type": "function_call_output", "call_id": "c", "output": "1"},
+        ],
+        "tool_choice": {"type": "web_search"},
+        "temperature": 0,
+        "skills": [{"type": "builtin"}],
+        "extra": {"n": 1},
+    })
+    assert [
+        hashlib.sha256(request.canonical()).hexdigest()
+        for request in (
+            AgentRequest("Why?"),
+            AgentRequest.of({"input": "Why?", "effort": "low", "tag": 7}),
+            everything,
+            mapped,
+        )
+    ] == [
+        "3a0899405d06599384ad9ba66f626174b624bf0ce97565b0619269efd4c83e2a",
+        "f4fba23f5e1d0fbb3bd9daa1479a35eea03e489fc3c6c441b40d6c65855afa65",
+        "da0c3ae5cb1ebd9e138355291312e1736e46e678606aa17639f493441a19996c",
+        "0f662d029ea7c4eb537f36d35ac4ae3c22ca231a32a372acf427ea489fc4c573",
+    ]
+
+
 def test_freezing_equal_requests_gives_equal_bytes():
     one = AgentRequest.of({"input": "q", "top_p": 1, "metadata": {"a": "1", "b": "2"}})
     other = AgentRequest.of({"metadata": {"b": "2", "a": "1"}, "top_p": 1, "input": "q"})
@@ -756,7 +801,11 @@ REFUSED: list[tuple[dict[str, Any], str, str]] = [
         "input[0].content[0].type",
         "must be one of input_text",
     ),
-    ({"input": [{"type": "function_call_output", "output": {1, 2}.__iter__()}]}, "input[0]", "JSON cannot say"),
+    (
+        {"input": [{"type": "function_call_output", "output": {1, 2}.__iter__()}]},
+        "input[0].output",
+        "JSON cannot express",
+    ),
     ({"effort": ""}, "effort", "must not be empty"),
     ({"models": []}, "models", "1 to 5"),
     ({"models": ["a/b"] * 6}, "models", "1 to 5"),
@@ -1124,7 +1173,7 @@ def test_refusal_repeats_no_words_of_the_question(request_: ResearchRequest | Ag
 
 
 def test_checking_is_what_freezing_does():
-    check_agent(AgentRequest("q"))
+    AgentRequest("q").check()
     with pytest.raises(InvalidRequest):
-        check_agent(AgentRequest(""))
-    assert agent_wire(AgentRequest("q"))["background"] is True
+        AgentRequest("").check()
+    assert AgentRequest("q").wire()["background"] is True

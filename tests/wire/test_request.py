@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -30,11 +31,13 @@ from aiopplx._wire.messages import (
     VideoURL,
     WebSearchOptions,
 )
-from aiopplx._wire.request import FIELDS, ResearchRequest, check, wire
+from aiopplx._wire.request import ResearchRequest
+
+FIELDS = ResearchRequest.__struct_fields__
 
 
 def sent(request: ResearchRequest) -> Any:
-    return msgspec.json.decode(msgspec.json.encode(wire(request)))
+    return msgspec.json.decode(msgspec.json.encode(request.wire()))
 
 
 def of(**fields: Any) -> ResearchRequest:
@@ -185,11 +188,11 @@ def test_structs_within_a_mapping_are_taken():
     ],
 )
 def test_conversation_in_turns_is_taken(roles: list[str]):
-    check(ResearchRequest(messages=said(*roles)))
+    ResearchRequest(messages=said(*roles)).check()
 
 
 def test_assistant_message_without_content_is_taken():
-    check(ResearchRequest(messages=[Message("user", "a"), Message("assistant", None), Message("user", "b")]))
+    ResearchRequest(messages=[Message("user", "a"), Message("assistant", None), Message("user", "b")]).check()
 
 
 @pytest.mark.parametrize(
@@ -251,7 +254,7 @@ REFUSED: list[tuple[dict[str, Any], str, str]] = [
     ({"messages": said("user")}, "question", "either question or messages"),
     ({"question": "", "messages": []}, "messages", "must not be empty"),
     ({"question": "", "messages": "hello"}, "messages", "must be a list, not str"),
-    ({"question": "", "messages": ["hello"]}, "messages[0]", "expected object, got str"),
+    ({"question": "", "messages": ["hello"]}, "messages[0]", "must be a mapping, not str"),
     ({"question": "", "messages": said("assistant", "user")}, "messages[0].role", "cannot open a conversation"),
     ({"question": "", "messages": said("user", "user")}, "messages[1].role", "follows another user message"),
     (
@@ -266,16 +269,16 @@ REFUSED: list[tuple[dict[str, Any], str, str]] = [
     ({"question": "", "messages": said("system")}, "messages[0].role", "must be the user's"),
     ({"question": "", "messages": said("human")}, "messages[0].role", "one of system, user, assistant, tool"),
     ({"question": "", "messages": [{"role": "human", "content": []}]}, "messages[0].role", "one of system, user"),
-    ({"question": "", "messages": [{"role": "user"}]}, "messages[0]", "missing required field content"),
+    ({"question": "", "messages": [{"role": "user"}]}, "messages[0]", "lacks the required field `content`"),
     ({"question": "", "messages": [{"role": "user", "content": "a", "name": "b"}]}, "messages[0]", "no field `name`"),
     ({"question": "", "messages": [Message("user", " ")]}, "messages[0].content", "must not be empty"),
     ({"question": "", "messages": [Message("user", None)]}, "messages[0].content", "must not be empty"),
     ({"question": "", "messages": [Message("user", [])]}, "messages[0].content", "must not be empty"),
     ({"question": "", "messages": [Message("user", [TextPart(" ")])]}, "messages[0].content", "must not be empty"),
     ({"question": "", "messages": [Message("user", "a\0")]}, "messages[0].content", "NUL"),
-    ({"question": "", "messages": [Message("user", [TextPart("a\0")])]}, "messages[0].content", "NUL"),
-    ({"question": "", "messages": [Message("user", [TextPart("\ud83d")])]}, "messages[0].content", "surrogate"),
-    ({"question": "", "messages": [Message("user", 5)]}, "messages[0].content", "expected"),  # type: ignore[arg-type]  # the case
+    ({"question": "", "messages": [Message("user", [TextPart("a\0")])]}, "messages[0].content[0].text", "NUL"),
+    ({"question": "", "messages": [Message("user", [TextPart("\ud83d")])]}, "messages[0].content[0].text", "surrogate"),
+    ({"question": "", "messages": [Message("user", 5)]}, "messages[0].content", "must be text or a list, not int"),  # type: ignore[arg-type]  # the case
     (
         {"question": "", "messages": [{"role": "user", "content": [{"type": "audio"}]}]},
         "messages[0].content[0].type",
@@ -284,7 +287,7 @@ REFUSED: list[tuple[dict[str, Any], str, str]] = [
     (
         {"question": "", "messages": [{"role": "user", "content": [{"type": "image_url", "image_url": 5}]}]},
         "messages[0].content[0].image_url",
-        "expected",
+        "must be text or a mapping, not int",
     ),
     ({"model": ""}, "model", "must not be empty"),
     ({"model": 5}, "model", "must be text"),
@@ -297,13 +300,16 @@ REFUSED: list[tuple[dict[str, Any], str, str]] = [
     ({"temperature": float("nan")}, "temperature", "from 0 to 2"),
     ({"top_p": 1.1}, "top_p", "from 0 to 1"),
     ({"top_p": "1"}, "top_p", "from 0 to 1"),
-    ({"stop": 5}, "stop", "must be a list"),
+    ({"stop": 5}, "stop", "must be text or a list of texts, not int"),
     ({"stop": ["a", 5]}, "stop[1]", "must be text"),
+    ({"stop": {5}}, "stop[0]", "must be text, not int"),
+    ({"stop": ["a", "b\0"]}, "stop[1]", "NUL"),
+    ({"model": b"sonar"}, "model", "must be text, not bytes"),
     ({"reasoning_effort": "maximal"}, "reasoning_effort", "one of minimal, low, medium, high"),
     ({"search_mode": "news"}, "search_mode", "one of web, academic, sec"),
     ({"search_recency_filter": "decade"}, "search_recency_filter", "one of hour, day, week, month, year"),
     ({"search_domain_filter": "a.org"}, "search_domain_filter", "must be a list"),
-    ({"search_domain_filter": ["a.org"] * 21}, "search_domain_filter", "has 21 domains; at most 20"),
+    ({"search_domain_filter": ["a.org"] * 21}, "search_domain_filter", "must have at most 20 entries"),
     ({"search_domain_filter": ["a.org", "-b.org"]}, "search_domain_filter", "mixes allowed and denied"),
     ({"search_domain_filter": ["a.org", "https://b.org"]}, "search_domain_filter[1]", "without a scheme"),
     ({"search_domain_filter": ["-https://b.org"]}, "search_domain_filter[0]", "without a scheme"),
@@ -318,9 +324,9 @@ REFUSED: list[tuple[dict[str, Any], str, str]] = [
     ({"language_preference": "English"}, "language_preference", "two-letter ISO 639-1"),
     ({"search_after_date_filter": "2026-03-01"}, "search_after_date_filter", "MM/DD/YYYY"),
     ({"search_after_date_filter": "03/01/26"}, "search_after_date_filter", "MM/DD/YYYY"),
-    ({"search_before_date_filter": "13/01/2026"}, "search_before_date_filter", "no day of the calendar"),
-    ({"last_updated_after_filter": "02/29/2026"}, "last_updated_after_filter", "no day of the calendar"),
-    ({"last_updated_before_filter": "00/01/0000"}, "last_updated_before_filter", "no day of the calendar"),
+    ({"search_before_date_filter": "13/01/2026"}, "search_before_date_filter", "not a day of the calendar"),
+    ({"last_updated_after_filter": "02/29/2026"}, "last_updated_after_filter", "not a day of the calendar"),
+    ({"last_updated_before_filter": "00/01/0000"}, "last_updated_before_filter", "not a day of the calendar"),
     ({"last_updated_before_filter": 5}, "last_updated_before_filter", "MM/DD/YYYY"),
     *[
         ({"search_recency_filter": "day", name: "1/1/2026"}, "search_recency_filter", f"cannot stand beside {name}")
@@ -338,7 +344,7 @@ REFUSED: list[tuple[dict[str, Any], str, str]] = [
         "one of fast, pro, auto",
     ),
     ({"web_search_options": {"context": "low"}}, "web_search_options", "has no field `context`"),
-    ({"web_search_options": 5}, "web_search_options", "expected object, got int"),
+    ({"web_search_options": 5}, "web_search_options", "must be a mapping, not int"),
     (
         {"web_search_options": {"user_location": {"latitude": 91}}},
         "web_search_options.user_location.latitude",
@@ -356,26 +362,26 @@ REFUSED: list[tuple[dict[str, Any], str, str]] = [
     ),
     ({"web_search_options": {"user_location": {"city": "\0"}}}, "web_search_options.user_location.city", "NUL"),
     ({"response_format": {"type": "xml"}}, "response_format.type", "one of text, json_schema, regex"),
-    ({"response_format": {"type": "json_schema"}}, "response_format", "missing required field json_schema"),
+    ({"response_format": {"type": "json_schema"}}, "response_format", "lacks the required field `json_schema`"),
     ({"response_format": "json"}, "response_format", "must be a Python type"),
     ({"response_format": Opaque}, "response_format", "no JSON Schema can be made of Opaque"),
     (
         {"response_format": {"type": "json_schema", "json_schema": {"schema": {"title": "\0"}}}},
-        "response_format",
+        "response_format.json_schema.schema.title",
         "NUL",
     ),
     ({"stream": True}, "stream", "cannot be streamed"),
     ({"stream_mode": "some"}, "stream_mode", "one of full, concise"),
     ({"extra": {"model": "sonar"}}, "extra.model", "a field of its own"),
     ({"extra": {"idempotency_key": "k"}}, "extra.idempotency_key", "a field of its own"),
-    ({"extra": {"a": object()}}, "extra", "JSON cannot say"),
-    ({"extra": {"a": ["\0"]}}, "extra", "NUL"),
-    ({"extra": {"a": ["\ud83d"]}}, "extra", "surrogate"),
+    ({"extra": {"a": object()}}, "extra.a", "JSON cannot express"),
+    ({"extra": {"a": ["\0"]}}, "extra.a[0]", "NUL"),
+    ({"extra": {"a": ["\ud83d"]}}, "extra.a[0]", "surrogate"),
     ({"extra": {5: "a"}}, "extra", "a name that is not text"),
     ({"extra": [5]}, "extra", "must be a mapping"),
     ({"tag": 1.5}, "tag", "must be text, a whole number"),
-    ({"idempotency_key": ""}, "idempotency_key", "not empty"),
-    ({"idempotency_key": "k" * 256}, "idempotency_key", "at most 255"),
+    ({"idempotency_key": ""}, "idempotency_key", "1 to 255 characters"),
+    ({"idempotency_key": "k" * 256}, "idempotency_key", "1 to 255 characters"),
     ({"idempotency_key": "schlüssel"}, "idempotency_key", "printable ASCII"),
     ({"idempotency_key": "a\nb"}, "idempotency_key", "printable ASCII"),
     ({"timeout": 0}, "timeout", "above 0"),
@@ -387,7 +393,7 @@ REFUSED: list[tuple[dict[str, Any], str, str]] = [
 @pytest.mark.parametrize(("fields", "field", "rule"), REFUSED)
 def test_request_that_breaks_a_rule_is_refused_by_field_and_rule(fields: dict[str, Any], field: str, rule: str):
     with pytest.raises(InvalidRequest) as refused:
-        check(of(**fields))
+        of(**fields).check()
     assert refused.value.field == field
     assert str(refused.value).startswith(f"{field}: ")
     assert rule in str(refused.value)
@@ -408,7 +414,7 @@ def test_request_that_breaks_a_rule_is_refused_by_field_and_rule(fields: dict[st
     ],
 )
 def test_request_at_the_edge_of_a_rule_is_taken(fields: dict[str, Any]):
-    check(of(**fields))
+    of(**fields).check()
 
 
 def test_stream_is_never_sent():
@@ -426,16 +432,23 @@ def test_what_is_the_users_own_is_never_sent():
         ({"prompt": "q"}, "prompt", "did you mean `question`?"),
         ({"question": "q", "zzz": 1}, "zzz", "goes into `extra`"),
         ({"question": "q", "what is this?": 1}, "", "no field of that name"),
-        ({"question": 5}, "question", "expected str, got int"),
-        ({"question": "q", "max_tokens": "many"}, "max_tokens", "expected int | null, got str"),
+        ({"question": 5}, "question", "must be text, not int"),
+        ({"question": b"q"}, "question", "must be text, not bytes"),
+        ({"question": "q", "max_tokens": 0}, "max_tokens", "must be a whole number from 1 to 128000"),
+        ({"question": "q", "stop": [object()]}, "stop[0]", "must be text"),
+        ({"question": "q", "max_tokens": "many"}, "max_tokens", "must be a whole number from 1 to 128000, not str"),
         ({"question": "q", "search_mode": "news"}, "search_mode", "must be one of web, academic, sec"),
-        ({"question": "q", "search_domain_filter": ["a", 5]}, "search_domain_filter[1]", "expected str, got int"),
-        ({"question": "q", "search_after_date_filter": 5}, "search_after_date_filter", "expected str | null, got int"),
+        ({"question": "q", "search_domain_filter": ["a", 5]}, "search_domain_filter[1]", "must be text, not int"),
+        ({"question": "q", "search_after_date_filter": 5}, "search_after_date_filter", "must be a date as MM/DD/YYYY"),
         ({"messages": [{"role": "usr", "content": "q"}]}, "messages[0].role", "must be one of system, user"),
         ({"messages": [{"role": "user", "text": "q"}]}, "messages[0]", "has no field `text`"),
         ({"question": "q", "extra": 5}, "extra", "must be a mapping"),
         ({"question": "q", "response_format": 5}, "response_format", "must be a Python type"),
-        ({"question": "q", "web_search_options": {"user_location": 5}}, "web_search_options.user_location", "expected"),
+        (
+            {"question": "q", "web_search_options": {"user_location": 5}},
+            "web_search_options.user_location",
+            "must be a mapping, not int",
+        ),
         (5, "", "must be a question, a mapping or a ResearchRequest, not int"),
         (None, "", "not NoneType"),
         (b"q", "", "not bytes"),
@@ -453,7 +466,7 @@ def test_refusal_bears_the_tag():
         ResearchRequest.of({"question": 5, "tag": "row 7"})
     assert refused.value.tag == "row 7"
     with pytest.raises(InvalidRequest) as refused:
-        check(ResearchRequest("", tag=7))
+        ResearchRequest("", tag=7).check()
     assert refused.value.tag == 7
 
 
@@ -475,7 +488,7 @@ NAMES = st.sampled_from([name for name in FIELDS if name != "tag"]) | SECRETS  #
 @given(st.dictionaries(NAMES, JSON, max_size=5) | JSON)
 def test_error_never_repeats_what_was_written(item: Any):
     try:
-        check(ResearchRequest.of(item))
+        ResearchRequest.of(item).check()
     except InvalidRequest as error:
         told = f"{error!r} {error} {error.field} {error.__context__} {error.__cause__}"
         assert SECRET not in told  # that nothing is raised is as good
@@ -505,7 +518,7 @@ def test_refusal_of_a_field_never_repeats_what_was_written(name: str, value: Any
     fields = {"question": "" if name == "messages" else "q?", name: value}
     for build in (lambda: ResearchRequest(**fields), lambda: ResearchRequest.of(fields)):
         try:
-            check(build())
+            build().check()
         except InvalidRequest as error:
             assert SECRET not in f"{error!r} {error} {error.field} {error.__context__}"  # noqa: PT017  # or none is raised
 
@@ -513,7 +526,7 @@ def test_refusal_of_a_field_never_repeats_what_was_written(name: str, value: Any
 @given(st.dictionaries(NAMES.filter(lambda name: name in FIELDS), JSON, max_size=5))
 def test_request_built_by_hand_is_refused_with_no_other_error(fields: Mapping[str, Any]):
     try:
-        body = msgspec.json.encode(wire(ResearchRequest(**fields)))
+        body = msgspec.json.encode(ResearchRequest(**fields).wire())
     except InvalidRequest as error:
         assert SECRET not in str(error)  # noqa: PT017  # that nothing is raised is as good
     else:
@@ -530,9 +543,84 @@ def test_question_that_is_taken_round_trips(question: str):
         assert request["messages"][0]["content"] == question
 
 
+# Made at version 0.1, before a request had a method for it. A journal finds a question again by these digests.
+DIGESTS: list[tuple[ResearchRequest, str]] = [
+    (of(question="Why did the Vasa sink?"), "24c24c763b2d66e1ceea89a2e2309321788d894155c05ddf5fa766651909d8fd"),
+    (
+        of(question="Why did the Vasa sink?", tag="a", timeout=5, idempotency_key="k"),
+        "24c24c763b2d66e1ceea89a2e2309321788d894155c05ddf5fa766651909d8fd",
+    ),
+    (
+        ResearchRequest.of({"question": "naïve 😀", "temperature": 0}),
+        "d4662740cbd8adee5c5cf9610c9942b8fc64951ffe0247d7934c87eebe7232e0",
+    ),
+    (of(question="q", temperature=0, top_p=1), "a7b746171e470efc78b2f43f149e7d9bbad262bd124b3c9254a4f238493cd396"),
+    (
+        of(
+            question="q",
+            search_domain_filter=("a.org", "b.org"),
+            search_after_date_filter=date(2026, 3, 1),
+            stop="x",
+        ),
+        "3b12aa32d26fbfb4b38c2292474488d81a539e93947e69afdd565b371cd65451",
+    ),
+    (
+        ResearchRequest.of({
+            "messages": [
+                {"role": "system", "content": "s"},
+                {
+                    "role": "user",
+                    "content": [
+                        {"type": "text", "text": "t"},
+                        {"type": "image_url", "image_url": {"url": "https://a.org"}},
+                    ],
+                },
+            ],
+            "web_search_options": {
+                "search_type": "auto",
+                "user_location": {"latitude": -90, "country": "SG"},
+            },
+        }),
+        "2fe27f138501ffd0880898d1cfb4912fea0f61674cbd24c62f760a1f08aefa9b",
+    ),
+    (
+        ResearchRequest(messages=[Message("user", "q")], response_format=Finding, extra={"z": 1, "a": [None]}),
+        "269263f592a3ce0af9660d87f8b70134071cbfd3f5236defc9d78c1c4112c018",
+    ),
+    (
+        ResearchRequest.of({
+            "question": "q",
+            "response_format": {"type": "text"},
+            "stream": False,
+            "return_images": False,
+        }),
+        "6d38ce531b7f21d61032db08d137cae6ddd834ac004cfe81ac1db8512d69284b",
+    ),
+]
+
+
+@pytest.mark.parametrize(("request_", "digest"), DIGESTS, ids=range(len(DIGESTS)))
+def test_canonical_bytes_are_those_in_old_journals(request_: ResearchRequest, digest: str):
+    assert hashlib.sha256(request_.canonical()).hexdigest() == digest
+
+
+def test_set_of_texts_is_canonical_in_any_order():
+    names = {f"{n}.org" for n in range(9)}
+    ordered = of(search_domain_filter=sorted(names))
+    assert of(search_domain_filter=names).canonical() == ordered.canonical()
+    assert ResearchRequest.of({"question": "q?", "search_domain_filter": names}).canonical() == ordered.canonical()
+
+
+def test_what_is_typed_by_position_is_the_question():
+    assert ResearchRequest("q") == of(question="q")
+    with pytest.raises(TypeError):
+        ResearchRequest("q", "model")  # type: ignore[misc]  # the case
+    assert repr(of(max_tokens=5)) == "ResearchRequest(question='q?', max_tokens=5)"
+
+
 def test_error_chain_holds_no_foreign_exception():
     with pytest.raises(InvalidRequest) as refused:
-        check(of(question=f"{SECRET}\ud83d"))
+        of(question=f"{SECRET}\ud83d").check()
     assert refused.value.__context__ is None
 
 
