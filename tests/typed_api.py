@@ -20,7 +20,9 @@ from aiopplx import (
     Job,
     JobError,
     JobStatus,
+    JournalOptions,
     Look,
+    NetworkOptions,
     PollPolicy,
     ResearchRequest,
     RetryPolicy,
@@ -29,6 +31,7 @@ from aiopplx import (
     Usage,
 )
 from aiopplx.emulator import Emulator, JobRecord, Ledger, WireServer, faults
+from aiopplx.testing import Clock, JumpingClock
 
 
 class Finding(msgspec.Struct):
@@ -44,6 +47,9 @@ async def sessions(http: aiohttp.ClientSession, on_event: Callable[[Event], None
     plain = Session("key", base_url="https://example.org", api="sonar", rpm=60, max_in_flight=10, timeout=600)
     assert_type(await plain.aclose(), None)
     Session(poll=PollPolicy.fixed(10), http=http, on_event=on_event, retry=RetryPolicy())
+    Session(journal="run.db", network=NetworkOptions(allow_insecure=True), clock=Clock(60))
+    Session(journal=JournalOptions("run.db", results="refetch", wait=60), clock=JumpingClock())
+    Session(results="keep")  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue] - it lives in JournalOptions
     Session(poll=lambda look: 2.0 if look.age > 200 else 20.0)
     Session(rpm="60")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType] - a number
     Session("key", "https://example.org")  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue] - by keyword only

@@ -33,6 +33,10 @@ TICK: Final = 0.01
 SUSPENSION: Final = 30.0
 """Real seconds. A timer that comes later than this was not held up by other work: the machine was suspended."""
 
+_BEGAN: Final = time.time()
+"""From where faster clocks count wall time. One moment for all of them, so that sessions which follow one another on
+one journal, each with a clock of the same speed, never see a date of the future."""
+
 
 class Timer(Protocol):
     """What `call_at` returns."""
@@ -77,13 +81,12 @@ class Clock:
         ConfigError: the speed is not above 0.
     """
 
-    __slots__ = ("_began", "_speed", "suspension", "tick")
+    __slots__ = ("_speed", "suspension", "tick")
 
     def __init__(self, speed: float = 1.0) -> None:
         if not speed > 0:
             raise ConfigError(f"the speed of a clock must be above 0, not {speed!r}")
         self._speed = speed
-        self._began = time.time()
         self.tick = TICK * speed
         self.suspension = SUSPENSION * speed
 
@@ -97,12 +100,12 @@ class Clock:
         return time.monotonic() * self._speed
 
     def wall(self) -> float:
-        """Seconds since 1970: the real time when this clock was made, and from there at this clock's speed.
+        """Seconds since 1970: the real time when the process began, and from there on at this clock's speed.
 
-        At speed 1 it is the machine's own clock, so that it follows when that is corrected.
+        At speed 1 it is the machine's own clock, and follows when that is corrected.
         """
         real = time.time()
-        return real if self._speed == 1.0 else self._began + (real - self._began) * self._speed
+        return real if self._speed == 1.0 else _BEGAN + (real - _BEGAN) * self._speed
 
     # --- waiting -----------------------------------------------------------------------------------------------------
 

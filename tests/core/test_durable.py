@@ -12,7 +12,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from _faulty import KEY, emulator, session_at, taken
+from _faulty import KEY, SPEED, emulator, session_at, taken
 from _scripted import Scripted
 
 from aiopplx import (
@@ -44,6 +44,7 @@ from aiopplx.journal._protocol import (
     State,
 )
 from aiopplx.journal._sqlite.journal import SqliteJournal, SqliteReader
+from aiopplx.testing import Clock
 
 QUESTIONS = ["Why did the Vasa sink?", "Who first measured the speed of light?", "Why is the sky dark at night?"]
 ONCE = RetryPolicy(doubt_tries=1)
@@ -374,7 +375,7 @@ async def test_what_is_in_doubt_is_held_where_so_asked(path: Path) -> None:
 @pytest.mark.parametrize(("age", "sent"), [(0.9 * DAY, True), (1.1 * DAY, False), (-60.0, False)])
 async def test_key_that_is_older_than_a_day_is_not_leant_on(age: float, sent: bool) -> None:
     """Nor one whose age cannot be: then the wall clock was moved."""
-    journal = Aged(now=time.time)
+    journal = Aged(now=Clock(SPEED).wall)
     async with emulator() as server:
         await left_in_doubt(server, journal)
         journal.seconds = age

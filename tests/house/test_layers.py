@@ -20,19 +20,19 @@ _wire.  call headers checks conversion messages request api decoding
 sonar.  _responses _api
 agent.  _tools _request _responses _translate _api
 _apis
-journal.  _errors _names _protocol _steps _memory
-    _sqlite.lock _sqlite.mounts _sqlite.schema _sqlite.errors _sqlite.file _sqlite.opening _sqlite.rows _sqlite.intake
-    _sqlite.book _sqlite.writer _sqlite.journal
-_policy.  retry polling pace gate budget
+journal.  _errors _names _records _steps _protocol _taking _memory _forgetful _jobs
+    _sqlite.lock _sqlite.schema _sqlite.errors _sqlite.file _sqlite.opening _sqlite.reading _sqlite.writing
+    _sqlite.writer _sqlite.reader _sqlite.journal
+_policy.  network retry recovery polling pace gate budget
 _submission
 _http.  clock limit secret transport account line client
-_core.  watch poller waiting keeper spending engine
-_batch
-_core.  listing
 _config
-_core.  assembly
+_core.  live spending poller outcomes lifecycle leaving calls decisions cancelling listing freezing source results
+    assembly
+_batch
 _session
 journal
+testing
 """
 
 
@@ -52,6 +52,8 @@ LAYERS = _layers()
 
 # These stand beside the layers. The emulator shares no code with the client: a fake that did would hide its errors.
 EMULATOR, CLI = "emulator", ("cli", "__main__")
+# A folder for users, over what lies beneath it: the package itself imports nothing of it.
+TESTING = "testing"
 
 PURE = ("_version", "_errors", "_text", "_job", "_events", "_wire.", "sonar.", "agent.", "_policy.")
 NO_I_O = (
@@ -64,11 +66,15 @@ ONLY_IN = {
     "aiohttp": {
         "_http.transport": "one attempt of one call",
         "_session": "the type of `http=`",
-        "_core.assembly": "the same",
+        "_config": "the same, for type checkers",
     },
-    "yarl": {"_http.transport": "aiohttp's type of a URL", "_http.secret": "the same"},
+    "yarl": {"_http.transport": "aiohttp's type of a URL", "_http.secret": "reads one as aiohttp does"},
     "socket": {"_http.transport": "what a broken connection says"},
-    "time": {"_http.clock": "the one clock", "journal._sqlite.writer": "its thread waits for company"},
+    "time": {
+        "_http.clock": "the one clock",
+        "testing._jumping": "the date at which the other one begins",
+        "journal._sqlite.writer": "its thread waits for company",
+    },
     "random": {"_core.assembly": "handed down as a function"},
     "sqlite3": {
         f"journal._sqlite.{name}": "the journal in a file"
@@ -105,6 +111,55 @@ def test_modules_import_only_downwards() -> None:
             below = module.removeprefix("aiopplx").removeprefix(".")
             if below not in allowed:
                 wrong.append(f"{name}:{line} imports {module}")
+    assert wrong == []
+
+
+def test_package_imports_nothing_of_its_folder_for_tests() -> None:
+    wrong = [
+        f"{name}:{line} imports {module}"
+        for name, path in modules().items()
+        if room_of(path) != TESTING
+        for module, _, line in inner_imports(path)
+        if f"{module}.".startswith(f"aiopplx.{TESTING}.")
+    ]
+    assert wrong == []
+
+
+def test_only_the_clock_converts_between_its_seconds_and_real_ones() -> None:
+    wrong = [
+        f"{name}:{node.lineno} {ast.unparse(node)}"
+        for name, path in core()
+        if name != "_http.clock"
+        for node in ast.walk(tree_of(path))
+        if (isinstance(node, ast.Attribute) and node.attr.strip("_") == "speed")
+        or (isinstance(node, ast.Name) and node.id.strip("_") == "speed")
+    ]
+    assert wrong == []
+
+
+REAL_TIME = frozenset({"asyncio.sleep", "asyncio.timeout", "asyncio.timeout_at", "asyncio.wait_for"})
+# Where real seconds are meant, in all else but these the clock is asked to wait.
+ARE_REAL = {
+    "_http.clock": "what it is made of",
+    "testing._jumping": "the same",
+}
+
+
+def test_whatever_waits_asks_the_clock() -> None:
+    """`asyncio.sleep(0)` waits for nothing."""
+    wrong = [
+        f"{name}:{node.lineno} {ast.unparse(node)}"
+        for name, path in core()
+        if name not in ARE_REAL
+        for node in ast.walk(tree_of(path))
+        if isinstance(node, ast.Call)
+        and (
+            ast.unparse(node.func) in REAL_TIME
+            or ast.unparse(node.func).endswith((".call_later", ".call_at"))
+            or (ast.unparse(node.func) == "asyncio.wait" and any(word.arg == "timeout" for word in node.keywords))
+        )
+        if ast.unparse(node) != "asyncio.sleep(0)" and "clock.call_at" not in ast.unparse(node.func)
+    ]
     assert wrong == []
 
 

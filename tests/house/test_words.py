@@ -14,7 +14,7 @@ import pytest
 from _source import PACKAGE, ROOT, imports, modules, room_of, tree_of
 
 # What the public page may say of itself: large enough for the errors, small enough to be read at one sitting.
-PUBLIC_NAMES = range(25, 36)
+PUBLIC_NAMES = range(25, 38)
 
 
 # --- what is said
@@ -47,7 +47,14 @@ def test_all_is_what_the_package_imports_for_its_users() -> None:
 
 def public_objects() -> Iterator[tuple[str, object]]:
     """Each public class and function, by the name that a user would import."""
-    for module in ("aiopplx", "aiopplx.sonar", "aiopplx.emulator", "aiopplx.emulator.faults", "aiopplx.emulator.wire"):
+    for module in (
+        "aiopplx",
+        "aiopplx.sonar",
+        "aiopplx.emulator",
+        "aiopplx.emulator.faults",
+        "aiopplx.emulator.wire",
+        "aiopplx.testing",
+    ):
         loaded = importlib.import_module(module)
         names = getattr(loaded, "__all__", [name for name in vars(loaded) if not name.startswith("_")])
         for name in names:

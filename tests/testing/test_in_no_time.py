@@ -35,7 +35,7 @@ async def test_job_of_half_an_hour_takes_no_time(clock: JumpingClock) -> None:
         with anyio.fail_after(60):  # a minute for a busy machine; what would have to be waited for is thirty
             job = await session.ask(QUESTION)
         assert job.ok
-        assert 1800.0 <= clock.now() - began < 1800.0 + 30.0, "found by the first poll after its end"
+        assert 1800.0 <= clock.now() - began < 1800.0 + 150.0, "found by the first poll after its end"
         assert server.now() == pytest.approx(clock.wall())
 
 
@@ -154,7 +154,7 @@ async def test_jobs_that_run_together_take_the_time_of_one(clock: JumpingClock) 
         session.batch(map(str, range(30))) as jobs,
     ):
         assert [job.ok async for job in jobs] == [True] * 30
-    assert clock.now() - began < 3600.0 + 30.0
+    assert clock.now() - began < 3600.0 + 150.0
 
 
 async def test_calls_of_a_session_wait_by_its_clock(clock: JumpingClock) -> None:

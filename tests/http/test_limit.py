@@ -1,0 +1,82 @@
+"""One time limit for many exchanges: who is late is cancelled, and nobody else."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from aiopplx._http.limit import Limit
+from aiopplx.testing import Clock, JumpingClock
+
+
+async def waiting(limit: Limit, clock: JumpingClock, seconds: float) -> float:
+    """An exchange whose answer is held back for so long. Returns when it was over."""
+    try:
+        with limit, clock.busy(), clock.idle():
+            await clock.sleep(seconds)
+    except TimeoutError:
+        return -clock.now()
+    return clock.now()
+
+
+async def test_only_the_exchange_that_is_late_is_ended() -> None:
+    clock = JumpingClock()
+    limit, began = Limit(60.0, clock), clock.now()
+    first = asyncio.create_task(waiting(limit, clock, 59.0))
+    late = asyncio.create_task(waiting(limit, clock, 61.0))
+    await clock.sleep(30.0)
+    second = asyncio.create_task(waiting(limit, clock, 50.0))
+    also_late = asyncio.create_task(waiting(limit, clock, 1e6))
+    ended = await asyncio.gather(first, late, second, also_late)
+    assert ended == pytest.approx([began + 59.0, -(began + 60.0), began + 80.0, -(began + 90.0)])
+
+
+async def test_limit_is_counted_anew_when_it_is_used_again() -> None:
+    clock = JumpingClock()
+    limit = Limit(60.0, clock)
+    for seconds in (59.0, 59.0, 61.0, 59.0):
+        ended = await waiting(limit, clock, seconds)
+        assert (ended > 0.0) is (seconds < 60.0)
+
+
+async def test_cancellation_from_outside_is_not_a_time_limit() -> None:
+    clock = JumpingClock()
+    task = asyncio.create_task(waiting(Limit(60.0, clock), clock, 1e6))
+    await asyncio.sleep(0)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+
+
+async def test_closed_limit_leaves_no_timer() -> None:
+    clock = JumpingClock()
+    limit = Limit(60.0, clock)
+    with limit:
+        assert clock.due == 1
+    limit.close()
+    limit.close()
+    assert clock.due == 0
+
+
+async def test_limit_is_of_real_seconds_where_the_clock_is_fast() -> None:
+    clock = Clock(1e6)
+    with Limit(60.0, clock):
+        await clock.sleep(3600.0)
+
+
+def test_limit_is_kept_for_a_task() -> None:
+    async def main() -> None:
+        said: list[str] = []
+
+        def callback() -> None:
+            try:
+                Limit(60.0, Clock()).__enter__()
+            except RuntimeError as error:
+                said.append(str(error))
+
+        asyncio.get_running_loop().call_soon(callback)
+        await asyncio.sleep(0)
+        assert "kept for a task" in said[0]
+
+    asyncio.run(main())
