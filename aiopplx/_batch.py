@@ -1,7 +1,7 @@
 """One batch: submits what a source gives, and is the async iterator of finished jobs.
 
-A batch owns its submitters, its source and its results, nothing else; the session's poller polls its jobs. Nothing more is
-read while `max_in_flight` items are out. This module knows nothing of HTTP or of how a submission is sent.
+A batch owns its submitters, its source and its results, nothing else; the session's poller polls its jobs. Nothing
+more is read while `max_in_flight` items are out. This module knows nothing of HTTP or of how a submission is sent.
 """
 
 from __future__ import annotations

@@ -72,7 +72,8 @@ class Session:
         journal: a file that makes all of it durable: what was submitted under which key, what became of it, and every
             result. The same program run again goes on where it was and pays for nothing twice. A path, a
             `JournalOptions`, or an open `Journal` of your own. A session with a journal is opened with `async with`.
-        poll: when to poll a running job: a `PollPolicy`, or a function from a `RunningJob` to seconds. Default: not for 30
+        poll: when to poll a running job: a `PollPolicy`, or a function from a `RunningJob` to seconds. Default: not
+        for 30
             seconds, then every 10 (`PollPolicy`).
         retry: bounds on trying again, and whether a submission without an answer is sent again (`RetryPolicy`).
         on_event: called with every `Event`, on the loop, synchronously: keep it short. Its exceptions are logged.

@@ -8,13 +8,14 @@ ways in which this goes wrong, or was done before: an attempt whose outcome is u
 that an earlier run has already stored (STORED) or has thrown away (REFETCHING), a second submission of something that
 is already running here (MERGED), and a submission that nobody waits for any more (DETACHED).
 
-A phase refines a state of the journal's row; it does not replace it. Four phases stand on the row state SENDING, because
-a crash makes no difference between them and a running session does. `ROWS` says which row states each phase stands on,
-and a test proves that every transition of `NEXT` is a step of the journal's table or none. A phase changes after the
-store's step has returned, never before: whoever is cancelled in between leaves the more cautious of the two behind.
+A phase refines a state of the journal's row; it does not replace it. Four phases stand on the row state SENDING,
+because a crash makes no difference between them and a running session does. `ROWS` says which row states each phase
+stands on, and a test proves that every transition of `NEXT` is a step of the journal's table or none. A phase changes
+after the store's step has returned, never before: whoever is cancelled in between leaves the more cautious of the two
+behind.
 
-Wanting a result is not progress. A time limit, a place in `max_in_flight`, a tag and an index belong to a `Listener`; the
-submission itself has none of them. One submission can have many listeners, and one that has none is not retried.
+Wanting a result is not progress. A time limit, a place in `max_in_flight`, a tag and an index belong to a `Listener`;
+the submission itself has none of them. One submission can have many listeners, and one that has none is not retried.
 
 Only `_core.lifecycle` calls `to` and writes these facts. This module knows nothing of how a submission is sent, polled
 or written down.
@@ -166,7 +167,7 @@ class Listener(abc.ABC):
         """Whether it can take one more result. If not, it asks for a poll (`Poller.unpark`) once it can."""
         return True
 
-    def polled(self) -> None:
+    def polled(self) -> None:  # noqa: B027 - most listeners set no room aside
         """A poll ended and the job runs on: the room that `has_room` set aside is free again."""
 
     @abc.abstractmethod
@@ -271,12 +272,10 @@ class Submission(msgspec.Struct, eq=False):
             fault=fault,
         )
 
-    def as_job(
-        self, status: JobStatus, error: AiopplxError | None = None, snapshot: Snapshot | None = None, *, job_id: str = ""
-    ) -> Job:
+    def as_job(self, status: JobStatus, error: AiopplxError | None = None, snapshot: Snapshot | None = None) -> Job:
         """The value that users get, under the names that it began with. An error in it bears them too."""
         return make_job(
-            job_id or self.job_id,
+            self.job_id,
             status,
             error,
             snapshot,

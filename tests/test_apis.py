@@ -1,7 +1,7 @@
 """One session over both APIs: the same program runs at either, `auto` goes over when Sonar is retired, nothing is made
 twice.
 
-Every test looks at what the user gets and at what the server saw (its ledger).
+Every test polls at what the user gets and at what the server saw (its ledger).
 """
 
 from __future__ import annotations

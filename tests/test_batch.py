@@ -224,7 +224,7 @@ async def test_jobs_carry_tag_index_key_and_the_answer_to_their_own_question(ser
 async def test_jobs_come_out_as_they_finish(server: Scripted):
     wanted = ["question 3", "question 0", "question 2", "question 1"]
     finished: list[str] = []
-    server.looks = lambda row: 1 if row.question in finished else float("inf")
+    server.polls = lambda row: 1 if row.question in finished else float("inf")
     async with opened(server) as session, session.batch([f"question {n}" for n in range(4)]) as jobs:
         for question in wanted:
             finished.append(question)
@@ -232,7 +232,7 @@ async def test_jobs_come_out_as_they_finish(server: Scripted):
 
 
 async def test_ordered_jobs_come_out_in_the_order_of_the_source(server: Scripted):
-    server.looks = lambda row: 1 + (7 * int(row.question)) % 5
+    server.polls = lambda row: 1 + (7 * int(row.question)) % 5
     async with opened(server) as session, session.batch(map(str, range(60)), ordered=True) as jobs:
         assert [job.index async for job in jobs] == list(range(60))
 
@@ -321,7 +321,7 @@ async def test_two_keys_under_one_id_put_the_second_in_doubt(server: Scripted):
 
 
 async def test_time_limit_of_an_item_holds_over_that_of_the_batch(server: Scripted):
-    server.looks = float("inf")
+    server.polls = float("inf")
     source = [{"question": "short", "timeout": 60.0}, "long"]
     async with opened(server, clock=Clock(3000)) as session, session.batch(source, timeout=86_400.0) as jobs:
         job = await anext(jobs)
@@ -365,7 +365,7 @@ async def test_asks_inside_the_loop_do_not_deadlock_while_finished_results_are_f
 
 
 async def test_jobs_in_flight_are_bounded_over_all_batches_of_a_session(server: Scripted):
-    server.looks = float("inf")
+    server.polls = float("inf")
     async with (
         opened(server, max_in_flight=4) as session,
         session.batch(map(str, range(9))) as first,
@@ -373,7 +373,7 @@ async def test_jobs_in_flight_are_bounded_over_all_batches_of_a_session(server: 
     ):
         await server.until(lambda: server.requests["get"] > 8)
         assert len(server.rows) == 4
-        server.looks = 1
+        server.polls = 1
         assert len([job async for job in first]) == 9
         assert len([job async for job in second]) == 9
 
@@ -406,7 +406,7 @@ ROUNDS = "rounds of polling"
 
 
 def gets(server: Scripted) -> int:
-    return sum(row.looks for row in server.rows.values() if row.question != ROUNDS)
+    return sum(row.polls for row in server.rows.values() if row.question != ROUNDS)
 
 
 def told(server: Scripted) -> int:
@@ -415,7 +415,7 @@ def told(server: Scripted) -> int:
 
 async def some_rounds(server: Scripted, session: Session) -> None:
     """Another job is polled five times: whatever else was due has been looked at before."""
-    server.looks = lambda row: 5 if row.question == ROUNDS else 1
+    server.polls = lambda row: 5 if row.question == ROUNDS else 1
     assert (await session.ask(ROUNDS)).ok
 
 
@@ -436,7 +436,7 @@ async def test_results_of_a_slow_consumer_wait_at_the_server(ordered: bool, serv
 
 async def test_slow_head_of_an_ordered_batch_neither_stalls_nor_grows(server: Scripted):
     """What finishes behind it is fetched up to the bound, then waits at the server; the source is read no further."""
-    server.looks = lambda row: float("inf") if row.question == "0" else 1
+    server.polls = lambda row: float("inf") if row.question == "0" else 1
     read: list[int] = []
 
     def source() -> Iterator[str]:
@@ -447,12 +447,12 @@ async def test_slow_head_of_an_ordered_batch_neither_stalls_nor_grows(server: Sc
     async with opened(server) as session, session.batch(source(), ordered=True, max_in_flight=100) as jobs:
         head = asyncio.create_task(anext(jobs))
         await server.until(lambda: server.told >= READY)
-        looked = server.rows["job-0"].looks
-        await server.until(lambda: server.rows["job-0"].looks > looked + 3)
+        looked = server.rows["job-0"].polls
+        await server.until(lambda: server.rows["job-0"].polls > looked + 3)
         assert not head.done()
         assert server.told == READY
         assert len(read) == 100
-        server.looks = 1
+        server.polls = 1
         with anyio.fail_after(20):
             assert (await head).index == 0
             assert [job.index async for job in jobs] == list(range(1, 200))
@@ -460,7 +460,7 @@ async def test_slow_head_of_an_ordered_batch_neither_stalls_nor_grows(server: Sc
 
 async def test_jobs_whose_consumer_is_slow_do_not_time_out(server: Scripted):
     """They finished in time; that their results were not fetched in time is nobody's failure but the consumer's."""
-    server.looks = lambda row: float("inf") if row.question.startswith("looked") else 1
+    server.polls = lambda row: float("inf") if row.question.startswith("looked") else 1
     clock = Clock(2000)
     poll = PollPolicy(quiet=10.0, gap=60.0, growth=1.0)
     async with (
@@ -476,7 +476,7 @@ async def test_jobs_whose_consumer_is_slow_do_not_time_out(server: Scripted):
     assert statuses == [JobStatus.COMPLETED] * 80
 
 
-async def test_failed_look_after_a_long_park_does_not_cost_the_result(server: Scripted):
+async def test_failed_poll_after_a_long_park_does_not_cost_the_result(server: Scripted):
     """The time limit passed while the job waited for its consumer: one dropped connection must not end it then."""
     clock = Clock(20)  # so that the grace after a park is seconds of a busy machine too
     late: list[bool] = []
@@ -489,7 +489,7 @@ async def test_failed_look_after_a_long_park_does_not_cost_the_result(server: Sc
         return None
 
     server.script = flaky
-    server.looks = lambda row: float("inf") if row.question.startswith("looked") else 1
+    server.polls = lambda row: float("inf") if row.question.startswith("looked") else 1
     poll = PollPolicy.fixed(1.0)
     async with (
         opened(server, poll=poll, clock=clock) as session,
@@ -531,7 +531,7 @@ def test_every_item_comes_out_once_whatever_the_mixture(kinds: list[str], limit:
         return None
 
     async def main() -> None:
-        async with Scripted(looks=lambda row: 3 if "slow" in row.question else 1) as server:
+        async with Scripted(polls=lambda row: 3 if "slow" in row.question else 1) as server:
             server.script = script
             source = ["" if kind == "bad" else f"{kind} {n}" for n, kind in enumerate(kinds)]
             async with (

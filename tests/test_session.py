@@ -183,7 +183,7 @@ async def test_hundreds_of_concurrent_asks_each_get_their_own_answer(server: Scr
 
 
 async def test_asks_beyond_max_in_flight_wait_for_a_slot(server: Scripted):
-    server.looks = lambda row: 3
+    server.polls = lambda row: 3
     peak = 0
 
     def script(asked: Asked) -> None:
@@ -198,7 +198,7 @@ async def test_asks_beyond_max_in_flight_wait_for_a_slot(server: Scripted):
 
 
 async def test_ask_that_gets_no_slot_within_its_time_limit_was_not_sent(server: Scripted):
-    server.looks = lambda row: NEVER
+    server.polls = lambda row: NEVER
     async with opened(server, max_in_flight=1, clock=Clock(1000), poll=PollPolicy.fixed(60)) as session:
         running = asyncio.create_task(session.ask("one"))
         await server.until(lambda: server.requests["submit"] == 1)
@@ -211,9 +211,9 @@ async def test_ask_that_gets_no_slot_within_its_time_limit_was_not_sent(server: 
         await asyncio.wait([running])
 
 
-async def test_ask_times_out_after_a_last_look(server: Scripted):
+async def test_ask_times_out_after_a_last_poll(server: Scripted):
     """The policy would look again only long after the limit; the limit itself brings the look that decides."""
-    server.looks = lambda row: 1 if row.question == "finished by then" else NEVER
+    server.polls = lambda row: 1 if row.question == "finished by then" else NEVER
     policy = PollPolicy(quiet=50_000.0, gap=50_000.0)
     async with opened(server, clock=Clock(1000), poll=policy) as session:
         late, done = await asyncio.gather(
@@ -224,7 +224,7 @@ async def test_ask_times_out_after_a_last_look(server: Scripted):
     assert isinstance(late.error, TimeoutError)
     assert "session.wait" in str(late.error)
     assert late.id in str(late.error)
-    assert [row.looks for row in server.rows.values()] == [1, 1]
+    assert [row.polls for row in server.rows.values()] == [1, 1]
 
 
 # --- submit now, wait later ------------------------------------------------------------------------------------------
@@ -286,29 +286,29 @@ async def test_what_is_no_id_is_refused_before_anything_is_sent(bad: str, server
     assert server.requests["get"] == 0
 
 
-async def test_wait_times_out_after_a_last_look(server: Scripted):
-    server.looks = NEVER
+async def test_wait_times_out_after_a_last_poll(server: Scripted):
+    server.polls = NEVER
     async with opened(server, clock=Clock(1000), poll=PollPolicy.fixed(50_000)) as session:
         job = await session.submit("one", tag="mine")
         late = await session.wait(job.id, timeout=60.0)
         assert (late.status, late.tag, late.server_status) == (JobStatus.TIMED_OUT, "mine", "IN_PROGRESS")
         # One look as the waiting began, one at its end.
         assert server.requests["get"] == 2
-        server.looks = 1
+        server.polls = 1
         assert (await session.wait(job.id, timeout=60.0)).ok
 
 
-async def test_job_that_finished_by_the_last_look_is_not_timed_out(server: Scripted):
+async def test_job_that_finished_by_the_last_poll_is_not_timed_out(server: Scripted):
     clock = Clock(1000)
     async with opened(server, clock=clock, poll=PollPolicy.fixed(50_000)) as session:
         job = await session.submit("one")
         over = clock.now() + 60.0
-        server.looks = lambda row: 1 if clock.now() >= over else NEVER
+        server.polls = lambda row: 1 if clock.now() >= over else NEVER
         assert (await session.wait(job, timeout=60.0)).ok
 
 
 async def test_many_waiters_on_one_job_share_its_polls(server: Scripted):
-    server.looks = 4
+    server.polls = 4
     async with opened(server) as session:
         job = await session.submit("one")
         done = await asyncio.gather(*(session.wait(job.id) for _ in range(200)))
@@ -317,19 +317,19 @@ async def test_many_waiters_on_one_job_share_its_polls(server: Scripted):
 
 
 async def test_waiter_whose_time_is_up_does_not_end_the_waiting_of_others(server: Scripted):
-    server.looks = NEVER
+    server.polls = NEVER
     async with opened(server, clock=Clock(100), poll=PollPolicy.fixed(1)) as session:
         job = await session.submit("one")
         patient = asyncio.create_task(session.wait(job.id, timeout=100_000.0))
         impatient = await asyncio.gather(*(session.wait(job.id, timeout=5.0) for _ in range(50)))
         assert {one.status for one in impatient} == {JobStatus.TIMED_OUT}
         assert not patient.done()
-        server.looks = 1
+        server.polls = 1
         assert (await patient).ok
 
 
-async def test_crowd_of_waiters_whose_time_is_up_shares_the_last_look(server: Scripted):
-    server.looks = NEVER
+async def test_crowd_of_waiters_whose_time_is_up_shares_the_last_poll(server: Scripted):
+    server.polls = NEVER
     async with opened(server, clock=Clock(100), poll=PollPolicy.fixed(50_000)) as session:
         job = await session.submit("one")
         late = await asyncio.gather(*(session.wait(job.id, timeout=10.0) for _ in range(200)))
@@ -339,7 +339,7 @@ async def test_crowd_of_waiters_whose_time_is_up_shares_the_last_look(server: Sc
 
 
 async def test_job_is_polled_no_more_when_its_last_waiter_has_gone(server: Scripted):
-    server.looks = lambda row: NEVER if row.question == "left" else 5
+    server.polls = lambda row: NEVER if row.question == "left" else 5
     async with opened(server) as session:
         job = await session.submit("left")
         waiting = [asyncio.create_task(session.wait(job.id)) for _ in range(3)]
@@ -347,13 +347,13 @@ async def test_job_is_polled_no_more_when_its_last_waiter_has_gone(server: Scrip
         for task in waiting[:2]:
             task.cancel()
         await asyncio.wait(waiting[:2])
-        seen = server.rows[job.id].looks
-        await server.until(lambda: server.rows[job.id].looks > seen + 2)
+        seen = server.rows[job.id].polls
+        await server.until(lambda: server.rows[job.id].polls > seen + 2)
         waiting[2].cancel()
         await asyncio.wait(waiting)
-        seen = server.rows[job.id].looks
+        seen = server.rows[job.id].polls
         assert (await session.ask("polled five times")).ok
-        assert server.rows[job.id].looks <= seen + 1
+        assert server.rows[job.id].polls <= seen + 1
 
 
 async def test_get_of_an_unknown_job_raises_not_found(server: Scripted):
@@ -363,8 +363,8 @@ async def test_get_of_an_unknown_job_raises_not_found(server: Scripted):
     assert caught.value.status == 404
 
 
-async def test_get_looks_once(server: Scripted):
-    server.looks = 2
+async def test_get_polls_once(server: Scripted):
+    server.polls = 2
     async with opened(server) as session:
         job = await session.submit("one")
         running = await session.get(job.id)

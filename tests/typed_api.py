@@ -21,11 +21,11 @@ from aiopplx import (
     JobError,
     JobStatus,
     JournalOptions,
-    Look,
     NetworkOptions,
     PollPolicy,
     ResearchRequest,
     RetryPolicy,
+    RunningJob,
     Session,
     Source,
     Usage,
@@ -100,7 +100,7 @@ def one_job(job: Job) -> None:
     job.ok = True  # type: ignore[misc]  # pyright: ignore[reportAttributeAccessIssue] - a value
 
 
-def errors_and_events(error: JobError, event: Event, look: Look) -> None:
+def errors_and_events(error: JobError, event: Event, look: RunningJob) -> None:
     """Facts, typed."""
     assert_type(error.job_id, str)
     assert_type(error.retry_after, float | None)

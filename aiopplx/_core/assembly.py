@@ -158,9 +158,7 @@ def _new_key() -> str:
 
 def _client(settings: Settings, emitter: Emitter) -> Client:
     """Needs the running loop."""
-    transport = Transport(
-        settings.base_url, settings.key, settings.network, clock=settings.clock, http=settings.http
-    )
+    transport = Transport(settings.base_url, settings.key, settings.network, clock=settings.clock, http=settings.http)
     transport.open()
     return Client(
         transport,

@@ -1,7 +1,7 @@
 """What a user decides about rows that the library may not decide about: submit again, adopt, drop.
 
-A submission whose outcome is unknown may be a job that is billed, so nothing happens to it without the user's word. This
-module knows nothing of how a submission is sent, or of how rows are kept.
+A submission whose outcome is unknown may be a job that is billed, so nothing happens to it without the user's word.
+This module knows nothing of how a submission is sent, or of how rows are kept.
 """
 
 from __future__ import annotations

@@ -1,13 +1,15 @@
 """Leaving: what is done with submissions that their listeners stop waiting for.
 
-A listener may leave at any moment: a batch's block ends, a call is cancelled, the session closes. What then becomes of a
-submission depends on its phase alone. Nothing has left, or everything that left was refused: it is cancelled and nothing is
-said, because nothing was paid. It runs at the server: it is polled no more, and its job is told as left. An attempt is on
-the wire: this is the one case worth waiting for, since the answer names a job that is paid for; it gets `leave_grace`
-seconds and no further attempt, and is IN_DOUBT after that. An earlier attempt is unanswered: IN_DOUBT at once.
+A listener may leave at any moment: a batch's block ends, a call is cancelled, the session closes. What then becomes
+of a submission depends on its phase alone. Nothing has left, or everything that left was refused: it is cancelled and
+nothing is said, because nothing was paid. It runs at the server: it is polled no more, and its job is told as left.
+An attempt is on the wire: this is the one case worth waiting for, since the answer names a job that is paid for; it
+gets `leave_grace` seconds and no further attempt, and is IN_DOUBT after that. An earlier attempt is unanswered:
+IN_DOUBT at once.
 
-One function serves a batch, a cancelled call and the session's end. It fills a list instead of returning one: whoever is
-cancelled a second time while it waits still has everything that is known. This module knows nothing of who leaves, or why.
+One function serves a batch, a cancelled call and the session's end. It fills a list instead of returning one: whoever
+is cancelled a second time while it waits still has everything that is known. This module knows nothing of who leaves,
+or why.
 """
 
 from __future__ import annotations

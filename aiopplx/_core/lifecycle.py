@@ -1,13 +1,13 @@
 """The life of a submission: begin, send, accept, finish. Nothing else changes its phase or writes its facts.
 
-There is one way for all: `ask`, `submit`, `resubmit` and each of a batch's submitters run `Lifecycle.submit`, which takes
-a submission from NEW to where nothing is left to do for its sender: it runs and is polled, or it is over. It returns
-nothing, and raises nothing but cancellation; every other end is delivered to the listeners.
+There is one way for all: `ask`, `submit`, `resubmit` and each of a batch's submitters run `Lifecycle.submit`, which
+takes a submission from NEW to where nothing is left to do for its sender: it runs and is polled, or it is over. It
+returns nothing, and raises nothing but cancellation; every other end is delivered to the listeners.
 
 The order of promises is the same at each step: the store's step returns, then the phase changes. At the end it is
 visible in one place (`_end`): what became of it is written, the phase changes, the budget is settled, places are free,
-listeners have their job, and the event goes out. After the write all of this is synchronous, so that no cancellation can
-come between two parts of it. Delivery comes before the event, because the event runs the caller's code.
+listeners have their job, and the event goes out. After the write all of this is synchronous, so that no cancellation
+can come between two parts of it. Delivery comes before the event, because the event runs the caller's code.
 
 This module knows nothing of batches, of calls that wait, of HTTP, or of when a job is polled.
 """
@@ -193,7 +193,7 @@ class Lifecycle:
         if self.store.remembers:
             if not self.spending.is_carried_over:
                 await self._carry_over()
-            assert sub.request is not None, "a submission has its request until it is accepted"  # noqa: S101 - for the type checker
+            assert sub.request is not None, "a submission has its request until it is accepted"  # noqa: S101 - for mypy
             sha = sha_of(sub.request.canonical())
             count = occurrences.count(sha) if occurrences is not None and sub.tag is None else 1
             item = item_name(sub.tag, sha, count)
@@ -357,7 +357,7 @@ class Lifecycle:
 
     async def _move(self, sub: Submission) -> None:
         """The same question to the successor, under the same key: where it was refused nothing was made or billed."""
-        assert sub.request is not None, "the routing asked for it"  # noqa: S101 - told to the type checker
+        assert sub.request is not None, "the routing asked for it"  # noqa: S101 - for mypy
         api, body = self.routing.move(sub.request, sub.key)
         await self.store.apply(_claim(sub), steps.refreeze(key=sub.key, body=body, api=api.name))
         sub.api, sub.body = api, body
@@ -573,7 +573,7 @@ class Lifecycle:
     async def load(self, sub: Submission) -> Job:
         """A job that an earlier run stored, or this one to save memory, read back from the store."""
         record = await self.store.get(pk=sub.row)
-        assert record is not None, "rows are not removed while a session holds them"  # noqa: S101 - for the type checker
+        assert record is not None, "rows are not removed while a session holds them"  # noqa: S101 - for mypy
         job = job_of(record, await self.stored_result(record))
         job = msgspec.structs.replace(job, index=sub.index, attempts=sub.attempts)
         if sub.phase is Phase.STORED and not self.live.was_finished(job.id):
@@ -608,7 +608,7 @@ class Lifecycle:
         return poll
 
     def unlisten(self, listener: Listener) -> asyncio.Task[None] | None:
-        """This listener waits no more. The last one to go detaches what runs; what is on the wire is `leave`'s to end."""
+        """This listener waits no more. The last one to go detaches what runs; `leave` ends what is on the wire."""
         sub = listener.sub
         if listener not in sub.listeners:
             return None
@@ -644,7 +644,7 @@ def _frozen_again(sub: Submission, key: str) -> bytes:
 
 
 def _claim(sub: Submission) -> Claim:
-    assert sub.claim is not None, "what is sent has its row"  # noqa: S101 - told to the type checker
+    assert sub.claim is not None, "what is sent has its row"  # noqa: S101 - for mypy
     return sub.claim
 
 

@@ -1,8 +1,8 @@
 """The submissions that are alive in this session, by row and by job id: at most one for each.
 
-Whoever asks for something that is already being sent or polled here finds it in these maps and listens to it, so a job is
-polled once and paid once however many wait for it. What is known of a job's age and polls outlives its last listener,
-in a bounded map: a `wait` that comes back goes on where the last one stopped.
+Whoever asks for something that is already being sent or polled here finds it in these maps and listens to it, so a
+job is polled once and paid once however many wait for it. What is known of a job's age and polls outlives its last
+listener, in a bounded map: a `wait` that comes back goes on where the last one stopped.
 
 This module knows nothing of what happens to a submission.
 """

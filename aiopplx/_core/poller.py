@@ -1,9 +1,9 @@
 """The session's one poller: sends a poll when a job is due, and reports what it brought.
 
 It is no task but a timer: a synchronous step decides which polls leave now, and each of these is a short task. There is
-nothing to supervise, cancel or restart. Its unit is a poll, which may answer for many jobs; a GET of one job is the case
-of one. It never raises and never waits for a consumer: a submission none of whose listeners has room is not polled,
-and its result waits at the server.
+nothing to supervise, cancel or restart. Its unit is a poll, which may answer for many jobs; a GET of one job is the
+case of one. It never raises and never waits for a consumer: a submission none of whose listeners has room is not
+polled, and its result waits at the server.
 
 This module knows nothing of batches, stores, budgets, or what a poll means (`_policy.polling`).
 """
@@ -152,7 +152,7 @@ class Poller:
             self._put(sub, self._clock.now())
 
     def unpark(self, sub: Submission) -> None:
-        """A listener has room again: the job is due at once. If its time ran out meanwhile, that was not its own doing."""
+        """A listener has room again: the job is due at once, and a failed poll is not its last for a moment."""
         if sub in self._out:
             return
         now = self._clock.now()
@@ -381,5 +381,5 @@ class Poller:
 
 
 def _polls(sub: Submission) -> Polls:
-    assert sub.polls is not None, "a submission that is polled has its counters"  # noqa: S101 - told to the type checker
+    assert sub.polls is not None, "a submission that is polled has its counters"  # noqa: S101 - for mypy
     return sub.polls

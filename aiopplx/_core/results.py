@@ -1,9 +1,10 @@
 """What a batch has to hand out: a place for each item, and how many outcomes may wait in memory for the consumer.
 
-A result is tens of kilobytes, and a consumer may be slower than the service. So a job is polled only while there is room
-for its outcome: `READY` of them, counting those whose poll is out. Beyond that a place is parked, its job not polled, and
-the result waits at the server. In the order of the source the next one always has room, or the order could never
-go on. Where the store keeps results nothing is parked: what does not fit in memory is read back when it is handed out.
+A result is tens of kilobytes, and a consumer may be slower than the service. So a job is polled only while there is
+room for its outcome: `READY` of them, counting those whose poll is out. Beyond that a place is parked, its job not
+polled, and the result waits at the server. In the order of the source the next one always has room, or the order
+could never go on. Where the store keeps results nothing is parked: what does not fit in memory is read back when it
+is handed out.
 
 This module knows nothing of sources, of submitting, or of what a poll is.
 """

@@ -6,7 +6,8 @@ A job is finished at a moment that nobody knows, and a poll costs a request. For
 number of polls and the delay between the job's end and the poll that sees it. Deep research takes minutes, so polls in
 the first half minute find nothing; an even gap is best where jobs usually finish; and what runs far beyond the usual is
 polled less and less. Exponential backoff from the start, which most clients use, does the opposite on all three counts
-(docs/polling.md has the simulation). `PollPolicy` is that rule. A caller's own function of a `RunningJob` can take its place.
+(docs/polling.md has the simulation). `PollPolicy` is that rule. A caller's own function of a `RunningJob` can take
+its place.
 
 What a poll means
 -----------------
@@ -276,6 +277,7 @@ def _expired(error: NotFound) -> JobExpired:
 
 
 # --- which jobs are due ----------------------------------------------------------------------------------------------
+
 
 class Schedule(Generic[K]):
     """Keys in the order in which they are due. First due, first out, however many: that is fair."""

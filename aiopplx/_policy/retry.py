@@ -69,10 +69,6 @@ class Fault(enum.StrEnum):
     """An answer about the way to the server and not about the job (a redirect): a few more tries, then REFUSED."""
 
 
-OnDoubt: TypeAlias = Literal["resend", "hold"]
-"""What happens to a submission that was sent and not answered: the same bytes again, or nothing."""
-
-
 class RetryPolicy(msgspec.Struct, frozen=True, kw_only=True):
     """Bounds on trying again. All times are seconds.
 

@@ -398,7 +398,7 @@ def test_an_answer_is_printed_with_its_sources_numbered() -> None:
 
 
 @pytest.mark.slow
-async def test_jobs_are_listed_looked_at_and_waited_for() -> None:
+async def test_jobs_are_listed_polled_and_waited_for() -> None:
     async with Emulator(duration=lambda question: 0.0 if "short" in question else 3600.0) as server:
         asked = await run_at(server, "ask", "A short one?", "--json", *FAST)
         late = await run_at(server, "ask", "A long one?", "--timeout", "0.3", *FAST)

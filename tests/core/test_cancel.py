@@ -10,6 +10,7 @@ from typing import Any, cast
 
 import pytest
 from _faulty import emulator, session_at, taken
+from aiopplx._core.engine import CANCEL_SECONDS, Engine
 
 from aiopplx import (
     AgentRequest,
@@ -27,7 +28,6 @@ from aiopplx import (
     Session,
     TransportError,
 )
-from aiopplx._core.engine import CANCEL_SECONDS, Engine
 from aiopplx._core.poller import Poller
 from aiopplx._http.client import Client
 from aiopplx.agent import AGENT
@@ -160,7 +160,7 @@ async def test_a_job_that_completes_before_the_cancel_takes_hold_is_a_result() -
         assert ended.text
 
 
-async def test_a_job_that_ends_between_the_look_and_the_cancel_is_told_as_it_ended() -> None:
+async def test_a_job_that_ends_between_the_poll_and_the_cancel_is_told_as_it_ended() -> None:
     async with emulator(duration=100.0) as server, session_at(server.url, api="agent") as session:
         job = await session.submit(QUESTION)
         server.faults.add("cancel", faults.Delay(0.0), match=lambda _: ending(server))
@@ -439,7 +439,7 @@ class _LastMoment:
         assert event.kind is EventKind.WARNING
 
 
-async def test_cancels_that_end_as_they_are_given_up_do_not_look_like_a_cancellation_of_the_caller() -> None:
+async def test_cancels_that_end_as_they_are_given_up_do_not_poll_like_a_cancellation_of_the_caller() -> None:
     engine = Engine(
         AGENT, None, cast("Client", _LastMoment()), lambda _: cast("Poller", None), max_in_flight=1, open=lambda: None
     )

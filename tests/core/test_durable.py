@@ -184,7 +184,7 @@ async def test_run_made_again_polls_what_runs_and_sends_what_was_never_sent(path
     assert [job.ok for job in found] == [True] * 5
 
 
-async def test_job_of_an_earlier_run_is_looked_at_at_once(path: Path) -> None:
+async def test_job_of_an_earlier_run_is_polled_at_once(path: Path) -> None:
     """It may have ended days ago: the gap before the first look is for jobs that have only begun."""
     async with Emulator(duration=600.0, answer_chars=200) as server:
         async with session_at(server.url, journal=path) as session:
@@ -544,14 +544,14 @@ async def test_failed_jobs_are_tried_again_only_when_asked_and_under_a_new_key(p
 # --- results ----------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("results", "looks"), [("keep", 0), ("until_taken", 3), ("refetch", 3)])
-async def test_results_are_where_the_user_wants_them(results: str, looks: int, path: Path) -> None:
+@pytest.mark.parametrize(("results", "polls"), [("keep", 0), ("until_delivered", 3), ("refetch", 3)])
+async def test_results_are_where_the_user_wants_them(results: str, polls: int, path: Path) -> None:
     async with emulator(duration=AfterPolls(1)) as server:
         first = await run(server.url, path, results=results)
         before = total(server)
         again = await run(server.url, path, results=results)
         assert posts(server) == 3
-        assert total(server) - before == looks
+        assert total(server) - before == polls
     assert [job.text for job in again] == [job.text for job in first]
 
 
@@ -578,7 +578,7 @@ async def test_slow_consumer_costs_neither_memory_nor_polls(ordered: bool, path:
     assert all(len(text) == size for text in texts)
 
 
-async def test_result_that_cannot_be_read_back_is_told_and_looked_for_at_the_server(path: Path) -> None:
+async def test_result_that_cannot_be_read_back_is_told_and_polled_for_at_the_server(path: Path) -> None:
     """One damaged row does not hold up the others."""
 
     class Damaged(SqliteJournal):

@@ -252,7 +252,7 @@ async def test_thousand_random_ends_leave_nothing_over(seed: int, server: Script
         return lags
 
     server.hold = lagging
-    server.looks = lambda row: 1 + len(row.question) % 2 + int(row.id[-1]) % 2
+    server.polls = lambda row: 1 + len(row.question) % 2 + int(row.id[-1]) % 2
     async with Clean(server) as clean:
         for _ in range(100):
             told: list[Event] = []
@@ -410,7 +410,7 @@ async def test_exception_of_the_body_survives_a_source_that_fails_to_close(serve
 
 
 async def test_cancelled_error_passes_through_an_ask(server: Scripted):
-    server.looks = NEVER
+    server.polls = NEVER
     async with opened(server) as session:
         task = asyncio.create_task(session.ask("one"))
         await server.until(lambda: server.requests["get"] > 0)
@@ -421,14 +421,14 @@ async def test_cancelled_error_passes_through_an_ask(server: Scripted):
 
 
 async def test_deadline_of_the_callers_own_is_a_plain_timeout(server: Scripted):
-    server.looks = NEVER
+    server.polls = NEVER
     async with opened(server) as session, session.batch(["one"]) as jobs:
         with pytest.raises(TimeoutError) as caught:
             async with asyncio.timeout(0.03):
                 await anext(jobs)
         assert type(caught.value) is TimeoutError
         # The batch goes on: only the waiting was cut short.
-        server.looks = 1
+        server.polls = 1
         assert (await anext(jobs)).ok
 
 
@@ -564,7 +564,7 @@ async def test_cancelled_ask_and_submit_without_an_answer_are_told_in_doubt(serv
 
 
 async def test_ask_cancelled_while_its_job_runs_tells_the_job_and_frees_its_slot(server: Scripted):
-    server.looks = lambda row: NEVER if row.question == "stuck" else 1
+    server.polls = lambda row: NEVER if row.question == "stuck" else 1
     told: list[Event] = []
     async with opened(server, told, max_in_flight=1) as session:
         task = asyncio.create_task(session.ask("stuck"))
@@ -579,7 +579,7 @@ async def test_ask_cancelled_while_its_job_runs_tells_the_job_and_frees_its_slot
 
 
 async def test_pending_has_what_runs_and_what_was_finished_and_not_taken(server: Scripted):
-    server.looks = lambda row: NEVER if row.question == "stuck" else 1
+    server.polls = lambda row: NEVER if row.question == "stuck" else 1
     told: list[Event] = []
     async with opened(server, told) as session:
         async with session.batch(["one", "two", "stuck"]) as jobs:
@@ -609,7 +609,7 @@ async def test_batch_that_was_read_to_its_end_leaves_nothing(server: Scripted):
 
 async def test_session_closed_under_waiting_calls_reaches_each_as_its_own_error(server: Scripted):
     """Nobody cancelled these tasks: a CancelledError would be taken for that, and a call that hangs is worse."""
-    server.looks = NEVER
+    server.polls = NEVER
     server.hold = lambda asked: asked.question == "held"
     told: list[Event] = []
     session = opened(server, told, max_in_flight=3, retry=RetryPolicy(leave_grace=0.05))
@@ -640,7 +640,7 @@ async def test_session_closed_under_waiting_calls_reaches_each_as_its_own_error(
 
 
 async def test_session_closed_under_a_batch_keeps_what_it_has_and_says_so(server: Scripted):
-    server.looks = NEVER
+    server.polls = NEVER
     session = opened(server)
     batches: list[Any] = []
     task = asyncio.create_task(consume(session, ["one", "two"], batches))
@@ -670,7 +670,7 @@ async def test_session_closed_while_a_batch_is_being_left_waits_for_it(server: S
 
 async def test_session_left_in_a_cancelled_scope_closes_its_connections(server: Scripted):
     """A cancelled anyio scope cancels each further await; closing must get through all the same."""
-    server.looks = NEVER
+    server.polls = NEVER
     async with Clean(server):
         with anyio.CancelScope() as scope:
             async with opened(server) as session, session.batch(["one", "two"]) as jobs:
@@ -706,7 +706,7 @@ async def test_session_left_in_a_cancelled_scope_still_waits_for_ids(server: Scr
 async def test_no_task_of_a_batch_outlives_its_block(server: Scripted):
     """Not by one turn of the loop: whoever leaves a block may end the loop with it."""
     server.hold = lambda asked: asked.question.startswith("held")
-    server.looks = NEVER
+    server.polls = NEVER
     questions = [f"{word} {n}" for n in range(3) for word in ("held", "running")]
     async with opened(server, max_in_flight=5, retry=RetryPolicy(leave_grace=0.01)) as session:
         before = asyncio.all_tasks()
@@ -716,7 +716,7 @@ async def test_no_task_of_a_batch_outlives_its_block(server: Scripted):
         assert asyncio.all_tasks() == before
 
 
-async def test_look_that_is_out_ends_with_its_last_waiter(server: Scripted):
+async def test_poll_that_is_out_ends_with_its_last_waiter(server: Scripted):
     server.hold = is_get
     async with opened(server) as session:
         job = await session.submit("one")
@@ -729,7 +729,7 @@ async def test_look_that_is_out_ends_with_its_last_waiter(server: Scripted):
 
 
 async def test_batch_that_was_entered_and_forgotten_ends_with_the_session(server: Scripted):
-    server.looks = NEVER
+    server.polls = NEVER
     async with Clean(server), opened(server) as session:
         await session.batch(["one"]).__aenter__()
         await server.until(lambda: server.requests["get"] > 0)
@@ -738,7 +738,7 @@ async def test_batch_that_was_entered_and_forgotten_ends_with_the_session(server
         await server.until(lambda: server.requests["get"] > seen)
 
 
-async def test_looks_that_are_out_end_with_their_batch(server: Scripted):
+async def test_polls_that_are_out_end_with_their_batch(server: Scripted):
     server.hold = is_get
     async with opened(server) as session:
         before = asyncio.all_tasks()

@@ -1,7 +1,7 @@
 """The life of a submission: its table of transitions against the journal's steps, and who may change it.
 
-What a user sees of it follows: one job is polled once and told once, whoever waits, and money is settled by whoever learns
-its cost.
+What a user sees of it follows: one job is polled once and told once, whoever waits, and money is settled by whoever
+learns its cost.
 """
 
 from __future__ import annotations
@@ -160,7 +160,7 @@ async def test_a_call_cancelled_after_a_refusal_owes_and_tells_nothing() -> None
 
 
 async def test_one_tag_asked_four_times_is_paid_and_polled_once(tmp_path: Path) -> None:
-    async with Scripted(looks=6) as server, opened(server, journal=tmp_path / "run.db") as session:
+    async with Scripted(polls=6) as server, opened(server, journal=tmp_path / "run.db") as session:
         jobs = await asyncio.gather(*(session.ask(QUESTION, tag="one") for _ in range(4)))
         assert all(job.ok for job in jobs)
         assert server.requests == Counter(submit=1, get=6)
@@ -237,7 +237,7 @@ async def test_a_job_is_polled_once_whoever_waits(way: str) -> None:
         if event.kind is EventKind.SUBMITTED:
             submitted.set()
 
-    async with Scripted(looks=9) as server, opened(server, on_event=heard) as session:
+    async with Scripted(polls=9) as server, opened(server, on_event=heard) as session:
         if way == "ask":
             made = asyncio.create_task(session.ask(QUESTION, tag="mine"))
         else:
@@ -253,11 +253,11 @@ async def test_a_job_is_polled_once_whoever_waits(way: str) -> None:
 
 async def test_a_wait_that_reaches_its_limit_ends_alone() -> None:
     events: list[Event] = []
-    async with Scripted(looks=float("inf")) as server, opened(server, on_event=events.append) as session:
+    async with Scripted(polls=float("inf")) as server, opened(server, on_event=events.append) as session:
         job = await session.submit(QUESTION, tag="mine")
         short = await session.wait(job, timeout=0.3)
         assert short.status is JobStatus.TIMED_OUT
-        server.looks = 1
+        server.polls = 1
         assert (await session.wait(job)).ok
         assert (await session.wait(job)).ok
     kinds = Counter(event.kind for event in events if event.kind in (EventKind.FINISHED, EventKind.TIMED_OUT))
@@ -265,7 +265,7 @@ async def test_a_wait_that_reaches_its_limit_ends_alone() -> None:
 
 
 async def test_a_waiter_with_more_time_outlasts_the_batch_item() -> None:
-    async with Scripted(looks=12) as server, opened(server) as session:
+    async with Scripted(polls=12) as server, opened(server) as session:
         async with session.batch([{"question": QUESTION, "timeout": 0.5}]) as jobs:
             await server.until(lambda: server.requests["get"] > 0)
             waiting = asyncio.create_task(session.wait("job-0"))
@@ -287,7 +287,7 @@ async def test_a_parked_job_is_polled_for_whoever_waits() -> None:
 
 async def test_a_second_batch_joins_the_jobs_of_the_first(tmp_path: Path) -> None:
     tagged = [{"question": f"Question {n}?", "tag": n} for n in range(5)]
-    async with Scripted(looks=6) as server, opened(server, journal=tmp_path / "run.db") as session:
+    async with Scripted(polls=6) as server, opened(server, journal=tmp_path / "run.db") as session:
         first, second = [], []
         await asyncio.gather(taken(session.batch(tagged), first), taken(session.batch(tagged), second))
         assert sorted(job.tag for job in first) == sorted(job.tag for job in second) == list(range(5))
@@ -327,7 +327,7 @@ async def test_what_is_known_of_polls_outlives_the_last_listener() -> None:
         ages.append((job.age, job.polls))
         return 0.1
 
-    async with Scripted(looks=float("inf")) as server, opened(server, poll=rule) as session:
+    async with Scripted(polls=float("inf")) as server, opened(server, poll=rule) as session:
         job = await session.submit(QUESTION)
         for _ in range(2):
             assert (await session.wait(job, timeout=0.3)).status is JobStatus.TIMED_OUT

@@ -1,4 +1,4 @@
-"""The session's one poller: when it looks, what it makes of a look, and that it is fair to all jobs."""
+"""The session's one poller: when it polls, what it makes of a look, and that it is fair to all jobs."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import anyio
 import pytest
 from _scripted import KEY, Asked, Scripted
 
-from aiopplx import Event, EventKind, JobStatus, Look, PollPolicy, RetryPolicy, Session
+from aiopplx import Event, EventKind, JobStatus, PollPolicy, RetryPolicy, RunningJob, Session
 from aiopplx.testing import Clock
 
 FAST = PollPolicy.fixed(0.01)
@@ -52,7 +52,7 @@ class LoopClock(Clock):
 
 async def test_waiting_jobs_cost_no_task_each(server: Scripted):
     policy = PollPolicy(quiet=0.01, gap=3600.0)
-    server.looks = lambda row: 1 if row.question == "behind them" else NEVER
+    server.polls = lambda row: 1 if row.question == "behind them" else NEVER
     async with opened(server, poll=policy) as session:
         before = len(asyncio.all_tasks())
         async with session.batch(map(str, range(300))) as jobs:
@@ -62,7 +62,7 @@ async def test_waiting_jobs_cost_no_task_each(server: Scripted):
             assert len(asyncio.all_tasks()) == before
 
 
-async def test_look_without_an_answer_holds_up_no_other_job(server: Scripted):
+async def test_poll_without_an_answer_holds_up_no_other_job(server: Scripted):
     server.hold = lambda asked: asked.kind == "get" and asked.question.startswith("stuck")
     async with opened(server) as session:
         stuck = [asyncio.create_task(session.ask(f"stuck {n}")) for n in range(20)]
@@ -75,17 +75,17 @@ async def test_look_without_an_answer_holds_up_no_other_job(server: Scripted):
 
 
 async def test_every_running_job_gets_its_turn(server: Scripted):
-    server.looks = NEVER
+    server.polls = NEVER
     async with opened(server) as session, session.batch(map(str, range(100))) as jobs:
         await server.until(lambda: server.requests["get"] >= 3000)
-        looks = [row.looks for row in server.rows.values()]
-        assert min(looks) * 2 >= max(looks)
-        server.looks = 1
+        polls = [row.polls for row in server.rows.values()]
+        assert min(polls) * 2 >= max(polls)
+        server.polls = 1
         assert len([job async for job in jobs]) == 100
 
 
 async def test_poll_budget_holds_over_all_jobs(server: Scripted):
-    server.looks = lambda row: NEVER if row.question != "end" else 30
+    server.polls = lambda row: NEVER if row.question != "end" else 30
     clock = Clock(60)
     policy = PollPolicy(quiet=1.0, gap=1.0, budget=600.0)
     async with opened(server, poll=policy, clock=clock) as session, session.batch(map(str, range(200))):
@@ -99,23 +99,23 @@ async def test_poll_budget_holds_over_all_jobs(server: Scripted):
 # --- the rule --------------------------------------------------------------------------------------------------------
 
 
-async def test_users_own_rule_is_asked_before_each_look(server: Scripted):
-    asked: list[Look] = []
+async def test_users_own_rule_is_asked_before_each_poll(server: Scripted):
+    asked: list[RunningJob] = []
 
-    def rule(look: Look) -> float:
+    def rule(look: RunningJob) -> float:
         asked.append(look)
         return 5.0
 
-    server.looks = 3
+    server.polls = 3
     async with opened(server, poll=rule, clock=Clock(300)) as session:
         job = await session.ask("one")
-    assert (job.status, job.looks) == (JobStatus.COMPLETED, 3)
-    assert [(look.looks, look.status) for look in asked] == [(0, ""), (1, "IN_PROGRESS"), (2, "IN_PROGRESS")]
-    assert all(look.age >= 5.0 * look.looks for look in asked)
+    assert (job.status, job.polls) == (JobStatus.COMPLETED, 3)
+    assert [(look.polls, look.status) for look in asked] == [(0, ""), (1, "IN_PROGRESS"), (2, "IN_PROGRESS")]
+    assert all(look.age >= 5.0 * look.polls for look in asked)
 
 
 async def test_rule_that_raises_is_told_once_and_costs_no_job(server: Scripted, caplog: pytest.LogCaptureFixture):
-    def rule(look: Look) -> float:
+    def rule(look: RunningJob) -> float:
         raise ZeroDivisionError("mine")
 
     told: list[Event] = []
@@ -160,9 +160,9 @@ async def test_deadline_behind_a_closed_gate_ends_without_a_request(server: Scri
     assert server.requests["get"] == 1
 
 
-async def test_look_that_is_out_at_the_deadline_is_the_last_one(server: Scripted):
+async def test_poll_that_is_out_at_the_deadline_is_the_last_one(server: Scripted):
     server.hold = lambda asked: asked.kind == "get" and asked.question.startswith("slow")
-    server.looks = lambda row: NEVER if row.question in ("other", "slow and stuck") else 1
+    server.polls = lambda row: NEVER if row.question in ("other", "slow and stuck") else 1
     async with opened(server, clock=Clock(500)) as session:
         slow = [asyncio.create_task(session.ask(words, timeout=100.0)) for words in ("slow", "slow and stuck")]
         await server.until(lambda: len(server.held) == 2)
@@ -171,10 +171,10 @@ async def test_look_that_is_out_at_the_deadline_is_the_last_one(server: Scripted
         server.release()
         done, stuck = await asyncio.gather(*slow)
     assert (done.status, stuck.status) == (JobStatus.COMPLETED, JobStatus.TIMED_OUT)
-    assert (done.looks, stuck.looks) == (1, 1)
+    assert (done.polls, stuck.polls) == (1, 1)
 
 
-async def test_last_look_that_fails_is_a_timeout_and_names_why(server: Scripted):
+async def test_last_poll_that_fails_is_a_timeout_and_names_why(server: Scripted):
     server.script = lambda asked: (502, b"<title>Bad gateway</title>") if asked.kind == "get" else None
     async with opened(server, clock=Clock(1000), poll=PollPolicy.fixed(50_000)) as session:
         job = await session.ask("one", timeout=100.0)
@@ -182,7 +182,7 @@ async def test_last_look_that_fails_is_a_timeout_and_names_why(server: Scripted)
     assert "the last look failed" in str(job.error)
 
 
-def test_suspended_machine_looks_again_before_it_gives_up():
+def test_suspended_machine_polls_again_before_it_gives_up():
     """It wakes up long after the limit and without a network: the jobs went on meanwhile."""
     failing: list[str] = []
 
@@ -196,7 +196,7 @@ def test_suspended_machine_looks_again_before_it_gives_up():
                 return 502, b"<title>Bad gateway</title>"
             return None
 
-        async with Scripted(looks=2) as server:
+        async with Scripted(polls=2) as server:
             server.script = waking
             policy = RetryPolicy(base=0.01)
             async with opened(server, clock=LoopClock(), retry=policy, on_event=loop.suspend) as session:
@@ -212,11 +212,11 @@ def test_suspended_machine_still_ends_what_runs_beyond_its_limit():
         loop = asyncio.get_running_loop()
         assert isinstance(loop, Suspendable)
         async with (
-            Scripted(looks=NEVER) as server,
+            Scripted(polls=NEVER) as server,
             opened(server, clock=LoopClock(), on_event=loop.suspend) as session,
         ):
             job = await session.ask("one", timeout=1000.0)
-        assert (job.status, job.looks) == (JobStatus.TIMED_OUT, 2)
+        assert (job.status, job.polls) == (JobStatus.TIMED_OUT, 2)
 
     with asyncio.Runner(loop_factory=Suspendable) as runner:
         runner.run(main())
@@ -225,18 +225,18 @@ def test_suspended_machine_still_ends_what_runs_beyond_its_limit():
 # --- what a look brings ----------------------------------------------------------------------------------------------
 
 
-async def test_failed_looks_are_told_and_harm_no_job(server: Scripted):
+async def test_failed_polls_are_told_and_harm_no_job(server: Scripted):
     failures = iter([(500, b"oops"), (200, b"{}"), (200, b"[]"), (200, b'{"id": "job-7", "status": "COMPLETED"}')])
     server.script = lambda asked: next(failures, None) if asked.kind == "get" else None
     told: list[Event] = []
     async with opened(server, told, retry=RetryPolicy(base=0.01)) as session:
         job = await session.ask("one")
-    assert (job.text, job.looks) == ("answer to one", 5)
+    assert (job.text, job.polls) == ("answer to one", 5)
     assert [event.job_id for event in told if event.kind is EventKind.POLL_FAILED] == ["job-0"] * 4
 
 
-async def test_connection_lost_under_a_look_harms_no_job(server: Scripted):
-    server.hold = lambda asked: asked.kind == "get" and asked.row is not None and asked.row.looks == 0
+async def test_connection_lost_under_a_poll_harms_no_job(server: Scripted):
+    server.hold = lambda asked: asked.kind == "get" and asked.row is not None and asked.row.polls == 0
     async with opened(server, retry=RetryPolicy(base=0.01)) as session:
         task = asyncio.create_task(session.ask("one"))
         await server.until(lambda: len(server.held) == 1)
@@ -260,8 +260,8 @@ async def test_failed_job_ends_alone(server: Scripted):
 
 async def test_unknown_status_is_taken_as_running_and_told_once(server: Scripted):
     def script(asked: Asked) -> tuple[int, Any] | None:
-        if asked.kind == "get" and asked.row is not None and asked.row.looks < 3:
-            asked.row.looks += 1
+        if asked.kind == "get" and asked.row is not None and asked.row.polls < 3:
+            asked.row.polls += 1
             return 200, Scripted.summary(asked.row, "PONDERING")
         return None
 
@@ -276,12 +276,12 @@ async def test_unknown_status_is_taken_as_running_and_told_once(server: Scripted
 
 async def test_two_watches_of_one_job_are_independent(server: Scripted):
     """A batch and a `wait` on the same job: leaving one leaves the other."""
-    server.looks = NEVER
+    server.polls = NEVER
     async with opened(server) as session:
         async with session.batch(["one"]) as jobs:
             await server.until(lambda: server.requests["get"] > 0)
             (running,) = jobs.pending
             waiting = asyncio.create_task(session.wait(running))
             await server.until(lambda: server.requests["get"] > 4)
-        server.looks = 1
+        server.polls = 1
         assert (await waiting).ok

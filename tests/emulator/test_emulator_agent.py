@@ -129,9 +129,9 @@ async def test_every_answer_fits_the_document_under_both_base_paths(base: str) -
             made = await c.submit(body)
             assert made.status == 200
             assert fits("ResponsesResponse", made.json)
-            looks = [await c.seen(made.json["id"]) for _ in range(3)]
-            assert all(fits("ResponsesResponse", look) for look in looks)
-            assert [look["status"] for look in looks] == ["in_progress", "in_progress", last]
+            polls = [await c.seen(made.json["id"]) for _ in range(3)]
+            assert all(fits("ResponsesResponse", look) for look in polls)
+            assert [look["status"] for look in polls] == ["in_progress", "in_progress", last]
         id = await c.job(run(max_output_tokens=300))
         asked = await c.cancel(id)
         assert asked.status == 200
@@ -248,7 +248,7 @@ async def test_a_date_that_is_not_known_is_absent_and_never_null() -> None:
         assert all(value is not None for result in results for value in result.values())
 
 
-async def test_both_moments_are_rewritten_at_each_look() -> None:
+async def test_both_moments_are_rewritten_at_each_poll() -> None:
     async with Emulator(duration=10, time_scale=0.001) as server, AgentCaller(server.url) as c:
         made = (await c.submit()).json
         server.advance(100)
@@ -458,9 +458,9 @@ async def test_a_run_whose_own_end_comes_first_has_it_in_spite_of_a_cancel() -> 
         assert server.ledger.billed == pytest.approx(done["usage"]["cost"]["total_cost"])
 
 
-@pytest.mark.parametrize(("looks", "end"), [(1, "completed"), (2, "cancelled"), (3, "cancelled")])
-async def test_a_cancel_of_a_run_counted_in_looks_takes_hold_at_the_second(looks: int, end: str) -> None:
-    async with Emulator(duration=AfterPolls(looks)) as server, AgentCaller(server.url) as c:
+@pytest.mark.parametrize(("polls", "end"), [(1, "completed"), (2, "cancelled"), (3, "cancelled")])
+async def test_a_cancel_of_a_run_counted_in_polls_takes_hold_at_the_second(polls: int, end: str) -> None:
+    async with Emulator(duration=AfterPolls(polls)) as server, AgentCaller(server.url) as c:
         id = await c.job()
         await c.cancel(id)
         assert [(await c.seen(id))["status"] for _ in range(2)][-1] == end
@@ -488,7 +488,7 @@ async def test_without_background_the_connection_is_held_until_the_run_has_ended
         assert server.ledger.created == 1
 
 
-async def test_without_background_a_run_counted_in_looks_is_answered_at_once() -> None:
+async def test_without_background_a_run_counted_in_polls_is_answered_at_once() -> None:
     async with Emulator(duration=AfterPolls(50)) as server, AgentCaller(server.url) as c:
         assert (await c.submit({"preset": "fast", "input": QUESTION})).json["status"] == "completed"
 
@@ -730,8 +730,8 @@ async def test_a_create_is_stamped_with_its_id_and_other_answers_with_one_of_the
     async with Emulator(duration=0) as server, AgentCaller(server.url) as c:
         made = await c.submit()
         assert "resp_" + made.headers["x-request-id"] == made.json["id"]
-        looks = [(await c.get(made.json["id"])).headers["x-request-id"] for _ in range(2)]
-        assert len({made.headers["x-request-id"], *looks}) == 3
+        polls = [(await c.get(made.json["id"])).headers["x-request-id"] for _ in range(2)]
+        assert len({made.headers["x-request-id"], *polls}) == 3
         assert not [name for name in made.headers if name.lower().startswith("x-ratelimit")]
         refused = (await c.submit(b"{")).headers
         assert "x-request-id" in refused

@@ -90,7 +90,7 @@ async def test_a_new_emulator_gives_new_ids_to_new_keys() -> None:
 # --- keys
 
 
-async def test_any_word_opens_but_none_and_what_looks_like_a_real_key_do_not() -> None:
+async def test_any_word_opens_but_none_and_what_polls_like_a_real_key_do_not() -> None:
     async with Emulator() as server:
         async with Caller(server.url, "some-word") as c:
             assert (await c.list()).status == 200
@@ -302,7 +302,7 @@ async def test_a_function_can_say_how_long_each_question_takes() -> None:
         assert job.finished_at - job.created_at == pytest.approx(40)
 
 
-async def test_a_job_is_done_at_its_nth_look_and_lists_do_not_count() -> None:
+async def test_a_job_is_done_at_its_nth_poll_and_lists_do_not_count() -> None:
     async with Emulator(duration=AfterPolls(3)) as server, Caller(server.url) as c:
         id = await c.job()
         await c.list()

@@ -111,7 +111,7 @@ async def test_first_program_of_the_readme_prints_answers(tmp_path: Path) -> Non
     assert len(said) > 500, "two answers of some hundred characters each"
 
 
-def test_readme_has_its_two_commands_where_ci_looks_for_them() -> None:
+def test_readme_has_its_two_commands_where_ci_polls_for_them() -> None:
     commands = {word: text for kind, word, text in BLOCKS.values() if kind == "sh" and word.endswith(" command")}
     assert set(commands) == {"run command", "test command"}
     for text in commands.values():

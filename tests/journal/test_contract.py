@@ -461,7 +461,7 @@ async def test_key_of_another_submission_is_a_conflict_that_changes_nothing(jour
     assert (await journal.counts())[Q] == 1
 
 
-async def test_tags_that_look_alike_are_two(journal: Journal) -> None:
+async def test_tags_that_poll_alike_are_two(journal: Journal) -> None:
     number, text = await queued(journal, 1, key="k1"), await queued(journal, "1", key="k2", ask=b"another")
     assert number.pk != text.pk
     assert ((await now(journal, number)).tag, (await now(journal, text)).tag) == (1, "1")

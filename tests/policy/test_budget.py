@@ -93,7 +93,7 @@ def test_budget_at_quantile_one_holds_the_dearest() -> None:
     assert Budget(100.0, prior=1.0, samples=[*[0.5] * 99, 8.0], quantile=1.0).hold == 8.0
 
 
-def test_budget_looks_back_on_the_latest_costs_only() -> None:
+def test_budget_polls_back_on_the_latest_costs_only() -> None:
     budget = Budget(1e6, prior=1.0, samples=[9.0] * REMEMBERED)
     for _ in range(REMEMBERED):
         budget.sent()

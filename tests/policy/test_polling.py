@@ -9,20 +9,26 @@ from collections.abc import Callable
 from itertools import pairwise
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from aiopplx._policy.polling import SHORTEST, Look, PollPolicy, PollRule, Schedule, next_gap
+from aiopplx._policy.polling import SHORTEST, PollPolicy, PollRule, RunningJob, Schedule
 
 CHANCE = st.floats(0, 1, exclude_max=True)
+
+
+def next_gap(rule: PollRule, job: RunningJob, jitter: float, random: float) -> float:
+    policy = rule if isinstance(rule, PollPolicy) else PollPolicy.by(rule)
+    return msgspec.structs.replace(policy, jitter=jitter).next_gap(job, random)
 
 
 def ages(rule: PollRule, until: float, *, jitter: float = 0.0, draw: Callable[[], float] = lambda: 0.5) -> list[float]:
     """The ages at which a job that never ends is looked at."""
     age, found = 0.0, list[float]()
     while True:
-        age += next_gap(rule, Look(age=age, looks=len(found)), jitter, draw())
+        age += next_gap(rule, RunningJob(age=age, polls=len(found)), jitter, draw())
         if age > until:
             return found
         found.append(age)
@@ -31,11 +37,11 @@ def ages(rule: PollRule, until: float, *, jitter: float = 0.0, draw: Callable[[]
 # --- the default rule -------------------------------------------------------------------------------------------------
 
 
-def test_default_policy_waits_half_a_minute_then_looks_every_ten_seconds():
+def test_default_policy_waits_half_a_minute_then_polls_every_ten_seconds():
     assert ages(PollPolicy(), 905.0) == [30.0 + 10.0 * n for n in range(88)]
 
 
-def test_gaps_of_the_tail_grow_by_a_quarter_at_each_look_up_to_their_bound():
+def test_gaps_of_the_tail_grow_by_a_quarter_at_each_poll_up_to_their_bound():
     tail = [age for age in ages(PollPolicy(), 5_000.0) if age >= 900.0]
     gaps = [after - before for before, after in pairwise(tail)]
     growing = [gap for gap in gaps if gap < 120.0]
@@ -51,45 +57,45 @@ def test_gap_in_the_tail_follows_the_one_before_by_the_growth(
 ):
     policy = PollPolicy(quiet=0.0, gap=gap, growth=growth, tail_after=tail_after, max_gap=1e12)
     age = tail_after + beyond * gap
-    before = policy(Look(age=age, looks=1))
-    for looks in range(2, 12):
+    before = policy(RunningJob(age=age, polls=1))
+    for polls in range(2, 12):
         age += before
-        after = policy(Look(age=age, looks=looks))
+        after = policy(RunningJob(age=age, polls=polls))
         # The sum of age and gap is rounded, and the rounding grows with it.
         assert after == pytest.approx(before * growth, rel=1e-6, abs=1e-6)
         before = after
 
 
 @given(quiet=st.floats(1, 10_000), share=st.floats(0, 0.99), jitter=st.floats(0, 0.5), chance=CHANCE)
-def test_no_look_is_made_before_the_quiet_is_over(quiet: float, share: float, jitter: float, chance: float):
+def test_no_poll_is_made_before_the_quiet_is_over(quiet: float, share: float, jitter: float, chance: float):
     age = quiet * share
-    wait = next_gap(PollPolicy(quiet=quiet), Look(age=age, looks=0), jitter, chance)
+    wait = next_gap(PollPolicy(quiet=quiet), RunningJob(age=age, polls=0), jitter, chance)
     assert quiet - 1e-6 <= age + wait <= quiet + (quiet - age) * jitter + 2 * SHORTEST
 
 
-def test_policy_that_is_not_quiet_looks_after_one_gap():
-    assert PollPolicy(quiet=0.0)(Look(age=0.0, looks=0)) == 10.0
+def test_policy_that_is_not_quiet_polls_after_one_gap():
+    assert PollPolicy(quiet=0.0)(RunningJob(age=0.0, polls=0)) == 10.0
 
 
-@given(age=st.floats(0, 1e6), looks=st.integers(0, 10_000))
-def test_gap_is_never_under_the_even_one_nor_over_the_longest(age: float, looks: int):
+@given(age=st.floats(0, 1e6), polls=st.integers(0, 10_000))
+def test_gap_is_never_under_the_even_one_nor_over_the_longest(age: float, polls: int):
     policy = PollPolicy(quiet=0.0, gap=10.0, max_gap=120.0)
-    assert 10.0 <= policy(Look(age=age, looks=looks)) <= 120.0
+    assert 10.0 <= policy(RunningJob(age=age, polls=polls)) <= 120.0
 
 
 @given(gap=st.floats(0.1, 1_000), age=st.floats(0, 1e5))
 def test_gap_longer_than_the_longest_of_the_tail_is_not_shortened_by_it(gap: float, age: float):
-    assert PollPolicy(quiet=0.0, gap=gap)(Look(age=age, looks=1)) >= gap
+    assert PollPolicy(quiet=0.0, gap=gap)(RunningJob(age=age, polls=1)) >= gap
 
 
 @pytest.mark.parametrize("seconds", [0.05, 2.0, 10.0, 300.0])
-def test_fixed_policy_looks_after_each_gap_from_the_first_on(seconds: float):
+def test_fixed_policy_polls_after_each_gap_from_the_first_on(seconds: float):
     found = ages(PollPolicy.fixed(seconds), 100 * seconds + seconds / 2)
     assert found == pytest.approx([seconds * n for n in range(1, 101)])
 
 
 def test_fixed_policy_never_slackens():
-    assert PollPolicy.fixed(10.0)(Look(age=1e6, looks=9)) == 10.0
+    assert PollPolicy.fixed(10.0)(RunningJob(age=1e6, polls=9)) == 10.0
 
 
 def test_fixed_policy_has_the_budget_it_is_given():
@@ -110,7 +116,7 @@ def test_fixed_policy_has_the_budget_it_is_given():
     ],
     ids=str,
 )  # fmt: skip
-def test_policy_that_would_never_look_or_always_is_refused(wrong: dict[str, Any]):
+def test_policy_that_would_never_poll_or_always_is_refused(wrong: dict[str, Any]):
     with pytest.raises(ValueError, match="a poll policy needs"):
         PollPolicy(**wrong)
 
@@ -127,7 +133,7 @@ def test_fixed_policy_of_no_time_is_refused(seconds: float):
     ids=str,
 )
 def test_policy_at_the_edge_of_what_makes_sense_is_taken(right: dict[str, Any]):
-    assert next_gap(PollPolicy(**right), Look(age=2_000.0, looks=1), 0.0, 0.5) >= SHORTEST
+    assert next_gap(PollPolicy(**right), RunningJob(age=2_000.0, polls=1), 0.0, 0.5) >= SHORTEST
 
 
 # --- from a rule's answer to a wait -----------------------------------------------------------------------------------
@@ -135,13 +141,13 @@ def test_policy_at_the_edge_of_what_makes_sense_is_taken(right: dict[str, Any]):
 
 @given(gap=st.floats(1, 10_000), jitter=st.floats(0, 1, exclude_max=True), chance=CHANCE)
 def test_jitter_stretches_or_shortens_by_its_share_at_most(gap: float, jitter: float, chance: float):
-    wait = next_gap(lambda look: gap, Look(age=1.0, looks=1), jitter, chance)
+    wait = next_gap(lambda look: gap, RunningJob(age=1.0, polls=1), jitter, chance)
     assert gap * (1.0 - jitter) * (1 - 1e-12) <= wait <= gap * (1.0 + jitter) * (1 + 1e-12)
 
 
 def test_jitter_spreads_evenly_round_the_gap():
     draw = random.Random(3)
-    waits = [next_gap(lambda look: 10.0, Look(age=1.0, looks=1), 0.1, draw.random()) for _ in range(10_000)]
+    waits = [next_gap(lambda look: 10.0, RunningJob(age=1.0, polls=1), 0.1, draw.random()) for _ in range(10_000)]
     tenths = [0] * 10
     for wait in waits:
         tenths[int((wait - 9.0) / 0.2)] += 1
@@ -150,30 +156,30 @@ def test_jitter_spreads_evenly_round_the_gap():
 
 @pytest.mark.parametrize("answer", [math.nan, -math.inf, -1.0, -0.0, 0, 1e-300, SHORTEST / 2])
 def test_rule_that_asks_for_no_time_gets_the_shortest(answer: float):
-    assert next_gap(lambda look: answer, Look(age=1.0, looks=1), 0.0, 0.5) == SHORTEST
+    assert next_gap(lambda look: answer, RunningJob(age=1.0, polls=1), 0.0, 0.5) == SHORTEST
 
 
 @pytest.mark.parametrize("answer", [math.inf, 1e300, 10**9])
 def test_rule_that_asks_for_ever_gets_a_day(answer: float):
-    assert next_gap(lambda look: answer, Look(age=1.0, looks=1), 0.1, 0.99) == 86_400.0
+    assert next_gap(lambda look: answer, RunningJob(age=1.0, polls=1), 0.1, 0.99) == 86_400.0
 
 
 @given(answer=st.floats() | st.integers(-(10**30), 10**30), jitter=st.floats(0, 1, exclude_max=True), chance=CHANCE)
 def test_wait_is_finite_and_positive_whatever_the_rule_answers(answer: float, jitter: float, chance: float):
-    for looks in (0, 1):
-        assert 0.0 < next_gap(lambda look: answer, Look(age=0.0, looks=looks), jitter, chance) <= 86_400.0
+    for polls in (0, 1):
+        assert 0.0 < next_gap(lambda look: answer, RunningJob(age=0.0, polls=polls), jitter, chance) <= 86_400.0
 
 
 def test_users_own_rule_is_asked_with_how_the_job_stands():
-    asked: list[Look] = []
+    asked: list[RunningJob] = []
 
-    def rule(look: Look) -> float:
+    def rule(look: RunningJob) -> float:
         asked.append(look)
         return 5.0 if look.status == "CREATED" else 60.0
 
-    assert next_gap(rule, Look(age=7.0, looks=2, status="CREATED", model="sonar"), 0.0, 0.5) == 5.0
-    assert next_gap(rule, Look(age=8.0, looks=3, status="IN_PROGRESS"), 0.0, 0.5) == 60.0
-    assert [(look.age, look.looks, look.model) for look in asked] == [(7.0, 2, "sonar"), (8.0, 3, "")]
+    assert next_gap(rule, RunningJob(age=7.0, polls=2, status="CREATED", model="sonar"), 0.0, 0.5) == 5.0
+    assert next_gap(rule, RunningJob(age=8.0, polls=3, status="IN_PROGRESS"), 0.0, 0.5) == 60.0
+    assert [(look.age, look.polls, look.model) for look in asked] == [(7.0, 2, "sonar"), (8.0, 3, "")]
 
 
 # --- what it costs: docs/polling.md -----------------------------------------------------------------------------------
@@ -185,11 +191,11 @@ def polls_and_lag(policy: PollPolicy, jobs: int, jitter: float) -> tuple[float, 
     polls, lags = 0, list[float]()
     for n in range(jobs):
         ends = math.inf if n % 100 == 0 else draw.lognormvariate(math.log(180.0), 0.6)
-        age, looks = 0.0, 0
+        age, polls = 0.0, 0
         while age < ends and age < 3_600.0:
-            age += next_gap(policy, Look(age=age, looks=looks), jitter, draw.random())
-            looks += 1
-        polls += looks
+            age += next_gap(policy, RunningJob(age=age, polls=polls), jitter, draw.random())
+            polls += 1
+        polls += polls
         if age >= ends:
             lags.append(age - ends)
     return polls / jobs, sum(lags) / len(lags)

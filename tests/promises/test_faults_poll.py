@@ -32,6 +32,7 @@ from aiopplx import (
     JobTimeout,
     NotFound,
     OutOfCredit,
+    PollPolicy,
     ProtocolError,
     RateLimited,
     ResponseTooLarge,
@@ -50,7 +51,7 @@ def submitted_once(outcome: Outcome) -> None:
     assert outcome.victim.attempts == 1
 
 
-# --- looks that fail --------------------------------------------------------------------------------------------------
+# --- polls that fail --------------------------------------------------------------------------------------------------
 
 LOST_LOOKS = (
     "drop",
@@ -93,23 +94,23 @@ LOST_LOOKS = (
 
 
 @pytest.mark.parametrize("name", LOST_LOOKS)
-async def test_a_look_that_fails_is_not_a_job_that_failed(name: str) -> None:
+async def test_a_poll_that_fails_is_not_a_job_that_failed(name: str) -> None:
     hangs = isinstance(NAMED[name], faults.Hang)
     outcome = await under(NAMED[name], "get", times=2, poll_seconds=ENOUGH if hangs else 60.0)
 
     assert outcome.victim.ok
-    assert outcome.victim.looks >= 3
+    assert outcome.victim.polls >= 3
     submitted_once(outcome)
     failed = outcome.told(EventKind.POLL_FAILED)
     told = {event.job_id for event in failed}
-    # Where looks have a short limit, a busy machine may have given up a good one.
+    # Where polls have a short limit, a busy machine may have given up a good one.
     assert outcome.victim.id in told if hangs else told == {outcome.victim.id}
     assert all(event.fault for event in failed)
     nothing_else_was_harmed(outcome)
 
 
 @pytest.mark.parametrize("name", ["drop", "bad_gateway_html", "unavailable", "rate_limited"])
-async def test_looks_that_fail_for_ever_end_at_the_deadline_and_the_job_is_said_to_go_on(name: str) -> None:
+async def test_polls_that_fail_for_ever_end_at_the_deadline_and_the_job_is_said_to_go_on(name: str) -> None:
     outcome = await under(NAMED[name], "get", timeout=300.0, speed=300.0)
     error = outcome.victim.error
 
@@ -125,7 +126,7 @@ async def test_looks_that_fail_for_ever_end_at_the_deadline_and_the_job_is_said_
 
 
 @pytest.mark.parametrize("name", ["html", "truncated", "list", "other_job", "id_null", "gone", "redirect"])
-async def test_a_job_that_can_never_be_read_is_not_looked_at_for_ever(name: str) -> None:
+async def test_a_job_that_can_never_be_read_is_not_polled_for_ever(name: str) -> None:
     outcome = await under(NAMED[name], "get", speed=300.0)
     error = outcome.victim.error
 
@@ -133,7 +134,7 @@ async def test_a_job_that_can_never_be_read_is_not_looked_at_for_ever(name: str)
     assert isinstance(error, APIError if name == "gone" else ProtocolError)
     assert error.job_id == outcome.victim.id != ""
     assert error.idempotency_key == outcome.victim.idempotency_key
-    assert outcome.victim.looks >= RetryPolicy().unreadable_looks
+    assert outcome.victim.polls >= PollPolicy().unreadable_polls
     submitted_once(outcome)
     nothing_else_was_harmed(outcome)
 
@@ -165,7 +166,7 @@ async def test_a_job_that_is_unknown_just_after_it_was_accepted_is_waited_for() 
 
 
 async def test_a_job_that_stays_unknown_expires_and_is_not_submitted_again() -> None:
-    outcome = await under(NAMED["not_found"], "get", speed=300.0, retry=RetryPolicy())
+    outcome = await under(NAMED["not_found"], "get", speed=300.0, missing_grace=PollPolicy().missing_grace)
     error = outcome.victim.error
 
     assert outcome.victim.status is JobStatus.EXPIRED
@@ -204,11 +205,11 @@ async def test_a_job_older_than_the_service_keeps_it_expires() -> None:
 
 
 @pytest.mark.parametrize("word", ["CANCELLED", "QUEUED", "PENDING_REVIEW", "in_progress", "42"])
-async def test_a_status_that_nobody_knows_means_look_again(word: str) -> None:
+async def test_a_status_that_nobody_knows_means_poll_again(word: str) -> None:
     outcome = await under(faults.SayStatus(word), "get", times=1)
 
     assert outcome.victim.ok
-    assert outcome.victim.looks == 2
+    assert outcome.victim.polls == 2
     submitted_once(outcome)
     nothing_else_was_harmed(outcome)
 
@@ -222,17 +223,17 @@ async def test_an_unknown_status_is_warned_of_once_and_told_at_the_deadline() ->
     assert outcome.victim.server_status == "CANCELLED"
     assert "CANCELLED" in str(outcome.victim.error)
     # The look at the deadline tells it in the error; there is no other where the machine was busy until then.
-    assert len(outcome.told(EventKind.WARNING)) == (outcome.victim.looks > 1)
+    assert len(outcome.told(EventKind.WARNING)) == (outcome.victim.polls > 1)
     submitted_once(outcome)
 
 
 @pytest.mark.parametrize("name", ["null_response", "no_response", "empty_choices", "null_content"])
-async def test_completed_without_an_answer_is_looked_at_again(name: str) -> None:
+async def test_completed_without_an_answer_is_polled_again(name: str) -> None:
     outcome = await under(NAMED[name], "get", times=2)
 
     assert outcome.victim.ok
     assert outcome.victim.text
-    assert outcome.victim.looks == 4
+    assert outcome.victim.polls == 4
     submitted_once(outcome)
     nothing_else_was_harmed(outcome)
 
@@ -246,7 +247,7 @@ async def test_completed_that_never_has_an_answer_is_a_missing_result_that_was_c
     assert not job.ok
     assert "charged" in error.message
     assert error.job_id == job.id != ""
-    assert job.looks == 2 + RetryPolicy().empty_looks
+    assert job.polls == 2 + PollPolicy().empty_polls
     with pytest.raises(ResultMissing):
         job.result()
     submitted_once(outcome)
@@ -269,7 +270,7 @@ async def test_completed_that_never_has_an_answer_still_says_what_was_billed(nam
 
 
 @pytest.mark.parametrize("name", ["null_response", "empty_choices", "null_content"])
-async def test_a_single_look_at_an_empty_answer_says_what_was_billed(name: str) -> None:
+async def test_a_single_poll_at_an_empty_answer_says_what_was_billed(name: str) -> None:
     async with emulator(duration=AfterPolls(1)) as server, session_at(server.url, api="agent") as session:
         server.faults.add("get", NAMED[name])
         job = await session.get((await session.submit(VICTIM)).id)
@@ -291,7 +292,7 @@ async def test_an_answer_to_the_submission_that_is_completed_and_empty_is_no_res
         job = await session.wait(submitted)
 
         assert (submitted.ok, submitted.error, submitted.status) == (False, None, JobStatus.COMPLETED)
-        assert (job.ok, job.text, job.cost, job.looks) == (True, "So it is.", 0.25, 2)
+        assert (job.ok, job.text, job.cost, job.polls) == (True, "So it is.", 0.25, 2)
         assert [request.method for request in server.requests] == ["POST", "GET", "GET"]
 
 
@@ -339,7 +340,7 @@ async def test_the_servers_clock_is_shown_and_decides_nothing(moment: bytes) -> 
 
         assert job.ok
         assert job.text == "So it is."
-        assert job.looks == 2
+        assert job.polls == 2
         assert len(server.requests) == 3
 
 
@@ -353,7 +354,7 @@ async def test_a_terminal_state_is_final_whatever_the_server_says_later() -> Non
         assert again is job
 
 
-async def test_a_job_that_seems_to_go_back_is_looked_at_until_it_stays() -> None:
+async def test_a_job_that_seems_to_go_back_is_polled_until_it_stays() -> None:
     async with emulator(duration=AfterPolls(1)) as server, session_at(server.url) as session:
         job = await session.submit(VICTIM)
         assert (await session.get(job.id)).ok
@@ -361,7 +362,7 @@ async def test_a_job_that_seems_to_go_back_is_looked_at_until_it_stays() -> None
         found = await session.wait(job.id)
 
         assert found.ok
-        assert found.looks == 3
+        assert found.polls == 3
         assert server.ledger.created == 1
 
 
@@ -379,7 +380,7 @@ async def test_an_answer_beyond_the_limit_is_not_read_on_and_can_be_read_with_a_
     assert "200,000 bytes" in error.message
     assert "max_response_bytes" in error.message
     assert error.job_id == outcome.victim.id != ""
-    assert outcome.victim.looks == 1
+    assert outcome.victim.polls == 1
     submitted_once(outcome)
     nothing_else_was_harmed(outcome)
 
@@ -408,7 +409,7 @@ def _resident() -> int:
 # --- silence ----------------------------------------------------------------------------------------------------------
 
 
-async def test_a_throttled_look_with_a_hint_silences_looks_and_submissions_alike() -> None:
+async def test_a_throttled_poll_with_a_hint_silences_polls_and_submissions_alike() -> None:
     async with emulator(duration=AfterPolls(3)) as server, session_at(server.url, speed=300.0) as session:
         server.faults.add("get", faults.RateLimited(retry_after="90"), times=1)
         async with session.batch([VICTIM]) as first:
@@ -420,11 +421,11 @@ async def test_a_throttled_look_with_a_hint_silences_looks_and_submissions_alike
         assert server.ledger.created == 1
 
 
-async def test_a_throttled_look_without_a_hint_slows_that_job_only() -> None:
+async def test_a_throttled_poll_without_a_hint_slows_that_job_only() -> None:
     outcome = await under(NAMED["rate_limited"], "get", times=5)
 
     assert outcome.victim.ok
-    assert all(job.looks == 2 for job in outcome.others)
+    assert all(job.polls == 2 for job in outcome.others)
     nothing_else_was_harmed(outcome)
 
 
@@ -438,7 +439,7 @@ async def test_a_deadline_inside_a_silence_is_kept_and_nothing_leaves() -> None:
         assert server.ledger.requests["GET /async/chat/completions/{id}"] == 1
 
 
-# --- refused looks ----------------------------------------------------------------------------------------------------
+# --- refused polls ----------------------------------------------------------------------------------------------------
 
 
 async def test_a_key_revoked_in_the_middle_loses_no_id_of_a_paid_job() -> None:
@@ -454,7 +455,7 @@ async def test_a_key_revoked_in_the_middle_loses_no_id_of_a_paid_job() -> None:
         assert left == {record.id for record in server.ledger.jobs}
 
 
-async def test_a_refused_look_ends_the_wait_with_the_jobs_id_and_asks_no_more() -> None:
+async def test_a_refused_pause_ends_the_wait_with_the_jobs_id_and_asks_no_more() -> None:
     async with emulator(duration=AfterPolls(1)) as server, session_at(server.url) as session:
         job = await session.submit(VICTIM)
         server.faults.add("get", NAMED["invalid_key"])
@@ -467,7 +468,7 @@ async def test_a_refused_look_ends_the_wait_with_the_jobs_id_and_asks_no_more() 
 
 
 @pytest.mark.parametrize("name", ["out_of_credit", "invalid_key"])
-async def test_no_submission_is_made_while_looks_are_refused(name: str) -> None:
+async def test_no_submission_is_made_while_polls_are_refused(name: str) -> None:
     # So slow that the half minute in which nothing is tried outlasts a busy machine.
     async with emulator() as server, session_at(server.url, speed=5.0) as session:
         running = await session.submit(OTHERS[0])
@@ -480,11 +481,11 @@ async def test_no_submission_is_made_while_looks_are_refused(name: str) -> None:
         assert server.ledger.created == 1
 
 
-# --- single looks and lists -------------------------------------------------------------------------------------------
+# --- single polls and lists -------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", ["drop", "bad_gateway_html", "truncated", "list", "rate_limited", "other_job"])
-async def test_a_single_look_is_tried_again_within_bounds(name: str) -> None:
+async def test_a_single_poll_is_tried_again_within_bounds(name: str) -> None:
     async with emulator(duration=AfterPolls(1)) as server, session_at(server.url) as session:
         job = await session.submit(VICTIM)
         await session.submit(OTHERS[0])
@@ -498,7 +499,7 @@ async def test_a_single_look_is_tried_again_within_bounds(name: str) -> None:
         assert server.ledger.created == 2
 
 
-async def test_a_single_look_does_not_wait_through_a_long_silence() -> None:
+async def test_a_single_poll_does_not_wait_through_a_long_silence() -> None:
     async with emulator() as server, session_at(server.url) as session:
         job = await session.submit(VICTIM)
         server.faults.add("get", faults.RateLimited(retry_after="3000"), times=1)

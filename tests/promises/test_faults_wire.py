@@ -113,7 +113,7 @@ async def test_a_submission_whose_answer_breaks_is_sent_again_with_the_same_byte
 
 
 @pytest.mark.parametrize("name", BROKEN)
-async def test_a_look_whose_answer_breaks_is_made_again_and_the_job_is_not_harmed(name: str) -> None:
+async def test_a_poll_whose_answer_breaks_is_made_again_and_the_job_is_not_harmed(name: str) -> None:
     limits = giving_up(name, poll_seconds=ENOUGH)
     job, server, events = await asked([CREATED, BROKEN[name], BROKEN[name], DONE], **limits)
 
@@ -178,11 +178,11 @@ async def test_a_submission_never_rides_a_connection_that_sat_idle() -> None:
 
 async def test_polls_keep_their_connection() -> None:
     job, server, _ = await asked([CREATED, *[wire.Say(body=job_body("IN_PROGRESS"))] * 5, DONE])
-    looks = [request for request in server.requests if request.method == "GET"]
+    polls = [request for request in server.requests if request.method == "GET"]
 
     assert job.ok
-    assert len(looks) == 6
-    assert len({request.connection for request in looks}) == 1
+    assert len(polls) == 6
+    assert len({request.connection for request in polls}) == 1
 
 
 @pytest.mark.parametrize("answers", [1, 2, 7])

@@ -164,10 +164,10 @@ class KillLoop:
             return True
         assert code == -9, err
         self.seen.kills += 1
-        self._look(spec)
+        self._poll(spec)
         return False
 
-    def _look(self, spec: Spec) -> None:
+    def _poll(self, spec: Spec) -> None:
         """At a kill: whatever is marked as taken was delivered, and that is on disk."""
         if not Path(spec.journal).exists():
             return
@@ -297,12 +297,12 @@ async def test_run_whose_disk_fills_up_sends_nothing_more_and_goes_on_when_there
         child = start(spec)
         resource.prlimit(child.pid, resource.RLIMIT_FSIZE, (500_000, resource.RLIM_INFINITY))
         end = asyncio.ensure_future(ended(child))
-        looks = "GET /async/chat/completions/{id}"
-        # Far more looks than there are jobs: what cannot be written is asked for again and again.
-        await reached(end, server, lambda ledger: ledger.requests[looks] >= 120)
+        polls = "GET /async/chat/completions/{id}"
+        # Far more polls than there are jobs: what cannot be written is asked for again and again.
+        await reached(end, server, lambda ledger: ledger.requests[polls] >= 120)
         posts = server.ledger.requests["POST /async/chat/completions"]
         assert posts < len(asked)
-        await reached(end, server, lambda ledger: ledger.requests[looks] >= 160)
+        await reached(end, server, lambda ledger: ledger.requests[polls] >= 160)
         assert server.ledger.requests["POST /async/chat/completions"] == posts
         resource.prlimit(child.pid, resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
         code, _, err = await end

@@ -25,17 +25,19 @@ QUESTION = "Is the canary in this question still singing?"
 QUICK = RetryPolicy(
     doubt_tries=2,
     call_tries=2,
-    unreadable_looks=2,
-    unreadable_seconds=1.0,
-    missing_grace=1.0,
-    missing_recheck=1.0,
-    empty_looks=1,
-    empty_seconds=1.0,
     patience=1.0,
 )
-BOUNDS = {"retry": QUICK, "submit_seconds": ENOUGH, "poll_seconds": ENOUGH}
+QUICK_POLLS = {
+    "unreadable_polls": 2,
+    "unreadable_seconds": 1.0,
+    "missing_grace": 1.0,
+    "missing_recheck": 1.0,
+    "empty_polls": 1,
+    "empty_seconds": 1.0,
+}
+BOUNDS = {"retry": QUICK, **QUICK_POLLS, "submit_seconds": ENOUGH, "poll_seconds": ENOUGH}
 # Where no exchange is meant to succeed, none needs time to.
-IN_VAIN = {"retry": QUICK, "submit_seconds": 0.2, "poll_seconds": 0.2}
+IN_VAIN = {"retry": QUICK, **QUICK_POLLS, "submit_seconds": 0.2, "poll_seconds": 0.2}
 
 
 class Said:
@@ -155,7 +157,7 @@ async def test_no_fault_of_a_submission_gives_the_key_or_the_question_away(said:
     nothing_was_given_away(said)
 
 
-async def test_no_fault_of_a_look_gives_the_key_or_the_question_away(said: Said) -> None:
+async def test_no_fault_of_a_poll_gives_the_key_or_the_question_away(said: Said) -> None:
     for fault in faults.NAMED.values():
         async with emulator(duration=AfterPolls(1)) as server:
             server.faults.add("get", fault)

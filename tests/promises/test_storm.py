@@ -13,6 +13,7 @@ from collections.abc import AsyncIterator, Iterable
 from typing import Self
 
 import aiohttp
+import msgspec
 import pytest
 from _servers import JobServer, answer_to
 
@@ -24,8 +25,6 @@ from aiopplx.testing import Clock
 PATIENT = RetryPolicy(
     doubt_tries=60,
     doubt_seconds=1e6,
-    unreadable_looks=60,
-    empty_looks=20,
     call_tries=40,
     call_seconds=1e6,
     patience=1e6,
@@ -39,7 +38,7 @@ def session_at(
         server.key,
         base_url=server.url,
         timeout=100_000.0,
-        poll=PollPolicy.fixed(2),
+        poll=msgspec.structs.replace(PollPolicy.fixed(2), unreadable_polls=60, empty_polls=20),
         retry=retry,
         on_event=None if events is None else events.append,
         clock=Clock(speed),
@@ -263,7 +262,7 @@ async def test_submissions_are_spaced_evenly_over_batches_and_calls_alike() -> N
     trace.on_request_start.append(note)
     rpm, speed = 600.0, 4.0
     async with (
-        JobServer(looks=lambda _: 1) as server,
+        JobServer(polls=lambda _: 1) as server,
         Turns() as turns,
         aiohttp.ClientSession(trace_configs=[trace]) as http,
         session_at(server, speed, rpm=rpm, http=http) as session,

@@ -19,7 +19,8 @@ SPEED = 150.0
 
 # A second in which the machine was busy elsewhere is SPEED seconds of the policy. Bounds in time that are not the point
 # of a test lie beyond that, and whatever should succeed has all the time of the usual limits, which are real seconds.
-STEADY = RetryPolicy(doubt_seconds=3000.0, call_seconds=3000.0, missing_grace=1500.0)
+STEADY = RetryPolicy(doubt_seconds=3000.0, call_seconds=3000.0)
+STEADY_POLLS = msgspec.structs.replace(PollPolicy.fixed(2), missing_grace=1500.0)
 # Real seconds after which an exchange that never ends is given up: longer than a busy machine keeps a good one waiting.
 ENOUGH = 1.0
 
@@ -34,6 +35,8 @@ def session_at(
     retry = more.pop("retry", None) or STEADY
     if "on_doubt" in more:
         retry = msgspec.structs.replace(retry, on_doubt=more.pop("on_doubt"))
+    poll = more.pop("poll", None) or STEADY_POLLS
+    polling = {name: more.pop(name) for name in PollPolicy.__struct_fields__ if name in more}
     network = {name: more.pop(name) for name in NetworkOptions.__struct_fields__ if name in more}
     keeping = {name: more.pop(name) for name in JournalOptions.__struct_fields__ if name in more}
     if keeping:
@@ -43,7 +46,7 @@ def session_at(
         api=more.pop("api", "sonar"),
         base_url=url,
         timeout=timeout,
-        poll=more.pop("poll", PollPolicy.fixed(2)),
+        poll=msgspec.structs.replace(poll, **polling) if polling else poll,
         retry=retry,
         network=NetworkOptions(**network),
         on_event=more.pop("on_event", None) or (None if events is None else events.append),
@@ -102,6 +105,7 @@ async def under(
     max_response_bytes: int = 1_000_000,
     submit_seconds: float = 60.0,
     poll_seconds: float = 60.0,
+    missing_grace: float = STEADY_POLLS.missing_grace,
     **settings: Any,
 ) -> Outcome:
     """One batch, in which only `VICTIM` meets the fault, and has the time limit."""
@@ -121,6 +125,7 @@ async def under(
                 max_response_bytes=max_response_bytes,
                 submit_seconds=submit_seconds,
                 poll_seconds=poll_seconds,
+                missing_grace=missing_grace,
             ) as session,
             session.batch([{"question": VICTIM, "timeout": timeout}, *OTHERS]) as jobs,
         ):

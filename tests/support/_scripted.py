@@ -22,12 +22,12 @@ Answer = tuple[int, Any]
 
 @dataclass(eq=False)
 class Row:
-    """A job at the service. `looks` counts its GETs that were answered, `told` those that said COMPLETED."""
+    """A job at the service. `polls` counts its GETs that were answered, `told` those that said COMPLETED."""
 
     id: str
     key: str
     question: str
-    looks: int = 0
+    polls: int = 0
     told: int = 0
 
 
@@ -49,15 +49,15 @@ class Scripted:
     """The async API on 127.0.0.1. Set its attributes at any time.
 
     Attributes:
-        looks: at which GET a job is COMPLETED; a number, or a function of the job (`inf`: never).
+        polls: at which GET a job is COMPLETED; a number, or a function of the job (`inf`: never).
         hold: requests that get no answer until `release`.
         script: an answer other than the true one; None leaves the true one.
         text: the answer of a finished job.
         headers: of every answer that `script` gives.
     """
 
-    def __init__(self, *, looks: float | Callable[[Row], float] = 1) -> None:
-        self.looks = looks
+    def __init__(self, *, polls: float | Callable[[Row], float] = 1) -> None:
+        self.polls = polls
         self.hold: Callable[[Asked], bool] = lambda asked: False
         self.script: Callable[[Asked], Answer | None] = lambda asked: None
         self.headers: dict[str, str] = {}
@@ -175,9 +175,9 @@ class Scripted:
             return 404, {"error": {"message": "no such job", "type": "not_found", "code": 404}}
         if asked.kind == "submit":
             return 200, self.summary(row)
-        row.looks += 1
-        needed = self.looks(row) if callable(self.looks) else self.looks
-        if row.looks < needed:
+        row.polls += 1
+        needed = self.polls(row) if callable(self.polls) else self.polls
+        if row.polls < needed:
             return 200, self.summary(row, "IN_PROGRESS")
         row.told += 1
         return 200, self.summary(row, "COMPLETED") | {"completed_at": 2, "response": self._response(row)}

@@ -78,9 +78,9 @@ class Task:
     id: str
     key: str
     question: str
-    looks_needed: int
+    polls_needed: int
     created_at: int
-    looks: int = 0
+    polls: int = 0
     delivered: int = 0
 
 
@@ -93,7 +93,7 @@ class Seen:
     post_times: list[float] = field(default_factory=list[float])
     times: list[tuple[float, str]] = field(default_factory=list[tuple[float, str]])
     windows: list[tuple[float, float]] = field(default_factory=list[tuple[float, float]])
-    looks: int = 0
+    polls: int = 0
     faults: Counter[str] = field(default_factory=Counter[str])
     unauthorized: int = 0
     problems: list[str] = field(default_factory=list[str])
@@ -115,7 +115,7 @@ class JobServer:
         key: the only API key that is accepted.
         rate: the share of requests on every path that meet a fault, 0 to 1.
         seed: of the faults and of the jobs' durations.
-        looks: at how many polls a job is done: a function from its question.
+        polls: at how many polls a job is done: a function from its question.
         speed: how much faster the client's clock runs: a `Retry-After` of 1 is 1 / speed real seconds of silence.
         honours_keys: False makes a job of every submission that is accepted.
     """
@@ -126,7 +126,7 @@ class JobServer:
         key: str = "storm-key-0123456789",
         rate: float = 0.0,
         seed: int = 0,
-        looks: Callable[[str], int] = lambda question: 1 + zlib.crc32(question.encode()) % 3,
+        polls: Callable[[str], int] = lambda question: 1 + zlib.crc32(question.encode()) % 3,
         speed: float = 1.0,
         honours_keys: bool = True,
         submit_faults: Sequence[str] = SUBMIT_FAULTS,
@@ -139,7 +139,7 @@ class JobServer:
         self.tasks: dict[str, Task] = {}
         self.port = 0
         self._dice = random.Random(seed)
-        self._looks = looks
+        self._looks = polls
         self._speed = speed
         self._honours_keys = honours_keys
         self._by_key: dict[str, Task] = {}
@@ -258,19 +258,19 @@ class JobServer:
                 return 409, _error("idempotency_key_reused", 409)
             return 200, _created(known)
         question = request["messages"][-1]["content"]
-        task = Task(str(uuid.uuid4()), key, question, self._looks(question), int(time.time()))
+        task = Task(str(uuid.uuid4()), key, question, self._polls(question), int(time.time()))
         self.tasks[task.id] = self._by_key[key] = task
         self.seen.created[key] += 1
         return 200, _created(task)
 
     def _get(self, id: str) -> tuple[int, bytes]:
-        self.seen.looks += 1
+        self.seen.polls += 1
         task = self.tasks.get(id)
         if task is None:
             self.seen.problems.append(f"a look at an unknown job {id}")
             return 404, _error("not_found", 404)
-        task.looks += 1
-        if task.looks < task.looks_needed:
+        task.polls += 1
+        if task.polls < task.polls_needed:
             return 200, _job(task, "IN_PROGRESS", started_at=task.created_at)
         task.delivered += 1
         return 200, _completed(task)
