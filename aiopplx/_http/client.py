@@ -1,14 +1,18 @@
-"""The only retry loop: wait at the gate, make an attempt, read it, ask the policy, sleep, again.
+"""The only retry loop: wait at the gate, make an attempt, read it, ask the policy, pause, again.
 
-Between the transport, which makes attempts, and the session, which wants results. This module knows nothing of aiohttp,
-of batches, or of when a running job should be looked at.
+It stands between the transport, which makes one attempt, and those who want results. `Client.submit` is the whole of a
+submission's sending, from top to bottom; `Client.call` is the same for calls that are free and can be repeated; a poll
+is one `Client.attempt`, and when the next one follows is the poller's business.
+
+What an attempt does to the record of a submission is not decided here. The client says what happens through `Attempts`,
+and changes neither the phase nor any other fact of a submission. So whoever keeps that record can be sure that nothing
+leaves before `Attempts.mark` has returned.
+
+This module knows nothing of aiohttp, of batches, of journals, or of when a running job should be polled.
 """
 
 from __future__ import annotations
 
-import asyncio
-import logging
-import math
 from collections.abc import Callable, Mapping
 from typing import Protocol, TypeVar
 
@@ -26,18 +30,29 @@ from aiopplx._errors import (
 )
 from aiopplx._events import Event, EventKind
 from aiopplx._http.clock import Clock
+from aiopplx._http.line import Line, acquire
 from aiopplx._http.transport import Transport
 from aiopplx._job import Snapshot
 from aiopplx._policy.gate import Gate
-from aiopplx._policy.retry import Again, CallTries, Fault, Over, RetryPolicy, SubmitTries, classify, error_of_no_reply
-from aiopplx._submission import Submission
+from aiopplx._policy.retry import (
+    Again,
+    Bounds,
+    CallTries,
+    Fault,
+    Over,
+    RetryPolicy,
+    SubmitTries,
+    classify,
+    error_of_no_reply,
+)
+from aiopplx._submission import Phase, Submission
 from aiopplx._wire.call import Call, Lane, NoReply, Reply, error_of
 from aiopplx._wire.headers import counts, exhausted_until, hint
 
 T = TypeVar("T")
-logger = logging.getLogger("aiopplx")
 
 SUBMITS_AT_ONCE = 32
+"""Submissions of one session between the gate and their answer. More would only make the server refuse them."""
 
 
 class Failed(msgspec.Struct, frozen=True):
@@ -49,20 +64,57 @@ class Failed(msgspec.Struct, frozen=True):
     pause: float = 0.0
 
 
-class Log(Protocol):
-    """Where attempts of a submission are written down."""
+class Attempts(Protocol):
+    """Who keeps the record of a submission: what the client tells of its attempts, in this order."""
 
-    async def sending(self, sub: Submission) -> None:
-        """The next attempt may leave once this returns. Raises `AiopplxError`: then it does not."""
+    async def mark(self, sub: Submission) -> None:
+        """Write down that the next attempt leaves. It may leave once this returns, and never before.
+
+        Afterwards the submission is SENDING, or RESENDING if an earlier outcome is unknown, and it has a deadline.
+
+        Raises:
+            AiopplxError: it could not be written, so nothing may leave. A mark that failed or was cancelled has been
+                taken back.
+        """
         ...
 
-    async def not_sent(self, sub: Submission) -> None:
-        """What was said to be sent was not, or was refused: no job can exist of it. Raises nothing."""
+    async def take_back(self, sub: Submission) -> None:
+        """Nothing that left under this key can have made a job: SENDING becomes QUEUED.
+
+        Does nothing in any other phase. Raises nothing.
+        """
         ...
+
+    def began(self, sub: Submission) -> None:
+        """An attempt leaves now."""
+        ...
+
+    def unanswered(self, sub: Submission) -> None:
+        """The outcome of an attempt is unknown: SENDING or RESENDING becomes UNANSWERED."""
+        ...
+
+
+def _nothing() -> None:
+    """What a stop does until somebody asks to be told of it."""
 
 
 class Client:
-    """Makes calls for a session. All of them pass the one gate."""
+    """Makes the calls of a session. All of them pass the one gate.
+
+    Args:
+        transport: makes one attempt.
+        gate: shared by all sessions of the account.
+        policy: whether and when another attempt is made.
+        clock: the time that every wait is on.
+        random: even in [0, 1).
+        emit: takes an event.
+        has_handlers: whether anybody listens to events; for those that are made often.
+        sole_path: the path of submissions whose API has no successor: only there does its retirement stop all of them.
+
+    Attributes:
+        on_stop: called each time a refusal stops submissions, before the event.
+        limits: what the server last said of this key's requests.
+    """
 
     def __init__(
         self,
@@ -72,8 +124,8 @@ class Client:
         *,
         clock: Clock,
         random: Callable[[], float],
-        tell: Callable[[Event], None],
-        listened: Callable[[], bool],
+        emit: Callable[[Event], None],
+        has_handlers: Callable[[], bool],
         sole_path: str = "",
     ) -> None:
         self.transport = transport
@@ -81,13 +133,13 @@ class Client:
         self.policy = policy
         self.clock = clock
         self.random = random
-        self.tell = tell
-        self.listened = listened
-        self._sole_path = sole_path
-        self.changed = asyncio.Event()
+        self.emit = emit
+        self.has_handlers = has_handlers
+        self.on_stop: Callable[[], None] = _nothing
         self.limits: Mapping[str, int] = {}
-        self._first_in_line = {lane: asyncio.Lock() for lane in Lane}
-        self._submits = anyio.Semaphore(SUBMITS_AT_ONCE)
+        self._sole_path = sole_path
+        self._line = Line(gate, clock)
+        self._submitting = anyio.Semaphore(SUBMITS_AT_ONCE)
 
     # --- one attempt -------------------------------------------------------------------------------------------------
 
@@ -113,7 +165,7 @@ class Client:
                 gate = self.gate
                 gate.answered(call.lane, accepted=True)
                 if gate.stop is not None and gate.accepted(call.lane):
-                    self.tell(Event(kind=EventKind.RESUMED))
+                    self.emit(Event(kind=EventKind.RESUMED))
                 if "x-ratelimit-remaining" in outcome.headers and (seconds := exhausted_until(outcome.headers)):
                     gate.used_up(self.clock.now(), seconds)
                 return value
@@ -140,7 +192,7 @@ class Client:
         elif fault in (Fault.NOT_SENT, Fault.DOUBT, Fault.POLL):
             connected = isinstance(outcome, Reply) or outcome.sent
             if isinstance(outcome, Reply) and status is not None and status < 500:
-                self.gate.answered(lane, accepted=False)  # a wrong answer, but of a server that works
+                self.gate.answered(lane, accepted=False)  # a wrong answer, but the server is at work
             else:
                 pause = self.gate.failed(now, connected=connected, left_at=left_at)
             if lane is Lane.SUBMIT:
@@ -152,276 +204,183 @@ class Client:
         elif isinstance(outcome, Reply):
             self.gate.answered(lane, accepted=False)
         if pause >= 1.0:
-            self.tell(Event(kind=EventKind.PAUSED, delay=pause, reason=error.message, fault=fault.value))
-        self._wake()
+            self.emit(Event(kind=EventKind.PAUSED, delay=pause, reason=error.message, fault=fault.value))
+        self._line.wake()
         return Failed(fault, error, status, pause)
 
-    # --- the gate ----------------------------------------------------------------------------------------------------
+    # --- stops -------------------------------------------------------------------------------------------------------
 
     def is_survived(self, error: AiopplxError, call: Call) -> bool:
-        """A retired API stops nothing where submissions can go to another: only `sole_path` has no successor."""
+        """Whether submissions go on after this refusal: a retired API stops nothing where it has a successor."""
         return isinstance(error, EndpointRetired) and not (self._sole_path and call.path.startswith(self._sole_path))
 
     def halt(self, error: AiopplxError, lane: Lane) -> None:
-        """Stop all submissions; told once. What stops all of them is about none: the names of the first go."""
+        """Stop all submissions; the event is emitted once. What stops all of them does not name the first one."""
         error = error.about()
         error.job_id = error.idempotency_key = ""
         error.tag, error.attempts = None, 0
-        if self.gate.halt(error, lane, self.clock.now()):
-            self.tell(Event(kind=EventKind.STOPPED, reason=str(error), fault=Fault.STOP.value))
-        self._wake()
+        is_news = self.gate.halt(error, lane, self.clock.now())
+        # Also if it is no news to the gate: another session of the account may have been told, and this one not.
+        self.on_stop()
+        if is_news:
+            self.emit(Event(kind=EventKind.STOPPED, reason=str(error), fault=Fault.STOP.value))
+        self._line.wake()
 
     def resume(self) -> None:
         """Let submissions go on after a stop."""
         if self.gate.resume():
-            self.tell(Event(kind=EventKind.RESUMED))
-        self._wake()
-
-    def _wake(self) -> None:
-        """Everybody who waits at the gate looks again."""
-        self.changed.set()
-        self.changed = asyncio.Event()
-
-    async def _place(self, places: asyncio.Lock | anyio.Semaphore, until: float) -> None:
-        """Wait for a place; raises `TimeoutError` at `until`, whoever waits in front and for how long."""
-        if until == math.inf:
-            await places.acquire()
-            return
-        async with asyncio.timeout(max(0.0, until - self.clock.now()) / self.clock.speed):
-            await places.acquire()
-
-    def _passes(self, lane: Lane) -> bool:
-        """Let a request of this lane leave if nobody and nothing is in its way."""
-        gate = self.gate
-        now = self.clock.now()
-        if gate.stop is not None or self._first_in_line[lane].locked() or gate.delay(lane, now) > 0.0:
-            return False
-        gate.leave(lane, now)
-        return True
-
-    async def _pass(self, lane: Lane, *, until: float, patience: float = math.inf, stamina: float = math.inf) -> None:
-        """Wait in line until a request of this lane may leave.
-
-        Raises:
-            AiopplxError: the session's stop, if nothing may be submitted any more.
-            TimeoutError: that would be later than `until`, or after a silence of more than `patience` seconds, or
-                submissions have been failing for `stamina` seconds, whoever's they are.
-        """
-        if self._passes(lane):
-            return
-        if self.gate.silence(self.clock.now()) > patience:
-            raise TimeoutError
-        line = self._first_in_line[lane]
-        await self._place(line, until)
-        try:
-            while True:
-                now = self.clock.now()
-                if lane is Lane.SUBMIT and (stop := self.gate.halted(now)) is not None:
-                    raise stop.about()
-                delay = self.gate.delay(lane, now)
-                if delay <= 0.0:
-                    self.gate.leave(lane, now)
-                    return
-                left = stamina - self.gate.barren(now)
-                if now + delay > until or self.gate.silence(now) > patience or left <= 0.0:
-                    raise TimeoutError
-                await self.clock.wait(self.changed, min(delay, left))
-        finally:
-            line.release()
+            self.emit(Event(kind=EventKind.RESUMED))
+        self._line.wake()
 
     # --- submissions -------------------------------------------------------------------------------------------------
 
-    async def submit(
-        self,
-        sub: Submission,
-        *,
-        patience: float,
-        until: float | None = None,
-        log: Log | None = None,
-    ) -> Snapshot:
-        """Send a submission until the server has it, refuses it, or its fate stays unknown.
+    async def submit(self, sub: Submission, attempts: Attempts, bounds: Bounds) -> Snapshot:
+        """Send a submission until the server has it, refuses it, or its outcome stays unknown.
 
         Args:
             sub: what to send; the same bytes at every attempt.
-            patience: seconds of silence (Retry-After) that may be waited through.
-            until: the moment (monotonic) after which no attempt is made; None: `sub.timeout` after the first one. No
-                silence longer than `sub.timeout` is waited through either way.
-            log: told of each attempt, once it may leave: what it writes is on disk before the first byte.
+            attempts: is told of each attempt; nothing leaves before its `mark` has returned.
+            bounds: for how long it may be waited for. After the first mark `sub.deadline` holds as well.
 
         Raises:
             InDoubt: a job may exist whose id is unknown.
             AiopplxError: the server refused, or nothing could be sent; nothing was billed.
         """
-        patience = min(patience, sub.timeout)
-        latest = math.inf if until is None else until
-        if self._submits.value:
-            self._submits.acquire_nowait()
-        else:
-            try:
-                await self._place(self._submits, latest)
-            except TimeoutError:
-                raise self._too_late() from None
         try:
-            if not self._passes(Lane.SUBMIT):
-                await self._pass(Lane.SUBMIT, until=latest, patience=patience, stamina=sub.timeout)
-            sub.deadline = self.clock.now() + sub.timeout if until is None else until
-            return await self._send(sub, patience, log)
+            if self._submitting.value:
+                self._submitting.acquire_nowait()
+            else:
+                await acquire(self._submitting, self.clock, bounds.until)
+            try:
+                if not self._line.passes(Lane.SUBMIT):
+                    await self._line.wait(Lane.SUBMIT, bounds)
+                return await self._send(sub, attempts, bounds)
+            finally:
+                self._submitting.release()
         except TimeoutError:
-            raise self._too_late() from None
-        finally:
-            self._submits.release()
+            raise self._too_late(Lane.SUBMIT) from None
 
-    async def _send(self, sub: Submission, patience: float, log: Log | None) -> Snapshot:
-        """The attempts of one submission, the first of which may leave now."""
+    async def _send(self, sub: Submission, attempts: Attempts, bounds: Bounds) -> Snapshot:
+        """The attempts of one submission, the first of which has passed the gate."""
         api = sub.api
         call = api.submit(sub.body)
-        tries = SubmitTries(self.policy, sub.deadline, was_in_doubt=sub.was_in_doubt)
+        tries = SubmitTries(self.policy)
         last: Failed | None = None
         while True:
+            # The mark is on disk before the first byte leaves.
             try:
                 if last is not None:
-                    await self._pass(Lane.SUBMIT, until=tries.deadline, patience=patience)
-                if log is not None:
-                    await self._write_ahead(sub, patience, log, doubt=tries.doubtful)
-            except (TimeoutError, AiopplxError) as error:
+                    await self._line.wait(Lane.SUBMIT, bounds)
+                await self._mark(sub, attempts, bounds)
+            except (TimeoutError, AiopplxError) as problem:
                 if last is None:
                     raise
-                if isinstance(error, AiopplxError):
-                    last = Failed(Fault.STOP, error)
-                raise self._final(sub, last, doubt=tries.doubtful) from None
-            sub.attempts += 1
-            sub.sending = True
-            try:
-                result = await self.attempt(call, api.read_job)
-            finally:
-                sub.sending = False
+                error = problem if isinstance(problem, AiopplxError) else last.error
+                raise _outcome(sub, error, doubt=sub.phase is Phase.UNANSWERED) from None
+
+            attempts.began(sub)
+            result = await self.attempt(call, api.read_job)
             if not isinstance(result, Failed):
                 return result
+
+            # It failed. If a job may exist, that is on record at once, before anything can be cancelled.
             last = result
-            verdict = self._after(sub, tries, last, patience)
-            if isinstance(verdict, Again) and sub.leaving:
-                verdict = Over(doubt=tries.doubtful)
+            doubt = last.fault is Fault.DOUBT or sub.phase is Phase.RESENDING
+            if doubt:
+                attempts.unanswered(sub)
+            bounds = bounds.for_retries(sub.deadline)
+            verdict = self._verdict(sub, tries, last, bounds, doubt=doubt)
             if isinstance(verdict, Over):
-                raise self._final(sub, last, doubt=verdict.doubt)
-            self._retrying(sub, last, verdict.delay)
-            if log is not None and not tries.doubtful:
-                await log.not_sent(sub)  # the pause may be long, and a run that is killed in it is not in doubt
+                # Without doubt the phase stays SENDING: whoever owns the submission writes down what became of it.
+                raise _outcome(sub, last.error, doubt=verdict.doubt)
+
+            # Another attempt follows. The pause before it may be long: a run that is killed in it is not in doubt.
+            if not doubt:
+                await attempts.take_back(sub)
+            # After the last await before the pause: those who wanted it may have left during any of them.
+            if not sub.listeners:
+                raise _outcome(sub, last.error, doubt=doubt)
+            self._emit_retrying(sub, last, verdict.delay)
             await self.clock.sleep(verdict.delay)
 
-    async def _write_ahead(self, sub: Submission, patience: float, log: Log, *, doubt: bool) -> None:
-        try:
-            await log.sending(sub)
-            # Writing took a moment, in which the server may have asked for silence. That may be long, and a run that
-            # is killed in it is not in doubt: the mark is taken back meanwhile.
-            while self.gate.silence(self.clock.now()) > 0.0:
-                if not doubt:
-                    await log.not_sent(sub)
-                await self._pass(Lane.SUBMIT, until=sub.deadline, patience=patience)
-                await log.sending(sub)
-        except BaseException:
-            if not doubt:
-                with anyio.CancelScope(shield=True):
-                    await log.not_sent(sub)
-            raise
+    async def _mark(self, sub: Submission, attempts: Attempts, bounds: Bounds) -> None:
+        """Mark the next attempt, so that it may leave at this very moment.
 
-    def _after(self, sub: Submission, tries: SubmitTries, failed: Failed, patience: float) -> Again | Over:
+        Writing takes a moment, in which the server may have asked for silence. That may be long, so the mark is undone
+        meanwhile: a run that is killed in the silence is not in doubt (or no more than it was).
+        """
+        while True:
+            try:
+                await attempts.mark(sub)
+                if not self.gate.silence(self.clock.now()):
+                    return
+                if sub.phase is Phase.SENDING:
+                    await attempts.take_back(sub)
+                else:
+                    attempts.unanswered(sub)
+            except BaseException:
+                self._did_not_leave()
+                with anyio.CancelScope(shield=True):
+                    await attempts.take_back(sub)
+                raise
+            self._did_not_leave()
+            await self._line.wait(Lane.SUBMIT, bounds.for_retries(sub.deadline))
+
+    def _did_not_leave(self) -> None:
+        """A request passed the gate and is held back after all: if it was to probe the server, another may."""
+        self.gate.back(self.clock.now())
+
+    def _verdict(
+        self, sub: Submission, tries: SubmitTries, failed: Failed, bounds: Bounds, *, doubt: bool
+    ) -> Again | Over:
+        fault = failed.fault
+        if self._is_unreachable(failed):
+            self.halt(failed.error, Lane.SUBMIT)
+            fault = Fault.STOP
         now = self.clock.now()
-        verdict = tries.failed(
-            failed.fault,
+        return tries.failed(
+            fault,
             now,
             self.random(),
-            repeatable=sub.repeatable,
+            doubt=doubt,
+            repeatable=self.policy.resends(sub.api.has_idempotency),
+            bounds=bounds,
             status=failed.status,
             silence=self.gate.silence(now),
         )
-        if self._unreachable(failed):
-            verdict = Over(doubt=tries.doubtful)
-            self.halt(failed.error, Lane.SUBMIT)
-        if isinstance(verdict, Again) and failed.fault is Fault.THROTTLED and self.gate.silence(now) > patience:
-            return Over(doubt=tries.doubtful)
-        return verdict
 
-    def _unreachable(self, failed: Failed) -> bool:
+    def _is_unreachable(self, failed: Failed) -> bool:
         """A server that was never reached is a mistake in the set-up, or no network: told at once, not in an hour."""
-        if isinstance(failed.error, TransportError) and failed.fault is Fault.STOP:
-            return True
-        return (
-            failed.fault is Fault.NOT_SENT
-            and not self.gate.reached
-            and self.gate.unreached_tries >= self.policy.first_contact_tries
-        )
+        if failed.fault is Fault.STOP:
+            return isinstance(failed.error, TransportError)
+        return failed.fault is Fault.NOT_SENT and self.gate.is_unreachable(self.policy.first_contact_tries)
 
-    def _retrying(self, sub: Submission, failed: Failed, delay: float) -> None:
+    def _emit_retrying(self, sub: Submission, failed: Failed, delay: float) -> None:
         if failed.fault is Fault.DOUBT and not sub.api.has_idempotency:
-            self._tell_of_resend(sub)
-        self.tell(
-            Event(
-                kind=EventKind.RETRYING,
-                idempotency_key=sub.key,
-                tag=sub.tag,
-                index=sub.index,
-                attempt=sub.attempts,
-                delay=delay,
-                reason=failed.error.message,
-                fault=failed.fault.value,
+            # The user chose this (`on_doubt="resend"`), and it may cost a second job: said each time.
+            reason = (
+                'no usable answer came, and it is sent again (on_doubt="resend"): this API knows no keys, so there may'
+                " be two jobs, and two bills"
             )
-        )
+            self.emit(sub.event(EventKind.WARNING, reason=reason))
+        reason = failed.error.message
+        self.emit(sub.event(EventKind.RETRYING, delay=delay, reason=reason, fault=failed.fault.value))
 
-    def _tell_of_resend(self, sub: Submission) -> None:
-        """It is the user's choice (`on_doubt="resend"`), and may cost a second job: said each time."""
-        reason = (
-            'no usable answer came, and it is sent again (on_doubt="resend"): this API knows no keys, so there may be'
-            " two jobs, and two bills"
-        )
-        self.tell(
-            Event(
-                kind=EventKind.WARNING,
-                idempotency_key=sub.key,
-                tag=sub.tag,
-                index=sub.index,
-                attempt=sub.attempts,
-                reason=reason,
-            )
-        )
-
-    def _too_late(self) -> AiopplxError:
+    def _too_late(self, lane: Lane) -> AiopplxError:
+        """Why a request of this lane did not leave within its bounds."""
         now = self.clock.now()
         halted = self.gate.halted(now)
         if halted is not None:
             return halted.about()
-        barren = self.gate.barren(now)
-        if barren >= 1.0 and not self.gate.silence(now):
+        silent_server = self.gate.silent_server(now)
+        silence = self.gate.silence(now)
+        if silent_server >= 1.0 and not silence:
             return TransportError(
-                f"not sent: the server has answered no submission with yes or no for {barren:.0f} seconds; nothing was"
-                " billed"
+                f"not sent: no submission was accepted or rejected for {silent_server:.0f} s; nothing was billed"
             )
-        return RateLimited(
-            "not sent: the pace, or a pause the server asked for, outlasts the time limit; nothing was billed",
-            retry_after=self.gate.silence(now) or None,
-        )
-
-    def _final(self, sub: Submission, last: Failed, *, doubt: bool) -> AiopplxError:
-        error = last.error.about(idempotency_key=sub.key, tag=sub.tag, attempts=sub.attempts)
-        if not doubt:
-            return error
-        times = "once" if sub.attempts == 1 else f"{sub.attempts} times"
-        advice = (
-            "Look for it with session.list(); sending it again under this same key cannot pay twice where the server"
-            " honours keys"
-            if sub.api.has_idempotency
-            else "This API knows no keys and has no list: whoever sends it again may pay twice"
-        )
-        return InDoubt(
-            f"sent {times} and no usable answer came ({error.message}). A job may exist and be billed; its id is"
-            f" unknown. {advice}",
-            idempotency_key=sub.key,
-            tag=sub.tag,
-            status=error.status,
-            type=error.type,
-            request_id=error.request_id,
-            attempts=sub.attempts,
-            body=error.body,
-        )
+        reason = self.gate.why(lane, now)
+        said = reason.value if reason is not None else "others were in front"
+        return RateLimited(f"not sent within the time limit: {said}; nothing was billed", retry_after=silence or None)
 
     # --- single calls ------------------------------------------------------------------------------------------------
 
@@ -435,9 +394,9 @@ class Client:
         attempts = 0
         while True:
             try:
-                await self._pass(call.lane, until=self.clock.now() + self.policy.call_seconds)
+                await self._line.wait(call.lane, Bounds(self.clock.now() + self.policy.call_seconds))
             except TimeoutError:
-                raise self._too_late() from None
+                raise self._too_late(call.lane) from None
             attempts += 1
             result = await self.attempt(call, read)
             if not isinstance(result, Failed):
@@ -447,3 +406,28 @@ class Client:
             if isinstance(verdict, Over):
                 raise result.error.about(attempts=attempts)
             await self.clock.sleep(verdict.delay)
+
+
+def _outcome(sub: Submission, error: AiopplxError, *, doubt: bool) -> AiopplxError:
+    """What a submission that is not sent any more is reported as: its last error, or that a job may exist."""
+    error = error.about(idempotency_key=sub.key, tag=sub.tag, attempts=sub.attempts)
+    if not doubt:
+        return error
+    times = "once" if sub.attempts == 1 else f"{sub.attempts} times"
+    advice = (
+        "Look for it with session.list(); sending it again under this same key cannot pay twice where the server"
+        " honours keys"
+        if sub.api.has_idempotency
+        else "This API knows no keys and has no list: whoever sends it again may pay twice"
+    )
+    return InDoubt(
+        f"sent {times} and no usable answer came ({error.message}). A job may exist and be billed; its id is"
+        f" unknown. {advice}",
+        idempotency_key=sub.key,
+        tag=sub.tag,
+        status=error.status,
+        type=error.type,
+        request_id=error.request_id,
+        attempts=sub.attempts,
+        body=error.body,
+    )

@@ -26,10 +26,14 @@ class Clock:
         """Wait."""
         await asyncio.sleep(seconds / self.speed)
 
+    def timeout(self, seconds: float | None) -> asyncio.Timeout:
+        """`async with` that raises `TimeoutError` after so many seconds of this clock; None: never."""
+        return asyncio.timeout(None if seconds is None else max(0.0, seconds) / self.speed)
+
     async def wait(self, event: asyncio.Event, seconds: float) -> bool:
         """Wait for `event`, at most `seconds`; True if it came."""
         try:
-            async with asyncio.timeout(max(0.0, seconds) / self.speed):
+            async with self.timeout(seconds):
                 await event.wait()
         except TimeoutError:
             return False
