@@ -588,6 +588,12 @@ def test_unanswered_counts_from_the_first_failure():
     assert unanswered.seconds(START + 9.0) == 0.0
 
 
+def test_refusals_for_too_many_are_no_yes_and_no_no():
+    gate = Gate()
+    gate.throttled(Lane.SUBMIT, START, START, None, 0.5)
+    assert gate.silent_server(START + 10.0) == 10.0
+
+
 # what happens to a submission: is it an answer that ends the time without one
 @pytest.mark.parametrize(
     ("happens", "seconds"),

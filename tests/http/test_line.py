@@ -1,0 +1,162 @@
+"""The line at the gate: who waits, who goes next, and what ends the waiting."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from aiopplx._errors import OutOfCredit
+from aiopplx._http.line import Line
+from aiopplx._policy.gate import Gate
+from aiopplx._policy.retry import Bounds
+from aiopplx._wire.call import Lane
+
+START = 10_000.0
+NO_BOUNDS = Bounds()
+
+
+class Clock:
+    """It stands still until a test moves it."""
+
+    def __init__(self) -> None:
+        self.time = START
+        self.waits: asyncio.Queue[float] = asyncio.Queue()
+        self.woken = asyncio.Event()
+
+    def now(self) -> float:
+        return self.time
+
+    async def wait(self, event: asyncio.Event, seconds: float) -> bool:
+        self.waits.put_nowait(seconds)
+        woken = asyncio.ensure_future(self.woken.wait())
+        changed = asyncio.ensure_future(event.wait())
+        try:
+            await asyncio.wait({woken, changed}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            woken.cancel()
+            changed.cancel()
+        return event.is_set()
+
+    def move(self, seconds: float) -> None:
+        self.time += seconds
+        self.woken.set()
+        self.woken = asyncio.Event()
+
+    def timeout(self, seconds: float | None) -> asyncio.Timeout:
+        return asyncio.timeout(0 if seconds == 0.0 else None)
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def line(clock: Clock) -> Line:
+    return Line(Gate(per_minute=60), clock)
+
+
+def waiting(line: Line, *names: str, bounds: Bounds = NO_BOUNDS) -> tuple[list[str], list[asyncio.Task[None]]]:
+    """Starts a task for each name that waits for a submission to leave, and lists those that left."""
+    left: list[str] = []
+
+    async def wait(name: str) -> None:
+        await line.wait(Lane.SUBMIT, bounds)
+        left.append(name)
+
+    return left, [asyncio.ensure_future(wait(name)) for name in names]
+
+
+async def test_open_gate_is_passed_in_one_step(line: Line):
+    assert line.passes(Lane.SUBMIT)
+    assert not line.passes(Lane.SUBMIT), "the pace holds the second one back"
+    assert line.passes(Lane.POLL)
+
+
+async def test_first_come_is_first_served(line: Line, clock: Clock):
+    assert line.passes(Lane.SUBMIT)
+    left, tasks = waiting(line, "a", "b", "c")
+    for count in range(1, 4):
+        assert await clock.waits.get() == 1.0
+        clock.move(1.0)
+        await tasks[count - 1]
+        assert left == ["a", "b", "c"][:count]
+
+
+async def test_nobody_overtakes_who_waits(line: Line, clock: Clock):
+    assert line.passes(Lane.SUBMIT)
+    left, (task,) = waiting(line, "a")
+    await clock.waits.get()
+    clock.time += 1.0  # the moment has come, and the one in front has not noticed yet
+    assert not line.passes(Lane.SUBMIT)
+    clock.move(0.0)
+    await task
+    assert left == ["a"]
+
+
+async def test_one_lane_does_not_stand_in_line_for_another(line: Line, clock: Clock):
+    assert line.passes(Lane.SUBMIT)
+    _, (task,) = waiting(line, "a")
+    await clock.waits.get()
+    assert line.passes(Lane.POLL)
+    clock.move(1.0)
+    await task
+
+
+async def test_first_asks_again_when_something_changed(line: Line, clock: Clock):
+    line.gate.used_up(START, 100.0)
+    left, (task,) = waiting(line, "a")
+    assert await clock.waits.get() == 100.0
+    clock.time += 60.0
+    line.wake()
+    assert await clock.waits.get() == 40.0
+    assert left == []
+    clock.move(40.0)
+    await task
+
+
+async def test_next_moves_up_when_the_first_gives_up(line: Line, clock: Clock):
+    assert line.passes(Lane.SUBMIT)
+    left, (first, second) = waiting(line, "a", "b")
+    await clock.waits.get()
+    first.cancel()
+    await clock.waits.get()
+    clock.move(1.0)
+    await second
+    assert left == ["b"]
+    assert line.passes(Lane.POLL)
+
+
+async def test_stop_reaches_who_waits_as_a_copy(line: Line, clock: Clock):
+    line.gate.used_up(START, 100.0)
+    _, (task,) = waiting(line, "a")
+    await clock.waits.get()
+    error = OutOfCredit("no credit")
+    line.gate.halt(error, Lane.SUBMIT, START)
+    line.wake()
+    with pytest.raises(OutOfCredit) as raised:
+        await task
+    assert raised.value is not error
+
+
+@pytest.mark.parametrize(
+    "bounds",
+    [Bounds(until=START + 99.0), Bounds(silence=99.0), Bounds(unanswered=5.0)],
+    ids=["until", "silence", "unanswered"],
+)
+async def test_pointless_wait_ends_at_once(line: Line, bounds: Bounds):
+    line.gate.submit_failed(START - 10.0)
+    line.gate.used_up(START, 100.0)
+    with pytest.raises(TimeoutError):
+        await line.wait(Lane.SUBMIT, bounds)
+
+
+async def test_wait_behind_another_ends_at_its_moment(line: Line, clock: Clock):
+    line.gate.used_up(START, 100.0)
+    _, (task,) = waiting(line, "a")
+    await clock.waits.get()
+    with pytest.raises(TimeoutError):
+        await line.wait(Lane.SUBMIT, Bounds(until=START))
+    clock.move(100.0)
+    await task
