@@ -27,7 +27,7 @@ from aiopplx import (
     ResearchRequest,
     Session,
 )
-from aiopplx._batch import READY
+from aiopplx._core.results import READY
 from aiopplx.testing import Clock
 
 FAST = PollPolicy.fixed(0.01)

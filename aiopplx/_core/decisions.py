@@ -51,8 +51,15 @@ class Decisions:
                 f"the journal says {record.state.name} of this job: only one without a result is submitted again"
             )
         api = self._life.routing.named(record.api)
-        sub = Submission(api, record.key, tag=record.tag, timeout=timeout, row=record.pk, claim=claim)
-        sub.marks = record.attempts
+        sub = Submission(
+            api,
+            record.key,
+            tag=record.tag,
+            timeout=timeout,
+            row=record.pk,
+            claim=claim,
+            marks=record.attempts,
+        )
         self._life.live.add_row(sub)
         try:
             await self._doubtful(record, claim)

@@ -298,6 +298,7 @@ class Lifecycle:
             self._merge(sub, other)
             return
         sub.polls = self.live.polls_of(sub.job_id) or Polls(self._clock.now())
+        sub.call = sub.api.get(sub.job_id)
         sub.to(phase)
         self.live.add_job(sub)
 
@@ -418,6 +419,7 @@ class Lifecycle:
             return
         sub.snapshot = snapshot
         sub.polls = Polls(self._clock.now(), is_fresh=True)
+        sub.call = sub.api.get(sub.job_id)
         sub.to(Phase.RUNNING)
         self.live.add_job(sub)
         if self.emitter.has_handlers():

@@ -83,8 +83,7 @@ class JobPoll:
     __slots__ = ("call", "subs")
 
     def __init__(self, sub: Submission) -> None:
-        if sub.call is None:
-            sub.call = sub.api.get(sub.job_id)
+        assert sub.call is not None, "a submission that is polled has its call"  # noqa: S101 - for mypy
         self.call: Call = sub.call
         self.subs: Sequence[Submission] = (sub,)
 

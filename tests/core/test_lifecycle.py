@@ -56,7 +56,7 @@ def transitions() -> Iterator[tuple[Phase, Phase]]:
     return ((before, after) for before, following in NEXT.items() for after in following)
 
 
-@pytest.mark.parametrize(("before", "after"), transitions(), ids=lambda phase: phase.name)
+@pytest.mark.parametrize(("before", "after"), [*transitions()], ids=lambda phase: phase.name)
 def test_each_transition_is_a_step_of_the_row_or_none(before: Phase, after: Phase) -> None:
     written = WRITES.get((before, after), ())
     for rule in written:
@@ -100,7 +100,6 @@ def test_only_the_lifecycle_changes_a_phase_or_a_fact() -> None:
                 callers.add(name)
             writers |= {name for target in _assigned(node) if _is_fact(target, fields)}
     assert callers == {"aiopplx._core.lifecycle"}
-    # A call is made once from the API and the id, by whoever polls first; a resubmission is built in `decisions`.
     assert writers - {"aiopplx._submission"} == {"aiopplx._core.lifecycle"}
 
 
@@ -114,7 +113,7 @@ def _assigned(node: ast.AST) -> list[ast.expr]:
 
 def _is_fact(target: ast.expr, fields: set[str]) -> bool:
     named = isinstance(target, ast.Attribute) and isinstance(target.value, ast.Name)
-    return named and target.value.id in ("sub", "live", "other", "running") and target.attr in fields
+    return named and target.value.id in ("sub", "live", "running") and target.attr in fields
 
 
 # --- whose doubt, whose money -----------------------------------------------------------------------------------------

@@ -12,7 +12,7 @@ import pytest
 from _scripted import KEY, Row, Scripted
 
 from aiopplx import PollPolicy, Session
-from aiopplx._batch import READY
+from aiopplx._core.results import READY
 
 KIB = 1024
 MIB = 1024 * KIB
