@@ -333,7 +333,7 @@ def test_job_is_equal_to_one_with_the_same_facts_and_no_other():
 
 
 def test_completed_job_survives_a_pickle():
-    job = completed(raw=b"{}", looks=3, attempts=2)
+    job = completed(raw=b"{}", polls=3, attempts=2)
     assert pickle.loads(pickle.dumps(job)) == job
 
 

@@ -37,7 +37,7 @@ class SessionOptions(TypedDict, total=False):
     max_in_flight: int
     timeout: float
     journal: str | None
-    results: Literal["keep", "until_taken", "refetch"]
+    results: Literal["keep", "until_delivered", "refetch"]
     on_doubt: OnDoubt | None
     retry_failed: bool
     same_account: bool

@@ -42,9 +42,9 @@ MANY = 20
 FIRST = 10
 """Of those the first so many are named, to look at."""
 
-_RESULTS: dict[Results, Literal["keep", "until_taken", "refetch"]] = {
+_RESULTS: dict[Results, Literal["keep", "until_delivered", "refetch"]] = {
     "keep": "keep",
-    "until-taken": "until_taken",
+    "until-delivered": "until_delivered",
     "refetch": "refetch",
 }
 

@@ -19,9 +19,9 @@ _version  _errors  _text  _job  _events
 _wire.  call headers checks messages request api decoding
 sonar.  _responses _api
 agent.  _tools _request _responses _translate _api
-journal.  _errors _names _protocol _steps _memory
-    _sqlite.lock _sqlite.mounts _sqlite.schema _sqlite.errors _sqlite.file _sqlite.opening _sqlite.rows _sqlite.intake
-    _sqlite.book _sqlite.writer _sqlite.journal
+journal.  _errors _names _records _steps _taking _protocol _memory _forgetful
+    _sqlite.lock _sqlite.schema _sqlite.errors _sqlite.file _sqlite.opening _sqlite.reading _sqlite.writing
+    _sqlite.writer _sqlite.reader _sqlite.journal
 _policy.  retry polling gate budget
 _submission
 _http.  clock limit secret transport account client
@@ -29,6 +29,8 @@ _core.  watch poller waiting keeper spending engine
 _batch
 _core.  listing
 _config
+_apis
+journal.  _jobs
 _core.  assembly
 _session
 journal
@@ -71,7 +73,7 @@ ONLY_IN = {
     "random": {"_core.assembly": "handed down as a function"},
     "sqlite3": {
         f"journal._sqlite.{name}": "the journal in a file"
-        for name in ["book", "errors", "file", "intake", "journal", "opening", "rows", "writer"]
+        for name in ["errors", "file", "opening", "reader", "reading", "writer", "writing"]
     },
 }
 
