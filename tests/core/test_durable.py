@@ -43,7 +43,8 @@ from aiopplx.journal._protocol import (
     ResultDamaged,
     State,
 )
-from aiopplx.journal._sqlite.journal import SqliteJournal, SqliteReader
+from aiopplx.journal._sqlite.journal import SqliteJournal
+from aiopplx.journal._sqlite.reader import SqliteReader
 
 QUESTIONS = ["Why did the Vasa sink?", "Who first measured the speed of light?", "Why is the sky dark at night?"]
 ONCE = RetryPolicy(doubt_tries=1)
@@ -114,16 +115,18 @@ class Hooked:
         self._journal = journal
         self._hook = hook
         self.results = journal.results
-        self.taken = journal.taken
-        self.unread = journal.unread
+        self.remembers = journal.remembers
+        self.delivered = journal.delivered
+        self.exhausted = journal.exhausted
 
     def __getattr__(self, name: str) -> Any:
         step = getattr(self._journal, name)
 
         async def hooked(*words: Any, **more: Any) -> Any:
-            await self._call("before", name)
+            called = words[1].rule.name if name == "apply" else name
+            await self._call("before", called)
             result = await step(*words, **more)
-            await self._call("after", name)
+            await self._call("after", called)
             return result
 
         return hooked
@@ -141,9 +144,9 @@ class Aged(MemoryJournal):
 
     async def find_or_queue(self, item: str, **more: Any) -> Record:
         found = await super().find_or_queue(item, **more)
-        if found.first_sent is None:
+        if found.age is None:
             return found
-        return msgspec.structs.replace(found, first_sent=found.first_sent - self.seconds)
+        return msgspec.structs.replace(found, age=found.age + self.seconds)
 
 
 def memory() -> MemoryJournal:
@@ -543,7 +546,7 @@ async def test_failed_jobs_are_tried_again_only_when_asked_and_under_a_new_key(p
 # --- results ----------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("results", "looks"), [("keep", 0), ("until_taken", 3), ("refetch", 3)])
+@pytest.mark.parametrize(("results", "looks"), [("keep", 0), ("until_delivered", 3), ("refetch", 3)])
 async def test_results_are_where_the_user_wants_them(results: str, looks: int, path: Path) -> None:
     async with emulator(duration=AfterPolls(1)) as server:
         first = await run(server.url, path, results=results)
