@@ -20,7 +20,8 @@ from typing import Any
 
 import _harness as harness
 
-from aiopplx.journal._protocol import Claim, State, item_name, sha_of
+from aiopplx.journal import steps
+from aiopplx.journal._protocol import Record, State, item_name, sha_of
 from aiopplx.journal._sqlite.journal import SqliteJournal
 
 PACE = 1_000.0
@@ -31,12 +32,12 @@ BODY = b'{"request":{"model":"sonar-deep-research","messages":[{"role":"user","c
 async def child(spec: Mapping[str, Any]) -> None:
     directory = Path(tempfile.mkdtemp(dir=spec["directory"] or None))
     try:
-        harness.answer(await measured(directory / "run.db", spec["rows"], spec["steps"]))
+        harness.answer(await measured(directory / "run.db", spec["rows"], spec["marks"]))
     finally:
         shutil.rmtree(directory)
 
 
-async def measured(path: Path, rows: int, steps: int) -> dict[str, float]:
+async def measured(path: Path, rows: int, marks: int) -> dict[str, float]:
     journal = await SqliteJournal.open(path, now=time.time)
     before, cpu = time.perf_counter(), time.process_time()
     for first in range(0, rows, AT_ONCE):
@@ -52,9 +53,10 @@ async def measured(path: Path, rows: int, steps: int) -> dict[str, float]:
     other, found["reopen_s"] = await opened(crashed)
     await other.close()
 
-    waits = await paced(journal, [row.claim for row in await journal.rows({State.QUEUED}, limit=steps)])
+    waiting = await journal.rows({State.QUEUED}, limit=marks)
+    waits = await paced(journal, [row for row in [await journal.claim(row.pk) for row in waiting] if row is not None])
     await journal.close()
-    syncs = [synced(path.parent / "bare") for _ in range(min(steps, 1_000))]
+    syncs = [synced(path.parent / "bare") for _ in range(min(marks, 1_000))]
     gauge = harness.gauge()
     return found | tails("commit", waits) | tails("sync", syncs) | {"gauge": gauge, "rows": rows}
 
@@ -71,19 +73,21 @@ async def opened(path: Path) -> tuple[SqliteJournal, float]:
     return journal, time.perf_counter() - before
 
 
-async def paced(journal: SqliteJournal, claims: list[Claim]) -> list[float]:
+async def paced(journal: SqliteJournal, records: list[Record]) -> list[float]:
     """A step at each thousandth of a second, whether or not the one before is through."""
     waits: list[float] = []
 
-    async def step(claim: Claim) -> None:
+    async def step(record: Record) -> None:
+        assert record.claim is not None
+        mark = steps.sending(key=record.key, attempt=1)
         before = time.perf_counter()
-        await journal.sending(claim)
+        await journal.apply(record.claim, mark)
         waits.append(time.perf_counter() - before)
 
     begun, tasks = time.perf_counter(), []
-    for number, claim in enumerate(claims):
+    for number, record in enumerate(records):
         await asyncio.sleep(max(0.0, begun + number / PACE - time.perf_counter()))
-        tasks.append(asyncio.create_task(step(claim)))
+        tasks.append(asyncio.create_task(step(record)))
     await asyncio.gather(*tasks)
     return waits
 
@@ -107,8 +111,8 @@ def main() -> None:
     if given.child:
         asyncio.run(child(given.child))
         return
-    rows, steps = (5_000, 1_000) if given.quick else (50_000, 5_000)
-    case = {"peer": "journal", "rows": rows, "steps": steps, "directory": os.environ.get("JOURNAL_BENCHMARK_DIR", "")}
+    rows, marks = (5_000, 1_000) if given.quick else (50_000, 5_000)
+    case = {"peer": "journal", "rows": rows, "marks": marks, "directory": os.environ.get("JOURNAL_BENCHMARK_DIR", "")}
     records = list(harness.interleaved([[case]], given.rounds, lambda case: harness.run(__file__, case)))
     wanted = {"queue_s": 5.0, "open_s": 1.0, "reopen_s": 1.0, "commit_p50_ms": 1.0, "commit_p99_ms": 5.0}
     names = [*wanted, "commit_max_ms", "sync_p50_ms", "sync_p99_ms", "queue_cpu_us"]

@@ -23,7 +23,7 @@ import _harness as harness
 FLIGHT = 50
 CELLS = {"2k:1": (2_000, 1), "50k:1": (50_000, 1), "300k:1": (300_000, 1), "50k:3": (50_000, 3), "50k:20": (50_000, 20)}
 NONE = "no journal"
-PEERS = (NONE, "memory", "keep", "until_taken", "refetch")
+PEERS = (NONE, "memory", "keep", "until_delivered", "refetch")
 GOAL = 1.5
 GAP = 0.01
 

@@ -42,9 +42,9 @@ class SessionOptions(TypedDict, total=False):
     retry: RetryPolicy
 
 
-_RESULTS: dict[Results, Literal["keep", "until_taken", "refetch"]] = {
+_RESULTS: dict[Results, Literal["keep", "until_delivered", "refetch"]] = {
     "keep": "keep",
-    "until-taken": "until_taken",
+    "until-delivered": "until_delivered",
     "refetch": "refetch",
 }
 

@@ -22,7 +22,7 @@ from aiopplx.cli._journals import every
 from aiopplx.cli._options import Api, Connection
 from aiopplx.cli._status import standing
 from aiopplx.cli._text import many, one_line, print_out
-from aiopplx.journal import ResultDamaged, SqliteReader
+from aiopplx.journal import JournalReader, ResultDamaged, open_reader
 
 if TYPE_CHECKING:
     from aiopplx import Job, Session
@@ -191,7 +191,7 @@ def _journal(place: Path | None) -> int:
     from aiopplx import JournalError
 
     try:
-        with SqliteReader(place) as journal:
+        with open_reader(place) as journal:
             found, facts = standing(journal), journal.facts()
             damaged = stored = 0
             for record in every(journal):
@@ -208,7 +208,7 @@ def _journal(place: Path | None) -> int:
     return FAILED if damaged else DONE
 
 
-def _can_be_read(journal: SqliteReader, pk: int) -> bool:
+def _can_be_read(journal: JournalReader, pk: int) -> bool:
     try:
         journal.result(pk)
     except ResultDamaged:

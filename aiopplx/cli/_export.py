@@ -21,7 +21,7 @@ from aiopplx.cli._rows import Rows
 from aiopplx.cli._show import on_paper
 from aiopplx.cli._status import WORDS
 from aiopplx.cli._text import dollars, json_line, many, one_line, safe
-from aiopplx.journal import Record, SqliteReader, State
+from aiopplx.journal import JournalReader, Record, State, open_reader
 
 if TYPE_CHECKING:
     from aiopplx import Job
@@ -44,22 +44,22 @@ async def export(place: Path, output: str | None, form: ExportFormat, *, partial
     Raises:
         UsageError: more is to come, or the output cannot be written to.
     """
-    with SqliteReader(place) as journal:
+    with open_reader(place) as journal:
         if not partial:
             _check_whole(journal, place)
         return await code_until_signal(lambda: _export(journal, output, form, force))
 
 
-def _check_whole(journal: SqliteReader, place: Path) -> None:
+def _check_whole(journal: JournalReader, place: Path) -> None:
     counts = journal.counts()
     left = [f"{counts[state]:,} {WORDS[state]}" for state in (*WAITING, State.IN_DOUBT) if counts[state]]
-    if journal.facts()["unread"]:
+    if not journal.facts()["exhausted"]:
         left.append("not all questions were read")
     if left:
         raise UsageError(f"{place} is not finished ({', '.join(left)}): --partial exports what there is")
 
 
-async def _export(journal: SqliteReader, output: str | None, form: ExportFormat, force: bool) -> int:
+async def _export(journal: JournalReader, output: str | None, form: ExportFormat, force: bool) -> int:
     if form == "files":
         if output is None or output == STANDARD:
             raise UsageError("--format files needs a directory: -o DIRECTORY")
@@ -128,7 +128,7 @@ def report(record: Record, job: Job) -> str:
     return f"{head}*{told}*\n\n{body}\n"
 
 
-def _write_files(journal: SqliteReader, directory: Path, force: bool) -> str:
+def _write_files(journal: JournalReader, directory: Path, force: bool) -> str:
     """A file for each report, named by its number: a title, a tag or an id could name any file of the machine."""
     count = without = 0
     try:

@@ -13,7 +13,7 @@ import msgspec
 
 from aiopplx.cli._exits import UsageError
 from aiopplx.cli._options import STANDARD, Connection, JournalOptions
-from aiopplx.journal import JournalRefused, Record, SqliteReader, State
+from aiopplx.journal import JournalReader, JournalRefused, Record, State, open_reader
 
 SUFFIX = ".journal.db"
 
@@ -64,7 +64,7 @@ def counts_of(place: str) -> dict[State, int] | None:
     if not os.path.exists(place):
         return None
     try:
-        with SqliteReader(place) as journal:
+        with open_reader(place) as journal:
             return journal.counts()
     except JournalRefused as error:
         if error.reason == "older":  # a run brings it up to date
@@ -89,11 +89,11 @@ def resuming(counts: dict[State, int]) -> str:
 def others_running(place: str, known: Iterable[str]) -> list[Record]:
     """Jobs of the journal that run, but for those whose ids are `known`."""
     ids = set(known)
-    with SqliteReader(place) as journal:
+    with open_reader(place) as journal:
         return [record for record in every(journal, (State.ACCEPTED,)) if record.job_id not in ids]
 
 
-def every(journal: SqliteReader, states: Iterable[State] = tuple(State)) -> Iterable[Record]:
+def every(journal: JournalReader, states: Iterable[State] = tuple(State)) -> Iterable[Record]:
     """All records in these states, in the order in which they were first asked; read a page at a time."""
     wanted, after = tuple(states), 0
     while page := journal.rows(wanted, after=after, limit=PAGE):
@@ -115,7 +115,7 @@ def may_replace(answers: Path, place: str | None) -> bool:
     """True if everything in a file of answers is in the journal as well, so that a run can write it again."""
     if place is None or not os.path.exists(place):
         return False
-    with SqliteReader(place) as journal, answers.open("rb") as file:
+    with open_reader(place) as journal, answers.open("rb") as file:
         unknown = known = 0
         for line in file:
             row = _row(line)

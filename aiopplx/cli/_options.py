@@ -18,7 +18,7 @@ from aiopplx.cli._exits import UsageError
 Format = Literal["auto", "text", "jsonl"]
 Api = Literal["auto", "sonar", "sonar-v1", "agent", "agent-v1"]
 OnDoubt = Literal["resend", "hold"]
-Results = Literal["keep", "until-taken", "refetch"]
+Results = Literal["keep", "until-delivered", "refetch"]
 ExportFormat = Literal["jsonl", "csv", "markdown", "files"]
 CostsBy = Literal["tag", "api", "state"]
 
@@ -145,7 +145,7 @@ class JournalOptions:
     results: Annotated[
         Results | None,
         Parameter(
-            help="Results in the journal: `keep` (default), keep them `until-taken`, `refetch` from the service."
+            help="Results in the journal: `keep` (default), keep them `until-delivered`, `refetch` from the service."
         ),
     ] = None
     on_doubt: Annotated[

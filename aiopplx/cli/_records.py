@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, cast
 
 import msgspec
 
-from aiopplx.journal import Record, ResultDamaged, SqliteReader, job_of
+from aiopplx.journal import JournalReader, Record, ResultDamaged, job_of
 
 if TYPE_CHECKING:
     from aiopplx import Job
 
 
-def job_in(journal: SqliteReader, record: Record) -> Job:
+def job_in(journal: JournalReader, record: Record) -> Job:
     """The job of a record, as far as the journal has it; of a damaged result all but the answer."""
     try:
         return job_of(record, journal.result(record.pk))

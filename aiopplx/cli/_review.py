@@ -19,7 +19,7 @@ from aiopplx.cli._options import Connection, ReviewOptions
 from aiopplx.cli._records import question_of
 from aiopplx.cli._status import WORDS
 from aiopplx.cli._text import dollars, many, one_line, print_json, print_out
-from aiopplx.journal import Record, SqliteReader, State
+from aiopplx.journal import Record, State, open_reader
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -54,7 +54,7 @@ async def review(place: Path, options: ReviewOptions, connection: Connection) ->
 
 
 def _doubtful(place: Path) -> list[Record]:
-    with SqliteReader(place) as journal:
+    with open_reader(place) as journal:
         # While a run goes on, what is being sent is in no doubt yet.
         states = DOUBTFUL if journal.writer() is None else (State.IN_DOUBT,)
         return list(every(journal, states))
@@ -101,7 +101,7 @@ def _print(record: Record) -> None:
 
 
 def _find(place: Path, key: str) -> Record:
-    with SqliteReader(place) as journal:
+    with open_reader(place) as journal:
         found = journal.get(key=key)
         if found is not None:
             return found
@@ -115,7 +115,7 @@ def _check_may_be_decided(place: Path, record: Record, options: ReviewOptions) -
     if options.resubmit is None and record.state not in DOUBTFUL:
         raise UsageError(f"{record.key} is in no doubt: it is {WORDS[record.state]}")
     if options.adopt is not None:
-        with SqliteReader(place) as journal:
+        with open_reader(place) as journal:
             other = journal.get(job_id=options.adopt[1])
         if other is not None and other.pk != record.pk:
             job_id = one_line(options.adopt[1], 80)

@@ -19,7 +19,7 @@ from aiopplx.cli._journals import every
 from aiopplx.cli._options import CostsBy
 from aiopplx.cli._records import question_of
 from aiopplx.cli._text import clock, dollars, many, one_line, print_json, print_out, print_table
-from aiopplx.journal import SqliteReader, State
+from aiopplx.journal import JournalReader, State, open_reader
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -45,7 +45,7 @@ class Standing(msgspec.Struct, frozen=True):
     states: dict[str, int]
     cost: float
     cost_unknown: int
-    unread: bool
+    exhausted: bool
     writer: dict[str, object] | None
 
     @property
@@ -53,7 +53,7 @@ class Standing(msgspec.Struct, frozen=True):
         """All of it but the names, on one line."""
         told = [f"{word} {count:,}" for word, count in self.states.items() if count]
         unknown = f" and {many(self.cost_unknown, 'bill')} not known" if self.cost_unknown else ""
-        more = ["more to be read"] if self.unread else []
+        more = [] if self.exhausted else ["more to be read"]
         return ", ".join([*(told or ["nothing asked yet"]), *more, f"cost {dollars(self.cost)}{unknown}"])
 
     @property
@@ -64,7 +64,7 @@ class Standing(msgspec.Struct, frozen=True):
         return f"process {self.writer['pid']} on {one_line(str(self.writer['host']))} runs it"
 
 
-def standing(journal: SqliteReader) -> Standing:
+def standing(journal: JournalReader) -> Standing:
     """How the run of this journal stands."""
     spent, writer, facts = journal.ledger(samples=0), journal.writer(), journal.facts()
     return Standing(
@@ -73,14 +73,14 @@ def standing(journal: SqliteReader) -> Standing:
         states={WORDS[state]: count for state, count in journal.counts().items()},
         cost=spent.spent,
         cost_unknown=spent.unknown,
-        unread=facts["unread"] is True,
+        exhausted=facts["exhausted"] is True,
         writer=None if writer is None else {"pid": writer[0], "host": writer[1]},
     )
 
 
 def status(place: Path, *, as_json: bool) -> int:
     """Say how a run stands; 0."""
-    with SqliteReader(place) as journal:
+    with open_reader(place) as journal:
         found = standing(journal)
     if as_json:
         print_json(msgspec.to_builtins(found))
@@ -90,7 +90,7 @@ def status(place: Path, *, as_json: bool) -> int:
         if count:
             print(f"  {word:<10} {count:>8,}")
     unknown = f" and {many(found.cost_unknown, 'bill')} whose amount is not known" if found.cost_unknown else ""
-    if found.unread:
+    if not found.exhausted:
         print("  not all questions were read: there may be more than these")
     print(f"  {'cost':<10} {dollars(found.cost):>8}{unknown}")
     print(found.by_whom)
@@ -99,7 +99,7 @@ def status(place: Path, *, as_json: bool) -> int:
 
 def running(place: Path, *, as_json: bool) -> int:
     """List the jobs that run at the service, as far as the journal knows; 0."""
-    with SqliteReader(place) as journal:
+    with open_reader(place) as journal:
         for record in every(journal, (State.ACCEPTED,)):
             asked = question_of(record)
             if as_json:
@@ -111,7 +111,7 @@ def running(place: Path, *, as_json: bool) -> int:
 
 def cost(place: Path, *, by: CostsBy, as_json: bool) -> int:
     """Say what was spent on what; 0."""
-    with SqliteReader(place) as journal:
+    with open_reader(place) as journal:
         found = journal.costs(by)
     if as_json:
         for one in found:
@@ -133,11 +133,11 @@ async def watch(place: Path, *, interval: float) -> int:
         place: the journal.
         interval: seconds between two looks.
     """
-    with SqliteReader(place) as journal:
+    with open_reader(place) as journal:
         return await code_until_signal(lambda: _follow(journal, interval))
 
 
-async def _follow(journal: SqliteReader, interval: float) -> int:
+async def _follow(journal: JournalReader, interval: float) -> int:
     console = Console(highlight=False, markup=False, emoji=False)
     began, said, found = time.monotonic(), "", standing(journal)
     if sys.stdout.isatty() and not console.is_dumb_terminal:

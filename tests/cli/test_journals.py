@@ -17,7 +17,7 @@ from aiopplx import PollPolicy, Session
 from aiopplx.__main__ import main
 from aiopplx.cli._journals import every
 from aiopplx.emulator import Emulator, JobRecord, faults
-from aiopplx.journal import SqliteReader, State
+from aiopplx.journal import State, open_reader
 
 
 def asked_of(job: JobRecord) -> str:
@@ -239,7 +239,7 @@ async def test_answers_of_another_journal_are_not_written_over(tmp_path: Path) -
 
 async def test_answers_that_the_journal_does_not_keep_are_not_written_over(tmp_path: Path) -> None:
     questions, answers = write_questions(tmp_path, "One?"), tmp_path / "answers.jsonl"
-    words = ("run", str(questions), "-o", str(answers), "--results", "until-taken", *FAST)
+    words = ("run", str(questions), "-o", str(answers), "--results", "until-delivered", *FAST)
     async with Emulator(duration=0.0, answer_chars=300) as server:
         first = await run_at(server, *words)
         before = answers.read_bytes()
@@ -525,7 +525,7 @@ async def test_a_run_is_watched_until_it_ends(tmp_path: Path) -> None:
 
 
 def states(journal: str) -> dict[State, int]:
-    with SqliteReader(journal) as reader:
+    with open_reader(journal) as reader:
         return reader.counts()
 
 
@@ -541,7 +541,7 @@ async def test_adopted_jobs_come_with_their_results_and_tags(tmp_path: Path) -> 
         assert server.ledger.created == 1
     assert (adopted.returncode, unknown.returncode, done.returncode) == (0, 1, 0)
     assert [(row["id"], row["text"]) for row in rows(done.stdout)] == [(asked["id"], asked["text"])]
-    with SqliteReader(journal) as reader:
+    with open_reader(journal) as reader:
         assert [record.has_result for record in every(reader)] == [True]
 
 

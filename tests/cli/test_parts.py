@@ -502,13 +502,13 @@ def test_resuming_says_only_what_is_known() -> None:
 )
 def test_a_question_is_read_from_the_bytes_that_were_sent(body: object, expected: str) -> None:
     record = Record(
-        pk=1, fence=1, item="", tag=None, key="k", body=msgspec.json.encode(body), sha=b"", api="", state=State.QUEUED
+        pk=1, item="", tag=None, key="k", body=msgspec.json.encode(body), sha=b"", api="", state=State.QUEUED
     )
     assert question_of(record) == expected
 
 
 def test_bytes_that_are_no_json_have_no_question() -> None:
-    record = Record(pk=1, fence=1, item="", tag=None, key="", body=b"{", sha=b"", api="", state=State.ACCEPTED)
+    record = Record(pk=1, item="", tag=None, key="", body=b"{", sha=b"", api="", state=State.ACCEPTED)
     assert question_of(record) == ""
 
 

@@ -43,7 +43,8 @@ from aiopplx.journal._protocol import (
     ResultDamaged,
     State,
 )
-from aiopplx.journal._sqlite.journal import SqliteJournal, SqliteReader
+from aiopplx.journal._sqlite.journal import SqliteJournal
+from aiopplx.journal._sqlite.reader import SqliteReader
 from aiopplx.testing import Clock
 
 QUESTIONS = ["Why did the Vasa sink?", "Who first measured the speed of light?", "Why is the sky dark at night?"]
@@ -115,16 +116,18 @@ class Hooked:
         self._journal = journal
         self._hook = hook
         self.results = journal.results
-        self.taken = journal.taken
-        self.unread = journal.unread
+        self.remembers = journal.remembers
+        self.delivered = journal.delivered
+        self.exhausted = journal.exhausted
 
     def __getattr__(self, name: str) -> Any:
         step = getattr(self._journal, name)
 
         async def hooked(*words: Any, **more: Any) -> Any:
-            await self._call("before", name)
+            called = words[1].rule.name if name == "apply" else name
+            await self._call("before", called)
             result = await step(*words, **more)
-            await self._call("after", name)
+            await self._call("after", called)
             return result
 
         return hooked
@@ -142,9 +145,9 @@ class Aged(MemoryJournal):
 
     async def find_or_queue(self, item: str, **more: Any) -> Record:
         found = await super().find_or_queue(item, **more)
-        if found.first_sent is None:
+        if found.age is None:
             return found
-        return msgspec.structs.replace(found, first_sent=found.first_sent - self.seconds)
+        return msgspec.structs.replace(found, age=found.age + self.seconds)
 
 
 def memory() -> MemoryJournal:

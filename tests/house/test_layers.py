@@ -20,7 +20,7 @@ _wire.  call headers checks conversion messages request api decoding
 sonar.  _responses _api
 agent.  _tools _request _responses _translate _api
 _apis
-journal.  _errors _names _records _steps _protocol _taking _memory _forgetful _jobs
+journal.  _errors _names _records _steps _taking _protocol _memory _forgetful _jobs
     _sqlite.lock _sqlite.schema _sqlite.errors _sqlite.file _sqlite.opening _sqlite.reading _sqlite.writing
     _sqlite.writer _sqlite.reader _sqlite.journal
 _policy.  network retry recovery polling pace gate budget
@@ -78,7 +78,7 @@ ONLY_IN = {
     "random": {"_core.assembly": "handed down as a function"},
     "sqlite3": {
         f"journal._sqlite.{name}": "the journal in a file"
-        for name in ["book", "errors", "file", "intake", "journal", "opening", "rows", "writer"]
+        for name in ["errors", "file", "opening", "reader", "reading", "writer", "writing"]
     },
 }
 

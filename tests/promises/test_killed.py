@@ -24,7 +24,7 @@ from _child import ENDED_ITSELF, POINTS, Spec, delivered, start
 from aiopplx.emulator import AfterPolls, Emulator, Ledger
 from aiopplx.emulator.faults import NAMED
 from aiopplx.journal._protocol import Record, State
-from aiopplx.journal._sqlite.journal import SqliteReader
+from aiopplx.journal._sqlite.reader import SqliteReader
 
 pytestmark = [
     pytest.mark.slow,
@@ -174,8 +174,8 @@ class KillLoop:
         rows = all_rows(Path(spec.journal))
         keys = {line["key"] for line in delivered(Path(spec.deliveries))}
         self.seen.at_kill.update(row.state.name for row in rows)
-        self.seen.undelivered += sum(row.taken and row.key not in keys for row in rows)
-        self.seen.unmarked.append(sum(row.key in keys and not row.taken for row in rows))
+        self.seen.undelivered += sum(row.delivered and row.key not in keys for row in rows)
+        self.seen.unmarked.append(sum(row.key in keys and not row.delivered for row in rows))
 
     def _judge(self, spec: Spec, server: Emulator) -> None:
         """After a run that came to its end: what it handed out is everything, once, and as every run before said."""

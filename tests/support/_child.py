@@ -18,13 +18,16 @@ from pathlib import Path
 from typing import Any, Literal
 
 from aiopplx import Job, PollPolicy, RetryPolicy, Session
-from aiopplx.journal._protocol import Claim, Record, State, fingerprint
+from aiopplx.journal._protocol import Claim, Record, Step, fingerprint
 from aiopplx.journal._sqlite.journal import SqliteJournal
 from aiopplx.testing import Clock
 
 KEY = "kill-test-key-0123456789"
 POINTS = ("before T1", "T1-T2", "T2-bytes", "bytes-T3", "T3-T4", "T4-yield", "yield-ack")
 ENDED_ITSELF = 17
+
+AROUND = {"sending": ("T1-T2", "T2-bytes"), "accepted": ("bytes-T3", "T3-T4"), "ended": ("", "T4-yield")}
+"""The points before and after each step of the journal."""
 
 
 @dataclass
@@ -77,6 +80,8 @@ class Exits:
         self._marks = os.open(marks, os.O_WRONLY | os.O_CREAT, 0o600) if marks else None
 
     def at(self, point: str) -> None:
+        if not point:
+            return
         if self._marks is not None:
             os.write(self._marks, f"reached {point}".encode())
         if point == self._point:
@@ -92,6 +97,7 @@ class ExitingJournal:
         self._journal = journal
         self._exits = exits
         self.results = journal.results
+        self.remembers = journal.remembers
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._journal, name)
@@ -100,19 +106,11 @@ class ExitingJournal:
         self._exits.at("before T1")
         return await self._journal.find_or_queue(item, **more)
 
-    async def sending(self, claim: Claim) -> None:
-        self._exits.at("T1-T2")
-        await self._journal.sending(claim)
-        self._exits.at("T2-bytes")
-
-    async def accepted(self, claim: Claim, job_id: str) -> None:
-        self._exits.at("bytes-T3")
-        await self._journal.accepted(claim, job_id)
-        self._exits.at("T3-T4")
-
-    async def ended(self, claim: Claim, state: State, **more: Any) -> None:
-        await self._journal.ended(claim, state, **more)
-        self._exits.at("T4-yield")
+    async def apply(self, claim: Claim, step: Step) -> None:
+        before, after = AROUND.get(step.rule.name, ("", ""))
+        self._exits.at(before)
+        await self._journal.apply(claim, step)
+        self._exits.at(after)
 
 
 class Deliveries:
