@@ -72,6 +72,8 @@ class Clock:
 
     Args:
         speed: seconds of this clock in one real second.
+        since: seconds since 1970, the moment from which on its wall time runs at that speed. Default: when this process
+            began. Processes that share a journal give the same, or the dates of one lie in the future of the next.
 
     Attributes:
         tick: what is due within so many seconds can happen together.
@@ -81,12 +83,13 @@ class Clock:
         ConfigError: the speed is not above 0.
     """
 
-    __slots__ = ("_speed", "suspension", "tick")
+    __slots__ = ("_since", "_speed", "suspension", "tick")
 
-    def __init__(self, speed: float = 1.0) -> None:
+    def __init__(self, speed: float = 1.0, *, since: float | None = None) -> None:
         if not speed > 0:
             raise ConfigError(f"the speed of a clock must be above 0, not {speed!r}")
         self._speed = speed
+        self._since = _BEGAN if since is None else since
         self.tick = TICK * speed
         self.suspension = SUSPENSION * speed
 
@@ -100,12 +103,12 @@ class Clock:
         return time.monotonic() * self._speed
 
     def wall(self) -> float:
-        """Seconds since 1970: the real time when the process began, and from there on at this clock's speed.
+        """Seconds since 1970: the real ones at first, and from there on at this clock's speed.
 
         At speed 1 it is the machine's own clock, and follows when that is corrected.
         """
         real = time.time()
-        return real if self._speed == 1.0 else _BEGAN + (real - _BEGAN) * self._speed
+        return real if self._speed == 1.0 else self._since + (real - self._since) * self._speed
 
     # --- waiting -----------------------------------------------------------------------------------------------------
 
@@ -150,7 +153,10 @@ class Clock:
     # --- what holds time still ---------------------------------------------------------------------------------------
 
     def busy(self) -> AbstractContextManager[object]:
-        """Inside, something goes on that takes real time (an exchange, a commit): a clock that jumps does not jump."""
+        """Inside, something goes on that takes real time (an exchange, a commit): a clock that jumps does not jump.
+
+        The object may be kept and entered any number of times, also at once.
+        """
         return NOTHING
 
     def idle(self) -> AbstractContextManager[object]:

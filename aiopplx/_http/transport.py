@@ -101,7 +101,7 @@ class Transport:
         self._base = yarl.URL(base_url)
         self.limit = network.max_response_bytes
         self._key = key
-        self._clock = clock
+        self._busy = clock.busy()  # one object for all exchanges
         self._theirs = http
         self._own_headers = self._headers()
         self._submits: aiohttp.ClientSession | None = http
@@ -158,7 +158,7 @@ class Transport:
         body = _Body(call.body) if call.body is not None else None
         failure: NoReply
         try:
-            with limit, self._clock.busy():
+            with limit, self._busy:
                 response = await pool.request(
                     call.method,
                     _address(self._base, call.path),

@@ -60,6 +60,7 @@ def journal_at(place: str | None, options: JournalOptions) -> aiopplx.JournalOpt
         results=_RESULTS[options.results or "keep"],
         same_account=options.same_account,
         retry_failed=options.retry_failed,
+        wait=options.wait,
     )
 
 

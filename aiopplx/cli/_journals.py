@@ -42,6 +42,7 @@ def place_of(options: JournalOptions, source: str, output: str | None, connectio
         ("--retry-failed", options.retry_failed),
         ("--same-account", options.same_account),
         ("--results", options.results),
+        ("--wait", options.wait),
     ):
         if given and place is None:
             raise UsageError(f"{name} needs a journal: give --journal FILE")

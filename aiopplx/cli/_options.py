@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 from cyclopts import Group, Parameter
-from cyclopts.types import NonNegativeInt, PositiveFloat, PositiveInt
+from cyclopts.types import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 from cyclopts.validators import Number
 
 from aiopplx.cli._exits import UsageError
@@ -161,6 +161,12 @@ class JournalOptions:
     same_account: Annotated[
         bool, Parameter(show_default=False, help="The API key is a new one of the account the journal belongs to.")
     ] = False
+    wait: Annotated[
+        NonNegativeFloat,
+        Parameter(
+            show_default=False, help="Seconds to wait for another process that has the journal open. Default: 0."
+        ),
+    ] = 0.0
 
 
 _DECISION = Group("Decision")

@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 
 import aiopplx
 from aiopplx._job import Answer
+from aiopplx.cli._connect import journal_at, retry_policy
 from aiopplx.cli._doctor import SERVICE, _end_of
 from aiopplx.cli._exits import UsageError, complain, exit_code
 from aiopplx.cli._export import _csv_line
@@ -461,6 +462,29 @@ def test_a_journal_lies_beside_the_questions_where_there_is_a_file_of_them(
     source: str, output: str | None, options: JournalOptions, emulate: bool, expected: str | None
 ) -> None:
     assert place_of(options, source, output, Connection(emulate=emulate)) == expected
+
+
+def test_what_is_typed_about_a_journal_reaches_the_session() -> None:
+    typed = JournalOptions(results="until-taken", retry_failed=True, same_account=True, wait=60.0)
+    assert journal_at("run.db", typed) == aiopplx.JournalOptions(
+        "run.db", results="until_taken", retry_failed=True, same_account=True, wait=60.0
+    )
+    assert journal_at("run.db", JournalOptions()) == aiopplx.JournalOptions("run.db")
+    assert journal_at(None, JournalOptions()) is None
+    assert [retry_policy(word).on_doubt for word in ("resend", "hold", None)] == ["resend", "hold", None]
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        JournalOptions(no_journal=True, wait=1.0),
+        JournalOptions(no_journal=True, results="keep"),
+        JournalOptions(no_journal=True, retry_failed=True),
+    ],
+)
+def test_option_of_a_journal_needs_one(options: JournalOptions) -> None:
+    with pytest.raises(UsageError, match="needs a journal"):
+        place_of(options, "q.txt", None, Connection())
 
 
 def test_resuming_says_only_what_is_known() -> None:

@@ -13,7 +13,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -43,6 +43,7 @@ class Spec:
         exit_at: one of `POINTS`, `""` for none; the `nth` time it is reached.
         marks: a file to which the name of each point is written when it is reached, `""` for none.
         speed: of the session's clock.
+        since: when that clock's date was the real one; the same in each run, as the journal has dates.
         max_in_flight: of the batch.
     """
 
@@ -55,6 +56,7 @@ class Spec:
     nth: int = 1
     marks: str = ""
     speed: float = 100.0
+    since: float = field(default_factory=time.time)
     max_in_flight: int = 100
 
 
@@ -159,7 +161,7 @@ async def run(spec: Spec, journal: Any, exits: Exits) -> None:
             journal=journal,
             poll=PollPolicy.fixed(2, budget=1e9),
             retry=RetryPolicy(doubt_tries=40, on_doubt=spec.on_doubt),
-            clock=Clock(spec.speed),
+            clock=Clock(spec.speed, since=spec.since),
             api="sonar",
         ) as session,
         session.batch(spec.questions, max_in_flight=spec.max_in_flight) as jobs,

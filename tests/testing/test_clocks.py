@@ -179,6 +179,12 @@ def test_later_clock_of_one_speed_is_never_behind_an_earlier_one() -> None:
     assert Clock(1000.0).wall() >= earlier
 
 
+def test_clocks_that_begin_at_one_moment_agree() -> None:
+    since = time.time() - 10.0
+    assert Clock(60.0, since=since).wall() - since >= 600.0
+    assert Clock(60.0, since=since).wall() <= Clock(60.0, since=since).wall()
+
+
 def test_ticks_of_a_faster_clock_are_longer() -> None:
     assert Clock(60.0).tick == pytest.approx(60.0 * Clock().tick)
     assert Clock(60.0).suspension == pytest.approx(60.0 * Clock().suspension)
