@@ -160,8 +160,8 @@ class Request(
             value = getattr(self, name)
             if value is not None:
                 sent[name] = value
-        checks.writable("", sent)
         check_types("", sent, type(self))
+        checks.writable("", sent)
         for name, rule in self._rules.items():
             if name in sent:
                 rule(name, sent[name])
@@ -171,7 +171,7 @@ class Request(
             value = getattr(self, name)
             if value is not None:
                 sent[name] = as_sent(name, value)
-        if self.extra or not isinstance(cast("object", self.extra), dict):
+        if self.extra or not isinstance(cast("object", self.extra), dict | None):
             sent.update(self._further(self.extra))
         return sent
 
@@ -353,4 +353,5 @@ class ResearchRequest(_Question, frozen=True, kw_only=True):
             refuse("stream", "a job is collected when it is finished and cannot be streamed; leave stream out")
         sent.pop("stream_mode", None)
         sent["messages"] = messages
+        sent.setdefault("model", self.model)  # where None was given: null, as ever, since journals have its digest
         return sent

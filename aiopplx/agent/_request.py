@@ -142,6 +142,8 @@ class AgentRequest(_Asked, frozen=True, kw_only=True):
 
     def _wire(self) -> dict[str, Any]:
         sent = self._checked()
+        if "input" not in sent:
+            as_input("input", self.input)  # refuses None, which is no input
         if sent.pop("background", True) is False:
             refuse("background", "a job is a run in the background; leave background out")
         if sent.get("store") is False:
