@@ -79,7 +79,7 @@ class Request(
     # How a class describes itself to the methods below. A field with a reader is read by that alone, as it may hold
     # more than plain JSON; one in `_apart` is left to the class's own `_wire`; all others are checked against their
     # types, then against the rules. `_other_names` are what people write for a field, `_home` is where it can be sent.
-    _home: ClassVar[str] = "any API"
+    _home: ClassVar[str] = "another API"
     _readers: ClassVar[Mapping[str, Reader]] = {}
     _rules: ClassVar[Mapping[str, Rule]] = {}
     _apart: ClassVar[frozenset[str]] = frozenset()
