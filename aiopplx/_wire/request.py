@@ -278,9 +278,9 @@ class ResearchRequest(_Question, frozen=True, kw_only=True):
         stream, stream_mode: no meaning for a job, never sent; here so that a request made for the streaming API can
             be passed in with `stream` False.
         extra: further fields for the server, undocumented ones; sent as they are, beside the others.
-        tag: yours: it comes back on the job, and is not sent.
-        idempotency_key: your own key, printable ASCII of at most 255 characters; None has one made.
-        timeout: seconds for this job; None takes the session's.
+        tag: the caller's own; it comes back on the job, and is not sent.
+        idempotency_key: the caller's own key, 1 to 255 characters of printable ASCII; None has one made.
+        timeout: seconds for this job, above 0; None takes the session's.
     """
 
     messages: Messages | None = None

@@ -70,8 +70,8 @@ class AgentRequest(_Asked, frozen=True, kw_only=True):
         top_p: 0 to 1; nucleus sampling.
         language_preference: ISO 639-1 code of the answer's language.
         previous_response_id: the run that this one goes on from.
-        metadata: at most 16 texts of yours that the server keeps with the run: names of at most 64 characters, values
-            of at most 512.
+        metadata: at most 16 of the caller's texts that the server keeps with the run, by names of 1 to 64 characters;
+            each of at most 512.
         prompt_cache_key: requests under one key share the server's cache.
         service_tier: how fast, at what price.
         skills: what the model may load as it works, as mappings of the server's shapes.
@@ -81,10 +81,10 @@ class AgentRequest(_Asked, frozen=True, kw_only=True):
         background: True or nothing: a job is a run in the background.
         stream, stream_options: no meaning for a job, never sent.
         extra: further fields for the server, sent as they are, at your own risk: it refuses any that it does not know.
-        tag: yours: it comes back on the job, and is not sent.
-        idempotency_key: your own name for the submission, printable ASCII of at most 255 characters; kept on the job
-            and not sent, since this API knows no such field: sent twice is paid twice.
-        timeout: seconds for this job; None takes the session's.
+        tag: the caller's own; it comes back on the job, and is not sent.
+        idempotency_key: the caller's own name for the submission, 1 to 255 characters of printable ASCII; kept on the
+            job and not sent, since this API has no such field: a submission that is sent twice is paid twice.
+        timeout: seconds for this job, above 0; None takes the session's.
     """
 
     effort: Filled | None = None
@@ -143,7 +143,7 @@ class AgentRequest(_Asked, frozen=True, kw_only=True):
     def _wire(self) -> dict[str, Any]:
         sent = self._checked()
         if "input" not in sent:
-            as_input("input", self.input)  # refuses None, which is no input
+            as_input("input", self.input)  # refuses None
         if sent.pop("background", True) is False:
             refuse("background", "a job is a run in the background; leave background out")
         if sent.get("store") is False:
