@@ -54,7 +54,7 @@ def converted(field: str, value: Any, kind: type[T]) -> T:
         InvalidRequest: it does not fit; names the place below `field` and what belongs there.
     """
     try:
-        plain = msgspec.to_builtins(value, builtin_types=_NOT_PLAIN, order="deterministic")
+        plain = msgspec.to_builtins(value, builtin_types=_NOT_PLAIN)
     except (TypeError, ValueError, RecursionError):
         plain = value  # it cannot be sent as it is, and what follows says where
     return check_types(field, plain, kind)

@@ -155,11 +155,7 @@ class Request(
     def _checked(self) -> dict[str, Any]:
         """The fields that are given, as they are sent, with `extra`. What only the session uses is checked as well."""
         check_tag(self.tag)
-        sent: dict[str, Any] = {}
-        for name in self._plain():
-            value = getattr(self, name)
-            if value is not None:
-                sent[name] = value
+        sent = {name: value for name in self._plain() if (value := getattr(self, name)) is not None}
         check_types("", sent, type(self))
         checks.writable("", sent)
         for name, rule in self._rules.items():
@@ -168,12 +164,16 @@ class Request(
         for name in _NOT_SENT:
             sent.pop(name, None)
         for name, as_sent in self._readers.items():
-            value = getattr(self, name)
-            if value is not None:
+            if (value := getattr(self, name)) is not None:
                 sent[name] = as_sent(name, value)
         if self.extra or not isinstance(cast("object", self.extra), dict | None):
             sent.update(self._further(self.extra))
         return sent
+
+    @classmethod
+    @lru_cache(maxsize=16)
+    def _names(cls) -> frozenset[str]:
+        return frozenset(cls.__struct_fields__)
 
     @classmethod
     @lru_cache(maxsize=16)
@@ -188,7 +188,7 @@ class Request(
         if not isinstance(extra, dict):
             refuse("extra", f"must be a mapping of further fields, not {checks.kind_of(extra)}")
         for name in cast("dict[object, Any]", extra):
-            if name in cls.__struct_fields__:
+            if name in cls._names():
                 refuse(f"extra.{name}", f"is a field of its own: give {name}=... instead")
             if not isinstance(name, str):
                 refuse("extra", "has a name that is not text")
@@ -198,9 +198,8 @@ class Request(
     @classmethod
     def _read(cls, item: Mapping[str, object]) -> Self:
         given = {name: value for name, value in item.items() if value is not None}
-        for name in given:
-            if name not in cls.__struct_fields__:
-                cls._refuse_field(name)
+        if not given.keys() <= cls._names():
+            cls._refuse_field(next(name for name in given if name not in cls._names()))
         read = {name: as_sent(name, given.pop(name)) for name, as_sent in cls._readers.items() if name in given}
         if "extra" in given:
             read["extra"] = cls._further(given.pop("extra"))

@@ -153,12 +153,13 @@ class AgentRequest(_Asked, frozen=True, kw_only=True):
         sent.pop("stream_options", None)
         if sent.get("response_format", ...) is None:
             del sent["response_format"]  # free text is the server's default, and has no word there
-        if not _WHO_ANSWERS & sent.keys():
+        if _WHO_ANSWERS.isdisjoint(sent):
             sent["preset"] = DEFAULT_PRESET
-        named = [sent.get("model", ""), *sent.get("models", ())]
-        # Not documented: a rule of the server's that was seen in a captured refusal only.
-        if "max_output_tokens" not in sent and any(name.startswith("anthropic/") for name in named):
-            refuse("max_output_tokens", "must be given with a model of Anthropic's")
+        if "max_output_tokens" not in sent and ("model" in sent or "models" in sent):
+            named = [sent.get("model", ""), *sent.get("models", ())]
+            # Not documented: a rule of the server's that was seen in a captured refusal only.
+            if any(name.startswith("anthropic/") for name in named):
+                refuse("max_output_tokens", "must be given with a model of Anthropic's")
         sent["background"] = True
         return sent
 
