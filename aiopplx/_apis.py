@@ -151,10 +151,10 @@ class Routing:
             InvalidRequest: that is not a job id.
         """
         quoted_id(job_id)
-        for api in (*self._own, *_KNOWN) if name else self._own:
-            if api.name == name or (not name and api.owns(job_id)):
-                return api
-        return self.api
+        if name:
+            return next((api for api in (*self._own, *_KNOWN) if api.name == name), self.api)
+        # The successor first: the ids of the first API have no mark of their own.
+        return next((api for api in reversed(self._own) if api.owns(job_id)), self.api)
 
     def named(self, name: str) -> API:
         """The API of a name that a record has, one of this session's own first; the first if none has it."""

@@ -1,6 +1,10 @@
-"""The citation marks of an answer, and which source each points at.
+"""What is read out of text and said about it: a server's words made fit to print, and the citation marks of an answer.
 
-This module knows nothing of jobs, of either API, or of where the sources came from.
+Text from a server may be long, hold control characters, or be meant to mislead a reader of a log. `plain` and `excerpt`
+are what every message and every error uses to quote it. `cited` is the one place that knows how answers point at their
+sources.
+
+This module knows nothing of jobs, of either API, of HTTP, or of where the sources came from.
 """
 
 from __future__ import annotations
@@ -8,6 +12,30 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from typing import Protocol, TypeVar
+
+MESSAGE_KEPT = 500
+"""Characters of a server's message that are quoted."""
+
+BODY_KEPT = 4096
+"""Bytes of an unusable body that are kept on the error."""
+
+
+def plain(text: str, limit: int = MESSAGE_KEPT) -> str:
+    """Server text fit for a terminal and a log: one line without control or direction characters.
+
+    Args:
+        text: what the server wrote.
+        limit: characters that are kept; where there were more, the last is an ellipsis.
+    """
+    # Blanks are folded, so more than `limit` is read; not all of it, since the text may be megabytes long.
+    cleaned = "".join(" " if ch.isspace() else ch for ch in text[: limit * 4] if ch.isprintable() or ch.isspace())
+    cleaned = " ".join(cleaned.split())
+    return cleaned if len(cleaned) <= limit else cleaned[: limit - 1] + "…"
+
+
+def excerpt(body: bytes, limit: int = BODY_KEPT) -> str:
+    """The first `limit` bytes of a body as text; bytes that are not UTF-8 are replaced."""
+    return body[:limit].decode("utf-8", "replace")
 
 
 class Page(Protocol):
@@ -26,7 +54,7 @@ _MARK = re.compile(r"\[(web:)?([0-9]{1,6})\](?!\()")
 
 
 def cited(text: str, sources: Sequence[P]) -> dict[str, P]:
-    """The marks of a text (`[3]`, `[web:11]`), each with its source, in the order in which they first appear.
+    """The citation marks of a text (`[3]`, `[web:11]`), each with its source, in order of first appearance.
 
     Where sources have an `id`, a mark names that id, wherever the source stands: parallel searches come back in any
     order. Where none has, `[n]` counts from 1 and `[web:n]` from 0. A mark that points at no source is left out.
@@ -45,21 +73,3 @@ def cited(text: str, sources: Sequence[P]) -> dict[str, P]:
 
 def _at(place: int, sources: Sequence[P]) -> P | None:
     return sources[place] if 0 <= place < len(sources) else None
-
-
-BODY_KEPT = 4096
-
-
-MESSAGE_KEPT = 500
-
-
-def plain(text: str, limit: int = MESSAGE_KEPT) -> str:
-    """Server text made fit for a terminal and a log: no control or direction characters, one line, at most `limit`."""
-    cleaned = "".join(" " if ch.isspace() else ch for ch in text[: limit * 4] if ch.isprintable() or ch.isspace())
-    cleaned = " ".join(cleaned.split())
-    return cleaned if len(cleaned) <= limit else cleaned[: limit - 1] + "…"
-
-
-def beginning(body: bytes, limit: int = BODY_KEPT) -> str:
-    """The first `limit` bytes of a body as text, for a person."""
-    return body[:limit].decode("utf-8", "replace")

@@ -1,4 +1,4 @@
-"""The wire: HTTP exchanges, requests and answers as plain values.
+"""What goes over the wire, as plain values: HTTP exchanges, requests, and what all APIs have in common.
 
 Nothing here performs I/O, reads a clock, or knows any one API.
 """

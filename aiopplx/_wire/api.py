@@ -1,6 +1,7 @@
-"""What an API is to the engine: a value that turns requests into calls and replies into snapshots.
+"""What an API is to a session: a value that turns requests into calls, and replies into snapshots.
 
-The engine asks the capabilities, never the name. This module knows nothing of any one API, nor of when a call is made.
+A session asks what an API can do (`has_list`), never which one it is. This module knows nothing of any one API, nor of
+when a call is made.
 """
 
 from __future__ import annotations
@@ -23,11 +24,11 @@ class API(Protocol):
     """One job API as a value.
 
     Attributes:
-        name: what users type (`"sonar"`).
-        has_idempotency: a submission sent twice under one key makes one job.
-        has_list: there is a list of the account's jobs.
+        name: what users type and journals keep (`"sonar"`).
+        has_idempotency: a submission that is sent twice under one key makes one job.
+        has_list: the server lists the account's jobs.
         has_cancel: a running job can be cancelled.
-        echoes_model: the server names, at acceptance, the model that was asked for.
+        echoes_model: when it accepts a job, the server names the model that was asked for.
         results_live: seconds for which the server keeps a job.
         request_type: the class of requests in this API's own words.
     """
@@ -52,7 +53,7 @@ class API(Protocol):
         ...
 
     def owns(self, job_id: str) -> bool:
-        """Whether an id looks like one that this API gives: a guess, for ids whose origin nobody remembers."""
+        """Whether an id looks like one that this API gives: a guess, for an id whose API is not known."""
         ...
 
     def freeze(self, request: Request, idempotency_key: str) -> bytes:
@@ -86,7 +87,7 @@ class API(Protocol):
 
 
 def quoted_id(job_id: str) -> str:
-    """A job id fit for a path. Refuses what could leave the path (`..`, `/`) before it is sent.
+    """A job id fit for a path. What could leave the path (`..`, `/`) is refused before it is sent.
 
     Raises:
         InvalidRequest: the id is empty, too long or has a character that no server's id has.

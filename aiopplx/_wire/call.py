@@ -1,7 +1,8 @@
-"""One HTTP exchange as plain values, and what an answer that is no success says.
+"""One HTTP exchange as plain values, and the error that a refusal stands for.
 
-A `Call` is what should be sent; a `Reply` is what came; a `NoReply` is what is known when nothing usable came. This
-module knows nothing of aiohttp, of which API is spoken, or of what will be done about it.
+A `Call` is what should be sent; a `Reply` is the answer that came; a `NoReply` is what is known when no usable answer
+came. `error_of` reads the body of a refusal in any of the shapes that the service, and the gateways before it, were
+seen to send. This module knows nothing of aiohttp, of which API is called, or of what will be done about an error.
 """
 
 from __future__ import annotations
@@ -23,14 +24,15 @@ from aiopplx._errors import (
     ProtocolError,
     RateLimited,
 )
-from aiopplx._text import BODY_KEPT, beginning, plain
+from aiopplx._text import BODY_KEPT, excerpt, plain
 
+# The server's own names for errors that decide something, from captured bodies.
 RETIRED = frozenset({"chat_completions_not_available", "agent_api_migration_required"})
 NO_CREDIT = frozenset({"insufficient_quota", "insufficient_credits", "billing_hard_limit_reached"})
 
 
 class Lane(enum.Enum):
-    """Which kind of exchange this is: each has a pace of its own."""
+    """The kind of an exchange; each has a pace of its own."""
 
     SUBMIT = "submit"
     POLL = "poll"
@@ -72,8 +74,11 @@ class Broken(enum.Enum):
 class NoReply(msgspec.Struct, frozen=True, gc=False):
     """What is known when no usable answer came.
 
-    `sent` is False only if it is proved that no byte of the request's body left. `permanent` means that trying again
-    cannot help: a bad certificate, a proxy that wants a password.
+    Attributes:
+        broken: how the exchange ended.
+        detail: the transport's words for a person.
+        sent: False only if it is proved that no byte of the request's body left.
+        permanent: trying again cannot help, as with a bad certificate, or a proxy that wants a password.
     """
 
     broken: Broken
@@ -88,12 +93,12 @@ _TITLE = re.compile(rb"<title[^>]{0,200}>(.{0,400}?)</title", re.IGNORECASE | re
 
 
 def _described(body: bytes) -> tuple[str, str]:
-    """(type, message) of an error body in any of the shapes seen in the wild; empty strings where it says nothing."""
+    """(type, message) of an error body in any of the shapes that were seen; `""` where it does not say."""
     try:
         data: Any = msgspec.json.decode(body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         title = _TITLE.search(body[:BODY_KEPT])
-        return "", plain(html.unescape(beginning(title[1]))) if title else ""
+        return "", plain(html.unescape(excerpt(title[1]))) if title else ""
     if not isinstance(data, dict):
         return "", ""
     fields = cast("dict[str, Any]", data)
@@ -123,7 +128,12 @@ def _validation(item: Any) -> str:
 
 
 def error_of(reply: Reply) -> APIError | ProtocolError:
-    """The error that a reply which is no success stands for. Knows statuses and names; decides nothing."""
+    """The error that a reply other than a success stands for, from its status and the server's name for the error.
+
+    Returns:
+        A `ProtocolError` for a redirect, and for a success where a refusal was expected; otherwise the `APIError` of
+        that name or status. Whether to try again is not decided here.
+    """
     kind, message = _described(reply.body)
     status = reply.status
     request_id = plain(reply.headers.get("x-request-id") or reply.headers.get("cf-ray") or "", 120)
@@ -138,7 +148,7 @@ def error_of(reply: Reply) -> APIError | ProtocolError:
         )
     if status < 300:
         return ProtocolError(
-            "the server answered with something other than a job", status=status, body=beginning(reply.body)
+            "the server answered with something other than a job", status=status, body=excerpt(reply.body)
         )
     cls: type[APIError] = APIError
     advice = ""

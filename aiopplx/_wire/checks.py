@@ -84,6 +84,7 @@ def shown(key: object) -> str:
 # --- rules that types cannot state -----------------------------------------------------------------------------------
 
 _DATE = re.compile(r"([0-9]{1,2})/([0-9]{1,2})/([0-9]{4})")
+_USUAL_DOMAIN = re.compile(r"-?[!-,.-~][!-~]{0,252}")
 _NUL = re.compile(rb"(?<!\\)(?:\\\\)*\\u0000")
 _ENCODER = msgspec.json.Encoder()
 _HALF_PAIR = "has half of a surrogate pair, which UTF-8 cannot carry; was it cut in the middle of an emoji?"
@@ -157,6 +158,8 @@ def _unwritable(value: Any) -> str:
 
 def domain(field: str, value: Any) -> None:
     """A domain, perhaps with a path, perhaps denied by a leading `-`: no scheme, no blanks, at most 253 characters."""
+    if isinstance(value, str) and _USUAL_DOMAIN.fullmatch(value) and "://" not in value:
+        return
     filled(field, value)
     bare = value.removeprefix("-")
     if "://" in bare:
@@ -192,9 +195,11 @@ DATES = (
 
 def recency_or_dates(field: str, given: Mapping[str, Any]) -> None:
     """The server takes a recency or dates, not both. `field` is the place of the recency, `given` has the filters."""
-    dates = [name for name in DATES if given.get(name) is not None]
-    if dates and given.get("search_recency_filter") is not None:
-        refuse(field, f"cannot stand beside {dates[0]}: give either a recency or dates")
+    if given.get("search_recency_filter") is None:
+        return
+    for name in DATES:
+        if given.get(name) is not None:
+            refuse(field, f"cannot stand beside {name}: give either a recency or dates")
 
 
 def day(field: str, value: Any) -> str:

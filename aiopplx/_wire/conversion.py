@@ -54,7 +54,7 @@ def converted(field: str, value: Any, kind: type[T]) -> T:
         InvalidRequest: it does not fit; names the place below `field` and what belongs there.
     """
     try:
-        plain = msgspec.to_builtins(value, builtin_types=_NOT_PLAIN, order="deterministic")
+        plain = msgspec.to_builtins(value, builtin_types=_NOT_PLAIN)
     except (TypeError, ValueError, RecursionError):
         plain = value  # it cannot be sent as it is, and what follows says where
     return check_types(field, plain, kind)
@@ -100,9 +100,11 @@ def _sentence(why: str, of_a_key: bool, hint: Any, value: Any) -> str:
     wrong = _WRONG_TYPE.fullmatch(why)
     if wrong is None:
         rule = _constraint(hint, "" if of_a_key else value)
+    elif "one of" in (rule := _rule(hint)):
+        pass  # the words say enough
     else:
-        rule = f"{_rule(hint)}, not {_PYTHON.get(wrong[1], wrong[1])}"
-        if wrong[1] == "str" and any(get_origin(bare) is list for bare, _ in _options(hint)):
+        rule += f", not {_PYTHON.get(wrong[1], wrong[1])}"
+        if wrong[1] == "str" and "a list of texts" in rule:
             rule += "; write one text as [text]"
     return f"has a name that breaks its rule: it {rule}" if of_a_key else rule
 

@@ -1,7 +1,10 @@
-"""Reads what can be read of a body that is not quite right, so that one odd field never loses a paid answer.
+"""Reading bodies: strictly first, then field by field, so that one odd field never loses a paid answer.
 
-Bodies that a strict decoder takes pay nothing for it. This module knows nothing of jobs, of which fields matter, or of
-HTTP.
+`strictly` is the fast way, and enough for nearly every body. What does not fit is read into plain values by `loosely`,
+which puts up with what servers get wrong in JSON itself, and from those into a struct by `salvaged`, which keeps every
+field that can be read. A body that is not a job at all is refused by `unusable`, which says what it is instead.
+
+This module knows nothing of jobs, of which fields matter, or of any one API.
 """
 
 from __future__ import annotations
@@ -16,7 +19,7 @@ from typing import Any, NoReturn, TypeGuard, TypeVar, Union, get_args, get_origi
 import msgspec
 
 from aiopplx._errors import InvalidRequest, ProtocolError
-from aiopplx._text import BODY_KEPT, beginning, plain
+from aiopplx._text import excerpt, plain
 from aiopplx._wire.api import quoted_id
 from aiopplx._wire.call import Reply
 
@@ -47,9 +50,10 @@ def strictly(decoder: msgspec.json.Decoder[T], body: bytes) -> T | None:
 
 
 def loosely(body: bytes) -> Any:
-    """The JSON of a body as plain values, with what servers get wrong put up with.
+    """The JSON of a body as plain values, whatever servers get wrong in it.
 
-    That is: a byte order mark, bytes that are not UTF-8, NaN and Infinity, half surrogate pairs (an emoji cut in two).
+    A byte order mark is dropped, bytes that are not UTF-8 and half surrogate pairs (an emoji cut in two) are replaced,
+    NaN and Infinity become None.
 
     Raises:
         ValueError: it is not JSON.
@@ -63,7 +67,7 @@ def loosely(body: bytes) -> Any:
 
 
 def _mended(value: Any) -> Any:
-    """`value` without what cannot be printed, stored or added up: half surrogates are replaced, NaN is None."""
+    """`value` without what cannot be printed, stored or added up."""
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, str):
@@ -78,7 +82,7 @@ def _mended(value: Any) -> Any:
 def salvaged(value: Any, kind: type[T]) -> T | None:
     """`value` as a Struct of `kind` with every field that can be read; the others keep their defaults.
 
-    None if it is no mapping, or lacks a required field.
+    None if it is not a mapping, or lacks a required field.
     """
     found = _salvage(value, kind)
     return None if found is _LOST else found
@@ -126,17 +130,17 @@ def _fields(kind: type[msgspec.Struct]) -> list[tuple[str, str, Any]]:
 
 
 def unusable(reply: Reply, why: str) -> NoReturn:
-    """Raise the refusal of a body; `why` ends the sentence that begins `the server answered with`."""
+    """Raise `ProtocolError` for a body; `why` ends the sentence that begins `the server answered with`."""
     raise ProtocolError(
         f"the server answered with {why}",
         status=reply.status,
         request_id=plain(reply.headers.get("x-request-id") or reply.headers.get("cf-ray") or "", 120),
-        body=beginning(reply.body, BODY_KEPT),
+        body=excerpt(reply.body),
     )
 
 
 def check_id(reply: Reply, job_id: str, expected_id: str) -> None:
-    """Refuse a job that cannot be asked for again, or is another than the one asked for. Raises `ProtocolError`."""
+    """Refuse a job that cannot be polled, or is another than the one asked for. Raises `ProtocolError`."""
     if not is_usable(job_id):
         unusable(reply, "a job without a usable id")
     if expected_id and job_id != expected_id:
@@ -144,7 +148,7 @@ def check_id(reply: Reply, job_id: str, expected_id: str) -> None:
 
 
 def is_usable(job_id: str) -> bool:
-    """Whether the job can be asked for again: an id that cannot stand in a path cannot be polled."""
+    """Whether a job with this id can be polled: the id is to stand in a path."""
     try:
         quoted_id(job_id)
     except InvalidRequest:
@@ -165,7 +169,7 @@ def plain_values(reply: Reply) -> Any:
 
 
 def reason_in(raw: bytes) -> str | None:
-    """Why a job failed, where the body says so in an unusual place or form; None if it does not say."""
+    """Why a job failed, from a body that says it in an unusual place or form; None if it does not say."""
     try:
         value = loosely(raw)
     except (ValueError, RecursionError):
@@ -182,7 +186,8 @@ def reason_in(raw: bytes) -> str | None:
 
 
 def _not_json(body: bytes) -> str:
-    start = body[:64].removeprefix(b"\xef\xbb\xbf").lstrip()[:1]
+    """What a body is that is not JSON, for `unusable`."""
+    start = body[:64].removeprefix(codecs.BOM_UTF8).lstrip()[:1]
     if not start:
         return "an empty body"
     if start == b"<":

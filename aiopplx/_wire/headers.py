@@ -1,6 +1,10 @@
-"""What the headers of an answer say about limits: seconds of silence, and the server's own counts.
+"""What the headers of an answer say about limits: how long to be silent, and the server's own counts.
 
-This module knows nothing of what is done about it.
+Headers come from servers and from proxies before them, and some are absurd. What cannot be trusted reads as None, never
+as an error and never as a silence without end. A moment in time is read against the `Date` of the same answer, so that
+neither clock has to be right.
+
+This module owns no clock, and knows nothing of what is done about a limit.
 """
 
 from __future__ import annotations
@@ -9,9 +13,15 @@ import re
 from collections.abc import Mapping
 from email.utils import parsedate_to_datetime
 
+LONGEST = 9_999_999.0
+"""Seconds: the longest silence that a date may ask for, as that of seven digits is for a number (116 days)."""
+
+LONGEST_RESET = 60.0
+"""Seconds: the longest wait for the server's count to start again. It limits requests per minute."""
+
 _SECONDS = re.compile(r"\d{1,7}(\.\d{1,9})?", re.ASCII)
-
-
+_EPOCH_SECONDS = re.compile(r"\d{10}", re.ASCII)
+_COUNT = re.compile(r"\d{1,12}", re.ASCII)
 _IMF_DATE = re.compile(
     r"(Mon|Tue|Wed|Thu|Fri|Sat|Sun), \d{2} (Jan|Feb|Mar|Apr|May|Jun|Jul|Aug|Sep|Oct|Nov|Dec) \d{4}"
     r" \d{2}:\d{2}:\d{2} GMT",
@@ -20,10 +30,10 @@ _IMF_DATE = re.compile(
 
 
 def hint(headers: Mapping[str, str]) -> float | None:
-    """Seconds of silence that `Retry-After` asks for; None if it is absent or absurd.
+    """Seconds of silence that `Retry-After` asks for (RFC 9110, section 10.2.3); None if it is absent or absurd.
 
-    Takes seconds (plain ASCII digits, at most seven, a fraction allowed) or an IMF date. A date is read against the
-    `Date` of the same answer, so that neither clock has to be right; without one it says nothing we could trust.
+    Seconds are plain ASCII digits, at most seven, perhaps with a fraction. A date is an IMF date, and needs the `Date`
+    of the same answer beside it.
     """
     value = (headers.get("retry-after") or "").strip()
     if _SECONDS.fullmatch(value):
@@ -31,10 +41,11 @@ def hint(headers: Mapping[str, str]) -> float | None:
     then, now = _epoch(value), _epoch((headers.get("date") or "").strip())
     if then is None or now is None:
         return None
-    return min(max(0.0, then - now), 9_999_999.0)
+    return min(max(0.0, then - now), LONGEST)
 
 
 def _epoch(value: str) -> float | None:
+    """An IMF date in seconds since 1970; None if it is not one."""
     if not _IMF_DATE.fullmatch(value):
         return None
     try:
@@ -44,28 +55,30 @@ def _epoch(value: str) -> float | None:
 
 
 def exhausted_until(headers: Mapping[str, str]) -> float | None:
-    """Seconds until the server's own count (`x-ratelimit-remaining: 0`) starts again; None if there is room.
+    """Seconds until the server's own count starts again, where it says `x-ratelimit-remaining: 0`; None otherwise.
 
-    `x-ratelimit-reset` is epoch seconds on the Agent API (captured 2026-10-09); it too is read against `Date`.
+    `x-ratelimit-reset` is in seconds since 1970 on the Agent API (captured 2026-10-09), and in seconds from now
+    elsewhere. At most `LONGEST_RESET`.
     """
     if (headers.get("x-ratelimit-remaining") or "").strip() != "0":
         return None
     reset, now = (headers.get("x-ratelimit-reset") or "").strip(), _epoch((headers.get("date") or "").strip())
-    if not _SECONDS.fullmatch(reset) and not re.fullmatch(r"\d{10}", reset, re.ASCII):
+    if not _SECONDS.fullmatch(reset) and not _EPOCH_SECONDS.fullmatch(reset):
         return None
     seconds = float(reset)
     if seconds > 1e9:
         if now is None:
             return None
         seconds -= now
-    return min(max(0.0, seconds), 60.0)
+    return min(max(0.0, seconds), LONGEST_RESET)
 
 
 def counts(headers: Mapping[str, str]) -> dict[str, int]:
-    """The server's own counts of this key's requests, by its own names without their prefix: `limit`, `remaining`,
-    `used`, and `reset` in seconds since 1970. What is missing or no number is left out.
+    """The server's own counts of this key's requests: `limit`, `remaining`, `used`, and `reset` in its own seconds.
+
+    The names are the server's without their prefix `x-ratelimit-`. What is missing or not a number is left out.
     """
     said = {
         name: (headers.get(f"x-ratelimit-{name}") or "").strip() for name in ("limit", "remaining", "used", "reset")
     }
-    return {name: int(value) for name, value in said.items() if re.fullmatch(r"\d{1,12}", value, re.ASCII)}
+    return {name: int(value) for name, value in said.items() if _COUNT.fullmatch(value)}

@@ -1,4 +1,4 @@
-"""What a request is made of below its own fields: messages, search options, the answer's form.
+"""The parts of a request: messages, search options, the form of the answer.
 
 This module knows nothing of the request itself, of any endpoint, or of when something is sent.
 """
@@ -32,7 +32,7 @@ class URL(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class VideoURL(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
-    """The address of a video. `frame_interval`: which frames are looked at; None leaves it to the server (25)."""
+    """The address of a video. `frame_interval`: which frames are used; None leaves it to the server (25)."""
 
     url: str
     frame_interval: str | int | None = None
@@ -64,7 +64,7 @@ class PDFPart(_Part, frozen=True, tag="pdf_url"):
 
 
 class VideoPart(_Part, frozen=True, tag="video_url"):
-    """A video to look at."""
+    """A video."""
 
     video_url: str | VideoURL
 

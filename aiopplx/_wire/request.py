@@ -79,7 +79,7 @@ class Request(
     # How a class describes itself to the methods below. A field with a reader is read by that alone, as it may hold
     # more than plain JSON; one in `_apart` is left to the class's own `_wire`; all others are checked against their
     # types, then against the rules. `_other_names` are what people write for a field, `_home` is where it can be sent.
-    _home: ClassVar[str] = "any API"
+    _home: ClassVar[str] = "another API"
     _readers: ClassVar[Mapping[str, Reader]] = {}
     _rules: ClassVar[Mapping[str, Rule]] = {}
     _apart: ClassVar[frozenset[str]] = frozenset()
@@ -155,25 +155,25 @@ class Request(
     def _checked(self) -> dict[str, Any]:
         """The fields that are given, as they are sent, with `extra`. What only the session uses is checked as well."""
         check_tag(self.tag)
-        sent: dict[str, Any] = {}
-        for name in self._plain():
-            value = getattr(self, name)
-            if value is not None:
-                sent[name] = value
-        checks.writable("", sent)
+        sent = {name: value for name in self._plain() if (value := getattr(self, name)) is not None}
         check_types("", sent, type(self))
+        checks.writable("", sent)
         for name, rule in self._rules.items():
             if name in sent:
                 rule(name, sent[name])
         for name in _NOT_SENT:
             sent.pop(name, None)
         for name, as_sent in self._readers.items():
-            value = getattr(self, name)
-            if value is not None:
+            if (value := getattr(self, name)) is not None:
                 sent[name] = as_sent(name, value)
-        if self.extra or not isinstance(cast("object", self.extra), dict):
+        if self.extra or not isinstance(cast("object", self.extra), dict | None):
             sent.update(self._further(self.extra))
         return sent
+
+    @classmethod
+    @lru_cache(maxsize=16)
+    def _names(cls) -> frozenset[str]:
+        return frozenset(cls.__struct_fields__)
 
     @classmethod
     @lru_cache(maxsize=16)
@@ -188,7 +188,7 @@ class Request(
         if not isinstance(extra, dict):
             refuse("extra", f"must be a mapping of further fields, not {checks.kind_of(extra)}")
         for name in cast("dict[object, Any]", extra):
-            if name in cls.__struct_fields__:
+            if name in cls._names():
                 refuse(f"extra.{name}", f"is a field of its own: give {name}=... instead")
             if not isinstance(name, str):
                 refuse("extra", "has a name that is not text")
@@ -198,9 +198,8 @@ class Request(
     @classmethod
     def _read(cls, item: Mapping[str, object]) -> Self:
         given = {name: value for name, value in item.items() if value is not None}
-        for name in given:
-            if name not in cls.__struct_fields__:
-                cls._refuse_field(name)
+        if not given.keys() <= cls._names():
+            cls._refuse_field(next(name for name in given if name not in cls._names()))
         read = {name: as_sent(name, given.pop(name)) for name, as_sent in cls._readers.items() if name in given}
         if "extra" in given:
             read["extra"] = cls._further(given.pop("extra"))
@@ -278,9 +277,9 @@ class ResearchRequest(_Question, frozen=True, kw_only=True):
         stream, stream_mode: no meaning for a job, never sent; here so that a request made for the streaming API can
             be passed in with `stream` False.
         extra: further fields for the server, undocumented ones; sent as they are, beside the others.
-        tag: yours: it comes back on the job, and is not sent.
-        idempotency_key: your own key, printable ASCII of at most 255 characters; None has one made.
-        timeout: seconds for this job; None takes the session's.
+        tag: the caller's own; it comes back on the job, and is not sent.
+        idempotency_key: the caller's own key, 1 to 255 characters of printable ASCII; None has one made.
+        timeout: seconds for this job, above 0; None takes the session's.
     """
 
     messages: Messages | None = None
@@ -353,4 +352,5 @@ class ResearchRequest(_Question, frozen=True, kw_only=True):
             refuse("stream", "a job is collected when it is finished and cannot be streamed; leave stream out")
         sent.pop("stream_mode", None)
         sent["messages"] = messages
+        sent.setdefault("model", self.model)  # where None was given: null, as ever, since journals have its digest
         return sent

@@ -1,8 +1,6 @@
 """The Agent API's background runs: their requests, their answers, and the API as a value."""
 
-from aiopplx._text import (
-    cited,
-)
+from aiopplx._text import cited
 from aiopplx.agent._api import (
     AGENT,
     AGENT_ALIAS,
@@ -10,9 +8,7 @@ from aiopplx.agent._api import (
     RESULTS_LIVE,
     Agent,
 )
-from aiopplx.agent._request import (
-    AgentRequest,
-)
+from aiopplx.agent._request import AgentRequest
 from aiopplx.agent._responses import (
     AgentCost,
     AgentError,
@@ -46,9 +42,7 @@ from aiopplx.agent._tools import (
     WebSearchFilters,
     WebSearchTool,
 )
-from aiopplx.agent._translate import (
-    translate,
-)
+from aiopplx.agent._translate import translate
 
 __all__ = [
     "AGENT",

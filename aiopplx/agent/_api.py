@@ -1,7 +1,7 @@
 """The Agent API's background runs as a value: its endpoints as calls, their replies as snapshots.
 
-This module knows nothing of when a call is made, of retries, or of the session. Of a reply it takes whatever can be
-read: one odd field never loses the others.
+Whatever can be read of a reply is read: one odd field never loses the others. This module knows nothing of when a call
+is made, of retries, or of the session.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ from aiopplx.agent._responses import (
 from aiopplx.agent._translate import translate
 
 RESULTS_LIVE = 7 * 86_400.0
-"""Seconds for which a run is counted on: 7 days. The provider does not say how long it keeps one; this is what it kept
-the jobs of the API before, and no more than that is counted on. Only a look tells whether a run is still there."""
+"""Seconds for which a run is expected to be kept: 7 days, as for a Sonar job. The provider does not say how long it
+keeps a run; only a poll tells whether one is still there."""
 
 MAX_BODY = 32 * 1024 * 1024
 """Bytes of a submission above which the server answers 413 (its documented limit: 32 MiB)."""
@@ -66,12 +66,12 @@ class Agent(msgspec.Struct, frozen=True):
 
     @property
     def has_list(self) -> bool:
-        """False: a run whose id is lost cannot be found again."""
+        """False: there is no list, so a run whose id is lost cannot be found again."""
         return False
 
     @property
     def has_cancel(self) -> bool:
-        """True: a running job can be cancelled; what it has searched for is billed."""
+        """True: a running job can be cancelled; the searches that it has made are billed."""
         return True
 
     @property
@@ -81,7 +81,7 @@ class Agent(msgspec.Struct, frozen=True):
 
     @property
     def results_live(self) -> float:
-        """Seconds for which a run is counted on: see `RESULTS_LIVE`."""
+        """Seconds for which a run is expected to be kept: see `RESULTS_LIVE`."""
         return RESULTS_LIVE
 
     @property
@@ -100,8 +100,8 @@ class Agent(msgspec.Struct, frozen=True):
     def freeze(self, request: Request, idempotency_key: str) -> bytes:
         """The exact bytes of the submission: the same for the same request.
 
-        The key is not in them: the server knows no such field, and refuses what it does not know. It is the session's
-        own name for the submission.
+        The key is not in them: the server has no such field, and refuses a field that it does not know. It only names
+        the submission within the session.
 
         Raises:
             InvalidRequest: the request breaks a rule, is in the words of another API, or says what this API has no word
@@ -128,7 +128,7 @@ class Agent(msgspec.Struct, frozen=True):
         return Call(Lane.SUBMIT, "POST", self.base_path, body)
 
     def get(self, job_id: str) -> Call:
-        """The call that looks at a run. Raises `InvalidRequest` for what is no job id."""
+        """The call that polls a run. Raises `InvalidRequest` for what is not a job id."""
         return Call(Lane.POLL, "GET", f"{self.base_path}/{quoted_id(job_id)}")
 
     def list(self, *, limit: int | None, next_token: str) -> Call:
@@ -136,10 +136,10 @@ class Agent(msgspec.Struct, frozen=True):
         _refuse_list()
 
     def cancel(self, job_id: str) -> Call:
-        """The call that asks for an end. The end comes later: look until the status is final.
+        """The call that asks for a run to be cancelled. It ends later: poll until the status is final.
 
-        A 400 says the same of a run that has ended and of an id that nobody knows: look before speaking of either.
-        Raises `InvalidRequest` for what is no job id.
+        The server answers 400 both for a run that has ended and for an id that it does not know; a poll tells which.
+        Raises `InvalidRequest` for what is not a job id.
         """
         return Call(Lane.CANCEL, "POST", f"{self.base_path}/{quoted_id(job_id)}/cancel")
 
@@ -181,7 +181,7 @@ def _refuse_list() -> NoReturn:
 
 
 def _snapshot(run: AgentResponse, raw: bytes) -> Snapshot:
-    """Without times: the server rewrites `created_at` and `completed_at` at each look, so neither is the run's."""
+    """Without times: the server rewrites `created_at` and `completed_at` at each poll, so neither is the run's."""
     status = _status_of(run)
     return Snapshot(
         id=run.id,
@@ -204,7 +204,7 @@ def _status_of(run: AgentResponse) -> JobStatus:
 
 
 def _inferred(run: AgentResponse) -> JobStatus:
-    """Where a run without a readable status stands: a result that was paid for must not wait for the word."""
+    """The status of a run whose own cannot be read: a result that was paid for must not wait for it."""
     if run.error is not None:
         return JobStatus.FAILED
     return JobStatus.COMPLETED if run.completed_at is not None and run.written() else JobStatus.IN_PROGRESS

@@ -70,8 +70,8 @@ class AgentRequest(_Asked, frozen=True, kw_only=True):
         top_p: 0 to 1; nucleus sampling.
         language_preference: ISO 639-1 code of the answer's language.
         previous_response_id: the run that this one goes on from.
-        metadata: at most 16 texts of yours that the server keeps with the run: names of at most 64 characters, values
-            of at most 512.
+        metadata: at most 16 of the caller's texts that the server keeps with the run, by names of 1 to 64 characters;
+            each of at most 512.
         prompt_cache_key: requests under one key share the server's cache.
         service_tier: how fast, at what price.
         skills: what the model may load as it works, as mappings of the server's shapes.
@@ -81,10 +81,10 @@ class AgentRequest(_Asked, frozen=True, kw_only=True):
         background: True or nothing: a job is a run in the background.
         stream, stream_options: no meaning for a job, never sent.
         extra: further fields for the server, sent as they are, at your own risk: it refuses any that it does not know.
-        tag: yours: it comes back on the job, and is not sent.
-        idempotency_key: your own name for the submission, printable ASCII of at most 255 characters; kept on the job
-            and not sent, since this API knows no such field: sent twice is paid twice.
-        timeout: seconds for this job; None takes the session's.
+        tag: the caller's own; it comes back on the job, and is not sent.
+        idempotency_key: the caller's own name for the submission, 1 to 255 characters of printable ASCII; kept on the
+            job and not sent, since this API has no such field: a submission that is sent twice is paid twice.
+        timeout: seconds for this job, above 0; None takes the session's.
     """
 
     effort: Filled | None = None
@@ -142,6 +142,8 @@ class AgentRequest(_Asked, frozen=True, kw_only=True):
 
     def _wire(self) -> dict[str, Any]:
         sent = self._checked()
+        if "input" not in sent:
+            as_input("input", self.input)  # refuses None
         if sent.pop("background", True) is False:
             refuse("background", "a job is a run in the background; leave background out")
         if sent.get("store") is False:
@@ -151,12 +153,13 @@ class AgentRequest(_Asked, frozen=True, kw_only=True):
         sent.pop("stream_options", None)
         if sent.get("response_format", ...) is None:
             del sent["response_format"]  # free text is the server's default, and has no word there
-        if not _WHO_ANSWERS & sent.keys():
+        if _WHO_ANSWERS.isdisjoint(sent):
             sent["preset"] = DEFAULT_PRESET
-        named = [sent.get("model", ""), *sent.get("models", ())]
-        # Not documented: a rule of the server's that was seen in a captured refusal only.
-        if "max_output_tokens" not in sent and any(name.startswith("anthropic/") for name in named):
-            refuse("max_output_tokens", "must be given with a model of Anthropic's")
+        if "max_output_tokens" not in sent and ("model" in sent or "models" in sent):
+            named = [sent.get("model", ""), *sent.get("models", ())]
+            # Not documented: a rule of the server's that was seen in a captured refusal only.
+            if any(name.startswith("anthropic/") for name in named):
+                refuse("max_output_tokens", "must be given with a model of Anthropic's")
         sent["background"] = True
         return sent
 

@@ -1,10 +1,8 @@
-"""What the Agent API answers, as structs, and how they read themselves into the words of the job model.
+"""The answers of the Agent API as structs, which can also say the same in the words of the job model.
 
-Unknown fields are passed over, unknown items of the output are kept whole, all but the run's id may be missing. This
-module knows nothing of endpoints, of bytes or of HTTP.
-
-They are frozen and read from JSON, so no instance is part of a cycle: the garbage collector need not visit the hundred
-sources of each of ten thousand results (`gc=False`).
+Unknown fields are ignored, unknown items of the output are kept whole, and all fields but the run's id may be missing.
+The structs are frozen and read from JSON, so none is part of a cycle: the garbage collector need not visit the hundred
+sources of each of ten thousand results (`gc=False`). This module knows nothing of endpoints, of bytes or of HTTP.
 """
 
 from __future__ import annotations
@@ -89,7 +87,7 @@ class ReasoningItem(_Item, frozen=True, kw_only=True, tag="reasoning"):
 
 
 class FunctionCallItem(_Item, frozen=True, kw_only=True, tag="function_call"):
-    """A function of yours that the model wants called; `arguments` is JSON text."""
+    """A function of the caller's that the model wants called; `arguments` is JSON text."""
 
     id: str | None = None
     call_id: str | None = None
@@ -219,7 +217,7 @@ class AgentResponse(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     """A run of the Agent API, as the server wrote it.
 
     Attributes:
-        created_at, completed_at: rewritten to the moment of every look, so no times of the run.
+        created_at, completed_at: rewritten by the server at every poll, so they are not the run's times.
         model: the name of the preset until the run is completed; then the model that answered.
         output: what the run has made so far, in order; it grows while the run is in progress.
         usage: None until the run ends, and on a cancelled run, though its searches were charged.
@@ -265,7 +263,7 @@ class AgentResponse(msgspec.Struct, frozen=True, gc=False, kw_only=True):
         return "".join(item.text() for item in self.output if isinstance(item, MessageItem))
 
     def function_calls(self) -> list[FunctionCallItem]:
-        """The functions of yours that the model wants called."""
+        """The functions of the caller's that the model wants called."""
         return [item for item in self.output if isinstance(item, FunctionCallItem)]
 
     def sources(self) -> list[Source]:
@@ -313,7 +311,7 @@ class AgentResponse(msgspec.Struct, frozen=True, gc=False, kw_only=True):
 
 
 class CancelResponse(msgspec.Struct, frozen=True, gc=False, kw_only=True):
-    """What a cancellation is answered with: `cancelling`. The run ends a little later; only a look tells when."""
+    """What a cancellation is answered with: `cancelling`. The run ends a little later; only a poll tells when."""
 
     status: str
     response_id: str | None = None

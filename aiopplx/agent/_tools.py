@@ -1,6 +1,7 @@
-"""What an Agent request is made of below its own fields: input items, tools, the answer's form.
+"""The parts of an Agent request: input items, tools, the form of the answer.
 
-This module knows nothing of the request itself, of any endpoint, or of when something is sent.
+What a field may hold stands on the field, as its type; see `checks`. This module knows nothing of the request itself,
+of any endpoint, or of when something is sent.
 """
 
 from __future__ import annotations
@@ -113,7 +114,7 @@ class FetchURLTool(_Tagged, frozen=True, kw_only=True, tag="fetch_url"):
 
 
 class FunctionTool(_Tagged, frozen=True, tag="function"):
-    """A function of yours; `parameters` is its JSON Schema. The run stops where the model calls it."""
+    """A function of the caller's; `parameters` is its JSON Schema. The run stops where the model calls it."""
 
     name: Filled
     description: str | None = None
@@ -238,7 +239,7 @@ def as_agent_format(field: str, value: Any) -> dict[str, Any] | None:
     """A response format as the Agent API writes it, None for free text: that is its default and has no word.
 
     Raises:
-        InvalidRequest: it is no format, a regular expression, or a schema whose top is no object.
+        InvalidRequest: it is not a format, is a regular expression, or is a schema without an object at the top.
     """
     shaped: ResponseFormat = as_format(field, value)
     if isinstance(shaped, RegexFormat):

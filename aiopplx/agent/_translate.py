@@ -1,4 +1,4 @@
-"""A research request said in the words of the Agent API, or the reasons why it cannot be.
+"""A `ResearchRequest` in the words of the Agent API, or a refusal that says what has no counterpart there.
 
 The map is the provider's own (the request mapping of its skill `migrate-sonar-to-agent-api`, in the GitHub repository
 perplexityai/api-platform-developers), the names of the tool's fields those of its SDK (perplexityai 0.46.1). This
@@ -79,14 +79,14 @@ _INSTEAD_OF_EXTRA = {
     "num_videos": _NONE,
     "media_response": _NONE,
 }
-# What says no more than the successor's own default does.
+# Values that ask for what the Agent API does by default.
 _SAYS_NOTHING: dict[str, tuple[object, ...]] = {
     "search_mode": ("web",),
     "return_images": (False,),
     "return_related_questions": (False,),
     "disable_search": (False,),
 }
-# There the model itself decides whether to search, which is what the classifier did: either value is as good as none.
+# The model itself decides whether to search there, which is what the classifier did: neither value says anything.
 _DROPPED = frozenset({"enable_search_classifier"})
 _SAME = ("temperature", "top_p", "language_preference")
 
@@ -178,7 +178,7 @@ def _joined(field: str, message: Message, missing: _Missing) -> str:
         return message.content or ""
     for place, part in enumerate(message.content):
         if not isinstance(part, TextPart):
-            missing.add(f"{field}[{place}]", "give it in a message of the user's")
+            missing.add(f"{field}[{place}]", "give it in a user message")
     return "".join(part.text for part in message.content if isinstance(part, TextPart))
 
 

@@ -1,8 +1,6 @@
 """The Sonar job API (async chat completions): its requests, its answers, and the API as a value."""
 
-from aiopplx._wire.request import (
-    ResearchRequest,
-)
+from aiopplx._wire.request import ResearchRequest
 from aiopplx.sonar._api import (
     RESULTS_LIVE,
     SONAR,

@@ -1,7 +1,7 @@
 """The Sonar job API (async chat completions) as a value: its endpoints as calls, their replies as snapshots.
 
-This module knows nothing of when a call is made, of retries, or of the session. Of a reply it takes whatever can be
-read: one odd field never loses the others.
+Whatever can be read of a reply is read: one odd field never loses the others. This module knows nothing of when a call
+is made, of retries, or of the session.
 """
 
 from __future__ import annotations
@@ -117,7 +117,7 @@ class Sonar(msgspec.Struct, frozen=True):
         return isinstance(request, ResearchRequest)
 
     def owns(self, job_id: str) -> bool:
-        """Sonar's ids are bare UUIDs; anything is taken for one that does not look like the Agent API's."""
+        """True unless the id has another API's prefix: this API's ids are bare UUIDs, which no document promises."""
         return not job_id.startswith("resp_")
 
     def freeze(self, request: Request, idempotency_key: str) -> bytes:
@@ -140,7 +140,7 @@ class Sonar(msgspec.Struct, frozen=True):
         return Call(Lane.SUBMIT, "POST", self.base_path, body)
 
     def get(self, job_id: str) -> Call:
-        """The call that looks at a job. Raises `InvalidRequest` for what is no job id."""
+        """The call that polls a job. Raises `InvalidRequest` for what is not a job id."""
         return Call(Lane.POLL, "GET", f"{self.base_path}/{quoted_id(job_id)}")
 
     def list(self, *, limit: int | None, next_token: str) -> Call:
@@ -207,7 +207,7 @@ def _snapshot(job: AsyncJob, raw: bytes) -> Snapshot:
 
 
 def _inferred(job: AsyncJob, is_answered: bool) -> JobStatus:
-    """Where a job without a readable status stands: a result that was paid for must not wait for the word."""
+    """The status of a job whose own cannot be read: a result that was paid for must not wait for it."""
     if is_answered and job.completed_at is not None:
         return JobStatus.COMPLETED
     return JobStatus.FAILED if job.failed_at is not None else JobStatus.IN_PROGRESS
@@ -234,7 +234,7 @@ def _salvaged_page(reply: Reply) -> tuple[list[Any], Any]:
 
 
 def _read_row(row: Any) -> Snapshot | None:
-    """A row as bytes (the common case) or as plain values (the page had to be salvaged); None if it cannot be read."""
+    """The job of a row (bytes, or plain values where the page had to be salvaged); None if it cannot be read."""
     raw = bytes(row) if isinstance(row, msgspec.Raw) else b""
     job = strictly(_JOB, raw) or _salvaged_row(raw) if raw else salvaged(row, AsyncJob)
     if job is None or not is_usable(job.id):

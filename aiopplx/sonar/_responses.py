@@ -1,10 +1,8 @@
-"""What the Sonar job API answers, as structs, and how they read themselves into the words of the job model.
+"""The answers of the Sonar job API as structs, which can also say the same in the words of the job model.
 
-Unknown fields are passed over and all but the job's id may be missing. This module knows nothing of endpoints, of bytes
-or of HTTP.
-
-They are frozen and read from JSON, so no instance is part of a cycle: the garbage collector need not visit the hundred
-sources of each of ten thousand results (`gc=False`).
+Unknown fields are ignored, and all fields but the job's id may be missing. The structs are frozen and read from JSON,
+so none is part of a cycle: the garbage collector need not visit the hundred sources of each of ten thousand results
+(`gc=False`). This module knows nothing of endpoints, of bytes or of HTTP.
 """
 
 from __future__ import annotations

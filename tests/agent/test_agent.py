@@ -792,6 +792,7 @@ REFUSED: list[tuple[dict[str, Any], str, str]] = [
     ({"input": " "}, "input", "must not be empty"),
     ({"input": []}, "input", "must not be empty"),
     ({"input": 5}, "input", "a question or a list"),
+    ({"input": None}, "input", "a question or a list"),
     ({"input": [5]}, "input[0]", "must be a mapping"),
     ({"input": [{"role": "tool", "content": "a"}]}, "input[0].role", "must be one of user, assistant"),
     ({"input": [{"role": "user", "content": " "}]}, "input[0].content", "must not be empty"),

@@ -19,7 +19,7 @@ from aiopplx._errors import (
     ProtocolError,
     RateLimited,
 )
-from aiopplx._text import BODY_KEPT, MESSAGE_KEPT, beginning, plain
+from aiopplx._text import BODY_KEPT, MESSAGE_KEPT, excerpt, plain
 from aiopplx._wire.call import Reply, error_of
 
 RETIRED = (
@@ -218,7 +218,7 @@ def test_redirect_names_its_host_and_nothing_more(location: str, host: str):
 def test_success_that_is_no_job_keeps_the_beginning_of_its_body(body: bytes):
     error = read(200, body)
     assert type(error) is ProtocolError
-    assert error.body == beginning(body)
+    assert error.body == excerpt(body)
     assert len(error.body) <= BODY_KEPT
 
 
