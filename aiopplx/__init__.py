@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from aiopplx._events import Event, EventKind
     from aiopplx._job import Job, JobStatus, Source, Usage
     from aiopplx._policy.network import NetworkOptions
-    from aiopplx._policy.polling import RunningJob, PollPolicy
+    from aiopplx._policy.polling import PollPolicy, RunningJob
     from aiopplx._policy.retry import RetryPolicy
     from aiopplx._session import Session
     from aiopplx._version import __version__
@@ -63,7 +63,6 @@ __all__ = [
     "JobTimeout",
     "JournalError",
     "JournalOptions",
-    "RunningJob",
     "NetworkOptions",
     "NotFound",
     "OutOfCredit",
@@ -74,6 +73,7 @@ __all__ = [
     "ResponseTooLarge",
     "ResultMissing",
     "RetryPolicy",
+    "RunningJob",
     "Session",
     "Source",
     "TransportError",

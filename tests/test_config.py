@@ -13,7 +13,7 @@ import pytest
 
 from aiopplx import ConfigError, JournalOptions, NetworkOptions, RetryPolicy, Session
 from aiopplx._config import BASE_URL, Settings, make_settings
-from aiopplx._core.assembly import LOCK_SECONDS, open_journal
+from aiopplx._core.assembly import LOCK_SECONDS, open_store
 from aiopplx.journal import JournalLocked, MemoryJournal
 from aiopplx.testing import Clock, JumpingClock
 
@@ -120,10 +120,9 @@ async def test_locked_journal_is_refused_at_once(tmp_path: Path) -> None:
     async def never(seconds: float) -> None:
         raise AssertionError
 
-    held = await open_journal(settings(journal=tmp_path / "run.db"))
-    assert held is not None
+    held = await open_store(settings(journal=tmp_path / "run.db"))
     with pytest.raises(JournalLocked):
-        await open_journal(settings(journal=tmp_path / "run.db"), sleep=never)
+        await open_store(settings(journal=tmp_path / "run.db"), sleep=never)
     await held.close()
 
 
@@ -137,12 +136,11 @@ async def test_locked_journal_is_waited_for_until_it_is_free(tmp_path: Path) -> 
         await is_closed.wait()
 
     async with Session(KEY, journal=options):
-        second = asyncio.create_task(open_journal(settings(journal=options), sleep=nap))
+        second = asyncio.create_task(open_store(settings(journal=options), sleep=nap))
         await was_refused.wait()
         assert not second.done()
     is_closed.set()
     opened = await second
-    assert opened is not None
     assert naps == [LOCK_SECONDS]
     await opened.close()
 
@@ -155,5 +153,5 @@ async def test_locked_journal_is_waited_for_no_longer_than_asked(tmp_path: Path)
 
     async with Session(KEY, journal=tmp_path / "run.db"):
         with pytest.raises(JournalLocked):
-            await open_journal(settings(journal=JournalOptions(tmp_path / "run.db", wait=2.0)), sleep=nap)
+            await open_store(settings(journal=JournalOptions(tmp_path / "run.db", wait=2.0)), sleep=nap)
     assert sum(naps) == pytest.approx(2.0)

@@ -331,8 +331,6 @@ class Lifecycle:
     # --- send --------------------------------------------------------------------------------------------------------
 
     async def _send(self, sub: Submission, bounds: Bounds) -> Snapshot:
-        if bounds.until != math.inf:
-            sub.deadline = bounds.until
         routing = self.routing
         while True:
             if routing.must_move(sub.api, sub.request) and sub.phase is Phase.QUEUED:
@@ -362,6 +360,7 @@ class Lifecycle:
         api, body = self.routing.move(sub.request, sub.key)
         await self.store.apply(_claim(sub), steps.refreeze(key=sub.key, body=body, api=api.name))
         sub.api, sub.body = api, body
+        sub.deadline = 0.0  # the question begins anew
 
     async def mark(self, sub: Submission) -> None:
         """The next attempt may leave once this returns: that is on disk. Raises `JournalError`: then it may not."""

@@ -12,13 +12,12 @@ from typing import Any, cast
 import msgspec
 import pytest
 import yaml
-from aiopplx._core.watch import outcome_error
 from hypothesis import given
 from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 
 from aiopplx._errors import InvalidRequest, ProtocolError, ResultMissing
-from aiopplx._job import Answer, JobStatus, Readable, Snapshot, Source
+from aiopplx._job import Answer, JobStatus, Readable, Snapshot, Source, outcome_error
 from aiopplx._wire.api import API
 from aiopplx._wire.call import Lane, Reply
 from aiopplx._wire.messages import JSONSchema, JSONSchemaFormat, Regex, RegexFormat, UserLocation, WebSearchOptions

@@ -10,7 +10,6 @@ from typing import Any, cast
 
 import pytest
 from _faulty import emulator, session_at, taken
-from aiopplx._core.engine import CANCEL_SECONDS, Engine
 
 from aiopplx import (
     AgentRequest,
@@ -28,10 +27,15 @@ from aiopplx import (
     Session,
     TransportError,
 )
-from aiopplx._core.poller import Poller
+from aiopplx._apis import Routing
+from aiopplx._core.cancelling import CANCEL_SECONDS, cancel_all
+from aiopplx._core.lifecycle import Lifecycle
+from aiopplx._core.spending import Unbounded
+from aiopplx._events import Emitter
 from aiopplx._http.client import Client
 from aiopplx.agent import AGENT
 from aiopplx.emulator import AfterPolls, Emulator, JobRecord, faults
+from aiopplx.journal._forgetful import ForgetfulJournal
 from aiopplx.journal._memory import MemoryJournal
 from aiopplx.testing import Clock
 
@@ -435,17 +439,23 @@ class _LastMoment:
             raise TransportError("it broke just then") from None
         return ""
 
-    def tell(self, event: Event) -> None:
-        assert event.kind is EventKind.WARNING
 
-
-async def test_cancels_that_end_as_they_are_given_up_do_not_poll_like_a_cancellation_of_the_caller() -> None:
-    engine = Engine(
-        AGENT, None, cast("Client", _LastMoment()), lambda _: cast("Poller", None), max_in_flight=1, open=lambda: None
+async def test_cancels_given_up_are_no_cancellation_of_the_caller() -> None:
+    told: list[Event] = []
+    life = Lifecycle(
+        ForgetfulJournal(),
+        Routing(AGENT),
+        cast("Client", _LastMoment()),
+        Unbounded(),
+        Emitter(told.append),
+        max_in_flight=1,
+        retry_failed=False,
+        new_key=lambda: "a key",
     )
     jobs = [Job(id=f"resp_{n}", status=JobStatus.IN_PROGRESS, api="agent") for n in range(3)]
     ending: set[str] = set()
 
-    await engine.cancel_all(jobs, ending)
+    await cancel_all(life, jobs, ending)
 
     assert ending == set()
+    assert {event.kind for event in told} == {EventKind.WARNING}

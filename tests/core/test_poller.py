@@ -156,7 +156,7 @@ async def test_deadline_behind_a_closed_gate_ends_without_a_request(server: Scri
         job = await session.ask("one", timeout=100.0)
     assert job.status is JobStatus.TIMED_OUT
     # The one look was the last where the machine was busy until the deadline.
-    assert "no request may leave" in str(job.error) or "the last look failed: slow down" in str(job.error)
+    assert "no request may leave" in str(job.error) or "the last poll failed: slow down" in str(job.error)
     assert server.requests["get"] == 1
 
 
@@ -179,7 +179,7 @@ async def test_last_poll_that_fails_is_a_timeout_and_names_why(server: Scripted)
     async with opened(server, clock=Clock(1000), poll=PollPolicy.fixed(50_000)) as session:
         job = await session.ask("one", timeout=100.0)
     assert job.status is JobStatus.TIMED_OUT
-    assert "the last look failed" in str(job.error)
+    assert "the last poll failed" in str(job.error)
 
 
 def test_suspended_machine_polls_again_before_it_gives_up():

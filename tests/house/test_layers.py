@@ -32,7 +32,7 @@ _core.  live spending poller outcomes lifecycle leaving calls decisions cancelli
 _batch
 _session
 journal
-testing
+testing.  _timers _jumping
 """
 
 
@@ -55,7 +55,7 @@ EMULATOR, CLI = "emulator", ("cli", "__main__")
 # A folder for users, over what lies beneath it: the package itself imports nothing of it.
 TESTING = "testing"
 
-PURE = ("_version", "_errors", "_text", "_job", "_events", "_wire.", "sonar.", "agent.", "_policy.")
+PURE = ("_version", "_errors", "_text", "_job", "_wire.", "sonar.", "agent.", "_policy.")
 NO_I_O = (
     "aiohttp anyio asyncio concurrent contextvars http io logging multiprocessing os pathlib queue random sched secrets"
     " select selectors shutil signal socket sqlite3 ssl subprocess sys tempfile threading time uuid warnings"
@@ -142,6 +142,7 @@ REAL_TIME = frozenset({"asyncio.sleep", "asyncio.timeout", "asyncio.timeout_at",
 ARE_REAL = {
     "_http.clock": "what it is made of",
     "testing._jumping": "the same",
+    "journal._memory": "it waits for another session, which has a clock of its own",
 }
 
 

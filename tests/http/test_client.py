@@ -28,6 +28,7 @@ from aiopplx._errors import (
 )
 from aiopplx._events import Event, EventKind
 from aiopplx._http.client import SUBMITS_AT_ONCE, Client
+from aiopplx._job import Job
 from aiopplx._policy.gate import SILENT_AFTER, Gate
 from aiopplx._policy.retry import Bounds, RetryPolicy
 from aiopplx._submission import ON_WIRE, Listener, Phase, Submission
@@ -49,6 +50,13 @@ NOT_SENT = NoReply(Broken.CONNECT, "refused", sent=False)
 NO_HOST = NoReply(Broken.DNS, "nowhere", sent=False, permanent=True)
 
 Step = Callable[[], Awaitable[object] | object]
+
+
+class _Anybody(Listener):
+    """Somebody who waits, and does nothing with what comes."""
+
+    def deliver(self, job: Job | None) -> None:
+        """See `Listener`."""
 
 
 class Stage:
@@ -170,7 +178,7 @@ class Play:
 
     def submission(self, api=SONAR) -> Submission:
         sub = Submission(api, "a-key", b"{}", timeout=TIMEOUT, tag="a tag", phase=Phase.QUEUED)
-        sub.listeners = [Listener(sub, tag="a tag")]
+        sub.listeners = [_Anybody(sub, tag="a tag")]
         return sub
 
     def emit(self, event: Event) -> None:

@@ -191,11 +191,11 @@ def polls_and_lag(policy: PollPolicy, jobs: int, jitter: float) -> tuple[float, 
     polls, lags = 0, list[float]()
     for n in range(jobs):
         ends = math.inf if n % 100 == 0 else draw.lognormvariate(math.log(180.0), 0.6)
-        age, polls = 0.0, 0
+        age, count = 0.0, 0
         while age < ends and age < 3_600.0:
-            age += next_gap(policy, RunningJob(age=age, polls=polls), jitter, draw.random())
-            polls += 1
-        polls += polls
+            age += next_gap(policy, RunningJob(age=age, polls=count), jitter, draw.random())
+            count += 1
+        polls += count
         if age >= ends:
             lags.append(age - ends)
     return polls / jobs, sum(lags) / len(lags)

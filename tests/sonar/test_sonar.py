@@ -10,12 +10,11 @@ from urllib.parse import parse_qs, urlsplit
 
 import msgspec
 import pytest
-from aiopplx._core.watch import outcome_error
 from hypothesis import given
 from hypothesis import strategies as st
 
 from aiopplx._errors import InvalidRequest, ProtocolError
-from aiopplx._job import Answer, JobStatus, Readable, Snapshot
+from aiopplx._job import Answer, JobStatus, Readable, Snapshot, outcome_error
 from aiopplx._wire.api import API
 from aiopplx._wire.call import Lane, Reply
 from aiopplx._wire.request import ResearchRequest
