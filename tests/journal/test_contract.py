@@ -173,7 +173,7 @@ ALLOWED: dict[str, tuple[set[State], State]] = {
     "REJECTED": ({Q, S, R}, R),
 }
 INTENTS = {"sending", "refreeze", "requeue"}
-DENIALS = {"back_to_queued", "REJECTED"}
+DENIALS = {"back_to_queued", "doubtful", "REJECTED"}
 FACTS = set(ALLOWED) - INTENTS - DENIALS
 
 
