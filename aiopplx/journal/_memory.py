@@ -98,7 +98,7 @@ class MemoryStore:
         return self._holds[pk].holder not in (None, journal)
 
     def is_live(self, claim: Claim, journal: MemoryJournal) -> bool:
-        """True if this claim still gives the right to write: no later one was given, and no other session began anew."""
+        """True if this claim still gives the right to write: no later one was given, and no other session holds it."""
         hold = self._holds.get(claim.pk)
         return hold is not None and hold.fence == claim.fence and not self.is_held(claim.pk, journal)
 
