@@ -98,11 +98,9 @@ class MemoryStore:
         return self._holds[pk].holder not in (None, journal)
 
     def is_live(self, claim: Claim, journal: MemoryJournal) -> bool:
-        """True if this claim still gives the right to write."""
+        """True if this claim still gives the right to write: no later one was given, and no other session holds it."""
         hold = self._holds.get(claim.pk)
-        if hold is None or hold.fence != claim.fence or self.is_held(claim.pk, journal):
-            return False
-        return hold.holder is journal or self.rows[claim.pk].state in DELIVERABLE
+        return hold is not None and hold.fence == claim.fence and not self.is_held(claim.pk, journal)
 
     # --- rows --------------------------------------------------------------------------------------------------------
 

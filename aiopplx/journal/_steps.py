@@ -7,9 +7,9 @@ An *intent* is what a session is about to do: send these bytes, send other bytes
 intent would pay twice, so it needs a claim that is still live. A *fact* is what the server, or the user, has said of a
 key. It is true whoever learned it: a session that was paused for longer than its lease and comes back with an id has
 the only thing that can resolve the doubt which it left behind. So a fact is let in without a live claim, if the row
-still goes under the key that it speaks of. A *denial* is the weaker kind of fact: "nothing that I sent has made a job"
-says nothing of what the next holder sends under the same key, so it is let in only while no other session holds the
-row.
+still goes under the key that it speaks of. A *denial* is the weaker kind of fact: that no job is known to have come of
+what this session sent (it was refused, taken back, not answered) says nothing of what the next holder sends under the
+same key. So it is let in only while no other session holds the row.
 
 Every step names its key, and the mark before an attempt its number. A store whose answer was lost (a commit that went
 through, a connection that did not) can therefore be asked again for the same step, which then finds itself done.
@@ -133,7 +133,7 @@ SENDING = _rule(
     error="",
 )
 BACK_TO_QUEUED = _rule("back_to_queued", Kind.DENIAL, (State.SENDING,), State.QUEUED, first_sent=None)
-DOUBTFUL = _rule("doubtful", Kind.FACT, (State.SENDING, State.IN_DOUBT), State.IN_DOUBT, error=Put.GIVEN)
+DOUBTFUL = _rule("doubtful", Kind.DENIAL, (State.SENDING, State.IN_DOUBT), State.IN_DOUBT, error=Put.GIVEN)
 ACCEPTED = _rule(
     "accepted",
     Kind.FACT,
@@ -276,10 +276,11 @@ def ended(
     Raises:
         ValueError: a submission does not end in this state.
     """
-    if state not in ENDINGS:
+    rule = ENDINGS.get(state)
+    if rule is None:
         raise ValueError(f"{state.name} is not how a submission ends; one of {', '.join(s.name for s in ENDINGS)} is")
     return Step(
-        rule=ENDINGS[state],
+        rule=rule,
         key=key,
         job_id=job_id,
         word=storable(word),

@@ -20,7 +20,7 @@ INTENT, FACT, DENIAL = Kind
 TABLE = [
     ("sending", INTENT, {Q, S, I}, S, {"attempts", "first_sent", "delivered", "error"}),
     ("back_to_queued", DENIAL, {S}, Q, {"first_sent"}),
-    ("doubtful", FACT, {S, I}, I, {"error"}),
+    ("doubtful", DENIAL, {S, I}, I, {"error"}),
     ("accepted", FACT, {S, I, E}, A, {"job_id", "accepted_at", "delivered", "error", "word"}),
     ("ended", FACT, {S, A}, D, {"job_id", "accepted_at", "word", "error", "cost"}),
     ("ended", FACT, {S, A}, F, {"job_id", "accepted_at", "word", "error", "cost"}),
