@@ -32,7 +32,7 @@ _config
 _core.  assembly
 _session
 journal
-testing.  _jumping
+testing.  _timers _jumping
 """
 
 
@@ -142,6 +142,7 @@ REAL_TIME = frozenset({"asyncio.sleep", "asyncio.timeout", "asyncio.timeout_at",
 ARE_REAL = {
     "_http.clock": "what it is made of",
     "testing._jumping": "the same",
+    "testing._timers": "the same",
 }
 
 
