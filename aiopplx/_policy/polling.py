@@ -143,7 +143,7 @@ class PollPolicy(msgspec.Struct, frozen=True, kw_only=True):
         gap = self(job)
         if not gap > SHORTEST:  # also catches nan from a caller's own rule
             gap = SHORTEST
-        # The first poll is only ever put off: one before the end of the quiet would be wasted, and be followed by another.
+        # The first poll is only ever put off: one before the end of the quiet would be wasted.
         spread = random if not job.polls else 2.0 * random - 1.0
         return min(gap * (1.0 + self.jitter * spread), LONGEST)
 

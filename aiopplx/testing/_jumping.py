@@ -24,12 +24,12 @@ import inspect
 import itertools
 import math
 import time
-import types
 from collections.abc import Awaitable, Callable, Collection
 from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from typing import Any, Final, TypeVar, cast
 
 from aiopplx._http.clock import NOTHING, Clock, Timer
+from aiopplx.testing._timers import Due, EitherTimer, Timeout
 
 T = TypeVar("T")
 
@@ -85,7 +85,7 @@ class JumpingClock(Clock):
         self._forget()
 
     def _forget(self) -> None:
-        self._timers: list[_Timer] = []
+        self._timers: list[Due] = []
         self._cancelled = 0
         self._busy = self._idle = self._quiet = 0
         self._watching = False
@@ -134,15 +134,15 @@ class JumpingClock(Clock):
 
     def timeout(self, seconds: float | None) -> AbstractAsyncContextManager[object]:
         """As `asyncio.timeout`, in this clock's seconds. None is no limit."""
-        return NOTHING if seconds is None else _Timeout(self, self._now + seconds)
+        return NOTHING if seconds is None else Timeout(self, self._now + seconds)
 
     def call_at(self, when: float, callback: Callable[[], object]) -> Timer:
         """Call `callback` on the running loop when the clock has jumped to `when`."""
         return self._set(when, callback, is_wire=False)
 
-    def _set(self, when: float, callback: Callable[[], object], *, is_wire: bool) -> _Timer:
+    def _set(self, when: float, callback: Callable[[], object], *, is_wire: bool) -> Due:
         self._bind()
-        timer = _Timer(max(when, self._now), next(self._order), callback, self._unset, is_wire=is_wire)
+        timer = Due(max(when, self._now), next(self._order), callback, self._unset, is_wire=is_wire)
         if when == math.inf:  # never: the clock must not jump there
             timer.callback = None
             return timer
@@ -166,12 +166,11 @@ class JumpingClock(Clock):
 
     def wire_at(self, when: float, callback: Callable[[], object]) -> Timer:
         """Call `callback` after that many seconds of jumps, or of real time, or once nothing is on the wire."""
-        delay = max(0.0, when - self.wire_now())
-        return _EitherTimer(self, asyncio.get_running_loop(), delay, callback)
+        return EitherTimer(max(0.0, when - self.wire_now()), self._call_on_wire, callback)
 
-    def call_on_wire(self, when: float, callback: Callable[[], object]) -> Timer:
-        """As `call_at`, for what matters only while something is on the wire: it does not make the clock jump else."""
-        return self._set(when, callback, is_wire=True)
+    def _call_on_wire(self, delay: float, callback: Callable[[], object]) -> Timer:
+        """For what matters only while something is on the wire: the clock does not jump to it otherwise."""
+        return self._set(self._now + delay, callback, is_wire=True)
 
     # --- what holds time still ---------------------------------------------------------------------------------------
 
@@ -244,7 +243,7 @@ class JumpingClock(Clock):
         while self._timers and self._timers[0].when <= self._now:
             self._fire_first(loop)
 
-    def _is_to_jump_to(self, timer: _Timer) -> bool:
+    def _is_to_jump_to(self, timer: Due) -> bool:
         """False for what was cancelled, and for a limit of exchanges when there are none: that one is called early."""
         return timer.callback is not None and not (timer.is_wire and not self._busy)
 
@@ -254,103 +253,6 @@ class JumpingClock(Clock):
             self._cancelled -= 1
         else:
             timer.fire(loop)
-
-
-class _Timer:
-    """One moment that somebody waits for; `callback` is None once it is cancelled or was called."""
-
-    __slots__ = ("_handle", "_order", "_unset", "callback", "is_wire", "when")
-
-    def __init__(
-        self,
-        when: float,
-        order: int,
-        callback: Callable[[], object],
-        unset: Callable[[], None],
-        *,
-        is_wire: bool,
-    ) -> None:
-        self.when = when
-        self.callback: Callable[[], object] | None = callback
-        self.is_wire = is_wire
-        self._order = order
-        self._unset = unset
-        self._handle: asyncio.Handle | None = None
-
-    def __lt__(self, other: _Timer) -> bool:
-        return (self.when, self._order) < (other.when, other._order)
-
-    def fire(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Call it at the next turn: an exception there is the loop's to tell, and holds up no other timer."""
-        if self.callback is not None:
-            self._handle, self.callback = loop.call_soon(self.callback), None
-
-    def cancel(self) -> None:
-        """Do not call it."""
-        if self._handle is not None:
-            self._handle.cancel()
-        elif self.callback is not None:
-            self.callback = None
-            self._unset()
-
-
-class _EitherTimer:
-    """A limit on the wire: after so many seconds of jumps or of real time, whichever comes first."""
-
-    __slots__ = ("_callback", "_jumps", "_real")
-
-    def __init__(
-        self, clock: JumpingClock, loop: asyncio.AbstractEventLoop, delay: float, callback: Callable[[], object]
-    ) -> None:
-        self._callback = callback
-        self._real = loop.call_later(delay, self._fire)
-        self._jumps = clock.call_on_wire(clock.now() + delay, self._fire)
-
-    def _fire(self) -> None:
-        self.cancel()
-        self._callback()
-
-    def cancel(self) -> None:
-        self._real.cancel()
-        self._jumps.cancel()
-
-
-class _Timeout:
-    """`asyncio.timeout` by this clock: the task inside is cancelled at `when`, and gets `TimeoutError` for it."""
-
-    __slots__ = ("_cancels", "_clock", "_is_late", "_task", "_timer", "_when")
-
-    def __init__(self, clock: JumpingClock, when: float) -> None:
-        self._clock = clock
-        self._when = when
-        self._task: asyncio.Task[Any] | None = None  # Any: of whatever the task returns
-        self._timer: Timer | None = None
-        self._cancels = 0
-        self._is_late = False
-
-    async def __aenter__(self) -> None:
-        task = asyncio.current_task()
-        if task is None:
-            raise RuntimeError("a time limit is kept for a task, and this is not one")
-        self._task, self._cancels = task, task.cancelling()
-        self._timer = self._clock.call_at(self._when, self._late)
-
-    async def __aexit__(
-        self, exc_type: type[BaseException] | None, exc: BaseException | None, tb: types.TracebackType | None
-    ) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-        if not self._is_late or self._task is None:
-            return
-        # If somebody else cancelled the task as well, that is what the caller hears of, and not the time limit.
-        is_alone = self._task.uncancel() <= self._cancels
-        if is_alone and exc_type is not None and issubclass(exc_type, asyncio.CancelledError):
-            raise TimeoutError from exc
-
-    def _late(self) -> None:
-        self._is_late = True
-        if self._task is not None:
-            self._task.cancel()
 
 
 class _Count:
