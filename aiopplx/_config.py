@@ -181,9 +181,7 @@ def check_poll(given: PollPolicy | PollRule | None) -> PollPolicy:
 
 def check_retry(given: RetryPolicy | None) -> RetryPolicy:
     """The retry policy, by default `RetryPolicy()`. Raises `ConfigError`."""
-    policy = check_usable("retry", given, "delay", "a RetryPolicy") or RetryPolicy()
-    check_one_of("retry.on_doubt", policy.on_doubt, (None, "resend", "hold"))
-    return policy
+    return check_usable("retry", given, "delay", "a RetryPolicy") or RetryPolicy()
 
 
 def check_network(given: NetworkOptions | None) -> NetworkOptions:

@@ -467,7 +467,7 @@ def test_a_journal_lies_beside_the_questions_where_there_is_a_file_of_them(
 def test_what_is_typed_about_a_journal_reaches_the_session() -> None:
     typed = JournalOptions(results="until-delivered", retry_failed=True, same_account=True, wait=60.0)
     assert journal_at("run.db", typed) == aiopplx.JournalOptions(
-        "run.db", results="until_taken", retry_failed=True, same_account=True, wait=60.0
+        "run.db", results="until_delivered", retry_failed=True, same_account=True, wait=60.0
     )
     assert journal_at("run.db", JournalOptions()) == aiopplx.JournalOptions("run.db")
     assert journal_at(None, JournalOptions()) is None

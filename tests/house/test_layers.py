@@ -141,7 +141,8 @@ REAL_TIME = frozenset({"asyncio.sleep", "asyncio.timeout", "asyncio.timeout_at",
 # Where real seconds are meant, in all else but these the clock is asked to wait.
 ARE_REAL = {
     "_http.clock": "what it is made of",
-    "testing._jumping": "the same",
+    "testing._jumping": "it jumps",
+    "testing._timers": "the same",
     "journal._memory": "it waits for another session, which has a clock of its own",
 }
 

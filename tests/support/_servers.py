@@ -139,7 +139,7 @@ class JobServer:
         self.tasks: dict[str, Task] = {}
         self.port = 0
         self._dice = random.Random(seed)
-        self._looks = polls
+        self._polls = polls
         self._speed = speed
         self._honours_keys = honours_keys
         self._by_key: dict[str, Task] = {}
