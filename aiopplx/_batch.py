@@ -24,6 +24,7 @@ from aiopplx._job import Job, JobStatus
 from aiopplx._policy.retry import Bounds
 from aiopplx._submission import POLLABLE, Submission
 from aiopplx._wire.request import Request
+from aiopplx.journal._protocol import Claim
 
 Item: TypeAlias = "str | Mapping[str, object] | Request"
 Items: TypeAlias = "Iterable[Item] | AsyncIterable[Item]"
@@ -51,7 +52,7 @@ class Batch(AsyncIterator[Job]):
         self._timeout = timeout
         self._cancel_on_exit = cancel_on_exit
         self._source: Source[Item] | None = None
-        store = core.life.store
+        self._store = store = core.life.store
         self._results = Results(
             ordered=ordered, is_stored=store.results != "refetch", unpark=lambda sub: core.life.poller.unpark(sub)
         )
@@ -59,7 +60,7 @@ class Batch(AsyncIterator[Job]):
         self._room = anyio.Semaphore(limit)
         self._trouble: BaseException | None = None
         self._submitters: list[asyncio.Task[None]] = []
-        self._last: Submission | None = None
+        self._last: Claim | None = None
         self._left: list[Job] = []
         self._state = "new"
         self._ended = asyncio.Event()
@@ -73,7 +74,7 @@ class Batch(AsyncIterator[Job]):
         self._source = source = Source(self._given)
         self._state = "open"
         self._core.calls.members.add(self)
-        self._core.life.store.exhausted(False)
+        self._store.exhausted(False)
         loop = asyncio.get_running_loop()
         self._submitters = [loop.create_task(self._submitter(source)) for _ in range(min(SUBMITTERS, self._limit))]
         return self
@@ -159,16 +160,16 @@ class Batch(AsyncIterator[Job]):
             except BaseException:
                 self._results.put_back(place)
                 raise
-        self._last = place.sub
+        self._last = place.sub.claim
         self._room.release()
         self._results.took()
         return job
 
     def _deliver_last(self) -> None:
         """Asking for the next one says that the last one was dealt with: a crash before that hands it out again."""
-        last, self._last = self._last, None
-        if last is not None and last.claim is not None:
-            self._core.life.store.delivered(last.claim)
+        if self._last is not None:
+            self._store.delivered(self._last)
+            self._last = None
 
     def _is_over(self) -> bool:
         if any(not task.done() for task in self._submitters):
@@ -200,6 +201,7 @@ class Batch(AsyncIterator[Job]):
     # --- submitting --------------------------------------------------------------------------------------------------
 
     async def _submitter(self, source: Source[Item]) -> None:
+        task = asyncio.current_task()
         try:
             while self._may_submit():
                 # Cheaper than to ask twice whether there is a queue, which is what `acquire` does.
@@ -207,25 +209,27 @@ class Batch(AsyncIterator[Job]):
                     self._room.acquire_nowait()
                 else:
                     await self._room.acquire()
-                if source.count % SUBMITTERS == 0:
-                    await asyncio.sleep(0)  # a long list must not hold the loop
+                    if not self._may_submit():
+                        self._room.release()
+                        return
                 try:
                     index, item = await source.read(self._may_submit)
                 except SourceEnded:
                     self._room.release()
                     if source.is_exhausted:
-                        self._core.life.store.exhausted(True)
+                        self._store.exhausted(True)
                     return
-                await self._submit(index, item)
+                await self._submit(index, item, task)
         finally:
             self._results.news.set()
 
     def _may_submit(self) -> bool:
         source = self._source
-        is_read = source is None or source.is_exhausted or source.error is not None
-        return self._state == "open" and not is_read and self._trouble is None
+        if self._state != "open" or self._trouble is not None or source is None:
+            return False
+        return not source.is_exhausted and source.error is None
 
-    async def _submit(self, index: int, item: Item) -> None:
+    async def _submit(self, index: int, item: Item, task: asyncio.Task[None] | None) -> None:
         core = self._core
         try:
             sub = core.freeze(item, index=index, timeout=self._timeout)
@@ -236,7 +240,7 @@ class Batch(AsyncIterator[Job]):
             self._refuse(index, InvalidRequest(f"the item cannot be read: {type(error).__name__}"))
             return
         place = self._results.place(sub, index)
-        await core.life.submit(sub, core.occurrences, Bounds.within(sub.timeout))
+        await core.life.submit(sub, core.occurrences, Bounds.within(sub.timeout), task)
         job = place.job
         if job is not None and job.status is JobStatus.STOPPED and not isinstance(job.error, BudgetReached):
             self._trouble = self._trouble or core.life.stop_of(job)

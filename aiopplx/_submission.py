@@ -170,6 +170,9 @@ class Listener(abc.ABC):
     def polled(self) -> None:  # noqa: B027 - most listeners set no room aside
         """A poll ended and the job runs on: the room that `has_room` set aside is free again."""
 
+    def accepted(self, snapshot: Snapshot) -> None:  # noqa: B027 - most listeners wait for more than that
+        """The server has the submission, and answered so."""
+
     @abc.abstractmethod
     def deliver(self, job: Job | None) -> None:
         """The outcome; None if it is in the store and is read back when it is handed out. Must not raise."""
@@ -198,7 +201,6 @@ class Submission(msgspec.Struct, eq=False):
         attempts: attempts that left in this session.
         job_id: the server's id, `""` before.
         deadline: monotonic seconds at which no further attempt is made; 0.0 before the first.
-        snapshot: the answer to the submission, then the latest poll of the running job.
         call, polls: how it is polled, built once, and what is known of its polls so far.
         listeners: who waits for it.
         runner: the task that sends it; None when that is done.
@@ -220,7 +222,6 @@ class Submission(msgspec.Struct, eq=False):
     attempts: int = 0
     job_id: str = ""
     deadline: float = 0.0
-    snapshot: Snapshot | None = None
     call: Call | None = None
     polls: Polls | None = None
     listeners: list[Listener] = []

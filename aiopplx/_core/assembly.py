@@ -9,7 +9,8 @@ import asyncio
 import math
 import random
 import uuid
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable
+from functools import partial
 
 from aiopplx._apis import Routing
 from aiopplx._config import JournalOptions, Settings
@@ -24,8 +25,6 @@ from aiopplx._http.account import shared_gate
 from aiopplx._http.client import Client
 from aiopplx._http.transport import Transport
 from aiopplx._policy.budget import Budget
-from aiopplx._submission import Submission
-from aiopplx._wire.request import Request
 from aiopplx.journal._errors import JournalLocked
 from aiopplx.journal._forgetful import ForgetfulJournal
 from aiopplx.journal._names import Occurrences, fingerprint
@@ -119,6 +118,7 @@ class Core:
         calls: the calls that wait.
         decisions: what the user decides about the journal's rows.
         emitter: delivers events.
+        freeze: makes a new submission of this session (`_core.freezing`).
         occurrences: counts the session's equal requests without a tag.
         open: opens the session if need be; raises if it cannot be used here and now (closed, another loop).
     """
@@ -141,15 +141,10 @@ class Core:
             new_key=_new_key,
         )
         life.poller = Poller(client, settings.poll, life)
+        self.freeze = partial(freeze, routing=life.routing, new_key=_new_key)
         self.calls = Calls(life, self.occurrences)
         self.decisions = Decisions(life)
         client.on_stop = self.calls.stopped
-
-    def freeze(
-        self, item: str | Mapping[str, object] | Request, *, timeout: float, index: int | None = None
-    ) -> Submission:
-        """A new submission of this session. Raises `InvalidRequest`."""
-        return freeze(item, routing=self.life.routing, new_key=_new_key, timeout=timeout, index=index)
 
 
 def _new_key() -> str:

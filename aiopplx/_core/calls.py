@@ -17,7 +17,7 @@ import anyio
 from aiopplx._core.leaving import leave, left_event
 from aiopplx._core.lifecycle import Lifecycle
 from aiopplx._errors import AiopplxError, ConfigError
-from aiopplx._job import Job, JobStatus
+from aiopplx._job import Job, JobStatus, Snapshot
 from aiopplx._policy.retry import Bounds
 from aiopplx._submission import POLLABLE, Listener, Submission
 from aiopplx._wire.api import API
@@ -39,9 +39,13 @@ class Member(Protocol):
 
 
 class Caller(Listener):
-    """A call that waits for one job. It always has room: it takes one outcome."""
+    """A call that waits for one job. It always has room: it takes one outcome.
 
-    __slots__ = ("_outcome",)
+    Attributes:
+        acceptance: what the server answered to the submission, for a call that returns with just that.
+    """
+
+    __slots__ = ("_outcome", "acceptance")
 
     def __init__(
         self,
@@ -53,7 +57,13 @@ class Caller(Listener):
         is_late: bool = False,
     ) -> None:
         super().__init__(sub, tag=tag, deadline=deadline, takes_slot=takes_slot, is_late=is_late)
+        self.acceptance: Snapshot | None = None
         self._outcome: asyncio.Future[Job | AiopplxError | None] = asyncio.get_running_loop().create_future()
+
+    def accepted(self, snapshot: Snapshot) -> None:
+        """See `Listener`. Kept for a call that returns with it: a waiting job need not hold an answer."""
+        if not self.takes_slot:
+            self.acceptance = snapshot
 
     def deliver(self, job: Job | None) -> None:
         """See `Listener`."""
@@ -121,7 +131,7 @@ class Calls:
             if caller.is_served:
                 return await self._delivered(caller)
             running = caller.sub
-            snapshot = running.snapshot
+            snapshot = caller.acceptance
             status = snapshot.status if snapshot is not None else JobStatus.IN_PROGRESS
             self._forget(caller)  # not left behind: whoever submits alone means to come back for it
             return caller.named(running.as_job(status, None, snapshot))

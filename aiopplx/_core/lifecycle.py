@@ -105,21 +105,30 @@ class Lifecycle:
         self.new_key = new_key
         self._clock = client.clock
         self._retry_failed = retry_failed
+        # A store that forgets is asked for ids and nothing else: steps of rows that nobody can read are not even built.
+        self._remembers = store.remembers
         self._carrying_over = asyncio.Lock()
         self._is_store_broken = False
 
     # --- the one way -------------------------------------------------------------------------------------------------
 
-    async def submit(self, sub: Submission, occurrences: Occurrences | None, bounds: Bounds) -> None:
+    async def submit(
+        self,
+        sub: Submission,
+        occurrences: Occurrences | None,
+        bounds: Bounds,
+        runner: asyncio.Task[None] | None = None,
+    ) -> None:
         """Take a submission to where nothing is left to do for its sender.
 
         Args:
             sub: NEW, or QUEUED by `requeue`, with its listener.
             occurrences: counts equal requests without a tag; None if this one is like no other.
             bounds: on all waiting before the first attempt, and on attempts.
+            runner: the task that this runs in; None to have it found.
         """
         first = sub.listeners[0]
-        sub.runner = asyncio.current_task()
+        sub.runner = runner or asyncio.current_task()
         try:
             if sub.phase is Phase.NEW:
                 await self._begin(sub, occurrences, bounds)
@@ -175,28 +184,31 @@ class Lifecycle:
 
     async def _begin(self, sub: Submission, occurrences: Occurrences | None, bounds: Bounds) -> None:
         """Write it down before it is promised to anybody, or find what became of it."""
+        if not self._remembers:
+            record = await self.store.find_or_queue("", tag=sub.tag, key=sub.key, body=b"", sha=b"", api=sub.api.name)
+            sub.claim = record.claim
+            sub.to(Phase.QUEUED)
+            return
         try:
             async with self._clock.timeout(self._left(bounds)):
-                record = await self._find(sub, occurrences)
+                found = await self._find(sub, occurrences)
         except TimeoutError:
             raise busy_item() from None
         except JournalError as error:
             self._tell_of_store(error)
             raise
         self._is_store_broken = False
-        if record is not None:
-            await self._resume(sub, record)
+        if found is not None:
+            await self._resume(sub, found)
 
     async def _find(self, sub: Submission, occurrences: Occurrences | None) -> Record | None:
         """Its row, once nobody else is sending the same; None if it was merged into a job that runs here."""
-        item, sha = "", b""
-        if self.store.remembers:
-            if not self.spending.is_carried_over:
-                await self._carry_over()
-            assert sub.request is not None, "a submission has its request until it is accepted"  # noqa: S101 - for mypy
-            sha = sha_of(sub.request.canonical())
-            count = occurrences.count(sha) if occurrences is not None and sub.tag is None else 1
-            item = item_name(sub.tag, sha, count)
+        if not self.spending.is_carried_over:
+            await self._carry_over()
+        assert sub.request is not None, "a submission has its request until it is accepted"  # noqa: S101 - for mypy
+        sha = sha_of(sub.request.canonical())
+        count = occurrences.count(sha) if occurrences is not None and sub.tag is None else 1
+        item = item_name(sub.tag, sha, count)
         while True:
             record = await self.store.find_or_queue(
                 item, tag=sub.tag, key=sub.key, body=sub.body, sha=sha, api=sub.api.name
@@ -308,7 +320,9 @@ class Lifecycle:
         if sub.phase is Phase.RUNNING:
             self.spending.found(sub)
         sub.body, sub.request = b"", None
-        self._bound_listeners(sub)
+        for listener in sub.listeners:
+            if listener.takes_slot and listener.deadline == math.inf:
+                listener.deadline = sub.deadline
         if sub.listeners:
             self.poller.watch(sub, after=0.0)
 
@@ -368,13 +382,14 @@ class Lifecycle:
             sub.deadline = self._clock.now() + sub.timeout
         sub.marks += 1
         is_first = sub.phase is Phase.QUEUED
-        try:
-            await self.store.apply(_claim(sub), steps.sending(key=sub.key, attempt=sub.marks))
-        except BaseException:
-            if is_first:
-                with anyio.CancelScope(shield=True):
-                    await self._unmark(sub)
-            raise
+        if self._remembers:
+            try:
+                await self.store.apply(_claim(sub), steps.sending(key=sub.key, attempt=sub.marks))
+            except BaseException:
+                if is_first:
+                    with anyio.CancelScope(shield=True):
+                        await self._unmark(sub)
+                raise
         sub.to(Phase.SENDING if is_first else Phase.RESENDING)
 
     async def take_back(self, sub: Submission) -> None:
@@ -384,6 +399,8 @@ class Lifecycle:
             sub.to(Phase.QUEUED)
 
     async def _unmark(self, sub: Submission) -> None:
+        if not self._remembers:
+            return
         try:
             await self.store.apply(_claim(sub), steps.back_to_queued(key=sub.key))
         except JournalError as error:
@@ -416,7 +433,6 @@ class Lifecycle:
         if other is not None:
             self._merge(sub, other)
             return
-        sub.snapshot = snapshot
         sub.polls = Polls(self._clock.now(), is_fresh=True)
         sub.call = sub.api.get(sub.job_id)
         sub.to(Phase.RUNNING)
@@ -426,18 +442,16 @@ class Lifecycle:
         self._warn_of_model(sub, snapshot)
         # The server has the question now; a thousand waiting jobs need not hold theirs.
         sub.body, sub.request = b"", None
-        self._bound_listeners(sub)
+        for listener in sub.listeners:
+            listener.accepted(snapshot)
+            if listener.takes_slot and listener.deadline == math.inf:
+                listener.deadline = sub.deadline
         if snapshot.status.is_final and not snapshot.is_empty:
             ended = Ended(snapshot.status, outcome_error(snapshot))
             if await self.finish(sub, ended, snapshot):
                 return
         if sub.listeners:
             self.poller.watch(sub)
-
-    def _bound_listeners(self, sub: Submission) -> None:
-        for listener in sub.listeners:
-            if listener.deadline == math.inf and listener.takes_slot:
-                listener.deadline = sub.deadline
 
     def _warn_of_model(self, sub: Submission, snapshot: Snapshot) -> None:
         asked = sub.request.asked_model if sub.request is not None and sub.api.echoes_model else None
@@ -461,10 +475,8 @@ class Lifecycle:
                 self.free(listener)
         return any(rooms)
 
-    def polled(self, sub: Submission, snapshot: Snapshot | None) -> None:
+    def polled(self, sub: Submission) -> None:
         """See `Sink`."""
-        if snapshot is not None:
-            sub.snapshot = snapshot
         for listener in sub.listeners:
             listener.polled()
 
@@ -488,10 +500,9 @@ class Lifecycle:
     async def finish(self, sub: Submission, ended: Ended, snapshot: Snapshot | None) -> bool:
         """See `Sink`: write, then everything else at once."""
         job = sub.as_job(ended.status, ended.error, snapshot)
-        state = state_of(job)
-        if sub.claim is not None and sub.phase is Phase.RUNNING and state is not None:
+        if self._remembers and sub.claim is not None and sub.phase is Phase.RUNNING:
             try:
-                await self._write(sub, job, state)
+                await self._write(sub, job)
             except JournalError as error:
                 self.emitter.emit(sub.event(EventKind.WARNING, reason=f"not kept: {error.message}"))
                 if unwritten_for_now(error):
@@ -501,7 +512,10 @@ class Lifecycle:
             self._end(sub, job, is_billed=True)
         return True
 
-    async def _write(self, sub: Submission, job: Job, state: State) -> None:
+    async def _write(self, sub: Submission, job: Job) -> None:
+        state = state_of(job)
+        if state is None:
+            return
         step = steps.ended(
             state,
             key=sub.key,
@@ -550,13 +564,14 @@ class Lifecycle:
 
     def _end(self, sub: Submission, job: Job, *, is_billed: bool) -> None:
         """What became of it is written. Settle, free, deliver, emit: in this order, and nothing comes in between."""
-        is_news = not (sub.job_id and self.live.was_finished(sub.job_id))
+        is_news = sub.polls is None or not sub.polls.is_over
         listeners, sub.listeners = sub.listeners, []
         if not listeners:
             sub.job = job
+        if sub.phase in POLLABLE:
+            self.poller.ended(sub)
         sub.to(Phase.FINISHED)
-        self.poller.forget(sub)
-        self.spending.ended(sub, job.cost, is_billed=is_billed)
+        self.spending.ended(sub, job, is_billed=is_billed)
         self.live.remove(sub, is_finished=True)
         for listener in listeners:
             self.free(listener)
@@ -577,7 +592,8 @@ class Lifecycle:
         assert record is not None, "rows are not removed while a session holds them"  # noqa: S101 - for mypy
         job = job_of(record, await self.stored_result(record))
         job = msgspec.structs.replace(job, index=sub.index, attempts=sub.attempts)
-        if sub.phase is Phase.STORED and not self.live.was_finished(job.id):
+        polls = self.live.polls_of(job.id)
+        if sub.phase is Phase.STORED and (polls is None or not polls.is_over):
             self.emitter.emit(_finished(job))
         return job
 

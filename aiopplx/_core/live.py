@@ -11,20 +11,11 @@ from __future__ import annotations
 
 from collections import OrderedDict
 
-import msgspec
-
 from aiopplx._policy.polling import Polls
 from aiopplx._submission import Submission
 
 REMEMBERED = 10_000
 """Jobs of which polls and end are remembered after the last listener left."""
-
-
-class Past(msgspec.Struct):
-    """What is remembered of a job that is not alive here: its polls, and whether its end was told."""
-
-    polls: Polls | None
-    is_finished: bool = False
 
 
 class Live:
@@ -35,7 +26,7 @@ class Live:
     def __init__(self) -> None:
         self.by_row: dict[int, Submission] = {}
         self.by_id: dict[str, Submission] = {}
-        self._past: OrderedDict[str, Past] = OrderedDict()
+        self._past: OrderedDict[str, Polls] = OrderedDict()
 
     def add_row(self, sub: Submission) -> None:
         """It has its row, and nobody else in this session has."""
@@ -47,21 +38,16 @@ class Live:
 
     def remove(self, sub: Submission, *, is_finished: bool) -> None:
         """It is over, for this session; a second call does nothing."""
-        if self.by_row.get(sub.row) is sub:
+        if sub.row and self.by_row.get(sub.row) is sub:
             del self.by_row[sub.row]
-        if sub.job_id and self.by_id.get(sub.job_id) is sub:
-            del self.by_id[sub.job_id]
-            past = self._past
-            past[sub.job_id] = Past(sub.polls, is_finished or self.was_finished(sub.job_id))
-            if len(past) > REMEMBERED:
-                past.popitem(last=False)
+        job_id, polls = sub.job_id, sub.polls
+        if polls is not None and self.by_id.get(job_id) is sub:
+            del self.by_id[job_id]
+            polls.is_over = polls.is_over or is_finished
+            self._past[job_id] = polls
+            if len(self._past) > REMEMBERED:
+                self._past.popitem(last=False)
 
     def polls_of(self, job_id: str) -> Polls | None:
         """What an earlier listener's polls of this job found; None if it was never polled here, or long ago."""
-        past = self._past.get(job_id)
-        return past.polls if past is not None else None
-
-    def was_finished(self, job_id: str) -> bool:
-        """Whether the end of this job was told in this session: it is told once."""
-        past = self._past.get(job_id)
-        return past is not None and past.is_finished
+        return self._past.get(job_id)

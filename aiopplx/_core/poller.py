@@ -42,8 +42,8 @@ class Sink(Protocol):
         """Has any listener room for the outcome? If not, the poller forgets it until `unpark`."""
         ...
 
-    def polled(self, sub: Submission, snapshot: Snapshot | None) -> None:
-        """A poll ended and the job runs on; None if the poll brought nothing."""
+    def polled(self, sub: Submission) -> None:
+        """A poll ended and the job runs on."""
         ...
 
     def time_out(self, sub: Submission, now: float, why: str, snapshot: Snapshot | None) -> bool:
@@ -162,9 +162,10 @@ class Poller:
         """Poll it no more. Returns its poll if that was out for it alone, cancelled, to be waited for."""
         self._schedule.remove(sub)
         self._deadlines.remove(sub)
-        self._unparked.pop(sub, None)
+        if self._unparked:
+            self._unparked.pop(sub, None)
         poll = self._out.pop(sub, None)
-        if poll is None or any(other in self._out for other in poll.subs):
+        if poll is None or (len(poll.subs) > 1 and any(other in self._out for other in poll.subs)):
             return None
         task = self._running.get(poll)
         if task is None or task is asyncio.current_task():
@@ -174,6 +175,13 @@ class Poller:
         self._client.gate.back(self._clock.now())
         self._ended(poll)
         return task
+
+    def ended(self, sub: Submission) -> None:
+        """Its own poll found its end: nothing of it is waited for any more, and its poll goes on to the next job."""
+        self._deadlines.remove(sub)
+        self._out.pop(sub, None)
+        if self._unparked:
+            self._unparked.pop(sub, None)
 
     def close(self) -> list[asyncio.Task[None]]:
         """Poll nothing any more. Returns the polls that were out, cancelled, to be waited for."""
@@ -316,7 +324,7 @@ class Poller:
 
     async def _answered(self, sub: Submission, snapshot: Snapshot | None, now: float) -> None:
         if snapshot is None:
-            self._sink.polled(sub, None)
+            self._sink.polled(sub)
             self._put_by_rule(sub, now)
             return
         polls = _polls(sub)
@@ -326,7 +334,7 @@ class Poller:
             await self._finish(sub, verdict, snapshot)
             return
         if verdict is not None:
-            self._sink.polled(sub, None)
+            self._sink.polled(sub)
             self._put(sub, now + verdict.delay)
             return
         self._unparked.pop(sub, None)
@@ -334,7 +342,7 @@ class Poller:
             self._client.emit(sub.event(EventKind.POLLED, status=snapshot.status))
         if snapshot.status is JobStatus.IN_PROGRESS and snapshot.server_status != "IN_PROGRESS" and not polls.warned:
             self._warn_of_unknown(sub, polls, snapshot)
-        self._sink.polled(sub, snapshot)
+        self._sink.polled(sub)
         if is_last:
             if not self._sink.time_out(sub, now, f"the server says {snapshot.server_status}", snapshot):
                 return
@@ -364,12 +372,12 @@ class Poller:
             self.bound(sub)
         delay = max(verdict.delay, client.gate.silence(now))
         client.emit(sub.event(EventKind.POLL_FAILED, delay=delay, reason=error.message, fault=failed.fault.value))
-        self._sink.polled(sub, None)
+        self._sink.polled(sub)
         self._put(sub, now + delay)
 
     async def _finish(self, sub: Submission, ended: Ended, snapshot: Snapshot | None) -> None:
         if not await self._sink.finish(sub, ended, snapshot):
-            self._sink.polled(sub, None)
+            self._sink.polled(sub)
             self._put(sub, self._clock.now() + self._policy.refused_pause)
 
     def _warn_of_unknown(self, sub: Submission, polls: Polls, snapshot: Snapshot) -> None:

@@ -111,14 +111,17 @@ class Results:
         if place not in self.out:
             return  # the batch has let go of it
         del self.out[place]
-        held = len(self._ready) + len(self._ready_by_index)
-        is_read_back = held >= READY and self._is_stored and place.sub.claim is not None
-        place.job = None if is_read_back and job is not None and job.ok else job
+        place.job = job
+        if self._is_stored and job is not None and job.ok and self._is_full() and place.sub.claim is not None:
+            place.job = None
         if self._ordered:
             self._ready_by_index[place.index or 0] = place
         else:
             self._ready.append(place)
         self.news.set()
+
+    def _is_full(self) -> bool:
+        return len(self._ready) + len(self._ready_by_index) >= READY
 
     # --- what goes out -----------------------------------------------------------------------------------------------
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-import types
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator, Mapping
 from typing import Generic, TypeVar, cast
 
@@ -15,6 +14,9 @@ from aiopplx._errors import InvalidRequest
 from aiopplx._wire.request import Request
 
 T = TypeVar("T")
+
+PAUSE = 16
+"""Items of a plain iterable between two turns of the loop."""
 
 
 class SourceEnded(Exception):
@@ -40,38 +42,43 @@ class Source(Generic[T]):
         self.count = 0
         self.is_exhausted = False
         self.error: BaseException | None = None
-        self._iterator: Iterator[T] | AsyncIterator[T] = _iterator_of(given)
-        self._is_async = isinstance(given, AsyncIterable)
+        iterator = _iterator_of(given)
+        is_async = isinstance(given, AsyncIterable)
+        self._plain = None if is_async else cast("Iterator[T]", iterator)
+        self._awaited = cast("AsyncIterator[T]", iterator) if is_async else None
         self._reading = asyncio.Lock()
 
     async def read(self, is_wanted: Callable[[], bool]) -> tuple[int, T]:
         """The next item and its index.
 
         Args:
-            is_wanted: asked right before the reading: another reader may have found the end meanwhile.
+            is_wanted: asked again after each wait: another reader may have found the end meanwhile.
 
         Raises:
             SourceEnded: see `is_exhausted` and `error` for why.
         """
-        item = await self._next_awaited(is_wanted) if self._is_async else self._next(is_wanted)
+        plain = self._plain
+        if plain is None:
+            item = await self._next_awaited(is_wanted)
+        else:
+            if self.count % PAUSE == 0:
+                await asyncio.sleep(0)  # a long list must not hold the loop
+                if not is_wanted():
+                    raise SourceEnded
+            try:
+                item = next(plain)
+            except (Exception, asyncio.CancelledError) as error:
+                self._ended(error)
+                raise SourceEnded from None
         self.count += 1
         return self.count - 1, item
-
-    def _next(self, is_wanted: Callable[[], bool]) -> T:
-        if not is_wanted():
-            raise SourceEnded
-        try:
-            return next(cast("Iterator[T]", self._iterator))
-        except (Exception, asyncio.CancelledError) as error:
-            self._ended(error)
-            raise SourceEnded from None
 
     async def _next_awaited(self, is_wanted: Callable[[], bool]) -> T:
         async with self._reading:
             if not is_wanted():
                 raise SourceEnded
             try:
-                return await anext(cast("AsyncIterator[T]", self._iterator))
+                return await anext(cast("AsyncIterator[T]", self._awaited))
             except (Exception, asyncio.CancelledError) as error:
                 if isinstance(error, asyncio.CancelledError) and _is_cancelled():
                     raise
@@ -89,11 +96,11 @@ class Source(Generic[T]):
 
         Raises whatever the generator raises.
         """
-        iterator = self._iterator
-        if isinstance(iterator, types.AsyncGeneratorType):
-            await iterator.aclose()
-        elif inspect.isgenerator(iterator):
-            iterator.close()
+        awaited: object = self._awaited
+        if inspect.isasyncgen(awaited):
+            await awaited.aclose()
+        elif inspect.isgenerator(self._plain):
+            self._plain.close()
 
 
 def _is_cancelled() -> bool:

@@ -20,6 +20,7 @@ from typing import Protocol
 
 from aiopplx._errors import BudgetReached
 from aiopplx._http.clock import Clock
+from aiopplx._job import Job
 from aiopplx._policy.budget import Budget
 from aiopplx._submission import Phase, Submission
 
@@ -44,8 +45,8 @@ class Spending(Protocol):
         """It runs already: it takes its hold whether there is room or not."""
         ...
 
-    def ended(self, sub: Submission, cost: float | None, *, is_billed: bool) -> None:
-        """Nothing more will come of it here. `cost` is None where it is not known."""
+    def ended(self, sub: Submission, job: Job | None, *, is_billed: bool) -> None:
+        """Nothing more will come of it here. `job` is None where nothing is known of what it cost."""
         ...
 
     def holds(self, sub: Submission) -> bool:
@@ -67,7 +68,7 @@ class Unbounded:
     def found(self, sub: Submission) -> None:
         """Nothing to keep."""
 
-    def ended(self, sub: Submission, cost: float | None, *, is_billed: bool) -> None:
+    def ended(self, sub: Submission, job: Job | None, *, is_billed: bool) -> None:
         """Nothing to settle."""
 
     def holds(self, sub: Submission) -> bool:
@@ -138,8 +139,9 @@ class Bounded:
             self.budget.sent()
         self._held.add(sub)
 
-    def ended(self, sub: Submission, cost: float | None, *, is_billed: bool) -> None:
+    def ended(self, sub: Submission, job: Job | None, *, is_billed: bool) -> None:
         """See `Spending`."""
+        cost = job.cost if job is not None else None
         if sub in self._held:
             self._held.discard(sub)
             self._settle(sub, cost, is_billed=is_billed)

@@ -78,12 +78,15 @@ class Clock:
     Attributes:
         tick: what is due within so many seconds can happen together.
         suspension: a timer that is later than so many seconds means that the machine was suspended.
+        jumps: whether it leaves out waiting (`aiopplx.testing.JumpingClock`).
 
     Raises:
         ConfigError: the speed is not above 0.
     """
 
     __slots__ = ("_since", "_speed", "suspension", "tick")
+
+    jumps = False
 
     def __init__(self, speed: float = 1.0, *, since: float | None = None) -> None:
         if not speed > 0:

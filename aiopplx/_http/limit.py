@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import asyncio
 import types
-from typing import Any, cast
+from typing import Any
 
 from aiopplx._http.clock import Clock, Timer
 
@@ -23,18 +23,20 @@ from aiopplx._http.clock import Clock, Timer
 class Limit:
     """`with limit:` raises `TimeoutError` in the task that is still inside after `seconds`.
 
-    Reentrant for different tasks, not for one. Cancellation from outside passes through, as in `asyncio.timeout`.
+    While a task is inside, a clock that jumps stands still. Reentrant for different tasks, not for one. Cancellation
+    from outside passes through, as in `asyncio.timeout`.
 
     Args:
         seconds: for each exchange.
         clock: its wire time is what they are counted by.
     """
 
-    __slots__ = ("_clock", "_late", "_open", "_seconds", "_timer")
+    __slots__ = ("_busy", "_clock", "_late", "_open", "_seconds", "_timer")
 
     def __init__(self, seconds: float, clock: Clock) -> None:
         self._seconds = seconds
         self._clock = clock
+        self._busy = clock.busy() if clock.jumps else None  # not entered for nothing on the way of each exchange
         self._open: dict[asyncio.Task[Any], tuple[float, int]] = {}  # Any: a task of whatever kind
         self._late: set[asyncio.Task[Any]] = set()
         self._timer: Timer | None = None
@@ -48,11 +50,16 @@ class Limit:
         self._open[task] = (late_at, task.cancelling())
         if self._timer is None:
             self._timer = self._clock.wire_at(late_at, self._sweep)
+        if self._busy is not None:
+            self._busy.__enter__()
 
     def __exit__(
         self, exc_type: type[BaseException] | None, exc: BaseException | None, tb: types.TracebackType | None
     ) -> None:
-        task = cast("asyncio.Task[Any]", asyncio.current_task())
+        if self._busy is not None:
+            self._busy.__exit__(None, None, None)
+        task = asyncio.current_task()
+        assert task is not None, "it was there at the beginning"  # noqa: S101 - for mypy
         _, cancels = self._open.pop(task)
         if self._late and task in self._late:
             self._late.discard(task)

@@ -101,7 +101,6 @@ class Transport:
         self._base = yarl.URL(base_url)
         self.limit = network.max_response_bytes
         self._key = key
-        self._busy = clock.busy()  # one object for all exchanges
         self._theirs = http
         self._own_headers = self._headers()
         self._submits: aiohttp.ClientSession | None = http
@@ -158,7 +157,7 @@ class Transport:
         body = _Body(call.body) if call.body is not None else None
         failure: NoReply
         try:
-            with limit, self._busy:
+            with limit:
                 response = await pool.request(
                     call.method,
                     _address(self._base, call.path),

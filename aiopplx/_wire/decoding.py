@@ -141,9 +141,11 @@ def unusable(reply: Reply, why: str) -> NoReturn:
 
 def check_id(reply: Reply, job_id: str, expected_id: str) -> None:
     """Refuse a job that cannot be polled, or is another than the one asked for. Raises `ProtocolError`."""
+    if job_id == expected_id:
+        return
     if not is_usable(job_id):
         unusable(reply, "a job without a usable id")
-    if expected_id and job_id != expected_id:
+    if expected_id:
         unusable(reply, f"another job ({plain(job_id, 64)!r}) than the one asked for")
 
 

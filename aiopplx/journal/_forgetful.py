@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Collection
-from typing import NamedTuple
+from typing import cast
 
 from aiopplx.journal._errors import duplicate
 from aiopplx.journal._names import job_name
@@ -21,18 +21,12 @@ REMEMBERED = 10_000
 """Jobs whose key and tag are remembered."""
 
 
-class _Ticket(Claim):
+class _Ticket(Claim, gc=False):
     """A claim that carries what a row would know. It goes with its submission, so nothing is left behind here."""
 
-    tag: str | int | None
-    api: str
-
-
-class _Known(NamedTuple):
-    pk: int
-    key: str
-    tag: str | int | None
-    api: str
+    key: str = ""
+    tag: str | int | None = None
+    api: str = ""
 
 
 class ForgetfulJournal:
@@ -43,7 +37,7 @@ class ForgetfulJournal:
 
     def __init__(self) -> None:
         self._last = 0
-        self._known: OrderedDict[str, _Known] = OrderedDict()
+        self._known: OrderedDict[str, _Ticket] = OrderedDict()
 
     async def find_or_queue(
         self, item: str, *, tag: str | int | None, key: str, body: bytes, sha: bytes, api: str
@@ -59,16 +53,17 @@ class ForgetfulJournal:
             sha=sha,
             api=api,
             state=State.QUEUED,
-            claim=_ticket(self._last, tag, api),
+            claim=_Ticket(self._last, 0, key, tag, api),
         )
 
     async def adopt(self, job_id: str, *, api: str, tag: str | int | None = None) -> Record:
         """A job from elsewhere, or the one of this id that is remembered."""
-        if job_id not in self._known:
+        known = self._known.get(job_id)
+        if known is None:
             self._last += 1
-            self._remember(job_id, _Known(self._last, "", tag, api))
-        known = self._known[job_id]
-        return _record(job_id, known, _ticket(known.pk, known.tag, known.api))
+            known = _Ticket(self._last, 0, "", tag, api)
+            self._remember(job_id, known)
+        return _record(job_id, known, known)
 
     async def claim(self, pk: int) -> Record | None:
         """None: there are no rows."""
@@ -80,21 +75,18 @@ class ForgetfulJournal:
         Raises:
             DuplicateJob: the server gave the id of a submission under another key.
         """
-        if step.job_id:
-            self._note(claim, step)
-        elif step.api and isinstance(claim, _Ticket):
-            claim.api = step.api
+        job_id = step.job_id
+        if job_id:
+            known = self._known.get(job_id)
+            if known is None:
+                self._remember(job_id, cast("_Ticket", claim))
+            elif known.key != step.key:
+                raise duplicate(job_id, known.key, path="")
+        elif step.api:
+            cast("_Ticket", claim).api = step.api
 
-    def _note(self, claim: Claim, step: Step) -> None:
-        known = self._known.get(step.job_id)
-        if known is None:
-            tag, api = (claim.tag, claim.api) if isinstance(claim, _Ticket) else (None, "")
-            self._remember(step.job_id, _Known(claim.pk, step.key, tag, api))
-        elif known.key != step.key:
-            raise duplicate(step.job_id, known.key, path="")
-
-    def _remember(self, job_id: str, known: _Known) -> None:
-        self._known[job_id] = known
+    def _remember(self, job_id: str, ticket: _Ticket) -> None:
+        self._known[job_id] = ticket
         if len(self._known) > REMEMBERED:
             self._known.popitem(last=False)
 
@@ -136,13 +128,7 @@ class ForgetfulJournal:
         """Nothing is left to be written."""
 
 
-def _ticket(pk: int, tag: str | int | None, api: str) -> _Ticket:
-    ticket = _Ticket(pk, 0)
-    ticket.tag, ticket.api = tag, api
-    return ticket
-
-
-def _record(job_id: str, known: _Known, claim: Claim | None = None) -> Record:
+def _record(job_id: str, known: _Ticket, claim: Claim | None = None) -> Record:
     return Record(
         pk=known.pk,
         item=job_name(job_id),

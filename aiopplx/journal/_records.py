@@ -53,7 +53,7 @@ DELIVERABLE = frozenset(state for state in State if state.is_final)
 """States in which there is an outcome to be handed out. Such a row is held by nobody: whoever asks may have it."""
 
 
-class Claim(NamedTuple):
+class Claim(msgspec.Struct, gc=False):
     """The right to write one row. Opaque: it comes from `find_or_queue`, `adopt` or `claim`, and goes to `apply`.
 
     `fence` is a fencing token: a store that several sessions share gives a higher number with each new claim of a row,

@@ -74,6 +74,8 @@ class JumpingClock(Clock):
         "_watching",
     )
 
+    jumps = True
+
     def __init__(self, *, wall: float | None = None) -> None:
         super().__init__()
         self._now = BEGAN

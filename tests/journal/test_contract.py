@@ -217,7 +217,7 @@ async def test_step_asked_for_twice_finds_itself_done(journal: Journal, state: S
 async def test_step_of_no_row_is_impossible(journal: Journal, name: str) -> None:
     record = await queued(journal)
     with pytest.raises(ImpossibleStep, match="no row 7"):
-        await journal.apply(claim_of(record)._replace(pk=7), named(name, record))
+        await journal.apply(msgspec.structs.replace(claim_of(record), pk=7), named(name, record))
 
 
 @pytest.mark.parametrize("name", ALLOWED)
@@ -232,7 +232,7 @@ async def test_step_under_a_key_that_the_row_has_no_more_is_impossible(journal: 
 @pytest.mark.parametrize("name", sorted(INTENTS | DENIALS))
 async def test_intent_or_denial_under_an_earlier_claim_changes_nothing(journal: Journal, name: str) -> None:
     before = await brought_to(journal, min(ALLOWED[name][0]))
-    earlier = claim_of(before)._replace(fence=claim_of(before).fence - 1)
+    earlier = msgspec.structs.replace(claim_of(before), fence=claim_of(before).fence - 1)
     if name in DENIALS and isinstance(journal, MemoryJournal):
         journal = journal.store.session()  # whose row it is not
         assert (await now(journal, before)).state is before.state
@@ -245,7 +245,7 @@ async def test_intent_or_denial_under_an_earlier_claim_changes_nothing(journal: 
 @pytest.mark.parametrize("name", sorted(FACTS))
 async def test_fact_under_an_earlier_claim_is_let_in(journal: Journal, name: str) -> None:
     before = await brought_to(journal, min(ALLOWED[name][0]))
-    earlier = claim_of(before)._replace(fence=claim_of(before).fence - 1)
+    earlier = msgspec.structs.replace(claim_of(before), fence=claim_of(before).fence - 1)
     await journal.apply(earlier, named(name, before))
     assert (await now(journal, before)).state is ALLOWED[name][1]
 
