@@ -68,9 +68,9 @@ class Caller(Listener):
             self._outcome.set_result(error.about(job_id=sub.job_id, idempotency_key=sub.key, tag=self.tag))
 
     @property
-    def is_served(self) -> bool:
-        """Whether the outcome is there."""
-        return self._outcome.done()
+    def served(self) -> asyncio.Future[Job | AiopplxError | None]:
+        """Done once the outcome is there; `outcome` reads it."""
+        return self._outcome
 
     async def outcome(self) -> Job | None:
         """The job once it has ended; None if the store has it. Raises what `fail` was given."""
@@ -118,7 +118,7 @@ class Calls:
         caller = Caller(sub, tag=sub.tag)
         try:
             await self._send(caller, self._clock.now() + sub.timeout)
-            if caller.is_served:
+            if caller.served.done():
                 return await self._delivered(caller)
             running = caller.sub
             snapshot = running.snapshot
@@ -185,8 +185,10 @@ class Calls:
         bounds = Bounds.within(sub.timeout, until=until, silence=self.life.client.policy.patience)
         sending = asyncio.get_running_loop().create_task(self.life.submit(sub, self._occurrences, bounds))
         self._callers[caller] = sending
-        await asyncio.wait([sending])
-        self._callers[caller] = None
+        # One that was resumed, and waits for a place, may end before it has one: somebody else had it polled.
+        await asyncio.wait([sending, caller.served], return_when=asyncio.FIRST_COMPLETED)
+        if sending.done():
+            self._callers[caller] = None
         self._check_open()
 
     async def _delivered(self, caller: Caller) -> Job:

@@ -127,6 +127,8 @@ class Lifecycle:
                 return
             if first.takes_slot:
                 await self._take_slot(first, bounds)
+                if sub.phase in OVER:
+                    return  # it ran already, and was polled for somebody else meanwhile
             if sub.phase in POLLABLE:
                 self._take_up(sub, bounds)
                 return
@@ -139,13 +141,20 @@ class Lifecycle:
             logger.exception("submission %s failed unexpectedly", sub.key)
             await self._refuse(sub, unexpected(problem, is_doubtful=sub.phase in DOUBTFUL))
         except asyncio.CancelledError:
-            self.detach(sub)
+            self._cut_short(sub)
             raise
         finally:
             sub.runner = None
             self.is_sent_no_longer(sub)
             if first not in sub.listeners:
                 self.free(first)  # one who left while it was on the wire kept the place till now
+
+    def _cut_short(self, sub: Submission) -> None:
+        """Whoever made it has left. A job that others listen to by now goes on for them."""
+        if sub.listeners and sub.phase in POLLABLE:
+            self.poller.watch(sub, after=0.0)
+        else:
+            self.detach(sub)
 
     async def _take_slot(self, listener: Listener, bounds: Bounds) -> None:
         slots = self.slots
@@ -209,10 +218,10 @@ class Lifecycle:
                 sub.row, sub.claim, sub.marks = record.pk, record.claim, record.attempts
                 self.live.add_row(sub)
                 return record
-            if other.phase in POLLABLE:
+            if other.phase in POLLABLE and other.runner is None:
                 self._merge(sub, other)
                 return None
-            await self._unsent(other)
+            await self._unsent(other)  # also one that waits for its place: it is not polled before
 
     async def _carry_over(self) -> None:
         """Before anything is written in this session: what still runs of earlier ones."""
