@@ -14,7 +14,7 @@ from typing import Protocol
 
 import anyio
 
-from aiopplx._core.leaving import leave, left_event
+from aiopplx._core.leaving import goes_on, leave, left_event
 from aiopplx._core.lifecycle import Lifecycle
 from aiopplx._errors import AiopplxError, ConfigError
 from aiopplx._job import Job, JobStatus
@@ -206,19 +206,22 @@ class Calls:
 
     async def _left(self, caller: Caller) -> None:
         """The call is over. If its job is not, nobody here waits for it any more, and that is told."""
-        sending = self._callers.pop(caller, None)
-        if sending is None and caller not in caller.sub.listeners:
+        sending = self._callers.get(caller)
+        if self.is_closed or (sending is None and caller not in caller.sub.listeners):
+            self._callers.pop(caller, None)  # `aclose` waits for what it sends, and tells; this call must not end that
             return
         left: list[Job] = []
         with anyio.CancelScope(shield=True):
             try:
                 await leave(self.life, [caller], [sending] if sending is not None else [], left)
             finally:
+                self._callers.pop(caller, None)  # not before: a session that closes meanwhile waits for it too
                 self._tell(left)
 
     def _tell(self, left: Sequence[Job]) -> None:
         for job in left:
-            self.life.emitter.emit(left_event(job))
+            if goes_on(job):
+                self.life.emitter.emit(left_event(job))
 
     def _check_open(self) -> None:
         if self.is_closed:

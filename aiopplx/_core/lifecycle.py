@@ -36,7 +36,7 @@ from aiopplx._core.outcomes import (
     unexpected,
     unwritten_for_now,
 )
-from aiopplx._errors import AiopplxError, EndpointRetired, InvalidRequest, ProtocolError
+from aiopplx._errors import AiopplxError, EndpointRetired, InDoubt, InvalidRequest, ProtocolError
 from aiopplx._events import Emitter, Event, EventKind
 from aiopplx._job import Job, JobStatus, Snapshot, outcome_error
 from aiopplx._policy.polling import Ended, Polls
@@ -613,9 +613,15 @@ class Lifecycle:
         poll = self.poller.forget(sub)
         self.spending.ended(sub, None, is_billed=is_billed)
         self.live.remove(sub, is_finished=False)
+        self.is_sent_no_longer(sub)
         for listener in listeners:
             self.free(listener)
         return poll
+
+    def left_of(self, sub: Submission) -> Job | None:
+        """What is known of it now that nobody listens, if that is worth telling: a job, or doubt. Said once only."""
+        job, sub.job = sub.job, None
+        return job if job is not None and (job.id or isinstance(job.error, InDoubt)) else None
 
     def unlisten(self, listener: Listener) -> asyncio.Task[None] | None:
         """This listener waits no more. The last one to go detaches what runs; `leave` ends what is on the wire."""
