@@ -147,7 +147,7 @@ class Calls:
             self.life.take_in(live, record)
         else:
             caller = self._late(live, live.tag, deadline)
-            self.life.poller.bound(live)
+            self.life.poller.joined(live)
             if sum(listener.is_late for listener in live.listeners) == 1:
                 self.life.poller.poll_now(live)
         try:

@@ -335,7 +335,7 @@ class Lifecycle:
             listener.deadline = min(listener.deadline, latest)
             live.listeners.append(listener)
         sub.listeners = []
-        self.poller.bound(live)
+        self.poller.joined(live)
 
     # --- send --------------------------------------------------------------------------------------------------------
 
