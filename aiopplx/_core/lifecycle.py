@@ -31,6 +31,7 @@ from aiopplx._core.outcomes import (
     no_slot,
     state_of,
     status_of_refusal,
+    still_in_doubt,
     timed_out,
     two_keys_one_id,
     unexpected,
@@ -536,6 +537,8 @@ class Lifecycle:
 
     async def _refuse(self, sub: Submission, error: AiopplxError) -> None:
         """There is no job to poll: refused, stopped, or its outcome is unknown."""
+        if sub.phase is Phase.UNANSWERED:
+            error = still_in_doubt(error)
         job = sub.as_job(status_of_refusal(error, self.client.gate.stop), error)
         try:
             await self._write_refusal(sub, job)
