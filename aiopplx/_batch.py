@@ -15,7 +15,7 @@ import anyio
 
 from aiopplx._core.assembly import Core
 from aiopplx._core.cancelling import cancel_all
-from aiopplx._core.leaving import leave, left_event
+from aiopplx._core.leaving import goes_on, leave, left_event
 from aiopplx._core.results import Place, Results
 from aiopplx._core.source import Source, SourceEnded
 from aiopplx._errors import AiopplxError, BudgetReached, ConfigError, InDoubt, InvalidRequest
@@ -267,7 +267,7 @@ class Batch(AsyncIterator[Job]):
             self._core.calls.members.discard(self)
             self._ended.set()
             for job in self._left:
-                if not job.id or not (job.done or job.id in ending):
+                if goes_on(job) and job.id not in ending:
                     self._core.emitter.emit(left_event(job))
 
     async def _close_source(self) -> None:

@@ -247,6 +247,11 @@ class Submission(msgspec.Struct, eq=False):
             return listeners[0].deadline
         return min((listener.deadline for listener in listeners), default=math.inf)
 
+    @property
+    def last_deadline(self) -> float:
+        """Monotonic seconds at which the last of its listeners stops waiting."""
+        return max((listener.deadline for listener in self.listeners), default=math.inf)
+
     def event(
         self,
         kind: EventKind,

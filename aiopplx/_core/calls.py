@@ -14,7 +14,7 @@ from typing import Protocol
 
 import anyio
 
-from aiopplx._core.leaving import leave, left_event
+from aiopplx._core.leaving import goes_on, leave, left_event
 from aiopplx._core.lifecycle import Lifecycle
 from aiopplx._errors import AiopplxError, ConfigError
 from aiopplx._job import Job, JobStatus, Snapshot
@@ -78,9 +78,9 @@ class Caller(Listener):
             self._outcome.set_result(error.about(job_id=sub.job_id, idempotency_key=sub.key, tag=self.tag))
 
     @property
-    def is_served(self) -> bool:
-        """Whether the outcome is there."""
-        return self._outcome.done()
+    def served(self) -> asyncio.Future[Job | AiopplxError | None]:
+        """Done once the outcome is there; `outcome` reads it."""
+        return self._outcome
 
     async def outcome(self) -> Job | None:
         """The job once it has ended; None if the store has it. Raises what `fail` was given."""
@@ -128,7 +128,7 @@ class Calls:
         caller = Caller(sub, tag=sub.tag)
         try:
             await self._send(caller, self._clock.now() + sub.timeout)
-            if caller.is_served:
+            if caller.served.done():
                 return await self._delivered(caller)
             running = caller.sub
             snapshot = caller.acceptance
@@ -157,7 +157,7 @@ class Calls:
             self.life.take_in(live, record)
         else:
             caller = self._late(live, live.tag, deadline)
-            self.life.poller.bound(live)
+            self.life.poller.joined(live)
             if sum(listener.is_late for listener in live.listeners) == 1:
                 self.life.poller.poll_now(live)
         try:
@@ -195,8 +195,10 @@ class Calls:
         bounds = Bounds.within(sub.timeout, until=until, silence=self.life.client.policy.patience)
         sending = asyncio.get_running_loop().create_task(self.life.submit(sub, self._occurrences, bounds))
         self._callers[caller] = sending
-        await asyncio.wait([sending])
-        self._callers[caller] = None
+        # One that was resumed, and waits for a place, may end before it has one: somebody else had it polled.
+        await asyncio.wait([sending, caller.served], return_when=asyncio.FIRST_COMPLETED)
+        if sending.done():
+            self._callers[caller] = None
         self._check_open()
 
     async def _delivered(self, caller: Caller) -> Job:
@@ -214,19 +216,22 @@ class Calls:
 
     async def _left(self, caller: Caller) -> None:
         """The call is over. If its job is not, nobody here waits for it any more, and that is told."""
-        sending = self._callers.pop(caller, None)
-        if sending is None and caller not in caller.sub.listeners:
+        sending = self._callers.get(caller)
+        if self.is_closed or (sending is None and caller not in caller.sub.listeners):
+            self._callers.pop(caller, None)  # `aclose` waits for what it sends, and tells; this call must not end that
             return
         left: list[Job] = []
         with anyio.CancelScope(shield=True):
             try:
                 await leave(self.life, [caller], [sending] if sending is not None else [], left)
             finally:
+                self._callers.pop(caller, None)  # not before: a session that closes meanwhile waits for it too
                 self._tell(left)
 
     def _tell(self, left: Sequence[Job]) -> None:
         for job in left:
-            self.life.emitter.emit(left_event(job))
+            if goes_on(job):
+                self.life.emitter.emit(left_event(job))
 
     def _check_open(self) -> None:
         if self.is_closed:

@@ -18,10 +18,12 @@ import asyncio
 from collections.abc import Iterable
 
 from aiopplx._core.lifecycle import Lifecycle
-from aiopplx._errors import InDoubt
 from aiopplx._events import Event, EventKind
 from aiopplx._job import Job, JobStatus
 from aiopplx._submission import ON_WIRE, Listener, Phase, Submission
+
+_UNSENT = frozenset({Phase.NEW, Phase.QUEUED})
+"""Whoever leaves now may do so before the task that sends it has begun."""
 
 
 async def leave(
@@ -36,21 +38,24 @@ async def leave(
         left: filled with the jobs that go on, or may go on, at the service, and with those that ended just now. A job
             that a late listener asked for by its id is not among them: others know of it.
     """
-    sending: list[Submission] = []
+    sending: list[tuple[Listener, Submission]] = []
+    shared: set[Listener] = set()
     ending: list[asyncio.Task[None]] = []
     for listener in listeners:
         sub = listener.sub
-        if listener not in sub.listeners:
-            continue
-        if sub.runner is not None:
-            sending.append(sub)
-        elif sub.phase is Phase.RUNNING and not listener.is_late:
+        is_listed = listener in sub.listeners
+        if not listener.is_late and (sub.runner is not None or sub.phase in _UNSENT):
+            # Also one that another `leave` waits for: a call may be cancelled while its session closes, and the reverse.
+            sending.append((listener, sub))
+            if is_listed and len(sub.listeners) > 1:
+                shared.add(listener)
+        elif is_listed and sub.phase is Phase.RUNNING and not listener.is_late:
             left.append(listener.named(sub.as_job(JobStatus.IN_PROGRESS)))
         poll = life.unlisten(listener)
         if poll is not None:
             ending.append(poll)
     senders = list(senders)
-    on_wire = {sub.runner for sub in sending if sub.phase in ON_WIRE and not sub.listeners}
+    on_wire = {sub.runner for _, sub in sending if sub.phase in ON_WIRE and not sub.listeners}
     waited = [sender for sender in senders if sender in on_wire]
     for sender in senders:
         if sender not in on_wire:
@@ -64,11 +69,19 @@ async def leave(
         try:
             await asyncio.gather(*ending, *senders, return_exceptions=True)
         finally:
-            for sub in sending:
+            for listener, sub in sending:
                 if not sub.listeners:
                     life.detach(sub)
-                    if sub.job is not None and (sub.job.id or isinstance(sub.job.error, InDoubt)):
-                        left.append(sub.job)
+                elif listener in shared and sub.phase is Phase.RUNNING:
+                    left.append(listener.named(sub.as_job(JobStatus.IN_PROGRESS)))
+                job = life.left_of(sub)
+                if job is not None:
+                    left.append(job)
+
+
+def goes_on(job: Job) -> bool:
+    """Whether a job that was left runs on, or may run, so that its listener is to be told."""
+    return not (job.id and job.done)
 
 
 def left_event(job: Job) -> Event:

@@ -31,12 +31,13 @@ from aiopplx._core.outcomes import (
     no_slot,
     state_of,
     status_of_refusal,
+    still_in_doubt,
     timed_out,
     two_keys_one_id,
     unexpected,
     unwritten_for_now,
 )
-from aiopplx._errors import AiopplxError, EndpointRetired, InvalidRequest, ProtocolError
+from aiopplx._errors import AiopplxError, EndpointRetired, InDoubt, InvalidRequest, ProtocolError
 from aiopplx._events import Emitter, Event, EventKind
 from aiopplx._job import Job, JobStatus, Snapshot, outcome_error
 from aiopplx._policy.polling import Ended, Polls
@@ -136,6 +137,8 @@ class Lifecycle:
                 return
             if first.takes_slot:
                 await self._take_slot(first, bounds)
+                if sub.phase in OVER:
+                    return  # it ran already, and was polled for somebody else meanwhile
             if sub.phase in POLLABLE:
                 self._take_up(sub, bounds)
                 return
@@ -148,13 +151,20 @@ class Lifecycle:
             logger.exception("submission %s failed unexpectedly", sub.key)
             await self._refuse(sub, unexpected(problem, is_doubtful=sub.phase in DOUBTFUL))
         except asyncio.CancelledError:
-            self.detach(sub)
+            self._cut_short(sub)
             raise
         finally:
             sub.runner = None
             self.is_sent_no_longer(sub)
             if first not in sub.listeners:
                 self.free(first)  # one who left while it was on the wire kept the place till now
+
+    def _cut_short(self, sub: Submission) -> None:
+        """Whoever made it has left. A job that others listen to by now goes on for them."""
+        if sub.listeners and sub.phase in POLLABLE:
+            self.poller.watch(sub, after=0.0)
+        else:
+            self.detach(sub)
 
     async def _take_slot(self, listener: Listener, bounds: Bounds) -> None:
         slots = self.slots
@@ -221,10 +231,10 @@ class Lifecycle:
                 sub.row, sub.claim, sub.marks = record.pk, record.claim, record.attempts
                 self.live.add_row(sub)
                 return record
-            if other.phase in POLLABLE:
+            if other.phase in POLLABLE and other.runner is None:
                 self._merge(sub, other)
                 return None
-            await self._unsent(other)
+            await self._unsent(other)  # also one that waits for its place: it is not polled before
 
     async def _carry_over(self) -> None:
         """Before anything is written in this session: what still runs of earlier ones."""
@@ -340,7 +350,7 @@ class Lifecycle:
             listener.deadline = min(listener.deadline, latest)
             live.listeners.append(listener)
         sub.listeners = []
-        self.poller.bound(live)
+        self.poller.joined(live)
 
     # --- send --------------------------------------------------------------------------------------------------------
 
@@ -541,6 +551,8 @@ class Lifecycle:
 
     async def _refuse(self, sub: Submission, error: AiopplxError) -> None:
         """There is no job to poll: refused, stopped, or its outcome is unknown."""
+        if sub.phase is Phase.UNANSWERED:
+            error = still_in_doubt(error)
         job = sub.as_job(status_of_refusal(error, self.client.gate.stop), error)
         try:
             await self._write_refusal(sub, job)
@@ -620,9 +632,15 @@ class Lifecycle:
         poll = self.poller.forget(sub)
         self.spending.ended(sub, None, is_billed=is_billed)
         self.live.remove(sub, is_finished=False)
+        self.is_sent_no_longer(sub)
         for listener in listeners:
             self.free(listener)
         return poll
+
+    def left_of(self, sub: Submission) -> Job | None:
+        """What is known of it now that nobody listens, if that is worth telling: a job, or doubt. Said once only."""
+        job, sub.job = sub.job, None
+        return job if job is not None and (job.id or isinstance(job.error, InDoubt)) else None
 
     def unlisten(self, listener: Listener) -> asyncio.Task[None] | None:
         """This listener waits no more. The last one to go detaches what runs; `leave` ends what is on the wire."""

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from aiopplx._errors import AiopplxError, APIError, BudgetReached, InDoubt, JobError, JobTimeout, ProtocolError
 from aiopplx._job import Job, JobStatus
 from aiopplx._submission import DOUBTFUL, POLLABLE, Submission
-from aiopplx.journal._errors import JournalBroken, JournalError, JournalFull
+from aiopplx.journal._errors import JournalAway, JournalBroken, JournalError, JournalFull
 from aiopplx.journal._protocol import State
 
 _STATES: Mapping[JobStatus, State] = {
@@ -43,8 +43,28 @@ def is_final_refusal(error: AiopplxError | None) -> bool:
 
 
 def unwritten_for_now(error: JournalError) -> bool:
-    """A full disk is made room on. What can never be written is handed out as it is, or it would wait for ever."""
-    return isinstance(error, JournalFull) or (isinstance(error, JournalBroken) and not error.is_final)
+    """Whether the same step may succeed later: a full disk is made room on, a store out of reach comes back.
+
+    What can never be written is handed out as it is, or it would wait for ever.
+    """
+    return isinstance(error, (JournalFull, JournalAway)) or (isinstance(error, JournalBroken) and not error.is_final)
+
+
+_MALFORMED = (400, 413, 422)
+
+
+def still_in_doubt(error: AiopplxError) -> AiopplxError:
+    """Why a submission was not sent again whose outcome is unknown from before: it is as unknown as it was.
+
+    Bytes that are refused as malformed could not have been accepted before either, so that refusal is the outcome.
+    """
+    if isinstance(error, InDoubt) or (isinstance(error, APIError) and error.status in _MALFORMED):
+        return error
+    why = error.message.removesuffix("; nothing was billed").removesuffix("; this call was not billed")
+    return InDoubt(
+        f"an earlier attempt was sent and no usable answer came, and it was not sent again ({why}). A job may exist and"
+        " be billed; its id is unknown"
+    )
 
 
 def as_left(sub: Submission) -> Job | None:

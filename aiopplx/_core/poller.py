@@ -145,6 +145,12 @@ class Poller:
         if deadline < self._armed_for:
             self._arm()
 
+    def joined(self, sub: Submission) -> None:
+        """A listener was added. It has room, so a job that was parked is due at once."""
+        self.bound(sub)
+        if sub not in self._out and sub not in self._schedule:
+            self._put(sub, self._clock.now())
+
     def poll_now(self, sub: Submission) -> None:
         """Poll out of turn, unless a poll is out: it will tell as much."""
         if sub not in self._out:
@@ -270,8 +276,7 @@ class Poller:
         if sub not in self._schedule:
             return  # a poll is out, or there is no room for the outcome: either ends in a poll that sees the deadline
         if self._client.gate.delay(Lane.POLL, now) > 0.0 and now >= self._grace_until:
-            if self._sink.time_out(sub, now, "no request may leave at the moment", None):
-                self.bound(sub)
+            self._time_out(sub, now, "no request may leave at the moment", None)
         else:
             self._schedule.put(sub, now)
 
@@ -328,14 +333,15 @@ class Poller:
             self._put_by_rule(sub, now)
             return
         polls = _polls(sub)
-        is_last = now >= sub.first_deadline
-        verdict = polls.answered(self._policy, snapshot, is_last=is_last)
+        is_overdue = now >= sub.first_deadline
+        verdict = polls.answered(self._policy, snapshot, is_last=is_overdue and now >= sub.last_deadline)
         if isinstance(verdict, Ended):
             await self._finish(sub, verdict, snapshot)
             return
         if verdict is not None:
             self._sink.polled(sub)
-            self._put(sub, now + verdict.delay)
+            if not is_overdue or self._time_out(sub, now, f"the server says {snapshot.server_status}", snapshot):
+                self._put(sub, now + verdict.delay)
             return
         self._unparked.pop(sub, None)
         if self._client.has_handlers():
@@ -343,16 +349,13 @@ class Poller:
         if snapshot.status is JobStatus.IN_PROGRESS and snapshot.server_status != "IN_PROGRESS" and not polls.warned:
             self._warn_of_unknown(sub, polls, snapshot)
         self._sink.polled(sub)
-        if is_last:
-            if not self._sink.time_out(sub, now, f"the server says {snapshot.server_status}", snapshot):
-                return
-            self.bound(sub)
-        self._put_by_rule(sub, now)
+        if not is_overdue or self._time_out(sub, now, f"the server says {snapshot.server_status}", snapshot):
+            self._put_by_rule(sub, now)
 
     async def _failed(self, sub: Submission, failed: Failed, now: float) -> None:
         error = failed.error
         client = self._client
-        is_last = now >= sub.first_deadline and now >= max(self._grace_until, self._unparked.get(sub, 0.0))
+        is_overdue = now >= sub.first_deadline and now >= max(self._grace_until, self._unparked.get(sub, 0.0))
         verdict = _polls(sub).failed(
             self._policy,
             client.policy,
@@ -360,20 +363,25 @@ class Poller:
             error,
             now,
             client.random(),
-            is_last=is_last,
+            is_last=is_overdue and now >= sub.last_deadline,
             is_survived=sub.call is not None and client.is_survived(error, sub.call),
         )
         if isinstance(verdict, Ended):
             await self._finish(sub, verdict, None)
             return
-        if is_last:
-            if not self._sink.time_out(sub, now, f"the last poll failed: {error.message}", None):
-                return
-            self.bound(sub)
+        if is_overdue and not self._time_out(sub, now, f"the last poll failed: {error.message}", None):
+            return
         delay = max(verdict.delay, client.gate.silence(now))
         client.emit(sub.event(EventKind.POLL_FAILED, delay=delay, reason=error.message, fault=failed.fault.value))
         self._sink.polled(sub)
         self._put(sub, now + delay)
+
+    def _time_out(self, sub: Submission, now: float, why: str, snapshot: Snapshot | None) -> bool:
+        """Those listeners whose time is up stop waiting. Returns whether anybody goes on."""
+        if not self._sink.time_out(sub, now, why, snapshot):
+            return False
+        self.bound(sub)
+        return True
 
     async def _finish(self, sub: Submission, ended: Ended, snapshot: Snapshot | None) -> None:
         if not await self._sink.finish(sub, ended, snapshot):
