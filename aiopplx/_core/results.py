@@ -17,7 +17,7 @@ from collections import deque
 from collections.abc import Callable
 
 from aiopplx._job import Job
-from aiopplx._submission import Listener, Submission
+from aiopplx._submission import Listener, Phase, Submission
 
 READY = 32
 """Outcomes held in memory for a consumer that is slower than the service."""
@@ -29,15 +29,18 @@ class Place(Listener):
     Attributes:
         job: the outcome; None before it is there, and where the store has it.
         is_parked: its job is not polled until there is room.
+        is_kept: the outcome of the poll that is out goes into the store, and can be read back from there. What is
+            fetched again because the store does not have it is not written a second time.
     """
 
-    __slots__ = ("_results", "is_parked", "job")
+    __slots__ = ("_results", "is_kept", "is_parked", "job")
 
     def __init__(self, results: Results, sub: Submission, index: int) -> None:
         super().__init__(sub, tag=sub.tag, index=index, takes_slot=True)
         self._results = results
         self.job: Job | None = None
         self.is_parked = False
+        self.is_kept = False
 
     def has_room(self) -> bool:
         """See `Listener`."""
@@ -89,7 +92,8 @@ class Results:
 
     def has_room(self, place: Place) -> bool:
         """Room for one more outcome? If so it is set aside; if not, the place is parked."""
-        if self._is_stored or place in self._polled:
+        place.is_kept = self._is_stored and place.sub.phase is Phase.RUNNING and place.sub.claim is not None
+        if place.is_kept or place in self._polled:
             return True
         held = len(self._ready) + len(self._ready_by_index) + len(self._polled)
         if held >= READY and not (self._ordered and place.index == self.taken):
@@ -112,7 +116,7 @@ class Results:
             return  # the batch has let go of it
         del self.out[place]
         held = len(self._ready) + len(self._ready_by_index)
-        is_read_back = held >= READY and self._is_stored and place.sub.claim is not None
+        is_read_back = held >= READY and place.is_kept and place.sub.claim is not None
         place.job = None if is_read_back and job is not None and job.ok else job
         if self._ordered:
             self._ready_by_index[place.index or 0] = place
