@@ -221,6 +221,8 @@ class Lifecycle:
                 return record
             if other.phase in POLLABLE and other.runner is None:
                 self._merge(sub, other)
+                if record.state is State.ACCEPTED:
+                    self._bring_claim(other, record.claim, record.key)
                 return None
             await self._unsent(other)  # also one that waits for its place: it is not polled before
 
@@ -306,6 +308,8 @@ class Lifecycle:
         other = self.live.by_id.get(sub.job_id)
         if other is not None:
             self._merge(sub, other)
+            if phase is Phase.RUNNING:
+                self._bring_claim(other, sub.claim, sub.key)
             return
         sub.polls = self.live.polls_of(sub.job_id) or Polls(self._clock.now())
         sub.call = sub.api.get(sub.job_id)
@@ -337,6 +341,12 @@ class Lifecycle:
             live.listeners.append(listener)
         sub.listeners = []
         self.poller.joined(live)
+
+    def _bring_claim(self, live: Submission, claim: Claim | None, key: str) -> None:
+        """Whoever waits for a job by its id alone could not write its row. Now it can, and its outcome is kept."""
+        if live.claim is None and live.phase is Phase.RUNNING and claim is not None:
+            live.row, live.claim, live.key = claim.pk, claim, key
+            self.live.add_row(live)
 
     # --- send --------------------------------------------------------------------------------------------------------
 
@@ -425,6 +435,7 @@ class Lifecycle:
         other = self.live.by_id.get(snapshot.id)
         if other is not None:
             self._merge(sub, other)
+            self._bring_claim(other, sub.claim, sub.key)
             return
         sub.snapshot = snapshot
         sub.polls = Polls(self._clock.now(), is_fresh=True)
