@@ -48,7 +48,7 @@ class Phase(enum.IntEnum):
     """How far a submission has come in this session. An `IntEnum`, because a plain one hashes in Python code."""
 
     NEW = 0
-    """Not written down yet; no promise was made to anybody."""
+    """Not written down yet, or its row is another session's by now; no promise was made to anybody."""
     QUEUED = 1
     """Written down. Nothing has left, or everything that left was refused: nothing was paid."""
     SENDING = 2
@@ -82,7 +82,7 @@ NEXT: Mapping[Phase, frozenset[Phase]] = {
         Phase.MERGED,
         Phase.DETACHED,
     }),
-    Phase.QUEUED: frozenset({Phase.SENDING, Phase.FINISHED, Phase.DETACHED}),
+    Phase.QUEUED: frozenset({Phase.NEW, Phase.SENDING, Phase.FINISHED, Phase.DETACHED}),
     Phase.SENDING: frozenset({
         Phase.QUEUED,
         Phase.UNANSWERED,
@@ -91,7 +91,7 @@ NEXT: Mapping[Phase, frozenset[Phase]] = {
         Phase.MERGED,
         Phase.DETACHED,
     }),
-    Phase.UNANSWERED: frozenset({Phase.RESENDING, Phase.FINISHED, Phase.DETACHED}),
+    Phase.UNANSWERED: frozenset({Phase.NEW, Phase.RESENDING, Phase.FINISHED, Phase.DETACHED}),
     Phase.RESENDING: frozenset({Phase.UNANSWERED, Phase.RUNNING, Phase.FINISHED, Phase.MERGED, Phase.DETACHED}),
     Phase.RUNNING: frozenset({Phase.FINISHED, Phase.DETACHED}),
     Phase.REFETCHING: frozenset({Phase.FINISHED, Phase.DETACHED}),
@@ -100,7 +100,7 @@ NEXT: Mapping[Phase, frozenset[Phase]] = {
     Phase.MERGED: frozenset(),
     Phase.DETACHED: frozenset(),
 }
-"""From each phase, the phases that may follow it."""
+"""From each phase, the phases that may follow it. NEW follows where another session took the row: it begins anew."""
 
 _FINAL_ROWS = frozenset({State.DONE, State.FAILED, State.EXPIRED, State.REJECTED})
 ROWS: Mapping[Phase, frozenset[State | None]] = {

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import math
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 import anyio
 
@@ -186,7 +186,8 @@ class Calls:
         sending = asyncio.get_running_loop().create_task(self.life.submit(sub, self._occurrences, bounds))
         self._callers[caller] = sending
         # One that was resumed, and waits for a place, may end before it has one: somebody else had it polled.
-        await asyncio.wait([sending, caller.served], return_when=asyncio.FIRST_COMPLETED)
+        ends: list[asyncio.Future[Any]] = [sending, caller.served]  # Any: neither value is looked at
+        await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
         if sending.done():
             self._callers[caller] = None
         self._check_open()
