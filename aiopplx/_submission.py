@@ -23,7 +23,6 @@ or written down.
 
 from __future__ import annotations
 
-import abc
 import asyncio
 import enum
 import math
@@ -48,7 +47,7 @@ class Phase(enum.IntEnum):
     """How far a submission has come in this session. An `IntEnum`, because a plain one hashes in Python code."""
 
     NEW = 0
-    """Not written down yet; no promise was made to anybody."""
+    """Not written down yet, or its row is another session's by now; no promise was made to anybody."""
     QUEUED = 1
     """Written down. Nothing has left, or everything that left was refused: nothing was paid."""
     SENDING = 2
@@ -82,7 +81,7 @@ NEXT: Mapping[Phase, frozenset[Phase]] = {
         Phase.MERGED,
         Phase.DETACHED,
     }),
-    Phase.QUEUED: frozenset({Phase.SENDING, Phase.FINISHED, Phase.DETACHED}),
+    Phase.QUEUED: frozenset({Phase.NEW, Phase.SENDING, Phase.FINISHED, Phase.DETACHED}),
     Phase.SENDING: frozenset({
         Phase.QUEUED,
         Phase.UNANSWERED,
@@ -91,7 +90,7 @@ NEXT: Mapping[Phase, frozenset[Phase]] = {
         Phase.MERGED,
         Phase.DETACHED,
     }),
-    Phase.UNANSWERED: frozenset({Phase.RESENDING, Phase.FINISHED, Phase.DETACHED}),
+    Phase.UNANSWERED: frozenset({Phase.NEW, Phase.RESENDING, Phase.FINISHED, Phase.DETACHED}),
     Phase.RESENDING: frozenset({Phase.UNANSWERED, Phase.RUNNING, Phase.FINISHED, Phase.MERGED, Phase.DETACHED}),
     Phase.RUNNING: frozenset({Phase.FINISHED, Phase.DETACHED}),
     Phase.REFETCHING: frozenset({Phase.FINISHED, Phase.DETACHED}),
@@ -100,7 +99,7 @@ NEXT: Mapping[Phase, frozenset[Phase]] = {
     Phase.MERGED: frozenset(),
     Phase.DETACHED: frozenset(),
 }
-"""From each phase, the phases that may follow it."""
+"""From each phase, the phases that may follow it. NEW follows where another session took the row: it begins anew."""
 
 _FINAL_ROWS = frozenset({State.DONE, State.FAILED, State.EXPIRED, State.REJECTED})
 ROWS: Mapping[Phase, frozenset[State | None]] = {
@@ -132,7 +131,7 @@ OVER = frozenset({Phase.STORED, Phase.FINISHED, Phase.MERGED, Phase.DETACHED})
 _MAY_FOLLOW = tuple(sum(1 << after for after in NEXT[phase]) for phase in Phase)
 
 
-class Listener(abc.ABC):
+class Listener(msgspec.Struct, eq=False, kw_only=True):
     """Somebody who waits for the outcome of a submission: a place in a batch, or a call.
 
     Attributes:
@@ -143,37 +142,24 @@ class Listener(abc.ABC):
         is_late: it asked for a job that already existed, and wants to hear soon how it stands.
     """
 
-    __slots__ = ("deadline", "has_slot", "index", "is_late", "sub", "tag", "takes_slot")
-
-    def __init__(
-        self,
-        sub: Submission,
-        *,
-        tag: str | int | None,
-        index: int | None = None,
-        deadline: float = math.inf,
-        takes_slot: bool = False,
-        is_late: bool = False,
-    ) -> None:
-        self.sub = sub
-        self.tag = tag
-        self.index = index
-        self.deadline = deadline
-        self.takes_slot = takes_slot
-        self.has_slot = False
-        self.is_late = is_late
+    sub: Submission
+    tag: str | int | None
+    index: int | None = None
+    deadline: float = math.inf
+    takes_slot: bool = False
+    has_slot: bool = False
+    is_late: bool = False
 
     def has_room(self) -> bool:
         """Whether it can take one more result. If not, it asks for a poll (`Poller.unpark`) once it can."""
         return True
 
-    def polled(self) -> None:  # noqa: B027 - most listeners set no room aside
+    def polled(self) -> None:
         """A poll ended and the job runs on: the room that `has_room` set aside is free again."""
 
-    def accepted(self, snapshot: Snapshot) -> None:  # noqa: B027 - most listeners wait for more than that
+    def accepted(self, snapshot: Snapshot) -> None:
         """The server has the submission, and answered so."""
 
-    @abc.abstractmethod
     def deliver(self, job: Job | None) -> None:
         """The outcome; None if it is in the store and is read back when it is handed out. Must not raise."""
 

@@ -8,11 +8,11 @@ closed with the session, of HTTP, or of how a submission is sent.
 from __future__ import annotations
 
 import asyncio
-import math
 from collections.abc import Sequence
 from typing import Any, Protocol
 
 import anyio
+import msgspec
 
 from aiopplx._core.leaving import goes_on, leave, left_event
 from aiopplx._core.lifecycle import Lifecycle
@@ -38,27 +38,20 @@ class Member(Protocol):
         ...
 
 
-class Caller(Listener):
+def _future() -> asyncio.Future[Job | AiopplxError | None]:
+    return asyncio.get_running_loop().create_future()
+
+
+class Caller(Listener, eq=False, kw_only=True):
     """A call that waits for one job. It always has room: it takes one outcome.
 
     Attributes:
+        served: done once the outcome is there; `outcome` reads it.
         acceptance: what the server answered to the submission, for a call that returns with just that.
     """
 
-    __slots__ = ("_outcome", "acceptance")
-
-    def __init__(
-        self,
-        sub: Submission,
-        *,
-        tag: str | int | None,
-        deadline: float = math.inf,
-        takes_slot: bool = False,
-        is_late: bool = False,
-    ) -> None:
-        super().__init__(sub, tag=tag, deadline=deadline, takes_slot=takes_slot, is_late=is_late)
-        self.acceptance: Snapshot | None = None
-        self._outcome: asyncio.Future[Job | AiopplxError | None] = asyncio.get_running_loop().create_future()
+    acceptance: Snapshot | None = None
+    served: asyncio.Future[Job | AiopplxError | None] = msgspec.field(default_factory=_future)
 
     def accepted(self, snapshot: Snapshot) -> None:
         """See `Listener`. Kept for a call that returns with it: a waiting job need not hold an answer."""
@@ -67,25 +60,20 @@ class Caller(Listener):
 
     def deliver(self, job: Job | None) -> None:
         """See `Listener`."""
-        if not self._outcome.done():
-            self._outcome.set_result(job)
+        if not self.served.done():
+            self.served.set_result(job)
 
     def fail(self, error: AiopplxError) -> None:
         """There will be no outcome for this caller; the error bears the names of its job."""
-        if not self._outcome.done():
+        if not self.served.done():
             sub = self.sub
             # As a value: an exception in the future of a caller who is gone by then would be one never retrieved.
-            self._outcome.set_result(error.about(job_id=sub.job_id, idempotency_key=sub.key, tag=self.tag))
-
-    @property
-    def served(self) -> asyncio.Future[Job | AiopplxError | None]:
-        """Done once the outcome is there; `outcome` reads it."""
-        return self._outcome
+            self.served.set_result(error.about(job_id=sub.job_id, idempotency_key=sub.key, tag=self.tag))
 
     async def outcome(self) -> Job | None:
         """The job once it has ended; None if the store has it. Raises what `fail` was given."""
-        await asyncio.wait([self._outcome])
-        outcome = self._outcome.result()
+        await asyncio.wait([self.served])
+        outcome = self.served.result()
         if isinstance(outcome, AiopplxError):
             raise outcome
         return outcome
@@ -116,7 +104,7 @@ class Calls:
     async def ask(self, sub: Submission) -> Job:
         """Submit, wait, return the job, all of it within `sub.timeout` seconds."""
         until = self._clock.now() + sub.timeout
-        caller = Caller(sub, tag=sub.tag, deadline=until, takes_slot=True)
+        caller = Caller(sub=sub, tag=sub.tag, deadline=until, takes_slot=True)
         try:
             await self._send(caller, until)
             return await self._delivered(caller)
@@ -125,7 +113,7 @@ class Calls:
 
     async def submit(self, sub: Submission) -> Job:
         """Submit, and return the job as soon as the server has it; what became of it if that comes first."""
-        caller = Caller(sub, tag=sub.tag)
+        caller = Caller(sub=sub, tag=sub.tag)
         try:
             await self._send(caller, self._clock.now() + sub.timeout)
             if caller.served.done():
@@ -166,7 +154,7 @@ class Calls:
             await self._left(caller)
 
     def _late(self, sub: Submission, tag: str | int | None, deadline: float) -> Caller:
-        caller = Caller(sub, tag=tag, deadline=deadline, is_late=True)
+        caller = Caller(sub=sub, tag=tag, deadline=deadline, is_late=True)
         sub.listeners.append(caller)
         self._callers[caller] = None
         return caller
@@ -196,8 +184,8 @@ class Calls:
         sending = asyncio.get_running_loop().create_task(self.life.submit(sub, self._occurrences, bounds))
         self._callers[caller] = sending
         # One that was resumed, and waits for a place, may end before it has one: somebody else had it polled.
-        either: list[asyncio.Future[Any]] = [sending, caller.served]  # Any: what they bring is read elsewhere
-        await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
+        ends: list[asyncio.Future[Any]] = [sending, caller.served]  # Any: neither value is looked at
+        await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
         if sending.done():
             self._callers[caller] = None
         self._check_open()

@@ -45,7 +45,7 @@ async def leave(
         sub = listener.sub
         is_listed = listener in sub.listeners
         if not listener.is_late and (sub.runner is not None or sub.phase in _UNSENT):
-            # Also one that another `leave` waits for: a call may be cancelled while its session closes, and the reverse.
+            # Also one that another `leave` waits for: a session may close while a call of it is being cancelled.
             sending.append((listener, sub))
             if is_listed and len(sub.listeners) > 1:
                 shared.add(listener)

@@ -29,6 +29,7 @@ from aiopplx._core.outcomes import (
     busy_item,
     is_final_refusal,
     no_slot,
+    nobody_waits,
     state_of,
     status_of_refusal,
     still_in_doubt,
@@ -46,7 +47,7 @@ from aiopplx._policy.retry import Bounds, Fault
 from aiopplx._submission import DOUBTFUL, OVER, POLLABLE, Listener, Phase, Submission
 from aiopplx._wire.call import Lane
 from aiopplx.journal import _steps as steps
-from aiopplx.journal._errors import DuplicateJob, JournalError, ResultDamaged
+from aiopplx.journal._errors import ClaimLost, DuplicateJob, JournalError, ResultDamaged
 from aiopplx.journal._jobs import in_doubt, job_of
 from aiopplx.journal._names import Occurrences, item_name, sha_of
 from aiopplx.journal._protocol import Claim, Journal, Record, State
@@ -131,19 +132,8 @@ class Lifecycle:
         first = sub.listeners[0]
         sub.runner = runner or asyncio.current_task()
         try:
-            if sub.phase is Phase.NEW:
-                await self._begin(sub, occurrences, bounds)
-            if sub.phase in OVER:
-                return
-            if first.takes_slot:
-                await self._take_slot(first, bounds)
-                if sub.phase in OVER:
-                    return  # it ran already, and was polled for somebody else meanwhile
-            if sub.phase in POLLABLE:
-                self._take_up(sub, bounds)
-                return
-            await self.spending.hold(sub, bounds.until)
-            await self._accept(sub, await self._send(sub, bounds))
+            while not await self._try_to_submit(sub, first, occurrences, bounds):
+                self._begin_anew(sub, first)
         except AiopplxError as error:
             await self._refuse(sub, error)
         except Exception as problem:
@@ -158,6 +148,40 @@ class Lifecycle:
             self.is_sent_no_longer(sub)
             if first not in sub.listeners:
                 self.free(first)  # one who left while it was on the wire kept the place till now
+
+    async def _try_to_submit(
+        self, sub: Submission, first: Listener, occurrences: Occurrences | None, bounds: Bounds
+    ) -> bool:
+        """False if its row was another session's before an attempt left: nothing has changed here, or there."""
+        try:
+            if sub.phase is Phase.NEW:
+                await self._begin(sub, occurrences, bounds)
+            if sub.phase in OVER:
+                return True
+            if first.takes_slot:
+                await self._take_slot(first, bounds)
+                if sub.phase in OVER:
+                    return True  # it ran already, and was polled for somebody else meanwhile
+            if sub.phase in POLLABLE:
+                self._take_up(sub, bounds)
+                return True
+            await self.spending.hold(sub, bounds.until)
+            await self._accept(sub, await self._send(sub, bounds))
+        except ClaimLost:
+            if sub.phase in DOUBTFUL and sub.attempts:
+                raise  # what left from here is this session's to tell
+            return False
+        return True
+
+    def _begin_anew(self, sub: Submission, first: Listener) -> None:
+        """Its row is another session's, and what that one makes of it is the outcome here too: look it up again."""
+        self.free(first)
+        self.spending.ended(sub, None, is_billed=False)
+        self.live.remove(sub, is_finished=False)
+        self.is_sent_no_longer(sub)
+        sub.unsent = sub.claim = None
+        if sub.phase is not Phase.NEW:
+            sub.to(Phase.NEW)
 
     def _cut_short(self, sub: Submission) -> None:
         """Whoever made it has left. A job that others listen to by now goes on for them."""
@@ -213,28 +237,36 @@ class Lifecycle:
 
     async def _find(self, sub: Submission, occurrences: Occurrences | None) -> Record | None:
         """Its row, once nobody else is sending the same; None if it was merged into a job that runs here."""
+        if sub.row:
+            record = await self.store.claim(sub.row)  # it has begun before, and its row was lost to another session
+            assert record is not None, "rows are never removed"  # noqa: S101 - for mypy
+        else:
+            record = await self._found_or_queued(sub, occurrences)
+        while True:
+            if record.is_held:
+                await self.store.follow((record.pk,), timeout=FOLLOW)
+            else:
+                other = self.live.by_row.get(record.pk)
+                if other is None:
+                    sub.row, sub.claim, sub.marks = record.pk, record.claim, record.attempts
+                    self.live.add_row(sub)
+                    return record
+                if other.phase in POLLABLE and other.runner is None:
+                    self._merge(sub, other)
+                    if record.state is State.ACCEPTED:
+                        self._bring_claim(other, record.claim, record.key)
+                    return None
+                await self._unsent(other)  # also one that waits for its place: it is not polled before
+            record = await self.store.claim(record.pk) or record
+
+    async def _found_or_queued(self, sub: Submission, occurrences: Occurrences | None) -> Record:
         if not self.spending.is_carried_over:
             await self._carry_over()
         assert sub.request is not None, "a submission has its request until it is accepted"  # noqa: S101 - for mypy
         sha = sha_of(sub.request.canonical())
         count = occurrences.count(sha) if occurrences is not None and sub.tag is None else 1
         item = item_name(sub.tag, sha, count)
-        while True:
-            record = await self.store.find_or_queue(
-                item, tag=sub.tag, key=sub.key, body=sub.body, sha=sha, api=sub.api.name
-            )
-            if record.is_held:
-                await self.store.follow((record.pk,), timeout=FOLLOW)
-                continue
-            other = self.live.by_row.get(record.pk)
-            if other is None:
-                sub.row, sub.claim, sub.marks = record.pk, record.claim, record.attempts
-                self.live.add_row(sub)
-                return record
-            if other.phase in POLLABLE and other.runner is None:
-                self._merge(sub, other)
-                return None
-            await self._unsent(other)  # also one that waits for its place: it is not polled before
+        return await self.store.find_or_queue(item, tag=sub.tag, key=sub.key, body=sub.body, sha=sha, api=sub.api.name)
 
     async def _carry_over(self) -> None:
         """Before anything is written in this session: what still runs of earlier ones."""
@@ -318,6 +350,8 @@ class Lifecycle:
         other = self.live.by_id.get(sub.job_id)
         if other is not None:
             self._merge(sub, other)
+            if phase is Phase.RUNNING:
+                self._bring_claim(other, sub.claim, sub.key)
             return
         sub.polls = self.live.polls_of(sub.job_id) or Polls(self._clock.now())
         sub.call = sub.api.get(sub.job_id)
@@ -352,6 +386,12 @@ class Lifecycle:
         sub.listeners = []
         self.poller.joined(live)
 
+    def _bring_claim(self, live: Submission, claim: Claim | None, key: str) -> None:
+        """Whoever waits for a job by its id alone could not write its row. Now it can, and its outcome is kept."""
+        if live.claim is None and live.phase is Phase.RUNNING and claim is not None:
+            live.row, live.claim, live.key = claim.pk, claim, key
+            self.live.add_row(live)
+
     # --- send --------------------------------------------------------------------------------------------------------
 
     async def _send(self, sub: Submission, bounds: Bounds) -> Snapshot:
@@ -361,6 +401,8 @@ class Lifecycle:
                 await self._move(sub)  # it was frozen before the other API was known to be retired
             try:
                 return await self.client.submit(sub, self, bounds)
+            except ClaimLost:
+                raise  # it says nothing of other rows, nor of the store
             except JournalError as error:
                 self._tell_of_store(error)
                 raise
@@ -388,6 +430,8 @@ class Lifecycle:
 
     async def mark(self, sub: Submission) -> None:
         """The next attempt may leave once this returns: that is on disk. Raises `JournalError`: then it may not."""
+        if not sub.listeners:
+            raise nobody_waits()  # they left while the server had asked for silence
         if not sub.deadline:
             sub.deadline = self._clock.now() + sub.timeout
         sub.marks += 1
@@ -442,6 +486,7 @@ class Lifecycle:
         other = self.live.by_id.get(snapshot.id)
         if other is not None:
             self._merge(sub, other)
+            self._bring_claim(other, sub.claim, sub.key)
             return
         sub.polls = Polls(self._clock.now(), is_fresh=True)
         sub.call = sub.api.get(sub.job_id)

@@ -102,6 +102,11 @@ def no_slot() -> JobError:
     )
 
 
+def nobody_waits() -> JobError:
+    """Those who wanted it left before it was sent."""
+    return JobError("not sent: nobody waits for it any more; nothing was billed")
+
+
 def two_keys_one_id(job_id: str, other_key: str) -> InDoubt:
     """The server gave one id to two submissions."""
     return InDoubt(

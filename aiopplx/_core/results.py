@@ -17,39 +17,39 @@ from collections import deque
 from collections.abc import Callable
 
 from aiopplx._job import Job
-from aiopplx._submission import Listener, Submission
+from aiopplx._submission import Listener, Phase, Submission
 
 READY = 32
 """Outcomes held in memory for a consumer that is slower than the service."""
 
 
-class Place(Listener):
+class Place(Listener, eq=False, kw_only=True):
     """The place of one item in its batch: it listens for the item's job, and holds it until it is handed out.
 
     Attributes:
+        results: its batch's.
         job: the outcome; None before it is there, and where the store has it.
         is_parked: its job is not polled until there is room.
+        is_kept: the outcome of the poll that is out goes into the store, and can be read back from there. What is
+            fetched again because the store does not have it is not written a second time.
     """
 
-    __slots__ = ("_results", "is_parked", "job")
-
-    def __init__(self, results: Results, sub: Submission, index: int) -> None:
-        super().__init__(sub, tag=sub.tag, index=index, takes_slot=True)
-        self._results = results
-        self.job: Job | None = None
-        self.is_parked = False
+    results: Results
+    job: Job | None = None
+    is_parked: bool = False
+    is_kept: bool = False
 
     def has_room(self) -> bool:
         """See `Listener`."""
-        return self._results.has_room(self)
+        return self.results.has_room(self)
 
     def polled(self) -> None:
         """See `Listener`."""
-        self._results.polled(self)
+        self.results.polled(self)
 
     def deliver(self, job: Job | None) -> None:
         """See `Listener`."""
-        self._results.deliver(self, job)
+        self.results.deliver(self, job)
 
 
 class Results:
@@ -80,7 +80,7 @@ class Results:
 
     def place(self, sub: Submission, index: int) -> Place:
         """A new place, which listens to this submission."""
-        place = Place(self, sub, index)
+        place = Place(sub=sub, tag=sub.tag, index=index, takes_slot=True, results=self)
         sub.listeners.append(place)
         self.out[place] = None
         return place
@@ -89,7 +89,8 @@ class Results:
 
     def has_room(self, place: Place) -> bool:
         """Room for one more outcome? If so it is set aside; if not, the place is parked."""
-        if self._is_stored or place in self._polled:
+        place.is_kept = self._is_stored and place.sub.phase is Phase.RUNNING and place.sub.claim is not None
+        if place.is_kept or place in self._polled:
             return True
         held = len(self._ready) + len(self._ready_by_index) + len(self._polled)
         if held >= READY and not (self._ordered and place.index == self.taken):
@@ -112,7 +113,7 @@ class Results:
             return  # the batch has let go of it
         del self.out[place]
         place.job = job
-        if self._is_stored and job is not None and job.ok and self._is_full() and place.sub.claim is not None:
+        if place.is_kept and job is not None and job.ok and self._is_full() and place.sub.claim is not None:
             place.job = None
         if self._ordered:
             self._ready_by_index[place.index or 0] = place

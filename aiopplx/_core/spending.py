@@ -130,12 +130,11 @@ class Bounded:
 
     def found(self, sub: Submission) -> None:
         """See `Spending`."""
-        if sub.job_id or sub.phase is Phase.UNANSWERED:
-            self._carried_over = max(0, self._carried_over - 1)
-        if sub.job_id in self._unknown:
-            del self._unknown[sub.job_id]
+        if self._is_billed_here(sub):
             self.budget.taken_up()
         else:
+            if sub.job_id or sub.phase is Phase.UNANSWERED:
+                self._carried_over = max(0, self._carried_over - 1)
             self.budget.sent()
         self._held.add(sub)
 
@@ -145,8 +144,7 @@ class Bounded:
         if sub in self._held:
             self._held.discard(sub)
             self._settle(sub, cost, is_billed=is_billed)
-        elif cost is not None and sub.job_id in self._unknown:
-            del self._unknown[sub.job_id]
+        elif cost is not None and self._is_billed_here(sub):
             self.budget.taken_up()
             self.budget.settled(cost)
         self._changed.set()
@@ -156,10 +154,22 @@ class Bounded:
             self.budget.refused()
             return
         self.budget.settled(cost)
-        if cost is None and sub.job_id:
-            self._unknown[sub.job_id] = None
+        name = sub.job_id or sub.key
+        if cost is None and name:
+            self._unknown[name] = None
             if len(self._unknown) > REMEMBERED:
                 self._unknown.popitem(last=False)
+
+    def _is_billed_here(self, sub: Submission) -> bool:
+        """Whether it is a bill of unknown amount of this session's, which it is no more: by its id, or by its key.
+
+        One that was left in doubt has no id, and is the same bill when it is sent again under its key.
+        """
+        for name in (sub.job_id, sub.key):
+            if name and name in self._unknown:
+                del self._unknown[name]
+                return True
+        return False
 
     def holds(self, sub: Submission) -> bool:
         """See `Spending`."""

@@ -162,7 +162,7 @@ class Ended(msgspec.Struct, frozen=True, gc=False):
     error: AiopplxError | None
 
 
-class Polls(msgspec.Struct):
+class Polls(msgspec.Struct, gc=False):
     """The polls of one job so far: counts them and decides what each outcome means.
 
     Attributes:

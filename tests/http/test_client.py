@@ -52,7 +52,7 @@ NO_HOST = NoReply(Broken.DNS, "nowhere", sent=False, permanent=True)
 Step = Callable[[], Awaitable[object] | object]
 
 
-class _Anybody(Listener):
+class _Anybody(Listener, eq=False, kw_only=True):
     """Somebody who waits, and does nothing with what comes."""
 
     def deliver(self, job: Job | None) -> None:
@@ -178,7 +178,7 @@ class Play:
 
     def submission(self, api=SONAR) -> Submission:
         sub = Submission(api, "a-key", b"{}", timeout=TIMEOUT, tag="a tag", phase=Phase.QUEUED)
-        sub.listeners = [_Anybody(sub, tag="a tag")]
+        sub.listeners = [_Anybody(sub=sub, tag="a tag")]
         return sub
 
     def emit(self, event: Event) -> None:

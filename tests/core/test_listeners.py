@@ -1,0 +1,494 @@
+"""What one listener does must not harm another: submissions that several want, leave, resume or share."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import anyio
+import pytest
+from _faulty import taken
+from _scripted import KEY, Asked, Scripted
+
+from aiopplx import (
+    Event,
+    EventKind,
+    InDoubt,
+    Job,
+    JobStatus,
+    JournalOptions,
+    PollPolicy,
+    RetryPolicy,
+    Session,
+)
+from aiopplx._submission import Phase
+from aiopplx.journal._memory import MemoryJournal, MemoryStore
+from aiopplx.journal._protocol import Claim, JournalAway, State, Step
+from aiopplx.testing import Clock
+
+NEVER = float("inf")
+BUSY = "Is anybody there?"
+QUESTION = "Why did the Vasa sink?"
+SOON = 20
+
+
+def opened(server: Scripted, told: list[Event] | None = None, **more: Any) -> Session:
+    more.setdefault("poll", PollPolicy.fixed(0.05))
+    if told is not None:
+        more["on_event"] = told.append
+    return Session(KEY, base_url=server.url, api="sonar", **more)
+
+
+def of_kind(told: list[Event], kind: EventKind) -> list[Event]:
+    return [event for event in told if event.kind is kind]
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    """Wait for a state inside the library, which tells nobody of it."""
+    with anyio.fail_after(SOON):
+        while not condition():  # noqa: ASYNC110 - there is no event for it
+            await asyncio.sleep(0)
+
+
+async def turns(n: int) -> None:
+    for _ in range(n):
+        await asyncio.sleep(0)
+
+
+def is_submit(asked: Asked) -> bool:
+    return asked.kind == "submit"
+
+
+def is_get(asked: Asked) -> bool:
+    return asked.kind == "get"
+
+
+async def one_that_runs(server: Scripted, journal: Any) -> Job:
+    """A job that an earlier run submitted and did not wait for, under the tag "x"."""
+    async with opened(server, journal=journal) as session:
+        return await session.submit(QUESTION, tag="x")
+
+
+def stuck_if_busy(row: Any) -> float:
+    return NEVER if row.question == BUSY else 1
+
+
+# --- a resumed job that waits for a place ----------------------------------------------------------------------------
+
+
+async def test_a_job_that_ends_before_it_gets_a_place_is_not_sent(tmp_path: Path) -> None:
+    told: list[Event] = []
+    path = tmp_path / "run.db"
+    async with Scripted(polls=stuck_if_busy) as server:
+        job = await one_that_runs(server, path)
+        async with opened(server, told, journal=path, max_in_flight=1, max_cost=100.0) as session:
+            busy = asyncio.create_task(session.ask(BUSY))
+            await server.until(lambda: server.requests["get"] > 0)
+            asking = asyncio.create_task(session.ask(QUESTION, tag="x"))
+            life = session._core.life
+            await until(lambda: job.id in life.live.by_id)
+            with anyio.fail_after(SOON):
+                assert (await session.wait(job.id)).ok
+                assert (await asking).ok  # though the only place is still taken
+            assert [row.question for row in server.rows.values()] == [QUESTION, BUSY]
+            busy.cancel()
+            await asyncio.wait([busy])
+            assert life.slots.value == 1
+            assert life.spending.budget.facts.in_flight == 0
+    assert of_kind(told, EventKind.STOPPED) == []
+
+
+@pytest.mark.parametrize("other", ["wait", "ask"])
+async def test_leaving_one_that_waits_for_a_place_harms_no_other_listener(other: str, tmp_path: Path) -> None:
+    path = tmp_path / "run.db"
+    polls: dict[str, float] = {BUSY: NEVER, QUESTION: NEVER}
+    async with Scripted(polls=lambda row: polls[row.question]) as server:
+        job = await one_that_runs(server, path)
+        async with opened(server, journal=path, max_in_flight=1) as session:
+            busy = asyncio.create_task(session.ask(BUSY))
+            await server.until(lambda: server.requests["get"] > 0)
+            life = session._core.life
+            async with session.batch([{"question": QUESTION, "tag": "x"}]) as jobs:
+                await until(lambda: job.id in life.live.by_id)
+                call = session.wait(job.id) if other == "wait" else session.ask(QUESTION, tag="x")
+                calling = asyncio.create_task(call)
+                await turns(50)
+            assert [left.id for left in jobs.pending] == [job.id]
+            polls[QUESTION] = 1
+            busy.cancel()
+            with anyio.fail_after(SOON):
+                assert (await calling).ok
+
+
+async def test_who_asks_for_one_that_waits_for_a_place_keeps_the_time_limit(tmp_path: Path) -> None:
+    path = tmp_path / "run.db"
+    async with Scripted(polls=NEVER) as server:
+        job = await one_that_runs(server, path)
+        async with opened(server, journal=path, max_in_flight=1) as session:
+            busy = asyncio.create_task(session.ask(BUSY))
+            await server.until(lambda: server.requests["get"] > 0)
+            async with session.batch([{"question": QUESTION, "tag": "x"}]):
+                await until(lambda: job.id in session._core.life.live.by_id)
+                with anyio.fail_after(SOON):
+                    assert not (await session.ask(QUESTION, tag="x", timeout=0.2)).ok
+            busy.cancel()
+
+
+# --- whose time is up ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("answer", ["missing", "empty"])
+async def test_a_doubtful_poll_ends_nobody_whose_time_is_not_up(answer: str) -> None:
+    """One listener's time is up while the poll is out: the others have time for the second poll that it needs."""
+    async with Scripted(polls=NEVER) as server, opened(server, clock=Clock(20), timeout=10_000.0) as session:
+        job = await session.submit(QUESTION)
+        server.hold = is_get
+        short = asyncio.create_task(session.wait(job.id, timeout=2))
+        long = asyncio.create_task(session.wait("job-0"))
+        await server.until(lambda: len(server.held) == 1)
+        now = session._core.client.clock.now
+        (sub,) = session._core.life.live.by_id.values()
+        sub.polls.is_fresh = False
+        await until(lambda: now() >= sub.first_deadline)
+        bad = (
+            (404, {"error": {"message": "no such job", "type": "not_found", "code": 404}})
+            if answer == "missing"
+            else (200, server.summary(server.rows["job-0"], "COMPLETED"))
+        )
+        server.script = lambda asked: bad
+        server.hold = lambda asked: False
+        server.release()
+        server.script = lambda asked: None
+        server.polls = 1
+        with anyio.fail_after(SOON):
+            assert (await short).status is JobStatus.TIMED_OUT
+            assert (await long).ok
+
+
+# --- who joins -------------------------------------------------------------------------------------------------------
+
+
+async def test_who_joins_a_parked_job_has_it_polled(tmp_path: Path) -> None:
+    tagged = [{"question": f"Question {n}?", "tag": n} for n in range(40)]
+    journal = JournalOptions(tmp_path / "run.db", results="refetch")
+    async with Scripted() as server, opened(server, journal=journal) as session, session.batch(tagged) as jobs:
+        await server.until(lambda: server.told >= 32 and server.requests["submit"] == 40)
+        schedule = session._core.life.poller._schedule
+        await until(lambda: not len(schedule))
+        parked = next(row for row in server.rows.values() if not row.told)
+        tag = next(one["tag"] for one in tagged if one["question"] == parked.question)
+        with anyio.fail_after(SOON):
+            assert (await session.ask(parked.question, tag=tag)).ok
+        assert len([job async for job in jobs]) == 40
+
+
+async def test_who_joins_brings_the_right_to_write(tmp_path: Path) -> None:
+    """A `wait` began when another session held the row. That one closed, and the row was asked for here."""
+    store = MemoryStore(now=time.time)
+    async with Scripted(polls=NEVER) as server:
+        journal = store.session()
+        job = await one_that_runs(server, journal)
+        async with opened(server, journal=store.session()) as two:
+            waiting = asyncio.create_task(two.wait(job.id))
+            await server.until(lambda: server.requests["get"] > 0)
+            await journal.close()
+            asking = asyncio.create_task(two.ask(QUESTION, tag="x"))
+            await until(lambda: len(two._core.life.live.by_id[job.id].listeners) == 2)
+            server.polls = 1
+            assert (await waiting).ok
+            assert (await asking).ok
+        assert store.rows[1].state is State.DONE
+
+
+async def test_results_that_are_not_in_the_journal_stay_in_memory(tmp_path: Path) -> None:
+    """They were delivered, and so removed, in an earlier run: what is fetched again cannot be read back."""
+    journal = JournalOptions(tmp_path / "run.db", results="until_delivered")
+    tagged = [{"question": f"Question {n}?", "tag": n} for n in range(60)]
+    async with Scripted() as server:
+        async with opened(server, journal=journal) as session:
+            await taken(session.batch(tagged), [])
+        async with opened(server, journal=journal) as session, session.batch(tagged) as jobs:
+            before = server.requests["get"]
+            await server.until(lambda: server.requests["get"] - before >= 32)
+            await turns(200)
+            with anyio.fail_after(SOON):
+                found = [job async for job in jobs]
+    assert len(found) == 60
+    assert [job.error for job in found if not job.ok] == []
+
+
+# --- who leaves ------------------------------------------------------------------------------------------------------
+
+
+async def test_a_session_closed_while_a_cancelled_call_waits_for_its_id_waits_too() -> None:
+    told: list[Event] = []
+    async with Scripted() as server:
+        server.hold = is_submit
+        session = opened(server, told, retry=RetryPolicy(leave_grace=3600.0))
+        asking = asyncio.create_task(session.ask(QUESTION))
+        await server.until(lambda: len(server.held) == 1)
+        asking.cancel()
+        await turns(5)
+        closing = asyncio.create_task(session.aclose())
+        await turns(50)
+        assert not closing.done()
+        server.release()
+        with anyio.fail_after(SOON):
+            await asyncio.wait([asking, closing])
+    assert [event.job_id for event in of_kind(told, EventKind.LEFT)] == ["job-0"]
+
+
+async def test_a_call_cancelled_while_its_session_closes_keeps_the_grace() -> None:
+    told: list[Event] = []
+    async with Scripted() as server:
+        server.hold = is_submit
+        session = opened(server, told, retry=RetryPolicy(leave_grace=3600.0))
+        asking = asyncio.create_task(session.ask(QUESTION))
+        await server.until(lambda: len(server.held) == 1)
+        closing = asyncio.create_task(session.aclose())
+        await turns(5)
+        asking.cancel()
+        await turns(50)
+        assert not closing.done()
+        server.release()
+        with anyio.fail_after(SOON):
+            await asyncio.wait([asking, closing])
+    assert [event.job_id for event in of_kind(told, EventKind.LEFT)] == ["job-0"]
+
+
+async def test_a_job_that_ended_while_it_was_left_is_not_said_to_go_on() -> None:
+    told: list[Event] = []
+    async with Scripted() as server:
+        server.hold = is_submit
+        server.script = lambda asked: _whole(server, asked)
+        async with opened(server, told, retry=RetryPolicy(leave_grace=3600.0)) as session:
+            asking = asyncio.create_task(session.ask(QUESTION))
+            await server.until(lambda: len(server.held) == 1)
+            asking.cancel()
+            await turns(5)
+            server.release()
+            await asyncio.wait([asking])
+    assert [event.job_id for event in of_kind(told, EventKind.FINISHED)] == ["job-0"]
+    assert of_kind(told, EventKind.LEFT) == []
+
+
+def _whole(server: Scripted, asked: Asked) -> tuple[int, Any] | None:
+    if asked.kind != "submit" or asked.row is None:
+        return None
+    return 200, server.summary(asked.row, "COMPLETED") | {"response": server._response(asked.row)}
+
+
+@pytest.mark.parametrize("turn", range(12))
+async def test_a_resubmission_cancelled_at_any_turn_blocks_nobody(turn: int, tmp_path: Path) -> None:
+    path = tmp_path / "run.db"
+    async with Scripted() as server:
+        server.script = lambda asked: (500, {}) if asked.kind == "submit" else None
+        hold = RetryPolicy(on_doubt="hold")
+        async with opened(server, journal=path, retry=hold) as session:
+            assert (await session.ask(QUESTION, tag="x")).status is JobStatus.IN_DOUBT
+            server.script = lambda asked: None
+            (doubtful,) = await session.in_doubt()
+            again = asyncio.create_task(session.resubmit(doubtful, pay_again=True))
+            await until_turn(again, turn, session)
+            again.cancel()
+            await asyncio.wait([again])
+            with anyio.fail_after(SOON):
+                await session.ask(QUESTION, tag="x")
+            assert session._core.life.live.by_row == {}
+
+
+async def until_turn(task: asyncio.Task[Any], turn: int, session: Session) -> None:
+    """So many turns after the row was queued anew: that is when its sending begins."""
+    live = session._core.life.live.by_row
+    await until(lambda: task.done() or any(sub.phase is not Phase.NEW for sub in live.values()))
+    await turns(turn)
+
+
+# --- doubt of an earlier run -----------------------------------------------------------------------------------------
+
+
+async def one_in_doubt(server: Scripted, path: Path) -> None:
+    """A submission of an earlier run under the tag "x", whose answer was lost."""
+    server.script = lambda asked: (500, {}) if asked.kind == "submit" else None
+    async with opened(server, journal=path, retry=RetryPolicy(doubt_tries=1)) as session:
+        assert (await session.ask(QUESTION, tag="x")).status is JobStatus.IN_DOUBT
+    server.script = lambda asked: None
+
+
+RESEND = RetryPolicy(on_doubt="resend")
+
+
+async def test_doubt_that_gets_no_place_in_time_stays_doubt(tmp_path: Path) -> None:
+    path = tmp_path / "run.db"
+    async with Scripted(polls=NEVER) as server:
+        await one_in_doubt(server, path)
+        async with opened(server, journal=path, max_in_flight=1, retry=RESEND) as session:
+            busy = asyncio.create_task(session.ask(BUSY))
+            await server.until(lambda: server.requests["get"] > 0)
+            job = await session.ask(QUESTION, tag="x", timeout=0.2)
+            assert job.status is JobStatus.IN_DOUBT
+            assert isinstance(job.error, InDoubt)
+            assert "nothing was billed" not in str(job.error)
+            busy.cancel()
+            await asyncio.wait([busy])
+
+
+async def test_doubt_that_a_stop_keeps_from_being_resolved_stays_doubt(tmp_path: Path) -> None:
+    path = tmp_path / "run.db"
+    async with Scripted(polls=NEVER) as server:
+        await one_in_doubt(server, path)
+        refusal = {"error": {"message": "no credit", "type": "insufficient_quota", "code": 401}}
+        async with opened(server, journal=path, retry=RESEND) as session:
+            server.script = lambda asked: (401, refusal) if asked.kind == "submit" else None
+            with pytest.raises(Exception, match="credit"):
+                await session.ask(BUSY)
+            assert (await session.ask(QUESTION, tag="x")).status is JobStatus.IN_DOUBT
+
+
+async def test_doubt_that_the_budget_has_no_room_for_stays_doubt(tmp_path: Path) -> None:
+    path = tmp_path / "run.db"
+    async with Scripted(polls=NEVER) as server:
+        await one_in_doubt(server, path)
+        async with opened(server, journal=path, retry=RESEND, max_cost=0.5) as session:
+            assert (await session.ask(QUESTION, tag="x")).status is JobStatus.IN_DOUBT
+
+
+# --- rows that another session took ----------------------------------------------------------------------------------
+
+
+class Taken(MemoryJournal):
+    """Loses its claims right before a mark is written: another session has the row by then."""
+
+    taker: Callable[[], Any] | None = None
+
+    async def apply(self, claim: Claim, step: Step) -> None:
+        if step.rule.name == "sending" and self.taker is not None:
+            taker, self.taker = self.taker, None
+            await taker()
+        await super().apply(claim, step)
+
+
+async def test_a_row_that_another_session_took_is_followed() -> None:
+    told: list[Event] = []
+    store = MemoryStore(now=time.time)
+    journal = Taken(store=store)
+    async with Scripted(polls=2) as server, opened(server, journal=store.session()) as two:
+        asking: list[asyncio.Task[Job]] = []
+
+        async def take() -> None:
+            store.lose(journal)
+            server.hold = is_submit
+            asking.append(asyncio.create_task(two.ask(QUESTION, tag="x")))
+            await server.until(lambda: len(server.held) == 1)
+            server.hold = lambda asked: False
+
+        journal.taker = take
+        async with opened(server, told, journal=journal, max_in_flight=1, max_cost=10.0) as one:
+            batch: list[Job] = []
+            tagged = [{"question": QUESTION, "tag": "x"}, {"question": BUSY, "tag": "y"}]
+            running = asyncio.create_task(taken(one.batch(tagged, max_in_flight=2), batch))
+            await server.until(lambda: len(server.rows) == 2)  # the place goes to the next one meanwhile
+            server.release()
+            with anyio.fail_after(SOON):
+                await running
+                assert (await asking[0]).ok
+            facts = one._core.life.spending.budget.facts
+            assert (facts.in_flight, one._core.life.slots.value) == (0, 1)
+    assert sorted((job.tag, job.ok) for job in batch) == [("x", True), ("y", True)]
+    assert server.requests["submit"] == 2
+    assert of_kind(told, EventKind.STOPPED) == []
+
+
+class Away(MemoryJournal):
+    """Out of reach for the first two times that an outcome is to be written."""
+
+    times = 2
+
+    async def apply(self, claim: Claim, step: Step) -> None:
+        if step.rule.name == "ended" and self.times:
+            self.times -= 1
+            raise JournalAway("the store is out of reach")
+        await super().apply(claim, step)
+
+
+async def test_an_outcome_waits_at_the_server_until_the_store_is_back() -> None:
+    journal = Away(now=time.time)
+    async with Scripted() as server, opened(server, journal=journal, poll=PollPolicy.fixed(2), clock=Clock(150)) as one:
+        assert (await one.ask(QUESTION)).ok
+    assert journal.store.rows[1].state is State.DONE
+    assert server.requests["get"] == 3
+
+
+# --- money -----------------------------------------------------------------------------------------------------------
+
+
+async def test_taking_up_an_own_job_frees_no_share_of_earlier_ones(tmp_path: Path) -> None:
+    path = tmp_path / "run.db"
+    async with Scripted(polls=NEVER) as server:
+        async with opened(server, journal=path) as session:
+            for n in range(2):
+                await session.submit(f"Question {n}?", tag=n)
+        async with opened(server, journal=path, max_cost=100.0) as session:
+            job = await session.submit(QUESTION, tag="x")
+            for _ in range(2):
+                assert (await session.wait(job, timeout=0.1)).status is JobStatus.TIMED_OUT
+            assert session._core.life.spending._carried_over == 2
+
+
+async def test_doubt_that_is_left_and_sent_again_is_one_bill(tmp_path: Path) -> None:
+    async with Scripted(polls=NEVER) as server:
+        server.hold = is_submit
+        async with opened(
+            server, journal=tmp_path / "run.db", max_cost=100.0, retry=RetryPolicy(on_doubt="resend", leave_grace=0.01)
+        ) as session:
+            asking = asyncio.create_task(session.ask(QUESTION, tag="x"))
+            await server.until(lambda: len(server.held) == 1)
+            asking.cancel()
+            await asyncio.wait([asking])
+            facts = session._core.life.spending.budget.facts
+            assert (facts.in_flight, facts.unknown) == (0, 1)
+            server.hold = lambda asked: False
+            await session.submit(QUESTION, tag="x")
+            facts = session._core.life.spending.budget.facts
+            assert (facts.in_flight, facts.unknown) == (0, 1)
+
+
+# --- nothing leaves that nobody wants --------------------------------------------------------------------------------
+
+
+async def test_nothing_leaves_after_a_silence_for_one_who_left_in_it() -> None:
+    """The server asks for silence while the mark is written; whoever wanted it leaves before the silence ends."""
+    async with Scripted(polls=NEVER) as server:
+        journal = Silenced(now=time.time)
+        async with opened(server, journal=journal, retry=RetryPolicy(leave_grace=5.0)) as session:
+            await session.submit(BUSY)
+            gate = session._core.client.gate
+            clock = session._core.client.clock
+            journal.before = lambda: gate.used_up(clock.now(), 0.3)
+            asking = asyncio.create_task(session.ask(QUESTION))
+            await journal.taking_back.wait()
+            asking.cancel()
+            await turns(5)
+            journal.go_on.set()
+            await asyncio.wait([asking])
+        assert server.requests["submit"] == 1
+
+
+class Silenced(MemoryJournal):
+    def __init__(self, **more: Any) -> None:
+        super().__init__(**more)
+        self.before: Callable[[], Any] | None = None
+        self.taking_back = asyncio.Event()
+        self.go_on = asyncio.Event()
+
+    async def apply(self, claim: Claim, step: Step) -> None:
+        if step.rule.name == "sending" and self.before is not None:
+            self.before()
+            self.before = None
+        if step.rule.name == "back_to_queued":
+            self.taking_back.set()
+            await self.go_on.wait()
+        await super().apply(claim, step)
