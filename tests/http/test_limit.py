@@ -13,7 +13,7 @@ from aiopplx.testing import Clock, JumpingClock
 async def waiting(limit: Limit, clock: JumpingClock, seconds: float) -> float:
     """An exchange whose answer is held back for so long. Returns when it was over."""
     try:
-        with limit, clock.busy(), clock.idle():
+        with limit, clock.idle():
             await clock.sleep(seconds)
     except TimeoutError:
         return -clock.now()
