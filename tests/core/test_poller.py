@@ -62,7 +62,7 @@ async def test_waiting_jobs_cost_no_task_each(server: Scripted):
             assert len(asyncio.all_tasks()) == before
 
 
-async def test_poll_without_an_answer_holds_up_no_other_job(server: Scripted):
+async def test_poll_without_an_answer_delays_no_other_job(server: Scripted):
     server.hold = lambda asked: asked.kind == "get" and asked.question.startswith("stuck")
     async with opened(server) as session:
         stuck = [asyncio.create_task(session.ask(f"stuck {n}")) for n in range(20)]
@@ -99,7 +99,7 @@ async def test_poll_budget_holds_over_all_jobs(server: Scripted):
 # --- the rule --------------------------------------------------------------------------------------------------------
 
 
-async def test_users_own_rule_is_asked_before_each_poll(server: Scripted):
+async def test_users_rule_is_asked_before_each_poll(server: Scripted):
     asked: list[RunningJob] = []
 
     def rule(look: RunningJob) -> float:
@@ -114,7 +114,7 @@ async def test_users_own_rule_is_asked_before_each_poll(server: Scripted):
     assert all(look.age >= 5.0 * look.polls for look in asked)
 
 
-async def test_rule_that_raises_is_told_once_and_costs_no_job(server: Scripted, caplog: pytest.LogCaptureFixture):
+async def test_failing_rule_is_reported_once_and_costs_no_job(server: Scripted, caplog: pytest.LogCaptureFixture):
     def rule(look: RunningJob) -> float:
         raise ZeroDivisionError("mine")
 
@@ -126,7 +126,7 @@ async def test_rule_that_raises_is_told_once_and_costs_no_job(server: Scripted, 
 
 
 @pytest.mark.parametrize("gap", [0, -1.0, float("nan"), float("inf"), None, "soon", 1e300])
-async def test_rule_that_makes_no_sense_costs_no_job(gap: Any, server: Scripted):
+async def test_nonsensical_rule_costs_no_job(gap: Any, server: Scripted):
     async with opened(server, poll=lambda look: gap, clock=Clock(200_000)) as session:
         assert (await session.ask("one", timeout=90_000.0)).ok
 
@@ -160,7 +160,7 @@ async def test_deadline_behind_a_closed_gate_ends_without_a_request(server: Scri
     assert server.requests["get"] == 1
 
 
-async def test_poll_that_is_out_at_the_deadline_is_the_last_one(server: Scripted):
+async def test_poll_in_flight_at_the_deadline_is_the_last(server: Scripted):
     server.hold = lambda asked: asked.kind == "get" and asked.question.startswith("slow")
     server.polls = lambda row: NEVER if row.question in ("other", "slow and stuck") else 1
     async with opened(server, clock=Clock(500)) as session:
@@ -174,7 +174,7 @@ async def test_poll_that_is_out_at_the_deadline_is_the_last_one(server: Scripted
     assert (done.polls, stuck.polls) == (1, 1)
 
 
-async def test_last_poll_that_fails_is_a_timeout_and_names_why(server: Scripted):
+async def test_failed_last_poll_is_a_timeout_and_names_why(server: Scripted):
     server.script = lambda asked: (502, b"<title>Bad gateway</title>") if asked.kind == "get" else None
     async with opened(server, clock=Clock(1000), poll=PollPolicy.fixed(50_000)) as session:
         job = await session.ask("one", timeout=100.0)
@@ -207,7 +207,7 @@ def test_suspended_machine_polls_again_before_it_gives_up():
     assert failing == ["one"] * 3
 
 
-def test_suspended_machine_still_ends_what_runs_beyond_its_limit():
+def test_suspended_machine_still_ends_what_exceeds_its_limit():
     async def main() -> None:
         loop = asyncio.get_running_loop()
         assert isinstance(loop, Suspendable)
@@ -225,7 +225,7 @@ def test_suspended_machine_still_ends_what_runs_beyond_its_limit():
 # --- what a look brings ----------------------------------------------------------------------------------------------
 
 
-async def test_failed_polls_are_told_and_harm_no_job(server: Scripted):
+async def test_failed_polls_are_reported_and_harm_no_job(server: Scripted):
     failures = iter([(500, b"oops"), (200, b"{}"), (200, b"[]"), (200, b'{"id": "job-7", "status": "COMPLETED"}')])
     server.script = lambda asked: next(failures, None) if asked.kind == "get" else None
     told: list[Event] = []
@@ -258,7 +258,7 @@ async def test_failed_job_ends_alone(server: Scripted):
     assert "no reason given" in str(bad.error)
 
 
-async def test_unknown_status_is_taken_as_running_and_told_once(server: Scripted):
+async def test_unknown_status_counts_as_running_and_is_reported_once(server: Scripted):
     def script(asked: Asked) -> tuple[int, Any] | None:
         if asked.kind == "get" and asked.row is not None and asked.row.polls < 3:
             asked.row.polls += 1
@@ -274,7 +274,7 @@ async def test_unknown_status_is_taken_as_running_and_told_once(server: Scripted
     ]
 
 
-async def test_two_watches_of_one_job_are_independent(server: Scripted):
+async def test_two_waiters_of_one_job_are_independent(server: Scripted):
     """A batch and a `wait` on the same job: leaving one leaves the other."""
     server.polls = NEVER
     async with opened(server) as session:

@@ -120,7 +120,7 @@ def killed(process: subprocess.Popen[str]) -> list[str]:
 
 
 @posix
-async def test_files_are_for_their_owner_only(tmp_path: Path) -> None:
+async def test_files_are_readable_by_their_owner_only(tmp_path: Path) -> None:
     before = os.umask(0)
     try:
         journal = await opened(tmp_path / "new" / "run.db")
@@ -141,7 +141,7 @@ async def test_file_holds_no_key(tmp_path: Path) -> None:
     assert KEY.encode().hex().encode() not in held
 
 
-async def test_file_says_what_it_is(tmp_path: Path) -> None:
+async def test_file_names_its_format(tmp_path: Path) -> None:
     await made(tmp_path / "run.db")
     connection = sqlite3.connect(tmp_path / "run.db")
     assert connection.execute("PRAGMA application_id").fetchone() == (APPLICATION_ID,)
@@ -161,7 +161,7 @@ async def test_closed_journal_is_whole_in_one_file(tmp_path: Path) -> None:
     await journal.close()
 
 
-async def test_journal_that_is_not_closed_says_so(tmp_path: Path) -> None:
+async def test_unclosed_journal_warns(tmp_path: Path) -> None:
     journal = await opened(tmp_path / "run.db")
     with pytest.warns(ResourceWarning, match="was not closed"):
         del journal
@@ -230,7 +230,7 @@ def without_tables(path: Path) -> None:
     ],
     ids=lambda value: value if isinstance(value, str) else value.__name__,
 )
-async def test_file_that_cannot_be_trusted_is_refused_and_left_as_it_is(
+async def test_untrustworthy_file_is_refused_and_left_untouched(
     tmp_path: Path, spoil: Callable[[Path], None], reason: str
 ) -> None:
     path = tmp_path / "run.db"
@@ -259,7 +259,7 @@ async def test_directory_is_refused(tmp_path: Path) -> None:
         await opened(tmp_path)
 
 
-async def test_place_where_nothing_can_be_made_is_refused(tmp_path: Path) -> None:
+async def test_path_below_a_file_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(JournalRefused, match="cannot be made") as caught:
         await opened(tmp_path / "file" / "run.db")
@@ -268,14 +268,14 @@ async def test_place_where_nothing_can_be_made_is_refused(tmp_path: Path) -> Non
 
 @posix
 @pytest.mark.skipif(hasattr(os, "geteuid") and os.geteuid() == 0, reason="root may write everywhere")
-async def test_file_without_the_right_to_write_is_refused(tmp_path: Path) -> None:
+async def test_read_only_file_is_refused(tmp_path: Path) -> None:
     await made(tmp_path / "run.db")
     (tmp_path / "run.db").chmod(0o400)
     with pytest.raises(JournalRefused):
         await opened(tmp_path / "run.db")
 
 
-async def test_journal_of_which_no_server_can_know_takes_another_key_and_another_server(tmp_path: Path) -> None:
+async def test_unused_journal_accepts_another_key_and_server(tmp_path: Path) -> None:
     path = tmp_path / "run.db"
     journal = await opened(path, base_url="https://mistyped", account=lambda salt: fingerprint("mistyped", salt))
     record = await queued(journal, "a")
@@ -291,7 +291,7 @@ async def test_journal_of_which_no_server_can_know_takes_another_key_and_another
         await opened(path, account=lambda salt: fingerprint("mistyped", salt))
 
 
-async def test_directory_is_made_but_no_path_of_several(tmp_path: Path) -> None:
+async def test_path_of_missing_directories_is_refused(tmp_path: Path) -> None:
     with pytest.raises(JournalRefused, match="cannot be made"):
         await opened(tmp_path / "mistyped" / "path" / "run.db")
     assert not (tmp_path / "mistyped").exists()
@@ -305,7 +305,7 @@ async def test_another_server_is_refused(tmp_path: Path) -> None:
     await (await opened(tmp_path / "run.db", base_url="https://api.example/")).close()
 
 
-async def test_another_account_is_refused_unless_it_is_said_to_be_the_same(tmp_path: Path) -> None:
+async def test_another_account_is_refused_unless_declared_the_same(tmp_path: Path) -> None:
     path = tmp_path / "run.db"
     await made(path, "a")
     with pytest.raises(JournalRefused, match="another API key") as caught:
@@ -375,7 +375,7 @@ async def test_second_opening_in_one_process_is_locked_out(tmp_path: Path) -> No
     await (await opened(tmp_path / "run.db")).close()
 
 
-async def test_second_process_is_locked_out_and_told_of_the_first(tmp_path: Path) -> None:
+async def test_second_process_is_locked_out_naming_the_first(tmp_path: Path) -> None:
     first = child("hold", tmp_path / "run.db")
     assert said(first) == "open"
     with pytest.raises(JournalLocked, match=f"in process {first.pid} on ") as caught:
@@ -388,7 +388,7 @@ async def test_second_process_is_locked_out_and_told_of_the_first(tmp_path: Path
     await journal.close()
 
 
-async def test_writer_whose_lock_was_removed_is_fenced_off_by_the_next(tmp_path: Path) -> None:
+async def test_writer_whose_lock_was_removed_is_fenced_off(tmp_path: Path) -> None:
     first = await opened(tmp_path / "run.db")
     record = await queued(first)
     (tmp_path / "run.db.lock").unlink()
@@ -421,7 +421,7 @@ async def test_fork_cannot_write_and_does_not_keep_the_lock(tmp_path: Path) -> N
 # --- from one opening to the next -------------------------------------------------------------------------------------
 
 
-async def test_rows_are_as_they_were_left(tmp_path: Path) -> None:
+async def test_rows_survive_closing_unchanged(tmp_path: Path) -> None:
     path = tmp_path / "run.db"
     journal = await opened(path)
     record = await sent(journal)
@@ -454,7 +454,7 @@ async def test_delivered_is_written_though_no_step_follows(tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize("left", ["queued", "rejected"])
-async def test_question_of_which_no_bill_can_exist_may_be_corrected_under_its_tag(tmp_path: Path, left: str) -> None:
+async def test_unbilled_question_may_be_corrected_under_its_tag(tmp_path: Path, left: str) -> None:
     path = tmp_path / "run.db"
     journal = await opened(path)
     record = await queued(journal, "a", ask=b"whi?", key="first")
@@ -474,7 +474,7 @@ async def test_question_of_which_no_bill_can_exist_may_be_corrected_under_its_ta
 
 
 @pytest.mark.parametrize("state", [state for state in State if state not in (State.QUEUED, State.REJECTED)])
-async def test_question_of_which_a_bill_may_exist_is_not_replaced(tmp_path: Path, state: State) -> None:
+async def test_question_that_may_be_billed_is_not_replaced(tmp_path: Path, state: State) -> None:
     path = tmp_path / "run.db"
     journal = await opened(path)
     record = await sent(journal)
@@ -492,7 +492,7 @@ async def test_question_of_which_a_bill_may_exist_is_not_replaced(tmp_path: Path
     await journal.close()
 
 
-async def test_tag_asked_for_in_this_opening_is_not_taken_by_another_question(tmp_path: Path) -> None:
+async def test_tag_used_in_this_opening_admits_no_other_question(tmp_path: Path) -> None:
     path = tmp_path / "run.db"
     journal = await opened(path)
     await queued(journal)
@@ -504,7 +504,7 @@ async def test_tag_asked_for_in_this_opening_is_not_taken_by_another_question(tm
     await journal.close()
 
 
-async def test_damaged_result_is_told_from_none(tmp_path: Path) -> None:
+async def test_damaged_result_differs_from_none(tmp_path: Path) -> None:
     path = tmp_path / "run.db"
     await made(path, "a", "b")
     connection = sqlite3.connect(path, isolation_level=None)
@@ -588,7 +588,7 @@ def test_reader_of_nothing_makes_nothing(tmp_path: Path) -> None:
 # --- versions ---------------------------------------------------------------------------------------------------------
 
 
-async def test_older_journal_is_brought_up_to_date_with_a_copy_kept(tmp_path: Path) -> None:
+async def test_older_journal_is_migrated_and_a_copy_kept(tmp_path: Path) -> None:
     path = tmp_path / "run.db"
     await made(path, "a")
     connection = sqlite3.connect(path, isolation_level=None)
@@ -617,7 +617,7 @@ async def test_migration_that_fails_changes_nothing(tmp_path: Path) -> None:
     connection.close()
 
 
-async def test_version_without_a_way_on_is_refused(tmp_path: Path) -> None:
+async def test_version_without_a_migration_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "run.db"
     await made(path)
     connection = sqlite3.connect(path, isolation_level=None)
@@ -632,7 +632,7 @@ async def test_version_without_a_way_on_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("version", range(1, VERSION + 1))
-async def test_golden_journal_of_each_version_opens_with_all_that_is_in_it(tmp_path: Path, version: int) -> None:
+async def test_golden_journal_of_each_version_opens_whole(tmp_path: Path, version: int) -> None:
     path = tmp_path / "run.db"
     shutil.copy(GOLDEN / f"v{version}.db", path)
     journal = await opened(path, base_url="https://golden.example", account=lambda salt: fingerprint("golden", salt))
@@ -696,7 +696,7 @@ RANK = {name: rank for rank, name in enumerate(("queued", "sending", "accepted",
 
 
 @pytest.mark.parametrize("seed", range(4))
-async def test_step_that_was_answered_is_there_after_kill(tmp_path: Path, seed: int) -> None:
+async def test_answered_step_survives_a_kill(tmp_path: Path, seed: int) -> None:
     path, chance = tmp_path / "run.db", random.Random(seed)
     keys: dict[str, str] = {}
     for _ in range(3):
@@ -764,7 +764,7 @@ def test_full_disk_fails_the_step_and_not_the_journal(tmp_path: Path) -> None:
 
 
 @posix
-def test_limit_on_file_size_fails_the_step_and_not_the_journal(tmp_path: Path) -> None:
+def test_file_size_limit_fails_only_the_step(tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, __file__, "limit", str(tmp_path / "run.db")], capture_output=True, text=True, check=False
     )

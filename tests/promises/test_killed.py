@@ -217,7 +217,7 @@ async def test_two_hundred_kills_pay_nothing_twice_and_lose_nothing(tmp_path: Pa
 
 
 @pytest.mark.timeout(60 + 10 * KILLS)
-async def test_kills_at_a_server_that_ignores_keys_pay_nothing_twice_where_doubt_is_held(tmp_path: Path) -> None:
+async def test_kills_without_keys_pay_nothing_twice_under_hold(tmp_path: Path) -> None:
     """Every other thing that is in doubt is one that a kill, or a lost answer, has left so: the user decides."""
     loop = KillLoop(tmp_path, kills=KILLS, rate=0.05, honours_keys=False, seed=1629)
     seen = await loop.go()
@@ -242,7 +242,7 @@ HANDED_OUT = dict(zip(POINTS, (1, 1, 1, 1, 1, 1, 2), strict=True))
 
 @pytest.mark.parametrize("on_doubt", ["resend", "hold"])
 @pytest.mark.parametrize("point", POINTS)
-async def test_run_that_ends_at_a_named_point_goes_on_from_there(
+async def test_run_that_ends_at_a_named_point_continues_there(
     point: str, on_doubt: Literal["resend", "hold"], tmp_path: Path
 ) -> None:
     """Three questions, one after the other; the process is gone at the second one."""
@@ -286,7 +286,7 @@ async def test_run_that_ends_at_a_named_point_goes_on_from_there(
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="takes room from a running process by prlimit")
-async def test_run_whose_disk_fills_up_sends_nothing_more_and_goes_on_when_there_is_room(tmp_path: Path) -> None:
+async def test_run_on_a_full_disk_continues_once_there_is_room(tmp_path: Path) -> None:
     """The log may not grow beyond half a megabyte; results that do not fit wait at the server, and are asked for."""
     import resource
 

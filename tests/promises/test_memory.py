@@ -50,9 +50,7 @@ def held() -> int:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("ordered", [False, True])
-async def test_five_hundred_large_results_pass_through_a_slow_consumer_in_bounded_memory(
-    ordered: bool, server: Scripted, traced: None
-):
+async def test_large_results_pass_a_slow_consumer_in_bounded_memory(ordered: bool, server: Scripted, traced: None):
     """All have finished long before; 150 MiB of results must not be fetched before they can be taken."""
     async with (
         Session(KEY, base_url=server.url, poll=FAST) as session,
@@ -71,7 +69,7 @@ async def test_five_hundred_large_results_pass_through_a_slow_consumer_in_bounde
     assert peak() < (2 * READY + 40) * RESULT
 
 
-async def test_results_that_were_taken_are_held_no_longer(server: Scripted, traced: None):
+async def test_delivered_results_are_held_no_longer(server: Scripted, traced: None):
     """What a session and a batch remember of a job is names, not its result."""
     async with (
         Session(KEY, base_url=server.url, poll=FAST) as session,
@@ -113,7 +111,7 @@ async def test_waiting_for_many_jobs_holds_no_results(server: Scripted, traced: 
         assert held() - before < 2 * MIB
 
 
-async def test_answers_that_were_not_taken_go_with_the_batch(server: Scripted, traced: None):
+async def test_undelivered_answers_go_with_the_batch(server: Scripted, traced: None):
     """The session keeps no batch that was left, not even by way of the deadlines of its jobs."""
 
     async def leave_early() -> None:

@@ -137,7 +137,7 @@ async def _noted(said: Said, call: object) -> list[Job]:
     return [outcome] if isinstance(outcome, Job) else []
 
 
-async def test_no_fault_of_a_submission_gives_the_key_or_the_question_away(said: Said) -> None:
+async def test_no_submission_fault_reveals_the_key_or_question(said: Said) -> None:
     for fault in faults.NAMED.values():
         async with emulator(duration=AfterPolls(1)) as server:
             server.faults.add("submit", fault)
@@ -156,7 +156,7 @@ async def test_no_fault_of_a_submission_gives_the_key_or_the_question_away(said:
     nothing_was_given_away(said)
 
 
-async def test_no_fault_of_a_poll_gives_the_key_or_the_question_away(said: Said) -> None:
+async def test_no_poll_fault_reveals_the_key_or_question(said: Said) -> None:
     for fault in faults.NAMED.values():
         async with emulator(duration=AfterPolls(1)) as server:
             server.faults.add("get", fault)
@@ -195,7 +195,7 @@ ECHOES: dict[str, faults.Status] = {
 
 
 @pytest.mark.parametrize("name", ECHOES)
-async def test_a_server_that_echoes_the_key_gives_nothing_away(name: str, said: Said) -> None:
+async def test_server_that_echoes_the_key_gives_nothing_away(name: str, said: Said) -> None:
     async with emulator() as server:
         server.faults.add("*", ECHOES[name])
         async with session_at(server.url, api_key=KEY, events=said.events, speed=600.0, **BOUNDS) as session:
@@ -215,7 +215,7 @@ WIRE: dict[str, wire.Behaviour] = {
 
 
 @pytest.mark.parametrize("name", WIRE)
-async def test_a_broken_wire_gives_nothing_away(name: str, said: Said) -> None:
+async def test_broken_wire_gives_nothing_away(name: str, said: Said) -> None:
     async with (
         WireServer([WIRE[name]]) as server,
         session_at(server.url, api_key=KEY, events=said.events, speed=600.0, **IN_VAIN) as session,
@@ -226,14 +226,14 @@ async def test_a_broken_wire_gives_nothing_away(name: str, said: Said) -> None:
 
 
 @pytest.mark.parametrize("url", ["http://127.0.0.1:9", "https://127.0.0.1:9"])
-async def test_a_server_that_is_not_there_gives_nothing_away(url: str, said: Said) -> None:
+async def test_server_that_is_not_there_gives_nothing_away(url: str, said: Said) -> None:
     async with session_at(url, api_key=KEY, events=said.events, speed=600.0, **BOUNDS) as session:
         await tried(session, said, timeout=10.0)
 
     nothing_was_given_away(said)
 
 
-async def test_a_request_that_breaks_a_rule_is_named_without_being_repeated(said: Said) -> None:
+async def test_invalid_request_is_named_without_being_repeated(said: Said) -> None:
     bad: list[dict[str, object]] = [
         {"question": QUESTION, "reasoning_effort": "enormous"},
         {"question": QUESTION, "no_such_field": 1},
@@ -257,7 +257,7 @@ async def test_a_request_that_breaks_a_rule_is_named_without_being_repeated(said
     nothing_was_given_away(said)
 
 
-async def test_a_session_shows_its_key_in_no_form() -> None:
+async def test_session_shows_its_key_in_no_form() -> None:
     async with emulator() as server, session_at(server.url, api_key=KEY) as session:
         await session.ask(QUESTION)
 
@@ -269,7 +269,7 @@ async def test_a_session_shows_its_key_in_no_form() -> None:
         pickle.dumps(kept)
 
 
-async def test_a_short_placeholder_of_a_key_does_not_garble_messages() -> None:
+async def test_short_placeholder_key_does_not_garble_messages() -> None:
     async with emulator() as server, session_at(server.url, api_key="e") as session:
         server.faults.add("submit", faults.Status(400, message="The request is odd."))
         job = await session.ask(QUESTION)
