@@ -1,17 +1,17 @@
+"""The Agent API: its calls, its requests, the reading of its answers, and the translation from Sonar's requests."""
+
 from __future__ import annotations
 
-import copy
 import hashlib
 import json
-from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import date
-from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import msgspec
 import pytest
-import yaml
+from _bodies import ANY_JSON, paths, reply, with_odd, without
+from _captured import Document, payload
 from hypothesis import given
 from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
@@ -19,7 +19,7 @@ from jsonschema import Draft202012Validator
 from aiopplx._errors import InvalidRequest, ProtocolError, ResultMissing
 from aiopplx._job import Answer, JobStatus, Readable, Snapshot, Source, outcome_error
 from aiopplx._wire.api import API
-from aiopplx._wire.call import Lane, Reply
+from aiopplx._wire.call import Lane
 from aiopplx._wire.messages import JSONSchema, JSONSchemaFormat, Regex, RegexFormat, UserLocation, WebSearchOptions
 from aiopplx._wire.request import ResearchRequest
 from aiopplx.agent import (
@@ -49,23 +49,12 @@ from aiopplx.agent import (
 
 FIELDS, AGENT_FIELDS = ResearchRequest.__struct_fields__, AgentRequest.__struct_fields__
 
-HERE = Path(__file__).parent.parent
 RUN_ID = "resp_d60f3e03-57e0-4048-994f-69b29a6d2ce7"
-DOCUMENT: dict[str, Any] = yaml.safe_load((HERE / "openapi" / "agent-background.yaml").read_text())
-SCHEMAS: dict[str, Any] = DOCUMENT["components"]["schemas"]
+DOCUMENT = Document("agent-background")
+SCHEMAS = DOCUMENT.schemas
 REQUEST = Draft202012Validator(SCHEMAS["ResponsesRequest"])
-
-
-def payload(name: str) -> Any:
-    return json.loads((HERE / "payloads" / f"{name}.json").read_text())["body"]
-
-
 COMPLETED = payload("agent-completed.real-trimmed")
 TEXT: str = COMPLETED["output"][2]["content"][0]["text"]
-
-
-def reply(body: object) -> Reply:
-    return Reply(200, {"x-request-id": "r-1"}, body if isinstance(body, bytes) else msgspec.json.encode(body))
 
 
 def read(body: object, expected_id: str = "") -> Snapshot:
@@ -137,7 +126,7 @@ def test_calls_go_to_the_chosen_path(api: API, base: str):
     assert (cancel.lane, cancel.method, cancel.path) == (Lane.CANCEL, "POST", f"{base}/{RUN_ID}/cancel")
     for call in (submit, get, cancel):
         path = call.path.replace(RUN_ID, "{id}")
-        assert call.method.lower() in DOCUMENT["paths"][path]
+        assert call.method.lower() in DOCUMENT.content["paths"][path]
 
 
 @pytest.mark.parametrize("job_id", ["", "..", "a/b", "a b", "x" * 129, "a?b", "ä"])
@@ -457,35 +446,14 @@ def test_marks_come_from_the_text_and_point_into_sources(text: str, ids: list[in
 # Odd bodies
 
 
-def paths(value: Any, at: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
-    items: Any = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
-    for name, item in items:
-        yield (*at, name)
-        yield from paths(item, (*at, name))
-
-
 PATHS = sorted((path for path in paths(COMPLETED) if path != ("id",)), key=str)
 TO_TEXT = ("output", 2, "content", 0, "text")
 TO_TYPES = {("output", 2, "type"), ("output", 2, "content", 0, "type")}
-JSON = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(max_size=9),
-    lambda items: st.lists(items, max_size=3) | st.dictionaries(st.text(max_size=9), items, max_size=3),
-    max_leaves=5,
-)
 
 
-def with_odd(path: tuple[Any, ...], odd: Any) -> dict[str, Any]:
-    body = copy.deepcopy(COMPLETED)
-    place = body
-    for name in path[:-1]:
-        place = place[name]
-    place[path[-1]] = odd
-    return cast("dict[str, Any]", body)
-
-
-@given(st.sampled_from(PATHS), JSON)
+@given(st.sampled_from(PATHS), ANY_JSON)
 def test_one_odd_field_loses_nothing_but_itself(path: tuple[Any, ...], odd: Any):
-    body = msgspec.json.encode(with_odd(path, odd))
+    body = msgspec.json.encode(with_odd(COMPLETED, path, odd))
     snapshot = read(body, RUN_ID)
     assert snapshot.raw is body
     # A word in a place that tells kinds apart is a new kind, and no oddity.
@@ -504,19 +472,14 @@ def test_one_odd_field_loses_nothing_but_itself(path: tuple[Any, ...], odd: Any)
 
 @pytest.mark.parametrize("path", PATHS, ids=str)
 def test_any_field_may_be_missing(path: tuple[Any, ...]):
-    body = with_odd(path, None)
-    if isinstance(path[-1], str):
-        place = body
-        for name in path[:-1]:
-            place = place[name]
-        del place[path[-1]]
+    body = without(COMPLETED, path)
     snapshot = read(body, RUN_ID)
     assert snapshot.response is not None
     assert snapshot.is_empty is (path == TO_TEXT[: len(path)])
 
 
 def test_number_written_as_text_is_still_a_number():
-    body = with_odd(("usage", "cost", "total_cost"), "0.01599")
+    body = with_odd(COMPLETED, ("usage", "cost", "total_cost"), "0.01599")
     body["created_at"] = 1791572975.0
     assert answer_of(body).usage == answer_of(COMPLETED).usage
 
@@ -569,7 +532,7 @@ def test_another_runs_body_is_refused():
         read(COMPLETED, "resp_00000000-0000-4000-8000-000000000002")
 
 
-@given(st.binary(max_size=200) | JSON.map(msgspec.json.encode))
+@given(st.binary(max_size=200) | ANY_JSON.map(msgspec.json.encode))
 def test_any_bytes_read_as_a_run_or_protocol_error(body: bytes):
     for reader in (lambda: AGENT.read_job(reply(body), ""), lambda: AGENT.read_cancel(reply(body))):
         try:

@@ -6,19 +6,17 @@ import asyncio
 import json
 import re
 from email.utils import parsedate_to_datetime
-from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 from _caller import OLD, Answer, Caller, asking
+from _captured import Document, payload
 from jsonschema import Draft202012Validator
 from perplexity import AsyncPerplexity
 
 from aiopplx.emulator import AfterPolls, Emulator, faults
 
-HERE = Path(__file__).parent.parent
-DOCUMENT: dict[str, Any] = yaml.safe_load((HERE / "openapi" / "agent-background.yaml").read_text(encoding="utf-8"))
+fits = Document("agent-background").fits
 BASES = ["/v1/responses", "/v1/agent"]
 QUESTION = "Why did the Vasa sink?"
 NOBODY = "resp_00000000-0000-4000-8000-000000000000"
@@ -53,18 +51,6 @@ class AgentCaller(Caller):
         error: dict[str, Any] = answer.json["error"]
         assert error.pop("code") == 400
         return error
-
-
-def fits(schema: str, value: Any) -> bool:
-    """True if the value is valid under one schema of the document; raises with the reason if it is not."""
-    root = {"$ref": f"#/components/schemas/{schema}", "components": DOCUMENT["components"]}
-    Draft202012Validator(root).validate(value)
-    return True
-
-
-def captured(name: str) -> dict[str, Any]:
-    body: dict[str, Any] = json.loads((HERE / "payloads" / name).read_text(encoding="utf-8"))["body"]
-    return body
 
 
 def types(told: dict[str, Any]) -> list[str]:
@@ -163,7 +149,7 @@ async def test_both_base_paths_show_the_same_runs() -> None:
 
 async def test_queued_run_is_the_captured_one() -> None:
     async with Emulator(time_scale=0.001) as server, AgentCaller(server.url) as c:
-        told, real = (await c.submit()).json, captured("agent-submit-queued.real.json")
+        told, real = (await c.submit()).json, payload("agent-submit-queued.real")
         assert list(told) == list(real)
         assert re.fullmatch(r"resp_[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}", told["id"])
         assert told["created_at"] == pytest.approx(server.now(), abs=2)
@@ -175,7 +161,7 @@ async def test_running_and_completed_runs_have_the_captured_members() -> None:
         id = await c.job()
         running, done = await c.seen(id), await c.seen(id)
         for told, name in ((running, "in-progress"), (done, "completed")):
-            real = captured(f"agent-{name}.real-trimmed.json")
+            real = payload(f"agent-{name}.real-trimmed")
             assert list(told) == list(real)
             own = ("id", "created_at", "completed_at", "output", "usage")
             assert {key: told[key] for key in told if key not in own} == {
@@ -183,7 +169,7 @@ async def test_running_and_completed_runs_have_the_captured_members() -> None:
             }
         assert running["completed_at"] is None
         assert running["usage"] is None
-        real_items = {item["type"]: item for item in captured("agent-completed.real-trimmed.json")["output"]}
+        real_items = {item["type"]: item for item in payload("agent-completed.real-trimmed")["output"]}
         for item in done["output"]:
             assert list(item) == list(real_items[item["type"]])
         message = done["output"][-1]
@@ -262,7 +248,7 @@ async def test_both_moments_are_rewritten_at_each_poll() -> None:
 
 
 async def test_usage_has_the_captured_members_and_adds_up() -> None:
-    real = captured("agent-completed.real-trimmed.json")["usage"]
+    real = payload("agent-completed.real-trimmed")["usage"]
     async with Emulator(duration=0) as server, AgentCaller(server.url) as c:
         for number in range(20):
             usage = (await c.seen(await c.job(run(f"Question {number}"))))["usage"]
@@ -333,7 +319,7 @@ async def test_model_without_tools_searches_nothing_and_cites_nothing() -> None:
         assert types(told) == ["message"]
         assert "[" not in text_of(told)
         assert list(told["usage"]["cost"]) == ["currency", "input_cost", "output_cost", "total_cost"]
-        assert list(told["usage"]) == list(captured("agent-incomplete.real.json")["usage"])
+        assert list(told["usage"]) == list(payload("agent-incomplete.real")["usage"])
         searching = await c.seen(await c.job({**body, "tools": [{"type": "web_search"}]}))
         assert set(types(searching)) == {"search_results", "message"}
         assert "[web:" in text_of(searching)
@@ -373,7 +359,7 @@ async def test_failed_run_is_a_200_that_costs_nothing() -> None:
 async def test_run_that_spends_all_tokens_thinking_is_incomplete() -> None:
     async with Emulator(duration=0) as server, AgentCaller(server.url) as c:
         told = await c.seen(await c.job({"model": "openai/gpt-6-luna", "input": QUESTION, "max_output_tokens": 16}))
-        real = captured("agent-incomplete.real.json")
+        real = payload("agent-incomplete.real")
         own = {"id": "", "created_at": 0, "usage": None}
         assert told | own == real | own
         assert told["usage"]["output_tokens"] == 16
@@ -400,7 +386,7 @@ async def test_cancel_takes_a_while_and_leaves_what_was_found() -> None:
         asked = await c.cancel(id)
         assert asked.status == 200
         assert asked.json == {"response_id": id, "status": "cancelling"}
-        assert asked.json.keys() == captured("agent-cancel-accepted.real.json").keys()
+        assert asked.json.keys() == payload("agent-cancel-accepted.real").keys()
         server.advance(1)
         running = await c.seen(id)
         assert (running["status"], running["error"]) == ("in_progress", None)
@@ -444,7 +430,7 @@ async def test_cancel_of_an_ended_or_unknown_run_is_refused(end: str) -> None:
                 await c.cancel(id)
             assert [(await c.seen(id))["status"] for _ in range(3)][-1] == end
         answer = await c.cancel(id)
-        assert (answer.status, answer.json) == (400, captured("agent-cancel-400.real.json"))
+        assert (answer.status, answer.json) == (400, payload("agent-cancel-400.real"))
 
 
 async def test_run_that_ends_first_is_not_cancelled() -> None:
@@ -545,7 +531,7 @@ async def test_bad_recency_and_schema_get_the_captured_refusals() -> None:
     tool = {"type": "web_search", "filters": {"search_recency_filter": "decade"}}
     form = {"type": "json_schema", "json_schema": {"schema": {"type": "bogus"}}}
     async with Emulator() as server, AgentCaller(server.url) as c:
-        assert (await c.submit(run(tools=[tool]))).json == captured("agent-bad-filter-400.real.json")
+        assert (await c.submit(run(tools=[tool]))).json == payload("agent-bad-filter-400.real")
         error = await c.refused(run(response_format=form))
         assert error["type"] == "invalid_parameter"
         assert error["message"].startswith("json_schema.schema must have a root type of 'object' (got type=\"bogus\")")
@@ -670,7 +656,7 @@ async def test_malformed_id_gets_400_and_unknown_one_404() -> None:
             error = {"message": "invalid response id", "type": "invalid_request", "code": 400}
             assert (answer.status, answer.json) == (400, {"error": error})
         unknown = await c.get(NOBODY)
-        assert (unknown.status, unknown.json) == (404, captured("agent-get-404.real.json"))
+        assert (unknown.status, unknown.json) == (404, payload("agent-get-404.real"))
 
 
 async def test_other_accounts_and_unstored_runs_are_not_found() -> None:
@@ -684,7 +670,7 @@ async def test_other_accounts_and_unstored_runs_are_not_found() -> None:
         assert (await yours.cancel(id)).status == 400
         hidden = (await mine.submit(run(store=False))).json
         assert hidden["store"] is False
-        assert (await mine.get(hidden["id"])).json == captured("agent-get-404.real.json")
+        assert (await mine.get(hidden["id"])).json == payload("agent-get-404.real")
         assert server.ledger.created == 2
         assert server.ledger.jobs[1].billed
 
@@ -739,7 +725,7 @@ async def test_each_answer_has_a_request_id_of_its_own() -> None:
 
 @pytest.mark.parametrize(("tier", "burst"), [(0, 50), (1, 150), (2, 500), (3, 1000), (4, 2000), (5, 2000)])
 async def test_tier_shows_its_one_rate_for_all_requests(tier: int, burst: int) -> None:
-    real = json.loads((HERE / "payloads" / "agent-response-headers.real.json").read_text(encoding="utf-8"))["headers"]
+    real = payload("agent-response-headers.real", "headers")
     async with Emulator(tier=tier, time_scale=0.0001) as server, AgentCaller(server.url, keep=True) as c:
         first = await c.submit()
         names = {name.lower() for name in first.headers if name.lower().startswith("x-r")}
@@ -812,7 +798,7 @@ async def test_this_api_serves_on_where_sonar_is_retired(name: str) -> None:
         AgentCaller(server.url) as agent,
         Caller(server.url) as sonar,
     ):
-        real = captured("async-403-retired.real.json")
+        real = payload("async-403-retired.real")
         for answer in (await sonar.submit(), await sonar.list(), await sonar.get("x")):
             assert (answer.status, answer.json["error"]["type"]) == (403, name)
             assert answer.json["error"]["message"] == real["error"]["message"]

@@ -4,32 +4,18 @@ from __future__ import annotations
 
 import json
 import re
-from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 from _caller import NEW, OLD, Caller, asking
+from _captured import Document, payload
 from jsonschema import Draft202012Validator
 from perplexity import AsyncPerplexity
 
 from aiopplx.emulator import AfterPolls, Emulator
 
-HERE = Path(__file__).parent.parent
-DOCUMENT: dict[str, Any] = yaml.safe_load((HERE / "openapi" / "sonar-async.yaml").read_text())
+fits = Document("sonar-async").fits
 JOB = "AsyncApiChatCompletionsResponse"
-
-
-def fits(schema: str, value: Any) -> bool:
-    """True if the value is valid under one schema of the service's document; raises with the reason if it is not."""
-    root = {"$ref": f"#/components/schemas/{schema}", "components": DOCUMENT["components"]}
-    Draft202012Validator(root).validate(value)
-    return True
-
-
-def captured(name: str) -> dict[str, Any]:
-    body: dict[str, Any] = json.loads((HERE / "payloads" / name).read_text())["body"]
-    return body
 
 
 def shape(value: Any) -> Any:
@@ -118,11 +104,11 @@ async def test_both_base_paths_show_the_same_jobs() -> None:
 async def test_bodies_have_the_captured_keys_in_order() -> None:
     async with Emulator(duration=AfterPolls(2), failing=lambda q: q == "bad") as server, Caller(server.url) as c:
         created = (await c.submit()).json
-        assert shape(created) == shape(captured("async-submit-created.real.json"))
-        assert nullity(created) == nullity(captured("async-submit-created.real.json"))
+        assert shape(created) == shape(payload("async-submit-created.real"))
+        assert nullity(created) == nullity(payload("async-submit-created.real"))
         running = (await c.get(created["id"])).json
-        assert nullity(running) == nullity(captured("async-get-in-progress.reconstructed.json"))
-        done, real = (await c.get(created["id"])).json, captured("async-get-completed.real-trimmed.json")
+        assert nullity(running) == nullity(payload("async-get-in-progress.reconstructed"))
+        done, real = (await c.get(created["id"])).json, payload("async-get-completed.real-trimmed")
         assert shape(done) == shape(real)
         done["response"]["search_results"][0].update(date=None, last_updated=None)
         assert nullity(done) == nullity(real)
@@ -130,7 +116,7 @@ async def test_bodies_have_the_captured_keys_in_order() -> None:
         bad = await c.job(asking("bad"))
         await c.get(bad)
         failed = (await c.get(bad)).json
-        assert nullity(failed) == nullity(captured("async-get-failed.reconstructed.json"))
+        assert nullity(failed) == nullity(payload("async-get-failed.reconstructed"))
         assert failed["error_message"]
 
 

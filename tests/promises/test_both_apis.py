@@ -11,11 +11,10 @@ import json
 import logging
 import time
 from collections.abc import AsyncIterator, Mapping
-from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
+from _captured import Document
 from _faulty import KEY, emulator, recorded, session_at, taken
 from jsonschema import Draft202012Validator
 
@@ -48,10 +47,8 @@ PATHS = {
     "agent-v1": "POST /v1/agent",
     "auto": "POST /async/chat/completions",
 }
-DOCUMENT: dict[str, Any] = yaml.safe_load(
-    (Path(__file__).parent.parent / "openapi" / "agent-background.yaml").read_text("utf-8")
-)
-CREATE = Draft202012Validator(DOCUMENT["components"]["schemas"]["ResponsesRequest"])
+DOCUMENT = Document("agent-background")
+CREATE = Draft202012Validator(DOCUMENT.schemas["ResponsesRequest"])
 
 
 async def program(session: Session, questions: tuple[str, ...] = QUESTIONS) -> list[Job]:
@@ -166,7 +163,7 @@ async def test_create_holds_nothing_but_fields_of_the_document(item: Any) -> Non
 
         body = json.loads(server.ledger.jobs[0].body)
         CREATE.validate(body)
-        assert set(body) <= set(DOCUMENT["components"]["schemas"]["ResponsesRequest"]["properties"])
+        assert set(body) <= set(DOCUMENT.schemas["ResponsesRequest"]["properties"])
         assert body["background"] is True
         assert not {"idempotency_key", "tag", "timeout", "question"} & set(body)
 

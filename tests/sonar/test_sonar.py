@@ -1,40 +1,30 @@
+"""The Sonar API: its calls, and the reading of its answers, whole or odd."""
+
 from __future__ import annotations
 
-import copy
 import json
 import re
-from collections.abc import Iterator
-from pathlib import Path
-from typing import Any, cast
+from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 import msgspec
 import pytest
+from _bodies import ANY_JSON, paths, reply, with_odd, without
+from _captured import payload
 from hypothesis import given
 from hypothesis import strategies as st
 
 from aiopplx._errors import InvalidRequest, ProtocolError
 from aiopplx._job import Answer, JobStatus, Readable, Snapshot, outcome_error
 from aiopplx._wire.api import API
-from aiopplx._wire.call import Lane, Reply
+from aiopplx._wire.call import Lane
 from aiopplx._wire.request import ResearchRequest
 from aiopplx.sonar import SONAR, SONAR_V1, CompletionResponse
 from aiopplx.sonar._responses import split_thought
 
-PAYLOADS = Path(__file__).parent.parent / "payloads"
 JOB_ID = "2c387cce-a2a3-4fd6-8757-b77602e7e87c"
-
-
-def payload(name: str) -> Any:
-    return json.loads((PAYLOADS / f"{name}.json").read_text())["body"]
-
-
 COMPLETED = payload("async-get-completed.real-trimmed")
 TEXT: str = COMPLETED["response"]["choices"][0]["message"]["content"]
-
-
-def reply(body: object) -> Reply:
-    return Reply(200, {"x-request-id": "r-1"}, body if isinstance(body, bytes) else msgspec.json.encode(body))
 
 
 def read(body: object, expected_id: str = "") -> Snapshot:
@@ -383,34 +373,13 @@ def test_sources_and_citations_stand_in_for_each_other():
 # Odd bodies
 
 
-def paths(value: Any, at: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
-    items: Any = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
-    for name, item in items:
-        yield (*at, name)
-        yield from paths(item, (*at, name))
-
-
 PATHS = sorted(paths(COMPLETED), key=str)
 TO_TEXT = ("response", "choices", 0, "message", "content")
-JSON = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(max_size=9),
-    lambda items: st.lists(items, max_size=3) | st.dictionaries(st.text(max_size=9), items, max_size=3),
-    max_leaves=5,
-)
 
 
-def with_odd(path: tuple[Any, ...], odd: Any) -> dict[str, Any]:
-    body = copy.deepcopy(COMPLETED)
-    place = body
-    for name in path[:-1]:
-        place = place[name]
-    place[path[-1]] = odd
-    return cast("dict[str, Any]", body)
-
-
-@given(st.sampled_from([path for path in PATHS if path != ("id",)]), JSON)
+@given(st.sampled_from([path for path in PATHS if path != ("id",)]), ANY_JSON)
 def test_one_odd_field_loses_nothing_but_itself(path: tuple[Any, ...], odd: Any):
-    body = msgspec.json.encode(with_odd(path, odd))
+    body = msgspec.json.encode(with_odd(COMPLETED, path, odd))
     snapshot = read(body, JOB_ID)
     assert snapshot.raw is body
     if path == TO_TEXT[: len(path)]:
@@ -429,26 +398,21 @@ def test_one_odd_field_loses_nothing_but_itself(path: tuple[Any, ...], odd: Any)
 
 @pytest.mark.parametrize("path", [path for path in PATHS if path != ("id",)], ids=str)
 def test_any_field_may_be_missing(path: tuple[Any, ...]):
-    body = with_odd(path, None)
-    if isinstance(path[-1], str):
-        place = body
-        for name in path[:-1]:
-            place = place[name]
-        del place[path[-1]]
+    body = without(COMPLETED, path)
     snapshot = read(body, JOB_ID)
     assert (snapshot.response is not None) is (path != ("response",))
     assert snapshot.is_empty is (path == TO_TEXT[: len(path)])
 
 
 def test_odd_source_leaves_the_others_in_their_places():
-    answer = answer_of(with_odd(("response", "search_results", 3), None))
+    answer = answer_of(with_odd(COMPLETED, ("response", "search_results", 3), None))
     assert answer.sources[3].url == ""
     assert answer.sources[4].url == COMPLETED["response"]["search_results"][4]["url"]
     assert len(answer.sources) == 19
 
 
 def test_number_written_as_text_is_still_a_number():
-    body = with_odd(("response", "usage", "prompt_tokens"), "139")
+    body = with_odd(COMPLETED, ("response", "usage", "prompt_tokens"), "139")
     body["created_at"] = 1785329708.0
     snapshot = read(body)
     assert snapshot.created_at == 1785329708
@@ -537,7 +501,7 @@ def test_refused_body_is_kept_up_to_four_kib():
     assert refused.value.body == "<html>" + "x" * 4090
 
 
-@given(st.binary(max_size=200) | JSON.map(msgspec.json.encode))
+@given(st.binary(max_size=200) | ANY_JSON.map(msgspec.json.encode))
 def test_any_bytes_read_as_job_page_or_protocol_error(body: bytes):
     for reader in (lambda: SONAR.read_job(reply(body), ""), lambda: SONAR.read_page(reply(body))):
         try:
@@ -593,4 +557,4 @@ def test_body_that_is_not_a_list_is_refused(body: object):
 )
 def test_failure_reason_is_found_in_any_form(said: dict[str, object]):
     body = msgspec.json.encode({"id": "a", "model": "m", "created_at": 1, "status": "FAILED", **said})
-    assert SONAR.read_job(Reply(200, {}, body), "a").error_message == "out of pages"
+    assert SONAR.read_job(reply(body), "a").error_message == "out of pages"

@@ -1,3 +1,5 @@
+"""A research request: what it may hold, what it is refused with, and the body that it becomes."""
+
 from __future__ import annotations
 
 import hashlib
