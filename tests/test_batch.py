@@ -1,4 +1,4 @@
-"""Promise 6 and the session's words on batches: lazy reading, both orders, bad items, slots, slow consumers."""
+"""A batch reads its source lazily, keeps both orders, and survives bad items and slow consumers."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from typing import Any
 import aiohttp
 import anyio
 import pytest
-from _scripted import KEY, Asked, Scripted
+from _faulty import taken
+from _scripted import Asked, Boom, Scripted, opened, turns
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from aiopplx import (
-    Batch,
     ConfigError,
     Event,
     EventKind,
@@ -29,35 +29,6 @@ from aiopplx import (
 )
 from aiopplx._core.results import READY
 from aiopplx.testing import Clock
-
-FAST = PollPolicy.fixed(0.01)
-
-
-class Boom(Exception):
-    pass
-
-
-@pytest.fixture
-async def server() -> AsyncIterator[Scripted]:
-    async with Scripted() as scripted:
-        yield scripted
-
-
-def opened(server: Scripted, told: list[Event] | None = None, **options: Any) -> Session:
-    on_event = told.append if told is not None else None
-    return Session(KEY, base_url=server.url, **{"poll": FAST, "on_event": on_event} | options)
-
-
-async def take_all(batch: Batch, got: list[Job]) -> None:
-    async with batch as jobs:
-        async for job in jobs:
-            got.append(job)
-
-
-async def settled() -> None:
-    """Everything that can happen without time passing or the other side answering has happened."""
-    for _ in range(50):
-        await asyncio.sleep(0)
 
 
 def endless(read: list[int]) -> Iterator[str]:
@@ -84,11 +55,11 @@ async def test_source_is_read_at_most_max_in_flight_ahead(source: Any, ordered: 
     async with opened(server) as session:
         async with session.batch(source(read), ordered=ordered, max_in_flight=limit) as jobs:
             await server.until(lambda: server.requests["submit"] == limit)
-            await settled()
+            await turns()
             assert len(read) == limit
             for taken in range(1, 12):
                 assert (await anext(jobs)).ok
-                await settled()
+                await turns()
                 assert len(read) <= limit + taken
         assert len(read) <= limit + taken
 
@@ -97,7 +68,7 @@ async def test_source_is_untouched_until_the_block_is_entered(server: Scripted):
     read: list[int] = []
     async with opened(server) as session:
         batch = session.batch(endless(read))
-        await settled()
+        await turns()
         assert read == []
         with pytest.raises(ConfigError, match="inside its block"):
             await anext(batch)
@@ -120,7 +91,7 @@ async def test_source_error_comes_out_bare_after_the_paid_jobs(ordered: bool, se
     got: list[Job] = []
     async with opened(server) as session:
         with pytest.raises(Boom) as caught:
-            await take_all(session.batch(source(), ordered=ordered), got)
+            await taken(session.batch(source(), ordered=ordered), got)
     assert caught.value is boom
     assert sorted(job.text for job in got) == ["answer to one", "answer to three", "answer to two"]
     assert boom.__context__ is None
@@ -155,7 +126,7 @@ async def test_cancelled_error_inside_a_source_is_raised(server: Scripted):
     got: list[Job] = []
 
     async with opened(server) as session:
-        task = asyncio.create_task(take_all(session.batch(source()), got))
+        task = asyncio.create_task(taken(session.batch(source()), got))
         await asyncio.wait([task])
     assert task.cancelled()
     assert [job.text for job in got] == ["answer to one"]
@@ -412,7 +383,7 @@ def told(server: Scripted) -> int:
 
 
 async def some_rounds(server: Scripted, session: Session) -> None:
-    """Another job is polled five times: whatever else was due has been looked at before."""
+    """Another job is polled five times: whatever else was due has been polled before."""
     server.polls = lambda row: 5 if row.question == ROUNDS else 1
     assert (await session.ask(ROUNDS)).ok
 
@@ -422,7 +393,7 @@ async def test_results_of_a_slow_consumer_wait_at_the_server(ordered: bool, serv
     async with opened(server) as session, session.batch(map(str, range(150)), ordered=ordered) as jobs:
         await server.until(lambda: server.requests["submit"] == 150 and server.told >= READY)
         await some_rounds(server, session)
-        # All have finished at the server, and no further one was fetched, nor even looked at.
+        # All have finished at the server, and no further one was fetched, nor even polled.
         assert (told(server), gets(server)) == (READY, READY)
         for taken in range(1, 6):
             assert (await anext(jobs)).ok
@@ -445,8 +416,8 @@ async def test_slow_first_job_neither_stalls_nor_grows_ordered_batches(server: S
     async with opened(server) as session, session.batch(source(), ordered=True, max_in_flight=100) as jobs:
         head = asyncio.create_task(anext(jobs))
         await server.until(lambda: server.told >= READY)
-        looked = server.rows["job-0"].polls
-        await server.until(lambda: server.rows["job-0"].polls > looked + 3)
+        polled = server.rows["job-0"].polls
+        await server.until(lambda: server.rows["job-0"].polls > polled + 3)
         assert not head.done()
         assert server.told == READY
         assert len(read) == 100
@@ -458,7 +429,7 @@ async def test_slow_first_job_neither_stalls_nor_grows_ordered_batches(server: S
 
 async def test_jobs_of_a_slow_consumer_do_not_time_out(server: Scripted):
     """They finished in time; that their results were not fetched in time is nobody's failure but the consumer's."""
-    server.polls = lambda row: float("inf") if row.question.startswith("looked") else 1
+    server.polls = lambda row: float("inf") if row.question.startswith("polled") else 1
     clock = Clock(2000)
     poll = PollPolicy(quiet=10.0, gap=60.0, growth=1.0)
     async with (
@@ -467,7 +438,7 @@ async def test_jobs_of_a_slow_consumer_do_not_time_out(server: Scripted):
     ):
         await server.until(lambda: server.told >= READY and server.requests["submit"] == 80)
         over = clock.now() + 1500.0
-        other = await session.ask("looked at until then", timeout=1500.0)
+        other = await session.ask("polled until then", timeout=1500.0)
         assert (other.status, clock.now() > over) == (JobStatus.TIMED_OUT, True)
         assert server.told == READY
         statuses = [job.status async for job in jobs]
@@ -487,14 +458,14 @@ async def test_failed_poll_after_a_long_park_keeps_the_result(server: Scripted):
         return None
 
     server.script = flaky
-    server.polls = lambda row: float("inf") if row.question.startswith("looked") else 1
+    server.polls = lambda row: float("inf") if row.question.startswith("polled") else 1
     poll = PollPolicy.fixed(1.0)
     async with (
         opened(server, poll=poll, clock=clock) as session,
         session.batch(map(str, range(60)), timeout=10.0) as jobs,
     ):
         await server.until(lambda: server.told >= READY and server.requests["submit"] == 60)
-        assert (await session.ask("looked at until then", timeout=15.0)).status is JobStatus.TIMED_OUT
+        assert (await session.ask("polled until then", timeout=15.0)).status is JobStatus.TIMED_OUT
         late.append(True)
         statuses = [job.status async for job in jobs]
     assert failed

@@ -1,4 +1,4 @@
-"""The constructor's arguments: what each may be, what it is refused with, and what is found in the environment."""
+"""What each argument of the constructor may be, and what the environment adds."""
 
 from __future__ import annotations
 

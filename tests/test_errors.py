@@ -1,4 +1,4 @@
-"""Exceptions carry their facts: through pickles, copies and into the sentence that is read."""
+"""Exceptions carry their facts through pickles and copies and into their sentence."""
 
 from __future__ import annotations
 

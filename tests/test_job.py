@@ -1,4 +1,4 @@
-"""A job as a value: what it says, what it raises, what it parses, and that it travels."""
+"""A job as a value: what it shows, what it raises, what it parses, and how it travels."""
 
 from __future__ import annotations
 

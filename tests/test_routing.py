@@ -1,4 +1,4 @@
-"""Which API a question goes to: the registry, the request that an item means, and one session's routing."""
+"""Which API a question goes to."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The session's own words: opening and closing, single jobs, waiting for them, the account's list."""
+"""A session opens and closes, runs single jobs, waits for them, and lists those of the account."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ import gc
 import itertools
 import os
 import warnings
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from typing import Any
 
 import anyio
 import pytest
-from _scripted import KEY, Asked, Scripted
+from _scripted import KEY, NEVER, Asked, Scripted, opened
 
 from aiopplx import (
     ConfigError,
@@ -30,21 +30,6 @@ from aiopplx import (
     Session,
 )
 from aiopplx.testing import Clock
-
-FAST = PollPolicy.fixed(0.01)
-NEVER = float("inf")
-
-
-@pytest.fixture
-async def server() -> AsyncIterator[Scripted]:
-    async with Scripted() as scripted:
-        yield scripted
-
-
-def opened(server: Scripted, told: list[Event] | None = None, **options: Any) -> Session:
-    on_event = told.append if told is not None else None
-    return Session(KEY, base_url=server.url, **{"poll": FAST, "on_event": on_event} | options)
-
 
 # --- opening and closing ---------------------------------------------------------------------------------------------
 
@@ -212,7 +197,7 @@ async def test_ask_without_a_slot_in_time_was_not_sent(server: Scripted):
 
 
 async def test_ask_times_out_after_a_last_poll(server: Scripted):
-    """The policy would look again only long after the limit; the limit itself brings the look that decides."""
+    """The policy would poll again only long after the limit; the limit itself brings the poll that decides."""
     server.polls = lambda row: 1 if row.question == "finished by then" else NEVER
     policy = PollPolicy(quiet=50_000.0, gap=50_000.0)
     async with opened(server, clock=Clock(1000), poll=policy) as session:
@@ -237,8 +222,8 @@ async def test_key_and_tag_last_from_submit_to_wait(server: Scripted):
         for given in (job, job.id):
             done = await session.wait(given)
             assert (done.text, done.tag, done.idempotency_key) == ("answer to one", "mine", "my-own-key")
-        looked = await session.get(job.id)
-        assert (looked.text, looked.tag, looked.idempotency_key) == ("answer to one", "mine", "my-own-key")
+        polled = await session.get(job.id)
+        assert (polled.text, polled.tag, polled.idempotency_key) == ("answer to one", "mine", "my-own-key")
         (row,) = await session.list()
         assert (row.tag, row.idempotency_key) == ("mine", "my-own-key")
     assert set(server.by_key) == {"my-own-key"}
@@ -292,7 +277,7 @@ async def test_wait_times_out_after_a_last_poll(server: Scripted):
         job = await session.submit("one", tag="mine")
         late = await session.wait(job.id, timeout=60.0)
         assert (late.status, late.tag, late.server_status) == (JobStatus.TIMED_OUT, "mine", "IN_PROGRESS")
-        # One look as the waiting began, one at its end.
+        # One poll as the waiting began, one at its end.
         assert server.requests["get"] == 2
         server.polls = 1
         assert (await session.wait(job.id, timeout=60.0)).ok
@@ -334,7 +319,7 @@ async def test_crowd_of_timed_out_waiters_shares_the_last_poll(server: Scripted)
         job = await session.submit("one")
         late = await asyncio.gather(*(session.wait(job.id, timeout=10.0) for _ in range(200)))
     assert {one.status for one in late} == {JobStatus.TIMED_OUT}
-    # Not one each: timers that end in one turn of the loop join one look; a few turns are allowed for.
+    # Not one each: timers that end in one turn of the loop join one poll; a few turns are allowed for.
     assert server.requests["get"] <= 20
 
 

@@ -1,4 +1,4 @@
-"""A job's token: found again from anywhere, and nothing secret in it."""
+"""A job's token finds the job from anywhere and holds no secret."""
 
 from __future__ import annotations
 

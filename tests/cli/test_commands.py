@@ -1,4 +1,4 @@
-"""The command line as a process of its own: what a new user types, on real files, real sockets, real signals."""
+"""The command line as a process of its own, on real files, sockets and signals."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Runs that are broken off and go on, and the commands about their journals: real files, sockets and signals."""
+"""Interrupted runs that continue, and the commands for their journals, on real files, sockets and signals."""
 
 from __future__ import annotations
 
@@ -159,7 +159,7 @@ async def test_cost_of_an_empty_answer_is_in_all_sums(tmp_path: Path) -> None:
     async with Emulator(duration=0.0, answer_chars=300) as server:
         server.faults.add("get", faults.NAMED["empty_choices"])
         words = ("run", str(write_questions(tmp_path, "One?")), "-o", str(answers), "--journal", str(journal))
-        # The look at the time limit is the last: nobody waits half a minute for a text to come after all.
+        # The poll at the time limit is the last: nobody waits half a minute for a text to come after all.
         done = await run_at(server, *words, "--timeout", "0.5", *FAST)
         billed = server.ledger.billed
     (row,) = rows(answers.read_text())

@@ -1,4 +1,4 @@
-"""The rooms of the command line by themselves: lines of questions, text for a terminal, rows, counts."""
+"""The modules of the command line one by one: lines of questions, text for a terminal, rows, counts."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Cancelling at the server, and how the ends that only the Agent API has come out: cancelled, incomplete, failed."""
+"""Jobs are cancelled at the server, and each end of an Agent API run has its own status."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from collections.abc import Callable
 from typing import Any, cast
 
 import pytest
-from _faulty import emulator, session_at, taken
+from _faulty import QUESTION, QUESTIONS, SPEED, emulator, session_at, taken
+from _scripted import Boom
 
 from aiopplx import (
     AgentRequest,
@@ -39,12 +40,9 @@ from aiopplx.journal._forgetful import ForgetfulJournal
 from aiopplx.journal._memory import MemoryJournal
 from aiopplx.testing import Clock
 
-QUESTION = "Why did the Vasa sink?"
-QUESTIONS = tuple(f"Why did ship number {n} sink?" for n in range(12))
 UNKNOWN = "resp_00000000-0000-4000-8000-000000000001"
 CANCEL = "POST /v1/responses/{id}/cancel"
 NEVER = AfterPolls(1_000_000)
-SPEED = 150.0
 
 
 def running(**more: Any) -> Emulator:
@@ -224,10 +222,6 @@ async def test_cancelled_job_is_in_the_journal_as_it_ended() -> None:
 
 
 # --- leaving a batch that cancels what it leaves ----------------------------------------------------------------------
-
-
-class Boom(Exception):
-    pass
 
 
 async def by_break(batch: Batch, server: Emulator, ready: asyncio.Event) -> None:

@@ -1,4 +1,4 @@
-"""The emulator plays the Agent API's background runs as documented and as captured."""
+"""The emulator answers as the Agent API's background runs are documented and were captured."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class AgentCaller(Caller):
         return await self.call("POST", f"{self.base}/{id}/cancel")
 
     async def seen(self, id: str) -> dict[str, Any]:
-        """One look; the run."""
+        """One poll; the run."""
         answer = await self.get(id)
         assert answer.status == 200, answer.body
         return dict(answer.json)
@@ -116,8 +116,8 @@ async def test_every_answer_fits_the_document_under_both_paths(base: str) -> Non
             assert made.status == 200
             assert fits("ResponsesResponse", made.json)
             polls = [await c.seen(made.json["id"]) for _ in range(3)]
-            assert all(fits("ResponsesResponse", look) for look in polls)
-            assert [look["status"] for look in polls] == ["in_progress", "in_progress", last]
+            assert all(fits("ResponsesResponse", poll) for poll in polls)
+            assert [poll["status"] for poll in polls] == ["in_progress", "in_progress", last]
         id = await c.job(run(max_output_tokens=300))
         asked = await c.cancel(id)
         assert asked.status == 200

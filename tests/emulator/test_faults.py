@@ -1,4 +1,4 @@
-"""Each fault of the emulator does what it says, and the script plays it when it says."""
+"""Each fault of the emulator does what it says, when its rule says so."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The emulator plays the sonar API as documented and as captured."""
+"""The emulator answers as the asynchronous Sonar API is documented and was captured."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def shape(value: Any) -> Any:
 
 
 def nullity(value: Any) -> Any:
-    """Which members are null, all the way down; a list is looked at in its first item."""
+    """Which members are null, all the way down; of a list in its first item."""
     if isinstance(value, dict):
         return {name: nullity(member) for name, member in value.items()}
     return nullity(value[0]) if isinstance(value, list) and value else value is None

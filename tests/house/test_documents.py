@@ -1,7 +1,7 @@
 """The programs of README.md and docs/ run as they are printed: each one is saved to a file and started by itself.
 
 They meet a server that is done with a job before it answers the submission, and says so in that answer. The service may
-do this too, and nothing of the library is patched: with a job that takes its time, the default poll policy would look
+do this too, and nothing of the library is patched: with a job that takes its time, the default poll policy would poll
 for the first time after half a minute.
 
 `<!-- not run: reason -->` on the line before a Python block leaves it out. The two commands of the README are run by

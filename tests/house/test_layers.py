@@ -1,4 +1,4 @@
-"""The rules of the house, held over the source itself: the page of the architecture that cannot rot."""
+"""The rules of the architecture, checked against the source itself."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from _source import foreign_imports, inner_imports, modules, room_of, tree_of
+from _source import PACKAGE, ROOT, foreign_imports, inner_imports, modules, room_of, tree_of
 
 # The tower, from the bottom up: a module imports only from those that stand before it. A name that ends in a dot is a
 # folder, whose modules follow it in their own order.
@@ -283,3 +283,9 @@ def test_core_prints_nothing() -> None:
         if isinstance(node, ast.Call) and ast.unparse(node.func) == "print"
     ]
     assert wrong == []
+
+
+def test_test_folders_mirror_the_package() -> None:
+    """Beside the package's own folders, `house` holds the rules of the source, `promises` what spans the package."""
+    folders = {path.parent.name for path in (ROOT / "tests").glob("*/test_*.py")}
+    assert folders == {path.parent.name.lstrip("_") for path in PACKAGE.glob("*/__init__.py")} | {"house", "promises"}

@@ -1,4 +1,4 @@
-"""What the source and the documents say, and what they must not: docstrings, reasons, links, no secrets, no paths."""
+"""What the source and the documents must say, and what they must not contain."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which sessions share a gate."""
+"""Sessions of one account share a gate."""
 
 from __future__ import annotations
 

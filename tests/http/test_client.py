@@ -1,7 +1,7 @@
-"""The sending of one submission, step by step: what happens before what, and what a cancellation leaves behind.
+"""One submission is sent step by step, and each cancellation leaves the phase that is true.
 
-Everything that the client talks to is played here, and writes one log: the transport, the owner of the submission, and
-a clock that jumps. At each point at which the client waits, a test may step in.
+The test plays everything that the client talks to, and all of it writes one log: the transport, the owner of the
+submission, and a clock that jumps. A test may step in at each point where the client waits.
 """
 
 from __future__ import annotations

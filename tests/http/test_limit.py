@@ -1,4 +1,4 @@
-"""One time limit for many exchanges: who is late is cancelled, and nobody else."""
+"""One timer serves many exchanges and cancels only those that are late."""
 
 from __future__ import annotations
 

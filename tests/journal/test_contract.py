@@ -1,4 +1,4 @@
-"""What every store promises, asked of each kind: the steps, what is found again, and two sessions on one store.
+"""What every store promises, checked for each kind of store.
 
 A new kind of store is one more line in `STORES`, and in `SHARED` if several sessions may use it.
 """
@@ -12,6 +12,7 @@ from pathlib import Path
 
 import msgspec
 import pytest
+from _rows import claim_of, queued
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -87,13 +88,6 @@ async def journal(make: Make) -> Journal:
     return await make("keep")
 
 
-async def queued(journal: Journal, tag: str | int | None = "a", key: str = "", ask: bytes = b"why?") -> Record:
-    sha = sha_of(ask)
-    return await journal.find_or_queue(
-        item_name(tag, sha), tag=tag, key=key or f"key-{tag}", body=b'{"q":1}', sha=sha, api="sonar"
-    )
-
-
 def stored(record: Record) -> Record:
     """What the store has of it, without what is of the moment: how old it is, and who may write it."""
     return msgspec.structs.replace(record, age=None, claim=None, is_held=False)
@@ -103,12 +97,6 @@ async def now(journal: Journal, record: Record) -> Record:
     found = await journal.get(pk=record.pk)
     assert found is not None
     return stored(found)
-
-
-def claim_of(record: Record | None) -> Claim:
-    assert record is not None
-    assert record.claim is not None
-    return record.claim
 
 
 async def claimed(journal: Journal, record: Record) -> Claim:
@@ -265,7 +253,7 @@ async def test_record_holds_every_fact_written(journal: Journal) -> None:
         item="tag:7",
         tag=7,
         key="k",
-        body=b'{"q":1}',
+        body=b"body of why?",
         sha=sha_of(b"why?"),
         api="sonar",
         state=D,

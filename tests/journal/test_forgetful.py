@@ -1,4 +1,4 @@
-"""The store of a session without a journal: everything is let through, and only ids are remembered."""
+"""The store of a session without a journal accepts everything and remembers only ids."""
 
 from __future__ import annotations
 

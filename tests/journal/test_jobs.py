@@ -1,4 +1,4 @@
-"""A record as a job: what each state is to a user, and what a stored answer says more."""
+"""What a user sees of a journal's record in each of its states."""
 
 from __future__ import annotations
 

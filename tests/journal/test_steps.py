@@ -1,4 +1,4 @@
-"""The table of steps, written out by hand beside the one in the package; and that it is whole."""
+"""The table of steps equals the one written here by hand, and is complete."""
 
 from __future__ import annotations
 

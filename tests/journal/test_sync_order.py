@@ -1,6 +1,6 @@
-"""The order on disk, as the kernel sees it: what is to be sent is synced before it leaves, and an id before it is used.
+"""The kernel sees each intent synced before the request leaves, and each id before it is used.
 
-A kill does not show this, since the kernel keeps what a dead process wrote; a power cut would.
+Killing a process does not show this, since the kernel keeps what a dead process wrote; a power cut would.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The budget: what may still be sent under a cap, when costs are learnt as jobs end."""
+"""The budget decides what may still be sent under a cap, while costs become known as jobs end."""
 
 from __future__ import annotations
 

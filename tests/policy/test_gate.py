@@ -1,4 +1,4 @@
-"""The gate in virtual time: why it is shut, silence kept, an outage lived through, stops and their lifting."""
+"""The gate in virtual time: why it is shut, and what opens it again."""
 
 from __future__ import annotations
 

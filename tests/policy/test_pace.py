@@ -1,4 +1,4 @@
-"""Pace and budget in virtual time: rates given and learnt, against the service's limit as it is documented."""
+"""The pace in virtual time: rates given and learnt, against the service's documented limit."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""When a job is looked at, as a rule and in simulation, and the order of all jobs against a model."""
+"""When each job is polled, as a rule and in simulation, and in which order all jobs are."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def next_gap(rule: PollRule, job: RunningJob, jitter: float, random: float) -> f
 
 
 def ages(rule: PollRule, until: float, *, jitter: float = 0.0, draw: Callable[[], float] = lambda: 0.5) -> list[float]:
-    """The ages at which a job that never ends is looked at."""
+    """The ages at which a job that never ends is polled."""
     age, found = 0.0, list[float]()
     while True:
         age += next_gap(rule, RunningJob(age=age, polls=len(found)), jitter, draw())
@@ -139,13 +139,13 @@ def test_policy_at_the_edge_of_sense_is_accepted(right: dict[str, Any]):
 
 @given(gap=st.floats(1, 10_000), jitter=st.floats(0, 1, exclude_max=True), chance=CHANCE)
 def test_jitter_changes_a_gap_by_its_share_at_most(gap: float, jitter: float, chance: float):
-    wait = next_gap(lambda look: gap, RunningJob(age=1.0, polls=1), jitter, chance)
+    wait = next_gap(lambda job: gap, RunningJob(age=1.0, polls=1), jitter, chance)
     assert gap * (1.0 - jitter) * (1 - 1e-12) <= wait <= gap * (1.0 + jitter) * (1 + 1e-12)
 
 
 def test_jitter_spreads_evenly_round_the_gap():
     draw = random.Random(3)
-    waits = [next_gap(lambda look: 10.0, RunningJob(age=1.0, polls=1), 0.1, draw.random()) for _ in range(10_000)]
+    waits = [next_gap(lambda job: 10.0, RunningJob(age=1.0, polls=1), 0.1, draw.random()) for _ in range(10_000)]
     tenths = [0] * 10
     for wait in waits:
         tenths[int((wait - 9.0) / 0.2)] += 1
@@ -154,30 +154,30 @@ def test_jitter_spreads_evenly_round_the_gap():
 
 @pytest.mark.parametrize("answer", [math.nan, -math.inf, -1.0, -0.0, 0, 1e-300, SHORTEST / 2])
 def test_rule_that_asks_for_no_time_gets_the_shortest(answer: float):
-    assert next_gap(lambda look: answer, RunningJob(age=1.0, polls=1), 0.0, 0.5) == SHORTEST
+    assert next_gap(lambda job: answer, RunningJob(age=1.0, polls=1), 0.0, 0.5) == SHORTEST
 
 
 @pytest.mark.parametrize("answer", [math.inf, 1e300, 10**9])
 def test_rule_that_asks_for_infinity_gets_a_day(answer: float):
-    assert next_gap(lambda look: answer, RunningJob(age=1.0, polls=1), 0.1, 0.99) == 86_400.0
+    assert next_gap(lambda job: answer, RunningJob(age=1.0, polls=1), 0.1, 0.99) == 86_400.0
 
 
 @given(answer=st.floats() | st.integers(-(10**30), 10**30), jitter=st.floats(0, 1, exclude_max=True), chance=CHANCE)
 def test_wait_is_finite_and_positive_whatever_the_rule(answer: float, jitter: float, chance: float):
     for polls in (0, 1):
-        assert 0.0 < next_gap(lambda look: answer, RunningJob(age=0.0, polls=polls), jitter, chance) <= 86_400.0
+        assert 0.0 < next_gap(lambda job: answer, RunningJob(age=0.0, polls=polls), jitter, chance) <= 86_400.0
 
 
 def test_users_rule_is_given_the_state_of_the_job():
     asked: list[RunningJob] = []
 
-    def rule(look: RunningJob) -> float:
-        asked.append(look)
-        return 5.0 if look.status == "CREATED" else 60.0
+    def rule(job: RunningJob) -> float:
+        asked.append(job)
+        return 5.0 if job.status == "CREATED" else 60.0
 
     assert next_gap(rule, RunningJob(age=7.0, polls=2, status="CREATED", model="sonar"), 0.0, 0.5) == 5.0
     assert next_gap(rule, RunningJob(age=8.0, polls=3, status="IN_PROGRESS"), 0.0, 0.5) == 60.0
-    assert [(look.age, look.polls, look.model) for look in asked] == [(7.0, 2, "sonar"), (8.0, 3, "")]
+    assert [(job.age, job.polls, job.model) for job in asked] == [(7.0, 2, "sonar"), (8.0, 3, "")]
 
 
 # --- what it costs: docs/polling.md -----------------------------------------------------------------------------------

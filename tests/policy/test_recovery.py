@@ -1,4 +1,4 @@
-"""What a row of the journal means for a submission that is asked for again: the whole table."""
+"""What a row of the journal means for a submission that is asked for again."""
 
 from __future__ import annotations
 

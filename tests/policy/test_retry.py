@@ -1,4 +1,4 @@
-"""What a failed attempt means and what follows from it: tables, and properties over any sequence of failures."""
+"""What each failed attempt means and what follows from it, as tables and over any sequence of failures."""
 
 from __future__ import annotations
 

@@ -1,7 +1,6 @@
-"""One session over both APIs: the same program runs at either, `auto` goes over when Sonar is retired, nothing is made
-twice.
+"""One program runs at either API, moves to the successor when Sonar is retired, and pays for nothing twice.
 
-Every test polls at what the user gets and at what the server saw (its ledger).
+Every test checks what the user gets and what the server saw (its ledger).
 """
 
 from __future__ import annotations
@@ -15,7 +14,7 @@ from typing import Any
 
 import pytest
 from _captured import Document
-from _faulty import KEY, emulator, recorded, session_at, taken
+from _faulty import KEY, QUESTIONS, emulator, recorded, session_at, taken
 from jsonschema import Draft202012Validator
 
 from aiopplx import (
@@ -37,7 +36,6 @@ from aiopplx import (
 from aiopplx.emulator import AfterPolls, Emulator, WireServer, faults, wire
 from aiopplx.journal._memory import MemoryJournal
 
-QUESTIONS = tuple(f"Why did ship number {n} sink?" for n in range(12))
 MODES = ("sonar", "sonar-v1", "agent", "agent-v1", "auto")
 ERROR_NAMES = ("chat_completions_not_available", "agent_api_migration_required")
 PATHS = {

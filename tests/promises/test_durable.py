@@ -1,4 +1,4 @@
-"""What a session does with a journal: a run that is made again goes on where it was, and pays for nothing twice."""
+"""With a journal, a repeated run continues where it was and pays for nothing twice."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from _faulty import KEY, SPEED, emulator, session_at, taken
+from _faulty import KEY, OTHERS, SPEED, emulator, session_at, taken
 from _scripted import Scripted
 
 from aiopplx import (
@@ -47,10 +47,9 @@ from aiopplx.journal._sqlite.journal import SqliteJournal
 from aiopplx.journal._sqlite.reader import SqliteReader
 from aiopplx.testing import Clock
 
-QUESTIONS = ["Why did the Vasa sink?", "Who first measured the speed of light?", "Why is the sky dark at night?"]
+QUESTIONS = [*OTHERS]
 ONCE = RetryPolicy(doubt_tries=1)
 DAY = 86_400.0
-MIB = 1024 * 1024
 
 
 @pytest.fixture
@@ -188,7 +187,7 @@ async def test_repeated_run_polls_running_jobs_and_sends_unsent_ones(path: Path)
 
 
 async def test_job_of_an_earlier_run_is_polled_at_once(path: Path) -> None:
-    """It may have ended days ago: the gap before the first look is for jobs that have only begun."""
+    """It may have ended days ago: the gap before the first poll is for jobs that have only begun."""
     async with Emulator(duration=600.0, answer_chars=200) as server:
         async with session_at(server.url, journal=path) as session:
             await session.submit(QUESTIONS[0])
@@ -330,10 +329,10 @@ async def test_running_job_keeps_its_names_over_a_restart(path: Path) -> None:
         async with session_at(server.url, journal=path) as session:
             job = await session.submit(QUESTIONS[0], tag="a")
         async with session_at(server.url, journal=path) as session:
-            looked = await session.get(job.id)
+            polled = await session.get(job.id)
             server.advance(3600)
             found = await session.wait(job.id)
-        assert (looked.tag, looked.idempotency_key) == ("a", job.idempotency_key)
+        assert (polled.tag, polled.idempotency_key) == ("a", job.idempotency_key)
         assert (found.ok, found.tag, found.idempotency_key) == (True, "a", job.idempotency_key)
         before = total(server)
         async with session_at(server.url, journal=path) as session:
@@ -649,7 +648,7 @@ class Filling:
 
 
 async def test_full_disk_stops_only_new_submissions() -> None:
-    """Looks go on; a result waits at the server until there is room for it; then everything goes on."""
+    """Polls go on; a result waits at the server until there is room for it; then everything goes on."""
     disk, journal, events = Filling(), memory(), list[Event]()
     async with Emulator(duration=600.0, answer_chars=200) as server:
         hooked = Hooked(journal, disk)

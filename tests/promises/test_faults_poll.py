@@ -1,7 +1,6 @@
-"""What a server can do wrong with a look at a job, and what the user sees of it (docs/reliability.md, "Polling").
+"""What a server can do wrong with a poll, and what the user sees of it (docs/reliability.md, "Polling").
 
-A failed look is never a failed job, nothing is submitted again because of it, and nothing is looked at for ever in
-silence.
+A failed poll is never a failed job, never causes another submission, and never repeats for ever in silence.
 """
 
 from __future__ import annotations
@@ -53,7 +52,7 @@ def submitted_once(outcome: Outcome) -> None:
 
 # --- polls that fail --------------------------------------------------------------------------------------------------
 
-LOST_LOOKS = (
+LOST_POLLS = (
     "drop",
     "reset",
     "hang",
@@ -93,7 +92,7 @@ LOST_LOOKS = (
 )
 
 
-@pytest.mark.parametrize("name", LOST_LOOKS)
+@pytest.mark.parametrize("name", LOST_POLLS)
 async def test_failed_poll_is_not_a_failed_job(name: str) -> None:
     hangs = isinstance(NAMED[name], faults.Hang)
     outcome = await under(NAMED[name], "get", times=2, poll_seconds=ENOUGH if hangs else 60.0)
@@ -222,7 +221,7 @@ async def test_unknown_status_is_warned_of_once_and_finally_reported() -> None:
     assert outcome.victim.status is JobStatus.TIMED_OUT
     assert outcome.victim.server_status == "CANCELLED"
     assert "CANCELLED" in str(outcome.victim.error)
-    # The look at the deadline tells it in the error; there is no other where the machine was busy until then.
+    # The poll at the deadline puts it into the error; there is no other where the machine was busy until then.
     assert len(outcome.told(EventKind.WARNING)) == (outcome.victim.polls > 1)
     submitted_once(outcome)
 

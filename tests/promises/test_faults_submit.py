@@ -1,6 +1,6 @@
 """What a server can do wrong with a submission, and what the user sees of it (docs/reliability.md, "Submitting").
 
-Every test polls at three things: what the user gets, what the server saw, and that nothing else was harmed.
+Every test checks what the user gets, what the server saw, and that nothing else was harmed.
 """
 
 from __future__ import annotations

@@ -1,8 +1,4 @@
-"""What the wire can do wrong, between the client and any HTTP server (docs/reliability.md, "The wire").
-
-Connections that are refused, reset, cut, slow or silent; heads that are no HTTP; TLS, proxies and host names; and the
-user's own `aiohttp.ClientSession`.
-"""
+"""What can go wrong between the client and any HTTP server (docs/reliability.md, "The wire")."""
 
 from __future__ import annotations
 
@@ -17,7 +13,7 @@ from email.utils import formatdate
 import aiohttp
 import pytest
 import trustme
-from _faulty import ENOUGH, KEY, OTHERS, SPEED, VICTIM, emulator, session_at
+from _faulty import ENOUGH, KEY, OTHERS, SPEED, VICTIM, emulator, session_at, taken
 from aiohttp.abc import AbstractResolver, ResolveResult
 
 from aiopplx import (
@@ -264,14 +260,9 @@ async def test_batch_at_an_absent_server_ends_with_one_error() -> None:
     async with session_at(f"http://127.0.0.1:{closed_port()}", events=events) as session:
         batch = session.batch(f"Question {n}?" for n in range(500))
         with pytest.raises(TransportError, match="could not connect"):
-            await drained(batch)
+            await taken(batch, [])
 
     assert sum(event.kind is EventKind.STOPPED for event in events) == 1
-
-
-async def drained(batch: object) -> list[Job]:
-    async with batch as jobs:  # type: ignore[attr-defined]  # a Batch
-        return [job async for job in jobs]
 
 
 async def test_late_server_gets_every_question_once() -> None:
@@ -284,7 +275,7 @@ async def test_late_server_gets_every_question_once() -> None:
 
     async with session_at(server.url, on_event=start, speed=2.0) as session:
         try:
-            found = await drained(session.batch([VICTIM, *OTHERS]))
+            found = await taken(session.batch([VICTIM, *OTHERS]), [])
         finally:
             await server.close()
 
@@ -399,7 +390,7 @@ async def test_certificate_for_another_host_is_reported_at_once(authority: trust
         session_at(server.url, http=http) as session,
     ):
         with pytest.raises(TransportError, match="certificate") as raised:
-            await drained(session.batch(OTHERS))
+            await taken(session.batch(OTHERS), [])
 
         assert not raised.value.sent
         assert server.requests == []

@@ -1,7 +1,7 @@
-"""What is left of a run that was killed: nothing paid twice, nothing lost, nothing that was not handed out.
+"""A killed run pays nothing twice and loses nothing.
 
 Twenty kills at a time; `AIOPPLX_KILLS=200 pytest tests/promises/test_killed.py -k kills -s` makes as many as you
-like, and says what it saw.
+like, and prints what it saw.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ pytestmark = [
 
 KILLS = int(os.environ.get("AIOPPLX_KILLS", "20"))
 QUESTIONS = 120
-# Of all requests two in five meet one of these: before the job is made, after it, or in place of a look.
+# Of all requests two in five meet one of these: before the job is made, after it, or in place of a poll.
 SUBMIT_FAULTS = (
     "accept_then_drop",
     "accept_then_reset",
@@ -43,13 +43,13 @@ SUBMIT_FAULTS = (
     "drop",
     "unavailable",
 )
-LOOK_FAULTS = ("internal_error", "bad_gateway_html", "drop", "reset", "truncated", "other_job")
+POLL_FAULTS = ("internal_error", "bad_gateway_html", "drop", "reset", "truncated", "other_job")
 FAULTY = 0.4
 
 
 def server_with_faults(seed: int, rate: float, **more: Any) -> Emulator:
     server = Emulator(seed=seed, duration=AfterPolls(2), answer_chars=300, **more)
-    for on, names in (("submit", SUBMIT_FAULTS), ("get", LOOK_FAULTS)):
+    for on, names in (("submit", SUBMIT_FAULTS), ("get", POLL_FAULTS)):
         for name in names:
             # Rules are asked one after another; the shares of all come to `rate`.
             server.faults.add(on, NAMED[name], rate=1 - (1 - rate) ** (1 / len(names)))  # type: ignore[arg-type]

@@ -1,4 +1,4 @@
-"""A server that takes no submission: everything that waits ends at its time limit, not only what was tried."""
+"""At a server that accepts no submission, everything that waits ends at its time limit."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""Many jobs at once, at a server of its own make, in fair weather and in foul.
+"""Many jobs at once survive a storm of faults, each answered once and paid once.
 
-What counts is counted at the server: keys, jobs, bodies; and at the user's end: each question answered once, rightly.
+Keys, jobs and bodies are counted at the server, answers where the user gets them.
 """
 
 from __future__ import annotations
@@ -183,7 +183,7 @@ async def test_lost_submissions_are_reported_and_nothing_is_paid_twice() -> None
 
 async def test_server_that_ignores_keys_is_paid_once_under_hold() -> None:
     lost = ("accept_drop", "accept_500", "accept_504_html", "truncated", "no_id", "hang")
-    server = JobServer(rate=0.3, seed=9, honours_keys=False, submit_faults=lost, look_faults=("drop_before",))
+    server = JobServer(rate=0.3, seed=9, honours_keys=False, submit_faults=lost, poll_faults=("drop_before",))
     hold = RetryPolicy(doubt_tries=1)
     async with server, session_at(server, 100.0, retry=hold) as session:
         jobs = await collected(session, questions(300))
@@ -238,7 +238,7 @@ async def test_minute_without_any_server_fails_no_job() -> None:
 async def test_no_request_arrives_inside_a_window_of_silence() -> None:
     speed = 10.0
     silences = ("status_429_after", "status_503_after")
-    server = JobServer(rate=0.02, seed=2, speed=speed, submit_faults=silences, look_faults=silences)
+    server = JobServer(rate=0.02, seed=2, speed=speed, submit_faults=silences, poll_faults=silences)
     async with server, Turns() as turns, session_at(server, speed) as session:
         jobs = await collected(session, questions(150), max_in_flight=100)
 

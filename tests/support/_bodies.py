@@ -1,4 +1,4 @@
-"""Bodies of answers for tests of the readers: a reply with one, and copies in which one field is odd or missing."""
+"""Bodies of answers for tests of the readers, whole or with one odd or missing field."""
 
 from __future__ import annotations
 

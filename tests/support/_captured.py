@@ -1,4 +1,4 @@
-"""What the service itself has said: bodies that were captured from it, and its documents of both APIs."""
+"""What the service itself has said: bodies captured from it, and its documents of both APIs."""
 
 from __future__ import annotations
 

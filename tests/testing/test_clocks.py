@@ -1,4 +1,4 @@
-"""Both clocks: what a session asks of a clock holds for each; and when the one that jumps does so."""
+"""Both clocks keep what a session asks of a clock, and the jumping one jumps at the right moments."""
 
 from __future__ import annotations
 

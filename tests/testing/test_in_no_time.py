@@ -1,4 +1,4 @@
-"""A session and the emulator on one clock that jumps: hours of waiting, and no second of it real."""
+"""On a clock that jumps, a session and the emulator spend hours without waiting a second."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ async def test_run_is_the_same_to_the_second_each_time() -> None:
             session_at(
                 server.url,
                 clock,
-                poll=lambda look: 7.0,  # a policy draws each gap anew
+                poll=lambda job: 7.0,  # a policy draws each gap anew
                 on_event=lambda event: told.append((event.kind.value, str(event.index), clock.now())),
             ) as session,
             session.batch([f"Why did ship {n} sink?" for n in range(3)]) as jobs,

@@ -1,4 +1,4 @@
-"""What an answer that is no success says: every body the services were seen to send, and those nobody should."""
+"""Each error answer that the services were seen to send, or might send, becomes the right exception."""
 
 from __future__ import annotations
 
