@@ -286,7 +286,7 @@ async def test_run_that_ends_at_a_named_point_continues_there(
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="takes room from a running process by prlimit")
-async def test_run_on_a_full_disk_continues_once_there_is_room(tmp_path: Path) -> None:
+async def test_run_on_a_full_disk_continues_with_new_room(tmp_path: Path) -> None:
     """The log may not grow beyond half a megabyte; results that do not fit wait at the server, and are asked for."""
     import resource
 
