@@ -1,10 +1,12 @@
-"""What every test has: asyncio as the backend, and an environment in which no real key can be found."""
+"""What every test may use: asyncio, an environment without a real key, and a scripted service."""
 
 from __future__ import annotations
 
 import signal
+from collections.abc import AsyncIterator
 
 import pytest
+from _scripted import Scripted
 from hypothesis import settings
 
 # How long an example takes says more about the machine than about us.
@@ -21,6 +23,13 @@ def anyio_backend() -> str:
 def clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("PERPLEXITY_API_KEY", "PPLX_API_KEY", "PERPLEXITY_BASE_URL", "AIOPPLX_API"):
         monkeypatch.delenv(name, raising=False)
+
+
+@pytest.fixture
+async def server() -> AsyncIterator[Scripted]:
+    """A service that does what the test says, with no job at the start."""
+    async with Scripted() as scripted:
+        yield scripted
 
 
 def pytest_configure() -> None:

@@ -1,4 +1,4 @@
-"""Promise 6 and the session's words on batches: lazy reading, both orders, bad items, slots, slow consumers."""
+"""A batch reads its source lazily, keeps both orders, and survives bad items and slow consumers."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from typing import Any
 import aiohttp
 import anyio
 import pytest
-from _scripted import KEY, Asked, Scripted
+from _faulty import taken
+from _scripted import Asked, Boom, Scripted, opened, turns
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from aiopplx import (
-    Batch,
     ConfigError,
     Event,
     EventKind,
@@ -29,35 +29,6 @@ from aiopplx import (
 )
 from aiopplx._core.results import READY
 from aiopplx.testing import Clock
-
-FAST = PollPolicy.fixed(0.01)
-
-
-class Boom(Exception):
-    pass
-
-
-@pytest.fixture
-async def server() -> AsyncIterator[Scripted]:
-    async with Scripted() as scripted:
-        yield scripted
-
-
-def opened(server: Scripted, told: list[Event] | None = None, **options: Any) -> Session:
-    on_event = told.append if told is not None else None
-    return Session(KEY, base_url=server.url, **{"poll": FAST, "on_event": on_event} | options)
-
-
-async def take_all(batch: Batch, got: list[Job]) -> None:
-    async with batch as jobs:
-        async for job in jobs:
-            got.append(job)
-
-
-async def settled() -> None:
-    """Everything that can happen without time passing or the other side answering has happened."""
-    for _ in range(50):
-        await asyncio.sleep(0)
 
 
 def endless(read: list[int]) -> Iterator[str]:
@@ -79,27 +50,25 @@ async def endless_awaiting(read: list[int]) -> AsyncIterator[str]:
 @pytest.mark.parametrize("source", [endless, endless_awaiting])
 @pytest.mark.parametrize("ordered", [False, True])
 @pytest.mark.parametrize("limit", [1, 3, 40])
-async def test_source_is_read_no_further_than_max_in_flight_ahead(
-    source: Any, ordered: bool, limit: int, server: Scripted
-):
+async def test_source_is_read_at_most_max_in_flight_ahead(source: Any, ordered: bool, limit: int, server: Scripted):
     read: list[int] = []
     async with opened(server) as session:
         async with session.batch(source(read), ordered=ordered, max_in_flight=limit) as jobs:
             await server.until(lambda: server.requests["submit"] == limit)
-            await settled()
+            await turns()
             assert len(read) == limit
             for taken in range(1, 12):
                 assert (await anext(jobs)).ok
-                await settled()
+                await turns()
                 assert len(read) <= limit + taken
         assert len(read) <= limit + taken
 
 
-async def test_source_is_not_touched_before_the_block_is_entered(server: Scripted):
+async def test_source_is_untouched_until_the_block_is_entered(server: Scripted):
     read: list[int] = []
     async with opened(server) as session:
         batch = session.batch(endless(read))
-        await settled()
+        await turns()
         assert read == []
         with pytest.raises(ConfigError, match="inside its block"):
             await anext(batch)
@@ -112,7 +81,7 @@ async def test_empty_source_ends_at_once(server: Scripted):
 
 
 @pytest.mark.parametrize("ordered", [False, True])
-async def test_error_of_the_source_comes_out_bare_after_the_jobs_that_are_paid(ordered: bool, server: Scripted):
+async def test_source_error_comes_out_bare_after_the_paid_jobs(ordered: bool, server: Scripted):
     boom = Boom("the source's own")
 
     def source() -> Iterator[str]:
@@ -122,13 +91,13 @@ async def test_error_of_the_source_comes_out_bare_after_the_jobs_that_are_paid(o
     got: list[Job] = []
     async with opened(server) as session:
         with pytest.raises(Boom) as caught:
-            await take_all(session.batch(source(), ordered=ordered), got)
+            await taken(session.batch(source(), ordered=ordered), got)
     assert caught.value is boom
     assert sorted(job.text for job in got) == ["answer to one", "answer to three", "answer to two"]
     assert boom.__context__ is None
 
 
-async def test_error_of_an_async_source_comes_out_bare_and_once(server: Scripted):
+async def test_async_source_error_comes_out_bare_and_once(server: Scripted):
     boom = Boom()
 
     async def source() -> AsyncIterator[str]:
@@ -144,7 +113,7 @@ async def test_error_of_an_async_source_comes_out_bare_and_once(server: Scripted
         assert [job async for job in jobs] == []
 
 
-async def test_cancelled_error_inside_a_source_is_no_silent_end(server: Scripted):
+async def test_cancelled_error_inside_a_source_is_raised(server: Scripted):
     """Something that the source waits for was cancelled, not the batch: the rest of the source must not just vanish."""
 
     async def source() -> AsyncIterator[str]:
@@ -157,7 +126,7 @@ async def test_cancelled_error_inside_a_source_is_no_silent_end(server: Scripted
     got: list[Job] = []
 
     async with opened(server) as session:
-        task = asyncio.create_task(take_all(session.batch(source()), got))
+        task = asyncio.create_task(taken(session.batch(source()), got))
         await asyncio.wait([task])
     assert task.cancelled()
     assert [job.text for job in got] == ["answer to one"]
@@ -174,7 +143,7 @@ async def test_cancelled_error_inside_a_source_is_no_silent_end(server: Scripted
         (None, "not NoneType"),
     ],
 )
-async def test_what_is_no_source_is_refused_with_the_reason(source: Any, words: str, server: Scripted):
+async def test_invalid_source_is_refused_with_the_reason(source: Any, words: str, server: Scripted):
     async with opened(server) as session:
         with pytest.raises(InvalidRequest, match=words):
             async with session.batch(source):
@@ -194,7 +163,7 @@ async def test_batch_is_entered_once(server: Scripted):
 
 
 @pytest.mark.parametrize("options", [{"max_in_flight": 0}, {"max_in_flight": True}, {"timeout": 0}, {"timeout": "9"}])
-async def test_options_that_make_no_sense_are_refused(options: dict[str, Any], server: Scripted):
+async def test_nonsensical_options_are_refused(options: dict[str, Any], server: Scripted):
     async with opened(server) as session:
         with pytest.raises(ConfigError, match=next(iter(options))):
             session.batch(["one"], **options)
@@ -203,7 +172,7 @@ async def test_options_that_make_no_sense_are_refused(options: dict[str, Any], s
 # --- what comes out --------------------------------------------------------------------------------------------------
 
 
-async def test_jobs_carry_tag_index_key_and_the_answer_to_their_own_question(server: Scripted):
+async def test_jobs_carry_tag_index_key_and_their_own_answer(server: Scripted):
     source = [
         {"question": "one", "tag": "first"},
         ResearchRequest.of({"question": "two", "tag": 2, "idempotency_key": "my-own-key"}),
@@ -231,14 +200,14 @@ async def test_jobs_come_out_as_they_finish(server: Scripted):
             assert (await anext(jobs)).text == f"answer to {question}"
 
 
-async def test_ordered_jobs_come_out_in_the_order_of_the_source(server: Scripted):
+async def test_ordered_jobs_come_out_in_source_order(server: Scripted):
     server.polls = lambda row: 1 + (7 * int(row.question)) % 5
     async with opened(server) as session, session.batch(map(str, range(60)), ordered=True) as jobs:
         assert [job.index async for job in jobs] == list(range(60))
 
 
 @pytest.mark.parametrize("ordered", [False, True])
-async def test_bad_items_come_out_as_rejected_among_the_good(ordered: bool, server: Scripted):
+async def test_bad_items_come_out_rejected_among_the_good(ordered: bool, server: Scripted):
     source: list[Any] = ["one", {"question": "", "tag": "empty"}, 5, None, {"qestion": "x"}, object(), [], "two"]
     told: list[Event] = []
     async with opened(server, told) as session, session.batch(source, ordered=ordered) as jobs:
@@ -259,7 +228,7 @@ async def test_only_bad_items_end_the_batch_too(server: Scripted):
         assert [job.status async for job in jobs] == [JobStatus.REJECTED] * 200
 
 
-async def test_item_that_fails_when_it_is_read_is_rejected_and_ends_nothing(server: Scripted):
+async def test_unreadable_item_is_rejected_and_ends_nothing(server: Scripted):
     class Broken(Mapping[str, object]):
         def __getitem__(self, key: str) -> object:
             raise Boom
@@ -276,7 +245,7 @@ async def test_item_that_fails_when_it_is_read_is_rejected_and_ends_nothing(serv
     assert (broken.status, good.status) == (JobStatus.REJECTED, JobStatus.COMPLETED)
 
 
-async def test_hook_of_the_users_own_that_fails_costs_only_its_submission(server: Scripted):
+async def test_failing_hook_of_the_user_costs_only_its_submission(server: Scripted):
     async def middleware(request: aiohttp.ClientRequest, handler: Any) -> aiohttp.ClientResponse:
         response: aiohttp.ClientResponse = await handler(request)
         if request.method == "POST" and server.requests["submit"] == 1:
@@ -298,7 +267,7 @@ async def test_hook_of_the_users_own_that_fails_costs_only_its_submission(server
     assert good.ok
 
 
-async def test_users_own_key_twice_in_one_batch_gives_the_same_job_twice(server: Scripted):
+async def test_users_key_twice_in_a_batch_gives_one_job(server: Scripted):
     source = [{"question": "one", "idempotency_key": "mine", "tag": tag} for tag in ("a", "b")]
     async with opened(server) as session, session.batch(source) as jobs:
         first, second = [job async for job in jobs]
@@ -309,7 +278,7 @@ async def test_users_own_key_twice_in_one_batch_gives_the_same_job_twice(server:
     assert len(server.rows) == 1
 
 
-async def test_two_keys_under_one_id_put_the_second_in_doubt(server: Scripted):
+async def test_second_key_with_the_same_id_is_in_doubt(server: Scripted):
     def same_id(asked: Asked) -> tuple[int, Any] | None:
         return (200, Scripted.summary(server.rows["job-0"])) if asked.kind == "submit" else None
 
@@ -320,7 +289,7 @@ async def test_two_keys_under_one_id_put_the_second_in_doubt(server: Scripted):
     assert second.status is JobStatus.IN_DOUBT
 
 
-async def test_time_limit_of_an_item_holds_over_that_of_the_batch(server: Scripted):
+async def test_items_time_limit_overrides_the_batchs(server: Scripted):
     server.polls = float("inf")
     source = [{"question": "short", "timeout": 60.0}, "long"]
     async with opened(server, clock=Clock(3000)) as session, session.batch(source, timeout=86_400.0) as jobs:
@@ -352,7 +321,7 @@ async def test_batch_inside_the_loop_of_a_batch_never_deadlocks(limit: int, serv
 
 
 @pytest.mark.parametrize("limit", [1, 5])
-async def test_asks_inside_the_loop_do_not_deadlock_while_finished_results_are_full(limit: int, server: Scripted):
+async def test_asks_inside_the_loop_never_deadlock_on_finished_results(limit: int, server: Scripted):
     async with (
         opened(server, max_in_flight=limit) as session,
         session.batch(map(str, range(READY + 30)), max_in_flight=READY + 30) as jobs,
@@ -364,7 +333,7 @@ async def test_asks_inside_the_loop_do_not_deadlock_while_finished_results_are_f
             assert len([job async for job in jobs]) == READY + 29
 
 
-async def test_jobs_in_flight_are_bounded_over_all_batches_of_a_session(server: Scripted):
+async def test_jobs_in_flight_are_bounded_over_all_batches(server: Scripted):
     server.polls = float("inf")
     async with (
         opened(server, max_in_flight=4) as session,
@@ -414,7 +383,7 @@ def told(server: Scripted) -> int:
 
 
 async def some_rounds(server: Scripted, session: Session) -> None:
-    """Another job is polled five times: whatever else was due has been looked at before."""
+    """Another job is polled five times: whatever else was due has been polled before."""
     server.polls = lambda row: 5 if row.question == ROUNDS else 1
     assert (await session.ask(ROUNDS)).ok
 
@@ -424,7 +393,7 @@ async def test_results_of_a_slow_consumer_wait_at_the_server(ordered: bool, serv
     async with opened(server) as session, session.batch(map(str, range(150)), ordered=ordered) as jobs:
         await server.until(lambda: server.requests["submit"] == 150 and server.told >= READY)
         await some_rounds(server, session)
-        # All have finished at the server, and no further one was fetched, nor even looked at.
+        # All have finished at the server, and no further one was fetched, nor even polled.
         assert (told(server), gets(server)) == (READY, READY)
         for taken in range(1, 6):
             assert (await anext(jobs)).ok
@@ -434,7 +403,7 @@ async def test_results_of_a_slow_consumer_wait_at_the_server(ordered: bool, serv
     assert gets(server) == 150
 
 
-async def test_slow_head_of_an_ordered_batch_neither_stalls_nor_grows(server: Scripted):
+async def test_slow_first_job_neither_stalls_nor_grows_ordered_batches(server: Scripted):
     """What finishes behind it is fetched up to the bound, then waits at the server; the source is read no further."""
     server.polls = lambda row: float("inf") if row.question == "0" else 1
     read: list[int] = []
@@ -447,8 +416,8 @@ async def test_slow_head_of_an_ordered_batch_neither_stalls_nor_grows(server: Sc
     async with opened(server) as session, session.batch(source(), ordered=True, max_in_flight=100) as jobs:
         head = asyncio.create_task(anext(jobs))
         await server.until(lambda: server.told >= READY)
-        looked = server.rows["job-0"].polls
-        await server.until(lambda: server.rows["job-0"].polls > looked + 3)
+        polled = server.rows["job-0"].polls
+        await server.until(lambda: server.rows["job-0"].polls > polled + 3)
         assert not head.done()
         assert server.told == READY
         assert len(read) == 100
@@ -458,9 +427,9 @@ async def test_slow_head_of_an_ordered_batch_neither_stalls_nor_grows(server: Sc
             assert [job.index async for job in jobs] == list(range(1, 200))
 
 
-async def test_jobs_whose_consumer_is_slow_do_not_time_out(server: Scripted):
+async def test_jobs_of_a_slow_consumer_do_not_time_out(server: Scripted):
     """They finished in time; that their results were not fetched in time is nobody's failure but the consumer's."""
-    server.polls = lambda row: float("inf") if row.question.startswith("looked") else 1
+    server.polls = lambda row: float("inf") if row.question.startswith("polled") else 1
     clock = Clock(2000)
     poll = PollPolicy(quiet=10.0, gap=60.0, growth=1.0)
     async with (
@@ -469,14 +438,14 @@ async def test_jobs_whose_consumer_is_slow_do_not_time_out(server: Scripted):
     ):
         await server.until(lambda: server.told >= READY and server.requests["submit"] == 80)
         over = clock.now() + 1500.0
-        other = await session.ask("looked at until then", timeout=1500.0)
+        other = await session.ask("polled until then", timeout=1500.0)
         assert (other.status, clock.now() > over) == (JobStatus.TIMED_OUT, True)
         assert server.told == READY
         statuses = [job.status async for job in jobs]
     assert statuses == [JobStatus.COMPLETED] * 80
 
 
-async def test_failed_poll_after_a_long_park_does_not_cost_the_result(server: Scripted):
+async def test_failed_poll_after_a_long_park_keeps_the_result(server: Scripted):
     """The time limit passed while the job waited for its consumer: one dropped connection must not end it then."""
     clock = Clock(20)  # so that the grace after a park is seconds of a busy machine too
     late: list[bool] = []
@@ -489,14 +458,14 @@ async def test_failed_poll_after_a_long_park_does_not_cost_the_result(server: Sc
         return None
 
     server.script = flaky
-    server.polls = lambda row: float("inf") if row.question.startswith("looked") else 1
+    server.polls = lambda row: float("inf") if row.question.startswith("polled") else 1
     poll = PollPolicy.fixed(1.0)
     async with (
         opened(server, poll=poll, clock=clock) as session,
         session.batch(map(str, range(60)), timeout=10.0) as jobs,
     ):
         await server.until(lambda: server.told >= READY and server.requests["submit"] == 60)
-        assert (await session.ask("looked at until then", timeout=15.0)).status is JobStatus.TIMED_OUT
+        assert (await session.ask("polled until then", timeout=15.0)).status is JobStatus.TIMED_OUT
         late.append(True)
         statuses = [job.status async for job in jobs]
     assert failed
@@ -513,7 +482,7 @@ async def test_failed_poll_after_a_long_park_does_not_cost_the_result(server: Sc
     slots=st.integers(1, 70),
     ordered=st.booleans(),
 )
-def test_every_item_comes_out_once_whatever_the_mixture(kinds: list[str], limit: int, slots: int, ordered: bool):
+def test_every_item_of_any_mixture_comes_out_once(kinds: list[str], limit: int, slots: int, ordered: bool):
     """Not an async test: hypothesis calls it many times over, each on a loop of its own."""
     want = {
         "good": JobStatus.COMPLETED,

@@ -1,4 +1,4 @@
-"""The constructor's arguments: what each may be, what it is refused with, and what is found in the environment."""
+"""What each argument of the constructor may be, and what the environment adds."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def settings(**words: Any) -> Settings:
 # --- what is given, and what is not ----------------------------------------------------------------------------------
 
 
-def test_session_takes_these_words_in_this_order() -> None:
+def test_session_has_these_parameters_in_this_order() -> None:
     words = list(inspect.signature(Session).parameters)
     assert " ".join(words) == (
         "api_key base_url api rpm max_in_flight timeout max_cost journal poll retry on_event http clock network"
@@ -63,7 +63,7 @@ def test_settings_need_no_http_library() -> None:
     assert done.stdout.strip() == "False"
 
 
-def test_path_alone_is_a_journal_with_the_usual_options() -> None:
+def test_path_alone_is_a_journal_with_default_options() -> None:
     assert settings(journal="run.db").journal == JournalOptions("run.db")
     assert settings(journal=Path("run.db")).journal == JournalOptions(Path("run.db"))
     journal = MemoryJournal(now=Clock().wall)
@@ -100,14 +100,14 @@ def test_clock_is_the_one_that_was_given() -> None:
         ({"base_url": "example.org"}, "base_url must look like"),
     ],
 )
-def test_wrong_word_is_refused_by_its_name(words: dict[str, Any], said: str) -> None:
+def test_misspelt_argument_value_is_refused_by_name(words: dict[str, Any], said: str) -> None:
     with pytest.raises(ConfigError, match=said):
         settings(**words)
     with pytest.raises(ConfigError, match=said):
         Session(KEY, **words)
 
 
-def test_insecure_address_is_taken_where_it_is_allowed() -> None:
+def test_insecure_address_is_accepted_where_allowed() -> None:
     network = NetworkOptions(allow_insecure=True)
     assert settings(base_url="http://example.org/", network=network).base_url == "http://example.org"
 
@@ -144,7 +144,7 @@ async def test_locked_journal_is_waited_for_until_it_is_free(tmp_path: Path) -> 
     await opened.close()
 
 
-async def test_locked_journal_is_waited_for_no_longer_than_asked(tmp_path: Path) -> None:
+async def test_locked_journal_is_waited_for_only_as_asked(tmp_path: Path) -> None:
     naps: list[float] = []
 
     async def nap(seconds: float) -> None:

@@ -1,4 +1,4 @@
-"""Exceptions carry their facts: through pickles, copies and into the sentence that is read."""
+"""Exceptions carry their facts through pickles and copies and into their sentence."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def full(cls: type[AiopplxError]) -> AiopplxError:
     return cls("what happened", **FACTS)
 
 
-def test_every_error_is_here():
+def test_every_error_class_is_tested_here():
     assert len(CLASSES) == 19
 
 
@@ -82,7 +82,7 @@ def test_error_without_facts_says_only_its_sentence(cls: type[AiopplxError]):
     assert (error.job_id, error.tag, error.status, error.retry_after, error.attempts) == ("", None, None, None, 0)
 
 
-def test_error_names_the_facts_that_a_reader_needs_to_act():
+def test_error_names_the_facts_needed_to_act():
     assert str(full(APIError)) == "what happened (job job-1, key key-1, tag 7, HTTP 503, request id req-1)"
 
 
@@ -91,13 +91,13 @@ def test_error_names_any_tag_but_an_empty_one(tag: str | int | None, said: str):
     assert str(AiopplxError("no", tag=tag)) == said
 
 
-def test_error_does_not_put_the_servers_body_into_its_sentence():
+def test_error_sentence_leaves_out_the_servers_body():
     error = APIError("no", body="<html>a secret</html>")
     assert "secret" not in str(error)
     assert "secret" not in repr(error)
 
 
-def test_about_names_the_job_and_keeps_what_was_known():
+def test_about_names_the_job_and_keeps_known_facts():
     error = TransportError("no", status=502)
     other = error.about(job_id="j", idempotency_key="k", tag="t", attempts=2)
     assert (other.job_id, other.idempotency_key, other.tag, other.attempts, other.status) == ("j", "k", "t", 2, 502)
@@ -115,7 +115,7 @@ def test_about_keeps_a_tag_of_zero():
     assert AiopplxError("no", tag=0).about(tag=5).tag == 0
 
 
-def test_copies_raised_in_many_places_do_not_share_a_traceback():
+def test_copies_raised_in_many_places_share_no_traceback():
     error = AiopplxError("no")
     with pytest.raises(AiopplxError) as raised:
         raise error.about()
@@ -127,12 +127,12 @@ def test_copies_raised_in_many_places_do_not_share_a_traceback():
 @pytest.mark.parametrize(
     ("cls", "builtin"), [(ConfigError, ValueError), (InvalidRequest, ValueError), (JobTimeout, TimeoutError)]
 )
-def test_error_is_what_python_calls_it_too(cls: type[AiopplxError], builtin: type[Exception]):
+def test_error_is_the_builtin_kind_too(cls: type[AiopplxError], builtin: type[Exception]):
     with pytest.raises(builtin, match="no"):
         raise cls("no")
 
 
-def test_time_limit_of_a_job_is_an_error_of_the_job_and_keeps_its_args():
+def test_job_timeout_is_a_job_error_with_its_args():
     error = JobTimeout("still running", job_id="j").about(tag=1)
     assert isinstance(error, JobError)
     assert error.args == ("still running",)
@@ -154,7 +154,7 @@ def test_invalid_request_names_the_field(field: str, said: str):
     assert pickle.loads(pickle.dumps(error)).field == field
 
 
-def test_lost_exchange_says_whether_it_was_sent_in_copies_too():
+def test_copies_of_a_lost_exchange_say_whether_it_left():
     error = TransportError("no")
     assert not error.sent
     error.sent = True

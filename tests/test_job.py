@@ -1,4 +1,4 @@
-"""A job as a value: what it says, what it raises, what it parses, and that it travels."""
+"""A job as a value: what it shows, what it raises, what it parses, and how it travels."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def test_response_of_an_api_is_readable():
 # --- what it says -----------------------------------------------------------------------------------------------------
 
 
-def test_completed_job_says_what_its_response_says():
+def test_completed_job_shows_its_response():
     job = completed()
     assert (job.ok, job.done, job.error) == (True, True, None)
     assert (job.text, job.reasoning, job.finish_reason) == ("The Vasa sank [1].", "Let me think.", "stop")
@@ -69,13 +69,13 @@ def test_job_without_a_response_says_nothing(job: Job):
     assert (job.sources, job.citations, job.usage, job.cost) == ([], [], None, None)
 
 
-def test_lists_of_a_job_without_a_response_are_nobody_elses():
+def test_jobs_without_a_response_share_no_lists():
     RUNNING.sources.append(Source(url="x"))
     RUNNING.citations.append("x")
     assert (FAILED.sources, FAILED.citations) == ([], [])
 
 
-def test_cost_is_unknown_where_the_server_did_not_say():
+def test_cost_is_unknown_unless_the_server_says_it():
     assert completed("x").cost is None
 
 
@@ -85,7 +85,7 @@ def test_every_status_but_two_is_final(status: JobStatus):
     assert Job(status=status).done is status.is_final is (status not in running)
 
 
-def test_only_completed_with_a_response_and_no_error_is_ok():
+def test_only_completed_without_an_error_is_ok():
     assert {status for status in JobStatus if Job(status=status, response=Said(ANSWER)).ok} == {JobStatus.COMPLETED}
     assert not Job(status=JobStatus.COMPLETED).ok
     assert not completed(error=JobError("no answer in it")).ok
@@ -94,19 +94,19 @@ def test_only_completed_with_a_response_and_no_error_is_ok():
 # --- result -----------------------------------------------------------------------------------------------------------
 
 
-def test_result_of_a_job_that_is_ok_is_the_job():
+def test_result_of_an_ok_job_is_the_job():
     job = completed()
     assert job.result() is job
 
 
-def test_result_of_a_failed_job_raises_its_error_with_the_jobs_facts():
+def test_result_of_a_failed_job_raises_with_its_facts():
     with pytest.raises(JobFailed, match="no reason given") as raised:
         FAILED.result()
     assert (raised.value.job_id, raised.value.idempotency_key) == ("job-1", "k")
     assert raised.value is not FAILED.error
 
 
-def test_result_asked_for_twice_raises_errors_that_share_no_traceback():
+def test_result_raised_twice_shares_no_traceback():
     found: list[AiopplxError] = []
     for _ in range(2):
         with pytest.raises(JobFailed) as raised:
@@ -117,7 +117,7 @@ def test_result_asked_for_twice_raises_errors_that_share_no_traceback():
     assert FAILED.error.__traceback__ is None
 
 
-def test_result_of_a_running_job_says_how_to_wait_for_it():
+def test_result_of_a_running_job_says_how_to_wait():
     with pytest.raises(JobError, match=r"the server says QUEUED.*session\.wait\(job\)") as raised:
         RUNNING.result()
     assert (raised.value.job_id, raised.value.tag) == ("job-1", 4)
@@ -168,7 +168,7 @@ def test_parse_reads_a_pydantic_model():
     assert completed(f"Here:\n```json\n{FINDING}\n```").parse(model).model_dump() == VASA
 
 
-def test_parse_of_another_shape_than_a_pydantic_model_is_an_answer_that_cannot_be_used():
+def test_parse_of_a_wrong_pydantic_shape_is_refused():
     pydantic = pytest.importorskip("pydantic")
     model: Any = pydantic.create_model("Model", name=(int, ...))
     with pytest.raises(ProtocolError, match="the answer is not a Model: 1 validation error"):
@@ -189,7 +189,7 @@ def test_parse_of_another_shape_than_a_pydantic_model_is_an_answer_that_cannot_b
         f"Sure! {FINDING}",
     ],
 )
-def test_parse_passes_over_fences_words_and_citations_round_the_json(text: str):
+def test_parse_skips_fences_words_and_citations_round_the_json(text: str):
     assert completed(text).parse(Finding) == Finding("Vasa", [1628, 1961])
 
 
@@ -241,7 +241,7 @@ def test_parse_reads_back_any_json_that_was_written(value: object, indent: int |
     ],
     ids=lambda text: ascii(text[:24]),
 )
-def test_parse_of_what_is_not_that_shape_is_an_answer_that_cannot_be_used(text: str):
+def test_parse_of_a_wrong_shape_is_refused(text: str):
     with pytest.raises(ProtocolError, match="the answer is not a Finding: ") as raised:
         completed(text).parse(Finding)
     error = raised.value
@@ -251,13 +251,13 @@ def test_parse_of_what_is_not_that_shape_is_an_answer_that_cannot_be_used(text: 
     assert error.__context__ is None
 
 
-def test_parse_of_deep_nesting_is_an_answer_that_cannot_be_used():
+def test_parse_of_deep_nesting_is_refused():
     with pytest.raises(ProtocolError):
         completed("[" * 100_000 + "]" * 100_000).parse(object)  # how deep is too deep differs by version
 
 
 @pytest.mark.parametrize(("job", "error"), [(FAILED, JobFailed), (RUNNING, JobError)])
-def test_parse_of_a_job_without_a_result_raises_as_result_does(job: Job, error: type[Exception]):
+def test_parse_without_a_result_raises_as_result_does(job: Job, error: type[Exception]):
     with pytest.raises(error):
         job.parse(Finding)
 
@@ -265,7 +265,7 @@ def test_parse_of_a_job_without_a_result_raises_as_result_does(job: Job, error: 
 # --- as a row, as a line, as bytes ------------------------------------------------------------------------------------
 
 
-def test_row_of_a_completed_job_has_all_that_users_ask_for():
+def test_row_of_a_completed_job_has_everything_users_need():
     row = completed(index=2, api="sonar", model="sonar-pro", created_at=1, completed_at=9).to_dict()
     assert row == {
         "id": "job-1",
@@ -300,7 +300,7 @@ def test_row_of_a_completed_job_has_all_that_users_ask_for():
 
 
 @pytest.mark.parametrize("job", [completed(), RUNNING, FAILED, Job(status=JobStatus.STOPPED)])
-def test_row_of_any_job_has_the_same_columns_and_is_json(job: Job):
+def test_row_of_any_job_has_equal_columns_of_json(job: Job):
     row = job.to_dict()
     assert list(row) == list(completed().to_dict())
     assert json.loads(json.dumps(row)) == row
@@ -310,7 +310,7 @@ def test_row_of_a_failed_job_names_its_error():
     assert FAILED.to_dict()["error"] == {"type": "JobFailed", "message": "no reason given"}
 
 
-def test_line_of_a_completed_job_is_short_however_long_its_text():
+def test_line_of_a_completed_job_is_always_short():
     assert repr(completed("x" * 90_000)) == "Job(id='job-1', status=COMPLETED, tag='t', text=90000 characters)"
     assert repr(completed()).endswith("text=18 characters, cost=$0.2500)")
 
@@ -327,7 +327,7 @@ def test_job_cannot_be_changed(name: str):
         setattr(completed(), name, None)
 
 
-def test_job_is_equal_to_one_with_the_same_facts_and_no_other():
+def test_job_equals_only_one_with_the_same_facts():
     assert completed() == completed()
     assert completed() != completed(tag="other")
 

@@ -1,4 +1,4 @@
-"""Which API a question goes to: the registry, the request that an item means, and one session's routing."""
+"""Which API a question goes to."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def test_api_of_a_record_is_found_by_its_name():
 
 
 @pytest.mark.parametrize(("api", "_"), APIS.values())
-def test_api_takes_requests_in_its_own_words(api: Any, _: Any):
+def test_api_has_request_classes_of_its_own(api: Any, _: Any):
     request = api.request_type.of("Why?")
     assert api.takes(request)
     assert api.freeze(request, "k")
@@ -63,7 +63,7 @@ def test_api_takes_requests_in_its_own_words(api: Any, _: Any):
         (NATIVE, NATIVE),
     ],
 )
-def test_item_is_read_by_the_class_in_whose_words_it_is(item: Any, request_: Request):
+def test_item_is_read_by_the_class_its_fields_fit(item: Any, request_: Request):
     assert request_of(item) == request_
     assert type(request_of(item)) is type(request_)
 
@@ -72,7 +72,7 @@ def test_item_is_read_by_the_class_in_whose_words_it_is(item: Any, request_: Req
     ("item", "field"),
     [({"input": "a", "question": "b"}, "input"), ({"input": "a", "messages": []}, "input"), ({"q": "a"}, "q")],
 )
-def test_mapping_in_mixed_words_is_refused_by_a_field(item: Any, field: str):
+def test_mapping_of_mixed_fields_is_refused_by_a_field(item: Any, field: str):
     with pytest.raises(InvalidRequest, match="did you mean `question`") as caught:
         request_of(item)
     assert caught.value.field == field
@@ -88,14 +88,14 @@ def test_item_of_another_type_is_refused_by_its_type(item: Any):
     ("item", "tag"),
     [(QUESTION, "t"), ({"tag": 7, "no": "field"}, 7), ({"tag": 1.5}, None), ("Why?", None), (None, None)],
 )
-def test_tag_is_read_off_whatever_has_one(item: Any, tag: object):
+def test_tag_is_read_from_any_item(item: Any, tag: object):
     assert tag_of(item) == tag
 
 
 # --- routing ---------------------------------------------------------------------------------------------------------
 
 
-def test_question_goes_to_the_first_api_until_it_is_retired():
+def test_question_goes_to_the_first_api_until_retirement():
     routing = Routing(SONAR, AGENT)
     assert routing.freeze(QUESTION, "k") == (SONAR, SONAR.freeze(QUESTION, "k"))
     assert routing.go_over()
@@ -103,24 +103,24 @@ def test_question_goes_to_the_first_api_until_it_is_retired():
     assert (routing.first, routing.successor, routing.api) == (SONAR, AGENT, AGENT)
 
 
-def test_going_over_is_news_once():
+def test_move_to_the_successor_is_news_once():
     routing = went_over()
     assert not routing.go_over()
     assert not Routing(SONAR).go_over()
     assert not Routing(AGENT).go_over()
 
 
-def test_request_that_only_the_successor_takes_goes_there_at_once():
+def test_request_for_the_successor_only_goes_there_at_once():
     assert Routing(SONAR, AGENT).freeze(NATIVE, "k") == (AGENT, AGENT.freeze(NATIVE, "k"))
     assert went_over().freeze(NATIVE, "k")[0] is AGENT
 
 
-def test_request_that_no_api_of_the_session_takes_is_refused():
+def test_request_that_no_api_takes_is_refused():
     with pytest.raises(InvalidRequest, match="AgentRequest is for the Agent API"):
         Routing(SONAR).freeze(NATIVE, "k")
 
 
-def test_request_without_counterpart_is_frozen_for_the_old_api_if_a_journal_may_have_it():
+def test_request_without_counterpart_is_frozen_for_the_journals_api():
     with pytest.raises(InvalidRequest, match="stop"):
         went_over().freeze(UNTRANSLATABLE, "k")
     assert went_over(remembers=True).freeze(UNTRANSLATABLE, "k") == (SONAR, SONAR.freeze(UNTRANSLATABLE, "k"))
@@ -128,7 +128,7 @@ def test_request_without_counterpart_is_frozen_for_the_old_api_if_a_journal_may_
         went_over(remembers=True).freeze(ResearchRequest(" "), "k")
 
 
-def test_submission_moves_only_while_its_request_is_at_hand_and_an_api_is_left():
+def test_submission_moves_only_with_request_and_api_at_hand():
     routing = Routing(SONAR, AGENT)
     assert routing.may_move(SONAR, QUESTION)
     assert not routing.may_move(SONAR, None)
@@ -136,7 +136,7 @@ def test_submission_moves_only_while_its_request_is_at_hand_and_an_api_is_left()
     assert not Routing(SONAR).may_move(SONAR, QUESTION)
 
 
-def test_submission_must_move_once_its_api_is_known_to_be_retired():
+def test_submission_must_move_once_its_api_is_retired():
     assert not Routing(SONAR, AGENT).must_move(SONAR, QUESTION)
     assert not Routing(SONAR).must_move(SONAR, QUESTION)
     assert went_over().must_move(SONAR, QUESTION)
@@ -151,7 +151,7 @@ def test_moving_is_the_same_question_for_the_successor():
         went_over().move(UNTRANSLATABLE, "k")
 
 
-def test_api_after_which_none_comes_is_the_last():
+def test_api_without_a_successor_is_the_last():
     routing = Routing(SONAR, AGENT)
     assert (routing.is_last(SONAR), routing.is_last(AGENT), Routing(SONAR).is_last(SONAR)) == (False, True, True)
 
@@ -171,7 +171,7 @@ def test_api_after_which_none_comes_is_the_last():
         (went_over(), JOB, "one of next year", AGENT),
     ],
 )
-def test_job_is_at_the_api_of_its_name_or_of_its_id(routing: Routing, job_id: str, name: str, api: object):
+def test_job_belongs_to_the_api_of_name_or_id(routing: Routing, job_id: str, name: str, api: object):
     assert routing.api_of(job_id, name) == api
 
 
@@ -225,7 +225,7 @@ def test_third_api_needs_no_word_in_the_routing():
         SONAR.freeze(request, "k")
 
 
-def test_request_of_a_third_class_reads_and_refuses_by_itself():
+def test_request_of_a_third_class_reads_and_refuses_itself():
     assert ThirdRequest.of("Why?") == ThirdRequest("Why?")
     with pytest.raises(InvalidRequest, match="did you mean `depth`") as caught:
         ThirdRequest.of({"prompt": "Why?", "dept": 2, "tag": 3})

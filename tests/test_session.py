@@ -1,4 +1,4 @@
-"""The session's own words: opening and closing, single jobs, waiting for them, the account's list."""
+"""A session opens and closes, runs single jobs, waits for them, and lists those of the account."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ import gc
 import itertools
 import os
 import warnings
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from typing import Any
 
 import anyio
 import pytest
-from _scripted import KEY, Asked, Scripted
+from _scripted import KEY, NEVER, Asked, Scripted, opened
 
 from aiopplx import (
     ConfigError,
@@ -30,21 +30,6 @@ from aiopplx import (
     Session,
 )
 from aiopplx.testing import Clock
-
-FAST = PollPolicy.fixed(0.01)
-NEVER = float("inf")
-
-
-@pytest.fixture
-async def server() -> AsyncIterator[Scripted]:
-    async with Scripted() as scripted:
-        yield scripted
-
-
-def opened(server: Scripted, told: list[Event] | None = None, **options: Any) -> Session:
-    on_event = told.append if told is not None else None
-    return Session(KEY, base_url=server.url, **{"poll": FAST, "on_event": on_event} | options)
-
 
 # --- opening and closing ---------------------------------------------------------------------------------------------
 
@@ -71,7 +56,7 @@ async def test_closed_session_refuses_every_use(server: Scripted):
     await session.aclose()
 
 
-async def test_batch_made_before_the_session_was_closed_cannot_be_entered_after(server: Scripted):
+async def test_batch_of_a_closed_session_cannot_be_entered(server: Scripted):
     async with opened(server) as session:
         batch = session.batch(["one"])
     with pytest.raises(ConfigError, match="closed"):
@@ -161,7 +146,7 @@ def test_session_that_was_never_used_needs_no_closing():
     gc.collect()
 
 
-async def test_listener_that_fails_harms_nothing(server: Scripted):
+async def test_failing_listener_harms_nothing(server: Scripted):
     def listener(event: Event) -> None:
         raise RuntimeError("mine")
 
@@ -174,7 +159,7 @@ async def test_listener_that_fails_harms_nothing(server: Scripted):
 # --- one job ---------------------------------------------------------------------------------------------------------
 
 
-async def test_hundreds_of_concurrent_asks_each_get_their_own_answer(server: Scripted):
+async def test_hundreds_of_concurrent_asks_each_get_their_answer(server: Scripted):
     async with opened(server) as session:
         jobs = await asyncio.gather(*(session.ask(f"question {n}", tag=n) for n in range(300)))
     assert [(job.tag, job.text) for job in jobs] == [(n, f"answer to question {n}") for n in range(300)]
@@ -197,7 +182,7 @@ async def test_asks_beyond_max_in_flight_wait_for_a_slot(server: Scripted):
     assert peak == 5
 
 
-async def test_ask_that_gets_no_slot_within_its_time_limit_was_not_sent(server: Scripted):
+async def test_ask_without_a_slot_in_time_was_not_sent(server: Scripted):
     server.polls = lambda row: NEVER
     async with opened(server, max_in_flight=1, clock=Clock(1000), poll=PollPolicy.fixed(60)) as session:
         running = asyncio.create_task(session.ask("one"))
@@ -212,7 +197,7 @@ async def test_ask_that_gets_no_slot_within_its_time_limit_was_not_sent(server: 
 
 
 async def test_ask_times_out_after_a_last_poll(server: Scripted):
-    """The policy would look again only long after the limit; the limit itself brings the look that decides."""
+    """The policy would poll again only long after the limit; the limit itself brings the poll that decides."""
     server.polls = lambda row: 1 if row.question == "finished by then" else NEVER
     policy = PollPolicy(quiet=50_000.0, gap=50_000.0)
     async with opened(server, clock=Clock(1000), poll=policy) as session:
@@ -230,15 +215,15 @@ async def test_ask_times_out_after_a_last_poll(server: Scripted):
 # --- submit now, wait later ------------------------------------------------------------------------------------------
 
 
-async def test_key_and_tag_are_kept_from_submit_to_wait_by_id(server: Scripted):
+async def test_key_and_tag_last_from_submit_to_wait(server: Scripted):
     async with opened(server) as session:
         job = await session.submit("one", tag="mine", idempotency_key="my-own-key")
         assert (job.status, job.tag, job.idempotency_key) == (JobStatus.CREATED, "mine", "my-own-key")
         for given in (job, job.id):
             done = await session.wait(given)
             assert (done.text, done.tag, done.idempotency_key) == ("answer to one", "mine", "my-own-key")
-        looked = await session.get(job.id)
-        assert (looked.text, looked.tag, looked.idempotency_key) == ("answer to one", "mine", "my-own-key")
+        polled = await session.get(job.id)
+        assert (polled.text, polled.tag, polled.idempotency_key) == ("answer to one", "mine", "my-own-key")
         (row,) = await session.list()
         assert (row.tag, row.idempotency_key) == ("mine", "my-own-key")
     assert set(server.by_key) == {"my-own-key"}
@@ -250,7 +235,7 @@ async def test_submitted_jobs_do_not_count_towards_max_in_flight(server: Scripte
         assert [(await session.wait(job)).text for job in jobs] == [f"answer to question {n}" for n in range(3)]
 
 
-async def test_wait_takes_up_a_job_of_another_session(server: Scripted):
+async def test_wait_polls_a_job_of_another_session(server: Scripted):
     async with opened(server) as session:
         job = await session.submit("one", tag="mine")
     async with opened(server) as session:
@@ -259,7 +244,7 @@ async def test_wait_takes_up_a_job_of_another_session(server: Scripted):
     assert (again.text, again.tag, again.idempotency_key) == ("answer to one", "mine", job.idempotency_key)
 
 
-async def test_wait_for_a_job_that_has_ended_asks_nobody(server: Scripted):
+async def test_wait_for_an_ended_job_sends_no_request(server: Scripted):
     async with opened(server) as session:
         done = await session.ask("one")
         seen = server.requests.copy()
@@ -267,7 +252,7 @@ async def test_wait_for_a_job_that_has_ended_asks_nobody(server: Scripted):
         assert server.requests == seen
 
 
-async def test_wait_for_an_unknown_id_says_that_the_server_does_not_know_it(server: Scripted):
+async def test_wait_for_an_unknown_id_says_so(server: Scripted):
     async with opened(server, clock=Clock(1000)) as session:
         job = await session.wait("no-such-job")
     assert job.status is JobStatus.EXPIRED
@@ -278,7 +263,7 @@ async def test_wait_for_an_unknown_id_says_that_the_server_does_not_know_it(serv
 
 
 @pytest.mark.parametrize("bad", ["", "..", "a/b", "a b", "x" * 200, "job\n"])
-async def test_what_is_no_id_is_refused_before_anything_is_sent(bad: str, server: Scripted):
+async def test_invalid_id_is_refused_before_anything_is_sent(bad: str, server: Scripted):
     async with opened(server) as session:
         for call in (session.wait, session.get):
             with pytest.raises(InvalidRequest):
@@ -292,13 +277,13 @@ async def test_wait_times_out_after_a_last_poll(server: Scripted):
         job = await session.submit("one", tag="mine")
         late = await session.wait(job.id, timeout=60.0)
         assert (late.status, late.tag, late.server_status) == (JobStatus.TIMED_OUT, "mine", "IN_PROGRESS")
-        # One look as the waiting began, one at its end.
+        # One poll as the waiting began, one at its end.
         assert server.requests["get"] == 2
         server.polls = 1
         assert (await session.wait(job.id, timeout=60.0)).ok
 
 
-async def test_job_that_finished_by_the_last_poll_is_not_timed_out(server: Scripted):
+async def test_job_finished_at_the_last_poll_is_in_time(server: Scripted):
     clock = Clock(1000)
     async with opened(server, clock=clock, poll=PollPolicy.fixed(50_000)) as session:
         job = await session.submit("one")
@@ -316,7 +301,7 @@ async def test_many_waiters_on_one_job_share_its_polls(server: Scripted):
     assert server.requests["get"] == 4
 
 
-async def test_waiter_whose_time_is_up_does_not_end_the_waiting_of_others(server: Scripted):
+async def test_waiter_whose_time_is_up_ends_no_other(server: Scripted):
     server.polls = NEVER
     async with opened(server, clock=Clock(100), poll=PollPolicy.fixed(1)) as session:
         job = await session.submit("one")
@@ -328,17 +313,17 @@ async def test_waiter_whose_time_is_up_does_not_end_the_waiting_of_others(server
         assert (await patient).ok
 
 
-async def test_crowd_of_waiters_whose_time_is_up_shares_the_last_poll(server: Scripted):
+async def test_crowd_of_timed_out_waiters_shares_the_last_poll(server: Scripted):
     server.polls = NEVER
     async with opened(server, clock=Clock(100), poll=PollPolicy.fixed(50_000)) as session:
         job = await session.submit("one")
         late = await asyncio.gather(*(session.wait(job.id, timeout=10.0) for _ in range(200)))
     assert {one.status for one in late} == {JobStatus.TIMED_OUT}
-    # Not one each: timers that end in one turn of the loop join one look; a few turns are allowed for.
+    # Not one each: timers that end in one turn of the loop join one poll; a few turns are allowed for.
     assert server.requests["get"] <= 20
 
 
-async def test_job_is_polled_no_more_when_its_last_waiter_has_gone(server: Scripted):
+async def test_job_is_not_polled_after_its_last_waiter_leaves(server: Scripted):
     server.polls = lambda row: NEVER if row.question == "left" else 5
     async with opened(server) as session:
         job = await session.submit("left")
@@ -422,7 +407,7 @@ async def test_list_ends_where_a_server_ignores_the_token(server: Scripted):
     assert len(seen) == 4
 
 
-async def test_list_ends_where_the_same_page_comes_under_ever_new_tokens(server: Scripted):
+async def test_list_ends_where_a_page_repeats_under_new_tokens(server: Scripted):
     tokens = itertools.count()
     server.script = lambda asked: (200, {"requests": rows(2, 1), "next_token": f"token-{next(tokens)}"})
     async with opened(server) as session:
@@ -443,7 +428,7 @@ async def test_list_that_is_empty_is_empty(token: str | None, server: Scripted):
         assert await ids_of(session) == []
 
 
-async def test_list_gives_a_row_that_moved_to_the_next_page_once(server: Scripted):
+async def test_list_gives_a_row_that_moved_pages_once(server: Scripted):
     paged(server, {"": (rows(4, 3), "a"), "a": (rows(3, 2), None)})
     async with opened(server) as session:
         assert await ids_of(session) == ["job-4", "job-3", "job-2"]
@@ -459,13 +444,13 @@ async def test_limit_of_a_list_is_kept_and_spares_pages(server: Scripted):
 
 
 @pytest.mark.parametrize("limit", [0, -1, 1.5, True])
-async def test_limit_that_makes_no_sense_is_refused(limit: Any, server: Scripted):
+async def test_nonsensical_limit_is_refused(limit: Any, server: Scripted):
     async with opened(server) as session:
         with pytest.raises(ConfigError, match="limit"):
             session.list(limit=limit)
 
 
-async def test_unreadable_rows_of_a_list_are_skipped_and_told(server: Scripted):
+async def test_unreadable_rows_of_a_list_are_skipped_and_reported(server: Scripted):
     told: list[Event] = []
     paged(server, {"": ([*rows(2), 7, {"status": "COMPLETED"}, None, *rows(1)], None)})
     async with opened(server, told) as session:

@@ -1,4 +1,4 @@
-"""A job's token: found again from anywhere, and nothing secret in it."""
+"""A job's token finds the job from anywhere and holds no secret."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ KEYS = st.text(st.characters(min_codepoint=0x21, max_codepoint=0x7E), max_size=6
 
 
 @given(job_id=IDS, api=st.sampled_from(["sonar", "agent", ""]), key=KEYS)
-def test_token_names_what_it_was_made_of(job_id: str, api: str, key: str):
+def test_token_holds_the_names_it_was_made_from(job_id: str, api: str, key: str):
     assert named_by(token_of(job_id, api, key)) == Named(job_id, api, key)
 
 

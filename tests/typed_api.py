@@ -50,7 +50,7 @@ async def sessions(http: aiohttp.ClientSession, on_event: Callable[[Event], None
     Session(journal="run.db", network=NetworkOptions(allow_insecure=True), clock=Clock(60))
     Session(journal=JournalOptions("run.db", results="refetch", wait=60), clock=JumpingClock())
     Session(results="keep")  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue] - it lives in JournalOptions
-    Session(poll=lambda look: 2.0 if look.age > 200 else 20.0)
+    Session(poll=lambda job: 2.0 if job.age > 200 else 20.0)
     Session(rpm="60")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType] - a number
     Session("key", "https://example.org")  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue] - by keyword only
 
@@ -100,14 +100,14 @@ def one_job(job: Job) -> None:
     job.ok = True  # type: ignore[misc]  # pyright: ignore[reportAttributeAccessIssue] - a value
 
 
-def errors_and_events(error: JobError, event: Event, look: RunningJob) -> None:
+def errors_and_events(error: JobError, event: Event, running: RunningJob) -> None:
     """Facts, typed."""
     assert_type(error.job_id, str)
     assert_type(error.retry_after, float | None)
     assert_type(error.is_in_doubt, bool)
     assert_type(event.kind, EventKind)
     assert_type(event.delay, float)
-    assert_type(PollPolicy()(look), float)
+    assert_type(PollPolicy()(running), float)
 
 
 async def the_emulator() -> None:

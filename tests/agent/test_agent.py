@@ -1,17 +1,17 @@
+"""The Agent API: its calls, its requests, the reading of its answers, and the translation from Sonar's requests."""
+
 from __future__ import annotations
 
-import copy
 import hashlib
 import json
-from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import date
-from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import msgspec
 import pytest
-import yaml
+from _bodies import ANY_JSON, paths, reply, with_odd, without
+from _captured import Document, payload
 from hypothesis import given
 from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
@@ -19,7 +19,7 @@ from jsonschema import Draft202012Validator
 from aiopplx._errors import InvalidRequest, ProtocolError, ResultMissing
 from aiopplx._job import Answer, JobStatus, Readable, Snapshot, Source, outcome_error
 from aiopplx._wire.api import API
-from aiopplx._wire.call import Lane, Reply
+from aiopplx._wire.call import Lane
 from aiopplx._wire.messages import JSONSchema, JSONSchemaFormat, Regex, RegexFormat, UserLocation, WebSearchOptions
 from aiopplx._wire.request import ResearchRequest
 from aiopplx.agent import (
@@ -49,23 +49,12 @@ from aiopplx.agent import (
 
 FIELDS, AGENT_FIELDS = ResearchRequest.__struct_fields__, AgentRequest.__struct_fields__
 
-HERE = Path(__file__).parent.parent
 RUN_ID = "resp_d60f3e03-57e0-4048-994f-69b29a6d2ce7"
-DOCUMENT: dict[str, Any] = yaml.safe_load((HERE / "openapi" / "agent-background.yaml").read_text())
-SCHEMAS: dict[str, Any] = DOCUMENT["components"]["schemas"]
+DOCUMENT = Document("agent-background")
+SCHEMAS = DOCUMENT.schemas
 REQUEST = Draft202012Validator(SCHEMAS["ResponsesRequest"])
-
-
-def payload(name: str) -> Any:
-    return json.loads((HERE / "payloads" / f"{name}.json").read_text())["body"]
-
-
 COMPLETED = payload("agent-completed.real-trimmed")
 TEXT: str = COMPLETED["output"][2]["content"][0]["text"]
-
-
-def reply(body: object) -> Reply:
-    return Reply(200, {"x-request-id": "r-1"}, body if isinstance(body, bytes) else msgspec.json.encode(body))
 
 
 def read(body: object, expected_id: str = "") -> Snapshot:
@@ -120,7 +109,7 @@ def refused(request: ResearchRequest | AgentRequest) -> InvalidRequest:
     return caught.value
 
 
-def test_api_is_one_to_the_engine():
+def test_api_satisfies_its_protocol():
     api: API = AGENT
     assert (api.name, api.has_idempotency, api.has_list, api.has_cancel) == ("agent", False, False, True)
     assert api.results_live == 7 * 24 * 3600
@@ -137,17 +126,17 @@ def test_calls_go_to_the_chosen_path(api: API, base: str):
     assert (cancel.lane, cancel.method, cancel.path) == (Lane.CANCEL, "POST", f"{base}/{RUN_ID}/cancel")
     for call in (submit, get, cancel):
         path = call.path.replace(RUN_ID, "{id}")
-        assert call.method.lower() in DOCUMENT["paths"][path]
+        assert call.method.lower() in DOCUMENT.content["paths"][path]
 
 
 @pytest.mark.parametrize("job_id", ["", "..", "a/b", "a b", "x" * 129, "a?b", "ä"])
-def test_what_is_no_job_id_is_neither_asked_for_nor_cancelled(job_id: str):
+def test_invalid_id_is_neither_polled_nor_cancelled(job_id: str):
     for call in (AGENT.get, AGENT.cancel):
         with pytest.raises(InvalidRequest, match="not a job id"):
             call(job_id)
 
 
-def test_list_says_that_there_is_none():
+def test_list_is_refused_as_not_offered():
     with pytest.raises(InvalidRequest, match="no list"):
         AGENT.list(limit=None, next_token="")
     with pytest.raises(InvalidRequest, match="no list"):
@@ -163,7 +152,7 @@ def test_queued_run_reads_as_created():
     assert (snapshot.model, snapshot.response, snapshot.error_message) == ("medium", None, None)
 
 
-def test_running_run_shows_what_it_has_so_far():
+def test_running_run_shows_its_results_so_far():
     snapshot = read(payload("agent-in-progress.real-trimmed"), RUN_ID)
     assert (snapshot.status, snapshot.server_status) == (JobStatus.IN_PROGRESS, "in_progress")
     assert snapshot.response is not None
@@ -205,7 +194,7 @@ def test_completed_run_reads_whole():
     }
 
 
-def test_every_field_of_a_real_body_is_in_a_struct():
+def test_structs_hold_every_field_of_a_real_body():
     def told(body: Any, struct: Any) -> None:
         if isinstance(body, dict):
             for name, value in body.items():
@@ -221,7 +210,7 @@ def test_every_field_of_a_real_body_is_in_a_struct():
         told(payload(name), msgspec.to_builtins(response_of(payload(name))))
 
 
-def test_run_cut_short_keeps_its_bill_and_says_why():
+def test_incomplete_run_keeps_its_bill_and_reason():
     snapshot = read(payload("agent-incomplete.real"))
     assert (snapshot.status, snapshot.error_message) == (JobStatus.INCOMPLETE, "max_output_tokens")
     assert snapshot.response is not None
@@ -252,13 +241,13 @@ def test_failed_run_says_message_and_code():
     assert read(run(status="failed", error=None)).error_message is None
 
 
-def test_times_of_the_server_are_kept_but_not_told():
+def test_server_times_are_kept_but_not_reported():
     snapshot = read(COMPLETED)
     assert (snapshot.created_at, snapshot.started_at, snapshot.completed_at, snapshot.failed_at) == (None,) * 4
     assert response_of(COMPLETED).created_at == 1791572975
 
 
-def test_run_that_searched_nothing_has_no_sources_and_no_searches():
+def test_run_without_searches_has_no_sources():
     details = {"fetch_url": {"invocation": 1, "cost_usd": 0.00359}}
     usage = {"input_tokens": 1, "output_tokens": 1, "total_tokens": 2, "tool_calls_details": details}
     answer = answer_of(run(message("text"), usage=usage))
@@ -291,7 +280,7 @@ def test_status_is_an_open_word_in_any_case(word: str, status: JobStatus):
 
 
 @pytest.mark.parametrize("status", [None, 5, [], {}, " "])
-def test_run_without_a_readable_status_stands_where_its_other_fields_say(status: Any):
+def test_run_without_a_status_gets_one_from_its_fields(status: Any):
     assert read(run(message("text"), status=status, completed_at=5)).status is JobStatus.COMPLETED
     assert read(run(message("text"), status=status)).status is JobStatus.IN_PROGRESS
     assert read(run(status=status, completed_at=5)).status is JobStatus.IN_PROGRESS
@@ -317,7 +306,7 @@ def test_run_without_a_readable_status_stands_where_its_other_fields_say(status:
         [{"type": "novelty", "text": "text"}],
     ],
 )
-def test_completed_run_without_a_text_is_empty_and_says_what_was_billed(output: Any):
+def test_completed_run_without_text_is_empty_but_billed(output: Any):
     body = {"id": "resp_1", "status": "completed", "output": output, "usage": COMPLETED["usage"]}
     snapshot = read(body)
     assert (snapshot.status, snapshot.is_empty) == (JobStatus.COMPLETED, True)
@@ -330,11 +319,11 @@ def test_completed_run_without_a_text_is_empty_and_says_what_was_billed(output: 
 
 
 @pytest.mark.parametrize("status", ["queued", "in_progress", "failed", "cancelled", "incomplete", "thinking"])
-def test_run_without_a_text_is_empty_only_once_it_is_completed(status: str):
+def test_only_a_completed_run_counts_as_empty(status: str):
     assert not read({"id": "resp_1", "status": status, "output": []}).is_empty
 
 
-def test_completed_run_that_wants_a_function_called_has_a_response():
+def test_completed_run_that_calls_a_function_has_a_response():
     call = {
         "type": "function_call",
         "id": "fc_1",
@@ -367,7 +356,7 @@ def test_reasoning_items_are_the_reasoning():
     assert answer_of(run({"type": "reasoning", "summary": []}, message("text"))).reasoning is None
 
 
-def test_known_items_are_typed_and_unknown_ones_kept_whole():
+def test_known_items_are_typed_and_others_kept_whole():
     novelty = {"type": "sandbox_results", "code": "1", "results": [{"stdout": "1"}]}
     theirs = {"type": "unknown", "item_name": "x", "payload": {"a": 1}}
     people = {**search(found(3, "https://p.org")), "type": "people_search_results"}
@@ -383,7 +372,7 @@ def test_known_items_are_typed_and_unknown_ones_kept_whole():
 # Sources and the marks that name them
 
 
-def test_page_that_was_found_and_read_stands_once_with_its_number():
+def test_page_found_and_read_is_one_numbered_source():
     body = run(fetched("https://a.org", "https://b.org"), search(found(1, "https://a.org")), message("text"))
     assert [(source.id, source.url) for source in answer_of(body).sources] == [
         (None, "https://b.org"),
@@ -391,7 +380,7 @@ def test_page_that_was_found_and_read_stands_once_with_its_number():
     ]
 
 
-def test_page_found_under_two_numbers_can_be_cited_by_either():
+def test_page_found_under_two_numbers_answers_to_both():
     body = run(search(found(1, "https://a.org")), search(found(11, "https://a.org")), message("text"))
     sources = answer_of(body).sources
     assert set(cited("one [web:1], two [web:11]", sources)) == {"[web:1]", "[web:11]"}
@@ -409,7 +398,7 @@ PARALLEL = run(
 )
 
 
-def test_mark_names_the_number_of_a_result_wherever_it_stands():
+def test_mark_names_a_result_by_number_wherever_it_stands():
     answer = answer_of(PARALLEL)
     assert len(answer.sources) == 6
     marks = cited(answer.text, answer.sources)
@@ -427,7 +416,7 @@ def test_bare_mark_names_the_number_too():
     assert [source.url for source in cited(answer.text, answer.sources).values()] == ["https://a.org", "https://c.org"]
 
 
-def test_mark_of_a_page_that_was_only_read_counts_from_nought():
+def test_mark_of_a_page_only_read_counts_from_zero():
     answer = answer_of(run(fetched("https://a.org"), message("79 characters. [web:0]")))
     assert {mark: source.url for mark, source in cited(answer.text, answer.sources).items()} == {
         "[web:0]": "https://a.org"
@@ -440,14 +429,14 @@ def test_mark_among_sources_without_numbers_counts_from_one():
     assert {mark: source.url for mark, source in marks.items()} == {"[1]": "https://a.org", "[3]": "https://c.org"}
 
 
-def test_what_is_no_mark_is_not_taken_for_one():
+def test_what_only_resembles_a_mark_is_ignored():
     sources = [Source(url="https://a.org", id=1)]
     assert cited("[1](https://b.org) [2026] [one] [web:] [-1] [99999999999999999999]", sources) == {}
     assert cited("[1]", []) == {}
 
 
 @given(st.text(alphabet="[]web:0123 (", max_size=40), st.lists(st.integers(0, 3) | st.none(), max_size=4))
-def test_marks_are_words_of_the_text_and_sources_of_the_list(text: str, ids: list[int | None]):
+def test_marks_come_from_the_text_and_point_into_sources(text: str, ids: list[int | None]):
     sources = [Source(url=f"https://{place}.org", id=number) for place, number in enumerate(ids)]
     for mark, source in cited(text, sources).items():
         assert mark in text
@@ -457,35 +446,14 @@ def test_marks_are_words_of_the_text_and_sources_of_the_list(text: str, ids: lis
 # Odd bodies
 
 
-def paths(value: Any, at: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
-    items: Any = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
-    for name, item in items:
-        yield (*at, name)
-        yield from paths(item, (*at, name))
-
-
 PATHS = sorted((path for path in paths(COMPLETED) if path != ("id",)), key=str)
 TO_TEXT = ("output", 2, "content", 0, "text")
 TO_TYPES = {("output", 2, "type"), ("output", 2, "content", 0, "type")}
-JSON = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(max_size=9),
-    lambda items: st.lists(items, max_size=3) | st.dictionaries(st.text(max_size=9), items, max_size=3),
-    max_leaves=5,
-)
 
 
-def with_odd(path: tuple[Any, ...], odd: Any) -> dict[str, Any]:
-    body = copy.deepcopy(COMPLETED)
-    place = body
-    for name in path[:-1]:
-        place = place[name]
-    place[path[-1]] = odd
-    return cast("dict[str, Any]", body)
-
-
-@given(st.sampled_from(PATHS), JSON)
+@given(st.sampled_from(PATHS), ANY_JSON)
 def test_one_odd_field_loses_nothing_but_itself(path: tuple[Any, ...], odd: Any):
-    body = msgspec.json.encode(with_odd(path, odd))
+    body = msgspec.json.encode(with_odd(COMPLETED, path, odd))
     snapshot = read(body, RUN_ID)
     assert snapshot.raw is body
     # A word in a place that tells kinds apart is a new kind, and no oddity.
@@ -504,25 +472,20 @@ def test_one_odd_field_loses_nothing_but_itself(path: tuple[Any, ...], odd: Any)
 
 @pytest.mark.parametrize("path", PATHS, ids=str)
 def test_any_field_may_be_missing(path: tuple[Any, ...]):
-    body = with_odd(path, None)
-    if isinstance(path[-1], str):
-        place = body
-        for name in path[:-1]:
-            place = place[name]
-        del place[path[-1]]
+    body = without(COMPLETED, path)
     snapshot = read(body, RUN_ID)
     assert snapshot.response is not None
     assert snapshot.is_empty is (path == TO_TEXT[: len(path)])
 
 
 def test_number_written_as_text_is_still_a_number():
-    body = with_odd(("usage", "cost", "total_cost"), "0.01599")
+    body = with_odd(COMPLETED, ("usage", "cost", "total_cost"), "0.01599")
     body["created_at"] = 1791572975.0
     assert answer_of(body).usage == answer_of(COMPLETED).usage
 
 
 @pytest.mark.parametrize("number", [b"NaN", b"-Infinity", b"1e999"])
-def test_number_that_is_none_is_dropped(number: bytes):
+def test_invalid_number_is_dropped(number: bytes):
     answer = answer_of(msgspec.json.encode(COMPLETED).replace(b"0.01599", number))
     assert answer.text == TEXT
     assert answer.usage is not None
@@ -556,7 +519,7 @@ UNUSABLE: list[tuple[object, str]] = [
 
 
 @pytest.mark.parametrize(("body", "what"), UNUSABLE)
-def test_body_that_is_no_run_is_refused_by_what_it_is(body: object, what: str):
+def test_body_that_is_not_a_run_is_refused(body: object, what: str):
     for expected_id in ("", RUN_ID):
         with pytest.raises(ProtocolError, match=what) as caught:
             read(body, expected_id)
@@ -569,8 +532,8 @@ def test_another_runs_body_is_refused():
         read(COMPLETED, "resp_00000000-0000-4000-8000-000000000002")
 
 
-@given(st.binary(max_size=200) | JSON.map(msgspec.json.encode))
-def test_any_bytes_are_a_run_a_word_or_a_protocol_error(body: bytes):
+@given(st.binary(max_size=200) | ANY_JSON.map(msgspec.json.encode))
+def test_any_bytes_read_as_a_run_or_protocol_error(body: bytes):
     for reader in (lambda: AGENT.read_job(reply(body), ""), lambda: AGENT.read_cancel(reply(body))):
         try:
             reader()
@@ -595,7 +558,7 @@ def test_cancellation_without_a_word_is_refused(body: object):
 # The native request
 
 
-def test_question_is_sent_with_the_preset_for_deep_research():
+def test_question_is_sent_with_the_deep_research_preset():
     assert frozen(AgentRequest("Why?")) == {"input": "Why?", "preset": "high", "background": True}
 
 
@@ -609,11 +572,11 @@ def test_question_is_sent_with_the_preset_for_deep_research():
         {"profile": {"type": "custom", "id": "p"}},
     ],
 )
-def test_preset_is_not_added_to_what_says_who_answers(fields: dict[str, Any]):
+def test_preset_is_not_added_beside_a_model_or_preset(fields: dict[str, Any]):
     assert frozen(AgentRequest("q", **fields)) == {"input": "q", "background": True, **fields}
 
 
-def test_every_field_reaches_the_wire_under_its_own_name():
+def test_every_field_is_sent_under_its_own_name():
     fields: dict[str, Any] = {
         "input": [
             {"role": "user", "content": [{"type": "input_text", "text": "a"}]},
@@ -679,7 +642,7 @@ def test_every_field_reaches_the_wire_under_its_own_name():
     assert documented - set(body) == {"stream", "stream_options"}
 
 
-def test_structs_are_sent_as_the_mappings_they_stand_for():
+def test_structs_are_sent_as_the_mappings_they_represent():
     request = AgentRequest(
         [
             InputMessage(
@@ -774,7 +737,7 @@ def test_frozen_question_round_trips(question: str):
     assert frozen(ResearchRequest(question))["input"] == question
 
 
-def test_request_of_a_question_a_mapping_and_a_request_is_the_same():
+def test_text_mapping_and_request_freeze_to_the_same_body():
     request = AgentRequest("Why?")
     assert AgentRequest.of("Why?") == AgentRequest.of({"input": "Why?", "preset": None}) == request
     assert AgentRequest.of(request) is request
@@ -873,7 +836,7 @@ REFUSED: list[tuple[dict[str, Any], str, str]] = [
 @pytest.mark.parametrize(
     ("fields", "field", "rule"), REFUSED, ids=lambda value: value if isinstance(value, str) else ""
 )
-def test_what_the_server_would_refuse_is_refused_here(fields: dict[str, Any], field: str, rule: str):
+def test_request_that_the_server_would_refuse_is_refused(fields: dict[str, Any], field: str, rule: str):
     error = refused(AgentRequest(**{"input": "q", "tag": "t", **fields}))
     assert error.field == field
     assert rule in error.message
@@ -896,7 +859,7 @@ def test_body_larger_than_the_server_takes_is_refused():
         ("zzzz", "`extra`"),
     ],
 )
-def test_field_that_there_is_not_is_refused_with_the_one_that_was_meant(name: str, hint: str):
+def test_unknown_field_is_refused_with_the_nearest_known_one(name: str, hint: str):
     with pytest.raises(InvalidRequest, match=hint) as caught:
         AgentRequest.of({"input": "q", name: "x", "tag": "t"})
     assert (caught.value.field, caught.value.tag) == (name, "t")
@@ -915,7 +878,7 @@ class Plain:
     name: str
 
 
-def test_python_type_is_a_schema_with_an_object_at_the_top():
+def test_python_type_becomes_a_schema_with_a_top_object():
     assert frozen(AgentRequest("q", response_format=Finding))["response_format"] == {
         "type": "json_schema",
         "json_schema": {"name": "Finding", "schema": msgspec.json.schema(Finding)["$defs"]["Finding"]},
@@ -945,11 +908,11 @@ def test_python_type_is_a_schema_with_an_object_at_the_top():
         ("openai/gpt-6-luna", {"model": "openai/gpt-6-luna", "tools": [{"type": "web_search"}]}),
     ],
 )
-def test_model_is_a_preset_or_a_model_that_is_given_search(model: str, said: dict[str, Any]):
+def test_model_becomes_a_preset_or_a_model_with_search(model: str, said: dict[str, Any]):
     assert frozen(ResearchRequest("q", model=model)) == {"input": "q", "background": True, **said}
 
 
-def test_whatever_has_a_counterpart_is_translated():
+def test_field_with_a_counterpart_is_translated():
     request = ResearchRequest(
         messages=[
             {"role": "system", "content": "Be brief."},
@@ -1035,7 +998,7 @@ def test_recency_is_a_filter_of_the_search_tool():
     assert body["tools"] == [{"type": "web_search", "filters": {"search_recency_filter": "week"}}]
 
 
-def test_lone_question_beside_a_system_message_stays_a_text():
+def test_lone_question_beside_a_system_message_stays_text():
     said = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Why?"}]
     body = frozen(ResearchRequest(messages=said))
     assert (body["input"], body["instructions"]) == ("Why?", "Be brief.")
@@ -1077,7 +1040,7 @@ TRANSLATED = {
 NOT_SENT = {"enable_search_classifier", "stream", "stream_mode", "extra", "tag", "idempotency_key", "timeout"}
 
 
-def test_every_field_of_a_research_request_has_its_fate():
+def test_every_research_field_is_translated_lost_or_not_sent():
     assert set(LOST) | TRANSLATED | NOT_SENT == set(FIELDS)
 
 
@@ -1089,7 +1052,7 @@ def test_field_without_a_counterpart_is_refused_by_name(name: str):
     assert error.tag == 5
 
 
-def test_all_that_has_no_counterpart_is_named_in_one_refusal():
+def test_one_refusal_names_every_field_without_a_counterpart():
     messages = [
         {"role": "user", "content": [{"type": "text", "text": "a"}, {"type": "pdf_url", "pdf_url": "https://a.org"}]},
         {"role": "assistant", "content": None},
@@ -1134,7 +1097,7 @@ def test_rules_of_the_request_itself_come_first():
 
 
 @given(st.fixed_dictionaries({}, optional={name: st.just(value) for name, value in LOST.items()}))
-def test_refusal_names_exactly_what_was_said(fields: dict[str, Any]):
+def test_refusal_names_exactly_the_fields_given(fields: dict[str, Any]):
     request = ResearchRequest("q", **fields)
     if not fields:
         assert frozen(request)["preset"] == "high"
@@ -1172,7 +1135,7 @@ def test_refusal_repeats_no_words_of_the_question(request_: ResearchRequest | Ag
     assert error.__context__ is None or SECRET not in str(error.__context__)
 
 
-def test_checking_is_what_freezing_does():
+def test_checking_refuses_what_freezing_refuses():
     AgentRequest("q").check()
     with pytest.raises(InvalidRequest):
         AgentRequest("").check()

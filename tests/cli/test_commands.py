@@ -1,4 +1,4 @@
-"""The command line as a process of its own: what a new user types, on real files, real sockets, real signals."""
+"""The command line as a process of its own, on real files, sockets and signals."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def test_help_does_not_import_the_http_library() -> None:
         "emulator",
     ],
 )
-def test_each_command_has_help_and_no_option_for_the_key_itself(name: str, capfd: pytest.CaptureFixture[str]) -> None:
+def test_each_command_has_help_and_no_key_option(name: str, capfd: pytest.CaptureFixture[str]) -> None:
     assert main([name, "--help"]) == 0
     said = capfd.readouterr()
     assert f"aiopplx {name}" in said.out
@@ -74,7 +74,7 @@ def test_version_is_the_version_of_the_package(capfd: pytest.CaptureFixture[str]
     assert capfd.readouterr().out == f"{aiopplx.__version__}\n"
 
 
-def test_without_its_libraries_the_command_line_says_what_to_install() -> None:
+def test_missing_libraries_are_named_with_their_install_command() -> None:
     code = "import sys; sys.modules['cyclopts'] = None; from aiopplx.__main__ import main; sys.exit(main(['--help']))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, env=environment())
     assert done.returncode == 2
@@ -105,7 +105,7 @@ def test_without_its_libraries_the_command_line_says_what_to_install() -> None:
         (["rnu"], "run"),
     ],
 )
-def test_a_mistake_in_the_words_is_one_line_and_exit_code_2(
+def test_misspelt_option_is_one_line_and_exit_code_2(
     words: list[str], said: str, capfd: pytest.CaptureFixture[str]
 ) -> None:
     assert main(words) == 2
@@ -120,7 +120,7 @@ def test_a_mistake_in_the_words_is_one_line_and_exit_code_2(
 # --- run -------------------------------------------------------------------------------------------------------------
 
 
-def test_the_shipped_questions_run_on_the_emulator_without_a_key(tmp_path: Path) -> None:
+def test_shipped_questions_run_on_the_emulator_without_a_key(tmp_path: Path) -> None:
     answers = tmp_path / "answers.jsonl"
     done = run("run", str(QUESTIONS), "--no-journal", "--emulate", "-o", str(answers))
     assert done.returncode == 0
@@ -138,7 +138,7 @@ def test_the_shipped_questions_run_on_the_emulator_without_a_key(tmp_path: Path)
     assert len({row["id"] for row in found}) == 12
 
 
-async def test_one_bad_line_among_a_thousand_is_named_and_the_rest_go_on(tmp_path: Path) -> None:
+async def test_one_bad_line_among_a_thousand_stops_no_other(tmp_path: Path) -> None:
     file = tmp_path / "q.jsonl"
     asked = [json.dumps({"question": f"Question {number}?", "tag": number}) for number in range(1000)]
     asked[499] = '{"question": "Question 499?'
@@ -163,7 +163,7 @@ async def test_request_fields_tags_and_the_model_reach_the_server(tmp_path: Path
     assert sorted(sent) == ["sonar-deep-research", "sonar-deep-research", "sonar-pro"]
 
 
-async def test_lines_that_cannot_be_asked_are_rows_of_their_own_in_their_place() -> None:
+async def test_invalid_lines_get_rows_of_their_own_in_place() -> None:
     asked = '{"question": "One?"}\n{"qestion": "Two?"}\nno json\n{"question": "  "}\n{"question": "Five?"}\n'
     async with Emulator(duration=0.0, answer_chars=200) as server:
         done = await run_at(server, "run", "-", "--format", "jsonl", "--in-order", *FAST, stdin=asked)
@@ -183,16 +183,14 @@ async def test_lines_that_cannot_be_asked_are_rows_of_their_own_in_their_place()
 
 
 @pytest.mark.parametrize("content", ["", "\n\n", "# only remarks\n"])
-def test_a_file_without_questions_is_exit_code_2(
-    content: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
-) -> None:
+def test_file_without_questions_is_exit_code_2(content: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     file = tmp_path / "q.txt"
     file.write_text(content)
     assert main(["run", str(file), "--emulate", "-q"]) == 2
     assert capfd.readouterr() == ("", f"aiopplx: no questions in {file}\n")
 
 
-async def test_a_limit_asks_the_first_questions_only() -> None:
+async def test_limit_asks_the_first_questions_only() -> None:
     async with Emulator(duration=0.0, answer_chars=200) as server:
         done = await run_at(server, "run", str(QUESTIONS), "--no-journal", "--limit", "2", "--quiet", *FAST)
         assert server.ledger.created == 2
@@ -200,7 +198,7 @@ async def test_a_limit_asks_the_first_questions_only() -> None:
     assert done.stderr == ""
 
 
-async def test_a_wrong_key_is_exit_code_3_and_is_not_shown(tmp_path: Path) -> None:
+async def test_wrong_key_is_exit_code_3_and_not_shown(tmp_path: Path) -> None:
     key_file = tmp_path / "key"
     key_file.write_text(f"{KEY}\n")
     async with Emulator(keys={"the-right-key"}) as server:
@@ -213,7 +211,7 @@ async def test_a_wrong_key_is_exit_code_3_and_is_not_shown(tmp_path: Path) -> No
 
 
 @pytest.mark.slow
-def test_no_network_is_exit_code_75_and_says_that_nothing_was_sent() -> None:
+def test_no_network_is_exit_code_75_with_nothing_sent() -> None:
     done = run("run", str(QUESTIONS), "--no-journal", PERPLEXITY_BASE_URL="http://127.0.0.1:9", PERPLEXITY_API_KEY=KEY)
     assert done.returncode == 75
     assert "could not connect" in done.stderr
@@ -221,7 +219,7 @@ def test_no_network_is_exit_code_75_and_says_that_nothing_was_sent() -> None:
     assert KEY not in done.stdout + done.stderr
 
 
-async def test_jobs_that_fail_are_named_and_are_exit_code_1() -> None:
+async def test_failed_jobs_are_named_with_exit_code_1() -> None:
     async with Emulator(duration=0.0, failing=lambda question: "Two" in question) as server:
         done = await run_at(server, "run", "-", *FAST, stdin="One?\nTwo?\n")
     assert done.returncode == 1
@@ -229,7 +227,7 @@ async def test_jobs_that_fail_are_named_and_are_exit_code_1() -> None:
     assert "1 done, 1 failed (1 failed at the service)" in done.stderr
 
 
-async def test_a_job_past_its_deadline_is_named_with_its_id() -> None:
+async def test_job_past_its_deadline_is_named_with_its_id() -> None:
     async with Emulator(duration=3600.0) as server:
         done = await run_at(server, "run", "-", "--timeout", "0.3", *FAST, stdin="One?\n")
         (job,) = server.ledger.jobs
@@ -238,7 +236,7 @@ async def test_a_job_past_its_deadline_is_named_with_its_id() -> None:
     assert "still running at their deadline" in done.stderr
 
 
-async def test_answers_that_were_paid_for_are_not_written_over(tmp_path: Path) -> None:
+async def test_paid_answers_are_not_overwritten(tmp_path: Path) -> None:
     answers = tmp_path / "answers.jsonl"
     answers.write_text("paid\n")
     async with Emulator(duration=0.0) as server:
@@ -251,7 +249,7 @@ async def test_answers_that_were_paid_for_are_not_written_over(tmp_path: Path) -
     assert lines(rows(answers.read_text())) == [1]
 
 
-async def test_a_full_disk_ends_the_run_and_names_what_was_left() -> None:
+async def test_full_disk_ends_the_run_and_names_running_jobs() -> None:
     async with Emulator(duration=0.0) as server:
         done = await run_at(server, "run", "-", "-o", "/dev/full", *FAST, stdin="One?\nTwo?\n")
     assert done.returncode == 1
@@ -263,7 +261,7 @@ async def test_a_full_disk_ends_the_run_and_names_what_was_left() -> None:
 
 
 @pytest.mark.parametrize(("signum", "name"), [(signal.SIGINT, "Ctrl-C"), (signal.SIGTERM, "SIGTERM")])
-async def test_a_signal_stops_the_run_and_names_what_goes_on(tmp_path: Path, signum: signal.Signals, name: str) -> None:
+async def test_signal_stops_the_run_and_names_running_jobs(tmp_path: Path, signum: signal.Signals, name: str) -> None:
     answers = tmp_path / "answers.jsonl"
     async with (
         Emulator(duration=lambda question: 0.0 if "short" in question else 3600.0) as server,
@@ -285,7 +283,7 @@ async def test_a_signal_stops_the_run_and_names_what_goes_on(tmp_path: Path, sig
     assert lines(rows(answers.read_text())) == [1]
 
 
-async def test_a_second_signal_ends_the_run_at_once() -> None:
+async def test_second_signal_ends_the_run_at_once() -> None:
     async with Emulator() as server:
         server.faults.add("submit", faults.Hang())
         async with started(server, "run", str(QUESTIONS), "--no-journal") as process:
@@ -297,7 +295,7 @@ async def test_a_second_signal_ends_the_run_at_once() -> None:
     assert "Stopped" not in said  # after the first it would have waited for the submissions, and said so
 
 
-async def test_a_reader_that_goes_away_ends_the_run_without_a_complaint() -> None:
+async def test_closed_pipe_ends_the_run_without_a_complaint() -> None:
     ours, theirs = os.pipe()
     words = ("run", str(QUESTIONS), "--no-journal", "--rpm", "600", *FAST)
     async with Emulator(duration=0.0) as server, started(server, *words, stdout=theirs) as process:
@@ -350,7 +348,7 @@ async def on_a_terminal_at(server: Emulator, *words: str, **options: Any) -> tup
     return await anyio.to_thread.run_sync(lambda: on_a_terminal(*words, **options, **env))
 
 
-async def test_a_terminal_shows_the_run_live_and_is_left_in_order(tmp_path: Path) -> None:
+async def test_terminal_shows_the_run_live_and_is_restored(tmp_path: Path) -> None:
     answers = tmp_path / "answers.jsonl"
     async with Emulator(duration=0.6) as server:
         code, seen = await on_a_terminal_at(
@@ -364,7 +362,7 @@ async def test_a_terminal_shows_the_run_live_and_is_left_in_order(tmp_path: Path
     assert len(rows(answers.read_text())) == 3
 
 
-async def test_ctrl_c_on_a_terminal_leaves_it_in_order(tmp_path: Path) -> None:
+async def test_ctrl_c_restores_the_terminal(tmp_path: Path) -> None:
     words = ("run", str(QUESTIONS), "--no-journal", "-o", str(tmp_path / "answers.jsonl"))
     async with Emulator() as server:
         code, seen = await on_a_terminal_at(server, *words, keys=b"\x03", press_at=b" of 12")
@@ -373,7 +371,7 @@ async def test_ctrl_c_on_a_terminal_leaves_it_in_order(tmp_path: Path) -> None:
     assert seen.rindex("\x1b[?25h") > seen.rindex("\x1b[?25l")
 
 
-async def test_questions_can_be_typed_and_no_color_is_obeyed() -> None:
+async def test_typed_questions_run_and_no_color_is_obeyed() -> None:
     async with Emulator(duration=0.0) as server:
         code, seen = await on_a_terminal_at(
             server, "run", "-", *FAST, keys=b"Why?\n\x04", press_at=b"Ctrl-D ends them", NO_COLOR="1"
@@ -386,7 +384,7 @@ async def test_questions_can_be_typed_and_no_color_is_obeyed() -> None:
 # --- single jobs -----------------------------------------------------------------------------------------------------
 
 
-def test_an_answer_is_printed_with_its_sources_numbered() -> None:
+def test_answer_is_printed_with_its_sources_numbered() -> None:
     done = run("ask", "Why did the Vasa sink?", "--emulate")
     assert done.returncode == 0
     text, _, sources = done.stdout.partition("\n## Sources\n\n")
@@ -423,7 +421,7 @@ async def test_jobs_are_listed_polled_and_waited_for() -> None:
     assert "7 days" in unknown.stderr
 
 
-async def test_ctrl_c_while_asking_names_the_job_that_goes_on() -> None:
+async def test_ctrl_c_while_asking_names_the_running_job() -> None:
     async with Emulator(duration=3600.0) as server, started(server, "ask", "Why?", *FAST) as process:
         await until(lambda: any(path.startswith("GET") for path in server.ledger.requests))
         process.send_signal(signal.SIGINT)
@@ -440,7 +438,7 @@ async def test_ctrl_c_while_asking_names_the_job_that_goes_on() -> None:
 
 
 @pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
-def test_the_emulator_prints_its_address_first_and_serves_until_a_signal(signum: signal.Signals) -> None:
+def test_emulator_prints_its_address_and_serves_until_a_signal(signum: signal.Signals) -> None:
     words = command("emulator", "--port", "0", "--time-scale", "1000", "--key", "mine")
     with subprocess.Popen(
         words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment()
@@ -457,7 +455,7 @@ def test_the_emulator_prints_its_address_first_and_serves_until_a_signal(signum:
         assert "0 jobs created" in process.stderr.read()
 
 
-def test_a_port_that_is_taken_is_said_so() -> None:
+def test_port_in_use_is_reported() -> None:
     with subprocess.Popen(
         command("emulator"), stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, env=environment()
     ) as process:

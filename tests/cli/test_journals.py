@@ -1,4 +1,4 @@
-"""Runs that are broken off and go on, and the commands about their journals: real files, sockets and signals."""
+"""Interrupted runs that continue, and the commands for their journals, on real files, sockets and signals."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def assert_none_was_paid_twice(server: Emulator) -> None:
 
 
 @pytest.mark.slow
-async def test_a_run_broken_off_three_times_is_finished_and_paid_once(tmp_path: Path) -> None:
+async def test_run_interrupted_three_times_finishes_and_pays_once(tmp_path: Path) -> None:
     questions = write_questions(tmp_path, *(f"Question {number}?" for number in range(30)))
     answers = tmp_path / "answers.jsonl"
     words = ("run", str(questions), "-o", str(answers), *FAST)
@@ -69,7 +69,7 @@ async def test_a_run_broken_off_three_times_is_finished_and_paid_once(tmp_path: 
     assert all(row["ok"] and row["text"] for row in found)
 
 
-async def test_what_is_finished_comes_from_the_journal_without_a_request(tmp_path: Path) -> None:
+async def test_finished_jobs_come_from_the_journal_without_a_request(tmp_path: Path) -> None:
     questions, answers = write_questions(tmp_path, "One?", "Two?"), tmp_path / "answers.jsonl"
     words = ("run", str(questions), "-o", str(answers), *FAST)
     async with Emulator(duration=0.0, answer_chars=300) as server:
@@ -83,7 +83,7 @@ async def test_what_is_finished_comes_from_the_journal_without_a_request(tmp_pat
     assert sorted(answers.read_text().splitlines()) == first
 
 
-async def test_questions_may_be_added_removed_and_reordered_between_two_runs(tmp_path: Path) -> None:
+async def test_questions_may_be_added_removed_and_reordered_between_runs(tmp_path: Path) -> None:
     answers = tmp_path / "answers.jsonl"
     async with Emulator(duration=0.0, answer_chars=300) as server:
         questions = write_questions(tmp_path, "One?", "Two?", "Three?")
@@ -98,7 +98,7 @@ async def test_questions_may_be_added_removed_and_reordered_between_two_runs(tmp
     assert sorted(found) == [1, 2, 4]
 
 
-async def test_a_job_whose_question_was_removed_is_named_and_can_be_collected(tmp_path: Path) -> None:
+async def test_job_of_a_removed_question_is_named_and_collected(tmp_path: Path) -> None:
     async with Emulator(duration=lambda question: 3600.0 if "long" in question else 0.0) as server:
         questions = write_questions(tmp_path, "One?", "A long one?")
         await run_at(server, "run", str(questions), "--timeout", "0.5", *FAST)
@@ -116,7 +116,7 @@ async def test_a_job_whose_question_was_removed_is_named_and_can_be_collected(tm
     assert by_question(tmp_path / "all.jsonl")["A long one?"]["ok"]
 
 
-async def test_without_credit_a_run_stops_and_goes_on_after_a_top_up(tmp_path: Path) -> None:
+async def test_run_without_credit_continues_after_a_top_up(tmp_path: Path) -> None:
     questions = write_questions(tmp_path, *(f"Question {number}?" for number in range(12)))
     answers = tmp_path / "answers.jsonl"
     words = ("run", str(questions), "-o", str(answers), "--max-in-flight", "2", *FAST)
@@ -135,7 +135,7 @@ async def test_without_credit_a_run_stops_and_goes_on_after_a_top_up(tmp_path: P
     assert len(rows(answers.read_text())) == 12
 
 
-async def test_a_budget_stops_the_run_and_a_higher_one_goes_on(tmp_path: Path) -> None:
+async def test_budget_stops_the_run_and_a_higher_one_continues(tmp_path: Path) -> None:
     questions = write_questions(tmp_path, *(f"Question {number}?" for number in range(6)))
     answers = tmp_path / "answers.jsonl"
     words = ("run", str(questions), "-o", str(answers), *FAST)
@@ -154,12 +154,12 @@ async def test_a_budget_stops_the_run_and_a_higher_one_goes_on(tmp_path: Path) -
     assert all(row["ok"] for row in rows(answers.read_text()))
 
 
-async def test_what_an_answer_without_a_text_cost_is_in_all_sums(tmp_path: Path) -> None:
+async def test_cost_of_an_empty_answer_is_in_all_sums(tmp_path: Path) -> None:
     answers, journal = tmp_path / "answers.jsonl", tmp_path / "run.db"
     async with Emulator(duration=0.0, answer_chars=300) as server:
         server.faults.add("get", faults.NAMED["empty_choices"])
         words = ("run", str(write_questions(tmp_path, "One?")), "-o", str(answers), "--journal", str(journal))
-        # The look at the time limit is the last: nobody waits half a minute for a text to come after all.
+        # The poll at the time limit is the last: nobody waits half a minute for a text to come after all.
         done = await run_at(server, *words, "--timeout", "0.5", *FAST)
         billed = server.ledger.billed
     (row,) = rows(answers.read_text())
@@ -172,7 +172,7 @@ async def test_what_an_answer_without_a_text_cost_is_in_all_sums(tmp_path: Path)
     assert (exported["ok"], exported["cost"]) == (False, row["cost"])
 
 
-async def test_failed_jobs_are_asked_again_only_when_asked_for(tmp_path: Path) -> None:
+async def test_failed_jobs_are_asked_again_only_on_request(tmp_path: Path) -> None:
     questions = write_questions(tmp_path, "One?", "Two?")
     failing = True
     async with Emulator(
@@ -188,7 +188,7 @@ async def test_failed_jobs_are_asked_again_only_when_asked_for(tmp_path: Path) -
     assert [first.returncode, second.returncode, third.returncode] == [1, 1, 0]
 
 
-async def test_a_second_run_on_a_journal_is_refused_and_names_the_first(tmp_path: Path) -> None:
+async def test_second_run_on_one_journal_names_the_first(tmp_path: Path) -> None:
     questions = write_questions(tmp_path, "A long one?")
     words = ("run", str(questions), *FAST)
     async with Emulator(duration=3600.0) as server:
@@ -206,7 +206,7 @@ async def test_a_second_run_on_a_journal_is_refused_and_names_the_first(tmp_path
     assert rows(status.stdout)[0]["states"]["running"] == 1
 
 
-async def test_a_journal_of_another_key_or_server_is_refused(tmp_path: Path) -> None:
+async def test_journal_of_another_key_or_server_is_refused(tmp_path: Path) -> None:
     questions, answers = write_questions(tmp_path, "One?"), tmp_path / "answers.jsonl"
     words = ("run", str(questions), "-o", str(answers), *FAST)
     async with Emulator(duration=0.0, answer_chars=300) as server, Emulator() as other:
@@ -222,7 +222,7 @@ async def test_a_journal_of_another_key_or_server_is_refused(tmp_path: Path) -> 
     assert answers.read_bytes() == before
 
 
-async def test_answers_of_another_journal_are_not_written_over(tmp_path: Path) -> None:
+async def test_answers_of_another_journal_are_not_overwritten(tmp_path: Path) -> None:
     questions, answers = write_questions(tmp_path, "One?"), tmp_path / "answers.jsonl"
     words = ("run", str(questions), "-o", str(answers), *FAST)
     async with Emulator(duration=0.0, answer_chars=300) as server:
@@ -237,7 +237,7 @@ async def test_answers_of_another_journal_are_not_written_over(tmp_path: Path) -
     assert answers.read_bytes() == before
 
 
-async def test_answers_that_the_journal_does_not_keep_are_not_written_over(tmp_path: Path) -> None:
+async def test_answers_missing_from_the_journal_are_not_overwritten(tmp_path: Path) -> None:
     questions, answers = write_questions(tmp_path, "One?"), tmp_path / "answers.jsonl"
     words = ("run", str(questions), "-o", str(answers), "--results", "until-delivered", *FAST)
     async with Emulator(duration=0.0, answer_chars=300) as server:
@@ -249,7 +249,7 @@ async def test_answers_that_the_journal_does_not_keep_are_not_written_over(tmp_p
 
 
 @pytest.mark.parametrize("kept", [True, False])
-async def test_ctrl_c_names_all_that_runs_or_where_to_find_it(tmp_path: Path, kept: bool) -> None:
+async def test_ctrl_c_says_where_to_find_running_jobs(tmp_path: Path, kept: bool) -> None:
     questions = write_questions(tmp_path, *(f"Question {number}?" for number in range(30)))
     words = ("run", str(questions), "--max-in-flight", "24", *FAST, *(() if kept else ("--no-journal",)))
     async with Emulator(duration=3600.0) as server:
@@ -267,7 +267,7 @@ async def test_ctrl_c_names_all_that_runs_or_where_to_find_it(tmp_path: Path, ke
     assert {line.split()[0] for line in listed.stdout.splitlines()} == (set(ids) if kept else set())
 
 
-async def test_a_run_that_is_refused_or_empty_leaves_nothing(tmp_path: Path) -> None:
+async def test_run_that_is_refused_or_empty_leaves_nothing(tmp_path: Path) -> None:
     questions = write_questions(tmp_path, "# only a remark")
     words = ("run", str(questions), "-o", str(tmp_path / "answers.jsonl"))
     async with Emulator() as server:
@@ -288,20 +288,20 @@ async def test_a_run_that_is_refused_or_empty_leaves_nothing(tmp_path: Path) -> 
         (["--on-doubt", "guess"], "resend"),
     ],
 )
-def test_options_of_the_journal_that_do_not_go_together_are_refused(
+def test_conflicting_journal_options_are_refused(
     words: list[str], said: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["run", str(write_questions(tmp_path, "One?")), *words]) == 2
     assert said in capfd.readouterr().err
 
 
-def test_the_emulator_of_a_run_leaves_no_journal(tmp_path: Path) -> None:
+def test_emulator_of_a_run_leaves_no_journal(tmp_path: Path) -> None:
     questions = write_questions(tmp_path, "One?")
     assert run("run", str(questions), "--emulate", "-o", str(tmp_path / "a.jsonl")).returncode == 0
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.jsonl", "q.txt"]
 
 
-async def test_leaving_cancels_what_runs_where_that_was_asked_for(tmp_path: Path) -> None:
+async def test_leaving_cancels_running_jobs_only_on_request(tmp_path: Path) -> None:
     words = ("run", str(write_questions(tmp_path, "One?")), "--api", "agent", "--cancel-on-exit", *FAST)
     async with Emulator(duration=3600.0) as server:
         async with started(server, *words) as process:
@@ -331,7 +331,7 @@ async def doubtful_run(server: Emulator, folder: Path) -> tuple[str, str]:
     return journal, str(key)
 
 
-async def test_what_is_in_doubt_is_listed_with_what_can_be_done(tmp_path: Path) -> None:
+async def test_jobs_in_doubt_are_listed_with_possible_actions(tmp_path: Path) -> None:
     async with Emulator(duration=0.0, answer_chars=300) as server:
         journal, key = await doubtful_run(server, tmp_path)
         listed = await run_at(server, "review", journal)
@@ -344,7 +344,7 @@ async def test_what_is_in_doubt_is_listed_with_what_can_be_done(tmp_path: Path) 
     assert [(row["idempotency_key"], row["question"]) for row in rows(as_json.stdout)] == [(key, "Two?")]
 
 
-async def test_a_job_in_doubt_is_adopted_and_collected(tmp_path: Path) -> None:
+async def test_job_in_doubt_is_adopted_and_collected(tmp_path: Path) -> None:
     async with Emulator(duration=0.0, answer_chars=300) as server:
         journal, key = await doubtful_run(server, tmp_path)
         (job,) = (job for job in server.ledger.jobs if job.key == key)
@@ -356,7 +356,7 @@ async def test_a_job_in_doubt_is_adopted_and_collected(tmp_path: Path) -> None:
     assert job.id in {row["id"] for row in rows((tmp_path / "a.jsonl").read_text())}
 
 
-async def test_a_job_in_doubt_is_paid_again_only_by_a_clear_word(tmp_path: Path) -> None:
+async def test_job_in_doubt_is_paid_again_only_on_confirmation(tmp_path: Path) -> None:
     async with Emulator(duration=0.0, answer_chars=300) as server:
         journal, key = await doubtful_run(server, tmp_path)
         refused = await run_at(server, "review", journal, "--resubmit", key)
@@ -369,7 +369,7 @@ async def test_a_job_in_doubt_is_paid_again_only_by_a_clear_word(tmp_path: Path)
     assert "--pay-again" in refused.stderr
 
 
-async def test_a_job_in_doubt_is_dropped_and_stays_so(tmp_path: Path) -> None:
+async def test_job_in_doubt_is_dropped_and_stays_so(tmp_path: Path) -> None:
     async with Emulator(duration=0.0, answer_chars=300) as server:
         journal, key = await doubtful_run(server, tmp_path)
         both = await run_at(server, "review", journal, "--drop", key, "--resubmit", key)
@@ -415,7 +415,7 @@ def test_status_counts_and_adds_up(finished: Path, capfd: pytest.CaptureFixture[
     assert "no process runs it" in said
 
 
-def test_costs_are_told_by_tag_api_and_state(finished: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_costs_are_listed_by_tag_api_and_state(finished: Path, capfd: pytest.CaptureFixture[str]) -> None:
     names = {}
     for by in ("tag", "api", "state"):
         assert main(["cost", str(finished), "--by", by, "--json"]) == 0
@@ -425,7 +425,7 @@ def test_costs_are_told_by_tag_api_and_state(finished: Path, capfd: pytest.Captu
     assert capfd.readouterr().out.startswith("TAG ")
 
 
-def test_an_export_as_jsonl_is_what_the_run_wrote(finished: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_export_as_jsonl_is_what_the_run_wrote(finished: Path, capfd: pytest.CaptureFixture[str]) -> None:
     assert main(["export", str(finished)]) == 0
     found = rows(capfd.readouterr().out)
     assert [(row["question"], row["ok"]) for row in found] == [
@@ -436,7 +436,7 @@ def test_an_export_as_jsonl_is_what_the_run_wrote(finished: Path, capfd: pytest.
     assert all(bool(row["text"]) is row["ok"] for row in found)
 
 
-def test_an_export_as_csv_has_no_formula_and_whole_texts(finished: Path, tmp_path: Path) -> None:
+def test_csv_export_has_whole_texts_and_no_formula(finished: Path, tmp_path: Path) -> None:
     file = tmp_path / "answers.csv"
     assert main(["export", str(finished), "--format", "csv", "-o", str(file)]) == 0
     with file.open(newline="", encoding="utf-8") as opened:
@@ -446,7 +446,7 @@ def test_an_export_as_csv_has_no_formula_and_whole_texts(finished: Path, tmp_pat
     assert found[2]["error"]
 
 
-def test_an_export_as_markdown_has_question_answer_and_sources(finished: Path, tmp_path: Path) -> None:
+def test_export_as_markdown_has_question_answer_and_sources(finished: Path, tmp_path: Path) -> None:
     file = tmp_path / "answers.md"
     assert main(["export", str(finished), "--format", "markdown", "-o", str(file)]) == 0
     said = file.read_text()
@@ -455,7 +455,7 @@ def test_an_export_as_markdown_has_question_answer_and_sources(finished: Path, t
     assert "No result: " in said
 
 
-def test_an_export_as_files_names_them_by_number_only(
+def test_export_as_files_names_them_by_number_only(
     finished: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     folder = tmp_path / "reports"
@@ -468,7 +468,7 @@ def test_an_export_as_files_names_them_by_number_only(
     assert main(words[:-2]) == 2
 
 
-def test_an_export_does_not_write_over_what_is_there(finished: Path, tmp_path: Path) -> None:
+def test_export_does_not_overwrite_a_file(finished: Path, tmp_path: Path) -> None:
     file = tmp_path / "mine.txt"
     file.write_text("mine")
     assert main(["export", str(finished), "-o", str(file)]) == 2
@@ -476,7 +476,7 @@ def test_an_export_does_not_write_over_what_is_there(finished: Path, tmp_path: P
     assert file.read_text() == "mine"
 
 
-async def test_a_partial_run_is_exported_only_when_so_asked(tmp_path: Path) -> None:
+async def test_partial_run_is_exported_only_when_so_asked(tmp_path: Path) -> None:
     questions = write_questions(tmp_path, "One?", "A long one?")
     async with Emulator(duration=lambda question: 3600.0 if "long" in question else 0.0, answer_chars=300) as server:
         await run_at(server, "run", str(questions), "--timeout", "0.5", *FAST)
@@ -491,7 +491,7 @@ async def test_a_partial_run_is_exported_only_when_so_asked(tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize("name", ["status", "watch", "review", "export", "cost"])
-def test_what_is_no_journal_is_refused_and_left_alone(
+def test_file_that_is_not_a_journal_is_refused_untouched(
     name: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     missing, foreign = tmp_path / "missing.db", tmp_path / "mine.txt"
@@ -504,7 +504,7 @@ def test_what_is_no_journal_is_refused_and_left_alone(
     assert foreign.read_text() == "mine" * 100
 
 
-async def test_a_run_is_watched_until_it_ends(tmp_path: Path) -> None:
+async def test_run_is_watched_until_it_ends(tmp_path: Path) -> None:
     questions = write_questions(tmp_path, "One?", "A long one?")
     journal = f"{questions}.journal.db"
     async with (
@@ -545,7 +545,7 @@ async def test_adopted_jobs_come_with_their_results_and_tags(tmp_path: Path) -> 
         assert [record.has_result for record in every(reader)] == [True]
 
 
-async def test_a_job_of_the_agent_api_can_be_cancelled_and_one_of_sonar_cannot() -> None:
+async def test_agent_job_can_be_cancelled_and_sonar_job_cannot() -> None:
     async with Emulator(duration=3600.0, cancel_delay=0.0) as server:
         for api in ("agent", "sonar"):
             await run_at(server, "ask", "Why?", "--api", api, "--timeout", "0.3", *FAST)
@@ -560,7 +560,7 @@ async def test_a_job_of_the_agent_api_can_be_cancelled_and_one_of_sonar_cannot()
 # --- doctor ----------------------------------------------------------------------------------------------------------
 
 
-async def test_doctor_tells_what_is_set_and_what_answers_for_free(finished: Path) -> None:
+async def test_doctor_reports_settings_and_what_answers_for_free(finished: Path) -> None:
     async with Emulator(retired="chat_completions_not_available") as server:
         done = await run_at(server, "doctor", "--journal", str(finished), key="a-long-key-that-ends-in-wxyz")
         assert server.ledger.created == 0
@@ -575,7 +575,7 @@ async def test_doctor_tells_what_is_set_and_what_answers_for_free(finished: Path
     assert "3 results kept, 0 damaged" in done.stdout
 
 
-async def test_doctor_says_what_is_wrong_and_ends_with_its_exit_code() -> None:
+async def test_doctor_names_the_fault_and_exits_with_its_code() -> None:
     async with Emulator(keys={"the-right-key"}) as server:
         wrong = await run_at(server, "doctor", key="the-wrong-key")
     async with Emulator(retired="chat_completions_not_available") as server:
@@ -593,7 +593,7 @@ async def test_doctor_says_what_is_wrong_and_ends_with_its_exit_code() -> None:
     ("mode", "told", "created"),
     [("replay", "the same job back", 1), ("ignore", "makes another job", 2), ("reject", "refused", 1)],
 )
-async def test_a_probe_tells_what_a_repeated_key_gets_back(mode: Any, told: str, created: int) -> None:
+async def test_probe_tells_what_a_repeated_key_gets_back(mode: Any, told: str, created: int) -> None:
     async with Emulator(duration=0.0, answer_chars=300, idempotency=mode) as server:
         unasked = await run_at(server, "doctor", "--probe")
         assert server.ledger.created == 0
@@ -609,7 +609,7 @@ def test_doctor_of_the_built_in_emulator_needs_no_key() -> None:
     assert run("doctor", "--emulate").returncode == 0
 
 
-async def test_a_journal_whose_questions_were_not_all_read_is_no_whole_run(tmp_path: Path) -> None:
+async def test_journal_with_unread_questions_is_a_partial_run(tmp_path: Path) -> None:
     """Questions that nobody read are in no journal: that there are more must be known without them."""
     path = tmp_path / "run.db"
     questions = [f"Question {number}?" for number in range(20)]

@@ -1,4 +1,4 @@
-"""The rooms of the command line by themselves: lines of questions, text for a terminal, rows, counts."""
+"""The modules of the command line one by one: lines of questions, text for a terminal, rows, counts."""
 
 from __future__ import annotations
 
@@ -78,29 +78,29 @@ async def read_all(path: Path, **options: object) -> tuple[list[Item], list[BadL
         (b"7", "jsonl", BadLine(1, "neither an object of request fields nor a string")),
     ],
 )
-def test_a_line_is_read_as_its_format_says(raw: bytes, form: str, expected: object) -> None:
+def test_line_is_read_as_its_format_says(raw: bytes, form: str, expected: object) -> None:
     assert read_line(1, raw, form) == expected  # type: ignore[arg-type] - one of the two literals
 
 
 @pytest.mark.parametrize("raw", [b"{", b'{"a":}', b"# remark", b"[" * 100_000, b'"\xed\xa0\x80"'])
-def test_a_line_that_is_not_json_is_a_value_and_no_exception(raw: bytes) -> None:
+def test_line_that_is_not_json_is_a_value(raw: bytes) -> None:
     assert isinstance(read_line(3, raw, "jsonl"), BadLine)
 
 
 @given(st.binary(max_size=200), st.sampled_from(["text", "jsonl"]))
-def test_no_line_raises_whatever_its_bytes(raw: bytes, form: str) -> None:
+def test_line_of_any_bytes_is_read_without_raising(raw: bytes, form: str) -> None:
     read_line(1, raw, form)  # type: ignore[arg-type] - one of the two literals
 
 
 @pytest.mark.parametrize("ending", ["\n", "\r\n", "\n\n"])
-async def test_questions_come_in_order_and_whole_whatever_the_size_of_lines(tmp_path: Path, ending: str) -> None:
+async def test_questions_keep_their_order_whatever_the_line_sizes(tmp_path: Path, ending: str) -> None:
     lines = ["x" * size + "é" for size in (1, 65_535, 65_536, 200_000, 3, 131_072)]
     file = tmp_path / "q.txt"
     file.write_bytes(ending.join(lines).encode())
     assert await read_all(file) == (lines, [])
 
 
-async def test_a_line_is_known_by_its_number_in_the_file(tmp_path: Path) -> None:
+async def test_line_is_known_by_its_number_in_the_file(tmp_path: Path) -> None:
     file = tmp_path / "q.txt"
     file.write_bytes(b"# head\n\none\n\xff\ntwo")
     origins: dict[int, int] = {}
@@ -131,14 +131,14 @@ async def test_a_line_is_known_by_its_number_in_the_file(tmp_path: Path) -> None
         ("a.txt", '{"question": "one"}\n', {"question": "one"}),
     ],
 )
-async def test_the_format_is_told_by_the_name_then_by_the_first_character(
+async def test_format_is_read_from_the_name_or_first_character(
     tmp_path: Path, name: str, content: str, first: Item
 ) -> None:
     (tmp_path / name).write_text(content)
     assert (await read_all(tmp_path / name))[0] == [first]
 
 
-async def test_defaults_fill_what_a_question_does_not_say(tmp_path: Path) -> None:
+async def test_defaults_fill_the_fields_a_question_leaves_out(tmp_path: Path) -> None:
     file = tmp_path / "q.jsonl"
     file.write_text('"one"\n{"question": "two", "model": "own"}\n')
     items, _ = await read_all(file, defaults={"model": "given"})
@@ -155,26 +155,24 @@ async def test_defaults_fill_what_a_question_does_not_say(tmp_path: Path) -> Non
         ("q.txt", "Why?".encode("utf-16"), "UTF-16"),
     ],
 )
-async def test_a_file_that_holds_no_questions_is_refused_at_once(
-    tmp_path: Path, name: str, content: bytes, said: str
-) -> None:
+async def test_file_without_questions_is_refused_at_once(tmp_path: Path, name: str, content: bytes, said: str) -> None:
     (tmp_path / name).write_bytes(content)
     with pytest.raises(UsageError, match=said):
         await read_all(tmp_path / name)
 
 
-async def test_a_directory_and_a_missing_file_are_refused(tmp_path: Path) -> None:
+async def test_directory_and_a_missing_file_are_refused(tmp_path: Path) -> None:
     for path in (tmp_path, tmp_path / "missing"):
         with pytest.raises(UsageError, match=f"cannot read {re.escape(str(path))}: "):
             await read_all(path)
 
 
-async def test_a_line_without_end_is_refused_before_it_fills_the_memory() -> None:
+async def test_endless_line_is_refused_before_it_fills_the_memory() -> None:
     with pytest.raises(UsageError, match="longer than 64 MiB"):
         await read_all(Path("/dev/zero"))
 
 
-async def test_a_file_is_read_only_as_far_as_it_is_asked(tmp_path: Path) -> None:
+async def test_file_is_read_only_as_far_as_asked(tmp_path: Path) -> None:
     # A named pipe shows what was read: its writer has written two lines and will not end the file.
     pipe = tmp_path / "pipe"
     os.mkfifo(pipe)
@@ -204,7 +202,7 @@ async def test_a_file_is_read_only_as_far_as_it_is_asked(tmp_path: Path) -> None
     writer.join()
 
 
-async def test_a_limit_stops_before_the_next_line(tmp_path: Path) -> None:
+async def test_limit_stops_before_the_next_line(tmp_path: Path) -> None:
     file = tmp_path / "q.jsonl"
     file.write_text('"one"\n{bad\n"three"\n')
     items, bad = await read_all(file, limit=2)
@@ -224,7 +222,7 @@ def test_safe_text_loses_a_whole_terminal_sequence() -> None:
 
 
 @given(st.recursive(st.none() | st.booleans() | st.text() | st.integers(-(2**53), 2**53), st.lists))
-def test_a_row_is_one_line_that_decodes_to_the_same(value: object) -> None:
+def test_row_is_one_line_that_decodes_to_itself(value: object) -> None:
     row = json_line(value)
     assert json.loads(row) == value
     assert row.endswith(b"\n")
@@ -258,7 +256,7 @@ async def test_rows_reach_a_slow_reader_whole(tmp_path: Path) -> None:
     assert bytes(got) == row * 2
 
 
-async def test_a_row_is_written_whole_when_its_writer_is_cancelled(tmp_path: Path) -> None:
+async def test_cancelled_writer_still_writes_the_whole_row(tmp_path: Path) -> None:
     pipe = tmp_path / "pipe"
     os.mkfifo(pipe)
     reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
@@ -281,7 +279,7 @@ async def test_a_row_is_written_whole_when_its_writer_is_cancelled(tmp_path: Pat
     assert bytes(got) == row + b"y\n"
 
 
-def test_a_file_with_something_in_it_is_not_written_over(tmp_path: Path) -> None:
+def test_file_with_content_is_not_overwritten(tmp_path: Path) -> None:
     file = tmp_path / "answers.jsonl"
     file.write_text("paid for\n")
     with pytest.raises(UsageError, match="--force"):
@@ -289,7 +287,7 @@ def test_a_file_with_something_in_it_is_not_written_over(tmp_path: Path) -> None
     assert file.read_text() == "paid for\n"
 
 
-async def test_a_file_that_nothing_was_written_to_is_taken_away_only_if_it_was_made_here(tmp_path: Path) -> None:
+async def test_empty_output_is_removed_only_if_made_here(tmp_path: Path) -> None:
     mine, new, written = tmp_path / "mine", tmp_path / "new", tmp_path / "written"
     mine.touch()
     for path in (mine, new, written):
@@ -301,7 +299,7 @@ async def test_a_file_that_nothing_was_written_to_is_taken_away_only_if_it_was_m
     assert sorted(os.listdir(tmp_path)) == ["kept", "mine", "written"]
 
 
-def test_what_the_library_says_of_its_arguments_is_said_in_the_words_of_the_shell(
+def test_library_messages_are_given_in_shell_words(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name in ("PERPLEXITY_API_KEY", "PPLX_API_KEY", "PERPLEXITY_BASE_URL"):
@@ -320,7 +318,7 @@ def test_what_the_library_says_of_its_arguments_is_said_in_the_words_of_the_shel
     assert not any(word in said for word in ("api_key", "allow_insecure", "base_url", "max_cost"))
 
 
-def test_the_questions_are_not_written_over_even_by_force(tmp_path: Path) -> None:
+def test_questions_are_not_overwritten_even_by_force(tmp_path: Path) -> None:
     file = tmp_path / "q.txt"
     file.write_text("Why?\n")
     with pytest.raises(UsageError, match="file of questions"):
@@ -329,7 +327,7 @@ def test_the_questions_are_not_written_over_even_by_force(tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize("part", ["", "-wal", "-shm", ".lock"])
-def test_the_journal_is_not_written_over_even_by_force(part: str, tmp_path: Path) -> None:
+def test_journal_is_not_overwritten_even_by_force(part: str, tmp_path: Path) -> None:
     journal = tmp_path / "run.db"
     (tmp_path / "link.db").symlink_to(journal)
     for name in (f"{journal}{part}", *([f"{tmp_path}/link.db"] if not part else [])):
@@ -338,7 +336,7 @@ def test_the_journal_is_not_written_over_even_by_force(part: str, tmp_path: Path
     assert not journal.exists()
 
 
-def test_standard_is_a_name_that_no_file_can_have() -> None:
+def test_standard_is_a_name_no_file_can_have() -> None:
     with pytest.raises(ValueError, match="null"):
         os.open(STANDARD, os.O_RDONLY)
 
@@ -365,7 +363,7 @@ def test_standard_is_a_name_that_no_file_can_have() -> None:
         (JournalRefused("x", path="a.db", reason="account"), 3),
     ],
 )
-def test_an_error_has_the_exit_code_that_the_help_names(error: aiopplx.AiopplxError, code: int) -> None:
+def test_error_has_the_exit_code_that_help_names(error: aiopplx.AiopplxError, code: int) -> None:
     assert exit_code(error) == code
 
 
@@ -384,7 +382,7 @@ def test_plain_progress_says_little(capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr() == ("", "0:00  waiting 1:00: the server asked for silence\ndone\n")
 
 
-def test_an_answer_on_paper_has_nothing_that_a_terminal_acts_on(capfdbinary: pytest.CaptureFixture[bytes]) -> None:
+def test_printed_answer_has_nothing_that_a_terminal_acts_on(capfdbinary: pytest.CaptureFixture[bytes]) -> None:
     response = Told(
         "# Ship\x1b]0;owned\x07\n\nIt sank\u202e.[1]", [aiopplx.Source(url="https://a.b", title="a\x1b[2Jb")]
     )
@@ -394,7 +392,7 @@ def test_an_answer_on_paper_has_nothing_that_a_terminal_acts_on(capfdbinary: pyt
     assert err == b"job 1\n"
 
 
-def test_a_job_that_answers_two_questions_is_one_bill() -> None:
+def test_job_that_answers_two_questions_is_one_bill() -> None:
     tally = Tally()
     response = Told("an answer", [], cost=0.8)
     for index, job_id in enumerate(("one", "one", "other")):
@@ -402,7 +400,7 @@ def test_a_job_that_answers_two_questions_is_one_bill() -> None:
     assert (tally.done, tally.cost) == (3, pytest.approx(1.6))
 
 
-def test_a_tally_counts_each_job_once() -> None:
+def test_tally_counts_each_job_once() -> None:
     tally = Tally()
     status = aiopplx.JobStatus
     for number in range(4):
@@ -428,7 +426,7 @@ def test_a_tally_counts_each_job_once() -> None:
 
 
 @given(st.integers(0, 40), st.lists(st.integers(0, 5), min_size=4, max_size=4), st.integers(0, 9), st.integers(0, 9))
-def test_the_numbers_of_a_summary_add_up(total: int, left: list[int], done: int, unsent: int) -> None:
+def test_numbers_of_a_summary_add_up(total: int, left: list[int], done: int, unsent: int) -> None:
     tally = Tally()
     tally.done, tally.unsent = done, unsent
     said, _, _ = tally.summary(total, Left(*left)).partition(", $")
@@ -436,7 +434,7 @@ def test_the_numbers_of_a_summary_add_up(total: int, left: list[int], done: int,
     assert questions == sum(parts) >= total
 
 
-def test_a_job_that_has_finished_and_has_no_row_yet_is_known_as_such() -> None:
+def test_finished_job_without_a_row_is_unwritten() -> None:
     tally = Tally()
     for number in "12":
         tally.hear(aiopplx.Event(kind=aiopplx.EventKind.FINISHED, job_id=number))
@@ -458,13 +456,13 @@ def test_a_job_that_has_finished_and_has_no_row_yet_is_known_as_such() -> None:
         ("q.txt", None, JournalOptions(journal=Path("run.db")), True, "run.db"),
     ],
 )
-def test_a_journal_lies_beside_the_questions_where_there_is_a_file_of_them(
+def test_journal_lies_beside_the_file_of_questions(
     source: str, output: str | None, options: JournalOptions, emulate: bool, expected: str | None
 ) -> None:
     assert place_of(options, source, output, Connection(emulate=emulate)) == expected
 
 
-def test_what_is_typed_about_a_journal_reaches_the_session() -> None:
+def test_journal_options_of_the_command_line_reach_the_session() -> None:
     typed = JournalOptions(results="until-delivered", retry_failed=True, same_account=True, wait=60.0)
     assert journal_at("run.db", typed) == aiopplx.JournalOptions(
         "run.db", results="until_delivered", retry_failed=True, same_account=True, wait=60.0
@@ -487,7 +485,7 @@ def test_option_of_a_journal_needs_one(options: JournalOptions) -> None:
         place_of(options, "q.txt", None, Connection())
 
 
-def test_resuming_says_only_what_is_known() -> None:
+def test_resuming_reports_only_known_facts() -> None:
     counts = dict.fromkeys(State, 0) | {State.DONE: 311, State.FAILED: 1, State.ACCEPTED: 40}
     assert resuming(counts) == "resuming: the journal has 312 finished, 40 running"
     doubtful = counts | {State.SENDING: 1, State.IN_DOUBT: 1}
@@ -524,27 +522,27 @@ def test_resuming_says_only_what_is_known() -> None:
         ([], ""),
     ],
 )
-def test_a_question_is_read_from_the_bytes_that_were_sent(body: object, expected: str) -> None:
+def test_question_is_read_from_the_bytes_sent(body: object, expected: str) -> None:
     record = Record(
         pk=1, item="", tag=None, key="k", body=msgspec.json.encode(body), sha=b"", api="", state=State.QUEUED
     )
     assert question_of(record) == expected
 
 
-def test_bytes_that_are_no_json_have_no_question() -> None:
+def test_bytes_that_are_not_json_have_no_question() -> None:
     record = Record(pk=1, item="", tag=None, key="", body=b"{", sha=b"", api="", state=State.ACCEPTED)
     assert question_of(record) == ""
 
 
 @given(st.lists(st.text(), min_size=1, max_size=5))
-def test_a_csv_line_is_read_back_whole_and_starts_no_formula(cells: list[str]) -> None:
+def test_csv_line_is_read_back_whole_without_a_formula(cells: list[str]) -> None:
     raw = _csv_line(cells).decode()
     (found,) = csv.reader(io.StringIO(raw, newline="")) if any(cells) or len(cells) > 1 else ([""],)
     assert not any(cell.strip().startswith(("=", "+", "-", "@")) for cell in found)
     assert [cell.removeprefix("'") for cell in found] == [safe(cell).removeprefix("'") for cell in cells]
 
 
-def test_doctor_shows_the_end_of_a_long_key_only() -> None:
+def test_doctor_shows_only_the_end_of_a_long_key() -> None:
     assert _end_of("a-key-of-the-service-wxyz") == "ends in wxyz"
     assert _end_of("short") == "of 5 characters"
 

@@ -1,4 +1,4 @@
-"""Promise 5: leaving a block, in whatever way, ends its work at once, leaves nothing over and tells what is left."""
+"""However a block is left, its work ends at once, nothing is left over, and running jobs are reported."""
 
 from __future__ import annotations
 
@@ -17,29 +17,12 @@ from typing import Any, Self
 
 import anyio
 import pytest
-from _scripted import KEY, Asked, Scripted
+from _scripted import NEVER, Asked, Boom, Scripted, opened, turns
 
-from aiopplx import ConfigError, Event, EventKind, JobStatus, PollPolicy, RetryPolicy, Session
+from aiopplx import ConfigError, Event, EventKind, JobStatus, RetryPolicy, Session
 
-FAST = PollPolicy.fixed(0.01)
-NEVER = float("inf")
 # An answer is waited for however long the test holds it back.
 PATIENT = RetryPolicy(leave_grace=3600.0)
-
-
-class Boom(Exception):
-    pass
-
-
-@pytest.fixture
-async def server() -> AsyncIterator[Scripted]:
-    async with Scripted() as scripted:
-        yield scripted
-
-
-def opened(server: Scripted, told: list[Event] | None = None, **options: Any) -> Session:
-    on_event = told.append if told is not None else None
-    return Session(KEY, base_url=server.url, **{"poll": FAST, "on_event": on_event} | options)
 
 
 def is_submit(asked: Asked) -> bool:
@@ -52,11 +35,6 @@ def is_get(asked: Asked) -> bool:
 
 def left(told: list[Event]) -> list[Event]:
     return [event for event in told if event.kind is EventKind.LEFT]
-
-
-async def turns(n: int) -> None:
-    for _ in range(n):
-        await asyncio.sleep(0)
 
 
 class Clean:
@@ -300,16 +278,16 @@ async def run_stepped(stepped: Stepped) -> None:
     await stepped
 
 
-@pytest.mark.parametrize("work", WORK)
-async def test_cancellation_at_every_await_of_the_caller_leaves_nothing_over(work: Work, server: Scripted):
-    rng = random.Random(0)
+async def cancel_at_every_await(server: Scripted, run: Callable[[list[Event], int], Coroutine[Any, Any, None]]) -> None:
+    """Runs it again and again, cancelled at its first await, at its second, and so on until it comes to its end."""
     async with Clean(server) as clean:
         for n in itertools.count():
             told: list[Event] = []
             server.forget()
-            stepped = Stepped(in_session(server, told, work, rng), n)
+            stepped = Stepped(run(told, n), n)
             task = asyncio.create_task(run_stepped(stepped))
             await asyncio.wait([task])
+            end_of_journals()
             await clean.check()
             assert all_told(server, told)
             if not stepped.reached:
@@ -326,33 +304,23 @@ def end_of_journals() -> None:
             thread.join(5)
 
 
+@pytest.mark.parametrize("work", WORK)
+async def test_cancellation_at_every_await_leaves_nothing_over(work: Work, server: Scripted):
+    rng = random.Random(0)
+    await cancel_at_every_await(server, lambda told, n: in_session(server, told, work, rng))
+
+
 @pytest.mark.parametrize("work", [one_batch, nested_asks, single_calls])
-async def test_cancellation_at_every_await_with_a_journal_leaves_nothing_over(
-    work: Work, server: Scripted, tmp_path: Path
-):
+async def test_cancellation_at_every_await_with_a_journal_leaves_nothing(work: Work, server: Scripted, tmp_path: Path):
     async def journaled(told: list[Event], n: int) -> None:
         async with opened(server, told, journal=tmp_path / f"{n}.db") as session:
             await work(session)
 
-    async with Clean(server) as clean:
-        for n in itertools.count():
-            told: list[Event] = []
-            server.forget()
-            stepped = Stepped(journaled(told, n), n)
-            task = asyncio.create_task(run_stepped(stepped))
-            await asyncio.wait([task])
-            end_of_journals()
-            await clean.check()
-            assert all_told(server, told)
-            if not stepped.reached:
-                assert task.exception() is None
-                break
-            assert task.cancelled()
-        assert n >= 3
+    await cancel_at_every_await(server, journaled)
 
 
 @pytest.mark.parametrize("work", WORK)
-async def test_cancellation_after_any_number_of_loop_turns_leaves_nothing_over(work: Work, server: Scripted):
+async def test_cancellation_after_any_number_of_turns_leaves_nothing(work: Work, server: Scripted):
     rng = random.Random(0)
     async with Clean(server) as clean:
         for n in [*range(40), *range(40, 400, 9)]:
@@ -369,7 +337,7 @@ async def test_cancellation_after_any_number_of_loop_turns_leaves_nothing_over(w
 # --- the body's own exception ----------------------------------------------------------------------------------------
 
 
-async def test_exception_of_the_body_comes_out_bare(server: Scripted):
+async def test_exception_of_the_body_comes_out_unwrapped(server: Scripted):
     boom = Boom("mine")
 
     async def body() -> None:
@@ -384,7 +352,7 @@ async def test_exception_of_the_body_comes_out_bare(server: Scripted):
     assert boom.__context__ is None
 
 
-async def test_exception_of_the_body_survives_a_source_that_fails_to_close(server: Scripted):
+async def test_exception_of_the_body_survives_a_failing_source(server: Scripted):
     told: list[Event] = []
 
     def source() -> Iterator[str]:
@@ -420,7 +388,7 @@ async def test_cancelled_error_passes_through_an_ask(server: Scripted):
         assert caught.value.args == ("by me",)
 
 
-async def test_deadline_of_the_callers_own_is_a_plain_timeout(server: Scripted):
+async def test_callers_own_deadline_is_a_plain_timeout(server: Scripted):
     server.polls = NEVER
     async with opened(server) as session, session.batch(["one"]) as jobs:
         with pytest.raises(TimeoutError) as caught:
@@ -443,7 +411,7 @@ async def consume(session: Session, questions: list[str], seen: list[Any], **opt
             pass
 
 
-async def test_leaving_a_batch_waits_for_ids_that_are_on_their_way(server: Scripted):
+async def test_leaving_a_batch_waits_for_ids_still_coming(server: Scripted):
     server.hold = is_submit
     told: list[Event] = []
     batches: list[Any] = []
@@ -462,7 +430,7 @@ async def test_leaving_a_batch_waits_for_ids_that_are_on_their_way(server: Scrip
         assert {event.idempotency_key for event in left(told)} == set(server.by_key)
 
 
-async def test_leaving_a_batch_waits_no_longer_than_for_its_ids(server: Scripted):
+async def test_leaving_a_batch_waits_only_for_ids(server: Scripted):
     """The other submitters have nothing out: what they wait for (room, the source, the pace) is not waited for."""
     server.hold = is_submit
     never = asyncio.Event()
@@ -486,7 +454,7 @@ async def test_leaving_a_batch_waits_no_longer_than_for_its_ids(server: Scripted
 
 
 @pytest.mark.parametrize("options", [{"max_in_flight": 1}, {"rpm": 60.0}])
-async def test_nothing_is_submitted_after_the_block_was_left(options: dict[str, Any], server: Scripted):
+async def test_nothing_is_submitted_after_leaving_the_block(options: dict[str, Any], server: Scripted):
     """While the one that is out is waited for, those behind it (for a slot, at the gate) must not follow."""
     server.hold = is_submit
     async with opened(server, retry=RetryPolicy(leave_grace=0.1), **options) as session:
@@ -501,7 +469,7 @@ async def test_nothing_is_submitted_after_the_block_was_left(options: dict[str, 
         assert server.requests["submit"] == seen
 
 
-async def test_submission_that_never_gets_an_answer_is_left_after_the_grace_and_told_in_doubt(server: Scripted):
+async def test_submission_without_an_answer_is_left_after_the_grace(server: Scripted):
     server.hold = is_submit
     told: list[Event] = []
     batches: list[Any] = []
@@ -517,7 +485,7 @@ async def test_submission_that_never_gets_an_answer_is_left_after_the_grace_and_
         assert [(e.idempotency_key, e.job_id, e.status) for e in left(told)] == [(row.key, "", JobStatus.IN_DOUBT)]
 
 
-async def test_second_cancellation_cuts_the_waiting_short_and_is_told_in_doubt(server: Scripted):
+async def test_second_cancellation_ends_the_grace_in_doubt(server: Scripted):
     server.hold = is_submit
     told: list[Event] = []
     async with opened(server, told, retry=PATIENT) as session:
@@ -550,7 +518,7 @@ async def test_cancelled_ask_waits_for_the_id_of_its_submission(server: Scripted
         assert [(event.job_id, event.tag) for event in left(told)] == [("job-0", "mine")]
 
 
-async def test_cancelled_ask_and_submit_without_an_answer_are_told_in_doubt(server: Scripted):
+async def test_cancelled_calls_without_an_answer_report_doubt(server: Scripted):
     server.hold = is_submit
     told: list[Event] = []
     async with opened(server, told, retry=RetryPolicy(leave_grace=0.05)) as session:
@@ -563,7 +531,7 @@ async def test_cancelled_ask_and_submit_without_an_answer_are_told_in_doubt(serv
         assert {event.status for event in left(told)} == {JobStatus.IN_DOUBT}
 
 
-async def test_ask_cancelled_while_its_job_runs_tells_the_job_and_frees_its_slot(server: Scripted):
+async def test_ask_cancelled_mid_run_frees_its_slot(server: Scripted):
     server.polls = lambda row: NEVER if row.question == "stuck" else 1
     told: list[Event] = []
     async with opened(server, told, max_in_flight=1) as session:
@@ -578,7 +546,7 @@ async def test_ask_cancelled_while_its_job_runs_tells_the_job_and_frees_its_slot
 # --- what is pending -------------------------------------------------------------------------------------------------
 
 
-async def test_pending_has_what_runs_and_what_was_finished_and_not_taken(server: Scripted):
+async def test_pending_has_running_and_undelivered_jobs(server: Scripted):
     server.polls = lambda row: NEVER if row.question == "stuck" else 1
     told: list[Event] = []
     async with opened(server, told) as session:
@@ -595,7 +563,7 @@ async def test_pending_has_what_runs_and_what_was_finished_and_not_taken(server:
     assert [event.job_id for event in left(told)] == [job.id for job in pending.values() if not job.done]
 
 
-async def test_batch_that_was_read_to_its_end_leaves_nothing(server: Scripted):
+async def test_batch_read_to_its_end_leaves_nothing(server: Scripted):
     told: list[Event] = []
     async with opened(server, told) as session:
         async with session.batch(["one", "two"]) as jobs:
@@ -607,7 +575,7 @@ async def test_batch_that_was_read_to_its_end_leaves_nothing(server: Scripted):
 # --- the session is closed -------------------------------------------------------------------------------------------
 
 
-async def test_session_closed_under_waiting_calls_reaches_each_as_its_own_error(server: Scripted):
+async def test_session_closed_under_waiting_calls_raises_in_each(server: Scripted):
     """Nobody cancelled these tasks: a CancelledError would be taken for that, and a call that hangs is worse."""
     server.polls = NEVER
     server.hold = lambda asked: asked.question == "held"
@@ -639,7 +607,7 @@ async def test_session_closed_under_waiting_calls_reaches_each_as_its_own_error(
     }
 
 
-async def test_session_closed_under_a_batch_keeps_what_it_has_and_says_so(server: Scripted):
+async def test_session_closed_under_a_batch_keeps_its_results(server: Scripted):
     server.polls = NEVER
     session = opened(server)
     batches: list[Any] = []
@@ -651,7 +619,7 @@ async def test_session_closed_under_a_batch_keeps_what_it_has_and_says_so(server
     assert sorted(job.id for job in batches[0].pending) == ["job-0", "job-1"]
 
 
-async def test_session_closed_while_a_batch_is_being_left_waits_for_it(server: Scripted):
+async def test_session_waits_for_a_batch_that_is_being_left(server: Scripted):
     server.hold = is_submit
     told: list[Event] = []
     session = opened(server, told, retry=PATIENT)
@@ -680,7 +648,7 @@ async def test_session_left_in_a_cancelled_scope_closes_its_connections(server: 
         assert scope.cancelled_caught
 
 
-async def test_session_left_in_a_cancelled_scope_still_waits_for_ids(server: Scripted):
+async def test_session_left_in_a_cancelled_scope_waits_for_ids(server: Scripted):
     server.hold = is_submit
     told: list[Event] = []
     asking: list[asyncio.Task[Any]] = []
@@ -716,7 +684,7 @@ async def test_no_task_of_a_batch_outlives_its_block(server: Scripted):
         assert asyncio.all_tasks() == before
 
 
-async def test_poll_that_is_out_ends_with_its_last_waiter(server: Scripted):
+async def test_poll_in_flight_ends_with_its_last_waiter(server: Scripted):
     server.hold = is_get
     async with opened(server) as session:
         job = await session.submit("one")
@@ -728,7 +696,7 @@ async def test_poll_that_is_out_ends_with_its_last_waiter(server: Scripted):
         await server.until(lambda: not server.held)
 
 
-async def test_batch_that_was_entered_and_forgotten_ends_with_the_session(server: Scripted):
+async def test_forgotten_batch_ends_with_the_session(server: Scripted):
     server.polls = NEVER
     async with Clean(server), opened(server) as session:
         await session.batch(["one"]).__aenter__()
@@ -738,7 +706,7 @@ async def test_batch_that_was_entered_and_forgotten_ends_with_the_session(server
         await server.until(lambda: server.requests["get"] > seen)
 
 
-async def test_polls_that_are_out_end_with_their_batch(server: Scripted):
+async def test_polls_in_flight_end_with_their_batch(server: Scripted):
     server.hold = is_get
     async with opened(server) as session:
         before = asyncio.all_tasks()

@@ -57,7 +57,7 @@ def transitions() -> Iterator[tuple[Phase, Phase]]:
 
 
 @pytest.mark.parametrize(("before", "after"), [*transitions()], ids=lambda phase: phase.name)
-def test_each_transition_is_a_step_of_the_row_or_none(before: Phase, after: Phase) -> None:
+def test_each_transition_is_a_journal_step_or_none(before: Phase, after: Phase) -> None:
     written = WRITES.get((before, after), ())
     for rule in written:
         assert rule.origins & ROWS[before], f"{rule.name} cannot be taken from a row of {before.name}"
@@ -71,14 +71,14 @@ def test_steps_are_written_only_where_there_is_a_transition() -> None:
     assert set(WRITES) <= set(transitions())
 
 
-def test_every_phase_is_reached_and_every_end_is_final() -> None:
+def test_every_phase_is_reachable_and_every_end_final() -> None:
     reached = {Phase.NEW, *(after for _, after in transitions())}
     assert reached == set(Phase)
     assert all(not NEXT[phase] for phase in OVER)
 
 
 @pytest.mark.parametrize("before", Phase, ids=lambda phase: phase.name)
-def test_a_transition_that_is_not_in_the_table_is_refused(before: Phase) -> None:
+def test_transition_outside_the_table_is_refused(before: Phase) -> None:
     for after in Phase:
         sub = Submission(None, "a key", phase=before)  # type: ignore[arg-type]  # no API is asked here
         if after in NEXT[before]:
@@ -90,7 +90,7 @@ def test_a_transition_that_is_not_in_the_table_is_refused(before: Phase) -> None
             assert sub.phase is before
 
 
-def test_only_the_lifecycle_changes_a_phase_or_a_fact() -> None:
+def test_only_the_lifecycle_changes_a_phase_or_fact() -> None:
     fields = set(Submission.__struct_fields__)
     callers: set[str] = set()
     writers: set[str] = set()
@@ -119,7 +119,7 @@ def _is_fact(target: ast.expr, fields: set[str]) -> bool:
 # --- whose doubt, whose money -----------------------------------------------------------------------------------------
 
 
-async def test_a_batch_left_before_a_retry_tells_of_its_doubt() -> None:
+async def test_batch_left_before_a_retry_reports_its_doubt() -> None:
     events: list[Event] = []
     retrying = asyncio.Event()
 
@@ -136,7 +136,7 @@ async def test_a_batch_left_before_a_retry_tells_of_its_doubt() -> None:
     assert [event.status for event in events if event.kind is EventKind.LEFT] == [JobStatus.IN_DOUBT]
 
 
-async def test_a_call_cancelled_after_a_refusal_owes_and_tells_nothing() -> None:
+async def test_call_cancelled_after_a_refusal_owes_and_reports_nothing() -> None:
     events: list[Event] = []
     retrying = asyncio.Event()
 
@@ -158,7 +158,7 @@ async def test_a_call_cancelled_after_a_refusal_owes_and_tells_nothing() -> None
     assert not [event for event in events if event.kind is EventKind.LEFT]
 
 
-async def test_one_tag_asked_four_times_is_paid_and_polled_once(tmp_path: Path) -> None:
+async def test_one_tag_asked_four_times_is_paid_once(tmp_path: Path) -> None:
     async with Scripted(polls=6) as server, opened(server, journal=tmp_path / "run.db") as session:
         jobs = await asyncio.gather(*(session.ask(QUESTION, tag="one") for _ in range(4)))
         assert all(job.ok for job in jobs)
@@ -177,7 +177,7 @@ async def test_one_tag_asked_four_times_is_one_bill(tmp_path: Path) -> None:
             assert (await session.ask("Who first measured the speed of light?")).ok
 
 
-async def test_a_cost_that_a_later_wait_reads_settles_the_bill() -> None:
+async def test_cost_that_a_later_wait_reads_settles_the_bill() -> None:
     async with emulator() as server:
         async with session_at(server.url) as session:
             cost = (await session.ask(QUESTION)).cost
@@ -192,7 +192,7 @@ async def test_a_cost_that_a_later_wait_reads_settles_the_bill() -> None:
             assert (await session.ask("Who first measured the speed of light?")).ok
 
 
-async def test_a_bill_that_stays_unknown_keeps_its_hold() -> None:
+async def test_bill_that_stays_unknown_keeps_its_hold() -> None:
     async with emulator() as server, session_at(server.url, max_cost=2.0) as session:
         async with session.batch([{"question": QUESTION, "timeout": 0.5}]) as jobs:
             server.faults.add("get", faults.Delay(0.05))
@@ -227,7 +227,7 @@ async def _all(jobs: Any) -> list[Any]:
 
 
 @pytest.mark.parametrize("way", ["ask", "batch"])
-async def test_a_job_is_polled_once_whoever_waits(way: str) -> None:
+async def test_job_is_polled_once_whoever_waits(way: str) -> None:
     events: list[Event] = []
     submitted = asyncio.Event()
 
@@ -250,7 +250,7 @@ async def test_a_job_is_polled_once_whoever_waits(way: str) -> None:
     assert [(event.tag, event.job_id) for event in finished] == [("mine", "job-0")]
 
 
-async def test_a_wait_that_reaches_its_limit_ends_alone() -> None:
+async def test_wait_that_reaches_its_limit_ends_alone() -> None:
     events: list[Event] = []
     async with Scripted(polls=float("inf")) as server, opened(server, on_event=events.append) as session:
         job = await session.submit(QUESTION, tag="mine")
@@ -263,7 +263,7 @@ async def test_a_wait_that_reaches_its_limit_ends_alone() -> None:
     assert kinds == {EventKind.TIMED_OUT: 1, EventKind.FINISHED: 1}
 
 
-async def test_a_waiter_with_more_time_outlasts_the_batch_item() -> None:
+async def test_waiter_with_more_time_outlasts_the_batch_item() -> None:
     async with Scripted(polls=12) as server, opened(server) as session:
         async with session.batch([{"question": QUESTION, "timeout": 0.5}]) as jobs:
             await server.until(lambda: server.requests["get"] > 0)
@@ -274,7 +274,7 @@ async def test_a_waiter_with_more_time_outlasts_the_batch_item() -> None:
         assert server.requests["get"] in (12, 13)  # the last poll of the one may be one more for the other
 
 
-async def test_a_parked_job_is_polled_for_whoever_waits() -> None:
+async def test_parked_job_is_polled_for_whoever_waits() -> None:
     """The consumer is slow, so the batch has no room; a caller of its own does not wait for that."""
     questions = [f"Question {n}?" for n in range(40)]
     async with Scripted() as server, opened(server) as session, session.batch(questions) as jobs:
@@ -284,7 +284,7 @@ async def test_a_parked_job_is_polled_for_whoever_waits() -> None:
         assert len([job async for job in jobs]) == 40
 
 
-async def test_a_second_batch_joins_the_jobs_of_the_first(tmp_path: Path) -> None:
+async def test_second_batch_joins_the_jobs_of_the_first(tmp_path: Path) -> None:
     tagged = [{"question": f"Question {n}?", "tag": n} for n in range(5)]
     async with Scripted(polls=6) as server, opened(server, journal=tmp_path / "run.db") as session:
         first, second = [], []
@@ -319,7 +319,7 @@ async def test_cancelling_a_job_of_a_batch_finishes_it_once() -> None:
     assert [event.tag for event in finished] == ["mine"]
 
 
-async def test_what_is_known_of_polls_outlives_the_last_listener() -> None:
+async def test_poll_history_outlives_the_last_listener() -> None:
     ages: list[tuple[float, int]] = []
 
     def rule(job: Any) -> float:

@@ -1,31 +1,16 @@
-"""The session's one poller: when it polls, what it makes of a look, and that it is fair to all jobs."""
+"""The session's one poller: when it polls, what it concludes from a poll, and that it is fair to all jobs."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
 from typing import Any
 
 import anyio
 import pytest
-from _scripted import KEY, Asked, Scripted
+from _scripted import NEVER, Asked, Scripted, opened
 
-from aiopplx import Event, EventKind, JobStatus, PollPolicy, RetryPolicy, RunningJob, Session
+from aiopplx import Event, EventKind, JobStatus, PollPolicy, RetryPolicy, RunningJob
 from aiopplx.testing import Clock
-
-FAST = PollPolicy.fixed(0.01)
-NEVER = float("inf")
-
-
-@pytest.fixture
-async def server() -> AsyncIterator[Scripted]:
-    async with Scripted() as scripted:
-        yield scripted
-
-
-def opened(server: Scripted, told: list[Event] | None = None, **options: Any) -> Session:
-    on_event = told.append if told is not None else None
-    return Session(KEY, base_url=server.url, **{"poll": FAST, "on_event": on_event} | options)
 
 
 class Suspendable(asyncio.SelectorEventLoop):
@@ -37,7 +22,7 @@ class Suspendable(asyncio.SelectorEventLoop):
         return super().time() + self.slept
 
     def suspend(self, event: Event) -> None:
-        """For hours, at the first look: at that moment no request is out."""
+        """For hours, at the first poll: at that moment no request is out."""
         if event.kind is EventKind.POLLED:
             self.slept = 50_000.0
 
@@ -62,7 +47,7 @@ async def test_waiting_jobs_cost_no_task_each(server: Scripted):
             assert len(asyncio.all_tasks()) == before
 
 
-async def test_poll_without_an_answer_holds_up_no_other_job(server: Scripted):
+async def test_poll_without_an_answer_delays_no_other_job(server: Scripted):
     server.hold = lambda asked: asked.kind == "get" and asked.question.startswith("stuck")
     async with opened(server) as session:
         stuck = [asyncio.create_task(session.ask(f"stuck {n}")) for n in range(20)]
@@ -99,23 +84,23 @@ async def test_poll_budget_holds_over_all_jobs(server: Scripted):
 # --- the rule --------------------------------------------------------------------------------------------------------
 
 
-async def test_users_own_rule_is_asked_before_each_poll(server: Scripted):
+async def test_users_rule_is_asked_before_each_poll(server: Scripted):
     asked: list[RunningJob] = []
 
-    def rule(look: RunningJob) -> float:
-        asked.append(look)
+    def rule(job: RunningJob) -> float:
+        asked.append(job)
         return 5.0
 
     server.polls = 3
     async with opened(server, poll=rule, clock=Clock(300)) as session:
         job = await session.ask("one")
     assert (job.status, job.polls) == (JobStatus.COMPLETED, 3)
-    assert [(look.polls, look.status) for look in asked] == [(0, ""), (1, "IN_PROGRESS"), (2, "IN_PROGRESS")]
-    assert all(look.age >= 5.0 * look.polls for look in asked)
+    assert [(job.polls, job.status) for job in asked] == [(0, ""), (1, "IN_PROGRESS"), (2, "IN_PROGRESS")]
+    assert all(job.age >= 5.0 * job.polls for job in asked)
 
 
-async def test_rule_that_raises_is_told_once_and_costs_no_job(server: Scripted, caplog: pytest.LogCaptureFixture):
-    def rule(look: RunningJob) -> float:
+async def test_failing_rule_is_reported_once_and_costs_no_job(server: Scripted, caplog: pytest.LogCaptureFixture):
+    def rule(job: RunningJob) -> float:
         raise ZeroDivisionError("mine")
 
     told: list[Event] = []
@@ -126,8 +111,8 @@ async def test_rule_that_raises_is_told_once_and_costs_no_job(server: Scripted, 
 
 
 @pytest.mark.parametrize("gap", [0, -1.0, float("nan"), float("inf"), None, "soon", 1e300])
-async def test_rule_that_makes_no_sense_costs_no_job(gap: Any, server: Scripted):
-    async with opened(server, poll=lambda look: gap, clock=Clock(200_000)) as session:
+async def test_nonsensical_rule_costs_no_job(gap: Any, server: Scripted):
+    async with opened(server, poll=lambda job: gap, clock=Clock(200_000)) as session:
         assert (await session.ask("one", timeout=90_000.0)).ok
 
 
@@ -144,7 +129,7 @@ async def test_default_policy_leaves_a_job_alone_at_first(server: Scripted):
 
 
 async def test_deadline_behind_a_closed_gate_ends_without_a_request(server: Scripted):
-    """The server asked for an hour of silence: a last look may not leave, and the job cannot wait for it."""
+    """The server asked for an hour of silence: a last poll may not leave, and the job cannot wait for it."""
 
     def throttling(asked: Asked) -> tuple[int, Any] | None:
         return (429, {"error": {"message": "slow down", "type": "rate_limit"}}) if asked.kind == "get" else None
@@ -155,12 +140,12 @@ async def test_deadline_behind_a_closed_gate_ends_without_a_request(server: Scri
     async with opened(server, clock=clock) as session:
         job = await session.ask("one", timeout=100.0)
     assert job.status is JobStatus.TIMED_OUT
-    # The one look was the last where the machine was busy until the deadline.
+    # The one poll was the last where the machine was busy until the deadline.
     assert "no request may leave" in str(job.error) or "the last poll failed: slow down" in str(job.error)
     assert server.requests["get"] == 1
 
 
-async def test_poll_that_is_out_at_the_deadline_is_the_last_one(server: Scripted):
+async def test_poll_in_flight_at_the_deadline_is_the_last(server: Scripted):
     server.hold = lambda asked: asked.kind == "get" and asked.question.startswith("slow")
     server.polls = lambda row: NEVER if row.question in ("other", "slow and stuck") else 1
     async with opened(server, clock=Clock(500)) as session:
@@ -174,7 +159,7 @@ async def test_poll_that_is_out_at_the_deadline_is_the_last_one(server: Scripted
     assert (done.polls, stuck.polls) == (1, 1)
 
 
-async def test_last_poll_that_fails_is_a_timeout_and_names_why(server: Scripted):
+async def test_failed_last_poll_is_a_timeout_and_names_why(server: Scripted):
     server.script = lambda asked: (502, b"<title>Bad gateway</title>") if asked.kind == "get" else None
     async with opened(server, clock=Clock(1000), poll=PollPolicy.fixed(50_000)) as session:
         job = await session.ask("one", timeout=100.0)
@@ -207,7 +192,7 @@ def test_suspended_machine_polls_again_before_it_gives_up():
     assert failing == ["one"] * 3
 
 
-def test_suspended_machine_still_ends_what_runs_beyond_its_limit():
+def test_suspended_machine_still_ends_what_exceeds_its_limit():
     async def main() -> None:
         loop = asyncio.get_running_loop()
         assert isinstance(loop, Suspendable)
@@ -222,10 +207,10 @@ def test_suspended_machine_still_ends_what_runs_beyond_its_limit():
         runner.run(main())
 
 
-# --- what a look brings ----------------------------------------------------------------------------------------------
+# --- what a poll brings ----------------------------------------------------------------------------------------------
 
 
-async def test_failed_polls_are_told_and_harm_no_job(server: Scripted):
+async def test_failed_polls_are_reported_and_harm_no_job(server: Scripted):
     failures = iter([(500, b"oops"), (200, b"{}"), (200, b"[]"), (200, b'{"id": "job-7", "status": "COMPLETED"}')])
     server.script = lambda asked: next(failures, None) if asked.kind == "get" else None
     told: list[Event] = []
@@ -258,7 +243,7 @@ async def test_failed_job_ends_alone(server: Scripted):
     assert "no reason given" in str(bad.error)
 
 
-async def test_unknown_status_is_taken_as_running_and_told_once(server: Scripted):
+async def test_unknown_status_counts_as_running_and_is_reported_once(server: Scripted):
     def script(asked: Asked) -> tuple[int, Any] | None:
         if asked.kind == "get" and asked.row is not None and asked.row.polls < 3:
             asked.row.polls += 1
@@ -274,7 +259,7 @@ async def test_unknown_status_is_taken_as_running_and_told_once(server: Scripted
     ]
 
 
-async def test_two_watches_of_one_job_are_independent(server: Scripted):
+async def test_two_waiters_of_one_job_are_independent(server: Scripted):
     """A batch and a `wait` on the same job: leaving one leaves the other."""
     server.polls = NEVER
     async with opened(server) as session:

@@ -1,7 +1,7 @@
 """The programs of README.md and docs/ run as they are printed: each one is saved to a file and started by itself.
 
 They meet a server that is done with a job before it answers the submission, and says so in that answer. The service may
-do this too, and nothing of the library is patched: with a job that takes its time, the default poll policy would look
+do this too, and nothing of the library is patched: with a job that takes its time, the default poll policy would poll
 for the first time after half a minute.
 
 `<!-- not run: reason -->` on the line before a Python block leaves it out. The two commands of the README are run by
@@ -97,7 +97,7 @@ async def test_python_block_runs_as_it_is_printed(where: str, tmp_path: Path) ->
 
 
 @pytest.mark.parametrize(("name", "rest"), COMMANDS)
-async def test_printed_command_has_the_options_it_is_printed_with(name: str, rest: str, tmp_path: Path) -> None:
+async def test_printed_command_has_the_options_it_shows(name: str, rest: str, tmp_path: Path) -> None:
     code, help = await started(sys.executable, "-m", "aiopplx", name, "--help", cwd=tmp_path)
     assert code == 0, help
     assert [word for word in rest.split() if word.startswith("-") and f"{word} " not in f"{help} "] == []
@@ -111,7 +111,7 @@ async def test_first_program_of_the_readme_prints_answers(tmp_path: Path) -> Non
     assert len(said) > 500, "two answers of some hundred characters each"
 
 
-def test_readme_has_its_two_commands_where_ci_polls_for_them() -> None:
+def test_readme_has_the_two_commands_that_ci_runs() -> None:
     commands = {word: text for kind, word, text in BLOCKS.values() if kind == "sh" and word.endswith(" command")}
     assert set(commands) == {"run command", "test command"}
     for text in commands.values():
@@ -119,7 +119,7 @@ def test_readme_has_its_two_commands_where_ci_polls_for_them() -> None:
         assert text.count("\n") == 1, "one line to copy"
 
 
-def test_block_that_is_not_run_says_why() -> None:
+def test_unexecuted_block_says_why() -> None:
     odd = {where: word for where, (kind, word, _) in BLOCKS.items() if kind == "python" and word}
     assert {where: word for where, word in odd.items() if not REASON.match(word)} == {}
     assert len(PROGRAMS) >= len(odd), "most of what is printed runs"

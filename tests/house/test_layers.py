@@ -1,4 +1,4 @@
-"""The rules of the house, held over the source itself: the page of the architecture that cannot rot."""
+"""The rules of the architecture, checked against the source itself."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from _source import foreign_imports, inner_imports, modules, room_of, tree_of
+from _source import PACKAGE, ROOT, foreign_imports, inner_imports, modules, room_of, tree_of
 
 # The tower, from the bottom up: a module imports only from those that stand before it. A name that ends in a dot is a
 # folder, whose modules follow it in their own order.
@@ -97,7 +97,7 @@ def is_folder(name: str) -> bool:
 # --- layers
 
 
-def test_the_tower_names_every_module() -> None:
+def test_tower_names_every_module() -> None:
     assert {name for name, _ in core() if name and not is_folder(name)} - set(LAYERS) == set()
 
 
@@ -125,7 +125,7 @@ def test_package_imports_nothing_of_its_folder_for_tests() -> None:
     assert wrong == []
 
 
-def test_only_the_clock_converts_between_its_seconds_and_real_ones() -> None:
+def test_only_the_clock_converts_to_real_seconds() -> None:
     wrong = [
         f"{name}:{node.lineno} {ast.unparse(node)}"
         for name, path in core()
@@ -147,7 +147,7 @@ ARE_REAL = {
 }
 
 
-def test_whatever_waits_asks_the_clock() -> None:
+def test_every_wait_goes_through_the_clock() -> None:
     """`asyncio.sleep(0)` waits for nothing."""
     wrong = [
         f"{name}:{node.lineno} {ast.unparse(node)}"
@@ -208,7 +208,7 @@ def _attributes_of_the_package(path: Path) -> Iterator[tuple[str, str, int]]:
             yield "aiopplx", node.attr, node.lineno
 
 
-def test_pure_modules_do_no_i_o_and_own_no_clock() -> None:
+def test_pure_modules_have_no_io_and_no_clock() -> None:
     wrong = [
         f"{path.name}:{line} imports {module}"
         for room, path in core()
@@ -220,18 +220,18 @@ def test_pure_modules_do_no_i_o_and_own_no_clock() -> None:
 
 
 @pytest.mark.parametrize("library", ONLY_IN)
-def test_library_is_imported_only_in_its_rooms(library: str) -> None:
+def test_library_is_imported_only_where_allowed(library: str) -> None:
     rooms = {room for room, path in core() if library in {module for module, _ in foreign_imports(path)}}
     assert rooms <= set(ONLY_IN[library])
 
 
-def test_import_of_the_package_takes_nothing_along_that_it_may_not_need() -> None:
+def test_importing_the_package_loads_nothing_it_may_not_need() -> None:
     loaded = _loaded("import aiopplx; aiopplx.Session")
     assert "aiopplx._session" in loaded
     assert not {"aiopplx.emulator", "aiopplx.cli", "rich", "cyclopts", "sqlite3", "pydantic"} & loaded
 
 
-def test_help_of_the_command_line_is_quick_because_it_imports_no_aiohttp() -> None:
+def test_help_of_the_command_line_imports_no_aiohttp() -> None:
     program = "import contextlib, io; from aiopplx.__main__ import main"
     loaded = _loaded(f"{program}\nwith contextlib.redirect_stdout(io.StringIO()): assert main(['--help']) == 0\n")
     assert "aiopplx.cli" in loaded
@@ -283,3 +283,9 @@ def test_core_prints_nothing() -> None:
         if isinstance(node, ast.Call) and ast.unparse(node.func) == "print"
     ]
     assert wrong == []
+
+
+def test_test_folders_mirror_the_package() -> None:
+    """Beside the package's own folders, `house` holds the rules of the source, `promises` what spans the package."""
+    folders = {path.parent.name for path in (ROOT / "tests").glob("*/test_*.py")}
+    assert folders == {path.parent.name.lstrip("_") for path in PACKAGE.glob("*/__init__.py")} | {"house", "promises"}

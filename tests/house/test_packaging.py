@@ -51,12 +51,12 @@ def test_wheel_starts_the_command_line_under_its_name(wheel: zipfile.ZipFile) ->
     assert "aiopplx = aiopplx.__main__:main" in read(wheel, "/entry_points.txt")
 
 
-def test_wheel_needs_three_libraries_and_every_other_is_an_extra(wheel: zipfile.ZipFile) -> None:
+def test_wheel_needs_three_libraries_and_no_other(wheel: zipfile.ZipFile) -> None:
     needs = re.findall(r"(?m)^Requires-Dist: ([\w-]+)(?!.*extra ==)", read(wheel, "/METADATA"))
     assert sorted(needs) == ["aiohttp", "anyio", "msgspec"]
 
 
-def test_source_archive_can_be_tested_by_whoever_unpacks_it(built: Path) -> None:
+def test_source_archive_can_be_unpacked_and_tested(built: Path) -> None:
     (path,) = built.glob("*.tar.gz")
     with tarfile.open(path) as archive:
         inside = {name.split("/", 1)[1] for name in archive.getnames()}
@@ -80,7 +80,7 @@ def test_changelog_opens_with_this_version() -> None:
     assert newest[1] == aiopplx.__version__
 
 
-def test_every_floor_is_a_number_and_the_core_has_ceilings() -> None:
+def test_every_dependency_has_a_minimum_and_the_core_ceilings() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     assert all(re.fullmatch(r"[\w-]+>=[\d.]+,<\d+", line) for line in project["dependencies"])
     assert (PACKAGE / "py.typed").read_bytes() == b""

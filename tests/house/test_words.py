@@ -1,4 +1,4 @@
-"""What the source and the documents say, and what they must not: docstrings, reasons, links, no secrets, no paths."""
+"""What the source and the documents must say, and what they must not contain."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ PUBLIC_NAMES = range(25, 38)
 
 
 @pytest.mark.parametrize("name", modules())
-def test_module_says_what_it_is_for_and_what_it_does_not_know(name: str) -> None:
+def test_module_says_its_purpose_and_what_it_ignores(name: str) -> None:
     path = modules()[name]
     said = " ".join((ast.get_docstring(tree_of(path)) or "").split())
     assert said
@@ -32,7 +32,7 @@ def test_module_says_what_it_is_for_and_what_it_does_not_know(name: str) -> None
         )
 
 
-def test_all_is_what_the_package_imports_for_its_users() -> None:
+def test_all_is_exactly_what_the_package_imports() -> None:
     import aiopplx
 
     homes = {name: module for module, name, _ in imports(PACKAGE / "__init__.py") if name}
@@ -86,7 +86,7 @@ def test_public_methods_and_properties_are_documented(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", PUBLIC_CLASSES)
-def test_public_constructor_says_what_each_argument_is(name: str) -> None:
+def test_public_constructor_documents_each_argument(name: str) -> None:
     cls = PUBLIC_CLASSES[name]
     if "__init__" not in vars(cls) or issubclass(cls, msgspec.Struct | BaseException):
         return
@@ -145,7 +145,7 @@ def test_every_silenced_check_has_its_reason_beside_it() -> None:
     assert found == []
 
 
-def test_top_level_is_the_agreed_one() -> None:
+def test_top_level_has_the_agreed_names() -> None:
     agreed = {"pyproject.toml", "aiopplx", "tests", "benchmarks", "docs", "README.md"}
     built = {"build", "dist"}  # git-ignored
     names = {path.name for path in ROOT.iterdir() if not path.name.startswith(".")}
@@ -163,3 +163,16 @@ def test_page_points_only_at_files_that_are_there(page: Path) -> None:
     broken = [to for to in links if not re.match(r"[a-z]+:", to) and not (page.parent / to).exists()]
     named = re.findall(r"`((?:tests|docs|benchmarks|aiopplx)/[\w./-]+)`", said)
     assert broken + [to for to in named if not (ROOT / to).exists()] == []
+
+
+def test_every_test_that_the_reliability_page_names_exists() -> None:
+    known = {
+        name
+        for file in (ROOT / "tests").rglob("test_*.py")
+        for name in re.findall(r"def test_(\w+)", file.read_text(encoding="utf-8"))
+    }
+    page = (ROOT / "docs" / "reliability.md").read_text(encoding="utf-8")
+    cells = [line.rstrip("| ").rsplit("|", 1)[-1] for line in page.splitlines() if line.startswith("| ")]
+    named = [name for cell in cells for name in re.findall(r"`([a-z]+_[a-z0-9_]+_[a-z0-9_]+)(?:\[\w+\])?`", cell)]
+    assert len(named) > 60
+    assert [name for name in named if name not in known] == []

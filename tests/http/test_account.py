@@ -1,4 +1,4 @@
-"""Which sessions share a gate."""
+"""Sessions of one account share a gate."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ async def test_slowest_rate_of_an_account_holds():
     assert gate.pace.interval == 3.0
 
 
-def test_each_loop_has_gates_of_its_own():
+def test_each_loop_has_its_own_gates():
     async def gate_here():
         return shared_gate(URL, KEY, None)
 
@@ -37,14 +37,14 @@ def test_each_loop_has_gates_of_its_own():
         assert first.run(gate_here()) is not second.run(gate_here())
 
 
-async def test_gate_is_kept_as_long_as_a_session_has_it():
+async def test_gate_lives_as_long_as_a_session_uses_it():
     gate = shared_gate(URL, KEY, 60.0)
     del gate
     gc.collect()
     assert shared_gate(URL, KEY, None).pace.interval == 0.0
 
 
-async def test_key_itself_is_not_kept():
+async def test_account_does_not_keep_the_key():
     gate = shared_gate(URL, KEY, None)
     accounts = list(account._gates[asyncio.get_running_loop()])
     assert gate is not None

@@ -1,7 +1,7 @@
-"""The sending of one submission, step by step: what happens before what, and what a cancellation leaves behind.
+"""One submission is sent step by step, and each cancellation leaves the phase that is true.
 
-Everything that the client talks to is played here, and writes one log: the transport, the owner of the submission, and
-a clock that jumps. At each point at which the client waits, a test may step in.
+The test plays everything that the client talks to, and all of it writes one log: the transport, the owner of the
+submission, and a clock that jumps. A test may step in at each point where the client waits.
 """
 
 from __future__ import annotations
@@ -239,7 +239,7 @@ async def test_every_attempt_sends_the_same_bytes():
 
 
 @pytest.mark.parametrize("outcome", [THROTTLED, NOT_SENT, QUIET_PLEASE], ids=["throttled", "not sent", "silence"])
-async def test_mark_is_taken_back_before_the_pause(outcome: Reply | NoReply):
+async def test_mark_is_undone_before_the_pause(outcome: Reply | NoReply):
     play = Play(outcome, ACCEPTED)
     await play.submit()
     assert [point for point in play.log if point != "wait"] == [
@@ -259,7 +259,7 @@ async def test_doubt_is_on_record_before_anything_else():
 
 
 @pytest.mark.parametrize("outcome", [THROTTLED, NOT_SENT, LOST], ids=["throttled", "not sent", "lost"])
-async def test_failed_resending_is_unanswered_whatever_failed(outcome: Reply | NoReply):
+async def test_failed_resending_is_unanswered_whatever_the_cause(outcome: Reply | NoReply):
     play = Play(LOST, outcome, ACCEPTED)
     await play.submit()
     assert "take back" not in play.log
@@ -284,7 +284,7 @@ async def test_only_malformed_bytes_end_a_doubt(refusal: Reply, error: type[Aiop
     assert play.sub.phase is Phase.UNANSWERED
 
 
-async def test_doubt_that_lasts_is_told_with_its_facts():
+async def test_lasting_doubt_is_raised_with_its_facts():
     play = Play(LOST)
     error = await play.submit_in_vain(InDoubt)
     assert error.message.startswith("sent 8 times and no usable answer came (the connection broke: closed after the ")
@@ -300,7 +300,7 @@ async def test_api_without_keys_is_not_asked_twice_in_doubt():
     assert play.log == ["mark", "began", "exchange", "unanswered"]
 
 
-async def test_resending_without_keys_is_told_each_time():
+async def test_resending_without_keys_is_reported_each_time():
     play = Play(LOST, api=AGENT, policy=RetryPolicy(on_doubt="resend", doubt_tries=3))
     await play.submit_in_vain(InDoubt)
     assert play.told() == [EventKind.WARNING, EventKind.RETRYING] * 2
@@ -382,7 +382,7 @@ async def test_silence_longer_than_its_bound_ends_the_wait():
     assert play.sub.phase is Phase.QUEUED
 
 
-async def test_longer_retry_after_than_its_bound_is_not_waited_for():
+async def test_retry_after_beyond_its_bound_is_not_waited_for():
     play = Play(QUIET_PLEASE)
     error = await play.submit_in_vain(RateLimited, silence=20.0)
     assert error.retry_after == 30.0
@@ -412,7 +412,7 @@ async def test_later_mark_that_fails_ends_with_its_error():
     assert play.sub.phase is Phase.QUEUED
 
 
-async def test_mark_that_fails_in_doubt_is_told_as_doubt():
+async def test_mark_that_fails_in_doubt_is_reported_as_doubt():
     play = Play(LOST)
     play.stage.on("mark", broken_journal, time=2)
     error = await play.submit_in_vain(InDoubt)
@@ -506,7 +506,7 @@ async def test_cancel_scope_leaves_the_same_phase(
 
 
 @pytest.mark.parametrize("point", ["exchange", "take back"])
-async def test_no_further_attempt_once_the_listeners_left(point: str):
+async def test_no_attempt_follows_once_the_listeners_left(point: str):
     play = Play(THROTTLED)
     play.stage.on(point, play.leave)
     await play.submit_in_vain(RateLimited)
@@ -523,7 +523,7 @@ async def test_doubt_outlasts_the_listeners():
     assert play.told() == []
 
 
-async def test_acceptance_is_handed_out_though_the_listeners_left():
+async def test_acceptance_is_delivered_though_the_listeners_left():
     play = Play(ACCEPTED)
     play.stage.on("exchange", play.leave)
     assert (await play.submit()).id == "job-1"
@@ -532,7 +532,7 @@ async def test_acceptance_is_handed_out_though_the_listeners_left():
 # --- stops and waits --------------------------------------------------------------------------------------------------
 
 
-async def test_stop_is_told_once_and_names_no_submission():
+async def test_stop_is_emitted_once_and_names_no_submission():
     play = Play(BAD_KEY)
     await play.submit_in_vain(AuthenticationError)
     (event,) = play.events
@@ -633,7 +633,7 @@ async def test_call_is_repeated_within_its_bounds():
     assert play.log == ["exchange", "pause"] * 3 + ["exchange"]
 
 
-async def test_call_that_is_refused_is_not_repeated():
+async def test_refused_call_is_not_repeated():
     play = Play(UNKNOWN)
     with pytest.raises(NotFound):
         await poll(play)
@@ -648,7 +648,7 @@ async def test_call_does_not_wait_through_a_longer_silence():
     assert play.log == []
 
 
-async def test_odd_answer_is_an_answer_of_a_working_server():
+async def test_odd_answer_proves_that_the_server_works():
     play = Play(Reply(200, {}, b"<html>"))
     for _ in range(SILENT_AFTER - 1):
         play.gate.failed(START, connected=True)

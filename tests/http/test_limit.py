@@ -1,4 +1,4 @@
-"""One time limit for many exchanges: who is late is cancelled, and nobody else."""
+"""One timer serves many exchanges and cancels only those that are late."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ async def test_only_the_exchange_that_is_late_is_ended() -> None:
     assert ended == pytest.approx([began + 59.0, -(began + 60.0), began + 80.0, -(began + 90.0)])
 
 
-async def test_limit_is_counted_anew_when_it_is_used_again() -> None:
+async def test_limit_starts_afresh_when_it_is_used_again() -> None:
     clock = JumpingClock()
     limit = Limit(60.0, clock)
     for seconds in (59.0, 59.0, 61.0, 59.0):
@@ -59,7 +59,7 @@ async def test_closed_limit_leaves_no_timer() -> None:
     assert clock.due == 0
 
 
-async def test_limit_is_of_real_seconds_where_the_clock_is_fast() -> None:
+async def test_limit_counts_real_seconds_under_a_fast_clock() -> None:
     clock = Clock(1e6)
     with Limit(60.0, clock):
         await clock.sleep(3600.0)

@@ -84,7 +84,7 @@ async def test_first_come_is_first_served(line: Line, clock: Clock):
         assert left == ["a", "b", "c"][:count]
 
 
-async def test_nobody_overtakes_who_waits(line: Line, clock: Clock):
+async def test_nobody_overtakes_a_waiter(line: Line, clock: Clock):
     assert line.passes(Lane.SUBMIT)
     left, (task,) = waiting(line, "a")
     await clock.waits.get()
@@ -95,7 +95,7 @@ async def test_nobody_overtakes_who_waits(line: Line, clock: Clock):
     assert left == ["a"]
 
 
-async def test_one_lane_does_not_stand_in_line_for_another(line: Line, clock: Clock):
+async def test_lanes_do_not_wait_for_one_another(line: Line, clock: Clock):
     assert line.passes(Lane.SUBMIT)
     _, (task,) = waiting(line, "a")
     await clock.waits.get()
@@ -104,7 +104,7 @@ async def test_one_lane_does_not_stand_in_line_for_another(line: Line, clock: Cl
     await task
 
 
-async def test_first_asks_again_when_something_changed(line: Line, clock: Clock):
+async def test_first_in_line_asks_again_after_a_change(line: Line, clock: Clock):
     line.gate.used_up(START, 100.0)
     left, (task,) = waiting(line, "a")
     assert await clock.waits.get() == 100.0
@@ -128,7 +128,7 @@ async def test_next_moves_up_when_the_first_gives_up(line: Line, clock: Clock):
     assert line.passes(Lane.POLL)
 
 
-async def test_stop_reaches_who_waits_as_a_copy(line: Line, clock: Clock):
+async def test_stop_reaches_waiters_as_copies(line: Line, clock: Clock):
     line.gate.used_up(START, 100.0)
     _, (task,) = waiting(line, "a")
     await clock.waits.get()

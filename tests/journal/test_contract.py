@@ -1,4 +1,4 @@
-"""What every store promises, asked of each kind: the steps, what is found again, and two sessions on one store.
+"""What every store promises, checked for each kind of store.
 
 A new kind of store is one more line in `STORES`, and in `SHARED` if several sessions may use it.
 """
@@ -12,6 +12,7 @@ from pathlib import Path
 
 import msgspec
 import pytest
+from _rows import claim_of, queued
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -87,13 +88,6 @@ async def journal(make: Make) -> Journal:
     return await make("keep")
 
 
-async def queued(journal: Journal, tag: str | int | None = "a", key: str = "", ask: bytes = b"why?") -> Record:
-    sha = sha_of(ask)
-    return await journal.find_or_queue(
-        item_name(tag, sha), tag=tag, key=key or f"key-{tag}", body=b'{"q":1}', sha=sha, api="sonar"
-    )
-
-
 def stored(record: Record) -> Record:
     """What the store has of it, without what is of the moment: how old it is, and who may write it."""
     return msgspec.structs.replace(record, age=None, claim=None, is_held=False)
@@ -103,12 +97,6 @@ async def now(journal: Journal, record: Record) -> Record:
     found = await journal.get(pk=record.pk)
     assert found is not None
     return stored(found)
-
-
-def claim_of(record: Record | None) -> Claim:
-    assert record is not None
-    assert record.claim is not None
-    return record.claim
 
 
 async def claimed(journal: Journal, record: Record) -> Claim:
@@ -179,9 +167,7 @@ FACTS = set(ALLOWED) - INTENTS - DENIALS
 
 @pytest.mark.parametrize("name", ALLOWED)
 @pytest.mark.parametrize("state", State, ids=lambda state: state.name)
-async def test_step_is_taken_from_the_states_that_allow_it_and_no_other(
-    journal: Journal, state: State, name: str
-) -> None:
+async def test_step_is_allowed_only_from_its_own_states(journal: Journal, state: State, name: str) -> None:
     before = await brought_to(journal, state)
     step = named(name, before)
     allowed, leads_to = ALLOWED[name]
@@ -198,7 +184,7 @@ async def test_step_is_taken_from_the_states_that_allow_it_and_no_other(
 
 @pytest.mark.parametrize("name", ALLOWED)
 @pytest.mark.parametrize("state", State, ids=lambda state: state.name)
-async def test_step_asked_for_twice_finds_itself_done(journal: Journal, state: State, name: str) -> None:
+async def test_repeated_step_finds_itself_done(journal: Journal, state: State, name: str) -> None:
     record = await brought_to(journal, state)
     step = named(name, record)
     if state not in ALLOWED[name][0]:
@@ -221,7 +207,7 @@ async def test_step_of_no_row_is_impossible(journal: Journal, name: str) -> None
 
 
 @pytest.mark.parametrize("name", ALLOWED)
-async def test_step_under_a_key_that_the_row_has_no_more_is_impossible(journal: Journal, name: str) -> None:
+async def test_step_under_a_former_key_is_impossible(journal: Journal, name: str) -> None:
     before = await brought_to(journal, min(ALLOWED[name][0]))
     step = named(name, msgspec.structs.replace(before, key="of another time"))
     with pytest.raises(ImpossibleStep, match="another key"):
@@ -251,12 +237,12 @@ async def test_fact_under_an_earlier_claim_is_let_in(journal: Journal, name: str
 
 
 @pytest.mark.parametrize("state", [Q, S, A, I])
-async def test_ended_refuses_a_state_that_is_no_end(state: State) -> None:
+async def test_ended_refuses_a_state_before_the_end(state: State) -> None:
     with pytest.raises(ValueError, match="not how a submission ends"):
         steps.ended(state, key="k")
 
 
-async def test_record_is_all_that_was_said(journal: Journal) -> None:
+async def test_record_holds_every_fact_written(journal: Journal) -> None:
     first = await queued(journal, 7, key="k")
     claim = claim_of(first)
     await journal.apply(claim, steps.sending(key="k", attempt=1))
@@ -267,7 +253,7 @@ async def test_record_is_all_that_was_said(journal: Journal) -> None:
         item="tag:7",
         tag=7,
         key="k",
-        body=b'{"q":1}',
+        body=b"body of why?",
         sha=sha_of(b"why?"),
         api="sonar",
         state=D,
@@ -296,7 +282,7 @@ async def test_mark_of_an_earlier_attempt_is_impossible(journal: Journal) -> Non
         await journal.apply(claim_of(record), steps.sending(key=record.key, attempt=1))
 
 
-async def test_mark_that_was_taken_back_is_made_again_under_its_number(journal: Journal) -> None:
+async def test_undone_mark_is_made_again_under_its_number(journal: Journal) -> None:
     record = await brought_to(journal, S)
     await journal.apply(claim_of(record), steps.back_to_queued(key=record.key))
     await journal.apply(claim_of(record), steps.sending(key=record.key, attempt=1))
@@ -325,7 +311,7 @@ async def test_accepted_twice_with_one_id_is_one_step(journal: Journal) -> None:
         await journal.apply(claim_of(record), steps.accepted(key=record.key, job_id="another"))
 
 
-async def test_ended_twice_is_one_step_unless_it_names_another_job(journal: Journal) -> None:
+async def test_ending_twice_is_one_step_for_one_job(journal: Journal) -> None:
     record = await brought_to(journal, D)
     for job_id in ("", record.job_id):
         await journal.apply(claim_of(record), steps.ended(D, key=record.key, job_id=job_id, raw=b"late", cost=9.0))
@@ -337,7 +323,7 @@ async def test_ended_twice_is_one_step_unless_it_names_another_job(journal: Jour
         await journal.apply(claim_of(record), steps.ended(F, key=record.key))
 
 
-async def test_requeue_of_another_new_key_is_no_repetition(journal: Journal) -> None:
+async def test_requeue_under_another_key_is_a_new_step(journal: Journal) -> None:
     record = await brought_to(journal, I)
     await journal.apply(claim_of(record), steps.requeue(key=record.key, new_key="new", body=b"{}", api="sonar"))
     with pytest.raises(ImpossibleStep):
@@ -372,14 +358,14 @@ async def test_ended_straight_after_sending_takes_the_id_along(journal: Journal)
 
 
 @pytest.mark.parametrize("cost", [math.nan, math.inf, -1.0, None])
-async def test_cost_that_cannot_be_added_up_is_unknown(journal: Journal, cost: float | None) -> None:
+async def test_cost_that_is_not_a_number_is_unknown(journal: Journal, cost: float | None) -> None:
     record = await brought_to(journal, A)
     await journal.apply(claim_of(record), steps.ended(D, key=record.key, cost=cost))
     assert (await now(journal, record)).cost is None
     assert await journal.ledger() == Ledger(0.0, 1, ())
 
 
-async def test_text_of_half_a_character_is_stored_all_the_same(journal: Journal) -> None:
+async def test_text_with_a_lone_surrogate_is_stored_anyway(journal: Journal) -> None:
     record = await brought_to(journal, A)
     await journal.apply(claim_of(record), steps.ended(F, key=record.key, word="FAILED", error="cut \ud83d here\0"))
     assert (await now(journal, record)).error.startswith("cut ")
@@ -388,7 +374,7 @@ async def test_text_of_half_a_character_is_stored_all_the_same(journal: Journal)
 # --- age --------------------------------------------------------------------------------------------------------------
 
 
-async def test_age_is_told_by_the_clock_of_the_store(journal: Journal, clock: Ticks) -> None:
+async def test_age_is_read_from_the_clock_of_the_store(journal: Journal, clock: Ticks) -> None:
     record = await brought_to(journal, S)
     assert record.first_sent is not None
     clock.time = record.first_sent + 99.0
@@ -397,7 +383,7 @@ async def test_age_is_told_by_the_clock_of_the_store(journal: Journal, clock: Ti
     assert found.age == 100.0
 
 
-async def test_age_of_a_key_from_the_future_is_nothing(journal: Journal, clock: Ticks) -> None:
+async def test_age_of_a_key_from_the_future_is_zero(journal: Journal, clock: Ticks) -> None:
     record = await brought_to(journal, S)
     clock.time = 1.0
     assert (await queued(journal)).age == 0.0
@@ -405,7 +391,7 @@ async def test_age_of_a_key_from_the_future_is_nothing(journal: Journal, clock: 
     assert record.age is not None
 
 
-async def test_age_of_what_was_never_sent_is_unknown(journal: Journal) -> None:
+async def test_age_of_an_unsent_row_is_unknown(journal: Journal) -> None:
     assert (await queued(journal)).age is None
     assert [row.age for row in await journal.rows({Q})] == [None]
 
@@ -413,7 +399,7 @@ async def test_age_of_what_was_never_sent_is_unknown(journal: Journal) -> None:
 # --- what is found again ----------------------------------------------------------------------------------------------
 
 
-async def test_submission_is_found_again_with_its_own_key_and_bytes(journal: Journal) -> None:
+async def test_submission_is_found_again_with_its_key_and_bytes(journal: Journal) -> None:
     first = await brought_to(journal, A)
     again = await journal.find_or_queue(
         "tag:" + '"a"', tag="a", key="another", body=b"other bytes", sha=first.sha, api="agent"
@@ -429,7 +415,7 @@ async def test_reading_gives_no_right_to_write(journal: Journal) -> None:
     assert claim_of(record).pk == record.pk
 
 
-async def test_claim_of_what_was_read_is_the_right_to_write_it(journal: Journal) -> None:
+async def test_claim_is_the_right_to_write_a_row(journal: Journal) -> None:
     record = await queued(journal)
     again = await journal.claim(record.pk)
     assert again is not None
@@ -443,7 +429,7 @@ async def seen(found: Awaitable[Record | None]) -> Record | None:
     return stored(record) if record is not None else None
 
 
-async def test_tag_of_another_request_is_a_conflict_that_changes_nothing(journal: Journal) -> None:
+async def test_tag_of_another_request_conflicts_and_changes_nothing(journal: Journal) -> None:
     first = await queued(journal, "a", ask=b"why?")
     with pytest.raises(ItemConflict, match="'a' is in the journal for another request") as caught:
         await queued(journal, "a", key="k2", ask=b"how?")
@@ -453,7 +439,7 @@ async def test_tag_of_another_request_is_a_conflict_that_changes_nothing(journal
     assert (await journal.counts())[Q] == 1
 
 
-async def test_key_of_another_submission_is_a_conflict_that_changes_nothing(journal: Journal) -> None:
+async def test_key_of_another_submission_conflicts_and_changes_nothing(journal: Journal) -> None:
     await queued(journal, "a", key="mine")
     with pytest.raises(ItemConflict, match="idempotency_key") as caught:
         await queued(journal, "b", key="mine")
@@ -461,14 +447,14 @@ async def test_key_of_another_submission_is_a_conflict_that_changes_nothing(jour
     assert (await journal.counts())[Q] == 1
 
 
-async def test_tags_that_poll_alike_are_two(journal: Journal) -> None:
+async def test_tags_that_look_alike_are_distinct(journal: Journal) -> None:
     number, text = await queued(journal, 1, key="k1"), await queued(journal, "1", key="k2", ask=b"another")
     assert number.pk != text.pk
     assert ((await now(journal, number)).tag, (await now(journal, text)).tag) == (1, "1")
 
 
 @pytest.mark.parametrize("tag", ["", "ä\n\0", "\ud83d", "x" * 10_000, -1, 2**70])
-async def test_tag_of_any_kind_comes_back_as_it_was(journal: Journal, tag: str | int) -> None:
+async def test_tag_of_any_type_comes_back_as_it_was(journal: Journal, tag: str | int) -> None:
     record = await queued(journal, tag, key="k")
     assert (await now(journal, record)).tag == tag
 
@@ -490,7 +476,7 @@ async def test_get_finds_by_row_name_id_and_key(journal: Journal) -> None:
     assert await journal.get() is None
 
 
-async def test_rows_come_in_pages_in_the_order_of_queueing(journal: Journal) -> None:
+async def test_rows_come_in_pages_in_the_order_queued(journal: Journal) -> None:
     for n in range(7):
         await brought_to(journal, A if n % 2 else Q, str(n))
     first = await journal.rows({A, Q}, limit=4)
@@ -519,14 +505,14 @@ async def test_result_comes_back_as_the_bytes_that_came(journal: Journal, raw: b
     assert (await now(journal, record)).has_result
 
 
-async def test_result_is_none_where_there_is_none(journal: Journal) -> None:
+async def test_result_of_a_row_without_one_is_none(journal: Journal) -> None:
     record = await brought_to(journal, A)
     assert await journal.result(record.pk) is None
     assert await journal.result(99) is None
 
 
 @pytest.mark.parametrize(("results", "before", "after"), [("keep", 1, 1), ("until_delivered", 1, 0), ("refetch", 0, 0)])
-async def test_result_is_there_as_long_as_was_asked(make: Make, results: Results, before: int, after: int) -> None:
+async def test_result_is_kept_as_long_as_asked(make: Make, results: Results, before: int, after: int) -> None:
     journal = await make(results)
     record = await brought_to(journal, D)
     assert journal.results == results
@@ -539,14 +525,14 @@ async def test_result_is_there_as_long_as_was_asked(make: Make, results: Results
 
 
 @pytest.mark.parametrize("state", State, ids=lambda state: state.name)
-async def test_delivered_is_noted_of_rows_that_have_an_outcome(journal: Journal, state: State) -> None:
+async def test_delivered_is_recorded_of_rows_with_an_outcome(journal: Journal, state: State) -> None:
     record = await brought_to(journal, state)
     journal.delivered(claim_of(record))
     await queued(journal, "other")
     assert (await now(journal, record)).delivered is state.is_final
 
 
-async def test_delivered_is_forgotten_when_the_row_begins_again(journal: Journal) -> None:
+async def test_delivered_is_cleared_when_the_row_restarts(journal: Journal) -> None:
     record = await brought_to(journal, I)
     journal.delivered(claim_of(record))
     await journal.apply(claim_of(record), steps.accepted(key=record.key, job_id="found"))
@@ -556,7 +542,7 @@ async def test_delivered_is_forgotten_when_the_row_begins_again(journal: Journal
 # --- a new submission in an old one's place ---------------------------------------------------------------------------
 
 
-async def test_requeue_begins_afresh_under_a_new_key_and_forgets_no_bill(journal: Journal) -> None:
+async def test_requeue_begins_afresh_and_keeps_the_bill(journal: Journal) -> None:
     record = await queued(journal, "a", key="old")
     claim = claim_of(record)
     await journal.apply(claim, steps.sending(key="old", attempt=1))
@@ -575,7 +561,7 @@ async def test_requeue_begins_afresh_under_a_new_key_and_forgets_no_bill(journal
 
 
 @pytest.mark.parametrize("key", ["own", "others", "past"])
-async def test_requeue_under_a_key_that_was_used_is_a_conflict(journal: Journal, key: str) -> None:
+async def test_requeue_under_a_used_key_is_a_conflict(journal: Journal, key: str) -> None:
     await queued(journal, "b", key="others")
     record = await queued(journal, "a", key="past")
     claim = claim_of(record)
@@ -590,7 +576,7 @@ async def test_requeue_under_a_key_that_was_used_is_a_conflict(journal: Journal,
     assert await now(journal, record) == before
 
 
-async def test_key_of_the_past_is_not_used_for_another_submission(journal: Journal) -> None:
+async def test_former_key_is_not_used_for_another_submission(journal: Journal) -> None:
     record = await brought_to(journal, I)
     await journal.apply(claim_of(record), named("requeue", record))
     with pytest.raises(ItemConflict):
@@ -624,18 +610,18 @@ async def test_adopted_job_is_accepted_once(journal: Journal) -> None:
     assert await journal.result(record.pk) == b"its result"
 
 
-async def test_many_adopted_jobs_have_no_key_in_common(journal: Journal) -> None:
+async def test_adopted_jobs_share_no_key(journal: Journal) -> None:
     await journal.adopt("id-1", api="sonar")
     await journal.adopt("id-2", api="sonar")
     assert (await journal.counts())[A] == 2
 
 
-async def test_adopted_job_with_a_tag_is_found_by_whatever_is_asked_under_it(journal: Journal) -> None:
+async def test_adopted_job_with_a_tag_is_found_by_it(journal: Journal) -> None:
     record = await journal.adopt("id-7", api="sonar", tag="a")
     assert await seen(queued(journal, "a", ask=b"anything")) == stored(record)
 
 
-async def test_adoption_under_the_tag_of_another_submission_is_a_conflict(journal: Journal) -> None:
+async def test_adoption_under_another_submissions_tag_is_a_conflict(journal: Journal) -> None:
     await queued(journal, "a")
     with pytest.raises(ItemConflict):
         await journal.adopt("id-7", api="sonar", tag="a")
@@ -645,7 +631,7 @@ async def test_adoption_under_the_tag_of_another_submission_is_a_conflict(journa
 # --- money ------------------------------------------------------------------------------------------------------------
 
 
-async def test_costs_are_added_up_by_tag_api_and_state_dearest_first(journal: Journal) -> None:
+async def test_costs_are_summed_by_group_dearest_first(journal: Journal) -> None:
     for tag, cost in (("a", 0.25), ("b", 1.0), ("c", None)):
         record = await brought_to(journal, A, tag)
         await journal.apply(claim_of(record), steps.ended(D if cost else F, key=record.key, cost=cost))
@@ -744,7 +730,7 @@ OVER = [D, F, I, E, R]
 
 
 @pytest.mark.parametrize("state", ON_ITS_WAY, ids=lambda state: state.name)
-async def test_row_that_another_holds_is_returned_and_not_raised(one: Journal, two: Journal, state: State) -> None:
+async def test_row_that_another_holds_is_returned_not_raised(one: Journal, two: Journal, state: State) -> None:
     record = await brought_to(one, state)
     found = [await queued(two), await two.claim(record.pk), await two.get(pk=record.pk), *await two.rows({state})]
     if state is A:
@@ -759,7 +745,7 @@ async def test_row_that_another_holds_is_returned_and_not_raised(one: Journal, t
 
 
 @pytest.mark.parametrize("state", OVER, ids=lambda state: state.name)
-async def test_row_that_is_over_is_held_by_nobody(one: Journal, two: Journal, state: State) -> None:
+async def test_ended_row_is_held_by_nobody(one: Journal, two: Journal, state: State) -> None:
     record = await brought_to(one, state)
     found = await queued(two)
     assert (found.pk, found.is_held) == (record.pk, False)
@@ -769,7 +755,7 @@ async def test_row_that_is_over_is_held_by_nobody(one: Journal, two: Journal, st
     assert (await now(two, record)).delivered
 
 
-async def test_two_that_ask_for_one_tag_at_once_are_one_holder(one: Journal, two: Journal) -> None:
+async def test_two_asking_for_one_tag_have_one_holder(one: Journal, two: Journal) -> None:
     found = await asyncio.gather(queued(one), queued(two))
     assert sorted(record.is_held for record in found) == [False, True]
     assert len({record.pk for record in found}) == 1
@@ -781,7 +767,7 @@ async def test_counts_are_those_of_all_sessions(one: Journal, two: Journal) -> N
     assert (await one.counts())[A] == (await two.counts())[A] == 2
 
 
-async def test_row_that_is_begun_anew_has_one_holder(one: Journal, two: Journal) -> None:
+async def test_restarted_row_has_one_holder(one: Journal, two: Journal) -> None:
     await brought_to(one, F)
     mine, theirs = await queued(one), await queued(two)
     await one.apply(claim_of(mine), steps.requeue(key=mine.key, new_key="k1", body=b"{}", api="sonar"))
@@ -792,7 +778,7 @@ async def test_row_that_is_begun_anew_has_one_holder(one: Journal, two: Journal)
     assert (await now(one, mine)).key == "k1"
 
 
-async def test_claim_freed_by_closing_can_be_taken(one: Journal, two: Journal) -> None:
+async def test_claim_freed_by_closing_can_be_acquired(one: Journal, two: Journal) -> None:
     record = await brought_to(one, A)
     await one.close()
     taken = await two.claim(record.pk)
@@ -836,7 +822,7 @@ async def test_lost_claim_lets_a_fact_in(shared: Shared, one: Journal, two: Jour
     assert (await now(two, record)).state is ALLOWED[name][1]
 
 
-async def test_late_fact_of_an_earlier_key_is_not_let_in(shared: Shared, one: Journal, two: Journal) -> None:
+async def test_late_fact_of_an_earlier_key_is_refused(shared: Shared, one: Journal, two: Journal) -> None:
     record = await brought_to(one, S)
     shared.lose(one)
     taken = claim_of(await two.claim(record.pk))
@@ -889,7 +875,7 @@ async def test_follow_wakes_when_the_row_changes_or_is_freed(
 
 
 @pytest.mark.parametrize("state", OVER, ids=lambda state: state.name)
-async def test_follow_of_a_row_that_nobody_holds_returns_at_once(one: Journal, two: Journal, state: State) -> None:
+async def test_follow_of_an_unheld_row_returns_at_once(one: Journal, two: Journal, state: State) -> None:
     record = await brought_to(one, state)
     async with asyncio.timeout(20):
         await two.follow([record.pk], timeout=3600)
@@ -911,7 +897,7 @@ def test_occurrences_count_equal_requests_from_one() -> None:
 
 
 @given(st.lists(st.sampled_from([b"a", b"b", b"c"]), max_size=20), st.randoms(use_true_random=False))
-def test_names_do_not_depend_on_the_order_of_the_questions(asked: list[bytes], random: object) -> None:
+def test_names_do_not_depend_on_the_questions_order(asked: list[bytes], random: object) -> None:
     def names(order: list[bytes]) -> list[str]:
         seen = Occurrences()
         return sorted(item_name(None, sha_of(ask), seen.count(sha_of(ask))) for ask in order)
@@ -921,13 +907,13 @@ def test_names_do_not_depend_on_the_order_of_the_questions(asked: list[bytes], r
 
 
 @given(st.one_of(st.text(), st.integers()), st.one_of(st.text(), st.integers()))
-def test_names_of_two_tags_are_two(one: str | int, other: str | int) -> None:
+def test_two_tags_have_two_names(one: str | int, other: str | int) -> None:
     same = type(one) is type(other) and one == other
     assert (item_name(one, b"") == item_name(other, b"")) is same
     assert item_name(one, b"").isascii()
 
 
-def test_fingerprint_tells_keys_apart_and_is_another_with_another_salt() -> None:
+def test_fingerprint_differs_by_key_and_by_salt() -> None:
     prints = {fingerprint("one", b"s"), fingerprint("two", b"s"), fingerprint("one", b"t")}
     assert len(prints) == 3
     assert all(len(text) == 8 for text in prints)

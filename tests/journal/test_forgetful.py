@@ -1,4 +1,4 @@
-"""The store of a session without a journal: everything is let through, and only ids are remembered."""
+"""The store of a session without a journal accepts everything and remembers only ids."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ async def test_every_submission_is_new_whatever_its_name() -> None:
     assert (journal.remembers, journal.results) == (False, "refetch")
 
 
-async def test_job_is_remembered_by_its_id_with_key_tag_and_api() -> None:
+async def test_job_is_remembered_by_its_id() -> None:
     journal = ForgetfulJournal()
     record, claim = await queued(journal, "k", tag=7)
     await journal.apply(claim, steps.sending(key="k", attempt=1))
@@ -39,7 +39,7 @@ async def test_job_is_remembered_by_its_id_with_key_tag_and_api() -> None:
     assert await journal.get(key="k") is None
 
 
-async def test_job_that_ended_in_its_first_answer_is_remembered_too() -> None:
+async def test_job_that_ended_in_its_first_answer_is_remembered() -> None:
     journal = ForgetfulJournal()
     _, claim = await queued(journal)
     await journal.apply(claim, steps.ended(State.DONE, key="k", job_id="id", raw=b"all at once"))
@@ -47,7 +47,7 @@ async def test_job_that_ended_in_its_first_answer_is_remembered_too() -> None:
     assert await journal.result(claim.pk) is None
 
 
-async def test_submission_that_moved_is_remembered_under_the_api_it_moved_to() -> None:
+async def test_moved_submission_is_remembered_under_its_new_api() -> None:
     journal = ForgetfulJournal()
     _, claim = await queued(journal)
     await journal.apply(claim, steps.refreeze(key="k", body=b"", api="agent"))
@@ -57,7 +57,7 @@ async def test_submission_that_moved_is_remembered_under_the_api_it_moved_to() -
     assert found.api == "agent"
 
 
-async def test_id_of_another_submission_is_a_duplicate_and_changes_nothing() -> None:
+async def test_id_of_another_submission_is_a_harmless_duplicate() -> None:
     journal = ForgetfulJournal()
     (_, one), (_, two) = await queued(journal, "k1", tag=1), await queued(journal, "k2", tag=2)
     for _ in range(2):  # the same submission again is none
@@ -80,7 +80,7 @@ async def test_oldest_ids_are_forgotten() -> None:
     assert len(journal._known) == module.REMEMBERED
 
 
-async def test_adopted_job_is_the_one_that_is_known_or_new() -> None:
+async def test_adopted_job_is_the_known_one_or_new() -> None:
     journal = ForgetfulJournal()
     _, claim = await queued(journal, "k", tag=1)
     await journal.apply(claim, steps.accepted(key="k", job_id="id"))

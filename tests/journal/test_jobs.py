@@ -1,4 +1,4 @@
-"""A record as a job: what each state is to a user, and what a stored answer says more."""
+"""What a user sees of a journal's record in each of its states."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ STATUS = {
 
 
 @pytest.mark.parametrize("state", State, ids=lambda state: state.name)
-def test_row_without_an_answer_is_a_job_of_its_state(state: State) -> None:
+def test_row_without_an_answer_becomes_a_bare_job(state: State) -> None:
     job = job_of(record(state), None)
     assert (job.status, type(job.error).__name__) == STATUS[state]
     assert (job.id, job.idempotency_key, job.tag, job.api) == ("id", "k", 1, "sonar")

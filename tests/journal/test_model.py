@@ -1,4 +1,4 @@
-"""The journal in a file against a model of it: any steps in any order, with closings and crashes in between.
+"""The journal in a file behaves like a model of it, under any steps, closings and crashes.
 
 The model is written here from what `Journal` promises, and shares no code with the package.
 """

@@ -1,40 +1,29 @@
-"""The journal in a file: what it refuses, who may write it, and what is left of it after a crash, a full disk, a fork.
-
-The module is also the child program of its own tests: `python test_sqlite.py WHAT PATH`.
-"""
+"""The journal in a file: what it refuses, who may write it, and what survives crashes, full disks and forks."""
 
 from __future__ import annotations
 
-import asyncio
-import itertools
 import os
 import random
-import selectors
 import shutil
-import signal
 import sqlite3
 import stat
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from _journal_child import PROGRAM
+from _rows import claim_of, opened, queued, sent, take
 
-from aiopplx.journal import _steps as steps_of
 from aiopplx.journal import open_reader
 from aiopplx.journal._protocol import (
-    Claim,
     ClaimLost,
     Cost,
     ItemConflict,
     JournalBroken,
-    JournalClosed,
-    JournalFull,
     JournalLocked,
     JournalRefused,
-    Record,
     ResultDamaged,
     State,
     fingerprint,
@@ -42,7 +31,6 @@ from aiopplx.journal._protocol import (
     sha_of,
 )
 from aiopplx.journal._sqlite.file import migrate, network_type, version_of
-from aiopplx.journal._sqlite.journal import SqliteJournal
 from aiopplx.journal._sqlite.opening import enter_wal
 from aiopplx.journal._sqlite.reader import SqliteReader
 from aiopplx.journal._sqlite.schema import APPLICATION_ID, VERSION
@@ -50,36 +38,6 @@ from aiopplx.journal._sqlite.schema import APPLICATION_ID, VERSION
 KEY = "pplx-not-a-real-key"
 GOLDEN = Path(__file__).parent.parent / "journals"
 posix = pytest.mark.skipif(sys.platform == "win32", reason="asks POSIX for it")
-
-
-async def opened(path: Path, **more: object) -> SqliteJournal:
-    return await SqliteJournal.open(path, now=time.time, **more)  # type: ignore[arg-type]  # named at each call
-
-
-async def queued(journal: SqliteJournal, tag: str = "a", *, ask: bytes = b"why?", key: str = "") -> Record:
-    sha = sha_of(ask)
-    return await journal.find_or_queue(
-        item_name(tag, sha), tag=tag, key=key or f"key-{tag}", body=b"body of " + ask, sha=sha, api="sonar"
-    )
-
-
-def claim_of(record: Record) -> Claim:
-    assert record.claim is not None
-    return record.claim
-
-
-async def take(journal: SqliteJournal, record: Record, name: str, *arguments: object, **more: object) -> None:
-    """A step by its name, under the record's claim and key."""
-    if name == "sending":
-        more.setdefault("attempt", record.attempts + 1)
-    make = getattr(steps_of, name)
-    await journal.apply(claim_of(record), make(*arguments, key=record.key, **more))
-
-
-async def sent(journal: SqliteJournal, tag: str = "a") -> Record:
-    record = await queued(journal, tag)
-    await take(journal, record, "sending")
-    return record
 
 
 async def made(path: Path, *tags: str) -> None:
@@ -100,7 +58,7 @@ def mode_of(path: Path) -> int:
 
 
 def child(what: str, *arguments: object, **more: object) -> subprocess.Popen[str]:
-    command = [sys.executable, __file__, what, *map(str, arguments)]
+    command = [sys.executable, PROGRAM, what, *map(str, arguments)]
     return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, **more)  # type: ignore[call-overload, no-any-return]  # Popen's keywords
 
 
@@ -120,7 +78,7 @@ def killed(process: subprocess.Popen[str]) -> list[str]:
 
 
 @posix
-async def test_files_are_for_their_owner_only(tmp_path: Path) -> None:
+async def test_files_are_readable_by_their_owner_only(tmp_path: Path) -> None:
     before = os.umask(0)
     try:
         journal = await opened(tmp_path / "new" / "run.db")
@@ -141,7 +99,7 @@ async def test_file_holds_no_key(tmp_path: Path) -> None:
     assert KEY.encode().hex().encode() not in held
 
 
-async def test_file_says_what_it_is(tmp_path: Path) -> None:
+async def test_file_names_its_format(tmp_path: Path) -> None:
     await made(tmp_path / "run.db")
     connection = sqlite3.connect(tmp_path / "run.db")
     assert connection.execute("PRAGMA application_id").fetchone() == (APPLICATION_ID,)
@@ -161,7 +119,7 @@ async def test_closed_journal_is_whole_in_one_file(tmp_path: Path) -> None:
     await journal.close()
 
 
-async def test_journal_that_is_not_closed_says_so(tmp_path: Path) -> None:
+async def test_unclosed_journal_warns(tmp_path: Path) -> None:
     journal = await opened(tmp_path / "run.db")
     with pytest.warns(ResourceWarning, match="was not closed"):
         del journal
@@ -230,7 +188,7 @@ def without_tables(path: Path) -> None:
     ],
     ids=lambda value: value if isinstance(value, str) else value.__name__,
 )
-async def test_file_that_cannot_be_trusted_is_refused_and_left_as_it_is(
+async def test_untrustworthy_file_is_refused_and_left_untouched(
     tmp_path: Path, spoil: Callable[[Path], None], reason: str
 ) -> None:
     path = tmp_path / "run.db"
@@ -259,7 +217,7 @@ async def test_directory_is_refused(tmp_path: Path) -> None:
         await opened(tmp_path)
 
 
-async def test_place_where_nothing_can_be_made_is_refused(tmp_path: Path) -> None:
+async def test_path_below_a_file_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(JournalRefused, match="cannot be made") as caught:
         await opened(tmp_path / "file" / "run.db")
@@ -268,14 +226,14 @@ async def test_place_where_nothing_can_be_made_is_refused(tmp_path: Path) -> Non
 
 @posix
 @pytest.mark.skipif(hasattr(os, "geteuid") and os.geteuid() == 0, reason="root may write everywhere")
-async def test_file_without_the_right_to_write_is_refused(tmp_path: Path) -> None:
+async def test_read_only_file_is_refused(tmp_path: Path) -> None:
     await made(tmp_path / "run.db")
     (tmp_path / "run.db").chmod(0o400)
     with pytest.raises(JournalRefused):
         await opened(tmp_path / "run.db")
 
 
-async def test_journal_of_which_no_server_can_know_takes_another_key_and_another_server(tmp_path: Path) -> None:
+async def test_unused_journal_accepts_another_key_and_server(tmp_path: Path) -> None:
     path = tmp_path / "run.db"
     journal = await opened(path, base_url="https://mistyped", account=lambda salt: fingerprint("mistyped", salt))
     record = await queued(journal, "a")
@@ -291,7 +249,7 @@ async def test_journal_of_which_no_server_can_know_takes_another_key_and_another
         await opened(path, account=lambda salt: fingerprint("mistyped", salt))
 
 
-async def test_directory_is_made_but_no_path_of_several(tmp_path: Path) -> None:
+async def test_path_of_missing_directories_is_refused(tmp_path: Path) -> None:
     with pytest.raises(JournalRefused, match="cannot be made"):
         await opened(tmp_path / "mistyped" / "path" / "run.db")
     assert not (tmp_path / "mistyped").exists()
@@ -305,7 +263,7 @@ async def test_another_server_is_refused(tmp_path: Path) -> None:
     await (await opened(tmp_path / "run.db", base_url="https://api.example/")).close()
 
 
-async def test_another_account_is_refused_unless_it_is_said_to_be_the_same(tmp_path: Path) -> None:
+async def test_another_account_is_refused_unless_declared_the_same(tmp_path: Path) -> None:
     path = tmp_path / "run.db"
     await made(path, "a")
     with pytest.raises(JournalRefused, match="another API key") as caught:
@@ -375,7 +333,7 @@ async def test_second_opening_in_one_process_is_locked_out(tmp_path: Path) -> No
     await (await opened(tmp_path / "run.db")).close()
 
 
-async def test_second_process_is_locked_out_and_told_of_the_first(tmp_path: Path) -> None:
+async def test_second_process_is_locked_out_naming_the_first(tmp_path: Path) -> None:
     first = child("hold", tmp_path / "run.db")
     assert said(first) == "open"
     with pytest.raises(JournalLocked, match=f"in process {first.pid} on ") as caught:
@@ -388,7 +346,7 @@ async def test_second_process_is_locked_out_and_told_of_the_first(tmp_path: Path
     await journal.close()
 
 
-async def test_writer_whose_lock_was_removed_is_fenced_off_by_the_next(tmp_path: Path) -> None:
+async def test_writer_whose_lock_was_removed_is_fenced_off(tmp_path: Path) -> None:
     first = await opened(tmp_path / "run.db")
     record = await queued(first)
     (tmp_path / "run.db.lock").unlink()
@@ -421,7 +379,7 @@ async def test_fork_cannot_write_and_does_not_keep_the_lock(tmp_path: Path) -> N
 # --- from one opening to the next -------------------------------------------------------------------------------------
 
 
-async def test_rows_are_as_they_were_left(tmp_path: Path) -> None:
+async def test_rows_survive_closing_unchanged(tmp_path: Path) -> None:
     path = tmp_path / "run.db"
     journal = await opened(path)
     record = await sent(journal)
@@ -454,7 +412,7 @@ async def test_delivered_is_written_though_no_step_follows(tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize("left", ["queued", "rejected"])
-async def test_question_of_which_no_bill_can_exist_may_be_corrected_under_its_tag(tmp_path: Path, left: str) -> None:
+async def test_unbilled_question_may_be_corrected_under_its_tag(tmp_path: Path, left: str) -> None:
     path = tmp_path / "run.db"
     journal = await opened(path)
     record = await queued(journal, "a", ask=b"whi?", key="first")
@@ -474,7 +432,7 @@ async def test_question_of_which_no_bill_can_exist_may_be_corrected_under_its_ta
 
 
 @pytest.mark.parametrize("state", [state for state in State if state not in (State.QUEUED, State.REJECTED)])
-async def test_question_of_which_a_bill_may_exist_is_not_replaced(tmp_path: Path, state: State) -> None:
+async def test_question_that_may_be_billed_is_not_replaced(tmp_path: Path, state: State) -> None:
     path = tmp_path / "run.db"
     journal = await opened(path)
     record = await sent(journal)
@@ -492,7 +450,7 @@ async def test_question_of_which_a_bill_may_exist_is_not_replaced(tmp_path: Path
     await journal.close()
 
 
-async def test_tag_asked_for_in_this_opening_is_not_taken_by_another_question(tmp_path: Path) -> None:
+async def test_tag_used_in_this_opening_admits_no_other_question(tmp_path: Path) -> None:
     path = tmp_path / "run.db"
     journal = await opened(path)
     await queued(journal)
@@ -504,7 +462,7 @@ async def test_tag_asked_for_in_this_opening_is_not_taken_by_another_question(tm
     await journal.close()
 
 
-async def test_damaged_result_is_told_from_none(tmp_path: Path) -> None:
+async def test_damaged_result_differs_from_none(tmp_path: Path) -> None:
     path = tmp_path / "run.db"
     await made(path, "a", "b")
     connection = sqlite3.connect(path, isolation_level=None)
@@ -588,7 +546,7 @@ def test_reader_of_nothing_makes_nothing(tmp_path: Path) -> None:
 # --- versions ---------------------------------------------------------------------------------------------------------
 
 
-async def test_older_journal_is_brought_up_to_date_with_a_copy_kept(tmp_path: Path) -> None:
+async def test_older_journal_is_migrated_and_a_copy_kept(tmp_path: Path) -> None:
     path = tmp_path / "run.db"
     await made(path, "a")
     connection = sqlite3.connect(path, isolation_level=None)
@@ -617,7 +575,7 @@ async def test_migration_that_fails_changes_nothing(tmp_path: Path) -> None:
     connection.close()
 
 
-async def test_version_without_a_way_on_is_refused(tmp_path: Path) -> None:
+async def test_version_without_a_migration_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "run.db"
     await made(path)
     connection = sqlite3.connect(path, isolation_level=None)
@@ -632,7 +590,7 @@ async def test_version_without_a_way_on_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("version", range(1, VERSION + 1))
-async def test_golden_journal_of_each_version_opens_with_all_that_is_in_it(tmp_path: Path, version: int) -> None:
+async def test_golden_journal_of_each_version_opens_whole(tmp_path: Path, version: int) -> None:
     path = tmp_path / "run.db"
     shutil.copy(GOLDEN / f"v{version}.db", path)
     journal = await opened(path, base_url="https://golden.example", account=lambda salt: fingerprint("golden", salt))
@@ -653,50 +611,13 @@ async def test_golden_journal_of_each_version_opens_with_all_that_is_in_it(tmp_p
     await journal.close()
 
 
-async def golden(path: Path) -> None:
-    """What made the golden file of this version: run it, on a path where nothing is, when the tables have changed."""
-    journal = await SqliteJournal.open(
-        path,
-        now=lambda: 1_790_000_000.0,
-        base_url="https://golden.example",
-        account=lambda salt: fingerprint("golden", salt),
-    )
-    for state in State:
-        name = state.name.lower()
-        record = await journal.find_or_queue(
-            item_name(name, sha_of(name.encode())),
-            tag=name,
-            key=f"key-{int(state)}",
-            body=f'{{"q":"{name}"}}'.encode(),
-            sha=sha_of(name.encode()),
-            api="sonar",
-        )
-        if state is State.QUEUED:
-            await take(journal, record, "sending")
-            await take(journal, record, "doubtful", error="no answer")
-            await take(journal, record, "requeue", new_key="key-again", body=record.body, api="agent")
-            continue
-        await take(journal, record, "sending")
-        if state in (State.ACCEPTED, State.DONE, State.FAILED, State.EXPIRED):
-            await take(journal, record, "accepted", job_id=f"id-{int(state)}")
-        if state is State.IN_DOUBT:
-            await take(journal, record, "doubtful", error="no answer")
-        elif state is State.DONE:
-            raw = b'{"answer":"done"}' * 20
-            await take(journal, record, "ended", state, word="COMPLETED", raw=raw, cost=0.25)
-            journal.delivered(claim_of(record))
-        elif state.is_final:
-            await take(journal, record, "ended", state, word=state.name, error="why")
-    await journal.close()
-
-
 # --- crashes ----------------------------------------------------------------------------------------------------------
 
 RANK = {name: rank for rank, name in enumerate(("queued", "sending", "accepted", "ended"))}
 
 
 @pytest.mark.parametrize("seed", range(4))
-async def test_step_that_was_answered_is_there_after_kill(tmp_path: Path, seed: int) -> None:
+async def test_answered_step_survives_a_kill(tmp_path: Path, seed: int) -> None:
     path, chance = tmp_path / "run.db", random.Random(seed)
     keys: dict[str, str] = {}
     for _ in range(3):
@@ -735,7 +656,7 @@ def test_log_is_synced_before_a_step_is_answered(tmp_path: Path) -> None:
     if probe.returncode:
         pytest.skip("strace may not trace here")
     traced = [strace, "-f", "-y", "-e", "trace=fsync,fdatasync,pwrite64,write", "-o", str(trace)]
-    subprocess.run([*traced, sys.executable, __file__, "mark", str(tmp_path / "run.db")], check=True)
+    subprocess.run([*traced, sys.executable, PROGRAM, "mark", str(tmp_path / "run.db")], check=True)
     unsynced = marks = 0
     for line in trace.read_text(errors="replace").splitlines():
         if "run.db-wal>" in line and "pwrite64(" in line:
@@ -755,7 +676,7 @@ def test_full_disk_fails_the_step_and_not_the_journal(tmp_path: Path) -> None:
     unshare = shutil.which("unshare")
     place = tmp_path / "small"
     place.mkdir()
-    inside = f'mount -t tmpfs -o size=2m small "{place}" && exec "{sys.executable}" "{__file__}" full "{place}/run.db"'
+    inside = f'mount -t tmpfs -o size=2m small "{place}" && exec "{sys.executable}" "{PROGRAM}" full "{place}/run.db"'
     command = [unshare or "", "--user", "--map-root-user", "--mount", "sh", "-c", inside]
     if unshare is None or subprocess.run([*command[:-1], "true"], capture_output=True, check=False).returncode:
         pytest.skip("no small disk can be made here")
@@ -764,139 +685,8 @@ def test_full_disk_fails_the_step_and_not_the_journal(tmp_path: Path) -> None:
 
 
 @posix
-def test_limit_on_file_size_fails_the_step_and_not_the_journal(tmp_path: Path) -> None:
+def test_file_size_limit_fails_only_the_step(tmp_path: Path) -> None:
     done = subprocess.run(
-        [sys.executable, __file__, "limit", str(tmp_path / "run.db")], capture_output=True, text=True, check=False
+        [sys.executable, PROGRAM, "limit", str(tmp_path / "run.db")], capture_output=True, text=True, check=False
     )
     assert done.stdout.split() == ["JournalBroken", "readable", "unchanged", "goes-on"], done.stderr
-
-
-# --- the children -----------------------------------------------------------------------------------------------------
-
-
-async def hold(path: Path) -> None:
-    journal = await opened(path)
-    await queued(journal)
-    print("open", flush=True)
-    sys.stdin.read()
-    await journal.close()
-
-
-def fork(path: Path) -> None:
-    # A selector without state in the kernel: an epoll would be shared by parent and child.
-    loop = asyncio.SelectorEventLoop(selectors.SelectSelector())
-    journal = loop.run_until_complete(opened(path))
-    record = loop.run_until_complete(queued(journal))
-    if not (first := os.fork()):
-        try:
-            take(journal, record, "sending").send(None)
-        except JournalClosed as error:
-            print(f"refused in the child: {type(error).__name__}", flush=True)
-        journal.delivered(claim_of(record))
-        del journal
-        sys.exit()  # in order, so that whatever would be closed at the end is closed
-    os.waitid(os.P_PID, first, os.WEXITED)
-    loop.run_until_complete(queued(journal, "b"))
-    counts = loop.run_until_complete(journal.counts())
-    log = "its log" if os.path.getsize(f"{path}-wal") else "no log"
-    print(f"parent goes on with {log}: {counts[State.QUEUED]}", flush=True)
-    if not os.fork():
-        print("the child lives on", flush=True)
-        sys.stdin.read()
-        os._exit(0)
-    sys.stdin.read(1)
-    os._exit(0)
-
-
-async def steps(path: Path) -> None:
-    """Bring 60 submissions as far as they will go; say each step once it is answered."""
-    journal = await opened(path)
-    names = itertools.count()
-
-    def heard(tag: str, name: str, record: Record) -> None:
-        os.write(1, f"{tag} {name} {record.key} .\n".encode())
-
-    async def worker() -> None:
-        for n in names:
-            tag = f"t{n}"
-            record = await journal.find_or_queue(
-                item_name(tag, b""), tag=tag, key=os.urandom(8).hex(), body=b"b" * 2000, sha=b"s", api="sonar"
-            )
-            heard(tag, "queued", record)
-            state = record.state
-            if state in (State.QUEUED, State.SENDING):
-                await take(journal, record, "sending")
-                heard(tag, "sending", record)
-                await take(journal, record, "accepted", job_id=f"id-{tag}")
-                heard(tag, "accepted", record)
-                state = State.ACCEPTED
-            if state is State.ACCEPTED:
-                await take(journal, record, "ended", State.DONE, raw=f"result of {tag}".encode() * 100, cost=0.5)
-                heard(tag, "ended", record)
-            journal.delivered(claim_of(record))
-
-    await asyncio.gather(*(worker() for _ in range(8)))
-
-
-async def mark(path: Path) -> None:
-    journal = await opened(path)
-    for tag in "abc":
-        record = await queued(journal, tag)
-        os.write(1, b"MARK queued\n")
-        await take(journal, record, "sending")
-        os.write(1, b"MARK sending\n")
-        await take(journal, record, "accepted", job_id=f"id-{tag}")
-        os.write(1, b"MARK accepted\n")
-        await take(journal, record, "ended", State.DONE, raw=b"result")
-        os.write(1, b"MARK ended\n")
-    await journal.close()
-
-
-async def full(path: Path) -> None:
-    ballast = path.parent / "ballast"
-    ballast.write_bytes(b"\0" * 500_000)
-    await _filled(path, ballast.unlink)
-
-
-async def limit(path: Path) -> None:
-    import resource
-
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-
-    def lift() -> None:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-
-    await _filled(path, lift, lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (400_000, hard)))
-
-
-async def _filled(path: Path, make_room: Callable[[], None], begin: Callable[[], None] = lambda: None) -> None:
-    journal = await opened(path)
-    record = await sent(journal)
-    await take(journal, record, "accepted", job_id="id")
-    begin()
-    result = os.urandom(1_900_000)
-    # Both are asked for at once, and would be one transaction: the small one is not to fail with the large.
-    large = asyncio.ensure_future(take(journal, record, "ended", State.DONE, raw=result))
-    await queued(journal, "small")
-    try:
-        await large
-    except (JournalFull, JournalBroken) as error:
-        print(type(error).__name__)
-    if (await journal.counts())[State.ACCEPTED] == 1:
-        print("readable")
-    if await journal.result(record.pk) is None and await journal.get(key="key-small"):
-        print("unchanged")
-    make_room()
-    await take(journal, record, "ended", State.DONE, raw=result[:300_000])
-    if await journal.result(record.pk) == result[:300_000]:
-        print("goes-on")
-    await journal.close()
-
-
-if __name__ == "__main__":
-    if sys.argv[1] == "fork":
-        fork(Path(sys.argv[2]))
-    else:
-        programs = {program.__name__: program for program in (hold, steps, mark, full, limit, golden)}
-        asyncio.run(programs[sys.argv[1]](Path(sys.argv[2])))

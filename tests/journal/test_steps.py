@@ -1,4 +1,4 @@
-"""The table of steps, written out by hand beside the one in the package; and that it is whole."""
+"""The table of steps equals the one written here by hand, and is complete."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def in_state(step: Step, state: State) -> Record:
     return msgspec.structs.replace(ROW, state=state, attempts=max(0, step.attempts - 1))
 
 
-def test_table_is_the_one_that_is_written_here() -> None:
+def test_table_equals_the_one_written_here() -> None:
     found = [(rule.name, rule.kind, set(rule.origins), rule.leads_to, set(rule.columns)) for rule in steps.RULES]
     assert found == TABLE
 
@@ -83,7 +83,7 @@ def test_every_step_names_its_key() -> None:
         assert (key.kind, key.default) == (key.KEYWORD_ONLY, key.empty)
 
 
-def test_columns_are_those_of_a_record_and_what_is_given_those_of_a_step() -> None:
+def test_columns_and_values_are_fields_of_record_and_step() -> None:
     record, step = ({field.name for field in msgspec.structs.fields(kind)} for kind in (Record, Step))
     for rule in steps.RULES:
         given = {name for name, put in rule.columns.items() if put in (Put.GIVEN, Put.GIVEN_OR_KEPT)}
@@ -105,7 +105,7 @@ def test_step_leads_from_its_origins_to_one_state(name: str, state: State) -> No
 
 
 @pytest.mark.parametrize("name", EACH)
-def test_step_that_was_taken_finds_itself_done(name: str) -> None:
+def test_repeated_step_finds_itself_done(name: str) -> None:
     step = EACH[name]
     row = in_state(step, min(step.rule.origins))
     after = msgspec.structs.replace(row, **changes(step, row, 5.0))
@@ -128,7 +128,7 @@ def test_kind_says_who_lets_a_step_in(name: str, is_live: bool, is_free: bool) -
             may_take(step, 1, row, is_live=is_live, is_free=is_free, path="")
 
 
-def test_only_what_a_session_is_about_to_do_is_an_intent() -> None:
+def test_only_what_a_session_will_do_is_an_intent() -> None:
     assert {rule.name for rule in steps.RULES if rule.kind is INTENT} == {"sending", "refreeze", "requeue"}
 
 
@@ -142,17 +142,17 @@ def test_mark_is_new_if_its_number_is(attempts: int, state: State, attempt: int,
     assert may_take(step, 1, row, is_live=True, is_free=True, path="") is is_new
 
 
-def test_end_without_an_id_keeps_the_one_that_is_known() -> None:
+def test_end_without_an_id_keeps_the_known_one() -> None:
     row = msgspec.structs.replace(ROW, state=A, job_id="id", accepted_at=1.0)
     assert msgspec.structs.replace(row, **changes(EACH["ended DONE"], row, 5.0)).job_id == "id"
 
 
-def test_body_is_kept_of_ends_that_have_a_result() -> None:
+def test_body_is_kept_for_ends_with_a_result() -> None:
     kept = {(name, results) for name in EACH for results in ("keep", "refetch") if keeps(EACH[name], results)}
     assert kept == {("ended DONE", "keep"), ("ended FAILED", "keep"), ("ended REJECTED", "keep")}
 
 
-def test_values_of_a_step_are_such_as_any_store_can_keep() -> None:
+def test_values_of_a_step_suit_any_store() -> None:
     step = steps.ended(D, key="k", word="\ud83d", error="é\ud83d", cost=math.nan)
     assert (step.word, step.error, step.cost) == ("?", "é?", None)
 

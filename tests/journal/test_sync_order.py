@@ -1,6 +1,6 @@
-"""The order on disk, as the kernel sees it: what is to be sent is synced before it leaves, and an id before it is used.
+"""The kernel sees each intent synced before the request leaves, and each id before it is used.
 
-A kill does not show this, since the kernel keeps what a dead process wrote; a power cut would.
+Killing a process does not show this, since the kernel keeps what a dead process wrote; a power cut would.
 """
 
 from __future__ import annotations
@@ -89,7 +89,7 @@ def was_synced(stretch: list[str]) -> bool:
     return "wrote" in stretch and "synced" in stretch[stretch.index("wrote") :]
 
 
-async def test_log_is_synced_before_each_submission_leaves_and_before_each_id_is_used(tmp_path: Path) -> None:
+async def test_log_is_synced_before_sending_and_before_using_ids(tmp_path: Path) -> None:
     if not may_trace():
         pytest.skip("this machine does not let strace trace")
     trace = tmp_path / "trace"
@@ -117,7 +117,7 @@ async def test_log_is_synced_before_each_submission_leaves_and_before_each_id_is
     assert all(was_synced(stretch) for stretch in before_handing_out), before_handing_out
 
 
-def test_reader_of_traces_sees_a_sync_that_comes_too_late() -> None:
+def test_reader_of_traces_sees_a_late_sync() -> None:
     """The test above can fail: a POST that leaves while the log is still being synced is not one that waited."""
     late = "\n".join([
         '7 write(5</m>, "reached T1-T2", 13) = 13',

@@ -1,4 +1,4 @@
-"""The gate in virtual time: why it is shut, silence kept, an outage lived through, stops and their lifting."""
+"""The gate in virtual time: why it is shut, and what opens it again."""
 
 from __future__ import annotations
 
@@ -96,7 +96,7 @@ def test_silence_asked_on_one_lane_holds_on_all(lane: Lane):
     assert {gate.delay(other, START) >= 120.0 for other in Lane} == {True}
 
 
-def test_longest_silence_holds_whatever_follows():
+def test_longest_silence_holds_over_shorter_ones():
     gate = Gate()
     gate.throttled(Lane.POLL, START, START, 120.0, 0.0)
     gate.throttled(Lane.POLL, START + 1, START, 0.0, 0.0)
@@ -192,7 +192,7 @@ def test_first_answer_opens_the_gate_and_forgets_the_outage(lane: Lane):
     assert gate.delay(Lane.POLL, START + 16.0) == 1.0
 
 
-def test_request_for_less_is_an_answer_too():
+def test_throttled_answer_counts_as_an_answer():
     gate = silent_gate()
     gate.throttled(Lane.POLL, START, START, None, 0.0)
     assert gate.delay(Lane.POLL, START) == 0.0
@@ -298,7 +298,7 @@ class Outage:
 
 @pytest.mark.parametrize("seed", range(3))
 @pytest.mark.parametrize(("fault", "fails_after"), [(Fault.NOT_SENT, 0.001), (Fault.DOUBT, 0.05), (Fault.DOUBT, 30.0)])
-def test_outage_of_a_minute_costs_few_attempts_and_no_job(fault: Fault, fails_after: float, seed: int):
+def test_minute_of_outage_costs_few_attempts_and_no_job(fault: Fault, fails_after: float, seed: int):
     outage = Outage(fault, fails_after=fails_after, seed=seed)
     outage.run(1_000, at_once=50)
     assert (outage.accepted, outage.failed) == (1_000, 0)
@@ -310,7 +310,7 @@ def test_outage_of_a_minute_costs_few_attempts_and_no_job(fault: Fault, fails_af
 # --- stops ------------------------------------------------------------------------------------------------------------
 
 
-def test_stop_holds_for_half_a_minute_then_one_may_try():
+def test_stop_holds_for_half_a_minute_then_admits_one():
     gate = Gate()
     assert gate.halted(START) is None
     assert gate.halt(NO_KEY, Lane.SUBMIT, START)
@@ -318,7 +318,7 @@ def test_stop_holds_for_half_a_minute_then_one_may_try():
     assert gate.halted(START + 30.0) is None
 
 
-def test_stop_found_again_holds_on_and_is_no_news():
+def test_repeated_stop_holds_on_and_is_not_news():
     gate = Gate()
     gate.halt(NO_KEY, Lane.SUBMIT, START)
     assert not gate.halt(AuthenticationError("bad key"), Lane.SUBMIT, START + 30.0)
@@ -355,7 +355,7 @@ def test_poll_refused_after_a_submission_is_news():
     assert gate.polls_refused
 
 
-def test_resume_lifts_a_stop_and_tells_whether_there_was_one():
+def test_resume_lifts_a_stop_and_says_whether_it_did():
     gate = Gate()
     assert not gate.resume()
     gate.halt(NO_KEY, Lane.POLL, START)
@@ -503,7 +503,7 @@ def test_stop_stays_known_while_one_may_try():
         (True, True, True, True, False),
     ],
 )
-def test_stop_is_lifted_by_what_began_it(
+def test_stop_is_lifted_by_the_lane_that_began_it(
     begun_by_poll: bool, poll_refused: bool, poll_accepted: bool, lifts: bool, polls_refused: bool
 ):
     stop = Stop()
@@ -524,7 +524,7 @@ def test_silence_is_stretched_and_never_shortened():
     assert silence.seconds(START + 106.0) == 0.0
 
 
-def test_pause_of_submissions_is_no_silence():
+def test_pause_of_submissions_is_not_a_silence():
     silence = Silence()
     for _ in range(3):
         silence.counted()
@@ -542,7 +542,7 @@ def test_breaker_holds_nothing_back_while_closed():
     assert breaker.delay(START) == 0.0
 
 
-def test_breaker_lets_one_probe_out_and_closes_at_an_answer():
+def test_breaker_lets_one_probe_out_and_closes_when_answered():
     breaker = Breaker()
     for _ in range(SILENT_AFTER):
         breaker.failed(START)
@@ -588,7 +588,7 @@ def test_unanswered_counts_from_the_first_failure():
     assert unanswered.seconds(START + 9.0) == 0.0
 
 
-def test_refusals_for_too_many_are_no_yes_and_no_no():
+def test_rate_refusals_neither_accept_nor_reject_a_submission():
     gate = Gate()
     gate.throttled(Lane.SUBMIT, START, START, None, 0.5)
     assert gate.silent_server(START + 10.0) == 10.0
@@ -608,7 +608,7 @@ def test_refusals_for_too_many_are_no_yes_and_no_no():
     ],
     ids=["accepted", "rejected", "throttled", "throttled with a hint", "failed", "poll answered", "poll throttled"],
 )
-def test_only_a_yes_or_no_to_a_submission_ends_the_silence(happens: Callable[[Gate], object], seconds: float):
+def test_only_accepting_or_rejecting_a_submission_ends_the_silence(happens: Callable[[Gate], object], seconds: float):
     gate = Gate()
     gate.submit_failed(START)
     happens(gate)

@@ -1,4 +1,4 @@
-"""Pace and budget in virtual time: rates given and learnt, against the service's limit as it is documented."""
+"""The pace in virtual time: rates given and learnt, against the service's documented limit."""
 
 from __future__ import annotations
 
@@ -196,7 +196,7 @@ def test_learnt_pace_finds_a_doubled_rate_in_fifteen_minutes(rpm: int):
     assert subs.share_of_rate_since(changed + 900.0) == pytest.approx(1.0, abs=0.1)
 
 
-def test_learnt_pace_takes_what_another_program_leaves():
+def test_learnt_pace_uses_the_rest_beside_another_program():
     world = World()
     subs = Submitters(world, LeakyBucket(20))
     todo = iter(range(400))
@@ -300,7 +300,7 @@ def test_pace_after_any_events_keeps_waits_short(rpm: float | None, events: list
 
 
 @given(per_minute=st.floats(0.1, 10_000), laters=st.lists(st.floats(0, 60), min_size=2, max_size=200))
-def test_bucket_never_gives_more_than_a_burst_and_its_rate(per_minute: float, laters: list[float]):
+def test_bucket_never_gives_more_than_burst_and_rate(per_minute: float, laters: list[float]):
     bucket, now, left = Bucket(per_minute), START, list[float]()
     for later in laters:
         now += later

@@ -1,4 +1,4 @@
-"""When a job is looked at, as a rule and in simulation, and the order of all jobs against a model."""
+"""When each job is polled, as a rule and in simulation, and in which order all jobs are."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def next_gap(rule: PollRule, job: RunningJob, jitter: float, random: float) -> f
 
 
 def ages(rule: PollRule, until: float, *, jitter: float = 0.0, draw: Callable[[], float] = lambda: 0.5) -> list[float]:
-    """The ages at which a job that never ends is looked at."""
+    """The ages at which a job that never ends is polled."""
     age, found = 0.0, list[float]()
     while True:
         age += next_gap(rule, RunningJob(age=age, polls=len(found)), jitter, draw())
@@ -37,11 +37,11 @@ def ages(rule: PollRule, until: float, *, jitter: float = 0.0, draw: Callable[[]
 # --- the default rule -------------------------------------------------------------------------------------------------
 
 
-def test_default_policy_waits_half_a_minute_then_polls_every_ten_seconds():
+def test_default_policy_waits_then_polls_every_ten_seconds():
     assert ages(PollPolicy(), 905.0) == [30.0 + 10.0 * n for n in range(88)]
 
 
-def test_gaps_of_the_tail_grow_by_a_quarter_at_each_poll_up_to_their_bound():
+def test_tail_gaps_grow_by_a_quarter_to_their_bound():
     tail = [age for age in ages(PollPolicy(), 5_000.0) if age >= 900.0]
     gaps = [after - before for before, after in pairwise(tail)]
     growing = [gap for gap in gaps if gap < 120.0]
@@ -52,9 +52,7 @@ def test_gaps_of_the_tail_grow_by_a_quarter_at_each_poll_up_to_their_bound():
 
 
 @given(gap=st.floats(0.1, 100), growth=st.floats(1, 3), tail_after=st.floats(0, 5_000), beyond=st.floats(0, 1))
-def test_gap_in_the_tail_follows_the_one_before_by_the_growth(
-    gap: float, growth: float, tail_after: float, beyond: float
-):
+def test_tail_gap_is_the_one_before_times_the_growth(gap: float, growth: float, tail_after: float, beyond: float):
     policy = PollPolicy(quiet=0.0, gap=gap, growth=growth, tail_after=tail_after, max_gap=1e12)
     age = tail_after + beyond * gap
     before = policy(RunningJob(age=age, polls=1))
@@ -67,29 +65,29 @@ def test_gap_in_the_tail_follows_the_one_before_by_the_growth(
 
 
 @given(quiet=st.floats(1, 10_000), share=st.floats(0, 0.99), jitter=st.floats(0, 0.5), chance=CHANCE)
-def test_no_poll_is_made_before_the_quiet_is_over(quiet: float, share: float, jitter: float, chance: float):
+def test_no_poll_is_made_before_the_quiet_ends(quiet: float, share: float, jitter: float, chance: float):
     age = quiet * share
     wait = next_gap(PollPolicy(quiet=quiet), RunningJob(age=age, polls=0), jitter, chance)
     assert quiet - 1e-6 <= age + wait <= quiet + (quiet - age) * jitter + 2 * SHORTEST
 
 
-def test_policy_that_is_not_quiet_polls_after_one_gap():
+def test_policy_without_quiet_polls_after_one_gap():
     assert PollPolicy(quiet=0.0)(RunningJob(age=0.0, polls=0)) == 10.0
 
 
 @given(age=st.floats(0, 1e6), polls=st.integers(0, 10_000))
-def test_gap_is_never_under_the_even_one_nor_over_the_longest(age: float, polls: int):
+def test_gap_stays_between_the_even_one_and_the_longest(age: float, polls: int):
     policy = PollPolicy(quiet=0.0, gap=10.0, max_gap=120.0)
     assert 10.0 <= policy(RunningJob(age=age, polls=polls)) <= 120.0
 
 
 @given(gap=st.floats(0.1, 1_000), age=st.floats(0, 1e5))
-def test_gap_longer_than_the_longest_of_the_tail_is_not_shortened_by_it(gap: float, age: float):
+def test_gap_longer_than_the_longest_is_not_shortened(gap: float, age: float):
     assert PollPolicy(quiet=0.0, gap=gap)(RunningJob(age=age, polls=1)) >= gap
 
 
 @pytest.mark.parametrize("seconds", [0.05, 2.0, 10.0, 300.0])
-def test_fixed_policy_polls_after_each_gap_from_the_first_on(seconds: float):
+def test_fixed_policy_polls_after_equal_gaps(seconds: float):
     found = ages(PollPolicy.fixed(seconds), 100 * seconds + seconds / 2)
     assert found == pytest.approx([seconds * n for n in range(1, 101)])
 
@@ -132,7 +130,7 @@ def test_fixed_policy_of_no_time_is_refused(seconds: float):
     [{"gap": SHORTEST}, {"quiet": 0.0}, {"growth": 1.0}, {"jitter": 0.0}, {"budget": None}, {"tail_after": math.inf}],
     ids=str,
 )
-def test_policy_at_the_edge_of_what_makes_sense_is_taken(right: dict[str, Any]):
+def test_policy_at_the_edge_of_sense_is_accepted(right: dict[str, Any]):
     assert next_gap(PollPolicy(**right), RunningJob(age=2_000.0, polls=1), 0.0, 0.5) >= SHORTEST
 
 
@@ -140,14 +138,14 @@ def test_policy_at_the_edge_of_what_makes_sense_is_taken(right: dict[str, Any]):
 
 
 @given(gap=st.floats(1, 10_000), jitter=st.floats(0, 1, exclude_max=True), chance=CHANCE)
-def test_jitter_stretches_or_shortens_by_its_share_at_most(gap: float, jitter: float, chance: float):
-    wait = next_gap(lambda look: gap, RunningJob(age=1.0, polls=1), jitter, chance)
+def test_jitter_changes_a_gap_by_its_share_at_most(gap: float, jitter: float, chance: float):
+    wait = next_gap(lambda job: gap, RunningJob(age=1.0, polls=1), jitter, chance)
     assert gap * (1.0 - jitter) * (1 - 1e-12) <= wait <= gap * (1.0 + jitter) * (1 + 1e-12)
 
 
 def test_jitter_spreads_evenly_round_the_gap():
     draw = random.Random(3)
-    waits = [next_gap(lambda look: 10.0, RunningJob(age=1.0, polls=1), 0.1, draw.random()) for _ in range(10_000)]
+    waits = [next_gap(lambda job: 10.0, RunningJob(age=1.0, polls=1), 0.1, draw.random()) for _ in range(10_000)]
     tenths = [0] * 10
     for wait in waits:
         tenths[int((wait - 9.0) / 0.2)] += 1
@@ -156,30 +154,30 @@ def test_jitter_spreads_evenly_round_the_gap():
 
 @pytest.mark.parametrize("answer", [math.nan, -math.inf, -1.0, -0.0, 0, 1e-300, SHORTEST / 2])
 def test_rule_that_asks_for_no_time_gets_the_shortest(answer: float):
-    assert next_gap(lambda look: answer, RunningJob(age=1.0, polls=1), 0.0, 0.5) == SHORTEST
+    assert next_gap(lambda job: answer, RunningJob(age=1.0, polls=1), 0.0, 0.5) == SHORTEST
 
 
 @pytest.mark.parametrize("answer", [math.inf, 1e300, 10**9])
-def test_rule_that_asks_for_ever_gets_a_day(answer: float):
-    assert next_gap(lambda look: answer, RunningJob(age=1.0, polls=1), 0.1, 0.99) == 86_400.0
+def test_rule_that_asks_for_infinity_gets_a_day(answer: float):
+    assert next_gap(lambda job: answer, RunningJob(age=1.0, polls=1), 0.1, 0.99) == 86_400.0
 
 
 @given(answer=st.floats() | st.integers(-(10**30), 10**30), jitter=st.floats(0, 1, exclude_max=True), chance=CHANCE)
-def test_wait_is_finite_and_positive_whatever_the_rule_answers(answer: float, jitter: float, chance: float):
+def test_wait_is_finite_and_positive_whatever_the_rule(answer: float, jitter: float, chance: float):
     for polls in (0, 1):
-        assert 0.0 < next_gap(lambda look: answer, RunningJob(age=0.0, polls=polls), jitter, chance) <= 86_400.0
+        assert 0.0 < next_gap(lambda job: answer, RunningJob(age=0.0, polls=polls), jitter, chance) <= 86_400.0
 
 
-def test_users_own_rule_is_asked_with_how_the_job_stands():
+def test_users_rule_is_given_the_state_of_the_job():
     asked: list[RunningJob] = []
 
-    def rule(look: RunningJob) -> float:
-        asked.append(look)
-        return 5.0 if look.status == "CREATED" else 60.0
+    def rule(job: RunningJob) -> float:
+        asked.append(job)
+        return 5.0 if job.status == "CREATED" else 60.0
 
     assert next_gap(rule, RunningJob(age=7.0, polls=2, status="CREATED", model="sonar"), 0.0, 0.5) == 5.0
     assert next_gap(rule, RunningJob(age=8.0, polls=3, status="IN_PROGRESS"), 0.0, 0.5) == 60.0
-    assert [(look.age, look.polls, look.model) for look in asked] == [(7.0, 2, "sonar"), (8.0, 3, "")]
+    assert [(job.age, job.polls, job.model) for job in asked] == [(7.0, 2, "sonar"), (8.0, 3, "")]
 
 
 # --- what it costs: docs/polling.md -----------------------------------------------------------------------------------
@@ -208,7 +206,7 @@ def test_even_gap_costs_what_the_law_of_durations_says():
 
 
 @pytest.mark.parametrize("jitter", [0.0, 0.1])
-def test_quiet_start_and_growing_tail_take_a_third_of_the_polls_away(jitter: float):
+def test_quiet_start_and_growing_tail_save_a_third(jitter: float):
     policy = PollPolicy(quiet=60.0, gap=10.0, tail_after=450.0)
     polls, lag = polls_and_lag(policy, 10_000, jitter)
     assert polls == pytest.approx(17.0, rel=0.03)
@@ -220,7 +218,7 @@ def test_quiet_start_and_growing_tail_take_a_third_of_the_polls_away(jitter: flo
 # --- the order of all jobs --------------------------------------------------------------------------------------------
 
 
-def test_schedule_gives_the_keys_in_the_order_in_which_they_are_due():
+def test_schedule_gives_keys_in_due_order():
     schedule: Schedule[str] = Schedule()
     for key, due in [("c", 3.0), ("a", 1.0), ("b", 2.0)]:
         schedule.put(key, due)
@@ -246,7 +244,7 @@ def test_schedule_gives_nothing_before_it_is_due():
 
 
 @pytest.mark.parametrize("due", [1.0, 9.0])
-def test_key_put_again_is_due_at_the_later_word_only(due: float):
+def test_repeated_key_is_due_at_its_later_time_only(due: float):
     schedule: Schedule[str] = Schedule()
     schedule.put("a", 5.0)
     schedule.put("a", due)
@@ -275,7 +273,7 @@ STEPS = st.one_of(
 
 
 @given(steps=st.lists(STEPS, max_size=300))
-def test_schedule_does_what_a_sorted_list_would(steps: list[tuple[str, int, float]]):
+def test_schedule_behaves_like_a_sorted_list(steps: list[tuple[str, int, float]]):
     schedule: Schedule[int] = Schedule()
     model: dict[int, tuple[float, int]] = {}
     for n, (step, key, time) in enumerate(steps):
@@ -321,7 +319,7 @@ def most_held(steps: Callable[[Schedule[Key], Callable[[int], Key]], None]) -> i
     return sum(ref() is not None for ref in made)
 
 
-def test_schedule_of_one_key_put_again_and_again_does_not_grow():
+def test_schedule_does_not_grow_with_one_repeated_key():
     def steps(schedule: Schedule[Key], key: Callable[[int], Key]) -> None:
         for n in range(5_000):
             schedule.put(key(1), 1e9 - n)
@@ -329,7 +327,7 @@ def test_schedule_of_one_key_put_again_and_again_does_not_grow():
     assert most_held(steps) <= 70
 
 
-def test_schedule_of_keys_that_come_and_go_does_not_grow():
+def test_schedule_of_passing_keys_does_not_grow():
     def steps(schedule: Schedule[Key], key: Callable[[int], Key]) -> None:
         for n in range(5_000):
             schedule.put(key(n), 1e9)
@@ -338,7 +336,7 @@ def test_schedule_of_keys_that_come_and_go_does_not_grow():
     assert most_held(steps) <= 70
 
 
-def test_schedule_of_which_all_is_removed_holds_next_to_nothing():
+def test_emptied_schedule_holds_next_to_nothing():
     def steps(schedule: Schedule[Key], key: Callable[[int], Key]) -> None:
         for n in range(5_000):
             schedule.put(key(n), 1e9)
@@ -348,7 +346,7 @@ def test_schedule_of_which_all_is_removed_holds_next_to_nothing():
     assert most_held(steps) <= 70
 
 
-def test_schedule_of_many_keys_put_again_and_again_holds_each_a_few_times_at_most():
+def test_schedule_holds_repeated_keys_only_a_few_times():
     def steps(schedule: Schedule[Key], key: Callable[[int], Key]) -> None:
         for n in range(20_000):
             schedule.put(key(n % 1_000), float(n))

@@ -1,4 +1,4 @@
-"""What a row of the journal means for a submission that is asked for again: the whole table."""
+"""What a row of the journal means for a submission that is asked for again."""
 
 from __future__ import annotations
 
@@ -54,7 +54,9 @@ def decided(record: Record, *, may_resend: bool = True, retry_failed: bool = Fal
     ],
     ids=str,
 )
-def test_a_row_whose_outcome_is_known(state: State, has_result: bool, retry_failed: bool, decision: Decision) -> None:
+def test_decision_for_a_row_with_a_known_outcome(
+    state: State, has_result: bool, retry_failed: bool, decision: Decision
+) -> None:
     for may_resend in (True, False):
         assert decided(row(state, has_result=has_result), may_resend=may_resend, retry_failed=retry_failed) is decision
 
@@ -74,7 +76,7 @@ def test_a_row_whose_outcome_is_known(state: State, has_result: bool, retry_fail
     ],
     ids=str,
 )
-def test_a_row_whose_outcome_is_unknown(
+def test_decision_for_a_row_with_an_unknown_outcome(
     state: State, age: float | None, attempts: int, may_resend: bool, decision: Decision
 ) -> None:
     for retry_failed in (True, False):
@@ -82,7 +84,7 @@ def test_a_row_whose_outcome_is_unknown(
         assert decided(record, may_resend=may_resend, retry_failed=retry_failed) is decision
 
 
-def test_nothing_that_may_have_been_paid_is_sent_where_keys_are_not_honoured() -> None:
+def test_possibly_paid_rows_are_not_resent_without_keys() -> None:
     for state, has_result, retry_failed in product(State, (True, False), (True, False)):
         record = row(state, has_result=has_result)
         decision = decided(record, may_resend=False, retry_failed=retry_failed)

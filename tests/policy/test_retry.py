@@ -1,4 +1,4 @@
-"""What a failed attempt means and what follows from it: tables, and properties over any sequence of failures."""
+"""What each failed attempt means and what follows from it, as tables and over any sequence of failures."""
 
 from __future__ import annotations
 
@@ -87,15 +87,13 @@ def test_status_has_its_written_class_on_every_lane(statuses: Iterable[int], sub
 @pytest.mark.parametrize(
     ("after", "submitted", "polled"), [("1", T, T), ("0", T, T), ("soon", D, P), ("-1", D, P), ("", D, P)]
 )
-def test_503_is_a_request_for_less_only_with_a_retry_after_that_can_be_read(
-    after: str, submitted: Fault, polled: Fault
-):
+def test_503_throttles_only_with_a_readable_retry_after(after: str, submitted: Fault, polled: Fault):
     assert class_of(Lane.SUBMIT, 503, retry_after=after) is submitted
     assert class_of(Lane.POLL, 503, retry_after=after) is polled
 
 
 @pytest.mark.parametrize("status", [500, 502, 504, 520, 524])
-def test_retry_after_makes_no_other_server_error_a_request_for_less(status: int):
+def test_retry_after_makes_no_other_server_error_a_throttle(status: int):
     # Only 503 says by itself that nothing was done.
     assert class_of(Lane.SUBMIT, status, retry_after="1") is D
 
@@ -104,7 +102,7 @@ def test_retry_after_makes_no_other_server_error_a_request_for_less(status: int)
 @pytest.mark.parametrize(
     "name", ["chat_completions_not_available", "agent_api_migration_required", "insufficient_quota"]
 )
-def test_names_that_no_submission_survives_stop_whatever_the_status(status: int, name: str):
+def test_fatal_error_names_stop_submissions_at_any_status(status: int, name: str):
     body = b'{"error":{"message":"m","type":"%s","code":%d}}' % (name.encode(), status)
     assert {class_of(lane, status, body) for lane in Lane} == {S}
 
@@ -120,11 +118,11 @@ def test_names_that_no_submission_survives_stop_whatever_the_status(status: int,
         ("", D),
     ],
 )
-def test_409_is_doubt_unless_it_says_that_the_key_is_another_requests(said: str, fault: Fault):
+def test_409_is_doubt_unless_the_key_is_another_requests(said: str, fault: Fault):
     assert class_of(Lane.SUBMIT, 409, b'{"error":{"message":"%s","type":"conflict"}}' % said.encode()) is fault
 
 
-def test_409_is_read_by_the_name_of_the_error_too():
+def test_409_is_read_by_its_error_name_too():
     body = b'{"error":{"message":"no","type":"idempotency_key_reused"}}'
     assert class_of(Lane.SUBMIT, 409, body) is R
 
@@ -140,7 +138,7 @@ def test_409_is_read_by_the_name_of_the_error_too():
     ],
 )
 @pytest.mark.parametrize("broken", list(Broken))
-def test_exchange_without_an_answer_is_classed_by_whether_it_left(
+def test_exchange_without_an_answer_is_classed_by_what_left(
     broken: Broken, sent: bool, permanent: bool, submitted: Fault, polled: Fault
 ):
     no = NoReply(broken, "detail", sent=sent, permanent=permanent)
@@ -151,7 +149,7 @@ def test_exchange_without_an_answer_is_classed_by_whether_it_left(
 
 @pytest.mark.parametrize("sent", [False, True])
 @pytest.mark.parametrize("broken", [b for b in Broken if b not in (Broken.TOO_LARGE, Broken.MALFORMED)])
-def test_error_of_a_lost_submission_says_whether_anything_was_sent(broken: Broken, sent: bool):
+def test_error_of_a_lost_submission_says_whether_it_left(broken: Broken, sent: bool):
     error = error_of_no_reply(NoReply(broken, "detail", sent=sent), lane=Lane.SUBMIT, limit=1)
     assert isinstance(error, TransportError)
     assert error.sent is sent
@@ -166,14 +164,14 @@ def test_error_of_a_lost_poll_says_nothing_of_billing():
     assert error.message == "the connection broke: detail"
 
 
-def test_answer_too_large_names_the_limit_and_the_way_out():
+def test_answer_too_large_names_the_limit_and_the_remedy():
     error = error_of_no_reply(NoReply(Broken.TOO_LARGE, "", sent=True), lane=Lane.POLL, limit=65_536)
     assert isinstance(error, ResponseTooLarge)
     assert "65,536 bytes" in error.message
     assert "max_response_bytes" in error.message
 
 
-def test_answer_that_is_not_http_is_no_answer_of_the_servers():
+def test_answer_that_is_not_http_is_not_the_servers():
     error = error_of_no_reply(NoReply(Broken.MALFORMED, "a bad head", sent=True), lane=Lane.SUBMIT, limit=1)
     assert isinstance(error, ProtocolError)
     assert not isinstance(error, APIError)
@@ -202,7 +200,7 @@ def test_retry_after_takes_plain_seconds(value: str, seconds: float):
 
 
 @pytest.mark.parametrize("value", ABSURD, ids=lambda value: ascii(value[:40]))
-def test_retry_after_that_is_absurd_says_nothing(value: str):
+def test_absurd_retry_after_is_ignored(value: str):
     assert hint({"retry-after": value, "date": DATE}) is None
 
 
@@ -216,22 +214,22 @@ def test_retry_after_that_is_absurd_says_nothing(value: str):
         ("Fri, 31 Dec 9999 23:59:59 GMT", 9_999_999.0),
     ],
 )
-def test_retry_after_date_is_read_against_the_date_of_the_same_answer(value: str, seconds: float):
+def test_retry_after_date_is_read_against_its_answers_date(value: str, seconds: float):
     assert hint({"retry-after": value, "date": DATE}) == seconds
 
 
 @pytest.mark.parametrize("date", ["", "yesterday", "Sun, 32 Nov 2026 10:00:00 GMT", "1780000000"])
-def test_retry_after_date_without_a_date_beside_it_says_nothing(date: str):
+def test_retry_after_date_without_a_server_date_is_ignored(date: str):
     assert hint({"retry-after": DATE, "date": date}) is None
     assert hint({"retry-after": DATE}) is None
 
 
-def test_retry_after_that_is_absent_says_nothing():
+def test_absent_retry_after_is_ignored():
     assert hint({}) is None
 
 
 @given(skew=st.integers(-400_000, 400_000), ahead=st.integers(0, 100_000))
-def test_retry_after_date_does_not_depend_on_what_the_servers_clock_says(skew: int, ahead: int):
+def test_retry_after_date_does_not_depend_on_server_time(skew: int, ahead: int):
     now = MOMENT + timedelta(hours=skew)
     then = now + timedelta(seconds=ahead)
     dates = {"retry-after": format_datetime(then, usegmt=True), "date": format_datetime(now, usegmt=True)}
@@ -247,7 +245,7 @@ FIELD = st.one_of(
 
 
 @given(after=FIELD, date=FIELD)
-def test_retry_after_of_any_form_is_nothing_or_a_finite_wait(after: str, date: str):
+def test_retry_after_of_any_form_is_none_or_finite(after: str, date: str):
     seconds = hint({"retry-after": after, "date": date})
     assert seconds is None or 0.0 <= seconds <= 9_999_999.0
 
@@ -273,17 +271,17 @@ EPOCH = int(MOMENT.timestamp())
         ("", "12", None),
     ],
 )
-def test_count_used_up_waits_for_its_reset_and_a_minute_at_most(remaining: str, reset: str, seconds: float | None):
+def test_exhausted_count_waits_a_minute_at_most_for_reset(remaining: str, reset: str, seconds: float | None):
     headers = {"x-ratelimit-remaining": remaining, "x-ratelimit-reset": reset, "date": DATE}
     assert exhausted_until(headers) == seconds
 
 
-def test_count_used_up_with_an_epoch_and_no_date_says_nothing():
+def test_exhausted_count_with_epoch_and_no_date_is_ignored():
     assert exhausted_until({"x-ratelimit-remaining": "0", "x-ratelimit-reset": str(EPOCH + 1)}) is None
 
 
 @given(remaining=st.sampled_from(["0", " 0 ", "1", ""]), reset=FIELD | st.integers().map(str), date=FIELD)
-def test_count_of_any_form_is_nothing_or_a_wait_of_a_minute_at_most(remaining: str, reset: str, date: str):
+def test_count_of_any_form_waits_a_minute_at_most(remaining: str, reset: str, date: str):
     headers = {"x-ratelimit-remaining": remaining, "x-ratelimit-reset": reset, "date": date}
     seconds = exhausted_until(headers)
     assert seconds is None or 0.0 <= seconds <= 60.0
@@ -298,7 +296,7 @@ POLICY = RetryPolicy()
     ("fault", "bounds"),
     [(fault, [0.5, 1, 2, 4, 8, 16, 30, 30]) for fault in (N, D, P, O)] + [(T, [1, 2, 4, 8, 16, 30, 30])],
 )
-def test_delay_is_bounded_by_a_base_that_doubles_to_half_a_minute(fault: Fault, bounds: list[float]):
+def test_delay_bound_doubles_to_half_a_minute(fault: Fault, bounds: list[float]):
     for attempt, bound in enumerate(bounds, 1):
         assert POLICY.delay(fault, attempt, 0.0) == 0.0
         assert POLICY.delay(fault, attempt, 0.5) == bound / 2
@@ -362,7 +360,7 @@ class Submitting:
 
 
 @pytest.mark.parametrize(("fault", "status"), [(N, None), (T, 429), (T, 503)])
-def test_submission_that_surely_made_no_job_goes_on_until_its_deadline(fault: Fault, status: int | None):
+def test_submission_without_a_job_is_retried_until_its_deadline(fault: Fault, status: int | None):
     sub = Submitting(deadline=3_600.0)
     assert sub.fail_until_over(fault, status) == Over(doubt=False)
     assert 3_600.0 - POLICY.max_delay <= sub.now < 3_600.0
@@ -376,7 +374,7 @@ def test_submission_in_doubt_is_sent_eight_times_in_all():
     assert sub.tries.tries == 8
 
 
-def test_submission_in_doubt_is_given_up_after_a_quarter_of_an_hour():
+def test_submission_in_doubt_is_abandoned_after_fifteen_minutes():
     sub = Submitting(policy=RetryPolicy(doubt_tries=10_000))
     assert sub.fail_until_over(D, 502) == Over(doubt=True)
     assert 900.0 <= sub.now <= 900.0 + POLICY.max_delay
@@ -391,7 +389,7 @@ def test_time_in_doubt_is_counted_from_the_first_doubt():
     assert 900.0 <= sub.now - began <= 900.0 + POLICY.max_delay
 
 
-def test_failures_before_a_doubt_do_not_use_up_its_tries():
+def test_failures_before_a_doubt_use_up_no_doubt_tries():
     sub = Submitting()
     for _ in range(20):
         assert isinstance(sub.fail(N), Again)
@@ -399,7 +397,7 @@ def test_failures_before_a_doubt_do_not_use_up_its_tries():
 
 
 @pytest.mark.parametrize(("fault", "status"), [(N, None), (T, 429)])
-def test_doubt_lasts_through_later_failures_that_made_no_job(fault: Fault, status: int | None):
+def test_doubt_lasts_through_later_failures_without_a_job(fault: Fault, status: int | None):
     sub = Submitting(deadline=10_000.0)
     assert isinstance(sub.fail(D), Again)
     assert sub.fail_until_over(fault, status) == Over(doubt=True)
@@ -424,37 +422,35 @@ def test_refusal_ends_at_once_and_without_doubt(fault: Fault, status: int | None
     + [(R, status, True) for status in (404, 405, 409, 410, 451)]
     + [(S, status, True) for status in (401, 402, 403, None)],
 )
-def test_refusal_after_a_doubt_ends_it_only_if_the_same_bytes_could_never_have_passed(
-    fault: Fault, status: int | None, doubt: bool
-):
+def test_refusal_ends_a_doubt_only_for_malformed_bytes(fault: Fault, status: int | None, doubt: bool):
     sub = Submitting()
     assert isinstance(sub.fail(D, 504), Again)
     assert sub.fail(fault, status) == Over(doubt=doubt)
 
 
-def test_409_waits_a_second_at_least_and_is_bounded_as_doubt():
+def test_409_waits_a_second_and_is_bounded_as_doubt():
     sub = Submitting(chance=0.0)
     verdicts = [sub.fail(D, 409) for _ in range(8)]
     assert verdicts == [Again(1.0)] * 7 + [Over(doubt=True)]
 
 
-def test_409_of_a_key_used_for_another_request_ends_at_once():
+def test_409_of_a_key_used_elsewhere_ends_at_once():
     fault = class_of(Lane.SUBMIT, 409, b'{"error":"idempotency key reused"}')
     assert Submitting().fail(fault, 409) == Over(doubt=False)
 
 
-def test_submission_to_a_server_without_keys_is_never_sent_again_once_in_doubt():
+def test_keyless_submission_is_never_resent_once_in_doubt():
     assert Submitting().fail(D, 502, repeatable=False) == Over(doubt=True)
 
 
 @pytest.mark.parametrize(("fault", "status"), [(N, None), (T, 429)])
-def test_submission_to_a_server_without_keys_goes_on_while_there_is_no_doubt(fault: Fault, status: int | None):
+def test_keyless_submission_is_retried_while_there_is_no_doubt(fault: Fault, status: int | None):
     sub = Submitting(deadline=600.0)
     assert sub.fail_until_over(fault, status, repeatable=False) == Over(doubt=False)
     assert sub.now > 500.0
 
 
-def test_redirects_are_tried_a_few_times_and_are_no_doubt():
+def test_redirects_get_a_few_tries_and_are_not_doubt():
     sub = Submitting()
     verdicts = [sub.fail(O, 302) for _ in range(POLICY.call_tries)]
     assert [isinstance(verdict, Again) for verdict in verdicts] == [True, True, True, False]
@@ -467,7 +463,7 @@ def test_redirects_do_not_wipe_out_an_earlier_doubt():
     assert sub.fail_until_over(O, 302) == Over(doubt=True)
 
 
-def test_delay_is_never_shorter_than_the_silence_that_was_asked_for():
+def test_delay_is_never_shorter_than_the_requested_silence():
     assert Submitting().fail(T, 429, silence=77.0) == Again(77.0)
 
 
@@ -549,7 +545,7 @@ RULE: list[tuple[Fault, int | None, Again | Over, Again | Over]] = [
 
 @pytest.mark.parametrize("phase", [Phase.SENDING, Phase.RESENDING])
 @pytest.mark.parametrize(("fault", "status", "first", "again"), RULE)
-def test_rule_over_faults_and_phases(
+def test_rule_for_each_fault_and_phase(
     fault: Fault, status: int | None, first: Again | Over, again: Again | Over, phase: Phase
 ):
     sub = Submitting(in_doubt=phase is Phase.RESENDING)
@@ -566,14 +562,14 @@ def test_rule_without_resending_differs_only_in_doubt(
     assert sub.fail(fault, status, repeatable=False) == (IN_DOUBT if fault is D else usual)
 
 
-def test_rule_has_every_fault_that_a_submission_can_have():
+def test_rule_covers_every_fault_of_a_submission():
     assert {row[0] for row in RULE} == set(Fault) - {P}
 
 
 @pytest.mark.parametrize(
     ("on_doubt", "with_keys", "without_keys"), [(None, True, False), ("resend", True, True), ("hold", False, False)]
 )
-def test_policy_resends_by_its_word_else_by_keys(on_doubt: OnDoubt | None, with_keys: bool, without_keys: bool):
+def test_on_doubt_decides_resending_else_keys_do(on_doubt: OnDoubt | None, with_keys: bool, without_keys: bool):
     policy = RetryPolicy(on_doubt=on_doubt)
     assert (policy.resends(True), policy.resends(False)) == (with_keys, without_keys)
 
@@ -604,7 +600,7 @@ def test_bounds_of_retries_end_at_the_deadline(until: float, deadline: float, la
 
 @pytest.mark.parametrize(("fault", "status"), [(T, 429), (N, None), (D, 502)])
 @pytest.mark.parametrize(("silence", "is_too_long"), [(30.0, False), (30.1, True)])
-def test_longer_silence_than_its_bound_ends_what_was_throttled(
+def test_silence_longer_than_its_bound_ends_throttled_submissions(
     fault: Fault, status: int | None, silence: float, is_too_long: bool
 ):
     # What failed otherwise waits for it: it did not ask for the silence, and ends at the gate if that lasts.
@@ -623,12 +619,12 @@ def test_call_is_made_four_times_in_all():
 
 
 @pytest.mark.parametrize("fault", [R, S])
-def test_call_that_is_refused_is_not_made_again(fault: Fault):
+def test_refused_call_is_not_repeated(fault: Fault):
     assert CallTries(POLICY, 0.0).failed(fault, 0.0, 0.5) == Over()
 
 
 @pytest.mark.parametrize(("silence", "verdict"), [(110.0, Again(110.0)), (110.1, Over())])
-def test_call_waits_through_a_silence_only_within_its_two_minutes(silence: float, verdict: Again | Over):
+def test_call_waits_through_a_silence_within_two_minutes(silence: float, verdict: Again | Over):
     assert CallTries(POLICY, 1_000.0).failed(T, 1_010.0, 0.0, silence) == verdict
 
 
@@ -639,7 +635,7 @@ def test_call_waits_through_a_silence_only_within_its_two_minutes(silence: float
         max_size=10,
     )
 )
-def test_call_always_ends_within_its_tries_and_its_time(failures: list[tuple[Fault, float, float, float]]):
+def test_call_always_ends_within_its_tries_and_time(failures: list[tuple[Fault, float, float, float]]):
     now, tries = 0.0, CallTries(POLICY, 0.0)
     for made, (fault, chance, silence, took) in enumerate(failures, 1):
         now += took

@@ -1,7 +1,6 @@
-"""What a server can do wrong with a look at a job, and what the user sees of it (docs/reliability.md, "Polling").
+"""What a server can do wrong with a poll, and what the user sees of it (docs/reliability.md, "Polling").
 
-A failed look is never a failed job, nothing is submitted again because of it, and nothing is looked at for ever in
-silence.
+A failed poll is never a failed job, never causes another submission, and never repeats for ever in silence.
 """
 
 from __future__ import annotations
@@ -53,7 +52,7 @@ def submitted_once(outcome: Outcome) -> None:
 
 # --- polls that fail --------------------------------------------------------------------------------------------------
 
-LOST_LOOKS = (
+LOST_POLLS = (
     "drop",
     "reset",
     "hang",
@@ -93,8 +92,8 @@ LOST_LOOKS = (
 )
 
 
-@pytest.mark.parametrize("name", LOST_LOOKS)
-async def test_a_poll_that_fails_is_not_a_job_that_failed(name: str) -> None:
+@pytest.mark.parametrize("name", LOST_POLLS)
+async def test_failed_poll_is_not_a_failed_job(name: str) -> None:
     hangs = isinstance(NAMED[name], faults.Hang)
     outcome = await under(NAMED[name], "get", times=2, poll_seconds=ENOUGH if hangs else 60.0)
 
@@ -110,7 +109,7 @@ async def test_a_poll_that_fails_is_not_a_job_that_failed(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["drop", "bad_gateway_html", "unavailable", "rate_limited"])
-async def test_polls_that_fail_for_ever_end_at_the_deadline_and_the_job_is_said_to_go_on(name: str) -> None:
+async def test_polls_that_always_fail_end_at_the_deadline(name: str) -> None:
     outcome = await under(NAMED[name], "get", timeout=300.0, speed=300.0)
     error = outcome.victim.error
 
@@ -126,7 +125,7 @@ async def test_polls_that_fail_for_ever_end_at_the_deadline_and_the_job_is_said_
 
 
 @pytest.mark.parametrize("name", ["html", "truncated", "list", "other_job", "id_null", "gone", "redirect"])
-async def test_a_job_that_can_never_be_read_is_not_polled_for_ever(name: str) -> None:
+async def test_unreadable_job_is_not_polled_for_ever(name: str) -> None:
     outcome = await under(NAMED[name], "get", speed=300.0)
     error = outcome.victim.error
 
@@ -139,7 +138,7 @@ async def test_a_job_that_can_never_be_read_is_not_polled_for_ever(name: str) ->
     nothing_else_was_harmed(outcome)
 
 
-async def test_another_jobs_answer_is_never_taken_for_this_one() -> None:
+async def test_another_jobs_answer_is_never_used_for_this_one() -> None:
     outcome = await under(faults.Mangle("other_job"), "get", times=3)
 
     assert outcome.victim.ok
@@ -157,7 +156,7 @@ def json_id(job: Job) -> str:
 # --- jobs that the server does not know -------------------------------------------------------------------------------
 
 
-async def test_a_job_that_is_unknown_just_after_it_was_accepted_is_waited_for() -> None:
+async def test_job_unknown_just_after_it_was_accepted_is_awaited() -> None:
     outcome = await under(NAMED["not_found"], "get", times=3)
 
     assert outcome.victim.ok
@@ -165,7 +164,7 @@ async def test_a_job_that_is_unknown_just_after_it_was_accepted_is_waited_for() 
     nothing_else_was_harmed(outcome)
 
 
-async def test_a_job_that_stays_unknown_expires_and_is_not_submitted_again() -> None:
+async def test_job_that_stays_unknown_expires_and_is_not_resubmitted() -> None:
     outcome = await under(NAMED["not_found"], "get", speed=300.0, missing_grace=PollPolicy().missing_grace)
     error = outcome.victim.error
 
@@ -178,7 +177,7 @@ async def test_a_job_that_stays_unknown_expires_and_is_not_submitted_again() -> 
     nothing_else_was_harmed(outcome)
 
 
-async def test_an_unknown_id_is_asked_for_twice_and_believed() -> None:
+async def test_unknown_id_is_asked_for_twice_and_believed() -> None:
     async with emulator() as server, session_at(server.url) as session:
         job = await session.wait("00000000-0000-4000-8000-00000000dead")
 
@@ -188,7 +187,7 @@ async def test_an_unknown_id_is_asked_for_twice_and_believed() -> None:
             await session.get("00000000-0000-4000-8000-00000000dead")
 
 
-async def test_a_job_older_than_the_service_keeps_it_expires() -> None:
+async def test_job_older_than_the_service_keeps_it_expires() -> None:
     async with emulator() as server, session_at(server.url) as session:
         job = await session.submit(VICTIM)
         server.advance(8 * 86_400.0)
@@ -205,7 +204,7 @@ async def test_a_job_older_than_the_service_keeps_it_expires() -> None:
 
 
 @pytest.mark.parametrize("word", ["CANCELLED", "QUEUED", "PENDING_REVIEW", "in_progress", "42"])
-async def test_a_status_that_nobody_knows_means_poll_again(word: str) -> None:
+async def test_unknown_status_means_poll_again(word: str) -> None:
     outcome = await under(faults.SayStatus(word), "get", times=1)
 
     assert outcome.victim.ok
@@ -214,7 +213,7 @@ async def test_a_status_that_nobody_knows_means_poll_again(word: str) -> None:
     nothing_else_was_harmed(outcome)
 
 
-async def test_an_unknown_status_is_warned_of_once_and_told_at_the_deadline() -> None:
+async def test_unknown_status_is_warned_of_once_and_finally_reported() -> None:
     outcome = await under(
         faults.SayStatus("CANCELLED"), "get", timeout=60.0, duration=lambda question: 1e6 if question == VICTIM else 0
     )
@@ -222,7 +221,7 @@ async def test_an_unknown_status_is_warned_of_once_and_told_at_the_deadline() ->
     assert outcome.victim.status is JobStatus.TIMED_OUT
     assert outcome.victim.server_status == "CANCELLED"
     assert "CANCELLED" in str(outcome.victim.error)
-    # The look at the deadline tells it in the error; there is no other where the machine was busy until then.
+    # The poll at the deadline puts it into the error; there is no other where the machine was busy until then.
     assert len(outcome.told(EventKind.WARNING)) == (outcome.victim.polls > 1)
     submitted_once(outcome)
 
@@ -239,7 +238,7 @@ async def test_completed_without_an_answer_is_polled_again(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["null_response", "no_response", "empty_choices", "null_content"])
-async def test_completed_that_never_has_an_answer_is_a_missing_result_that_was_charged(name: str) -> None:
+async def test_completed_without_an_answer_ends_as_result_missing(name: str) -> None:
     outcome = await under(NAMED[name], "get")
     job, error = outcome.victim, outcome.victim.error
 
@@ -255,7 +254,7 @@ async def test_completed_that_never_has_an_answer_is_a_missing_result_that_was_c
 
 
 @pytest.mark.parametrize("name", ["empty_choices", "null_content"])
-async def test_completed_that_never_has_an_answer_still_says_what_was_billed(name: str) -> None:
+async def test_completed_without_an_answer_says_what_was_billed(name: str) -> None:
     outcome = await under(NAMED[name], "get")
     job = outcome.victim
     (record,) = [record for record in outcome.server.ledger.jobs if record.id == job.id]
@@ -270,7 +269,7 @@ async def test_completed_that_never_has_an_answer_still_says_what_was_billed(nam
 
 
 @pytest.mark.parametrize("name", ["null_response", "empty_choices", "null_content"])
-async def test_a_single_poll_at_an_empty_answer_says_what_was_billed(name: str) -> None:
+async def test_single_poll_at_an_empty_answer_names_its_bill(name: str) -> None:
     async with emulator(duration=AfterPolls(1)) as server, session_at(server.url, api="agent") as session:
         server.faults.add("get", NAMED[name])
         job = await session.get((await session.submit(VICTIM)).id)
@@ -279,7 +278,7 @@ async def test_a_single_poll_at_an_empty_answer_says_what_was_billed(name: str) 
         assert (job.ok, job.text, job.cost) == (False, "", pytest.approx(server.ledger.jobs[0].cost))
 
 
-async def test_an_answer_to_the_submission_that_is_completed_and_empty_is_no_result_yet() -> None:
+async def test_empty_completed_answer_to_a_submission_is_polled_again() -> None:
     empty = CREATED.replace(b"CREATED", b"COMPLETED").replace(
         b'"response":null', b'"response":{"choices":[],"usage":{"cost":{"total_cost":0.25}}}'
     )
@@ -296,7 +295,7 @@ async def test_an_answer_to_the_submission_that_is_completed_and_empty_is_no_res
         assert [request.method for request in server.requests] == ["POST", "GET", "GET"]
 
 
-async def test_a_failed_job_is_told_with_its_reason_and_stops_no_other() -> None:
+async def test_failed_job_has_its_reason_and_stops_no_other() -> None:
     outcome = await under(faults.Delay(0.0), failing=lambda question: question == VICTIM)
 
     assert outcome.victim.status is JobStatus.FAILED
@@ -308,7 +307,7 @@ async def test_a_failed_job_is_told_with_its_reason_and_stops_no_other() -> None
 
 
 @pytest.mark.parametrize("reason", [b"null", b'""', b'"it broke"', b'{"why": ["x"]}', b"7"])
-async def test_a_failed_job_has_a_reason_in_any_form(reason: bytes) -> None:
+async def test_failed_job_has_a_reason_in_any_form(reason: bytes) -> None:
     failed = CREATED.replace(b'"error_message":null', b'"error_message":' + reason).replace(b"CREATED", b"FAILED")
     async with WireServer([wire.Say(body=CREATED), wire.Say(body=failed)]) as server, session_at(server.url) as session:
         job = await session.ask(VICTIM)
@@ -326,7 +325,7 @@ CREATED = (
 
 
 @pytest.mark.parametrize("moment", [b"-1", b"0", b"null", b"99999999999999", b'"yesterday"', b"1e400", b"NaN"])
-async def test_the_servers_clock_is_shown_and_decides_nothing(moment: bytes) -> None:
+async def test_servers_clock_is_shown_and_decides_nothing(moment: bytes) -> None:
     created = CREATED.replace(b"1785329708", moment)
     done = created.replace(b"CREATED", b"COMPLETED").replace(
         b'"response":null',
@@ -344,7 +343,7 @@ async def test_the_servers_clock_is_shown_and_decides_nothing(moment: bytes) -> 
         assert len(server.requests) == 3
 
 
-async def test_a_terminal_state_is_final_whatever_the_server_says_later() -> None:
+async def test_terminal_state_is_final_whatever_comes_later() -> None:
     async with emulator(duration=AfterPolls(1)) as server, session_at(server.url) as session:
         job = await session.ask(VICTIM)
         server.faults.add("get", faults.Mangle("flip"))
@@ -354,7 +353,7 @@ async def test_a_terminal_state_is_final_whatever_the_server_says_later() -> Non
         assert again is job
 
 
-async def test_a_job_that_seems_to_go_back_is_polled_until_it_stays() -> None:
+async def test_job_that_seems_to_go_back_is_polled_on() -> None:
     async with emulator(duration=AfterPolls(1)) as server, session_at(server.url) as session:
         job = await session.submit(VICTIM)
         assert (await session.get(job.id)).ok
@@ -370,7 +369,7 @@ async def test_a_job_that_seems_to_go_back_is_polled_until_it_stays() -> None:
 
 
 @pytest.mark.parametrize("how", ["plain", "gzip", "endless"])
-async def test_an_answer_beyond_the_limit_is_not_read_on_and_can_be_read_with_a_higher_one(how: str) -> None:
+async def test_oversized_answer_is_dropped_until_the_limit_is_raised(how: str) -> None:
     flood = faults.Flood(how, size=3_000_000)  # type: ignore[arg-type]  # one of its words
     outcome = await under(flood, "get", max_response_bytes=200_000)
     error = outcome.victim.error
@@ -385,14 +384,14 @@ async def test_an_answer_beyond_the_limit_is_not_read_on_and_can_be_read_with_a_
     nothing_else_was_harmed(outcome)
 
 
-async def test_a_large_answer_below_the_limit_is_read() -> None:
+async def test_large_answer_below_the_limit_is_read() -> None:
     outcome = await under(faults.Flood("gzip", size=3_000_000), "get", max_response_bytes=4_000_000)
 
     assert outcome.victim.ok
     nothing_else_was_harmed(outcome)
 
 
-async def test_a_bomb_takes_no_memory() -> None:
+async def test_bomb_takes_no_memory() -> None:
     before = _resident()
     outcome = await under(faults.Flood("gzip", size=300_000_000), "get", max_response_bytes=1_000_000)
 
@@ -409,7 +408,7 @@ def _resident() -> int:
 # --- silence ----------------------------------------------------------------------------------------------------------
 
 
-async def test_a_throttled_poll_with_a_hint_silences_polls_and_submissions_alike() -> None:
+async def test_throttled_poll_with_a_hint_silences_all_requests() -> None:
     async with emulator(duration=AfterPolls(3)) as server, session_at(server.url, speed=300.0) as session:
         server.faults.add("get", faults.RateLimited(retry_after="90"), times=1)
         async with session.batch([VICTIM]) as first:
@@ -421,7 +420,7 @@ async def test_a_throttled_poll_with_a_hint_silences_polls_and_submissions_alike
         assert server.ledger.created == 1
 
 
-async def test_a_throttled_poll_without_a_hint_slows_that_job_only() -> None:
+async def test_throttled_poll_without_a_hint_slows_that_job_only() -> None:
     outcome = await under(NAMED["rate_limited"], "get", times=5)
 
     assert outcome.victim.ok
@@ -429,7 +428,7 @@ async def test_a_throttled_poll_without_a_hint_slows_that_job_only() -> None:
     nothing_else_was_harmed(outcome)
 
 
-async def test_a_deadline_inside_a_silence_is_kept_and_nothing_leaves() -> None:
+async def test_deadline_inside_a_silence_holds_and_nothing_leaves() -> None:
     async with emulator() as server, session_at(server.url) as session:
         server.faults.add("get", faults.RateLimited(retry_after="6000"))
         job = await session.ask(VICTIM, timeout=30.0)
@@ -442,7 +441,7 @@ async def test_a_deadline_inside_a_silence_is_kept_and_nothing_leaves() -> None:
 # --- refused polls ----------------------------------------------------------------------------------------------------
 
 
-async def test_a_key_revoked_in_the_middle_loses_no_id_of_a_paid_job() -> None:
+async def test_key_revoked_midway_loses_no_paid_id() -> None:
     found: list[Job] = []
     async with emulator(keys={KEY}, duration=1e6) as server, session_at(server.url) as session:
         batch = session.batch([VICTIM, *OTHERS])
@@ -455,7 +454,7 @@ async def test_a_key_revoked_in_the_middle_loses_no_id_of_a_paid_job() -> None:
         assert left == {record.id for record in server.ledger.jobs}
 
 
-async def test_a_refused_pause_ends_the_wait_with_the_jobs_id_and_asks_no_more() -> None:
+async def test_refused_poll_ends_the_wait_with_the_jobs_id() -> None:
     async with emulator(duration=AfterPolls(1)) as server, session_at(server.url) as session:
         job = await session.submit(VICTIM)
         server.faults.add("get", NAMED["invalid_key"])
@@ -485,7 +484,7 @@ async def test_no_submission_is_made_while_polls_are_refused(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["drop", "bad_gateway_html", "truncated", "list", "rate_limited", "other_job"])
-async def test_a_single_poll_is_tried_again_within_bounds(name: str) -> None:
+async def test_single_poll_is_tried_again_within_bounds(name: str) -> None:
     async with emulator(duration=AfterPolls(1)) as server, session_at(server.url) as session:
         job = await session.submit(VICTIM)
         await session.submit(OTHERS[0])
@@ -499,7 +498,7 @@ async def test_a_single_poll_is_tried_again_within_bounds(name: str) -> None:
         assert server.ledger.created == 2
 
 
-async def test_a_single_poll_does_not_wait_through_a_long_silence() -> None:
+async def test_single_poll_does_not_wait_through_a_long_silence() -> None:
     async with emulator() as server, session_at(server.url) as session:
         job = await session.submit(VICTIM)
         server.faults.add("get", faults.RateLimited(retry_after="3000"), times=1)
@@ -513,7 +512,7 @@ async def test_a_single_poll_does_not_wait_through_a_long_silence() -> None:
 
 
 @pytest.mark.parametrize("name", ["drop", "html", "truncated", "bad_gateway_html", "rate_limited_1", "scalar"])
-async def test_a_page_of_the_list_is_asked_for_again(name: str) -> None:
+async def test_page_of_the_list_is_asked_for_again(name: str) -> None:
     async with emulator(page_size=2) as server, session_at(server.url) as session:
         for question in (VICTIM, *OTHERS):
             await session.submit(question)
@@ -523,7 +522,7 @@ async def test_a_page_of_the_list_is_asked_for_again(name: str) -> None:
         assert len(rows) == len({row.id for row in rows}) == 4
 
 
-async def test_one_bad_row_of_the_list_loses_itself_only_and_is_told() -> None:
+async def test_one_bad_row_of_the_list_loses_only_itself() -> None:
     events: list[Event] = []
     async with emulator() as server, session_at(server.url, events=events) as session:
         for question in (VICTIM, *OTHERS):

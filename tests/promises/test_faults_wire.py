@@ -1,8 +1,4 @@
-"""What the wire can do wrong, between the client and any HTTP server (docs/reliability.md, "The wire").
-
-Connections that are refused, reset, cut, slow or silent; heads that are no HTTP; TLS, proxies and host names; and the
-user's own `aiohttp.ClientSession`.
-"""
+"""What can go wrong between the client and any HTTP server (docs/reliability.md, "The wire")."""
 
 from __future__ import annotations
 
@@ -17,7 +13,7 @@ from email.utils import formatdate
 import aiohttp
 import pytest
 import trustme
-from _faulty import ENOUGH, KEY, OTHERS, SPEED, VICTIM, emulator, session_at
+from _faulty import ENOUGH, KEY, OTHERS, SPEED, VICTIM, emulator, session_at, taken
 from aiohttp.abc import AbstractResolver, ResolveResult
 
 from aiopplx import (
@@ -94,7 +90,7 @@ def giving_up(name: str, **limits: float) -> dict[str, float]:
 
 
 @pytest.mark.parametrize("name", BROKEN)
-async def test_a_submission_whose_answer_breaks_is_sent_again_with_the_same_bytes(name: str) -> None:
+async def test_submission_whose_answer_breaks_is_resent_unchanged(name: str) -> None:
     limits = giving_up(name, submit_seconds=ENOUGH)
     job, server, events = await asked([BROKEN[name], BROKEN[name], CREATED, DONE], **limits)
     posts = [request.body for request in server.requests if request.method == "POST"]
@@ -113,7 +109,7 @@ async def test_a_submission_whose_answer_breaks_is_sent_again_with_the_same_byte
 
 
 @pytest.mark.parametrize("name", BROKEN)
-async def test_a_poll_whose_answer_breaks_is_made_again_and_the_job_is_not_harmed(name: str) -> None:
+async def test_poll_whose_answer_breaks_is_repeated_without_harm(name: str) -> None:
     limits = giving_up(name, poll_seconds=ENOUGH)
     job, server, events = await asked([CREATED, BROKEN[name], BROKEN[name], DONE], **limits)
 
@@ -125,7 +121,7 @@ async def test_a_poll_whose_answer_breaks_is_made_again_and_the_job_is_not_harme
 
 
 @pytest.mark.parametrize("name", ["silent", "cut by length", "garbage", "reset after the request"])
-async def test_a_submission_whose_answers_all_break_is_in_doubt_not_refused(name: str) -> None:
+async def test_submission_whose_answers_all_break_is_in_doubt(name: str) -> None:
     job, _, events = await asked([BROKEN[name]], **giving_up(name, submit_seconds=0.2))
 
     assert job.status is JobStatus.IN_DOUBT
@@ -136,7 +132,7 @@ async def test_a_submission_whose_answers_all_break_is_in_doubt_not_refused(name
     assert {"D"} <= set(faults_told(events)) <= ({"D", "N"} if name in ENDLESS else {"D"})
 
 
-async def test_a_silent_server_is_given_up_within_the_time_of_one_exchange() -> None:
+async def test_silent_server_is_given_up_within_one_exchange() -> None:
     retry = RetryPolicy(doubt_tries=2)
     async with (
         WireServer([wire.Silent()]) as server,
@@ -150,7 +146,7 @@ async def test_a_silent_server_is_given_up_within_the_time_of_one_exchange() -> 
         assert len(server.requests) == 2
 
 
-async def test_a_connection_reset_before_it_is_used_costs_nothing() -> None:
+async def test_connection_reset_before_it_is_used_costs_nothing() -> None:
     job, server, events = await asked([wire.Reset("connect"), wire.Reset("connect"), CREATED, DONE])
 
     assert job.ok
@@ -158,7 +154,7 @@ async def test_a_connection_reset_before_it_is_used_costs_nothing() -> None:
     assert sum(request.method == "POST" for request in server.requests) == 1
 
 
-async def test_an_answer_that_nobody_asked_for_is_not_taken_for_the_next_one() -> None:
+async def test_unrequested_answer_is_not_used_for_the_next_request() -> None:
     extra = wire.Extra(job_body("IN_PROGRESS"), job_body("COMPLETED", "another job's secret"))
     job, _, _ = await asked([wire.Extra(job_body("CREATED"), job_body("COMPLETED", "wrong")), extra, extra, DONE])
 
@@ -166,7 +162,7 @@ async def test_an_answer_that_nobody_asked_for_is_not_taken_for_the_next_one() -
     assert job.text == "The answer [1]."
 
 
-async def test_a_submission_never_rides_a_connection_that_sat_idle() -> None:
+async def test_submission_never_rides_a_connection_that_sat_idle() -> None:
     script = [wire.Say(body=job_body("CREATED").replace(ID[:1].encode(), b"%d" % n)) for n in range(3)]
     async with WireServer(script) as server, session_at(server.url, speed=1.0) as session:
         for _ in script:
@@ -186,7 +182,7 @@ async def test_polls_keep_their_connection() -> None:
 
 
 @pytest.mark.parametrize("answers", [1, 2, 7])
-async def test_a_server_that_closes_kept_connections_unannounced_pays_nothing_twice(answers: int) -> None:
+async def test_unannounced_close_of_kept_connections_pays_nothing_twice(answers: int) -> None:
     created: dict[str, str] = {}
 
     def answer(request: wire.WireRequest) -> wire.Behaviour:
@@ -204,7 +200,7 @@ async def test_a_server_that_closes_kept_connections_unannounced_pays_nothing_tw
         assert len({job.id for job in found}) == 60 == len(created)
 
 
-async def test_a_count_that_the_server_says_is_used_up_is_a_silence() -> None:
+async def test_exhausted_count_of_the_server_is_a_silence() -> None:
     times: list[float] = []
 
     def answer(request: wire.WireRequest) -> wire.Behaviour:
@@ -226,7 +222,7 @@ async def test_a_count_that_the_server_says_is_used_up_is_a_silence() -> None:
     assert times[1] - times[0] >= 29.0 / SPEED
 
 
-async def test_a_redirect_to_another_host_carries_nothing_there() -> None:
+async def test_redirect_to_another_host_carries_nothing_there() -> None:
     async with WireServer([DONE]) as thief:
         move = wire.Say(status=308, body=b"", headers=(("Location", f"{thief.url}/async/chat/completions"),))
         job, _, _ = await asked([move])
@@ -246,7 +242,7 @@ def closed_port() -> int:
         return int(probe.getsockname()[1])
 
 
-async def test_a_server_that_is_not_there_is_told_at_once_and_nothing_is_in_doubt() -> None:
+async def test_absent_server_is_reported_at_once_without_doubt() -> None:
     events: list[Event] = []
     async with session_at(f"http://127.0.0.1:{closed_port()}", events=events) as session:
         with pytest.raises(TransportError, match="nothing was sent, nothing was billed") as raised:
@@ -259,22 +255,17 @@ async def test_a_server_that_is_not_there_is_told_at_once_and_nothing_is_in_doub
     assert raised.value.attempts == RetryPolicy().first_contact_tries
 
 
-async def test_a_batch_at_a_server_that_is_not_there_ends_with_one_error() -> None:
+async def test_batch_at_an_absent_server_ends_with_one_error() -> None:
     events: list[Event] = []
     async with session_at(f"http://127.0.0.1:{closed_port()}", events=events) as session:
         batch = session.batch(f"Question {n}?" for n in range(500))
         with pytest.raises(TransportError, match="could not connect"):
-            await drained(batch)
+            await taken(batch, [])
 
     assert sum(event.kind is EventKind.STOPPED for event in events) == 1
 
 
-async def drained(batch: object) -> list[Job]:
-    async with batch as jobs:  # type: ignore[attr-defined]  # a Batch
-        return [job async for job in jobs]
-
-
-async def test_a_server_that_comes_up_a_little_late_gets_every_question_once() -> None:
+async def test_late_server_gets_every_question_once() -> None:
     server = emulator(duration=AfterPolls(1), port=closed_port())
     up: list[asyncio.Task[None]] = []
 
@@ -284,7 +275,7 @@ async def test_a_server_that_comes_up_a_little_late_gets_every_question_once() -
 
     async with session_at(server.url, on_event=start, speed=2.0) as session:
         try:
-            found = await drained(session.batch([VICTIM, *OTHERS]))
+            found = await taken(session.batch([VICTIM, *OTHERS]), [])
         finally:
             await server.close()
 
@@ -293,7 +284,7 @@ async def test_a_server_that_comes_up_a_little_late_gets_every_question_once() -
     assert server.ledger.created == 4
 
 
-async def test_a_server_that_goes_away_for_a_while_loses_no_job() -> None:
+async def test_server_that_goes_away_briefly_loses_no_job() -> None:
     server = emulator(duration=AfterPolls(3))
     await server.start()
     async with session_at(server.url) as session:
@@ -335,7 +326,7 @@ class Resolver(AbstractResolver):
         pass
 
 
-async def test_a_host_name_that_does_not_exist_is_told_at_once() -> None:
+async def test_unknown_host_name_is_reported_at_once() -> None:
     resolver = Resolver(socket.EAI_NONAME, 1000)
     connector = aiohttp.TCPConnector(resolver=resolver, use_dns_cache=False)
     async with (
@@ -350,7 +341,7 @@ async def test_a_host_name_that_does_not_exist_is_told_at_once() -> None:
     assert resolver.asked == 1
 
 
-async def test_a_name_server_that_does_not_answer_at_first_is_asked_again() -> None:
+async def test_silent_name_server_is_asked_again() -> None:
     resolver = Resolver(socket.EAI_AGAIN, 2)
     connector = aiohttp.TCPConnector(resolver=resolver, use_dns_cache=False)
     async with emulator() as server, aiohttp.ClientSession(connector=connector) as http:
@@ -377,7 +368,7 @@ def server_context(authority: trustme.CA, *names: str) -> ssl.SSLContext:
     return context
 
 
-async def test_an_untrusted_certificate_is_told_at_once_and_nothing_is_tried_again(authority: trustme.CA) -> None:
+async def test_untrusted_certificate_is_reported_at_once_without_a_retry(authority: trustme.CA) -> None:
     async with (
         WireServer([CREATED], ssl=server_context(authority, "127.0.0.1")) as server,
         session_at(server.url) as session,
@@ -390,7 +381,7 @@ async def test_an_untrusted_certificate_is_told_at_once_and_nothing_is_tried_aga
     assert server.requests == []
 
 
-async def test_a_certificate_for_another_host_is_told_at_once(authority: trustme.CA) -> None:
+async def test_certificate_for_another_host_is_reported_at_once(authority: trustme.CA) -> None:
     trusting = ssl.create_default_context()
     authority.configure_trust(trusting)
     async with (
@@ -399,13 +390,13 @@ async def test_a_certificate_for_another_host_is_told_at_once(authority: trustme
         session_at(server.url, http=http) as session,
     ):
         with pytest.raises(TransportError, match="certificate") as raised:
-            await drained(session.batch(OTHERS))
+            await taken(session.batch(OTHERS), [])
 
         assert not raised.value.sent
         assert server.requests == []
 
 
-async def test_a_certificate_that_the_users_own_session_trusts_is_good(authority: trustme.CA) -> None:
+async def test_certificate_that_the_users_session_trusts_is_accepted(authority: trustme.CA) -> None:
     trusting = ssl.create_default_context()
     authority.configure_trust(trusting)
     async with (
@@ -416,7 +407,7 @@ async def test_a_certificate_that_the_users_own_session_trusts_is_good(authority
         assert (await session.ask(VICTIM)).ok
 
 
-async def test_a_server_that_speaks_no_tls_is_told_at_once() -> None:
+async def test_server_without_tls_is_reported_at_once() -> None:
     def say_something(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writer.write(b"HTTP/1.1 400 This is no TLS\r\nContent-Length: 0\r\n\r\n")
         writer.close()
@@ -432,7 +423,7 @@ async def test_a_server_that_speaks_no_tls_is_told_at_once() -> None:
     assert raised.value.attempts == 1
 
 
-async def test_a_tls_handshake_that_stalls_is_not_sent_and_ends() -> None:
+async def test_stalled_tls_handshake_ends_and_sends_nothing() -> None:
     async with (
         WireServer([wire.Silent(read=False)]) as server,
         session_at(server.url.replace("http:", "https:"), retry=RetryPolicy(), connect_seconds=0.2) as session,
@@ -447,7 +438,7 @@ async def test_a_tls_handshake_that_stalls_is_not_sent_and_ends() -> None:
 # --- proxies ----------------------------------------------------------------------------------------------------------
 
 
-async def test_a_proxy_that_wants_a_password_is_told_at_once() -> None:
+async def test_proxy_that_wants_a_password_is_reported_at_once() -> None:
     refusal = wire.Say(status=407, body=b"", headers=(("Proxy-Authenticate", "Basic"),))
     async with (
         WireServer([refusal]) as proxy,
@@ -463,7 +454,7 @@ async def test_a_proxy_that_wants_a_password_is_told_at_once() -> None:
     assert KEY.encode() not in proxy.requests[0].data
 
 
-async def test_a_proxy_that_is_not_there_is_not_sent() -> None:
+async def test_proxy_that_is_not_there_is_not_sent() -> None:
     async with (
         aiohttp.ClientSession(proxy=f"http://127.0.0.1:{closed_port()}") as http,
         session_at("https://service.example", http=http) as session,
@@ -474,7 +465,7 @@ async def test_a_proxy_that_is_not_there_is_not_sent() -> None:
     assert not raised.value.sent
 
 
-async def test_a_proxy_that_refuses_for_a_while_costs_nothing() -> None:
+async def test_proxy_that_refuses_for_a_while_costs_nothing() -> None:
     script = [wire.Say(status=502, body=b""), wire.Say(status=502, body=b""), wire.Say(status=407, body=b"")]
     async with WireServer(script) as proxy, aiohttp.ClientSession(proxy=proxy.url) as http:
         events: list[Event] = []
@@ -488,7 +479,7 @@ async def test_a_proxy_that_refuses_for_a_while_costs_nothing() -> None:
 # --- the user's own aiohttp session -----------------------------------------------------------------------------------
 
 
-async def test_the_users_session_is_used_with_its_own_headers_and_is_never_closed() -> None:
+async def test_users_session_keeps_its_headers_and_stays_open() -> None:
     async with (
         WireServer([CREATED, DONE]) as server,
         aiohttp.ClientSession(headers={"X-Team": "blue"}, cookies={"seen": "yes"}) as http,
@@ -505,7 +496,7 @@ async def test_the_users_session_is_used_with_its_own_headers_and_is_never_close
     assert "authorization" not in server.requests[2].headers
 
 
-async def test_an_authorization_of_the_users_session_does_not_replace_the_api_key() -> None:
+async def test_users_session_does_not_replace_the_api_key() -> None:
     async with (
         WireServer([CREATED, DONE]) as server,
         aiohttp.ClientSession(headers={"authorization": "Basic x"}) as http,
@@ -516,7 +507,7 @@ async def test_an_authorization_of_the_users_session_does_not_replace_the_api_ke
     assert {request.headers["authorization"] for request in server.requests} == {f"Bearer {KEY}"}
 
 
-async def test_a_session_that_raises_for_status_does_no_harm() -> None:
+async def test_session_that_raises_for_status_does_no_harm() -> None:
     refusal = wire.Say(status=400, body=b'{"error": {"type": "invalid_model", "message": "No such model."}}')
     script = [wire.Say(status=502, body=b"<html>"), CREATED, wire.Say(status=503), DONE, refusal]
     async with (
@@ -536,7 +527,7 @@ async def test_a_session_that_raises_for_status_does_no_harm() -> None:
     assert refused.error.message == "No such model."
 
 
-async def test_a_users_session_with_a_short_time_limit_does_not_shorten_ours() -> None:
+async def test_users_session_does_not_shorten_our_time_limits() -> None:
     slow = wire.Say(body=job_body("CREATED"), delay=0.3)
     timeout = aiohttp.ClientTimeout(total=0.05)
     async with (
@@ -550,7 +541,7 @@ async def test_a_users_session_with_a_short_time_limit_does_not_shorten_ours() -
     assert job.attempts == 1
 
 
-async def test_a_users_session_that_was_closed_is_named_and_nothing_is_sent() -> None:
+async def test_users_closed_session_is_named_and_nothing_is_sent() -> None:
     async with WireServer([CREATED]) as server:
         http = aiohttp.ClientSession()
         await http.close()
@@ -561,7 +552,7 @@ async def test_a_users_session_that_was_closed_is_named_and_nothing_is_sent() ->
     assert server.requests == []
 
 
-async def test_no_cookie_of_the_server_comes_back_from_our_own_connections() -> None:
+async def test_our_own_connections_return_no_server_cookie() -> None:
     cookie = wire.Say(body=job_body("CREATED"), headers=(("Set-Cookie", "track=1; Path=/"),))
     job, server, _ = await asked([cookie, DONE], poll=PollPolicy.fixed(1))
 
@@ -576,7 +567,7 @@ async def test_no_cookie_of_the_server_comes_back_from_our_own_connections() -> 
     "url",
     ["http://api.example", "ftp://api.example", "api.example", "https://u:p@api.example", "https://a.example?x=1"],
 )
-def test_an_address_that_would_lose_the_key_is_refused(url: str) -> None:
+def test_address_that_would_lose_the_key_is_refused(url: str) -> None:
     with pytest.raises(ConfigError) as raised:
         session_at(url)
 
@@ -584,7 +575,7 @@ def test_an_address_that_would_lose_the_key_is_refused(url: str) -> None:
 
 
 @pytest.mark.parametrize("key", ["", "  ", "two words", "line\nbreak", "cl\u00e9", "nul\x00"])
-def test_a_key_that_no_header_can_carry_is_refused_without_being_repeated(key: str) -> None:
+def test_key_unfit_for_a_header_is_refused_unquoted(key: str) -> None:
     with pytest.raises(ConfigError) as raised:
         session_at("https://api.example", api_key=key)
 
@@ -592,7 +583,7 @@ def test_a_key_that_no_header_can_carry_is_refused_without_being_repeated(key: s
 
 
 @pytest.mark.parametrize("id", ["..", ".", "a/b", "../x", "a?b", "", "x" * 200, "a b", "é"])
-async def test_an_id_that_could_leave_its_path_is_never_sent(id: str) -> None:
+async def test_id_that_could_leave_its_path_is_never_sent(id: str) -> None:
     async with WireServer([DONE]) as server, session_at(server.url) as session:
         with pytest.raises(ValueError, match="id"):
             await session.get(id)
@@ -603,7 +594,7 @@ async def test_an_id_that_could_leave_its_path_is_never_sent(id: str) -> None:
 
 
 @pytest.mark.parametrize("id", ["..", "../../admin", "x y", "a/b", "x" * 129])
-async def test_an_id_from_the_server_that_cannot_be_asked_for_is_no_id(id: str) -> None:
+async def test_unusable_id_from_the_server_counts_as_none(id: str) -> None:
     job, server, _ = await asked([wire.Say(body=job_body("CREATED").replace(ID.encode(), id.encode()))])
 
     assert job.status is JobStatus.IN_DOUBT
@@ -611,7 +602,7 @@ async def test_an_id_from_the_server_that_cannot_be_asked_for_is_no_id(id: str) 
 
 
 @pytest.mark.parametrize("name", ["reset after the request", "silent", "cut by length", "garbage"])
-async def test_where_an_api_has_no_key_a_lost_answer_is_in_doubt_and_never_sent_again(name: str) -> None:
+async def test_lost_answer_without_keys_is_doubt_never_resent(name: str) -> None:
     job, server, _ = await asked([BROKEN[name]], api="agent", **giving_up(name, submit_seconds=ENOUGH))
 
     assert job.status is JobStatus.IN_DOUBT

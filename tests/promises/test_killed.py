@@ -1,7 +1,7 @@
-"""What is left of a run that was killed: nothing paid twice, nothing lost, nothing that was not handed out.
+"""A killed run pays nothing twice and loses nothing.
 
 Twenty kills at a time; `AIOPPLX_KILLS=200 pytest tests/promises/test_killed.py -k kills -s` makes as many as you
-like, and says what it saw.
+like, and prints what it saw.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ pytestmark = [
 
 KILLS = int(os.environ.get("AIOPPLX_KILLS", "20"))
 QUESTIONS = 120
-# Of all requests two in five meet one of these: before the job is made, after it, or in place of a look.
+# Of all requests two in five meet one of these: before the job is made, after it, or in place of a poll.
 SUBMIT_FAULTS = (
     "accept_then_drop",
     "accept_then_reset",
@@ -43,13 +43,13 @@ SUBMIT_FAULTS = (
     "drop",
     "unavailable",
 )
-LOOK_FAULTS = ("internal_error", "bad_gateway_html", "drop", "reset", "truncated", "other_job")
+POLL_FAULTS = ("internal_error", "bad_gateway_html", "drop", "reset", "truncated", "other_job")
 FAULTY = 0.4
 
 
 def server_with_faults(seed: int, rate: float, **more: Any) -> Emulator:
     server = Emulator(seed=seed, duration=AfterPolls(2), answer_chars=300, **more)
-    for on, names in (("submit", SUBMIT_FAULTS), ("get", LOOK_FAULTS)):
+    for on, names in (("submit", SUBMIT_FAULTS), ("get", POLL_FAULTS)):
         for name in names:
             # Rules are asked one after another; the shares of all come to `rate`.
             server.faults.add(on, NAMED[name], rate=1 - (1 - rate) ** (1 / len(names)))  # type: ignore[arg-type]
@@ -217,7 +217,7 @@ async def test_two_hundred_kills_pay_nothing_twice_and_lose_nothing(tmp_path: Pa
 
 
 @pytest.mark.timeout(60 + 10 * KILLS)
-async def test_kills_at_a_server_that_ignores_keys_pay_nothing_twice_where_doubt_is_held(tmp_path: Path) -> None:
+async def test_kills_without_keys_pay_nothing_twice_under_hold(tmp_path: Path) -> None:
     """Every other thing that is in doubt is one that a kill, or a lost answer, has left so: the user decides."""
     loop = KillLoop(tmp_path, kills=KILLS, rate=0.05, honours_keys=False, seed=1629)
     seen = await loop.go()
@@ -242,7 +242,7 @@ HANDED_OUT = dict(zip(POINTS, (1, 1, 1, 1, 1, 1, 2), strict=True))
 
 @pytest.mark.parametrize("on_doubt", ["resend", "hold"])
 @pytest.mark.parametrize("point", POINTS)
-async def test_run_that_ends_at_a_named_point_goes_on_from_there(
+async def test_run_that_ends_at_a_named_point_continues_there(
     point: str, on_doubt: Literal["resend", "hold"], tmp_path: Path
 ) -> None:
     """Three questions, one after the other; the process is gone at the second one."""
@@ -286,7 +286,7 @@ async def test_run_that_ends_at_a_named_point_goes_on_from_there(
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="takes room from a running process by prlimit")
-async def test_run_whose_disk_fills_up_sends_nothing_more_and_goes_on_when_there_is_room(tmp_path: Path) -> None:
+async def test_run_on_a_full_disk_continues_with_new_room(tmp_path: Path) -> None:
     """The log may not grow beyond half a megabyte; results that do not fit wait at the server, and are asked for."""
     import resource
 

@@ -1,4 +1,4 @@
-"""Promise 6: memory is bounded by what the consumer has not taken yet, whatever the number of jobs."""
+"""Memory is bounded by what the consumer has not received yet, whatever the number of jobs."""
 
 from __future__ import annotations
 
@@ -6,25 +6,22 @@ import asyncio
 import gc
 import itertools
 import tracemalloc
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 
 import pytest
-from _scripted import KEY, Row, Scripted
+from _scripted import Row, Scripted, opened
 
-from aiopplx import PollPolicy, Session
 from aiopplx._core.results import READY
 
 KIB = 1024
 MIB = 1024 * KIB
 RESULT = 300 * KIB
-FAST = PollPolicy.fixed(0.01)
 
 
 @pytest.fixture
-async def server() -> AsyncIterator[Scripted]:
-    async with Scripted() as scripted:
-        scripted.text = long_answer
-        yield scripted
+async def server(server: Scripted) -> Scripted:
+    server.text = long_answer
+    return server
 
 
 @pytest.fixture
@@ -50,12 +47,10 @@ def held() -> int:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("ordered", [False, True])
-async def test_five_hundred_large_results_pass_through_a_slow_consumer_in_bounded_memory(
-    ordered: bool, server: Scripted, traced: None
-):
+async def test_large_results_pass_a_slow_consumer_in_bounded_memory(ordered: bool, server: Scripted, traced: None):
     """All have finished long before; 150 MiB of results must not be fetched before they can be taken."""
     async with (
-        Session(KEY, base_url=server.url, poll=FAST) as session,
+        opened(server) as session,
         session.batch(map(str, range(500)), ordered=ordered) as jobs,
     ):
         await server.until(lambda: server.requests["submit"] == 500 and server.told >= READY)
@@ -71,10 +66,10 @@ async def test_five_hundred_large_results_pass_through_a_slow_consumer_in_bounde
     assert peak() < (2 * READY + 40) * RESULT
 
 
-async def test_results_that_were_taken_are_held_no_longer(server: Scripted, traced: None):
+async def test_delivered_results_are_held_no_longer(server: Scripted, traced: None):
     """What a session and a batch remember of a job is names, not its result."""
     async with (
-        Session(KEY, base_url=server.url, poll=FAST) as session,
+        opened(server) as session,
         session.batch(map(str, itertools.count()), max_in_flight=20) as jobs,
     ):
         for _ in range(50):
@@ -88,7 +83,7 @@ async def test_results_that_were_taken_are_held_no_longer(server: Scripted, trac
 async def test_endless_source_of_small_jobs_does_not_grow(server: Scripted, traced: None):
     server.text = lambda row: "short"
     async with (
-        Session(KEY, base_url=server.url, poll=FAST) as session,
+        opened(server) as session,
         session.batch(map(str, itertools.count()), max_in_flight=50) as jobs,
     ):
 
@@ -106,14 +101,14 @@ async def test_endless_source_of_small_jobs_does_not_grow(server: Scripted, trac
 
 
 async def test_waiting_for_many_jobs_holds_no_results(server: Scripted, traced: None):
-    async with Session(KEY, base_url=server.url, poll=FAST) as session:
+    async with opened(server) as session:
         before = held()
         for n in range(100):
             assert (await session.ask(f"question {n}")).ok
         assert held() - before < 2 * MIB
 
 
-async def test_answers_that_were_not_taken_go_with_the_batch(server: Scripted, traced: None):
+async def test_undelivered_answers_go_with_the_batch(server: Scripted, traced: None):
     """The session keeps no batch that was left, not even by way of the deadlines of its jobs."""
 
     async def leave_early() -> None:
@@ -121,7 +116,7 @@ async def test_answers_that_were_not_taken_go_with_the_batch(server: Scripted, t
             await server.until(lambda: server.requests["submit"] == 100 and server.told >= READY)
         assert len(jobs.pending) == 100
 
-    async with Session(KEY, base_url=server.url, poll=FAST) as session:
+    async with opened(server) as session:
         before = held()
         await leave_early()
         await asyncio.sleep(0)  # the turn of the loop in which the block ended is over: asyncio itself lets go

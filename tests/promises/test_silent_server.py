@@ -1,4 +1,4 @@
-"""A server that takes no submission: everything that waits ends at its time limit, not only what was tried."""
+"""At a server that accepts no submission, everything that waits ends at its time limit."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from aiopplx.testing import Clock
 
 
 @pytest.mark.parametrize("fault", [faults.Status(500), faults.Status(503), faults.RateLimited()], ids=str)
-async def test_batch_at_a_server_that_takes_nothing_ends_every_item_at_its_time_limit(fault: faults.Fault):
+async def test_batch_at_a_silent_server_ends_each_item(fault: faults.Fault):
     clock = Clock(60)
     async with Emulator() as server:
         server.faults.add("submit", fault)

@@ -1,6 +1,6 @@
-"""Many jobs at once, at a server of its own make, in fair weather and in foul.
+"""Many jobs at once survive a storm of faults, each answered once and paid once.
 
-What counts is counted at the server: keys, jobs, bodies; and at the user's end: each question answered once, rightly.
+Keys, jobs and bodies are counted at the server, answers where the user gets them.
 """
 
 from __future__ import annotations
@@ -98,7 +98,7 @@ class Turns:
             self.longest = max(self.longest, at - before)
 
 
-async def test_a_thousand_jobs_make_a_thousand_keys_and_a_thousand_results() -> None:
+async def test_thousand_jobs_make_a_thousand_keys_and_results() -> None:
     async with JobServer() as server, session_at(server, 20.0) as session:
         jobs = await collected(session, questions(1000))
 
@@ -108,7 +108,7 @@ async def test_a_thousand_jobs_make_a_thousand_keys_and_a_thousand_results() -> 
     assert {task.delivered for task in server.tasks.values()} == {1}
 
 
-async def test_the_other_family_of_paths_serves_the_same_jobs() -> None:
+async def test_other_family_of_paths_serves_the_same_jobs() -> None:
     async with JobServer() as server, session_at(server, 20.0, api="sonar-v1") as session:
         jobs = await collected(session, questions(50))
 
@@ -116,7 +116,7 @@ async def test_the_other_family_of_paths_serves_the_same_jobs() -> None:
     each_was_paid_once(server, jobs)
 
 
-async def test_a_thousand_jobs_come_through_a_storm_of_faults() -> None:
+async def test_thousand_jobs_come_through_a_storm_of_faults() -> None:
     events: list[Event] = []
     async with JobServer(rate=0.3, seed=7, speed=100.0) as server, session_at(server, 100.0, events=events) as session:
         jobs = await collected(session, questions(1000))
@@ -129,7 +129,7 @@ async def test_a_thousand_jobs_come_through_a_storm_of_faults() -> None:
     assert len(finished) == len({event.index for event in finished}) == 1000
 
 
-async def test_batches_and_calls_of_one_session_come_through_a_storm_together() -> None:
+async def test_batches_and_calls_of_one_session_survive_a_storm() -> None:
     async with JobServer(rate=0.3, seed=11, speed=100.0) as server, session_at(server, 100.0) as session:
         asked = list(questions(200, "Call"))
         batches = [list(questions(50, f"Batch {n}")) for n in range(6)]
@@ -149,7 +149,7 @@ async def _alone(session: Session, entry: dict[str, object]) -> list[Job]:
     return [await session.ask(entry)]
 
 
-async def test_an_ordered_batch_keeps_its_order_in_a_storm() -> None:
+async def test_ordered_batch_keeps_its_order_in_a_storm() -> None:
     async def source() -> AsyncIterator[dict[str, object]]:
         for entry in questions(150):
             yield entry
@@ -166,7 +166,7 @@ async def test_an_ordered_batch_keeps_its_order_in_a_storm() -> None:
     each_was_paid_once(server, jobs)
 
 
-async def test_what_is_lost_within_the_usual_bounds_is_reported_with_its_key_and_nothing_is_paid_twice() -> None:
+async def test_lost_submissions_are_reported_and_nothing_is_paid_twice() -> None:
     usual = RetryPolicy(doubt_tries=3)
     async with JobServer(rate=0.5, seed=5, speed=200.0) as server, session_at(server, 200.0, retry=usual) as session:
         jobs = await collected(session, questions(300))
@@ -181,9 +181,9 @@ async def test_what_is_lost_within_the_usual_bounds_is_reported_with_its_key_and
     assert set(server.seen.created) <= known
 
 
-async def test_a_server_that_ignores_keys_is_paid_once_by_whoever_holds_what_is_in_doubt() -> None:
+async def test_server_that_ignores_keys_is_paid_once_under_hold() -> None:
     lost = ("accept_drop", "accept_500", "accept_504_html", "truncated", "no_id", "hang")
-    server = JobServer(rate=0.3, seed=9, honours_keys=False, submit_faults=lost, look_faults=("drop_before",))
+    server = JobServer(rate=0.3, seed=9, honours_keys=False, submit_faults=lost, poll_faults=("drop_before",))
     hold = RetryPolicy(doubt_tries=1)
     async with server, session_at(server, 100.0, retry=hold) as session:
         jobs = await collected(session, questions(300))
@@ -196,7 +196,7 @@ async def test_a_server_that_ignores_keys_is_paid_once_by_whoever_holds_what_is_
 
 
 @pytest.mark.parametrize("how", ["drop_before", "status_502_html", "accept_drop"])
-async def test_a_minute_of_outage_is_nobodys_problem(how: str) -> None:
+async def test_minute_of_outage_fails_no_job(how: str) -> None:
     speed = 120.0
     async with JobServer() as server, session_at(server, speed, retry=RetryPolicy()) as session:
         outage = asyncio.create_task(_outage(server, how, after=200, seconds=60.0 / speed))
@@ -215,7 +215,7 @@ async def _outage(server: JobServer, how: str, *, after: int, seconds: float) ->
     server.down = ""
 
 
-async def test_a_minute_without_any_server_is_nobodys_problem() -> None:
+async def test_minute_without_any_server_fails_no_job() -> None:
     speed = 40.0
     server = JobServer()
     async with server, session_at(server, speed, retry=RetryPolicy()) as session:
@@ -238,7 +238,7 @@ async def test_a_minute_without_any_server_is_nobodys_problem() -> None:
 async def test_no_request_arrives_inside_a_window_of_silence() -> None:
     speed = 10.0
     silences = ("status_429_after", "status_503_after")
-    server = JobServer(rate=0.02, seed=2, speed=speed, submit_faults=silences, look_faults=silences)
+    server = JobServer(rate=0.02, seed=2, speed=speed, submit_faults=silences, poll_faults=silences)
     async with server, Turns() as turns, session_at(server, speed) as session:
         jobs = await collected(session, questions(150), max_in_flight=100)
 
@@ -251,7 +251,7 @@ async def test_no_request_arrives_inside_a_window_of_silence() -> None:
         assert [at for at, _ in server.seen.times if start + on_its_way < at < end] == []
 
 
-async def test_submissions_are_spaced_evenly_over_batches_and_calls_alike() -> None:
+async def test_submissions_are_spaced_evenly_over_batches_and_calls() -> None:
     departures: list[float] = []
 
     async def note(_: aiohttp.ClientSession, __: object, params: aiohttp.TraceRequestStartParams) -> None:

@@ -1,40 +1,30 @@
+"""The Sonar API: its calls, and the reading of its answers, whole or odd."""
+
 from __future__ import annotations
 
-import copy
 import json
 import re
-from collections.abc import Iterator
-from pathlib import Path
-from typing import Any, cast
+from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 import msgspec
 import pytest
+from _bodies import ANY_JSON, paths, reply, with_odd, without
+from _captured import payload
 from hypothesis import given
 from hypothesis import strategies as st
 
 from aiopplx._errors import InvalidRequest, ProtocolError
 from aiopplx._job import Answer, JobStatus, Readable, Snapshot, outcome_error
 from aiopplx._wire.api import API
-from aiopplx._wire.call import Lane, Reply
+from aiopplx._wire.call import Lane
 from aiopplx._wire.request import ResearchRequest
 from aiopplx.sonar import SONAR, SONAR_V1, CompletionResponse
 from aiopplx.sonar._responses import split_thought
 
-PAYLOADS = Path(__file__).parent.parent / "payloads"
 JOB_ID = "2c387cce-a2a3-4fd6-8757-b77602e7e87c"
-
-
-def payload(name: str) -> Any:
-    return json.loads((PAYLOADS / f"{name}.json").read_text())["body"]
-
-
 COMPLETED = payload("async-get-completed.real-trimmed")
 TEXT: str = COMPLETED["response"]["choices"][0]["message"]["content"]
-
-
-def reply(body: object) -> Reply:
-    return Reply(200, {"x-request-id": "r-1"}, body if isinstance(body, bytes) else msgspec.json.encode(body))
 
 
 def read(body: object, expected_id: str = "") -> Snapshot:
@@ -62,7 +52,7 @@ def saying(content: Any) -> dict[str, Any]:
     return job(response={"choices": [{"message": {"content": content}}]})
 
 
-def test_api_is_one_to_the_engine():
+def test_api_satisfies_its_protocol():
     api: API = SONAR
     assert (api.name, api.has_idempotency, api.has_list, api.has_cancel) == ("sonar", True, True, False)
     assert api.results_live == 7 * 24 * 3600
@@ -91,12 +81,12 @@ def test_freezing_equal_requests_gives_equal_bytes():
     assert SONAR.freeze(one, "k") == SONAR_V1.freeze(one, "k") != SONAR.freeze(one, "j")
 
 
-def test_users_own_key_is_not_within_the_request():
+def test_idempotency_key_is_not_within_the_request():
     body = json.loads(SONAR.freeze(ResearchRequest("q", idempotency_key="mine", tag="t"), "mine"))
     assert set(body["request"]) == {"model", "messages"}
 
 
-def test_freezing_refuses_what_the_server_would():
+def test_freezing_refuses_what_the_server_refuses():
     with pytest.raises(InvalidRequest, match="question: must not be empty"):
         SONAR.freeze(ResearchRequest(" "), "k")
 
@@ -118,24 +108,24 @@ def test_calls_go_to_the_paths_of_the_chosen_family(api: API, base: str):
 
 
 @given(st.text(min_size=1))
-def test_token_of_a_page_survives_the_way_into_the_path(token: str):
+def test_page_token_survives_its_way_into_the_path(token: str):
     call = SONAR.list(limit=2, next_token=token)
     assert call.path.isascii()
     assert parse_qs(urlsplit(call.path).query) == {"limit": ["2"], "next_token": [token]}
 
 
 @pytest.mark.parametrize("job_id", ["", "..", "a/b", "a b", "x" * 129, "a?b", "ä"])
-def test_what_is_no_job_id_is_not_asked_for(job_id: str):
+def test_invalid_id_is_not_polled(job_id: str):
     with pytest.raises(InvalidRequest, match="not a job id"):
         SONAR.get(job_id)
 
 
-def test_page_of_no_rows_is_not_asked_for():
+def test_empty_page_is_not_requested():
     with pytest.raises(InvalidRequest, match="limit: must be at least 1"):
         SONAR.list(limit=0, next_token="")
 
 
-def test_cancelling_says_that_there_is_no_way():
+def test_cancel_is_refused_as_not_offered():
     with pytest.raises(InvalidRequest, match="cannot cancel a job"):
         SONAR.cancel(JOB_ID)
 
@@ -190,7 +180,7 @@ def test_completed_job_reads_whole():
     assert response.usage.cost.search_queries_cost == 0.19
 
 
-def test_synchronous_answer_as_a_jobs_response_gives_its_reasoning_and_text():
+def test_synchronous_answer_in_a_job_gives_reasoning_and_text():
     answer = answer_of(job(response=payload("sync-deep-research-think.real")))
     assert answer.text == "Hello!"
     assert answer.reasoning is not None
@@ -266,7 +256,7 @@ def test_status_is_an_open_word_in_any_case(word: str, status: JobStatus):
 
 
 @pytest.mark.parametrize("status", [None, 5, [], {}])
-def test_job_without_a_readable_status_stands_where_its_other_fields_say(status: Any):
+def test_job_without_a_status_gets_one_from_its_fields(status: Any):
     assert read({**saying("text"), "status": status}).status is JobStatus.COMPLETED
     assert read({**saying("text"), "status": status, "completed_at": None}).status is JobStatus.IN_PROGRESS
     assert read({"id": "a-1", "status": status, "failed_at": 5}).status is JobStatus.FAILED
@@ -300,7 +290,7 @@ def test_completed_job_without_a_text_is_empty(response: Any):
 
 
 @pytest.mark.parametrize("choices", [None, [], [{"message": {"content": None}}], [{"message": {"content": " \n"}}]])
-def test_what_was_billed_for_an_empty_answer_is_read(choices: Any):
+def test_bill_of_an_empty_answer_is_read(choices: Any):
     body = {**COMPLETED, "response": {**COMPLETED["response"], "choices": choices}}
     answer, whole = answer_of(body), answer_of(COMPLETED)
     assert answer.usage == whole.usage
@@ -312,13 +302,13 @@ def test_what_was_billed_for_an_empty_answer_is_read(choices: Any):
 
 
 @pytest.mark.parametrize("status", ["CREATED", "IN_PROGRESS", "FAILED", "PENDING_REVIEW", None])
-def test_job_without_a_text_is_empty_only_once_it_is_completed(status: str | None):
+def test_only_a_completed_job_counts_as_empty(status: str | None):
     snapshot = read(job(status=status, response={"choices": [], "usage": {"cost": {"total_cost": 0.25}}}))
     assert not snapshot.is_empty
     assert snapshot.status is not JobStatus.COMPLETED
 
 
-def test_what_was_billed_for_a_failed_job_is_read():
+def test_bill_of_a_failed_job_is_read():
     body = job(status="FAILED", response={"choices": [], "usage": {"cost": {"total_cost": 0.25}}})
     usage = answer_of(body).usage
     assert usage is not None
@@ -367,7 +357,7 @@ def test_content_in_parts_is_joined():
     assert answer_of(saying(["a", {"type": "text", "text": "b"}, {"type": "image_url"}, 5, None])).text == "ab"
 
 
-def test_text_is_found_in_the_first_choice_that_has_one():
+def test_text_is_found_in_the_first_choice_with_one():
     choices = [None, {"message": {"content": ""}, "delta": {"content": ""}}, {"delta": {"content": "late"}}]
     assert answer_of(job(response={"choices": choices})).text == "late"
 
@@ -383,34 +373,13 @@ def test_sources_and_citations_stand_in_for_each_other():
 # Odd bodies
 
 
-def paths(value: Any, at: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
-    items: Any = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
-    for name, item in items:
-        yield (*at, name)
-        yield from paths(item, (*at, name))
-
-
 PATHS = sorted(paths(COMPLETED), key=str)
 TO_TEXT = ("response", "choices", 0, "message", "content")
-JSON = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(max_size=9),
-    lambda items: st.lists(items, max_size=3) | st.dictionaries(st.text(max_size=9), items, max_size=3),
-    max_leaves=5,
-)
 
 
-def with_odd(path: tuple[Any, ...], odd: Any) -> dict[str, Any]:
-    body = copy.deepcopy(COMPLETED)
-    place = body
-    for name in path[:-1]:
-        place = place[name]
-    place[path[-1]] = odd
-    return cast("dict[str, Any]", body)
-
-
-@given(st.sampled_from([path for path in PATHS if path != ("id",)]), JSON)
+@given(st.sampled_from([path for path in PATHS if path != ("id",)]), ANY_JSON)
 def test_one_odd_field_loses_nothing_but_itself(path: tuple[Any, ...], odd: Any):
-    body = msgspec.json.encode(with_odd(path, odd))
+    body = msgspec.json.encode(with_odd(COMPLETED, path, odd))
     snapshot = read(body, JOB_ID)
     assert snapshot.raw is body
     if path == TO_TEXT[: len(path)]:
@@ -429,26 +398,21 @@ def test_one_odd_field_loses_nothing_but_itself(path: tuple[Any, ...], odd: Any)
 
 @pytest.mark.parametrize("path", [path for path in PATHS if path != ("id",)], ids=str)
 def test_any_field_may_be_missing(path: tuple[Any, ...]):
-    body = with_odd(path, None)
-    if isinstance(path[-1], str):
-        place = body
-        for name in path[:-1]:
-            place = place[name]
-        del place[path[-1]]
+    body = without(COMPLETED, path)
     snapshot = read(body, JOB_ID)
     assert (snapshot.response is not None) is (path != ("response",))
     assert snapshot.is_empty is (path == TO_TEXT[: len(path)])
 
 
 def test_odd_source_leaves_the_others_in_their_places():
-    answer = answer_of(with_odd(("response", "search_results", 3), None))
+    answer = answer_of(with_odd(COMPLETED, ("response", "search_results", 3), None))
     assert answer.sources[3].url == ""
     assert answer.sources[4].url == COMPLETED["response"]["search_results"][4]["url"]
     assert len(answer.sources) == 19
 
 
 def test_number_written_as_text_is_still_a_number():
-    body = with_odd(("response", "usage", "prompt_tokens"), "139")
+    body = with_odd(COMPLETED, ("response", "usage", "prompt_tokens"), "139")
     body["created_at"] = 1785329708.0
     snapshot = read(body)
     assert snapshot.created_at == 1785329708
@@ -463,7 +427,7 @@ def test_number_written_as_text_is_still_a_number():
         (b"0.37702", b"1e999"),
     ],
 )
-def test_number_that_is_none_is_dropped(old: bytes, new: bytes):
+def test_invalid_number_is_dropped(old: bytes, new: bytes):
     answer = answer_of(msgspec.json.encode(COMPLETED).replace(old, new))
     assert answer.text == TEXT
     assert answer.usage is not None
@@ -484,7 +448,7 @@ def test_byte_order_mark_is_passed_over():
     assert read(body).raw is body
 
 
-def test_deeply_nested_unknown_field_raises_no_foreign_error():
+def test_deep_unknown_field_raises_only_a_library_error():
     body = b'{"id": "a-1", "x": ' + b"[" * 100_000 + b"]" * 100_000 + b"}"
     with pytest.raises(ProtocolError, match="nested too deeply"):
         read(body)
@@ -517,7 +481,7 @@ UNUSABLE: list[tuple[object, str]] = [
 
 
 @pytest.mark.parametrize(("body", "what"), UNUSABLE)
-def test_body_that_is_no_job_is_refused_by_what_it_is(body: object, what: str):
+def test_body_that_is_not_a_job_is_refused(body: object, what: str):
     for expected_id in ("", JOB_ID):
         with pytest.raises(ProtocolError, match=what) as refused:
             read(body, expected_id)
@@ -537,8 +501,8 @@ def test_refused_body_is_kept_up_to_four_kib():
     assert refused.value.body == "<html>" + "x" * 4090
 
 
-@given(st.binary(max_size=200) | JSON.map(msgspec.json.encode))
-def test_any_bytes_are_a_job_a_page_or_a_protocol_error(body: bytes):
+@given(st.binary(max_size=200) | ANY_JSON.map(msgspec.json.encode))
+def test_any_bytes_read_as_job_page_or_protocol_error(body: bytes):
     for reader in (lambda: SONAR.read_job(reply(body), ""), lambda: SONAR.read_page(reply(body))):
         try:
             reader()
@@ -574,14 +538,14 @@ def test_bad_character_in_one_row_loses_no_other():
 
 
 @pytest.mark.parametrize("token", [None, 5, [], ""])
-def test_token_that_is_no_text_ends_the_list(token: Any):
+def test_token_other_than_text_ends_the_list(token: Any):
     assert SONAR.read_page(reply({"requests": [], "next_token": token})).next_token == ""
 
 
 @pytest.mark.parametrize(
     "body", [b"", b"<html>", [], COMPLETED, {"requests": None}, {"requests": {}}, 5, b'{"requests": [{']
 )
-def test_body_that_is_no_list_is_refused(body: object):
+def test_body_that_is_not_a_list_is_refused(body: object):
     with pytest.raises(ProtocolError):
         SONAR.read_page(reply(body))
 
@@ -591,6 +555,6 @@ def test_body_that_is_no_list_is_refused(body: object):
     [{"error_message": {"message": "out of pages"}}, {"error": "out of pages"}, {"error": {"message": "out of pages"}}],
     ids=str,
 )
-def test_reason_of_a_failure_is_found_in_whatever_form_it_comes(said: dict[str, object]):
+def test_failure_reason_is_found_in_any_form(said: dict[str, object]):
     body = msgspec.json.encode({"id": "a", "model": "m", "created_at": 1, "status": "FAILED", **said})
-    assert SONAR.read_job(Reply(200, {}, body), "a").error_message == "out of pages"
+    assert SONAR.read_job(reply(body), "a").error_message == "out of pages"

@@ -1,4 +1,4 @@
-"""The program that gets killed: a batch with a journal, which writes down what it is handed out as it comes.
+"""The program that gets killed: a batch with a journal, which writes down each job that it gets.
 
 Run by the tests as `python _child.py SPEC` with a JSON object of `Spec`; it knows the server only by its address. It
 prints one line when it is done. It can end itself by `os._exit` at a named point of a submission's life.

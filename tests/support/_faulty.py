@@ -1,4 +1,4 @@
-"""What the fault tests share: a session whose clock runs fast, and a batch in which one question has bad luck."""
+"""What the fault tests share: a session on a fast clock, and a batch in which one question meets a fault."""
 
 from __future__ import annotations
 
@@ -14,7 +14,9 @@ from aiopplx.testing import Clock
 
 KEY = "fault-test-key-0123456789"
 VICTIM = "What is it that makes this one question so unlucky?"
-OTHERS = ("Why did the Vasa sink?", "Who first measured the speed of light?", "Why is the sky dark at night?")
+QUESTION = "Why did the Vasa sink?"
+OTHERS = (QUESTION, "Who first measured the speed of light?", "Why is the sky dark at night?")
+QUESTIONS = tuple(f"Why did ship number {n} sink?" for n in range(12))
 SPEED = 150.0
 
 # A second in which the machine was busy elsewhere is SPEED seconds of the policy. Bounds in time that are not the point

@@ -15,8 +15,11 @@ from urllib.parse import parse_qs, urlsplit
 
 import anyio
 
+from aiopplx import Event, PollPolicy, Session
+
 PATH = "/async/chat/completions"
 KEY = "a-test-key"
+NEVER = float("inf")
 Answer = tuple[int, Any]
 
 
@@ -49,7 +52,7 @@ class Scripted:
     """The async API on 127.0.0.1. Set its attributes at any time.
 
     Attributes:
-        polls: at which GET a job is COMPLETED; a number, or a function of the job (`inf`: never).
+        polls: at which GET a job is COMPLETED; a number, or a function of the job (`NEVER`: infinity).
         hold: requests that get no answer until `release`.
         script: an answer other than the true one; None leaves the true one.
         text: the answer of a finished job.
@@ -195,6 +198,22 @@ class Scripted:
             "object": "chat.completion",
             "choices": [{"index": 0, "finish_reason": "stop", "message": message}],
         }
+
+
+def opened(server: Scripted, told: list[Event] | None = None, **options: Any) -> Session:
+    """A session at the scripted service, which polls a hundred times a second; its events go to `told`."""
+    on_event = told.append if told is not None else None
+    return Session(KEY, base_url=server.url, **{"poll": PollPolicy.fixed(0.01), "on_event": on_event} | options)
+
+
+async def turns(count: int = 50) -> None:
+    """So many turns of the loop; by default all that can happen without time or the other side's answers."""
+    for _ in range(count):
+        await asyncio.sleep(0)
+
+
+class Boom(Exception):
+    """What a user's own code raises."""
 
 
 class _Connection(asyncio.Protocol):

@@ -1,4 +1,4 @@
-"""A small server of its own make that plays the Sonar job API and breaks it, for the storm tests.
+"""A small server that plays the Sonar job API and breaks it, for the storm tests.
 
 Written from the API's documents on bare asyncio streams. It knows nothing of aiopplx and shares no code with the
 emulator: two fakes that agree with the client are better evidence than one.
@@ -46,7 +46,7 @@ SUBMIT_FAULTS = (
     "empty_200",
     "hang",
 )
-LOOK_FAULTS = (
+POLL_FAULTS = (
     "drop_before",
     "reset_before",
     "status_500",
@@ -130,7 +130,7 @@ class JobServer:
         speed: float = 1.0,
         honours_keys: bool = True,
         submit_faults: Sequence[str] = SUBMIT_FAULTS,
-        look_faults: Sequence[str] = LOOK_FAULTS,
+        poll_faults: Sequence[str] = POLL_FAULTS,
     ) -> None:
         self.key = key
         self.rate = rate
@@ -143,7 +143,7 @@ class JobServer:
         self._speed = speed
         self._honours_keys = honours_keys
         self._by_key: dict[str, Task] = {}
-        self._faults = {"POST": submit_faults, "GET": look_faults}
+        self._faults = {"POST": submit_faults, "GET": poll_faults}
         self._server: asyncio.Server | None = None
         self._connections: set[asyncio.Task[None]] = set()
         self._milestone = 0
@@ -267,7 +267,7 @@ class JobServer:
         self.seen.polls += 1
         task = self.tasks.get(id)
         if task is None:
-            self.seen.problems.append(f"a look at an unknown job {id}")
+            self.seen.problems.append(f"a poll of an unknown job {id}")
             return 404, _error("not_found", 404)
         task.polls += 1
         if task.polls < task.polls_needed:

@@ -1,4 +1,4 @@
-"""The command line as a process of its own: how the tests start one, wait for it and read what it prints."""
+"""How the tests start the command line as a process, wait for it and read its output."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The package's own source as values: what the tests of the house rules read."""
+"""The package's own source as values, for the tests of the house rules."""
 
 from __future__ import annotations
 

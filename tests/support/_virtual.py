@@ -1,4 +1,4 @@
-"""Virtual time for tests of pure policies: many processes, run in order of time and not in any time at all."""
+"""Virtual time for tests of pure policies: many processes, run in order of time without any waiting."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Both clocks: what a session asks of a clock holds for each; and when the one that jumps does so."""
+"""Both clocks keep what a session asks of a clock, and the jumping one jumps at the right moments."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ async def test_cancelled_sleeper_ends_at_once_and_wakes_nobody(clock: Clock) -> 
     assert clock.now() - began < 1e6 * DAY
 
 
-async def test_event_that_comes_is_told_from_one_that_does_not(clock: Clock) -> None:
+async def test_event_that_comes_is_told_from_a_timeout(clock: Clock) -> None:
     event = asyncio.Event()
     assert await clock.wait(event, DAY) is False
     assert await clock.wait(event, -1.0) is False
@@ -110,7 +110,7 @@ async def test_cancellation_from_outside_is_no_timeout(clock: Clock) -> None:
         await task
 
 
-async def test_the_inner_of_two_timeouts_ends_first(clock: Clock) -> None:
+async def test_inner_of_two_timeouts_ends_first(clock: Clock) -> None:
     async with clock.timeout(1e9 * DAY):
         with pytest.raises(TimeoutError):
             async with clock.timeout(DAY):
@@ -127,7 +127,7 @@ async def test_waiting_for_futures_cancels_none_of_them(clock: Clock) -> None:
     await asyncio.gather(never, return_exceptions=True)
 
 
-async def test_timer_is_called_once_and_not_before_its_moment(clock: Clock) -> None:
+async def test_timer_is_called_once_and_never_early(clock: Clock) -> None:
     called: list[float] = []
     due = clock.now() + DAY
     clock.call_at(due, lambda: called.append(clock.now()))
@@ -163,18 +163,18 @@ def test_speed_that_makes_no_time_pass_is_refused(speed: float) -> None:
         Clock(speed)
 
 
-def test_clock_at_speed_one_tells_the_machines_own_time() -> None:
+def test_clock_at_speed_one_shows_the_machines_time() -> None:
     before = time.time()
     assert before <= Clock().wall() <= time.time()
     before = time.monotonic()
     assert before <= Clock().now() <= time.monotonic()
 
 
-def test_faster_clock_begins_at_the_real_date_and_runs_ahead() -> None:
+def test_faster_clock_starts_today_and_runs_ahead() -> None:
     assert time.time() <= Clock(60.0).wall() <= time.time() + 60.0 * 3600.0  # an hour is longer than any test run
 
 
-def test_later_clock_of_one_speed_is_never_behind_an_earlier_one() -> None:
+def test_later_clock_of_one_speed_is_never_behind() -> None:
     earlier = Clock(1000.0).wall()
     assert Clock(1000.0).wall() >= earlier
 
@@ -210,7 +210,7 @@ def test_jumps_are_exactly_to_the_due_moments_in_order(delays: list[float]) -> N
     asyncio.run(main())
 
 
-async def test_what_is_due_together_is_called_in_the_order_asked_for() -> None:
+async def test_callbacks_due_together_run_in_the_order_scheduled() -> None:
     clock, called = JumpingClock(), list[int]()
     due = clock.now() + DAY
     for number in range(20):
@@ -232,7 +232,7 @@ async def test_time_stands_still_while_something_is_busy() -> None:
     assert clock.now() == began + DAY
 
 
-async def test_what_waits_for_the_clock_inside_something_busy_is_woken() -> None:
+async def test_clock_waiter_inside_something_busy_is_woken() -> None:
     clock, other = JumpingClock(), asyncio.Event()
     began = clock.now()
 
@@ -329,7 +329,7 @@ async def test_limit_of_an_exchange_comes_with_the_jumps() -> None:
     assert clock.now() - began == pytest.approx(60.0)
 
 
-async def test_limit_of_an_exchange_comes_in_real_time_where_nothing_jumps() -> None:
+async def test_exchange_limit_comes_in_real_time_without_jumps() -> None:
     clock, late = JumpingClock(), asyncio.Event()
     began = clock.now()
     with clock.busy():
@@ -338,7 +338,7 @@ async def test_limit_of_an_exchange_comes_in_real_time_where_nothing_jumps() -> 
     assert clock.now() == began
 
 
-async def test_limit_that_bounds_no_exchange_is_not_jumped_to() -> None:
+async def test_limit_that_bounds_no_exchange_causes_no_jump() -> None:
     clock, early = JumpingClock(), asyncio.Event()
     began = clock.now()
     clock.wire_at(clock.wire_now() + DAY, early.set)
@@ -346,7 +346,7 @@ async def test_limit_that_bounds_no_exchange_is_not_jumped_to() -> None:
     assert clock.now() == began
 
 
-async def test_time_limit_of_a_task_that_is_cancelled_too_is_a_cancellation() -> None:
+async def test_cancelled_task_at_its_time_limit_is_cancelled() -> None:
     clock = JumpingClock()
 
     async def bounded() -> None:

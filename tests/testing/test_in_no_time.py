@@ -1,4 +1,4 @@
-"""A session and the emulator on one clock that jumps: hours of waiting, and no second of it real."""
+"""On a clock that jumps, a session and the emulator spend hours without waiting a second."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ async def test_run_is_the_same_to_the_second_each_time() -> None:
             session_at(
                 server.url,
                 clock,
-                poll=lambda look: 7.0,  # a policy draws each gap anew
+                poll=lambda job: 7.0,  # a policy draws each gap anew
                 on_event=lambda event: told.append((event.kind.value, str(event.index), clock.now())),
             ) as session,
             session.batch([f"Why did ship {n} sink?" for n in range(3)]) as jobs,
@@ -66,7 +66,7 @@ async def test_stuck_job_times_out_by_the_clock(clock: JumpingClock) -> None:
     assert 7200.0 <= clock.now() - began < 7230.0
 
 
-async def test_silence_that_the_server_asks_for_is_kept_by_the_clock(clock: JumpingClock) -> None:
+async def test_requested_silence_is_kept_by_the_clock(clock: JumpingClock) -> None:
     began = clock.now()
     async with (
         Emulator(duration=10.0, answer_chars=200, rpm=1, limit_hints="retry-after", clock=clock) as server,
@@ -97,7 +97,7 @@ async def test_answer_delayed_beyond_the_limit_is_in_doubt(clock: JumpingClock) 
     assert clock.now() - began == pytest.approx(60.0)
 
 
-async def test_server_that_does_not_live_on_the_clock_is_given_up_in_real_time(clock: JumpingClock) -> None:
+async def test_server_outside_the_clock_times_out_in_real_time(clock: JumpingClock) -> None:
     began = clock.now()
     async with (
         WireServer([wire.Silent()]) as server,

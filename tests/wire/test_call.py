@@ -1,4 +1,4 @@
-"""What an answer that is no success says: every body the services were seen to send, and those nobody should."""
+"""Each error answer that the services were seen to send, or might send, becomes the right exception."""
 
 from __future__ import annotations
 
@@ -128,7 +128,7 @@ SEEN: list[tuple[int, object, type[AiopplxError], str, str, str]] = [
 
 
 @pytest.mark.parametrize(("status", "body", "cls", "name", "words", "advice"), SEEN)
-def test_body_that_was_seen_is_the_right_error_with_the_servers_words_and_advice(
+def test_captured_body_becomes_its_error_with_advice(
     status: int, body: object, cls: type[AiopplxError], name: str, words: str, advice: str
 ):
     error = read(status, body)
@@ -151,16 +151,16 @@ def test_retirement_is_known_by_its_name_in_either_place(name: str, body: dict[s
 
 @pytest.mark.parametrize("status", [401, 403, 429])
 @pytest.mark.parametrize("message", ["Insufficient credits to run this", "insufficient balance", QUOTA])
-def test_no_credit_is_known_by_its_words_where_the_name_is_another(status: int, message: str):
+def test_missing_credit_is_known_by_words_under_other_names(status: int, message: str):
     assert type(read(status, {"error": {"message": message, "type": "forbidden"}})) is OutOfCredit
 
 
 @pytest.mark.parametrize("status", [400, 422, 500])
-def test_words_about_credit_in_another_answer_may_be_a_quoted_question(status: int):
+def test_words_about_credit_elsewhere_may_quote_a_question(status: int):
     assert type(read(status, {"error": {"message": "cannot parse 'insufficient credits'"}})) is APIError
 
 
-def test_validation_names_the_fields_and_leaves_the_users_input_out():
+def test_validation_names_the_fields_and_omits_the_input():
     rows = [
         {"loc": ["body", "request", "messages", 0, "role"], "msg": "Input should be 'user'", "input": "THE QUESTION"},
         {"loc": [], "msg": "whole body"},
@@ -182,7 +182,7 @@ def test_request_id_is_the_servers_own(headers: dict[str, str]):
     assert read(500, **headers).request_id == "r-1"
 
 
-def test_request_id_is_the_cdns_where_the_server_gives_none():
+def test_request_id_falls_back_to_that_of_the_cdn():
     error = read(502, cf_ray="9e2-AMS")
     assert error.request_id == "9e2-AMS"
     assert "request id 9e2-AMS" in str(error)
@@ -215,7 +215,7 @@ def test_redirect_names_its_host_and_nothing_more(location: str, host: str):
 
 
 @pytest.mark.parametrize("body", [b"<html>a captive portal</html>", b"[]", b"x" * 10_000, b"\xff\xfe"])
-def test_success_that_is_no_job_keeps_the_beginning_of_its_body(body: bytes):
+def test_success_without_a_job_keeps_its_first_bytes(body: bytes):
     error = read(200, body)
     assert type(error) is ProtocolError
     assert error.body == excerpt(body)
@@ -223,7 +223,7 @@ def test_success_that_is_no_job_keeps_the_beginning_of_its_body(body: bytes):
 
 
 @pytest.mark.parametrize("status", [100, 199, 204])
-def test_answer_below_300_is_no_job(status: int):
+def test_answer_without_a_job_below_300_is_an_error(status: int):
     assert type(read(status)) is ProtocolError
 
 
@@ -245,26 +245,26 @@ HOSTILE = [
 
 
 @pytest.mark.parametrize("body", HOSTILE, ids=lambda body: ascii(body[:24]))
-def test_hostile_body_still_makes_an_error_that_can_be_read(body: bytes):
+def test_hostile_body_still_makes_a_readable_error(body: bytes):
     for status in (400, 401, 429, 500):
         error = read(status, body)
         assert error.status == status
         assert 0 < len(error.message) < 2 * MESSAGE_KEPT
 
 
-def test_terminal_escapes_and_reversed_text_do_not_reach_the_message():
+def test_terminal_escapes_and_reversed_text_leave_the_message():
     error = read(500, told("\x1b[2J\x9b31mred\r\nnext\u202egnp.exe\x00\u200b\u2028end", "a\x07b", 500))
     assert error.message == "[2J31mred nextgnp.exe end"
     assert error.type == "ab"
 
 
-def test_html_of_a_server_error_gives_its_title_and_nothing_of_its_body():
+def test_html_error_gives_its_title_and_nothing_else():
     body = b"<head><title>\x1b[31m&lt;b&gt; 5&amp;6</title></head><body>ray id and my question</body>"
     assert read(520, body).message == "[31m<b> 5&6"
 
 
 @given(text=st.text(max_size=3_000), limit=st.integers(1, 600))
-def test_plain_text_is_one_printable_line_within_its_limit(text: str, limit: int):
+def test_plain_text_is_one_printable_line_within_limit(text: str, limit: int):
     line = plain(text, limit)
     assert len(line) <= limit
     assert line.isprintable()
@@ -294,7 +294,7 @@ JSON = st.recursive(
     location=st.text(max_size=60),
     request_id=st.text(max_size=60),
 )
-def test_answer_of_any_shape_is_an_error_in_one_clean_line(status: int, body: bytes, location: str, request_id: str):
+def test_answer_of_any_shape_is_one_clean_line(status: int, body: bytes, location: str, request_id: str):
     error = read(status, body, location=location, x_request_id=request_id)
     assert isinstance(error, APIError if status >= 400 else ProtocolError)
     assert error.status == status

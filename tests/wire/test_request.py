@@ -1,3 +1,5 @@
+"""A research request: what it may hold, what it is refused with, and the body that it becomes."""
+
 from __future__ import annotations
 
 import hashlib
@@ -66,14 +68,14 @@ class Opaque:
     pass
 
 
-def test_question_is_sent_as_one_user_message_and_nothing_else():
+def test_question_is_sent_as_one_user_message_alone():
     assert sent(ResearchRequest("Why?")) == {
         "model": "sonar-deep-research",
         "messages": [{"role": "user", "content": "Why?"}],
     }
 
 
-def test_request_of_a_question_a_mapping_and_a_request_is_the_same():
+def test_text_mapping_and_request_freeze_to_the_same_body():
     request = ResearchRequest("Why?")
     assert ResearchRequest.of("Why?") == request
     assert ResearchRequest.of({"question": "Why?"}) == request
@@ -81,7 +83,7 @@ def test_request_of_a_question_a_mapping_and_a_request_is_the_same():
     assert ResearchRequest.of(request) is request
 
 
-def test_every_field_reaches_the_wire_under_its_own_name():
+def test_every_field_is_sent_under_its_own_name():
     fields: dict[str, Any] = {
         "model": "sonar-pro",
         "max_tokens": 128_000,
@@ -139,7 +141,7 @@ def test_recency_reaches_the_wire():
 
 
 @pytest.mark.parametrize("day", [date(2026, 3, 1), datetime(2026, 3, 1, 12)])
-def test_date_object_is_sent_as_the_server_writes_it(day: date):
+def test_date_is_sent_in_the_servers_format(day: date):
     assert sent(of(search_after_date_filter=day))["search_after_date_filter"] == "03/01/2026"
     assert sent(ResearchRequest.of({"question": "q", "search_after_date_filter": day})) == sent(
         of(question="q", search_after_date_filter="03/01/2026")
@@ -171,7 +173,7 @@ def test_content_parts_have_the_names_of_the_wire():
     assert sent(ResearchRequest(messages=[{"role": "user", "content": wire_parts}])) == sent(built)
 
 
-def test_structs_within_a_mapping_are_taken():
+def test_structs_within_a_mapping_are_accepted():
     options = WebSearchOptions(user_location=UserLocation(country="SG"))
     request = ResearchRequest.of({"messages": said("user"), "web_search_options": options})
     assert sent(request)["web_search_options"] == {"user_location": {"country": "SG"}}
@@ -187,11 +189,11 @@ def test_structs_within_a_mapping_are_taken():
         ["system", "user", "assistant", "tool", "assistant", "user"],
     ],
 )
-def test_conversation_in_turns_is_taken(roles: list[str]):
+def test_conversation_in_turns_is_accepted(roles: list[str]):
     ResearchRequest(messages=said(*roles)).check()
 
 
-def test_assistant_message_without_content_is_taken():
+def test_assistant_message_without_content_is_accepted():
     ResearchRequest(messages=[Message("user", "a"), Message("assistant", None), Message("user", "b")]).check()
 
 
@@ -216,7 +218,7 @@ def test_response_format_is_sent_as_given(given_format: Any, on_the_wire: Any):
     assert sent(mapped)["response_format"] == on_the_wire
 
 
-def test_struct_as_response_format_is_an_object_at_the_top_of_its_schema():
+def test_struct_as_response_format_becomes_an_object_schema():
     json_schema = sent(of(response_format=Finding))["response_format"]["json_schema"]
     assert json_schema["name"] == "Finding"
     assert json_schema["schema"]["type"] == "object"
@@ -224,13 +226,13 @@ def test_struct_as_response_format_is_an_object_at_the_top_of_its_schema():
     assert "$defs" not in json_schema["schema"]
 
 
-def test_dataclass_as_response_format_keeps_the_types_it_points_at():
+def test_dataclass_as_response_format_keeps_its_referenced_types():
     schema = sent(of(response_format=Plain))["response_format"]["json_schema"]["schema"]
     assert schema["properties"] == {"finding": {"$ref": "#/$defs/Finding"}}
     assert set(schema["$defs"]) == {"Finding"}
 
 
-def test_type_that_holds_itself_stays_to_be_pointed_at():
+def test_recursive_type_keeps_its_references():
     schema = sent(of(response_format=Tree))["response_format"]["json_schema"]["schema"]
     assert schema["type"] == "object"
     assert set(schema["$defs"]) == {"Tree"}
@@ -391,7 +393,7 @@ REFUSED: list[tuple[dict[str, Any], str, str]] = [
 
 
 @pytest.mark.parametrize(("fields", "field", "rule"), REFUSED)
-def test_request_that_breaks_a_rule_is_refused_by_field_and_rule(fields: dict[str, Any], field: str, rule: str):
+def test_request_that_breaks_a_rule_is_refused_by_field(fields: dict[str, Any], field: str, rule: str):
     with pytest.raises(InvalidRequest) as refused:
         of(**fields).check()
     assert refused.value.field == field
@@ -413,7 +415,7 @@ def test_request_that_breaks_a_rule_is_refused_by_field_and_rule(fields: dict[st
         {"model": "a-model-of-next-year"},
     ],
 )
-def test_request_at_the_edge_of_a_rule_is_taken(fields: dict[str, Any]):
+def test_request_at_the_edge_of_a_rule_is_accepted(fields: dict[str, Any]):
     of(**fields).check()
 
 
@@ -421,7 +423,7 @@ def test_stream_is_never_sent():
     assert {"stream", "stream_mode"}.isdisjoint(sent(of(stream=False, stream_mode="full")))
 
 
-def test_what_is_the_users_own_is_never_sent():
+def test_tag_and_key_are_never_sent():
     assert sent(of(tag="t", idempotency_key="k", timeout=5)) == sent(of())
 
 
@@ -454,7 +456,7 @@ def test_what_is_the_users_own_is_never_sent():
         (b"q", "", "not bytes"),
     ],
 )
-def test_item_that_is_no_request_is_refused_by_path(item: Any, field: str, said_so: str):
+def test_item_other_than_a_request_is_refused_by_path(item: Any, field: str, said_so: str):
     with pytest.raises(InvalidRequest) as refused:
         ResearchRequest.of(item)
     assert refused.value.field == field
@@ -514,7 +516,7 @@ HIDDEN: list[Any] = [
 
 @pytest.mark.parametrize("value", HIDDEN, ids=range(len(HIDDEN)))
 @pytest.mark.parametrize("name", [name for name in FIELDS if name != "tag"])
-def test_refusal_of_a_field_never_repeats_what_was_written(name: str, value: Any):
+def test_refusal_of_a_field_never_repeats_its_value(name: str, value: Any):
     fields = {"question": "" if name == "messages" else "q?", name: value}
     for build in (lambda: ResearchRequest(**fields), lambda: ResearchRequest.of(fields)):
         try:
@@ -524,7 +526,7 @@ def test_refusal_of_a_field_never_repeats_what_was_written(name: str, value: Any
 
 
 @given(st.dictionaries(NAMES.filter(lambda name: name in FIELDS), JSON, max_size=5))
-def test_request_built_by_hand_is_refused_with_no_other_error(fields: Mapping[str, Any]):
+def test_handmade_request_is_refused_with_no_other_error(fields: Mapping[str, Any]):
     try:
         body = msgspec.json.encode(ResearchRequest(**fields).wire())
     except InvalidRequest as error:
@@ -534,7 +536,7 @@ def test_request_built_by_hand_is_refused_with_no_other_error(fields: Mapping[st
 
 
 @given(st.text(min_size=1))
-def test_question_that_is_taken_round_trips(question: str):
+def test_accepted_question_round_trips(question: str):
     try:
         request = sent(ResearchRequest(question))
     except InvalidRequest:
@@ -610,19 +612,19 @@ def test_set_of_texts_is_canonical_in_any_order():
     assert of(search_domain_filter=names).canonical() == ordered.canonical()
 
 
-def test_what_is_typed_by_position_is_the_question():
+def test_positional_argument_is_the_question():
     assert ResearchRequest("q") == of(question="q")
     with pytest.raises(TypeError):
         ResearchRequest("q", "model")  # type: ignore[misc]  # the case
     assert repr(of(max_tokens=5)) == "ResearchRequest(question='q?', max_tokens=5)"
 
 
-def test_error_chain_holds_no_foreign_exception():
+def test_error_chain_holds_only_library_exceptions():
     with pytest.raises(InvalidRequest) as refused:
         of(question=f"{SECRET}\ud83d").check()
     assert refused.value.__context__ is None
 
 
-def test_request_can_be_written_down_as_json_and_read_again():
+def test_request_survives_a_round_trip_through_json():
     request = ResearchRequest.of({"messages": [{"role": "user", "content": "q"}], "max_tokens": 5, "tag": "t"})
     assert ResearchRequest.of(json.loads(msgspec.json.encode(request))) == request

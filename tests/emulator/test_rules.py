@@ -13,7 +13,7 @@ from typing import Any
 
 import aiohttp
 import pytest
-from emulator_caller import NEW, OLD, Caller, asking
+from _caller import NEW, OLD, Caller, asking
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -30,7 +30,7 @@ def kind(answer: Any) -> str:
 # --- idempotency
 
 
-async def test_a_repeated_key_is_answered_with_the_first_answer_and_makes_no_job() -> None:
+async def test_repeated_key_gets_the_first_answer_and_no_job() -> None:
     async with Emulator(duration=0) as server, Caller(server.url) as c:
         first = await c.submit(asking(key="k"))
         await c.get(first.json["id"])
@@ -40,21 +40,21 @@ async def test_a_repeated_key_is_answered_with_the_first_answer_and_makes_no_job
         assert server.ledger.billed == pytest.approx(server.ledger.jobs[0].cost)
 
 
-async def test_a_repeated_key_with_another_request_is_a_409() -> None:
+async def test_repeated_key_with_another_request_is_a_409() -> None:
     async with Emulator() as server, Caller(server.url) as c:
         await c.submit(asking("one", key="k"))
         assert (await c.submit(asking("two", key="k"))).status == 409
         assert server.ledger.created == 1
 
 
-async def test_a_server_that_ignores_keys_makes_a_job_each_time() -> None:
+async def test_server_that_ignores_keys_makes_a_job_each_time() -> None:
     async with Emulator(idempotency="ignore") as server, Caller(server.url) as c:
         ids = {await c.job(asking(key="k")) for _ in range(3)}
         assert len(ids) == 3
         assert server.ledger.created_by_key == {"k": 3}
 
 
-async def test_a_server_that_rejects_repeated_keys_says_409_and_makes_no_job() -> None:
+async def test_server_that_rejects_repeated_keys_says_409() -> None:
     async with Emulator(idempotency="reject") as server, Caller(server.url) as c:
         await c.job(asking(key="k"))
         again = await c.submit(asking(key="k"))
@@ -62,7 +62,7 @@ async def test_a_server_that_rejects_repeated_keys_says_409_and_makes_no_job() -
         assert server.ledger.created == 1
 
 
-async def test_a_key_is_forgotten_after_its_time() -> None:
+async def test_key_is_forgotten_after_its_time() -> None:
     async with Emulator(key_ttl=3600) as server, Caller(server.url) as c:
         first = await c.job(asking(key="k"))
         server.advance(3599)
@@ -79,7 +79,7 @@ async def test_submissions_without_a_key_are_each_a_job(key: str | None) -> None
         assert server.ledger.created_by_key == {}
 
 
-async def test_a_new_emulator_gives_new_ids_to_new_keys() -> None:
+async def test_new_emulator_gives_new_ids_to_new_keys() -> None:
     ids: list[str] = []
     for key in ("a", "b"):
         async with Emulator() as server, Caller(server.url) as c:
@@ -90,7 +90,7 @@ async def test_a_new_emulator_gives_new_ids_to_new_keys() -> None:
 # --- keys
 
 
-async def test_any_word_opens_but_none_and_what_polls_like_a_real_key_do_not() -> None:
+async def test_any_word_is_a_key_unless_it_seems_real() -> None:
     async with Emulator() as server:
         async with Caller(server.url, "some-word") as c:
             assert (await c.list()).status == 200
@@ -104,7 +104,7 @@ async def test_any_word_opens_but_none_and_what_polls_like_a_real_key_do_not() -
         assert server.ledger.created == 0
 
 
-async def test_named_keys_are_accounts_that_do_not_see_each_other() -> None:
+async def test_named_keys_are_accounts_hidden_from_each_other() -> None:
     async with (
         Emulator(keys={"pplx-mine", "yours"}, duration=0) as server,
         Caller(server.url, "pplx-mine") as mine,
@@ -118,7 +118,7 @@ async def test_named_keys_are_accounts_that_do_not_see_each_other() -> None:
         assert (await neither.list()).status == 401
 
 
-async def test_two_keys_can_open_one_account_and_one_of_them_be_revoked() -> None:
+async def test_two_keys_of_one_account_are_revoked_separately() -> None:
     async with (
         Emulator(keys={"old": "team", "new": "team"}, duration=0) as server,
         Caller(server.url, "old") as old,
@@ -130,7 +130,7 @@ async def test_two_keys_can_open_one_account_and_one_of_them_be_revoked() -> Non
         assert (await new.get(id)).json["status"] == "COMPLETED"
 
 
-async def test_a_refused_key_can_get_the_html_page_of_old() -> None:
+async def test_refused_key_can_get_the_older_html_page() -> None:
     async with Emulator(keys={"k"}, auth_errors="html") as server, Caller(server.url, "wrong") as c:
         answer = await c.list()
         assert answer.status == 401
@@ -138,7 +138,7 @@ async def test_a_refused_key_can_get_the_html_page_of_old() -> None:
         assert b"<title>401 Unauthorized</title>" in answer.body
 
 
-def test_a_single_word_is_not_a_collection_of_keys() -> None:
+def test_single_word_is_not_a_collection_of_keys() -> None:
     with pytest.raises(TypeError, match="keys="):
         Emulator(keys="secret")
 
@@ -147,7 +147,7 @@ def test_a_single_word_is_not_a_collection_of_keys() -> None:
 
 
 @pytest.mark.parametrize(("tier", "burst"), [(0, 5), (1, 10), (2, 20), (3, 40), (4, 60), (5, 100)])
-async def test_a_tier_allows_a_burst_of_its_submissions_and_refills_all_the_time(tier: int, burst: int) -> None:
+async def test_tier_allows_its_burst_and_refills_continuously(tier: int, burst: int) -> None:
     async with Emulator(tier=tier, time_scale=0.001, answer_chars=100) as server, Caller(server.url, keep=True) as c:
         statuses = [(await c.submit()).status for _ in range(burst + 2)]
         assert statuses == [200] * burst + [429] * 2
@@ -157,7 +157,7 @@ async def test_a_tier_allows_a_burst_of_its_submissions_and_refills_all_the_time
         assert server.ledger.created == burst + 1
 
 
-async def test_a_429_is_the_composed_one_and_gives_no_hint_by_default() -> None:
+async def test_429_has_no_hint_by_default() -> None:
     async with Emulator(rpm=1, time_scale=0.001) as server, Caller(server.url) as c:
         await c.submit()
         answer = await c.submit()
@@ -191,7 +191,7 @@ async def test_each_account_has_rates_of_its_own() -> None:
 
 @settings(max_examples=200)
 @given(rpm=st.floats(0.5, 6000), gaps=st.lists(st.floats(0, 120), min_size=1, max_size=60))
-def test_a_bucket_never_lets_through_more_than_its_burst_and_its_rate(rpm: float, gaps: list[float]) -> None:
+def test_bucket_never_passes_more_than_burst_and_rate(rpm: float, gaps: list[float]) -> None:
     bucket, now, passed = Bucket(rpm, 0.0), 0.0, 0
     for gap in gaps:
         now += gap
@@ -200,7 +200,7 @@ def test_a_bucket_never_lets_through_more_than_its_burst_and_its_rate(rpm: float
 
 
 @given(rpm=st.floats(0.5, 6000), drained=st.integers(1, 50))
-def test_a_bucket_lets_through_after_the_wait_that_it_told(rpm: float, drained: int) -> None:
+def test_bucket_passes_after_the_wait_it_named(rpm: float, drained: int) -> None:
     bucket, now = Bucket(rpm, 0.0), 0.0
     for _ in range(drained):
         wait = bucket.take(now).wait
@@ -212,7 +212,7 @@ def test_a_bucket_lets_through_after_the_wait_that_it_told(rpm: float, drained: 
 # --- pages
 
 
-async def test_pages_follow_their_tokens_newest_first_without_gap_or_repeat() -> None:
+async def test_pages_follow_their_tokens_without_gap_or_repeat() -> None:
     async with Emulator(page_size=3, answer_chars=100) as server, Caller(server.url, keep=True) as c:
         ids = [await c.job(asking(str(n))) for n in range(8)]
         seen: list[str] = []
@@ -230,7 +230,7 @@ async def test_pages_follow_their_tokens_newest_first_without_gap_or_repeat() ->
         }  # fmt: skip
 
 
-async def test_limit_sets_the_size_of_a_page_and_must_be_a_number() -> None:
+async def test_page_limit_sets_its_size_and_must_be_numeric() -> None:
     async with Emulator(answer_chars=100) as server, Caller(server.url) as c:
         for n in range(5):
             await c.job(asking(str(n)))
@@ -241,7 +241,7 @@ async def test_limit_sets_the_size_of_a_page_and_must_be_a_number() -> None:
         assert (await c.list("?next_token=nonsense")).status == 400
 
 
-async def test_a_server_can_ignore_the_query_or_repeat_a_token() -> None:
+async def test_server_can_ignore_the_query_or_repeat_a_token() -> None:
     async with Emulator(page_size=2, paging="ignore") as server, Caller(server.url) as c:
         for n in range(5):
             await c.job(asking(str(n)))
@@ -260,7 +260,7 @@ async def test_a_server_can_ignore_the_query_or_repeat_a_token() -> None:
 # --- time
 
 
-async def test_a_job_goes_through_its_states_by_the_emulated_clock() -> None:
+async def test_job_changes_state_by_the_emulated_clock() -> None:
     async with Emulator(duration=100, time_scale=0.001, seed=3) as server, Caller(server.url) as c:
         created = (await c.submit()).json
         id = created["id"]
@@ -295,14 +295,14 @@ async def test_durations_are_log_normal_round_four_minutes() -> None:
         assert 400 < max(spans) < 1200
 
 
-async def test_a_function_can_say_how_long_each_question_takes() -> None:
+async def test_function_can_say_how_long_each_question_takes() -> None:
     async with Emulator(duration=lambda question: 10.0 * len(question)) as server, Caller(server.url) as c:
         await c.job(asking("four"))
         job = server.ledger.jobs[0]
         assert job.finished_at - job.created_at == pytest.approx(40)
 
 
-async def test_a_job_is_done_at_its_nth_poll_and_lists_do_not_count() -> None:
+async def test_job_is_done_at_its_nth_poll() -> None:
     async with Emulator(duration=AfterPolls(3)) as server, Caller(server.url) as c:
         id = await c.job()
         await c.list()
@@ -310,7 +310,7 @@ async def test_a_job_is_done_at_its_nth_poll_and_lists_do_not_count() -> None:
         assert server.ledger.jobs[0].polls == 3
 
 
-async def test_a_job_is_forgotten_after_seven_days() -> None:
+async def test_job_is_forgotten_after_seven_days() -> None:
     async with Emulator() as server, Caller(server.url) as c:
         id = await c.job()
         server.advance(7 * 86400 - 60)
@@ -339,7 +339,7 @@ def test_settings_out_of_range_are_refused(wrong: dict[str, Any]) -> None:
 # --- chance
 
 
-async def test_the_same_seed_and_questions_make_the_same_run() -> None:
+async def test_same_seed_and_questions_make_the_same_run() -> None:
     async def run(seed: int) -> list[Any]:
         async with (
             Emulator(seed=seed, failure_rate=0.3, answer_chars=3000) as server,
@@ -360,7 +360,7 @@ async def test_the_same_seed_and_questions_make_the_same_run() -> None:
     assert 2 <= sum(fails for _, fails, _ in first[1]) <= 20
 
 
-async def test_the_same_question_twice_takes_another_time_and_gets_the_same_answer() -> None:
+async def test_repeated_question_takes_another_time_for_the_same_answer() -> None:
     async with Emulator(answer_chars=2000) as server, Caller(server.url) as c:
         ids = [await c.job(), await c.job()]
         one, two = server.ledger.jobs
@@ -374,7 +374,7 @@ async def test_the_same_question_twice_takes_another_time_and_gets_the_same_answ
 # --- money
 
 
-async def test_the_ledger_adds_up_to_what_the_answers_say() -> None:
+async def test_ledger_adds_up_to_what_the_answers_say() -> None:
     async with (
         Emulator(duration=0, failure_rate=0.3, answer_chars=500, seed=5) as server,
         Caller(server.url, keep=True) as c,
@@ -396,7 +396,7 @@ async def test_the_ledger_adds_up_to_what_the_answers_say() -> None:
         assert (last.on, last.status, last.job_id, last.key, last.fault) == ("get", 200, ids[-1], "k39", "")
 
 
-async def test_used_up_credit_is_a_401_until_it_is_topped_up_and_polls_go_on() -> None:
+async def test_used_up_credit_is_a_401_until_topped_up() -> None:
     async with Emulator(duration=0, credits=0.01) as server, Caller(server.url) as c:
         id = await c.job(asking(key="a"))
         refused = await c.submit(asking(key="b"))
@@ -412,7 +412,7 @@ async def test_used_up_credit_is_a_401_until_it_is_topped_up_and_polls_go_on() -
 
 
 @pytest.mark.parametrize("name", RETIRED_KINDS)
-async def test_a_retired_family_answers_403_to_everything_and_makes_nothing(name: str) -> None:
+async def test_retired_family_answers_403_to_everything(name: str) -> None:
     async with Emulator(duration=0) as server, Caller(server.url) as old, Caller(server.url, base=NEW) as new:
         id = await old.job()
         server.retire(name)
@@ -423,7 +423,7 @@ async def test_a_retired_family_answers_403_to_everything_and_makes_nothing(name
         assert (await old.get(id)).status == 200
 
 
-async def test_a_family_can_be_retired_from_the_start() -> None:
+async def test_family_can_be_retired_from_the_start() -> None:
     async with Emulator(retired="chat_completions_not_available") as server, Caller(server.url) as c:
         assert (await c.submit()).status == 403
         server.reset()
@@ -433,7 +433,7 @@ async def test_a_family_can_be_retired_from_the_start() -> None:
 # --- the server itself
 
 
-async def test_the_server_listens_on_the_loopback_interface_only() -> None:
+async def test_server_listens_on_the_loopback_interface_only() -> None:
     async with Emulator() as server:
         assert server.url == f"http://127.0.0.1:{server.port}"
         found = {info[4][0] for info in socket.getaddrinfo(socket.gethostname(), None, socket.AF_INET)}
@@ -445,7 +445,7 @@ async def test_the_server_listens_on_the_loopback_interface_only() -> None:
                 pass
 
 
-async def test_the_server_takes_the_same_port_and_keeps_its_jobs_when_entered_again() -> None:
+async def test_reentered_server_keeps_its_port_and_jobs() -> None:
     server = Emulator(duration=0)
     async with server, Caller(server.url) as c:
         id, port = await c.job(), server.port
@@ -459,7 +459,7 @@ async def test_the_server_takes_the_same_port_and_keeps_its_jobs_when_entered_ag
         assert (await c.get(id)).json["status"] == "COMPLETED"
 
 
-async def test_a_reset_forgets_everything() -> None:
+async def test_reset_forgets_everything() -> None:
     async with Emulator(rpm=1, keys={"k"}, time_scale=0.001) as server, Caller(server.url, "k") as c:
         await c.job()
         server.revoke("k")
@@ -476,7 +476,7 @@ async def test_answers_are_compressed_only_when_asked_to() -> None:
         assert "Content-Encoding" not in (await c.get(id, headers={"Accept-Encoding": "identity"})).headers
 
 
-async def test_a_request_that_breaks_off_is_not_seen_and_not_complained_of(caplog: pytest.LogCaptureFixture) -> None:
+async def test_broken_off_request_is_not_seen_or_reported(caplog: pytest.LogCaptureFixture) -> None:
     async with Emulator() as server:
         _, writer = await asyncio.open_connection("127.0.0.1", server.port)
         writer.write(b"POST /async/chat/completions HTTP/1.1\r\nHost: a\r\nContent-Length: 500\r\n\r\nhalf")
@@ -487,7 +487,7 @@ async def test_a_request_that_breaks_off_is_not_seen_and_not_complained_of(caplo
     assert caplog.records == []
 
 
-async def test_a_test_can_wait_for_what_the_ledger_shows() -> None:
+async def test_test_can_wait_for_what_the_ledger_shows() -> None:
     async with Emulator() as server, Caller(server.url) as c:
         await server.until(lambda ledger: ledger.created == 0)
         waiting = asyncio.create_task(server.until(lambda ledger: ledger.created == 2))
@@ -497,7 +497,7 @@ async def test_a_test_can_wait_for_what_the_ledger_shows() -> None:
         await asyncio.wait_for(waiting, 5)
 
 
-async def test_leaving_the_block_ends_every_task_and_connection_without_a_warning() -> None:
+async def test_leaving_the_block_ends_everything_without_a_warning() -> None:
     before = asyncio.all_tasks()
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")

@@ -1,4 +1,4 @@
-"""A plain HTTP client for the tests of the emulator: it judges nothing and hides nothing."""
+"""A plain HTTP client for the tests of the emulator, which judges nothing and hides nothing."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Cancelling at the server, and how the ends that only the Agent API has come out: cancelled, incomplete, failed."""
+"""Jobs are cancelled at the server, and each end of an Agent API run has its own status."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from collections.abc import Callable
 from typing import Any, cast
 
 import pytest
-from _faulty import emulator, session_at, taken
+from _faulty import QUESTION, QUESTIONS, SPEED, emulator, session_at, taken
+from _scripted import Boom
 
 from aiopplx import (
     AgentRequest,
@@ -39,12 +40,9 @@ from aiopplx.journal._forgetful import ForgetfulJournal
 from aiopplx.journal._memory import MemoryJournal
 from aiopplx.testing import Clock
 
-QUESTION = "Why did the Vasa sink?"
-QUESTIONS = tuple(f"Why did ship number {n} sink?" for n in range(12))
 UNKNOWN = "resp_00000000-0000-4000-8000-000000000001"
 CANCEL = "POST /v1/responses/{id}/cancel"
 NEVER = AfterPolls(1_000_000)
-SPEED = 150.0
 
 
 def running(**more: Any) -> Emulator:
@@ -75,7 +73,7 @@ def ending(server: Emulator) -> bool:
 
 @pytest.mark.parametrize("api", ["agent", "agent-v1", "auto"])
 @pytest.mark.parametrize("by", [lambda job: job, lambda job: job.id], ids=("job", "id"))
-async def test_a_running_job_is_cancelled_and_its_end_waited_for(api: str, by: Callable[[Job], Job | str]) -> None:
+async def test_running_job_is_cancelled_and_its_end_awaited(api: str, by: Callable[[Job], Job | str]) -> None:
     events: list[Event] = []
     async with running() as server, session_at(server.url, api=api, events=events) as session:
         job = await session.submit(AgentRequest(QUESTION, tag="mine"))
@@ -90,7 +88,7 @@ async def test_a_running_job_is_cancelled_and_its_end_waited_for(api: str, by: C
         assert [event.job_id for event in events if event.kind is EventKind.CANCELLING] == [job.id]
 
 
-async def test_whoever_waits_for_a_job_learns_that_it_was_cancelled() -> None:
+async def test_every_waiter_learns_that_its_job_was_cancelled() -> None:
     async with running() as server, session_at(server.url, api="agent") as session:
         asking = asyncio.create_task(session.ask(QUESTION))
         await server.until(lambda ledger: ledger.created == 1)
@@ -102,7 +100,7 @@ async def test_whoever_waits_for_a_job_learns_that_it_was_cancelled() -> None:
             asked.result()
 
 
-async def test_what_a_cancelled_job_had_found_is_kept() -> None:
+async def test_results_of_a_cancelled_job_are_kept() -> None:
     async with emulator(duration=AfterPolls(8)) as server, session_at(server.url, api="agent") as session:
         job = await session.submit(QUESTION)
         while not (await session.get(job.id)).sources:
@@ -114,7 +112,7 @@ async def test_what_a_cancelled_job_had_found_is_kept() -> None:
 
 
 @pytest.mark.parametrize("by", [lambda job: job, lambda job: job.id], ids=("job", "id"))
-async def test_a_job_that_has_ended_is_returned_as_it_is(by: Callable[[Job], Job | str]) -> None:
+async def test_ended_job_is_returned_as_it_is(by: Callable[[Job], Job | str]) -> None:
     async with emulator() as server, session_at(server.url, api="agent") as session:
         job = await session.ask(QUESTION)
         again = await session.cancel(by(job))
@@ -124,7 +122,7 @@ async def test_a_job_that_has_ended_is_returned_as_it_is(by: Callable[[Job], Job
         assert server.ledger.requests[CANCEL] == 0
 
 
-async def test_an_unknown_id_is_not_found_and_nothing_is_cancelled() -> None:
+async def test_unknown_id_is_not_found_and_cancels_nothing() -> None:
     async with emulator() as server, session_at(server.url, api="agent") as session:
         with pytest.raises(NotFound):
             await session.cancel(UNKNOWN)
@@ -133,7 +131,7 @@ async def test_an_unknown_id_is_not_found_and_nothing_is_cancelled() -> None:
 
 
 @pytest.mark.parametrize("bad", ["", "..", "a/b", "resp_x?y"])
-async def test_what_is_no_id_is_refused_before_anything_is_sent(bad: str) -> None:
+async def test_invalid_id_is_refused_before_anything_is_sent(bad: str) -> None:
     async with emulator() as server, session_at(server.url, api="agent") as session:
         with pytest.raises(InvalidRequest):
             await session.cancel(bad)
@@ -142,7 +140,7 @@ async def test_what_is_no_id_is_refused_before_anything_is_sent(bad: str) -> Non
 
 
 @pytest.mark.parametrize("api", ["sonar", "auto"])
-async def test_a_sonar_job_cannot_be_cancelled_and_is_not_touched(api: str) -> None:
+async def test_sonar_job_cannot_be_cancelled_and_is_not_touched(api: str) -> None:
     async with emulator() as server, session_at(server.url, api=api) as session:
         job = await session.submit(QUESTION)
         before = server.ledger.requests.total()
@@ -154,7 +152,7 @@ async def test_a_sonar_job_cannot_be_cancelled_and_is_not_touched(api: str) -> N
         assert (await session.wait(job)).ok
 
 
-async def test_a_job_that_completes_before_the_cancel_takes_hold_is_a_result() -> None:
+async def test_job_that_completes_before_the_cancel_is_a_result() -> None:
     async with emulator(duration=AfterPolls(2)) as server, session_at(server.url, api="agent") as session:
         job = await session.submit(QUESTION)
         ended = await session.cancel(job)
@@ -164,7 +162,7 @@ async def test_a_job_that_completes_before_the_cancel_takes_hold_is_a_result() -
         assert ended.text
 
 
-async def test_a_job_that_ends_between_the_poll_and_the_cancel_is_told_as_it_ended() -> None:
+async def test_job_that_ends_first_is_reported_as_it_ended() -> None:
     async with emulator(duration=100.0) as server, session_at(server.url, api="agent") as session:
         job = await session.submit(QUESTION)
         server.faults.add("cancel", faults.Delay(0.0), match=lambda _: ending(server))
@@ -174,7 +172,7 @@ async def test_a_job_that_ends_between_the_poll_and_the_cancel_is_told_as_it_end
         assert ended.ok
 
 
-async def test_a_refusal_of_a_job_that_runs_on_is_raised_with_its_id() -> None:
+async def test_refused_cancel_of_a_running_job_names_its_id() -> None:
     async with running() as server, session_at(server.url, api="agent") as session:
         job = await session.submit(QUESTION)
         server.faults.add("cancel", faults.NAMED["bad_request"])
@@ -187,7 +185,7 @@ async def test_a_refusal_of_a_job_that_runs_on_is_raised_with_its_id() -> None:
 
 
 @pytest.mark.parametrize("fault", ["bad_gateway_html", "drop", "rate_limited", "accept_then_drop", "accept_then_500"])
-async def test_a_cancel_that_meets_a_passing_fault_is_made_again(fault: str) -> None:
+async def test_cancel_is_repeated_after_a_passing_fault(fault: str) -> None:
     async with running() as server, session_at(server.url, api="agent") as session:
         job = await session.submit(QUESTION)
         server.faults.add("cancel", faults.NAMED[fault], times=2)
@@ -197,7 +195,7 @@ async def test_a_cancel_that_meets_a_passing_fault_is_made_again(fault: str) -> 
         assert server.ledger.requests[CANCEL] == 3
 
 
-async def test_a_cancel_that_never_gets_through_is_raised_and_stops_nothing() -> None:
+async def test_cancel_that_always_fails_is_raised_and_stops_nothing() -> None:
     events: list[Event] = []
     async with running() as server, session_at(server.url, api="agent", events=events) as session:
         job = await session.submit(QUESTION)
@@ -209,7 +207,7 @@ async def test_a_cancel_that_never_gets_through_is_raised_and_stops_nothing() ->
         assert not [event for event in events if event.kind is EventKind.STOPPED]
 
 
-async def test_a_cancelled_job_is_in_the_journal_as_it_ended() -> None:
+async def test_cancelled_job_is_in_the_journal_as_it_ended() -> None:
     journal = MemoryJournal(now=time.time)
     async with running() as server:
         async with session_at(server.url, api="agent", journal=journal) as session:
@@ -224,10 +222,6 @@ async def test_a_cancelled_job_is_in_the_journal_as_it_ended() -> None:
 
 
 # --- leaving a batch that cancels what it leaves ----------------------------------------------------------------------
-
-
-class Boom(Exception):
-    pass
 
 
 async def by_break(batch: Batch, server: Emulator, ready: asyncio.Event) -> None:
@@ -262,7 +256,7 @@ WAYS = (by_break, by_an_exception, by_cancellation)
 
 
 @pytest.mark.parametrize("way", WAYS)
-async def test_leaving_in_any_way_cancels_all_that_runs(way: Any) -> None:
+async def test_leaving_in_any_way_cancels_running_jobs(way: Any) -> None:
     events: list[Event] = []
     async with running() as server, leaving_at(server.url, events=events) as session:
         batch = session.batch(QUESTIONS, cancel_on_exit=True)
@@ -277,7 +271,7 @@ async def test_leaving_in_any_way_cancels_all_that_runs(way: Any) -> None:
 
 
 @pytest.mark.parametrize("way", WAYS)
-async def test_leaving_without_being_asked_to_cancels_nothing(way: Any) -> None:
+async def test_leaving_cancels_nothing_by_default(way: Any) -> None:
     events: list[Event] = []
     async with running() as server, leaving_at(server.url, events=events) as session:
         await way(session.batch(QUESTIONS), server, asyncio.Event())
@@ -287,7 +281,7 @@ async def test_leaving_without_being_asked_to_cancels_nothing(way: Any) -> None:
         assert len([event for event in events if event.kind is EventKind.LEFT]) == len(QUESTIONS)
 
 
-async def test_closing_the_session_cancels_what_such_a_batch_leaves() -> None:
+async def test_closing_the_session_cancels_what_the_batch_leaves() -> None:
     async with running() as server:
         session = leaving_at(server.url)
         batch = session.batch(QUESTIONS, cancel_on_exit=True)
@@ -298,7 +292,7 @@ async def test_closing_the_session_cancels_what_such_a_batch_leaves() -> None:
         assert len(cancelled(server)) == len(QUESTIONS)
 
 
-async def test_what_has_finished_is_not_cancelled() -> None:
+async def test_finished_job_is_not_cancelled() -> None:
     async with (
         emulator(duration=lambda question: 0.0 if "number 1" in question else 1e9) as server,
         leaving_at(server.url) as session,
@@ -312,7 +306,7 @@ async def test_what_has_finished_is_not_cancelled() -> None:
         assert server.ledger.requests[CANCEL] == len(QUESTIONS) - 3
 
 
-async def test_a_submission_that_is_on_its_way_is_cancelled_too() -> None:
+async def test_submission_on_its_way_is_cancelled_too() -> None:
     async with running() as server, leaving_at(server.url) as session:
         server.faults.add("submit", faults.Delay(0.005))
         async with session.batch(QUESTIONS, cancel_on_exit=True):
@@ -321,7 +315,7 @@ async def test_a_submission_that_is_on_its_way_is_cancelled_too() -> None:
         assert len(cancelled(server)) == len(QUESTIONS)
 
 
-async def test_sonar_jobs_of_such_a_batch_are_left_as_they_are_and_told() -> None:
+async def test_sonar_jobs_of_a_cancelling_batch_are_left_running() -> None:
     events: list[Event] = []
     async with running() as server, leaving_at(server.url, api="auto", events=events) as session:
         items: list[str | AgentRequest] = [*QUESTIONS[:6], *(AgentRequest(text) for text in QUESTIONS[6:])]
@@ -336,7 +330,7 @@ async def test_sonar_jobs_of_such_a_batch_are_left_as_they_are_and_told() -> Non
 
 
 @pytest.mark.parametrize("fault", [faults.Hang(3600.0), faults.RateLimited(retry_after="100"), faults.Status(503)])
-async def test_leaving_takes_a_bounded_time_whatever_the_server_does_with_cancels(fault: faults.Fault) -> None:
+async def test_leaving_takes_a_bounded_time_whatever_cancels_do(fault: faults.Fault) -> None:
     events: list[Event] = []
     async with (
         running() as server,
@@ -356,7 +350,7 @@ async def test_leaving_takes_a_bounded_time_whatever_the_server_does_with_cancel
         }
 
 
-async def test_a_refused_cancel_is_told_and_the_others_go_through() -> None:
+async def test_refused_cancel_is_reported_and_the_others_go_through() -> None:
     events: list[Event] = []
     async with running() as server, leaving_at(server.url, events=events) as session:
         async with session.batch(QUESTIONS, cancel_on_exit=True):
@@ -373,7 +367,7 @@ async def test_a_refused_cancel_is_told_and_the_others_go_through() -> None:
 # --- the ends of the Agent API, in batches ----------------------------------------------------------------------------
 
 
-async def test_each_end_of_a_run_comes_out_of_a_batch_as_its_own_status() -> None:
+async def test_each_end_of_a_run_has_its_own_status() -> None:
     items = [
         AgentRequest("Does it fail?", tag="failed"),
         AgentRequest("Is it cut?", tag="cut", max_output_tokens=2000),
@@ -405,7 +399,7 @@ async def test_each_end_of_a_run_comes_out_of_a_batch_as_its_own_status() -> Non
         assert "max_output_tokens" in str(found["cut"].error)
 
 
-async def test_what_a_run_has_so_far_can_be_seen_while_it_runs() -> None:
+async def test_running_job_shows_what_it_has_so_far() -> None:
     async with emulator(duration=AfterPolls(6)) as server, session_at(server.url, api="agent") as session:
         job = await session.submit(QUESTION)
         seen = [await session.get(job.id) for _ in range(6)]
@@ -421,7 +415,7 @@ async def test_what_a_run_has_so_far_can_be_seen_while_it_runs() -> None:
 
 
 @pytest.mark.parametrize("word", ["requires_action", "reticulating", "IN_PROGRESS", " queued "])
-async def test_a_run_with_any_word_for_running_is_waited_for(word: str) -> None:
+async def test_run_with_any_word_for_running_is_waited_for(word: str) -> None:
     async with emulator(duration=AfterPolls(4)) as server, session_at(server.url, api="agent") as session:
         server.faults.add("get", faults.SayStatus(word))
         assert [job.ok for job in await taken(session.batch(QUESTIONS[:3]), [])] == [True] * 3
@@ -440,7 +434,7 @@ class _LastMoment:
         return ""
 
 
-async def test_cancels_given_up_are_no_cancellation_of_the_caller() -> None:
+async def test_cancels_given_up_do_not_cancel_the_caller() -> None:
     told: list[Event] = []
     life = Lifecycle(
         ForgetfulJournal(),

@@ -1,4 +1,4 @@
-"""The emulator plays the Agent API's background runs as documented and as captured."""
+"""The emulator answers as the Agent API's background runs are documented and were captured."""
 
 from __future__ import annotations
 
@@ -6,19 +6,17 @@ import asyncio
 import json
 import re
 from email.utils import parsedate_to_datetime
-from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
-from emulator_caller import OLD, Answer, Caller, asking
+from _caller import OLD, Answer, Caller, asking
+from _captured import Document, payload
 from jsonschema import Draft202012Validator
 from perplexity import AsyncPerplexity
 
 from aiopplx.emulator import AfterPolls, Emulator, faults
 
-HERE = Path(__file__).parent.parent
-DOCUMENT: dict[str, Any] = yaml.safe_load((HERE / "openapi" / "agent-background.yaml").read_text(encoding="utf-8"))
+fits = Document("agent-background").fits
 BASES = ["/v1/responses", "/v1/agent"]
 QUESTION = "Why did the Vasa sink?"
 NOBODY = "resp_00000000-0000-4000-8000-000000000000"
@@ -40,7 +38,7 @@ class AgentCaller(Caller):
         return await self.call("POST", f"{self.base}/{id}/cancel")
 
     async def seen(self, id: str) -> dict[str, Any]:
-        """One look; the run."""
+        """One poll; the run."""
         answer = await self.get(id)
         assert answer.status == 200, answer.body
         return dict(answer.json)
@@ -53,18 +51,6 @@ class AgentCaller(Caller):
         error: dict[str, Any] = answer.json["error"]
         assert error.pop("code") == 400
         return error
-
-
-def fits(schema: str, value: Any) -> bool:
-    """True if the value is valid under one schema of the document; raises with the reason if it is not."""
-    root = {"$ref": f"#/components/schemas/{schema}", "components": DOCUMENT["components"]}
-    Draft202012Validator(root).validate(value)
-    return True
-
-
-def captured(name: str) -> dict[str, Any]:
-    body: dict[str, Any] = json.loads((HERE / "payloads" / name).read_text(encoding="utf-8"))["body"]
-    return body
 
 
 def types(told: dict[str, Any]) -> list[str]:
@@ -80,7 +66,7 @@ def text_of(told: dict[str, Any]) -> str:
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
-async def test_the_official_sdk_creates_and_retrieves_a_typed_run() -> None:
+async def test_official_sdk_creates_and_retrieves_a_typed_run() -> None:
     async with (
         Emulator(duration=AfterPolls(2)) as server,
         AsyncPerplexity(api_key="any word", base_url=server.url) as client,
@@ -102,7 +88,7 @@ async def test_the_official_sdk_creates_and_retrieves_a_typed_run() -> None:
         assert server.ledger.created_by_api == {"agent": 1}
 
 
-async def test_the_official_sdk_cancels_a_run() -> None:
+async def test_official_sdk_cancels_a_run() -> None:
     async with (
         Emulator(duration=AfterPolls(100)) as server,
         AsyncPerplexity(api_key="any word", base_url=server.url) as client,
@@ -118,7 +104,7 @@ async def test_the_official_sdk_cancels_a_run() -> None:
 
 
 @pytest.mark.parametrize("base", BASES)
-async def test_every_answer_fits_the_document_under_both_base_paths(base: str) -> None:
+async def test_every_answer_fits_the_document_under_both_paths(base: str) -> None:
     async with (
         Emulator(duration=AfterPolls(3), failing=lambda question: "bad" in question) as server,
         AgentCaller(server.url, base=base) as c,
@@ -130,8 +116,8 @@ async def test_every_answer_fits_the_document_under_both_base_paths(base: str) -
             assert made.status == 200
             assert fits("ResponsesResponse", made.json)
             polls = [await c.seen(made.json["id"]) for _ in range(3)]
-            assert all(fits("ResponsesResponse", look) for look in polls)
-            assert [look["status"] for look in polls] == ["in_progress", "in_progress", last]
+            assert all(fits("ResponsesResponse", poll) for poll in polls)
+            assert [poll["status"] for poll in polls] == ["in_progress", "in_progress", last]
         id = await c.job(run(max_output_tokens=300))
         asked = await c.cancel(id)
         assert asked.status == 200
@@ -161,9 +147,9 @@ async def test_both_base_paths_show_the_same_runs() -> None:
         assert (await one.get(id)).body == (await other.get(id)).body
 
 
-async def test_a_queued_run_is_the_captured_one_but_for_its_id_and_time() -> None:
+async def test_queued_run_is_the_captured_one() -> None:
     async with Emulator(time_scale=0.001) as server, AgentCaller(server.url) as c:
-        told, real = (await c.submit()).json, captured("agent-submit-queued.real.json")
+        told, real = (await c.submit()).json, payload("agent-submit-queued.real")
         assert list(told) == list(real)
         assert re.fullmatch(r"resp_[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}", told["id"])
         assert told["created_at"] == pytest.approx(server.now(), abs=2)
@@ -175,7 +161,7 @@ async def test_running_and_completed_runs_have_the_captured_members() -> None:
         id = await c.job()
         running, done = await c.seen(id), await c.seen(id)
         for told, name in ((running, "in-progress"), (done, "completed")):
-            real = captured(f"agent-{name}.real-trimmed.json")
+            real = payload(f"agent-{name}.real-trimmed")
             assert list(told) == list(real)
             own = ("id", "created_at", "completed_at", "output", "usage")
             assert {key: told[key] for key in told if key not in own} == {
@@ -183,7 +169,7 @@ async def test_running_and_completed_runs_have_the_captured_members() -> None:
             }
         assert running["completed_at"] is None
         assert running["usage"] is None
-        real_items = {item["type"]: item for item in captured("agent-completed.real-trimmed.json")["output"]}
+        real_items = {item["type"]: item for item in payload("agent-completed.real-trimmed")["output"]}
         for item in done["output"]:
             assert list(item) == list(real_items[item["type"]])
         message = done["output"][-1]
@@ -193,7 +179,7 @@ async def test_running_and_completed_runs_have_the_captured_members() -> None:
         assert message["content"][0]["annotations"] == []
 
 
-async def test_a_run_shows_its_searches_before_its_pages_and_its_answer_last() -> None:
+async def test_run_shows_searches_then_pages_then_its_answer() -> None:
     async with Emulator(duration=100, time_scale=0.001) as server, AgentCaller(server.url) as c:
         id = await c.job(run(preset="high"))
         grown: list[list[str]] = []
@@ -219,7 +205,7 @@ async def test_a_run_shows_its_searches_before_its_pages_and_its_answer_last() -
 
 
 @pytest.mark.parametrize("preset", ["fast", "low", "medium", "high", "xhigh"])
-async def test_marks_name_the_ids_of_results_which_have_gaps_and_come_in_any_order(preset: str) -> None:
+async def test_marks_name_result_ids_that_have_gaps(preset: str) -> None:
     async with Emulator(duration=0) as server, AgentCaller(server.url) as c:
         told = await c.seen(await c.job(run(preset=preset)))
         results = [result for item in told["output"] if item["type"] == "search_results" for result in item["results"]]
@@ -238,7 +224,7 @@ async def test_marks_name_the_ids_of_results_which_have_gaps_and_come_in_any_ord
         assert set(fetched) <= {result["url"] for result in results}
 
 
-async def test_a_date_that_is_not_known_is_absent_and_never_null() -> None:
+async def test_unknown_date_is_absent_and_never_null() -> None:
     async with Emulator(duration=0) as server, AgentCaller(server.url) as c:
         told = await c.seen(await c.job(run(preset="high")))
         results = [result for item in told["output"] if item["type"] == "search_results" for result in item["results"]]
@@ -261,8 +247,8 @@ async def test_both_moments_are_rewritten_at_each_poll() -> None:
         assert second["completed_at"] == second["created_at"]
 
 
-async def test_usage_has_the_captured_members_and_its_cost_adds_up() -> None:
-    real = captured("agent-completed.real-trimmed.json")["usage"]
+async def test_usage_has_the_captured_members_and_adds_up() -> None:
+    real = payload("agent-completed.real-trimmed")["usage"]
     async with Emulator(duration=0) as server, AgentCaller(server.url) as c:
         for number in range(20):
             usage = (await c.seen(await c.job(run(f"Question {number}"))))["usage"]
@@ -283,7 +269,7 @@ async def test_usage_has_the_captured_members_and_its_cost_adds_up() -> None:
             assert cost["total_cost"] == server.ledger.jobs[-1].cost
 
 
-async def test_a_question_can_be_items_with_parts() -> None:
+async def test_question_can_be_items_with_parts() -> None:
     items = [
         {"role": "system", "content": "Be brief."},
         {"type": "message", "role": "user", "content": [{"type": "input_text", "text": "Who saw the Vasa sink?"}]},
@@ -317,7 +303,7 @@ async def test_settings_of_the_request_are_echoed() -> None:
         assert told["model"] == "openai/gpt-6-luna"
 
 
-async def test_structured_output_is_json_text_of_the_schema_asked_for() -> None:
+async def test_structured_output_is_json_text_of_its_schema() -> None:
     schema = {"type": "object", "properties": {"year": {"type": "integer", "minimum": 1600}}, "required": ["year"]}
     form = {"type": "json_schema", "json_schema": {"name": "ship", "schema": schema}}
     async with Emulator(duration=0) as server, AgentCaller(server.url) as c:
@@ -326,21 +312,21 @@ async def test_structured_output_is_json_text_of_the_schema_asked_for() -> None:
         assert told["text"] == {"format": {"type": "text"}}
 
 
-async def test_a_model_without_tools_searches_nothing_and_cites_nothing() -> None:
+async def test_model_without_tools_searches_nothing_and_cites_nothing() -> None:
     body = {"model": "openai/gpt-6-luna", "input": QUESTION, "background": True}
     async with Emulator(duration=0) as server, AgentCaller(server.url) as c:
         told = await c.seen(await c.job(body))
         assert types(told) == ["message"]
         assert "[" not in text_of(told)
         assert list(told["usage"]["cost"]) == ["currency", "input_cost", "output_cost", "total_cost"]
-        assert list(told["usage"]) == list(captured("agent-incomplete.real.json")["usage"])
+        assert list(told["usage"]) == list(payload("agent-incomplete.real")["usage"])
         searching = await c.seen(await c.job({**body, "tools": [{"type": "web_search"}]}))
         assert set(types(searching)) == {"search_results", "message"}
         assert "[web:" in text_of(searching)
         assert (await c.seen(await c.job(run(max_tool_calls=0))))["output"][0]["type"] == "message"
 
 
-async def test_a_list_of_tools_replaces_those_of_the_preset() -> None:
+async def test_list_of_tools_replaces_those_of_the_preset() -> None:
     async with Emulator(duration=0) as server, AgentCaller(server.url) as c:
         told = await c.seen(await c.job(run(tools=[{"type": "fetch_url"}])))
         pages = [item["contents"][0] for item in told["output"] if item["type"] == "fetch_url_results"]
@@ -350,7 +336,7 @@ async def test_a_list_of_tools_replaces_those_of_the_preset() -> None:
         assert told["tools"] == [{"type": "fetch_url"}]
 
 
-async def test_the_length_of_answers_can_be_chosen() -> None:
+async def test_length_of_answers_can_be_chosen() -> None:
     async with Emulator(duration=0, answer_chars=2000) as server, AgentCaller(server.url) as c:
         for preset in ("fast", "high"):
             assert 1500 <= len(text_of(await c.seen(await c.job(run(preset=preset))))) <= 2300
@@ -359,7 +345,7 @@ async def test_the_length_of_answers_can_be_chosen() -> None:
 # --- ends
 
 
-async def test_a_failed_run_is_a_200_with_an_error_whose_code_is_a_word_and_costs_nothing() -> None:
+async def test_failed_run_is_a_200_that_costs_nothing() -> None:
     async with Emulator(duration=0, failure_rate=1.0) as server, AgentCaller(server.url) as c:
         told = await c.seen(await c.job())
         assert told["status"] == "failed"
@@ -370,10 +356,10 @@ async def test_a_failed_run_is_a_200_with_an_error_whose_code_is_a_word_and_cost
         assert server.ledger.billed == 0
 
 
-async def test_a_run_that_thinks_up_all_its_tokens_is_the_captured_incomplete_one() -> None:
+async def test_run_that_spends_all_tokens_thinking_is_incomplete() -> None:
     async with Emulator(duration=0) as server, AgentCaller(server.url) as c:
         told = await c.seen(await c.job({"model": "openai/gpt-6-luna", "input": QUESTION, "max_output_tokens": 16}))
-        real = captured("agent-incomplete.real.json")
+        real = payload("agent-incomplete.real")
         own = {"id": "", "created_at": 0, "usage": None}
         assert told | own == real | own
         assert told["usage"]["output_tokens"] == 16
@@ -381,7 +367,7 @@ async def test_a_run_that_thinks_up_all_its_tokens_is_the_captured_incomplete_on
         assert list(told["usage"]) == list(real["usage"])
 
 
-async def test_a_run_cut_in_its_answer_is_incomplete_and_keeps_what_there_is() -> None:
+async def test_run_cut_in_its_answer_keeps_what_it_has() -> None:
     async with Emulator(duration=0) as server, AgentCaller(server.url) as c:
         told = await c.seen(await c.job(run(max_output_tokens=400)))
         assert (told["status"], told["incomplete_details"]) == ("incomplete", {"reason": "max_output_tokens"})
@@ -391,7 +377,7 @@ async def test_a_run_cut_in_its_answer_is_incomplete_and_keeps_what_there_is() -
         assert server.ledger.billed == pytest.approx(told["usage"]["cost"]["total_cost"])
 
 
-async def test_a_cancel_takes_a_while_and_leaves_what_was_found() -> None:
+async def test_cancel_takes_a_while_and_leaves_what_was_found() -> None:
     async with Emulator(duration=100, time_scale=0.001) as server, AgentCaller(server.url) as c:
         id = await c.job(run(preset="high"))
         before = server.ledger.billed
@@ -400,7 +386,7 @@ async def test_a_cancel_takes_a_while_and_leaves_what_was_found() -> None:
         asked = await c.cancel(id)
         assert asked.status == 200
         assert asked.json == {"response_id": id, "status": "cancelling"}
-        assert asked.json.keys() == captured("agent-cancel-accepted.real.json").keys()
+        assert asked.json.keys() == payload("agent-cancel-accepted.real").keys()
         server.advance(1)
         running = await c.seen(id)
         assert (running["status"], running["error"]) == ("in_progress", None)
@@ -419,7 +405,7 @@ async def test_a_cancel_takes_a_while_and_leaves_what_was_found() -> None:
         assert server.ledger.billed < before
 
 
-async def test_a_cancelled_run_is_charged_for_the_searches_that_it_shows() -> None:
+async def test_cancelled_run_is_charged_for_the_searches_shown() -> None:
     async with Emulator(duration=AfterPolls(10)) as server, AgentCaller(server.url) as c:
         id = await c.job(run(preset="high"))
         for _ in range(4):
@@ -432,7 +418,7 @@ async def test_a_cancelled_run_is_charged_for_the_searches_that_it_shows() -> No
 
 
 @pytest.mark.parametrize("end", ["completed", "failed", "cancelled", "incomplete", "unknown"])
-async def test_a_cancel_of_what_has_ended_or_never_was_is_the_same_captured_400(end: str) -> None:
+async def test_cancel_of_an_ended_or_unknown_run_is_refused(end: str) -> None:
     async with (
         Emulator(duration=AfterPolls(3), failing=lambda question: question == "failed") as server,
         AgentCaller(server.url) as c,
@@ -444,10 +430,10 @@ async def test_a_cancel_of_what_has_ended_or_never_was_is_the_same_captured_400(
                 await c.cancel(id)
             assert [(await c.seen(id))["status"] for _ in range(3)][-1] == end
         answer = await c.cancel(id)
-        assert (answer.status, answer.json) == (400, captured("agent-cancel-400.real.json"))
+        assert (answer.status, answer.json) == (400, payload("agent-cancel-400.real"))
 
 
-async def test_a_run_whose_own_end_comes_first_has_it_in_spite_of_a_cancel() -> None:
+async def test_run_that_ends_first_is_not_cancelled() -> None:
     async with Emulator(duration=10, time_scale=0.001, cancel_delay=5) as server, AgentCaller(server.url) as c:
         id = await c.job()
         server.advance(8)
@@ -459,7 +445,7 @@ async def test_a_run_whose_own_end_comes_first_has_it_in_spite_of_a_cancel() -> 
 
 
 @pytest.mark.parametrize(("polls", "end"), [(1, "completed"), (2, "cancelled"), (3, "cancelled")])
-async def test_a_cancel_of_a_run_counted_in_polls_takes_hold_at_the_second(polls: int, end: str) -> None:
+async def test_cancel_of_a_poll_counted_run_takes_two_polls(polls: int, end: str) -> None:
     async with Emulator(duration=AfterPolls(polls)) as server, AgentCaller(server.url) as c:
         id = await c.job()
         await c.cancel(id)
@@ -467,7 +453,7 @@ async def test_a_cancel_of_a_run_counted_in_polls_takes_hold_at_the_second(polls
         assert server.ledger.jobs[0].cancelled == (end == "cancelled")
 
 
-async def test_a_queued_run_can_be_cancelled() -> None:
+async def test_queued_run_can_be_cancelled() -> None:
     async with Emulator(time_scale=0.001, cancel_delay=0) as server, AgentCaller(server.url) as c:
         id = await c.job()
         await c.cancel(id)
@@ -476,7 +462,7 @@ async def test_a_queued_run_can_be_cancelled() -> None:
         assert server.ledger.billed == 0
 
 
-async def test_without_background_the_connection_is_held_until_the_run_has_ended() -> None:
+async def test_without_background_the_connection_waits_for_the_end() -> None:
     async with Emulator(duration=600, time_scale=600) as server, AgentCaller(server.url) as c:
         began = server.now()
         told = (await c.submit({"preset": "fast", "input": QUESTION})).json
@@ -488,7 +474,7 @@ async def test_without_background_the_connection_is_held_until_the_run_has_ended
         assert server.ledger.created == 1
 
 
-async def test_without_background_a_run_counted_in_polls_is_answered_at_once() -> None:
+async def test_without_background_a_poll_counted_run_answers_at_once() -> None:
     async with Emulator(duration=AfterPolls(50)) as server, AgentCaller(server.url) as c:
         assert (await c.submit({"preset": "fast", "input": QUESTION})).json["status"] == "completed"
 
@@ -496,7 +482,7 @@ async def test_without_background_a_run_counted_in_polls_is_answered_at_once() -
 # --- refusals
 
 
-async def test_an_unknown_field_is_named_wherever_it_stands() -> None:
+async def test_unknown_field_is_named_wherever_it_stands() -> None:
     tool = {"type": "web_search", "filters": {"search_mode": "sec"}}
     part = {"role": "user", "content": [{"type": "input_text", "text": "x", "search_mode": 1}]}
     async with Emulator() as server, AgentCaller(server.url) as c:
@@ -535,17 +521,17 @@ async def test_an_unknown_field_is_named_wherever_it_stands() -> None:
         ),
     ],
 )
-async def test_refusals_that_were_captured_have_the_captured_words(fields: dict[str, Any], message: str) -> None:
+async def test_captured_refusals_keep_their_words(fields: dict[str, Any], message: str) -> None:
     async with Emulator() as server, AgentCaller(server.url) as c:
         error = await c.refused({**run(), **fields})
         assert error == {"message": f"validation failed: {message}", "type": "invalid_request"}
 
 
-async def test_a_bad_recency_and_a_bad_schema_are_refused_in_the_captured_words() -> None:
+async def test_bad_recency_and_schema_get_the_captured_refusals() -> None:
     tool = {"type": "web_search", "filters": {"search_recency_filter": "decade"}}
     form = {"type": "json_schema", "json_schema": {"schema": {"type": "bogus"}}}
     async with Emulator() as server, AgentCaller(server.url) as c:
-        assert (await c.submit(run(tools=[tool]))).json == captured("agent-bad-filter-400.real.json")
+        assert (await c.submit(run(tools=[tool]))).json == payload("agent-bad-filter-400.real")
         error = await c.refused(run(response_format=form))
         assert error["type"] == "invalid_parameter"
         assert error["message"].startswith("json_schema.schema must have a root type of 'object' (got type=\"bogus\")")
@@ -586,7 +572,7 @@ async def test_a_bad_recency_and_a_bad_schema_are_refused_in_the_captured_words(
         ({"previous_response_id": NOBODY}, "invalid_request"),
     ],
 )
-async def test_a_body_against_the_rules_is_a_400_and_makes_nothing(fields: dict[str, Any], type: str) -> None:
+async def test_body_against_the_rules_is_a_400_without_effect(fields: dict[str, Any], type: str) -> None:
     async with Emulator() as server, AgentCaller(server.url) as c:
         assert (await c.refused({**run(), **fields}))["type"] == type
         assert server.ledger.created == 0
@@ -603,13 +589,13 @@ async def test_a_body_against_the_rules_is_a_400_and_makes_nothing(fields: dict[
         ({"search_domain_filter": "a.org"}, "invalid_request"),
     ],
 )
-async def test_a_filter_against_the_rules_is_a_400(filters: dict[str, Any], type: str) -> None:
+async def test_filter_against_the_rules_is_a_400(filters: dict[str, Any], type: str) -> None:
     async with Emulator() as server, AgentCaller(server.url) as c:
         assert (await c.refused(run(tools=[{"type": "web_search", "filters": filters}])))["type"] == type
 
 
 @pytest.mark.parametrize("body", [b"", b"{", b"\xff", b'{"input": ' + b"[" * 100_000, b"[]", b"3", b"null"])
-async def test_a_body_that_is_no_json_object_is_a_400(body: bytes) -> None:
+async def test_body_other_than_a_json_object_is_refused(body: bytes) -> None:
     async with Emulator() as server, AgentCaller(server.url) as c:
         assert (await c.refused(body))["message"].startswith("invalid request body: ")
 
@@ -637,7 +623,7 @@ async def test_a_body_that_is_no_json_object_is_a_400(body: bytes) -> None:
         {"input": [{"type": "function_call_output", "call_id": "c", "output": "{}"}]},
     ],
 )
-async def test_a_body_within_the_rules_is_taken(fields: dict[str, Any]) -> None:
+async def test_valid_body_is_accepted(fields: dict[str, Any]) -> None:
     body = {name: value for name, value in {**run(), **fields}.items() if value is not None}
     assert fits("ResponsesRequest", body)
     async with Emulator(duration=0) as server, AgentCaller(server.url) as c:
@@ -647,7 +633,7 @@ async def test_a_body_within_the_rules_is_taken(fields: dict[str, Any]) -> None:
         assert (await c.submit({**body, "truncation": None})).status == 200
 
 
-async def test_a_run_goes_on_only_from_one_of_its_own_that_has_completed() -> None:
+async def test_run_continues_only_a_completed_run_of_its_own() -> None:
     async with (
         Emulator(duration=100, time_scale=0.001, keys={"a", "b"}) as server,
         AgentCaller(server.url, "a") as mine,
@@ -664,16 +650,16 @@ async def test_a_run_goes_on_only_from_one_of_its_own_that_has_completed() -> No
 # --- ids
 
 
-async def test_a_malformed_id_is_a_400_and_an_unknown_one_the_captured_404() -> None:
+async def test_malformed_id_gets_400_and_unknown_one_404() -> None:
     async with Emulator() as server, AgentCaller(server.url) as c:
         for answer in (await c.get("resp_1"), await c.get(NOBODY[5:]), await c.cancel("req_abc")):
             error = {"message": "invalid response id", "type": "invalid_request", "code": 400}
             assert (answer.status, answer.json) == (400, {"error": error})
         unknown = await c.get(NOBODY)
-        assert (unknown.status, unknown.json) == (404, captured("agent-get-404.real.json"))
+        assert (unknown.status, unknown.json) == (404, payload("agent-get-404.real"))
 
 
-async def test_a_run_of_another_account_and_one_that_is_not_stored_are_not_found() -> None:
+async def test_other_accounts_and_unstored_runs_are_not_found() -> None:
     async with (
         Emulator(duration=0, keys={"a", "b"}) as server,
         AgentCaller(server.url, "a") as mine,
@@ -684,12 +670,12 @@ async def test_a_run_of_another_account_and_one_that_is_not_stored_are_not_found
         assert (await yours.cancel(id)).status == 400
         hidden = (await mine.submit(run(store=False))).json
         assert hidden["store"] is False
-        assert (await mine.get(hidden["id"])).json == captured("agent-get-404.real.json")
+        assert (await mine.get(hidden["id"])).json == payload("agent-get-404.real")
         assert server.ledger.created == 2
         assert server.ledger.jobs[1].billed
 
 
-async def test_the_two_apis_do_not_see_each_others_jobs() -> None:
+async def test_two_apis_do_not_see_each_others_jobs() -> None:
     async with Emulator(duration=0) as server, AgentCaller(server.url) as agent, Caller(server.url) as sonar:
         run_id, job_id = await agent.job(), await sonar.job()
         assert [row["id"] for row in (await sonar.list()).json["requests"]] == [job_id]
@@ -713,7 +699,7 @@ async def test_there_is_no_list_and_no_delete(base: str) -> None:
         assert (await c.get(f"{id}?format=short&stream=false")).status == 200
 
 
-async def test_a_repeated_create_is_another_run_and_is_billed_again() -> None:
+async def test_repeated_create_is_another_run_and_another_bill() -> None:
     async with Emulator(duration=0) as server, AgentCaller(server.url) as c:
         headers = {"Idempotency-Key": "k"}
         one, two = [(await c.submit(headers=headers)).json["id"] for _ in range(2)]
@@ -726,7 +712,7 @@ async def test_a_repeated_create_is_another_run_and_is_billed_again() -> None:
 # --- headers, rates, money
 
 
-async def test_a_create_is_stamped_with_its_id_and_other_answers_with_one_of_their_own() -> None:
+async def test_each_answer_has_a_request_id_of_its_own() -> None:
     async with Emulator(duration=0) as server, AgentCaller(server.url) as c:
         made = await c.submit()
         assert "resp_" + made.headers["x-request-id"] == made.json["id"]
@@ -738,8 +724,8 @@ async def test_a_create_is_stamped_with_its_id_and_other_answers_with_one_of_the
 
 
 @pytest.mark.parametrize(("tier", "burst"), [(0, 50), (1, 150), (2, 500), (3, 1000), (4, 2000), (5, 2000)])
-async def test_a_tier_has_one_rate_for_all_requests_and_tells_it(tier: int, burst: int) -> None:
-    real = json.loads((HERE / "payloads" / "agent-response-headers.real.json").read_text(encoding="utf-8"))["headers"]
+async def test_tier_shows_its_one_rate_for_all_requests(tier: int, burst: int) -> None:
+    real = payload("agent-response-headers.real", "headers")
     async with Emulator(tier=tier, time_scale=0.0001) as server, AgentCaller(server.url, keep=True) as c:
         first = await c.submit()
         names = {name.lower() for name in first.headers if name.lower().startswith("x-r")}
@@ -753,7 +739,7 @@ async def test_a_tier_has_one_rate_for_all_requests_and_tells_it(tier: int, burs
         assert (await c.cancel(first.json["id"])).headers["x-ratelimit-used"] == "3"
 
 
-async def test_a_full_rate_is_a_429_with_the_headers_and_no_retry_after() -> None:
+async def test_full_rate_is_a_429_without_retry_after() -> None:
     async with Emulator(rpm=2, time_scale=0.001) as server, AgentCaller(server.url) as c:
         id = await c.job()
         await c.get(id)
@@ -782,7 +768,7 @@ async def test_rates_of_the_two_apis_are_apart() -> None:
         assert not [name for name in (await sonar.submit()).headers if name.lower().startswith("x-ratelimit")]
 
 
-async def test_used_up_credit_is_a_401_for_both_apis_and_polls_go_on() -> None:
+async def test_used_up_credit_is_a_401_but_polls_continue() -> None:
     async with (
         Emulator(duration=0, credits=0.001) as server,
         AgentCaller(server.url) as agent,
@@ -796,7 +782,7 @@ async def test_used_up_credit_is_a_401_for_both_apis_and_polls_go_on() -> None:
         assert (await agent.submit()).status == 200
 
 
-async def test_a_wrong_key_is_refused_before_anything_else() -> None:
+async def test_wrong_key_is_refused_before_anything_else() -> None:
     async with Emulator(keys={"k"}) as server, AgentCaller(server.url, "wrong") as c:
         for answer in (await c.submit(b"{"), await c.get(NOBODY), await c.cancel("x")):
             assert (answer.status, answer.json["error"]["type"]) == (401, "invalid_api_key")
@@ -812,7 +798,7 @@ async def test_this_api_serves_on_where_sonar_is_retired(name: str) -> None:
         AgentCaller(server.url) as agent,
         Caller(server.url) as sonar,
     ):
-        real = captured("async-403-retired.real.json")
+        real = payload("async-403-retired.real")
         for answer in (await sonar.submit(), await sonar.list(), await sonar.get("x")):
             assert (answer.status, answer.json["error"]["type"]) == (403, name)
             assert answer.json["error"]["message"] == real["error"]["message"]
@@ -820,7 +806,7 @@ async def test_this_api_serves_on_where_sonar_is_retired(name: str) -> None:
         assert server.ledger.created_by_api == {"agent": 1}
 
 
-async def test_old_jobs_of_a_retired_family_can_stay_readable_one_by_one() -> None:
+async def test_old_jobs_of_a_retired_family_can_stay_readable() -> None:
     async with Emulator(duration=0) as server, Caller(server.url) as c:
         id = await c.job()
         server.retire(readable=True)
@@ -835,7 +821,7 @@ async def test_old_jobs_of_a_retired_family_can_stay_readable_one_by_one() -> No
 # --- chance
 
 
-async def test_the_same_seed_and_questions_make_the_same_run() -> None:
+async def test_same_seed_and_questions_make_the_same_run() -> None:
     async def played(seed: int) -> list[Any]:
         async with (
             Emulator(seed=seed, failure_rate=0.3, answer_chars=3000) as server,
@@ -859,14 +845,14 @@ async def test_the_same_seed_and_questions_make_the_same_run() -> None:
 
 
 @pytest.mark.parametrize("base", BASES)
-async def test_a_lost_answer_leaves_a_run_that_nobody_knows_of(base: str) -> None:
+async def test_lost_answer_leaves_a_run_unknown_to_the_client(base: str) -> None:
     async with Emulator(duration=0) as server, AgentCaller(server.url, base=base) as c:
         server.faults.add("submit", faults.Status(502, html=True, after_accept=True), times=1)
         assert (await c.submit()).status == 502
         assert (server.ledger.created, server.ledger.log[-1].job_id) == (1, server.ledger.jobs[0].id)
 
 
-async def test_a_fault_can_be_for_cancels_alone() -> None:
+async def test_fault_can_be_for_cancels_alone() -> None:
     async with Emulator(duration=AfterPolls(9)) as server, AgentCaller(server.url) as c:
         rule = server.faults.add("cancel", faults.Status(503), times=1)
         id = await c.job()
@@ -877,7 +863,7 @@ async def test_a_fault_can_be_for_cancels_alone() -> None:
 
 
 @pytest.mark.parametrize("word", ["requires_action", "cancelling", "unheard_of"])
-async def test_a_run_can_be_told_with_any_status_until_it_ends(word: str) -> None:
+async def test_run_can_have_any_status_until_it_ends(word: str) -> None:
     async with Emulator(duration=AfterPolls(2)) as server, AgentCaller(server.url) as c:
         server.faults.add("*", faults.SayStatus(word))
         made = (await c.submit()).json
@@ -887,7 +873,7 @@ async def test_a_run_can_be_told_with_any_status_until_it_ends(word: str) -> Non
         assert asked.json["status"] == "cancelling"
 
 
-async def test_the_ways_to_mangle_have_this_apis_shapes() -> None:
+async def test_corrupted_answers_have_the_shapes_of_this_api() -> None:
     async with Emulator(duration=0, answer_chars=500) as server, AgentCaller(server.url) as c:
         first, id = await c.job(run("first")), await c.job()
         await c.get(id)
@@ -912,7 +898,7 @@ async def test_the_ways_to_mangle_have_this_apis_shapes() -> None:
         assert (await c.seen(id))["status"] == "completed"
 
 
-async def test_every_way_to_mangle_that_suits_any_answer_suits_this_one() -> None:
+async def test_every_general_corruption_works_on_agent_answers() -> None:
     async with Emulator(duration=0, answer_chars=500) as server, AgentCaller(server.url) as c:
         id = await c.job()
         plain = (await c.get(id)).body
@@ -925,7 +911,7 @@ async def test_every_way_to_mangle_that_suits_any_answer_suits_this_one() -> Non
 # --- the whole of it
 
 
-async def test_many_runs_at_once_are_all_there_and_all_billed_once() -> None:
+async def test_many_runs_at_once_are_all_billed_once() -> None:
     async with Emulator(duration=30, time_scale=0.001, answer_chars=300) as server:
         async with AgentCaller(server.url, keep=True) as c:
             ids = await asyncio.gather(*(c.job(run(f"Question {n}")) for n in range(200)))
@@ -936,7 +922,7 @@ async def test_many_runs_at_once_are_all_there_and_all_billed_once() -> None:
         assert server.ledger.billed == pytest.approx(sum(one["usage"]["cost"]["total_cost"] for one in told))
 
 
-async def test_sonar_is_played_as_before_beside_it() -> None:
+async def test_sonar_works_unchanged_beside_it() -> None:
     async with Emulator(duration=0) as server, Caller(server.url) as c:
         headers = (await c.submit(asking())).headers
         assert "x-request-id" not in headers

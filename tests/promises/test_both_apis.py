@@ -1,7 +1,6 @@
-"""One session over both APIs: the same program runs at either, `auto` goes over when Sonar is retired, nothing is made
-twice.
+"""One program runs at either API, moves to the successor when Sonar is retired, and pays for nothing twice.
 
-Every test polls at what the user gets and at what the server saw (its ledger).
+Every test checks what the user gets and what the server saw (its ledger).
 """
 
 from __future__ import annotations
@@ -11,12 +10,11 @@ import json
 import logging
 import time
 from collections.abc import AsyncIterator, Mapping
-from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
-from _faulty import KEY, emulator, recorded, session_at, taken
+from _captured import Document
+from _faulty import KEY, QUESTIONS, emulator, recorded, session_at, taken
 from jsonschema import Draft202012Validator
 
 from aiopplx import (
@@ -38,7 +36,6 @@ from aiopplx import (
 from aiopplx.emulator import AfterPolls, Emulator, WireServer, faults, wire
 from aiopplx.journal._memory import MemoryJournal
 
-QUESTIONS = tuple(f"Why did ship number {n} sink?" for n in range(12))
 MODES = ("sonar", "sonar-v1", "agent", "agent-v1", "auto")
 ERROR_NAMES = ("chat_completions_not_available", "agent_api_migration_required")
 PATHS = {
@@ -48,10 +45,8 @@ PATHS = {
     "agent-v1": "POST /v1/agent",
     "auto": "POST /async/chat/completions",
 }
-DOCUMENT: dict[str, Any] = yaml.safe_load(
-    (Path(__file__).parent / "openapi" / "agent-background.yaml").read_text("utf-8")
-)
-CREATE = Draft202012Validator(DOCUMENT["components"]["schemas"]["ResponsesRequest"])
+DOCUMENT = Document("agent-background")
+CREATE = Draft202012Validator(DOCUMENT.schemas["ResponsesRequest"])
 
 
 async def program(session: Session, questions: tuple[str, ...] = QUESTIONS) -> list[Job]:
@@ -91,7 +86,7 @@ def said_at_warning(events: list[Event], caplog: pytest.LogCaptureFixture) -> li
 
 
 @pytest.mark.parametrize("api", MODES)
-async def test_the_same_program_runs_at_either_api_under_each_of_its_names(api: str) -> None:
+async def test_same_program_runs_at_either_api_by_any_name(api: str) -> None:
     async with emulator() as server, session_at(server.url, api=api) as session:
         found = await program(session)
 
@@ -109,7 +104,7 @@ async def test_the_same_program_runs_at_either_api_under_each_of_its_names(api: 
 
 
 @pytest.mark.parametrize("api", MODES)
-async def test_marks_of_the_text_lead_to_sources_of_the_job(api: str) -> None:
+async def test_marks_in_the_text_lead_to_the_jobs_sources(api: str) -> None:
     async with emulator(answer_chars=4000) as server, session_at(server.url, api=api) as session:
         job = await session.ask(QUESTIONS[0])
 
@@ -119,7 +114,7 @@ async def test_marks_of_the_text_lead_to_sources_of_the_job(api: str) -> None:
 
 
 @pytest.mark.parametrize("api", MODES)
-async def test_submitting_and_waiting_by_id_is_the_same_at_either_api(api: str) -> None:
+async def test_submitting_and_waiting_by_id_works_at_either_api(api: str) -> None:
     async with emulator() as server, session_at(server.url, api=api) as session:
         first = await session.submit(QUESTIONS[0], tag="mine")
         again = await session.wait(first.id)
@@ -130,7 +125,7 @@ async def test_submitting_and_waiting_by_id_is_the_same_at_either_api(api: str) 
         assert again.api == first.api
 
 
-async def test_what_a_question_says_means_the_same_at_either_api() -> None:
+async def test_question_means_the_same_at_either_api() -> None:
     said = ResearchRequest(
         messages=[{"role": "system", "content": "Be brief."}, {"role": "user", "content": QUESTIONS[0]}],
         reasoning_effort="low",
@@ -160,13 +155,13 @@ async def test_what_a_question_says_means_the_same_at_either_api() -> None:
     ],
     ids=("text", "mapping", "research", "agent", "agent-mapping"),
 )
-async def test_a_create_holds_nothing_but_fields_of_the_document(item: Any) -> None:
+async def test_create_holds_nothing_but_fields_of_the_document(item: Any) -> None:
     async with emulator() as server, session_at(server.url, api="agent") as session:
         assert [job.ok for job in await taken(session.batch([item]), [])] == [True]
 
         body = json.loads(server.ledger.jobs[0].body)
         CREATE.validate(body)
-        assert set(body) <= set(DOCUMENT["components"]["schemas"]["ResponsesRequest"]["properties"])
+        assert set(body) <= set(DOCUMENT.schemas["ResponsesRequest"]["properties"])
         assert body["background"] is True
         assert not {"idempotency_key", "tag", "timeout", "question"} & set(body)
 
@@ -175,9 +170,7 @@ async def test_a_create_holds_nothing_but_fields_of_the_document(item: Any) -> N
 
 
 @pytest.mark.parametrize("name", ERROR_NAMES)
-async def test_auto_at_a_server_that_retired_sonar_long_ago_finishes_all_at_the_agent_api(
-    name: str, caplog: pytest.LogCaptureFixture
-) -> None:
+async def test_auto_at_a_retired_sonar_uses_the_agent_api(name: str, caplog: pytest.LogCaptureFixture) -> None:
     events: list[Event] = []
     async with emulator(retired=name) as server, session_at(server.url, api="auto", events=events) as session:
         found = await program(session)
@@ -192,7 +185,7 @@ async def test_auto_at_a_server_that_retired_sonar_long_ago_finishes_all_at_the_
         assert not [event for event in events if event.kind is EventKind.STOPPED]
 
 
-async def test_auto_asks_the_retired_api_no_more_once_it_knows() -> None:
+async def test_auto_stops_asking_the_retired_api_once_it_knows() -> None:
     async with emulator(retired=ERROR_NAMES[0]) as server, session_at(server.url, api="auto") as session:
         await session.ask(QUESTIONS[0])
         await program(session, QUESTIONS[1:])
@@ -202,9 +195,7 @@ async def test_auto_asks_the_retired_api_no_more_once_it_knows() -> None:
 
 
 @pytest.mark.parametrize("name", ERROR_NAMES)
-async def test_auto_goes_over_in_mid_run_and_still_collects_what_the_old_api_has(
-    name: str, caplog: pytest.LogCaptureFixture
-) -> None:
+async def test_auto_moves_mid_run_and_collects_the_older_jobs(name: str, caplog: pytest.LogCaptureFixture) -> None:
     events: list[Event] = []
     async with emulator() as server, session_at(server.url, api="auto", events=events) as session:
         source = retiring_source(server, after=5, name=name, readable=True)
@@ -228,7 +219,7 @@ async def retiring_source(server: Emulator, *, after: int, name: str, readable: 
 
 
 @pytest.mark.parametrize("name", ERROR_NAMES)
-async def test_jobs_that_a_retired_api_does_not_show_any_more_end_by_themselves_and_stop_nothing(name: str) -> None:
+async def test_unreadable_jobs_of_a_retired_api_stop_nothing(name: str) -> None:
     events: list[Event] = []
     async with emulator() as server, session_at(server.url, api="auto", events=events, speed=600.0) as session:
         source = retiring_source(server, after=5, name=name, readable=False)
@@ -248,7 +239,7 @@ async def test_jobs_that_a_retired_api_does_not_show_any_more_end_by_themselves_
 
 
 @pytest.mark.parametrize("name", ERROR_NAMES)
-async def test_concurrent_callers_all_go_over_and_it_is_said_once(name: str, caplog: pytest.LogCaptureFixture) -> None:
+async def test_concurrent_callers_all_move_with_one_event(name: str, caplog: pytest.LogCaptureFixture) -> None:
     events: list[Event] = []
     async with emulator(retired=name) as server, session_at(server.url, api="auto", events=events) as session:
         asked = [session.ask(text) for text in QUESTIONS]
@@ -263,7 +254,7 @@ async def test_concurrent_callers_all_go_over_and_it_is_said_once(name: str, cap
         assert len(said_at_warning(events, caplog)) == 1
 
 
-async def test_a_pinned_api_that_is_retired_stops_the_session_and_tries_no_other() -> None:
+async def test_pinned_retired_api_stops_the_session_without_another() -> None:
     events: list[Event] = []
     async with emulator(retired=ERROR_NAMES[0]) as server, session_at(server.url, events=events) as session:
         with pytest.raises(EndpointRetired, match="Agent API"):
@@ -275,7 +266,7 @@ async def test_a_pinned_api_that_is_retired_stops_the_session_and_tries_no_other
 
 
 @pytest.mark.parametrize("api", ["auto", "agent"])
-async def test_a_successor_that_is_retired_too_stops_the_session(api: str) -> None:
+async def test_successor_that_is_retired_too_stops_the_session(api: str) -> None:
     events: list[Event] = []
     refusal = faults.Status(403, type=ERROR_NAMES[1], message="Gone too.")
     async with emulator(retired=ERROR_NAMES[0]) as server, session_at(server.url, api=api, events=events) as session:
@@ -291,7 +282,7 @@ async def test_a_successor_that_is_retired_too_stops_the_session(api: str) -> No
         assert server.ledger.created == 0
 
 
-async def test_a_submission_whose_answer_was_lost_does_not_go_over() -> None:
+async def test_submission_whose_answer_was_lost_does_not_move() -> None:
     async with emulator() as server, session_at(server.url, api="auto") as session:
         server.faults.add("submit", faults.Drop(after_accept=True), times=1)
         server.faults.add("submit", faults.NAMED["retired"], match="/async/")
@@ -307,7 +298,7 @@ async def test_a_submission_whose_answer_was_lost_does_not_go_over() -> None:
 
 
 @pytest.mark.parametrize("name", ERROR_NAMES)
-async def test_the_list_after_retirement_says_that_there_is_none(name: str) -> None:
+async def test_list_after_retirement_says_that_there_is_none(name: str) -> None:
     async with emulator(retired=name) as server, session_at(server.url, api="auto") as session:
         with pytest.raises(EndpointRetired):
             await session.list()
@@ -316,7 +307,7 @@ async def test_the_list_after_retirement_says_that_there_is_none(name: str) -> N
             await session.list()
 
 
-async def test_a_job_of_each_api_is_waited_for_where_it_is() -> None:
+async def test_job_of_each_api_is_polled_where_it_is() -> None:
     async with emulator(duration=AfterPolls(3)) as server, session_at(server.url, api="auto") as session:
         old = await session.submit(QUESTIONS[0])
         server.retire(readable=True)
@@ -330,7 +321,7 @@ async def test_a_job_of_each_api_is_waited_for_where_it_is() -> None:
 
 
 @pytest.mark.parametrize("api", ["agent", "agent-v1"])
-async def test_a_job_of_the_old_api_is_collected_by_a_session_pinned_to_the_new_one(api: str) -> None:
+async def test_session_pinned_to_agent_collects_a_sonar_job(api: str) -> None:
     async with emulator() as server:
         async with session_at(server.url, api="sonar-v1") as before:
             old = await before.submit(QUESTIONS[0])
@@ -338,7 +329,7 @@ async def test_a_job_of_the_old_api_is_collected_by_a_session_pinned_to_the_new_
             assert (await session.wait(old)).ok
 
 
-async def test_a_retired_api_that_only_an_old_job_is_at_stops_no_pinned_session() -> None:
+async def test_retirement_seen_by_polls_stops_no_pinned_session() -> None:
     events: list[Event] = []
     async with emulator() as server:
         async with session_at(server.url, api="sonar") as before:
@@ -373,13 +364,13 @@ def names_all_three(error: BaseException | None) -> None:
     assert error.tag == "odd"
 
 
-async def test_what_the_successor_has_no_word_for_is_taken_while_sonar_is_there() -> None:
+async def test_untranslatable_question_is_accepted_while_sonar_is_there() -> None:
     async with emulator() as server, session_at(server.url, api="auto") as session:
         assert (await session.ask(UNTRANSLATABLE)).ok
         assert server.ledger.created_by_api == {"sonar": 1}
 
 
-async def test_what_the_successor_has_no_word_for_is_refused_with_all_its_fields_named_and_nothing_sent() -> None:
+async def test_untranslatable_question_is_refused_naming_all_its_fields() -> None:
     async with emulator(retired=ERROR_NAMES[0]) as server, session_at(server.url, api="auto") as session:
         found = await taken(session.batch([UNTRANSLATABLE, *QUESTIONS, UNTRANSLATABLE], ordered=True), [])
         refused = [job for job in found if job.tag == "odd"]
@@ -392,7 +383,7 @@ async def test_what_the_successor_has_no_word_for_is_refused_with_all_its_fields
 
 
 @pytest.mark.parametrize("known", [False, True], ids=("finding-out", "knowing"))
-async def test_a_single_call_raises_what_the_successor_has_no_word_for(known: bool) -> None:
+async def test_single_call_raises_for_an_untranslatable_question(known: bool) -> None:
     async with emulator(retired=ERROR_NAMES[0]) as server, session_at(server.url, api="auto") as session:
         if known:
             await session.ask(QUESTIONS[0])
@@ -414,7 +405,7 @@ NATIVE = AgentRequest("Why?", effort="low", metadata={"mine": "yes"}, tag="nativ
 @pytest.mark.parametrize(
     "form", [NATIVE, {"input": "Why?", "effort": "low", "tag": "native"}], ids=("value", "mapping")
 )
-async def test_an_agent_request_goes_to_the_agent_api(api: str, form: Any) -> None:
+async def test_agent_request_goes_to_the_agent_api(api: str, form: Any) -> None:
     async with emulator() as server, session_at(server.url, api=api) as session:
         jobs = [
             await session.ask(form),
@@ -432,7 +423,7 @@ async def test_an_agent_request_goes_to_the_agent_api(api: str, form: Any) -> No
 
 @pytest.mark.parametrize("api", ["sonar", "sonar-v1"])
 @pytest.mark.parametrize("form", [NATIVE, {"input": "Why?", "tag": "native"}], ids=("value", "mapping"))
-async def test_an_agent_request_is_refused_where_only_sonar_is_spoken(api: str, form: Any) -> None:
+async def test_agent_request_is_refused_where_only_sonar_is_spoken(api: str, form: Any) -> None:
     async with emulator() as server, session_at(server.url, api=api) as session:
         with pytest.raises(InvalidRequest, match="Agent API"):
             await session.ask(form)
@@ -444,7 +435,7 @@ async def test_an_agent_request_is_refused_where_only_sonar_is_spoken(api: str, 
         assert server.ledger.created == 1
 
 
-async def test_words_beside_an_agent_request_are_refused_or_hold() -> None:
+async def test_keywords_beside_an_agent_request_apply_or_are_refused() -> None:
     async with emulator() as server, session_at(server.url, api="agent") as session:
         with pytest.raises(InvalidRequest, match="in the AgentRequest"):
             await session.ask(NATIVE, max_steps=3)
@@ -457,7 +448,7 @@ async def test_words_beside_an_agent_request_are_refused_or_hold() -> None:
 # --- no key there, so other promises ----------------------------------------------------------------------------------
 
 
-async def test_no_question_is_created_twice_where_three_in_ten_answers_are_lost() -> None:
+async def test_no_question_is_created_twice_despite_lost_answers() -> None:
     questions = tuple(f"Question number {n}?" for n in range(60))
     async with emulator(seed=11) as server, session_at(server.url, api="agent") as session:
         lost = server.faults.add("submit", faults.Drop(after_accept=True), rate=0.3)
@@ -496,7 +487,7 @@ LOST: dict[str, faults.Fault] = {
 
 
 @pytest.mark.parametrize("name", LOST)
-async def test_a_create_without_a_usable_answer_is_in_doubt_after_one_sending(name: str) -> None:
+async def test_create_without_a_usable_answer_is_sent_once(name: str) -> None:
     async with emulator() as server, session_at(server.url, api="agent") as session:
         server.faults.add("submit", LOST[name], match="unlucky")
         found = await taken(session.batch(["The unlucky one?", *QUESTIONS], ordered=True), [])
@@ -508,7 +499,7 @@ async def test_a_create_without_a_usable_answer_is_in_doubt_after_one_sending(na
         made_once(server, ("The unlucky one?", *QUESTIONS))
 
 
-async def test_a_create_that_may_be_sent_again_is_sent_a_bounded_number_of_times_and_each_is_said() -> None:
+async def test_resent_create_is_bounded_and_each_attempt_reported() -> None:
     events: list[Event] = []
     retry = RetryPolicy(doubt_tries=4)
     async with (
@@ -527,7 +518,7 @@ async def test_a_create_that_may_be_sent_again_is_sent_a_bounded_number_of_times
         assert {event.idempotency_key for event in said} == {job.idempotency_key}
 
 
-async def test_a_create_that_is_sent_again_by_the_users_choice_finishes() -> None:
+async def test_create_resent_by_the_users_choice_finishes() -> None:
     async with emulator() as server, session_at(server.url, api="agent", on_doubt="resend") as session:
         server.faults.add("submit", faults.Drop(after_accept=True), times=2)
         job = await session.ask(QUESTIONS[0])
@@ -536,7 +527,7 @@ async def test_a_create_that_is_sent_again_by_the_users_choice_finishes() -> Non
         assert job.attempts == 3 == server.ledger.created
 
 
-async def test_a_hold_is_for_an_api_with_keys_too() -> None:
+async def test_hold_is_for_an_api_with_keys_too() -> None:
     async with emulator() as server, session_at(server.url, api="sonar", on_doubt="hold") as session:
         server.faults.add("submit", faults.Drop(after_accept=True), times=1)
         job = await session.ask(QUESTIONS[0])
@@ -551,7 +542,7 @@ REFUSALS: dict[str, faults.Fault] = {
 
 
 @pytest.mark.parametrize("name", REFUSALS)
-async def test_a_create_that_was_plainly_refused_for_now_is_sent_again(name: str) -> None:
+async def test_plainly_throttled_create_is_sent_again(name: str) -> None:
     async with emulator() as server, session_at(server.url, api="agent") as session:
         server.faults.add("submit", REFUSALS[name], times=2)
         job = await session.ask(QUESTIONS[0])
@@ -561,7 +552,7 @@ async def test_a_create_that_was_plainly_refused_for_now_is_sent_again(name: str
         assert server.ledger.created == 1
 
 
-async def test_a_create_that_provably_never_left_is_sent_again_when_the_server_is_back() -> None:
+async def test_unsent_create_is_sent_when_the_server_is_back() -> None:
     events: list[Event] = []
     tried = asyncio.Event()
 
@@ -591,7 +582,7 @@ async def test_a_create_that_provably_never_left_is_sent_again_when_the_server_i
     made_once(server, QUESTIONS[:2])
 
 
-async def test_a_create_that_is_refused_for_good_is_rejected_in_the_servers_words() -> None:
+async def test_finally_refused_create_is_rejected_in_the_servers_words() -> None:
     refusal = faults.Status(400, type="invalid_request", message="`models` takes at most 5")
     async with emulator() as server, session_at(server.url, api="agent") as session:
         server.faults.add("submit", refusal)
@@ -605,7 +596,7 @@ async def test_a_create_that_is_refused_for_good_is_rejected_in_the_servers_word
 # --- the server's own count -------------------------------------------------------------------------------------------
 
 
-async def test_no_request_leaves_while_a_429_says_that_nothing_remains() -> None:
+async def test_no_request_leaves_while_a_429_says_none_remain() -> None:
     speed = 300.0
     async with emulator(duration=AfterPolls(1)) as server, session_at(server.url, api="agent", speed=speed) as session:
         server.faults.add("submit", faults.RateLimited(limit=50, reset_in=20.0), times=1, after=3)
@@ -618,7 +609,7 @@ async def test_no_request_leaves_while_a_429_says_that_nothing_remains() -> None
         assert (log[throttled + 1].at - log[throttled].at) * speed >= 19.0
 
 
-async def test_no_request_leaves_after_an_answer_that_was_the_last_for_a_while() -> None:
+async def test_no_request_leaves_after_an_answer_says_none_remain() -> None:
     speed = 100.0
     when = 1_800_000_000
     spent = (
@@ -643,7 +634,7 @@ async def test_no_request_leaves_after_an_answer_that_was_the_last_for_a_while()
 
 
 @pytest.mark.parametrize("tier", [0, 1])
-async def test_a_run_within_the_rate_of_a_tier_is_never_refused_for_long(tier: int) -> None:
+async def test_run_within_its_tiers_rate_is_rarely_refused(tier: int) -> None:
     speed = 120.0
     async with (
         emulator(tier=tier, time_scale=speed, duration=20.0) as server,
@@ -655,7 +646,7 @@ async def test_a_run_within_the_rate_of_a_tier_is_never_refused_for_long(tier: i
         made_once(server)
 
 
-async def test_a_single_create_is_told_of_a_silence_that_is_longer_than_its_patience() -> None:
+async def test_single_create_hears_of_a_silence_beyond_its_patience() -> None:
     async with emulator() as server, session_at(server.url, api="agent") as session:
         server.faults.add("submit", faults.RateLimited(retry_after="3000"), times=1)
         job = await session.ask(QUESTIONS[0])
@@ -668,7 +659,7 @@ async def test_a_single_create_is_told_of_a_silence_that_is_longer_than_its_pati
 # --- with a journal ---------------------------------------------------------------------------------------------------
 
 
-async def test_jobs_of_both_apis_in_one_journal_are_collected_in_a_later_run() -> None:
+async def test_later_run_collects_jobs_of_both_apis() -> None:
     journal = MemoryJournal(now=time.time)
     async with emulator(duration=AfterPolls(3)) as server:
         async with session_at(server.url, api="auto", journal=journal) as session:
@@ -685,7 +676,7 @@ async def test_jobs_of_both_apis_in_one_journal_are_collected_in_a_later_run() -
         made_once(server, QUESTIONS[:2])
 
 
-async def test_a_submission_in_doubt_from_an_earlier_run_does_not_go_over() -> None:
+async def test_submission_in_doubt_from_an_earlier_run_stays() -> None:
     journal = MemoryJournal(now=time.time)
     quick = RetryPolicy(doubt_tries=1)
     async with emulator() as server:
@@ -705,7 +696,7 @@ async def test_a_submission_in_doubt_from_an_earlier_run_does_not_go_over() -> N
         made_once(server, QUESTIONS[:2])
 
 
-async def test_resubmitting_to_a_retired_api_is_refused_stops_nothing_and_the_question_itself_goes_over() -> None:
+async def test_resubmitting_to_a_retired_api_is_refused_and_harmless() -> None:
     journal = MemoryJournal(now=time.time)
     async with emulator() as server:
         server.faults.add("submit", faults.Drop(after_accept=True), times=1)
@@ -724,7 +715,7 @@ async def test_resubmitting_to_a_retired_api_is_refused_stops_nothing_and_the_qu
         assert server.ledger.created_by_api == {"sonar": 1, "agent": 2}
 
 
-async def test_what_a_journal_has_is_found_though_it_could_not_be_asked_any_more() -> None:
+async def test_journaled_answer_is_found_though_its_api_is_retired() -> None:
     journal = MemoryJournal(now=time.time)
     async with emulator() as server:
         async with session_at(server.url, api="auto", journal=journal) as session:
@@ -739,7 +730,7 @@ async def test_what_a_journal_has_is_found_though_it_could_not_be_asked_any_more
         assert server.ledger.created == 2
 
 
-async def test_a_key_of_the_users_own_goes_over_with_its_question() -> None:
+async def test_users_own_key_moves_with_its_question() -> None:
     async with emulator(retired=ERROR_NAMES[0]) as server, session_at(server.url, api="auto") as session:
         job = await session.ask(QUESTIONS[0], idempotency_key="my-own-key")
 
@@ -748,7 +739,7 @@ async def test_a_key_of_the_users_own_goes_over_with_its_question() -> None:
         assert server.ledger.created == 1
 
 
-async def test_the_environment_pins_an_api(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_environment_pins_an_api(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AIOPPLX_API", "agent-v1")
     async with emulator() as server:
         async with Session(KEY, base_url=server.url, poll=PollPolicy.fixed(0.01)) as session:

@@ -14,7 +14,7 @@ from typing import Any
 import aiohttp
 import pytest
 import trustme
-from emulator_caller import Caller
+from _caller import Caller
 
 from aiopplx.emulator import Emulator, WireServer, faults, wire
 
@@ -38,7 +38,7 @@ def after(url: str) -> Caller:
 # --- proper answers, scripts, records
 
 
-async def test_a_list_gives_each_request_the_next_behaviour_and_repeats_the_last() -> None:
+async def test_list_gives_one_behaviour_a_request_repeating_the_last() -> None:
     script = [wire.Say(201), wire.Say(503, b"busy", (("Retry-After", "1"), ("Content-Type", "text/plain"))), wire.Say()]
     async with WireServer(script) as server, after(server.url) as c:
         answers = [await c.list() for _ in range(4)]
@@ -48,7 +48,7 @@ async def test_a_list_gives_each_request_the_next_behaviour_and_repeats_the_last
         assert server.connections == 1
 
 
-async def test_a_function_is_asked_with_each_whole_request() -> None:
+async def test_function_is_asked_with_each_whole_request() -> None:
     def script(request: wire.WireRequest) -> wire.Behaviour:
         return wire.Say(body=request.body) if request.method == "POST" else wire.Close()
 
@@ -58,12 +58,12 @@ async def test_a_function_is_asked_with_each_whole_request() -> None:
             await c.list()
 
 
-async def test_a_body_can_be_a_function_of_the_request() -> None:
+async def test_body_can_be_a_function_of_the_request() -> None:
     async with WireServer([wire.Say(body=lambda request: request.path.encode())]) as server, after(server.url) as c:
         assert (await c.get("abc")).body == b"/x/abc"
 
 
-async def test_whole_requests_are_recorded_byte_by_byte_and_broken_ones_counted() -> None:
+async def test_whole_requests_are_recorded_and_broken_ones_counted() -> None:
     async with WireServer([wire.Say(close=True)]) as server:
         whole = b"POST /x HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\nhello"
         await raw(server, whole)
@@ -83,7 +83,7 @@ async def test_whole_requests_are_recorded_byte_by_byte_and_broken_ones_counted(
 
 
 @pytest.mark.parametrize("script", [[], ()])
-def test_an_empty_script_is_refused(script: Any) -> None:
+def test_empty_script_is_refused(script: Any) -> None:
     with pytest.raises(ValueError, match="at least one"):
         WireServer(script)
 
@@ -92,7 +92,7 @@ def test_an_empty_script_is_refused(script: Any) -> None:
 
 
 @pytest.mark.parametrize("how", ["length", "chunked"])
-async def test_a_cut_body_is_seen_as_cut(how: Any) -> None:
+async def test_client_sees_that_a_body_was_cut(how: Any) -> None:
     async with WireServer([wire.Cut(ID, how), wire.Say(body=ID)]) as server, after(server.url) as c:
         with pytest.raises(aiohttp.ClientPayloadError):
             await c.submit({})
@@ -100,7 +100,7 @@ async def test_a_cut_body_is_seen_as_cut(how: Any) -> None:
         assert len(server.requests) == 2
 
 
-async def test_a_cut_gzip_stream_has_the_right_length_and_no_end() -> None:
+async def test_cut_gzip_stream_has_full_length_but_no_end() -> None:
     async with WireServer([wire.Cut(ID * 20, "gzip", 0.6)]) as server:
         head, _, body = (await raw(server)).partition(b"\r\n\r\n")
         assert f"Content-Length: {len(body)}".encode() in head
@@ -109,12 +109,12 @@ async def test_a_cut_gzip_stream_has_the_right_length_and_no_end() -> None:
         assert not inflater.eof
 
 
-async def test_a_body_without_a_length_is_cut_unseen() -> None:
+async def test_body_without_a_length_is_cut_unseen() -> None:
     async with WireServer([wire.Cut(ID, "until_close")]) as server, after(server.url) as c:
         assert (await c.list()).body == ID[: len(ID) // 2]
 
 
-async def test_a_cut_can_be_in_the_head_and_end_with_a_reset() -> None:
+async def test_cut_can_be_in_the_head_with_a_reset() -> None:
     async with WireServer([wire.Cut(how="head"), wire.Cut(reset=True)]) as server, after(server.url) as c:
         with pytest.raises(aiohttp.ServerDisconnectedError):
             await c.submit({})
@@ -130,7 +130,7 @@ async def test_a_cut_can_be_in_the_head_and_end_with_a_reset() -> None:
     "broken",
     [wire.GARBAGE, wire.HUGE_HEADER, wire.MANY_HEADERS, wire.BAD_HEADER, wire.TWO_LENGTHS, wire.LENGTH_AND_CHUNKED],
 )
-async def test_a_malformed_head_is_no_answer_to_a_client(broken: wire.Bytes) -> None:
+async def test_malformed_head_is_no_answer_to_a_client(broken: wire.Bytes) -> None:
     async with WireServer([broken]) as server, after(server.url) as c:
         with pytest.raises((aiohttp.ClientResponseError, aiohttp.ClientOSError, aiohttp.ServerDisconnectedError)):
             await c.submit({})
@@ -138,7 +138,7 @@ async def test_a_malformed_head_is_no_answer_to_a_client(broken: wire.Bytes) -> 
 
 
 @pytest.mark.parametrize("broken", [wire.BAD_CHUNK, wire.BAD_GZIP])
-async def test_a_malformed_body_is_no_answer_to_a_client(broken: wire.Bytes) -> None:
+async def test_malformed_body_is_no_answer_to_a_client(broken: wire.Bytes) -> None:
     async with WireServer([broken]) as server, after(server.url) as c:
         with pytest.raises((aiohttp.ClientPayloadError, aiohttp.ClientResponseError)):
             await c.submit({})
@@ -149,7 +149,7 @@ async def test_bytes_go_out_as_they_are() -> None:
         assert await raw(server) == b"\x00\xff anything"
 
 
-async def test_an_extra_answer_follows_a_proper_one() -> None:
+async def test_extra_answer_follows_a_proper_one() -> None:
     async with WireServer([wire.Extra(ID, b"{}")]) as server:
         reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
         writer.write(b"GET /x HTTP/1.1\r\n\r\n")
@@ -164,7 +164,7 @@ async def test_an_extra_answer_follows_a_proper_one() -> None:
 
 @pytest.mark.parametrize(("when", "whole", "partial"), [("connect", 0, 0), ("head", 0, 1), ("request", 1, 0)])
 @pytest.mark.parametrize("kind", [wire.Close, wire.Reset])
-async def test_a_connection_ends_at_the_moment_named(
+async def test_connection_ends_at_the_moment_named(
     kind: Callable[[Any], wire.Behaviour], when: Any, whole: int, partial: int
 ) -> None:
     async with WireServer([kind(when), wire.Say()]) as server, after(server.url) as c:
@@ -178,7 +178,7 @@ async def test_a_connection_ends_at_the_moment_named(
 
 
 @pytest.mark.parametrize("read", [True, False])
-async def test_a_silent_server_never_answers(read: bool) -> None:
+async def test_silent_server_never_answers(read: bool) -> None:
     async with WireServer([wire.Silent(read)]) as server, after(server.url) as c:
         asking = asyncio.create_task(c.submit({}))
         await server.until(lambda: len(server.requests) == read and server.connections == 1)
@@ -191,7 +191,7 @@ async def test_a_silent_server_never_answers(read: bool) -> None:
 
 
 @pytest.mark.parametrize("part", ["all", "body"])
-async def test_a_drip_keeps_a_client_reading_without_an_end(part: Any) -> None:
+async def test_drip_keeps_a_client_reading_without_an_end(part: Any) -> None:
     async with WireServer([wire.Drip(0.001, part)]) as server:
         reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
         writer.write(b"GET /x HTTP/1.1\r\n\r\n")
@@ -201,7 +201,7 @@ async def test_a_drip_keeps_a_client_reading_without_an_end(part: Any) -> None:
         writer.close()
 
 
-async def test_an_idle_connection_is_closed_unannounced_and_the_next_request_meets_it() -> None:
+async def test_idle_connection_closes_unannounced_before_the_next_request() -> None:
     async with WireServer([wire.Say(close_after=0.0)]) as server:
         reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
         writer.write(b"GET /x HTTP/1.1\r\n\r\n")
@@ -213,7 +213,7 @@ async def test_an_idle_connection_is_closed_unannounced_and_the_next_request_mee
         assert (await raw(server)).endswith(b"{}")
 
 
-async def test_a_connection_ends_after_so_many_answers() -> None:
+async def test_connection_ends_after_so_many_answers() -> None:
     async with WireServer([wire.Say()], max_requests=2) as server, after(server.url) as c:
         for _ in range(6):
             assert (await c.list()).status == 200
@@ -223,7 +223,7 @@ async def test_a_connection_ends_after_so_many_answers() -> None:
         ]  # fmt: skip
 
 
-async def test_the_server_speaks_tls_with_a_context() -> None:
+async def test_server_speaks_tls_with_a_context() -> None:
     authority = trustme.CA()
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     authority.issue_cert("127.0.0.1").configure_cert(context)
@@ -237,7 +237,7 @@ async def test_the_server_speaks_tls_with_a_context() -> None:
             await session.get(server.url)
 
 
-async def test_leaving_the_block_ends_every_task_and_connection_without_a_warning() -> None:
+async def test_leaving_the_block_ends_everything_without_a_warning() -> None:
     before = asyncio.all_tasks()
     writers: list[asyncio.StreamWriter] = []
     with warnings.catch_warnings(record=True) as caught:
@@ -290,9 +290,7 @@ async def closed_after(turns: int, server: Emulator | WireServer) -> None:
 
 @pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
 @pytest.mark.parametrize("make", [Emulator, lambda: WireServer([wire.Silent()])], ids=("emulator", "wire"))
-def test_a_connection_that_is_just_being_accepted_is_ended_with_the_others(
-    make: Callable[[], Emulator | WireServer], loop: str
-) -> None:
+def test_connection_being_accepted_ends_with_the_others(make: Callable[[], Emulator | WireServer], loop: str) -> None:
     run = asyncio.run if loop == "asyncio" else pytest.importorskip("uvloop").run
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
@@ -303,7 +301,7 @@ def test_a_connection_that_is_just_being_accepted_is_ended_with_the_others(
 
 
 @pytest.mark.parametrize("make", [Emulator, lambda: WireServer([wire.Silent()])], ids=("emulator", "wire"))
-async def test_a_server_whose_closing_is_cancelled_listens_no_more(make: Callable[[], Emulator | WireServer]) -> None:
+async def test_server_cancelled_while_closing_stops_listening(make: Callable[[], Emulator | WireServer]) -> None:
     server = make()
     await server.__aenter__()
     closing = asyncio.create_task(server.__aexit__(None, None, None))

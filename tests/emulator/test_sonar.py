@@ -1,35 +1,21 @@
-"""The emulator plays the sonar API as documented and as captured."""
+"""The emulator answers as the asynchronous Sonar API is documented and was captured."""
 
 from __future__ import annotations
 
 import json
 import re
-from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
-from emulator_caller import NEW, OLD, Caller, asking
+from _caller import NEW, OLD, Caller, asking
+from _captured import Document, payload
 from jsonschema import Draft202012Validator
 from perplexity import AsyncPerplexity
 
 from aiopplx.emulator import AfterPolls, Emulator
 
-HERE = Path(__file__).parent.parent
-DOCUMENT: dict[str, Any] = yaml.safe_load((HERE / "openapi" / "sonar-async.yaml").read_text())
+fits = Document("sonar-async").fits
 JOB = "AsyncApiChatCompletionsResponse"
-
-
-def fits(schema: str, value: Any) -> bool:
-    """True if the value is valid under one schema of the service's document; raises with the reason if it is not."""
-    root = {"$ref": f"#/components/schemas/{schema}", "components": DOCUMENT["components"]}
-    Draft202012Validator(root).validate(value)
-    return True
-
-
-def captured(name: str) -> dict[str, Any]:
-    body: dict[str, Any] = json.loads((HERE / "payloads" / name).read_text())["body"]
-    return body
 
 
 def shape(value: Any) -> Any:
@@ -40,7 +26,7 @@ def shape(value: Any) -> Any:
 
 
 def nullity(value: Any) -> Any:
-    """Which members are null, all the way down; a list is looked at in its first item."""
+    """Which members are null, all the way down; of a list in its first item."""
     if isinstance(value, dict):
         return {name: nullity(member) for name, member in value.items()}
     return nullity(value[0]) if isinstance(value, list) and value else value is None
@@ -50,7 +36,7 @@ def nullity(value: Any) -> Any:
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
-async def test_the_official_sdk_submits_polls_and_lists_typed_objects() -> None:
+async def test_official_sdk_submits_polls_and_lists_typed_objects() -> None:
     async with (
         Emulator(duration=AfterPolls(2)) as server,
         AsyncPerplexity(api_key="any word", base_url=server.url) as client,
@@ -79,7 +65,7 @@ async def test_the_official_sdk_submits_polls_and_lists_typed_objects() -> None:
 
 
 @pytest.mark.parametrize("base", [OLD, NEW])
-async def test_every_answer_fits_the_schemas_under_both_base_paths(base: str) -> None:
+async def test_every_answer_fits_the_schemas_under_both_paths(base: str) -> None:
     async with (
         Emulator(duration=AfterPolls(2), failing=lambda q: "bad" in q) as server,
         Caller(server.url, base=base) as c,
@@ -115,14 +101,14 @@ async def test_both_base_paths_show_the_same_jobs() -> None:
         assert (await old.list()).body == (await new.list()).body
 
 
-async def test_bodies_have_the_keys_of_the_captured_ones_in_order_and_their_nulls() -> None:
+async def test_bodies_have_the_captured_keys_in_order() -> None:
     async with Emulator(duration=AfterPolls(2), failing=lambda q: q == "bad") as server, Caller(server.url) as c:
         created = (await c.submit()).json
-        assert shape(created) == shape(captured("async-submit-created.real.json"))
-        assert nullity(created) == nullity(captured("async-submit-created.real.json"))
+        assert shape(created) == shape(payload("async-submit-created.real"))
+        assert nullity(created) == nullity(payload("async-submit-created.real"))
         running = (await c.get(created["id"])).json
-        assert nullity(running) == nullity(captured("async-get-in-progress.reconstructed.json"))
-        done, real = (await c.get(created["id"])).json, captured("async-get-completed.real-trimmed.json")
+        assert nullity(running) == nullity(payload("async-get-in-progress.reconstructed"))
+        done, real = (await c.get(created["id"])).json, payload("async-get-completed.real-trimmed")
         assert shape(done) == shape(real)
         done["response"]["search_results"][0].update(date=None, last_updated=None)
         assert nullity(done) == nullity(real)
@@ -130,11 +116,11 @@ async def test_bodies_have_the_keys_of_the_captured_ones_in_order_and_their_null
         bad = await c.job(asking("bad"))
         await c.get(bad)
         failed = (await c.get(bad)).json
-        assert nullity(failed) == nullity(captured("async-get-failed.reconstructed.json"))
+        assert nullity(failed) == nullity(payload("async-get-failed.reconstructed"))
         assert failed["error_message"]
 
 
-async def test_an_answer_is_long_markdown_whose_marks_point_at_its_sources() -> None:
+async def test_answer_is_long_markdown_with_marks_for_its_sources() -> None:
     async with Emulator(duration=0) as server, Caller(server.url) as c:
         for n in range(5):
             response = (await c.get(await c.job(asking(f"Question {n}")))).json["response"]
@@ -150,7 +136,7 @@ async def test_an_answer_is_long_markdown_whose_marks_point_at_its_sources() -> 
             assert len(set(urls)) == len(urls)
 
 
-async def test_the_cost_is_what_the_published_prices_make_of_the_tokens() -> None:
+async def test_cost_follows_from_tokens_and_published_prices() -> None:
     async with Emulator(duration=0) as server, Caller(server.url) as c:
         for n in range(20):
             usage = (await c.get(await c.job(asking(f"Question {n}")))).json["response"]["usage"]
@@ -177,19 +163,19 @@ async def test_max_tokens_cut_the_answer_and_say_so() -> None:
         assert len(response["choices"][0]["message"]["content"]) < 3000
 
 
-async def test_the_length_of_answers_can_be_chosen() -> None:
+async def test_length_of_answers_can_be_chosen() -> None:
     async with Emulator(duration=0, answer_chars=2000) as server, Caller(server.url) as c:
         text = (await c.get(await c.job())).json["response"]["choices"][0]["message"]["content"]
         assert 1500 <= len(text) <= 2200
 
 
-async def test_an_answer_can_open_with_a_think_part() -> None:
+async def test_answer_can_open_with_a_think_part() -> None:
     async with Emulator(duration=0, think=True, answer_chars=500) as server, Caller(server.url) as c:
         text = (await c.get(await c.job())).json["response"]["choices"][0]["message"]["content"]
         assert re.match(r"<think>\n.+\n</think>\n\n# Why", text, re.DOTALL)
 
 
-async def test_structured_output_is_json_text_of_the_schema_asked_for() -> None:
+async def test_structured_output_is_json_text_of_its_schema() -> None:
     schema = {
         "type": "object",
         "properties": {
@@ -225,7 +211,7 @@ async def test_structured_output_is_json_text_of_the_schema_asked_for() -> None:
 # --- refusals
 
 
-async def test_a_forgotten_wrapper_is_the_documented_422() -> None:
+async def test_forgotten_wrapper_is_the_documented_422() -> None:
     async with Emulator() as server, Caller(server.url) as c:
         answer = await c.submit(asking()["request"])
         assert answer.status == 422
@@ -270,9 +256,7 @@ async def test_a_forgotten_wrapper_is_the_documented_422() -> None:
         ({"model": 7}, ["model"], "string_type"),
     ],
 )
-async def test_a_body_out_of_range_is_a_422_that_names_the_place(
-    fields: dict[str, Any], loc: list[Any], type: str
-) -> None:
+async def test_body_out_of_range_gets_422_naming_the_place(fields: dict[str, Any], loc: list[Any], type: str) -> None:
     async with Emulator() as server, Caller(server.url) as c:
         answer = await c.submit(asking(**fields))
         assert answer.status == 422
@@ -294,14 +278,14 @@ async def test_a_body_out_of_range_is_a_422_that_names_the_place(
         {"response_format": {"type": "text"}},
     ],
 )
-async def test_a_body_within_the_rules_is_taken_and_unknown_fields_are_dropped(fields: dict[str, Any]) -> None:
+async def test_valid_body_is_accepted_without_its_unknown_fields(fields: dict[str, Any]) -> None:
     async with Emulator(duration=0) as server, Caller(server.url) as c:
         done = await c.get(await c.job(asking(**fields)))
         assert done.json["status"] == "COMPLETED"
 
 
 @pytest.mark.parametrize("body", [b"", b"{", b"\xff", b"[" * 100_000, b'{"request": NaN}'])
-async def test_a_body_that_is_no_json_is_a_422(body: bytes) -> None:
+async def test_body_that_is_not_json_is_a_422(body: bytes) -> None:
     async with Emulator() as server, Caller(server.url) as c:
         answer = await c.submit(body)
         assert answer.status == 422
@@ -309,7 +293,7 @@ async def test_a_body_that_is_no_json_is_a_422(body: bytes) -> None:
 
 
 @pytest.mark.parametrize("body", [b"[]", b"3", b"null", b'{"request": []}', b'{"request": {}, "idempotency_key": 3}'])
-async def test_a_body_of_another_shape_is_a_422(body: bytes) -> None:
+async def test_body_of_another_shape_is_a_422(body: bytes) -> None:
     async with Emulator() as server, Caller(server.url) as c:
         answer = await c.submit(body)
         assert answer.status == 422
@@ -349,7 +333,7 @@ async def test_what_only_the_service_can_refuse_is_a_400(fields: dict[str, Any],
         assert fits("ApiError", answer.json)
 
 
-async def test_a_slash_without_an_id_gets_the_list_and_other_paths_get_404_or_405() -> None:
+async def test_odd_paths_get_a_list_a_404_or_405() -> None:
     async with Emulator() as server, Caller(server.url) as c:
         assert "requests" in (await c.get("")).json
         assert (await c.call("GET", "/v1/nothing")).status == 404

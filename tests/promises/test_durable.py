@@ -1,4 +1,4 @@
-"""What a session does with a journal: a run that is made again goes on where it was, and pays for nothing twice."""
+"""With a journal, a repeated run continues where it was and pays for nothing twice."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from _faulty import KEY, SPEED, emulator, session_at, taken
+from _faulty import KEY, OTHERS, SPEED, emulator, session_at, taken
 from _scripted import Scripted
 
 from aiopplx import (
@@ -47,10 +47,9 @@ from aiopplx.journal._sqlite.journal import SqliteJournal
 from aiopplx.journal._sqlite.reader import SqliteReader
 from aiopplx.testing import Clock
 
-QUESTIONS = ["Why did the Vasa sink?", "Who first measured the speed of light?", "Why is the sky dark at night?"]
+QUESTIONS = [*OTHERS]
 ONCE = RetryPolicy(doubt_tries=1)
 DAY = 86_400.0
-MIB = 1024 * 1024
 
 
 @pytest.fixture
@@ -157,7 +156,7 @@ def memory() -> MemoryJournal:
 # --- the same program again -------------------------------------------------------------------------------------------
 
 
-async def test_run_made_again_gives_the_same_jobs_without_a_request(path: Path) -> None:
+async def test_repeated_run_gives_the_same_jobs_without_a_request(path: Path) -> None:
     async with emulator() as server:
         first = await run(server.url, path)
         before = total(server)
@@ -169,7 +168,7 @@ async def test_run_made_again_gives_the_same_jobs_without_a_request(path: Path) 
     ]
 
 
-async def test_run_made_again_polls_what_runs_and_sends_what_was_never_sent(path: Path) -> None:
+async def test_repeated_run_polls_running_jobs_and_sends_unsent_ones(path: Path) -> None:
     late = ["Which ship sank last?", "And which one never sank?"]
     async with Emulator(duration=600.0, answer_chars=200) as server:
         async with session_at(server.url, journal=path) as session, session.batch(QUESTIONS):
@@ -188,7 +187,7 @@ async def test_run_made_again_polls_what_runs_and_sends_what_was_never_sent(path
 
 
 async def test_job_of_an_earlier_run_is_polled_at_once(path: Path) -> None:
-    """It may have ended days ago: the gap before the first look is for jobs that have only begun."""
+    """It may have ended days ago: the gap before the first poll is for jobs that have only begun."""
     async with Emulator(duration=600.0, answer_chars=200) as server:
         async with session_at(server.url, journal=path) as session:
             await session.submit(QUESTIONS[0])
@@ -198,7 +197,7 @@ async def test_job_of_an_earlier_run_is_polled_at_once(path: Path) -> None:
     assert found[0].ok
 
 
-async def test_questions_may_be_added_removed_reordered_and_edited_between_runs(path: Path) -> None:
+async def test_questions_may_be_added_removed_and_edited_between_runs(path: Path) -> None:
     async with emulator() as server:
         first = await run(server.url, path)
         again = await run(server.url, path, ["What is new?", QUESTIONS[2], QUESTIONS[0] + " Really?"])
@@ -209,7 +208,7 @@ async def test_questions_may_be_added_removed_reordered_and_edited_between_runs(
     assert [job.id for job in back] == [job.id for job in first]
 
 
-async def test_equal_questions_are_as_many_submissions_as_are_asked(path: Path) -> None:
+async def test_each_equal_question_is_a_submission_of_its_own(path: Path) -> None:
     async with emulator() as server:
         first = await run(server.url, path, [QUESTIONS[0]] * 3)
         again = await run(server.url, path, [QUESTIONS[0]] * 4)
@@ -218,7 +217,7 @@ async def test_equal_questions_are_as_many_submissions_as_are_asked(path: Path) 
     assert {job.id for job in first} < {job.id for job in again}
 
 
-async def test_question_is_found_by_its_tag_whatever_stands_around_it(path: Path) -> None:
+async def test_question_is_found_by_its_tag_in_any_order(path: Path) -> None:
     tagged = [{"question": one, "tag": n} for n, one in enumerate(QUESTIONS)]
     async with emulator() as server:
         first = await run(server.url, path, tagged)
@@ -228,7 +227,7 @@ async def test_question_is_found_by_its_tag_whatever_stands_around_it(path: Path
     assert [job.tag for job in again] == [None, 2, 1, 0]
 
 
-async def test_tag_of_another_question_is_a_conflict_before_anything_is_paid(path: Path) -> None:
+async def test_tag_of_another_question_conflicts_before_anything_is_paid(path: Path) -> None:
     async with emulator() as server:
         await run(server.url, path, [{"question": QUESTIONS[0], "tag": "a"}])
         found = await run(server.url, path, [{"question": QUESTIONS[1], "tag": "a"}, QUESTIONS[2]])
@@ -242,7 +241,7 @@ async def test_tag_of_another_question_is_a_conflict_before_anything_is_paid(pat
     assert conflict.value.tag == "a"
 
 
-async def test_question_that_was_refused_may_be_corrected_under_its_tag(path: Path) -> None:
+async def test_refused_question_may_be_corrected_under_its_tag(path: Path) -> None:
     async with emulator() as server:
         server.faults.add("submit", faults.Status(422), match="Vasa")
         refused = await run(server.url, path, [{"question": QUESTIONS[0], "tag": "a"}])
@@ -253,7 +252,7 @@ async def test_question_that_was_refused_may_be_corrected_under_its_tag(path: Pa
     assert corrected[0].ok
 
 
-async def test_what_credit_did_not_reach_for_goes_on_after_a_top_up(path: Path) -> None:
+async def test_questions_without_credit_are_sent_after_a_top_up(path: Path) -> None:
     async with Emulator(duration=AfterPolls(1), answer_chars=200, credits=1.0) as server:
         questions = [f"Why did ship {n} sink?" for n in range(12)]
         handed, error = await run_to_its_error(server.url, path, questions)
@@ -271,7 +270,7 @@ async def test_what_credit_did_not_reach_for_goes_on_after_a_top_up(path: Path) 
 
 
 @pytest.mark.parametrize("call", ["ask", "submit"])
-async def test_calls_with_one_tag_make_one_job_at_once_and_after_a_restart(call: str, path: Path) -> None:
+async def test_calls_with_one_tag_make_one_job_across_restarts(call: str, path: Path) -> None:
     async with emulator() as server:
         server.faults.add("submit", faults.Drop(after_accept=True), times=2)
         async with session_at(server.url, journal=path) as session:
@@ -284,7 +283,7 @@ async def test_calls_with_one_tag_make_one_job_at_once_and_after_a_restart(call:
     assert len({(job.id, job.idempotency_key) for job in found}) == 1
 
 
-async def test_call_waits_for_another_that_sends_the_same_no_longer_than_its_time_limit(path: Path) -> None:
+async def test_call_waits_for_its_twin_within_its_own_limit(path: Path) -> None:
     async with emulator() as server:
         server.faults.add("submit", faults.Hang(after_accept=True), times=1)
         async with session_at(server.url, journal=path) as session:
@@ -297,7 +296,7 @@ async def test_call_waits_for_another_that_sends_the_same_no_longer_than_its_tim
     assert second.status is JobStatus.REJECTED
 
 
-async def test_call_that_is_cancelled_in_line_does_not_hold_its_tag(path: Path) -> None:
+async def test_cancelled_waiting_call_does_not_hold_its_tag(path: Path) -> None:
     async with Emulator(duration=600.0, answer_chars=200) as server:
         async with session_at(server.url, journal=path, max_in_flight=1) as session:
             first = asyncio.create_task(session.ask(QUESTIONS[0]))
@@ -315,7 +314,7 @@ async def test_call_that_is_cancelled_in_line_does_not_hold_its_tag(path: Path) 
         assert server.ledger.created == 2
 
 
-async def test_wait_and_get_after_a_restart_know_a_finished_job_without_a_request(path: Path) -> None:
+async def test_finished_job_needs_no_request_after_a_restart(path: Path) -> None:
     async with emulator() as server:
         (job,) = await run(server.url, path, [{"question": QUESTIONS[0], "tag": "a"}])
         before = total(server)
@@ -325,15 +324,15 @@ async def test_wait_and_get_after_a_restart_know_a_finished_job_without_a_reques
     assert [(one.text, one.tag, one.idempotency_key) for one in found] == [(job.text, "a", job.idempotency_key)] * 2
 
 
-async def test_wait_after_a_restart_knows_the_names_of_a_running_job_and_keeps_its_result(path: Path) -> None:
+async def test_running_job_keeps_its_names_over_a_restart(path: Path) -> None:
     async with Emulator(duration=600.0, answer_chars=200) as server:
         async with session_at(server.url, journal=path) as session:
             job = await session.submit(QUESTIONS[0], tag="a")
         async with session_at(server.url, journal=path) as session:
-            looked = await session.get(job.id)
+            polled = await session.get(job.id)
             server.advance(3600)
             found = await session.wait(job.id)
-        assert (looked.tag, looked.idempotency_key) == ("a", job.idempotency_key)
+        assert (polled.tag, polled.idempotency_key) == ("a", job.idempotency_key)
         assert (found.ok, found.tag, found.idempotency_key) == (True, "a", job.idempotency_key)
         before = total(server)
         async with session_at(server.url, journal=path) as session:
@@ -352,7 +351,7 @@ async def left_in_doubt(server: Emulator, journal: object, *, made: bool = True,
     return job
 
 
-async def test_what_is_in_doubt_is_sent_again_under_its_key_in_the_next_run(path: Path) -> None:
+async def test_next_run_resends_doubtful_submissions_under_their_keys(path: Path) -> None:
     async with emulator() as server:
         doubtful = await left_in_doubt(server, path)
         (job,) = await run(server.url, path, QUESTIONS[:1])
@@ -361,7 +360,7 @@ async def test_what_is_in_doubt_is_sent_again_under_its_key_in_the_next_run(path
     assert job.idempotency_key == doubtful.idempotency_key
 
 
-async def test_what_is_in_doubt_is_held_where_so_asked(path: Path) -> None:
+async def test_submission_in_doubt_is_held_on_request(path: Path) -> None:
     async with emulator(idempotency="ignore") as server:
         await left_in_doubt(server, path, on_doubt="hold")
         before = total(server)
@@ -376,7 +375,7 @@ async def test_what_is_in_doubt_is_held_where_so_asked(path: Path) -> None:
 
 
 @pytest.mark.parametrize(("age", "sent"), [(0.9 * DAY, True), (1.1 * DAY, False), (-60.0, True)])
-async def test_a_key_older_than_a_day_is_not_relied_on(age: float, sent: bool) -> None:
+async def test_key_older_than_a_day_is_not_relied_on(age: float, sent: bool) -> None:
     """A key from the future is new: a wall clock was set back."""
     journal = Aged(now=Clock(SPEED).wall)
     async with emulator() as server:
@@ -389,7 +388,7 @@ async def test_a_key_older_than_a_day_is_not_relied_on(age: float, sent: bool) -
 
 
 @pytest.mark.parametrize("refusal", [faults.NAMED["invalid_key"], faults.Status(404), faults.NAMED["rate_limited_120"]])
-async def test_refusal_in_this_run_says_nothing_of_what_an_earlier_one_sent(refusal: faults.Fault, path: Path) -> None:
+async def test_refusal_in_this_run_leaves_earlier_doubt(refusal: faults.Fault, path: Path) -> None:
     async with emulator() as server:
         await left_in_doubt(server, path)
         server.faults.add("submit", refusal, times=1)
@@ -402,7 +401,7 @@ async def test_refusal_in_this_run_says_nothing_of_what_an_earlier_one_sent(refu
     assert job.ok
 
 
-async def test_run_of_an_api_without_keys_is_never_resent_by_a_session_that_speaks_another(path: Path) -> None:
+async def test_keyless_submission_is_never_resent_through_another_api(path: Path) -> None:
     """What decides is the API that it went to."""
     async with emulator() as server:
         await left_in_doubt(server, path, api="agent")
@@ -412,7 +411,7 @@ async def test_run_of_an_api_without_keys_is_never_resent_by_a_session_that_spea
         assert job.api == "agent"
 
 
-async def test_what_waits_after_a_refusal_is_not_left_in_doubt(path: Path) -> None:
+async def test_submission_waiting_after_a_refusal_is_not_in_doubt(path: Path) -> None:
     """A 429 made no job: whoever stops the run in the pause that follows has nothing to review."""
     async with emulator() as server:
         server.faults.add("submit", faults.RateLimited(retry_after="100"))
@@ -426,7 +425,7 @@ async def test_what_waits_after_a_refusal_is_not_left_in_doubt(path: Path) -> No
     assert server.ledger.created == 3
 
 
-async def test_what_was_marked_and_did_not_leave_is_not_left_in_doubt() -> None:
+async def test_marked_but_unsent_submission_is_not_in_doubt() -> None:
     """The block is left while the mark is being written: nothing was sent, and the journal says so."""
     journal, marking = memory(), asyncio.Event()
 
@@ -445,7 +444,7 @@ async def test_what_was_marked_and_did_not_leave_is_not_left_in_doubt() -> None:
         assert all(job.ok for job in await run(server.url, journal, QUESTIONS[:1], api="agent"))
 
 
-async def test_doubt_is_resolved_by_submitting_it_again_under_a_new_key(path: Path) -> None:
+async def test_doubt_is_resolved_by_resubmitting_under_a_new_key(path: Path) -> None:
     async with emulator() as server:
         await left_in_doubt(server, path, on_doubt="hold")
         async with session_at(server.url, journal=path, on_doubt="hold") as session:
@@ -474,7 +473,7 @@ async def test_doubt_resolved_twice_at_once_pays_once(path: Path) -> None:
     assert sum(isinstance(one, (InvalidRequest, JournalError)) for one in found) == 2
 
 
-async def test_doubt_is_resolved_by_the_id_that_was_found(path: Path) -> None:
+async def test_doubt_is_resolved_by_the_id_found(path: Path) -> None:
     async with emulator() as server:
         await left_in_doubt(server, path, on_doubt="hold")
         async with session_at(server.url, journal=path, on_doubt="hold") as session:
@@ -487,7 +486,7 @@ async def test_doubt_is_resolved_by_the_id_that_was_found(path: Path) -> None:
     assert job.id == server.ledger.jobs[0].id
 
 
-async def test_doubt_that_was_given_up_is_not_sent_again(path: Path) -> None:
+async def test_abandoned_doubt_is_not_sent_again(path: Path) -> None:
     async with emulator() as server:
         await left_in_doubt(server, path, made=False, on_doubt="hold")
         async with session_at(server.url, journal=path, on_doubt="hold") as session:
@@ -526,7 +525,7 @@ async def test_adopted_job_that_failed_can_be_asked_again(path: Path) -> None:
     assert job.ok
 
 
-async def test_failed_jobs_are_tried_again_only_when_asked_and_under_a_new_key(path: Path) -> None:
+async def test_failed_jobs_are_retried_on_request_under_new_keys(path: Path) -> None:
     bad = {QUESTIONS[1]}
     async with emulator(failing=lambda question: question in bad) as server:
         first = await run(server.url, path)
@@ -548,7 +547,7 @@ async def test_failed_jobs_are_tried_again_only_when_asked_and_under_a_new_key(p
 
 
 @pytest.mark.parametrize(("results", "polls"), [("keep", 0), ("until_delivered", 3), ("refetch", 3)])
-async def test_results_are_where_the_user_wants_them(results: str, polls: int, path: Path) -> None:
+async def test_results_are_stored_where_the_user_chose(results: str, polls: int, path: Path) -> None:
     async with emulator(duration=AfterPolls(1)) as server:
         first = await run(server.url, path, results=results)
         before = total(server)
@@ -581,7 +580,7 @@ async def test_slow_consumer_costs_neither_memory_nor_polls(ordered: bool, path:
     assert all(len(text) == size for text in texts)
 
 
-async def test_result_that_cannot_be_read_back_is_told_and_polled_for_at_the_server(path: Path) -> None:
+async def test_unreadable_result_is_reported_and_polled_for_again(path: Path) -> None:
     """One damaged row does not hold up the others."""
 
     class Damaged(SqliteJournal):
@@ -605,7 +604,7 @@ async def test_result_that_cannot_be_read_back_is_told_and_polled_for_at_the_ser
 # --- a journal that cannot be opened, or written ----------------------------------------------------------------------
 
 
-async def test_second_session_on_one_journal_is_refused_and_told_who_has_it(path: Path) -> None:
+async def test_second_session_on_one_journal_names_the_first(path: Path) -> None:
     async with emulator() as server, session_at(server.url, journal=path) as session:
         with pytest.raises(JournalLocked):
             async with session_at(server.url, journal=path):
@@ -648,8 +647,8 @@ class Filling:
         self.error = None
 
 
-async def test_full_disk_stops_what_is_to_be_sent_and_nothing_else() -> None:
-    """Looks go on; a result waits at the server until there is room for it; then everything goes on."""
+async def test_full_disk_stops_only_new_submissions() -> None:
+    """Polls go on; a result waits at the server until there is room for it; then everything goes on."""
     disk, journal, events = Filling(), memory(), list[Event]()
     async with Emulator(duration=600.0, answer_chars=200) as server:
         hooked = Hooked(journal, disk)
@@ -674,7 +673,7 @@ async def test_full_disk_stops_what_is_to_be_sent_and_nothing_else() -> None:
     assert (await journal.counts())[State.DONE] == 3
 
 
-async def test_batch_on_a_full_disk_reads_no_further_and_says_why() -> None:
+async def test_batch_on_a_full_disk_stops_reading_its_source() -> None:
     disk, read = Filling(), list[int]()
 
     def source() -> Any:
@@ -691,7 +690,7 @@ async def test_batch_on_a_full_disk_reads_no_further_and_says_why() -> None:
     assert all(job.status is JobStatus.STOPPED for job in found)
 
 
-async def test_journal_that_fails_stops_no_other_session_of_the_account() -> None:
+async def test_failing_journal_stops_no_other_session_of_the_account() -> None:
     disk = Filling()
     async with (
         emulator() as server,
@@ -704,7 +703,7 @@ async def test_journal_that_fails_stops_no_other_session_of_the_account() -> Non
         assert (await other.ask(QUESTIONS[0])).ok
 
 
-async def test_journal_that_is_broken_for_good_still_hands_out_what_is_paid() -> None:
+async def test_broken_journal_still_hands_out_what_is_paid() -> None:
     disk, journal = Filling(), memory()
     async with (
         Emulator(duration=600.0, answer_chars=200) as server,
@@ -718,7 +717,7 @@ async def test_journal_that_is_broken_for_good_still_hands_out_what_is_paid() ->
     assert [job.ok for job in found] == [True] * 3
 
 
-async def test_id_that_could_not_be_written_is_told_and_its_job_collected() -> None:
+async def test_unwritten_id_is_reported_and_its_job_collected() -> None:
     disk, journal, events = Filling(), memory(), list[Event]()
 
     def hook(when: str, step: str) -> None:
@@ -741,7 +740,7 @@ async def test_id_that_could_not_be_written_is_told_and_its_job_collected() -> N
     assert [row.state for row in await journal.rows(tuple(State))] == [State.DONE]
 
 
-async def test_session_that_is_closed_while_it_writes_leaves_a_whole_journal(path: Path) -> None:
+async def test_session_closed_while_writing_leaves_a_whole_journal(path: Path) -> None:
     async with emulator() as server:
         for step in ("find_or_queue", "sending", "accepted", "ended"):
             reached = asyncio.Event()
@@ -764,7 +763,7 @@ async def test_session_that_is_closed_while_it_writes_leaves_a_whole_journal(pat
 
 
 @pytest.mark.parametrize("api", ["sonar", "agent"])
-async def test_run_cancelled_at_any_moment_never_sends_what_is_not_written_down(api: str) -> None:
+async def test_run_cancelled_anywhere_sends_nothing_that_is_not_written(api: str) -> None:
     """Cancelled at each of its first turns of the loop, and then gone on with: nothing unwritten, nothing twice."""
     journal = memory()
     marked: set[bytes] = set()
@@ -803,7 +802,7 @@ async def test_run_cancelled_at_any_moment_never_sends_what_is_not_written_down(
 # --- what it may cost -------------------------------------------------------------------------------------------------
 
 
-async def test_cap_is_kept_over_runs_and_a_higher_one_goes_on(path: Path) -> None:
+async def test_budget_holds_over_runs_and_a_higher_one_continues(path: Path) -> None:
     questions = [f"Why did ship {n} sink?" for n in range(30)]
     async with Emulator(duration=AfterPolls(1), answer_chars=200) as server:
         first = await run(server.url, path, questions, max_cost=8.0)
@@ -822,7 +821,7 @@ async def test_cap_is_kept_over_runs_and_a_higher_one_goes_on(path: Path) -> Non
 
 
 @pytest.mark.parametrize("how", ["batch", "submit", "ask"])
-async def test_what_was_left_running_keeps_its_share_of_the_cap_and_nobody_waits_for_it(how: str) -> None:
+async def test_left_jobs_keep_their_hold_and_nobody_waits(how: str) -> None:
     """Two fit under the cap. They are left; a third does not fit, and says so instead of waiting for ever."""
     async with Emulator(duration=600.0, answer_chars=200) as server:
         async with session_at(server.url, journal=memory(), max_cost=3.0) as session:
@@ -844,7 +843,7 @@ async def test_what_was_left_running_keeps_its_share_of_the_cap_and_nobody_waits
         assert server.ledger.created == 2
 
 
-async def test_jobs_of_an_earlier_run_keep_their_share_of_the_cap_until_they_are_collected(path: Path) -> None:
+async def test_jobs_of_earlier_runs_keep_holds_until_collected(path: Path) -> None:
     """Three fit under the cap. Two run already, whatever is asked first; what they really cost makes room again."""
     async with Emulator(duration=600.0, answer_chars=200) as server:
         async with session_at(server.url, journal=path, max_cost=4.0) as session, session.batch(QUESTIONS[:2]):
@@ -862,7 +861,7 @@ async def test_jobs_of_an_earlier_run_keep_their_share_of_the_cap_until_they_are
     assert all(job.ok for job in collected)
 
 
-async def test_call_waits_for_room_under_the_cap_no_longer_than_its_time_limit() -> None:
+async def test_call_waits_for_budget_within_its_time_limit() -> None:
     async with Emulator(duration=600.0, answer_chars=200) as server:
         async with session_at(server.url, journal=memory(), max_cost=1.5) as session, session.batch(QUESTIONS[:1]):
             await server.until(lambda ledger: ledger.created == 1)
@@ -872,7 +871,7 @@ async def test_call_waits_for_room_under_the_cap_no_longer_than_its_time_limit()
 
 
 @pytest.mark.parametrize("api", ["sonar", "agent"])
-async def test_what_an_empty_answer_cost_is_settled_and_makes_room_under_the_cap(path: Path, api: str) -> None:
+async def test_cost_of_an_empty_answer_frees_its_hold(path: Path, api: str) -> None:
     """One job that is expected to cost $1.30 fits beside one that cost less, and not beside one of unknown cost."""
     async with Emulator(duration=AfterPolls(1), answer_chars=200) as server:
         server.faults.add("get", faults.NAMED["empty_choices"], match=lambda asked: asked.job_id == first_id(server))
@@ -894,7 +893,7 @@ def first_id(server: Emulator) -> str:
     return server.ledger.jobs[0].id
 
 
-async def test_what_an_empty_answer_cost_settles_a_cap_that_has_no_journal() -> None:
+async def test_cost_of_an_empty_answer_settles_without_a_journal() -> None:
     async with Emulator(duration=AfterPolls(1), answer_chars=200) as server:
         server.faults.add("get", faults.NAMED["null_content"], match=lambda asked: asked.job_id == first_id(server))
         async with session_at(server.url, max_cost=2.5) as session, session.batch(QUESTIONS, max_in_flight=1) as jobs:
@@ -907,7 +906,7 @@ async def test_what_an_empty_answer_cost_settles_a_cap_that_has_no_journal() -> 
 # --- two APIs ---------------------------------------------------------------------------------------------------------
 
 
-async def test_run_goes_over_to_the_successor_in_the_middle_and_collects_the_old_ones(path: Path) -> None:
+async def test_run_moves_to_the_successor_and_collects_older_jobs(path: Path) -> None:
     questions = [f"Why did ship {n} sink?" for n in range(12)]
     async with Emulator(duration=AfterPolls(2), answer_chars=200) as server:
 
@@ -940,7 +939,7 @@ async def test_next_run_collects_what_the_retired_api_still_has(path: Path) -> N
     assert all(job.ok and job.api == "sonar" for job in found)
 
 
-async def test_doubt_at_the_retired_api_is_not_moved_to_its_successor(path: Path) -> None:
+async def test_doubt_at_the_retired_api_stays_there(path: Path) -> None:
     """The first may have made a job; a second one at the other API would be another bill."""
     async with emulator() as server:
         await left_in_doubt(server, path, api="auto")

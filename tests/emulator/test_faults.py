@@ -1,4 +1,4 @@
-"""Each fault of the emulator does what it says, and the script plays it when it says."""
+"""Each fault of the emulator does what it says, when its rule says so."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from typing import Any, get_args
 import aiohttp
 import msgspec
 import pytest
-from emulator_caller import NEW, OLD, Caller, asking
+from _caller import NEW, OLD, Caller, asking
 
 from aiopplx.emulator import AfterPolls, Emulator, faults
 
@@ -26,7 +26,7 @@ LOST = (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError)
 
 @pytest.mark.parametrize("status", [*range(400, 418), 425, 429, 500, 501, 502, 503, 504, 520, 522, 524, 599])
 @pytest.mark.parametrize("html", [False, True])
-async def test_any_status_can_take_the_place_of_an_answer(status: int, html: bool) -> None:
+async def test_any_status_can_replace_an_answer(status: int, html: bool) -> None:
     async with Emulator() as server, Caller(server.url) as c:
         server.faults.add("*", faults.Status(status, html=html))
         for answer in (await c.submit(), await c.get("x"), await c.list()):
@@ -38,7 +38,7 @@ async def test_any_status_can_take_the_place_of_an_answer(status: int, html: boo
         assert server.ledger.created == 0
 
 
-async def test_a_status_can_have_any_body_type_and_headers() -> None:
+async def test_status_can_have_any_body_type_and_headers() -> None:
     async with Emulator() as server, Caller(server.url) as c:
         server.faults.add("list", faults.Status(500, body=""), times=1)
         server.faults.add("list", faults.Status(200, body="<b>hi</b>"), times=1)
@@ -75,7 +75,7 @@ async def test_named_refusals_have_the_captured_names(name: str, status: int, ty
 
 
 @pytest.mark.parametrize("form", faults.RETRY_AFTER_FORMS)
-async def test_every_form_of_retry_after_is_sent_as_it_is(form: str) -> None:
+async def test_every_form_of_retry_after_is_sent_verbatim(form: str) -> None:
     async with Emulator() as server, Caller(server.url) as c:
         server.faults.add("submit", faults.RateLimited(retry_after=form))
         answer = await c.submit()
@@ -84,7 +84,7 @@ async def test_every_form_of_retry_after_is_sent_as_it_is(form: str) -> None:
         assert server.ledger.log[-1].retry_after == form
 
 
-async def test_hints_that_are_moments_count_from_the_date_of_the_answer() -> None:
+async def test_hints_given_as_moments_count_from_the_answers_date() -> None:
     async with Emulator() as server, Caller(server.url) as c:
         server.faults.add("submit", faults.RateLimited(retry_at=90.0, limit=50, reset_in=30.0, status=503))
         answer = await c.submit()
@@ -97,7 +97,7 @@ async def test_hints_that_are_moments_count_from_the_date_of_the_answer() -> Non
 
 
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
-async def test_a_redirect_names_another_place(status: int) -> None:
+async def test_redirect_names_another_place(status: int) -> None:
     async with Emulator() as server, Caller(server.url) as c:
         server.faults.add("get", faults.Redirect("http://elsewhere.example/x", status))
         answer = await c.get("id")
@@ -105,7 +105,7 @@ async def test_a_redirect_names_another_place(status: int) -> None:
 
 
 @pytest.mark.parametrize("reset", [False, True])
-async def test_a_drop_before_accepting_makes_no_job(reset: bool) -> None:
+async def test_drop_before_accepting_makes_no_job(reset: bool) -> None:
     async with Emulator() as server, Caller(server.url) as c:
         server.faults.add("submit", faults.Drop(reset=reset), times=1)
         with pytest.raises(LOST) as caught:
@@ -125,7 +125,7 @@ async def test_a_drop_before_accepting_makes_no_job(reset: bool) -> None:
         faults.Status(524, html=True, after_accept=True),
     ],
 )
-async def test_a_fault_after_accepting_makes_and_bills_the_job_and_loses_its_answer(fault: faults.Fault) -> None:
+async def test_fault_after_accepting_bills_the_job_without_answering(fault: faults.Fault) -> None:
     async with Emulator() as server, Caller(server.url) as c:
         server.faults.add("submit", fault, times=1)
         with contextlib.suppress(*LOST):
@@ -138,7 +138,7 @@ async def test_a_fault_after_accepting_makes_and_bills_the_job_and_loses_its_ans
         assert server.ledger.created == 1
 
 
-async def test_a_hang_ends_when_the_client_leaves_and_when_the_server_ends() -> None:
+async def test_hang_ends_when_client_or_server_ends() -> None:
     async with Emulator() as server, Caller(server.url) as c:
         server.faults.add("get", faults.Hang(3600))
         leaving = asyncio.create_task(c.get("x"))
@@ -152,7 +152,7 @@ async def test_a_hang_ends_when_the_client_leaves_and_when_the_server_ends() -> 
             await hanging
 
 
-async def test_a_delay_gives_the_true_answer() -> None:
+async def test_delay_gives_the_true_answer() -> None:
     async with Emulator(duration=0) as server, Caller(server.url) as c:
         id = await c.job()
         rule = server.faults.add("get", faults.Delay(0.01))
@@ -182,7 +182,7 @@ async def spoilt(how: str, *, duration: Any = 0) -> tuple[Any, Emulator]:
     return answer, server
 
 
-async def test_every_way_to_mangle_is_named_and_does_something() -> None:
+async def test_every_way_to_corrupt_is_named_and_takes_effect() -> None:
     async with Emulator(duration=0, answer_chars=500) as server, Caller(server.url) as c:
         id = await c.job()
         plain = (await c.get(id)).body
@@ -197,7 +197,7 @@ async def test_every_way_to_mangle_is_named_and_does_something() -> None:
 @pytest.mark.parametrize(
     "how", ["trailing", "bom", "invalid_utf8", "truncated", "empty", "undeclared_gzip", "deep", "html"]
 )
-async def test_some_answers_are_no_json_any_more(how: str) -> None:
+async def test_corrupted_answer_can_be_invalid_json(how: str) -> None:
     answer, _ = await spoilt(how)
     assert answer.status == 200
     assert int(answer.headers["Content-Length"]) == len(answer.body)
@@ -205,7 +205,7 @@ async def test_some_answers_are_no_json_any_more(how: str) -> None:
         msgspec.json.decode(answer.body)
 
 
-async def test_an_answer_can_have_a_number_that_is_none() -> None:
+async def test_answer_can_hold_an_invalid_number() -> None:
     answer, _ = await spoilt("not_a_number")
     assert str(answer.json["x"]) == "nan"
     with pytest.raises(msgspec.DecodeError):
@@ -213,17 +213,17 @@ async def test_an_answer_can_have_a_number_that_is_none() -> None:
 
 
 @pytest.mark.parametrize(("how", "value"), [("scalar", 42), ("null", None), ("array", [])])
-async def test_an_answer_can_be_another_json_value(how: str, value: Any) -> None:
+async def test_answer_can_be_another_json_value(how: str, value: Any) -> None:
     answer, _ = await spoilt(how)
     assert answer.json == value
 
 
-async def test_an_answer_can_come_compressed_without_saying_so() -> None:
+async def test_answer_can_come_compressed_without_saying_so() -> None:
     answer, _ = await spoilt("undeclared_gzip")
     assert json.loads(gzip.decompress(answer.body))["status"] == "COMPLETED"
 
 
-async def test_the_content_type_can_be_wrong_or_missing() -> None:
+async def test_content_type_can_be_wrong_or_missing() -> None:
     wrong, _ = await spoilt("wrong_content_type")
     assert wrong.headers["Content-Type"].startswith("text/html")
     assert wrong.json["status"] == "COMPLETED"
@@ -231,7 +231,7 @@ async def test_the_content_type_can_be_wrong_or_missing() -> None:
     assert none.headers["Content-Type"] == ""
 
 
-async def test_an_id_can_be_null_missing_or_a_number() -> None:
+async def test_id_can_be_null_missing_or_a_number() -> None:
     assert (await spoilt("id_null"))[0].json["id"] is None
     assert "id" not in (await spoilt("id_missing"))[0].json
     assert (await spoilt("id_number"))[0].json["id"] == 17
@@ -250,7 +250,7 @@ async def test_unknown_fields_can_be_everywhere() -> None:
         assert level["x_unheard_of"]
 
 
-async def test_a_job_can_be_answered_with_the_list_or_with_another_job() -> None:
+async def test_job_can_get_the_list_or_another_job() -> None:
     answer, _ = await spoilt("list")
     assert len(answer.json["requests"]) == 2
     answer, server = await spoilt("other_job")
@@ -258,14 +258,14 @@ async def test_a_job_can_be_answered_with_the_list_or_with_another_job() -> None
     assert answer.json["status"] == "COMPLETED"
 
 
-async def test_a_lone_job_can_be_answered_with_a_strange_one() -> None:
+async def test_lone_job_can_be_answered_with_a_strange_one() -> None:
     async with Emulator(duration=0, answer_chars=100) as server, Caller(server.url) as c:
         id = await c.job()
         server.faults.add("get", faults.NAMED["other_job"])
         assert (await c.get(id)).json["id"] not in (id, None)
 
 
-async def test_two_keys_can_get_one_id_and_go_on_getting_it() -> None:
+async def test_two_keys_can_share_one_id_for_good() -> None:
     answer, server = await spoilt("duplicate_id")
     first, second = server.ledger.jobs
     assert answer.json["id"] == first.id != second.id
@@ -275,7 +275,7 @@ async def test_two_keys_can_get_one_id_and_go_on_getting_it() -> None:
         assert (await c.submit(asking(key="second"))).json["id"] == first.id
 
 
-async def test_a_completed_job_can_lack_its_answer() -> None:
+async def test_completed_job_can_lack_its_answer() -> None:
     answer, _ = await spoilt("null_response")
     assert (answer.json["status"], answer.json["response"]) == ("COMPLETED", None)
     assert "response" not in (await spoilt("no_response"))[0].json
@@ -283,21 +283,21 @@ async def test_a_completed_job_can_lack_its_answer() -> None:
     assert (await spoilt("null_content"))[0].json["response"]["choices"][0]["message"]["content"] is None
 
 
-async def test_a_completed_job_can_run_again() -> None:
+async def test_completed_job_can_run_again() -> None:
     answer, _ = await spoilt("flip")
     assert answer.json["status"] == "IN_PROGRESS"
     assert answer.json["completed_at"] is None
     assert answer.json["response"] is None
 
 
-async def test_a_list_can_have_one_row_that_cannot_be_read() -> None:
+async def test_list_can_have_one_unreadable_row() -> None:
     answer, server = await spoilt("bad_row")
     bad, good = answer.json["requests"]
     assert bad["id"] is None
     assert good["id"] == server.ledger.jobs[0].id
 
 
-async def test_a_job_can_have_a_status_nobody_knows_until_it_ends() -> None:
+async def test_job_can_have_an_unknown_status_until_it_ends() -> None:
     async with Emulator(duration=AfterPolls(2)) as server, Caller(server.url) as c:
         id = await c.job()
         server.faults.add("*", faults.SayStatus("QUEUED"))
@@ -309,7 +309,7 @@ async def test_a_job_can_have_a_status_nobody_knows_until_it_ends() -> None:
 
 
 @pytest.mark.parametrize("how", ["plain", "gzip"])
-async def test_a_flood_is_the_true_answer_in_a_huge_body(how: Any) -> None:
+async def test_flood_is_the_true_answer_in_a_huge_body(how: Any) -> None:
     size = 3_000_000
     async with Emulator(duration=0, answer_chars=1000) as server, Caller(server.url) as c:
         id = await c.job()
@@ -323,7 +323,7 @@ async def test_a_flood_is_the_true_answer_in_a_huge_body(how: Any) -> None:
             assert answer.headers["Content-Length"] == str(size)
 
 
-async def test_an_endless_body_ends_with_the_client_or_the_server() -> None:
+async def test_endless_body_ends_with_client_or_server() -> None:
     async with Emulator(duration=0, answer_chars=100) as server:
         server.faults.add("list", faults.NAMED["endless"])
         headers = {"Authorization": "Bearer x"}
@@ -342,7 +342,7 @@ async def test_an_endless_body_ends_with_the_client_or_the_server() -> None:
                     await response.read()
 
 
-async def test_a_spoilt_submission_was_made_and_billed() -> None:
+async def test_submission_with_a_corrupt_answer_is_billed() -> None:
     async with Emulator() as server, Caller(server.url) as c:
         for how in ("html", "truncated", "empty", "id_null", "list", "flip", "null_response", "bad_row"):
             server.faults.clear()
@@ -351,7 +351,7 @@ async def test_a_spoilt_submission_was_made_and_billed() -> None:
             assert server.ledger.created_by_key[how] == 1
 
 
-async def test_every_named_fault_can_be_played_on_every_kind_of_request() -> None:
+async def test_every_named_fault_applies_to_every_kind_of_request() -> None:
     async with Emulator(duration=0, answer_chars=200) as server, Caller(server.url) as c:
         id = await c.job()
         for name, fault in faults.NAMED.items():
@@ -371,7 +371,7 @@ async def test_every_named_fault_can_be_played_on_every_kind_of_request() -> Non
 # --- the script
 
 
-async def test_a_rule_counts_its_times_and_lets_the_first_ones_through() -> None:
+async def test_rule_counts_its_times_and_lets_first_ones_through() -> None:
     async with Emulator() as server, Caller(server.url) as c:
         rule = server.faults.add("list", faults.Status(503), times=2, after=1)
         assert [(await c.list()).status for _ in range(5)] == [200, 503, 503, 200, 200]
@@ -379,7 +379,7 @@ async def test_a_rule_counts_its_times_and_lets_the_first_ones_through() -> None
         assert [record.fault for record in server.ledger.log] == ["", "503", "503", "", ""]
 
 
-async def test_a_rule_is_for_its_kind_and_its_match_only() -> None:
+async def test_rule_applies_to_its_kind_and_match_only() -> None:
     async with Emulator(duration=0) as server, Caller(server.url) as c:
         server.faults.add("submit", faults.Status(503), match="poison")
         server.faults.add("get", faults.Status(502), match=lambda asked: asked.family == NEW)
@@ -390,7 +390,7 @@ async def test_a_rule_is_for_its_kind_and_its_match_only() -> None:
         assert (await c.get(id)).status == 502
 
 
-async def test_a_rate_is_kept_and_repeats_with_the_seed() -> None:
+async def test_rate_is_kept_and_repeats_with_the_seed() -> None:
     async def run(seed: int) -> list[int]:
         async with Emulator(seed=seed) as server, Caller(server.url, keep=True) as c:
             server.faults.add("list", faults.Status(503), rate=0.3)
@@ -403,7 +403,7 @@ async def test_a_rate_is_kept_and_repeats_with_the_seed() -> None:
     assert 40 <= one.count(502) <= 90
 
 
-async def test_a_fault_that_does_not_fit_is_not_counted_and_the_next_is_played() -> None:
+async def test_fault_that_does_not_fit_is_passed_over_uncounted() -> None:
     async with Emulator(duration=AfterPolls(2)) as server, Caller(server.url) as c:
         id = await c.job()
         first = server.faults.add("get", faults.NAMED["null_response"], times=1)
@@ -414,7 +414,7 @@ async def test_a_fault_that_does_not_fit_is_not_counted_and_the_next_is_played()
         assert first.hits == 1
 
 
-async def test_a_fault_for_another_kind_of_request_does_not_make_a_submission() -> None:
+async def test_fault_for_another_kind_makes_no_submission() -> None:
     async with Emulator() as server, Caller(server.url) as c:
         for how, kinds in faults.ONLY.items():
             if "submit" in kinds:
@@ -427,7 +427,7 @@ async def test_a_fault_for_another_kind_of_request_does_not_make_a_submission() 
         assert server.ledger.created == 0
 
 
-async def test_a_submission_that_was_accepted_is_never_refused_by_a_later_rule() -> None:
+async def test_accepted_submission_is_never_refused_by_a_later_rule() -> None:
     async with Emulator() as server, Caller(server.url) as c:
         server.faults.add("submit", faults.SayStatus("QUEUED"))
         server.faults.add("submit", faults.NAMED["duplicate_id"])
@@ -443,7 +443,7 @@ async def test_a_submission_that_was_accepted_is_never_refused_by_a_later_rule()
 
 
 @pytest.mark.parametrize(("wrong", "names"), [({"on": "poll"}, "on must"), ({"rate": 2}, "rate")])
-def test_a_rule_out_of_range_is_refused(wrong: dict[str, Any], names: str) -> None:
+def test_rule_out_of_range_is_refused(wrong: dict[str, Any], names: str) -> None:
     with pytest.raises(ValueError, match=names):
         Emulator().faults.add(**{"on": "get", "fault": faults.Drop(), **wrong})
 
@@ -456,7 +456,7 @@ def test_faults_travel_as_json() -> None:
 # --- control by HTTP
 
 
-async def test_the_control_paths_read_the_ledger_and_set_faults_without_a_key() -> None:
+async def test_control_paths_work_without_a_key() -> None:
     async with Emulator(keys={"k"}, duration=60) as server, Caller(server.url, "k") as c:
         id = await c.job(asking(key="one"))
 
@@ -497,21 +497,21 @@ async def test_the_control_paths_read_the_ledger_and_set_faults_without_a_key() 
         ("POST", "advance", b"nonsense"),
     ],
 )
-async def test_a_wrong_control_request_is_a_400_that_says_why(method: str, path: str, body: Any) -> None:
+async def test_wrong_control_request_is_a_400_that_says_why(method: str, path: str, body: Any) -> None:
     async with Emulator() as server, Caller(server.url) as c:
         answer = await c.call(method, f"/_control/{path}", body)
         assert answer.status == 400
         assert answer.json["error"]["message"]
 
 
-async def test_an_unknown_control_path_names_those_there_are() -> None:
+async def test_unknown_control_path_names_those_there_are() -> None:
     async with Emulator() as server, Caller(server.url) as c:
         answer = await c.call("GET", "/_control/nothing")
         assert answer.status == 404
         assert "GET ledger" in answer.json["error"]["message"]
 
 
-def test_serve_says_its_address_first_and_ends_on_a_signal() -> None:
+def test_serve_says_its_address_and_ends_on_a_signal() -> None:
     code = "from aiopplx.emulator import Emulator, serve; serve(Emulator())"
     with subprocess.Popen([sys.executable, "-W", "error", "-c", code], stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
