@@ -79,7 +79,7 @@ def stuck_if_busy(row: Any) -> float:
 # --- a resumed job that waits for a place ----------------------------------------------------------------------------
 
 
-async def test_a_job_that_ends_before_it_gets_a_place_is_not_sent(tmp_path: Path) -> None:
+async def test_job_that_ends_before_its_slot_is_not_sent(tmp_path: Path) -> None:
     told: list[Event] = []
     path = tmp_path / "run.db"
     async with Scripted(polls=stuck_if_busy) as server:
@@ -102,7 +102,7 @@ async def test_a_job_that_ends_before_it_gets_a_place_is_not_sent(tmp_path: Path
 
 
 @pytest.mark.parametrize("other", ["wait", "ask"])
-async def test_leaving_one_that_waits_for_a_place_harms_no_other_listener(other: str, tmp_path: Path) -> None:
+async def test_leaving_a_waiting_job_harms_no_other_listener(other: str, tmp_path: Path) -> None:
     path = tmp_path / "run.db"
     polls: dict[str, float] = {BUSY: NEVER, QUESTION: NEVER}
     async with Scripted(polls=lambda row: polls[row.question]) as server:
@@ -123,7 +123,7 @@ async def test_leaving_one_that_waits_for_a_place_harms_no_other_listener(other:
                 assert (await calling).ok
 
 
-async def test_who_asks_for_one_that_waits_for_a_place_keeps_the_time_limit(tmp_path: Path) -> None:
+async def test_listener_of_a_waiting_job_keeps_its_limit(tmp_path: Path) -> None:
     path = tmp_path / "run.db"
     async with Scripted(polls=NEVER) as server:
         job = await one_that_runs(server, path)
@@ -141,7 +141,7 @@ async def test_who_asks_for_one_that_waits_for_a_place_keeps_the_time_limit(tmp_
 
 
 @pytest.mark.parametrize("answer", ["missing", "empty"])
-async def test_a_doubtful_poll_ends_nobody_whose_time_is_not_up(answer: str) -> None:
+async def test_doubtful_poll_ends_no_listener_before_its_time(answer: str) -> None:
     """One listener's time is up while the poll is out: the others have time for the second poll that it needs."""
     async with Scripted(polls=NEVER) as server, opened(server, clock=Clock(20), timeout=10_000.0) as session:
         job = await session.submit(QUESTION)
@@ -171,7 +171,7 @@ async def test_a_doubtful_poll_ends_nobody_whose_time_is_not_up(answer: str) -> 
 # --- who joins -------------------------------------------------------------------------------------------------------
 
 
-async def test_who_joins_a_parked_job_has_it_polled(tmp_path: Path) -> None:
+async def test_joining_a_parked_job_has_it_polled(tmp_path: Path) -> None:
     tagged = [{"question": f"Question {n}?", "tag": n} for n in range(40)]
     journal = JournalOptions(tmp_path / "run.db", results="refetch")
     async with Scripted() as server, opened(server, journal=journal) as session, session.batch(tagged) as jobs:
@@ -185,7 +185,7 @@ async def test_who_joins_a_parked_job_has_it_polled(tmp_path: Path) -> None:
         assert len([job async for job in jobs]) == 40
 
 
-async def test_who_joins_brings_the_right_to_write(tmp_path: Path) -> None:
+async def test_joining_listener_brings_the_right_to_write(tmp_path: Path) -> None:
     """A `wait` began when another session held the row. That one closed, and the row was asked for here."""
     store = MemoryStore(now=time.time)
     async with Scripted(polls=NEVER) as server:
@@ -203,7 +203,7 @@ async def test_who_joins_brings_the_right_to_write(tmp_path: Path) -> None:
         assert store.rows[1].state is State.DONE
 
 
-async def test_results_that_are_not_in_the_journal_stay_in_memory(tmp_path: Path) -> None:
+async def test_results_outside_the_journal_stay_in_memory(tmp_path: Path) -> None:
     """They were delivered, and so removed, in an earlier run: what is fetched again cannot be read back."""
     journal = JournalOptions(tmp_path / "run.db", results="until_delivered")
     tagged = [{"question": f"Question {n}?", "tag": n} for n in range(60)]
@@ -223,7 +223,7 @@ async def test_results_that_are_not_in_the_journal_stay_in_memory(tmp_path: Path
 # --- who leaves ------------------------------------------------------------------------------------------------------
 
 
-async def test_a_session_closed_while_a_cancelled_call_waits_for_its_id_waits_too() -> None:
+async def test_closing_session_waits_for_a_cancelled_calls_id() -> None:
     told: list[Event] = []
     async with Scripted() as server:
         server.hold = is_submit
@@ -241,7 +241,7 @@ async def test_a_session_closed_while_a_cancelled_call_waits_for_its_id_waits_to
     assert [event.job_id for event in of_kind(told, EventKind.LEFT)] == ["job-0"]
 
 
-async def test_a_call_cancelled_while_its_session_closes_keeps_the_grace() -> None:
+async def test_call_cancelled_while_its_session_closes_keeps_its_grace() -> None:
     told: list[Event] = []
     async with Scripted() as server:
         server.hold = is_submit
@@ -259,7 +259,7 @@ async def test_a_call_cancelled_while_its_session_closes_keeps_the_grace() -> No
     assert [event.job_id for event in of_kind(told, EventKind.LEFT)] == ["job-0"]
 
 
-async def test_a_job_that_ended_while_it_was_left_is_not_said_to_go_on() -> None:
+async def test_job_that_ended_while_left_is_not_reported_running() -> None:
     told: list[Event] = []
     async with Scripted() as server:
         server.hold = is_submit
@@ -282,7 +282,7 @@ def _whole(server: Scripted, asked: Asked) -> tuple[int, Any] | None:
 
 
 @pytest.mark.parametrize("turn", range(12))
-async def test_a_resubmission_cancelled_at_any_turn_blocks_nobody(turn: int, tmp_path: Path) -> None:
+async def test_resubmission_cancelled_at_any_turn_blocks_nobody(turn: int, tmp_path: Path) -> None:
     path = tmp_path / "run.db"
     async with Scripted() as server:
         server.script = lambda asked: (500, {}) if asked.kind == "submit" else None
@@ -321,7 +321,7 @@ async def one_in_doubt(server: Scripted, path: Path) -> None:
 RESEND = RetryPolicy(on_doubt="resend")
 
 
-async def test_doubt_that_gets_no_place_in_time_stays_doubt(tmp_path: Path) -> None:
+async def test_doubt_without_a_slot_in_time_stays_doubt(tmp_path: Path) -> None:
     path = tmp_path / "run.db"
     async with Scripted(polls=NEVER) as server:
         await one_in_doubt(server, path)
@@ -336,7 +336,7 @@ async def test_doubt_that_gets_no_place_in_time_stays_doubt(tmp_path: Path) -> N
             await asyncio.wait([busy])
 
 
-async def test_doubt_that_a_stop_keeps_from_being_resolved_stays_doubt(tmp_path: Path) -> None:
+async def test_doubt_unresolved_because_of_a_stop_stays_doubt(tmp_path: Path) -> None:
     path = tmp_path / "run.db"
     async with Scripted(polls=NEVER) as server:
         await one_in_doubt(server, path)
@@ -348,7 +348,7 @@ async def test_doubt_that_a_stop_keeps_from_being_resolved_stays_doubt(tmp_path:
             assert (await session.ask(QUESTION, tag="x")).status is JobStatus.IN_DOUBT
 
 
-async def test_doubt_that_the_budget_has_no_room_for_stays_doubt(tmp_path: Path) -> None:
+async def test_doubt_beyond_the_budget_stays_doubt(tmp_path: Path) -> None:
     path = tmp_path / "run.db"
     async with Scripted(polls=NEVER) as server:
         await one_in_doubt(server, path)
@@ -371,7 +371,7 @@ class Taken(MemoryJournal):
         await super().apply(claim, step)
 
 
-async def test_a_row_that_another_session_took_is_followed() -> None:
+async def test_row_that_another_session_took_is_followed() -> None:
     told: list[Event] = []
     store = MemoryStore(now=time.time)
     journal = Taken(store=store)
@@ -414,7 +414,7 @@ class Away(MemoryJournal):
         await super().apply(claim, step)
 
 
-async def test_an_outcome_waits_at_the_server_until_the_store_is_back() -> None:
+async def test_outcome_waits_at_the_server_until_the_store_returns() -> None:
     journal = Away(now=time.time)
     async with Scripted() as server, opened(server, journal=journal, poll=PollPolicy.fixed(2), clock=Clock(150)) as one:
         assert (await one.ask(QUESTION)).ok
@@ -425,7 +425,7 @@ async def test_an_outcome_waits_at_the_server_until_the_store_is_back() -> None:
 # --- money -----------------------------------------------------------------------------------------------------------
 
 
-async def test_taking_up_an_own_job_frees_no_share_of_earlier_ones(tmp_path: Path) -> None:
+async def test_waiting_for_an_own_job_frees_no_earlier_hold(tmp_path: Path) -> None:
     path = tmp_path / "run.db"
     async with Scripted(polls=NEVER) as server:
         async with opened(server, journal=path) as session:
@@ -438,7 +438,7 @@ async def test_taking_up_an_own_job_frees_no_share_of_earlier_ones(tmp_path: Pat
             assert session._core.life.spending._carried_over == 2
 
 
-async def test_doubt_that_is_left_and_sent_again_is_one_bill(tmp_path: Path) -> None:
+async def test_doubt_left_and_sent_again_is_one_bill(tmp_path: Path) -> None:
     async with Scripted(polls=NEVER) as server:
         server.hold = is_submit
         async with opened(
@@ -459,7 +459,7 @@ async def test_doubt_that_is_left_and_sent_again_is_one_bill(tmp_path: Path) -> 
 # --- nothing leaves that nobody wants --------------------------------------------------------------------------------
 
 
-async def test_nothing_leaves_after_a_silence_for_one_who_left_in_it() -> None:
+async def test_nothing_is_sent_after_a_silence_once_everyone_left() -> None:
     """The server asks for silence while the mark is written; whoever wanted it leaves before the silence ends."""
     async with Scripted(polls=NEVER) as server:
         journal = Silenced(now=time.time)
