@@ -41,7 +41,7 @@ class Member(Protocol):
 class Caller(Listener):
     """A call that waits for one job. It always has room: it takes one outcome."""
 
-    __slots__ = ("_outcome",)
+    __slots__ = ("_is_taken", "_outcome")
 
     def __init__(
         self,
@@ -54,6 +54,7 @@ class Caller(Listener):
     ) -> None:
         super().__init__(sub, tag=tag, deadline=deadline, takes_slot=takes_slot, is_late=is_late)
         self._outcome: asyncio.Future[Job | AiopplxError | None] = asyncio.get_running_loop().create_future()
+        self._is_taken = False
 
     def deliver(self, job: Job | None) -> None:
         """See `Listener`."""
@@ -75,10 +76,16 @@ class Caller(Listener):
     async def outcome(self) -> Job | None:
         """The job once it has ended; None if the store has it. Raises what `fail` was given."""
         await asyncio.wait([self._outcome])
+        self._is_taken = True
         outcome = self._outcome.result()
         if isinstance(outcome, AiopplxError):
             raise outcome
         return outcome
+
+    def untaken(self) -> Job | None:
+        """An outcome that came in the very turn in which the call was cancelled, so that nobody has it."""
+        outcome = self._outcome.result() if self._outcome.done() and not self._is_taken else None
+        return outcome if isinstance(outcome, Job) else None
 
 
 class Calls:
@@ -207,6 +214,8 @@ class Calls:
 
     async def _left(self, caller: Caller) -> None:
         """The call is over. If its job is not, nobody here waits for it any more, and that is told."""
+        if (job := caller.untaken()) is not None:
+            self._tell([job])
         sending = self._callers.get(caller)
         if self.is_closed or (sending is None and caller not in caller.sub.listeners):
             self._callers.pop(caller, None)  # `aclose` waits for what it sends, and tells; this call must not end that

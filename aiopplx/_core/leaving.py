@@ -78,7 +78,7 @@ async def leave(
 
 def goes_on(job: Job) -> bool:
     """Whether a job that was left runs on, or may run, so that its listener is to be told."""
-    return not (job.id and job.done)
+    return not job.id or not job.done or job.status is JobStatus.TIMED_OUT
 
 
 def left_event(job: Job) -> Event:
