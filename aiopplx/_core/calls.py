@@ -47,11 +47,13 @@ class Caller(Listener, eq=False, kw_only=True):
 
     Attributes:
         served: done once the outcome is there; `outcome` reads it.
+        is_taken: the outcome was read, so that its caller has it.
         acceptance: what the server answered to the submission, for a call that returns with just that.
     """
 
     acceptance: Snapshot | None = None
     served: asyncio.Future[Job | AiopplxError | None] = msgspec.field(default_factory=_future)
+    is_taken: bool = False
 
     def accepted(self, snapshot: Snapshot) -> None:
         """See `Listener`. Kept for a call that returns with it: a waiting job need not hold an answer."""
@@ -73,10 +75,16 @@ class Caller(Listener, eq=False, kw_only=True):
     async def outcome(self) -> Job | None:
         """The job once it has ended; None if the store has it. Raises what `fail` was given."""
         await asyncio.wait([self.served])
+        self.is_taken = True
         outcome = self.served.result()
         if isinstance(outcome, AiopplxError):
             raise outcome
         return outcome
+
+    def untaken(self) -> Job | None:
+        """An outcome that came in the very turn in which the call was cancelled, so that nobody has it."""
+        outcome = self.served.result() if self.served.done() and not self.is_taken else None
+        return outcome if isinstance(outcome, Job) else None
 
 
 class Calls:
@@ -205,6 +213,8 @@ class Calls:
 
     async def _left(self, caller: Caller) -> None:
         """The call is over. If its job is not, nobody here waits for it any more, and that is told."""
+        if (job := caller.untaken()) is not None:
+            self._tell([job])
         sending = self._callers.get(caller)
         if self.is_closed or (sending is None and caller not in caller.sub.listeners):
             self._callers.pop(caller, None)  # `aclose` waits for what it sends, and tells; this call must not end that

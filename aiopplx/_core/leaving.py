@@ -22,9 +22,6 @@ from aiopplx._events import Event, EventKind
 from aiopplx._job import Job, JobStatus
 from aiopplx._submission import ON_WIRE, Listener, Phase, Submission
 
-_UNSENT = frozenset({Phase.NEW, Phase.QUEUED})
-"""Whoever leaves now may do so before the task that sends it has begun."""
-
 
 async def leave(
     life: Lifecycle, listeners: Iterable[Listener], senders: Iterable[asyncio.Task[None]], left: list[Job]
@@ -44,7 +41,7 @@ async def leave(
     for listener in listeners:
         sub = listener.sub
         is_listed = listener in sub.listeners
-        if not listener.is_late and (sub.runner is not None or sub.phase in _UNSENT):
+        if not listener.is_late and sub.runner is not None:
             # Also one that another `leave` waits for: a session may close while a call of it is being cancelled.
             sending.append((listener, sub))
             if is_listed and len(sub.listeners) > 1:
@@ -81,7 +78,7 @@ async def leave(
 
 def goes_on(job: Job) -> bool:
     """Whether a job that was left runs on, or may run, so that its listener is to be told."""
-    return not (job.id and job.done)
+    return not job.id or not job.done or job.status is JobStatus.TIMED_OUT
 
 
 def left_event(job: Job) -> Event:

@@ -677,7 +677,6 @@ class Lifecycle:
         poll = self.poller.forget(sub)
         self.spending.ended(sub, None, is_billed=is_billed)
         self.live.remove(sub, is_finished=False)
-        self.is_sent_no_longer(sub)
         for listener in listeners:
             self.free(listener)
         return poll

@@ -492,3 +492,20 @@ class Silenced(MemoryJournal):
             self.taking_back.set()
             await self.go_on.wait()
         await super().apply(claim, step)
+
+
+async def test_a_time_out_that_nobody_took_is_told_as_left() -> None:
+    """The call is cancelled in the very turn in which its time is up: its job goes on all the same."""
+    told: list[Event] = []
+    asking: list[asyncio.Task[Job]] = []
+
+    def heard(event: Event) -> None:
+        told.append(event)
+        if event.kind is EventKind.TIMED_OUT:
+            asking[0].cancel()
+
+    async with Scripted(polls=NEVER) as server, opened(server, on_event=heard) as session:
+        asking.append(asyncio.create_task(session.ask(QUESTION, timeout=0.2)))
+        await asyncio.wait(asking)
+        assert asking[0].cancelled()
+    assert [event.job_id for event in of_kind(told, EventKind.LEFT)] == ["job-0"]
