@@ -17,10 +17,10 @@ import msgspec
 from aiopplx.emulator._agent_bodies import Cancelling, Runs
 from aiopplx.emulator._agent_request import Asking, read
 from aiopplx.emulator._clock import Clock
+from aiopplx.emulator._corrupt import edited
 from aiopplx.emulator._exchange import OUT_OF_CREDIT, Asked, Reply, as_json, error
 from aiopplx.emulator._jobs import Jobs, New, State
 from aiopplx.emulator._ledger import JobRecord
-from aiopplx.emulator._mangle import edited
 from aiopplx.emulator._strict import Refused
 
 BASES = ("/v1/responses", "/v1/agent")
@@ -34,7 +34,7 @@ class Agent:
     """One account's view after another: `answer` is told whose request it is."""
 
     name = "agent"
-    tells_limits = True
+    always_sends_limits = True
 
     def __init__(self, *, jobs: Jobs, clock: Clock, runs: Runs) -> None:
         self._jobs = jobs
@@ -129,7 +129,7 @@ class Agent:
         ended = self._jobs.end(job)
         state: State = "FAILED" if job.fails else "COMPLETED"
         job.told_final += 1
-        reply = self._about(job, self._runs.told(job, state, 1.0, ended))
+        reply = self._about(job, self._runs.body(job, state, 1.0, ended))
         reply.headers = {"x-request-id": job.id.removeprefix(PREFIX)}
         reply.delay = self._clock.real(max(0.0, ended - self._clock.now()))
         return reply
@@ -149,14 +149,14 @@ class Agent:
         job = self._find(account, asked.job_id)
         if job is None:
             return error(404, "not_found", "resource not found")
-        self._jobs.look(job)
-        return self._about(job, self._body(job, telling=True))
+        self._jobs.poll(job)
+        return self._about(job, self._body(job, counts=True))
 
-    def _body(self, job: JobRecord, *, telling: bool = False) -> bytes:
+    def _body(self, job: JobRecord, *, counts: bool = False) -> bytes:
         state = self._jobs.state(job)
-        if telling and state in _ENDED:
+        if counts and state in _ENDED:
             job.told_final += 1
-        return self._runs.told(job, state, self._jobs.share(job), self._clock.now())
+        return self._runs.body(job, state, self._jobs.share(job), self._clock.now())
 
     def _cancel(self, id: str, account: str) -> Reply:
         job = self._find(account, id)
@@ -177,7 +177,7 @@ class Agent:
 
         return edited(reply, edit)
 
-    def spoil(self, how: str, asked: Asked, reply: Reply, account: str) -> Reply | None:
+    def corrupt(self, how: str, asked: Asked, reply: Reply, account: str) -> Reply | None:
         """The answer spoilt in a way that only makes sense in this API's shapes; None if it does not fit."""
         job = reply.job
         if how == "list":
@@ -188,7 +188,7 @@ class Agent:
             return self._duplicated(job, reply)
         if how == "other_job":
             return msgspec.structs.replace(reply, body=self._other(job, reply, asked))
-        return self._spoilt_end(how, job, reply)
+        return self._corrupted_end(how, job, reply)
 
     def _list(self, account: str) -> bytes:
         """A list in the style of this API, which has none."""
@@ -208,21 +208,21 @@ class Agent:
         job.told_id = other.told_id
         return msgspec.structs.replace(reply, body=self._runs.queued(job))
 
-    def _spoilt_end(self, how: str, job: JobRecord, reply: Reply) -> Reply | None:
+    def _corrupted_end(self, how: str, job: JobRecord, reply: Reply) -> Reply | None:
         """The ways to spoil a run that has completed."""
         if self._jobs.state(job) != "COMPLETED":
             return None
         if how == "flip":
-            body = self._runs.told(job, "IN_PROGRESS", 1.0, self._clock.now())
+            body = self._runs.body(job, "IN_PROGRESS", 1.0, self._clock.now())
             return msgspec.structs.replace(reply, body=body) if job.told_final > 1 else None
         return edited(reply, _ENDS[how]) if how in _ENDS else None
 
 
 def _refused(refused: Refused) -> Reply:
-    told: dict[str, Any] = {"message": refused.message, "type": refused.type, "code": 400}
+    body: dict[str, Any] = {"message": refused.message, "type": refused.type, "code": 400}
     if refused.param is not None:
-        told["param"] = refused.param
-    return as_json(400, {"error": told})
+        body["param"] = refused.param
+    return as_json(400, {"error": body})
 
 
 def _null_text(data: dict[str, Any]) -> dict[str, Any] | None:

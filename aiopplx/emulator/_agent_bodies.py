@@ -16,11 +16,11 @@ import msgspec
 
 from aiopplx.emulator._agent_request import Asking, read
 from aiopplx.emulator._agent_usage import IDS_PER_SEARCH, Run, cost, draw, tool_costs, usage
+from aiopplx.emulator._cache import Cache
 from aiopplx.emulator._example import Example
 from aiopplx.emulator._jobs import State
 from aiopplx.emulator._ledger import JobRecord
 from aiopplx.emulator._prose import Library, pages, think, topic_of
-from aiopplx.emulator._shelf import Shelf
 
 NULL = msgspec.Raw(b"null")
 ASPECTS = ("overview", "primary sources", "figures", "criticism", "timeline", "official report", "recent findings")
@@ -114,14 +114,14 @@ class Runs:
         self._chars = chars
         self._think = think
         self._library = Library(seed)
-        self._shelf = Shelf[Written]()
+        self._cache = Cache[Written]()
 
-    def _dice(self, digest: bytes) -> random.Random:
+    def _rng(self, digest: bytes) -> random.Random:
         # Not a security matter: an answer must be repeatable.
         return random.Random(b"%d/run/" % self._seed + digest)  # noqa: S311
 
     def _drawn(self, digest: bytes, asking: Asking) -> Run:
-        return draw(self._dice(digest), asking, self._chars)
+        return draw(self._rng(digest), asking, self._chars)
 
     def cost(self, digest: bytes, asking: Asking) -> float:
         """US dollars that the whole run will be billed."""
@@ -139,7 +139,7 @@ class Runs:
         body.id = job.told_id
         return msgspec.json.encode(body)
 
-    def told(self, job: JobRecord, state: State, share: float, now: float) -> bytes:
+    def body(self, job: JobRecord, state: State, share: float, now: float) -> bytes:
         """The run in this state; `now` is what it says of both its moments, as the service does at each look."""
         if state == "CREATED":
             return msgspec.json.encode(self._body(job, read(job.body), "queued", int(now), b"[]"))
@@ -208,54 +208,54 @@ class Runs:
     # --- writing
 
     def _written(self, job: JobRecord) -> Written:
-        return self._shelf.take(job.digest, lambda: self._write(job))
+        return self._cache.get(job.digest, lambda: self._write(job))
 
     def _write(self, job: JobRecord) -> tuple[Written, int]:
         asking = read(job.body)
-        dice = self._dice(job.digest)
-        run = draw(dice, asking, self._chars)
+        rng = self._rng(job.digest)
+        run = draw(rng, asking, self._chars)
         topic = topic_of(asking.question)
-        items, marks = _items(dice, run, topic)
-        text = msgspec.json.encode(self._text(dice, asking, run, topic, marks)) if run.chars else b""
+        items, marks = _items(rng, run, topic)
+        text = msgspec.json.encode(self._text(rng, asking, run, topic, marks)) if run.chars else b""
         written = Written(asking, run, items, text, msgspec.Raw(msgspec.json.encode(usage(run))))
         return written, sum(map(len, items)) + len(text) + len(job.body)
 
-    def _text(self, dice: random.Random, asking: Asking, run: Run, topic: str, marks: list[int]) -> str:
+    def _text(self, rng: random.Random, asking: Asking, run: Run, topic: str, marks: list[int]) -> str:
         if asking.schema is not None:
-            return msgspec.json.encode(Example(asking.schema, dice).make()).decode()
-        thought = think(dice, topic) if self._think else ""
+            return msgspec.json.encode(Example(asking.schema, rng).make()).decode()
+        thought = think(rng, topic) if self._think else ""
         chars = max(1, int(run.chars * MARKED))
-        plain = self._library.report(dice, topic=topic, chars=chars, sources=max(1, len(marks)))
+        plain = self._library.report(rng, topic=topic, chars=chars, sources=max(1, len(marks)))
         return thought + _MARK.sub(lambda mark: f"[web:{marks[int(mark[1]) - 1]}]" if marks else "", plain)
 
 
-def _items(dice: random.Random, run: Run, topic: str) -> tuple[tuple[bytes, ...], list[int]]:
+def _items(rng: random.Random, run: Run, topic: str) -> tuple[tuple[bytes, ...], list[int]]:
     """(searches and then pages, as JSON; what the n-th source is marked with).
 
     Searches run side by side, so that they come in any order, and each has a range of ids of its own.
     """
-    found = pages(dice, topic, sum(run.found) or len(run.reads))
+    found = pages(rng, topic, sum(run.found) or len(run.reads))
     if not run.found:
         # Pages without a search have no ids; they are marked from 0 on, as in the one capture there is.
         return _fetched(found), list(range(len(found)))
     searches: list[bytes] = []
     marks: list[int] = []
     for number, count in enumerate(run.found):
-        ids = sorted(dice.sample(range(1, IDS_PER_SEARCH + 1), count))
+        ids = sorted(rng.sample(range(1, IDS_PER_SEARCH + 1), count))
         ids = [number * IDS_PER_SEARCH + id for id in ids]
         results = [_result(id, page) for id, page in zip(ids, found[len(marks) :], strict=False)]
         query = f"{topic} {ASPECTS[number % len(ASPECTS)]}"
         searches.append(msgspec.json.encode({"queries": [query], "results": results, "type": "search_results"}))
         marks += ids
-    dice.shuffle(searches)
-    return (*searches, *_fetched(dice.sample(found, len(run.reads)))), marks
+    rng.shuffle(searches)
+    return (*searches, *_fetched(rng.sample(found, len(run.reads)))), marks
 
 
 def _result(id: int, page: dict[str, Any]) -> dict[str, Any]:
     """One search result; a date that is not known is absent, never null."""
-    told = {**page, "id": id}
+    result = {**page, "id": id}
     members = ("date", "id", "last_updated", "snippet", "source", "title", "url")
-    return {name: told[name] for name in members if told[name] is not None}
+    return {name: result[name] for name in members if result[name] is not None}
 
 
 def _fetched(found: list[dict[str, Any]]) -> tuple[bytes, ...]:

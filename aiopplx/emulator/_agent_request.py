@@ -12,8 +12,8 @@ from typing import Any, Literal
 import msgspec
 
 from aiopplx.emulator._agent_tools import check_tool
-from aiopplx.emulator._narrow import is_list, is_object
-from aiopplx.emulator._strict import Refused, Strict, converted, told, within
+from aiopplx.emulator._json_types import is_list, is_object
+from aiopplx.emulator._strict import Refused, Strict, converted, refusal_of, within
 
 # The short names and what they were called before, as far as that is known.
 PRESETS = {
@@ -158,7 +158,7 @@ def read(body: bytes) -> Asking:
     try:
         asking = msgspec.json.decode(body, type=Asking)
     except msgspec.ValidationError as problem:
-        raise told(problem) from None
+        raise refusal_of(problem) from None
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         raise Refused("invalid request body: invalid JSON") from None
     _check_input(asking.input)

@@ -1,4 +1,4 @@
-"""What an Agent API run does and costs: its searches, pages, tokens and dollars, drawn from dice.
+"""What an Agent API run does and costs: its searches, pages, tokens and dollars, drawn from rng.
 
 The small prices are those of one captured run of the preset `medium`. Pure; it knows nothing of texts or of HTTP.
 """
@@ -85,34 +85,34 @@ class Run(msgspec.Struct, frozen=True):
     cut: bool
 
 
-def draw(dice: random.Random, asking: Asking, chars: int | None) -> Run:
+def draw(rng: random.Random, asking: Asking, chars: int | None) -> Run:
     """Draws a run. `chars` None is a length that suits the preset."""
     size = SIZES[PRESETS.get(asking.bundle, "medium")]
-    length = dice.randint(*size.chars)
+    length = rng.randint(*size.chars)
     if chars is not None:
-        length = max(1, int(chars * dice.uniform(0.9, 1.1)))
+        length = max(1, int(chars * rng.uniform(0.9, 1.1)))
     written = max(1, round(length / CHARS_PER_TOKEN))
-    reasoning = round(written * dice.uniform(0.6, 1.0))
+    reasoning = round(written * rng.uniform(0.6, 1.0))
     most = max(LEAST_OUTPUT, asking.max_output_tokens or written + reasoning)
     if written + reasoning > most:
-        return _cut(dice, asking, size, most, reasoning)
-    return _run(dice, asking, size, length, written, reasoning, cut=False)
+        return _cut(rng, asking, size, most, reasoning)
+    return _run(rng, asking, size, length, written, reasoning, cut=False)
 
 
-def _cut(dice: random.Random, asking: Asking, size: Size, most: int, reasoning: int) -> Run:
+def _cut(rng: random.Random, asking: Asking, size: Size, most: int, reasoning: int) -> Run:
     """A run that `max_output_tokens` ends; below 100 of them it ends while it still thinks, before any search."""
     if most >= 100:
         thought = min(reasoning, most // 2)
-        return _run(dice, asking, size, int((most - thought) * CHARS_PER_TOKEN), most - thought, thought, cut=True)
+        return _run(rng, asking, size, int((most - thought) * CHARS_PER_TOKEN), most - thought, thought, cut=True)
     said = _prompt(asking)
     return Run(size.tariff, 0, (), (), 0.0, said, 0, 0, most, most, cut=True)
 
 
 def _run(
-    dice: random.Random, asking: Asking, size: Size, length: int, written: int, reasoning: int, *, cut: bool
+    rng: random.Random, asking: Asking, size: Size, length: int, written: int, reasoning: int, *, cut: bool
 ) -> Run:
-    found = _found(dice, length, dice.randint(*size.searches)) if _uses(asking, "web_search") else ()
-    reads = _reads(dice, _fetches(dice, asking, size, found)) if _uses(asking, "fetch_url") else ()
+    found = _found(rng, length, rng.randint(*size.searches)) if _uses(asking, "web_search") else ()
+    reads = _reads(rng, _fetches(rng, asking, size, found)) if _uses(asking, "fetch_url") else ()
     prompt = _prompt(asking)
     work = len(found) + len(reads)
     return Run(
@@ -140,25 +140,25 @@ def _uses(asking: Asking, tool: str) -> bool:
     return asking.max_tool_calls != 0 and (bool(asking.bundle) if listed is None else listed)
 
 
-def _found(dice: random.Random, length: int, searches: int) -> tuple[int, ...]:
+def _found(rng: random.Random, length: int, searches: int) -> tuple[int, ...]:
     """Results of each search; a short answer rests on few, so that small answers make small bodies."""
     left = max(2, length // 300)
     found: list[int] = []
     while left > 0 and len(found) < searches:
-        found.append(min(left, dice.randint(2, IDS_PER_SEARCH)))
+        found.append(min(left, rng.randint(2, IDS_PER_SEARCH)))
         left -= found[-1]
     return tuple(found)
 
 
-def _fetches(dice: random.Random, asking: Asking, size: Size, found: tuple[int, ...]) -> int:
+def _fetches(rng: random.Random, asking: Asking, size: Size, found: tuple[int, ...]) -> int:
     if asking.has_tool("fetch_url"):
-        return max(1, dice.randint(*size.fetches))
-    return min(dice.randint(*size.fetches), sum(found))
+        return max(1, rng.randint(*size.fetches))
+    return min(rng.randint(*size.fetches), sum(found))
 
 
-def _reads(dice: random.Random, count: int) -> tuple[Read, ...]:
+def _reads(rng: random.Random, count: int) -> tuple[Read, ...]:
     return tuple(
-        Read(dice.randint(1_300, 3_000), dice.randint(1_300, 2_700), dice.randint(140, 280)) for _ in range(count)
+        Read(rng.randint(1_300, 3_000), rng.randint(1_300, 2_700), rng.randint(140, 280)) for _ in range(count)
     )
 
 
@@ -214,7 +214,7 @@ def usage(run: Run) -> dict[str, Any]:
             "cache_read_input_tokens": run.cache_read,
             **details,
         }
-    told: dict[str, Any] = {
+    member: dict[str, Any] = {
         "cost": _cost(run),
         "input_tokens": total_input,
         "input_tokens_details": details,
@@ -223,22 +223,22 @@ def usage(run: Run) -> dict[str, Any]:
     }
     tools = _tools(run)
     if tools:
-        told["tool_calls_details"] = tools
-    return {**told, "total_tokens": total_input + run.output_tokens}
+        member["tool_calls_details"] = tools
+    return {**member, "total_tokens": total_input + run.output_tokens}
 
 
 def _tools(run: Run) -> dict[str, Any]:
     costs = tool_costs(run)
-    told: dict[str, Any] = {}
+    tools: dict[str, Any] = {}
     if run.reads:
-        told["fetch_url"] = {
+        tools["fetch_url"] = {
             "cost_usd": costs["fetch_url"],
             "invocation": len(run.reads),
             "token_usage": [_reading(read) for read in run.reads],
         }
     if run.found:
-        told["search_web"] = {"cost_usd": costs["search_web"], "invocation": len(run.found)}
-    return told
+        tools["search_web"] = {"cost_usd": costs["search_web"], "invocation": len(run.found)}
+    return tools
 
 
 def _reading(read: Read) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from aiohttp import web
 
 from aiopplx.emulator._agent import Agent
 from aiopplx.emulator._agent_bodies import Runs
+from aiopplx.emulator._apply_fault import EmulatedAPI, Truth, apply_fault, limit_headers
 from aiopplx.emulator._auth import Keys
 from aiopplx.emulator._clock import Clock, Time
 from aiopplx.emulator._control import PREFIX, control
@@ -24,7 +25,6 @@ from aiopplx.emulator._exchange import Asked, Reply, as_json, error, page, recor
 from aiopplx.emulator._jobs import Duration, Jobs
 from aiopplx.emulator._ledger import Ledger
 from aiopplx.emulator._limits import Limits, Room, rates
-from aiopplx.emulator._play import PlayedAPI, Truth, limit_headers, play
 from aiopplx.emulator._script import Script
 from aiopplx.emulator._send import Sender, accept_no_more, end, made_request
 from aiopplx.emulator._sonar import Idempotency, Paging, Settings, Sonar
@@ -164,7 +164,7 @@ class Emulator:
         self._sonar = Sonar(self._settings, jobs=self._jobs, answers=self._answers)
         self._sonar.retired = self._first_retired
         agent = Agent(jobs=self._jobs, clock=self._clock, runs=self._runs)
-        self._apis: dict[str, PlayedAPI] = {api.name: api for api in (self._sonar, agent)}
+        self._apis: dict[str, EmulatedAPI] = {api.name: api for api in (self._sonar, agent)}
 
     # --- what users do to it
 
@@ -215,12 +215,12 @@ class Emulator:
         watcher = true, asyncio.get_running_loop().create_future()
         self._watchers.append(watcher)
         try:
-            self._tell()
+            self._notify()
             await watcher[1]
         finally:
             self._watchers.remove(watcher)
 
-    def _tell(self) -> None:
+    def _notify(self) -> None:
         for true, future in self._watchers:
             if not future.done() and true(self.ledger):
                 future.set_result(None)
@@ -273,7 +273,7 @@ class Emulator:
         ledger = self.ledger
         ledger.in_flight += 1
         ledger.peak = max(ledger.peak, ledger.in_flight)
-        self._tell()
+        self._notify()
         try:
             body = await request.read()
             asked = self._asked(request, body)
@@ -287,7 +287,7 @@ class Emulator:
             return web.Response()
         finally:
             ledger.in_flight -= 1
-            self._tell()
+            self._notify()
 
     def _asked(self, request: web.BaseRequest, body: bytes) -> Asked:
         path = request.path
@@ -329,13 +329,13 @@ class Emulator:
         account, why_not = self._keys.account(asked.headers.get("authorization", ""))
         truth = Truth(lambda: self._obey(asked, api, account, why_not))
         for rule in self.faults.calling(asked):
-            reply = play(rule.fault, asked, truth, api, account, self._clock.now())
+            reply = apply_fault(rule.fault, asked, truth, api, account, self._clock.now())
             if reply is not None:
                 rule.hits += 1
                 return reply, name_of(rule.fault)
-        return truth.tell(), ""
+        return truth.reply(), ""
 
-    def _obey(self, asked: Asked, api: PlayedAPI, account: str, why_not: str) -> Reply:
+    def _obey(self, asked: Asked, api: EmulatedAPI, account: str, why_not: str) -> Reply:
         """The true answer."""
         if not account:
             return page(401) if self._auth_errors == "html" else error(401, "invalid_api_key", why_not)
@@ -346,14 +346,14 @@ class Emulator:
         if room is None:
             return api.stamped(api.answer(asked, account))
         reply = api.stamped(usual(429) if room.wait else api.answer(asked, account))
-        reply.headers = {**reply.headers, **self._hints(room, told=api.tells_limits)}
+        reply.headers = {**reply.headers, **self._hints(room, always=api.always_sends_limits)}
         return reply
 
-    def _hints(self, room: Room, *, told: bool) -> dict[str, str]:
+    def _hints(self, room: Room, *, always: bool) -> dict[str, str]:
         """What the answer says of the rate: spans in the client's seconds, moments counted from the answer's `Date`."""
         wait = math.ceil(self._clock.real(room.wait))
         hints: dict[str, str] = {}
-        if told or self._limit_hints == "x-ratelimit":
+        if always or self._limit_hints == "x-ratelimit":
             hints = limit_headers(room.limit, room.remaining, self._clock.now() + max(1, wait))
         if self._limit_hints == "retry-after" and room.wait:
             hints["Retry-After"] = str(wait)

@@ -22,7 +22,7 @@ MEDIAN = 240.0
 SIGMA = 0.35
 LONGEST_START = 3.0
 # Where looks are counted, a cancelled job shows CANCELLED at the second one after the cancel.
-CANCEL_LOOKS = 2
+CANCEL_POLLS = 2
 
 
 class AfterPolls(msgspec.Struct, frozen=True):
@@ -83,7 +83,7 @@ class Jobs:
         self._by_key: dict[tuple[str, str], JobRecord] = {}
         self._twins: Counter[bytes] = Counter()
 
-    def _dice(self, new: New) -> random.Random:
+    def _rng(self, new: New) -> random.Random:
         # Seeded by the question and by how often it was asked before, never by the idempotency key: that is random, and
         # a run must be repeatable.
         twin = self._twins[new.digest]
@@ -97,10 +97,10 @@ class Jobs:
         said = f"{self._seed}/{new.account}/{new.key}/{twins}".encode()
         return new.prefix + str(uuid.UUID(bytes=blake2b(said + new.digest, digest_size=16).digest(), version=4))
 
-    def _timing(self, dice: random.Random, question: str) -> tuple[float, float]:
+    def _timing(self, rng: random.Random, question: str) -> tuple[float, float]:
         """(seconds until it starts, seconds until it ends), both from its creation, both emulated."""
-        lag = dice.uniform(0.0, LONGEST_START)
-        drawn = dice.lognormvariate(math.log(MEDIAN), SIGMA)
+        lag = rng.uniform(0.0, LONGEST_START)
+        drawn = rng.lognormvariate(math.log(MEDIAN), SIGMA)
         if isinstance(self._duration, AfterPolls):
             return 0.0, math.inf
         if self._duration is None:
@@ -115,10 +115,10 @@ class Jobs:
 
     def make(self, new: New) -> JobRecord:
         """Makes the job and writes it into the ledger."""
-        dice = self._dice(new)
+        rng = self._rng(new)
         now = self._clock.now()
-        lag, total = self._timing(dice, new.question)
-        fails = self._failing(new.question) if callable(self._failing) else dice.random() < self._failing
+        lag, total = self._timing(rng, new.question)
+        fails = self._failing(new.question) if callable(self._failing) else rng.random() < self._failing
         id = self._new_id(new)
         job = JobRecord(
             seq=self._ledger.created,
@@ -175,7 +175,7 @@ class Jobs:
         mine = self._by_account[job.api, job.account]
         return next((other for other in (mine[0], mine[-1]) if other is not job), None)
 
-    def look(self, job: JobRecord) -> State:
+    def poll(self, job: JobRecord) -> State:
         """One GET of the job itself, which is what `AfterPolls` counts."""
         job.polls += 1
         if job.last_poll is not None and job.polls >= job.last_poll:
@@ -211,7 +211,7 @@ class Jobs:
     def _ends_early(self, job: JobRecord) -> bool:
         """Moves the job's end to where a cancel of now takes hold, if that is earlier."""
         if job.last_poll is not None:
-            last = job.polls + CANCEL_LOOKS
+            last = job.polls + CANCEL_POLLS
             if last > job.last_poll:
                 return False
             job.last_poll = last

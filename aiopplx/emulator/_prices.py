@@ -48,18 +48,18 @@ class Plan(msgspec.Struct, frozen=True):
 
 
 def plan(
-    dice: random.Random, *, prompt_chars: int, chars: int | None, max_tokens: int | None, effort: str | None
+    rng: random.Random, *, prompt_chars: int, chars: int | None, max_tokens: int | None, effort: str | None
 ) -> Plan:
     """Draws a plan. `chars` None is a realistic length, 63,000 to 90,000 characters; `max_tokens` cuts the answer."""
-    length = int(min(90_000, max(63_000, dice.gauss(68_500, 5_500))))
-    spread = dice.uniform(0.9, 1.1)
+    length = int(min(90_000, max(63_000, rng.gauss(68_500, 5_500))))
+    spread = rng.uniform(0.9, 1.1)
     if chars is not None:
         length = max(1, int(chars * spread))
     # A short answer rests on few pages, so that a small `chars` makes a small body.
-    sources = min(dice.randint(15, 50), max(2, length // 400))
-    searches = dice.randint(25, 60)
-    per_source = dice.randint(120, 180)
-    reasoning = int(dice.randint(25_000, 250_000) * EFFORT.get(effort or "medium", 1.0))
+    sources = min(rng.randint(15, 50), max(2, length // 400))
+    searches = rng.randint(25, 60)
+    per_source = rng.randint(120, 180)
+    reasoning = int(rng.randint(25_000, 250_000) * EFFORT.get(effort or "medium", 1.0))
     cut = max_tokens is not None and length / CHARS_PER_TOKEN > max_tokens
     if cut and max_tokens is not None:
         length = max(1, int(max_tokens * CHARS_PER_TOKEN))

@@ -27,7 +27,7 @@ class Rule:
         rate: float | None,
         after: int,
         match: Match | None,
-        dice: random.Random,
+        rng: random.Random,
     ) -> None:
         self.on = on
         self.fault = fault
@@ -37,7 +37,7 @@ class Rule:
         self.match = match
         self.seen = 0
         self.hits = 0
-        self._dice = dice
+        self._rng = rng
 
     @property
     def spent(self) -> bool:
@@ -60,7 +60,7 @@ class Rule:
         self.seen += 1
         if self.seen <= self.after:
             return False
-        return self.rate is None or self._dice.random() < self.rate
+        return self.rate is None or self._rng.random() < self.rate
 
 
 class Script:
@@ -100,8 +100,8 @@ class Script:
             raise ValueError("rate is a share, from 0 to 1")
         self._made += 1
         # Not a security matter: the dice must be repeatable.
-        dice = random.Random(f"{self._seed}/{self._made}")  # noqa: S311
-        rule = Rule(on, fault, times, rate, after, match, dice)
+        rng = random.Random(f"{self._seed}/{self._made}")  # noqa: S311
+        rule = Rule(on, fault, times, rate, after, match, rng)
         self.rules.append(rule)
         return rule
 

@@ -14,11 +14,11 @@ from typing import Any, Literal, TypeAlias
 
 import msgspec
 
+from aiopplx.emulator._corrupt import edited
 from aiopplx.emulator._exchange import OUT_OF_CREDIT, RETIRED, Asked, Reply, as_json, error, invalid, usual
 from aiopplx.emulator._jobs import Jobs, New
+from aiopplx.emulator._json_types import is_object
 from aiopplx.emulator._ledger import JobRecord
-from aiopplx.emulator._mangle import edited
-from aiopplx.emulator._narrow import is_object
 from aiopplx.emulator._sonar_bodies import Answers, created, question_of, summary, unfinished
 from aiopplx.emulator._validation import missing, refusal_of, row, rows_of
 
@@ -46,7 +46,7 @@ class Sonar:
 
     name = "sonar"
     # No capture of this API's answers shows such headers.
-    tells_limits = False
+    always_sends_limits = False
 
     def __init__(self, settings: Settings, *, jobs: Jobs, answers: Answers) -> None:
         self._settings = settings
@@ -154,12 +154,12 @@ class Sonar:
         job = self._jobs.find(self.name, account, id)
         if job is None:
             return usual(404)
-        self._jobs.look(job)
-        return Reply(200, self._body(job, telling=True), job=job)
+        self._jobs.poll(job)
+        return Reply(200, self._body(job, counts=True), job=job)
 
-    def _body(self, job: JobRecord, *, telling: bool = False) -> bytes:
+    def _body(self, job: JobRecord, *, counts: bool = False) -> bytes:
         state = self._jobs.state(job)
-        if telling and state in ("COMPLETED", "FAILED"):
+        if counts and state in ("COMPLETED", "FAILED"):
             job.told_final += 1
         return self._answers.finished(job) if state == "COMPLETED" else unfinished(job, state)
 
@@ -183,8 +183,8 @@ class Sonar:
         if self._settings.paging == "repeat":
             following = token or _token(shown[-1].seq if shown else 0)
         rows = [summary(job, self._jobs.state(job)) for job in shown]
-        for job, told in zip(shown, rows, strict=True):
-            job.told_final += told.status in ("COMPLETED", "FAILED")
+        for job, entry in zip(shown, rows, strict=True):
+            job.told_final += entry.status in ("COMPLETED", "FAILED")
         return as_json(200, {"next_token": following, "requests": rows})
 
     # --- faults in this API's shapes
@@ -197,14 +197,14 @@ class Sonar:
                 return {**data, "status": word} if data.get("status") in ("CREATED", "IN_PROGRESS") else None
             rows: list[dict[str, Any]] = data["requests"]
             said = [
-                {**told, "status": word} if told["completed_at"] is None and told["failed_at"] is None else told
-                for told in rows
+                {**entry, "status": word} if entry["completed_at"] is None and entry["failed_at"] is None else entry
+                for entry in rows
             ]
             return {**data, "requests": said} if said != rows else None
 
         return edited(reply, edit)
 
-    def spoil(self, how: str, asked: Asked, reply: Reply, account: str) -> Reply | None:
+    def corrupt(self, how: str, asked: Asked, reply: Reply, account: str) -> Reply | None:
         """The answer spoilt in a way that only makes sense in this API's shapes; None if it does not fit."""
         job = reply.job
         if how == "bad_row":
@@ -217,7 +217,7 @@ class Sonar:
             return self._duplicated(job, reply)
         if how == "other_job":
             return msgspec.structs.replace(reply, body=self._other(job, reply, asked))
-        return self._spoilt_end(how, job, reply)
+        return self._corrupted_end(how, job, reply)
 
     def _other(self, job: JobRecord, reply: Reply, asked: Asked) -> bytes:
         other = self._jobs.another(job)
@@ -232,7 +232,7 @@ class Sonar:
         job.told_id = other.told_id
         return msgspec.structs.replace(reply, body=created(job))
 
-    def _spoilt_end(self, how: str, job: JobRecord, reply: Reply) -> Reply | None:
+    def _corrupted_end(self, how: str, job: JobRecord, reply: Reply) -> Reply | None:
         """The ways to spoil a COMPLETED job."""
         if self._jobs.state(job) != "COMPLETED":
             return None

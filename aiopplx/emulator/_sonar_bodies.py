@@ -10,13 +10,13 @@ from typing import Any
 
 import msgspec
 
+from aiopplx.emulator._cache import Cache
 from aiopplx.emulator._example import Example
 from aiopplx.emulator._jobs import State
+from aiopplx.emulator._json_types import is_list
 from aiopplx.emulator._ledger import JobRecord
-from aiopplx.emulator._narrow import is_list
 from aiopplx.emulator._prices import Plan, plan, usage
 from aiopplx.emulator._prose import Library, images, pages, related, think, topic_of
-from aiopplx.emulator._shelf import Shelf
 
 FAILURE = "Internal error while processing the request"
 _NULLS = {"reasoning_steps": None, "tool_calls": None, "tool_call_id": None}
@@ -108,16 +108,16 @@ class Answers:
         self._chars = chars
         self._think = think
         self._library = Library(seed)
-        self._shelf = Shelf[bytes]()
+        self._cache = Cache[bytes]()
 
-    def _dice(self, digest: bytes) -> random.Random:
+    def _rng(self, digest: bytes) -> random.Random:
         # Not a security matter: an answer must be repeatable.
         return random.Random(b"%d/answer/" % self._seed + digest)  # noqa: S311
 
-    def _plan(self, dice: random.Random, request: dict[str, Any]) -> Plan:
+    def _plan(self, rng: random.Random, request: dict[str, Any]) -> Plan:
         said = sum(len(_text(message["content"])) for message in request["messages"])
         return plan(
-            dice,
+            rng,
             prompt_chars=said,
             chars=self._chars,
             max_tokens=request.get("max_tokens"),
@@ -126,11 +126,11 @@ class Answers:
 
     def cost(self, digest: bytes, request: dict[str, Any]) -> float:
         """US dollars that the job will be billed."""
-        return self._plan(self._dice(digest), request).cost
+        return self._plan(self._rng(digest), request).cost
 
     def finished(self, job: JobRecord) -> bytes:
         """The whole body of a completed job."""
-        tail = self._shelf.take(job.digest, lambda: self._tail(job))
+        tail = self._cache.get(job.digest, lambda: self._tail(job))
         started, ended = int(job.started_at), int(job.finished_at)
         model = msgspec.json.encode(job.model)
         return (
@@ -145,24 +145,24 @@ class Answers:
         """The `response` object from `usage` on, and its length: what does not depend on which job this is."""
         body: Any = msgspec.json.decode(job.body)
         request: dict[str, Any] = body["request"]
-        dice = self._dice(job.digest)
-        sized = self._plan(dice, request)
+        rng = self._rng(job.digest)
+        sized = self._plan(rng, request)
         topic = topic_of(question_of(request))
-        results = pages(dice, topic, sized.sources)
+        results = pages(rng, topic, sized.sources)
         web: dict[str, Any] = request.get("web_search_options") or {}
         tail: dict[str, Any] = {
             "usage": usage(sized, web.get("search_context_size")),
             "object": "chat.completion",
-            "choices": [self._choice(self._content(dice, request, topic, sized), cut=sized.cut)],
+            "choices": [self._choice(self._content(rng, request, topic, sized), cut=sized.cut)],
             "citations": [result["url"] for result in results],
             "search_results": results,
         }
         if request.get("return_images"):
-            tail["images"] = images(dice, results)
+            tail["images"] = images(rng, results)
         if request.get("return_related_questions"):
             tail["related_questions"] = related(topic)
-        told = msgspec.json.encode({**tail, "type": None, "status": None})[1:]
-        return told, len(told)
+        written = msgspec.json.encode({**tail, "type": None, "status": None})[1:]
+        return written, len(written)
 
     def _choice(self, content: str, *, cut: bool) -> dict[str, Any]:
         return {
@@ -172,10 +172,10 @@ class Answers:
             "delta": {"role": "assistant", "content": "", **_NULLS},
         }
 
-    def _content(self, dice: random.Random, request: dict[str, Any], topic: str, sized: Plan) -> str:
-        thought = think(dice, topic) if self._think else ""
+    def _content(self, rng: random.Random, request: dict[str, Any], topic: str, sized: Plan) -> str:
+        thought = think(rng, topic) if self._think else ""
         form: dict[str, Any] = request.get("response_format") or {}
         if form.get("type") == "json_schema":
-            value = Example(form["json_schema"]["schema"], dice).make()
+            value = Example(form["json_schema"]["schema"], rng).make()
             return thought + msgspec.json.encode(value).decode()
-        return thought + self._library.report(dice, topic=topic, chars=sized.chars, sources=sized.sources)
+        return thought + self._library.report(rng, topic=topic, chars=sized.chars, sources=sized.sources)

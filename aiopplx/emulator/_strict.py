@@ -29,7 +29,7 @@ class Strict(msgspec.Struct, forbid_unknown_fields=True):
     """Null stands for absent, as it does for the service's decoder."""
 
 
-def told(problem: msgspec.ValidationError) -> Refused:
+def refusal_of(problem: msgspec.ValidationError) -> Refused:
     """The refusal of JSON that is not of the type wanted."""
     unknown = _UNKNOWN.match(str(problem))
     if unknown is None:
@@ -43,7 +43,7 @@ def converted(type: type[T], value: Any) -> T:
     try:
         return msgspec.convert(value, type)
     except msgspec.ValidationError as problem:
-        raise told(problem) from None
+        raise refusal_of(problem) from None
 
 
 def within(value: float | None, low: float, high: float | None, words: str) -> None:

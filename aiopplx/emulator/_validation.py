@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable
 from typing import Any, NamedTuple, TypeAlias
 
-from aiopplx.emulator._narrow import is_list, is_object
+from aiopplx.emulator._json_types import is_list, is_object
 
 Loc: TypeAlias = tuple[str | int, ...]
 Row: TypeAlias = dict[str, Any]

@@ -157,12 +157,12 @@ class WireServer:
         watcher = true, asyncio.get_running_loop().create_future()
         self._watchers.append(watcher)
         try:
-            self._tell()
+            self._notify()
             await watcher[1]
         finally:
             self._watchers.remove(watcher)
 
-    def _tell(self) -> None:
+    def _notify(self) -> None:
         for true, future in self._watchers:
             if not future.done() and true():
                 future.set_result(None)
@@ -210,7 +210,7 @@ class WireServer:
         task.add_done_callback(self._tasks.discard)
         # Also where the task was cancelled before its first step, and so never came to its own end.
         task.add_done_callback(lambda _: writer.close())
-        self._tell()
+        self._notify()
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, connection: int) -> None:
         reset = False
@@ -243,7 +243,7 @@ class WireServer:
                 return isinstance(early, Reset)
             request = await _whole(head, reader, connection, number)
             self.requests.append(request)
-            self._tell()
+            self._notify()
             how = await self._act(self._at_request(request), request, reader, writer)
             number += 1
             if how != "stay" or number == self._max_requests:

@@ -12,18 +12,18 @@ from typing import Protocol
 import msgspec
 
 from aiopplx.emulator import faults
+from aiopplx.emulator._corrupt import corrupted
 from aiopplx.emulator._exchange import HTML, JSON, USUAL, Asked, Ending, Reply, error, page, usual
-from aiopplx.emulator._mangle import spoilt
 from aiopplx.emulator.faults import Fault
 
 
-class PlayedAPI(Protocol):
+class EmulatedAPI(Protocol):
     """One API as the emulator plays it."""
 
     @property
     def name(self) -> str: ...
     @property
-    def tells_limits(self) -> bool:
+    def always_sends_limits(self) -> bool:
         """Its answers carry `x-ratelimit-*` wherever there is a limit, whatever hints the emulator is set to give."""
         ...
 
@@ -45,7 +45,7 @@ class PlayedAPI(Protocol):
         ...
 
     def say_status(self, word: str, asked: Asked, reply: Reply) -> Reply | None: ...
-    def spoil(self, how: str, asked: Asked, reply: Reply, account: str) -> Reply | None: ...
+    def corrupt(self, how: str, asked: Asked, reply: Reply, account: str) -> Reply | None: ...
 
 
 class Truth:
@@ -60,26 +60,26 @@ class Truth:
         """True if the request was obeyed already."""
         return self._reply is not None
 
-    def tell(self) -> Reply:
+    def reply(self) -> Reply:
         if self._reply is None:
             self._reply = self._obey()
         return self._reply
 
 
-def play(fault: Fault, asked: Asked, truth: Truth, api: PlayedAPI, account: str, now: float) -> Reply | None:
+def apply_fault(fault: Fault, asked: Asked, truth: Truth, api: EmulatedAPI, account: str, now: float) -> Reply | None:
     """The answer under this fault; None if the fault does not fit the request or its true answer."""
     match fault:
         case faults.Mangle() | faults.SayStatus() | faults.Flood():
             return _changed(fault, asked, truth, api, account)
         case faults.Delay(seconds=seconds):
-            return msgspec.structs.replace(truth.tell(), delay=seconds)
+            return msgspec.structs.replace(truth.reply(), delay=seconds)
         case faults.RateLimited() | faults.Redirect():
             return None if _too_late(asked, truth) else _instead(fault, now)
         case faults.Status(after_accept=False) | faults.Drop(after_accept=False) | faults.Hang(after_accept=False):
             return None if _too_late(asked, truth) else _lost(fault)
         case _:
             reply = _lost(fault)
-            reply.job = truth.tell().job
+            reply.job = truth.reply().job
             return reply
 
 
@@ -89,17 +89,17 @@ def _too_late(asked: Asked, truth: Truth) -> bool:
 
 
 def _changed(
-    fault: faults.Mangle | faults.SayStatus | faults.Flood, asked: Asked, truth: Truth, api: PlayedAPI, account: str
+    fault: faults.Mangle | faults.SayStatus | faults.Flood, asked: Asked, truth: Truth, api: EmulatedAPI, account: str
 ) -> Reply | None:
     """The true answer, if it is a 200, spoilt."""
     if isinstance(fault, faults.Mangle) and asked.on not in faults.ONLY.get(fault.how, (asked.on,)):
         return None
-    true = truth.tell()
+    true = truth.reply()
     if true.status != 200:
         return None
     match fault:
         case faults.Mangle(how=how):
-            return spoilt(how, true) or api.spoil(how, asked, true, account)
+            return corrupted(how, true) or api.corrupt(how, asked, true, account)
         case faults.SayStatus(status=word):
             return api.say_status(word, asked, true)
         case faults.Flood(how=how, size=size):

@@ -14,7 +14,7 @@ T = TypeVar("T")
 SIZE = 16 * 1024 * 1024
 
 
-class Shelf(Generic[T]):
+class Cache(Generic[T]):
     """Things under keys; those not asked for longest go when all together are larger than `size` bytes."""
 
     def __init__(self, size: int = SIZE) -> None:
@@ -22,7 +22,7 @@ class Shelf(Generic[T]):
         self._kept: OrderedDict[bytes, tuple[T, int]] = OrderedDict()
         self._used = 0
 
-    def take(self, key: bytes, make: Callable[[], tuple[T, int]]) -> T:
+    def get(self, key: bytes, make: Callable[[], tuple[T, int]]) -> T:
         """The thing under this key; `make` gives it and its bytes if it is not there."""
         found = self._kept.get(key)
         if found is not None:

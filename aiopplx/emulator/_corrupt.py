@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 
 from aiopplx.emulator._exchange import HTML, Reply
-from aiopplx.emulator._narrow import is_list, is_object
+from aiopplx.emulator._json_types import is_list, is_object
 
 PORTAL = (
     b"<!DOCTYPE html>\n<html><head><title>Welcome to the hotel network</title></head>\n"
@@ -76,7 +76,7 @@ _GENERIC: dict[str, Callable[[Reply], Reply | None]] = {
 }
 
 
-def spoilt(how: str, reply: Reply) -> Reply | None:
+def corrupted(how: str, reply: Reply) -> Reply | None:
     """The answer spoilt in a way that suits any API; None if this way does not fit it, or is one API's own."""
     change = _GENERIC.get(how)
     return change(reply) if change is not None and reply.body else None
