@@ -1,6 +1,6 @@
 """What a fault makes of an answer, as values. Nothing is sent here.
 
-It knows nothing of aiohttp, and of jobs only what the API that owns the route says of them.
+This module knows nothing of aiohttp, and of jobs only what the route's API says of them.
 """
 
 from __future__ import annotations
@@ -18,30 +18,32 @@ from aiopplx.emulator.faults import Fault
 
 
 class EmulatedAPI(Protocol):
-    """One API as the emulator plays it."""
+    """One API of the emulator."""
 
     @property
     def name(self) -> str: ...
     @property
     def always_sends_limits(self) -> bool:
-        """Its answers carry `x-ratelimit-*` wherever there is a limit, whatever hints the emulator is set to give."""
+        """Its answers carry `x-ratelimit-*` wherever there is a limit, whatever the emulator's `limit_hints`."""
         ...
 
     def route(self, method: str, path: str) -> tuple[str, str, str] | None:
-        """(kind of request, base path, job id) if the path is this API's; the kind is "" for a method it has not."""
+        """(kind of request, base path, job id) if the path belongs to this API; the kind is "" for an unsupported
+        method.
+        """
         ...
 
     def bucket(self, on: str) -> str:
-        """Which rate a kind of request counts against."""
+        """The rate limit that applies to a kind of request."""
         ...
 
     def refusal(self, asked: Asked) -> Reply | None:
-        """What a request is answered whoever asks: a retired family; None if it is in service."""
+        """The answer to all requests of a retired family, whatever their key; None if the API is in service."""
         ...
 
     def answer(self, asked: Asked, account: str) -> Reply: ...
     def stamped(self, reply: Reply) -> Reply:
-        """A true answer, also a refused one, with the headers that this API's have."""
+        """A true answer (or a true refusal) with the headers that this API adds."""
         ...
 
     def say_status(self, word: str, asked: Asked, reply: Reply) -> Reply | None: ...
@@ -49,7 +51,9 @@ class EmulatedAPI(Protocol):
 
 
 class Truth:
-    """The true answer to one request, worked out at most once: to ask for it is to obey the request."""
+    """The answer to one request when no fault is active. It is computed at most once: asking for it executes the
+    request.
+    """
 
     def __init__(self, obey: Callable[[], Reply]) -> None:
         self._obey = obey
@@ -57,7 +61,7 @@ class Truth:
 
     @property
     def known(self) -> bool:
-        """True if the request was obeyed already."""
+        """True if the request was already executed."""
         return self._reply is not None
 
     def reply(self) -> Reply:
@@ -67,7 +71,7 @@ class Truth:
 
 
 def apply_fault(fault: Fault, asked: Asked, truth: Truth, api: EmulatedAPI, account: str, now: float) -> Reply | None:
-    """The answer under this fault; None if the fault does not fit the request or its true answer."""
+    """The answer under this fault; None if the fault does not apply to the request or to its true answer."""
     match fault:
         case faults.Mangle() | faults.SayStatus() | faults.Flood():
             return _changed(fault, asked, truth, api, account)
@@ -84,14 +88,14 @@ def apply_fault(fault: Fault, asked: Asked, truth: Truth, api: EmulatedAPI, acco
 
 
 def _too_late(asked: Asked, truth: Truth) -> bool:
-    """A submission that an earlier rule has made obey cannot be refused any more: it would be paid for."""
+    """A submission that an earlier rule has executed cannot be refused any more: it is billed."""
     return truth.known and asked.method != "GET"
 
 
 def _changed(
     fault: faults.Mangle | faults.SayStatus | faults.Flood, asked: Asked, truth: Truth, api: EmulatedAPI, account: str
 ) -> Reply | None:
-    """The true answer, if it is a 200, spoilt."""
+    """The true answer, if it is a 200, corrupted or padded."""
     if isinstance(fault, faults.Mangle) and asked.on not in faults.ONLY.get(fault.how, (asked.on,)):
         return None
     true = truth.reply()
@@ -131,7 +135,7 @@ def limit_headers(limit: int, remaining: int, reset: float) -> dict[str, str]:
 
 
 def _lost(fault: Fault) -> Reply:
-    """An answer that has nothing of the true one."""
+    """An answer without any part of the true one."""
     match fault:
         case faults.Drop(reset=reset):
             return Reply(0, ending=Ending.RESET if reset else Ending.CLOSE)

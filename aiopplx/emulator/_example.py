@@ -1,7 +1,7 @@
-"""A value that fits a JSON schema: what the emulator answers to a request for structured output.
+"""A value that fits a JSON schema: the emulator's answer to a request for structured output.
 
-It covers what such schemas use (types, enum, const, properties, items, local references, combinations, bounds), not
-all of JSON Schema. Pure.
+It covers the parts that such schemas use (types, enum, const, properties, items, local references, combinations,
+bounds), not all of JSON Schema. Pure.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ class Example:
         return self._typed(schema, depth)
 
     def _simplest(self, choices: list[Any], depth: int) -> Any:
-        # Deep down, the choice without references ends a recursive schema.
+        # At depth, the choice without references ends a recursive schema.
         flat: list[Any] = [choice for choice in choices if is_object(choice) and "$ref" not in choice]
         return flat[-1] if flat and depth > _DEEPEST // 3 else choices[0]
 
@@ -70,7 +70,7 @@ class Example:
             members: dict[str, Any] = schema.get("properties") or {}
             return {name: self._of(member, depth + 1) for name, member in members.items()}
         if kind == "array":
-            # Deep down, an empty list ends a recursive schema.
+            # At depth, an empty list ends a recursive schema.
             count = max(
                 int(schema.get("minItems", 0)), min(int(schema.get("maxItems", 3)), 2 if depth < _DEEPEST // 3 else 0)
             )

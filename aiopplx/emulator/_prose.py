@@ -1,7 +1,7 @@
-"""What an answer says: long Markdown with `[n]` marks, and the pages that the marks point at.
+"""The text of answers: long Markdown with `[n]` marks, and the pages that the marks refer to.
 
-Deterministic from rng. Paragraphs are made once per emulator and put together anew for each answer, so that 70,000
-characters cost microseconds. It knows nothing of HTTP or of jobs.
+Deterministic for a seed. Paragraphs are made once per emulator and combined anew for each answer, so that 70,000
+characters cost microseconds. This module knows nothing of HTTP or of jobs.
 """
 
 from __future__ import annotations
@@ -76,7 +76,7 @@ def _paragraph(rng: random.Random, sources: int) -> str:
 
 
 class Library:
-    """Paragraphs to choose from, one set for each number of pages that a short answer rests on."""
+    """Paragraphs to choose from, one set for each number of cited pages."""
 
     def __init__(self, seed: int) -> None:
         self._seed = seed
@@ -86,15 +86,13 @@ class Library:
         cited = min(sources, _CITED_IN_POOL)
         pool = self._pools.get(cited)
         if pool is None:
-            # Not a security matter, here and below: a text must be repeatable.
+            # Not security-relevant, here and below: a text must be repeatable.
             rng = random.Random(f"{self._seed}/prose/{cited}")  # noqa: S311
             pool = self._pools[cited] = [_paragraph(rng, cited) for _ in range(_POOL)]
         return pool
 
     def report(self, rng: random.Random, *, topic: str, chars: int, sources: int) -> str:
-        """A report of at most `chars` characters, and close to that, in Markdown; each page is cited if there is
-        room.
-        """
+        """A report in Markdown of at most, and nearly, `chars` characters; each page is cited if there is room."""
         parts = [f"# {topic}\n\n{rng.choice(self._pool(sources))}\n\n{_findings(rng, sources)}{_table(rng, sources)}"]
         length = len(parts[0])
         number = 0
@@ -109,12 +107,12 @@ class Library:
         paragraphs = rng.choices(self._pool(sources), k=3)
         heading = _HEADINGS[number % len(_HEADINGS)]
         level = "##" if number % 3 == 0 else "###"
-        # One further mark a section, so that the pages beyond the pool's are cited in the text as well.
+        # One more mark per section, so that pages beyond the pool's are cited in the text too.
         return f"{level} {heading}\n\n" + "\n\n".join(paragraphs) + f"{_marks(rng, sources)}\n\n"
 
 
 def topic_of(question: str) -> str:
-    """What a question is about, on one line and without brackets, which would look like marks."""
+    """The subject of a question, on one line and without brackets, which would resemble citation marks."""
     line = " ".join(question.split())
     return (line[:TOPIC].rstrip("?!. ") or "An empty question").replace("[", "(").replace("]", ")")
 
@@ -142,13 +140,13 @@ def _cut(text: str, chars: int) -> str:
 
 
 def think(rng: random.Random, topic: str) -> str:
-    """The `<think>` part that some answers open with."""
+    """The `<think>` part with which some answers begin."""
     steps = " ".join(f"Next, {rng.choice(_OBJECTS)} has to be checked." for _ in range(rng.randint(3, 8)))
     return f"<think>\nThe question is about {topic}. {steps}\n</think>\n\n"
 
 
 def pages(rng: random.Random, topic: str, count: int) -> list[dict[str, Any]]:
-    """Search results, keys and nulls as captured; the n-th is what `[n]` points at.
+    """Search results, keys and nulls as captured; the n-th is the one that `[n]` refers to.
 
     All addresses are example domains.
     """
@@ -172,7 +170,7 @@ def pages(rng: random.Random, topic: str, count: int) -> list[dict[str, Any]]:
 
 
 def images(rng: random.Random, results: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Image results; like the captured ones they have no title."""
+    """Image results, without titles like the captured ones."""
     return [
         {
             "image_url": f"https://images.example.org/{rng.randint(1000, 9999)}.jpg",
@@ -185,5 +183,5 @@ def images(rng: random.Random, results: list[dict[str, Any]]) -> list[dict[str, 
 
 
 def related(topic: str) -> list[str]:
-    """Questions to ask next."""
+    """Suggested follow-up questions."""
     return [f"What came before: {topic}?", f"Who disagrees about: {topic}?", f"What is not known about: {topic}?"]

@@ -1,6 +1,6 @@
-"""The bodies of the sonar API: a job, a list, a finished answer, keys and nulls in the captured order.
+"""The bodies of the Sonar API: a job, a list, a finished answer, with keys and nulls in the captured order.
 
-It knows nothing of routes, of faults or of when a job is finished.
+This module knows nothing of routes, of faults or of when a job is finished.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class Summary(msgspec.Struct):
 
 
 class Body(msgspec.Struct):
-    """A job without an answer: all nine keys, nulls explicit."""
+    """A job without an answer: all nine keys, with explicit nulls."""
 
     id: str
     model: str
@@ -61,14 +61,14 @@ def _moments(job: JobRecord, state: State) -> _Moments:
 
 
 def created(job: JobRecord) -> bytes:
-    """What a submission is answered with, also a repeated one: the first answer again."""
+    """The answer to a submission, also to a repeated one: the first answer again."""
     return msgspec.json.encode(
         Body(job.told_id, job.model, int(job.created_at), None, None, None, None, None, "CREATED")
     )
 
 
 def unfinished(job: JobRecord, state: State) -> bytes:
-    """The body of a job that has no answer (yet)."""
+    """The body of a job without an answer (yet)."""
     at = _moments(job, state)
     message = FAILURE if state == "FAILED" else None
     return msgspec.json.encode(
@@ -82,7 +82,7 @@ def summary(job: JobRecord, state: State) -> Summary:
 
 
 def question_of(request: dict[str, Any]) -> str:
-    """The text of the last message that has one."""
+    """The text of the last message that has any."""
     messages: list[dict[str, Any]] = request["messages"]
     for message in reversed(messages):
         text = _text(message["content"])
@@ -100,7 +100,7 @@ def _text(content: Any) -> str:
 class Answers:
     """Writes finished answers from seed and request: the same question gets the same answer, whoever asks.
 
-    Answers are not kept with the jobs: what was written last stays in a cache of 16 MiB, and any other is written anew.
+    Answers are not stored with the jobs: the latest 16 MiB are cached, and any other is generated again.
     """
 
     def __init__(self, *, seed: int, chars: int | None, think: bool) -> None:
@@ -111,7 +111,7 @@ class Answers:
         self._cache = Cache[bytes]()
 
     def _rng(self, digest: bytes) -> random.Random:
-        # Not a security matter: an answer must be repeatable.
+        # Not security-relevant: an answer must be repeatable.
         return random.Random(b"%d/answer/" % self._seed + digest)  # noqa: S311
 
     def _plan(self, rng: random.Random, request: dict[str, Any]) -> Plan:
@@ -129,7 +129,7 @@ class Answers:
         return self._plan(self._rng(digest), request).cost
 
     def finished(self, job: JobRecord) -> bytes:
-        """The whole body of a completed job."""
+        """The complete body of a finished job."""
         tail = self._cache.get(job.digest, lambda: self._tail(job))
         started, ended = int(job.started_at), int(job.finished_at)
         model = msgspec.json.encode(job.model)
@@ -142,7 +142,9 @@ class Answers:
         )  # fmt: skip
 
     def _tail(self, job: JobRecord) -> tuple[bytes, int]:
-        """The `response` object from `usage` on, and its length: what does not depend on which job this is."""
+        """The `response` object from `usage` on, and its length: the part that does not depend on the job's id and
+        times.
+        """
         body: Any = msgspec.json.decode(job.body)
         request: dict[str, Any] = body["request"]
         rng = self._rng(job.digest)
