@@ -68,7 +68,7 @@ class Agent:
         """None: this API is never retired."""
         return None
 
-    def stamped(self, reply: Reply) -> Reply:
+    def with_headers(self, reply: Reply) -> Reply:
         """The answer with its `x-request-id`: the run's id for a create, otherwise an id of its own."""
         self._stamps += 1
         own = uuid.UUID(bytes=blake2b(b"stamp/%d" % self._stamps, digest_size=16).digest(), version=4)
@@ -91,7 +91,7 @@ class Agent:
             self._check(asking, account)
         except Refused as refused:
             return _refused(refused)
-        if self._jobs.broke:
+        if self._jobs.out_of_credit:
             return error(401, "insufficient_quota", OUT_OF_CREDIT)
         job = self._jobs.make(self._new(asked, account, asking))
         if asking.background:

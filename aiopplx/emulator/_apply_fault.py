@@ -42,7 +42,7 @@ class EmulatedAPI(Protocol):
         ...
 
     def answer(self, asked: Asked, account: str) -> Reply: ...
-    def stamped(self, reply: Reply) -> Reply:
+    def with_headers(self, reply: Reply) -> Reply:
         """A true answer (or a true refusal) with the headers that this API adds."""
         ...
 
@@ -55,18 +55,18 @@ class Truth:
     request.
     """
 
-    def __init__(self, obey: Callable[[], Reply]) -> None:
-        self._obey = obey
+    def __init__(self, execute: Callable[[], Reply]) -> None:
+        self._execute = execute
         self._reply: Reply | None = None
 
     @property
-    def known(self) -> bool:
+    def executed(self) -> bool:
         """True if the request was already executed."""
         return self._reply is not None
 
     def reply(self) -> Reply:
         if self._reply is None:
-            self._reply = self._obey()
+            self._reply = self._execute()
         return self._reply
 
 
@@ -89,7 +89,7 @@ def apply_fault(fault: Fault, asked: Asked, truth: Truth, api: EmulatedAPI, acco
 
 def _too_late(asked: Asked, truth: Truth) -> bool:
     """A submission that an earlier rule has executed cannot be refused any more: it is billed."""
-    return truth.known and asked.method != "GET"
+    return truth.executed and asked.method != "GET"
 
 
 def _changed(

@@ -324,15 +324,15 @@ class Emulator:
             return as_json(405, {"detail": "Method Not Allowed"}), ""
         api = self._apis[asked.api]
         account, why_not = self._keys.account(asked.headers.get("authorization", ""))
-        truth = Truth(lambda: self._obey(asked, api, account, why_not))
-        for rule in self.faults.calling(asked):
+        truth = Truth(lambda: self._execute(asked, api, account, why_not))
+        for rule in self.faults.selecting(asked):
             reply = apply_fault(rule.fault, asked, truth, api, account, self._clock.now())
             if reply is not None:
                 rule.hits += 1
                 return reply, name_of(rule.fault)
         return truth.reply(), ""
 
-    def _obey(self, asked: Asked, api: EmulatedAPI, account: str, why_not: str) -> Reply:
+    def _execute(self, asked: Asked, api: EmulatedAPI, account: str, why_not: str) -> Reply:
         """The answer when no fault is active."""
         if not account:
             return page(401) if self._auth_errors == "html" else error(401, "invalid_api_key", why_not)
@@ -341,8 +341,8 @@ class Emulator:
             return refusal
         room = self._limits.take(account, api.bucket(asked.on), self._clock.now())
         if room is None:
-            return api.stamped(api.answer(asked, account))
-        reply = api.stamped(usual(429) if room.wait else api.answer(asked, account))
+            return api.with_headers(api.answer(asked, account))
+        reply = api.with_headers(usual(429) if room.wait else api.answer(asked, account))
         reply.headers = {**reply.headers, **self._hints(room, always=api.always_sends_limits)}
         return reply
 

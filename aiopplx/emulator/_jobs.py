@@ -110,7 +110,7 @@ class Jobs:
         return min(lag, total / 10), total
 
     @property
-    def broke(self) -> bool:
+    def out_of_credit(self) -> bool:
         """True if the credit is used up: new submissions are refused."""
         return self.credits is not None and self._ledger.billed >= self.credits
 

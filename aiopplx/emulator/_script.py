@@ -53,7 +53,7 @@ class Rule:
             return self.match(asked)
         return self.match in asked.path or self.match.encode() in asked.body
 
-    def calls(self, asked: Asked) -> bool:
+    def selects(self, asked: Asked) -> bool:
         """Counts the request; True if the fault is to be applied to it."""
         if self.spent or not self._fits(asked):
             return False
@@ -112,6 +112,6 @@ class Script:
         self.rules.clear()
         self._made = 0
 
-    def calling(self, asked: Asked) -> Iterator[Rule]:
+    def selecting(self, asked: Asked) -> Iterator[Rule]:
         """The rules that select this request, in order; a rule draws only if those before it had no effect."""
-        return (rule for rule in list(self.rules) if rule.calls(asked))
+        return (rule for rule in list(self.rules) if rule.selects(asked))

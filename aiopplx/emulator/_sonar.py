@@ -80,7 +80,7 @@ class Sonar:
             return None
         return error(403, self.retired, RETIRED)
 
-    def stamped(self, reply: Reply) -> Reply:
+    def with_headers(self, reply: Reply) -> Reply:
         """The answer, unchanged."""
         return reply
 
@@ -129,7 +129,7 @@ class Sonar:
         return Reply(200, created(job), job=job)
 
     def _new(self, asked: Asked, account: str, body: dict[str, Any], digest: bytes) -> Reply:
-        if self._jobs.broke:
+        if self._jobs.out_of_credit:
             return error(401, "insufficient_quota", OUT_OF_CREDIT)
         request: dict[str, Any] = body["request"]
         job = self._jobs.make(

@@ -148,9 +148,9 @@ def test_what_is_no_job_id_is_neither_asked_for_nor_cancelled(job_id: str):
 
 
 def test_list_says_that_there_is_none():
-    with pytest.raises(InvalidRequest, match="no list"):
+    with pytest.raises(InvalidRequest, match="cannot list"):
         AGENT.list(limit=None, next_token="")
-    with pytest.raises(InvalidRequest, match="no list"):
+    with pytest.raises(InvalidRequest, match="cannot list"):
         AGENT.read_page(reply({"requests": []}))
 
 

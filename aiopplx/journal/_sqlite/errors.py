@@ -23,7 +23,7 @@ def code_of(error: sqlite3.Error) -> int:
     return int(getattr(error, "sqlite_errorcode", 0) or 0) & 0xFF
 
 
-def in_our_words(error: sqlite3.Error, path: str) -> JournalFull | JournalBroken:
+def journal_error(error: sqlite3.Error, path: str) -> JournalFull | JournalBroken:
     """The error for the caller whose step failed."""
     code = code_of(error)
     said = f"{error} ({getattr(error, 'sqlite_errorname', type(error).__name__)})"

@@ -39,7 +39,7 @@ def check_file(path: str) -> None:
             head = file.read(HEADER)
             size = os.fstat(file.fileno()).st_size
     except FileNotFoundError:
-        raise refused(path, "missing", "is not there") from None
+        raise refused(path, "missing", "does not exist") from None
     except OSError as error:
         raise refused(path, "unusable", f"cannot be read: {error.strerror}") from None
     if not size:

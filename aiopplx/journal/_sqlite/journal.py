@@ -80,7 +80,7 @@ class SqliteJournal:
     def __del__(self) -> None:
         if self._closing is None and self._pid == os.getpid():
             warnings.warn(f"the journal {self.path} was not closed", ResourceWarning, stacklevel=2)
-            self._writer.forget()
+            self._writer.close_soon()
 
     def _check(self) -> None:
         if self._closing is not None:

@@ -16,7 +16,7 @@ from urllib.parse import quote
 
 from aiopplx.journal._errors import JournalBroken, JournalLocked, JournalRefused
 from aiopplx.journal._records import State
-from aiopplx.journal._sqlite.errors import in_our_words
+from aiopplx.journal._sqlite.errors import journal_error
 from aiopplx.journal._sqlite.file import check_file, make, migrate, network_type, newer, refused, version_of
 from aiopplx.journal._sqlite.lock import Held, Lock, holder_of
 from aiopplx.journal._sqlite.schema import TABLES, VERSION
@@ -75,7 +75,7 @@ def open_to_write(path: str, wanted: Wanted) -> Opened:
             raise
     except sqlite3.Error as error:
         lock.release()
-        said: Exception = in_our_words(error, path)
+        said: Exception = journal_error(error, path)
         if isinstance(said, JournalBroken) and said.is_final:
             said = _damaged(path, str(error))
     except OSError as error:

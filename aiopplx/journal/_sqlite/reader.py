@@ -13,7 +13,7 @@ from typing import Self, TypeVar
 
 from aiopplx.journal._errors import JournalError
 from aiopplx.journal._records import Cost, CostsBy, Ledger, Record, State
-from aiopplx.journal._sqlite.errors import in_our_words
+from aiopplx.journal._sqlite.errors import journal_error
 from aiopplx.journal._sqlite.opening import open_to_read, place_of, writer_of
 from aiopplx.journal._sqlite.reading import Statements
 
@@ -54,7 +54,7 @@ class SqliteReader:
         try:
             return work(self._statements)
         except sqlite3.Error as error:
-            said: JournalError = in_our_words(error, self.path)
+            said: JournalError = journal_error(error, self.path)
         raise said
 
     def counts(self) -> dict[State, int]:
@@ -86,7 +86,7 @@ class SqliteReader:
         return self._see(lambda statements: statements.result(pk))
 
     def facts(self) -> dict[str, object]:
-        """Facts about the file: `base_url`, `created` (seconds since 1970), `made_by`, `openings`, `clean`, `exhausted`.
+        """The file's `base_url`, `created` (seconds since 1970), `made_by`, `openings`, `clean` and `exhausted`.
 
         See `JournalReader`. An old file that does not say counts as exhausted.
         """

@@ -20,7 +20,7 @@ from typing import Any, NamedTuple, TypeAlias, TypeVar
 
 from aiopplx._errors import AiopplxError
 from aiopplx.journal._errors import JournalBroken, JournalClosed, JournalError
-from aiopplx.journal._sqlite.errors import in_our_words, is_of_one_step
+from aiopplx.journal._sqlite.errors import is_of_one_step, journal_error
 from aiopplx.journal._sqlite.opening import BUSY_MS, Opened
 from aiopplx.journal._sqlite.writing import WritingStatements
 
@@ -98,7 +98,7 @@ class Writer:
         try:
             await opened
         except asyncio.CancelledError:
-            self.forget()
+            self.close_soon()
             raise
 
     def ask(self, work: Callable[[WritingStatements], T], *, writes: bool) -> asyncio.Future[T]:
@@ -119,15 +119,15 @@ class Writer:
         self._queue.put(_Close(answer))
         return answer
 
-    def forget(self) -> None:
+    def close_soon(self) -> None:
         """Close without waiting."""
         self._queue.put(_Close(None))
 
     # --- in the thread -----------------------------------------------------------------------------------------------
 
     def _serve(self, opened: Answer) -> None:
-        # Only this frame holds the connection. A forked child has no such thread and never unwinds the frame, so it never
-        # closes the connection at its end, which would write back and remove the parent's log.
+        # Only this frame holds the connection. A forked child has no such thread and never unwinds the frame, so it
+        # never closes the connection at its end, which would write back and remove the parent's log.
         try:
             journal = self._opening()
             statements = self._statements_of(journal)
@@ -167,7 +167,7 @@ class Writer:
                 self._add(items, self._queue.get_nowait())
         except queue.Empty:
             if not items:
-                self._tidy(statements)
+                self._truncate_log(statements)
         if not waited and self._close is None and all(isinstance(item, _Delivered) for item in items):
             self._waiting, items = items, []
         return items
@@ -187,7 +187,7 @@ class Writer:
         try:
             return self._transaction(statements, [*late, *items])
         except sqlite3.Error as error:
-            said: JournalError = in_our_words(error, self._path)
+            said: JournalError = journal_error(error, self._path)
         except JournalError as error:
             said = error
         except Exception as error:  # a bug of ours; the callers that wait must get it
@@ -208,7 +208,7 @@ class Writer:
         try:
             return self._transaction(statements, [ask])
         except sqlite3.Error as error:
-            said = in_our_words(error, self._path)
+            said = journal_error(error, self._path)
         self._note(said)
         return _failed([ask], said)
 
@@ -241,7 +241,7 @@ class Writer:
         except sqlite3.Error as error:
             if not is_of_one_step(error):
                 raise
-            return [_Outcome(item.answer, error=in_our_words(error, self._path))]
+            return [_Outcome(item.answer, error=journal_error(error, self._path))]
         except Exception as error:
             return [_Outcome(item.answer, error=error)]
 
@@ -251,13 +251,13 @@ class Writer:
         try:
             return _Outcome(ask.answer, ask.work(statements))
         except sqlite3.Error as error:
-            said = in_our_words(error, self._path)
+            said = journal_error(error, self._path)
         except Exception as error:
             return _Outcome(ask.answer, error=error)
         self._note(said)
         return _Outcome(ask.answer, error=said)
 
-    def _tidy(self, statements: WritingStatements) -> None:
+    def _truncate_log(self, statements: WritingStatements) -> None:
         """Truncate the log while idle; it does not wait for a reader that prevents this."""
         self._dirty = False
         with contextlib.suppress(sqlite3.Error):
