@@ -1,8 +1,8 @@
-"""What can go wrong, as exceptions that carry facts.
+"""The exceptions of the library, with the facts of each failure as attributes.
 
-An error says what happened, to which job, what was or was not paid, and what to do. It decides nothing: whether to try
-again is the business of `_policy`. This module knows nothing of HTTP libraries, of sessions or of the API key; whoever
-builds an error from server text has already removed the key from it.
+An error says what happened, to which job, whether anything was paid, and what to do. It decides nothing: whether to try
+again is up to `_policy`. This module knows nothing of HTTP libraries, of sessions or of the API key; whoever builds an
+error from server text has already removed the key from it.
 """
 
 from __future__ import annotations
@@ -14,20 +14,20 @@ from typing import Self
 class AiopplxError(Exception):
     """Root of every exception that aiopplx raises.
 
-    Every fact below is also on every subclass, empty where it does not apply. Instances can be pickled, and hold
+    All subclasses have all of these attributes, empty where they do not apply. Instances can be pickled, and contain
     neither the API key nor any part of a prompt.
 
     Attributes:
-        message: the sentence for the reader, without the facts.
+        message: the explanation, without the facts.
         job_id: the server's id of the job, `""` if none is known.
         idempotency_key: the key under which the submission was (or would have been) sent, `""` if there is none.
-        tag: the user's own tag of the submission, `None` if there was none.
+        tag: the caller's tag for the submission, `None` if there was none.
         status: the HTTP status of the answer that caused this, `None` if there was no answer.
         type: the server's own name for the error (`error.type`), `""` if it gave none.
-        request_id: the server's `x-request-id` (or `cf-ray`), `""` if it sent none: what its support asks for.
-        retry_after: seconds of silence that the server asked for, `None` if it did not.
+        request_id: the server's `x-request-id` (or `cf-ray`), to quote to its support; `""` if it sent none.
+        retry_after: seconds for which the server asked not to be called, `None` if it did not ask.
         attempts: how many HTTP exchanges were made before giving up.
-        body: the first 4 KiB of an answer that could not be used, `""` otherwise.
+        body: the first 4 KiB of an unusable answer, `""` otherwise.
     """
 
     def __init__(
@@ -58,20 +58,20 @@ class AiopplxError(Exception):
 
     @property
     def is_in_doubt(self) -> bool:
-        """True if a job may exist, and be billed, of which no id is known."""
+        """True if a job may exist and be billed whose id is unknown."""
         return False
 
     @property
     def token(self) -> str:
-        """One line of text, without any secret, that names the job: `session.wait` takes it where there is an id."""
+        """One line of text, without any secret, that names the job; `session.wait` accepts it if there is an id."""
         return f"aiopplx/1//{self.job_id}/{self.idempotency_key}"
 
     def about(
         self, *, job_id: str = "", idempotency_key: str = "", tag: str | int | None = None, attempts: int = 0
     ) -> Self:
-        """A copy of this error that names the job; facts it already has stay.
+        """A copy of this error that names the job; facts it already has are kept.
 
-        Each waiting call gets a copy of its own, so that one traceback never grows through another's.
+        Each waiting call raises a copy of its own, so that their tracebacks do not accumulate on one object.
         """
         other = copy.copy(self)
         other.job_id = self.job_id or job_id
@@ -83,7 +83,7 @@ class AiopplxError(Exception):
     def __copy__(self) -> Self:
         other = self.__class__.__new__(self.__class__, *self.args)
         other.__dict__.update(self.__dict__)
-        other.args = self.args  # OSError, an ancestor of JobTimeout, takes its args in __init__, which is not run here
+        other.args = self.args  # OSError, a base of JobTimeout, sets its args in __init__, which is not run here
         return other
 
     def __reduce__(self) -> tuple[object, ...]:
@@ -105,7 +105,7 @@ class AiopplxError(Exception):
 
 
 def _one_line(value: object) -> str:
-    """A fact fit for a log: an id may come from a browser, and must not begin a line of its own."""
+    """A fact safe for a log: an id may have been pasted from a browser, and must not start a line of its own."""
     return "".join(ch if ch.isprintable() else "?" for ch in str(value))
 
 
@@ -121,10 +121,10 @@ class ConfigError(AiopplxError, ValueError):
 
 
 class InvalidRequest(AiopplxError, ValueError):
-    """The request breaks a rule of the API; it was refused here, before anything was sent or paid.
+    """The request breaks a rule of the API. It was refused locally, before anything was sent or paid.
 
     Attributes:
-        field: the request field at fault, dotted (`messages[1].role`), `""` if it is the whole request.
+        field: the offending field, dotted (`messages[1].role`), `""` if it is the request as a whole.
     """
 
     def __init__(self, message: str, *, field: str = "", tag: str | int | None = None) -> None:
@@ -133,25 +133,25 @@ class InvalidRequest(AiopplxError, ValueError):
 
 
 class TransportError(AiopplxError):
-    """No usable answer came: no connection, a time limit, a connection that broke.
+    """No usable answer was received: no connection, a time limit, a broken connection.
 
     Attributes:
-        sent: False if it is proved that the request never left this machine.
+        sent: False if it is certain that the request never left this machine.
     """
 
     sent: bool = False
 
 
 class ProtocolError(AiopplxError):
-    """An answer came that cannot be used: not JSON, the wrong shape, another job's body. `body` has its beginning."""
+    """The answer is unusable: not JSON, of the wrong shape, or about another job. `body` has its beginning."""
 
 
 class ResponseTooLarge(ProtocolError):
-    """The answer is larger than `max_response_bytes`; reading stopped there. The job stays at the server."""
+    """The answer exceeds `max_response_bytes` and was not read further. The server still has the job."""
 
 
 class APIError(AiopplxError):
-    """The server refused the request, in words of its own (`status`, `type`, `message`)."""
+    """The server refused the request and said why (`status`, `type`, `message`)."""
 
 
 class AuthenticationError(APIError):
@@ -167,31 +167,31 @@ class EndpointRetired(APIError):
 
 
 class RateLimited(APIError):
-    """The server asked for less (429), and for a longer silence (`retry_after`) than this call may wait."""
+    """The server asked for fewer calls (429) and a pause (`retry_after`) longer than this call may wait."""
 
 
 class NotFound(APIError):
-    """The server knows no such job: wrong id, another account's, or older than the days it keeps results (404)."""
+    """The server does not know the job: the id is wrong, another account's, or too old (404)."""
 
 
 class BudgetReached(AiopplxError):
-    """Not sent, since the session's `max_cost` has no room for it. What is paid for is still collected."""
+    """Not sent, since it does not fit under the session's `max_cost`. Jobs already paid for are still collected."""
 
 
 class InDoubt(AiopplxError):
-    """A submission left this machine and no usable answer came: a job may exist and be billed, its id is unknown.
+    """A submission was sent and no usable answer came: a job may exist and be billed, and its id is unknown.
 
-    The same `idempotency_key` sent again cannot pay twice at a server that honours keys; a new key can.
+    Sending the same `idempotency_key` again cannot cost twice at a server that honours keys; a new key can.
     """
 
     @property
     def is_in_doubt(self) -> bool:
-        """True: that is what this error says."""
+        """True."""
         return True
 
 
 class JobError(AiopplxError):
-    """A job was accepted and has no result to give. Its id and idempotency key are on the error."""
+    """An accepted job has no result. Its id and idempotency key are on the error."""
 
 
 class JobFailed(JobError):
@@ -199,12 +199,12 @@ class JobFailed(JobError):
 
 
 class JobExpired(JobError):
-    """The server no longer knows a job that it once accepted (it keeps results for 7 days). Nothing was sent again."""
+    """The server no longer knows a job that it accepted (it keeps results for 7 days). It was not sent again."""
 
 
 class JobTimeout(JobError, TimeoutError):
-    """The job was still running at its deadline. It goes on, and is billed, at the service: `session.wait(job.id)`."""
+    """The job was still running when its time limit ended. It continues and is billed: `session.wait(job.id)`."""
 
 
 class ResultMissing(JobError):
-    """The server says COMPLETED and gives no answer, however often it is asked. The job was charged."""
+    """The server says COMPLETED but gives no answer, even when polled again. The job was charged."""

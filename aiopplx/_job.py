@@ -1,7 +1,7 @@
-"""The one job model over every API: what a job is, what came of it, what it cost.
+"""The job model that all APIs share: what a job is, its result, its cost.
 
-An API's own structs read themselves into an `Answer`; everything here is told to users in the same words whichever API
-made the job. This module knows nothing of HTTP, of sessions or of any one API.
+Each API's own structs read themselves into an `Answer`; users see the same words for every API. This module knows
+nothing of HTTP, of sessions or of any one API.
 """
 
 from __future__ import annotations
@@ -19,42 +19,42 @@ T = TypeVar("T")
 
 
 class JobStatus(enum.StrEnum):
-    """Where a job stands. The first group are the server's words, the second ours, for what no server can say."""
+    """Where a job stands. The first group are the server's words; the second are ours, for what no server can say."""
 
     CREATED = "CREATED"
     """The server has the job and has not begun (the Agent API's `queued`)."""
     IN_PROGRESS = "IN_PROGRESS"
     """The server is working on it, or says something this version does not know: see `Job.server_status`."""
     COMPLETED = "COMPLETED"
-    """There is a result."""
+    """It has a result."""
     FAILED = "FAILED"
     """The server gave up."""
     CANCELLED = "CANCELLED"
     """It was cancelled at the server."""
     INCOMPLETE = "INCOMPLETE"
-    """The server stopped early; what it had is there."""
+    """The server stopped early; the partial result is available."""
 
     REJECTED = "REJECTED"
-    """Refused before there was a job: by a check here, or by the server in a full answer. Nothing was billed."""
+    """Refused before a job was made: by a check here, or by a complete answer of the server. Nothing was billed."""
     IN_DOUBT = "IN_DOUBT"
-    """The submission left and no usable answer came; a job may exist and be billed."""
+    """The submission was sent and no usable answer came; a job may exist and be billed."""
     TIMED_OUT = "TIMED_OUT"
-    """Still running at its deadline. It goes on at the service."""
+    """Still running when its time limit ended. It continues at the service."""
     EXPIRED = "EXPIRED"
-    """The server once accepted it and knows it no longer."""
+    """The server accepted it, and no longer knows it."""
     UNREADABLE = "UNREADABLE"
-    """The server answers, but never with this job in a form that can be read."""
+    """The server answers, but never with this job in a readable form."""
     STOPPED = "STOPPED"
-    """Never sent: the session stopped first. Nothing was billed."""
+    """Not sent, because the session stopped first. Nothing was billed."""
 
     @property
     def is_final(self) -> bool:
-        """True if nothing more will come of it without the user's doing."""
+        """True if it will not change without an action of the user."""
         return self not in (JobStatus.CREATED, JobStatus.IN_PROGRESS)
 
 
 class Source(msgspec.Struct, frozen=True, gc=False, kw_only=True):
-    """One page that an answer rests on; the n-th source is what `[n]` in the text points at (counted from 1).
+    """A page that the answer cites; the n-th source is the one that `[n]` in the text refers to (counted from 1).
 
     Every field but `url` may be missing: the server omits what it does not know.
     """
@@ -70,7 +70,7 @@ class Source(msgspec.Struct, frozen=True, gc=False, kw_only=True):
 
 
 class Usage(msgspec.Struct, frozen=True, gc=False, kw_only=True):
-    """What a job consumed, in one vocabulary over both APIs. Tokens are counts; `cost` is US dollars."""
+    """What a job consumed, in the same words for all APIs. Tokens are counts; `cost` is in US dollars."""
 
     input_tokens: int | None = None
     output_tokens: int | None = None
@@ -82,7 +82,7 @@ class Usage(msgspec.Struct, frozen=True, gc=False, kw_only=True):
 
 
 class Answer(msgspec.Struct, frozen=True, gc=False, kw_only=True):
-    """What an API's own response struct reads itself into."""
+    """The facts that an API's own response struct reads itself into."""
 
     text: str = ""
     reasoning: str | None = None
@@ -95,19 +95,19 @@ class Answer(msgspec.Struct, frozen=True, gc=False, kw_only=True):
 
 @runtime_checkable
 class Readable(Protocol):
-    """An API's own response struct, seen from the job model."""
+    """An API's own response struct, as the job model sees it."""
 
     def answer(self) -> Answer:
-        """The same facts in the words of the job model; cheap enough to be called at every poll."""
+        """The same facts in the words of the job model; cheap enough to call at every poll."""
         ...
 
 
 class Snapshot(msgspec.Struct, frozen=True, gc=False, kw_only=True):
-    """What one poll says of one job, as an API read it from the wire.
+    """One job as one poll found it, decoded by its API.
 
-    `status` is one of the server's group of `JobStatus`; a word this version does not know reads as `IN_PROGRESS` and
-    stays in `server_status`. `response` is None until there is one. `is_empty` is True if the server says COMPLETED and
-    there is no answer: what `response` there is then still says what was billed.
+    `status` is one of the server's group of `JobStatus`; an unknown word becomes `IN_PROGRESS` and is kept in
+    `server_status`. `response` is None until the server sends one. `is_empty` is True if the server says COMPLETED
+    without an answer: `response`, if there is one, then still shows what was billed.
     """
 
     id: str
@@ -133,22 +133,22 @@ class Page(msgspec.Struct, frozen=True):
 
 
 class Job(msgspec.Struct, frozen=True, kw_only=True, repr_omit_defaults=True):
-    """A submission and what came of it: a plain value, safe to keep, compare and pickle.
+    """A submission and its outcome: a plain value, safe to keep, compare and pickle.
 
     Attributes:
         id: the server's id, `""` if the server never gave one (REJECTED, IN_DOUBT, STOPPED).
-        status: where it stands; `ok` is the short question.
-        server_status: the server's own word at the last poll, as it came.
+        status: where it stands; `ok` answers whether there is a result.
+        server_status: the server's own word at the last poll, unchanged.
         api: which API made the job (`"sonar"`, `"agent"`).
-        model: the model that the server says it used.
+        model: the model that the server reports.
         idempotency_key: the key it was submitted under; `""` for a job this session did not submit.
-        tag: whatever the user put on the submission, untouched.
+        tag: the caller's tag for the submission, unchanged.
         index: position in the source of its batch, from 0; None outside a batch.
         created_at, started_at, completed_at, failed_at: the server's clock, seconds since 1970. For people to read.
         error: why there is no result; None if `ok`, and while the job runs.
-        response: the API's own struct, with everything the server said; None if it gave none. One without an answer
-            still has `usage` and `cost`.
-        raw: the bytes of the last answer, as they came (decompressed).
+        response: the API's own struct, with everything the server sent; None if it sent none. Even without an answer
+            it has `usage` and `cost`.
+        raw: the bytes of the last answer as received (decompressed).
         polls: how many times the job was polled.
         attempts: how many times the submission was sent.
     """
@@ -178,16 +178,16 @@ class Job(msgspec.Struct, frozen=True, kw_only=True, repr_omit_defaults=True):
 
     @property
     def done(self) -> bool:
-        """True if nothing more will come of this job by itself."""
+        """True if this job will not change by itself."""
         return self.status.is_final
 
     @property
     def token(self) -> str:
-        """One line of text, without any secret, by which `session.wait` and `get` find this job from anywhere."""
+        """One line of text, without any secret, with which `session.wait` and `get` find this job anywhere."""
         return token_of(self.id, self.api, self.idempotency_key)
 
     def _answer(self) -> Answer:
-        # A new one each time: its lists are the caller's to change.
+        # A new one each time, since the caller may change its lists.
         return self.response.answer() if self.response is not None else Answer()
 
     @property
@@ -197,17 +197,17 @@ class Job(msgspec.Struct, frozen=True, kw_only=True, repr_omit_defaults=True):
 
     @property
     def reasoning(self) -> str | None:
-        """The model's `<think>` part, where the server sent one; None otherwise. It is never dropped silently."""
+        """The model's `<think>` part, if the server sent one; None otherwise. It is never dropped silently."""
         return self._answer().reasoning
 
     @property
     def sources(self) -> list[Source]:
-        """The pages the answer rests on; `[n]` in `text` is `sources[n - 1]`."""
+        """The pages that the answer cites; `[n]` in `text` is `sources[n - 1]`."""
         return self._answer().sources
 
     @property
     def citations(self) -> list[str]:
-        """The addresses of the sources, in the same order."""
+        """The URLs of the sources, in the same order."""
         return self._answer().citations
 
     @property
@@ -229,11 +229,11 @@ class Job(msgspec.Struct, frozen=True, kw_only=True, repr_omit_defaults=True):
 
     @property
     def finish_reason(self) -> str | None:
-        """The server's word for why the text ends: `stop`, or `length` if it was cut."""
+        """The server's word for why the text ends: `stop`, or `length` if it was cut off."""
         return self._answer().finish_reason
 
     def result(self) -> Job:
-        """This job if it is `ok`; raises its error otherwise.
+        """This job, if it is `ok`; otherwise raises its error.
 
         Raises:
             AiopplxError: `error`, or a `JobError` if the job is still running.
@@ -250,14 +250,14 @@ class Job(msgspec.Struct, frozen=True, kw_only=True, repr_omit_defaults=True):
         return self
 
     def parse(self, type: type[T]) -> T:
-        """The answer's text read as JSON into `type`: a msgspec Struct, a dataclass, a TypedDict, or a pydantic model.
+        """The answer's JSON decoded as `type`: a msgspec Struct, a dataclass, a TypedDict, or a pydantic model.
 
         For jobs submitted with a `response_format` of `json_schema`. A Markdown fence or words before the JSON are
-        passed over, since reasoning models write them.
+        skipped, since reasoning models write them.
 
         Raises:
             AiopplxError: as `result()`, if there is no result.
-            ProtocolError: the text is not JSON of that shape; `body` has its beginning and the job keeps the whole.
+            ProtocolError: the text is not JSON of that shape; `body` has its beginning, and the job has all of it.
         """
         text = _json_part(self.result().text)
         problem: Exception
@@ -278,7 +278,7 @@ class Job(msgspec.Struct, frozen=True, kw_only=True, repr_omit_defaults=True):
         )
 
     def to_dict(self) -> dict[str, Any]:
-        """The job as JSON-ready values (no `raw`, no `response`): what `aiopplx run` writes, one object a line."""
+        """The job as JSON-ready values, without `raw` and `response`: a row of the output of `aiopplx run`."""
         answer = self._answer()
         error = self.error
         return {
@@ -308,7 +308,7 @@ class Job(msgspec.Struct, frozen=True, kw_only=True, repr_omit_defaults=True):
         }
 
     def __repr__(self) -> str:
-        # Short on purpose: the text alone may be 90,000 characters, and a repr of it costs a millisecond.
+        # Deliberately short: the text alone may have 90,000 characters, and its repr costs a millisecond.
         facts = [f"id={self.id!r}", f"status={self.status.value}"]
         if self.tag is not None:
             facts.append(f"tag={self.tag!r}")
@@ -321,16 +321,16 @@ class Job(msgspec.Struct, frozen=True, kw_only=True, repr_omit_defaults=True):
         return f"Job({', '.join(facts)})"
 
 
-# --- made from what an API read --------------------------------------------------------------------------------------
+# --- made from a snapshot ---------------------------------------------------------------------------------------------
 
 
 def outcome_error(snapshot: Snapshot) -> AiopplxError | None:
-    """What is wrong with a job that the server calls finished; None if there is a result, or while it runs."""
+    """The error of a job that the server calls finished; None if it has a result, or is still running."""
     match snapshot.status:
         case JobStatus.COMPLETED:
             if not snapshot.is_empty:
                 return None
-            return ResultMissing("the server says COMPLETED and gives no answer; the job was charged")
+            return ResultMissing("the server says COMPLETED but gives no answer; the job was charged")
         case JobStatus.FAILED | JobStatus.CANCELLED | JobStatus.INCOMPLETE:
             return JobFailed(plain(snapshot.error_message or "") or f"{snapshot.server_status}, no reason given")
         case _:
@@ -350,7 +350,7 @@ def make_job(
     attempts: int = 0,
     polls: int = 0,
 ) -> Job:
-    """The value that users get: a snapshot, if there is one, and what is known of the submission it belongs to."""
+    """The value that users get, from a snapshot (if there is one) and what is known of the submission."""
     if error is not None:
         error = error.about(job_id=job_id, idempotency_key=key, tag=tag, attempts=attempts)
     if snapshot is None:
@@ -369,7 +369,7 @@ def make_job(
         completed_at=snapshot.completed_at,
         failed_at=snapshot.failed_at,
         error=error,
-        # Without its error it is not over: the next poll may bring the answer, and a response would make it `ok`.
+        # Without an error it has not ended: the next poll may bring the answer, and a response would make it `ok`.
         response=None if snapshot.is_empty and error is None else snapshot.response,
         raw=snapshot.raw,
         polls=polls,
@@ -381,9 +381,9 @@ _MARK = re.compile(r"\[(?:web:)?\d+\]")
 
 
 def _json_part(text: str) -> str:
-    """From the first brace or bracket to the last: what is left when a fence or a preamble is taken away.
+    """The text from the first brace or bracket to the last, without a Markdown fence or a preamble.
 
-    The brackets of `[1]` are passed over first: models cite in the words round the JSON too.
+    Citation marks such as `[1]` are skipped first: models also cite in the words around the JSON.
     """
     stripped = text.strip()
     for shape in (_MARK.sub(lambda mark: " " * len(mark[0]), stripped), stripped):
@@ -398,7 +398,7 @@ _START = "aiopplx/1/"
 
 
 class Named(NamedTuple):
-    """What a token, or a bare id, names; `""` where it says nothing."""
+    """The parts of a token, or of a bare id; `""` where they are missing."""
 
     job_id: str
     api: str = ""
@@ -406,15 +406,15 @@ class Named(NamedTuple):
 
 
 def token_of(job_id: str, api: str, idempotency_key: str) -> str:
-    """`aiopplx/1/<api>/<job id>/<idempotency key>`: the key comes last, since it alone may have a slash in it."""
+    """`aiopplx/1/<api>/<job id>/<idempotency key>`: the key comes last, since only it may contain a slash."""
     return f"{_START}{api}/{job_id}/{idempotency_key}"
 
 
 def named_by(text: str) -> Named:
-    """What a token or a bare id names.
+    """Parse a token or a bare id.
 
     Raises:
-        InvalidRequest: it is a token of another version, or one that was cut.
+        InvalidRequest: it is a token of another version, or was cut off.
     """
     if not text.startswith("aiopplx/"):
         return Named(text)

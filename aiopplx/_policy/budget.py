@@ -1,8 +1,7 @@
-"""May one more submission be paid for? A cap in dollars, and for each job in flight a hold that is learnt.
+"""Whether one more submission may be paid for: a cap in dollars, and a learned hold for each job in flight.
 
-What a job costs is known when it ends. Until then a job holds what such jobs have been seen to cost, so that the sum of
-what is spent and what is held stays under the cap. This module knows nothing of tasks, clocks, journals or of where
-costs come from.
+The cost of a job is known when it ends. Until then the job holds what such jobs have cost, so that the sum of spent and
+held amounts stays under the cap. This module knows nothing of tasks, clocks, journals or of where costs come from.
 """
 
 from __future__ import annotations
@@ -15,21 +14,21 @@ from collections.abc import Iterable
 import msgspec
 
 ENOUGH = 20
-"""Known costs from which on they alone decide the hold."""
+"""From this many known costs on, they alone decide the hold."""
 REMEMBERED = 500
-"""Known costs that are looked back on."""
+"""How many of the latest known costs decide the hold."""
 _CENTI_CENT = 0.0001
 
 
 class Spending(msgspec.Struct, frozen=True):
-    """Where a budget stands; all amounts in US dollars.
+    """The state of a budget; all amounts in US dollars.
 
     Attributes:
         cap: what may be spent.
-        spent: the sum of the costs that are known.
-        held: kept back for jobs in flight, and for bills whose amount is not known.
+        spent: the sum of the known costs.
+        held: reserved for jobs in flight, and for bills of unknown amount.
         hold: what one more job would hold.
-        in_flight: jobs that are paid for and not settled.
+        in_flight: jobs that are sent and not settled.
         unknown: jobs that ended without a known cost.
     """
 
@@ -42,7 +41,7 @@ class Spending(msgspec.Struct, frozen=True):
 
     @property
     def left(self) -> float:
-        """What is neither spent nor held; never below zero."""
+        """The amount that is neither spent nor held; never negative."""
         return max(0.0, self.cap - self.spent - self.held)
 
     def __str__(self) -> str:
@@ -50,32 +49,32 @@ class Spending(msgspec.Struct, frozen=True):
         if self.in_flight:
             said += f", {self.in_flight} running"
         if self.unknown:
-            said += f", {self.unknown} whose cost is not known"
+            said += f", {self.unknown} of unknown cost"
         if self.held:
             said += f" (${self.held:.2f} held for these)"
         return f"{said}; one more is expected to cost up to ${self.hold:.2f}"
 
 
 class Budget:
-    """A cap on what is spent, kept by holds.
+    """A cap on spending, enforced by holds.
 
-    The hold of a job is the `quantile` of the latest known costs, and it is the same for all jobs in flight: when dear
-    jobs are seen, those that still run are expected to be dear as well. Before there are 20 known costs it is `prior`,
-    or the dearest one seen if that is more. A bill whose amount never becomes known keeps its hold.
+    The hold of a job is the `quantile` of the latest known costs, and it is the same for all jobs in flight: after
+    expensive jobs, those still running are expected to be expensive too. Until there are 20 known costs it is `prior`,
+    or the highest known cost if that is more. A bill whose amount never becomes known keeps its hold.
 
-    The cap is passed only by what jobs cost above their holds: at the default, one in twenty costs more than its own.
-    `quantile=1.0` holds the dearest of the latest costs.
+    The cap can be exceeded only by the amounts by which jobs cost more than their holds: at the default, one job in
+    twenty does. `quantile=1.0` holds the highest of the latest costs.
 
     Args:
-        cap: US dollars that may be spent in all.
-        prior: what one job is expected to cost before any is known, US dollars.
-        spent: spent already, in earlier runs that the cap is to cover.
-        unknown: bills of earlier runs whose amount is not known.
+        cap: US dollars that may be spent in total.
+        prior: the expected cost of a job before any is known, US dollars.
+        spent: US dollars already spent in earlier runs that the cap covers.
+        unknown: bills of earlier runs whose amount is unknown.
         samples: known costs of earlier jobs of this kind, newest first.
-        quantile: which share of jobs costs no more than the hold, above 0, at most 1.
+        quantile: the share of jobs that cost no more than the hold, above 0, at most 1.
 
     Raises:
-        ValueError: an amount is negative or no number, or the quantile is out of range.
+        ValueError: an amount is negative or not a number, or the quantile is out of range.
     """
 
     def __init__(
@@ -90,9 +89,9 @@ class Budget:
     ) -> None:
         for name, amount in (("cap", cap), ("prior", prior), ("spent", spent)):
             if not (math.isfinite(amount) and amount >= 0.0):
-                raise ValueError(f"{name} is an amount in dollars, not {amount!r}")
+                raise ValueError(f"{name} must be an amount in dollars, not {amount!r}")
         if not 0.0 < quantile <= 1.0:
-            raise ValueError(f"quantile lies above 0 and is at most 1, not {quantile!r}")
+            raise ValueError(f"quantile must be above 0 and at most 1, not {quantile!r}")
         self.cap = cap
         self._prior = prior
         self._quantile = quantile
@@ -107,16 +106,16 @@ class Budget:
     # --- questions ---------------------------------------------------------------------------------------------------
 
     def may_send(self) -> bool:
-        """True if one more job fits under the cap, beside all that is spent and held.
+        """True if one more job fits under the cap, in addition to the spent and held amounts.
 
-        False need not be the end: while jobs are in flight, one that costs less than its hold makes room again.
+        False may be temporary: while jobs are in flight, one that costs less than its hold makes room again.
         """
         hold = self.hold
         return self.spent + hold * (self._in_flight + self._unknown + 1) <= self.cap + _CENTI_CENT
 
     @property
     def is_exhausted(self) -> bool:
-        """True if nothing fits and nothing is in flight that could make room: the rest is not sent in this run."""
+        """True if no job fits and none in flight could make room: no more submissions are sent in this run."""
         return not self._in_flight and not self.may_send()
 
     @property
@@ -126,14 +125,14 @@ class Budget:
 
     @property
     def hold(self) -> float:
-        """What one job in flight is expected to cost at most, US dollars."""
+        """The expected upper limit of one job's cost, US dollars."""
         if len(self._sorted) < ENOUGH:
             return max(self._prior, self._sorted[-1] if self._sorted else 0.0)
         return self._sorted[math.ceil(self._quantile * len(self._sorted)) - 1]
 
     @property
     def facts(self) -> Spending:
-        """Where it stands, for messages; its `str` is a sentence."""
+        """The current state, for messages; its `str` is a sentence."""
         hold = self.hold
         held = hold * (self._in_flight + self._unknown)
         return Spending(self.cap, self.spent, held, hold, self._in_flight, self._unknown)
@@ -141,18 +140,18 @@ class Budget:
     # --- what happens ------------------------------------------------------------------------------------------------
 
     def sent(self) -> None:
-        """A job is paid for from now on: it is being sent, or was found running from an earlier run."""
+        """A job counts from now on: it is being sent, or was found running from an earlier run."""
         self._in_flight += 1
 
     def refused(self) -> None:
-        """A job that counted as sent was refused in full, or never left: nothing is billed."""
+        """A job that counted as sent was refused, or never sent: nothing is billed."""
         self._leave()
 
     def settled(self, cost: float | None) -> None:
         """A job ended.
 
         Args:
-            cost: US dollars as billed; None (or anything that is no amount) if it is not known.
+            cost: US dollars as billed; None (or anything that is not an amount) if unknown.
         """
         self._leave()
         if cost is None or not math.isfinite(cost) or cost < 0.0:
@@ -162,7 +161,7 @@ class Budget:
         self._learn(cost)
 
     def taken_up(self) -> None:
-        """A job whose cost was not known is waited for again: it is in flight once more, and its cost may be learnt."""
+        """A job of unknown cost is being waited for again: it is in flight once more, and its cost may become known."""
         if not self._unknown:
             raise ValueError("no job has an unknown cost")
         self._unknown -= 1
@@ -170,11 +169,11 @@ class Budget:
 
     def _leave(self) -> None:
         if not self._in_flight:
-            raise ValueError("no job is in flight: each is settled once, after it was sent")
+            raise ValueError("no job is in flight: each is settled once, after being sent")
         self._in_flight -= 1
 
     def _add(self, cost: float) -> None:
-        # The sum and what it cannot hold, as exact as one large sum over all of them.
+        # The sum and its rounding error, together as exact as one sum over all costs.
         self._spent.append(cost)
         if len(self._spent) >= 64:
             total = math.fsum(self._spent)

@@ -1,4 +1,4 @@
-"""What goes over the wire, as plain values: HTTP exchanges, requests, and what all APIs have in common.
+"""What goes over the wire, as plain values: HTTP exchanges, requests, and everything that the APIs have in common.
 
 Nothing here performs I/O, reads a clock, or knows any one API.
 """

@@ -1,4 +1,4 @@
-"""What an API is to a session: a value that turns requests into calls, and replies into snapshots.
+"""The protocol of an API: a value that turns requests into calls, and replies into snapshots.
 
 A session asks what an API can do (`has_list`), never which one it is. This module knows nothing of any one API, nor of
 when a call is made.
@@ -24,13 +24,13 @@ class API(Protocol):
     """One job API as a value.
 
     Attributes:
-        name: what users type and journals keep (`"sonar"`).
-        has_idempotency: a submission that is sent twice under one key makes one job.
+        name: the name that users type and journals store (`"sonar"`).
+        has_idempotency: a submission sent twice under one key makes one job.
         has_list: the server lists the account's jobs.
         has_cancel: a running job can be cancelled.
-        echoes_model: when it accepts a job, the server names the model that was asked for.
+        echoes_model: the answer to an accepted submission names the model that was asked for.
         results_live: seconds for which the server keeps a job.
-        request_type: the class of requests in this API's own words.
+        request_type: the class of this API's own requests.
     """
 
     @property
@@ -49,11 +49,11 @@ class API(Protocol):
     def request_type(self) -> type[Request]: ...
 
     def takes(self, request: Request) -> bool:
-        """Whether this API can be asked with a request of that class; a field of it may still have no counterpart."""
+        """Whether this API accepts requests of that class; single fields may still have no counterpart."""
         ...
 
     def owns(self, job_id: str) -> bool:
-        """Whether an id looks like one that this API gives: a guess, for an id whose API is not known."""
+        """Whether an id looks like one of this API's: a guess, for an id whose API is not known."""
         ...
 
     def freeze(self, request: Request, idempotency_key: str) -> bytes:
@@ -74,23 +74,23 @@ class API(Protocol):
     def cancel(self, job_id: str) -> Call: ...
 
     def read_job(self, reply: Reply, expected_id: str = "") -> Snapshot:
-        """A 200 as a snapshot. Raises `ProtocolError` if it is not that job; `expected_id` "" takes any."""
+        """A 200 as a snapshot. Raises `ProtocolError` if it is not that job; `expected_id` "" accepts any."""
         ...
 
     def read_cancel(self, reply: Reply) -> str:
-        """The server's word in the 200 of a cancellation. Raises `ProtocolError`."""
+        """The server's word in the 200 of a cancellation. Raises `ProtocolError` if it cannot be read."""
         ...
 
     def read_page(self, reply: Reply) -> Page:
-        """A 200 of the list. Raises `ProtocolError`; one bad row is skipped and counted."""
+        """A 200 of the list as a page. Raises `ProtocolError` if it is not one; bad rows are skipped and counted."""
         ...
 
 
 def quoted_id(job_id: str) -> str:
-    """A job id fit for a path. What could leave the path (`..`, `/`) is refused before it is sent.
+    """A job id as part of a URL path. Ids that could change the path (`..`, `/`) are refused before they are sent.
 
     Raises:
-        InvalidRequest: the id is empty, too long or has a character that no server's id has.
+        InvalidRequest: the id is empty, too long or has a character that no server uses in ids.
     """
     if not isinstance(cast("object", job_id), str) or job_id in (".", "..") or not _JOB_ID.fullmatch(job_id):
         raise InvalidRequest(f"{str(job_id)[:140]!r} is not a job id", field="id")

@@ -1,8 +1,8 @@
-"""One HTTP exchange as plain values, and the error that a refusal stands for.
+"""One HTTP exchange as plain values, and the error that a refusal becomes.
 
-A `Call` is what should be sent; a `Reply` is the answer that came; a `NoReply` is what is known when no usable answer
-came. `error_of` reads the body of a refusal in any of the shapes that the service, and the gateways before it, were
-seen to send. This module knows nothing of aiohttp, of which API is called, or of what will be done about an error.
+A `Call` is a request to send; a `Reply` is a complete answer; a `NoReply` says what is known when no usable answer
+came. `error_of` reads the body of a refusal in any of the shapes in which the service, and the gateways in front of it,
+were seen to send it. This module knows nothing of aiohttp, of which API is called, or of how an error is handled.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ from aiopplx._errors import (
 )
 from aiopplx._text import BODY_KEPT, excerpt, plain
 
-# The server's own names for errors that decide something, from captured bodies.
+# The server's names for the errors that are handled specially, from captured bodies.
 RETIRED = frozenset({"chat_completions_not_available", "agent_api_migration_required"})
 NO_CREDIT = frozenset({"insufficient_quota", "insufficient_credits", "billing_hard_limit_reached"})
 
 
 class Lane(enum.Enum):
-    """The kind of an exchange; each has a pace of its own."""
+    """A kind of exchange; each has a pace of its own."""
 
     SUBMIT = "submit"
     POLL = "poll"
@@ -50,7 +50,7 @@ class Call(msgspec.Struct, frozen=True, gc=False):
 
 
 class Reply(msgspec.Struct, frozen=True, gc=False):
-    """One complete answer. `headers` compares names without case; `body` is decompressed and whole."""
+    """One complete answer. `headers` ignores the case of names; `body` is decompressed and complete."""
 
     status: int
     headers: Mapping[str, str]
@@ -62,7 +62,7 @@ class Broken(enum.Enum):
 
     CONNECT = "could not connect"
     DNS = "host name not found"
-    TLS = "TLS could not be agreed"
+    TLS = "the TLS handshake failed"
     PROXY = "the proxy refused"
     TIMEOUT = "time limit"
     RESET = "the connection broke"
@@ -72,13 +72,13 @@ class Broken(enum.Enum):
 
 
 class NoReply(msgspec.Struct, frozen=True, gc=False):
-    """What is known when no usable answer came.
+    """What is known when no usable answer was received.
 
     Attributes:
         broken: how the exchange ended.
-        detail: the transport's words for a person.
-        sent: False only if it is proved that no byte of the request's body left.
-        permanent: trying again cannot help, as with a bad certificate, or a proxy that wants a password.
+        detail: the transport's explanation, for a person.
+        sent: False only if it is certain that no byte of the request's body was sent.
+        permanent: trying again cannot help, as with a bad certificate, or a proxy that requires a password.
     """
 
     broken: Broken
@@ -87,13 +87,13 @@ class NoReply(msgspec.Struct, frozen=True, gc=False):
     permanent: bool = False
 
 
-# For gateways that name the error otherwise; only beside statuses whose message cannot quote the question.
+# For gateways that use other error names; only with statuses whose message cannot quote the question.
 _CREDIT_SAID = re.compile(r"insufficient (credit|quota|fund|balance)|exceeded your current quota", re.IGNORECASE)
 _TITLE = re.compile(rb"<title[^>]{0,200}>(.{0,400}?)</title", re.IGNORECASE | re.DOTALL)
 
 
 def _described(body: bytes) -> tuple[str, str]:
-    """(type, message) of an error body in any of the shapes that were seen; `""` where it does not say."""
+    """(type, message) of an error body in any of the known shapes; `""` where it has none."""
     try:
         data: Any = msgspec.json.decode(body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
@@ -109,7 +109,7 @@ def _described(body: bytes) -> tuple[str, str]:
         return "", ""
     named = cast("dict[str, Any]", error)
     names = [plain(name, 80) for name in (named.get("type"), named.get("code")) if isinstance(name, str) and name]
-    # The name that decides has been seen in either place.
+    # The decisive name has been seen in both places.
     kind = next((name for name in names if name in RETIRED or name in NO_CREDIT), names[0] if names else "")
     message = named.get("message") or named.get("detail")
     if isinstance(message, list):
@@ -118,7 +118,7 @@ def _described(body: bytes) -> tuple[str, str]:
 
 
 def _validation(item: Any) -> str:
-    """One row of a FastAPI 422: `body.request.model: Field required`. Its `input` is left out: it may be the prompt."""
+    """One row of a FastAPI 422: `body.request.model: Field required`. Its `input` is omitted: it may be the prompt."""
     if not isinstance(item, dict):
         return ""
     row = cast("dict[str, Any]", item)
@@ -128,11 +128,11 @@ def _validation(item: Any) -> str:
 
 
 def error_of(reply: Reply) -> APIError | ProtocolError:
-    """The error that a reply other than a success stands for, from its status and the server's name for the error.
+    """The error for a reply that is not a success, from its status and the server's name for the error.
 
     Returns:
-        A `ProtocolError` for a redirect, and for a success where a refusal was expected; otherwise the `APIError` of
-        that name or status. Whether to try again is not decided here.
+        A `ProtocolError` for a redirect, and for a success where a refusal was expected; otherwise the `APIError` for
+        that name or status. Whether to try again is decided elsewhere.
     """
     kind, message = _described(reply.body)
     status = reply.status
@@ -141,8 +141,8 @@ def error_of(reply: Reply) -> APIError | ProtocolError:
     if 300 <= status < 400:
         host = _host(reply.headers.get("location", ""))
         return ProtocolError(
-            f"the server redirects to {host or 'another address'}; redirects are not followed, since they would carry"
-            " the API key and the question there. Check base_url",
+            f"the server redirects to {host or 'another address'}; redirects are not followed, since that would"
+            " send the API key and the question there. Check base_url",
             status=status,
             request_id=request_id,
         )
@@ -161,7 +161,7 @@ def error_of(reply: Reply) -> APIError | ProtocolError:
     elif kind in NO_CREDIT or status == 402 or (status in (401, 403, 429) and _CREDIT_SAID.search(message)):
         cls = OutOfCredit
         advice = (
-            ". Nothing was created or billed by this request: add credit at https://console.perplexity.ai, then go on"
+            ". Nothing was created or billed by this request: add credit at https://console.perplexity.ai, then retry"
         )
     elif status in (401, 403):
         cls = AuthenticationError

@@ -1,9 +1,9 @@
-"""What a field of a request may hold: types with their constraints, the rules that types cannot state, and refusals.
+"""The rules of request fields: types with constraints, functions for rules that types cannot state, and refusals.
 
 A field's type is the first and usually the only statement of its rule: `Annotated[int, Meta(ge=1, le=128_000)]`, a
-`Literal`, one of the names below. msgspec checks it, and `conversion` makes a sentence of the type. A `Meta` that has a
-`description` brings its own sentence, which is used when the type is right and the value is not. What a type cannot
-state (a day of the calendar, a domain, text that UTF-8 cannot carry) is a function here that takes the field's name and
+`Literal`, one of the names below. msgspec checks it, and `conversion` makes a sentence of the type. A `Meta` with a
+`description` brings its own sentence, which is used when the type is right and the value is not. Rules that a type
+cannot state (a calendar day, a domain, text that UTF-8 cannot encode) are functions here that get the field's name and
 its value.
 
 A refusal names the field and the rule and never repeats the value, which may be the prompt. This module knows nothing
@@ -23,12 +23,12 @@ from msgspec import Meta
 from aiopplx._errors import InvalidRequest
 
 Rule: TypeAlias = Callable[[str, Any], None]
-"""Takes the field's name and its value; returns if the value may be sent, raises `InvalidRequest` otherwise."""
+"""Gets a field's name and value; raises `InvalidRequest` unless the value may be sent."""
 
 # --- types with constraints ------------------------------------------------------------------------------------------
 
 Filled: TypeAlias = Annotated[str, Meta(pattern=r"\S", description="must not be empty")]
-# Of a code only the form is checked: lists of countries and languages grow.
+# Only the form of a code is checked: the lists of countries and languages grow.
 Language: TypeAlias = Annotated[
     str,
     Meta(pattern=r"\A[A-Za-z]{2}\Z", description="must be a two-letter ISO 639-1 language code such as 'en'"),
@@ -40,18 +40,16 @@ Country: TypeAlias = Annotated[
 Recency: TypeAlias = Literal["hour", "day", "week", "month", "year"]
 Temperature: TypeAlias = Annotated[float, Meta(ge=0, le=2)]
 Fraction: TypeAlias = Annotated[float, Meta(ge=0, le=1)]
-# As a bound msgspec takes any number but infinity, which is what this one is to keep out.
-Seconds: TypeAlias = Annotated[
-    float, Meta(gt=0, le=1e308, description="must be a number of seconds above 0, and finite")
-]
-# The provider states no limit of its keys; 255 is what other services take.
+# msgspec accepts any number as a bound except infinity, which is the value that this bound excludes.
+Seconds: TypeAlias = Annotated[float, Meta(gt=0, le=1e308, description="must be a finite number of seconds above 0")]
+# The provider states no limit for keys; 255 is what other services accept.
 IdempotencyKey: TypeAlias = Annotated[
     str,
     Meta(
         min_length=1,
         max_length=255,
         pattern=r"\A[ -~]*\Z",
-        description="must be 1 to 255 characters of printable ASCII; leave it out to have one made",
+        description="must be 1 to 255 characters of printable ASCII; leave it out to have one generated",
     ),
 ]
 
@@ -61,7 +59,7 @@ _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]{0,63}")
 
 
 def refuse(field: str, rule: str) -> NoReturn:
-    """Raise `InvalidRequest` for `field`. `rule` is a sentence without the value."""
+    """Raise `InvalidRequest` for `field`. `rule` states the rule without the value."""
     raise InvalidRequest(rule, field=field)
 
 
@@ -71,7 +69,7 @@ def kind_of(value: object) -> str:
 
 
 def as_name(key: object) -> str:
-    """A key if it looks like a field's name, `""` otherwise: anything else in its place may be part of a prompt."""
+    """A key if it looks like a field's name, otherwise `""`: any other key may be part of a prompt."""
     return key if isinstance(key, str) and _NAME.fullmatch(key) else ""
 
 
@@ -87,13 +85,13 @@ _DATE = re.compile(r"([0-9]{1,2})/([0-9]{1,2})/([0-9]{4})")
 _USUAL_DOMAIN = re.compile(r"-?[!-,.-~][!-~]{0,252}")
 _NUL = re.compile(rb"(?<!\\)(?:\\\\)*\\u0000")
 _ENCODER = msgspec.json.Encoder()
-_HALF_PAIR = "has half of a surrogate pair, which UTF-8 cannot carry; was it cut in the middle of an emoji?"
-# Databases behind servers cannot store it, although JSON can write it.
+_HALF_PAIR = "has half of a surrogate pair, which UTF-8 cannot encode; was it cut in the middle of an emoji?"
+# JSON can express it, but the databases behind servers cannot store it.
 _HAS_NUL = "has a NUL character (\\x00), which cannot be sent"
 
 
 def filled(field: str, value: Any) -> None:
-    """Text that is not blank and can leave as UTF-8 JSON."""
+    """Text that is not blank and can be sent as UTF-8 JSON."""
     if not isinstance(value, str):
         refuse(field, f"must be text, not {kind_of(value)}")
     if "\0" in value:
@@ -113,19 +111,19 @@ def _encodable(value: str) -> bool:
 
 
 def writable(field: str, value: Any) -> None:
-    """Anything that JSON can express and a server can store, at any depth. With `field` "" a mapping of fields."""
+    """Anything that JSON can express and a server can store, at any depth. With `field` "", a mapping of fields."""
     problem = _unwritable(value)
     if problem:
         place, problem = _innermost(field, value, problem)
         refuse(place.removeprefix("."), problem)
 
 
-# Far deeper than any request; what is nested without end is refused at this depth.
+# Far deeper than any request; a value that contains itself is refused at this depth.
 _DEPTH = 10
 
 
 def _innermost(field: str, value: Any, problem: str, depth: int = 0) -> tuple[str, str]:
-    """The place below `field` where the problem is, as far as its path can be shown, and what it is."""
+    """The place below `field` of the problem, as far as its path can be shown, and the problem."""
     for step, item in _parts(value) if depth < _DEPTH else ():
         inner = _unwritable(item)
         if inner:
@@ -157,7 +155,7 @@ def _unwritable(value: Any) -> str:
 
 
 def domain(field: str, value: Any) -> None:
-    """A domain, perhaps with a path, perhaps denied by a leading `-`: no scheme, no blanks, at most 253 characters."""
+    """A domain, optionally with a path or a leading `-` to deny it: no scheme, no blanks, at most 253 characters."""
     if isinstance(value, str) and _USUAL_DOMAIN.fullmatch(value) and "://" not in value:
         return
     filled(field, value)
@@ -190,20 +188,20 @@ DATES = (
     "last_updated_after_filter",
     "last_updated_before_filter",
 )
-"""The fields of both APIs that hold a day."""
+"""The date fields of both APIs."""
 
 
 def recency_or_dates(field: str, given: Mapping[str, Any]) -> None:
-    """The server takes a recency or dates, not both. `field` is the place of the recency, `given` has the filters."""
+    """The server accepts a recency or dates, not both. `field` is the recency's name, `given` has the filters."""
     if given.get("search_recency_filter") is None:
         return
     for name in DATES:
         if given.get(name) is not None:
-            refuse(field, f"cannot stand beside {name}: give either a recency or dates")
+            refuse(field, f"cannot be combined with {name}: give either a recency or dates")
 
 
 def day(field: str, value: Any) -> str:
-    """A day as the server writes it: from a `datetime.date`, or text as MM/DD/YYYY (leading zeros may be left out)."""
+    """A day in the server's form: from a `datetime.date`, or from MM/DD/YYYY (leading zeros may be omitted)."""
     if isinstance(value, date):
         return f"{value.month:02}/{value.day:02}/{value.year:04}"
     match = _DATE.fullmatch(value) if isinstance(value, str) else None
@@ -211,7 +209,7 @@ def day(field: str, value: Any) -> str:
         refuse(field, "must be a date as MM/DD/YYYY, such as 03/01/2026, or a datetime.date")
     month, day_of_month, year = (int(part) for part in match.groups())
     if not _is_real(year, month, day_of_month):
-        refuse(field, "is not a day of the calendar; dates are MM/DD/YYYY")
+        refuse(field, "does not exist in the calendar; dates are MM/DD/YYYY")
     return match[0]
 
 

@@ -1,9 +1,9 @@
-"""Values made into structs by msgspec, and msgspec's errors made into sentences.
+"""Values converted to structs by msgspec, and msgspec's errors converted to sentences.
 
-msgspec checks a value against the types of the fields, constraints included, and says what it found in its own words,
-some of which repeat the value. The sentence that a user reads is built from the field's type instead, so that a limit
-is written down once: `max_tokens: must be a whole number from 1 to 128000`. From msgspec's error only the place is
-taken, and the name of the type that stood there.
+msgspec checks a value against the types of the fields, constraints included, and describes the problem in its own
+words, some of which repeat the value. The sentence that a user reads is built from the field's type instead, so that a
+limit is written down once: `max_tokens: must be a whole number from 1 to 128000`. Only the place and the name of the
+type found there are used from msgspec's error.
 
 This module knows nothing of requests, of which field has which type, or of any API.
 """
@@ -37,7 +37,7 @@ from aiopplx._wire.checks import as_name, refuse, shown, writable
 
 T = TypeVar("T")
 
-# These stay what they are, for msgspec to refuse: it would write bytes as base64, and a time as text, unasked.
+# These are left unchanged so that msgspec refuses them: it would silently turn bytes into base64, and a time into text.
 _NOT_PLAIN = (bytes, bytearray, memoryview, datetime, date, time, timedelta, Decimal)
 _SAID = re.compile(r"(?P<why>.*?)(?: - at `(?P<key>key` in `)?\$(?P<at>.*)`)?", re.DOTALL)
 _UNKNOWN = re.compile(r"Object contains unknown field `(.*)`", re.DOTALL)
@@ -48,27 +48,27 @@ _PYTHON = {"array": "list", "object": "dict", "null": "None"}
 
 
 def converted(field: str, value: Any, kind: type[T]) -> T:
-    """`value` (mappings, lists, structs) as `kind`, checked to the leaves whoever built it.
+    """`value` (mappings, lists, structs) as `kind`, checked at every level, including structs that a caller built.
 
     Raises:
-        InvalidRequest: it does not fit; names the place below `field` and what belongs there.
+        InvalidRequest: it does not fit; the error names the place below `field` and what belongs there.
     """
     try:
         plain = msgspec.to_builtins(value, builtin_types=_NOT_PLAIN)
     except (TypeError, ValueError, RecursionError):
-        plain = value  # it cannot be sent as it is, and what follows says where
+        plain = value  # it cannot be sent; the check that follows finds the place
     return check_types(field, plain, kind)
 
 
 def check_types(field: str, value: Any, kind: type[T]) -> T:
-    """The same for values that are plain already. A struct among them is taken as it is. Raises `InvalidRequest`."""
+    """The same for plain values. A struct among them is accepted unchecked. Raises `InvalidRequest`."""
     try:
         return msgspec.convert(value, kind)
     except msgspec.ValidationError as error:
         said = str(error)
     except (TypeError, ValueError, RecursionError):
         said = ""
-    # Outside the handler: msgspec's error may repeat the value, and would be the context of what is raised within.
+    # Outside the handler: an error raised inside it would have msgspec's, which may repeat the value, as its context.
     if not said:
         writable(field, value)
         refuse(field, "has a value that JSON cannot express")
@@ -76,12 +76,12 @@ def check_types(field: str, value: Any, kind: type[T]) -> T:
 
 
 def _refusal(said: str, field: str, value: Any, kind: Any) -> InvalidRequest:
-    """The error for what msgspec said of `value`, which it found by going down a path in it."""
+    """The error for msgspec's complaint about `value`, which names a path in it."""
     match = _SAID.fullmatch(said)
     why, key, at = (match["why"], match["key"], match["at"] or "") if match else ("", None, "")
     hint, place = kind, field
     for name, index, anywhere in _STEP.findall(at):
-        if anywhere:  # msgspec does not say which entry of a mapping; it is the first that does not fit
+        if anywhere:  # msgspec does not say which entry of a mapping it is: the first that does not fit
             hint, value, step = _entry(hint, value)
         else:
             hint, value, step = _field_type(hint, name), _at(value, name, index), name or f"[{index}]"
@@ -101,7 +101,7 @@ def _sentence(why: str, of_a_key: bool, hint: Any, value: Any) -> str:
     if wrong is None:
         rule = _constraint(hint, "" if of_a_key else value)
     elif "one of" in (rule := _rule(hint)):
-        pass  # the words say enough
+        pass  # the rule alone is clear enough
     else:
         rule += f", not {_PYTHON.get(wrong[1], wrong[1])}"
         if wrong[1] == "str" and "a list of texts" in rule:
@@ -110,14 +110,14 @@ def _sentence(why: str, of_a_key: bool, hint: Any, value: Any) -> str:
 
 
 def _at(value: Any, name: str, index: str) -> Any:
-    """What stands at one step of a path; None where that cannot be told, as in a set."""
+    """The value at one step of a path; None where it cannot be found, as in a set."""
     if index:
         return cast("list[Any]", value)[int(index)] if isinstance(value, list | tuple) else None
     return cast("dict[str, Any]", value).get(name) if isinstance(value, dict) else getattr(value, name, None)
 
 
 def _entry(hint: Any, value: Mapping[str, Any]) -> tuple[Any, Any, str]:
-    """(type, value, name if it may be shown) of the first entry of a mapping that does not fit the mapping's type."""
+    """(type, value, name if it may be shown) of the first entry of a mapping that does not fit its type."""
     of = next(get_args(bare)[1] for bare, _ in _options(hint) if get_origin(bare) is dict)
     for name, item in value.items():
         try:
@@ -128,7 +128,7 @@ def _entry(hint: Any, value: Mapping[str, Any]) -> tuple[Any, Any, str]:
 
 
 def _options(hint: Any, meta: Meta | None = None) -> list[tuple[Any, Meta | None]]:
-    """The members of a union, None left out, each with its constraint."""
+    """The members of a union except None, each with its constraint."""
     if get_origin(hint) is Annotated:
         bare, *metas = get_args(hint)
         return _options(bare, next((item for item in metas if isinstance(item, Meta)), meta))
@@ -147,7 +147,7 @@ def _is_struct(kind: Any) -> TypeGuard[type[msgspec.Struct]]:
 
 
 def _field_type(hint: Any, name: str) -> Any:
-    """The type of the field `name` of a struct, or of a list's items if there is no name."""
+    """The type of the field `name` of a struct, or of a list's items without a name."""
     options = [bare for bare, _ in _options(hint)]
     if not name:
         return next((get_args(bare)[0] for bare in options if get_origin(bare) is list), Any)
@@ -155,12 +155,12 @@ def _field_type(hint: Any, name: str) -> Any:
     for kind in structs:
         if name in _fields(kind):
             return _fields(kind)[name]
-    # The field that tells the structs of a union apart is a field of none.
+    # The tag field of a union of structs is not a field of any of them.
     return Literal[tuple(kind.__struct_config__.tag for kind in structs)]
 
 
 def _rule(hint: Any) -> str:
-    """What a value of this type is: `must be a whole number from 1 to 128000`."""
+    """The rule of this type: `must be a whole number from 1 to 128000`."""
     nouns = [_noun(bare, meta) for bare, meta in _options(hint)]
     return f"must be {' or '.join(nouns)}" if nouns else "must be left out"
 
@@ -181,7 +181,7 @@ def _noun(kind: Any, meta: Meta | None) -> str:
 
 
 def _constraint(hint: Any, value: Any) -> str:
-    """What a value of the right type breaks."""
+    """The constraint that a value of the right type breaks."""
     origins: dict[Any, Any] = {str: str, list: (list, tuple), dict: Mapping}
     for bare, meta in _options(hint):
         kind = origins.get(get_origin(bare) or bare)

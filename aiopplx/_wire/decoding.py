@@ -1,8 +1,9 @@
-"""Reading bodies: strictly first, then field by field, so that one odd field never loses a paid answer.
+"""Decoding of bodies: strictly first, then field by field, so that one odd field never loses a paid answer.
 
-`strictly` is the fast way, and enough for nearly every body. What does not fit is read into plain values by `loosely`,
-which puts up with what servers get wrong in JSON itself, and from those into a struct by `salvaged`, which keeps every
-field that can be read. A body that is not a job at all is refused by `unusable`, which says what it is instead.
+`strictly` is the fast path, and enough for nearly every body. A body that does not fit is decoded into plain values by
+`loosely`, which tolerates the mistakes that servers make in JSON itself, and from these into a struct by `salvaged`,
+which keeps every readable field. A body that is not a job at all is refused by `unusable`, which says what it is
+instead.
 
 This module knows nothing of jobs, of which fields matter, or of any one API.
 """
@@ -29,19 +30,19 @@ _LOST: Any = object()
 
 
 def is_array(value: object) -> TypeGuard[list[Any]]:
-    """A JSON array, told to the type checkers (which disagree on what `isinstance` says of an unknown value)."""
+    """True for a JSON array; a type guard, since type checkers disagree on `isinstance` of an unknown value."""
     return isinstance(value, list)
 
 
 def is_object(value: object) -> TypeGuard[dict[str, Any]]:
-    """A JSON object, likewise."""
+    """True for a JSON object, likewise."""
     return isinstance(value, dict)
 
 
 def strictly(decoder: msgspec.json.Decoder[T], body: bytes) -> T | None:
-    """What the decoder makes of a body; None if it does not fit.
+    """The decoded body; None if it does not fit.
 
-    The decoder's error ends here: it holds the body, and whatever is raised next would hold the error.
+    The decoder's error is dropped here: it holds the body, and the next error raised would hold it as its context.
     """
     try:
         return decoder.decode(body)
@@ -50,7 +51,7 @@ def strictly(decoder: msgspec.json.Decoder[T], body: bytes) -> T | None:
 
 
 def loosely(body: bytes) -> Any:
-    """The JSON of a body as plain values, whatever servers get wrong in it.
+    """The JSON of a body as plain values, with tolerance for mistakes of servers.
 
     A byte order mark is dropped, bytes that are not UTF-8 and half surrogate pairs (an emoji cut in two) are replaced,
     NaN and Infinity become None.
@@ -67,7 +68,7 @@ def loosely(body: bytes) -> Any:
 
 
 def _mended(value: Any) -> Any:
-    """`value` without what cannot be printed, stored or added up."""
+    """`value` without parts that cannot be printed, stored or added up."""
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, str):
@@ -80,7 +81,7 @@ def _mended(value: Any) -> Any:
 
 
 def salvaged(value: Any, kind: type[T]) -> T | None:
-    """`value` as a Struct of `kind` with every field that can be read; the others keep their defaults.
+    """`value` as a Struct of `kind` with every readable field; the others keep their defaults.
 
     None if it is not a mapping, or lacks a required field.
     """
@@ -112,7 +113,7 @@ def _salvage_struct(value: dict[str, Any], kind: type[msgspec.Struct]) -> Any:
 
 
 def _salvage_list(value: list[Any], kind: Any) -> list[Any]:
-    """Item by item. What cannot be read leaves an empty item: `[n]` in a text counts the items before it."""
+    """Item by item. An unreadable one becomes an empty item: `[n]` in a text counts the items before it."""
     return [_empty(kind) if item is _LOST else item for item in (_salvage(item, kind) for item in value)]
 
 
@@ -130,7 +131,7 @@ def _fields(kind: type[msgspec.Struct]) -> list[tuple[str, str, Any]]:
 
 
 def unusable(reply: Reply, why: str) -> NoReturn:
-    """Raise `ProtocolError` for a body; `why` ends the sentence that begins `the server answered with`."""
+    """Raise `ProtocolError` for a body; `why` completes the sentence `the server answered with ...`."""
     raise ProtocolError(
         f"the server answered with {why}",
         status=reply.status,
@@ -140,7 +141,7 @@ def unusable(reply: Reply, why: str) -> NoReturn:
 
 
 def check_id(reply: Reply, job_id: str, expected_id: str) -> None:
-    """Refuse a job that cannot be polled, or is another than the one asked for. Raises `ProtocolError`."""
+    """Refuse a job that cannot be polled, or is not the one asked for. Raises `ProtocolError`."""
     if job_id == expected_id:
         return
     if not is_usable(job_id):
@@ -150,7 +151,7 @@ def check_id(reply: Reply, job_id: str, expected_id: str) -> None:
 
 
 def is_usable(job_id: str) -> bool:
-    """Whether a job with this id can be polled: the id is to stand in a path."""
+    """Whether a job with this id can be polled: the id becomes part of a path."""
     try:
         quoted_id(job_id)
     except InvalidRequest:
@@ -159,7 +160,7 @@ def is_usable(job_id: str) -> bool:
 
 
 def plain_values(reply: Reply) -> Any:
-    """The body as plain values. Raises `ProtocolError`, which says what it is, if it is not JSON."""
+    """The body as plain values. Raises `ProtocolError`, which describes it, if it is not JSON."""
     why = ""
     try:
         return loosely(reply.body)
@@ -171,7 +172,7 @@ def plain_values(reply: Reply) -> Any:
 
 
 def reason_in(raw: bytes) -> str | None:
-    """Why a job failed, from a body that says it in an unusual place or form; None if it does not say."""
+    """Why a job failed, from a body that has the reason in an unusual place or form; None if it has none."""
     try:
         value = loosely(raw)
     except (ValueError, RecursionError):
@@ -188,7 +189,7 @@ def reason_in(raw: bytes) -> str | None:
 
 
 def _not_json(body: bytes) -> str:
-    """What a body is that is not JSON, for `unusable`."""
+    """A description of a body that is not JSON, for `unusable`."""
     start = body[:64].removeprefix(codecs.BOM_UTF8).lstrip()[:1]
     if not start:
         return "an empty body"

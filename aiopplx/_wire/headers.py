@@ -1,10 +1,10 @@
-"""What the headers of an answer say about limits: how long to be silent, and the server's own counts.
+"""The headers of an answer about limits: how long to pause, and the server's own counts.
 
-Headers come from servers and from proxies before them, and some are absurd. What cannot be trusted reads as None, never
-as an error and never as a silence without end. A moment in time is read against the `Date` of the same answer, so that
-neither clock has to be right.
+Headers come from servers and from proxies in front of them, and some are absurd. Values that cannot be trusted become
+None, never an error or an endless pause. A point in time is read against the `Date` of the same answer, so that neither
+clock has to be right.
 
-This module owns no clock, and knows nothing of what is done about a limit.
+This module has no clock, and knows nothing of what is done about a limit.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ from collections.abc import Mapping
 from email.utils import parsedate_to_datetime
 
 LONGEST = 9_999_999.0
-"""Seconds: the longest silence that a date may ask for, as that of seven digits is for a number (116 days)."""
+"""Seconds: the longest pause that a date may ask for; the seven digits of a number have the same effect (116 days)."""
 
 LONGEST_RESET = 60.0
-"""Seconds: the longest wait for the server's count to start again. It limits requests per minute."""
+"""Seconds: the longest wait for the server's count to restart. It limits requests per minute."""
 
 _SECONDS = re.compile(r"\d{1,7}(\.\d{1,9})?", re.ASCII)
 _EPOCH_SECONDS = re.compile(r"\d{10}", re.ASCII)
@@ -30,10 +30,10 @@ _IMF_DATE = re.compile(
 
 
 def hint(headers: Mapping[str, str]) -> float | None:
-    """Seconds of silence that `Retry-After` asks for (RFC 9110, section 10.2.3); None if it is absent or absurd.
+    """Seconds of pause that `Retry-After` asks for (RFC 9110, section 10.2.3); None if it is absent or absurd.
 
-    Seconds are plain ASCII digits, at most seven, perhaps with a fraction. A date is an IMF date, and needs the `Date`
-    of the same answer beside it.
+    Seconds are plain ASCII digits, at most seven, optionally with a fraction. A date is an IMF date, and needs the
+    `Date` of the same answer.
     """
     value = (headers.get("retry-after") or "").strip()
     if _SECONDS.fullmatch(value):
@@ -55,7 +55,7 @@ def _epoch(value: str) -> float | None:
 
 
 def exhausted_until(headers: Mapping[str, str]) -> float | None:
-    """Seconds until the server's own count starts again, where it says `x-ratelimit-remaining: 0`; None otherwise.
+    """Seconds until the server's own count restarts, if it says `x-ratelimit-remaining: 0`; None otherwise.
 
     `x-ratelimit-reset` is in seconds since 1970 on the Agent API (captured 2026-10-09), and in seconds from now
     elsewhere. At most `LONGEST_RESET`.
@@ -76,7 +76,7 @@ def exhausted_until(headers: Mapping[str, str]) -> float | None:
 def counts(headers: Mapping[str, str]) -> dict[str, int]:
     """The server's own counts of this key's requests: `limit`, `remaining`, `used`, and `reset` in its own seconds.
 
-    The names are the server's without their prefix `x-ratelimit-`. What is missing or not a number is left out.
+    The names are the server's without the prefix `x-ratelimit-`. Missing values and non-numbers are left out.
     """
     said = {
         name: (headers.get(f"x-ratelimit-{name}") or "").strip() for name in ("limit", "remaining", "used", "reset")

@@ -26,13 +26,13 @@ class _Part(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaul
 
 
 class URL(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """An address as the server's longer form writes it; a plain text says the same."""
+    """An address in the server's longer form; a plain string means the same."""
 
     url: str
 
 
 class VideoURL(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
-    """The address of a video. `frame_interval`: which frames are used; None leaves it to the server (25)."""
+    """The address of a video. `frame_interval`: which frames to use; None is the server's default (25)."""
 
     url: str
     frame_interval: str | int | None = None
@@ -77,7 +77,7 @@ class Message(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     Attributes:
         role: `system` (first, if at all), `user`, `assistant` or `tool`.
-        content: text, or a list of parts. None is taken for an assistant's message that only called tools.
+        content: text, or a list of parts. None is allowed for an assistant's message that only called tools.
     """
 
     role: Role
@@ -85,7 +85,7 @@ class Message(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class UserLocation(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
-    """Where the asker is, for what differs from place to place.
+    """Where the user is, for answers that depend on the place.
 
     `latitude` -90 to 90 and `longitude` -180 to 180 in degrees; `country` is an ISO 3166-1 two-letter code.
     """
@@ -98,13 +98,13 @@ class UserLocation(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
 
 
 class WebSearchOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
-    """How the web is searched. What is None is left to the server.
+    """How the web is searched. None leaves a setting to the server.
 
     Attributes:
         search_context_size: how much of the pages is read (the server's default is `low`); more costs more.
         search_type: `fast`, `pro`, or `auto` to let the model decide.
-        user_location: where the asker is.
-        image_results_enhanced_relevance: sift images harder.
+        user_location: where the user is.
+        image_results_enhanced_relevance: filter images more strictly.
     """
 
     search_context_size: Literal["low", "medium", "high"] | None = None
@@ -114,7 +114,7 @@ class WebSearchOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
 
 
 class JSONSchema(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
-    """A JSON Schema for the answer. `name`, `description` and `strict` are left to the server where None."""
+    """A JSON Schema for the answer. None leaves `name`, `description` and `strict` to the server."""
 
     schema: dict[str, Any]
     name: str | None = None
@@ -148,14 +148,14 @@ ResponseFormat: TypeAlias = TextFormat | JSONSchemaFormat | RegexFormat
 
 
 def as_options(field: str, value: Any) -> WebSearchOptions:
-    """Search options as their struct, checked. Raises `InvalidRequest`."""
+    """Search options as a checked struct. Raises `InvalidRequest`."""
     options = converted(field, value, WebSearchOptions)
     checks.writable(field, options)
     return options
 
 
 def as_message(value: Message | Mapping[str, Any], field: str) -> Message:
-    """A message as its struct, checked to the leaves; `field` is its place. Raises `InvalidRequest`."""
+    """A message as a struct, checked at every level; `field` is its place. Raises `InvalidRequest`."""
     if isinstance(value, Message) and isinstance(cast("object", value.content), str):
         message = value
         if message.role not in _ROLES:
@@ -174,9 +174,9 @@ def _is_blank(message: Message) -> bool:
 
 
 def conversation_of(messages: Sequence[Message | Mapping[str, Any]]) -> list[Message]:
-    """The messages as structs, in an order that the server takes.
+    """The messages as structs, in an order that the server accepts.
 
-    Its rule: system messages first, if any; then user (or tool) and assistant take turns; the last word is the user's.
+    Its rule: system messages first, if any; then user (or tool) and assistant alternate; the user's is the last.
 
     Raises:
         InvalidRequest: names the message by its index.
@@ -188,7 +188,7 @@ def conversation_of(messages: Sequence[Message | Mapping[str, Any]]) -> list[Mes
             refuse(f"messages[{at}].content", "must not be empty")
         if message.role == "system":
             if turn:
-                refuse(f"messages[{at}].role", "a system message stands before all others")
+                refuse(f"messages[{at}].role", "a system message must come before all others")
             continue
         now = "assistant" if message.role == "assistant" else "user"
         if not turn and now == "assistant":
@@ -198,7 +198,7 @@ def conversation_of(messages: Sequence[Message | Mapping[str, Any]]) -> list[Mes
                 f"messages[{at}].role",
                 f"follows another {message.role} message"
                 if message.role == conversation[at - 1].role
-                else f"{message.role} follows {conversation[at - 1].role}; user or tool and assistant must take turns",
+                else f"{message.role} follows {conversation[at - 1].role}; user or tool and assistant must alternate",
             )
         turn = now
     if conversation and conversation[-1].role != "user":
@@ -207,10 +207,10 @@ def conversation_of(messages: Sequence[Message | Mapping[str, Any]]) -> list[Mes
 
 
 def as_format(field: str, value: Any) -> ResponseFormat:
-    """A response format as its struct: one of the three, a mapping of that shape, or a Python type for its JSON Schema.
+    """A response format as a struct: one of the three, a mapping of that shape, or a Python type's JSON Schema.
 
     Raises:
-        InvalidRequest: it is none of these, or no JSON Schema can be made of the type.
+        InvalidRequest: it is none of these, or the type has no JSON Schema.
     """
     if isinstance(value, type) or hasattr(value, "__origin__"):
         return JSONSchemaFormat(_schema_of(value))
@@ -236,19 +236,19 @@ def _schema_of(kind: Any) -> JSONSchema:
     if not isinstance(schema, dict):
         refuse(
             "response_format",
-            f"no JSON Schema can be made of {name}; use a msgspec Struct, a dataclass or a pydantic model",
+            f"{name} cannot be converted to a JSON Schema; use a msgspec Struct, a dataclass or a pydantic model",
         )
     return JSONSchema(cast("dict[str, Any]", schema), name=name)
 
 
 def _without_top_ref(schema: dict[str, Any]) -> dict[str, Any]:
-    """The type itself at the top: services of structured output want an object there, and msgspec puts a `$ref`."""
+    """The schema with the type itself at the top: services require an object there, and msgspec puts a `$ref`."""
     definitions: dict[str, Any] = dict(schema.get("$defs", {}))
     top = schema.get("$ref", "").removeprefix("#/$defs/")
     if top not in definitions:
         return schema
     body = definitions[top]
     ref = msgspec.json.encode({"$ref": f"#/$defs/{top}"})[1:-1]
-    if ref not in msgspec.json.encode(definitions):  # else it holds itself, and must stay to be pointed at
+    if ref not in msgspec.json.encode(definitions):  # otherwise it refers to itself, and the definition must stay
         del definitions[top]
     return {**body, "$defs": definitions} if definitions else body

@@ -1,11 +1,11 @@
-"""The base of all requests, and the request that every API can be asked with.
+"""The base class of all requests, and the request that every API accepts.
 
-A request says what is asked, in words that do not depend on when or how it is sent. Whatever the server would refuse is
-refused here, before anything is sent or paid, by a message that names the field and the rule and never repeats the
-prompt. What a field may hold stands on the field, as its type; see `checks`.
+A request says what is asked, independently of when or how it is sent. Whatever the server would refuse is refused here,
+before anything is sent or paid, by a message that names the field and the rule and never repeats the prompt. The rule
+of a field is its type; see `checks`.
 
-`Request` is what the rest of the library deals in. Only the request classes and the folder of each API know which class
-a request has. This module knows nothing of endpoints, of retries or of jobs.
+The rest of the library deals in `Request`. Only the request classes and the folder of each API know which class a
+request has. This module knows nothing of endpoints, of retries or of jobs.
 """
 
 from __future__ import annotations
@@ -41,34 +41,34 @@ if TYPE_CHECKING:
     Day: TypeAlias = str | date
     Format: TypeAlias = ResponseFormat | type[Any] | Mapping[str, Any]
 else:
-    # What mappings are read into. Days and formats have readers of their own: neither is always plain JSON.
+    # The types that mappings are converted to. Days and formats have readers of their own: they may not be plain JSON.
     Messages = list[Message]
     Day = Format = Any
 
 DEFAULT_MODEL = "sonar-deep-research"
 
-# Kept by the session, besides the tag and `extra`.
+# Used by the session and not sent, like the tag and `extra`.
 _NOT_SENT = ("idempotency_key", "timeout")
 
 Reader: TypeAlias = Callable[[str, Any], Any]
-"""Takes a field's name and its value; returns the value as it is sent, raises `InvalidRequest` if it breaks a rule."""
+"""Gets a field's name and value; returns the value to send, or raises `InvalidRequest` if it breaks a rule."""
 
-# Sorted keys: equal requests are equal bytes, in whatever order a mapping was written.
+# Sorted keys: equal requests make equal bytes, whatever the order of a mapping.
 _CANONICAL = msgspec.json.Encoder(order="deterministic")
 
 
 class Request(
     msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True, repr_omit_defaults=True
 ):
-    """What a session needs of any request, whichever API it is for.
+    """What a session needs of a request, whichever API it is for.
 
     Building a request checks nothing; `check` does, and every submission is checked before it is sent.
 
     Attributes:
-        tag: the caller's own; it comes back on the job, and is not sent. None by default.
-        idempotency_key: the caller's own key, 1 to 255 characters of printable ASCII; None has one made.
-        timeout: seconds for this job, above 0; None takes the session's.
-        extra: further fields for the server, by name; sent as they are, beside the others. Empty by default.
+        tag: a value of the caller's choice; it is returned on the job, and not sent. None by default.
+        idempotency_key: a key of the caller's choice, 1 to 255 characters of printable ASCII; None generates one.
+        timeout: seconds for this job, above 0; None is the session's.
+        extra: further fields for the server, by name; sent unchanged along with the others. Empty by default.
     """
 
     tag: str | int | None = None
@@ -76,9 +76,10 @@ class Request(
     timeout: Seconds | None = None
     extra: dict[str, Any] = {}
 
-    # How a class describes itself to the methods below. A field with a reader is read by that alone, as it may hold
-    # more than plain JSON; one in `_apart` is left to the class's own `_wire`; all others are checked against their
-    # types, then against the rules. `_other_names` are what people write for a field, `_home` is where it can be sent.
+    # How a subclass describes itself to the methods below. A field with a reader is converted by that alone, as it may
+    # hold more than plain JSON; a field in `_apart` is left to the class's own `_wire`; all others are checked against
+    # their types, then against the rules. `_other_names` are common wrong names for a field, `_home` is the API that
+    # accepts the class.
     _home: ClassVar[str] = "another API"
     _readers: ClassVar[Mapping[str, Reader]] = {}
     _rules: ClassVar[Mapping[str, Rule]] = {}
@@ -87,23 +88,23 @@ class Request(
 
     @property
     def asked_model(self) -> str | None:
-        """The model that is asked for by name; None where the server chooses."""
+        """The model that is asked for by name; None if the server chooses."""
         return None
 
     @classmethod
     def of(cls, item: str | Mapping[str, object] | Self) -> Self:
-        """A request from what a caller has: a question, a mapping of these fields (a line of JSONL), or a request.
+        """A request from a question, a mapping of these fields (a line of JSONL), or a request.
 
         In a mapping, None means not given. Types and limits are checked here; rules across fields in `check`.
 
         Raises:
-            InvalidRequest: there is no such field (the nearest is named), or a value breaks the rule of its field (its
-                path is named). It has the mapping's `tag`.
+            InvalidRequest: a field does not exist (the error suggests the nearest), or a value breaks the rule of its
+                field (the error has its path). It carries the mapping's `tag`.
         """
         if isinstance(item, cls):
             return item
         if isinstance(item, str):
-            return cast("Callable[[str], Self]", cls)(item)  # each class takes its question by position
+            return cast("Callable[[str], Self]", cls)(item)  # each class accepts its question by position
         if not isinstance(cast("object", item), Mapping):
             raise InvalidRequest(f"must be a question, a mapping or {cls._title()}, not {checks.kind_of(item)}")
         mapping = cast("Mapping[str, object]", item)
@@ -115,18 +116,18 @@ class Request(
 
     @classmethod
     def is_meant_by(cls, item: Mapping[str, object]) -> bool:
-        """Whether a mapping is in the words of this class rather than in those of `ResearchRequest`."""
+        """Whether a mapping uses the fields of this class rather than those of `ResearchRequest`."""
         return False
 
     def not_taken(self) -> InvalidRequest:
-        """The refusal by an API that does not take requests of this class; it says which does."""
+        """The refusal by an API that does not accept requests of this class; it names one that does."""
         return InvalidRequest(f"{self._title()} is for {self._home}")
 
     def wire(self) -> dict[str, Any]:
-        """The request as the server reads it, checked. What is None is left out.
+        """The request in the server's form, checked. Fields that are None are left out.
 
         Raises:
-            InvalidRequest: a rule is broken; names the field and the rule, and has the request's tag.
+            InvalidRequest: a rule is broken; the error names the field and the rule, and carries the request's tag.
         """
         try:
             return self._wire()
@@ -135,13 +136,13 @@ class Request(
             raise
 
     def check(self) -> None:
-        """Refuse whatever the server would refuse. Raises `InvalidRequest`, as `wire` does."""
+        """Check the request by the server's rules. Raises `InvalidRequest`, as `wire` does."""
         self.wire()
 
     def canonical(self) -> bytes:
-        """What is asked, as JSON that is the same for the same question, whichever API it will go to.
+        """The question as canonical JSON: the same bytes for the same question, whichever API it will go to.
 
-        Without tag, key and time limit. Journals hold digests of these bytes: they must never change.
+        Without tag, key and time limit. Journals store digests of these bytes: they must never change.
 
         Raises:
             InvalidRequest: as `wire` does.
@@ -153,7 +154,7 @@ class Request(
         return self._checked()
 
     def _checked(self) -> dict[str, Any]:
-        """The fields that are given, as they are sent, with `extra`. What only the session uses is checked as well."""
+        """The given fields as they are sent, with `extra`. The fields for the session are checked too."""
         check_tag(self.tag)
         sent = {name: value for name in self._plain() if (value := getattr(self, name)) is not None}
         check_types("", sent, type(self))
@@ -178,7 +179,7 @@ class Request(
     @classmethod
     @lru_cache(maxsize=16)
     def _plain(cls) -> tuple[str, ...]:
-        """The fields that their types alone say how to read."""
+        """The fields that need no reader: their types are enough."""
         apart = {"tag", "extra", *cls._apart, *cls._readers}
         return tuple(name for name in cls.__struct_fields__ if name not in apart)
 
@@ -189,7 +190,7 @@ class Request(
             refuse("extra", f"must be a mapping of further fields, not {checks.kind_of(extra)}")
         for name in cast("dict[object, Any]", extra):
             if name in cls._names():
-                refuse(f"extra.{name}", f"is a field of its own: give {name}=... instead")
+                refuse(f"extra.{name}", f"is a regular field: give {name}=... instead")
             if not isinstance(name, str):
                 refuse("extra", "has a name that is not text")
         checks.writable("extra", extra)
@@ -220,7 +221,7 @@ class Request(
 
 
 def tag_of(item: object) -> str | int | None:
-    """The tag of a request or a mapping that may be too broken to be read any further; None if it has none."""
+    """The tag of a request or a mapping that may be invalid otherwise; None if it has none."""
     tag: object = None
     if isinstance(item, Request):
         tag = item.tag
@@ -230,56 +231,56 @@ def tag_of(item: object) -> str | int | None:
 
 
 def check_tag(tag: object) -> None:
-    """Refuse a tag that a job could not carry back. Raises `InvalidRequest`."""
+    """Refuse a tag of an unsupported type. Raises `InvalidRequest`."""
     if tag is not None and not isinstance(tag, str | int):
         refuse("tag", f"must be text, a whole number or None, not {checks.kind_of(tag)}")
 
 
 class _Question(Request, frozen=True):
-    """The one field that may be given by position: `kw_only` holds for every field that a class declares."""
+    """The one field that may be given by position: `kw_only` applies to all fields that a class declares."""
 
     question: str = ""
 
 
 class ResearchRequest(_Question, frozen=True, kw_only=True):
-    """One question to research, with everything that may be said about how.
+    """One question to research, with all options.
 
-    `ResearchRequest("Why did the Vasa sink?")` is enough. What is None is not sent: the server's own default holds.
+    `ResearchRequest("Why did the Vasa sink?")` is enough. A field that is None is not sent: the server's default holds.
     Building one checks nothing; `check` does, and every submission is checked before it is sent. The fields are those
-    of the provider's document of the async API; each rule stands on its field.
+    of the provider's document of the async API; each field's rule is its type.
 
     Attributes:
         question: the question, sent as one user message. Either this or `messages`.
         messages: the whole conversation: `Message`s, or mappings of that shape.
-        model: which model answers; any name is passed on, since the server's list grows.
+        model: the model that answers; any name is passed on, since the server's list grows.
         max_tokens: at most this many tokens of answer, 1 to 128000.
         temperature: 0 to 2; more is more varied.
         top_p: 0 to 1; nucleus sampling.
-        stop: a text, or texts, at which the answer ends.
+        stop: a string, or strings, at which the answer ends.
         response_format: the form of the answer: a msgspec Struct, a dataclass or a pydantic model (the answer is then
             JSON for `job.parse(Type)`); or a `TextFormat`, `JSONSchemaFormat` or `RegexFormat`, or a mapping of that
             shape.
         reasoning_effort: how hard the model thinks; more takes longer and costs more.
-        search_mode: which index is searched.
+        search_mode: the index that is searched.
         web_search_options: how the web is searched.
         search_domain_filter: at most 20 domains without a scheme; all allowed, or all denied (`-example.com`).
         search_language_filter: ISO 639-1 codes of the pages' languages.
-        search_recency_filter: how new a page must be; not beside any of the four dates.
+        search_recency_filter: how new a page must be; not together with any of the four dates.
         search_after_date_filter, search_before_date_filter: published after, before: a `date`, or MM/DD/YYYY.
         last_updated_after_filter, last_updated_before_filter: changed after, before: a `date`, or MM/DD/YYYY.
         language_preference: ISO 639-1 code of the answer's language.
         return_images: ask for images.
-        return_related_questions: ask for questions to go on with.
+        return_related_questions: ask for follow-up questions.
         image_domain_filter: domains that images may come from.
         image_format_filter: formats that images may have, such as `png`.
         enable_search_classifier: let a classifier decide whether to search.
         disable_search: answer without the web. Deep research was seen to search all the same.
-        stream, stream_mode: no meaning for a job, never sent; here so that a request made for the streaming API can
-            be passed in with `stream` False.
-        extra: further fields for the server, undocumented ones; sent as they are, beside the others.
-        tag: the caller's own; it comes back on the job, and is not sent.
-        idempotency_key: the caller's own key, 1 to 255 characters of printable ASCII; None has one made.
-        timeout: seconds for this job, above 0; None takes the session's.
+        stream, stream_mode: not applicable to a job, never sent; accepted so that a request for the streaming API can
+            be used with `stream` False.
+        extra: further (undocumented) fields for the server; sent unchanged along with the others.
+        tag: a value of the caller's choice; it is returned on the job, and not sent.
+        idempotency_key: a key of the caller's choice, 1 to 255 characters of printable ASCII; None generates one.
+        timeout: seconds for this job, above 0; None is the session's.
     """
 
     messages: Messages | None = None
@@ -325,11 +326,11 @@ class ResearchRequest(_Question, frozen=True, kw_only=True):
 
     @property
     def asked_model(self) -> str | None:
-        """The model that is asked for: `model`."""
+        """`model`."""
         return self.model
 
     def conversation(self) -> list[Message]:
-        """The messages that are sent, whichever way they were given, checked. Raises `InvalidRequest`."""
+        """The messages to send, from `question` or `messages`, checked. Raises `InvalidRequest`."""
         if self.messages is None:
             checks.filled("question", self.question)
             return [Message("user", self.question)]
@@ -352,5 +353,5 @@ class ResearchRequest(_Question, frozen=True, kw_only=True):
             refuse("stream", "a job is collected when it is finished and cannot be streamed; leave stream out")
         sent.pop("stream_mode", None)
         sent["messages"] = messages
-        sent.setdefault("model", self.model)  # where None was given: null, as ever, since journals have its digest
+        sent.setdefault("model", self.model)  # None becomes null, as always: journals have its digest
         return sent

@@ -1,4 +1,4 @@
-"""The Agent API's background runs: their requests, their answers, and the API as a value."""
+"""The Agent API's background runs: their requests, their answers, and the API itself as a value."""
 
 from aiopplx._text import cited
 from aiopplx.agent._api import (

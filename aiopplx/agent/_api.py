@@ -1,6 +1,6 @@
 """The Agent API's background runs as a value: its endpoints as calls, their replies as snapshots.
 
-Whatever can be read of a reply is read: one odd field never loses the others. This module knows nothing of when a call
+Every readable part of a reply is used: one odd field never loses the others. This module knows nothing of when a call
 is made, of retries, or of the session.
 """
 
@@ -27,12 +27,12 @@ from aiopplx.agent._translate import translate
 
 RESULTS_LIVE = 7 * 86_400.0
 """Seconds for which a run is expected to be kept: 7 days, as for a Sonar job. The provider does not say how long it
-keeps a run; only a poll tells whether one is still there."""
+keeps a run; only a poll shows whether a run still exists."""
 
 MAX_BODY = 32 * 1024 * 1024
 """Bytes of a submission above which the server answers 413 (its documented limit: 32 MiB)."""
 
-# Sorted keys: equal requests are equal bytes, in whatever order a mapping was written.
+# Sorted keys: equal requests make equal bytes, whatever the order of a mapping.
 _ENCODER = msgspec.json.Encoder(order="deterministic")
 _RESPONSE = msgspec.json.Decoder(AgentResponse)
 _CANCEL = msgspec.json.Decoder(CancelResponse)
@@ -50,7 +50,7 @@ _STATUS = {
 
 
 class Agent(msgspec.Struct, frozen=True):
-    """The Agent API as a value: an `API`. `base_path` is one of its two paths; both serve the same runs."""
+    """The Agent API as an `API`. `base_path` is one of its two paths; both serve the same runs."""
 
     base_path: str = "/v1/responses"
 
@@ -61,27 +61,27 @@ class Agent(msgspec.Struct, frozen=True):
 
     @property
     def has_idempotency(self) -> bool:
-        """False: neither a field nor a header. A submission sent twice is two runs, and two bills."""
+        """False: there is no field or header for a key. A submission sent twice makes two runs and two bills."""
         return False
 
     @property
     def has_list(self) -> bool:
-        """False: there is no list, so a run whose id is lost cannot be found again."""
+        """False: runs cannot be listed, so a run whose id is lost cannot be found again."""
         return False
 
     @property
     def has_cancel(self) -> bool:
-        """True: a running job can be cancelled; the searches that it has made are billed."""
+        """True: a running job can be cancelled; the searches made so far are billed."""
         return True
 
     @property
     def echoes_model(self) -> bool:
-        """False: the server names the preset first, and the model behind it later."""
+        """False: the server first names the preset, and later the model that it stands for."""
         return False
 
     @property
     def results_live(self) -> float:
-        """Seconds for which a run is expected to be kept: see `RESULTS_LIVE`."""
+        """Seconds for which a run is expected to be kept; see `RESULTS_LIVE`."""
         return RESULTS_LIVE
 
     @property
@@ -98,14 +98,14 @@ class Agent(msgspec.Struct, frozen=True):
         return job_id.startswith("resp_")
 
     def freeze(self, request: Request, idempotency_key: str) -> bytes:
-        """The exact bytes of the submission: the same for the same request.
+        """The exact bytes of the submission, always the same for the same request.
 
-        The key is not in them: the server has no such field, and refuses a field that it does not know. It only names
-        the submission within the session.
+        The key is not in them: the server has no such field, and refuses unknown fields. It only identifies the
+        submission within the session.
 
         Raises:
-            InvalidRequest: the request breaks a rule, is in the words of another API, or says what this API has no word
-                for (all such fields are named).
+            InvalidRequest: the request breaks a rule, is another API's, or uses fields without a counterpart in this
+                API (the error names all of them).
         """
         native = translate(request) if isinstance(request, ResearchRequest) else request
         if not isinstance(native, AgentRequest):
@@ -113,7 +113,7 @@ class Agent(msgspec.Struct, frozen=True):
         body = _ENCODER.encode(native.wire())
         if len(body) > MAX_BODY:
             raise InvalidRequest(
-                f"makes a body of {len(body) / 2**20:.1f} MiB; the server takes at most {MAX_BODY >> 20}",
+                f"makes a body of {len(body) / 2**20:.1f} MiB; the server accepts at most {MAX_BODY >> 20}",
                 field="input",
                 tag=native.tag,
             )
@@ -124,11 +124,11 @@ class Agent(msgspec.Struct, frozen=True):
         return body
 
     def submit(self, body: bytes) -> Call:
-        """The call that makes a run of a frozen request."""
+        """The call that submits a frozen request."""
         return Call(Lane.SUBMIT, "POST", self.base_path, body)
 
     def get(self, job_id: str) -> Call:
-        """The call that polls a run. Raises `InvalidRequest` for what is not a job id."""
+        """The call that polls a run. Raises `InvalidRequest` for a text that cannot be a job id."""
         return Call(Lane.POLL, "GET", f"{self.base_path}/{quoted_id(job_id)}")
 
     def list(self, *, limit: int | None, next_token: str) -> Call:
@@ -136,15 +136,15 @@ class Agent(msgspec.Struct, frozen=True):
         _refuse_list()
 
     def cancel(self, job_id: str) -> Call:
-        """The call that asks for a run to be cancelled. It ends later: poll until the status is final.
+        """The call that asks the server to cancel a run. The run ends later: poll it until the status is final.
 
-        The server answers 400 both for a run that has ended and for an id that it does not know; a poll tells which.
-        Raises `InvalidRequest` for what is not a job id.
+        The server answers 400 both for a run that has ended and for an unknown id; a poll shows which it was. Raises
+        `InvalidRequest` for a text that cannot be a job id.
         """
         return Call(Lane.CANCEL, "POST", f"{self.base_path}/{quoted_id(job_id)}/cancel")
 
     def read_job(self, reply: Reply, expected_id: str = "") -> Snapshot:
-        """The run in a 200. Raises `ProtocolError` if it is not that run; "" takes any with a usable id."""
+        """The run in a 200. Raises `ProtocolError` if it is not that run; "" accepts any with a usable id."""
         body = reply.body
         run = strictly(_RESPONSE, body) or _salvaged_run(reply)
         if run.id != expected_id or not expected_id:
@@ -156,9 +156,9 @@ class Agent(msgspec.Struct, frozen=True):
         _refuse_list()
 
     def read_cancel(self, reply: Reply) -> str:
-        """The server's word in the 200 of a cancellation: `cancelling`. Raises `ProtocolError` if there is none.
+        """The server's word in the 200 of a cancellation, `cancelling`. Raises `ProtocolError` if there is none.
 
-        Some gateways answer with the whole run instead; its status is the word then.
+        Some gateways answer with the whole run instead; the word is then its status.
         """
         said = strictly(_CANCEL, reply.body)
         if said is not None:
@@ -173,15 +173,17 @@ class Agent(msgspec.Struct, frozen=True):
 AGENT = Agent()
 """The path that the provider's SDK and those of OpenAI call."""
 AGENT_ALIAS = Agent("/v1/agent")
-"""The same under the name that the provider's documents prefer."""
+"""The equivalent paths under the name that the provider's documents prefer."""
 
 
 def _refuse_list() -> NoReturn:
-    raise InvalidRequest("the Agent API has no list of jobs: keep the ids, or give the session a journal, which does")
+    raise InvalidRequest(
+        "the Agent API cannot list jobs: keep the ids, or give the session a journal, which keeps them"
+    )
 
 
 def _snapshot(run: AgentResponse, raw: bytes) -> Snapshot:
-    """Without times: the server rewrites `created_at` and `completed_at` at each poll, so neither is the run's."""
+    """Without times: the server rewrites `created_at` and `completed_at` at each poll, so they are not the run's."""
     status = _status_of(run)
     return Snapshot(
         id=run.id,
@@ -189,7 +191,7 @@ def _snapshot(run: AgentResponse, raw: bytes) -> Snapshot:
         server_status=run.status or "",
         model=run.model or "",
         error_message=_why(run, status) or (reason_in(raw) if status is JobStatus.FAILED else None),
-        # A run that ended always has one: its usage says what was billed, and what it had found was paid for.
+        # A run that has ended always has a response: its usage says what was billed, and its findings were paid for.
         response=run if status.is_final or run.output else None,
         is_empty=status is JobStatus.COMPLETED and not _is_answered(run),
         raw=raw,
@@ -204,7 +206,7 @@ def _status_of(run: AgentResponse) -> JobStatus:
 
 
 def _inferred(run: AgentResponse) -> JobStatus:
-    """The status of a run whose own cannot be read: a result that was paid for must not wait for it."""
+    """The status of a run whose own is unreadable: a result that was paid for must not be lost with it."""
     if run.error is not None:
         return JobStatus.FAILED
     return JobStatus.COMPLETED if run.completed_at is not None and run.written() else JobStatus.IN_PROGRESS
@@ -229,7 +231,7 @@ def _salvaged_run(reply: Reply) -> AgentResponse:
     if is_array(value) or (is_object(value) and "id" not in value and is_array(value.get("data"))):
         unusable(reply, "a list of jobs, not a job")
     if not is_object(value):
-        unusable(reply, "a lone value, not a job")
+        unusable(reply, "a single value, not a job")
     run = salvaged_response(value)
     if run is None:
         unusable(reply, "a body without a usable id")

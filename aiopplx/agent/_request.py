@@ -1,8 +1,8 @@
-"""The request of the Agent API in its own words, and its form on the wire.
+"""The request of the Agent API with its own fields, and its form on the wire.
 
-What a field may hold stands on the field, as its type (see `checks`); the rules across fields are in `_wire`. The
-fields and limits are those of the provider's SDK (perplexityai 0.46.1) and of its migration guide. This module knows
-nothing of endpoints, of retries, of jobs, or of the other API.
+The rule of a field is its type (see `checks`); rules across fields are in `_wire`. The fields and limits are those of
+the provider's SDK (perplexityai 0.46.1) and of its migration guide. This module knows nothing of endpoints, of retries,
+of jobs, or of the other API.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ if TYPE_CHECKING:
     Tools: TypeAlias = Sequence[Tool]
     Format: TypeAlias = ResponseFormat | type[Any] | Mapping[str, Any]
 else:
-    # These have readers of their own: none is always plain JSON.
+    # These have readers of their own, as they may not be plain JSON.
     Input = Tools = Format = Any
 
 DEFAULT_PRESET = "high"
-"""What `sonar-deep-research` maps to in the provider's migration guide."""
+"""The counterpart of `sonar-deep-research` in the provider's migration guide."""
 
 _Metadata: TypeAlias = Annotated[
     dict[Annotated[str, Meta(min_length=1, max_length=64)], Annotated[str, Meta(max_length=512)]], Meta(max_length=16)
@@ -36,55 +36,55 @@ _INT32 = 2**31 - 1
 
 
 class _Asked(Request, frozen=True):
-    """The one field that may be given by position: `kw_only` holds for every field that a class declares."""
+    """The one field that may be given by position: `kw_only` applies to all fields that a class declares."""
 
     input: Input = ""
 
 
 class AgentRequest(_Asked, frozen=True, kw_only=True):
-    """One run of the Agent API, with everything that may be said about it in that API's own words.
+    """One run of the Agent API, with all of that API's options.
 
-    `AgentRequest("Why did the Vasa sink?")` is enough. What is None is not sent: the server's own default holds.
+    `AgentRequest("Why did the Vasa sink?")` is enough. A field that is None is not sent: the server's default holds.
     Building one checks nothing; `check` does, and every submission is checked before it is sent.
 
     Attributes:
         input: the question, or a list of items: `InputMessage`s, or mappings of the server's shapes.
-        effort: how much work goes into the run; the provider's newer word for `preset`, and stronger than it.
+        effort: how much work goes into the run; the provider's newer word for `preset`, which it overrides.
         preset: model, prompt and tools under one name: `fast`, `low`, `medium`, `high`, `xhigh`, `wide-research`, ...
-            `high`, the one for deep research, where no `effort`, `model`, `models` or `profile` is given.
-        model: which model answers, as `provider/model`. Without a preset it has no tools unless `tools` names them.
+            `high`, the one for deep research, if no `effort`, `model`, `models` or `profile` is given.
+        model: the model that answers, as `provider/model`. Without a preset it has only the tools in `tools`.
         models: at most 5 models, tried in order.
         profile: a stored configuration: `{"type": "custom", "id": ...}`.
-        instructions: what the model is told beforehand; takes the place of the preset's own prompt.
-        tools: `WebSearchTool`, `FetchURLTool`, `FunctionTool`, or mappings of the server's other shapes. Each takes the
-            place of the preset's tool of that type.
+        instructions: instructions for the model; they replace the preset's own prompt.
+        tools: `WebSearchTool`, `FetchURLTool`, `FunctionTool`, or mappings of the server's other shapes. Each replaces
+            the preset's tool of that type.
         tool_choice: `none`, `auto`, `required`, or a mapping that names a tool.
-        parallel_tool_calls: whether tools may run at once.
-        max_tool_calls: at most this many calls of tools; 0 switches all off.
+        parallel_tool_calls: whether tools may run at the same time.
+        max_tool_calls: at most this many tool calls; 0 disables all tools.
         max_steps: at most this many rounds of research, 1 to 100.
-        max_output_tokens: at most this many tokens of output; the Anthropic models want it given.
+        max_output_tokens: at most this many tokens of output; required for the Anthropic models.
         reasoning: how hard the model thinks.
         response_format: the form of the answer: a msgspec Struct, a dataclass or a pydantic model (the answer is then
             JSON for `job.parse(Type)`), or a `JSONSchemaFormat`, or a mapping of that shape.
         temperature: 0 to 2; more is more varied.
         top_p: 0 to 1; nucleus sampling.
         language_preference: ISO 639-1 code of the answer's language.
-        previous_response_id: the run that this one goes on from.
-        metadata: at most 16 of the caller's texts that the server keeps with the run, by names of 1 to 64 characters;
-            each of at most 512.
+        previous_response_id: the run that this one continues.
+        metadata: at most 16 strings, of at most 512 characters, that the server stores with the run, by names of 1 to
+            64 characters.
         prompt_cache_key: requests under one key share the server's cache.
-        service_tier: how fast, at what price.
-        skills: what the model may load as it works, as mappings of the server's shapes.
+        service_tier: speed against price.
+        skills: skills that the model may load, as mappings of the server's shapes.
         step_budget_reminder: tell the model how many steps it has left.
         truncation: `auto` or `disabled`: whether an input that is too long may be cut.
-        store: True or nothing. The run could not be collected otherwise, and would be paid for all the same.
-        background: True or nothing: a job is a run in the background.
-        stream, stream_options: no meaning for a job, never sent.
-        extra: further fields for the server, sent as they are, at your own risk: it refuses any that it does not know.
-        tag: the caller's own; it comes back on the job, and is not sent.
+        store: True or None. With False the run could not be collected, and would still be billed.
+        background: True or None: a job is a background run.
+        stream, stream_options: not applicable to a job, never sent.
+        extra: further fields for the server, sent unchanged, at the caller's risk: it refuses unknown fields.
+        tag: a value of the caller's choice; it is returned on the job, and not sent.
         idempotency_key: the caller's own name for the submission, 1 to 255 characters of printable ASCII; kept on the
-            job and not sent, since this API has no such field: a submission that is sent twice is paid twice.
-        timeout: seconds for this job, above 0; None takes the session's.
+            job and not sent, since this API has no such field: a submission that is sent twice is billed twice.
+        timeout: seconds for this job, above 0; None is the session's.
     """
 
     effort: Filled | None = None
@@ -132,12 +132,12 @@ class AgentRequest(_Asked, frozen=True, kw_only=True):
 
     @property
     def asked_model(self) -> str | None:
-        """The model that is asked for by name; None where a preset, an effort or the server chooses."""
+        """The model that is asked for by name; None if a preset, an effort or the server chooses."""
         return self.model
 
     @classmethod
     def is_meant_by(cls, item: Mapping[str, object]) -> bool:
-        """Whether a mapping is in the Agent API's words: it has `input`, and neither `question` nor `messages`."""
+        """Whether a mapping uses the Agent API's fields: it has `input`, and neither `question` nor `messages`."""
         return "input" in item and not {"question", "messages"} & item.keys()
 
     def _wire(self) -> dict[str, Any]:
@@ -152,14 +152,14 @@ class AgentRequest(_Asked, frozen=True, kw_only=True):
             refuse("stream", "a job is collected when it is finished and cannot be streamed; leave stream out")
         sent.pop("stream_options", None)
         if sent.get("response_format", ...) is None:
-            del sent["response_format"]  # free text is the server's default, and has no word there
+            del sent["response_format"]  # free text is the server's default, and cannot be asked for
         if _WHO_ANSWERS.isdisjoint(sent):
             sent["preset"] = DEFAULT_PRESET
         if "max_output_tokens" not in sent and ("model" in sent or "models" in sent):
             named = [sent.get("model", ""), *sent.get("models", ())]
-            # Not documented: a rule of the server's that was seen in a captured refusal only.
+            # An undocumented rule of the server, known only from a captured refusal.
             if any(name.startswith("anthropic/") for name in named):
-                refuse("max_output_tokens", "must be given with a model of Anthropic's")
+                refuse("max_output_tokens", "must be given with an Anthropic model")
         sent["background"] = True
         return sent
 

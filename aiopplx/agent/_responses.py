@@ -1,8 +1,9 @@
-"""The answers of the Agent API as structs, which can also say the same in the words of the job model.
+"""The answers of the Agent API as structs, which convert themselves to the job model.
 
-Unknown fields are ignored, unknown items of the output are kept whole, and all fields but the run's id may be missing.
-The structs are frozen and read from JSON, so none is part of a cycle: the garbage collector need not visit the hundred
-sources of each of ten thousand results (`gc=False`). This module knows nothing of endpoints, of bytes or of HTTP.
+Unknown fields are ignored, unknown items of the output are kept unchanged, and all fields but the run's id may be
+missing. The structs are frozen and read from JSON, so none is part of a cycle: the garbage collector need not visit the
+hundred sources of each of ten thousand results (`gc=False`). This module knows nothing of endpoints, of bytes or of
+HTTP.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from aiopplx._wire.decoding import is_array, is_object, salvaged
 
 
 class Annotation(msgspec.Struct, frozen=True, gc=False, kw_only=True):
-    """A stretch of text and the page it rests on. The server knows the form; every answer seen has none."""
+    """A range of the text and the page it cites. The server defines the form, but no answer seen so far has any."""
 
     type: str | None = None
     url: str | None = None
@@ -27,7 +28,7 @@ class Annotation(msgspec.Struct, frozen=True, gc=False, kw_only=True):
 
 
 class ContentPart(msgspec.Struct, frozen=True, gc=False, kw_only=True):
-    """One part of what was written: `output_text` in a message, `summary_text` or `reasoning_text` in reasoning."""
+    """One part of the output text: `output_text` in a message, `summary_text` or `reasoning_text` in reasoning."""
 
     type: str | None = None
     text: str | None = None
@@ -35,11 +36,11 @@ class ContentPart(msgspec.Struct, frozen=True, gc=False, kw_only=True):
 
 
 class _Item(msgspec.Struct, frozen=True, gc=False, kw_only=True, tag_field="type"):
-    """Shared by all items of the output: the wire's `type` tells them apart."""
+    """Base of all output items; the wire's `type` distinguishes them."""
 
 
 class MessageItem(_Item, frozen=True, kw_only=True, tag="message"):
-    """What the model wrote."""
+    """A message of the model."""
 
     id: str | None = None
     role: str | None = None
@@ -55,7 +56,7 @@ class MessageItem(_Item, frozen=True, kw_only=True, tag="message"):
 
 
 class SearchResultsItem(_Item, frozen=True, kw_only=True, tag="search_results"):
-    """One search: what was asked and what was found. Each result's `id` is what `[n]` or `[web:n]` names."""
+    """One search: its queries and its results. The `id` of a result is the n of `[n]` or `[web:n]`."""
 
     queries: list[str] | None = None
     results: list[Source] | None = None
@@ -66,13 +67,13 @@ class PeopleSearchResultsItem(SearchResultsItem, frozen=True, kw_only=True, tag=
 
 
 class FetchURLResultsItem(_Item, frozen=True, kw_only=True, tag="fetch_url_results"):
-    """Pages that were read whole. They have no `id`, and are often among the search results too."""
+    """Pages that were read in full. They have no `id`, and are often among the search results too."""
 
     contents: list[Source] | None = None
 
 
 class ReasoningItem(_Item, frozen=True, kw_only=True, tag="reasoning"):
-    """What the model thought, where the server shows it. `encrypted_content` is for sending back, not for reading."""
+    """The model's reasoning, if the server shows it. `encrypted_content` is for sending back, not for reading."""
 
     id: str | None = None
     status: str | None = None
@@ -81,13 +82,13 @@ class ReasoningItem(_Item, frozen=True, kw_only=True, tag="reasoning"):
     encrypted_content: str | None = None
 
     def text(self) -> str:
-        """The thoughts, or their summary where that is all there is."""
+        """The reasoning, or its summary if there is nothing else."""
         said = [part.text for part in self.content or () if part.text]
         return "\n\n".join(said or [part.text for part in self.summary or () if part.text])
 
 
 class FunctionCallItem(_Item, frozen=True, kw_only=True, tag="function_call"):
-    """A function of the caller's that the model wants called; `arguments` is JSON text."""
+    """A caller's function that the model wants to call; `arguments` is JSON text."""
 
     id: str | None = None
     call_id: str | None = None
@@ -98,7 +99,7 @@ class FunctionCallItem(_Item, frozen=True, kw_only=True, tag="function_call"):
 
 
 class UnknownItem(_Item, frozen=True, kw_only=True, tag="unknown"):
-    """An item of a type that this version does not know: its `type` is in `item_name`, all of it in `payload`."""
+    """An item of an unknown type: its `type` is in `item_name`, all of it in `payload`."""
 
     item_name: str | None = None
     payload: dict[str, Any] | None = None
@@ -116,7 +117,7 @@ OutputItem: TypeAlias = (
 
 
 class AgentCost(msgspec.Struct, frozen=True, gc=False, kw_only=True):
-    """What a run was billed, by what it was spent on. `currency` is USD in every answer seen."""
+    """What a run was billed, by purpose. `currency` is USD in every answer seen so far."""
 
     currency: str | None = None
     input_cost: float | None = None
@@ -137,13 +138,13 @@ class InputTokensDetails(msgspec.Struct, frozen=True, gc=False, kw_only=True):
 
 
 class OutputTokensDetails(msgspec.Struct, frozen=True, gc=False, kw_only=True):
-    """How many of the output tokens were thought and not written."""
+    """How many of the output tokens were reasoning."""
 
     reasoning_tokens: int | None = None
 
 
 class ToolTokenUsage(msgspec.Struct, frozen=True, gc=False, kw_only=True):
-    """What a model within a tool consumed. These tokens are not in those of the run."""
+    """What a model within a tool consumed. These tokens are not counted in the run's."""
 
     model: str | None = None
     input_tokens: int | None = None
@@ -153,7 +154,7 @@ class ToolTokenUsage(msgspec.Struct, frozen=True, gc=False, kw_only=True):
 
 
 class ToolCallDetails(msgspec.Struct, frozen=True, gc=False, kw_only=True):
-    """How often a tool was called, and what that cost in US dollars."""
+    """How often a tool was called, and the cost in US dollars."""
 
     invocation: int | None = None
     cost_usd: float | None = None
@@ -161,7 +162,7 @@ class ToolCallDetails(msgspec.Struct, frozen=True, gc=False, kw_only=True):
 
 
 class AgentUsage(msgspec.Struct, frozen=True, gc=False, kw_only=True):
-    """What a run consumed. `tool_calls_details` has tools by the names of the bill: `search_web`, `fetch_url`."""
+    """What a run consumed. `tool_calls_details` has tools by their billing names: `search_web`, `fetch_url`."""
 
     input_tokens: int | None = None
     input_tokens_details: InputTokensDetails | None = None
@@ -172,7 +173,7 @@ class AgentUsage(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     cost: AgentCost | None = None
 
     def usage(self) -> Usage:
-        """The same in the words of the job model."""
+        """The same facts in the words of the job model."""
         details = self.output_tokens_details
         return Usage(
             input_tokens=self.input_tokens,
@@ -184,7 +185,7 @@ class AgentUsage(msgspec.Struct, frozen=True, gc=False, kw_only=True):
         )
 
     def _searches(self) -> int | None:
-        """How often the web was searched: calls of the tool, each of which may ask several things."""
+        """How often the web was searched: tool calls, each of which may have several queries."""
         if self.tool_calls_details is None:
             return None
         search = self.tool_calls_details.get("search_web")
@@ -192,7 +193,7 @@ class AgentUsage(msgspec.Struct, frozen=True, gc=False, kw_only=True):
 
 
 class AgentError(msgspec.Struct, frozen=True, gc=False, kw_only=True):
-    """Why there is no result. `code` is a word here, where the body of a refused call has the HTTP status."""
+    """Why there is no result. `code` is a word here; in the body of a refused call it is the HTTP status."""
 
     message: str | None = None
     code: str | int | None = None
@@ -200,7 +201,7 @@ class AgentError(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     param: str | None = None
 
     def reason(self) -> str:
-        """`message (code)`, or what there is of it."""
+        """`message (code)`, or whichever of the two is present."""
         code = str(self.code or self.type or "")
         if not self.message or not code or code == self.message:
             return self.message or code
@@ -214,13 +215,13 @@ class IncompleteDetails(msgspec.Struct, frozen=True, gc=False, kw_only=True):
 
 
 class AgentResponse(msgspec.Struct, frozen=True, gc=False, kw_only=True):
-    """A run of the Agent API, as the server wrote it.
+    """A run of the Agent API, as the server sent it.
 
     Attributes:
         created_at, completed_at: rewritten by the server at every poll, so they are not the run's times.
         model: the name of the preset until the run is completed; then the model that answered.
-        output: what the run has made so far, in order; it grows while the run is in progress.
-        usage: None until the run ends, and on a cancelled run, though its searches were charged.
+        output: the run's output so far, in order; it grows while the run is in progress.
+        usage: None until the run ends. Also None on a cancelled run, although its searches were charged.
     """
 
     id: str
@@ -259,18 +260,18 @@ class AgentResponse(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     user: str | None = None
 
     def written(self) -> str:
-        """What the messages say, in order; `""` if nothing is written yet."""
+        """The text of the messages, in order; `""` if nothing is written yet."""
         return "".join(item.text() for item in self.output if isinstance(item, MessageItem))
 
     def function_calls(self) -> list[FunctionCallItem]:
-        """The functions of the caller's that the model wants called."""
+        """The caller's functions that the model wants to call."""
         return [item for item in self.output if isinstance(item, FunctionCallItem)]
 
     def sources(self) -> list[Source]:
         """The pages that were found and read, in order.
 
-        A page that was read after it was found stands once, with its `id`. One that two searches found under two ids
-        stands twice: a mark in the text may name either.
+        A page that was found and then read is listed once, with its `id`. A page that two searches found under two ids
+        is listed twice: a mark in the text may name either.
         """
         found = [source for item in self.output for source in _sources_of(item)]
         numbered = {source.url for source in found if source.id is not None}
@@ -279,18 +280,18 @@ class AgentResponse(msgspec.Struct, frozen=True, gc=False, kw_only=True):
             if source.id is not None:
                 kept.setdefault((source.id, source.url), source)
             elif not source.url:
-                kept[place] = source  # an unreadable one keeps its place: positions are all that unnumbered pages have
+                kept[place] = source  # an unreadable one keeps its place: pages without ids are cited by position
             elif source.url not in numbered:
                 kept.setdefault(source.url, source)
         return list(kept.values())
 
     def thoughts(self) -> str | None:
-        """What the reasoning items say; None if there are none, as in every answer seen so far."""
+        """The text of the reasoning items; None if there are none, as in every answer seen so far."""
         said = [item.text() for item in self.output if isinstance(item, ReasoningItem)]
         return "\n\n".join(filter(None, said)) or None
 
     def finish_reason(self) -> str | None:
-        """The server's word for why the run stopped early, `stop` if it did not, None while it runs."""
+        """The server's word for why the run stopped early; `stop` if it did not, None while it runs."""
         if self.incomplete_details is not None and self.incomplete_details.reason:
             return self.incomplete_details.reason
         return "stop" if (self.status or "").strip().lower() == "completed" else None
@@ -311,7 +312,7 @@ class AgentResponse(msgspec.Struct, frozen=True, gc=False, kw_only=True):
 
 
 class CancelResponse(msgspec.Struct, frozen=True, gc=False, kw_only=True):
-    """What a cancellation is answered with: `cancelling`. The run ends a little later; only a poll tells when."""
+    """The answer to a cancellation: `cancelling`. The run ends a little later; only a poll shows when."""
 
     status: str
     response_id: str | None = None
@@ -327,7 +328,7 @@ _KINDS: dict[str, type[OutputItem]] = {
     "function_call": FunctionCallItem,
     "unknown": UnknownItem,
 }
-# For an item whose `type` cannot be read: the field that only such an item has, the most telling first.
+# For items without a readable `type`: a field that only items of one type have, the most specific first.
 _TELLING: dict[str, type[OutputItem]] = {
     "summary": ReasoningItem,
     "content": MessageItem,
@@ -343,9 +344,9 @@ def _sources_of(item: OutputItem) -> Iterable[Source]:
 
 
 def salvaged_response(value: dict[str, Any]) -> AgentResponse | None:
-    """A response of plain values, with whatever can be read of it; None if it has no id.
+    """A response from plain values, with every readable part; None if it has no id.
 
-    Also the way for a response with an item of unknown type: no strict decoder takes that.
+    Also used for a response with an item of unknown type, which a strict decoder refuses.
     """
     found = salvaged({name: said for name, said in value.items() if name != "output"}, AgentResponse)
     output = value.get("output")

@@ -1,7 +1,7 @@
 """The parts of an Agent request: input items, tools, the form of the answer.
 
-What a field may hold stands on the field, as its type; see `checks`. This module knows nothing of the request itself,
-of any endpoint, or of when something is sent.
+The rule of a field is its type; see `checks`. This module knows nothing of the request itself, of any endpoint, or of
+when something is sent.
 """
 
 from __future__ import annotations
@@ -22,15 +22,15 @@ from aiopplx._wire.messages import JSONSchema, JSONSchemaFormat, RegexFormat, Re
 if TYPE_CHECKING:
     Day: TypeAlias = str | date
 else:
-    Day = str  # what mappings are read into: dates are written out before
+    Day = str  # the type that mappings are converted to: dates are formatted before
 
 # The limits are those of the provider's migration guide (request-mapping.md of its `api-platform-developers`
-# repository), where the SDK's types (perplexityai 0.46.1) have the names only.
+# repository); the SDK's types (perplexityai 0.46.1) only have the names.
 _Tokens: TypeAlias = Annotated[int, Meta(ge=1, le=2**31 - 1)]
 
 
 class _Tagged(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True, tag_field="type"):
-    """Shared by what the wire's `type` tells apart."""
+    """Base of the parts that the wire's `type` distinguishes."""
 
 
 class InputText(_Tagged, frozen=True, tag="input_text"):
@@ -46,7 +46,7 @@ class InputImage(_Tagged, frozen=True, tag="input_image"):
 
 
 class InputFile(_Tagged, frozen=True, kw_only=True, tag="input_file"):
-    """A file to read: its address or its content. Known to the provider's SDK, not to its migration guide."""
+    """A file to read: its address or its content. In the provider's SDK, but not in its migration guide."""
 
     file_url: str | None = None
     file_data: str | None = None
@@ -63,16 +63,16 @@ class InputMessage(_Tagged, frozen=True, tag="message"):
 class Reasoning(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
     """How hard the model thinks; more takes longer and costs more. None leaves it to the preset or the model."""
 
-    # The provider's migration guide has `max` and no `none`, its SDK (0.46.1) `none` and no `max`: both may be sent.
+    # The provider's migration guide has `max` but not `none`, its SDK (0.46.1) `none` but not `max`: both may be sent.
     effort: Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"] | None = None
 
 
 class WebSearchFilters(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
-    """Which pages a search may find. What is None is not filtered.
+    """Which pages a search may find. None means no filter.
 
     Attributes:
         search_domain_filter: at most 20 domains without a scheme; all allowed, or all denied (`-example.com`).
-        search_recency_filter: how new a page must be; not beside any of the four dates.
+        search_recency_filter: how new a page must be; not together with any of the four dates.
         search_after_date_filter, search_before_date_filter: published after, before: a `date`, or MM/DD/YYYY.
         last_updated_after_filter, last_updated_before_filter: changed after, before: a `date`, or MM/DD/YYYY.
     """
@@ -86,15 +86,15 @@ class WebSearchFilters(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
 
 
 class WebSearchTool(_Tagged, frozen=True, kw_only=True, tag="web_search"):
-    """Searches the web. A preset brings one; naming it replaces that one, and leaves the preset's other tools.
+    """Searches the web. It replaces the preset's own web search, and keeps the preset's other tools.
 
     Attributes:
         filters: which pages may be found.
-        user_location: where the asker is.
+        user_location: where the user is.
         search_context_size: how much of the pages is read.
         search_type: `web` or `fast`.
-        max_results: pages a search may find, 1 to 50.
-        max_tokens, max_tokens_per_page: how much text is taken of all pages together, and of one.
+        max_results: pages that a search may find, 1 to 50.
+        max_tokens, max_tokens_per_page: how much text is used of all pages together, and of one page.
     """
 
     filters: WebSearchFilters | None = None
@@ -107,14 +107,14 @@ class WebSearchTool(_Tagged, frozen=True, kw_only=True, tag="web_search"):
 
 
 class FetchURLTool(_Tagged, frozen=True, kw_only=True, tag="fetch_url"):
-    """Reads whole pages: `max_urls` (1 to 10) of them a call, `total_budget_tokens` (at most 120000) of text."""
+    """Reads full pages: `max_urls` (1 to 10) per call, `total_budget_tokens` (at most 120000) of text."""
 
     max_urls: Annotated[int, Meta(ge=1, le=10)] | None = None
     total_budget_tokens: Annotated[int, Meta(ge=1, le=120_000)] | None = None
 
 
 class FunctionTool(_Tagged, frozen=True, tag="function"):
-    """A function of the caller's; `parameters` is its JSON Schema. The run stops where the model calls it."""
+    """A function of the caller; `parameters` is its JSON Schema. The run stops when the model calls it."""
 
     name: Filled
     description: str | None = None
@@ -134,7 +134,7 @@ _TOOLS: dict[str, type[_Known]] = {
 
 
 def as_input(field: str, value: Any) -> str | list[Any]:
-    """The input as it is sent, checked: a text, or a list of items. Raises `InvalidRequest`."""
+    """The input in its form on the wire, checked: a text, or a list of items. Raises `InvalidRequest`."""
     if isinstance(value, str):
         checks.filled(field, value)
         return value
@@ -163,7 +163,7 @@ def _is_blank(message: InputMessage) -> bool:
 
 
 def _type_of(field: str, value: Any, default: str = "") -> str:
-    """The `type` of a mapping, which tells what the rest of it must be."""
+    """The `type` of a mapping, which decides what the rest of it must be."""
     if not isinstance(value, Mapping):
         refuse(field, f"must be a mapping, not {checks.kind_of(value)}")
     kind = cast("Mapping[str, Any]", value).get("type", default)
@@ -172,14 +172,14 @@ def _type_of(field: str, value: Any, default: str = "") -> str:
 
 
 def _open(field: str, value: Any) -> dict[str, Any]:
-    """A mapping of a type with no struct here, sent as it is: the server's list of them grows."""
+    """A mapping of a type that has no struct here, sent unchanged: the server's list of types grows."""
     said: dict[str, Any] = dict(value)
     checks.writable(field, said)
     return said
 
 
 def as_tools(field: str, value: Any) -> list[Any]:
-    """The tools as they are sent, checked. Raises `InvalidRequest`."""
+    """The tools in their form on the wire, checked. Raises `InvalidRequest`."""
     if not isinstance(value, list | tuple):
         refuse(field, f"must be a list, not {checks.kind_of(value)}")
     return [_as_tool(f"{field}[{at}]", tool) for at, tool in enumerate(cast("Sequence[Any]", value))]
@@ -200,7 +200,7 @@ def _as_tool(field: str, value: Any) -> _Known | dict[str, Any]:
 
 
 def _with_days(field: str, value: Any) -> Any:
-    """The tool with the dates in its filters written as the server writes them."""
+    """The tool with the dates of its filters in the server's form."""
     tool = _shallow(value)
     filters = tool.get("filters")
     if isinstance(filters, WebSearchFilters | Mapping):
@@ -216,7 +216,7 @@ def _shallow(value: Any) -> dict[str, Any]:
 
 
 def _as_day(field: str, value: Any) -> str:
-    """A day as MM/DD/YYYY, leading zeros and all: the Agent API's document names no other form."""
+    """A day as MM/DD/YYYY with leading zeros: the Agent API's document names no other form."""
     month, day, year = checks.day(field, value).split("/")
     return f"{month:0>2}/{day:0>2}/{year}"
 
@@ -228,7 +228,7 @@ def _check_filters(field: str, filters: WebSearchFilters) -> None:
 
 
 def as_reasoning(field: str, value: Any) -> Reasoning:
-    """The reasoning settings as their struct, checked. Raises `InvalidRequest`."""
+    """The reasoning settings as a checked struct. Raises `InvalidRequest`."""
     return converted(field, value, Reasoning)
 
 
@@ -236,7 +236,7 @@ _FORMAT_NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
 
 def as_agent_format(field: str, value: Any) -> dict[str, Any] | None:
-    """A response format as the Agent API writes it, None for free text: that is its default and has no word.
+    """A response format in the Agent API's form; None for free text, which is the default and cannot be asked for.
 
     Raises:
         InvalidRequest: it is not a format, is a regular expression, or is a schema without an object at the top.
@@ -259,7 +259,7 @@ def _json_format(field: str, asked: JSONSchema) -> dict[str, Any]:
 
 
 def _object_on_top(field: str, schema: dict[str, Any]) -> dict[str, Any]:
-    """The schema with an object at the top, which is all that the server takes; a recursive type has a `$ref` there."""
+    """The schema with an object at the top, as the server requires; a recursive type has a `$ref` there."""
     top = schema.get("$ref")
     definitions = schema.get("$defs")
     if isinstance(top, str) and isinstance(definitions, dict):
@@ -267,5 +267,5 @@ def _object_on_top(field: str, schema: dict[str, Any]) -> dict[str, Any]:
         if isinstance(body, dict):
             schema = {**cast("dict[str, Any]", body), "$defs": definitions}
     if schema.get("type") != "object":
-        refuse(field, "must have `object` as its type at the top; wrap a list or a lone value in an object")
+        refuse(field, "must have `object` as its type at the top; wrap a list or a single value in an object")
     return schema

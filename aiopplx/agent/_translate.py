@@ -1,8 +1,8 @@
-"""A `ResearchRequest` in the words of the Agent API, or a refusal that says what has no counterpart there.
+"""A `ResearchRequest` translated for the Agent API, or a refusal that names what has no counterpart there.
 
-The map is the provider's own (the request mapping of its skill `migrate-sonar-to-agent-api`, in the GitHub repository
-perplexityai/api-platform-developers), the names of the tool's fields those of its SDK (perplexityai 0.46.1). This
-module knows nothing of endpoints, of sending, or of which API a session speaks.
+The mapping is the provider's own (the request mapping of its skill `migrate-sonar-to-agent-api`, in the GitHub
+repository perplexityai/api-platform-developers); the field names of the tool are those of its SDK (perplexityai
+0.46.1). This module knows nothing of endpoints, of sending, or of which API a session uses.
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ from aiopplx.agent._tools import (
     WebSearchTool,
 )
 
-# The provider's guide of July to September 2026. Its skill, read in August, has deep research as `medium`, which is a
-# fraction of the work and of the price; whoever wants that asks for `model="medium"`.
+# The provider's guide of July to September 2026. Its skill, as of August, maps deep research to `medium`, which does a
+# fraction of the work at a fraction of the price; `model="medium"` asks for that.
 PRESETS = {
     "sonar": "fast",
     "sonar-pro": "low",
@@ -43,13 +43,18 @@ PRESETS = {
 }
 _PRESET_NAMES = frozenset(
     {"fast", "low", "medium", "high", "xhigh", "wide-research"}
-    | {"fast-search", "pro-search", "deep-research", "advanced-deep-research"}  # names before August 2026, still taken
+    | {
+        "fast-search",
+        "pro-search",
+        "deep-research",
+        "advanced-deep-research",
+    }  # names before August 2026, still accepted
 )
 
-_IMAGES = 'the tool {"type": "image_search"} of an AgentRequest, or ask for addresses of images in the question'
-_NONE = "nothing takes its place"
+_IMAGES = 'the tool {"type": "image_search"} of an AgentRequest, or ask for image addresses in the question'
+_NONE = "there is no replacement"
 _INSTEAD = {
-    "stop": "ask in the question for where the answer should end",
+    "stop": "say in the question where the answer should end",
     "search_mode": 'for `sec` the tool {"type": "finance_search"} of an AgentRequest; for `academic` name journals'
     " and archives in search_domain_filter",
     "search_language_filter": "language_preference for the answer, search_domain_filter for the pages",
@@ -79,20 +84,20 @@ _INSTEAD_OF_EXTRA = {
     "num_videos": _NONE,
     "media_response": _NONE,
 }
-# Values that ask for what the Agent API does by default.
+# Values that request the Agent API's default behaviour.
 _SAYS_NOTHING: dict[str, tuple[object, ...]] = {
     "search_mode": ("web",),
     "return_images": (False,),
     "return_related_questions": (False,),
     "disable_search": (False,),
 }
-# The model itself decides whether to search there, which is what the classifier did: neither value says anything.
+# There the model decides whether to search, as the classifier did: both values are without effect.
 _DROPPED = frozenset({"enable_search_classifier"})
 _SAME = ("temperature", "top_p", "language_preference")
 
 
 class _Missing:
-    """Collects what has no counterpart, so that one refusal names all of it."""
+    """Collects fields without a counterpart, so that one refusal names all of them."""
 
     def __init__(self) -> None:
         self.fields: dict[str, str] = {}
@@ -105,23 +110,23 @@ class _Missing:
             return
         said = "; ".join(f"{field}: {instead}" for field, instead in self.fields.items())
         raise InvalidRequest(
-            f"not known to the Agent API, which would refuse the request. Instead: {said}",
+            f"unknown to the Agent API, which would refuse the request. Instead: {said}",
             field=", ".join(self.fields),
             tag=tag,
         )
 
 
 def translate(request: ResearchRequest) -> AgentRequest:
-    """The same question in the words of the Agent API.
+    """The same question as a request of the Agent API.
 
-    Messages become `input` and `instructions`, the model a preset (`sonar-deep-research` is `high`; the name of a
-    preset, or a `provider/model`, is taken as that), filters and options those of the web search tool, `max_tokens`
-    `max_output_tokens`, `reasoning_effort` `reasoning.effort`. Tag, timeout and idempotency key go along. Mind that
-    `instructions`, here the system messages, take the place of the preset's own prompt.
+    Messages become `input` and `instructions`; the model becomes a preset (`sonar-deep-research` is `high`; the name of
+    a preset, or a `provider/model`, is used unchanged); filters and options become those of the web search tool;
+    `max_tokens` becomes `max_output_tokens`, and `reasoning_effort` becomes `reasoning.effort`. Tag, timeout and
+    idempotency key are kept. Note that `instructions`, the system messages, replace the preset's own prompt.
 
     Raises:
-        InvalidRequest: the request breaks a rule of its own API; or it says what the Agent API has no word for: one
-            error, whose `field` names all such fields, and whose message says for each what to use instead.
+        InvalidRequest: the request breaks a rule of its own API; or it has fields without a counterpart in the Agent
+            API: one error, whose `field` names all of them, and whose message says for each what to use instead.
     """
     said = request.wire()
     missing = _Missing()
@@ -130,7 +135,7 @@ def translate(request: ResearchRequest) -> AgentRequest:
     fields |= _model(request.model, missing)
     tool = _search_tool(said, missing)
     if tool is None and "model" in fields:
-        tool = WebSearchTool()  # a bare model searches only with a tool that it is given
+        tool = WebSearchTool()  # a bare model only searches if it is given the tool
     if tool is not None:
         fields["tools"] = [tool]
     _unknown(request, said, missing)
@@ -158,11 +163,11 @@ def _model(model: str, missing: _Missing) -> dict[str, str]:
 
 
 def _conversation(messages: list[Message], missing: _Missing) -> tuple[str | list[InputMessage], str | None]:
-    """(input, instructions): a lone question stays a text; system messages become the instructions."""
-    told = [_system_text(at, message, missing) for at, message in enumerate(messages) if message.role == "system"]
+    """(input, instructions): a single question stays a text; system messages become the instructions."""
+    system = [_system_text(at, message, missing) for at, message in enumerate(messages) if message.role == "system"]
     items = [_item(at, message, missing) for at, message in enumerate(messages) if message.role != "system"]
     spoken = [item for item in items if item is not None]
-    instructions = "\n\n".join(told) if told else None
+    instructions = "\n\n".join(system) if system else None
     if len(spoken) == 1 and isinstance(spoken[0].content, str):
         return spoken[0].content, instructions
     return spoken, instructions
@@ -173,7 +178,7 @@ def _system_text(at: int, message: Message, missing: _Missing) -> str:
 
 
 def _joined(field: str, message: Message, missing: _Missing) -> str:
-    """A content as one text, for where the successor takes no parts."""
+    """A content as one text, for places where the Agent API accepts no parts."""
     if not isinstance(message.content, list):
         return message.content or ""
     for place, part in enumerate(message.content):
@@ -203,14 +208,14 @@ def _part(field: str, part: Part, missing: _Missing) -> InputText | InputImage |
     if isinstance(part, ImagePart):
         return InputImage(part.image_url.url if isinstance(part.image_url, URL) else part.image_url)
     kind = "file_url" if isinstance(part, FilePart) else "pdf_url" if isinstance(part, PDFPart) else "video_url"
-    # The SDK has an `input_file` part, the guide calls files gone: nothing to translate into unasked.
-    instead = "an InputFile in the input of an AgentRequest, at your own risk, or the address in the question"
+    # The SDK has an `input_file` part, but the guide says that files are gone: not translated without being asked.
+    instead = "an InputFile in the input of an AgentRequest, at the caller's risk, or the address in the question"
     missing.add(field, f"for {kind} {_NONE if kind == 'video_url' else instead}")
     return None
 
 
 def _search_tool(said: dict[str, Any], missing: _Missing) -> WebSearchTool | None:
-    """The tool that bears the filters and options; None where nothing is said, so that the preset keeps its own."""
+    """The tool with the filters and options; None if there are none, so that the preset keeps its own."""
     names = ("search_domain_filter", "search_recency_filter", *DATES)
     filters = {name: said[name] for name in names if name in said}
     options: WebSearchOptions = said.get("web_search_options") or WebSearchOptions()
@@ -233,7 +238,7 @@ _COUNTERPARTS = frozenset(
 
 
 def _unknown(request: ResearchRequest, said: dict[str, Any], missing: _Missing) -> None:
-    """Whatever is said and has no counterpart: by what has one, so that a new field cannot slip through."""
+    """Adds all given fields that are not known to have a counterpart, so that no new field slips through."""
     for name, value in said.items():
         if name in request.extra:
             place = f"extra.{as_name(name)}".rstrip(".")

@@ -1,6 +1,6 @@
-"""The command line. It knows only the public names of `aiopplx`, `aiopplx.journal` and `aiopplx.emulator`.
+"""The command line. It uses only the public names of `aiopplx`, `aiopplx.journal` and `aiopplx.emulator`.
 
-Nothing here imports the HTTP library by itself, and each command imports what it runs only when it is called, so that
+No module here imports the HTTP library by itself, and each command imports what it runs only when it is called, so that
 `--help` stays quick.
 """
 
@@ -19,7 +19,8 @@ from aiopplx.cli._options import STANDARD
 
 
 def run(argv: Sequence[str]) -> int:
-    """Run one command and return its exit code. What a user can bring about is one line on stderr, never a traceback.
+    """Run one command and return its exit code. An error that a user can cause is one line on stderr, never a
+    traceback.
 
     Args:
         argv: the words after the program's name.
@@ -54,6 +55,6 @@ def run(argv: Sequence[str]) -> int:
 
 
 def _forget_stdout() -> None:
-    # The interpreter flushes stdout once more at its end, and would print a complaint about the same closed pipe.
+    # The interpreter flushes stdout once more when it exits, and would report the same closed pipe again.
     with contextlib.suppress(OSError):
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

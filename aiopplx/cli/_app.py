@@ -1,6 +1,6 @@
-"""The words of the command line: commands, arguments, options, help.
+"""The grammar of the command line: commands, arguments, options, help.
 
-This module knows nothing of what a command does: each imports its own room when it is called.
+This module does not know what a command does: each command imports its own module when it is called.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ Exit codes: 0 all done, 1 some failed, 2 usage, 3 key or credit refused, 4 submi
 connection, budget reached, disk full, another run on the journal): try again later, 130 Ctrl-C, 143 SIGTERM."""
 
 Json = Annotated[bool, Parameter(name="--json", show_default=False, help="Print JSON, one object a line.")]
-Place = Annotated[Path, Parameter(help="File that a run has kept: QUESTIONS.journal.db.")]
-Timeout = Annotated[PositiveFloat, Parameter(help="Seconds to wait; the job goes on at the service.")]
+Place = Annotated[Path, Parameter(help="Journal of a run: QUESTIONS.journal.db.")]
+Timeout = Annotated[PositiveFloat, Parameter(help="Seconds to wait; the job continues at the service.")]
 
 
 def make_app() -> App:
-    """The command line, ready to be called with its words."""
+    """The command line, ready to be called with its arguments."""
     app = App(
         name="aiopplx",
         help=_ABOUT,
@@ -57,7 +57,7 @@ def _version() -> str:
 
 
 def run(
-    questions: Annotated[str, Parameter(help="File of questions: text, one a line, or JSONL; - is stdin.")],
+    questions: Annotated[str, Parameter(help="File of questions: text, one per line, or JSONL; - is stdin.")],
     /,
     *,
     options: RunOptions = RunOptions(),  # noqa: B008 - frozen
@@ -66,12 +66,12 @@ def run(
 ) -> int:
     """Run a file of questions; write a line of JSON for each as it finishes.
 
-    A text file has a question a line; blank lines and lines that begin with # are skipped. A JSONL file has a line for
-    each: a string, or an object with the fields of a request (question or messages, model, tag, search filters, ...). A
-    line that cannot be used is reported with its number, and the rest go on.
+    A text file has one question per line; blank lines and lines that begin with # are skipped. A line of a JSONL file
+    is a string, or an object with the fields of a request (question or messages, model, tag, search filters, ...). A
+    line that cannot be used is reported with its number, and the others are run.
 
-    Run the same command again to go on where it was: what is finished comes from the journal, what runs is waited for,
-    and only what was never sent is sent. Questions may be added, removed and reordered in between.
+    Run the same command again to resume: finished answers come from the journal, running jobs are waited for, and only
+    questions that were never sent are sent. Questions may be added, removed and reordered in between.
     """
     from aiopplx.cli import _run
 
@@ -102,7 +102,7 @@ def get(
     json: Json = False,
     connection: Connection = Connection(),  # noqa: B008 - frozen
 ) -> int:
-    """Look at one job and print what there is."""
+    """Poll a job once, and print its status and any answer."""
     from aiopplx.cli import _show
 
     return anyio.run(partial(_show.get, id, connection, wait=wait, seconds=timeout, as_json=json))
@@ -110,7 +110,7 @@ def get(
 
 def list_(
     *,
-    limit: Annotated[PositiveInt, Parameter(help="At most so many jobs.")] = 50,
+    limit: Annotated[PositiveInt, Parameter(help="At most this many jobs.")] = 50,
     json: Json = False,
     connection: Connection = Connection(),  # noqa: B008 - frozen
 ) -> int:
@@ -137,20 +137,20 @@ def status(
     /,
     *,
     running: Annotated[
-        bool, Parameter(show_default=False, help="List the jobs that run at the service instead.")
+        bool, Parameter(show_default=False, help="List the jobs running at the service instead.")
     ] = False,
     json: Json = False,
 ) -> int:
-    """Say how a run stands: counts, cost, and the process that runs it."""
+    """Show the state of a run: counts, cost, and the process that runs it."""
     from aiopplx.cli import _status
 
     return _status.running(journal, as_json=json) if running else _status.status(journal, as_json=json)
 
 
 def watch(
-    journal: Place, /, *, interval: Annotated[PositiveFloat, Parameter(help="Seconds between two looks.")] = 1.0
+    journal: Place, /, *, interval: Annotated[PositiveFloat, Parameter(help="Seconds between two readings.")] = 1.0
 ) -> int:
-    """Follow a run that goes on in another process, until it ends."""
+    """Follow a run in another process until it ends."""
     from aiopplx.cli import _status
 
     return anyio.run(partial(_status.watch, journal, interval=interval))
@@ -163,7 +163,7 @@ def cost(
     by: Annotated[CostsBy, Parameter(help="What to add up.")] = "tag",
     json: Json = False,
 ) -> int:
-    """Say what was spent, over all runs of a journal."""
+    """Show what was spent, over all runs of a journal."""
     from aiopplx.cli import _status
 
     return _status.cost(journal, by=by, as_json=json)
@@ -181,11 +181,11 @@ def export(
         ExportFormat, Parameter(help="`files` is a Markdown file for each report, named by its number.")
     ] = "jsonl",
     partial: Annotated[
-        bool, Parameter(name="--partial", show_default=False, help="Also where more is still to come.")
+        bool, Parameter(name="--partial", show_default=False, help="Export even if the run is not finished.")
     ] = False,
-    force: Annotated[bool, Parameter(show_default=False, help="Write over what is there.")] = False,
+    force: Annotated[bool, Parameter(show_default=False, help="Overwrite existing files.")] = False,
 ) -> int:
-    """Write the results that a journal keeps. No request is made."""
+    """Write the results stored in a journal. No request is made."""
     from aiopplx.cli import _export
 
     return anyio.run(lambda: _export.export(journal, output, format, partial=partial, force=force))
@@ -198,9 +198,9 @@ def review(
     options: ReviewOptions = ReviewOptions(),  # noqa: B008 - frozen
     connection: Connection = Connection(),  # noqa: B008 - frozen
 ) -> int:
-    """List submissions that may have made a job, and decide about them.
+    """List submissions that may have created a job, and decide about them.
 
-    Such a submission left this machine, and no usable answer came: a job may exist and be billed, its id is unknown.
+    Such a submission was sent, and no usable answer came: a job may exist and be billed, and its id is unknown.
     """
     from aiopplx.cli import _review
 
@@ -212,12 +212,12 @@ def adopt(
     ids: Annotated[tuple[str, ...], Parameter(name="ID", help="The service's ids of the jobs.")],
     /,
     *,
-    tag: Annotated[str | None, Parameter(help="Tag for a single one: a question with this tag finds it.")] = None,
+    tag: Annotated[str | None, Parameter(help="Tag for a single job: a question with this tag finds it.")] = None,
     wait: Annotated[bool, Parameter(show_default=False, help="Wait until all are finished.")] = False,
     timeout: Timeout = 3600,
     connection: Connection = Connection(),  # noqa: B008 - frozen
 ) -> int:
-    """Take jobs from elsewhere into a journal, with their results."""
+    """Add jobs that were submitted elsewhere to a journal, with their results."""
     from aiopplx.cli import _review
 
     return anyio.run(partial(_review.adopt, journal, ids, connection, tag=tag, wait=wait, seconds=timeout))
@@ -225,14 +225,14 @@ def adopt(
 
 def doctor(
     *,
-    journal: Annotated[Path | None, Parameter(help="Look at this journal as well.")] = None,
+    journal: Annotated[Path | None, Parameter(help="Check this journal as well.")] = None,
     probe: Annotated[
-        bool, Parameter(show_default=False, help="Learn what a repeated idempotency key gets back; may be billed.")
+        bool, Parameter(show_default=False, help="Find out what a repeated idempotency key returns; may be billed.")
     ] = False,
     yes: Annotated[bool, Parameter(show_default=False, help="Agree to the bill of --probe.")] = False,
     connection: Connection = Connection(),  # noqa: B008 - frozen
 ) -> int:
-    """Say which key and server are used, what answers, and how a journal is. Costs nothing, but for --probe."""
+    """Check the key, the server, the APIs and a journal. Free, except for --probe."""
     from aiopplx.cli import _doctor
 
     return anyio.run(partial(_doctor.doctor, connection, journal=journal, probe=probe, yes=yes))

@@ -1,6 +1,6 @@
-"""From what was typed to an open session, at the service or at an emulator in this very process.
+"""From the options typed to an open session, at the service or at an emulator in this process.
 
-This module knows nothing of what the session is then used for.
+This module does not know what the session is used for.
 """
 
 from __future__ import annotations
@@ -18,20 +18,20 @@ if TYPE_CHECKING:
     from aiopplx import Event, PollPolicy, RetryPolicy, Session
 
 SPEED = 100.0
-"""Emulated seconds in a second: a job of four minutes takes two and a half seconds, long enough to be watched."""
+"""Emulated seconds in a second: a job of four minutes takes two and a half seconds, long enough to watch."""
 
 CLOSING = 1.5
 """Seconds for connections and the emulator to close."""
 
 EMULATED_POLL = 0.4
-"""Seconds between two looks at a job of the emulator, which ends a hundred times sooner than one of the service."""
+"""Seconds between two polls of an emulated job, which ends a hundred times sooner than one of the service."""
 
 EMULATED_BUDGET = 60_000.0
-"""Polls a minute: there is no account whose limits must be kept."""
+"""Polls a minute: an emulated account has no rate limit to respect."""
 
 
 class SessionOptions(TypedDict, total=False):
-    """What is passed to `Session` as it is."""
+    """Arguments that are passed to `Session` unchanged."""
 
     api: Api
     rpm: float | None
@@ -50,7 +50,7 @@ _RESULTS: dict[Results, Literal["keep", "until_delivered", "refetch"]] = {
 
 
 def journal_at(place: str | None, options: JournalOptions) -> aiopplx.JournalOptions | None:
-    """The journal at this place, with what was typed about it."""
+    """The journal at this place, with the journal options typed."""
     import aiopplx
 
     if place is None:
@@ -65,7 +65,7 @@ def journal_at(place: str | None, options: JournalOptions) -> aiopplx.JournalOpt
 
 
 def retry_policy(on_doubt: OnDoubt | None) -> RetryPolicy:
-    """The usual bounds, with what was typed about submissions without an answer."""
+    """The default policy, with the option typed for submissions that got no answer."""
     from aiopplx import RetryPolicy
 
     return RetryPolicy(on_doubt=on_doubt)
@@ -75,9 +75,9 @@ class Connected:
     """An open session, and the emulator under it if one was asked for; an async context manager.
 
     Args:
-        connection: what was typed.
-        on_event: told of everything that happens in the session.
-        options: as for `Session`; an `api` here is in place of the one that was typed.
+        connection: the options typed.
+        on_event: called with every event of the session.
+        options: as for `Session`; an `api` here overrides the one typed.
     """
 
     def __init__(
@@ -102,8 +102,8 @@ class Connected:
             raise
 
     async def __aexit__(self, *_: object) -> None:
-        # A signal has cancelled everything around; connections are still to be closed, and not for longer than a person
-        # waits who has pressed Ctrl-C.
+        # After a signal everything around is cancelled. The connections still have to be closed, in no more time than a
+        # person who pressed Ctrl-C will wait.
         with anyio.move_on_after(CLOSING, shield=True):
             await self._stack.aclose()
 

@@ -1,7 +1,7 @@
-"""`aiopplx doctor`: what is set, what answers, and how a journal is. All of it is free but `--probe`.
+"""`aiopplx doctor`: which key and server are set, which APIs answer, and whether a journal is sound.
 
-It asks what has an answer without a job: a page of the list, and a run that cannot exist. This module knows nothing of
-files of questions.
+It makes only requests that need no job, and are therefore free: a page of the list, and a poll of a run that cannot
+exist. `--probe` is the exception. This module knows nothing of files of questions.
 """
 
 from __future__ import annotations
@@ -30,49 +30,49 @@ if TYPE_CHECKING:
 KEYS = ("PERPLEXITY_API_KEY", "PPLX_API_KEY")
 
 SERVICE = "https://api.perplexity.ai"
-"""Where a session asks by default; a test holds it to what a session says of itself."""
+"""The default server of a session; a test checks that they are the same."""
 
-PATIENCE = 20.0
-"""Seconds for one question to the service."""
+ANSWER_TIMEOUT = 20.0
+"""Seconds for the check of one API."""
 
 NO_RUN = "resp_00000000-0000-0000-0000-000000000000"
-"""An id that no run has: an API that says so has taken the key."""
+"""An id that no run has. An API that answers that it does not exist has accepted the key."""
 
 PROBE = {"question": "Answer with one word: is water wet?", "model": "sonar"}
-"""The cheapest job that there is, about a cent."""
+"""The cheapest possible job, about a cent."""
 
 
 async def doctor(connection: Connection, *, journal: Path | None, probe: bool, yes: bool) -> int:
-    """Look at everything and say what is found; 0 if an API answers, and the journal (if named) is sound.
+    """Run all checks and print what they found; 0 if an API answers, and the journal (if named) is sound.
 
     Raises:
         UsageError: options that do not go together, or a probe that was not agreed to.
     """
     connection.check()
     if yes and not probe:
-        raise UsageError("--yes agrees to --probe, which was not asked for")
-    return await code_until_signal(lambda: _Visit(connection).make(journal, probe=probe, yes=yes))
+        raise UsageError("--yes agrees to --probe: give both, or neither")
+    return await code_until_signal(lambda: _Checks(connection).run(journal, probe=probe, yes=yes))
 
 
-class _Visit:
+class _Checks:
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
         self._answers: dict[str, bool] = {}
         self._codes: list[int] = []
         self._limits: dict[str, int] = {}
 
-    async def make(self, journal: Path | None, *, probe: bool, yes: bool) -> int:
-        _tell("key", _key(self._connection))
-        _tell("base url", _base_url(self._connection))
+    async def run(self, journal: Path | None, *, probe: bool, yes: bool) -> int:
+        _report("key", _key(self._connection))
+        _report("base url", _base_url(self._connection))
         asked_for = self._connection.api or os.environ.get("AIOPPLX_API") or "auto"
         sonar: Api = "sonar-v1" if asked_for == "sonar-v1" else "sonar"
         agent: Api = "agent-v1" if asked_for == "agent-v1" else "agent"
         await self._ask(sonar, _list)
-        await self._ask(agent, _look)
+        await self._ask(agent, _poll_unknown_run)
         may_be_used = (sonar, agent) if asked_for == "auto" else (asked_for,)
         used = next((api for api in may_be_used if self._answers.get(api)), None)
-        _tell("a run", f"asked for {asked_for}, would use {used}" if used else f"asked for {asked_for}, would fail")
-        _tell("limits", _limits(self._limits))
+        _report("a run", f"asked for {asked_for}, would use {used}" if used else f"asked for {asked_for}, would fail")
+        _report("limits", _limits(self._limits))
         health = _journal(journal)
         if probe:
             await self._probe(sonar, yes=yes)
@@ -82,36 +82,38 @@ class _Visit:
         from aiopplx import AiopplxError, EndpointRetired
 
         try:
-            with anyio.fail_after(PATIENCE):
+            with anyio.fail_after(ANSWER_TIMEOUT):
                 async with Connected(self._connection, api=api) as session:
                     said = await question(session)
                     self._limits.update(session.limits)
         except TimeoutError:
             self._codes.append(LATER)
-            _tell(api, f"no answer within {PATIENCE:.0f} seconds")
+            _report(api, f"no answer within {ANSWER_TIMEOUT:.0f} seconds")
         except EndpointRetired as error:
             self._codes.append(ACCOUNT)
-            _tell(api, f"retired for this key ({error.type})")
+            _report(api, f"retired for this key ({error.type})")
         except AiopplxError as error:
             self._codes.append(exit_code(error))
-            _tell(api, str(error))
+            _report(api, str(error))
         else:
             self._answers[api] = True
-            _tell(api, said)
+            _report(api, said)
 
     async def _probe(self, api: Api, *, yes: bool) -> None:
         if not self._answers.get(api):
-            _tell("probe", f"nothing to learn: {api} does not answer, and the Agent API has no idempotency keys")
+            _report("probe", f"not made: {api} does not answer, and the Agent API has no idempotency keys")
             return
-        _tell("probe", f"submits one cheap job to {api} twice under one idempotency key: it may be billed, twice too")
+        _report(
+            "probe", f"submits one cheap job to {api} twice under one idempotency key: it may be billed, even twice"
+        )
         if not yes and not await _agreed():
             raise UsageError("nothing was submitted; --probe --yes agrees to the bill")
-        # Held: a refusal of the second one is the answer, and is not to be tried again.
+        # With `hold` nothing is sent again: a refusal of the second submission is the answer.
         async with Connected(self._connection, api=api, retry=retry_policy("hold")) as session:
             key = uuid.uuid4().hex
             first = await session.submit(PROBE, idempotency_key=key)
-            _tell("probe", f"first: job {one_line(first.id)}")
-            _tell("probe", await _repeated(session, key, first))
+            _report("probe", f"first: job {one_line(first.id)}")
+            _report("probe", await _repeated(session, key, first))
 
 
 async def _list(session: Session) -> str:
@@ -119,7 +121,7 @@ async def _list(session: Session) -> str:
     return f"answers; latest job {one_line(found[0].id)}" if found else "answers; no jobs"
 
 
-async def _look(session: Session) -> str:
+async def _poll_unknown_run(session: Session) -> str:
     from aiopplx import APIError, NotFound
 
     try:
@@ -164,13 +166,13 @@ def _key(connection: Connection) -> str:
 
 
 def _end_of(key: str) -> str:
-    # Of a short word four characters would be half of it, and so short a word is no key of the service.
+    # Four characters would disclose much of a short word, and no key of the service is so short.
     return f"ends in {key[-4:]}" if len(key) >= 16 else f"of {many(len(key), 'character')}"
 
 
 def _limits(said: dict[str, int]) -> str:
     if "limit" not in said:
-        return "not told by what is free to ask; a run learns its pace from refusals, or give --rpm"
+        return "not stated in the answers to these free requests; a run learns its pace from refusals, or give --rpm"
     left = f", {said['remaining']} left at the moment" if "remaining" in said else ""
     return f"{said['limit']} requests a minute for this key{left}"
 
@@ -185,7 +187,7 @@ def _base_url(connection: Connection) -> str:
 
 
 def _journal(place: Path | None) -> int:
-    """Say how a journal is; 0 if it is sound. Every stored result is read, and its checksum with it."""
+    """Report on a journal; 0 if it is sound. Every stored result is read, which verifies its checksum."""
     if place is None:
         return DONE
     from aiopplx import JournalError
@@ -198,13 +200,13 @@ def _journal(place: Path | None) -> int:
                 stored += record.has_result
                 damaged += record.has_result and not _can_be_read(journal, record.pk)
     except JournalError as error:
-        _tell("journal", str(error))
+        _report("journal", str(error))
         return USAGE
-    _tell("journal", f"{found.numbers}; begun with version {facts['made_by']}, opened {facts['openings']} times")
-    _tell("journal", f"of {one_line(str(found.base_url)) or 'no server yet'}; {found.by_whom}")
+    _report("journal", f"{found.numbers}; begun with version {facts['made_by']}, opened {facts['openings']} times")
+    _report("journal", f"of {one_line(str(found.base_url)) or 'no server yet'}; {found.by_whom}")
     if found.writer is None and not facts["clean"]:
-        _tell("journal", "its last run was broken off; the next one goes on from there")
-    _tell("journal", f"{many(stored, 'result')} kept, {damaged:,} damaged")
+        _report("journal", "its last run was interrupted; the next one resumes it")
+    _report("journal", f"{many(stored, 'result')} kept, {damaged:,} damaged")
     return FAILED if damaged else DONE
 
 
@@ -216,5 +218,5 @@ def _can_be_read(journal: JournalReader, pk: int) -> bool:
     return True
 
 
-def _tell(what: str, said: str) -> None:
+def _report(what: str, said: str) -> None:
     print_out(f"{what:<9} {one_line(said, 2000)}\n")

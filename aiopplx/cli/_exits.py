@@ -1,6 +1,6 @@
-"""How a command ends: exit codes, what is said on stderr, and the two signals.
+"""How a command ends: exit codes, error messages on stderr, and the two signals.
 
-This module knows nothing of what any command does.
+This module does not know what any command does.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ USAGE = 2
 ACCOUNT = 3
 IN_DOUBT = 4
 LATER = 75
-"""EX_TEMPFAIL of sysexits.h: nothing is wrong with the command, try it again later."""
+"""EX_TEMPFAIL of sysexits.h: the command is right, try it again later."""
 INTERRUPTED = 130
 PIPE_CLOSED = 141
-"""128 + SIGPIPE: what a shell shows for a program whose reader went away."""
+"""128 + SIGPIPE: what a shell shows for a program whose reader has closed the pipe."""
 
 
 class UsageError(Exception):
-    """The command cannot be run as it was typed."""
+    """The command cannot be run as typed."""
 
 
 class OutputLost(Exception):
@@ -59,8 +59,8 @@ class Interrupted(Exception):
         return "Ctrl-C" if self.signum == signal.SIGINT else self.signum.name
 
 
-# What the library's sentences call by the names of its arguments, and what a shell calls it. A sentence that is worded
-# otherwise one day is said as it is.
+# Python arguments in the library's messages, and the options that replace them here. A message whose wording changes
+# is printed as it is.
 _IN_A_SHELL = (
     ("pass Session(api_key=...)", "give --api-key-file FILE"),
     ("Check PERPLEXITY_API_KEY;", "Check PERPLEXITY_API_KEY or --api-key-file;"),
@@ -76,7 +76,7 @@ _IN_A_SHELL = (
 
 
 def complain(message: str) -> None:
-    """One line on stderr, in the program's name, and in the words of the command line."""
+    """Print one line on stderr that begins with the program's name; Python arguments in it are replaced by options."""
     for ours, typed in _IN_A_SHELL:
         message = message.replace(ours, typed)
     print(f"aiopplx: {safe(message)}", file=sys.stderr, flush=True)
@@ -113,8 +113,8 @@ async def until_signal(work: Callable[[], Awaitable[T]], *, at_exit: Callable[[]
     """Run `work` and return what it returns; cancel it at the first Ctrl-C or SIGTERM, and exit at once at the second.
 
     Args:
-        work: what to run; it has its blocks left in order when it is cancelled.
-        at_exit: put the terminal back in order, before an exit at once.
+        work: what to run; when it is cancelled, its context managers exit in order.
+        at_exit: called before an exit at once, to restore the terminal.
 
     Raises:
         Interrupted: a signal came, and `work` has ended.
@@ -122,14 +122,14 @@ async def until_signal(work: Callable[[], Awaitable[T]], *, at_exit: Callable[[]
     came: list[signal.Signals] = []
     scope = anyio.CancelScope()
 
-    def hear(signum: signal.Signals) -> None:
+    def on_signal(signum: signal.Signals) -> None:
         if came:
             at_exit()
             _exit_now(128 + signum)
         came.append(signum)
         scope.cancel()
 
-    _listen(hear)
+    _listen(on_signal)
     with scope:
         result = await work()
         if not came:
@@ -145,13 +145,13 @@ async def code_until_signal(work: Callable[[], Awaitable[int]]) -> int:
         return interrupted.code
 
 
-def _listen(hear: Callable[[signal.Signals], None]) -> None:
-    # The event loop ends with the command, and its handlers with it. Windows has no handlers on the loop: there Ctrl-C
-    # stays Python's own KeyboardInterrupt, which cancels the command as well but names no ids.
+def _listen(on_signal: Callable[[signal.Signals], None]) -> None:
+    # The handlers end with the event loop, which ends with the command. Windows has no such handlers: there Ctrl-C is
+    # Python's own KeyboardInterrupt, which also cancels the command, but prints no ids.
     loop = asyncio.get_running_loop()
     for signum in (signal.SIGINT, signal.SIGTERM):
         try:
-            loop.add_signal_handler(signum, hear, signum)
+            loop.add_signal_handler(signum, on_signal, signum)
         except NotImplementedError:
             return
 

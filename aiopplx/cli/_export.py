@@ -1,6 +1,6 @@
-"""`aiopplx export`: the results that a journal keeps, as a file or a directory of files.
+"""`aiopplx export`: the results stored in a journal, as a file or a directory of files.
 
-This module only reads the journal. Of its records it holds one at a time, whatever their number.
+This module only reads the journal. It holds one record at a time, however many there are.
 """
 
 from __future__ import annotations
@@ -32,17 +32,17 @@ _FORMULA = ("=", "+", "-", "@")
 
 
 async def export(place: Path, output: str | None, form: ExportFormat, *, partial: bool, force: bool) -> int:
-    """Write what the journal has, in the order in which it was first asked; 0.
+    """Write the journal's submissions, in the order in which they were first queued; 0.
 
     Args:
         place: the journal.
-        output: a file, or the directory of `files`; None is stdout.
-        form: what to write.
-        partial: also where more is still to come.
-        force: write over a file that has something in it.
+        output: a file, or the directory for `files`; None is stdout.
+        form: the format.
+        partial: export even if the run is not finished.
+        force: overwrite a file that is not empty.
 
     Raises:
-        UsageError: more is to come, or the output cannot be written to.
+        UsageError: the run is not finished, or the output cannot be written to.
     """
     with open_reader(place) as journal:
         if not partial:
@@ -54,16 +54,16 @@ def _check_whole(journal: JournalReader, place: Path) -> None:
     counts = journal.counts()
     left = [f"{counts[state]:,} {WORDS[state]}" for state in (*WAITING, State.IN_DOUBT) if counts[state]]
     if not journal.facts()["exhausted"]:
-        left.append("not all questions were read")
+        left.append("not all questions have been read")
     if left:
-        raise UsageError(f"{place} is not finished ({', '.join(left)}): --partial exports what there is")
+        raise UsageError(f"{place} is not finished ({', '.join(left)}): --partial exports it as it is")
 
 
 async def _export(journal: JournalReader, output: str | None, form: ExportFormat, force: bool) -> int:
     if form == "files":
         if output is None or output == STANDARD:
             raise UsageError("--format files needs a directory: -o DIRECTORY")
-        told = _write_files(journal, Path(output), force)
+        summary = _write_files(journal, Path(output), force)
     else:
         rows = Rows(output, force=force, journal=journal.path)
         try:
@@ -75,8 +75,8 @@ async def _export(journal: JournalReader, output: str | None, form: ExportFormat
                 count += 1
         finally:
             await rows.close()
-        told = f"{many(count, 'submission')} in {rows.name}"
-    print(safe(told), file=sys.stderr)
+        summary = f"{many(count, 'submission')} in {rows.name}"
+    print(safe(summary), file=sys.stderr)
     return DONE
 
 
@@ -104,8 +104,8 @@ def _csv_row(record: Record, job: Job) -> bytes:
 def _csv_line(cells: Iterable[object]) -> bytes:
     """One record of RFC 4180.
 
-    Answers are written by a model that has read web pages: a cell that a spreadsheet would take for a formula gets an
-    apostrophe before it. JSONL has the exact text.
+    Answers are written by a model that has read web pages: a cell that a spreadsheet would read as a formula gets a
+    leading apostrophe. JSONL has the exact text.
     """
     line = io.StringIO()
     csv.writer(line, lineterminator="\r\n").writerow(_cell(cell) if isinstance(cell, str) else cell for cell in cells)
@@ -113,7 +113,7 @@ def _csv_line(cells: Iterable[object]) -> bytes:
 
 
 def _cell(text: str) -> str:
-    cleaned = safe(text)  # first: what it takes away may have stood before a formula
+    cleaned = safe(text)  # first: the characters that it removes may hide the start of a formula
     return f"'{cleaned}" if cleaned.lstrip().startswith(_FORMULA) or cleaned.startswith("\t") else cleaned
 
 
@@ -123,18 +123,18 @@ def report(record: Record, job: Job) -> str:
     if job.cost is not None:
         facts.append(dollars(job.cost))
     head = f"# {one_line(question_of(record), 2000) or one_line(job.id)}\n\n"
-    told = one_line(" · ".join(fact for fact in facts if fact), 1000)
+    summary = one_line(" · ".join(fact for fact in facts if fact), 1000)
     body = on_paper(job) if job.text else f"No result: {one_line(str(job.error or WORDS[record.state]), 1000)}\n"
-    return f"{head}*{told}*\n\n{body}\n"
+    return f"{head}*{summary}*\n\n{body}\n"
 
 
 def _write_files(journal: JournalReader, directory: Path, force: bool) -> str:
-    """A file for each report, named by its number: a title, a tag or an id could name any file of the machine."""
+    """Write one file per report, named by its number: a title, a tag or an id could name any file of the machine."""
     count = without = 0
     try:
         directory.mkdir(parents=True, exist_ok=True)
         if not force and any(directory.iterdir()):
-            raise UsageError(f"{directory} has something in it already; give --force to write into it, or another name")
+            raise UsageError(f"{directory} is not empty; give --force to write into it, or another name")
         for record in every(journal):
             job = job_in(journal, record)
             if not job.text:
@@ -149,7 +149,7 @@ def _write_files(journal: JournalReader, directory: Path, force: bool) -> str:
 
 
 def _write(path: Path, text: str) -> None:
-    # Whole or not at all, and never through a link that somebody else has put there.
+    # All of it or nothing, and never through a link that another user has put there.
     new = path.with_suffix(".new")
     new.write_bytes(text.encode(errors="replace"))
     os.replace(new, path)

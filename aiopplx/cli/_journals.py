@@ -1,6 +1,6 @@
-"""Which journal a run keeps, how far it has come by it, and whether answers in a file are safe in it.
+"""Which journal a run uses, how far an earlier run came, and whether the answers in a file are safe in it.
 
-This module knows nothing of sessions: it only looks into a journal that another run has left, and changes nothing.
+This module knows nothing of sessions: it only reads a journal that an earlier run has left, and changes nothing.
 """
 
 from __future__ import annotations
@@ -21,16 +21,16 @@ WAITING = (State.QUEUED, State.SENDING, State.ACCEPTED)
 FINISHED = (State.DONE, State.FAILED, State.EXPIRED, State.REJECTED)
 
 PAGE = 100
-"""Records that are read at a time."""
+"""Records read at a time."""
 
-# Rows of an output file that tell of nothing paid, or of nothing that can be lost with them.
+# Status of rows in an output file that can be overwritten: they hold nothing paid, or nothing worth keeping.
 _WORTHLESS = ("REJECTED", "STOPPED", "FAILED", "EXPIRED", "CANCELLED")
 
 
 def place_of(options: JournalOptions, source: str, output: str | None, connection: Connection) -> str | None:
-    """The journal's file; None if there is to be none.
+    """The path of the journal; None for a run without one.
 
-    It lies beside the questions and not beside the answers, so that another name for the answers is no second bill.
+    It lies beside the questions and not beside the answers, so that a run with another output file does not pay again.
 
     Raises:
         UsageError: options that do not go together.
@@ -52,7 +52,7 @@ def place_of(options: JournalOptions, source: str, output: str | None, connectio
 def _place(options: JournalOptions, source: str, output: str | None, connection: Connection) -> str | None:
     if options.journal is not None:
         return str(options.journal)
-    if connection.emulate:  # its jobs end with it: there is nothing to go on with
+    if connection.emulate:  # its jobs end with it: there is nothing to resume
         return None
     for name in (source, output):
         if name is not None and name != STANDARD and (os.path.isfile(name) or not os.path.exists(name)):
@@ -61,23 +61,23 @@ def _place(options: JournalOptions, source: str, output: str | None, connection:
 
 
 def counts_of(place: str) -> dict[State, int] | None:
-    """How far an earlier run has come; None if there was none."""
+    """Submissions by state, from an earlier run; None if there was none."""
     if not os.path.exists(place):
         return None
     try:
         with open_reader(place) as journal:
             return journal.counts()
     except JournalRefused as error:
-        if error.reason == "older":  # a run brings it up to date
+        if error.reason == "older":  # the run will migrate it
             return None
         raise
 
 
 def resuming(counts: dict[State, int]) -> str:
-    """Where a run goes on, for a person; "" if there is nothing to go on with.
+    """What an earlier run has left, for a person to read; "" if there is nothing to resume.
 
-    How many questions are left is not said: the file may be another one by now, and only the run itself finds out which
-    of them the journal knows.
+    The number of questions left is not given: the file may have changed, and only the run itself finds out which of its
+    questions the journal knows.
     """
     finished, running = sum(counts[state] for state in FINISHED), counts[State.ACCEPTED]
     doubt = counts[State.IN_DOUBT] + counts[State.SENDING]
@@ -88,14 +88,14 @@ def resuming(counts: dict[State, int]) -> str:
 
 
 def others_running(place: str, known: Iterable[str]) -> list[Record]:
-    """Jobs of the journal that run, but for those whose ids are `known`."""
+    """Running jobs of the journal, except those whose ids are `known`."""
     ids = set(known)
     with open_reader(place) as journal:
         return [record for record in every(journal, (State.ACCEPTED,)) if record.job_id not in ids]
 
 
 def every(journal: JournalReader, states: Iterable[State] = tuple(State)) -> Iterable[Record]:
-    """All records in these states, in the order in which they were first asked; read a page at a time."""
+    """All records in these states, in the order in which they were first queued; read a page at a time."""
     wanted, after = tuple(states), 0
     while page := journal.rows(wanted, after=after, limit=PAGE):
         yield from page
@@ -103,7 +103,7 @@ def every(journal: JournalReader, states: Iterable[State] = tuple(State)) -> Ite
 
 
 class _Row(msgspec.Struct):
-    """What matters of a row of answers; the rest is passed over."""
+    """The fields of a row of answers that matter here; others are ignored."""
 
     id: str
     ok: bool
@@ -113,7 +113,7 @@ class _Row(msgspec.Struct):
 
 
 def may_replace(answers: Path, place: str | None) -> bool:
-    """True if everything in a file of answers is in the journal as well, so that a run can write it again."""
+    """True if everything in a file of answers is also in the journal, so that a run can write it again."""
     if place is None or not os.path.exists(place):
         return False
     with open_reader(place) as journal, answers.open("rb") as file:
@@ -127,7 +127,7 @@ def may_replace(answers: Path, place: str | None) -> bool:
                 return False
             known += record is not None
             unknown += record is None and row.status not in _WORTHLESS
-    # One that is unknown was in doubt and got another key since; in a file of another run none is known.
+    # An unknown row may have been in doubt and resubmitted under a new key. In a file of another run no row is known.
     return not unknown or bool(known)
 
 
@@ -135,6 +135,6 @@ def _row(line: bytes) -> _Row | None:
     try:
         return msgspec.json.decode(line, type=_Row)
     except (msgspec.MsgspecError, UnicodeDecodeError):
-        # A line that was cut off, by `kill -9`: what it was to say is in the journal.
+        # A line that `kill -9` cut off: its content is in the journal.
         torn = line.startswith(b'{"id":') and not line.endswith(b"\n")
         return _Row("", False, "STOPPED", "", "") if torn else None

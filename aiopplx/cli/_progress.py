@@ -1,6 +1,6 @@
-"""How a run is seen while it goes on: a live display on a terminal, plain lines elsewhere, nothing if so asked.
+"""How the progress of a run is shown: a live display on a terminal, plain lines elsewhere, nothing with --quiet.
 
-All of it is on stderr. This module knows nothing of where numbers come from, nor of what stops a run.
+All of it goes to stderr. This module does not know where the numbers come from, nor what stops a run.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ if TYPE_CHECKING:
     from aiopplx.cli._tally import Tally
 
 EVERY = 5.0
-"""Seconds at least between two plain lines: a run of an hour leaves a log that can be read."""
+"""Minimum seconds between two plain lines, so that the log of a run of an hour stays readable."""
 
 _COLOURS = {"done": "green", "failed": "red", "in doubt": "yellow"}
 
 
 class View:
-    """What is seen of a run, with plain lines; also the base of the others.
+    """Progress as plain lines; also the base of the other views.
 
     Args:
         tally: the numbers to show.
@@ -60,25 +60,25 @@ class View:
         return time.monotonic() - self._began
 
     def stop(self) -> None:
-        """Leave the terminal as it was found."""
+        """Restore the terminal."""
 
     def say(self, text: str) -> None:
-        """One line that stays: a failure, a warning, the summary."""
+        """Print a permanent line: a failure, a warning, the summary."""
         print(safe(text), file=sys.stderr, flush=True)
 
     def remark(self, text: str) -> None:
-        """One line that stays and is left out where only errors are wanted."""
+        """Print a permanent line that `--quiet` suppresses."""
         self.say(text)
 
     def waiting(self, why: str, seconds: float) -> None:
-        """Something is not done for `seconds`; a line if that is long, and none more before it is over."""
+        """Something has to wait for `seconds`: print a line if that is long, and no other before it is over."""
         now = time.monotonic()
         if seconds >= EVERY and now >= self._waits_until:
             self._waits_until = now + seconds
             self.say(f"{clock(self.elapsed)}  waiting {clock(seconds)}: {one_line(why)}")
 
     def latest(self, text: str) -> None:
-        """What was finished last."""
+        """The latest finished job."""
 
     def update(self) -> None:
         """The numbers may have changed."""
@@ -95,17 +95,17 @@ class QuietView(View):
     """Errors only."""
 
     def remark(self, text: str) -> None:
-        """Nothing: only errors are wanted."""
+        """Does nothing: only errors are shown."""
 
     def waiting(self, why: str, seconds: float) -> None:
-        """Nothing: only errors are wanted."""
+        """Does nothing: only errors are shown."""
 
     def update(self) -> None:
-        """Nothing: only errors are wanted."""
+        """Does nothing: only errors are shown."""
 
 
 class LiveView(View):
-    """Three lines at the foot of a terminal that keep up with the run; what is said goes above them."""
+    """A display of three lines at the bottom of a terminal; permanent lines are printed above it."""
 
     def __init__(self, tally: Tally, questions: Questions, console: Console) -> None:
         super().__init__(tally, questions)
@@ -113,7 +113,7 @@ class LiveView(View):
         self._latest = ""
         self._why = ""
         self._until = 0.0
-        # Drawn by a thread of its own four times a second: the cost of drawing does not grow with the number of jobs.
+        # A thread of its own draws it four times a second, so that the cost does not grow with the number of jobs.
         self._live = Live(
             get_renderable=self._draw, console=console, refresh_per_second=4, redirect_stdout=False, transient=True
         )
@@ -123,11 +123,11 @@ class LiveView(View):
         return self
 
     def stop(self) -> None:
-        """Take the display away."""
+        """Remove the display."""
         self._live.stop()
 
     def say(self, text: str) -> None:
-        """One line above the display."""
+        """Print a line above the display."""
         self._console.print(Text(safe(text)), soft_wrap=True)
 
     def waiting(self, why: str, seconds: float) -> None:
@@ -135,11 +135,11 @@ class LiveView(View):
         self._why, self._until = one_line(why), time.monotonic() + seconds
 
     def latest(self, text: str) -> None:
-        """Shown until the next."""
+        """Shown until the next one."""
         self._latest = one_line(text)
 
     def update(self) -> None:
-        """Nothing: the display looks at the numbers by itself."""
+        """Does nothing: the display reads the numbers by itself."""
 
     def _draw(self) -> RenderableType:
         rows: list[RenderableType] = [self._bar(), self._numbers()]
@@ -155,7 +155,7 @@ class LiveView(View):
     def _bar(self) -> RenderableType:
         finished, total = self._tally.finished, self._questions.total
         grid = Table.grid(padding=(0, 2))
-        # Without a known length there is no bar: one that shrinks would tell a lie.
+        # No bar while the total is unknown: a bar that shrinks would mislead.
         bar = (
             []
             if total is None
@@ -174,11 +174,11 @@ class LiveView(View):
 
 
 def make_view(tally: Tally, questions: Questions, *, quiet: bool, rows_on_screen: bool) -> View:
-    """The view that fits: quiet if so asked, live on a terminal that has no rows on it, else plain lines."""
+    """The right view: quiet with `quiet`, live on a terminal that shows no rows, otherwise plain lines."""
     if quiet:
         return QuietView(tally, questions)
     console = Console(stderr=True, highlight=False, markup=False, emoji=False)
-    # FORCE_COLOR makes rich take any file for a terminal; a display that moves the cursor needs a real one.
+    # FORCE_COLOR makes rich treat any file as a terminal; a display that moves the cursor needs a real one.
     if sys.stderr.isatty() and not console.is_dumb_terminal and not rows_on_screen:
         return LiveView(tally, questions, console)
     return View(tally, questions)

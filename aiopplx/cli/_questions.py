@@ -1,6 +1,6 @@
-"""A file of questions, read a line at a time: what a line means, and the lines as they are wanted.
+"""A file of questions, read a line at a time: what a line means, and lines on demand.
 
-This module knows nothing of sessions and jobs. Of a file it holds one chunk and one line, whatever its size.
+This module knows nothing of sessions and jobs. It holds one chunk and one line of a file, however large it is.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ from aiopplx.cli._text import one_line
 
 CHUNK = 1 << 16
 LINE_LIMIT = 64 << 20
-"""Bytes of one line; a file without any line ends (a disk image, a pipe of zeros) is refused and not swallowed."""
+"""Bytes of one line; a file without line ends (a disk image, a pipe of zeros) is refused, not read into memory."""
 
 
 class Question(msgspec.Struct, frozen=True):
-    """A line that asks something: `item` is what a batch takes, `preview` its beginning for a person."""
+    """A line with a question: `item` is for the batch, `preview` is its beginning, for a person."""
 
     line: int
     item: str | dict[str, object]
@@ -37,21 +37,21 @@ class Question(msgspec.Struct, frozen=True):
 
 
 class Origin(msgspec.Struct, frozen=True):
-    """Where a question stood. Only its beginning is kept, for the screen: the question itself belongs to the batch."""
+    """The line of a question. Only its beginning is kept, for the screen; the question itself belongs to the batch."""
 
     line: int
     preview: str
 
 
 class BadLine(msgspec.Struct, frozen=True):
-    """A line that nothing can be made of."""
+    """A line that cannot be used."""
 
     line: int
     reason: str
 
 
 def read_line(number: int, raw: bytes, form: Literal["text", "jsonl"]) -> Question | BadLine | None:
-    """What line `number` says; None for a line to skip: a blank one, or in a text file one that begins with `#`."""
+    """The content of line `number`; None for a line to skip: a blank one, or in a text file one beginning with `#`."""
     try:
         text = raw.decode("utf-8-sig" if number == 1 else "utf-8").strip()
     except UnicodeDecodeError as error:
@@ -76,21 +76,20 @@ def _read_json(number: int, text: str) -> Question | BadLine:
 
 
 class Questions:
-    """The items of a file for a batch, read only as they are asked for; an async iterator.
+    """The items of a file for a batch, read on demand; an async iterator.
 
     Args:
         path: the file; `STANDARD` is stdin.
-        form: how its lines are to be read; "auto" tells by the name (.jsonl, .ndjson), else by the first character that
+        form: the format of its lines; "auto" goes by the name (.jsonl, .ndjson), otherwise by the first character that
             is not blank: `{` is JSONL.
-        limit: stop after so many questions, bad lines counted; None reads to the end.
+        limit: stop after this many questions, including bad lines; None reads to the end.
         defaults: request fields for every question that does not set them itself.
-        on_bad: told of each line that is no question, when it is read, and of how many questions stood before it.
+        on_bad: called with each bad line as it is read, and the number of questions before it.
 
     Attributes:
-        read: questions read so far, bad lines counted.
-        total: how many there are in all, bad lines counted; None while that is not known.
-        origins: for every question handed out and not yet taken back (`take`), by its position in the batch: where it
-            stood.
+        read: questions read so far, including bad lines.
+        total: how many there are in total, including bad lines; None while unknown.
+        origins: the origin of every question handed out, by its position in the batch, until `take` removes it.
     """
 
     def __init__(
@@ -116,21 +115,21 @@ class Questions:
         self._ahead: list[tuple[int, bytes]] = []
 
     async def open(self) -> None:
-        """Open the file and find out how to read it.
+        """Open the file and detect its format.
 
         Raises:
-            UsageError: it cannot be read, or there is nothing in it.
+            UsageError: it cannot be read, or has no questions.
         """
         self._lines = await _Lines.open(self._path, self.name)
         first = await self._begin(self._lines)
         if first.startswith((b"\xff\xfe", b"\xfe\xff")):
             raise UsageError(f"{self.name} is UTF-16 text; save it as UTF-8")
-        self._form = self._told_by(first)
-        while self._form == "text" and first.startswith(b"#"):  # of remarks only nothing comes, not even a journal
+        self._form = self._detected(first)
+        while self._form == "text" and first.startswith(b"#"):  # a file of comments only makes no journal
             first = await self._begin(self._lines)
 
     async def _begin(self, lines: _Lines) -> bytes:
-        """Read up to the next line that is not blank, and keep it; what it begins with."""
+        """Read up to the first line that is not blank, and keep it; returns its beginning."""
         first = b""
         while not first:
             got = await lines.next()
@@ -139,16 +138,16 @@ class Questions:
             self._ahead, first = [got], got[1].strip(b"\xef\xbb\xbf \t\r\n")
         return first
 
-    def _told_by(self, first: bytes) -> Format:
+    def _detected(self, first: bytes) -> Format:
         if self._form != "auto":
             return self._form
         name = self._path.lower()
         if name.endswith(".json") and first.startswith(b"["):
-            raise UsageError(f"{self.name} is one JSON array; questions go one object a line: jq -c '.[]' {self.name}")
+            raise UsageError(f"{self.name} is one JSON array; write one question per line: jq -c '.[]' {self.name}")
         return "jsonl" if name.endswith((".jsonl", ".ndjson")) or first.startswith(b"{") else "text"
 
     async def count(self) -> int | None:
-        """Find `total` now, where a file can be read twice; None where it cannot."""
+        """Find `total` now, if the file can be read twice; None if not."""
         if self._can_be_counted:
             await anyio.to_thread.run_sync(self._count)
         return self.total
@@ -158,7 +157,7 @@ class Questions:
         return self._path != STANDARD and os.path.isfile(self._path)
 
     def count_ahead(self) -> None:
-        """Find `total` while the run goes on, where a file can be read twice: a paced batch ends it late."""
+        """Find `total` during the run, if the file can be read twice: a paced batch reads the last line late."""
         if self._can_be_counted:
             threading.Thread(target=self._count, name="aiopplx line count", daemon=True).start()
 
@@ -170,7 +169,7 @@ class Questions:
                 self.total = count if self._limit is None else min(count, self._limit)
 
     async def close(self) -> None:
-        """Let go of the file. Questions not read yet stay unread."""
+        """Close the file. Questions not read yet stay unread."""
         if self._lines is not None:
             self._lines.close()
 
@@ -180,7 +179,7 @@ class Questions:
         return self._path == STANDARD and os.isatty(0)
 
     def take(self, index: int | None) -> Origin | None:
-        """Where the question of that position in the batch stood; it is forgotten here."""
+        """The origin of the question at that position in the batch; it is removed here."""
         return None if index is None else self.origins.pop(index, None)
 
     def __aiter__(self) -> AsyncIterator[str | dict[str, object]]:
@@ -216,11 +215,11 @@ class Questions:
 
 
 class _Lines:
-    """The lines of a file descriptor with their numbers, without ever blocking the event loop or a thread for good.
+    """The lines of a file descriptor with their numbers, never blocking the event loop, nor a thread indefinitely.
 
-    A worker thread that waits in a read of a terminal or a pipe cannot be called back, and would hold up Ctrl-C: such a
-    descriptor is read only once the event loop says that there is something. A regular file has no such signal, and
-    needs none; it is read in a thread because a disk may be slow.
+    A worker thread that is blocked reading a terminal or a pipe cannot be interrupted, and would delay Ctrl-C: such a
+    descriptor is read only once the event loop reports that it is readable. A regular file has no such signal and needs
+    none; it is read in a thread because a disk may be slow.
     """
 
     def __init__(self, fd: int, name: str) -> None:
@@ -238,7 +237,7 @@ class _Lines:
             if sys.stdin is None:  # closed by the shell
                 raise UsageError("stdin is closed; give a file of questions")
             return cls(sys.stdin.fileno(), name)
-        # A named pipe that nobody writes yet would block the open itself, hence O_NONBLOCK; the event loop waits.
+        # Opening a named pipe without a writer would block, hence O_NONBLOCK; the event loop does the waiting.
         flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
         try:
             return cls(await anyio.to_thread.run_sync(os.open, path, flags), name)
@@ -277,7 +276,7 @@ class _Lines:
             except BlockingIOError:
                 continue
             except OSError as error:
-                if error.errno == errno.EIO:  # a terminal that has gone away
+                if error.errno == errno.EIO:  # a terminal that was closed
                     return b""
                 raise UsageError(f"cannot read {self._name}: {error.strerror}") from None
 
@@ -285,4 +284,4 @@ class _Lines:
         try:
             await anyio.wait_readable(self._fd)
         except (OSError, NotImplementedError):
-            self._waits = False  # /dev/null and its like are always ready; Windows can wait for sockets only
+            self._waits = False  # /dev/null and the like are always ready; Windows can only wait for sockets

@@ -1,4 +1,4 @@
-"""A record of a journal as a person wants it: what was asked, and what came of it.
+"""A journal's record for a person: the question, and its job.
 
 This module knows nothing of sessions, and writes nothing.
 """
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def job_in(journal: JournalReader, record: Record) -> Job:
-    """The job of a record, as far as the journal has it; of a damaged result all but the answer."""
+    """The job of a record, as far as the journal has it; if its result is damaged, all but the answer."""
     try:
         return job_of(record, journal.result(record.pk))
     except ResultDamaged:
@@ -24,7 +24,7 @@ def job_in(journal: JournalReader, record: Record) -> Job:
 
 
 def question_of(record: Record) -> str:
-    """What was asked: the last words of the user in the bytes that were sent; "" if they are not known."""
+    """The question: the last user message in the submitted bytes; "" if they are not known."""
     try:
         body: object = msgspec.json.decode(record.body) if record.body else None
     except msgspec.DecodeError:
@@ -38,7 +38,7 @@ def _field(value: object, name: str) -> object:
 
 
 def _words(value: object) -> str:
-    """The text of a message, of the last of the user's messages in a list, or of the parts of one."""
+    """The text of a message, of the last user message in a list, or of the parts of a message."""
     if isinstance(value, str):
         return value
     if not isinstance(value, list):

@@ -1,4 +1,4 @@
-"""What only the user can decide: `review` of submissions in doubt, and `adopt` of jobs from elsewhere.
+"""Decisions that only the user can make: `review` of submissions in doubt, and `adopt` of jobs from elsewhere.
 
 This module knows nothing of files of questions.
 """
@@ -29,11 +29,11 @@ if TYPE_CHECKING:
 DOUBTFUL = (State.IN_DOUBT, State.SENDING)
 
 ENOUGH_OF_A_KEY = 6
-"""Characters of an idempotency key that may stand for it, where no other in doubt begins with them."""
+"""Characters of an idempotency key that may be given for all of it, if no other key in doubt begins with them."""
 
 
 async def review(place: Path, options: ReviewOptions, connection: Connection) -> int:
-    """List what is in doubt, or decide about one; 4 while anything is left in doubt, else 0.
+    """List the submissions in doubt, or decide about one; 4 while any are left in doubt, otherwise 0.
 
     Raises:
         UsageError: options that do not go together, or a key that the journal does not have.
@@ -55,7 +55,7 @@ async def review(place: Path, options: ReviewOptions, connection: Connection) ->
 
 def _doubtful(place: Path) -> list[Record]:
     with open_reader(place) as journal:
-        # While a run goes on, what is being sent is in no doubt yet.
+        # While a run is active, a submission that is being sent is not in doubt yet.
         states = DOUBTFUL if journal.writer() is None else (State.IN_DOUBT,)
         return list(every(journal, states))
 
@@ -70,9 +70,9 @@ def _list(place: Path, *, as_json: bool) -> int:
     print(f"{many(len(found), 'submission')} in doubt", file=sys.stderr)
     if found and not as_json:
         print(
-            "Each may be a job that is billed. Look with: aiopplx list. Then, for each KEY, one of:\n"
-            f"  aiopplx review {place} --adopt KEY ID               it is that job\n"
-            f"  aiopplx review {place} --resubmit KEY --pay-again   ask again, under a new key\n"
+            "Each may be a job that is billed. Look for it with: aiopplx list. Then, for each KEY, one of:\n"
+            f"  aiopplx review {place} --adopt KEY ID               it created that job\n"
+            f"  aiopplx review {place} --resubmit KEY --pay-again   submit it again, under a new key\n"
             f"  aiopplx review {place} --drop KEY                   give it up",
             file=sys.stderr,
         )
@@ -108,18 +108,18 @@ def _find(place: Path, key: str) -> Record:
     near = [record for record in _doubtful(place) if record.key.startswith(key)]
     if len(key) >= ENOUGH_OF_A_KEY and len(near) == 1:
         return near[0]
-    raise UsageError(f"{one_line(key, 80)} is no key in {place}; aiopplx review {place} lists those in doubt")
+    raise UsageError(f"{one_line(key, 80)} is not a key in {place}; aiopplx review {place} lists those in doubt")
 
 
 def _check_may_be_decided(place: Path, record: Record, options: ReviewOptions) -> None:
     if options.resubmit is None and record.state not in DOUBTFUL:
-        raise UsageError(f"{record.key} is in no doubt: it is {WORDS[record.state]}")
+        raise UsageError(f"{record.key} is not in doubt: it is {WORDS[record.state]}")
     if options.adopt is not None:
         with open_reader(place) as journal:
             other = journal.get(job_id=options.adopt[1])
         if other is not None and other.pk != record.pk:
             job_id = one_line(options.adopt[1], 80)
-            raise UsageError(f"{job_id} is in the journal already: the job of another submission")
+            raise UsageError(f"{job_id} is already in the journal: it is the job of another submission")
 
 
 async def _decide(place: Path, record: Record, options: ReviewOptions, connection: Connection) -> str:
@@ -132,23 +132,25 @@ async def _decide(place: Path, record: Record, options: ReviewOptions, connectio
             return f"{again.id}  submitted again, under key {again.idempotency_key}; the next run collects it"
         if options.adopt is not None:
             job_id = options.adopt[1]
-            found = await session.get(job_id)  # an id that the service does not know would be lost for good
+            found = await session.get(
+                job_id
+            )  # first: adopting an id that the service does not know would lose the submission
             await session.adopt(job_id, instead_of=job)
-            return f"{job_id}  taken over, {found.status.value.lower()}; the next run collects it"
+            return f"{job_id}  adopted, {found.status.value.lower()}; the next run collects it"
         await session.drop(job)
-        return f"{record.key}  dropped; --retry-failed asks it again"
+        return f"{record.key}  dropped; --retry-failed submits it again"
 
 
 async def adopt(
     place: Path, ids: tuple[str, ...], connection: Connection, *, tag: str | None, wait: bool, seconds: float
 ) -> int:
-    """Take jobs of the service into the journal, and keep the results of those that are finished.
+    """Add jobs of the service to the journal, and store the results of finished ones.
 
     Args:
         place: the journal.
         ids: the service's ids.
-        connection: where to ask.
-        tag: a tag for a single one; a question with this tag then finds the job.
+        connection: which server, and with which key.
+        tag: a tag for a single job; a question with this tag then finds it.
         wait: wait until all are finished.
         seconds: how long to wait for each.
 
@@ -188,6 +190,6 @@ async def adopt(
 
 async def _adopted(session: Session, job_id: str, tag: str | None, wait: bool, seconds: float) -> Job:
     found = await session.get(job_id)
-    taken = await session.adopt(job_id, tag=tag)
-    # A look by the session's poller is what writes a result down; one that runs on is left to a later run.
-    return await session.wait(taken, timeout=seconds) if found.done or wait else found
+    adopted = await session.adopt(job_id, tag=tag)
+    # Only a poll by the session's poller stores a result. A job that is still running is left to a later run.
+    return await session.wait(adopted, timeout=seconds) if found.done or wait else found

@@ -1,6 +1,6 @@
-"""Where the rows go: stdout or a file, one JSON object a line, whole lines only.
+"""Where the rows go: stdout or a file, one JSON object per line, complete lines only.
 
-This module knows nothing of what is in a row.
+This module does not know what is in a row.
 """
 
 from __future__ import annotations
@@ -19,34 +19,34 @@ from aiopplx.cli._exits import OutputLost, UsageError
 from aiopplx.cli._options import STANDARD
 
 PIPE_ROOM = 512
-"""Bytes that a pipe surely takes when it says that it takes any (POSIX's least PIPE_BUF; Linux gives 4096)."""
+"""Bytes that a pipe can always accept when it is writable (the smallest PIPE_BUF of POSIX; Linux has 4096)."""
 
 JOURNAL_PARTS = ("", "-wal", "-shm", ".lock")
-"""What a journal's files are called, after the journal."""
+"""Suffixes of a journal's files."""
 
 LAST_WORDS = 1.0
-"""Seconds that an interrupted command still gives a slow reader, to end the line that it has begun."""
+"""Seconds for which an interrupted command still waits for a slow reader, to complete the current line."""
 
 
 class Rows:
-    """The writer of rows: all that it has taken, and each row whole, also when the command is interrupted.
+    """The writer of rows. Each row that it accepts is written completely, even if the command is interrupted.
 
-    A reader slower than the results (`| less`) must not stop the event loop, or jobs would not be looked at and Ctrl-C
-    not be heard: a pipe gets only what it has room for, and the loop waits for more room.
+    A reader slower than the results (`| less`) must not block the event loop, or jobs would not be polled and Ctrl-C
+    not be noticed: a pipe gets only as much as it has room for, and the loop waits for more room.
 
     Args:
         path: the file; None is stdout.
-        force: write over a file that has something in it.
-        source: the file of questions, which is never written over.
-        journal: the journal, which is neither.
-        may_replace: asked of a file that has something in it, whether all of that can be written again.
+        force: overwrite a file that is not empty.
+        source: the file of questions, which is never overwritten.
+        journal: the journal, which is never overwritten either.
+        may_replace: called with a file that is not empty; says whether a run can write all of its content again.
 
     Attributes:
-        name: what a person calls it.
-        is_terminal: True if a person reads the rows as they are written.
+        name: its name in messages.
+        is_terminal: True if the rows go to a terminal.
 
     Raises:
-        UsageError: the file has something in it, or cannot be written.
+        UsageError: the file is not empty, or cannot be written.
     """
 
     def __init__(
@@ -64,7 +64,7 @@ class Rows:
         else:
             _check_is_no_journal(path, journal)
             self._fd, self._is_new = _opened(Path(path), source, lambda file: force or may_replace(file))
-        # What is in the file stays until there is something better: a run that is refused at once takes nothing away.
+        # The old content stays until there is a row to write: a run that is refused at once deletes nothing.
         self._is_stale = self.name != "stdout" and os.fstat(self._fd).st_size > 0
         self._waits = not stat.S_ISREG(os.fstat(self._fd).st_mode)
         self.is_terminal = os.isatty(self._fd)
@@ -72,21 +72,21 @@ class Rows:
         self._turn = anyio.Lock()
 
     async def write(self, row: bytes) -> None:
-        """Write one row whole. A row is taken at once: if the caller is cancelled, `close` still writes it.
+        """Write one row. It is accepted at once: if the caller is cancelled, `close` still writes it.
 
         Raises:
-            BrokenPipeError: the reader is gone.
-            OutputLost: the file cannot take it.
+            BrokenPipeError: the reader has closed the pipe.
+            OutputLost: the file cannot be written.
         """
         self._left.append(memoryview(row))
         async with self._turn:
             await self._drain()
 
     async def close(self, *, keep_empty: bool = True) -> None:
-        """Write what was taken, if the reader takes it within a second, and let go of the file.
+        """Write accepted rows, if the reader accepts them within a second, and close the file.
 
         Args:
-            keep_empty: False takes a file away that was made here and that nothing was written to.
+            keep_empty: False removes a file that was made here and is still empty.
         """
         with anyio.move_on_after(LAST_WORDS, shield=True):
             await self._drain()
@@ -125,7 +125,7 @@ class Rows:
         try:
             await anyio.wait_writable(self._fd)
         except (OSError, NotImplementedError):
-            self._waits = False  # /dev/null is always ready; Windows can wait for sockets only
+            self._waits = False  # /dev/null is always ready; Windows can only wait for sockets
 
 
 def _stdout() -> int:
@@ -136,7 +136,7 @@ def _stdout() -> int:
 
 
 def _check_is_no_journal(path: str, journal: str | None) -> None:
-    """Paid results are in it, or will be: not even --force writes answers over them."""
+    """A journal holds paid results, or will: not even --force overwrites it."""
     if journal is not None and os.path.realpath(path) in {os.path.realpath(journal + part) for part in JOURNAL_PARTS}:
         raise UsageError(f"{path} is the journal; write the answers to another file")
 
@@ -154,5 +154,5 @@ def _opened(path: Path, source: str, may_replace: Callable[[Path], bool]) -> tup
         raise UsageError(f"cannot write {path}: {error.strerror}") from None
     if os.fstat(fd).st_size and not may_replace(path):
         os.close(fd)
-        raise UsageError(f"{path} has something in it already; give --force to write over it, or another name")
+        raise UsageError(f"{path} is not empty; give --force to overwrite it, or another name")
     return fd, False

@@ -1,6 +1,6 @@
-"""`aiopplx run`: a file of questions goes in, a line of JSON for each comes out as it is finished.
+"""`aiopplx run`: reads a file of questions, writes a line of JSON for each as it finishes.
 
-This module knows how the parts of a run play together; what each of them does is in their own rooms.
+This module joins the parts of a run: questions, session, rows, numbers, display. How each works is in its own module.
 """
 
 from __future__ import annotations
@@ -30,33 +30,33 @@ from aiopplx.cli._options import Connection, JournalOptions, RunOptions
 from aiopplx.cli._progress import View, make_view
 from aiopplx.cli._questions import BadLine, Questions
 from aiopplx.cli._rows import Rows
-from aiopplx.cli._tally import Left, Tally
+from aiopplx.cli._tally import Tally, Unfinished
 from aiopplx.cli._text import clock, json_line, many, one_line
 
 if TYPE_CHECKING:
     from aiopplx import AiopplxError, Batch, Event, Job
 
 MANY = 20
-"""Running ids that are all named; of more a journal has the list."""
+"""Up to this many running ids are all printed; the journal lists more."""
 
 FIRST = 10
-"""Of those the first so many are named, to look at."""
+"""If there are more, this many are printed, to look up."""
 
 
 async def run(questions: str, options: RunOptions, journal: JournalOptions, connection: Connection) -> int:
     """Run a file of questions to its end and return the exit code.
 
     Raises:
-        UsageError: the questions or the output file are not fit to begin with.
-        AiopplxError: the session could not be built, or the journal not be opened.
+        UsageError: the questions or the output file cannot be used.
+        AiopplxError: the session could not be built, or the journal could not be opened.
     """
-    return await _Run(questions, options, journal, connection).play()
+    return await _Run(questions, options, journal, connection).run()
 
 
 class _Run:
     def __init__(self, questions: str, options: RunOptions, journal: JournalOptions, connection: Connection) -> None:
         self._options = options
-        self._keeping = journal
+        self._journal_options = journal
         self._place = place_of(journal, questions, options.output, connection)
         self._connection = connection
         self._questions = Questions(
@@ -72,13 +72,13 @@ class _Run:
         self._written = 0
         self._warned: set[str] = set()
         self._unsent_because = ""
-        self._late: list[str] = []
+        self._timed_out: list[str] = []
         self._batch: Batch | None = None
         self._resuming = ""
         self._view: View
         self._rows: Rows
 
-    async def play(self) -> int:
+    async def run(self) -> int:
         self._connection.check()
         if self._questions.is_terminal and not self._options.quiet:
             print("Reading questions from the terminal, one a line; Ctrl-D ends them.", file=sys.stderr)
@@ -118,7 +118,7 @@ class _Run:
         self._questions.count_ahead()
 
     async def _ending(self) -> BaseException | None:
-        """What ended the run before its time; None if nothing did."""
+        """The error or signal that ended the run early; None if it ran to its end."""
         from aiopplx import AiopplxError
 
         try:
@@ -131,12 +131,12 @@ class _Run:
         options = self._options
         async with Connected(
             self._connection,
-            on_event=self._hear,
+            on_event=self._on_event,
             rpm=options.rpm,
             max_in_flight=options.max_in_flight,
             timeout=options.timeout,
-            journal=journal_at(self._place, self._keeping),
-            retry=retry_policy(self._keeping.on_doubt),
+            journal=journal_at(self._place, self._journal_options),
+            retry=retry_policy(self._journal_options.on_doubt),
             max_cost=options.max_cost,
         ) as session:
             if self._resuming:
@@ -159,12 +159,12 @@ class _Run:
         where = f"line {origin.line}" if origin else f"job {job.id}"
         if job.ok:
             self._view.latest(f"{where}: {origin.preview if origin else ''}")
-        elif job.status == "STOPPED":  # those are many and alike: what stopped them is told once
+        elif job.status == "STOPPED":  # there are many, all for one reason, which is printed once
             self._unsent_because = self._unsent_because or (job.error.message if job.error else "")
         else:
             self._view.say(f"{where}: {_failure(job)}")
         if job.status == "TIMED_OUT":
-            self._late.append(job.id)
+            self._timed_out.append(job.id)
         self._view.update()
 
     async def _reject(self, bad: BadLine, before: int) -> None:
@@ -180,12 +180,12 @@ class _Run:
             await self._rows.write(row)
 
     async def _write_held(self, index: float) -> None:
-        """Write the rows of bad lines that stood before question `index` and had to wait for their turn."""
+        """Write the rows of bad lines that precede question `index` and had to wait for their turn."""
         while self._held and self._held[0][0] <= index:
             await self._rows.write(self._held.popleft()[1])
 
-    def _hear(self, event: Event) -> None:
-        self._tally.hear(event)
+    def _on_event(self, event: Event) -> None:
+        self._tally.on_event(event)
         if event.kind in ("paused", "retrying"):
             self._view.waiting(event.reason, event.delay)
         elif event.kind == "warning" and event.reason not in self._warned and len(self._warned) < 100:
@@ -194,7 +194,7 @@ class _Run:
         self._view.update()
 
     def _close(self, ending: BaseException | None) -> int:
-        """Say how it ended, and what still runs; the exit code."""
+        """Print how the run ended, and what is still running; returns the exit code."""
         if ending is None and not self._tally.finished:
             raise UsageError(f"no questions in {self._questions.name}")
         self._say_why(ending)
@@ -211,78 +211,78 @@ class _Run:
             complain(self._unsent_because)
 
     def _say_which_journal(self, ending: BaseException) -> None:
-        """Of a journal that nobody has asked for it is to be said where it comes from."""
+        """Explain where a journal comes from that no option named."""
         from aiopplx.journal import JournalRefused
 
-        if isinstance(ending, JournalRefused) and self._keeping.journal is None:
+        if isinstance(ending, JournalRefused) and self._journal_options.journal is None:
             self._view.say(
                 "A run keeps a journal beside its questions; --journal FILE names another, --no-journal none."
             )
 
-    def _say_left(self) -> Left:
-        """Say what was left behind; how much that is."""
+    def _say_left(self) -> Unfinished:
+        """Print the unfinished submissions; returns their numbers."""
         left = self._batch.pending if self._batch else []
         running = [job for job in left if job.id and not job.done and job.id not in self._tally.cancelling]
         if cancelled := [job for job in left if job.id in self._tally.cancelling]:
-            self._view.say(f"{many(len(cancelled), 'job')} cancelled at the service; what each had done is billed.")
+            self._view.say(f"{many(len(cancelled), 'job')} cancelled at the service; the work done so far is billed.")
         if running:
             self._say_running(running)
         lost = [job for job in left if not job.id]
         for job in lost:
             self._view.say(
-                f"in doubt, it may exist and be billed: idempotency key {job.idempotency_key}{self._stood(job)}"
+                f"in doubt, a job may exist and be billed: idempotency key {job.idempotency_key}{self._where(job)}"
             )
         if self._place is not None and not self._connection.emulate:
             self._say_what_next(self._place, bool(running or lost))
         named = {job.id for job in (*running, *cancelled)}
         finished = self._tally.unwritten | {job.id for job in left if job.id}
-        return Left(len(running), len(cancelled), len(finished - named), len(lost))
+        return Unfinished(len(running), len(cancelled), len(finished - named), len(lost))
 
     def _say_running(self, running: list[Job]) -> None:
-        fate = "they go on, and are billed, at the service"
+        fate = "they continue at the service and are billed"
         if self._connection.emulate:
-            fate = "at the service they would go on, and be billed; here they end with the emulator"
+            fate = "the service would continue and bill them; here they end with the emulator"
         self._view.say(f"{many(len(running), 'job')} still running; {fate}:")
-        # Without a journal nobody else has the ids.
+        # Without a journal the ids are recorded nowhere else.
         shown = running if self._place is None or len(running) <= MANY else running[:FIRST]
         for job in shown:
-            self._view.say(f"  {job.id}{self._stood(job)}")
+            self._view.say(f"  {job.id}{self._where(job)}")
         if len(shown) < len(running):
             self._view.say(f"  ...; aiopplx status {self._place} --running lists all")
         if not self._connection.emulate and self._place is None:
-            self._view.say("See one with: aiopplx get ID (its result is kept for days); --wait waits for it.")
+            self._view.say("See one with: aiopplx get ID (the service keeps results for days); --wait waits for it.")
 
     def _say_what_next(self, place: str, is_left: bool) -> None:
-        """With a journal nothing is lost; how to go on from it."""
+        """Print how to continue from the journal."""
         if self._tally.in_doubt:
-            self._view.remark(f"See what is in doubt, and decide, with: aiopplx review {place}")
-        if is_left or self._tally.unsent or self._late:
-            self._view.remark(f"The same command again goes on from {place}; nothing is paid twice.")
+            self._view.remark(f"Review the submissions in doubt with: aiopplx review {place}")
+        if is_left or self._tally.unsent or self._timed_out:
+            self._view.remark(f"Run the same command again to resume from {place}; nothing is paid twice.")
         elif self._tally.finished and self._options.limit is None:
             self._say_others(place)
 
     def _say_others(self, place: str) -> None:
-        others = others_running(place, self._late)
+        others = others_running(place, self._timed_out)
         if others:
             ids = " ".join(record.job_id for record in others[:20])
             self._view.remark(
-                f"{many(len(others), 'job')} of the journal, not among these questions, may still run:"
+                f"{many(len(others), 'job')} of the journal, not among these questions, may still be running:"
                 f" aiopplx adopt {place} {ids} --wait"
             )
 
-    def _stood(self, job: Job) -> str:
+    def _where(self, job: Job) -> str:
         origin = self._questions.take(job.index)
         return f"  line {origin.line}: {one_line(origin.preview, 40)}" if origin else ""
 
-    def _summary(self, ending: BaseException | None, left: Left) -> None:
+    def _summary(self, ending: BaseException | None, left: Unfinished) -> None:
         if isinstance(ending, BrokenPipeError) or not (self._tally.touched or left.total):
             return
         place = f" Answers in {self._rows.name}." if self._rows.name != "stdout" and self._tally.finished else ""
         total = self._questions.read if self._questions.total is None else self._questions.total
-        # In a run that goes on, what was not heard of may have been finished by the one before.
+        # In a resumed run, questions that were not reached may have been finished by an earlier run.
         rest = "not reached" if self._resuming else "not sent"
-        told = self._tally.summary(None if ending is None else total, left, rest=rest)
-        self._view.remark(f"{told}, {clock(self._view.elapsed)}.{place}")
+        summary = self._tally.summary(None if ending is None else total, left, rest=rest)
+        self._view.remark(f"{summary}, {clock(self._view.elapsed)}.{place}")
 
     def _code(self, ending: BaseException | None) -> int:
         from aiopplx import AiopplxError

@@ -1,6 +1,6 @@
 """`aiopplx emulator`: the emulator on a port of its own, until a signal ends it.
 
-This module knows nothing of what the emulator plays.
+This module does not know what is emulated.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ if TYPE_CHECKING:
 
 
 async def serve(options: EmulatorOptions) -> int:
-    """Serve on 127.0.0.1 until Ctrl-C or SIGTERM; 0, since that is how it is meant to end.
+    """Serve on 127.0.0.1 until Ctrl-C or SIGTERM; returns 0, since that is the normal end.
 
     The address is the first line on stdout.
 
     Raises:
-        UsageError: the port is taken, or an option is out of range.
+        UsageError: the port is in use, or an option is out of range.
     """
     try:
         emulator = _made(options)

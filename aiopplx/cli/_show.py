@@ -24,36 +24,37 @@ if TYPE_CHECKING:
     from aiopplx import Event, Job, Session, Source
 
 LISTED = ("id", "status", "api", "model", "created_at", "started_at", "completed_at", "failed_at", "error")
-"""What is said of a job in a list, where the service gives no answers."""
+"""The fields of a job in a list, in which the service gives no answers."""
 
 
 async def ask(question: str, connection: Connection, *, model: str | None, seconds: float, as_json: bool) -> int:
-    """Ask one question, wait for its answer and print it; the exit code."""
+    """Ask one question, wait for the answer and print it; returns the exit code."""
     fields: dict[str, Any] = {"model": model} if model else {}
     return await _one(connection, lambda session: session.ask(question, timeout=seconds, **fields), as_json)
 
 
 async def get(job_id: str, connection: Connection, *, wait: bool, seconds: float, as_json: bool) -> int:
-    """Look at one job, or wait for it, and print what there is; the exit code."""
+    """Poll a job once, or wait for it, and print its status and any answer; returns the exit code."""
     if wait:
         return await _one(connection, lambda session: session.wait(job_id, timeout=seconds), as_json, job_id)
-    return await _one(connection, lambda session: _look(session, job_id), as_json, job_id)
+    return await _one(connection, lambda session: _poll_once(session, job_id), as_json, job_id)
 
 
-async def _look(session: Session, job_id: str) -> Job:
+async def _poll_once(session: Session, job_id: str) -> Job:
     from aiopplx import NotFound
 
     try:
         return await session.get(job_id)
     except NotFound as error:
         said = (
-            f"no job {one_line(job_id)}: a wrong id, another account's, or older than the 7 days that results are kept"
+            f"no job {one_line(job_id)}: the id is wrong, belongs to another account, or is older than the 7 days for"
+            " which results are kept"
         )
         raise NotFound(f"{said}. {error.message}", status=error.status, request_id=error.request_id) from None
 
 
 async def cancel(job_id: str, connection: Connection) -> int:
-    """Ask the service to cancel a job, wait until it has ended, and say how; 0 if it does not run any more."""
+    """Ask the service to cancel a job, wait until it has ended, and print how; 0 if it is no longer running."""
 
     async def work() -> Job:
         async with Connected(connection) as session:
@@ -69,7 +70,7 @@ async def cancel(job_id: str, connection: Connection) -> int:
 
 
 async def list_jobs(connection: Connection, *, limit: int, as_json: bool) -> int:
-    """Print the account's jobs, newest first as the service lists them; the exit code."""
+    """Print the account's jobs, newest first as the service lists them; returns the exit code."""
 
     async def work() -> list[Job]:
         async with Connected(connection) as session:
@@ -95,7 +96,7 @@ async def _one(
     waiting = _Waiting(job_id)
 
     async def connected() -> Job:
-        async with Connected(connection, on_event=waiting.hear) as session:
+        async with Connected(connection, on_event=waiting.on_event) as session:
             return await work(session)
 
     try:
@@ -111,7 +112,7 @@ async def _one(
 
 
 class _Waiting:
-    """What is shown while one job is waited for: a line on a terminal, nothing elsewhere."""
+    """What is shown while one job is being waited for: a line on a terminal, nothing elsewhere."""
 
     def __init__(self, job_id: str) -> None:
         self._job_id = job_id
@@ -136,7 +137,7 @@ class _Waiting:
     def remark(self, text: str) -> None:
         self._console.print(Text(safe(text)), soft_wrap=True)
 
-    def hear(self, event: Event) -> None:
+    def on_event(self, event: Event) -> None:
         self._job_id = event.job_id or self._job_id
         if event.kind == "warning":
             self.remark(one_line(event.reason))
@@ -152,7 +153,7 @@ class _Waiting:
     def fate(self, emulated: bool) -> str:
         if emulated or not self._job_id:
             return ""
-        return f"; job {self._job_id} goes on, and is billed, at the service: aiopplx get {self._job_id} --wait"
+        return f"; job {self._job_id} continues at the service and is billed: aiopplx get {self._job_id} --wait"
 
 
 def _print_job(job: Job, as_json: bool) -> None:
@@ -173,7 +174,7 @@ def _print_job(job: Job, as_json: bool) -> None:
 def _print_answer(job: Job) -> None:
     if sys.stdout.isatty():
         console = Console(highlight=False, markup=False, emoji=False)
-        # Without hyperlinks the address of each link is in sight: a title cannot pass for another site.
+        # Without hyperlinks the address of each link is visible: a title cannot pretend to be another site.
         console.print(Markdown(safe(job.text), hyperlinks=False))
         console.print(Text(f"\n{_sources(job.sources)}") if job.sources else "", soft_wrap=True)
     else:
@@ -181,7 +182,7 @@ def _print_answer(job: Job) -> None:
 
 
 def on_paper(job: Job) -> str:
-    """An answer with its sources as Markdown, fit for a terminal."""
+    """An answer with its sources as Markdown, safe for a terminal."""
     return f"{safe(job.text).rstrip()}\n" + (f"\n## Sources\n\n{_sources(job.sources)}\n" if job.sources else "")
 
 
@@ -191,8 +192,8 @@ def _sources(sources: list[Source]) -> str:
 
 
 def _source(source: Source) -> str:
-    told = [one_line(word) for word in (source.title, source.url, source.date) if word]
-    return " · ".join(told)
+    words = [one_line(word) for word in (source.title, source.url, source.date) if word]
+    return " · ".join(words)
 
 
 def _remark_on(job: Job) -> None:

@@ -1,4 +1,4 @@
-"""What a journal says of its run: `status`, `watch` and `cost`. They only read, also while the run goes on.
+"""A run as its journal shows it: `status`, `watch` and `cost`. They only read, and can do so during the run.
 
 This module knows nothing of sessions, keys or servers.
 """
@@ -34,11 +34,11 @@ WORDS = {
     State.EXPIRED: "expired",
     State.REJECTED: "rejected",
 }
-"""The states, as a person calls them."""
+"""The states in words for a person."""
 
 
 class Standing(msgspec.Struct, frozen=True):
-    """How a run stands, at one moment."""
+    """The state of a run at one moment."""
 
     journal: str
     base_url: object
@@ -50,22 +50,22 @@ class Standing(msgspec.Struct, frozen=True):
 
     @property
     def numbers(self) -> str:
-        """All of it but the names, on one line."""
-        told = [f"{word} {count:,}" for word, count in self.states.items() if count]
+        """All its numbers, on one line."""
+        counts = [f"{word} {count:,}" for word, count in self.states.items() if count]
         unknown = f" and {many(self.cost_unknown, 'bill')} not known" if self.cost_unknown else ""
-        more = [] if self.exhausted else ["more to be read"]
-        return ", ".join([*(told or ["nothing asked yet"]), *more, f"cost {dollars(self.cost)}{unknown}"])
+        more = [] if self.exhausted else ["more to read"]
+        return ", ".join([*(counts or ["nothing asked yet"]), *more, f"cost {dollars(self.cost)}{unknown}"])
 
     @property
     def by_whom(self) -> str:
-        """Who is at work."""
+        """Which process runs it."""
         if self.writer is None:
-            return "no process runs it"
-        return f"process {self.writer['pid']} on {one_line(str(self.writer['host']))} runs it"
+            return "no process is running it"
+        return f"process {self.writer['pid']} on {one_line(str(self.writer['host']))} is running it"
 
 
 def standing(journal: JournalReader) -> Standing:
-    """How the run of this journal stands."""
+    """The state of this journal's run."""
     spent, writer, facts = journal.ledger(samples=0), journal.writer(), journal.facts()
     return Standing(
         journal=journal.path,
@@ -79,7 +79,7 @@ def standing(journal: JournalReader) -> Standing:
 
 
 def status(place: Path, *, as_json: bool) -> int:
-    """Say how a run stands; 0."""
+    """Print the state of a run; returns 0."""
     with open_reader(place) as journal:
         found = standing(journal)
     if as_json:
@@ -91,14 +91,14 @@ def status(place: Path, *, as_json: bool) -> int:
             print(f"  {word:<10} {count:>8,}")
     unknown = f" and {many(found.cost_unknown, 'bill')} whose amount is not known" if found.cost_unknown else ""
     if not found.exhausted:
-        print("  not all questions were read: there may be more than these")
+        print("  not all questions have been read: there may be more than these")
     print(f"  {'cost':<10} {dollars(found.cost):>8}{unknown}")
     print(found.by_whom)
     return DONE
 
 
 def running(place: Path, *, as_json: bool) -> int:
-    """List the jobs that run at the service, as far as the journal knows; 0."""
+    """List the jobs that are running at the service, as far as the journal knows; returns 0."""
     with open_reader(place) as journal:
         for record in every(journal, (State.ACCEPTED,)):
             asked = question_of(record)
@@ -110,7 +110,7 @@ def running(place: Path, *, as_json: bool) -> int:
 
 
 def cost(place: Path, *, by: CostsBy, as_json: bool) -> int:
-    """Say what was spent on what; 0."""
+    """Print what was spent, by tag, API or state; returns 0."""
     with open_reader(place) as journal:
         found = journal.costs(by)
     if as_json:
@@ -121,17 +121,17 @@ def cost(place: Path, *, by: CostsBy, as_json: bool) -> int:
         ("-" if one.name is None else str(one.name), f"{one.submissions:,}", dollars(one.dollars), f"{one.unknown:,}")
         for one in found
     ]
-    print_table([(by.upper(), "SUBMISSIONS", "COST", "BILLS NOT KNOWN"), *rows])
-    print(f"{dollars(sum(one.dollars for one in found))} in all", file=sys.stderr)
+    print_table([(by.upper(), "SUBMISSIONS", "COST", "UNKNOWN BILLS"), *rows])
+    print(f"{dollars(sum(one.dollars for one in found))} in total", file=sys.stderr)
     return DONE
 
 
 async def watch(place: Path, *, interval: float) -> int:
-    """Show how a run stands until no process runs it any more; 0.
+    """Show the state of a run until no process is running it any more; returns 0.
 
     Args:
         place: the journal.
-        interval: seconds between two looks.
+        interval: seconds between two readings of the journal.
     """
     with open_reader(place) as journal:
         return await code_until_signal(lambda: _follow(journal, interval))

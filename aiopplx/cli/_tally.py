@@ -1,4 +1,4 @@
-"""What has come of a run so far, in numbers. This module knows nothing of screens, clocks or files."""
+"""The numbers of a run. This module knows nothing of screens, clocks or files."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ _WORDS = {
 }
 
 
-class Left(msgspec.Struct, frozen=True):
-    """What a run that was broken off has left behind, in submissions.
+class Unfinished(msgspec.Struct, frozen=True):
+    """Submissions that an interrupted run left behind, by what became of them.
 
     Attributes:
         running: accepted, and running at the service.
         cancelled: the service was asked to cancel them.
-        unwritten: finished, and no row of them was written.
+        unwritten: finished, but their row was not written.
         in_doubt: sent, and no answer came.
     """
 
@@ -50,15 +50,15 @@ class Tally:
 
     Attributes:
         submitted: submissions that the service accepted in this run.
-        running: ids of accepted jobs that still run, with their positions in the batch.
+        running: ids of accepted jobs that are still running, with their positions in the batch.
         done: jobs with an answer.
         in_doubt: submissions that may or may not have made a job.
-        unsent: questions that came out without having been sent: no connection, no credit, no budget.
-        failed: everything else that is over, by status.
-        unwritten: ids of jobs that have finished and have not come out yet.
+        unsent: questions that were not sent: no connection, no credit, no budget.
+        failed: all others that have ended, by status.
+        unwritten: ids of jobs that have finished but were not delivered yet.
         cancelling: ids of jobs that the service was asked to cancel.
-        cost: US dollars, as the service billed them, for all that came out, whichever run paid for it. A job that
-            answers two questions of the file (one tag twice) is one bill.
+        cost: US dollars, as billed by the service, of all delivered jobs, whichever run paid for them. A job that
+            answers two questions of the file (one tag twice) is counted once.
     """
 
     def __init__(self) -> None:
@@ -75,16 +75,16 @@ class Tally:
 
     @property
     def finished(self) -> int:
-        """Questions of which nothing more will come."""
+        """Questions that have ended."""
         return self.done + self.in_doubt + self.unsent + self.failed.total()
 
     @property
     def touched(self) -> bool:
-        """True once there is anything to tell."""
+        """True once there is anything to report."""
         return bool(self.submitted or self.finished)
 
-    def hear(self, event: Event) -> None:
-        """Take in one event of the session."""
+    def on_event(self, event: Event) -> None:
+        """Count one event of the session."""
         if event.kind == "submitted":
             self.submitted += 1
             self.running[event.job_id] = event.index
@@ -98,7 +98,7 @@ class Tally:
             self.cancelling.add(event.job_id)
 
     def count(self, job: Job) -> None:
-        """Take in one job that came out of the batch."""
+        """Count one job that the batch delivered."""
         self.running.pop(job.id, None)
         self.unwritten.discard(job.id)
         if job.id not in self._billed:
@@ -114,7 +114,7 @@ class Tally:
             self.failed[job.status.value] += 1
 
     def numbers(self) -> list[tuple[str, str, int]]:
-        """What a progress display shows, in its order: word, value as text, value as a number."""
+        """The numbers of a progress display, in its order: word, value as text, value as a number."""
         return [
             ("submitted", f"{self.submitted:,}", self.submitted),
             ("running", f"{len(self.running):,}", len(self.running)),
@@ -125,18 +125,18 @@ class Tally:
         ]
 
     def failures(self) -> str:
-        """What the failed ones are: `1 expired, 2 rejected`."""
+        """The failed ones by kind: `1 expired, 2 rejected`."""
         return ", ".join(f"{count:,} {_WORDS.get(status, status)}" for status, count in sorted(self.failed.items()))
 
-    def summary(self, total: int | None = None, left: Left | None = None, *, rest: str = "not sent") -> str:
+    def summary(self, total: int | None = None, left: Unfinished | None = None, *, rest: str = "not sent") -> str:
         """The run in one sentence whose numbers add up.
 
         Args:
-            total: how many questions there are; None if all have come out.
-            left: what was left behind.
-            rest: the word for questions of which nothing was heard.
+            total: how many questions there are; None if all were delivered.
+            left: the unfinished submissions.
+            rest: the word for the remaining questions.
         """
-        left = left or Left()
+        left = left or Unfinished()
         known = self.finished + left.total
         total = max(known, total or 0)
         counts = Counter({

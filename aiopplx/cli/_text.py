@@ -1,7 +1,7 @@
-"""Text from elsewhere, made fit for a terminal.
+"""Text from elsewhere, made safe for a terminal.
 
 Answers, titles and error messages are written by a model, by web pages and by a server: none of them may move the
-cursor, set a title, reverse the direction of a line or hide a link. This module knows nothing of where text comes from.
+cursor, set a title, reverse the direction of a line or hide a link. This module does not know where a text comes from.
 """
 
 from __future__ import annotations
@@ -12,11 +12,11 @@ from collections.abc import Sequence
 
 import msgspec
 
-# A sequence that a terminal acts on, whole, so that no `[31m` is left of it.
+# A complete terminal sequence, so that no `[31m` is left of it.
 _SEQUENCE = re.compile("(?:\x1b\\[|\x9b)[0-?]{0,100}[ -/]{0,100}[@-~]")
 # Control characters (C0 but tab and newline, DEL, C1) and the characters that set the direction of writing.
 _UNSAFE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]")
-# Of those, what a JSON encoder leaves as it is; and the line ends that are none in JSON but are to some readers.
+# Those of them that a JSON encoder does not escape, and characters that some readers, but not JSON, treat as line ends.
 _UNESCAPED = re.compile("[\x7f-\x9f\u061c\u200e\u200f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
 
 
@@ -32,13 +32,15 @@ def one_line(text: str, limit: int = 300) -> str:
 
 
 def json_line(value: object) -> bytes:
-    """`value` as one line of JSON in UTF-8, with its newline; what a terminal could act on is escaped, none is lost."""
+    """`value` as one line of JSON in UTF-8, with its newline. Characters that a terminal would act on are escaped, none
+    is lost.
+    """
     text = msgspec.json.encode(value).decode()
     return _UNESCAPED.sub(lambda match: f"\\u{ord(match[0]):04x}", text).encode() + b"\n"
 
 
 def dollars(amount: float) -> str:
-    """An amount of US dollars, in cents, or finer where it is less than ten."""
+    """An amount of US dollars, to the cent, or finer below ten cents."""
     return f"${amount:.2f}" if amount >= 0.1 or amount == 0 else f"${amount:.4f}"
 
 
@@ -55,21 +57,21 @@ def many(count: int, noun: str) -> str:
 
 
 def print_out(text: str) -> None:
-    """Write to stdout in UTF-8: a locale that is not UTF-8 must not cost a paid answer its last characters."""
+    """Write to stdout in UTF-8, whatever the locale: a paid answer must not lose characters."""
     sys.stdout.flush()
     sys.stdout.buffer.write(text.encode(errors="replace"))
     sys.stdout.buffer.flush()
 
 
 def print_json(value: object) -> None:
-    """One line of JSON on stdout."""
+    """Print one line of JSON on stdout."""
     print_out(json_line(value).decode())
 
 
 def print_table(rows: Sequence[Sequence[str]]) -> None:
-    """A head and rows in columns; nothing without rows.
+    """Print a header and rows in columns; nothing without rows.
 
-    Whole rows whatever the width of the terminal: a list cut to it would lose the ids that it is read for.
+    Rows are never cut to the width of the terminal: that would lose the ids for which a list is read.
     """
     cells = [[one_line(cell) for cell in row] for row in rows]
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]

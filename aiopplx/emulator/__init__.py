@@ -1,8 +1,8 @@
-"""A server that plays Perplexity's job APIs on a real socket, for tests, demos and users' own tests.
+"""A server that emulates Perplexity's job APIs on a real socket, for tests, demos and the tests of users.
 
-`Emulator` is a faithful one, with faults on demand (`aiopplx.emulator.faults`). `WireServer` is for what an HTTP server
-cannot do: broken answers, dripping ones, resets. Both bind the loopback interface only, and share no code with the
-client: a fake that did would hide its errors.
+`Emulator` behaves like the service, with faults on demand (`aiopplx.emulator.faults`). `WireServer` does what an HTTP
+server cannot be made to do: malformed answers, answers that arrive byte by byte, resets. Both bind the loopback
+interface only, and share no code with the client: a fake that did would hide the client's errors.
 """
 
 from aiopplx.emulator import faults, wire

@@ -1,6 +1,6 @@
-"""The Agent API's background runs as the emulator plays them: create, retrieve and cancel, under both base paths.
+"""The Agent API's background runs as the emulator serves them: create, retrieve and cancel, under both base paths.
 
-Requests come in and answers go out as values. Keys, rates, clocks, faults and sockets are others' business.
+Requests and answers are plain values here. This module knows nothing of keys, rates, clocks, faults or sockets.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ import msgspec
 from aiopplx.emulator._agent_bodies import Cancelling, Runs
 from aiopplx.emulator._agent_request import Asking, read
 from aiopplx.emulator._clock import Clock
+from aiopplx.emulator._corrupt import edited
 from aiopplx.emulator._exchange import OUT_OF_CREDIT, Asked, Reply, as_json, error
 from aiopplx.emulator._jobs import Jobs, New, State
 from aiopplx.emulator._ledger import JobRecord
-from aiopplx.emulator._mangle import edited
 from aiopplx.emulator._strict import Refused
 
 BASES = ("/v1/responses", "/v1/agent")
@@ -31,10 +31,10 @@ _PAGE = 20
 
 
 class Agent:
-    """One account's view after another: `answer` is told whose request it is."""
+    """The Agent API over the emulator's jobs. Accounts are separate: `answer` is given the account of the request."""
 
     name = "agent"
-    tells_limits = True
+    always_sends_limits = True
 
     def __init__(self, *, jobs: Jobs, clock: Clock, runs: Runs) -> None:
         self._jobs = jobs
@@ -45,7 +45,9 @@ class Agent:
     # --- routes
 
     def route(self, method: str, path: str) -> tuple[str, str, str] | None:
-        """(kind of request, base path, run id) if the path is this API's; the kind is "" for a method it has not."""
+        """(kind of request, base path, run id) if the path belongs to this API; the kind is "" for an unsupported
+        method.
+        """
         for base in BASES:
             if path == base:
                 return "submit" if method == "POST" else "", base, ""
@@ -59,22 +61,22 @@ class Agent:
         return None
 
     def bucket(self, on: str) -> str:
-        """Every kind of request counts against one rate."""
+        """The rate limit that applies: one for all kinds of request."""
         return "agent"
 
     def refusal(self, asked: Asked) -> Reply | None:
-        """This API is in service."""
+        """None: this API is never retired."""
         return None
 
-    def stamped(self, reply: Reply) -> Reply:
-        """The answer with its `x-request-id`: a create's is the id of its run, another's is its own."""
+    def with_headers(self, reply: Reply) -> Reply:
+        """The answer with its `x-request-id`: the run's id for a create, otherwise an id of its own."""
         self._stamps += 1
         own = uuid.UUID(bytes=blake2b(b"stamp/%d" % self._stamps, digest_size=16).digest(), version=4)
         reply.headers = {"x-request-id": str(own), **reply.headers}
         return reply
 
     def answer(self, asked: Asked, account: str) -> Reply:
-        """The true answer."""
+        """The answer when no fault is active."""
         if asked.on == "submit":
             return self._create(asked, account)
         if not _ID.fullmatch(asked.job_id):
@@ -89,7 +91,7 @@ class Agent:
             self._check(asking, account)
         except Refused as refused:
             return _refused(refused)
-        if self._jobs.broke:
+        if self._jobs.out_of_credit:
             return error(401, "insufficient_quota", OUT_OF_CREDIT)
         job = self._jobs.make(self._new(asked, account, asking))
         if asking.background:
@@ -97,13 +99,13 @@ class Agent:
         return self._held(job)
 
     def _check(self, asking: Asking, account: str) -> None:
-        """What cannot be told from the body alone."""
+        """Checks that need more than the body."""
         if asking.stream:
             raise Refused("this emulator does not stream: leave `stream` out and poll the run")
         before = asking.previous_response_id
         if before is None:
             return
-        # A run that is hidden can be gone on from; one that has not completed cannot.
+        # A hidden run can be continued with `previous_response_id`; one that has not completed cannot.
         job = self._jobs.find(self.name, account, before)
         if job is None or self._jobs.state(job) != "COMPLETED":
             raise Refused("invalid request")
@@ -114,7 +116,7 @@ class Agent:
             account=account,
             api=self.name,
             model=asking.named_model or asking.bundle,
-            # There is no idempotency here: each create is another run.
+            # This API has no idempotency: each create starts another run.
             key="",
             body=asked.body,
             digest=digest,
@@ -125,11 +127,11 @@ class Agent:
         )
 
     def _held(self, job: JobRecord) -> Reply:
-        """A run without `background`: the answer comes when it has ended, and the connection is held until then."""
+        """A run without `background`: the connection is held open until the run has ended, then answered."""
         ended = self._jobs.end(job)
         state: State = "FAILED" if job.fails else "COMPLETED"
         job.told_final += 1
-        reply = self._about(job, self._runs.told(job, state, 1.0, ended))
+        reply = self._about(job, self._runs.body(job, state, 1.0, ended))
         reply.headers = {"x-request-id": job.id.removeprefix(PREFIX)}
         reply.delay = self._clock.real(max(0.0, ended - self._clock.now()))
         return reply
@@ -149,18 +151,18 @@ class Agent:
         job = self._find(account, asked.job_id)
         if job is None:
             return error(404, "not_found", "resource not found")
-        self._jobs.look(job)
-        return self._about(job, self._body(job, telling=True))
+        self._jobs.poll(job)
+        return self._about(job, self._body(job, counts=True))
 
-    def _body(self, job: JobRecord, *, telling: bool = False) -> bytes:
+    def _body(self, job: JobRecord, *, counts: bool = False) -> bytes:
         state = self._jobs.state(job)
-        if telling and state in _ENDED:
+        if counts and state in _ENDED:
             job.told_final += 1
-        return self._runs.told(job, state, self._jobs.share(job), self._clock.now())
+        return self._runs.body(job, state, self._jobs.share(job), self._clock.now())
 
     def _cancel(self, id: str, account: str) -> Reply:
         job = self._find(account, id)
-        # The documents promise a 404 for an unknown id; captured is this.
+        # The documents promise a 404 for an unknown id; the captured answer is this 400.
         if job is None or self._jobs.state(job) in _ENDED:
             return _refused(Refused("the run is already terminal and cannot be cancelled"))
         if self._jobs.cancel(job):
@@ -170,15 +172,15 @@ class Agent:
     # --- faults in this API's shapes
 
     def say_status(self, word: str, asked: Asked, reply: Reply) -> Reply | None:
-        """The answer with another word for the status of what has not ended."""
+        """The answer with another status word for runs that have not ended."""
 
         def edit(data: dict[str, Any]) -> dict[str, Any] | None:
             return {**data, "status": word} if data.get("status") in ("queued", "in_progress") else None
 
         return edited(reply, edit)
 
-    def spoil(self, how: str, asked: Asked, reply: Reply, account: str) -> Reply | None:
-        """The answer spoilt in a way that only makes sense in this API's shapes; None if it does not fit."""
+    def corrupt(self, how: str, asked: Asked, reply: Reply, account: str) -> Reply | None:
+        """The answer corrupted in a way that only fits this API's shapes; None if it does not apply."""
         job = reply.job
         if how == "list":
             return msgspec.structs.replace(reply, body=self._list(account))
@@ -188,10 +190,10 @@ class Agent:
             return self._duplicated(job, reply)
         if how == "other_job":
             return msgspec.structs.replace(reply, body=self._other(job, reply, asked))
-        return self._spoilt_end(how, job, reply)
+        return self._corrupted_end(how, job, reply)
 
     def _list(self, account: str) -> bytes:
-        """A list in the style of this API, which has none."""
+        """A list in the style of this API, which has no list endpoint."""
         bodies = [self._body(job) for job in islice(self._jobs.newest_first(self.name, account), _PAGE)]
         return b'{"data":[%b],"has_more":false,"object":"list"}' % b",".join(bodies)
 
@@ -208,21 +210,21 @@ class Agent:
         job.told_id = other.told_id
         return msgspec.structs.replace(reply, body=self._runs.queued(job))
 
-    def _spoilt_end(self, how: str, job: JobRecord, reply: Reply) -> Reply | None:
-        """The ways to spoil a run that has completed."""
+    def _corrupted_end(self, how: str, job: JobRecord, reply: Reply) -> Reply | None:
+        """Corruptions that apply to a completed run."""
         if self._jobs.state(job) != "COMPLETED":
             return None
         if how == "flip":
-            body = self._runs.told(job, "IN_PROGRESS", 1.0, self._clock.now())
+            body = self._runs.body(job, "IN_PROGRESS", 1.0, self._clock.now())
             return msgspec.structs.replace(reply, body=body) if job.told_final > 1 else None
         return edited(reply, _ENDS[how]) if how in _ENDS else None
 
 
 def _refused(refused: Refused) -> Reply:
-    told: dict[str, Any] = {"message": refused.message, "type": refused.type, "code": 400}
+    body: dict[str, Any] = {"message": refused.message, "type": refused.type, "code": 400}
     if refused.param is not None:
-        told["param"] = refused.param
-    return as_json(400, {"error": told})
+        body["param"] = refused.param
+    return as_json(400, {"error": body})
 
 
 def _null_text(data: dict[str, Any]) -> dict[str, Any] | None:

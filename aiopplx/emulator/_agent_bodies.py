@@ -1,6 +1,6 @@
 """The bodies of the Agent API: a run in each of its states, members in the captured order.
 
-It knows nothing of routes, of faults or of when a run ends.
+This module knows nothing of routes, of faults or of when a run ends.
 """
 
 from __future__ import annotations
@@ -16,21 +16,21 @@ import msgspec
 
 from aiopplx.emulator._agent_request import Asking, read
 from aiopplx.emulator._agent_usage import IDS_PER_SEARCH, Run, cost, draw, tool_costs, usage
+from aiopplx.emulator._cache import Cache
 from aiopplx.emulator._example import Example
 from aiopplx.emulator._jobs import State
 from aiopplx.emulator._ledger import JobRecord
 from aiopplx.emulator._prose import Library, pages, think, topic_of
-from aiopplx.emulator._shelf import Shelf
 
 NULL = msgspec.Raw(b"null")
 ASPECTS = ("overview", "primary sources", "figures", "criticism", "timeline", "official report", "recent findings")
-# Marks grow by `web:`; so much shorter a report is asked for, so that the longer one has the length that was drawn.
+# `web:` lengthens each citation mark, so a shorter report is written: with the marks it has the length that was drawn.
 MARKED = 0.96
 _MARK = re.compile(r"\[(\d+)\]")
 
 
 class Error(msgspec.Struct):
-    """The error of a run that did not complete: unlike in the error bodies of HTTP, its code is a word."""
+    """The error of a run that did not complete. Its code is a word; in the error bodies of HTTP it is a number."""
 
     code: str
     message: str
@@ -38,13 +38,13 @@ class Error(msgspec.Struct):
 
 
 class Details(msgspec.Struct):
-    """Why a run has no whole answer."""
+    """Why a run's answer is incomplete."""
 
     reason: str
 
 
 class Body(msgspec.Struct):
-    """A run, all its members; what is not known is null."""
+    """A run with all its members; unknown ones are null."""
 
     background: bool
     completed_at: int | None
@@ -81,14 +81,14 @@ class Body(msgspec.Struct):
 
 
 class Cancelling(msgspec.Struct):
-    """What an accepted cancel is answered with."""
+    """The answer to an accepted cancel."""
 
     response_id: str
     status: str = "cancelling"
 
 
 class Written(NamedTuple):
-    """A whole run: `items` are its searches and pages in the order in which they came, each as JSON."""
+    """A complete run: `items` are its searches and pages in order of arrival, each as JSON."""
 
     asking: Asking
     run: Run
@@ -97,7 +97,7 @@ class Written(NamedTuple):
     usage: msgspec.Raw
 
     def shown(self, share: float) -> int:
-        """How many items there are when this share of the run is done; the message is the last step of it."""
+        """How many items are visible when this share of the run is done; the message is the last step."""
         return min(len(self.items), int(share * (len(self.items) + 1)))
 
 
@@ -107,40 +107,40 @@ _STATUS = {"IN_PROGRESS": "in_progress", "FAILED": "failed", "CANCELLED": "cance
 
 
 class Runs:
-    """Writes runs from seed and request: the same request gets the same answer. The last 16 MiB of them are kept."""
+    """Writes runs from seed and request: the same request gets the same answer. The latest 16 MiB are cached."""
 
     def __init__(self, *, seed: int, chars: int | None, think: bool) -> None:
         self._seed = seed
         self._chars = chars
         self._think = think
         self._library = Library(seed)
-        self._shelf = Shelf[Written]()
+        self._cache = Cache[Written]()
 
-    def _dice(self, digest: bytes) -> random.Random:
-        # Not a security matter: an answer must be repeatable.
+    def _rng(self, digest: bytes) -> random.Random:
+        # Not security-relevant: an answer must be repeatable.
         return random.Random(b"%d/run/" % self._seed + digest)  # noqa: S311
 
     def _drawn(self, digest: bytes, asking: Asking) -> Run:
-        return draw(self._dice(digest), asking, self._chars)
+        return draw(self._rng(digest), asking, self._chars)
 
     def cost(self, digest: bytes, asking: Asking) -> float:
         """US dollars that the whole run will be billed."""
         return cost(self._drawn(digest, asking))
 
     def spent(self, job: JobRecord, share: float) -> float:
-        """US dollars for the tools that were used until this share of the run was done."""
+        """US dollars for the tools that were used by the time this share of the run was done."""
         written = self._written(job)
         return round(sum(tool_costs(written.run, written.shown(share)).values()), 5)
 
     def queued(self, job: JobRecord) -> bytes:
-        """What a background create is answered with."""
-        # Read and not looked up: nothing is written before somebody looks, so that many creates at once are cheap.
+        """The answer to a background create."""
+        # Parsed but not generated: nothing is written before the first poll, so many creates at once are cheap.
         body = self._body(job, read(job.body), "queued", int(job.created_at), b"[]")
         body.id = job.told_id
         return msgspec.json.encode(body)
 
-    def told(self, job: JobRecord, state: State, share: float, now: float) -> bytes:
-        """The run in this state; `now` is what it says of both its moments, as the service does at each look."""
+    def body(self, job: JobRecord, state: State, share: float, now: float) -> bytes:
+        """The run in this state; `now` is used for both its timestamps, as the service does at each poll."""
         if state == "CREATED":
             return msgspec.json.encode(self._body(job, read(job.body), "queued", int(now), b"[]"))
         written = self._written(job)
@@ -168,7 +168,7 @@ class Runs:
         return msgspec.json.encode(body)
 
     def _body(self, job: JobRecord, asking: Asking, status: str, now: int, output: bytes) -> Body:
-        """A run without what only its end brings."""
+        """A run without the members that are only known at its end."""
         return Body(
             background=asking.background or False,
             completed_at=None,
@@ -194,7 +194,7 @@ class Runs:
             status=status,
             store=asking.store is not False,
             temperature=1 if asking.temperature is None else asking.temperature,
-            # Plain text even where a schema was asked for: so captured.
+            # Plain text even where a schema was asked for, as captured.
             text={"format": {"type": "text"}},
             tool_choice="auto" if asking.tool_choice is None else asking.tool_choice,
             tools=[],
@@ -208,54 +208,54 @@ class Runs:
     # --- writing
 
     def _written(self, job: JobRecord) -> Written:
-        return self._shelf.take(job.digest, lambda: self._write(job))
+        return self._cache.get(job.digest, lambda: self._write(job))
 
     def _write(self, job: JobRecord) -> tuple[Written, int]:
         asking = read(job.body)
-        dice = self._dice(job.digest)
-        run = draw(dice, asking, self._chars)
+        rng = self._rng(job.digest)
+        run = draw(rng, asking, self._chars)
         topic = topic_of(asking.question)
-        items, marks = _items(dice, run, topic)
-        text = msgspec.json.encode(self._text(dice, asking, run, topic, marks)) if run.chars else b""
+        items, marks = _items(rng, run, topic)
+        text = msgspec.json.encode(self._text(rng, asking, run, topic, marks)) if run.chars else b""
         written = Written(asking, run, items, text, msgspec.Raw(msgspec.json.encode(usage(run))))
         return written, sum(map(len, items)) + len(text) + len(job.body)
 
-    def _text(self, dice: random.Random, asking: Asking, run: Run, topic: str, marks: list[int]) -> str:
+    def _text(self, rng: random.Random, asking: Asking, run: Run, topic: str, marks: list[int]) -> str:
         if asking.schema is not None:
-            return msgspec.json.encode(Example(asking.schema, dice).make()).decode()
-        thought = think(dice, topic) if self._think else ""
+            return msgspec.json.encode(Example(asking.schema, rng).make()).decode()
+        thought = think(rng, topic) if self._think else ""
         chars = max(1, int(run.chars * MARKED))
-        plain = self._library.report(dice, topic=topic, chars=chars, sources=max(1, len(marks)))
+        plain = self._library.report(rng, topic=topic, chars=chars, sources=max(1, len(marks)))
         return thought + _MARK.sub(lambda mark: f"[web:{marks[int(mark[1]) - 1]}]" if marks else "", plain)
 
 
-def _items(dice: random.Random, run: Run, topic: str) -> tuple[tuple[bytes, ...], list[int]]:
-    """(searches and then pages, as JSON; what the n-th source is marked with).
+def _items(rng: random.Random, run: Run, topic: str) -> tuple[tuple[bytes, ...], list[int]]:
+    """(searches and then pages, as JSON; the citation number of each source).
 
-    Searches run side by side, so that they come in any order, and each has a range of ids of its own.
+    Searches run in parallel, so they arrive in any order, and each has its own range of ids.
     """
-    found = pages(dice, topic, sum(run.found) or len(run.reads))
+    found = pages(rng, topic, sum(run.found) or len(run.reads))
     if not run.found:
-        # Pages without a search have no ids; they are marked from 0 on, as in the one capture there is.
+        # Pages without a search have no ids; they are numbered from 0, as in the only capture.
         return _fetched(found), list(range(len(found)))
     searches: list[bytes] = []
     marks: list[int] = []
     for number, count in enumerate(run.found):
-        ids = sorted(dice.sample(range(1, IDS_PER_SEARCH + 1), count))
+        ids = sorted(rng.sample(range(1, IDS_PER_SEARCH + 1), count))
         ids = [number * IDS_PER_SEARCH + id for id in ids]
         results = [_result(id, page) for id, page in zip(ids, found[len(marks) :], strict=False)]
         query = f"{topic} {ASPECTS[number % len(ASPECTS)]}"
         searches.append(msgspec.json.encode({"queries": [query], "results": results, "type": "search_results"}))
         marks += ids
-    dice.shuffle(searches)
-    return (*searches, *_fetched(dice.sample(found, len(run.reads)))), marks
+    rng.shuffle(searches)
+    return (*searches, *_fetched(rng.sample(found, len(run.reads)))), marks
 
 
 def _result(id: int, page: dict[str, Any]) -> dict[str, Any]:
-    """One search result; a date that is not known is absent, never null."""
-    told = {**page, "id": id}
+    """One search result; an unknown date is absent, never null."""
+    result = {**page, "id": id}
     members = ("date", "id", "last_updated", "snippet", "source", "title", "url")
-    return {name: told[name] for name in members if told[name] is not None}
+    return {name: result[name] for name in members if result[name] is not None}
 
 
 def _fetched(found: list[dict[str, Any]]) -> tuple[bytes, ...]:

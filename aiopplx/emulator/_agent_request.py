@@ -1,7 +1,7 @@
-"""Which bodies of an Agent API run the service takes, and with which words it refuses the others.
+"""Validation of Agent API create bodies: which ones the service accepts, and how it words its refusals.
 
-The API is strict: a field that it does not know is refused, wherever it stands. Fields and ranges are those of the
-service's documents; words are the captured ones where a capture exists, and in their style elsewhere. Pure.
+The API is strict: an unknown field is refused at any depth. Fields and ranges are those of the service's documents; the
+wording is captured where a capture exists, and imitates the captures elsewhere. Pure.
 """
 
 from __future__ import annotations
@@ -12,10 +12,10 @@ from typing import Any, Literal
 import msgspec
 
 from aiopplx.emulator._agent_tools import check_tool
-from aiopplx.emulator._narrow import is_list, is_object
-from aiopplx.emulator._strict import Refused, Strict, converted, told, within
+from aiopplx.emulator._json_types import is_list, is_object
+from aiopplx.emulator._strict import Refused, Strict, converted, refusal_of, within
 
-# The short names and what they were called before, as far as that is known.
+# The short names, and their former names as far as these are known.
 PRESETS = {
     **{name: name for name in ("fast", "low", "medium", "high", "xhigh")},
     "fast-search": "fast",
@@ -25,7 +25,7 @@ PRESETS = {
     "wide-research": "xhigh",
 }
 _SLUG = re.compile(r"[a-z0-9_-]+/[A-Za-z0-9][\w.:-]*")
-# Accepted without a look inside: their members are documented only in part.
+# Accepted unchecked: their members are documented only in part.
 _OTHER_ITEMS = (
     "function_call",
     "function_call_output",
@@ -74,7 +74,7 @@ class _StreamOptions(Strict):
 
 
 class Asking(Strict):
-    """The body of a create, all of whose fields have the right types."""
+    """The body of a create, once all its fields have the right types."""
 
     input: Any = None
     background: bool | None = None
@@ -108,23 +108,25 @@ class Asking(Strict):
 
     @property
     def named_model(self) -> str:
-        """The model that was asked for, "" if a preset is to choose it."""
+        """The model that was asked for; "" if a preset chooses it."""
         return self.models[0] if self.models else self.model or ""
 
     @property
     def bundle(self) -> str:
-        """What chooses model and tools where they are not named; "" for a bare model."""
+        """The preset (or effort, or profile) that supplies model and tools where they are not named; "" for a bare
+        model.
+        """
         return self.effort or self.preset or ("custom" if self.profile else "")
 
     @property
     def schema(self) -> dict[str, Any] | None:
-        """The JSON schema that the answer must fit."""
+        """The JSON schema for the answer; None without one."""
         form = self.response_format
         return form.json_schema.schema if form is not None and form.json_schema is not None else None
 
     @property
     def question(self) -> str:
-        """The text of the user's last message."""
+        """The text of the last user message."""
         if isinstance(self.input, str):
             return self.input
         said = [_text(item) for item in self.input if item.get("role") == "user"]
@@ -132,13 +134,13 @@ class Asking(Strict):
 
     @property
     def chars(self) -> int:
-        """How much text there is to read."""
+        """How many characters the model has to read."""
         items: list[Any] = [] if isinstance(self.input, str) else self.input
         texts = [self.input] if isinstance(self.input, str) else [_text(item) for item in items]
         return len(self.instructions or "") + sum(len(text) for text in texts)
 
     def has_tool(self, type: str) -> bool | None:
-        """Whether the request lists this tool; None if it lists none, so that the preset's own are used."""
+        """Whether the request lists this tool; None if it has no `tools`, in which case the preset's own are used."""
         return any(tool.get("type") == type for tool in self.tools) if self.tools else None
 
 
@@ -150,15 +152,15 @@ def _text(item: dict[str, Any]) -> str:
 
 
 def read(body: bytes) -> Asking:
-    """The request of this body.
+    """Parse and check a create body.
 
     Raises:
-        Refused: the service would not take it.
+        Refused: the service would refuse it.
     """
     try:
         asking = msgspec.json.decode(body, type=Asking)
     except msgspec.ValidationError as problem:
-        raise told(problem) from None
+        raise refusal_of(problem) from None
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         raise Refused("invalid request body: invalid JSON") from None
     _check_input(asking.input)
@@ -179,7 +181,7 @@ def _check_input(value: Any) -> None:
     if isinstance(value, str):
         return
     if not is_list(value) or not value:
-        # The service's words for a number, an object and a missing input as well.
+        # The service says the same of a number, of an object and of a missing input.
         raise Refused("validation failed: input array cannot be empty")
     for at, item in enumerate(value):
         kind = item.get("type") or "message" if is_object(item) else None

@@ -1,4 +1,4 @@
-"""Which tools a run of the Agent API may be given, and with which words the service refuses others. Pure."""
+"""Validation of an Agent API run's tools: which ones the service accepts, and how it words its refusals. Pure."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from aiopplx.emulator._strict import Refused, Strict, converted, within
 
 RECENCY = ("hour", "day", "week", "month", "year")
 _DATE = re.compile(r"(0?[1-9]|1[0-2])/(0?[1-9]|[12]\d|3[01])/\d{4}|\d{4}-(0[1-9]|1[0-2])-(0[1-9]|[12]\d|3[01])")
-# Accepted without a look inside: their members are documented only in part.
+# Accepted unchecked: their members are documented only in part.
 _OTHER_TOOLS = ("people_search", "finance_search", "image_search", "sandbox", "mcp", "connector")
 
 
@@ -66,7 +66,7 @@ class _Function(Strict):
 
 
 def check_tool(tool: dict[str, Any], where: str) -> None:
-    """Raises `Refused` for a tool that is not taken; `where` says which of the tools it is."""
+    """Raises `Refused` for a tool that the service would refuse; `where` is its place in the list."""
     match tool.get("type"):
         case "web_search":
             search = converted(_WebSearch, tool)

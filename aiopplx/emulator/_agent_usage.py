@@ -1,4 +1,4 @@
-"""What an Agent API run does and costs: its searches, pages, tokens and dollars, drawn from dice.
+"""What an Agent API run does and costs: its searches, pages, tokens and dollars, drawn at random.
 
 The small prices are those of one captured run of the preset `medium`. Pure; it knows nothing of texts or of HTTP.
 """
@@ -13,15 +13,15 @@ import msgspec
 from aiopplx.emulator._agent_request import PRESETS, Asking
 
 CHARS_PER_TOKEN = 5.29
-# US dollars for one search: bundled in a preset, and beside a model of one's own.
+# US dollars for one search: as part of a preset, and with a model named in the request.
 SEARCH, SEARCH_ALONE = 0.001, 0.0025
 READER = "openai/gpt-5.6-luna"
 # Fitted: the three captured pages cost 0.01052 for 6,879 tokens in and 6,083 out.
 READER_INPUT, READER_OUTPUT = 2.5e-7, 1.4466e-6
 TOKENS_PER_SEARCH = 4_880
-# One search counts up ids by so many, whatever it finds: ids of a run have gaps.
+# Each search reserves this many ids, however many results it finds: a run's ids have gaps.
 IDS_PER_SEARCH = 10
-# A smaller `max_output_tokens` counts as this.
+# A smaller `max_output_tokens` is raised to this.
 LEAST_OUTPUT = 16
 
 
@@ -36,12 +36,12 @@ class Tariff(NamedTuple):
 
 
 SMALL = Tariff("openai/gpt-6-luna", 1e-7, 1.25e-7, 1e-8, 5e-7)
-# Invented, since no capture shows what answers the larger presets; its bills are as large as the known ones.
+# Invented: no capture shows which model serves the larger presets. The bills match the known ones in size.
 LARGE = Tariff("emulated/large", 1.25e-6, 1.5e-6, 1.25e-7, 1e-5)
 
 
 class Size(NamedTuple):
-    """Ranges of what a preset does."""
+    """Ranges of how much a preset does."""
 
     tariff: Tariff
     chars: tuple[int, int]
@@ -59,7 +59,7 @@ SIZES = {
 
 
 class Read(NamedTuple):
-    """What reading one page took."""
+    """What reading one page consumed."""
 
     input_tokens: int
     output_tokens: int
@@ -67,9 +67,9 @@ class Read(NamedTuple):
 
 
 class Run(msgspec.Struct, frozen=True):
-    """What one run will have done when it ends. `found` is how many results each search brings.
+    """A run as it will stand at its end. `found` is the number of results of each search.
 
-    `cut`: it ends incomplete; with `chars` 0 not one word was written.
+    `cut`: it ends incomplete; with `chars` 0 nothing was written.
     """
 
     tariff: Tariff
@@ -85,34 +85,34 @@ class Run(msgspec.Struct, frozen=True):
     cut: bool
 
 
-def draw(dice: random.Random, asking: Asking, chars: int | None) -> Run:
-    """Draws a run. `chars` None is a length that suits the preset."""
+def draw(rng: random.Random, asking: Asking, chars: int | None) -> Run:
+    """Draws a run. With `chars` None the length suits the preset."""
     size = SIZES[PRESETS.get(asking.bundle, "medium")]
-    length = dice.randint(*size.chars)
+    length = rng.randint(*size.chars)
     if chars is not None:
-        length = max(1, int(chars * dice.uniform(0.9, 1.1)))
+        length = max(1, int(chars * rng.uniform(0.9, 1.1)))
     written = max(1, round(length / CHARS_PER_TOKEN))
-    reasoning = round(written * dice.uniform(0.6, 1.0))
+    reasoning = round(written * rng.uniform(0.6, 1.0))
     most = max(LEAST_OUTPUT, asking.max_output_tokens or written + reasoning)
     if written + reasoning > most:
-        return _cut(dice, asking, size, most, reasoning)
-    return _run(dice, asking, size, length, written, reasoning, cut=False)
+        return _cut(rng, asking, size, most, reasoning)
+    return _run(rng, asking, size, length, written, reasoning, cut=False)
 
 
-def _cut(dice: random.Random, asking: Asking, size: Size, most: int, reasoning: int) -> Run:
-    """A run that `max_output_tokens` ends; below 100 of them it ends while it still thinks, before any search."""
+def _cut(rng: random.Random, asking: Asking, size: Size, most: int, reasoning: int) -> Run:
+    """A run that `max_output_tokens` ends early; below 100 tokens it ends during reasoning, before any search."""
     if most >= 100:
         thought = min(reasoning, most // 2)
-        return _run(dice, asking, size, int((most - thought) * CHARS_PER_TOKEN), most - thought, thought, cut=True)
+        return _run(rng, asking, size, int((most - thought) * CHARS_PER_TOKEN), most - thought, thought, cut=True)
     said = _prompt(asking)
     return Run(size.tariff, 0, (), (), 0.0, said, 0, 0, most, most, cut=True)
 
 
 def _run(
-    dice: random.Random, asking: Asking, size: Size, length: int, written: int, reasoning: int, *, cut: bool
+    rng: random.Random, asking: Asking, size: Size, length: int, written: int, reasoning: int, *, cut: bool
 ) -> Run:
-    found = _found(dice, length, dice.randint(*size.searches)) if _uses(asking, "web_search") else ()
-    reads = _reads(dice, _fetches(dice, asking, size, found)) if _uses(asking, "fetch_url") else ()
+    found = _found(rng, length, rng.randint(*size.searches)) if _uses(asking, "web_search") else ()
+    reads = _reads(rng, _fetches(rng, asking, size, found)) if _uses(asking, "fetch_url") else ()
     prompt = _prompt(asking)
     work = len(found) + len(reads)
     return Run(
@@ -135,30 +135,30 @@ def _prompt(asking: Asking) -> int:
 
 
 def _uses(asking: Asking, tool: str) -> bool:
-    """A list of tools replaces those of the preset; a model without a preset has none of its own."""
+    """A list of tools replaces those of the preset; a bare model has none of its own."""
     listed = asking.has_tool(tool)
     return asking.max_tool_calls != 0 and (bool(asking.bundle) if listed is None else listed)
 
 
-def _found(dice: random.Random, length: int, searches: int) -> tuple[int, ...]:
-    """Results of each search; a short answer rests on few, so that small answers make small bodies."""
+def _found(rng: random.Random, length: int, searches: int) -> tuple[int, ...]:
+    """Number of results of each search. A short answer cites few sources, so that small answers make small bodies."""
     left = max(2, length // 300)
     found: list[int] = []
     while left > 0 and len(found) < searches:
-        found.append(min(left, dice.randint(2, IDS_PER_SEARCH)))
+        found.append(min(left, rng.randint(2, IDS_PER_SEARCH)))
         left -= found[-1]
     return tuple(found)
 
 
-def _fetches(dice: random.Random, asking: Asking, size: Size, found: tuple[int, ...]) -> int:
+def _fetches(rng: random.Random, asking: Asking, size: Size, found: tuple[int, ...]) -> int:
     if asking.has_tool("fetch_url"):
-        return max(1, dice.randint(*size.fetches))
-    return min(dice.randint(*size.fetches), sum(found))
+        return max(1, rng.randint(*size.fetches))
+    return min(rng.randint(*size.fetches), sum(found))
 
 
-def _reads(dice: random.Random, count: int) -> tuple[Read, ...]:
+def _reads(rng: random.Random, count: int) -> tuple[Read, ...]:
     return tuple(
-        Read(dice.randint(1_300, 3_000), dice.randint(1_300, 2_700), dice.randint(140, 280)) for _ in range(count)
+        Read(rng.randint(1_300, 3_000), rng.randint(1_300, 2_700), rng.randint(140, 280)) for _ in range(count)
     )
 
 
@@ -167,7 +167,7 @@ def _read_cost(read: Read) -> float:
 
 
 def tool_costs(run: Run, used: int | None = None) -> dict[str, float]:
-    """US dollars for the tools, by billing name, after so many uses of them, searches first; None is all."""
+    """US dollars for the tools, by billing name, after this many uses, searches first; None means all of them."""
     searches = len(run.found[:used])
     reads = run.reads if used is None else run.reads[: max(0, used - len(run.found))]
     costs = {
@@ -178,7 +178,7 @@ def tool_costs(run: Run, used: int | None = None) -> dict[str, float]:
 
 
 def _cost(run: Run) -> dict[str, Any]:
-    """The `cost` member; its parts are rounded first, and their sum is the total, as in the captures."""
+    """The `cost` member. Its parts are rounded before they are added up, as in the captures."""
     price = run.tariff
     parts = {
         "cache_creation_cost": round(run.cache_write * price.cache_write, 5),
@@ -205,7 +205,7 @@ def cost(run: Run) -> float:
 
 
 def usage(run: Run) -> dict[str, Any]:
-    """The `usage` member, members in the captured order; what does not apply is absent."""
+    """The `usage` member, members in the captured order; members that do not apply are absent."""
     total_input = run.input_tokens + run.cache_write + run.cache_read
     details = {"cached_tokens": run.cache_read}
     if run.cache_write:
@@ -214,7 +214,7 @@ def usage(run: Run) -> dict[str, Any]:
             "cache_read_input_tokens": run.cache_read,
             **details,
         }
-    told: dict[str, Any] = {
+    member: dict[str, Any] = {
         "cost": _cost(run),
         "input_tokens": total_input,
         "input_tokens_details": details,
@@ -223,22 +223,22 @@ def usage(run: Run) -> dict[str, Any]:
     }
     tools = _tools(run)
     if tools:
-        told["tool_calls_details"] = tools
-    return {**told, "total_tokens": total_input + run.output_tokens}
+        member["tool_calls_details"] = tools
+    return {**member, "total_tokens": total_input + run.output_tokens}
 
 
 def _tools(run: Run) -> dict[str, Any]:
     costs = tool_costs(run)
-    told: dict[str, Any] = {}
+    tools: dict[str, Any] = {}
     if run.reads:
-        told["fetch_url"] = {
+        tools["fetch_url"] = {
             "cost_usd": costs["fetch_url"],
             "invocation": len(run.reads),
             "token_usage": [_reading(read) for read in run.reads],
         }
     if run.found:
-        told["search_web"] = {"cost_usd": costs["search_web"], "invocation": len(run.found)}
-    return told
+        tools["search_web"] = {"cost_usd": costs["search_web"], "invocation": len(run.found)}
+    return tools
 
 
 def _reading(read: Read) -> dict[str, Any]:

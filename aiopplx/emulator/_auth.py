@@ -1,6 +1,6 @@
-"""Which API keys are taken, and whose account each one opens.
+"""Which API keys are accepted, and which account each one belongs to.
 
-It knows nothing of HTTP beyond the value of one header.
+This module knows nothing of HTTP beyond the value of one header.
 """
 
 from __future__ import annotations
@@ -10,16 +10,16 @@ from typing import cast
 
 WRONG = "Invalid API key provided. Ensure your API key is correct and active."
 REAL = (
-    "This is the aiopplx emulator, and the key begins with 'pplx-', as real Perplexity keys do. A real key does not"
-    " belong here: use any other word, or name it in Emulator(keys=...)."
+    "This is the aiopplx emulator, and the key begins with 'pplx-', as real Perplexity keys do. Do not use a real"
+    " key here: use any other word, or name the key in Emulator(keys=...)."
 )
 
 
 class Keys:
     """The keys of an emulator.
 
-    With None every word opens the one account, except words that look like a real key. A collection names the keys,
-    each an account of its own; a mapping gives the account of each, so that two keys can open one.
+    With None every word is accepted and belongs to one account, except words that look like a real key. A collection
+    makes each key an account of its own; a mapping gives the account of each key, so that two keys can share one.
     """
 
     def __init__(self, keys: Collection[str] | Mapping[str, str] | None) -> None:
@@ -39,7 +39,7 @@ class Keys:
         self._revoked.clear()
 
     def account(self, authorization: str) -> tuple[str, str]:
-        """(account, reason of refusal): one of the two is empty."""
+        """(account, reason for refusal): one of the two is empty."""
         scheme, _, key = authorization.partition(" ")
         key = key.strip()
         if scheme.lower() != "bearer" or not key or key in self._revoked:

@@ -1,6 +1,6 @@
-"""What the wire server can be told to do with a request, as values, and the bytes that each one says.
+"""What the wire server can do with a request, as values, and the bytes that each value sends.
 
-It knows nothing of sockets.
+This module knows nothing of sockets.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ OK = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n"
 
 
 class WireRequest(msgspec.Struct, frozen=True):
-    """One request that was read whole. `connection` and `number` count from 0: which connection, which request on it.
+    """One complete request. `connection` and `number` count from 0: which connection, and which request on it.
 
-    `data` is every byte of it, head and body; the names of `headers` are in lower case.
+    `data` has all bytes of it, head and body; the names of `headers` are in lower case.
     """
 
     connection: int
@@ -33,10 +33,10 @@ Body: TypeAlias = bytes | Callable[[WireRequest], bytes]
 
 
 class Say(msgspec.Struct, frozen=True):
-    """A proper answer.
+    """A well-formed answer.
 
     `body` may be a function of the request. `close` announces the end (`Connection: close`) and ends the connection;
-    `close_after` ends it unannounced after so many idle seconds, 0.0 at once: the keep-alive race. `delay` is seconds
+    `close_after` ends it unannounced after this many idle seconds, 0.0 at once: the keep-alive race. `delay` is seconds
     before the first byte. A `Content-Type` or `Content-Length` in `headers` replaces the usual one.
     """
 
@@ -49,11 +49,11 @@ class Say(msgspec.Struct, frozen=True):
 
 
 class Cut(msgspec.Struct, frozen=True):
-    """An answer that ends early; then the connection is closed, or with `reset` reset.
+    """An answer that ends early, after which the connection is closed, or reset with `reset`.
 
-    `how`: `length`, fewer bytes than `Content-Length` said; `chunked`, no last chunk; `gzip`, a compressed stream cut
-    short while `Content-Length` is right; `until_close`, no length at all, so that nothing shows the cut; `head`, in
-    the middle of the headers. `keep` is the share of the body that is sent.
+    `how`: `length`, fewer bytes than `Content-Length` announces; `chunked`, without the last chunk; `gzip`, a
+    compressed stream cut short while `Content-Length` is right; `until_close`, no length at all, so that the cut cannot
+    be detected; `head`, in the middle of the headers. `keep` is the share of the body that is sent.
     """
 
     body: Body = b'{"id": "00000000-0000-4000-8000-000000000001"}'
@@ -63,14 +63,15 @@ class Cut(msgspec.Struct, frozen=True):
 
 
 class Bytes(msgspec.Struct, frozen=True):
-    """These bytes and no others in place of an answer; then the connection is closed, or with `keep_open` left open."""
+    """Exactly these bytes in place of an answer; then the connection is closed, or left open with `keep_open`."""
 
     data: bytes
     keep_open: bool = False
 
 
 class Drip(msgspec.Struct, frozen=True):
-    """A slow-loris: one byte of a proper answer each `every` seconds. `part`: the whole answer so, or its body only.
+    """A slow-loris: a well-formed answer sent one byte every `every` seconds. `part`: all of it this way, or only its
+    body.
 
     The body is followed by spaces up to `size` bytes, so that it does not end by itself.
     """
@@ -82,7 +83,7 @@ class Drip(msgspec.Struct, frozen=True):
 
 
 class Silent(msgspec.Struct, frozen=True):
-    """No answer, ever. `read=False` does not even read the request: with TLS, a handshake that stalls."""
+    """No answer, ever. With `read=False` the request is not read either: over TLS, a handshake that stalls."""
 
     read: bool = True
 
@@ -102,7 +103,7 @@ class Close(msgspec.Struct, frozen=True):
 
 
 class Extra(msgspec.Struct, frozen=True):
-    """A proper answer, and at once another that nobody asked for, on a connection that stays open."""
+    """A well-formed answer followed at once by an unsolicited one, on a connection that stays open."""
 
     body: Body = b"{}"
     extra: bytes = b'{"id": "nobody asked for this"}'
@@ -110,12 +111,12 @@ class Extra(msgspec.Struct, frozen=True):
 
 Behaviour: TypeAlias = Say | Cut | Bytes | Drip | Silent | Reset | Close | Extra
 
-GARBAGE = Bytes(b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc this is no HTTP at all\r\n\r\n")
+GARBAGE = Bytes(b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc this is not HTTP at all\r\n\r\n")
 """An answer whose first line is not HTTP."""
 HUGE_HEADER = Bytes(OK + b"X-Long: " + b"a" * 100_000 + b"\r\nContent-Length: 2\r\n\r\n{}")
-"""A header line longer than clients take."""
+"""A header line longer than clients accept."""
 MANY_HEADERS = Bytes(OK + b"".join(b"X-%d: y\r\n" % n for n in range(50_000)) + b"Content-Length: 2\r\n\r\n{}")
-"""More headers than clients take."""
+"""More headers than clients accept."""
 BAD_HEADER = Bytes(OK + b"no colon in this line\r\nContent-Length: 2\r\n\r\n{}")
 """A header line without a colon."""
 TWO_LENGTHS = Bytes(OK + b"Content-Length: 2\r\nContent-Length: 7\r\n\r\n{}     ")
@@ -123,11 +124,11 @@ TWO_LENGTHS = Bytes(OK + b"Content-Length: 2\r\nContent-Length: 7\r\n\r\n{}     
 LENGTH_AND_CHUNKED = Bytes(OK + b"Content-Length: 2\r\nTransfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\n\r\n")
 """A length and a chunked body at once."""
 BAD_CHUNK = Bytes(OK + b"Transfer-Encoding: chunked\r\n\r\nZZ\r\n{}\r\n0\r\n\r\n")
-"""A chunk whose size is no number."""
+"""A chunk whose size is not a number."""
 BAD_GZIP = Bytes(OK + b"Content-Encoding: gzip\r\nContent-Length: 9\r\n\r\nnot gzip!")
-"""A body that says it is compressed, and is not."""
+"""A body that is declared as compressed and is not."""
 INTERIM_ONLY = Bytes(b"HTTP/1.1 100 Continue\r\n\r\n" * 3)
-"""Interim answers, and then the end."""
+"""Interim answers (1xx) and no final one."""
 
 
 def made(body: Body, request: WireRequest | None) -> bytes:

@@ -1,8 +1,8 @@
-"""The emulated clock: real time, real time made faster, or the time of a clock that a test hands in.
+"""The emulated clock: real time, accelerated time, or the time of a clock that a test supplies.
 
-Two times meet here. *Emulated* seconds are what jobs, rates and expiry count; *the client's* seconds are what somebody
-lives in who waits for an answer, and what a `Retry-After` tells him. With `time_scale` the first are faster than the
-second. With a clock that the client lives in as well they are the same. It knows nothing of jobs or of HTTP.
+There are two kinds of time. *Emulated* seconds are what jobs, rates and expiry count; *client* seconds are what the
+client measures while it waits, and what a `Retry-After` is given in. With `time_scale` emulated time runs faster than
+the client's. With a clock that the client uses too, both are the same. This module knows nothing of jobs or of HTTP.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Protocol
 
 
 class Time(Protocol):
-    """What is needed of a clock to live in its time: `aiopplx.testing.Clock` and `JumpingClock` have it."""
+    """The client's time: what the emulator needs of a clock. `aiopplx.testing.Clock` and `JumpingClock` fit."""
 
     def now(self) -> float:
         """Monotonic seconds."""
@@ -26,16 +26,18 @@ class Time(Protocol):
         ...
 
     async def wait(self, event: asyncio.Event, seconds: float) -> bool:
-        """Wait for `event`, at most `seconds`; True if it came."""
+        """Wait for `event` for at most `seconds`; True if it was set."""
         ...
 
     def idle(self) -> AbstractContextManager[object]:
-        """Inside, an answer waits for this clock, which therefore must not stand still for the exchange."""
+        """Within this block an answer is waiting for the clock, so the open exchange must not keep the clock from
+        moving.
+        """
         ...
 
 
 class RealTime:
-    """The machine's own time."""
+    """The machine's own clock."""
 
     def now(self) -> float:
         """Monotonic seconds."""
@@ -46,7 +48,7 @@ class RealTime:
         return time.time()
 
     async def wait(self, event: asyncio.Event, seconds: float) -> bool:
-        """Wait for `event`, at most `seconds`; True if it came."""
+        """Wait for `event` for at most `seconds`; True if it was set."""
         try:
             await asyncio.wait_for(event.wait(), seconds)
         except TimeoutError:
@@ -54,7 +56,7 @@ class RealTime:
         return True
 
     def idle(self) -> AbstractContextManager[object]:
-        """Nothing: real time needs no leave to pass."""
+        """Does nothing: real time always moves."""
         return contextlib.nullcontext()
 
 
@@ -63,7 +65,7 @@ class Clock:
 
     Args:
         scale: emulated seconds in each second of `time`.
-        time: what the client lives in.
+        time: the client's time.
     """
 
     def __init__(self, scale: float, time: Time | None = None) -> None:
@@ -76,7 +78,7 @@ class Clock:
         self._began = self.time.now()
 
     def elapsed(self) -> float:
-        """Seconds of the client since the clock was made."""
+        """Client seconds since the clock was made."""
         return self.time.now() - self._began
 
     def now(self) -> float:
@@ -84,11 +86,11 @@ class Clock:
         return self._began_wall + self._skipped + self.elapsed() * self.scale
 
     def advance(self, seconds: float) -> None:
-        """Moves the emulated time forward, so that a test of a seven-day expiry takes no time."""
+        """Moves the emulated time forward, so that testing a seven-day expiry takes no time."""
         if seconds < 0:
             raise ValueError("time only moves forward: seconds must not be negative")
         self._skipped += seconds
 
     def real(self, emulated: float) -> float:
-        """How many of the client's seconds such an emulated span lasts: what a client must wait."""
+        """How many client seconds this emulated span lasts: what a client must wait."""
         return emulated / self.scale

@@ -1,6 +1,6 @@
-"""The emulator by HTTP, for programs that cannot hold the object: `/_control/...`.
+"""The emulator controlled over HTTP, for programs that do not hold the object: `/_control/...`.
 
-It reads and writes plain JSON and asks for no key. It knows nothing of sockets.
+Plain JSON in and out; no key is needed. This module knows nothing of sockets.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ PREFIX = "/_control/"
 
 
 class Controlled(Protocol):
-    """What the control paths do to the emulator."""
+    """The emulator's methods that the control paths call."""
 
     @property
     def ledger(self) -> Ledger: ...
@@ -32,7 +32,7 @@ class Controlled(Protocol):
 
 
 class _NewRule(msgspec.Struct, forbid_unknown_fields=True):
-    """`fault` is a name of `faults.NAMED` or an object with its `fault` tag."""
+    """`fault` is a name of `faults.NAMED`, or an object with its `fault` tag."""
 
     on: On
     fault: msgspec.Raw

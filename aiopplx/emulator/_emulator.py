@@ -1,8 +1,6 @@
-"""The emulator as its users hold it: settings, the server on a loopback socket, and the way of each request
-through it.
+"""The public `Emulator`: its settings, its server on a loopback socket, and the path of each request through it.
 
-The way is: route, script of faults, key, retirement, rate, the API's own answer. What each of these does is in its own
-file.
+That path is: route, fault script, key, retirement, rate limit, the API's own answer. Each of these has its own file.
 """
 
 from __future__ import annotations
@@ -17,6 +15,7 @@ from aiohttp import web
 
 from aiopplx.emulator._agent import Agent
 from aiopplx.emulator._agent_bodies import Runs
+from aiopplx.emulator._apply_fault import EmulatedAPI, Truth, apply_fault, limit_headers
 from aiopplx.emulator._auth import Keys
 from aiopplx.emulator._clock import Clock, Time
 from aiopplx.emulator._control import PREFIX, control
@@ -24,7 +23,6 @@ from aiopplx.emulator._exchange import Asked, Reply, as_json, error, page, recor
 from aiopplx.emulator._jobs import Duration, Jobs
 from aiopplx.emulator._ledger import Ledger
 from aiopplx.emulator._limits import Limits, Room, rates
-from aiopplx.emulator._play import PlayedAPI, Truth, limit_headers, play
 from aiopplx.emulator._script import Script
 from aiopplx.emulator._send import Sender, accept_no_more, end, made_request
 from aiopplx.emulator._sonar import Idempotency, Paging, Settings, Sonar
@@ -33,55 +31,54 @@ from aiopplx.emulator.faults import name_of
 
 HOST = "127.0.0.1"
 WEEK = 7 * 86400.0
-# Real seconds that open requests get when the server ends; every wait of ours ends at once, so this is for writes.
+# Real seconds that open requests get when the server ends. Our own waits end at once, so this covers pending writes.
 SHUTDOWN = 1.0
 _TEMPLATE = {"get": "/{id}", "cancel": "/{id}/cancel"}
 
 
 class Emulator:
-    """A server on 127.0.0.1 that plays Perplexity's job APIs: no key, no cost, nothing leaves the machine.
+    """A server on 127.0.0.1 that emulates Perplexity's job APIs: no key, no cost, nothing leaves the machine.
 
-    Use it as an async context manager; `url` is the base URL. Entered again it takes the same port and keeps its jobs.
+    Use it as an async context manager; `url` is the base URL. Entered again, it uses the same port and keeps its jobs.
 
         async with Emulator(time_scale=60) as server:
             client = AsyncPerplexity(api_key="any", base_url=server.url)
 
     Args:
-        port: 0, the default, takes a free one.
-        keys: None accepts every Bearer word as the one account, save words that begin with `pplx-`: a real key does not
-            belong here. A collection of keys makes each an account of its own; a mapping names the account of each.
-        seed: of durations, failures, answers and faults. The same seed and the same questions make the same run.
+        port: 0, the default, picks a free one.
+        keys: None accepts any Bearer word as one account, except words that begin with `pplx-`: real keys do not belong
+            here. A collection makes each key an account of its own; a mapping gives the account of each key.
+        seed: seeds durations, failures, answers and faults. The same seed and the same questions make the same run.
         time_scale: emulated seconds per real second: 60.0 makes a four-minute job take four seconds.
-        clock: the clock that the client lives in, in place of `time_scale`: the emulator's seconds are its seconds, for
-            jobs, rates and delays alike. `aiopplx.testing` has two, one of which lets half an hour take no time.
-        duration: of a job. None is log-normal with a median of 240 s; a number is that many emulated seconds;
-            `AfterPolls(n)` is done at its n-th GET; a function is given the question and says seconds.
+        clock: the clock that the client uses, in place of `time_scale`: jobs, rates and delays then run on it.
+            `aiopplx.testing` has two, one of which passes half an hour in no time.
+        duration: how long a job takes. None is log-normal with a median of 240 s; a number is emulated seconds;
+            `AfterPolls(n)` finishes at the n-th GET; a function gets the question and returns seconds.
         failure_rate: the share of jobs that end FAILED, from 0 to 1. A failed job is not billed.
-        failing: whether a job ends FAILED, decided by a function of the question instead.
-        tier: usage tier 0 to 5, whose request rates are kept: of sonar 5 to 100 submissions a minute, GET 6000, list
-            3000; of the Agent API 50 to 2000 requests of any kind. None, the default, has no limits.
-        rpm: submissions a minute (of the Agent API requests), in place of the tier's. Rates run on emulated time.
-        limit_hints: headers on the answers of limited requests: `none`, as the service is known to do for sonar;
-            `retry-after` on a 429 (the client's seconds, rounded up); `x-ratelimit` on all, as the Agent API does
-            anyway.
+        failing: a function that gets the question and decides whether its job ends FAILED, instead of `failure_rate`.
+        tier: usage tier 0 to 5, whose rate limits are enforced: for sonar 5 to 100 submissions a minute, GET 6000, list
+            3000; for the Agent API 50 to 2000 requests of any kind. None, the default, has no limits.
+        rpm: submissions a minute (for the Agent API: requests), in place of the tier's. Rates run on emulated time.
+        limit_hints: headers on answers to rate-limited requests: `none`, as the service does for sonar; `retry-after`
+            on a 429 (client seconds, rounded up); `x-ratelimit` on all answers, as the Agent API always does.
         idempotency: what a repeated idempotency key gets: `replay`, the first answer again (409 for another request);
             `ignore`, another job; `reject`, a 409.
-        key_ttl: emulated seconds for which a key is remembered; None is for ever.
+        key_ttl: emulated seconds for which an idempotency key is remembered; None is for ever.
         ttl: emulated seconds after which a job is forgotten.
         cancel_delay: emulated seconds from an accepted cancel to the status `cancelled`, on the Agent API; with
-            `AfterPolls` it comes at the second GET instead. A run whose own end comes earlier has that end.
+            `AfterPolls` it takes two GETs instead. A run that would end earlier by itself does.
         page_size: rows of a list page without `limit`.
-        paging: `follow` obeys `limit` and `next_token`; `ignore` gives the first page whatever is asked; `repeat` gives
-            the same token again and again, never an end.
-        answer_chars: None is a realistic length, of sonar 63,000 to 90,000 characters, of the Agent API what suits the
-            preset; a number is about that many.
+        paging: `follow` obeys `limit` and `next_token`; `ignore` always gives the first page; `repeat` gives the same
+            token again and again, without end.
+        answer_chars: length of an answer, approximately. None is realistic: 63,000 to 90,000 characters for sonar, and
+            what suits the preset for the Agent API.
         think: answers open with a `<think>` part.
-        credits: US dollars; used up, a submission is a 401 `insufficient_quota`. None is endless. `server.credits` can
-            be set later.
-        auth_errors: a refused key gets JSON, or the HTML page of 2025.
-        retired: the sonar family is refused with this error type from the start, see `retire()`.
+        credits: US dollars; once they are used up, a submission gets a 401 `insufficient_quota`. None is unlimited.
+            `server.credits` can be set later.
+        auth_errors: answers to a refused key: `json`, or `html` for the HTML page of 2025.
+        retired: refuse the sonar family with this error type from the start, see `retire()`.
         compress: answers are compressed by gzip where the client accepts it.
-        log_size: how many requests `ledger.log` remembers.
+        log_size: how many requests `ledger.log` keeps.
     """
 
     def __init__(
@@ -119,7 +116,7 @@ class Emulator:
         if cancel_delay < 0:
             raise ValueError("cancel_delay must not be negative: emulated seconds")
         if clock is not None and time_scale != 1.0:
-            raise ValueError("give time_scale or a clock, not both: the clock says how fast its time is")
+            raise ValueError("give time_scale or a clock, not both: a clock has its own speed")
         self.port = port
         self.faults = Script(seed)
         self._seed = seed
@@ -164,18 +161,18 @@ class Emulator:
         self._sonar = Sonar(self._settings, jobs=self._jobs, answers=self._answers)
         self._sonar.retired = self._first_retired
         agent = Agent(jobs=self._jobs, clock=self._clock, runs=self._runs)
-        self._apis: dict[str, PlayedAPI] = {api.name: api for api in (self._sonar, agent)}
+        self._apis: dict[str, EmulatedAPI] = {api.name: api for api in (self._sonar, agent)}
 
-    # --- what users do to it
+    # --- for users
 
     @property
     def url(self) -> str:
-        """The base URL, without a slash at its end."""
+        """The base URL, without a trailing slash."""
         return f"http://{HOST}:{self.port}"
 
     @property
     def credits(self) -> float | None:
-        """US dollars that may be billed in all; None is endless. Set it higher to top up."""
+        """US dollars that may be billed in total; None is unlimited. Set it higher to top up."""
         return self._jobs.credits
 
     @credits.setter
@@ -183,21 +180,21 @@ class Emulator:
         self._jobs.credits = dollars
 
     def now(self) -> float:
-        """Emulated seconds since 1970: what `created_at` is measured by."""
+        """Emulated seconds since 1970, the clock of `created_at`."""
         return self._clock.now()
 
     def advance(self, seconds: float) -> None:
-        """Moves the emulated time forward at once: jobs finish, rates refill, results expire, and no test waits."""
+        """Moves the emulated time forward: jobs finish, rates refill and results expire without waiting."""
         self._clock.advance(seconds)
 
     def revoke(self, key: str) -> None:
-        """From now on requests with this key get a 401."""
+        """From now on answers requests with this key with a 401."""
         self._keys.revoke(key)
 
     def retire(self, error_type: str = "chat_completions_not_available", *, readable: bool = False) -> None:
-        """From now on the whole sonar family answers 403 with this error type. "" takes it back.
+        """From now on answers the whole sonar family with a 403 of this error type. "" ends the retirement.
 
-        With `readable` old jobs can still be read one by one; nobody knows which of the two the service does.
+        With `readable` old jobs can still be read one by one; what the service will do is not known.
         """
         self._sonar.retired, self._sonar.readable = error_type, readable
 
@@ -207,20 +204,20 @@ class Emulator:
         self._begin()
 
     async def until(self, true: Callable[[Ledger], bool]) -> None:
-        """Waits until the ledger is so: `await server.until(lambda ledger: ledger.created == 10)`.
+        """Waits until the condition holds: `await server.until(lambda ledger: ledger.created == 10)`.
 
-        Asked at once and then whenever a request comes or is answered, so that a test needs no sleep. There is no time
-        limit but the caller's own.
+        It is checked at once and then whenever a request arrives or is answered, so that a test needs no sleep. There
+        is no time limit but the caller's own.
         """
         watcher = true, asyncio.get_running_loop().create_future()
         self._watchers.append(watcher)
         try:
-            self._tell()
+            self._notify()
             await watcher[1]
         finally:
             self._watchers.remove(watcher)
 
-    def _tell(self) -> None:
+    def _notify(self) -> None:
         for true, future in self._watchers:
             if not future.done() and true(self.ledger):
                 future.set_result(None)
@@ -235,13 +232,13 @@ class Emulator:
         await self.close()
 
     async def start(self) -> None:
-        """Listens. Raises `OSError` if the port is taken."""
+        """Starts listening. Raises `OSError` if the port is in use."""
         if self._runner is not None:
-            raise RuntimeError("this emulator already runs")
+            raise RuntimeError("this emulator is already running")
         self._closing = asyncio.Event()
         self._sender = Sender(self._closing, self._clock.time, compress=self._compress)
         # Without the router of web.Application, which would double the cost of a poll. A handler is cancelled when its
-        # client leaves, so that no hang outlives it.
+        # client disconnects, so no hanging answer outlives its client.
         server = web.Server(self._handle, request_factory=made_request, handler_cancellation=True, access_log=None)
         runner = web.ServerRunner(server, shutdown_timeout=SHUTDOWN)
         await runner.setup()
@@ -265,7 +262,7 @@ class Emulator:
             try:
                 await accept_no_more(self._listening.fileno())
             finally:
-                await runner.cleanup()  # also where this is cancelled: its first step closes the socket
+                await runner.cleanup()  # even if this is cancelled: its first step closes the socket
 
     async def _handle(self, request: web.BaseRequest) -> web.StreamResponse:
         self._rays += 1
@@ -273,7 +270,7 @@ class Emulator:
         ledger = self.ledger
         ledger.in_flight += 1
         ledger.peak = max(ledger.peak, ledger.in_flight)
-        self._tell()
+        self._notify()
         try:
             body = await request.read()
             asked = self._asked(request, body)
@@ -282,12 +279,12 @@ class Emulator:
                 ledger.saw(record(self._clock.elapsed(), asked, reply, fault))
             return await self._sender.send(request, reply, self._clock.now(), ray)
         except ConnectionError:
-            # The client left in the middle of its request: it was never seen whole.
+            # The client disconnected in the middle of its request, which was never complete.
             end(request.transport, reset=False)
             return web.Response()
         finally:
             ledger.in_flight -= 1
-            self._tell()
+            self._notify()
 
     def _asked(self, request: web.BaseRequest, body: bytes) -> Asked:
         path = request.path
@@ -315,10 +312,10 @@ class Emulator:
             return "control", path, "", ""
         return "unknown", "(unknown)", "", ""
 
-    # --- the way of one request
+    # --- the path of one request
 
     def _decide(self, asked: Asked) -> tuple[Reply, str]:
-        """(answer, name of the fault that was played)."""
+        """(answer, name of the fault that was applied)."""
         if asked.on == "control":
             return control(self, asked), ""
         if asked.on == "unknown":
@@ -327,16 +324,16 @@ class Emulator:
             return as_json(405, {"detail": "Method Not Allowed"}), ""
         api = self._apis[asked.api]
         account, why_not = self._keys.account(asked.headers.get("authorization", ""))
-        truth = Truth(lambda: self._obey(asked, api, account, why_not))
-        for rule in self.faults.calling(asked):
-            reply = play(rule.fault, asked, truth, api, account, self._clock.now())
+        truth = Truth(lambda: self._execute(asked, api, account, why_not))
+        for rule in self.faults.selecting(asked):
+            reply = apply_fault(rule.fault, asked, truth, api, account, self._clock.now())
             if reply is not None:
                 rule.hits += 1
                 return reply, name_of(rule.fault)
-        return truth.tell(), ""
+        return truth.reply(), ""
 
-    def _obey(self, asked: Asked, api: PlayedAPI, account: str, why_not: str) -> Reply:
-        """The true answer."""
+    def _execute(self, asked: Asked, api: EmulatedAPI, account: str, why_not: str) -> Reply:
+        """The answer when no fault is active."""
         if not account:
             return page(401) if self._auth_errors == "html" else error(401, "invalid_api_key", why_not)
         refusal = api.refusal(asked)
@@ -344,16 +341,16 @@ class Emulator:
             return refusal
         room = self._limits.take(account, api.bucket(asked.on), self._clock.now())
         if room is None:
-            return api.stamped(api.answer(asked, account))
-        reply = api.stamped(usual(429) if room.wait else api.answer(asked, account))
-        reply.headers = {**reply.headers, **self._hints(room, told=api.tells_limits)}
+            return api.with_headers(api.answer(asked, account))
+        reply = api.with_headers(usual(429) if room.wait else api.answer(asked, account))
+        reply.headers = {**reply.headers, **self._hints(room, always=api.always_sends_limits)}
         return reply
 
-    def _hints(self, room: Room, *, told: bool) -> dict[str, str]:
-        """What the answer says of the rate: spans in the client's seconds, moments counted from the answer's `Date`."""
+    def _hints(self, room: Room, *, always: bool) -> dict[str, str]:
+        """Rate-limit headers: durations in client seconds, points in time relative to the answer's `Date`."""
         wait = math.ceil(self._clock.real(room.wait))
         hints: dict[str, str] = {}
-        if told or self._limit_hints == "x-ratelimit":
+        if always or self._limit_hints == "x-ratelimit":
             hints = limit_headers(room.limit, room.remaining, self._clock.now() + max(1, wait))
         if self._limit_hints == "retry-after" and room.wait:
             hints["Retry-After"] = str(wait)

@@ -1,7 +1,7 @@
-"""A value that fits a JSON schema: what the emulator answers to a request for structured output.
+"""A value that fits a JSON schema: the emulator's answer to a request for structured output.
 
-It covers what such schemas use (types, enum, const, properties, items, local references, combinations, bounds), not
-all of JSON Schema. Pure.
+It covers the parts that such schemas use (types, enum, const, properties, items, local references, combinations,
+bounds), not all of JSON Schema. Pure.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import random
 from typing import Any
 
-from aiopplx.emulator._narrow import is_list, is_object
+from aiopplx.emulator._json_types import is_list, is_object
 
 _DEEPEST = 24
 _FORMATS = {
@@ -26,9 +26,9 @@ _WORDS = ("steady", "northern", "careful", "early", "public", "seventh", "coasta
 class Example:
     """Makes values for one schema; references are looked up in its root."""
 
-    def __init__(self, root: dict[str, Any], dice: random.Random) -> None:
+    def __init__(self, root: dict[str, Any], rng: random.Random) -> None:
         self._root = root
-        self._dice = dice
+        self._rng = rng
 
     def make(self) -> Any:
         return self._of(self._root, 0)
@@ -39,7 +39,7 @@ class Example:
         if "const" in schema:
             return schema["const"]
         if schema.get("enum"):
-            return self._dice.choice(schema["enum"])
+            return self._rng.choice(schema["enum"])
         if "$ref" in schema:
             return self._of(self._lookup(str(schema["$ref"])), depth + 1)
         for combination in ("anyOf", "oneOf"):
@@ -50,7 +50,7 @@ class Example:
         return self._typed(schema, depth)
 
     def _simplest(self, choices: list[Any], depth: int) -> Any:
-        # Deep down, the choice without references ends a recursive schema.
+        # At depth, the choice without references ends a recursive schema.
         flat: list[Any] = [choice for choice in choices if is_object(choice) and "$ref" not in choice]
         return flat[-1] if flat and depth > _DEEPEST // 3 else choices[0]
 
@@ -70,7 +70,7 @@ class Example:
             members: dict[str, Any] = schema.get("properties") or {}
             return {name: self._of(member, depth + 1) for name, member in members.items()}
         if kind == "array":
-            # Deep down, an empty list ends a recursive schema.
+            # At depth, an empty list ends a recursive schema.
             count = max(
                 int(schema.get("minItems", 0)), min(int(schema.get("maxItems", 3)), 2 if depth < _DEEPEST // 3 else 0)
             )
@@ -78,7 +78,7 @@ class Example:
         if kind in ("integer", "number"):
             return self._number(schema, whole=kind == "integer")
         if kind == "boolean":
-            return self._dice.random() < 0.5
+            return self._rng.random() < 0.5
         return None if kind == "null" else self._string(schema)
 
     def _number(self, schema: dict[str, Any], *, whole: bool) -> int | float:
@@ -91,11 +91,11 @@ class Example:
         if whole:
             first = int(low) + (1 if "exclusiveMinimum" in schema else 0)
             last = int(high) - (1 if "exclusiveMaximum" in schema else 0)
-            return self._dice.randint(first, max(first, last))
-        return round(low + (high - low) * self._dice.uniform(0.25, 0.75), 3)
+            return self._rng.randint(first, max(first, last))
+        return round(low + (high - low) * self._rng.uniform(0.25, 0.75), 3)
 
     def _string(self, schema: dict[str, Any]) -> str:
-        text = _FORMATS.get(str(schema.get("format"))) or " ".join(self._dice.choices(_WORDS, k=3))
+        text = _FORMATS.get(str(schema.get("format"))) or " ".join(self._rng.choices(_WORDS, k=3))
         least = int(schema.get("minLength", 0))
         return (text + " " + "x" * least if len(text) < least else text)[: schema.get("maxLength")]
 

@@ -1,6 +1,6 @@
-"""One request and one answer as plain values, and the error bodies of the service.
+"""One request and one answer as plain values, and the service's error bodies.
 
-It knows nothing of aiohttp, of jobs, or of who decides what is answered.
+This module knows nothing of aiohttp, of jobs, or of how an answer is chosen.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ HTML = "text/html; charset=utf-8"
 
 
 class Asked(msgspec.Struct, frozen=True):
-    """One request that was read whole.
+    """One complete request.
 
     Attributes:
         on: `submit`, `get`, `list`, `cancel`; `unknown` if no route fits.
         route: method and path template.
-        family: the base path that was used.
+        family: the base path in use.
         job_id: the id in the path, `""` if there is none.
-        query: the query's members; of a repeated one the last.
+        query: the query's members; the last one where a name is repeated.
         headers: names in lower case.
         api: the name of the API that owns the route, `""` if none does.
     """
@@ -43,25 +43,25 @@ class Asked(msgspec.Struct, frozen=True):
 
 
 class Ending(enum.Enum):
-    """How an answer goes out."""
+    """How an answer is sent."""
 
     WHOLE = "whole"
     CLOSE = "close"
-    """Nothing is said; the connection is closed (FIN)."""
+    """Nothing is sent; the connection is closed (FIN)."""
     RESET = "reset"
-    """Nothing is said; the connection is reset (RST)."""
+    """Nothing is sent; the connection is reset (RST)."""
     HANG = "hang"
-    """Nothing is said for `seconds`; then the connection is closed."""
+    """Nothing is sent for `delay` seconds; then the connection is closed."""
     PAD = "pad"
-    """The body, then spaces up to `size` bytes: JSON still, and huge."""
+    """The body, then spaces up to `size` bytes: still JSON, and huge."""
     BOMB = "bomb"
-    """As PAD, compressed by gzip: `size` bytes once inflated."""
+    """Like PAD, compressed by gzip: `size` bytes when inflated."""
     ENDLESS = "endless"
-    """The body, then spaces until the client leaves."""
+    """The body, then spaces until the client disconnects."""
 
 
 class Reply(msgspec.Struct):
-    """One answer. `delay` is seconds of the client before its first byte; `job` is the record that it is about."""
+    """One answer. `delay` is in client seconds before its first byte; `job` is the record that the answer is about."""
 
     status: int
     body: bytes = b""
@@ -83,7 +83,7 @@ def error(status: int, type: str, message: str, headers: dict[str, str] | None =
 
 
 def invalid(rows: list[dict[str, Any]]) -> Reply:
-    """A 422 in the form of FastAPI, the one form that the service's own document names."""
+    """A 422 in FastAPI's form, the only one that the service's own document names."""
     return as_json(422, {"detail": rows})
 
 
@@ -115,13 +115,13 @@ RETIRED = (
 
 
 def usual(status: int, headers: dict[str, str] | None = None) -> Reply:
-    """The error that this status usually is, in JSON."""
+    """The usual JSON error for this status."""
     type, message = USUAL.get(status, ("error", f"HTTP {status}."))
     return error(status, type, message, headers)
 
 
 def page(status: int, headers: dict[str, str] | None = None) -> Reply:
-    """An HTML page as the proxy in front of the service writes it."""
+    """An HTML error page as the proxy in front of the service writes it."""
     try:
         phrase = HTTPStatus(status).phrase
     except ValueError:
@@ -135,7 +135,7 @@ def page(status: int, headers: dict[str, str] | None = None) -> Reply:
 
 
 def record(at: float, asked: Asked, reply: Reply, fault: str) -> RequestRecord:
-    """The line of the ledger for one exchange; `at` is real seconds since the emulator's start."""
+    """The ledger's line for one exchange; `at` is real seconds since the emulator's start."""
     job = reply.job
     return RequestRecord(
         at=at,

@@ -1,6 +1,7 @@
-"""The jobs that the emulated service keeps: how each is made, how long it takes, when it is forgotten.
+"""The emulated service's jobs: how they are made, how long they take, when they expire.
 
-No timers: a job's status is worked out from the clock when somebody looks. It knows nothing of HTTP or of any one API.
+No timers: a job's status is computed from the clock when it is asked for. This module knows nothing of HTTP or of any
+one API.
 """
 
 from __future__ import annotations
@@ -21,12 +22,12 @@ from aiopplx.emulator._ledger import JobRecord, Ledger
 MEDIAN = 240.0
 SIGMA = 0.35
 LONGEST_START = 3.0
-# Where looks are counted, a cancelled job shows CANCELLED at the second one after the cancel.
-CANCEL_LOOKS = 2
+# With `AfterPolls`, a cancelled job becomes CANCELLED at the second poll after the cancel.
+CANCEL_POLLS = 2
 
 
 class AfterPolls(msgspec.Struct, frozen=True):
-    """A job's duration in looks: it is done at its n-th GET, whatever the clock says."""
+    """A job's duration in polls: it is done at its n-th GET, whatever the clock says."""
 
     n: int
 
@@ -37,10 +38,10 @@ State: TypeAlias = Literal["CREATED", "IN_PROGRESS", "COMPLETED", "FAILED", "CAN
 
 
 class New(msgspec.Struct, frozen=True):
-    """A submission that was found good.
+    """A valid submission.
 
-    `question` is what a duration function is asked; `cost` is US dollars; `prefix` begins the id; a `hidden` job runs
-    and is billed, and is never shown.
+    `question` is passed to a duration function; `cost` is in US dollars; `prefix` begins the id; a `hidden` job runs
+    and is billed, but is never shown.
     """
 
     account: str
@@ -83,24 +84,24 @@ class Jobs:
         self._by_key: dict[tuple[str, str], JobRecord] = {}
         self._twins: Counter[bytes] = Counter()
 
-    def _dice(self, new: New) -> random.Random:
-        # Seeded by the question and by how often it was asked before, never by the idempotency key: that is random, and
-        # a run must be repeatable.
+    def _rng(self, new: New) -> random.Random:
+        # Seeded by the question and its number of repetitions, never by the idempotency key: that is random, and a run
+        # must be repeatable.
         twin = self._twins[new.digest]
         self._twins[new.digest] += 1
-        return random.Random(b"%d/%d/" % (self._seed, twin) + new.digest)  # noqa: S311, which asks for a secret: this is none
+        return random.Random(b"%d/%d/" % (self._seed, twin) + new.digest)  # noqa: S311, not a secret
 
     def _new_id(self, new: New) -> str:
-        # The key is in it, so that an emulator that is started anew gives new ids to new submissions.
+        # The idempotency key is hashed in, so that an emulator started anew gives new ids to new submissions.
         ledger = self._ledger
         twins = ledger.created_by_key[new.key] if new.key else ledger.created
         said = f"{self._seed}/{new.account}/{new.key}/{twins}".encode()
         return new.prefix + str(uuid.UUID(bytes=blake2b(said + new.digest, digest_size=16).digest(), version=4))
 
-    def _timing(self, dice: random.Random, question: str) -> tuple[float, float]:
+    def _timing(self, rng: random.Random, question: str) -> tuple[float, float]:
         """(seconds until it starts, seconds until it ends), both from its creation, both emulated."""
-        lag = dice.uniform(0.0, LONGEST_START)
-        drawn = dice.lognormvariate(math.log(MEDIAN), SIGMA)
+        lag = rng.uniform(0.0, LONGEST_START)
+        drawn = rng.lognormvariate(math.log(MEDIAN), SIGMA)
         if isinstance(self._duration, AfterPolls):
             return 0.0, math.inf
         if self._duration is None:
@@ -109,16 +110,16 @@ class Jobs:
         return min(lag, total / 10), total
 
     @property
-    def broke(self) -> bool:
-        """The credit is used up: nothing new is taken."""
+    def out_of_credit(self) -> bool:
+        """True if the credit is used up: new submissions are refused."""
         return self.credits is not None and self._ledger.billed >= self.credits
 
     def make(self, new: New) -> JobRecord:
-        """Makes the job and writes it into the ledger."""
-        dice = self._dice(new)
+        """Makes the job and enters it in the ledger."""
+        rng = self._rng(new)
         now = self._clock.now()
-        lag, total = self._timing(dice, new.question)
-        fails = self._failing(new.question) if callable(self._failing) else dice.random() < self._failing
+        lag, total = self._timing(rng, new.question)
+        fails = self._failing(new.question) if callable(self._failing) else rng.random() < self._failing
         id = self._new_id(new)
         job = JobRecord(
             seq=self._ledger.created,
@@ -154,16 +155,16 @@ class Jobs:
         return self.age(job) <= self._ttl
 
     def find(self, api: str, account: str, id: str) -> JobRecord | None:
-        """The job, None if it is not there, not this API's, not this account's, or expired."""
+        """The job; None if it does not exist, belongs to another API or account, or has expired."""
         job = self._by_id.get(id)
         return job if job is not None and (job.api, job.account) == (api, account) and self._lives(job) else None
 
     def under(self, account: str, key: str) -> JobRecord | None:
-        """The job that was made under an idempotency key."""
+        """The job that was made under this idempotency key."""
         return self._by_key.get((account, key))
 
     def newest_first(self, api: str, account: str, before: int | None = None) -> Iterator[JobRecord]:
-        """The account's jobs that still live; `before` leaves out those with that `seq` and above."""
+        """The account's jobs that have not expired; with `before` only those whose `seq` is lower."""
         for job in reversed(self._by_account.get((api, account), [])):
             if not self._lives(job):
                 return
@@ -175,7 +176,7 @@ class Jobs:
         mine = self._by_account[job.api, job.account]
         return next((other for other in (mine[0], mine[-1]) if other is not job), None)
 
-    def look(self, job: JobRecord) -> State:
+    def poll(self, job: JobRecord) -> State:
         """One GET of the job itself, which is what `AfterPolls` counts."""
         job.polls += 1
         if job.last_poll is not None and job.polls >= job.last_poll:
@@ -198,9 +199,9 @@ class Jobs:
         return min(1.0, max(0.0, (self._clock.now() - job.started_at) / span)) if span > 0 else 1.0
 
     def cancel(self, job: JobRecord) -> bool:
-        """Asks a job that has not ended for its end, which comes a little later.
+        """Starts the cancellation of a job that has not ended; it ends a little later.
 
-        True if this cancel will end it; False if an earlier one will, or if its own end comes first.
+        True if this cancel will end it; False if an earlier one will, or if it ends by itself before.
         """
         share = self.share(job)
         if job.cancelled or not self._ends_early(job):
@@ -209,9 +210,9 @@ class Jobs:
         return True
 
     def _ends_early(self, job: JobRecord) -> bool:
-        """Moves the job's end to where a cancel of now takes hold, if that is earlier."""
+        """Moves the job's end to when a cancel made now takes effect, if that is earlier."""
         if job.last_poll is not None:
-            last = job.polls + CANCEL_LOOKS
+            last = job.polls + CANCEL_POLLS
             if last > job.last_poll:
                 return False
             job.last_poll = last
@@ -223,11 +224,11 @@ class Jobs:
         return True
 
     def end(self, job: JobRecord) -> float:
-        """When the job ends by itself, without anybody's look: emulated seconds since 1970."""
+        """When the job ends without being polled: emulated seconds since 1970."""
         if job.last_poll is not None:
             job.last_poll, job.finished_at = None, self._clock.now()
         return job.finished_at
 
     def settle(self, job: JobRecord, cost: float) -> None:
-        """Bills a job that will not be finished for what it has used."""
+        """Bills an unfinished job for what it has used."""
         self._ledger.settle(job, cost)

@@ -1,6 +1,6 @@
-"""What the emulated service has done: the jobs it made, the dollars it took, the requests it saw.
+"""What the emulated service has done: the jobs it made, the dollars it billed, the requests it answered.
 
-The ledger only writes down. It knows nothing of HTTP, of what a job is asked, or of faults.
+The ledger only records. It knows nothing of HTTP, of the content of jobs, or of faults.
 """
 
 from __future__ import annotations
@@ -16,21 +16,19 @@ class JobRecord(msgspec.Struct, eq=False):
     Attributes:
         seq: position among all jobs, from 0.
         id: the job's id.
-        told_id: the id that submissions are answered with: another than `id` only under the fault `duplicate_id`.
+        told_id: the id in the answer to its submission: differs from `id` only under the fault `duplicate_id`.
         key: the idempotency key, `""` if the submission had none.
-        account: whose job it is.
-        digest: stands for the request alone, without the key: equal questions have equal digests.
-        created_at, started_at, finished_at: emulated seconds since 1970; `finished_at` is infinite while it is not
-        known.
+        account: the account that it belongs to.
+        digest: a digest of the request without its key: equal questions have equal digests.
+        created_at, started_at, finished_at: emulated seconds since 1970; `finished_at` is infinite while unknown.
         fails: the job ends FAILED.
-        polls: how many times the job itself was looked at.
-        told_final: how often a terminal status was told, by the job itself or in a list.
-        cost: US dollars, as `usage.cost.total_cost` will say; 0 for a job that fails, and of a cancelled one the part
-        that was used.
+        polls: how many times the job itself was polled.
+        told_final: how often a final status was sent, in the job itself or in a list.
+        cost: US dollars, as in `usage.cost.total_cost`; 0 for a job that fails, the used part for a cancelled one.
         billed: the account was charged.
         hidden: the job is never shown, as with `store: false`.
         cancelled: it ends CANCELLED; `stopped_at` is the share of its work, from 0 to 1, that was done by then.
-        last_poll: the look at which it ends; None if it ends by the clock.
+        last_poll: the poll at which it ends; None if it ends by the clock.
     """
 
     seq: int
@@ -57,15 +55,15 @@ class JobRecord(msgspec.Struct, eq=False):
 
 
 class RequestRecord(msgspec.Struct, frozen=True):
-    """One request as it was answered.
+    """One answered request.
 
     Attributes:
-        at: real seconds since the emulator's start when it had been read whole.
-        on: which kind: `submit`, `get`, `list`, `cancel`, `control` or `unknown`.
+        at: real seconds since the emulator's start when it had been read completely.
+        on: its kind: `submit`, `get`, `list`, `cancel`, `control` or `unknown`.
         route: method and path template, as counted in `Ledger.requests`.
-        path: the path as it came.
+        path: the path as received.
         status: the HTTP status answered, 0 if no answer was given.
-        fault: the fault that was played, `""` if none.
+        fault: the fault that was applied, `""` if none.
         job_id: the job concerned, `""` if none.
         key: the idempotency key of a submission, `""` if none.
         retry_after: the `Retry-After` that the answer carried, as sent, `""` if none.
@@ -83,15 +81,15 @@ class RequestRecord(msgspec.Struct, frozen=True):
 
 
 class Ledger:
-    """Everything that happened, for tests to read. It grows with the jobs; the log of requests is bounded.
+    """Everything that happened, for tests to check. It grows with the jobs; the log of requests is bounded.
 
     Attributes:
-        jobs: every job made, oldest first, also those that have expired.
-        billed: US dollars taken.
-        created_by_key: how many jobs were made under each idempotency key; a value above 1 was paid twice.
+        jobs: every job made, oldest first, including expired ones.
+        billed: US dollars billed.
+        created_by_key: how many jobs were made under each idempotency key; a value above 1 means paid twice.
         requests: how many requests came, by method and path template (`"GET /v1/async/sonar/{id}"`).
-        log: the last requests, oldest first.
-        in_flight, peak: requests being answered now, and at most at any moment.
+        log: the latest requests, oldest first.
+        in_flight, peak: requests being answered now, and the most at any moment.
     """
 
     def __init__(self, log_size: int) -> None:
@@ -114,7 +112,7 @@ class Ledger:
         return Counter(job.api for job in self.jobs)
 
     def enter(self, job: JobRecord) -> None:
-        """Writes down a job that was made, and what it is charged."""
+        """Records a new job and its bill."""
         self.jobs.append(job)
         if job.key:
             self.created_by_key[job.key] += 1
@@ -122,11 +120,11 @@ class Ledger:
             self.billed += job.cost
 
     def settle(self, job: JobRecord, cost: float) -> None:
-        """Charges another amount than was entered."""
+        """Corrects the amount that a job was billed."""
         self.billed += cost - (job.cost if job.billed else 0.0)
         job.cost, job.billed = cost, True
 
     def saw(self, request: RequestRecord) -> None:
-        """Writes down a request and how it was answered."""
+        """Records a request and its answer."""
         self.requests[request.route] += 1
         self.log.append(request)

@@ -1,6 +1,6 @@
-"""The request rates of an account, as leaky buckets that refill all the time and allow a burst of their capacity.
+"""The rate limits of an account, as leaky buckets that refill continuously and allow a burst of their capacity.
 
-Pure: `now` goes in. It knows nothing of HTTP or of what is being limited.
+Pure: `now` is passed in. This module knows nothing of HTTP or of what is being limited.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ LIST_RPM = 3000.0
 
 
 class Room(NamedTuple):
-    """How a bucket stands after one request: `wait` is emulated seconds until there is room, 0.0 if there was."""
+    """The state of a bucket after one request: `wait` is emulated seconds until there is room, 0.0 if there was."""
 
     wait: float
     limit: int
@@ -31,10 +31,10 @@ class Bucket:
         self._at = now
 
     def take(self, now: float) -> Room:
-        """Takes one token if there is one. A refused request costs none, as with the service's leaky bucket."""
+        """Takes a token if there is one. A refused request costs none, as with the service's leaky bucket."""
         self._tokens = min(self._capacity, self._tokens + max(0.0, now - self._at) * self._rpm / 60)
         self._at = now
-        # The allowance: a client that waits exactly as long as it was told must not be refused for a rounding error.
+        # The margin: a client that waits exactly as long as asked must not be refused because of a rounding error.
         if self._tokens >= 1 - 1e-6:
             self._tokens -= 1
             return Room(0.0, round(self._rpm), int(max(0.0, self._tokens)))
@@ -44,7 +44,7 @@ class Bucket:
 class Limits:
     """The buckets of all accounts.
 
-    `rates` gives requests a minute by kind of request; a kind without one has no limit.
+    `rates` gives requests a minute by kind of request; a kind that it lacks has no limit.
     """
 
     def __init__(self, rates: dict[str, float]) -> None:
@@ -52,7 +52,7 @@ class Limits:
         self._buckets: dict[tuple[str, str], Bucket] = {}
 
     def take(self, account: str, on: str, now: float) -> Room | None:
-        """Room for one request, None if that kind has no limit."""
+        """Counts one request; None if that kind has no limit."""
         rate = self._rates.get(on)
         if rate is None:
             return None
@@ -65,7 +65,7 @@ class Limits:
 def rates(tier: int | None, rpm: float | None) -> dict[str, float]:
     """The rates of a usage tier; `rpm` replaces the tier's own number.
 
-    Of sonar that is submissions a minute; of the Agent API, which has one rate for all that is asked of it, requests.
+    For sonar `rpm` is submissions a minute; for the Agent API, which has one limit for everything, requests a minute.
     """
     if tier is not None and not 0 <= tier < len(TIERS):
         raise ValueError(f"tier must be 0 to {len(TIERS) - 1}")

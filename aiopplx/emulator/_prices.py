@@ -1,6 +1,6 @@
-"""What a job consumes and costs, drawn from dice and the published prices of deep research.
+"""What a job consumes and costs, drawn at random with the published prices of deep research.
 
-Pure. It knows nothing of texts or of HTTP.
+Pure. This module knows nothing of texts or of HTTP.
 """
 
 from __future__ import annotations
@@ -9,21 +9,20 @@ import random
 
 import msgspec
 
-# US dollars per token and per search. They are the prices of sonar-deep-research; other models are billed the same
-# here.
+# US dollars per token and per search: the prices of sonar-deep-research, used here for the other models too.
 INPUT = 2e-6
 OUTPUT = 8e-6
 CITATION = 2e-6
 REASONING = 3e-6
 SEARCH = 5e-3
 
-# Of a captured answer: 67,780 characters were 12,817 tokens.
+# From a captured answer: 67,780 characters were 12,817 tokens.
 CHARS_PER_TOKEN = 5.29
 EFFORT = {"minimal": 0.1, "low": 0.35, "medium": 1.0, "high": 1.35}
 
 
 class Plan(msgspec.Struct, frozen=True):
-    """How large an answer becomes, drawn before it is written, since its price is needed when the job is made."""
+    """The size of an answer, drawn before it is written, since the price is needed when the job is made."""
 
     chars: int
     sources: int
@@ -36,7 +35,7 @@ class Plan(msgspec.Struct, frozen=True):
 
     @property
     def cost(self) -> float:
-        """US dollars, rounded as the service rounds: to five places, the sum from the exact parts."""
+        """US dollars. Like the service it rounds to five places, the sum from unrounded parts."""
         return round(
             self.prompt_tokens * INPUT
             + self.completion_tokens * OUTPUT
@@ -48,18 +47,20 @@ class Plan(msgspec.Struct, frozen=True):
 
 
 def plan(
-    dice: random.Random, *, prompt_chars: int, chars: int | None, max_tokens: int | None, effort: str | None
+    rng: random.Random, *, prompt_chars: int, chars: int | None, max_tokens: int | None, effort: str | None
 ) -> Plan:
-    """Draws a plan. `chars` None is a realistic length, 63,000 to 90,000 characters; `max_tokens` cuts the answer."""
-    length = int(min(90_000, max(63_000, dice.gauss(68_500, 5_500))))
-    spread = dice.uniform(0.9, 1.1)
+    """Draws a plan. With `chars` None the length is realistic, 63,000 to 90,000 characters; `max_tokens` cuts the
+    answer.
+    """
+    length = int(min(90_000, max(63_000, rng.gauss(68_500, 5_500))))
+    spread = rng.uniform(0.9, 1.1)
     if chars is not None:
         length = max(1, int(chars * spread))
-    # A short answer rests on few pages, so that a small `chars` makes a small body.
-    sources = min(dice.randint(15, 50), max(2, length // 400))
-    searches = dice.randint(25, 60)
-    per_source = dice.randint(120, 180)
-    reasoning = int(dice.randint(25_000, 250_000) * EFFORT.get(effort or "medium", 1.0))
+    # A short answer cites few pages, so that a small `chars` makes a small body.
+    sources = min(rng.randint(15, 50), max(2, length // 400))
+    searches = rng.randint(25, 60)
+    per_source = rng.randint(120, 180)
+    reasoning = int(rng.randint(25_000, 250_000) * EFFORT.get(effort or "medium", 1.0))
     cut = max_tokens is not None and length / CHARS_PER_TOKEN > max_tokens
     if cut and max_tokens is not None:
         length = max(1, int(max_tokens * CHARS_PER_TOKEN))
@@ -76,7 +77,7 @@ def plan(
 
 
 def usage(plan: Plan, context_size: str | None) -> dict[str, object]:
-    """The `usage` member, keys and nulls as captured from a job."""
+    """The `usage` member, with the keys and nulls of a captured job."""
     return {
         "prompt_tokens": plan.prompt_tokens,
         "completion_tokens": plan.completion_tokens,

@@ -1,7 +1,7 @@
-"""What an answer says: long Markdown with `[n]` marks, and the pages that the marks point at.
+"""The text of answers: long Markdown with `[n]` marks, and the pages that the marks refer to.
 
-Deterministic from dice. Paragraphs are made once per emulator and put together anew for each answer, so that 70,000
-characters cost microseconds. It knows nothing of HTTP or of jobs.
+Deterministic for a seed. Paragraphs are made once per emulator and combined anew for each answer, so that 70,000
+characters cost microseconds. This module knows nothing of HTTP or of jobs.
 """
 
 from __future__ import annotations
@@ -59,24 +59,24 @@ _POOL = 48
 _CITED_IN_POOL = 12
 
 
-def _marks(dice: random.Random, sources: int) -> str:
-    first = dice.randint(1, sources)
-    return f"[{first}]" if dice.random() < 0.7 else f"[{first}][{dice.randint(1, sources)}]"
+def _marks(rng: random.Random, sources: int) -> str:
+    first = rng.randint(1, sources)
+    return f"[{first}]" if rng.random() < 0.7 else f"[{first}][{rng.randint(1, sources)}]"
 
 
-def _sentence(dice: random.Random, sources: int) -> str:
+def _sentence(rng: random.Random, sources: int) -> str:
     return (
-        f"{dice.choice(_SUBJECTS)} {dice.choice(_VERBS)} {dice.choice(_OBJECTS)}{dice.choice(_TAILS)}."
-        f"{_marks(dice, sources)}"
+        f"{rng.choice(_SUBJECTS)} {rng.choice(_VERBS)} {rng.choice(_OBJECTS)}{rng.choice(_TAILS)}."
+        f"{_marks(rng, sources)}"
     )
 
 
-def _paragraph(dice: random.Random, sources: int) -> str:
-    return " ".join(_sentence(dice, sources) for _ in range(dice.randint(6, 11)))
+def _paragraph(rng: random.Random, sources: int) -> str:
+    return " ".join(_sentence(rng, sources) for _ in range(rng.randint(6, 11)))
 
 
 class Library:
-    """Paragraphs to choose from, one set for each number of pages that a short answer rests on."""
+    """Paragraphs to choose from, one set for each number of cited pages."""
 
     def __init__(self, seed: int) -> None:
         self._seed = seed
@@ -86,51 +86,47 @@ class Library:
         cited = min(sources, _CITED_IN_POOL)
         pool = self._pools.get(cited)
         if pool is None:
-            # Not a security matter, here and below: a text must be repeatable.
-            dice = random.Random(f"{self._seed}/prose/{cited}")  # noqa: S311
-            pool = self._pools[cited] = [_paragraph(dice, cited) for _ in range(_POOL)]
+            # Not security-relevant, here and below: a text must be repeatable.
+            rng = random.Random(f"{self._seed}/prose/{cited}")  # noqa: S311
+            pool = self._pools[cited] = [_paragraph(rng, cited) for _ in range(_POOL)]
         return pool
 
-    def report(self, dice: random.Random, *, topic: str, chars: int, sources: int) -> str:
-        """A report of at most `chars` characters, and close to that, in Markdown; each page is cited if there is
-        room.
-        """
-        parts = [
-            f"# {topic}\n\n{dice.choice(self._pool(sources))}\n\n{_findings(dice, sources)}{_table(dice, sources)}"
-        ]
+    def report(self, rng: random.Random, *, topic: str, chars: int, sources: int) -> str:
+        """A report in Markdown of at most, and nearly, `chars` characters; each page is cited if there is room."""
+        parts = [f"# {topic}\n\n{rng.choice(self._pool(sources))}\n\n{_findings(rng, sources)}{_table(rng, sources)}"]
         length = len(parts[0])
         number = 0
         while length < chars:
-            part = self._section(dice, number, sources)
+            part = self._section(rng, number, sources)
             parts.append(part)
             length += len(part)
             number += 1
         return _cut("".join(parts), chars)
 
-    def _section(self, dice: random.Random, number: int, sources: int) -> str:
-        paragraphs = dice.choices(self._pool(sources), k=3)
+    def _section(self, rng: random.Random, number: int, sources: int) -> str:
+        paragraphs = rng.choices(self._pool(sources), k=3)
         heading = _HEADINGS[number % len(_HEADINGS)]
         level = "##" if number % 3 == 0 else "###"
-        # One further mark a section, so that the pages beyond the pool's are cited in the text as well.
-        return f"{level} {heading}\n\n" + "\n\n".join(paragraphs) + f"{_marks(dice, sources)}\n\n"
+        # One more mark per section, so that pages beyond the pool's are cited in the text too.
+        return f"{level} {heading}\n\n" + "\n\n".join(paragraphs) + f"{_marks(rng, sources)}\n\n"
 
 
 def topic_of(question: str) -> str:
-    """What a question is about, on one line and without brackets, which would look like marks."""
+    """The subject of a question, on one line and without brackets, which would resemble citation marks."""
     line = " ".join(question.split())
     return (line[:TOPIC].rstrip("?!. ") or "An empty question").replace("[", "(").replace("]", ")")
 
 
-def _findings(dice: random.Random, sources: int) -> str:
+def _findings(rng: random.Random, sources: int) -> str:
     rows = (
-        f"- **Source {n}:** {dice.choice(_SUBJECTS)} {dice.choice(_VERBS)} {dice.choice(_OBJECTS)}.[{n}]"
+        f"- **Source {n}:** {rng.choice(_SUBJECTS)} {rng.choice(_VERBS)} {rng.choice(_OBJECTS)}.[{n}]"
         for n in range(1, sources + 1)
     )
     return "## Key findings\n\n" + "\n".join(rows) + "\n\n"
 
 
-def _table(dice: random.Random, sources: int) -> str:
-    rows = "".join(f"| {1600 + 40 * n} | {dice.randint(3, 900)} | {_marks(dice, sources)} |\n" for n in range(6))
+def _table(rng: random.Random, sources: int) -> str:
+    rows = "".join(f"| {1600 + 40 * n} | {rng.randint(3, 900)} | {_marks(rng, sources)} |\n" for n in range(6))
     return f"| Year | Count | Source |\n|---|---:|---|\n{rows}\n"
 
 
@@ -143,14 +139,14 @@ def _cut(text: str, chars: int) -> str:
     return kept[:opened] if opened > kept.rfind("]") else kept
 
 
-def think(dice: random.Random, topic: str) -> str:
-    """The `<think>` part that some answers open with."""
-    steps = " ".join(f"Next, {dice.choice(_OBJECTS)} has to be checked." for _ in range(dice.randint(3, 8)))
+def think(rng: random.Random, topic: str) -> str:
+    """The `<think>` part with which some answers begin."""
+    steps = " ".join(f"Next, {rng.choice(_OBJECTS)} has to be checked." for _ in range(rng.randint(3, 8)))
     return f"<think>\nThe question is about {topic}. {steps}\n</think>\n\n"
 
 
-def pages(dice: random.Random, topic: str, count: int) -> list[dict[str, Any]]:
-    """Search results, keys and nulls as captured; the n-th is what `[n]` points at.
+def pages(rng: random.Random, topic: str, count: int) -> list[dict[str, Any]]:
+    """Search results, keys and nulls as captured; the n-th is the one that `[n]` refers to.
 
     All addresses are example domains.
     """
@@ -159,33 +155,33 @@ def pages(dice: random.Random, topic: str, count: int) -> list[dict[str, Any]]:
     )
     found: list[dict[str, Any]] = []
     for n in range(1, count + 1):
-        dated = dice.random() < 0.6
-        date = f"{dice.randint(1998, 2026)}-{dice.randint(1, 12):02d}-{dice.randint(1, 28):02d}"
+        dated = rng.random() < 0.6
+        date = f"{rng.randint(1998, 2026)}-{rng.randint(1, 12):02d}-{rng.randint(1, 28):02d}"
         found.append({
-            "title": f"{dice.choice(_KINDS)}: {topic[:60]} ({n})",
-            "url": f"https://{dice.choice(_PUBLISHERS)}/{stem}/{n}",
+            "title": f"{rng.choice(_KINDS)}: {topic[:60]} ({n})",
+            "url": f"https://{rng.choice(_PUBLISHERS)}/{stem}/{n}",
             "date": date if dated else None,
-            "last_updated": date if dated and dice.random() < 0.5 else None,
-            "snippet": f"{dice.choice(_SUBJECTS)} {dice.choice(_VERBS)} {dice.choice(_OBJECTS)} ...",
+            "last_updated": date if dated and rng.random() < 0.5 else None,
+            "snippet": f"{rng.choice(_SUBJECTS)} {rng.choice(_VERBS)} {rng.choice(_OBJECTS)} ...",
             "source": "web",
             "place_metadata": None,
         })
     return found
 
 
-def images(dice: random.Random, results: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Image results; like the captured ones they have no title."""
+def images(rng: random.Random, results: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Image results, without titles like the captured ones."""
     return [
         {
-            "image_url": f"https://images.example.org/{dice.randint(1000, 9999)}.jpg",
+            "image_url": f"https://images.example.org/{rng.randint(1000, 9999)}.jpg",
             "origin_url": result["url"],
-            "width": dice.choice((640, 1024, 1920)),
-            "height": dice.choice((480, 768, 1080)),
+            "width": rng.choice((640, 1024, 1920)),
+            "height": rng.choice((480, 768, 1080)),
         }
         for result in results[:5]
     ]
 
 
 def related(topic: str) -> list[str]:
-    """Questions to ask next."""
+    """Suggested follow-up questions."""
     return [f"What came before: {topic}?", f"Who disagrees about: {topic}?", f"What is not known about: {topic}?"]

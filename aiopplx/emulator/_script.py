@@ -1,6 +1,6 @@
-"""When a fault is played: rules over kinds of request, counted and diced.
+"""When a fault is applied: rules over kinds of request, by count and at random.
 
-Dice are seeded per rule, so that a run can be repeated. It knows nothing of what a fault does.
+Each rule has its own seed, so that a run can be repeated. This module knows nothing of what a fault does.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ Match: TypeAlias = str | Callable[[Asked], bool]
 
 
 class Rule:
-    """One line of the script. `seen` counts the requests it fits, `hits` how often its fault was played."""
+    """One rule of the script. `seen` counts the requests that match it, `hits` how often its fault was applied."""
 
     def __init__(
         self,
@@ -27,7 +27,7 @@ class Rule:
         rate: float | None,
         after: int,
         match: Match | None,
-        dice: random.Random,
+        rng: random.Random,
     ) -> None:
         self.on = on
         self.fault = fault
@@ -37,11 +37,11 @@ class Rule:
         self.match = match
         self.seen = 0
         self.hits = 0
-        self._dice = dice
+        self._rng = rng
 
     @property
     def spent(self) -> bool:
-        """True if the fault was played as often as it may."""
+        """True if the fault was applied as often as it may be."""
         return self.times is not None and self.hits >= self.times
 
     def _fits(self, asked: Asked) -> bool:
@@ -53,18 +53,20 @@ class Rule:
             return self.match(asked)
         return self.match in asked.path or self.match.encode() in asked.body
 
-    def calls(self, asked: Asked) -> bool:
-        """Counts the request; True if the fault is to be played on it."""
+    def selects(self, asked: Asked) -> bool:
+        """Counts the request; True if the fault is to be applied to it."""
         if self.spent or not self._fits(asked):
             return False
         self.seen += 1
         if self.seen <= self.after:
             return False
-        return self.rate is None or self._dice.random() < self.rate
+        return self.rate is None or self._rng.random() < self.rate
 
 
 class Script:
-    """The rules in force. The first rule that calls for a request, and whose fault fits its answer, is played alone."""
+    """The active rules. Only the first rule that selects a request, and whose fault applies to its answer, has an
+    effect.
+    """
 
     def __init__(self, seed: int) -> None:
         self._seed = seed
@@ -81,15 +83,15 @@ class Script:
         after: int = 0,
         match: Match | None = None,
     ) -> Rule:
-        """Adds a rule behind those there are.
+        """Adds a rule after the existing ones.
 
         Args:
-            on: the kind of request; `"*"` is every one, save control paths.
+            on: the kind of request; `"*"` is every kind, except control paths.
             fault: one of `aiopplx.emulator.faults`.
-            times: how often it is played; None, the default, is always.
-            rate: the share of the requests that get it, from 0 to 1, diced from the emulator's seed; None is all.
-            after: so many requests that fit are let through first.
-            match: only requests whose path or body has this text, or for which this function says True.
+            times: how often it is applied; None, the default, is always.
+            rate: the share of requests that get it, from 0 to 1, drawn from the emulator's seed; None is all.
+            after: this many matching requests are let through first.
+            match: only requests whose path or body contains this text, or for which this function returns True.
 
         Returns:
             The rule, whose `hits` can be read.
@@ -99,17 +101,17 @@ class Script:
         if rate is not None and not 0 <= rate <= 1:
             raise ValueError("rate is a share, from 0 to 1")
         self._made += 1
-        # Not a security matter: the dice must be repeatable.
-        dice = random.Random(f"{self._seed}/{self._made}")  # noqa: S311
-        rule = Rule(on, fault, times, rate, after, match, dice)
+        # Not security-relevant: the draws must be repeatable.
+        rng = random.Random(f"{self._seed}/{self._made}")  # noqa: S311
+        rule = Rule(on, fault, times, rate, after, match, rng)
         self.rules.append(rule)
         return rule
 
     def clear(self) -> None:
-        """Forgets all rules; the dice begin anew."""
+        """Removes all rules and restarts the random draws."""
         self.rules.clear()
         self._made = 0
 
-    def calling(self, asked: Asked) -> Iterator[Rule]:
-        """The rules that call for this request, in order; a rule is diced only if those before it did not play."""
-        return (rule for rule in list(self.rules) if rule.calls(asked))
+    def selecting(self, asked: Asked) -> Iterator[Rule]:
+        """The rules that select this request, in order; a rule draws only if those before it had no effect."""
+        return (rule for rule in list(self.rules) if rule.selects(asked))

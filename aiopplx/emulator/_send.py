@@ -1,6 +1,6 @@
-"""Requests come in from a socket and answers go out: the only place where the emulator touches one.
+"""Requests in from a socket and answers out: the only module of the emulator that touches one.
 
-It knows nothing of why an answer is what it is.
+It knows nothing of how an answer is chosen.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _LARGEST_REQUEST = 32 * 1024 * 1024
 
 
 class Sender:
-    """Sends answers; `closing` is set when the server ends, which ends every wait. Delays are told by `time`."""
+    """Sends answers. `closing` is set when the server ends, which ends every wait. Delays run on `time`."""
 
     def __init__(self, closing: asyncio.Event, time: Time, *, compress: bool) -> None:
         self._closing = closing
@@ -41,7 +41,7 @@ class Sender:
         self._date = ""
 
     def _dated(self, now: float) -> str:
-        # Formatted once a second, since each answer carries it.
+        # Formatted once a second, since every answer carries it.
         if int(now) != self._second:
             self._second = int(now)
             self._date = formatdate(now, usegmt=True)
@@ -52,7 +52,7 @@ class Sender:
             await self._time.wait(self._closing, seconds)
 
     async def send(self, request: web.BaseRequest, reply: Reply, now: float, ray: int) -> web.StreamResponse:
-        """Sends the answer. `now` is emulated time, for the `Date`; `ray` numbers the request."""
+        """Sends the answer. `now` is emulated time, for the `Date` header; `ray` numbers the request."""
         if reply.delay:
             await self._pause(reply.delay)
         if reply.ending in (Ending.CLOSE, Ending.RESET, Ending.HANG):
@@ -86,13 +86,13 @@ class Sender:
                     end(request.transport, reset=True)
                     break
                 await response.write(chunk)
-                # A write below the high-water mark does not wait: others get their turn here.
+                # A write below the high-water mark does not wait; this lets other tasks run.
                 await asyncio.sleep(0)
         return response
 
 
 def _padded(reply: Reply) -> Iterator[bytes]:
-    """The body and then spaces, in chunks; compressed if it is a bomb."""
+    """The body followed by spaces, in chunks; compressed for a bomb."""
     plain = _plain_chunks(reply)
     if reply.ending is not Ending.BOMB:
         yield from plain
@@ -117,7 +117,7 @@ def _plain_chunks(reply: Reply) -> Iterator[bytes]:
 
 
 async def accept_no_more(*listening: int) -> None:
-    """What was accepted so far gets its transport, and nothing else is: then the server can be closed.
+    """Accepts no further connections, and gives accepted ones their transport, so that the server can be closed.
 
     `listening` are the descriptors of its sockets.
 
@@ -138,7 +138,8 @@ def end(transport: asyncio.WriteTransport | None, *, reset: bool) -> None:
     if not reset:
         transport.close()
         return
-    # Zero linger makes close() send RST. On a duplicate of the descriptor, since uvloop's socket object cannot be set.
+    # Zero linger makes close() send RST. On a duplicate of the descriptor, since uvloop's socket object does not allow
+    # its options to be set.
     with (
         contextlib.suppress(OSError),
         socket.socket(fileno=os.dup(transport.get_extra_info("socket").fileno())) as twin,
@@ -154,6 +155,6 @@ def made_request(
     writer: AbstractStreamWriter,
     task: asyncio.Task[None],
 ) -> web.BaseRequest:
-    """As aiohttp makes one, with room for a prompt with a document in it."""
+    """As aiohttp does, with a size limit that allows a document within the prompt."""
     loop = asyncio.get_running_loop()
     return web.BaseRequest(message, payload, protocol, writer, task, loop, client_max_size=_LARGEST_REQUEST)

@@ -1,6 +1,6 @@
-"""An emulator as a program of its own: it listens, says where, and ends on a signal.
+"""The emulator as a program of its own: it listens, prints its address, and ends on a signal.
 
-It knows nothing of what the emulator plays, nor of the command line that asked for it.
+This module knows nothing of what is emulated, nor of the command line that started it.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from aiopplx.emulator._emulator import Emulator
 def serve(emulator: Emulator, *, announce: Callable[[str], object] | None = None) -> None:
     """Runs an emulator until SIGINT or SIGTERM: what `aiopplx emulator` does.
 
-    `announce` is called once with the URL when it listens; None prints it as the first line of stdout.
+    `announce` is called once with the URL when it listens; by default the URL is the first line on stdout.
     """
     asyncio.run(_serve(emulator, announce or _print))
 
@@ -33,7 +33,7 @@ async def _serve(emulator: Emulator, announce: Callable[[str], object]) -> None:
         try:
             loop.add_signal_handler(number, stop.set)
         except NotImplementedError:  # pragma: no cover
-            # Windows has no such handlers; there KeyboardInterrupt ends asyncio.run, and the block below is left.
+            # Windows has no such handlers; there KeyboardInterrupt ends asyncio.run, which leaves the block below.
             break
     async with emulator:
         announce(emulator.url)

@@ -1,6 +1,6 @@
-"""The sonar API as the emulator plays it: submit, get and list, under both base paths.
+"""The Sonar job API as the emulator serves it: submit, get and list, under both base paths.
 
-Requests come in and answers go out as values. Keys, rates, clocks, faults and sockets are others' business.
+Requests and answers are plain values here. This module knows nothing of keys, rates, clocks, faults or sockets.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ from typing import Any, Literal, TypeAlias
 
 import msgspec
 
+from aiopplx.emulator._corrupt import edited
 from aiopplx.emulator._exchange import OUT_OF_CREDIT, RETIRED, Asked, Reply, as_json, error, invalid, usual
 from aiopplx.emulator._jobs import Jobs, New
+from aiopplx.emulator._json_types import is_object
 from aiopplx.emulator._ledger import JobRecord
-from aiopplx.emulator._mangle import edited
-from aiopplx.emulator._narrow import is_object
 from aiopplx.emulator._sonar_bodies import Answers, created, question_of, summary, unfinished
 from aiopplx.emulator._validation import missing, refusal_of, row, rows_of
 
@@ -29,7 +29,7 @@ BASES = ("/async/chat/completions", "/v1/async/sonar")
 
 
 class Settings(msgspec.Struct, frozen=True):
-    """What of the emulator's settings this API plays."""
+    """The emulator's settings that concern this API."""
 
     idempotency: Idempotency
     key_ttl: float | None
@@ -42,11 +42,11 @@ class _Envelope(msgspec.Struct):
 
 
 class Sonar:
-    """One account's view after another: `answer` is told whose request it is."""
+    """The Sonar API over the emulator's jobs. Accounts are separate: `answer` is given the account of the request."""
 
     name = "sonar"
-    # No capture of this API's answers shows such headers.
-    tells_limits = False
+    # No captured answer of this API has such headers.
+    always_sends_limits = False
 
     def __init__(self, settings: Settings, *, jobs: Jobs, answers: Answers) -> None:
         self._settings = settings
@@ -58,9 +58,11 @@ class Sonar:
     # --- routes
 
     def route(self, method: str, path: str) -> tuple[str, str, str] | None:
-        """(kind of request, base path, job id) if the path is this API's; the kind is "" for a method it has not."""
+        """(kind of request, base path, job id) if the path belongs to this API; the kind is "" for an unsupported
+        method.
+        """
         for base in BASES:
-            # With a slash at the end and no id the service answers get-one with the list; users were caught by it.
+            # For a path that ends in a slash, without an id, the service returns the list; users were caught by it.
             if path in (base, base + "/"):
                 return {"POST": "submit", "GET": "list"}.get(method, ""), base, ""
             id = path[len(base) + 1 :] if path.startswith(base + "/") else ""
@@ -69,21 +71,21 @@ class Sonar:
         return None
 
     def bucket(self, on: str) -> str:
-        """Each kind of request has a rate of its own."""
+        """Each kind of request has a rate limit of its own."""
         return on
 
     def refusal(self, asked: Asked) -> Reply | None:
-        """What requests are answered once the family is retired; whether old jobs stay readable is not known."""
+        """The answer to requests once the family is retired; whether old jobs stay readable is not known."""
         if not self.retired or (self.readable and asked.on == "get"):
             return None
         return error(403, self.retired, RETIRED)
 
-    def stamped(self, reply: Reply) -> Reply:
-        """The answer as it is."""
+    def with_headers(self, reply: Reply) -> Reply:
+        """The answer, unchanged."""
         return reply
 
     def answer(self, asked: Asked, account: str) -> Reply:
-        """The true answer."""
+        """The answer when no fault is active."""
         if asked.on == "submit":
             return self._submit(asked, account)
         return self._get(asked.job_id, account) if asked.on == "get" else self._list(asked.query, account)
@@ -109,14 +111,14 @@ class Sonar:
         return self._new(asked, account, body, digest) if before is None else self._again(before, digest)
 
     def _under(self, account: str, key: str) -> JobRecord | None:
-        """The job that this key still stands for."""
+        """The job that this idempotency key still refers to."""
         if not key or self._settings.idempotency == "ignore":
             return None
         job, lives = self._jobs.under(account, key), self._settings.key_ttl
         return job if job is not None and (lives is None or self._jobs.age(job) <= lives) else None
 
     def _again(self, job: JobRecord, digest: bytes) -> Reply:
-        """A key that was used before. What the service does is nowhere documented; these are its possible ways."""
+        """The answer to a repeated key. What the service does is not documented; these are the possibilities."""
         if self._settings.idempotency == "reject":
             return self._about(
                 job, error(409, "conflict", "A request with this idempotency key was already submitted.")
@@ -127,7 +129,7 @@ class Sonar:
         return Reply(200, created(job), job=job)
 
     def _new(self, asked: Asked, account: str, body: dict[str, Any], digest: bytes) -> Reply:
-        if self._jobs.broke:
+        if self._jobs.out_of_credit:
             return error(401, "insufficient_quota", OUT_OF_CREDIT)
         request: dict[str, Any] = body["request"]
         job = self._jobs.make(
@@ -154,12 +156,12 @@ class Sonar:
         job = self._jobs.find(self.name, account, id)
         if job is None:
             return usual(404)
-        self._jobs.look(job)
-        return Reply(200, self._body(job, telling=True), job=job)
+        self._jobs.poll(job)
+        return Reply(200, self._body(job, counts=True), job=job)
 
-    def _body(self, job: JobRecord, *, telling: bool = False) -> bytes:
+    def _body(self, job: JobRecord, *, counts: bool = False) -> bytes:
         state = self._jobs.state(job)
-        if telling and state in ("COMPLETED", "FAILED"):
+        if counts and state in ("COMPLETED", "FAILED"):
             job.told_final += 1
         return self._answers.finished(job) if state == "COMPLETED" else unfinished(job, state)
 
@@ -183,29 +185,29 @@ class Sonar:
         if self._settings.paging == "repeat":
             following = token or _token(shown[-1].seq if shown else 0)
         rows = [summary(job, self._jobs.state(job)) for job in shown]
-        for job, told in zip(shown, rows, strict=True):
-            job.told_final += told.status in ("COMPLETED", "FAILED")
+        for job, entry in zip(shown, rows, strict=True):
+            job.told_final += entry.status in ("COMPLETED", "FAILED")
         return as_json(200, {"next_token": following, "requests": rows})
 
     # --- faults in this API's shapes
 
     def say_status(self, word: str, asked: Asked, reply: Reply) -> Reply | None:
-        """The answer with another word for the status of what has not ended."""
+        """The answer with another status word for jobs that have not ended."""
 
         def edit(data: dict[str, Any]) -> dict[str, Any] | None:
             if asked.on != "list":
                 return {**data, "status": word} if data.get("status") in ("CREATED", "IN_PROGRESS") else None
             rows: list[dict[str, Any]] = data["requests"]
             said = [
-                {**told, "status": word} if told["completed_at"] is None and told["failed_at"] is None else told
-                for told in rows
+                {**entry, "status": word} if entry["completed_at"] is None and entry["failed_at"] is None else entry
+                for entry in rows
             ]
             return {**data, "requests": said} if said != rows else None
 
         return edited(reply, edit)
 
-    def spoil(self, how: str, asked: Asked, reply: Reply, account: str) -> Reply | None:
-        """The answer spoilt in a way that only makes sense in this API's shapes; None if it does not fit."""
+    def corrupt(self, how: str, asked: Asked, reply: Reply, account: str) -> Reply | None:
+        """The answer corrupted in a way that only fits this API's shapes; None if it does not apply."""
         job = reply.job
         if how == "bad_row":
             return edited(reply, _with_bad_row)
@@ -217,7 +219,7 @@ class Sonar:
             return self._duplicated(job, reply)
         if how == "other_job":
             return msgspec.structs.replace(reply, body=self._other(job, reply, asked))
-        return self._spoilt_end(how, job, reply)
+        return self._corrupted_end(how, job, reply)
 
     def _other(self, job: JobRecord, reply: Reply, asked: Asked) -> bytes:
         other = self._jobs.another(job)
@@ -232,8 +234,8 @@ class Sonar:
         job.told_id = other.told_id
         return msgspec.structs.replace(reply, body=created(job))
 
-    def _spoilt_end(self, how: str, job: JobRecord, reply: Reply) -> Reply | None:
-        """The ways to spoil a COMPLETED job."""
+    def _corrupted_end(self, how: str, job: JobRecord, reply: Reply) -> Reply | None:
+        """Corruptions that apply to a COMPLETED job."""
         if self._jobs.state(job) != "COMPLETED":
             return None
         if how == "flip":

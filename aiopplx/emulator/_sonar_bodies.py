@@ -1,6 +1,6 @@
-"""The bodies of the sonar API: a job, a list, a finished answer, keys and nulls in the captured order.
+"""The bodies of the Sonar API: a job, a list, a finished answer, with keys and nulls in the captured order.
 
-It knows nothing of routes, of faults or of when a job is finished.
+This module knows nothing of routes, of faults or of when a job is finished.
 """
 
 from __future__ import annotations
@@ -10,13 +10,13 @@ from typing import Any
 
 import msgspec
 
+from aiopplx.emulator._cache import Cache
 from aiopplx.emulator._example import Example
 from aiopplx.emulator._jobs import State
+from aiopplx.emulator._json_types import is_list
 from aiopplx.emulator._ledger import JobRecord
-from aiopplx.emulator._narrow import is_list
 from aiopplx.emulator._prices import Plan, plan, usage
 from aiopplx.emulator._prose import Library, images, pages, related, think, topic_of
-from aiopplx.emulator._shelf import Shelf
 
 FAILURE = "Internal error while processing the request"
 _NULLS = {"reasoning_steps": None, "tool_calls": None, "tool_call_id": None}
@@ -35,7 +35,7 @@ class Summary(msgspec.Struct):
 
 
 class Body(msgspec.Struct):
-    """A job without an answer: all nine keys, nulls explicit."""
+    """A job without an answer: all nine keys, with explicit nulls."""
 
     id: str
     model: str
@@ -61,14 +61,14 @@ def _moments(job: JobRecord, state: State) -> _Moments:
 
 
 def created(job: JobRecord) -> bytes:
-    """What a submission is answered with, also a repeated one: the first answer again."""
+    """The answer to a submission, also to a repeated one: the first answer again."""
     return msgspec.json.encode(
         Body(job.told_id, job.model, int(job.created_at), None, None, None, None, None, "CREATED")
     )
 
 
 def unfinished(job: JobRecord, state: State) -> bytes:
-    """The body of a job that has no answer (yet)."""
+    """The body of a job without an answer (yet)."""
     at = _moments(job, state)
     message = FAILURE if state == "FAILED" else None
     return msgspec.json.encode(
@@ -82,7 +82,7 @@ def summary(job: JobRecord, state: State) -> Summary:
 
 
 def question_of(request: dict[str, Any]) -> str:
-    """The text of the last message that has one."""
+    """The text of the last message that has any."""
     messages: list[dict[str, Any]] = request["messages"]
     for message in reversed(messages):
         text = _text(message["content"])
@@ -100,7 +100,7 @@ def _text(content: Any) -> str:
 class Answers:
     """Writes finished answers from seed and request: the same question gets the same answer, whoever asks.
 
-    Answers are not kept with the jobs: what was written last stays in a cache of 16 MiB, and any other is written anew.
+    Answers are not stored with the jobs: the latest 16 MiB are cached, and any other is generated again.
     """
 
     def __init__(self, *, seed: int, chars: int | None, think: bool) -> None:
@@ -108,16 +108,16 @@ class Answers:
         self._chars = chars
         self._think = think
         self._library = Library(seed)
-        self._shelf = Shelf[bytes]()
+        self._cache = Cache[bytes]()
 
-    def _dice(self, digest: bytes) -> random.Random:
-        # Not a security matter: an answer must be repeatable.
+    def _rng(self, digest: bytes) -> random.Random:
+        # Not security-relevant: an answer must be repeatable.
         return random.Random(b"%d/answer/" % self._seed + digest)  # noqa: S311
 
-    def _plan(self, dice: random.Random, request: dict[str, Any]) -> Plan:
+    def _plan(self, rng: random.Random, request: dict[str, Any]) -> Plan:
         said = sum(len(_text(message["content"])) for message in request["messages"])
         return plan(
-            dice,
+            rng,
             prompt_chars=said,
             chars=self._chars,
             max_tokens=request.get("max_tokens"),
@@ -126,11 +126,11 @@ class Answers:
 
     def cost(self, digest: bytes, request: dict[str, Any]) -> float:
         """US dollars that the job will be billed."""
-        return self._plan(self._dice(digest), request).cost
+        return self._plan(self._rng(digest), request).cost
 
     def finished(self, job: JobRecord) -> bytes:
-        """The whole body of a completed job."""
-        tail = self._shelf.take(job.digest, lambda: self._tail(job))
+        """The complete body of a finished job."""
+        tail = self._cache.get(job.digest, lambda: self._tail(job))
         started, ended = int(job.started_at), int(job.finished_at)
         model = msgspec.json.encode(job.model)
         return (
@@ -142,27 +142,29 @@ class Answers:
         )  # fmt: skip
 
     def _tail(self, job: JobRecord) -> tuple[bytes, int]:
-        """The `response` object from `usage` on, and its length: what does not depend on which job this is."""
+        """The `response` object from `usage` on, and its length: the part that does not depend on the job's id and
+        times.
+        """
         body: Any = msgspec.json.decode(job.body)
         request: dict[str, Any] = body["request"]
-        dice = self._dice(job.digest)
-        sized = self._plan(dice, request)
+        rng = self._rng(job.digest)
+        sized = self._plan(rng, request)
         topic = topic_of(question_of(request))
-        results = pages(dice, topic, sized.sources)
+        results = pages(rng, topic, sized.sources)
         web: dict[str, Any] = request.get("web_search_options") or {}
         tail: dict[str, Any] = {
             "usage": usage(sized, web.get("search_context_size")),
             "object": "chat.completion",
-            "choices": [self._choice(self._content(dice, request, topic, sized), cut=sized.cut)],
+            "choices": [self._choice(self._content(rng, request, topic, sized), cut=sized.cut)],
             "citations": [result["url"] for result in results],
             "search_results": results,
         }
         if request.get("return_images"):
-            tail["images"] = images(dice, results)
+            tail["images"] = images(rng, results)
         if request.get("return_related_questions"):
             tail["related_questions"] = related(topic)
-        told = msgspec.json.encode({**tail, "type": None, "status": None})[1:]
-        return told, len(told)
+        written = msgspec.json.encode({**tail, "type": None, "status": None})[1:]
+        return written, len(written)
 
     def _choice(self, content: str, *, cut: bool) -> dict[str, Any]:
         return {
@@ -172,10 +174,10 @@ class Answers:
             "delta": {"role": "assistant", "content": "", **_NULLS},
         }
 
-    def _content(self, dice: random.Random, request: dict[str, Any], topic: str, sized: Plan) -> str:
-        thought = think(dice, topic) if self._think else ""
+    def _content(self, rng: random.Random, request: dict[str, Any], topic: str, sized: Plan) -> str:
+        thought = think(rng, topic) if self._think else ""
         form: dict[str, Any] = request.get("response_format") or {}
         if form.get("type") == "json_schema":
-            value = Example(form["json_schema"]["schema"], dice).make()
+            value = Example(form["json_schema"]["schema"], rng).make()
             return thought + msgspec.json.encode(value).decode()
-        return thought + self._library.report(dice, topic=topic, chars=sized.chars, sources=sized.sources)
+        return thought + self._library.report(rng, topic=topic, chars=sized.chars, sources=sized.sources)

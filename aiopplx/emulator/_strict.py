@@ -1,6 +1,6 @@
-"""JSON that is read strictly: a field that nobody knows is refused, in the words of the service's decoder.
+"""Strict JSON decoding: an unknown field is refused, in the words of the service's decoder.
 
-It knows nothing of what the fields mean.
+This module knows nothing of what the fields mean.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ _UNKNOWN = re.compile(r"Object contains unknown field `([^`]*)`")
 
 
 class Refused(Exception):
-    """A 400: `param` names an unknown field, and nothing else, as far as is known."""
+    """A 400. As far as is known, `param` is only set for an unknown field."""
 
     def __init__(self, message: str, type: str = "invalid_request", param: str | None = None) -> None:
         super().__init__(message)
@@ -26,11 +26,11 @@ class Refused(Exception):
 
 
 class Strict(msgspec.Struct, forbid_unknown_fields=True):
-    """Null stands for absent, as it does for the service's decoder."""
+    """Null means absent, as it does for the service's decoder."""
 
 
-def told(problem: msgspec.ValidationError) -> Refused:
-    """The refusal of JSON that is not of the type wanted."""
+def refusal_of(problem: msgspec.ValidationError) -> Refused:
+    """The refusal of JSON that does not fit the expected type."""
     unknown = _UNKNOWN.match(str(problem))
     if unknown is None:
         return Refused(f"invalid request body: json: {problem}")
@@ -39,15 +39,15 @@ def told(problem: msgspec.ValidationError) -> Refused:
 
 
 def converted(type: type[T], value: Any) -> T:
-    """The value as this type; `Refused` if it is not."""
+    """The value as this type. Raises `Refused` if it does not fit."""
     try:
         return msgspec.convert(value, type)
     except msgspec.ValidationError as problem:
-        raise told(problem) from None
+        raise refusal_of(problem) from None
 
 
 def within(value: float | None, low: float, high: float | None, words: str) -> None:
-    """Raises `Refused` for a number out of its range; `words` name it."""
+    """Raises `Refused` for a number out of range; `words` name it."""
     if value is not None and value < low:
         raise Refused(f"validation failed: {words} must be at least {low:g}")
     if value is not None and high is not None and value > high:

@@ -1,7 +1,7 @@
-"""Which bodies of a sonar submission the service refuses, and with which rows of a 422.
+"""Validation of sonar submissions: which bodies the service refuses, and with which rows of a 422.
 
-Rules and ranges are those of the service's OpenAPI document; the wording of the rows is FastAPI's. Fields that it does
-not name are dropped in silence, as the service does. Pure.
+Rules and ranges are those of the service's OpenAPI document; the wording of the rows is FastAPI's. Fields that the
+document does not name are ignored silently, as the service does. Pure.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable
 from typing import Any, NamedTuple, TypeAlias
 
-from aiopplx.emulator._narrow import is_list, is_object
+from aiopplx.emulator._json_types import is_list, is_object
 
 Loc: TypeAlias = tuple[str | int, ...]
 Row: TypeAlias = dict[str, Any]
@@ -27,7 +27,7 @@ _DATES = (
 
 
 def row(loc: Loc, message: str, type: str) -> Row:
-    # No `input` member: the captured form has none, and it would echo the prompt.
+    # Without an `input` member: the captured form has none, and it would repeat the prompt.
     return {"loc": list(loc), "msg": message, "type": type}
 
 
@@ -114,7 +114,7 @@ def _object(fields: dict[str, Check], required: tuple[str, ...] = ()) -> Check:
 
 
 def _tagged(choices: dict[str, Check]) -> Check:
-    """An object whose `type` says which of several it is."""
+    """An object whose `type` selects one of several forms."""
     expected = ", ".join(f"'{name}'" for name in choices)
 
     def check(value: Any, loc: Loc) -> list[Row]:
@@ -209,7 +209,7 @@ _BODY = _object({"request": _REQUEST, "idempotency_key": _nullable(_string)}, ("
 
 
 def rows_of(body: Any) -> list[Row]:
-    """The rows of the 422 for a body that is JSON; none if it has the right shape."""
+    """The rows of the 422 for a JSON body; none if it has the right shape."""
     return _BODY(body, ("body",))
 
 
@@ -226,7 +226,7 @@ _ALTERNATE = (
 
 
 def refusal_of(request: dict[str, Any]) -> Refusal | None:
-    """What the service refuses by rules that no schema holds."""
+    """Refusals by rules that a schema cannot state."""
     if request["model"] not in MODELS:
         return Refusal(
             "invalid_model",
@@ -234,7 +234,7 @@ def refusal_of(request: dict[str, Any]) -> Refusal | None:
             " https://docs.perplexity.ai/getting-started/models.",
         )
     if request.get("search_recency_filter") and any(request.get(name) for name in _DATES):
-        # The service's wording is not known; that the two exclude each other is.
+        # It is known that the two exclude each other; the service's wording is not.
         return Refusal("invalid_request", "search_recency_filter cannot be used together with date filters.")
     return _refused_messages([message["role"] for message in request["messages"]])
 

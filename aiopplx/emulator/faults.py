@@ -1,7 +1,7 @@
-"""The faults that the emulator can be told to play, as values that also travel as JSON.
+"""The faults that the emulator can apply, as values that also have a JSON form.
 
-A fault says what goes wrong, never when: that is the script's (`Emulator.faults`). It knows nothing of jobs or of
-aiohttp.
+A fault says what goes wrong; when it is applied is the script's business (`Emulator.faults`). This module knows nothing
+of jobs or of aiohttp.
 
     server.faults.add("submit", faults.Drop(after_accept=True), rate=0.3)
     server.faults.add("get", faults.Status(502, html=True), times=3)
@@ -21,12 +21,12 @@ class Status(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field=
 
     Attributes:
         status: the HTTP status.
-        body: the body as text; None takes the JSON error that this status usually is.
+        body: the body as text; None is the usual JSON error for this status.
         html: an HTML page as the proxy in front of the service writes it, instead of `body`.
-        type, message: `error.type` and `error.message` of the JSON error, where the usual ones do not fit.
-        content_type: for `body`; None is `application/json`, or HTML if it looks so.
+        type, message: `error.type` and `error.message` of the JSON error, in place of the usual ones.
+        content_type: of `body`; None is `application/json`, or HTML if the body looks like HTML.
         headers: further headers.
-        after_accept: the request is obeyed first (the job exists and is billed) and only its answer is replaced.
+        after_accept: the request is executed first (the job exists and is billed) and only its answer is replaced.
     """
 
     status: int
@@ -40,10 +40,10 @@ class Status(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field=
 
 
 class RateLimited(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="fault", tag="rate_limited"):
-    """A 429 (or `status=503`) with a hint in any form.
+    """A 429 (or `status=503`) with a retry hint in any form.
 
     Attributes:
-        retry_after: the header `Retry-After` exactly so.
+        retry_after: the header `Retry-After`, sent exactly as given.
         retry_at: the header as an HTTP date, this many seconds after the answer's own `Date`.
         limit: sends `x-ratelimit-limit`, `-remaining` (0), `-used` and `-reset`.
         reset_in: seconds from the answer's `Date` to `x-ratelimit-reset`, which is in seconds since 1970.
@@ -57,16 +57,16 @@ class RateLimited(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_f
 
 
 class Redirect(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="fault", tag="redirect"):
-    """A redirect, which would carry the key and the question to `to`."""
+    """A redirect to `to`; following it would disclose the key and the question."""
 
     to: str = "http://127.0.0.1:9/elsewhere"
     status: int = 307
 
 
 class Drop(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="fault", tag="drop"):
-    """The connection ends without an answer: closed, or with `reset` reset.
+    """The connection ends without an answer: closed, or reset with `reset`.
 
-    `after_accept` makes and bills the job first; without it the request was never seen.
+    With `after_accept` the job is made and billed first; without it the request was never seen.
     """
 
     after_accept: bool = False
@@ -74,9 +74,9 @@ class Drop(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="f
 
 
 class Hang(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="fault", tag="hang"):
-    """No answer for `seconds` (the client's); then the connection is closed.
+    """No answer for `seconds` of the client's time; then the connection is closed.
 
-    Ends early when the client or the server does.
+    Ends earlier when the client or the server does.
     """
 
     seconds: float = 60.0
@@ -84,16 +84,16 @@ class Hang(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="f
 
 
 class Delay(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="fault", tag="delay"):
-    """The true answer, `seconds` (the client's) late."""
+    """The true answer, `seconds` of the client's time later."""
 
     seconds: float = 1.0
 
 
 class Flood(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="fault", tag="flood"):
-    """The true answer, followed by spaces: valid JSON of `size` bytes, so a client with a higher limit can still read
-    it.
+    """The true answer followed by spaces: valid JSON of `size` bytes, which a client with a higher limit can still
+    read.
 
-    `how`: `plain`; `gzip`, a bomb that inflates to `size`; `endless`, which has no size.
+    `how`: `plain`; `gzip`, a bomb that inflates to `size`; `endless`, which ignores `size`.
     """
 
     how: Literal["plain", "gzip", "endless"] = "plain"
@@ -101,7 +101,7 @@ class Flood(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="
 
 
 class SayStatus(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="fault", tag="say_status"):
-    """The true job with another word for its status; a job that has ended keeps its own. On a list, in every row."""
+    """The true job with another word for its status; a job that has ended keeps its own. In a list, in every row."""
 
     status: str = "QUEUED"
 
@@ -138,22 +138,22 @@ How: TypeAlias = Literal[
 
 
 class Mangle(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="fault", tag="mangle"):
-    """The true answer of a 200, spoilt. A request is obeyed first, so a submission is made and billed.
+    """The true answer of a 200, corrupted. The request is executed first, so a submission is made and billed.
 
-    What does not fit the answer at hand (a `null_response` for a job that still runs) leaves it alone and is not
-    counted among the `times` of the script. `how`:
+    A corruption that does not apply (a `null_response` for a job that is still running) leaves the answer unchanged
+    and does not count towards the rule's `times`. `how`:
 
-    - any answer: `html` (a captive portal's page), `empty`, `scalar`, `null`, `array`, `truncated` (with the right
+    - any answer: `html` (the page of a captive portal), `empty`, `scalar`, `null`, `array`, `truncated` (with the right
       length), `trailing` (further text), `bom`, `invalid_utf8`, `not_a_number` (NaN), `deep` (nested 100,000 times),
       `wrong_content_type`, `empty_content_type`, `undeclared_gzip`, `unknown_fields` (harmless ones, at every level);
     - a job: `id_null`, `id_missing`, `id_number`, `list` (the list instead), `other_job` (another job's body);
-    - a submission: `duplicate_id` (the id of an earlier job, and from then on always);
-    - a finished job: `null_response`, `no_response`, `empty_choices`, `null_content`, `flip` (IN_PROGRESS again, once
-      COMPLETED was told);
+    - a submission: `duplicate_id` (the id of an earlier job, for good);
+    - a finished job: `null_response`, `no_response`, `empty_choices`, `null_content`, `flip` (IN_PROGRESS again, after
+      COMPLETED was sent);
     - a list: `bad_row` (its first row cannot be read).
 
-    Of the Agent API, what the finished-job ways say of `response` and `choices` holds for `output`, and `flip` and
-    `list` are in its own words and style.
+    On the Agent API the corruptions of `response` and `choices` apply to `output`, and `flip` and `list` use that
+    API's own words and style.
     """
 
     how: How
@@ -165,7 +165,7 @@ ONLY: Mapping[str, tuple[str, ...]] = {
     "duplicate_id": ("submit",),
     "bad_row": ("list",),
 }
-"""The kinds of request that some ways to mangle are for; the others are for any."""
+"""The kinds of request that some corruptions are restricted to; the others apply to any."""
 
 Fault: TypeAlias = Status | RateLimited | Redirect | Drop | Hang | Delay | Flood | SayStatus | Mangle
 
@@ -186,7 +186,7 @@ RETRY_AFTER_FORMS: tuple[str, ...] = (
     "Fri, 31 Dec 9999 23:59:59 GMT",
     "Fri, 31 Dec 99999 23:59:59 GMT",
 )
-"""Values of `Retry-After` seen, or to be feared."""
+"""Values of `Retry-After` that were seen, or may be."""
 
 NAMED: Mapping[str, Fault] = {
     "internal_error": Status(500),
@@ -244,7 +244,7 @@ NAMED: Mapping[str, Fault] = {
     "lower_case": SayStatus("in_progress"),
     **{how: Mangle(how) for how in get_args(How)},
 }
-"""Faults by name: what the control path takes as a word, and what a test of all of them goes through."""
+"""Faults by name: for the control path, and for tests that go through all of them."""
 
 
 def name_of(fault: Fault) -> str:

@@ -1,7 +1,7 @@
-"""A raw server on a loopback socket, for everything that an HTTP server cannot be made to do wrong.
+"""A raw server on a loopback socket, for every misbehaviour that an HTTP server cannot be made to show.
 
-It reads HTTP/1.1 requests and answers each with a scripted behaviour, a value that says what bytes go out and how the
-connection ends. It knows nothing of jobs.
+It reads HTTP/1.1 requests and answers each with a scripted behaviour, a value that says which bytes are sent and how
+the connection ends. It knows nothing of jobs.
 
     async with WireServer([Cut(b'{"id": "1"}'), Say(body=b'{"id": "1"}')]) as wire:
         ...  # the first request gets half a body, every later one a whole
@@ -77,21 +77,21 @@ Script: TypeAlias = Sequence[Behaviour] | Callable[[WireRequest], Behaviour]
 
 
 class WireServer:
-    """A server on 127.0.0.1 that does what its script says.
+    """A server on 127.0.0.1 that follows a script.
 
     Args:
-        script: a list gives each request the next behaviour, over all connections, and repeats the last; a function is
-            asked with each whole request. Behaviours of the moment `connect`, and `Silent(read=False)`, act only from a
-            list, where they are taken when a connection opens.
-        port: 0, the default, takes a free one.
-        max_requests: a connection is closed, unannounced, after so many answers.
-        idle: a connection is closed, unannounced, after so many seconds without a request.
+        script: with a list each request gets the next behaviour, over all connections, and the last one is repeated; a
+            function is called with each complete request. Behaviours at the moment `connect`, and
+            `Silent(read=False)`, work only in a list, where they are used up when a connection opens.
+        port: 0, the default, picks a free one.
+        max_requests: a connection is closed, unannounced, after this many answers.
+        idle: a connection is closed, unannounced, after this many seconds without a request.
         ssl: makes it speak TLS with this context.
 
     Attributes:
-        requests: every request that was read whole, in order.
+        requests: every complete request, in order.
         connections: how many were opened.
-        partial: how many requests broke off before they were whole.
+        partial: how many requests broke off before they were complete.
     """
 
     def __init__(
@@ -120,7 +120,7 @@ class WireServer:
 
     @property
     def url(self) -> str:
-        """The base URL, without a slash at its end."""
+        """The base URL, without a trailing slash."""
         return f"{'https' if self._ssl else 'http'}://{HOST}:{self.port}"
 
     async def __aenter__(self) -> Self:
@@ -139,8 +139,8 @@ class WireServer:
         finally:
             server.close()
             self._end_tasks()
-        await asyncio.sleep(0)  # what was just accepted gets its task
-        # Tasks before wait_closed: from Python 3.12 on it waits for the connections that they hold.
+        await asyncio.sleep(0)  # a connection that was just accepted gets its task
+        # Tasks end before wait_closed: from Python 3.12 on it waits for the connections that they hold.
         self._end_tasks()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await server.wait_closed()
@@ -150,19 +150,20 @@ class WireServer:
             task.cancel()
 
     async def until(self, true: Callable[[], bool]) -> None:
-        """Waits until this is so: `await wire.until(lambda: len(wire.requests) == 2)`, so that a test needs no sleep.
+        """Waits until a condition holds: `await wire.until(lambda: len(wire.requests) == 2)`. So a test needs no sleep.
 
-        Asked at once, and whenever a connection is opened or a request was read. No time limit but the caller's own.
+        It is checked at once, and whenever a connection is opened or a request was read. There is no time limit but
+        the caller's own.
         """
         watcher = true, asyncio.get_running_loop().create_future()
         self._watchers.append(watcher)
         try:
-            self._tell()
+            self._notify()
             await watcher[1]
         finally:
             self._watchers.remove(watcher)
 
-    def _tell(self) -> None:
+    def _notify(self) -> None:
         for true, future in self._watchers:
             if not future.done() and true():
                 future.set_result(None)
@@ -170,11 +171,11 @@ class WireServer:
     # --- which behaviour
 
     def _scripted(self) -> Behaviour | None:
-        """The next behaviour of a list, not taken yet; None if the script is a function."""
+        """The next behaviour of a list, without using it up; None if the script is a function."""
         return None if callable(self._script) else self._script[min(self._step, len(self._script) - 1)]
 
     def _at_connect(self) -> Behaviour | None:
-        """The next behaviour, taken, if it acts before anything is read."""
+        """The next behaviour if it acts before anything is read; it is then used up."""
         scripted = self._scripted()
         match scripted:
             case Reset(when="connect") | Close(when="connect") | Silent(read=False):
@@ -184,7 +185,7 @@ class WireServer:
                 return None
 
     def _at_head(self) -> Behaviour | None:
-        """The next behaviour, taken, if it acts before the body is read."""
+        """The next behaviour if it acts before the body is read; it is then used up."""
         scripted = self._scripted()
         match scripted:
             case Reset(when="head") | Close(when="head"):
@@ -203,32 +204,32 @@ class WireServer:
     # --- one connection
 
     def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        # Not a coroutine function: the task is ours, so that it can be ended and its error is seen by us alone.
+        # Not a coroutine function: the task is then ours to cancel, and its error is not reported by asyncio.
         task = asyncio.get_running_loop().create_task(self._serve(reader, writer, self.connections))
         self.connections += 1
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
-        # Also where the task was cancelled before its first step, and so never came to its own end.
+        # Needed when the task was cancelled before its first step, so that its own cleanup never ran.
         task.add_done_callback(lambda _: writer.close())
-        self._tell()
+        self._notify()
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, connection: int) -> None:
         reset = False
         try:
             reset = await self._converse(reader, writer, connection)
         except (OSError, EOFError, asyncio.LimitOverrunError, ValueError):
-            # The client left, or spoke no HTTP: nothing to do but to end.
+            # The client disconnected, or did not speak HTTP: nothing is left to do.
             self.partial += 1
         finally:
             end(writer.transport, reset=reset)
-            # A close in the middle of a flood would wait for a client that does not read.
+            # Closing in the middle of a flood would wait for a client that does not read.
             if not reset and writer.transport.get_write_buffer_size():
                 with contextlib.suppress(OSError, TimeoutError):
                     await asyncio.wait_for(writer.wait_closed(), 1.0)
                 writer.transport.abort()
 
     async def _converse(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, connection: int) -> bool:
-        """Answers requests until the connection is to end; True if it is to be reset."""
+        """Answers requests until the connection ends; True if it is to be reset."""
         early = self._at_connect()
         if early is not None:
             return await self._act(early, None, reader, writer) == "reset"
@@ -243,14 +244,14 @@ class WireServer:
                 return isinstance(early, Reset)
             request = await _whole(head, reader, connection, number)
             self.requests.append(request)
-            self._tell()
+            self._notify()
             how = await self._act(self._at_request(request), request, reader, writer)
             number += 1
             if how != "stay" or number == self._max_requests:
                 return how == "reset"
 
     async def _head(self, reader: asyncio.StreamReader) -> bytes:
-        """The bytes up to the empty line; b"" if the client is done, or idle for too long."""
+        """The bytes up to the empty line; b"" if the client has closed, or was idle for too long."""
         try:
             return await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), self._idle)
         except TimeoutError:
@@ -266,7 +267,7 @@ class WireServer:
         reader: asyncio.StreamReader,
         writer: asyncio.StreamWriter,
     ) -> Literal["stay", "close", "reset"]:
-        """Does what the script says; how the connection goes on."""
+        """Carries out a behaviour; returns what happens to the connection."""
         match behaviour:
             case Reset():
                 return "reset"
@@ -299,7 +300,7 @@ class WireServer:
         await _write(writer, answer(say.status, body, headers))
         if say.close_after is None:
             return "close" if say.close else "stay"
-        # Nothing is read meanwhile: a request that comes in this time meets a closing connection, which is the race.
+        # Nothing is read meanwhile: a request that arrives now meets a closing connection, which is the race.
         await asyncio.sleep(say.close_after)
         return "close"
 
@@ -321,7 +322,7 @@ async def _drip(drip: Drip, body: bytes, writer: asyncio.StreamWriter) -> None:
 
 
 async def _until_gone(reader: asyncio.StreamReader | None) -> None:
-    """Until the client closes; for ever if nothing is read, since then nobody sees it."""
+    """Waits until the client closes; for ever if nothing is read, since the close is then not noticed."""
     if reader is None:
         await asyncio.get_running_loop().create_future()
     while reader is not None and await reader.read(65536):
@@ -341,7 +342,7 @@ async def _whole(head: bytes, reader: asyncio.StreamReader, connection: int, num
 
 
 async def _chunked(reader: asyncio.StreamReader) -> tuple[bytes, bytes]:
-    """(body, the bytes as they came)."""
+    """(body, the raw bytes)."""
     body, raw = b"", b""
     while True:
         line = await reader.readuntil(b"\r\n")

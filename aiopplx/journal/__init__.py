@@ -1,9 +1,9 @@
-"""The journal for those who want it by itself: to read it while a run goes on, or to keep one of their own.
+"""The journal on its own: for reading it during a run, or for writing another store.
 
-`Session(journal="research.db")` needs nothing of this. `open_reader` looks into a journal at any time and changes
-nothing, `SqliteJournal` is what a session opens, and `Journal` is what a store of your own has to promise to be handed
-in as `Session(journal=...)`: `steps` has what `Journal.apply` is given, and `may_take` says what a step means for a
-row. This module knows nothing of how any of it is kept.
+`Session(journal="research.db")` needs nothing of this. `open_reader` reads a journal at any time and changes nothing,
+`SqliteJournal` is the store that a session opens, and `Journal` is the protocol that a store of your own must satisfy
+to be used as `Session(journal=...)`: `steps` has the arguments of `Journal.apply`, and `may_take` decides what a step
+means for a row. This module does not know how any of it is stored.
 """
 
 from __future__ import annotations
@@ -78,8 +78,8 @@ __all__ = [
     "steps",
 ]
 
-# Loaded at the first use, as in the package itself: sqlite3 is for those who open a file, and the APIs bring the HTTP
-# library with them, which counting and listing do without.
+# Loaded at first use, as in the package itself: only opening a file needs sqlite3, and the APIs import the HTTP
+# library, which counting and listing do not need.
 _HOMES = {
     "MemoryJournal": "aiopplx.journal._memory",
     "MemoryStore": "aiopplx.journal._memory",
@@ -90,7 +90,7 @@ _HOMES = {
 
 
 def open_reader(path: str | os.PathLike[str]) -> JournalReader:
-    """A journal for reading only: beside its writer, after a crash, from many processes. It changes nothing.
+    """Open a journal for reading only: during a run, after a crash, from many processes. It changes nothing.
 
     `with open_reader("research.db") as journal: journal.counts()`.
 
@@ -98,9 +98,9 @@ def open_reader(path: str | os.PathLike[str]) -> JournalReader:
         path: the file.
 
     Raises:
-        JournalRefused: it is not there, is not a journal, or is of another version; the error says so.
+        JournalRefused: it does not exist, is not a journal, or has another version; the error says which.
     """
-    from aiopplx.journal._sqlite.reader import SqliteReader  # sqlite3 is for those who open a file
+    from aiopplx.journal._sqlite.reader import SqliteReader  # only opening a file needs sqlite3
 
     return SqliteReader(path)
 

@@ -1,6 +1,6 @@
-"""What can go wrong with a journal, as exceptions that say what, with which file, and what to do.
+"""The exceptions of a journal: what went wrong, with which file, and what to do.
 
-They decide nothing. This module knows nothing of how a journal is kept.
+They decide nothing. This module does not know how a journal is stored.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ Reason = Literal[
 
 
 class JournalError(AiopplxError):
-    """Root of what a journal raises.
+    """Root of every exception that a journal raises.
 
     Attributes:
         path: the journal's file, `""` for one in memory.
@@ -29,10 +29,10 @@ class JournalError(AiopplxError):
 
 
 class ItemConflict(InvalidRequest):
-    """The journal has this tag, or this idempotency key, for another request. Nothing was sent or paid.
+    """The journal has this tag or idempotency key for another request. Nothing was sent or paid.
 
     Attributes:
-        item: the name in the journal that is taken.
+        item: the name in the journal that is already in use.
     """
 
     def __init__(self, message: str, *, field: str = "tag", tag: str | int | None = None, item: str = "") -> None:
@@ -43,16 +43,16 @@ class ItemConflict(InvalidRequest):
 class DuplicateJob(JournalError):
     """The server gave this submission the id of another one: whether it made a job, and which, is unknown.
 
-    Nothing was overwritten. `job_id` is the id, `idempotency_key` the key that has it already.
+    Nothing was overwritten. `job_id` is the id, `idempotency_key` the key of the submission that already has it.
     """
 
 
 class ImpossibleStep(JournalError):
-    """A row was asked to take a step that its state does not allow; it is unchanged.
+    """The state of a row does not allow the step; the row is unchanged.
 
     Attributes:
-        step: what was asked (`"accepted"`).
-        state: the name of the state that the row is in, `""` if there is no such row.
+        step: the name of the step (`"accepted"`).
+        state: the name of the row's state, `""` if the row does not exist.
     """
 
     def __init__(self, message: str, *, step: str, state: str, path: str = "") -> None:
@@ -62,11 +62,11 @@ class ImpossibleStep(JournalError):
 
 
 class JournalLocked(JournalError):
-    """Another process (or another session of this one) has the journal open: it can have only one writer.
+    """Another process (or another session of this one) has the journal open. It can have only one writer.
 
     Attributes:
-        pid: that process, None if it did not say.
-        host: the machine it runs on, `""` if it did not say.
+        pid: that process, None if unknown.
+        host: the machine that it runs on, `""` if unknown.
     """
 
     def __init__(self, message: str, *, path: str, pid: int | None = None, host: str = "") -> None:
@@ -76,13 +76,13 @@ class JournalLocked(JournalError):
 
 
 class JournalRefused(JournalError):
-    """The file is not opened, for the reason that the message gives. It was not changed, and never is replaced.
+    """The file is not opened; the message gives the reason. It was not changed, and is never replaced.
 
     Attributes:
         reason: in a word: `empty` (no bytes), `foreign` (not a journal), `newer` or `older` (made by another version),
             `corrupt`, `account` (another API key), `base_url` (another server), `network` (a file system on which
-            SQLite's write-ahead log is not safe), `orphan` (a write-ahead log without its file), `missing`,
-            `unusable` (no right to read or write it, no such directory).
+            SQLite's write-ahead log is not safe), `orphan` (a write-ahead log without its file), `missing`, `unusable`
+            (no permission to read or write it, no such directory).
     """
 
     def __init__(self, message: str, *, path: str, reason: Reason) -> None:
@@ -91,14 +91,14 @@ class JournalRefused(JournalError):
 
 
 class JournalFull(JournalError):
-    """There is no room on the disk: this step was not written. Later ones are, once there is room."""
+    """The disk is full: this step was not written. Later ones will be, once there is space."""
 
 
 class JournalBroken(JournalError):
     """The file could not be read or written: this step was not written.
 
     Attributes:
-        is_final: True if no later step can succeed either: the file is damaged, or another process took it over.
+        is_final: True if no later step can succeed: the file is damaged, or another process has taken it over.
     """
 
     def __init__(self, message: str, *, path: str, is_final: bool = False) -> None:
@@ -107,16 +107,16 @@ class JournalBroken(JournalError):
 
 
 class ClaimLost(JournalError):
-    """The row is another session's by now: this step of it was not taken, and the row is unchanged.
+    """Another session now owns the row: this step was not applied, and the row is unchanged.
 
-    It says nothing of other rows. `Journal.follow` waits for what the other session makes of it.
+    Other rows are not affected. `Journal.follow` waits for what the other session writes.
     """
 
 
 class JournalAway(JournalError):
-    """The store is out of reach for now: nothing was written, as far as is known.
+    """The store cannot be reached at the moment: nothing was written, as far as is known.
 
-    Ask for the same step again later: if it was written after all, it finds itself done.
+    Apply the same step again later: if it was written after all, that is recognized.
     """
 
 
@@ -125,14 +125,14 @@ class JournalClosed(JournalError):
 
 
 class ResultDamaged(JournalError):
-    """The stored result cannot be read back. The job is known to have ended; the server may still have its result."""
+    """The stored result cannot be read. The job is known to have ended; the server may still have its result."""
 
 
-# --- made in more than one store ------------------------------------------------------------------------------------
+# --- for all stores --------------------------------------------------------------------------------------------------
 
 
 def duplicate(job_id: str, other_key: str, *, path: str) -> DuplicateJob:
-    """The error for an id that another row has."""
+    """The error for an id that another row already has."""
     return DuplicateJob(
         "the server gave the id of another submission to this one: whether this one made a job, and which, is unknown."
         " Nothing was overwritten",
@@ -143,20 +143,19 @@ def duplicate(job_id: str, other_key: str, *, path: str) -> DuplicateJob:
 
 
 def name_taken(item: str, tag: str | int | None, state: str) -> ItemConflict:
-    """The error for a name that stands for another request."""
+    """The error for a name that belongs to another request."""
     return ItemConflict(
         f"{tag!r} is in the journal for another request ({state}); nothing was sent. Give the new question a tag"
-        " of its own, or ask the old one unchanged",
+        " of its own, or leave the old one unchanged",
         tag=tag,
         item=item,
     )
 
 
 def key_taken(item: str, tag: str | int | None, other: str) -> ItemConflict:
-    """The error for an idempotency key that was used already."""
+    """The error for an idempotency key that was used before."""
     return ItemConflict(
-        f"the journal has this key for another submission ({other}); one key stands for one submission. Nothing was"
-        " sent",
+        f"the journal has this key for another submission ({other}); a key belongs to one submission. Nothing was sent",
         field="idempotency_key",
         tag=tag,
         item=item,

@@ -1,9 +1,9 @@
-"""The store of a session without a journal: it lets everything through, and remembers next to nothing.
+"""The store of a session without a journal: it accepts every step, and remembers very little.
 
-With it a session always has a store, and nobody has to ask whether there is one. It is on the way of each submission,
-so each of its calls costs next to nothing. What it does remember, of the last few thousand jobs, is under which key and
-tag a job was submitted: for whoever waits for a job by its id, and to see that the server gave one id to two
-submissions. This module knows nothing of files, of claims of others, or of time.
+With it a session always has a store, and no code has to ask whether there is one. It is part of every submission, so
+each of its calls costs next to nothing. For the latest few thousand jobs it remembers the key and tag of their
+submission: for a caller who waits for a job by its id, and to notice that the server gave one id to two submissions.
+This module knows nothing of files, of the claims of other sessions, or of time.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ REMEMBERED = 10_000
 
 
 class _Ticket(Claim, gc=False):
-    """A claim that carries what a row would know. It goes with its submission, so nothing is left behind here."""
+    """A claim with the data that a row would have. It lives as long as its submission, so nothing stays behind here."""
 
     key: str = ""
     tag: str | int | None = None
@@ -42,7 +42,7 @@ class ForgetfulJournal:
     async def find_or_queue(
         self, item: str, *, tag: str | int | None, key: str, body: bytes, sha: bytes, api: str
     ) -> Record:
-        """A new submission, whatever its name: `item` and `sha` are not looked at, and may be empty."""
+        """A new submission, whatever its name: `item` and `sha` are ignored, and may be empty."""
         self._last += 1
         return Record(
             pk=self._last,
@@ -57,7 +57,7 @@ class ForgetfulJournal:
         )
 
     async def adopt(self, job_id: str, *, api: str, tag: str | int | None = None) -> Record:
-        """A job from elsewhere, or the one of this id that is remembered."""
+        """A job from elsewhere, or the remembered one with this id."""
         known = self._known.get(job_id)
         if known is None:
             self._last += 1
@@ -70,10 +70,10 @@ class ForgetfulJournal:
         return None
 
     async def apply(self, claim: Claim, step: Step) -> None:
-        """Let it through.
+        """Accept the step.
 
         Raises:
-            DuplicateJob: the server gave the id of a submission under another key.
+            DuplicateJob: the id belongs to a submission with another key.
         """
         job_id = step.job_id
         if job_id:
@@ -91,7 +91,7 @@ class ForgetfulJournal:
             self._known.popitem(last=False)
 
     async def follow(self, pks: Collection[int], *, timeout: float) -> None:
-        """Nothing is held by others."""
+        """Returns at once: no other session holds anything."""
 
     def delivered(self, claim: Claim) -> None:
         """Nothing is written."""
@@ -104,7 +104,7 @@ class ForgetfulJournal:
         return None
 
     async def get(self, *, pk: int | None = None, item: str = "", job_id: str = "", key: str = "") -> Record | None:
-        """A job that was submitted here, by its id: as ACCEPTED, with key, tag and API. None of anything else."""
+        """A job that was submitted here, by its id: as ACCEPTED, with key, tag and API. None for anything else."""
         known = self._known.get(job_id)
         return _record(job_id, known) if known is not None else None
 
@@ -113,7 +113,7 @@ class ForgetfulJournal:
         return []
 
     async def counts(self) -> dict[State, int]:
-        """Nothing in any state."""
+        """Zero in every state."""
         return dict.fromkeys(State, 0)
 
     async def costs(self, by: CostsBy = "tag") -> list[Cost]:
@@ -125,7 +125,7 @@ class ForgetfulJournal:
         return Ledger(0.0, 0, ())
 
     async def close(self) -> None:
-        """Nothing is left to be written."""
+        """Nothing is left to write."""
 
 
 def _record(job_id: str, known: _Ticket, claim: Claim | None = None) -> Record:

@@ -1,6 +1,6 @@
-"""A record of a journal as the `Job` that users get, with its stored answer read anew by whatever this version knows.
+"""A journal's record as the `Job` that users get, decoded from the stored answer by the current version of the library.
 
-Pure functions. This module knows nothing of where a record comes from, nor of what is to be done about it.
+Pure functions. This module does not know where a record comes from, nor how it is handled.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ STATUS_OF = {
     State.EXPIRED: JobStatus.EXPIRED,
     State.REJECTED: JobStatus.REJECTED,
 }
-"""What a row in each state is to a user, where no stored answer says more."""
+"""The status that a user sees for a row in each state, without a stored answer."""
 
 
 def job_of(record: Record, raw: bytes | None) -> Job:
-    """A record as the `Job` that its session handed out: text, sources and cost read anew from the stored answer.
+    """A record as the `Job` that its session delivered: text, sources and cost are decoded from the stored answer.
 
     Args:
         record: from `JournalReader.rows` or `get`.
@@ -46,7 +46,7 @@ def job_of(record: Record, raw: bytes | None) -> Job:
 
 
 def error_of(record: Record) -> AiopplxError | None:
-    """Why a row without a stored answer has no result; None of one that was not sent, and of one that runs."""
+    """Why a row without a stored answer has no result; None for one that was not sent, or is still running."""
     match record.state:
         case State.FAILED:
             return JobFailed(record.error or f"{record.word or 'FAILED'}, no reason given")

@@ -1,8 +1,8 @@
-"""The journal that lasts as long as its process: for sessions without a file, and as the model for tests.
+"""The journal that lasts as long as its process: for sessions without a file, and as the reference model for tests.
 
-Several sessions may share one `MemoryStore`, as they will share a database: each has a `MemoryJournal` of its own, and
-a row that is on its way has one holder. The store grows with the number of submissions, and is for one event loop. This
-module knows nothing of files, threads or clocks.
+Several sessions may share one `MemoryStore`, as they would share a database: each has a `MemoryJournal` of its own, and
+a row in progress has one holder. The store grows with the number of submissions, and is for one event loop. This module
+knows nothing of files, threads or clocks.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from aiopplx.journal._taking import changes, keeps, may_take
 
 
 class _Hold(msgspec.Struct):
-    """Who may write a row: the number of its latest claim, and the session that holds it, if one does."""
+    """Who may write a row: the number of its latest claim, and the session that holds it, if any."""
 
     fence: int = 0
     holder: MemoryJournal | None = None
@@ -44,11 +44,11 @@ class _Hold(msgspec.Struct):
 class MemoryStore:
     """Rows that several sessions share. `session()` gives each of them its journal.
 
-    A session holds the rows that it claimed until it closes. Rows that are final are held by nobody. All sessions of a
-    store count as one opening of it: a question that was queued by one is not replaced by another.
+    A session holds the rows that it claimed until it closes. Final rows have no holder. All sessions of a store count
+    as one opening of it: a question queued by one is not replaced by another.
 
     Args:
-        now: wall clock, seconds since 1970. The store's own: ages are told by it.
+        now: the store's wall clock, seconds since 1970. Ages are measured by it.
     """
 
     def __init__(self, *, now: Callable[[], float]) -> None:
@@ -65,11 +65,11 @@ class MemoryStore:
         self._followers: dict[int, set[asyncio.Event]] = {}
 
     def session(self, *, results: Results = "keep") -> MemoryJournal:
-        """The journal of one more session."""
+        """The journal of a new session."""
         return MemoryJournal(store=self, results=results)
 
     def lose(self, journal: MemoryJournal) -> None:
-        """Take a session's claims away, as when its lease has run out: others may claim its rows."""
+        """Revoke a session's claims, as when its lease expires: others may claim its rows."""
         for pk, hold in self._holds.items():
             if hold.holder is journal:
                 self._fence += 1
@@ -79,7 +79,7 @@ class MemoryStore:
     # --- who holds a row ---------------------------------------------------------------------------------------------
 
     def claimed(self, pk: int, journal: MemoryJournal) -> Record:
-        """The row for a session that would write it: with a claim, unless another session holds it."""
+        """The row for a session that wants to write it: with a claim, unless another session holds it."""
         hold = self._holds[pk]
         if hold.holder is None and self.rows[pk].state not in DELIVERABLE:
             self._fence += 1
@@ -88,7 +88,7 @@ class MemoryStore:
         return self.seen(pk, journal, claim=None if is_held else Claim(pk, hold.fence))
 
     def seen(self, pk: int, journal: MemoryJournal, *, claim: Claim | None = None) -> Record:
-        """The row for a session that reads it."""
+        """The row for a session that only reads it."""
         row = self.rows[pk]
         age = age_of(row.first_sent, self.now()) if row.first_sent is not None else None
         return msgspec.structs.replace(row, age=age, claim=claim, is_held=self.is_held(pk, journal))
@@ -98,7 +98,7 @@ class MemoryStore:
         return self._holds[pk].holder not in (None, journal)
 
     def is_live(self, claim: Claim, journal: MemoryJournal) -> bool:
-        """True if this claim still gives the right to write: no later one was given, and no other session holds it."""
+        """True if this claim still allows writing: no later one was given, and no other session holds the row."""
         hold = self._holds.get(claim.pk)
         return hold is not None and hold.fence == claim.fence and not self.is_held(claim.pk, journal)
 
@@ -117,7 +117,7 @@ class MemoryStore:
         return self.claimed(row.pk, journal)
 
     def put(self, row: Record, *, by: MemoryJournal | None = None) -> None:
-        """Write a row. A final one is freed; one that begins again is held by the session with the live claim."""
+        """Write a row. A final one loses its holder; one that starts over is held by the claim's session."""
         hold = self._holds[row.pk]
         self.rows[row.pk] = row
         if row.state in DELIVERABLE:
@@ -134,7 +134,7 @@ class MemoryStore:
         for pk in pks:
             self._followers.setdefault(pk, set()).add(changed)
         try:
-            # After that: what changes from here on is heard of, and what changed before is seen.
+            # Checked after registering: a later change wakes us, and an earlier one is seen now.
             if all(pk in self.rows and self.is_held(pk, journal) for pk in pks):
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(changed.wait(), timeout)
@@ -154,8 +154,8 @@ class MemoryJournal:
 
     Args:
         now: wall clock, seconds since 1970, for a store of its own.
-        store: a store that it shares with others, in place of `now`.
-        results: what becomes of result bodies.
+        store: a store shared with other sessions, in place of `now`.
+        results: how long result bodies are kept.
     """
 
     remembers = True
@@ -166,7 +166,7 @@ class MemoryJournal:
         if store is None and now is not None:
             store = MemoryStore(now=now)
         elif store is None or now is not None:
-            raise TypeError("a MemoryJournal has a clock (now=) or a store (store=), and not both")
+            raise TypeError("a MemoryJournal takes a clock (now=) or a store (store=), not both")
         self.store = store
         self.results: Results = results
         self._closed = False

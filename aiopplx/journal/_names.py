@@ -1,7 +1,7 @@
-"""By what name a submission is found again: its tag, or what it asks and the how-manieth asking it is.
+"""The name by which a submission is found again: its tag, or its request plus a counter for repeats within the run.
 
-Never its position in the source: questions may be added, removed and reordered between two runs. This module knows
-nothing of where names are kept, nor of any API.
+It never depends on the position in the source: questions may be added, removed and reordered between two runs. This
+module does not know where names are stored, nor any API.
 """
 
 from __future__ import annotations
@@ -11,18 +11,18 @@ import json
 
 
 def sha_of(canonical: bytes) -> bytes:
-    """SHA-256 of a canonical request: 32 bytes by which two requests are the same or not."""
+    """SHA-256 of a canonical request, 32 bytes: equal for equal requests only."""
     return hashlib.sha256(canonical).digest()
 
 
 def item_name(tag: str | int | None, sha: bytes, occurrence: int = 1) -> str:
-    """The name under which a journal knows a submission.
+    """The name of a submission in a journal.
 
     Args:
-        tag: the user's own name for it; `1` and `"1"` are two tags. None if there is none.
-        sha: `sha_of` the canonical request: everything the server is asked, without key, tag and time limit, in an
-            order of fields that does not change from one version of the library to the next.
-        occurrence: the how-manieth submission of this very request in the run, from 1; see `Occurrences`. Two equal
+        tag: the caller's tag; `1` and `"1"` are different tags. None if there is none.
+        sha: `sha_of` the canonical request: everything that the server is asked, without key, tag and time limit, in
+            an order of fields that is the same in all versions of the library.
+        occurrence: counts submissions of this same request within the run, from 1; see `Occurrences`. Two equal
             questions in one file are two submissions.
 
     Returns:
@@ -32,15 +32,15 @@ def item_name(tag: str | int | None, sha: bytes, occurrence: int = 1) -> str:
 
 
 def job_name(job_id: str) -> str:
-    """The name of a job whose request is not known here: it was submitted elsewhere."""
+    """The name of a job whose request is unknown because it was submitted elsewhere."""
     return f"job:{json.dumps(job_id)}"
 
 
 class Occurrences:
     """Counts equal requests within one run.
 
-    It keeps eight bytes of each digest, about 80 bytes of memory for each distinct request. Where two digests begin
-    alike, the second counts as a repetition; since it does so in every run, it is still found again.
+    It keeps eight bytes of each digest, about 80 bytes of memory for each distinct request. If two digests begin with
+    the same bytes, the second counts as a repeat; since it does so in every run, it is still found again.
     """
 
     __slots__ = ("_repeated", "_seen")
@@ -50,7 +50,7 @@ class Occurrences:
         self._repeated: dict[int, int] = {}
 
     def count(self, sha: bytes) -> int:
-        """Which occurrence of this request this one is, from 1."""
+        """The number of this occurrence of the request, from 1."""
         short = int.from_bytes(sha[:8], "big")
         if short not in self._seen:
             self._seen.add(short)
@@ -60,8 +60,8 @@ class Occurrences:
 
 
 def fingerprint(api_key: str, salt: bytes) -> str:
-    """Eight hex digits that tell one API key from another and from which no key can be found again.
+    """Eight hex digits that distinguish API keys, and from which the key cannot be recovered.
 
-    32 bits: at four thousand million keys to one, a search over keys finds a multitude that fit.
+    32 bits: a search over all possible keys finds far too many with the same fingerprint.
     """
     return hashlib.sha256(salt + api_key.encode("utf-8", "surrogatepass")).hexdigest()[:8]

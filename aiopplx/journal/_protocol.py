@@ -1,22 +1,23 @@
-"""What a store of submissions promises, whatever keeps it, and what a reader of one may ask.
+"""The protocol of a store of submissions, and that of a reader of one.
 
-A step is on disk when its call returns; what is not yet true on disk must not have been done. From this comes the
-order in which a session keeps its promises, each a call that has returned before the next thing happens:
+A step is on disk when its call returns; nothing may be done before the step that announces it is on disk. This gives
+the order in which a session keeps its promises. Each is a call that has returned before the next thing happens:
 
-1. `find_or_queue`, before a submission is promised to anybody: a second run finds it, and does not pay for it again.
-2. `sending`, before its first byte leaves: a row that is not marked was never sent, so that it may be sent.
-3. `accepted`, before the job is polled: the id of what is paid for outlives the process.
-4. `ended`, before the result is handed out: nobody has seen a result that a crash can take back.
-5. `delivered`, after it was dealt with, and not waited for: a crash before that delivers twice, and pays once.
+1. `find_or_queue`, before a submission is promised to anyone: a second run finds it, and does not pay for it again.
+2. `sending`, before its first byte leaves: a row without this mark was never sent, and may safely be sent.
+3. `accepted`, before the job is polled: the id of a paid job survives the process.
+4. `ended`, before the result is delivered: no caller has seen a result that a crash can take back.
+5. `delivered`, after the caller has dealt with it, without waiting for the disk: a crash before it is written delivers
+twice, but pays once.
 
-Each promise is kept by the one before it, so a crash between two of them leaves a row that says less than was done,
-never more: `SENDING` may have been sent or not, `ACCEPTED` may have ended. What follows from that (send again, poll,
-hold) is policy, and not said here.
+Each promise rests on the one before it, so a crash between two of them leaves a row that says less than was done, never
+more: a row in `SENDING` may or may not have been sent, one in `ACCEPTED` may have ended. What to do about it (send
+again, poll, hold) is policy, and not decided here.
 
-Several sessions may share one store. To read a row gives no right to write it; that right is a `Claim`, held by one
-session at a time for as long as the row is on its way. A row that another session holds is handed out all the same,
-without a claim and with `is_held`: whoever wants its outcome waits for it with `follow`. Which steps need a claim that
-is still live is said in `_steps`.
+Several sessions may share one store. Reading a row gives no right to write it; that right is a `Claim`, which one
+session at a time has while the row is in progress. A row that another session holds is returned nevertheless, without a
+claim and with `is_held`: a session that wants its outcome waits with `follow`. `_steps` says which steps need a live
+claim.
 
 This module knows nothing of SQLite, of files, of HTTP, or of any policy.
 """
@@ -79,36 +80,36 @@ __all__ = [
 
 
 class Journal(Protocol):
-    """Where submissions are written down, and found again: one session's view of a store.
+    """Where submissions are recorded and found again: one session's view of a store.
 
-    Steps are carried out in the order in which they were asked for. A step once asked for is carried out even if the
-    caller is cancelled meanwhile; a later call on the same row then finds it done.
+    Steps are carried out in the order of their calls. Once called, a step is carried out even if the caller is
+    cancelled meanwhile; a later call on the same row then finds it done.
 
-    All calls that write raise `JournalFull` or `JournalBroken` where they could not (the row is as before, and the same
-    step may be asked for again; `JournalBroken.is_final` says that it cannot), `JournalAway` where the store is out of
-    reach for now, and `JournalClosed` after `close`.
+    All calls that write raise `JournalFull` or `JournalBroken` if they cannot (the row is unchanged, and the same step
+    may be tried again, unless `JournalBroken.is_final`), `JournalAway` if the store cannot be reached at the moment,
+    and `JournalClosed` after `close`.
     """
 
     @property
     def results(self) -> Results:
-        """What becomes of result bodies."""
+        """How long result bodies are kept."""
         ...
 
     @property
     def remembers(self) -> bool:
-        """True if what was written can be found again. Only the store of a session without a journal says False."""
+        """True if what was written can be found again. Only the store of a session without a journal returns False."""
         ...
 
     async def find_or_queue(
         self, item: str, *, tag: str | int | None, key: str, body: bytes, sha: bytes, api: str
     ) -> Record:
-        """The submission of this name: as it was left, if the journal has it; newly QUEUED otherwise.
+        """The submission of this name: as it was left, if the journal has it; otherwise newly QUEUED.
 
         The record has a claim, unless another session holds the row: then it has `is_held`.
 
-        Of a known submission key, body and API are the stored ones, and those given are dropped. One that is known for
-        another request (`sha`) takes on the new request only if no bill can exist (never sent, or REJECTED) and it was
-        not asked for since the journal was opened: then somebody corrected a question between two runs.
+        For a known submission the stored key, body and API are used, and the given ones dropped. If the name is known
+        for another request (`sha`), the row takes on the new request only if no bill can exist (never sent, or
+        REJECTED) and it was not asked for since the journal was opened: a question was corrected between two runs.
 
         Raises:
             ItemConflict: the name is known for another request, or `key` for another name. Nothing was changed.
@@ -116,12 +117,13 @@ class Journal(Protocol):
         ...
 
     async def adopt(self, job_id: str, *, api: str, tag: str | int | None = None) -> Record:
-        """A job from elsewhere, as ACCEPTED; the record that has this id already, if one does.
+        """A job from elsewhere, as ACCEPTED; the existing record, if one has this id already.
 
-        With a tag, a later submission under it finds this job, whatever it asks. Claimed as by `find_or_queue`.
+        With a tag, a later submission with that tag finds this job, whatever its question. Claimed as by
+        `find_or_queue`.
 
         Raises:
-            ItemConflict: the tag is that of another submission. (One that is in doubt is resolved by `accepted`.)
+            ItemConflict: the tag belongs to another submission. (One that is in doubt is resolved by `accepted`.)
         """
         ...
 
@@ -129,20 +131,20 @@ class Journal(Protocol):
         """Take the right to write a row that was read.
 
         Returns:
-            The row as it is now, with its claim; with `is_held` and no claim if another session has it; None if there
-            is no such row. A row that is final is held by nobody: each session that asks has a claim to it, and the
-            first to begin it anew (`requeue`, `sending`) is its holder.
+            The row as it is now, with its claim; with `is_held` and without a claim if another session holds it; None
+            if it does not exist. A final row has no holder: every session that asks gets a claim, and the first one to
+            start it anew (`requeue`, `sending`) becomes its holder.
         """
         ...
 
     async def apply(self, claim: Claim, step: Step) -> None:
-        """Take a step (one that a function of `_steps` has made). One that was taken already does nothing.
+        """Take a step (made by a function of `_steps`). A step that was already taken does nothing.
 
         Raises:
-            ClaimLost: the row is another session's by now, and this step needs a claim. The row is as before.
-            ImpossibleStep: the row is in a state, or under a key, that does not allow it. The row is as before.
-            DuplicateJob: another submission has the step's job id. Both rows are as before.
-            ItemConflict: the new key of a `requeue` was used before. The row is as before.
+            ClaimLost: another session now owns the row, and this step needs a claim. The row is unchanged.
+            ImpossibleStep: the row's state, or its key, does not allow the step. The row is unchanged.
+            DuplicateJob: another submission has the step's job id. Both rows are unchanged.
+            ItemConflict: the new key of a `requeue` was used before. The row is unchanged.
         """
         ...
 
@@ -150,27 +152,28 @@ class Journal(Protocol):
         """Wait until one of these rows, which another session holds, has changed or was freed.
 
         Returns at once if one of them is not held by another session (any more), and after `timeout` real seconds at
-        the latest. What became of it is for the caller to read.
+        the latest. The caller then reads the rows.
         """
         ...
 
     def delivered(self, claim: Claim) -> None:
-        """The outcome was handed out. Returns at once: it is written with the next step, or shortly.
+        """The outcome was delivered. Returns at once: this is written with the next step, or shortly after.
 
-        A crash before that hands the outcome out twice, never pays for it twice. Of a row that has no outcome, and
-        after `close`, nothing is written.
+        A crash before that delivers the outcome twice, but never pays for it twice. Nothing is written for a row
+        without an outcome, or after `close`.
         """
         ...
 
     def exhausted(self, is_exhausted: bool) -> None:
-        """Mark the source of the questions as (not) exhausted: while it is not, there may be more than is known here.
+        """Mark the source of the questions as (not) exhausted: until it is, there may be more questions than the store
+        knows.
 
         Returns at once: it is on disk with the next step at the latest. After `close` nothing is written.
         """
         ...
 
     async def result(self, pk: int) -> bytes | None:
-        """The stored body of a row's outcome, as it came; None if there is none.
+        """The stored body of a row's outcome, unchanged; None if there is none.
 
         Raises:
             ResultDamaged: there is one, and it cannot be read.
@@ -178,30 +181,30 @@ class Journal(Protocol):
         ...
 
     async def get(self, *, pk: int | None = None, item: str = "", job_id: str = "", key: str = "") -> Record | None:
-        """The record with this row number, name, id or key: of those given, the first. None if there is none."""
+        """The record with this row number, name, id or key: the first of these that is given. None if there is none."""
         ...
 
     async def rows(self, states: Collection[State], *, after: int = 0, limit: int = 500) -> list[Record]:
         """Records in one of these states whose `pk` is above `after`, lowest first: a page of at most `limit`.
 
-        They show what other sessions hold as well, and give no right to write.
+        They include rows that other sessions hold, and give no right to write.
         """
         ...
 
     async def counts(self) -> dict[State, int]:
-        """How many records there are in each state; every state is named."""
+        """The number of records in each state; every state is present."""
         ...
 
     async def costs(self, by: CostsBy = "tag") -> list[Cost]:
-        """What was spent, dearest first."""
+        """What was spent, most expensive first."""
         ...
 
     async def ledger(self, samples: int = 200) -> Ledger:
-        """What a budget starts from, with at most so many known costs."""
+        """What a budget starts with, including at most `samples` known costs."""
         ...
 
     async def close(self) -> None:
-        """Write what is still to be written, free the rows that this session holds, and let go.
+        """Write everything that is pending, free the rows that this session holds, and close.
 
         A second call does nothing.
         """
@@ -209,23 +212,23 @@ class Journal(Protocol):
 
 
 class JournalReader(Protocol):
-    """A journal for reading only, at any time: while a run goes on, and after a crash. It changes nothing.
+    """A journal for reading only, at any time: during a run, and after a crash. It changes nothing.
 
-    Its calls return at once, and are for one thread; what they see is what was committed at that moment. All raise
-    `JournalError` where the store cannot be read.
+    Its calls return at once, and are for one thread; they see what was committed at that moment. All raise
+    `JournalError` if the store cannot be read.
     """
 
     @property
     def path(self) -> str:
-        """Where the journal is, for a person."""
+        """The journal's location, for a person."""
         ...
 
     def counts(self) -> dict[State, int]:
-        """How many records there are in each state; every state is named."""
+        """The number of records in each state; every state is present."""
         ...
 
     def costs(self, by: CostsBy = "tag") -> list[Cost]:
-        """What was spent, dearest first."""
+        """What was spent, most expensive first."""
         ...
 
     def ledger(self, samples: int = 200) -> Ledger:
@@ -233,7 +236,7 @@ class JournalReader(Protocol):
         ...
 
     def get(self, *, pk: int | None = None, item: str = "", job_id: str = "", key: str = "") -> Record | None:
-        """The record with this row number, name, id or key: of those given, the first. None if there is none."""
+        """The record with this row number, name, id or key: the first of these that is given. None if there is none."""
         ...
 
     def rows(self, states: Collection[State] = tuple(State), *, after: int = 0, limit: int = 500) -> list[Record]:
@@ -241,7 +244,7 @@ class JournalReader(Protocol):
         ...
 
     def result(self, pk: int) -> bytes | None:
-        """The stored body of a row's outcome, as it came; None if there is none.
+        """The stored body of a row's outcome, unchanged; None if there is none.
 
         Raises:
             ResultDamaged: there is one, and it cannot be read.
@@ -249,20 +252,20 @@ class JournalReader(Protocol):
         ...
 
     def facts(self) -> dict[str, object]:
-        """Of the journal itself.
+        """Facts about the journal itself.
 
-        `base_url`, `created` (seconds since 1970), `made_by` (version), `openings`, `clean` (its last opening ended in
-        order), and `exhausted`: the last source of questions was read to its end. While it was not, there may be more
-        questions than are known here.
+        `base_url`, `created` (seconds since 1970), `made_by` (version), `openings`, `clean` (it was closed properly
+        after its last opening), and `exhausted`: the last source of questions was read to its end. Until it is, there
+        may be more questions than the journal knows.
         """
         ...
 
     def writer(self) -> tuple[int, str] | None:
-        """Process and host that have the journal open for writing, as they said; None if nobody seems to."""
+        """Process and host that have the journal open for writing, by their own account; None if nobody seems to."""
         ...
 
     def close(self) -> None:
-        """Let go of it."""
+        """Close it."""
         ...
 
     def __enter__(self) -> Self: ...

@@ -1,6 +1,6 @@
-"""What a journal hands out: the states of a submission, its record, the right to write it, and sums of money.
+"""The values that a journal returns: the states of a submission, its record, the right to write it, and sums of money.
 
-Plain values. This module knows nothing of the steps between the states, nor of how rows are kept.
+Plain values. This module knows nothing of the steps between the states, nor of how rows are stored.
 """
 
 from __future__ import annotations
@@ -12,34 +12,34 @@ from typing import Literal, NamedTuple
 import msgspec
 
 Results = Literal["keep", "until_delivered", "refetch"]
-"""What becomes of result bodies: kept for good; kept until `delivered`; never stored (the server has them for days)."""
+"""How long result bodies are kept: for good; until `delivered`; not at all (the server has them for days)."""
 
 CostsBy = Literal["tag", "api", "state"]
 
 
 class State(enum.IntEnum):
-    """How far a submission is known to have come. The numbers are in files: they do not change."""
+    """How far a submission is known to have come. The numbers are stored in files: they must not change."""
 
     QUEUED = 0
-    """Nothing has left under this key, or what left was refused in full."""
+    """Nothing was sent under this key, or all of it was refused."""
     SENDING = 1
-    """Bytes may have left. Found so after a restart, it is in doubt."""
+    """It may have been sent. If found in this state after a restart, it is in doubt."""
     ACCEPTED = 2
-    """The server has it, under `job_id`."""
+    """The server has accepted it, as `job_id`."""
     DONE = 3
-    """There is a result."""
+    """It has a result."""
     FAILED = 4
-    """The server ended it without one, or the user dropped it; `word` says which."""
+    """The server ended it without a result, or the user dropped it; `word` says which."""
     IN_DOUBT = 5
     """Sent, and no usable answer came: a job may exist."""
     EXPIRED = 6
-    """The server once accepted it and knows it no longer."""
+    """The server accepted it, and no longer knows it."""
     REJECTED = 7
     """The server, or a check here, refused it: there is no job and no bill."""
 
     @property
     def is_final(self) -> bool:
-        """True if nothing more will come of it without the user's own word."""
+        """True if it will not change without an action of the user."""
         return self >= State.DONE
 
 
@@ -47,17 +47,17 @@ REPLACEABLE = frozenset({State.QUEUED, State.REJECTED})
 """States in which no bill exists."""
 
 BILLED = frozenset({State.DONE, State.FAILED, State.EXPIRED, State.IN_DOUBT})
-"""States in which there is, or may be, a bill: one that is not known counts as unknown."""
+"""States in which there is, or may be, a bill; without a known cost it counts as unknown."""
 
 DELIVERABLE = frozenset(state for state in State if state.is_final)
-"""States in which there is an outcome to be handed out. Such a row is held by nobody: whoever asks may have it."""
+"""States with an outcome to deliver. Such a row has no holder: every session that asks gets it."""
 
 
 class Claim(msgspec.Struct, gc=False):
-    """The right to write one row. Opaque: it comes from `find_or_queue`, `adopt` or `claim`, and goes to `apply`.
+    """The right to write one row. Opaque: returned by `find_or_queue`, `adopt` or `claim`, and passed to `apply`.
 
-    `fence` is a fencing token: a store that several sessions share gives a higher number with each new claim of a row,
-    so that the steps of an earlier holder can be told from those of the present one.
+    `fence` is a fencing token: a store that several sessions share gives each new claim of a row a higher number, so
+    that steps of an earlier holder can be recognized.
     """
 
     pk: int
@@ -65,31 +65,31 @@ class Claim(msgspec.Struct, gc=False):
 
 
 class Record(msgspec.Struct, frozen=True, kw_only=True):
-    """One submission as a journal knows it.
+    """One submission in a journal.
 
     Attributes:
         pk: its row; rows are numbered in the order in which they were first queued.
         item: its name (`item_name`).
-        tag: the user's own tag, None if there was none.
-        key: the idempotency key, `""` if it is not known (a job from elsewhere).
-        body: the exact bytes of the submission, `b""` if they are not known.
-        sha: digest of the canonical request, `b""` if it is not known.
-        api: the API that it goes, or went, to.
+        tag: the caller's tag, None if there was none.
+        key: the idempotency key, `""` if unknown (a job from elsewhere).
+        body: the exact bytes of the submission, `b""` if unknown.
+        sha: digest of the canonical request, `b""` if unknown.
+        api: the API of the submission.
         state: how far it came.
-        attempts: how many times it was marked as being sent under any key.
+        attempts: how many times it was marked as being sent, under any key.
         first_sent: wall clock, seconds since 1970, when it was first marked under this key; None if never.
-        job_id: the server's id, `""` if none is known.
-        accepted_at: wall clock when its id was known here; None if it is not.
+        job_id: the server's id, `""` if unknown.
+        accepted_at: wall clock when its id became known here; None if it is unknown.
         word: the server's own word for how it ended, `""` before.
         error: why there is no result, or why it is in doubt; `""` otherwise.
         cost: US dollars as billed, None if not known.
-        delivered: True if its outcome was handed out.
-        has_result: True if `Journal.result` has its body.
+        delivered: True if its outcome was delivered.
+        has_result: True if `Journal.result` returns its body.
         updated: wall clock of the last change.
         age: seconds since `first_sent` by the store's own clock, when the record was read; None if it was never sent.
-            At least 0, also where that clock was set back meanwhile.
-        claim: the right to write it; None in a record that was only read, and in one that another session holds.
-        is_held: another session holds it. What becomes of it is that session's to write; `Journal.follow` waits for it.
+            At least 0, even if that clock was set back meanwhile.
+        claim: the right to write it; None in a record that was only read, or that another session holds.
+        is_held: another session holds it, and will write its outcome; `Journal.follow` waits for that.
     """
 
     pk: int
@@ -116,9 +116,9 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Cost(msgspec.Struct, frozen=True):
-    """What a group of submissions cost: `unknown` of them were, or may have been, billed an amount not known here.
+    """What a group of submissions cost; `unknown` of them were, or may have been, billed an unknown amount.
 
-    `name` is the tag, the API's name or the state's; None stands for submissions without a tag.
+    `name` is the tag, the API's name or the state's name; None is for submissions without a tag.
     """
 
     name: str | int | None
@@ -128,7 +128,7 @@ class Cost(msgspec.Struct, frozen=True):
 
 
 class Ledger(msgspec.Struct, frozen=True):
-    """What a budget starts from: dollars spent, bills of unknown amount, and the latest known costs, newest first."""
+    """What a budget starts with: dollars spent, bills of unknown amount, and the latest known costs, newest first."""
 
     spent: float
     unknown: int
@@ -136,12 +136,12 @@ class Ledger(msgspec.Struct, frozen=True):
 
 
 def age_of(first_sent: float, now: float) -> float:
-    """The age of a key. One from the future is new: the clock was set back, and the key is no older for that."""
+    """The age of a key in seconds; 0 for a key from the future, which means that the clock was set back."""
     return max(0.0, now - first_sent)
 
 
 class Bills(NamedTuple):
-    """Submissions of one tag, API and state: how many, what they cost, and how many have no known cost."""
+    """Submissions of one tag, API and state: how many, their cost, and how many have no known cost."""
 
     tag: str | int | None
     api: str
@@ -152,7 +152,7 @@ class Bills(NamedTuple):
 
 
 def added_up(bills: Iterable[Bills], by: CostsBy) -> list[Cost]:
-    """Bills by one of their names, dearest first, in an order that does not depend on the one they came in."""
+    """Bills grouped by one of their names, most expensive first, whatever the order in which they are given."""
     groups: dict[tuple[bool, str | int | None], Cost] = {}
     for bill in bills:
         name = bill.tag if by == "tag" else bill.api if by == "api" else bill.state.name

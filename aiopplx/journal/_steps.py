@@ -1,20 +1,21 @@
-"""The steps of a submission: one table for every store, and the values that ask for them.
+"""The steps of a submission: one table for every store, and the values that request them.
 
-A step says from which states it may be taken, to which it leads and which columns it changes. A store turns that into
-its own kind of change, and asks `may_take` (in `_taking`) what a step means that could not be taken.
+A rule of the table says from which states a step may be taken, to which state it leads and which columns it changes. A
+store turns that into its own kind of change. For a step that could not be taken it asks `may_take` (in `_taking`) what
+that means.
 
-An *intent* is what a session is about to do: send these bytes, send other bytes, pay again. Two sessions with one
-intent would pay twice, so it needs a claim that is still live. A *fact* is what the server, or the user, has said of a
-key. It is true whoever learned it: a session that was paused for longer than its lease and comes back with an id has
-the only thing that can resolve the doubt which it left behind. So a fact is let in without a live claim, if the row
-still goes under the key that it speaks of. A *denial* is the weaker kind of fact: that no job is known to have come of
-what this session sent (it was refused, taken back, not answered) says nothing of what the next holder sends under the
-same key. So it is let in only while no other session holds the row.
+An *intent* is something that a session is about to do: send these bytes, send other bytes, pay again. Two sessions with
+one intent would pay twice, so it needs a live claim. A *fact* is something that the server, or the user, has said about
+a key. It is true whoever learned it: a session that was paused for longer than its lease and comes back with an id has
+the only thing that can resolve the doubt that it left behind. So a fact is accepted without a live claim, if the row
+still has the key that the fact is about. A *denial* is a weaker kind of fact: that no job is known to have come of what
+this session sent (it was refused, taken back, not answered) does not say what the next holder sends under the same key.
+So it is accepted only while no other session holds the row.
 
-Every step names its key, and the mark before an attempt its number. A store whose answer was lost (a commit that went
-through, a connection that did not) can therefore be asked again for the same step, which then finds itself done.
+Every step names its key, and the mark before an attempt also its number. A store whose answer was lost (the commit
+succeeded, the connection did not) can therefore be asked for the same step again, which then finds itself done.
 
-This module knows nothing of how rows are kept, nor of who holds one.
+This module knows nothing of how rows are stored, nor of who holds one.
 """
 
 from __future__ import annotations
@@ -36,23 +37,23 @@ DROPPED_ERROR = "given up by the user while in doubt; a job may exist and be bil
 
 
 class Kind(enum.Enum):
-    """What a step needs in order to be let in."""
+    """What a step needs in order to be accepted."""
 
     INTENT = "intent"
     """A live claim."""
     FACT = "fact"
     """The row's key."""
     DENIAL = "denial"
-    """The row's key, and a live claim or a row that nobody holds."""
+    """The row's key, and either a live claim or a row without a holder."""
 
 
 class Put(enum.Enum):
-    """What a step writes into a column, where that is not always the same value."""
+    """What a step writes into a column, if not a constant."""
 
     GIVEN = "given"
-    """What the step says."""
+    """The step's value."""
     GIVEN_OR_KEPT = "given or kept"
-    """What the step says; the column stays as it is if the step says nothing."""
+    """The step's value; the column is unchanged if the step has none."""
     NEW_KEY = "new key"
     """The step's `new_key`."""
     NOW = "now"
@@ -68,12 +69,12 @@ class Rule(msgspec.Struct, frozen=True, eq=False, kw_only=True):
 
     Attributes:
         name: what the step is called.
-        kind: what it needs to be let in.
+        kind: what it needs to be accepted.
         origins: the states from which it may be taken.
         leads_to: the state that it leads to.
         columns: what it writes besides the state and the time: a value, or a `Put`.
-        proof: the columns by which it finds itself done, besides state and key.
-        starts_over: what is known of the submission so far goes to the past, and its result is removed.
+        proof: the columns that show, besides state and key, that it is already done.
+        starts_over: the submission's history is moved to the past, and its result removed.
     """
 
     name: str
@@ -152,7 +153,7 @@ ENDINGS: Mapping[State, Rule] = {
     State.EXPIRED: _ending(State.EXPIRED, Kind.FACT, State.ACCEPTED),
     State.REJECTED: _ending(State.REJECTED, Kind.DENIAL, State.QUEUED, State.SENDING),
 }
-"""How a submission ends."""
+"""The steps by which a submission ends, by state."""
 REFREEZE = _rule("refreeze", Kind.INTENT, (State.QUEUED,), State.QUEUED, body=Put.GIVEN, api=Put.GIVEN)
 REQUEUE = _rule(
     "requeue",
@@ -182,21 +183,21 @@ DROP = _rule(
 )
 
 RULES = (SENDING, BACK_TO_QUEUED, DOUBTFUL, ACCEPTED, *ENDINGS.values(), REFREEZE, REQUEUE, DROP)
-"""Every step there is."""
+"""All steps."""
 
 
 # --- the steps -------------------------------------------------------------------------------------------------------
 
 
 class Step(msgspec.Struct, frozen=True, eq=False, kw_only=True, gc=False):
-    """One step of one row, as `Journal.apply` takes it. Made by the functions below.
+    """One step of one row, for `Journal.apply`. Made by the functions below.
 
     Attributes:
-        rule: its line in the table.
-        key: the key of which it speaks.
+        rule: its rule in the table.
+        key: the key that it is about.
         attempts, job_id, word, error, cost, body, api: what it writes; see `Record`.
-        new_key: the key under which the row goes afterwards, `""` if that stays.
-        raw: the answer's bytes as they came.
+        new_key: the row's key afterwards, `""` if it keeps its own.
+        raw: the answer's bytes as received.
     """
 
     rule: Rule
@@ -212,7 +213,7 @@ class Step(msgspec.Struct, frozen=True, eq=False, kw_only=True, gc=False):
     api: str = ""
 
     def __repr__(self) -> str:
-        # Without the question and the answer.
+        # Omits the question and the answer.
         return f"Step({self.rule.name!r}, key={self.key!r}, job_id={self.job_id!r})"
 
 
@@ -220,9 +221,9 @@ def sending(*, key: str, attempt: int) -> Step:
     """QUEUED (or, to send the same bytes again, SENDING or IN_DOUBT) to SENDING. Before the first byte leaves.
 
     Args:
-        key: what the row goes under.
-        attempt: which attempt this is, over all runs: `Record.attempts` + 1 for the first of a run. A mark that was
-            taken back may be made again under its number.
+        key: the row's key.
+        attempt: the number of this attempt, over all runs: `Record.attempts` + 1 for the first of a run. A mark that
+            was taken back may be made again with the same number.
     """
     return Step(rule=SENDING, key=key, attempts=attempt)
 
@@ -230,8 +231,8 @@ def sending(*, key: str, attempt: int) -> Step:
 def back_to_queued(*, key: str) -> Step:
     """SENDING to QUEUED: nothing that was sent under this key can have made a job.
 
-    Only where that holds for every attempt under the key: a refused second attempt says nothing of a first one that was
-    not answered.
+    Only if that is true of every attempt under the key: the refusal of a second attempt says nothing about a first one
+    that was not answered.
     """
     return Step(rule=BACK_TO_QUEUED, key=key)
 
@@ -259,17 +260,17 @@ def ended(
     error: str = "",
     cost: float | None = None,
 ) -> Step:
-    """The outcome and its body, both or neither.
+    """The outcome and its body, both written or neither.
 
     DONE and FAILED come after ACCEPTED, or straight after SENDING if the answer to the submission had it all (give
     `job_id` then); EXPIRED after ACCEPTED; REJECTED after QUEUED or SENDING.
 
     Args:
         state: DONE, FAILED, EXPIRED or REJECTED.
-        key: what the row goes under.
-        job_id: the server's id, if `accepted` was not asked for before.
+        key: the row's key.
+        job_id: the server's id, if `accepted` was not applied before.
         word: the server's own word (`"COMPLETED"`, `"cancelled"`).
-        raw: the answer's bytes as they came; `b""` if there is nothing worth keeping. Not stored of EXPIRED.
+        raw: the answer's bytes as received; `b""` if there is nothing worth keeping. Not stored for EXPIRED.
         error: why there is no result.
         cost: US dollars as billed, None if not known.
 
@@ -278,7 +279,9 @@ def ended(
     """
     rule = ENDINGS.get(state)
     if rule is None:
-        raise ValueError(f"{state.name} is not how a submission ends; one of {', '.join(s.name for s in ENDINGS)} is")
+        raise ValueError(
+            f"a submission does not end in {state.name}, but in one of {', '.join(s.name for s in ENDINGS)}"
+        )
     return Step(
         rule=rule,
         key=key,
@@ -296,27 +299,27 @@ def refreeze(*, key: str, body: bytes, api: str) -> Step:
 
 
 def requeue(*, key: str, new_key: str, body: bytes, api: str) -> Step:
-    """A new submission in an old one's place, under a new key: it pays again. Only by the user's own word.
+    """A new submission in place of an old one, under a new key: it is paid for again. Only at the user's request.
 
-    IN_DOUBT, FAILED, EXPIRED or REJECTED to QUEUED. Key, id and cost of the old one stay in the journal's past, and
+    IN_DOUBT, FAILED, EXPIRED or REJECTED to QUEUED. Key, id and cost of the old one are kept in the journal's past, and
     count in `costs` and `ledger`. `Journal.apply` raises `ItemConflict` if `new_key` was used before.
     """
     return Step(rule=REQUEUE, key=key, new_key=new_key, body=body, api=api)
 
 
 def dropped(*, key: str) -> Step:
-    """IN_DOUBT to FAILED, with the word `DROPPED`: the user gave it up. It is not sent again unasked."""
+    """IN_DOUBT to FAILED, with the word `DROPPED`: the user gave it up. It is not sent again unless asked for."""
     return Step(rule=DROP, key=key, word=DROPPED, error=DROPPED_ERROR)
 
 
-# --- values that any store can keep ---------------------------------------------------------------------------------
+# --- values that any store can hold ---------------------------------------------------------------------------------
 
 
 def billed(cost: float | None) -> float | None:
-    """A cost that can be added up; None for anything else (a server may say NaN)."""
+    """A cost that can be added up; None for anything else (a server may send NaN)."""
     return cost if cost is not None and math.isfinite(cost) and cost >= 0.0 else None
 
 
 def storable(text: str) -> str:
-    """Half a surrogate pair, as JSON can hold one, is not UTF-8."""
+    """The text without half surrogate pairs, which JSON may contain and UTF-8 cannot encode."""
     return text if text.isascii() else text.encode("utf-8", "replace").decode("utf-8")

@@ -1,6 +1,6 @@
-"""May a row take a step, has it taken it already, and what becomes of its columns: the same answers for every store.
+"""Whether a row may take a step, whether it has taken it already, and its columns afterwards: the same for every store.
 
-This module knows nothing of how rows are kept, nor of who holds one.
+This module knows nothing of how rows are stored, nor of who holds one.
 """
 
 from __future__ import annotations
@@ -11,19 +11,19 @@ from aiopplx.journal._steps import SENDING, Kind, Put, Step
 
 
 def may_take(step: Step, pk: int, row: Record | None, *, is_live: bool, is_free: bool, path: str) -> bool:
-    """True if the row takes this step; False if the step finds itself done.
+    """True if the row may take this step; False if it has taken it already.
 
     Args:
-        step: what was asked for.
-        pk: of which row.
-        row: as it is; None if there is none.
-        is_live: the claim under which it was asked for still holds.
+        step: the step.
+        pk: the number of the row.
+        row: the row as it is; None if it does not exist.
+        is_live: the caller's claim is still live.
         is_free: no other session holds the row.
-        path: the journal's file, for what errors say.
+        path: the journal's file, for error messages.
 
     Raises:
-        ClaimLost: it needs a live claim.
-        ImpossibleStep: the row's state, or its key, does not allow it.
+        ClaimLost: the step needs a live claim.
+        ImpossibleStep: the row's state, or its key, does not allow the step.
     """
     if row is None:
         raise _impossible(step, pk, None, path=path)
@@ -38,7 +38,7 @@ def may_take(step: Step, pk: int, row: Record | None, *, is_live: bool, is_free:
 
 
 def _is_new(step: Step, row: Record) -> bool:
-    """False for a mark that was made already. One that was taken back (QUEUED) may be made again."""
+    """False for a mark that was already made. A mark that was taken back (QUEUED) may be made again."""
     if step.rule is not SENDING:
         return True
     return row.attempts < step.attempts or (row.attempts == step.attempts and row.state is State.QUEUED)
@@ -47,13 +47,13 @@ def _is_new(step: Step, row: Record) -> bool:
 def _is_done(step: Step, row: Record) -> bool:
     if row.state is not step.rule.leads_to or row.key != (step.new_key or step.key):
         return False
-    # An id that the step does not say is the one that the row has.
+    # A step without an id means the id that the row has.
     said = ((getattr(step, column), getattr(row, column)) for column in step.rule.proof)
     return all(not wanted or wanted == found for wanted, found in said)
 
 
 def changes(step: Step, row: Record, now: float) -> dict[str, object]:
-    """What the step makes of a row's columns, for a store that keeps records."""
+    """The row's columns after the step, for a store of records."""
     found: dict[str, object] = {"state": step.rule.leads_to, "updated": now}
     for column, put in step.rule.columns.items():
         before: object = getattr(row, column)
@@ -75,20 +75,20 @@ def changes(step: Step, row: Record, now: float) -> dict[str, object]:
 
 
 def keeps(step: Step, results: Results) -> bool:
-    """True if the body that came with this step is stored. "Not found" is no result of a job that expired."""
+    """True if the step's body is stored. The "not found" of an expired job is not a result."""
     return bool(step.raw) and results != "refetch" and step.rule.leads_to is not State.EXPIRED
 
 
 def _impossible(step: Step, pk: int, row: Record | None, *, path: str) -> ImpossibleStep:
     """The error for a step that the row's state, or its key, does not allow."""
     if row is None:
-        what = f"there is no row {pk}"
+        what = f"row {pk} does not exist"
     elif row.key != step.key:
-        what = f"row {pk} is {row.state.name} under another key by now"
+        what = f"row {pk} is now {row.state.name} under another key"
     else:
         what = f"row {pk} is {row.state.name}"
     return ImpossibleStep(
-        f"{what}, so it cannot take the step {step.rule.name!r}; it was left as it is",
+        f"{what}, so it cannot take the step {step.rule.name!r}; nothing was changed",
         step=step.rule.name,
         state=row.state.name if row is not None else "",
         path=path,
@@ -96,10 +96,10 @@ def _impossible(step: Step, pk: int, row: Record | None, *, path: str) -> Imposs
 
 
 def _claim_lost(step: Step, pk: int, *, path: str) -> ClaimLost:
-    """The error for a step that needs a claim which has been lost."""
+    """The error for a step whose claim was lost."""
     return ClaimLost(
-        f"row {pk} is no longer this session's to write, so it cannot take the step {step.rule.name!r}; it was left as"
-        " it is",
+        f"another session now owns row {pk}, so this session cannot take the step {step.rule.name!r}; nothing was"
+        " changed",
         path=path,
         idempotency_key=step.key,
     )

@@ -1,4 +1,4 @@
-"""The Sonar job API (async chat completions): its requests, its answers, and the API as a value."""
+"""The Sonar job API (async chat completions): its requests, its answers, and the API itself as a value."""
 
 from aiopplx._wire.request import ResearchRequest
 from aiopplx.sonar._api import (

@@ -1,6 +1,6 @@
 """The Sonar job API (async chat completions) as a value: its endpoints as calls, their replies as snapshots.
 
-Whatever can be read of a reply is read: one odd field never loses the others. This module knows nothing of when a call
+Every readable part of a reply is used: one odd field never loses the others. This module knows nothing of when a call
 is made, of retries, or of the session.
 """
 
@@ -44,20 +44,20 @@ class _Submission(msgspec.Struct):
 
 
 class _Frozen(msgspec.Struct):
-    """The same, read back: the request is kept as its bytes."""
+    """The body of a submission read back, with the request kept as bytes."""
 
     request: msgspec.Raw
     idempotency_key: str
 
 
 class _Page(msgspec.Struct):
-    """Rows are decoded one by one, so that a bad one loses itself only."""
+    """Rows are decoded one by one, so that a bad row affects only itself."""
 
     requests: list[msgspec.Raw]
     next_token: Any = None
 
 
-# Sorted keys: equal requests are equal bytes, in whatever order a mapping was written.
+# Sorted keys: equal requests make equal bytes, whatever the order of a mapping.
 _ENCODER = msgspec.json.Encoder(order="deterministic")
 _JOB = msgspec.json.Decoder(AsyncJob)
 _PAGE = msgspec.json.Decoder(_Page)
@@ -73,7 +73,7 @@ _STATUS = {
 
 
 class Sonar(msgspec.Struct, frozen=True):
-    """The Sonar job API as a value: an `API`. `base_path` is one of its two path families; both serve the same jobs."""
+    """The Sonar job API as an `API`. `base_path` is one of its two path families; both serve the same jobs."""
 
     base_path: str = "/async/chat/completions"
 
@@ -84,7 +84,7 @@ class Sonar(msgspec.Struct, frozen=True):
 
     @property
     def has_idempotency(self) -> bool:
-        """True: `idempotency_key` stands beside the request."""
+        """True: the body has an `idempotency_key` next to the request."""
         return True
 
     @property
@@ -94,7 +94,7 @@ class Sonar(msgspec.Struct, frozen=True):
 
     @property
     def has_cancel(self) -> bool:
-        """False: a job that was submitted runs, and is billed, to its end."""
+        """False: a submitted job runs to its end and is billed."""
         return False
 
     @property
@@ -117,34 +117,34 @@ class Sonar(msgspec.Struct, frozen=True):
         return isinstance(request, ResearchRequest)
 
     def owns(self, job_id: str) -> bool:
-        """True unless the id has another API's prefix: this API's ids are bare UUIDs, which no document promises."""
+        """True unless the id has another API's prefix: this API's ids are bare UUIDs, though no document says so."""
         return not job_id.startswith("resp_")
 
     def freeze(self, request: Request, idempotency_key: str) -> bytes:
-        """The exact bytes of the submission: the same for the same request and key.
+        """The exact bytes of the submission, always the same for the same request and key.
 
         Raises:
-            InvalidRequest: the request breaks a rule, or is in the words of another API.
+            InvalidRequest: the request breaks a rule, or is another API's.
         """
         if not isinstance(request, ResearchRequest):
             raise request.not_taken()
         return _ENCODER.encode(_Submission(request.wire(), idempotency_key))
 
     def rekeyed(self, body: bytes, idempotency_key: str) -> bytes:
-        """The same request, byte for byte, beside another key."""
+        """The same request, byte for byte, with another key."""
         frozen = _FROZEN.decode(body)
         return _ENCODER.encode(_Frozen(frozen.request, idempotency_key))
 
     def submit(self, body: bytes) -> Call:
-        """The call that makes a job of a frozen request."""
+        """The call that submits a frozen request."""
         return Call(Lane.SUBMIT, "POST", self.base_path, body)
 
     def get(self, job_id: str) -> Call:
-        """The call that polls a job. Raises `InvalidRequest` for what is not a job id."""
+        """The call that polls a job. Raises `InvalidRequest` for a text that cannot be a job id."""
         return Call(Lane.POLL, "GET", f"{self.base_path}/{quoted_id(job_id)}")
 
     def list(self, *, limit: int | None, next_token: str) -> Call:
-        """The call for a page of the account's jobs: `limit` rows (None: the server's 20), from `next_token` on."""
+        """The call for a page of the account's jobs: `limit` rows (None: the server's 20), starting at `next_token`."""
         if limit is not None and limit < 1:
             raise InvalidRequest("must be at least 1", field="limit")
         asked = [f"limit={limit}"] if limit is not None else []
@@ -154,10 +154,10 @@ class Sonar(msgspec.Struct, frozen=True):
 
     def cancel(self, job_id: str) -> Call:
         """Raises `InvalidRequest`: this API has no way to cancel a job."""
-        raise InvalidRequest("the Sonar API cannot cancel a job: it goes on, and is billed, at the service")
+        raise InvalidRequest("the Sonar API cannot cancel a job: it runs to its end and is billed")
 
     def read_job(self, reply: Reply, expected_id: str = "") -> Snapshot:
-        """The job in a 200. Raises `ProtocolError` if it is not that job; "" takes any with a usable id."""
+        """The job in a 200. Raises `ProtocolError` if it is not that job; "" accepts any with a usable id."""
         body = reply.body
         job = strictly(_JOB, body) or _salvaged_job(reply)
         if job.id != expected_id or not expected_id:
@@ -170,7 +170,7 @@ class Sonar(msgspec.Struct, frozen=True):
         return ""
 
     def read_page(self, reply: Reply) -> Page:
-        """A page of the list. Raises `ProtocolError` if it is none; an unreadable row is skipped and counted."""
+        """A page of the list. Raises `ProtocolError` if it is not one; unreadable rows are skipped and counted."""
         page = strictly(_PAGE, reply.body)
         rows, token = (page.requests, page.next_token) if page is not None else _salvaged_page(reply)
         jobs = [job for job in map(_read_row, rows) if job is not None]
@@ -180,7 +180,7 @@ class Sonar(msgspec.Struct, frozen=True):
 SONAR = Sonar()
 """The paths that the provider's SDK calls."""
 SONAR_V1 = Sonar("/v1/async/sonar")
-"""The twin that the provider's documents name."""
+"""The equivalent paths in the provider's documents."""
 
 
 def _snapshot(job: AsyncJob, raw: bytes) -> Snapshot:
@@ -207,7 +207,7 @@ def _snapshot(job: AsyncJob, raw: bytes) -> Snapshot:
 
 
 def _inferred(job: AsyncJob, is_answered: bool) -> JobStatus:
-    """The status of a job whose own cannot be read: a result that was paid for must not wait for it."""
+    """The status of a job whose own is unreadable: a result that was paid for must not be lost with it."""
     if is_answered and job.completed_at is not None:
         return JobStatus.COMPLETED
     return JobStatus.FAILED if job.failed_at is not None else JobStatus.IN_PROGRESS
@@ -218,7 +218,7 @@ def _salvaged_job(reply: Reply) -> AsyncJob:
     if is_array(value) or (is_object(value) and "requests" in value and "id" not in value):
         unusable(reply, "a list of jobs, not a job")
     if not is_object(value):
-        unusable(reply, "a lone value, not a job")
+        unusable(reply, "a single value, not a job")
     job = salvaged(value, AsyncJob)
     if job is None:
         unusable(reply, "a body without a usable id")
@@ -234,7 +234,7 @@ def _salvaged_page(reply: Reply) -> tuple[list[Any], Any]:
 
 
 def _read_row(row: Any) -> Snapshot | None:
-    """The job of a row (bytes, or plain values where the page had to be salvaged); None if it cannot be read."""
+    """The job of a row (bytes, or plain values if the page had to be salvaged); None if it is unreadable."""
     raw = bytes(row) if isinstance(row, msgspec.Raw) else b""
     job = strictly(_JOB, raw) or _salvaged_row(raw) if raw else salvaged(row, AsyncJob)
     if job is None or not is_usable(job.id):

@@ -1,4 +1,4 @@
-"""The answers of the Sonar job API as structs, which can also say the same in the words of the job model.
+"""The answers of the Sonar job API as structs, which convert themselves to the job model.
 
 Unknown fields are ignored, and all fields but the job's id may be missing. The structs are frozen and read from JSON,
 so none is part of a cycle: the garbage collector need not visit the hundred sources of each of ten thousand results
@@ -17,7 +17,7 @@ _THINK, _THOUGHT = "<think>", "</think>"
 
 
 class Cost(msgspec.Struct, frozen=True, gc=False, kw_only=True):
-    """What a job was billed, in US dollars, by what it was spent on."""
+    """What a job was billed, in US dollars, by purpose."""
 
     input_tokens_cost: float | None = None
     output_tokens_cost: float | None = None
@@ -29,7 +29,7 @@ class Cost(msgspec.Struct, frozen=True, gc=False, kw_only=True):
 
 
 class UsageInfo(msgspec.Struct, frozen=True, gc=False, kw_only=True):
-    """What a job consumed. `total_tokens` is prompt and completion; reasoning and citation tokens are not in it."""
+    """What a job consumed. `total_tokens` is prompt and completion; it excludes reasoning and citation tokens."""
 
     prompt_tokens: int | None = None
     completion_tokens: int | None = None
@@ -41,7 +41,7 @@ class UsageInfo(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     cost: Cost | None = None
 
     def usage(self) -> Usage:
-        """The same in the words of the job model."""
+        """The same facts in the words of the job model."""
         return Usage(
             input_tokens=self.prompt_tokens,
             output_tokens=self.completion_tokens,
@@ -54,20 +54,20 @@ class UsageInfo(msgspec.Struct, frozen=True, gc=False, kw_only=True):
 
 
 class SearchDetails(msgspec.Struct, frozen=True, gc=False, kw_only=True):
-    """What was searched for in one step of reasoning, and found."""
+    """The searches of one reasoning step, and their results."""
 
     search_keywords: list[str] | None = None
     search_results: list[Source] | None = None
 
 
 class FetchDetails(msgspec.Struct, frozen=True, gc=False, kw_only=True):
-    """The pages read in one step of reasoning."""
+    """The pages read in one reasoning step."""
 
     contents: list[Source] | None = None
 
 
 class PythonDetails(msgspec.Struct, frozen=True, gc=False, kw_only=True):
-    """The program run in one step of reasoning, and what it printed."""
+    """The program run in one reasoning step, and its output."""
 
     code: str | None = None
     result: str | None = None
@@ -85,14 +85,14 @@ class ReasoningStep(msgspec.Struct, frozen=True, gc=False, kw_only=True):
 
 
 class ToolCallFunction(msgspec.Struct, frozen=True, gc=False, kw_only=True):
-    """Which function the model wants called; `arguments` is JSON text."""
+    """The function that the model wants to call; `arguments` is JSON text."""
 
     name: str | None = None
     arguments: str | None = None
 
 
 class ToolCall(msgspec.Struct, frozen=True, gc=False, kw_only=True):
-    """A tool that the model wants called."""
+    """A tool that the model wants to call."""
 
     id: str | None = None
     type: str | None = None
@@ -100,7 +100,7 @@ class ToolCall(msgspec.Struct, frozen=True, gc=False, kw_only=True):
 
 
 class ResponseMessage(msgspec.Struct, frozen=True, gc=False, kw_only=True):
-    """What the model wrote. `content` is text; parts of any shape are kept as they came."""
+    """The model's message. `content` is text; parts of any shape are kept unchanged."""
 
     role: str | None = None
     content: str | list[Any] | None = None
@@ -117,7 +117,7 @@ class ResponseMessage(msgspec.Struct, frozen=True, gc=False, kw_only=True):
 
 
 class Choice(msgspec.Struct, frozen=True, gc=False, kw_only=True):
-    """One answer. `delta` belongs to streaming; it is there, and empty, in the answer of a job."""
+    """One answer. `delta` belongs to streaming; in the answer of a job it is present and empty."""
 
     index: int | None = None
     finish_reason: str | None = None
@@ -125,13 +125,13 @@ class Choice(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     delta: ResponseMessage | None = None
 
     def text(self) -> str:
-        """What was written, `""` if nothing was."""
+        """The text, `""` if there is none."""
         said = self.message.text() if self.message is not None else ""
         return said or (self.delta.text() if self.delta is not None else "")
 
 
 class ImageResult(msgspec.Struct, frozen=True, gc=False, kw_only=True):
-    """An image that goes with the answer; `width` and `height` in pixels."""
+    """An image for the answer; `width` and `height` in pixels."""
 
     image_url: str | None = None
     origin_url: str | None = None
@@ -141,7 +141,7 @@ class ImageResult(msgspec.Struct, frozen=True, gc=False, kw_only=True):
 
 
 class Video(msgspec.Struct, frozen=True, gc=False, kw_only=True):
-    """A video that goes with the answer; sizes in pixels, `duration` in seconds."""
+    """A video for the answer; sizes in pixels, `duration` in seconds."""
 
     url: str | None = None
     thumbnail_url: str | None = None
@@ -151,7 +151,7 @@ class Video(msgspec.Struct, frozen=True, gc=False, kw_only=True):
 
 
 class CompletionResponse(msgspec.Struct, frozen=True, gc=False, kw_only=True):
-    """The result of a job, as the server wrote it. `status` is not the job's."""
+    """The result of a job, as the server sent it. `status` is not the job's status."""
 
     id: str | None = None
     model: str | None = None
@@ -168,7 +168,7 @@ class CompletionResponse(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     related_questions: list[str] | None = None
 
     def choice(self) -> Choice | None:
-        """The first choice in which something is written; None if there is none."""
+        """The first choice with a text; None if there is none."""
         for choice in self.choices or ():
             written = choice.text()
             if written and not written.isspace():
@@ -178,7 +178,7 @@ class CompletionResponse(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     def answer(self) -> Answer:
         """The same facts in the words of the job model.
 
-        Where the server gave only one of `search_results` and `citations`, the other is made of it.
+        If the server sent only one of `search_results` and `citations`, the other is derived from it.
         """
         choice = self.choice()
         reasoning, text = split_thought(choice.text()) if choice is not None else (None, "")
@@ -218,10 +218,10 @@ def _part_text(part: Any) -> str:
 
 
 def split_thought(content: str) -> tuple[str | None, str]:
-    """(reasoning, text) of a content that may open with a `<think>` part.
+    """(reasoning, text) of a content that may begin with a `<think>` part.
 
-    A part that is never closed stays in the text, tag and all: where the reasoning ends is then unknown, and the answer
-    might be in it; the text is what people read and keep.
+    A part that is never closed stays in the text, with its tag: the end of the reasoning is then unknown, and the
+    answer may be in it, so it must not be moved out of the text that people read and keep.
     """
     if content[:64].lstrip()[: len(_THINK)] != _THINK:
         return None, content

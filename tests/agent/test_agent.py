@@ -137,9 +137,9 @@ def test_invalid_id_is_neither_polled_nor_cancelled(job_id: str):
 
 
 def test_list_is_refused_as_not_offered():
-    with pytest.raises(InvalidRequest, match="no list"):
+    with pytest.raises(InvalidRequest, match="cannot list"):
         AGENT.list(limit=None, next_token="")
-    with pytest.raises(InvalidRequest, match="no list"):
+    with pytest.raises(InvalidRequest, match="cannot list"):
         AGENT.read_page(reply({"requests": []}))
 
 
@@ -508,8 +508,8 @@ UNUSABLE: list[tuple[object, str]] = [
     (b'{"id": "resp_1", "x": ' + b"[" * 100_000 + b"]" * 100_000 + b"}", "nested too deeply"),
     ([COMPLETED], "a list of jobs"),
     ({"object": "list", "data": [COMPLETED]}, "a list of jobs"),
-    ("resp_1", "a lone value"),
-    (None, "a lone value"),
+    ("resp_1", "a single value"),
+    (None, "a single value"),
     ({}, "without a usable id"),
     ({"id": None, "status": "queued"}, "without a usable id"),
     ({"id": "../x", "status": "queued"}, "without a usable id"),
@@ -809,7 +809,7 @@ REFUSED: list[tuple[dict[str, Any], str, str]] = [
             ]
         },
         "tools[0].filters.search_recency_filter",
-        "cannot stand beside",
+        "cannot be combined with",
     ),
     (
         {"tools": [WebSearchTool(user_location=UserLocation(country="Singapore"))]},
@@ -846,7 +846,7 @@ def test_request_that_the_server_would_refuse_is_refused(fields: dict[str, Any],
 def test_body_larger_than_the_server_takes_is_refused():
     error = refused(AgentRequest("x" * MAX_BODY, tag=3))
     assert (error.field, error.tag) == ("input", 3)
-    assert "32.0 MiB; the server takes at most 32" in error.message
+    assert "32.0 MiB; the server accepts at most 32" in error.message
 
 
 @pytest.mark.parametrize(

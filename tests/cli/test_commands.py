@@ -276,8 +276,8 @@ async def test_signal_stops_the_run_and_names_running_jobs(tmp_path: Path, signu
         running = [job.id for job in server.ledger.jobs if b"long" in job.body]
     assert code == 128 + signum
     assert f"Stopped by {name}." in said
-    assert "2 jobs still running; they go on, and are billed, at the service" in said
-    assert f"The same command again goes on from {answers}.journal.db; nothing is paid twice." in said
+    assert "2 jobs still running; they continue at the service and are billed" in said
+    assert f"Run the same command again to resume from {answers}.journal.db; nothing is paid twice." in said
     assert all(job_id in said for job_id in running)
     assert "Unclosed" not in said
     assert lines(rows(answers.read_text())) == [1]
@@ -429,7 +429,7 @@ async def test_ctrl_c_while_asking_names_the_running_job() -> None:
         (job,) = server.ledger.jobs
     assert code == 130
     assert said == (
-        f"aiopplx: stopped by Ctrl-C; job {job.id} goes on, and is billed, at the service:"
+        f"aiopplx: stopped by Ctrl-C; job {job.id} continues at the service and is billed:"
         f" aiopplx get {job.id} --wait\n"
     )
 

@@ -260,7 +260,7 @@ async def test_ctrl_c_says_where_to_find_running_jobs(tmp_path: Path, kept: bool
         ids = [job.id for job in server.ledger.jobs]
         listed = await run_at(server, "status", f"{questions}.journal.db", "--running")
     assert code == 130
-    assert "24 jobs still running; they go on" in said
+    assert "24 jobs still running; they continue at the service" in said
     assert "30 questions: 0 done, 0 failed, 24 still running, 6 not sent, 0 in doubt" in said
     assert sum(job_id in said for job_id in ids) == (10 if kept else 24)
     assert (f"aiopplx status {questions}.journal.db --running lists all" in said) is kept
@@ -412,7 +412,7 @@ def test_status_counts_and_adds_up(finished: Path, capfd: pytest.CaptureFixture[
     assert main(["status", str(finished)]) == 0
     said = capfd.readouterr().out
     assert "done" in said
-    assert "no process runs it" in said
+    assert "no process is running it" in said
 
 
 def test_costs_are_listed_by_tag_api_and_state(finished: Path, capfd: pytest.CaptureFixture[str]) -> None:
@@ -520,7 +520,7 @@ async def test_run_is_watched_until_it_ends(tmp_path: Path) -> None:
             rest = b"".join([part async for part in watching.stdout])
             assert await watching.wait() == 0
     assert (code, b"running 1, done 1" in first) == (0, True), said
-    assert rest.decode().rstrip().endswith("; no process runs it")
+    assert rest.decode().rstrip().endswith("; no process is running it")
     assert b"done 2" in rest
 
 
@@ -629,7 +629,7 @@ async def test_journal_with_unread_questions_is_a_partial_run(tmp_path: Path) ->
             assert len([job async for job in jobs]) == len(questions)
         whole = run("export", str(path))
     assert refused.returncode == 2
-    assert "not all questions were read" in refused.stderr
-    assert "not all questions were read" in told.stdout
+    assert "not all questions have been read" in refused.stderr
+    assert "not all questions have been read" in told.stdout
     assert part.returncode == whole.returncode == 0
     assert 0 < len(rows(part.stdout)) < len(rows(whole.stdout)) == len(questions)

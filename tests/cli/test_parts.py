@@ -29,7 +29,7 @@ from aiopplx.cli._questions import BadLine, Question, Questions, read_line
 from aiopplx.cli._records import question_of
 from aiopplx.cli._rows import PIPE_ROOM, Rows
 from aiopplx.cli._show import _print_job
-from aiopplx.cli._tally import Left, Tally
+from aiopplx.cli._tally import Tally, Unfinished
 from aiopplx.cli._text import clock, dollars, json_line, one_line, safe
 from aiopplx.journal import JournalFull, JournalLocked, JournalRefused, Record, State
 
@@ -151,7 +151,7 @@ async def test_defaults_fill_the_fields_a_question_leaves_out(tmp_path: Path) ->
         ("q.txt", b"", "no questions"),
         ("q.txt", b"\n  \n\r\n", "no questions"),
         ("q.txt", b"# only\n\n  # remarks", "no questions"),
-        ("q.json", b'["one", "two"]', "one object a line"),
+        ("q.json", b'["one", "two"]', "one question per line"),
         ("q.txt", "Why?".encode("utf-16"), "UTF-16"),
     ],
 )
@@ -404,9 +404,9 @@ def test_tally_counts_each_job_once() -> None:
     tally = Tally()
     status = aiopplx.JobStatus
     for number in range(4):
-        tally.hear(aiopplx.Event(kind=aiopplx.EventKind.SUBMITTED, job_id=str(number), index=number))
-    tally.hear(aiopplx.Event(kind=aiopplx.EventKind.POLLED, job_id="of an earlier run", index=4))
-    tally.hear(aiopplx.Event(kind=aiopplx.EventKind.FINISHED, job_id="0", status=status.COMPLETED))
+        tally.on_event(aiopplx.Event(kind=aiopplx.EventKind.SUBMITTED, job_id=str(number), index=number))
+    tally.on_event(aiopplx.Event(kind=aiopplx.EventKind.POLLED, job_id="of an earlier run", index=4))
+    tally.on_event(aiopplx.Event(kind=aiopplx.EventKind.FINISHED, job_id="0", status=status.COMPLETED))
     tally.count(aiopplx.Job(id="0", status=status.COMPLETED, response=Told("It sank.", [])))
     tally.count(aiopplx.Job(id="1", status=status.TIMED_OUT, error=aiopplx.JobTimeout("x")))
     tally.count(aiopplx.Job(status=status.IN_DOUBT, error=aiopplx.InDoubt("x")))
@@ -416,7 +416,7 @@ def test_tally_counts_each_job_once() -> None:
     assert sorted(tally.running) == ["2", "3", "of an earlier run"]
     failed = "2 failed (1 rejected, 1 still running at their deadline)"
     assert tally.summary() == f"5 questions: 1 done, {failed}, 1 not sent, 1 in doubt, $0.00"
-    left = Left(running=3, in_doubt=1)
+    left = Unfinished(running=3, in_doubt=1)
     assert tally.summary(12, left) == (
         f"12 questions: 1 done, {failed}, 3 still running, 4 not sent, 2 in doubt, $0.00"
     )
@@ -429,7 +429,7 @@ def test_tally_counts_each_job_once() -> None:
 def test_numbers_of_a_summary_add_up(total: int, left: list[int], done: int, unsent: int) -> None:
     tally = Tally()
     tally.done, tally.unsent = done, unsent
-    said, _, _ = tally.summary(total, Left(*left)).partition(", $")
+    said, _, _ = tally.summary(total, Unfinished(*left)).partition(", $")
     questions, *parts = map(int, re.findall(r"\d+", said))
     assert questions == sum(parts) >= total
 
@@ -437,7 +437,7 @@ def test_numbers_of_a_summary_add_up(total: int, left: list[int], done: int, uns
 def test_finished_job_without_a_row_is_unwritten() -> None:
     tally = Tally()
     for number in "12":
-        tally.hear(aiopplx.Event(kind=aiopplx.EventKind.FINISHED, job_id=number))
+        tally.on_event(aiopplx.Event(kind=aiopplx.EventKind.FINISHED, job_id=number))
     tally.count(aiopplx.Job(id="1", status=aiopplx.JobStatus.COMPLETED, response=Told("It sank.", [])))
     assert tally.unwritten == {"2"}
 

@@ -202,7 +202,7 @@ async def test_repeated_step_finds_itself_done(journal: Journal, state: State, n
 @pytest.mark.parametrize("name", ALLOWED)
 async def test_step_of_no_row_is_impossible(journal: Journal, name: str) -> None:
     record = await queued(journal)
-    with pytest.raises(ImpossibleStep, match="no row 7"):
+    with pytest.raises(ImpossibleStep, match="row 7 does not exist"):
         await journal.apply(msgspec.structs.replace(claim_of(record), pk=7), named(name, record))
 
 
@@ -238,7 +238,7 @@ async def test_fact_under_an_earlier_claim_is_let_in(journal: Journal, name: str
 
 @pytest.mark.parametrize("state", [Q, S, A, I])
 async def test_ended_refuses_a_state_before_the_end(state: State) -> None:
-    with pytest.raises(ValueError, match="not how a submission ends"):
+    with pytest.raises(ValueError, match="does not end in"):
         steps.ended(state, key="k")
 
 

@@ -537,7 +537,7 @@ async def test_reader_can_write_nothing(tmp_path: Path) -> None:
 
 
 def test_reader_of_nothing_makes_nothing(tmp_path: Path) -> None:
-    with pytest.raises(JournalRefused, match="is not there") as caught:
+    with pytest.raises(JournalRefused, match="does not exist") as caught:
         open_reader(tmp_path / "run.db")
     assert caught.value.reason == "missing"
     assert list(tmp_path.iterdir()) == []

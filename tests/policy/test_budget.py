@@ -139,7 +139,7 @@ def test_budget_reports_its_balance() -> None:
     said = str(budget.facts)
     assert said.startswith("$1.25 of $5.00 spent")
     assert "2 running" in said
-    assert "1 whose cost is not known" in said
+    assert "1 of unknown cost" in said
     assert "$0.50" in said
 
 

@@ -303,7 +303,7 @@ async def test_list_after_retirement_says_that_there_is_none(name: str) -> None:
         with pytest.raises(EndpointRetired):
             await session.list()
         assert (await session.ask(QUESTIONS[0])).ok
-        with pytest.raises(InvalidRequest, match="no list of jobs"):
+        with pytest.raises(InvalidRequest, match="cannot list jobs"):
             await session.list()
 
 

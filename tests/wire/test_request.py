@@ -264,7 +264,7 @@ REFUSED: list[tuple[dict[str, Any], str, str]] = [
         "messages[2].role",
         "follows another",
     ),
-    ({"question": "", "messages": said("user", "tool", "user")}, "messages[1].role", "must take turns"),
+    ({"question": "", "messages": said("user", "tool", "user")}, "messages[1].role", "must alternate"),
     ({"question": "", "messages": said("user", "system", "user")}, "messages[1].role", "before all others"),
     ({"question": "", "messages": said("user", "assistant")}, "messages[1].role", "must be the user's"),
     ({"question": "", "messages": said("user", "assistant", "tool")}, "messages[2].role", "must be the user's"),
@@ -326,12 +326,12 @@ REFUSED: list[tuple[dict[str, Any], str, str]] = [
     ({"language_preference": "English"}, "language_preference", "two-letter ISO 639-1"),
     ({"search_after_date_filter": "2026-03-01"}, "search_after_date_filter", "MM/DD/YYYY"),
     ({"search_after_date_filter": "03/01/26"}, "search_after_date_filter", "MM/DD/YYYY"),
-    ({"search_before_date_filter": "13/01/2026"}, "search_before_date_filter", "not a day of the calendar"),
-    ({"last_updated_after_filter": "02/29/2026"}, "last_updated_after_filter", "not a day of the calendar"),
-    ({"last_updated_before_filter": "00/01/0000"}, "last_updated_before_filter", "not a day of the calendar"),
+    ({"search_before_date_filter": "13/01/2026"}, "search_before_date_filter", "does not exist in the calendar"),
+    ({"last_updated_after_filter": "02/29/2026"}, "last_updated_after_filter", "does not exist in the calendar"),
+    ({"last_updated_before_filter": "00/01/0000"}, "last_updated_before_filter", "does not exist in the calendar"),
     ({"last_updated_before_filter": 5}, "last_updated_before_filter", "MM/DD/YYYY"),
     *[
-        ({"search_recency_filter": "day", name: "1/1/2026"}, "search_recency_filter", f"cannot stand beside {name}")
+        ({"search_recency_filter": "day", name: "1/1/2026"}, "search_recency_filter", f"cannot be combined with {name}")
         for name in FIELDS
         if name.endswith(("date_filter", "after_filter", "before_filter"))
     ],
@@ -366,7 +366,7 @@ REFUSED: list[tuple[dict[str, Any], str, str]] = [
     ({"response_format": {"type": "xml"}}, "response_format.type", "one of text, json_schema, regex"),
     ({"response_format": {"type": "json_schema"}}, "response_format", "lacks the required field `json_schema`"),
     ({"response_format": "json"}, "response_format", "must be a Python type"),
-    ({"response_format": Opaque}, "response_format", "no JSON Schema can be made of Opaque"),
+    ({"response_format": Opaque}, "response_format", "cannot be converted to a JSON Schema"),
     (
         {"response_format": {"type": "json_schema", "json_schema": {"schema": {"title": "\0"}}}},
         "response_format.json_schema.schema.title",
@@ -374,8 +374,8 @@ REFUSED: list[tuple[dict[str, Any], str, str]] = [
     ),
     ({"stream": True}, "stream", "cannot be streamed"),
     ({"stream_mode": "some"}, "stream_mode", "one of full, concise"),
-    ({"extra": {"model": "sonar"}}, "extra.model", "a field of its own"),
-    ({"extra": {"idempotency_key": "k"}}, "extra.idempotency_key", "a field of its own"),
+    ({"extra": {"model": "sonar"}}, "extra.model", "a regular field"),
+    ({"extra": {"idempotency_key": "k"}}, "extra.idempotency_key", "a regular field"),
     ({"extra": {"a": object()}}, "extra.a", "JSON cannot express"),
     ({"extra": {"a": ["\0"]}}, "extra.a[0]", "NUL"),
     ({"extra": {"a": ["\ud83d"]}}, "extra.a[0]", "surrogate"),

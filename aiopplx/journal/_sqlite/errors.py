@@ -1,4 +1,4 @@
-"""What SQLite says, in the journal's own words; its exceptions stop here.
+"""SQLite's errors converted to the journal's; SQLite's exceptions stop here.
 
 This module knows nothing of what was being written.
 """
@@ -14,7 +14,7 @@ _OF_ONE_STEP = (sqlite3.IntegrityError, sqlite3.DataError, sqlite3.ProgrammingEr
 
 
 def is_of_one_step(error: sqlite3.Error) -> bool:
-    """True if the values of one step are at fault, and not the file: the rest of its transaction stands."""
+    """True if the values of one step are the cause, not the file: the rest of its transaction is unaffected."""
     return isinstance(error, _OF_ONE_STEP) and code_of(error) not in _DAMAGED
 
 
@@ -23,18 +23,18 @@ def code_of(error: sqlite3.Error) -> int:
     return int(getattr(error, "sqlite_errorcode", 0) or 0) & 0xFF
 
 
-def in_our_words(error: sqlite3.Error, path: str) -> JournalFull | JournalBroken:
-    """What it means for whoever waits for a step."""
+def journal_error(error: sqlite3.Error, path: str) -> JournalFull | JournalBroken:
+    """The error for the caller whose step failed."""
     code = code_of(error)
     said = f"{error} ({getattr(error, 'sqlite_errorname', type(error).__name__)})"
     if code == sqlite3.SQLITE_FULL:
         return JournalFull(
-            f"no room on the disk for the journal {path}: {said}. Nothing was written; make room, then go on", path=path
+            f"the disk of the journal {path} is full: {said}. Nothing was written; make space, then continue", path=path
         )
     if code in _DAMAGED:
         return JournalBroken(
-            f"the journal {path} is damaged: {said}. Stop, keep a copy of the file and of those beside it (-wal),"
-            " and recover what can be read with SQLite's own .recover",
+            f"the journal {path} is damaged: {said}. Stop, keep a copy of the file and of its -wal file,"
+            " and recover the readable rows with SQLite's .recover",
             path=path,
             is_final=True,
         )

@@ -1,8 +1,8 @@
-"""The journal as a file: is it one, how a new one comes to be, how an old one is brought up to date.
+"""The journal as a file: checking one, making a new one, migrating an old one.
 
-A file that is not a sound journal is refused, with the reason, and left as it is. So is a place where SQLite's
-write-ahead log is not safe: it needs memory that all users of the file share, which no network file system gives. This
-module knows nothing of what the rows mean, nor of who may write them.
+A file that is not a sound journal is refused, with the reason, and left unchanged. So is a place where SQLite's
+write-ahead log is not safe: it needs memory that all users of the file share, which network file systems do not
+provide. This module does not know what the rows mean, nor who may write them.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ def refused(path: str, reason: Reason, why: str) -> JournalRefused:
 
 
 def check_file(path: str) -> None:
-    """Is it a journal of a version known here? Read without SQLite, which would begin by changing another's file.
+    """Check that it is a journal of a known version. Read without SQLite, which would change a foreign file on opening.
 
     Raises:
         JournalRefused: it is not.
@@ -39,12 +39,12 @@ def check_file(path: str) -> None:
             head = file.read(HEADER)
             size = os.fstat(file.fileno()).st_size
     except FileNotFoundError:
-        raise refused(path, "missing", "is not there") from None
+        raise refused(path, "missing", "does not exist") from None
     except OSError as error:
         raise refused(path, "unusable", f"cannot be read: {error.strerror}") from None
     if not size:
         raise refused(
-            path, "empty", "is an empty file: it was cut off, or never was a journal. Remove it if nothing was paid"
+            path, "empty", "is an empty file: it was truncated, or never was a journal. Remove it if nothing was paid"
         )
     if len(head) < HEADER or not head.startswith(b"SQLite format 3\0"):
         raise refused(path, "foreign", "is not a journal, or its beginning was overwritten")
@@ -56,7 +56,7 @@ def check_file(path: str) -> None:
     pages = _number(head, 28) if head[24:28] == head[92:96] else 0
     in_log = os.path.exists(f"{path}-wal") and os.path.getsize(f"{path}-wal")
     if size < pages * (page if page > 1 else 65536) and not in_log:
-        raise refused(path, "corrupt", f"was cut off: {size} bytes are left of it. Keep it and recover a copy of it")
+        raise refused(path, "corrupt", f"was truncated to {size} bytes. Keep it and recover a copy of it")
 
 
 def _number(head: bytes, offset: int) -> int:
@@ -74,17 +74,17 @@ def newer(path: str, version: int) -> JournalRefused:
 
 
 def make(path: str, created: float) -> None:
-    """Make the file under another name and put it in place whole: no crash leaves half a journal behind.
+    """Make the file under another name and move it into place: a crash never leaves half a journal behind.
 
     Raises:
-        JournalRefused: a write-ahead log without its file is there.
+        JournalRefused: a write-ahead log exists without its file.
     """
     if os.path.exists(f"{path}-wal") and os.path.getsize(f"{path}-wal"):
         raise refused(
             path,
             "orphan",
-            f"is not there, but its write-ahead log is ({path}-wal), and may hold paid results. Put the file back"
-            " beside it, or move the log away",
+            f"is missing, but its write-ahead log exists ({path}-wal) and may hold paid results. Put the file back"
+            " next to it, or move the log away",
         )
     new = f"{path}.new"
     with contextlib.suppress(FileNotFoundError):
@@ -100,7 +100,7 @@ def make(path: str, created: float) -> None:
 
 
 def touch(path: str) -> None:
-    """An empty file that only its owner can read. SQLite would let all read it, and gives its mode to the log."""
+    """Make an empty file that only its owner can read. SQLite's own would be readable by all, and so would its log."""
     os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
 
 
@@ -122,7 +122,7 @@ def _fill(path: str, created: float) -> None:
 
 def _put_in_place(new: str, path: str) -> None:
     try:
-        os.link(new, path)  # fails if somebody put a file there meanwhile, which a rename would overwrite
+        os.link(new, path)  # fails if another file was put there meanwhile, which a rename would overwrite
     except FileExistsError:
         raise
     except OSError:
@@ -139,7 +139,7 @@ def _put_in_place(new: str, path: str) -> None:
 
 
 def version_of(connection: sqlite3.Connection) -> int:
-    """The format of the file, with what is still in its write-ahead log."""
+    """The format of the file, including changes that are still in its write-ahead log."""
     return int(connection.execute("PRAGMA user_version").fetchone()[0])
 
 
@@ -150,10 +150,10 @@ def migrate(
     steps: Mapping[int, tuple[str, ...]] = MIGRATIONS,
     target: int = VERSION,
 ) -> None:
-    """Bring an older journal to `target`, all of it or none; a copy is kept beside it as `<path>.v<old>.bak`.
+    """Migrate an older journal to `target`, completely or not at all; a copy is kept as `<path>.v<old>.bak`.
 
     Raises:
-        JournalRefused: it is newer, or there is no way from its version.
+        JournalRefused: it is newer, or its version cannot be migrated.
     """
     found = version_of(connection)
     if found == target:
@@ -161,7 +161,7 @@ def migrate(
     if found > target:
         raise newer(path, found)
     if not all(version in steps for version in range(found, target)):
-        raise refused(path, "older", f"has format {found}, which this version cannot bring to {target}")
+        raise refused(path, "older", f"has format {found}, which this version cannot migrate to {target}")
     _back_up(connection, f"{path}.v{found}.bak")
     connection.execute("BEGIN EXCLUSIVE")
     try:
@@ -214,11 +214,11 @@ NETWORK = frozenset({
     "smb3",
     "smbfs",
 })
-"""Types, as the table names them, that reach over a network."""
+"""File system types of network file systems, as mountinfo names them."""
 
 
 def network_type(path: str, mountinfo: str) -> str:
-    """The type of the file system of `path`, if it is one of `NETWORK`; `""` otherwise.
+    """The file system type of `path` if it is one of `NETWORK`; `""` otherwise.
 
     Args:
         path: absolute, with links resolved.
@@ -231,7 +231,7 @@ def network_type(path: str, mountinfo: str) -> str:
         if len(fields) < 5 or not right:
             continue
         point = re.sub(r"\\([0-7]{3})", lambda octal: chr(int(octal[1], 8)), fields[4]).rstrip("/")
-        # Of two mounts at one point the later hides the earlier.
+        # Of two mounts at the same point the later hides the earlier.
         if f"{path}/".startswith(f"{point}/") and len(point) >= longest:
             longest, found = len(point), right.split(" ")[0]
     return found if found in NETWORK else ""

@@ -1,6 +1,6 @@
 """The journal in a SQLite file: the promises of `Journal` on a disk, for one process at a time.
 
-This module knows nothing of SQL (`writing`, `reading`), of threads (`writer`) or of what makes a file fit to be opened
+This module knows nothing of SQL (`writing`, `reading`), of threads (`writer`) or of the checks on opening a file
 (`opening`).
 """
 
@@ -24,10 +24,11 @@ T = TypeVar("T")
 
 
 class SqliteJournal:
-    """A `Journal` in one file. `await SqliteJournal.open(path, now=time.time)` makes it or opens it again.
+    """A `Journal` in one file. `await SqliteJournal.open(path, now=time.time)` creates or opens it.
 
-    Beside the file lie `<path>-wal` and `<path>-shm`, which belong to it while it is open or after a crash, and
-    `<path>.lock`. All are readable by their owner only, and hold no API key and no header; they do hold the questions.
+    Next to the file are `<path>-wal` and `<path>-shm`, which belong to it while it is open or after a crash, and
+    `<path>.lock`. All are readable by their owner only, and contain no API key and no header; they do contain the
+    questions.
     """
 
     remembers = True
@@ -50,21 +51,21 @@ class SqliteJournal:
         account: Callable[[bytes], str] | None = None,
         same_account: bool = False,
     ) -> Self:
-        """Open the journal, or make it where there is none. It has one writer at a time.
+        """Open the journal, or create it. It has one writer at a time.
 
         Args:
-            path: the file; its directory is made if need be.
-            now: wall clock, seconds since 1970. The store's own: ages are told by it.
-            results: what becomes of result bodies. May differ from one opening to the next.
-            base_url: the server; a journal remembers its first and is refused for another. `""` asks nothing.
-            account: gives the fingerprint of the API key, salted with the bytes it gets (`fingerprint`); a journal
-                remembers its first and is refused for another. None asks nothing.
-            same_account: the key is a new one of the same account: remember it instead.
+            path: the file; its directory is created if necessary.
+            now: the store's wall clock, seconds since 1970. Ages are measured by it.
+            results: how long result bodies are kept. May differ from one opening to the next.
+            base_url: the server; a journal keeps its first one and is refused for another. `""` skips the check.
+            account: a function from a salt to the fingerprint of the API key (`fingerprint`); a journal keeps its first
+                one and is refused for another. None skips the check.
+            same_account: the key is a new one of the same account: keep its fingerprint instead.
 
         Raises:
             JournalLocked: it is open elsewhere; the error says where.
-            JournalRefused: it is not opened; the error says why. The file is as it was.
-            JournalFull, JournalBroken: the disk is full or fails.
+            JournalRefused: it was not opened; the error says why. The file is unchanged.
+            JournalFull, JournalBroken: the disk is full or failing.
         """
         place = place_of(path)
         wanted = Wanted(base_url.rstrip("/"), account, same_account, now)
@@ -79,7 +80,7 @@ class SqliteJournal:
     def __del__(self) -> None:
         if self._closing is None and self._pid == os.getpid():
             warnings.warn(f"the journal {self.path} was not closed", ResourceWarning, stacklevel=2)
-            self._writer.forget()
+            self._writer.close_soon()
 
     def _check(self) -> None:
         if self._closing is not None:
@@ -117,7 +118,7 @@ class SqliteJournal:
         return await self._do(lambda statements: statements.claim(pk))
 
     async def follow(self, pks: Collection[int], *, timeout: float) -> None:
-        """See `Journal`. No other session holds anything, so there is nothing to wait for."""
+        """See `Journal`. No other session holds a row, so this returns at once."""
         self._check()
 
     # --- steps -------------------------------------------------------------------------------------------------------
@@ -134,7 +135,7 @@ class SqliteJournal:
     def exhausted(self, is_exhausted: bool) -> None:
         """See `Journal`."""
         if self._closing is None and self._pid == os.getpid() and not self._writer.is_over:
-            # A disk that cannot take it is told of by the next step.
+            # If the disk cannot store it, the next step reports that.
             self._do(lambda statements: statements.exhausted(is_exhausted)).add_done_callback(_passed_over)
 
     # --- reading -----------------------------------------------------------------------------------------------------
@@ -164,12 +165,12 @@ class SqliteJournal:
         return await self._see(lambda statements: statements.ledger(samples))
 
     async def close(self) -> None:
-        """See `Journal`. The file is then whole without its log, and free for the next process."""
+        """See `Journal`. The file is then complete without its log, and free for the next process."""
         if self._pid != os.getpid():
             return
         if self._closing is None:
             self._closing = self._writer.close()
-        # Shielded: whoever is cancelled here leaves the closing to itself, and the next caller may still wait for it.
+        # Shielded: if this caller is cancelled, closing continues, and another caller can still wait for it.
         await asyncio.shield(self._closing)
 
 

@@ -1,7 +1,7 @@
-"""One writer per journal, over processes: an advisory lock on a file beside it, which ends with its process.
+"""One writer per journal, across processes: an advisory lock on a file next to it, which ends with its process.
 
-The lock is the kernel's, not the file's being there: after `kill -9` it is free at once. This module knows nothing of
-what the lock protects.
+The lock is the kernel's, not the existence of the file: after `kill -9` it is free at once. This module knows nothing
+of what the lock protects.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ _held: set[int] = set()
 
 
 class Holder(NamedTuple):
-    """Who holds a lock, as it said itself."""
+    """The holder of a lock, by its own account."""
 
     pid: int
     host: str
 
 
 class Held(Exception):
-    """Somebody else has the lock. It goes no further than the one who asked."""
+    """Another process has the lock. The caller of `take` handles this error."""
 
     def __init__(self, holder: Holder | None) -> None:
         super().__init__(holder)
@@ -36,7 +36,7 @@ if sys.platform == "win32":
     import msvcrt
 
     def _try(descriptor: int) -> None:
-        # Locks are mandatory here: a byte far behind the text, so that the others can still read who holds it.
+        # Locks are mandatory here: lock a byte far behind the text, so that others can still read who holds it.
         os.lseek(descriptor, 1 << 30, os.SEEK_SET)
         msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
 
@@ -48,18 +48,18 @@ else:
 
 
 class Lock:
-    """Held from `take` to `release`, or to the end of the process, whatever ends it."""
+    """Held from `take` to `release`, or to the end of the process, however it ends."""
 
     def __init__(self, descriptor: int) -> None:
         self._descriptor = descriptor
 
     @classmethod
     def take(cls, path: str) -> Lock:
-        """The lock on `path`, which is made if it is not there, readable by its owner only.
+        """Take the lock on `path`, which is created if necessary, readable by its owner only.
 
         Raises:
-            Held: somebody else has it.
-            OSError: the file cannot be made or locked.
+            Held: another process has it.
+            OSError: the file cannot be created or locked.
         """
         while True:
             descriptor = os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0), 0o600)
@@ -76,11 +76,11 @@ class Lock:
                 _held.add(descriptor)
                 _write(descriptor, f"{os.getpid()} {platform.node() or 'localhost'}\n")
                 return cls(descriptor)
-            # Somebody removed the file between the two calls: this lock is on a file that nobody else will find.
+            # The file was removed between the two calls: this lock is on a file that no other process will find.
             os.close(descriptor)
 
     def release(self) -> None:
-        """Give it up. The file stays: to remove it would let two processes lock two files of one name."""
+        """Release it. The file stays: removing it would let two processes lock two files of one name."""
         if self._descriptor in _held:
             _held.discard(self._descriptor)
             with contextlib.suppress(OSError):
@@ -89,7 +89,7 @@ class Lock:
 
 
 def holder_of(path: str) -> Holder | None:
-    """Who says to hold the lock, without trying it. A process of this machine that is gone does not count."""
+    """Who claims to hold the lock, without trying to take it. A dead process of this machine does not count."""
     try:
         descriptor = os.open(path, os.O_RDONLY)
     except OSError:
@@ -132,7 +132,7 @@ def _read(descriptor: int) -> Holder | None:
 
 
 def _write(descriptor: int, text: str) -> None:
-    # A full disk must not keep anybody from the lock: without this text it is only less talkative.
+    # A full disk must not prevent locking: without this text, only the error messages say less.
     with contextlib.suppress(OSError):
         os.ftruncate(descriptor, 0)
         os.lseek(descriptor, 0, os.SEEK_SET)
@@ -140,7 +140,7 @@ def _write(descriptor: int, text: str) -> None:
 
 
 def _leave_to_the_parent() -> None:
-    """In a forked child: its copies of the descriptors would keep the locks when the parent is gone."""
+    """In a forked child: its copies of the descriptors would keep the locks after the parent has ended."""
     for descriptor in _held:
         with contextlib.suppress(OSError):
             os.close(descriptor)

@@ -1,7 +1,7 @@
-"""From a path to a connection that may be trusted: made new, or proved to be this account's sound journal.
+"""From a path to a trusted connection: a new journal, or one proved to be sound and of this account.
 
-A file that is not is refused, with the reason, and left as it is; an empty one never takes its place. This module knows
-nothing of what the rows mean.
+A file that is not is refused, with the reason, and left unchanged; it is never replaced by an empty one. This module
+does not know what the rows mean.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from urllib.parse import quote
 
 from aiopplx.journal._errors import JournalBroken, JournalLocked, JournalRefused
 from aiopplx.journal._records import State
-from aiopplx.journal._sqlite.errors import in_our_words
+from aiopplx.journal._sqlite.errors import journal_error
 from aiopplx.journal._sqlite.file import check_file, make, migrate, network_type, newer, refused, version_of
 from aiopplx.journal._sqlite.lock import Held, Lock, holder_of
 from aiopplx.journal._sqlite.schema import TABLES, VERSION
@@ -25,13 +25,13 @@ BUSY_MS = 5000
 
 
 class Wanted(NamedTuple):
-    """What the opener says of itself.
+    """What the journal must match, or is created with.
 
     Attributes:
-        base_url: the server, `""` to ask nothing of the file's.
-        account: from the file's salt to the fingerprint of the API key; None to ask nothing of the file's.
-        same_account: take the key as a new one of the same account, and remember it.
-        now: wall clock, for the date of a new journal.
+        base_url: the server, `""` to accept the file's.
+        account: a function from the file's salt to the fingerprint of the API key; None to accept the file's.
+        same_account: accept the key as a new one of the same account, and keep its fingerprint.
+        now: wall clock, for the creation time of a new journal.
     """
 
     base_url: str
@@ -41,7 +41,7 @@ class Wanted(NamedTuple):
 
 
 class Opened(NamedTuple):
-    """A journal that is this process's alone to write."""
+    """A journal that only this process may write."""
 
     connection: sqlite3.Connection
     lock: Lock
@@ -49,7 +49,7 @@ class Opened(NamedTuple):
 
 
 def place_of(path: str | os.PathLike[str]) -> str:
-    """The one name of a file, whatever links lead to it: two names would be two locks."""
+    """The canonical path of a file, whatever links lead to it: two names would mean two locks."""
     return os.path.realpath(path)
 
 
@@ -57,12 +57,12 @@ def place_of(path: str | os.PathLike[str]) -> str:
 
 
 def open_to_write(path: str, wanted: Wanted) -> Opened:
-    """The one writer's connection. To be called in the thread that will use it.
+    """The writer's connection. Must be called in the thread that will use it.
 
     Raises:
         JournalLocked: another writer has it.
-        JournalRefused: it is not opened; the error says why.
-        JournalFull, JournalBroken: the disk is full or fails.
+        JournalRefused: it was not opened; the error says why.
+        JournalFull, JournalBroken: the disk is full or failing.
     """
     _check_place(path)
     lock = _locked(path)
@@ -75,7 +75,7 @@ def open_to_write(path: str, wanted: Wanted) -> Opened:
             raise
     except sqlite3.Error as error:
         lock.release()
-        said: Exception = in_our_words(error, path)
+        said: Exception = journal_error(error, path)
         if isinstance(said, JournalBroken) and said.is_final:
             said = _damaged(path, str(error))
     except OSError as error:
@@ -104,7 +104,7 @@ def _check_place(path: str) -> None:
     if os.path.isdir(directory):
         return
     try:
-        # One directory and no more: a mistyped path must not begin an empty journal somewhere new.
+        # Only one directory is created: a mistyped path must not start an empty journal in a new place.
         os.mkdir(directory, mode=0o700)
     except OSError as error:
         said = refused(path, "unusable", f"cannot be made: {error.strerror} ({directory})")
@@ -144,7 +144,7 @@ def _connection(path: str, wanted: Wanted) -> sqlite3.Connection:
     else:
         make(path, wanted.now())
     with contextlib.suppress(FileNotFoundError):
-        os.unlink(f"{path}.new")  # left by a process that ended while it made the file
+        os.unlink(f"{path}.new")  # left by a process that ended while creating the file
     connection = sqlite3.connect(path, isolation_level=None, cached_statements=64)
     try:
         _set_up(connection, path)
@@ -164,24 +164,24 @@ def _set_up(connection: sqlite3.Connection, path: str) -> None:
     enter_wal(connection, path)
     # FULL syncs the log at every commit: that is what "on disk before the first byte leaves" means.
     connection.execute("PRAGMA synchronous=FULL")
-    # 16 MB of log between two write-backs, and of pages in memory: the two indexes are written at random, and each page
-    # of them goes into the file once for some twenty times that it changed.
+    # 16 MB of log between two checkpoints, and 16 MB of page cache: the two indexes are written at random, and each of
+    # their pages is written into the file once for about twenty changes.
     connection.execute("PRAGMA wal_autocheckpoint=4000")
     connection.execute("PRAGMA cache_size=-16000")
 
 
 def enter_wal(connection: sqlite3.Connection, path: str) -> None:
-    """Turn the write-ahead log on.
+    """Enable the write-ahead log.
 
     Raises:
-        JournalRefused: SQLite stays in another mode, as it does where memory cannot be shared.
+        JournalRefused: SQLite stays in another mode, as it does if memory cannot be shared.
     """
     mode = connection.execute("PRAGMA journal_mode=WAL").fetchone()[0]
     if mode != "wal":
         raise refused(
             path,
             "network",
-            f"cannot have a write-ahead log where it lies (SQLite stays in mode {mode!r}), as on network file systems:"
+            f"cannot have a write-ahead log in this place (SQLite stays in mode {mode!r}), as on network file systems:"
             " put it on a local disk",
         )
 
@@ -211,7 +211,7 @@ def _damage(connection: sqlite3.Connection) -> str:
 def _check_owner(connection: sqlite3.Connection, path: str, wanted: Wanted) -> None:
     meta = dict(connection.execute("SELECT k, v FROM meta").fetchall())
     if _is_unused(connection):
-        # Begun with a mistyped key or address, and nothing came of it: it belongs to nobody yet.
+        # Created with a mistyped key or address, and nothing was submitted: it has no owner yet.
         meta.pop("base_url", None)
         meta.pop("account", None)
     if wanted.base_url and meta.get("base_url") and meta["base_url"] != wanted.base_url:
@@ -223,7 +223,7 @@ def _check_owner(connection: sqlite3.Connection, path: str, wanted: Wanted) -> N
         raise refused(
             path,
             "account",
-            "was begun with another API key. Jobs of another account cannot be found again: use another journal. If"
+            "was created with another API key. Jobs of another account cannot be found: use another journal. If"
             " this is a new key of the same account, open it once with same_account=True (--same-account)",
         )
     for name, value in (("base_url", wanted.base_url), ("account", account)):
@@ -232,7 +232,7 @@ def _check_owner(connection: sqlite3.Connection, path: str, wanted: Wanted) -> N
 
 
 def _is_unused(connection: sqlite3.Connection) -> bool:
-    """True if no server can know of anything in it: all was queued, or refused."""
+    """True if no server can know of any of its rows: all are queued or refused."""
     (used,) = connection.execute(
         "SELECT EXISTS(SELECT 1 FROM job WHERE state NOT IN (?, ?) OR job_id IS NOT NULL)"
         " OR EXISTS(SELECT 1 FROM past)",
@@ -242,7 +242,7 @@ def _is_unused(connection: sqlite3.Connection) -> bool:
 
 
 def _begin(connection: sqlite3.Connection) -> int:
-    """Count this opening. Its number is what every later step is fenced with."""
+    """Count this opening. Its number is the fence of every later step."""
     connection.execute("BEGIN IMMEDIATE")
     connection.execute("UPDATE meta SET v = v + 1 WHERE k = 'epoch'")
     connection.execute("UPDATE meta SET v = 0 WHERE k = 'clean'")
@@ -255,10 +255,10 @@ def _begin(connection: sqlite3.Connection) -> int:
 
 
 def open_to_read(path: str) -> sqlite3.Connection:
-    """A connection that can change nothing and holds up no writer. It takes no lock.
+    """A connection that cannot change anything and does not block a writer. It takes no lock.
 
     Raises:
-        JournalRefused: it is not there, no journal, of another format, or cannot be read.
+        JournalRefused: it does not exist, is not a journal, has another format, or cannot be read.
     """
     check_file(path)
     try:
@@ -274,10 +274,10 @@ def open_to_read(path: str) -> sqlite3.Connection:
         connection.close()
         if found > VERSION:
             raise newer(path, found)
-        said = refused(path, "older", f"has the older format {found}: the next run on it brings it up to date")
+        said = refused(path, "older", f"has the older format {found}: the next run on it migrates it")
     raise said
 
 
 def writer_of(path: str) -> tuple[int, str] | None:
-    """Process and host that have the journal open, as far as can be told; None if nobody has."""
+    """Process and host that have the journal open, as far as is known; None if it is not open."""
     return holder_of(f"{path}.lock")

@@ -1,4 +1,4 @@
-"""A journal's file for reading only: what the command line, and whoever watches a run, looks into.
+"""A journal's file for reading only: for the command line, and for watching a run.
 
 This module knows nothing of SQL (`reading`), nor of the writer.
 """
@@ -13,7 +13,7 @@ from typing import Self, TypeVar
 
 from aiopplx.journal._errors import JournalError
 from aiopplx.journal._records import Cost, CostsBy, Ledger, Record, State
-from aiopplx.journal._sqlite.errors import in_our_words
+from aiopplx.journal._sqlite.errors import journal_error
 from aiopplx.journal._sqlite.opening import open_to_read, place_of, writer_of
 from aiopplx.journal._sqlite.reading import Statements
 
@@ -21,16 +21,16 @@ T = TypeVar("T")
 
 
 class SqliteReader:
-    """A journal file, for reading only, at any time: beside the writer, after a crash, from many processes.
+    """A journal file, for reading only, at any time: during a run, after a crash, from many processes.
 
     It takes no lock and changes nothing. `with SqliteReader("research.db") as journal: journal.counts()`. Its calls
-    return at once, and are for one thread; what they see is what was committed at that moment.
+    return at once, and are for one thread; they see what was committed at that moment.
 
     Args:
         path: the file.
 
     Raises:
-        JournalRefused: it is not there, is not a journal, or is of another version; the error says so.
+        JournalRefused: it does not exist, is not a journal, or has another version; the error says which.
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
@@ -47,22 +47,22 @@ class SqliteReader:
         self.close()
 
     def close(self) -> None:
-        """Let go of the file."""
+        """Close the file."""
         self._statements.connection.close()
 
     def _see(self, work: Callable[[Statements], T]) -> T:
         try:
             return work(self._statements)
         except sqlite3.Error as error:
-            said: JournalError = in_our_words(error, self.path)
+            said: JournalError = journal_error(error, self.path)
         raise said
 
     def counts(self) -> dict[State, int]:
-        """How many records there are in each state; every state is named."""
+        """The number of records in each state; every state is present."""
         return self._see(lambda statements: statements.counts())
 
     def costs(self, by: CostsBy = "tag") -> list[Cost]:
-        """What was spent, dearest first."""
+        """What was spent, most expensive first."""
         return self._see(lambda statements: statements.costs(by))
 
     def ledger(self, samples: int = 200) -> Ledger:
@@ -70,7 +70,7 @@ class SqliteReader:
         return self._see(lambda statements: statements.ledger(samples))
 
     def get(self, *, pk: int | None = None, item: str = "", job_id: str = "", key: str = "") -> Record | None:
-        """The record with this row number, name, id or key: of those given, the first. None if there is none."""
+        """The record with this row number, name, id or key: the first of these that is given. None if there is none."""
         return self._see(lambda statements: statements.get(pk=pk, item=item, job_id=job_id, key=key))
 
     def rows(self, states: Collection[State] = tuple(State), *, after: int = 0, limit: int = 500) -> list[Record]:
@@ -78,7 +78,7 @@ class SqliteReader:
         return self._see(lambda statements: statements.rows(states, after=after, limit=limit))
 
     def result(self, pk: int) -> bytes | None:
-        """The stored body of a row's outcome, as it came; None if there is none.
+        """The stored body of a row's outcome, unchanged; None if there is none.
 
         Raises:
             ResultDamaged: there is one, and it cannot be read.
@@ -86,8 +86,9 @@ class SqliteReader:
         return self._see(lambda statements: statements.result(pk))
 
     def facts(self) -> dict[str, object]:
-        """Of the file itself: `base_url`, `created` (seconds since 1970), `made_by` (version), `openings`, `clean`, and
-        `exhausted`: the last source of questions was read to its end. An old file that does not say counts as one.
+        """The file's `base_url`, `created` (seconds since 1970), `made_by`, `openings`, `clean` and `exhausted`.
+
+        See `JournalReader`. An old file that does not say counts as exhausted.
         """
         kept = dict(self._see(lambda statements: statements.connection.execute("SELECT k, v FROM meta").fetchall()))
         return {
@@ -100,11 +101,11 @@ class SqliteReader:
         }
 
     def writer(self) -> tuple[int, str] | None:
-        """Process and host that have the journal open for writing, as they said; None if nobody seems to."""
+        """Process and host that have the journal open for writing, by their own account; None if nobody seems to."""
         return writer_of(self.path)
 
 
 def _now(connection: sqlite3.Connection) -> float:
-    """Seconds since 1970, by SQLite: a reader is given no clock, and the writer's is the wall clock as well."""
+    """Seconds since 1970, from SQLite: a reader has no clock of its own, and the writer's is the wall clock too."""
     (now,) = connection.execute("SELECT (julianday('now') - 2440587.5) * 86400.0").fetchone()
     return float(now)

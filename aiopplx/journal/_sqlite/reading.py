@@ -1,6 +1,6 @@
-"""The statements that read a journal's tables, over any connection to them.
+"""The statements that read a journal's tables, on any connection.
 
-This module knows nothing of threads, of transactions or of who else reads and writes.
+This module knows nothing of threads, of transactions or of other readers and writers.
 """
 
 from __future__ import annotations
@@ -46,12 +46,12 @@ _LAST = (1 << 63) - 1
 
 @functools.cache
 def mask(states: frozenset[State]) -> int:
-    """A set of states as one number: SQL that compares with it needs no text made for each set."""
+    """A set of states as one number, so that one SQL text works for every set."""
     return sum(1 << state for state in states)
 
 
 def tag_text(tag: str | int | None) -> str | None:
-    """A tag as it is stored: 1 and "1" differ."""
+    """A tag in its stored form, in which 1 and "1" differ."""
     return None if tag is None else json.dumps(tag)
 
 
@@ -60,7 +60,7 @@ def _tag(text: str | None) -> str | int | None:
 
 
 def pack(raw: bytes) -> tuple[int, int, bytes]:
-    """How a result is stored: encoding, size, bytes."""
+    """A result in its stored form: encoding, size, bytes."""
     return 1, len(raw), zlib.compress(raw, 1)
 
 
@@ -68,9 +68,9 @@ class Statements:
     """The tables, for reading.
 
     Args:
-        connection: to a journal that was checked.
-        path: its file, for what errors say.
-        now: wall clock, seconds since 1970, by which ages are told.
+        connection: a connection to a checked journal.
+        path: its file, for error messages.
+        now: wall clock, seconds since 1970, by which ages are measured.
     """
 
     def __init__(self, connection: sqlite3.Connection, path: str, *, now: Callable[[], float]) -> None:
@@ -79,7 +79,7 @@ class Statements:
         self.now = now
 
     def one(self, sql: str, *values: object) -> Any:
-        """The first row, or None. SQLite's values have no type that could be checked here."""
+        """The first row, or None. SQLite's values have no static types."""
         return self.connection.execute(sql, values).fetchone()
 
     def _record(self, row: Any, fence: int | None) -> Record:
@@ -121,12 +121,12 @@ class Statements:
         return [self._record(row, fence) for row in found]
 
     def get(self, *, pk: int | None = None, item: str = "", job_id: str = "", key: str = "") -> Record | None:
-        """The record with this row number, name, id or key: of those given, the first."""
+        """The record with this row number, name, id or key: the first of these that is given."""
         found = pk if pk is not None else self.find(item=item, job_id=job_id, key=key)
         return self.record(found) if found is not None else None
 
     def find(self, *, item: str = "", job_id: str = "", key: str = "") -> int | None:
-        """The row with this name, id or key: of those given, the first."""
+        """The row with this name, id or key: the first of these that is given."""
         if item:
             found = self.one("SELECT pk FROM job WHERE item = ?", item)
         elif job_id:
@@ -136,19 +136,19 @@ class Statements:
         return found[0] if found is not None else None
 
     def counts(self) -> dict[State, int]:
-        """How many records there are in each state."""
+        """The number of records in each state."""
         found = dict.fromkeys(State, 0)
         for state, count in self.connection.execute("SELECT state, count(*) FROM job GROUP BY state"):
             found[State(state)] = count
         return found
 
     def costs(self, by: CostsBy = "tag") -> list[Cost]:
-        """What was spent, dearest first."""
+        """What was spent, most expensive first."""
         found = self.connection.execute(_BILLS)
         return added_up((Bills(_tag(tag), api, State(state), *sums) for tag, api, state, *sums in found), by)
 
     def ledger(self, samples: int = 200) -> Ledger:
-        """What a budget starts from."""
+        """What a budget starts with."""
         found = self.connection.execute(_SPENT).fetchall()
         latest = self.connection.execute(
             "SELECT cost FROM job WHERE cost IS NOT NULL ORDER BY pk DESC LIMIT ?", (samples,)
@@ -163,7 +163,7 @@ class Statements:
         """The body of a row's outcome.
 
         Raises:
-            ResultDamaged: it cannot be read back.
+            ResultDamaged: it cannot be read.
         """
         row = self.one("SELECT enc, size, body FROM result WHERE pk = ?", pk)
         return self._unpacked(pk, *row) if row is not None else None
@@ -176,8 +176,8 @@ class Statements:
         if raw is None or len(raw) != size:
             job_id = (self.one("SELECT job_id FROM job WHERE pk = ?", pk) or ("",))[0]
             raise ResultDamaged(
-                f"the result in row {pk} of the journal {self.path} is damaged. The job has ended; while the server"
-                " keeps its result, it can be fetched again",
+                f"the result in row {pk} of the journal {self.path} is damaged. The job has ended; its result can be"
+                " fetched again while the server keeps it",
                 path=self.path,
                 job_id=job_id or "",
             )

@@ -1,7 +1,8 @@
 """The journal's tables, version by version, as text.
 
-What changes while a submission runs is in a narrow table, so that a step writes one page; what is written once (the
-request, the result) stands apart. This module knows nothing of connections or of when a migration is made.
+Columns that change while a submission runs are in a narrow table, so that a step writes one page; data that is written
+once (the request, the result) is in tables of its own. This module knows nothing of connections or of when a migration
+runs.
 """
 
 from __future__ import annotations
@@ -9,13 +10,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 APPLICATION_ID = 0x6170706C
-"""What tells a journal from any other SQLite file: "appl" in ASCII, at byte 68."""
+"""Distinguishes a journal from other SQLite files: "appl" in ASCII, at byte 68."""
 
 VERSION = 1
 """The `user_version` that this library writes."""
 
 SCHEMA = (
-    # base_url, account, salt, created, made_by; epoch counts openings, clean is 1 after an orderly close; unread is 1
+    # base_url, account, salt, created, made_by; epoch counts openings; clean is 1 after a proper close; unread is 1
     # while the source of the questions is not exhausted.
     "CREATE TABLE meta(k TEXT PRIMARY KEY, v) WITHOUT ROWID",
     """CREATE TABLE job(
@@ -43,7 +44,7 @@ SCHEMA = (
         enc INTEGER NOT NULL,
         size INTEGER NOT NULL,
         body BLOB NOT NULL)""",
-    # Submissions that the user replaced by another, under a new key: their keys, ids and bills are not forgotten.
+    # Submissions that the user replaced by another, under a new key: their keys, ids and bills are kept.
     """CREATE TABLE past(
         pk INTEGER NOT NULL REFERENCES job,
         key TEXT UNIQUE,
@@ -55,10 +56,10 @@ SCHEMA = (
         cost REAL,
         updated REAL NOT NULL)""",
 )
-"""A new journal, as of `VERSION`."""
+"""The statements for a new journal of `VERSION`."""
 
 MIGRATIONS: Mapping[int, tuple[str, ...]] = {}
-"""From each earlier version to the one after it. Version 1 is the first."""
+"""The migration from each earlier version to the next. Version 1 is the first."""
 
 TABLES = ("meta", "job", "request", "past")
-"""What is checked after an end that was no close. Results have checksums of their own, and are many times as large."""
+"""The tables to check after an improper end. Results have checksums of their own, and are many times as large."""

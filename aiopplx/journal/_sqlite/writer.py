@@ -1,9 +1,9 @@
-"""The one thread that has the writing connection: it carries out what is asked, many steps in one transaction.
+"""The thread that owns the writing connection: it carries out requests, many steps in one transaction.
 
-Whatever waits in the queue becomes one transaction, so that hundreds of submissions share one sync of the disk; whoever
-asked hears of it after the commit. A daemon thread of our own: the shared pools of a host app may be full, and a
-process that ends must not wait for it (each transaction is complete in itself). This module knows nothing of what the
-steps mean.
+All steps that wait in the queue form one transaction, so that hundreds of submissions share one disk sync; their
+callers are answered after the commit. It is a daemon thread of its own: a shared pool of the host application may be
+full, and a process that ends must not wait for it (each transaction is complete in itself). This module does not know
+what the steps mean.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from typing import Any, NamedTuple, TypeAlias, TypeVar
 
 from aiopplx._errors import AiopplxError
 from aiopplx.journal._errors import JournalBroken, JournalClosed, JournalError
-from aiopplx.journal._sqlite.errors import in_our_words, is_of_one_step
+from aiopplx.journal._sqlite.errors import is_of_one_step, journal_error
 from aiopplx.journal._sqlite.opening import BUSY_MS, Opened
 from aiopplx.journal._sqlite.writing import WritingStatements
 
@@ -29,17 +29,17 @@ T = TypeVar("T")
 GROUP = 500
 """Steps in one transaction, at most."""
 SOON = 0.05
-"""Seconds for which a `delivered` waits for another step to ride with."""
+"""Seconds for which a `delivered` waits for another step whose transaction it can share."""
 COMPANY = 0.001
-"""Seconds for which a step waits for others where many come: each transaction is a sync of the disk, two changes of
+"""Seconds for which a step waits for others when there are many: each transaction costs a disk sync, two switches of
 thread and a turn of the loop, whether it holds one step or fifty."""
 MANY = 4
-"""So many steps in the last transaction, and there will soon be more; fewer wait for nothing."""
+"""With this many steps in the last transaction, more are expected soon; with fewer, a step does not wait."""
 IDLE = 1.0
-"""Seconds without a step after which the log is written back into the file, and cut."""
+"""Seconds without a step after which the log is written back into the file and truncated."""
 
 Answer: TypeAlias = "asyncio.Future[Any]"
-"""Of whatever the work returns; the queue holds work of many kinds."""
+"""The future of any kind of work: the queue holds many kinds."""
 
 
 class _Ask(NamedTuple):
@@ -66,12 +66,12 @@ _Item: TypeAlias = "_Ask | _Delivered"
 
 
 class Writer:
-    """A thread, its queue, and in the thread the statements.
+    """A thread, its queue, and the statements that it runs.
 
     Args:
-        path: the journal's file, for what errors say.
+        path: the journal's file, for error messages.
         opening: opens it; called in the thread.
-        statements_of: makes the statements over what was opened.
+        statements_of: makes the statements for the opened journal.
     """
 
     def __init__(
@@ -81,7 +81,7 @@ class Writer:
         self._opening = opening
         self._statements_of = statements_of
         self._queue: queue.SimpleQueue[_Ask | _Delivered | _Close] = queue.SimpleQueue()
-        self._waiting: list[_Item] = []  # only `delivered`: their company may come
+        self._waiting: list[_Item] = []  # only `delivered`: other steps may still come
         self._later: list[_Item] = []  # only `delivered`: they could not be written
         self._close: _Close | None = None
         self._final: JournalError | None = None
@@ -89,20 +89,20 @@ class Writer:
         self._last_size = 0
         self.is_over = False
 
-    # --- from outside ------------------------------------------------------------------------------------------------
+    # --- for callers -------------------------------------------------------------------------------------------------
 
     async def start(self) -> None:
-        """Start the thread; return when the journal is open, or raise what kept it from being so."""
+        """Start the thread; return when the journal is open, or raise the error that prevented it."""
         opened: Answer = asyncio.get_running_loop().create_future()
         threading.Thread(target=self._serve, args=(opened,), name="aiopplx-journal", daemon=True).start()
         try:
             await opened
         except asyncio.CancelledError:
-            self.forget()
+            self.close_soon()
             raise
 
     def ask(self, work: Callable[[WritingStatements], T], *, writes: bool) -> asyncio.Future[T]:
-        """Have this done, and committed if it writes. It is done even if nobody waits for the answer any more."""
+        """Run this work, and commit it if it writes. It is done even if the caller no longer waits."""
         if self.is_over:
             raise closed(self._path)
         answer: asyncio.Future[T] = asyncio.get_running_loop().create_future()
@@ -110,31 +110,31 @@ class Writer:
         return answer
 
     def delivered(self, pk: int) -> None:
-        """Note that an outcome was handed out, with the next step or soon."""
+        """Record that an outcome was delivered, with the next step or soon."""
         self._queue.put(_Delivered(pk))
 
     def close(self) -> asyncio.Future[None]:
-        """Do all that was asked before, then close."""
+        """Finish all earlier work, then close."""
         answer: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._queue.put(_Close(answer))
         return answer
 
-    def forget(self) -> None:
-        """Close, with nobody waiting for it."""
+    def close_soon(self) -> None:
+        """Close without waiting."""
         self._queue.put(_Close(None))
 
     # --- in the thread -----------------------------------------------------------------------------------------------
 
     def _serve(self, opened: Answer) -> None:
-        # This frame holds the connection. A forked child has no such thread and never unwinds the frame: nothing there
-        # closes the connection at its end, which would write back the parent's log and remove it.
+        # Only this frame holds the connection. A forked child has no such thread and never unwinds the frame, so it
+        # never closes the connection at its end, which would write back and remove the parent's log.
         try:
             journal = self._opening()
             statements = self._statements_of(journal)
         except Exception as error:
-            _tell([_Outcome(opened, error=error)])
+            _resolve([_Outcome(opened, error=error)])
             return
-        _tell([_Outcome(opened)])
+        _resolve([_Outcome(opened)])
         try:
             while self._close is None:
                 self._round(statements)
@@ -142,20 +142,20 @@ class Writer:
             self._end(statements, journal)
             self.is_over = True
             if self._close is not None and self._close.answer is not None:
-                _tell([_Outcome(self._close.answer)])
+                _resolve([_Outcome(self._close.answer)])
             self._refuse_the_rest()
 
     def _round(self, statements: WritingStatements) -> None:
         items = self._gather(statements)
         writes = [item for item in items if isinstance(item, _Delivered) or item.writes]
         if writes:
-            _tell(self._write(statements, writes))
+            _resolve(self._write(statements, writes))
         for item in items:
             if isinstance(item, _Ask) and not item.writes:
-                _tell([self._read(statements, item)])
+                _resolve([self._read(statements, item)])
 
     def _gather(self, statements: WritingStatements) -> list[_Item]:
-        """The next group; empty if there is nothing to do yet. A lone `delivered` waits a moment for company."""
+        """The next group; empty if there is nothing to do yet. A single `delivered` waits a moment for other steps."""
         waited, self._waiting = self._waiting, []
         items = waited.copy()
         try:
@@ -167,7 +167,7 @@ class Writer:
                 self._add(items, self._queue.get_nowait())
         except queue.Empty:
             if not items:
-                self._tidy(statements)
+                self._truncate_log(statements)
         if not waited and self._close is None and all(isinstance(item, _Delivered) for item in items):
             self._waiting, items = items, []
         return items
@@ -187,16 +187,16 @@ class Writer:
         try:
             return self._transaction(statements, [*late, *items])
         except sqlite3.Error as error:
-            said: JournalError = in_our_words(error, self._path)
+            said: JournalError = journal_error(error, self._path)
         except JournalError as error:
             said = error
-        except Exception as error:  # a fault of ours; whoever waits must hear of it
+        except Exception as error:  # a bug of ours; the callers that wait must get it
             return _failed(items, error)
         self._later = [*late, *(item for item in items if isinstance(item, _Delivered))]
         return self._after_failure(statements, [item for item in items if isinstance(item, _Ask)], said)
 
     def _after_failure(self, statements: WritingStatements, asks: list[_Ask], said: JournalError) -> list[_Outcome]:
-        """What did not go through together is tried one by one: a small step may fit where a large result does not."""
+        """Steps that failed together are tried one by one: a small step may fit where a large result does not."""
         self._note(said)
         if self._final is not None or len(asks) < 2:
             return _failed(asks, said)
@@ -208,7 +208,7 @@ class Writer:
         try:
             return self._transaction(statements, [ask])
         except sqlite3.Error as error:
-            said = in_our_words(error, self._path)
+            said = journal_error(error, self._path)
         self._note(said)
         return _failed([ask], said)
 
@@ -241,24 +241,24 @@ class Writer:
         except sqlite3.Error as error:
             if not is_of_one_step(error):
                 raise
-            return [_Outcome(item.answer, error=in_our_words(error, self._path))]
+            return [_Outcome(item.answer, error=journal_error(error, self._path))]
         except Exception as error:
             return [_Outcome(item.answer, error=error)]
 
-    # --- the rest ----------------------------------------------------------------------------------------------------
+    # --- upkeep ------------------------------------------------------------------------------------------------------
 
     def _read(self, statements: WritingStatements, ask: _Ask) -> _Outcome:
         try:
             return _Outcome(ask.answer, ask.work(statements))
         except sqlite3.Error as error:
-            said = in_our_words(error, self._path)
+            said = journal_error(error, self._path)
         except Exception as error:
             return _Outcome(ask.answer, error=error)
         self._note(said)
         return _Outcome(ask.answer, error=said)
 
-    def _tidy(self, statements: WritingStatements) -> None:
-        """Cut the log while nothing else is to do; a reader that is in its way is not waited for."""
+    def _truncate_log(self, statements: WritingStatements) -> None:
+        """Truncate the log while idle; it does not wait for a reader that prevents this."""
         self._dirty = False
         with contextlib.suppress(sqlite3.Error):
             statements.connection.execute("PRAGMA busy_timeout=0")
@@ -270,7 +270,7 @@ class Writer:
         if self._later:
             self._write(statements, [])
         with contextlib.suppress(sqlite3.Error):
-            # Without the mark the next opening looks the file over.
+            # Without the mark the next opening checks the file.
             if self._final is None and not self._later:
                 statements.mark_clean()
         with contextlib.suppress(sqlite3.Error):
@@ -282,28 +282,28 @@ class Writer:
             while True:
                 item = self._queue.get_nowait()
                 if isinstance(item, _Ask):
-                    _tell(_failed([item], closed(self._path)))
+                    _resolve(_failed([item], closed(self._path)))
                 elif isinstance(item, _Close) and item.answer is not None:
-                    _tell([_Outcome(item.answer)])
+                    _resolve([_Outcome(item.answer)])
 
 
 def closed(path: str) -> JournalClosed:
-    """The error for a step that comes too late."""
+    """The error for a step after closing."""
     return JournalClosed(f"the journal {path} is closed", path=path)
 
 
 def _failed(items: Iterable[_Item], error: Exception) -> list[_Outcome]:
-    """The same error for each who waits, as a copy: a traceback must not grow through another's."""
+    """A copy of the error for each caller that waits, so that tracebacks do not accumulate on one object."""
     return [_Outcome(item.answer, error=copy.copy(error)) for item in items if isinstance(item, _Ask)]
 
 
-def _tell(outcomes: Iterable[_Outcome]) -> None:
-    """Settle the futures, each on its own loop."""
+def _resolve(outcomes: Iterable[_Outcome]) -> None:
+    """Resolve the futures, each on its own loop."""
     by_loop: dict[asyncio.AbstractEventLoop, list[_Outcome]] = {}
     for outcome in outcomes:
         by_loop.setdefault(outcome.answer.get_loop(), []).append(outcome)
     for loop, its in by_loop.items():
-        with contextlib.suppress(RuntimeError):  # that loop was closed: nobody waits there
+        with contextlib.suppress(RuntimeError):  # that loop is closed: nothing waits there
             loop.call_soon_threadsafe(_settle, its)
 
 
@@ -314,5 +314,5 @@ def _settle(outcomes: Iterable[_Outcome]) -> None:
         if error is None:
             answer.set_result(value)
         else:
-            # Frames of the thread hold its connection; what they could tell is in the message.
+            # Frames of the thread hold its connection, so the traceback is dropped; the message has the facts.
             answer.set_exception(error.with_traceback(None) if isinstance(error, AiopplxError) else error)

@@ -1,9 +1,9 @@
-"""The statements that change a journal's tables: new rows, and the steps of a submission, each whole or not at all.
+"""The statements that change a journal's tables: new rows, and the steps of a submission, each complete or without
+effect.
 
-The statement of each step is made from the table of steps, once, when this module is imported. It asks for the key and
-the state that the step needs and makes the change in one; only where that changed nothing is the row read, to say what
-the step means for it. This module knows nothing of threads, of when a transaction is committed, or of what a full disk
-means.
+The statement of each step is made from the table of steps, once, when this module is imported. It checks the key and
+the state that the step needs and makes the change at the same time; only if that changed nothing is the row read, to
+find out why. This module knows nothing of threads, of when a transaction is committed, or of what a full disk means.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ from aiopplx.journal._taking import keeps, may_take
 # --- one statement for each step -------------------------------------------------------------------------------------
 
 _COLUMNS = {"delivered": "taken"}
-"""Columns that have another name in the file: version 1 was written before."""
+"""Columns with another name in the file, from before version 1 was final."""
 
 _NOT_IN_JOB = frozenset({"body"})
 
 _EMPTY_IS_NULL = frozenset({"job_id", "key"})
-"""Texts that are unique where they are known."""
+"""Texts that are unique if known; unknown ones are NULL in the file."""
 
 
 def _assignment(name: str, put: Put | str | bool | None) -> str:
@@ -57,7 +57,7 @@ def _assignment(name: str, put: Put | str | bool | None) -> str:
 
 def _where(rule: Rule) -> str:
     where = f"pk = :pk AND key IS nullif(:key, '') AND (1 << state) & {mask(rule.origins)}"
-    if rule is SENDING:  # a mark that was made already is not made again, but for one that was taken back
+    if rule is SENDING:  # a mark is not made twice, unless it was taken back
         where += f" AND (attempts < :attempts OR attempts = :attempts AND state = {int(State.QUEUED)})"
     return where
 
@@ -87,10 +87,10 @@ class WritingStatements(Statements):
     """The tables, for the one writer.
 
     Args:
-        connection: the writer's.
+        connection: the writer's connection.
         path: the journal's file.
-        fence: the number of this opening: of the claims that it gives, and what the file must have.
-        results: what becomes of result bodies.
+        fence: the number of this opening, for its claims; the file must still have it.
+        results: how long result bodies are kept.
         now: wall clock, seconds since 1970.
     """
 
@@ -103,30 +103,30 @@ class WritingStatements(Statements):
         self._has_past = self.one("SELECT 1 FROM past") is not None
 
     def check_fence(self) -> None:
-        """To be asked in every transaction.
+        """Called in every transaction.
 
         Raises:
-            JournalBroken: the file was opened by another writer since. The lock prevents that, unless somebody
-                removed the lock's file.
+            JournalBroken: another writer has opened the file since. The lock prevents that, unless its file was
+                removed.
         """
         (epoch,) = self.one("SELECT v FROM meta WHERE k = 'epoch'")
         if epoch != self.fence:
             raise JournalBroken(
-                f"another process has taken the journal {self.path} over (was its .lock file removed?). Nothing more is"
-                " written, and nothing more may be sent, here",
+                f"another process has taken the journal {self.path} over (was its .lock file removed?). This process"
+                " can no longer write to it, and must not send anything more",
                 path=self.path,
                 is_final=True,
             )
 
     def mark_clean(self) -> None:
-        """Say that this opening ended in order."""
+        """Record that this opening was closed properly."""
         self.connection.execute(
             "UPDATE meta SET v = 1 WHERE k = 'clean' AND (SELECT v FROM meta WHERE k = 'epoch') = ?", (self.fence,)
         )
 
     @contextmanager
     def _together(self) -> Generator[None]:
-        """All changes of one step, or none, though the transaction goes on with the steps of others."""
+        """All changes of one step, or none, within a transaction that has other steps too."""
         self.connection.execute("SAVEPOINT step")
         try:
             yield
@@ -161,7 +161,7 @@ class WritingStatements(Statements):
         return self._claimed(pk)
 
     def claim(self, pk: int) -> Record | None:
-        """See `Journal`. The one writer holds every row."""
+        """See `Journal`. The only writer holds every row."""
         return self.record(pk, fence=self.fence)
 
     def _claimed(self, pk: int) -> Record:
@@ -172,7 +172,7 @@ class WritingStatements(Statements):
     def _insert(
         self, item: str, *, tag: str | int | None, key: str, body: bytes, sha: bytes, api: str
     ) -> Record | None:
-        """The new row; None if its name or its key is taken. Nothing is looked up before: most are new."""
+        """The new row; None if its name or key is in use. It is not looked up first, since most are new."""
         if self._has_past and self._is_past(key):
             return None
         now = self.now()
@@ -206,7 +206,7 @@ class WritingStatements(Statements):
         return self.one("SELECT 1 FROM past WHERE key = ?", key) is not None
 
     def _check_key(self, item: str, tag: str | int | None, key: str) -> None:
-        """Raises `ItemConflict` if a submission, of now or of the past, has this key."""
+        """Raises `ItemConflict` if a submission, current or past, has this key."""
         if self.one("SELECT 1 FROM job WHERE key = ?", key) is not None or self._is_past(key):
             raise self._key_taken(item, tag, key)
 
@@ -220,7 +220,7 @@ class WritingStatements(Statements):
         return key_taken(item, tag, used[0])
 
     def _touch(self, found: Record) -> None:
-        """Remember that this opening has asked for it: from now on its name is spoken for."""
+        """Record that this opening has asked for it: from now on its name is reserved."""
         if found.state in REPLACEABLE:
             self.connection.execute(
                 "UPDATE job SET touched = ? WHERE pk = ? AND touched < ?", (self.fence, found.pk, self.fence)
@@ -233,7 +233,7 @@ class WritingStatements(Statements):
         return bool(touched < self.fence)
 
     def _replace(self, pk: int, *, key: str, body: bytes, sha: bytes, api: str) -> None:
-        """Make the row one that was just queued, for another request."""
+        """Turn the row into a newly queued one, for another request."""
         self.connection.execute(
             "UPDATE job SET state = 0, key = ?, api = ?, sha = ?, job_id = NULL, first_sent = NULL, accepted_at = NULL,"
             " word = '', error = '', cost = NULL, taken = 0, touched = ?, updated = ? WHERE pk = ?",
@@ -274,7 +274,7 @@ class WritingStatements(Statements):
             self._rewrite(claim, step, values)
             return
         if step.raw and keeps(step, self.results):
-            # First, and only if the step may be taken: where it fails nothing is to be undone.
+            # First, and only if the step may be taken: if it fails, there is nothing to undo.
             self._check_id(claim.pk, step.job_id)
             values["enc"], values["size"], values["packed"] = pack(step.raw)
             self.connection.execute(_KEEPS[rule], values)
@@ -301,7 +301,7 @@ class WritingStatements(Statements):
             self.connection.execute("UPDATE request SET body = ? WHERE pk = ?", (step.body, claim.pk))
 
     def _not_taken(self, claim: Claim, step: Step) -> None:
-        """Nothing, if the step finds itself done; the error that says why it was not taken otherwise."""
+        """Does nothing if the step was already taken; otherwise raises the error that says why it was refused."""
         is_live = claim.fence == self.fence
         row = self.record(claim.pk)
         may = may_take(step, claim.pk, row, is_live=is_live, is_free=is_live, path=self.path)
@@ -314,11 +314,11 @@ class WritingStatements(Statements):
             raise duplicate(job_id, other[0] or "", path=self.path)
 
     def _to_the_past(self, pk: int) -> None:
-        """Keep what is known of the submission in this row, before another takes its place."""
+        """Copy the row's submission to the past, before another replaces it."""
         self.connection.execute(_PAST, (pk,))
         self._has_past = True
 
-    # --- what rides along --------------------------------------------------------------------------------------------
+    # --- other marks -------------------------------------------------------------------------------------------------
 
     def delivered(self, pk: int) -> None:
         """See `Journal`."""
@@ -330,5 +330,5 @@ class WritingStatements(Statements):
             self.connection.execute("DELETE FROM result WHERE pk = ?", (pk,))
 
     def exhausted(self, is_exhausted: bool) -> None:
-        """See `Journal`. The file says the opposite, in the word of its version."""
+        """See `Journal`. The file stores the opposite, as `unread`."""
         self.connection.execute("INSERT OR REPLACE INTO meta(k, v) VALUES ('unread', ?)", (int(not is_exhausted),))

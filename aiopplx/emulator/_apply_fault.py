@@ -1,6 +1,6 @@
 """What a fault makes of an answer, as values. Nothing is sent here.
 
-It knows nothing of aiohttp, and of jobs only what the API that owns the route says of them.
+This module knows nothing of aiohttp, and of jobs only what the route's API says of them.
 """
 
 from __future__ import annotations
@@ -12,94 +12,98 @@ from typing import Protocol
 import msgspec
 
 from aiopplx.emulator import faults
+from aiopplx.emulator._corrupt import corrupted
 from aiopplx.emulator._exchange import HTML, JSON, USUAL, Asked, Ending, Reply, error, page, usual
-from aiopplx.emulator._mangle import spoilt
 from aiopplx.emulator.faults import Fault
 
 
-class PlayedAPI(Protocol):
-    """One API as the emulator plays it."""
+class EmulatedAPI(Protocol):
+    """One API of the emulator."""
 
     @property
     def name(self) -> str: ...
     @property
-    def tells_limits(self) -> bool:
-        """Its answers carry `x-ratelimit-*` wherever there is a limit, whatever hints the emulator is set to give."""
+    def always_sends_limits(self) -> bool:
+        """Its answers carry `x-ratelimit-*` wherever there is a limit, whatever the emulator's `limit_hints`."""
         ...
 
     def route(self, method: str, path: str) -> tuple[str, str, str] | None:
-        """(kind of request, base path, job id) if the path is this API's; the kind is "" for a method it has not."""
+        """(kind of request, base path, job id) if the path belongs to this API; the kind is "" for an unsupported
+        method.
+        """
         ...
 
     def bucket(self, on: str) -> str:
-        """Which rate a kind of request counts against."""
+        """The rate limit that applies to a kind of request."""
         ...
 
     def refusal(self, asked: Asked) -> Reply | None:
-        """What a request is answered whoever asks: a retired family; None if it is in service."""
+        """The answer to all requests of a retired family, whatever their key; None if the API is in service."""
         ...
 
     def answer(self, asked: Asked, account: str) -> Reply: ...
-    def stamped(self, reply: Reply) -> Reply:
-        """A true answer, also a refused one, with the headers that this API's have."""
+    def with_headers(self, reply: Reply) -> Reply:
+        """A true answer (or a true refusal) with the headers that this API adds."""
         ...
 
     def say_status(self, word: str, asked: Asked, reply: Reply) -> Reply | None: ...
-    def spoil(self, how: str, asked: Asked, reply: Reply, account: str) -> Reply | None: ...
+    def corrupt(self, how: str, asked: Asked, reply: Reply, account: str) -> Reply | None: ...
 
 
 class Truth:
-    """The true answer to one request, worked out at most once: to ask for it is to obey the request."""
+    """The answer to one request when no fault is active. It is computed at most once: asking for it executes the
+    request.
+    """
 
-    def __init__(self, obey: Callable[[], Reply]) -> None:
-        self._obey = obey
+    def __init__(self, execute: Callable[[], Reply]) -> None:
+        self._execute = execute
         self._reply: Reply | None = None
 
     @property
-    def known(self) -> bool:
-        """True if the request was obeyed already."""
+    def executed(self) -> bool:
+        """True if the request was already executed."""
         return self._reply is not None
 
-    def tell(self) -> Reply:
+    def reply(self) -> Reply:
         if self._reply is None:
-            self._reply = self._obey()
+            self._reply = self._execute()
         return self._reply
 
 
-def play(fault: Fault, asked: Asked, truth: Truth, api: PlayedAPI, account: str, now: float) -> Reply | None:
-    """The answer under this fault; None if the fault does not fit the request or its true answer."""
+def apply_fault(fault: Fault, asked: Asked, truth: Truth, api: EmulatedAPI, account: str, now: float) -> Reply | None:
+    """The answer under this fault; None if the fault does not apply to the request or to its true answer."""
     match fault:
         case faults.Mangle() | faults.SayStatus() | faults.Flood():
             return _changed(fault, asked, truth, api, account)
         case faults.Delay(seconds=seconds):
-            return msgspec.structs.replace(truth.tell(), delay=seconds)
+            return msgspec.structs.replace(truth.reply(), delay=seconds)
         case faults.RateLimited() | faults.Redirect():
             return None if _too_late(asked, truth) else _instead(fault, now)
         case faults.Status(after_accept=False) | faults.Drop(after_accept=False) | faults.Hang(after_accept=False):
             return None if _too_late(asked, truth) else _lost(fault)
         case _:
             reply = _lost(fault)
-            reply.job = truth.tell().job
+            reply.job = truth.reply().job
             return reply
 
 
 def _too_late(asked: Asked, truth: Truth) -> bool:
-    """A submission that an earlier rule has made obey cannot be refused any more: it would be paid for."""
-    return truth.known and asked.method != "GET"
+    """A submission that an earlier rule has executed cannot be refused any more: it is billed."""
+    return truth.executed and asked.method != "GET"
 
 
 def _changed(
-    fault: faults.Mangle | faults.SayStatus | faults.Flood, asked: Asked, truth: Truth, api: PlayedAPI, account: str
+    fault: faults.Mangle | faults.SayStatus | faults.Flood, asked: Asked, truth: Truth, api: EmulatedAPI, account: str
 ) -> Reply | None:
-    """The true answer, if it is a 200, spoilt."""
+    """The true answer, if it is a 200, corrupted or padded."""
     if isinstance(fault, faults.Mangle) and asked.on not in faults.ONLY.get(fault.how, (asked.on,)):
         return None
-    true = truth.tell()
+    true = truth.reply()
     if true.status != 200:
         return None
     match fault:
         case faults.Mangle(how=how):
-            return spoilt(how, true) or api.spoil(how, asked, true, account)
+            return corrupted(how, true) or api.corrupt(how, asked, true, account)
         case faults.SayStatus(status=word):
             return api.say_status(word, asked, true)
         case faults.Flood(how=how, size=size):
@@ -131,7 +135,7 @@ def limit_headers(limit: int, remaining: int, reset: float) -> dict[str, str]:
 
 
 def _lost(fault: Fault) -> Reply:
-    """An answer that has nothing of the true one."""
+    """An answer without any part of the true one."""
     match fault:
         case faults.Drop(reset=reset):
             return Reply(0, ending=Ending.RESET if reset else Ending.CLOSE)

@@ -1,6 +1,6 @@
-"""What was written last, kept up to a size: an answer that is asked for again need not be written again.
+"""A cache bounded by size: an answer that is asked for again need not be generated again.
 
-It knows nothing of what it keeps.
+This module knows nothing of what is cached.
 """
 
 from __future__ import annotations
@@ -14,16 +14,16 @@ T = TypeVar("T")
 SIZE = 16 * 1024 * 1024
 
 
-class Shelf(Generic[T]):
-    """Things under keys; those not asked for longest go when all together are larger than `size` bytes."""
+class Cache(Generic[T]):
+    """Values by key; the least recently used are dropped when all together exceed `size` bytes."""
 
     def __init__(self, size: int = SIZE) -> None:
         self._size = size
         self._kept: OrderedDict[bytes, tuple[T, int]] = OrderedDict()
         self._used = 0
 
-    def take(self, key: bytes, make: Callable[[], tuple[T, int]]) -> T:
-        """The thing under this key; `make` gives it and its bytes if it is not there."""
+    def get(self, key: bytes, make: Callable[[], tuple[T, int]]) -> T:
+        """The value of this key; if it is missing, `make` returns it with its size in bytes."""
         found = self._kept.get(key)
         if found is not None:
             self._kept.move_to_end(key)

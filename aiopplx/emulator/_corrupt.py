@@ -1,7 +1,7 @@
-"""The ways to spoil the body of any JSON answer, whichever API it belongs to.
+"""Corruptions of the body that fit a JSON answer of any API.
 
-Each takes an answer and gives another, or None where it does not fit. What only makes sense for one API's shapes is in
-that API's own file.
+Each takes an answer and returns another, or None where it does not apply. Corruptions of one API's shapes are in that
+API's file.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 
 from aiopplx.emulator._exchange import HTML, Reply
-from aiopplx.emulator._narrow import is_list, is_object
+from aiopplx.emulator._json_types import is_list, is_object
 
 PORTAL = (
     b"<!DOCTYPE html>\n<html><head><title>Welcome to the hotel network</title></head>\n"
@@ -29,7 +29,7 @@ def with_body(reply: Reply, body: bytes, content_type: str | None = None) -> Rep
 
 
 def edited(reply: Reply, edit: Callable[[dict[str, Any]], dict[str, Any] | None]) -> Reply | None:
-    """The answer with its JSON object edited; None if the edit says that it does not fit."""
+    """The answer with its JSON object edited; None if the edit does not apply."""
     data: Any = msgspec.json.decode(reply.body)
     changed = edit(data) if is_object(data) else None
     return None if changed is None else with_body(reply, msgspec.json.encode(changed))
@@ -44,7 +44,7 @@ def _id(value: Any) -> Callable[[dict[str, Any]], dict[str, Any] | None]:
 
 
 def enriched(value: Any) -> Any:
-    """The same JSON with a field at every level that no document names."""
+    """The same JSON with an undocumented field at every level."""
     if is_object(value):
         return {**{name: enriched(member) for name, member in value.items()}, "x_unheard_of": {"of": [1, None]}}
     return [enriched(item) for item in value] if is_list(value) else value
@@ -76,7 +76,7 @@ _GENERIC: dict[str, Callable[[Reply], Reply | None]] = {
 }
 
 
-def spoilt(how: str, reply: Reply) -> Reply | None:
-    """The answer spoilt in a way that suits any API; None if this way does not fit it, or is one API's own."""
+def corrupted(how: str, reply: Reply) -> Reply | None:
+    """The answer corrupted in a way that fits any API; None if this way does not apply, or belongs to one API."""
     change = _GENERIC.get(how)
     return change(reply) if change is not None and reply.body else None

@@ -1,4 +1,4 @@
-"""JSON values told apart, in a way that both type checkers believe. It knows nothing of what they mean."""
+"""Type guards for JSON values that both type checkers accept. This module knows nothing of what the values mean."""
 
 from __future__ import annotations
 
