@@ -142,7 +142,7 @@ def unusable(reply: Reply, why: str) -> NoReturn:
 
 def check_id(reply: Reply, job_id: str, expected_id: str) -> None:
     """Refuse a job that cannot be polled, or is not the one asked for. Raises `ProtocolError`."""
-    if job_id == expected_id:
+    if job_id and job_id == expected_id:
         return
     if not is_usable(job_id):
         unusable(reply, "a job without a usable id")

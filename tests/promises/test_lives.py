@@ -48,7 +48,7 @@ POLL = msgspec.structs.replace(
     PollPolicy.fixed(2), unreadable_polls=500, empty_polls=50, missing_grace=1e6, refused_pause=4.0
 )
 
-# --- what is left over -------------------------------------------------------------------------------------------------
+# --- what is left over ------------------------------------------------------------------------------------------------
 
 
 def left_over(session: Session, places: int) -> dict[str, object]:
@@ -72,7 +72,7 @@ def left_over(session: Session, places: int) -> dict[str, object]:
     return {name: value for name, value in found.items() if value}
 
 
-# --- a random life -----------------------------------------------------------------------------------------------------
+# --- a random life ----------------------------------------------------------------------------------------------------
 
 
 @dataclass
