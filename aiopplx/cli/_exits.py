@@ -60,7 +60,7 @@ class Interrupted(Exception):
 
 
 # Python arguments in the library's messages, and the options that replace them here. A message whose wording changes
-# is printed as it is.
+# is printed unchanged.
 _IN_A_SHELL = (
     ("pass Session(api_key=...)", "give --api-key-file FILE"),
     ("Check PERPLEXITY_API_KEY;", "Check PERPLEXITY_API_KEY or --api-key-file;"),

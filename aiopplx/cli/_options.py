@@ -104,7 +104,7 @@ class RunOptions:
         Format,
         Parameter(help="Format of QUESTIONS. `auto` goes by the name (.jsonl, .ndjson) and the first character."),
     ] = "auto"
-    limit: Annotated[PositiveInt | None, Parameter(help="Run only the first questions, this many.")] = None
+    limit: Annotated[PositiveInt | None, Parameter(help="Run at most this many questions.")] = None
     model: Annotated[str | None, Parameter(help="Model for questions that name none.")] = None
     rpm: Annotated[
         PositiveFloat | None,
