@@ -433,14 +433,6 @@ class Watched:
         finally:
             self.tell(*batch.pending)
 
-    async def closes(self) -> None:
-        others = [asyncio.create_task(one()) for one in (self.asks, self.batches, self.submits, self.waits)]
-        await turns(30)
-        try:
-            await self.session.aclose()
-        finally:
-            await asyncio.gather(*others, return_exceptions=True)
-
 
 async def turns(n: int) -> None:
     for _ in range(n):
@@ -471,14 +463,17 @@ async def test_cancelled_at_any_turn_nothing_hangs_or_is_lost(what: str, journal
 async def test_a_close_cancelled_at_any_turn_ends_everything(journal: bool, tmp_path: Path) -> None:
     async with Scripted(polls=2) as server:
         before = asyncio.all_tasks()
-        for turn in range(40):
+        for turn in range(1, 41):
             watched = Watched(server, tmp_path / f"{turn}.db" if journal else None)
             await watched.session.__aenter__()
-            task = asyncio.create_task(watched.closes())
-            await turns(30 + turn)
-            task.cancel()
+            calls = (watched.asks(), watched.batches(), watched.submits(), watched.waits())
+            others = [asyncio.create_task(call) for call in calls]
+            await turns(30)
+            closing = asyncio.create_task(watched.session.aclose())
+            await turns(turn)
+            closing.cancel()
             with anyio.fail_after(ENDS):
-                await asyncio.wait([task])
+                await asyncio.wait([closing, *others])
                 while asyncio.all_tasks() != before:  # noqa: ASYNC110 - what was cut short is ending
                     await asyncio.sleep(0.001)
             assert watched.untold == set(), f"lost when it is cancelled at turn {turn}"
