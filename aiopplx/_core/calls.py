@@ -257,12 +257,21 @@ class Calls:
         polls = self.life.poller.close()
         left: list[Job] = []
         senders = [sending for sending in callers.values() if sending is not None]
+        parts = (leave(self.life, callers, senders, left), *(member.aclose() for member in list(self.members)))
+        closing = [asyncio.get_running_loop().create_task(part) for part in parts]
         try:
-            await asyncio.gather(
-                leave(self.life, callers, senders, left), *(member.aclose() for member in list(self.members))
-            )
+            # Not `gather`, which would cancel a part before it has begun: that part would tell nothing of its jobs.
+            await asyncio.wait(closing)
         finally:
-            self._tell(left)
+            for part in closing:
+                part.cancel()
+            try:
+                ends = await asyncio.gather(*closing, return_exceptions=True)
+            finally:
+                self._tell(left)
+        for end in ends:
+            if isinstance(end, Exception):
+                raise end
         await asyncio.gather(*polls, return_exceptions=True)
 
 

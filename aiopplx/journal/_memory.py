@@ -136,8 +136,10 @@ class MemoryStore:
         try:
             # Checked after registering: a later change wakes us, and an earlier one is seen now.
             if all(pk in self.rows and self.is_held(pk, journal) for pk in pks):
+                # Not `wait_for`, which loses a cancellation that comes in the turn of the change (Python 3.11).
                 with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(changed.wait(), timeout)
+                    async with asyncio.timeout(timeout):
+                        await changed.wait()
         finally:
             for pk in pks:
                 self._followers[pk].discard(changed)

@@ -509,3 +509,18 @@ async def test_a_time_out_that_nobody_took_is_told_as_left() -> None:
         await asyncio.wait(asking)
         assert asking[0].cancelled()
     assert [event.job_id for event in of_kind(told, EventKind.LEFT)] == ["job-0"]
+
+
+@pytest.mark.parametrize("turn", range(4))
+async def test_a_follower_cancelled_as_the_row_changes_is_cancelled(turn: int) -> None:
+    store = MemoryStore(now=time.time)
+    one, two = store.session(), store.session()
+    await one.find_or_queue("item", tag="x", key="a key", body=b"", sha=b"s", api="sonar")
+    following = asyncio.create_task(two.follow((1,), timeout=SOON))
+    await turns(5)
+    await one.close()
+    await turns(turn)
+    had_returned = following.done()
+    following.cancel()
+    await asyncio.wait([following])
+    assert had_returned or following.cancelled()

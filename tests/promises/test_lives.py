@@ -20,6 +20,8 @@ import anyio
 import msgspec
 import pytest
 from _faulty import KEY
+from _scripted import KEY as SCRIPTED_KEY
+from _scripted import Scripted
 from _servers import JobServer
 
 from aiopplx import (
@@ -36,7 +38,7 @@ from aiopplx._core.spending import Bounded
 from aiopplx.emulator import AfterPolls, Emulator, faults
 from aiopplx.journal._memory import MemoryStore
 from aiopplx.journal._protocol import State
-from aiopplx.testing import Clock
+from aiopplx.testing import Clock, JumpingClock
 
 SPEED = 200.0
 ENDS = 40.0
@@ -48,7 +50,7 @@ POLL = msgspec.structs.replace(
     PollPolicy.fixed(2), unreadable_polls=500, empty_polls=50, missing_grace=1e6, refused_pause=4.0
 )
 
-# --- what is left over ------------------------------------------------------------------------------------------------
+# --- what is left over -----------------------------------------------------------------------------------------------
 
 
 def left_over(session: Session, places: int) -> dict[str, object]:
@@ -72,7 +74,7 @@ def left_over(session: Session, places: int) -> dict[str, object]:
     return {name: value for name, value in found.items() if value}
 
 
-# --- a random life ----------------------------------------------------------------------------------------------------
+# --- a random life ---------------------------------------------------------------------------------------------------
 
 
 @dataclass
@@ -361,3 +363,117 @@ async def test_many_random_lives_lose_nothing(seed: int, tmp_path: Path) -> None
     with anyio.fail_after(ENDS):
         world = await life(seed, tmp_path / "run.db")
     assert world.problems == []
+
+
+# --- cancelled at every turn -----------------------------------------------------------------------------------------
+
+TURNS = (*range(100), *range(100, 600, 7))
+"""Turns of the loop after which a thing is cancelled: each of the first, where most is going on, and some later ones."""
+
+
+class Watched:
+    """A session at a server of the test's own, and what it has told; an outcome is told by whoever got it."""
+
+    def __init__(self, server: Scripted, path: Path | None, **more: Any) -> None:
+        self.server = server
+        self.told: set[str] = set(server.by_key)
+        self.session = Session(
+            SCRIPTED_KEY,
+            base_url=server.url,
+            api="sonar",
+            journal=path,
+            poll=PollPolicy.fixed(2),
+            retry=RetryPolicy(leave_grace=3600.0),
+            clock=JumpingClock(),
+            on_event=self._heard,
+            max_cost=1e6,
+            **more,
+        )
+
+    def _heard(self, event: Event) -> None:
+        if event.kind in (EventKind.LEFT, EventKind.FINISHED):
+            self.told |= {event.job_id, event.idempotency_key}
+
+    def tell(self, *jobs: Job) -> None:
+        for job in jobs:
+            self.told |= {job.id, job.idempotency_key}
+
+    @property
+    def untold(self) -> set[str]:
+        return set(self.server.by_key) - self.told
+
+    # --- what is cancelled
+
+    async def asks(self) -> None:
+        self.tell(await self.session.ask("A question?"))
+
+    async def submits(self) -> None:
+        job = await self.session.submit("A question?")
+        self.tell(job)
+
+    async def waits(self) -> None:
+        job = await self.session.submit("A question?")
+        self.tell(job)
+        await self.session.wait(job)
+
+    async def batches(self) -> None:
+        batch = self.session.batch([f"Question {n}?" for n in range(5)])
+        try:
+            async with batch as jobs:
+                async for job in jobs:
+                    self.tell(job)
+        finally:
+            self.tell(*batch.pending)
+
+    async def leaves(self) -> None:
+        batch = self.session.batch([f"Question {n}?" for n in range(5)])
+        try:
+            async with batch:
+                await turns(20)
+        finally:
+            self.tell(*batch.pending)
+
+
+async def turns(n: int) -> None:
+    for _ in range(n):
+        await asyncio.sleep(0)
+
+
+@pytest.mark.parametrize("journal", [False, True], ids=["forgets", "remembers"])
+@pytest.mark.parametrize("what", ["asks", "submits", "waits", "batches", "leaves"])
+async def test_cancelled_at_any_turn_nothing_hangs_or_is_lost(what: str, journal: bool, tmp_path: Path) -> None:
+    async with Scripted(polls=2) as server:
+        watched = Watched(server, tmp_path / "run.db" if journal else None, max_in_flight=3)
+        async with watched.session as session:
+            await session.submit("The first one, which opens what is opened at first use.")
+            watched.told |= set(server.by_key)
+            for turn in TURNS:
+                before = asyncio.all_tasks()
+                task = asyncio.create_task(getattr(watched, what)())
+                await turns(turn)
+                task.cancel()
+                with anyio.fail_after(ENDS):
+                    await asyncio.wait([task])
+                assert asyncio.all_tasks() == before, f"a task is left when it is cancelled at turn {turn}"
+                assert left_over(session, 3) == {}, f"left over when it is cancelled at turn {turn}"
+                assert watched.untold == set(), f"lost when it is cancelled at turn {turn}"
+
+
+@pytest.mark.parametrize("journal", [False, True], ids=["forgets", "remembers"])
+async def test_a_close_cancelled_at_any_turn_ends_everything(journal: bool, tmp_path: Path) -> None:
+    async with Scripted(polls=2) as server:
+        before = asyncio.all_tasks()
+        for turn in range(1, 41):
+            watched = Watched(server, tmp_path / f"{turn}.db" if journal else None)
+            await watched.session.__aenter__()
+            calls = (watched.asks(), watched.batches(), watched.submits(), watched.waits())
+            others = [asyncio.create_task(call) for call in calls]
+            await turns(30)
+            closing = asyncio.create_task(watched.session.aclose())
+            await turns(turn)
+            closing.cancel()
+            with anyio.fail_after(ENDS):
+                await asyncio.wait([closing, *others])
+                while asyncio.all_tasks() != before:  # noqa: ASYNC110 - what was cut short is ending
+                    await asyncio.sleep(0.001)
+            assert watched.untold == set(), f"lost when it is cancelled at turn {turn}"
