@@ -208,10 +208,10 @@ class Poller:
             self._arm()
 
     def _put_by_rule(self, sub: Submission, now: float) -> None:
-        polls = _polls(sub)
-        random = self._client.random()
+        polls = sub.polls
+        assert polls is not None, "a submission that is polled has its counters"  # noqa: S101 - for mypy
         try:
-            gap = self._policy.next_gap(polls.running(now), random)
+            gap = self._policy.next_gap(polls.running(now), self._client.random())
         except Exception as error:  # a caller's own rule: its mistake must not cost a job that is paid for
             self._policy = self._policy.without_rule()
             logger.exception("the poll rule failed; the default one goes on in its place")
@@ -239,15 +239,17 @@ class Poller:
         self._timer = self._clock.call_at(due, self._step)
 
     def _next_moment(self, now: float) -> float | None:
-        moments = [self._deadlines.next_due()]
+        moment = self._deadlines.next_due()
         if len(self._running) < POLLS_AT_ONCE:
             due = self._schedule.next_due()
             if due is not None:
                 # No longer than this: a submission whose probe succeeds opens the gate without a word to anybody here.
                 held_back = min(self._held_back(now), HELD)
                 self._is_held_back = held_back > 0.0
-                moments.append(max(due, now + held_back))
-        return min((moment for moment in moments if moment is not None), default=None)
+                due = max(due, now + held_back)
+                if moment is None or due < moment:
+                    moment = due
+        return moment
 
     def _held_back(self, now: float) -> float:
         budget = self._budget.delay(now) if self._budget is not None else 0.0
@@ -332,7 +334,8 @@ class Poller:
             self._sink.polled(sub)
             self._put_by_rule(sub, now)
             return
-        polls = _polls(sub)
+        polls = sub.polls
+        assert polls is not None, "a submission that is polled has its counters"  # noqa: S101 - for mypy
         is_overdue = now >= sub.first_deadline
         verdict = polls.answered(self._policy, snapshot, is_last=is_overdue and now >= sub.last_deadline)
         if isinstance(verdict, Ended):

@@ -89,17 +89,19 @@ class Results:
 
     def has_room(self, place: Place) -> bool:
         """Room for one more outcome? If so it is set aside; if not, the place is parked."""
-        place.is_kept = self._is_stored and place.sub.phase is Phase.RUNNING and place.sub.claim is not None
-        if place.is_kept or place in self._polled:
+        if self._is_stored:
+            place.is_kept = place.sub.phase is Phase.RUNNING and place.sub.claim is not None
+            if place.is_kept:
+                return True
+        polled = self._polled
+        is_free = len(self._ready) + len(self._ready_by_index) + len(polled) < READY
+        if is_free or place in polled or (self._ordered and place.index == self.taken):
+            polled.add(place)
             return True
-        held = len(self._ready) + len(self._ready_by_index) + len(self._polled)
-        if held >= READY and not (self._ordered and place.index == self.taken):
-            if not place.is_parked:
-                place.is_parked = True
-                heapq.heappush(self._parked, (place.index or 0, place))
-            return False
-        self._polled.add(place)
-        return True
+        if not place.is_parked:
+            place.is_parked = True
+            heapq.heappush(self._parked, (place.index or 0, place))
+        return False
 
     def polled(self, place: Place) -> None:
         """The poll ended and the job runs on: its room is free again."""

@@ -147,11 +147,11 @@ class Clock:
 
     def wire_now(self) -> float:
         """Seconds by which one exchange is bounded: real ones, whatever the speed."""
-        return asyncio.get_running_loop().time()
+        return time.monotonic()
 
     def wire_at(self, when: float, callback: Callable[[], object]) -> Timer:
         """Call `callback` when `wire_now()` has come to `when`. It may come early, and should read the time itself."""
-        return asyncio.get_running_loop().call_at(when, callback)
+        return asyncio.get_running_loop().call_later(max(0.0, when - time.monotonic()), callback)
 
     # --- what holds time still ---------------------------------------------------------------------------------------
 
