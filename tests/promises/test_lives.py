@@ -368,7 +368,7 @@ async def test_many_random_lives_lose_nothing(seed: int, tmp_path: Path) -> None
 # --- cancelled at every turn -----------------------------------------------------------------------------------------
 
 TURNS = (*range(100), *range(100, 600, 7))
-"""Turns of the loop after which a thing is cancelled: each of the first, where most is going on, and some later ones."""
+"""Turns of the loop after which a thing is cancelled: each of the first, where most goes on, and some later ones."""
 
 
 class Watched:
