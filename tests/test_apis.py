@@ -169,10 +169,19 @@ def test_api_without_a_successor_is_the_last():
         (Routing(SONAR), JOB, "one of next year", SONAR),
         (went_over(), JOB, "", SONAR),
         (went_over(), JOB, "one of next year", AGENT),
+        (Routing(SONAR, AGENT), "of-no-known-form", "", SONAR),
+        (went_over(), "of-no-known-form", "", SONAR),
+        (Routing(AGENT), "of-no-known-form", "", AGENT),
     ],
 )
 def test_job_belongs_to_the_api_of_name_or_id(routing: Routing, job_id: str, name: str, api: object):
     assert routing.api_of(job_id, name) == api
+
+
+def test_api_owns_only_ids_of_its_own_form():
+    ids = (JOB, JOB.upper(), RUN, "third_1", f"{JOB}0", "")
+    assert [job_id for job_id in ids if SONAR.owns(job_id)] == [JOB, JOB.upper()]
+    assert [job_id for job_id in ids if AGENT.owns(job_id)] == [RUN]
 
 
 def test_what_is_not_a_job_id_has_no_api():
