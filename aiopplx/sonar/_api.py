@@ -130,7 +130,7 @@ class Sonar(msgspec.Struct, frozen=True):
             InvalidRequest: the request breaks a rule, or is another API's.
         """
         if not isinstance(request, ResearchRequest):
-            raise request.not_taken()
+            raise request.not_taken(ResearchRequest)
         return _ENCODER.encode(_Submission(request.wire(), idempotency_key))
 
     def rekeyed(self, body: bytes, idempotency_key: str) -> bytes:
