@@ -153,8 +153,8 @@ class Routing:
         quoted_id(job_id)
         if name:
             return next((api for api in (*self._own, *_KNOWN) if api.name == name), self.api)
-        # No API owns an id of an unknown form. It is the first API's then, also after the session went over: the form of
-        # Sonar's ids is not documented and may change, that of the Agent API's ids is documented.
+        # No API owns an id of an unknown form. It is the first API's then, also after the session went over: the form
+        # of Sonar's ids is not documented and may change, that of the Agent API's ids is documented.
         return next((api for api in reversed(self._own) if api.owns(job_id)), self.first)
 
     def named(self, name: str) -> API:
