@@ -12,6 +12,8 @@ from pathlib import Path
 import pytest
 from _source import PACKAGE, ROOT, foreign_imports, inner_imports, modules, room_of, tree_of
 
+from aiopplx._apis import APIS
+
 # The tower, from the bottom up: a module imports only from those that stand before it. A name that ends in a dot is a
 # folder, whose modules follow it in their own order.
 TOWER = """
@@ -55,7 +57,10 @@ EMULATOR, CLI = "emulator", ("cli", "__main__")
 # A folder for users, over what lies beneath it: the package itself imports nothing of it.
 TESTING = "testing"
 
-PURE = ("_version", "_errors", "_text", "_job", "_wire.", "sonar.", "agent.", "_policy.")
+# The folder of each API, as registered: a further one is pure and apart from the others without a word here.
+API_FOLDERS = sorted({type(api).__module__.split(".")[1] for api, _ in APIS.values()})
+
+PURE = ("_version", "_errors", "_text", "_job", "_wire.", "_policy.", *(f"{folder}." for folder in API_FOLDERS))
 NO_I_O = (
     "aiohttp anyio asyncio concurrent contextvars http io logging multiprocessing os pathlib queue random sched secrets"
     " select selectors shutil signal socket sqlite3 ssl subprocess sys tempfile threading time uuid warnings"
@@ -170,9 +175,17 @@ def test_apis_know_nothing_of_each_other() -> None:
         f"{path.name}:{line} imports {module}"
         for room, path in core()
         for module, _, line in inner_imports(path)
-        if ("sonar" in room and "agent" in module) or ("agent" in room and "sonar" in module)
+        for folder in API_FOLDERS
+        if f"{module}.".startswith(f"aiopplx.{folder}.")
+        and room.split(".")[0] in API_FOLDERS
+        and room.split(".")[0] != folder
     ]
     assert wrong == []
+
+
+def test_api_folders_are_those_of_the_registry() -> None:
+    found = {path.parent.name for path in PACKAGE.glob("*/_api.py")}
+    assert found == set(API_FOLDERS)
 
 
 def test_emulator_imports_nothing_of_the_client() -> None:
