@@ -22,7 +22,7 @@ _wire.  call headers checks conversion messages request api decoding
 sonar.  _responses _api
 agent.  _tools _request _responses _translate _api
 _apis
-journal.  _errors _names _records _steps _taking _protocol _memory _forgetful _jobs
+journal.  _errors _names _records _steps _taking store _protocol _memory _forgetful _jobs
     _sqlite.lock _sqlite.schema _sqlite.errors _sqlite.file _sqlite.opening _sqlite.reading _sqlite.writing
     _sqlite.writer _sqlite.reader _sqlite.journal
 _policy.  network retry recovery polling pace gate budget
@@ -219,6 +219,23 @@ def _attributes_of_the_package(path: Path) -> Iterator[tuple[str, str, int]]:
     for node in ast.walk(tree_of(path)):
         if isinstance(node, ast.Attribute) and ast.unparse(node.value) == "aiopplx":
             yield "aiopplx", node.attr, node.lineno
+
+
+def test_stores_need_only_public_names_of_the_journal() -> None:
+    """So a store outside the package can be written as those inside are."""
+    from aiopplx import journal
+    from aiopplx.journal import store
+
+    public = {*journal.__all__, *store.__all__, *(name for name in vars(journal.steps) if not name.startswith("_"))}
+    wrong = [
+        f"{name}:{line} uses {imported} of {module}"
+        for name, path in core()
+        if name == "journal._memory" or name.startswith("journal._sqlite.")
+        for module, imported, line in inner_imports(path)
+        if module.startswith("aiopplx.journal.") and not module.startswith("aiopplx.journal._sqlite")
+        if imported not in public
+    ]
+    assert wrong == []
 
 
 def test_pure_modules_have_no_io_and_no_clock() -> None:

@@ -63,6 +63,7 @@ def public_objects() -> Iterator[tuple[str, object]]:
         "aiopplx.emulator",
         "aiopplx.emulator.faults",
         "aiopplx.emulator.wire",
+        "aiopplx.journal.store",
         "aiopplx.testing",
     ):
         loaded = importlib.import_module(module)
