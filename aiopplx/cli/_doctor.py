@@ -38,7 +38,7 @@ AUTO = ("sonar", "agent")
 """The APIs that `--api auto` uses, in this order; a test checks that they are the library's."""
 
 PROBED = "sonar"
-"""The API that `--probe` tries: the only one with idempotency keys, as a test checks."""
+"""The API whose idempotency keys `--probe` tries; a test checks that it has them."""
 
 NO_JOB = "resp_00000000-0000-0000-0000-000000000000"
 """An id that no job has. An API that answers that it does not exist has accepted the key."""
@@ -105,7 +105,7 @@ class _Checks:
 
     async def _probe(self, api: Api, *, yes: bool) -> None:
         if not self._answers.get(api):
-            _report("probe", f"not made: {api} does not answer, and no other API has idempotency keys")
+            _report("probe", f"not made: {api} does not answer, and the probe is made there only")
             return
         _report(
             "probe", f"submits one cheap job to {api} twice under one idempotency key: it may be billed, even twice"
