@@ -589,3 +589,12 @@ async def test_who_is_merged_into_a_strangers_job_makes_it_held() -> None:
             assert (await waiting).ok
             assert (await asking).ok
             assert life.spending.budget.facts.in_flight == 0
+
+
+async def test_doubt_that_is_handed_out_keeps_its_hold() -> None:
+    async with Scripted() as server:
+        server.script = lambda asked: (500, {}) if asked.kind == "submit" else None
+        async with opened(server, max_cost=100.0, retry=RetryPolicy(doubt_tries=1)) as session:
+            assert (await session.ask(QUESTION)).status is JobStatus.IN_DOUBT
+            facts = session._core.life.spending.budget.facts
+            assert (facts.in_flight, facts.unknown) == (0, 1)
