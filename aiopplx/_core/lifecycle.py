@@ -327,7 +327,7 @@ class Lifecycle:
         elif decision is Decision.LOAD:
             sub.to(Phase.STORED)
             self.live.remove(sub)
-            listeners, sub.listeners = sub.listeners, []
+            listeners, sub.listeners = sub.listeners, ()
             for listener in listeners:
                 self._hand(listener, None)
         else:
@@ -362,13 +362,14 @@ class Lifecycle:
 
     def listen(self, listener: Listener) -> None:
         """A new listener of a submission that has not begun."""
-        listener.sub.listeners.append(listener)
+        sub = listener.sub
+        sub.listeners = (*sub.listeners, listener)
 
     def join(self, listener: Listener) -> None:
         """A late listener of a job that is alive here. The first of them has it polled at once; others hear with it."""
         sub = listener.sub
         is_first = not any(other.is_late for other in sub.listeners)
-        sub.listeners.append(listener)
+        sub.listeners = (*sub.listeners, listener)
         self.poller.joined(sub)
         if is_first:
             self.poller.poll_now(sub)
@@ -425,8 +426,8 @@ class Lifecycle:
             self.free(listener)  # one job, one place
             listener.sub = live
             listener.deadline = min(listener.deadline, latest)
-            live.listeners.append(listener)
-        sub.listeners = []
+        live.listeners = (*live.listeners, *sub.listeners)
+        sub.listeners = ()
         self.poller.joined(live)
 
     def _bring_claim(self, live: Submission, claim: Claim | None, key: str) -> None:
@@ -538,6 +539,8 @@ class Lifecycle:
         asked = sub.request.asked_model if sub.request is not None and sub.api.echoes_model else None
         # The server has the question now; a thousand waiting jobs need not hold theirs.
         sub.body, sub.request = b"", None
+        if not self._remembers:
+            sub.claim = None  # there is no row to write
         for listener in sub.listeners:
             listener.accepted(snapshot)
         self._limit_listeners(sub)
@@ -593,8 +596,8 @@ class Lifecycle:
     def _stop_waiting(self, sub: Submission, overdue: list[Listener], why: str, snapshot: Snapshot | None) -> None:
         job = sub.as_job(JobStatus.TIMED_OUT, timed_out(why), snapshot)
         event = sub.event(EventKind.TIMED_OUT, status=job.status, reason=why)
+        sub.listeners = tuple(listener for listener in sub.listeners if listener not in overdue)
         for listener in overdue:
-            sub.listeners.remove(listener)
             self.free(listener)
         if not sub.listeners:
             self.detach(sub)
@@ -672,7 +675,7 @@ class Lifecycle:
 
     def _end(self, sub: Submission, job: Job, *, is_billed: bool) -> None:
         """What became of it is written. Settle, free, deliver, emit: in this order, and nothing comes in between."""
-        listeners, sub.listeners = sub.listeners, []
+        listeners, sub.listeners = sub.listeners, ()
         if not listeners:
             sub.job = job
         if sub.phase in POLLABLE:
@@ -720,7 +723,7 @@ class Lifecycle:
             return None
         is_billed = sub.phase in DOUBTFUL or sub.phase in POLLABLE
         sub.job = as_left(sub)
-        listeners, sub.listeners = sub.listeners, []
+        listeners, sub.listeners = sub.listeners, ()
         sub.to(Phase.DETACHED)
         poll = self.poller.forget(sub)
         self.spending.ended(sub, None, is_billed=is_billed)
@@ -739,7 +742,7 @@ class Lifecycle:
         sub = listener.sub
         if listener not in sub.listeners:
             return None
-        sub.listeners.remove(listener)
+        sub.listeners = tuple(other for other in sub.listeners if other is not listener)
         if sub.runner is None:
             self.free(listener)
         if sub.phase not in POLLABLE or sub.waits_for_a_place:

@@ -178,7 +178,7 @@ class Play:
 
     def submission(self, api=SONAR) -> Submission:
         sub = Submission(api, "a-key", b"{}", timeout=TIMEOUT, tag="a tag", phase=Phase.QUEUED)
-        sub.listeners = [_Anybody(sub=sub, tag="a tag")]
+        sub.listeners = (_Anybody(sub=sub, tag="a tag"),)
         return sub
 
     def emit(self, event: Event) -> None:
@@ -203,7 +203,7 @@ class Play:
             await task
 
     def leave(self) -> None:
-        self.sub.listeners = []
+        self.sub.listeners = ()
 
 
 def cancel() -> None:
