@@ -9,6 +9,7 @@ from collections.abc import Mapping
 
 from aiopplx._errors import AiopplxError, APIError, BudgetReached, InDoubt, JobError, JobTimeout, ProtocolError
 from aiopplx._job import Job, JobStatus
+from aiopplx._policy.retry import ends_doubt
 from aiopplx._submission import DOUBTFUL, POLLABLE, Submission
 from aiopplx.journal._errors import JournalAway, JournalBroken, JournalError, JournalFull
 from aiopplx.journal._protocol import State
@@ -37,11 +38,6 @@ def status_of_refusal(error: AiopplxError, stop: AiopplxError | None) -> JobStat
     return JobStatus.REJECTED
 
 
-def is_final_refusal(error: AiopplxError | None) -> bool:
-    """Was it the request that was refused, so that the same bytes will be refused again?"""
-    return isinstance(error, APIError) and error.status in (400, 404, 405, 410, 413, 415, 422)
-
-
 def unwritten_for_now(error: JournalError) -> bool:
     """Whether the same step may succeed later: a full disk is made room on, a store out of reach comes back.
 
@@ -50,15 +46,13 @@ def unwritten_for_now(error: JournalError) -> bool:
     return isinstance(error, (JournalFull, JournalAway)) or (isinstance(error, JournalBroken) and not error.is_final)
 
 
-_MALFORMED = (400, 413, 422)
-
-
 def still_in_doubt(error: AiopplxError) -> AiopplxError:
-    """Why a submission was not sent again whose outcome is unknown from before: it is as unknown as it was.
+    """The error of a submission that was in doubt and is not sent again: it stays in doubt, unless `error` settles it.
 
-    Bytes that are refused as malformed could not have been accepted before either, so that refusal is the outcome.
+    Args:
+        error: why it is not sent again.
     """
-    if isinstance(error, InDoubt) or (isinstance(error, APIError) and error.status in _MALFORMED):
+    if isinstance(error, InDoubt) or (isinstance(error, APIError) and ends_doubt(error.status)):
         return error
     why = error.message.removesuffix("; nothing was billed").removesuffix("; this call was not billed")
     return InDoubt(

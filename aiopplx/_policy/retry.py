@@ -36,6 +36,7 @@ import msgspec
 
 from aiopplx._errors import (
     AiopplxError,
+    APIError,
     AuthenticationError,
     EndpointRetired,
     OutOfCredit,
@@ -153,6 +154,24 @@ def _classify_status(reply: Reply, error: AiopplxError, safe: bool) -> Fault:
     return Fault.REFUSED
 
 
+_MALFORMED = frozenset({400, 413, 422})
+_FINAL_REFUSALS = _MALFORMED | {404, 405, 410, 415}
+
+
+def ends_doubt(status: int | None) -> bool:
+    """Whether a refusal with this status also settles earlier attempts with the same bytes whose answer was lost.
+
+    Bytes that are refused as malformed could not have been accepted before either. Any other refusal says nothing about
+    an earlier attempt.
+    """
+    return status in _MALFORMED
+
+
+def is_final_refusal(error: AiopplxError | None) -> bool:
+    """Whether the request itself was refused, so that the same bytes will be refused again in any later run."""
+    return isinstance(error, APIError) and error.status in _FINAL_REFUSALS
+
+
 _REUSE = re.compile(
     r"idempoten\w*.*(reus|different|mismatch|another request)|(reus|different|mismatch).*idempoten", re.I | re.S
 )
@@ -235,11 +254,6 @@ class SubmitTries:
         self._doubts = 0
         self._doubt_since = 0.0
 
-    @property
-    def tries(self) -> int:
-        """Failed attempts so far."""
-        return self._tries
-
     def failed(
         self,
         fault: Fault,
@@ -270,9 +284,7 @@ class SubmitTries:
                 self._doubt_since = now
             self._doubts += 1
         if not self._may_go_on(fault, now, repeatable):
-            # Bytes that are refused as malformed could not have been accepted before either. Any other refusal says
-            # nothing about an earlier attempt whose answer was lost.
-            return Over(doubt=doubt and not (fault is Fault.REFUSED and status in _MALFORMED))
+            return Over(doubt=doubt and not (fault is Fault.REFUSED and ends_doubt(status)))
         delay = max(self._policy.delay(fault, self._tries, random), silence)
         if status == 409:
             delay = max(delay, 1.0)  # the first attempt is still at work: give it a moment
@@ -290,9 +302,6 @@ class SubmitTries:
         if not self._doubts:
             return True
         return repeatable and self._doubts < policy.doubt_tries and now - self._doubt_since < policy.doubt_seconds
-
-
-_MALFORMED = (400, 413, 422)
 
 
 class CallTries:
