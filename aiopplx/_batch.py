@@ -14,6 +14,7 @@ from typing import Self, TypeAlias
 import anyio
 
 from aiopplx._core.assembly import Core
+from aiopplx._core.calls import Member
 from aiopplx._core.cancelling import cancel_all
 from aiopplx._core.leaving import goes_on, leave, left_event
 from aiopplx._core.results import Place, Results
@@ -56,6 +57,7 @@ class Batch(AsyncIterator[Job]):
         self._results = Results(
             ordered=ordered, is_stored=store.results != "refetch", unpark=lambda sub: core.life.poller.unpark(sub)
         )
+        self._member = Member(self.aclose, self._results.news.set)
         self._limit = limit
         self._room = anyio.Semaphore(limit)
         self._trouble: BaseException | None = None
@@ -70,10 +72,10 @@ class Batch(AsyncIterator[Job]):
     async def __aenter__(self) -> Self:
         if self._state != "new":
             raise ConfigError("a batch can be entered once; make another with session.batch(...)")
-        self._core.open()
+        self._core.ensure_open()
         self._source = source = Source(self._given)
         self._state = "open"
-        self._core.calls.members.add(self)
+        self._core.calls.members.add(self._member)
         self._store.exhausted(False)
         loop = asyncio.get_running_loop()
         self._submitters = [loop.create_task(self._submitter(source)) for _ in range(min(SUBMITTERS, self._limit))]
@@ -145,10 +147,6 @@ class Batch(AsyncIterator[Job]):
             finally:
                 await self._end()
 
-    def wake(self) -> None:
-        """Something changed for the whole session: look again."""
-        self._results.news.set()
-
     # --- handing out -------------------------------------------------------------------------------------------------
 
     async def _hand_out(self, place: Place) -> Job:
@@ -162,7 +160,7 @@ class Batch(AsyncIterator[Job]):
                 raise
         self._last = place.sub.claim
         self._room.release()
-        self._results.took()
+        self._results.count_handed_out()
         return job
 
     def _deliver_last(self) -> None:
@@ -175,7 +173,7 @@ class Batch(AsyncIterator[Job]):
         if any(not task.done() for task in self._submitters):
             return False
         read = self._source.count if self._source is not None else 0
-        return self._results.taken == read or self._core.client.gate.polls_refused
+        return self._results.handed_out == read or self._core.client.gate.polls_refused
 
     def _last_word(self) -> BaseException:
         """What ends the iteration: nothing, the source's own error, or what stopped the session."""
@@ -183,7 +181,7 @@ class Batch(AsyncIterator[Job]):
         trouble = self._trouble
         if trouble is None and source is not None:
             trouble, source.error = source.error, None
-            if trouble is None and self._results.taken < source.count:
+            if trouble is None and self._results.handed_out < source.count:
                 stop = self._core.client.gate.stop
                 trouble = stop.about() if stop is not None else None
         self._trouble = None
@@ -264,7 +262,7 @@ class Batch(AsyncIterator[Job]):
             if self._cancel_on_exit:
                 await cancel_all(self._core.life, self._left, ending)
         finally:
-            self._core.calls.members.discard(self)
+            self._core.calls.members.discard(self._member)
             self._ended.set()
             for job in self._left:
                 if goes_on(job) and job.id not in ending:

@@ -63,13 +63,13 @@ class Results:
     Attributes:
         out: places whose outcome is awaited.
         news: set whenever a consumer should look again.
-        taken: how many were handed out.
+        handed_out: how many places the consumer has had.
     """
 
     def __init__(self, *, ordered: bool, is_stored: bool, unpark: Callable[[Submission], None]) -> None:
         self.out: dict[Place, None] = {}
         self.news = asyncio.Event()
-        self.taken = 0
+        self.handed_out = 0
         self._ordered = ordered
         self._is_stored = is_stored
         self._unpark = unpark
@@ -95,7 +95,7 @@ class Results:
                 return True
         polled = self._polled
         is_free = len(self._ready) + len(self._ready_by_index) + len(polled) < READY
-        if is_free or place in polled or (self._ordered and place.index == self.taken):
+        if is_free or place in polled or (self._ordered and place.index == self.handed_out):
             polled.add(place)
             return True
         if not place.is_parked:
@@ -131,7 +131,7 @@ class Results:
     def next(self) -> Place | None:
         """The place whose turn it is, if its outcome is there."""
         if self._ordered:
-            return self._ready_by_index.pop(self.taken, None)
+            return self._ready_by_index.pop(self.handed_out, None)
         return self._ready.popleft() if self._ready else None
 
     def put_back(self, place: Place) -> None:
@@ -141,9 +141,9 @@ class Results:
         else:
             self._ready.appendleft(place)
 
-    def took(self) -> None:
-        """It was handed out. A second consumer may have waited for just that."""
-        self.taken += 1
+    def count_handed_out(self) -> None:
+        """The consumer has one more. A second consumer may have waited for just that."""
+        self.handed_out += 1
         self.news.set()
         self._unpark_next()
 
