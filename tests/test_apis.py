@@ -128,14 +128,6 @@ def test_request_without_counterpart_is_frozen_for_the_journals_api():
         went_over(remembers=True).freeze(ResearchRequest(" "), "k")
 
 
-def test_submission_moves_only_with_request_and_api_at_hand():
-    routing = Routing(SONAR, AGENT)
-    assert routing.may_move(SONAR, QUESTION)
-    assert not routing.may_move(SONAR, None)
-    assert not routing.may_move(AGENT, QUESTION)
-    assert not Routing(SONAR).may_move(SONAR, QUESTION)
-
-
 def test_submission_must_move_once_its_api_is_retired():
     assert not Routing(SONAR, AGENT).must_move(SONAR, QUESTION)
     assert not Routing(SONAR).must_move(SONAR, QUESTION)

@@ -414,11 +414,11 @@ def _outcome(sub: Submission, error: AiopplxError, *, doubt: bool) -> AiopplxErr
     if not doubt:
         return error
     times = "once" if sub.attempts == 1 else f"{sub.attempts} times"
-    advice = (
-        "Look for it with session.list(); sending it again under this same key cannot pay twice where the server"
-        " honours keys"
+    advice = "Look for it with session.list()" if sub.api.has_list else "This API has no list to look for it in"
+    advice += (
+        "; sending it again under this same key cannot pay twice where the server honours keys"
         if sub.api.has_idempotency
-        else "This API knows no keys and has no list: whoever sends it again may pay twice"
+        else "; sending it again may pay twice, since this API knows no keys"
     )
     return InDoubt(
         f"sent {times} and no usable answer came ({error.message}). A job may exist and be billed; its id is"

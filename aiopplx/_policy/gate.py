@@ -3,7 +3,7 @@
 Five reasons to hold a request back
 -----------------------------------
 A client that lives through a bad hour has to tell apart why the server does not do as asked, because each reason has
-another end. `Reason` lists them in the order in which the gate asks for them:
+another end. `Cause` lists them in the order in which the gate asks for them:
 
 1. A *stop*: no submission can succeed (bad key, no credit, retired API). Nothing but the user, or time, can help.
 2. *Silence*: the server said how long nothing may be sent (Retry-After), or that its count is used up. It is obeyed by
@@ -49,7 +49,7 @@ LONGEST_PAUSE = 30.0
 _SUBMIT = Lane.SUBMIT
 
 
-class Reason(enum.Enum):
+class Cause(enum.Enum):
     """Why a request may not leave now."""
 
     STOP = "submissions are stopped"
@@ -189,7 +189,7 @@ class Breaker:
 
     def delay(self, now: float) -> float:
         """Seconds until the next probe may leave; 0 or less if now, or if the server answers."""
-        if self.failures < SILENT_AFTER:
+        if not self.is_open:
             return 0.0
         probing = self._probing_until - now
         # While a probe is out the others ask again soon: its answer opens the gate without a word to them.
@@ -197,7 +197,7 @@ class Breaker:
 
     def leave(self, now: float) -> None:
         """A request leaves. If the breaker is open, it is the probe."""
-        if self.failures >= SILENT_AFTER:
+        if self.is_open:
             self._probing_until = now + LONGEST_PROBE
             self._probe_left_at = now
 
@@ -214,7 +214,7 @@ class Breaker:
     def failed(self, now: float) -> float:
         """No answer came. Returns the seconds until the next probe, 0 if all may go on."""
         self.failures += 1
-        if self.failures < SILENT_AFTER or now < self._probe_at:
+        if not self.is_open or now < self._probe_at:
             return 0.0
         if self.failures > SILENT_AFTER:
             self._probe_delay = min(LAST_PROBE, self._probe_delay * 2.0)
@@ -306,7 +306,7 @@ class Gate:
             if next_at > until:
                 until = next_at
         wait = until - now
-        if self._breaker.failures >= SILENT_AFTER:
+        if self._breaker.is_open:
             wait = max(wait, self._breaker.delay(now))
         return wait if wait > 0.0 else 0.0
 
@@ -314,22 +314,22 @@ class Gate:
         """A request leaves now."""
         if lane is _SUBMIT:
             self.pace.leave(now)
-        if self._breaker.failures >= SILENT_AFTER:
+        if self._breaker.is_open:
             self._breaker.leave(now)
 
-    def why(self, lane: Lane, now: float) -> Reason | None:
-        """Why a request of this lane may not leave now; None if it may. The first reason, in the order of `Reason`."""
+    def why(self, lane: Lane, now: float) -> Cause | None:
+        """Why a request of this lane may not leave now; None if it may. The first reason, in the order of `Cause`."""
         submits = lane is _SUBMIT
         if submits and self._stop.error_at(now) is not None:
-            return Reason.STOP
+            return Cause.STOP
         if self._silence.until > now:
-            return Reason.SILENCE
+            return Cause.SILENCE
         if self._breaker.delay(now) > 0.0:
-            return Reason.OUTAGE
+            return Cause.OUTAGE
         if submits and self._silence.submits_until > now:
-            return Reason.PAUSE
+            return Cause.PAUSE
         if submits and self.pace.next_at > now:
-            return Reason.PACE
+            return Cause.PACE
         return None
 
     # --- what came back ----------------------------------------------------------------------------------------------
