@@ -21,7 +21,7 @@ import msgspec
 from aiopplx._apis import request_of
 from aiopplx._batch import Batch, Item, Items
 from aiopplx._config import JournalOptions, check_positive, check_usable, check_whole, make_settings
-from aiopplx._core.assembly import Core, Opened, open_store, without_journal
+from aiopplx._core.assembly import Core, SessionStore, open_store, without_journal
 from aiopplx._core.cancelling import cancel
 from aiopplx._core.decisions import Decisions
 from aiopplx._core.listing import JobList
@@ -122,7 +122,7 @@ class Session:
             network=network,
         )
         self._emitter = Emitter(check_usable("on_event", on_event, "__call__", "a function that takes an Event"))
-        self._opened: Opened | None = None
+        self._opened: SessionStore | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._pid = 0
 

@@ -30,8 +30,6 @@ from aiopplx.journal._forgetful import ForgetfulJournal
 from aiopplx.journal._names import Occurrences, fingerprint
 from aiopplx.journal._protocol import Journal, Ledger
 
-EXPECTED_COST = 1.3
-"""US dollars: at the upper end of what deep-research jobs were seen to cost ($0.84 to $1.26 in five of June 2026)."""
 LOCK_SECONDS = 0.5
 """Real seconds after which a journal that another process has open is tried again."""
 
@@ -39,7 +37,7 @@ LOCK_SECONDS = 0.5
 # --- the store -------------------------------------------------------------------------------------------------------
 
 
-class Opened:
+class SessionStore:
     """A session's open store, and what it says was spent. One that was handed in open stays its owner's to close."""
 
     def __init__(self, store: Journal, spent: Ledger, *, is_ours: bool) -> None:
@@ -53,12 +51,14 @@ class Opened:
             await self.store.close()
 
 
-def without_journal() -> Opened:
+def without_journal() -> SessionStore:
     """The store of a session without a journal: it forgets."""
-    return Opened(ForgetfulJournal(), Ledger(0.0, 0, ()), is_ours=False)
+    return SessionStore(ForgetfulJournal(), Ledger(0.0, 0, ()), is_ours=False)
 
 
-async def open_store(settings: Settings, *, sleep: Callable[[float], Awaitable[object]] = asyncio.sleep) -> Opened:
+async def open_store(
+    settings: Settings, *, sleep: Callable[[float], Awaitable[object]] = asyncio.sleep
+) -> SessionStore:
     """Open the journal, if there is to be one. Raises `JournalError`.
 
     A file that another process has open is waited for as long as `JournalOptions.wait` says, in real time: the other
@@ -78,7 +78,7 @@ async def open_store(settings: Settings, *, sleep: Callable[[float], Awaitable[o
         if is_ours:
             await store.close()
         raise
-    return Opened(store, spent, is_ours=is_ours)
+    return SessionStore(store, spent, is_ours=is_ours)
 
 
 async def _open_file(
@@ -120,13 +120,15 @@ class Core:
         emitter: delivers events.
         freeze: makes a new submission of this session (`_core.freezing`).
         occurrences: counts the session's equal requests without a tag.
-        open: opens the session if need be; raises if it cannot be used here and now (closed, another loop).
+        ensure_open: opens the session if need be; raises if it cannot be used here and now (closed, another loop).
     """
 
-    def __init__(self, settings: Settings, opened: Opened, emitter: Emitter, open: Callable[[], object]) -> None:
+    def __init__(
+        self, settings: Settings, opened: SessionStore, emitter: Emitter, ensure_open: Callable[[], object]
+    ) -> None:
         self.settings = settings
         self.emitter = emitter
-        self.open = open
+        self.ensure_open = ensure_open
         self.occurrences = Occurrences()
         self.client = client = _client(settings, emitter)
         store = opened.store
@@ -167,11 +169,9 @@ def _client(settings: Settings, emitter: Emitter) -> Client:
     )
 
 
-def _spending(settings: Settings, opened: Opened) -> Spending:
+def _spending(settings: Settings, opened: SessionStore) -> Spending:
     if settings.max_cost is None:
         return Unbounded()
     spent = opened.spent
-    budget = Budget(
-        settings.max_cost, prior=EXPECTED_COST, spent=spent.spent, unknown=spent.unknown, samples=spent.samples
-    )
+    budget = Budget(settings.max_cost, spent=spent.spent, unknown=spent.unknown, samples=spent.samples)
     return Bounded(budget, settings.clock)

@@ -130,7 +130,7 @@ class Bounded:
 
     def found(self, sub: Submission) -> None:
         """See `Spending`."""
-        if self._is_billed_here(sub):
+        if self._take_back_bill(sub):
             self.budget.taken_up()
         else:
             if sub.job_id or sub.phase is Phase.UNANSWERED:
@@ -144,7 +144,7 @@ class Bounded:
         if sub in self._held:
             self._held.discard(sub)
             self._settle(sub, cost, is_billed=is_billed)
-        elif cost is not None and self._is_billed_here(sub):
+        elif cost is not None and self._take_back_bill(sub):
             self.budget.taken_up()
             self.budget.settled(cost)
         self._changed.set()
@@ -160,8 +160,8 @@ class Bounded:
             if len(self._unknown) > REMEMBERED:
                 self._unknown.popitem(last=False)
 
-    def _is_billed_here(self, sub: Submission) -> bool:
-        """Whether it is a bill of unknown amount of this session's, which it is no more: by its id, or by its key.
+    def _take_back_bill(self, sub: Submission) -> bool:
+        """Remove it from the bills of unknown amount of this session, by its id or by its key. True if it was one.
 
         One that was left in doubt has no id, and is the same bill when it is sent again under its key.
         """
