@@ -84,8 +84,6 @@ __all__ = [
 # Loaded at the first use (PEP 562): importing aiohttp takes a third of a second, which `aiopplx --help`, and a program
 # that only catches errors, need not pay for.
 _HOMES = {
-    "aiopplx.agent._request": ("AgentRequest",),
-    "aiopplx.journal._protocol": ("JournalError",),
     "aiopplx._batch": ("Batch",),
     "aiopplx._config": ("JournalOptions",),
     "aiopplx._errors": (
@@ -119,15 +117,17 @@ _HOMES = {
         "Source",
         "Usage",
     ),
-    "aiopplx._policy.polling": (
-        "RunningJob",
-        "PollPolicy",
-    ),
     "aiopplx._policy.network": ("NetworkOptions",),
+    "aiopplx._policy.polling": (
+        "PollPolicy",
+        "RunningJob",
+    ),
     "aiopplx._policy.retry": ("RetryPolicy",),
-    "aiopplx._wire.request": ("ResearchRequest",),
     "aiopplx._session": ("Session",),
     "aiopplx._version": ("__version__",),
+    "aiopplx._wire.request": ("ResearchRequest",),
+    "aiopplx.agent._request": ("AgentRequest",),
+    "aiopplx.journal._protocol": ("JournalError",),
 }
 _HOME = {name: module for module, names in _HOMES.items() for name in names}
 

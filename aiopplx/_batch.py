@@ -238,6 +238,7 @@ class Batch(AsyncIterator[Job]):
             self._refuse(index, InvalidRequest(f"the item cannot be read: {type(error).__name__}"))
             return
         place = self._results.place(sub, index)
+        core.life.listen(place)
         await core.life.submit(sub, core.occurrences, Bounds.within(sub.timeout), task)
         job = place.job
         if job is not None and job.status is JobStatus.STOPPED and not isinstance(job.error, BudgetReached):
@@ -246,7 +247,7 @@ class Batch(AsyncIterator[Job]):
     def _refuse(self, index: int, error: InvalidRequest) -> None:
         life = self._core.life
         sub = Submission(life.routing.api, "", tag=error.tag, index=index)
-        self._results.place(sub, index)
+        life.listen(self._results.place(sub, index))
         life.reject(sub, error)
 
     # --- leaving -----------------------------------------------------------------------------------------------------

@@ -42,8 +42,7 @@ class JournalOptions(_AtPath, frozen=True, kw_only=True):
     Attributes:
         path: the file; it is made if it does not exist.
         results: what the journal does with results: `"keep"` them (default), keep them `"until_delivered"`, or store
-        none
-            and `"refetch"` them from the server, which has them for days.
+            none and `"refetch"` them from the server, which has them for days.
         same_account: the API key is another one of the account that the journal belongs to. Without it another key is
             refused: jobs of another account cannot be collected.
         retry_failed: submit again, under a new key, what failed, expired or was refused in an earlier run.

@@ -72,9 +72,8 @@ class Session:
         journal: a file that makes all of it durable: what was submitted under which key, what became of it, and every
             result. The same program run again goes on where it was and pays for nothing twice. A path, a
             `JournalOptions`, or an open `Journal` of your own. A session with a journal is opened with `async with`.
-        poll: when to poll a running job: a `PollPolicy`, or a function from a `RunningJob` to seconds. Default: not
-        for 30
-            seconds, then every 10 (`PollPolicy`).
+        poll: when to poll a running job: a `PollPolicy`, or a function from a `RunningJob` to seconds. Default
+            `PollPolicy()`: not for 30 seconds, then every 10.
         retry: bounds on trying again, and whether a submission without an answer is sent again (`RetryPolicy`).
         on_event: called with every `Event`, on the loop, synchronously: keep it short. Its exceptions are logged.
         http: an `aiohttp.ClientSession` of yours, for proxies or TLS of your own. It is never closed here.
@@ -324,7 +323,7 @@ class Session:
         return await core.calls.wait(api, job_id, key=key, tag=tag, seconds=seconds)
 
     async def get(self, id: str) -> Job:
-        """Look at a job once.
+        """Poll a job once; a result that the journal has is not asked for again.
 
         Args:
             id: the server's id, or the token of a job or of an error.
@@ -369,7 +368,7 @@ class Session:
 
         Returns:
             The job as it ended: `CANCELLED`, or `COMPLETED` if it was faster. A job that had ended before is returned
-            as it is, and nothing is asked of the server but a look.
+            as it is, after at most one poll.
 
         Raises:
             InvalidRequest: the API has no cancellation (Sonar has none: the job goes on and is billed).
@@ -379,7 +378,7 @@ class Session:
         job_id, name = (job.id, job.api) if isinstance(job, Job) else named_by(job)[:2]
         api = core.life.routing.api_of(job_id, name)
         api.cancel(job_id)  # refuses what cannot be cancelled, before anything is asked
-        # The server says "already terminal" of finished and of unknown ids alike, so look before asking.
+        # The server says "already terminal" of finished and of unknown ids alike, so poll before asking.
         found = await self._get(core, api, job_id)
         if found.done:
             return found

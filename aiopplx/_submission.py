@@ -226,6 +226,11 @@ class Submission(msgspec.Struct, eq=False):
         self.phase = phase
 
     @property
+    def waits_for_a_place(self) -> bool:
+        """Whether it is a job of an earlier run that is not polled yet: `max_in_flight` jobs run as it is."""
+        return self.phase in POLLABLE and self.runner is not None
+
+    @property
     def first_deadline(self) -> float:
         """Monotonic seconds at which the first of its listeners stops waiting; infinite if none does."""
         listeners = self.listeners

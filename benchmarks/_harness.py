@@ -123,9 +123,14 @@ def run(file: str, spec: Mapping[str, object]) -> Record:
 
 
 def _environment() -> dict[str, str]:
-    """Without what would change a client's behaviour: proxies, keys, flags of the interpreter."""
+    """The environment of a child, without what would change a client's behaviour: proxies, keys, interpreter flags.
+
+    PYTHONPATH is passed on, and is otherwise the tree that this file lies in: a child must measure that tree, not
+    another one that happens to be installed.
+    """
     odd = ("PERPLEXITY", "PPLX", "AIOPPLX", "PYTHON", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY")
-    return {name: value for name, value in os.environ.items() if not name.upper().startswith(odd)}
+    kept = {name: value for name, value in os.environ.items() if not name.upper().startswith(odd)}
+    return {**kept, "PYTHONPATH": os.environ.get("PYTHONPATH") or str(HERE.parent)}
 
 
 def interleaved(

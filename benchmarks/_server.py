@@ -64,14 +64,14 @@ class Ledger:
         return self._record(job_id, self._created)
 
     def get(self, job_id: bytes) -> bytes | None:
-        looks = self.jobs.get(job_id)
-        if looks is None:
+        polls = self.jobs.get(job_id)
+        if polls is None:
             return None
         self.gets += 1
-        self.jobs[job_id] = looks = looks + 1
-        if not self._is_done(looks):
+        self.jobs[job_id] = polls = polls + 1
+        if not self._is_done(polls):
             return self._record(job_id, self._running)
-        self.finished += looks == self.gets_needed
+        self.finished += polls == self.gets_needed
         return self._record(job_id, self._completed)
 
     def page(self, query: str) -> bytes:
@@ -87,8 +87,8 @@ class Ledger:
         names = ("posts", "gets", "lists", "connections", "finished")
         return json.dumps({"jobs": len(self.jobs), **{name: getattr(self, name) for name in names}}).encode()
 
-    def _is_done(self, looks: int) -> bool:
-        return 0 < self.gets_needed <= looks
+    def _is_done(self, polls: int) -> bool:
+        return 0 < self.gets_needed <= polls
 
     @staticmethod
     def _record(job_id: bytes, tail: bytes) -> bytes:

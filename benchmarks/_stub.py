@@ -80,7 +80,7 @@ class Stub:
 
 
 async def cost_us(gets: int = 20_000) -> float:
-    """CPU microseconds of one GET of the stub itself, by as many tasks as look at once in earnest."""
+    """CPU microseconds of one GET of the stub itself, by as many tasks as the library has polls out at once."""
     stub = Stub()
     url = yarl.URL("http://127.0.0.1/async/chat/completions/2c387cce-a2a3-4fd6-8757-b77602e7e87c", encoded=True)
 

@@ -1,7 +1,7 @@
 """What does the journal cost: to queue 50,000 submissions durably, to open them again, and to commit at a steady pace?
 
 `queue_s` is wall time from the first to the last of them on the disk, `open_s` an opening after an orderly close,
-`reopen_s` one after a crash (the file is looked over), `commit_*_ms` how long a step waits for its commit at 1,000
+`reopen_s` one after a crash (the file is checked), `commit_*_ms` how long a step waits for its commit at 1,000
 steps a second. `sync_*_ms` is the disk's own share: a bare write of one page and its sync, in the same run.
 
     python benchmarks/journal.py [--quick] [--rounds N]
@@ -20,9 +20,8 @@ from typing import Any
 
 import _harness as harness
 
-from aiopplx.journal import steps
-from aiopplx.journal._protocol import Record, State, item_name, sha_of
-from aiopplx.journal._sqlite.journal import SqliteJournal
+from aiopplx.journal import Record, SqliteJournal, State, steps
+from aiopplx.journal._names import item_name, sha_of
 
 PACE = 1_000.0
 AT_ONCE = 2_000
@@ -45,16 +44,17 @@ async def measured(path: Path, rows: int, marks: int) -> dict[str, float]:
     found = {"queue_s": time.perf_counter() - before, "queue_cpu_us": (time.process_time() - cpu) / rows * 1e6}
     await journal.close()
 
-    journal, found["open_s"] = await opened(path)
+    journal, found["open_s"] = await opened(path, rows)
     crashed = Path(f"{path}.crashed")
     await queued(journal, rows)  # there is a log to be read again
     shutil.copy(path, crashed)
     shutil.copy(f"{path}-wal", f"{crashed}-wal")
-    other, found["reopen_s"] = await opened(crashed)
+    other, found["reopen_s"] = await opened(crashed, rows + 1)
     await other.close()
 
     waiting = await journal.rows({State.QUEUED}, limit=marks)
     waits = await paced(journal, [row for row in [await journal.claim(row.pk) for row in waiting] if row is not None])
+    assert len(waits) == marks
     await journal.close()
     syncs = [synced(path.parent / "bare") for _ in range(min(marks, 1_000))]
     gauge = harness.gauge()
@@ -66,10 +66,10 @@ async def queued(journal: SqliteJournal, n: int) -> None:
     await journal.find_or_queue(item_name(None, sha), tag=None, key=sha.hex()[:32], body=BODY, sha=sha, api="sonar")
 
 
-async def opened(path: Path) -> tuple[SqliteJournal, float]:
+async def opened(path: Path, rows: int) -> tuple[SqliteJournal, float]:
     before = time.perf_counter()
     journal = await SqliteJournal.open(path, now=time.time)
-    await journal.counts()
+    assert (await journal.counts())[State.QUEUED] == rows
     return journal, time.perf_counter() - before
 
 

@@ -16,9 +16,12 @@ import tempfile
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 import _harness as harness
+
+if TYPE_CHECKING:
+    from aiopplx.journal import Results
 
 FLIGHT = 50
 CELLS = {"2k:1": (2_000, 1), "50k:1": (50_000, 1), "300k:1": (300_000, 1), "50k:3": (50_000, 3), "50k:20": (50_000, 20)}
@@ -33,14 +36,16 @@ def question(n: int) -> str:
 
 
 def journal_of(peer: str, folder: str) -> dict[str, Any]:
-    """The words for `Session`."""
+    """The arguments for `Session`."""
     if peer == NONE:
         return {}
     if peer == "memory":
-        from aiopplx.journal._memory import MemoryJournal
+        from aiopplx.journal import MemoryJournal
 
         return {"journal": MemoryJournal(now=time.time)}
-    return {"journal": Path(folder) / "run.db", "results": peer}
+    from aiopplx import JournalOptions
+
+    return {"journal": JournalOptions(Path(folder) / "run.db", results=cast("Results", peer))}
 
 
 async def child(spec: Mapping[str, Any]) -> None:
@@ -48,8 +53,10 @@ async def child(spec: Mapping[str, Any]) -> None:
 
     poll = PollPolicy.fixed(GAP, budget=1e9)
     with tempfile.TemporaryDirectory() as folder:
-        words = journal_of(spec["peer"], folder)
-        async with Session("pplx-benchmark", base_url=spec["url"], poll=poll, max_in_flight=FLIGHT, **words) as session:
+        arguments = journal_of(spec["peer"], folder)
+        async with Session(
+            "pplx-benchmark", base_url=spec["url"], poll=poll, max_in_flight=FLIGHT, **arguments
+        ) as session:
 
             async def work(begin: int, n: int) -> int:
                 async with session.batch(question(i) for i in range(begin, begin + n)) as jobs:

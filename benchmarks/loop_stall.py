@@ -21,6 +21,7 @@ import cpu_per_job
 SIZES = {"300 KB": (300_000, False), "300 KB, two-byte": (300_000, True), "2 MB": (2_000_000, False),
          "2 MB, two-byte": (2_000_000, True)}  # fmt: skip
 PEERS = ("bare", "library", "sdk")
+WARM_UP = 3
 
 
 class Beat:
@@ -50,7 +51,7 @@ async def child(spec: Mapping[str, Any]) -> None:
     cpu: list[float] = []
     wall: list[float] = []
     async with cpu_per_job.CLIENTS[spec["peer"]](spec["url"]) as work:
-        await work(3)
+        await work(WARM_UP)
         beat = Beat()
         for _ in range(spec["jobs"]):
             beat.reset()
@@ -71,7 +72,12 @@ async def child(spec: Mapping[str, Any]) -> None:
 def one_run(case: Mapping[str, Any]) -> harness.Record:
     size, two_byte = SIZES[case["size"]]
     with harness.Server(size=size, gets=1, two_byte=two_byte) as server:
-        return harness.run(__file__, {**case, "url": server.url})
+        record = harness.run(__file__, {**case, "url": server.url})
+        counts = server.counts()
+    jobs = case["jobs"] + WARM_UP
+    if (counts["jobs"], counts["posts"], counts["gets"]) != (jobs, jobs, jobs):
+        raise RuntimeError(f"{case['peer']} made other exchanges than its peers: {counts}, {jobs} jobs")
+    return record
 
 
 def main() -> None:

@@ -40,13 +40,13 @@ async def library(stub: _stub.Stub, jobs: int, gap: float) -> AsyncIterator[None
     """`jobs` jobs, submitted and waiting, each polled every `gap` seconds."""
     import aiohttp
 
-    from aiopplx import Event, EventKind, Look, PollPolicy, Session
+    from aiopplx import Event, EventKind, PollPolicy, RunningJob, Session
 
     class Evenly(PollPolicy, frozen=True):
         """The first polls are spread over one gap, so that the rate is the same all the time."""
 
-        def __call__(self, look: Look) -> float:
-            return random.random() * self.gap if not look.looks else self.gap
+        def __call__(self, job: RunningJob) -> float:
+            return random.random() * self.gap if not job.polls else self.gap
 
     submitted = 0
     all_submitted = asyncio.Event()
@@ -111,6 +111,7 @@ async def waiting(spec: Mapping[str, Any]) -> harness.Record:
     before = time.process_time()
     async with CLIENTS[spec["peer"]](stub, spec["jobs"], NEVER):
         cpu = time.process_time() - before
+        assert stub.posts == spec["jobs"]
         gc.collect()
         return {"rss": harness.memory("VmRSS"), "submit_us": cpu / spec["jobs"] * 1e6, "gauge": harness.gauge()}
 
@@ -125,6 +126,7 @@ async def polling(spec: Mapping[str, Any]) -> harness.Record:
         await asyncio.sleep(gap)
         cpu, polls, took = time.process_time() - cpu, stub.gets - polls, time.monotonic() - begun
         late = sorted((seen - gap) * 1e3 for seen in stub.gaps)
+    assert stub.posts == spec["jobs"]
     return {
         "poll_us": cpu / polls * 1e6 - await _stub.cost_us(),
         "late_p50_ms": late[len(late) // 2],

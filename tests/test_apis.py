@@ -161,10 +161,19 @@ def test_api_without_a_successor_is_the_last():
         (Routing(SONAR), JOB, "one of next year", SONAR),
         (went_over(), JOB, "", SONAR),
         (went_over(), JOB, "one of next year", AGENT),
+        (Routing(SONAR, AGENT), "of-no-known-form", "", SONAR),
+        (went_over(), "of-no-known-form", "", SONAR),
+        (Routing(AGENT), "of-no-known-form", "", AGENT),
     ],
 )
 def test_job_belongs_to_the_api_of_name_or_id(routing: Routing, job_id: str, name: str, api: object):
     assert routing.api_of(job_id, name) == api
+
+
+def test_api_owns_only_ids_of_its_own_form():
+    ids = (JOB, JOB.upper(), RUN, "third_1", f"{JOB}0", "")
+    assert [job_id for job_id in ids if SONAR.owns(job_id)] == [JOB, JOB.upper()]
+    assert [job_id for job_id in ids if AGENT.owns(job_id)] == [RUN]
 
 
 def test_what_is_not_a_job_id_has_no_api():
@@ -200,6 +209,8 @@ class Third(msgspec.Struct, frozen=True):
         return isinstance(request, ThirdRequest)
 
     def freeze(self, request: Request, idempotency_key: str) -> bytes:
+        if not isinstance(request, ThirdRequest):
+            raise request.not_taken(ThirdRequest)
         return request.canonical()
 
     def owns(self, job_id: str) -> bool:
@@ -213,8 +224,22 @@ def test_third_api_needs_no_word_in_the_routing():
     assert routing.freeze(request, "k") == (third, b'{"depth":2,"prompt":"Why?"}')
     assert routing.freeze(QUESTION, "k")[0] is SONAR
     assert routing.api_of("third_1") is third
-    with pytest.raises(InvalidRequest, match="a ThirdRequest is for another API"):
-        SONAR.freeze(request, "k")
+
+
+def test_request_that_an_api_does_not_take_is_refused_with_what_to_do():
+    third: Any = Third()
+    said: list[str] = []
+    for api, request in ((SONAR, NATIVE), (third, QUESTION), (AGENT, ThirdRequest("Why?")), (SONAR, ThirdRequest())):
+        with pytest.raises(InvalidRequest) as caught:
+            Routing(api).freeze(request, "k")
+        said.append(str(caught.value))
+    assert said == [
+        'an AgentRequest is for the Agent API: open the session with api="agent" or "auto", or give a ResearchRequest',
+        'a ResearchRequest is for an API that takes plain questions: open the session with api="auto", or give'
+        " a ThirdRequest",
+        "a ThirdRequest is for another API: open the session with that API's name as api=, or give an AgentRequest",
+        "a ThirdRequest is for another API: open the session with that API's name as api=, or give a ResearchRequest",
+    ]
 
 
 def test_request_of_a_third_class_reads_and_refuses_itself():

@@ -150,12 +150,11 @@ class Calls:
                 api, key, tag = self.life.routing.named(record.api), record.key, record.tag
             live = Submission(api, key, tag=tag, job_id=job_id)
             caller = self._late(live, tag, deadline)
+            self.life.listen(caller)
             self.life.take_in(live, record)
         else:
             caller = self._late(live, live.tag, deadline)
-            self.life.poller.joined(live)
-            if sum(listener.is_late for listener in live.listeners) == 1:
-                self.life.poller.poll_now(live)
+            self.life.join(caller)
         try:
             return await self._delivered(caller)
         finally:
@@ -163,7 +162,6 @@ class Calls:
 
     def _late(self, sub: Submission, tag: str | int | None, deadline: float) -> Caller:
         caller = Caller(sub=sub, tag=tag, deadline=deadline, is_late=True)
-        sub.listeners.append(caller)
         self._callers[caller] = None
         return caller
 
@@ -187,7 +185,7 @@ class Calls:
         """Run the sending in a task; return when nothing is left to do for it."""
         self._check_open()
         sub = caller.sub
-        sub.listeners.append(caller)
+        self.life.listen(caller)
         bounds = Bounds.within(sub.timeout, until=until, silence=self.life.client.policy.patience)
         sending = asyncio.get_running_loop().create_task(self.life.submit(sub, self._occurrences, bounds))
         self._callers[caller] = sending

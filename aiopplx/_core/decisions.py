@@ -50,25 +50,7 @@ class Decisions:
             raise InvalidRequest(
                 f"the journal says {record.state.name} of this job: only one without a result is submitted again"
             )
-        api = self._life.routing.named(record.api)
-        sub = Submission(
-            api,
-            record.key,
-            tag=record.tag,
-            timeout=timeout,
-            row=record.pk,
-            claim=claim,
-            marks=record.attempts,
-        )
-        self._life.live.add_row(sub)
-        try:
-            await self._doubtful(record, claim)
-            await self._life.requeue(sub, record)
-        except BaseException:
-            self._life.live.remove(sub, is_finished=False)
-            self._life.is_sent_no_longer(sub)
-            raise
-        return sub
+        return await self._life.resubmission(record, claim, timeout=timeout)
 
     async def adopt(self, job_id: str, api: API, *, instead_of: Job | None, tag: str | int | None) -> Job:
         """Take in a job from elsewhere, or name the job of a submission whose outcome was unknown.

@@ -6,12 +6,11 @@ This module knows nothing of stores or of sending.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import cast
 
 from aiopplx._apis import Routing, request_of
 from aiopplx._errors import InvalidRequest
 from aiopplx._submission import Submission
-from aiopplx._wire.request import Request
+from aiopplx._wire.request import Request, tag_of
 
 
 def freeze(
@@ -39,7 +38,7 @@ def freeze(
         key = request.idempotency_key or new_key()
         api, body = routing.freeze(request, key)
     except InvalidRequest as error:
-        raise error.about(tag=_tag_of(item)) from None
+        raise error.about(tag=tag_of(item)) from None
     return Submission(
         api,
         key,
@@ -49,13 +48,3 @@ def freeze(
         request.tag,
         index,
     )
-
-
-def _tag_of(item: object) -> str | int | None:
-    """The tag of an item that may be too broken to be read any further."""
-    tag: object = None
-    if isinstance(item, Request):
-        tag = item.tag
-    elif isinstance(item, Mapping):
-        tag = cast("Mapping[str, object]", item).get("tag")
-    return tag if isinstance(tag, (str, int)) else None

@@ -158,7 +158,9 @@ class Lifecycle:
             if sub.phase in OVER:
                 return True
             if first.takes_slot:
-                await self._take_slot(first, bounds)
+                if not await self._took_slot(first, bounds):
+                    self._has_no_slot(sub, first)
+                    return True
                 if sub.phase in OVER:
                     return True  # it ran already, and was polled for somebody else meanwhile
             if sub.phase in POLLABLE:
@@ -176,7 +178,7 @@ class Lifecycle:
         """Its row is another session's, and what that one makes of it is the outcome here too: look it up again."""
         self.free(first)
         self.spending.ended(sub, None, is_billed=False)
-        self.live.remove(sub, is_finished=False)
+        self.live.remove(sub)
         self.is_sent_no_longer(sub)
         sub.unsent = sub.claim = None
         if sub.phase is not Phase.NEW:
@@ -189,7 +191,7 @@ class Lifecycle:
         else:
             self.detach(sub)
 
-    async def _take_slot(self, listener: Listener, bounds: Bounds) -> None:
+    async def _took_slot(self, listener: Listener, bounds: Bounds) -> bool:
         slots = self.slots
         # Cheaper than to ask twice whether anybody waits, which is what `acquire` does.
         if slots.value:
@@ -199,8 +201,17 @@ class Lifecycle:
                 async with self._clock.timeout(self._left(bounds)):
                     await slots.acquire()
             except TimeoutError:
-                raise no_slot() from None
+                return False
         listener.has_slot = True
+        return True
+
+    def _has_no_slot(self, sub: Submission, listener: Listener) -> None:
+        """Its listener's time is up. A job of an earlier run goes on, for whoever else waits for it."""
+        if sub.phase not in POLLABLE:
+            raise no_slot()
+        self._stop_waiting(sub, [listener], "max_in_flight jobs were running all the time", None)
+        if sub.listeners:
+            self.poller.watch(sub, after=0.0)
 
     def _left(self, bounds: Bounds) -> float | None:
         """Seconds until the latest moment, None if there is none."""
@@ -226,7 +237,11 @@ class Lifecycle:
             async with self._clock.timeout(self._left(bounds)):
                 found = await self._find(sub, occurrences)
         except TimeoutError:
-            raise busy_item() from None
+            if not sub.job_id:
+                raise busy_item() from None
+            why = "another call, or another session, had it in hand all the time"
+            self._stop_waiting(sub, list(sub.listeners), why, None)
+            return
         except JournalError as error:
             self._tell_of_store(error)
             raise
@@ -242,6 +257,7 @@ class Lifecycle:
         else:
             record = await self._found_or_queued(sub, occurrences)
         while True:
+            sub.job_id = record.job_id  # so that whoever waits here for too long is told which job it is
             if record.is_held:
                 await self.store.follow((record.pk,), timeout=FOLLOW)
             else:
@@ -250,7 +266,7 @@ class Lifecycle:
                     sub.row, sub.claim, sub.marks = record.pk, record.claim, record.attempts
                     self.live.add_row(sub)
                     return record
-                if other.phase in POLLABLE and other.runner is None:
+                if other.phase in POLLABLE and not other.waits_for_a_place:
                     self._merge(sub, other)
                     if record.state is State.ACCEPTED:
                         self._bring_claim(other, record.claim, record.key)
@@ -306,10 +322,10 @@ class Lifecycle:
             await self.store.apply(_claim(sub), steps.doubtful(key=sub.key, error=error.message))
             self._end(sub, sub.as_job(JobStatus.IN_DOUBT, error), is_billed=True)
         elif decision is Decision.DONE:
-            self._end(sub, job_of(record, None), is_billed=False)
+            self._end(sub, _resumed(sub, record, None), is_billed=False)
         elif decision is Decision.LOAD:
             sub.to(Phase.STORED)
-            self.live.remove(sub, is_finished=False)
+            self.live.remove(sub)
             listeners, sub.listeners = sub.listeners, []
             for listener in listeners:
                 self._hand(listener, None)
@@ -326,6 +342,35 @@ class Lifecycle:
         await self.store.apply(_claim(sub), step)
         sub.key, sub.body = key, body
         sub.to(Phase.QUEUED)
+
+    async def resubmission(self, record: Record, claim: Claim, *, timeout: float) -> Submission:
+        """A submission under a new key, in the place of one without a result; QUEUED. Raises `JournalError`."""
+        api = self.routing.named(record.api)
+        sub = Submission(api, record.key, tag=record.tag, timeout=timeout, row=record.pk, claim=claim)
+        sub.marks = record.attempts
+        self.live.add_row(sub)
+        try:
+            if record.state is State.SENDING:
+                await self.store.apply(claim, steps.doubtful(key=record.key, error=record.error))
+            await self.requeue(sub, record)
+        except BaseException:
+            self.live.remove(sub)
+            self.is_sent_no_longer(sub)
+            raise
+        return sub
+
+    def listen(self, listener: Listener) -> None:
+        """A new listener of a submission that has not begun."""
+        listener.sub.listeners.append(listener)
+
+    def join(self, listener: Listener) -> None:
+        """A late listener of a job that is alive here. The first of them has it polled at once; others hear with it."""
+        sub = listener.sub
+        is_first = not any(other.is_late for other in sub.listeners)
+        sub.listeners.append(listener)
+        self.poller.joined(sub)
+        if is_first:
+            self.poller.poll_now(sub)
 
     def take_in(self, sub: Submission, record: Record | None) -> None:
         """A job that somebody waits for by its id: it runs, as far as is known here, and is polled at once.
@@ -363,16 +408,14 @@ class Lifecycle:
         if sub.phase is Phase.RUNNING:
             self.spending.found(sub)
         sub.body, sub.request = b"", None
-        for listener in sub.listeners:
-            if listener.takes_slot and listener.deadline == math.inf:
-                listener.deadline = sub.deadline
+        self._limit_listeners(sub)
         if sub.listeners:
             self.poller.watch(sub, after=0.0)
 
     def _merge(self, sub: Submission, live: Submission) -> None:
         """Another submission of this session has the job: whoever listens to this one listens there."""
         sub.to(Phase.MERGED)
-        self.live.remove(sub, is_finished=False)
+        self.live.remove(sub)
         self.spending.ended(sub, None, is_billed=False)
         if live.phase is Phase.RUNNING and not self.spending.holds(live):
             self.spending.found(live)
@@ -491,24 +534,29 @@ class Lifecycle:
         sub.call = sub.api.get(sub.job_id)
         sub.to(Phase.RUNNING)
         self.live.add_job(sub)
-        if self.emitter.has_handlers():
-            self.emitter.emit(sub.event(EventKind.SUBMITTED, status=snapshot.status))
-        self._warn_of_model(sub, snapshot)
+        asked = sub.request.asked_model if sub.request is not None and sub.api.echoes_model else None
         # The server has the question now; a thousand waiting jobs need not hold theirs.
         sub.body, sub.request = b"", None
         for listener in sub.listeners:
             listener.accepted(snapshot)
-            if listener.takes_slot and listener.deadline == math.inf:
-                listener.deadline = sub.deadline
-        if snapshot.status.is_final and not snapshot.is_empty:
-            ended = Ended(snapshot.status, outcome_error(snapshot))
-            if await self.finish(sub, ended, snapshot):
-                return
-        if sub.listeners:
+        self._limit_listeners(sub)
+        is_over = snapshot.status.is_final and not snapshot.is_empty
+        if sub.listeners and not is_over:
+            self.poller.watch(sub)
+        self._emit_submitted(sub, snapshot, asked)
+        if is_over and not await self.finish(sub, Ended(snapshot.status, outcome_error(snapshot)), snapshot):
             self.poller.watch(sub)
 
-    def _warn_of_model(self, sub: Submission, snapshot: Snapshot) -> None:
-        asked = sub.request.asked_model if sub.request is not None and sub.api.echoes_model else None
+    @staticmethod
+    def _limit_listeners(sub: Submission) -> None:
+        """A listener whose time begins with the first attempt has its deadline now."""
+        for listener in sub.listeners:
+            if listener.takes_slot and listener.deadline == math.inf:
+                listener.deadline = sub.deadline
+
+    def _emit_submitted(self, sub: Submission, snapshot: Snapshot, asked: str | None) -> None:
+        if self.emitter.has_handlers():
+            self.emitter.emit(sub.event(EventKind.SUBMITTED, status=snapshot.status))
         if asked and snapshot.model and asked != snapshot.model:
             reason = f"asked for model {asked[:80]!r}, the server says {snapshot.model[:80]!r}"
             self.emitter.emit(sub.event(EventKind.WARNING, reason=reason))
@@ -537,9 +585,13 @@ class Lifecycle:
     def time_out(self, sub: Submission, now: float, why: str, snapshot: Snapshot | None) -> bool:
         """See `Sink`. The listeners' time is up, and the job's is not: it goes on at the service."""
         overdue = [listener for listener in sub.listeners if now >= listener.deadline]
-        if not overdue:
-            return bool(sub.listeners)
+        if overdue:
+            self._stop_waiting(sub, overdue, why, snapshot)
+        return bool(sub.listeners)
+
+    def _stop_waiting(self, sub: Submission, overdue: list[Listener], why: str, snapshot: Snapshot | None) -> None:
         job = sub.as_job(JobStatus.TIMED_OUT, timed_out(why), snapshot)
+        event = sub.event(EventKind.TIMED_OUT, status=job.status, reason=why)
         for listener in overdue:
             sub.listeners.remove(listener)
             self.free(listener)
@@ -547,9 +599,8 @@ class Lifecycle:
             self.detach(sub)
         for listener in overdue:
             self._hand(listener, listener.named(job))
-            event = sub.event(EventKind.TIMED_OUT, status=job.status, reason=why)
+        for listener in overdue:
             self.emitter.emit(msgspec.structs.replace(event, tag=listener.tag, index=listener.index))
-        return bool(sub.listeners)
 
     async def finish(self, sub: Submission, ended: Ended, snapshot: Snapshot | None) -> bool:
         """See `Sink`: write, then everything else at once."""
@@ -620,7 +671,6 @@ class Lifecycle:
 
     def _end(self, sub: Submission, job: Job, *, is_billed: bool) -> None:
         """What became of it is written. Settle, free, deliver, emit: in this order, and nothing comes in between."""
-        is_news = sub.polls is None or not sub.polls.is_over
         listeners, sub.listeners = sub.listeners, []
         if not listeners:
             sub.job = job
@@ -628,13 +678,13 @@ class Lifecycle:
             self.poller.ended(sub)
         sub.to(Phase.FINISHED)
         self.spending.ended(sub, job, is_billed=is_billed)
-        self.live.remove(sub, is_finished=True)
+        self.live.remove(sub)
         for listener in listeners:
             self.free(listener)
         for listener in listeners:
             self._hand(listener, listener.named(job))
-        if is_news and self.emitter.has_handlers():
-            self.emitter.emit(_finished(job))
+        if self.emitter.has_handlers():
+            self._emit_finished(job)
 
     def _hand(self, listener: Listener, job: Job | None) -> None:
         try:
@@ -646,11 +696,9 @@ class Lifecycle:
         """A job that an earlier run stored, or this one to save memory, read back from the store."""
         record = await self.store.get(pk=sub.row)
         assert record is not None, "rows are not removed while a session holds them"  # noqa: S101 - for mypy
-        job = job_of(record, await self.stored_result(record))
-        job = msgspec.structs.replace(job, index=sub.index, attempts=sub.attempts)
-        polls = self.live.polls_of(job.id)
-        if sub.phase is Phase.STORED and (polls is None or not polls.is_over):
-            self.emitter.emit(_finished(job))
+        job = _resumed(sub, record, await self.stored_result(record))
+        if sub.phase is Phase.STORED:
+            self._emit_finished(job)
         return job
 
     async def stored_result(self, record: Record) -> bytes | None:
@@ -675,7 +723,7 @@ class Lifecycle:
         sub.to(Phase.DETACHED)
         poll = self.poller.forget(sub)
         self.spending.ended(sub, None, is_billed=is_billed)
-        self.live.remove(sub, is_finished=False)
+        self.live.remove(sub)
         for listener in listeners:
             self.free(listener)
         return poll
@@ -693,7 +741,7 @@ class Lifecycle:
         sub.listeners.remove(listener)
         if sub.runner is None:
             self.free(listener)
-        if sub.phase not in POLLABLE or sub.runner is not None:
+        if sub.phase not in POLLABLE or sub.waits_for_a_place:
             return None
         if not sub.listeners:
             return self.detach(sub)
@@ -701,6 +749,11 @@ class Lifecycle:
         return None
 
     # --- telling -----------------------------------------------------------------------------------------------------
+
+    def _emit_finished(self, job: Job) -> None:
+        """The end of a submission is told once, however often it is asked for in this session."""
+        if not self.live.was_told(job.id or job.idempotency_key):
+            self.emitter.emit(_finished(job))
 
     def _tell_of_store(self, error: JournalError) -> None:
         """A store that fails ends what is to be sent by this session, and by no other of the account; told once."""
@@ -713,6 +766,10 @@ class Lifecycle:
         """The session-wide error behind a job that is STOPPED."""
         stop = job.error if isinstance(job.error, JournalError) else self.client.gate.stop or job.error
         return stop.about() if stop is not None else None
+
+
+def _resumed(sub: Submission, record: Record, raw: bytes | None) -> Job:
+    return msgspec.structs.replace(job_of(record, raw), index=sub.index, attempts=sub.attempts)
 
 
 def _frozen_again(sub: Submission, key: str) -> bytes:

@@ -21,12 +21,13 @@ REMEMBERED = 10_000
 class Live:
     """The maps, and the memory of jobs that were in them."""
 
-    __slots__ = ("_past", "by_id", "by_row")
+    __slots__ = ("_polls", "_told", "by_id", "by_row")
 
     def __init__(self) -> None:
         self.by_row: dict[int, Submission] = {}
         self.by_id: dict[str, Submission] = {}
-        self._past: OrderedDict[str, Polls] = OrderedDict()
+        self._polls: OrderedDict[str, Polls] = OrderedDict()
+        self._told: OrderedDict[str, None] = OrderedDict()
 
     def add_row(self, sub: Submission) -> None:
         """It has its row, and nobody else in this session has."""
@@ -36,18 +37,29 @@ class Live:
         """It has its job, and nobody else in this session has."""
         self.by_id[sub.job_id] = sub
 
-    def remove(self, sub: Submission, *, is_finished: bool) -> None:
+    def remove(self, sub: Submission) -> None:
         """It is over, for this session; a second call does nothing."""
         if sub.row and self.by_row.get(sub.row) is sub:
             del self.by_row[sub.row]
-        job_id, polls = sub.job_id, sub.polls
-        if polls is not None and self.by_id.get(job_id) is sub:
-            del self.by_id[job_id]
-            polls.is_over = polls.is_over or is_finished
-            self._past[job_id] = polls
-            if len(self._past) > REMEMBERED:
-                self._past.popitem(last=False)
+        polls = sub.polls
+        if polls is not None and self.by_id.get(sub.job_id) is sub:
+            del self.by_id[sub.job_id]
+            self._polls[sub.job_id] = polls
+            self._polls.move_to_end(sub.job_id)
+            if len(self._polls) > REMEMBERED:
+                self._polls.popitem(last=False)
 
     def polls_of(self, job_id: str) -> Polls | None:
         """What an earlier listener's polls of this job found; None if it was never polled here, or long ago."""
-        return self._past.get(job_id)
+        return self._polls.get(job_id)
+
+    def was_told(self, name: str) -> bool:
+        """Whether the end of this job, or of the submission of this key, was told before; from now on it was."""
+        told = self._told
+        if name in told:
+            return True
+        if name:
+            told[name] = None
+            if len(told) > REMEMBERED:
+                told.popitem(last=False)
+        return False

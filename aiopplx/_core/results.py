@@ -79,9 +79,8 @@ class Results:
         self._parked: list[tuple[int, Place]] = []
 
     def place(self, sub: Submission, index: int) -> Place:
-        """A new place, which listens to this submission."""
+        """A new place, for the outcome of this submission."""
         place = Place(sub=sub, tag=sub.tag, index=index, takes_slot=True, results=self)
-        sub.listeners.append(place)
         self.out[place] = None
         return place
 

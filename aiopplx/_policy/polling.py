@@ -171,7 +171,6 @@ class Polls(msgspec.Struct, gc=False):
         count: polls so far.
         failures: polls in a row that brought nothing usable.
         status, model: the server's words at the last poll.
-        is_over: the end of the job was told: it is told once, however often the job is asked for again.
     """
 
     since: float
@@ -181,7 +180,6 @@ class Polls(msgspec.Struct, gc=False):
     status: str = ""
     model: str = ""
     warned: bool = False
-    is_over: bool = False
     _empty: int = 0
     _unreadable: int = 0
     _unreadable_since: float = 0.0

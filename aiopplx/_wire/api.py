@@ -54,7 +54,10 @@ class API(Protocol):
         ...
 
     def owns(self, job_id: str) -> bool:
-        """Whether an id looks like one of this API's: a guess, for an id whose API is not known."""
+        """Whether an id looks like one of this API's: a guess, for an id whose API is not known.
+
+        An API says this of its own ids only. `Routing.api_of` decides between several.
+        """
         ...
 
     def freeze(self, request: Request, idempotency_key: str) -> bytes:

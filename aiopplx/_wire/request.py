@@ -78,9 +78,9 @@ class Request(
 
     # How a subclass describes itself to the methods below. A field with a reader is converted by that alone, as it may
     # hold more than plain JSON; a field in `_apart` is left to the class's own `_wire`; all others are checked against
-    # their types, then against the rules. `_other_names` are common wrong names for a field, `_home` is the API that
-    # accepts the class.
-    _home: ClassVar[str] = "another API"
+    # their types, then against the rules. `_other_names` are common wrong names for a field, `_home` says which
+    # API accepts the class, and how a session is opened with it.
+    _home: ClassVar[str] = "another API: open the session with that API's name as api="
     _readers: ClassVar[Mapping[str, Reader]] = {}
     _rules: ClassVar[Mapping[str, Rule]] = {}
     _apart: ClassVar[frozenset[str]] = frozenset()
@@ -119,9 +119,13 @@ class Request(
         """Whether a mapping uses the fields of this class rather than those of `ResearchRequest`."""
         return False
 
-    def not_taken(self) -> InvalidRequest:
-        """The refusal by an API that does not accept requests of this class; it names one that does."""
-        return InvalidRequest(f"{self._title()} is for {self._home}")
+    def not_taken(self, own: type[Request]) -> InvalidRequest:
+        """The refusal by an API that does not accept requests of this class: it names one that does, and `own`.
+
+        Args:
+            own: the class of that API's own requests.
+        """
+        return InvalidRequest(f"{self._title()} is for {self._home}, or give {own._title()}")
 
     def wire(self) -> dict[str, Any]:
         """The request in the server's form, checked. Fields that are None are left out.
@@ -310,6 +314,7 @@ class ResearchRequest(_Question, frozen=True, kw_only=True):
     stream: bool | None = None
     stream_mode: Literal["full", "concise"] | None = None
 
+    _home: ClassVar[str] = 'an API that takes plain questions: open the session with api="auto"'
     _readers: ClassVar[Mapping[str, Reader]] = {
         "response_format": as_format,
         "web_search_options": as_options,

@@ -109,7 +109,7 @@ class Agent(msgspec.Struct, frozen=True):
         """
         native = translate(request) if isinstance(request, ResearchRequest) else request
         if not isinstance(native, AgentRequest):
-            raise native.not_taken()
+            raise native.not_taken(AgentRequest)
         body = _ENCODER.encode(native.wire())
         if len(body) > MAX_BODY:
             raise InvalidRequest(

@@ -1,6 +1,6 @@
 """`aiopplx doctor`: which key and server are set, which APIs answer, and whether a journal is sound.
 
-It makes only requests that need no job, and are therefore free: a page of the list, and a poll of a run that cannot
+It makes only requests that need no job, and are therefore free: a page of the list, or a poll of a job that cannot
 exist. `--probe` is the exception. This module knows nothing of files of questions.
 """
 
@@ -9,9 +9,8 @@ from __future__ import annotations
 import os
 import sys
 import uuid
-from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast, get_args
 
 import anyio
 import anyio.to_thread
@@ -35,8 +34,14 @@ SERVICE = "https://api.perplexity.ai"
 ANSWER_TIMEOUT = 20.0
 """Seconds for the check of one API."""
 
-NO_RUN = "resp_00000000-0000-0000-0000-000000000000"
-"""An id that no run has. An API that answers that it does not exist has accepted the key."""
+AUTO = ("sonar", "agent")
+"""The APIs that `--api auto` uses, in this order; a test checks that they are the library's."""
+
+PROBED = "sonar"
+"""The API whose idempotency keys `--probe` tries; a test checks that it has them."""
+
+NO_JOB = "resp_00000000-0000-0000-0000-000000000000"
+"""An id that no job has. An API that answers that it does not exist has accepted the key."""
 
 PROBE = {"question": "Answer with one word: is water wet?", "model": "sonar"}
 """The cheapest possible job, about a cent."""
@@ -65,26 +70,25 @@ class _Checks:
         _report("key", _key(self._connection))
         _report("base url", _base_url(self._connection))
         asked_for = self._connection.api or os.environ.get("AIOPPLX_API") or "auto"
-        sonar: Api = "sonar-v1" if asked_for == "sonar-v1" else "sonar"
-        agent: Api = "agent-v1" if asked_for == "agent-v1" else "agent"
-        await self._ask(sonar, _list)
-        await self._ask(agent, _poll_unknown_run)
-        may_be_used = (sonar, agent) if asked_for == "auto" else (asked_for,)
+        names = names_to_check(asked_for)
+        for name in names.values():
+            await self._ask(name)
+        may_be_used = [names[api] for api in AUTO] if asked_for == "auto" else [asked_for]
         used = next((api for api in may_be_used if self._answers.get(api)), None)
         _report("a run", f"asked for {asked_for}, would use {used}" if used else f"asked for {asked_for}, would fail")
         _report("limits", _limits(self._limits))
         health = _journal(journal)
         if probe:
-            await self._probe(sonar, yes=yes)
+            await self._probe(names[PROBED], yes=yes)
         return health or (DONE if used else max(self._codes, default=FAILED))
 
-    async def _ask(self, api: Api, question: Callable[[Session], Awaitable[str]]) -> None:
+    async def _ask(self, api: Api) -> None:
         from aiopplx import AiopplxError, EndpointRetired
 
         try:
             with anyio.fail_after(ANSWER_TIMEOUT):
                 async with Connected(self._connection, api=api) as session:
-                    said = await question(session)
+                    said = await _free_request(session)
                     self._limits.update(session.limits)
         except TimeoutError:
             self._codes.append(LATER)
@@ -101,7 +105,7 @@ class _Checks:
 
     async def _probe(self, api: Api, *, yes: bool) -> None:
         if not self._answers.get(api):
-            _report("probe", f"not made: {api} does not answer, and the Agent API has no idempotency keys")
+            _report("probe", f"not made: {api} does not answer, and the probe is made there only")
             return
         _report(
             "probe", f"submits one cheap job to {api} twice under one idempotency key: it may be billed, even twice"
@@ -116,16 +120,35 @@ class _Checks:
             _report("probe", await _repeated(session, key, first))
 
 
-async def _list(session: Session) -> str:
-    found = await session.list(limit=1)
+def names_to_check(asked_for: str) -> dict[str, Api]:
+    """What to give as `--api` to check each API, by the name that its jobs have.
+
+    That is its first name, or the one asked for: `sonar-v1` is `sonar` under another path.
+    """
+    found: dict[str, Api] = {}
+    for name in cast("tuple[Api, ...]", get_args(Api)):
+        api = name.partition("-")[0]
+        if name != "auto" and (api not in found or name == asked_for):
+            found[api] = name
+    return found
+
+
+async def _free_request(session: Session) -> str:
+    """Ask for a page of the list, or for a job that does not exist where an API has no list."""
+    from aiopplx import InvalidRequest
+
+    try:
+        found = await session.list(limit=1)
+    except InvalidRequest:  # raised before anything is sent
+        return await _poll_unknown_job(session)
     return f"answers; latest job {one_line(found[0].id)}" if found else "answers; no jobs"
 
 
-async def _poll_unknown_run(session: Session) -> str:
+async def _poll_unknown_job(session: Session) -> str:
     from aiopplx import APIError, NotFound
 
     try:
-        await session.get(NO_RUN)
+        await session.get(NO_JOB)
     except NotFound:
         pass
     except APIError as error:

@@ -16,6 +16,7 @@ from cyclopts.validators import Number
 from aiopplx.cli._exits import UsageError
 
 Format = Literal["auto", "text", "jsonl"]
+# Written out, since the parser and the type checkers read it. A test holds it equal to what `Session(api=)` takes.
 Api = Literal["auto", "sonar", "sonar-v1", "agent", "agent-v1"]
 OnDoubt = Literal["resend", "hold"]
 Results = Literal["keep", "until-delivered", "refetch"]

@@ -2,8 +2,8 @@
 
 `Session(journal="research.db")` needs nothing of this. `open_reader` reads a journal at any time and changes nothing,
 `SqliteJournal` is the store that a session opens, and `Journal` is the protocol that a store of your own must satisfy
-to be used as `Session(journal=...)`: `steps` has the arguments of `Journal.apply`, and `may_take` decides what a step
-means for a row. This module does not know how any of it is stored.
+to be used as `Session(journal=...)`: `steps` has the arguments of `Journal.apply`, and `aiopplx.journal.store` the
+rules that all stores share. This module does not know how any of it is stored.
 """
 
 from __future__ import annotations
@@ -31,13 +31,13 @@ from aiopplx.journal._protocol import (
     JournalReader,
     JournalRefused,
     Ledger,
+    Reason,
     Record,
     ResultDamaged,
     Results,
     State,
     Step,
 )
-from aiopplx.journal._taking import may_take
 
 if TYPE_CHECKING:
     from aiopplx.journal._jobs import job_of
@@ -65,6 +65,7 @@ __all__ = [
     "Ledger",
     "MemoryJournal",
     "MemoryStore",
+    "Reason",
     "Record",
     "ResultDamaged",
     "Results",
@@ -73,7 +74,6 @@ __all__ = [
     "State",
     "Step",
     "job_of",
-    "may_take",
     "open_reader",
     "steps",
 ]

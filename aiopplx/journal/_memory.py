@@ -13,25 +13,25 @@ from collections.abc import Callable, Collection
 
 import msgspec
 
-from aiopplx.journal._errors import JournalClosed, duplicate, key_taken, name_taken
-from aiopplx.journal._names import item_name as name_of
-from aiopplx.journal._names import job_name, sha_of
-from aiopplx.journal._records import (
+from aiopplx.journal._errors import JournalClosed
+from aiopplx.journal._records import Claim, Cost, CostsBy, Ledger, Record, Results, State
+from aiopplx.journal._steps import Step
+from aiopplx.journal.store import (
     BILLED,
     DELIVERABLE,
     Bills,
-    Claim,
-    Cost,
-    CostsBy,
-    Ledger,
-    Record,
-    Results,
-    State,
     added_up,
     age_of,
+    changes,
+    duplicate,
+    job_name,
+    keeps,
+    key_taken,
+    may_take,
+    name_taken,
+    sha_of,
 )
-from aiopplx.journal._steps import Step
-from aiopplx.journal._taking import changes, keeps, may_take
+from aiopplx.journal.store import item_name as name_of
 
 
 class _Hold(msgspec.Struct):

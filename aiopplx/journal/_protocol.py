@@ -17,7 +17,8 @@ again, poll, hold) is policy, and not decided here.
 Several sessions may share one store. Reading a row gives no right to write it; that right is a `Claim`, which one
 session at a time has while the row is in progress. A row that another session holds is returned nevertheless, without a
 claim and with `is_held`: a session that wants its outcome waits with `follow`. `_steps` says which steps need a live
-claim.
+claim. A store for one session at a time has claims too, which end with that session: the session that has the store
+open holds every row, and every earlier claim was another session's.
 
 This module knows nothing of SQLite, of files, of HTTP, or of any policy.
 """
@@ -138,10 +139,16 @@ class Journal(Protocol):
         ...
 
     async def apply(self, claim: Claim, step: Step) -> None:
-        """Take a step (made by a function of `_steps`). A step that was already taken does nothing.
+        """Take a step (made by a function of `steps`). A step that was already taken does nothing.
+
+        What the claim must be depends on the kind of the step (`step.rule.kind`). An intent needs a live claim. A fact
+        needs none, only the row's key. A denial is taken under a live claim; under an earlier one it is taken only if
+        no other session holds the row. In a store for one session at a time the session that has it open holds every
+        row, so a denial under an earlier claim is always refused there. `store.may_take` decides all of this.
 
         Raises:
-            ClaimLost: another session now owns the row, and this step needs a claim. The row is unchanged.
+            ClaimLost: another session now owns the row, and this step needs a claim, or is a denial under an earlier
+                claim. The row is unchanged.
             ImpossibleStep: the row's state, or its key, does not allow the step. The row is unchanged.
             DuplicateJob: another submission has the step's job id. Both rows are unchanged.
             ItemConflict: the new key of a `requeue` was used before. The row is unchanged.

@@ -1,7 +1,7 @@
 """The steps of a submission: one table for every store, and the values that request them.
 
 A rule of the table says from which states a step may be taken, to which state it leads and which columns it changes. A
-store turns that into its own kind of change. For a step that could not be taken it asks `may_take` (in `_taking`) what
+store turns that into its own kind of change. For a step that could not be taken it asks `may_take` (in `store`) what
 that means.
 
 An *intent* is something that a session is about to do: send these bytes, send other bytes, pay again. Two sessions with

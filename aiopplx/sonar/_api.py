@@ -6,6 +6,7 @@ is made, of retries, or of the session.
 
 from __future__ import annotations
 
+import re
 from typing import Any
 from urllib.parse import quote
 
@@ -34,6 +35,8 @@ from aiopplx.sonar._responses import (
 
 RESULTS_LIVE = 7 * 86_400.0
 """Seconds for which the server keeps a job: 7 days."""
+
+_UUID = re.compile(r"[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 
 
 class _Submission(msgspec.Struct):
@@ -117,8 +120,8 @@ class Sonar(msgspec.Struct, frozen=True):
         return isinstance(request, ResearchRequest)
 
     def owns(self, job_id: str) -> bool:
-        """True unless the id has another API's prefix: this API's ids are bare UUIDs, though no document says so."""
-        return not job_id.startswith("resp_")
+        """True for a bare UUID, the form of every id seen so far. No document says so: the form may change."""
+        return _UUID.fullmatch(job_id) is not None
 
     def freeze(self, request: Request, idempotency_key: str) -> bytes:
         """The exact bytes of the submission, always the same for the same request and key.
@@ -127,7 +130,7 @@ class Sonar(msgspec.Struct, frozen=True):
             InvalidRequest: the request breaks a rule, or is another API's.
         """
         if not isinstance(request, ResearchRequest):
-            raise request.not_taken()
+            raise request.not_taken(ResearchRequest)
         return _ENCODER.encode(_Submission(request.wire(), idempotency_key))
 
     def rekeyed(self, body: bytes, idempotency_key: str) -> bytes:

@@ -9,6 +9,7 @@ import os
 import re
 import threading
 from pathlib import Path
+from typing import get_args
 
 import anyio
 import msgspec
@@ -17,13 +18,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import aiopplx
+from aiopplx._apis import APIS
 from aiopplx._job import Answer
 from aiopplx.cli._connect import journal_at, retry_policy
-from aiopplx.cli._doctor import SERVICE, _end_of
+from aiopplx.cli._doctor import AUTO, PROBED, SERVICE, _end_of, names_to_check
 from aiopplx.cli._exits import UsageError, complain, exit_code
 from aiopplx.cli._export import _csv_line
 from aiopplx.cli._journals import place_of, resuming
-from aiopplx.cli._options import STANDARD, Connection, JournalOptions
+from aiopplx.cli._options import STANDARD, Api, Connection, JournalOptions
 from aiopplx.cli._progress import QuietView, View
 from aiopplx.cli._questions import BadLine, Question, Questions, read_line
 from aiopplx.cli._records import question_of
@@ -545,6 +547,26 @@ def test_csv_line_is_read_back_whole_without_a_formula(cells: list[str]) -> None
 def test_doctor_shows_only_the_end_of_a_long_key() -> None:
     assert _end_of("a-key-of-the-service-wxyz") == "ends in wxyz"
     assert _end_of("short") == "of 5 characters"
+
+
+# --- what the command line writes out, and the library decides -------------------------------------------------------
+
+
+def test_api_option_takes_every_name_of_the_library() -> None:
+    assert get_args(Api) == tuple(APIS)
+
+
+@pytest.mark.parametrize("asked_for", APIS)
+def test_doctor_checks_each_api_once_by_the_name_asked_for(asked_for: str) -> None:
+    names = names_to_check(asked_for)
+    assert {name: APIS[typed][0].name for name, typed in names.items()} == {name: name for name in names}
+    assert set(names) == {api.name for api, _ in APIS.values()}
+    assert asked_for in {"auto", *names.values()}
+
+
+def test_doctor_knows_what_auto_uses_and_that_the_probed_one_has_keys() -> None:
+    assert [api.name for api in APIS["auto"] if api is not None] == list(AUTO)
+    assert APIS[PROBED][0].has_idempotency
 
 
 async def test_doctor_names_the_server_that_a_session_asks() -> None:

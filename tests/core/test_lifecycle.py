@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import ast
 import asyncio
+import re
+import time
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,11 +23,12 @@ from _source import modules, tree_of
 from aiopplx import BudgetReached, Event, EventKind, JobStatus, PollPolicy, RetryPolicy, Session
 from aiopplx._submission import NEXT, OVER, ROWS, Phase, Submission
 from aiopplx.emulator import Emulator, faults
-from aiopplx.journal import State
+from aiopplx.journal import MemoryStore, State
 from aiopplx.journal import _steps as steps
 from aiopplx.testing import Clock
 
 QUESTION = "Why did the Vasa sink?"
+FAILED = {"model": "sonar-deep-research", "created_at": 1, "status": "FAILED", "error_message": "it broke"}
 
 # --- the table -------------------------------------------------------------------------------------------------------
 
@@ -90,6 +93,10 @@ def test_transition_outside_the_table_is_refused(before: Phase) -> None:
             assert sub.phase is before
 
 
+SUBS = re.compile(r"(\w+\.)*(sub|live|running)")
+"""What submissions are called where they are changed."""
+
+
 def test_only_the_lifecycle_changes_a_phase_or_fact() -> None:
     fields = set(Submission.__struct_fields__)
     callers: set[str] = set()
@@ -98,22 +105,26 @@ def test_only_the_lifecycle_changes_a_phase_or_fact() -> None:
         for node in ast.walk(tree_of(path)):
             if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr == "to":
                 callers.add(name)
-            writers |= {name for target in _assigned(node) if _is_fact(target, fields)}
+            if any(_is_fact(target, fields) for target in _changed(node)):
+                writers.add(name)
     assert callers == {"aiopplx._core.lifecycle"}
     assert writers - {"aiopplx._submission"} == {"aiopplx._core.lifecycle"}
 
 
-def _assigned(node: ast.AST) -> list[ast.expr]:
+def _changed(node: ast.AST) -> list[ast.expr]:
+    """What is assigned to, or changed in place by a method of its own."""
     if isinstance(node, ast.Assign):
         return [
             part for target in node.targets for part in (target.elts if isinstance(target, ast.Tuple) else [target])
         ]
+    if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
+        return [node.func.value] if node.func.attr in ("append", "remove", "clear", "extend", "pop", "insert") else []
     return [node.target] if isinstance(node, ast.AugAssign | ast.AnnAssign) else []
 
 
 def _is_fact(target: ast.expr, fields: set[str]) -> bool:
-    named = isinstance(target, ast.Attribute) and isinstance(target.value, ast.Name)
-    return named and target.value.id in ("sub", "live", "running") and target.attr in fields
+    is_named = isinstance(target, ast.Attribute) and SUBS.fullmatch(ast.unparse(target.value))
+    return bool(is_named) and target.attr in fields
 
 
 # --- whose doubt, whose money -----------------------------------------------------------------------------------------
@@ -306,3 +317,84 @@ async def test_poll_history_outlives_the_last_listener() -> None:
     assert polls == sorted(polls)
     assert polls[-1] >= 4
     assert [age for age, _ in ages] == sorted(age for age, _ in ages)
+
+
+# --- a job of an earlier run ------------------------------------------------------------------------------------------
+
+
+async def test_call_without_a_place_ends_alone(tmp_path: Path) -> None:
+    """Its time is up while it waits for a place; the job runs, and somebody else waits for it."""
+    path = tmp_path / "run.db"
+    async with Scripted(polls=float("inf")) as server:
+        async with opened(server, journal=path) as session:
+            left = await session.submit(QUESTION, tag="left")
+        async with opened(server, journal=path, max_in_flight=1) as session:
+            holding = asyncio.create_task(session.ask("Who holds the only place?"))
+            await server.until(lambda: len(server.rows) == 2)
+            short = asyncio.create_task(session.ask(QUESTION, tag="left", timeout=0.3))
+            await asyncio.sleep(0)
+            waiting = asyncio.create_task(session.wait(left.id))
+            ended = await short
+            assert (ended.status, ended.id) == (JobStatus.TIMED_OUT, left.id)
+            server.polls = 1
+            assert (await waiting).ok
+            assert (await holding).ok
+
+
+async def test_row_that_another_session_runs_is_named_at_the_time_limit() -> None:
+    store = MemoryStore(now=time.time)
+    async with (
+        Scripted(polls=float("inf")) as server,
+        opened(server, journal=store.session()) as one,
+        opened(server, journal=store.session()) as two,
+    ):
+        running = asyncio.create_task(one.ask(QUESTION, tag="shared"))
+        await server.until(lambda: server.requests["get"] > 0)
+        ended = await two.ask(QUESTION, tag="shared", timeout=0.3)
+        assert (ended.status, ended.id) == (JobStatus.TIMED_OUT, "job-0")
+        server.polls = 1
+        assert (await running).ok
+        assert server.requests["submit"] == 1
+
+
+async def test_stored_job_is_finished_once_however_often_asked(tmp_path: Path) -> None:
+    events: list[Event] = []
+    async with Scripted() as server:
+        async with opened(server, journal=tmp_path / "run.db") as session:
+            assert (await session.ask(QUESTION, tag="x")).ok
+        async with opened(server, journal=tmp_path / "run.db", on_event=events.append) as session:
+            for _ in range(3):
+                assert (await session.ask(QUESTION, tag="x")).ok
+    assert [event.tag for event in events if event.kind is EventKind.FINISHED] == ["x"]
+
+
+async def test_failed_row_keeps_its_place_in_the_batch(tmp_path: Path) -> None:
+    items = [{"question": f"Question {n}?", "tag": n} for n in range(3)]
+    events: list[Event] = []
+    async with Scripted() as server:
+        server.script = lambda asked: (
+            (200, FAILED | {"id": asked.row.id}) if asked.kind == "get" and asked.row else None
+        )
+        for on_event in (None, events.append):
+            async with opened(server, journal=tmp_path / "run.db", on_event=on_event) as session:
+                found = await taken(session.batch(items), [])
+    assert {(job.tag, job.index, job.status) for job in found} == {(n, n, JobStatus.FAILED) for n in range(3)}
+    finished = [event for event in events if event.kind is EventKind.FINISHED]
+    assert sorted((event.tag, event.index) for event in finished) == [(n, n) for n in range(3)]
+
+
+async def test_handler_that_ends_the_loop_keeps_no_listener_waiting() -> None:
+    """Every listener has its outcome before the first of them is told of."""
+
+    class Stop(BaseException):
+        pass
+
+    def stop(event: Event) -> None:
+        if event.kind is EventKind.TIMED_OUT:
+            raise Stop
+
+    async with Scripted(polls=float("inf")) as server, opened(server, on_event=stop) as session:
+        job = await session.submit(QUESTION)
+        waits = [asyncio.create_task(session.wait(job, timeout=0.2)) for _ in range(2)]
+        ends = await asyncio.wait_for(asyncio.gather(*waits, return_exceptions=True), 20)
+    assert [end.status for end in ends] == [JobStatus.TIMED_OUT] * 2

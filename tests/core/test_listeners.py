@@ -516,3 +516,77 @@ async def test_a_follower_cancelled_as_the_row_changes_is_cancelled(turn: int) -
     following.cancel()
     await asyncio.wait([following])
     assert had_returned or following.cancelled()
+
+
+# --- the order of things ---------------------------------------------------------------------------------------------
+
+
+async def test_a_place_is_kept_while_what_was_left_is_on_the_wire() -> None:
+    async with Scripted() as server:
+        server.hold = lambda asked: asked.kind == "submit" and asked.question == BUSY
+        async with opened(server, max_in_flight=1, retry=RetryPolicy(leave_grace=3600.0)) as session:
+            leaving = asyncio.create_task(session.ask(BUSY))
+            await server.until(lambda: len(server.held) == 1)
+            leaving.cancel()
+            asking = asyncio.create_task(session.ask(QUESTION))
+            await turns(100)
+            assert server.requests["submit"] == 1
+            server.release()
+            with anyio.fail_after(SOON):
+                assert (await asking).ok
+
+
+async def test_an_outcome_is_delivered_before_it_is_told() -> None:
+    pending: list[list[JobStatus]] = []
+    batches: list[Any] = []
+
+    def heard(event: Event) -> None:
+        if event.kind is EventKind.FINISHED:
+            pending.append([job.status for job in batches[0].pending])
+
+    async with Scripted() as server, opened(server, on_event=heard) as session:
+        batches.append(session.batch([QUESTION]))
+        await taken(batches[0], [])
+    assert pending == [[JobStatus.COMPLETED]]
+
+
+async def test_who_is_merged_gives_back_what_it_holds() -> None:
+    """One key asked twice without a journal: the server answers both with one job."""
+    async with Scripted(polls=NEVER) as server, opened(server, max_in_flight=5, max_cost=100.0) as session:
+        life = session._core.life
+        first = asyncio.create_task(session.ask(QUESTION, idempotency_key="k"))
+        await server.until(lambda: server.requests["get"] > 0)
+        second = asyncio.create_task(session.ask(QUESTION, idempotency_key="k"))
+        await until(lambda: len(life.live.by_id["job-0"].listeners) == 2)
+        assert (life.slots.value, life.spending.budget.facts.in_flight) == (4, 1)
+        server.polls = 1
+        assert (await first).ok
+        assert (await second).ok
+        assert (life.slots.value, life.spending.budget.facts.in_flight) == (5, 0)
+
+
+async def test_who_is_merged_into_a_strangers_job_makes_it_held() -> None:
+    async with Scripted(polls=NEVER) as server:
+        async with opened(server) as other:
+            await other.submit(QUESTION, idempotency_key="k")
+        async with opened(server, max_cost=100.0) as session:
+            life = session._core.life
+            waiting = asyncio.create_task(session.wait("job-0"))
+            await server.until(lambda: server.requests["get"] > 0)
+            assert life.spending.budget.facts.in_flight == 0
+            asking = asyncio.create_task(session.ask(QUESTION, idempotency_key="k"))
+            await until(lambda: len(life.live.by_id["job-0"].listeners) == 2)
+            assert life.spending.budget.facts.in_flight == 1
+            server.polls = 1
+            assert (await waiting).ok
+            assert (await asking).ok
+            assert life.spending.budget.facts.in_flight == 0
+
+
+async def test_doubt_that_is_handed_out_keeps_its_hold() -> None:
+    async with Scripted() as server:
+        server.script = lambda asked: (500, {}) if asked.kind == "submit" else None
+        async with opened(server, max_cost=100.0, retry=RetryPolicy(doubt_tries=1)) as session:
+            assert (await session.ask(QUESTION)).status is JobStatus.IN_DOUBT
+            facts = session._core.life.spending.budget.facts
+            assert (facts.in_flight, facts.unknown) == (0, 1)

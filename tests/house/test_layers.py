@@ -12,6 +12,8 @@ from pathlib import Path
 import pytest
 from _source import PACKAGE, ROOT, foreign_imports, inner_imports, modules, room_of, tree_of
 
+from aiopplx._apis import APIS
+
 # The tower, from the bottom up: a module imports only from those that stand before it. A name that ends in a dot is a
 # folder, whose modules follow it in their own order.
 TOWER = """
@@ -20,7 +22,7 @@ _wire.  call headers checks conversion messages request api decoding
 sonar.  _responses _api
 agent.  _tools _request _responses _translate _api
 _apis
-journal.  _errors _names _records _steps _taking _protocol _memory _forgetful _jobs
+journal.  _errors _names _records _steps _taking store _protocol _memory _forgetful _jobs
     _sqlite.lock _sqlite.schema _sqlite.errors _sqlite.file _sqlite.opening _sqlite.reading _sqlite.writing
     _sqlite.writer _sqlite.reader _sqlite.journal
 _policy.  network retry recovery polling pace gate budget
@@ -55,7 +57,10 @@ EMULATOR, CLI = "emulator", ("cli", "__main__")
 # A folder for users, over what lies beneath it: the package itself imports nothing of it.
 TESTING = "testing"
 
-PURE = ("_version", "_errors", "_text", "_job", "_wire.", "sonar.", "agent.", "_policy.")
+# The folder of each API, as registered: a further one is pure and apart from the others without a word here.
+API_FOLDERS = sorted({type(api).__module__.split(".")[1] for api, _ in APIS.values()})
+
+PURE = ("_version", "_errors", "_text", "_job", "_wire.", "_policy.", *(f"{folder}." for folder in API_FOLDERS))
 NO_I_O = (
     "aiohttp anyio asyncio concurrent contextvars http io logging multiprocessing os pathlib queue random sched secrets"
     " select selectors shutil signal socket sqlite3 ssl subprocess sys tempfile threading time uuid warnings"
@@ -170,9 +175,17 @@ def test_apis_know_nothing_of_each_other() -> None:
         f"{path.name}:{line} imports {module}"
         for room, path in core()
         for module, _, line in inner_imports(path)
-        if ("sonar" in room and "agent" in module) or ("agent" in room and "sonar" in module)
+        for folder in API_FOLDERS
+        if f"{module}.".startswith(f"aiopplx.{folder}.")
+        and room.split(".")[0] in API_FOLDERS
+        and room.split(".")[0] != folder
     ]
     assert wrong == []
+
+
+def test_api_folders_are_those_of_the_registry() -> None:
+    found = {path.parent.name for path in PACKAGE.glob("*/_api.py")}
+    assert found == set(API_FOLDERS)
 
 
 def test_emulator_imports_nothing_of_the_client() -> None:
@@ -206,6 +219,23 @@ def _attributes_of_the_package(path: Path) -> Iterator[tuple[str, str, int]]:
     for node in ast.walk(tree_of(path)):
         if isinstance(node, ast.Attribute) and ast.unparse(node.value) == "aiopplx":
             yield "aiopplx", node.attr, node.lineno
+
+
+def test_stores_need_only_public_names_of_the_journal() -> None:
+    """So a store outside the package can be written as those inside are."""
+    from aiopplx import journal
+    from aiopplx.journal import store
+
+    public = {*journal.__all__, *store.__all__, *(name for name in vars(journal.steps) if not name.startswith("_"))}
+    wrong = [
+        f"{name}:{line} uses {imported} of {module}"
+        for name, path in core()
+        if name == "journal._memory" or name.startswith("journal._sqlite.")
+        for module, imported, line in inner_imports(path)
+        if module.startswith("aiopplx.journal.") and not module.startswith("aiopplx.journal._sqlite")
+        if imported not in public
+    ]
+    assert wrong == []
 
 
 def test_pure_modules_have_no_io_and_no_clock() -> None:

@@ -45,6 +45,16 @@ def test_all_is_exactly_what_the_package_imports() -> None:
     assert offered <= set(dir(aiopplx))
 
 
+def test_names_loaded_at_first_use_stand_in_the_order_of_the_imports() -> None:
+    import aiopplx
+
+    by_module: dict[str, list[str]] = {}
+    for module, name, _ in imports(PACKAGE / "__init__.py"):
+        if name and module.startswith("aiopplx."):
+            by_module.setdefault(module, []).append(name)
+    assert [(module, list(names)) for module, names in aiopplx._HOMES.items()] == list(by_module.items())
+
+
 def public_objects() -> Iterator[tuple[str, object]]:
     """Each public class and function, by the name that a user would import."""
     for module in (
@@ -53,6 +63,7 @@ def public_objects() -> Iterator[tuple[str, object]]:
         "aiopplx.emulator",
         "aiopplx.emulator.faults",
         "aiopplx.emulator.wire",
+        "aiopplx.journal.store",
         "aiopplx.testing",
     ):
         loaded = importlib.import_module(module)

@@ -1,10 +1,11 @@
 """What every store promises, checked for each kind of store.
 
-A new kind of store is one more line in `STORES`, and in `SHARED` if several sessions may use it.
+A new kind of store is a class like `Memory` or `Sqlite` below, and its line in `STORES`.
 """
 
 from __future__ import annotations
 
+import abc
 import asyncio
 import math
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -54,15 +55,56 @@ class Ticks:
         return self.time
 
 
-async def memory(directory: Path, number: int, clock: Ticks, results: Results) -> Journal:
-    return MemoryJournal(now=clock, results=results)
+class Kind(abc.ABC):
+    """A kind of store: opens new ones, and says what they can.
+
+    If several sessions may use a store at once, `shares` is True, and `session` and `lose` stand for them.
+    """
+
+    shares = False
+
+    def __init__(self, directory: Path, clock: Ticks) -> None:
+        self.directory = directory
+        self.clock = clock
+
+    @abc.abstractmethod
+    async def open(self, results: Results = "keep") -> Journal:
+        """The journal of the first session of a new store."""
+
+    async def session(self) -> Journal:
+        """The journal of one more session of the store that was opened last."""
+        pytest.fail("this store is for one session at a time")
+
+    def lose(self, journal: Journal) -> None:
+        """The session of this journal loses all that it holds, as when its lease runs out."""
+        pytest.fail("this store is for one session at a time")
 
 
-async def sqlite(directory: Path, number: int, clock: Ticks, results: Results) -> Journal:
-    return await SqliteJournal.open(directory / f"{number}.db", now=clock, results=results)
+class Memory(Kind):
+    shares = True
+
+    async def open(self, results: Results = "keep") -> Journal:
+        self.store = MemoryStore(now=self.clock)
+        return self.store.session(results=results)
+
+    async def session(self) -> Journal:
+        return self.store.session()
+
+    def lose(self, journal: Journal) -> None:
+        assert isinstance(journal, MemoryJournal)
+        self.store.lose(journal)
 
 
-STORES = {"memory": memory, "sqlite": sqlite}
+class Sqlite(Kind):
+    opened = 0
+
+    async def open(self, results: Results = "keep") -> Journal:
+        self.opened += 1
+        return await SqliteJournal.open(self.directory / f"{self.opened}.db", now=self.clock, results=results)
+
+
+STORES: dict[str, type[Kind]] = {"memory": Memory, "sqlite": Sqlite}
+SHARED = [name for name, kind in STORES.items() if kind.shares]
 
 
 @pytest.fixture
@@ -71,11 +113,16 @@ def clock() -> Ticks:
 
 
 @pytest.fixture(params=STORES)
-async def make(request: pytest.FixtureRequest, tmp_path: Path, clock: Ticks) -> AsyncIterator[Make]:
+def kind(request: pytest.FixtureRequest, tmp_path: Path, clock: Ticks) -> Kind:
+    return STORES[request.param](tmp_path, clock)
+
+
+@pytest.fixture
+async def make(kind: Kind) -> AsyncIterator[Make]:
     made: list[Journal] = []
 
     async def new(results: Results = "keep") -> Journal:
-        made.append(await STORES[request.param](tmp_path, len(made), clock, results))
+        made.append(await kind.open(results))
         return made[-1]
 
     yield new
@@ -216,11 +263,11 @@ async def test_step_under_a_former_key_is_impossible(journal: Journal, name: str
 
 
 @pytest.mark.parametrize("name", sorted(INTENTS | DENIALS))
-async def test_intent_or_denial_under_an_earlier_claim_changes_nothing(journal: Journal, name: str) -> None:
+async def test_intent_or_denial_under_an_earlier_claim_changes_nothing(kind: Kind, journal: Journal, name: str) -> None:
     before = await brought_to(journal, min(ALLOWED[name][0]))
     earlier = msgspec.structs.replace(claim_of(before), fence=claim_of(before).fence - 1)
-    if name in DENIALS and isinstance(journal, MemoryJournal):
-        journal = journal.store.session()  # whose row it is not
+    if name in DENIALS and kind.shares:
+        journal = await kind.session()  # a denial is refused while another session holds the row
         assert (await now(journal, before)).state is before.state
     with pytest.raises(ClaimLost) as caught:
         await journal.apply(earlier, named(name, before))
@@ -688,38 +735,20 @@ async def test_step_goes_on_though_its_caller_is_cancelled(journal: Journal) -> 
 # --- two sessions on one store ----------------------------------------------------------------------------------------
 
 
-class Shared:
-    """A store that several sessions use at once, and the ways in which a session loses what it holds."""
-
-    def __init__(self, clock: Ticks) -> None:
-        self.store = MemoryStore(now=clock)
-
-    async def session(self) -> Journal:
-        return self.store.session()
-
-    def lose(self, journal: Journal) -> None:
-        """Its lease has run out."""
-        assert isinstance(journal, MemoryJournal)
-        self.store.lose(journal)
-
-
-SHARED = {"memory": Shared}
-
-
 @pytest.fixture(params=SHARED)
-def shared(request: pytest.FixtureRequest, clock: Ticks) -> Shared:
-    return SHARED[request.param](clock)
+def shared(request: pytest.FixtureRequest, tmp_path: Path, clock: Ticks) -> Kind:
+    return STORES[request.param](tmp_path, clock)
 
 
 @pytest.fixture
-async def one(shared: Shared) -> AsyncIterator[Journal]:
-    journal = await shared.session()
+async def one(shared: Kind) -> AsyncIterator[Journal]:
+    journal = await shared.open()
     yield journal
     await journal.close()
 
 
 @pytest.fixture
-async def two(shared: Shared) -> AsyncIterator[Journal]:
+async def two(shared: Kind, one: Journal) -> AsyncIterator[Journal]:
     journal = await shared.session()
     yield journal
     await journal.close()
@@ -791,7 +820,7 @@ async def test_claim_freed_by_closing_can_be_acquired(one: Journal, two: Journal
 @pytest.mark.parametrize("name", sorted(INTENTS | DENIALS))
 @pytest.mark.parametrize("taken", [False, True], ids=["free", "taken by another"])
 async def test_lost_claim_does_not_let_an_intent_in(
-    shared: Shared, one: Journal, two: Journal, name: str, taken: bool
+    shared: Kind, one: Journal, two: Journal, name: str, taken: bool
 ) -> None:
     state = min(ALLOWED[name][0] & set(ON_ITS_WAY), default=I)
     record = await brought_to(one, state)
@@ -813,7 +842,7 @@ async def test_lost_claim_does_not_let_an_intent_in(
 
 @pytest.mark.parametrize("name", sorted(FACTS))
 @pytest.mark.parametrize("taken", [False, True], ids=["free", "taken by another"])
-async def test_lost_claim_lets_a_fact_in(shared: Shared, one: Journal, two: Journal, name: str, taken: bool) -> None:
+async def test_lost_claim_lets_a_fact_in(shared: Kind, one: Journal, two: Journal, name: str, taken: bool) -> None:
     record = await brought_to(one, min(ALLOWED[name][0]))
     shared.lose(one)
     if taken:
@@ -822,7 +851,7 @@ async def test_lost_claim_lets_a_fact_in(shared: Shared, one: Journal, two: Jour
     assert (await now(two, record)).state is ALLOWED[name][1]
 
 
-async def test_late_fact_of_an_earlier_key_is_refused(shared: Shared, one: Journal, two: Journal) -> None:
+async def test_late_fact_of_an_earlier_key_is_refused(shared: Kind, one: Journal, two: Journal) -> None:
     record = await brought_to(one, S)
     shared.lose(one)
     taken = claim_of(await two.claim(record.pk))
@@ -834,7 +863,7 @@ async def test_late_fact_of_an_earlier_key_is_refused(shared: Shared, one: Journ
     assert (await now(two, record)).job_id == ""
 
 
-async def test_late_id_resolves_the_doubt_that_its_session_left(shared: Shared, one: Journal, two: Journal) -> None:
+async def test_late_id_resolves_the_doubt_that_its_session_left(shared: Kind, one: Journal, two: Journal) -> None:
     record = await brought_to(one, S)
     shared.lose(one)
     await two.apply(claim_of(await two.claim(record.pk)), steps.doubtful(key=record.key, error="lost"))
@@ -844,7 +873,7 @@ async def test_late_id_resolves_the_doubt_that_its_session_left(shared: Shared, 
     assert (found.state, found.job_id, found.is_held) == (A, "late", False)
 
 
-async def test_session_that_lost_its_claims_may_claim_again(shared: Shared, one: Journal, two: Journal) -> None:
+async def test_session_that_lost_its_claims_may_claim_again(shared: Kind, one: Journal, two: Journal) -> None:
     record = await queued(one)
     shared.lose(one)
     again = await queued(one)
@@ -857,7 +886,7 @@ async def test_session_that_lost_its_claims_may_claim_again(shared: Shared, one:
 
 @pytest.mark.parametrize("change", ["sending", "DONE", "close", "lose"])
 async def test_follow_wakes_when_the_row_changes_or_is_freed(
-    shared: Shared, one: Journal, two: Journal, change: str
+    shared: Kind, one: Journal, two: Journal, change: str
 ) -> None:
     record = await brought_to(one, S if change == "DONE" else Q)
     other = await queued(one, "another")

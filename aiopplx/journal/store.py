@@ -1,0 +1,43 @@
+"""For those who write a store: the rules that all stores share, so that none decides them for itself.
+
+A store is a class that fulfils `aiopplx.journal.Journal`, whose values (`Record`, `Claim`, `Step`, `State`, ...) and
+errors are in `aiopplx.journal`; the steps and their table are `aiopplx.journal.steps`. Here is the rest: whether a step
+may be taken and what it changes, how money is added up, the errors for what is in use already, and the names of
+submissions. `MemoryJournal` is a whole store made of these.
+
+- `may_take`, first of all in `apply`: it says whether the step is still to be taken, or was taken before, and raises
+  `ClaimLost` or `ImpossibleStep`.
+- `changes` for the columns afterwards, `keeps` for whether the body is stored.
+- `duplicate`, `key_taken`, `name_taken` make the errors for an id, a key and a name that another row has.
+- `age_of` for `Record.age`, `added_up` for `Journal.costs`, of `Bills`.
+- `REPLACEABLE`, `BILLED`, `DELIVERABLE`: the states that matter to queueing, to money and to delivery.
+- `item_name`, `job_name`, `sha_of`: the name and digest of a submission; `fingerprint` tells accounts apart.
+
+This module does nothing itself, and knows nothing of how rows are stored.
+"""
+
+from __future__ import annotations
+
+from aiopplx.journal._errors import duplicate, key_taken, name_taken
+from aiopplx.journal._names import fingerprint, item_name, job_name, sha_of
+from aiopplx.journal._records import BILLED, DELIVERABLE, REPLACEABLE, Bills, added_up, age_of
+from aiopplx.journal._taking import changes, keeps, may_take
+
+__all__ = [
+    "BILLED",
+    "DELIVERABLE",
+    "REPLACEABLE",
+    "Bills",
+    "added_up",
+    "age_of",
+    "changes",
+    "duplicate",
+    "fingerprint",
+    "item_name",
+    "job_name",
+    "keeps",
+    "key_taken",
+    "may_take",
+    "name_taken",
+    "sha_of",
+]
