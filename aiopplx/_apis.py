@@ -121,6 +121,13 @@ class Routing:
         """True if no API comes after this one: its retirement ends all submissions."""
         return self.successor is None or api is self.successor
 
+    def is_only(self, name: str) -> bool:
+        """True if submissions go to the API of this name, and no other comes after it: its retirement stops them all.
+
+        The successor is not such an API: jobs of the first one can still be polled when both are retired.
+        """
+        return self.successor is None and name == self.first.name
+
     def must_move(self, api: API, request: Request | None) -> bool:
         """True if it was frozen for an API that has been found retired since, and its request is still at hand.
 

@@ -143,6 +143,22 @@ def test_moving_is_the_same_question_for_the_successor():
         went_over().move(UNTRANSLATABLE, "k")
 
 
+@pytest.mark.parametrize(
+    ("routing", "name", "is_only"),
+    [
+        (Routing(SONAR), "sonar", True),
+        (Routing(SONAR_V1), "sonar", True),
+        (Routing(AGENT), "agent", True),
+        (Routing(SONAR), "agent", False),
+        (Routing(SONAR), "", False),
+        (Routing(SONAR, AGENT), "sonar", False),
+        (Routing(SONAR, AGENT), "agent", False),
+    ],
+)
+def test_only_an_api_without_a_successor_is_the_only_one(routing: Routing, name: str, is_only: bool):
+    assert routing.is_only(name) is is_only
+
+
 def test_api_without_a_successor_is_the_last():
     routing = Routing(SONAR, AGENT)
     assert (routing.is_last(SONAR), routing.is_last(AGENT), Routing(SONAR).is_last(SONAR)) == (False, True, True)

@@ -130,11 +130,12 @@ class Core:
         self.emitter = emitter
         self.ensure_open = ensure_open
         self.occurrences = Occurrences()
-        self.client = client = _client(settings, emitter)
         store = opened.store
+        routing = Routing(settings.api, settings.successor, remembers=store.remembers)
+        self.client = client = _client(settings, routing, emitter)
         self.life = life = Lifecycle(
             store,
-            Routing(settings.api, settings.successor, remembers=store.remembers),
+            routing,
             client,
             _spending(settings, opened),
             emitter,
@@ -143,7 +144,7 @@ class Core:
             new_key=_new_key,
         )
         life.poller = Poller(client, settings.poll, life)
-        self.freeze = partial(freeze, routing=life.routing, new_key=_new_key)
+        self.freeze = partial(freeze, routing=routing, new_key=_new_key)
         self.calls = Calls(life, self.occurrences)
         self.decisions = Decisions(life)
         client.on_stop = self.calls.stopped
@@ -153,7 +154,7 @@ def _new_key() -> str:
     return uuid.uuid4().hex
 
 
-def _client(settings: Settings, emitter: Emitter) -> Client:
+def _client(settings: Settings, routing: Routing, emitter: Emitter) -> Client:
     """Needs the running loop."""
     transport = Transport(settings.base_url, settings.key, settings.network, clock=settings.clock, http=settings.http)
     transport.open()
@@ -165,7 +166,7 @@ def _client(settings: Settings, emitter: Emitter) -> Client:
         random=random.random,  # noqa: S311 - jitter, nothing secret
         emit=emitter.emit,
         has_handlers=emitter.has_handlers,
-        sole_path=settings.api.submit(b"").path if settings.successor is None else "",
+        is_only_api=routing.is_only,
     )
 
 

@@ -109,7 +109,8 @@ class Client:
         random: even in [0, 1).
         emit: takes an event.
         has_handlers: whether anybody listens to events; for those that are made often.
-        sole_path: the path of submissions whose API has no successor: only there does its retirement stop all of them.
+        is_only_api: whether submissions can go to no other API than the one of this name, so that its retirement stops
+            all of them.
 
     Attributes:
         on_stop: called each time a refusal stops submissions, before the event.
@@ -126,7 +127,7 @@ class Client:
         random: Callable[[], float],
         emit: Callable[[Event], None],
         has_handlers: Callable[[], bool],
-        sole_path: str = "",
+        is_only_api: Callable[[str], bool],
     ) -> None:
         self.transport = transport
         self.gate = gate
@@ -137,7 +138,7 @@ class Client:
         self.has_handlers = has_handlers
         self.on_stop: Callable[[], None] = _nothing
         self.limits: Mapping[str, int] = {}
-        self._sole_path = sole_path
+        self._is_only_api = is_only_api
         self._line = Line(gate, clock)
         self._submitting = anyio.Semaphore(SUBMITS_AT_ONCE)
 
@@ -212,7 +213,7 @@ class Client:
 
     def is_survived(self, error: AiopplxError, call: Call) -> bool:
         """Whether submissions go on after this refusal: a retired API stops nothing where it has a successor."""
-        return isinstance(error, EndpointRetired) and not (self._sole_path and call.path.startswith(self._sole_path))
+        return isinstance(error, EndpointRetired) and not self._is_only_api(call.api)
 
     def halt(self, error: AiopplxError, lane: Lane) -> None:
         """Stop all submissions; the event is emitted once. What stops all of them does not name the first one."""

@@ -171,6 +171,7 @@ class Play:
             random=lambda: 0.5,
             emit=self.emit,
             has_handlers=lambda: True,
+            is_only_api=lambda name: False,
         )
         self.client.on_stop = lambda: self.stops.append(self.gate.stop)
         self.owner = Owner(self.stage, self.clock)
