@@ -22,19 +22,17 @@ from aiopplx._apis import request_of
 from aiopplx._batch import Batch, Item, Items
 from aiopplx._config import JournalOptions, check_positive, check_usable, check_whole, make_settings
 from aiopplx._core.assembly import Core, SessionStore, open_store, without_journal
-from aiopplx._core.cancelling import cancel
 from aiopplx._core.decisions import Decisions
 from aiopplx._core.listing import JobList
-from aiopplx._errors import APIError, ConfigError, InvalidRequest
+from aiopplx._core.single import cancel, get
+from aiopplx._errors import ConfigError, InvalidRequest
 from aiopplx._events import Emitter, Event
 from aiopplx._http.clock import Clock
-from aiopplx._job import Job, JobStatus, make_job, named_by, outcome_error
+from aiopplx._job import Job, JobStatus, named_by
 from aiopplx._policy.network import NetworkOptions
 from aiopplx._policy.polling import PollPolicy, PollRule
 from aiopplx._policy.retry import RetryPolicy
-from aiopplx._wire.api import API
 from aiopplx._wire.request import Request
-from aiopplx.journal._jobs import job_of
 from aiopplx.journal._protocol import Journal
 
 if TYPE_CHECKING:
@@ -43,8 +41,6 @@ if TYPE_CHECKING:
 logger = logging.getLogger("aiopplx")
 logger.addHandler(logging.NullHandler())
 
-CANCEL_TAKES = 3.0
-"""Seconds after an accepted cancel at which the job is polled: polls go on to say `in_progress` for a moment."""
 _ENDED_AT_SERVER = frozenset({JobStatus.FAILED, JobStatus.CANCELLED, JobStatus.INCOMPLETE, JobStatus.REJECTED})
 
 
@@ -335,18 +331,7 @@ class Session:
         """
         core = self._running()
         named = named_by(id)
-        return await self._get(core, core.life.routing.api_of(named.job_id, named.api), named.job_id)
-
-    async def _get(self, core: Core, api: API, id: str) -> Job:
-        life = core.life
-        record = await life.store.get(job_id=id)
-        if record is not None:
-            if record.has_result and (raw := await life.stored_result(record)):
-                return job_of(record, raw)
-            api = life.routing.named(record.api)
-        snapshot = await core.client.call(api.get(id), lambda reply: api.read_job(reply, id))
-        key, tag = (record.key, record.tag) if record is not None else ("", None)
-        return make_job(id, snapshot.status, outcome_error(snapshot), snapshot, api=api.name, key=key, tag=tag)
+        return await get(core.life, core.life.routing.api_of(named.job_id, named.api), named.job_id)
 
     def list(self, *, limit: int | None = None) -> JobList:
         """The account's jobs, as summaries without results: `async for job in session.list()`, or `await` it.
@@ -377,20 +362,7 @@ class Session:
         core = self._running()
         job_id, name = (job.id, job.api) if isinstance(job, Job) else named_by(job)[:2]
         api = core.life.routing.api_of(job_id, name)
-        api.cancel(job_id)  # refuses what cannot be cancelled, before anything is asked
-        # The server says "already terminal" of finished and of unknown ids alike, so poll before asking.
-        found = await self._get(core, api, job_id)
-        if found.done:
-            return found
-        try:
-            await cancel(core.life, found, api)
-        except APIError as error:
-            found = await self._get(core, api, job_id)
-            if not found.done:
-                raise error.about(job_id=job_id) from None
-            return found
-        await core.client.clock.sleep(CANCEL_TAKES)
-        return await self.wait(found)
+        return await cancel(core.calls, api, job_id, seconds=self._settings.timeout)
 
     # --- what is in doubt --------------------------------------------------------------------------------------------
 

@@ -19,7 +19,7 @@ CANCEL_SECONDS = 10.0
 """Leaving a batch that cancels what it leaves takes no longer than this."""
 
 
-async def cancel(life: Lifecycle, job: Job, api: API) -> None:
+async def ask_to_cancel(life: Lifecycle, job: Job, api: API) -> None:
     """Ask the server to cancel a job. Raises `AiopplxError`: it will not."""
     await life.client.call(api.cancel(job.id), api.read_cancel)
     event = Event(
@@ -44,7 +44,7 @@ async def cancel_all(life: Lifecycle, jobs: Sequence[Job], ending: set[str]) -> 
 
 async def _try_to_cancel(life: Lifecycle, job: Job, api: API, ending: set[str]) -> None:
     try:
-        await cancel(life, job, api)
+        await ask_to_cancel(life, job, api)
     except AiopplxError as error:
         reason = f"not cancelled: {error.message}"
         life.emitter.emit(Event(kind=EventKind.WARNING, job_id=job.id, tag=job.tag, reason=reason))
