@@ -1,7 +1,8 @@
-"""One batch: submits what a source gives, and is the async iterator of finished jobs.
+"""One batch: submits the items of a source, and iterates over the finished jobs.
 
-A batch owns its submitters, its source and its results, nothing else; the session's poller polls its jobs. Nothing
-more is read while `max_in_flight` items are out. This module knows nothing of HTTP or of how a submission is sent.
+A batch owns its submitters, its source and its results, and nothing else; the session's poller polls its jobs. No more
+items are read while `max_in_flight` of them are not handed out. This module knows nothing of HTTP or of how a
+submission is sent.
 """
 
 from __future__ import annotations
@@ -37,12 +38,12 @@ class Batch(AsyncIterator[Job]):
     """Submissions handed out together: `async with session.batch(questions) as jobs: async for job in jobs: ...`.
 
     Every item that is read from the source comes out exactly once, as a `Job`: finished, failed, refused, timed out or
-    in doubt. What no job can survive (bad key, no credit, retired endpoint, no such server) ends the submissions; what
-    was accepted by then is still waited for and handed out, and then that error is raised. An error of the source
-    itself is raised the same way, bare.
+    in doubt. An error that no job can survive (bad key, no credit, retired endpoint, no such server) ends the
+    submissions. Jobs that were accepted before it are still waited for and handed out; then the error is raised. An
+    error of the source itself is raised in the same way, unchanged.
 
     Leaving the block, by `break`, by an exception or by cancellation, ends its work at once. Jobs that the server has
-    go on there and are billed: `pending` tells which.
+    continue there and are billed: `pending` lists them.
     """
 
     def __init__(
@@ -93,7 +94,7 @@ class Batch(AsyncIterator[Job]):
         """The next finished job, in the order of finishing (or of the source, if so asked).
 
         Raises:
-            AiopplxError: what ended the submissions, after all that was accepted has been handed out.
+            AiopplxError: what ended the submissions, once all accepted jobs have been handed out.
         """
         if self._state == "new":
             raise ConfigError(
@@ -116,8 +117,8 @@ class Batch(AsyncIterator[Job]):
     def pending(self) -> list[Job]:
         """Jobs that the server has accepted and this batch has not handed out, as last known.
 
-        After the block was left: those that were left behind. What runs goes on, and is billed, at the service; what
-        had finished has its result. A submission whose answer never came in that time is there too, `IN_DOUBT`.
+        After the block was left: those that were left behind. Running jobs continue, and are billed, at the service;
+        finished jobs have their results. A submission without an answer by then is among them, as `IN_DOUBT`.
         """
         running = [
             place.named(place.sub.as_job(JobStatus.IN_PROGRESS))
@@ -127,10 +128,10 @@ class Batch(AsyncIterator[Job]):
         return [*self._left, *self._held(), *running]
 
     async def aclose(self) -> None:
-        """Stop submitting and polling; what leaving the block does.
+        """Stop submitting and polling, as leaving the block does.
 
-        A submission that is on its way is waited for, for at most `RetryPolicy.leave_grace`, so that its id is known:
-        it may be paid for.
+        A submission that is on its way may be paid for, so its answer is waited for, at most `RetryPolicy.leave_grace`
+        seconds.
         """
         if self._state == "new":
             self._state = "closed"
@@ -164,7 +165,9 @@ class Batch(AsyncIterator[Job]):
         return job
 
     def _deliver_last(self) -> None:
-        """Asking for the next one says that the last one was dealt with: a crash before that hands it out again."""
+        """Mark the last job as delivered: its consumer asks for the next one. After a crash before this it is handed
+        out again.
+        """
         if self._last is not None:
             self._store.delivered(self._last)
             self._last = None
@@ -176,7 +179,7 @@ class Batch(AsyncIterator[Job]):
         return self._results.handed_out == read or self._core.client.gate.polls_refused
 
     def _last_word(self) -> BaseException:
-        """What ends the iteration: nothing, the source's own error, or what stopped the session."""
+        """What ends the iteration: the end of the jobs, the source's own error, or what stopped the session."""
         source = self._source
         trouble = self._trouble
         if trouble is None and source is not None:
@@ -234,7 +237,7 @@ class Batch(AsyncIterator[Job]):
         except InvalidRequest as error:
             self._refuse(index, error)
             return
-        except Exception as error:  # an item of the caller's own making, which fails when it is read
+        except Exception as error:  # a request of the caller's own class may fail in any way when it is read
             self._refuse(index, InvalidRequest(f"the item cannot be read: {type(error).__name__}"))
             return
         place = self._results.place(sub, index)
@@ -253,7 +256,7 @@ class Batch(AsyncIterator[Job]):
     # --- leaving -----------------------------------------------------------------------------------------------------
 
     def _held(self) -> list[Job]:
-        """Jobs of the server's that ended and were not taken."""
+        """Jobs that ended at the server, or may exist there, and were not handed out."""
         return [job for job in self._results.held() if job.id or isinstance(job.error, InDoubt)]
 
     async def _end(self) -> None:

@@ -38,7 +38,7 @@ LOCK_SECONDS = 0.5
 
 
 class SessionStore:
-    """A session's open store, and what it says was spent. One that was handed in open stays its owner's to close."""
+    """The open store of a session, and what earlier runs spent according to it. Closes only a store that it opened."""
 
     def __init__(self, store: Journal, spent: Ledger, *, is_ours: bool) -> None:
         self.store = store
@@ -46,7 +46,7 @@ class SessionStore:
         self._is_ours = is_ours
 
     async def close(self) -> None:
-        """Close it, if it was opened here."""
+        """Close the store if the session opened it."""
         if self._is_ours:
             await self.store.close()
 
@@ -61,8 +61,8 @@ async def open_store(
 ) -> SessionStore:
     """Open the journal, if there is to be one. Raises `JournalError`.
 
-    A file that another process has open is waited for as long as `JournalOptions.wait` says, in real time: the other
-    process does not live by this session's clock.
+    A file that another process has open is waited for, at most `JournalOptions.wait` seconds of real time: the other
+    process knows nothing of this session's clock.
     """
     given = settings.journal
     if given is None:
@@ -84,9 +84,9 @@ async def open_store(
 async def _open_file(
     options: JournalOptions, settings: Settings, sleep: Callable[[float], Awaitable[object]]
 ) -> Journal:
-    from aiopplx.journal._sqlite.journal import SqliteJournal  # sqlite3 is for those who keep a journal
+    from aiopplx.journal._sqlite.journal import SqliteJournal  # sqlite3 is loaded only for those who keep a journal
 
-    # The lock is the kernel's and tells nobody when it is free: it is tried again from time to time.
+    # The kernel's lock does not say when it becomes free, so it is tried again from time to time.
     tries_left = math.ceil(options.wait / LOCK_SECONDS)
     while True:
         try:
@@ -120,7 +120,7 @@ class Core:
         emitter: delivers events.
         freeze: makes a new submission of this session (`_core.freezing`).
         occurrences: counts the session's equal requests without a tag.
-        ensure_open: opens the session if need be; raises if it cannot be used here and now (closed, another loop).
+        ensure_open: opens the session if necessary; raises `ConfigError` if it cannot be used (closed, another loop).
     """
 
     def __init__(

@@ -1,7 +1,7 @@
-"""One job, by its id: how it stands, and its cancellation.
+"""One job, by its id: its status, and its cancellation.
 
-A job that is live in this session is running as far as anybody knows, and the poller polls it: nothing is polled here
-beside that. This module knows nothing of sessions, of batches, or of how an id is read.
+A job that is live in this session is running as far as anybody knows, and the poller polls it: it is not polled
+a second time here. This module knows nothing of sessions, of batches, or of how an id is read.
 """
 
 from __future__ import annotations

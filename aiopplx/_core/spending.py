@@ -4,9 +4,9 @@ The budget's holds
 ------------------
 What a job costs is known when it has ended, so a budget cannot be kept by counting costs alone. Each submission takes a
 hold before it is sent, as large as such jobs have been seen to cost (`_policy.budget` decides how much). When its job
-ends, the real cost takes the hold's place. A submission that was refused gives its hold back. A job that nobody waits
-for any more keeps its hold as a bill of unknown amount, until somebody reads its cost after all, in whatever way.
-Jobs of earlier runs that may still be billed are carried over: each keeps a share until it is taken up again.
+ends, the real cost replaces the hold. A submission that was refused gives its hold back. A job that nobody waits
+for any more keeps its hold as a bill of unknown amount, until its cost is read after all, in whatever way.
+Jobs of earlier runs that may still be billed are carried over: each counts for one hold until somebody asks for it.
 
 This module knows nothing of how large a hold is, of journals or of HTTP.
 """
@@ -29,24 +29,24 @@ REMEMBERED = 10_000
 
 
 class Spending(Protocol):
-    """What the lifecycle asks about money."""
+    """What the lifecycle needs to know and to tell about money."""
 
     is_carried_over: bool
 
     def carry_over(self, jobs: int) -> None:
-        """So many jobs of earlier runs are, or may be, billed, and nobody has asked for them in this one."""
+        """This number of jobs of earlier runs are, or may be, billed, and nobody has asked for them in this run."""
         ...
 
     async def hold(self, sub: Submission, until: float) -> None:
-        """Wait until there is room for one more, at most until that moment, and take it. Raises `BudgetReached`."""
+        """Wait for room for one more, until that moment at the latest, and hold it. Raises `BudgetReached`."""
         ...
 
     def found(self, sub: Submission) -> None:
-        """It runs already: it takes its hold whether there is room or not."""
+        """It runs already: it gets its hold whether there is room or not."""
         ...
 
     def ended(self, sub: Submission, job: Job | None, *, is_billed: bool) -> None:
-        """Nothing more will come of it here. `job` is None where nothing is known of what it cost."""
+        """It ended, or nobody here waits for it any more. `job` is None where nothing is known about its cost."""
         ...
 
     def holds(self, sub: Submission) -> bool:
@@ -81,7 +81,7 @@ class Bounded:
 
     Args:
         budget: decides.
-        clock: what time limits are told by.
+        clock: measures time limits.
     """
 
     def __init__(self, budget: Budget, clock: Clock) -> None:

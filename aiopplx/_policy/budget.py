@@ -27,7 +27,7 @@ class Balance(msgspec.Struct, frozen=True):
     """The state of a budget; all amounts in US dollars.
 
     Attributes:
-        cap: what may be spent.
+        cap: the amount that may be spent.
         spent: the sum of the known costs.
         held: reserved for jobs in flight, and for bills of unknown amount.
         hold: what one more job would hold.

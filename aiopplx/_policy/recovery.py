@@ -23,7 +23,7 @@ KEY_LIFE = 24 * 3600.0
 """Seconds for which a server is trusted to remember a key. Nobody says for how long Perplexity does; 24 hours is the
 least that comparable services promise."""
 RESENDS = 16
-"""Attempts in all, over all runs, after which a submission whose outcome is unknown is not sent again unasked."""
+"""Attempts in all, over all runs, after which a submission whose outcome is unknown is sent again only if the user asks."""
 
 WITHOUT_RESULT = frozenset({State.FAILED, State.EXPIRED, State.REJECTED})
 """Final states that a user may want to pay for again."""
