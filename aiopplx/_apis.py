@@ -121,16 +121,19 @@ class Routing:
         """True if no API comes after this one: its retirement ends all submissions."""
         return self.successor is None or api is self.successor
 
-    def may_move(self, api: API, request: Request | None) -> bool:
-        """True if a submission frozen for `api` can be frozen for the successor: its request is still at hand.
+    def is_only(self, name: str) -> bool:
+        """True if submissions go to the API of this name, and no other comes after it: its retirement stops them all.
+
+        The successor is not such an API: jobs of the first one can still be polled when both are retired.
+        """
+        return self.successor is None and name == self.first.name
+
+    def must_move(self, api: API, request: Request | None) -> bool:
+        """True if it was frozen for an API that has been found retired since, and its request is still at hand.
 
         Whether a job of it may exist at `api` already, in which case it must stay, is for the caller to know.
         """
-        return request is not None and not self.is_last(api)
-
-    def must_move(self, api: API, request: Request | None) -> bool:
-        """True if it was frozen for an API that has been found retired since, and can be moved."""
-        return self.api is self.successor and self.may_move(api, request)
+        return self.api is self.successor and request is not None and not self.is_last(api)
 
     def move(self, request: Request, key: str) -> tuple[API, bytes]:
         """The same question for the successor, under the same key: where it was refused nothing was made or billed.

@@ -1,7 +1,8 @@
-"""One batch: submits what a source gives, and is the async iterator of finished jobs.
+"""One batch: submits the items of a source, and iterates over the finished jobs.
 
-A batch owns its submitters, its source and its results, nothing else; the session's poller polls its jobs. Nothing
-more is read while `max_in_flight` items are out. This module knows nothing of HTTP or of how a submission is sent.
+A batch owns its submitters, its source and its results, and nothing else; the session's poller polls its jobs. No more
+items are read while `max_in_flight` of them are not handed out. This module knows nothing of HTTP or of how a
+submission is sent.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from typing import Self, TypeAlias
 import anyio
 
 from aiopplx._core.assembly import Core
+from aiopplx._core.calls import Member
 from aiopplx._core.cancelling import cancel_all
 from aiopplx._core.leaving import goes_on, leave, left_event
 from aiopplx._core.results import Place, Results
@@ -36,12 +38,12 @@ class Batch(AsyncIterator[Job]):
     """Submissions handed out together: `async with session.batch(questions) as jobs: async for job in jobs: ...`.
 
     Every item that is read from the source comes out exactly once, as a `Job`: finished, failed, refused, timed out or
-    in doubt. What no job can survive (bad key, no credit, retired endpoint, no such server) ends the submissions; what
-    was accepted by then is still waited for and handed out, and then that error is raised. An error of the source
-    itself is raised the same way, bare.
+    in doubt. An error that no job can survive (bad key, no credit, retired endpoint, no such server) ends the
+    submissions. Jobs that were accepted before it are still waited for and handed out; then the error is raised. An
+    error of the source itself is raised in the same way, unchanged.
 
     Leaving the block, by `break`, by an exception or by cancellation, ends its work at once. Jobs that the server has
-    go on there and are billed: `pending` tells which.
+    continue there and are billed: `pending` lists them.
     """
 
     def __init__(
@@ -56,6 +58,7 @@ class Batch(AsyncIterator[Job]):
         self._results = Results(
             ordered=ordered, is_stored=store.results != "refetch", unpark=lambda sub: core.life.poller.unpark(sub)
         )
+        self._member = Member(self.aclose, self._results.news.set)
         self._limit = limit
         self._room = anyio.Semaphore(limit)
         self._trouble: BaseException | None = None
@@ -70,10 +73,10 @@ class Batch(AsyncIterator[Job]):
     async def __aenter__(self) -> Self:
         if self._state != "new":
             raise ConfigError("a batch can be entered once; make another with session.batch(...)")
-        self._core.open()
+        self._core.ensure_open()
         self._source = source = Source(self._given)
         self._state = "open"
-        self._core.calls.members.add(self)
+        self._core.calls.members.add(self._member)
         self._store.exhausted(False)
         loop = asyncio.get_running_loop()
         self._submitters = [loop.create_task(self._submitter(source)) for _ in range(min(SUBMITTERS, self._limit))]
@@ -91,7 +94,7 @@ class Batch(AsyncIterator[Job]):
         """The next finished job, in the order of finishing (or of the source, if so asked).
 
         Raises:
-            AiopplxError: what ended the submissions, after all that was accepted has been handed out.
+            AiopplxError: what ended the submissions, once all accepted jobs have been handed out.
         """
         if self._state == "new":
             raise ConfigError(
@@ -114,8 +117,8 @@ class Batch(AsyncIterator[Job]):
     def pending(self) -> list[Job]:
         """Jobs that the server has accepted and this batch has not handed out, as last known.
 
-        After the block was left: those that were left behind. What runs goes on, and is billed, at the service; what
-        had finished has its result. A submission whose answer never came in that time is there too, `IN_DOUBT`.
+        After the block was left: those that were left behind. Running jobs continue, and are billed, at the service;
+        finished jobs have their results. A submission without an answer by then is among them, as `IN_DOUBT`.
         """
         running = [
             place.named(place.sub.as_job(JobStatus.IN_PROGRESS))
@@ -125,10 +128,10 @@ class Batch(AsyncIterator[Job]):
         return [*self._left, *self._held(), *running]
 
     async def aclose(self) -> None:
-        """Stop submitting and polling; what leaving the block does.
+        """Stop submitting and polling, as leaving the block does.
 
-        A submission that is on its way is waited for, for at most `RetryPolicy.leave_grace`, so that its id is known:
-        it may be paid for.
+        A submission that is on its way may be paid for, so its answer is waited for, at most `RetryPolicy.leave_grace`
+        seconds.
         """
         if self._state == "new":
             self._state = "closed"
@@ -145,10 +148,6 @@ class Batch(AsyncIterator[Job]):
             finally:
                 await self._end()
 
-    def wake(self) -> None:
-        """Something changed for the whole session: look again."""
-        self._results.news.set()
-
     # --- handing out -------------------------------------------------------------------------------------------------
 
     async def _hand_out(self, place: Place) -> Job:
@@ -162,11 +161,13 @@ class Batch(AsyncIterator[Job]):
                 raise
         self._last = place.sub.claim
         self._room.release()
-        self._results.took()
+        self._results.count_handed_out()
         return job
 
     def _deliver_last(self) -> None:
-        """Asking for the next one says that the last one was dealt with: a crash before that hands it out again."""
+        """Mark the last job as delivered: its consumer asks for the next one. After a crash before this it is handed
+        out again.
+        """
         if self._last is not None:
             self._store.delivered(self._last)
             self._last = None
@@ -175,15 +176,15 @@ class Batch(AsyncIterator[Job]):
         if any(not task.done() for task in self._submitters):
             return False
         read = self._source.count if self._source is not None else 0
-        return self._results.taken == read or self._core.client.gate.polls_refused
+        return self._results.handed_out == read or self._core.client.gate.polls_refused
 
     def _last_word(self) -> BaseException:
-        """What ends the iteration: nothing, the source's own error, or what stopped the session."""
+        """What ends the iteration: the end of the jobs, the source's own error, or what stopped the session."""
         source = self._source
         trouble = self._trouble
         if trouble is None and source is not None:
             trouble, source.error = source.error, None
-            if trouble is None and self._results.taken < source.count:
+            if trouble is None and self._results.handed_out < source.count:
                 stop = self._core.client.gate.stop
                 trouble = stop.about() if stop is not None else None
         self._trouble = None
@@ -236,7 +237,7 @@ class Batch(AsyncIterator[Job]):
         except InvalidRequest as error:
             self._refuse(index, error)
             return
-        except Exception as error:  # an item of the caller's own making, which fails when it is read
+        except Exception as error:  # a request of the caller's own class may fail in any way when it is read
             self._refuse(index, InvalidRequest(f"the item cannot be read: {type(error).__name__}"))
             return
         place = self._results.place(sub, index)
@@ -255,7 +256,7 @@ class Batch(AsyncIterator[Job]):
     # --- leaving -----------------------------------------------------------------------------------------------------
 
     def _held(self) -> list[Job]:
-        """Jobs of the server's that ended and were not taken."""
+        """Jobs that ended at the server, or may exist there, and were not handed out."""
         return [job for job in self._results.held() if job.id or isinstance(job.error, InDoubt)]
 
     async def _end(self) -> None:
@@ -265,7 +266,7 @@ class Batch(AsyncIterator[Job]):
             if self._cancel_on_exit:
                 await cancel_all(self._core.life, self._left, ending)
         finally:
-            self._core.calls.members.discard(self)
+            self._core.calls.members.discard(self._member)
             self._ended.set()
             for job in self._left:
                 if goes_on(job) and job.id not in ending:

@@ -31,21 +31,22 @@ BASE_URL = "https://api.perplexity.ai"
 
 
 class _AtPath(msgspec.Struct, frozen=True):
-    """The one field that is given by its place."""
+    """The one positional field."""
 
     path: str | os.PathLike[str]
 
 
 class JournalOptions(_AtPath, frozen=True, kw_only=True):
-    """A journal in a file, with what may be said about it: `Session(journal=JournalOptions("research.db", wait=60))`.
+    """A journal in a file, and its options: `Session(journal=JournalOptions("research.db", wait=60))`.
 
     Attributes:
         path: the file; it is made if it does not exist.
         results: what the journal does with results: `"keep"` them (default), keep them `"until_delivered"`, or store
             none and `"refetch"` them from the server, which has them for days.
-        same_account: the API key is another one of the account that the journal belongs to. Without it another key is
-            refused: jobs of another account cannot be collected.
-        retry_failed: submit again, under a new key, what failed, expired or was refused in an earlier run.
+        same_account: a different API key is accepted, because it belongs to the journal's account. Default False: a
+            different key is refused, since jobs of another account cannot be collected.
+        retry_failed: submit again, under a new key, questions that failed, expired or were refused in an earlier run.
+            Default False.
         wait: seconds to wait for another process that has the journal open, before `JournalLocked` is raised. Default
             0: it is raised at once.
     """
@@ -57,9 +58,9 @@ class JournalOptions(_AtPath, frozen=True, kw_only=True):
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
-    """What a session was made with, checked; `Session` says what each means.
+    """The checked arguments of a session; `Session` documents each.
 
-    `journal` is None, a file with its options, or an open `Journal` of the caller's.
+    `journal` is None, a file with its options, or an open `Journal` that the caller owns.
     """
 
     key: Secret

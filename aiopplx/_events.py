@@ -1,6 +1,6 @@
 """What happened in a session, as values, and their delivery: to the log, and to the caller's own handler.
 
-One stream serves progress bars, logs, traces and tests. This module knows nothing of what makes an event happen.
+One stream serves progress bars, logs, traces and tests. This module knows nothing of what causes an event.
 """
 
 from __future__ import annotations
@@ -17,30 +17,30 @@ logger = logging.getLogger("aiopplx")
 
 
 class EventKind(enum.StrEnum):
-    """What an event tells."""
+    """What happened."""
 
     SUBMITTED = "submitted"
     """The server accepted a submission: `job_id` is known from here on."""
     RETRYING = "retrying"
     """An attempt failed and will be made again after `delay` seconds; `reason` says why."""
     POLLED = "polled"
-    """A job was polled and is still running; `status` and `polls` say how it stands."""
+    """A job was polled and is still running; `status` is the server's, `polls` the count."""
     POLL_FAILED = "poll_failed"
-    """A poll brought nothing usable. The job is not affected; it is polled again after `delay` seconds."""
+    """A poll failed. The job is not affected; it is polled again after `delay` seconds."""
     FINISHED = "finished"
-    """Nothing more will come of a submission: `status`, `cost`, and `reason` if there is no result. Once for each."""
+    """A submission ended: `status`, `cost`, and `reason` if it has no result. Emitted once for each submission."""
     TIMED_OUT = "timed_out"
-    """Somebody's time limit for a job was reached, under that listener's `tag`. The job itself goes on."""
+    """A time limit for a job was reached; `tag` is that of the caller or batch item that waited. The job continues."""
     PAUSED = "paused"
     """No request leaves for `delay` seconds: the server asked for silence, or does not answer."""
     STOPPED = "stopped"
-    """Nothing more is submitted: bad key, no credit, retired endpoint. `reason` says what to do."""
+    """Submissions stopped: bad key, no credit, retired endpoint. `reason` says what to do."""
     RESUMED = "resumed"
-    """Submissions go on after a stop."""
+    """Submissions continue after a stop."""
     LEFT = "left"
-    """A block was left while `job_id` ran; it goes on, and is billed, at the service."""
+    """A block was left while `job_id` ran; it continues, and is billed, at the service."""
     CANCELLING = "cancelling"
-    """The server was asked to cancel `job_id`, and will."""
+    """The server agreed to cancel `job_id`."""
     WARNING = "warning"
     """Something odd that changed nothing: an unknown status, a model that was not asked for."""
 
@@ -98,7 +98,7 @@ class Emitter:
         self._on_event = on_event
 
     def has_handlers(self) -> bool:
-        """Whether anybody hears of each submission and each poll: else those events need not be made."""
+        """Whether events of single submissions and polls are delivered to anybody; if not, they need not be made."""
         return self._on_event is not None or logger.isEnabledFor(logging.DEBUG)
 
     def emit(self, event: Event) -> None:

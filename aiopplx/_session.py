@@ -1,4 +1,4 @@
-"""What users hold: opens and closes all the rest, and turns their words into the core's.
+"""What users hold: opens and closes everything else, and turns the arguments of users into calls of the core.
 
 This module knows nothing of HTTP, of retries, or of how jobs are polled.
 """
@@ -21,20 +21,18 @@ import msgspec
 from aiopplx._apis import request_of
 from aiopplx._batch import Batch, Item, Items
 from aiopplx._config import JournalOptions, check_positive, check_usable, check_whole, make_settings
-from aiopplx._core.assembly import Core, Opened, open_store, without_journal
-from aiopplx._core.cancelling import cancel
+from aiopplx._core.assembly import Core, SessionStore, open_store, without_journal
 from aiopplx._core.decisions import Decisions
 from aiopplx._core.listing import JobList
-from aiopplx._errors import APIError, ConfigError, InvalidRequest
+from aiopplx._core.single import cancel, get
+from aiopplx._errors import ConfigError, InvalidRequest
 from aiopplx._events import Emitter, Event
 from aiopplx._http.clock import Clock
-from aiopplx._job import Job, JobStatus, make_job, named_by, outcome_error
+from aiopplx._job import Job, JobStatus, named_by
 from aiopplx._policy.network import NetworkOptions
 from aiopplx._policy.polling import PollPolicy, PollRule
 from aiopplx._policy.retry import RetryPolicy
-from aiopplx._wire.api import API
 from aiopplx._wire.request import Request
-from aiopplx.journal._jobs import job_of
 from aiopplx.journal._protocol import Journal
 
 if TYPE_CHECKING:
@@ -43,17 +41,15 @@ if TYPE_CHECKING:
 logger = logging.getLogger("aiopplx")
 logger.addHandler(logging.NullHandler())
 
-CANCEL_TAKES = 3.0
-"""Seconds after an accepted cancel at which the job is polled: polls go on to say `in_progress` for a moment."""
 _ENDED_AT_SERVER = frozenset({JobStatus.FAILED, JobStatus.CANCELLED, JobStatus.INCOMPLETE, JobStatus.REJECTED})
 
 
 class Session:
     """Deep-research jobs at Perplexity: submitted many at once, polled together, handed out as they finish.
 
-    One session for the life of a program or a web app: all that it does shares one connection pool, one poller and one
-    gate (rate, pauses, cool-down), which sessions with the same key share too. Use it as `async with Session() as
-    session:`, or call `await session.aclose()` at the end. It belongs to the event loop that it is first used on.
+    Make one session for the life of a program or a web app: everything it does shares one connection pool, one poller
+    and one gate (rate, pauses, outages); sessions with the same key share that gate. Use it as `async with Session() as
+    session:`, or call `await session.aclose()` at the end. It belongs to the event loop in which it is first used.
 
     Args:
         api_key: the API key. Default: `PERPLEXITY_API_KEY`, then `PPLX_API_KEY`, from the environment.
@@ -62,24 +58,24 @@ class Session:
         api: `"sonar"` for `/async/chat/completions`, `"sonar-v1"` for its twin `/v1/async/sonar`; `"agent"` for
             `/v1/responses`, `"agent-v1"` for its twin `/v1/agent`; `"auto"`, the default, is Sonar until the server
             says that it is retired for this key, then the Agent API. `AIOPPLX_API` sets it too. See docs/apis.md.
-        rpm: submissions a minute, evenly spaced. Default None: as fast as the server takes them, learnt from its 429s.
+        rpm: submissions a minute, evenly spaced. Default None: as fast as the server accepts them, learnt from 429s.
         max_in_flight: jobs running at the service at once, over all batches and calls. Default 1000.
         timeout: seconds for each job, from its first attempt to its result. Default 3600: jobs take 3 to 6 minutes,
             and one in a hundred gets stuck. A job that times out here goes on at the service.
-        max_cost: US dollars that may be spent; with a journal, over all its runs. Each running job holds what such jobs
-            have cost (the 95th percentile of what was seen, $1.30 before 20 have ended); when no more fits, what runs
-            is collected and the rest comes out as `STOPPED`. Default None: no bound.
-        journal: a file that makes all of it durable: what was submitted under which key, what became of it, and every
-            result. The same program run again goes on where it was and pays for nothing twice. A path, a
-            `JournalOptions`, or an open `Journal` of your own. A session with a journal is opened with `async with`.
+        max_cost: US dollars that may be spent; with a journal, over all its runs. Each running job reserves what such
+            jobs have cost (the 95th percentile of the costs seen, $1.30 before 20 jobs have ended). When no further job
+            fits, running jobs are collected and the remaining ones come out as `STOPPED`. Default None: no limit.
+        journal: a file that makes a run durable: it records each submission with its key, its outcome and its result.
+            The same program, run again, continues where it stopped and pays for nothing twice. A path, a
+            `JournalOptions`, or an open `Journal`. A session with a journal is opened with `async with`.
         poll: when to poll a running job: a `PollPolicy`, or a function from a `RunningJob` to seconds. Default
             `PollPolicy()`: not for 30 seconds, then every 10.
-        retry: bounds on trying again, and whether a submission without an answer is sent again (`RetryPolicy`).
+        retry: limits on retries, and whether a submission whose outcome is unknown is sent again (`RetryPolicy`).
         on_event: called with every `Event`, on the loop, synchronously: keep it short. Its exceptions are logged.
-        http: an `aiohttp.ClientSession` of yours, for proxies or TLS of your own. It is never closed here.
-        clock: the time that the session lives in, for tests: `aiopplx.testing.Clock(60)` is sixty times as fast,
-            `aiopplx.testing.JumpingClock()` leaves out all waiting. Default: real time.
-        network: bounds of one exchange: its seconds, and the largest answer that is read (`NetworkOptions`).
+        http: your own `aiohttp.ClientSession`, for proxies or special TLS settings. The session never closes it.
+        clock: the session's clock, for tests: `aiopplx.testing.Clock(60)` runs sixty times as fast, and
+            `aiopplx.testing.JumpingClock()` skips all waiting. Default: real time.
+        network: limits of one HTTP exchange: its time, and the largest answer that is read (`NetworkOptions`).
 
     Raises:
         ConfigError: no key, or a key, a URL or a number that cannot be used.
@@ -121,7 +117,7 @@ class Session:
             network=network,
         )
         self._emitter = Emitter(check_usable("on_event", on_event, "__call__", "a function that takes an Event"))
-        self._opened: Opened | None = None
+        self._opened: SessionStore | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._pid = 0
 
@@ -171,7 +167,7 @@ class Session:
         return f"<Session {self._settings.api.name} at {self._settings.base_url}, {state}>"
 
     def _running(self) -> Core:
-        """The moving parts, started at the first use; refuses a use that cannot work, with the reason."""
+        """The moving parts, started at the first use. Raises `ConfigError` if the session cannot be used here."""
         if self._closed:
             raise ConfigError("the session is closed; make another")
         if self._core is not None and self._pid != os.getpid():
@@ -193,13 +189,14 @@ class Session:
 
     @property
     def base_url(self) -> str:
-        """The server that is asked, without a trailing slash."""
+        """The URL of the server, without a trailing slash."""
         return self._settings.base_url
 
     @property
     def limits(self) -> Mapping[str, int]:
-        """What the server last said of this key's requests (`x-ratelimit-*`): `limit`, `remaining`, `used`, and `reset`
-        in seconds since 1970. Empty as long as it has said nothing; the Agent API says it on every answer.
+        """The latest rate limits of this key from the server (`x-ratelimit-*`): `limit`, `remaining`, `used`, `reset`.
+
+        `reset` is in seconds since 1970. Empty until the server has sent them; the Agent API does with every answer.
         """
         return self._core.client.limits if self._core is not None else {}
 
@@ -218,14 +215,15 @@ class Session:
 
         Args:
             source: an iterable or async iterable of questions, mappings of request fields, or `ResearchRequest`s; read
-                lazily, as there is room. A plain iterable is read on the loop, so its `next` should not block for long.
-                A generator that is not read to its end is closed with the block.
-            ordered: hand out in the order of the source; then a slow job holds up later ones, which wait at the server.
+                lazily, when there is room. A plain iterable is read on the loop, so its `next` should not block for
+                long. A generator that is not read to its end is closed with the block.
+            ordered: hand out jobs in the order of the source. A slow job then holds up later ones, which wait at the
+                server.
             timeout: seconds for each job of this batch; default the session's.
-            max_in_flight: items that may be read and not yet handed out; default the session's. The session's own bound
-                on running jobs holds over all batches together.
+            max_in_flight: the most items that are read and not yet handed out; default the session's. The session's own
+                limit on running jobs applies to all batches together.
             cancel_on_exit: leaving the block asks the server to cancel what still runs, where the API can (the Agent
-                API). Default False: what is left goes on, and can be collected later.
+                API). Default False: these jobs continue, and can be collected later.
 
         Returns:
             A `Batch`, to be entered: `async with session.batch(questions) as jobs: async for job in jobs: ...`
@@ -307,7 +305,7 @@ class Session:
             The job, whatever became of it (`TIMED_OUT` if it still runs then).
 
         Raises:
-            InvalidRequest: that is no job id.
+            InvalidRequest: this is not a job id.
         """
         core = self._running()
         routing = core.life.routing
@@ -330,29 +328,18 @@ class Session:
 
         Raises:
             NotFound: the server knows no such job (it keeps results for 7 days).
-            InvalidRequest: that is no job id.
+            InvalidRequest: this is not a job id.
             AiopplxError: no usable answer within the bounds of the `RetryPolicy`.
         """
         core = self._running()
         named = named_by(id)
-        return await self._get(core, core.life.routing.api_of(named.job_id, named.api), named.job_id)
-
-    async def _get(self, core: Core, api: API, id: str) -> Job:
-        life = core.life
-        record = await life.store.get(job_id=id)
-        if record is not None:
-            if record.has_result and (raw := await life.stored_result(record)):
-                return job_of(record, raw)
-            api = life.routing.named(record.api)
-        snapshot = await core.client.call(api.get(id), lambda reply: api.read_job(reply, id))
-        key, tag = (record.key, record.tag) if record is not None else ("", None)
-        return make_job(id, snapshot.status, outcome_error(snapshot), snapshot, api=api.name, key=key, tag=tag)
+        return await get(core.life, core.life.routing.api_of(named.job_id, named.api), named.job_id)
 
     def list(self, *, limit: int | None = None) -> JobList:
         """The account's jobs, as summaries without results: `async for job in session.list()`, or `await` it.
 
         Args:
-            limit: at most so many jobs; default all. Pages are followed as far as needed.
+            limit: the largest number of jobs; default all. Pages are followed as far as needed.
 
         Raises (when read):
             AiopplxError: no usable answer within the bounds of the `RetryPolicy`.
@@ -377,35 +364,22 @@ class Session:
         core = self._running()
         job_id, name = (job.id, job.api) if isinstance(job, Job) else named_by(job)[:2]
         api = core.life.routing.api_of(job_id, name)
-        api.cancel(job_id)  # refuses what cannot be cancelled, before anything is asked
-        # The server says "already terminal" of finished and of unknown ids alike, so poll before asking.
-        found = await self._get(core, api, job_id)
-        if found.done:
-            return found
-        try:
-            await cancel(core.life, found, api)
-        except APIError as error:
-            found = await self._get(core, api, job_id)
-            if not found.done:
-                raise error.about(job_id=job_id) from None
-            return found
-        await core.client.clock.sleep(CANCEL_TAKES)
-        return await self.wait(found)
+        return await cancel(core.calls, api, job_id, seconds=self._settings.timeout)
 
     # --- what is in doubt --------------------------------------------------------------------------------------------
 
     async def in_doubt(self) -> builtins.list[Job]:
-        """Submissions of the journal that left and whose fate is unknown: each may be a job that is billed.
+        """The journal's submissions whose outcome is unknown: each may be a job that is billed.
 
-        Resolve each by your own word: `resubmit`, `adopt` or `drop`.
+        Decide about each with `resubmit`, `adopt` or `drop`.
         """
         return await self._decisions().in_doubt()
 
     async def resubmit(self, job: Job, *, pay_again: bool) -> Job:
-        """Submit a question of the journal again, under a new key, in the place of a job that has no result.
+        """Submit a question of the journal again, under a new key, in place of a job that has no result.
 
         Args:
-            job: one that is in doubt, failed, expired or was refused.
+            job: a job that is in doubt, failed, expired or was refused.
             pay_again: must be True: a job in doubt may exist already, and this makes another.
 
         Raises:
@@ -425,8 +399,8 @@ class Session:
 
         Args:
             job_id: the server's id, found by `list()` or elsewhere.
-            instead_of: a job in doubt that this one is known to be.
-            tag: a tag for a job from elsewhere; a later submission under it finds this job.
+            instead_of: the job in doubt that turned out to be this one.
+            tag: a tag for the job; a later submission under this tag finds it.
 
         Raises:
             InvalidRequest: that is not a job id, or the journal does not know `instead_of`.
@@ -435,7 +409,7 @@ class Session:
         return await self._decisions().adopt(job_id, api, instead_of=instead_of, tag=tag)
 
     async def drop(self, job: Job) -> Job:
-        """Give up a job in doubt: it is not sent again unasked. Nothing is said to the server."""
+        """Give up a job in doubt: later runs do not send it again by themselves. The server is not told."""
         return await self._decisions().drop(job)
 
     def _decisions(self) -> Decisions:
@@ -445,9 +419,9 @@ class Session:
         return core.decisions
 
     def resume(self) -> None:
-        """Let submissions go on at once after a stop (bad key, no credit), when its cause is mended.
+        """Let submissions continue at once after a stop (bad key, no credit), once its cause is fixed.
 
-        Without it they go on by themselves: half a minute after a stop the next submission is sent to see.
+        They also continue by themselves: half a minute after a stop, the next submission is sent as a test.
         """
         self._running().client.resume()
 
@@ -462,13 +436,13 @@ def _running_loop() -> asyncio.AbstractEventLoop:
 
 
 def _raised_if_mine(job: Job) -> Job:
-    """What is the caller's to mend, or nobody's fault but the session's, is raised; all else is the job's own end."""
+    """Raise the errors that the caller must fix and those that stopped the session; return every other job as it is."""
     mine = job.status is JobStatus.STOPPED or isinstance(job.error, InvalidRequest)
     return job.result() if mine else job
 
 
 def _raised_without_id(job: Job) -> Job:
-    """A job that the server has is the answer to a submission; without one its error is raised."""
+    """Return a job that the server has; raise the error of one that it does not have."""
     return job if job.id else job.result()
 
 
@@ -479,7 +453,7 @@ def _request(
     timeout: float | None,
     fields: Mapping[str, object],
 ) -> Request:
-    """One request from a question and the words beside it; what is given beside it holds."""
+    """One request from a question and separate arguments; the separate arguments win."""
     beside = {
         name: value
         for name, value in (("tag", tag), ("idempotency_key", idempotency_key), ("timeout", timeout))

@@ -1,4 +1,4 @@
-"""Everything known of one submission: its phase, its facts, and who listens for its outcome.
+"""Everything known about one submission: its phase, its facts, and who listens for its outcome.
 
 The life of a submission
 ------------------------
@@ -139,7 +139,7 @@ class Listener(msgspec.Struct, eq=False, kw_only=True):
         deadline: monotonic seconds at which this listener stops waiting; the job does not.
         takes_slot: whether it counts towards `max_in_flight`.
         has_slot: whether it holds a place there now.
-        is_late: it asked for a job that already existed, and wants to hear soon how it stands.
+        is_late: it asked for a job that already existed, and wants to know its status soon.
     """
 
     sub: Submission
@@ -151,17 +151,17 @@ class Listener(msgspec.Struct, eq=False, kw_only=True):
     is_late: bool = False
 
     def has_room(self) -> bool:
-        """Whether it can take one more result. If not, it asks for a poll (`Poller.unpark`) once it can."""
+        """Whether it can accept one more result. If not, it asks for a poll (`Poller.unpark`) once it can."""
         return True
 
     def polled(self) -> None:
         """A poll ended and the job runs on: the room that `has_room` set aside is free again."""
 
     def accepted(self, snapshot: Snapshot) -> None:
-        """The server has the submission, and answered so."""
+        """The server accepted the submission; `snapshot` is its answer."""
 
     def deliver(self, job: Job | None) -> None:
-        """The outcome; None if it is in the store and is read back when it is handed out. Must not raise."""
+        """Receive the outcome: None if it is in the store and is read back when it is handed out. Must not raise."""
 
     def named(self, job: Job) -> Job:
         """The job under this listener's own names."""
@@ -253,7 +253,7 @@ class Submission(msgspec.Struct, eq=False):
         reason: str = "",
         fault: str = "",
     ) -> Event:
-        """Something that happened to it, under the names that it began with."""
+        """An event about it, under the names that it began with."""
         return Event(
             kind=kind,
             job_id=self.job_id,
@@ -270,7 +270,7 @@ class Submission(msgspec.Struct, eq=False):
         )
 
     def as_job(self, status: JobStatus, error: AiopplxError | None = None, snapshot: Snapshot | None = None) -> Job:
-        """The value that users get, under the names that it began with. An error in it bears them too."""
+        """The value that users get, under the names that it began with. Its error, if any, has the same names."""
         return make_job(
             self.job_id,
             status,

@@ -128,14 +128,6 @@ def test_request_without_counterpart_is_frozen_for_the_journals_api():
         went_over(remembers=True).freeze(ResearchRequest(" "), "k")
 
 
-def test_submission_moves_only_with_request_and_api_at_hand():
-    routing = Routing(SONAR, AGENT)
-    assert routing.may_move(SONAR, QUESTION)
-    assert not routing.may_move(SONAR, None)
-    assert not routing.may_move(AGENT, QUESTION)
-    assert not Routing(SONAR).may_move(SONAR, QUESTION)
-
-
 def test_submission_must_move_once_its_api_is_retired():
     assert not Routing(SONAR, AGENT).must_move(SONAR, QUESTION)
     assert not Routing(SONAR).must_move(SONAR, QUESTION)
@@ -149,6 +141,22 @@ def test_moving_is_the_same_question_for_the_successor():
     assert (api, json.loads(body)["input"]) == (AGENT, "Why?")
     with pytest.raises(InvalidRequest, match="stop"):
         went_over().move(UNTRANSLATABLE, "k")
+
+
+@pytest.mark.parametrize(
+    ("routing", "name", "is_only"),
+    [
+        (Routing(SONAR), "sonar", True),
+        (Routing(SONAR_V1), "sonar", True),
+        (Routing(AGENT), "agent", True),
+        (Routing(SONAR), "agent", False),
+        (Routing(SONAR), "", False),
+        (Routing(SONAR, AGENT), "sonar", False),
+        (Routing(SONAR, AGENT), "agent", False),
+    ],
+)
+def test_only_an_api_without_a_successor_is_the_only_one(routing: Routing, name: str, is_only: bool):
+    assert routing.is_only(name) is is_only
 
 
 def test_api_without_a_successor_is_the_last():

@@ -30,8 +30,6 @@ from aiopplx.journal._forgetful import ForgetfulJournal
 from aiopplx.journal._names import Occurrences, fingerprint
 from aiopplx.journal._protocol import Journal, Ledger
 
-EXPECTED_COST = 1.3
-"""US dollars: at the upper end of what deep-research jobs were seen to cost ($0.84 to $1.26 in five of June 2026)."""
 LOCK_SECONDS = 0.5
 """Real seconds after which a journal that another process has open is tried again."""
 
@@ -39,8 +37,8 @@ LOCK_SECONDS = 0.5
 # --- the store -------------------------------------------------------------------------------------------------------
 
 
-class Opened:
-    """A session's open store, and what it says was spent. One that was handed in open stays its owner's to close."""
+class SessionStore:
+    """The open store of a session, and what earlier runs spent according to it. Closes only a store that it opened."""
 
     def __init__(self, store: Journal, spent: Ledger, *, is_ours: bool) -> None:
         self.store = store
@@ -48,21 +46,23 @@ class Opened:
         self._is_ours = is_ours
 
     async def close(self) -> None:
-        """Close it, if it was opened here."""
+        """Close the store if the session opened it."""
         if self._is_ours:
             await self.store.close()
 
 
-def without_journal() -> Opened:
+def without_journal() -> SessionStore:
     """The store of a session without a journal: it forgets."""
-    return Opened(ForgetfulJournal(), Ledger(0.0, 0, ()), is_ours=False)
+    return SessionStore(ForgetfulJournal(), Ledger(0.0, 0, ()), is_ours=False)
 
 
-async def open_store(settings: Settings, *, sleep: Callable[[float], Awaitable[object]] = asyncio.sleep) -> Opened:
+async def open_store(
+    settings: Settings, *, sleep: Callable[[float], Awaitable[object]] = asyncio.sleep
+) -> SessionStore:
     """Open the journal, if there is to be one. Raises `JournalError`.
 
-    A file that another process has open is waited for as long as `JournalOptions.wait` says, in real time: the other
-    process does not live by this session's clock.
+    A file that another process has open is waited for, at most `JournalOptions.wait` seconds of real time: the other
+    process knows nothing of this session's clock.
     """
     given = settings.journal
     if given is None:
@@ -78,15 +78,15 @@ async def open_store(settings: Settings, *, sleep: Callable[[float], Awaitable[o
         if is_ours:
             await store.close()
         raise
-    return Opened(store, spent, is_ours=is_ours)
+    return SessionStore(store, spent, is_ours=is_ours)
 
 
 async def _open_file(
     options: JournalOptions, settings: Settings, sleep: Callable[[float], Awaitable[object]]
 ) -> Journal:
-    from aiopplx.journal._sqlite.journal import SqliteJournal  # sqlite3 is for those who keep a journal
+    from aiopplx.journal._sqlite.journal import SqliteJournal  # sqlite3 is loaded only for those who keep a journal
 
-    # The lock is the kernel's and tells nobody when it is free: it is tried again from time to time.
+    # The kernel's lock does not say when it becomes free, so it is tried again from time to time.
     tries_left = math.ceil(options.wait / LOCK_SECONDS)
     while True:
         try:
@@ -120,19 +120,22 @@ class Core:
         emitter: delivers events.
         freeze: makes a new submission of this session (`_core.freezing`).
         occurrences: counts the session's equal requests without a tag.
-        open: opens the session if need be; raises if it cannot be used here and now (closed, another loop).
+        ensure_open: opens the session if necessary; raises `ConfigError` if it cannot be used (closed, another loop).
     """
 
-    def __init__(self, settings: Settings, opened: Opened, emitter: Emitter, open: Callable[[], object]) -> None:
+    def __init__(
+        self, settings: Settings, opened: SessionStore, emitter: Emitter, ensure_open: Callable[[], object]
+    ) -> None:
         self.settings = settings
         self.emitter = emitter
-        self.open = open
+        self.ensure_open = ensure_open
         self.occurrences = Occurrences()
-        self.client = client = _client(settings, emitter)
         store = opened.store
+        routing = Routing(settings.api, settings.successor, remembers=store.remembers)
+        self.client = client = _client(settings, routing, emitter)
         self.life = life = Lifecycle(
             store,
-            Routing(settings.api, settings.successor, remembers=store.remembers),
+            routing,
             client,
             _spending(settings, opened),
             emitter,
@@ -141,7 +144,7 @@ class Core:
             new_key=_new_key,
         )
         life.poller = Poller(client, settings.poll, life)
-        self.freeze = partial(freeze, routing=life.routing, new_key=_new_key)
+        self.freeze = partial(freeze, routing=routing, new_key=_new_key)
         self.calls = Calls(life, self.occurrences)
         self.decisions = Decisions(life)
         client.on_stop = self.calls.stopped
@@ -151,7 +154,7 @@ def _new_key() -> str:
     return uuid.uuid4().hex
 
 
-def _client(settings: Settings, emitter: Emitter) -> Client:
+def _client(settings: Settings, routing: Routing, emitter: Emitter) -> Client:
     """Needs the running loop."""
     transport = Transport(settings.base_url, settings.key, settings.network, clock=settings.clock, http=settings.http)
     transport.open()
@@ -163,15 +166,13 @@ def _client(settings: Settings, emitter: Emitter) -> Client:
         random=random.random,  # noqa: S311 - jitter, nothing secret
         emit=emitter.emit,
         has_handlers=emitter.has_handlers,
-        sole_path=settings.api.submit(b"").path if settings.successor is None else "",
+        is_only_api=routing.is_only,
     )
 
 
-def _spending(settings: Settings, opened: Opened) -> Spending:
+def _spending(settings: Settings, opened: SessionStore) -> Spending:
     if settings.max_cost is None:
         return Unbounded()
     spent = opened.spent
-    budget = Budget(
-        settings.max_cost, prior=EXPECTED_COST, spent=spent.spent, unknown=spent.unknown, samples=spent.samples
-    )
+    budget = Budget(settings.max_cost, spent=spent.spent, unknown=spent.unknown, samples=spent.samples)
     return Bounded(budget, settings.clock)

@@ -8,8 +8,8 @@ closed with the session, of HTTP, or of how a submission is sent.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
-from typing import Any, Protocol
+from collections.abc import Callable, Coroutine, Sequence
+from typing import Any
 
 import anyio
 import msgspec
@@ -26,16 +26,16 @@ from aiopplx.journal._names import Occurrences
 from aiopplx.journal._protocol import Record
 
 
-class Member(Protocol):
-    """What lives inside a session and ends with it: a batch."""
+class Member(msgspec.Struct, frozen=True, eq=False):
+    """Something that lives inside a session and ends with it: a batch.
 
-    async def aclose(self) -> None:
-        """End it."""
-        ...
+    Attributes:
+        aclose: ends it.
+        wake: called when something changed for the whole session.
+    """
 
-    def wake(self) -> None:
-        """Something changed for the whole session."""
-        ...
+    aclose: Callable[[], Coroutine[Any, Any, None]]  # Any: what a coroutine yields and is sent
+    wake: Callable[[], object]
 
 
 def _future() -> asyncio.Future[Job | AiopplxError | None]:
@@ -95,7 +95,7 @@ class Calls:
         occurrences: counts the session's equal requests without a tag.
 
     Attributes:
-        members: the batches that are open.
+        members: one for each batch that is open.
         is_closed: the session is closed.
     """
 

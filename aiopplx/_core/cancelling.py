@@ -1,6 +1,6 @@
 """Asking the server to cancel jobs, where their API can.
 
-This module knows nothing of who wants that, or of how a job is polled until it has ended.
+This module knows nothing of who asks for it, or of how a job is polled until it has ended.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from aiopplx._job import Job
 from aiopplx._wire.api import API
 
 CANCEL_SECONDS = 10.0
-"""Leaving a batch that cancels what it leaves takes no longer than this."""
+"""Leaving a batch with `cancel_on_exit` takes no longer than this."""
 
 
-async def cancel(life: Lifecycle, job: Job, api: API) -> None:
-    """Ask the server to cancel a job. Raises `AiopplxError`: it will not."""
+async def ask_to_cancel(life: Lifecycle, job: Job, api: API) -> None:
+    """Ask the server to cancel a job. Raises `AiopplxError` if it does not agree."""
     await life.client.call(api.cancel(job.id), api.read_cancel)
     event = Event(
         kind=EventKind.CANCELLING, job_id=job.id, idempotency_key=job.idempotency_key, tag=job.tag, index=job.index
@@ -29,14 +29,14 @@ async def cancel(life: Lifecycle, job: Job, api: API) -> None:
 
 
 async def cancel_all(life: Lifecycle, jobs: Sequence[Job], ending: set[str]) -> None:
-    """Ask the server to cancel what still runs, where its API can; within `CANCEL_SECONDS` in all.
+    """Ask the server to cancel the jobs that still run, where their API can, within `CANCEL_SECONDS` in all.
 
-    The ids of those of which it said that it will go into `ending`, one by one: there may be no time for the last.
+    The id of each job that the server agrees to cancel is added to `ending` at once: time may run out before the last.
     """
     running = [(job, life.routing.api_of(job.id, job.api)) for job in jobs if job.id and not job.done]
     calls = [_try_to_cancel(life, job, api, ending) for job, api in running if api.has_cancel]
-    # No cancel scope of anyio's: it knows its own cancellation by a word on it, which `gather` loses where a call ends
-    # at the same moment, and what is left would look like a cancellation by the user.
+    # Not a cancel scope of anyio: it recognises its own cancellation by the message, which `gather` loses if a call
+    # ends at the same moment. That would look like a cancellation by the user.
     with contextlib.suppress(TimeoutError):
         async with life.client.clock.timeout(CANCEL_SECONDS):
             await asyncio.gather(*calls)
@@ -44,7 +44,7 @@ async def cancel_all(life: Lifecycle, jobs: Sequence[Job], ending: set[str]) -> 
 
 async def _try_to_cancel(life: Lifecycle, job: Job, api: API, ending: set[str]) -> None:
     try:
-        await cancel(life, job, api)
+        await ask_to_cancel(life, job, api)
     except AiopplxError as error:
         reason = f"not cancelled: {error.message}"
         life.emitter.emit(Event(kind=EventKind.WARNING, job_id=job.id, tag=job.tag, reason=reason))

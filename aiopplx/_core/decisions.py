@@ -1,6 +1,6 @@
-"""What a user decides about rows that the library may not decide about: submit again, adopt, drop.
+"""What only the user may decide about a row of the journal: submit it again, adopt a job for it, or drop it.
 
-A submission whose outcome is unknown may be a job that is billed, so nothing happens to it without the user's word.
+A submission whose outcome is unknown may be a job that is billed, so nothing happens to it unless the user says so.
 This module knows nothing of how a submission is sent, or of how rows are kept.
 """
 
@@ -39,7 +39,7 @@ class Decisions:
         return found
 
     async def resubmission(self, job: Job, *, timeout: float) -> Submission:
-        """A submission under a new key, in the place of one that has no result; QUEUED.
+        """A submission under a new key, in place of one that has no result; QUEUED.
 
         Raises:
             InvalidRequest: the journal does not know the job, or it has a result.
@@ -53,7 +53,7 @@ class Decisions:
         return await self._life.resubmission(record, claim, timeout=timeout)
 
     async def adopt(self, job_id: str, api: API, *, instead_of: Job | None, tag: str | int | None) -> Job:
-        """Take in a job from elsewhere, or name the job of a submission whose outcome was unknown.
+        """Record a job from elsewhere, or say which job came of a submission whose outcome was unknown.
 
         Raises:
             InvalidRequest: that is not a job id, or the journal does not know `instead_of`.

@@ -1,4 +1,4 @@
-"""From whatever a user gives to a new submission: its key and its exact bytes, made before anything is sent.
+"""Makes a submission of whatever a user gives: its key and its exact bytes, fixed before anything is sent.
 
 This module knows nothing of stores or of sending.
 """
@@ -26,12 +26,12 @@ def freeze(
     Args:
         item: a question, a mapping of request fields, or a request.
         routing: which API it goes to.
-        new_key: makes an idempotency key, where the item brings none.
-        timeout: seconds for its job, where the item says nothing else.
+        new_key: makes an idempotency key for an item without one.
+        timeout: seconds for the job of an item that has no timeout of its own.
         index: its position in the source of its batch.
 
     Raises:
-        InvalidRequest: the item breaks a rule; it names the field, and bears the tag if there was one.
+        InvalidRequest: the item breaks a rule; the error names the field, and has the item's tag.
     """
     try:
         request = request_of(item)

@@ -27,7 +27,6 @@ from aiopplx._core.live import Live
 from aiopplx._core.outcomes import (
     as_left,
     busy_item,
-    is_final_refusal,
     no_slot,
     nobody_waits,
     state_of,
@@ -43,7 +42,7 @@ from aiopplx._events import Emitter, Event, EventKind
 from aiopplx._job import Job, JobStatus, Snapshot, outcome_error
 from aiopplx._policy.polling import Ended, Polls
 from aiopplx._policy.recovery import Decision, decide
-from aiopplx._policy.retry import Bounds, Fault
+from aiopplx._policy.retry import Bounds, Fault, is_final_refusal
 from aiopplx._submission import DOUBTFUL, OVER, POLLABLE, Listener, Phase, Submission
 from aiopplx._wire.call import Lane
 from aiopplx.journal import _steps as steps

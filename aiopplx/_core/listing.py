@@ -19,7 +19,7 @@ PAGE = 100
 class JobList(AsyncIterator[Job]):
     """The account's jobs, page by page. Iterate it, or `await` it for all of them at once.
 
-    A page that repeats, or a token that the server ignores, ends it: no list goes on for ever.
+    A page that repeats, or a token that the server ignores, ends the list, so that it cannot go on for ever.
     """
 
     def __init__(self, life: Lifecycle, limit: int | None) -> None:

@@ -1,6 +1,6 @@
-"""What the ends of a submission are called: as a status, as a state of its row, and as an error that says what to do.
+"""The ends of a submission: as a status, as the state of its row, and as an error that says what to do.
 
-Pure functions. This module knows nothing of how an end comes about.
+Pure functions. This module knows nothing of what causes an end.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from collections.abc import Mapping
 
 from aiopplx._errors import AiopplxError, APIError, BudgetReached, InDoubt, JobError, JobTimeout, ProtocolError
 from aiopplx._job import Job, JobStatus
+from aiopplx._policy.retry import ends_doubt
 from aiopplx._submission import DOUBTFUL, POLLABLE, Submission
 from aiopplx.journal._errors import JournalAway, JournalBroken, JournalError, JournalFull
 from aiopplx.journal._protocol import State
@@ -23,13 +24,13 @@ _STATES: Mapping[JobStatus, State] = {
 
 
 def state_of(job: Job) -> State | None:
-    """The row state of a job's end; None for an end that may still change (a time limit, an unreadable answer)."""
+    """The row state of a job that ended; None where that may still change (a time limit, an unreadable answer)."""
     state = _STATES.get(job.status)
     return State.FAILED if state is State.DONE and not job.ok else state
 
 
 def status_of_refusal(error: AiopplxError, stop: AiopplxError | None) -> JobStatus:
-    """How a submission ended that has no job. `stop` is what ends all submissions of the account now, if anything."""
+    """The status of a submission that ended without a job. `stop` is the error that stops all submissions, if any."""
     if isinstance(error, InDoubt):
         return JobStatus.IN_DOUBT
     if isinstance(error, (BudgetReached, JournalError)) or (stop is not None and isinstance(error, type(stop))):
@@ -37,28 +38,21 @@ def status_of_refusal(error: AiopplxError, stop: AiopplxError | None) -> JobStat
     return JobStatus.REJECTED
 
 
-def is_final_refusal(error: AiopplxError | None) -> bool:
-    """Was it the request that was refused, so that the same bytes will be refused again?"""
-    return isinstance(error, APIError) and error.status in (400, 404, 405, 410, 413, 415, 422)
-
-
 def unwritten_for_now(error: JournalError) -> bool:
-    """Whether the same step may succeed later: a full disk is made room on, a store out of reach comes back.
+    """Whether the same step may succeed later: a full disk may get room, and a store out of reach may come back.
 
-    What can never be written is handed out as it is, or it would wait for ever.
+    An outcome that can never be written is handed out without that, or it would wait for ever.
     """
     return isinstance(error, (JournalFull, JournalAway)) or (isinstance(error, JournalBroken) and not error.is_final)
 
 
-_MALFORMED = (400, 413, 422)
-
-
 def still_in_doubt(error: AiopplxError) -> AiopplxError:
-    """Why a submission was not sent again whose outcome is unknown from before: it is as unknown as it was.
+    """The error of a submission that was in doubt and is not sent again: it stays in doubt, unless `error` settles it.
 
-    Bytes that are refused as malformed could not have been accepted before either, so that refusal is the outcome.
+    Args:
+        error: why it is not sent again.
     """
-    if isinstance(error, InDoubt) or (isinstance(error, APIError) and error.status in _MALFORMED):
+    if isinstance(error, InDoubt) or (isinstance(error, APIError) and ends_doubt(error.status)):
         return error
     why = error.message.removesuffix("; nothing was billed").removesuffix("; this call was not billed")
     return InDoubt(
@@ -68,7 +62,7 @@ def still_in_doubt(error: AiopplxError) -> AiopplxError:
 
 
 def as_left(sub: Submission) -> Job | None:
-    """What is known of a submission that is being left; None if nothing of it was sent, or all of it was refused."""
+    """The job of a submission that is being left; None if it was not sent, or was refused."""
     if sub.job_id and (sub.phase in POLLABLE or sub.phase in DOUBTFUL):
         return sub.as_job(JobStatus.IN_PROGRESS)
     if sub.phase in DOUBTFUL:
@@ -83,7 +77,7 @@ def as_left(sub: Submission) -> Job | None:
 
 
 def timed_out(why: str) -> JobTimeout:
-    """A listener's time is up."""
+    """The error of a listener whose time is up."""
     return JobTimeout(
         f"still not finished at its time limit ({why}). The job goes on, and is billed, at the service:"
         " session.wait(job.id) takes it up again"
@@ -91,19 +85,19 @@ def timed_out(why: str) -> JobTimeout:
 
 
 def busy_item() -> JobError:
-    """Somebody else in this session was sending the same item all the time."""
+    """Another call of this session was submitting the same item for the whole time limit."""
     return JobError("timed out waiting for another call that is submitting the same item; this call was not billed")
 
 
 def no_slot() -> JobError:
-    """`max_in_flight` jobs were running all the time."""
+    """`max_in_flight` jobs were running for the whole time limit."""
     return JobError(
         "not sent: max_in_flight jobs were running for as long as this call's time limit; nothing was billed"
     )
 
 
 def nobody_waits() -> JobError:
-    """Those who wanted it left before it was sent."""
+    """All listeners left before it was sent."""
     return JobError("not sent: nobody waits for it any more; nothing was billed")
 
 
@@ -117,6 +111,6 @@ def two_keys_one_id(job_id: str, other_key: str) -> InDoubt:
 
 
 def unexpected(problem: Exception, *, is_doubtful: bool) -> AiopplxError:
-    """A fault of this library's own, or of a hook in the caller's aiohttp session."""
+    """A fault in this library, or in a hook of the caller's aiohttp session."""
     why = f"submitting failed unexpectedly: {type(problem).__name__}"
     return InDoubt(f"{why}. A job may exist and be billed; its id is unknown") if is_doubtful else ProtocolError(why)

@@ -1,10 +1,10 @@
-"""What a batch has to hand out: a place for each item, and how many outcomes may wait in memory for the consumer.
+"""What a batch hands out: a place for each item, and a bound on the outcomes that wait in memory for the consumer.
 
 A result is tens of kilobytes, and a consumer may be slower than the service. So a job is polled only while there is
 room for its outcome: `READY` of them, counting those whose poll is out. Beyond that a place is parked, its job not
-polled, and the result waits at the server. In the order of the source the next one always has room, or the order
-could never go on. Where the store keeps results nothing is parked: what does not fit in memory is read back when it
-is handed out.
+polled, and the result waits at the server. If results are handed out in the order of the source, the next one in that
+order always has room: the others wait for it. Where the store keeps results nothing is parked: a result that does not
+fit in memory is read back when it is handed out.
 
 This module knows nothing of sources, of submitting, or of what a poll is.
 """
@@ -30,8 +30,8 @@ class Place(Listener, eq=False, kw_only=True):
         results: its batch's.
         job: the outcome; None before it is there, and where the store has it.
         is_parked: its job is not polled until there is room.
-        is_kept: the outcome of the poll that is out goes into the store, and can be read back from there. What is
-            fetched again because the store does not have it is not written a second time.
+        is_kept: the outcome of the current poll goes into the store, and can be read back from there. False for a
+            result that is fetched again because the store does not have it: it is not written a second time.
     """
 
     results: Results
@@ -63,13 +63,13 @@ class Results:
     Attributes:
         out: places whose outcome is awaited.
         news: set whenever a consumer should look again.
-        taken: how many were handed out.
+        handed_out: how many places the consumer has had.
     """
 
     def __init__(self, *, ordered: bool, is_stored: bool, unpark: Callable[[Submission], None]) -> None:
         self.out: dict[Place, None] = {}
         self.news = asyncio.Event()
-        self.taken = 0
+        self.handed_out = 0
         self._ordered = ordered
         self._is_stored = is_stored
         self._unpark = unpark
@@ -87,14 +87,14 @@ class Results:
     # --- what comes in -----------------------------------------------------------------------------------------------
 
     def has_room(self, place: Place) -> bool:
-        """Room for one more outcome? If so it is set aside; if not, the place is parked."""
+        """Whether there is room for one more outcome. If so, it is reserved; if not, the place is parked."""
         if self._is_stored:
             place.is_kept = place.sub.phase is Phase.RUNNING and place.sub.claim is not None
             if place.is_kept:
                 return True
         polled = self._polled
         is_free = len(self._ready) + len(self._ready_by_index) + len(polled) < READY
-        if is_free or place in polled or (self._ordered and place.index == self.taken):
+        if is_free or place in polled or (self._ordered and place.index == self.handed_out):
             polled.add(place)
             return True
         if not place.is_parked:
@@ -108,7 +108,7 @@ class Results:
         self._unpark_next()
 
     def deliver(self, place: Place, job: Job | None) -> None:
-        """The outcome. What the store has is read back when it is handed out, beyond the few that are kept at hand."""
+        """The outcome came. If memory is full and the store has it, it is read back when it is handed out."""
         self._polled.discard(place)
         if place not in self.out:
             return  # the batch has let go of it
@@ -130,19 +130,19 @@ class Results:
     def next(self) -> Place | None:
         """The place whose turn it is, if its outcome is there."""
         if self._ordered:
-            return self._ready_by_index.pop(self.taken, None)
+            return self._ready_by_index.pop(self.handed_out, None)
         return self._ready.popleft() if self._ready else None
 
     def put_back(self, place: Place) -> None:
-        """It could not be handed out: it is still the first."""
+        """It could not be handed out: it stays the first."""
         if self._ordered:
             self._ready_by_index[place.index or 0] = place
         else:
             self._ready.appendleft(place)
 
-    def took(self) -> None:
-        """It was handed out. A second consumer may have waited for just that."""
-        self.taken += 1
+    def count_handed_out(self) -> None:
+        """The consumer has one more. A second consumer may have waited for just that."""
+        self.handed_out += 1
         self.news.set()
         self._unpark_next()
 
@@ -157,11 +157,11 @@ class Results:
     # --- the rest ----------------------------------------------------------------------------------------------------
 
     def held(self) -> list[Job]:
-        """Outcomes in memory that nobody has taken."""
+        """Outcomes in memory that were not handed out."""
         return [place.job for place in (*self._ready, *self._ready_by_index.values()) if place.job is not None]
 
     def let_go(self) -> list[Place]:
-        """Hold nothing any more. Returns the places whose outcome was awaited."""
+        """Drop everything. Returns the places whose outcome was awaited."""
         out = list(self.out)
         self.out.clear()
         self._ready.clear()

@@ -1,4 +1,4 @@
-"""A source of items, read lazily: one at a time, as there is room, and never past its end or its error.
+"""A source of items, read lazily: one at a time, and never past its end or its error.
 
 This module knows nothing of what items are, or of what is done with them.
 """
@@ -20,7 +20,7 @@ PAUSE = 16
 
 
 class SourceEnded(Exception):
-    """There is nothing more to read, or nothing more is wanted."""
+    """There are no more items, or no more are wanted."""
 
 
 class Source(Generic[T]):
@@ -92,7 +92,7 @@ class Source(Generic[T]):
             self.error = error
 
     async def close(self) -> None:
-        """End a generator that was not read to its end: nobody else will, and it may hold a file or a cursor.
+        """Close a generator that was not read to its end: nobody else does, and it may hold a file or a cursor.
 
         Raises whatever the generator raises.
         """
@@ -104,7 +104,7 @@ class Source(Generic[T]):
 
 
 def _is_cancelled() -> bool:
-    """Is it this task that is being cancelled, and not something that a caller's source waits for?"""
+    """Whether this task itself is being cancelled, and not something that the source waits for."""
     task = asyncio.current_task()
     return task is not None and task.cancelling() > 0
 

@@ -4,9 +4,9 @@ The budget's holds
 ------------------
 What a job costs is known when it has ended, so a budget cannot be kept by counting costs alone. Each submission takes a
 hold before it is sent, as large as such jobs have been seen to cost (`_policy.budget` decides how much). When its job
-ends, the real cost takes the hold's place. A submission that was refused gives its hold back. A job that nobody waits
-for any more keeps its hold as a bill of unknown amount, until somebody reads its cost after all, in whatever way.
-Jobs of earlier runs that may still be billed are carried over: each keeps a share until it is taken up again.
+ends, the real cost replaces the hold. A submission that was refused gives its hold back. A job that nobody waits
+for any more keeps its hold as a bill of unknown amount, until its cost is read after all, in whatever way.
+Jobs of earlier runs that may still be billed are carried over: each counts for one hold until somebody asks for it.
 
 This module knows nothing of how large a hold is, of journals or of HTTP.
 """
@@ -29,24 +29,24 @@ REMEMBERED = 10_000
 
 
 class Spending(Protocol):
-    """What the lifecycle asks about money."""
+    """What the lifecycle needs to know and to tell about money."""
 
     is_carried_over: bool
 
     def carry_over(self, jobs: int) -> None:
-        """So many jobs of earlier runs are, or may be, billed, and nobody has asked for them in this one."""
+        """This number of jobs of earlier runs are, or may be, billed, and nobody has asked for them in this run."""
         ...
 
     async def hold(self, sub: Submission, until: float) -> None:
-        """Wait until there is room for one more, at most until that moment, and take it. Raises `BudgetReached`."""
+        """Wait for room for one more, until that moment at the latest, and hold it. Raises `BudgetReached`."""
         ...
 
     def found(self, sub: Submission) -> None:
-        """It runs already: it takes its hold whether there is room or not."""
+        """It runs already: it gets its hold whether there is room or not."""
         ...
 
     def ended(self, sub: Submission, job: Job | None, *, is_billed: bool) -> None:
-        """Nothing more will come of it here. `job` is None where nothing is known of what it cost."""
+        """It ended, or nobody here waits for it any more. `job` is None where nothing is known about its cost."""
         ...
 
     def holds(self, sub: Submission) -> bool:
@@ -81,7 +81,7 @@ class Bounded:
 
     Args:
         budget: decides.
-        clock: what time limits are told by.
+        clock: measures time limits.
     """
 
     def __init__(self, budget: Budget, clock: Clock) -> None:
@@ -130,7 +130,7 @@ class Bounded:
 
     def found(self, sub: Submission) -> None:
         """See `Spending`."""
-        if self._is_billed_here(sub):
+        if self._take_back_bill(sub):
             self.budget.taken_up()
         else:
             if sub.job_id or sub.phase is Phase.UNANSWERED:
@@ -144,7 +144,7 @@ class Bounded:
         if sub in self._held:
             self._held.discard(sub)
             self._settle(sub, cost, is_billed=is_billed)
-        elif cost is not None and self._is_billed_here(sub):
+        elif cost is not None and self._take_back_bill(sub):
             self.budget.taken_up()
             self.budget.settled(cost)
         self._changed.set()
@@ -160,8 +160,8 @@ class Bounded:
             if len(self._unknown) > REMEMBERED:
                 self._unknown.popitem(last=False)
 
-    def _is_billed_here(self, sub: Submission) -> bool:
-        """Whether it is a bill of unknown amount of this session's, which it is no more: by its id, or by its key.
+    def _take_back_bill(self, sub: Submission) -> bool:
+        """Remove it from the bills of unknown amount of this session, by its id or by its key. True if it was one.
 
         One that was left in doubt has no id, and is the same bill when it is sent again under its key.
         """

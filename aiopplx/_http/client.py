@@ -1,8 +1,8 @@
 """The only retry loop: wait at the gate, make an attempt, read it, ask the policy, pause, again.
 
-It stands between the transport, which makes one attempt, and those who want results. `Client.submit` is the whole of a
-submission's sending, from top to bottom; `Client.call` is the same for calls that are free and can be repeated; a poll
-is one `Client.attempt`, and when the next one follows is the poller's business.
+It stands between the transport, which makes one attempt, and the callers that want results. `Client.submit` is the
+whole of a submission's sending, from top to bottom; `Client.call` is the same for calls that are free and can be
+repeated; a poll is one `Client.attempt`, and the poller decides when the next one follows.
 
 What an attempt does to the record of a submission is not decided here. The client says what happens through `Attempts`,
 and changes neither the phase nor any other fact of a submission. So whoever keeps that record can be sure that nothing
@@ -56,7 +56,7 @@ SUBMITS_AT_ONCE = 32
 
 
 class Failed(msgspec.Struct, frozen=True):
-    """An attempt that brought nothing usable: its class, what it is reported as, what the server asked for."""
+    """A failed attempt: its class, the error that it is reported as, and the pause that follows it, in seconds."""
 
     fault: Fault
     error: AiopplxError
@@ -65,7 +65,7 @@ class Failed(msgspec.Struct, frozen=True):
 
 
 class Attempts(Protocol):
-    """Who keeps the record of a submission: what the client tells of its attempts, in this order."""
+    """Keeps the record of a submission. The client calls these methods in this order."""
 
     async def mark(self, sub: Submission) -> None:
         """Write down that the next attempt leaves. It may leave once this returns, and never before.
@@ -95,7 +95,7 @@ class Attempts(Protocol):
 
 
 def _nothing() -> None:
-    """What a stop does until somebody asks to be told of it."""
+    """The default of `Client.on_stop`."""
 
 
 class Client:
@@ -108,12 +108,13 @@ class Client:
         clock: the time that every wait is on.
         random: even in [0, 1).
         emit: takes an event.
-        has_handlers: whether anybody listens to events; for those that are made often.
-        sole_path: the path of submissions whose API has no successor: only there does its retirement stop all of them.
+        has_handlers: whether anybody listens to events; asked before frequent events are made.
+        is_only_api: whether submissions can go to no other API than the one of this name, so that its retirement stops
+            all of them.
 
     Attributes:
         on_stop: called each time a refusal stops submissions, before the event.
-        limits: what the server last said of this key's requests.
+        limits: the latest rate limits of this key from the server.
     """
 
     def __init__(
@@ -126,7 +127,7 @@ class Client:
         random: Callable[[], float],
         emit: Callable[[Event], None],
         has_handlers: Callable[[], bool],
-        sole_path: str = "",
+        is_only_api: Callable[[str], bool],
     ) -> None:
         self.transport = transport
         self.gate = gate
@@ -137,14 +138,14 @@ class Client:
         self.has_handlers = has_handlers
         self.on_stop: Callable[[], None] = _nothing
         self.limits: Mapping[str, int] = {}
-        self._sole_path = sole_path
+        self._is_only_api = is_only_api
         self._line = Line(gate, clock)
         self._submitting = anyio.Semaphore(SUBMITS_AT_ONCE)
 
     # --- one attempt -------------------------------------------------------------------------------------------------
 
     async def attempt(self, call: Call, read: Callable[[Reply], T]) -> T | Failed:
-        """One exchange, through the gate that the caller has just passed, and what it means for everybody."""
+        """Make one exchange, for which the caller has just passed the gate, and tell the gate what came of it."""
         left_at = self.clock.now()
         try:
             outcome = await self.transport.exchange(call)
@@ -212,7 +213,7 @@ class Client:
 
     def is_survived(self, error: AiopplxError, call: Call) -> bool:
         """Whether submissions go on after this refusal: a retired API stops nothing where it has a successor."""
-        return isinstance(error, EndpointRetired) and not (self._sole_path and call.path.startswith(self._sole_path))
+        return isinstance(error, EndpointRetired) and not self._is_only_api(call.api)
 
     def halt(self, error: AiopplxError, lane: Lane) -> None:
         """Stop all submissions; the event is emitted once. What stops all of them does not name the first one."""
@@ -239,7 +240,7 @@ class Client:
 
         Args:
             sub: what to send; the same bytes at every attempt.
-            attempts: is told of each attempt; nothing leaves before its `mark` has returned.
+            attempts: called for each attempt; nothing leaves before its `mark` has returned.
             bounds: for how long it may be waited for. After the first mark `sub.deadline` holds as well.
 
         Raises:
@@ -414,11 +415,11 @@ def _outcome(sub: Submission, error: AiopplxError, *, doubt: bool) -> AiopplxErr
     if not doubt:
         return error
     times = "once" if sub.attempts == 1 else f"{sub.attempts} times"
-    advice = (
-        "Look for it with session.list(); sending it again under this same key cannot pay twice where the server"
-        " honours keys"
+    advice = "Look for it with session.list()" if sub.api.has_list else "This API has no list to look for it in"
+    advice += (
+        "; sending it again under this same key cannot pay twice where the server honours keys"
         if sub.api.has_idempotency
-        else "This API knows no keys and has no list: whoever sends it again may pay twice"
+        else "; sending it again may pay twice, since this API knows no keys"
     )
     return InDoubt(
         f"sent {times} and no usable answer came ({error.message}). A job may exist and be billed; its id is"

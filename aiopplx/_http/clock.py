@@ -76,8 +76,8 @@ class Clock:
             began. Processes that share a journal give the same, or the dates of one lie in the future of the next.
 
     Attributes:
-        tick: what is due within so many seconds can happen together.
-        suspension: a timer that is later than so many seconds means that the machine was suspended.
+        tick: seconds; whatever is due within them can happen together.
+        suspension: seconds; a timer that is later than this means that the machine was suspended.
         jumps: whether it leaves out waiting (`aiopplx.testing.JumpingClock`).
 
     Raises:
@@ -116,7 +116,7 @@ class Clock:
     # --- waiting -----------------------------------------------------------------------------------------------------
 
     async def sleep(self, seconds: float) -> None:
-        """Wait for so many seconds."""
+        """Wait for `seconds`."""
         await asyncio.sleep(seconds / self._speed)
 
     async def wait(self, event: asyncio.Event, seconds: float) -> bool:
@@ -165,12 +165,12 @@ class Clock:
     def idle(self) -> AbstractContextManager[object]:
         """Inside, something that is `busy` elsewhere waits for this very clock: for a clock that jumps it is not busy.
 
-        For a server that holds back its answer for so many seconds of this clock, while its client awaits it.
+        For a server that delays its answer by seconds of this clock, while its client awaits it.
         """
         return NOTHING
 
     def guard(self, thing: T, *, but: Collection[str] = ()) -> T:
-        """The same object, whose coroutines are `busy` while they are awaited, save those of the methods in `but`.
+        """The same object, whose coroutines are `busy` while they are awaited, except those of the methods in `but`.
 
         For what works in a thread or at a server of its own, such as a journal.
         """

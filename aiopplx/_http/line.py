@@ -2,7 +2,7 @@
 
 The gate says when the next request of a lane may leave. Somebody has to wait for that moment, and if all who wait did
 so side by side, all would leave at it. So each lane has a line, and only the first in it asks the gate. It asks again
-when the time is up and whenever an answer came that may have changed the gate's mind. A request that finds nobody in
+when the time is up and after each answer that may have changed the gate's state. A request that finds nobody in
 front of it and the gate open passes in one synchronous step, without a task switch.
 
 Today the rule is first come, first served in each lane. A rule between lanes or classes of requests belongs here.
@@ -35,7 +35,7 @@ class Line:
         self._changed = asyncio.Event()
 
     def passes(self, lane: Lane) -> bool:
-        """Let a request of this lane leave if nobody and nothing is in its way."""
+        """Let a request of this lane leave if nobody waits in front of it and the gate is open."""
         gate = self.gate
         now = self._clock.now()
         if gate.stop is not None or self._first[lane].locked() or gate.delay(lane, now) > 0.0:
@@ -80,7 +80,7 @@ class Line:
 
 
 async def acquire(lock: asyncio.Lock | anyio.Semaphore, clock: Clock, until: float) -> None:
-    """Acquire it; raises `TimeoutError` at `until`, whoever stands in front and for how long."""
+    """Acquire it, or raise `TimeoutError` at the moment `until`, however many wait in front."""
     if until == math.inf:
         await lock.acquire()
         return

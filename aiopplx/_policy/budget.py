@@ -17,14 +17,17 @@ ENOUGH = 20
 """From this many known costs on, they alone decide the hold."""
 REMEMBERED = 500
 """How many of the latest known costs decide the hold."""
+EXPECTED_COST = 1.3
+"""US dollars that a deep-research job is expected to cost before any cost is known: the upper end of what was seen
+($0.84 to $1.26 in five jobs of June 2026)."""
 _CENTI_CENT = 0.0001
 
 
-class Spending(msgspec.Struct, frozen=True):
+class Balance(msgspec.Struct, frozen=True):
     """The state of a budget; all amounts in US dollars.
 
     Attributes:
-        cap: what may be spent.
+        cap: the amount that may be spent.
         spent: the sum of the known costs.
         held: reserved for jobs in flight, and for bills of unknown amount.
         hold: what one more job would hold.
@@ -67,7 +70,7 @@ class Budget:
 
     Args:
         cap: US dollars that may be spent in total.
-        prior: the expected cost of a job before any is known, US dollars.
+        prior: the expected cost of a job before any is known, US dollars. Default `EXPECTED_COST`.
         spent: US dollars already spent in earlier runs that the cap covers.
         unknown: bills of earlier runs whose amount is unknown.
         samples: known costs of earlier jobs of this kind, newest first.
@@ -81,7 +84,7 @@ class Budget:
         self,
         cap: float,
         *,
-        prior: float,
+        prior: float = EXPECTED_COST,
         spent: float = 0.0,
         unknown: int = 0,
         samples: Iterable[float] = (),
@@ -114,11 +117,6 @@ class Budget:
         return self.spent + hold * (self._in_flight + self._unknown + 1) <= self.cap + _CENTI_CENT
 
     @property
-    def is_exhausted(self) -> bool:
-        """True if no job fits and none in flight could make room: no more submissions are sent in this run."""
-        return not self._in_flight and not self.may_send()
-
-    @property
     def spent(self) -> float:
         """The sum of the known costs, US dollars."""
         return math.fsum(self._spent)
@@ -131,11 +129,11 @@ class Budget:
         return self._sorted[math.ceil(self._quantile * len(self._sorted)) - 1]
 
     @property
-    def facts(self) -> Spending:
+    def facts(self) -> Balance:
         """The current state, for messages; its `str` is a sentence."""
         hold = self.hold
         held = hold * (self._in_flight + self._unknown)
-        return Spending(self.cap, self.spent, held, hold, self._in_flight, self._unknown)
+        return Balance(self.cap, self.spent, held, hold, self._in_flight, self._unknown)
 
     # --- what happens ------------------------------------------------------------------------------------------------
 

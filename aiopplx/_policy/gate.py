@@ -2,8 +2,8 @@
 
 Five reasons to hold a request back
 -----------------------------------
-A client that lives through a bad hour has to tell apart why the server does not do as asked, because each reason has
-another end. `Reason` lists them in the order in which the gate asks for them:
+A client that lives through a bad hour has to tell apart why the server does not do as asked, because each reason ends
+in another way. `Cause` lists them in the order in which the gate asks for them:
 
 1. A *stop*: no submission can succeed (bad key, no credit, retired API). Nothing but the user, or time, can help.
 2. *Silence*: the server said how long nothing may be sent (Retry-After), or that its count is used up. It is obeyed by
@@ -34,7 +34,7 @@ from aiopplx._policy.pace import Pace
 from aiopplx._wire.call import Lane
 
 SILENT_AFTER = 5
-"""So many attempts in a row without an answer, over all jobs, and the server counts as down."""
+"""Attempts in a row without an answer, over all jobs, after which the server counts as down."""
 
 FIRST_PROBE, LAST_PROBE = 1.0, 60.0
 """Seconds between two probes of a server that does not answer: doubled from the first to the last."""
@@ -49,7 +49,7 @@ LONGEST_PAUSE = 30.0
 _SUBMIT = Lane.SUBMIT
 
 
-class Reason(enum.Enum):
+class Cause(enum.Enum):
     """Why a request may not leave now."""
 
     STOP = "submissions are stopped"
@@ -64,7 +64,7 @@ class Stop:
 
     A bad key, no credit or a retired API are refused at once, without being billed, and the next submission would be
     refused in the same way. So for `STOP_PROBE` seconds each one fails here with the same error. After that one may
-    leave and find out: a backend recovers by itself once somebody has mended the key or the credit.
+    leave and find out: a backend recovers by itself once somebody has renewed the key or added credit.
 
     A refused poll says more than a refused submission: results cannot be read either, so there is nothing to wait for.
     It takes an accepted poll to lift that. An accepted poll lifts the whole stop only if a poll began it: an account
@@ -101,7 +101,7 @@ class Stop:
         return False
 
     def lift(self) -> bool:
-        """Submissions may go on. True if they could not before."""
+        """Submissions may continue. True if they were stopped."""
         was_stopped = self.error is not None
         self.error = None
         self.polls_refused = False
@@ -136,7 +136,7 @@ class Silence:
         self._refused_in_a_row = 0
 
     def asked(self, now: float, seconds: float, random: float = 0.0) -> float:
-        """The server asked for so many seconds of silence. Returns the seconds that follow, stretched by `random`."""
+        """The server asked for `seconds` of silence. Returns the seconds that follow, stretched by `random`."""
         pause = seconds * (1.0 + random / 10.0)
         self.until = max(self.until, now + pause)
         return pause
@@ -189,7 +189,7 @@ class Breaker:
 
     def delay(self, now: float) -> float:
         """Seconds until the next probe may leave; 0 or less if now, or if the server answers."""
-        if self.failures < SILENT_AFTER:
+        if not self.is_open:
             return 0.0
         probing = self._probing_until - now
         # While a probe is out the others ask again soon: its answer opens the gate without a word to them.
@@ -197,7 +197,7 @@ class Breaker:
 
     def leave(self, now: float) -> None:
         """A request leaves. If the breaker is open, it is the probe."""
-        if self.failures >= SILENT_AFTER:
+        if self.is_open:
             self._probing_until = now + LONGEST_PROBE
             self._probe_left_at = now
 
@@ -214,7 +214,7 @@ class Breaker:
     def failed(self, now: float) -> float:
         """No answer came. Returns the seconds until the next probe, 0 if all may go on."""
         self.failures += 1
-        if self.failures < SILENT_AFTER or now < self._probe_at:
+        if not self.is_open or now < self._probe_at:
             return 0.0
         if self.failures > SILENT_AFTER:
             self._probe_delay = min(LAST_PROBE, self._probe_delay * 2.0)
@@ -306,7 +306,7 @@ class Gate:
             if next_at > until:
                 until = next_at
         wait = until - now
-        if self._breaker.failures >= SILENT_AFTER:
+        if self._breaker.is_open:
             wait = max(wait, self._breaker.delay(now))
         return wait if wait > 0.0 else 0.0
 
@@ -314,22 +314,22 @@ class Gate:
         """A request leaves now."""
         if lane is _SUBMIT:
             self.pace.leave(now)
-        if self._breaker.failures >= SILENT_AFTER:
+        if self._breaker.is_open:
             self._breaker.leave(now)
 
-    def why(self, lane: Lane, now: float) -> Reason | None:
-        """Why a request of this lane may not leave now; None if it may. The first reason, in the order of `Reason`."""
+    def why(self, lane: Lane, now: float) -> Cause | None:
+        """Why a request of this lane may not leave now; None if it may. The first reason, in the order of `Cause`."""
         submits = lane is _SUBMIT
         if submits and self._stop.error_at(now) is not None:
-            return Reason.STOP
+            return Cause.STOP
         if self._silence.until > now:
-            return Reason.SILENCE
+            return Cause.SILENCE
         if self._breaker.delay(now) > 0.0:
-            return Reason.OUTAGE
+            return Cause.OUTAGE
         if submits and self._silence.submits_until > now:
-            return Reason.PAUSE
+            return Cause.PAUSE
         if submits and self.pace.next_at > now:
-            return Reason.PACE
+            return Cause.PACE
         return None
 
     # --- what came back ----------------------------------------------------------------------------------------------
@@ -372,7 +372,7 @@ class Gate:
         return self._silence.paused(now, random) if lane is _SUBMIT else 0.0
 
     def used_up(self, now: float, seconds: float) -> None:
-        """The server's own count says that nothing fits for so long."""
+        """The server's own count says that no request fits for `seconds`."""
         self._silence.asked(now, seconds)
 
     def failed(self, now: float, *, connected: bool, left_at: float | None = None) -> float:
@@ -400,7 +400,7 @@ class Gate:
         return self._stop.accepted(is_poll=lane is not _SUBMIT)
 
     def resume(self) -> bool:
-        """Submissions may go on, by the user's word. Returns True if they could not before."""
+        """The user lets submissions continue. Returns True if they were stopped."""
         return self._stop.lift()
 
     # --- questions ---------------------------------------------------------------------------------------------------
@@ -428,5 +428,5 @@ class Gate:
         return self._unanswered.seconds(now)
 
     def is_unreachable(self, tries: int) -> bool:
-        """Whether the server was never reached, in at least so many tries."""
+        """Whether the server was never reached in at least `tries` tries."""
         return not self._first_contact.is_made and self._first_contact.tries >= tries

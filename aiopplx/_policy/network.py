@@ -13,14 +13,14 @@ MIB = 1024 * 1024
 class NetworkOptions(msgspec.Struct, frozen=True, kw_only=True):
     """Bounds of one HTTP exchange: `Session(network=NetworkOptions(poll_seconds=20.0))`.
 
-    The three times are real seconds, whatever clock the session has: a socket becomes no faster by it.
+    The three times are real seconds, whatever clock the session has: a faster clock makes no socket faster.
 
     Attributes:
         max_response_bytes: an answer larger than this, decompressed, is not read. Default 64 MiB.
-        allow_insecure: allow `http` to another machine, where the API key travels in the clear.
-        connect_seconds: for making a connection, TLS included.
-        submit_seconds: for the whole of a submission, connecting and reading included.
-        poll_seconds: the same for every other request.
+        allow_insecure: allow `http` to another machine, where the API key travels in the clear. Default False.
+        connect_seconds: for making a connection, TLS included. Default 10.
+        submit_seconds: for the whole of a submission, connecting and reading included. Default 60.
+        poll_seconds: the same for every other request. Default 60.
     """
 
     max_response_bytes: int = 64 * MIB

@@ -23,7 +23,7 @@ KEY_LIFE = 24 * 3600.0
 """Seconds for which a server is trusted to remember a key. Nobody says for how long Perplexity does; 24 hours is the
 least that comparable services promise."""
 RESENDS = 16
-"""Attempts in all, over all runs, after which a submission whose outcome is unknown is not sent again unasked."""
+"""Attempts, over all runs, after which a submission whose outcome is unknown is sent again only if the user asks."""
 
 WITHOUT_RESULT = frozenset({State.FAILED, State.EXPIRED, State.REJECTED})
 """Final states that a user may want to pay for again."""
@@ -56,7 +56,7 @@ def decide(record: Record, *, may_resend: bool, retry_failed: bool) -> Decision:
     Args:
         record: the row; `record.age` is its key's age by the store's clock.
         may_resend: the API that the row went to may be sent the same bytes again (`RetryPolicy.resends`).
-        retry_failed: what failed, expired or was refused is to be submitted again.
+        retry_failed: a row that failed, expired or was refused is submitted again.
     """
     state = record.state
     if state is State.QUEUED:

@@ -36,6 +36,7 @@ import msgspec
 
 from aiopplx._errors import (
     AiopplxError,
+    APIError,
     AuthenticationError,
     EndpointRetired,
     OutOfCredit,
@@ -70,10 +71,10 @@ class Fault(enum.StrEnum):
 
 
 class RetryPolicy(msgspec.Struct, frozen=True, kw_only=True):
-    """Bounds on trying again. All times are seconds.
+    """Limits on retries. All times are seconds.
 
-    The defaults are those of docs/reliability.md: long enough that an outage of a minute is nobody's problem, short
-    enough that nothing goes on for ever in silence.
+    The defaults are those of docs/reliability.md: long enough to survive an outage of a minute, short enough that no
+    call goes on for ever in silence.
 
     Attributes:
         on_doubt: what happens to a submission that left and whose outcome is unknown: `"resend"` sends the same bytes
@@ -84,13 +85,13 @@ class RetryPolicy(msgspec.Struct, frozen=True, kw_only=True):
             Default 0.5.
         throttled_base: the same after a 429, where the server has said that it is busy. Default 1.
         max_delay: no bound grows beyond this. Default 30.
-        doubt_tries, doubt_seconds: a submission whose outcome is unknown is sent at most so many times in all, and for
-            so long after the first doubt; then it is `IN_DOUBT`. Defaults 8 and 900.
+        doubt_tries, doubt_seconds: how often a submission whose outcome is unknown is sent in all, and for how long
+            after the first unanswered attempt; then it is `IN_DOUBT`. Defaults 8 and 900.
         call_tries, call_seconds: the same bounds for `get`, `list` and other single calls. Defaults 4 and 120.
-        first_contact_tries: a server that was never reached is given up after so many tries. Default 4.
+        first_contact_tries: how often a server that was never reached is tried before it is given up. Default 4.
         patience: the longest silence (Retry-After) that a single call waits through; a batch waits longer. Default
             120.
-        leave_grace: leaving a block waits so long for the id of a submission that is on its way. Default 2.
+        leave_grace: how long leaving a block waits for the id of a submission that is on its way. Default 2.
 
     Raises:
         ValueError: `on_doubt` is not one of its words.
@@ -124,7 +125,7 @@ class RetryPolicy(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def classify(lane: Lane, outcome: Reply | NoReply, error: AiopplxError) -> Fault:
-    """The class of an attempt that brought nothing usable; `error` is what it would be reported as."""
+    """The class of a failed attempt; `error` is what it would be reported as."""
     safe = lane is not Lane.SUBMIT
     if isinstance(outcome, NoReply):
         if outcome.permanent and (safe or not outcome.sent):
@@ -153,6 +154,24 @@ def _classify_status(reply: Reply, error: AiopplxError, safe: bool) -> Fault:
     return Fault.REFUSED
 
 
+_MALFORMED = frozenset({400, 413, 422})
+_FINAL_REFUSALS = _MALFORMED | {404, 405, 410, 415}
+
+
+def ends_doubt(status: int | None) -> bool:
+    """Whether a refusal with this status also settles earlier attempts with the same bytes whose answer was lost.
+
+    Bytes that are refused as malformed could not have been accepted before either. Any other refusal says nothing about
+    an earlier attempt.
+    """
+    return status in _MALFORMED
+
+
+def is_final_refusal(error: AiopplxError | None) -> bool:
+    """Whether the request itself was refused, so that the same bytes will be refused again in any later run."""
+    return isinstance(error, APIError) and error.status in _FINAL_REFUSALS
+
+
 _REUSE = re.compile(
     r"idempoten\w*.*(reus|different|mismatch|another request)|(reus|different|mismatch).*idempoten", re.I | re.S
 )
@@ -164,7 +183,7 @@ def _key_reused(error: AiopplxError) -> bool:
 
 
 def error_of_no_reply(no: NoReply, *, lane: Lane, limit: int) -> AiopplxError:
-    """What an exchange without a usable answer is reported as."""
+    """The error that an exchange without a usable answer is reported as."""
     if no.broken is Broken.TOO_LARGE:
         return ResponseTooLarge(
             f"the answer is larger than {limit:,} bytes; reading stopped there. The job stays at the server: a session"
@@ -181,7 +200,7 @@ def error_of_no_reply(no: NoReply, *, lane: Lane, limit: int) -> AiopplxError:
 
 
 class Bounds(msgspec.Struct, frozen=True):
-    """For how long somebody is willing to wait for a request to leave, or to leave again.
+    """How long a request may wait to leave, or to leave again.
 
     Attributes:
         until: the latest monotonic moment at which it may leave.
@@ -235,11 +254,6 @@ class SubmitTries:
         self._doubts = 0
         self._doubt_since = 0.0
 
-    @property
-    def tries(self) -> int:
-        """Failed attempts so far."""
-        return self._tries
-
     def failed(
         self,
         fault: Fault,
@@ -270,9 +284,7 @@ class SubmitTries:
                 self._doubt_since = now
             self._doubts += 1
         if not self._may_go_on(fault, now, repeatable):
-            # Bytes that are refused as malformed could not have been accepted before either. Any other refusal says
-            # nothing about an earlier attempt whose answer was lost.
-            return Over(doubt=doubt and not (fault is Fault.REFUSED and status in _MALFORMED))
+            return Over(doubt=doubt and not (fault is Fault.REFUSED and ends_doubt(status)))
         delay = max(self._policy.delay(fault, self._tries, random), silence)
         if status == 409:
             delay = max(delay, 1.0)  # the first attempt is still at work: give it a moment
@@ -290,9 +302,6 @@ class SubmitTries:
         if not self._doubts:
             return True
         return repeatable and self._doubts < policy.doubt_tries and now - self._doubt_since < policy.doubt_seconds
-
-
-_MALFORMED = (400, 413, 422)
 
 
 class CallTries:

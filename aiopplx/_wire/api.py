@@ -29,7 +29,8 @@ class API(Protocol):
         has_list: the server lists the account's jobs.
         has_cancel: a running job can be cancelled.
         echoes_model: the answer to an accepted submission names the model that was asked for.
-        results_live: seconds for which the server keeps a job.
+        results_live: seconds for which the server keeps a job. No session asks yet; whoever plans to leave a job and
+            come back for it has to know.
         request_type: the class of this API's own requests.
     """
 

@@ -41,12 +41,21 @@ class Lane(enum.Enum):
 
 
 class Call(msgspec.Struct, frozen=True, gc=False):
-    """One HTTP exchange to make: `path` is absolute and percent-encoded, `body` is the exact bytes of a POST."""
+    """One HTTP exchange to make.
+
+    Attributes:
+        lane: what kind of exchange it is.
+        method: `GET` or `POST`.
+        path: absolute and percent-encoded.
+        body: the exact bytes of a POST that has a body.
+        api: the name of the API that it is a call of.
+    """
 
     lane: Lane
     method: str
     path: str
     body: bytes | None = None
+    api: str = ""
 
 
 class Reply(msgspec.Struct, frozen=True, gc=False):

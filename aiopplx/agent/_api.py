@@ -125,11 +125,11 @@ class Agent(msgspec.Struct, frozen=True):
 
     def submit(self, body: bytes) -> Call:
         """The call that submits a frozen request."""
-        return Call(Lane.SUBMIT, "POST", self.base_path, body)
+        return Call(Lane.SUBMIT, "POST", self.base_path, body, self.name)
 
     def get(self, job_id: str) -> Call:
         """The call that polls a run. Raises `InvalidRequest` for a text that cannot be a job id."""
-        return Call(Lane.POLL, "GET", f"{self.base_path}/{quoted_id(job_id)}")
+        return Call(Lane.POLL, "GET", f"{self.base_path}/{quoted_id(job_id)}", api=self.name)
 
     def list(self, *, limit: int | None, next_token: str) -> Call:
         """Raises `InvalidRequest`: this API has no list of runs."""
@@ -141,7 +141,7 @@ class Agent(msgspec.Struct, frozen=True):
         The server answers 400 both for a run that has ended and for an unknown id; a poll shows which it was. Raises
         `InvalidRequest` for a text that cannot be a job id.
         """
-        return Call(Lane.CANCEL, "POST", f"{self.base_path}/{quoted_id(job_id)}/cancel")
+        return Call(Lane.CANCEL, "POST", f"{self.base_path}/{quoted_id(job_id)}/cancel", api=self.name)
 
     def read_job(self, reply: Reply, expected_id: str = "") -> Snapshot:
         """The run in a 200. Raises `ProtocolError` if it is not that run; "" accepts any with a usable id."""

@@ -140,11 +140,11 @@ class Sonar(msgspec.Struct, frozen=True):
 
     def submit(self, body: bytes) -> Call:
         """The call that submits a frozen request."""
-        return Call(Lane.SUBMIT, "POST", self.base_path, body)
+        return Call(Lane.SUBMIT, "POST", self.base_path, body, self.name)
 
     def get(self, job_id: str) -> Call:
         """The call that polls a job. Raises `InvalidRequest` for a text that cannot be a job id."""
-        return Call(Lane.POLL, "GET", f"{self.base_path}/{quoted_id(job_id)}")
+        return Call(Lane.POLL, "GET", f"{self.base_path}/{quoted_id(job_id)}", api=self.name)
 
     def list(self, *, limit: int | None, next_token: str) -> Call:
         """The call for a page of the account's jobs: `limit` rows (None: the server's 20), starting at `next_token`."""
@@ -153,7 +153,8 @@ class Sonar(msgspec.Struct, frozen=True):
         asked = [f"limit={limit}"] if limit is not None else []
         if next_token:
             asked.append(f"next_token={quote(next_token, safe='')}")
-        return Call(Lane.LIST, "GET", f"{self.base_path}?{'&'.join(asked)}" if asked else self.base_path)
+        path = f"{self.base_path}?{'&'.join(asked)}" if asked else self.base_path
+        return Call(Lane.LIST, "GET", path, api=self.name)
 
     def cancel(self, job_id: str) -> Call:
         """Raises `InvalidRequest`: this API has no way to cancel a job."""

@@ -10,7 +10,7 @@ from typing import Any, cast
 
 import pytest
 from _faulty import QUESTION, QUESTIONS, SPEED, emulator, session_at, taken
-from _scripted import Boom
+from _scripted import Boom, Told
 
 from aiopplx import (
     AgentRequest,
@@ -42,6 +42,7 @@ from aiopplx.testing import Clock
 
 UNKNOWN = "resp_00000000-0000-4000-8000-000000000001"
 CANCEL = "POST /v1/responses/{id}/cancel"
+GET = "GET /v1/responses/{id}"
 NEVER = AfterPolls(1_000_000)
 
 
@@ -120,6 +121,49 @@ async def test_ended_job_is_returned_as_it_is(by: Callable[[Job], Job | str]) ->
         assert again.ok
         assert again.text == job.text
         assert server.ledger.requests[CANCEL] == 0
+
+
+async def test_running_job_of_a_batch_is_polled_by_the_poller_alone() -> None:
+    told = Told()
+    async with (
+        running(duration=1e9) as server,
+        session_at(server.url, api="agent", poll=PollPolicy.fixed(1e6), on_event=told) as session,
+        session.batch([QUESTION]) as jobs,
+    ):
+        await told.first(EventKind.SUBMITTED)
+        ended = await session.cancel(server.ledger.jobs[0].id)
+        (job,) = [job async for job in jobs]
+
+        assert ended.status is job.status is JobStatus.CANCELLED
+        assert (server.ledger.requests[CANCEL], server.ledger.requests[GET]) == (1, 1)
+
+
+async def test_job_that_nobody_polls_is_polled_before_and_after() -> None:
+    async with (
+        running(duration=1e9) as server,
+        session_at(server.url, api="agent", poll=PollPolicy.fixed(1e6)) as session,
+    ):
+        job = await session.submit(QUESTION)
+        assert (await session.cancel(job)).status is JobStatus.CANCELLED
+
+        assert (server.ledger.requests[CANCEL], server.ledger.requests[GET]) == (1, 2)
+
+
+async def test_batch_hears_of_a_job_that_ended_before_its_cancel() -> None:
+    told = Told()
+    async with (
+        emulator(duration=100.0) as server,
+        session_at(server.url, api="agent", speed=1.0, poll=PollPolicy.fixed(0.2), on_event=told) as session,
+        session.batch([QUESTION]) as jobs,
+    ):
+        await told.first(EventKind.SUBMITTED)
+        server.faults.add("cancel", faults.Delay(0.0), match=lambda _: ending(server))
+        ended = await session.cancel(jobs.pending[0])
+        (job,) = [job async for job in jobs]
+
+        assert [request.status for request in server.ledger.log if request.on == "cancel"] == [400]
+        assert ended.ok
+        assert job.ok
 
 
 async def test_unknown_id_is_not_found_and_cancels_nothing() -> None:

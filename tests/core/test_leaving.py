@@ -17,20 +17,12 @@ from typing import Any, Self
 
 import anyio
 import pytest
-from _scripted import NEVER, Asked, Boom, Scripted, opened, turns
+from _scripted import NEVER, Asked, Boom, Scripted, is_get, is_submit, opened, turns
 
 from aiopplx import ConfigError, Event, EventKind, JobStatus, RetryPolicy, Session
 
 # An answer is waited for however long the test holds it back.
 PATIENT = RetryPolicy(leave_grace=3600.0)
-
-
-def is_submit(asked: Asked) -> bool:
-    return asked.kind == "submit"
-
-
-def is_get(asked: Asked) -> bool:
-    return asked.kind == "get"
 
 
 def left(told: list[Event]) -> list[Event]:

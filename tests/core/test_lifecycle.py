@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 from _faulty import KEY, emulator, session_at, taken
-from _scripted import Scripted
+from _scripted import Scripted, Told
 from _source import modules, tree_of
 
 from aiopplx import BudgetReached, Event, EventKind, JobStatus, PollPolicy, RetryPolicy, Session
@@ -131,42 +131,28 @@ def _is_fact(target: ast.expr, fields: set[str]) -> bool:
 
 
 async def test_batch_left_before_a_retry_reports_its_doubt() -> None:
-    events: list[Event] = []
-    retrying = asyncio.Event()
-
-    def heard(event: Event) -> None:
-        events.append(event)
-        if event.kind is EventKind.RETRYING:
-            retrying.set()
-
-    async with emulator() as server, session_at(server.url, on_event=heard, retry=RetryPolicy(base=3000.0)) as session:
+    told = Told()
+    async with emulator() as server, session_at(server.url, on_event=told, retry=RetryPolicy(base=3000.0)) as session:
         server.faults.add("submit", faults.Drop(after_accept=True))
         async with session.batch([QUESTION]) as jobs:
-            await retrying.wait()
+            await told.first(EventKind.RETRYING)
         assert [job.status for job in jobs.pending] == [JobStatus.IN_DOUBT]
-    assert [event.status for event in events if event.kind is EventKind.LEFT] == [JobStatus.IN_DOUBT]
+    assert [event.status for event in told.of(EventKind.LEFT)] == [JobStatus.IN_DOUBT]
 
 
 async def test_call_cancelled_after_a_refusal_owes_and_reports_nothing() -> None:
-    events: list[Event] = []
-    retrying = asyncio.Event()
-
-    def heard(event: Event) -> None:
-        events.append(event)
-        if event.kind is EventKind.RETRYING:
-            retrying.set()
-
+    told = Told()
     slow = RetryPolicy(throttled_base=3000.0)
-    async with emulator() as server, session_at(server.url, on_event=heard, retry=slow, max_cost=1.5) as session:
+    async with emulator() as server, session_at(server.url, on_event=told, retry=slow, max_cost=1.5) as session:
         server.faults.add("submit", faults.RateLimited(), times=1)
         asking = asyncio.create_task(session.ask(QUESTION))
-        await retrying.wait()
+        await told.first(EventKind.RETRYING)
         asking.cancel()
         with pytest.raises(asyncio.CancelledError):
             await asking
         assert server.ledger.created == 0
         assert (await session.ask("And who first measured the speed of light?")).ok  # there is room for one
-    assert not [event for event in events if event.kind is EventKind.LEFT]
+    assert not told.of(EventKind.LEFT)
 
 
 async def test_one_tag_asked_four_times_is_paid_once(tmp_path: Path) -> None:
@@ -239,25 +225,18 @@ async def _all(jobs: Any) -> list[Any]:
 
 @pytest.mark.parametrize("way", ["ask", "batch"])
 async def test_job_is_polled_once_whoever_waits(way: str) -> None:
-    events: list[Event] = []
-    submitted = asyncio.Event()
-
-    def heard(event: Event) -> None:
-        events.append(event)
-        if event.kind is EventKind.SUBMITTED:
-            submitted.set()
-
-    async with Scripted(polls=9) as server, opened(server, on_event=heard) as session:
+    told = Told()
+    async with Scripted(polls=9) as server, opened(server, on_event=told) as session:
         if way == "ask":
             made = asyncio.create_task(session.ask(QUESTION, tag="mine"))
         else:
             made = asyncio.create_task(taken(session.batch([{"question": QUESTION, "tag": "mine"}]), []))
-        await submitted.wait()
+        await told.first(EventKind.SUBMITTED)
         waited = await asyncio.gather(*(session.wait("job-0") for _ in range(3)))
         await made
         assert [job.ok for job in waited] == [True] * 3
         assert server.requests["get"] == 9
-    finished = [event for event in events if event.kind is EventKind.FINISHED]
+    finished = told.of(EventKind.FINISHED)
     assert [(event.tag, event.job_id) for event in finished] == [("mine", "job-0")]
 
 
@@ -306,27 +285,20 @@ async def test_second_batch_joins_the_jobs_of_the_first(tmp_path: Path) -> None:
 
 
 async def test_cancelling_a_job_of_a_batch_finishes_it_once() -> None:
-    events: list[Event] = []
-    submitted = asyncio.Event()
-
-    def heard(event: Event) -> None:
-        events.append(event)
-        if event.kind is EventKind.SUBMITTED:
-            submitted.set()
-
+    told = Told()
     async with (
         Emulator(duration=1e9) as server,
         Session(
-            KEY, base_url=server.url, api="agent", poll=PollPolicy.fixed(2), clock=Clock(150), on_event=heard
+            KEY, base_url=server.url, api="agent", poll=PollPolicy.fixed(2), clock=Clock(150), on_event=told
         ) as session,
         session.batch([{"question": QUESTION, "tag": "mine"}]) as jobs,
     ):
-        await submitted.wait()
+        await told.first(EventKind.SUBMITTED)
         (running,) = jobs.pending
         cancelled = await session.cancel(running)
         (job,) = [job async for job in jobs]
     assert cancelled.status is job.status is JobStatus.CANCELLED
-    finished = [event for event in events if event.kind is EventKind.FINISHED]
+    finished = told.of(EventKind.FINISHED)
     assert [event.tag for event in finished] == ["mine"]
 
 

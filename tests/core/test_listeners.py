@@ -11,7 +11,7 @@ from typing import Any
 import anyio
 import pytest
 from _faulty import taken
-from _scripted import KEY, Asked, Scripted
+from _scripted import KEY, Asked, Scripted, is_get, is_submit
 
 from aiopplx import (
     Event,
@@ -56,14 +56,6 @@ async def until(condition: Callable[[], bool]) -> None:
 async def turns(n: int) -> None:
     for _ in range(n):
         await asyncio.sleep(0)
-
-
-def is_submit(asked: Asked) -> bool:
-    return asked.kind == "submit"
-
-
-def is_get(asked: Asked) -> bool:
-    return asked.kind == "get"
 
 
 async def one_that_runs(server: Scripted, journal: Any) -> Job:

@@ -29,8 +29,8 @@ _policy.  network retry recovery polling pace gate budget
 _submission
 _http.  clock limit secret transport account line client
 _config
-_core.  live spending poller outcomes lifecycle leaving calls decisions cancelling listing freezing source results
-    assembly
+_core.  live spending poller outcomes lifecycle leaving calls decisions cancelling single listing freezing source
+    results assembly
 _batch
 _session
 journal

@@ -171,6 +171,7 @@ class Play:
             random=lambda: 0.5,
             emit=self.emit,
             has_handlers=lambda: True,
+            is_only_api=lambda name: False,
         )
         self.client.on_stop = lambda: self.stops.append(self.gate.stop)
         self.owner = Owner(self.stage, self.clock)
@@ -296,7 +297,7 @@ async def test_lasting_doubt_is_raised_with_its_facts():
 async def test_api_without_keys_is_not_asked_twice_in_doubt():
     play = Play(LOST, api=AGENT)
     error = await play.submit_in_vain(InDoubt)
-    assert "This API knows no keys" in error.message
+    assert "This API has no list to look for it in; sending it again may pay twice" in error.message
     assert play.log == ["mark", "began", "exchange", "unanswered"]
 
 

@@ -25,10 +25,9 @@ def test_budget_holds_its_prior_for_each_job_in_flight() -> None:
     assert sends_until_full(Budget(10.0, prior=2.0)) == 5
 
 
-def test_budget_below_one_hold_is_exhausted_at_once() -> None:
+def test_budget_below_one_hold_may_send_nothing() -> None:
     budget = Budget(1.0, prior=2.0)
     assert not budget.may_send()
-    assert budget.is_exhausted
 
 
 def test_budget_of_an_exact_multiple_survives_rounding() -> None:
@@ -38,19 +37,20 @@ def test_budget_of_an_exact_multiple_survives_rounding() -> None:
 def test_full_budget_waits_for_the_jobs_in_flight() -> None:
     budget = Budget(4.0, prior=2.0)
     assert sends_until_full(budget) == 2
-    assert not budget.is_exhausted
+    assert budget.facts.in_flight == 2
     budget.settled(0.5)
     budget.settled(0.5)
     assert budget.may_send()
     assert budget.spent == 1.0
 
 
-def test_full_budget_with_nothing_in_flight_is_exhausted() -> None:
+def test_full_budget_with_nothing_in_flight_stays_full() -> None:
     budget = Budget(4.0, prior=2.0)
     sends_until_full(budget)
     budget.settled(2.0)
     budget.settled(2.0)
-    assert budget.is_exhausted
+    assert not budget.may_send()
+    assert budget.facts.in_flight == 0
 
 
 def test_budget_gives_the_hold_of_a_refused_job_back() -> None:

@@ -15,9 +15,9 @@ from aiopplx._policy.gate import (
     SILENT_AFTER,
     STOP_PROBE,
     Breaker,
+    Cause,
     FirstContact,
     Gate,
-    Reason,
     Silence,
     Stop,
     Unanswered,
@@ -403,14 +403,14 @@ def left_at_a_given_pace(gate: Gate) -> None:
     gate.leave(Lane.SUBMIT, START)
 
 
-SHUT: dict[Reason, Callable[[Gate], object]] = {
-    Reason.STOP: lambda gate: gate.halt(NO_KEY, Lane.SUBMIT, START),
-    Reason.SILENCE: lambda gate: gate.used_up(START, 0.5),
-    Reason.OUTAGE: unanswered_attempts,
-    Reason.PAUSE: refused_twice,
-    Reason.PACE: left_at_a_given_pace,
+SHUT: dict[Cause, Callable[[Gate], object]] = {
+    Cause.STOP: lambda gate: gate.halt(NO_KEY, Lane.SUBMIT, START),
+    Cause.SILENCE: lambda gate: gate.used_up(START, 0.5),
+    Cause.OUTAGE: unanswered_attempts,
+    Cause.PAUSE: refused_twice,
+    Cause.PACE: left_at_a_given_pace,
 }
-FOR_ALL = (Reason.SILENCE, Reason.OUTAGE)
+FOR_ALL = (Cause.SILENCE, Cause.OUTAGE)
 
 
 def test_open_gate_has_no_reason():
@@ -419,11 +419,11 @@ def test_open_gate_has_no_reason():
 
 
 def test_every_reason_is_in_the_table():
-    assert list(SHUT) == list(Reason)
+    assert list(SHUT) == list(Cause)
 
 
-@pytest.mark.parametrize("reason", Reason)
-def test_gate_says_why_it_is_shut(reason: Reason):
+@pytest.mark.parametrize("reason", Cause)
+def test_gate_says_why_it_is_shut(reason: Cause):
     gate = Gate()
     SHUT[reason](gate)
     assert gate.why(Lane.SUBMIT, START) is reason
@@ -432,14 +432,14 @@ def test_gate_says_why_it_is_shut(reason: Reason):
 
 
 # A refusal is an answer and so ends an outage: these two hold together only if the refusal came first.
-@pytest.mark.parametrize("second", Reason)
-@pytest.mark.parametrize("first", Reason)
-def test_first_of_two_reasons_is_named(first: Reason, second: Reason):
+@pytest.mark.parametrize("second", Cause)
+@pytest.mark.parametrize("first", Cause)
+def test_first_of_two_reasons_is_named(first: Cause, second: Cause):
     gate = Gate()
     SHUT[first](gate)
     SHUT[second](gate)
-    both = {first, second} - ({Reason.OUTAGE} if (first, second) == (Reason.OUTAGE, Reason.PAUSE) else set())
-    assert gate.why(Lane.SUBMIT, START) is min(both, key=list(Reason).index)
+    both = {first, second} - ({Cause.OUTAGE} if (first, second) == (Cause.OUTAGE, Cause.PAUSE) else set())
+    assert gate.why(Lane.SUBMIT, START) is min(both, key=list(Cause).index)
 
 
 @given(events=EVENTS)

@@ -24,7 +24,9 @@ from aiopplx._policy.retry import (
     RetryPolicy,
     SubmitTries,
     classify,
+    ends_doubt,
     error_of_no_reply,
+    is_final_refusal,
 )
 from aiopplx._submission import Phase
 from aiopplx._wire.call import Broken, Lane, NoReply, Reply, error_of
@@ -329,6 +331,7 @@ class Submitting:
     ) -> None:
         self.now = 0.0
         self.tries = SubmitTries(policy)
+        self.failures = 0
         self.bounds = Bounds(until=deadline)
         self.chance = chance
         self.doubt = in_doubt
@@ -338,6 +341,7 @@ class Submitting:
     ) -> Again | Over:
         # As the client does: doubt is the phase, and lasts.
         self.doubt = self.doubt or fault is D
+        self.failures += 1
         verdict = self.tries.failed(
             fault,
             self.now,
@@ -364,14 +368,14 @@ def test_submission_without_a_job_is_retried_until_its_deadline(fault: Fault, st
     sub = Submitting(deadline=3_600.0)
     assert sub.fail_until_over(fault, status) == Over(doubt=False)
     assert 3_600.0 - POLICY.max_delay <= sub.now < 3_600.0
-    assert sub.tries.tries > POLICY.doubt_tries
+    assert sub.failures > POLICY.doubt_tries
 
 
 def test_submission_in_doubt_is_sent_eight_times_in_all():
     sub = Submitting()
     assert [isinstance(sub.fail(D, 502), Again) for _ in range(7)] == [True] * 7
     assert sub.fail(D, 502) == Over(doubt=True)
-    assert sub.tries.tries == 8
+    assert sub.failures == 8
 
 
 def test_submission_in_doubt_is_abandoned_after_fifteen_minutes():
@@ -426,6 +430,37 @@ def test_refusal_ends_a_doubt_only_for_malformed_bytes(fault: Fault, status: int
     sub = Submitting()
     assert isinstance(sub.fail(D, 504), Again)
     assert sub.fail(fault, status) == Over(doubt=doubt)
+
+
+@pytest.mark.parametrize(
+    ("status", "settles", "is_final"),
+    [
+        (None, False, False),
+        (200, False, False),
+        (400, True, True),
+        (401, False, False),
+        (402, False, False),
+        (403, False, False),
+        (404, False, True),
+        (405, False, True),
+        (409, False, False),
+        (410, False, True),
+        (413, True, True),
+        (415, False, True),
+        (422, True, True),
+        (429, False, False),
+        (500, False, False),
+        (503, False, False),
+    ],
+)
+def test_statuses_that_settle_doubt_and_that_are_final(status: int | None, settles: bool, is_final: bool):
+    assert ends_doubt(status) is settles
+    assert is_final_refusal(APIError("refused", status=status)) is is_final
+
+
+@pytest.mark.parametrize("error", [None, ProtocolError("no job", status=400), TransportError("it broke")])
+def test_only_a_refusal_by_the_server_is_final(error: Exception | None):
+    assert not is_final_refusal(error)
 
 
 def test_409_waits_a_second_and_is_bounded_as_doubt():

@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 from _captured import Document
 from _faulty import KEY, QUESTIONS, emulator, recorded, session_at, taken
+from _scripted import Told
 from jsonschema import Draft202012Validator
 
 from aiopplx import (
@@ -553,32 +554,25 @@ async def test_plainly_throttled_create_is_sent_again(name: str) -> None:
 
 
 async def test_unsent_create_is_sent_when_the_server_is_back() -> None:
-    events: list[Event] = []
-    tried = asyncio.Event()
-
-    def heard(event: Event) -> None:
-        events.append(event)
-        if event.kind is EventKind.RETRYING:
-            tried.set()
-
+    told = Told()
     server = emulator()
     async with session_at("http://127.0.0.1:1", api="agent", retry=RetryPolicy(first_contact_tries=2)) as nowhere:
         with pytest.raises(TransportError, match="nothing was sent"):
             await nowhere.ask(QUESTIONS[0])
 
     await server.start()
-    async with session_at(server.url, api="agent", on_event=heard) as session:
+    async with session_at(server.url, api="agent", on_event=told) as session:
         assert (await session.ask(QUESTIONS[0])).ok
         await server.close()
         asking = asyncio.create_task(session.ask(QUESTIONS[1]))
-        await tried.wait()
+        await told.first(EventKind.RETRYING)
         await server.start()
         job = await asking
     await server.close()
 
     assert job.ok
     assert job.attempts > 1
-    assert {event.fault for event in events if event.kind is EventKind.RETRYING} == {"N"}
+    assert {event.fault for event in told.of(EventKind.RETRYING)} == {"N"}
     made_once(server, QUESTIONS[:2])
 
 

@@ -15,7 +15,7 @@ from urllib.parse import parse_qs, urlsplit
 
 import anyio
 
-from aiopplx import Event, PollPolicy, Session
+from aiopplx import Event, EventKind, PollPolicy, Session
 
 PATH = "/async/chat/completions"
 KEY = "a-test-key"
@@ -198,6 +198,37 @@ class Scripted:
             "object": "chat.completion",
             "choices": [{"index": 0, "finish_reason": "stop", "message": message}],
         }
+
+
+def is_submit(asked: Asked) -> bool:
+    return asked.kind == "submit"
+
+
+def is_get(asked: Asked) -> bool:
+    return asked.kind == "get"
+
+
+class Told:
+    """A handler for `on_event` that keeps the events, and says when one of a kind has come."""
+
+    def __init__(self) -> None:
+        self.events: list[Event] = []
+        self._came: dict[EventKind, asyncio.Event] = {}
+
+    def __call__(self, event: Event) -> None:
+        self.events.append(event)
+        self._of(event.kind).set()
+
+    def _of(self, kind: EventKind) -> asyncio.Event:
+        return self._came.setdefault(kind, asyncio.Event())
+
+    async def first(self, kind: EventKind) -> None:
+        """Wait until an event of this kind has come."""
+        await self._of(kind).wait()
+
+    def of(self, kind: EventKind) -> list[Event]:
+        """The events of this kind so far."""
+        return [event for event in self.events if event.kind is kind]
 
 
 def opened(server: Scripted, told: list[Event] | None = None, **options: Any) -> Session:

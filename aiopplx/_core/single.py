@@ -1,0 +1,78 @@
+"""One job, by its id: its status, and its cancellation.
+
+A job that is live in this session is running as far as anybody knows, and the poller polls it: it is not polled
+a second time here. This module knows nothing of sessions, of batches, or of how an id is read.
+"""
+
+from __future__ import annotations
+
+from aiopplx._core.calls import Calls, closed_error
+from aiopplx._core.cancelling import ask_to_cancel
+from aiopplx._core.lifecycle import Lifecycle
+from aiopplx._errors import APIError
+from aiopplx._job import Job, JobStatus, make_job, outcome_error
+from aiopplx._submission import Phase
+from aiopplx._wire.api import API
+from aiopplx.journal._jobs import job_of
+
+CANCEL_TAKES = 3.0
+"""Seconds after an accepted cancel at which the job is polled: polls go on to say `in_progress` for a moment."""
+
+
+async def get(life: Lifecycle, api: API, job_id: str) -> Job:
+    """The job from the store if that has its result, else from one poll.
+
+    Raises:
+        NotFound: the server knows no such job.
+        AiopplxError: no usable answer within the bounds of the `RetryPolicy`.
+    """
+    record = await life.store.get(job_id=job_id)
+    if record is not None:
+        if record.has_result and (raw := await life.stored_result(record)):
+            return job_of(record, raw)
+        api = life.routing.named(record.api)
+    snapshot = await life.client.call(api.get(job_id), lambda reply: api.read_job(reply, job_id))
+    key, tag = (record.key, record.tag) if record is not None else ("", None)
+    return make_job(job_id, snapshot.status, outcome_error(snapshot), snapshot, api=api.name, key=key, tag=tag)
+
+
+async def cancel(calls: Calls, api: API, job_id: str, *, seconds: float) -> Job:
+    """Ask the server to cancel a job, and wait until it has ended.
+
+    Args:
+        calls: of the session.
+        api: the job's.
+        job_id: the server's id.
+        seconds: for which the end of the job is waited for once the server has agreed.
+
+    Returns:
+        The job as it ended, whatever it ended as; `TIMED_OUT` if it still ran then.
+
+    Raises:
+        InvalidRequest: the API cannot cancel jobs, or this is not a job id. Nothing was sent.
+        NotFound: the server knows no such job.
+        ConfigError: the session was closed meanwhile.
+        AiopplxError: it was not cancelled.
+    """
+    life = calls.life
+    api.cancel(job_id)  # refuses what cannot be cancelled, before anything is asked
+    live = life.live.by_id.get(job_id)
+    if live is not None and live.phase is Phase.RUNNING:
+        found = live.as_job(JobStatus.IN_PROGRESS)
+    else:
+        # The server says "already terminal" of finished and of unknown ids alike, so poll before asking.
+        found = await get(life, api, job_id)
+        if found.done:
+            return found
+    try:
+        await ask_to_cancel(life, found, api)
+    except APIError as error:
+        # It has ended, perhaps: a poll tells. This is rare, and whoever waits for the job hears of it from the poller.
+        found = await get(life, api, job_id)
+        if not found.done:
+            raise error.about(job_id=job_id) from None
+        return found
+    await life.client.clock.sleep(CANCEL_TAKES)
+    if calls.is_closed:
+        raise closed_error()
+    return await calls.wait(api, job_id, key=found.idempotency_key, tag=found.tag, seconds=seconds)

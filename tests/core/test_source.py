@@ -1,0 +1,131 @@
+"""A source is read lazily, one item at a time, and never past its end or its error."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Iterator
+from typing import Any
+
+import pytest
+
+from aiopplx import InvalidRequest, ResearchRequest
+from aiopplx._core.source import PAUSE, Source, SourceEnded
+
+
+def always() -> bool:
+    return True
+
+
+def plain(count: int) -> Iterator[int]:
+    yield from range(count)
+
+
+async def awaited(count: int) -> AsyncIterator[int]:
+    for n in range(count):
+        yield n
+
+
+async def read_all(source: Source[Any]) -> list[tuple[int, Any]]:
+    found = []
+    while True:
+        try:
+            found.append(await source.read(always))
+        except SourceEnded:
+            return found
+
+
+@pytest.mark.parametrize(
+    "given", [lambda: [0, 1, 2], lambda: plain(3), lambda: awaited(3)], ids=("list", "gen", "async")
+)
+async def test_items_come_in_order_each_with_its_index(given: Callable[[], Any]) -> None:
+    source: Source[int] = Source(given())
+    assert await read_all(source) == [(0, 0), (1, 1), (2, 2)]
+    assert (source.count, source.is_exhausted, source.error) == (3, True, None)
+
+
+@pytest.mark.parametrize("given", ["a question", b"bytes", {"question": "?"}, ResearchRequest("?"), 7, None])
+def test_what_is_no_iterable_of_questions_is_refused(given: Any) -> None:
+    with pytest.raises(InvalidRequest, match="a batch takes an iterable"):
+        Source(given)
+
+
+async def test_nothing_is_read_before_it_is_asked_for() -> None:
+    read: list[int] = []
+    source: Source[None] = Source(read.append(n) for n in range(5))
+    assert read == []
+    await source.read(always)
+    assert read == [0]
+
+
+def failing() -> Iterator[int]:
+    yield 0
+    raise OSError("the disk is gone")
+
+
+async def failing_later() -> AsyncIterator[int]:
+    yield 0
+    raise OSError("the disk is gone")
+
+
+@pytest.mark.parametrize("given", [failing, failing_later])
+async def test_error_of_the_source_ends_it_and_is_kept(given: Callable[[], Any]) -> None:
+    source: Source[int] = Source(given())
+    assert await read_all(source) == [(0, 0)]
+    assert isinstance(source.error, OSError)
+    assert (source.count, source.is_exhausted) == (1, False)
+
+
+@pytest.mark.parametrize("given", [lambda: plain(3), lambda: awaited(3)], ids=("gen", "async"))
+async def test_nothing_is_read_once_it_is_not_wanted(given: Callable[[], Any]) -> None:
+    source: Source[int] = Source(given())
+    with pytest.raises(SourceEnded):
+        await source.read(lambda: False)
+    assert (source.count, source.is_exhausted, source.error) == (0, False, None)
+
+
+async def test_long_list_lets_the_loop_turn() -> None:
+    turns = 0
+
+    async def turning() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
+
+    task = asyncio.create_task(turning())
+    await read_all(Source(range(PAUSE * 4)))
+    task.cancel()
+    assert turns >= 4
+
+
+async def test_reader_that_is_cancelled_ends_nothing_for_the_others() -> None:
+    go_on = asyncio.Event()
+
+    class Slow:
+        """Its items come when they may, and a cancelled wait for one loses none."""
+
+        def __aiter__(self) -> Slow:
+            return self
+
+        async def __anext__(self) -> str:
+            await go_on.wait()
+            return "an item"
+
+    source: Source[str] = Source(Slow())
+    reading = asyncio.create_task(source.read(always))
+    await asyncio.sleep(0)
+    reading.cancel()
+    await asyncio.wait([reading])
+    assert reading.cancelled()
+    go_on.set()
+    assert await source.read(always) == (0, "an item")
+
+
+@pytest.mark.parametrize("kind", [plain, awaited])
+async def test_generator_that_was_not_read_to_its_end_is_closed(kind: Callable[[int], Any]) -> None:
+    given = kind(3)
+    source: Source[int] = Source(given)
+    await source.read(always)
+    await source.close()
+    with pytest.raises(StopIteration if kind is plain else StopAsyncIteration):
+        next(given) if kind is plain else await anext(given)

@@ -1,0 +1,194 @@
+"""Each submission holds what it may cost; real costs take the holds' place, and unknown bills keep theirs."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from typing import cast
+
+import msgspec
+import pytest
+
+from aiopplx import BudgetReached, Job, JobStatus
+from aiopplx._core.spending import Bounded, Unbounded
+from aiopplx._http.clock import Clock
+from aiopplx._job import Answer, Usage
+from aiopplx._policy.budget import Budget
+from aiopplx._submission import Phase, Submission
+from aiopplx._wire.api import API
+from aiopplx.sonar import SONAR
+
+HOLD = 1.0
+
+
+def spending(holds: float, **more: float) -> Bounded:
+    """Room for so many holds of one dollar."""
+    return Bounded(Budget(holds * HOLD, prior=HOLD, **more), Clock())
+
+
+def new(key: str = "a key", *, job_id: str = "", phase: Phase = Phase.QUEUED) -> Submission:
+    return Submission(cast("API", SONAR), key, job_id=job_id, phase=phase)
+
+
+class Billed(msgspec.Struct):
+    """A response of which only the bill is read."""
+
+    cost: float | None
+
+    def answer(self) -> Answer:
+        return Answer(usage=Usage(cost=self.cost))
+
+
+def ended(cost: float | None) -> Job:
+    return Job(id="job", status=JobStatus.COMPLETED, response=Billed(cost))
+
+
+async def fits(money: Bounded) -> bool:
+    """Whether one more may be sent without waiting."""
+    try:
+        await money.hold(new("one more"), money._clock.now() - 1.0)
+    except BudgetReached:
+        return False
+    return True
+
+
+async def test_each_submission_takes_a_hold() -> None:
+    money = spending(2.0)
+    first, second = new("1"), new("2")
+    await money.hold(first, math.inf)
+    await money.hold(second, math.inf)
+    assert (money.holds(first), money.holds(second)) == (True, True)
+    assert money.budget.facts.in_flight == 2
+    assert not await fits(money)
+
+
+@pytest.mark.parametrize(
+    ("cost", "is_billed", "spent", "unknown", "has_room"),
+    [
+        (None, False, 0.0, 0, True),
+        (0.4, True, 0.4, 0, False),
+        (0.0, True, 0.0, 0, True),
+        (None, True, 0.0, 1, False),
+    ],
+    ids=("refused", "known", "free", "unknown"),
+)
+async def test_what_an_end_leaves_of_the_hold(
+    cost: float | None, is_billed: bool, spent: float, unknown: int, has_room: bool
+) -> None:
+    money = spending(1.0)
+    sub = new()
+    await money.hold(sub, math.inf)
+    money.ended(sub, ended(cost), is_billed=is_billed)
+    facts = money.budget.facts
+    assert (facts.spent, facts.unknown, facts.in_flight) == (spent, unknown, 0)
+    assert not money.holds(sub)
+    assert await fits(money) is has_room
+
+
+async def test_second_end_of_the_same_submission_changes_nothing() -> None:
+    money = spending(3.0)
+    sub = new(job_id="job")
+    await money.hold(sub, math.inf)
+    for _ in range(2):
+        money.ended(sub, ended(0.5), is_billed=True)
+    assert money.budget.spent == 0.5
+
+
+async def test_waiting_submission_is_sent_once_a_job_makes_room() -> None:
+    money = spending(1.0)
+    first, second = new("1"), new("2")
+    await money.hold(first, math.inf)
+    waiting = asyncio.create_task(money.hold(second, math.inf))
+    await asyncio.sleep(0)
+    assert not waiting.done()
+    money.ended(first, None, is_billed=False)
+    await waiting
+    assert money.holds(second)
+
+
+async def test_waiting_ends_in_an_error_when_nothing_can_make_room() -> None:
+    money = spending(1.0)
+    first = new("1")
+    await money.hold(first, math.inf)
+    waiting = asyncio.create_task(money.hold(new("2"), math.inf))
+    await asyncio.sleep(0)
+    money.ended(first, ended(0.9), is_billed=True)
+    with pytest.raises(BudgetReached, match="A higher max_cost goes on with it"):
+        await waiting
+
+
+# --- a cost that becomes known ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("left", "back"),
+    [
+        (new("a key", job_id="job"), new("another key", job_id="job")),
+        (new("a key", phase=Phase.UNANSWERED), new("a key", job_id="job")),
+    ],
+    ids=("by its id", "by its key"),
+)
+async def test_cost_that_becomes_known_settles_the_unknown_bill(left: Submission, back: Submission) -> None:
+    money = spending(3.0)
+    money.found(left)
+    money.ended(left, None, is_billed=True)
+    assert money.budget.facts.unknown == 1
+    money.ended(back, ended(0.3), is_billed=True)
+    facts = money.budget.facts
+    assert (facts.unknown, facts.spent, facts.in_flight) == (0, 0.3, 0)
+
+
+async def test_unknown_bill_that_is_taken_up_is_one_hold_and_not_two() -> None:
+    money = spending(3.0)
+    sub = new(job_id="job")
+    money.found(sub)
+    money.ended(sub, None, is_billed=True)
+    money.found(new("another key", job_id="job"))
+    facts = money.budget.facts
+    assert (facts.unknown, facts.in_flight) == (0, 1)
+
+
+async def test_cost_of_a_job_of_elsewhere_is_not_counted() -> None:
+    money = spending(3.0)
+    money.ended(new(job_id="job"), ended(0.3), is_billed=True)
+    assert money.budget.spent == 0.0
+
+
+# --- jobs of earlier runs ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("jobs", "has_room"), [(0, True), (1, True), (2, False), (3, False)])
+async def test_jobs_carried_over_keep_a_share_each(jobs: int, has_room: bool) -> None:
+    money = spending(2.0)
+    assert not money.is_carried_over
+    money.carry_over(jobs)
+    assert money.is_carried_over
+    assert await fits(money) is has_room
+
+
+@pytest.mark.parametrize(
+    ("sub", "is_of_an_earlier_run"),
+    [
+        (new(job_id="job", phase=Phase.RUNNING), True),
+        (new(phase=Phase.UNANSWERED), True),
+        (new(phase=Phase.QUEUED), False),
+    ],
+    ids=("running", "in doubt", "new"),
+)
+async def test_job_carried_over_trades_its_share_for_a_hold(sub: Submission, is_of_an_earlier_run: bool) -> None:
+    money = spending(2.0)
+    money.carry_over(1)
+    money.found(sub)
+    assert money.budget.facts.in_flight == 1
+    # Two dollars: one is held, and the share of a job that was not taken up takes the other.
+    assert await fits(money) is is_of_an_earlier_run
+
+
+async def test_session_without_a_cap_holds_nothing() -> None:
+    money = Unbounded()
+    sub = new()
+    await money.hold(sub, 0.0)
+    money.found(sub)
+    money.ended(sub, ended(1e9), is_billed=True)
+    assert money.is_carried_over
+    assert not money.holds(sub)
