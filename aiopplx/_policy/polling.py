@@ -16,6 +16,15 @@ job, in one of three ways: it says so in a final status; it says twice, some tim
 or it has answered for minutes, and never with this job in a form that can be read. `Polls` counts these for one job
 and decides; a listener's time limit is not among them, because it ends the listener's wait and not the job.
 
+A poll may answer for many jobs, as a page of a list does. It is a poll of each job that it mentions, but it has only
+summaries: of a job that ended it has neither the answer nor the error message, and its own failure says nothing of any
+job. So no page ends a job. The most that it can say is `Fetch`: a GET of this one job decides.
+
+At a time limit
+---------------
+One last poll decides: the one that is out, or one that leaves at once. If none may leave, the wait ends without it. A
+poll that failed is not the last while the listener is in its grace (`GRACE`).
+
 This module knows nothing of requests, tasks or clocks: `now` and `random` are arguments.
 """
 
@@ -37,6 +46,9 @@ SHORTEST = 0.01
 """Seconds: a rule that asks for less would only spin."""
 LONGEST = 86_400.0
 """Seconds: no gap is longer, whatever a rule says."""
+GRACE = 60.0
+"""Seconds in which a failed poll is nobody's last: after the machine slept, or after a job waited for its consumer. The
+network may need a moment, and the job did not stand still."""
 SHORT_RECHECK = 5.0
 """Seconds after which a 404 at the very first poll of a job from elsewhere is checked: most likely the id is wrong."""
 
@@ -162,6 +174,10 @@ class Ended(msgspec.Struct, frozen=True, gc=False):
     error: AiopplxError | None
 
 
+class Fetch(msgspec.Struct, frozen=True, gc=False):
+    """Only a GET of this one job can tell how it stands, and it is due at once."""
+
+
 class Polls(msgspec.Struct, gc=False):
     """The polls of one job so far: counts them and decides what each outcome means.
 
@@ -172,6 +188,8 @@ class Polls(msgspec.Struct, gc=False):
         failures: polls in a row that brought nothing usable.
         status, model: the server's words at the last poll.
         is_over: the end of the job was told: it is told once, however often the job is asked for again.
+        needs_get: its next poll is a GET of this one job, since a poll of many could not tell how it stands.
+        grace_until: monotonic seconds until which a failed poll is nobody's last (`GRACE`).
     """
 
     since: float
@@ -182,6 +200,8 @@ class Polls(msgspec.Struct, gc=False):
     model: str = ""
     warned: bool = False
     is_over: bool = False
+    needs_get: bool = False
+    grace_until: float = 0.0
     _empty: int = 0
     _unreadable: int = 0
     _unreadable_since: float = 0.0
@@ -191,13 +211,16 @@ class Polls(msgspec.Struct, gc=False):
         """What a poll rule is asked with."""
         return RunningJob(now - self.since, self.count, self.status, self.model)
 
-    def answered(self, policy: PollPolicy, snapshot: Snapshot, *, is_last: bool) -> Again | Ended | None:
+    def answered(
+        self, policy: PollPolicy, snapshot: Snapshot, *, is_last: bool, is_full: bool = True
+    ) -> Again | Ended | Fetch | None:
         """Decide after a poll that could be read.
 
         Args:
             policy: the bounds.
             snapshot: what the server said.
             is_last: every listener's time is up, so that this poll decides.
+            is_full: the snapshot has all that a GET of the job has. A summary can only say that the job ended, not how.
 
         Returns:
             None: it runs on, and the policy says when to poll it next.
@@ -206,10 +229,21 @@ class Polls(msgspec.Struct, gc=False):
         self.failures = self._unreadable = 0
         self._is_missing = False
         self.status, self.model = snapshot.server_status, snapshot.model
+        if not snapshot.status.is_final:
+            self.needs_get = False
+            self.grace_until = 0.0
+            return None
+        if not is_full:
+            self.needs_get = True
+            return Fetch()
         if snapshot.is_empty and self._empty < policy.empty_polls and not is_last:
             self._empty += 1
             return Again(policy.empty_seconds / policy.empty_polls)
-        return Ended(snapshot.status, outcome_error(snapshot)) if snapshot.status.is_final else None
+        return Ended(snapshot.status, outcome_error(snapshot))
+
+    def not_mentioned(self) -> None:
+        """A poll of many jobs could be read and says nothing of this one: a GET of it is due at once."""
+        self.needs_get = True
 
     def failed(
         self,
@@ -222,6 +256,7 @@ class Polls(msgspec.Struct, gc=False):
         *,
         is_last: bool,
         is_survived: bool,
+        is_full: bool = True,
     ) -> Again | Ended:
         """Decide after a poll that brought nothing usable.
 
@@ -234,10 +269,16 @@ class Polls(msgspec.Struct, gc=False):
             random: even in [0, 1).
             is_last: every listener's time is up: a 404 is believed without a second one.
             is_survived: a refusal that stops no submission: the job's API is retired, and its successor is not.
+            is_full: the poll was a GET of the job, or as much. The failure of any other says nothing of the job.
         """
         self.count += 1
         self.failures += 1
         delay = retry.delay(fault, self.failures, random)
+        if not is_full:
+            # What was refused, or cannot be read, will hardly be better the next time: no job waits for that.
+            if fault in (Fault.REFUSED, Fault.STOP) or isinstance(error, (ProtocolError, ResponseTooLarge)):
+                self.needs_get = True
+            return Again(delay)
         if isinstance(error, NotFound):
             if self._is_missing or is_last:
                 return Ended(JobStatus.EXPIRED, _expired(error))
@@ -266,6 +307,28 @@ class Polls(msgspec.Struct, gc=False):
         self._unreadable += 1
         long = now - self._unreadable_since >= policy.unreadable_seconds
         return long and self._unreadable >= policy.unreadable_polls
+
+
+def is_decisive(deadline: float, now: float, *, grace_until: float = 0.0) -> bool:
+    """Whether a poll that came back at `now` is the last one for a listener with this deadline.
+
+    Args:
+        deadline: monotonic seconds at which the listener stops waiting.
+        now: monotonic seconds.
+        grace_until: for a poll that failed: until then it is nobody's last.
+    """
+    return now >= deadline and now >= grace_until
+
+
+def is_hopeless(wait: float, now: float, *, grace_until: float) -> bool:
+    """Whether a listener whose time is up stops waiting without a last poll.
+
+    Args:
+        wait: seconds until a poll may leave.
+        now: monotonic seconds.
+        grace_until: until then it waits all the same.
+    """
+    return wait > 0.0 and now >= grace_until
 
 
 def _expired(error: NotFound) -> JobExpired:
@@ -331,6 +394,17 @@ class Schedule(Generic[K]):
                 return due
             heapq.heappop(heap)
         return None
+
+    def due_by(self, moment: float) -> list[K]:
+        """The keys that are due by `moment`, first due first; they stay where they are. It looks at no others."""
+        heap, found, places = self._heap, list[tuple[float, int]](), [0]
+        while places:
+            place = places.pop()
+            # What stands below a row of the heap is due no earlier than the row.
+            if place < len(heap) and heap[place][0] <= moment:
+                found.append(heap[place])
+                places += (2 * place + 1, 2 * place + 2)
+        return [self._keys[seq] for _, seq in sorted(found) if seq in self._keys]
 
     def pop(self, now: float) -> K | None:
         """The key that has been due longest, taken out; None if none is due."""
