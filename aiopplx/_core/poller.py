@@ -247,8 +247,10 @@ class Poller:
             self._arm()
 
     def _put_by_rule(self, sub: Submission, now: float) -> None:
+        polls = sub.polls
+        assert polls is not None, "a submission that is polled has its counters"  # noqa: S101 - for mypy
         try:
-            gap = self._policy.next_gap(_polls(sub).running(now), self._client.random())
+            gap = self._policy.next_gap(polls.running(now), self._client.random())
         except Exception as error:  # a caller's own rule: its mistake must not cost a job that is paid for
             self._policy = self._policy.without_rule()
             logger.exception("the poll rule failed; the default one goes on in its place")
@@ -311,7 +313,7 @@ class Poller:
                 self._start(sub, self._poll_for(sub), now)
 
     def _poll_for(self, sub: Submission) -> Poll:
-        if _polls(sub).needs_get:
+        if sub.polls is not None and sub.polls.needs_get:
             return JobPoll(sub)
         try:
             poll = self._choose(sub, self._others)
@@ -420,7 +422,8 @@ class Poller:
     # --- what a poll brought -----------------------------------------------------------------------------------------
 
     def _answered(self, sub: Submission, snapshot: Snapshot | None, now: float, *, is_full: bool) -> _End | None:
-        polls = _polls(sub)
+        polls = sub.polls
+        assert polls is not None, "a submission that is polled has its counters"  # noqa: S101 - for mypy
         if snapshot is None:
             polls.not_mentioned()
             self._fetch(sub, now)
