@@ -1,9 +1,13 @@
 """The session's one poller: sends a poll when a job is due, and reports what it brought.
 
 It is no task but a timer: a synchronous step decides which polls leave now, and each of these is a short task. There is
-nothing to supervise, cancel or restart. Its unit is a poll, which may answer for many jobs; a GET of one job is the
-case of one. It never raises and never waits for a consumer: a submission none of whose listeners has room is not
-polled, and its result waits at the server.
+nothing to supervise, cancel or restart. It never raises and never waits for a consumer: a submission none of whose
+listeners has room is not polled, and its result waits at the server.
+
+Its unit is a poll, which may answer for many jobs; a GET of one job is the case of one. A poll of another kind, such as
+a page of a list, is a class like `JobPoll` and a function like `JobPoll.of`, given as `Poller(choose=)`. The function
+is called for each job that is due, and may take in others that are due or soon will be. What such a poll cannot tell of
+a job is learnt by a GET of that job, for which the function is not called.
 
 This module knows nothing of batches, stores, budgets, or what a poll means (`_policy.polling`).
 """
@@ -13,7 +17,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
 from aiopplx._events import EventKind
@@ -21,16 +25,23 @@ from aiopplx._http.client import Client, Failed
 from aiopplx._http.clock import Timer
 from aiopplx._job import JobStatus, Snapshot
 from aiopplx._policy.pace import Bucket
-from aiopplx._policy.polling import Ended, PollPolicy, Polls, Schedule
+from aiopplx._policy.polling import (
+    GRACE,
+    Ended,
+    Fetch,
+    PollPolicy,
+    Polls,
+    Schedule,
+    is_decisive,
+    is_hopeless,
+)
+from aiopplx._policy.retry import Fault
 from aiopplx._submission import Submission
 from aiopplx._wire.call import Call, Lane, Reply
 
 logger = logging.getLogger("aiopplx")
 
 POLLS_AT_ONCE = 32
-GRACE = 60.0
-"""Seconds in which a failed poll is nobody's last: after the machine slept, or after a job waited for its consumer. The
-network may need a moment, and the job did not stand still."""
 HELD = 1.0
 """Seconds after which it is asked again whether polls may leave, where they may not."""
 
@@ -69,23 +80,44 @@ class Poll(Protocol):
 
     @property
     def subs(self) -> Sequence[Submission]:
-        """The jobs that are due and that it may answer for."""
+        """The jobs that it may answer for: the one that it was made for, and any of those that were offered with it."""
+        ...
+
+    @property
+    def is_full(self) -> bool:
+        """Whether it says of each of its jobs what a GET of the job would, and its failure is each job's.
+
+        A page of a list is not: its snapshots are summaries, and its failure says nothing of any job. A job that ended
+        by its word, or that it does not mention, is polled by a GET of its own.
+        """
         ...
 
     def read(self, reply: Reply) -> Mapping[str, Snapshot]:
-        """A 200 as snapshots by job id. A job that is missing was not spoken of. Raises `ProtocolError`."""
+        """A 200 as snapshots by job id. Jobs that were not asked for are passed over. Raises `ProtocolError`."""
         ...
+
+
+Others = Callable[[float], Sequence[Submission]]
+"""The jobs that are due within so many seconds (0.0: now) and may share a poll, first due first."""
+Choose = Callable[[Submission, Others], Poll]
+"""Makes the poll for a job that is due. Others that it takes into `subs` are not polled again until it is back."""
 
 
 class JobPoll:
     """A GET of one job."""
 
     __slots__ = ("call", "subs")
+    is_full = True
 
     def __init__(self, sub: Submission) -> None:
         assert sub.call is not None, "a submission that is polled has its call"  # noqa: S101 - for mypy
         self.call: Call = sub.call
         self.subs: Sequence[Submission] = (sub,)
+
+    @staticmethod
+    def of(first: Submission, others: Others) -> JobPoll:
+        """A `Choose`: each job by itself."""
+        return JobPoll(first)
 
     def read(self, reply: Reply) -> Mapping[str, Snapshot]:
         """See `Poll`."""
@@ -100,19 +132,21 @@ class Poller:
         client: sends the polls.
         policy: when to poll, and what a poll means.
         sink: is told.
+        choose: makes the poll for a job that is due. Default: a GET of that job.
     """
 
-    def __init__(self, client: Client, policy: PollPolicy, sink: Sink) -> None:
+    def __init__(self, client: Client, policy: PollPolicy, sink: Sink, choose: Choose = JobPoll.of) -> None:
         self._client = client
         self._clock = client.clock
         self._policy = policy
         self._sink = sink
+        self._choose = choose
         self._budget = Bucket(policy.budget) if policy.budget is not None else None
         self._schedule: Schedule[Submission] = Schedule()
         self._deadlines: Schedule[Submission] = Schedule()
+        # A job's poll, from its departure until it is known what becomes of the job; and the task of each poll.
         self._out: dict[Submission, Poll] = {}
         self._running: dict[Poll, asyncio.Task[None]] = {}
-        self._unparked: dict[Submission, float] = {}
         self._timer: Timer | None = None
         self._armed_for = 0.0
         self._is_held_back = False
@@ -130,6 +164,7 @@ class Poller:
         """
         self.bound(sub)
         now = self._clock.now()
+        _polls(sub).grace_until = 0.0  # that was for those who listened before
         if after is None:
             self._put_by_rule(sub, now)
         else:
@@ -145,49 +180,35 @@ class Poller:
         if deadline < self._armed_for:
             self._arm()
 
-    def joined(self, sub: Submission) -> None:
-        """A listener was added. It has room, so a job that was parked is due at once."""
-        self.bound(sub)
-        if sub not in self._out and sub not in self._schedule:
-            self._put(sub, self._clock.now())
-
     def poll_now(self, sub: Submission) -> None:
-        """Poll out of turn, unless a poll is out: it will tell as much."""
+        """It is due at once, unless its poll is out: that will tell as much."""
         if sub not in self._out:
             self._put(sub, self._clock.now())
 
+    def joined(self, sub: Submission) -> None:
+        """A listener was added. It has room, so a job that was parked is due at once; any other, when it was due."""
+        self.bound(sub)
+        if sub not in self._schedule:
+            self.poll_now(sub)
+
     def unpark(self, sub: Submission) -> None:
         """A listener has room again: the job is due at once, and a failed poll is not its last for a moment."""
-        if sub in self._out:
-            return
-        now = self._clock.now()
-        self._unparked[sub] = now + GRACE
-        self._put(sub, now)
+        if sub not in self._out:
+            _polls(sub).grace_until = self._clock.now() + GRACE
+        self.poll_now(sub)
 
-    def forget(self, sub: Submission) -> asyncio.Task[None] | None:
-        """Poll it no more. Returns its poll if that was out for it alone, cancelled, to be waited for."""
-        self._schedule.remove(sub)
-        self._deadlines.remove(sub)
-        if self._unparked:
-            self._unparked.pop(sub, None)
-        poll = self._out.pop(sub, None)
-        if poll is None or (len(poll.subs) > 1 and any(other in self._out for other in poll.subs)):
-            return None
-        task = self._running.get(poll)
-        if task is None or task is asyncio.current_task():
-            return None
-        task.cancel()
-        # Nobody else says so if the task never began.
-        self._client.gate.back(self._clock.now())
-        self._ended(poll)
-        return task
+    # --- what is polled no more --------------------------------------------------------------------------------------
 
     def ended(self, sub: Submission) -> None:
-        """Its own poll found its end: nothing of it is waited for any more, and its poll goes on to the next job."""
-        self._deadlines.remove(sub)
-        self._out.pop(sub, None)
-        if self._unparked:
-            self._unparked.pop(sub, None)
+        """Its end is known. The poll that found it, if any, goes on: it has other jobs, or its own last steps."""
+        self._drop(sub)
+
+    def forget(self, sub: Submission) -> asyncio.Task[None] | None:
+        """Nobody waits for it. Returns its poll if that was out for it alone, cancelled, to be waited for."""
+        poll = self._drop(sub)
+        if poll is None or any(self._out.get(other) is poll for other in poll.subs):
+            return None
+        return self._cancel(poll)
 
     def close(self) -> list[asyncio.Task[None]]:
         """Poll nothing any more. Returns the polls that were out, cancelled, to be waited for."""
@@ -195,8 +216,26 @@ class Poller:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        forgotten = [self.forget(sub) for sub in list(self._out)]
-        return [task for task in forgotten if task is not None]
+        for sub in list(self._out):
+            self._drop(sub)
+        cancelled = [self._cancel(poll) for poll in list(self._running)]
+        return [task for task in cancelled if task is not None]
+
+    def _drop(self, sub: Submission) -> Poll | None:
+        """Nothing here names the job any more. Returns its poll if that was out."""
+        self._schedule.remove(sub)
+        self._deadlines.remove(sub)
+        return self._out.pop(sub, None)
+
+    def _cancel(self, poll: Poll) -> asyncio.Task[None] | None:
+        task = self._running.get(poll)
+        if task is None or task is asyncio.current_task():
+            return None
+        task.cancel()
+        # Nobody else says so if the task never began.
+        self._client.gate.back(self._clock.now())
+        self._free_place(poll)
+        return task
 
     # --- the step ----------------------------------------------------------------------------------------------------
 
@@ -271,53 +310,106 @@ class Poller:
             if sub is None:
                 break
             if self._sink.may_poll(sub):
-                self._start(JobPoll(sub), now)
+                self._start(sub, self._poll_for(sub), now)
+
+    def _poll_for(self, sub: Submission) -> Poll:
+        if sub.polls is not None and sub.polls.needs_get:
+            return JobPoll(sub)
+        try:
+            poll = self._choose(sub, self._others)
+            if sub in poll.subs:
+                return poll
+            raise ValueError("the poll that was chosen for a job does not have it")
+        except Exception:  # a fault of ours: the job must be polled all the same
+            logger.exception("no poll could be chosen for job %s; it is polled by itself", sub.job_id)
+            return JobPoll(sub)
+
+    def _others(self, seconds: float) -> Sequence[Submission]:
+        """See `Others`."""
+        return [sub for sub in self._schedule.due_by(self._clock.now() + seconds) if not _polls(sub).needs_get]
 
     def _overdue(self, sub: Submission, now: float) -> None:
         """A listener's time is up: one last poll decides, unless none may leave."""
         if sub not in self._schedule:
             return  # a poll is out, or there is no room for the outcome: either ends in a poll that sees the deadline
-        if self._client.gate.delay(Lane.POLL, now) > 0.0 and now >= self._grace_until:
+        if is_hopeless(self._client.gate.delay(Lane.POLL, now), now, grace_until=self._grace_until):
             self._time_out(sub, now, "no request may leave at the moment", None)
         else:
             self._schedule.put(sub, now)
 
     # --- one poll ----------------------------------------------------------------------------------------------------
 
-    def _start(self, poll: Poll, now: float) -> None:
-        self._client.gate.leave(Lane.POLL, now)
+    def _start(self, first: Submission, poll: Poll, now: float) -> None:
+        self._client.gate.leave(poll.call.lane, now)
         if self._budget is not None:
             self._budget.leave(now)
-        for sub in poll.subs:
-            self._out[sub] = poll
+        self._out[first] = poll
+        if len(poll.subs) > 1:
+            self._take_in(poll)
         self._running[poll] = asyncio.get_running_loop().create_task(self._run(poll))
+
+    def _take_in(self, poll: Poll) -> None:
+        """The other jobs of a poll: those that wait for their turn, and whose outcome somebody has room for."""
+        for sub in poll.subs:
+            if self._schedule.remove(sub) and self._sink.may_poll(sub):
+                self._out[sub] = poll
 
     async def _run(self, poll: Poll) -> None:
         try:
             result = await self._client.attempt(poll.call, poll.read)
-            now = self._clock.now()
-            for sub in poll.subs:
-                if sub not in self._out:
-                    continue  # forgotten while its poll was out
-                if isinstance(result, Failed):
-                    await self._failed(sub, result, now)
-                else:
-                    await self._answered(sub, result.get(sub.job_id), now)
-                self._out.pop(sub, None)
+            ends = self._came_back(poll, result)
+            if len(ends) == 1:
+                await self._finish(*ends[0])
+            elif ends:
+                # Each commit of a store waits for the disk: together, and not one after the other.
+                await asyncio.gather(*(self._finish(*end) for end in ends), return_exceptions=True)
         except Exception as problem:
-            self._broke(poll, problem)
+            self._could_not_read(poll, problem)
         finally:
-            self._ended(poll)
+            self._free_place(poll)
 
-    def _broke(self, poll: Poll, problem: Exception) -> None:
-        """A fault of ours. One bad poll must not end those of other jobs, and nobody may wait for ever."""
-        logger.exception("a poll of job %s failed unexpectedly", ", ".join(sub.job_id for sub in poll.subs))
+    def _came_back(self, poll: Poll, result: Mapping[str, Snapshot] | Failed) -> list[_End]:
+        """What becomes of each job of a poll. Returns those that ended: they are out until that is written."""
+        now = self._clock.now()
+        ends: list[_End] = []
         for sub in poll.subs:
-            if self._out.pop(sub, None) is not None:
-                self._sink.fail(sub, problem)
+            if self._out.get(sub) is not poll:
+                continue  # forgotten while its poll was out, or never taken in
+            try:
+                if isinstance(result, Failed):
+                    end = self._failed(sub, result, now, is_full=poll.is_full)
+                else:
+                    end = self._answered(sub, result.get(sub.job_id), now, is_full=poll.is_full)
+            except Exception as problem:
+                self._broke(sub, problem)
+                continue
+            if end is None:
+                self._out.pop(sub, None)
+            else:
+                ends.append(end)
+        return ends
 
-    def _ended(self, poll: Poll) -> None:
-        """A poll is over, or was cancelled, perhaps before it began."""
+    def _could_not_read(self, poll: Poll, problem: Exception) -> None:
+        """A fault of ours before any job was looked at."""
+        subs = [sub for sub in poll.subs if self._out.get(sub) is poll]
+        if poll.is_full:
+            for sub in subs:
+                self._broke(sub, problem)
+            return
+        logger.exception("a poll of %d jobs failed unexpectedly; each is polled by itself", len(subs))
+        for sub in subs:
+            del self._out[sub]
+            _polls(sub).not_mentioned()
+            self._fetch(sub, self._clock.now())
+
+    def _broke(self, sub: Submission, problem: Exception) -> None:
+        """A fault of ours. It must not end the other jobs of the poll, and nobody may wait for ever."""
+        logger.exception("a poll of job %s failed unexpectedly", sub.job_id)
+        if self._drop(sub) is not None:
+            self._sink.fail(sub, problem)
+
+    def _free_place(self, poll: Poll) -> None:
+        """A poll is over, or was cancelled, perhaps before it began: another may leave."""
         was_full = len(self._running) >= POLLS_AT_ONCE
         if self._running.pop(poll, None) is None or self._closed:
             return
@@ -329,55 +421,68 @@ class Poller:
 
     # --- what a poll brought -----------------------------------------------------------------------------------------
 
-    async def _answered(self, sub: Submission, snapshot: Snapshot | None, now: float) -> None:
-        if snapshot is None:
-            self._sink.polled(sub)
-            self._put_by_rule(sub, now)
-            return
+    def _answered(self, sub: Submission, snapshot: Snapshot | None, now: float, *, is_full: bool) -> _End | None:
         polls = sub.polls
         assert polls is not None, "a submission that is polled has its counters"  # noqa: S101 - for mypy
-        is_overdue = now >= sub.first_deadline
-        verdict = polls.answered(self._policy, snapshot, is_last=is_overdue and now >= sub.last_deadline)
+        if snapshot is None:
+            polls.not_mentioned()
+            self._fetch(sub, now)
+            return None
+        is_overdue = is_decisive(sub.first_deadline, now)
+        is_last = is_overdue and is_decisive(sub.last_deadline, now)
+        verdict = polls.answered(self._policy, snapshot, is_last=is_last, is_full=is_full)
         if isinstance(verdict, Ended):
-            await self._finish(sub, verdict, snapshot)
-            return
-        if verdict is not None:
-            self._sink.polled(sub)
-            if not is_overdue or self._time_out(sub, now, f"the server says {snapshot.server_status}", snapshot):
-                self._put(sub, now + verdict.delay)
-            return
-        self._unparked.pop(sub, None)
-        if self._client.has_handlers():
-            self._client.emit(sub.event(EventKind.POLLED, status=snapshot.status))
-        if snapshot.status is JobStatus.IN_PROGRESS and snapshot.server_status != "IN_PROGRESS" and not polls.warned:
-            self._warn_of_unknown(sub, polls, snapshot)
+            return sub, verdict, snapshot
+        if isinstance(verdict, Fetch):
+            self._fetch(sub, now)
+            return None
+        if verdict is None:
+            if self._client.has_handlers():
+                self._client.emit(sub.event(EventKind.POLLED, status=snapshot.status))
+            if snapshot.status is JobStatus.IN_PROGRESS and snapshot.server_status != "IN_PROGRESS":
+                self._warn_of_unknown(sub, polls, snapshot)
         self._sink.polled(sub)
-        if not is_overdue or self._time_out(sub, now, f"the server says {snapshot.server_status}", snapshot):
+        if is_overdue and not self._time_out(sub, now, f"the server says {snapshot.server_status}", snapshot):
+            return None
+        if verdict is None:
             self._put_by_rule(sub, now)
+        else:
+            self._put(sub, now + verdict.delay)
+        return None
 
-    async def _failed(self, sub: Submission, failed: Failed, now: float) -> None:
+    def _failed(self, sub: Submission, failed: Failed, now: float, *, is_full: bool) -> _End | None:
         error = failed.error
         client = self._client
-        is_overdue = now >= sub.first_deadline and now >= max(self._grace_until, self._unparked.get(sub, 0.0))
-        verdict = _polls(sub).failed(
+        polls = _polls(sub)
+        grace_until = max(self._grace_until, polls.grace_until)
+        is_overdue = is_decisive(sub.first_deadline, now, grace_until=grace_until)
+        verdict = polls.failed(
             self._policy,
             client.policy,
             failed.fault,
             error,
             now,
             client.random(),
-            is_last=is_overdue and now >= sub.last_deadline,
+            is_last=is_overdue and is_decisive(sub.last_deadline, now, grace_until=grace_until),
             is_survived=sub.call is not None and client.is_survived(error, sub.call),
+            is_full=is_full,
         )
         if isinstance(verdict, Ended):
-            await self._finish(sub, verdict, None)
-            return
+            return sub, verdict, None
         if is_overdue and not self._time_out(sub, now, f"the last poll failed: {error.message}", None):
-            return
+            return None
         delay = max(verdict.delay, client.gate.silence(now))
-        client.emit(sub.event(EventKind.POLL_FAILED, delay=delay, reason=error.message, fault=failed.fault.value))
+        fault = failed.fault if is_full else Fault.POLL
+        client.emit(sub.event(EventKind.POLL_FAILED, delay=delay, reason=error.message, fault=fault.value))
         self._sink.polled(sub)
         self._put(sub, now + delay)
+        return None
+
+    def _fetch(self, sub: Submission, now: float) -> None:
+        """A GET of its own is due at once. If its time is up, that is its last poll: its deadline counts again."""
+        self._sink.polled(sub)
+        self.bound(sub)
+        self._put(sub, now)
 
     def _time_out(self, sub: Submission, now: float, why: str, snapshot: Snapshot | None) -> bool:
         """Those listeners whose time is up stop waiting. Returns whether anybody goes on."""
@@ -387,15 +492,25 @@ class Poller:
         return True
 
     async def _finish(self, sub: Submission, ended: Ended, snapshot: Snapshot | None) -> None:
-        if not await self._sink.finish(sub, ended, snapshot):
-            self._sink.polled(sub)
-            self._put(sub, self._clock.now() + self._policy.refused_pause)
+        try:
+            is_written = await self._sink.finish(sub, ended, snapshot)
+            # Whoever forgot it meanwhile did not cancel this poll if it has other jobs.
+            if not is_written and sub in self._out:
+                self._sink.polled(sub)
+                self._put(sub, self._clock.now() + self._policy.refused_pause)
+        except Exception as problem:
+            self._broke(sub, problem)
+        self._out.pop(sub, None)
 
     def _warn_of_unknown(self, sub: Submission, polls: Polls, snapshot: Snapshot) -> None:
-        if snapshot.server_status.upper() not in ("IN_PROGRESS", "REQUIRES_ACTION"):
+        if not polls.warned and snapshot.server_status.upper() not in ("IN_PROGRESS", "REQUIRES_ACTION"):
             polls.warned = True
             reason = f"unknown status {snapshot.server_status[:40]!r}: taken as still running"
             self._client.emit(sub.event(EventKind.WARNING, reason=reason))
+
+
+_End = tuple[Submission, Ended, Snapshot | None]
+"""What `Sink.finish` is told of a job."""
 
 
 def _polls(sub: Submission) -> Polls:

@@ -16,6 +16,15 @@ job, in one of three ways: it says so in a final status; it says twice, some tim
 or it has answered for minutes, and never with this job in a form that can be read. `Polls` counts these for one job
 and decides; a listener's time limit is not among them, because it ends the listener's wait and not the job.
 
+A poll may answer for many jobs, as a page of a list does. It is a poll of each job that it mentions, but it has only
+summaries: of a job that ended it has neither the answer nor the error message, and its own failure says nothing of any
+job. So no page ends a job. The most that it can say is `Fetch`: a GET of this one job decides.
+
+At a time limit
+---------------
+One last poll decides: the one that is out, or one that leaves at once. If none may leave, the wait ends without it. A
+poll that failed is not the last while the listener is in its grace (`GRACE`).
+
 This module knows nothing of requests, tasks or clocks: `now` and `random` are arguments.
 """
 
@@ -23,7 +32,7 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Callable
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 import msgspec
 
@@ -37,6 +46,9 @@ SHORTEST = 0.01
 """Seconds: a rule that asks for less would only spin."""
 LONGEST = 86_400.0
 """Seconds: no gap is longer, whatever a rule says."""
+GRACE = 60.0
+"""Seconds in which a failed poll is nobody's last: after the machine slept, or after a job waited for its consumer. The
+network may need a moment, and the job did not stand still."""
 SHORT_RECHECK = 5.0
 """Seconds after which a 404 at the very first poll of a job from elsewhere is checked: most likely the id is wrong."""
 
@@ -162,6 +174,10 @@ class Ended(msgspec.Struct, frozen=True, gc=False):
     error: AiopplxError | None
 
 
+class Fetch(msgspec.Struct, frozen=True, gc=False):
+    """Only a GET of this one job can tell how it stands, and it is due at once."""
+
+
 class Polls(msgspec.Struct, gc=False):
     """The polls of one job so far: counts them and decides what each outcome means.
 
@@ -171,6 +187,8 @@ class Polls(msgspec.Struct, gc=False):
         count: polls so far.
         failures: polls in a row that brought nothing usable.
         status, model: the server's words at the last poll.
+        needs_get: its next poll is a GET of this one job, since a poll of many could not tell how it stands.
+        grace_until: monotonic seconds until which a failed poll is nobody's last (`GRACE`).
     """
 
     since: float
@@ -180,6 +198,8 @@ class Polls(msgspec.Struct, gc=False):
     status: str = ""
     model: str = ""
     warned: bool = False
+    needs_get: bool = False
+    grace_until: float = 0.0
     _empty: int = 0
     _unreadable: int = 0
     _unreadable_since: float = 0.0
@@ -189,13 +209,16 @@ class Polls(msgspec.Struct, gc=False):
         """What a poll rule is asked with."""
         return RunningJob(now - self.since, self.count, self.status, self.model)
 
-    def answered(self, policy: PollPolicy, snapshot: Snapshot, *, is_last: bool) -> Again | Ended | None:
+    def answered(
+        self, policy: PollPolicy, snapshot: Snapshot, *, is_last: bool, is_full: bool = True
+    ) -> Again | Ended | Fetch | None:
         """Decide after a poll that could be read.
 
         Args:
             policy: the bounds.
             snapshot: what the server said.
             is_last: every listener's time is up, so that this poll decides.
+            is_full: the snapshot has all that a GET of the job has. A summary can only say that the job ended, not how.
 
         Returns:
             None: it runs on, and the policy says when to poll it next.
@@ -204,10 +227,21 @@ class Polls(msgspec.Struct, gc=False):
         self.failures = self._unreadable = 0
         self._is_missing = False
         self.status, self.model = snapshot.server_status, snapshot.model
+        if not snapshot.status.is_final:
+            self.needs_get = False
+            self.grace_until = 0.0
+            return None
+        if not is_full:
+            self.needs_get = True
+            return Fetch()
         if snapshot.is_empty and self._empty < policy.empty_polls and not is_last:
             self._empty += 1
             return Again(policy.empty_seconds / policy.empty_polls)
-        return Ended(snapshot.status, outcome_error(snapshot)) if snapshot.status.is_final else None
+        return Ended(snapshot.status, outcome_error(snapshot))
+
+    def not_mentioned(self) -> None:
+        """A poll of many jobs could be read and says nothing of this one: a GET of it is due at once."""
+        self.needs_get = True
 
     def failed(
         self,
@@ -220,6 +254,7 @@ class Polls(msgspec.Struct, gc=False):
         *,
         is_last: bool,
         is_survived: bool,
+        is_full: bool = True,
     ) -> Again | Ended:
         """Decide after a poll that brought nothing usable.
 
@@ -232,10 +267,16 @@ class Polls(msgspec.Struct, gc=False):
             random: even in [0, 1).
             is_last: every listener's time is up: a 404 is believed without a second one.
             is_survived: a refusal that stops no submission: the job's API is retired, and its successor is not.
+            is_full: the poll was a GET of the job, or as much. The failure of any other says nothing of the job.
         """
         self.count += 1
         self.failures += 1
         delay = retry.delay(fault, self.failures, random)
+        if not is_full:
+            # What was refused, or cannot be read, will hardly be better the next time: no job waits for that.
+            if fault in (Fault.REFUSED, Fault.STOP) or isinstance(error, (ProtocolError, ResponseTooLarge)):
+                self.needs_get = True
+            return Again(delay)
         if isinstance(error, NotFound):
             if self._is_missing or is_last:
                 return Ended(JobStatus.EXPIRED, _expired(error))
@@ -266,6 +307,28 @@ class Polls(msgspec.Struct, gc=False):
         return long and self._unreadable >= policy.unreadable_polls
 
 
+def is_decisive(deadline: float, now: float, *, grace_until: float = 0.0) -> bool:
+    """Whether a poll that came back at `now` is the last one for a listener with this deadline.
+
+    Args:
+        deadline: monotonic seconds at which the listener stops waiting.
+        now: monotonic seconds.
+        grace_until: for a poll that failed: until then it is nobody's last.
+    """
+    return now >= deadline and now >= grace_until
+
+
+def is_hopeless(wait: float, now: float, *, grace_until: float) -> bool:
+    """Whether a listener whose time is up stops waiting without a last poll.
+
+    Args:
+        wait: seconds until a poll may leave.
+        now: monotonic seconds.
+        grace_until: until then it waits all the same.
+    """
+    return wait > 0.0 and now >= grace_until
+
+
 def _expired(error: NotFound) -> JobExpired:
     return JobExpired(
         f"the server does not know this job ({error.message}): a wrong id, another account's, or older than the 7 days"
@@ -279,62 +342,82 @@ def _expired(error: NotFound) -> JobExpired:
 # --- which jobs are due ----------------------------------------------------------------------------------------------
 
 
+class _Row(msgspec.Struct, order=True, gc=False):
+    """A place in the heap, by due moment and then by order of arrival. Without `key` it is passed over."""
+
+    due: float
+    seq: int
+    key: Any  # of the schedule's type: a generic struct would be slower to make
+
+
 class Schedule(Generic[K]):
     """Keys in the order in which they are due. First due, first out, however many: that is fair."""
 
-    __slots__ = ("_heap", "_keys", "_seq", "_seqs")
+    __slots__ = ("_heap", "_rows", "_seq")
 
     def __init__(self) -> None:
-        # Rows are not taken out of the middle of the heap, so they name no key: the forgotten do not live on.
-        self._heap: list[tuple[float, int]] = []
-        self._keys: dict[int, K] = {}
-        self._seqs: dict[K, int] = {}
+        # Rows are not taken out of the middle of the heap. A forgotten one loses its key, so that it does not live on.
+        self._heap: list[_Row] = []
+        self._rows: dict[K, _Row] = {}
         self._seq = 0
 
     def __len__(self) -> int:
-        return len(self._keys)
+        return len(self._rows)
 
     def __contains__(self, key: K) -> bool:
-        return key in self._seqs
+        return key in self._rows
 
     def put(self, key: K, due: float) -> None:
-        """`key` is due at `due`; replaces an earlier word on it."""
-        if key in self._seqs:
-            self._forget(key)
+        """`key` is due at `due`; replaces an earlier moment of it."""
+        earlier = self._rows.get(key)
         seq = self._seq = self._seq + 1
-        self._seqs[key] = seq
-        self._keys[seq] = key
-        heapq.heappush(self._heap, (due, seq))
+        row = self._rows[key] = _Row(due, seq, key)
+        heapq.heappush(self._heap, row)
+        if earlier is not None:
+            earlier.key = None
+            self._tidy()
 
     def remove(self, key: K) -> bool:
         """Forget `key`; True if it was waiting. Its place in the heap is passed over when it comes up."""
-        if key not in self._seqs:
+        row = self._rows.pop(key, None)
+        if row is None:
             return False
-        self._forget(key)
+        row.key = None
+        self._tidy()
         return True
 
-    def _forget(self, key: K) -> None:
-        del self._keys[self._seqs.pop(key)]
+    def _tidy(self) -> None:
         # Rows passed over are thrown out once they are the greater part, so each costs no more than its own push.
-        if len(self._heap) > max(64, 2 * len(self._keys)):
-            self._heap = [row for row in self._heap if row[1] in self._keys]
+        if len(self._heap) > max(64, 2 * len(self._rows)):
+            self._heap = [row for row in self._heap if row.key is not None]
             heapq.heapify(self._heap)
 
     def next_due(self) -> float | None:
         """When the first key is due; None if there is none."""
         heap = self._heap
         while heap:
-            due, seq = heap[0]
-            if seq in self._keys:
-                return due
+            row = heap[0]
+            if row.key is not None:
+                return row.due
             heapq.heappop(heap)
         return None
+
+    def due_by(self, moment: float) -> list[K]:
+        """The keys that are due by `moment`, first due first; they stay where they are. It looks at no others."""
+        heap, found, places = self._heap, list[_Row](), [0]
+        while places:
+            place = places.pop()
+            # What stands below a row of the heap is due no earlier than the row.
+            if place < len(heap) and heap[place].due <= moment:
+                found.append(heap[place])
+                places += (2 * place + 1, 2 * place + 2)
+        return [row.key for row in sorted(found) if row.key is not None]
 
     def pop(self, now: float) -> K | None:
         """The key that has been due longest, taken out; None if none is due."""
         due = self.next_due()
         if due is None or due > now:
             return None
-        key = self._keys.pop(heapq.heappop(self._heap)[1])
-        del self._seqs[key]
+        key: K = heapq.heappop(self._heap).key
+        del self._rows[key]
         return key

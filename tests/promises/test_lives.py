@@ -66,7 +66,6 @@ def left_over(session: Session, places: int) -> dict[str, object]:
         "scheduled": len(poller._schedule),
         "deadlines": len(poller._deadlines),
         "polls": poller._running or poller._out,
-        "unparked": poller._unparked,
         "calls": core.calls._callers,
         "batches": core.calls.members,
     }
