@@ -5,8 +5,8 @@ nothing to supervise, cancel or restart. It never raises and never waits for a c
 listeners has room is not polled, and its result waits at the server.
 
 Its unit is a poll, which may answer for many jobs; a GET of one job is the case of one. A poll of another kind, such as
-a page of a list, is a class like `JobPoll` and a function like `JobPoll.of`, given as `Poller(choose=)`. The function
-is called for each job that is due, and may take in others that are due or soon will be. What such a poll cannot tell of
+a page of a list, is a class like `JobPoll`, and a function that makes one, given as `Poller(choose=)`. The function is
+called for each job that is due, and may take in others that are due or soon will be. What such a poll cannot tell of
 a job is learnt by a GET of that job, for which the function is not called.
 
 This module knows nothing of batches, stores, budgets, or what a poll means (`_policy.polling`).
@@ -114,11 +114,6 @@ class JobPoll:
         self.call: Call = sub.call
         self.subs: Sequence[Submission] = (sub,)
 
-    @staticmethod
-    def of(first: Submission, others: Others) -> JobPoll:
-        """A `Choose`: each job by itself."""
-        return JobPoll(first)
-
     def read(self, reply: Reply) -> Mapping[str, Snapshot]:
         """See `Poll`."""
         sub = self.subs[0]
@@ -132,10 +127,10 @@ class Poller:
         client: sends the polls.
         policy: when to poll, and what a poll means.
         sink: is told.
-        choose: makes the poll for a job that is due. Default: a GET of that job.
+        choose: makes the poll for a job that is due. Default: none, each job is polled by a GET of its own.
     """
 
-    def __init__(self, client: Client, policy: PollPolicy, sink: Sink, choose: Choose = JobPoll.of) -> None:
+    def __init__(self, client: Client, policy: PollPolicy, sink: Sink, choose: Choose | None = None) -> None:
         self._client = client
         self._clock = client.clock
         self._policy = policy
@@ -305,18 +300,19 @@ class Poller:
         self._arm()
 
     def _start_due(self, now: float) -> None:
+        choose = self._choose
         while len(self._running) < POLLS_AT_ONCE and self._held_back(now) <= 0.0:
             sub = self._schedule.pop(now)
             if sub is None:
                 break
             if self._sink.may_poll(sub):
-                self._start(sub, self._poll_for(sub), now)
+                self._start(sub, JobPoll(sub) if choose is None else self._chosen(choose, sub), now)
 
-    def _poll_for(self, sub: Submission) -> Poll:
-        if sub.polls is not None and sub.polls.needs_get:
+    def _chosen(self, choose: Choose, sub: Submission) -> Poll:
+        if _polls(sub).needs_get:
             return JobPoll(sub)
         try:
-            poll = self._choose(sub, self._others)
+            poll = choose(sub, self._others)
             if sub in poll.subs:
                 return poll
             raise ValueError("the poll that was chosen for a job does not have it")
@@ -377,9 +373,9 @@ class Poller:
                 continue  # forgotten while its poll was out, or never taken in
             try:
                 if isinstance(result, Failed):
-                    end = self._failed(sub, result, now, is_full=poll.is_full)
+                    end = self._failed(sub, poll, result, now)
                 else:
-                    end = self._answered(sub, result.get(sub.job_id), now, is_full=poll.is_full)
+                    end = self._answered(sub, poll, result.get(sub.job_id), now)
             except Exception as problem:
                 self._broke(sub, problem)
                 continue
@@ -421,7 +417,7 @@ class Poller:
 
     # --- what a poll brought -----------------------------------------------------------------------------------------
 
-    def _answered(self, sub: Submission, snapshot: Snapshot | None, now: float, *, is_full: bool) -> _End | None:
+    def _answered(self, sub: Submission, poll: Poll, snapshot: Snapshot | None, now: float) -> _End | None:
         polls = sub.polls
         assert polls is not None, "a submission that is polled has its counters"  # noqa: S101 - for mypy
         if snapshot is None:
@@ -430,7 +426,7 @@ class Poller:
             return None
         is_overdue = is_decisive(sub.first_deadline, now)
         is_last = is_overdue and is_decisive(sub.last_deadline, now)
-        verdict = polls.answered(self._policy, snapshot, is_last=is_last, is_full=is_full)
+        verdict = polls.answered(self._policy, snapshot, is_last=is_last, is_full=poll.is_full)
         if isinstance(verdict, Ended):
             return sub, verdict, snapshot
         if isinstance(verdict, Fetch):
@@ -450,7 +446,7 @@ class Poller:
             self._put(sub, now + verdict.delay)
         return None
 
-    def _failed(self, sub: Submission, failed: Failed, now: float, *, is_full: bool) -> _End | None:
+    def _failed(self, sub: Submission, poll: Poll, failed: Failed, now: float) -> _End | None:
         error = failed.error
         client = self._client
         polls = _polls(sub)
@@ -465,14 +461,14 @@ class Poller:
             client.random(),
             is_last=is_overdue and is_decisive(sub.last_deadline, now, grace_until=grace_until),
             is_survived=sub.call is not None and client.is_survived(error, sub.call),
-            is_full=is_full,
+            is_full=poll.is_full,
         )
         if isinstance(verdict, Ended):
             return sub, verdict, None
         if is_overdue and not self._time_out(sub, now, f"the last poll failed: {error.message}", None):
             return None
         delay = max(verdict.delay, client.gate.silence(now))
-        fault = failed.fault if is_full else Fault.POLL
+        fault = failed.fault if poll.is_full else Fault.POLL
         client.emit(sub.event(EventKind.POLL_FAILED, delay=delay, reason=error.message, fault=fault.value))
         self._sink.polled(sub)
         self._put(sub, now + delay)

@@ -16,7 +16,7 @@ import pytest
 from _scripted import Asked, Scripted, opened, turns
 
 from aiopplx import Event, EventKind, JobStatus, PollPolicy, RetryPolicy
-from aiopplx._core.poller import Choose, JobPoll, Others, Poll, Poller
+from aiopplx._core.poller import Choose, Others, Poll, Poller
 from aiopplx._http.client import Client
 from aiopplx._job import Snapshot
 from aiopplx._policy.gate import Gate
@@ -174,7 +174,7 @@ class Keeper:
 class Play:
     """A poller of pages, and three jobs."""
 
-    def __init__(self, choose: Choose = Page.of, *, deadline: float = math.inf) -> None:
+    def __init__(self, choose: Choose | None = Page.of, *, deadline: float = math.inf) -> None:
         self.clock = StillClock()
         self.server = Server(listed=dict.fromkeys(IDS, "IN_PROGRESS"))
         self.server.open.set()
@@ -236,7 +236,7 @@ async def test_one_page_polls_all_jobs_that_are_due_soon():
 
 
 async def test_each_job_is_polled_by_itself_unless_told():
-    play = Play(JobPoll.of)
+    play = Play(None)
     await play.after(GAP + 1)
     assert play.server.paths == IDS
 
