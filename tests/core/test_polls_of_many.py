@@ -190,6 +190,7 @@ class Play:
             random=lambda: 0.5,
             emit=self.events.append,
             has_handlers=lambda: True,
+            is_only_api=lambda name: False,
         )
         self.poller = Poller(self.client, POLICY, self.keeper, choose)
         self.keeper.poller = self.poller
@@ -198,7 +199,7 @@ class Play:
     def watched(self, job_id: str, deadline: float) -> Submission:
         sub = Submission(SONAR, "", job_id=job_id, phase=Phase.RUNNING)
         sub.call, sub.polls = SONAR.get(job_id), Polls(self.clock.now())
-        sub.listeners = [Listener(sub=sub, tag=None, deadline=deadline)]
+        sub.listeners = (Listener(sub=sub, tag=None, deadline=deadline),)
         self.poller.watch(sub)
         return sub
 
