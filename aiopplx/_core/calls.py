@@ -66,7 +66,7 @@ class Caller(Listener, eq=False, kw_only=True):
             self.served.set_result(job)
 
     def fail(self, error: AiopplxError) -> None:
-        """There will be no outcome for this caller; the error bears the names of its job."""
+        """This caller gets no outcome but this error, which names the job."""
         if not self.served.done():
             sub = self.sub
             # As a value: an exception in the future of a caller who is gone by then would be one never retrieved.
@@ -135,7 +135,7 @@ class Calls:
             await self._left(caller)
 
     async def wait(self, api: API, job_id: str, *, key: str, tag: str | int | None, seconds: float) -> Job:
-        """The job of this id once it has ended, or `TIMED_OUT` after so many seconds."""
+        """The job of this id once it has ended, or `TIMED_OUT` after `seconds`."""
         deadline = self._clock.now() + seconds
         record = None
         live = self.life.live.by_id.get(job_id)

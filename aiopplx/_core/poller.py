@@ -98,7 +98,7 @@ class Poll(Protocol):
 
 
 Others = Callable[[float], Sequence[Submission]]
-"""The jobs that are due within so many seconds (0.0: now) and may share a poll, first due first."""
+"""The jobs that are due within this many seconds (0.0: now) and may share a poll, first due first."""
 Choose = Callable[[Submission, Others], Poll]
 """Makes the poll for a job that is due. Others that it takes into `subs` are not polled again until it is back."""
 

@@ -92,10 +92,10 @@ class PollPolicy(msgspec.Struct, frozen=True, kw_only=True):
             one key (usage tiers, "GET async by id").
         missing_grace: a 404 so soon after acceptance is the server's own delay, not an answer. Default 60.
         missing_recheck: a 404 later than that is checked once more after this long, and believed then. Default 30.
-        empty_polls, empty_seconds: COMPLETED without an answer is polled so many times more over so long. Default 3
-            over 30.
-        unreadable_polls, unreadable_seconds: so many polls in a row that cannot be read, over at least so long, are
-            final. Default 8 over 120.
+        empty_polls, empty_seconds: a job that is COMPLETED without an answer is polled this many times more, spread
+            over this long. Default 3 over 30.
+        unreadable_polls, unreadable_seconds: this many polls in a row that cannot be read are final, once they span
+            at least this long. Default 8 over 120.
         refused_pause: pause after a poll that the server refused (401, 403), or whose outcome could not be stored.
             Default 30.
         rule: a function of your own from a `RunningJob` to the seconds until its next poll. It takes the place of the
