@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import types
 from collections.abc import AsyncIterable, AsyncIterator, Iterable, Mapping
+from functools import partial
 from typing import Self, TypeAlias
 
 import anyio
@@ -74,7 +75,7 @@ class Batch(AsyncIterator[Job]):
         if self._state != "new":
             raise ConfigError("a batch can be entered once; make another with session.batch(...)")
         self._core.ensure_open()
-        self._source = source = Source(self._given)
+        self._source = source = Source(self._given, partial(self._store.exhausted, True))
         self._state = "open"
         self._core.calls.members.add(self._member)
         self._store.exhausted(False)
@@ -217,8 +218,6 @@ class Batch(AsyncIterator[Job]):
                     index, item = await source.read(self._may_submit)
                 except SourceEnded:
                     self._room.release()
-                    if source.is_exhausted:
-                        self._store.exhausted(True)
                     return
                 await self._submit(index, item, task)
         finally:

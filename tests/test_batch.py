@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import time
 from collections.abc import AsyncIterator, Iterator, Mapping
 from typing import Any
 
@@ -28,6 +29,7 @@ from aiopplx import (
     Session,
 )
 from aiopplx._core.results import READY
+from aiopplx.journal import MemoryJournal
 from aiopplx.testing import Clock
 
 
@@ -78,6 +80,31 @@ async def test_source_is_untouched_until_the_block_is_entered(server: Scripted):
 async def test_empty_source_ends_at_once(server: Scripted):
     async with opened(server) as session, session.batch([]) as jobs:
         assert [job async for job in jobs] == []
+
+
+class Listening(MemoryJournal):
+    """A store that notes what it is told of the source's end."""
+
+    def __init__(self) -> None:
+        super().__init__(now=time.time)
+        self.told: list[bool] = []
+
+    def exhausted(self, is_exhausted: bool) -> None:
+        self.told.append(is_exhausted)
+        super().exhausted(is_exhausted)
+
+
+@pytest.mark.parametrize("is_async", [False, True], ids=("list", "async"))
+async def test_store_hears_once_that_the_source_ended(server: Scripted, is_async: bool) -> None:
+    async def three() -> AsyncIterator[str]:
+        for n in range(3):
+            yield f"question {n}"
+
+    store = Listening()
+    source = three() if is_async else [f"question {n}" for n in range(3)]
+    async with opened(server, journal=store) as session, session.batch(source) as jobs:
+        assert len([job async for job in jobs]) == 3
+    assert store.told == [False, True]
 
 
 @pytest.mark.parametrize("ordered", [False, True])

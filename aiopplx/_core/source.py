@@ -28,6 +28,7 @@ class Source(Generic[T]):
 
     Args:
         given: what the user gave.
+        at_end: called once, when the source was read to its end.
 
     Attributes:
         count: how many items were read.
@@ -38,7 +39,7 @@ class Source(Generic[T]):
         InvalidRequest: it is a single question, or not iterable.
     """
 
-    def __init__(self, given: Iterable[T] | AsyncIterable[T]) -> None:
+    def __init__(self, given: Iterable[T] | AsyncIterable[T], at_end: Callable[[], object]) -> None:
         self.count = 0
         self.is_exhausted = False
         self.error: BaseException | None = None
@@ -47,6 +48,7 @@ class Source(Generic[T]):
         self._plain = None if is_async else cast("Iterator[T]", iterator)
         self._awaited = cast("AsyncIterator[T]", iterator) if is_async else None
         self._reading = asyncio.Lock()
+        self._at_end = at_end
 
     async def read(self, is_wanted: Callable[[], bool]) -> tuple[int, T]:
         """The next item and its index.
@@ -57,11 +59,13 @@ class Source(Generic[T]):
         Raises:
             SourceEnded: see `is_exhausted` and `error` for why.
         """
+        if self.is_exhausted or self.error is not None:
+            raise SourceEnded
         plain = self._plain
         if plain is None:
             item = await self._next_awaited(is_wanted)
         else:
-            if self.count % PAUSE == 0:
+            if self.count and self.count % PAUSE == 0:
                 await asyncio.sleep(0)  # a long list must not hold the loop
                 if not is_wanted():
                     raise SourceEnded
@@ -88,6 +92,7 @@ class Source(Generic[T]):
     def _ended(self, error: BaseException) -> None:
         if isinstance(error, StopIteration | StopAsyncIteration):
             self.is_exhausted = True
+            self._at_end()
         else:
             self.error = error
 

@@ -16,6 +16,10 @@ def always() -> bool:
     return True
 
 
+def unheard() -> None:
+    pass
+
+
 def plain(count: int) -> Iterator[int]:
     yield from range(count)
 
@@ -38,20 +42,31 @@ async def read_all(source: Source[Any]) -> list[tuple[int, Any]]:
     "given", [lambda: [0, 1, 2], lambda: plain(3), lambda: awaited(3)], ids=("list", "gen", "async")
 )
 async def test_items_come_in_order_each_with_its_index(given: Callable[[], Any]) -> None:
-    source: Source[int] = Source(given())
+    source: Source[int] = Source(given(), unheard)
     assert await read_all(source) == [(0, 0), (1, 1), (2, 2)]
     assert (source.count, source.is_exhausted, source.error) == (3, True, None)
+
+
+@pytest.mark.parametrize("given", [lambda: plain(3), lambda: awaited(3)], ids=("gen", "async"))
+async def test_end_is_told_once_however_many_read(given: Callable[[], Any]) -> None:
+    told: list[bool] = []
+    source: Source[int] = Source(given(), lambda: told.append(source.is_exhausted))
+    read = await asyncio.gather(
+        *(source.read(lambda: not source.is_exhausted) for _ in range(9)), return_exceptions=True
+    )
+    assert sum(isinstance(item, SourceEnded) for item in read) == 6
+    assert told == [True]
 
 
 @pytest.mark.parametrize("given", ["a question", b"bytes", {"question": "?"}, ResearchRequest("?"), 7, None])
 def test_what_is_no_iterable_of_questions_is_refused(given: Any) -> None:
     with pytest.raises(InvalidRequest, match="a batch takes an iterable"):
-        Source(given)
+        Source(given, unheard)
 
 
 async def test_nothing_is_read_before_it_is_asked_for() -> None:
     read: list[int] = []
-    source: Source[None] = Source(read.append(n) for n in range(5))
+    source: Source[None] = Source((read.append(n) for n in range(5)), unheard)
     assert read == []
     await source.read(always)
     assert read == [0]
@@ -69,18 +84,20 @@ async def failing_later() -> AsyncIterator[int]:
 
 @pytest.mark.parametrize("given", [failing, failing_later])
 async def test_error_of_the_source_ends_it_and_is_kept(given: Callable[[], Any]) -> None:
-    source: Source[int] = Source(given())
+    source: Source[int] = Source(given(), unheard)
     assert await read_all(source) == [(0, 0)]
     assert isinstance(source.error, OSError)
     assert (source.count, source.is_exhausted) == (1, False)
 
 
-@pytest.mark.parametrize("given", [lambda: plain(3), lambda: awaited(3)], ids=("gen", "async"))
-async def test_nothing_is_read_once_it_is_not_wanted(given: Callable[[], Any]) -> None:
-    source: Source[int] = Source(given())
-    with pytest.raises(SourceEnded):
+@pytest.mark.parametrize("kind", [plain, awaited])
+async def test_nothing_is_read_once_it_is_not_wanted(kind: Callable[[int], Any]) -> None:
+    source: Source[int] = Source(kind(PAUSE * 2), unheard)
+    for _ in range(PAUSE):
+        await source.read(always)
+    with pytest.raises(SourceEnded):  # a plain source asks where it pauses
         await source.read(lambda: False)
-    assert (source.count, source.is_exhausted, source.error) == (0, False, None)
+    assert (source.count, source.is_exhausted, source.error) == (PAUSE, False, None)
 
 
 async def test_long_list_lets_the_loop_turn() -> None:
@@ -93,7 +110,7 @@ async def test_long_list_lets_the_loop_turn() -> None:
             await asyncio.sleep(0)
 
     task = asyncio.create_task(turning())
-    await read_all(Source(range(PAUSE * 4)))
+    await read_all(Source(range(PAUSE * 4), unheard))
     task.cancel()
     assert turns >= 4
 
@@ -111,7 +128,7 @@ async def test_reader_that_is_cancelled_ends_nothing_for_the_others() -> None:
             await go_on.wait()
             return "an item"
 
-    source: Source[str] = Source(Slow())
+    source: Source[str] = Source(Slow(), unheard)
     reading = asyncio.create_task(source.read(always))
     await asyncio.sleep(0)
     reading.cancel()
@@ -124,7 +141,7 @@ async def test_reader_that_is_cancelled_ends_nothing_for_the_others() -> None:
 @pytest.mark.parametrize("kind", [plain, awaited])
 async def test_generator_that_was_not_read_to_its_end_is_closed(kind: Callable[[int], Any]) -> None:
     given = kind(3)
-    source: Source[int] = Source(given)
+    source: Source[int] = Source(given, unheard)
     await source.read(always)
     await source.close()
     with pytest.raises(StopIteration if kind is plain else StopAsyncIteration):
