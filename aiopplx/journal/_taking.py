@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from aiopplx.journal._errors import ClaimLost, ImpossibleStep
 from aiopplx.journal._records import Record, Results, State
-from aiopplx.journal._steps import SENDING, Kind, Put, Step
+from aiopplx.journal._steps import DROPPED, SENDING, Kind, Put, Step
 
 
 def may_take(step: Step, pk: int, row: Record | None, *, is_live: bool, is_free: bool, path: str) -> bool:
@@ -47,6 +47,8 @@ def _is_new(step: Step, row: Record) -> bool:
 def _is_done(step: Step, row: Record) -> bool:
     if row.state is not step.rule.leads_to or row.key != (step.new_key or step.key):
         return False
+    if row.word == DROPPED and step.word != DROPPED:
+        return False  # the user gave it up: it has not ended at the server, and what that cost is not written here
     # A step without an id means the id that the row has.
     said = ((getattr(step, column), getattr(row, column)) for column in step.rule.proof)
     return all(not wanted or wanted == found for wanted, found in said)

@@ -645,6 +645,15 @@ async def test_drop_ends_a_doubt_without_a_new_submission(journal: Journal) -> N
     assert (await journal.ledger()).unknown == 1
 
 
+@pytest.mark.parametrize("word", ["", "FAILED"])
+async def test_end_after_a_drop_is_not_taken_as_done(journal: Journal, word: str) -> None:
+    record = await brought_to(journal, I)
+    await journal.apply(claim_of(record), steps.dropped(key=record.key))
+    with pytest.raises(ImpossibleStep):
+        await journal.apply(claim_of(record), steps.ended(F, key=record.key, word=word, raw=b"late", cost=0.25))
+    await journal.apply(claim_of(record), steps.dropped(key=record.key))  # a second drop finds itself done
+
+
 # --- jobs from elsewhere ----------------------------------------------------------------------------------------------
 
 
