@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from aiopplx._version import __version__
     from aiopplx._wire.request import ResearchRequest
     from aiopplx.agent._request import AgentRequest
-    from aiopplx.journal._protocol import JournalError
+    from aiopplx.journal._errors import JournalError
 
 __all__ = [
     "APIError",
@@ -127,7 +127,7 @@ _HOMES = {
     "aiopplx._version": ("__version__",),
     "aiopplx._wire.request": ("ResearchRequest",),
     "aiopplx.agent._request": ("AgentRequest",),
-    "aiopplx.journal._protocol": ("JournalError",),
+    "aiopplx.journal._errors": ("JournalError",),
 }
 _HOME = {name: module for module, names in _HOMES.items() for name in names}
 

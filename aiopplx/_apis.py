@@ -148,14 +148,14 @@ class Routing:
         """The API that has a job: by its name where that is known, else by what the id looks like.
 
         An API of this session's own comes first, under the path that the session uses. One that nothing is submitted to
-        is found by name too, for jobs of earlier sessions. An id that looks like no API's is the first one's.
+        is found by name too, for jobs of earlier sessions. A name or an id that is no API's belongs to the first.
 
         Raises:
             InvalidRequest: that is not a job id.
         """
         quoted_id(job_id)
         if name:
-            return next((api for api in (*self._own, *_KNOWN) if api.name == name), self.api)
+            return self.named(name)
         # No API owns an id of an unknown form. It is the first API's then, also after the session went over: the form
         # of Sonar's ids is not documented and may change, that of the Agent API's ids is documented.
         return next((api for api in reversed(self._own) if api.owns(job_id)), self.first)

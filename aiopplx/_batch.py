@@ -27,7 +27,7 @@ from aiopplx._job import Job, JobStatus
 from aiopplx._policy.retry import Bounds
 from aiopplx._submission import POLLABLE, Submission
 from aiopplx._wire.request import Request
-from aiopplx.journal._protocol import Claim
+from aiopplx.journal._records import Claim
 
 Item: TypeAlias = "str | Mapping[str, object] | Request"
 Items: TypeAlias = "Iterable[Item] | AsyncIterable[Item]"

@@ -20,7 +20,8 @@ from aiopplx._policy.network import NetworkOptions
 from aiopplx._policy.polling import PollPolicy, PollRule
 from aiopplx._policy.retry import RetryPolicy
 from aiopplx._wire.api import API
-from aiopplx.journal._protocol import Journal, Results
+from aiopplx.journal._protocol import Journal
+from aiopplx.journal._records import Results
 
 if TYPE_CHECKING:
     import aiohttp

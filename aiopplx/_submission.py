@@ -33,7 +33,7 @@ import msgspec
 
 from aiopplx._events import Event, EventKind
 from aiopplx._job import Job, JobStatus, Snapshot, make_job
-from aiopplx.journal._protocol import Claim, State
+from aiopplx.journal._records import Claim, State
 
 if TYPE_CHECKING:
     from aiopplx._errors import AiopplxError

@@ -176,7 +176,7 @@ def test_api_without_a_successor_is_the_last():
         (Routing(AGENT_ALIAS), RUN, "agent", AGENT_ALIAS),
         (Routing(SONAR), JOB, "one of next year", SONAR),
         (went_over(), JOB, "", SONAR),
-        (went_over(), JOB, "one of next year", AGENT),
+        (went_over(), JOB, "one of next year", SONAR),
         (Routing(SONAR, AGENT), "of-no-known-form", "", SONAR),
         (went_over(), "of-no-known-form", "", SONAR),
         (Routing(AGENT), "of-no-known-form", "", AGENT),

@@ -28,7 +28,8 @@ from aiopplx._policy.budget import Budget
 from aiopplx.journal._errors import JournalLocked
 from aiopplx.journal._forgetful import ForgetfulJournal
 from aiopplx.journal._names import Occurrences, fingerprint
-from aiopplx.journal._protocol import Journal, Ledger
+from aiopplx.journal._protocol import Journal
+from aiopplx.journal._records import Ledger
 
 LOCK_SECONDS = 0.5
 """Real seconds after which a journal that another process has open is tried again."""

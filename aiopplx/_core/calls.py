@@ -23,7 +23,7 @@ from aiopplx._submission import POLLABLE, Listener, Submission
 from aiopplx._wire.api import API
 from aiopplx.journal._jobs import job_of
 from aiopplx.journal._names import Occurrences
-from aiopplx.journal._protocol import Record
+from aiopplx.journal._records import Record
 
 
 class Member(msgspec.Struct, frozen=True, eq=False):

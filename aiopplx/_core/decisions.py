@@ -14,7 +14,7 @@ from aiopplx._submission import Submission
 from aiopplx._wire.api import API
 from aiopplx.journal import _steps as steps
 from aiopplx.journal._jobs import job_of
-from aiopplx.journal._protocol import Claim, Record, State
+from aiopplx.journal._records import Claim, Record, State
 
 
 class Decisions:

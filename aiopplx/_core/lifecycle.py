@@ -49,7 +49,8 @@ from aiopplx.journal import _steps as steps
 from aiopplx.journal._errors import ClaimLost, DuplicateJob, JournalError, ResultDamaged
 from aiopplx.journal._jobs import in_doubt, job_of
 from aiopplx.journal._names import Occurrences, item_name, sha_of
-from aiopplx.journal._protocol import Claim, Journal, Record, State
+from aiopplx.journal._protocol import Journal
+from aiopplx.journal._records import Claim, Record, State
 
 if TYPE_CHECKING:
     from aiopplx._apis import Routing

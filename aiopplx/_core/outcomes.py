@@ -12,7 +12,7 @@ from aiopplx._job import Job, JobStatus
 from aiopplx._policy.retry import ends_doubt
 from aiopplx._submission import DOUBTFUL, POLLABLE, Submission
 from aiopplx.journal._errors import JournalAway, JournalBroken, JournalError, JournalFull
-from aiopplx.journal._protocol import State
+from aiopplx.journal._records import State
 
 _STATES: Mapping[JobStatus, State] = {
     JobStatus.COMPLETED: State.DONE,

@@ -242,8 +242,7 @@ class Poller:
             self._arm()
 
     def _put_by_rule(self, sub: Submission, now: float) -> None:
-        polls = sub.polls
-        assert polls is not None, "a submission that is polled has its counters"  # noqa: S101 - for mypy
+        polls = _polls(sub)
         try:
             gap = self._policy.next_gap(polls.running(now), self._client.random())
         except Exception as error:  # a caller's own rule: its mistake must not cost a job that is paid for
@@ -418,8 +417,7 @@ class Poller:
     # --- what a poll brought -----------------------------------------------------------------------------------------
 
     def _answered(self, sub: Submission, poll: Poll, snapshot: Snapshot | None, now: float) -> _End | None:
-        polls = sub.polls
-        assert polls is not None, "a submission that is polled has its counters"  # noqa: S101 - for mypy
+        polls = _polls(sub)
         if snapshot is None:
             polls.not_mentioned()
             self._fetch(sub, now)

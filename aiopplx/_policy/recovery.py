@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import enum
 
-from aiopplx.journal._protocol import Record, State
+from aiopplx.journal._records import Record, State
 
 KEY_LIFE = 24 * 3600.0
 """Seconds for which a server is trusted to remember a key. Nobody says for how long Perplexity does; 24 hours is the

@@ -13,31 +13,24 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 from aiopplx.journal import _steps as steps
-from aiopplx.journal._protocol import (
-    Claim,
+from aiopplx.journal._errors import (
     ClaimLost,
-    Cost,
-    CostsBy,
     DuplicateJob,
     ImpossibleStep,
     ItemConflict,
-    Journal,
     JournalAway,
     JournalBroken,
     JournalClosed,
     JournalError,
     JournalFull,
     JournalLocked,
-    JournalReader,
     JournalRefused,
-    Ledger,
     Reason,
-    Record,
     ResultDamaged,
-    Results,
-    State,
-    Step,
 )
+from aiopplx.journal._protocol import Journal, JournalReader
+from aiopplx.journal._records import Claim, Cost, CostsBy, Ledger, Record, Results, State
+from aiopplx.journal._steps import Step
 
 if TYPE_CHECKING:
     from aiopplx.journal._jobs import job_of

@@ -29,55 +29,8 @@ import types
 from collections.abc import Collection
 from typing import Protocol, Self
 
-from aiopplx.journal._errors import (
-    ClaimLost,
-    DuplicateJob,
-    ImpossibleStep,
-    ItemConflict,
-    JournalAway,
-    JournalBroken,
-    JournalClosed,
-    JournalError,
-    JournalFull,
-    JournalLocked,
-    JournalRefused,
-    Reason,
-    ResultDamaged,
-)
-from aiopplx.journal._names import Occurrences, fingerprint, item_name, job_name, sha_of
 from aiopplx.journal._records import Claim, Cost, CostsBy, Ledger, Record, Results, State
 from aiopplx.journal._steps import Step
-
-__all__ = [
-    "Claim",
-    "ClaimLost",
-    "Cost",
-    "CostsBy",
-    "DuplicateJob",
-    "ImpossibleStep",
-    "ItemConflict",
-    "Journal",
-    "JournalAway",
-    "JournalBroken",
-    "JournalClosed",
-    "JournalError",
-    "JournalFull",
-    "JournalLocked",
-    "JournalReader",
-    "JournalRefused",
-    "Ledger",
-    "Occurrences",
-    "Reason",
-    "Record",
-    "ResultDamaged",
-    "Results",
-    "State",
-    "Step",
-    "fingerprint",
-    "item_name",
-    "job_name",
-    "sha_of",
-]
 
 
 class Journal(Protocol):

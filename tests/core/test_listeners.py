@@ -25,8 +25,10 @@ from aiopplx import (
     Session,
 )
 from aiopplx._submission import Phase
+from aiopplx.journal._errors import JournalAway
 from aiopplx.journal._memory import MemoryJournal, MemoryStore
-from aiopplx.journal._protocol import Claim, JournalAway, State, Step
+from aiopplx.journal._records import Claim, State
+from aiopplx.journal._steps import Step
 from aiopplx.testing import Clock
 
 NEVER = float("inf")

@@ -12,7 +12,7 @@ from aiopplx._core.results import READY, Place, Results
 from aiopplx._job import Answer
 from aiopplx._submission import Phase, Submission
 from aiopplx._wire.api import API
-from aiopplx.journal._protocol import Claim
+from aiopplx.journal._records import Claim
 from aiopplx.sonar import SONAR
 
 CLAIM = cast("Claim", object())

@@ -19,27 +19,13 @@ from hypothesis import strategies as st
 
 from aiopplx._errors import InvalidRequest
 from aiopplx.journal import _steps as steps
+from aiopplx.journal._errors import ClaimLost, DuplicateJob, ImpossibleStep, ItemConflict, JournalClosed
 from aiopplx.journal._memory import MemoryJournal, MemoryStore
-from aiopplx.journal._protocol import (
-    Claim,
-    ClaimLost,
-    Cost,
-    DuplicateJob,
-    ImpossibleStep,
-    ItemConflict,
-    Journal,
-    JournalClosed,
-    Ledger,
-    Occurrences,
-    Record,
-    Results,
-    State,
-    Step,
-    fingerprint,
-    item_name,
-    sha_of,
-)
+from aiopplx.journal._names import Occurrences, fingerprint, item_name, sha_of
+from aiopplx.journal._protocol import Journal
+from aiopplx.journal._records import Claim, Cost, Ledger, Record, Results, State
 from aiopplx.journal._sqlite.journal import SqliteJournal
+from aiopplx.journal._steps import Step
 
 Make = Callable[[Results], Awaitable[Journal]]
 

@@ -6,8 +6,10 @@ import pytest
 
 from aiopplx.journal import _forgetful as module
 from aiopplx.journal import _steps as steps
+from aiopplx.journal._errors import DuplicateJob
 from aiopplx.journal._forgetful import ForgetfulJournal
-from aiopplx.journal._protocol import Claim, DuplicateJob, Journal, Ledger, Record, State
+from aiopplx.journal._protocol import Journal
+from aiopplx.journal._records import Claim, Ledger, Record, State
 
 
 async def queued(journal: Journal, key: str = "k", tag: str | int | None = None) -> tuple[Record, Claim]:

@@ -17,19 +17,11 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from aiopplx.journal import _steps as steps
-from aiopplx.journal._protocol import (
-    Claim,
-    DuplicateJob,
-    ImpossibleStep,
-    ItemConflict,
-    Record,
-    Results,
-    State,
-    Step,
-    item_name,
-    sha_of,
-)
+from aiopplx.journal._errors import DuplicateJob, ImpossibleStep, ItemConflict
+from aiopplx.journal._names import item_name, sha_of
+from aiopplx.journal._records import Claim, Record, Results, State
 from aiopplx.journal._sqlite.journal import SqliteJournal
+from aiopplx.journal._steps import Step
 
 T = TypeVar("T")
 Q, S, A, D, F, I, E, R = State  # noqa: E741 - one letter each: the tables below are to be read

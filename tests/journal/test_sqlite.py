@@ -17,19 +17,9 @@ from _journal_child import PROGRAM
 from _rows import claim_of, opened, queued, sent, take
 
 from aiopplx.journal import open_reader
-from aiopplx.journal._protocol import (
-    ClaimLost,
-    Cost,
-    ItemConflict,
-    JournalBroken,
-    JournalLocked,
-    JournalRefused,
-    ResultDamaged,
-    State,
-    fingerprint,
-    item_name,
-    sha_of,
-)
+from aiopplx.journal._errors import ClaimLost, ItemConflict, JournalBroken, JournalLocked, JournalRefused, ResultDamaged
+from aiopplx.journal._names import fingerprint, item_name, sha_of
+from aiopplx.journal._records import Cost, State
 from aiopplx.journal._sqlite.file import migrate, network_type, version_of
 from aiopplx.journal._sqlite.opening import enter_wal
 from aiopplx.journal._sqlite.reader import SqliteReader

@@ -9,8 +9,9 @@ import msgspec
 import pytest
 
 from aiopplx.journal import _steps as steps
-from aiopplx.journal._protocol import ClaimLost, ImpossibleStep, Record, State, Step
-from aiopplx.journal._steps import Kind, Put
+from aiopplx.journal._errors import ClaimLost, ImpossibleStep
+from aiopplx.journal._records import Record, State
+from aiopplx.journal._steps import Kind, Put, Step
 from aiopplx.journal._taking import changes, keeps, may_take
 
 Q, S, A, D, F, I, E, R = State  # noqa: E741 - one letter each: the table is to be read

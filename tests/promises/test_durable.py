@@ -32,17 +32,16 @@ from aiopplx import (
     Session,
 )
 from aiopplx.emulator import AfterPolls, Emulator, faults
-from aiopplx.journal._memory import MemoryJournal
-from aiopplx.journal._protocol import (
+from aiopplx.journal._errors import (
     ItemConflict,
     JournalBroken,
     JournalFull,
     JournalLocked,
     JournalRefused,
-    Record,
     ResultDamaged,
-    State,
 )
+from aiopplx.journal._memory import MemoryJournal
+from aiopplx.journal._records import Record, State
 from aiopplx.journal._sqlite.journal import SqliteJournal
 from aiopplx.journal._sqlite.reader import SqliteReader
 from aiopplx.testing import Clock

@@ -23,7 +23,7 @@ from _child import ENDED_ITSELF, POINTS, Spec, delivered, start
 
 from aiopplx.emulator import AfterPolls, Emulator, Ledger
 from aiopplx.emulator.faults import NAMED
-from aiopplx.journal._protocol import Record, State
+from aiopplx.journal._records import Record, State
 from aiopplx.journal._sqlite.reader import SqliteReader
 
 pytestmark = [

@@ -38,7 +38,7 @@ from aiopplx import (
 from aiopplx._core.spending import Bounded
 from aiopplx.emulator import AfterPolls, Emulator, faults
 from aiopplx.journal._memory import MemoryStore
-from aiopplx.journal._protocol import State
+from aiopplx.journal._records import State
 from aiopplx.testing import Clock, JumpingClock
 
 SPEED = 200.0

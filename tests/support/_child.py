@@ -18,8 +18,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 from aiopplx import Job, PollPolicy, RetryPolicy, Session
-from aiopplx.journal._protocol import Claim, Record, Step, fingerprint
+from aiopplx.journal._names import fingerprint
+from aiopplx.journal._records import Claim, Record
 from aiopplx.journal._sqlite.journal import SqliteJournal
+from aiopplx.journal._steps import Step
 from aiopplx.testing import Clock
 
 KEY = "kill-test-key-0123456789"

@@ -16,16 +16,9 @@ from pathlib import Path
 
 from _rows import claim_of, opened, queued, sent, take
 
-from aiopplx.journal._protocol import (
-    JournalBroken,
-    JournalClosed,
-    JournalFull,
-    Record,
-    State,
-    fingerprint,
-    item_name,
-    sha_of,
-)
+from aiopplx.journal._errors import JournalBroken, JournalClosed, JournalFull
+from aiopplx.journal._names import fingerprint, item_name, sha_of
+from aiopplx.journal._records import Record, State
 from aiopplx.journal._sqlite.journal import SqliteJournal
 
 PROGRAM = __file__

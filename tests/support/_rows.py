@@ -6,7 +6,9 @@ import time
 from pathlib import Path
 
 from aiopplx.journal import _steps as steps_of
-from aiopplx.journal._protocol import Claim, Journal, Record, item_name, sha_of
+from aiopplx.journal._names import item_name, sha_of
+from aiopplx.journal._protocol import Journal
+from aiopplx.journal._records import Claim, Record
 from aiopplx.journal._sqlite.journal import SqliteJournal
 
 
