@@ -18,6 +18,7 @@ from typing import cast
 
 from aiopplx._errors import InvalidRequest
 from aiopplx._wire.api import API, quoted_id
+from aiopplx._wire.kinds import NOTHING, Kind, Published
 from aiopplx._wire.request import Request, ResearchRequest
 from aiopplx.agent._api import AGENT, AGENT_ALIAS
 from aiopplx.sonar._api import SONAR, SONAR_V1
@@ -41,6 +42,11 @@ _REQUEST_TYPES = tuple(api.request_type for api in _KNOWN)
 def api_named(name: str) -> API:
     """The API of a name that a job or a journal has (`"sonar"`); the default one if there is no such name."""
     return next((api for api in _KNOWN if api.name == name), _KNOWN[0])
+
+
+def published(kind: Kind) -> Published:
+    """What is published about the jobs of a kind: `NOTHING` for a kind that its API does not name."""
+    return next((api.published.get(kind, NOTHING) for api in _KNOWN if api.name == kind.api), NOTHING)
 
 
 def request_of(item: str | Mapping[str, object] | Request) -> Request:

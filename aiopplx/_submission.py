@@ -33,6 +33,7 @@ import msgspec
 
 from aiopplx._events import Event, EventKind
 from aiopplx._job import Job, JobStatus, Snapshot, make_job
+from aiopplx._wire.kinds import Kind
 from aiopplx.journal._records import Claim, State
 
 if TYPE_CHECKING:
@@ -179,6 +180,7 @@ class Submission(msgspec.Struct, eq=False):
         key: its idempotency key.
         body: the exact bytes that every attempt sends; dropped once the server has them.
         request: what the bytes were made from; dropped with them.
+        kind: what kind of job it asks for; nothing is known of one whose bytes are not.
         timeout: seconds that a job of it may take, for the listener that made it.
         tag, index: the names it began with, for events and the journal. A job is handed out under its listener's own.
         phase: how far it has come.
@@ -198,6 +200,7 @@ class Submission(msgspec.Struct, eq=False):
     key: str
     body: bytes = b""
     request: Request | None = None
+    kind: Kind = Kind()
     timeout: float = math.inf
     tag: str | int | None = None
     index: int | None = None

@@ -44,6 +44,7 @@ def freeze(
         key,
         body,
         request,
+        api.kind_of(body),
         request.timeout if request.timeout is not None else timeout,
         request.tag,
         index,

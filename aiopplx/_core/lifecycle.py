@@ -305,10 +305,11 @@ class Lifecycle:
 
     async def _resume(self, sub: Submission, record: Record) -> None:
         sub.key = record.key
-        if record.body:
-            sub.body = record.body
         if record.api != sub.api.name:
             sub.api = self.routing.named(record.api)
+        if record.body and record.body != sub.body:
+            sub.body = record.body
+            sub.kind = sub.api.kind_of(sub.body)
         # Asked of the API that it went to, which need not be the one that this session submits to.
         may_resend = self.client.policy.resends(sub.api.has_idempotency)
         decision = decide(record, may_resend=may_resend, retry_failed=self._retry_failed)
@@ -348,7 +349,7 @@ class Lifecycle:
         """A submission under a new key, in the place of one without a result; QUEUED. Raises `JournalError`."""
         api = self.routing.named(record.api)
         sub = Submission(api, record.key, tag=record.tag, timeout=timeout, row=record.pk, claim=claim)
-        sub.marks = record.attempts
+        sub.marks, sub.kind = record.attempts, api.kind_of(record.body)
         self.live.add_row(sub)
         try:
             if record.state is State.SENDING:
@@ -384,6 +385,7 @@ class Lifecycle:
         if record is not None:
             sub.row, sub.claim, sub.key = record.pk, record.claim, record.key
             sub.tag, sub.marks = record.tag, record.attempts
+            sub.kind = sub.api.kind_of(record.body)
             self.live.add_row(sub)
         is_final = record is not None and record.state.is_final
         self._found_running(sub, Phase.REFETCHING if is_final else Phase.RUNNING)
@@ -469,7 +471,7 @@ class Lifecycle:
         assert sub.request is not None, "the routing asked for it"  # noqa: S101 - for mypy
         api, body = self.routing.move(sub.request, sub.key)
         await self.store.apply(_claim(sub), steps.refreeze(key=sub.key, body=body, api=api.name))
-        sub.api, sub.body = api, body
+        sub.api, sub.body, sub.kind = api, body, api.kind_of(body)
         sub.deadline = 0.0  # the question begins anew
 
     async def mark(self, sub: Submission) -> None:

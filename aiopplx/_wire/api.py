@@ -7,6 +7,7 @@ when a call is made.
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Protocol, cast
 from urllib.parse import quote
 
@@ -15,6 +16,7 @@ from aiopplx._errors import InvalidRequest
 if TYPE_CHECKING:
     from aiopplx._job import Page, Snapshot
     from aiopplx._wire.call import Call, Reply
+    from aiopplx._wire.kinds import Kind, Published
     from aiopplx._wire.request import Request
 
 _JOB_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
@@ -32,6 +34,7 @@ class API(Protocol):
         results_live: seconds for which the server keeps a job. No session asks yet; whoever plans to leave a job and
             come back for it has to know.
         request_type: the class of this API's own requests.
+        published: what is known of costs and durations before any job was seen, by kind.
     """
 
     @property
@@ -48,6 +51,8 @@ class API(Protocol):
     def results_live(self) -> float: ...
     @property
     def request_type(self) -> type[Request]: ...
+    @property
+    def published(self) -> Mapping[Kind, Published]: ...
 
     def takes(self, request: Request) -> bool:
         """Whether this API accepts requests of that class; single fields may still have no counterpart."""
@@ -70,6 +75,13 @@ class API(Protocol):
 
     def rekeyed(self, body: bytes, idempotency_key: str) -> bytes:
         """Frozen bytes of the same request under another key."""
+        ...
+
+    def kind_of(self, body: bytes) -> Kind:
+        """The kind of job that frozen bytes ask for, also those that an earlier run has frozen.
+
+        `Kind(name)` for bytes that say nothing of it, so that nothing is known of such a job.
+        """
         ...
 
     def submit(self, body: bytes) -> Call: ...

@@ -6,7 +6,8 @@ is made, of retries, or of the session.
 
 from __future__ import annotations
 
-from typing import NoReturn
+from collections.abc import Mapping
+from typing import Any, NoReturn
 
 import msgspec
 
@@ -16,6 +17,7 @@ from aiopplx._text import plain
 from aiopplx._wire.api import quoted_id
 from aiopplx._wire.call import Call, Lane, Reply
 from aiopplx._wire.decoding import check_id, is_array, is_object, plain_values, reason_in, strictly, unusable
+from aiopplx._wire.kinds import Kind, Published, kind_named, unversioned
 from aiopplx._wire.request import Request, ResearchRequest
 from aiopplx.agent._request import AgentRequest
 from aiopplx.agent._responses import (
@@ -32,8 +34,32 @@ keeps a run; only a poll shows whether a run still exists."""
 MAX_BODY = 32 * 1024 * 1024
 """Bytes of a submission above which the server answers 413 (its documented limit: 32 MiB)."""
 
+PUBLISHED: Mapping[Kind, Published] = {
+    Kind("agent", "medium"): Published(0.01, 0.10, 45.0, 0.9),
+    Kind("agent", "high"): Published(0.40, 1.00, 180.0, 0.9),
+}
+"""From two runs ($0.016 in 40 seconds; $0.98) and the provider's estimate of $0.40 to $0.90. The time of `high` is a
+judgement."""
+
+
+class _Thinking(msgspec.Struct):
+    effort: str | None = None
+
+
+class _Who(msgspec.Struct):
+    """Of a submission only what its kind depends on."""
+
+    effort: str | None = None
+    preset: str | None = None
+    model: str | None = None
+    models: list[str] | None = None
+    profile: dict[str, Any] | None = None
+    reasoning: _Thinking | None = None
+
+
 # Sorted keys: equal requests make equal bytes, whatever the order of a mapping.
 _ENCODER = msgspec.json.Encoder(order="deterministic")
+_WHO = msgspec.json.Decoder(_Who)
 _RESPONSE = msgspec.json.Decoder(AgentResponse)
 _CANCEL = msgspec.json.Decoder(CancelResponse)
 
@@ -89,6 +115,11 @@ class Agent(msgspec.Struct, frozen=True):
         """`AgentRequest`."""
         return AgentRequest
 
+    @property
+    def published(self) -> Mapping[Kind, Published]:
+        """See `PUBLISHED`."""
+        return PUBLISHED
+
     def takes(self, request: Request) -> bool:
         """True for an `AgentRequest`, and for a `ResearchRequest`, which is translated."""
         return isinstance(request, AgentRequest | ResearchRequest)
@@ -122,6 +153,20 @@ class Agent(msgspec.Struct, frozen=True):
     def rekeyed(self, body: bytes, idempotency_key: str) -> bytes:
         """The same bytes: the key is not in them."""
         return body
+
+    def kind_of(self, body: bytes) -> Kind:
+        """By what answers: the effort or preset, else the profile, and the models; and by how hard they think.
+
+        `effort` is the server's newer word for `preset`, and precedes it.
+        """
+        asked = strictly(_WHO, body)
+        if asked is None:
+            return Kind(self.name)
+        profile = f"profile:{asked.profile.get('id', '')}" if asked.profile is not None else None
+        models = [asked.model] if asked.model is not None else asked.models or []
+        who = [name for name in (asked.effort or asked.preset or profile, *models) if name]
+        thinking = asked.reasoning.effort if asked.reasoning is not None else None
+        return kind_named(self.name, "+".join(map(unversioned, who)), thinking or "")
 
     def submit(self, body: bytes) -> Call:
         """The call that submits a frozen request."""

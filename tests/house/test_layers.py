@@ -18,7 +18,7 @@ from aiopplx._apis import APIS
 # folder, whose modules follow it in their own order.
 TOWER = """
 _version  _errors  _text  _job  _events
-_wire.  call headers checks conversion messages request api decoding
+_wire.  call headers checks conversion messages request kinds api decoding
 sonar.  _responses _api
 agent.  _tools _request _responses _translate _api
 _apis
