@@ -15,11 +15,12 @@ from typing import Any
 import msgspec
 
 from aiopplx.emulator._agent_bodies import Cancelling, Runs
+from aiopplx.emulator._agent_calls import brings_results, pending
 from aiopplx.emulator._agent_request import Asking, read
 from aiopplx.emulator._clock import Clock
 from aiopplx.emulator._corrupt import edited
 from aiopplx.emulator._exchange import OUT_OF_CREDIT, Asked, Reply, as_json, error
-from aiopplx.emulator._jobs import Jobs, New, State
+from aiopplx.emulator._jobs import Jobs, New
 from aiopplx.emulator._ledger import JobRecord
 from aiopplx.emulator._strict import Refused
 
@@ -105,9 +106,11 @@ class Agent:
         before = asking.previous_response_id
         if before is None:
             return
-        # A hidden run can be continued with `previous_response_id`; one that has not completed cannot.
+        # A hidden run can be continued with `previous_response_id`; one that has not completed cannot, unless it waits
+        # for what this request brings.
         job = self._jobs.find(self.name, account, before)
-        if job is None or self._jobs.state(job) != "COMPLETED":
+        state = self._jobs.state(job) if job is not None else None
+        if state != "COMPLETED" and not (state == "REQUIRES_ACTION" and brings_results(asking)):
             raise Refused("invalid request")
 
     def _new(self, asked: Asked, account: str, asking: Asking) -> New:
@@ -124,14 +127,14 @@ class Agent:
             cost=self._runs.cost(digest, asking),
             prefix=PREFIX,
             hidden=asking.store is False,
+            waits=bool(pending(asking)),
         )
 
     def _held(self, job: JobRecord) -> Reply:
         """A run without `background`: the connection is held open until the run has ended, then answered."""
         ended = self._jobs.end(job)
-        state: State = "FAILED" if job.fails else "COMPLETED"
         job.told_final += 1
-        reply = self._about(job, self._runs.body(job, state, 1.0, ended))
+        reply = self._about(job, self._runs.body(job, self._jobs.ending(job), 1.0, ended))
         reply.headers = {"x-request-id": job.id.removeprefix(PREFIX)}
         reply.delay = self._clock.real(max(0.0, ended - self._clock.now()))
         return reply

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
+from aiopplx.emulator._agent_calls import items, pending
 from aiopplx.emulator._agent_request import Asking, read
 from aiopplx.emulator._agent_usage import IDS_PER_SEARCH, Run, cost, draw, tool_costs, usage
 from aiopplx.emulator._cache import Cache
@@ -146,8 +147,12 @@ class Runs:
         written = self._written(job)
         if state == "COMPLETED":
             return self._ended(job, written, int(now))
-        items = written.items if state == "FAILED" else written.items[: written.shown(share)]
-        body = self._body(job, written.asking, _STATUS[state], int(now), _array(items))
+        if state == "REQUIRES_ACTION":
+            calls = items(job.id, pending(written.asking), self._rng(job.digest))
+            output = _array([*written.items, *calls])
+            return msgspec.json.encode(self._body(job, written.asking, "requires_action", int(now), output))
+        shown = written.items if state == "FAILED" else written.items[: written.shown(share)]
+        body = self._body(job, written.asking, _STATUS[state], int(now), _array(shown))
         if state in ("FAILED", "CANCELLED"):
             body.error = _FAILED if state == "FAILED" else _CANCELLED
             body.incomplete_details = Details("cancelled") if state == "CANCELLED" else None

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
+from aiopplx.emulator._agent_calls import pending
 from aiopplx.emulator._agent_request import PRESETS, Asking
 
 CHARS_PER_TOKEN = 5.29
@@ -69,7 +70,7 @@ class Read(NamedTuple):
 class Run(msgspec.Struct, frozen=True):
     """A run as it will stand at its end. `found` is the number of results of each search.
 
-    `cut`: it ends incomplete; with `chars` 0 nothing was written.
+    `cut`: it ends incomplete. With `chars` 0 nothing was written: it was cut before, or it waits for its caller.
     """
 
     tariff: Tariff
@@ -94,6 +95,9 @@ def draw(rng: random.Random, asking: Asking, chars: int | None) -> Run:
     written = max(1, round(length / CHARS_PER_TOKEN))
     reasoning = round(written * rng.uniform(0.6, 1.0))
     most = max(LEAST_OUTPUT, asking.max_output_tokens or written + reasoning)
+    if pending(asking):
+        run = _run(rng, asking, size, length, 0, min(reasoning, most), cut=False)
+        return msgspec.structs.replace(run, chars=0)
     if written + reasoning > most:
         return _cut(rng, asking, size, most, reasoning)
     return _run(rng, asking, size, length, written, reasoning, cut=False)

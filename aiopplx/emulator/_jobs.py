@@ -34,14 +34,14 @@ class AfterPolls(msgspec.Struct, frozen=True):
 
 Duration: TypeAlias = float | AfterPolls | Callable[[str], float] | None
 Failing: TypeAlias = float | Callable[[str], bool]
-State: TypeAlias = Literal["CREATED", "IN_PROGRESS", "COMPLETED", "FAILED", "CANCELLED"]
+State: TypeAlias = Literal["CREATED", "IN_PROGRESS", "COMPLETED", "FAILED", "CANCELLED", "REQUIRES_ACTION"]
 
 
 class New(msgspec.Struct, frozen=True):
     """A valid submission.
 
     `question` is passed to a duration function; `cost` is in US dollars; `prefix` begins the id; a `hidden` job runs
-    and is billed, but is never shown.
+    and is billed, but is never shown; one that `waits` does not complete, but waits for its caller.
     """
 
     account: str
@@ -54,6 +54,7 @@ class New(msgspec.Struct, frozen=True):
     cost: float
     prefix: str = ""
     hidden: bool = False
+    waits: bool = False
 
 
 class Jobs:
@@ -138,6 +139,7 @@ class Jobs:
             cost=0.0 if fails else new.cost,
             billed=not fails,
             hidden=new.hidden,
+            waits=new.waits,
             last_poll=self._duration.n if isinstance(self._duration, AfterPolls) else None,
         )
         self._by_id[id] = job
@@ -186,8 +188,14 @@ class Jobs:
     def state(self, job: JobRecord) -> State:
         now = self._clock.now()
         if now >= job.finished_at:
-            return "CANCELLED" if job.cancelled else "FAILED" if job.fails else "COMPLETED"
+            return self.ending(job)
         return "IN_PROGRESS" if now >= job.started_at else "CREATED"
+
+    def ending(self, job: JobRecord) -> State:
+        """The state in which it ends."""
+        if job.cancelled:
+            return "CANCELLED"
+        return "FAILED" if job.fails else "REQUIRES_ACTION" if job.waits else "COMPLETED"
 
     def share(self, job: JobRecord) -> float:
         """How much of the work is done, from 0 to 1; a cancel stops it where it is."""
@@ -211,14 +219,16 @@ class Jobs:
 
     def _ends_early(self, job: JobRecord) -> bool:
         """Moves the job's end to when a cancel made now takes effect, if that is earlier."""
+        waits = self.state(job) == "REQUIRES_ACTION"
         if job.last_poll is not None:
             last = job.polls + CANCEL_POLLS
-            if last > job.last_poll:
+            if last > job.last_poll and not waits:
                 return False
             job.last_poll = last
+            job.finished_at = math.inf
             return True
         at = self._clock.now() + self._cancel_delay
-        if at > job.finished_at:
+        if at > job.finished_at and not waits:
             return False
         job.finished_at = at
         return True

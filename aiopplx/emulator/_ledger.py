@@ -27,6 +27,7 @@ class JobRecord(msgspec.Struct, eq=False):
         cost: US dollars, as in `usage.cost.total_cost`; 0 for a job that fails, the used part for a cancelled one.
         billed: the account was charged.
         hidden: the job is never shown, as with `store: false`.
+        waits: it does not complete, but waits for something that its caller has to give.
         cancelled: it ends CANCELLED; `stopped_at` is the share of its work, from 0 to 1, that was done by then.
         last_poll: the poll at which it ends; None if it ends by the clock.
     """
@@ -49,6 +50,7 @@ class JobRecord(msgspec.Struct, eq=False):
     polls: int = 0
     told_final: int = 0
     hidden: bool = False
+    waits: bool = False
     cancelled: bool = False
     stopped_at: float | None = None
     last_poll: int | None = None
