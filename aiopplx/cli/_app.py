@@ -68,7 +68,8 @@ def run(
 
     A text file has one question per line; blank lines and lines that begin with # are skipped. A line of a JSONL file
     is a string, or an object with the fields of a request (question or messages, model, tag, search filters, ...). A
-    line that cannot be used is reported with its number, and the others are run.
+    line that cannot be used is reported with its number, and the others are run. Any other kind of file (a table, one
+    JSON array, Markdown) is refused before anything is sent, with what to type.
 
     Run the same command again to resume: finished answers come from the journal, running jobs are waited for, and only
     questions that were never sent are sent. Questions may be added, removed and reordered in between.

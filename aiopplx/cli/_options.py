@@ -103,7 +103,7 @@ class RunOptions:
     ] = False
     format: Annotated[
         Format,
-        Parameter(help="Format of QUESTIONS. `auto` goes by the name (.jsonl, .ndjson) and the first character."),
+        Parameter(help="Format of QUESTIONS. `auto` goes by the name and by what the file begins with."),
     ] = "auto"
     limit: Annotated[PositiveInt | None, Parameter(help="Run at most this many questions.")] = None
     model: Annotated[str | None, Parameter(help="Model for questions that name none.")] = None

@@ -13,13 +13,14 @@ import sys
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable
 from functools import partial
-from typing import Literal, cast
+from typing import cast
 
 import anyio
 import anyio.to_thread
 import msgspec
 
 from aiopplx.cli._exits import UsageError
+from aiopplx.cli._kind import Form, form_of, is_object, splits
 from aiopplx.cli._options import STANDARD, Format
 from aiopplx.cli._text import one_line
 
@@ -50,15 +51,37 @@ class BadLine(msgspec.Struct, frozen=True):
     reason: str
 
 
-def read_line(number: int, raw: bytes, form: Literal["text", "jsonl"]) -> Question | BadLine | None:
-    """The content of line `number`; None for a line to skip: a blank one, or in a text file one beginning with `#`."""
+class Remark(msgspec.Struct, frozen=True):
+    """A line of a text file that begins with `#`: it is skipped, and told, as it may have been meant as a question."""
+
+    line: int
+    preview: str
+
+
+def read_line(number: int, raw: bytes, form: Form, *, is_guess: bool = False) -> Question | BadLine | Remark | None:
+    """The content of line `number`; None for a blank one.
+
+    Args:
+        number: from 1.
+        raw: its bytes, without the newline.
+        form: the format of the file.
+        is_guess: nobody has named the format, so that a line of another kind is refused.
+    """
     try:
         text = raw.decode("utf-8-sig" if number == 1 else "utf-8").strip()
     except UnicodeDecodeError as error:
-        return BadLine(number, f"not UTF-8 text: {error.reason} at byte {error.start}")
-    if not text or (form == "text" and text.startswith("#")):
+        return BadLine(number, f"not UTF-8 text: {error.reason} at byte {error.start}; save the file as UTF-8")
+    if not text:
         return None
-    return Question(number, text, one_line(text, 120)) if form == "text" else _read_json(number, text)
+    if form == "jsonl":
+        return _read_json(number, text)
+    if text.startswith("#"):
+        return Remark(number, one_line(text, 60))
+    if splits(text):
+        return BadLine(number, "has a line end in it that is not a newline: is it more than one question?")
+    if is_guess and is_object(text):
+        return BadLine(number, "a JSON object in a file of text; give --format jsonl or --format text")
+    return Question(number, text, one_line(text, 120))
 
 
 def _read_json(number: int, text: str) -> Question | BadLine:
@@ -80,8 +103,7 @@ class Questions:
 
     Args:
         path: the file; `STANDARD` is stdin.
-        form: the format of its lines; "auto" goes by the name (.jsonl, .ndjson), otherwise by the first character that
-            is not blank: `{` is JSONL.
+        form: the format of its lines; "auto" goes by the name and by what the file begins with (`form_of`).
         limit: stop after this many questions, including bad lines; None reads to the end.
         defaults: request fields for every question that does not set them itself.
         on_bad: called with each bad line as it is read, and the number of questions before it.
@@ -89,6 +111,7 @@ class Questions:
     Attributes:
         read: questions read so far, including bad lines.
         total: how many there are in total, including bad lines; None while unknown.
+        remarks: lines skipped so far because they begin with `#`; `first_remark` is the first of them.
         origins: the origin of every question handed out, by its position in the batch, until `take` removes it.
     """
 
@@ -105,8 +128,11 @@ class Questions:
         self.read = 0
         self.total: int | None = None
         self.origins: dict[int, Origin] = {}
+        self.remarks = 0
+        self.first_remark: Remark | None = None
         self._path = path
-        self._form: Format = form
+        self._given: Format = form
+        self._form: Form = "text"
         self._limit = limit
         self._defaults = defaults or {}
         self._on_bad = on_bad
@@ -118,33 +144,37 @@ class Questions:
         """Open the file and detect its format.
 
         Raises:
-            UsageError: it cannot be read, or has no questions.
+            UsageError: it cannot be read, has no questions, or is neither text nor JSONL.
         """
-        self._lines = await _Lines.open(self._path, self.name)
-        first = await self._begin(self._lines)
-        if first.startswith((b"\xff\xfe", b"\xfe\xff")):
-            raise UsageError(f"{self.name} is UTF-16 text; save it as UTF-8")
-        self._form = self._detected(first)
-        while self._form == "text" and first.startswith(b"#"):  # a file of comments only makes no journal
-            first = await self._begin(self._lines)
-
-    async def _begin(self, lines: _Lines) -> bytes:
-        """Read up to the first line that is not blank, and keep it; returns its beginning."""
-        first = b""
-        while not first:
+        self._lines = lines = await _Lines.open(self._path, self.name)
+        while not self._ahead:  # the first line that is not blank
             got = await lines.next()
             if got is None:
                 raise UsageError(f"no questions in {self.name}")
-            self._ahead, first = [got], got[1].strip(b"\xef\xbb\xbf \t\r\n")
-        return first
+            if got[1].strip(b"\xef\xbb\xbf \t\r\n"):
+                self._ahead = [got]
+        self._form = form_of(self.name, [self._ahead[0][1], *lines.ahead()], self._given)
+        await self._skip_remarks(lines)
 
-    def _detected(self, first: bytes) -> Format:
-        if self._form != "auto":
-            return self._form
-        name = self._path.lower()
-        if name.endswith(".json") and first.startswith(b"["):
-            raise UsageError(f"{self.name} is one JSON array; write one question per line: jq -c '.[]' {self.name}")
-        return "jsonl" if name.endswith((".jsonl", ".ndjson")) or first.startswith(b"{") else "text"
+    async def _skip_remarks(self, lines: _Lines) -> None:
+        """Read up to the first line with something to ask: a file of remarks only makes no journal."""
+        while True:
+            entry = self._read(*self._ahead[0])
+            if entry is not None and not isinstance(entry, Remark):
+                return
+            self._count_remark(entry)
+            got = await lines.next()
+            if got is None:
+                raise UsageError(f"no questions in {self.name}")
+            self._ahead = [got]
+
+    def _read(self, number: int, raw: bytes) -> Question | BadLine | Remark | None:
+        return read_line(number, raw, self._form, is_guess=self._given == "auto")
+
+    def _count_remark(self, entry: Remark | None) -> None:
+        if entry is not None:
+            self.remarks += 1
+            self.first_remark = self.first_remark or entry
 
     async def count(self) -> int | None:
         """Find `total` now, if the file can be read twice; None if not."""
@@ -190,13 +220,15 @@ class Questions:
             got = await self._next_line()
             if got is None:
                 break
-            entry = read_line(*got, "jsonl" if self._form == "jsonl" else "text")
+            entry = self._read(*got)
+            if isinstance(entry, Question):
+                self.read += 1
+                return self._hand_out(entry)
             if isinstance(entry, BadLine):
                 self.read += 1
                 await self._on_bad(entry, self._handed_out)
-            elif entry is not None:
-                self.read += 1
-                return self._hand_out(entry)
+            else:
+                self._count_remark(entry)
         self.total = self.read
         raise StopAsyncIteration
 
@@ -230,6 +262,7 @@ class _Lines:
         self._ready: list[bytes] = []
         self._number = 0
         self._ended = False
+        self._is_whole = False
 
     @classmethod
     async def open(cls, path: str, name: str) -> _Lines:
@@ -249,6 +282,10 @@ class _Lines:
             os.close(self._fd)
             self._fd = 0
 
+    def ahead(self) -> list[bytes]:
+        """The whole lines after the last one that was handed out, as far as they have been read."""
+        return [*reversed(self._ready), *([b"".join(self._begun)] if self._is_whole else [])]
+
     async def next(self) -> tuple[int, bytes] | None:
         while not self._ready:
             if self._ended:
@@ -264,6 +301,8 @@ class _Lines:
             self._begun = []
         self._begun.append(last)
         self._ended = not chunk
+        # A regular file gives less than it was asked for only at its end: the last line has no newline then.
+        self._is_whole = not self._waits and len(chunk) < CHUNK
         if len(self._begun) > LINE_LIMIT // CHUNK:
             raise UsageError(f"line {self._number + len(self._ready) + 1} is longer than {LINE_LIMIT >> 20} MiB")
 

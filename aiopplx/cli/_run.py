@@ -198,8 +198,19 @@ class _Run:
         if ending is None and not self._tally.finished:
             raise UsageError(f"no questions in {self._questions.name}")
         self._say_why(ending)
-        self._summary(ending, self._say_left())
+        left = self._say_left()
+        self._say_remarks()
+        self._summary(ending, left)
         return self._code(ending)
+
+    def _say_remarks(self) -> None:
+        """Say what was skipped: a question may begin with # as well."""
+        first = self._questions.first_remark
+        if first is not None and self._tally.touched:
+            self._view.remark(
+                f"Lines beginning with # are remarks: {self._questions.remarks:,} skipped, the first is line"
+                f" {first.line}: {first.preview}"
+            )
 
     def _say_why(self, ending: BaseException | None) -> None:
         if isinstance(ending, Interrupted):

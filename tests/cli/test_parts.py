@@ -27,7 +27,7 @@ from aiopplx.cli._export import _csv_line
 from aiopplx.cli._journals import place_of, resuming
 from aiopplx.cli._options import STANDARD, Api, Connection, JournalOptions
 from aiopplx.cli._progress import QuietView, View
-from aiopplx.cli._questions import BadLine, Question, Questions, read_line
+from aiopplx.cli._questions import BadLine, Question, Questions, Remark, read_line
 from aiopplx.cli._records import question_of
 from aiopplx.cli._rows import PIPE_ROOM, Rows
 from aiopplx.cli._show import _print_job
@@ -70,12 +70,12 @@ async def read_all(path: Path, **options: object) -> tuple[list[Item], list[BadL
         (b"  Why?\r\n", "text", Question(1, "Why?", "Why?")),
         (b"\xef\xbb\xbfWhy?", "text", Question(1, "Why?", "Why?")),
         (b"   \n", "text", None),
-        (b"  # a remark\n", "text", None),
+        (b"  # a remark\n", "text", Remark(1, "# a remark")),
         (b"\n", "jsonl", None),
         (b'"Why?"', "jsonl", Question(1, "Why?", "Why?")),
         (b'{"question": "Why?", "tag": 7}', "jsonl", Question(1, {"question": "Why?", "tag": 7}, "Why?")),
         (b'{"messages": []}', "jsonl", Question(1, {"messages": []}, "")),
-        (b"\xff", "text", BadLine(1, "not UTF-8 text: invalid start byte at byte 0")),
+        (b"\xff", "text", BadLine(1, "not UTF-8 text: invalid start byte at byte 0; save the file as UTF-8")),
         (b"[1]", "jsonl", BadLine(1, "neither an object of request fields nor a string")),
         (b"7", "jsonl", BadLine(1, "neither an object of request fields nor a string")),
     ],
