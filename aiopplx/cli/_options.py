@@ -241,3 +241,18 @@ class EmulatorOptions:
             help="An API key to accept; may be repeated. Default: any that does not look like a real one.",
         ),
     ] = ()
+    unknown_field: Annotated[
+        tuple[str, ...],
+        Parameter(
+            show_default=False,
+            help="A field of Agent API requests to refuse as unknown, as an earlier release of the service would; may"
+            " be repeated.",
+        ),
+    ] = ()
+    file: Annotated[
+        tuple[Path, ...],
+        Parameter(
+            show_default=False,
+            help="A file that Agent API runs with the tool `sandbox` share; may be repeated. Default: a small table.",
+        ),
+    ] = ()

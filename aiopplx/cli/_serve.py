@@ -23,12 +23,14 @@ async def serve(options: EmulatorOptions) -> int:
     The address is the first line on stdout.
 
     Raises:
-        UsageError: the port is in use, or an option is out of range.
+        UsageError: the port is in use, a file cannot be read, or an option is out of range.
     """
     try:
         emulator = _made(options)
     except ValueError as error:
         raise UsageError(str(error)) from None
+    except OSError as error:
+        raise UsageError(f"cannot read {error.filename}: {error.strerror}") from None
 
     async def work() -> None:
         try:
@@ -65,4 +67,6 @@ def _made(options: EmulatorOptions) -> Emulator:
         failure_rate=options.failure_rate,
         idempotency=options.idempotency,
         keys=set(options.key) or None,
+        unknown_fields=options.unknown_field,
+        files={path.name: path.read_bytes() for path in options.file} or None,
     )

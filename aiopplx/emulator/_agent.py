@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from hashlib import blake2b
 from itertools import islice
 from typing import Any
@@ -16,7 +16,8 @@ import msgspec
 
 from aiopplx.emulator._agent_bodies import Cancelling, Runs
 from aiopplx.emulator._agent_calls import brings_results, pending
-from aiopplx.emulator._agent_request import Asking, read
+from aiopplx.emulator._agent_files import Files
+from aiopplx.emulator._agent_request import Asking, read, refuse_unknown
 from aiopplx.emulator._clock import Clock
 from aiopplx.emulator._corrupt import edited
 from aiopplx.emulator._exchange import OUT_OF_CREDIT, Asked, Reply, as_json, error
@@ -26,6 +27,7 @@ from aiopplx.emulator._strict import Refused
 
 BASES = ("/v1/responses", "/v1/agent")
 PREFIX = "resp_"
+_CONTENT = re.compile(r"files/([^/]+)/content")
 _ID = re.compile(PREFIX + r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE)
 _ENDED = ("COMPLETED", "FAILED", "CANCELLED")
 _PAGE = 20
@@ -37,10 +39,12 @@ class Agent:
     name = "agent"
     always_sends_limits = True
 
-    def __init__(self, *, jobs: Jobs, clock: Clock, runs: Runs) -> None:
+    def __init__(self, *, jobs: Jobs, clock: Clock, runs: Runs, files: Files, unknown: Collection[str]) -> None:
         self._jobs = jobs
         self._clock = clock
         self._runs = runs
+        self._files = files
+        self._unknown = unknown
         self._stamps = 0
 
     # --- routes
@@ -59,6 +63,10 @@ class Agent:
                 return "get" if method == "GET" else "", base, id
             if id and action == "cancel":
                 return "cancel" if method == "POST" else "", base, id
+            if id and action == "files":
+                return "files" if method == "GET" else "", base, id
+            if id and _CONTENT.fullmatch(action):
+                return "content" if method == "GET" else "", base, id
         return None
 
     def bucket(self, on: str) -> str:
@@ -82,12 +90,15 @@ class Agent:
             return self._create(asked, account)
         if not _ID.fullmatch(asked.job_id):
             return _refused(Refused("invalid response id"))
-        return self._get(asked, account) if asked.on == "get" else self._cancel(asked.job_id, account)
+        if asked.on == "cancel":
+            return self._cancel(asked.job_id, account)
+        return self._get(asked, account) if asked.on == "get" else self._about_files(asked, account)
 
     # --- create
 
     def _create(self, asked: Asked, account: str) -> Reply:
         try:
+            refuse_unknown(asked.body, self._unknown)
             asking = read(asked.body)
             self._check(asking, account)
         except Refused as refused:
@@ -118,7 +129,7 @@ class Agent:
         return New(
             account=account,
             api=self.name,
-            model=asking.named_model or asking.bundle,
+            model=asking.named_model or asking.bundle,  # without its version: no capture shows one
             # This API has no idempotency: each create starts another run.
             key="",
             body=asked.body,
@@ -151,17 +162,35 @@ class Agent:
     def _get(self, asked: Asked, account: str) -> Reply:
         if asked.query.get("stream", "false").lower() not in ("", "0", "false"):
             return _refused(Refused("this emulator does not stream: leave `stream` out"))
+        form = asked.query.get("format", "default")
+        if form not in ("default", "short"):
+            return _refused(Refused("validation failed: format must be default or short"))
         job = self._find(account, asked.job_id)
         if job is None:
             return error(404, "not_found", "resource not found")
         self._jobs.poll(job)
-        return self._about(job, self._body(job, counts=True))
+        return self._about(job, self._body(job, counts=True, is_short=form == "short"))
 
-    def _body(self, job: JobRecord, *, counts: bool = False) -> bytes:
+    def _body(self, job: JobRecord, *, counts: bool = False, is_short: bool = False) -> bytes:
         state = self._jobs.state(job)
         if counts and state in _ENDED:
             job.told_final += 1
-        return self._runs.body(job, state, self._jobs.share(job), self._clock.now())
+        return self._runs.body(job, state, self._jobs.share(job), self._clock.now(), is_short=is_short)
+
+    def _about_files(self, asked: Asked, account: str) -> Reply:
+        """The list of a run's files, or the content of one: there are none before the run has completed."""
+        job = self._find(account, asked.job_id)
+        if job is None:
+            return error(404, "not_found", "resource not found")
+        is_there = self._jobs.state(job) == "COMPLETED"
+        asking = read(job.body)
+        if asked.on == "files":
+            reply = self._files.listed(job, asking) if is_there else as_json(200, {"data": [], "object": "list"})
+        else:
+            id = asked.path.rsplit("/", 2)[1]
+            reply = self._files.content(job, asking, id) if is_there else error(404, "not_found", "resource not found")
+        reply.job = job
+        return reply
 
     def _cancel(self, id: str, account: str) -> Reply:
         job = self._find(account, id)

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from aiopplx.emulator._agent_calls import items, pending
+from aiopplx.emulator._agent_files import Files
 from aiopplx.emulator._agent_request import Asking, read
 from aiopplx.emulator._agent_usage import IDS_PER_SEARCH, Run, cost, draw, tool_costs, usage
 from aiopplx.emulator._cache import Cache
@@ -44,12 +45,13 @@ class Details(msgspec.Struct):
     reason: str
 
 
-class Body(msgspec.Struct):
-    """A run with all its members; unknown ones are null."""
+class Body(msgspec.Struct, kw_only=True):
+    """A run with all its members; unknown ones are null, and `effort` and `preset` are absent if none was asked for."""
 
     background: bool
     completed_at: int | None
     created_at: int
+    effort: str | msgspec.UnsetType = msgspec.UNSET
     error: Error | None
     frequency_penalty: int
     id: str
@@ -63,6 +65,7 @@ class Body(msgspec.Struct):
     output: msgspec.Raw
     parallel_tool_calls: bool
     presence_penalty: int
+    preset: str | msgspec.UnsetType = msgspec.UNSET
     previous_response_id: str | None
     prompt_cache_key: str | None
     reasoning: Any
@@ -110,8 +113,9 @@ _STATUS = {"IN_PROGRESS": "in_progress", "FAILED": "failed", "CANCELLED": "cance
 class Runs:
     """Writes runs from seed and request: the same request gets the same answer. The latest 16 MiB are cached."""
 
-    def __init__(self, *, seed: int, chars: int | None, think: bool) -> None:
+    def __init__(self, *, seed: int, chars: int | None, think: bool, files: Files) -> None:
         self._seed = seed
+        self._files = files
         self._chars = chars
         self._think = think
         self._library = Library(seed)
@@ -140,29 +144,33 @@ class Runs:
         body.id = job.told_id
         return msgspec.json.encode(body)
 
-    def body(self, job: JobRecord, state: State, share: float, now: float) -> bytes:
-        """The run in this state; `now` is used for both its timestamps, as the service does at each poll."""
+    def body(self, job: JobRecord, state: State, share: float, now: float, *, is_short: bool = False) -> bytes:
+        """The run in this state; `now` is used for both its timestamps, as the service does at each poll.
+
+        A short one has the messages of its output only. That is a guess: the service does not say what it leaves out.
+        """
         if state == "CREATED":
             return msgspec.json.encode(self._body(job, read(job.body), "queued", int(now), b"[]"))
         written = self._written(job)
         if state == "COMPLETED":
-            return self._ended(job, written, int(now))
+            return self._ended(job, written, int(now), is_short=is_short)
         if state == "REQUIRES_ACTION":
             calls = items(job.id, pending(written.asking), self._rng(job.digest))
-            output = _array([*written.items, *calls])
+            output = _array(calls if is_short else [*written.items, *calls])
             return msgspec.json.encode(self._body(job, written.asking, "requires_action", int(now), output))
         shown = written.items if state == "FAILED" else written.items[: written.shown(share)]
-        body = self._body(job, written.asking, _STATUS[state], int(now), _array(shown))
+        body = self._body(job, written.asking, _STATUS[state], int(now), _array(() if is_short else shown))
         if state in ("FAILED", "CANCELLED"):
             body.error = _FAILED if state == "FAILED" else _CANCELLED
             body.incomplete_details = Details("cancelled") if state == "CANCELLED" else None
         return msgspec.json.encode(body)
 
-    def _ended(self, job: JobRecord, written: Written, now: int) -> bytes:
+    def _ended(self, job: JobRecord, written: Written, now: int, *, is_short: bool) -> bytes:
         asking, run = written.asking, written.run
         status = "incomplete" if run.cut else "completed"
         message = [_message(job.id, written.text, status)] if run.chars else []
-        body = self._body(job, asking, status, now, _array([*written.items, *message]))
+        found = () if is_short else (*written.items, *self._files.items(job, asking))
+        body = self._body(job, asking, status, now, _array([*found, *message]))
         body.model = asking.named_model or run.tariff.model
         body.tools = asking.tools or _used(run)
         body.usage = written.usage
@@ -208,6 +216,9 @@ class Runs:
             truncation=asking.truncation or "",
             usage=NULL,
             user=None,
+            # Of the service's types: both have the same configuration and version. The captures are older.
+            effort=asking.configuration or msgspec.UNSET,
+            preset=asking.configuration or msgspec.UNSET,
         )
 
     # --- writing

@@ -6,7 +6,9 @@ wording is captured where a capture exists, and imitates the captures elsewhere.
 
 from __future__ import annotations
 
+import contextlib
 import re
+from collections.abc import Collection
 from typing import Any, Literal
 
 import msgspec
@@ -15,15 +17,20 @@ from aiopplx.emulator._agent_tools import check_tool
 from aiopplx.emulator._json_types import is_list, is_object
 from aiopplx.emulator._strict import Refused, Strict, converted, refusal_of, within
 
-# The short names, and their former names as far as these are known.
+# The levels, which `effort` and `preset` both name.
+LEVELS = ("fast", "low", "medium", "high", "xhigh")
+# Those that `preset` names, with their former names as far as these are known.
 PRESETS = {
-    **{name: name for name in ("fast", "low", "medium", "high", "xhigh")},
+    **{name: name for name in LEVELS},
     "fast-search": "fast",
     "pro-search": "low",
     "deep-research": "medium",
     "advanced-deep-research": "high",
     "wide-research": "xhigh",
 }
+LATEST = "2026-10-16.0"
+"""The release that a level without a version stands for."""
+_VERSION = re.compile(r"\d{4}-\d\d-\d\d\.\d{1,4}")
 _SLUG = re.compile(r"[a-z0-9_-]+/[A-Za-z0-9][\w.:-]*")
 # Accepted unchecked: their members are documented only in part.
 _OTHER_ITEMS = (
@@ -112,11 +119,20 @@ class Asking(Strict):
         return self.models[0] if self.models else self.model or ""
 
     @property
+    def level(self) -> str:
+        """The level that was asked for, without its version; effort takes precedence. "" if none was."""
+        return PRESETS[(self.effort or self.preset or "").partition("@")[0]] if self.effort or self.preset else ""
+
+    @property
+    def configuration(self) -> str:
+        """The level with its version, as the answer names it under both words; "" if none was asked for."""
+        version = (self.effort or self.preset or "").partition("@")[2]
+        return f"{self.level}@{version or LATEST}" if self.level else ""
+
+    @property
     def bundle(self) -> str:
-        """The preset (or effort, or profile) that supplies model and tools where they are not named; "" for a bare
-        model.
-        """
-        return self.effort or self.preset or ("custom" if self.profile else "")
+        """What supplies model and tools where they are not named: a level, or a profile; "" for a bare model."""
+        return self.level or ("custom" if self.profile is not None else "")
 
     @property
     def schema(self) -> dict[str, Any] | None:
@@ -149,6 +165,14 @@ def _text(item: dict[str, Any]) -> str:
     if is_list(content):
         return " ".join(str(part.get("text") or "") for part in content)
     return content if isinstance(content, str) else ""
+
+
+def refuse_unknown(body: bytes, unknown: Collection[str]) -> None:
+    """Raises `Refused` for a member that a service of an earlier release does not know."""
+    with contextlib.suppress(msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        members = msgspec.json.decode(body, type=dict[str, msgspec.Raw])
+        for name in members.keys() & set(unknown):
+            raise Refused(f'invalid request body: json: unknown field "{name}"', param=name)
 
 
 def read(body: bytes) -> Asking:
@@ -194,15 +218,23 @@ def _check_input(value: Any) -> None:
 def _check_model(asking: Asking) -> None:
     if asking.models is not None and not 1 <= len(asking.models) <= 5:
         raise Refused("validation failed: models must have 1 to 5 entries")
+    _check_level("effort", asking.effort, LEVELS)
+    _check_level("preset", asking.preset, PRESETS)
     if not asking.named_model and not asking.bundle:
         raise Refused("validation failed: one of model, models, preset, effort, profile is required")
-    if asking.preset is not None and asking.preset not in PRESETS:
-        raise Refused(f"validation failed: unknown preset {asking.preset!r}")
+    if asking.level and asking.profile is not None:
+        raise Refused("validation failed: either effort (or preset) or profile can be given, not both")
     for model in asking.models or filter(None, [asking.model]):
         if not _SLUG.fullmatch(model):
             raise Refused(f"invalid model: {model}", "invalid_model")
         if model.startswith("anthropic/") and asking.max_output_tokens is None:
             raise Refused("validation failed: max_output_tokens is required when using Anthropic models")
+
+
+def _check_level(field: str, value: str | None, names: Collection[str]) -> None:
+    name, at, version = (value or "").partition("@")
+    if value and (name not in names or (at and not _VERSION.fullmatch(version))):
+        raise Refused(f"validation failed: unknown {field} {value!r}")
 
 
 def _check_numbers(asking: Asking) -> None:

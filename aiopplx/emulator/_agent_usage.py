@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from aiopplx.emulator._agent_calls import pending
-from aiopplx.emulator._agent_request import PRESETS, Asking
+from aiopplx.emulator._agent_request import Asking
 
 CHARS_PER_TOKEN = 5.29
 # US dollars for one search: as part of a preset, and with a model named in the request.
@@ -88,7 +88,7 @@ class Run(msgspec.Struct, frozen=True):
 
 def draw(rng: random.Random, asking: Asking, chars: int | None) -> Run:
     """Draws a run. With `chars` None the length suits the preset."""
-    size = SIZES[PRESETS.get(asking.bundle, "medium")]
+    size = SIZES[asking.level or "medium"]
     length = rng.randint(*size.chars)
     if chars is not None:
         length = max(1, int(chars * rng.uniform(0.9, 1.1)))
@@ -155,9 +155,11 @@ def _found(rng: random.Random, length: int, searches: int) -> tuple[int, ...]:
 
 
 def _fetches(rng: random.Random, asking: Asking, size: Size, found: tuple[int, ...]) -> int:
+    """Number of pages read. They are among those found; a run that searches nothing reads what it knows."""
+    drawn = rng.randint(*size.fetches)
     if asking.has_tool("fetch_url"):
-        return max(1, rng.randint(*size.fetches))
-    return min(rng.randint(*size.fetches), sum(found))
+        return min(max(1, drawn), sum(found)) if found else max(1, drawn)
+    return min(drawn, sum(found))
 
 
 def _reads(rng: random.Random, count: int) -> tuple[Read, ...]:

@@ -89,7 +89,7 @@ def apply_fault(fault: Fault, asked: Asked, truth: Truth, api: EmulatedAPI, acco
 
 def _too_late(asked: Asked, truth: Truth) -> bool:
     """A submission that an earlier rule has executed cannot be refused any more: it is billed."""
-    return truth.executed and asked.method != "GET"
+    return truth.executed and asked.method not in ("GET", "HEAD")
 
 
 def _changed(

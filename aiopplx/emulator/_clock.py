@@ -36,6 +36,10 @@ class Time(Protocol):
         ...
 
 
+LAST = 253_402_300_799.0
+"""Seconds since 1970 of the last moment of the year 9999."""
+
+
 class RealTime:
     """The machine's own clock."""
 
@@ -69,8 +73,6 @@ class Clock:
     """
 
     def __init__(self, scale: float, time: Time | None = None) -> None:
-        if scale <= 0:
-            raise ValueError("time_scale must be more than 0: emulated seconds per real second")
         self.scale = scale
         self.time = time if time is not None else RealTime()
         self._skipped = 0.0
@@ -87,8 +89,10 @@ class Clock:
 
     def advance(self, seconds: float) -> None:
         """Moves the emulated time forward, so that testing a seven-day expiry takes no time."""
-        if seconds < 0:
+        if not seconds >= 0:
             raise ValueError("time only moves forward: seconds must not be negative")
+        if self.now() + seconds > LAST:
+            raise ValueError("seconds must not go beyond the year 9999, the last one that a date of HTTP can name")
         self._skipped += seconds
 
     def real(self, emulated: float) -> float:

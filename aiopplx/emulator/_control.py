@@ -60,13 +60,22 @@ _DONE = {"ok": True}
 
 def control(emulator: Controlled, asked: Asked) -> Reply:
     """Answers one request under `/_control/`."""
-    action = _ACTIONS.get(f"{asked.method} {asked.path.removeprefix(PREFIX)}")
+    path = asked.path.removeprefix(PREFIX)
+    action = _ACTIONS.get(f"{'GET' if asked.method == 'HEAD' else asked.method} {path}")
+    if action is None and (allowed := _allowed(path)):
+        return as_json(405, {"detail": "Method Not Allowed"}, {"Allow": ", ".join(allowed)})
     if action is None:
         return error(404, "not_found", f"The control paths are: {', '.join(_ACTIONS)}")
     try:
         return as_json(200, action(emulator, asked.body))
     except (msgspec.MsgspecError, UnicodeDecodeError, ValueError, KeyError) as problem:
         return error(400, "invalid_request", f"{asked.path}: {problem}")
+
+
+def _allowed(path: str) -> list[str]:
+    """The methods of a control path."""
+    methods = [action.split()[0] for action in _ACTIONS if action.split()[1] == path]
+    return ["GET", "HEAD", *methods[1:]] if methods[:1] == ["GET"] else methods
 
 
 def _ledger(emulator: Controlled, body: bytes) -> dict[str, Any]:

@@ -6,34 +6,47 @@ That path is: route, fault script, key, retirement, rate limit, the API's own an
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import math
 import socket
 from collections.abc import Callable, Collection, Mapping
-from typing import Literal, Self
+from typing import Literal, Self, TypeAlias
 
 from aiohttp import web
 
 from aiopplx.emulator._agent import Agent
 from aiopplx.emulator._agent_bodies import Runs
+from aiopplx.emulator._agent_files import USUAL, Files
 from aiopplx.emulator._apply_fault import EmulatedAPI, Truth, apply_fault, limit_headers
 from aiopplx.emulator._auth import Keys
 from aiopplx.emulator._clock import Clock, Time
 from aiopplx.emulator._control import PREFIX, control
-from aiopplx.emulator._exchange import Asked, Reply, as_json, error, page, record, usual
+from aiopplx.emulator._exchange import Asked, Reply, as_json, error, page, record, unreadable, usual
 from aiopplx.emulator._jobs import Duration, Jobs
 from aiopplx.emulator._ledger import Ledger
 from aiopplx.emulator._limits import Limits, Room, rates
 from aiopplx.emulator._script import Script
-from aiopplx.emulator._send import Sender, accept_no_more, end, made_request
+from aiopplx.emulator._send import QUIET, Sender, accept_no_more, end, made_request
+from aiopplx.emulator._settings import number, word
 from aiopplx.emulator._sonar import Idempotency, Paging, Settings, Sonar
 from aiopplx.emulator._sonar_bodies import Answers
 from aiopplx.emulator.faults import name_of
 
 HOST = "127.0.0.1"
+_METHODS = ("GET", "HEAD", "POST")
 WEEK = 7 * 86400.0
+# Emulated seconds in a real one: ten days.
+FASTEST = 1e6
+LimitHints: TypeAlias = Literal["none", "retry-after", "x-ratelimit"]
+AuthErrors: TypeAlias = Literal["json", "html"]
 # Real seconds that open requests get when the server ends. Our own waits end at once, so this covers pending writes.
 SHUTDOWN = 1.0
-_TEMPLATE = {"get": "/{id}", "cancel": "/{id}/cancel"}
+_TEMPLATE = {
+    "get": "/{id}",
+    "cancel": "/{id}/cancel",
+    "files": "/{id}/files",
+    "content": "/{id}/files/{file_id}/content",
+}
 
 
 class Emulator:
@@ -79,6 +92,10 @@ class Emulator:
         retired: refuse the sonar family with this error type from the start, see `retire()`.
         compress: answers are compressed by gzip where the client accepts it.
         log_size: how many requests `ledger.log` keeps.
+        files: the files, content by name, that a run of the Agent API with the tool `sandbox` shares; None is a small
+            table.
+        unknown_fields: fields of an Agent API request that this server does not know, so that it refuses them as an
+            earlier release would: `{"effort"}` plays the service before it had that word.
     """
 
     def __init__(
@@ -94,7 +111,7 @@ class Emulator:
         failing: Callable[[str], bool] | None = None,
         tier: int | None = None,
         rpm: float | None = None,
-        limit_hints: Literal["none", "retry-after", "x-ratelimit"] = "none",
+        limit_hints: LimitHints = "none",
         idempotency: Idempotency = "replay",
         key_ttl: float | None = None,
         ttl: float = WEEK,
@@ -104,17 +121,27 @@ class Emulator:
         answer_chars: int | None = None,
         think: bool = False,
         credits: float | None = None,
-        auth_errors: Literal["json", "html"] = "json",
+        auth_errors: AuthErrors = "json",
         retired: str = "",
         compress: bool = False,
         log_size: int = 10_000,
+        files: Mapping[str, bytes] | None = None,
+        unknown_fields: Collection[str] = (),
     ) -> None:
-        if not 0 <= failure_rate <= 1:
-            raise ValueError("failure_rate is a share, from 0 to 1")
-        if page_size < 1:
-            raise ValueError("page_size must be 1 or more")
-        if cancel_delay < 0:
-            raise ValueError("cancel_delay must not be negative: emulated seconds")
+        number("failure_rate", failure_rate, 0, high=1, unit="a share")
+        number("page_size", page_size, 1, unit="rows")
+        number("log_size", log_size, 0, unit="requests")
+        number("answer_chars", answer_chars, 0, unit="characters")
+        number("credits", credits, 0, unit="US dollars")
+        for name, seconds in (("cancel_delay", cancel_delay), ("ttl", ttl), ("key_ttl", key_ttl)):
+            number(name, seconds, 0, unit="emulated seconds")
+        number("time_scale", time_scale, 0, high=FASTEST, unit="emulated seconds per real second", above=True)
+        if isinstance(duration, int | float):
+            number("duration", duration, 0, unit="emulated seconds")
+        word("idempotency", idempotency, Idempotency)
+        word("paging", paging, Paging)
+        word("limit_hints", limit_hints, LimitHints)
+        word("auth_errors", auth_errors, AuthErrors)
         if clock is not None and time_scale != 1.0:
             raise ValueError("give time_scale or a clock, not both: a clock has its own speed")
         self.port = port
@@ -130,7 +157,9 @@ class Emulator:
         self._ttl = ttl
         self._cancel_delay = cancel_delay
         self._answers = Answers(seed=seed, chars=answer_chars, think=think)
-        self._runs = Runs(seed=seed, chars=answer_chars, think=think)
+        self._files = Files(USUAL if files is None else files)
+        self._runs = Runs(seed=seed, chars=answer_chars, think=think, files=self._files)
+        self._unknown_fields = frozenset(unknown_fields)
         self._first_credits = credits
         self._first_retired = retired
         self._auth_errors = auth_errors
@@ -160,7 +189,9 @@ class Emulator:
         )
         self._sonar = Sonar(self._settings, jobs=self._jobs, answers=self._answers)
         self._sonar.retired = self._first_retired
-        agent = Agent(jobs=self._jobs, clock=self._clock, runs=self._runs)
+        agent = Agent(
+            jobs=self._jobs, clock=self._clock, runs=self._runs, files=self._files, unknown=self._unknown_fields
+        )
         self._apis: dict[str, EmulatedAPI] = {api.name: api for api in (self._sonar, agent)}
 
     # --- for users
@@ -239,7 +270,9 @@ class Emulator:
         self._sender = Sender(self._closing, self._clock.time, compress=self._compress)
         # Without the router of web.Application, which would double the cost of a poll. A handler is cancelled when its
         # client disconnects, so no hanging answer outlives its client.
-        server = web.Server(self._handle, request_factory=made_request, handler_cancellation=True, access_log=None)
+        server = web.Server(
+            self._handle, request_factory=made_request, handler_cancellation=True, access_log=None, logger=QUIET
+        )
         runner = web.ServerRunner(server, shutdown_timeout=SHUTDOWN)
         await runner.setup()
         listening: socket.socket | None = None
@@ -272,9 +305,11 @@ class Emulator:
         ledger.peak = max(ledger.peak, ledger.in_flight)
         self._notify()
         try:
-            body = await request.read()
-            asked = self._asked(request, body)
-            reply, fault = self._decide(asked)
+            body: bytes | None = None
+            with contextlib.suppress(web.RequestPayloadError):  # it is not what its Content-Encoding says
+                body = await request.read()
+            asked = self._asked(request, body or b"")
+            reply, fault = self._decide(asked) if body is not None else (unreadable(), "")
             if asked.on != "control":
                 ledger.saw(record(self._clock.elapsed(), asked, reply, fault))
             return await self._sender.send(request, reply, self._clock.now(), ray)
@@ -302,7 +337,12 @@ class Emulator:
             api=api,
         )
 
+    def _allowed(self, path: str) -> str:
+        """The methods of a path, for `Allow`."""
+        return ", ".join(method for method in _METHODS if self._routed(method, path)[0] != "wrong method")
+
     def _routed(self, method: str, path: str) -> tuple[str, str, str, str]:
+        method = "GET" if method == "HEAD" else method  # the same answer without its content (RFC 9110, 9.3.2)
         for name, api in self._apis.items():
             found = api.route(method, path)
             if found is not None:
@@ -321,7 +361,7 @@ class Emulator:
         if asked.on == "unknown":
             return as_json(404, {"detail": "Not Found"}), ""
         if asked.on == "wrong method":
-            return as_json(405, {"detail": "Method Not Allowed"}), ""
+            return as_json(405, {"detail": "Method Not Allowed"}, {"Allow": self._allowed(asked.path)}), ""
         api = self._apis[asked.api]
         account, why_not = self._keys.account(asked.headers.get("authorization", ""))
         truth = Truth(lambda: self._execute(asked, api, account, why_not))

@@ -21,7 +21,7 @@ class Asked(msgspec.Struct, frozen=True):
     """One complete request.
 
     Attributes:
-        on: `submit`, `get`, `list`, `cancel`; `unknown` if no route fits.
+        on: `submit`, `get`, `list`, `cancel`, `files`, `content`; `unknown` if no route fits.
         route: method and path template.
         family: the base path in use.
         job_id: the id in the path, `""` if there is none.
@@ -118,6 +118,13 @@ def usual(status: int, headers: dict[str, str] | None = None) -> Reply:
     """The usual JSON error for this status."""
     type, message = USUAL.get(status, ("error", f"HTTP {status}."))
     return error(status, type, message, headers)
+
+
+def unreadable() -> Reply:
+    """The answer to a body that is not what its `Content-Encoding` says."""
+    return error(
+        400, "invalid_request", "invalid request body: it is not encoded as announced", {"Connection": "close"}
+    )
 
 
 def page(status: int, headers: dict[str, str] | None = None) -> Reply:

@@ -31,6 +31,11 @@ class AfterPolls(msgspec.Struct, frozen=True):
 
     n: int
 
+    def __post_init__(self) -> None:
+        """Refuses fewer than one: nobody sees a job before its first poll."""
+        if not self.n >= 1:
+            raise ValueError("AfterPolls needs 1 poll or more")
+
 
 Duration: TypeAlias = float | AfterPolls | Callable[[str], float] | None
 Failing: TypeAlias = float | Callable[[str], bool]
@@ -107,7 +112,7 @@ class Jobs:
             return 0.0, math.inf
         if self._duration is None:
             return lag, lag + drawn
-        total = float(self._duration(question) if callable(self._duration) else self._duration)
+        total = max(0.0, float(self._duration(question) if callable(self._duration) else self._duration))
         return min(lag, total / 10), total
 
     @property

@@ -61,7 +61,7 @@ class RequestRecord(msgspec.Struct, frozen=True):
 
     Attributes:
         at: real seconds since the emulator's start when it had been read completely.
-        on: its kind: `submit`, `get`, `list`, `cancel`, `control` or `unknown`.
+        on: its kind: `submit`, `get`, `list`, `cancel`, `files`, `content`, `control` or `unknown`.
         route: method and path template, as counted in `Ledger.requests`.
         path: the path as received.
         status: the HTTP status answered, 0 if no answer was given.

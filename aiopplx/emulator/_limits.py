@@ -69,7 +69,7 @@ def rates(tier: int | None, rpm: float | None) -> dict[str, float]:
     """
     if tier is not None and not 0 <= tier < len(TIERS):
         raise ValueError(f"tier must be 0 to {len(TIERS) - 1}")
-    if rpm is not None and rpm <= 0:
+    if rpm is not None and not rpm > 0:
         raise ValueError("rpm must be more than 0: submissions a minute")
     found: dict[str, float] = {}
     if tier is not None:

@@ -12,7 +12,7 @@ from typing import Literal, TypeAlias, get_args
 from aiopplx.emulator._exchange import Asked
 from aiopplx.emulator.faults import Fault
 
-On: TypeAlias = Literal["submit", "get", "list", "cancel", "*"]
+On: TypeAlias = Literal["submit", "get", "list", "cancel", "files", "content", "*"]
 Match: TypeAlias = str | Callable[[Asked], bool]
 
 

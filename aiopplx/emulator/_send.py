@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gzip
+import logging
 import os
 import socket
 import struct
@@ -17,6 +18,7 @@ from email.utils import formatdate
 
 from aiohttp import web
 from aiohttp.abc import AbstractStreamWriter
+from aiohttp.http_exceptions import HttpProcessingError
 from aiohttp.http_parser import RawRequestMessage
 from aiohttp.streams import StreamReader
 from aiohttp.web_protocol import RequestHandler
@@ -28,6 +30,20 @@ _CHUNK = 64 * 1024
 _SPACES = b" " * _CHUNK
 _SERVER = "aiopplx-emulator"
 _LARGEST_REQUEST = 32 * 1024 * 1024
+
+
+class _Own(logging.Filter):
+    """Passes what went wrong here. A request that is not HTTP is its sender's fault, and is answered with a 400."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """False for a mistake of the client's."""
+        problem = record.exc_info[1] if record.exc_info else None
+        return not isinstance(problem, HttpProcessingError | web.RequestPayloadError)
+
+
+QUIET = logging.getLogger("aiopplx.emulator")
+QUIET.addFilter(_Own())
+"""Where aiohttp writes what it could not handle: its own logger has a traceback for each malformed request."""
 
 
 class Sender:

@@ -14,6 +14,7 @@ from typing import get_args
 import anyio
 import msgspec
 import pytest
+from _agent_caller import AgentCaller
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -25,11 +26,12 @@ from aiopplx.cli._doctor import AUTO, PROBED, SERVICE, _end_of, names_to_check
 from aiopplx.cli._exits import UsageError, complain, exit_code
 from aiopplx.cli._export import _csv_line
 from aiopplx.cli._journals import place_of, resuming
-from aiopplx.cli._options import STANDARD, Api, Connection, JournalOptions
+from aiopplx.cli._options import STANDARD, Api, Connection, EmulatorOptions, JournalOptions
 from aiopplx.cli._progress import QuietView, View
 from aiopplx.cli._questions import BadLine, Question, Questions, Remark, read_line
 from aiopplx.cli._records import question_of
 from aiopplx.cli._rows import PIPE_ROOM, Rows
+from aiopplx.cli._serve import _made as made
 from aiopplx.cli._show import _print_job
 from aiopplx.cli._tally import Tally, Unfinished
 from aiopplx.cli._text import clock, dollars, json_line, one_line, safe
@@ -571,3 +573,19 @@ def test_doctor_knows_what_auto_uses_and_that_the_probed_one_has_keys() -> None:
 
 async def test_doctor_names_the_server_that_a_session_asks() -> None:
     assert SERVICE in repr(aiopplx.Session("any"))
+
+
+# --- the emulator's options ------------------------------------------------------------------------------------------
+
+
+async def test_emulator_plays_the_fields_and_files_that_are_typed(tmp_path: Path) -> None:
+    (tmp_path / "ships.csv").write_bytes(b"Vasa\n")
+    emulator = made(EmulatorOptions(unknown_field=("effort",), file=(tmp_path / "ships.csv",)))
+    async with emulator, AgentCaller(emulator.url) as c:
+        assert (await c.refused({"input": "Why?", "effort": "low", "background": True}))["param"] == "effort"
+        id = await c.job({"input": "Why?", "preset": "low", "background": True, "tools": [{"type": "sandbox"}]})
+        emulator.advance(3600.0)
+        (row,) = (await c.call("GET", f"{c.base}/{id}/files")).json["data"]
+        assert (row["filename"], row["bytes"]) == ("ships.csv", 5)
+    with pytest.raises(OSError, match="nothing"):
+        made(EmulatorOptions(file=(tmp_path / "nothing",)))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import math
 import socket
 import statistics
 import time
@@ -330,10 +331,36 @@ async def test_answers_are_dated_by_the_emulated_clock() -> None:
         assert answer.json["created_at"] == pytest.approx(told, abs=2)
 
 
-@pytest.mark.parametrize("wrong", [{"time_scale": 0}, {"failure_rate": 1.5}, {"tier": 6}, {"rpm": 0}, {"page_size": 0}])
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        *({"time_scale": scale} for scale in (0, -1, math.nan, math.inf, 1e300)),
+        *({"failure_rate": share} for share in (1.5, -0.1, math.nan)),
+        *({"tier": tier} for tier in (6, -1)),
+        *({"rpm": rate} for rate in (0, -1, math.nan)),
+        *({"page_size": rows} for rows in (0, -1)),
+        *({name: bad} for name in ("duration", "ttl", "key_ttl", "cancel_delay", "credits") for bad in (-1, math.nan)),
+        {"answer_chars": -1},
+        {"log_size": -1},
+        *({name: "bogus"} for name in ("idempotency", "paging", "limit_hints", "auth_errors")),
+    ],
+)
 def test_settings_out_of_range_are_refused(wrong: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=next(iter(wrong))):
         Emulator(**wrong)
+
+
+@pytest.mark.parametrize("seconds", [-1.0, math.nan, math.inf, 1e12])
+async def test_time_moves_only_where_dates_can_follow(seconds: float) -> None:
+    async with Emulator() as server, Caller(server.url) as c:
+        with pytest.raises(ValueError, match="seconds"):
+            server.advance(seconds)
+        assert (await c.submit()).status == 200
+
+
+def test_job_cannot_end_before_its_first_poll() -> None:
+    with pytest.raises(ValueError, match="1 poll"):
+        AfterPolls(0)
 
 
 # --- chance
