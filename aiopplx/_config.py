@@ -85,7 +85,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
 
 def make_settings(
     *,
-    api_key: str | None,
+    api_key: Secret | None,
     base_url: str | None,
     api: str | None,
     rpm: float | None,
@@ -99,7 +99,10 @@ def make_settings(
     clock: Clock | None,
     network: NetworkOptions | None,
 ) -> Settings:
-    """The arguments of `Session`, checked, and completed from the environment. Raises `ConfigError`."""
+    """The arguments of `Session`, checked, and completed from the environment. Raises `ConfigError`.
+
+    The key is hidden by its caller already, because the frames here may raise.
+    """
     bounds = check_network(network)
     api_now, successor = find_apis(api)
     return Settings(
@@ -128,19 +131,19 @@ def find_base_url(given: str | None, *, allow_insecure: bool) -> str:
     return check_base_url(given or os.environ.get("PERPLEXITY_BASE_URL") or BASE_URL, allow_insecure=allow_insecure)
 
 
-def find_key(given: str | None) -> Secret:
+def find_key(given: Secret | None) -> Secret:
     """The key: as given, else from `PERPLEXITY_API_KEY`, then `PPLX_API_KEY`. Raises `ConfigError`."""
     if given is not None:
         return check_key(given)
-    found = {name: os.environ[name].strip() for name in ("PERPLEXITY_API_KEY", "PPLX_API_KEY") if os.environ.get(name)}
-    if len(set(found.values())) > 1:
-        raise ConfigError("PERPLEXITY_API_KEY and PPLX_API_KEY are both set and differ: unset one")
+    found = [Secret(os.environ[name]) for name in ("PERPLEXITY_API_KEY", "PPLX_API_KEY") if os.environ.get(name)]
     if not found:
         raise ConfigError(
             "no API key: set PERPLEXITY_API_KEY, or pass Session(api_key=...). Without a key, try the emulator:"
             " aiopplx run QUESTIONS --emulate"
         )
-    return check_key(next(iter(found.values())))
+    if not found[0].is_same(found[-1]):
+        raise ConfigError("PERPLEXITY_API_KEY and PPLX_API_KEY are both set and differ: unset one")
+    return check_key(found[0])
 
 
 def find_apis(given: str | None) -> tuple[API, API | None]:

@@ -1,13 +1,18 @@
 """What happened in a session, as values, and their delivery: to the log, and to the caller's own handler.
 
-One stream serves progress bars, logs, traces and tests. This module knows nothing of what causes an event.
+One stream serves progress bars, logs, traces and tests. Telling never fails: whatever a handler, or a log handler or
+filter, raises ends here. Only `KeyboardInterrupt` and `SystemExit` pass, because they end the program. A
+`CancelledError` out of code that was called and not awaited is no cancellation of anybody's. This module knows nothing
+of what causes an event.
 """
 
 from __future__ import annotations
 
 import enum
 import logging
-from collections.abc import Callable
+import sys
+import traceback
+from collections.abc import Callable, Mapping
 
 import msgspec
 
@@ -89,7 +94,8 @@ class Emitter:
     """Delivers the events of one session.
 
     Args:
-        on_event: the caller's handler, called with each event on the loop, synchronously. What it raises is logged.
+        on_event: the caller's handler, called with each event on the loop, synchronously. What it raises is logged,
+            save `KeyboardInterrupt` and `SystemExit`.
     """
 
     __slots__ = ("_on_event",)
@@ -102,15 +108,41 @@ class Emitter:
         return self._on_event is not None or logger.isEnabledFor(logging.DEBUG)
 
     def emit(self, event: Event) -> None:
-        """Deliver an event."""
+        """Deliver an event. Raises nothing but `KeyboardInterrupt` and `SystemExit`."""
         level = _LEVELS.get(event.kind, logging.DEBUG)
         if logger.isEnabledFor(level):
-            logger.log(level, "%s %s", event.kind.value, _line(event), extra={"job_id": event.job_id})
+            log(level, "%s %s", event.kind.value, _line(event), extra={"job_id": event.job_id})
         if self._on_event is not None:
             try:
                 self._on_event(event)
-            except Exception:
-                logger.exception("on_event failed on %s", event.kind.value)
+            except (KeyboardInterrupt, SystemExit):
+                raise
+            except BaseException:
+                log(logging.ERROR, "on_event failed on %s", event.kind.value, exc_info=True)
+
+
+_broken_log_was_shown = False
+
+
+def log(
+    level: int, message: str, *args: object, exc_info: bool = False, extra: Mapping[str, object] | None = None
+) -> None:
+    """Write to the log of the package. Raises nothing but `KeyboardInterrupt` and `SystemExit`.
+
+    A log handler or filter of the caller's that raises is shown on standard error, once, as `logging` itself does it
+    with handlers that fail.
+    """
+    global _broken_log_was_shown
+    try:
+        logger.log(level, message, *args, exc_info=exc_info, extra=extra, stacklevel=2)
+    except (KeyboardInterrupt, SystemExit):
+        raise
+    except BaseException as error:
+        if _broken_log_was_shown or not logging.raiseExceptions:
+            return
+        _broken_log_was_shown = True
+        if sys.stderr is not None:  # as it is under pythonw
+            traceback.print_exception(error, limit=-3)
 
 
 def _line(event: Event) -> str:

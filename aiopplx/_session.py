@@ -20,7 +20,7 @@ import msgspec
 
 from aiopplx._apis import request_of
 from aiopplx._batch import Batch, Item, Items
-from aiopplx._config import JournalOptions, check_positive, check_usable, check_whole, make_settings
+from aiopplx._config import JournalOptions, Settings, check_positive, check_usable, check_whole, make_settings
 from aiopplx._core.assembly import Core, SessionStore, open_store, without_journal
 from aiopplx._core.decisions import Decisions
 from aiopplx._core.listing import JobList
@@ -28,6 +28,7 @@ from aiopplx._core.single import cancel, get
 from aiopplx._errors import ConfigError, InvalidRequest
 from aiopplx._events import Emitter, Event
 from aiopplx._http.clock import Clock
+from aiopplx._http.secret import Secret
 from aiopplx._job import Job, JobStatus, named_by
 from aiopplx._policy.network import NetworkOptions
 from aiopplx._policy.polling import PollPolicy, PollRule
@@ -99,10 +100,12 @@ class Session:
         clock: Clock | None = None,
         network: NetworkOptions | None = None,
     ) -> None:
+        key = Secret(api_key) if api_key is not None else None
+        del api_key  # what follows may raise, and a traceback shows the variables of this frame
         self._core: Core | None = None
         self._closed = False
         self._settings = make_settings(
-            api_key=api_key,
+            api_key=key,
             base_url=base_url,
             api=api,
             rpm=rpm,
@@ -163,8 +166,11 @@ class Session:
             )
 
     def __repr__(self) -> str:
+        settings: Settings | None = getattr(self, "_settings", None)
+        if settings is None:
+            return "<Session that was refused its arguments>"  # shown by a traceback with variables
         state = "closed" if self._closed else "open" if self._core else "new"
-        return f"<Session {self._settings.api.name} at {self._settings.base_url}, {state}>"
+        return f"<Session {settings.api.name} at {settings.base_url}, {state}>"
 
     def _running(self) -> Core:
         """The moving parts, started at the first use. Raises `ConfigError` if the session cannot be used here."""

@@ -14,12 +14,13 @@ import pytest
 from aiopplx import ConfigError, JournalOptions, NetworkOptions, RetryPolicy, Session
 from aiopplx._config import BASE_URL, Settings, make_settings
 from aiopplx._core.assembly import LOCK_SECONDS, open_store
+from aiopplx._http.secret import Secret
 from aiopplx.journal import JournalLocked, MemoryJournal
 from aiopplx.testing import Clock, JumpingClock
 
 KEY = "config-test-key-0123456789"
 NOTHING: dict[str, Any] = {
-    "api_key": KEY,
+    "api_key": Secret(KEY),
     "base_url": None,
     "api": None,
     "rpm": None,

@@ -38,7 +38,7 @@ from aiopplx._core.outcomes import (
     unwritten_for_now,
 )
 from aiopplx._errors import AiopplxError, EndpointRetired, InDoubt, InvalidRequest, ProtocolError
-from aiopplx._events import Emitter, Event, EventKind
+from aiopplx._events import Emitter, Event, EventKind, log
 from aiopplx._job import Job, JobStatus, Snapshot, outcome_error
 from aiopplx._policy.polling import Ended, Polls
 from aiopplx._policy.recovery import Decision, decide
@@ -57,8 +57,6 @@ if TYPE_CHECKING:
     from aiopplx._core.poller import Poller
     from aiopplx._core.spending import Spending
     from aiopplx._http.client import Client
-
-logger = logging.getLogger("aiopplx")
 
 FOLLOW = 30.0
 """Seconds after which a row that another session holds is asked for again, whatever the store's word on it."""
@@ -138,7 +136,7 @@ class Lifecycle:
             await self._refuse(sub, error)
         except Exception as problem:
             # A fault of ours, or of a hook in the caller's own aiohttp session. Nobody may wait for it for ever.
-            logger.exception("submission %s failed unexpectedly", sub.key)
+            log(logging.ERROR, "submission %s failed unexpectedly", sub.key, exc_info=True)
             await self._refuse(sub, unexpected(problem, is_doubtful=sub.phase in DOUBTFUL))
         except asyncio.CancelledError:
             self._cut_short(sub)
@@ -504,7 +502,7 @@ class Lifecycle:
         try:
             await self.store.apply(_claim(sub), steps.back_to_queued(key=sub.key))
         except JournalError as error:
-            logger.debug("it stays marked as being sent: %s", error)
+            log(logging.DEBUG, "it stays marked as being sent: %s", error)
 
     def began(self, sub: Submission) -> None:
         """An attempt leaves now."""
@@ -696,7 +694,7 @@ class Lifecycle:
         try:
             listener.deliver(job)
         except Exception:  # a fault of ours: the other listeners must have theirs
-            logger.exception("an outcome could not be delivered")
+            log(logging.ERROR, "an outcome could not be delivered", exc_info=True)
 
     async def load(self, sub: Submission) -> Job:
         """A job that an earlier run stored, or this one to save memory, read back from the store."""
@@ -712,7 +710,7 @@ class Lifecycle:
         try:
             return await self.store.result(record.pk)
         except ResultDamaged as error:
-            logger.warning("%s", error)
+            log(logging.WARNING, "%s", error)
             return None
 
     def detach(self, sub: Submission) -> asyncio.Task[None] | None:

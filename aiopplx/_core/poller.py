@@ -20,7 +20,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
-from aiopplx._events import EventKind
+from aiopplx._events import EventKind, log
 from aiopplx._http.client import Client, Failed
 from aiopplx._http.clock import Timer
 from aiopplx._job import JobStatus, Snapshot
@@ -38,8 +38,6 @@ from aiopplx._policy.polling import (
 from aiopplx._policy.retry import Fault
 from aiopplx._submission import Submission
 from aiopplx._wire.call import Call, Lane, Reply
-
-logger = logging.getLogger("aiopplx")
 
 POLLS_AT_ONCE = 32
 HELD = 1.0
@@ -247,7 +245,7 @@ class Poller:
             gap = self._policy.next_gap(polls.running(now), self._client.random())
         except Exception as error:  # a caller's own rule: its mistake must not cost a job that is paid for
             self._policy = self._policy.without_rule()
-            logger.exception("the poll rule failed; the default one goes on in its place")
+            log(logging.ERROR, "the poll rule failed; the default one goes on in its place", exc_info=True)
             reason = f"the poll rule failed ({type(error).__name__}); the default one goes on in its place"
             self._client.emit(sub.event(EventKind.WARNING, reason=reason))
             gap = self._policy.gap
@@ -316,7 +314,7 @@ class Poller:
                 return poll
             raise ValueError("the poll that was chosen for a job does not have it")
         except Exception:  # a fault of ours: the job must be polled all the same
-            logger.exception("no poll could be chosen for job %s; it is polled by itself", sub.job_id)
+            log(logging.ERROR, "no poll could be chosen for job %s; it is polled by itself", sub.job_id, exc_info=True)
             return JobPoll(sub)
 
     def _others(self, seconds: float) -> Sequence[Submission]:
@@ -391,7 +389,7 @@ class Poller:
             for sub in subs:
                 self._broke(sub, problem)
             return
-        logger.exception("a poll of %d jobs failed unexpectedly; each is polled by itself", len(subs))
+        log(logging.ERROR, "a poll of %d jobs failed unexpectedly; each is polled by itself", len(subs), exc_info=True)
         for sub in subs:
             del self._out[sub]
             _polls(sub).not_mentioned()
@@ -399,7 +397,7 @@ class Poller:
 
     def _broke(self, sub: Submission, problem: Exception) -> None:
         """A fault of ours. It must not end the other jobs of the poll, and nobody may wait for ever."""
-        logger.exception("a poll of job %s failed unexpectedly", sub.job_id)
+        log(logging.ERROR, "a poll of job %s failed unexpectedly", sub.job_id, exc_info=True)
         if self._drop(sub) is not None:
             self._sink.fail(sub, problem)
 

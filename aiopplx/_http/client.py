@@ -22,6 +22,7 @@ import msgspec
 from aiopplx._errors import (
     AiopplxError,
     APIError,
+    ConfigError,
     EndpointRetired,
     InDoubt,
     ProtocolError,
@@ -198,6 +199,8 @@ class Client:
                 pause = self.gate.failed(now, connected=connected, left_at=left_at)
             if lane is Lane.SUBMIT:
                 self.gate.submit_failed(now)
+        elif fault is Fault.STOP and isinstance(error, ConfigError):
+            self.halt(error, lane)
         elif fault is Fault.STOP and isinstance(error, APIError):
             self.gate.answered(lane, accepted=False)
             if lane in (Lane.SUBMIT, Lane.POLL) and not self.is_survived(error, call):

@@ -89,15 +89,15 @@ class Clock:
     jumps = False
 
     def __init__(self, speed: float = 1.0, *, since: float | None = None) -> None:
+        self._speed = speed  # first: a traceback with variables shows this object
         if not speed > 0:
             raise ConfigError(f"the speed of a clock must be above 0, not {speed!r}")
-        self._speed = speed
         self._since = _BEGAN if since is None else since
         self.tick = TICK * speed
         self.suspension = SUSPENSION * speed
 
     def __repr__(self) -> str:
-        return f"Clock({self._speed:g})"
+        return f"Clock({self._speed!r})"
 
     # --- reading -----------------------------------------------------------------------------------------------------
 

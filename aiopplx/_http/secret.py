@@ -23,17 +23,40 @@ ECHO_LIMIT: Final = 16 * 1024
 
 
 class Secret:
-    """The API key, kept where no repr, pickle or traceback with local variables shows it."""
+    """An API key, kept where no repr, pickle or traceback with local variables shows it.
 
-    __slots__ = ("_bytes", "_value")
+    It is made of whatever the caller gave, before anything else looks at that: a frame that raises may hold a `Secret`
+    among its local variables, and no plain key. `problem` says whether it can be used.
+    """
 
-    def __init__(self, value: str) -> None:
-        self._value = value
-        self._bytes = value.encode()
+    __slots__ = ("_bearer", "_bytes", "_kind", "_value")
+
+    def __init__(self, given: object) -> None:
+        # Without the newline that a file or a shell leaves at its end.
+        self._value = str(given).strip() if isinstance(given, str) else ""
+        self._kind = "" if isinstance(given, str) else type(given).__name__
+        self._bytes = self._value.encode(errors="replace")
+        self._bearer = f"Bearer {self._value}"
+
+    def problem(self) -> str:
+        """Why this cannot be a key, as a sentence without the key; `""` if it can. Raises nothing."""
+        if self._kind:
+            return f"the API key must be a str, not {self._kind}"
+        if not _KEY.fullmatch(self._value):
+            return "the API key is empty or has a space, a control or a non-ASCII character in it"
+        return ""
+
+    def is_same(self, other: Secret) -> bool:
+        """Whether both are one key."""
+        return self._value == other._value
 
     def reveal(self) -> str:
-        """The key itself, for the one header that carries it."""
+        """The key itself, for a digest of it. The caller must not keep it in a variable of a frame that may raise."""
         return self._value
+
+    def header(self) -> dict[str, str]:
+        """The one header that carries it. Made anew for each request, so that no object holds it between two."""
+        return {"Authorization": self._bearer}
 
     def scrub(self, text: str) -> str:
         """`text` without the key, in case the server echoed it."""
@@ -52,16 +75,11 @@ class Secret:
         raise TypeError("an API key is not pickled")
 
 
-def check_key(key: str) -> Secret:
-    """The key as a `Secret`, without the newline that a file or a shell leaves at its end.
-
-    Raises:
-        ConfigError: it is empty, or has a character that is not allowed in a header.
-    """
-    stripped = key.strip()
-    if not _KEY.fullmatch(stripped):
-        raise ConfigError("the API key is empty or has a space, a control or a non-ASCII character in it")
-    return Secret(stripped)
+def check_key(key: Secret) -> Secret:
+    """The same key. Raises `ConfigError` if it cannot be one, as `Secret.problem` says."""
+    if problem := key.problem():
+        raise ConfigError(problem)
+    return key
 
 
 def check_base_url(base_url: str, *, allow_insecure: bool = False) -> str:
@@ -75,7 +93,7 @@ def check_base_url(base_url: str, *, allow_insecure: bool = False) -> str:
     # would allow this machine, and the other send the key to another.
     try:
         url = yarl.URL(base_url.strip())
-    except (ValueError, TypeError):
+    except (ValueError, TypeError, AttributeError):
         url = yarl.URL()
     if url.scheme not in ("http", "https") or not url.host or url.user or url.query_string or url.fragment:
         raise ConfigError(

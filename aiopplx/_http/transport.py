@@ -19,14 +19,15 @@ import contextlib
 import functools
 import platform
 import socket
-from typing import Final
+from typing import Any, Final
 
 import aiohttp
 import yarl
 from aiohttp.abc import AbstractStreamWriter
 
 from aiopplx._errors import ConfigError
-from aiopplx._http.clock import Clock
+from aiopplx._http.apart import apart
+from aiopplx._http.clock import NOTHING, Clock, Nothing
 from aiopplx._http.limit import Limit
 from aiopplx._http.secret import Secret
 from aiopplx._policy.network import NetworkOptions
@@ -39,6 +40,10 @@ SUBMIT_KEEPALIVE: Final = 0.25
 # Polls of one job are up to two minutes apart; without this, each would need a TLS handshake.
 POLL_KEEPALIVE: Final = 150.0
 CONNECTIONS: Final = 64
+HEADERS: Final = {
+    "Accept": "application/json",
+    "User-Agent": f"aiopplx/{__version__} Python/{platform.python_version()}",
+}
 
 
 @functools.lru_cache(maxsize=1024)
@@ -102,7 +107,6 @@ class Transport:
         self.limit = network.max_response_bytes
         self._key = key
         self._theirs = http
-        self._own_headers = self._headers()
         self._submits: aiohttp.ClientSession | None = http
         self._polls: aiohttp.ClientSession | None = http
         self._timeout = aiohttp.ClientTimeout(total=None, sock_connect=network.connect_seconds)
@@ -135,58 +139,80 @@ class Transport:
         return aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(limit=CONNECTIONS, keepalive_timeout=keepalive),
             cookie_jar=aiohttp.DummyCookieJar(),
-            headers=self._own_headers,
+            headers=HEADERS,
             trust_env=False,
         )
 
-    def _headers(self) -> dict[str, str]:
-        return {
-            "Authorization": f"Bearer {self._key.reveal()}",
-            "Accept": "application/json",
-            "User-Agent": f"aiopplx/{__version__} Python/{platform.python_version()}",
-        }
-
     async def exchange(self, call: Call) -> Reply | NoReply:
-        """One attempt. Raises nothing but cancellation (and `ConfigError` if the pool is closed)."""
+        """One attempt, whatever the caller's own session does in it.
+
+        Raises:
+            asyncio.CancelledError, KeyboardInterrupt, SystemExit: made anew, without the frames that hold the key.
+            ConfigError: the connections are closed, as they are after the end of the session.
+        """
         if call.lane is Lane.SUBMIT:
             pool, limit = self._submits, self._submit_limit
         else:
             pool, limit = self._polls, self._poll_limit
-        if pool is None or pool.closed:
+        if pool is None:
             raise ConfigError("the session's connections are closed")
         body = _Body(call.body) if call.body is not None else None
-        failure: NoReply
+        if self._theirs is None:
+            return await self._contained(pool, call, body, limit)
+        if pool.closed:
+            return NoReply(Broken.CLOSED, "", sent=False, permanent=True)
         try:
             with limit:
-                response = await pool.request(
-                    call.method,
-                    _address(self._base, call.path),
-                    data=body,
-                    headers=self._own_headers if self._theirs is not None else None,
-                    timeout=self._timeout,
-                    allow_redirects=False,
-                    raise_for_status=False,
-                )
-                return await self._read(response)
-        except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
+                # In a task of its own: a session of the caller's may swallow a cancellation, and this must end.
+                return await apart(self._contained(pool, call, body, NOTHING))
+        except TimeoutError as error:
+            return _no_reply(error, sent=body is None or body.sent)
+
+    async def _contained(
+        self, pool: aiohttp.ClientSession, call: Call, body: _Body | None, limit: Limit | Nothing
+    ) -> Reply | NoReply:
+        """One attempt within its limit. Nothing that aiohttp raises leaves it, with its frames or as a context."""
+        task = asyncio.current_task()
+        cancels = task.cancelling() if task is not None else 0
+        ending: BaseException | None
+        try:
+            with limit:
+                return await self._attempt(pool, call, body)
+        except BaseException as error:
+            ending = _ending(error, task, cancels)
             failure = _no_reply(error, sent=body is None or body.sent)
         # Outside the handler: there the exception, and the headers that it holds, would still be alive.
-        return failure
+        if ending is None:
+            return failure
+        try:
+            raise ending
+        finally:
+            del ending  # it holds this frame, and this frame should not hold it
 
-    async def _read(self, response: aiohttp.ClientResponse) -> Reply | NoReply:
+    async def _attempt(self, pool: aiohttp.ClientSession, call: Call, body: _Body | None) -> Reply | NoReply:
+        """The exchange itself. What it raises holds the key."""
+        response = await pool.request(
+            call.method,
+            _address(self._base, call.path),
+            data=body,
+            headers=self._key.header(),
+            timeout=self._timeout,
+            allow_redirects=False,
+            raise_for_status=False,
+        )
         try:
             length = response.content_length
             if length is not None and "Content-Encoding" not in response.headers:
-                body = await response.read() if length <= self.limit else None
+                content = await response.read() if length <= self.limit else None
             else:
-                body = await self._read_counted(response)
+                content = await self._read_counted(response)
         except BaseException:
             response.close()
             raise
-        if body is None:
+        if content is None:
             response.close()
             return NoReply(Broken.TOO_LARGE, f"more than {self.limit:,} bytes", sent=True)
-        return Reply(response.status, response.headers, self._key.scrub_body(body))
+        return Reply(response.status, response.headers, self._key.scrub_body(content))
 
     async def _read_counted(self, response: aiohttp.ClientResponse) -> bytes | None:
         """The body of an answer that does not say how large it is (or will be, decompressed); None beyond the limit."""
@@ -200,7 +226,38 @@ class Transport:
         return b"".join(parts)
 
 
-def _no_reply(error: Exception, *, sent: bool) -> NoReply:
+def _ending(error: BaseException, task: asyncio.Task[Any] | None, cancels: int) -> BaseException | None:
+    """What must go on up in place of a failed attempt, as a new exception without frames or context; None if nothing.
+
+    Args:
+        error: what the attempt raised.
+        task: the task that made it; Any: it is not looked at.
+        cancels: how often the task had been asked to end before the attempt.
+    """
+    match error:
+        case KeyboardInterrupt():
+            return KeyboardInterrupt(*error.args)
+        case SystemExit():
+            return SystemExit(*error.args)
+        case asyncio.CancelledError() if task is None or task.cancelling():
+            # With its message, by which anyio knows the cancellations of its own.
+            return asyncio.CancelledError(*error.args)
+        case GeneratorExit() if _is_closed(task):
+            return GeneratorExit()
+        case _:
+            # Asked to end during the attempt, the caller's session raised something else: that must not undo it.
+            return asyncio.CancelledError() if task is not None and task.cancelling() > cancels else None
+
+
+def _is_closed(task: asyncio.Task[Any] | None) -> bool:  # Any: as above
+    """Whether this coroutine is being closed from outside, and not run by its task."""
+    try:
+        return asyncio.current_task() is not task
+    except RuntimeError:
+        return True
+
+
+def _no_reply(error: BaseException, *, sent: bool) -> NoReply:
     """What an exception of aiohttp says, in our words. Its own text is never passed on: it may quote headers."""
     match error:
         case aiohttp.ClientConnectorCertificateError():
@@ -226,9 +283,11 @@ def _no_reply(error: Exception, *, sent: bool) -> NoReply:
             return NoReply(Broken.TRUNCATED, "the body ended before its announced end", sent=sent)
         case aiohttp.ServerDisconnectedError():
             return NoReply(Broken.RESET, "the server closed it without an answer", sent=sent)
-        case _:
+        case aiohttp.ClientError() | OSError():
             return NoReply(Broken.RESET, _strerror(error), sent=sent)
+        case _:
+            return NoReply(Broken.ROUTE, _strerror(error), sent=sent)
 
 
-def _strerror(error: Exception) -> str:
+def _strerror(error: BaseException) -> str:
     return str(getattr(error, "strerror", None) or type(error).__name__)

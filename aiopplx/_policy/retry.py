@@ -38,6 +38,7 @@ from aiopplx._errors import (
     AiopplxError,
     APIError,
     AuthenticationError,
+    ConfigError,
     EndpointRetired,
     OutOfCredit,
     ProtocolError,
@@ -189,6 +190,9 @@ def error_of_no_reply(no: NoReply, *, lane: Lane, limit: int) -> AiopplxError:
             f"the answer is larger than {limit:,} bytes; reading stopped there. The job stays at the server: a session"
             " with a larger max_response_bytes can read it"
         )
+    if no.broken is Broken.CLOSED:
+        fate = "; nothing was sent, nothing was billed" if lane is Lane.SUBMIT else ""
+        return ConfigError(f"the aiohttp.ClientSession given as http= is closed{fate}. Close it after this session")
     if no.broken is Broken.MALFORMED:
         return ProtocolError(f"{no.broken.value}: {no.detail}")
     fate = ""

@@ -75,6 +75,8 @@ class Broken(enum.Enum):
     PROXY = "the proxy refused"
     TIMEOUT = "time limit"
     RESET = "the connection broke"
+    ROUTE = "the HTTP client failed"
+    CLOSED = "the HTTP client is closed"
     TRUNCATED = "the answer was cut short"
     MALFORMED = "the answer was not HTTP"
     TOO_LARGE = "the answer was too large"

@@ -79,12 +79,12 @@ class JumpingClock(Clock):
     def __init__(self, *, wall: float | None = None) -> None:
         super().__init__()
         self._now = BEGAN
+        self._forget()
         self._wall = (time.time() if wall is None else wall) - BEGAN
         self._order = itertools.count()
         self._busy_now: AbstractContextManager[object] = _Count(self._begin, self._end)
         self._idle_now: AbstractContextManager[object] = _Count(self._begin_idle, self._end_idle)
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._forget()
 
     def _forget(self) -> None:
         self._timers: list[Due] = []

@@ -27,7 +27,7 @@ journal.  _errors _names _records _steps _taking store _protocol _memory _forget
     _sqlite.writer _sqlite.reader _sqlite.journal
 _policy.  network retry recovery polling pace gate budget
 _submission
-_http.  clock limit secret transport account line client
+_http.  clock limit secret apart transport account line client
 _config
 _core.  live spending poller outcomes lifecycle leaving calls decisions cancelling single listing freezing source
     results assembly
@@ -146,6 +146,7 @@ REAL_TIME = frozenset({"asyncio.sleep", "asyncio.timeout", "asyncio.timeout_at",
 # Where real seconds are meant, in all else but these the clock is asked to wait.
 ARE_REAL = {
     "_http.clock": "what it is made of",
+    "_http.apart": "the caller's code knows nothing of the session's clock",
     "testing._jumping": "it jumps",
     "testing._timers": "the same",
     "journal._memory": "it waits for another session, which has a clock of its own",

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from aiopplx._errors import APIError, ProtocolError, ResponseTooLarge, TransportError
+from aiopplx._errors import APIError, ConfigError, ProtocolError, ResponseTooLarge, TransportError
 from aiopplx._policy.retry import (
     Again,
     Bounds,
@@ -150,7 +150,7 @@ def test_exchange_without_an_answer_is_classed_by_what_left(
 
 
 @pytest.mark.parametrize("sent", [False, True])
-@pytest.mark.parametrize("broken", [b for b in Broken if b not in (Broken.TOO_LARGE, Broken.MALFORMED)])
+@pytest.mark.parametrize("broken", [b for b in Broken if b not in (Broken.TOO_LARGE, Broken.MALFORMED, Broken.CLOSED)])
 def test_error_of_a_lost_submission_says_whether_it_left(broken: Broken, sent: bool):
     error = error_of_no_reply(NoReply(broken, "detail", sent=sent), lane=Lane.SUBMIT, limit=1)
     assert isinstance(error, TransportError)
@@ -158,6 +158,15 @@ def test_error_of_a_lost_submission_says_whether_it_left(broken: Broken, sent: b
     assert broken.value in error.message
     assert ("nothing was billed" in error.message) is not sent
     assert ("after the request was sent" in error.message) is sent
+
+
+def test_closed_client_of_the_caller_stops_everything():
+    no = NoReply(Broken.CLOSED, "", sent=False, permanent=True)
+    for lane in Lane:
+        error = error_of_no_reply(no, lane=lane, limit=1)
+        assert isinstance(error, ConfigError)
+        assert ("nothing was billed" in error.message) is (lane is Lane.SUBMIT)
+        assert classify(lane, no, error) is Fault.STOP
 
 
 def test_error_of_a_lost_poll_says_nothing_of_billing():

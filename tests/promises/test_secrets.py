@@ -19,7 +19,7 @@ import pytest
 from _faulty import ENOUGH, emulator, session_at, taken
 
 from aiopplx import AiopplxError, Event, InvalidRequest, Job, RetryPolicy, Session
-from aiopplx._http.secret import check_key
+from aiopplx._http.secret import Secret, check_key
 from aiopplx.emulator import AfterPolls, WireServer, faults, wire
 
 KEY = "canary-key-5d1f9c3e7b2a"
@@ -253,7 +253,7 @@ async def test_session_shows_its_key_in_no_form() -> None:
         await session.ask(QUESTION)
 
         assert KEY not in repr(session) + str(session) + repr(vars(session))
-    kept = check_key(KEY)
+    kept = check_key(Secret(KEY))
     assert KEY not in repr(kept) + str(kept) + repr([kept])
     assert not hasattr(kept, "__dict__")
     with pytest.raises(TypeError):
