@@ -44,6 +44,11 @@ def api_named(name: str) -> API:
     return next((api for api in _KNOWN if api.name == name), _KNOWN[0])
 
 
+def kind_of(api: str, body: bytes) -> Kind:
+    """The kind of job that the stored bytes of a submission ask for, by the name of the API that they went to."""
+    return api_named(api).kind_of(body)
+
+
 def published(kind: Kind) -> Published:
     """What is published about the jobs of a kind: `NOTHING` for a kind that its API does not name."""
     return next((api.published.get(kind, NOTHING) for api in _KNOWN if api.name == kind.api), NOTHING)

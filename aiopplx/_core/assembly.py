@@ -54,7 +54,7 @@ class SessionStore:
 
 def without_journal() -> SessionStore:
     """The store of a session without a journal: it forgets."""
-    return SessionStore(ForgetfulJournal(), Ledger(0.0, 0, ()), is_ours=False)
+    return SessionStore(ForgetfulJournal(), Ledger(), is_ours=False)
 
 
 async def open_store(
@@ -74,7 +74,7 @@ async def open_store(
     # session, for which time has to pass.
     store = settings.clock.guard(store, but=("follow",))
     try:
-        spent = await store.ledger() if settings.max_cost is not None else Ledger(0.0, 0, ())
+        spent = await store.ledger() if settings.max_cost is not None else Ledger()
     except BaseException:
         if is_ours:
             await store.close()
@@ -174,6 +174,4 @@ def _client(settings: Settings, routing: Routing, emitter: Emitter) -> Client:
 def _spending(settings: Settings, opened: SessionStore) -> Spending:
     if settings.max_cost is None:
         return Unbounded()
-    spent = opened.spent
-    budget = Budget(settings.max_cost, spent=spent.spent, unknown=spent.unknown, samples=spent.samples)
-    return Bounded(budget, settings.clock)
+    return Bounded(Budget(settings.max_cost, spent=opened.spent.spent), settings.clock, opened.spent)

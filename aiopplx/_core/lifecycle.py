@@ -107,7 +107,6 @@ class Lifecycle:
         self._retry_failed = retry_failed
         # A store that forgets is asked for ids and nothing else: steps of rows that nobody can read are not even built.
         self._remembers = store.remembers
-        self._carrying_over = asyncio.Lock()
         self._is_store_broken = False
 
     # --- the one way -------------------------------------------------------------------------------------------------
@@ -274,20 +273,11 @@ class Lifecycle:
             record = await self.store.claim(record.pk) or record
 
     async def _found_or_queued(self, sub: Submission, occurrences: Occurrences | None) -> Record:
-        if not self.spending.is_carried_over:
-            await self._carry_over()
         assert sub.request is not None, "a submission has its request until it is accepted"  # noqa: S101 - for mypy
         sha = sha_of(sub.request.canonical())
         count = occurrences.count(sha) if occurrences is not None and sub.tag is None else 1
         item = item_name(sub.tag, sha, count)
         return await self.store.find_or_queue(item, tag=sub.tag, key=sub.key, body=sub.body, sha=sha, api=sub.api.name)
-
-    async def _carry_over(self) -> None:
-        """Before anything is written in this session: what still runs of earlier ones."""
-        async with self._carrying_over:
-            if not self.spending.is_carried_over:
-                counts = await self.store.counts()
-                self.spending.carry_over(counts[State.ACCEPTED] + counts[State.SENDING])
 
     @staticmethod
     async def _unsent(other: Submission) -> None:
@@ -442,7 +432,7 @@ class Lifecycle:
         routing = self.routing
         while True:
             if routing.must_move(sub.api, sub.request) and sub.phase is Phase.QUEUED:
-                await self._move(sub)  # it was frozen before the other API was known to be retired
+                await self._move(sub, bounds)  # it was frozen before the other API was known to be retired
             try:
                 return await self.client.submit(sub, self, bounds)
             except ClaimLost:
@@ -464,13 +454,15 @@ class Lifecycle:
                 if not routing.must_move(sub.api, sub.request) or sub.phase is not Phase.QUEUED:
                     raise  # the question is not at hand any more, or a job of it may exist
 
-    async def _move(self, sub: Submission) -> None:
+    async def _move(self, sub: Submission, bounds: Bounds) -> None:
         """The same question to the successor, under the same key: where it was refused nothing was made or billed."""
         assert sub.request is not None, "the routing asked for it"  # noqa: S101 - for mypy
         api, body = self.routing.move(sub.request, sub.key)
         await self.store.apply(_claim(sub), steps.refreeze(key=sub.key, body=body, api=api.name))
         sub.api, sub.body, sub.kind = api, body, api.kind_of(body)
         sub.deadline = 0.0  # the question begins anew
+        self.spending.ended(sub, None, is_billed=False)
+        await self.spending.hold(sub, bounds.until)  # a job of another kind holds another amount
 
     async def mark(self, sub: Submission) -> None:
         """The next attempt may leave once this returns: that is on disk. Raises `JournalError`: then it may not."""

@@ -5,8 +5,8 @@ The budget's holds
 What a job costs is known when it has ended, so a budget cannot be kept by counting costs alone. Each submission takes a
 hold before it is sent, as large as such jobs have been seen to cost (`_policy.budget` decides how much). When its job
 ends, the real cost replaces the hold. A submission that was refused gives its hold back. A job that nobody waits
-for any more keeps its hold as a bill of unknown amount, until its cost is read after all, in whatever way.
-Jobs of earlier runs that may still be billed are carried over: each counts for one hold until somebody asks for it.
+for any more keeps its hold until its cost is read after all, in whatever way and by whomever. Jobs of earlier runs that
+may still be billed hold as much from the beginning, until somebody asks for them.
 
 This module knows nothing of how large a hold is, of journals or of HTTP.
 """
@@ -20,9 +20,11 @@ from typing import Protocol
 
 from aiopplx._errors import BudgetReached
 from aiopplx._http.clock import Clock
-from aiopplx._job import Job
+from aiopplx._job import Job, JobStatus
 from aiopplx._policy.budget import Budget
 from aiopplx._submission import Phase, Submission
+from aiopplx._wire.kinds import Kind
+from aiopplx.journal._records import Ledger
 
 REMEMBERED = 10_000
 """Jobs whose cost is not known, and may still become so."""
@@ -30,12 +32,6 @@ REMEMBERED = 10_000
 
 class Spending(Protocol):
     """What the lifecycle needs to know and to tell about money."""
-
-    is_carried_over: bool
-
-    def carry_over(self, jobs: int) -> None:
-        """This number of jobs of earlier runs are, or may be, billed, and nobody has asked for them in this run."""
-        ...
 
     async def hold(self, sub: Submission, until: float) -> None:
         """Wait for room for one more, until that moment at the latest, and hold it. Raises `BudgetReached`."""
@@ -57,11 +53,6 @@ class Spending(Protocol):
 class Unbounded:
     """A session without `max_cost`: everything may be spent, and nothing is counted."""
 
-    is_carried_over = True
-
-    def carry_over(self, jobs: int) -> None:
-        """Nothing to keep."""
-
     async def hold(self, sub: Submission, until: float) -> None:
         """There is always room."""
 
@@ -82,21 +73,17 @@ class Bounded:
     Args:
         budget: decides.
         clock: measures time limits.
+        ledger: what earlier runs spent and left behind.
     """
 
-    def __init__(self, budget: Budget, clock: Clock) -> None:
+    def __init__(self, budget: Budget, clock: Clock, ledger: Ledger) -> None:
         self.budget = budget
-        self.is_carried_over = False
         self._clock = clock
-        self._carried_over = 0
-        self._held: set[Submission] = set()
-        self._unknown: OrderedDict[str, None] = OrderedDict()
+        self._held: dict[Submission, Kind] = {}
+        self._unknown: OrderedDict[str, Kind] = OrderedDict()
         self._changed = asyncio.Event()
-
-    def carry_over(self, jobs: int) -> None:
-        """See `Spending`."""
-        self.is_carried_over = True
-        self._carried_over = jobs
+        for label, costs in ledger.kinds.items():
+            budget.bring_forward(Kind.of(label), left=costs.running, unknown=costs.unknown, samples=costs.samples)
 
     async def hold(self, sub: Submission, until: float) -> None:
         """See `Spending`.
@@ -107,69 +94,69 @@ class Bounded:
         left = None if until == math.inf else max(0.0, until - self._clock.now())
         try:
             async with self._clock.timeout(left):
-                await self._room()
+                await self._room(sub.kind)
         except TimeoutError:
+            balance = self.budget.balance(sub.kind)
             raise BudgetReached(
-                f"not sent: within its time limit there was no room for it in max_cost ({self.budget.facts})"
+                f"not sent: within its time limit there was no room for it in max_cost ({balance})"
             ) from None
         self.found(sub)
 
-    async def _room(self) -> None:
-        while not self._may_send():
-            if not self.budget.facts.in_flight:
-                raise BudgetReached(
-                    f"not sent: {self.budget.facts}. A higher max_cost goes on with it; nothing was billed"
-                )
+    async def _room(self, kind: Kind) -> None:
+        while not self.budget.may_send(kind):
+            if not self.budget.may_make_room(kind):
+                balance = self.budget.balance(kind)
+                helps = "Waiting for one of them" if balance.is_unseen else "A higher max_cost"
+                raise BudgetReached(f"not sent: {balance}. {helps} goes on with it; nothing was billed")
             self._changed.clear()
             await self._changed.wait()
 
-    def _may_send(self) -> bool:
-        facts = self.budget.facts
-        carried = self._carried_over
-        return self.budget.may_send() and (not carried or facts.hold * (carried + 1) <= facts.left)
-
     def found(self, sub: Submission) -> None:
         """See `Spending`."""
-        if self._take_back_bill(sub):
-            self.budget.taken_up()
+        kind = self._take_back_bill(sub)
+        if kind is not None or sub.job_id or sub.phase is Phase.UNANSWERED:
+            kind = kind or sub.kind
+            self.budget.taken_up(kind)
         else:
-            if sub.job_id or sub.phase is Phase.UNANSWERED:
-                self._carried_over = max(0, self._carried_over - 1)
-            self.budget.sent()
-        self._held.add(sub)
+            kind = sub.kind
+            self.budget.sent(kind)
+        self._held[sub] = kind
 
     def ended(self, sub: Submission, job: Job | None, *, is_billed: bool) -> None:
         """See `Spending`."""
         cost = job.cost if job is not None else None
-        if sub in self._held:
-            self._held.discard(sub)
-            self._settle(sub, cost, is_billed=is_billed)
-        elif cost is not None and self._take_back_bill(sub):
-            self.budget.taken_up()
-            self.budget.settled(cost)
+        kind = self._held.pop(sub, None)
+        if kind is None and cost is not None:
+            kind = self._take_back_bill(sub)
+            if kind is not None:
+                self.budget.taken_up(kind)
+        if kind is not None:
+            self._settle(sub, kind, job, is_billed=is_billed)
         self._changed.set()
 
-    def _settle(self, sub: Submission, cost: float | None, *, is_billed: bool) -> None:
+    def _settle(self, sub: Submission, kind: Kind, job: Job | None, *, is_billed: bool) -> None:
         if not is_billed:
-            self.budget.refused()
+            self.budget.refused(kind)
             return
-        self.budget.settled(cost)
+        if job is None or job.status is JobStatus.IN_DOUBT:
+            self.budget.was_left(kind)
+        else:
+            self.budget.settled(kind, job.cost)
         name = sub.job_id or sub.key
-        if cost is None and name:
-            self._unknown[name] = None
+        if name and (job is None or job.cost is None):
+            self._unknown[name] = kind
             if len(self._unknown) > REMEMBERED:
                 self._unknown.popitem(last=False)
 
-    def _take_back_bill(self, sub: Submission) -> bool:
-        """Remove it from the bills of unknown amount of this session, by its id or by its key. True if it was one.
+    def _take_back_bill(self, sub: Submission) -> Kind | None:
+        """Remove it from the bills of unknown amount of this session, by its id or by its key. Returns its kind.
 
         One that was left in doubt has no id, and is the same bill when it is sent again under its key.
         """
         for name in (sub.job_id, sub.key):
             if name and name in self._unknown:
-                del self._unknown[name]
-                return True
-        return False
+                return self._unknown.pop(name)
+        return None
 
     def holds(self, sub: Submission) -> bool:
         """See `Spending`."""

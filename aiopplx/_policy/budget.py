@@ -1,7 +1,15 @@
-"""Whether one more submission may be paid for: a cap in dollars, and a learned hold for each job in flight.
+"""Whether one more submission may be paid for: a cap in dollars, and a hold for each job whose cost is not known yet.
 
-The cost of a job is known when it ends. Until then the job holds what such jobs have cost, so that the sum of spent and
-held amounts stays under the cap. This module knows nothing of tasks, clocks, journals or of where costs come from.
+The cost of a job is known when it ends. Until then it holds what jobs of its kind have cost, so that the sum of spent
+and held amounts stays under the cap. Each kind has its own costs and its own holds: a cheap model says nothing about a
+dear one. Of a kind whose cost nobody has seen, ten jobs at most are out at once, since what is published may be wrong.
+
+What a cap bounds
+-----------------
+A submission leaves only while spent and held amounts, its own hold among them, stay under the cap. So the cap is passed
+by no more than the sum of what the jobs that were out at the last submission cost above their holds.
+
+This module knows nothing of tasks, clocks or journals, nor of where costs come from.
 """
 
 from __future__ import annotations
@@ -9,41 +17,58 @@ from __future__ import annotations
 import math
 from bisect import bisect_left, insort
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import msgspec
 
+from aiopplx._apis import published
+from aiopplx._wire.kinds import Kind
+
 ENOUGH = 20
-"""From this many known costs on, they alone decide the hold."""
+"""From this many known costs of a kind on, they alone decide its hold."""
 REMEMBERED = 500
-"""How many of the latest known costs decide the hold."""
-EXPECTED_COST = 1.3
-"""US dollars that a deep-research job is expected to cost before any cost is known: the upper end of what was seen
-($0.84 to $1.26 in five jobs of June 2026)."""
+"""How many of the latest known costs of a kind decide its hold."""
+UNPUBLISHED = 2.0
+"""US dollars that a job holds if nothing is published about its kind and no cost is known: more than the highest cost
+that is published."""
+UNSEEN = 10
+"""How many jobs of a kind may be out at once while no cost of that kind is known."""
 _CENTI_CENT = 0.0001
 
 
+def expected(kind: Kind) -> float:
+    """What a job of a kind is expected to cost at most before one was seen, US dollars."""
+    high = published(kind).high
+    return UNPUBLISHED if high is None else high
+
+
 class Balance(msgspec.Struct, frozen=True):
-    """The state of a budget; all amounts in US dollars.
+    """The state of a budget, for one kind of job; all amounts in US dollars.
 
     Attributes:
+        kind: the kind of job that is asked about.
         cap: the amount that may be spent.
         spent: the sum of the known costs.
-        held: reserved for jobs in flight, and for bills of unknown amount.
-        hold: what one more job would hold.
-        in_flight: jobs that are sent and not settled.
+        held: reserved for jobs whose cost is not known.
+        hold: what one more job of this kind would hold.
+        in_flight: jobs that are out, and whose outcome is waited for.
+        left: jobs that run, or may run, and nobody here waits for.
         unknown: jobs that ended without a known cost.
+        is_unseen: no cost of this kind is known, and as many jobs of it are out as may be.
     """
 
+    kind: Kind
     cap: float
     spent: float
     held: float
     hold: float
     in_flight: int
+    left: int
     unknown: int
+    is_unseen: bool
 
     @property
-    def left(self) -> float:
+    def rest(self) -> float:
         """The amount that is neither spent nor held; never negative."""
         return max(0.0, self.cap - self.spent - self.held)
 
@@ -51,30 +76,62 @@ class Balance(msgspec.Struct, frozen=True):
         said = f"${self.spent:.2f} of ${self.cap:.2f} spent"
         if self.in_flight:
             said += f", {self.in_flight} running"
+        if self.left:
+            said += f", {self.left} that may still run and are not waited for"
         if self.unknown:
             said += f", {self.unknown} of unknown cost"
         if self.held:
             said += f" (${self.held:.2f} held for these)"
-        return f"{said}; one more is expected to cost up to ${self.hold:.2f}"
+        if self.is_unseen:
+            return f"{said}; no cost of such a job ({self.kind}) is known yet, and {UNSEEN} of them are out"
+        return f"{said}; one more ({self.kind}) is expected to cost up to ${self.hold:.2f}"
+
+
+class _Account:
+    """The jobs and the costs of one kind."""
+
+    def __init__(self, expected: float, quantile: float) -> None:
+        self.in_flight = 0
+        self.left = 0
+        self.unknown = 0
+        self._expected = expected
+        self._quantile = quantile
+        self._latest: deque[float] = deque()
+        self._sorted: list[float] = []
+
+    @property
+    def hold(self) -> float:
+        if len(self._sorted) < ENOUGH:
+            return max(self._expected, self._sorted[-1] if self._sorted else 0.0)
+        return self._sorted[math.ceil(self._quantile * len(self._sorted)) - 1]
+
+    @property
+    def held(self) -> float:
+        return self.hold * (self.in_flight + self.left + self.unknown)
+
+    @property
+    def is_unseen(self) -> bool:
+        return not self._sorted and self.in_flight + self.left >= UNSEEN
+
+    def learn(self, cost: float) -> None:
+        self._latest.append(cost)
+        insort(self._sorted, cost)
+        if len(self._latest) > REMEMBERED:
+            del self._sorted[bisect_left(self._sorted, self._latest.popleft())]
 
 
 class Budget:
     """A cap on spending, enforced by holds.
 
-    The hold of a job is the `quantile` of the latest known costs, and it is the same for all jobs in flight: after
-    expensive jobs, those still running are expected to be expensive too. Until there are 20 known costs it is `prior`,
-    or the highest known cost if that is more. A bill whose amount never becomes known keeps its hold.
-
-    The cap can be exceeded only by the amounts by which jobs cost more than their holds: at the default, one job in
-    twenty does. `quantile=1.0` holds the highest of the latest costs.
+    The hold of a job is the `quantile` of the latest known costs of its kind, and it is the same for all jobs of the
+    kind: after expensive ones, those still running are expected to be expensive too. Until 20 costs are known it is the
+    expected cost, or the highest known one if that is more. A bill whose amount never becomes known keeps its hold.
 
     Args:
         cap: US dollars that may be spent in total.
-        prior: the expected cost of a job before any is known, US dollars. Default `EXPECTED_COST`.
         spent: US dollars already spent in earlier runs that the cap covers.
-        unknown: bills of earlier runs whose amount is unknown.
-        samples: known costs of earlier jobs of this kind, newest first.
         quantile: the share of jobs that cost no more than the hold, above 0, at most 1.
+        expected: what a job of a kind is expected to cost at most before one was seen, US dollars.
 
     Raises:
         ValueError: an amount is negative or not a number, or the quantile is out of range.
@@ -84,91 +141,128 @@ class Budget:
         self,
         cap: float,
         *,
-        prior: float = EXPECTED_COST,
         spent: float = 0.0,
-        unknown: int = 0,
-        samples: Iterable[float] = (),
         quantile: float = 0.95,
+        expected: Callable[[Kind], float] = expected,
     ) -> None:
-        for name, amount in (("cap", cap), ("prior", prior), ("spent", spent)):
-            if not (math.isfinite(amount) and amount >= 0.0):
+        for name, amount in (("cap", cap), ("spent", spent)):
+            if not _is_amount(amount):
                 raise ValueError(f"{name} must be an amount in dollars, not {amount!r}")
         if not 0.0 < quantile <= 1.0:
             raise ValueError(f"quantile must be above 0 and at most 1, not {quantile!r}")
         self.cap = cap
-        self._prior = prior
         self._quantile = quantile
+        self._expected = expected
         self._spent = [spent]
-        self._unknown = unknown
-        self._in_flight = 0
-        self._latest: deque[float] = deque()
-        self._sorted: list[float] = []
+        self._accounts: dict[Kind, _Account] = {}
+
+    def bring_forward(self, kind: Kind, *, left: int = 0, unknown: int = 0, samples: Iterable[float] = ()) -> None:
+        """What earlier runs that the cap covers have left behind.
+
+        Args:
+            kind: of the jobs.
+            left: how many run, or may run.
+            unknown: how many ended, or may have, with a bill of unknown amount.
+            samples: known costs, newest first.
+        """
+        account = self._account(kind)
+        account.left += left
+        account.unknown += unknown
         for cost in reversed([*samples][:REMEMBERED]):
-            self._learn(cost)
+            if _is_amount(cost):
+                account.learn(cost)
 
     # --- questions ---------------------------------------------------------------------------------------------------
 
-    def may_send(self) -> bool:
-        """True if one more job fits under the cap, in addition to the spent and held amounts.
+    def may_send(self, kind: Kind) -> bool:
+        """True if one more job of this kind fits under the cap, in addition to the spent and held amounts.
 
         False may be temporary: while jobs are in flight, one that costs less than its hold makes room again.
         """
-        hold = self.hold
-        return self.spent + hold * (self._in_flight + self._unknown + 1) <= self.cap + _CENTI_CENT
+        account = self._account(kind)
+        return not account.is_unseen and self.spent + self._held() + account.hold <= self.cap + _CENTI_CENT
+
+    def may_make_room(self, kind: Kind) -> bool:
+        """True if a job is in flight whose end may let one more of this kind be sent."""
+        account = self._account(kind)
+        if account.is_unseen:
+            return account.in_flight > 0
+        return any(account.in_flight for account in self._accounts.values())
 
     @property
     def spent(self) -> float:
         """The sum of the known costs, US dollars."""
         return math.fsum(self._spent)
 
-    @property
-    def hold(self) -> float:
-        """The expected upper limit of one job's cost, US dollars."""
-        if len(self._sorted) < ENOUGH:
-            return max(self._prior, self._sorted[-1] if self._sorted else 0.0)
-        return self._sorted[math.ceil(self._quantile * len(self._sorted)) - 1]
-
-    @property
-    def facts(self) -> Balance:
+    def balance(self, kind: Kind) -> Balance:
         """The current state, for messages; its `str` is a sentence."""
-        hold = self.hold
-        held = hold * (self._in_flight + self._unknown)
-        return Balance(self.cap, self.spent, held, hold, self._in_flight, self._unknown)
+        account, accounts = self._account(kind), self._accounts.values()
+        return Balance(
+            kind=kind,
+            cap=self.cap,
+            spent=self.spent,
+            held=self._held(),
+            hold=account.hold,
+            in_flight=sum(one.in_flight for one in accounts),
+            left=sum(one.left for one in accounts),
+            unknown=sum(one.unknown for one in accounts),
+            is_unseen=account.is_unseen,
+        )
 
     # --- what happens ------------------------------------------------------------------------------------------------
 
-    def sent(self) -> None:
-        """A job counts from now on: it is being sent, or was found running from an earlier run."""
-        self._in_flight += 1
+    def sent(self, kind: Kind) -> None:
+        """A job counts from now on: it is being sent."""
+        self._account(kind).in_flight += 1
 
-    def refused(self) -> None:
+    def refused(self, kind: Kind) -> None:
         """A job that counted as sent was refused, or never sent: nothing is billed."""
-        self._leave()
+        self._out(kind)
 
-    def settled(self, cost: float | None) -> None:
+    def was_left(self, kind: Kind) -> None:
+        """A job that runs, or may run, is not waited for any more."""
+        self._out(kind).left += 1
+
+    def taken_up(self, kind: Kind) -> None:
+        """A job that was left, or whose cost is unknown, is waited for again: it is in flight, and its cost may become
+        known. One that nothing was known of counts from now on.
+        """
+        account = self._account(kind)
+        if account.left:
+            account.left -= 1
+        elif account.unknown:
+            account.unknown -= 1
+        account.in_flight += 1
+
+    def settled(self, kind: Kind, cost: float | None) -> None:
         """A job ended.
 
         Args:
+            kind: of the job.
             cost: US dollars as billed; None (or anything that is not an amount) if unknown.
         """
-        self._leave()
-        if cost is None or not math.isfinite(cost) or cost < 0.0:
-            self._unknown += 1
+        account = self._out(kind)
+        if cost is None or not _is_amount(cost):
+            account.unknown += 1
             return
         self._add(cost)
-        self._learn(cost)
+        account.learn(cost)
 
-    def taken_up(self) -> None:
-        """A job of unknown cost is being waited for again: it is in flight once more, and its cost may become known."""
-        if not self._unknown:
-            raise ValueError("no job has an unknown cost")
-        self._unknown -= 1
-        self._in_flight += 1
+    def _account(self, kind: Kind) -> _Account:
+        account = self._accounts.get(kind)
+        if account is None:
+            account = self._accounts[kind] = _Account(self._expected(kind), self._quantile)
+        return account
 
-    def _leave(self) -> None:
-        if not self._in_flight:
-            raise ValueError("no job is in flight: each is settled once, after being sent")
-        self._in_flight -= 1
+    def _held(self) -> float:
+        return sum(account.held for account in self._accounts.values())
+
+    def _out(self, kind: Kind) -> _Account:
+        account = self._account(kind)
+        if not account.in_flight:
+            raise ValueError("no job of this kind is in flight: each is settled once, after being sent")
+        account.in_flight -= 1
+        return account
 
     def _add(self, cost: float) -> None:
         # The sum and its rounding error, together as exact as one sum over all costs.
@@ -177,10 +271,6 @@ class Budget:
             total = math.fsum(self._spent)
             self._spent = [total, math.fsum([*self._spent, -total])]
 
-    def _learn(self, cost: float) -> None:
-        if not math.isfinite(cost) or cost < 0.0:
-            return
-        self._latest.append(cost)
-        insort(self._sorted, cost)
-        if len(self._latest) > REMEMBERED:
-            del self._sorted[bisect_left(self._sorted, self._latest.popleft())]
+
+def _is_amount(dollars: float) -> bool:
+    return math.isfinite(dollars) and dollars >= 0.0

@@ -29,7 +29,7 @@ from aiopplx.journal._errors import (
     ResultDamaged,
 )
 from aiopplx.journal._protocol import Journal, JournalReader
-from aiopplx.journal._records import Claim, Cost, CostsBy, Ledger, Record, Results, State
+from aiopplx.journal._records import Claim, Cost, CostsBy, KindCosts, Ledger, Record, Results, State
 from aiopplx.journal._steps import Step
 
 if TYPE_CHECKING:
@@ -55,6 +55,7 @@ __all__ = [
     "JournalLocked",
     "JournalReader",
     "JournalRefused",
+    "KindCosts",
     "Ledger",
     "MemoryJournal",
     "MemoryStore",

@@ -17,7 +17,6 @@ from aiopplx.journal._errors import JournalClosed
 from aiopplx.journal._records import Claim, Cost, CostsBy, Ledger, Record, Results, State
 from aiopplx.journal._steps import Step
 from aiopplx.journal.store import (
-    BILLED,
     DELIVERABLE,
     Bills,
     added_up,
@@ -27,6 +26,8 @@ from aiopplx.journal.store import (
     job_name,
     keeps,
     key_taken,
+    kind_label,
+    ledger_of,
     may_take,
     name_taken,
     sha_of,
@@ -327,13 +328,11 @@ class MemoryJournal:
 
     async def ledger(self, samples: int = 200) -> Ledger:
         """See `Journal`."""
-        bills = self._bills()
-        known = [row.cost for row in reversed(self.store.rows.values()) if row.cost is not None]
-        return Ledger(
-            sum(bill.dollars for bill in bills),
-            sum(bill.unpriced for bill in bills if bill.state in BILLED),
-            tuple(known[:samples]),
-        )
+        known: dict[str, list[float]] = {}
+        for row in reversed(self.store.rows.values()):
+            if row.cost is not None:
+                known.setdefault(kind_label(row.api, row.body), []).append(row.cost)
+        return ledger_of(self._bills(), {kind: costs[:samples] for kind, costs in known.items()})
 
     def _bills(self) -> list[Bills]:
         store = self._open()
@@ -347,4 +346,4 @@ class MemoryJournal:
 
 
 def _bill(row: Record) -> Bills:
-    return Bills(row.tag, row.api, row.state, 1, row.cost or 0.0, row.cost is None)
+    return Bills(row.tag, row.api, row.state, 1, row.cost or 0.0, row.cost is None, kind_label(row.api, row.body))

@@ -160,7 +160,7 @@ class Journal(Protocol):
         ...
 
     async def ledger(self, samples: int = 200) -> Ledger:
-        """What a budget starts with, including at most `samples` known costs."""
+        """What a budget starts with, including at most `samples` known costs of each kind of job."""
         ...
 
     async def close(self) -> None:
@@ -192,7 +192,7 @@ class JournalReader(Protocol):
         ...
 
     def ledger(self, samples: int = 200) -> Ledger:
-        """Dollars spent, bills of unknown amount, and the latest known costs."""
+        """What a budget starts with, including at most `samples` known costs of each kind of job."""
         ...
 
     def get(self, *, pk: int | None = None, item: str = "", job_id: str = "", key: str = "") -> Record | None:

@@ -6,7 +6,7 @@ Plain values. This module knows nothing of the steps between the states, nor of 
 from __future__ import annotations
 
 import enum
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Literal, NamedTuple
 
 import msgspec
@@ -48,6 +48,9 @@ REPLACEABLE = frozenset({State.QUEUED, State.REJECTED})
 
 BILLED = frozenset({State.DONE, State.FAILED, State.EXPIRED, State.IN_DOUBT})
 """States in which there is, or may be, a bill; without a known cost it counts as unknown."""
+
+RUNNING = frozenset({State.SENDING, State.ACCEPTED})
+"""States in which there may be a bill later, or is one already that nobody knows of."""
 
 DELIVERABLE = frozenset(state for state in State if state.is_final)
 """States with an outcome to deliver. Such a row has no holder: every session that asks gets it."""
@@ -127,12 +130,35 @@ class Cost(msgspec.Struct, frozen=True):
     unknown: int
 
 
-class Ledger(msgspec.Struct, frozen=True):
-    """What a budget starts with: dollars spent, bills of unknown amount, and the latest known costs, newest first."""
+class KindCosts(msgspec.Struct, frozen=True):
+    """What a store knows of the costs of one kind of job.
 
-    spent: float
-    unknown: int
-    samples: tuple[float, ...]
+    Attributes:
+        running: submissions that run, or may run, and are not billed yet as far as is known.
+        unknown: submissions that were, or may have been, billed an unknown amount.
+        samples: the latest known costs in US dollars, newest first.
+    """
+
+    running: int = 0
+    unknown: int = 0
+    samples: tuple[float, ...] = ()
+
+
+class Ledger(msgspec.Struct, frozen=True):
+    """What a budget starts with.
+
+    Attributes:
+        spent: the sum of all known costs, US dollars.
+        kinds: the rest by kind of job, under the kind's label.
+    """
+
+    spent: float = 0.0
+    kinds: Mapping[str, KindCosts] = {}
+
+    @property
+    def unknown(self) -> int:
+        """How many submissions were, or may have been, billed an unknown amount."""
+        return sum(costs.unknown for costs in self.kinds.values())
 
 
 def age_of(first_sent: float, now: float) -> float:
@@ -141,7 +167,9 @@ def age_of(first_sent: float, now: float) -> float:
 
 
 class Bills(NamedTuple):
-    """Submissions of one tag, API and state: how many, their cost, and how many have no known cost."""
+    """Submissions of one tag, API and state: how many, their cost, and how many have no known cost. With `kind` set, of
+    one kind too.
+    """
 
     tag: str | int | None
     api: str
@@ -149,6 +177,25 @@ class Bills(NamedTuple):
     submissions: int
     dollars: float
     unpriced: int
+    kind: str = ""
+
+
+def ledger_of(bills: Iterable[Bills], samples: Mapping[str, Iterable[float]]) -> Ledger:
+    """Bills that have a kind, and the latest known costs of each kind, newest first, as what a budget starts with."""
+    bills = list(bills)
+    running: dict[str, int] = {}
+    unknown: dict[str, int] = {}
+    for bill in bills:
+        counts = running if bill.state in RUNNING else unknown if bill.state in BILLED else None
+        if counts is not None and bill.unpriced:
+            counts[bill.kind] = counts.get(bill.kind, 0) + bill.unpriced
+    return Ledger(
+        sum(bill.dollars for bill in bills),
+        {
+            kind: KindCosts(running.get(kind, 0), unknown.get(kind, 0), tuple(samples.get(kind, ())))
+            for kind in sorted({*running, *unknown, *samples})
+        },
+    )
 
 
 def added_up(bills: Iterable[Bills], by: CostsBy) -> list[Cost]:

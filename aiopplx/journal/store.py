@@ -9,8 +9,9 @@ submissions. `MemoryJournal` is a whole store made of these.
   `ClaimLost` or `ImpossibleStep`.
 - `changes` for the columns afterwards, `keeps` for whether the body is stored.
 - `duplicate`, `key_taken`, `name_taken` make the errors for an id, a key and a name that another row has.
-- `age_of` for `Record.age`, `added_up` for `Journal.costs`, of `Bills`.
-- `REPLACEABLE`, `BILLED`, `DELIVERABLE`: the states that matter to queueing, to money and to delivery.
+- `age_of` for `Record.age`, `added_up` for `Journal.costs` and `ledger_of` for `Journal.ledger`, of `Bills`;
+  `kind_label` for the kind of job that stored bytes ask for.
+- `REPLACEABLE`, `RUNNING`, `BILLED`, `DELIVERABLE`: the states that matter to queueing, to money and to delivery.
 - `item_name`, `job_name`, `sha_of`: the name and digest of a submission; `fingerprint` tells accounts apart.
 
 This module does nothing itself, and knows nothing of how rows are stored.
@@ -19,14 +20,25 @@ This module does nothing itself, and knows nothing of how rows are stored.
 from __future__ import annotations
 
 from aiopplx.journal._errors import duplicate, key_taken, name_taken
+from aiopplx.journal._kinds import kind_label
 from aiopplx.journal._names import fingerprint, item_name, job_name, sha_of
-from aiopplx.journal._records import BILLED, DELIVERABLE, REPLACEABLE, Bills, added_up, age_of
+from aiopplx.journal._records import (
+    BILLED,
+    DELIVERABLE,
+    REPLACEABLE,
+    RUNNING,
+    Bills,
+    added_up,
+    age_of,
+    ledger_of,
+)
 from aiopplx.journal._taking import changes, keeps, may_take
 
 __all__ = [
     "BILLED",
     "DELIVERABLE",
     "REPLACEABLE",
+    "RUNNING",
     "Bills",
     "added_up",
     "age_of",
@@ -37,6 +49,8 @@ __all__ = [
     "job_name",
     "keeps",
     "key_taken",
+    "kind_label",
+    "ledger_of",
     "may_take",
     "name_taken",
     "sha_of",

@@ -24,7 +24,10 @@ from aiopplx import (
     RetryPolicy,
     Session,
 )
+from aiopplx._core.spending import Bounded
+from aiopplx._policy.budget import Balance
 from aiopplx._submission import Phase
+from aiopplx._wire.kinds import Kind
 from aiopplx.journal._errors import JournalAway
 from aiopplx.journal._memory import MemoryJournal, MemoryStore
 from aiopplx.journal._records import Claim, State
@@ -53,6 +56,13 @@ async def until(condition: Callable[[], bool]) -> None:
     with anyio.fail_after(SOON):
         while not condition():  # noqa: ASYNC110 - there is no event for it
             await asyncio.sleep(0)
+
+
+def balance_of(session: Session) -> Balance:
+    """What the session's budget says, of all its jobs."""
+    spending = session._core.life.spending
+    assert isinstance(spending, Bounded)
+    return spending.budget.balance(Kind())
 
 
 async def turns(n: int) -> None:
@@ -91,7 +101,7 @@ async def test_job_that_ends_before_its_slot_is_not_sent(tmp_path: Path) -> None
             busy.cancel()
             await asyncio.wait([busy])
             assert life.slots.value == 1
-            assert life.spending.budget.facts.in_flight == 0
+            assert balance_of(session).in_flight == 0
     assert of_kind(told, EventKind.STOPPED) == []
 
 
@@ -389,7 +399,7 @@ async def test_row_that_another_session_took_is_followed() -> None:
             with anyio.fail_after(SOON):
                 await running
                 assert (await asking[0]).ok
-            facts = one._core.life.spending.budget.facts
+            facts = balance_of(one)
             assert (facts.in_flight, one._core.life.slots.value) == (0, 1)
     assert sorted((job.tag, job.ok) for job in batch) == [("x", True), ("y", True)]
     assert server.requests["submit"] == 2
@@ -429,7 +439,7 @@ async def test_waiting_for_an_own_job_frees_no_earlier_hold(tmp_path: Path) -> N
             job = await session.submit(QUESTION, tag="x")
             for _ in range(2):
                 assert (await session.wait(job, timeout=0.1)).status is JobStatus.TIMED_OUT
-            assert session._core.life.spending._carried_over == 2
+            assert balance_of(session).left == 3  # with its own, which is not waited for at this moment
 
 
 async def test_doubt_left_and_sent_again_is_one_bill(tmp_path: Path) -> None:
@@ -442,12 +452,12 @@ async def test_doubt_left_and_sent_again_is_one_bill(tmp_path: Path) -> None:
             await server.until(lambda: len(server.held) == 1)
             asking.cancel()
             await asyncio.wait([asking])
-            facts = session._core.life.spending.budget.facts
-            assert (facts.in_flight, facts.unknown) == (0, 1)
+            facts = balance_of(session)
+            assert (facts.in_flight, facts.left) == (0, 1)
             server.hold = lambda asked: False
             await session.submit(QUESTION, tag="x")
-            facts = session._core.life.spending.budget.facts
-            assert (facts.in_flight, facts.unknown) == (0, 1)
+            facts = balance_of(session)
+            assert (facts.in_flight, facts.left) == (0, 1)
 
 
 # --- nothing leaves that nobody wants --------------------------------------------------------------------------------
@@ -560,11 +570,11 @@ async def test_who_is_merged_gives_back_what_it_holds() -> None:
         await server.until(lambda: server.requests["get"] > 0)
         second = asyncio.create_task(session.ask(QUESTION, idempotency_key="k"))
         await until(lambda: len(life.live.by_id["job-0"].listeners) == 2)
-        assert (life.slots.value, life.spending.budget.facts.in_flight) == (4, 1)
+        assert (life.slots.value, balance_of(session).in_flight) == (4, 1)
         server.polls = 1
         assert (await first).ok
         assert (await second).ok
-        assert (life.slots.value, life.spending.budget.facts.in_flight) == (5, 0)
+        assert (life.slots.value, balance_of(session).in_flight) == (5, 0)
 
 
 async def test_who_is_merged_into_a_strangers_job_makes_it_held() -> None:
@@ -575,14 +585,14 @@ async def test_who_is_merged_into_a_strangers_job_makes_it_held() -> None:
             life = session._core.life
             waiting = asyncio.create_task(session.wait("job-0"))
             await server.until(lambda: server.requests["get"] > 0)
-            assert life.spending.budget.facts.in_flight == 0
+            assert balance_of(session).in_flight == 0
             asking = asyncio.create_task(session.ask(QUESTION, idempotency_key="k"))
             await until(lambda: len(life.live.by_id["job-0"].listeners) == 2)
-            assert life.spending.budget.facts.in_flight == 1
+            assert balance_of(session).in_flight == 1
             server.polls = 1
             assert (await waiting).ok
             assert (await asking).ok
-            assert life.spending.budget.facts.in_flight == 0
+            assert balance_of(session).in_flight == 0
 
 
 async def test_doubt_that_is_handed_out_keeps_its_hold() -> None:
@@ -590,5 +600,5 @@ async def test_doubt_that_is_handed_out_keeps_its_hold() -> None:
         server.script = lambda asked: (500, {}) if asked.kind == "submit" else None
         async with opened(server, max_cost=100.0, retry=RetryPolicy(doubt_tries=1)) as session:
             assert (await session.ask(QUESTION)).status is JobStatus.IN_DOUBT
-            facts = session._core.life.spending.budget.facts
-            assert (facts.in_flight, facts.unknown) == (0, 1)
+            facts = balance_of(session)
+            assert (facts.in_flight, facts.left) == (0, 1)

@@ -16,18 +16,21 @@ from aiopplx._job import Answer, Usage
 from aiopplx._policy.budget import Budget
 from aiopplx._submission import Phase, Submission
 from aiopplx._wire.api import API
+from aiopplx._wire.kinds import Kind
+from aiopplx.journal._records import KindCosts, Ledger
 from aiopplx.sonar import SONAR
 
 HOLD = 1.0
+KIND, OTHER = Kind("sonar", "sonar-deep-research", "medium"), Kind("agent", "high")
 
 
-def spending(holds: float, **more: float) -> Bounded:
+def spending(holds: float, earlier: Ledger | None = None) -> Bounded:
     """Room for so many holds of one dollar."""
-    return Bounded(Budget(holds * HOLD, prior=HOLD, **more), Clock())
+    return Bounded(Budget(holds * HOLD, expected=lambda kind: HOLD), Clock(), earlier or Ledger())
 
 
-def new(key: str = "a key", *, job_id: str = "", phase: Phase = Phase.QUEUED) -> Submission:
-    return Submission(cast("API", SONAR), key, job_id=job_id, phase=phase)
+def new(key: str = "a key", *, job_id: str = "", phase: Phase = Phase.QUEUED, kind: Kind = KIND) -> Submission:
+    return Submission(cast("API", SONAR), key, job_id=job_id, phase=phase, kind=kind)
 
 
 class Billed(msgspec.Struct):
@@ -58,7 +61,7 @@ async def test_each_submission_takes_a_hold() -> None:
     await money.hold(first, math.inf)
     await money.hold(second, math.inf)
     assert (money.holds(first), money.holds(second)) == (True, True)
-    assert money.budget.facts.in_flight == 2
+    assert money.budget.balance(KIND).in_flight == 2
     assert not await fits(money)
 
 
@@ -79,8 +82,8 @@ async def test_what_an_end_leaves_of_the_hold(
     sub = new()
     await money.hold(sub, math.inf)
     money.ended(sub, ended(cost), is_billed=is_billed)
-    facts = money.budget.facts
-    assert (facts.spent, facts.unknown, facts.in_flight) == (spent, unknown, 0)
+    facts = money.budget.balance(KIND)
+    assert (facts.spent, facts.unknown, facts.in_flight, facts.left) == (spent, unknown, 0, 0)
     assert not money.holds(sub)
     assert await fits(money) is has_room
 
@@ -132,10 +135,10 @@ async def test_cost_that_becomes_known_settles_the_unknown_bill(left: Submission
     money = spending(3.0)
     money.found(left)
     money.ended(left, None, is_billed=True)
-    assert money.budget.facts.unknown == 1
+    assert money.budget.balance(KIND).left == 1
     money.ended(back, ended(0.3), is_billed=True)
-    facts = money.budget.facts
-    assert (facts.unknown, facts.spent, facts.in_flight) == (0, 0.3, 0)
+    facts = money.budget.balance(KIND)
+    assert (facts.left, facts.unknown, facts.spent, facts.in_flight) == (0, 0, 0.3, 0)
 
 
 async def test_unknown_bill_that_is_taken_up_is_one_hold_and_not_two() -> None:
@@ -144,8 +147,8 @@ async def test_unknown_bill_that_is_taken_up_is_one_hold_and_not_two() -> None:
     money.found(sub)
     money.ended(sub, None, is_billed=True)
     money.found(new("another key", job_id="job"))
-    facts = money.budget.facts
-    assert (facts.unknown, facts.in_flight) == (0, 1)
+    facts = money.budget.balance(KIND)
+    assert (facts.left, facts.in_flight) == (0, 1)
 
 
 async def test_cost_of_a_job_of_elsewhere_is_not_counted() -> None:
@@ -157,31 +160,57 @@ async def test_cost_of_a_job_of_elsewhere_is_not_counted() -> None:
 # --- jobs of earlier runs ---------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("jobs", "has_room"), [(0, True), (1, True), (2, False), (3, False)])
-async def test_jobs_carried_over_keep_a_share_each(jobs: int, has_room: bool) -> None:
-    money = spending(2.0)
-    assert not money.is_carried_over
-    money.carry_over(jobs)
-    assert money.is_carried_over
+def earlier(running: int = 0, unknown: int = 0) -> Ledger:
+    return Ledger(0.0, {str(KIND): KindCosts(running, unknown)})
+
+
+@pytest.mark.parametrize(("running", "unknown", "has_room"), [(0, 0, True), (1, 0, True), (1, 1, False), (3, 0, False)])
+async def test_jobs_of_earlier_runs_hold_their_share(running: int, unknown: int, has_room: bool) -> None:
+    money = spending(2.0, earlier(running, unknown))
     assert await fits(money) is has_room
 
 
+@pytest.mark.parametrize("left_behind", [earlier(running=1), earlier(unknown=1)], ids=("running", "unknown"))
 @pytest.mark.parametrize(
     ("sub", "is_of_an_earlier_run"),
     [
         (new(job_id="job", phase=Phase.RUNNING), True),
         (new(phase=Phase.UNANSWERED), True),
         (new(phase=Phase.QUEUED), False),
+        (new(job_id="job", phase=Phase.RUNNING, kind=OTHER), False),
     ],
-    ids=("running", "in doubt", "new"),
+    ids=("running", "in doubt", "new", "of another kind"),
 )
-async def test_job_carried_over_trades_its_share_for_a_hold(sub: Submission, is_of_an_earlier_run: bool) -> None:
-    money = spending(2.0)
-    money.carry_over(1)
+async def test_job_of_an_earlier_run_is_counted_once(
+    sub: Submission, is_of_an_earlier_run: bool, left_behind: Ledger
+) -> None:
+    money = spending(2.0, left_behind)
     money.found(sub)
-    assert money.budget.facts.in_flight == 1
+    assert money.budget.balance(KIND).in_flight == 1
     # Two dollars: one is held, and the share of a job that was not taken up takes the other.
-    assert await fits(money) is is_of_an_earlier_run
+    assert money.budget.may_send(KIND) is is_of_an_earlier_run
+    money.ended(sub, ended(0.5), is_billed=True)
+    assert money.budget.balance(KIND).held == (0.0 if is_of_an_earlier_run else 1.0)
+
+
+async def test_costs_of_earlier_runs_decide_the_hold() -> None:
+    money = spending(2.0, Ledger(0.0, {str(KIND): KindCosts(samples=(0.25,) * 20)}))
+    assert money.budget.balance(KIND).hold == 0.25
+    assert money.budget.balance(OTHER).hold == HOLD
+
+
+async def test_job_that_was_asked_for_by_its_id_settles_under_its_kind() -> None:
+    """Without a journal nobody knows what it was asked; the hold that it left behind does."""
+    money = spending(9.0)
+    money.found(new(job_id="job"))
+    money.ended(new(job_id="job"), None, is_billed=True)
+    left = new(job_id="left")
+    money.found(left)
+    money.ended(left, None, is_billed=True)
+    money.ended(new("", job_id="left", kind=Kind("sonar")), ended(0.3), is_billed=True)
+    assert money.budget.balance(KIND).left == 0
+    assert money.budget.balance(KIND).hold == HOLD
+    assert money.budget.spent == 0.3
 
 
 async def test_session_without_a_cap_holds_nothing() -> None:
@@ -190,5 +219,4 @@ async def test_session_without_a_cap_holds_nothing() -> None:
     await money.hold(sub, 0.0)
     money.found(sub)
     money.ended(sub, ended(1e9), is_billed=True)
-    assert money.is_carried_over
     assert not money.holds(sub)

@@ -22,7 +22,7 @@ _wire.  call headers checks conversion messages request kinds api decoding
 sonar.  _responses _api
 agent.  _tools _request _responses _translate _api
 _apis
-journal.  _errors _names _records _steps _taking store _protocol _memory _forgetful _jobs
+journal.  _errors _kinds _names _records _steps _taking store _protocol _memory _forgetful _jobs
     _sqlite.lock _sqlite.schema _sqlite.errors _sqlite.file _sqlite.opening _sqlite.reading _sqlite.writing
     _sqlite.writer _sqlite.reader _sqlite.journal
 _policy.  network retry recovery polling pace gate budget

@@ -18,14 +18,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from aiopplx._errors import InvalidRequest
+from aiopplx._wire.request import ResearchRequest
+from aiopplx.agent import AGENT
 from aiopplx.journal import _steps as steps
 from aiopplx.journal._errors import ClaimLost, DuplicateJob, ImpossibleStep, ItemConflict, JournalClosed
 from aiopplx.journal._memory import MemoryJournal, MemoryStore
 from aiopplx.journal._names import Occurrences, fingerprint, item_name, sha_of
 from aiopplx.journal._protocol import Journal
-from aiopplx.journal._records import Claim, Cost, Ledger, Record, Results, State
+from aiopplx.journal._records import Claim, Cost, KindCosts, Ledger, Record, Results, State
 from aiopplx.journal._sqlite.journal import SqliteJournal
 from aiopplx.journal._steps import Step
+from aiopplx.sonar import SONAR
+
+LOW, HIGH = (SONAR.freeze(ResearchRequest("Why?", reasoning_effort=effort), "k") for effort in ("low", "high"))
+UNKNOWN_KIND = "sonar - -"
 
 Make = Callable[[Results], Awaitable[Journal]]
 
@@ -165,9 +171,9 @@ def named(name: str, record: Record, *, job_id: str = "") -> Step:
     return steps.ended(State[name], key=key, word=name, raw=b"body", error="why")
 
 
-async def brought_to(journal: Journal, state: State, tag: str = "a") -> Record:
+async def brought_to(journal: Journal, state: State, tag: str = "a", body: bytes = b"") -> Record:
     """A row in this state; its record has a claim."""
-    record = await queued(journal, tag)
+    record = await queued(journal, tag, body=body)
     for name in PATHS[state]:
         await journal.apply(claim_of(record), named(name, record))
     found = await journal.claim(record.pk)
@@ -395,7 +401,7 @@ async def test_cost_that_is_not_a_number_is_unknown(journal: Journal, cost: floa
     record = await brought_to(journal, A)
     await journal.apply(claim_of(record), steps.ended(D, key=record.key, cost=cost))
     assert (await now(journal, record)).cost is None
-    assert await journal.ledger() == Ledger(0.0, 1, ())
+    assert await journal.ledger() == Ledger(0.0, {UNKNOWN_KIND: KindCosts(0, 1)})
 
 
 async def test_text_with_a_lone_surrogate_is_stored_anyway(journal: Journal) -> None:
@@ -589,7 +595,7 @@ async def test_requeue_begins_afresh_and_keeps_the_bill(journal: Journal) -> Non
     assert not again.has_result
     assert await journal.get(job_id="id-1") is None
     assert await journal.get(key="old") is None
-    assert await journal.ledger() == Ledger(0.5, 0, ())
+    assert await journal.ledger() == Ledger(0.5)
     assert await journal.costs() == [Cost("a", 2, 0.5, 0)]
 
 
@@ -693,7 +699,37 @@ async def test_costs_are_summed_by_group_dearest_first(journal: Journal) -> None
         Cost("IN_DOUBT", 1, 0.0, 1),
         Cost("REJECTED", 1, 0.0, 0),
     ]
-    assert await journal.ledger(samples=1) == Ledger(1.25, 2, (1.0,))
+    assert await journal.ledger(samples=1) == Ledger(1.25, {UNKNOWN_KIND: KindCosts(0, 2, (1.0,))})
+
+
+@pytest.mark.parametrize("state", State, ids=lambda state: state.name)
+async def test_ledger_says_what_may_still_be_billed_by_kind(journal: Journal, state: State) -> None:
+    await brought_to(journal, state, "a", body=LOW)
+    kinds = (await journal.ledger()).kinds
+    running, unknown = state in (S, A), state in (D, F, I, E)
+    assert kinds == ({"sonar sonar-deep-research low": KindCosts(running, unknown)} if running or unknown else {})
+
+
+async def test_latest_costs_of_each_kind_come_newest_first(journal: Journal) -> None:
+    for n, body in enumerate([LOW, HIGH, LOW, HIGH, LOW, b"nothing known"]):
+        record = await brought_to(journal, A, str(n), body=body)
+        await journal.apply(claim_of(record), steps.ended(D, key=record.key, cost=float(n)))
+    ledger = await journal.ledger(samples=2)
+    assert ledger.spent == 15.0
+    assert {kind: costs.samples for kind, costs in ledger.kinds.items()} == {
+        "sonar sonar-deep-research low": (4.0, 2.0),
+        "sonar sonar-deep-research high": (3.0, 1.0),
+        UNKNOWN_KIND: (5.0,),
+    }
+
+
+async def test_kind_is_that_of_the_bytes_which_were_sent(journal: Journal) -> None:
+    """A question that went over to another API before it was sent is a job of that one."""
+    record = await brought_to(journal, Q, "a", body=LOW)
+    body = AGENT.freeze(ResearchRequest("Why?"), record.key)
+    await journal.apply(claim_of(record), steps.refreeze(key=record.key, body=body, api="agent"))
+    await journal.apply(claim_of(record), steps.sending(key=record.key, attempt=1))
+    assert (await journal.ledger()).kinds == {"agent high -": KindCosts(running=1)}
 
 
 async def test_costs_of_submissions_without_a_tag_are_one_line(journal: Journal) -> None:

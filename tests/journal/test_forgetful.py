@@ -101,6 +101,6 @@ async def test_nothing_is_stored_counted_or_spent() -> None:
     assert await journal.rows(set(State)) == []
     assert await journal.counts() == dict.fromkeys(State, 0)
     assert await journal.costs() == []
-    assert await journal.ledger() == Ledger(0.0, 0, ())
+    assert await journal.ledger() == Ledger()
     await journal.close()
     await journal.close()

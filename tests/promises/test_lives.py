@@ -36,6 +36,7 @@ from aiopplx import (
     Session,
 )
 from aiopplx._core.spending import Bounded
+from aiopplx._wire.kinds import Kind
 from aiopplx.emulator import AfterPolls, Emulator, faults
 from aiopplx.journal._memory import MemoryStore
 from aiopplx.journal._records import State
@@ -70,7 +71,7 @@ def left_over(session: Session, places: int) -> dict[str, object]:
         "batches": core.calls.members,
     }
     if isinstance(life.spending, Bounded):
-        found |= {"held": life.spending._held, "in flight": life.spending.budget.facts.in_flight}
+        found |= {"held": life.spending._held, "in flight": life.spending.budget.balance(Kind()).in_flight}
     return {name: value for name, value in found.items() if value}
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import itertools
 import json
 import sqlite3
 import zlib
@@ -14,8 +15,8 @@ from collections.abc import Callable, Collection, Iterable
 from typing import Any
 
 from aiopplx.journal._errors import ResultDamaged
+from aiopplx.journal._kinds import kind_label
 from aiopplx.journal._records import (
-    BILLED,
     Bills,
     Claim,
     Cost,
@@ -25,6 +26,7 @@ from aiopplx.journal._records import (
     State,
     added_up,
     age_of,
+    ledger_of,
 )
 
 _RECORDS = """
@@ -38,9 +40,15 @@ _BILLS = """
         UNION ALL SELECT job.tag, past.api, past.state, past.cost FROM past JOIN job USING (pk))
     GROUP BY tag, api, state"""
 _SPENT = """
-    SELECT state, total(cost), sum(cost IS NULL) FROM (
-        SELECT state, cost FROM job UNION ALL SELECT state, cost FROM past)
-    GROUP BY state"""
+    SELECT kind_of(api, body) AS kind, state, count(*), total(cost), sum(cost IS NULL) FROM (
+        SELECT pk, api, state, cost FROM job UNION ALL SELECT pk, api, state, cost FROM past)
+    LEFT JOIN request USING (pk)
+    GROUP BY kind, state"""
+_SAMPLES = """
+    SELECT kind, cost FROM (
+        SELECT kind, cost, row_number() OVER (PARTITION BY kind ORDER BY pk DESC) AS nth FROM (
+            SELECT pk, kind_of(api, body) AS kind, cost FROM job LEFT JOIN request USING (pk) WHERE cost IS NOT NULL))
+    WHERE nth <= ? ORDER BY kind, nth"""
 _LAST = (1 << 63) - 1
 
 
@@ -62,6 +70,10 @@ def _tag(text: str | None) -> str | int | None:
 def pack(raw: bytes) -> tuple[int, int, bytes]:
     """A result in its stored form: encoding, size, bytes."""
     return 1, len(raw), zlib.compress(raw, 1)
+
+
+def _kind_of(api: str, body: bytes | None) -> str:
+    return kind_label(api, body or b"")
 
 
 class Statements:
@@ -149,15 +161,14 @@ class Statements:
 
     def ledger(self, samples: int = 200) -> Ledger:
         """What a budget starts with."""
-        found = self.connection.execute(_SPENT).fetchall()
-        latest = self.connection.execute(
-            "SELECT cost FROM job WHERE cost IS NOT NULL ORDER BY pk DESC LIMIT ?", (samples,)
+        self.connection.create_function("kind_of", 2, _kind_of, deterministic=True)
+        latest = self.connection.execute(_SAMPLES, (samples,)).fetchall()
+        known = {kind: [cost for _, cost in costs] for kind, costs in itertools.groupby(latest, key=lambda row: row[0])}
+        bills = (
+            Bills(None, "", State(state), count, dollars, unpriced, kind)
+            for kind, state, count, dollars, unpriced in self.connection.execute(_SPENT)
         )
-        return Ledger(
-            sum(spent for _, spent, _ in found),
-            sum(unknown for state, _, unknown in found if state in BILLED),
-            tuple(cost for (cost,) in latest),
-        )
+        return ledger_of(bills, known)
 
     def result(self, pk: int) -> bytes | None:
         """The body of a row's outcome.
