@@ -1,0 +1,503 @@
+"""How long jobs of one kind take, learned from those that ran, and when a running one is best polled.
+
+What is learned
+---------------
+The law is a hazard by age: of the jobs that are alive at an age, the share that ends in the next second. Ages are in 97
+bins, the first second and 96 bins of equal logarithm up to two hours. Each bin has *events* (jobs that ended in it) and
+*exposure* (seconds that jobs lived in it); the hazard is one over the other. A job that was seen running adds exposure
+and no event, so that jobs that run, were left, or got stuck are counted rightly. Where the server does not say when a
+job ended, its event is spread over the time between its last two polls. Each job that ends makes the older counts 0.3 %
+lighter, so that the law follows a service that changes.
+
+Few jobs need a shape to lean on. Three are at hand: what was published (or what other kinds of the same API have
+shown), a lognormal law that is fitted to what was seen, and the same with jobs that fail early. Each is refined by the
+counts, and each is believed by how well it had foretold the jobs that ended since. All of them take one job in
+a hundred for stuck; without that, the polls of a stuck job cost more than those of all others.
+
+When to poll
+------------
+A job that was last seen running at age `s` may have ended by age `a`, and then has lain unseen for some time. The
+expected seconds of that, `unseen(s, a)`, grow from 0; the next poll is where they reach a price. The price is what a
+poll is worth in seconds of a result's delay. That is close to the best that any schedule of polls can do
+(docs/polling.md), and it needs no tuning: it is early for quick kinds, and patient with stuck jobs.
+
+This module knows nothing of requests, tasks, clocks or kinds. Ages are seconds since the server accepted a job.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from math import exp, expm1, log
+from typing import NamedTuple
+
+import msgspec
+
+BINS = 97
+LAST = 7200.0
+"""Seconds: no ages beyond are told apart."""
+_STEP = log(LAST) / (BINS - 1)
+_EDGES = (0.0, *(exp(n * _STEP) for n in range(BINS)))
+_WIDTHS = tuple(_EDGES[n + 1] - _EDGES[n] for n in range(BINS))
+
+SHORTEST_GAP = 1.0
+LONGEST_GAP = 120.0
+"""Seconds: no gap is longer, save before the age at which the first in fifty have ended. A law that is wrong costs no
+more than this."""
+PRICE = 0.25
+"""Seconds of a result's delay that one poll is worth."""
+
+STUCK = 0.01
+"""The share of jobs that never end, in every shape to lean on."""
+_EARLY = 0.1
+"""The share of jobs that fail early in the first shape: more than most kinds have, since a poll that comes too early
+costs less than a failure that nobody sees for a minute."""
+_FITTED_EARLY = (0.01, 0.1)
+"""The same in the two fitted ones."""
+_WEIGHT = 3.0
+"""Jobs that the published shape counts for, beside those that were seen."""
+_FITTED_WEIGHT = 50.0
+"""Jobs that a fitted one counts for, if it is believed."""
+_DOUBT = 1.0
+"""A fitted shape must have foretold the jobs better by this (a logarithm) to be believed as much as the first."""
+_MOST_SAID = 5.0
+"""No job says more for or against a shape than this, or one odd job could decide."""
+_DECAY = 0.997
+"""What an ended job leaves of the weight of the older ones. Their half-life is 230 jobs."""
+_UNIFORM = 0.3
+"""The share of an event that is spread evenly where the first poll found the job ended: the law cannot know of an age
+at which nobody ever looked."""
+_HEAVY = 1e9
+"""Weights grow instead of all counts becoming lighter; beyond this they are made small again."""
+
+
+class Shape(NamedTuple):
+    """How jobs end that were not seen: by bin, the share of all jobs that end in it, and their mean seconds in it."""
+
+    ends: Sequence[float]
+    seconds: Sequence[float]
+
+
+def guess(median: float, sigma: float) -> Shape:
+    """A lognormal law of durations, in which one job in a hundred never ends, and one in ten fails early.
+
+    Args:
+        median: seconds.
+        sigma: the standard deviation of the logarithm.
+    """
+    return _with_early(_lognormal(median, sigma), median, _EARLY)
+
+
+def _lognormal(median: float, sigma: float) -> Shape:
+    middle, scale = log(median), sigma * math.sqrt(2.0)
+    alive = [1.0]
+    alive += [STUCK + (1.0 - STUCK) * 0.5 * math.erfc((log(edge) - middle) / scale) for edge in _EDGES[1:]]
+    return _shape(alive)
+
+
+def _shape(alive: Sequence[float]) -> Shape:
+    ends = [alive[n] - alive[n + 1] for n in range(BINS)]
+    seconds = [0.5 * (alive[n] + alive[n + 1]) * _WIDTHS[n] for n in range(BINS)]
+    return Shape(ends, seconds)
+
+
+def _with_early(shape: Shape, median: float, share: float) -> Shape:
+    """The same, but so many of the jobs fail before the median, evenly over the logarithm of the age."""
+    last = max(_bin(median), 1)
+    most = 1.0 - share
+    ends = [most * x for x in shape.ends]
+    seconds = [most * x for x in shape.seconds]
+    for n in range(last):
+        ends[n] += share / last
+        seconds[n] += share * (1.0 - (n + 0.5) / last) * _WIDTHS[n]
+    return Shape(ends, seconds)
+
+
+class Law:
+    """The learned law of one kind.
+
+    Args:
+        start: how such jobs end, as far as anybody knows.
+        price: seconds of a result's delay that one poll is worth.
+
+    Attributes:
+        finished: jobs whose end was seen.
+        stalled_after: the age in seconds that one in a thousand of the jobs that end exceeds. Beyond it a job is hardly
+            ever anything but stuck, and is polled at the longest gap.
+    """
+
+    __slots__ = (
+        "_alive",
+        "_events",
+        "_exposure",
+        "_gaps",
+        "_hazard",
+        "_lived",
+        "_next_build",
+        "_scores",
+        "_shapes",
+        "_start",
+        "_weight",
+        "finished",
+        "price",
+        "stalled_after",
+    )
+
+    def __init__(self, start: Shape, price: float = PRICE) -> None:
+        self.price = price
+        self.finished = 0
+        self._start = start
+        self._events = [0.0] * BINS
+        self._exposure = [0.0] * BINS
+        self._weight = 1.0
+        self._scores = [0.0] * len(_FITTED_EARLY)
+        self._build()
+
+    # --- what was seen -----------------------------------------------------------------------------------------------
+
+    def ran(self, since: float, age: float) -> None:
+        """A job was running at `age`; before, it was seen running at `since` (0.0: it had just been accepted)."""
+        if age <= since:
+            return
+        exposure, weight = self._exposure, self._weight
+        first, last = _bin(since), _bin(age)
+        if first == last:
+            exposure[first] += (age - since) * weight
+            return
+        exposure[first] += (_EDGES[first + 1] - since) * weight
+        for n in range(first + 1, last):
+            exposure[n] += _WIDTHS[n] * weight
+        exposure[last] += (age - _EDGES[last]) * weight
+
+    def ended(self, since: float, found: float, at: float | None = None) -> None:
+        """A job had ended at the age `found`; before, it was seen running at `since`.
+
+        Args:
+            since: 0.0 if it was never seen running.
+            found: when it was found.
+            at: when it ended, if the server says so and it can be believed; None: some time in between.
+        """
+        since = max(0.0, since)
+        found = max(found, since)
+        if at is not None:
+            self._judge([_density(shape, at) for shape in self._shapes])
+            # What was counted up to the last poll is right only if the job was alive then.
+            self.ran(since, at) if at >= since else self._unran(at, since)
+            self._events[_bin(at)] += self._weight
+        else:
+            self._judge([_left(shape, since) - _left(shape, found) for shape in self._shapes])
+            self._spread(since, found)
+        self.finished += 1
+        self._weight /= _DECAY
+        if self._weight > _HEAVY:
+            self._lighten()
+        if self.finished >= self._next_build:
+            self._build()
+
+    def _unran(self, since: float, age: float) -> None:
+        self._weight = -self._weight
+        self.ran(since, age)
+        self._weight = -self._weight
+
+    def _judge(self, said: list[float]) -> None:
+        """How probable each shape had thought this end."""
+        if len(said) > 1:
+            first = log(max(said[0], 1e-9))
+            scores = self._scores
+            for n in range(1, len(said)):
+                better = log(max(said[n], 1e-9)) - first
+                scores[n - 1] = scores[n - 1] * _DECAY + max(-_MOST_SAID, min(better, _MOST_SAID))
+
+    def _spread(self, since: float, found: float) -> None:
+        events, exposure, weight = self._events, self._exposure, self._weight
+        length = found - since
+        if length <= 0.0:
+            events[_bin(found)] += weight
+            return
+        left = self.unfinished(found)
+        mass = self.unfinished(since) - left
+        evenly = 1.0 if mass < 1e-9 else _UNIFORM if since == 0.0 else 0.0
+        start, alive, lived = since, left + mass, self._lived_until(since)
+        for n in range(_bin(since), _bin(found) + 1):
+            end = found if n == BINS - 1 else min(_EDGES[n + 1], found)
+            step = end - start
+            if step <= 0.0:
+                continue
+            share = step / length
+            seconds = step * (found - 0.5 * (start + end)) / length
+            if evenly < 1.0:
+                after, lived_after = self.unfinished(end), self._lived_until(end)
+                by_law = (alive - after) / mass
+                seconds_by_law = (lived_after - lived - left * step) / mass
+                alive, lived = after, lived_after
+                share = evenly * share + (1.0 - evenly) * by_law
+                seconds = evenly * seconds + (1.0 - evenly) * max(0.0, seconds_by_law)
+            events[n] += weight * share
+            exposure[n] += weight * seconds
+            start = end
+
+    def _lighten(self) -> None:
+        weight, self._weight = self._weight, 1.0
+        self._events = [x / weight for x in self._events]
+        self._exposure = [x / weight for x in self._exposure]
+
+    # --- what follows from it ----------------------------------------------------------------------------------------
+
+    def next_gap(self, age: float) -> float:
+        """Seconds until the next poll of a job that is running at this age."""
+        if age < 1.0:
+            at = age if age > 0.0 else 0.0
+            n = 0
+        elif age < LAST:
+            at = log(age) / _STEP + 1.0
+            n = int(at)
+            at -= n
+        else:
+            return self._gaps[BINS]
+        gaps = self._gaps
+        gap = gaps[n]
+        return gap + at * (gaps[n + 1] - gap)
+
+    def unfinished(self, age: float) -> float:
+        """The share of jobs that are running at this age."""
+        n = _bin(age)
+        return self._alive[n] * exp(-self._hazard[n] * (age - _EDGES[n]))
+
+    def unseen(self, since: float, age: float) -> float:
+        """Seconds for which a job last seen running at `since` is expected to have been finished unseen at `age`."""
+        if age <= since:
+            return 0.0
+        since, age = _within(since, age)
+        return max(0.0, age - since - (self._lived_until(age) - self._lived_until(since)) / self.unfinished(since))
+
+    def has_ended(self, since: float, age: float) -> float:
+        """The probability that a job last seen running at `since` has ended by `age`."""
+        if age <= since:
+            return 0.0
+        since, age = _within(since, age)
+        return 1.0 - self.unfinished(age) / self.unfinished(since)
+
+    def age_of_end(self, share: float, age: float = 0.0) -> float:
+        """The age by which this share of the jobs have ended that run at `age` and do end at some time."""
+        now, never = self.unfinished(age), self._alive[BINS]
+        wanted = now - share * (now - never)
+        if now <= never * (1.0 + 1e-9):
+            return max(age, LAST)
+        alive = self._alive
+        low, high = _bin(age), BINS
+        while low < high:
+            middle = (low + high) // 2
+            low, high = (middle + 1, high) if alive[middle + 1] > wanted else (low, middle)
+        if low >= BINS:
+            return max(age, LAST)
+        return max(age, _EDGES[low] + log(max(alive[low] / wanted, 1.0)) / self._hazard[low])
+
+    def _lived_until(self, age: float) -> float:
+        """Mean seconds that a job lives up to this age."""
+        n = _bin(age)
+        hazard = self._hazard[n]
+        return self._lived[n] - self._alive[n] * expm1(-hazard * (age - _EDGES[n])) / hazard
+
+    # --- tables ------------------------------------------------------------------------------------------------------
+
+    def _build(self) -> None:
+        """From counts to tables: for each of the first jobs, then after each few per cent more."""
+        count = self.finished
+        self._next_build = count + max(1, min(count, 1000) // 8)
+        events, exposure = map(_smooth, self.counts())
+        first = _alive(events, exposure, self._start, _WEIGHT)
+        self._shapes = [first]
+        alive = first
+        if count:
+            fitted, median = _fit(first, min(float(count), sum(events)))
+            for early in _FITTED_EARLY:
+                shape = _with_early(fitted, median, early)
+                self._shapes.append(_alive(events, exposure, shape, _FITTED_WEIGHT))
+            beliefs = [1.0, *(exp(min(score - _DOUBT, 300.0)) for score in self._scores)]
+            total = sum(beliefs)
+            a, b, c = (belief / total for belief in beliefs)
+            alive = [a * x + b * y + c * z for x, y, z in zip(*self._shapes, strict=True)]
+        self._tabulate(alive)
+
+    def _tabulate(self, alive: list[float]) -> None:
+        hazard = [0.0] * BINS
+        lived = [0.0] * (BINS + 1)
+        for n in range(BINS):
+            before, after = alive[n], alive[n + 1]
+            rate = hazard[n] = max(log(before / after) / _WIDTHS[n], 1e-9)
+            ended = before - after
+            lived[n + 1] = lived[n] + (ended / rate if ended > 1e-12 else before * _WIDTHS[n])
+        self._alive, self._hazard, self._lived = alive, hazard, lived
+        self.stalled_after = self.age_of_end(0.999)
+        self._gaps = self._find_gaps()
+
+    def _find_gaps(self) -> list[float]:
+        """At each edge, the seconds until the next poll."""
+        alive, hazard, lived, price = self._alive, self._hazard, self._lived, self.price
+        quiet = 0.0
+        for n in range(BINS):
+            if alive[n + 1] < 0.98:
+                quiet = _EDGES[n]
+                break
+        gaps: list[float] = []
+        last = BINS - 1
+        reached = 0
+        for n in range(BINS + 1):
+            since, now, before = _EDGES[n], alive[n], lived[n]
+            k = max(reached, min(n, last))
+            while k < last and _EDGES[k + 1] - since - (lived[k + 1] - before) / now < price:
+                k += 1
+            reached = k
+            unseen = max(0.0, _EDGES[k] - since - (lived[k] - before) / now)
+            gap = _EDGES[k] - since + _until(price - unseen, alive[k] / now, hazard[k])
+            if since >= self.stalled_after:
+                gap = LONGEST_GAP
+            gaps.append(max(SHORTEST_GAP, min(gap, max(LONGEST_GAP, quiet - since))))
+        return gaps
+
+    def counts(self) -> tuple[list[float], list[float]]:
+        """Events and seconds of exposure by bin; an event of the job that ended last counts 1."""
+        weight = self._weight
+        return [x / weight for x in self._events], [x / weight for x in self._exposure]
+
+    # --- kept --------------------------------------------------------------------------------------------------------
+
+    def export(self) -> bytes:
+        """What was learned, in two kilobytes. The shape that it started from and the price are not in it."""
+        return _ENCODER.encode(_Kept(_VERSION, self.finished, *self.counts(), self._scores))
+
+    @classmethod
+    def restored(cls, kept: bytes, start: Shape, price: float = PRICE) -> Law:
+        """A law as it was at its `export`; what cannot be read or makes no sense is as if nothing had been learned."""
+        law = cls(start, price)
+        try:
+            known = _DECODER.decode(kept)
+        except (msgspec.DecodeError, ValueError):
+            return law
+        if known.is_sane():
+            law.finished = known.finished
+            law._events, law._exposure = known.events, known.exposure
+            law._scores = known.scores
+            law._build()
+        return law
+
+
+def pooled(laws: Iterable[Law], start: Shape) -> Shape:
+    """How the jobs of several kinds end together: what a kind starts from of which nothing is published.
+
+    Args:
+        laws: those kinds.
+        start: what they are added to, as three jobs.
+    """
+    events, exposure = [0.0] * BINS, [0.0] * BINS
+    for law in laws:
+        more_events, more_exposure = law.counts()
+        events = [a + b for a, b in zip(events, more_events, strict=True)]
+        exposure = [a + b for a, b in zip(exposure, more_exposure, strict=True)]
+    return _shape(_alive(_smooth(events), _smooth(exposure), start, _WEIGHT))
+
+
+# --- arithmetic ------------------------------------------------------------------------------------------------------
+
+
+def _bin(age: float) -> int:
+    if age < 1.0:
+        return 0
+    n = int(log(age) / _STEP) + 1
+    return n if n < BINS else BINS - 1
+
+
+def _within(since: float, age: float) -> tuple[float, float]:
+    """The same span among the ages that are told apart: beyond them a job's age says nothing more."""
+    return (since, age) if since <= LAST else (LAST, LAST + age - since)
+
+
+def _smooth(counts: list[float]) -> list[float]:
+    """Over five bins, so that few jobs make no comb of peaks."""
+    first, last = counts[0], counts[-1]
+    c = [first, first, *counts, last, last]
+    return [(c[n] + 3.0 * (c[n + 1] + c[n + 3]) + 4.0 * c[n + 2] + c[n + 4]) / 12.0 for n in range(BINS)]
+
+
+def _alive(events: Sequence[float], exposure: Sequence[float], shape: Shape, weight: float) -> list[float]:
+    """The share alive at each edge: the counts, and the shape as so many jobs."""
+    left = 1.0
+    alive = [left]
+    for n, (ends, seconds) in enumerate(zip(shape.ends, shape.seconds, strict=True)):
+        hazard = (events[n] + weight * ends) / (exposure[n] + weight * seconds + 1e-9)
+        left = max(left * exp(-hazard * _WIDTHS[n]), 1e-12)
+        alive.append(left)
+    return alive
+
+
+def _fit(alive: Sequence[float], count: float) -> tuple[Shape, float]:
+    """The lognormal law with the same quartiles, which a few odd jobs do not move, and its median."""
+    low, middle, high = (_log_age(alive, share) for share in (0.75, 0.5, 0.25))
+    width = (high - low) / 1.349  # between the quartiles of a normal law of width 1
+    # Smoothing has widened it, and from few jobs it is not well known.
+    variance = max(width * width - 7.0 / 6.0 * _STEP * _STEP, 0.01) * (1.0 + 2.0 / max(count, 1.0))
+    median = exp(middle)
+    return _lognormal(median, math.sqrt(variance)), median
+
+
+def _log_age(alive: Sequence[float], share: float) -> float:
+    """The logarithm of the age at which this share is alive."""
+    for n in range(BINS):
+        if alive[n + 1] < share:
+            part = (alive[n] - share) / (alive[n] - alive[n + 1])
+            return log(max(_EDGES[n] + part * _WIDTHS[n], 0.1))
+    return log(LAST)
+
+
+def _left(alive: Sequence[float], age: float) -> float:
+    """The share alive at an age."""
+    n = _bin(age)
+    part = min((age - _EDGES[n]) / _WIDTHS[n], 1.0)
+    return alive[n] * exp(part * log(alive[n + 1] / alive[n]))
+
+
+def _density(alive: Sequence[float], age: float) -> float:
+    n = _bin(age)
+    return (alive[n] - alive[n + 1]) / _WIDTHS[n]
+
+
+def _until(wanted: float, left: float, hazard: float) -> float:
+    """Seconds until the expected unseen waiting has grown by `wanted`, at a constant hazard, where `left` are alive."""
+    # wanted = t - left * (1 - exp(-hazard * t)) / hazard: convex in t, so that Newton comes down to it from above.
+    t = wanted + left / hazard
+    for _ in range(8):
+        gone = -expm1(-hazard * t)
+        slope = 1.0 - left + left * gone
+        better = t - (t - left * gone / hazard - wanted) / slope if slope > 0.0 else t
+        if t - better < 1e-3:
+            return better
+        t = better
+    return t
+
+
+# --- the form in which it is kept ------------------------------------------------------------------------------------
+
+_VERSION = 1
+_ENCODER = msgspec.msgpack.Encoder()
+
+
+class _Kept(msgspec.Struct, array_like=True):
+    version: int
+    finished: int
+    events: list[float]
+    exposure: list[float]
+    scores: list[float]
+
+    def is_sane(self) -> bool:
+        counts = [*self.events, *self.exposure]
+        return (
+            self.version == _VERSION
+            and self.finished >= 0
+            and len(self.events) == len(self.exposure) == BINS
+            and len(self.scores) == len(_FITTED_EARLY)
+            and all(0.0 <= count < 1e12 for count in counts)
+            and all(abs(score) < 1e6 for score in self.scores)
+        )
+
+
+_DECODER = msgspec.msgpack.Decoder(_Kept)
