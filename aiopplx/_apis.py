@@ -77,8 +77,8 @@ def request_of(item: str | Mapping[str, object] | Request) -> Request:
 class Routing:
     """Which API the submissions of one session go to now, and where its jobs are.
 
-    It changes once at most, by `go_over`. A submission is frozen for one API before it is sent, and may be frozen anew
-    for the successor (`move`) where it was refused by the first API or not yet sent.
+    It goes over to another API once at most, by `go_over`. A submission is frozen for one API before it is sent, and
+    may be frozen anew for the successor (`move`) where it was refused by the first API or not yet sent.
 
     Args:
         api: where submissions go first.
@@ -97,6 +97,7 @@ class Routing:
         self.successor = successor
         self.api = api
         self._remembers = remembers
+        self._behind: frozenset[str] = frozenset()
         self._own: tuple[API, ...] = (api,) if successor is None else (api, successor)
 
     def freeze(self, request: Request, key: str) -> tuple[API, bytes]:
@@ -110,13 +111,25 @@ class Routing:
             InvalidRequest: the request breaks a rule, or neither API takes it.
         """
         if self.successor is not None and not self.first.takes(request):
-            return self.successor, self.successor.freeze(request, key)
+            return self._frozen(self.successor, request, key)
         try:
-            return self.api, self.api.freeze(request, key)
+            return self._frozen(self.api, request, key)
         except InvalidRequest:
             if not self._remembers or self.api is self.first:
                 raise
-        return self.first, self.first.freeze(request, key)
+        return self._frozen(self.first, request, key)
+
+    def _frozen(self, api: API, request: Request, key: str) -> tuple[API, bytes]:
+        body = api.freeze(request, key)
+        return api, self.older(api, body) or body
+
+    def found_behind(self, api: API) -> None:
+        """The server of this API has been found to be an earlier release: speak its words from now on."""
+        self._behind |= {api.name}
+
+    def older(self, api: API, body: bytes) -> bytes | None:
+        """Frozen bytes in the words of an earlier release, if the server is one and they are not in them already."""
+        return api.older(body) if api.name in self._behind else None
 
     def go_over(self) -> bool:
         """The first API is retired for this key: use the successor from now on. True if that is news.
@@ -153,7 +166,7 @@ class Routing:
             InvalidRequest: the successor has no words for something in it.
         """
         assert self.successor is not None, "only what may move is moved"  # noqa: S101 - told to the type checker
-        return self.successor, self.successor.freeze(request, key)
+        return self._frozen(self.successor, request, key)
 
     def api_of(self, job_id: str, name: str = "") -> API:
         """The API that has a job: by its name where that is known, else by what the id looks like.

@@ -151,7 +151,13 @@ class ResponseTooLarge(ProtocolError):
 
 
 class APIError(AiopplxError):
-    """The server refused the request and said why (`status`, `type`, `message`)."""
+    """The server refused the request and said why (`status`, `type`, `message`).
+
+    Attributes:
+        param: the field that the server names as the reason (`error.param`), `""` if it names none.
+    """
+
+    param: str = ""
 
 
 class AuthenticationError(APIError):

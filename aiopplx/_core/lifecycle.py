@@ -37,7 +37,7 @@ from aiopplx._core.outcomes import (
     unexpected,
     unwritten_for_now,
 )
-from aiopplx._errors import AiopplxError, EndpointRetired, InDoubt, InvalidRequest, ProtocolError
+from aiopplx._errors import AiopplxError, APIError, EndpointRetired, InDoubt, InvalidRequest, ProtocolError
 from aiopplx._events import Emitter, Event, EventKind, log
 from aiopplx._job import Job, JobStatus, Snapshot, outcome_error
 from aiopplx._policy.polling import Ended, Polls
@@ -57,6 +57,7 @@ if TYPE_CHECKING:
     from aiopplx._core.poller import Poller
     from aiopplx._core.spending import Spending
     from aiopplx._http.client import Client
+    from aiopplx._wire.api import API
 
 FOLLOW = 30.0
 """Seconds after which a row that another session holds is asked for again, whatever the store's word on it."""
@@ -430,11 +431,15 @@ class Lifecycle:
 
     async def _send(self, sub: Submission, bounds: Bounds) -> Snapshot:
         routing = self.routing
+        was_behind = False
         while True:
             if routing.must_move(sub.api, sub.request) and sub.phase is Phase.QUEUED:
                 await self._move(sub, bounds)  # it was frozen before the other API was known to be retired
+            older = routing.older(sub.api, sub.body)
+            if older is not None and sub.phase is Phase.QUEUED:
+                await self._refreeze(sub, sub.api, older)  # it was frozen before the server was known to be behind
             try:
-                return await self.client.submit(sub, self, bounds)
+                snapshot = await self.client.submit(sub, self, bounds)
             except ClaimLost:
                 raise  # it says nothing of other rows, nor of the store
             except JournalError as error:
@@ -453,16 +458,33 @@ class Lifecycle:
                 await self.take_back(sub)
                 if not routing.must_move(sub.api, sub.request) or sub.phase is not Phase.QUEUED:
                     raise  # the question is not at hand any more, or a job of it may exist
+            except APIError as error:
+                if not sub.api.is_behind(error) or (older := sub.api.older(sub.body)) is None:
+                    raise
+                await self.take_back(sub)
+                if sub.phase is not Phase.QUEUED:
+                    raise  # an earlier attempt was not answered, so a job of these bytes may exist
+                await self._refreeze(sub, sub.api, older)
+                was_behind = True
+                self.emitter.emit(sub.event(EventKind.RETRYING, delay=0.0, reason=error.message))
+            else:
+                if was_behind:
+                    routing.found_behind(sub.api)  # not before: the word may be refused for what it says
+                return snapshot
 
     async def _move(self, sub: Submission, bounds: Bounds) -> None:
         """The same question to the successor, under the same key: where it was refused nothing was made or billed."""
         assert sub.request is not None, "the routing asked for it"  # noqa: S101 - for mypy
         api, body = self.routing.move(sub.request, sub.key)
-        await self.store.apply(_claim(sub), steps.refreeze(key=sub.key, body=body, api=api.name))
-        sub.api, sub.body, sub.kind = api, body, api.kind_of(body)
+        await self._refreeze(sub, api, body)
         sub.deadline = 0.0  # the question begins anew
         self.spending.ended(sub, None, is_billed=False)
         await self.spending.hold(sub, bounds.until)  # a job of another kind holds another amount
+
+    async def _refreeze(self, sub: Submission, api: API, body: bytes) -> None:
+        """Other bytes under the same key, on disk before any attempt sends them. Raises `JournalError`."""
+        await self.store.apply(_claim(sub), steps.refreeze(key=sub.key, body=body, api=api.name))
+        sub.api, sub.body, sub.kind = api, body, api.kind_of(body)
 
     async def mark(self, sub: Submission) -> None:
         """The next attempt may leave once this returns: that is on disk. Raises `JournalError`: then it may not."""

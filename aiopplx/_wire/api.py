@@ -14,6 +14,7 @@ from urllib.parse import quote
 from aiopplx._errors import InvalidRequest
 
 if TYPE_CHECKING:
+    from aiopplx._errors import APIError
     from aiopplx._job import Page, Snapshot
     from aiopplx._wire.call import Call, Reply
     from aiopplx._wire.kinds import Kind, Published
@@ -75,6 +76,14 @@ class API(Protocol):
 
     def rekeyed(self, body: bytes, idempotency_key: str) -> bytes:
         """Frozen bytes of the same request under another key."""
+        ...
+
+    def is_behind(self, error: APIError) -> bool:
+        """Whether a refusal says that the server is an earlier release, which does not know a word that was sent."""
+        ...
+
+    def older(self, body: bytes) -> bytes | None:
+        """Frozen bytes of the same request in the words of an earlier release; None if it has the same words."""
         ...
 
     def kind_of(self, body: bytes) -> Kind:

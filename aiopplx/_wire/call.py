@@ -103,21 +103,21 @@ _CREDIT_SAID = re.compile(r"insufficient (credit|quota|fund|balance)|exceeded yo
 _TITLE = re.compile(rb"<title[^>]{0,200}>(.{0,400}?)</title", re.IGNORECASE | re.DOTALL)
 
 
-def _described(body: bytes) -> tuple[str, str]:
-    """(type, message) of an error body in any of the known shapes; `""` where it has none."""
+def _described(body: bytes) -> tuple[str, str, str]:
+    """(type, message, param) of an error body in any of the known shapes; `""` where it has none."""
     try:
         data: Any = msgspec.json.decode(body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         title = _TITLE.search(body[:BODY_KEPT])
-        return "", plain(html.unescape(excerpt(title[1]))) if title else ""
+        return "", plain(html.unescape(excerpt(title[1]))) if title else "", ""
     if not isinstance(data, dict):
-        return "", ""
+        return "", "", ""
     fields = cast("dict[str, Any]", data)
     error: Any = fields.get("error") or fields
     if isinstance(error, str):
-        return "", plain(error)
+        return "", plain(error), ""
     if not isinstance(error, dict):
-        return "", ""
+        return "", "", ""
     named = cast("dict[str, Any]", error)
     names = [plain(name, 80) for name in (named.get("type"), named.get("code")) if isinstance(name, str) and name]
     # The decisive name has been seen in both places.
@@ -125,7 +125,12 @@ def _described(body: bytes) -> tuple[str, str]:
     message = named.get("message") or named.get("detail")
     if isinstance(message, list):
         message = "; ".join(_validation(item) for item in cast("Any", message)[:5])
-    return kind, plain(message) if isinstance(message, str) else ""
+    param = named.get("param")
+    return (
+        kind,
+        plain(message) if isinstance(message, str) else "",
+        plain(param, 80) if isinstance(param, str) else "",
+    )
 
 
 def _validation(item: Any) -> str:
@@ -145,7 +150,7 @@ def error_of(reply: Reply) -> APIError | ProtocolError:
         A `ProtocolError` for a redirect, and for a success where a refusal was expected; otherwise the `APIError` for
         that name or status. Whether to try again is decided elsewhere.
     """
-    kind, message = _described(reply.body)
+    kind, message, param = _described(reply.body)
     status = reply.status
     request_id = plain(reply.headers.get("x-request-id") or reply.headers.get("cf-ray") or "", 120)
     said = message or f"no reason given (HTTP {status})"
@@ -184,7 +189,9 @@ def error_of(reply: Reply) -> APIError | ProtocolError:
         cls = RateLimited
     elif status == 404:
         cls = NotFound
-    return cls(f"{said.rstrip('.')}{advice}" if advice else said, status=status, type=kind, request_id=request_id)
+    error = cls(f"{said.rstrip('.')}{advice}" if advice else said, status=status, type=kind, request_id=request_id)
+    error.param = param
+    return error
 
 
 def _host(location: str) -> str:

@@ -11,7 +11,7 @@ from typing import Any, NoReturn
 
 import msgspec
 
-from aiopplx._errors import InvalidRequest
+from aiopplx._errors import APIError, InvalidRequest
 from aiopplx._job import JobStatus, Page, Snapshot
 from aiopplx._text import plain
 from aiopplx._wire.api import quoted_id
@@ -19,7 +19,7 @@ from aiopplx._wire.call import Call, Lane, Reply
 from aiopplx._wire.decoding import check_id, is_array, is_object, plain_values, reason_in, strictly, unusable
 from aiopplx._wire.kinds import Kind, Published, kind_named, unversioned
 from aiopplx._wire.request import Request, ResearchRequest
-from aiopplx.agent._request import AgentRequest
+from aiopplx.agent._request import AgentRequest, newest
 from aiopplx.agent._responses import (
     AgentResponse,
     CancelResponse,
@@ -141,7 +141,7 @@ class Agent(msgspec.Struct, frozen=True):
         native = translate(request) if isinstance(request, ResearchRequest) else request
         if not isinstance(native, AgentRequest):
             raise native.not_taken(AgentRequest)
-        body = _ENCODER.encode(native.wire())
+        body = _ENCODER.encode(newest(native.wire()))
         if len(body) > MAX_BODY:
             raise InvalidRequest(
                 f"makes a body of {len(body) / 2**20:.1f} MiB; the server accepts at most {MAX_BODY >> 20}",
@@ -153,6 +153,18 @@ class Agent(msgspec.Struct, frozen=True):
     def rekeyed(self, body: bytes, idempotency_key: str) -> bytes:
         """The same bytes: the key is not in them."""
         return body
+
+    def is_behind(self, error: APIError) -> bool:
+        """True for a 400 about `effort`: the server knows only `preset`, the word for it before October 2026."""
+        return error.status == 400 and error.param == "effort"
+
+    def older(self, body: bytes) -> bytes | None:
+        """The same with `preset` in place of `effort`; None without one."""
+        said = msgspec.json.decode(body, type=dict[str, msgspec.Raw])
+        if "effort" not in said:
+            return None
+        said["preset"] = said.pop("effort")
+        return _ENCODER.encode(said)
 
     def kind_of(self, body: bytes) -> Kind:
         """By what answers: the effort or preset, else the profile, and the models; and by how hard they think.

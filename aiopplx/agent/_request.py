@@ -29,6 +29,9 @@ else:
 DEFAULT_PRESET = "high"
 """The counterpart of `sonar-deep-research` in the provider's migration guide."""
 
+EFFORTS = frozenset({"fast", "low", "medium", "high", "xhigh"})
+"""The names that `effort` has, by the provider's page of October 2026."""
+
 _Metadata: TypeAlias = Annotated[
     dict[Annotated[str, Meta(min_length=1, max_length=64)], Annotated[str, Meta(max_length=512)]], Meta(max_length=16)
 ]
@@ -49,12 +52,14 @@ class AgentRequest(_Asked, frozen=True, kw_only=True):
 
     Attributes:
         input: the question, or a list of items: `InputMessage`s, or mappings of the server's shapes.
-        effort: how much work goes into the run; the provider's newer word for `preset`, which it overrides.
-        preset: model, prompt and tools under one name: `fast`, `low`, `medium`, `high`, `xhigh`, `wide-research`, ...
-            `high`, the one for deep research, if no `effort`, `model`, `models` or `profile` is given.
-        model: the model that answers, as `provider/model`. Without a preset it has only the tools in `tools`.
+        effort: how much work goes into the run: model, prompt and tools under one name, `fast`, `low`, `medium`,
+            `high` or `xhigh`, or a release of one (`high@2026-10-16.0`), which does not change. `high`, the one for
+            deep research, if no `preset`, `model`, `models` or `profile` is given.
+        preset: the server's older word for `effort`, which precedes it. It is sent as `effort`, unless it is one of the
+            names that only it has, such as `wide-research`.
+        model: the model that answers, as `provider/model`. Without an effort it has only the tools in `tools`.
         models: at most 5 models, tried in order.
-        profile: a stored configuration: `{"type": "custom", "id": ...}`.
+        profile: a stored configuration, `{"type": "custom", "id": ...}`, in place of an effort.
         instructions: instructions for the model; they replace the preset's own prompt.
         tools: `WebSearchTool`, `FetchURLTool`, `FunctionTool`, or mappings of the server's other shapes. Each replaces
             the preset's tool of that type.
@@ -153,6 +158,8 @@ class AgentRequest(_Asked, frozen=True, kw_only=True):
         sent.pop("stream_options", None)
         if sent.get("response_format", ...) is None:
             del sent["response_format"]  # free text is the server's default, and cannot be asked for
+        if "profile" in sent and ("effort" in sent or "preset" in sent):
+            refuse("profile", "cannot be given together with an effort (or preset): leave one of them out")
         if _WHO_ANSWERS.isdisjoint(sent):
             sent["preset"] = DEFAULT_PRESET
         if "max_output_tokens" not in sent and ("model" in sent or "models" in sent):
@@ -162,6 +169,18 @@ class AgentRequest(_Asked, frozen=True, kw_only=True):
                 refuse("max_output_tokens", "must be given with an Anthropic model")
         sent["background"] = True
         return sent
+
+
+def newest(sent: dict[str, Any]) -> dict[str, Any]:
+    """A request in its form on the wire with the server's newest word: `effort` where it said `preset`.
+
+    Apart from `wire`, whose bytes name a question in journals and must never change.
+    """
+    if "effort" in sent:
+        sent.pop("preset", None)
+    elif str(sent.get("preset")).partition("@")[0] in EFFORTS:
+        sent["effort"] = sent.pop("preset")
+    return sent
 
 
 _WHO_ANSWERS = frozenset({"effort", "preset", "model", "models", "profile"})

@@ -23,7 +23,7 @@ from aiopplx._wire.messages import (
     WebSearchOptions,
 )
 from aiopplx._wire.request import ResearchRequest
-from aiopplx.agent._request import AgentRequest
+from aiopplx.agent._request import EFFORTS, AgentRequest
 from aiopplx.agent._tools import (
     InputImage,
     InputMessage,
@@ -42,8 +42,9 @@ PRESETS = {
     "sonar-deep-research": "high",
 }
 _PRESET_NAMES = frozenset(
-    {"fast", "low", "medium", "high", "xhigh", "wide-research"}
+    EFFORTS
     | {
+        "wide-research",
         "fast-search",
         "pro-search",
         "deep-research",
@@ -119,10 +120,11 @@ class _Missing:
 def translate(request: ResearchRequest) -> AgentRequest:
     """The same question as a request of the Agent API.
 
-    Messages become `input` and `instructions`; the model becomes a preset (`sonar-deep-research` is `high`; the name of
-    a preset, or a `provider/model`, is used unchanged); filters and options become those of the web search tool;
-    `max_tokens` becomes `max_output_tokens`, and `reasoning_effort` becomes `reasoning.effort`. Tag, timeout and
-    idempotency key are kept. Note that `instructions`, the system messages, replace the preset's own prompt.
+    Messages become `input` and `instructions`; the model becomes an effort (`sonar-deep-research` is `high`; the name
+    of an effort, a release of one, or a `provider/model`, is used unchanged); filters and options become those of the
+    web search tool; `max_tokens` becomes `max_output_tokens`, and `reasoning_effort` becomes `reasoning.effort`. Tag,
+    timeout and idempotency key are kept. Note that `instructions`, the system messages, replace the effort's own
+    prompt.
 
     Raises:
         InvalidRequest: the request breaks a rule of its own API; or it has fields without a counterpart in the Agent
@@ -156,9 +158,14 @@ def translate(request: ResearchRequest) -> AgentRequest:
 def _model(model: str, missing: _Missing) -> dict[str, str]:
     if "/" in model:
         return {"model": model}
-    preset = PRESETS.get(model) or (model if model in _PRESET_NAMES else "")
+    name, at, version = model.partition("@")
+    preset = PRESETS.get(model) or (model if name in _PRESET_NAMES and (version or not at) else "")
     if not preset:
-        missing.add("model", f"one of {', '.join(PRESETS)}, a preset such as `high`, or a name as `provider/model`")
+        missing.add(
+            "model",
+            f"one of {', '.join(PRESETS)}, an effort such as `high`, a release of one such as `high@2026-10-16.0`, or a"
+            " name as `provider/model`",
+        )
     return {"preset": preset or "high"}
 
 

@@ -294,7 +294,7 @@ def ended(
 
 
 def refreeze(*, key: str, body: bytes, api: str) -> Step:
-    """Other bytes under the same key, for a row that is QUEUED: the API changed before anything was created."""
+    """Other bytes under the same key, for a row that is QUEUED: another API, or other words. Nothing was made yet."""
     return Step(rule=REFREEZE, key=key, body=body, api=api)
 
 

@@ -13,7 +13,7 @@ from urllib.parse import quote
 
 import msgspec
 
-from aiopplx._errors import InvalidRequest
+from aiopplx._errors import APIError, InvalidRequest
 from aiopplx._job import JobStatus, Page, Snapshot
 from aiopplx._wire.api import quoted_id
 from aiopplx._wire.call import Call, Lane, Reply
@@ -167,6 +167,14 @@ class Sonar(msgspec.Struct, frozen=True):
         """The same request, byte for byte, with another key."""
         frozen = _FROZEN.decode(body)
         return _ENCODER.encode(_Frozen(frozen.request, idempotency_key))
+
+    def is_behind(self, error: APIError) -> bool:
+        """False: its words have not changed."""
+        return False
+
+    def older(self, body: bytes) -> bytes | None:
+        """None: its words have not changed."""
+        return None
 
     def kind_of(self, body: bytes) -> Kind:
         """By the model and the `reasoning_effort` in the bytes."""

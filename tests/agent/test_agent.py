@@ -19,7 +19,7 @@ from jsonschema import Draft202012Validator
 from aiopplx._errors import InvalidRequest, ProtocolError, ResultMissing
 from aiopplx._job import Answer, JobStatus, Readable, Snapshot, Source, outcome_error
 from aiopplx._wire.api import API
-from aiopplx._wire.call import Lane
+from aiopplx._wire.call import Lane, Reply, error_of
 from aiopplx._wire.messages import JSONSchema, JSONSchemaFormat, Regex, RegexFormat, UserLocation, WebSearchOptions
 from aiopplx._wire.request import ResearchRequest
 from aiopplx.agent import (
@@ -558,15 +558,68 @@ def test_cancellation_without_a_word_is_refused(body: object):
 # The native request
 
 
-def test_question_is_sent_with_the_deep_research_preset():
-    assert frozen(AgentRequest("Why?")) == {"input": "Why?", "preset": "high", "background": True}
+def test_question_is_sent_with_the_effort_of_deep_research():
+    assert frozen(AgentRequest("Why?")) == {"input": "Why?", "effort": "high", "background": True}
+
+
+@pytest.mark.parametrize("version", ["", "@2026-10-16.0"])
+@pytest.mark.parametrize("name", ["fast", "low", "medium", "high", "xhigh"])
+def test_preset_is_sent_as_the_effort_of_its_name(name: str, version: str):
+    said = {"input": "q", "effort": name + version, "background": True}
+    assert frozen(AgentRequest("q", preset=name + version)) == said
+    assert frozen(AgentRequest("q", effort=name + version)) == said
+    assert frozen(AgentRequest("q", effort=name + version, preset="low")) == said
+    assert frozen(ResearchRequest("q", model=name + version)) == said
+
+
+@pytest.mark.parametrize("name", ["wide-research", "fast-search", "pro-search", "deep-research", "new-name"])
+def test_preset_that_is_no_effort_stays_a_preset(name: str):
+    assert frozen(AgentRequest("q", preset=name)) == {"input": "q", "preset": name, "background": True}
+
+
+@pytest.mark.parametrize("model", ["high@", "@2026-10-16.0", "sonar@2026-10-16.0", "highest"])
+def test_model_that_is_no_release_of_an_effort_is_refused(model: str):
+    assert refused(ResearchRequest("q", model=model)).field == "model"
+
+
+@pytest.mark.parametrize("other", ["effort", "preset"])
+def test_profile_beside_an_effort_or_preset_is_refused(other: str):
+    problem = refused(AgentRequest("q", profile={"type": "custom", "id": "p"}, **{other: "low"}))
+    assert problem.field == "profile"
+    assert "leave one of them out" in problem.message
+
+
+def test_earlier_release_gets_the_same_request_with_its_word():
+    body = AGENT.freeze(AgentRequest("q", effort="low@2026-10-16.0", tools=[{"type": "sandbox"}]), "k")
+    older = AGENT.older(body)
+    assert older is not None
+    assert json.loads(older) == {
+        "input": "q",
+        "preset": "low@2026-10-16.0",
+        "background": True,
+        "tools": [{"type": "sandbox"}],
+    }
+    assert AGENT.older(older) is None
+    assert AGENT.kind_of(older) == AGENT.kind_of(body)
+
+
+def test_only_a_400_about_effort_tells_an_earlier_release():
+    assert AGENT.is_behind(error_of(refusal(400, "effort")))
+    assert not AGENT.is_behind(error_of(refusal(400, "preset")))
+    assert not AGENT.is_behind(error_of(refusal(400, None)))
+    assert not AGENT.is_behind(error_of(refusal(422, "effort")))
+
+
+def refusal(status: int, param: str | None) -> Reply:
+    said = {"error": {"message": "unknown field", "type": "invalid_request", "code": status, "param": param}}
+    return Reply(status, {}, json.dumps(said).encode())
 
 
 @pytest.mark.parametrize(
     "fields",
     [
         {"effort": "xhigh"},
-        {"preset": "fast"},
+        {"preset": "wide-research"},
         {"model": "openai/gpt-6-luna"},
         {"models": ["a/b", "c/d"]},
         {"profile": {"type": "custom", "id": "p"}},
@@ -583,10 +636,8 @@ def test_every_field_is_sent_under_its_own_name():
             {"type": "function_call_output", "call_id": "c", "output": "1"},
         ],
         "effort": "high",
-        "preset": "high",
         "model": "a/b",
         "models": ["a/b"],
-        "profile": {"type": "custom", "id": "p"},
         "instructions": "",
         "tools": [
             {
@@ -625,6 +676,7 @@ def test_every_field_is_sent_under_its_own_name():
         "truncation": "auto",
         "store": True,
     }
+    others = {"preset", "profile"}  # in place of `effort`
     unsent = {
         "background": True,
         "stream": False,
@@ -634,12 +686,12 @@ def test_every_field_is_sent_under_its_own_name():
         "timeout": 60,
         "extra": {},
     }
-    assert set(fields) | set(unsent) == set(AGENT_FIELDS)
+    assert set(fields) | set(unsent) | others == set(AGENT_FIELDS)
     body = frozen(AgentRequest.of({**fields, **unsent}))
     fields["input"][0]["type"] = "message"
     assert body == {**fields, "background": True}
     documented = set(SCHEMAS["ResponsesRequest"]["properties"])
-    assert documented - set(body) == {"stream", "stream_options"}
+    assert documented - set(body) == {"stream", "stream_options"} | others
 
 
 def test_structs_are_sent_as_the_mappings_they_represent():
@@ -899,16 +951,16 @@ def test_python_type_becomes_a_schema_with_a_top_object():
 @pytest.mark.parametrize(
     ("model", "said"),
     [
-        ("sonar", {"preset": "fast"}),
-        ("sonar-pro", {"preset": "low"}),
-        ("sonar-reasoning-pro", {"preset": "medium"}),
-        ("sonar-deep-research", {"preset": "high"}),
-        ("medium", {"preset": "medium"}),
+        ("sonar", {"effort": "fast"}),
+        ("sonar-pro", {"effort": "low"}),
+        ("sonar-reasoning-pro", {"effort": "medium"}),
+        ("sonar-deep-research", {"effort": "high"}),
+        ("medium", {"effort": "medium"}),
         ("advanced-deep-research", {"preset": "advanced-deep-research"}),
         ("openai/gpt-6-luna", {"model": "openai/gpt-6-luna", "tools": [{"type": "web_search"}]}),
     ],
 )
-def test_model_becomes_a_preset_or_a_model_with_search(model: str, said: dict[str, Any]):
+def test_model_becomes_an_effort_or_a_model_with_search(model: str, said: dict[str, Any]):
     assert frozen(ResearchRequest("q", model=model)) == {"input": "q", "background": True, **said}
 
 
@@ -952,7 +1004,7 @@ def test_field_with_a_counterpart_is_translated():
     )
     assert frozen(request) == {
         "background": True,
-        "preset": "high",
+        "effort": "high",
         "instructions": "Be brief.\n\nBe kind.",
         "input": [
             {"type": "message", "role": "user", "content": "Hello"},
@@ -1100,7 +1152,7 @@ def test_rules_of_the_request_itself_come_first():
 def test_refusal_names_exactly_the_fields_given(fields: dict[str, Any]):
     request = ResearchRequest("q", **fields)
     if not fields:
-        assert frozen(request)["preset"] == "high"
+        assert frozen(request)["effort"] == "high"
         return
     assert set(refused(request).field.split(", ")) == set(fields)
 

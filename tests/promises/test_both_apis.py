@@ -137,7 +137,7 @@ async def test_question_means_the_same_at_either_api() -> None:
         assert (await session.ask(said)).ok
 
         body = json.loads(server.ledger.jobs[0].body)
-        assert body["preset"] == "high"
+        assert body["effort"] == "high"
         assert body["instructions"] == "Be brief."
         assert body["input"] == QUESTIONS[0]
         assert body["reasoning"] == {"effort": "low"}
