@@ -69,6 +69,9 @@ class ForgetfulJournal:
         """None: there are no rows."""
         return None
 
+    async def release(self, claim: Claim) -> None:
+        """Nothing is held."""
+
     async def apply(self, claim: Claim, step: Step) -> None:
         """Accept the step.
 
@@ -123,6 +126,13 @@ class ForgetfulJournal:
     async def ledger(self, samples: int = 200) -> Ledger:
         """Nothing spent."""
         return Ledger()
+
+    async def recall(self, name: str) -> bytes | None:
+        """None: nothing is remembered."""
+        return None
+
+    async def remember(self, name: str, value: bytes) -> None:
+        """Nothing is remembered."""
 
     async def close(self) -> None:
         """Nothing is left to write."""

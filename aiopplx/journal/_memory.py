@@ -58,6 +58,7 @@ class MemoryStore:
         self.rows: dict[int, Record] = {}
         self.bodies: dict[int, bytes] = {}
         self.past: list[Bills] = []
+        self.learnt: dict[str, bytes] = {}
         self.by_item: dict[str, int] = {}
         self.by_key: dict[str, int] = {}
         self.by_job: dict[str, int] = {}
@@ -73,9 +74,13 @@ class MemoryStore:
         """Revoke a session's claims, as when its lease expires: others may claim its rows."""
         for pk, hold in self._holds.items():
             if hold.holder is journal:
-                self._fence += 1
-                self._holds[pk] = _Hold(self._fence)
-                self._wake(pk)
+                self.release(pk)
+
+    def release(self, pk: int) -> None:
+        """Nobody holds the row any more, and earlier claims are not live."""
+        self._fence += 1
+        self._holds[pk] = _Hold(self._fence)
+        self._wake(pk)
 
     # --- who holds a row ---------------------------------------------------------------------------------------------
 
@@ -202,6 +207,7 @@ class MemoryJournal:
             body=body,
             sha=sha,
             api=api,
+            kind=kind_label(api, body),
             state=State.QUEUED,
             updated=store.now(),
         )
@@ -224,6 +230,7 @@ class MemoryJournal:
             body=b"",
             sha=b"",
             api=api,
+            kind=kind_label(api, b""),
             state=State.ACCEPTED,
             job_id=job_id,
             accepted_at=now,
@@ -235,6 +242,12 @@ class MemoryJournal:
         """See `Journal`."""
         store = self._open()
         return store.claimed(pk, self) if pk in store.rows else None
+
+    async def release(self, claim: Claim) -> None:
+        """See `Journal`."""
+        store = self._open()
+        if store.is_live(claim, self) and store.rows[claim.pk].state not in DELIVERABLE:
+            store.release(claim.pk)
 
     async def follow(self, pks: Collection[int], *, timeout: float) -> None:
         """See `Journal`."""
@@ -331,8 +344,16 @@ class MemoryJournal:
         known: dict[str, list[float]] = {}
         for row in reversed(self.store.rows.values()):
             if row.cost is not None:
-                known.setdefault(kind_label(row.api, row.body), []).append(row.cost)
+                known.setdefault(row.kind, []).append(row.cost)
         return ledger_of(self._bills(), {kind: costs[:samples] for kind, costs in known.items()})
+
+    async def recall(self, name: str) -> bytes | None:
+        """See `Journal`."""
+        return self._open().learnt.get(name)
+
+    async def remember(self, name: str, value: bytes) -> None:
+        """See `Journal`."""
+        self._open().learnt[name] = value
 
     def _bills(self) -> list[Bills]:
         store = self._open()
@@ -346,4 +367,4 @@ class MemoryJournal:
 
 
 def _bill(row: Record) -> Bills:
-    return Bills(row.tag, row.api, row.state, 1, row.cost or 0.0, row.cost is None, kind_label(row.api, row.body))
+    return Bills(row.tag, row.api, row.state, 1, row.cost or 0.0, row.cost is None, row.kind)

@@ -61,8 +61,8 @@ class Journal(Protocol):
 
         The record has a claim, unless another session holds the row: then it has `is_held`.
 
-        For a known submission the stored key, body and API are used, and the given ones dropped. If the name is known
-        for another request (`sha`), the row takes on the new request only if no bill can exist (never sent, or
+        For a known submission the stored key, body, API are used, and the given ones dropped. If the name is
+        known for another request (`sha`), the row takes on the new request only if no bill can exist (never sent, or
         REJECTED) and it was not asked for since the journal was opened: a question was corrected between two runs.
 
         Raises:
@@ -88,6 +88,13 @@ class Journal(Protocol):
             The row as it is now, with its claim; with `is_held` and without a claim if another session holds it; None
             if it does not exist. A final row has no holder: every session that asks gets a claim, and the first one to
             start it anew (`requeue`, `sending`) becomes its holder.
+        """
+        ...
+
+    async def release(self, claim: Claim) -> None:
+        """Give up the right to write a row that is left as it is, so that another session may claim it.
+
+        Does nothing if the claim is not live any more. In a store for one session at a time it stays as it is.
         """
         ...
 
@@ -161,6 +168,17 @@ class Journal(Protocol):
 
     async def ledger(self, samples: int = 200) -> Ledger:
         """What a budget starts with, including at most `samples` known costs of each kind of job."""
+        ...
+
+    async def recall(self, name: str) -> bytes | None:
+        """What was last remembered under this name, in this session or an earlier one; None if nothing was."""
+        ...
+
+    async def remember(self, name: str, value: bytes) -> None:
+        """Keep what this session has learnt (a limit, how long jobs take) for later ones, in place of what was there.
+
+        The store does not know what it means. It is one row, rewritten as a whole: a few kilobytes, and seldom.
+        """
         ...
 
     async def close(self) -> None:

@@ -78,11 +78,13 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
         body: the exact bytes of the submission, `b""` if unknown.
         sha: digest of the canonical request, `b""` if unknown.
         api: the API of the submission.
+        kind: the label of its kind of job, by which costs and durations are learned; `""` if unknown.
         state: how far it came.
         attempts: how many times it was marked as being sent, under any key.
         first_sent: wall clock, seconds since 1970, when it was first marked under this key; None if never.
         job_id: the server's id, `""` if unknown.
         accepted_at: wall clock when its id became known here; None if it is unknown.
+        ended_at: wall clock when its end was written; None before, and where a former format did not tell.
         word: the server's own word for how it ended, `""` before.
         error: why there is no result, or why it is in doubt; `""` otherwise.
         cost: US dollars as billed, None if not known.
@@ -103,10 +105,12 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
     sha: bytes
     api: str
     state: State
+    kind: str = ""
     attempts: int = 0
     first_sent: float | None = None
     job_id: str = ""
     accepted_at: float | None = None
+    ended_at: float | None = None
     word: str = ""
     error: str = ""
     cost: float | None = None

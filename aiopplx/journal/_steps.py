@@ -56,6 +56,8 @@ class Put(enum.Enum):
     """The step's value; the column is unchanged if the step has none."""
     NEW_KEY = "new key"
     """The step's `new_key`."""
+    KIND = "kind"
+    """The kind of job that the step's bytes ask for."""
     NOW = "now"
     """The store's clock."""
     ONCE = "once"
@@ -91,6 +93,7 @@ def _rule(
     kind: Kind,
     origins: Iterable[State],
     leads_to: State,
+    /,
     *,
     proof: tuple[str, ...] = (),
     starts_over: bool = False,
@@ -116,6 +119,7 @@ def _ending(state: State, kind: Kind, *origins: State) -> Rule:
         proof=("job_id",),
         job_id=Put.GIVEN_OR_KEPT,
         accepted_at=Put.ONCE_WITH_ID,
+        ended_at=Put.NOW,
         word=Put.GIVEN,
         error=Put.GIVEN,
         cost=Put.GIVEN,
@@ -143,6 +147,7 @@ ACCEPTED = _rule(
     proof=("job_id",),
     job_id=Put.GIVEN,
     accepted_at=Put.NOW,
+    ended_at=None,
     delivered=False,
     error="",
     word="",
@@ -154,7 +159,7 @@ ENDINGS: Mapping[State, Rule] = {
     State.REJECTED: _ending(State.REJECTED, Kind.DENIAL, State.QUEUED, State.SENDING),
 }
 """The steps by which a submission ends, by state."""
-REFREEZE = _rule("refreeze", Kind.INTENT, (State.QUEUED,), State.QUEUED, body=Put.GIVEN, api=Put.GIVEN)
+REFREEZE = _rule("refreeze", Kind.INTENT, (State.QUEUED,), State.QUEUED, body=Put.GIVEN, api=Put.GIVEN, kind=Put.KIND)
 REQUEUE = _rule(
     "requeue",
     Kind.INTENT,
@@ -164,9 +169,11 @@ REQUEUE = _rule(
     key=Put.NEW_KEY,
     body=Put.GIVEN,
     api=Put.GIVEN,
+    kind=Put.KIND,
     job_id="",
     first_sent=None,
     accepted_at=None,
+    ended_at=None,
     word="",
     error="",
     cost=None,
@@ -178,6 +185,7 @@ DROP = _rule(
     (State.IN_DOUBT,),
     State.FAILED,
     proof=("word",),
+    ended_at=Put.NOW,
     word=Put.GIVEN,
     error=Put.GIVEN,
 )

@@ -6,6 +6,7 @@ This module knows nothing of how rows are stored, nor of who holds one.
 from __future__ import annotations
 
 from aiopplx.journal._errors import ClaimLost, ImpossibleStep
+from aiopplx.journal._kinds import kind_label
 from aiopplx.journal._records import Record, Results, State
 from aiopplx.journal._steps import DROPPED, SENDING, Kind, Put, Step
 
@@ -66,6 +67,8 @@ def changes(step: Step, row: Record, now: float) -> dict[str, object]:
                 found[column] = getattr(step, column) or before
             case Put.NEW_KEY:
                 found[column] = step.new_key
+            case Put.KIND:
+                found[column] = kind_label(step.api, step.body)
             case Put.NOW:
                 found[column] = now
             case Put.ONCE | Put.ONCE_WITH_ID:

@@ -295,11 +295,13 @@ async def test_record_holds_every_fact_written(journal: Journal) -> None:
         body=b"body of why?",
         sha=sha_of(b"why?"),
         api="sonar",
+        kind="sonar - -",
         state=D,
         attempts=1,
         first_sent=first.updated + 1,
         job_id="id-1",
         accepted_at=first.updated + 2,
+        ended_at=first.updated + 3,
         word="COMPLETED",
         cost=0.41,
         has_result=True,
@@ -624,9 +626,32 @@ async def test_former_key_is_not_used_for_another_submission(journal: Journal) -
 
 async def test_refreeze_changes_bytes_and_api_only(journal: Journal) -> None:
     record = await queued(journal)
-    await journal.apply(claim_of(record), steps.refreeze(key=record.key, body=b"agent's", api="agent"))
-    found = await now(journal, record)
-    assert (found.body, found.api, found.key, found.state) == (b"agent's", "agent", record.key, Q)
+    step = steps.refreeze(key=record.key, body=b"agent's", api="agent")
+    await journal.apply(claim_of(record), step)
+    assert await now(journal, record) == msgspec.structs.replace(
+        stored(record), body=b"agent's", api="agent", kind="agent - -", updated=record.updated + 1
+    )
+
+
+@pytest.mark.parametrize("state", State, ids=lambda state: state.name)
+async def test_row_has_a_moment_of_its_end_once_ended(journal: Journal, state: State) -> None:
+    record = await brought_to(journal, state)
+    has_ended = state in (D, F, E, R)
+    assert record.ended_at == (record.updated if has_ended else None)
+    journal.delivered(claim_of(record))
+    assert (await now(journal, record)).ended_at == record.ended_at
+    for name in ("accepted",) if state is E else ("requeue",) if state in (F, R) else ():
+        await journal.apply(claim_of(record), named(name, record))
+        assert (await now(journal, record)).ended_at is None
+
+
+async def test_learnt_is_recalled_as_last_remembered(journal: Journal) -> None:
+    assert await journal.recall("pace") is None
+    await journal.remember("pace", b"\x00\xff 1")
+    await journal.remember("durations", b"")
+    await journal.remember("pace", b"2")
+    assert (await journal.recall("pace"), await journal.recall("durations")) == (b"2", b"")
+    assert await journal.counts() == dict.fromkeys(State, 0)
 
 
 async def test_drop_ends_a_doubt_without_a_new_submission(journal: Journal) -> None:
@@ -813,6 +838,27 @@ async def test_ended_row_is_held_by_nobody(one: Journal, two: Journal, state: St
     one.delivered(claim_of(record))
     two.delivered(claim_of(found))
     assert (await now(two, record)).delivered
+
+
+@pytest.mark.parametrize("state", [Q, S, A], ids=lambda state: state.name)
+async def test_released_row_can_be_claimed_by_another(one: Journal, two: Journal, state: State) -> None:
+    record = await brought_to(one, state)
+    assert (await queued(two)).is_held
+    following = asyncio.ensure_future(two.follow((record.pk,), timeout=60.0))
+    await asyncio.sleep(0)
+    await one.release(claim_of(record))
+    await following
+    theirs = await two.claim(record.pk)
+    assert claim_of(theirs) != record.claim
+    await one.release(claim_of(record))  # no longer its to release
+    mine = await one.claim(record.pk)
+    assert mine is not None
+    assert mine.is_held
+
+
+async def test_learnt_is_shared_by_the_sessions_of_a_store(one: Journal, two: Journal) -> None:
+    await one.remember("pace", b"1")
+    assert await two.recall("pace") == b"1"
 
 
 async def test_two_asking_for_one_tag_have_one_holder(one: Journal, two: Journal) -> None:

@@ -97,6 +97,9 @@ async def test_nothing_is_stored_counted_or_spent() -> None:
     journal.exhausted(False)
     journal.delivered(claim)
     await journal.follow([claim.pk], timeout=60)
+    await journal.release(claim)
+    await journal.remember("pace", b"1")
+    assert await journal.recall("pace") is None
     assert await journal.claim(claim.pk) is None
     assert await journal.rows(set(State)) == []
     assert await journal.counts() == dict.fromkeys(State, 0)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import random
 import shutil
+import signal
 import sqlite3
 import stat
 import subprocess
@@ -12,6 +13,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import msgspec
 import pytest
 from _journal_child import PROGRAM
 from _rows import claim_of, opened, queued, sent, take
@@ -19,11 +21,11 @@ from _rows import claim_of, opened, queued, sent, take
 from aiopplx.journal import open_reader
 from aiopplx.journal._errors import ClaimLost, ItemConflict, JournalBroken, JournalLocked, JournalRefused, ResultDamaged
 from aiopplx.journal._names import fingerprint, item_name, sha_of
-from aiopplx.journal._records import Cost, State
+from aiopplx.journal._records import Cost, Record, State
 from aiopplx.journal._sqlite.file import migrate, network_type, version_of
 from aiopplx.journal._sqlite.opening import enter_wal
 from aiopplx.journal._sqlite.reader import SqliteReader
-from aiopplx.journal._sqlite.schema import APPLICATION_ID, VERSION
+from aiopplx.journal._sqlite.schema import APPLICATION_ID, MIGRATIONS, VERSION
 
 KEY = "pplx-not-a-real-key"
 GOLDEN = Path(__file__).parent.parent / "journals"
@@ -37,6 +39,19 @@ async def made(path: Path, *tags: str) -> None:
         record = await sent(journal, tag)
         await take(journal, record, "ended", State.DONE, job_id=f"id-{tag}", raw=b"result of " + tag.encode(), cost=0.5)
     await journal.close()
+
+
+def golden(name: str, to: Path) -> None:
+    """A copy of a golden journal, with its log if it was killed."""
+    for end in ("", "-wal"):
+        if (GOLDEN / f"{name}.db{end}").exists():
+            shutil.copy(GOLDEN / f"{name}.db{end}", f"{to}{end}")
+
+
+def ageless(path: Path) -> list[Record]:
+    """The rows of a file as a reader sees them, without what changes as time passes."""
+    with open_reader(path) as reader:
+        return [msgspec.structs.replace(row, age=None) for row in reader.rows()]
 
 
 def files_in(directory: Path) -> list[Path]:
@@ -582,12 +597,16 @@ async def test_version_without_a_migration_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize("version", range(1, VERSION + 1))
 async def test_golden_journal_of_each_version_opens_whole(tmp_path: Path, version: int) -> None:
     path = tmp_path / "run.db"
-    shutil.copy(GOLDEN / f"v{version}.db", path)
+    golden(f"v{version}", path)
     journal = await opened(path, base_url="https://golden.example", account=lambda salt: fingerprint("golden", salt))
     rows = {row.state: row for row in await journal.rows(set(State))}
     assert set(rows) == set(State)
     assert {row.tag for row in rows.values()} == {state.name.lower() for state in State}
     done = rows[State.DONE]
+    assert {row.kind for row in rows.values()} == {"sonar - -", "agent - -"}
+    assert done.ended_at == (None if version == 1 else 1_790_000_000.0)
+    assert rows[State.FAILED].ended_at == 1_790_000_000.0
+    assert await journal.recall("golden") == (None if version == 1 else b"learnt")
     assert (done.key, done.job_id, done.word, done.cost, done.delivered) == ("key-3", "id-3", "COMPLETED", 0.25, True)
     assert (done.first_sent, done.accepted_at, done.api) == (1_790_000_000.0, 1_790_000_000.0, "sonar")
     assert done.body == b'{"q":"done"}'
@@ -598,6 +617,55 @@ async def test_golden_journal_of_each_version_opens_whole(tmp_path: Path, versio
         item_name("done", sha_of(b"done")), tag="done", key="new", body=b"", sha=sha_of(b"done"), api="sonar"
     )
     assert again.pk == done.pk
+    await journal.close()
+
+
+@pytest.mark.parametrize("name", ["v1", "v1-killed"])
+def test_reader_reads_an_older_journal_unchanged(tmp_path: Path, name: str) -> None:
+    golden(name, tmp_path / "run.db")
+    before = {path.name: path.read_bytes() for path in files_in(tmp_path)}
+    with open_reader(tmp_path / "run.db") as journal:
+        rows = {row.state: row for row in journal.rows()}
+        assert sum(journal.counts().values()) == len(rows)
+        assert rows[State.DONE].kind == ("sonar - -" if name == "v1" else "sonar sonar-deep-research medium")
+        assert journal.result(rows[State.DONE].pk) == b'{"answer":"done"}' * 20
+        assert journal.ledger().spent == 0.25
+        assert [cost.name for cost in journal.costs("api")] == (["sonar", "agent"] if name == "v1" else ["sonar"])
+        assert journal.facts()["base_url"] == "https://golden.example"
+    after = {path.name: path.read_bytes() for path in files_in(tmp_path)}
+    assert {name: after[name] for name in before} == before
+
+
+async def test_killed_run_of_version_one_goes_on(tmp_path: Path) -> None:
+    golden("v1-killed", tmp_path / "run.db")
+    journal = await opened(tmp_path / "run.db")
+    rows = {row.state: row for row in await journal.rows(set(State))}
+    assert set(rows) == {State.QUEUED, State.SENDING, State.ACCEPTED, State.DONE}
+    assert {row.kind for row in rows.values()} == {"sonar sonar-deep-research medium"}
+    assert rows[State.DONE].ended_at == 1_790_000_000.0
+    for name, state in (("accepted", State.SENDING), ("ended", State.ACCEPTED)):
+        record = await journal.claim(rows[state].pk)
+        assert record is not None
+        await take(journal, record, name, *([State.DONE] if name == "ended" else []), job_id=f"id-{int(state)}")
+    await journal.close()
+
+
+@posix
+@pytest.mark.parametrize("name", ["v1", "v1-killed"])
+@pytest.mark.parametrize("statements", range(len(MIGRATIONS[1]) + 1))
+async def test_migration_survives_a_kill_at_any_statement(tmp_path: Path, name: str, statements: int) -> None:
+    path = tmp_path / "run.db"
+    golden(name, path)
+    before = ageless(path)
+    migrating = child("die", path, statements)
+    assert migrating.wait() == -signal.SIGKILL
+    killed(migrating)
+    assert ageless(path) == before
+    journal = await opened(path)
+    after = await journal.rows(set(State))
+    assert [(row.pk, row.state, row.key, row.body) for row in after] == [
+        (row.pk, row.state, row.key, row.body) for row in before
+    ]
     await journal.close()
 
 

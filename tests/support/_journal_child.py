@@ -10,6 +10,7 @@ import itertools
 import os
 import selectors
 import signal
+import sqlite3
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -19,7 +20,9 @@ from _rows import claim_of, opened, queued, sent, take
 from aiopplx.journal._errors import JournalBroken, JournalClosed, JournalFull
 from aiopplx.journal._names import fingerprint, item_name, sha_of
 from aiopplx.journal._records import Record, State
+from aiopplx.journal._sqlite.file import migrate
 from aiopplx.journal._sqlite.journal import SqliteJournal
+from aiopplx.journal._sqlite.schema import MIGRATIONS
 
 PROGRAM = __file__
 
@@ -178,12 +181,21 @@ async def golden(path: Path) -> None:
             journal.delivered(claim_of(record))
         elif state.is_final:
             await take(journal, record, "ended", state, word=state.name, error="why")
+    await journal.remember("golden", b"learnt")
     await journal.close()
 
 
+def die(path: Path) -> None:
+    """Migrate a journal of version 1, and be killed after this number of its statements."""
+    connection = sqlite3.connect(path, isolation_level=None)
+    connection.create_function("die", 0, lambda: os.kill(os.getpid(), signal.SIGKILL))
+    statements = MIGRATIONS[1][: int(sys.argv[3])]
+    migrate(connection, str(path), steps={1: (*statements, "SELECT die()")})
+
+
 if __name__ == "__main__":
-    if sys.argv[1] == "fork":
-        fork(Path(sys.argv[2]))
+    if sys.argv[1] in ("fork", "die"):
+        {"fork": fork, "die": die}[sys.argv[1]](Path(sys.argv[2]))
     else:
         programs = {program.__name__: program for program in (hold, steps, mark, full, limit, golden)}
         asyncio.run(programs[sys.argv[1]](Path(sys.argv[2])))

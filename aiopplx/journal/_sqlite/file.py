@@ -15,6 +15,7 @@ from collections.abc import Mapping
 
 from aiopplx._version import __version__
 from aiopplx.journal._errors import JournalRefused, Reason
+from aiopplx.journal._kinds import kind_label
 from aiopplx.journal._sqlite.schema import APPLICATION_ID, MIGRATIONS, SCHEMA, VERSION
 
 HEADER = 100
@@ -163,6 +164,7 @@ def migrate(
     if not all(version in steps for version in range(found, target)):
         raise refused(path, "older", f"has format {found}, which this version cannot migrate to {target}")
     _back_up(connection, f"{path}.v{found}.bak")
+    know_kinds(connection)
     connection.execute("BEGIN EXCLUSIVE")
     try:
         for version in range(found, target):
@@ -174,6 +176,15 @@ def migrate(
         if connection.in_transaction:
             connection.execute("ROLLBACK")
         raise
+
+
+def know_kinds(connection: sqlite3.Connection) -> None:
+    """Give the connection `kind_of(api, body)`, which migrations and views of older files use: the label of a kind."""
+    connection.create_function("kind_of", 2, _label_of, deterministic=True)
+
+
+def _label_of(api: str, body: bytes | None) -> str:
+    return kind_label(api, body or b"")
 
 
 def _back_up(connection: sqlite3.Connection, to: str) -> None:

@@ -117,6 +117,10 @@ class SqliteJournal:
         """See `Journal`. The one session that has the file open holds every row."""
         return await self._do(lambda statements: statements.claim(pk))
 
+    async def release(self, claim: Claim) -> None:
+        """See `Journal`. The one session that has the file open holds every row, so nothing changes."""
+        self._check()
+
     async def follow(self, pks: Collection[int], *, timeout: float) -> None:
         """See `Journal`. No other session holds a row, so this returns at once."""
         self._check()
@@ -163,6 +167,14 @@ class SqliteJournal:
     async def ledger(self, samples: int = 200) -> Ledger:
         """See `Journal`."""
         return await self._see(lambda statements: statements.ledger(samples))
+
+    async def recall(self, name: str) -> bytes | None:
+        """See `Journal`."""
+        return await self._see(lambda statements: statements.recall(name))
+
+    async def remember(self, name: str, value: bytes) -> None:
+        """See `Journal`."""
+        await self._do(lambda statements: statements.remember(name, value))
 
     async def close(self) -> None:
         """See `Journal`. The file is then complete without its log, and free for the next process."""

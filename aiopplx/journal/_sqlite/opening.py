@@ -17,9 +17,9 @@ from urllib.parse import quote
 from aiopplx.journal._errors import JournalBroken, JournalLocked, JournalRefused
 from aiopplx.journal._records import State
 from aiopplx.journal._sqlite.errors import journal_error
-from aiopplx.journal._sqlite.file import check_file, make, migrate, network_type, newer, refused, version_of
+from aiopplx.journal._sqlite.file import check_file, know_kinds, make, migrate, network_type, newer, refused, version_of
 from aiopplx.journal._sqlite.lock import Held, Lock, holder_of
-from aiopplx.journal._sqlite.schema import TABLES, VERSION
+from aiopplx.journal._sqlite.schema import READ_AS, TABLES, VERSION
 
 BUSY_MS = 5000
 
@@ -201,7 +201,8 @@ def _damaged(path: str, said: str) -> JournalRefused:
 
 
 def _damage(connection: sqlite3.Connection) -> str:
-    for table in TABLES:
+    # A newer version, whose tables are not known here, is refused after this.
+    for table in TABLES.get(version_of(connection), ()):
         (found,) = connection.execute(f"PRAGMA quick_check({table})").fetchone()
         if found != "ok":
             return str(found).splitlines()[0]
@@ -266,10 +267,14 @@ def open_to_read(path: str) -> sqlite3.Connection:
         connection.execute(f"PRAGMA busy_timeout={BUSY_MS}")
         connection.execute("PRAGMA trusted_schema=OFF")
         found = version_of(connection)
+        if found in READ_AS:
+            know_kinds(connection)
+            for statement in READ_AS[found]:
+                connection.execute(statement)
     except sqlite3.Error as error:
         said = refused(path, "unusable", f"cannot be read: {error}")
     else:
-        if found == VERSION:
+        if found == VERSION or found in READ_AS:
             return connection
         connection.close()
         if found > VERSION:

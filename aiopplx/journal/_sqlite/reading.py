@@ -15,7 +15,6 @@ from collections.abc import Callable, Collection, Iterable
 from typing import Any
 
 from aiopplx.journal._errors import ResultDamaged
-from aiopplx.journal._kinds import kind_label
 from aiopplx.journal._records import (
     Bills,
     Claim,
@@ -31,7 +30,8 @@ from aiopplx.journal._records import (
 
 _RECORDS = """
     SELECT j.pk, j.item, j.tag, j.key, r.body, j.sha, j.api, j.state, j.attempts, j.first_sent, j.job_id, j.accepted_at,
-        j.word, j.error, j.cost, j.taken, EXISTS (SELECT 1 FROM result x WHERE x.pk = j.pk), j.updated
+        j.word, j.error, j.cost, j.delivered, EXISTS (SELECT 1 FROM result x WHERE x.pk = j.pk), j.updated, j.kind,
+        j.ended_at
     FROM job j LEFT JOIN request r ON r.pk = j.pk
     WHERE j.pk BETWEEN ? AND ? AND (1 << j.state) & ? ORDER BY j.pk LIMIT ?"""
 _BILLS = """
@@ -40,14 +40,13 @@ _BILLS = """
         UNION ALL SELECT job.tag, past.api, past.state, past.cost FROM past JOIN job USING (pk))
     GROUP BY tag, api, state"""
 _SPENT = """
-    SELECT kind_of(api, body) AS kind, state, count(*), total(cost), sum(cost IS NULL) FROM (
-        SELECT pk, api, state, cost FROM job UNION ALL SELECT pk, api, state, cost FROM past)
-    LEFT JOIN request USING (pk)
+    SELECT kind, state, count(*), total(cost), sum(cost IS NULL) FROM (
+        SELECT kind, state, cost FROM job UNION ALL SELECT kind, state, cost FROM past)
     GROUP BY kind, state"""
 _SAMPLES = """
     SELECT kind, cost FROM (
-        SELECT kind, cost, row_number() OVER (PARTITION BY kind ORDER BY pk DESC) AS nth FROM (
-            SELECT pk, kind_of(api, body) AS kind, cost FROM job LEFT JOIN request USING (pk) WHERE cost IS NOT NULL))
+        SELECT kind, cost, row_number() OVER (PARTITION BY kind ORDER BY pk DESC) AS nth
+        FROM job WHERE cost IS NOT NULL)
     WHERE nth <= ? ORDER BY kind, nth"""
 _LAST = (1 << 63) - 1
 
@@ -70,10 +69,6 @@ def _tag(text: str | None) -> str | int | None:
 def pack(raw: bytes) -> tuple[int, int, bytes]:
     """A result in its stored form: encoding, size, bytes."""
     return 1, len(raw), zlib.compress(raw, 1)
-
-
-def _kind_of(api: str, body: bytes | None) -> str:
-    return kind_label(api, body or b"")
 
 
 class Statements:
@@ -114,6 +109,8 @@ class Statements:
             delivered=bool(row[15]),
             has_result=bool(row[16]),
             updated=row[17],
+            kind=row[18],
+            ended_at=row[19],
             age=age_of(row[9], self.now()) if row[9] is not None else None,
             claim=Claim(row[0], fence) if fence is not None else None,
         )
@@ -161,7 +158,6 @@ class Statements:
 
     def ledger(self, samples: int = 200) -> Ledger:
         """What a budget starts with."""
-        self.connection.create_function("kind_of", 2, _kind_of, deterministic=True)
         latest = self.connection.execute(_SAMPLES, (samples,)).fetchall()
         known = {kind: [cost for _, cost in costs] for kind, costs in itertools.groupby(latest, key=lambda row: row[0])}
         bills = (
@@ -169,6 +165,11 @@ class Statements:
             for kind, state, count, dollars, unpriced in self.connection.execute(_SPENT)
         )
         return ledger_of(bills, known)
+
+    def recall(self, name: str) -> bytes | None:
+        """What was remembered under this name."""
+        row = self.one("SELECT value FROM learnt WHERE name = ?", name)
+        return row[0] if row is not None else None
 
     def result(self, pk: int) -> bytes | None:
         """The body of a row's outcome.

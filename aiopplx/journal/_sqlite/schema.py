@@ -12,8 +12,22 @@ from collections.abc import Mapping
 APPLICATION_ID = 0x6170706C
 """Distinguishes a journal from other SQLite files: "appl" in ASCII, at byte 68."""
 
-VERSION = 1
+VERSION = 2
 """The `user_version` that this library writes."""
+
+# Where a row came from: the question and the user's own columns (`meta`, JSON), by the run that read them last and
+# their place in it; several rows of a user's table may ask for one job. Nothing writes it yet: the format has it so
+# that tables can be read and written back without another version.
+_ORIGIN = """CREATE TABLE origin(
+        run TEXT NOT NULL,
+        place INTEGER NOT NULL,
+        pk INTEGER NOT NULL REFERENCES job,
+        question TEXT NOT NULL,
+        meta BLOB NOT NULL,
+        PRIMARY KEY (run, place)) WITHOUT ROWID"""
+_ORIGIN_OF = "CREATE INDEX origin_of ON origin(pk)"
+# What a session has learnt (limits, durations), for the next: opaque to the journal.
+_LEARNT = "CREATE TABLE learnt(name TEXT PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID"
 
 SCHEMA = (
     # base_url, account, salt, created, made_by; epoch counts openings; clean is 1 after a proper close; unread is 1
@@ -26,15 +40,17 @@ SCHEMA = (
         key TEXT UNIQUE,
         sha BLOB NOT NULL,
         api TEXT NOT NULL,
+        kind TEXT NOT NULL DEFAULT '',
         state INTEGER NOT NULL CHECK (state BETWEEN 0 AND 7),
         attempts INTEGER NOT NULL DEFAULT 0,
         first_sent REAL,
         job_id TEXT UNIQUE,
         accepted_at REAL,
+        ended_at REAL,
         word TEXT NOT NULL DEFAULT '',
         error TEXT NOT NULL DEFAULT '',
         cost REAL,
-        taken INTEGER NOT NULL DEFAULT 0,
+        delivered INTEGER NOT NULL DEFAULT 0,
         touched INTEGER NOT NULL,
         updated REAL NOT NULL)""",
     "CREATE TABLE request(pk INTEGER PRIMARY KEY REFERENCES job, body BLOB NOT NULL)",
@@ -50,16 +66,46 @@ SCHEMA = (
         key TEXT UNIQUE,
         job_id TEXT,
         api TEXT NOT NULL,
+        kind TEXT NOT NULL DEFAULT '',
         state INTEGER NOT NULL,
         word TEXT NOT NULL,
         error TEXT NOT NULL,
         cost REAL,
         updated REAL NOT NULL)""",
+    _ORIGIN,
+    _ORIGIN_OF,
+    _LEARNT,
 )
 """The statements for a new journal of `VERSION`."""
 
-MIGRATIONS: Mapping[int, tuple[str, ...]] = {}
-"""The migration from each earlier version to the next. Version 1 is the first."""
+MIGRATIONS: Mapping[int, tuple[str, ...]] = {
+    1: (
+        "ALTER TABLE job RENAME COLUMN taken TO delivered",
+        "ALTER TABLE job ADD COLUMN kind TEXT NOT NULL DEFAULT ''",
+        "ALTER TABLE job ADD COLUMN ended_at REAL",
+        "ALTER TABLE past ADD COLUMN kind TEXT NOT NULL DEFAULT ''",
+        _ORIGIN,
+        _ORIGIN_OF,
+        _LEARNT,
+        "UPDATE job SET kind = kind_of(api, (SELECT body FROM request WHERE request.pk = job.pk))",
+        "UPDATE past SET kind = kind_of(api, (SELECT body FROM request WHERE request.pk = past.pk))",
+        # Delivering a row moved `updated` on, so for delivered rows the moment is not known.
+        "UPDATE job SET ended_at = updated WHERE state IN (3, 4, 6, 7) AND NOT delivered",
+    ),
+}
+"""The migration from each earlier version to the next. `kind_of(api, body)` is a function of the connection."""
 
-TABLES = ("meta", "job", "request", "past")
-"""The tables to check after an improper end. Results have checksums of their own, and are many times as large."""
+READ_AS: Mapping[int, tuple[str, ...]] = {
+    1: (
+        "CREATE TEMP VIEW job AS SELECT *, taken AS delivered, kind_of(api, (SELECT body FROM request WHERE"
+        " request.pk = j.pk)) AS kind, NULL AS ended_at FROM main.job j",
+        "CREATE TEMP VIEW past AS SELECT *, kind_of(api, (SELECT body FROM request WHERE request.pk = p.pk)) AS kind"
+        " FROM main.past p",
+    ),
+}
+"""Views of the reader's connection, under which an older file looks like one of `VERSION` without being changed."""
+
+_FIRST = ("meta", "job", "request", "past")
+TABLES: Mapping[int, tuple[str, ...]] = {1: _FIRST, 2: (*_FIRST, "origin", "learnt")}
+"""The tables to check after an improper end, by version. Results have checksums of their own, and are many times as
+large."""

@@ -15,6 +15,7 @@ from contextlib import contextmanager
 import msgspec
 
 from aiopplx.journal._errors import JournalBroken, duplicate, key_taken, name_taken
+from aiopplx.journal._kinds import kind_label
 from aiopplx.journal._names import item_name as name_of
 from aiopplx.journal._names import job_name, sha_of
 from aiopplx.journal._records import DELIVERABLE, REPLACEABLE, Claim, Record, Results, State
@@ -24,9 +25,6 @@ from aiopplx.journal._taking import keeps, may_take
 
 # --- one statement for each step -------------------------------------------------------------------------------------
 
-_COLUMNS = {"delivered": "taken"}
-"""Columns with another name in the file, from before version 1 was final."""
-
 _NOT_IN_JOB = frozenset({"body"})
 
 _EMPTY_IS_NULL = frozenset({"job_id", "key"})
@@ -34,25 +32,26 @@ _EMPTY_IS_NULL = frozenset({"job_id", "key"})
 
 
 def _assignment(name: str, put: Put | str | bool | None) -> str:
-    column = _COLUMNS.get(name, name)
     match put:
         case Put.GIVEN:
             value = f"nullif(:{name}, '')" if name in _EMPTY_IS_NULL else f":{name}"
         case Put.GIVEN_OR_KEPT:
-            value = f"coalesce(nullif(:{name}, ''), {column})"
+            value = f"coalesce(nullif(:{name}, ''), {name})"
         case Put.NEW_KEY:
             value = ":new_key"
+        case Put.KIND:
+            value = ":kind"
         case Put.NOW:
             value = ":now"
         case Put.ONCE:
-            value = f"coalesce({column}, :now)"
+            value = f"coalesce({name}, :now)"
         case Put.ONCE_WITH_ID:
-            value = f"CASE WHEN :job_id = '' THEN {column} ELSE coalesce({column}, :now) END"
+            value = f"CASE WHEN :job_id = '' THEN {name} ELSE coalesce({name}, :now) END"
         case str():
             value = "NULL" if name in _EMPTY_IS_NULL else f"'{put}'"
         case _:
             value = "NULL" if put is None else str(int(put))
-    return f"{column} = {value}"
+    return f"{name} = {value}"
 
 
 def _where(rule: Rule) -> str:
@@ -79,8 +78,8 @@ _UPDATES: Mapping[Rule, str] = {rule: _update(rule) for rule in RULES}
 _KEEPS: Mapping[Rule, str] = {rule: _keep(rule) for rule in RULES}
 
 _PAST = """
-    INSERT INTO past(pk, key, job_id, api, state, word, error, cost, updated)
-    SELECT pk, key, job_id, api, state, word, error, cost, updated FROM job WHERE pk = ?"""
+    INSERT INTO past(pk, key, job_id, api, kind, state, word, error, cost, updated)
+    SELECT pk, key, job_id, api, kind, state, word, error, cost, updated FROM job WHERE pk = ?"""
 
 
 class WritingStatements(Statements):
@@ -175,11 +174,11 @@ class WritingStatements(Statements):
         """The new row; None if its name or key is in use. It is not looked up first, since most are new."""
         if self._has_past and self._is_past(key):
             return None
-        now = self.now()
+        now, kind = self.now(), kind_label(api, body)
         done = self.connection.execute(
-            "INSERT OR IGNORE INTO job(item, tag, key, sha, api, state, touched, updated)"
-            " VALUES (?, ?, ?, ?, ?, 0, ?, ?)",
-            (item, tag_text(tag), key, sha, api, self.fence, now),
+            "INSERT OR IGNORE INTO job(item, tag, key, sha, api, kind, state, touched, updated)"
+            " VALUES (?, ?, ?, ?, ?, ?, 0, ?, ?)",
+            (item, tag_text(tag), key, sha, api, kind, self.fence, now),
         )
         pk = done.lastrowid or 0
         if not done.rowcount:
@@ -197,6 +196,7 @@ class WritingStatements(Statements):
             body=body,
             sha=sha,
             api=api,
+            kind=kind,
             state=State.QUEUED,
             updated=now,
             claim=Claim(pk, self.fence),
@@ -235,9 +235,10 @@ class WritingStatements(Statements):
     def _replace(self, pk: int, *, key: str, body: bytes, sha: bytes, api: str) -> None:
         """Turn the row into a newly queued one, for another request."""
         self.connection.execute(
-            "UPDATE job SET state = 0, key = ?, api = ?, sha = ?, job_id = NULL, first_sent = NULL, accepted_at = NULL,"
-            " word = '', error = '', cost = NULL, taken = 0, touched = ?, updated = ? WHERE pk = ?",
-            (key, api, sha, self.fence, self.now(), pk),
+            "UPDATE job SET state = 0, key = ?, api = ?, kind = ?, sha = ?, job_id = NULL, first_sent = NULL,"
+            " accepted_at = NULL, ended_at = NULL, word = '', error = '', cost = NULL, delivered = 0, touched = ?,"
+            " updated = ? WHERE pk = ?",
+            (key, api, kind_label(api, body), sha, self.fence, self.now(), pk),
         )
         self.connection.execute("UPDATE request SET body = ? WHERE pk = ?", (body, pk))
         self.connection.execute("DELETE FROM result WHERE pk = ?", (pk,))
@@ -254,9 +255,9 @@ class WritingStatements(Statements):
         now = self.now()
         with self._together():
             pk = self.connection.execute(
-                "INSERT INTO job(item, tag, sha, api, state, job_id, accepted_at, touched, updated)"
-                " VALUES (?, ?, x'', ?, ?, ?, ?, ?, ?)",
-                (item, tag_text(tag), api, State.ACCEPTED, job_id, now, self.fence, now),
+                "INSERT INTO job(item, tag, sha, api, kind, state, job_id, accepted_at, touched, updated)"
+                " VALUES (?, ?, x'', ?, ?, ?, ?, ?, ?, ?)",
+                (item, tag_text(tag), api, kind_label(api, b""), State.ACCEPTED, job_id, now, self.fence, now),
             ).lastrowid
             self.connection.execute("INSERT INTO request(pk, body) VALUES (?, x'')", (pk,))
         return self._claimed(pk or 0)
@@ -297,7 +298,7 @@ class WritingStatements(Statements):
             if step.rule.starts_over:
                 self._to_the_past(claim.pk)
                 self.connection.execute("DELETE FROM result WHERE pk = ?", (claim.pk,))
-            self.connection.execute(_UPDATES[step.rule], values)
+            self.connection.execute(_UPDATES[step.rule], {**values, "kind": kind_label(step.api, step.body)})
             self.connection.execute("UPDATE request SET body = ? WHERE pk = ?", (step.body, claim.pk))
 
     def _not_taken(self, claim: Claim, step: Step) -> None:
@@ -323,11 +324,15 @@ class WritingStatements(Statements):
     def delivered(self, pk: int) -> None:
         """See `Journal`."""
         done = self.connection.execute(
-            "UPDATE job SET taken = 1, updated = ? WHERE pk = ? AND (1 << state) & ?",
+            "UPDATE job SET delivered = 1, updated = ? WHERE pk = ? AND (1 << state) & ?",
             (self.now(), pk, mask(DELIVERABLE)),
         )
         if done.rowcount and self.results == "until_delivered":
             self.connection.execute("DELETE FROM result WHERE pk = ?", (pk,))
+
+    def remember(self, name: str, value: bytes) -> None:
+        """See `Journal`."""
+        self.connection.execute("INSERT OR REPLACE INTO learnt(name, value) VALUES (?, ?)", (name, value))
 
     def exhausted(self, is_exhausted: bool) -> None:
         """See `Journal`. The file stores the opposite, as `unread`."""
