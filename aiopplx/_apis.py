@@ -74,6 +74,21 @@ def request_of(item: str | Mapping[str, object] | Request) -> Request:
     return ResearchRequest.of(item)
 
 
+def request_fields() -> frozenset[str]:
+    """The names of all fields that a request of any API has, apart from the caller's own columns."""
+    return frozenset(name for kind in _REQUEST_TYPES for name in kind.__struct_fields__) - {"meta"}
+
+
+def request_about(question: str, fields: Mapping[str, object]) -> Request:
+    """A request for a plain question with further fields, of the first class that has all of these fields.
+
+    Raises:
+        InvalidRequest: no class has them all, or a value breaks a rule.
+    """
+    kind = next((kind for kind in _REQUEST_TYPES if fields.keys() <= set(kind.__struct_fields__)), _REQUEST_TYPES[0])
+    return kind.of({**fields, kind.asks_by: question})
+
+
 class Routing:
     """Which API the submissions of one session go to now, and where its jobs are.
 

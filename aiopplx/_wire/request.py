@@ -69,17 +69,23 @@ class Request(
         idempotency_key: a key of the caller's choice, 1 to 255 characters of printable ASCII; None generates one.
         timeout: seconds for this job, above 0; None is the session's.
         extra: further fields for the server, by name; sent unchanged along with the others. Empty by default.
+        meta: the caller's own columns for this question, as JSON values by name. Never sent, and no part of what makes
+            two questions equal. Empty by default.
     """
 
     tag: str | int | None = None
     idempotency_key: IdempotencyKey | None = None
     timeout: Seconds | None = None
     extra: dict[str, Any] = {}
+    meta: dict[str, Any] = {}
 
     # How a subclass describes itself to the methods below. A field with a reader is converted by that alone, as it may
     # hold more than plain JSON; a field in `_apart` is left to the class's own `_wire`; all others are checked against
     # their types, then against the rules. `_other_names` are common wrong names for a field, `_home` says which
     # API accepts the class, and how a session is opened with it.
+    asks_by: ClassVar[str] = ""
+    """The field that a plain question goes into."""
+
     _home: ClassVar[str] = "another API: open the session with that API's name as api="
     _readers: ClassVar[Mapping[str, Reader]] = {}
     _rules: ClassVar[Mapping[str, Rule]] = {}
@@ -90,6 +96,11 @@ class Request(
     def asked_model(self) -> str | None:
         """The model that is asked for by name; None if the server chooses."""
         return None
+
+    @property
+    def asked(self) -> str:
+        """The last words of the user in it, for a person to recognise it by; `""` if there is no text."""
+        return _last_words(getattr(self, self.asks_by))
 
     @classmethod
     def of(cls, item: str | Mapping[str, object] | Self) -> Self:
@@ -173,6 +184,8 @@ class Request(
                 sent[name] = as_sent(name, value)
         if self.extra or not isinstance(cast("object", self.extra), dict | None):
             sent.update(self._further(self.extra))
+        if self.meta:
+            check_meta(self.meta)
         return sent
 
     @classmethod
@@ -184,7 +197,7 @@ class Request(
     @lru_cache(maxsize=16)
     def _plain(cls) -> tuple[str, ...]:
         """The fields that need no reader: their types are enough."""
-        apart = {"tag", "extra", *cls._apart, *cls._readers}
+        apart = {"tag", "extra", "meta", *cls._apart, *cls._readers}
         return tuple(name for name in cls.__struct_fields__ if name not in apart)
 
     @classmethod
@@ -240,6 +253,39 @@ def check_tag(tag: object) -> None:
         refuse("tag", f"must be text, a whole number or None, not {checks.kind_of(tag)}")
 
 
+def check_meta(meta: object) -> None:
+    """Refuse columns that are not JSON values by name. Raises `InvalidRequest`."""
+    if not isinstance(meta, dict):
+        refuse("meta", f"must be a mapping of columns, not {checks.kind_of(meta)}")
+    if not all(isinstance(name, str) for name in cast("dict[object, Any]", meta)):
+        refuse("meta", "has a name that is not text")
+    try:
+        msgspec.json.encode(meta)
+    except (TypeError, ValueError, RecursionError):
+        refuse("meta", "has a value that JSON cannot express")
+
+
+def _last_words(said: object) -> str:
+    """The last text of the user in a question, in a list of messages, or in a list of parts."""
+    if isinstance(said, str):
+        return said
+    if not isinstance(said, list | tuple):
+        return ""
+    for item in reversed(cast("Sequence[object]", said)):
+        if _part(item, "role") in (None, "user"):
+            text = _part(item, "text")
+            if words := text if isinstance(text, str) else _last_words(_part(item, "content")):
+                return words
+    return ""
+
+
+def _part(item: object, name: str) -> object:
+    """A field of a message, which may be a struct or a mapping."""
+    if isinstance(item, Mapping):
+        return cast("Mapping[str, object]", item).get(name)
+    return getattr(item, name, None)
+
+
 class _Question(Request, frozen=True):
     """The one field that may be given by position: `kw_only` applies to all fields that a class declares."""
 
@@ -282,6 +328,7 @@ class ResearchRequest(_Question, frozen=True, kw_only=True):
         stream, stream_mode: not applicable to a job, never sent; accepted so that a request for the streaming API can
             be used with `stream` False.
         extra: further (undocumented) fields for the server; sent unchanged along with the others.
+        meta: the caller's own columns for this question, as JSON values by name; never sent.
         tag: a value of the caller's choice; it is returned on the job, and not sent.
         idempotency_key: a key of the caller's choice, 1 to 255 characters of printable ASCII; None generates one.
         timeout: seconds for this job, above 0; None is the session's.
@@ -314,6 +361,7 @@ class ResearchRequest(_Question, frozen=True, kw_only=True):
     stream: bool | None = None
     stream_mode: Literal["full", "concise"] | None = None
 
+    asks_by: ClassVar[str] = "question"
     _home: ClassVar[str] = 'an API that takes plain questions: open the session with api="auto"'
     _readers: ClassVar[Mapping[str, Reader]] = {
         "response_format": as_format,
@@ -328,6 +376,11 @@ class ResearchRequest(_Question, frozen=True, kw_only=True):
     _other_names: ClassVar[Mapping[str, str]] = dict.fromkeys(
         ("content", "input", "prompt", "q", "query", "text"), "question"
     )
+
+    @property
+    def asked(self) -> str:
+        """The question, or the last words of the user in `messages`."""
+        return self.question or _last_words(self.messages)
 
     @property
     def asked_model(self) -> str | None:
@@ -349,8 +402,10 @@ class ResearchRequest(_Question, frozen=True, kw_only=True):
 
     def _wire(self) -> dict[str, Any]:
         messages = self.conversation()
-        if self == ResearchRequest(self.question, tag=self.tag):
+        if self == ResearchRequest(self.question, tag=self.tag, meta=self.meta):
             check_tag(self.tag)
+            if self.meta:
+                check_meta(self.meta)
             return {"model": self.model, "messages": messages}  # a bare question, as most are
         sent = self._checked()
         checks.recency_or_dates("search_recency_filter", sent)

@@ -86,6 +86,7 @@ class AgentRequest(_Asked, frozen=True, kw_only=True):
         background: True or None: a job is a background run.
         stream, stream_options: not applicable to a job, never sent.
         extra: further fields for the server, sent unchanged, at the caller's risk: it refuses unknown fields.
+        meta: the caller's own columns for this question, as JSON values by name; never sent.
         tag: a value of the caller's choice; it is returned on the job, and not sent.
         idempotency_key: the caller's own name for the submission, 1 to 255 characters of printable ASCII; kept on the
             job and not sent, since this API has no such field: a submission that is sent twice is billed twice.
@@ -121,6 +122,7 @@ class AgentRequest(_Asked, frozen=True, kw_only=True):
     stream: bool | None = None
     stream_options: dict[str, Any] | None = None
 
+    asks_by: ClassVar[str] = "input"
     _home: ClassVar[str] = 'the Agent API: open the session with api="agent" or "auto"'
     _readers: ClassVar[Mapping[str, Reader]] = {
         "input": as_input,

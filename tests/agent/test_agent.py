@@ -685,6 +685,7 @@ def test_every_field_is_sent_under_its_own_name():
         "idempotency_key": "k",
         "timeout": 60,
         "extra": {},
+        "meta": {"row": 9},
     }
     assert set(fields) | set(unsent) | others == set(AGENT_FIELDS)
     body = frozen(AgentRequest.of({**fields, **unsent}))
@@ -1089,7 +1090,7 @@ TRANSLATED = {
     "last_updated_before_filter",
     "language_preference",
 }
-NOT_SENT = {"enable_search_classifier", "stream", "stream_mode", "extra", "tag", "idempotency_key", "timeout"}
+NOT_SENT = {"enable_search_classifier", "stream", "stream_mode", "extra", "meta", "tag", "idempotency_key", "timeout"}
 
 
 def test_every_research_field_is_translated_lost_or_not_sent():

@@ -34,6 +34,7 @@ _core.  live spending poller outcomes lifecycle leaving calls decisions cancelli
 _batch
 _session
 journal
+tables.  _table _template _encoding _text _delimited _objects _frames _parquet _sheets _file _asking
 testing.  _timers _jumping
 """
 

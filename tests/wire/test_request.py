@@ -118,6 +118,7 @@ def test_every_field_is_sent_under_its_own_name():
         **fields,
         "messages": messages,
         "extra": {"top_k": 5},
+        "meta": {"row": 9},
         "tag": 7,
         "timeout": 60,
         "idempotency_key": "k",
@@ -125,6 +126,7 @@ def test_every_field_is_sent_under_its_own_name():
     unsent = {
         "question",
         "extra",
+        "meta",
         "tag",
         "timeout",
         "idempotency_key",

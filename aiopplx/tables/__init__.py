@@ -1,0 +1,96 @@
+"""Tables in, tables out: questions from files, frames and lists of rows, and the answers as rows again.
+
+`questions` reads a CSV, TSV, Excel or Parquet file, JSON in any form, a text file, a DataFrame or a list of mappings,
+and gives a request for each row. All other columns travel with the request as `meta` and come back on the job. The
+whole table is looked at before the first request is made: a table that is not surely understood is refused in one
+sentence, and nothing of it is sent.
+
+This package knows nothing of sessions: what it returns is given to `session.batch`.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Literal, cast
+
+from aiopplx._wire.request import Request
+from aiopplx.tables._asking import Asking, AskOptions, Look, complaints, look
+from aiopplx.tables._file import Format, ReadOptions, read_file
+from aiopplx.tables._frames import read_memory
+from aiopplx.tables._table import Advice, BadRow, Row, Table, TableError
+
+__all__ = [
+    "Advice",
+    "AskOptions",
+    "Asking",
+    "BadRow",
+    "Format",
+    "Look",
+    "ReadOptions",
+    "Row",
+    "Table",
+    "TableError",
+    "complaints",
+    "look",
+    "questions",
+    "read_file",
+    "read_memory",
+]
+
+
+def questions(
+    source: object,
+    *,
+    question: str | None = None,
+    template: str | None = None,
+    tag: str | None = None,
+    fields: Sequence[str] | Literal["all"] = (),
+    set: Mapping[str, object] | None = None,
+    keep: Sequence[str] | None = None,
+    skip_bad: bool = False,
+    format: Format | None = None,
+    sheet: str = "",
+    encoding: str = "",
+    delimiter: str = "",
+    header: bool = True,
+    skip_lines: int = 0,
+    each_line: bool = False,
+) -> Iterator[Request]:
+    """Requests from the rows of a table, for `session.batch`.
+
+        async with session.batch(aiopplx.questions(frame, template="What did {company} announce?", tag="id")) as jobs:
+
+    The whole table is looked at first, and refused if one row cannot be used.
+
+    Args:
+        source: a path (`os.PathLike`, as a text would be a question), a DataFrame of pandas, polars or pyarrow, or an
+            iterable of mappings or texts.
+        question: the column that is asked. By default the only one of `question`, `prompt`, `query`, or else of
+            `input`, `text`, in any case of letters.
+        template: the question with columns in braces, in place of a column: `{name}`, or `{name?}` if it may be empty.
+        tag: the column that identifies a row, and comes back as `job.tag`. By default a column `tag` or `custom_id`, or
+            none: an `id` is often no identity of the question, and comes back as a column anyway.
+        fields: columns that are request fields of their name; "all" for each that is one. By default none is sent from
+            a table, whatever it is called; in mappings and JSON objects, fields go by their names.
+        set: request fields for each row that does not have them itself.
+        keep: the columns that travel along as `meta`; by default all.
+        skip_bad: leave rows that cannot be used out; by default one such row refuses the table.
+        format, sheet, encoding, delimiter, header, skip_lines, each_line: see `ReadOptions`; for files only.
+
+    Raises:
+        TableError: the table cannot be used as it is; nothing was sent.
+    """
+    if isinstance(source, os.PathLike):
+        options = ReadOptions(format, sheet, encoding, delimiter, header, skip_lines, each_line)
+        table = read_file(cast("os.PathLike[str]", source), options)
+    else:
+        table = read_memory(source)
+    seen = look(table, AskOptions(question, template, tag, fields, set or {}, keep))
+    if seen.bad and not skip_bad:
+        raise TableError(
+            f"{table.name}: {len(seen.bad):,} of {seen.count + len(seen.bad):,} rows cannot be used."
+            f" {complaints(seen.bad)}",
+            Advice("skip_bad", "True", f"asks the other {seen.count:,}"),
+        )
+    return seen.requests()

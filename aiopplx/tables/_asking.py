@@ -1,0 +1,332 @@
+"""From rows to requests: which cell is the question, which the tag, which are request fields, and what is kept.
+
+A column's name is not a wish. Tables have columns called `model` (of a car), `temperature` or `language`; to send one
+because of its name would change the request and hand over the user's data in silence. So in tables and frames a column
+is sent only where `fields` names it; in mappings and JSON objects, which are written for this, fields go by name, and a
+name that is nearly one is refused, as everywhere. All else is `meta`: it is kept, never sent, and comes back.
+
+This module knows nothing of files or of sessions.
+"""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Literal
+
+import msgspec
+
+from aiopplx._apis import request_about, request_fields, request_of
+from aiopplx._errors import InvalidRequest
+from aiopplx._wire.request import Request
+from aiopplx.tables._frames import plain
+from aiopplx.tables._objects import value_of
+from aiopplx.tables._table import QUESTION, Advice, BadRow, Row, Table, TableError
+from aiopplx.tables._template import EmptyHole, Template
+
+LONGEST = 400_000
+"""Characters of a question: more is a file that was taken for one."""
+META_LIMIT = 1 << 20
+"""Bytes of JSON of a row's other columns."""
+_RANKS = (("question", "prompt", "query"), ("input", "text"))
+_TAGS = ("tag", "custom_id")
+_ASKS_ITSELF = ("messages", "input")
+_NEARLY = 0.8
+
+
+class AskOptions(msgspec.Struct, frozen=True):
+    """What a user says about the rows.
+
+    Attributes:
+        question: the column that is asked.
+        template: the question, with columns in braces.
+        tag: the column that identifies a row.
+        fields: columns that are request fields of that name; "all" takes every column whose name is one.
+        set: request fields for every row that does not have them itself.
+        keep: columns that are kept and come back; None keeps all.
+    """
+
+    question: str | None = None
+    template: str | None = None
+    tag: str | None = None
+    fields: Sequence[str] | Literal["all"] = ()
+    set: Mapping[str, object] = {}
+    keep: Sequence[str] | None = None
+
+
+class Asking:
+    """How the rows of one table become requests.
+
+    Args:
+        table: whose columns it is about.
+        options: what the user says.
+
+    Attributes:
+        question: the column that is asked; "" for a template.
+        tag: the column of the tag; "" if there is none.
+        kept: the columns that are kept, in order; None for mappings, which may all differ.
+        notes: what was found out and should be told.
+
+    Raises:
+        TableError: no column, or more than one, could be the question; or a column is named that does not exist.
+    """
+
+    def __init__(self, table: Table, options: AskOptions) -> None:
+        self.notes: list[str] = []
+        self._table = table
+        self._known = request_fields()
+        self._set = options.set
+        names = [
+            *(name for name in (options.question, options.tag) if name is not None),
+            *(() if options.fields == "all" else options.fields),
+            *(options.keep or ()),
+        ]
+        for name in names:
+            self._check_column(name)
+        self._fields = self._sent(options)
+        self._template = Template(options.template, table.columns) if options.template is not None else None
+        if self._template is not None and options.question is not None:
+            raise TableError("give either a question's column or a template, not both")
+        self.question = "" if self._template is not None else options.question or self._found_question()
+        self.tag = options.tag or self._found_tag()
+        self._keep = options.keep
+        self._check_set()
+
+    def _check_column(self, name: str) -> None:
+        columns = self._table.columns
+        if name not in columns:
+            guess = difflib.get_close_matches(name, columns, 1)
+            hint = f'; did you mean "{guess[0]}"?' if guess else f"; it has {_listed(columns)}"
+            raise TableError(f'{self._table.name} has no column "{name}"{hint}')
+
+    def _check_set(self) -> None:
+        for name in self._set:
+            if name not in self._known:
+                guess = difflib.get_close_matches(name, self._known, 1)
+                raise TableError(
+                    f"there is no request field {name[:60]!r}" + (f"; did you mean {guess[0]!r}?" if guess else "")
+                )
+
+    def _sent(self, options: AskOptions) -> frozenset[str]:
+        """The columns that are request fields."""
+        alike = [name for name in self._table.columns if name in self._known and name not in (QUESTION, "tag")]
+        if self._table.has_fields or options.fields == "all":
+            return frozenset(alike)
+        for name in options.fields:
+            if name not in self._known:
+                guess = difflib.get_close_matches(name, self._known, 1)
+                raise TableError(
+                    f'the column "{name}" is not a request field' + (f"; did you mean {guess[0]!r}?" if guess else "")
+                )
+        for name in alike:
+            if name not in options.fields and name not in (options.question, options.tag, *_ASKS_ITSELF):
+                self.notes.append(
+                    f'the column "{name}" is kept, not sent; {Advice("fields", f"[{name!r}]", "sends it")}'
+                )
+        return frozenset(options.fields)
+
+    def _found_question(self) -> str:
+        columns = self._table.columns
+        if self._table.has_fields and any(name in columns for name in _ASKS_ITSELF):
+            return QUESTION  # a row with messages or input is a request as it is
+        for rank in _RANKS:
+            found = [name for name in columns if name.lower() in rank]
+            if len(found) == 1:
+                if found[0] != QUESTION:
+                    self.notes.append(f"question: {found[0]}")
+                return found[0]
+            if found:
+                break
+        raise TableError(
+            f"which column of {self._table.name} is the question? It has {_listed(columns)}",
+            Advice("question", '"COLUMN"', 'names it, template="... {COLUMN} ..." makes it of several'),
+        )
+
+    def _found_tag(self) -> str:
+        name = next((name for name in _TAGS if name in self._table.columns), "")
+        if name and not self._table.has_fields:
+            self.notes.append(f"tag: {name}")
+        return name
+
+    # --- one row -----------------------------------------------------------------------------------------------------
+
+    def request(self, row: Row) -> Request | BadRow:
+        """The request of a row, checked by the rules of its fields."""
+        try:
+            return self._request(row)
+        except EmptyHole as hole:
+            return BadRow(row.place, f'"{hole.args[0]}" is empty')
+        except InvalidRequest as error:
+            return BadRow(row.place, error.message)
+
+    def _request(self, row: Row) -> Request | BadRow:
+        cells = row.cells
+        fields: dict[str, object] = {}
+        used = {self.question, self.tag}
+        for name in self._fields:
+            value = cells.get(name)
+            if name not in used and value is not None and value != "":
+                fields[name] = value if self._table.has_fields else self._as_field(name, value)
+        if self._template is not None:
+            fields[QUESTION] = self._template.fill(cells, as_text)
+        elif not any(name in fields for name in _ASKS_ITSELF) or self.question in cells:
+            asked = cells.get(self.question)
+            if asked is None or as_text(asked).strip() == "":
+                return BadRow(row.place, f'"{self.question}" is empty')
+            if isinstance(asked, dict | list | bool):
+                return BadRow(row.place, f'"{self.question}" must be text')
+            fields[QUESTION] = as_text(asked).strip() if not isinstance(asked, str) else asked.strip()
+        if len(str(fields.get(QUESTION, ""))) > LONGEST:
+            return BadRow(row.place, f"the question has more than {LONGEST:,} characters")
+        tag = cells.get(self.tag) if self.tag else None
+        if tag is not None and tag != "":
+            fields["tag"] = tag if isinstance(tag, int) else as_text(tag)
+        for name, value in self._set.items():
+            fields.setdefault(name, value)
+        meta = self._meta(row)
+        if isinstance(meta, BadRow):
+            return meta
+        if meta:
+            fields["meta"] = meta
+        asked = fields.pop(QUESTION, None)
+        request = request_of(fields) if asked is None else request_about(str(asked), fields)
+        request.check()
+        return request
+
+    def _as_field(self, name: str, value: Any) -> object:
+        """A cell of a table as the value of a field: text as it is if the field takes it so, else as JSON."""
+        if not isinstance(value, str):
+            return value
+        try:
+            request_about("?", {name: value})
+        except InvalidRequest:
+            try:
+                return value_of(value)
+            except ValueError:
+                return value
+        return value
+
+    def _meta(self, row: Row) -> dict[str, Any] | BadRow:
+        """What comes back beside the answer. Question and tag are not in it: they come back under these names."""
+        kept: dict[str, Any] = {}
+        for name, cell in row.cells.items():
+            if name in (self.question, self.tag):
+                continue
+            if self._table.has_fields:
+                if name in self._fields or name in (QUESTION, "tag"):
+                    continue
+                if near := self._near(name):
+                    return BadRow(row.place, f"has no field `{name[:60]}`; did you mean `{near}`?")
+            if self._keep is None or name in self._keep:
+                kept[name] = plain(cell)
+        if kept and len(msgspec.json.encode(kept)) > META_LIMIT:
+            return BadRow(row.place, f"its other columns are more than {META_LIMIT >> 20} MiB")
+        return kept
+
+    def _near(self, name: str) -> str:
+        """The request field that a name nearly is: a slip of the pen that would change the request in silence."""
+        if len(name) < 5:
+            return ""
+        near = difflib.get_close_matches(name, self._known, 1, _NEARLY)
+        return near[0] if near else ""
+
+
+def as_text(cell: Any) -> str:
+    """A cell as it stands in a question."""
+    if isinstance(cell, str):
+        return cell
+    if cell is None:
+        return ""
+    if isinstance(cell, bool):
+        return "true" if cell else "false"
+    if isinstance(cell, float) and cell.is_integer() and abs(cell) < 1e15:
+        return str(int(cell))
+    return str(cell) if isinstance(cell, int | float) else msgspec.json.encode(cell).decode()
+
+
+def _listed(columns: Sequence[str]) -> str:
+    shown = ", ".join(columns[:20])
+    return f"the columns {shown}" + (f" and {len(columns) - 20} more" if len(columns) > 20 else "")
+
+
+class Look(msgspec.Struct, kw_only=True):
+    """What was found in a whole table, before anything is sent.
+
+    Attributes:
+        table: the table.
+        asking: how its rows become requests.
+        count: rows that can be asked.
+        first: the first three questions.
+        bad: the rows that cannot be used.
+        repeats: rows that ask what an earlier row asks.
+        notes: what should be told.
+    """
+
+    table: Table
+    asking: Asking
+    count: int = 0
+    first: list[str] = []
+    bad: list[BadRow] = []
+    repeats: int = 0
+    notes: list[str] = []
+
+    def requests(self) -> Iterator[Request]:
+        """A request for each row that can be asked, read anew."""
+        for row in self.table.read():
+            request = self.asking.request(row) if isinstance(row, Row) else row
+            if not isinstance(request, BadRow):
+                yield request
+
+
+def look(table: Table, options: AskOptions) -> Look:
+    """Read all of a table and make every request once, so that nothing is found out after the first was paid for.
+
+    Raises:
+        TableError: see `Asking`; or two rows have one tag, or no row can be used, or most cannot: then it is a file of
+            another kind.
+    """
+    asking = Asking(table, options)
+    seen = Look(table=table, asking=asking, notes=[*table.notes, *asking.notes])
+    places: dict[str | int, str] = {}
+    asked: set[bytes] = set()
+    for row in table.read():
+        request = asking.request(row) if isinstance(row, Row) else row
+        if isinstance(request, BadRow):
+            seen.bad.append(request)
+            continue
+        seen.count += 1
+        if request.tag is not None:
+            if (earlier := places.setdefault(request.tag, row.place)) != row.place:
+                raise TableError(f"the tag {str(request.tag)[:60]!r} stands on {earlier} and on {row.place}")
+        elif (digest := _digest(request)) in asked:
+            seen.repeats += 1
+        else:
+            asked.add(digest)
+        if len(seen.first) < 3:
+            seen.first.append(request.asked)
+    if not seen.count and not seen.bad:
+        raise TableError(f"{table.name} has no rows")
+    if len(seen.bad) > seen.count:
+        raise TableError(f"{table.name}: most rows cannot be used. {complaints(seen.bad)}")
+    if seen.repeats:
+        rows = "1 row asks" if seen.repeats == 1 else f"{seen.repeats:,} rows ask"
+        seen.notes.append(f"{rows} what an earlier row asks; each is asked and paid")
+    return seen
+
+
+def complaints(bad: Sequence[BadRow]) -> str:
+    """The rows that cannot be used, alike ones together with the first three places."""
+    by_reason: dict[str, list[str]] = {}
+    for row in bad:
+        by_reason.setdefault(row.reason, []).append(row.place)
+    parts: list[str] = []
+    for reason, places in by_reason.items():
+        more = f" and {len(places) - 3:,} more" if len(places) > 3 else ""
+        parts.append(f"{', '.join(places[:3])}{more}: {reason}")
+    rest = f" (and {len(parts) - 5} other complaints)" if len(parts) > 5 else ""
+    return "; ".join(parts[:5]) + rest
+
+
+def _digest(request: Request) -> bytes:
+    return hashlib.sha256(request.canonical()).digest()

@@ -1,0 +1,255 @@
+"""What a file is, by its content and then by its name, and the table in it.
+
+Nothing is ever half taken. A file that is not surely one of these is refused with what to do, because a header, half a
+cell or the lines of an indented object would be asked and paid for as questions.
+
+The only module here that opens files of text. This module knows nothing of what is asked.
+"""
+
+from __future__ import annotations
+
+import os
+import zipfile
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+from typing import Literal, get_args
+
+import msgspec
+
+from aiopplx.tables._delimited import read_delimited
+from aiopplx.tables._encoding import Encoding, encoding_of, given_encoding
+from aiopplx.tables._objects import read_objects
+from aiopplx.tables._parquet import read_parquet
+from aiopplx.tables._sheets import read_excel
+from aiopplx.tables._table import Advice, Rows, Table, TableError
+from aiopplx.tables._text import read_brief, read_text
+
+Format = Literal["text", "jsonl", "json", "csv", "tsv", "excel", "parquet", "brief"]
+FORMATS: tuple[str, ...] = get_args(Format)
+CHUNK = 1 << 16
+HEAD = 4096
+TABBED = 20
+"""Lines that must have the same number of tabs for a file to be a table by its content alone."""
+
+# By the first bytes: what was saved under the wrong name, or is not converted yet.
+_REFUSED = (
+    (b"%PDF", "a PDF; copy the questions out of it"),
+    (b"\x1f\x8b", "compressed (gzip); unpack it first"),
+    (b"BZh", "compressed (bzip2); unpack it first"),
+    (b"\xfd7zXZ", "compressed (xz); unpack it first"),
+    (b"\x28\xb5\x2f\xfd", "compressed (zstd); unpack it first"),
+    (b"7z\xbc\xaf", "a 7z archive; unpack it first"),
+    (b"\xd0\xcf\x11\xe0", "an old Excel or Word file; save it as .xlsx or .csv"),
+    (b"\x89PNG", "an image"),
+    (b"\xff\xd8\xff", "an image"),
+    (b"GIF8", "an image"),
+    (b"SQLite format 3\0", "a database. If it is a journal: the questions are in the file that it was made from"),
+)
+_BY_NAME = {
+    ".yaml": "YAML",
+    ".yml": "YAML",
+    ".xml": "XML",
+    ".html": "HTML",
+    ".htm": "HTML",
+    ".toml": "TOML",
+    ".py": "a Python program",
+    ".ipynb": "a notebook",
+}
+_BY_FIRST_LINE = (("<?xml", "XML"), ("<!doctype html", "HTML"), ("<html", "HTML"), ("#!", "a program"))
+_AS_TEXT = Advice("format", '"text"', "asks each of its lines all the same")
+
+
+class ReadOptions(msgspec.Struct, frozen=True):
+    """What a user says about a file; what is not said is found out.
+
+    Attributes:
+        format: what the file is.
+        sheet: of an Excel file.
+        encoding: of a file of text.
+        delimiter: between the cells of a line.
+        header: the first row has the names of the columns.
+        skip_lines: lines before the header.
+        each_line: each line of a Markdown file is a question; otherwise the whole file is one.
+    """
+
+    format: Format | None = None
+    sheet: str = ""
+    encoding: str = ""
+    delimiter: str = ""
+    header: bool = True
+    skip_lines: int = 0
+    each_line: bool = False
+
+    def check(self) -> None:
+        """Raises `TableError`: a value is not possible."""
+        if self.format is not None and self.format not in FORMATS:
+            raise TableError(f"there is no format {self.format!r}; there are {', '.join(FORMATS)}")
+        if self.delimiter and (len(self.delimiter) != 1 or self.delimiter in '"\\\r\n'):
+            raise TableError("a delimiter is one character, and neither a quote nor a line end")
+        if self.skip_lines < 0:
+            raise TableError("skip_lines is a number of lines, 0 or more")
+
+
+def read_file(path: str | os.PathLike[str], options: ReadOptions | None = None) -> Table:
+    """The table in a file.
+
+    The file must stay as it is until its rows were read for the last time: one that changed is refused then.
+
+    Args:
+        path: a regular file.
+        options: what the user says about it.
+
+    Raises:
+        TableError: it cannot be read, or is not surely a table or questions.
+    """
+    options = options or ReadOptions()
+    options.check()
+    file = _File(os.fspath(path))
+    table = _table(file, options)
+    read = table.read
+
+    def unchanged() -> Rows:
+        file.check()
+        return read()
+
+    table.read = unchanged
+    return table
+
+
+class _File:
+    """A file that must not change between two readings."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        self.name = os.path.basename(path) or path
+        self.suffix = Path(path).suffix.lower()
+        self._was = self._state()
+        self.head = next(self.chunks(), b"")[:HEAD]
+
+    def _state(self) -> tuple[int, int]:
+        try:
+            status = os.stat(self.path)
+        except (OSError, ValueError) as error:
+            raise TableError(f"cannot read {self.name}: {_why(error)}") from None
+        return status.st_size, status.st_mtime_ns
+
+    def check(self) -> None:
+        """Raises `TableError`: the file is another than before."""
+        if self._state() != self._was:
+            raise TableError(f"{self.name} has changed since it was looked at: begin again")
+
+    def chunks(self) -> Iterator[bytes]:
+        """Its bytes. Raises `TableError`."""
+        try:
+            with open(self.path, "rb") as file:
+                while chunk := file.read(CHUNK):
+                    yield chunk
+        except OSError as error:
+            raise TableError(f"cannot read {self.name}: {_why(error)}") from None
+
+    def lines(self, encoding: Encoding) -> Iterator[str]:
+        """Its lines with their ends: `\\n`, `\\r\\n` or `\\r`. Raises `TableError`."""
+        try:
+            with open(self.path, encoding=encoding.codec, newline="") as file:
+                yield from file
+        except UnicodeError:
+            label = encoding.label
+            raise TableError(f"{self.name} is not {label}", Advice("encoding", '"..."', "names another")) from None
+        except OSError as error:
+            raise TableError(f"cannot read {self.name}: {_why(error)}") from None
+
+
+def _why(error: Exception) -> str:
+    return error.strerror or type(error).__name__ if isinstance(error, OSError) else "its name has a NUL character"
+
+
+def _table(file: _File, options: ReadOptions) -> Table:
+    if not file.head:
+        raise TableError(f"{file.name} is empty")
+    form = options.format or _binary_format(file)
+    if form == "excel":
+        return read_excel(file.name, file.path, sheet=options.sheet, header=options.header, skip=options.skip_lines)
+    if form == "parquet":
+        return read_parquet(file.name, file.path)
+    encoding = (
+        given_encoding(file.name, options.encoding) if options.encoding else encoding_of(file.name, file.chunks())
+    )
+    table = _of_text(file, form or _text_format(file, encoding), encoding, options)
+    if encoding.note:
+        table.notes.insert(0, encoding.note)
+    table.has_mark = encoding.has_mark
+    return table
+
+
+def _of_text(file: _File, form: str, encoding: Encoding, options: ReadOptions) -> Table:
+    lines = partial(file.lines, encoding)
+    if form in ("json", "jsonl"):
+        return read_objects(file.name, lines)
+    if form == "brief" and not options.each_line:
+        return read_brief(file.name, "".join(lines()), label=encoding.label)
+    if form in ("csv", "tsv"):
+        return read_delimited(
+            file.name,
+            lines,
+            label=encoding.label,
+            delimiter=options.delimiter or ("\t" if form == "tsv" else ""),
+            header=options.header,
+            skip=options.skip_lines,
+        )
+    return read_text(file.name, lines, label=encoding.label)
+
+
+def _binary_format(file: _File) -> Format | None:
+    """What the first bytes say. Raises `TableError` for what cannot be read."""
+    head = file.head
+    if head.startswith(b"PK\x03\x04"):
+        return _in_archive(file)
+    if head.startswith(b"PAR1"):
+        return "parquet"
+    for mark, what in _REFUSED:
+        if head.startswith(mark):
+            raise TableError(f"{file.name} is {what}")
+    return None
+
+
+def _in_archive(file: _File) -> Format:
+    try:
+        with zipfile.ZipFile(file.path) as archive:
+            names = set(archive.namelist())
+    except (OSError, zipfile.BadZipFile, ValueError):
+        raise TableError(f"{file.name} is a damaged archive, or was cut off") from None
+    if "xl/workbook.xml" in names:
+        return "excel"
+    if "word/document.xml" in names:
+        raise TableError(f"{file.name} is a Word document; save it as plain text")
+    if "content.xml" in names:
+        raise TableError(f"{file.name} is an OpenDocument file; save it as .xlsx or .csv")
+    if any(name.startswith("Index/") for name in names):
+        raise TableError(f"{file.name} is a Numbers document; export it as .xlsx or .csv")
+    raise TableError(f"{file.name} is a ZIP archive; unpack it first")
+
+
+def _text_format(file: _File, encoding: Encoding) -> Format:
+    """What a file of text is. Raises `TableError` for markup and programs, whose lines are no questions."""
+    first = ""
+    tabs: set[int] = set()
+    for at, line in enumerate(line for line in file.lines(encoding) if line.strip("\ufeff \t\r\n")):
+        if at == TABBED:
+            break
+        first = first or line.strip("\ufeff \t\r\n")
+        tabs.add(line.count("\t"))
+    if first[:1] in ("{", "["):
+        return "json"
+    if file.suffix == ".md":
+        return "brief"
+    what = next((what for mark, what in _BY_FIRST_LINE if first.lower().startswith(mark)), _BY_NAME.get(file.suffix))
+    if what is not None:
+        raise TableError(f"{file.name} is {what}", _AS_TEXT)
+    if file.suffix in (".tsv", ".tab"):
+        return "tsv"
+    if file.suffix == ".csv" or first.lower().startswith("sep="):
+        return "csv"
+    if len(tabs) == 1 and tabs != {0}:
+        return "tsv"
+    return "text"

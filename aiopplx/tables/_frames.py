@@ -1,0 +1,130 @@
+"""Tables in memory: DataFrames of any library, lists of mappings, lists of questions.
+
+Frames are recognised by what they can do, in this order: `to_dicts` (polars), `to_pylist` (pyarrow), `to_dict` with
+`columns` (pandas; a Series has `to_dict` too). So nothing has to be installed or imported. NaN, NaT and NA are missing
+values, and become None.
+
+This module knows nothing of files or of questions.
+"""
+
+from __future__ import annotations
+
+import datetime
+import decimal
+import enum
+import uuid
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, TypeGuard, cast
+
+from aiopplx.tables._table import QUESTION, BadRow, Row, Rows, Table, TableError
+
+
+def is_frame(source: object) -> bool:
+    """Whether this is a DataFrame of a library that is known by what it can do."""
+    kind = type(source)
+    return (
+        callable(getattr(kind, "to_dicts", None))
+        or callable(getattr(kind, "to_pylist", None))
+        or (callable(getattr(kind, "to_dict", None)) and hasattr(source, "columns"))
+    )
+
+
+def read_memory(source: object) -> Table:
+    """A table from a frame, a mapping of columns' rows, or an iterable of mappings or texts.
+
+    Raises:
+        TableError: it is none of these.
+    """
+    kind = type(source).__name__
+    if kind == "LazyFrame":
+        raise TableError("a LazyFrame has no rows yet: give frame.collect()")
+    if is_frame(source):
+        return _of_rows("the frame", f"frame ({kind})", _rows_of(source), has_fields=False)
+    if isinstance(source, str | bytes | Mapping):
+        raise TableError(f"a {kind} is not a table: give a list of mappings, a frame, or a pathlib.Path of a file")
+    try:
+        items = list(cast("Iterable[Any]", source))
+    except TypeError:
+        raise TableError(f"a {kind} is not a table: give a list of mappings, a frame, or a pathlib.Path") from None
+    if items and all(isinstance(item, str) for item in items):
+        rows = [Row(f"item {at}", {QUESTION: str(item)}) for at, item in enumerate(items, 1)]
+        return Table("the list", f"list ({len(rows):,} texts)", (QUESTION,), lambda: iter(rows), has_fields=True)
+    return _of_rows("the list", "list", items, has_fields=True)
+
+
+def _rows_of(frame: Any) -> Sequence[Any]:
+    if callable(getattr(frame, "to_dicts", None)):
+        return cast("Sequence[Any]", frame.to_dicts())
+    if callable(getattr(frame, "to_pylist", None)):
+        return cast("Sequence[Any]", frame.to_pylist())
+    return cast("Sequence[Any]", _with_index(frame).to_dict("records"))
+
+
+def _with_index(frame: Any) -> Any:
+    """`to_dict("records")` loses pandas' index: one that says something travels as a column."""
+    index = getattr(frame, "index", None)
+    if index is None or (type(index).__name__ == "RangeIndex" and index.name is None):
+        return frame
+    return frame.reset_index()
+
+
+def _of_rows(name: str, what: str, items: Sequence[Any], *, has_fields: bool) -> Table:
+    if not items:
+        raise TableError(f"{name} has no rows")
+    columns: dict[str, None] = {}
+    for item in items:
+        if isinstance(item, Mapping):
+            columns.update(dict.fromkeys(str(column) for column in cast("Mapping[object, object]", item)))
+
+    def read() -> Rows:
+        for at, item in enumerate(items, 1):
+            if isinstance(item, Mapping):
+                cells = cast("Mapping[object, object]", item)
+                yield Row(f"item {at}", {str(column): plain(cell) for column, cell in cells.items()})
+            elif isinstance(item, str):
+                yield Row(f"item {at}", {QUESTION: str(item)})
+            else:
+                yield BadRow(f"item {at}", f"is a {type(item).__name__}, neither a mapping nor a text")
+
+    return Table(name, what, tuple(columns), read, has_fields=has_fields)
+
+
+_AS_TEXT = (datetime.date, datetime.time, datetime.timedelta, decimal.Decimal, uuid.UUID)
+
+
+def plain(value: Any) -> Any:
+    """A cell as JSON can say it: None, bool, int, float, str, list or dict."""
+    if value is None or type(value) in (str, int, bool):
+        return value
+    if isinstance(value, enum.Enum):
+        return plain(value.value)
+    for base in (bool, str, int, float):
+        if isinstance(value, base):
+            return None if value != value else base(value)  # only a NaN differs from itself
+    if _is_missing(value):
+        return None
+    if isinstance(value, datetime.datetime):
+        return value.date().isoformat() if value.time() == datetime.time() else value.isoformat(sep=" ")
+    if isinstance(value, datetime.date | datetime.time):
+        return value.isoformat()
+    if isinstance(value, _AS_TEXT):
+        return str(value)
+    if isinstance(value, Mapping):
+        return {str(name): plain(item) for name, item in cast("Mapping[object, Any]", value).items()}
+    if callable(getattr(value, "item", None)) and getattr(value, "ndim", 0) == 0:
+        return plain(value.item())  # a scalar of numpy
+    if _is_iterable(value):
+        return [plain(item) for item in value]
+    return str(value)
+
+
+def _is_iterable(value: object) -> TypeGuard[Iterable[Any]]:
+    return isinstance(value, Iterable) and not isinstance(value, bytes | bytearray)
+
+
+def _is_missing(value: Any) -> bool:
+    """pandas' NaT and NA, and a Decimal NaN: none equals itself, or says whether it does."""
+    try:
+        return bool(value != value)
+    except (TypeError, ValueError, ArithmeticError):
+        return type(value).__name__ in ("NAType", "NaTType")

@@ -1,0 +1,257 @@
+"""Tables as JSON: lines, arrays, indented objects, and what pandas and jq write.
+
+All of these are read as one sequence of JSON values with any white space between them, so JSONL, one array,
+`json.dump(indent=2)` and the output of `jq '.[]'` are the same thing. Only JSONL streams: there each line is a value by
+itself, and one that cannot be read is that line's problem. `NaN`, which Python writes, is null.
+
+The lines that the provider's batch service takes (`custom_id`, `method`, `url`, `body`) are requests, too.
+
+This module knows nothing of files, or of which name is the question.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any, cast
+
+import msgspec
+
+from aiopplx.tables._table import QUESTION, BadRow, Row, Rows, Table, TableError, list_of
+
+WHOLE = 64 << 20
+"""Characters of JSON that are read at once. Only JSON lines may be longer."""
+KNOWN = ("question", "prompt", "query", "input", "text", "messages")
+"""Names of a question, in rows of any kind."""
+_BATCH_LINE = {"custom_id", "method", "url", "body"}
+_URLS: Mapping[str, str] = {
+    **dict.fromkeys(("/v1/responses", "/v1/agent"), "input"),
+    **dict.fromkeys(("/async/chat/completions", "/v1/async/sonar", "/chat/completions", "/v1/sonar"), "messages"),
+}
+"""The provider's addresses that a batch line may have, and the field that asks in its body."""
+_BLANK = " \t\r\n"
+
+
+def read_objects(name: str, open_lines: Callable[[], Iterable[str]]) -> Table:
+    """A table from JSON in any of its forms.
+
+    Args:
+        name: what messages call it.
+        open_lines: begins to read its lines.
+
+    Raises:
+        TableError: it is not JSON, or not rows.
+    """
+    if _is_by_line(open_lines()):
+        return _of_lines(name, open_lines)
+    text = _whole(name, open_lines())
+    return _of_values(name, _values(name, text))
+
+
+def value_of(text: str) -> Any:
+    """One JSON value. Raises ValueError."""
+    try:
+        return msgspec.json.decode(text)
+    except (msgspec.DecodeError, RecursionError, UnicodeError):
+        try:
+            return json.loads(text, parse_constant=lambda _: None)
+        except RecursionError:
+            raise ValueError("nested too deeply") from None
+
+
+def _is_by_line(lines: Iterable[str]) -> bool:
+    """Whether the first line with something on it is an object or a text by itself, and is not all there is."""
+    seen: list[Any] = []
+    for line in lines:
+        if not line.strip():
+            continue
+        try:
+            seen.append(value_of(line))
+        except ValueError:
+            return bool(seen)
+        if len(seen) == 2:
+            return True
+    return len(seen) == 1 and isinstance(seen[0], dict) and not _holds_rows(cast("dict[str, Any]", seen[0]))
+
+
+def _whole(name: str, lines: Iterable[str]) -> str:
+    parts: list[str] = []
+    size = 0
+    for line in lines:
+        parts.append(line)
+        size += len(line)
+        if size > WHOLE:
+            raise TableError(f"{name} is JSON of more than {WHOLE >> 20} MiB; JSON lines may be longer (jq -c '.[]')")
+    return "".join(parts).lstrip("\ufeff")
+
+
+def _values(name: str, text: str) -> list[tuple[int, Any]]:
+    """Each value with the number of the line where it begins."""
+    decoder = json.JSONDecoder(parse_constant=lambda _: None)
+    found: list[tuple[int, Any]] = []
+    at, line, counted = 0, 1, 0
+    while True:
+        while at < len(text) and text[at] in _BLANK:
+            at += 1
+        line, counted = line + text.count("\n", counted, at), at
+        if at == len(text):
+            return found
+        try:
+            value, at = decoder.raw_decode(text, at)
+        except json.JSONDecodeError as error:
+            said, where = error.msg, error.lineno
+        except RecursionError:
+            said, where = "nested too deeply", line
+        else:
+            found.append((line, value))
+            continue
+        raise TableError(f"{name}, line {where}: not JSON: {said}")
+
+
+def _holds_rows(value: dict[str, Any]) -> bool:
+    """Whether an object is a container of rows and not a row."""
+    if any(name.lower() in KNOWN and not isinstance(value[name], dict) for name in value):
+        return False
+    if len(value) == 1 and _is_objects(next(iter(value.values()))):
+        return True
+    return _is_split(value) or (bool(value) and all(isinstance(item, dict) for item in value.values()))
+
+
+def _is_objects(value: Any) -> bool:
+    items = list_of(value)
+    return bool(items) and all(isinstance(item, dict) for item in items)
+
+
+def _is_split(value: dict[str, Any]) -> bool:
+    """pandas' `orient="split"`."""
+    return set(value) - {"index"} == {"columns", "data"} and all(isinstance(item, list) for item in value.values())
+
+
+def _of_lines(name: str, open_lines: Callable[[], Iterable[str]]) -> Table:
+    dropped: set[str] = set()
+
+    def read() -> Rows:
+        for number, line in enumerate(open_lines(), 1):
+            text = line.strip(_BLANK + "\ufeff")
+            if not text:
+                continue
+            place = f"line {number}"
+            try:
+                value = value_of(text)
+            except ValueError as error:
+                yield BadRow(place, f"not JSON: {error}")
+            else:
+                yield _row(place, value, dropped)
+
+    count, columns = _survey(read())
+    if not count:
+        raise TableError(f"{name} has no rows")
+    return Table(name, "JSON lines", columns, read, _notes(dropped), has_fields=True)
+
+
+def _of_values(name: str, values: Sequence[tuple[int, Any]]) -> Table:
+    if not values:
+        raise TableError(f"{name} has no rows")
+    rows = _items(name, values)
+    if all(isinstance(value, str) for _, value in rows):
+        return Table(
+            name,
+            f"JSON ({len(rows):,} texts)",
+            (QUESTION,),
+            lambda: (Row(place, {QUESTION: value}) for place, value in rows),
+            has_fields=True,
+        )
+    if any(isinstance(value, str) for _, value in rows):
+        raise TableError(f"{name} has texts among its objects; questions are all texts, or all objects")
+
+    dropped: set[str] = set()
+
+    def read() -> Rows:
+        return (_row(place, value, dropped) for place, value in rows)
+
+    _, columns = _survey(read())
+    return Table(name, "JSON", columns, read, _notes(dropped), has_fields=True)
+
+
+def _items(name: str, values: Sequence[tuple[int, Any]]) -> list[tuple[str, Any]]:
+    """The rows of a sequence of values, each with its place."""
+    if len(values) > 1:
+        return [(f"line {line}", value) for line, value in values]
+    value: object = values[0][1]
+    if isinstance(value, list):
+        found = [(f"item {at}", item) for at, item in enumerate(list_of(values[0][1]), 1)]
+        if not found:
+            raise TableError(f"{name} has no rows")
+        return found
+    if not isinstance(value, dict):
+        return [("line 1", value)]
+    mapping = cast("dict[str, Any]", value)
+    if not _holds_rows(mapping):
+        return [("line 1", mapping)]
+    return list(_held(name, mapping))
+
+
+def _held(name: str, mapping: dict[str, Any]) -> Iterator[tuple[str, Any]]:
+    if len(mapping) == 1 and _is_objects(next(iter(mapping.values()))):
+        for at, item in enumerate(next(iter(mapping.values())), 1):
+            yield f"item {at}", item
+    elif _is_split(mapping):
+        names = [str(column) for column in mapping["columns"]]
+        for at, row in enumerate(list_of(mapping["data"]), 1):
+            yield f"item {at}", dict(zip(names, list_of(row), strict=False))
+    elif any(column.lower() in KNOWN for column in mapping):
+        # pandas' default: columns first, then {"0": ..., "1": ...} in each.
+        keys = list(cast("dict[str, Any]", next(iter(mapping.values()))))
+        if any(list(cells) != keys for cells in mapping.values()):
+            raise TableError(f"{name}: its columns have different rows")
+        for key in keys:
+            yield f"item {key}", {column: cells[key] for column, cells in mapping.items()}
+    else:
+        for tag, item in mapping.items():
+            yield f'item "{tag[:40]}"', {"tag": tag, **item}
+
+
+def _survey(rows: Rows) -> tuple[int, tuple[str, ...]]:
+    """How many rows there are, and their names in the order of their first use."""
+    count = 0
+    names: dict[str, None] = {}
+    for row in rows:
+        count += 1
+        if isinstance(row, Row):
+            names.update(dict.fromkeys(row.cells))
+    return count, tuple(names)
+
+
+def _notes(dropped: set[str]) -> list[str]:
+    named = " and ".join(sorted(dropped))
+    return [f"{named} of the batch lines: left out, a job needs neither"] if dropped else []
+
+
+def _row(place: str, value: Any, dropped: set[str]) -> Row | BadRow:
+    if isinstance(value, str):
+        return Row(place, {QUESTION: value})
+    if not isinstance(value, dict):
+        said = "null" if value is None else "a list" if isinstance(value, list) else "true or false"
+        said = "a number" if isinstance(value, int | float) and not isinstance(value, bool) else said
+        return BadRow(place, f"is {said}, neither an object nor a text")
+    cells = cast("dict[str, Any]", value)
+    if cells.keys() >= _BATCH_LINE:
+        return _batch_line(place, cells, dropped)
+    return Row(place, cells)
+
+
+def _batch_line(place: str, cells: dict[str, Any], dropped: set[str]) -> Row | BadRow:
+    asks = _URLS.get(str(cells["url"]))
+    if asks is None:
+        return BadRow(place, f"the url {str(cells['url'])[:60]!r} is not one that makes a research job")
+    body: object = cells["body"]
+    if not isinstance(body, dict):
+        return BadRow(place, "its body is not an object")
+    fields = dict(cast("dict[str, Any]", body))
+    if asks not in fields:
+        return BadRow(place, f"its body has no {asks}")
+    model = fields.get("model")
+    if isinstance(model, str) and asks == "messages" and not model.startswith("sonar"):
+        return BadRow(place, f"the model {model[:60]!r} is not one of the provider's")
+    dropped.update(name for name in ("background", "stream") if fields.pop(name, None) is not None)
+    return Row(place, {"tag": cells["custom_id"], **fields})

@@ -1,0 +1,102 @@
+"""A table, wherever it comes from: rows with a place and named cells, read as often as wanted.
+
+A file of any kind, a frame and a list of mappings all become a `Table`. This module knows nothing of files, of which
+column is the question, or of requests.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple, TypeGuard
+
+import msgspec
+
+from aiopplx._errors import ConfigError
+
+QUESTION = "question"
+"""The name of the only column of a source that has nothing but questions: lines of text, a list of strings."""
+
+
+class Advice(msgspec.Struct, frozen=True):
+    """What to type. Python and the command line spell it differently, so it is said in parts.
+
+    Attributes:
+        option: the keyword of `questions`.
+        value: what to give, as it would be typed in Python.
+        effect: what that does, in the third person.
+    """
+
+    option: str
+    value: str
+    effect: str
+
+    def __str__(self) -> str:
+        return f"{self.option}={self.value} {self.effect}"
+
+
+class TableError(ConfigError):
+    """A table cannot be used as it is. Nothing was sent and nothing was paid.
+
+    Attributes:
+        problem: what is wrong, and where.
+        advice: what to type instead, if one option answers it.
+    """
+
+    def __init__(self, problem: str, advice: Advice | None = None) -> None:
+        super().__init__(problem if advice is None else f"{problem}; {advice}")
+        self.problem = problem
+        self.advice = advice
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return type(self), (self.problem, self.advice)
+
+
+class Row(NamedTuple):
+    """One row: where it stands (`line 7`), and its cells by name. A cell of a text file is text."""
+
+    place: str
+    cells: dict[str, Any]
+
+
+class BadRow(NamedTuple):
+    """A row that cannot be used: where it stands, and why not."""
+
+    place: str
+    reason: str
+
+
+Rows = Iterator[Row | BadRow]
+
+
+class Table(msgspec.Struct):
+    """Rows that can be read several times: once to look, once to ask.
+
+    Attributes:
+        name: what messages call it: the path of a file, "the frame".
+        what: what it is, for a person: `CSV (comma, UTF-8)`.
+        columns: the names of the cells, in order; those of mappings that differ are in the order of their first use.
+        read: begins to read. Raises `TableError` at a place where nothing that follows could be trusted.
+        notes: what was found out and should be told before anything is paid.
+        has_fields: a cell whose name is a field of a request is that field. True for mappings, which is what they are
+            written for; False for tables, whose columns may have such a name by chance (`model`, of a car).
+        delimiter, has_mark: how a delimited file is written, so that its answers can be written likewise.
+    """
+
+    name: str
+    what: str
+    columns: tuple[str, ...]
+    read: Callable[[], Rows]
+    notes: list[str] = []
+    has_fields: bool = False
+    delimiter: str = ","
+    has_mark: bool = False
+
+
+def is_list(value: object) -> TypeGuard[list[Any]]:
+    """Whether it is a list, of anything."""
+    return isinstance(value, list)
+
+
+def list_of(value: object) -> list[Any]:
+    """The items of a list; none of anything else."""
+    return value if is_list(value) else []

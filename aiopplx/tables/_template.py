@@ -1,0 +1,93 @@
+"""A question with holes: `What did {company} announce in {year?}?`, filled from the columns of a row.
+
+`str.format` is not used. It reads attributes of values, builds strings of any size, cannot name a column `price:eur`,
+and fails on JSON in a prompt. Here a hole is the whole name of a column, and what is put in is never read again. Braces
+round anything that could not be a name are text, so JSON needs no escaping; `{{` and `}}` are always single braces.
+
+This module knows nothing of where rows come from.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from aiopplx.tables._table import Advice, TableError
+
+_PIECE = re.compile(r"\{\{|\}\}|\{([^{}]*)\}|[{}]")
+_NAME = re.compile(r"[\w][\w .:/%#&()+-]{0,63}\??")
+
+
+class EmptyHole(Exception):
+    """The row has nothing to put in. `args[0]` is the column's name."""
+
+
+class Template:
+    """A template that was checked against the columns of a table.
+
+    Args:
+        text: the template.
+        columns: the names that may stand in it.
+
+    Raises:
+        TableError: it names a column that does not exist, or none at all, so that every row would ask the same.
+    """
+
+    def __init__(self, text: str, columns: Sequence[str]) -> None:
+        self._pieces: list[str | tuple[str, bool]] = []
+        self.columns: tuple[str, ...] = ()
+        known = set(columns)
+        at = 0
+        for match in _PIECE.finditer(text):
+            self._pieces.append(text[at : match.start()])
+            at = match.end()
+            self._pieces.append(self._piece(match, known))
+        self._pieces.append(text[at:])
+        self.columns = tuple(dict.fromkeys(piece[0] for piece in self._pieces if isinstance(piece, tuple)))
+        if not self.columns:
+            there = ", ".join(columns)
+            raise TableError(f"the template names no column, so every row would ask the same; the columns are {there}")
+
+    @staticmethod
+    def _piece(match: re.Match[str], known: set[str]) -> str | tuple[str, bool]:
+        whole, name = match[0], match[1]
+        if whole in ("{{", "}}"):
+            return whole[0]
+        if name is None:
+            return whole
+        if name in known:
+            return name, False
+        if name.endswith("?") and name[:-1] in known:
+            return name[:-1], True
+        if not _NAME.fullmatch(name):
+            return whole
+        guess = difflib.get_close_matches(name.rstrip("?"), known, 1)
+        hint = f'; did you mean "{guess[0]}"?' if guess else f"; the columns are {', '.join(sorted(known))}"
+        raise TableError(
+            f'the template has {{{name}}}, and there is no column "{name}"{hint}',
+            None if guess else Advice("template", '"... {{' + name + '}} ..."', "writes it as text"),
+        )
+
+    def fill(self, cells: Mapping[str, Any], shown: Callable[[Any], str]) -> str:
+        """The question of one row.
+
+        Args:
+            cells: the row.
+            shown: a cell as text.
+
+        Raises:
+            EmptyHole: a column that must not be empty is.
+        """
+        out: list[str] = []
+        for piece in self._pieces:
+            if isinstance(piece, str):
+                out.append(piece)
+                continue
+            name, may_be_empty = piece
+            text = shown(cells.get(name)).strip()
+            if not text and not may_be_empty:
+                raise EmptyHole(name)
+            out.append(text)
+        return "".join(out).strip()

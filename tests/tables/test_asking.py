@@ -1,0 +1,263 @@
+"""Which cell is asked, which is sent, and what comes back; and what is refused before anything is sent."""
+
+import datetime
+import decimal
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import polars as pl
+import pyarrow as pa
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from aiopplx import AgentRequest, ResearchRequest
+from aiopplx.tables import AskOptions, Look, TableError, look, questions, read_memory
+from aiopplx.tables._template import EmptyHole, Template
+
+COLUMNS = ["company", "year", "model", "Frage"]
+FRAME = pd.DataFrame({"company": ["ACME", "B & Söhne"], "year": [2025, 2024], "model": ["Civic", "Jazz"]})
+
+
+def seen(source: object, **options: Any) -> Look:
+    return look(read_memory(source), AskOptions(**options))
+
+
+# --- which column is the question
+
+
+@pytest.mark.parametrize("name", ["question", "Question", "prompt", "QUERY", "input", "text"])
+def test_a_known_name_is_the_question(name: str) -> None:
+    found = seen(pd.DataFrame({"id": [1], name: ["Why?"]}))
+    assert found.first == ["Why?"]
+
+
+def test_an_unknown_or_ambiguous_question_is_refused() -> None:
+    for columns in ({"id": [1]}, {"prompt": ["a"], "Query": ["b"]}, {"text": ["a"], "input": ["b"]}):
+        with pytest.raises(TableError, match="which column"):
+            seen(pd.DataFrame(columns))
+
+
+def test_a_better_name_wins_over_a_weaker_one() -> None:
+    assert seen(pd.DataFrame({"text": ["a"], "prompt": ["b"]})).first == ["b"]
+
+
+def test_a_column_is_named_or_guessed_at() -> None:
+    assert seen(FRAME, question="company").first == ["ACME", "B & Söhne"]
+    with pytest.raises(TableError, match='did you mean "company"'):
+        seen(FRAME, question="compny")
+
+
+# --- what is sent and what is kept
+
+
+def test_a_column_of_a_table_is_kept_and_not_sent() -> None:
+    found = seen(FRAME, template="What did {company} do?")
+    request = next(found.requests())
+    assert isinstance(request, ResearchRequest)
+    assert request.model == "sonar-deep-research"
+    assert request.meta == {"company": "ACME", "year": 2025, "model": "Civic"}
+    assert any('"model" is kept, not sent' in note for note in found.notes)
+    assert b"Civic" not in request.canonical()
+
+
+def test_a_named_column_is_sent_as_its_field() -> None:
+    frame = pd.DataFrame({"question": ["a", "b"], "temperature": ["0.5", ""], "search_mode": ["sec", None]})
+    first, second = seen(frame, fields=["temperature", "search_mode"]).requests()
+    assert isinstance(first, ResearchRequest)
+    assert isinstance(second, ResearchRequest)
+    assert (first.temperature, first.search_mode) == (0.5, "sec")
+    assert (second.temperature, second.search_mode) == (None, None)
+
+
+def test_a_field_of_one_api_chooses_its_request() -> None:
+    request = next(seen(pd.DataFrame({"question": ["a"], "max_steps": ["3"]}), fields="all").requests())
+    assert isinstance(request, AgentRequest)
+    assert (request.input, request.max_steps) == ("a", 3)
+
+
+def test_objects_have_their_fields_by_name() -> None:
+    rows = [{"question": "a", "reasoning_effort": "high", "company": "ACME"}, {"input": "b"}]
+    first, second = seen(rows).requests()
+    assert isinstance(first, ResearchRequest)
+    assert (first.reasoning_effort, first.meta) == ("high", {"company": "ACME"})
+    assert isinstance(second, AgentRequest)
+
+
+def test_a_slip_in_a_field_of_objects_is_refused() -> None:
+    found = seen([{"question": "a"}, {"question": "b", "reasoning_efort": "high"}])
+    assert [row.place for row in found.bad] == ["item 2"]
+    assert "did you mean `reasoning_effort`?" in found.bad[0].reason
+
+
+def test_rows_of_a_public_benchmark_are_taken() -> None:
+    rows = [{"id": n, "topic": "t", "language": "en", "prompt": f"q{n}"} for n in range(3)]
+    found = seen(rows)
+    assert (found.count, found.bad) == (3, [])
+    assert next(found.requests()).meta == {"id": 0, "topic": "t", "language": "en"}
+
+
+def test_fields_for_all_rows_do_not_overrule() -> None:
+    rows = [{"question": "a"}, {"question": "b", "model": "sonar-pro"}]
+    first, second = seen(rows, set={"model": "sonar"}).requests()
+    assert [first.asked_model, second.asked_model] == ["sonar", "sonar-pro"]
+    with pytest.raises(TableError, match="did you mean 'model'"):
+        seen(rows, set={"modle": "sonar"})
+
+
+def test_kept_columns_can_be_chosen() -> None:
+    assert next(seen(FRAME, question="company", keep=["year"]).requests()).meta == {"year": 2025}
+
+
+# --- tags and equal rows
+
+
+def test_tags_come_from_their_column_and_are_distinct() -> None:
+    frame = pd.DataFrame({"id": ["r1", "r2"], "question": ["a", "b"]})
+    assert [request.tag for request in seen(frame, tag="id").requests()] == ["r1", "r2"]
+    assert [request.tag for request in seen(frame).requests()] == [None, None]
+    with pytest.raises(TableError, match="stands on item 1 and on item 2"):
+        seen(pd.DataFrame({"tag": ["x", "x"], "question": ["a", "b"]}))
+
+
+def test_equal_rows_are_counted_and_told() -> None:
+    found = seen(["a", "b", "a", "a"])
+    assert found.repeats == 2
+    assert "2 rows ask what an earlier row asks" in found.notes[0]
+
+
+# --- rows that cannot be used
+
+
+def test_bad_rows_are_found_before_anything_is_asked() -> None:
+    frame = pd.DataFrame({
+        "question": ["a", "", None, "b", "c", "d", "e", "f"],
+        "temperature": ["9", "1", "1", "x", "1", "1", "1", ""],
+    })
+    found = seen(frame, fields=["temperature"])
+    assert [row.place for row in found.bad] == ["item 1", "item 2", "item 3", "item 4"]
+    assert found.count == 4
+    with pytest.raises(TableError, match="rows cannot be used"):
+        questions(pd.DataFrame({"question": ["a", "b", ""]}))
+    assert [request.asked for request in questions(pd.DataFrame({"question": ["a", "b", ""]}), skip_bad=True)] == [
+        "a",
+        "b",
+    ]
+
+
+def test_mostly_bad_rows_are_another_kind_of_file() -> None:
+    with pytest.raises(TableError, match="most rows cannot be used"):
+        seen(pd.DataFrame({"question": ["a", "", "", ""]}))
+
+
+def test_alike_complaints_are_told_once() -> None:
+    with pytest.raises(TableError) as caught:
+        questions(pd.DataFrame({"question": ["a"] * 9 + [""] * 8}))
+    assert str(caught.value).count("is empty") == 1
+    assert "and 5 more" in str(caught.value)
+
+
+# --- templates
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("{company} in {year}", "ACME in 2025"),
+        ("{company}{note?}!", "ACME!"),
+        ("{{company}} {company}", "{company} ACME"),
+        ('{"q": "{company}", "n": [1, {"a": 2}]}', '{"q": "ACME", "n": [1, {"a": 2}]}'),
+        ("{a.b} {price:eur} {company}", "1 2 ACME"),
+        ("{ {company} }", "{ ACME }"),
+        ("{company.__class__}", None),
+        ("{compny}", None),
+        ("{0}", None),
+        ("no column", None),
+        ("{note} {company}", EmptyHole),
+    ],
+)
+def test_a_template_is_filled_or_refused(text: str, said: object) -> None:
+    cells = {"company": "ACME", "year": 2025, "a.b": "1", "price:eur": "2", "note": " "}
+    if said is None:
+        with pytest.raises(TableError):
+            Template(text, list(cells))
+        return
+    template = Template(text, list(cells))
+    if said is EmptyHole:
+        with pytest.raises(EmptyHole):
+            template.fill(cells, str)
+        return
+    assert template.fill(cells, str) == said
+
+
+@given(st.dictionaries(st.sampled_from(["a", "b c", "d"]), st.text(max_size=20), min_size=1), st.text(max_size=40))
+def test_what_is_put_in_is_never_read_again(cells: dict[str, str], rest: str) -> None:
+    name = next(iter(cells))
+    held = {**cells, name: "{d}{a}{{x}}" + cells[name].strip()}
+    text = rest.replace("{", "").replace("}", "")
+    assert Template(text + "{" + name + "}", list(held)).fill(held, str) == (text + held[name]).strip()
+
+
+# --- frames and lists
+
+
+def frames() -> Mapping[str, Any]:
+    data: dict[str, list[Any]] = {"question": ["a", "b"], "n": [1, None], "x": [1.5, float("nan")]}
+    return {"pandas": pd.DataFrame(data), "polars": pl.DataFrame(data, strict=False), "pyarrow": pa.table(data)}
+
+
+@pytest.mark.parametrize("library", ["pandas", "polars", "pyarrow"])
+def test_frames_of_any_library_are_the_same(library: str) -> None:
+    first, second = seen(frames()[library]).requests()
+    assert (first.asked, second.asked) == ("a", "b")
+    assert first.meta == {"n": 1, "x": 1.5}
+    assert second.meta == {"n": None, "x": None}
+    json.dumps(second.meta, allow_nan=False)
+
+
+def test_an_index_that_says_something_is_a_column() -> None:
+    frame = FRAME.set_index("company")
+    assert seen(frame, template="{company} {year}").first[0] == "ACME 2025"
+
+
+def test_cells_become_what_json_can_say() -> None:
+    frame = pd.DataFrame({
+        "question": ["a"],
+        "day": [pd.Timestamp("2026-03-01")],
+        "none": [pd.NaT],
+        "na": pd.array([None], dtype="Int64"),
+        "price": [decimal.Decimal("1.10")],
+        "day2": [datetime.date(2026, 3, 1)],
+        "list": [[1, 2]],
+    })
+    assert next(seen(frame).requests()).meta == {
+        "day": "2026-03-01",
+        "none": None,
+        "na": None,
+        "price": "1.10",
+        "day2": "2026-03-01",
+        "list": [1, 2],
+    }
+
+
+@pytest.mark.parametrize(
+    "source", ["Why?", b"a", {"a": 1}, 5, None, pl.LazyFrame({"question": ["a"]}), [], [1, 2], pd.DataFrame()]
+)
+def test_what_is_no_table_is_refused(source: object) -> None:
+    with pytest.raises(TableError):
+        seen(source)
+
+
+def test_a_series_or_array_is_a_list_of_questions() -> None:
+    assert seen(pd.Series(["a", "b"])).first == ["a", "b"]
+    assert seen(pl.Series(["a", "b"])).first == ["a", "b"]
+    assert seen(pd.Series(["a", "b"]).to_numpy()).first == ["a", "b"]
+
+
+def test_a_path_is_read_as_a_file(tmp_path: Path) -> None:
+    path = tmp_path / "q.csv"
+    path.write_text("company;year\nACME;2025\n")
+    assert [request.asked for request in questions(path, template="{company} {year}")] == ["ACME 2025"]

@@ -1,0 +1,428 @@
+"""What a file is taken for, which rows it has, and with which sentence it is refused."""
+
+# ruff: noqa: RUF001 - Cyrillic letters are what is tested
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from aiopplx.tables import ReadOptions, Row, Table, TableError, read_file
+
+
+def table_of(path: Path, data: str | bytes, **options: Any) -> Table:
+    path.write_bytes(data if isinstance(data, bytes) else data.encode())
+    return read_file(path, ReadOptions(**options))
+
+
+def cells_of(table: Table) -> list[dict[str, Any]]:
+    return [row.cells for row in table.read() if isinstance(row, Row)]
+
+
+# --- tables as text
+
+ROWS = [
+    ["id", "question", "company"],
+    ["1", "Why, really?", "ACME; Inc."],
+    ["2", "Two\nlines", 'a "b"'],
+    ["3", "?", ""],
+]
+
+
+def written(delimiter: str, end: str = "\n") -> str:
+    import csv
+    import io
+
+    out = io.StringIO()
+    csv.writer(out, delimiter=delimiter, lineterminator=end).writerows(ROWS)
+    return out.getvalue()
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+@pytest.mark.parametrize("delimiter", [",", ";", "\t", "|"])
+@pytest.mark.parametrize("codec", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-32"])
+def test_delimiter_and_encoding_are_found(tmp_path: Path, delimiter: str, codec: str, end: str) -> None:
+    table = table_of(tmp_path / "q.csv", written(delimiter, end).encode(codec))
+    assert table.columns == ("id", "question", "company")
+    assert [list(row.values()) for row in cells_of(table)] == ROWS[1:]
+    assert table.delimiter == delimiter
+
+
+def test_cells_stay_text_and_keep_their_zeros(tmp_path: Path) -> None:
+    assert cells_of(table_of(tmp_path / "q.csv", "id,question,x\n007,a,1e5\n"))[0] == {
+        "id": "007",
+        "question": "a",
+        "x": "1e5",
+    }
+
+
+def test_one_column_keeps_its_commas_and_quotes(tmp_path: Path) -> None:
+    table = table_of(tmp_path / "q.csv", 'question\nWhat, when, who?\n"Why ""so"", then?"\nHow?\n')
+    assert [row["question"] for row in cells_of(table)] == ["What, when, who?", 'Why "so", then?', "How?"]
+
+
+def test_a_first_line_may_name_the_delimiter(tmp_path: Path) -> None:
+    table = table_of(tmp_path / "q.csv", "\ufeffsep=;\nid;question\n1;a,b\n")
+    assert cells_of(table) == [{"id": "1", "question": "a,b"}]
+
+
+def test_a_backslash_may_escape_a_quote(tmp_path: Path) -> None:
+    table = table_of(tmp_path / "q.csv", 'id,question\n1,"say \\"hi\\", then"\n2,b\n')
+    assert cells_of(table)[0]["question"] == 'say "hi", then'
+
+
+def test_missing_cells_at_the_end_are_empty(tmp_path: Path) -> None:
+    assert cells_of(table_of(tmp_path / "q.csv", "id,question,x\n1,a\n"))[0] == {"id": "1", "question": "a", "x": ""}
+
+
+def test_a_row_of_too_many_cells_is_bad(tmp_path: Path) -> None:
+    bad = [row for row in table_of(tmp_path / "q.csv", "id,question\n1,a\n2,b,c\n3,d,,\n").read() if len(row) == 2]
+    assert [(row.place, "3 cells" in str(row)) for row in bad if not isinstance(row, Row)] == [("line 3", True)]
+
+
+def test_lines_are_counted_as_an_editor_does(tmp_path: Path) -> None:
+    table = table_of(tmp_path / "q.csv", 'id,question\n\n1,"a\nb"\n2,c\n')
+    assert [row.place for row in table.read()] == ["line 3", "line 5"]
+
+
+def test_an_index_that_only_counts_is_left_out(tmp_path: Path) -> None:
+    table = table_of(tmp_path / "q.csv", ",question\n0,a\n1,b\n")
+    assert table.columns == ("question",)
+    assert "only counts" in table.notes[0]
+    assert table_of(tmp_path / "r.csv", ",question\n5,a\n6,b\n").columns == ("column 1", "question")
+
+
+REFUSED_TABLES = [
+    ("1,Why did the Vasa sink?\n2,b?\n", "has no header", "header"),
+    ("id,Why did the Vasa sink?\n", "has no header", "header"),
+    ("id," + "x" * 65 + "\n1,b\n", "has no header", "header"),
+    ("Report of May\nid,question\n1,a\n2,b\n", "the header seems to be line 2", "skip_lines"),
+    ("Report\n\nid;question\n1;a\n2;b\n", "the header seems to be line 3", "skip_lines"),
+    ("id,question,id\n1,a,2\n", 'two columns of the name "id"', None),
+    ('id,question\n1,"abc\n2,d\n', "line 2: the quote that opens here is never closed", None),
+    ('id,question\n1,b\n2,"a"b,c\n', "line 3: text follows a closing quote", None),
+    ("\n \n", "has no rows", None),
+]
+
+
+@pytest.mark.parametrize(("text", "said", "option"), REFUSED_TABLES)
+def test_a_doubtful_table_is_refused_with_advice(tmp_path: Path, text: str, said: str, option: str | None) -> None:
+    with pytest.raises(TableError) as caught:
+        table_of(tmp_path / "q.csv", text)
+    assert said in str(caught.value)
+    assert (caught.value.advice.option if caught.value.advice else None) == option
+
+
+def test_what_the_advice_says_can_be_done(tmp_path: Path) -> None:
+    table = table_of(tmp_path / "q.csv", "1,Why did it sink?\n2,b\n", header=False)
+    assert table.columns == ("1", "2")
+    assert len(cells_of(table)) == 2
+    assert cells_of(table_of(tmp_path / "r.csv", "Title\nid,question\n1,a\n2,b\n", skip_lines=1))[0]["question"] == "a"
+
+
+def test_text_of_equal_tabs_is_a_table(tmp_path: Path) -> None:
+    assert table_of(tmp_path / "q.txt", "id\tquestion\n1\ta\n").columns == ("id", "question")
+
+
+# --- encodings
+
+
+@pytest.mark.parametrize(
+    ("codec", "end", "label"), [("cp1252", "\r\n", "Windows-1252"), ("mac_roman", "\r", "Mac Roman")]
+)
+def test_old_encodings_are_told_by_their_line_ends(tmp_path: Path, codec: str, end: str, label: str) -> None:
+    text = end.join(["Firma;Frage", "Müller & Söhne;Was hat sie angekündigt?", ""])
+    table = table_of(tmp_path / "q.csv", text.encode(codec))
+    assert cells_of(table)[0]["Firma"] == "Müller & Söhne"
+    assert label in table.notes[0]
+    assert "Müller" in table.notes[0]
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        "question\nПривет, мир\n".encode("cp1251"),
+        "question\r\nПривет, мир, это вопрос\r\n".encode("cp1251"),
+        "question\r\n日本語の質問ですか\r\n".encode("shift_jis"),
+        "question\nMüller\n".encode("cp1252"),
+    ],
+)
+def test_an_encoding_that_must_be_guessed_is_refused(tmp_path: Path, data: bytes) -> None:
+    with pytest.raises(TableError) as caught:
+        table_of(tmp_path / "q.csv", data)
+    assert caught.value.advice is not None
+    assert caught.value.advice.option == "encoding"
+
+
+def test_a_named_encoding_is_used(tmp_path: Path) -> None:
+    table = table_of(tmp_path / "q.csv", "question\nПривет\n".encode("cp1251"), encoding="cp1251")
+    assert cells_of(table) == [{"question": "Привет"}]
+    for name in ("base64", "klingon", "\0"):
+        with pytest.raises(TableError, match="there is no encoding"):
+            table_of(tmp_path / "r.csv", "question\na\n", encoding=name)
+
+
+# --- JSON
+
+TWO = [{"question": "a", "x": 1}, {"question": "b", "x": None}]
+JSONS = {
+    "lines": "\n".join(json.dumps(row) for row in TWO),
+    "an array": json.dumps(TWO),
+    "an indented array": json.dumps(TWO, indent=2),
+    "indented values": "\n".join(json.dumps(row, indent=2) for row in TWO),
+    "values in one line": " ".join(json.dumps(row) for row in TWO),
+    "a container": json.dumps({"data": TWO}),
+    "columns first": json.dumps({"question": {"0": "a", "1": "b"}, "x": {"0": 1, "1": None}}),
+    "split": json.dumps({"columns": ["question", "x"], "index": [0, 1], "data": [["a", 1], ["b", None]]}),
+    "a mark and lines": "\ufeff" + "\r\n".join(json.dumps(row) for row in TWO),
+    "NaN": '[{"question": "a", "x": 1}, {"question": "b", "x": NaN}]',
+    "NaN in lines": '{"question": "a", "x": 1}\n{"question": "b", "x": NaN}\n',
+}
+
+
+@pytest.mark.parametrize("form", JSONS)
+@pytest.mark.parametrize("name", ["q.json", "q.jsonl", "q.txt"])
+def test_json_is_the_same_rows_in_any_form(tmp_path: Path, form: str, name: str) -> None:
+    assert cells_of(table_of(tmp_path / name, JSONS[form])) == TWO
+
+
+def test_keys_of_an_object_of_rows_are_tags(tmp_path: Path) -> None:
+    table = table_of(tmp_path / "q.json", json.dumps({"r1": {"question": "a"}, "r2": {"question": "b"}}))
+    assert cells_of(table) == [{"tag": "r1", "question": "a"}, {"tag": "r2", "question": "b"}]
+
+
+def test_one_object_with_a_question_is_one_row(tmp_path: Path) -> None:
+    for text in ('{"question": "a"}', '{\n "question": "a"\n}'):
+        assert cells_of(table_of(tmp_path / "q.json", text)) == [{"question": "a"}]
+
+
+def test_texts_are_questions_only_if_all_are(tmp_path: Path) -> None:
+    assert cells_of(table_of(tmp_path / "q.json", '["a", "b"]')) == [{"question": "a"}, {"question": "b"}]
+    with pytest.raises(TableError, match="all texts, or all objects"):
+        table_of(tmp_path / "q.json", '["a", {"question": "b"}]')
+
+
+def test_a_bad_line_of_json_is_that_lines_problem(tmp_path: Path) -> None:
+    table = table_of(tmp_path / "q.jsonl", '{"question": "a"}\n{"question": \n{"question": "c"}\n[1]\n')
+    assert [row.place for row in table.read() if not isinstance(row, Row)] == ["line 2", "line 4"]
+    assert len(cells_of(table)) == 2
+
+
+@pytest.mark.parametrize("text", ["[", '[{"question": "a"}', "{" * 100_000, "[]", '[{"question": "a"},]'])
+def test_broken_json_is_refused_whole(tmp_path: Path, text: str) -> None:
+    with pytest.raises(TableError):
+        cells_of(table_of(tmp_path / "q.json", text))
+
+
+def test_batch_lines_of_the_provider_are_requests(tmp_path: Path) -> None:
+    lines = [
+        {"custom_id": "1", "method": "POST", "url": "/v1/responses", "body": {"input": "x", "background": True}},
+        {
+            "custom_id": "2",
+            "method": "POST",
+            "url": "/async/chat/completions",
+            "body": {"model": "sonar-deep-research", "messages": [{"role": "user", "content": "y"}]},
+        },
+        {"custom_id": "3", "method": "POST", "url": "/v1/embeddings", "body": {"input": "x"}},
+        {"custom_id": "4", "method": "POST", "url": "/chat/completions", "body": {"model": "gpt-9", "messages": []}},
+    ]
+    table = table_of(tmp_path / "q.jsonl", "\n".join(map(json.dumps, lines)))
+    assert [row["tag"] for row in cells_of(table)] == ["1", "2"]
+    assert "background" not in cells_of(table)[0]
+    assert "background" in table.notes[0]
+    assert [row.place for row in table.read() if not isinstance(row, Row)] == ["line 3", "line 4"]
+
+
+# --- text and briefs
+
+
+def test_text_is_a_question_a_line(tmp_path: Path) -> None:
+    table = table_of(tmp_path / "q.txt", "\ufeff# a remark\r\nWhy,\u2028so?\n\n\rHow?\n#1 cause?\n")
+    assert [(row.place, row.cells["question"]) for row in table.read() if isinstance(row, Row)] == [
+        ("line 2", "Why,\u2028so?"),
+        ("line 5", "How?"),
+    ]
+    assert table.notes == ["2 lines that begin with # left out"]
+
+
+def test_a_markdown_file_is_one_question(tmp_path: Path) -> None:
+    assert cells_of(table_of(tmp_path / "q.md", "# A brief\n\nDo this.\n")) == [{"question": "# A brief\n\nDo this."}]
+    assert len(cells_of(table_of(tmp_path / "q.md", "a\nb\n", each_line=True))) == 2
+
+
+# --- what is no table
+
+KINDS = [
+    ("q.pdf", b"%PDF-1.7\n", "a PDF"),
+    ("q.csv", b"\x89PNG\r\n\x1a\n", "an image"),
+    ("q.csv", b"PK\x03\x04broken", "damaged archive"),
+    ("q.xls", b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1", "an old Excel"),
+    ("q.gz", b"\x1f\x8b\x08", "compressed"),
+    ("q.db", b"SQLite format 3\0", "a database"),
+    ("q.bin", b"abc\0def\0\0x", "NUL bytes"),
+    ("q.yaml", b"a: b\n", "YAML"),
+    ("q.txt", b"<?xml version='1.0'?>\n", "XML"),
+    ("q.txt", b"<!DOCTYPE html>\n", "HTML"),
+    ("q.py", b"import os\n", "a Python program"),
+    ("q.txt", b"#!/bin/sh\necho\n", "a program"),
+    ("q.txt", b"", "is empty"),
+    ("q.txt", b"# only\n\n", "no questions"),
+    ("q.md", b" \n", "no question"),
+]
+
+
+@pytest.mark.parametrize(("name", "data", "said"), KINDS)
+def test_another_kind_of_file_is_refused_by_name(tmp_path: Path, name: str, data: bytes, said: str) -> None:
+    with pytest.raises(TableError, match=said):
+        table_of(tmp_path / name, data)
+
+
+def test_a_format_that_is_named_overrules(tmp_path: Path) -> None:
+    assert cells_of(table_of(tmp_path / "q.yaml", "a: b\n", format="text")) == [{"question": "a: b"}]
+    with pytest.raises(TableError, match="there is no format"):
+        table_of(tmp_path / "q.yaml", "a: b\n", format="yaml")
+
+
+def test_a_missing_file_or_folder_is_refused(tmp_path: Path) -> None:
+    for path in (tmp_path / "missing", tmp_path, Path(f"{tmp_path}/a\0b")):
+        with pytest.raises(TableError, match="cannot read"):
+            read_file(path)
+
+
+def test_a_file_that_changed_meanwhile_is_refused(tmp_path: Path) -> None:
+    table = table_of(tmp_path / "q.csv", "question\na\n")
+    (tmp_path / "q.csv").write_text("question\nb and more\n")
+    with pytest.raises(TableError, match="has changed"):
+        table.read()
+
+
+# --- Excel and Parquet
+
+
+def sheet(path: Path, rows: list[list[Any]], *, formats: dict[str, str] | None = None) -> Path:
+    import openpyxl
+
+    book = openpyxl.Workbook()
+    page = book.active
+    assert page is not None
+    page.title = "Leads"
+    for row in rows:
+        page.append(row)
+    for cell, number_format in (formats or {}).items():
+        page[cell].number_format = number_format
+    for row_number in range(20, 30):
+        page.cell(row=row_number, column=1).number_format = "0.00"  # formatted, and empty
+    book.create_sheet("Notes").append(["n"])
+    book.save(path)
+    return path
+
+
+def test_excel_keeps_ids_dates_and_whole_numbers(tmp_path: Path) -> None:
+    import datetime
+
+    rows = [
+        ["id", "question", "day", "price", "at"],
+        [1, "a?", datetime.date(2026, 3, 1), 2.5, datetime.datetime(2026, 3, 1, 12, 30)],
+        [12, "b?"],
+    ]
+    table = read_file(sheet(tmp_path / "q.csv", rows, formats={"A2": "0000"}))
+    assert table.what == "Excel (sheet Leads)"
+    assert cells_of(table) == [
+        {"id": "0001", "question": "a?", "day": "2026-03-01", "price": 2.5, "at": "2026-03-01 12:30:00"},
+        {"id": 12, "question": "b?", "day": "", "price": "", "at": ""},
+    ]
+    assert "Leads, Notes" in table.notes[0]
+
+
+def test_another_sheet_is_read_by_its_name(tmp_path: Path) -> None:
+    path = sheet(tmp_path / "q.xlsx", [["question"], ["a"]])
+    assert read_file(path, ReadOptions(sheet="Notes")).columns == ("n",)
+    with pytest.raises(TableError, match="its sheets are Leads, Notes"):
+        read_file(path, ReadOptions(sheet="Lead"))
+
+
+def test_numbers_that_excel_rounded_are_told(tmp_path: Path) -> None:
+    table = read_file(sheet(tmp_path / "q.xlsx", [["id", "question"], [1344800117571260417, "a"]]))
+    assert "16 digits" in table.notes[1]
+
+
+def test_a_sheet_without_a_header_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(TableError, match="has no header"):
+        read_file(sheet(tmp_path / "q.xlsx", [[1, "Why?"], [2, "How?"]]))
+
+
+def test_parquet_is_read_by_groups(tmp_path: Path) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    path = tmp_path / "q.parquet"
+    pq.write_table(pa.table({"question": [f"q{n}" for n in range(10)], "x": [None, *range(9)]}), path, row_group_size=3)
+    assert [row["question"] for row in cells_of(read_file(path))] == [f"q{n}" for n in range(10)]
+    path.write_bytes(path.read_bytes()[:-8])
+    with pytest.raises(TableError, match="cannot be read as Parquet"):
+        read_file(path)
+
+
+def test_memory_does_not_grow_with_a_long_file(tmp_path: Path) -> None:
+    import tracemalloc
+
+    path = tmp_path / "q.csv"
+    with path.open("w") as file:
+        file.write("id,question\n")
+        for n in range(60_000):
+            file.write(f"{n},What is known about number {n} of the whole list?\n")
+    tracemalloc.start()
+    try:
+        table = read_file(path)
+        count = sum(1 for _ in table.read())
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert count == 60_000
+    assert peak < 8 << 20, "the sample is held and split into lines; the file is not"
+    assert os.path.getsize(path) > 3 << 20
+
+
+PIECES = [
+    "question",
+    "id",
+    ",",
+    ";",
+    "\t",
+    "\n",
+    "\r\n",
+    '"',
+    '""',
+    "\\",
+    "{",
+    "}",
+    "[",
+    "]",
+    ":",
+    "null",
+    "NaN",
+    "a,b",
+]
+PIECES += ["sep=", "#", "ü", "\ufeff", "\0", "PK\x03\x04", "<?xml", '{"question": "a"}', '{"data": [', "1", " "]
+
+
+@given(
+    st.lists(st.sampled_from(PIECES), max_size=25).map("".join),
+    st.sampled_from(["q.csv", "q.json", "q.jsonl", "q.txt", "q.md", "q.tsv", "q.xlsx", "q.parquet"]),
+    st.sampled_from(["utf-8", "utf-16", "cp1252"]),
+)
+@settings(max_examples=400, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_any_file_is_read_or_refused(tmp_path: Path, text: str, name: str, codec: str) -> None:
+    said = name
+    try:
+        table = table_of(tmp_path / name, text.encode(codec, "replace"))
+        for row in table.read():
+            assert row.place
+            assert not isinstance(row, Row) or set(row.cells) <= {*table.columns, "tag"}
+    except TableError as error:
+        said = str(error)
+    assert name in said
