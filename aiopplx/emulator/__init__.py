@@ -5,7 +5,7 @@ server cannot be made to do: malformed answers, answers that arrive byte by byte
 interface only, and share no code with the client: a fake that did would hide the client's errors.
 """
 
-from aiopplx.emulator import faults, wire
+from aiopplx.emulator import faults, limits, wire
 from aiopplx.emulator._emulator import Emulator
 from aiopplx.emulator._exchange import Asked
 from aiopplx.emulator._jobs import AfterPolls
@@ -22,6 +22,7 @@ __all__ = [
     "RequestRecord",
     "WireServer",
     "faults",
+    "limits",
     "serve",
     "wire",
 ]

@@ -24,7 +24,7 @@ class EmulatedAPI(Protocol):
     def name(self) -> str: ...
     @property
     def always_sends_limits(self) -> bool:
-        """Its answers carry `x-ratelimit-*` wherever there is a limit, whatever the emulator's `limit_hints`."""
+        """Its answers carry `x-ratelimit-*` wherever there is a limit, unless `limit_hints` is `never`."""
         ...
 
     def route(self, method: str, path: str) -> tuple[str, str, str] | None:

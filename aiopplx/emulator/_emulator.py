@@ -24,20 +24,21 @@ from aiopplx.emulator._control import PREFIX, control
 from aiopplx.emulator._exchange import Asked, Reply, as_json, error, page, record, unreadable, usual
 from aiopplx.emulator._jobs import Duration, Jobs
 from aiopplx.emulator._ledger import Ledger
-from aiopplx.emulator._limits import Limits, Room, rates
+from aiopplx.emulator._limits import Limits, chosen
 from aiopplx.emulator._script import Script
 from aiopplx.emulator._send import QUIET, Sender, accept_no_more, end, made_request
 from aiopplx.emulator._settings import number, word
 from aiopplx.emulator._sonar import Idempotency, Paging, Settings, Sonar
 from aiopplx.emulator._sonar_bodies import Answers
 from aiopplx.emulator.faults import name_of
+from aiopplx.emulator.limits import Limit, Room
 
 HOST = "127.0.0.1"
 _METHODS = ("GET", "HEAD", "POST")
 WEEK = 7 * 86400.0
 # Emulated seconds in a real one: ten days.
 FASTEST = 1e6
-LimitHints: TypeAlias = Literal["none", "retry-after", "x-ratelimit"]
+LimitHints: TypeAlias = Literal["none", "retry-after", "x-ratelimit", "never"]
 AuthErrors: TypeAlias = Literal["json", "html"]
 # Real seconds that open requests get when the server ends. Our own waits end at once, so this covers pending writes.
 SHUTDOWN = 1.0
@@ -72,8 +73,11 @@ class Emulator:
         tier: usage tier 0 to 5, whose rate limits are enforced: for sonar 5 to 100 submissions a minute, GET 6000, list
             3000; for the Agent API 50 to 2000 requests of any kind. None, the default, has no limits.
         rpm: submissions a minute (for the Agent API: requests), in place of the tier's. Rates run on emulated time.
+        limits: other limits than a tier's, from `aiopplx.emulator.limits`: one that all requests share, or a mapping
+            from kinds of requests to limits. In place of `tier` and `rpm`.
         limit_hints: headers on answers to rate-limited requests: `none`, as the service does for sonar; `retry-after`
-            on a 429 (client seconds, rounded up); `x-ratelimit` on all answers, as the Agent API always does.
+            on a 429 (client seconds, rounded up); `x-ratelimit` on all answers, as the Agent API always does; `never`,
+            not on the Agent API either.
         idempotency: what a repeated idempotency key gets: `replay`, the first answer again (409 for another request);
             `ignore`, another job; `reject`, a 409.
         key_ttl: emulated seconds for which an idempotency key is remembered; None is for ever.
@@ -111,6 +115,7 @@ class Emulator:
         failing: Callable[[str], bool] | None = None,
         tier: int | None = None,
         rpm: float | None = None,
+        limits: Limit | Mapping[str, Limit] | None = None,
         limit_hints: LimitHints = "none",
         idempotency: Idempotency = "replay",
         key_ttl: float | None = None,
@@ -151,7 +156,7 @@ class Emulator:
         self._time = clock
         self._duration: Duration = duration
         self._failing = failing if failing is not None else failure_rate
-        self._rates = rates(tier, rpm)
+        self._of_kind = chosen(tier, rpm, limits)
         self._limit_hints = limit_hints
         self._settings = Settings(idempotency, key_ttl, page_size, paging)
         self._ttl = ttl
@@ -175,7 +180,7 @@ class Emulator:
     def _begin(self) -> None:
         self.ledger = Ledger(self._log_size)
         self._clock = Clock(self._time_scale, self._time)
-        self._limits = Limits(self._rates)
+        self._limits = Limits(self._of_kind)
         self._keys.restore()
         self._jobs = Jobs(
             clock=self._clock,
@@ -379,18 +384,19 @@ class Emulator:
         refusal = api.refusal(asked)
         if refusal is not None:
             return refusal
-        room = self._limits.take(account, api.bucket(asked.on), self._clock.now())
+        room = self._limits.take(account, (api.bucket(asked.on), asked.on), self._clock.now())
         if room is None:
             return api.with_headers(api.answer(asked, account))
         reply = api.with_headers(usual(429) if room.wait else api.answer(asked, account))
         reply.headers = {**reply.headers, **self._hints(room, always=api.always_sends_limits)}
+        reply.delay += self._clock.real(room.work)
         return reply
 
     def _hints(self, room: Room, *, always: bool) -> dict[str, str]:
         """Rate-limit headers: durations in client seconds, points in time relative to the answer's `Date`."""
         wait = math.ceil(self._clock.real(room.wait))
         hints: dict[str, str] = {}
-        if always or self._limit_hints == "x-ratelimit":
+        if (always and self._limit_hints != "never") or self._limit_hints == "x-ratelimit":
             hints = limit_headers(room.limit, room.remaining, self._clock.now() + max(1, wait))
         if self._limit_hints == "retry-after" and room.wait:
             hints["Retry-After"] = str(wait)

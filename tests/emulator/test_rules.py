@@ -19,7 +19,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from aiopplx.emulator import AfterPolls, Emulator
-from aiopplx.emulator._limits import Bucket
+from aiopplx.emulator.limits import Bucket, FixedWindow, InFlight, Leaky, Limit, SlidingWindow
 
 RETIRED_KINDS = ["chat_completions_not_available", "agent_api_migration_required"]
 
@@ -193,21 +193,103 @@ async def test_each_account_has_rates_of_its_own() -> None:
 @settings(max_examples=200)
 @given(rpm=st.floats(0.5, 6000), gaps=st.lists(st.floats(0, 120), min_size=1, max_size=60))
 def test_bucket_never_passes_more_than_burst_and_rate(rpm: float, gaps: list[float]) -> None:
-    bucket, now, passed = Bucket(rpm, 0.0), 0.0, 0
+    take, now, passed = Bucket(rpm).begin(0.0), 0.0, 0
     for gap in gaps:
         now += gap
-        passed += bucket.take(now).wait == 0
+        passed += take(now).wait == 0
         assert passed <= max(rpm, 1) + now * rpm / 60 + 1e-3
 
 
-@given(rpm=st.floats(0.5, 6000), drained=st.integers(1, 50))
-def test_bucket_passes_after_the_wait_it_named(rpm: float, drained: int) -> None:
-    bucket, now = Bucket(rpm, 0.0), 0.0
-    for _ in range(drained):
-        wait = bucket.take(now).wait
-        if wait:
-            now += wait
-            assert bucket.take(now).wait == 0
+EVERY_LIMIT: list[Limit] = [
+    Bucket(50),
+    Bucket(50, burst=5, full=0.0),
+    Bucket(6000),
+    Leaky(5, 2),
+    Leaky(1),
+    FixedWindow(3, 10),
+    SlidingWindow(3, 10),
+    SlidingWindow(3, 10, counts_refusals=True),
+    InFlight(2),
+]
+
+
+@pytest.mark.parametrize("limit", EVERY_LIMIT, ids=str)
+@given(gaps=st.lists(st.floats(0, 3), min_size=20, max_size=60))
+def test_limit_passes_after_the_wait_it_named(limit: Limit, gaps: list[float]) -> None:
+    take, now = limit.begin(0.0), 0.0
+    for gap in gaps:
+        now += gap
+        room = take(now)
+        assert 0 <= room.remaining <= room.limit
+        if room.wait:
+            assert room.remaining == 0
+            now += room.wait + 1e-6
+            assert take(now).wait == 0
+
+
+def passed(limit: Limit, *moments: float) -> list[int]:
+    """Of requests at these moments (seconds), which are let in."""
+    take = limit.begin(0.0)
+    return [number for number, at in enumerate(moments) if not take(at).wait]
+
+
+def test_leaky_limit_has_a_small_burst_that_drains() -> None:
+    assert passed(Leaky(5, 2), 0, 0, 0, 0, 0.2, 0.2, 0.6, 0.6) == [0, 1, 2, 4, 6, 7]
+    assert passed(Leaky(1), 0, 0.5, 0.9, 1.0, 2.1) == [0, 3, 4]
+
+
+def test_fixed_window_opens_with_the_clock() -> None:
+    assert passed(FixedWindow(2, 10), 8, 9, 9.5, 10, 11, 12) == [0, 1, 3, 4]
+
+
+def test_sliding_window_opens_one_by_one() -> None:
+    assert passed(SlidingWindow(2, 10), 8, 9, 9.5, 10, 18, 18.5, 19) == [0, 1, 4, 6]
+
+
+def test_counter_of_refusals_stays_shut_while_it_is_asked() -> None:
+    asked = [0.0, 1.0, *(2.0 + 4 * turn for turn in range(8))]
+    assert passed(SlidingWindow(2, 10, counts_refusals=True), *asked) == [0, 1]
+    assert len(passed(SlidingWindow(2, 10), *asked)) > 4
+
+
+async def test_limit_in_flight_holds_answers_back() -> None:
+    limits = {"submit": InFlight(1, 3600)}
+    async with Emulator(limits=limits) as server, Caller(server.url) as c, Caller(server.url) as d:
+        both = [asyncio.create_task(caller.submit()) for caller in (c, d)]
+        (first,), (second,) = await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
+        assert first.result().status == 429
+        assert not second.done()
+        assert server.ledger.created == 1
+        server.advance(3600)
+        assert (await c.get(server.ledger.jobs[0].id)).status == 200
+        second.cancel()
+
+
+@pytest.mark.parametrize(
+    ("limits", "submit", "get"),
+    [
+        (Bucket(60, burst=3), 3, 0),
+        ({"*": Bucket(60, burst=3)}, 3, 0),
+        ({"submit,get": Bucket(60, burst=3)}, 3, 0),
+        ({"submit": Bucket(60, burst=3)}, 3, 4),
+        ({"submit": Bucket(60, burst=3), "get": Bucket(60, burst=2)}, 3, 2),
+        ({"get": Bucket(60, burst=2)}, 4, 2),
+        ({"get": Bucket(60, burst=2), "*": Bucket(60, burst=3)}, 3, 2),
+    ],
+)
+async def test_kinds_share_a_limit_or_have_their_own(limits: Limit | dict[str, Limit], submit: int, get: int) -> None:
+    async with Emulator(limits=limits, time_scale=0.001) as server, Caller(server.url) as c:
+        answers = [await c.submit() for _ in range(4)]
+        assert sum(answer.status == 200 for answer in answers) == submit
+        polls = [await c.get(answers[0].json["id"]) for _ in range(4)]
+        assert sum(answer.status == 200 for answer in polls) == get
+
+
+@pytest.mark.parametrize("hints", ["none", "never"])
+async def test_agent_api_can_keep_its_limit_to_itself(hints: Any) -> None:
+    async with Emulator(limits=Bucket(60), limit_hints=hints) as server, Caller(server.url) as c:
+        answer = await c.call("GET", "/v1/responses/unknown")
+        assert ("x-ratelimit-limit" in answer.headers) is (hints == "none")
 
 
 # --- pages
@@ -338,6 +420,11 @@ async def test_answers_are_dated_by_the_emulated_clock() -> None:
         *({"failure_rate": share} for share in (1.5, -0.1, math.nan)),
         *({"tier": tier} for tier in (6, -1)),
         *({"rpm": rate} for rate in (0, -1, math.nan)),
+        *(
+            {"limits": bad}
+            for bad in (5, {"submit": 5}, {"poll": Bucket(5)}, Bucket(0), Leaky(1, -1), {"*": InFlight(0)})
+        ),
+        {"limits": Bucket(5), "tier": 1},
         *({"page_size": rows} for rows in (0, -1)),
         *({name: bad} for name in ("duration", "ttl", "key_ttl", "cancel_delay", "credits") for bad in (-1, math.nan)),
         {"answer_chars": -1},
