@@ -27,6 +27,7 @@ from aiopplx._job import Job, JobStatus
 from aiopplx._policy.retry import Bounds
 from aiopplx._submission import POLLABLE, Submission
 from aiopplx._wire.request import Request
+from aiopplx.journal._names import Occurrences
 from aiopplx.journal._records import Claim
 
 Item: TypeAlias = "str | Mapping[str, object] | Request"
@@ -59,6 +60,8 @@ class Batch(AsyncIterator[Job]):
         self._results = Results(
             ordered=ordered, is_stored=store.results != "refetch", unpark=lambda sub: core.life.poller.unpark(sub)
         )
+        # Of this batch alone: the same source given again is the same questions, whatever was asked in between.
+        self._occurrences = Occurrences()
         self._member = Member(self.aclose, self._results.news.set)
         self._limit = limit
         self._room = anyio.Semaphore(limit)
@@ -241,7 +244,7 @@ class Batch(AsyncIterator[Job]):
             return
         place = self._results.place(sub, index)
         core.life.listen(place)
-        await core.life.submit(sub, core.occurrences, Bounds.within(sub.timeout), task)
+        await core.life.submit(sub, self._occurrences, Bounds.within(sub.timeout), task)
         job = place.job
         if job is not None and job.status is JobStatus.STOPPED and not isinstance(job.error, BudgetReached):
             self._trouble = self._trouble or core.life.stop_of(job)

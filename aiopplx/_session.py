@@ -220,6 +220,8 @@ class Session:
     ) -> Batch:
         """Submit everything that `source` gives and hand out each job as it finishes.
 
+        With a journal the same source, given again, is the same questions: nothing is paid for twice.
+
         Args:
             source: an iterable or async iterable of questions, mappings of request fields, or `ResearchRequest`s; read
                 lazily, when there is room. A plain iterable is read on the loop, so its `next` should not block for
@@ -261,8 +263,10 @@ class Session:
 
         Args:
             question: the question, or a whole request.
-            tag: comes back on the job.
-            idempotency_key: your own key; default: a new one.
+            tag: comes back on the job. With a journal, a later call under the same tag gets the same job; without a
+                tag each call is a new submission.
+            idempotency_key: your own key; default: a new one. Where the API honours keys (Sonar), the same request
+                under the same key is one job, whichever process sends it.
             timeout: seconds for all of it; default the session's.
             fields: any further field of `ResearchRequest`, such as `reasoning_effort="high"`.
 

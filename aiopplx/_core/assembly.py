@@ -27,7 +27,7 @@ from aiopplx._http.transport import Transport
 from aiopplx._policy.budget import Budget
 from aiopplx.journal._errors import JournalLocked
 from aiopplx.journal._forgetful import ForgetfulJournal
-from aiopplx.journal._names import Occurrences, fingerprint
+from aiopplx.journal._names import fingerprint
 from aiopplx.journal._protocol import Journal
 from aiopplx.journal._records import Ledger
 
@@ -120,7 +120,6 @@ class Core:
         decisions: what the user decides about the journal's rows.
         emitter: delivers events.
         freeze: makes a new submission of this session (`_core.freezing`).
-        occurrences: counts the session's equal requests without a tag.
         ensure_open: opens the session if necessary; raises `ConfigError` if it cannot be used (closed, another loop).
     """
 
@@ -130,7 +129,6 @@ class Core:
         self.settings = settings
         self.emitter = emitter
         self.ensure_open = ensure_open
-        self.occurrences = Occurrences()
         store = opened.store
         routing = Routing(settings.api, settings.successor, remembers=store.remembers)
         self.client = client = _client(settings, routing, emitter)
@@ -146,7 +144,7 @@ class Core:
         )
         life.poller = Poller(client, settings.poll, life)
         self.freeze = partial(freeze, routing=routing, new_key=_new_key)
-        self.calls = Calls(life, self.occurrences)
+        self.calls = Calls(life)
         self.decisions = Decisions(life)
         client.on_stop = self.calls.stopped
 

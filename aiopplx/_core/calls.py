@@ -22,7 +22,6 @@ from aiopplx._policy.retry import Bounds
 from aiopplx._submission import POLLABLE, Listener, Submission
 from aiopplx._wire.api import API
 from aiopplx.journal._jobs import job_of
-from aiopplx.journal._names import Occurrences
 from aiopplx.journal._records import Record
 
 
@@ -92,19 +91,17 @@ class Calls:
 
     Args:
         life: takes submissions through their phases.
-        occurrences: counts the session's equal requests without a tag.
 
     Attributes:
         members: one for each batch that is open.
         is_closed: the session is closed.
     """
 
-    def __init__(self, life: Lifecycle, occurrences: Occurrences) -> None:
+    def __init__(self, life: Lifecycle) -> None:
         self.life = life
         self.members: set[Member] = set()
         self.is_closed = False
         self._clock = life.client.clock
-        self._occurrences = occurrences
         self._callers: dict[Caller, asyncio.Task[None] | None] = {}
 
     # --- what users call ---------------------------------------------------------------------------------------------
@@ -187,7 +184,7 @@ class Calls:
         sub = caller.sub
         self.life.listen(caller)
         bounds = Bounds.within(sub.timeout, until=until, silence=self.life.client.policy.patience)
-        sending = asyncio.get_running_loop().create_task(self.life.submit(sub, self._occurrences, bounds))
+        sending = asyncio.get_running_loop().create_task(self.life.submit(sub, None, bounds))
         self._callers[caller] = sending
         # One that was resumed, and waits for a place, may end before it has one: somebody else had it polled.
         ends: list[asyncio.Future[Any]] = [sending, caller.served]  # Any: neither value is looked at

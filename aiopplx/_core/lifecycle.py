@@ -48,7 +48,7 @@ from aiopplx._wire.call import Lane
 from aiopplx.journal import _steps as steps
 from aiopplx.journal._errors import ClaimLost, DuplicateJob, JournalError, ResultDamaged
 from aiopplx.journal._jobs import in_doubt, job_of
-from aiopplx.journal._names import Occurrences, item_name, sha_of
+from aiopplx.journal._names import Occurrences, item_name, key_name, sha_of
 from aiopplx.journal._protocol import Journal
 from aiopplx.journal._records import Claim, Record, State
 
@@ -123,7 +123,8 @@ class Lifecycle:
 
         Args:
             sub: NEW, or QUEUED by `requeue`, with its listener.
-            occurrences: counts equal requests without a tag; None if this one is like no other.
+            occurrences: counts the equal requests without a tag of its batch; None for a call, which without a tag
+                is like no other.
             bounds: on all waiting before the first attempt, and on attempts.
             runner: the task that this runs in; None to have it found.
         """
@@ -276,8 +277,10 @@ class Lifecycle:
     async def _found_or_queued(self, sub: Submission, occurrences: Occurrences | None) -> Record:
         assert sub.request is not None, "a submission has its request until it is accepted"  # noqa: S101 - for mypy
         sha = sha_of(sub.request.canonical())
-        count = occurrences.count(sha) if occurrences is not None and sub.tag is None else 1
-        item = item_name(sub.tag, sha, count)
+        if sub.tag is not None:
+            item = item_name(sub.tag, sha)
+        else:
+            item = key_name(sub.key) if occurrences is None else item_name(None, sha, occurrences.count(sha))
         return await self.store.find_or_queue(item, tag=sub.tag, key=sub.key, body=sub.body, sha=sha, api=sub.api.name)
 
     @staticmethod

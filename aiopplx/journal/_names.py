@@ -1,7 +1,9 @@
-"""The name by which a submission is found again: its tag, or its request plus a counter for repeats within the run.
+"""The name by which a submission is found again.
 
-It never depends on the position in the source: questions may be added, removed and reordered between two runs. This
-module does not know where names are stored, nor any API.
+It is its tag. Without one, a question of a batch is found by the request itself plus a counter for repeats within the
+batch: the same source given again is the same questions, in this session or in another. It never depends on the
+position in the source, so questions may be added, removed and reordered between two runs. A single call without a tag
+is like no other, and has the name of its key. This module does not know where names are stored, nor any API.
 """
 
 from __future__ import annotations
@@ -22,13 +24,18 @@ def item_name(tag: str | int | None, sha: bytes, occurrence: int = 1) -> str:
         tag: the caller's tag; `1` and `"1"` are different tags. None if there is none.
         sha: `sha_of` the canonical request: everything that the server is asked, without key, tag and time limit, in
             an order of fields that is the same in all versions of the library.
-        occurrence: counts submissions of this same request within the run, from 1; see `Occurrences`. Two equal
-            questions in one file are two submissions.
+        occurrence: counts this same request within its batch, from 1; see `Occurrences`. Two equal questions in one
+            file are two submissions.
 
     Returns:
         `tag:<JSON of the tag>`, or `req:<hex>#<occurrence>` without one. ASCII in either case.
     """
     return f"req:{sha.hex()}#{occurrence}" if tag is None else f"tag:{json.dumps(tag)}"
+
+
+def key_name(key: str) -> str:
+    """The name of a submission without a tag that is like no other: only the same key is the same submission."""
+    return f"key:{json.dumps(key)}"
 
 
 def job_name(job_id: str) -> str:
@@ -37,10 +44,10 @@ def job_name(job_id: str) -> str:
 
 
 class Occurrences:
-    """Counts equal requests within one run.
+    """Counts equal requests within one batch.
 
     It keeps eight bytes of each digest, about 80 bytes of memory for each distinct request. If two digests begin with
-    the same bytes, the second counts as a repeat; since it does so in every run, it is still found again.
+    the same bytes, the second counts as a repeat; since it does so each time, it is still found again.
     """
 
     __slots__ = ("_repeated", "_seen")

@@ -20,7 +20,6 @@ from aiopplx import (
     BudgetReached,
     Event,
     EventKind,
-    InDoubt,
     InvalidRequest,
     Job,
     JobStatus,
@@ -189,10 +188,10 @@ async def test_job_of_an_earlier_run_is_polled_at_once(path: Path) -> None:
     """It may have ended days ago: the gap before the first poll is for jobs that have only begun."""
     async with Emulator(duration=600.0, answer_chars=200) as server:
         async with session_at(server.url, journal=path) as session:
-            await session.submit(QUESTIONS[0])
+            await session.submit(QUESTIONS[0], tag="x")
         server.advance(3600)
         hourly = PollPolicy.fixed(3600)
-        found = await run(server.url, path, QUESTIONS[:1], poll=hourly, speed=1.0)
+        found = await run(server.url, path, [{"question": QUESTIONS[0], "tag": "x"}], poll=hourly, speed=1.0)
     assert found[0].ok
 
 
@@ -366,8 +365,8 @@ async def test_submission_in_doubt_is_held_on_request(path: Path) -> None:
         (job,) = await run(server.url, path, QUESTIONS[:1], on_doubt="hold")
         assert total(server) == before
         async with session_at(server.url, journal=path, on_doubt="hold") as session:
-            with pytest.raises(InDoubt):
-                await session.submit({"question": QUESTIONS[0]})
+            async with session.batch(QUESTIONS[:1]) as jobs:
+                assert [one.status async for one in jobs] == [JobStatus.IN_DOUBT]
             assert [one.idempotency_key for one in await session.in_doubt()] == [job.idempotency_key]
         assert server.ledger.created == 1
     assert job.status is JobStatus.IN_DOUBT
@@ -853,7 +852,8 @@ async def test_jobs_of_earlier_runs_keep_holds_until_collected(path: Path) -> No
                 await server.until(lambda ledger: ledger.created == 3)
                 server.advance(3600)
                 first = [job async for job in jobs]
-            collected = [await session.ask(question) for question in QUESTIONS[:2]]
+            async with session.batch(QUESTIONS[:2]) as jobs:
+                collected = [job async for job in jobs]
         assert server.ledger.billed <= 4.0 * 1.1
         assert server.ledger.created == 2 + sum(job.ok for job in first)
     assert sum(job.ok for job in first) == 1
@@ -875,10 +875,11 @@ async def test_cost_of_an_empty_answer_frees_its_hold(path: Path, api: str) -> N
     async with Emulator(duration=AfterPolls(1), answer_chars=200) as server:
         server.faults.add("get", faults.NAMED["empty_choices"], match=lambda asked: asked.job_id == first_id(server))
         async with session_at(server.url, journal=path, max_cost=2.5, api=api) as session:
-            empty = await session.ask(QUESTIONS[0])
-            full = await session.ask(QUESTIONS[1])
+            empty = await session.ask(QUESTIONS[0], tag=0)
+            full = await session.ask(QUESTIONS[1], tag=1)
         costs = [record.cost for record in server.ledger.jobs]
-        again = await run(server.url, path, QUESTIONS[:2], max_cost=2.5, api=api)
+        tagged = [{"question": question, "tag": n} for n, question in enumerate(QUESTIONS[:2])]
+        again = await run(server.url, path, tagged, max_cost=2.5, api=api)
         assert server.ledger.created == 2
     assert isinstance(empty.error, ResultMissing)
     assert 0.0 < costs[0] < 1.2
