@@ -23,6 +23,7 @@ from aiopplx._core.results import Place, Results
 from aiopplx._core.source import Source, SourceEnded
 from aiopplx._errors import AiopplxError, BudgetReached, ConfigError, InDoubt, InvalidRequest
 from aiopplx._events import Event, EventKind
+from aiopplx._http.apart import is_ours
 from aiopplx._job import Job, JobStatus
 from aiopplx._policy.retry import Bounds
 from aiopplx._submission import POLLABLE, Submission
@@ -41,8 +42,8 @@ class Batch(AsyncIterator[Job]):
 
     Every item that is read from the source comes out exactly once, as a `Job`: finished, failed, refused, timed out or
     in doubt. An error that no job can survive (bad key, no credit, retired endpoint, no such server) ends the
-    submissions. Jobs that were accepted before it are still waited for and handed out; then the error is raised. An
-    error of the source itself is raised in the same way, unchanged.
+    submissions: nothing that the source gives after it is taken. Jobs that were accepted before it are still waited for
+    and handed out; then the error is raised. An error of the source itself is raised in the same way, unchanged.
 
     Leaving the block, by `break`, by an exception or by cancellation, ends its work at once. Jobs that the server has
     continue there and are billed: `pending` lists them.
@@ -67,6 +68,8 @@ class Batch(AsyncIterator[Job]):
         self._room = anyio.Semaphore(limit)
         self._trouble: BaseException | None = None
         self._submitters: list[asyncio.Task[None]] = []
+        self._items = 0  # those that have a place in the results
+        self._in_hand = 0  # those of them that a submitter still works at
         self._last: Claim | None = None
         self._left: list[Job] = []
         self._state = "new"
@@ -177,10 +180,9 @@ class Batch(AsyncIterator[Job]):
             self._last = None
 
     def _is_over(self) -> bool:
-        if any(not task.done() for task in self._submitters):
-            return False
-        read = self._source.count if self._source is not None else 0
-        return self._results.handed_out == read or self._core.client.gate.polls_refused
+        if self._in_hand or (self._may_submit() and any(not task.done() for task in self._submitters)):
+            return False  # a submitter that only waits for an item which is not wanted any more holds up nobody
+        return self._results.handed_out == self._items or self._core.client.gate.polls_refused
 
     def _last_word(self) -> BaseException:
         """What ends the iteration: the end of the jobs, the source's own error, or what stopped the session."""
@@ -188,7 +190,7 @@ class Batch(AsyncIterator[Job]):
         trouble = self._trouble
         if trouble is None and source is not None:
             trouble, source.error = source.error, None
-            if trouble is None and self._results.handed_out < source.count:
+            if trouble is None and self._results.handed_out < self._items:
                 stop = self._core.client.gate.stop
                 trouble = stop.about() if stop is not None else None
         self._trouble = None
@@ -222,15 +224,27 @@ class Batch(AsyncIterator[Job]):
                 except SourceEnded:
                     self._room.release()
                     return
-                await self._submit(index, item, task)
+                if not self._may_go_on():
+                    return  # it came while the batch was being left
+                self._items += 1
+                self._in_hand += 1
+                try:
+                    await self._submit(index, item, task)
+                finally:
+                    self._in_hand -= 1
+        except BaseException as error:
+            if not isinstance(error, asyncio.CancelledError) or not is_ours(task):
+                self._trouble = self._trouble or error
+            raise
         finally:
             self._results.news.set()
 
     def _may_submit(self) -> bool:
         source = self._source
-        if self._state != "open" or self._trouble is not None or source is None:
-            return False
-        return not source.is_exhausted and source.error is None
+        return self._may_go_on() and source is not None and not source.is_exhausted and source.error is None
+
+    def _may_go_on(self) -> bool:
+        return self._state == "open" and self._trouble is None
 
     async def _submit(self, index: int, item: Item, task: asyncio.Task[None] | None) -> None:
         core = self._core
@@ -239,8 +253,10 @@ class Batch(AsyncIterator[Job]):
         except InvalidRequest as error:
             self._refuse(index, error)
             return
-        except Exception as error:  # a request of the caller's own class may fail in any way when it is read
+        except BaseException as error:  # a request of the caller's own class may fail in any way when it is read
             self._refuse(index, InvalidRequest(f"the item cannot be read: {type(error).__name__}"))
+            if isinstance(error, (KeyboardInterrupt, SystemExit)):
+                raise
             return
         place = self._results.place(sub, index)
         core.life.listen(place)
@@ -248,6 +264,7 @@ class Batch(AsyncIterator[Job]):
         job = place.job
         if job is not None and job.status is JobStatus.STOPPED and not isinstance(job.error, BudgetReached):
             self._trouble = self._trouble or core.life.stop_of(job)
+            self._results.news.set()  # a submitter that waits for its source may never come to say so
 
     def _refuse(self, index: int, error: InvalidRequest) -> None:
         life = self._core.life
@@ -278,6 +295,9 @@ class Batch(AsyncIterator[Job]):
         try:
             if self._source is not None:
                 await self._source.close()
-        except Exception as error:
+        except BaseException as error:
+            is_mine = isinstance(error, asyncio.CancelledError) and is_ours(asyncio.current_task())
+            if is_mine or isinstance(error, (KeyboardInterrupt, SystemExit, GeneratorExit)):
+                raise
             reason = f"the source failed while it was closed: {type(error).__name__}"
             self._core.emitter.emit(Event(kind=EventKind.WARNING, reason=reason))

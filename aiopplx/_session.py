@@ -123,6 +123,7 @@ class Session:
         self._emitter = Emitter(check_usable("on_event", on_event, "__call__", "a function that takes an Event"))
         self._opened: SessionStore | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._ended: asyncio.Event | None = None
         self._pid = 0
 
     # --- opening and closing -----------------------------------------------------------------------------------------
@@ -148,11 +149,24 @@ class Session:
         await self.aclose()
 
     async def aclose(self) -> None:
-        """End everything: batches, waiting calls, polls, connections. Jobs at the service go on there."""
+        """End everything: batches, waiting calls, polls, connections. Jobs at the service go on there.
+
+        Called again, it waits for the end that the first call brings about. It takes a few seconds at most, whatever
+        a source, a session given as `http=` or a store does with its cancellation.
+        """
         core, self._core = self._core, None
         self._closed = True
         if core is None:
+            if self._ended is not None and self._loop is asyncio.get_running_loop():
+                await self._ended.wait()
             return
+        self._ended = ended = asyncio.Event()
+        try:
+            await self._end(core)
+        finally:
+            ended.set()
+
+    async def _end(self, core: Core) -> None:
         # A cancelled anyio scope would cancel each await here anew, and leave connections open.
         with anyio.CancelScope(shield=True):
             async with contextlib.AsyncExitStack() as stack:  # each is closed, also if another fails or is cancelled

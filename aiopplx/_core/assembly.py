@@ -15,6 +15,7 @@ from functools import partial
 from aiopplx._apis import Routing
 from aiopplx._config import JournalOptions, Settings
 from aiopplx._core.calls import Calls
+from aiopplx._core.contained import contained
 from aiopplx._core.decisions import Decisions
 from aiopplx._core.freezing import freeze
 from aiopplx._core.lifecycle import Lifecycle
@@ -69,7 +70,7 @@ async def open_store(
     if given is None:
         return without_journal()
     is_ours = isinstance(given, JournalOptions)
-    store = await _open_file(given, settings, sleep) if isinstance(given, JournalOptions) else given
+    store = await _open_file(given, settings, sleep) if isinstance(given, JournalOptions) else contained(given)
     # A store's threads take real time, in which a clock that jumps must stand still. `follow` waits for another
     # session, for which time has to pass.
     store = settings.clock.guard(store, but=("follow",))

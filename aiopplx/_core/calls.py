@@ -17,6 +17,7 @@ import msgspec
 from aiopplx._core.leaving import goes_on, leave, left_event
 from aiopplx._core.lifecycle import Lifecycle
 from aiopplx._errors import AiopplxError, ConfigError
+from aiopplx._http.apart import ended
 from aiopplx._job import Job, JobStatus, Snapshot
 from aiopplx._policy.retry import Bounds
 from aiopplx._submission import POLLABLE, Listener, Submission
@@ -191,6 +192,8 @@ class Calls:
         await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
         if sending.done():
             self._callers[caller] = None
+            if not sending.cancelled() and (problem := sending.exception()) is not None:
+                raise problem  # it died without a word to its listeners
         self._check_open()
 
     async def _delivered(self, caller: Caller) -> Job:
@@ -267,7 +270,7 @@ class Calls:
         for end in ends:
             if isinstance(end, Exception):
                 raise end
-        await asyncio.gather(*polls, return_exceptions=True)
+        await ended(polls)
 
 
 def closed_error() -> ConfigError:

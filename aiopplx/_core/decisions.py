@@ -80,13 +80,20 @@ class Decisions:
     async def _read(self, record: Record) -> Job:
         return job_of(await self._store.get(pk=record.pk) or record, None)
 
+    def _check_free(self, record: Record) -> None:
+        if record.pk in self._life.live.by_row:
+            raise InvalidRequest("it is being sent at this moment: wait for what becomes of it")
+
     async def _claimed(self, job: Job) -> tuple[Record, Claim]:
         known = job.idempotency_key or job.id
         record = await self._store.get(key=job.idempotency_key, job_id=job.id) if known else None
         if record is not None:
-            if record.pk in self._life.live.by_row:
-                raise InvalidRequest("it is being sent at this moment: wait for what becomes of it")
-            record = await self._store.claim(record.pk)
+            self._check_free(record)
+            named, record = record, await self._store.claim(record.pk)
+            if record is not None:
+                self._check_free(record)  # meanwhile another call may have taken it
+                if record.key != named.key:
+                    raise InvalidRequest("it was submitted again meanwhile: wait for what becomes of that")
         if record is None:
             raise InvalidRequest(f"the journal does not know this job ({known or 'no id, no key'})")
         if record.claim is None:

@@ -19,6 +19,7 @@ from collections.abc import Iterable
 
 from aiopplx._core.lifecycle import Lifecycle
 from aiopplx._events import Event, EventKind
+from aiopplx._http.apart import ended
 from aiopplx._job import Job, JobStatus
 from aiopplx._submission import ON_WIRE, Listener, Phase, Submission
 
@@ -26,7 +27,7 @@ from aiopplx._submission import ON_WIRE, Listener, Phase, Submission
 async def leave(
     life: Lifecycle, listeners: Iterable[Listener], senders: Iterable[asyncio.Task[None]], left: list[Job]
 ) -> None:
-    """These listeners wait no more. Returns when the tasks that served only them have ended.
+    """These listeners wait no more. Returns when the tasks that served only them have ended, or do not end.
 
     Args:
         life: the session's.
@@ -64,7 +65,7 @@ async def leave(
         for sender in senders:
             sender.cancel()
         try:
-            await asyncio.gather(*ending, *senders, return_exceptions=True)
+            await ended([*ending, *senders])
         finally:
             for listener, sub in sending:
                 if not sub.listeners:

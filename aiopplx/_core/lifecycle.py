@@ -39,6 +39,7 @@ from aiopplx._core.outcomes import (
 )
 from aiopplx._errors import AiopplxError, APIError, EndpointRetired, InDoubt, InvalidRequest, ProtocolError
 from aiopplx._events import Emitter, Event, EventKind, log
+from aiopplx._http.apart import is_ours
 from aiopplx._job import Job, JobStatus, Snapshot, outcome_error
 from aiopplx._policy.polling import Ended, Polls
 from aiopplx._policy.recovery import Decision, decide
@@ -135,13 +136,19 @@ class Lifecycle:
                 self._begin_anew(sub, first)
         except AiopplxError as error:
             await self._refuse(sub, error)
-        except Exception as problem:
-            # A fault of ours, or of a hook in the caller's own aiohttp session. Nobody may wait for it for ever.
-            log(logging.ERROR, "submission %s failed unexpectedly", sub.key, exc_info=True)
-            await self._refuse(sub, unexpected(problem, is_doubtful=sub.phase in DOUBTFUL))
-        except asyncio.CancelledError:
-            self._cut_short(sub)
+        except asyncio.CancelledError as problem:
+            if is_ours(asyncio.current_task()):
+                self._cut_short(sub)
+                raise
+            self._broke(sub, problem)
+        except GeneratorExit:
             raise
+        except BaseException as problem:
+            # A fault of ours, or of a policy of the caller's. Or the program ends: if it goes on all the same, as a
+            # notebook does, nobody may wait for ever.
+            self._broke(sub, problem)
+            if not isinstance(problem, Exception):
+                raise
         finally:
             sub.runner = None
             self.is_sent_no_longer(sub)
@@ -183,6 +190,19 @@ class Lifecycle:
         sub.unsent = sub.claim = None
         if sub.phase is not Phase.NEW:
             sub.to(Phase.NEW)
+
+    def _broke(self, sub: Submission, problem: BaseException) -> None:
+        """Its sender dies: whoever listens hears of it now, or from the poller if there is a job.
+
+        Nothing is written: what its row says is true, and no less cautious.
+        """
+        log(logging.ERROR, "submission %s failed unexpectedly", sub.key, exc_info=True)
+        if sub.phase in POLLABLE:
+            self.poller.watch(sub, after=0.0)
+        elif sub.phase not in OVER:
+            error = unexpected(problem, is_doubtful=sub.phase in DOUBTFUL)
+            job = sub.as_job(status_of_refusal(error, self.client.gate.stop), error)
+            self._end(sub, job, is_billed=job.status is JobStatus.IN_DOUBT)
 
     def _cut_short(self, sub: Submission) -> None:
         """Whoever made it has left. A job that others listen to by now goes on for them."""

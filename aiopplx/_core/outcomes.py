@@ -110,7 +110,7 @@ def two_keys_one_id(job_id: str, other_key: str) -> InDoubt:
     )
 
 
-def unexpected(problem: Exception, *, is_doubtful: bool) -> AiopplxError:
-    """A fault in this library, or in a hook of the caller's aiohttp session."""
+def unexpected(problem: BaseException, *, is_doubtful: bool) -> AiopplxError:
+    """A fault in this library, or in a policy of the caller's; or the end of a program that goes on all the same."""
     why = f"submitting failed unexpectedly: {type(problem).__name__}"
     return InDoubt(f"{why}. A job may exist and be billed; its id is unknown") if is_doubtful else ProtocolError(why)

@@ -243,13 +243,16 @@ class Poller:
         polls = _polls(sub)
         try:
             gap = self._policy.next_gap(polls.running(now), self._client.random())
-        except Exception as error:  # a caller's own rule: its mistake must not cost a job that is paid for
+        except BaseException as error:  # a caller's own rule: its mistake must not cost a job that is paid for
+            self._put(sub, now + self._policy.gap)
+            if isinstance(error, (KeyboardInterrupt, SystemExit)):
+                raise
             self._policy = self._policy.without_rule()
             log(logging.ERROR, "the poll rule failed; the default one goes on in its place", exc_info=True)
             reason = f"the poll rule failed ({type(error).__name__}); the default one goes on in its place"
             self._client.emit(sub.event(EventKind.WARNING, reason=reason))
-            gap = self._policy.gap
-        self._put(sub, now + gap)
+        else:
+            self._put(sub, now + gap)
 
     def _arm(self) -> None:
         """Set the timer for whatever comes first; leave it if it is set for that already."""
@@ -291,10 +294,12 @@ class Poller:
         now = self._clock.now()
         if now - self._armed_for > self._clock.suspension:
             self._grace_until = now + GRACE
-        while (sub := self._deadlines.pop(now)) is not None:
-            self._overdue(sub, now)
-        self._start_due(now)
-        self._arm()
+        try:
+            while (sub := self._deadlines.pop(now)) is not None:
+                self._overdue(sub, now)
+            self._start_due(now)
+        finally:
+            self._arm()  # whatever becomes of this step, there is a next one
 
     def _start_due(self, now: float) -> None:
         choose = self._choose
@@ -358,6 +363,9 @@ class Poller:
                 await asyncio.gather(*(self._finish(*end) for end in ends), return_exceptions=True)
         except Exception as problem:
             self._could_not_read(poll, problem)
+        except (asyncio.CancelledError, KeyboardInterrupt, SystemExit):
+            self._cut_short(poll)
+            raise
         finally:
             self._free_place(poll)
 
@@ -394,6 +402,14 @@ class Poller:
             del self._out[sub]
             _polls(sub).not_mentioned()
             self._fetch(sub, self._clock.now())
+
+    def _cut_short(self, poll: Poll) -> None:
+        """The program ends in the middle of a poll. If it goes on all the same, as a notebook does, so do its jobs."""
+        now = self._clock.now()
+        for sub in poll.subs:
+            if self._out.get(sub) is poll:
+                del self._out[sub]
+                self._put(sub, now + self._policy.gap)
 
     def _broke(self, sub: Submission, problem: Exception) -> None:
         """A fault of ours. It must not end the other jobs of the poll, and nobody may wait for ever."""

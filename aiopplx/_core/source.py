@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable, Iterable, Iterator, Mapping
 from typing import Generic, TypeVar, cast
 
 from aiopplx._errors import InvalidRequest
+from aiopplx._http.apart import closed, is_ours
 from aiopplx._wire.request import Request
 
 T = TypeVar("T")
@@ -71,7 +72,7 @@ class Source(Generic[T]):
                     raise SourceEnded
             try:
                 item = next(plain)
-            except (Exception, asyncio.CancelledError) as error:
+            except BaseException as error:  # nothing was awaited: a CancelledError is the source's own
                 self._ended(error)
                 raise SourceEnded from None
         self.count += 1
@@ -83,8 +84,8 @@ class Source(Generic[T]):
                 raise SourceEnded
             try:
                 return await anext(cast("AsyncIterator[T]", self._awaited))
-            except (Exception, asyncio.CancelledError) as error:
-                if isinstance(error, asyncio.CancelledError) and _is_cancelled():
+            except BaseException as error:
+                if isinstance(error, asyncio.CancelledError) and is_ours(asyncio.current_task()):
                     raise
                 self._ended(error)
                 raise SourceEnded from None
@@ -95,23 +96,23 @@ class Source(Generic[T]):
             self._at_end()
         else:
             self.error = error
+            if isinstance(error, (KeyboardInterrupt, SystemExit)):
+                raise error
 
     async def close(self) -> None:
         """Close a generator that was not read to its end: nobody else does, and it may hold a file or a cursor.
 
-        Raises whatever the generator raises.
+        Raises whatever the generator raises, and `TimeoutError` if it takes too long.
         """
         awaited: object = self._awaited
         if inspect.isasyncgen(awaited):
-            await awaited.aclose()
+            await closed(_aclose(cast("AsyncGenerator[object, None]", awaited)))
         elif inspect.isgenerator(self._plain):
             self._plain.close()
 
 
-def _is_cancelled() -> bool:
-    """Whether this task itself is being cancelled, and not something that the source waits for."""
-    task = asyncio.current_task()
-    return task is not None and task.cancelling() > 0
+async def _aclose(generator: AsyncGenerator[object, None]) -> None:
+    await generator.aclose()
 
 
 def _iterator_of(source: Iterable[T] | AsyncIterable[T]) -> Iterator[T] | AsyncIterator[T]:

@@ -2,7 +2,7 @@
 
 The caller's own parts (a source, a session given as `http=`, a store) may do anything with a cancellation: raise
 something else, swallow it, or take for ever. Cancelling a task is only a request, so whoever waits for its end waits
-`ENDING` seconds and no longer, and leaves it to itself after that. Nothing depends on such a task any more, the log has
+a few seconds and no longer, and leaves it to itself after that. Nothing depends on such a task any more, the log has
 a line about it, and whatever it raises one day is dropped.
 
 These are real seconds: the caller's code knows nothing of a session's clock. This module knows nothing of what the
@@ -22,8 +22,12 @@ from aiopplx._events import log
 
 T = TypeVar("T")
 
-ENDING: Final = 2.0
-"""Real seconds in which whatever was cancelled should have ended."""
+SWALLOWED: Final = 1.0
+"""Real seconds in which an exchange of the caller's session should have ended once it was cancelled."""
+ENDING: Final = 3.0
+"""The same for a task that waits for such an exchange, among other things."""
+CLOSING: Final = 5.0
+"""Real seconds in which the caller's code should have closed what it has open."""
 
 
 def is_ours(task: asyncio.Task[Any] | None) -> bool:  # Any: a task of whatever kind
@@ -34,13 +38,14 @@ def is_ours(task: asyncio.Task[Any] | None) -> bool:  # Any: a task of whatever 
     return task is not None and task.cancelling() > 0
 
 
-async def ended(tasks: Collection[asyncio.Future[Any]], seconds: float = ENDING) -> bool:  # Any: as above
-    """Cancel these and wait until they have ended, at most `seconds`. Returns whether all have."""
-    for task in tasks:
-        task.cancel()
+async def ended(tasks: Collection[asyncio.Task[Any]], seconds: float = ENDING) -> None:  # Any: as above
+    """Cancel these, and wait until they have ended, at most `seconds`."""
     if not tasks:
-        return True
-    going: set[asyncio.Future[Any]] = set()
+        return
+    for task in tasks:
+        if not task.cancelling():  # a second time would cut short what it does about the first
+            task.cancel()
+    going: set[asyncio.Task[Any]] = set()
     try:
         # A cancelled scope of anyio would cancel this wait anew, and leave tasks that were about to end.
         with anyio.CancelScope(shield=True):
@@ -51,7 +56,6 @@ async def ended(tasks: Collection[asyncio.Future[Any]], seconds: float = ENDING)
             task.add_done_callback(_drop)
     if going:
         log(logging.WARNING, "%d cancelled tasks go on after %g s; they are left to themselves", len(going), seconds)
-    return not going
 
 
 async def apart(coroutine: Coroutine[Any, Any, T]) -> T:  # Any: what a coroutine yields and is sent
@@ -61,8 +65,28 @@ async def apart(coroutine: Coroutine[Any, Any, T]) -> T:  # Any: what a coroutin
         await asyncio.wait([task])
     finally:
         if not task.done():
-            await ended([task])
+            await ended([task], SWALLOWED)
     return task.result()
+
+
+async def closed(coroutine: Coroutine[Any, Any, object]) -> None:  # Any: as above
+    """Run the caller's code that closes something, at most `CLOSING` seconds.
+
+    Raises:
+        TimeoutError: it goes on, and is left to itself.
+        BaseException: what it raised.
+    """
+    task = asyncio.get_running_loop().create_task(coroutine)
+    is_late = True
+    try:
+        await asyncio.wait([task], timeout=CLOSING)
+        is_late = not task.done()
+    finally:
+        if is_late:
+            await ended([task], SWALLOWED)
+    if is_late:
+        raise TimeoutError
+    task.result()
 
 
 def _drop(task: asyncio.Future[Any]) -> None:
