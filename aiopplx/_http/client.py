@@ -13,6 +13,7 @@ This module knows nothing of aiohttp, of batches, of journals, or of when a runn
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Mapping
 from typing import Protocol, TypeVar
 
@@ -32,7 +33,7 @@ from aiopplx._errors import (
 from aiopplx._events import Event, EventKind
 from aiopplx._http.clock import Clock
 from aiopplx._http.line import Line, acquire
-from aiopplx._http.transport import Transport
+from aiopplx._http.transport import Transport, Withdrawn
 from aiopplx._job import Snapshot
 from aiopplx._policy.gate import Gate
 from aiopplx._policy.retry import (
@@ -283,7 +284,12 @@ class Client:
                 raise _outcome(sub, error, doubt=sub.phase is Phase.UNANSWERED) from None
 
             attempts.began(sub)
-            result = await self.attempt(call, api.read_job)
+            try:
+                result = await self.attempt(call, api.read_job)
+            except Withdrawn as ending:
+                with anyio.CancelScope(shield=True):
+                    await attempts.take_back(sub)  # of this attempt nothing left; of an earlier one, something may have
+                raise asyncio.CancelledError(*ending.args) from None
             if not isinstance(result, Failed):
                 return result
 

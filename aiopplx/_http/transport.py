@@ -57,6 +57,13 @@ def _address(base: yarl.URL, path: str) -> yarl.URL:
     return base.join(yarl.URL(whole, encoded=True)) if "?" in path else base.with_path(whole, encoded=True)
 
 
+class Withdrawn(asyncio.CancelledError):
+    """A submission that was cancelled before aiohttp began to write it: nothing was submitted, and nothing will be.
+
+    For the client alone, which goes on with a plain `CancelledError`: what waits with a time limit looks for just that.
+    """
+
+
 class _Body(aiohttp.Payload):
     """The exact bytes of a submission, which remember whether aiohttp began to write them.
 
@@ -70,11 +77,19 @@ class _Body(aiohttp.Payload):
         super().__init__(value, content_type="application/json")
         self._size = len(value)
         self.sent = False
+        self._is_withdrawn = False
 
     def decode(self, encoding: str = "utf-8", errors: str = "strict") -> str:
         return bytes(self._value).decode(encoding, errors)
 
+    def withdrawn(self) -> bool:
+        """Whether it was not written yet. Then it never will be, whatever a session of the caller's still does."""
+        self._is_withdrawn = not self.sent
+        return self._is_withdrawn
+
     async def write(self, writer: AbstractStreamWriter) -> None:
+        if self._is_withdrawn:
+            raise asyncio.CancelledError
         self.sent = True
         await writer.write(self._value)
 
@@ -147,6 +162,7 @@ class Transport:
         """One attempt, whatever the caller's own session does in it.
 
         Raises:
+            Withdrawn: the submission was cancelled before a byte of it left.
             asyncio.CancelledError, KeyboardInterrupt, SystemExit: made anew, without the frames that hold the key.
             ConfigError: the connections are closed, as they are after the end of the session.
         """
@@ -157,16 +173,20 @@ class Transport:
         if pool is None:
             raise ConfigError("the session's connections are closed")
         body = _Body(call.body) if call.body is not None else None
-        if self._theirs is None:
-            return await self._contained(pool, call, body, limit)
-        if pool.closed:
-            return NoReply(Broken.CLOSED, "", sent=False, permanent=True)
         try:
+            if self._theirs is None:
+                return await self._contained(pool, call, body, limit)
+            if pool.closed:
+                return NoReply(Broken.CLOSED, "", sent=False, permanent=True)
             with limit:
                 # In a task of its own: a session of the caller's may swallow a cancellation, and this must end.
                 return await apart(self._contained(pool, call, body, NOTHING))
         except TimeoutError as error:
             return _no_reply(error, sent=body is None or body.sent)
+        except asyncio.CancelledError as ending:
+            if body is None or not body.withdrawn():
+                raise
+            raise Withdrawn(*ending.args) from None
 
     async def _contained(
         self, pool: aiohttp.ClientSession, call: Call, body: _Body | None, limit: Limit | Nothing
