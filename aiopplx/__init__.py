@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from aiopplx._batch import Batch
     from aiopplx._config import JournalOptions
     from aiopplx._errors import (
+        ActionRequired,
         AiopplxError,
         APIError,
         AuthenticationError,
@@ -44,6 +45,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "APIError",
+    "ActionRequired",
     "AgentRequest",
     "AiopplxError",
     "AuthenticationError",
@@ -87,6 +89,7 @@ _HOMES = {
     "aiopplx._batch": ("Batch",),
     "aiopplx._config": ("JournalOptions",),
     "aiopplx._errors": (
+        "ActionRequired",
         "AiopplxError",
         "APIError",
         "AuthenticationError",

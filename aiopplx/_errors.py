@@ -8,7 +8,8 @@ error from server text has already removed the key from it.
 from __future__ import annotations
 
 import copy
-from typing import Self
+from typing import NamedTuple, Self
+from urllib.parse import quote
 
 
 class AiopplxError(Exception):
@@ -64,7 +65,7 @@ class AiopplxError(Exception):
     @property
     def token(self) -> str:
         """One line of text, without any secret, that names the job; `session.wait` accepts it if there is an id."""
-        return f"aiopplx/1//{self.job_id}/{self.idempotency_key}"
+        return f"aiopplx/1//{quote(self.job_id, safe=':', errors='replace')}/{self.idempotency_key}"
 
     def about(
         self, *, job_id: str = "", idempotency_key: str = "", tag: str | int | None = None, attempts: int = 0
@@ -202,6 +203,37 @@ class JobError(AiopplxError):
 
 class JobFailed(JobError):
     """The server ended the job without a result; `message` has its reason."""
+
+
+class RequiredAction(NamedTuple):
+    """Something that a run waits for.
+
+    Attributes:
+        kind: the server's word: `function_call`, `mcp_approval_request`, ...
+        name: of the function or the tool, `""` if the server does not say.
+        id: with which it is answered, `""` likewise.
+    """
+
+    kind: str
+    name: str = ""
+    id: str = ""
+
+    def __str__(self) -> str:
+        """`function_call lookup (call_1)`."""
+        named = f"{self.kind} {self.name}".strip()
+        return f"{named} ({self.id})" if self.id else named
+
+
+class ActionRequired(JobFailed):
+    """The run waits for something that this library cannot give, such as the result of a function or an approval.
+
+    It will not go on by itself. The caller goes on with a new request that names it as `previous_response_id`.
+
+    Attributes:
+        actions: what it waits for, as far as the server says. `job.response` has the arguments of a call.
+    """
+
+    actions: tuple[RequiredAction, ...] = ()
 
 
 class JobExpired(JobError):

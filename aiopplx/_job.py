@@ -7,13 +7,25 @@ nothing of HTTP, of sessions or of any one API.
 from __future__ import annotations
 
 import enum
-import re
-from typing import Any, NamedTuple, Protocol, TypeVar, cast, runtime_checkable
+from collections.abc import Callable
+from typing import Any, NamedTuple, Protocol, TypeVar, runtime_checkable
+from urllib.parse import quote, unquote
 
 import msgspec
 
-from aiopplx._errors import AiopplxError, InvalidRequest, JobError, JobFailed, ProtocolError, ResultMissing
-from aiopplx._text import cited, plain
+from aiopplx._errors import (
+    ActionRequired,
+    AiopplxError,
+    InvalidRequest,
+    JobError,
+    JobFailed,
+    ProtocolError,
+    RequiredAction,
+    ResultMissing,
+)
+from aiopplx._marks import cited, unresolved
+from aiopplx._structured import find_json
+from aiopplx._text import plain
 
 T = TypeVar("T")
 
@@ -56,7 +68,9 @@ class JobStatus(enum.StrEnum):
 class Source(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     """A page that the answer cites; the n-th source is the one that `[n]` in the text refers to (counted from 1).
 
-    Every field but `url` may be missing: the server omits what it does not know.
+    Every field but `url` may be missing: the server omits what it does not know. `source` is its word for where a page
+    is from (`web`, `attachment`). `kind` is its word for what named the page in the answer, if that was not a search:
+    `fetch_url_results`, `url_citation`, ...
     """
 
     url: str = ""
@@ -67,6 +81,7 @@ class Source(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     source: str | None = None
     id: int | str | None = None
     place_metadata: Any = None
+    kind: str | None = None
 
 
 class Usage(msgspec.Struct, frozen=True, gc=False, kw_only=True):
@@ -107,7 +122,9 @@ class Snapshot(msgspec.Struct, frozen=True, gc=False, kw_only=True):
 
     `status` is one of the server's group of `JobStatus`; an unknown word becomes `IN_PROGRESS` and is kept in
     `server_status`. `response` is None until the server sends one. `is_empty` is True if the server says COMPLETED
-    without an answer: `response`, if there is one, then still shows what was billed.
+    without an answer: `response`, if there is one, then still shows what was billed. `error_message` has whatever the
+    server said about the job besides its status. `actions` is what it waits for, if only its caller can give that; None
+    if it waits for nothing.
     """
 
     id: str
@@ -121,7 +138,13 @@ class Snapshot(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     error_message: str | None = None
     response: Readable | None = None
     is_empty: bool = False
+    actions: tuple[RequiredAction, ...] | None = None
     raw: bytes = b""
+
+    @property
+    def may_have_more(self) -> bool:
+        """Whether a later poll may tell more: the server gives no answer, or names no action, and does not say why."""
+        return self.actions == () or (self.is_empty and not self.error_message)
 
 
 class Page(msgspec.Struct, frozen=True):
@@ -139,6 +162,7 @@ class Job(msgspec.Struct, frozen=True, kw_only=True, repr_omit_defaults=True):
         id: the server's id, `""` if the server never gave one (REJECTED, IN_DOUBT, STOPPED).
         status: where it stands; `ok` answers whether there is a result.
         server_status: the server's own word at the last poll, unchanged.
+        server_message: whatever else it said about the job, such as why it failed; `""` if it said nothing.
         api: which API made the job (`"sonar"`, `"agent"`).
         model: the model that the server reports.
         idempotency_key: the key it was submitted under; `""` for a job this session did not submit.
@@ -156,6 +180,7 @@ class Job(msgspec.Struct, frozen=True, kw_only=True, repr_omit_defaults=True):
     id: str = ""
     status: JobStatus
     server_status: str = ""
+    server_message: str = ""
     api: str = ""
     model: str = ""
     idempotency_key: str = ""
@@ -197,12 +222,15 @@ class Job(msgspec.Struct, frozen=True, kw_only=True, repr_omit_defaults=True):
 
     @property
     def reasoning(self) -> str | None:
-        """The model's `<think>` part, if the server sent one; None otherwise. It is never dropped silently."""
+        """The model's reasoning, from a field of its own or from the beginning of the text (`<think>` and its like).
+
+        None if the server sent none. A part that is never closed stays in `text`, since the answer may be in it.
+        """
         return self._answer().reasoning
 
     @property
     def sources(self) -> list[Source]:
-        """The pages that the answer cites; `[n]` in `text` is `sources[n - 1]`."""
+        """The pages that the answer rests on, each once, in the server's order; `cited` resolves the marks."""
         return self._answer().sources
 
     @property
@@ -212,9 +240,19 @@ class Job(msgspec.Struct, frozen=True, kw_only=True, repr_omit_defaults=True):
 
     @property
     def cited(self) -> dict[str, Source]:
-        """The marks in `text` (`[3]`, `[web:11]`), each with its source, in the order in which they first appear."""
+        """The marks in `text` (`[3]`, `[web:11]`), each with its source, in the order in which they first appear.
+
+        A mark of several numbers is there once for each: `[web:9,14]` as `[web:9]` and `[web:14]`, `[5-7]` as `[5]`,
+        `[6]` and `[7]`. Marks in code are not marks.
+        """
         answer = self._answer()
         return cited(answer.text, answer.sources)
+
+    @property
+    def unresolved(self) -> int:
+        """How many different marks in `text` name no source, so that they are not in `cited`."""
+        answer = self._answer()
+        return unresolved(answer.text, answer.sources)
 
     @property
     def usage(self) -> Usage | None:
@@ -252,20 +290,20 @@ class Job(msgspec.Struct, frozen=True, kw_only=True, repr_omit_defaults=True):
     def parse(self, type: type[T]) -> T:
         """The answer's JSON decoded as `type`: a msgspec Struct, a dataclass, a TypedDict, or a pydantic model.
 
-        For jobs submitted with a `response_format` of `json_schema`. A Markdown fence or words before the JSON are
-        skipped, since reasoning models write them.
+        For jobs submitted with a `response_format` of `json_schema`. Models also write words, citations and drafts
+        round the JSON, so each place where JSON can begin is tried, those in Markdown fences first, until one decodes
+        into the type.
 
         Raises:
             AiopplxError: as `result()`, if there is no result.
-            ProtocolError: the text is not JSON of that shape; `body` has its beginning, and the job has all of it.
+            ProtocolError: the text has no JSON of that shape; `body` has its beginning, and the job has all of it.
         """
-        text = _json_part(self.result().text)
+        text = self.result().text.strip()
         problem: Exception
         try:
             validate = getattr(type, "model_validate_json", None)
-            if validate is not None:
-                return cast("T", validate(text))
-            return msgspec.json.decode(text, type=type)
+            decode: Callable[[str], T] = msgspec.json.Decoder(type).decode if validate is None else validate
+            return find_json(text, decode)
         except (ValueError, RecursionError) as error:
             problem = error
         name = getattr(type, "__name__", str(type))
@@ -326,15 +364,34 @@ class Job(msgspec.Struct, frozen=True, kw_only=True, repr_omit_defaults=True):
 
 def outcome_error(snapshot: Snapshot) -> AiopplxError | None:
     """The error of a job that the server calls finished; None if it has a result, or is still running."""
+    words = plain(snapshot.error_message or "")
+    if snapshot.actions is not None:
+        return _action_required(snapshot, snapshot.actions, words)
     match snapshot.status:
         case JobStatus.COMPLETED:
             if not snapshot.is_empty:
                 return None
-            return ResultMissing("the server says COMPLETED but gives no answer; the job was charged")
+            said = f" ({words})" if words else ""
+            return ResultMissing(f"the server says COMPLETED but gives no answer{said}; the job was charged")
         case JobStatus.FAILED | JobStatus.CANCELLED | JobStatus.INCOMPLETE:
-            return JobFailed(plain(snapshot.error_message or "") or f"{snapshot.server_status}, no reason given")
+            return JobFailed(words or f"{plain(snapshot.server_status, 80)}, no reason given")
         case _:
             return None
+
+
+def _action_required(snapshot: Snapshot, actions: tuple[RequiredAction, ...], words: str) -> ActionRequired:
+    usage = snapshot.response.answer().usage if snapshot.response is not None else None
+    billed = (
+        f"billed so far: ${usage.cost:.4f}" if usage is not None and usage.cost is not None else "what it did is billed"
+    )
+    named = "; ".join(plain(str(action), 120) for action in actions[:5]) or "the server does not say for what"
+    said = f" ({words})" if words else ""
+    error = ActionRequired(
+        f"it waits for its caller and does not go on by itself: {named}{said}; {billed}. Answer it in a new request"
+        " that names this job as previous_response_id"
+    )
+    error.actions = actions
+    return error
 
 
 def make_job(
@@ -359,6 +416,7 @@ def make_job(
         id=job_id,
         status=status,
         server_status=snapshot.server_status,
+        server_message=snapshot.error_message or "",
         api=api,
         model=snapshot.model,
         idempotency_key=key,
@@ -377,23 +435,6 @@ def make_job(
     )
 
 
-_MARK = re.compile(r"\[(?:web:)?\d+\]")
-
-
-def _json_part(text: str) -> str:
-    """The text from the first brace or bracket to the last, without a Markdown fence or a preamble.
-
-    Citation marks such as `[1]` are skipped first: models also cite in the words around the JSON.
-    """
-    stripped = text.strip()
-    for shape in (_MARK.sub(lambda mark: " " * len(mark[0]), stripped), stripped):
-        starts = [at for at in (shape.find("{"), shape.find("[")) if at >= 0]
-        end = max(shape.rfind("}"), shape.rfind("]"))
-        if starts and end > min(starts):
-            return stripped[min(starts) : end + 1]
-    return stripped
-
-
 _START = "aiopplx/1/"
 
 
@@ -406,8 +447,8 @@ class Named(NamedTuple):
 
 
 def token_of(job_id: str, api: str, idempotency_key: str) -> str:
-    """`aiopplx/1/<api>/<job id>/<idempotency key>`: the key comes last, since only it may contain a slash."""
-    return f"{_START}{api}/{job_id}/{idempotency_key}"
+    """`aiopplx/1/<api>/<job id>/<idempotency key>`, the id percent-encoded, the key as it is."""
+    return f"{_START}{api}/{quote(job_id, safe=':', errors='replace')}/{idempotency_key}"
 
 
 def named_by(text: str) -> Named:
@@ -421,4 +462,4 @@ def named_by(text: str) -> Named:
     parts = text.removeprefix(_START).split("/", 2)
     if not text.startswith(_START) or len(parts) != 3:
         raise InvalidRequest("is not a token that this version can read: aiopplx/1/<api>/<id>/<key>", field="id")
-    return Named(parts[1], parts[0], parts[2])
+    return Named(unquote(parts[1]), parts[0], parts[2])

@@ -10,7 +10,7 @@ from aiopplx import InvalidRequest, JobFailed, PollPolicy, Session
 from aiopplx._job import Named, named_by, token_of
 from aiopplx.emulator import Emulator
 
-IDS = st.from_regex(r"[A-Za-z0-9._:-]{1,40}", fullmatch=True)
+IDS = st.text(st.characters(exclude_categories=["Cs"]), max_size=40)
 KEYS = st.text(st.characters(min_codepoint=0x21, max_codepoint=0x7E), max_size=60)
 
 
@@ -21,6 +21,11 @@ def test_token_holds_the_names_it_was_made_from(job_id: str, api: str, key: str)
 
 def test_bare_id_names_itself():
     assert named_by("resp_1") == Named("resp_1")
+
+
+def test_token_of_a_plain_id_is_as_it_always_was():
+    assert token_of("resp_1-a.b:c", "agent", "k/1") == "aiopplx/1/agent/resp_1-a.b:c/k/1"
+    assert token_of("a/b c", "agent", "k") == "aiopplx/1/agent/a%2Fb%20c/k"
 
 
 @pytest.mark.parametrize("text", ["aiopplx/2/sonar/a/b", "aiopplx/1/sonar", "aiopplx/"])

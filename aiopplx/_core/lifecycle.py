@@ -553,6 +553,9 @@ class Lifecycle:
 
     async def _accept(self, sub: Submission, snapshot: Snapshot) -> None:
         """The server has it: its id is on disk before anybody asks for it."""
+        if not snapshot.id:
+            await self._answered_at_once(sub, snapshot)
+            return
         sub.job_id = snapshot.id  # known from here on, whoever leaves while it is written
         try:
             await self.store.apply(_claim(sub), steps.accepted(key=sub.key, job_id=snapshot.id))
@@ -581,12 +584,25 @@ class Lifecycle:
         for listener in sub.listeners:
             listener.accepted(snapshot)
         self._limit_listeners(sub)
-        is_over = snapshot.status.is_final and not snapshot.is_empty
+        is_over = snapshot.status.is_final and not snapshot.may_have_more
         if sub.listeners and not is_over:
             self.poller.watch(sub)
         self._emit_submitted(sub, snapshot, asked)
         if is_over and not await self.finish(sub, Ended(snapshot.status, outcome_error(snapshot)), snapshot):
             self.poller.watch(sub)
+
+    async def _answered_at_once(self, sub: Submission, snapshot: Snapshot) -> None:
+        """The answer to the submission is the outcome, and has no id under which it could be asked for again."""
+        sub.polls = Polls(self._clock.now(), is_fresh=True)
+        sub.to(Phase.RUNNING)
+        sub.body, sub.request = b"", None
+        for listener in sub.listeners:
+            listener.accepted(snapshot)
+        self._emit_submitted(sub, snapshot, None)
+        ended = Ended(snapshot.status, outcome_error(snapshot))
+        if not await self.finish(sub, ended, snapshot):
+            sub.claim = None  # there may be room later, but nothing to ask for it then
+            await self.finish(sub, ended, snapshot)
 
     @staticmethod
     def _limit_listeners(sub: Submission) -> None:

@@ -10,7 +10,7 @@ from typing import Any, Self
 
 from aiopplx._core.lifecycle import Lifecycle
 from aiopplx._events import Event, EventKind
-from aiopplx._job import Job, Snapshot, make_job
+from aiopplx._job import Job, JobStatus, Snapshot, make_job, outcome_error
 
 PAGE = 100
 """Rows of one page, at most."""
@@ -67,7 +67,10 @@ class JobList(AsyncIterator[Job]):
     async def _job(self, snapshot: Snapshot) -> Job:
         record = await self._life.store.get(job_id=snapshot.id)
         key, tag = (record.key, record.tag) if record is not None else ("", None)
-        return make_job(snapshot.id, snapshot.status, None, snapshot, api=self._api.name, key=key, tag=tag)
+        # Rows are summaries: that one has no answer, or no reason, says nothing of the job.
+        is_told = snapshot.error_message and snapshot.status is not JobStatus.COMPLETED
+        error = outcome_error(snapshot) if is_told or snapshot.actions is not None else None
+        return make_job(snapshot.id, snapshot.status, error, snapshot, api=self._api.name, key=key, tag=tag)
 
     def _page_size(self) -> int | None:
         return None if self._limit is None else min(self._limit, PAGE)

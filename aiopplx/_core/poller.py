@@ -511,7 +511,7 @@ class Poller:
         self._out.pop(sub, None)
 
     def _warn_of_unknown(self, sub: Submission, polls: Polls, snapshot: Snapshot) -> None:
-        if not polls.warned and snapshot.server_status.upper() not in ("IN_PROGRESS", "REQUIRES_ACTION"):
+        if not polls.warned and snapshot.server_status.upper() != "IN_PROGRESS":
             polls.warned = True
             reason = f"unknown status {snapshot.server_status[:40]!r}: taken as still running"
             self._client.emit(sub.event(EventKind.WARNING, reason=reason))

@@ -13,6 +13,7 @@ from aiopplx._errors import APIError
 from aiopplx._job import Job, JobStatus, make_job, outcome_error
 from aiopplx._submission import Phase
 from aiopplx._wire.api import API
+from aiopplx._wire.call import NO_ENDPOINT
 from aiopplx.journal._jobs import job_of
 
 CANCEL_TAKES = 3.0
@@ -70,9 +71,23 @@ async def cancel(calls: Calls, api: API, job_id: str, *, seconds: float) -> Job:
         # It has ended, perhaps: a poll tells. This is rare, and whoever waits for the job hears of it from the poller.
         found = await get(life, api, job_id)
         if not found.done:
-            raise error.about(job_id=job_id) from None
+            raise _not_cancelled(error, job_id) from None
         return found
     await life.client.clock.sleep(CANCEL_TAKES)
     if calls.is_closed:
         raise closed_error()
     return await calls.wait(api, job_id, key=found.idempotency_key, tag=found.tag, seconds=seconds)
+
+
+def _not_cancelled(error: APIError, job_id: str) -> APIError:
+    """Why a job goes on that was to be cancelled: a poll has just found it, so it is known to the server."""
+    if error.status not in NO_ENDPOINT:
+        return error.about(job_id=job_id)
+    return APIError(
+        f"not cancelled: the server has this job, and no endpoint to cancel it (HTTP {error.status}). It goes on and is"
+        " billed",
+        job_id=job_id,
+        status=error.status,
+        type=error.type,
+        request_id=error.request_id,
+    )

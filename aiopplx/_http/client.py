@@ -48,7 +48,7 @@ from aiopplx._policy.retry import (
     error_of_no_reply,
 )
 from aiopplx._submission import Phase, Submission
-from aiopplx._wire.call import Call, Lane, NoReply, Reply, error_of
+from aiopplx._wire.call import Call, Lane, NoReply, Reply, error_of, refusal_in
 from aiopplx._wire.headers import counts, exhausted_until, hint
 
 T = TypeVar("T")
@@ -164,6 +164,9 @@ class Client:
                 value = read(outcome)
             except ProtocolError as problem:
                 error = problem
+                refusal = refusal_in(outcome)
+                if refusal is not None:
+                    outcome, error = refusal, error_of(refusal, call.lane)
             else:
                 gate = self.gate
                 gate.answered(call.lane, accepted=True)
@@ -173,7 +176,7 @@ class Client:
                     gate.used_up(self.clock.now(), seconds)
                 return value
         else:
-            error = error_of(outcome)
+            error = error_of(outcome, call.lane)
         return self._failed(call, outcome, error, left_at)
 
     def _failed(self, call: Call, outcome: Reply | NoReply, error: AiopplxError, left_at: float) -> Failed:
@@ -181,7 +184,7 @@ class Client:
         error.message = self.transport.scrub(error.message)
         error.args = (error.message,)
         error.body, error.type = self.transport.scrub(error.body), self.transport.scrub(error.type)
-        error.request_id = self.transport.scrub(error.request_id)
+        error.request_id, error.job_id = self.transport.scrub(error.request_id), self.transport.scrub(error.job_id)
         fault = classify(lane, outcome, error)
         now = self.clock.now()
         status = outcome.status if isinstance(outcome, Reply) else None
@@ -430,9 +433,9 @@ def _outcome(sub: Submission, error: AiopplxError, *, doubt: bool) -> AiopplxErr
         if sub.api.has_idempotency
         else "; sending it again may pay twice, since this API knows no keys"
     )
+    named = f"the server named it {error.job_id!r}" if error.job_id else "its id is unknown"
     return InDoubt(
-        f"sent {times} and no usable answer came ({error.message}). A job may exist and be billed; its id is"
-        f" unknown. {advice}",
+        f"sent {times} and no usable answer came ({error.message}). A job may exist and be billed; {named}. {advice}",
         idempotency_key=sub.key,
         tag=sub.tag,
         status=error.status,

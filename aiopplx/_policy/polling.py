@@ -52,6 +52,7 @@ network may need a moment, and the job did not stand still."""
 SHORT_RECHECK = 5.0
 """Seconds after which a 404 at the very first poll of a job from elsewhere is checked: most likely the id is wrong."""
 
+_RESULTS_LIVE = 7 * 86_400.0
 _INF = float("inf")
 
 
@@ -234,7 +235,7 @@ class Polls(msgspec.Struct, gc=False):
         if not is_full:
             self.needs_get = True
             return Fetch()
-        if snapshot.is_empty and self._empty < policy.empty_polls and not is_last:
+        if snapshot.may_have_more and self._empty < policy.empty_polls and not is_last:
             self._empty += 1
             return Again(policy.empty_seconds / policy.empty_polls)
         return Ended(snapshot.status, outcome_error(snapshot))
@@ -279,7 +280,7 @@ class Polls(msgspec.Struct, gc=False):
             return Again(delay)
         if isinstance(error, NotFound):
             if self._is_missing or is_last:
-                return Ended(JobStatus.EXPIRED, _expired(error))
+                return Ended(JobStatus.EXPIRED, _expired(error, now - self.since if self.is_fresh else None))
             return Again(self._after_missing(policy, delay, now))
         if isinstance(error, ResponseTooLarge):
             return Ended(JobStatus.UNREADABLE, error)
@@ -329,10 +330,17 @@ def is_hopeless(wait: float, now: float, *, grace_until: float) -> bool:
     return wait > 0.0 and now >= grace_until
 
 
-def _expired(error: NotFound) -> JobExpired:
+def _expired(error: NotFound, age: float | None) -> JobExpired:
+    """The error of a job that the server does not know; `age` in seconds if this session submitted it, else None."""
+    said = f"the server does not know this job ({error.message})"
+    if age is None:
+        why = "a wrong id, another account's, or older than the 7 days for which results are kept"
+    elif age < _RESULTS_LIVE:
+        why = f"it accepted it {age:.0f} s ago, so it lost the job, or is not a server that keeps jobs: check base_url"
+    else:
+        why = "older than the 7 days for which results are kept"
     return JobExpired(
-        f"the server does not know this job ({error.message}): a wrong id, another account's, or older than the 7 days"
-        " for which results are kept. Nothing was submitted again",
+        f"{said}: {why}. Nothing was submitted again",
         status=error.status,
         type=error.type,
         request_id=error.request_id,

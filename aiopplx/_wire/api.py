@@ -6,6 +6,7 @@ when a call is made.
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Protocol, cast
@@ -20,7 +21,9 @@ if TYPE_CHECKING:
     from aiopplx._wire.kinds import Kind, Published
     from aiopplx._wire.request import Request
 
-_JOB_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
+_PLAIN_ID = re.compile(r"[A-Za-z0-9._-]+")
+LONGEST_ID = 2048
+"""Characters of an id. A longer one makes a URL that servers and proxies refuse, whatever it was made for."""
 
 
 class API(Protocol):
@@ -112,11 +115,15 @@ class API(Protocol):
 
 
 def quoted_id(job_id: str) -> str:
-    """A job id as part of a URL path. Ids that could change the path (`..`, `/`) are refused before they are sent.
+    """A job id as part of a URL path. Whatever can be percent-encoded is an id: no document says what ids look like.
 
     Raises:
-        InvalidRequest: the id is empty, too long or has a character that no server uses in ids.
+        InvalidRequest: the id is not text, empty, longer than `LONGEST_ID`, not encodable as UTF-8, or one of `.` and
+            `..`, which would change the path.
     """
-    if not isinstance(cast("object", job_id), str) or job_id in (".", "..") or not _JOB_ID.fullmatch(job_id):
-        raise InvalidRequest(f"{str(job_id)[:140]!r} is not a job id", field="id")
-    return quote(job_id, safe="") if ":" in job_id else job_id
+    if isinstance(cast("object", job_id), str) and job_id not in ("", ".", "..") and len(job_id) <= LONGEST_ID:
+        if _PLAIN_ID.fullmatch(job_id):
+            return job_id
+        with contextlib.suppress(UnicodeEncodeError):
+            return quote(job_id, safe="")
+    raise InvalidRequest(f"{ascii(job_id)[:140]} is not a job id", field="id")

@@ -143,8 +143,50 @@ def _validation(item: Any) -> str:
     return f"{where}: {row.get('msg')}" if where else str(row.get("msg"))
 
 
-def error_of(reply: Reply) -> APIError | ProtocolError:
+_MEANT = {
+    **dict.fromkeys(RETIRED, 403),
+    **dict.fromkeys(NO_CREDIT, 402),
+    **dict.fromkeys(("invalid_api_key", "authentication_error", "unauthorized"), 401),
+    **dict.fromkeys(("request_rate_limit_exceeded", "rate_limit_exceeded", "rate_limit_error"), 429),
+    **dict.fromkeys(("invalid_request", "invalid_request_error", "invalid_message", "invalid_model"), 400),
+    "not_found": 404,
+}
+"""The status that belongs to a name of an error, where a gateway sends the error in a success."""
+
+
+def refusal_in(reply: Reply) -> Reply | None:
+    """A success that has an error in place of a job, as the refusal that it means; None if it does not say which.
+
+    A body that names a job is not one, whatever else it says.
+    """
+    try:
+        data: Any = msgspec.json.decode(reply.body)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return None
+    fields = cast("dict[str, Any]", data) if isinstance(data, dict) else {}
+    error = fields.get("error")
+    if fields.get("id") not in (None, "") or not isinstance(error, dict):
+        return None
+    named = cast("dict[str, Any]", error)
+    for said in (named.get("status"), named.get("code"), named.get("type"), fields.get("code")):
+        status = _MEANT.get(said) if isinstance(said, str) else None
+        if status is None and str(said).isdecimal() and len(str(said)) == 3:
+            status = int(str(said))
+        if status is not None and 400 <= status < 600:
+            return Reply(status, reply.headers, reply.body)
+    return None
+
+
+NO_ENDPOINT = frozenset({404, 405, 501})
+"""What a server answers at a path, or to a method, that it does not have."""
+
+
+def error_of(reply: Reply, lane: Lane = Lane.POLL) -> APIError | ProtocolError:
     """The error for a reply that is not a success, from its status and the server's name for the error.
+
+    Args:
+        reply: what the server answered.
+        lane: what was asked. Only a poll asks for a job, so only there does a 404 say that it is not known.
 
     Returns:
         A `ProtocolError` for a redirect, and for a success where a refusal was expected; otherwise the `APIError` for
@@ -187,6 +229,10 @@ def error_of(reply: Reply) -> APIError | ProtocolError:
         )
     elif status == 429:
         cls = RateLimited
+    elif status in NO_ENDPOINT and lane is Lane.LIST:
+        said = f"the server has no list of jobs (HTTP {status}: {said}). Keep the ids, or give the session a journal"
+    elif status in NO_ENDPOINT and lane is Lane.CANCEL:
+        said = f"the server has no way to cancel a job, or does not know this one (HTTP {status}: {said})"
     elif status == 404:
         cls = NotFound
     error = cls(f"{said.rstrip('.')}{advice}" if advice else said, status=status, type=kind, request_id=request_id)

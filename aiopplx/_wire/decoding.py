@@ -26,6 +26,9 @@ from aiopplx._wire.call import Reply
 
 T = TypeVar("T")
 
+LONGEST_NUMBER = 4000
+"""Digits of a number. Python refuses to read, or to print, one of more than 4,300."""
+
 _LOST: Any = object()
 
 
@@ -54,7 +57,7 @@ def loosely(body: bytes) -> Any:
     """The JSON of a body as plain values, with tolerance for mistakes of servers.
 
     A byte order mark is dropped, bytes that are not UTF-8 and half surrogate pairs (an emoji cut in two) are replaced,
-    NaN and Infinity become None.
+    NaN and Infinity become None, and so does a whole number that Python refuses to read.
 
     Raises:
         ValueError: it is not JSON.
@@ -64,7 +67,11 @@ def loosely(body: bytes) -> Any:
     try:
         return msgspec.json.decode(body)
     except (msgspec.DecodeError, UnicodeDecodeError):
-        return _mended(json.loads(body.decode("utf-8", "replace"), strict=False))
+        return _mended(json.loads(body.decode("utf-8", "replace"), strict=False, parse_int=_whole))
+
+
+def _whole(digits: str) -> int | None:
+    return int(digits) if len(digits) <= LONGEST_NUMBER else None
 
 
 def _mended(value: Any) -> Any:
@@ -130,10 +137,17 @@ def _fields(kind: type[msgspec.Struct]) -> list[tuple[str, str, Any]]:
     return [(field.name, field.encode_name, field.type) for field in msgspec.structs.fields(kind)]
 
 
-def unusable(reply: Reply, why: str) -> NoReturn:
-    """Raise `ProtocolError` for a body; `why` completes the sentence `the server answered with ...`."""
+def unusable(reply: Reply, why: str, job_id: str = "") -> NoReturn:
+    """Raise `ProtocolError` for a body; `why` completes the sentence `the server answered with ...`.
+
+    Args:
+        reply: what the server answered.
+        why: what it is instead of a job.
+        job_id: an id in it that cannot be used.
+    """
     raise ProtocolError(
         f"the server answered with {why}",
+        job_id=plain(job_id, 200),
         status=reply.status,
         request_id=plain(reply.headers.get("x-request-id") or reply.headers.get("cf-ray") or "", 120),
         body=excerpt(reply.body),
@@ -145,7 +159,9 @@ def check_id(reply: Reply, job_id: str, expected_id: str) -> None:
     if job_id and job_id == expected_id:
         return
     if not is_usable(job_id):
-        unusable(reply, "a job without a usable id")
+        if not job_id:
+            unusable(reply, "a job without a usable id")
+        unusable(reply, f"a job without a usable id: it cannot be asked for under {plain(job_id, 64)!r}", job_id)
     if expected_id:
         unusable(reply, f"another job ({plain(job_id, 64)!r}) than the one asked for")
 
@@ -159,6 +175,31 @@ def is_usable(job_id: str) -> bool:
     return True
 
 
+def with_id(value: dict[str, Any]) -> dict[str, Any]:
+    """A body whose id is text: a number is written as it stands, and `""` is put where there is none."""
+    job_id = value.get("id")
+    if isinstance(job_id, int) and not isinstance(job_id, bool):
+        return {**value, "id": str(job_id)}
+    return {**value, "id": ""} if job_id is None else value
+
+
+def check_has_id(reply: Reply, value: dict[str, Any], words: str) -> None:
+    """Refuse a body that has no id, or a number for one. Raises `ProtocolError`.
+
+    A number may be a fault of the server: the job is not asked for under it unless the user says so.
+
+    Args:
+        reply: what the server answered.
+        value: its body.
+        words: what it says of an error.
+    """
+    job_id = value.get("id")
+    named = str(job_id) if isinstance(job_id, int) and not isinstance(job_id, bool) else ""
+    if named or not isinstance(job_id, str) or not job_id:
+        said = f": {plain(words)}" if words else ""
+        unusable(reply, f"a body without a usable id{said}", named)
+
+
 def plain_values(reply: Reply) -> Any:
     """The body as plain values. Raises `ProtocolError`, which describes it, if it is not JSON."""
     why = ""
@@ -169,23 +210,6 @@ def plain_values(reply: Reply) -> Any:
     except ValueError:
         why = _not_json(reply.body)
     unusable(reply, why)
-
-
-def reason_in(raw: bytes) -> str | None:
-    """Why a job failed, from a body that has the reason in an unusual place or form; None if it has none."""
-    try:
-        value = loosely(raw)
-    except (ValueError, RecursionError):
-        return None
-    if not is_object(value):
-        return None
-    for name in ("error_message", "error", "message", "detail"):
-        said = value.get(name)
-        if is_object(said):
-            said = said.get("message") or said.get("detail") or said.get("type")
-        if isinstance(said, str) and said.strip():
-            return said
-    return None
 
 
 def _not_json(body: bytes) -> str:

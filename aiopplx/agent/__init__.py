@@ -1,6 +1,6 @@
 """The Agent API's background runs: their requests, their answers, and the API itself as a value."""
 
-from aiopplx._text import cited
+from aiopplx._marks import cited
 from aiopplx.agent._api import (
     AGENT,
     AGENT_ALIAS,

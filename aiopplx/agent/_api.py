@@ -11,14 +11,25 @@ from typing import Any, NoReturn
 
 import msgspec
 
-from aiopplx._errors import APIError, InvalidRequest
+from aiopplx._errors import APIError, InvalidRequest, RequiredAction
 from aiopplx._job import JobStatus, Page, Snapshot
 from aiopplx._text import plain
 from aiopplx._wire.api import quoted_id
 from aiopplx._wire.call import Call, Lane, Reply
-from aiopplx._wire.decoding import check_id, is_array, is_object, plain_values, reason_in, strictly, unusable
+from aiopplx._wire.decoding import (
+    check_has_id,
+    check_id,
+    is_array,
+    is_object,
+    plain_values,
+    strictly,
+    unusable,
+    with_id,
+)
 from aiopplx._wire.kinds import Kind, Published, kind_named, unversioned
 from aiopplx._wire.request import Request, ResearchRequest
+from aiopplx._wire.status import implied, needs_caller
+from aiopplx._wire.words import error_in, words_about, words_in
 from aiopplx.agent._request import AgentRequest, newest
 from aiopplx.agent._responses import (
     AgentResponse,
@@ -66,7 +77,6 @@ _CANCEL = msgspec.json.Decoder(CancelResponse)
 _STATUS = {
     "queued": JobStatus.CREATED,
     "in_progress": JobStatus.IN_PROGRESS,
-    "requires_action": JobStatus.IN_PROGRESS,
     "completed": JobStatus.COMPLETED,
     "failed": JobStatus.FAILED,
     "cancelled": JobStatus.CANCELLED,
@@ -201,12 +211,16 @@ class Agent(msgspec.Struct, frozen=True):
         return Call(Lane.CANCEL, "POST", f"{self.base_path}/{quoted_id(job_id)}/cancel", api=self.name)
 
     def read_job(self, reply: Reply, expected_id: str = "") -> Snapshot:
-        """The run in a 200. Raises `ProtocolError` if it is not that run; "" accepts any with a usable id."""
+        """The run in a 200. Raises `ProtocolError` if it is not that run; "" accepts any with a usable id.
+
+        An answer to a submission is never refused for want of an id.
+        """
         body = reply.body
-        run = strictly(_RESPONSE, body) or _salvaged_run(reply)
-        if run.id != expected_id or not expected_id:
+        run = strictly(_RESPONSE, body) or _salvaged_run(reply, expected_id)
+        snapshot = _snapshot(run, body)
+        if (run.id != expected_id or not expected_id) and (run.id or expected_id or not snapshot.status.is_final):
             check_id(reply, run.id, expected_id)
-        return _snapshot(run, body)
+        return snapshot
 
     def read_page(self, reply: Reply) -> Page:
         """Raises `InvalidRequest`: this API has no list of runs."""
@@ -241,32 +255,50 @@ def _refuse_list() -> NoReturn:
 
 def _snapshot(run: AgentResponse, raw: bytes) -> Snapshot:
     """Without times: the server rewrites `created_at` and `completed_at` at each poll, so they are not the run's."""
-    status = _status_of(run)
+    word = run.status or ""
+    is_answered = _is_answered(run)
+    status = _STATUS.get(word) or _STATUS.get(word.strip().lower()) or _implied(run, word, is_answered)
+    words = _words(run, raw)
+    actions: tuple[RequiredAction, ...] | None = None
+    if needs_caller(word):
+        status, actions = JobStatus.FAILED, run.actions()
+    elif status is JobStatus.COMPLETED and not is_answered:
+        status, words, actions = _unanswered(run, raw, words)
+    elif status.is_final and status is not JobStatus.COMPLETED:
+        words = words or words_in(raw)
     return Snapshot(
         id=run.id,
         status=status,
-        server_status=run.status or "",
+        server_status=word,
         model=run.model or "",
-        error_message=_why(run, status) or (reason_in(raw) if status is JobStatus.FAILED else None),
+        error_message=words,
         # A run that has ended always has a response: its usage says what was billed, and its findings were paid for.
         response=run if status.is_final or run.output else None,
-        is_empty=status is JobStatus.COMPLETED and not _is_answered(run),
+        is_empty=status is JobStatus.COMPLETED and not is_answered,
+        actions=actions,
         raw=raw,
     )
 
 
-def _status_of(run: AgentResponse) -> JobStatus:
-    word = run.status
-    if not word or not word.strip():
-        return _inferred(run)
-    return _STATUS.get(word) or _STATUS.get(word.strip().lower(), JobStatus.IN_PROGRESS)
+def _implied(run: AgentResponse, word: str, is_answered: bool) -> JobStatus:
+    """The status of a run whose own is unknown or unreadable: a result that was paid for must not be lost with it."""
+    if not word.strip() and run.error is None and run.incomplete_details is not None:
+        return JobStatus.INCOMPLETE
+    return implied(word, failed=run.error is not None, ended=run.completed_at is not None, answered=is_answered)
 
 
-def _inferred(run: AgentResponse) -> JobStatus:
-    """The status of a run whose own is unreadable: a result that was paid for must not be lost with it."""
-    if run.error is not None:
-        return JobStatus.FAILED
-    return JobStatus.COMPLETED if run.completed_at is not None and run.written() else JobStatus.IN_PROGRESS
+def _unanswered(
+    run: AgentResponse, raw: bytes, words: str | None
+) -> tuple[JobStatus, str | None, tuple[RequiredAction, ...] | None]:
+    """(status, words, actions) of a run that is completed without an answer: all that the server says of the reason."""
+    error = error_in(raw)
+    if run.error is not None or error:
+        return JobStatus.FAILED, words or error, None
+    if actions := run.actions():
+        return JobStatus.FAILED, words, actions
+    if said := run.refusal():
+        return JobStatus.COMPLETED, f"the model declined: {said}", None
+    return JobStatus.COMPLETED, words or words_in(raw), None
 
 
 def _is_answered(run: AgentResponse) -> bool:
@@ -274,22 +306,25 @@ def _is_answered(run: AgentResponse) -> bool:
     return bool(written and not written.isspace()) or bool(run.function_calls())
 
 
-def _why(run: AgentResponse, status: JobStatus) -> str | None:
-    if status not in (JobStatus.FAILED, JobStatus.CANCELLED, JobStatus.INCOMPLETE):
-        return None
-    said = run.error.reason() if run.error is not None else ""
+def _words(run: AgentResponse, raw: bytes) -> str | None:
+    said = ""
+    if run.error is not None:
+        # An error without a message may have its words under another name.
+        said = run.error.reason() if run.error.message else error_in(raw) or run.error.reason()
     if not said and run.incomplete_details is not None:
         said = run.incomplete_details.reason or ""
     return said or None
 
 
-def _salvaged_run(reply: Reply) -> AgentResponse:
+def _salvaged_run(reply: Reply, expected_id: str) -> AgentResponse:
     value = plain_values(reply)
     if is_array(value) or (is_object(value) and "id" not in value and is_array(value.get("data"))):
         unusable(reply, "a list of jobs, not a job")
     if not is_object(value):
         unusable(reply, "a single value, not a job")
-    run = salvaged_response(value)
+    run = salvaged_response(with_id(value))
+    if run is None or not (run.id == expected_id != "" or _is_answered(run)):
+        check_has_id(reply, value, words_about(value))
     if run is None:
         unusable(reply, "a body without a usable id")
     return run

@@ -8,19 +8,28 @@ HTTP.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any, TypeAlias
 
 import msgspec
 
+from aiopplx._errors import RequiredAction
 from aiopplx._job import Answer, Source, Usage
+from aiopplx._thought import is_thought, joined, split, thought_in
+from aiopplx._wire.addresses import annotated
+from aiopplx._wire.addresses import found as pages_in
 from aiopplx._wire.decoding import is_array, is_object, salvaged
+from aiopplx._wire.words import words_of
 
 
 class Annotation(msgspec.Struct, frozen=True, gc=False, kw_only=True):
-    """A range of the text and the page it cites. The server defines the form, but no answer seen so far has any."""
+    """A range of the text and the page it cites. The server defines the form, but no answer seen so far has any.
+
+    Some gateways put the page into an object, `url_citation`.
+    """
 
     type: str | None = None
+    url_citation: Any = None
     url: str | None = None
     title: str | None = None
     start_index: int | None = None
@@ -28,10 +37,11 @@ class Annotation(msgspec.Struct, frozen=True, gc=False, kw_only=True):
 
 
 class ContentPart(msgspec.Struct, frozen=True, gc=False, kw_only=True):
-    """One part of the output text: `output_text` in a message, `summary_text` or `reasoning_text` in reasoning."""
+    """One part: `output_text` or `refusal` in a message, `summary_text` or `reasoning_text` in reasoning."""
 
     type: str | None = None
     text: str | None = None
+    refusal: str | None = None
     annotations: list[Annotation] | None = None
 
 
@@ -53,6 +63,22 @@ class MessageItem(_Item, frozen=True, kw_only=True, tag="message"):
         if content is None or isinstance(content, str):
             return content or ""
         return "".join(part.text or "" for part in content if part.type in _TEXT)
+
+    def thoughts(self) -> list[str]:
+        """Its parts that are reasoning."""
+        content = self.content
+        return [part.text for part in content if part.text and is_thought(part.type)] if is_array(content) else []
+
+    def declined(self) -> str:
+        """The words of a refusal; `""` if there is none."""
+        parts = self.content if is_array(self.content) else ()
+        return " ".join(part.refusal or part.text or "" for part in parts if part.type == "refusal" or part.refusal)
+
+    def cited(self) -> Iterator[Source]:
+        """The pages that its annotations cite."""
+        for part in self.content if is_array(self.content) else ():
+            if part.annotations:
+                yield from annotated(msgspec.to_builtins(part.annotations))
 
 
 class SearchResultsItem(_Item, frozen=True, kw_only=True, tag="search_results"):
@@ -77,14 +103,18 @@ class ReasoningItem(_Item, frozen=True, kw_only=True, tag="reasoning"):
 
     id: str | None = None
     status: str | None = None
-    summary: list[ContentPart] | None = None
-    content: list[ContentPart] | None = None
+    summary: list[ContentPart] | str | None = None
+    content: list[ContentPart] | str | None = None
+    text: str | None = None
     encrypted_content: str | None = None
 
-    def text(self) -> str:
+    def said(self) -> str:
         """The reasoning, or its summary if there is nothing else."""
-        said = [part.text for part in self.content or () if part.text]
-        return "\n\n".join(said or [part.text for part in self.summary or () if part.text])
+        return _texts(self.content) or self.text or _texts(self.summary)
+
+
+def _texts(parts: list[ContentPart] | str | None) -> str:
+    return parts if isinstance(parts, str) else "\n\n".join(part.text for part in parts or () if part.text)
 
 
 class FunctionCallItem(_Item, frozen=True, kw_only=True, tag="function_call"):
@@ -232,6 +262,7 @@ class AgentResponse(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     completed_at: int | None = None
     error: AgentError | None = None
     incomplete_details: IncompleteDetails | None = None
+    required_action: Any = None
     model: str | None = None
     preset: str | None = None
     effort: str | None = None
@@ -260,15 +291,30 @@ class AgentResponse(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     user: str | None = None
 
     def written(self) -> str:
-        """The text of the messages, in order; `""` if nothing is written yet."""
-        return "".join(item.text() for item in self.output if isinstance(item, MessageItem))
+        """The text of the messages, in order, with a blank line between two; `""` if nothing is written yet."""
+        return _paragraphs([item.text() for item in self.output if isinstance(item, MessageItem)])
 
     def function_calls(self) -> list[FunctionCallItem]:
         """The caller's functions that the model wants to call."""
         return [item for item in self.output if isinstance(item, FunctionCallItem)]
 
+    def refusal(self) -> str:
+        """The model's words where it declined to answer; `""` if it did not."""
+        return " ".join(filter(None, (item.declined() for item in self.output if isinstance(item, MessageItem))))
+
+    def actions(self) -> tuple[RequiredAction, ...]:
+        """What the run waits for: functions that were called, and approvals that were asked for, in order."""
+        called = [
+            RequiredAction("function_call", item.name or "", item.call_id or item.id or "")
+            if isinstance(item, FunctionCallItem)
+            else _asked_by(item)
+            for item in self.output
+            if isinstance(item, FunctionCallItem | UnknownItem)
+        ]
+        return tuple(action for action in called if action is not None) or tuple(_required(self.required_action))
+
     def sources(self) -> list[Source]:
-        """The pages that were found and read, in order.
+        """The pages that were found and read, in order; then those that only annotations or unknown items name.
 
         A page that was found and then read is listed once, with its `id`. A page that two searches found under two ids
         is listed twice: a mark in the text may name either.
@@ -283,12 +329,38 @@ class AgentResponse(msgspec.Struct, frozen=True, gc=False, kw_only=True):
                 kept[place] = source  # an unreadable one keeps its place: pages without ids are cited by position
             elif source.url not in numbered:
                 kept.setdefault(source.url, source)
+        # Last, so that they move none of the others from its place.
+        known = {source.url for source in kept.values()}
+        for source in self._named_elsewhere():
+            if source.url not in known:
+                kept.setdefault(source.url, source)
         return list(kept.values())
+
+    def _named_elsewhere(self) -> Iterator[Source]:
+        for item in self.output:
+            if isinstance(item, MessageItem):
+                yield from item.cited()
+            elif isinstance(item, UnknownItem) and item.payload is not None:
+                yield from pages_in(item.payload, item.item_name)
 
     def thoughts(self) -> str | None:
         """The text of the reasoning items; None if there are none, as in every answer seen so far."""
-        said = [item.text() for item in self.output if isinstance(item, ReasoningItem)]
-        return "\n\n".join(filter(None, said)) or None
+        return joined(item.said() or None for item in self.output if isinstance(item, ReasoningItem))
+
+    def _split(self) -> tuple[str | None, str]:
+        """(reasoning, text): each message may begin with reasoning."""
+        thoughts: list[str | None] = []
+        texts: list[str] = []
+        for item in self.output:
+            if isinstance(item, MessageItem):
+                reasoning, text = split(item.text())
+                thoughts += [*item.thoughts(), reasoning]
+                texts.append(text)
+            elif isinstance(item, ReasoningItem):
+                thoughts.append(item.said() or None)
+            elif isinstance(item, UnknownItem) and is_thought(item.item_name):
+                thoughts.append(thought_in(item.payload))
+        return joined(thoughts), _paragraphs(texts)
 
     def finish_reason(self) -> str | None:
         """The server's word for why the run stopped early; `stop` if it did not, None while it runs."""
@@ -299,10 +371,10 @@ class AgentResponse(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     def answer(self) -> Answer:
         """The same facts in the words of the job model."""
         sources = self.sources()
-        text = self.written()
+        reasoning, text = self._split()
         return Answer(
             text="" if text.isspace() else text,
-            reasoning=self.thoughts(),
+            reasoning=reasoning,
             sources=sources,
             citations=[source.url for source in sources],
             usage=self.usage.usage() if self.usage is not None else None,
@@ -340,7 +412,48 @@ _TELLING: dict[str, type[OutputItem]] = {
 def _sources_of(item: OutputItem) -> Iterable[Source]:
     if isinstance(item, SearchResultsItem):
         return item.results or ()
-    return (item.contents or ()) if isinstance(item, FetchURLResultsItem) else ()
+    if not isinstance(item, FetchURLResultsItem):
+        return ()
+    return [msgspec.structs.replace(page, kind="fetch_url_results") for page in item.contents or ()]
+
+
+def _paragraphs(texts: list[str]) -> str:
+    """Texts of several messages with a blank line between two."""
+    if len(texts) == 1:
+        return texts[0]
+    said = [text for text in texts if text and not text.isspace()]
+    return "\n\n".join(
+        text.lstrip("\n" if at else "").rstrip("\n" if at < len(said) - 1 else "") if len(said) > 1 else text
+        for at, text in enumerate(said)
+    )
+
+
+def _required(value: Any) -> Iterator[RequiredAction]:
+    """The calls in a field of their own, as another server of this form of API has it: any objects that have an id."""
+    if is_array(value):
+        for item in value:
+            yield from _required(item)
+    elif is_object(value) and isinstance(value.get("id"), str):
+        function = value.get("function")
+        name = function.get("name") if is_object(function) else value.get("name")
+        kind = value.get("type")
+        yield RequiredAction(
+            kind if isinstance(kind, str) else "call", name if isinstance(name, str) else "", value["id"]
+        )
+    elif is_object(value):
+        for item in value.values():
+            yield from _required(item)
+
+
+def _asked_by(item: UnknownItem) -> RequiredAction | None:
+    """What an item of unknown type asks of the caller; None if it asks for nothing."""
+    kind, payload = item.item_name or "", item.payload or {}
+    if "approval_request" not in kind and payload.get("status") != "requires_action":
+        return None
+    names = [payload.get(name) for name in ("server_label", "name")]
+    name = ".".join(name for name in names if isinstance(name, str) and name)
+    job_id = payload.get("call_id") or payload.get("id")
+    return RequiredAction(kind, name, job_id if isinstance(job_id, str) else "")
 
 
 def salvaged_response(value: dict[str, Any]) -> AgentResponse | None:
@@ -348,11 +461,30 @@ def salvaged_response(value: dict[str, Any]) -> AgentResponse | None:
 
     Also used for a response with an item of unknown type, which a strict decoder refuses.
     """
+    value = {**value, "error": _with_message(value.get("error")), "incomplete_details": _with_reason(value)}
     found = salvaged({name: said for name, said in value.items() if name != "output"}, AgentResponse)
     output = value.get("output")
     if found is None or not is_array(output):
         return found
     return msgspec.structs.replace(found, output=[_item(said) for said in output if is_object(said)])
+
+
+def _with_message(error: Any) -> Any:
+    """An error whose message is text: one in another form keeps its words."""
+    if error is None or (is_object(error) and isinstance(error.get("message"), str)):
+        return error
+    said = words_of(error)
+    if not is_object(error):
+        return {"message": said} if said else None
+    names = {str(error.get(name)) for name in ("code", "type")}
+    return {**error, "message": None if said in names else said}
+
+
+def _with_reason(value: dict[str, Any]) -> Any:
+    details = value.get("incomplete_details")
+    if details is None or (is_object(details) and isinstance(details.get("reason"), str)):
+        return details
+    return {"reason": words_of(details) or None}
 
 
 def _item(value: dict[str, Any]) -> OutputItem:

@@ -6,6 +6,7 @@ is made, of retries, or of the session.
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Mapping
 from typing import Any
@@ -13,27 +14,28 @@ from urllib.parse import quote
 
 import msgspec
 
-from aiopplx._errors import APIError, InvalidRequest
+from aiopplx._errors import APIError, InvalidRequest, RequiredAction
 from aiopplx._job import JobStatus, Page, Snapshot
 from aiopplx._wire.api import quoted_id
 from aiopplx._wire.call import Call, Lane, Reply
 from aiopplx._wire.decoding import (
+    check_has_id,
     check_id,
     is_array,
     is_object,
     is_usable,
     loosely,
     plain_values,
-    reason_in,
     salvaged,
     strictly,
     unusable,
+    with_id,
 )
 from aiopplx._wire.kinds import Kind, Published, kind_named, unversioned
 from aiopplx._wire.request import DEFAULT_MODEL, Request, ResearchRequest
-from aiopplx.sonar._responses import (
-    AsyncJob,
-)
+from aiopplx._wire.status import implied, needs_caller
+from aiopplx._wire.words import error_in, words_about, words_in, words_of
+from aiopplx.sonar._responses import AsyncJob, CompletionResponse
 
 RESULTS_LIVE = 7 * 86_400.0
 """Seconds for which the server keeps a job: 7 days."""
@@ -87,6 +89,7 @@ class _Page(msgspec.Struct):
 # Sorted keys: equal requests make equal bytes, whatever the order of a mapping.
 _ENCODER = msgspec.json.Encoder(order="deterministic")
 _JOB = msgspec.json.Decoder(AsyncJob)
+_COMPLETION = msgspec.json.Decoder(CompletionResponse)
 _PAGE = msgspec.json.Decoder(_Page)
 _KINDED = msgspec.json.Decoder(_Kinded)
 _FROZEN = msgspec.json.Decoder(_Frozen)
@@ -207,12 +210,21 @@ class Sonar(msgspec.Struct, frozen=True):
         raise InvalidRequest("the Sonar API cannot cancel a job: it runs to its end and is billed")
 
     def read_job(self, reply: Reply, expected_id: str = "") -> Snapshot:
-        """The job in a 200. Raises `ProtocolError` if it is not that job; "" accepts any with a usable id."""
+        """The job in a 200. Raises `ProtocolError` if it is not that job; "" accepts any with a usable id.
+
+        A server that is not asynchronous answers a submission with a finished chat completion, which is read as a
+        finished job. An answer to a submission is never refused for want of an id.
+        """
         body = reply.body
-        job = strictly(_JOB, body) or _salvaged_job(reply)
-        if job.id != expected_id or not expected_id:
+        job = strictly(_JOB, body) or _salvaged_job(reply, expected_id)
+        if is_at_once := job.choices is not None and job.response is None:
+            job = _at_once(job, body)
+        snapshot = _snapshot(job, body)
+        if (job.id != expected_id or not expected_id) and (job.id or expected_id or not snapshot.status.is_final):
             check_id(reply, job.id, expected_id)
-        return _snapshot(job, body)
+        if is_at_once and snapshot.may_have_more:
+            return msgspec.structs.replace(snapshot, error_message="a finished chat completion without a text")
+        return snapshot
 
     def read_cancel(self, reply: Reply) -> str:
         """Raises `InvalidRequest`, as `cancel` does."""
@@ -235,44 +247,111 @@ SONAR_V1 = Sonar("/v1/async/sonar")
 
 def _snapshot(job: AsyncJob, raw: bytes) -> Snapshot:
     response = job.response
-    is_answered = response is not None and response.choice() is not None
-    word = job.status
-    status = _STATUS.get(word) if word else _inferred(job, is_answered)
-    if status is None:
-        status = _STATUS.get((word or "").strip().upper(), JobStatus.IN_PROGRESS)
+    is_answered = _is_answered(job)
+    word = job.status or ""
+    status = _STATUS.get(word) or _STATUS.get(word.strip().upper()) or _implied(job, word, is_answered)
+    words = job.error_message or (words_of(job.error) if job.error is not None else None) or None
+    actions: tuple[RequiredAction, ...] | None = None
+    if status is JobStatus.COMPLETED and not is_answered:
+        status, words, actions = _unanswered(job, raw, words)
+    elif needs_caller(word):
+        status, actions = JobStatus.FAILED, _actions(response)
+    elif status is JobStatus.FAILED:
+        words = words or words_in(raw)
     return Snapshot(
         id=job.id,
         status=status,
-        server_status=word or "",
+        server_status=word,
         model=job.model or "",
         created_at=job.created_at,
         started_at=job.started_at,
         completed_at=job.completed_at,
         failed_at=job.failed_at,
-        error_message=job.error_message or (reason_in(raw) if status is JobStatus.FAILED else None),
+        error_message=words,
         response=response,
         is_empty=status is JobStatus.COMPLETED and not is_answered,
+        actions=actions,
         raw=raw,
     )
 
 
-def _inferred(job: AsyncJob, is_answered: bool) -> JobStatus:
-    """The status of a job whose own is unreadable: a result that was paid for must not be lost with it."""
-    if is_answered and job.completed_at is not None:
-        return JobStatus.COMPLETED
-    return JobStatus.FAILED if job.failed_at is not None else JobStatus.IN_PROGRESS
+def _is_answered(job: AsyncJob) -> bool:
+    return job.response is not None and job.response.choice() is not None
 
 
-def _salvaged_job(reply: Reply) -> AsyncJob:
+def _implied(job: AsyncJob, word: str, is_answered: bool) -> JobStatus:
+    """The status of a job whose own is unknown or unreadable: a result that was paid for must not be lost with it."""
+    failed = job.failed_at is not None or bool(word and (job.error_message or words_of(job.error)))
+    # Without a word, an answer that says why it ends is whole.
+    ended = job.completed_at is not None or (not word and is_answered and _says_why_it_ends(job))
+    return implied(word, failed=failed, ended=ended, answered=is_answered)
+
+
+def _says_why_it_ends(job: AsyncJob) -> bool:
+    return job.response is not None and job.response.finish_reason(job.response.choice()) is not None
+
+
+def _unanswered(
+    job: AsyncJob, raw: bytes, words: str | None
+) -> tuple[JobStatus, str | None, tuple[RequiredAction, ...] | None]:
+    """(status, words, actions) of a job that is completed without an answer: whatever the server says of the reason."""
+    response = job.response
+    if words := words or error_in(raw):
+        return JobStatus.FAILED, words, None
+    if response is not None and (actions := _actions(response)):
+        return JobStatus.FAILED, None, actions
+    if response is not None and (said := response.refusal()):
+        return JobStatus.COMPLETED, f"the model declined: {said}", None
+    reason = response.finish_reason(None) if response is not None else None
+    if reason and reason.lower() != "stop":  # a text that ended as it should may still come
+        return JobStatus.COMPLETED, f"finish_reason {reason}", None
+    return JobStatus.COMPLETED, words_in(raw), None
+
+
+def _actions(response: CompletionResponse | None) -> tuple[RequiredAction, ...]:
+    calls = response.tool_calls() if response is not None else ()
+    named = [(call.function.name if call.function is not None else None, call.id) for call in calls]
+    return tuple(RequiredAction("function_call", name or "", call_id or "") for name, call_id in named)
+
+
+def _at_once(job: AsyncJob, body: bytes) -> AsyncJob:
+    """A job from a chat completion, which is the answer itself: it has ended, unless it says otherwise."""
+    response = strictly(_COMPLETION, body)
+    if response is None:
+        with contextlib.suppress(ValueError, RecursionError):
+            response = salvaged(loosely(body), CompletionResponse)
+    ended = job.completed_at
+    if ended is None and response is not None:
+        ended = response.created
+    status = job.status or ("COMPLETED" if response is not None else None)
+    return msgspec.structs.replace(job, response=response, completed_at=ended, status=status)
+
+
+def _salvaged_job(reply: Reply, expected_id: str) -> AsyncJob:
     value = plain_values(reply)
     if is_array(value) or (is_object(value) and "requests" in value and "id" not in value):
         unusable(reply, "a list of jobs, not a job")
     if not is_object(value):
         unusable(reply, "a single value, not a job")
-    job = salvaged(value, AsyncJob)
+    job = _of_values(value)
+    if job is None or not (job.id == expected_id != "" or job.choices is not None or _is_answered(job)):
+        check_has_id(reply, value, words_about(value))
     if job is None:
         unusable(reply, "a body without a usable id")
     return job
+
+
+def _of_values(value: Any) -> AsyncJob | None:
+    """A job from plain values, with the words of an error in whatever form it is; None if its id is no text."""
+    if not is_object(value):
+        return None
+    value = with_id(value)
+    said = value.get("error_message")
+    if said is not None and not isinstance(said, str):
+        value = {**value, "error_message": words_of(said) or None}
+    choices = value.get("choices")
+    job = salvaged({name: item for name, item in value.items() if name != "choices"}, AsyncJob)
+    return msgspec.structs.replace(job, choices=msgspec.Raw(b"[]")) if job and is_array(choices) else job
 
 
 def _salvaged_page(reply: Reply) -> tuple[list[Any], Any]:
@@ -286,7 +365,7 @@ def _salvaged_page(reply: Reply) -> tuple[list[Any], Any]:
 def _read_row(row: Any) -> Snapshot | None:
     """The job of a row (bytes, or plain values if the page had to be salvaged); None if it is unreadable."""
     raw = bytes(row) if isinstance(row, msgspec.Raw) else b""
-    job = strictly(_JOB, raw) or _salvaged_row(raw) if raw else salvaged(row, AsyncJob)
+    job = strictly(_JOB, raw) or _salvaged_row(raw) if raw else _of_values(row)
     if job is None or not is_usable(job.id):
         return None
     return _snapshot(job, raw or _ENCODER.encode(row))
@@ -294,6 +373,6 @@ def _read_row(row: Any) -> Snapshot | None:
 
 def _salvaged_row(raw: bytes) -> AsyncJob | None:
     try:
-        return salvaged(loosely(raw), AsyncJob)
+        return _of_values(loosely(raw))
     except (ValueError, RecursionError):
         return None

@@ -7,13 +7,15 @@ so none is part of a cycle: the garbage collector need not visit the hundred sou
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any, cast
 
 import msgspec
 
 from aiopplx._job import Answer, Source, Usage
-
-_THINK, _THOUGHT = "<think>", "</think>"
+from aiopplx._thought import is_thought, joined, split, thought_in
+from aiopplx._wire.addresses import annotated
+from aiopplx._wire.words import words_of
 
 
 class Cost(msgspec.Struct, frozen=True, gc=False, kw_only=True):
@@ -100,13 +102,22 @@ class ToolCall(msgspec.Struct, frozen=True, gc=False, kw_only=True):
 
 
 class ResponseMessage(msgspec.Struct, frozen=True, gc=False, kw_only=True):
-    """The model's message. `content` is text; parts of any shape are kept unchanged."""
+    """The model's message. `content` is text; parts of any shape are kept unchanged.
+
+    The fields from `reasoning_content` on are not Perplexity's own: gateways and other servers of this API send them.
+    """
 
     role: str | None = None
     content: str | list[Any] | None = None
     reasoning_steps: list[ReasoningStep] | None = None
     tool_calls: list[ToolCall] | None = None
     tool_call_id: str | None = None
+    reasoning_content: Any = None
+    reasoning: Any = None
+    reasoning_details: Any = None
+    thinking: Any = None
+    refusal: Any = None
+    annotations: Any = None
 
     def text(self) -> str:
         """The content as one text; `""` if there is none."""
@@ -114,6 +125,45 @@ class ResponseMessage(msgspec.Struct, frozen=True, gc=False, kw_only=True):
         if isinstance(content, str):
             return content
         return "".join(_part_text(part) for part in content) if content else ""
+
+    def declined(self) -> str:
+        """The words of a refusal; `""` if there is none."""
+        if self.refusal is not None:
+            return words_of(self.refusal)
+        parts = self.content if isinstance(self.content, list) else ()
+        return " ".join(words_of(part) for part in parts if _type_of(part) == "refusal")
+
+    def pages(self) -> Iterator[Source]:
+        """The pages that annotations cite, and those of the steps of the reasoning."""
+        yield from annotated(self.annotations)
+        for step in self.reasoning_steps or ():
+            for details in (step.web_search, step.finance_search):
+                if details is not None:
+                    yield from details.search_results or ()
+            if step.fetch_url_content is not None:
+                pages = step.fetch_url_content.contents or ()
+                yield from (msgspec.structs.replace(page, kind="fetch_url_content") for page in pages)
+
+    def has_thoughts(self) -> bool:
+        """Whether `thoughts` may find any; nearly every message has none of these."""
+        return (
+            self.reasoning_content is not None
+            or self.reasoning is not None
+            or self.thinking is not None
+            or self.reasoning_details is not None
+            or self.reasoning_steps is not None
+            or not isinstance(self.content, str)
+        )
+
+    def thoughts(self) -> Iterator[str | None]:
+        """The reasoning that stands beside the text, in the order in which it is shown."""
+        for said in (self.reasoning_content, self.reasoning, self.thinking, self.reasoning_details):
+            if said is not None:
+                yield thought_in(said)
+        if isinstance(self.content, list):
+            yield from (thought_in(part) for part in self.content if is_thought(_type_of(part)))
+        if self.reasoning_steps:
+            yield "\n\n".join(step.thought for step in self.reasoning_steps if step.thought) or None
 
 
 class Choice(msgspec.Struct, frozen=True, gc=False, kw_only=True):
@@ -123,6 +173,32 @@ class Choice(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     finish_reason: str | None = None
     message: ResponseMessage | None = None
     delta: ResponseMessage | None = None
+
+    def names_pages(self) -> bool:
+        """Whether its messages may name pages themselves; nearly none do."""
+        messages = (self.message, self.delta)
+        return any(
+            message is not None and (message.annotations is not None or message.reasoning_steps is not None)
+            for message in messages
+        )
+
+    def refusal(self) -> str:
+        """The model's words where it declined to answer, in a field or a part of their own; `""` if it did not."""
+        for message in (self.message, self.delta):
+            if message is not None and (said := message.declined()):
+                return said
+        return ""
+
+    def split(self) -> tuple[str | None, str]:
+        """(reasoning, text); None if it has no reasoning."""
+        reasoning, text = split(self.text())
+        beside = [
+            thought
+            for message in (self.message, self.delta)
+            if message is not None and message.has_thoughts()
+            for thought in message.thoughts()
+        ]
+        return (joined([*beside, reasoning]) if beside else reasoning), text
 
     def text(self) -> str:
         """The text, `""` if there is none."""
@@ -176,30 +252,76 @@ class CompletionResponse(msgspec.Struct, frozen=True, gc=False, kw_only=True):
         return None
 
     def answer(self) -> Answer:
-        """The same facts in the words of the job model.
-
-        If the server sent only one of `search_results` and `citations`, the other is derived from it.
-        """
+        """The same facts in the words of the job model."""
         choice = self.choice()
-        reasoning, text = split_thought(choice.text()) if choice is not None else (None, "")
-        sources, citations = self.search_results or [], self.citations or []
-        if not sources and citations:
-            sources = [Source(url=url) for url in citations]
-        elif not citations and sources:
-            citations = [source.url for source in sources]
+        # Without a text there may still be reasoning, and a reason why it ends.
+        shown = choice or next(iter(self.choices or ()), None)
+        reasoning, text = shown.split() if shown is not None else (None, "")
+        sources, citations = self._pages()
         return Answer(
-            text=text,
+            text=text if choice is not None else "",
             reasoning=reasoning,
             sources=sources,
             citations=citations,
             usage=self.usage.usage() if self.usage is not None else None,
-            finish_reason=choice.finish_reason if choice is not None else None,
+            finish_reason=self.finish_reason(choice),
             model=self.model or "",
         )
 
+    def finish_reason(self, choice: Choice | None) -> str | None:
+        """The server's word for why the text ends: that of the choice with a text, else the first there is."""
+        if choice is not None and choice.finish_reason is not None:
+            return choice.finish_reason
+        return next((other.finish_reason for other in self.choices or () if other.finish_reason), None)
+
+    def refusal(self) -> str:
+        """The model's words where it declined to answer; `""` if it did not."""
+        return next(filter(None, (choice.refusal() for choice in self.choices or ())), "")
+
+    def tool_calls(self) -> list[ToolCall]:
+        """The caller's functions that the model wants to call."""
+        messages = [choice.message for choice in self.choices or () if choice.message is not None]
+        return [call for message in messages for call in message.tool_calls or ()]
+
+    def _pages(self) -> tuple[list[Source], list[str]]:
+        """(sources, citations): the same pages in the same order, which is that of the marks in the text."""
+        found, cited = self.search_results or [], self.citations or []
+        if [source.url for source in found] != cited:
+            found = _merged(found, cited) if cited else found
+            cited = [source.url for source in found]
+        if not any(choice.names_pages() for choice in self.choices or ()):
+            return found, cited
+        known = set(cited)
+        more = {source.url: source for source in self._named_elsewhere() if source.url not in known}
+        return [*found, *more.values()], [*cited, *more]
+
+    def _named_elsewhere(self) -> Iterator[Source]:
+        """Pages in the steps of the reasoning and in annotations."""
+        for choice in self.choices or ():
+            for message in (choice.message, choice.delta):
+                if message is not None:
+                    yield from message.pages()
+
+
+def _merged(found: list[Source], cited: list[str]) -> list[Source]:
+    """Search results and citations that do not agree. `[n]` is a place in the longer of the two lists."""
+    if len(cited) > len(found):
+        by_url = {source.url: source for source in reversed(found)}
+        named = set(cited)
+        at_places = [by_url.get(url) or Source(url=url) for url in cited]
+        return at_places + [source for source in found if source.url not in named]
+    known = {source.url for source in found}
+    # A result without an address keeps its place, and the citation at that place is most likely the same page.
+    missing = dict.fromkeys(url for place, url in enumerate(cited) if url and url not in known and found[place].url)
+    return [*found, *(Source(url=url, kind="citations") for url in missing)]
+
 
 class AsyncJob(msgspec.Struct, frozen=True, gc=False, kw_only=True):
-    """The server's record of a job; the rows of its list have no `response` and no `error_message`."""
+    """The server's record of a job; the rows of its list have no `response` and no `error_message`.
+
+    `error` is not documented; gateways send it. `choices` is there only where a server that is not asynchronous answers
+    a submission with the answer itself.
+    """
 
     id: str
     model: str | None = None
@@ -209,24 +331,19 @@ class AsyncJob(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     response: CompletionResponse | None = None
     failed_at: int | None = None
     error_message: str | None = None
+    error: Any = None
     status: str | None = None
+    choices: msgspec.Raw | None = None
+
+
+def _type_of(part: Any) -> object:
+    return cast("dict[str, object]", part).get("type") if isinstance(part, dict) else None
 
 
 def _part_text(part: Any) -> str:
+    if is_thought(_type_of(part)):
+        return ""
+    if _type_of(part) == "refusal":
+        return ""
     said: object = cast("dict[str, object]", part).get("text") if isinstance(part, dict) else part
     return said if isinstance(said, str) else ""
-
-
-def split_thought(content: str) -> tuple[str | None, str]:
-    """(reasoning, text) of a content that may begin with a `<think>` part.
-
-    A part that is never closed stays in the text, with its tag: the end of the reasoning is then unknown, and the
-    answer may be in it, so it must not be moved out of the text that people read and keep.
-    """
-    if content[:64].lstrip()[: len(_THINK)] != _THINK:
-        return None, content
-    end = content.find(_THOUGHT)
-    if end < 0:
-        return None, content
-    start = content.index(_THINK) + len(_THINK)
-    return content[start:end].strip(), content[end + len(_THOUGHT) :].lstrip()

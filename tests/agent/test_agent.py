@@ -129,7 +129,7 @@ def test_calls_go_to_the_chosen_path(api: API, base: str):
         assert call.method.lower() in DOCUMENT.content["paths"][path]
 
 
-@pytest.mark.parametrize("job_id", ["", "..", "a/b", "a b", "x" * 129, "a?b", "ä"])
+@pytest.mark.parametrize("job_id", ["", ".", "..", "x" * 2_049, "\ud800"], ids=lambda job_id: ascii(job_id[:8]))
 def test_invalid_id_is_neither_polled_nor_cancelled(job_id: str):
     for call in (AGENT.get, AGENT.cancel):
         with pytest.raises(InvalidRequest, match="not a job id"):
@@ -265,7 +265,7 @@ def test_run_without_searches_has_no_sources():
         ("queued", JobStatus.CREATED),
         ("QUEUED", JobStatus.CREATED),
         ("in_progress", JobStatus.IN_PROGRESS),
-        ("requires_action", JobStatus.IN_PROGRESS),
+        ("requires_action", JobStatus.FAILED),
         ("cancelling", JobStatus.IN_PROGRESS),
         ("dreaming", JobStatus.IN_PROGRESS),
         (" Completed ", JobStatus.COMPLETED),
@@ -340,7 +340,7 @@ def test_completed_run_that_calls_a_function_has_a_response():
 
 def test_text_is_that_of_all_messages_in_order():
     body = run(message("a", "b"), search(), message("c"), {"type": "message", "content": "d"})
-    assert answer_of(body).text == "abcd"
+    assert answer_of(body).text == "ab\n\nc\n\nd"
 
 
 def test_partial_text_of_a_running_run_is_there():
@@ -512,7 +512,7 @@ UNUSABLE: list[tuple[object, str]] = [
     (None, "a single value"),
     ({}, "without a usable id"),
     ({"id": None, "status": "queued"}, "without a usable id"),
-    ({"id": "../x", "status": "queued"}, "without a usable id"),
+    ({"id": "..", "status": "queued"}, "without a usable id"),
     ({"response_id": "resp_1", "status": "cancelling"}, "without a usable id"),
     (payload("agent-get-404.real"), "without a usable id"),
 ]

@@ -582,7 +582,7 @@ def test_key_unfit_for_a_header_is_refused_unquoted(key: str) -> None:
     assert not key.strip() or key not in str(raised.value)
 
 
-@pytest.mark.parametrize("id", ["..", ".", "a/b", "../x", "a?b", "", "x" * 200, "a b", "é"])
+@pytest.mark.parametrize("id", ["", ".", "..", "x" * 2_049, "\ud800"], ids=lambda bad: ascii(bad[:8]))
 async def test_id_that_could_leave_its_path_is_never_sent(id: str) -> None:
     async with WireServer([DONE]) as server, session_at(server.url) as session:
         with pytest.raises(ValueError, match="id"):
@@ -593,12 +593,13 @@ async def test_id_that_could_leave_its_path_is_never_sent(id: str) -> None:
     assert server.requests == []
 
 
-@pytest.mark.parametrize("id", ["..", "../../admin", "x y", "a/b", "x" * 129])
+@pytest.mark.parametrize("id", [".", "..", "x" * 2_049])
 async def test_unusable_id_from_the_server_counts_as_none(id: str) -> None:
     job, server, _ = await asked([wire.Say(body=job_body("CREATED").replace(ID.encode(), id.encode()))])
 
     assert job.status is JobStatus.IN_DOUBT
     assert {request.path for request in server.requests} == {"/async/chat/completions"}
+    assert f"the server named it {id[:100]!r}"[:60] in str(job.error)
 
 
 @pytest.mark.parametrize("name", ["reset after the request", "silent", "cut by length", "garbage"])

@@ -36,12 +36,13 @@ class Row:
 
 @dataclass(eq=False)
 class Asked:
-    """One request: `kind` is submit, get or list."""
+    """One request: `kind` is submit, get or list; `name` is the id in its path, as it was sent."""
 
     kind: str
     query: dict[str, str]
     row: Row | None
     connection: _Connection = field(repr=False)
+    name: str = ""
 
     @property
     def question(self) -> str:
@@ -139,7 +140,7 @@ class Scripted:
         if method == "POST":
             asked = Asked("submit", query, self._made(json.loads(body)), connection)
         elif job_id:
-            asked = Asked("get", query, self.rows.get(job_id), connection)
+            asked = Asked("get", query, self.rows.get(job_id), connection, job_id)
         else:
             asked = Asked("list", query, None, connection)
         self.requests[asked.kind] += 1

@@ -1,0 +1,58 @@
+"""Addresses that an answer rests on, in parts of a body that have no struct of their own.
+
+Annotations cite pages in two forms: with the address beside the type, or in an object named after it. Items of unknown
+types carry results in lists of objects with an address each. This module knows nothing of which part of which API's
+answer it is given.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from aiopplx._job import Source
+from aiopplx._wire.decoding import is_array, is_object, salvaged
+
+_ADDRESSES = ("url", "uri", "link", "image_url", "origin_url", "source_url")
+# What was asked or sent is not what was found.
+_ASKED = frozenset({"arguments", "input", "queries", "query", "request", "code", "parameters"})
+_MOST = 10_000
+"""Values of one item that are looked at."""
+
+
+def annotated(annotations: Any) -> Iterator[Source]:
+    """The pages that annotations cite."""
+    for note in annotations if is_array(annotations) else ():
+        if is_object(note):
+            kind = note.get("type")
+            inner = note.get(kind) if isinstance(kind, str) else None
+            source = _source(inner if is_object(inner) else note, kind)
+            if source is not None:
+                yield source
+
+
+def found(item: Any, kind: str | None) -> Iterator[Source]:
+    """The pages in an item of a type that is not known, in order; `kind` is its type."""
+    waiting, left = [item], _MOST
+    while waiting and left:
+        value = waiting.pop()
+        left -= 1
+        if is_array(value):
+            waiting += reversed(value[:left])
+        elif is_object(value):
+            source = _source(value, kind)
+            if source is not None:
+                yield source
+            waiting += [part for name, part in reversed(value.items()) if name not in _ASKED]
+
+
+def _source(value: dict[str, Any], kind: Any) -> Source | None:
+    address = next((value[name] for name in _ADDRESSES if isinstance(value.get(name), str)), "")
+    if not address.startswith(("http://", "https://")):
+        return None
+    known = {name: said for name, said in value.items() if name in _KEPT}
+    return salvaged({**known, "url": address, "kind": kind if isinstance(kind, str) else None}, Source)
+
+
+# Without `id`: that of an annotation or an unknown item is not the number of a mark.
+_KEPT = ("title", "date", "last_updated", "snippet", "source")

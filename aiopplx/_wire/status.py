@@ -1,0 +1,53 @@
+"""What a status means that no document names, from the word itself and from what stands beside it.
+
+A word of tomorrow must cost nobody a result. A server that says `DONE` and sends the answer has ended the job, and so
+has one that says `CANCELLED` and when; a word alone says nothing, and the job is polled on. Words for work that goes on
+are an exception: an answer beside them is a part of one.
+
+This module knows nothing of jobs on the wire, or of any one API.
+"""
+
+from __future__ import annotations
+
+import re
+
+from aiopplx._job import JobStatus
+
+_RUNNING = re.compile(
+    r".*ing|pending.*|queued?|created|new|open|active|accepted|submitted|scheduled|started|paused|retry|partial|in_.*"
+)
+_WAITS = frozenset({
+    "requires_action",
+    "action_required",
+    "requires_input",
+    "input_required",
+    "requires_approval",
+    "approval_required",
+    "requires_confirmation",
+})
+
+
+def _plain(word: str) -> str:
+    return word.strip().lower().replace("-", "_").replace(" ", "_")
+
+
+def needs_caller(word: str) -> bool:
+    """Whether a job with this status waits for something that its caller has to give."""
+    return _plain(word) in _WAITS
+
+
+def implied(word: str, *, failed: bool, ended: bool, answered: bool) -> JobStatus:
+    """The status of a job whose own word is unknown, or not there.
+
+    Args:
+        word: the server's, `""` if there is none.
+        failed: it says when, or why, the job failed.
+        ended: it says when the job was completed.
+        answered: an answer is there.
+    """
+    if failed:
+        return JobStatus.FAILED
+    is_running = not word.strip() or _RUNNING.fullmatch(_plain(word)) is not None
+    if ended and (answered or not is_running):
+        return JobStatus.COMPLETED
+    return JobStatus.COMPLETED if answered and not is_running else JobStatus.IN_PROGRESS

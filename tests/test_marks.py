@@ -1,0 +1,82 @@
+"""Citation marks in every form name their sources, and those that name none are counted."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from aiopplx._job import Source
+from aiopplx._marks import cited, marks, unresolved
+
+PLACES = [Source(url=f"https://{place}.example") for place in range(1, 8)]
+NUMBERED = [Source(url=f"https://{number}.example", id=number) for number in (9, 3, 14, 1)]
+
+
+@pytest.mark.parametrize(
+    ("text", "named"),
+    [
+        ("a [3].", {"[3]": 3}),
+        ("a [1, 2].", {"[1]": 1, "[2]": 2}),
+        ("a [1,2;4].", {"[1]": 1, "[2]": 2, "[4]": 4}),
+        ("a [5-7].", {"[5]": 5, "[6]": 6, "[7]": 7}),
+        ("a [5\N{EN DASH}7].", {"[5]": 5, "[6]": 6, "[7]": 7}),
+        ("a [1, 3-4].", {"[1]": 1, "[3]": 3, "[4]": 4}),
+        ("a [2][1].", {"[2]": 2, "[1]": 1}),
+        ("a [web:0].", {"[web:0]": 1}),
+        ("a [1](https://x.example) [1]: https://x.example", {}),
+        ("a `x[1]` b\n```\nx[2]\n```\nc [3]", {"[3]": 3}),
+        ("```\nnever closed [2]", {"[2]": 2}),
+        ("[] [a] [1 2] [-1] [1,]", {}),
+    ],
+)
+def test_marks_without_ids_count_places(text: str, named: dict[str, int]):
+    found = {mark: source.url for mark, source in cited(text, PLACES).items()}
+    assert found == {mark: f"https://{place}.example" for mark, place in named.items()}
+    assert list(found) == list(named)
+    assert unresolved(text, PLACES) == 0
+
+
+@pytest.mark.parametrize(
+    ("text", "named"),
+    [
+        ("a [web:9,14].", {"[web:9]": 9, "[web:14]": 14}),
+        ("a [web:9, web:14].", {"[web:9]": 9, "[web:14]": 14}),
+        ("a [3, 1].", {"[3]": 3, "[1]": 1}),
+    ],
+)
+def test_marks_with_ids_name_the_ids(text: str, named: dict[str, int]):
+    found = {mark: source.url for mark, source in cited(text, NUMBERED).items()}
+    assert found == {mark: f"https://{number}.example" for mark, number in named.items()}
+
+
+@pytest.mark.parametrize(
+    ("text", "count"),
+    [
+        ("a [8] and [9] and [8] again", 2),
+        ("a [6-9]", 2),
+        ("a [web:7]", 1),
+        ("in [2026], from [1990-2020], [0]", 0),
+        ("[1]", 0),
+        ("`[9]`", 0),
+    ],
+)
+def test_marks_that_name_nothing_are_counted_once_each(text: str, count: int):
+    assert unresolved(text, PLACES) == count
+
+
+def test_every_mark_of_an_answer_without_sources_is_unresolved():
+    assert unresolved("a [1], b [2]", []) == 2
+
+
+@given(st.text(alphabet="[]web:0123,- `(\n", max_size=60), st.lists(st.integers(0, 3) | st.none(), max_size=4))
+def test_each_mark_is_cited_or_unresolved(text: str, ids: list[int | None]):
+    sources = [Source(url=f"https://{place}.example", id=number) for place, number in enumerate(ids)]
+    found = list(marks(text, sources))
+    assert {mark.name for mark in found if mark.page is not None} == set(cited(text, sources))
+    assert all(text[mark.start] == "[" and text[mark.end - 1] == "]" for mark in found)
+
+
+@pytest.mark.parametrize("piece", ["[", "[1", "[1,", "`", "```\n", "[1-", "[web:", "1-9", "~~~\n`"])
+def test_hostile_text_is_read_in_linear_steps(piece: str):
+    assert cited(piece * (200_000 // len(piece)), PLACES) in ({}, {"[1]": PLACES[0]})
