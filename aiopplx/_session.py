@@ -172,6 +172,7 @@ class Session:
             async with contextlib.AsyncExitStack() as stack:  # each is closed, also if another fails or is cancelled
                 stack.push_async_callback(self._close_store)
                 stack.push_async_callback(core.client.transport.close)
+                stack.callback(core.membership.end)
                 await core.calls.aclose()
 
     def __del__(self) -> None:

@@ -22,7 +22,7 @@ from aiopplx._core.lifecycle import Lifecycle
 from aiopplx._core.poller import Poller
 from aiopplx._core.spending import Bounded, Spending, Unbounded
 from aiopplx._events import Emitter
-from aiopplx._http.account import shared_gate
+from aiopplx._http.account import Membership, join
 from aiopplx._http.client import Client
 from aiopplx._http.transport import Transport
 from aiopplx._policy.budget import Budget
@@ -115,6 +115,7 @@ class Core:
 
     Attributes:
         settings: what the session was made with.
+        membership: its part in the account; ends with the session.
         client: sends requests.
         life: takes submissions through their phases.
         calls: the calls that wait.
@@ -132,7 +133,8 @@ class Core:
         self.ensure_open = ensure_open
         store = opened.store
         routing = Routing(settings.api, settings.successor, remembers=store.remembers)
-        self.client = client = _client(settings, routing, emitter)
+        self.membership = join(settings.base_url, settings.key, settings.rpm, settings.http)
+        self.client = client = _client(settings, routing, emitter, self.membership)
         self.life = life = Lifecycle(
             store,
             routing,
@@ -154,13 +156,13 @@ def _new_key() -> str:
     return uuid.uuid4().hex
 
 
-def _client(settings: Settings, routing: Routing, emitter: Emitter) -> Client:
+def _client(settings: Settings, routing: Routing, emitter: Emitter, membership: Membership) -> Client:
     """Needs the running loop."""
     transport = Transport(settings.base_url, settings.key, settings.network, clock=settings.clock, http=settings.http)
     transport.open()
     return Client(
         transport,
-        shared_gate(settings.base_url, settings.key.reveal(), settings.rpm),
+        membership.gate,
         settings.retry,
         clock=settings.clock,
         random=random.random,  # noqa: S311 - jitter, nothing secret

@@ -12,38 +12,93 @@ An account is a key *at a server*: the same key at another address (a gateway, a
 A gate also belongs to one event loop, since those who wait at it are tasks of that loop. Sessions on other loops and in
 other processes are other clients of the same account; they learn of each other only by what the server refuses.
 
-Where sessions ask for different rates the slowest holds, because the limit was given for the account. A gate is kept as
-long as a session refers to it, and no longer: what was learnt by one run does not hold back the next.
+Where sessions ask for different rates the slowest holds, because the limit was given for the account. All of this lasts
+as long as a session of the account is open, and no longer: what one run was allowed, or has learnt, does not hold back
+the next, even if the program still refers to the session that it closed.
 
-The key is never kept here, only a digest of it. This module knows nothing of what a gate decides.
+What a session has met on its way to the server is not the account's. Sessions that were given their own HTTP client
+(`http=`, with a proxy or certificates) share a route only with those that were given the same one, so a proxy that is
+down holds back nobody else.
+
+The key is never kept here, only a digest of it. Sessions may be opened and closed in threads, each with its own loop.
+This module knows nothing of what a gate decides.
 """
 
 from __future__ import annotations
 
 import asyncio
 import hashlib
+import threading
 import weakref
+from typing import Final
 
+from aiopplx._http.secret import Secret
 from aiopplx._policy.gate import Gate
 
-_gates: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, weakref.WeakValueDictionary[str, Gate]] = (
+
+class Membership:
+    """One open session's part in its account.
+
+    Attributes:
+        gate: through which its requests leave.
+    """
+
+    __slots__ = ("__weakref__", "_account", "gate", "per_minute", "way")
+
+    def __init__(self, account: _Account, gate: Gate, per_minute: float | None, way: int) -> None:
+        self._account = account
+        self.gate = gate
+        self.per_minute = per_minute
+        self.way = way
+
+    def end(self) -> None:
+        """The session is closed; a second call does nothing."""
+        with _LOCK:
+            self._account.members.discard(self)
+            self._account.limit()
+
+
+class _Account:
+    """What the open sessions of one account share."""
+
+    def __init__(self) -> None:
+        # Weakly, so that a session that was dropped without being closed is no member any more.
+        self.members: weakref.WeakSet[Membership] = weakref.WeakSet()
+
+    def limit(self) -> None:
+        limits = [member.per_minute for member in self.members if member.per_minute is not None]
+        for member in self.members:
+            member.gate.pace.limit(min(limits, default=None))
+            break  # one pace for all
+
+
+_LOCK: Final = threading.Lock()
+_accounts: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, weakref.WeakValueDictionary[str, _Account]] = (
     weakref.WeakKeyDictionary()
 )
 
 
-def shared_gate(base_url: str, key: str, per_minute: float | None) -> Gate:
-    """The gate of this account on the running loop; a new one if no open session has it.
+def join(base_url: str, key: Secret, per_minute: float | None, way: object = None) -> Membership:
+    """Make a session a member of its account on the running loop, until `Membership.end`.
 
     Args:
         base_url: the server.
         key: the API key.
         per_minute: the most submissions a minute that this session allows, None for no limit of its own.
+        way: the HTTP client that the session was given; None: it has connections of its own.
     """
-    of_loop = _gates.setdefault(asyncio.get_running_loop(), weakref.WeakValueDictionary())
-    account = hashlib.sha256(f"{base_url}\n{key}".encode()).hexdigest()
-    gate = of_loop.get(account)
-    if gate is None:
-        gate = of_loop[account] = Gate(per_minute)
-    elif per_minute is not None:
-        gate.pace.limit(per_minute)
-    return gate
+    loop = asyncio.get_running_loop()
+    name = hashlib.sha256(f"{base_url}\n{key.reveal()}".encode()).hexdigest()
+    with _LOCK:
+        of_loop = _accounts.setdefault(loop, weakref.WeakValueDictionary())
+        account = of_loop.get(name)
+        if account is None:
+            account = of_loop[name] = _Account()
+        members = list(account.members)
+        same_way = next((member.gate for member in members if member.way == id(way)), None)
+        beside = members[0].gate if members else None
+        gate = same_way or Gate(per_minute, beside=beside)
+        membership = Membership(account, gate, per_minute, id(way))
+        account.members.add(membership)
+        account.limit()
+    return membership

@@ -29,7 +29,7 @@ from __future__ import annotations
 import enum
 import math
 
-from aiopplx._errors import AiopplxError
+from aiopplx._errors import AiopplxError, APIError
 from aiopplx._policy.pace import Pace
 from aiopplx._wire.call import Lane
 
@@ -275,23 +275,45 @@ class Unanswered:
         return max(0.0, now - self._since)
 
 
+class Route:
+    """What requests have met on one way to the server: whether it answers there, and whether it was ever reached.
+
+    A proxy that is down, or a client with a wrong certificate, says nothing of any other way. So whoever has a way of
+    its own has a `Route` of its own, and shares with the others of the account only what the server said.
+    """
+
+    __slots__ = ("breaker", "first_contact", "stop", "unanswered")
+
+    def __init__(self) -> None:
+        self.breaker = Breaker()
+        self.first_contact = FirstContact()
+        self.unanswered = Unanswered()
+        self.stop = Stop()
+
+
 class Gate:
-    """Everything that holds requests of one account back.
+    """Everything that holds requests of one account back, on one route.
 
     `delay` and `leave` are the pass; answers come back through `back` (in any case) and one of `answered`, `throttled`
     and `failed`.
 
     Args:
         per_minute: the most submissions a minute that the user allows, None for as many as the server does.
+        beside: another gate of the same account, whose pace, silence and stops are this one's too.
+        route: shared with the other gates of this route; a new one by default.
     """
 
-    def __init__(self, per_minute: float | None = None) -> None:
-        self.pace = Pace(per_minute)
-        self._stop = Stop()
-        self._silence = Silence()
-        self._breaker = Breaker()
-        self._first_contact = FirstContact()
-        self._unanswered = Unanswered()
+    def __init__(
+        self, per_minute: float | None = None, *, beside: Gate | None = None, route: Route | None = None
+    ) -> None:
+        self.pace: Pace = Pace(per_minute) if beside is None else beside.pace
+        self._stop: Stop = Stop() if beside is None else beside._stop
+        self._silence: Silence = Silence() if beside is None else beside._silence
+        self.route = route = route or Route()
+        self._route_stop = route.stop
+        self._breaker = route.breaker
+        self._first_contact = route.first_contact
+        self._unanswered = route.unanswered
 
     # --- the pass ----------------------------------------------------------------------------------------------------
 
@@ -320,7 +342,7 @@ class Gate:
     def why(self, lane: Lane, now: float) -> Cause | None:
         """Why a request of this lane may not leave now; None if it may. The first reason, in the order of `Cause`."""
         submits = lane is _SUBMIT
-        if submits and self._stop.error_at(now) is not None:
+        if submits and self.halted(now) is not None:
             return Cause.STOP
         if self._silence.until > now:
             return Cause.SILENCE
@@ -392,32 +414,39 @@ class Gate:
     # --- stops -------------------------------------------------------------------------------------------------------
 
     def halt(self, error: AiopplxError, lane: Lane, now: float) -> bool:
-        """Nothing can be submitted any more (bad key, no credit, retired). Returns True if that is news."""
-        return self._stop.refused(error, now, by_poll=lane is not _SUBMIT)
+        """Nothing can be submitted any more. Returns True if that is news.
+
+        What the server said (bad key, no credit, retired) is the account's; that it was not reached is the route's.
+        """
+        stop = self._stop if isinstance(error, APIError) else self._route_stop
+        return stop.refused(error, now, by_poll=lane is not _SUBMIT)
 
     def accepted(self, lane: Lane) -> bool:
         """The server accepts this key for this lane: what a refusal there had stopped goes on. True if that is news."""
-        return self._stop.accepted(is_poll=lane is not _SUBMIT)
+        is_poll = lane is not _SUBMIT
+        ends = [self._stop.accepted(is_poll=is_poll), self._route_stop.accepted(is_poll=is_poll)]
+        return any(ends) and self.stop is None
 
     def resume(self) -> bool:
         """The user lets submissions continue. Returns True if they were stopped."""
-        return self._stop.lift()
+        ends = [self._stop.lift(), self._route_stop.lift()]
+        return any(ends)
 
     # --- questions ---------------------------------------------------------------------------------------------------
 
     @property
     def stop(self) -> AiopplxError | None:
         """What stopped submissions, also while one of them may try; None if they are not stopped."""
-        return self._stop.error
+        return self._stop.error or self._route_stop.error
 
     @property
     def polls_refused(self) -> bool:
         """Whether the server refuses polls as well, so that waiting for results is pointless."""
-        return self._stop.polls_refused
+        return self._stop.polls_refused or self._route_stop.polls_refused
 
     def halted(self, now: float) -> AiopplxError | None:
         """The error that every submission gets now; None if one may try."""
-        return self._stop.error_at(now)
+        return self._stop.error_at(now) or self._route_stop.error_at(now)
 
     def silence(self, now: float) -> float:
         """Seconds for which nothing may leave at all."""

@@ -64,10 +64,19 @@ class Pace:
         self._counted_at = 0.0
         self._row = 0
 
-    def limit(self, per_minute: float) -> None:
-        """A second session on the same account asks for at most this: the slower one holds."""
-        self._floor = max(self._floor, 60.0 / per_minute)
-        self.interval = max(self.interval, self._floor)
+    def limit(self, per_minute: float | None) -> None:
+        """The sessions of the account allow at most this from now on: the lowest of their limits, None if none has one.
+
+        Where that is more than before, what was learnt from refusals still holds.
+        """
+        floor = 60.0 / per_minute if per_minute else 0.0
+        if floor == self._floor:
+            return
+        before = self.interval
+        self._floor = floor
+        self.interval = self._floor if self._peak == math.inf else max(self._floor, 1.0 / self._peak)
+        if self.interval < before and self._peak == math.inf:
+            self.next_at -= before - self.interval  # the last departure counts, and not the gap that was to follow it
 
     def delay(self, now: float) -> float:
         """Seconds until the next departure. Asking changes nothing."""

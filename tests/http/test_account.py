@@ -1,51 +1,165 @@
-"""Sessions of one account share a gate."""
+"""Sessions of one account share what the server said, as long as one of them is open; a route is not shared."""
 
 from __future__ import annotations
 
 import asyncio
 import gc
+import threading
+from typing import Any
 
+import aiohttp
+import anyio
+import pytest
+from _scripted import Scripted, opened
+
+from aiopplx import JobStatus, OutOfCredit, RetryPolicy
+from aiopplx._errors import AuthenticationError, ConfigError, TransportError
 from aiopplx._http import account
-from aiopplx._http.account import shared_gate
+from aiopplx._http.account import Membership, join
+from aiopplx._http.secret import Secret
+from aiopplx._wire.call import Lane
 
-URL, KEY = "https://api.example", "a-key-of-some-length"
+URL, KEY = "https://api.example", Secret("a-key-of-some-length")
+STOP = AuthenticationError("bad key", status=401)
+
+
+def joined(per_minute: float | None = None, way: object = None) -> Membership:
+    return join(URL, KEY, per_minute, way)
 
 
 async def test_one_key_at_one_server_is_one_account():
-    gate = shared_gate(URL, KEY, None)
-    assert shared_gate(URL, KEY, None) is gate
+    one, other = joined(), joined()
+    assert one.gate is other.gate
 
 
 async def test_other_key_or_server_is_another_account():
-    gates = [shared_gate(URL, KEY, None), shared_gate(URL, "another-key", None), shared_gate(URL + ".org", KEY, None)]
-    assert len({id(gate) for gate in gates}) == 3
+    members = [joined(), join(URL, Secret("another-key"), None), join(URL + ".org", KEY, None)]
+    assert len({id(member.gate) for member in members}) == 3
 
 
-async def test_slowest_rate_of_an_account_holds():
-    gate = shared_gate(URL, KEY, 60.0)
-    shared_gate(URL, KEY, 20.0)
-    shared_gate(URL, KEY, 100.0)
-    shared_gate(URL, KEY, None)
-    assert gate.pace.interval == 3.0
+async def test_slowest_rate_of_the_open_sessions_holds():
+    members = [joined(rate) for rate in (60.0, 20.0, 100.0, None)]
+    paces = []
+    for member in (members[1], members[0], members[2]):
+        paces.append(members[3].gate.pace.interval)
+        member.end()
+        member.end()
+    assert [*paces, members[3].gate.pace.interval] == [3.0, 1.0, 0.6, 0.0]
+
+
+async def test_account_ends_with_its_last_open_session():
+    """Also where the program still refers to the sessions that it closed."""
+    closed = [joined(6.0), joined()]
+    closed[0].gate.halt(STOP, Lane.SUBMIT, 0.0)
+    for member in closed:
+        member.end()
+    later = joined()
+    assert (later.gate.pace.interval, later.gate.stop) == (0.0, None)
+    assert closed[0].gate.stop is STOP
+
+
+async def test_session_that_was_dropped_unclosed_is_no_member():
+    member = joined(60.0)
+    del member
+    gc.collect()
+    assert joined().gate.pace.interval == 0.0
+
+
+async def test_what_the_server_said_is_shared_and_a_route_is_not():
+    proxy = object()
+    own, routed, same = joined(60.0), joined(way=proxy), joined(way=proxy)
+    assert own.gate is not routed.gate is same.gate
+    assert own.gate.pace is routed.gate.pace
+    own.gate.halt(STOP, Lane.SUBMIT, 0.0)
+    own.gate.used_up(0.0, 7.0)
+    assert routed.gate.stop is STOP
+    assert routed.gate.silence(0.0) == 7.0
+    routed.gate.accepted(Lane.SUBMIT)
+    assert own.gate.stop is None
+
+
+@pytest.mark.parametrize("error", [TransportError("no proxy"), ConfigError("closed")], ids=("unreachable", "closed"))
+async def test_what_one_route_has_met_holds_back_no_other(error: Any):
+    own, routed = joined(), joined(way=object())
+    for n in range(20):
+        routed.gate.failed(float(n), connected=False, left_at=float(n))
+        routed.gate.submit_failed(float(n))
+    routed.gate.halt(error, Lane.SUBMIT, 20.0)
+    assert routed.gate.delay(Lane.SUBMIT, 20.0) > 0.0
+    assert routed.gate.is_unreachable(4)
+    assert routed.gate.halted(20.0) is error
+    assert own.gate.why(Lane.SUBMIT, 20.0) is None
+    assert own.gate.silent_server(20.0) == 0.0
+    assert not own.gate.is_unreachable(1)
 
 
 def test_each_loop_has_its_own_gates():
     async def gate_here():
-        return shared_gate(URL, KEY, None)
+        return joined().gate
 
     with asyncio.Runner() as first, asyncio.Runner() as second:
         assert first.run(gate_here()) is not second.run(gate_here())
 
 
-async def test_gate_lives_as_long_as_a_session_uses_it():
-    gate = shared_gate(URL, KEY, 60.0)
-    del gate
-    gc.collect()
-    assert shared_gate(URL, KEY, None).pace.interval == 0.0
+def test_sessions_may_open_and_close_in_many_threads():
+    wrong: list[BaseException] = []
+
+    async def many() -> None:
+        for n in range(40):
+            members = [joined(60.0 + n), joined(), joined(way=object())]
+            await asyncio.sleep(0)
+            assert members[1].gate.pace.interval == 60.0 / (60.0 + n)
+            for member in members:
+                member.end()
+
+    def run() -> None:
+        try:
+            asyncio.run(many())
+        except BaseException as error:
+            wrong.append(error)
+
+    threads = [threading.Thread(target=run) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert wrong == []
 
 
 async def test_account_does_not_keep_the_key():
-    gate = shared_gate(URL, KEY, None)
-    accounts = list(account._gates[asyncio.get_running_loop()])
-    assert gate is not None
-    assert not any(KEY in name for name in accounts)
+    member = joined()
+    accounts = list(account._accounts[asyncio.get_running_loop()])
+    assert member is not None
+    assert not any(KEY.reveal() in name for name in accounts)
+
+
+# --- sessions --------------------------------------------------------------------------------------------------------
+
+
+async def test_closed_session_hands_on_neither_its_rate_nor_its_stop(server: Scripted):
+    server.script = lambda asked: (402, {"error": {"message": "no credit", "type": "insufficient_quota"}})
+    async with opened(server, rpm=6) as closed:
+        with pytest.raises(OutOfCredit):
+            await closed.ask("one")
+    server.script = lambda asked: None
+    async with opened(server) as session:
+        with anyio.fail_after(5):  # six a minute would take half a minute
+            async with session.batch(["one", "two", "three"]) as jobs:
+                assert [job.status async for job in jobs] == [JobStatus.COMPLETED] * 3
+    assert repr(closed).endswith("closed>")
+
+
+async def test_proxy_that_is_down_stops_no_other_session(server: Scripted):
+    retry = RetryPolicy(base=0.01, max_delay=0.02)
+    async with (
+        aiohttp.ClientSession(proxy="http://127.0.0.1:9") as http,
+        opened(server, http=http, retry=retry) as routed,
+        opened(server, retry=retry) as own,
+    ):
+        for _ in range(3):
+            with pytest.raises(TransportError):
+                await routed.ask("through the proxy")
+        with anyio.fail_after(5):
+            assert (await own.ask("directly")).ok
+        with pytest.raises(TransportError):
+            await routed.ask("through the proxy")

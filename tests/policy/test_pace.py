@@ -128,12 +128,32 @@ def test_given_pace_saves_up_nothing_unused():
 
 
 @given(first=RPM, second=RPM)
-def test_slower_pace_of_two_sessions_holds(first: float, second: float):
+def test_limit_that_was_set_last_holds(first: float, second: float):
     pace = Pace(first)
     pace.limit(second)
-    assert pace.interval == pytest.approx(60.0 / min(first, second))
+    assert pace.interval == pytest.approx(60.0 / second)
     pace.leave(START)
-    assert pace.delay(START) == pytest.approx(60.0 / min(first, second))
+    assert pace.delay(START) == pytest.approx(60.0 / second)
+
+
+@given(first=RPM)
+def test_lifted_limit_holds_back_nothing_that_it_still_spaced(first: float):
+    pace = Pace(first)
+    pace.leave(START)
+    pace.limit(None)
+    assert (pace.interval, pace.delay(START)) == (0.0, 0.0)
+
+
+def test_lifted_limit_leaves_what_was_learnt():
+    pace = Pace(100)
+    for n in range(20):
+        pace.leave(START + n)
+    for _ in range(Pace.IN_A_ROW):
+        pace.refused(START + 20, START + 19)
+    learnt = pace.interval
+    pace.limit(None)
+    assert pace.interval == pytest.approx(learnt, rel=0.3)
+    assert pace.delay(START + 20) > 0.0
 
 
 def test_given_pace_above_the_servers_rate_falls_to_it():
