@@ -16,6 +16,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import cast
 
+from aiopplx._builtin import as_builtin, fields_as_builtins
 from aiopplx._errors import InvalidRequest
 from aiopplx._wire.api import API, quoted_id
 from aiopplx._wire.kinds import NOTHING, Kind, Published
@@ -64,9 +65,9 @@ def request_of(item: str | Mapping[str, object] | Request) -> Request:
         InvalidRequest: the item is none of these, or breaks a rule; it names the field, and has the mapping's tag.
     """
     if isinstance(item, str):
-        return ResearchRequest(item)
+        return ResearchRequest(as_builtin(item))
     if isinstance(item, Request):
-        return item
+        return fields_as_builtins(item)
     if isinstance(cast("object", item), Mapping):
         for kind in _REQUEST_TYPES:
             if kind.is_meant_by(item):

@@ -6,6 +6,7 @@ what a session does with its settings.
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Collection
 from typing import TYPE_CHECKING, TypeVar, cast
@@ -13,9 +14,11 @@ from typing import TYPE_CHECKING, TypeVar, cast
 import msgspec
 
 from aiopplx._apis import APIS
+from aiopplx._builtin import as_builtin, fields_as_builtins
 from aiopplx._errors import ConfigError
 from aiopplx._http.clock import Clock
-from aiopplx._http.secret import Secret, check_base_url, check_key
+from aiopplx._http.secret import SERVICE, Secret, check_base_url, check_key
+from aiopplx._path import check_path
 from aiopplx._policy.network import NetworkOptions
 from aiopplx._policy.polling import PollPolicy, PollRule
 from aiopplx._policy.retry import RetryPolicy
@@ -28,7 +31,12 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-BASE_URL = "https://api.perplexity.ai"
+BASE_URL = SERVICE
+
+LARGEST = 1e15
+"""The largest number of seconds, dollars or requests that is taken: with larger ones, a clock cannot count."""
+_ECHO = 60
+"""Characters of a wrong value that a message repeats."""
 
 
 class _AtPath(msgspec.Struct, frozen=True):
@@ -117,7 +125,7 @@ def make_settings(
         journal=check_journal(journal),
         poll=check_poll(poll),
         retry=check_retry(retry),
-        http=check_usable("http", http, "request", "an aiohttp.ClientSession"),
+        http=check_http(http),
         clock=check_usable("clock", clock, "call_at", "a clock of aiopplx.testing") or Clock(),
         network=bounds,
     )
@@ -128,29 +136,35 @@ def make_settings(
 
 def find_base_url(given: str | None, *, allow_insecure: bool) -> str:
     """The server: as given, else from `PERPLEXITY_BASE_URL`, else the service. Raises `ConfigError`."""
-    return check_base_url(given or os.environ.get("PERPLEXITY_BASE_URL") or BASE_URL, allow_insecure=allow_insecure)
+    if given is not None:
+        return check_base_url(given, allow_insecure=allow_insecure)
+    name = "PERPLEXITY_BASE_URL"
+    return check_base_url(os.environ.get(name) or BASE_URL, allow_insecure=allow_insecure, argument=name)
 
 
 def find_key(given: Secret | None) -> Secret:
     """The key: as given, else from `PERPLEXITY_API_KEY`, then `PPLX_API_KEY`. Raises `ConfigError`."""
     if given is not None:
         return check_key(given)
-    found = [Secret(os.environ[name]) for name in ("PERPLEXITY_API_KEY", "PPLX_API_KEY") if os.environ.get(name)]
+    names = ("PERPLEXITY_API_KEY", "PPLX_API_KEY")
+    found = [(name, Secret(os.environ[name])) for name in names if os.environ.get(name)]
     if not found:
         raise ConfigError(
-            "no API key: set PERPLEXITY_API_KEY, or pass Session(api_key=...). Without a key, try the emulator:"
-            " aiopplx run QUESTIONS --emulate"
+            "no API key: set PERPLEXITY_API_KEY",
+            remedy="Or pass Session(api_key=...). Without a key, try the emulator: aiopplx run QUESTIONS --emulate",
         )
-    if not found[0].is_same(found[-1]):
+    if not found[0][1].is_same(found[-1][1]):
         raise ConfigError("PERPLEXITY_API_KEY and PPLX_API_KEY are both set and differ: unset one")
-    return check_key(found[0])
+    name, key = found[0]
+    return check_key(key, argument=name)
 
 
 def find_apis(given: str | None) -> tuple[API, API | None]:
     """The API and its successor: as given, else from `AIOPPLX_API`, else `auto`. Raises `ConfigError`."""
-    name = given or os.environ.get("AIOPPLX_API") or "auto"
-    if name not in APIS:
-        raise ConfigError(f"api must be one of {', '.join(APIS)}, not {name!r}")
+    name, argument = (given, "api") if given is not None else (os.environ.get("AIOPPLX_API") or "auto", "AIOPPLX_API")
+    name = as_builtin(name)
+    if not isinstance(cast("object", name), str) or name not in APIS:
+        raise ConfigError(f"must be one of {', '.join(APIS)}, not {_shown(name)}", argument=argument)
     return APIS[name]
 
 
@@ -160,12 +174,15 @@ def find_apis(given: str | None) -> tuple[API, API | None]:
 def check_journal(given: str | os.PathLike[str] | JournalOptions | Journal | None) -> JournalOptions | Journal | None:
     """The journal; a path alone is one with the default options. Raises `ConfigError`."""
     if isinstance(given, (str, os.PathLike)):
+        check_path("journal", given)
         return JournalOptions(given)
     if not isinstance(given, JournalOptions):
         return check_usable("journal", given, "find_or_queue", "a path, a JournalOptions or an open Journal")
-    if not isinstance(cast("object", given.path), (str, os.PathLike)):
-        raise ConfigError(f"journal.path must be a path, not {type(given.path).__name__}")
+    given = fields_as_builtins(given)
+    check_path("journal.path", given.path)
     check_one_of("journal.results", given.results, ("keep", "until_delivered", "refetch"))
+    check_flag("journal.same_account", given.same_account)
+    check_flag("journal.retry_failed", given.retry_failed)
     check_seconds("journal.wait", given.wait)
     return given
 
@@ -175,17 +192,39 @@ def check_poll(given: PollPolicy | PollRule | None) -> PollPolicy:
     if given is None:
         return PollPolicy()
     if isinstance(given, PollPolicy):
-        return given
-    if not callable(cast("object", given)):
+        return check_numbers("poll", fields_as_builtins(given))
+    if not callable(cast("object", given)) or isinstance(given, type):
         raise ConfigError(
-            f"poll must be a PollPolicy or a function, not {given!r}: PollPolicy.fixed(10) polls every 10 s"
+            f"must be a PollPolicy or a function, not {_shown(given)}: PollPolicy.fixed(10) polls every 10 s",
+            argument="poll",
         )
     return PollPolicy.by(given)
 
 
 def check_retry(given: RetryPolicy | None) -> RetryPolicy:
     """The retry policy, by default `RetryPolicy()`. Raises `ConfigError`."""
-    return check_usable("retry", given, "delay", "a RetryPolicy") or RetryPolicy()
+    if given is None:
+        return RetryPolicy()
+    if not isinstance(cast("object", given), RetryPolicy):
+        raise ConfigError(f"must be a RetryPolicy, not {type(given).__name__}", argument="retry")
+    return check_numbers("retry", fields_as_builtins(given))
+
+
+P = TypeVar("P", PollPolicy, RetryPolicy)
+
+
+def check_numbers(name: str, policy: P) -> P:
+    """The numbers of a policy: seconds are from 0, counts from 1. Raises `ConfigError` that names the field."""
+    for field, default in msgspec.structs.asdict(type(policy)()).items():
+        value = getattr(policy, field)
+        if isinstance(default, int):
+            check_whole(f"{name}.{field}", value, least=0 if name == "poll" else 1)
+        elif isinstance(default, float) and not (value is None and field == "budget"):
+            # Endless is what some fields are meant to be: `tail_after`, `doubt_seconds`.
+            check_seconds(f"{name}.{field}", cast("float", value))
+    if isinstance(policy, PollPolicy) and policy.rule is not None and not callable(policy.rule):
+        raise ConfigError(f"must be a function, not {type(policy.rule).__name__}", argument=f"{name}.rule")
+    return policy
 
 
 def check_network(given: NetworkOptions | None) -> NetworkOptions:
@@ -193,47 +232,89 @@ def check_network(given: NetworkOptions | None) -> NetworkOptions:
     if given is None:
         return NetworkOptions()
     if not isinstance(cast("object", given), NetworkOptions):
-        raise ConfigError(f"network must be a NetworkOptions, not {type(given).__name__}")
+        raise ConfigError(f"must be a NetworkOptions, not {type(given).__name__}", argument="network")
+    given = fields_as_builtins(given)
     check_whole("network.max_response_bytes", given.max_response_bytes)
+    check_flag("network.allow_insecure", given.allow_insecure)
     for name in ("connect_seconds", "submit_seconds", "poll_seconds"):
         check_positive(f"network.{name}", getattr(given, name))
     return given
 
 
+def check_http(given: aiohttp.ClientSession | None) -> aiohttp.ClientSession | None:
+    """The caller's own connections, unless they cannot carry the API's requests. Raises `ConfigError`."""
+    found = check_usable("http", given, "request", "an aiohttp.ClientSession")
+    if getattr(found, "auth", None) is not None:
+        raise ConfigError(
+            "has auth=..., which takes the place of the API key: make the aiohttp.ClientSession without it",
+            argument="http",
+        )
+    if getattr(found, "auto_decompress", True) is False:
+        raise ConfigError(
+            "must decompress answers: make the aiohttp.ClientSession without auto_decompress=False", argument="http"
+        )
+    return found
+
+
 def check_one_of(name: str, value: T, choices: Collection[T]) -> T:
     """One of a few words. Raises `ConfigError` that names the argument and the words."""
-    if value not in choices:
-        raise ConfigError(f"{name} must be one of {', '.join(map(repr, choices))}, not {value!r}")
+    if type(value) not in {type(choice) for choice in choices} or value not in choices:
+        raise ConfigError(f"must be one of {', '.join(map(repr, choices))}, not {_shown(value)}", argument=name)
+    return value
+
+
+def check_flag(name: str, value: object) -> bool:
+    """True or False. Raises `ConfigError` that names the argument: a text such as "no" would count as True."""
+    value = as_builtin(value)
+    if not isinstance(value, bool):
+        raise ConfigError(f"must be True or False, not {_shown(value)}", argument=name)
     return value
 
 
 def check_usable(name: str, value: T, method: str, kind: str) -> T:
     """An object with the method that it is needed for. Raises `ConfigError` that names the argument and its `kind`."""
-    if value is not None and not callable(getattr(value, method, None)):
-        raise ConfigError(f"{name} must be {kind}, not {type(value).__name__}")
+    if value is not None and (isinstance(value, type) or not callable(getattr(value, method, None))):
+        raise ConfigError(f"must be {kind}, not {_kind(value)}", argument=name)
     return value
 
 
 def check_positive(name: str, value: float) -> float:
-    """A number above 0. Raises `ConfigError` that names the argument."""
-    if not _is_number(value) or not value > 0:
-        raise ConfigError(f"{name} must be a number above 0, not {value!r}")
+    """A finite number above 0. Raises `ConfigError` that names the argument."""
+    value = as_builtin(value)
+    if not _is_number(value) or not 0 < value <= LARGEST:
+        raise ConfigError(f"must be a number above 0, not {_shown(value)}", argument=name)
     return float(value)
 
 
 def check_seconds(name: str, value: float) -> float:
-    """A number from 0. Raises `ConfigError` that names the argument."""
-    if not _is_number(value) or not value >= 0:
-        raise ConfigError(f"{name} must be a number of seconds from 0, not {value!r}")
+    """A number from 0; infinity is one. Raises `ConfigError` that names the argument."""
+    value = as_builtin(value)
+    if not _is_number(value) or not (0 <= value <= LARGEST or value == math.inf):
+        raise ConfigError(f"must be a number of seconds from 0, not {_shown(value)}", argument=name)
     return float(value)
 
 
-def check_whole(name: str, value: int) -> int:
-    """A whole number from 1. Raises `ConfigError` that names the argument."""
-    if isinstance(cast("object", value), bool) or not isinstance(cast("object", value), int) or value < 1:
-        raise ConfigError(f"{name} must be a whole number from 1, not {value!r}")
+def check_whole(name: str, value: int, *, least: int = 1) -> int:
+    """A whole number from `least`. Raises `ConfigError` that names the argument."""
+    value = as_builtin(value)
+    if isinstance(cast("object", value), bool) or not isinstance(cast("object", value), int) or value < least:
+        raise ConfigError(f"must be a whole number from {least}, not {_shown(value)}", argument=name)
     return value
 
 
 def _is_number(value: object) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+def _kind(value: object) -> str:
+    return f"the class {value.__name__}" if isinstance(value, type) else type(value).__name__
+
+
+def _shown(value: object) -> str:
+    """A wrong value as it may stand in a message: short, on one line, and never the cause of another error."""
+    if not isinstance(value, str | int | float | bool | None):
+        return _kind(value)
+    if isinstance(value, int) and abs(value) > 10**20:
+        return "a number of more than 20 digits"
+    said = repr(value)
+    return said if len(said) <= _ECHO else f"{said[:_ECHO]}..."

@@ -19,7 +19,8 @@ class AiopplxError(Exception):
     neither the API key nor any part of a prompt.
 
     Attributes:
-        message: the explanation, without the facts.
+        message: the explanation, without the facts and the remedy.
+        remedy: what to do, in the words of a Python program, which `str` adds to the message; `""` if that says it.
         job_id: the server's id of the job, `""` if none is known.
         idempotency_key: the key under which the submission was (or would have been) sent, `""` if there is none.
         tag: the caller's tag for the submission, `None` if there was none.
@@ -44,9 +45,11 @@ class AiopplxError(Exception):
         retry_after: float | None = None,
         attempts: int = 0,
         body: str = "",
+        remedy: str = "",
     ) -> None:
         super().__init__(message)
         self.message = message
+        self.remedy = remedy
         self.job_id = job_id
         self.idempotency_key = idempotency_key
         self.tag = tag
@@ -102,7 +105,8 @@ class AiopplxError(Exception):
             )
             if value not in ("", None)
         ]
-        return f"{self.message} ({', '.join(facts)})" if facts else self.message
+        said = f"{self.message}. {self.remedy}" if self.remedy else self.message
+        return f"{said} ({', '.join(facts)})" if facts else said
 
 
 def _one_line(value: object) -> str:
@@ -118,7 +122,15 @@ def _rebuild(cls: type[AiopplxError], args: tuple[object, ...], facts: dict[str,
 
 
 class ConfigError(AiopplxError, ValueError):
-    """The session cannot be built or used as asked: no API key, a base URL that is not https, another event loop."""
+    """The session cannot be built or used as asked: no API key, a base URL that is not https, another event loop.
+
+    Attributes:
+        argument: the argument that cannot be used, with which the message then begins; `""` if it is none.
+    """
+
+    def __init__(self, message: str, *, argument: str = "", remedy: str = "") -> None:
+        super().__init__(f"{argument} {message}" if argument else message, remedy=remedy)
+        self.argument = argument
 
 
 class InvalidRequest(AiopplxError, ValueError):

@@ -13,6 +13,7 @@ from urllib.parse import quote, unquote
 
 import msgspec
 
+from aiopplx._builtin import as_builtin
 from aiopplx._errors import (
     ActionRequired,
     AiopplxError,
@@ -455,8 +456,11 @@ def named_by(text: str) -> Named:
     """Parse a token or a bare id.
 
     Raises:
-        InvalidRequest: it is a token of another version, or was cut off.
+        InvalidRequest: it is no text, or a token of another version, or was cut off.
     """
+    text = as_builtin(text)
+    if not isinstance(cast("object", text), str):
+        raise InvalidRequest(f"must be a job's id or token as text, not {type(text).__name__}", field="id")
     if not text.startswith("aiopplx/"):
         return Named(text)
     parts = text.removeprefix(_START).split("/", 2)

@@ -20,7 +20,16 @@ import msgspec
 
 from aiopplx._apis import request_of
 from aiopplx._batch import Batch, Item, Items
-from aiopplx._config import JournalOptions, Settings, check_positive, check_usable, check_whole, make_settings
+from aiopplx._builtin import as_builtin
+from aiopplx._config import (
+    JournalOptions,
+    Settings,
+    check_flag,
+    check_positive,
+    check_usable,
+    check_whole,
+    make_settings,
+)
 from aiopplx._core.assembly import Core, SessionStore, open_store, without_journal
 from aiopplx._core.decisions import Decisions
 from aiopplx._core.listing import JobList
@@ -257,10 +266,10 @@ class Session:
         return Batch(
             core,
             source,
-            ordered=ordered,
+            ordered=check_flag("ordered", ordered),
             timeout=check_positive("timeout", timeout) if timeout is not None else self._settings.timeout,
             limit=limit,
-            cancel_on_exit=cancel_on_exit,
+            cancel_on_exit=check_flag("cancel_on_exit", cancel_on_exit),
         )
 
     # --- one job -----------------------------------------------------------------------------------------------------
@@ -412,7 +421,7 @@ class Session:
             InvalidRequest: `pay_again` is not True, the journal does not know the job, or it has a result.
             AiopplxError: as `submit`.
         """
-        if not pay_again:
+        if as_builtin(pay_again) is not True:
             raise InvalidRequest(
                 "a job in doubt may exist already: resubmit(job, pay_again=True) makes and pays another"
             )
@@ -424,14 +433,15 @@ class Session:
         """Take a job that the server has into the journal.
 
         Args:
-            job_id: the server's id, found by `list()` or elsewhere.
+            job_id: the server's id, or a token, found by `list()` or elsewhere.
             instead_of: the job in doubt that turned out to be this one.
             tag: a tag for the job; a later submission under this tag finds it.
 
         Raises:
             InvalidRequest: that is not a job id, or the journal does not know `instead_of`.
         """
-        api = self._running().life.routing.api_of(job_id)
+        named = named_by(job_id)
+        api, job_id = self._running().life.routing.api_of(named.job_id, named.api), named.job_id
         return await self._decisions().adopt(job_id, api, instead_of=instead_of, tag=tag)
 
     async def drop(self, job: Job) -> Job:

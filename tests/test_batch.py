@@ -162,7 +162,7 @@ async def test_cancelled_error_inside_a_source_is_raised(server: Scripted):
     ("source", "words"),
     [
         ("a question", "session.ask"),
-        (b"a question", "session.ask"),
+        (b"a question", "splitlines"),
         ({"question": "one"}, "session.ask"),
         (ResearchRequest.of("one"), "session.ask"),
         (7, "not int"),

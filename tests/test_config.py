@@ -98,7 +98,7 @@ def test_clock_is_the_one_that_was_given() -> None:
         ({"network": NetworkOptions(connect_seconds=0)}, "network.connect_seconds must be a number above 0"),
         ({"network": NetworkOptions(poll_seconds=-1)}, "network.poll_seconds must be a number above 0"),
         ({"base_url": "http://example.org"}, r"network=NetworkOptions\(allow_insecure=True\)"),
-        ({"base_url": "example.org"}, "base_url must look like"),
+        ({"base_url": "example.org"}, "base_url has no scheme: write https://example.org"),
     ],
 )
 def test_misspelt_argument_value_is_refused_by_name(words: dict[str, Any], said: str) -> None:
@@ -106,6 +106,137 @@ def test_misspelt_argument_value_is_refused_by_name(words: dict[str, Any], said:
         settings(**words)
     with pytest.raises(ConfigError, match=said):
         Session(KEY, **words)
+
+
+# --- keys and addresses as people paste them --------------------------------------------------------------------------
+
+SECRET = "abcd1234efgh5678ijkl9012"
+WRONG_KEYS = [
+    ("", "is empty"),
+    ("  \n", "is empty"),
+    (f'"{SECRET}"', "quotation mark"),
+    (f"'{SECRET}'", "quotation mark"),
+    (f"\u201c{SECRET}\u201d", "quotation mark"),
+    (f"{SECRET} {SECRET}", "one key, on one line"),
+    (f"{SECRET},{SECRET}", "one key, on one line"),
+    (f"{SECRET};{SECRET}", "one key, on one line"),
+    (f"{SECRET}\n{SECRET}", "one key, on one line"),
+    (f"{SECRET}\r{SECRET}", "one key, on one line"),
+    ("<your key>", "is a placeholder"),
+    ("YOUR_API_KEY", "is a placeholder"),
+    ("your-key", "is a placeholder"),
+    ("pplx-xxxxxxxx", "is a placeholder"),
+    ("pplx-...", "is a placeholder"),
+    ("pplx-********", "is a placeholder"),
+    ("None", "is a placeholder"),
+    ("changeme", "is a placeholder"),
+    (f"Bearer {SECRET}", "word Bearer"),
+    (f"Authorization: Bearer {SECRET}", "word Bearer"),
+    (f"PERPLEXITY_API_KEY={SECRET}", "name of a variable"),
+    (f"export PERPLEXITY_API_KEY={SECRET}", "name of a variable"),
+    ("$PERPLEXITY_API_KEY", "nothing has replaced"),
+    ("${{ secrets.KEY }}", "nothing has replaced"),
+    ("%PERPLEXITY_API_KEY%", "nothing has replaced"),
+    (f"{SECRET}\u2013x", "non-ASCII"),
+    (f"{SECRET}\x07x", "control"),
+    (f"{SECRET}\u200b", "non-ASCII"),
+    (b"x", "must be text, not bytes"),
+    (7, "must be text, not int"),
+]
+
+
+@pytest.mark.parametrize(("key", "said"), WRONG_KEYS)
+def test_what_is_no_key_is_refused_by_name(key: Any, said: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(ConfigError, match=said) as refused:
+        settings(api_key=Secret(key))
+    assert refused.value.argument == "api_key"
+    assert SECRET not in str(refused.value)
+    if isinstance(key, str) and key:
+        monkeypatch.delenv("PPLX_API_KEY", raising=False)
+        monkeypatch.setenv("PERPLEXITY_API_KEY", key)
+        with pytest.raises(ConfigError, match=f"PERPLEXITY_API_KEY .*{said}"):
+            settings(api_key=None)
+
+
+@pytest.mark.parametrize(
+    "key", [SECRET, f" {SECRET}\n", "any-key", "test", "emulated", "a.b_c~d+e/f==", "user:pass", "a=b", "pplx-exxon"]
+)
+def test_key_of_any_usual_form_is_taken(key: str) -> None:
+    assert settings(api_key=Secret(key)).key.reveal() == key.strip()
+
+
+WRONG_ADDRESSES = [
+    ("", "must look like"),
+    ("api.perplexity.ai", "has no scheme: write https://api.perplexity.ai"),
+    ("localhost:8080", "has no scheme: write https://localhost:8080"),
+    ("//api.perplexity.ai", "must look like"),
+    ("ftp://api.perplexity.ai", "must look like"),
+    ("https://", "must look like"),
+    ('"https://api.perplexity.ai"', "must look like"),
+    ("https://api.perplexity.ai and more", "must look like"),
+    ("https://user:secret@host", "without user, query or fragment"),
+    ("https://host?", "without user, query or fragment"),
+    ("https://host/?a=b", "without user, query or fragment"),
+    ("https://host/#a", "without user, query or fragment"),
+    ("https://www.perplexity.ai", "address of the website; the API is at https://api.perplexity.ai"),
+    ("https://perplexity.ai/", "address of the website"),
+    ("https://docs.perplexity.ai/api-reference", "address of the website"),
+    *(
+        (f"https://host{prefix}{path}{end}", f"ends in .*: write https://host{prefix}$")
+        for prefix in ("", "/gateway")
+        for path in (
+            "/v1",
+            "/chat/completions",
+            "/v1/chat/completions",
+            "/async/chat/completions",
+            "/v1/async/chat/completions",
+            "/v1/async/sonar",
+            "/responses",
+            "/v1/responses",
+            "/v1/agent",
+            "/async/chat/completions/some-id",
+        )
+        for end in ("", "/")
+    ),
+    (b"https://host", "must be text, not bytes"),
+    (7, "must be text, not int"),
+]
+
+
+@pytest.mark.parametrize(("address", "said"), WRONG_ADDRESSES)
+def test_what_is_no_base_url_is_refused_by_name(address: Any, said: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(ConfigError, match=said) as refused:
+        settings(base_url=address)
+    assert refused.value.argument == "base_url"
+    assert "secret" not in str(refused.value)
+    if isinstance(address, str) and address:
+        monkeypatch.setenv("PERPLEXITY_BASE_URL", address)
+        with pytest.raises(ConfigError, match=r"^PERPLEXITY_BASE_URL "):
+            settings()
+
+
+@pytest.mark.parametrize(
+    ("address", "meant"),
+    [
+        ("https://api.perplexity.ai/", "https://api.perplexity.ai"),
+        (" HTTPS://API.perplexity.ai\n", "https://api.perplexity.ai"),
+        ("https://host/pplx//", "https://host/pplx"),
+        ("https://host/v1beta", "https://host/v1beta"),
+        ("https://host/agents", "https://host/agents"),
+        ("http://127.0.0.1:8080", "http://127.0.0.1:8080"),
+        ("http://[::1]:8080/", "http://[::1]:8080"),
+    ],
+)
+def test_base_url_of_any_usual_form_is_taken(address: str, meant: str) -> None:
+    assert settings(base_url=address).base_url == meant
+
+
+def test_empty_variable_of_the_environment_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("PERPLEXITY_BASE_URL", "AIOPPLX_API", "PPLX_API_KEY"):
+        monkeypatch.setenv(name, "")
+    monkeypatch.setenv("PERPLEXITY_API_KEY", KEY)
+    found = settings(api_key=None)
+    assert (found.base_url, found.api.name) == (BASE_URL, "sonar")
 
 
 def test_insecure_address_is_accepted_where_allowed() -> None:

@@ -39,6 +39,7 @@ FACTS: dict[str, Any] = {
     "retry_after": 1.5,
     "attempts": 3,
     "body": "<html>",
+    "remedy": "what to do",
 }
 COPIES: dict[str, Callable[[AiopplxError], AiopplxError]] = {
     "pickled": lambda error: pickle.loads(pickle.dumps(error)),
@@ -50,8 +51,12 @@ COPIES: dict[str, Callable[[AiopplxError], AiopplxError]] = {
 
 
 def full(cls: type[AiopplxError]) -> AiopplxError:
-    if cls is InvalidRequest:
-        error: AiopplxError = InvalidRequest("what happened", field="model")
+    if cls in (InvalidRequest, ConfigError):
+        error: AiopplxError = (
+            InvalidRequest("what happened", field="model")
+            if cls is InvalidRequest
+            else ConfigError("what happened", argument="api_key")
+        )
         for name, value in FACTS.items():
             setattr(error, name, value)
         return error
@@ -83,7 +88,7 @@ def test_error_without_facts_says_only_its_sentence(cls: type[AiopplxError]):
 
 
 def test_error_names_the_facts_needed_to_act():
-    assert str(full(APIError)) == "what happened (job job-1, key key-1, tag 7, HTTP 503, request id req-1)"
+    assert str(full(APIError)) == "what happened. what to do (job job-1, key key-1, tag 7, HTTP 503, request id req-1)"
 
 
 @pytest.mark.parametrize(("tag", "said"), [(0, "no (tag 0)"), ("", "no"), (None, "no"), ("a b", "no (tag a b)")])

@@ -6,12 +6,16 @@ This module knows nothing of how a submission is sent, or of how rows are kept.
 
 from __future__ import annotations
 
+from typing import cast
+
+from aiopplx._builtin import as_builtin
 from aiopplx._core.lifecycle import Lifecycle
 from aiopplx._errors import InvalidRequest
 from aiopplx._job import Job
 from aiopplx._policy.recovery import WITHOUT_RESULT
 from aiopplx._submission import Submission
 from aiopplx._wire.api import API
+from aiopplx._wire.request import check_tag
 from aiopplx.journal import _steps as steps
 from aiopplx.journal._jobs import job_of
 from aiopplx.journal._records import Claim, Record, State
@@ -59,6 +63,8 @@ class Decisions:
             InvalidRequest: that is not a job id, or the journal does not know `instead_of`.
         """
         api.get(job_id)  # refuses what is not an id
+        tag = as_builtin(tag)
+        check_tag(tag)
         if instead_of is None:
             return job_of(await self._store.adopt(job_id, api=api.name, tag=tag), None)
         record, claim = await self._claimed(instead_of)
@@ -85,6 +91,8 @@ class Decisions:
             raise InvalidRequest("it is being sent at this moment: wait for what becomes of it")
 
     async def _claimed(self, job: Job) -> tuple[Record, Claim]:
+        if not isinstance(cast("object", job), Job):
+            raise InvalidRequest(f"must be a Job, such as those of session.in_doubt(), not {type(job).__name__}")
         known = job.idempotency_key or job.id
         record = await self._store.get(key=job.idempotency_key, job_id=job.id) if known else None
         if record is not None:

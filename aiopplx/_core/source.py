@@ -8,7 +8,9 @@ from __future__ import annotations
 import asyncio
 import inspect
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable, Iterable, Iterator, Mapping
-from typing import Generic, TypeVar, cast
+from io import IOBase
+from os import PathLike
+from typing import Any, Generic, TypeVar, cast
 
 from aiopplx._errors import InvalidRequest
 from aiopplx._http.apart import closed, is_ours
@@ -37,7 +39,8 @@ class Source(Generic[T]):
         error: what the source itself raised; nothing is read after it.
 
     Raises:
-        InvalidRequest: it is a single question, or not iterable.
+        InvalidRequest: it is a single question, not iterable, or something whose items are not questions (a table
+            gives its columns, a file its lines with their ends); the message has the right call.
     """
 
     def __init__(self, given: Iterable[T] | AsyncIterable[T], at_end: Callable[[], object]) -> None:
@@ -116,10 +119,8 @@ async def _aclose(generator: AsyncGenerator[object, None]) -> None:
 
 
 def _iterator_of(source: Iterable[T] | AsyncIterable[T]) -> Iterator[T] | AsyncIterator[T]:
-    if isinstance(source, (str, bytes, Mapping, Request)):
-        raise InvalidRequest(
-            "a batch takes an iterable of questions; for a single one use session.ask(question) or batch([question])"
-        )
+    if said := _not_questions(source):
+        raise InvalidRequest(f"a batch takes an iterable or async iterable of questions{said}")
     if isinstance(source, AsyncIterable):
         return aiter(source)
     try:
@@ -128,3 +129,32 @@ def _iterator_of(source: Iterable[T] | AsyncIterable[T]) -> Iterator[T] | AsyncI
         raise InvalidRequest(
             f"a batch takes an iterable or async iterable of questions, not {type(source).__name__}"
         ) from None
+
+
+def _not_questions(source: Any) -> str:
+    """What is wrong with an iterable whose items are not the questions that it seems to hold; `""` if nothing is."""
+    if isinstance(source, (str, Request)):
+        return "; for a single one use session.ask(question) or batch([question])"
+    if isinstance(source, (bytes, bytearray, memoryview)):
+        kind = type(cast("object", source)).__name__
+        return f", not {kind}: decode it, and give its lines: batch(data.decode().splitlines())"
+    if isinstance(source, Mapping):
+        return (
+            ", and a mapping is one question with its fields: session.ask(mapping) or batch([mapping]). If its"
+            " values are the questions: batch(mapping.values())"
+        )
+    if isinstance(source, IOBase) or (hasattr(source, "readline") and hasattr(source, "seek")):
+        return ', not a file, whose lines have ends: batch(line.strip() for line in open("questions.txt"))'
+    if isinstance(source, PathLike):
+        return ', not a path: batch(line.strip() for line in open("questions.txt"))'
+    if hasattr(source, "__dataframe__") or (hasattr(source, "columns") and hasattr(source, "shape")):
+        return (
+            ', and a table gives its columns: batch(table["question"]) for one column, or its rows as mappings of'
+            ' request fields: batch(table.to_dict("records")) in pandas, batch(table.to_dicts()) in Polars,'
+            " batch(table.to_pylist()) in Arrow"
+        )
+    if getattr(source, "ndim", 1) != 1:
+        return f", not an array of {source.ndim} dimensions: give one column of it, batch(array[:, 0])"
+    if callable(source) and not hasattr(source, "__iter__") and not hasattr(source, "__aiter__"):
+        return ", not the function that makes one: call it, batch(questions())"
+    return ""

@@ -11,9 +11,31 @@ from typing import Final
 
 import yarl
 
+from aiopplx._builtin import as_builtin
 from aiopplx._errors import ConfigError
 
 _KEY = re.compile(r"[\x21-\x7e]+")
+_HOST = re.compile(r"[\w.-]+(:[0-9]+)?(/\S*)?")
+_BLANK = re.compile(r"""[\s"'<>\\]""")
+
+SERVICE: Final = "https://api.perplexity.ai"
+"""The service itself."""
+
+# What people paste instead of the key alone, and what a shell or a settings file makes of it. Matched from the start.
+_NOT_A_KEY = tuple(
+    (re.compile(pattern, re.IGNORECASE | re.DOTALL), said)
+    for pattern, said in (
+        (r""".*["'`\u2018-\u201f]""", "has a quotation mark in it: leave the quotation marks out"),
+        (r"(authorization:? *)?bearer\b", "begins with the word Bearer: give the key alone"),
+        (r"(export )?[a-z]+_[a-z_]+ *=", "begins with the name of a variable: give the key alone"),
+        (r".*[$%{}\\]", "has a variable in it that nothing has replaced"),
+        (
+            r"[<\[(]|.*(your[-_ ]?(api[-_ ]?)?key|x{4}|\.\.\.|…|\*{3})|(none|null|undefined|changeme)\Z",
+            "is a placeholder: put the key from the provider's settings page in its place",
+        ),
+        (r".*[\s,;]", "has a blank, a comma or a line end in it: give one key, on one line"),
+    )
+)
 
 SECRET_FROM: Final = 8
 """Characters. A shorter key is a placeholder for an emulator and not a secret; cut out of messages it would only garble
@@ -33,18 +55,21 @@ class Secret:
 
     def __init__(self, given: object) -> None:
         # Without the newline that a file or a shell leaves at its end.
-        self._value = str(given).strip() if isinstance(given, str) else ""
+        self._value = str(as_builtin(given)).strip() if isinstance(given, str) else ""
         self._kind = "" if isinstance(given, str) else type(given).__name__
         self._bytes = self._value.encode(errors="replace")
         self._bearer = f"Bearer {self._value}"
 
     def problem(self) -> str:
-        """Why this cannot be a key, as a sentence without the key; `""` if it can. Raises nothing."""
+        """Why this cannot be a key, as a predicate without the key; `""` if it can. Raises nothing."""
         if self._kind:
-            return f"the API key must be a str, not {self._kind}"
-        if not _KEY.fullmatch(self._value):
-            return "the API key is empty or has a space, a control or a non-ASCII character in it"
-        return ""
+            return f"must be text, not {self._kind}"
+        if not self._value:
+            return "is empty: it must be the API key"
+        for pattern, said in _NOT_A_KEY:
+            if pattern.match(self._value):
+                return said
+        return "" if _KEY.fullmatch(self._value) else "has a control or a non-ASCII character in it: copy the key anew"
 
     def is_same(self, other: Secret) -> bool:
         """Whether both are one key."""
@@ -75,36 +100,72 @@ class Secret:
         raise TypeError("an API key is not pickled")
 
 
-def check_key(key: Secret) -> Secret:
-    """The same key. Raises `ConfigError` if it cannot be one, as `Secret.problem` says."""
+def check_key(key: Secret, *, argument: str = "api_key") -> Secret:
+    """The same key. Raises `ConfigError` if it cannot be one, as `Secret.problem` says of `argument`."""
     if problem := key.problem():
-        raise ConfigError(problem)
+        raise ConfigError(problem, argument=argument)
     return key
 
 
-def check_base_url(base_url: str, *, allow_insecure: bool = False) -> str:
+# The ends of addresses that people copy from examples of requests. The library adds the paths of the API itself.
+_PATHS = re.compile(r"(/v1)?((/async)?/(chat/completions|sonar)|/responses|/agent)(/[^/]*)?\Z|/v1\Z", re.IGNORECASE)
+_WEBSITES = frozenset({"perplexity.ai", "www.perplexity.ai", "docs.perplexity.ai", "console.perplexity.ai"})
+_FORM = "must look like https://host or https://host/prefix"
+
+
+def check_base_url(base_url: object, *, allow_insecure: bool = False, argument: str = "base_url") -> str:
     """The base URL without a trailing slash.
 
+    Args:
+        base_url: as given.
+        allow_insecure: allow `http` to another machine.
+        argument: what it comes from, for the error.
+
     Raises:
-        ConfigError: it is not an absolute http(s) URL, has a user or a query, or would send the key in the clear to
-            another machine.
+        ConfigError: it is not an absolute http(s) URL, has a user, a query or a path of the API, or would send the key
+            in the clear to another machine.
     """
+    if not isinstance(base_url, str):
+        raise ConfigError(f"must be text, not {type(base_url).__name__}", argument=argument)
+    given = as_builtin(base_url).strip()
     # Read by the library that aiohttp reads it with: where two parsers differ about which part is the host, one of them
     # would allow this machine, and the other send the key to another.
     try:
-        url = yarl.URL(base_url.strip())
-    except (ValueError, TypeError, AttributeError):
-        url = yarl.URL()
-    if url.scheme not in ("http", "https") or not url.host or url.user or url.query_string or url.fragment:
+        url = yarl.URL(given)
+        host = url.host
+    except (ValueError, TypeError):
+        url, host = yarl.URL(), None
+    if problem := _problem_of(given, url):
+        raise ConfigError(problem, argument=argument)
+    if url.scheme == "http" and not allow_insecure and not _is_loopback(host or ""):
         raise ConfigError(
-            "base_url must look like https://host or https://host/prefix, without user, query or fragment"
-        )
-    if url.scheme == "http" and not allow_insecure and not _is_loopback(url.host):
-        raise ConfigError(
-            f"base_url is http:// to {url.host}: the API key would travel in the clear. Use https://, or pass"
-            " network=NetworkOptions(allow_insecure=True) if that network is yours"
+            f"is http:// to {host}: the API key would travel in the clear. Use https://",
+            argument=argument,
+            remedy="If that network is yours, pass network=NetworkOptions(allow_insecure=True)",
         )
     return str(url).rstrip("/")
+
+
+def _problem_of(given: str, url: yarl.URL) -> str:
+    """What is wrong with an address, in the form of a predicate; `""` if nothing is."""
+    if given and "://" not in given and _HOST.fullmatch(given):
+        return f"has no scheme: write https://{given[:200]}"
+    if url.scheme not in ("http", "https") or not url.host or _BLANK.search(given):
+        return f"{_FORM}, without user, query or fragment"
+    for part, name in (
+        (url.user or url.password, "a user"),
+        (url.query_string, "a query"),
+        (url.fragment, "a fragment"),
+    ):
+        if part or (name == "a query" and "?" in given):
+            return f"has {name} in it: it {_FORM}, without user, query or fragment"
+    if url.host in _WEBSITES:
+        return f"is the address of the website; the API is at {SERVICE}"
+    path = url.raw_path.rstrip("/")
+    if found := _PATHS.search(path):
+        rest = url.with_path(path[: found.start()], encoded=True)
+        return f"ends in {found[0]}, a path of the API, which the library adds itself: write {str(rest).rstrip('/')}"
+    return ""
 
 
 def _is_loopback(host: str) -> bool:

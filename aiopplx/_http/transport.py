@@ -17,11 +17,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
+import os
 import platform
 import socket
 from typing import Any, Final
+from urllib.request import proxy_bypass
 
 import aiohttp
+import msgspec
 import yarl
 from aiohttp.abc import AbstractStreamWriter
 
@@ -201,6 +204,8 @@ class Transport:
         except BaseException as error:
             ending = _ending(error, task, cancels)
             failure = _no_reply(error, sent=body is None or body.sent)
+            if failure.broken in _UNREACHED and not failure.sent and self._theirs is None:
+                failure = _about_proxies(failure, self._base)
         # Outside the handler: there the exception, and the headers that it holds, would still be alive.
         if ending is None:
             return failure
@@ -307,6 +312,26 @@ def _no_reply(error: BaseException, *, sent: bool) -> NoReply:
             return NoReply(Broken.RESET, _strerror(error), sent=sent)
         case _:
             return NoReply(Broken.ROUTE, _strerror(error), sent=sent)
+
+
+# What a network that is left only through a proxy looks like to somebody who does not use it.
+_UNREACHED = frozenset({Broken.DNS, Broken.CONNECT, Broken.TLS, Broken.TIMEOUT})
+
+
+def _about_proxies(no: NoReply, base: yarl.URL) -> NoReply:
+    """The same, and that a proxy of the environment was not used, if one is set for this host.
+
+    The proxy's address may hold a password, and is not told.
+    """
+    names = (f"{base.scheme}_proxy", "all_proxy")
+    name = next((name for name in os.environ if name.lower() in names and os.environ[name]), "")
+    if not name or proxy_bypass(base.host or ""):
+        return no
+    return msgspec.structs.replace(
+        no,
+        detail=f"{no.detail}; {name} is set, but proxies of the environment are not used",
+        remedy="Session(http=aiohttp.ClientSession(trust_env=True)) uses it",
+    )
 
 
 def _strerror(error: BaseException) -> str:

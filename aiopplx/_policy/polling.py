@@ -36,7 +36,7 @@ from typing import Any, Generic, TypeVar
 
 import msgspec
 
-from aiopplx._errors import AiopplxError, JobExpired, NotFound, ProtocolError, ResponseTooLarge
+from aiopplx._errors import AiopplxError, ConfigError, JobExpired, NotFound, ProtocolError, ResponseTooLarge
 from aiopplx._job import JobStatus, Snapshot, outcome_error
 from aiopplx._policy.retry import Again, Fault, RetryPolicy
 
@@ -120,15 +120,21 @@ class PollPolicy(msgspec.Struct, frozen=True, kw_only=True):
     rule: PollRule | None = None
 
     def __post_init__(self) -> None:
-        """Refuses a policy that would never poll or always."""
-        # Written so that nan, of which every comparison is false, is refused too.
-        timed = SHORTEST <= self.gap < _INF and 0 <= self.quiet < _INF and self.tail_after >= 0 and self.max_gap > 0
-        bounded = self.budget is None or self.budget > 0
-        if not (timed and bounded and 1 <= self.growth < _INF and 0 <= self.jitter < 1):
-            raise ValueError(
+        """Refuses a policy that would never poll or always. Raises `ConfigError`."""
+        if not self._is_possible():
+            raise ConfigError(
                 f"a poll policy needs gap >= {SHORTEST} s, quiet >= 0 s, tail_after >= 0 s, growth >= 1, max_gap > 0 s,"
                 " 0 <= jitter < 1 and budget > 0"
             )
+
+    def _is_possible(self) -> bool:
+        try:
+            # Written so that nan, of which every comparison is false, is refused too.
+            timed = SHORTEST <= self.gap < _INF and 0 <= self.quiet < _INF and self.tail_after >= 0 and self.max_gap > 0
+            bounded = self.budget is None or self.budget > 0
+            return timed and bounded and 1 <= self.growth < _INF and 0 <= self.jitter < 1
+        except (TypeError, ArithmeticError):  # not numbers; a Decimal that is none refuses to be compared
+            return False
 
     @classmethod
     def fixed(cls, seconds: float, *, budget: float | None = None) -> PollPolicy:

@@ -30,7 +30,7 @@ from __future__ import annotations
 import enum
 import math
 import re
-from typing import Literal, TypeAlias
+from typing import Literal, TypeAlias, cast
 
 import msgspec
 
@@ -95,7 +95,7 @@ class RetryPolicy(msgspec.Struct, frozen=True, kw_only=True):
         leave_grace: how long leaving a block waits for the id of a submission that is on its way. Default 2.
 
     Raises:
-        ValueError: `on_doubt` is not one of its words.
+        ConfigError: `on_doubt` is not one of its words.
     """
 
     on_doubt: OnDoubt | None = None
@@ -112,8 +112,10 @@ class RetryPolicy(msgspec.Struct, frozen=True, kw_only=True):
 
     def __post_init__(self) -> None:
         """Refuses a word that `on_doubt` does not know: a misspelt "hold" would pay twice."""
-        if self.on_doubt not in (None, "resend", "hold"):
-            raise ValueError(f"on_doubt must be None, 'resend' or 'hold', not {self.on_doubt!r}")
+        word = cast("object", self.on_doubt)
+        if word is not None and not (isinstance(word, str) and word in ("resend", "hold")):
+            shown = repr(word[:60]) if isinstance(word, str) else type(word).__name__
+            raise ConfigError(f"must be None, 'resend' or 'hold', not {shown}", argument="on_doubt")
 
     def resends(self, has_keys: bool) -> bool:
         """Whether a submission whose outcome is unknown is sent again, at an API that has idempotency keys or not."""
@@ -198,7 +200,7 @@ def error_of_no_reply(no: NoReply, *, lane: Lane, limit: int) -> AiopplxError:
     fate = ""
     if lane is Lane.SUBMIT:
         fate = " after the request was sent" if no.sent else "; nothing was sent, nothing was billed"
-    error = TransportError(f"{no.broken.value}: {no.detail}{fate}")
+    error = TransportError(f"{no.broken.value}: {no.detail}{fate}", remedy=no.remedy)
     error.sent = no.sent
     return error
 

@@ -90,12 +90,14 @@ class NoReply(msgspec.Struct, frozen=True, gc=False):
         detail: the transport's explanation, for a person.
         sent: False only if it is certain that no byte of the request's body was sent.
         permanent: trying again cannot help, as with a bad certificate, or a proxy that requires a password.
+        remedy: what to do about it, in the words of a Python program; `""` if nothing is known.
     """
 
     broken: Broken
     detail: str
     sent: bool
     permanent: bool = False
+    remedy: str = ""
 
 
 # For gateways that use other error names; only with statuses whose message cannot quote the question.

@@ -149,7 +149,7 @@ def _unwritable(value: Any) -> str:
         return _HALF_PAIR
     except RecursionError:
         return "is nested too deeply"
-    except (TypeError, ValueError, OverflowError):
+    except Exception:  # an object of any class may fail in any way when it is read
         return "has a value that JSON cannot express; use text, numbers, booleans, None, lists and mappings"
     return _HAS_NUL if b"\\u0000" in encoded and _NUL.search(encoded) else ""
 

@@ -55,7 +55,7 @@ def converted(field: str, value: Any, kind: type[T]) -> T:
     """
     try:
         plain = msgspec.to_builtins(value, builtin_types=_NOT_PLAIN)
-    except (TypeError, ValueError, RecursionError):
+    except Exception:  # the same
         plain = value  # it cannot be sent; the check that follows finds the place
     return check_types(field, plain, kind)
 
@@ -66,7 +66,7 @@ def check_types(field: str, value: Any, kind: type[T]) -> T:
         return msgspec.convert(value, kind)
     except msgspec.ValidationError as error:
         said = str(error)
-    except (TypeError, ValueError, RecursionError):
+    except Exception:  # an object of any class may fail in any way when it is read
         said = ""
     # Outside the handler: an error raised inside it would have msgspec's, which may repeat the value, as its context.
     if not said:
@@ -96,7 +96,8 @@ def _sentence(why: str, of_a_key: bool, hint: Any, value: Any) -> str:
     if missing := _MISSING.fullmatch(why):
         return f"lacks the required field `{missing[1]}`"
     if of_a_key:
-        hint = next(get_args(bare)[0] for bare, _ in _options(hint) if get_origin(bare) is dict)
+        # The names of a struct's fields are texts too.
+        hint = next((get_args(bare)[0] for bare, _ in _options(hint) if get_origin(bare) is dict), str)
     wrong = _WRONG_TYPE.fullmatch(why)
     if wrong is None:
         rule = _constraint(hint, "" if of_a_key else value)

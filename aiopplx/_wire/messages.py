@@ -213,6 +213,10 @@ def as_format(field: str, value: Any) -> ResponseFormat:
         InvalidRequest: it is none of these, or the type has no JSON Schema.
     """
     if isinstance(value, type) or hasattr(value, "__origin__"):
+        try:
+            hash(value)
+        except TypeError:
+            return JSONSchemaFormat(_schema_of.__wrapped__(value))
         return JSONSchemaFormat(_schema_of(value))
     if not isinstance(value, Mapping | TextFormat | JSONSchemaFormat | RegexFormat):
         refuse(
@@ -231,7 +235,7 @@ def _schema_of(kind: Any) -> JSONSchema:
     try:
         own = getattr(kind, "model_json_schema", None)
         schema = own() if own is not None else _without_top_ref(msgspec.json.schema(kind))
-    except (TypeError, ValueError, RuntimeError):  # pydantic's own refusals are RuntimeErrors
+    except Exception:  # the class may be anything; pydantic's own refusals are RuntimeErrors
         schema = None
     if not isinstance(schema, dict):
         refuse(

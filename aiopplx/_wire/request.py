@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, NoReturn, S
 import msgspec
 from msgspec import Meta
 
+from aiopplx._builtin import as_builtin, as_builtins, fields_as_builtins
 from aiopplx._errors import InvalidRequest
 from aiopplx._wire import checks
 from aiopplx._wire.checks import (
@@ -46,6 +47,9 @@ else:
     Day = Format = Any
 
 DEFAULT_MODEL = "sonar-deep-research"
+
+_NAMED = 8
+"""Fields that one complaint names; a wide table has more."""
 
 # Used by the session and not sent, like the tag and `extra`.
 _NOT_SENT = ("idempotency_key", "timeout")
@@ -115,7 +119,7 @@ class Request(
         if isinstance(item, cls):
             return item
         if isinstance(item, str):
-            return cast("Callable[[str], Self]", cls)(item)  # each class accepts its question by position
+            return cast("Callable[[str], Self]", cls)(as_builtin(item))  # each class accepts its question by position
         if not isinstance(cast("object", item), Mapping):
             raise InvalidRequest(f"must be a question, a mapping or {cls._title()}, not {checks.kind_of(item)}")
         mapping = cast("Mapping[str, object]", item)
@@ -152,7 +156,7 @@ class Request(
 
     def check(self) -> None:
         """Check the request by the server's rules. Raises `InvalidRequest`, as `wire` does."""
-        self.wire()
+        fields_as_builtins(self).wire()
 
     def canonical(self) -> bytes:
         """The question as canonical JSON: the same bytes for the same question, whichever API it will go to.
@@ -182,9 +186,9 @@ class Request(
         for name, as_sent in self._readers.items():
             if (value := getattr(self, name)) is not None:
                 sent[name] = as_sent(name, value)
-        if self.extra or not isinstance(cast("object", self.extra), dict | None):
+        if not isinstance(cast("object", self.extra), dict | None) or self.extra:
             sent.update(self._further(self.extra))
-        if self.meta:
+        if not isinstance(cast("object", self.meta), dict) or self.meta:
             check_meta(self.meta)
         return sent
 
@@ -215,9 +219,9 @@ class Request(
 
     @classmethod
     def _read(cls, item: Mapping[str, object]) -> Self:
-        given = {name: value for name, value in item.items() if value is not None}
+        given = {name: as_builtins(value) for name, value in item.items() if value is not None}
         if not given.keys() <= cls._names():
-            cls._refuse_field(next(name for name in given if name not in cls._names()))
+            cls._refuse_fields([name for name in given if name not in cls._names()])
         read = {name: as_sent(name, given.pop(name)) for name, as_sent in cls._readers.items() if name in given}
         if "extra" in given:
             read["extra"] = cls._further(given.pop("extra"))
@@ -229,11 +233,25 @@ class Request(
         return f"{'an' if cls.__name__[0] in 'AEIOU' else 'a'} {cls.__name__}"
 
     @classmethod
-    def _refuse_field(cls, name: object) -> NoReturn:
-        text = name if isinstance(name, str) else ""
-        nearest = difflib.get_close_matches(text, cls.__struct_fields__, n=1)
-        meant = cls._other_names.get(text) or (nearest[0] if nearest else "")
-        hint = f"did you mean `{meant}`?" if meant else "a field that only the server knows goes into `extra`"
+    def _refuse_fields(cls, names: Sequence[object]) -> NoReturn:
+        """Refuse all fields that the class does not have, in one complaint. What is misspelt is told alone."""
+        for name in names:
+            text = name if isinstance(name, str) else ""
+            nearest = difflib.get_close_matches(text, cls.__struct_fields__, n=1)
+            if meant := cls._other_names.get(text) or (nearest[0] if nearest else ""):
+                cls._refuse_field(name, f"did you mean `{meant}`?")
+        said = [f"`{known}`" for name in names if (known := checks.as_name(name))][:_NAMED]
+        hint = (
+            "a value of your own goes into `tag` or `meta`, which come back on the job and are not sent; only a field"
+            " that the server knows goes into `extra`"
+        )
+        if len(said) < 2:
+            cls._refuse_field(names[0], hint)
+        more = ", ..." if len(names) > len(said) else ""
+        raise InvalidRequest(f"{cls._title()} has no fields {', '.join(said)}{more}; {hint}")
+
+    @classmethod
+    def _refuse_field(cls, name: object, hint: str) -> NoReturn:
         raise InvalidRequest(f"{cls._title()} has no field {checks.shown(name)}; {hint}", field=checks.as_name(name))
 
 
@@ -244,6 +262,7 @@ def tag_of(item: object) -> str | int | None:
         tag = item.tag
     elif isinstance(item, Mapping):
         tag = cast("Mapping[str, object]", item).get("tag")
+    tag = as_builtin(tag)
     return tag if isinstance(tag, str | int) else None
 
 
@@ -392,7 +411,7 @@ class ResearchRequest(_Question, frozen=True, kw_only=True):
         if self.messages is None:
             checks.filled("question", self.question)
             return [Message("user", self.question)]
-        if self.question:
+        if not isinstance(cast("object", self.question), str) or self.question:
             refuse("question", "give either question or messages, not both")
         if not isinstance(cast("object", self.messages), list | tuple):
             refuse("messages", f"must be a list, not {checks.kind_of(self.messages)}")
@@ -400,11 +419,18 @@ class ResearchRequest(_Question, frozen=True, kw_only=True):
             refuse("messages", "must not be empty")
         return conversation_of(self.messages)
 
+    def _is_bare(self) -> bool:
+        """A question, perhaps with a tag and columns of its own, and nothing else."""
+        try:
+            return self == ResearchRequest(self.question, tag=self.tag, meta=self.meta)
+        except Exception:  # a table, for example, has no answer to whether it is equal to None
+            return False
+
     def _wire(self) -> dict[str, Any]:
         messages = self.conversation()
-        if self == ResearchRequest(self.question, tag=self.tag, meta=self.meta):
+        if self._is_bare():
             check_tag(self.tag)
-            if self.meta:
+            if not isinstance(cast("object", self.meta), dict) or self.meta:
                 check_meta(self.meta)
             return {"model": self.model, "messages": messages}  # a bare question, as most are
         sent = self._checked()

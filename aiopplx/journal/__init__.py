@@ -12,6 +12,7 @@ import os
 from importlib import import_module
 from typing import TYPE_CHECKING
 
+from aiopplx._path import check_path
 from aiopplx.journal import _steps as steps
 from aiopplx.journal._errors import (
     ClaimLost,
@@ -92,11 +93,12 @@ def open_reader(path: str | os.PathLike[str]) -> JournalReader:
         path: the file.
 
     Raises:
+        ConfigError: that is no path.
         JournalRefused: it does not exist, is not a journal, or has another version; the error says which.
     """
     from aiopplx.journal._sqlite.reader import SqliteReader  # only opening a file needs sqlite3
 
-    return SqliteReader(path)
+    return SqliteReader(check_path("path", path))
 
 
 def __getattr__(name: str) -> object:

@@ -17,7 +17,7 @@ from aiopplx._apis import APIS
 # The tower, from the bottom up: a module imports only from those that stand before it. A name that ends in a dot is a
 # folder, whose modules follow it in their own order.
 TOWER = """
-_version  _errors  _text  _marks  _structured  _thought  _job  _events
+_version  _errors  _builtin  _path  _text  _marks  _structured  _thought  _job  _events
 _wire.  call headers checks conversion messages request kinds api decoding words status addresses
 sonar.  _responses _api
 agent.  _tools _request _responses _translate _api
@@ -62,7 +62,16 @@ TESTING = "testing"
 API_FOLDERS = sorted({type(api).__module__.split(".")[1] for api, _ in APIS.values()})
 
 OF_TEXTS = ("_text", "_marks", "_structured", "_thought")
-PURE = ("_version", "_errors", *OF_TEXTS, "_job", "_wire.", "_policy.", *(f"{folder}." for folder in API_FOLDERS))
+PURE = (
+    "_version",
+    "_errors",
+    "_builtin",
+    *OF_TEXTS,
+    "_job",
+    "_wire.",
+    "_policy.",
+    *(f"{folder}." for folder in API_FOLDERS),
+)
 NO_I_O = (
     "aiohttp anyio asyncio concurrent contextvars http io logging multiprocessing os pathlib queue random sched secrets"
     " select selectors shutil signal socket sqlite3 ssl subprocess sys tempfile threading time uuid warnings"

@@ -341,6 +341,31 @@ async def test_unknown_host_name_is_reported_at_once() -> None:
     assert resolver.asked == 1
 
 
+@pytest.mark.parametrize("name", ["http_proxy", "HTTP_PROXY", "ALL_PROXY"])
+async def test_proxy_of_the_environment_is_named_when_the_server_is_not_reached(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for other in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY", "no_proxy", "NO_PROXY"):
+        monkeypatch.delenv(other, raising=False)
+    async with session_at(f"http://127.0.0.1:{closed_port()}") as session:
+        with pytest.raises(TransportError) as bare:
+            await session.ask(VICTIM)
+    monkeypatch.setenv(name, "http://user:secret@127.0.0.1:9")
+    async with session_at(f"http://127.0.0.1:{closed_port()}") as session:
+        with pytest.raises(TransportError) as raised:
+            await session.ask(VICTIM)
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    async with session_at(f"http://127.0.0.1:{closed_port()}") as session:
+        with pytest.raises(TransportError) as excepted:
+            await session.ask(VICTIM)
+
+    assert f"{name} is set, but proxies of the environment are not used; nothing was sent" in raised.value.message
+    assert "trust_env=True" in raised.value.remedy
+    assert "trust_env=True" in str(raised.value)
+    assert "secret" not in str(raised.value)
+    assert "proxies" not in str(bare.value) + str(excepted.value)
+
+
 async def test_silent_name_server_is_asked_again() -> None:
     resolver = Resolver(socket.EAI_AGAIN, 2)
     connector = aiohttp.TCPConnector(resolver=resolver, use_dns_cache=False)
