@@ -1,4 +1,4 @@
-"""A path as a user gives it, checked before anything is opened. This module opens nothing."""
+"""A path as a user gives it, checked before anything is opened. This module knows nothing of what the file is for."""
 
 from __future__ import annotations
 
