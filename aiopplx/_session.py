@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 import builtins
 import contextlib
-import logging
 import os
 import types
 import warnings
@@ -48,8 +47,6 @@ from aiopplx.journal._protocol import Journal
 if TYPE_CHECKING:
     import aiohttp
 
-logger = logging.getLogger("aiopplx")
-logger.addHandler(logging.NullHandler())
 
 _ENDED_AT_SERVER = frozenset({JobStatus.FAILED, JobStatus.CANCELLED, JobStatus.INCOMPLETE, JobStatus.REJECTED})
 

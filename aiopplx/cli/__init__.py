@@ -7,6 +7,7 @@ No module here imports the HTTP library by itself, and each command imports what
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import sys
 from collections.abc import Sequence
@@ -25,6 +26,7 @@ def run(argv: Sequence[str]) -> int:
     Args:
         argv: the words after the program's name.
     """
+    logging.getLogger("aiopplx").addHandler(logging.NullHandler())  # the commands print what happens themselves
     try:
         words = [STANDARD if word == "-" else word for word in argv]
         code: object = make_app()(words, exit_on_error=False, print_error=False)
