@@ -7,9 +7,11 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
 
+import anyio
 import pytest
 from _faulty import emulator, session_at
 from _scripted import Answer, Asked, Scripted, opened
+from _shell import command, environment
 
 from aiopplx import (
     ActionRequired,
@@ -63,6 +65,15 @@ def _one_job(asked: Asked, job_id: str) -> Answer:
         return 200, {"id": job_id, "status": "CREATED"}
     assert unquote(asked.name) == job_id
     return 200, {"id": job_id, "status": "COMPLETED", "response": completion()}
+
+
+@pytest.mark.parametrize("job_id", ["a/b=", "two words", "../x", "é?#"])
+async def test_any_id_works_on_the_command_line(job_id: str) -> None:
+    async with Scripted() as server:
+        server.script = lambda asked: _one_job(asked, job_id)
+        env = environment(PERPLEXITY_BASE_URL=server.url, PERPLEXITY_API_KEY="a-test-key")
+        done = await anyio.run_process(command("get", job_id, "--json"), env=env)
+    assert json.loads(done.stdout)["id"] == job_id
 
 
 async def test_id_that_cannot_be_asked_for_is_named() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from random import Random
 from typing import Any
 
 import msgspec
@@ -307,3 +308,46 @@ def test_number_of_any_length_breaks_nothing(api: API, number: str):
 @given(st.sampled_from([SONAR, AGENT]), st.recursive(st.none() | st.text() | st.integers() | st.booleans(), st.lists))
 def test_error_of_any_value_is_read(api: API, error: Any):
     assert read(api, status="FAILED", error=error, error_message=error).status is JobStatus.FAILED
+
+
+VALUES: list[Any] = [None, True, 0, 1.5, "", "x", "COMPLETED", [], {}, ["a"], {"a": 1}, [[]], 10**15, "9" * 50]
+MESSAGES = [
+    {name: value} for value in VALUES for name in ("content", "refusal", "tool_calls", "annotations", "thinking")
+]
+ITEMS = [
+    {"type": kind, name: value}
+    for value in VALUES
+    for kind in ("message", "reasoning", "function_call", "mcp_approval_request", "x", 5)
+    for name in ("content", "text", "id", "name", "results")
+]
+NAMES = [
+    "status",
+    "error",
+    "error_message",
+    "failed_at",
+    "completed_at",
+    "response",
+    "choices",
+    "output",
+    "usage",
+    "incomplete_details",
+]
+
+
+def test_bodies_of_random_parts_read_or_are_refused():
+    random = Random(5)
+    parts = [*VALUES, *({"choices": [{"message": message}]} for message in MESSAGES), *([item] for item in ITEMS)]
+    read_whole = 0
+    for _ in range(4_000):
+        body = {name: random.choice(parts) for name in random.sample(NAMES, random.randint(1, 8))}
+        body["id"] = random.choice(["a", "a", None, 5, "a/b"])
+        for api in (SONAR, AGENT):
+            try:
+                snapshot = api.read_job(reply(body), random.choice(["", "a"]))
+            except ProtocolError:
+                continue
+            job = job_of(snapshot)
+            assert (job.text, job.cited, job.unresolved) == (job.to_dict()["text"], {}, 0)
+            assert repr(job)
+            read_whole += 1
+    assert read_whole > 3_000
