@@ -353,7 +353,7 @@ class Session:
         return await core.calls.wait(api, job_id, key=key, tag=tag, seconds=seconds)
 
     async def get(self, id: str) -> Job:
-        """Poll a job once; a result that the journal has is not asked for again.
+        """Poll a job once; a result that the journal has is not asked for again. An end that is found is written to it.
 
         Args:
             id: the server's id, or the token of a job or of an error.

@@ -51,7 +51,7 @@ from aiopplx.journal._errors import ClaimLost, DuplicateJob, JournalError, Resul
 from aiopplx.journal._jobs import in_doubt, job_of
 from aiopplx.journal._names import Occurrences, item_name, key_name, sha_of
 from aiopplx.journal._protocol import Journal
-from aiopplx.journal._records import Claim, Record, State
+from aiopplx.journal._records import BILLED, Claim, Record, State
 
 if TYPE_CHECKING:
     from aiopplx._apis import Routing
@@ -394,6 +394,35 @@ class Lifecycle:
             sub: NEW, with `job_id` and its listener.
             record: its row, with a claim if it may be written; None if the store does not know it.
         """
+        self._take_up_row(sub, record)
+        self.poller.watch(sub, after=0.0)
+
+    async def learn(self, api: API, record: Record, snapshot: Snapshot) -> None:
+        """Somebody's own poll has found that a job ended: its outcome is written, and its cost settles its hold.
+
+        A job that is polled here is left to the poller.
+
+        Args:
+            api: the job's.
+            record: its row.
+            snapshot: what the poll brought.
+        """
+        if record.state.is_final and not _is_owed(record):
+            return
+        try:
+            if self._remembers and not record.state.is_final:
+                record = await self.store.claim(record.pk) or record
+        except JournalError as error:
+            log(logging.DEBUG, "what a poll brought is not kept: %s", error)
+            return
+        if record.is_held or snapshot.id in self.live.by_id or record.pk in self.live.by_row:
+            return
+        sub = Submission(api, record.key, job_id=snapshot.id)
+        self._take_up_row(sub, record)
+        if not await self.finish(sub, Ended(snapshot.status, outcome_error(snapshot)), snapshot):
+            self.detach(sub)
+
+    def _take_up_row(self, sub: Submission, record: Record | None) -> None:
         if record is not None:
             sub.row, sub.claim, sub.key = record.pk, record.claim, record.key
             sub.tag, sub.marks = record.tag, record.attempts
@@ -401,9 +430,9 @@ class Lifecycle:
             self.live.add_row(sub)
         is_final = record is not None and record.state.is_final
         self._found_running(sub, Phase.REFETCHING if is_final else Phase.RUNNING)
-        if sub.phase is Phase.RUNNING and sub.claim is not None:
+        is_owed = sub.phase is Phase.REFETCHING and record is not None and _is_owed(record)
+        if is_owed or (sub.phase is Phase.RUNNING and sub.claim is not None):
             self.spending.found(sub)
-        self.poller.watch(sub, after=0.0)
 
     def _found_running(self, sub: Submission, phase: Phase) -> None:
         """There is a job of an earlier time. If it was polled here before, its polls go on where they were."""
@@ -823,6 +852,11 @@ class Lifecycle:
         """The session-wide error behind a job that is STOPPED."""
         stop = job.error if isinstance(job.error, JournalError) else self.client.gate.stop or job.error
         return stop.about() if stop is not None else None
+
+
+def _is_owed(record: Record) -> bool:
+    """Whether it ended, and its bill is not known: if that can still be read, it settles what is held for it."""
+    return record.state in BILLED and record.cost is None
 
 
 def _resumed(sub: Submission, record: Record, raw: bytes | None) -> Job:

@@ -21,7 +21,7 @@ CANCEL_TAKES = 3.0
 
 
 async def get(life: Lifecycle, api: API, job_id: str) -> Job:
-    """The job from the store if that has its result, else from one poll.
+    """The job from the store if that has its result, else from one poll. An end that the poll finds is written down.
 
     Raises:
         NotFound: the server knows no such job.
@@ -33,6 +33,8 @@ async def get(life: Lifecycle, api: API, job_id: str) -> Job:
             return job_of(record, raw)
         api = life.routing.named(record.api)
     snapshot = await life.client.call(api.get(job_id), lambda reply: api.read_job(reply, job_id))
+    if record is not None and snapshot.status.is_final and not snapshot.is_empty:
+        await life.learn(api, record, snapshot)
     key, tag = (record.key, record.tag) if record is not None else ("", None)
     return make_job(job_id, snapshot.status, outcome_error(snapshot), snapshot, api=api.name, key=key, tag=tag)
 

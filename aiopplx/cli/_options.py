@@ -119,6 +119,7 @@ class RunOptions:
         PositiveFloat | None,
         Parameter(
             help="Dollars that may be spent, over all runs of the journal. Jobs already paid for are still collected."
+            " What running jobs cost above what such jobs have cost so far can exceed it."
         ),
     ] = None
     cancel_on_exit: Annotated[
