@@ -51,7 +51,7 @@ def run(argv: Sequence[str]) -> int:
 
         if not isinstance(error, AiopplxError):
             raise
-        complain(str(error))
+        complain(error)
         return exit_code(error)
     return code if isinstance(code, int) else 0
 

@@ -62,12 +62,8 @@ class Interrupted(Exception):
 # Python arguments in the library's messages, and the options that replace them here. A message whose wording changes
 # is printed unchanged.
 _IN_A_SHELL = (
-    ("pass Session(api_key=...)", "give --api-key-file FILE"),
     ("Check PERPLEXITY_API_KEY;", "Check PERPLEXITY_API_KEY or --api-key-file;"),
-    ("Use https://, or pass network=NetworkOptions(allow_insecure=True) if that network is yours", "Use https://"),
     ("same_account=True (--same-account)", "--same-account"),
-    ("base_url must look", "--base-url (or PERPLEXITY_BASE_URL) must look"),
-    ("base_url is http", "--base-url (or PERPLEXITY_BASE_URL) is http"),
     ("Check base_url", "Check --base-url"),
     ("max_cost", "--max-cost"),
     ("Look for it with session.list()", "Look for it with aiopplx list"),
@@ -75,8 +71,29 @@ _IN_A_SHELL = (
 )
 
 
-def complain(message: str) -> None:
+_OPTIONS = {"api_key": "--api-key-file", "base_url": "--base-url"}
+"""The options of arguments that an error names."""
+
+
+def _typed(error: BaseException) -> str:
+    """What an error says, without its remedy for programs, and with the option in place of the argument."""
+    from aiopplx import AiopplxError, ConfigError
+
+    if not isinstance(error, AiopplxError):
+        return str(error)
+    bare = error.about()
+    bare.remedy = ""
+    if not isinstance(error, ConfigError):
+        return str(bare)
+    if not error.argument and error.remedy and "API key" in error.message:
+        return f"{bare}, or give --api-key-file FILE. Without a key, try --emulate"
+    option = _OPTIONS.get(error.argument, error.argument)
+    return option + str(bare).removeprefix(error.argument)
+
+
+def complain(said: str | BaseException) -> None:
     """Print one line on stderr that begins with the program's name; Python arguments in it are replaced by options."""
+    message = said if isinstance(said, str) else _typed(said)
     for ours, typed in _IN_A_SHELL:
         message = message.replace(ours, typed)
     print(f"aiopplx: {safe(message)}", file=sys.stderr, flush=True)

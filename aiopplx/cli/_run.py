@@ -216,7 +216,7 @@ class _Run:
         if isinstance(ending, Interrupted):
             self._view.say(f"Stopped by {ending.name}.")
         elif ending is not None and not isinstance(ending, BrokenPipeError):
-            complain(str(ending))
+            complain(ending)
             self._say_which_journal(ending)
         elif self._unsent_because:
             complain(self._unsent_because)

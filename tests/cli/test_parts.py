@@ -311,13 +311,12 @@ def test_library_messages_are_given_in_shell_words(
     for key, url in ((None, None), ("any", "http://example.com"), ("any", "x")):
         with pytest.raises(aiopplx.ConfigError) as refused:
             aiopplx.Session(key, base_url=url)
-        complain(str(refused.value))
+        complain(refused.value)
     complain("not sent: $1 of $1. A higher max_cost goes on with it; nothing was billed")
     said = capsys.readouterr().err
     assert said.count("aiopplx: ") == said.count("\n") == 4
     assert all(
-        word in said
-        for word in ("--api-key-file", "--base-url (or PERPLEXITY_BASE_URL) is http", ") must", "--max-cost")
+        word in said for word in ("--api-key-file", "--base-url is http", "--base-url has no scheme", "--max-cost")
     )
     assert not any(word in said for word in ("api_key", "allow_insecure", "base_url", "max_cost"))
 
