@@ -34,7 +34,8 @@ _core.  contained live spending poller outcomes lifecycle leaving calls decision
 _batch
 _session
 journal
-tables.  _table _template _encoding _text _delimited _objects _frames _parquet _sheets _file _asking
+tables.  _table _template _encoding _text _delimited _objects _frames _parquet _sheets _file _asking _writing
+report.  _entry _markdown _style _page _plain
 testing.  _timers _jumping
 """
 

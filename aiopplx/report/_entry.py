@@ -1,0 +1,152 @@
+"""What a report shows of one question: plain values, made safe to show, and in the report's own words.
+
+This module knows nothing of HTML, of Markdown, or of where jobs come from.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import msgspec
+
+from aiopplx._job import Job, JobStatus, Source
+from aiopplx._marks import cited, unresolved
+
+Concern = Literal["failed", "in doubt", "cut", "no sources", "citations"]
+"""Why a question needs a look, the gravest first."""
+
+# Characters that no answer needs and that could hide text or turn its direction, save for joiners, which emoji need.
+_HIDDEN = re.compile(
+    "[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb\ud800-\udfff]"
+)
+_WORDS = {
+    JobStatus.COMPLETED: "done",
+    JobStatus.IN_DOUBT: "in doubt",
+    JobStatus.TIMED_OUT: "still running",
+    JobStatus.IN_PROGRESS: "running",
+    JobStatus.CREATED: "running",
+    JobStatus.STOPPED: "not sent",
+}
+
+
+class Entry(msgspec.Struct, frozen=True, kw_only=True):
+    """One question and what came of it.
+
+    Attributes:
+        number: its place in the report, from 1.
+        question: what was asked.
+        tag: the caller's own name for it; "" if there is none.
+        status: `done`, `failed`, `in doubt`, ...
+        is_ok: there is an answer.
+        error: why there is none.
+        cost: US dollars; None if unknown.
+        seconds: from acceptance to result; None if unknown.
+        model: who answered.
+        columns: the caller's own columns, as text.
+        text: the answer, in Markdown.
+        reasoning: the model's own notes; "" if there are none.
+        sources: what the answer cites.
+        facts: further facts by name, for the details.
+        cited, unresolved: different sources that marks name, and different marks that name none.
+        is_cut: the answer ends where its length was used up.
+    """
+
+    number: int
+    question: str
+    tag: str = ""
+    status: str = "done"
+    is_ok: bool = True
+    error: str = ""
+    cost: float | None = None
+    seconds: float | None = None
+    model: str = ""
+    columns: dict[str, str] = {}
+    text: str = ""
+    reasoning: str = ""
+    sources: list[Source] = []
+    facts: dict[str, str] = {}
+    cited: int = 0
+    unresolved: int = 0
+    is_cut: bool = False
+
+    @property
+    def concerns(self) -> list[tuple[Concern, str]]:
+        """Why it needs a look, each with a sentence."""
+        found: list[tuple[Concern, str]] = []
+        if self.status == "in doubt":
+            found.append(("in doubt", self.error or "sent, and no usable answer came: a job may exist and be billed"))
+        elif not self.is_ok:
+            found.append(("failed", self.error or self.status))
+        if self.is_ok and self.is_cut:
+            found.append(("cut", "the answer ends where its length was used up"))
+        if self.is_ok and not self.sources:
+            found.append(("no sources", "nothing in this answer can be checked"))
+        elif self.is_ok and self.unresolved:
+            found.append(("citations", f"{counted(self.unresolved, 'citation')} without a source in the list"))
+        return found
+
+
+def entries(jobs: Sequence[Job]) -> list[Entry]:
+    """What a report shows of these jobs, in their order."""
+    return [_entry(number, job) for number, job in enumerate(jobs, 1)]
+
+
+def _entry(number: int, job: Job) -> Entry:
+    text, sources = shown(job.text), job.sources
+    facts = {
+        "job": job.id,
+        "key": job.idempotency_key,
+        "API": job.api,
+        "status at the server": job.server_status,
+        "polls": str(job.polls) if job.polls else "",
+    }
+    return Entry(
+        number=number,
+        question=shown(job.question) or (str(job.tag) if job.tag is not None else f"question {number}"),
+        tag=shown(str(job.tag)) if job.tag is not None else "",
+        status=_WORDS.get(job.status, "failed"),
+        is_ok=job.ok,
+        error=shown(job.error.message) if job.error is not None else "",
+        cost=job.cost,
+        seconds=job.seconds,
+        model=shown(job.model),
+        columns={shown(name): shown(_as_text(value)) for name, value in job.meta.items() if value not in ("", None)},
+        text=text,
+        reasoning=shown(job.reasoning or ""),
+        sources=sources,
+        facts={name: shown(value) for name, value in facts.items() if value},
+        cited=len({source.url for source in cited(text, sources).values()}),
+        unresolved=unresolved(text, sources),
+        is_cut=job.finish_reason == "length",
+    )
+
+
+def _as_text(value: Any) -> str:
+    return value if isinstance(value, str) else msgspec.json.encode(value).decode()
+
+
+def shown(text: str) -> str:
+    """Text without characters that hide or turn what stands beside them."""
+    return _HIDDEN.sub("", text)
+
+
+def counted(count: int, what: str) -> str:
+    """`1 source`, `3 sources`."""
+    return f"{count:,} {what}{'' if count == 1 else 's'}"
+
+
+def dollars(amount: float) -> str:
+    """`$0.94`; with more digits below a cent."""
+    return f"${amount:,.2f}" if amount >= 0.01 or amount == 0 else f"${amount:.4f}"
+
+
+def duration(seconds: float) -> str:
+    """`4 min 11 s`."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60} s"
+    return f"{whole // 3600} h {whole % 3600 // 60} min"

@@ -1,0 +1,105 @@
+"""The report as one file of Markdown, in the same order as the page.
+
+Answers are the model's own Markdown. Marks become links to the numbered sources below each answer; headings sink below
+the question's. This module knows nothing of HTML, save for the anchors that Markdown has no words for.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+
+from aiopplx._job import Source
+from aiopplx._marks import marks
+from aiopplx.report._entry import Entry, counted, dollars, duration
+from aiopplx.report._markdown import is_web
+
+_HEADING = re.compile(r"^(#{1,6})(?=\s)", re.MULTILINE)
+_FENCED = re.compile(r"^[ ]{0,3}(```|~~~).*?(?:^[ ]{0,3}\1|\Z)", re.MULTILINE | re.DOTALL)
+_SPECIAL = re.compile(r"([\\`*_\[\]<>#|])")
+
+
+def as_markdown(entries: Sequence[Entry], *, title: str, day: str = "", source: str = "") -> Iterator[str]:
+    """The parts of the file, in order.
+
+    Args:
+        entries: what it shows.
+        title: of the report; "" leaves the head out.
+        day: its date, as it should read.
+        source: the file that the questions came from.
+    """
+    if title:
+        yield f"# {_inline(title)}\n\n"
+        facts = [fact for fact in (day, source, counted(len(entries), "question")) if fact]
+        yield _inline(" \N{MIDDLE DOT} ".join(facts)) + "\n\n"
+        rows = [
+            f"- [{entry.number}](#q{entry.number}) **{word}** {_inline(said)}\n"
+            for entry in entries
+            for word, said in entry.concerns
+        ]
+        if rows:
+            yield "**To look at**\n\n" + "".join(rows) + "\n"
+    for entry in entries:
+        yield from one(entry, level=2 if title else 1)
+
+
+def one(entry: Entry, *, level: int = 1) -> Iterator[str]:
+    """One question with its answer and sources, under a heading of this level."""
+    name = f"q{entry.number}"
+    yield f'<a id="{name}"></a>\n\n{"#" * level} {_inline(entry.question)}\n\n'
+    facts = [
+        "" if entry.is_ok else entry.status,
+        dollars(entry.cost) if entry.cost is not None else "",
+        duration(entry.seconds) if entry.seconds is not None else "",
+        counted(len(entry.sources), "source") if entry.sources else "",
+        entry.model,
+        entry.tag,
+    ]
+    yield _inline(" \N{MIDDLE DOT} ".join(fact for fact in facts if fact)) + "\n\n"
+    yield "".join(f"- {_inline(column)}: {_inline(value)}\n" for column, value in entry.columns.items())
+    yield "\n" if entry.columns else ""
+    yield "".join(f"> **{word}**: {_inline(said)}\n\n" for word, said in entry.concerns)
+    if entry.text:
+        yield _answer(entry, name, level) + "\n\n"
+    if entry.sources:
+        yield f"{'#' * min(6, level + 1)} Sources\n\n"
+        for place, source in enumerate(entry.sources, 1):
+            yield f'{place}. <a id="{name}-s{place}"></a>{_source(source)}\n'
+        yield "\n"
+
+
+def _answer(entry: Entry, name: str, level: int) -> str:
+    text = entry.text
+    places = {id(source): place for place, source in reversed(list(enumerate(entry.sources, 1)))}
+    parts: list[str] = []
+    at = 0
+    for mark in marks(text, entry.sources):
+        if mark.start >= at:
+            parts.append(text[at : mark.start])
+            at = mark.end
+        place = places[id(mark.page)] if mark.page is not None else 0
+        parts.append(f"[{place}](#{name}-s{place})" if place else f"{mark.name}(?)")
+    parts.append(text[at:])
+    return _sunk("".join(parts).strip(), level)
+
+
+def _sunk(text: str, level: int) -> str:
+    """Headings below the question's; those in code are none."""
+    out: list[str] = []
+    at = 0
+    for block in _FENCED.finditer(text):
+        out += [_HEADING.sub(lambda found: "#" * min(6, len(found[1]) + level), text[at : block.start()]), block[0]]
+        at = block.end()
+    out.append(_HEADING.sub(lambda found: "#" * min(6, len(found[1]) + level), text[at:]))
+    return "".join(out)
+
+
+def _source(source: Source) -> str:
+    words = _inline(source.title or source.url or "a source without a title or an address")
+    date = f", {source.date[:10]}" if source.date else ""
+    return f"[{words}](<{source.url.replace('>', '%3E')}>){date}" if is_web(source.url) else f"{words}{date}"
+
+
+def _inline(text: str) -> str:
+    """Text that is only text, on one line."""
+    return _SPECIAL.sub(r"\\\1", " ".join(text.split()))

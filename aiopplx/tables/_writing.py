@@ -1,0 +1,237 @@
+"""Rows as files: CSV and TSV, JSON lines, Excel, Parquet.
+
+What a model or a web page wrote may begin like a formula (`=HYPERLINK(...)`), and a spreadsheet would run it: in CSV
+such a cell gets an apostrophe before it. The user's own columns go back as they came, numbers and `+46` too. Cells of
+Excel files are written as text, so nothing in them is run; JSON lines and Parquet are exact.
+
+An answer is longer than an Excel cell holds (32,767 characters). It is cut at a paragraph, says so at its end, and is
+counted, so that the person can be told where the whole of it is. This module knows nothing of jobs.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterable, Mapping, Sequence
+from importlib import import_module
+from typing import Any, Protocol, TypeAlias, cast
+
+import msgspec
+
+from aiopplx.tables._table import TableError
+
+Value: TypeAlias = str | int | float | bool | None
+WRITTEN = frozenset({"answer", "reasoning", "error", "sources", "model", "finish_reason"})
+"""The columns of a row that a model, a server or a web page wrote."""
+LONGEST_CELL = 32_767
+"""Characters of an Excel cell."""
+_CUT_AT = 32_600
+_STARTS = ("=", "+", "-", "@", "\t", "\r", "\n")
+_WIDTHS = {"question": 60, "answer": 60, "sources": 40, "error": 40, "reasoning": 40}
+_ROW_POINTS = 120
+
+
+def disarmed(value: Value) -> Value:
+    """Text that no spreadsheet takes for a formula."""
+    return f"'{value}" if isinstance(value, str) and value.startswith(_STARTS) else value
+
+
+def csv_text(
+    rows: Iterable[Mapping[str, Value]],
+    columns: Sequence[str],
+    *,
+    delimiter: str = ",",
+    header: bool = True,
+    written: frozenset[str] = WRITTEN,
+) -> str:
+    """Rows as text of a delimited file, with `\\r\\n` at the end of each.
+
+    Args:
+        rows: the rows.
+        columns: the names, in order.
+        delimiter: between the cells.
+        header: begin with the names.
+        written: the columns in which formulas are disarmed.
+    """
+    out = io.StringIO()
+    writer = csv.writer(out, delimiter=delimiter, lineterminator="\r\n")
+    if header:
+        writer.writerow(columns)
+    for row in rows:
+        writer.writerow([
+            _as_cell(disarmed(row.get(column)) if column in written else row.get(column)) for column in columns
+        ])
+    return out.getvalue()
+
+
+def _as_cell(value: Value) -> Value:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    return value.replace("\0", "") if isinstance(value, str) else value
+
+
+def json_lines(rows: Iterable[Mapping[str, Value]]) -> bytes:
+    """Rows as JSON lines."""
+    return b"".join(msgspec.json.encode(row) + b"\n" for row in rows)
+
+
+# --- Excel -----------------------------------------------------------------------------------------------------------
+
+
+class _Sheet(Protocol):
+    """What is used of a worksheet of xlsxwriter, which has no types."""
+
+    def write_string(self, row: int, column: int, text: str, style: object = None) -> int: ...
+    def write_number(self, row: int, column: int, number: float, style: object = None) -> int: ...
+    def write_boolean(self, row: int, column: int, value: bool, style: object = None) -> int: ...
+    def set_column(self, first: int, last: int, width: float) -> object: ...
+    def set_row(self, row: int, height: float) -> object: ...
+    def freeze_panes(self, row: int, column: int) -> object: ...
+    def autofilter(self, row: int, column: int, last_row: int, last_column: int) -> object: ...
+
+
+class _Book(Protocol):
+    def add_worksheet(self, name: str) -> _Sheet: ...
+    def add_format(self, properties: Mapping[str, object]) -> object: ...
+    def close(self) -> object: ...
+
+
+def write_excel(
+    path: str,
+    rows: Iterable[Mapping[str, Value]],
+    columns: Sequence[str],
+    sources: Iterable[Mapping[str, Value]] = (),
+    source_columns: Sequence[str] = (),
+) -> int:
+    """Write an Excel file with a sheet `Answers`, and a sheet `Sources` if there are any.
+
+    Args:
+        path: the file; one that exists is written over.
+        rows, columns: the rows, and the names in order.
+        sources, source_columns: the same of the second sheet.
+
+    Returns:
+        How many cells were cut because Excel holds no more.
+
+    Raises:
+        TableError: xlsxwriter is missing.
+        OSError: the file cannot be written.
+    """
+    try:
+        xlsxwriter = import_module("xlsxwriter")
+    except ImportError:
+        raise TableError(f"{path} is to be an Excel file: pip install 'aiopplx[excel]' writes it") from None
+    options = {"constant_memory": True, "strings_to_formulas": False, "strings_to_urls": False}
+    book = cast("_Book", xlsxwriter.Workbook(path, options))
+    try:
+        cut = _sheet(book, "Answers", rows, columns)
+        if source_columns:
+            _sheet(book, "Sources", sources, source_columns)
+    finally:
+        book.close()
+    return cut
+
+
+def _sheet(book: _Book, name: str, rows: Iterable[Mapping[str, Value]], columns: Sequence[str]) -> int:
+    sheet = book.add_worksheet(name)
+    bold = book.add_format({"bold": True})
+    top = book.add_format({"valign": "top", "text_wrap": True})
+    for at, column in enumerate(columns):
+        sheet.set_column(at, at, _WIDTHS.get(column, 16))
+        sheet.write_string(0, at, column, bold)
+    cut = number = 0
+    for number, row in enumerate(rows, 1):
+        if any(isinstance(row.get(column), str) and len(str(row[column])) > 400 for column in columns):
+            sheet.set_row(number, _ROW_POINTS)
+        for at, column in enumerate(columns):
+            cut += _write(sheet, number, at, row.get(column), top)
+    sheet.freeze_panes(1, 0)
+    sheet.autofilter(0, 0, number, max(0, len(columns) - 1))
+    return cut
+
+
+def _write(sheet: _Sheet, row: int, column: int, value: Value, style: object) -> int:
+    """Returns 1 if the text was cut."""
+    if value is None or value == "":
+        return 0
+    if isinstance(value, bool):
+        sheet.write_boolean(row, column, value, style)
+    elif isinstance(value, int | float) and abs(value) < 1e15:
+        sheet.write_number(row, column, value, style)
+    else:
+        text = str(value)
+        sheet.write_string(row, column, _fitting(text), style)
+        return int(_units(text) > LONGEST_CELL)
+    return 0
+
+
+def _units(text: str) -> int:
+    """The length as Excel counts it: in units of UTF-16."""
+    return len(text) + sum(character > "\uffff" for character in text)
+
+
+def _fitting(text: str) -> str:
+    """Text that fits into a cell: cut after the last paragraph that does."""
+    if _units(text) <= LONGEST_CELL:
+        return text
+    end = _CUT_AT - sum(character > "\uffff" for character in text[:_CUT_AT])
+    kept = text[:end]
+    at = kept.rfind("\n\n")
+    kept = kept[:at] if at > end // 2 else kept
+    return f"{kept}\n\n[cut here: {len(text):,} characters; the HTML or Markdown report has all of it]"
+
+
+# --- Parquet ---------------------------------------------------------------------------------------------------------
+
+GROUP = 200
+"""Rows that are written together."""
+
+
+def write_parquet(path: str, rows: Iterable[Mapping[str, Value]], columns: Sequence[str]) -> None:
+    """Write a Parquet file. A column whose values are not of one kind is text.
+
+    Args:
+        path: the file; one that exists is written over.
+        rows: read twice if they are a sequence, else held: a column's type needs all of them.
+        columns: the names, in order.
+
+    Raises:
+        TableError: pyarrow is missing.
+        OSError: the file cannot be written.
+    """
+    try:
+        arrow, parquet = import_module("pyarrow"), import_module("pyarrow.parquet")
+    except ImportError:
+        raise TableError(f"{path} is to be a Parquet file: pip install 'aiopplx[parquet]' writes it") from None
+    held = rows if isinstance(rows, Sequence) else list(rows)
+    kinds = {column: _kind(row.get(column) for row in held) for column in columns}
+    types = {"text": arrow.string(), "number": arrow.float64(), "integer": arrow.int64(), "boolean": arrow.bool_()}
+    schema = arrow.schema([(column, types[kinds[column]]) for column in columns])
+    with parquet.ParquetWriter(path, schema) as writer:
+        for at in range(0, len(held), GROUP):
+            group = [
+                {column: _typed(row.get(column), kinds[column]) for column in columns} for row in held[at : at + GROUP]
+            ]
+            writer.write_table(arrow.Table.from_pylist(group, schema=schema))
+
+
+def _kind(values: Iterable[Value]) -> str:
+    kinds = {
+        "boolean" if isinstance(value, bool)
+        else "integer" if isinstance(value, int) and abs(value) < 1 << 63
+        else "number" if isinstance(value, float)
+        else "text"
+        for value in values
+        if value is not None
+    }  # fmt: skip
+    if kinds == {"integer", "number"}:
+        return "number"
+    return kinds.pop() if len(kinds) == 1 else "text"
+
+
+def _typed(value: Value, kind: str) -> Any:  # Any: what pyarrow takes
+    if value is None or kind != "text":
+        return value
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    return value if isinstance(value, str) else str(value)

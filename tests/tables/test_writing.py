@@ -1,0 +1,88 @@
+"""Rows as files: what goes in comes out, formulas do not run, and what does not fit is counted."""
+
+import csv
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+import openpyxl
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from aiopplx.tables._writing import LONGEST_CELL, csv_text, disarmed, json_lines, write_excel, write_parquet
+
+COLUMNS = ["company", "phone", "answer", "cost"]
+ROWS: list[dict[str, Any]] = [
+    {"company": "=ACME", "phone": "+46 8 123", "answer": "=HYPERLINK(1)", "cost": 1.5},
+    {"company": "Müller, & Söhne", "phone": None, "answer": 'a "b"\n\nc', "cost": None},
+    {"company": "-5", "phone": "", "answer": "@SUM(1)", "cost": 2},
+]
+
+
+@pytest.mark.parametrize("start", ["=", "+", "-", "@", "\t", "\r", "\n"])
+def test_formulas_of_a_model_are_disarmed(start: str) -> None:
+    assert disarmed(f"{start}1+1") == f"'{start}1+1"
+    assert disarmed(f"a{start}1") == f"a{start}1"
+
+
+@pytest.mark.parametrize("delimiter", [",", ";", "\t"])
+def test_own_columns_go_back_as_they_came(delimiter: str) -> None:
+    text = csv_text(ROWS, COLUMNS, delimiter=delimiter)
+    back = list(csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter))
+    assert [row["company"] for row in back] == ["=ACME", "Müller, & Söhne", "-5"]
+    assert [row["phone"] for row in back] == ["+46 8 123", "", ""]
+    assert [row["answer"] for row in back] == ["'=HYPERLINK(1)", 'a "b"\n\nc', "'@SUM(1)"]
+
+
+CELL = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0\r"), max_size=30)
+
+
+@given(st.lists(st.fixed_dictionaries({"a": CELL, "b": CELL}), max_size=8), st.sampled_from([",", ";", "\t", "|"]))
+def test_any_cells_survive_a_delimited_file(rows: list[dict[str, str]], delimiter: str) -> None:
+    text = csv_text(rows, ["a", "b"], delimiter=delimiter, written=frozenset())
+    assert list(csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter)) == rows
+
+
+def test_json_lines_are_exact() -> None:
+    assert [json.loads(line) for line in json_lines(ROWS).splitlines()] == ROWS
+
+
+def test_excel_cells_are_text_and_numbers_are_numbers(tmp_path: Path) -> None:
+    path = tmp_path / "a.xlsx"
+    assert write_excel(str(path), ROWS, COLUMNS, [{"n": 1, "title": "=x"}], ["n", "title"]) == 0
+    book = openpyxl.load_workbook(path)
+    assert book.sheetnames == ["Answers", "Sources"]
+    cells = list(book["Answers"].iter_rows(values_only=True))
+    assert cells[0] == tuple(COLUMNS)
+    assert cells[1] == ("=ACME", "+46 8 123", "=HYPERLINK(1)", 1.5)
+    assert {cell.data_type for cell in book["Answers"]["C"][1:]} == {"s"}
+    assert book["Answers"].freeze_panes == "A2"
+
+
+@pytest.mark.parametrize("letter", ["x", "\N{GRINNING FACE}"])
+def test_an_answer_too_long_for_a_cell_is_cut_and_counted(tmp_path: Path, letter: str) -> None:
+    path = tmp_path / "a.xlsx"
+    answer = "\n\n".join(letter * 500 for _ in range(100))
+    assert write_excel(str(path), [{"answer": answer}, {"answer": "short"}], ["answer"]) == 1
+    kept = openpyxl.load_workbook(path)["Answers"]["A2"].value
+    assert isinstance(kept, str)
+    assert len(kept.encode("utf-16-le")) // 2 <= LONGEST_CELL
+    assert kept.endswith(f"[cut here: {len(answer):,} characters; the HTML or Markdown report has all of it]")
+
+
+def test_excel_takes_control_characters_and_halves(tmp_path: Path) -> None:
+    path = tmp_path / "a.xlsx"
+    write_excel(str(path), [{"answer": "a\x00\x01\x0b\ufffe b"}], ["answer"])
+    assert str(openpyxl.load_workbook(path)["Answers"]["A2"].value).startswith("a")
+
+
+def test_parquet_is_exact_and_mixed_columns_are_text(tmp_path: Path) -> None:
+    path = tmp_path / "a.parquet"
+    rows = [*ROWS, {"company": 5, "phone": True, "answer": None, "cost": 0}]
+    write_parquet(str(path), rows, COLUMNS)
+    back = pq.read_table(path).to_pylist()
+    assert back[:3] == [{**row, "cost": row["cost"] and float(row["cost"])} for row in ROWS]
+    assert back[3] == {"company": "5", "phone": "true", "answer": None, "cost": 0.0}
