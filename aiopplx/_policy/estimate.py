@@ -1,0 +1,177 @@
+"""What a run will cost and how long it takes, as ranges: before anything is paid, and honest about what is not known.
+
+A kind of job with five known costs or more is estimated from the latest fifty of them. With `k` costs of mean `m` and
+standard deviation `s`, the sum of `n` more lies within `n*m ± t*s*sqrt(n + n*n/k)`, where `t` is the 95 % point of
+Student's distribution. Costs are skewed, so that a nominal 90 % held 84 to 89 % of simulated runs: it is "likely", and
+no promise. A kind with fewer is estimated from what is published, widened to hold what was seen; a kind of which
+nothing is published is not known, and never $0.
+
+The time is the larger of two: the submissions at the rate, and then the longest usual duration; or all jobs through the
+places that `max_in_flight` gives. This module knows nothing of requests, journals or sessions.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from statistics import fmean, stdev
+
+import msgspec
+
+from aiopplx._apis import published
+from aiopplx._wire.kinds import Kind
+
+ENOUGH = 5
+"""Known costs of a kind from which they decide."""
+LATEST = 50
+"""Known costs that count."""
+# The 95 % points of Student's distribution, by degrees of freedom.
+_STUDENT = ((4, 2.13), (5, 2.02), (6, 1.94), (7, 1.89), (9, 1.83), (14, 1.76), (19, 1.73), (29, 1.70), (49, 1.68))
+_USUAL = 1.645
+"""Standard deviations of the logarithm within which a duration is usual: nine in ten are shorter or between."""
+RATES = (5.0, 2000.0)
+"""Submissions a minute of the lowest and of the highest tier that the service publishes."""
+
+
+class Range(msgspec.Struct, frozen=True):
+    """From `low` to `high`."""
+
+    low: float
+    high: float
+
+
+class Estimate(msgspec.Struct, frozen=True):
+    """What is expected of a run.
+
+    Attributes:
+        count: submissions that it would pay for.
+        low, high: US dollars in all, likely between these; None if a kind of job in it is not known.
+        middle: the likeliest sum in US dollars, where own costs decide; None otherwise.
+        seconds_low, seconds_high: from the first submission to the last result.
+        known: known costs of own jobs behind it: 0 if published figures alone are.
+        unknown: submissions of kinds of which no cost is known.
+    """
+
+    count: int
+    low: float | None
+    high: float | None
+    middle: float | None
+    seconds_low: float
+    seconds_high: float
+    known: int = 0
+    unknown: int = 0
+
+    def __str__(self) -> str:
+        time = f"{_time(self.seconds_low)} to {_time(self.seconds_high)}"
+        if _time(self.seconds_low) == _time(self.seconds_high):
+            time = _time(self.seconds_high)
+        if not self.count:
+            return "nothing to pay for"
+        if self.low is None or self.high is None:
+            return f"the cost of {self.unknown:,} of {self.count:,} is not known, {time}"
+        if self.middle is not None:
+            return (
+                f"about {_dollars(self.middle)}, likely {_dollars(self.low)} to {_dollars(self.high)}, {time}"
+                f" (from {self.known} of yours)"
+            )
+        basis = (
+            "published figures; nothing of yours is known yet"
+            if not self.known
+            else f"published, and {self.known} of yours"
+        )
+        return f"about {_dollars(self.low)} to {_dollars(self.high)}, {time} ({basis})"
+
+
+def estimate(
+    counts: Mapping[Kind, int],
+    costs: Mapping[Kind, Sequence[float]],
+    *,
+    places: int,
+    rpm: float | None = None,
+) -> Estimate:
+    """The estimate of a run.
+
+    Args:
+        counts: how many jobs of each kind it would pay for.
+        costs: the known costs of own jobs of each kind, newest first, US dollars.
+        places: how many jobs run at once.
+        rpm: submissions a minute; None if that is not known.
+    """
+    low = high = middle = 0.0
+    known = unknown = 0
+    is_own = True
+    for kind, count in counts.items():
+        own = [cost for cost in list(costs.get(kind, ()))[:LATEST] if math.isfinite(cost) and cost >= 0.0]
+        known += len(own)
+        bounds = _from_own(own, count) if len(own) >= ENOUGH else _from_published(kind, own, count)
+        if bounds is None:
+            unknown += count
+            continue
+        is_own = is_own and len(own) >= ENOUGH
+        middle += count * fmean(own) if len(own) >= ENOUGH else (bounds.low + bounds.high) / 2
+        low += bounds.low
+        high += bounds.high
+    seconds = _seconds(counts, places, rpm)
+    return Estimate(
+        count=sum(counts.values()),
+        low=_rounded(low, down=True) if not unknown else None,
+        high=_rounded(high, down=False) if not unknown else None,
+        middle=_rounded(middle) if is_own and not unknown and counts else None,
+        seconds_low=seconds.low,
+        seconds_high=seconds.high,
+        known=known,
+        unknown=unknown,
+    )
+
+
+def _from_own(own: Sequence[float], count: int) -> Range:
+    k, mean = len(own), fmean(own)
+    wide = _student(k - 1) * stdev(own) * math.sqrt(count + count * count / k)
+    return Range(max(0.0, count * mean - wide), count * mean + wide)
+
+
+def _from_published(kind: Kind, own: Sequence[float], count: int) -> Range | None:
+    said = published(kind)
+    if said.low is None or said.high is None:
+        return None
+    return Range(count * min([said.low, *own]), count * max([said.high, *own]))
+
+
+def _student(freedom: int) -> float:
+    """The 95 % point: of the nearest smaller number of degrees in the table, so never too narrow."""
+    return max((at, point) for at, point in _STUDENT if at <= freedom)[1]
+
+
+def _seconds(counts: Mapping[Kind, int], places: int, rpm: float | None) -> Range:
+    count = sum(counts.values())
+    if not count:
+        return Range(0.0, 0.0)
+    laws = [(published(kind), share) for kind, share in counts.items()]
+    mean = sum(law.seconds * math.exp(law.sigma**2 / 2) * share for law, share in laws) / count
+    usual = max(law.seconds * math.exp(_USUAL * law.sigma) for law, _ in laws)
+    quick = min(law.seconds for law, _ in laws)
+    slow_rate, fast_rate = (rpm, rpm) if rpm is not None else RATES
+    last = usual if count > 1 else quick
+    through = count * mean / places
+    return Range(max(60.0 * count / fast_rate + quick, through), max(60.0 * count / slow_rate + last, through))
+
+
+def _rounded(amount: float, *, down: bool | None = None) -> float:
+    """To two figures: a lower bound down, an upper bound up."""
+    if amount <= 0.0:
+        return 0.0
+    unit = 10.0 ** (math.floor(math.log10(amount)) - 1)
+    figures = amount / unit
+    whole = round(figures) if down is None else math.floor(figures + 1e-9) if down else math.ceil(figures - 1e-9)
+    return round(whole * unit, 6)
+
+
+def _dollars(amount: float) -> str:
+    if amount >= 10 or amount == 0:
+        return f"${amount:,.0f}"
+    return f"${amount:.2f}" if amount >= 0.1 else f"${amount:.2g}"
+
+
+def _time(seconds: float) -> str:
+    minutes = max(1, round(seconds / 60))
+    return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"
