@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from aiopplx._wire.request import ResearchRequest
     from aiopplx.agent._request import AgentRequest
     from aiopplx.journal._errors import JournalError
+    from aiopplx.tables import TableError, questions, rows
 
 __all__ = [
     "APIError",
@@ -78,9 +79,12 @@ __all__ = [
     "RunningJob",
     "Session",
     "Source",
+    "TableError",
     "TransportError",
     "Usage",
     "__version__",
+    "questions",
+    "rows",
 ]
 
 # Loaded at the first use (PEP 562): importing aiohttp takes a third of a second, which `aiopplx --help`, and a program
@@ -131,6 +135,7 @@ _HOMES = {
     "aiopplx._wire.request": ("ResearchRequest",),
     "aiopplx.agent._request": ("AgentRequest",),
     "aiopplx.journal._errors": ("JournalError",),
+    "aiopplx.tables": ("TableError", "questions", "rows"),
 }
 _HOME = {name: module for module, names in _HOMES.items() for name in names}
 

@@ -169,6 +169,9 @@ class Job(msgspec.Struct, frozen=True, kw_only=True, repr_omit_defaults=True):
         idempotency_key: the key it was submitted under; `""` for a job this session did not submit.
         tag: the caller's tag for the submission, unchanged.
         index: position in the source of its batch, from 0; None outside a batch.
+        question: what was asked: the last words of the user. `""` if this session and its journal do not know it.
+        meta: the caller's own columns, as they were given with the request.
+        seconds: from the acceptance to the result by the session's own clock; None if it did not see both.
         created_at, started_at, completed_at, failed_at: the server's clock, seconds since 1970. For people to read.
         error: why there is no result; None if `ok`, and while the job runs.
         response: the API's own struct, with everything the server sent; None if it sent none. Even without an answer
@@ -187,6 +190,9 @@ class Job(msgspec.Struct, frozen=True, kw_only=True, repr_omit_defaults=True):
     idempotency_key: str = ""
     tag: str | int | None = None
     index: int | None = None
+    question: str = ""
+    meta: dict[str, Any] = {}
+    seconds: float | None = None
     created_at: int | None = None
     started_at: int | None = None
     completed_at: int | None = None
@@ -326,6 +332,9 @@ class Job(msgspec.Struct, frozen=True, kw_only=True, repr_omit_defaults=True):
             "status": self.status.value,
             "tag": self.tag,
             "index": self.index,
+            "question": self.question,
+            "meta": self.meta,
+            "seconds": self.seconds,
             "api": self.api,
             "model": self.model,
             "text": answer.text,
@@ -346,6 +355,37 @@ class Job(msgspec.Struct, frozen=True, kw_only=True, repr_omit_defaults=True):
             "failed_at": self.failed_at,
         }
 
+    def to_row(self) -> dict[str, str | int | float | bool | None]:
+        """The job as a flat row of a table: the caller's columns, then `tag`, `question`, `answer`, `status`, `cost`,
+        `seconds`, `sources` (addresses, one a line), `n_sources`, `model`, `finish_reason`, `reasoning`, `error`,
+        `job_id`.
+
+        A name that the caller's columns have already gets `research_` before it. Values that are not flat become JSON
+        text. `aiopplx.rows` gives many jobs the same columns.
+        """
+        answer = self._answer()
+        ours: dict[str, str | int | float | bool | None] = {
+            "tag": self.tag,
+            "question": self.question,
+            "answer": answer.text,
+            "status": self.status.value,
+            "cost": answer.usage.cost if answer.usage is not None else None,
+            "seconds": self.seconds,
+            "sources": "\n".join(source.url for source in answer.sources),
+            "n_sources": len(answer.sources),
+            "model": self.model or answer.model,
+            "finish_reason": answer.finish_reason,
+            "reasoning": answer.reasoning,
+            "error": self.error.message if self.error is not None else None,
+            "job_id": self.id,
+        }
+        row = {name: _flat(value) for name, value in self.meta.items()}
+        for name, value in ours.items():
+            while name in row:
+                name = f"research_{name}"
+            row[name] = value
+        return row
+
     def __repr__(self) -> str:
         # Deliberately short: the text alone may have 90,000 characters, and its repr costs a millisecond.
         facts = [f"id={self.id!r}", f"status={self.status.value}"]
@@ -358,6 +398,12 @@ class Job(msgspec.Struct, frozen=True, kw_only=True, repr_omit_defaults=True):
         if (cost := self.cost) is not None:
             facts.append(f"cost=${cost:.4f}")
         return f"Job({', '.join(facts)})"
+
+
+def _flat(value: Any) -> str | int | float | bool | None:
+    if value is None or isinstance(value, str | int | float):
+        return value
+    return msgspec.json.encode(value).decode()
 
 
 # --- made from a snapshot ---------------------------------------------------------------------------------------------
@@ -405,6 +451,9 @@ def make_job(
     key: str = "",
     tag: str | int | None = None,
     index: int | None = None,
+    question: str = "",
+    meta: dict[str, Any] | None = None,
+    seconds: float | None = None,
     attempts: int = 0,
     polls: int = 0,
 ) -> Job:
@@ -423,6 +472,9 @@ def make_job(
         idempotency_key=key,
         tag=tag,
         index=index,
+        question=question,
+        meta=meta if meta is not None else {},
+        seconds=seconds,
         created_at=snapshot.created_at,
         started_at=snapshot.started_at,
         completed_at=snapshot.completed_at,

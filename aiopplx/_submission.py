@@ -27,7 +27,7 @@ import asyncio
 import enum
 import math
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -140,6 +140,8 @@ class Listener(msgspec.Struct, eq=False, kw_only=True):
         deadline: monotonic seconds at which this listener stops waiting; the job does not.
         takes_slot: whether it counts towards `max_in_flight`.
         has_slot: whether it holds a place there now.
+        asked: the question in the listener's own words; `""` if it asked by an id.
+        meta: the listener's own columns.
         is_late: it asked for a job that already existed, and wants to know its status soon.
     """
 
@@ -150,6 +152,8 @@ class Listener(msgspec.Struct, eq=False, kw_only=True):
     takes_slot: bool = False
     has_slot: bool = False
     is_late: bool = False
+    asked: str = ""
+    meta: dict[str, Any] = {}
 
     def has_room(self) -> bool:
         """Whether it can accept one more result. If not, it asks for a poll (`Poller.unpark`) once it can."""
@@ -165,11 +169,18 @@ class Listener(msgspec.Struct, eq=False, kw_only=True):
         """Receive the outcome: None if it is in the store and is read back when it is handed out. Must not raise."""
 
     def named(self, job: Job) -> Job:
-        """The job under this listener's own names."""
-        if job.tag == self.tag and job.index == self.index:
+        """The job under this listener's own names, question and columns."""
+        if job.tag == self.tag and job.index == self.index and job.question == self.asked and job.meta is self.meta:
             return job
         error = job.error.about(tag=self.tag) if job.error is not None else None
-        return msgspec.structs.replace(job, tag=self.tag, index=self.index, error=error)
+        return msgspec.structs.replace(
+            job,
+            tag=self.tag,
+            index=self.index,
+            question=self.asked or job.question,
+            meta=self.meta or job.meta,
+            error=error,
+        )
 
 
 class Submission(msgspec.Struct, eq=False):
@@ -272,8 +283,18 @@ class Submission(msgspec.Struct, eq=False):
             fault=fault,
         )
 
-    def as_job(self, status: JobStatus, error: AiopplxError | None = None, snapshot: Snapshot | None = None) -> Job:
-        """The value that users get, under the names that it began with. Its error, if any, has the same names."""
+    def as_job(
+        self,
+        status: JobStatus,
+        error: AiopplxError | None = None,
+        snapshot: Snapshot | None = None,
+        seconds: float | None = None,
+    ) -> Job:
+        """The value that users get, under the names that it began with. Its error, if any, has the same names.
+
+        Question and columns are the first listener's: nearly always there is no other.
+        """
+        first = self.listeners[0] if self.listeners else None
         return make_job(
             self.job_id,
             status,
@@ -283,6 +304,9 @@ class Submission(msgspec.Struct, eq=False):
             key=self.key,
             tag=self.tag,
             index=self.index,
+            question=first.asked if first is not None else "",
+            meta=first.meta if first is not None else None,
+            seconds=seconds,
             attempts=self.attempts,
             polls=self.polls.count if self.polls is not None else 0,
         )

@@ -8,6 +8,7 @@ closed with the session, of HTTP, or of how a submission is sent.
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
 
@@ -87,6 +88,13 @@ class Caller(Listener, eq=False, kw_only=True):
         return outcome if isinstance(outcome, Job) else None
 
 
+def _caller(sub: Submission, *, deadline: float = math.inf, takes_slot: bool = False) -> Caller:
+    """A call for a new submission, under the submission's own names."""
+    request = sub.request
+    asked, meta = (request.asked, request.meta) if request is not None else ("", {})
+    return Caller(sub=sub, tag=sub.tag, asked=asked, meta=meta, deadline=deadline, takes_slot=takes_slot)
+
+
 class Calls:
     """The calls of a session that wait.
 
@@ -110,7 +118,7 @@ class Calls:
     async def ask(self, sub: Submission) -> Job:
         """Submit, wait, return the job, all of it within `sub.timeout` seconds."""
         until = self._clock.now() + sub.timeout
-        caller = Caller(sub=sub, tag=sub.tag, deadline=until, takes_slot=True)
+        caller = _caller(sub, deadline=until, takes_slot=True)
         try:
             await self._send(caller, until)
             return await self._delivered(caller)
@@ -119,7 +127,7 @@ class Calls:
 
     async def submit(self, sub: Submission) -> Job:
         """Submit, and return the job as soon as the server has it; what became of it if that comes first."""
-        caller = Caller(sub=sub, tag=sub.tag)
+        caller = _caller(sub)
         try:
             await self._send(caller, self._clock.now() + sub.timeout)
             if caller.served.done():

@@ -690,7 +690,9 @@ class Lifecycle:
 
     async def finish(self, sub: Submission, ended: Ended, snapshot: Snapshot | None) -> bool:
         """See `Sink`: write, then everything else at once."""
-        job = sub.as_job(ended.status, ended.error, snapshot)
+        polls = sub.polls
+        seconds = self._clock.now() - polls.since if polls is not None and polls.is_fresh else None
+        job = sub.as_job(ended.status, ended.error, snapshot, seconds)
         if self._remembers and sub.claim is not None and sub.phase is Phase.RUNNING:
             try:
                 await self._write(sub, job)

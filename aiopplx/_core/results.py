@@ -80,7 +80,19 @@ class Results:
 
     def place(self, sub: Submission, index: int) -> Place:
         """A new place, for the outcome of this submission."""
-        place = Place(sub=sub, tag=sub.tag, index=index, takes_slot=True, results=self)
+        request = sub.request
+        if request is None:  # refused before there was one
+            place = Place(sub=sub, tag=sub.tag, index=index, takes_slot=True, results=self)
+        else:
+            place = Place(
+                sub=sub,
+                tag=sub.tag,
+                index=index,
+                takes_slot=True,
+                asked=request.asked,
+                meta=request.meta,
+                results=self,
+            )
         self.out[place] = None
         return place
 

@@ -104,7 +104,7 @@ class Request(
     @property
     def asked(self) -> str:
         """The last words of the user in it, for a person to recognise it by; `""` if there is no text."""
-        return _last_words(getattr(self, self.asks_by))
+        return last_words(getattr(self, self.asks_by))
 
     @classmethod
     def of(cls, item: str | Mapping[str, object] | Self) -> Self:
@@ -284,7 +284,7 @@ def check_meta(meta: object) -> None:
         refuse("meta", "has a value that JSON cannot express")
 
 
-def _last_words(said: object) -> str:
+def last_words(said: object) -> str:
     """The last text of the user in a question, in a list of messages, or in a list of parts."""
     if isinstance(said, str):
         return said
@@ -293,7 +293,7 @@ def _last_words(said: object) -> str:
     for item in reversed(cast("Sequence[object]", said)):
         if _part(item, "role") in (None, "user"):
             text = _part(item, "text")
-            if words := text if isinstance(text, str) else _last_words(_part(item, "content")):
+            if words := text if isinstance(text, str) else last_words(_part(item, "content")):
                 return words
     return ""
 
@@ -399,7 +399,7 @@ class ResearchRequest(_Question, frozen=True, kw_only=True):
     @property
     def asked(self) -> str:
         """The question, or the last words of the user in `messages`."""
-        return self.question or _last_words(self.messages)
+        return self.question or last_words(self.messages)
 
     @property
     def asked_model(self) -> str | None:

@@ -27,7 +27,7 @@ from aiopplx._wire.decoding import (
     with_id,
 )
 from aiopplx._wire.kinds import Kind, Published, kind_named, unversioned
-from aiopplx._wire.request import Request, ResearchRequest
+from aiopplx._wire.request import Request, ResearchRequest, last_words
 from aiopplx._wire.status import implied, needs_caller
 from aiopplx._wire.words import error_in, words_about, words_in
 from aiopplx.agent._request import AgentRequest, newest
@@ -68,9 +68,16 @@ class _Who(msgspec.Struct):
     reasoning: _Thinking | None = None
 
 
+class _Asked(msgspec.Struct):
+    """Of a submission only what was asked."""
+
+    input: Any = None
+
+
 # Sorted keys: equal requests make equal bytes, whatever the order of a mapping.
 _ENCODER = msgspec.json.Encoder(order="deterministic")
 _WHO = msgspec.json.Decoder(_Who)
+_ASKED = msgspec.json.Decoder(_Asked)
 _RESPONSE = msgspec.json.Decoder(AgentResponse)
 _CANCEL = msgspec.json.Decoder(CancelResponse)
 
@@ -189,6 +196,11 @@ class Agent(msgspec.Struct, frozen=True):
         who = [name for name in (asked.effort or asked.preset or profile, *models) if name]
         thinking = asked.reasoning.effort if asked.reasoning is not None else None
         return kind_named(self.name, "+".join(map(unversioned, who)), thinking or "")
+
+    def question_of(self, body: bytes) -> str:
+        """See `API`."""
+        asked = strictly(_ASKED, body)
+        return last_words(asked.input) if asked is not None else ""
 
     def submit(self, body: bytes) -> Call:
         """The call that submits a frozen request."""

@@ -42,7 +42,21 @@ def job_of(record: Record, raw: bytes | None) -> Job:
     status = snapshot.status if snapshot is not None else STATUS_OF[record.state]
     if snapshot is None and error is None:
         error = error_of(record)
-    return make_job(record.job_id, status, error, snapshot, api=record.api, key=record.key, tag=record.tag)
+    return make_job(
+        record.job_id,
+        status,
+        error,
+        snapshot,
+        api=record.api,
+        key=record.key,
+        tag=record.tag,
+        question=api_named(record.api).question_of(record.body) if record.body else "",
+        seconds=_between(record.accepted_at, record.ended_at),
+    )
+
+
+def _between(begun: float | None, ended: float | None) -> float | None:
+    return max(0.0, ended - begun) if begun is not None and ended is not None else None
 
 
 def error_of(record: Record) -> AiopplxError | None:

@@ -32,7 +32,7 @@ from aiopplx._wire.decoding import (
     with_id,
 )
 from aiopplx._wire.kinds import Kind, Published, kind_named, unversioned
-from aiopplx._wire.request import DEFAULT_MODEL, Request, ResearchRequest
+from aiopplx._wire.request import DEFAULT_MODEL, Request, ResearchRequest, last_words
 from aiopplx._wire.status import implied, needs_caller
 from aiopplx._wire.words import error_in, words_about, words_in, words_of
 from aiopplx.sonar._responses import AsyncJob, CompletionResponse
@@ -79,6 +79,16 @@ class _Kinded(msgspec.Struct):
     request: _Who
 
 
+class _Asked(msgspec.Struct):
+    messages: Any = None
+
+
+class _Question(msgspec.Struct):
+    """Of a submission only what was asked."""
+
+    request: _Asked
+
+
 class _Page(msgspec.Struct):
     """Rows are decoded one by one, so that a bad row affects only itself."""
 
@@ -92,6 +102,7 @@ _JOB = msgspec.json.Decoder(AsyncJob)
 _COMPLETION = msgspec.json.Decoder(CompletionResponse)
 _PAGE = msgspec.json.Decoder(_Page)
 _KINDED = msgspec.json.Decoder(_Kinded)
+_ASKED = msgspec.json.Decoder(_Question)
 _FROZEN = msgspec.json.Decoder(_Frozen)
 
 _STATUS = {
@@ -186,6 +197,11 @@ class Sonar(msgspec.Struct, frozen=True):
             return Kind(self.name)
         model = unversioned(asked.request.model or "")
         return kind_named(self.name, model, asked.request.reasoning_effort or _DEFAULT_EFFORT.get(model, ""))
+
+    def question_of(self, body: bytes) -> str:
+        """See `API`."""
+        asked = strictly(_ASKED, body)
+        return last_words(asked.request.messages) if asked is not None else ""
 
     def submit(self, body: bytes) -> Call:
         """The call that submits a frozen request."""

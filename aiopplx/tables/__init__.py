@@ -11,9 +11,10 @@ This package knows nothing of sessions: what it returns is given to `session.bat
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Literal, cast
 
+from aiopplx._job import Job
 from aiopplx._wire.request import Request
 from aiopplx.tables._asking import Asking, AskOptions, Look, complaints, look
 from aiopplx.tables._file import Format, ReadOptions, read_file
@@ -36,6 +37,7 @@ __all__ = [
     "questions",
     "read_file",
     "read_memory",
+    "rows",
 ]
 
 
@@ -94,3 +96,29 @@ def questions(
             Advice("skip_bad", "True", f"asks the other {seen.count:,}"),
         )
     return seen.requests()
+
+
+def rows(jobs: Iterable[Job]) -> list[dict[str, str | int | float | bool | None]]:
+    """Jobs as rows with the same columns each, those that were seen first coming first.
+
+        pandas.DataFrame(aiopplx.rows(done))
+        polars.DataFrame(aiopplx.rows(done), infer_schema_length=None)
+
+    polars would otherwise decide columns and types by the first hundred rows.
+
+    Args:
+        jobs: finished, or not.
+
+    Returns:
+        For each job what `Job.to_row` gives, with None for columns that only other jobs have.
+    """
+    columns: dict[str, None] = {}
+    found: list[dict[str, str | int | float | bool | None]] = []
+    ours: dict[str, None] = {}
+    for job in jobs:
+        row = job.to_row()
+        found.append(row)
+        columns.update(dict.fromkeys(job.meta))
+        ours.update(dict.fromkeys(name for name in row if name not in job.meta))
+    columns.update(ours)
+    return [{name: row.get(name) for name in columns} for row in found]
