@@ -185,7 +185,7 @@ class Client:
         error.args = (error.message,)
         error.body, error.type = self.transport.scrub(error.body), self.transport.scrub(error.type)
         error.request_id, error.job_id = self.transport.scrub(error.request_id), self.transport.scrub(error.job_id)
-        fault = classify(lane, outcome, error)
+        fault = classify(lane, outcome, error, self.gate.known)
         now = self.clock.now()
         status = outcome.status if isinstance(outcome, Reply) else None
         pause = 0.0

@@ -31,6 +31,7 @@ import math
 
 from aiopplx._errors import AiopplxError, APIError
 from aiopplx._policy.pace import Pace
+from aiopplx._policy.retry import Known
 from aiopplx._wire.call import Lane
 
 SILENT_AFTER = 5
@@ -282,9 +283,10 @@ class Route:
     its own has a `Route` of its own, and shares with the others of the account only what the server said.
     """
 
-    __slots__ = ("breaker", "first_contact", "stop", "unanswered")
+    __slots__ = ("breaker", "first_contact", "has_accepted", "stop", "unanswered")
 
     def __init__(self) -> None:
+        self.has_accepted = False
         self.breaker = Breaker()
         self.first_contact = FirstContact()
         self.unanswered = Unanswered()
@@ -367,6 +369,7 @@ class Gate:
         if lane is _SUBMIT:
             self._unanswered.answered()
             if accepted:
+                self.route.has_accepted = True
                 self._silence.accepted()
                 self.pace.accepted()
 
@@ -447,6 +450,13 @@ class Gate:
     def halted(self, now: float) -> AiopplxError | None:
         """The error that every submission gets now; None if one may try."""
         return self._stop.error_at(now) or self._route_stop.error_at(now)
+
+    @property
+    def known(self) -> Known:
+        """What is known of the route."""
+        if not self._first_contact.is_made:
+            return Known.NOTHING
+        return Known.ACCEPTED if self.route.has_accepted else Known.REACHED
 
     def silence(self, now: float) -> float:
         """Seconds for which nothing may leave at all."""

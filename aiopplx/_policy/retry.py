@@ -127,15 +127,32 @@ class RetryPolicy(msgspec.Struct, frozen=True, kw_only=True):
         return random * min(self.max_delay, base * 2.0 ** min(attempt - 1, 16))
 
 
-def classify(lane: Lane, outcome: Reply | NoReply, error: AiopplxError) -> Fault:
+class Known(enum.IntEnum):
+    """What is known of the way to the server from earlier requests on it.
+
+    Some failures mean a mistake in the set-up at first contact, and a server that is away for a moment later: a name
+    that was found and is not found now, a certificate that was valid a minute ago, a path that is gone.
+    """
+
+    NOTHING = 0
+    REACHED = 1
+    """The server has answered."""
+    ACCEPTED = 2
+    """It has accepted a submission."""
+
+
+def classify(lane: Lane, outcome: Reply | NoReply, error: AiopplxError, known: Known = Known.NOTHING) -> Fault:
     """The class of a failed attempt; `error` is what it would be reported as."""
     safe = lane is not Lane.SUBMIT
     if isinstance(outcome, NoReply):
-        if outcome.permanent and (safe or not outcome.sent):
+        is_final = outcome.permanent and (not known or outcome.broken is Broken.CLOSED)
+        if is_final and (safe or not outcome.sent):
             return Fault.STOP
         if safe:
             return Fault.POLL
         return Fault.DOUBT if outcome.sent else Fault.NOT_SENT
+    if known is Known.ACCEPTED and not safe and outcome.status in (404, 405) and not error.type:
+        return Fault.ODD  # the path is gone, on which submissions were accepted: a gateway that is being changed
     return _classify_status(outcome, error, safe)
 
 

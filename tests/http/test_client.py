@@ -583,9 +583,17 @@ async def test_server_never_reached_stops_after_few_tries():
 
 async def test_host_that_does_not_exist_stops_at_once():
     play = Play(NO_HOST)
+    play.gate = play.client.gate = play.client._line.gate = Gate()
     await play.submit_in_vain(TransportError)
     assert play.log == ["mark", "began", "exchange"]
     assert play.told() == [EventKind.STOPPED]
+
+
+async def test_host_that_answered_and_is_not_found_now_is_away():
+    play = Play(NO_HOST, NO_HOST, ACCEPTED)
+    assert (await play.submit()).id
+    assert play.told() == [EventKind.RETRYING, EventKind.RETRYING]
+    assert play.sub.attempts == 3
 
 
 async def test_waiting_at_a_silent_server_ends():

@@ -19,6 +19,7 @@ from aiopplx._policy.retry import (
     Bounds,
     CallTries,
     Fault,
+    Known,
     OnDoubt,
     Over,
     RetryPolicy,
@@ -147,6 +148,34 @@ def test_exchange_without_an_answer_is_classed_by_what_left(
     for lane in Lane:
         error = error_of_no_reply(no, lane=lane, limit=1)
         assert classify(lane, no, error) is (submitted if lane is Lane.SUBMIT else polled)
+
+
+@pytest.mark.parametrize("known", [Known.REACHED, Known.ACCEPTED])
+@pytest.mark.parametrize("sent", [False, True])
+@pytest.mark.parametrize("broken", [broken for broken in Broken if broken is not Broken.CLOSED])
+def test_server_that_was_reached_before_is_away_whatever_fails(broken: Broken, sent: bool, known: Known):
+    no = NoReply(broken, "detail", sent=sent, permanent=True)
+    for lane in Lane:
+        error = error_of_no_reply(no, lane=lane, limit=1)
+        away = (D if sent else N) if lane is Lane.SUBMIT else P
+        assert classify(lane, no, error, known) is away
+
+
+@pytest.mark.parametrize("status", [404, 405])
+@pytest.mark.parametrize(
+    ("body", "known", "fault"),
+    [
+        (b"<html>", Known.ACCEPTED, Fault.ODD),
+        (b'{"detail":"Not Found"}', Known.ACCEPTED, Fault.ODD),
+        (b'{"error":{"type":"model_not_found","message":"m"}}', Known.ACCEPTED, R),
+        (b"<html>", Known.REACHED, R),
+        (b"<html>", Known.NOTHING, R),
+    ],
+)
+def test_path_that_took_submissions_and_is_gone_is_odd(status: int, body: bytes, known: Known, fault: Fault):
+    reply = Reply(status, {}, body)
+    assert classify(Lane.SUBMIT, reply, error_of(reply), known) is fault
+    assert classify(Lane.POLL, reply, error_of(reply), known) is classify(Lane.POLL, reply, error_of(reply))
 
 
 @pytest.mark.parametrize("sent", [False, True])

@@ -13,7 +13,7 @@ from email.utils import formatdate
 import aiohttp
 import pytest
 import trustme
-from _faulty import ENOUGH, KEY, OTHERS, SPEED, VICTIM, emulator, session_at, taken
+from _faulty import ENOUGH, KEY, OTHERS, QUESTIONS, SPEED, VICTIM, emulator, session_at, taken
 from aiohttp.abc import AbstractResolver, ResolveResult
 
 from aiopplx import (
@@ -364,6 +364,25 @@ async def test_proxy_of_the_environment_is_named_when_the_server_is_not_reached(
     assert "trust_env=True" in str(raised.value)
     assert "secret" not in str(raised.value)
     assert "proxies" not in str(bare.value) + str(excepted.value)
+
+
+AWAY = ("EAI_NONAME", "EAI_AGAIN", "EAI_NODATA", "EAI_FAIL")
+
+
+@pytest.mark.parametrize("name", AWAY)
+async def test_name_that_is_lost_midway_costs_no_job(name: str) -> None:
+    resolver = Resolver(getattr(socket, name), 0)
+    connector = aiohttp.TCPConnector(resolver=resolver, use_dns_cache=False, force_close=True)
+    async with emulator() as server, aiohttp.ClientSession(connector=connector) as http:
+        url = server.url.replace("127.0.0.1", "api.localhost")
+        async with session_at(url, http=http) as session, session.batch(QUESTIONS, max_in_flight=3) as jobs:
+            found = [await anext(jobs)]
+            resolver.left = 20
+            found += [job async for job in jobs]
+
+    assert resolver.left == 0
+    assert [job.ok for job in found] == [True] * len(QUESTIONS)
+    assert server.ledger.created == len(QUESTIONS)
 
 
 async def test_silent_name_server_is_asked_again() -> None:
