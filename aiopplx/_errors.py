@@ -8,7 +8,7 @@ error from server text has already removed the key from it.
 from __future__ import annotations
 
 import copy
-from typing import NamedTuple, Self
+from typing import Literal, NamedTuple, Self
 from urllib.parse import quote
 
 
@@ -186,7 +186,13 @@ class EndpointRetired(APIError):
 
 
 class RateLimited(APIError):
-    """The server asked for fewer calls (429) and a pause (`retry_after`) longer than this call may wait."""
+    """The server asked for fewer calls (429) and a pause (`retry_after`) longer than this call may wait.
+
+    Attributes:
+        limit: the limit that was met, `"requests"` or `"tokens"`; `""` if the server does not say.
+    """
+
+    limit: Literal["requests", "tokens", ""] = ""
 
 
 class NotFound(APIError):

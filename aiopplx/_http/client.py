@@ -194,7 +194,8 @@ class Client:
             if asked is None:
                 asked = exhausted_until(outcome.headers)
             error.retry_after = asked
-            pause = self.gate.throttled(lane, now, left_at, asked, self.random())
+            is_by_tokens = isinstance(error, RateLimited) and error.limit == "tokens"
+            pause = self.gate.throttled(lane, now, left_at, asked, self.random(), is_by_tokens=is_by_tokens)
         elif fault in (Fault.NOT_SENT, Fault.DOUBT, Fault.POLL):
             connected = isinstance(outcome, Reply) or outcome.sent
             if isinstance(outcome, Reply) and status is not None and status < 500:

@@ -373,7 +373,9 @@ class Gate:
                 self._silence.accepted()
                 self.pace.accepted()
 
-    def throttled(self, lane: Lane, now: float, left_at: float, hint: float | None, random: float) -> float:
+    def throttled(
+        self, lane: Lane, now: float, left_at: float, hint: float | None, random: float, *, is_by_tokens: bool = False
+    ) -> float:
         """The server asks for less.
 
         Args:
@@ -382,6 +384,8 @@ class Gate:
             left_at: when the request left.
             hint: seconds of silence that the server asked for; None if it did not say.
             random: even in [0, 1).
+            is_by_tokens: the limit is on tokens: how many requests a minute would fit was not said, so it teaches no
+                pace.
 
         Returns:
             The seconds of silence or pause that follow.
@@ -390,7 +394,8 @@ class Gate:
         self._breaker.answered()
         if lane is _SUBMIT:
             self._unanswered.failed(now)
-            self.pace.refused(now, left_at)
+            if not is_by_tokens:
+                self.pace.refused(now, left_at)
             self._silence.counted()
         if hint is not None:
             return self._silence.asked(now, hint, random)

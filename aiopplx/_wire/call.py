@@ -25,6 +25,7 @@ from aiopplx._errors import (
     RateLimited,
 )
 from aiopplx._text import BODY_KEPT, excerpt, plain
+from aiopplx._wire.limited import limited_by
 
 # The server's names for the errors that are handled specially, from captured bodies.
 RETIRED = frozenset({"chat_completions_not_available", "agent_api_migration_required"})
@@ -230,7 +231,7 @@ def error_of(reply: Reply, lane: Lane = Lane.POLL) -> APIError | ProtocolError:
             " https://console.perplexity.ai"
         )
     elif status == 429:
-        cls = RateLimited
+        return _rate_limited(reply, kind, said, request_id)
     elif status in NO_ENDPOINT and lane is Lane.LIST:
         said = f"the server has no list of jobs (HTTP {status}: {said}). Keep the ids, or give the session a journal"
     elif status in NO_ENDPOINT and lane is Lane.CANCEL:
@@ -239,6 +240,17 @@ def error_of(reply: Reply, lane: Lane = Lane.POLL) -> APIError | ProtocolError:
         cls = NotFound
     error = cls(f"{said.rstrip('.')}{advice}" if advice else said, status=status, type=kind, request_id=request_id)
     error.param = param
+    return error
+
+
+def _rate_limited(reply: Reply, kind: str, said: str, request_id: str) -> RateLimited:
+    limit = limited_by(kind, said, reply.headers)
+    if limit == "tokens":
+        said = (
+            f"{said.rstrip('.')}. This limit is on tokens, not on requests: fewer jobs at once, or a higher usage tier"
+        )
+    error = RateLimited(said, status=reply.status, type=kind, request_id=request_id)
+    error.limit = limit
     return error
 
 

@@ -18,7 +18,7 @@ from aiopplx._apis import APIS
 # folder, whose modules follow it in their own order.
 TOWER = """
 _version  _errors  _builtin  _path  _text  _marks  _structured  _thought  _job  _events
-_wire.  call headers checks conversion messages request kinds api decoding words status addresses
+_wire.  limited call headers checks conversion messages request kinds api decoding words status addresses
 sonar.  _responses _api
 agent.  _tools _request _responses _translate _api
 _apis

@@ -9,6 +9,7 @@ from __future__ import annotations
 import ast
 import asyncio
 import contextlib
+import json
 from collections.abc import Awaitable, Callable, Iterator
 
 import anyio
@@ -248,6 +249,16 @@ async def test_mark_is_undone_before_the_pause(outcome: Reply | NoReply):
         *("mark", "began", "exchange"),
     ]
     assert play.phases[-1] is Phase.QUEUED
+
+
+@pytest.mark.parametrize(("name", "is_taught"), [("request_rate_limit_exceeded", True), ("tokens", False)])
+async def test_refusal_by_tokens_is_told_and_teaches_no_pace(name: str, is_taught: bool):
+    refused = Reply(429, {}, json.dumps({"error": {"message": "Too much.", "type": name, "code": 429}}).encode())
+    play = Play(*[refused] * 20, ACCEPTED)
+    await play.submit()
+    assert (play.gate.pace.interval > 0.0) == is_taught
+    reasons = {event.reason for event in play.events if event.kind is EventKind.RETRYING}
+    assert ["tokens" in reason for reason in reasons] == [not is_taught]
 
 
 async def test_doubt_is_on_record_before_anything_else():

@@ -112,6 +112,21 @@ def test_throttled_submission_without_a_hint_leaves_polls_alone():
     assert gate.delay(Lane.POLL, START) == gate.silence(START) == 0.0
 
 
+def test_refusal_by_tokens_pauses_but_teaches_no_pace():
+    taught, untaught = Gate(), Gate()
+    for gate in (taught, untaught):
+        for _ in range(20):
+            gate.leave(Lane.SUBMIT, START)
+    pauses = [
+        [gate.throttled(Lane.SUBMIT, START + n, START, None, 0.5, is_by_tokens=gate is untaught) for n in range(20)]
+        for gate in (taught, untaught)
+    ]
+    assert pauses[0] == pauses[1]
+    assert taught.pace.interval > 0.0
+    assert untaught.pace.interval == 0.0
+    assert untaught.throttled(Lane.SUBMIT, START, START, 60.0, 0.0, is_by_tokens=True) >= 60.0
+
+
 def test_pause_holds_submissions_back_beyond_their_pace():
     gate = Gate()
     for _ in range(200):
