@@ -235,8 +235,9 @@ def check_network(given: NetworkOptions | None) -> NetworkOptions:
         raise ConfigError(f"must be a NetworkOptions, not {type(given).__name__}", argument="network")
     given = fields_as_builtins(given)
     check_whole("network.max_response_bytes", given.max_response_bytes)
+    check_whole("network.max_file_bytes", given.max_file_bytes)
     check_flag("network.allow_insecure", given.allow_insecure)
-    for name in ("connect_seconds", "submit_seconds", "poll_seconds"):
+    for name in ("connect_seconds", "submit_seconds", "poll_seconds", "file_seconds"):
         check_positive(f"network.{name}", getattr(given, name))
     return given
 

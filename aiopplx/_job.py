@@ -26,7 +26,7 @@ from aiopplx._errors import (
 )
 from aiopplx._marks import cited, unresolved
 from aiopplx._structured import find_json
-from aiopplx._text import plain
+from aiopplx._text import plain, safe_filename
 
 T = TypeVar("T")
 
@@ -154,6 +154,27 @@ class Page(msgspec.Struct, frozen=True):
     jobs: list[Snapshot]
     next_token: str = ""
     skipped: int = 0
+
+
+class JobFile(msgspec.Struct, frozen=True, gc=False):
+    """A file that a job wrote and shared, as `session.files` lists it and `session.download` takes it.
+
+    Attributes:
+        id: the server's id of the file.
+        filename: its name, as the server sent it: not for a path.
+        size: bytes, None if the server does not say.
+        created_at: seconds since 1970, None if the server does not say.
+    """
+
+    id: str
+    filename: str = ""
+    size: int | None = None
+    created_at: int | None = None
+
+    @property
+    def name(self) -> str:
+        """The name made safe: one part of a path, that any file system takes (`safe_filename`)."""
+        return safe_filename(self.filename or self.id)
 
 
 class Job(msgspec.Struct, frozen=True, kw_only=True, repr_omit_defaults=True):

@@ -12,6 +12,7 @@ import os
 import types
 import warnings
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 import anyio
@@ -31,13 +32,14 @@ from aiopplx._config import (
 )
 from aiopplx._core.assembly import Core, SessionStore, open_store, without_journal
 from aiopplx._core.decisions import Decisions
+from aiopplx._core.files import download, files
 from aiopplx._core.listing import JobList
 from aiopplx._core.single import cancel, get
 from aiopplx._errors import ConfigError, InvalidRequest
 from aiopplx._events import Emitter, Event
 from aiopplx._http.clock import Clock
 from aiopplx._http.secret import Secret
-from aiopplx._job import Job, JobStatus, named_by
+from aiopplx._job import Job, JobFile, JobStatus, named_by
 from aiopplx._policy.network import NetworkOptions
 from aiopplx._policy.polling import PollPolicy, PollRule
 from aiopplx._policy.retry import RetryPolicy
@@ -394,9 +396,54 @@ class Session:
             NotFound: the server knows no such job.
         """
         core = self._running()
-        job_id, name = (job.id, job.api) if isinstance(job, Job) else named_by(job)[:2]
+        job_id, name = _named(job)
         api = core.life.routing.api_of(job_id, name)
         return await cancel(core.calls, api, job_id, seconds=self._settings.timeout)
+
+    # --- files -------------------------------------------------------------------------------------------------------
+
+    async def files(self, job: Job | str) -> builtins.list[JobFile]:
+        """The files that a job wrote and shared, where the API has files (the Agent API, with the tool `sandbox`).
+
+        Args:
+            job: a `Job`, or the id of one. There are none before it has ended.
+
+        Raises:
+            InvalidRequest: the API has no files (Sonar has none), or this is not a job id.
+            NotFound: the server knows no such job.
+            AiopplxError: no usable answer within the bounds of the `RetryPolicy`.
+        """
+        core = self._running()
+        job_id, name = _named(job)
+        return await files(core.life, core.life.routing.api_of(job_id, name), job_id)
+
+    async def download(self, job: Job | str, file: JobFile | str, path: str | os.PathLike[str]) -> Path:
+        """Write a file of a job to the disk, piece by piece, so that memory does not depend on its size.
+
+        It is written beside its place and put there when it is whole and on the disk; a download that fails or is
+        cancelled leaves nothing. `NetworkOptions` bounds its size and time.
+
+        Args:
+            job: a `Job`, or the id of one.
+            file: one of `files(job)`, or the id of one. With the first, the size is checked against the list.
+            path: where to put it. A file that is there is replaced. In a directory it gets the server's name for it,
+                made safe (`JobFile.name`); its id, if only that was given.
+
+        Returns:
+            The path of the file.
+
+        Raises:
+            InvalidRequest: the API has no files, or one of the ids is none.
+            NotFound: the server knows no such job or file.
+            ResponseTooLarge: it is larger than `NetworkOptions.max_file_bytes`.
+            FileExistsError: `path` is a directory that has a file of that name.
+            OSError: it could not be written.
+            AiopplxError: no usable answer within the bounds of the `RetryPolicy`.
+        """
+        core = self._running()
+        job_id, name = _named(job)
+        api = core.life.routing.api_of(job_id, name)
+        return await download(core.life, api, job_id, file, Path(path))
 
     # --- what is in doubt --------------------------------------------------------------------------------------------
 
@@ -466,6 +513,11 @@ def _running_loop() -> asyncio.AbstractEventLoop:
         raise ConfigError(
             "a session is used inside an event loop: async def main(): ...; asyncio.run(main())"
         ) from None
+
+
+def _named(job: Job | str) -> tuple[str, str]:
+    """The id of a job, and the name of its API if that is known."""
+    return (job.id, job.api) if isinstance(job, Job) else named_by(job)[:2]
 
 
 def _raised_if_mine(job: Job) -> Job:

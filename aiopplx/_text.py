@@ -8,11 +8,43 @@ This module knows nothing of jobs, of either API, or of HTTP.
 
 from __future__ import annotations
 
+import re
+import unicodedata
+
 MESSAGE_KEPT = 500
 """Characters quoted of a server's message."""
 
 BODY_KEPT = 4096
 """Bytes of an unusable body kept on the error."""
+
+
+FILENAME_BYTES = 200
+"""Bytes of a safe file name in UTF-8: file systems take 255, and a name of an unfinished file is longer."""
+
+_BAD_IN_NAMES = re.compile(r'[<>:"|?*]')
+_RESERVED = re.compile(r"(con|prn|aux|nul|conin\$|conout\$|(com|lpt)[0-9\u00b9\u00b2\u00b3])", re.IGNORECASE)
+
+
+def safe_filename(name: str) -> str:
+    """A file name from a server as one that any file system takes, and that means a file in this directory only.
+
+    What is left of it is its last part, without control and direction characters; what some system does not take
+    becomes `_`. It never begins with a dot, is no device of Windows, keeps its ending if it must be shortened, and is
+    `file` if nothing is left.
+    """
+    kept = "".join(ch for ch in unicodedata.normalize("NFC", name[:4096]) if unicodedata.category(ch)[0] != "C")
+    last = _BAD_IN_NAMES.sub("_", re.split(r"[/\\]", kept)[-1]).strip().rstrip(". ")
+    if last.startswith("."):
+        last = "_" + last[1:]
+    if _RESERVED.fullmatch(last.partition(".")[0].rstrip()):
+        last = "_" + last
+    stem, dot, ending = last.rpartition(".")
+    if not dot or len(ending.encode()) > 20:
+        stem, dot, ending = last, "", ""
+    room = FILENAME_BYTES - len((dot + ending).encode())
+    # A character cut in two is dropped.
+    stem = stem.encode()[:room].decode(errors="ignore").rstrip(". ") if len(stem.encode()) > room else stem
+    return (stem + dot + ending) or "file"
 
 
 def plain(text: str, limit: int = MESSAGE_KEPT) -> str:

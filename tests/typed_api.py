@@ -7,6 +7,7 @@ ignore that ignores nothing.
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
 from typing import assert_type
 
 import aiohttp
@@ -30,6 +31,7 @@ from aiopplx import (
     Source,
     Usage,
 )
+from aiopplx.agent import JobFile
 from aiopplx.emulator import Emulator, JobRecord, Ledger, WireServer, faults
 from aiopplx.testing import Clock, JumpingClock
 
@@ -71,6 +73,8 @@ async def batches(session: Session, lazy: Iterator[str], later: AsyncIterator[Re
 async def single_jobs(session: Session) -> None:
     """A web backend's calls."""
     assert_type(await session.ask("why?", tag="a", timeout=5, reasoning_effort="high"), Job)
+    assert_type(await session.files("resp_1"), list[JobFile])
+    assert_type(await session.download("resp_1", "file_1", "table.csv"), Path)
     submitted = await session.submit({"question": "why?"}, idempotency_key="mine")
     assert_type(await session.wait(submitted), Job)
     assert_type(await session.wait(submitted.id, timeout=25), Job)

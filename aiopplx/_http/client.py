@@ -33,7 +33,7 @@ from aiopplx._errors import (
 from aiopplx._events import Event, EventKind
 from aiopplx._http.clock import Clock
 from aiopplx._http.line import Line, acquire
-from aiopplx._http.transport import Transport, Withdrawn
+from aiopplx._http.transport import Sink, Transport, Withdrawn
 from aiopplx._job import Snapshot
 from aiopplx._policy.gate import Gate
 from aiopplx._policy.retry import (
@@ -146,16 +146,17 @@ class Client:
 
     # --- one attempt -------------------------------------------------------------------------------------------------
 
-    async def attempt(self, call: Call, read: Callable[[Reply], T]) -> T | Failed:
+    async def attempt(self, call: Call, read: Callable[[Reply], T], sink: Sink | None = None) -> T | Failed:
         """Make one exchange, for which the caller has just passed the gate, and tell the gate what came of it."""
         left_at = self.clock.now()
         try:
-            outcome = await self.transport.exchange(call)
+            outcome = await (self.transport.exchange(call) if sink is None else self.transport.exchange(call, sink))
         finally:
             self.gate.back(left_at)
         error: AiopplxError
         if not isinstance(outcome, Reply):
-            error = error_of_no_reply(outcome, lane=call.lane, limit=self.transport.limit)
+            limit = self.transport.limit if sink is None else self.transport.file_limit
+            error = error_of_no_reply(outcome, lane=call.lane, limit=limit)
             return self._failed(call, outcome, error, left_at)
         if "x-ratelimit-limit" in outcome.headers:
             self.limits = counts(outcome.headers)
@@ -398,8 +399,13 @@ class Client:
 
     # --- single calls ------------------------------------------------------------------------------------------------
 
-    async def call(self, call: Call, read: Callable[[Reply], T]) -> T:
+    async def call(self, call: Call, read: Callable[[Reply], T], sink: Sink | None = None) -> T:
         """A free, repeatable call (`get`, a page of `list`), tried again within the bounds of the policy.
+
+        Args:
+            call: what to ask.
+            read: makes the result of a 200.
+            sink: takes its content, from the beginning at each attempt; None to have it in the reply.
 
         Raises:
             AiopplxError: what the last attempt brought.
@@ -412,7 +418,7 @@ class Client:
             except TimeoutError:
                 raise self._too_late(call.lane) from None
             attempts += 1
-            result = await self.attempt(call, read)
+            result = await self.attempt(call, read, sink)
             if not isinstance(result, Failed):
                 return result
             now = self.clock.now()

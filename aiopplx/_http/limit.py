@@ -67,10 +67,12 @@ class Limit:
                 raise TimeoutError from None
 
     def close(self) -> None:
-        """Let go of the timer."""
+        """Let go of the timer. Whoever is still inside is late: there is nobody to tell them so afterwards."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
+        for task in self._open:
+            self._end(task)
 
     def _sweep(self) -> None:
         """Cancel who is late, and set the timer for the first who is not."""
@@ -80,6 +82,9 @@ class Limit:
             if late_at > now:
                 self._timer = self._clock.wire_at(late_at, self._sweep)
                 return
-            if task not in self._late:
-                self._late.add(task)
-                task.cancel()
+            self._end(task)
+
+    def _end(self, task: asyncio.Task[Any]) -> None:  # Any: as above
+        if task not in self._late:
+            self._late.add(task)
+            task.cancel()

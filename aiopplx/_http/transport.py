@@ -20,7 +20,7 @@ import functools
 import os
 import platform
 import socket
-from typing import Any, Final
+from typing import Any, Final, Protocol
 from urllib.request import proxy_bypass
 
 import aiohttp
@@ -47,6 +47,9 @@ HEADERS: Final = {
     "Accept": "application/json",
     "User-Agent": f"aiopplx/{__version__} Python/{platform.python_version()}",
 }
+
+# Not compressed: a compressed content that is cut short decompresses to a shorter one.
+FILE_HEADERS: Final = {"Accept": "*/*", "Accept-Encoding": "identity"}
 
 
 @functools.lru_cache(maxsize=1024)
@@ -100,6 +103,18 @@ class _Body(aiohttp.Payload):
         await self.write(writer)
 
 
+class Sink(Protocol):
+    """Takes the content of an answer piece by piece, so that it never is in memory as a whole."""
+
+    async def begin(self) -> bool:
+        """A content begins; what an earlier attempt brought is void. Returns False if none can be taken."""
+        ...
+
+    async def take(self, piece: bytes) -> bool:
+        """The next piece. Returns False if it cannot be taken."""
+        ...
+
+
 class Transport:
     """Makes attempts. Opens connections of its own, unless it is given the caller's session, which it never closes.
 
@@ -123,6 +138,7 @@ class Transport:
         self.base_url = base_url
         self._base = yarl.URL(base_url)
         self.limit = network.max_response_bytes
+        self.file_limit = network.max_file_bytes
         self._key = key
         self._theirs = http
         self._submits: aiohttp.ClientSession | None = http
@@ -130,6 +146,7 @@ class Transport:
         self._timeout = aiohttp.ClientTimeout(total=None, sock_connect=network.connect_seconds)
         self._submit_limit = Limit(network.submit_seconds, clock)
         self._poll_limit = Limit(network.poll_seconds, clock)
+        self._file_limit = Limit(network.file_seconds, clock)
 
     def open(self) -> None:
         """Make the connection pools; needs the running loop."""
@@ -141,6 +158,7 @@ class Transport:
         """Close what `open` made, and nothing else."""
         self._submit_limit.close()
         self._poll_limit.close()
+        self._file_limit.close()
         if self._theirs is not None:
             return
         pools = [pool for pool in (self._submits, self._polls) if pool is not None]
@@ -161,8 +179,12 @@ class Transport:
             trust_env=False,
         )
 
-    async def exchange(self, call: Call) -> Reply | NoReply:
+    async def exchange(self, call: Call, sink: Sink | None = None) -> Reply | NoReply:
         """One attempt, whatever the caller's own session does in it.
+
+        Args:
+            call: what to ask.
+            sink: takes the content of a 200, whose reply then has none; None to have it in the reply.
 
         Raises:
             Withdrawn: the submission was cancelled before a byte of it left.
@@ -172,18 +194,18 @@ class Transport:
         if call.lane is Lane.SUBMIT:
             pool, limit = self._submits, self._submit_limit
         else:
-            pool, limit = self._polls, self._poll_limit
+            pool, limit = self._polls, self._poll_limit if sink is None else self._file_limit
         if pool is None:
             raise ConfigError("the session's connections are closed")
         body = _Body(call.body) if call.body is not None else None
         try:
             if self._theirs is None:
-                return await self._contained(pool, call, body, limit)
+                return await self._contained(pool, call, body, limit, sink)
             if pool.closed:
                 return NoReply(Broken.CLOSED, "", sent=False, permanent=True)
             with limit:
                 # In a task of its own: a session of the caller's may swallow a cancellation, and this must end.
-                return await apart(self._contained(pool, call, body, NOTHING))
+                return await apart(self._contained(pool, call, body, NOTHING, sink))
         except TimeoutError as error:
             return _no_reply(error, sent=body is None or body.sent)
         except asyncio.CancelledError as ending:
@@ -192,7 +214,12 @@ class Transport:
             raise Withdrawn(*ending.args) from None
 
     async def _contained(
-        self, pool: aiohttp.ClientSession, call: Call, body: _Body | None, limit: Limit | Nothing
+        self,
+        pool: aiohttp.ClientSession,
+        call: Call,
+        body: _Body | None,
+        limit: Limit | Nothing,
+        sink: Sink | None,
     ) -> Reply | NoReply:
         """One attempt within its limit. Nothing that aiohttp raises leaves it, with its frames or as a context."""
         task = asyncio.current_task()
@@ -200,7 +227,7 @@ class Transport:
         ending: BaseException | None
         try:
             with limit:
-                return await self._attempt(pool, call, body)
+                return await self._attempt(pool, call, body, sink)
         except BaseException as error:
             ending = _ending(error, task, cancels)
             failure = _no_reply(error, sent=body is None or body.sent)
@@ -214,18 +241,22 @@ class Transport:
         finally:
             del ending  # it holds this frame, and this frame should not hold it
 
-    async def _attempt(self, pool: aiohttp.ClientSession, call: Call, body: _Body | None) -> Reply | NoReply:
+    async def _attempt(
+        self, pool: aiohttp.ClientSession, call: Call, body: _Body | None, sink: Sink | None
+    ) -> Reply | NoReply:
         """The exchange itself. What it raises holds the key."""
         response = await pool.request(
             call.method,
             _address(self._base, call.path),
             data=body,
-            headers=self._key.header(),
+            headers=self._key.header() if sink is None else self._key.header() | FILE_HEADERS,
             timeout=self._timeout,
             allow_redirects=False,
             raise_for_status=False,
         )
         try:
+            if sink is not None and response.status == 200:
+                return await self._poured(response, sink)
             length = response.content_length
             if length is not None and "Content-Encoding" not in response.headers:
                 content = await response.read() if length <= self.limit else None
@@ -238,6 +269,23 @@ class Transport:
             response.close()
             return NoReply(Broken.TOO_LARGE, f"more than {self.limit:,} bytes", sent=True)
         return Reply(response.status, response.headers, self._key.scrub_body(content))
+
+    async def _poured(self, response: aiohttp.ClientResponse, sink: Sink) -> Reply | NoReply:
+        """The content into the sink, piece by piece."""
+        size = response.content_length or 0
+        is_taken = size <= self.file_limit and await sink.begin()
+        size = size if size > self.file_limit else 0
+        if is_taken:
+            async for piece in response.content.iter_any():
+                size += len(piece)
+                if size > self.file_limit or not await sink.take(piece):
+                    is_taken = False
+                    break
+        if is_taken:
+            return Reply(response.status, response.headers, b"")
+        response.close()
+        broken = Broken.TOO_LARGE if size > self.file_limit else Broken.DISK
+        return NoReply(broken, "", sent=True, permanent=True)
 
     async def _read_counted(self, response: aiohttp.ClientResponse) -> bytes | None:
         """The body of an answer that does not say how large it is (or will be, decompressed); None beyond the limit."""

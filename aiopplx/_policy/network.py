@@ -21,6 +21,8 @@ class NetworkOptions(msgspec.Struct, frozen=True, kw_only=True):
         connect_seconds: for making a connection, TLS included. Default 10.
         submit_seconds: for the whole of a submission, connecting and reading included. Default 60.
         poll_seconds: the same for every other request. Default 60.
+        file_seconds: for the whole of a download of a file. Default 600.
+        max_file_bytes: a file larger than this is not downloaded. Default 1 GiB.
     """
 
     max_response_bytes: int = 64 * MIB
@@ -28,3 +30,5 @@ class NetworkOptions(msgspec.Struct, frozen=True, kw_only=True):
     connect_seconds: float = 10.0
     submit_seconds: float = 60.0
     poll_seconds: float = 60.0
+    file_seconds: float = 600.0
+    max_file_bytes: int = 1024 * MIB

@@ -204,6 +204,10 @@ def _key_reused(error: AiopplxError) -> bool:
 
 def error_of_no_reply(no: NoReply, *, lane: Lane, limit: int) -> AiopplxError:
     """The error that an exchange without a usable answer is reported as."""
+    if no.broken is Broken.TOO_LARGE and lane is Lane.FILE:
+        return ResponseTooLarge(
+            f"the file is larger than {limit:,} bytes, so it was not kept; NetworkOptions(max_file_bytes=) allows more"
+        )
     if no.broken is Broken.TOO_LARGE:
         return ResponseTooLarge(
             f"the answer is larger than {limit:,} bytes; reading stopped there. The job stays at the server: a session"

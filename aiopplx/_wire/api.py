@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Protocol, cast
 from urllib.parse import quote
 
@@ -16,7 +16,7 @@ from aiopplx._errors import InvalidRequest
 
 if TYPE_CHECKING:
     from aiopplx._errors import APIError
-    from aiopplx._job import Page, Snapshot
+    from aiopplx._job import JobFile, Page, Snapshot
     from aiopplx._wire.call import Call, Reply
     from aiopplx._wire.kinds import Kind, Published
     from aiopplx._wire.request import Request
@@ -34,6 +34,7 @@ class API(Protocol):
         has_idempotency: a submission sent twice under one key makes one job.
         has_list: the server lists the account's jobs.
         has_cancel: a running job can be cancelled.
+        has_files: what a job wrote can be downloaded.
         echoes_model: the answer to an accepted submission names the model that was asked for.
         results_live: seconds for which the server keeps a job. No session asks yet; whoever plans to leave a job and
             come back for it has to know.
@@ -49,6 +50,8 @@ class API(Protocol):
     def has_list(self) -> bool: ...
     @property
     def has_cancel(self) -> bool: ...
+    @property
+    def has_files(self) -> bool: ...
     @property
     def echoes_model(self) -> bool: ...
     @property
@@ -104,6 +107,8 @@ class API(Protocol):
     def get(self, job_id: str) -> Call: ...
     def list(self, *, limit: int | None, next_token: str) -> Call: ...
     def cancel(self, job_id: str) -> Call: ...
+    def files(self, job_id: str) -> Call: ...
+    def file(self, job_id: str, file_id: str) -> Call: ...
 
     def read_job(self, reply: Reply, expected_id: str = "") -> Snapshot:
         """A 200 as a snapshot. Raises `ProtocolError` if it is not that job; `expected_id` "" accepts any."""
@@ -111,6 +116,10 @@ class API(Protocol):
 
     def read_cancel(self, reply: Reply) -> str:
         """The server's word in the 200 of a cancellation. Raises `ProtocolError` if it cannot be read."""
+        ...
+
+    def read_files(self, reply: Reply) -> Sequence[JobFile]:
+        """A 200 of the list of files. Raises `ProtocolError` if it is not one; rows without an id are skipped."""
         ...
 
     def read_page(self, reply: Reply) -> Page:

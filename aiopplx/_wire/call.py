@@ -39,6 +39,7 @@ class Lane(enum.Enum):
     POLL = "poll"
     LIST = "list"
     CANCEL = "cancel"
+    FILE = "file"
 
 
 class Call(msgspec.Struct, frozen=True, gc=False):
@@ -81,6 +82,7 @@ class Broken(enum.Enum):
     TRUNCATED = "the answer was cut short"
     MALFORMED = "the answer was not HTTP"
     TOO_LARGE = "the answer was too large"
+    DISK = "the file could not be written"
 
 
 class NoReply(msgspec.Struct, frozen=True, gc=False):

@@ -1,5 +1,6 @@
 """The Agent API's background runs: their requests, their answers, and the API itself as a value."""
 
+from aiopplx._job import JobFile
 from aiopplx._marks import cited
 from aiopplx.agent._api import (
     AGENT,
@@ -68,6 +69,7 @@ __all__ = [
     "InputMessage",
     "InputText",
     "InputTokensDetails",
+    "JobFile",
     "MessageItem",
     "OutputItem",
     "OutputTokensDetails",

@@ -6,13 +6,13 @@ is made, of retries, or of the session.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NoReturn
 
 import msgspec
 
 from aiopplx._errors import APIError, InvalidRequest, RequiredAction
-from aiopplx._job import JobStatus, Page, Snapshot
+from aiopplx._job import JobFile, JobStatus, Page, Snapshot
 from aiopplx._text import plain
 from aiopplx._wire.api import quoted_id
 from aiopplx._wire.call import Call, Lane, Reply
@@ -22,6 +22,7 @@ from aiopplx._wire.decoding import (
     is_array,
     is_object,
     plain_values,
+    salvaged,
     strictly,
     unusable,
     with_id,
@@ -34,6 +35,7 @@ from aiopplx.agent._request import AgentRequest, newest
 from aiopplx.agent._responses import (
     AgentResponse,
     CancelResponse,
+    FileRow,
     salvaged_response,
 )
 from aiopplx.agent._translate import translate
@@ -115,6 +117,11 @@ class Agent(msgspec.Struct, frozen=True):
     @property
     def has_cancel(self) -> bool:
         """True: a running job can be cancelled; the searches made so far are billed."""
+        return True
+
+    @property
+    def has_files(self) -> bool:
+        """True: what a run wrote in its sandbox and shared can be downloaded."""
         return True
 
     @property
@@ -222,6 +229,15 @@ class Agent(msgspec.Struct, frozen=True):
         """
         return Call(Lane.CANCEL, "POST", f"{self.base_path}/{quoted_id(job_id)}/cancel", api=self.name)
 
+    def files(self, job_id: str) -> Call:
+        """The call for the list of a run's files. Raises `InvalidRequest` for a text that cannot be a job id."""
+        return Call(Lane.FILE, "GET", f"{self.base_path}/{quoted_id(job_id)}/files", api=self.name)
+
+    def file(self, job_id: str, file_id: str) -> Call:
+        """The call for the content of one file. Raises `InvalidRequest` for a text that cannot be such an id."""
+        path = f"{self.base_path}/{quoted_id(job_id)}/files/{quoted_id(file_id)}/content"
+        return Call(Lane.FILE, "GET", path, api=self.name)
+
     def read_job(self, reply: Reply, expected_id: str = "") -> Snapshot:
         """The run in a 200. Raises `ProtocolError` if it is not that run; "" accepts any with a usable id.
 
@@ -251,6 +267,15 @@ class Agent(msgspec.Struct, frozen=True):
         if not isinstance(word, str):
             unusable(reply, "something other than the status of a cancellation")
         return plain(word, 80)
+
+    def read_files(self, reply: Reply) -> Sequence[JobFile]:
+        """A 200 of the list of files. Raises `ProtocolError` if it is not one; rows without an id are skipped."""
+        value = plain_values(reply)
+        rows = value.get("data") if is_object(value) else None
+        if not is_array(rows):
+            unusable(reply, "something other than a list of files")
+        found = [salvaged(row, FileRow) for row in rows if is_object(row)]
+        return [row.file() for row in found if row is not None and row.id]
 
 
 AGENT = Agent()

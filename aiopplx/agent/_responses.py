@@ -14,7 +14,7 @@ from typing import Any, TypeAlias
 import msgspec
 
 from aiopplx._errors import RequiredAction
-from aiopplx._job import Answer, Source, Usage
+from aiopplx._job import Answer, JobFile, Source, Usage
 from aiopplx._thought import is_thought, joined, split, thought_in
 from aiopplx._wire.addresses import annotated
 from aiopplx._wire.addresses import found as pages_in
@@ -388,6 +388,20 @@ class CancelResponse(msgspec.Struct, frozen=True, gc=False, kw_only=True):
 
     status: str
     response_id: str | None = None
+
+
+class FileRow(msgspec.Struct, frozen=True, gc=False, kw_only=True):
+    """One row of the list of a run's files."""
+
+    id: str
+    filename: str | None = None
+    bytes: int | None = None
+    created_at: int | None = None
+
+    def file(self) -> JobFile:
+        """The same in the words of the job model."""
+        size = self.bytes if self.bytes is not None and self.bytes >= 0 else None
+        return JobFile(self.id, self.filename or "", size, self.created_at)
 
 
 _TEXT = ("output_text", "text", None)

@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import contextlib
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 from urllib.parse import quote
 
 import msgspec
 
 from aiopplx._errors import APIError, InvalidRequest, RequiredAction
-from aiopplx._job import JobStatus, Page, Snapshot
+from aiopplx._job import JobFile, JobStatus, Page, Snapshot
 from aiopplx._wire.api import quoted_id
 from aiopplx._wire.call import Call, Lane, Reply
 from aiopplx._wire.decoding import (
@@ -140,6 +140,11 @@ class Sonar(msgspec.Struct, frozen=True):
         return False
 
     @property
+    def has_files(self) -> bool:
+        """False: an answer is all that a job makes."""
+        return False
+
+    @property
     def echoes_model(self) -> bool:
         """True."""
         return True
@@ -246,6 +251,19 @@ class Sonar(msgspec.Struct, frozen=True):
         """Raises `InvalidRequest`, as `cancel` does."""
         self.cancel("")
         return ""
+
+    def files(self, job_id: str) -> Call:
+        """Raises `InvalidRequest`: jobs of this API have no files."""
+        raise InvalidRequest("jobs of the Sonar API have no files: all that they make is in the answer")
+
+    def file(self, job_id: str, file_id: str) -> Call:
+        """Raises `InvalidRequest`, as `files` does."""
+        return self.files(job_id)
+
+    def read_files(self, reply: Reply) -> Sequence[JobFile]:
+        """Raises `InvalidRequest`, as `files` does."""
+        self.files("")
+        return ()
 
     def read_page(self, reply: Reply) -> Page:
         """A page of the list. Raises `ProtocolError` if it is not one; unreadable rows are skipped and counted."""

@@ -29,8 +29,8 @@ _policy.  network retry recovery durations polling pace limiter gate budget esti
 _submission
 _http.  clock limit secret apart transport account line client
 _config
-_core.  contained live spending poller outcomes lifecycle leaving calls decisions cancelling single listing freezing
-    source results assembly
+_core.  contained live spending poller outcomes lifecycle leaving calls decisions cancelling single listing files
+    freezing source results assembly
 _batch
 _session
 journal

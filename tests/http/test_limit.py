@@ -65,6 +65,26 @@ async def test_limit_counts_real_seconds_under_a_fast_clock() -> None:
         await clock.sleep(3600.0)
 
 
+async def test_closed_limit_ends_who_is_inside_as_late() -> None:
+    limit = Limit(3600.0, Clock())
+    inside = asyncio.Event()
+
+    async def wait() -> str:
+        try:
+            with limit:
+                inside.set()
+                await asyncio.Event().wait()
+        except TimeoutError:
+            return "late"
+        return "in time"
+
+    task = asyncio.create_task(wait())
+    await inside.wait()
+    limit.close()
+    assert await task == "late"
+    assert not task.cancelling()
+
+
 def test_limit_is_kept_for_a_task() -> None:
     async def main() -> None:
         said: list[str] = []
