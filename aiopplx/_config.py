@@ -54,6 +54,8 @@ class JournalOptions(_AtPath, frozen=True, kw_only=True):
             none and `"refetch"` them from the server, which has them for days.
         same_account: a different API key is accepted, because it belongs to the journal's account. Default False: a
             different key is refused, since jobs of another account cannot be collected.
+        without_log: go on though the write-ahead log that the last run left is lost, or damaged. Default False: such a
+            file is refused, since jobs that it paid for last are known only there, and would be paid for again.
         retry_failed: submit again, under a new key, questions that failed, expired or were refused in an earlier run.
             Default False.
         wait: seconds to wait for another process that has the journal open, before `JournalLocked` is raised. Default
@@ -62,6 +64,7 @@ class JournalOptions(_AtPath, frozen=True, kw_only=True):
 
     results: Results = "keep"
     same_account: bool = False
+    without_log: bool = False
     retry_failed: bool = False
     wait: float = 0.0
 

@@ -97,6 +97,7 @@ async def _open_file(
                 now=settings.clock.wall,
                 results=options.results,
                 same_account=options.same_account,
+                without_log=options.without_log,
                 base_url=settings.base_url,
                 account=lambda salt: fingerprint(settings.key.reveal(), salt),
             )

@@ -59,6 +59,7 @@ def journal_at(place: str | None, options: JournalOptions) -> aiopplx.JournalOpt
         place,
         results=_RESULTS[options.results or "keep"],
         same_account=options.same_account,
+        without_log=options.without_log,
         retry_failed=options.retry_failed,
         wait=options.wait,
     )

@@ -64,6 +64,7 @@ class Interrupted(Exception):
 _IN_A_SHELL = (
     ("Check PERPLEXITY_API_KEY;", "Check PERPLEXITY_API_KEY or --api-key-file;"),
     ("same_account=True (--same-account)", "--same-account"),
+    ("without_log=True (--without-log)", "--without-log"),
     ("Check base_url", "Check --base-url"),
     ("max_cost", "--max-cost"),
     ("Look for it with session.list()", "Look for it with aiopplx list"),

@@ -41,6 +41,7 @@ def place_of(options: JournalOptions, source: str, output: str | None, connectio
     for name, given in (
         ("--retry-failed", options.retry_failed),
         ("--same-account", options.same_account),
+        ("--without-log", options.without_log),
         ("--results", options.results),
         ("--wait", options.wait),
     ):

@@ -165,6 +165,12 @@ class JournalOptions:
     same_account: Annotated[
         bool, Parameter(show_default=False, help="The API key is a new one of the journal's account.")
     ] = False
+    without_log: Annotated[
+        bool,
+        Parameter(
+            show_default=False, help="Go on though the journal's -wal is lost; what was only in it may be paid again."
+        ),
+    ] = False
     wait: Annotated[
         NonNegativeFloat,
         Parameter(

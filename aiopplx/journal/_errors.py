@@ -10,7 +10,18 @@ from typing import Literal
 from aiopplx._errors import AiopplxError, InvalidRequest
 
 Reason = Literal[
-    "empty", "foreign", "newer", "older", "corrupt", "account", "base_url", "network", "orphan", "unusable", "missing"
+    "empty",
+    "foreign",
+    "newer",
+    "older",
+    "corrupt",
+    "account",
+    "base_url",
+    "network",
+    "orphan",
+    "log",
+    "unusable",
+    "missing",
 ]
 
 
@@ -81,8 +92,9 @@ class JournalRefused(JournalError):
     Attributes:
         reason: in a word: `empty` (no bytes), `foreign` (not a journal), `newer` or `older` (made by another version),
             `corrupt`, `account` (another API key), `base_url` (another server), `network` (a file system on which
-            SQLite's write-ahead log is not safe), `orphan` (a write-ahead log without its file), `missing`, `unusable`
-            (no permission to read or write it, no such directory).
+            SQLite's write-ahead log is not safe), `orphan` (a write-ahead log without its file), `log` (a file without
+            the write-ahead log that it was left with), `missing`, `unusable` (no permission to read or write it, no
+            such directory).
     """
 
     def __init__(self, message: str, *, path: str, reason: Reason) -> None:

@@ -23,8 +23,8 @@ sonar.  _responses _api
 agent.  _tools _request _responses _translate _api
 _apis
 journal.  _errors _kinds _names _records _steps _taking store _protocol _memory _forgetful _jobs
-    _sqlite.lock _sqlite.schema _sqlite.errors _sqlite.file _sqlite.opening _sqlite.reading _sqlite.writing
-    _sqlite.writer _sqlite.reader _sqlite.journal
+    _sqlite.lock _sqlite.schema _sqlite.errors _sqlite.files _sqlite.log _sqlite.file _sqlite.opening _sqlite.reading
+    _sqlite.writing _sqlite.writer _sqlite.reader _sqlite.journal
 _policy.  network retry recovery durations polling pace limiter gate budget estimate
 _submission
 _http.  clock limit secret apart transport account line client
@@ -95,7 +95,7 @@ ONLY_IN = {
     "random": {"_core.assembly": "handed down as a function"},
     "sqlite3": {
         f"journal._sqlite.{name}": "the journal in a file"
-        for name in ["errors", "file", "opening", "reader", "reading", "writer", "writing"]
+        for name in ["errors", "file", "log", "opening", "reader", "reading", "writer", "writing"]
     },
 }
 

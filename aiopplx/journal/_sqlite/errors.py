@@ -23,6 +23,34 @@ def code_of(error: sqlite3.Error) -> int:
     return int(getattr(error, "sqlite_errorcode", 0) or 0) & 0xFF
 
 
+def unexpected(path: str, error: BaseException, *, is_final: bool = True) -> JournalBroken:
+    """The error for something that no journal should meet. A final one has ended the journal's thread."""
+    what = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+    so = (
+        "it can write nothing more. Steps in hand may be written or not; begin again with the same journal"
+        if is_final
+        else "nothing was written of this step"
+    )
+    return JournalBroken(f"the journal {path} met an unexpected error ({what}): {so}", path=path, is_final=is_final)
+
+
+def replaced(path: str, how: str) -> JournalBroken:
+    """The error for files that are not those that were opened: what is written now would be lost with them."""
+    return JournalBroken(
+        f"the journal {path} {how} while it was open. Nothing was written, and nothing more may be sent: put the file"
+        " and its -wal back as they were and begin again, or look for what runs with session.list()",
+        path=path,
+        is_final=True,
+    )
+
+
+def read_elsewhere(path: str) -> JournalBroken:
+    """The error for a log that cannot be written back, because another program reads an old state of the journal."""
+    return JournalBroken(
+        f"another program reads the journal {path} in one long transaction: end that. Nothing was written", path=path
+    )
+
+
 def journal_error(error: sqlite3.Error, path: str) -> JournalFull | JournalBroken:
     """The error for the caller whose step failed."""
     code = code_of(error)

@@ -115,10 +115,16 @@ def _fill(path: str, created: float) -> None:
         for statement in SCHEMA:
             connection.execute(statement)
         first = {"salt": os.urandom(16), "created": created, "made_by": __version__, "epoch": 0, "clean": 1}
+        first["log"] = new_mark()
         connection.executemany("INSERT INTO meta(k, v) VALUES (?, ?)", first.items())
         connection.execute("COMMIT")
     finally:
         connection.close()
+
+
+def new_mark() -> int:
+    """The first mark of a journal (see `log`): even, and not that of another journal."""
+    return int.from_bytes(os.urandom(5), "big") * 2
 
 
 def _put_in_place(new: str, path: str) -> None:

@@ -50,6 +50,7 @@ class SqliteJournal:
         base_url: str = "",
         account: Callable[[bytes], str] | None = None,
         same_account: bool = False,
+        without_log: bool = False,
     ) -> Self:
         """Open the journal, or create it. It has one writer at a time.
 
@@ -61,6 +62,7 @@ class SqliteJournal:
             account: a function from a salt to the fingerprint of the API key (`fingerprint`); a journal keeps its first
                 one and is refused for another. None skips the check.
             same_account: the key is a new one of the same account: keep its fingerprint instead.
+            without_log: go on though the log that the last run left is lost: jobs known only there may be paid again.
 
         Raises:
             JournalLocked: it is open elsewhere; the error says where.
@@ -68,7 +70,7 @@ class SqliteJournal:
             JournalFull, JournalBroken: the disk is full or failing.
         """
         place = place_of(path)
-        wanted = Wanted(base_url.rstrip("/"), account, same_account, now)
+        wanted = Wanted(base_url.rstrip("/"), account, same_account, without_log, now)
 
         def statements_of(opened: Opened) -> WritingStatements:
             return WritingStatements(opened.connection, place, opened.epoch, results=results, now=now)
@@ -138,7 +140,7 @@ class SqliteJournal:
 
     def exhausted(self, is_exhausted: bool) -> None:
         """See `Journal`."""
-        if self._closing is None and self._pid == os.getpid() and not self._writer.is_over:
+        if self._closing is None and self._pid == os.getpid():
             # If the disk cannot store it, the next step reports that.
             self._do(lambda statements: statements.exhausted(is_exhausted)).add_done_callback(_passed_over)
 

@@ -14,7 +14,7 @@ import sys
 from typing import NamedTuple
 
 _SAID = re.compile(r"(\d{1,10}) (\S{1,255})\s*")
-_held: set[int] = set()
+_held: dict[int, int] = {}  # by themselves: one call takes a descriptor out, and nobody closes it twice
 
 
 class Holder(NamedTuple):
@@ -50,6 +50,8 @@ else:
 class Lock:
     """Held from `take` to `release`, or to the end of the process, however it ends."""
 
+    _descriptor = -1
+
     def __init__(self, descriptor: int) -> None:
         self._descriptor = descriptor
 
@@ -63,29 +65,33 @@ class Lock:
         """
         while True:
             descriptor = os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0), 0o600)
+            lock = None
             try:
                 _try(descriptor)
+                if _is_at(descriptor, path):
+                    _write(descriptor, f"{os.getpid()} {platform.node() or 'localhost'}\n")
+                    _held[descriptor] = descriptor
+                    lock = cls(descriptor)
+                    return lock
+                # The file was removed between the two calls: this lock is on a file that no other process will find.
             except (BlockingIOError, PermissionError):
-                holder = _read(descriptor)
-                os.close(descriptor)
-                raise Held(holder) from None
-            except BaseException:
-                os.close(descriptor)
-                raise
-            if _is_at(descriptor, path):
-                _held.add(descriptor)
-                _write(descriptor, f"{os.getpid()} {platform.node() or 'localhost'}\n")
-                return cls(descriptor)
-            # The file was removed between the two calls: this lock is on a file that no other process will find.
-            os.close(descriptor)
+                raise Held(_read(descriptor)) from None
+            finally:
+                if lock is None:
+                    _held.pop(descriptor, None)
+                    os.close(descriptor)
+
+    def __del__(self) -> None:
+        if self._descriptor in _held:  # whatever went wrong: the next opening must not find it locked
+            self.release()
 
     def release(self) -> None:
         """Release it. The file stays: removing it would let two processes lock two files of one name."""
         if self._descriptor in _held:
-            _held.discard(self._descriptor)
-            with contextlib.suppress(OSError):
+            try:
                 _write(self._descriptor, "")
-            os.close(self._descriptor)
+            finally:
+                os.close(_held.pop(self._descriptor))
 
 
 def holder_of(path: str) -> Holder | None:

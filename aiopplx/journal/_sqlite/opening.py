@@ -16,8 +16,10 @@ from urllib.parse import quote
 
 from aiopplx.journal._errors import JournalBroken, JournalLocked, JournalRefused
 from aiopplx.journal._records import State
-from aiopplx.journal._sqlite.errors import journal_error
+from aiopplx.journal._sqlite import log
+from aiopplx.journal._sqlite.errors import journal_error, read_elsewhere
 from aiopplx.journal._sqlite.file import check_file, know_kinds, make, migrate, network_type, newer, refused, version_of
+from aiopplx.journal._sqlite.files import Files
 from aiopplx.journal._sqlite.lock import Held, Lock, holder_of
 from aiopplx.journal._sqlite.schema import READ_AS, TABLES, VERSION
 
@@ -31,21 +33,68 @@ class Wanted(NamedTuple):
         base_url: the server, `""` to accept the file's.
         account: a function from the file's salt to the fingerprint of the API key; None to accept the file's.
         same_account: accept the key as a new one of the same account, and keep its fingerprint.
+        without_log: go on though the log that belongs to the file is lost or damaged.
         now: wall clock, for the creation time of a new journal.
     """
 
     base_url: str
     account: Callable[[bytes], str] | None
     same_account: bool
+    without_log: bool
     now: Callable[[], float]
 
 
 class Opened(NamedTuple):
-    """A journal that only this process may write."""
+    """A journal that only this process may write.
+
+    Attributes:
+        connection: the writer's.
+        lock: by which nobody else writes.
+        epoch: the number of this opening.
+        files: the files that were opened.
+        guard: a connection that cannot write, so that the writer's need not be the last to close.
+    """
 
     connection: sqlite3.Connection
     lock: Lock
     epoch: int
+    files: Files
+    guard: sqlite3.Connection
+
+    def close(self) -> None:
+        """Close the file, which is complete without its log then, and free it. In the thread that opened it."""
+        try:
+            try:
+                self.files.check()
+            except JournalBroken:
+                _close_leaving_log(self.connection, self.guard)
+            else:
+                _close(self.connection, self.guard)
+        finally:
+            try:
+                self.files.close()
+            finally:
+                self.lock.release()
+
+
+def _close(connection: sqlite3.Connection, guard: sqlite3.Connection) -> None:
+    """Write the log back and close. The last to close removes the log."""
+    try:
+        log.has_all(connection)
+        connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
+    except sqlite3.Error:
+        _close_leaving_log(connection, guard)  # the file needs it
+    else:
+        guard.close()
+        connection.close()
+
+
+def _close_leaving_log(connection: sqlite3.Connection, guard: sqlite3.Connection) -> None:
+    """Close and leave the log as it is: another file may lie in this place by now, whose log it is."""
+    try:
+        connection.close()
+    finally:
+        guard.close()  # the last, and it may not write
 
 
 def place_of(path: str | os.PathLike[str]) -> str:
@@ -68,10 +117,14 @@ def open_to_write(path: str, wanted: Wanted) -> Opened:
     lock = _locked(path)
     try:
         connection = _connection(path, wanted)
+        guard = _reading(path)
         try:
             epoch = _begin(connection)
+            if not log.checkpoint(connection, "FULL"):
+                raise read_elsewhere(path)
+            files = Files(path)
         except BaseException:
-            connection.close()
+            _close(connection, guard)
             raise
     except sqlite3.Error as error:
         lock.release()
@@ -85,7 +138,7 @@ def open_to_write(path: str, wanted: Wanted) -> Opened:
         lock.release()
         raise
     else:
-        return Opened(connection, lock, epoch)
+        return Opened(connection, lock, epoch, files, guard)
     raise said
 
 
@@ -141,6 +194,8 @@ def _who(path: str, held: Held) -> JournalLocked:
 def _connection(path: str, wanted: Wanted) -> sqlite3.Connection:
     if os.path.exists(path):
         check_file(path)
+        if not wanted.without_log:
+            _check_log(path)
     else:
         make(path, wanted.now())
     with contextlib.suppress(FileNotFoundError):
@@ -164,9 +219,9 @@ def _set_up(connection: sqlite3.Connection, path: str) -> None:
     enter_wal(connection, path)
     # FULL syncs the log at every commit: that is what "on disk before the first byte leaves" means.
     connection.execute("PRAGMA synchronous=FULL")
-    # 16 MB of log between two checkpoints, and 16 MB of page cache: the two indexes are written at random, and each of
-    # their pages is written into the file once for about twenty changes.
-    connection.execute("PRAGMA wal_autocheckpoint=4000")
+    # The writer makes the checkpoints itself, since each of them has to leave a mark in the file (`log`).
+    connection.execute("PRAGMA wal_autocheckpoint=0")
+    # 16 MB of page cache: the two indexes are written at random.
     connection.execute("PRAGMA cache_size=-16000")
 
 
@@ -183,6 +238,18 @@ def enter_wal(connection: sqlite3.Connection, path: str) -> None:
             "network",
             f"cannot have a write-ahead log in this place (SQLite stays in mode {mode!r}), as on network file systems:"
             " put it on a local disk",
+        )
+
+
+def _check_log(path: str) -> None:
+    fault = log.fault_of(path)
+    if fault:
+        raise refused(
+            path,
+            "log",
+            f"is not as its last run left it: {fault} ({path}-wal). What that run did last is in the log, and jobs that"
+            " it paid for would be paid again. Put the log back next to the file. If it is lost, look for its jobs with"
+            " session.list() or at the service; without_log=True (--without-log) goes on without it, and may pay again",
         )
 
 
@@ -247,6 +314,7 @@ def _begin(connection: sqlite3.Connection) -> int:
     connection.execute("BEGIN IMMEDIATE")
     connection.execute("UPDATE meta SET v = v + 1 WHERE k = 'epoch'")
     connection.execute("UPDATE meta SET v = 0 WHERE k = 'clean'")
+    log.needs_log(connection)
     (epoch,) = connection.execute("SELECT v FROM meta WHERE k = 'epoch'").fetchone()
     connection.execute("COMMIT")
     return int(epoch)
@@ -263,9 +331,7 @@ def open_to_read(path: str) -> sqlite3.Connection:
     """
     check_file(path)
     try:
-        connection = sqlite3.connect(f"file:{quote(path)}?mode=ro", uri=True, isolation_level=None)
-        connection.execute(f"PRAGMA busy_timeout={BUSY_MS}")
-        connection.execute("PRAGMA trusted_schema=OFF")
+        connection = _reading(path)
         found = version_of(connection)
         if found in READ_AS:
             know_kinds(connection)
@@ -281,6 +347,14 @@ def open_to_read(path: str) -> sqlite3.Connection:
             raise newer(path, found)
         said = refused(path, "older", f"has the older format {found}: the next run on it migrates it")
     raise said
+
+
+def _reading(path: str) -> sqlite3.Connection:
+    connection = sqlite3.connect(f"file:{quote(path)}?mode=ro", uri=True, isolation_level=None)
+    connection.execute(f"PRAGMA busy_timeout={BUSY_MS}")
+    connection.execute("PRAGMA trusted_schema=OFF")
+    version_of(connection)  # reads, so that it is open
+    return connection
 
 
 def writer_of(path: str) -> tuple[int, str] | None:

@@ -31,7 +31,7 @@ _LEARNT = "CREATE TABLE learnt(name TEXT PRIMARY KEY, value BLOB NOT NULL) WITHO
 
 SCHEMA = (
     # base_url, account, salt, created, made_by; epoch counts openings; clean is 1 after a proper close; unread is 1
-    # while the source of the questions is not exhausted.
+    # while the source of the questions is not exhausted; log is the mark by which the file knows its log (`log`).
     "CREATE TABLE meta(k TEXT PRIMARY KEY, v) WITHOUT ROWID",
     """CREATE TABLE job(
         pk INTEGER PRIMARY KEY,
@@ -87,6 +87,7 @@ MIGRATIONS: Mapping[int, tuple[str, ...]] = {
         _ORIGIN,
         _ORIGIN_OF,
         _LEARNT,
+        "INSERT INTO meta(k, v) VALUES ('log', (random() & 1099511627775) * 2)",
         "UPDATE job SET kind = kind_of(api, (SELECT body FROM request WHERE request.pk = job.pk))",
         "UPDATE past SET kind = kind_of(api, (SELECT body FROM request WHERE request.pk = past.pk))",
         # Delivering a row moved `updated` on, so for delivered rows the moment is not known.

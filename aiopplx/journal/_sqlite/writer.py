@@ -20,8 +20,10 @@ from typing import Any, NamedTuple, TypeAlias, TypeVar
 
 from aiopplx._errors import AiopplxError
 from aiopplx.journal._errors import JournalBroken, JournalClosed, JournalError
-from aiopplx.journal._sqlite.errors import is_of_one_step, journal_error
-from aiopplx.journal._sqlite.opening import BUSY_MS, Opened
+from aiopplx.journal._sqlite.errors import is_of_one_step, journal_error, unexpected
+from aiopplx.journal._sqlite.files import Files
+from aiopplx.journal._sqlite.log import checkpoint
+from aiopplx.journal._sqlite.opening import Opened
 from aiopplx.journal._sqlite.writing import WritingStatements
 
 T = TypeVar("T")
@@ -36,7 +38,11 @@ thread and a turn of the loop, whether it holds one step or fifty."""
 MANY = 4
 """With this many steps in the last transaction, more are expected soon; with fewer, a step does not wait."""
 IDLE = 1.0
-"""Seconds without a step after which the log is written back into the file and truncated."""
+"""Seconds without a step after which a log of some size is written back into the file."""
+LOG = 4000
+"""Pages of log (16 MB) at which it is written back into the file, each page once for about twenty changes."""
+LITTLE = 250
+"""Pages of log for which that is not worth it while idle."""
 
 Answer: TypeAlias = "asyncio.Future[Any]"
 """The future of any kind of work: the queue holds many kinds."""
@@ -53,7 +59,10 @@ class _Delivered(NamedTuple):
 
 
 class _Close(NamedTuple):
-    answer: Answer | None
+    """The journal is to be closed: all who wait for that are answered at the end."""
+
+
+_CLOSE = _Close()
 
 
 class _Outcome(NamedTuple):
@@ -83,9 +92,10 @@ class Writer:
         self._queue: queue.SimpleQueue[_Ask | _Delivered | _Close] = queue.SimpleQueue()
         self._waiting: list[_Item] = []  # only `delivered`: other steps may still come
         self._later: list[_Item] = []  # only `delivered`: they could not be written
+        self._unanswered: dict[Answer, bool] = {}  # True for who waits for the end
         self._close: _Close | None = None
         self._final: JournalError | None = None
-        self._dirty = False
+        self._log = 0
         self._last_size = 0
         self.is_over = False
 
@@ -93,8 +103,8 @@ class Writer:
 
     async def start(self) -> None:
         """Start the thread; return when the journal is open, or raise the error that prevented it."""
-        opened: Answer = asyncio.get_running_loop().create_future()
-        threading.Thread(target=self._serve, args=(opened,), name="aiopplx-journal", daemon=True).start()
+        opened = self._new_answer()
+        threading.Thread(target=self._live, args=(opened,), name="aiopplx-journal", daemon=True).start()
         try:
             await opened
         except asyncio.CancelledError:
@@ -103,10 +113,15 @@ class Writer:
 
     def ask(self, work: Callable[[WritingStatements], T], *, writes: bool) -> asyncio.Future[T]:
         """Run this work, and commit it if it writes. It is done even if the caller no longer waits."""
-        if self.is_over:
-            raise closed(self._path)
-        answer: asyncio.Future[T] = asyncio.get_running_loop().create_future()
+        answer = self._new_answer()
         self._queue.put(_Ask(work, answer, writes))
+        if self.is_over:  # asked last: whoever comes while the thread ends is answered by the one or the other
+            self._answer_the_rest()
+        return answer
+
+    def _new_answer(self, *, is_close: bool = False) -> Answer:
+        answer: Answer = asyncio.get_running_loop().create_future()
+        self._unanswered[answer] = is_close
         return answer
 
     def delivered(self, pk: int) -> None:
@@ -115,51 +130,63 @@ class Writer:
 
     def close(self) -> asyncio.Future[None]:
         """Finish all earlier work, then close."""
-        answer: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._queue.put(_Close(answer))
+        answer = self._new_answer(is_close=True)
+        self._queue.put(_CLOSE)
+        if self.is_over:
+            self._answer_the_rest()
         return answer
 
     def close_soon(self) -> None:
         """Close without waiting."""
-        self._queue.put(_Close(None))
+        self._queue.put(_CLOSE)
 
     # --- in the thread -----------------------------------------------------------------------------------------------
+
+    def _live(self, opened: Answer) -> None:
+        """The whole life of the thread. Whatever ends it, nobody waits for an answer that will not come."""
+        try:
+            self._serve(opened)
+        except BaseException as error:
+            self._final = self._final or unexpected(self._path, error)
+        try:
+            self._answer_the_rest()
+        except BaseException:
+            self._answer_the_rest()
 
     def _serve(self, opened: Answer) -> None:
         # Only this frame holds the connection. A forked child has no such thread and never unwinds the frame, so it
         # never closes the connection at its end, which would write back and remove the parent's log.
         try:
             journal = self._opening()
-            statements = self._statements_of(journal)
-        except Exception as error:
-            _resolve([_Outcome(opened, error=error)])
+        except AiopplxError as error:
+            self._resolve([_Outcome(opened, error=error)])
             return
-        _resolve([_Outcome(opened)])
         try:
+            statements = self._statements_of(journal)
+            self._resolve([_Outcome(opened)])
             while self._close is None:
-                self._round(statements)
+                self._round(statements, journal.files)
+            self._end(statements, journal.files)
         finally:
-            self._end(statements, journal)
-            self.is_over = True
-            if self._close is not None and self._close.answer is not None:
-                _resolve([_Outcome(self._close.answer)])
-            self._refuse_the_rest()
+            journal.close()
 
-    def _round(self, statements: WritingStatements) -> None:
-        items = self._gather(statements)
+    def _round(self, statements: WritingStatements, files: Files) -> None:
+        items = self._gather(statements, files)
         writes = [item for item in items if isinstance(item, _Delivered) or item.writes]
         if writes:
-            _resolve(self._write(statements, writes))
+            self._resolve(self._write(statements, files, writes))
+            if self._log >= LOG:
+                self._write_back(statements, files)
         for item in items:
             if isinstance(item, _Ask) and not item.writes:
-                _resolve([self._read(statements, item)])
+                self._resolve([self._read(statements, item)])
 
-    def _gather(self, statements: WritingStatements) -> list[_Item]:
+    def _gather(self, statements: WritingStatements, files: Files) -> list[_Item]:
         """The next group; empty if there is nothing to do yet. A single `delivered` waits a moment for other steps."""
         waited, self._waiting = self._waiting, []
         items = waited.copy()
         try:
-            first = self._queue.get(timeout=SOON if waited else IDLE if self._dirty else None)
+            first = self._queue.get(timeout=SOON if waited else IDLE if self._log >= LITTLE else None)
             if self._last_size >= MANY and isinstance(first, _Ask) and first.writes:
                 time.sleep(COMPANY)
             self._add(items, first)
@@ -167,7 +194,7 @@ class Writer:
                 self._add(items, self._queue.get_nowait())
         except queue.Empty:
             if not items:
-                self._truncate_log(statements)
+                self._write_back(statements, files)
         if not waited and self._close is None and all(isinstance(item, _Delivered) for item in items):
             self._waiting, items = items, []
         return items
@@ -180,57 +207,58 @@ class Writer:
 
     # --- writing -----------------------------------------------------------------------------------------------------
 
-    def _write(self, statements: WritingStatements, items: list[_Item]) -> list[_Outcome]:
-        if self._final is not None:
-            return _failed(items, self._final)
+    def _write(self, statements: WritingStatements, files: Files, items: list[_Item]) -> list[_Outcome]:
         late, self._later = self._later, []
         try:
-            return self._transaction(statements, [*late, *items])
-        except sqlite3.Error as error:
-            said: JournalError = journal_error(error, self._path)
+            return self._transaction(statements, files, [*late, *items])
         except JournalError as error:
             said = error
-        except Exception as error:  # a bug of ours; the callers that wait must get it
-            return _failed(items, error)
         self._later = [*late, *(item for item in items if isinstance(item, _Delivered))]
-        return self._after_failure(statements, [item for item in items if isinstance(item, _Ask)], said)
-
-    def _after_failure(self, statements: WritingStatements, asks: list[_Ask], said: JournalError) -> list[_Outcome]:
-        """Steps that failed together are tried one by one: a small step may fit where a large result does not."""
-        self._note(said)
+        asks = [item for item in items if isinstance(item, _Ask)]
         if self._final is not None or len(asks) < 2:
             return _failed(asks, said)
-        return [outcome for ask in asks for outcome in self._alone(statements, ask)]
+        # What failed together is tried one by one: a small step may fit where a large result does not.
+        return [outcome for ask in asks for outcome in self._alone(statements, files, ask)]
 
-    def _alone(self, statements: WritingStatements, ask: _Ask) -> list[_Outcome]:
-        if self._final is not None:
-            return _failed([ask], self._final)
+    def _alone(self, statements: WritingStatements, files: Files, ask: _Ask) -> list[_Outcome]:
         try:
-            return self._transaction(statements, [ask])
-        except sqlite3.Error as error:
-            said = journal_error(error, self._path)
-        self._note(said)
-        return _failed([ask], said)
+            return self._transaction(statements, files, [ask])
+        except JournalError as error:
+            return _failed([ask], error)
 
     def _note(self, said: JournalError) -> None:
         if isinstance(said, JournalBroken) and said.is_final:
             self._final = said
 
-    def _transaction(self, statements: WritingStatements, items: list[_Item]) -> list[_Outcome]:
+    def _transaction(self, statements: WritingStatements, files: Files, items: list[_Item]) -> list[_Outcome]:
+        """All these items, on disk. Raises `JournalError`: then none of them is."""
+        if self._final is not None:
+            raise self._final
         connection = statements.connection
-        connection.execute("BEGIN IMMEDIATE")
         try:
-            statements.check_fence()
-            outcomes = [outcome for item in items for outcome in self._step(statements, item)]
-            connection.execute("COMMIT")
-        except BaseException:
-            with contextlib.suppress(sqlite3.Error):
-                if connection.in_transaction:
-                    connection.execute("ROLLBACK")
-            raise
-        self._dirty = True
+            files.check()
+            connection.execute("BEGIN IMMEDIATE")
+            try:
+                statements.check_fence()
+                outcomes = [outcome for item in items for outcome in self._step(statements, item)]
+                connection.execute("COMMIT")
+            except BaseException:
+                with contextlib.suppress(sqlite3.Error):
+                    if connection.in_transaction:
+                        connection.execute("ROLLBACK")
+                raise
+        except Exception as error:
+            said = self._said(error)
+            self._note(said)
+            raise said from None
         self._last_size = len(items)
+        self._log = files.frames()
         return outcomes
+
+    def _said(self, error: Exception) -> JournalError:
+        if isinstance(error, sqlite3.Error):
+            return journal_error(error, self._path)
+        return error if isinstance(error, JournalError) else unexpected(self._path, error, is_final=False)
 
     def _step(self, statements: WritingStatements, item: _Item) -> list[_Outcome]:
         if isinstance(item, _Delivered):
@@ -242,7 +270,7 @@ class Writer:
             if not is_of_one_step(error):
                 raise
             return [_Outcome(item.answer, error=journal_error(error, self._path))]
-        except Exception as error:
+        except AiopplxError as error:
             return [_Outcome(item.answer, error=error)]
 
     # --- upkeep ------------------------------------------------------------------------------------------------------
@@ -250,41 +278,59 @@ class Writer:
     def _read(self, statements: WritingStatements, ask: _Ask) -> _Outcome:
         try:
             return _Outcome(ask.answer, ask.work(statements))
-        except sqlite3.Error as error:
-            said = journal_error(error, self._path)
-        except Exception as error:
+        except AiopplxError as error:
             return _Outcome(ask.answer, error=error)
+        except Exception as error:
+            said = self._said(error)
         self._note(said)
         return _Outcome(ask.answer, error=said)
 
-    def _truncate_log(self, statements: WritingStatements) -> None:
-        """Truncate the log while idle; it does not wait for a reader that prevents this."""
-        self._dirty = False
-        with contextlib.suppress(sqlite3.Error):
-            statements.connection.execute("PRAGMA busy_timeout=0")
-            statements.connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
-        with contextlib.suppress(sqlite3.Error):
-            statements.connection.execute(f"PRAGMA busy_timeout={BUSY_MS}")
+    def _write_back(self, statements: WritingStatements, files: Files) -> None:
+        """Write the log back into the file; this does not wait for a reader that prevents it."""
+        self._log = 0
+        with contextlib.suppress(sqlite3.Error, JournalError):
+            files.check()
+            checkpoint(statements.connection, "PASSIVE")
 
-    def _end(self, statements: WritingStatements, journal: Opened) -> None:
+    def _end(self, statements: WritingStatements, files: Files) -> None:
         if self._later:
-            self._write(statements, [])
-        with contextlib.suppress(sqlite3.Error):
-            # Without the mark the next opening checks the file.
-            if self._final is None and not self._later:
+            self._write(statements, files, [])
+        # Without the mark the next opening checks the file.
+        if self._final is None and not self._later:
+            with contextlib.suppress(sqlite3.Error):
                 statements.mark_clean()
-        with contextlib.suppress(sqlite3.Error):
-            journal.connection.close()
-        journal.lock.release()
 
-    def _refuse_the_rest(self) -> None:
-        with contextlib.suppress(queue.Empty):
-            while True:
-                item = self._queue.get_nowait()
-                if isinstance(item, _Ask):
-                    _resolve(_failed([item], closed(self._path)))
-                elif isinstance(item, _Close) and item.answer is not None:
-                    _resolve([_Outcome(item.answer)])
+    # --- answering ---------------------------------------------------------------------------------------------------
+
+    def _answer_the_rest(self) -> None:
+        """Answer whoever still waits, and from now on whoever asks."""
+        self.is_over = True
+        error = self._final or closed(self._path)
+        # The error is copied for each caller, so that tracebacks do not accumulate on one object.
+        self._resolve(
+            _Outcome(answer, error=None if is_close else copy.copy(error))
+            for answer, is_close in list(self._unanswered.items())
+        )
+
+    def _resolve(self, outcomes: Iterable[_Outcome]) -> None:
+        """Resolve the futures, each on its own loop."""
+        by_loop: dict[asyncio.AbstractEventLoop, list[_Outcome]] = {}
+        for outcome in outcomes:
+            by_loop.setdefault(outcome.answer.get_loop(), []).append(outcome)
+        for loop, its in by_loop.items():
+            with contextlib.suppress(RuntimeError):  # that loop is closed: nothing waits there
+                loop.call_soon_threadsafe(self._settle, its)
+
+    def _settle(self, outcomes: Iterable[_Outcome]) -> None:
+        for answer, value, error in outcomes:
+            self._unanswered.pop(answer, None)
+            if answer.done():
+                continue
+            if error is None:
+                answer.set_result(value)
+            else:
+                # Frames of the thread hold its connection, so the traceback is dropped; the message has the facts.
+                answer.set_exception(error.with_traceback(None) if isinstance(error, AiopplxError) else error)
 
 
 def closed(path: str) -> JournalClosed:
@@ -295,24 +341,3 @@ def closed(path: str) -> JournalClosed:
 def _failed(items: Iterable[_Item], error: Exception) -> list[_Outcome]:
     """A copy of the error for each caller that waits, so that tracebacks do not accumulate on one object."""
     return [_Outcome(item.answer, error=copy.copy(error)) for item in items if isinstance(item, _Ask)]
-
-
-def _resolve(outcomes: Iterable[_Outcome]) -> None:
-    """Resolve the futures, each on its own loop."""
-    by_loop: dict[asyncio.AbstractEventLoop, list[_Outcome]] = {}
-    for outcome in outcomes:
-        by_loop.setdefault(outcome.answer.get_loop(), []).append(outcome)
-    for loop, its in by_loop.items():
-        with contextlib.suppress(RuntimeError):  # that loop is closed: nothing waits there
-            loop.call_soon_threadsafe(_settle, its)
-
-
-def _settle(outcomes: Iterable[_Outcome]) -> None:
-    for answer, value, error in outcomes:
-        if answer.done():
-            continue
-        if error is None:
-            answer.set_result(value)
-        else:
-            # Frames of the thread hold its connection, so the traceback is dropped; the message has the facts.
-            answer.set_exception(error.with_traceback(None) if isinstance(error, AiopplxError) else error)

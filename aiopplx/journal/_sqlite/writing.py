@@ -19,6 +19,7 @@ from aiopplx.journal._kinds import kind_label
 from aiopplx.journal._names import item_name as name_of
 from aiopplx.journal._names import job_name, sha_of
 from aiopplx.journal._records import DELIVERABLE, REPLACEABLE, Claim, Record, Results, State
+from aiopplx.journal._sqlite.log import has_all
 from aiopplx.journal._sqlite.reading import Statements, mask, pack, tag_text
 from aiopplx.journal._steps import RULES, SENDING, Kind, Put, Rule, Step
 from aiopplx.journal._taking import keeps, may_take
@@ -119,9 +120,12 @@ class WritingStatements(Statements):
 
     def mark_clean(self) -> None:
         """Record that this opening was closed properly."""
+        self.connection.execute("BEGIN IMMEDIATE")
         self.connection.execute(
             "UPDATE meta SET v = 1 WHERE k = 'clean' AND (SELECT v FROM meta WHERE k = 'epoch') = ?", (self.fence,)
         )
+        has_all(self.connection)
+        self.connection.execute("COMMIT")
 
     @contextmanager
     def _together(self) -> Generator[None]:

@@ -1,0 +1,156 @@
+"""Whatever goes wrong in a journal's thread, whoever asked it is answered, and leaving does not hang."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+import threading
+import types
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from _rows import claim_of, opened, queued, sent, take
+
+from aiopplx.journal._errors import JournalBroken, JournalError
+from aiopplx.journal._records import State
+from aiopplx.journal._sqlite import writer as writer_of
+from aiopplx.journal._sqlite.journal import SqliteJournal
+
+SECONDS = 20.0
+"""Real seconds that nothing here comes near to: whoever waits for so long would wait for ever."""
+
+FOLDER = str(Path(writer_of.__file__).parent)
+BEYOND = {"_live", "__del__"}
+"""The first frame of the thread, which answers for all others, and what the interpreter calls."""
+
+
+class Fault:
+    """Raises an error at one line that the threads of journals run, counted from the first."""
+
+    def __init__(self, at: int, make: Callable[[], BaseException]) -> None:
+        self.at = at
+        self.make = make
+        self.lines = 0
+        self.where = ""
+
+    def trace(self, frame: types.FrameType, what: str, _: object) -> object:
+        code = frame.f_code
+        if not code.co_filename.startswith(FOLDER) or code.co_name in BEYOND:
+            return self.trace if what == "call" else None
+        if what == "line":
+            self.lines += 1
+            if self.lines == self.at:
+                self.where = f"{Path(code.co_filename).name}:{frame.f_lineno} {code.co_name}"
+                raise self.make()
+        return self.trace
+
+
+@contextmanager
+def traced(fault: Fault) -> Iterator[None]:
+    before = sys.gettrace()
+    threading.settrace(fault.trace)  # type: ignore[arg-type]  # a trace function returns the next one
+    try:
+        yield
+    finally:
+        threading.settrace(before)  # type: ignore[arg-type]  # none, or a coverage tool's
+
+
+async def answered(doing: list[object]) -> list[object]:
+    async with asyncio.timeout(SECONDS):
+        return await asyncio.gather(*doing, return_exceptions=True)  # type: ignore[call-overload, no-any-return]  # mixed
+
+
+async def lived(path: Path) -> list[object]:
+    """What the calls of a short life of a journal came to; each of them must come to something."""
+    try:
+        async with asyncio.timeout(SECONDS):
+            journal = await opened(path)
+    except JournalError as error:
+        return [error]
+    try:
+        first = await answered([queued(journal, "a"), queued(journal, "b"), journal.counts()])
+        record = first[0]
+        rest: list[object] = []
+        if not isinstance(record, BaseException):
+            journal.delivered(claim_of(record))  # type: ignore[arg-type]  # a record, since it is no error
+            for step, more in (
+                ("sending", {}),
+                ("accepted", {"job_id": "id"}),
+                ("ended", {"state": State.DONE, "raw": b"raw"}),
+            ):
+                rest += await answered([take(journal, record, step, **more), journal.result(1)])  # type: ignore[arg-type]  # the same
+            journal.delivered(claim_of(record))  # type: ignore[arg-type]  # the same
+        return [*first, *rest]
+    finally:
+        async with asyncio.timeout(SECONDS):
+            await journal.close()
+            await journal.close()
+
+
+def bad(outcomes: list[object]) -> list[object]:
+    return [each for each in outcomes if isinstance(each, BaseException) and not isinstance(each, JournalError)]
+
+
+@pytest.mark.parametrize(("make", "step"), [(MemoryError, 11), (OSError, 17), (SystemExit, 19)])
+async def test_error_at_any_line_of_the_thread_leaves_nobody_waiting(
+    tmp_path: Path, make: Callable[[], BaseException], step: int
+) -> None:
+    at = 0
+    while True:
+        at += step
+        fault = Fault(at, make)
+        with traced(fault):
+            outcomes = await lived(tmp_path / f"{at}.db")
+        assert not bad(outcomes), fault.where
+        # Whatever the thread left behind can be opened again in this process, and is whole.
+        journal = await opened(tmp_path / f"{at}.db")
+        assert (await journal.counts())[State.DONE] <= 1
+        await journal.close()
+        if not fault.where:
+            break
+    assert at > 500  # it was in the middle of things
+
+
+async def test_later_calls_fail_at_once_with_the_same_error(tmp_path: Path) -> None:
+    journal = await opened(tmp_path / "run.db")
+    record = await sent(journal)
+
+    def stop(_: object) -> object:
+        raise SystemExit
+
+    with pytest.raises(JournalBroken, match="unexpected error") as first:
+        await journal._do(stop)
+    assert first.value.is_final
+    for later in (queued(journal, "b"), take(journal, record, "accepted", job_id="id"), journal.counts()):
+        with pytest.raises(JournalBroken) as caught:
+            async with asyncio.timeout(SECONDS):
+                await later
+        assert caught.value.message == first.value.message
+    await journal.close()
+
+
+async def test_unexpected_error_of_one_step_spares_the_others(tmp_path: Path) -> None:
+    journal = await SqliteJournal.open(tmp_path / "run.db", now=Clock(fails_at=3))
+    outcomes = await answered([queued(journal, tag) for tag in ("a", "b", "c")])
+    failed = [each for each in outcomes if isinstance(each, JournalBroken)]
+    assert len(failed) <= 1
+    assert not any(error.is_final for error in failed)
+    assert not bad(outcomes)
+    assert (await journal.counts())[State.QUEUED] == 3 - len(failed)
+    await journal.close()
+
+
+class Clock:
+    """A wall clock that fails once."""
+
+    def __init__(self, fails_at: int) -> None:
+        self.asked = 0
+        self.fails_at = fails_at
+
+    def __call__(self) -> float:
+        self.asked += 1
+        if self.asked == self.fails_at:
+            raise MemoryError
+        return 1_000.0
