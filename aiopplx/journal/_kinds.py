@@ -6,7 +6,10 @@ knows nothing of how rows are stored.
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 from aiopplx._apis import kind_of
+from aiopplx._wire.kinds import Kind
 
 
 def kind_label(api: str, body: bytes) -> str:
@@ -16,4 +19,9 @@ def kind_label(api: str, body: bytes) -> str:
         api: the name of the API that the submission goes, or went, to.
         body: its exact bytes, `b""` if unknown.
     """
-    return str(kind_of(api, body))
+    return _label(kind_of(api, body))
+
+
+@lru_cache(maxsize=256)
+def _label(kind: Kind) -> str:
+    return str(kind)

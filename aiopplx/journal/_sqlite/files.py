@@ -8,10 +8,13 @@ of what is done about it.
 from __future__ import annotations
 
 import os
-import struct
+import sys
 
 from aiopplx.journal._sqlite.errors import replaced
 
+FEW = 200
+"""Pages of log that are nothing to do something about."""
+_PAGE = 4096
 _FRAMES = 16
 """Where SQLite's index of the log (`-shm`) says how many frames are committed."""
 
@@ -28,27 +31,35 @@ class Files:
 
     def __init__(self, path: str) -> None:
         self.path = path
-        self._main, self._log = os.stat(path), os.stat(f"{path}-wal")
+        self._path_of_log = f"{path}-wal"
+        main, log = os.stat(path), os.stat(self._path_of_log)
+        self._main, self._main_device, self._main_size = main.st_ino, main.st_dev, main.st_size
+        self._log, self._log_device, self._log_size = log.st_ino, log.st_dev, log.st_size
         # Closed only after SQLite's own: on POSIX, closing a file drops all locks that the process has on it.
         self._index = os.open(f"{path}-shm", os.O_RDONLY)
 
     def check(self) -> None:
         """Raises `JournalBroken` if one was removed, replaced or truncated: while it is open, each only grows."""
+        # Before each transaction: two calls of the system, and little else.
         try:
-            main, log = os.stat(self.path), os.stat(f"{self.path}-wal")
+            main, log = os.stat(self.path), os.stat(self._path_of_log)
         except OSError as error:
             raise replaced(self.path, f"cannot be found any more ({error.strerror}: {error.filename})") from None
-        for before, now in ((self._main, main), (self._log, log)):
-            if (before.st_ino, before.st_dev) != (now.st_ino, now.st_dev):
-                raise replaced(self.path, "was replaced by another file, or its log was,")
-            if now.st_size < before.st_size:
-                raise replaced(self.path, "was truncated, or its log was,")
-        self._main, self._log = main, log
+        if (
+            main.st_ino != self._main
+            or log.st_ino != self._log
+            or main.st_dev != self._main_device
+            or log.st_dev != self._log_device
+        ):
+            raise replaced(self.path, "was replaced by another file, or its log was,")
+        if main.st_size < self._main_size or log.st_size < self._log_size:
+            raise replaced(self.path, "was truncated, or its log was,")
+        self._main_size, self._log_size = main.st_size, log.st_size
 
     def frames(self) -> int:
-        """How many pages are in the log."""
-        head = os.pread(self._index, 4, _FRAMES)
-        return int(struct.unpack("=I", head)[0]) if len(head) == 4 else 0
+        """How many pages are in the log, or may be: its file never shrinks, and a small one is not looked into."""
+        pages = self._log_size // _PAGE
+        return pages if pages < FEW else int.from_bytes(os.pread(self._index, 4, _FRAMES), sys.byteorder)
 
     def close(self) -> None:
         """Close what is open of them. SQLite must have closed its own before."""

@@ -21,7 +21,7 @@ from typing import Any, NamedTuple, TypeAlias, TypeVar
 from aiopplx._errors import AiopplxError
 from aiopplx.journal._errors import JournalBroken, JournalClosed, JournalError
 from aiopplx.journal._sqlite.errors import is_of_one_step, journal_error, unexpected
-from aiopplx.journal._sqlite.files import Files
+from aiopplx.journal._sqlite.files import FEW, Files
 from aiopplx.journal._sqlite.log import checkpoint
 from aiopplx.journal._sqlite.opening import Opened
 from aiopplx.journal._sqlite.writing import WritingStatements
@@ -41,8 +41,6 @@ IDLE = 1.0
 """Seconds without a step after which a log of some size is written back into the file."""
 LOG = 4000
 """Pages of log (16 MB) at which it is written back into the file, each page once for about twenty changes."""
-LITTLE = 250
-"""Pages of log for which that is not worth it while idle."""
 
 Answer: TypeAlias = "asyncio.Future[Any]"
 """The future of any kind of work: the queue holds many kinds."""
@@ -186,7 +184,7 @@ class Writer:
         waited, self._waiting = self._waiting, []
         items = waited.copy()
         try:
-            first = self._queue.get(timeout=SOON if waited else IDLE if self._log >= LITTLE else None)
+            first = self._queue.get(timeout=SOON if waited else IDLE if self._log >= FEW else None)
             if self._last_size >= MANY and isinstance(first, _Ask) and first.writes:
                 time.sleep(COMPANY)
             self._add(items, first)
