@@ -504,8 +504,11 @@ class Poller:
             is_written = await self._sink.finish(sub, ended, snapshot)
             # Whoever forgot it meanwhile did not cancel this poll if it has other jobs.
             if not is_written and sub in self._out:
+                now = self._clock.now()
                 self._sink.polled(sub)
-                self._put(sub, self._clock.now() + self._policy.refused_pause)
+                why = "it has ended, and its outcome could not be written to the journal"
+                if not is_decisive(sub.first_deadline, now) or self._time_out(sub, now, why, None):
+                    self._put(sub, now + self._policy.refused_pause)
         except Exception as problem:
             self._broke(sub, problem)
         self._out.pop(sub, None)

@@ -671,6 +671,25 @@ async def test_full_disk_stops_only_new_submissions() -> None:
     assert (await journal.counts())[State.DONE] == 3
 
 
+async def test_unwritable_outcome_does_not_outlive_its_time_limit() -> None:
+    """The job stays as it was in the journal: the next run polls it, and has its result."""
+    disk, journal = Filling(), memory()
+    async with Emulator(duration=600.0, answer_chars=200) as server:
+        async with session_at(server.url, journal=Hooked(journal, disk)) as session:
+            asking = asyncio.create_task(session.ask(QUESTIONS[0], timeout=60.0, tag="a"))
+            await until_accepted(journal, 1)
+            disk.fill()
+            server.advance(3600)
+            async with asyncio.timeout(20.0):
+                job = await asking
+            assert job.status is JobStatus.TIMED_OUT
+            assert "could not be written" in str(job.error)
+            assert (await journal.counts())[State.ACCEPTED] == 1
+            disk.empty()
+            assert (await session.ask(QUESTIONS[0], tag="a")).ok
+        assert server.ledger.created == 1
+
+
 async def test_batch_on_a_full_disk_stops_reading_its_source() -> None:
     disk, read = Filling(), list[int]()
 
@@ -686,6 +705,36 @@ async def test_batch_on_a_full_disk_stops_reading_its_source() -> None:
         assert posts(server) == 0
     assert len(read) < 100
     assert all(job.status is JobStatus.STOPPED for job in found)
+
+
+async def test_same_batch_goes_on_once_the_disk_has_room() -> None:
+    """The batch ends with what is wrong, and begun again it asks only what it had not asked: nothing is paid twice."""
+    disk, journal = Filling(), memory()
+    async with (
+        emulator() as server,
+        session_at(server.url, journal=Hooked(journal, disk), timeout=120.0) as session,
+    ):
+        read = 0
+
+        def source() -> Any:
+            nonlocal read
+            for n in range(8):
+                read += 1
+                if read == 5:
+                    disk.fill()
+                yield f"Why did ship {n} sink?"
+
+        with pytest.raises(JournalFull):
+            async with session.batch(source()) as jobs:
+                async for _ in jobs:
+                    pass
+        assert posts(server) < 8
+        disk.empty()
+        read = 8
+        async with session.batch(source()) as jobs:
+            found = [job async for job in jobs]
+        assert [job.ok for job in found] == [True] * 8
+        assert server.ledger.created == 8
 
 
 async def test_failing_journal_stops_no_other_session_of_the_account() -> None:
