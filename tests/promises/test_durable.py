@@ -724,16 +724,15 @@ async def test_same_batch_goes_on_once_the_disk_has_room() -> None:
                     disk.fill()
                 yield f"Why did ship {n} sink?"
 
-        with pytest.raises(JournalFull):
+        async def ask_all() -> list[Job]:
             async with session.batch(source()) as jobs:
-                async for _ in jobs:
-                    pass
+                return [job async for job in jobs]
+
+        with pytest.raises(JournalFull):
+            await ask_all()
         assert posts(server) < 8
         disk.empty()
-        read = 8
-        async with session.batch(source()) as jobs:
-            found = [job async for job in jobs]
-        assert [job.ok for job in found] == [True] * 8
+        assert [job.ok for job in await ask_all()] == [True] * 8
         assert server.ledger.created == 8
 
 
