@@ -201,3 +201,14 @@ async def test_job_that_two_read_is_paid_for_once(clock: JumpingClock) -> None:
         assert (balance.left, balance.in_flight, balance.unknown) == (0, 0, 0)
         assert balance.spent == pytest.approx(server.ledger.billed)
         assert server.ledger.created == 1
+
+
+async def test_run_that_was_left_at_its_first_ten_goes_on(path: Path, clock: JumpingClock) -> None:
+    """The next run takes the ten up before it comes to a question that has to wait for their costs."""
+    source = [f"Why did ship {n} sink?" for n in range(30)]
+    async with served(clock) as server:
+        async with opened(server, clock, 1000.0, path) as session, session.batch(source):
+            await server.until(lambda ledger: ledger.created == UNSEEN)
+        async with opened(server, clock, 1000.0, path) as session, session.batch(source) as jobs:
+            assert [job.ok async for job in jobs] == [True] * 30
+        assert server.ledger.created == 30
