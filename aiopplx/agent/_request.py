@@ -61,7 +61,8 @@ class AgentRequest(_Asked, frozen=True, kw_only=True):
         models: at most 5 models, tried in order.
         profile: a stored configuration, `{"type": "custom", "id": ...}`, in place of an effort.
         instructions: instructions for the model; they replace the preset's own prompt.
-        tools: `WebSearchTool`, `FetchURLTool`, `FunctionTool`, or mappings of the server's other shapes. Each replaces
+        tools: `WebSearchTool`, `ImageSearchTool`, `PeopleSearchTool`, `FetchURLTool`, `FunctionTool`, `ConnectorTool`,
+            `MCPTool`, or mappings of the server's other shapes. Each replaces
             the preset's tool of that type.
         tool_choice: `none`, `auto`, `required`, or a mapping that names a tool.
         parallel_tool_calls: whether tools may run at the same time.

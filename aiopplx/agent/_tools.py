@@ -122,7 +122,78 @@ class FunctionTool(_Tagged, frozen=True, tag="function"):
     strict: bool | None = None
 
 
-_Known: TypeAlias = WebSearchTool | FetchURLTool | FunctionTool
+class ImageSearchFilters(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
+    """Which images a search may find: from these domains, in these formats, and whether only harmless ones."""
+
+    domain_filter: list[Filled] | None = None
+    format_filter: list[Literal["bmp", "gif", "jpeg", "png", "webp", "svg"]] | None = None
+    safe_search: bool | None = None
+
+
+class ImageSearchTool(_Tagged, frozen=True, kw_only=True, tag="image_search"):
+    """Searches for images; `max_results` per search."""
+
+    filters: ImageSearchFilters | None = None
+    max_results: Annotated[int, Meta(ge=1)] | None = None
+
+
+class PeopleSearchTool(_Tagged, frozen=True, tag="people_search"):
+    """Searches for people."""
+
+
+_Label: TypeAlias = Annotated[str, Meta(pattern=r"\A[a-zA-Z0-9_-]{1,64}\Z")]
+_Approval: TypeAlias = Literal["always", "never"] | dict[str, Any]
+
+
+class ConnectorTool(_Tagged, frozen=True, kw_only=True, tag="connector"):
+    """A connector of the organization.
+
+    Attributes:
+        id: the connector's id.
+        server_label: a name for it in this request, at most 64 letters, digits, `_` and `-`.
+        allowed_tools: the only tools of it that may be called.
+        require_approval: with `always` a run stops before each call, to ask; `aiopplx` cannot answer that.
+        server_description: what it is for.
+    """
+
+    id: Filled
+    server_label: _Label
+    allowed_tools: list[Filled] | None = None
+    require_approval: _Approval | None = None
+    server_description: str | None = None
+
+
+class MCPTool(_Tagged, frozen=True, kw_only=True, tag="mcp"):
+    """The tools of an MCP server, called by the provider.
+
+    `authorization` and `headers` are sent with the request, and so stand in the journal; they are left out of the repr.
+
+    Attributes:
+        server_label: a name for it in this request, at most 64 letters, digits, `_` and `-`.
+        server_url: its https address.
+        allowed_tools: the only tools of it that may be called.
+        authorization: an OAuth access token for it.
+        headers: further headers for it.
+        require_approval: with `always` a run stops before each call, to ask; `aiopplx` cannot answer that.
+        defer_loading: list its tools only when they are needed.
+    """
+
+    server_label: _Label
+    server_url: Annotated[str, Meta(pattern=r"\Ahttps://[^/\s]")]
+    allowed_tools: list[Filled] | None = None
+    authorization: str | None = None
+    headers: dict[Filled, str] | None = None
+    require_approval: _Approval | None = None
+    defer_loading: bool | None = None
+
+    def __repr__(self) -> str:
+        """Without what may be secret."""
+        return f"MCPTool(server_label={self.server_label!r}, server_url={self.server_url!r})"
+
+
+_Known: TypeAlias = (
+    WebSearchTool | FetchURLTool | FunctionTool | ImageSearchTool | PeopleSearchTool | ConnectorTool | MCPTool
+)
 Tool: TypeAlias = _Known | Mapping[str, Any]
 InputItem: TypeAlias = InputMessage | Mapping[str, Any]
 
@@ -130,6 +201,10 @@ _TOOLS: dict[str, type[_Known]] = {
     "web_search": WebSearchTool,
     "fetch_url": FetchURLTool,
     "function": FunctionTool,
+    "image_search": ImageSearchTool,
+    "people_search": PeopleSearchTool,
+    "connector": ConnectorTool,
+    "mcp": MCPTool,
 }
 
 
