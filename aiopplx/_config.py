@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Collection
-from typing import TYPE_CHECKING, TypeVar, cast
+from typing import TYPE_CHECKING, Literal, TypeVar, cast
 
 import msgspec
 
@@ -104,7 +104,7 @@ def make_settings(
     timeout: float,
     max_cost: float | None,
     journal: str | os.PathLike[str] | JournalOptions | Journal | None,
-    poll: PollPolicy | PollRule | None,
+    poll: PollPolicy | PollRule | Literal["adaptive"] | None,
     retry: RetryPolicy | None,
     http: aiohttp.ClientSession | None,
     clock: Clock | None,
@@ -190,15 +190,16 @@ def check_journal(given: str | os.PathLike[str] | JournalOptions | Journal | Non
     return given
 
 
-def check_poll(given: PollPolicy | PollRule | None) -> PollPolicy:
-    """The poll policy, by default `PollPolicy()`; a function alone is one with its own rule. Raises `ConfigError`."""
-    if given is None:
-        return PollPolicy()
+def check_poll(given: PollPolicy | PollRule | Literal["adaptive"] | None) -> PollPolicy:
+    """The poll policy, by default the adaptive one; a function alone is one with its own rule. Raises `ConfigError`."""
+    if given is None or given == "adaptive":
+        return PollPolicy.adaptive()
     if isinstance(given, PollPolicy):
         return check_numbers("poll", fields_as_builtins(given))
     if not callable(cast("object", given)) or isinstance(given, type):
         raise ConfigError(
-            f"must be a PollPolicy or a function, not {_shown(given)}: PollPolicy.fixed(10) polls every 10 s",
+            f'must be "adaptive", a PollPolicy or a function, not {_shown(given)}:'
+            " PollPolicy.fixed(10) polls every 10 s",
             argument="poll",
         )
     return PollPolicy.by(given)

@@ -13,7 +13,7 @@ import types
 import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 import anyio
 import msgspec
@@ -78,8 +78,9 @@ class Session:
         journal: a file that makes a run durable: it records each submission with its key, its outcome and its result.
             The same program, run again, continues where it stopped and pays for nothing twice. A path, a
             `JournalOptions`, or an open `Journal`. A session with a journal is opened with `async with`.
-        poll: when to poll a running job: a `PollPolicy`, or a function from a `RunningJob` to seconds. Default
-            `PollPolicy()`: not for 30 seconds, then every 10.
+        poll: when to poll a running job: `"adaptive"`, the default, by what was learned of how long such jobs take
+            (about 19 polls for a job of three minutes, and 5 seconds until its end is seen); a `PollPolicy`; or a
+            function from a `RunningJob` to seconds. See docs/polling.md.
         retry: limits on retries, and whether a submission whose outcome is unknown is sent again (`RetryPolicy`).
         on_event: called with every `Event`, on the loop, synchronously: keep it short. Its exceptions are logged.
         http: your own `aiohttp.ClientSession`, for proxies or special TLS settings. The session never closes it.
@@ -102,7 +103,7 @@ class Session:
         timeout: float = 3600.0,
         max_cost: float | None = None,
         journal: str | os.PathLike[str] | JournalOptions | Journal | None = None,
-        poll: PollPolicy | PollRule | None = None,
+        poll: PollPolicy | PollRule | Literal["adaptive"] | None = "adaptive",
         retry: RetryPolicy | None = None,
         on_event: Callable[[Event], object] | None = None,
         http: aiohttp.ClientSession | None = None,
@@ -180,6 +181,7 @@ class Session:
             async with contextlib.AsyncExitStack() as stack:  # each is closed, also if another fails or is cancelled
                 stack.push_async_callback(self._close_store)
                 stack.push_async_callback(core.client.transport.close)
+                stack.push_async_callback(core.learnt.keep)
                 stack.callback(core.membership.end)
                 await core.calls.aclose()
 

@@ -142,7 +142,7 @@ class Listener(msgspec.Struct, eq=False, kw_only=True):
         has_slot: whether it holds a place there now.
         asked: the question in the listener's own words; `""` if it asked by an id.
         meta: the listener's own columns.
-        is_late: it asked for a job that already existed, and wants to know its status soon.
+        is_late: it asked for a job that already existed, and may come back for it.
     """
 
     sub: Submission

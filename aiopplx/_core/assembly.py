@@ -9,15 +9,16 @@ import asyncio
 import math
 import random
 import uuid
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
 
-from aiopplx._apis import Routing
+from aiopplx._apis import Routing, published
 from aiopplx._config import JournalOptions, Settings
 from aiopplx._core.calls import Calls
 from aiopplx._core.contained import contained
 from aiopplx._core.decisions import Decisions
 from aiopplx._core.freezing import freeze
+from aiopplx._core.learnt import DURATIONS, Learnt, Part, recalled
 from aiopplx._core.lifecycle import Lifecycle
 from aiopplx._core.poller import Poller
 from aiopplx._core.spending import Bounded, Spending, Unbounded
@@ -26,6 +27,8 @@ from aiopplx._http.account import Membership, join
 from aiopplx._http.client import Client
 from aiopplx._http.transport import Transport
 from aiopplx._policy.budget import Budget
+from aiopplx._policy.durations import PRICE
+from aiopplx._policy.laws import Laws
 from aiopplx.journal._errors import JournalLocked
 from aiopplx.journal._forgetful import ForgetfulJournal
 from aiopplx.journal._names import fingerprint
@@ -40,11 +43,18 @@ LOCK_SECONDS = 0.5
 
 
 class SessionStore:
-    """The open store of a session, and what earlier runs spent according to it. Closes only a store that it opened."""
+    """The open store of a session, and what it says of earlier runs. Closes only a store that it opened.
 
-    def __init__(self, store: Journal, spent: Ledger, *, is_ours: bool) -> None:
+    Attributes:
+        store: the store.
+        spent: what earlier runs have spent.
+        known: what they have learnt.
+    """
+
+    def __init__(self, store: Journal, spent: Ledger, known: Mapping[str, bytes], *, is_ours: bool) -> None:
         self.store = store
         self.spent = spent
+        self.known = known
         self._is_ours = is_ours
 
     async def close(self) -> None:
@@ -55,7 +65,7 @@ class SessionStore:
 
 def without_journal() -> SessionStore:
     """The store of a session without a journal: it forgets."""
-    return SessionStore(ForgetfulJournal(), Ledger(), is_ours=False)
+    return SessionStore(ForgetfulJournal(), Ledger(), {}, is_ours=False)
 
 
 async def open_store(
@@ -76,11 +86,12 @@ async def open_store(
     store = settings.clock.guard(store, but=("follow",))
     try:
         spent = await store.ledger() if settings.max_cost is not None else Ledger()
+        known = await recalled(store)
     except BaseException:
         if is_ours:
             await store.close()
         raise
-    return SessionStore(store, spent, is_ours=is_ours)
+    return SessionStore(store, spent, known, is_ours=is_ours)
 
 
 async def _open_file(
@@ -119,6 +130,7 @@ class Core:
         membership: its part in the account; ends with the session.
         client: sends requests.
         life: takes submissions through their phases.
+        learnt: what is kept of what was learnt about the service.
         calls: the calls that wait.
         decisions: what the user decides about the journal's rows.
         emitter: delivers events.
@@ -146,7 +158,9 @@ class Core:
             retry_failed=isinstance(settings.journal, JournalOptions) and settings.journal.retry_failed,
             new_key=_new_key,
         )
-        life.poller = Poller(client, settings.poll, life)
+        laws = Laws(published, settings.poll.price or PRICE)
+        life.poller = Poller(client, settings.poll, life, laws=laws)
+        self.learnt = life.learnt = Learnt(store, opened.known, Part(DURATIONS, laws.restore, laws.export))
         self.freeze = partial(freeze, routing=routing, new_key=_new_key)
         self.calls = Calls(life)
         self.decisions = Decisions(life)

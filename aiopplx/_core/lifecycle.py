@@ -55,6 +55,7 @@ from aiopplx.journal._records import BILLED, Claim, Record, State
 
 if TYPE_CHECKING:
     from aiopplx._apis import Routing
+    from aiopplx._core.learnt import Learnt
     from aiopplx._core.poller import Poller
     from aiopplx._core.spending import Spending
     from aiopplx._http.client import Client
@@ -81,9 +82,11 @@ class Lifecycle:
         live: the submissions that are alive.
         slots: the places of `max_in_flight`.
         poller: polls what runs; it needs this object first.
+        learnt: told when a job has ended.
     """
 
     poller: Poller
+    learnt: Learnt
 
     def __init__(
         self,
@@ -198,7 +201,7 @@ class Lifecycle:
         """
         log(logging.ERROR, "submission %s failed unexpectedly", sub.key, exc_info=True)
         if sub.phase in POLLABLE:
-            self.poller.watch(sub, after=0.0)
+            self.poller.watch(sub)
         elif sub.phase not in OVER:
             error = unexpected(problem, is_doubtful=sub.phase in DOUBTFUL)
             job = sub.as_job(status_of_refusal(error, self.client.gate.stop), error)
@@ -207,7 +210,7 @@ class Lifecycle:
     def _cut_short(self, sub: Submission) -> None:
         """Whoever made it has left. A job that others listen to by now goes on for them."""
         if sub.listeners and sub.phase in POLLABLE:
-            self.poller.watch(sub, after=0.0)
+            self.poller.watch(sub)
         else:
             self.detach(sub)
 
@@ -231,7 +234,7 @@ class Lifecycle:
             raise no_slot()
         self._stop_waiting(sub, [listener], "max_in_flight jobs were running all the time", None)
         if sub.listeners:
-            self.poller.watch(sub, after=0.0)
+            self.poller.watch(sub)
 
     def _left(self, bounds: Bounds) -> float | None:
         """Seconds until the latest moment, None if there is none."""
@@ -345,7 +348,7 @@ class Lifecycle:
                 self._hand(listener, None)
         else:
             sub.job_id = record.job_id
-            self._found_running(sub, Phase.RUNNING if decision is Decision.POLL else Phase.REFETCHING)
+            self._found_running(sub, Phase.RUNNING if decision is Decision.POLL else Phase.REFETCHING, record)
 
     async def requeue(self, sub: Submission, record: Record) -> None:
         """A new submission in an old one's place, under a new key. Raises `InvalidRequest`, `JournalError`."""
@@ -379,23 +382,22 @@ class Lifecycle:
         sub.listeners = (*sub.listeners, listener)
 
     def join(self, listener: Listener) -> None:
-        """A late listener of a job that is alive here. The first of them has it polled at once; others hear with it."""
+        """A late listener of a job that is alive here. It hears with the others, when the job's next poll is due."""
         sub = listener.sub
-        is_first = not any(other.is_late for other in sub.listeners)
         sub.listeners = (*sub.listeners, listener)
         self.poller.joined(sub)
-        if is_first:
-            self.poller.poll_now(sub)
 
     def take_in(self, sub: Submission, record: Record | None) -> None:
-        """A job that somebody waits for by its id: it runs, as far as is known here, and is polled at once.
+        """A job that somebody waits for by its id: it runs, as far as is known here.
+
+        It is polled at once, or when its next poll is due if it was polled here before.
 
         Args:
             sub: NEW, with `job_id` and its listener.
             record: its row, with a claim if it may be written; None if the store does not know it.
         """
         self._take_up_row(sub, record)
-        self.poller.watch(sub, after=0.0)
+        self.poller.watch(sub)
 
     async def learn(self, api: API, record: Record, snapshot: Snapshot) -> None:
         """Somebody's own poll has found that a job ended: its outcome is written, and its cost settles its hold.
@@ -429,33 +431,35 @@ class Lifecycle:
             sub.kind = sub.api.kind_of(record.body)
             self.live.add_row(sub)
         is_final = record is not None and record.state.is_final
-        self._found_running(sub, Phase.REFETCHING if is_final else Phase.RUNNING)
+        self._found_running(sub, Phase.REFETCHING if is_final else Phase.RUNNING, record)
         is_owed = sub.phase is Phase.REFETCHING and record is not None and _is_owed(record)
         if is_owed or (sub.phase is Phase.RUNNING and sub.claim is not None):
             self.spending.found(sub)
 
-    def _found_running(self, sub: Submission, phase: Phase) -> None:
-        """There is a job of an earlier time. If it was polled here before, its polls go on where they were."""
+    def _found_running(self, sub: Submission, phase: Phase, record: Record | None) -> None:
+        """There is a job of an earlier time. If it was polled here before, its schedule goes on where it was."""
         other = self.live.by_id.get(sub.job_id)
         if other is not None:
             self._merge(sub, other)
             if phase is Phase.RUNNING:
                 self._bring_claim(other, sub.claim, sub.key)
             return
-        sub.polls = self.live.polls_of(sub.job_id) or Polls(self._clock.now())
+        accepted_at = record.accepted_at if record is not None and record.key else None
+        age = max(0.0, self._clock.wall() - accepted_at) if accepted_at is not None else None
+        sub.polls = self.live.polls_of(sub.job_id) or Polls.found(self._clock.now(), age)
         sub.call = sub.api.get(sub.job_id)
         sub.to(phase)
         self.live.add_job(sub)
 
     def _take_up(self, sub: Submission, bounds: Bounds) -> None:
-        """A job of an earlier run: it may have ended long ago, so it is polled at once."""
+        """A job of an earlier run: it may have ended long ago, so that it is due at once."""
         sub.deadline = bounds.until if bounds.until != math.inf else self._clock.now() + sub.timeout
         if sub.phase is Phase.RUNNING:
             self.spending.found(sub)
         sub.body, sub.request = b"", None
         self._limit_listeners(sub)
         if sub.listeners:
-            self.poller.watch(sub, after=0.0)
+            self.poller.watch(sub)
 
     def _merge(self, sub: Submission, live: Submission) -> None:
         """Another submission of this session has the job: whoever listens to this one listens there."""
@@ -601,7 +605,7 @@ class Lifecycle:
             self._merge(sub, other)
             self._bring_claim(other, sub.claim, sub.key)
             return
-        sub.polls = Polls(self._clock.now(), is_fresh=True)
+        sub.polls = Polls.begun(self._clock.now())
         sub.call = sub.api.get(sub.job_id)
         sub.to(Phase.RUNNING)
         self.live.add_job(sub)
@@ -703,6 +707,8 @@ class Lifecycle:
                 sub.claim = None  # what it is handed out as is all there is
         if sub.phase not in OVER:
             self._end(sub, job, is_billed=True)
+        if self._remembers:
+            await self.learnt.job_ended()
         return True
 
     async def _write(self, sub: Submission, job: Job) -> None:

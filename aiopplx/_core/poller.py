@@ -9,6 +9,8 @@ a page of a list, is a class like `JobPoll`, and a function that makes one, give
 called for each job that is due, and may take in others that are due or soon will be. What such a poll cannot tell of
 a job is learnt by a GET of that job, for which the function is not called.
 
+What polls tell of durations is learned here, since each comes by here: a law for each kind of job (`_policy.laws`).
+
 This module knows nothing of batches, stores, budgets, or what a poll means (`_policy.polling`).
 """
 
@@ -24,6 +26,7 @@ from aiopplx._events import EventKind, log
 from aiopplx._http.client import Client, Failed
 from aiopplx._http.clock import Timer
 from aiopplx._job import JobStatus, Snapshot
+from aiopplx._policy.laws import Laws
 from aiopplx._policy.pace import Bucket
 from aiopplx._policy.polling import (
     GRACE,
@@ -126,12 +129,20 @@ class Poller:
         policy: when to poll, and what a poll means.
         sink: is told.
         choose: makes the poll for a job that is due. Default: none, each job is polled by a GET of its own.
+        laws: what was learned of durations before. Default: nothing.
+
+    Attributes:
+        laws: what was learned by now.
     """
 
-    def __init__(self, client: Client, policy: PollPolicy, sink: Sink, choose: Choose | None = None) -> None:
+    def __init__(
+        self, client: Client, policy: PollPolicy, sink: Sink, choose: Choose | None = None, laws: Laws | None = None
+    ) -> None:
+        self.laws = laws or Laws()
         self._client = client
         self._clock = client.clock
         self._policy = policy
+        self._is_adaptive = policy.is_adaptive
         self._sink = sink
         self._choose = choose
         self._budget = Bucket(policy.budget) if policy.budget is not None else None
@@ -148,20 +159,22 @@ class Poller:
 
     # --- what is polled ----------------------------------------------------------------------------------------------
 
-    def watch(self, sub: Submission, *, after: float | None = None) -> None:
-        """Poll this job until it ends or is forgotten.
+    def watch(self, sub: Submission) -> None:
+        """Poll this job until it ends or is forgotten: when its next poll is due, and at once if that was meanwhile.
 
         Args:
             sub: RUNNING or REFETCHING, with `polls`.
-            after: seconds until the first poll; None leaves that to the policy.
         """
         self.bound(sub)
         now = self._clock.now()
-        _polls(sub).grace_until = 0.0  # that was for those who listened before
-        if after is None:
+        polls = _polls(sub)
+        polls.grace_until = 0.0  # that was for those who listened before
+        if polls.law is None:
+            polls.law = self.laws.of(sub.kind)
+        if polls.due is None:
             self._put_by_rule(sub, now)
         else:
-            self._put(sub, now + after)
+            self._put(sub, max(polls.due, now))
 
     def bound(self, sub: Submission) -> None:
         """Its listeners changed: the first of their deadlines is when the next one stops waiting."""
@@ -235,24 +248,30 @@ class Poller:
     def _put(self, sub: Submission, due: float) -> None:
         if self._closed:
             return
+        _polls(sub).due = due
         self._schedule.put(sub, due)
         if self._timer is None or due < self._armed_for:
             self._arm()
 
     def _put_by_rule(self, sub: Submission, now: float) -> None:
+        self._put(sub, self._due_by_rule(sub, now))
+
+    def _due_by_rule(self, sub: Submission, now: float) -> float:
         polls = _polls(sub)
+        if self._is_adaptive and polls.law is not None:
+            return now + self._policy.law_gap(polls.law, now - polls.since, self._client.random())
         try:
-            gap = self._policy.next_gap(polls.running(now), self._client.random())
+            return now + self._policy.next_gap(polls.running(now), self._client.random())
         except BaseException as error:  # a caller's own rule: its mistake must not cost a job that is paid for
-            self._put(sub, now + self._policy.gap)
             if isinstance(error, (KeyboardInterrupt, SystemExit)):
+                self._put(sub, now + self._policy.gap)
                 raise
             self._policy = self._policy.without_rule()
+            self._is_adaptive = True
             log(logging.ERROR, "the poll rule failed; the default one goes on in its place", exc_info=True)
             reason = f"the poll rule failed ({type(error).__name__}); the default one goes on in its place"
             self._client.emit(sub.event(EventKind.WARNING, reason=reason))
-        else:
-            self._put(sub, now + gap)
+        return self._due_by_rule(sub, now)
 
     def _arm(self) -> None:
         """Set the timer for whatever comes first; leave it if it is set for that already."""
@@ -330,6 +349,10 @@ class Poller:
         """A listener's time is up: one last poll decides, unless none may leave."""
         if sub not in self._schedule:
             return  # a poll is out, or there is no room for the outcome: either ends in a poll that sees the deadline
+        polls = _polls(sub)
+        if self._is_adaptive and not polls.is_worth_a_poll(now) and _may_all_come_back(sub, now):
+            self._time_out(sub, now, "its next poll is not due yet", _as_last_seen(sub, polls))
+            return
         if is_hopeless(self._client.gate.delay(Lane.POLL, now), now, grace_until=self._grace_until):
             self._time_out(sub, now, "no request may leave at the moment", None)
         else:
@@ -440,23 +463,40 @@ class Poller:
         is_last = is_overdue and is_decisive(sub.last_deadline, now)
         verdict = polls.answered(self._policy, snapshot, is_last=is_last, is_full=poll.is_full)
         if isinstance(verdict, Ended):
+            self._learn(sub, polls, snapshot, now)
             return sub, verdict, snapshot
         if isinstance(verdict, Fetch):
             self._fetch(sub, now)
             return None
         if verdict is None:
+            self._learn(sub, polls, snapshot, now)
             if self._client.has_handlers():
                 self._client.emit(sub.event(EventKind.POLLED, status=snapshot.status))
             if snapshot.status is JobStatus.IN_PROGRESS and snapshot.server_status != "IN_PROGRESS":
                 self._warn_of_unknown(sub, polls, snapshot)
         self._sink.polled(sub)
+        due = self._due_by_rule(sub, now) if verdict is None else now + verdict.delay
         if is_overdue and not self._time_out(sub, now, f"the server says {snapshot.server_status}", snapshot):
+            polls.due = due  # for whoever comes back
             return None
-        if verdict is None:
-            self._put_by_rule(sub, now)
-        else:
-            self._put(sub, now + verdict.delay)
+        self._put(sub, due)
         return None
+
+    def _learn(self, sub: Submission, polls: Polls, snapshot: Snapshot, now: float) -> None:
+        """What a poll tells of durations, and of the age of a job that somebody else submitted."""
+        try:
+            created_at = snapshot.created_at if sub.api.has_dates else None
+            if not polls.has_age and created_at is not None:
+                age = self._clock.wall() - created_at
+                if 0.0 <= age < sub.api.results_live:  # otherwise this machine's date is far off
+                    polls.told_age(now, age)
+            if not snapshot.status.is_final:
+                polls.saw_running(now)
+            elif snapshot.status is not JobStatus.CANCELLED:
+                polls.saw_end(now, _lasted(snapshot) if sub.api.has_dates else None)
+        except Exception:  # a fault of ours: it must not cost a result that is paid for
+            log(logging.ERROR, "nothing was learnt from a poll of job %s", sub.job_id, exc_info=True)
+            polls.law = None
 
     def _failed(self, sub: Submission, poll: Poll, failed: Failed, now: float) -> _End | None:
         error = failed.error
@@ -522,6 +562,21 @@ class Poller:
 
 _End = tuple[Submission, Ended, Snapshot | None]
 """What `Sink.finish` is told of a job."""
+
+
+def _may_all_come_back(sub: Submission, now: float) -> bool:
+    """Whether everybody whose time is up waits for a job that they know, and so can wait again."""
+    return all(listener.is_late for listener in sub.listeners if now >= listener.deadline)
+
+
+def _as_last_seen(sub: Submission, polls: Polls) -> Snapshot:
+    return Snapshot(id=sub.job_id, status=JobStatus.IN_PROGRESS, server_status=polls.status, model=polls.model)
+
+
+def _lasted(snapshot: Snapshot) -> float | None:
+    """Seconds from the acceptance of a job to its end, by the server's dates."""
+    ended = snapshot.completed_at if snapshot.completed_at is not None else snapshot.failed_at
+    return float(ended - snapshot.created_at) if ended is not None and snapshot.created_at is not None else None
 
 
 def _polls(sub: Submission) -> Polls:

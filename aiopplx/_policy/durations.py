@@ -49,7 +49,7 @@ PRICE = 0.25
 
 STUCK = 0.01
 """The share of jobs that never end, in every shape to lean on."""
-_EARLY = 0.1
+_EARLY = 0.05
 """The share of jobs that fail early in the first shape: more than most kinds have, since a poll that comes too early
 costs less than a failure that nobody sees for a minute."""
 _FITTED_EARLY = (0.01, 0.1)
@@ -65,8 +65,8 @@ _MOST_SAID = 5.0
 _DECAY = 0.997
 """What an ended job leaves of the weight of the older ones. Their half-life is 230 jobs."""
 _UNIFORM = 0.3
-"""The share of an event that is spread evenly where the first poll found the job ended: the law cannot know of an age
-at which nobody ever looked."""
+"""The share of an event that is spread evenly where the first poll, before the median, found the job ended: the law
+cannot know of ages at which nobody ever looked."""
 _HEAVY = 1e9
 """Weights grow instead of all counts becoming lighter; beyond this they are made small again."""
 
@@ -79,7 +79,7 @@ class Shape(NamedTuple):
 
 
 def guess(median: float, sigma: float) -> Shape:
-    """A lognormal law of durations, in which one job in a hundred never ends, and one in ten fails early.
+    """A lognormal law of durations, in which one job in a hundred never ends, and one in twenty fails early.
 
     Args:
         median: seconds.
@@ -179,6 +179,7 @@ class Law:
         """
         since = max(0.0, since)
         found = max(found, since)
+        at = None if at is None else max(0.0, at)
         if at is not None:
             self._judge([_density(shape, at) for shape in self._shapes])
             # What was counted up to the last poll is right only if the job was alive then.
@@ -195,9 +196,13 @@ class Law:
             self._build()
 
     def _unran(self, since: float, age: float) -> None:
+        """Take back what was counted; nothing was if the job was found when it had long been running."""
         self._weight = -self._weight
         self.ran(since, age)
         self._weight = -self._weight
+        exposure = self._exposure
+        for n in range(_bin(since), _bin(age) + 1):
+            exposure[n] = max(0.0, exposure[n])
 
     def _judge(self, said: list[float]) -> None:
         """How probable each shape had thought this end."""
@@ -216,7 +221,7 @@ class Law:
             return
         left = self.unfinished(found)
         mass = self.unfinished(since) - left
-        evenly = 1.0 if mass < 1e-9 else _UNIFORM if since == 0.0 else 0.0
+        evenly = 1.0 if mass < 1e-9 else _UNIFORM if since == 0.0 and left > 0.5 else 0.0
         start, alive, lived = since, left + mass, self._lived_until(since)
         for n in range(_bin(since), _bin(found) + 1):
             end = found if n == BINS - 1 else min(_EDGES[n + 1], found)

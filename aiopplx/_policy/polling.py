@@ -3,11 +3,13 @@
 The schedule
 ------------
 A job is finished at a moment that nobody knows, and a poll costs a request. For one job the two that matter are the
-number of polls and the delay between the job's end and the poll that sees it. Deep research takes minutes, so polls in
-the first half minute find nothing; an even gap is best where jobs usually finish; and what runs far beyond the usual is
-polled less and less. Exponential backoff from the start, which most clients use, does the opposite on all three counts
-(docs/polling.md has the simulation). `PollPolicy` is that rule. A caller's own function of a `RunningJob` can take
-its place.
+number of polls and the delay between the job's end and the poll that sees it. By default the next poll is where a
+learnt law of durations says that it is worth its price (`durations`). Even gaps after a quiet start, which grow for
+what runs far beyond the usual, can take its place, and so can a caller's own function of a `RunningJob`.
+
+A schedule belongs to the job and not to those who wait for it: `Polls` has the age at which the job was last seen
+running and the moment at which its next poll is due, as long as the session knows of the job. A poll that fell due
+while nobody waited is made when somebody comes back.
 
 What a poll means
 -----------------
@@ -23,7 +25,9 @@ job. So no page ends a job. The most that it can say is `Fetch`: a GET of this o
 At a time limit
 ---------------
 One last poll decides: the one that is out, or one that leaves at once. If none may leave, the wait ends without it. A
-poll that failed is not the last while the listener is in its grace (`GRACE`).
+poll that failed is not the last while the listener is in its grace (`GRACE`). A `wait` that can be repeated has no last
+poll where the law says that hardly anything can have happened since the job was last seen running: whoever waits again
+and again in short windows would pay for a poll at the end of each.
 
 This module knows nothing of requests, tasks or clocks: `now` and `random` are arguments.
 """
@@ -38,6 +42,7 @@ import msgspec
 
 from aiopplx._errors import AiopplxError, ConfigError, JobExpired, NotFound, ProtocolError, ResponseTooLarge
 from aiopplx._job import JobStatus, Snapshot, outcome_error
+from aiopplx._policy.durations import PRICE, Law
 from aiopplx._policy.retry import Again, Fault, RetryPolicy
 
 K = TypeVar("K")
@@ -49,6 +54,8 @@ LONGEST = 86_400.0
 GRACE = 60.0
 """Seconds in which a failed poll is nobody's last: after the machine slept, or after a job waited for its consumer. The
 network may need a moment, and the job did not stand still."""
+CLOCKS_DIFFER = 3.0
+"""Seconds by which a job may seem to have ended after it was found ended: dates of the server are whole seconds."""
 SHORT_RECHECK = 5.0
 """Seconds after which a 404 at the very first poll of a job from elsewhere is checked: most likely the id is wrong."""
 
@@ -81,7 +88,11 @@ PollRule = Callable[[RunningJob], float]
 class PollPolicy(msgspec.Struct, frozen=True, kw_only=True):
     """When to poll a job, and when to believe what a poll says. All times are seconds.
 
+    `PollPolicy.adaptive()` is what a session does by default, `PollPolicy()` even gaps after a quiet start.
+
     Attributes:
+        price: seconds of a result's delay that one poll is worth. With a price, polls are made by the learnt law of
+            the durations of such jobs, in the place of the fields from `quiet` to `max_gap`. Default None.
         quiet: no poll before this age. Default 30: hardly any deep-research job finishes earlier.
         gap: between polls after that. Default 10; the mean delay of a result is half of it.
         tail_after: from this age on gaps grow. Default 900: few jobs take a quarter of an hour.
@@ -100,9 +111,10 @@ class PollPolicy(msgspec.Struct, frozen=True, kw_only=True):
         refused_pause: pause after a poll that the server refused (401, 403), or whose outcome could not be stored.
             Default 30.
         rule: a function of your own from a `RunningJob` to the seconds until its next poll. It takes the place of the
-            fields from `quiet` to `max_gap`. Default None.
+            fields from `price` to `max_gap`. Default None.
     """
 
+    price: float | None = None
     quiet: float = 30.0
     gap: float = 10.0
     tail_after: float = 900.0
@@ -124,17 +136,28 @@ class PollPolicy(msgspec.Struct, frozen=True, kw_only=True):
         if not self._is_possible():
             raise ConfigError(
                 f"a poll policy needs gap >= {SHORTEST} s, quiet >= 0 s, tail_after >= 0 s, growth >= 1, max_gap > 0 s,"
-                " 0 <= jitter < 1 and budget > 0"
+                " 0 <= jitter < 1, budget > 0 and price > 0 s"
             )
 
     def _is_possible(self) -> bool:
         try:
             # Written so that nan, of which every comparison is false, is refused too.
             timed = SHORTEST <= self.gap < _INF and 0 <= self.quiet < _INF and self.tail_after >= 0 and self.max_gap > 0
-            bounded = self.budget is None or self.budget > 0
+            bounded = (self.budget is None or self.budget > 0) and (self.price is None or 0 < self.price < _INF)
             return timed and bounded and 1 <= self.growth < _INF and 0 <= self.jitter < 1
         except (TypeError, ArithmeticError):  # not numbers; a Decimal that is none refuses to be compared
             return False
+
+    @classmethod
+    def adaptive(cls, price: float = PRICE, *, budget: float | None = 6000.0) -> PollPolicy:
+        """Polls by the learnt law of durations: what a session does by default.
+
+        Args:
+            price: seconds of a result's delay that one poll is worth. Four times the price is half the polls and twice
+                the delay. Default 0.25: of jobs of about three minutes some 19 polls each, and 5 seconds.
+            budget: polls a minute over all jobs of the session, None for no bound.
+        """
+        return cls(price=price, budget=budget)
 
     @classmethod
     def fixed(cls, seconds: float, *, budget: float | None = None) -> PollPolicy:
@@ -166,9 +189,18 @@ class PollPolicy(msgspec.Struct, frozen=True, kw_only=True):
         spread = random if not job.polls else 2.0 * random - 1.0
         return min(gap * (1.0 + self.jitter * spread), LONGEST)
 
+    def law_gap(self, law: Law, age: float, random: float) -> float:
+        """Seconds until the next poll by a law, jittered: for a policy with a price and without a rule."""
+        return law.next_gap(age) * (1.0 + self.jitter * (2.0 * random - 1.0))
+
+    @property
+    def is_adaptive(self) -> bool:
+        """Whether polls are made by the learnt law."""
+        return self.price is not None and self.rule is None
+
     def without_rule(self) -> PollPolicy:
         """The same bounds with the schedule that is the default: what goes on when a caller's own rule fails."""
-        return msgspec.structs.replace(self, rule=None)
+        return msgspec.structs.replace(self, rule=None, price=PRICE)
 
 
 # --- what a poll means -----------------------------------------------------------------------------------------------
@@ -190,6 +222,11 @@ class Polls(msgspec.Struct, gc=False):
 
     Attributes:
         since: monotonic seconds at which the server accepted the job, as far as this session knows.
+        has_age: `since` is right: this session submitted the job, or its journal or the server has told.
+        due: monotonic seconds at which its next poll is due; None if no poll was planned yet.
+        seen: the age at which it was last seen running; negative before that, if somebody else submitted it.
+        law: the law of such jobs; None if it is not polled here yet.
+        is_stalled: it runs longer than all but one in a thousand of the jobs that end, and that was told.
         is_fresh: this session submitted it, so that the server may not know it for a moment.
         count: polls so far.
         failures: polls in a row that brought nothing usable.
@@ -200,6 +237,11 @@ class Polls(msgspec.Struct, gc=False):
 
     since: float
     is_fresh: bool = False
+    has_age: bool = False
+    due: float | None = None
+    seen: float = -1.0
+    law: Law | None = None
+    is_stalled: bool = False
     count: int = 0
     failures: int = 0
     status: str = ""
@@ -211,6 +253,21 @@ class Polls(msgspec.Struct, gc=False):
     _unreadable: int = 0
     _unreadable_since: float = 0.0
     _is_missing: bool = False
+
+    @classmethod
+    def begun(cls, now: float) -> Polls:
+        """Of a job that the server has accepted from this session just now."""
+        return cls(now, is_fresh=True, has_age=True, seen=0.0)
+
+    @classmethod
+    def found(cls, now: float, age: float | None = None) -> Polls:
+        """Of a job of an earlier time, which is due at once.
+
+        Args:
+            now: monotonic seconds.
+            age: seconds since it was accepted, if that is known.
+        """
+        return cls(now - (age or 0.0), has_age=age is not None, due=now)
 
     def running(self, now: float) -> RunningJob:
         """What a poll rule is asked with."""
@@ -245,6 +302,41 @@ class Polls(msgspec.Struct, gc=False):
             self._empty += 1
             return Again(policy.empty_seconds / policy.empty_polls)
         return Ended(snapshot.status, outcome_error(snapshot))
+
+    # --- what is learned from it ---
+
+    def told_age(self, now: float, age: float) -> None:
+        """The server says how old the job is, of which nobody here knew."""
+        self.has_age = True
+        self.since = now - age
+
+    def saw_running(self, now: float) -> None:
+        """A poll that can be believed found it running."""
+        age = now - self.since
+        if self.law is not None and self.seen >= 0.0:
+            self.law.ran(self.seen, age)
+        self.seen = age
+
+    def saw_end(self, now: float, lasted: float | None) -> None:
+        """A poll found that it had ended by itself.
+
+        Args:
+            now: monotonic seconds.
+            lasted: seconds between its acceptance and its end, by the server's clock; None if that is unknown.
+        """
+        law, age, seen = self.law, now - self.since, self.seen
+        if law is None:
+            return
+        if lasted is not None and (0.0 <= lasted <= age + CLOCKS_DIFFER or not self.has_age):
+            law.ended(max(seen, 0.0), max(age, lasted), lasted)
+        elif seen >= 0.0:
+            law.ended(seen, age)
+        # Otherwise nobody knows when it ended, and nothing is learned.
+
+    def is_worth_a_poll(self, now: float) -> bool:
+        """Whether so much may have happened since it was last seen running that half the price of a poll is due."""
+        law, age = self.law, now - self.since
+        return law is None or self.seen < 0.0 or law.unseen(self.seen, age) >= 0.8 * law.price
 
     def not_mentioned(self) -> None:
         """A poll of many jobs could be read and says nothing of this one: a GET of it is due at once."""

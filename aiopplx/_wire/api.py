@@ -35,6 +35,8 @@ class API(Protocol):
         has_list: the server lists the account's jobs.
         has_cancel: a running job can be cancelled.
         has_files: what a job wrote can be downloaded.
+        has_dates: `created_at`, `completed_at` and `failed_at` are the job's, so that their difference is its duration,
+            and not rewritten by each poll.
         echoes_model: the answer to an accepted submission names the model that was asked for.
         results_live: seconds for which the server keeps a job. No session asks yet; whoever plans to leave a job and
             come back for it has to know.
@@ -52,6 +54,8 @@ class API(Protocol):
     def has_cancel(self) -> bool: ...
     @property
     def has_files(self) -> bool: ...
+    @property
+    def has_dates(self) -> bool: ...
     @property
     def echoes_model(self) -> bool: ...
     @property

@@ -125,6 +125,11 @@ class Agent(msgspec.Struct, frozen=True):
         return True
 
     @property
+    def has_dates(self) -> bool:
+        """False: captures show dates that each poll rewrites."""
+        return False
+
+    @property
     def echoes_model(self) -> bool:
         """False: the server first names the preset, and later the model that it stands for."""
         return False

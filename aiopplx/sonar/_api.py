@@ -145,6 +145,11 @@ class Sonar(msgspec.Struct, frozen=True):
         return False
 
     @property
+    def has_dates(self) -> bool:
+        """True."""
+        return True
+
+    @property
     def echoes_model(self) -> bool:
         """True."""
         return True

@@ -24,6 +24,7 @@ LEFT_AFTER = 3600.0
 STUCK = 0.01
 
 AGES = st.floats(0, 20_000)
+LONG = st.floats(0, 1e6)
 JOBS = st.lists(st.tuples(st.floats(0.01, 9_000), st.booleans()), max_size=60)
 
 
@@ -124,6 +125,28 @@ def test_end_before_the_last_poll_takes_its_exposure_back():
     law.ran(0.0, 100.0)
     law.ended(100.0, 110.0, 97.5)
     assert sum(law.counts()[1]) == pytest.approx(0.997 * 97.5)
+
+
+@given(
+    seen=st.lists(
+        st.tuples(st.sampled_from(["ran", "ended"]), LONG, LONG, st.floats(-10, 1e6) | st.none()),
+        max_size=40,
+    )
+)
+def test_no_report_breaks_a_law(seen: list[tuple[str, float, float, float | None]]):
+    """Also of jobs that end before they were seen running, as the server's dates and an odd clock may have it."""
+    law = Law(GUESS)
+    for what, since, age, at in seen:
+        if what == "ran":
+            law.ran(since, age)
+        else:
+            law.ended(since, age, at)
+    law._build()
+    alive = [law.unfinished(float(age)) for age in range(0, 9_000, 50)]
+    assert all(late <= early + 1e-6 for early, late in pairwise(alive))
+    assert all(SHORTEST_GAP <= law.next_gap(age) < math.inf for age in (0.0, 50.0, 5e3, 1e6))
+    assert all(count >= 0.0 for counts in law.counts() for count in counts)
+    assert 0.0 <= law.age_of_end(0.5) < math.inf
 
 
 def test_older_jobs_become_lighter_without_end():
