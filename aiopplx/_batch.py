@@ -224,7 +224,7 @@ class Batch(AsyncIterator[Job]):
                 except SourceEnded:
                     self._room.release()
                     return
-                if not self._may_go_on():
+                if self._state != "open" or self._trouble is not None:
                     return  # it came while the batch was being left
                 self._items += 1
                 self._in_hand += 1
@@ -241,10 +241,7 @@ class Batch(AsyncIterator[Job]):
 
     def _may_submit(self) -> bool:
         source = self._source
-        return self._may_go_on() and source is not None and not source.is_exhausted and source.error is None
-
-    def _may_go_on(self) -> bool:
-        return self._state == "open" and self._trouble is None
+        return self._state == "open" and self._trouble is None and source is not None and not source.is_over
 
     async def _submit(self, index: int, item: Item, task: asyncio.Task[None] | None) -> None:
         core = self._core

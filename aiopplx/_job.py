@@ -432,7 +432,7 @@ def _flat(value: Any) -> str | int | float | bool | None:
 
 def outcome_error(snapshot: Snapshot) -> AiopplxError | None:
     """The error of a job that the server calls finished; None if it has a result, or is still running."""
-    words = plain(snapshot.error_message or "")
+    words = plain(snapshot.error_message) if snapshot.error_message else ""
     if snapshot.actions is not None:
         return _action_required(snapshot, snapshot.actions, words)
     match snapshot.status:

@@ -35,8 +35,8 @@ class Source(Generic[T]):
 
     Attributes:
         count: how many items were read.
-        is_exhausted: the source was read to its end.
-        error: what the source itself raised; nothing is read after it.
+        is_over: nothing more is read: it was read to its end, or failed.
+        error: what the source itself raised.
 
     Raises:
         InvalidRequest: it is a single question, not iterable, or something whose items are not questions (a table
@@ -45,7 +45,7 @@ class Source(Generic[T]):
 
     def __init__(self, given: Iterable[T] | AsyncIterable[T], at_end: Callable[[], object]) -> None:
         self.count = 0
-        self.is_exhausted = False
+        self.is_over = False
         self.error: BaseException | None = None
         iterator = _iterator_of(given)
         is_async = isinstance(given, AsyncIterable)
@@ -61,9 +61,9 @@ class Source(Generic[T]):
             is_wanted: asked again after each wait: another reader may have found the end meanwhile.
 
         Raises:
-            SourceEnded: see `is_exhausted` and `error` for why.
+            SourceEnded: see `error` for why.
         """
-        if self.is_exhausted or self.error is not None:
+        if self.is_over:
             raise SourceEnded
         plain = self._plain
         if plain is None:
@@ -94,8 +94,8 @@ class Source(Generic[T]):
                 raise SourceEnded from None
 
     def _ended(self, error: BaseException) -> None:
+        self.is_over = True
         if isinstance(error, StopIteration | StopAsyncIteration):
-            self.is_exhausted = True
             self._at_end()
         else:
             self.error = error

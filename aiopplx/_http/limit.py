@@ -41,17 +41,20 @@ class Limit:
         self._late: set[asyncio.Task[Any]] = set()
         self._timer: Timer | None = None
 
-    def __enter__(self) -> None:
+    def __enter__(self) -> tuple[asyncio.Task[Any], int]:
+        """The task that is inside, and how often it had been asked to end before."""
         task = asyncio.current_task()
         if task is None:
             raise RuntimeError("a time limit is kept for a task, and this is not one")
         # In the order in which they will be late, since the limit is the same for all.
         late_at = self._clock.wire_now() + self._seconds
-        self._open[task] = (late_at, task.cancelling())
+        cancels = task.cancelling()
+        self._open[task] = (late_at, cancels)
         if self._timer is None:
             self._timer = self._clock.wire_at(late_at, self._sweep)
         if self._busy is not None:
             self._busy.__enter__()
+        return task, cancels
 
     def __exit__(
         self, exc_type: type[BaseException] | None, exc: BaseException | None, tb: types.TracebackType | None

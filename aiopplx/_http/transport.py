@@ -20,6 +20,7 @@ import functools
 import os
 import platform
 import socket
+from collections.abc import Coroutine
 from typing import Any, Final, Protocol
 from urllib.request import proxy_bypass
 
@@ -179,7 +180,7 @@ class Transport:
             trust_env=False,
         )
 
-    async def exchange(self, call: Call, sink: Sink | None = None) -> Reply | NoReply:
+    def exchange(self, call: Call, sink: Sink | None = None) -> Coroutine[Any, Any, Reply | NoReply]:
         """One attempt, whatever the caller's own session does in it.
 
         Args:
@@ -198,13 +199,18 @@ class Transport:
         if pool is None:
             raise ConfigError("the session's connections are closed")
         body = _Body(call.body) if call.body is not None else None
+        # Not awaited here: one frame fewer on the way of each request.
+        attempt = self._contained if self._theirs is None else self._in_theirs
+        return attempt(pool, call, body, limit, sink)
+
+    async def _in_theirs(
+        self, pool: aiohttp.ClientSession, call: Call, body: _Body | None, limit: Limit, sink: Sink | None
+    ) -> Reply | NoReply:
+        """One attempt in the caller's own session, which may swallow a cancellation: in a task of its own, it ends."""
+        if pool.closed:
+            return NoReply(Broken.CLOSED, "", sent=False, permanent=True)
         try:
-            if self._theirs is None:
-                return await self._contained(pool, call, body, limit, sink)
-            if pool.closed:
-                return NoReply(Broken.CLOSED, "", sent=False, permanent=True)
             with limit:
-                # In a task of its own: a session of the caller's may swallow a cancellation, and this must end.
                 return await apart(self._contained(pool, call, body, NOTHING, sink))
         except TimeoutError as error:
             return _no_reply(error, sent=body is None or body.sent)
@@ -236,6 +242,8 @@ class Transport:
         # Outside the handler: there the exception, and the headers that it holds, would still be alive.
         if ending is None:
             return failure
+        if isinstance(ending, asyncio.CancelledError) and body is not None and body.withdrawn():
+            ending = Withdrawn(*ending.args)
         try:
             raise ending
         finally:

@@ -21,7 +21,8 @@ if TYPE_CHECKING:
     from aiopplx._wire.kinds import Kind, Published
     from aiopplx._wire.request import Request
 
-_PLAIN_ID = re.compile(r"[A-Za-z0-9._-]+")
+# Nearly all ids. A plain one is never `.` or `..`.
+_PLAIN_ID = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,254}")
 LONGEST_ID = 2048
 """Characters of an id. A longer one makes a URL that servers and proxies refuse, whatever it was made for."""
 
@@ -138,9 +139,10 @@ def quoted_id(job_id: str) -> str:
         InvalidRequest: the id is not text, empty, longer than `LONGEST_ID`, not encodable as UTF-8, or one of `.` and
             `..`, which would change the path.
     """
-    if isinstance(cast("object", job_id), str) and job_id not in ("", ".", "..") and len(job_id) <= LONGEST_ID:
-        if _PLAIN_ID.fullmatch(job_id):
-            return job_id
+    is_text = isinstance(cast("object", job_id), str)
+    if is_text and _PLAIN_ID.fullmatch(job_id):
+        return job_id
+    if is_text and job_id not in ("", ".", "..") and len(job_id) <= LONGEST_ID:
         with contextlib.suppress(UnicodeEncodeError):
             return quote(job_id, safe="")
     raise InvalidRequest(f"{ascii(job_id)[:140]} is not a job id", field="id")

@@ -32,7 +32,7 @@ def _plain(word: str) -> str:
 
 
 def needs_caller(word: str) -> bool:
-    """Whether a job with this status waits for something that its caller has to give."""
+    """Whether a job with this status waits for something that its caller has to give. For words that are not known."""
     return _plain(word) in _WAITS
 
 

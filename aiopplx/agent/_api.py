@@ -299,10 +299,11 @@ def _snapshot(run: AgentResponse, raw: bytes) -> Snapshot:
     """Without times: the server rewrites `created_at` and `completed_at` at each poll, so they are not the run's."""
     word = run.status or ""
     is_answered = _is_answered(run)
-    status = _STATUS.get(word) or _STATUS.get(word.strip().lower()) or _implied(run, word, is_answered)
+    known = _STATUS.get(word) or _STATUS.get(word.strip().lower())
+    status = known or _implied(run, word, is_answered)
     words = _words(run, raw)
     actions: tuple[RequiredAction, ...] | None = None
-    if needs_caller(word):
+    if known is None and needs_caller(word):
         status, actions = JobStatus.FAILED, run.actions()
     elif status is JobStatus.COMPLETED and not is_answered:
         status, words, actions = _unanswered(run, raw, words)

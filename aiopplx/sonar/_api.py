@@ -288,12 +288,15 @@ def _snapshot(job: AsyncJob, raw: bytes) -> Snapshot:
     response = job.response
     is_answered = _is_answered(job)
     word = job.status or ""
-    status = _STATUS.get(word) or _STATUS.get(word.strip().upper()) or _implied(job, word, is_answered)
-    words = job.error_message or (words_of(job.error) if job.error is not None else None) or None
+    known = _STATUS.get(word) or _STATUS.get(word.strip().upper())
+    status = known or _implied(job, word, is_answered)
+    words = job.error_message
+    if not words:
+        words = (words_of(job.error) or None) if job.error is not None else None
     actions: tuple[RequiredAction, ...] | None = None
     if status is JobStatus.COMPLETED and not is_answered:
         status, words, actions = _unanswered(job, raw, words)
-    elif needs_caller(word):
+    elif known is None and needs_caller(word):
         status, actions = JobStatus.FAILED, _actions(response)
     elif status is JobStatus.FAILED:
         words = words or words_in(raw)
