@@ -85,7 +85,7 @@ async def test_error_of_the_source_ends_it_and_is_kept(given: Callable[[], Any])
     source: Source[int] = Source(given(), unheard)
     assert await read_all(source) == [(0, 0)]
     assert isinstance(source.error, OSError)
-    assert (source.count, source.is_over) == (1, False)
+    assert (source.count, source.is_over) == (1, True)
 
 
 @pytest.mark.parametrize("kind", [plain, awaited])
