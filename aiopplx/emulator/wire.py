@@ -221,9 +221,11 @@ class WireServer:
             # The client disconnected, or did not speak HTTP: nothing is left to do.
             self.partial += 1
         finally:
+            # Asked before the end: the TLS transport of a client that has gone forgets its buffers when it is closed.
+            is_unsent = writer.transport.get_write_buffer_size() > 0
             end(writer.transport, reset=reset)
             # Closing in the middle of a flood would wait for a client that does not read.
-            if not reset and writer.transport.get_write_buffer_size():
+            if is_unsent and not reset:
                 with contextlib.suppress(OSError, TimeoutError):
                     await asyncio.wait_for(writer.wait_closed(), 1.0)
                 writer.transport.abort()

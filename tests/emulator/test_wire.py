@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
 import socket
 import ssl
@@ -223,18 +224,46 @@ async def test_connection_ends_after_so_many_answers() -> None:
         ]  # fmt: skip
 
 
-async def test_server_speaks_tls_with_a_context() -> None:
+@pytest.fixture
+def contexts() -> tuple[ssl.SSLContext, ssl.SSLContext]:
+    """A server's, and a client's that trusts it."""
     authority = trustme.CA()
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    authority.issue_cert("127.0.0.1").configure_cert(context)
-    trusting = ssl.create_default_context()
+    serving, trusting = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), ssl.create_default_context()
+    authority.issue_cert("127.0.0.1").configure_cert(serving)
     authority.configure_trust(trusting)
-    async with WireServer([wire.Say()], ssl=context) as server, aiohttp.ClientSession() as session:
+    return serving, trusting
+
+
+async def test_server_speaks_tls_with_a_context(contexts: tuple[ssl.SSLContext, ssl.SSLContext]) -> None:
+    serving, trusting = contexts
+    async with WireServer([wire.Say()], ssl=serving) as server, aiohttp.ClientSession() as session:
         assert server.url.startswith("https://127.0.0.1:")
         async with session.get(server.url, ssl=trusting) as response:
             assert response.status == 200
         with pytest.raises(aiohttp.ClientConnectorCertificateError):
             await session.get(server.url)
+
+
+@pytest.mark.parametrize("abort", [True, False], ids=["abort", "close"])
+@pytest.mark.parametrize("behaviour", [wire.Silent(), wire.Reset(), wire.Close(), wire.Say(), wire.Cut(ID, reset=True)])
+async def test_client_that_leaves_over_tls_breaks_nothing(
+    behaviour: wire.Behaviour, abort: bool, contexts: tuple[ssl.SSLContext, ssl.SSLContext]
+) -> None:
+    serving, trusting = contexts
+    before = asyncio.all_tasks()
+    async with WireServer([behaviour], ssl=serving) as server:
+        for count, request in enumerate([b"GET /x HTTP/1.1\r\n\r\n", b"GET /x"], start=1):
+            _, writer = await asyncio.open_connection("127.0.0.1", server.port, ssl=trusting)
+            writer.write(request)
+            await writer.drain()
+            await server.until(lambda count=count: server.connections == count)
+            if abort:
+                writer.transport.abort()
+            else:
+                writer.close()
+            with contextlib.suppress(OSError):
+                await writer.wait_closed()
+            await asyncio.gather(*(asyncio.all_tasks() - before))  # raises what ended the server's task
 
 
 async def test_leaving_the_block_ends_everything_without_a_warning() -> None:
