@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     )
     from aiopplx._events import Event, EventKind
     from aiopplx._job import Job, JobStatus, Source, Usage
+    from aiopplx._policy.forecast import Forecast
     from aiopplx._policy.network import NetworkOptions
     from aiopplx._policy.polling import PollPolicy, RunningJob
     from aiopplx._policy.retry import RetryPolicy
@@ -56,6 +57,7 @@ __all__ = [
     "EndpointRetired",
     "Event",
     "EventKind",
+    "Forecast",
     "InDoubt",
     "InvalidRequest",
     "Job",
@@ -124,6 +126,7 @@ _HOMES = {
         "Source",
         "Usage",
     ),
+    "aiopplx._policy.forecast": ("Forecast",),
     "aiopplx._policy.network": ("NetworkOptions",),
     "aiopplx._policy.polling": (
         "PollPolicy",

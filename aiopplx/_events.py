@@ -32,6 +32,8 @@ class EventKind(enum.StrEnum):
     """A job was polled and is still running; `status` is the server's, `polls` the count."""
     POLL_FAILED = "poll_failed"
     """A poll failed. The job is not affected; it is polled again after `delay` seconds."""
+    STALLED = "stalled"
+    """A job runs for longer than 999 of 1,000 such jobs take. It is polled on, each two minutes; told once."""
     FINISHED = "finished"
     """A submission ended: `status`, `cost`, and `reason` if it has no result. Emitted once for each submission."""
     TIMED_OUT = "timed_out"
@@ -86,6 +88,7 @@ _LEVELS = {
     EventKind.PAUSED: logging.WARNING,
     EventKind.RESUMED: logging.WARNING,
     EventKind.RETRYING: logging.INFO,
+    EventKind.STALLED: logging.INFO,
     EventKind.POLL_FAILED: logging.INFO,
 }
 

@@ -200,6 +200,9 @@ class Job(msgspec.Struct, frozen=True, kw_only=True, repr_omit_defaults=True):
         raw: the bytes of the last answer as received (decompressed).
         polls: how many times the job was polled.
         attempts: how many times the submission was sent.
+        eta: while it runs, the moment by which half of such jobs have ended that have run for as long, in seconds since
+            1970 by this machine's clock: a moment, since a job is kept and seconds from now would be wrong soon. None
+            of a job that ended, is stalled, or whose age nobody knows. `Session.eta` foretells all that run.
     """
 
     id: str = ""
@@ -223,6 +226,7 @@ class Job(msgspec.Struct, frozen=True, kw_only=True, repr_omit_defaults=True):
     raw: bytes = b""
     polls: int = 0
     attempts: int = 0
+    eta: float | None = None
 
     @property
     def ok(self) -> bool:
@@ -477,6 +481,7 @@ def make_job(
     seconds: float | None = None,
     attempts: int = 0,
     polls: int = 0,
+    eta: float | None = None,
 ) -> Job:
     """The value that users get, from a snapshot (if there is one) and what is known of the submission."""
     if error is not None:
@@ -506,6 +511,7 @@ def make_job(
         raw=snapshot.raw,
         polls=polls,
         attempts=attempts,
+        eta=eta,
     )
 
 

@@ -40,6 +40,7 @@ from aiopplx._events import Emitter, Event
 from aiopplx._http.clock import Clock
 from aiopplx._http.secret import Secret
 from aiopplx._job import Job, JobFile, JobStatus, named_by
+from aiopplx._policy.forecast import Forecast
 from aiopplx._policy.network import NetworkOptions
 from aiopplx._policy.polling import PollPolicy, PollRule
 from aiopplx._policy.retry import RetryPolicy
@@ -231,6 +232,15 @@ class Session:
         `reset` is in seconds since 1970. Empty until the server has sent them; the Agent API does with every answer.
         """
         return self._core.client.limits if self._core is not None else {}
+
+    def eta(self) -> Forecast:
+        """When half, nine in ten and all of the jobs that run now will be done, by how long such jobs have taken.
+
+        Jobs that are not submitted yet are not in it. Jobs that run for longer than hardly any job does are counted as
+        `stalled`.
+        """
+        core = self._core
+        return core.forecast() if core is not None else Forecast()
 
     # --- many jobs ---------------------------------------------------------------------------------------------------
 

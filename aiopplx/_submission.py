@@ -128,6 +128,9 @@ POLLABLE = frozenset({Phase.RUNNING, Phase.REFETCHING})
 OVER = frozenset({Phase.STORED, Phase.FINISHED, Phase.MERGED, Phase.DETACHED})
 """Nothing more happens to it in this session."""
 
+_RUNS_ON = (JobStatus.CREATED, JobStatus.IN_PROGRESS, JobStatus.TIMED_OUT)
+"""Of a job that stands so it can be foretold when it ends."""
+
 # One number for each phase: whether a transition is allowed is one shift, on the way of every submission.
 _MAY_FOLLOW = tuple(sum(1 << after for after in NEXT[phase]) for phase in Phase)
 
@@ -309,6 +312,7 @@ class Submission(msgspec.Struct, eq=False):
             seconds=seconds,
             attempts=self.attempts,
             polls=self.polls.count if self.polls is not None else 0,
+            eta=self.polls.eta() if self.polls is not None and status in _RUNS_ON else None,
         )
 
     def __repr__(self) -> str:

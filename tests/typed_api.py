@@ -18,6 +18,7 @@ from aiopplx import (
     Batch,
     Event,
     EventKind,
+    Forecast,
     Job,
     JobError,
     JobStatus,
@@ -110,6 +111,7 @@ def errors_and_events(error: JobError, event: Event, running: RunningJob) -> Non
     assert_type(error.retry_after, float | None)
     assert_type(error.is_in_doubt, bool)
     assert_type(event.kind, EventKind)
+    assert_type(Forecast().half, float | None)
     assert_type(event.delay, float)
     assert_type(PollPolicy()(running), float)
 

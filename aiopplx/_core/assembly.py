@@ -28,6 +28,7 @@ from aiopplx._http.client import Client
 from aiopplx._http.transport import Transport
 from aiopplx._policy.budget import Budget
 from aiopplx._policy.durations import PRICE
+from aiopplx._policy.forecast import Forecast, forecast
 from aiopplx._policy.laws import Laws
 from aiopplx.journal._errors import JournalLocked
 from aiopplx.journal._forgetful import ForgetfulJournal
@@ -165,6 +166,14 @@ class Core:
         self.calls = Calls(life)
         self.decisions = Decisions(life)
         client.on_stop = self.calls.stopped
+
+    def forecast(self) -> Forecast:
+        """What is expected of the jobs that run here."""
+        clock = self.client.clock
+        now = clock.now()
+        polled = [sub.polls for sub in self.life.live.by_id.values() if sub.polls is not None]
+        jobs = [(polls.law, now - polls.since) for polls in polled if polls.law is not None]
+        return forecast(jobs, clock.wall())
 
 
 def _new_key() -> str:

@@ -445,8 +445,9 @@ class Lifecycle:
                 self._bring_claim(other, sub.claim, sub.key)
             return
         accepted_at = record.accepted_at if record is not None and record.key else None
-        age = max(0.0, self._clock.wall() - accepted_at) if accepted_at is not None else None
-        sub.polls = self.live.polls_of(sub.job_id) or Polls.found(self._clock.now(), age)
+        wall = self._clock.wall()
+        age = max(0.0, wall - accepted_at) if accepted_at is not None else None
+        sub.polls = self.live.polls_of(sub.job_id) or Polls.found(self._clock.now(), wall, age)
         sub.call = sub.api.get(sub.job_id)
         sub.to(phase)
         self.live.add_job(sub)
@@ -605,7 +606,7 @@ class Lifecycle:
             self._merge(sub, other)
             self._bring_claim(other, sub.claim, sub.key)
             return
-        sub.polls = Polls.begun(self._clock.now())
+        sub.polls = Polls.begun(self._clock.now(), self._clock.wall())
         sub.call = sub.api.get(sub.job_id)
         sub.to(Phase.RUNNING)
         self.live.add_job(sub)

@@ -470,6 +470,9 @@ class Poller:
             return None
         if verdict is None:
             self._learn(sub, polls, snapshot, now)
+            if polls.stalls(now):
+                reason = f"runs for {now - polls.since:,.0f} s, longer than 999 of 1,000 such jobs that end"
+                self._client.emit(sub.event(EventKind.STALLED, status=snapshot.status, reason=reason))
             if self._client.has_handlers():
                 self._client.emit(sub.event(EventKind.POLLED, status=snapshot.status))
             if snapshot.status is JobStatus.IN_PROGRESS and snapshot.server_status != "IN_PROGRESS":

@@ -282,6 +282,11 @@ class Law:
         since, age = _within(since, age)
         return 1.0 - self.unfinished(age) / self.unfinished(since)
 
+    def will_have_ended(self, since: float, age: float) -> float:
+        """The same, of a job that does end at some time."""
+        ever = self.has_ended(since, max(age, LAST)) if since < LAST else 0.0
+        return min(1.0, self.has_ended(since, age) / ever) if ever > 1e-9 else 1.0 if age > since + LAST else 0.0
+
     def age_of_end(self, share: float, age: float = 0.0) -> float:
         """The age by which this share of the jobs have ended that run at `age` and do end at some time."""
         now, never = self.unfinished(age), self._alive[BINS]

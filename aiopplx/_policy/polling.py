@@ -222,6 +222,7 @@ class Polls(msgspec.Struct, gc=False):
 
     Attributes:
         since: monotonic seconds at which the server accepted the job, as far as this session knows.
+        accepted_at: the same in seconds since 1970.
         has_age: `since` is right: this session submitted the job, or its journal or the server has told.
         due: monotonic seconds at which its next poll is due; None if no poll was planned yet.
         seen: the age at which it was last seen running; negative before that, if somebody else submitted it.
@@ -236,6 +237,7 @@ class Polls(msgspec.Struct, gc=False):
     """
 
     since: float
+    accepted_at: float = 0.0
     is_fresh: bool = False
     has_age: bool = False
     due: float | None = None
@@ -255,19 +257,20 @@ class Polls(msgspec.Struct, gc=False):
     _is_missing: bool = False
 
     @classmethod
-    def begun(cls, now: float) -> Polls:
-        """Of a job that the server has accepted from this session just now."""
-        return cls(now, is_fresh=True, has_age=True, seen=0.0)
+    def begun(cls, now: float, wall: float) -> Polls:
+        """Of a job that the server has accepted from this session just now. `wall` is in seconds since 1970."""
+        return cls(now, wall, is_fresh=True, has_age=True, seen=0.0)
 
     @classmethod
-    def found(cls, now: float, age: float | None = None) -> Polls:
+    def found(cls, now: float, wall: float, age: float | None = None) -> Polls:
         """Of a job of an earlier time, which is due at once.
 
         Args:
             now: monotonic seconds.
+            wall: seconds since 1970.
             age: seconds since it was accepted, if that is known.
         """
-        return cls(now - (age or 0.0), has_age=age is not None, due=now)
+        return cls(now - (age or 0.0), wall - (age or 0.0), has_age=age is not None, due=now)
 
     def running(self, now: float) -> RunningJob:
         """What a poll rule is asked with."""
@@ -308,6 +311,7 @@ class Polls(msgspec.Struct, gc=False):
     def told_age(self, now: float, age: float) -> None:
         """The server says how old the job is, of which nobody here knew."""
         self.has_age = True
+        self.accepted_at += now - age - self.since
         self.since = now - age
 
     def saw_running(self, now: float) -> None:
@@ -332,6 +336,20 @@ class Polls(msgspec.Struct, gc=False):
         elif seen >= 0.0:
             law.ended(seen, age)
         # Otherwise nobody knows when it ended, and nothing is learned.
+
+    def eta(self) -> float | None:
+        """Seconds since 1970 by which half of the jobs end that have run for as long; None if nobody knows."""
+        law, age = self.law, max(self.seen, 0.0)
+        if law is None or not self.has_age or age >= law.stalled_after:
+            return None
+        return self.accepted_at + law.age_of_end(0.5, age)
+
+    def stalls(self, now: float) -> bool:
+        """Whether it runs for longer than hardly any job does that ends. True once."""
+        if self.is_stalled or self.law is None or not self.has_age or now - self.since < self.law.stalled_after:
+            return False
+        self.is_stalled = True
+        return True
 
     def is_worth_a_poll(self, now: float) -> bool:
         """Whether so much may have happened since it was last seen running that half the price of a poll is due."""

@@ -9,7 +9,7 @@ import random
 import msgspec
 import pytest
 
-from aiopplx import Event, EventKind, JobStatus, PollPolicy, Session
+from aiopplx import Event, EventKind, Forecast, JobStatus, PollPolicy, Session
 from aiopplx._core.poller import Poller
 from aiopplx._policy.polling import Polls
 from aiopplx.emulator import Emulator
@@ -239,3 +239,66 @@ async def test_stuck_and_expired_jobs_teach_no_duration(clock: JumpingClock) -> 
         assert (await session.ask("Why?", timeout=4000.0)).status is JobStatus.TIMED_OUT
         law = poller_of(session).laws
         assert law.finished == 0
+
+
+# --- what is foretold ------------------------------------------------------------------------------------------------
+
+
+async def test_running_job_knows_when_it_will_have_ended(clock: JumpingClock) -> None:
+    async with emulator(100.0, clock) as server, at(server, clock) as session:
+        async with session.batch([f"Question {n}?" for n in range(100)]) as jobs:
+            assert len([job async for job in jobs]) == 100
+        began = clock.wall()
+        job = await session.submit("Why?")
+        assert job.eta == pytest.approx(began + 100.0, abs=15.0)
+        late = await session.wait(job, timeout=60.0)
+        assert late.eta == pytest.approx(began + 100.0, abs=15.0)
+        assert (await session.wait(job)).eta is None
+
+
+async def test_session_knows_when_its_jobs_will_be_done(clock: JumpingClock) -> None:
+    chance = random.Random(9)
+    async with (
+        Emulator(
+            duration=lambda q: chance.lognormvariate(math.log(180.0), 0.5), answer_chars=200, clock=clock
+        ) as server,
+        at(server, clock) as session,
+    ):
+        assert session.eta() == Forecast()
+        async with session.batch([f"Question {n}?" for n in range(300)]) as jobs:
+            assert len([job async for job in jobs]) == 300
+        async with session.batch([f"Another {n}?" for n in range(200)]) as jobs:
+            await server.until(lambda ledger: ledger.created == 500)
+            await clock.sleep(5.0)
+            began = clock.wall()
+            foretold = session.eta()
+            ends = [clock.wall() - began async for _ in jobs]
+    assert (foretold.running, foretold.stalled) == (200, 0)
+    assert foretold.half
+    assert foretold.most
+    assert foretold.all
+    assert foretold.half - began == pytest.approx(ends[100], rel=0.2)
+    assert foretold.most - began == pytest.approx(ends[180], rel=0.25)
+    assert foretold.most < foretold.all
+
+
+async def test_stuck_job_is_told_once_and_polled_seldom(clock: JumpingClock) -> None:
+    told: list[Event] = []
+    durations = {"stuck": 1e9}
+    async with (
+        Emulator(duration=lambda q: durations.get(q, 100.0), answer_chars=200, clock=clock) as server,
+        at(server, clock, on_event=told.append) as session,
+    ):
+        async with session.batch([f"Question {n}?" for n in range(100)]) as jobs:
+            assert len([job async for job in jobs]) == 100
+        waiting = asyncio.create_task(session.ask("stuck", timeout=9_000.0))
+        await clock.sleep(5_000.0)
+        foretold = session.eta()
+        assert (foretold.running, foretold.stalled, foretold.all) == (0, 1, None)
+        polls = server.ledger.jobs[-1].polls
+        await clock.sleep(3_600.0)
+        assert server.ledger.jobs[-1].polls - polls <= 3_600 / 100
+        assert (await waiting).status is JobStatus.TIMED_OUT
+    (stalled,) = [event for event in told if event.kind is EventKind.STALLED]
+    assert stalled.job_id == server.ledger.jobs[-1].id
+    assert "longer than 999 of 1,000" in stalled.reason
