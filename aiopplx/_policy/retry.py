@@ -141,11 +141,15 @@ class Known(enum.IntEnum):
     """It has accepted a submission."""
 
 
+_ON_THE_WAY = frozenset({Broken.DNS, Broken.TLS, Broken.PROXY})
+"""What is wrong with a name, a certificate or a proxy may pass, once the server has answered by that way before."""
+
+
 def classify(lane: Lane, outcome: Reply | NoReply, error: AiopplxError, known: Known = Known.NOTHING) -> Fault:
     """The class of a failed attempt; `error` is what it would be reported as."""
     safe = lane is not Lane.SUBMIT
     if isinstance(outcome, NoReply):
-        is_final = outcome.permanent and (not known or outcome.broken is Broken.CLOSED)
+        is_final = outcome.permanent and (not known or outcome.broken not in _ON_THE_WAY)
         if is_final and (safe or not outcome.sent):
             return Fault.STOP
         if safe:

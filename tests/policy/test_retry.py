@@ -152,7 +152,7 @@ def test_exchange_without_an_answer_is_classed_by_what_left(
 
 @pytest.mark.parametrize("known", [Known.REACHED, Known.ACCEPTED])
 @pytest.mark.parametrize("sent", [False, True])
-@pytest.mark.parametrize("broken", [broken for broken in Broken if broken is not Broken.CLOSED])
+@pytest.mark.parametrize("broken", [Broken.DNS, Broken.TLS, Broken.PROXY])
 def test_server_that_was_reached_before_is_away_whatever_fails(broken: Broken, sent: bool, known: Known):
     no = NoReply(broken, "detail", sent=sent, permanent=True)
     for lane in Lane:
@@ -187,6 +187,14 @@ def test_error_of_a_lost_submission_says_whether_it_left(broken: Broken, sent: b
     assert broken.value in error.message
     assert ("nothing was billed" in error.message) is not sent
     assert ("after the request was sent" in error.message) is sent
+
+
+@pytest.mark.parametrize("known", [Known.NOTHING, Known.REACHED, Known.ACCEPTED])
+@pytest.mark.parametrize("broken", [Broken.DISK, Broken.TOO_LARGE])
+def test_what_this_machine_cannot_take_is_not_asked_for_again(broken: Broken, known: Known):
+    no = NoReply(broken, "detail", sent=True, permanent=True)
+    for lane in (Lane.POLL, Lane.FILE):
+        assert classify(lane, no, error_of_no_reply(no, lane=lane, limit=1), known) is Fault.STOP
 
 
 def test_closed_client_of_the_caller_stops_everything():

@@ -64,7 +64,8 @@ class Said:
                 yield f"fields of {type(one).__name__}", repr(vars(one))
                 yield f"pickle of {type(one).__name__}", pickle.dumps(one).decode("latin-1")
         for job in self.jobs:
-            yield "a job", repr(job) + repr(job.to_dict())
+            # A row of answers has its question, which is what a person looks for in it. The rest of it has not.
+            yield "a job", repr(job) + repr({**job.to_dict(), "question": ""})
 
     def texts_with_locals(self) -> Iterator[tuple[str, str]]:
         """Tracebacks with the variables of every frame: the question is rightly among them, the key never."""
