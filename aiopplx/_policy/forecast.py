@@ -43,6 +43,8 @@ def forecast(jobs: Sequence[tuple[Law, float]], now: float) -> Forecast:
         jobs: the law and the age in seconds of each.
         now: seconds since 1970.
     """
+    for law in {id(law): law for law, _ in jobs}.values():
+        law.refresh()
     running = sorted(((law, age) for law, age in jobs if age < law.stalled_after), key=lambda job: job[1])
     stalled = len(jobs) - len(running)
     if not running:

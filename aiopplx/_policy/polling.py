@@ -340,13 +340,20 @@ class Polls(msgspec.Struct, gc=False):
     def eta(self) -> float | None:
         """Seconds since 1970 by which half of the jobs end that have run for as long; None if nobody knows."""
         law, age = self.law, max(self.seen, 0.0)
-        if law is None or not self.has_age or age >= law.stalled_after:
+        if law is None or not self.has_age:
+            return None
+        law.refresh()
+        if age >= law.stalled_after:
             return None
         return self.accepted_at + law.age_of_end(0.5, age)
 
     def stalls(self, now: float) -> bool:
         """Whether it runs for longer than hardly any job does that ends. True once."""
-        if self.is_stalled or self.law is None or not self.has_age or now - self.since < self.law.stalled_after:
+        law, age = self.law, now - self.since
+        if self.is_stalled or law is None or not self.has_age or age < law.stalled_after:
+            return False
+        law.refresh()
+        if age < law.stalled_after:
             return False
         self.is_stalled = True
         return True

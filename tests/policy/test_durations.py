@@ -153,6 +153,7 @@ def test_older_jobs_become_lighter_without_end():
     law = Law(GUESS)
     for _ in range(20_000):
         law.ended(0.0, 60.0, 50.0)
+    law.refresh()
     events, exposure = law.counts()
     assert sum(events) == pytest.approx(0.997 / 0.003, rel=1e-3)
     assert sum(exposure) == pytest.approx(50.0 * 0.997 / 0.003, rel=1e-3)
@@ -201,6 +202,7 @@ def test_quick_kinds_are_polled_early_and_slow_ones_late():
         law = Law(GUESS)
         for n in range(60):
             law.ended(0.0, 2.0 * seconds, seconds * (0.7 + 0.01 * n))
+            law.refresh()
         assert 0.05 * seconds < law.next_gap(0.0) < seconds
 
 
