@@ -8,7 +8,9 @@ submission is sent.
 from __future__ import annotations
 
 import asyncio
+import itertools
 import types
+import uuid
 from collections.abc import AsyncIterable, AsyncIterator, Iterable, Mapping
 from functools import partial
 from typing import Self, TypeAlias
@@ -36,6 +38,9 @@ Items: TypeAlias = "Iterable[Item] | AsyncIterable[Item]"
 
 SUBMITTERS = 16
 
+_RUNS = itertools.count(1)
+"""Numbers the batches of this process: a store keeps the items of each in the order of its source."""
+
 
 class Batch(AsyncIterator[Job]):
     """Submissions handed out together: `async with session.batch(questions) as jobs: async for job in jobs: ...`.
@@ -62,7 +67,7 @@ class Batch(AsyncIterator[Job]):
             ordered=ordered, is_stored=store.results != "refetch", unpark=lambda sub: core.life.poller.unpark(sub)
         )
         # Of this batch alone: the same source given again is the same questions, whatever was asked in between.
-        self._occurrences = Occurrences()
+        self._occurrences = Occurrences(f"{next(_RUNS):08x}{uuid.uuid4().hex[:6]}")
         self._member = Member(self.aclose, self._results.news.set)
         self._limit = limit
         self._room = anyio.Semaphore(limit)

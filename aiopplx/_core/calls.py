@@ -23,7 +23,7 @@ from aiopplx._job import Job, JobStatus, Snapshot
 from aiopplx._policy.retry import Bounds
 from aiopplx._submission import POLLABLE, Listener, Submission
 from aiopplx._wire.api import API
-from aiopplx.journal._jobs import job_of
+from aiopplx.journal._jobs import job_of, question_in
 from aiopplx.journal._records import Record
 
 
@@ -156,6 +156,8 @@ class Calls:
                 api, key, tag = self.life.routing.named(record.api), record.key, record.tag
             live = Submission(api, key, tag=tag, job_id=job_id)
             caller = self._late(live, tag, deadline)
+            if record is not None:
+                caller.asked, caller.meta = question_in(record), record.meta
             self.life.listen(caller)
             self.life.take_in(live, record)
         else:

@@ -51,7 +51,7 @@ from aiopplx.journal._errors import ClaimLost, DuplicateJob, JournalError, Resul
 from aiopplx.journal._jobs import in_doubt, job_of
 from aiopplx.journal._names import Occurrences, item_name, key_name, sha_of
 from aiopplx.journal._protocol import Journal
-from aiopplx.journal._records import BILLED, Claim, Record, State
+from aiopplx.journal._records import BILLED, Claim, Origin, Record, State
 
 if TYPE_CHECKING:
     from aiopplx._apis import Routing
@@ -304,7 +304,15 @@ class Lifecycle:
             item = item_name(sub.tag, sha)
         else:
             item = key_name(sub.key) if occurrences is None else item_name(None, sha, occurrences.count(sha))
-        return await self.store.find_or_queue(item, tag=sub.tag, key=sub.key, body=sub.body, sha=sha, api=sub.api.name)
+        return await self.store.find_or_queue(
+            item,
+            tag=sub.tag,
+            key=sub.key,
+            body=sub.body,
+            sha=sha,
+            api=sub.api.name,
+            origin=_origin(sub, occurrences.run if occurrences is not None else ""),
+        )
 
     @staticmethod
     async def _unsent(other: Submission) -> None:
@@ -876,6 +884,14 @@ def _frozen_again(sub: Submission, key: str) -> bytes:
     if sub.request is None:
         raise InvalidRequest("the journal does not know what this job was asked: it was adopted. Submit it anew")
     return sub.api.freeze(sub.request, key)
+
+
+def _origin(sub: Submission, run: str) -> Origin | None:
+    """Where it comes from; None for a call without columns, of which there is nothing to say."""
+    request = sub.request
+    if request is None or (not run and not request.meta):
+        return None
+    return Origin(run, sub.index or 0, request.asked, request.meta)
 
 
 def _claim(sub: Submission) -> Claim:

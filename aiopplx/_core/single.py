@@ -14,7 +14,7 @@ from aiopplx._job import Job, JobStatus, make_job, outcome_error
 from aiopplx._submission import Phase
 from aiopplx._wire.api import API
 from aiopplx._wire.call import NO_ENDPOINT
-from aiopplx.journal._jobs import job_of
+from aiopplx.journal._jobs import job_of, question_in
 
 CANCEL_TAKES = 3.0
 """Seconds after an accepted cancel at which the job is polled: polls go on to say `in_progress` for a moment."""
@@ -35,8 +35,20 @@ async def get(life: Lifecycle, api: API, job_id: str) -> Job:
     snapshot = await life.client.call(api.get(job_id), lambda reply: api.read_job(reply, job_id))
     if record is not None and snapshot.status.is_final and not snapshot.is_empty:
         await life.learn(api, record, snapshot)
-    key, tag = (record.key, record.tag) if record is not None else ("", None)
-    return make_job(job_id, snapshot.status, outcome_error(snapshot), snapshot, api=api.name, key=key, tag=tag)
+    error = outcome_error(snapshot)
+    if record is None:
+        return make_job(job_id, snapshot.status, error, snapshot, api=api.name)
+    return make_job(
+        job_id,
+        snapshot.status,
+        error,
+        snapshot,
+        api=api.name,
+        key=record.key,
+        tag=record.tag,
+        question=question_in(record),
+        meta=record.meta,
+    )
 
 
 async def cancel(calls: Calls, api: API, job_id: str, *, seconds: float) -> Job:

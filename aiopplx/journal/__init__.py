@@ -30,7 +30,7 @@ from aiopplx.journal._errors import (
     ResultDamaged,
 )
 from aiopplx.journal._protocol import Journal, JournalReader
-from aiopplx.journal._records import Claim, Cost, CostsBy, KindCosts, Ledger, Record, Results, State
+from aiopplx.journal._records import Claim, Cost, CostsBy, KindCosts, Ledger, Origin, Record, Results, State
 from aiopplx.journal._steps import Step
 
 if TYPE_CHECKING:
@@ -60,6 +60,7 @@ __all__ = [
     "Ledger",
     "MemoryJournal",
     "MemoryStore",
+    "Origin",
     "Reason",
     "Record",
     "ResultDamaged",

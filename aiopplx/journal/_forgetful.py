@@ -14,7 +14,7 @@ from typing import cast
 
 from aiopplx.journal._errors import duplicate
 from aiopplx.journal._names import job_name
-from aiopplx.journal._records import Claim, Cost, CostsBy, Ledger, Record, Results, State
+from aiopplx.journal._records import Claim, Cost, CostsBy, Ledger, Origin, Record, Results, State
 from aiopplx.journal._steps import Step
 
 REMEMBERED = 10_000
@@ -40,9 +40,17 @@ class ForgetfulJournal:
         self._known: OrderedDict[str, _Ticket] = OrderedDict()
 
     async def find_or_queue(
-        self, item: str, *, tag: str | int | None, key: str, body: bytes, sha: bytes, api: str
+        self,
+        item: str,
+        *,
+        tag: str | int | None,
+        key: str,
+        body: bytes,
+        sha: bytes,
+        api: str,
+        origin: Origin | None = None,
     ) -> Record:
-        """A new submission, whatever its name: `item` and `sha` are ignored, and may be empty."""
+        """A new submission, whatever its name: `item` and `sha` are ignored, and may be empty; so is `origin`."""
         self._last += 1
         return Record(
             pk=self._last,

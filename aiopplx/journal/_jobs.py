@@ -50,9 +50,15 @@ def job_of(record: Record, raw: bytes | None) -> Job:
         api=record.api,
         key=record.key,
         tag=record.tag,
-        question=api_named(record.api).question_of(record.body) if record.body else "",
+        question=question_in(record),
+        meta=record.meta,
         seconds=_between(record.accepted_at, record.ended_at),
     )
+
+
+def question_in(record: Record) -> str:
+    """What a row asks: the last words of the user; `""` if they are not known."""
+    return record.question or (api_named(record.api).question_of(record.body) if record.body else "")
 
 
 def _between(begun: float | None, ended: float | None) -> float | None:

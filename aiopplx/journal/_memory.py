@@ -14,7 +14,7 @@ from collections.abc import Callable, Collection
 import msgspec
 
 from aiopplx.journal._errors import JournalClosed
-from aiopplx.journal._records import Claim, Cost, CostsBy, Ledger, Record, Results, State
+from aiopplx.journal._records import Claim, Cost, CostsBy, Ledger, Origin, Record, Results, State
 from aiopplx.journal._steps import Step
 from aiopplx.journal.store import (
     DELIVERABLE,
@@ -187,15 +187,26 @@ class MemoryJournal:
     # --- finding and queueing ----------------------------------------------------------------------------------------
 
     async def find_or_queue(
-        self, item: str, *, tag: str | int | None, key: str, body: bytes, sha: bytes, api: str
+        self,
+        item: str,
+        *,
+        tag: str | int | None,
+        key: str,
+        body: bytes,
+        sha: bytes,
+        api: str,
+        origin: Origin | None = None,
     ) -> Record:
-        """See `Journal`."""
+        """See `Journal`. It keeps the columns, and not the order of a run: it is read while its process lives."""
         store = self._open()
         pk = store.by_item.get(item)
         if pk is not None:
             found = store.rows[pk]
             if found.sha and found.sha != sha:
                 raise name_taken(item, tag, found.state.name)
+            if origin is not None:
+                question = "" if found.body else origin.question
+                store.rows[pk] = msgspec.structs.replace(found, question=question, meta=origin.meta)
             return store.claimed(pk, self)
         if key in store.by_key:
             raise key_taken(item, tag, store.rows[store.by_key[key]].item)
@@ -210,6 +221,7 @@ class MemoryJournal:
             kind=kind_label(api, body),
             state=State.QUEUED,
             updated=store.now(),
+            meta=origin.meta if origin is not None else {},
         )
         return store.add(row, self)
 
@@ -297,6 +309,8 @@ class MemoryJournal:
             return
         if self.results == "until_delivered":
             self.store.bodies.pop(row.pk, None)
+            body = b"" if row.state is State.DONE else row.body
+            row = msgspec.structs.replace(row, body=body, question="", meta={})
         has_result = row.pk in self.store.bodies
         self.store.put(msgspec.structs.replace(row, delivered=True, has_result=has_result, updated=self.store.now()))
 

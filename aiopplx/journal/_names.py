@@ -46,13 +46,17 @@ def job_name(job_id: str) -> str:
 class Occurrences:
     """Counts equal requests within one batch.
 
+    Attributes:
+        run: the batch's own id, under which the store keeps the order of its items.
+
     It keeps eight bytes of each digest, about 80 bytes of memory for each distinct request. If two digests begin with
     the same bytes, the second counts as a repeat; since it does so each time, it is still found again.
     """
 
-    __slots__ = ("_repeated", "_seen")
+    __slots__ = ("_repeated", "_seen", "run")
 
-    def __init__(self) -> None:
+    def __init__(self, run: str = "") -> None:
+        self.run = run
         self._seen: set[int] = set()
         self._repeated: dict[int, int] = {}
 

@@ -26,10 +26,10 @@ This module knows nothing of SQLite, of files, of HTTP, or of any policy.
 from __future__ import annotations
 
 import types
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from typing import Protocol, Self
 
-from aiopplx.journal._records import Claim, Cost, CostsBy, Ledger, Record, Results, State
+from aiopplx.journal._records import Claim, Cost, CostsBy, Ledger, Origin, Record, Results, State
 from aiopplx.journal._steps import Step
 
 
@@ -55,7 +55,15 @@ class Journal(Protocol):
         ...
 
     async def find_or_queue(
-        self, item: str, *, tag: str | int | None, key: str, body: bytes, sha: bytes, api: str
+        self,
+        item: str,
+        *,
+        tag: str | int | None,
+        key: str,
+        body: bytes,
+        sha: bytes,
+        api: str,
+        origin: Origin | None = None,
     ) -> Record:
         """The submission of this name: as it was left, if the journal has it; otherwise newly QUEUED.
 
@@ -64,6 +72,9 @@ class Journal(Protocol):
         For a known submission the stored key, body, API are used, and the given ones dropped. If the name is
         known for another request (`sha`), the row takes on the new request only if no bill can exist (never sent, or
         REJECTED) and it was not asked for since the journal was opened: a question was corrected between two runs.
+
+        `origin` says where the question comes from this time. It is written together with the row, in place of what an
+        earlier run said of it, so the record has the columns as they are now.
 
         Raises:
             ItemConflict: the name is known for another request, or `key` for another name. Nothing was changed.
@@ -219,6 +230,19 @@ class JournalReader(Protocol):
 
     def rows(self, states: Collection[State] = tuple(State), *, after: int = 0, limit: int = 500) -> list[Record]:
         """Records in one of these states whose `pk` is above `after`, lowest first: a page of at most `limit`."""
+        ...
+
+    def asked(self, *, every_run: bool = False) -> Iterator[Record]:
+        """The records of what the last run asked, in the order of its source, each with the columns of its row.
+
+        A submission that several rows ask for comes once for each. Then follow those that belong to no run: single
+        calls, adopted jobs, and rows of journals of formats 1 and 2. Rows that only earlier runs asked for are left
+        out, unless the last run has not read its source to the end: until it has, nobody knows which of them it asks
+        for too.
+
+        Args:
+            every_run: leave nothing out; rows of earlier runs come after those of later ones.
+        """
         ...
 
     def result(self, pk: int) -> bytes | None:

@@ -7,12 +7,16 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Iterable, Mapping
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import msgspec
 
 Results = Literal["keep", "until_delivered", "refetch"]
-"""How long result bodies are kept: for good; until `delivered`; not at all (the server has them for days)."""
+"""How long result bodies are kept: for good; until `delivered`; not at all (the server has them for days).
+
+With `until_delivered` the question and the user's columns go with the result. The bytes of a submission that has no
+result stay, since it may be submitted again.
+"""
 
 CostsBy = Literal["tag", "api", "state"]
 
@@ -67,6 +71,23 @@ class Claim(msgspec.Struct, gc=False):
     fence: int
 
 
+class Origin(msgspec.Struct, frozen=True, gc=False):
+    """Where a submission comes from: a row of the user's table, or an item of a batch.
+
+    Attributes:
+        run: the batch that asks; `""` for a call of its own. Of two runs of one process the later one has the greater
+            text; a store puts those of later openings after those of earlier ones.
+        place: the item's index in the source of that batch.
+        question: the question, as the row asks it.
+        meta: the user's own columns, JSON values by name.
+    """
+
+    run: str = ""
+    place: int = 0
+    question: str = ""
+    meta: dict[str, Any] = {}
+
+
 class Record(msgspec.Struct, frozen=True, kw_only=True):
     """One submission in a journal.
 
@@ -95,6 +116,9 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
             At least 0, even if that clock was set back meanwhile.
         claim: the right to write it; None in a record that was only read, or that another session holds.
         is_held: another session holds it, and will write its outcome; `Journal.follow` waits for that.
+        question: the question, if `body` does not have it (an adopted job that was asked for later); else `""`.
+            `job_of` has it in both cases.
+        meta: the user's own columns, as they came last with this submission.
     """
 
     pk: int
@@ -120,6 +144,8 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
     age: float | None = None
     claim: Claim | None = None
     is_held: bool = False
+    question: str = ""
+    meta: dict[str, Any] = {}
 
 
 class Cost(msgspec.Struct, frozen=True):

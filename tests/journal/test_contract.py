@@ -25,7 +25,7 @@ from aiopplx.journal._errors import ClaimLost, DuplicateJob, ImpossibleStep, Ite
 from aiopplx.journal._memory import MemoryJournal, MemoryStore
 from aiopplx.journal._names import Occurrences, fingerprint, item_name, sha_of
 from aiopplx.journal._protocol import Journal
-from aiopplx.journal._records import Claim, Cost, KindCosts, Ledger, Record, Results, State
+from aiopplx.journal._records import Claim, Cost, KindCosts, Ledger, Origin, Record, Results, State
 from aiopplx.journal._sqlite.journal import SqliteJournal
 from aiopplx.journal._steps import Step
 from aiopplx.sonar import SONAR
@@ -435,6 +435,54 @@ async def test_age_of_a_key_from_the_future_is_zero(journal: Journal, clock: Tic
 async def test_age_of_an_unsent_row_is_unknown(journal: Journal) -> None:
     assert (await queued(journal)).age is None
     assert [row.age for row in await journal.rows({Q})] == [None]
+
+
+# --- where a row comes from -------------------------------------------------------------------------------------------
+
+META = {"company": "ACME, Inc.", "year": 2025, "note": None, "more": ["ü", 0.5]}
+LONG = {"text": "a long cell, " * 200, "n": 1}
+
+
+@pytest.mark.parametrize("meta", [META, LONG, {}], ids=["short", "long", "none"])
+async def test_columns_come_back_with_the_row(journal: Journal, meta: dict[str, object]) -> None:
+    made = await queued(journal, origin=Origin("run", 3, "why?", meta))
+    await queued(journal, "other", origin=Origin("run", 4, "why?", {"company": "other"}))
+    claimed_again = await journal.claim(made.pk)
+    assert claimed_again is not None
+    found = [made, claimed_again, await now(journal, made), (await journal.rows({Q}))[0]]
+    assert [(row.meta, row.question) for row in found] == [(meta, "")] * 4
+
+
+async def test_row_that_comes_again_has_its_new_columns(journal: Journal) -> None:
+    record = await queued(journal, origin=Origin("run 1", 0, "why?", META))
+    await journal.apply(claim_of(record), steps.sending(key=record.key, attempt=1))
+    for meta in (LONG, {}, META):
+        again = await queued(journal, origin=Origin("run 2", 0, "why?", meta))
+        assert (again.pk, again.meta) == (record.pk, meta)
+        assert (await now(journal, record)).meta == meta
+    called = await queued(journal)
+    assert called.meta == META  # a call that has no columns says nothing of them
+
+
+@pytest.mark.parametrize("meta", [META, {}], ids=["with columns", "without"])
+async def test_adopted_job_has_the_question_that_asks_for_it(journal: Journal, meta: dict[str, object]) -> None:
+    record = await journal.adopt("id", api="sonar", tag="a")
+    found = await queued(journal, origin=Origin("run", 0, "why?", meta))
+    assert (found.pk, found.question, found.meta) == (record.pk, "why?", meta)
+    assert (await now(journal, record)).question == "why?"
+
+
+@pytest.mark.parametrize("state", [D, F], ids=lambda state: state.name)
+async def test_question_and_columns_go_with_the_result(make: Make, state: State) -> None:
+    journal = await make("until_delivered")
+    record = await brought_to(journal, state)
+    await queued(journal, origin=Origin("run", 0, "why?", META))
+    assert (await now(journal, record)).meta == META
+    journal.delivered(claim_of(record))
+    await queued(journal, "other")  # what it rides with
+    found = await now(journal, record)
+    assert (found.meta, found.question) == ({}, "")
+    assert found.body == (b"" if state is D else record.body)  # what has no result may be submitted again
 
 
 # --- what is found again ----------------------------------------------------------------------------------------------

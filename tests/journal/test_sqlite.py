@@ -21,11 +21,12 @@ from _rows import claim_of, opened, queued, sent, take
 from aiopplx.journal import open_reader
 from aiopplx.journal._errors import ClaimLost, ItemConflict, JournalBroken, JournalLocked, JournalRefused, ResultDamaged
 from aiopplx.journal._names import fingerprint, item_name, sha_of
-from aiopplx.journal._records import Cost, Record, State
+from aiopplx.journal._records import Cost, Origin, Record, State
 from aiopplx.journal._sqlite.file import migrate, network_type, version_of
-from aiopplx.journal._sqlite.opening import enter_wal
+from aiopplx.journal._sqlite.opening import Wanted, enter_wal, open_to_write
 from aiopplx.journal._sqlite.reader import SqliteReader
 from aiopplx.journal._sqlite.schema import APPLICATION_ID, MIGRATIONS, VERSION
+from aiopplx.journal._sqlite.writing import WritingStatements
 
 KEY = "pplx-not-a-real-key"
 GOLDEN = Path(__file__).parent.parent / "journals"
@@ -604,6 +605,7 @@ async def test_golden_journal_of_each_version_opens_whole(tmp_path: Path, versio
     assert {row.tag for row in rows.values()} == {state.name.lower() for state in State}
     done = rows[State.DONE]
     assert {row.kind for row in rows.values()} == {"sonar - -", "agent - -"}
+    assert done.meta == ({} if version < 3 else {"column": "done"})
     assert done.ended_at == (None if version == 1 else 1_790_000_000.0)
     assert rows[State.FAILED].ended_at == 1_790_000_000.0
     assert await journal.recall("golden") == (None if version == 1 else b"learnt")
@@ -652,7 +654,7 @@ async def test_killed_run_of_version_one_goes_on(tmp_path: Path) -> None:
 
 @posix
 @pytest.mark.parametrize("name", ["v1", "v1-killed"])
-@pytest.mark.parametrize("statements", range(len(MIGRATIONS[1]) + 1))
+@pytest.mark.parametrize("statements", range(sum(map(len, MIGRATIONS.values())) + 1))
 async def test_migration_survives_a_kill_at_any_statement(tmp_path: Path, name: str, statements: int) -> None:
     path = tmp_path / "run.db"
     golden(name, path)
@@ -666,6 +668,140 @@ async def test_migration_survives_a_kill_at_any_statement(tmp_path: Path, name: 
     assert [(row.pk, row.state, row.key, row.body) for row in after] == [
         (row.pk, row.state, row.key, row.body) for row in before
     ]
+    await journal.close()
+
+
+# --- where rows come from ---------------------------------------------------------------------------------------------
+
+
+def asked(path: Path, *, every_run: bool = False) -> list[tuple[object, object]]:
+    """Tag and column of each row that a reader gives, in its order."""
+    with open_reader(path) as reader:
+        return [(row.tag, row.meta.get("n")) for row in reader.asked(every_run=every_run)]
+
+
+async def ran(path: Path, run: str, *items: tuple[str, int | None], to_the_end: bool = True, ask: bytes = b"?") -> None:
+    """A run that asks these tags, each with a column or with none, and rows of the same tag share a job."""
+    journal = await opened(path)
+    journal.exhausted(False)
+    for place, (tag, n) in enumerate(items):
+        meta = {} if n is None else {"n": n}
+        await queued(journal, tag, f"{run}-{place}", ask=ask, origin=Origin(run, place, "?", meta))
+    journal.exhausted(to_the_end)
+    await journal.close()
+
+
+async def test_last_run_is_read_in_the_order_of_its_source(tmp_path: Path) -> None:
+    path = tmp_path / "run.db"
+    await ran(path, "7", ("a", 1), ("b", None), ("pilot", 2), ("c", 3))
+    await ran(path, "1", ("c", None), ("new", 9), ("b", 5), ("a", None))  # the later opening is the later run
+    assert asked(path) == [("c", None), ("new", 9), ("b", 5), ("a", None)]
+    assert asked(path, every_run=True) == [("c", None), ("new", 9), ("b", 5), ("a", None), ("pilot", 2)]
+
+
+async def test_run_that_stopped_early_hides_no_earlier_row(tmp_path: Path) -> None:
+    path = tmp_path / "run.db"
+    await ran(path, "r", ("a", 1), ("b", 2), ("c", None), ("d", None))
+    await ran(path, "r", ("d", 4), ("c", 3), to_the_end=False)
+    assert asked(path) == [("d", 4), ("c", 3), ("a", 1), ("b", 2)]
+
+
+@pytest.mark.parametrize("columns", [(1, 2, 3), (None, None, None), (None, 1, None)], ids=["all", "none", "some"])
+async def test_rows_that_share_a_job_come_back_each(tmp_path: Path, columns: tuple[int | None, ...]) -> None:
+    path = tmp_path / "run.db"
+    rows = [("a", columns[0]), ("x", None), ("a", columns[1]), ("a", columns[2])]
+    await ran(path, "r", *rows)
+    assert asked(path) == rows
+    await ran(path, "r", *rows[:2], to_the_end=False)
+    assert sorted(asked(path), key=str) == sorted(rows, key=str)
+    await ran(path, "r", *rows)
+    assert asked(path, every_run=True) == rows
+
+
+async def test_calls_of_their_own_come_after_the_run(tmp_path: Path) -> None:
+    path = tmp_path / "run.db"
+    await ran(path, "r", ("b", 1), ("a", None))
+    journal = await opened(path)
+    await queued(journal, "call")
+    await queued(journal, "with columns", origin=Origin("", 0, "?", {"n": 7}))
+    await journal.adopt("id", api="sonar")
+    await queued(journal, "a", ask=b"?", origin=Origin("", 0, "?", {"n": 8}))  # it keeps its place in the run
+    await journal.close()
+    assert asked(path) == [("b", 1), ("a", 8), ("call", None), ("with columns", 7), (None, None)]
+
+
+async def test_corrected_question_has_the_columns_of_its_row(tmp_path: Path) -> None:
+    path = tmp_path / "run.db"
+    await ran(path, "one", ("a", 1), ask=b"wyh?")
+    await ran(path, "two", ("a", 2), ask=b"why?")
+    assert asked(path, every_run=True) == [("a", 2)]
+    with open_reader(path) as reader:
+        assert [row.body for row in reader.asked()] == [b"body of why?"]
+
+
+def test_older_journal_gives_all_its_rows_without_columns(tmp_path: Path) -> None:
+    golden("v1", tmp_path / "run.db")
+    with open_reader(tmp_path / "run.db") as reader:
+        assert [row.pk for row in reader.asked()] == [row.pk for row in reader.rows()]
+        assert {str(row.meta) for row in reader.asked()} == {"{}"}
+
+
+async def test_unreadable_columns_withhold_no_record(tmp_path: Path) -> None:
+    path = tmp_path / "run.db"
+    await ran(path, "r", ("a", 1), ("b", 2))
+    connection = sqlite3.connect(path)
+    connection.execute("UPDATE origin SET meta = x'00ff' WHERE place = 0")
+    connection.commit()
+    connection.close()
+    assert asked(path) == [("a", None), ("b", 2)]
+
+
+async def test_long_columns_are_stored_packed(tmp_path: Path) -> None:
+    path = tmp_path / "run.db"
+    journal = await opened(path)
+    long, short = {"cell": "words " * 2_000}, {"cell": "words"}
+    await queued(journal, "long", origin=Origin("r", 0, "?", long))
+    await queued(journal, "short", origin=Origin("r", 1, "?", short))
+    await journal.close()
+    connection = sqlite3.connect(path)
+    stored = connection.execute("SELECT meta FROM origin ORDER BY place").fetchall()
+    connection.close()
+    assert len(stored[0][0]) < 500
+    assert stored[1] == (msgspec.json.encode(short),)
+    with open_reader(path) as reader:
+        assert [row.meta for row in reader.asked()] == [long, short]
+
+
+def test_place_of_a_row_costs_no_statement(tmp_path: Path) -> None:
+    """A row without columns takes its place with the statements that it needs anyway; one with columns takes one."""
+    path = str(tmp_path / "run.db")
+    told: list[str] = []
+    found = open_to_write(path, Wanted("", None, same_account=False, without_log=False, now=lambda: 1.0))
+    statements = WritingStatements(found.connection, path, found.epoch, results="keep", now=lambda: 1.0)
+    counts: list[int] = []
+    for number, origin in enumerate([None, Origin("r", 1, "?", {}), Origin("r", 2, "?", {"n": 1})]):
+        found.connection.set_trace_callback(told.append)
+        statements.find_or_queue(
+            f"tag:{number}", tag=number, key=f"k{number}", body=b"{}", sha=b"s", api="sonar", origin=origin
+        )
+        found.connection.set_trace_callback(None)
+        counts.append(len(told))
+        told.clear()
+    found.connection.close()
+    found.lock.release()
+    assert counts == [2, 2, 3]
+
+
+@pytest.mark.parametrize("origin", [Origin("r", 1 << 70), Origin("r", 0, "?", {"n": object()})], ids=["place", "meta"])
+async def test_origin_that_cannot_be_written_leaves_no_row(tmp_path: Path, origin: Origin) -> None:
+    journal = await opened(tmp_path / "run.db")
+    with pytest.raises(JournalBroken):
+        await queued(journal, "a", origin=origin)
+    assert await journal.rows(set(State)) == []
+    await queued(journal, "a", origin=Origin("r", 0, "?", {"n": 1}))
+    with pytest.raises(JournalBroken):
+        await queued(journal, "a", origin=origin)
+    assert [row.meta for row in await journal.rows(set(State))] == [{"n": 1}]
     await journal.close()
 
 

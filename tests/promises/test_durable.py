@@ -338,6 +338,47 @@ async def test_running_job_keeps_its_names_over_a_restart(path: Path) -> None:
         assert total(server) == before
 
 
+@pytest.mark.parametrize("call", ["get", "wait", "in_doubt", "batch"])
+async def test_job_of_an_earlier_run_has_its_columns(call: str, path: Path) -> None:
+    meta = {"company": "ACME, Inc.", "year": 2025}
+    item = {"question": QUESTIONS[0], "meta": meta}
+    async with Emulator(duration=600.0, answer_chars=200) as server:
+        if call == "in_doubt":
+            server.faults.add("submit", faults.Drop(after_accept=True), times=1)
+        async with session_at(server.url, journal=path, retry=ONCE) as session:
+            sent = [] if call == "in_doubt" else [await session.submit(QUESTIONS[0], tag="a", meta=meta)]
+            if not sent:
+                await session.ask(QUESTIONS[0], meta=meta)
+        async with session_at(server.url, journal=path) as session:
+            if call == "in_doubt":
+                (found,) = await session.in_doubt()
+            elif call == "get":
+                found = await session.get(sent[0].id)
+                assert not found.done
+            else:
+                server.advance(3600)
+                if call == "wait":
+                    found = await session.wait(sent[0].id)
+                else:
+                    (found,) = await taken(session.batch([{**item, "tag": "a"}]), [])
+        assert (found.question, found.meta) == (QUESTIONS[0], meta)
+        if call in ("wait", "batch"):
+            async with session_at(server.url, journal=path) as session:
+                again = await session.wait(found.id)
+            assert (again.text, again.meta) == (found.text, meta)
+
+
+async def test_columns_of_a_batch_are_in_the_journal_in_its_order(path: Path) -> None:
+    async with emulator() as server:
+        await run(server.url, path, [{"question": f"{n}?", "meta": {"n": n}} for n in range(40)])
+        order = [7, *range(40), 41]
+        await run(server.url, path, [{"question": f"{n}?", "meta": {"n": n, "new": n}} for n in order if n != 3])
+        with SqliteReader(path) as reader:
+            found = [row.meta for row in reader.asked()]
+            assert len(list(reader.asked(every_run=True))) == len(found) + 1
+    assert found == [{"n": n, "new": n} for n in order if n != 3]
+
+
 # --- doubt ------------------------------------------------------------------------------------------------------------
 
 

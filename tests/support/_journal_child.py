@@ -19,7 +19,7 @@ from _rows import claim_of, opened, queued, sent, take
 
 from aiopplx.journal._errors import JournalBroken, JournalClosed, JournalFull
 from aiopplx.journal._names import fingerprint, item_name, sha_of
-from aiopplx.journal._records import Record, State
+from aiopplx.journal._records import Origin, Record, State
 from aiopplx.journal._sqlite.file import migrate
 from aiopplx.journal._sqlite.journal import SqliteJournal
 from aiopplx.journal._sqlite.schema import MIGRATIONS
@@ -164,6 +164,7 @@ async def golden(path: Path) -> None:
             body=f'{{"q":"{name}"}}'.encode(),
             sha=sha_of(name.encode()),
             api="sonar",
+            origin=Origin("run", int(state), name, {"column": name}),
         )
         if state is State.QUEUED:
             await take(journal, record, "sending")
@@ -186,11 +187,18 @@ async def golden(path: Path) -> None:
 
 
 def die(path: Path) -> None:
-    """Migrate a journal of version 1, and be killed after this number of its statements."""
+    """Migrate a journal of version 1, and be killed after this number of the migrations' statements."""
     connection = sqlite3.connect(path, isolation_level=None)
     connection.create_function("die", 0, lambda: os.kill(os.getpid(), signal.SIGKILL))
-    statements = MIGRATIONS[1][: int(sys.argv[3])]
-    migrate(connection, str(path), steps={1: (*statements, "SELECT die()")})
+    left = int(sys.argv[3])
+    steps: dict[int, tuple[str, ...]] = {}
+    for version, statements in sorted(MIGRATIONS.items()):
+        steps[version] = (*statements[:left], *(["SELECT die()"] if left <= len(statements) else []))
+        left = max(-1, left - len(statements)) if left > len(statements) else -1
+        if left < 0:
+            steps |= {later: () for later in MIGRATIONS if later > version}
+            break
+    migrate(connection, str(path), steps=steps)
 
 
 if __name__ == "__main__":

@@ -8,17 +8,28 @@ from pathlib import Path
 from aiopplx.journal import _steps as steps_of
 from aiopplx.journal._names import item_name, sha_of
 from aiopplx.journal._protocol import Journal
-from aiopplx.journal._records import Claim, Record
+from aiopplx.journal._records import Claim, Origin, Record
 from aiopplx.journal._sqlite.journal import SqliteJournal
 
 
 async def queued(
-    journal: Journal, tag: str | int | None = "a", key: str = "", ask: bytes = b"why?", body: bytes = b""
+    journal: Journal,
+    tag: str | int | None = "a",
+    key: str = "",
+    ask: bytes = b"why?",
+    body: bytes = b"",
+    origin: Origin | None = None,
 ) -> Record:
     """The row of a question under a tag, queued now or found; its key follows from the tag."""
     sha = sha_of(ask)
     return await journal.find_or_queue(
-        item_name(tag, sha), tag=tag, key=key or f"key-{tag}", body=body or b"body of " + ask, sha=sha, api="sonar"
+        item_name(tag, sha),
+        tag=tag,
+        key=key or f"key-{tag}",
+        body=body or b"body of " + ask,
+        sha=sha,
+        api="sonar",
+        origin=origin,
     )
 
 

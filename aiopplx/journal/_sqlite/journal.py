@@ -14,7 +14,7 @@ from functools import partial
 from typing import Self, TypeVar
 
 from aiopplx.journal._errors import JournalClosed
-from aiopplx.journal._records import Claim, Cost, CostsBy, Ledger, Record, Results, State
+from aiopplx.journal._records import Claim, Cost, CostsBy, Ledger, Origin, Record, Results, State
 from aiopplx.journal._sqlite.opening import Opened, Wanted, open_to_write, place_of
 from aiopplx.journal._sqlite.writer import Writer, closed
 from aiopplx.journal._sqlite.writing import WritingStatements
@@ -104,11 +104,21 @@ class SqliteJournal:
     # --- finding and queueing ----------------------------------------------------------------------------------------
 
     async def find_or_queue(
-        self, item: str, *, tag: str | int | None, key: str, body: bytes, sha: bytes, api: str
+        self,
+        item: str,
+        *,
+        tag: str | int | None,
+        key: str,
+        body: bytes,
+        sha: bytes,
+        api: str,
+        origin: Origin | None = None,
     ) -> Record:
         """See `Journal`."""
         return await self._do(
-            lambda statements: statements.find_or_queue(item, tag=tag, key=key, body=body, sha=sha, api=api)
+            lambda statements: statements.find_or_queue(
+                item, tag=tag, key=key, body=body, sha=sha, api=api, origin=origin
+            )
         )
 
     async def adopt(self, job_id: str, *, api: str, tag: str | int | None = None) -> Record:

@@ -8,7 +8,8 @@ from __future__ import annotations
 import os
 import sqlite3
 import types
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator
+from functools import partial
 from typing import Self, TypeVar
 
 from aiopplx.journal._errors import JournalError
@@ -76,6 +77,15 @@ class SqliteReader:
     def rows(self, states: Collection[State] = tuple(State), *, after: int = 0, limit: int = 500) -> list[Record]:
         """Records in one of these states whose `pk` is above `after`, lowest first: a page of at most `limit`."""
         return self._see(lambda statements: statements.rows(states, after=after, limit=limit))
+
+    def asked(self, *, every_run: bool = False) -> Iterator[Record]:
+        """The records of what the last run asked, in the order of its source. See `JournalReader`."""
+        is_open = not self.facts()["exhausted"]
+        order = self._see(lambda statements: statements.order(every_run=every_run or is_open))
+        for run, place, pk in order:
+            record = self._see(partial(Statements.asked, run=run, place=place, pk=pk))
+            if record is not None:
+                yield record
 
     def result(self, pk: int) -> bytes | None:
         """The stored body of a row's outcome, unchanged; None if there is none.

@@ -11,8 +11,10 @@ import itertools
 import json
 import sqlite3
 import zlib
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any
+
+import msgspec
 
 from aiopplx.journal._errors import ResultDamaged
 from aiopplx.journal._records import (
@@ -31,8 +33,10 @@ from aiopplx.journal._records import (
 _RECORDS = """
     SELECT j.pk, j.item, j.tag, j.key, r.body, j.sha, j.api, j.state, j.attempts, j.first_sent, j.job_id, j.accepted_at,
         j.word, j.error, j.cost, j.delivered, EXISTS (SELECT 1 FROM result x WHERE x.pk = j.pk), j.updated, j.kind,
-        j.ended_at
-    FROM job j LEFT JOIN request r ON r.pk = j.pk
+        j.ended_at, o.question, o.meta
+    FROM job j LEFT JOIN request r ON r.pk = j.pk LEFT JOIN origin o
+        ON o.pk = j.pk AND NOT EXISTS (
+            SELECT 1 FROM origin later WHERE later.pk = j.pk AND (later.run, later.place) > (o.run, o.place))
     WHERE j.pk BETWEEN ? AND ? AND (1 << j.state) & ? ORDER BY j.pk LIMIT ?"""
 _BILLS = """
     SELECT tag, api, state, count(*), total(cost), sum(cost IS NULL) FROM (
@@ -48,6 +52,12 @@ _SAMPLES = """
         SELECT kind, cost, row_number() OVER (PARTITION BY kind ORDER BY pk DESC) AS nth
         FROM job WHERE cost IS NOT NULL)
     WHERE nth <= ? ORDER BY kind, nth"""
+# A job's own run and place count while no line of `origin` says more. Without a run it comes after all that have one.
+_ORDER = """
+    SELECT run, place, pk FROM origin
+    UNION ALL SELECT run, CASE run WHEN '' THEN pk ELSE place END, pk FROM job
+    WHERE NOT EXISTS (SELECT 1 FROM origin WHERE origin.pk = job.pk)
+    ORDER BY run DESC, place, pk"""
 _LAST = (1 << 63) - 1
 
 
@@ -64,6 +74,27 @@ def tag_text(tag: str | int | None) -> str | None:
 
 def _tag(text: str | None) -> str | int | None:
     return None if text is None else json.loads(text)
+
+
+SHORT = 512
+"""Bytes of a row's columns up to which they are not worth compressing."""
+
+
+def pack_meta(meta: Mapping[str, Any]) -> bytes:
+    """A row's own columns in their stored form: JSON, compressed if it is long; nothing if there are none."""
+    if not meta:
+        return b""
+    raw = msgspec.json.encode(meta)
+    return zlib.compress(raw, 1) if len(raw) > SHORT else raw
+
+
+def _meta(packed: bytes | None) -> dict[str, Any]:
+    """Columns that cannot be read are no reason to withhold a paid result: then there are none."""
+    if not packed:
+        return {}
+    with contextlib.suppress(zlib.error, msgspec.MsgspecError, UnicodeDecodeError):
+        return msgspec.json.decode(packed if packed.startswith(b"{") else zlib.decompress(packed), type=dict[str, Any])
+    return {}
 
 
 def pack(raw: bytes) -> tuple[int, int, bytes]:
@@ -111,6 +142,8 @@ class Statements:
             updated=row[17],
             kind=row[18],
             ended_at=row[19],
+            question=row[20] or "",
+            meta=_meta(row[21]),
             age=age_of(row[9], self.now()) if row[9] is not None else None,
             claim=Claim(row[0], fence) if fence is not None else None,
         )
@@ -128,6 +161,22 @@ class Statements:
     ) -> list[Record]:
         found = self.connection.execute(_RECORDS, (first, last, mask(frozenset(states)), limit))
         return [self._record(row, fence) for row in found]
+
+    def order(self, *, every_run: bool) -> list[tuple[str, int, int]]:
+        """Run, place and row of what was asked: of the last run, then of none; or of every one, the last run first."""
+        found = self.connection.execute(_ORDER).fetchall()
+        if every_run or not found:
+            return found
+        wanted = (found[0][0], "")
+        return [line for line in found if line[0] in wanted]
+
+    def asked(self, run: str, place: int, pk: int) -> Record | None:
+        """The record of a row, with the columns of this place of a run."""
+        record = self.record(pk)
+        line = self.one("SELECT question, meta FROM origin WHERE run = ? AND place = ? AND pk = ?", run, place, pk)
+        if record is None or line is None:
+            return record
+        return msgspec.structs.replace(record, question=line[0], meta=_meta(line[1]))
 
     def get(self, *, pk: int | None = None, item: str = "", job_id: str = "", key: str = "") -> Record | None:
         """The record with this row number, name, id or key: the first of these that is given."""

@@ -12,12 +12,12 @@ from collections.abc import Mapping
 APPLICATION_ID = 0x6170706C
 """Distinguishes a journal from other SQLite files: "appl" in ASCII, at byte 68."""
 
-VERSION = 2
+VERSION = 3
 """The `user_version` that this library writes."""
 
-# Where a row came from: the question and the user's own columns (`meta`, JSON), by the run that read them last and
-# their place in it; several rows of a user's table may ask for one job. Nothing writes it yet: the format has it so
-# that tables can be read and written back without another version.
+# Where a row came from: the user's own columns (`meta`: JSON, or zlib of it; empty if there are none) by the run that
+# read them last and their place in it, and the question if the submission's bytes do not have it. Several rows of a
+# user's table may ask for one job. A job without a line here has its run and place in `job`, where they cost nothing.
 _ORIGIN = """CREATE TABLE origin(
         run TEXT NOT NULL,
         place INTEGER NOT NULL,
@@ -52,7 +52,9 @@ SCHEMA = (
         cost REAL,
         delivered INTEGER NOT NULL DEFAULT 0,
         touched INTEGER NOT NULL,
-        updated REAL NOT NULL)""",
+        updated REAL NOT NULL,
+        run TEXT NOT NULL DEFAULT '',
+        place INTEGER NOT NULL DEFAULT 0)""",
     "CREATE TABLE request(pk INTEGER PRIMARY KEY REFERENCES job, body BLOB NOT NULL)",
     # enc 1 is zlib; size counts bytes before compression.
     """CREATE TABLE result(
@@ -93,20 +95,27 @@ MIGRATIONS: Mapping[int, tuple[str, ...]] = {
         # Delivering a row moved `updated` on, so for delivered rows the moment is not known.
         "UPDATE job SET ended_at = updated WHERE state IN (3, 4, 6, 7) AND NOT delivered",
     ),
+    2: (
+        "ALTER TABLE job ADD COLUMN run TEXT NOT NULL DEFAULT ''",
+        "ALTER TABLE job ADD COLUMN place INTEGER NOT NULL DEFAULT 0",
+    ),
 }
 """The migration from each earlier version to the next. `kind_of(api, body)` is a function of the connection."""
 
 READ_AS: Mapping[int, tuple[str, ...]] = {
     1: (
         "CREATE TEMP VIEW job AS SELECT *, taken AS delivered, kind_of(api, (SELECT body FROM request WHERE"
-        " request.pk = j.pk)) AS kind, NULL AS ended_at FROM main.job j",
+        " request.pk = j.pk)) AS kind, NULL AS ended_at, '' AS run, 0 AS place FROM main.job j",
+        "CREATE TEMP VIEW origin AS SELECT '' AS run, 0 AS place, 0 AS pk, '' AS question, x'' AS meta WHERE 0",
         "CREATE TEMP VIEW past AS SELECT *, kind_of(api, (SELECT body FROM request WHERE request.pk = p.pk)) AS kind"
         " FROM main.past p",
     ),
+    2: ("CREATE TEMP VIEW job AS SELECT *, '' AS run, 0 AS place FROM main.job",),
 }
 """Views of the reader's connection, under which an older file looks like one of `VERSION` without being changed."""
 
 _FIRST = ("meta", "job", "request", "past")
-TABLES: Mapping[int, tuple[str, ...]] = {1: _FIRST, 2: (*_FIRST, "origin", "learnt")}
+_ALL = (*_FIRST, "origin", "learnt")
+TABLES: Mapping[int, tuple[str, ...]] = {1: _FIRST, 2: _ALL, 3: _ALL}
 """The tables to check after an improper end, by version. Results have checksums of their own, and are many times as
 large."""

@@ -18,9 +18,9 @@ from aiopplx.journal._errors import JournalBroken, duplicate, key_taken, name_ta
 from aiopplx.journal._kinds import kind_label
 from aiopplx.journal._names import item_name as name_of
 from aiopplx.journal._names import job_name, sha_of
-from aiopplx.journal._records import DELIVERABLE, REPLACEABLE, Claim, Record, Results, State
+from aiopplx.journal._records import DELIVERABLE, REPLACEABLE, Claim, Origin, Record, Results, State
 from aiopplx.journal._sqlite.log import has_all
-from aiopplx.journal._sqlite.reading import Statements, mask, pack, tag_text
+from aiopplx.journal._sqlite.reading import Statements, mask, pack, pack_meta, tag_text
 from aiopplx.journal._steps import RULES, SENDING, Kind, Put, Rule, Step
 from aiopplx.journal._taking import keeps, may_take
 
@@ -83,6 +83,26 @@ _PAST = """
     SELECT pk, key, job_id, api, kind, state, word, error, cost, updated FROM job WHERE pk = ?"""
 
 
+# --- where a row comes from ------------------------------------------------------------------------------------------
+
+_NOWHERE = Origin()
+_ALONE = "NOT EXISTS (SELECT 1 FROM origin WHERE origin.pk = job.pk)"
+_COMES_FROM = "INSERT OR REPLACE INTO origin(run, place, pk, question, meta) VALUES (?, ?, ?, ?, ?)"
+_STANDS_AT = f"UPDATE job SET run = ?, place = ? WHERE pk = ? AND run <> ? AND {_ALONE}"  # noqa: S608 - our own
+# A second row of this run asks for the same job, so the place of the first is written where there can be several.
+_STOOD_AT = f"""
+    INSERT INTO origin(run, place, pk, question, meta)
+    SELECT run, place, pk, '', x'' FROM job WHERE pk = ? AND run = ? AND place <> ? AND {_ALONE}"""  # noqa: S608 - our own
+# One row asks again, so one line of an earlier run goes: if several rows asked for the job then, each takes its own.
+_CAME_FROM = """
+    DELETE FROM origin WHERE (run, place) = (
+        SELECT run, place FROM origin WHERE pk = ? AND run <> ? ORDER BY run, place LIMIT 1)"""
+_NOW_HAS = "UPDATE origin SET question = ?, meta = ? WHERE pk = ?"
+_HAS = """
+    INSERT INTO origin(run, place, pk, question, meta)
+    SELECT run, CASE run WHEN '' THEN pk ELSE place END, pk, ?, ? FROM job WHERE pk = ?"""
+
+
 class WritingStatements(Statements):
     """The tables, for the one writer.
 
@@ -142,9 +162,20 @@ class WritingStatements(Statements):
 
     # --- finding and queueing ----------------------------------------------------------------------------------------
 
-    def find_or_queue(self, item: str, *, tag: str | int | None, key: str, body: bytes, sha: bytes, api: str) -> Record:
+    def find_or_queue(
+        self,
+        item: str,
+        *,
+        tag: str | int | None,
+        key: str,
+        body: bytes,
+        sha: bytes,
+        api: str,
+        origin: Origin | None = None,
+    ) -> Record:
         """See `Journal`."""
-        queued = self._insert(item, tag=tag, key=key, body=body, sha=sha, api=api)
+        run = self._run(origin.run) if origin is not None else ""
+        queued = self._insert(item, run, tag=tag, key=key, body=body, sha=sha, api=api, origin=origin or _NOWHERE)
         if queued is not None:
             return queued
         pk = self.find(item=item)
@@ -153,7 +184,7 @@ class WritingStatements(Statements):
         found = self._claimed(pk)
         if found.sha in (sha, b""):
             self._touch(found)
-            return found
+            return found if origin is None else self._came_from(found, origin)
         if not self._is_replaceable(found):
             raise name_taken(item, tag, found.state.name)
         self._check_key(item, tag, key)
@@ -161,7 +192,8 @@ class WritingStatements(Statements):
             if found.attempts:
                 self._to_the_past(pk)
             self._replace(pk, key=key, body=body, sha=sha, api=api)
-        return self._claimed(pk)
+            found = self._claimed(pk)
+            return found if origin is None else self._came_from(found, origin)
 
     def claim(self, pk: int) -> Record | None:
         """See `Journal`. The only writer holds every row."""
@@ -172,24 +204,32 @@ class WritingStatements(Statements):
         assert found is not None, "rows are never removed"  # noqa: S101 - for the type checkers
         return found
 
+    def _run(self, run: str) -> str:
+        """The stored id of a run: those of later openings come after those of earlier ones, whatever clocks say."""
+        return f"{self.fence:06x}{run}" if run else ""
+
     def _insert(
-        self, item: str, *, tag: str | int | None, key: str, body: bytes, sha: bytes, api: str
+        self, item: str, run: str, *, tag: str | int | None, key: str, body: bytes, sha: bytes, api: str, origin: Origin
     ) -> Record | None:
         """The new row; None if its name or key is in use. It is not looked up first, since most are new."""
         if self._has_past and self._is_past(key):
             return None
         now, kind = self.now(), kind_label(api, body)
+        meta = pack_meta(origin.meta) if origin.meta else None
         done = self.connection.execute(
-            "INSERT OR IGNORE INTO job(item, tag, key, sha, api, kind, state, touched, updated)"
-            " VALUES (?, ?, ?, ?, ?, ?, 0, ?, ?)",
-            (item, tag_text(tag), key, sha, api, kind, self.fence, now),
+            "INSERT OR IGNORE INTO job(item, tag, key, sha, api, kind, state, touched, updated, run, place)"
+            " VALUES (?, ?, ?, ?, ?, ?, 0, ?, ?, ?, ?)",
+            (item, tag_text(tag), key, sha, api, kind, self.fence, now, run, origin.place),
         )
         pk = done.lastrowid or 0
         if not done.rowcount:
             return None
         try:
             self.connection.execute("INSERT INTO request(pk, body) VALUES (?, ?)", (pk, body))
+            if meta is not None:
+                self.connection.execute(_COMES_FROM, (run, origin.place if run else pk, pk, "", meta))
         except BaseException:
+            self.connection.execute("DELETE FROM request WHERE pk = ?", (pk,))
             self.connection.execute("DELETE FROM job WHERE pk = ?", (pk,))
             raise
         return Record(
@@ -204,7 +244,25 @@ class WritingStatements(Statements):
             state=State.QUEUED,
             updated=now,
             claim=Claim(pk, self.fence),
+            meta=origin.meta,
         )
+
+    def _came_from(self, found: Record, origin: Origin) -> Record:
+        """A row that was there already comes from here this time."""
+        pk, run, place, meta = found.pk, self._run(origin.run), origin.place, pack_meta(origin.meta)
+        question = "" if found.body else origin.question
+        if not origin.meta and not question and self.connection.execute(_STANDS_AT, (run, place, pk, run)).rowcount:
+            return found
+        with self._together():
+            if not run:  # a call of its own: the row keeps its place in the run of a batch
+                done = self.connection.execute(_NOW_HAS, (question, meta, pk))
+                if not done.rowcount:
+                    self.connection.execute(_HAS, (question, meta, pk))
+            else:
+                self.connection.execute(_STOOD_AT, (pk, run, place))
+                self.connection.execute(_CAME_FROM, (pk, run))
+                self.connection.execute(_COMES_FROM, (run, place, pk, question, meta))
+        return msgspec.structs.replace(found, question=question, meta=origin.meta)
 
     def _is_past(self, key: str) -> bool:
         return self.one("SELECT 1 FROM past WHERE key = ?", key) is not None
@@ -333,6 +391,12 @@ class WritingStatements(Statements):
         )
         if done.rowcount and self.results == "until_delivered":
             self.connection.execute("DELETE FROM result WHERE pk = ?", (pk,))
+            self.connection.execute("UPDATE origin SET question = '', meta = x'' WHERE pk = ?", (pk,))
+            # What has no result may be submitted again, and needs its bytes.
+            self.connection.execute(
+                "UPDATE request SET body = x'' WHERE pk = ? AND (SELECT state FROM job WHERE job.pk = request.pk) = ?",
+                (pk, State.DONE),
+            )
 
     def remember(self, name: str, value: bytes) -> None:
         """See `Journal`."""
