@@ -411,6 +411,33 @@ class Job(msgspec.Struct, frozen=True, kw_only=True, repr_omit_defaults=True):
             row[name] = value
         return row
 
+    def _repr_html_(self) -> str:
+        """What a notebook shows: the question, the answer with linked marks, its sources; sanitized."""
+        # Only notebooks need it.
+        from aiopplx.report._notebook import card
+
+        answer = self._answer()
+        status = "" if self.ok else self.status.value
+        cost = answer.usage.cost if answer.usage is not None else None
+        named = cited(answer.text, answer.sources)
+        count = len(answer.sources)
+        return card(
+            name=self.id or self.idempotency_key,
+            question=self.question,
+            facts=[
+                status,
+                f"${cost:.2f}" if cost is not None else "",
+                f"{self.seconds:.0f} s" if self.seconds is not None else "",
+                f"{count} source{'s' * (count != 1)}, {len(named)} cited" if count else "",
+                self.model,
+                str(self.tag) if self.tag is not None else "",
+            ],
+            error=self.error.message if self.error is not None else "",
+            text=answer.text,
+            sources=answer.sources,
+            reasoning=answer.reasoning or "",
+        )
+
     def __repr__(self) -> str:
         # Deliberately short: the text alone may have 90,000 characters, and its repr costs a millisecond.
         facts = [f"id={self.id!r}", f"status={self.status.value}"]

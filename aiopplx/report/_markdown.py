@@ -18,8 +18,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import urlsplit
 
 from aiopplx._errors import ConfigError
-from aiopplx._job import Source
-from aiopplx._marks import marks
+from aiopplx._marks import Page, marks
 
 if TYPE_CHECKING:
     from markdown_it import MarkdownIt
@@ -53,7 +52,7 @@ def is_web(url: str) -> bool:
     return parts.scheme.lower() in ("http", "https") and bool(parts.netloc)
 
 
-def markdown(text: str, sources: Sequence[Source], *, prefix: str, sink: int = 2, without: str = "") -> Rendered:
+def markdown(text: str, sources: Sequence[Page], *, prefix: str, sink: int = 2, without: str = "") -> Rendered:
     """An answer as HTML.
 
     Args:
@@ -136,7 +135,7 @@ def _parser() -> MarkdownIt:
 class _Citing:
     """Turns marks into links, and keeps count of which source was named where."""
 
-    def __init__(self, sources: Sequence[Source], prefix: str) -> None:
+    def __init__(self, sources: Sequence[Page], prefix: str) -> None:
         self._sources = sources
         self._prefix = prefix
         self._place = {id(source): place for place, source in reversed(list(enumerate(sources, 1)))}
@@ -183,7 +182,7 @@ class _Citing:
             parts.append(f'<sup class="marks">{",".join(group)}</sup>')
             group.clear()
 
-    def _number(self, name: str, page: Source | None) -> str:
+    def _number(self, name: str, page: Page | None) -> str:
         if page is None:
             return f'<span class="lost">{escape(name.strip("[]"))}?</span>'
         place = self._place[id(page)]

@@ -17,7 +17,9 @@ from aiopplx._apis import APIS
 # The tower, from the bottom up: a module imports only from those that stand before it. A name that ends in a dot is a
 # folder, whose modules follow it in their own order.
 TOWER = """
-_version  _errors  _builtin  _path  _text  _marks  _structured  _thought  _job  _events
+_version  _errors  _builtin  _path  _text  _marks  _structured  _thought
+report.  _markdown _notebook
+_job  _events
 _wire.  limited call headers checks conversion messages request kinds api decoding words status addresses
 sonar.  _responses _api
 agent.  _tools _request _responses _translate _api
@@ -35,7 +37,7 @@ _batch
 _session
 journal
 tables.  _table _template _encoding _text _delimited _objects _frames _parquet _sheets _file _asking _writing
-report.  _entry _markdown _style _page _plain
+report.  _entry _style _page _plain
 testing.  _timers _jumping
 """
 
