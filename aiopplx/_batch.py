@@ -55,7 +55,16 @@ class Batch(AsyncIterator[Job]):
     """
 
     def __init__(
-        self, core: Core, source: Items, *, ordered: bool, timeout: float, limit: int, cancel_on_exit: bool = False
+        self,
+        core: Core,
+        source: Items,
+        *,
+        ordered: bool,
+        timeout: float,
+        limit: int,
+        cancel_on_exit: bool = False,
+        is_bulk: bool = True,
+        prefers_results: bool = False,
     ) -> None:
         self._core = core
         self._given = source
@@ -64,10 +73,14 @@ class Batch(AsyncIterator[Job]):
         self._source: Source[Item] | None = None
         self._store = store = core.life.store
         self._results = Results(
-            ordered=ordered, is_stored=store.results != "refetch", unpark=lambda sub: core.life.poller.unpark(sub)
+            ordered=ordered,
+            is_stored=store.results != "refetch",
+            unpark=lambda sub: core.life.poller.unpark(sub),
+            is_bulk=is_bulk,
         )
         # Of this batch alone: the same source given again is the same questions, whatever was asked in between.
         self._occurrences = Occurrences(f"{next(_RUNS):08x}{uuid.uuid4().hex[:6]}")
+        self._prefers_results = prefers_results
         self._member = Member(self.aclose, self._results.news.set)
         self._limit = limit
         self._room = anyio.Semaphore(limit)
@@ -89,6 +102,7 @@ class Batch(AsyncIterator[Job]):
         self._source = source = Source(self._given, partial(self._store.exhausted, True))
         self._state = "open"
         self._core.calls.members.add(self._member)
+        self._core.client.line.turns.prefers_results += self._prefers_results
         self._store.exhausted(False)
         loop = asyncio.get_running_loop()
         self._submitters = [loop.create_task(self._submitter(source)) for _ in range(min(SUBMITTERS, self._limit))]
@@ -288,6 +302,7 @@ class Batch(AsyncIterator[Job]):
                 await cancel_all(self._core.life, self._left, ending)
         finally:
             self._core.calls.members.discard(self._member)
+            self._core.client.line.turns.prefers_results -= self._prefers_results
             self._ended.set()
             for job in self._left:
                 if goes_on(job) and job.id not in ending:

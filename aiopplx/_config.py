@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+TIERS = 6
+"""Usage tiers of the service, from 0."""
 BASE_URL = SERVICE
 
 LARGEST = 1e15
@@ -80,6 +82,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     api: API
     successor: API | None
     rpm: float | None
+    tier: int | None
     max_in_flight: int
     timeout: float
     max_cost: float | None
@@ -100,6 +103,7 @@ def make_settings(
     base_url: str | None,
     api: str | None,
     rpm: float | None,
+    tier: int | None,
     max_in_flight: int,
     timeout: float,
     max_cost: float | None,
@@ -116,12 +120,15 @@ def make_settings(
     """
     bounds = check_network(network)
     api_now, successor = find_apis(api)
+    if rpm is not None and tier is not None:
+        raise ConfigError("give rpm or tier, not both: a tier is a number of requests a minute")
     return Settings(
         key=find_key(api_key),
         base_url=find_base_url(base_url, allow_insecure=bounds.allow_insecure),
         api=api_now,
         successor=successor,
         rpm=check_positive("rpm", rpm) if rpm is not None else None,
+        tier=check_one_of("tier", tier, range(TIERS)) if tier is not None else None,
         max_in_flight=check_whole("max_in_flight", max_in_flight),
         timeout=check_positive("timeout", timeout),
         max_cost=check_positive("max_cost", max_cost) if max_cost is not None else None,

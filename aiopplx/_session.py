@@ -13,7 +13,7 @@ import types
 import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal, Self, TypeAlias, get_args
 
 import anyio
 import msgspec
@@ -25,6 +25,7 @@ from aiopplx._config import (
     JournalOptions,
     Settings,
     check_flag,
+    check_one_of,
     check_positive,
     check_usable,
     check_whole,
@@ -51,6 +52,9 @@ if TYPE_CHECKING:
     import aiohttp
 
 
+BatchLane: TypeAlias = Literal["bulk", "interactive"]
+Prefer: TypeAlias = Literal["submissions", "results"]
+
 _ENDED_AT_SERVER = frozenset({JobStatus.FAILED, JobStatus.CANCELLED, JobStatus.INCOMPLETE, JobStatus.REJECTED})
 
 
@@ -68,7 +72,10 @@ class Session:
         api: `"sonar"` for `/async/chat/completions`, `"sonar-v1"` for its twin `/v1/async/sonar`; `"agent"` for
             `/v1/responses`, `"agent-v1"` for its twin `/v1/agent`; `"auto"`, the default, is Sonar until the server
             says that it is retired for this key, then the Agent API. `AIOPPLX_API` sets it too. See docs/apis.md.
-        rpm: submissions a minute, evenly spaced. Default None: as fast as the server accepts them, learnt from 429s.
+        rpm: submissions a minute, evenly spaced. Default None: as fast as the server accepts them, which is found out
+            from what it accepts and refuses, and from its `x-ratelimit-*` headers. See docs/polling.md.
+        tier: instead of `rpm`, the usage tier of the account, 0 to 5: the published limits of the API hold, for polls
+            too, and are used in full from the start.
         max_in_flight: jobs running at the service at once, over all batches and calls. Default 1000.
         timeout: seconds for each job, from its first attempt to its result. Default 3600: jobs take 3 to 6 minutes,
             and one in a hundred gets stuck. A job that times out here goes on at the service.
@@ -100,6 +107,7 @@ class Session:
         base_url: str | None = None,
         api: str | None = None,
         rpm: float | None = None,
+        tier: int | None = None,
         max_in_flight: int = 1000,
         timeout: float = 3600.0,
         max_cost: float | None = None,
@@ -120,6 +128,7 @@ class Session:
             base_url=base_url,
             api=api,
             rpm=rpm,
+            tier=tier,
             max_in_flight=max_in_flight,
             timeout=timeout,
             max_cost=max_cost,
@@ -252,6 +261,8 @@ class Session:
         timeout: float | None = None,
         max_in_flight: int | None = None,
         cancel_on_exit: bool = False,
+        lane: BatchLane = "bulk",
+        prefer: Prefer = "submissions",
     ) -> Batch:
         """Submit everything that `source` gives and hand out each job as it finishes.
 
@@ -268,6 +279,10 @@ class Session:
                 limit on running jobs applies to all batches together.
             cancel_on_exit: leaving the block asks the server to cancel what still runs, where the API can (the Agent
                 API). Default False: these jobs continue, and can be collected later.
+            lane: `"bulk"`, the default: `ask`, `submit` and `wait` go before this batch where requests have to wait for
+                a rate limit. `"interactive"`: it goes with them.
+            prefer: what goes first in such a case: `"submissions"`, the default, for all to be done soonest; or
+                `"results"`, for the first results to come soonest (docs/polling.md).
 
         Returns:
             A `Batch`, to be entered: `async with session.batch(questions) as jobs: async for job in jobs: ...`
@@ -281,6 +296,8 @@ class Session:
             timeout=check_positive("timeout", timeout) if timeout is not None else self._settings.timeout,
             limit=limit,
             cancel_on_exit=check_flag("cancel_on_exit", cancel_on_exit),
+            is_bulk=check_one_of("lane", lane, get_args(BatchLane)) == "bulk",
+            prefers_results=check_one_of("prefer", prefer, get_args(Prefer)) == "results",
         )
 
     # --- one job -----------------------------------------------------------------------------------------------------

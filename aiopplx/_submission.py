@@ -146,6 +146,7 @@ class Listener(msgspec.Struct, eq=False, kw_only=True):
         asked: the question in the listener's own words; `""` if it asked by an id.
         meta: the listener's own columns.
         is_late: it asked for a job that already existed, and may come back for it.
+        is_bulk: it is one of many, and those who wait for a single job go first.
     """
 
     sub: Submission
@@ -157,6 +158,7 @@ class Listener(msgspec.Struct, eq=False, kw_only=True):
     is_late: bool = False
     asked: str = ""
     meta: dict[str, Any] = {}
+    is_bulk: bool = False
 
     def has_room(self) -> bool:
         """Whether it can accept one more result. If not, it asks for a poll (`Poller.unpark`) once it can."""
@@ -246,6 +248,14 @@ class Submission(msgspec.Struct, eq=False):
     def waits_for_a_place(self) -> bool:
         """Whether it is a job of an earlier run that is not polled yet: `max_in_flight` jobs run as it is."""
         return self.phase in POLLABLE and self.runner is not None
+
+    @property
+    def is_bulk(self) -> bool:
+        """Whether all who wait for it are bulk: one who waits for it alone makes it urgent."""
+        listeners = self.listeners
+        if len(listeners) == 1:
+            return listeners[0].is_bulk
+        return all(listener.is_bulk for listener in listeners)
 
     @property
     def first_deadline(self) -> float:

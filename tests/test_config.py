@@ -24,6 +24,7 @@ NOTHING: dict[str, Any] = {
     "base_url": None,
     "api": None,
     "rpm": None,
+    "tier": None,
     "max_in_flight": 1000,
     "timeout": 3600.0,
     "max_cost": None,
@@ -46,7 +47,7 @@ def settings(**words: Any) -> Settings:
 def test_session_has_these_parameters_in_this_order() -> None:
     words = list(inspect.signature(Session).parameters)
     assert " ".join(words) == (
-        "api_key base_url api rpm max_in_flight timeout max_cost journal poll retry on_event http clock network"
+        "api_key base_url api rpm tier max_in_flight timeout max_cost journal poll retry on_event http clock network"
     )
 
 

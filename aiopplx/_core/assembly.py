@@ -18,7 +18,7 @@ from aiopplx._core.calls import Calls
 from aiopplx._core.contained import contained
 from aiopplx._core.decisions import Decisions
 from aiopplx._core.freezing import freeze
-from aiopplx._core.learnt import DURATIONS, Learnt, Part, recalled
+from aiopplx._core.learnt import DURATIONS, LIMITS, Learnt, Part, recalled
 from aiopplx._core.lifecycle import Lifecycle
 from aiopplx._core.poller import Poller
 from aiopplx._core.spending import Bounded, Spending, Unbounded
@@ -30,6 +30,7 @@ from aiopplx._policy.budget import Budget
 from aiopplx._policy.durations import PRICE
 from aiopplx._policy.forecast import Forecast, forecast
 from aiopplx._policy.laws import Laws
+from aiopplx._wire.api import Tier
 from aiopplx.journal._errors import JournalLocked
 from aiopplx.journal._forgetful import ForgetfulJournal
 from aiopplx.journal._names import fingerprint
@@ -147,7 +148,9 @@ class Core:
         self.ensure_open = ensure_open
         store = opened.store
         routing = Routing(settings.api, settings.successor, remembers=store.remembers)
-        self.membership = join(settings.base_url, settings.key, settings.rpm, settings.http)
+        self.membership = join(
+            settings.base_url, settings.key, settings.rpm, settings.http, tier=_tier(settings, routing)
+        )
         self.client = client = _client(settings, routing, emitter, self.membership)
         self.life = life = Lifecycle(
             store,
@@ -161,11 +164,27 @@ class Core:
         )
         laws = Laws(published, settings.poll.price or PRICE)
         life.poller = Poller(client, settings.poll, life, laws=laws)
-        self.learnt = life.learnt = Learnt(store, opened.known, Part(DURATIONS, laws.restore, laws.export))
+        self.learnt = life.learnt = Learnt(
+            store, opened.known, Part(DURATIONS, laws.restore, laws.export), self._limits()
+        )
         self.freeze = partial(freeze, routing=routing, new_key=_new_key)
         self.calls = Calls(life)
         self.decisions = Decisions(life)
         client.on_stop = self.calls.stopped
+        client.on_next_api = self._next_api
+
+    def _limits(self) -> Part:
+        """What is learnt of the account's limits."""
+        clock, limits = self.settings.clock, self.client.gate.limits
+        return Part(
+            LIMITS,
+            lambda kept: limits.start_from(kept, clock.now(), clock.wall()),
+            lambda: limits.export(clock.wall()),
+        )
+
+    def _next_api(self) -> None:
+        self.client.gate.limits.forget()
+        self.membership.allow(_tier(self.settings, self.life.routing))
 
     def forecast(self) -> Forecast:
         """What is expected of the jobs that run here."""
@@ -194,6 +213,11 @@ def _client(settings: Settings, routing: Routing, emitter: Emitter, membership: 
         has_handlers=emitter.has_handlers,
         is_only_api=routing.is_only,
     )
+
+
+def _tier(settings: Settings, routing: Routing) -> Tier | None:
+    """The limits of the account's usage tier, if it was given."""
+    return routing.api.tiers[settings.tier] if settings.tier is not None else None
 
 
 def _spending(settings: Settings, opened: SessionStore) -> Spending:

@@ -18,8 +18,8 @@ logger = logging.getLogger("aiopplx")
 
 ENDS = 50
 """Jobs that end before what was learnt is written again: a crash loses no more than that."""
-DURATIONS = "durations"
-NAMES = (DURATIONS,)
+DURATIONS, LIMITS = "durations", "limits"
+NAMES = (DURATIONS, LIMITS)
 """Under which a store has what was learnt."""
 
 

@@ -515,6 +515,7 @@ class Lifecycle:
                     self.client.halt(error, Lane.SUBMIT)
                     raise
                 if routing.go_over():
+                    self.client.on_next_api()
                     reason = (
                         f"the {routing.first.name} API is retired for this key ({error.type}); going on with"
                         f" {routing.api.name}"

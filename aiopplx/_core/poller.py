@@ -35,6 +35,7 @@ from aiopplx._policy.polling import (
     PollPolicy,
     Polls,
     Schedule,
+    Schedules,
     is_decisive,
     is_hopeless,
 )
@@ -146,16 +147,18 @@ class Poller:
         self._sink = sink
         self._choose = choose
         self._budget = Bucket(policy.budget) if policy.budget is not None else None
-        self._schedule: Schedule[Submission] = Schedule()
+        self._schedule: Schedules[Submission] = Schedules()
         self._deadlines: Schedule[Submission] = Schedule()
         # A job's poll, from its departure until it is known what becomes of the job; and the task of each poll.
         self._out: dict[Submission, Poll] = {}
         self._running: dict[Poll, asyncio.Task[None]] = {}
+        self._unbegun: set[Poll] = set()
         self._timer: Timer | None = None
         self._armed_for = 0.0
         self._is_held_back = False
         self._grace_until = 0.0
         self._closed = False
+        client.line.due = self
 
     # --- what is polled ----------------------------------------------------------------------------------------------
 
@@ -238,8 +241,9 @@ class Poller:
         if task is None or task is asyncio.current_task():
             return None
         task.cancel()
-        # Nobody else says so if the task never began.
-        self._client.gate.back(self._clock.now())
+        if poll in self._unbegun:  # nobody else says so
+            self._unbegun.discard(poll)
+            self._client.line.back(poll.call.lane, self._clock.now())
         self._free_place(poll)
         return task
 
@@ -249,7 +253,7 @@ class Poller:
         if self._closed:
             return
         _polls(sub).due = due
-        self._schedule.put(sub, due)
+        self._schedule.put(sub, due, is_bulk=sub.is_bulk)
         if self._timer is None or due < self._armed_for:
             self._arm()
 
@@ -321,13 +325,39 @@ class Poller:
             self._arm()  # whatever becomes of this step, there is a next one
 
     def _start_due(self, now: float) -> None:
-        choose = self._choose
+        if self._client.gate.limits.is_shared:
+            self._client.line.settle(now)  # submissions want the same departures
+            return
         while len(self._running) < POLLS_AT_ONCE and self._held_back(now) <= 0.0:
             sub = self._schedule.pop(now)
             if sub is None:
                 break
-            if self._sink.may_poll(sub):
-                self._start(sub, JobPoll(sub) if choose is None else self._chosen(choose, sub), now)
+            self._send(sub, now)
+
+    def _send(self, sub: Submission, now: float) -> bool:
+        """Poll it now, unless nobody has room for the outcome."""
+        if not self._sink.may_poll(sub):
+            return False
+        choose = self._choose
+        self._start(sub, JobPoll(sub) if choose is None else self._chosen(choose, sub), now)
+        return True
+
+    def due(self, now: float) -> tuple[bool, float | None, bool]:
+        """See `Due` in `_http.line`."""
+        if len(self._running) >= POLLS_AT_ONCE or (self._budget is not None and self._budget.delay(now) > 0.0):
+            return False, None, False
+        urgent = self._schedule.next_of(is_bulk=False)
+        bulk = self._schedule.next_of(is_bulk=True)
+        is_due = urgent is not None and urgent[0] <= now
+        if bulk is None or bulk[0] > now:
+            return is_due, None, False
+        return is_due, bulk[0], _polls(bulk[1]).probably_ended(now)
+
+    def send_next(self, now: float, *, is_bulk: bool) -> None:
+        """See `Due` in `_http.line`."""
+        while (sub := self._schedule.pop_of(now, is_bulk=is_bulk)) is not None:
+            if self._send(sub, now):
+                return
 
     def _chosen(self, choose: Choose, sub: Submission) -> Poll:
         if _polls(sub).needs_get:
@@ -356,7 +386,7 @@ class Poller:
         if is_hopeless(self._client.gate.delay(Lane.POLL, now), now, grace_until=self._grace_until):
             self._time_out(sub, now, "no request may leave at the moment", None)
         else:
-            self._schedule.put(sub, now)
+            self._schedule.put(sub, now, is_bulk=sub.is_bulk)
 
     # --- one poll ----------------------------------------------------------------------------------------------------
 
@@ -367,6 +397,7 @@ class Poller:
         self._out[first] = poll
         if len(poll.subs) > 1:
             self._take_in(poll)
+        self._unbegun.add(poll)
         self._running[poll] = asyncio.get_running_loop().create_task(self._run(poll))
 
     def _take_in(self, poll: Poll) -> None:
@@ -376,6 +407,7 @@ class Poller:
                 self._out[sub] = poll
 
     async def _run(self, poll: Poll) -> None:
+        self._unbegun.discard(poll)
         try:
             result = await self._client.attempt(poll.call, poll.read)
             ends = self._came_back(poll, result)

@@ -59,6 +59,7 @@ class Results:
         ordered: hand out in the order of the source; else in the order in which outcomes come.
         is_stored: the store can read results back.
         unpark: has a job polled again.
+        is_bulk: those who wait for a single job go first.
 
     Attributes:
         out: places whose outcome is awaited.
@@ -66,13 +67,16 @@ class Results:
         handed_out: how many places the consumer has had.
     """
 
-    def __init__(self, *, ordered: bool, is_stored: bool, unpark: Callable[[Submission], None]) -> None:
+    def __init__(
+        self, *, ordered: bool, is_stored: bool, unpark: Callable[[Submission], None], is_bulk: bool = True
+    ) -> None:
         self.out: dict[Place, None] = {}
         self.news = asyncio.Event()
         self.handed_out = 0
         self._ordered = ordered
         self._is_stored = is_stored
         self._unpark = unpark
+        self._is_bulk = is_bulk
         self._ready: deque[Place] = deque()
         self._ready_by_index: dict[int, Place] = {}
         self._polled: set[Place] = set()
@@ -82,13 +86,14 @@ class Results:
         """A new place, for the outcome of this submission."""
         request = sub.request
         if request is None:  # refused before there was one
-            place = Place(sub=sub, tag=sub.tag, index=index, takes_slot=True, results=self)
+            place = Place(sub=sub, tag=sub.tag, index=index, takes_slot=True, is_bulk=self._is_bulk, results=self)
         else:
             place = Place(
                 sub=sub,
                 tag=sub.tag,
                 index=index,
                 takes_slot=True,
+                is_bulk=self._is_bulk,
                 asked=request.asked,
                 meta=request.meta,
                 results=self,

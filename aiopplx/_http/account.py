@@ -4,9 +4,9 @@ What one account is
 -------------------
 The service knows an account by its API key, and counts by account: how many submissions it makes in a minute, what
 credit it has left, whether its key is valid. Two sessions with one key are one client to the service, however separate
-they are in the program. If each kept a pace of its own they would send twice what is allowed, and one would send into a
-silence that the server had asked of the other. So they share one gate, and with it the pace, the silence, the stops and
-what is known of an outage.
+they are in the program. If each kept limits of its own they would send twice what is allowed, and one would send into
+a silence that the server had asked of the other. So they share one gate, and with it the limits, the silence, the stops
+and what is known of an outage.
 
 An account is a key *at a server*: the same key at another address (a gateway, an emulator) is limited by somebody else.
 A gate also belongs to one event loop, since those who wait at it are tasks of that loop. Sessions on other loops and in
@@ -34,6 +34,7 @@ from typing import Final
 
 from aiopplx._http.secret import Secret
 from aiopplx._policy.gate import Gate
+from aiopplx._wire.api import Tier
 
 
 class Membership:
@@ -43,13 +44,22 @@ class Membership:
         gate: through which its requests leave.
     """
 
-    __slots__ = ("__weakref__", "_account", "gate", "per_minute", "way")
+    __slots__ = ("__weakref__", "_account", "gate", "per_minute", "tier", "way")
 
-    def __init__(self, account: _Account, gate: Gate, per_minute: float | None, way: int) -> None:
+    def __init__(
+        self, account: _Account, gate: Gate, per_minute: float | None, way: int, tier: Tier | None = None
+    ) -> None:
         self._account = account
         self.gate = gate
         self.per_minute = per_minute
+        self.tier = tier
         self.way = way
+
+    def allow(self, tier: Tier | None) -> None:
+        """The session says anew what the account's tier allows."""
+        with _LOCK:
+            self.tier = tier
+            self._account.limit()
 
     def end(self) -> None:
         """The session is closed; a second call does nothing."""
@@ -66,10 +76,16 @@ class _Account:
         self.members: weakref.WeakSet[Membership] = weakref.WeakSet()
 
     def limit(self) -> None:
-        limits = [member.per_minute for member in self.members if member.per_minute is not None]
+        """Of what the open sessions allow the lowest holds; a rate that a user gave is above a tier."""
         for member in self.members:
-            member.gate.pace.limit(min(limits, default=None))
-            break  # one pace for all
+            limits = member.gate.limits  # one for all
+            rates = [member.per_minute for member in self.members if member.per_minute is not None]
+            tiers = [member.tier for member in self.members if member.tier is not None]
+            if rates or not tiers:
+                limits.allow(min(rates, default=None))
+            else:
+                limits.allow_tier(*min(tiers, key=lambda tier: tier.submit))
+            break
 
 
 _LOCK: Final = threading.Lock()
@@ -78,7 +94,9 @@ _accounts: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, weakref.WeakValu
 )
 
 
-def join(base_url: str, key: Secret, per_minute: float | None, way: object = None) -> Membership:
+def join(
+    base_url: str, key: Secret, per_minute: float | None, way: object = None, *, tier: Tier | None = None
+) -> Membership:
     """Make a session a member of its account on the running loop, until `Membership.end`.
 
     Args:
@@ -86,6 +104,7 @@ def join(base_url: str, key: Secret, per_minute: float | None, way: object = Non
         key: the API key.
         per_minute: the most submissions a minute that this session allows, None for no limit of its own.
         way: the HTTP client that the session was given; None: it has connections of its own.
+        tier: the limits of the account's usage tier, if the session gives it.
     """
     loop = asyncio.get_running_loop()
     name = hashlib.sha256(f"{base_url}\n{key.reveal()}".encode()).hexdigest()
@@ -97,8 +116,8 @@ def join(base_url: str, key: Secret, per_minute: float | None, way: object = Non
         members = list(account.members)
         same_way = next((member.gate for member in members if member.way == id(way)), None)
         beside = members[0].gate if members else None
-        gate = same_way or Gate(per_minute, beside=beside)
-        membership = Membership(account, gate, per_minute, id(way))
+        gate = same_way or Gate(beside=beside)
+        membership = Membership(account, gate, per_minute, id(way), tier)
         account.members.add(membership)
         account.limit()
     return membership

@@ -32,7 +32,7 @@ from aiopplx._errors import (
 )
 from aiopplx._events import Event, EventKind
 from aiopplx._http.clock import Clock
-from aiopplx._http.line import Line, acquire
+from aiopplx._http.line import Line
 from aiopplx._http.transport import Sink, Transport, Withdrawn
 from aiopplx._job import Snapshot
 from aiopplx._policy.gate import Gate
@@ -52,9 +52,6 @@ from aiopplx._wire.call import Call, Lane, NoReply, Reply, error_of, refusal_in
 from aiopplx._wire.headers import counts, exhausted_until, hint
 
 T = TypeVar("T")
-
-SUBMITS_AT_ONCE = 32
-"""Submissions of one session between the gate and their answer. More would only make the server refuse them."""
 
 
 class Failed(msgspec.Struct, frozen=True):
@@ -97,7 +94,7 @@ class Attempts(Protocol):
 
 
 def _nothing() -> None:
-    """The default of `Client.on_stop`."""
+    """The default of what `Client` calls."""
 
 
 class Client:
@@ -116,7 +113,9 @@ class Client:
 
     Attributes:
         on_stop: called each time a refusal stops submissions, before the event.
+        on_next_api: called when submissions go to the next API, whose limits are others.
         limits: the latest rate limits of this key from the server.
+        line: who waits to send a request.
     """
 
     def __init__(
@@ -139,10 +138,10 @@ class Client:
         self.emit = emit
         self.has_handlers = has_handlers
         self.on_stop: Callable[[], None] = _nothing
+        self.on_next_api: Callable[[], None] = _nothing
         self.limits: Mapping[str, int] = {}
         self._is_only_api = is_only_api
-        self._line = Line(gate, clock)
-        self._submitting = anyio.Semaphore(SUBMITS_AT_ONCE)
+        self.line = Line(gate, clock)
 
     # --- one attempt -------------------------------------------------------------------------------------------------
 
@@ -151,8 +150,11 @@ class Client:
         left_at = self.clock.now()
         try:
             outcome = await (self.transport.exchange(call) if sink is None else self.transport.exchange(call, sink))
-        finally:
-            self.gate.back(left_at)
+        except BaseException:
+            self.line.back(call.lane, left_at)
+            self.line.answered()
+            raise
+        self.line.back(call.lane, left_at)
         error: AiopplxError
         if not isinstance(outcome, Reply):
             limit = self.transport.limit if sink is None else self.transport.file_limit
@@ -170,11 +172,13 @@ class Client:
                     outcome, error = refusal, error_of(refusal, call.lane)
             else:
                 gate = self.gate
-                gate.answered(call.lane, accepted=True)
+                now = self.clock.now()
+                gate.answered(call.lane, now, left_at, accepted=True)
                 if gate.stop is not None and gate.accepted(call.lane):
                     self.emit(Event(kind=EventKind.RESUMED))
-                if "x-ratelimit-remaining" in outcome.headers and (seconds := exhausted_until(outcome.headers)):
-                    gate.used_up(self.clock.now(), seconds)
+                if "x-ratelimit-remaining" in outcome.headers:
+                    self._told(outcome, call.lane, now, left_at, accepted=True)
+                self.line.answered()
                 return value
         else:
             error = error_of(outcome, call.lane)
@@ -192,15 +196,25 @@ class Client:
         pause = 0.0
         if fault is Fault.THROTTLED and isinstance(outcome, Reply):
             asked = hint(outcome.headers)
-            if asked is None:
-                asked = exhausted_until(outcome.headers)
-            error.retry_after = asked
+            error.retry_after = exhausted_until(outcome.headers) if asked is None else asked
             is_by_tokens = isinstance(error, RateLimited) and error.limit == "tokens"
-            pause = self.gate.throttled(lane, now, left_at, asked, self.random(), is_by_tokens=is_by_tokens)
+            pause = self.gate.throttled(
+                lane, now, left_at, asked, self.random(), is_limit=status == 429, is_by_tokens=is_by_tokens
+            )
+            if "x-ratelimit-remaining" in outcome.headers:
+                self._told(outcome, lane, now, left_at, accepted=False)
+            if asked is None and status == 429 and not self.gate.waits_for_answer(lane):
+                pause = self.gate.delay(lane, now)
+            if self.gate.limits.is_refused_as_given():
+                reason = (
+                    "the server refused a request although the rate that was given (rpm or tier) was kept: another"
+                    " process may be using this key, or the account's limit is lower"
+                )
+                self.emit(Event(kind=EventKind.WARNING, reason=reason))
         elif fault in (Fault.NOT_SENT, Fault.DOUBT, Fault.POLL):
             connected = isinstance(outcome, Reply) or outcome.sent
             if isinstance(outcome, Reply) and status is not None and status < 500:
-                self.gate.answered(lane, accepted=False)  # a wrong answer, but the server is at work
+                self.gate.answered(lane, now, left_at, accepted=False)  # a wrong answer, but the server is at work
             else:
                 pause = self.gate.failed(now, connected=connected, left_at=left_at)
             if lane is Lane.SUBMIT:
@@ -208,15 +222,21 @@ class Client:
         elif fault is Fault.STOP and isinstance(error, ConfigError):
             self.halt(error, lane)
         elif fault is Fault.STOP and isinstance(error, APIError):
-            self.gate.answered(lane, accepted=False)
+            self.gate.answered(lane, now, left_at, accepted=False)
             if lane in (Lane.SUBMIT, Lane.POLL) and not self.is_survived(error, call):
                 self.halt(error, lane)
         elif isinstance(outcome, Reply):
-            self.gate.answered(lane, accepted=False)
+            self.gate.answered(lane, now, left_at, accepted=False)
         if pause >= 1.0:
             self.emit(Event(kind=EventKind.PAUSED, delay=pause, reason=error.message, fault=fault.value))
-        self._line.wake()
+        self.line.answered()
         return Failed(fault, error, status, pause)
+
+    def _told(self, reply: Reply, lane: Lane, now: float, left_at: float, *, accepted: bool) -> None:
+        """An answer says how many requests are left."""
+        self.gate.limits.said(
+            lane, now, left_at, counts(reply.headers), exhausted_until(reply.headers), accepted=accepted
+        )
 
     # --- stops -------------------------------------------------------------------------------------------------------
 
@@ -234,13 +254,13 @@ class Client:
         self.on_stop()
         if is_news:
             self.emit(Event(kind=EventKind.STOPPED, reason=str(error), fault=Fault.STOP.value))
-        self._line.wake()
+        self.line.wake()
 
     def resume(self) -> None:
         """Let submissions go on after a stop."""
         if self.gate.resume():
             self.emit(Event(kind=EventKind.RESUMED))
-        self._line.wake()
+        self.line.wake()
 
     # --- submissions -------------------------------------------------------------------------------------------------
 
@@ -256,21 +276,16 @@ class Client:
             InDoubt: a job may exist whose id is unknown.
             AiopplxError: the server refused, or nothing could be sent; nothing was billed.
         """
+        line = self.line
+        order = line.place()
         try:
-            if self._submitting.value:
-                self._submitting.acquire_nowait()
-            else:
-                await acquire(self._submitting, self.clock, bounds.until)
-            try:
-                if not self._line.passes(Lane.SUBMIT):
-                    await self._line.wait(Lane.SUBMIT, bounds)
-                return await self._send(sub, attempts, bounds)
-            finally:
-                self._submitting.release()
+            if not line.passes(Lane.SUBMIT):
+                await line.wait(Lane.SUBMIT, bounds, is_bulk=sub.is_bulk, order=order)
+            return await self._send(sub, attempts, bounds, order)
         except TimeoutError:
             raise self._too_late(Lane.SUBMIT) from None
 
-    async def _send(self, sub: Submission, attempts: Attempts, bounds: Bounds) -> Snapshot:
+    async def _send(self, sub: Submission, attempts: Attempts, bounds: Bounds, order: int) -> Snapshot:
         """The attempts of one submission, the first of which has passed the gate."""
         api = sub.api
         call = api.submit(sub.body)
@@ -280,8 +295,8 @@ class Client:
             # The mark is on disk before the first byte leaves.
             try:
                 if last is not None:
-                    await self._line.wait(Lane.SUBMIT, bounds)
-                await self._mark(sub, attempts, bounds)
+                    await self.line.wait(Lane.SUBMIT, bounds, is_bulk=sub.is_bulk, order=order)
+                await self._mark(sub, attempts, bounds, order)
             except (TimeoutError, AiopplxError) as problem:
                 if last is None:
                     raise
@@ -316,9 +331,10 @@ class Client:
             if not sub.listeners:
                 raise _outcome(sub, last.error, doubt=doubt)
             self._emit_retrying(sub, last, verdict.delay)
-            await self.clock.sleep(verdict.delay)
+            if verdict.delay > 0.0:
+                await self.clock.sleep(verdict.delay)
 
-    async def _mark(self, sub: Submission, attempts: Attempts, bounds: Bounds) -> None:
+    async def _mark(self, sub: Submission, attempts: Attempts, bounds: Bounds, order: int) -> None:
         """Mark the next attempt, so that it may leave at this very moment.
 
         Writing takes a moment, in which the server may have asked for silence. That may be long, so the mark is undone
@@ -339,11 +355,12 @@ class Client:
                     await attempts.take_back(sub)
                 raise
             self._did_not_leave()
-            await self._line.wait(Lane.SUBMIT, bounds.for_retries(sub.deadline))
+            await self.line.wait(Lane.SUBMIT, bounds.for_retries(sub.deadline), is_bulk=sub.is_bulk, order=order)
 
     def _did_not_leave(self) -> None:
         """A request passed the gate and is held back after all: if it was to probe the server, another may."""
-        self.gate.back(self.clock.now())
+        self.line.back(Lane.SUBMIT, self.clock.now())
+        self.line.answered()
 
     def _verdict(
         self, sub: Submission, tries: SubmitTries, failed: Failed, bounds: Bounds, *, doubt: bool
@@ -414,7 +431,7 @@ class Client:
         attempts = 0
         while True:
             try:
-                await self._line.wait(call.lane, Bounds(self.clock.now() + self.policy.call_seconds))
+                await self.line.wait(call.lane, Bounds(self.clock.now() + self.policy.call_seconds))
             except TimeoutError:
                 raise self._too_late(call.lane) from None
             attempts += 1

@@ -1,16 +1,15 @@
 """The one gate through which every request of an account leaves, and the reasons for which it is shut.
 
-Five reasons to hold a request back
+Four reasons to hold a request back
 -----------------------------------
 A client that lives through a bad hour has to tell apart why the server does not do as asked, because each reason ends
 in another way. `Cause` lists them in the order in which the gate asks for them:
 
 1. A *stop*: no submission can succeed (bad key, no credit, retired API). Nothing but the user, or time, can help.
-2. *Silence*: the server said how long nothing may be sent (Retry-After), or that its count is used up. It is obeyed by
-   every request, whichever request was told so.
+2. *Silence*: the server said how long nothing may be sent (Retry-After). It is obeyed by every request, whichever
+   request was told so.
 3. An *outage*: the server does not answer at all. One request at a time finds out whether it is back.
-4. A *pause* of submissions: the server refused one because there were too many, and did not say for how long.
-5. The *pace* of submissions, which is learnt or given (`_policy.pace`).
+4. A *limit* of submissions, of polls, or of both, which is found out or given (`_policy.limits`).
 
 Two more things are known here because every request of the account brings news of them, although they hold nothing
 back: whether the server was ever reached (`FirstContact`), and since when no submission was accepted or rejected
@@ -30,7 +29,7 @@ import enum
 import math
 
 from aiopplx._errors import AiopplxError, APIError
-from aiopplx._policy.pace import Pace
+from aiopplx._policy.limits import Limits
 from aiopplx._policy.retry import Known
 from aiopplx._wire.call import Lane
 
@@ -43,8 +42,6 @@ LONGEST_PROBE = 120.0
 """Seconds after which a probe that never reported back is given up. No exchange may take longer."""
 STOP_PROBE = 30.0
 """Seconds after a stop at which a submission is tried again."""
-LONGEST_PAUSE = 30.0
-"""Seconds: no pause of submissions after refusals without a Retry-After grows beyond this."""
 
 # A constant of the module: on the way of every request, looking it up in the enum costs more than the comparison.
 _SUBMIT = Lane.SUBMIT
@@ -56,8 +53,7 @@ class Cause(enum.Enum):
     STOP = "submissions are stopped"
     SILENCE = "the server asked for silence"
     OUTAGE = "the server does not answer"
-    PAUSE = "the server refused submissions because there were too many"
-    PACE = "the pace of submissions allows no more"
+    LIMIT = "the rate limit allows no more"
 
 
 class Stop:
@@ -114,48 +110,26 @@ class Stop:
 
 
 class Silence:
-    """For how long the server wants to hear nothing, and for how long no submissions.
+    """For how long the server wants to hear nothing.
 
-    A Retry-After, or a count that is used up, is a promise to every request of the account, polls included: the server
-    asked for silence, not for slower submissions. It is stretched by up to a tenth, so that those who wait do not all
-    come back at one moment, and never shortened by anything that is said later.
-
-    A refusal without a Retry-After says only that there were too many submissions. The first one after an acceptance
-    holds back nothing but the submission that was refused (its own retry waits). From the second in a row on, all
-    submissions pause, for a random time whose bound doubles up to `LONGEST_PAUSE`.
+    A Retry-After is a promise to every request of the account, polls included: the server asked for silence, not for
+    slower submissions. It is stretched by up to a tenth, so that those who wait do not all come back at one moment, and
+    never shortened by anything that is said later.
 
     Attributes:
         until: the moment up to which nothing leaves.
-        submits_until: the moment up to which no submission leaves, if that is later.
     """
 
-    __slots__ = ("_refused_in_a_row", "submits_until", "until")
+    __slots__ = ("until",)
 
     def __init__(self) -> None:
         self.until = 0.0
-        self.submits_until = 0.0
-        self._refused_in_a_row = 0
 
     def asked(self, now: float, seconds: float, random: float = 0.0) -> float:
         """The server asked for `seconds` of silence. Returns the seconds that follow, stretched by `random`."""
         pause = seconds * (1.0 + random / 10.0)
         self.until = max(self.until, now + pause)
         return pause
-
-    def counted(self) -> None:
-        """A submission was refused because there were too many, with or without a Retry-After."""
-        self._refused_in_a_row += 1
-
-    def paused(self, now: float, random: float) -> float:
-        """The submission just counted brought no Retry-After. Returns the seconds for which submissions pause."""
-        row = self._refused_in_a_row
-        pause = random * min(LONGEST_PAUSE, 2.0 ** (row - 2)) if row > 1 else 0.0
-        self.submits_until = max(self.submits_until, now + pause)
-        return pause
-
-    def accepted(self) -> None:
-        """The server accepted a submission."""
-        self._refused_in_a_row = 0
 
     def seconds(self, now: float) -> float:
         """Seconds for which nothing may leave at all."""
@@ -301,14 +275,19 @@ class Gate:
 
     Args:
         per_minute: the most submissions a minute that the user allows, None for as many as the server does.
-        beside: another gate of the same account, whose pace, silence and stops are this one's too.
+        beside: another gate of the same account, whose limits, silence and stops are this one's too.
         route: shared with the other gates of this route; a new one by default.
+
+    Attributes:
+        limits: the account's limits, and what is known of them.
     """
 
     def __init__(
         self, per_minute: float | None = None, *, beside: Gate | None = None, route: Route | None = None
     ) -> None:
-        self.pace: Pace = Pace(per_minute) if beside is None else beside.pace
+        self.limits: Limits = Limits() if beside is None else beside.limits
+        if per_minute is not None:
+            self.limits.allow(per_minute)
         self._stop: Stop = Stop() if beside is None else beside._stop
         self._silence: Silence = Silence() if beside is None else beside._silence
         self.route = route = route or Route()
@@ -321,60 +300,64 @@ class Gate:
 
     def delay(self, lane: Lane, now: float) -> float:
         """Seconds until a request of this lane may leave; 0 if now. A stop is not in it: ask `halted`."""
-        silence = self._silence
-        until = silence.until
-        if lane is _SUBMIT:
-            if silence.submits_until > until:
-                until = silence.submits_until
-            next_at = self.pace.next_at
-            if next_at > until:
-                until = next_at
-        wait = until - now
+        wait = self.limits.delay(lane, now)
+        silence = self._silence.until - now
+        if silence > wait:
+            wait = silence
         if self._breaker.is_open:
             wait = max(wait, self._breaker.delay(now))
         return wait if wait > 0.0 else 0.0
 
+    def waits_for_answer(self, lane: Lane) -> bool:
+        """Whether `delay` is a guess, because an answer that is on its way decides."""
+        return self.limits.waits_for_answer(lane)
+
     def leave(self, lane: Lane, now: float) -> None:
         """A request leaves now."""
-        if lane is _SUBMIT:
-            self.pace.leave(now)
+        self.limits.leave(lane, now)
         if self._breaker.is_open:
             self._breaker.leave(now)
 
     def why(self, lane: Lane, now: float) -> Cause | None:
         """Why a request of this lane may not leave now; None if it may. The first reason, in the order of `Cause`."""
-        submits = lane is _SUBMIT
-        if submits and self.halted(now) is not None:
+        if lane is _SUBMIT and self.halted(now) is not None:
             return Cause.STOP
         if self._silence.until > now:
             return Cause.SILENCE
         if self._breaker.delay(now) > 0.0:
             return Cause.OUTAGE
-        if submits and self._silence.submits_until > now:
-            return Cause.PAUSE
-        if submits and self.pace.next_at > now:
-            return Cause.PACE
+        if self.limits.delay(lane, now) > 0.0:
+            return Cause.LIMIT
         return None
 
     # --- what came back ----------------------------------------------------------------------------------------------
 
-    def back(self, left_at: float) -> None:
+    def back(self, lane: Lane, left_at: float) -> None:
         """A request that left at `left_at` ended, in whatever way, or did not leave after all."""
+        self.limits.back(lane, left_at)
         self._breaker.back(left_at)
 
-    def answered(self, lane: Lane, *, accepted: bool) -> None:
-        """The server gave an answer that was not a request for less."""
+    def answered(self, lane: Lane, now: float, left_at: float, *, accepted: bool) -> None:
+        """The server gave an answer that was not a request for less, to a request that left at `left_at`."""
         self._first_contact.is_made = True
         self._breaker.answered()
         if lane is _SUBMIT:
             self._unanswered.answered()
             if accepted:
                 self.route.has_accepted = True
-                self._silence.accepted()
-                self.pace.accepted()
+        # Also one that was refused for what it asks: the limit let it through.
+        self.limits.accepted(lane, now, left_at)
 
     def throttled(
-        self, lane: Lane, now: float, left_at: float, hint: float | None, random: float, *, is_by_tokens: bool = False
+        self,
+        lane: Lane,
+        now: float,
+        left_at: float,
+        hint: float | None,
+        random: float,
+        *,
+        is_limit: bool = True,
+        is_by_tokens: bool = False,
     ) -> float:
         """The server asks for less.
 
@@ -384,26 +367,19 @@ class Gate:
             left_at: when the request left.
             hint: seconds of silence that the server asked for; None if it did not say.
             random: even in [0, 1).
-            is_by_tokens: the limit is on tokens: how many requests a minute would fit was not said, so it teaches no
-                pace.
+            is_limit: whether a limit was reached (429). A server that is busy (503) says nothing of its limits.
+            is_by_tokens: the limit is on tokens, which only submissions use.
 
         Returns:
-            The seconds of silence or pause that follow.
+            The seconds of silence that follow.
         """
         self._first_contact.is_made = True
         self._breaker.answered()
         if lane is _SUBMIT:
             self._unanswered.failed(now)
-            if not is_by_tokens:
-                self.pace.refused(now, left_at)
-            self._silence.counted()
-        if hint is not None:
-            return self._silence.asked(now, hint, random)
-        return self._silence.paused(now, random) if lane is _SUBMIT else 0.0
-
-    def used_up(self, now: float, seconds: float) -> None:
-        """The server's own count says that no request fits for `seconds`."""
-        self._silence.asked(now, seconds)
+        if is_limit:
+            self.limits.refused(lane, now, left_at, is_by_tokens=is_by_tokens)
+        return self._silence.asked(now, hint, random) if hint is not None else 0.0
 
     def failed(self, now: float, *, connected: bool, left_at: float | None = None) -> float:
         """An attempt that left at `left_at` brought no sign of a working server.

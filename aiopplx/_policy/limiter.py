@@ -56,11 +56,12 @@ NOISE = 0.18
 """While a lower share of the answers than this is a refusal, and no rate is known, a refusal shows no limit."""
 MEMORY = 0.9
 """What an answer's weight in the share of refusals is multiplied by at the next answer."""
-LONGEST_GAP = 10.0
-"""Seconds: one request alone leaves at least so often while all are refused."""
+SHORTEST_GAP, LONGEST_GAP = 0.1, 10.0
+"""Seconds before one request leaves alone after a refusal: at least, however fast the server answers, and at most."""
 GAP_GROWS, KNOWN_GAP_GROWS = 1.3, 2.0
-LONG_CLOSED = 5
-"""Requests alone that were refused in a row, after which an epoch with few acceptances is no measure of the rate."""
+LONG_CLOSED, LONG_GAP = 5, 2.0
+"""Requests alone that were refused in a row, and seconds that the gap between them came to, after which an epoch with
+few acceptances is no measure of the rate."""
 BELOW, ABOVE, STEEPEST = 0.1, 0.2, 8.0
 """How much of the rate the pace gives up after a refusal, and how fast it rises once `flat` departures went well."""
 LEAST_FLAT, MOST_FLAT, TOLD_FLAT = 4.0, 60.0, 600.0
@@ -68,6 +69,8 @@ LEAST_FLAT, MOST_FLAT, TOLD_FLAT = 4.0, 60.0, 600.0
 headers told the rate, since nothing has to be found out then."""
 FEW_ON_THE_WAY = 4.0
 """Requests on their way at the rate, above which `MOST_FLAT` grows with them."""
+NOISY_FLAT = 8.0
+"""As `LEAST_FLAT` where refusals come at any rate: there most of them cost no pace, and asking for more is cheap."""
 LEAP = 12
 """Requests that leave at the old pace to tell a limit from noise."""
 MOST_USUAL = 0.12
@@ -128,6 +131,7 @@ class Limiter:
     Args:
         per_minute: requests a minute that the user gave; None: it is found out.
         burst: requests that a given limit allows at once, after a pause. Default 1: evenly spaced.
+        first_window: requests in flight while nothing is known. Default `FIRST_WINDOW`.
 
     Attributes:
         rate: requests a second, None while no limit is known.
@@ -137,12 +141,15 @@ class Limiter:
         refused_as_given: requests that were refused although the given rate was kept.
     """
 
-    def __init__(self, per_minute: float | None = None, *, burst: float = 1.0) -> None:
+    def __init__(
+        self, per_minute: float | None = None, *, burst: float = 1.0, first_window: float = FIRST_WINDOW
+    ) -> None:
         self.is_given = per_minute is not None
         self.rate: float | None = None if per_minute is None else per_minute / 60.0
         self.burst = burst if per_minute is not None else 0.0
         self.in_flight = 0
         self.refused_as_given = 0
+        self._first_window = first_window
         self._closed_until = 0.0
         self._rtt = 0.0
         # Departures: what has come in and was not used, by when; the latest departure, and how many since a refusal.
@@ -231,19 +238,20 @@ class Limiter:
             self._filled_at = now
         self._last_left = now
 
+    def waits_for_answer(self) -> bool:
+        """Whether only an answer can shorten `delay`: it is then a guess, after which it is not waited for longer."""
+        if self._is_alone:
+            return self._probe_left is not None
+        if self.rate is None:
+            return self.in_flight >= self._window()
+        return self._leap_since is not None and not self._leap_left
+
     def back(self, left_at: float) -> None:
         """See `Departures`."""
-        self.in_flight -= 1
+        if self.in_flight:  # one that left before another limiter took this one's place was counted there
+            self.in_flight -= 1
         if self._probe_left is not None and left_at >= self._probe_left:
             self._probe_left = None  # it brought no answer: another may go
-
-    def give(self, per_minute: float, burst: float = 1.0) -> None:
-        """The user gives a rate. If one was given already, the slower one holds."""
-        rate = per_minute / 60.0
-        if self.is_given and self.rate is not None:
-            self.rate, self.burst = min(self.rate, rate), min(self.burst, burst)
-        else:
-            self.is_given, self.rate, self.burst = True, rate, burst
 
     def close(self, until: float) -> None:
         """Nothing leaves before this moment."""
@@ -258,7 +266,8 @@ class Limiter:
         accepted = self._accepted - self._window_from
         # Where an answer takes long, a window opens slowly: there it is wider.
         longer = min(2.0, max(1.0, 2.0 * self._rtt))
-        return min(WIDEST_WINDOW * longer, FIRST_WINDOW + accepted * longer / WINDOW_SHARE)
+        widest = max(self._first_window, WIDEST_WINDOW * longer)
+        return min(widest, self._first_window + accepted * longer / WINDOW_SHARE)
 
     def _stale(self) -> float:
         return max(STALE, 4.0 * self._rtt)
@@ -297,9 +306,9 @@ class Limiter:
             self._k += 1
         if self._leap_since is not None:
             self._leapt(now, left_at, is_refused=False)
-        if self._is_alone and left_at >= self._known_at:
+        if self._is_alone and left_at > self._known_at:
             self._is_alone = False
-            self._window_from = self._accepted
+            self._window_from, self._first_window = self._accepted, FIRST_WINDOW
             if self.rate is not None and not self.is_given:
                 # Where the first one alone was refused as well, what refuses is not a bucket that fills.
                 is_bucket = self._last_refused_probe is None
@@ -318,7 +327,7 @@ class Limiter:
         if self._leap_since is not None:
             self._leapt(now, left_at, is_refused=True)
             return
-        if left_at < self._known_at or self._is_noise():
+        if left_at <= self._known_at or self._is_noise():
             return
         if self.is_given:
             self.refused_as_given += 1
@@ -336,7 +345,7 @@ class Limiter:
             self._gap = min(LONGEST_GAP, self._gap * (GAP_GROWS if self.rate is None else KNOWN_GAP_GROWS))
             self._last_refused_probe = left_at
             self._closed_probes += 1
-        elif self._closed_probes >= LONG_CLOSED and self._k < self._last_k / 4.0:
+        elif self._gap >= LONG_GAP and self._closed_probes >= LONG_CLOSED and self._k < self._last_k / 4.0:
             # It was closed for long, as no bucket is, and is not open again: what was refused may count as well.
             self._last_refused_probe = left_at
         else:
@@ -354,14 +363,14 @@ class Limiter:
 
     def _is_noise(self) -> bool:
         if self._usual:
-            return self._share < 2.0 * self._usual
+            return self._slow_share < 2.0 * self._usual
         return self.rate is None and self._share < NOISE
 
     def _first_gap(self, now: float) -> float:
         if self.rate is not None:
-            return max(1.0 / self.rate, self._rtt)
+            return max(1.0 / self.rate, self._rtt, SHORTEST_GAP)
         began = self._began if self._began is not None else now
-        return min(LONGEST_GAP, max(self._rtt, (now - began) / (self._accepted + 1)))
+        return min(LONGEST_GAP, max(self._rtt, (now - began) / (self._accepted + 1), SHORTEST_GAP))
 
     def _at_mark(self, now: float, left_at: float) -> None:
         """The bucket is empty: an epoch ends, and another begins."""
@@ -395,7 +404,7 @@ class Limiter:
         rate = max(SLOWEST, best)
         # Where many are on their way, asking for more costs more refusals at once, so it is done less often.
         most = MOST_FLAT * max(1.0, rate * self._rtt / FEW_ON_THE_WAY)
-        self._flat = min(most, max(LEAST_FLAT, float(flat)))
+        self._flat = min(most, max(LEAST_FLAT, float(flat))) if not self._usual else NOISY_FLAT
         self.rate = rate
         if before is None:
             began = self._began if self._began is not None else left_at
@@ -434,6 +443,7 @@ class Limiter:
         self._mark = None
         self._n = 0
         if is_noise:
+            self._flat = NOISY_FLAT
             self._usual = min(MOST_USUAL, max(self._before_leap, self._leap_refused / LEAP))
             return
         self.rate = self._confirmed = self._fell_to
@@ -457,17 +467,17 @@ class Limiter:
             accepted: whether the request was accepted.
         """
         limit, remaining = counts.get("limit"), counts.get("remaining")
-        if not limit or remaining is None or self.is_given or left_at < self._newest:
+        if left_at < self._newest or self._contradictions >= MOST_CONTRADICTIONS:
             return
-        if self._contradictions >= MOST_CONTRADICTIONS:
+        if until_reset is not None:
+            self.close(now + until_reset)
+        if not limit or remaining is None or self.is_given:
             return
         self._newest = left_at
         if remaining > limit or (remaining > FEW and not accepted):
             self._contradicted()
             return
         self._remaining = left = max(0.0, remaining - self.in_flight)
-        if until_reset is not None:
-            self.close(now + until_reset)
         if self._contradictions:
             self._tokens = min(self._tokens_at(now), left) if self.rate is not None else self._tokens
             self._filled_at = now
@@ -480,6 +490,12 @@ class Limiter:
             self._epochs.clear()
             self._mark = None
         self._tokens, self._filled_at = left, now
+
+    def told(self, now: float) -> tuple[float, float] | None:
+        """The limit that headers told, and how many should be left of it now; None if they are not believed."""
+        if not self._is_told or self._contradictions:
+            return None
+        return self.burst, max(0.0, min(self.burst, self._tokens_at(now)))
 
     def _contradicted(self) -> None:
         """Refused, although more than a few were said to be left."""

@@ -44,6 +44,7 @@ from aiopplx._errors import AiopplxError, ConfigError, JobExpired, NotFound, Pro
 from aiopplx._job import JobStatus, Snapshot, outcome_error
 from aiopplx._policy.durations import PRICE, Law
 from aiopplx._policy.retry import Again, Fault, RetryPolicy
+from aiopplx._policy.turns import CONTESTED
 
 K = TypeVar("K")
 
@@ -275,6 +276,11 @@ class Polls(msgspec.Struct, gc=False):
     def running(self, now: float) -> RunningJob:
         """What a poll rule is asked with."""
         return RunningJob(now - self.since, self.count, self.status, self.model)
+
+    def probably_ended(self, now: float) -> bool:
+        """Whether the next poll probably finds it ended."""
+        law, seen = self.law, max(0.0, self.seen)
+        return law is not None and law.has_ended(seen, now - self.since) >= 0.5
 
     def answered(
         self, policy: PollPolicy, snapshot: Snapshot, *, is_last: bool, is_full: bool = True
@@ -533,6 +539,11 @@ class Schedule(Generic[K]):
             heapq.heappop(heap)
         return None
 
+    def first(self) -> tuple[float, K] | None:
+        """The first key, and when it is due; None if there is none."""
+        due = self.next_due()
+        return None if due is None else (due, self._heap[0].key)
+
     def due_by(self, moment: float) -> list[K]:
         """The keys that are due by `moment`, first due first; they stay where they are. It looks at no others."""
         heap, found, places = self._heap, list[_Row](), [0]
@@ -552,3 +563,67 @@ class Schedule(Generic[K]):
         key: K = heapq.heappop(self._heap).key
         del self._rows[key]
         return key
+
+
+class Schedules(Generic[K]):
+    """Two schedules, of which the urgent one goes first; but every fifth key that both could give is of the other.
+
+    As one `Schedule`, where a key's urgency is said with its moment.
+    """
+
+    __slots__ = ("_bulk", "_contested", "_urgent")
+
+    def __init__(self) -> None:
+        self._urgent: Schedule[K] = Schedule()
+        self._bulk: Schedule[K] = Schedule()
+        self._contested = 0
+
+    def __len__(self) -> int:
+        return len(self._urgent) + len(self._bulk)
+
+    def __contains__(self, key: K) -> bool:
+        return key in self._bulk or key in self._urgent
+
+    def put(self, key: K, due: float, *, is_bulk: bool) -> None:
+        """`key` is due at `due`; replaces an earlier moment of it."""
+        chosen, other = (self._bulk, self._urgent) if is_bulk else (self._urgent, self._bulk)
+        if len(other):
+            other.remove(key)
+        chosen.put(key, due)
+
+    def remove(self, key: K) -> bool:
+        """Forget `key`; True if it was waiting."""
+        return self._bulk.remove(key) or self._urgent.remove(key)
+
+    def next_due(self) -> float | None:
+        """When the first key is due; None if there is none."""
+        urgent, bulk = self._urgent.next_due(), self._bulk.next_due()
+        if urgent is None or bulk is None:
+            return bulk if urgent is None else urgent
+        return min(urgent, bulk)
+
+    def next_of(self, *, is_bulk: bool) -> tuple[float, K] | None:
+        """The first key of these, and when it is due; None if there is none."""
+        return (self._bulk if is_bulk else self._urgent).first()
+
+    def due_by(self, moment: float) -> list[K]:
+        """The keys that are due by `moment`, urgent ones first; they stay where they are."""
+        return [*self._urgent.due_by(moment), *self._bulk.due_by(moment)]
+
+    def pop(self, now: float) -> K | None:
+        """The key whose turn it is, taken out; None if none is due."""
+        if not len(self._urgent):
+            return self._bulk.pop(now)
+        urgent = self._urgent.first()
+        bulk = self._bulk.next_due()
+        if urgent is None or urgent[0] > now:
+            return self._bulk.pop(now)
+        if bulk is not None and bulk <= now:
+            self._contested += 1
+            if self._contested % CONTESTED == 0:
+                return self._bulk.pop(now)
+        return self._urgent.pop(now)
+
+    def pop_of(self, now: float, *, is_bulk: bool) -> K | None:
+        """As `Schedule.pop`, of these keys."""
+        return (self._bulk if is_bulk else self._urgent).pop(now)

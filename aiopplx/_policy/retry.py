@@ -84,7 +84,9 @@ class RetryPolicy(msgspec.Struct, frozen=True, kw_only=True):
             may pay twice, and each time is told as a `WARNING`.
         base: upper bound of the first delay, doubled at each try. The delay is drawn evenly between 0 and the bound.
             Default 0.5.
-        throttled_base: the same after a 429, where the server has said that it is busy. Default 1.
+        throttled_base: the same where the server has said that it is busy. Default 1. A submission that is refused by
+            a rate limit (429) waits for its turn at the gate instead; only one that is refused more than three times
+            pauses, to let others go before it.
         max_delay: no bound grows beyond this. Default 30.
         doubt_tries, doubt_seconds: how often a submission whose outcome is unknown is sent in all, and for how long
             after the first unanswered attempt; then it is `IN_DOUBT`. Defaults 8 and 900.
@@ -269,6 +271,10 @@ class Over(msgspec.Struct, frozen=True):
     doubt: bool = False
 
 
+LIMITED = 3
+"""How often a submission may be refused by a rate limit before it makes way for others."""
+
+
 class SubmitTries:
     """The failed attempts of one submission: counts them, and decides whether another follows.
 
@@ -276,12 +282,13 @@ class SubmitTries:
     since when, because that bounds the repetitions.
     """
 
-    __slots__ = ("_doubt_since", "_doubts", "_odd", "_policy", "_tries")
+    __slots__ = ("_doubt_since", "_doubts", "_limited", "_odd", "_policy", "_tries")
 
     def __init__(self, policy: RetryPolicy) -> None:
         self._policy = policy
         self._tries = 0
         self._odd = 0
+        self._limited = 0
         self._doubts = 0
         self._doubt_since = 0.0
 
@@ -316,12 +323,23 @@ class SubmitTries:
             self._doubts += 1
         if not self._may_go_on(fault, now, repeatable):
             return Over(doubt=doubt and not (fault is Fault.REFUSED and ends_doubt(status)))
-        delay = max(self._policy.delay(fault, self._tries, random), silence)
+        delay = max(self._delay(fault, now, random, status, bounds), silence)
         if status == 409:
             delay = max(delay, 1.0)  # the first attempt is still at work: give it a moment
         if now + delay >= bounds.until or (fault is Fault.THROTTLED and silence > bounds.silence):
             return Over(doubt=doubt)
         return Again(delay)
+
+    def _delay(self, fault: Fault, now: float, random: float, status: int | None, bounds: Bounds) -> float:
+        if fault is not Fault.THROTTLED or status != 429:
+            return self._policy.delay(fault, self._tries, random)
+        # The gate paces all submissions, and this one goes first again. Many are refused together, so only one that is
+        # refused again and again lets others go before it. It is not given up for that, as long as there is time.
+        self._limited += 1
+        if self._limited <= LIMITED:
+            return 0.0
+        delay = self._policy.delay(fault, self._limited - LIMITED, random)
+        return min(delay, max(1.0, (bounds.until - now) / 4.0))
 
     def _may_go_on(self, fault: Fault, now: float, repeatable: bool) -> bool:
         policy = self._policy

@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import re
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Protocol, cast
+from typing import TYPE_CHECKING, NamedTuple, Protocol, cast
 from urllib.parse import quote
 
 from aiopplx._errors import InvalidRequest
@@ -25,6 +25,20 @@ if TYPE_CHECKING:
 _PLAIN_ID = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,254}")
 LONGEST_ID = 2048
 """Characters of an id. A longer one makes a URL that servers and proxies refuse, whatever it was made for."""
+
+
+class Tier(NamedTuple):
+    """The published rate limits of a usage tier, in requests a minute; as many may leave at once after a pause.
+
+    Attributes:
+        submit: submissions; all requests together if `poll` is None.
+        poll: polls, None if all requests share one limit.
+        list: pages of a list, None if there are none.
+    """
+
+    submit: float
+    poll: float | None
+    list: float | None
 
 
 class API(Protocol):
@@ -43,6 +57,7 @@ class API(Protocol):
             come back for it has to know.
         request_type: the class of this API's own requests.
         published: what is known of costs and durations before any job was seen, by kind.
+        tiers: the published rate limits of each usage tier, from tier 0.
     """
 
     @property
@@ -65,6 +80,8 @@ class API(Protocol):
     def request_type(self) -> type[Request]: ...
     @property
     def published(self) -> Mapping[Kind, Published]: ...
+    @property
+    def tiers(self) -> Sequence[Tier]: ...
 
     def takes(self, request: Request) -> bool:
         """Whether this API accepts requests of that class; single fields may still have no counterpart."""

@@ -14,7 +14,7 @@ import msgspec
 from aiopplx._errors import APIError, InvalidRequest, RequiredAction
 from aiopplx._job import JobFile, JobStatus, Page, Snapshot
 from aiopplx._text import plain
-from aiopplx._wire.api import quoted_id
+from aiopplx._wire.api import Tier, quoted_id
 from aiopplx._wire.call import Call, Lane, Reply
 from aiopplx._wire.decoding import (
     check_has_id,
@@ -47,6 +47,8 @@ keeps a run; only a poll shows whether a run still exists."""
 MAX_BODY = 32 * 1024 * 1024
 """Bytes of a submission above which the server answers 413 (its documented limit: 32 MiB)."""
 
+TIERS = tuple(Tier(rpm, None, None) for rpm in (50.0, 150.0, 500.0, 1000.0, 2000.0, 2000.0))
+"""docs.perplexity.ai, rate limits by usage tier, October 2026: one limit for all requests."""
 PUBLISHED: Mapping[Kind, Published] = {
     Kind("agent", "medium"): Published(0.01, 0.10, 45.0, 0.9),
     Kind("agent", "high"): Published(0.40, 1.00, 180.0, 0.9),
@@ -148,6 +150,11 @@ class Agent(msgspec.Struct, frozen=True):
     def published(self) -> Mapping[Kind, Published]:
         """See `PUBLISHED`."""
         return PUBLISHED
+
+    @property
+    def tiers(self) -> tuple[Tier, ...]:
+        """See `TIERS`."""
+        return TIERS
 
     def takes(self, request: Request) -> bool:
         """True for an `AgentRequest`, and for a `ResearchRequest`, which is translated."""

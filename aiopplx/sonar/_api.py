@@ -16,7 +16,7 @@ import msgspec
 
 from aiopplx._errors import APIError, InvalidRequest, RequiredAction
 from aiopplx._job import JobFile, JobStatus, Page, Snapshot
-from aiopplx._wire.api import quoted_id
+from aiopplx._wire.api import Tier, quoted_id
 from aiopplx._wire.call import Call, Lane, Reply
 from aiopplx._wire.decoding import (
     check_has_id,
@@ -40,6 +40,8 @@ from aiopplx.sonar._responses import AsyncJob, CompletionResponse
 RESULTS_LIVE = 7 * 86_400.0
 """Seconds for which the server keeps a job: 7 days."""
 
+TIERS = tuple(Tier(rpm, 6000.0, 3000.0) for rpm in (5.0, 10.0, 20.0, 40.0, 60.0, 100.0))
+"""docs.perplexity.ai, rate limits by usage tier, October 2026."""
 PUBLISHED: Mapping[Kind, Published] = {
     Kind("sonar", DEFAULT_MODEL, "low"): Published(0.15, 0.60, 120.0, 0.6),
     Kind("sonar", DEFAULT_MODEL, "medium"): Published(0.38, 1.20, 180.0, 0.6),
@@ -168,6 +170,11 @@ class Sonar(msgspec.Struct, frozen=True):
     def published(self) -> Mapping[Kind, Published]:
         """See `PUBLISHED`."""
         return PUBLISHED
+
+    @property
+    def tiers(self) -> tuple[Tier, ...]:
+        """See `TIERS`."""
+        return TIERS
 
     def takes(self, request: Request) -> bool:
         """True for a `ResearchRequest` only."""

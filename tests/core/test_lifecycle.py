@@ -144,7 +144,7 @@ async def test_call_cancelled_after_a_refusal_owes_and_reports_nothing() -> None
     told = Told()
     slow = RetryPolicy(throttled_base=3000.0)
     async with emulator() as server, session_at(server.url, on_event=told, retry=slow, max_cost=1.5) as session:
-        server.faults.add("submit", faults.RateLimited(), times=1)
+        server.faults.add("submit", faults.RateLimited(status=425), times=1)
         asking = asyncio.create_task(session.ask(QUESTION))
         await told.first(EventKind.RETRYING)
         asking.cancel()

@@ -12,6 +12,7 @@ import anyio
 import pytest
 from _faulty import taken
 from _scripted import KEY, Asked, Scripted, is_get, is_submit
+from _virtual import ask_for_silence
 
 from aiopplx import (
     Event,
@@ -471,7 +472,7 @@ async def test_nothing_is_sent_after_a_silence_once_everyone_left() -> None:
             await session.submit(BUSY)
             gate = session._core.client.gate
             clock = session._core.client.clock
-            journal.before = lambda: gate.used_up(clock.now(), 0.3)
+            journal.before = lambda: ask_for_silence(gate, clock.now(), 0.3)
             asking = asyncio.create_task(session.ask(QUESTION))
             await journal.taking_back.wait()
             asking.cancel()

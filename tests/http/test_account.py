@@ -11,12 +11,14 @@ import aiohttp
 import anyio
 import pytest
 from _scripted import Scripted, opened
+from _virtual import ask_for_silence
 
 from aiopplx import JobStatus, OutOfCredit, RetryPolicy
 from aiopplx._errors import AuthenticationError, ConfigError, TransportError
 from aiopplx._http import account
 from aiopplx._http.account import Membership, join
 from aiopplx._http.secret import Secret
+from aiopplx._wire.api import Tier
 from aiopplx._wire.call import Lane
 
 URL, KEY = "https://api.example", Secret("a-key-of-some-length")
@@ -25,6 +27,12 @@ STOP = AuthenticationError("bad key", status=401)
 
 def joined(per_minute: float | None = None, way: object = None) -> Membership:
     return join(URL, KEY, per_minute, way)
+
+
+def interval(member: Membership) -> float:
+    """Seconds between two submissions, as given; 0 if nothing was."""
+    limit = member.gate.limits.submit
+    return 1.0 / limit.rate if limit.is_given and limit.rate else 0.0
 
 
 async def test_one_key_at_one_server_is_one_account():
@@ -41,10 +49,23 @@ async def test_slowest_rate_of_the_open_sessions_holds():
     members = [joined(rate) for rate in (60.0, 20.0, 100.0, None)]
     paces = []
     for member in (members[1], members[0], members[2]):
-        paces.append(members[3].gate.pace.interval)
+        paces.append(interval(members[3]))
         member.end()
         member.end()
-    assert [*paces, members[3].gate.pace.interval] == [3.0, 1.0, 0.6, 0.0]
+    assert [*paces, interval(members[3])] == pytest.approx([3.0, 1.0, 0.6, 0.0])
+
+
+async def test_lowest_tier_holds_and_a_rate_is_above_it():
+    high, low = (join(URL, KEY, None, tier=Tier(rpm, None, None)) for rpm in (150.0, 50.0))
+    limits = high.gate.limits
+    assert (limits.submit.burst, limits.is_shared) == (50.0, True)
+    given = joined(20.0)
+    assert (limits.submit.burst, limits.is_shared) == (1.0, False)
+    given.end()
+    low.end()
+    assert (limits.submit.burst, limits.is_shared) == (150.0, True)
+    high.allow(None)
+    assert limits.submit.rate is None
 
 
 async def test_account_ends_with_its_last_open_session():
@@ -54,7 +75,7 @@ async def test_account_ends_with_its_last_open_session():
     for member in closed:
         member.end()
     later = joined()
-    assert (later.gate.pace.interval, later.gate.stop) == (0.0, None)
+    assert (interval(later), later.gate.stop) == (0.0, None)
     assert closed[0].gate.stop is STOP
 
 
@@ -62,16 +83,16 @@ async def test_session_that_was_dropped_unclosed_is_no_member():
     member = joined(60.0)
     del member
     gc.collect()
-    assert joined().gate.pace.interval == 0.0
+    assert interval(joined()) == 0.0
 
 
 async def test_what_the_server_said_is_shared_and_a_route_is_not():
     proxy = object()
     own, routed, same = joined(60.0), joined(way=proxy), joined(way=proxy)
     assert own.gate is not routed.gate is same.gate
-    assert own.gate.pace is routed.gate.pace
+    assert own.gate.limits is routed.gate.limits
     own.gate.halt(STOP, Lane.SUBMIT, 0.0)
-    own.gate.used_up(0.0, 7.0)
+    ask_for_silence(own.gate, 0.0, 7.0)
     assert routed.gate.stop is STOP
     assert routed.gate.silence(0.0) == 7.0
     routed.gate.accepted(Lane.SUBMIT)
@@ -108,7 +129,7 @@ def test_sessions_may_open_and_close_in_many_threads():
         for n in range(40):
             members = [joined(60.0 + n), joined(), joined(way=object())]
             await asyncio.sleep(0)
-            assert members[1].gate.pace.interval == 60.0 / (60.0 + n)
+            assert interval(members[1]) == pytest.approx(60.0 / (60.0 + n))
             for member in members:
                 member.end()
 

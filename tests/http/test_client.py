@@ -15,6 +15,7 @@ from collections.abc import Awaitable, Callable, Iterator
 import anyio
 import pytest
 from _source import PACKAGE, tree_of
+from _virtual import ask_for_silence
 
 from aiopplx._errors import (
     AiopplxError,
@@ -28,7 +29,8 @@ from aiopplx._errors import (
     TransportError,
 )
 from aiopplx._events import Event, EventKind
-from aiopplx._http.client import SUBMITS_AT_ONCE, Client
+from aiopplx._http.client import Client
+from aiopplx._http.line import SUBMITS_AT_ONCE
 from aiopplx._job import Job
 from aiopplx._policy.gate import SILENT_AFTER, Gate
 from aiopplx._policy.retry import Bounds, RetryPolicy
@@ -42,6 +44,7 @@ TIMEOUT = 600.0
 
 ACCEPTED = Reply(200, {}, b'{"id": "job-1", "status": "CREATED", "model": "sonar-deep-research", "created_at": 1}')
 THROTTLED = Reply(429, {}, b"")
+BUSY = Reply(425, {}, b"")
 QUIET_PLEASE = Reply(429, {"retry-after": "30"}, b"")
 REFUSED = Reply(400, {}, b'{"error": {"message": "no such model", "type": "invalid_request"}}')
 UNKNOWN = Reply(404, {}, b"")
@@ -160,7 +163,7 @@ class Play:
         self.wire = Wire(self.stage, list(outcomes))
         self.gate = gate or Gate()
         # A first attempt elsewhere has shown that the server is there.
-        self.gate.answered(Lane.POLL, accepted=True)
+        self.gate.answered(Lane.POLL, START, START, accepted=True)
         self.events: list[Event] = []
         self.phases: list[Phase] = []
         self.stops: list[AiopplxError | None] = []
@@ -218,8 +221,8 @@ def cancel() -> None:
 def nothing_is_held(play: Play) -> Iterator[None]:
     """After whatever happened, another submission gets through at once."""
     yield
-    passed = [play.client._submitting.value, play.client._line.passes(Lane.POLL)]
-    assert passed == [SUBMITS_AT_ONCE, True]
+    passed = [play.client.line.submitting, play.client.line.passes(Lane.POLL)]
+    assert passed == [0, True]
 
 
 # --- the order of things ----------------------------------------------------------------------------------------------
@@ -240,7 +243,7 @@ async def test_every_attempt_sends_the_same_bytes():
     assert len({(call.path, call.body) for call in play.wire.calls}) == 1
 
 
-@pytest.mark.parametrize("outcome", [THROTTLED, NOT_SENT, QUIET_PLEASE], ids=["throttled", "not sent", "silence"])
+@pytest.mark.parametrize("outcome", [BUSY, NOT_SENT, QUIET_PLEASE], ids=["busy", "not sent", "silence"])
 async def test_mark_is_undone_before_the_pause(outcome: Reply | NoReply):
     play = Play(outcome, ACCEPTED)
     await play.submit()
@@ -256,7 +259,8 @@ async def test_refusal_by_tokens_is_told_and_teaches_no_pace(name: str, is_taugh
     refused = Reply(429, {}, json.dumps({"error": {"message": "Too much.", "type": name, "code": 429}}).encode())
     play = Play(*[refused] * 20, ACCEPTED)
     await play.submit()
-    assert (play.gate.pace.interval > 0.0) == is_taught
+    assert (play.gate.limits.tokens is None) == is_taught
+    assert play.gate.delay(Lane.POLL, play.clock.now()) == 0.0
     reasons = {event.reason for event in play.events if event.kind is EventKind.RETRYING}
     assert ["tokens" in reason for reason in reasons] == [not is_taught]
 
@@ -350,7 +354,7 @@ async def test_given_moment_holds_before_the_deadline():
 
 async def test_silence_that_begins_during_the_mark_is_kept():
     play = Play(ACCEPTED)
-    play.stage.on("mark", lambda: play.gate.used_up(play.clock.now(), 30.0))
+    play.stage.on("mark", lambda: ask_for_silence(play.gate, play.clock.now(), 30.0))
     play.stage.on("wait", lambda: play.phases.append(play.sub.phase))
     await play.submit()
     assert play.log == ["mark", "take back", "wait", "mark", "began", "exchange"]
@@ -361,14 +365,14 @@ async def test_silence_that_begins_during_the_mark_is_kept():
 async def test_each_mark_that_meets_silence_is_undone():
     play = Play(ACCEPTED)
     for time in (1, 2, 3):
-        play.stage.on("mark", lambda: play.gate.used_up(play.clock.now(), 30.0), time=time)
+        play.stage.on("mark", lambda: ask_for_silence(play.gate, play.clock.now(), 30.0), time=time)
     await play.submit()
     assert play.log == ["mark", "take back", "wait"] * 3 + ["mark", "began", "exchange"]
 
 
 async def test_silence_during_the_mark_of_a_doubt_keeps_it():
     play = Play(LOST, ACCEPTED)
-    play.stage.on("mark", lambda: play.gate.used_up(play.clock.now(), 30.0), time=2)
+    play.stage.on("mark", lambda: ask_for_silence(play.gate, play.clock.now(), 30.0), time=2)
     play.stage.on("wait", lambda: play.phases.append(play.sub.phase))
     await play.submit()
     assert play.log[5:] == ["mark", "unanswered", "wait", "mark", "began", "exchange"]
@@ -379,14 +383,14 @@ async def test_probe_that_waits_through_silence_leaves_when_it_ends():
     play = Play(ACCEPTED)
     for _ in range(SILENT_AFTER):
         play.gate.failed(START - 10.0, connected=True)
-    play.stage.on("mark", lambda: play.gate.used_up(play.clock.now(), 30.0))
+    play.stage.on("mark", lambda: ask_for_silence(play.gate, play.clock.now(), 30.0))
     await play.submit()
     assert play.clock.now() == START + 30.0
 
 
 async def test_silence_longer_than_its_bound_ends_the_wait():
     play = Play(ACCEPTED)
-    play.stage.on("mark", lambda: play.gate.used_up(play.clock.now(), 30.0))
+    play.stage.on("mark", lambda: ask_for_silence(play.gate, play.clock.now(), 30.0))
     error = await play.submit_in_vain(RateLimited, silence=20.0)
     assert error.message == "not sent within the time limit: the server asked for silence; nothing was billed"
     assert error.retry_after == 30.0
@@ -448,11 +452,11 @@ async def test_probe_whose_mark_fails_makes_way_for_another(ends: Step):
 
 
 def silence(play: Play) -> None:
-    play.stage.on("mark", lambda: play.gate.used_up(play.clock.now(), 30.0))
+    play.stage.on("mark", lambda: ask_for_silence(play.gate, play.clock.now(), 30.0))
 
 
 def closed_gate(play: Play) -> None:
-    play.gate.used_up(START, 30.0)
+    ask_for_silence(play.gate, START, 30.0)
 
 
 def as_it_is(play: Play) -> None:
@@ -469,7 +473,7 @@ CUT: list[tuple[list[Reply | NoReply], Callable[[Play], None], tuple[str, int], 
     ([ACCEPTED], as_it_is, ("exchange", 1), Phase.SENDING, 1),
     # The cautious answer: what was being written down may not be on disk yet.
     ([THROTTLED], as_it_is, ("take back", 1), Phase.SENDING, 1),
-    ([THROTTLED], as_it_is, ("pause", 1), Phase.QUEUED, 1),
+    ([THROTTLED], as_it_is, ("pause", 1), Phase.QUEUED, 4),  # refused three times, it makes way for others
     ([QUIET_PLEASE], as_it_is, ("pause", 1), Phase.QUEUED, 1),
     ([THROTTLED], as_it_is, ("mark", 2), Phase.QUEUED, 1),
     ([THROTTLED], as_it_is, ("exchange", 2), Phase.SENDING, 2),
@@ -585,7 +589,7 @@ async def test_accepted_probe_resumes_submissions():
 
 async def test_server_never_reached_stops_after_few_tries():
     play = Play(NOT_SENT)
-    play.gate = play.client.gate = play.client._line.gate = Gate()
+    play.gate = play.client.gate = play.client.line.gate = Gate()
     error = await play.submit_in_vain(TransportError)
     assert "nothing was billed" in error.message
     assert error.attempts == RetryPolicy().first_contact_tries
@@ -594,7 +598,7 @@ async def test_server_never_reached_stops_after_few_tries():
 
 async def test_host_that_does_not_exist_stops_at_once():
     play = Play(NO_HOST)
-    play.gate = play.client.gate = play.client._line.gate = Gate()
+    play.gate = play.client.gate = play.client.line.gate = Gate()
     await play.submit_in_vain(TransportError)
     assert play.log == ["mark", "began", "exchange"]
     assert play.told() == [EventKind.STOPPED]
@@ -620,6 +624,7 @@ async def test_waiting_at_a_silent_server_ends():
 
 async def test_wait_for_a_place_ends_at_its_moment():
     play = Play(ACCEPTED)
+    play.gate.limits.allow_tier(1e6, None, None)  # so that no limit of the account's is in the way
     full, answers = asyncio.Event(), asyncio.Event()
 
     async def answer_later() -> None:
@@ -662,7 +667,7 @@ async def test_refused_call_is_not_repeated():
 
 async def test_call_does_not_wait_through_a_longer_silence():
     play = Play(ACCEPTED)
-    play.gate.used_up(START, 500.0)
+    ask_for_silence(play.gate, START, 500.0)
     with pytest.raises(RateLimited, match="the server asked for silence"):
         await poll(play)
     assert play.log == []

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 
 import pytest
+from _virtual import ask_for_silence
 
 from aiopplx._errors import OutOfCredit
 from aiopplx._http.line import Line
@@ -105,7 +106,7 @@ async def test_lanes_do_not_wait_for_one_another(line: Line, clock: Clock):
 
 
 async def test_first_in_line_asks_again_after_a_change(line: Line, clock: Clock):
-    line.gate.used_up(START, 100.0)
+    ask_for_silence(line.gate, START, 100.0)
     left, (task,) = waiting(line, "a")
     assert await clock.waits.get() == 100.0
     clock.time += 60.0
@@ -129,7 +130,7 @@ async def test_next_moves_up_when_the_first_gives_up(line: Line, clock: Clock):
 
 
 async def test_stop_reaches_waiters_as_copies(line: Line, clock: Clock):
-    line.gate.used_up(START, 100.0)
+    ask_for_silence(line.gate, START, 100.0)
     _, (task,) = waiting(line, "a")
     await clock.waits.get()
     error = OutOfCredit("no credit")
@@ -147,13 +148,13 @@ async def test_stop_reaches_waiters_as_copies(line: Line, clock: Clock):
 )
 async def test_pointless_wait_ends_at_once(line: Line, bounds: Bounds):
     line.gate.submit_failed(START - 10.0)
-    line.gate.used_up(START, 100.0)
+    ask_for_silence(line.gate, START, 100.0)
     with pytest.raises(TimeoutError):
         await line.wait(Lane.SUBMIT, bounds)
 
 
 async def test_wait_behind_another_ends_at_its_moment(line: Line, clock: Clock):
-    line.gate.used_up(START, 100.0)
+    ask_for_silence(line.gate, START, 100.0)
     _, (task,) = waiting(line, "a")
     await clock.waits.get()
     with pytest.raises(TimeoutError):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Generator, Iterable
 
 import pytest
-from _virtual import START, Steps, World
+from _virtual import START, Steps, World, ask_for_silence
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -48,7 +48,7 @@ EVENTS = st.lists(
 @given(rpm=st.none() | st.floats(1, 1_000), events=EVENTS)
 def test_gate_lets_nothing_out_inside_a_silence(rpm: float | None, events: list[tuple[str, Lane, float, float]]):
     gate, now = Gate(rpm), START
-    silent_until = submits_silent_until = 0.0
+    silent_until = 0.0
     for event, lane, seconds, chance in events:
         match event:
             case "wait":
@@ -56,27 +56,24 @@ def test_gate_lets_nothing_out_inside_a_silence(rpm: float | None, events: list[
             case "pass":
                 if gate.delay(lane, now) == 0.0:
                     assert now >= silent_until
-                    assert lane is not Lane.SUBMIT or now >= submits_silent_until
                     gate.leave(lane, now)
             case "hint":
                 pause = gate.throttled(lane, now, now, seconds, chance)
                 assert seconds <= pause <= seconds * 1.1
                 silent_until = max(silent_until, now + seconds)
             case "throttled":
-                pause = gate.throttled(lane, now, now, None, chance)
-                if lane is Lane.SUBMIT:
-                    submits_silent_until = max(submits_silent_until, now + pause)
+                assert gate.throttled(lane, now, now, None, chance) == 0.0
             case "used_up":
-                gate.used_up(now, seconds)
+                ask_for_silence(gate, now, seconds)
                 silent_until = max(silent_until, now + seconds)
             case "answered":
-                gate.answered(lane, accepted=chance < 0.5)
+                gate.answered(lane, now, now, accepted=True)
             case "failed":
                 gate.failed(now, connected=chance < 0.5)
             case "halt":
                 gate.halt(AuthenticationError("no"), lane, now)
             case _:
-                gate.back(now)
+                gate.back(Lane.SUBMIT, now)
         assert gate.silence(now) >= silent_until - now
 
 
@@ -100,56 +97,41 @@ def test_longest_silence_holds_over_shorter_ones():
     gate = Gate()
     gate.throttled(Lane.POLL, START, START, 120.0, 0.0)
     gate.throttled(Lane.POLL, START + 1, START, 0.0, 0.0)
-    gate.used_up(START + 2, 5.0)
+    ask_for_silence(gate, START + 2, 5.0)
     assert gate.silence(START + 2) == 118.0
 
 
 def test_throttled_submission_without_a_hint_leaves_polls_alone():
     gate = Gate()
-    assert gate.throttled(Lane.SUBMIT, START, START, None, 0.5) == 0.0, "one refusal holds back only what was refused"
-    assert gate.throttled(Lane.SUBMIT, START, START, None, 0.5) == 0.5
-    assert gate.delay(Lane.SUBMIT, START) >= 0.5
+    gate.leave(Lane.SUBMIT, START)
+    for _ in range(2):
+        assert gate.throttled(Lane.SUBMIT, START, START, None, 0.5) == 0.0, "that is not a silence"
+    assert gate.delay(Lane.SUBMIT, START) > 0.0
     assert gate.delay(Lane.POLL, START) == gate.silence(START) == 0.0
 
 
-def test_refusal_by_tokens_pauses_but_teaches_no_pace():
-    taught, untaught = Gate(), Gate()
-    for gate in (taught, untaught):
-        for _ in range(20):
-            gate.leave(Lane.SUBMIT, START)
-    pauses = [
-        [gate.throttled(Lane.SUBMIT, START + n, START, None, 0.5, is_by_tokens=gate is untaught) for n in range(20)]
-        for gate in (taught, untaught)
-    ]
-    assert pauses[0] == pauses[1]
-    assert taught.pace.interval > 0.0
-    assert untaught.pace.interval == 0.0
-    assert untaught.throttled(Lane.SUBMIT, START, START, 60.0, 0.0, is_by_tokens=True) >= 60.0
-
-
-def test_pause_holds_submissions_back_beyond_their_pace():
+def test_refusal_by_tokens_holds_back_submissions_only():
     gate = Gate()
-    for _ in range(200):
-        gate.leave(Lane.SUBMIT, START)
-    pauses = [gate.throttled(Lane.SUBMIT, START, START, None, 0.9) for _ in range(7)]
-    assert gate.pace.delay(START) < 2.0
-    assert gate.delay(Lane.SUBMIT, START) == pytest.approx(pauses[-1]) == 27.0
+    for _ in range(2):
+        gate.throttled(Lane.SUBMIT, START, START - 1.0, None, 0.5, is_by_tokens=True)
+    assert gate.delay(Lane.SUBMIT, START) > 0.0
+    assert gate.delay(Lane.POLL, START) == 0.0
+    assert gate.throttled(Lane.SUBMIT, START, START, 60.0, 0.0, is_by_tokens=True) >= 60.0
 
 
-def test_throttled_poll_without_a_hint_pauses_nobody():
+def test_throttled_poll_without_a_hint_leaves_submissions_alone():
     gate = Gate()
-    assert gate.throttled(Lane.POLL, START, START, None, 0.5) == 0.0
-    assert {gate.delay(lane, START) for lane in Lane} == {0.0}
+    for _ in range(2):
+        assert gate.throttled(Lane.POLL, START, START, None, 0.5) == 0.0
+    assert gate.delay(Lane.POLL, START) > 0.0
+    assert gate.delay(Lane.SUBMIT, START) == 0.0
 
 
-def test_pause_doubles_until_a_submission_is_accepted():
+def test_busy_server_says_nothing_of_its_limits():
     gate = Gate()
-    pauses = [gate.throttled(Lane.SUBMIT, START, START, None, 0.5) for _ in range(9)]
-    assert pauses == [0.0, 0.5, 1.0, 2.0, 4.0, 8.0, 15.0, 15.0, 15.0]
-    gate.answered(Lane.POLL, accepted=True)
-    assert gate.throttled(Lane.SUBMIT, START, START, None, 0.5) == 15.0
-    gate.answered(Lane.SUBMIT, accepted=True)
-    assert gate.throttled(Lane.SUBMIT, START, START, None, 0.5) == 0.0
+    for _ in range(20):
+        gate.throttled(Lane.SUBMIT, START, START, 1.0, 0.0, is_limit=False)
+    assert gate.delay(Lane.SUBMIT, START + 1.0) == 0.0
 
 
 # --- a server that does not answer ------------------------------------------------------------------------------------
@@ -174,7 +156,7 @@ def test_one_answer_starts_the_count_of_failures_anew():
     for _ in range(10 * SILENT_AFTER):
         for _ in range(SILENT_AFTER - 1):
             assert gate.failed(START, connected=True) == 0.0
-        gate.answered(Lane.POLL, accepted=False)
+        gate.answered(Lane.POLL, START, START, accepted=True)
         assert gate.delay(Lane.SUBMIT, START) == 0.0
 
 
@@ -186,7 +168,7 @@ def test_probes_come_further_apart_up_to_a_minute():
         now += wait
         assert gate.delay(Lane.SUBMIT, now) == 0.0
         gate.leave(Lane.SUBMIT, now)
-        gate.back(now)
+        gate.back(Lane.SUBMIT, now)
         gate.failed(now, connected=True)
     assert waits == [1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 60.0, 60.0, 60.0]
 
@@ -196,11 +178,11 @@ def test_first_answer_opens_the_gate_and_forgets_the_outage(lane: Lane):
     gate = silent_gate()
     for later in (1.0, 3.0, 7.0):
         gate.leave(lane, START + later)
-        gate.back(START + later)
+        gate.back(lane, START + later)
         gate.failed(START + later, connected=True)
     gate.leave(lane, START + 15.0)
-    gate.back(START + 15.0)
-    gate.answered(lane, accepted=True)
+    gate.back(Lane.SUBMIT, START + 15.0)
+    gate.answered(lane, START + 15.0, START + 15.0, accepted=True)
     assert {gate.delay(other, START + 15.0) for other in Lane} == {0.0}
     for _ in range(SILENT_AFTER):
         gate.failed(START + 16.0, connected=True)
@@ -220,7 +202,7 @@ def test_never_more_than_one_probe_is_out(events: list[tuple[str, Lane, float]])
     for event, lane, later in events:
         now += later
         if out_since is not None and (event == "fail" or now - out_since > 100.0):
-            gate.back(out_since)
+            gate.back(Lane.SUBMIT, out_since)
             gate.failed(now, connected=True)
             out_since = None
         elif event == "pass" and gate.delay(lane, now) == 0.0:
@@ -249,7 +231,7 @@ def test_server_never_reached_differs_from_one_not_answering(connected: bool, un
         gate.failed(START, connected=connected)
     assert gate.is_unreachable(3) is unreachable
     assert not gate.is_unreachable(4)
-    gate.answered(Lane.POLL, accepted=False)
+    gate.answered(Lane.POLL, START, START, accepted=True)
     gate.failed(START, connected=False)
     assert not gate.is_unreachable(1)
 
@@ -301,9 +283,9 @@ class Outage:
         left_at = self.world.now
         works = not START + 2.0 <= self.world.now < START + 62.0
         yield self.world.chance.uniform(0.2, 0.5) if works else self.fails_after
-        self.gate.back(left_at)
+        self.gate.back(Lane.SUBMIT, left_at)
         if works:
-            self.gate.answered(Lane.SUBMIT, accepted=True)
+            self.gate.answered(Lane.SUBMIT, self.world.now, left_at, accepted=True)
             self.accepted += 1
             self.ended_at = self.world.now
         else:
@@ -408,22 +390,16 @@ def unanswered_attempts(gate: Gate) -> None:
         gate.failed(START, connected=True)
 
 
-def refused_twice(gate: Gate) -> None:
-    for _ in range(2):
-        gate.throttled(Lane.SUBMIT, START, START, None, 0.5)
-
-
-def left_at_a_given_pace(gate: Gate) -> None:
-    gate.pace.limit(60)
+def left_at_a_given_rate(gate: Gate) -> None:
+    gate.limits.allow(60)
     gate.leave(Lane.SUBMIT, START)
 
 
 SHUT: dict[Cause, Callable[[Gate], object]] = {
     Cause.STOP: lambda gate: gate.halt(NO_KEY, Lane.SUBMIT, START),
-    Cause.SILENCE: lambda gate: gate.used_up(START, 0.5),
+    Cause.SILENCE: lambda gate: ask_for_silence(gate, START, 0.5),
     Cause.OUTAGE: unanswered_attempts,
-    Cause.PAUSE: refused_twice,
-    Cause.PACE: left_at_a_given_pace,
+    Cause.LIMIT: left_at_a_given_rate,
 }
 FOR_ALL = (Cause.SILENCE, Cause.OUTAGE)
 
@@ -446,14 +422,14 @@ def test_gate_says_why_it_is_shut(reason: Cause):
         assert gate.why(lane, START) is (reason if reason in FOR_ALL else None)
 
 
-# A refusal is an answer and so ends an outage: these two hold together only if the refusal came first.
+# A Retry-After is an answer and so ends an outage: these two hold together only if the answer came first.
 @pytest.mark.parametrize("second", Cause)
 @pytest.mark.parametrize("first", Cause)
 def test_first_of_two_reasons_is_named(first: Cause, second: Cause):
     gate = Gate()
     SHUT[first](gate)
     SHUT[second](gate)
-    both = {first, second} - ({Cause.OUTAGE} if (first, second) == (Cause.OUTAGE, Cause.PAUSE) else set())
+    both = {first, second} - ({Cause.OUTAGE} if (first, second) == (Cause.OUTAGE, Cause.SILENCE) else set())
     assert gate.why(Lane.SUBMIT, START) is min(both, key=list(Cause).index)
 
 
@@ -478,15 +454,15 @@ def happen(gate: Gate, event: str, lane: Lane, now: float, seconds: float, chanc
         case "throttled":
             gate.throttled(lane, now, now, None, chance)
         case "used_up":
-            gate.used_up(now, seconds)
+            ask_for_silence(gate, now, seconds)
         case "answered":
-            gate.answered(lane, accepted=chance < 0.5)
+            gate.answered(lane, now, now, accepted=True)
         case "failed":
             gate.failed(now, connected=chance < 0.5)
         case "halt":
             gate.halt(NO_KEY, lane, now)
         case "back":
-            gate.back(now)
+            gate.back(Lane.SUBMIT, now)
 
 
 # --- each value by itself ---------------------------------------------------------------------------------------------
@@ -537,15 +513,6 @@ def test_silence_is_stretched_and_never_shortened():
     assert silence.asked(START, 10.0) == 10.0
     assert silence.seconds(START) == pytest.approx(105.0)
     assert silence.seconds(START + 106.0) == 0.0
-
-
-def test_pause_of_submissions_is_not_a_silence():
-    silence = Silence()
-    for _ in range(3):
-        silence.counted()
-    assert silence.paused(START, 0.5) == 1.0
-    assert silence.submits_until == START + 1.0
-    assert silence.seconds(START) == 0.0
 
 
 def test_breaker_holds_nothing_back_while_closed():
@@ -613,15 +580,14 @@ def test_rate_refusals_neither_accept_nor_reject_a_submission():
 @pytest.mark.parametrize(
     ("happens", "seconds"),
     [
-        (lambda gate: gate.answered(Lane.SUBMIT, accepted=True), 0.0),
-        (lambda gate: gate.answered(Lane.SUBMIT, accepted=False), 0.0),
+        (lambda gate: gate.answered(Lane.SUBMIT, START, START, accepted=True), 0.0),
         (lambda gate: gate.throttled(Lane.SUBMIT, START + 5.0, START, None, 0.5), 10.0),
         (lambda gate: gate.throttled(Lane.SUBMIT, START + 5.0, START, 1.0, 0.5), 10.0),
         (lambda gate: gate.submit_failed(START + 5.0), 10.0),
-        (lambda gate: gate.answered(Lane.POLL, accepted=True), 10.0),
+        (lambda gate: gate.answered(Lane.POLL, START, START, accepted=True), 10.0),
         (lambda gate: gate.throttled(Lane.POLL, START + 5.0, START, 1.0, 0.5), 10.0),
     ],
-    ids=["accepted", "rejected", "throttled", "throttled with a hint", "failed", "poll answered", "poll throttled"],
+    ids=["answered", "throttled", "throttled with a hint", "failed", "poll answered", "poll throttled"],
 )
 def test_only_accepting_or_rejecting_a_submission_ends_the_silence(happens: Callable[[Gate], object], seconds: float):
     gate = Gate()

@@ -221,13 +221,6 @@ def test_given_rate_with_a_burst_lets_it_out_at_once():
     assert limit.delay(BEGAN) == pytest.approx(1.2)
 
 
-@given(first=RPM, second=RPM)
-def test_slower_of_two_given_rates_holds(first: float, second: float):
-    limit = Limiter(first)
-    limit.give(second)
-    assert limit.rate == pytest.approx(min(first, second) / 60.0)
-
-
 # --- for a later run --------------------------------------------------------------------------------------------------
 
 

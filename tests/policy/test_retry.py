@@ -554,6 +554,16 @@ def test_silence_beyond_the_deadline_ends_the_submission_at_once(silence: float,
     assert isinstance(sub.fail(T, 429, silence=silence), Again) is again
 
 
+def test_rate_limit_alone_never_ends_a_submission_in_time():
+    sub = Submitting(deadline=60.0, chance=0.9)
+    delays: list[float] = []
+    while isinstance(verdict := sub.fail(T, 429), Again):
+        delays.append(verdict.delay)
+        sub.now += 1.0  # until its turn at the gate
+    assert delays[:3] == [0.0, 0.0, 0.0], "it goes first again, at the pace of the gate"
+    assert sub.now >= 55.0, "many refusals that came together are no reason to give it up"
+
+
 STATUSES = st.sampled_from([None, 302, 400, 401, 404, 408, 409, 413, 422, 429, 500, 502, 503])
 FAILURES = st.lists(
     st.tuples(
@@ -607,7 +617,8 @@ NO_DOUBT, IN_DOUBT = Over(doubt=False), Over(doubt=True)
 RULE: list[tuple[Fault, int | None, Again | Over, Again | Over]] = [
     # fault, status, sent for the first time, sent again after a lost answer
     (N, None, Again(0.25), Again(0.25)),
-    (T, 429, Again(0.5), Again(0.5)),
+    (T, 429, Again(0.0), Again(0.0)),
+    (T, 425, Again(0.5), Again(0.5)),
     (T, 503, Again(0.5), Again(0.5)),
     (O, 302, Again(0.25), Again(0.25)),
     (D, None, Again(0.25), Again(0.25)),

@@ -8,6 +8,9 @@ from collections.abc import Generator, Iterable
 from itertools import count
 from typing import TypeAlias
 
+from aiopplx._policy.gate import Gate
+from aiopplx._wire.call import Lane
+
 START = 10_000.0
 
 Steps: TypeAlias = Generator[float, None, None]
@@ -30,3 +33,8 @@ class World:
             for seconds in process:
                 heapq.heappush(waiting, (self.now + seconds, next(turn), process))
                 break
+
+
+def ask_for_silence(gate: Gate, now: float, seconds: float) -> None:
+    """The server asks every request to wait, by a Retry-After that says nothing of limits."""
+    gate.throttled(Lane.LIST, now, now, seconds, 0.0, is_limit=False)

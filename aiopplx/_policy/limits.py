@@ -1,0 +1,229 @@
+"""Which limits an account meets: one for submissions, one for polls, one for lists, until two prove to be the same.
+
+Whether polls count towards the limit of submissions is not documented for every API and every gateway, and asking would
+cost requests. So they have a limit each until it shows:
+
+- by headers: a poll is told the limit that submissions were told, and as many left as they have left;
+- by a refusal: a poll is refused while a rate of submissions is known, or a submission while a rate of polls is. Polls
+  alone are far below every published limit of polls, so where limits are separate none is refused, and nothing is
+  joined.
+
+From then on it is one limit, and it is never two again: if that was wrong, polls wait longer than they must, and
+nothing else. Lists have a limit of their own throughout.
+
+This module knows nothing of tasks and clocks: `now` is an argument, in monotonic seconds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import msgspec
+
+from aiopplx._policy.limiter import Learnt, Limiter
+from aiopplx._wire.call import Lane
+
+AT_ONCE = 128.0
+"""Polls that may be in flight while no limit of them is known. Submissions start more carefully, because their limits
+are small."""
+NEAR, NEAR_SHARE = 5.0, 0.2
+"""A poll's count belongs to the submissions' if it is this near to theirs: requests, or a share of the limit."""
+USED = 0.8
+"""Of a limit no more than this may be left, or two separate limits that are nearly unused would look like one."""
+
+_SUBMIT, _LIST = Lane.SUBMIT, Lane.LIST
+
+
+class Kept(msgspec.Struct, frozen=True):
+    """What a later run may start from, as it is stored."""
+
+    submit: Learnt
+    poll: Learnt
+    list: Learnt
+    is_shared: bool
+    at: float
+
+
+class _Found:
+    """The limits as they are found out, whatever the user says of them meanwhile."""
+
+    __slots__ = ("list", "poll", "submit")
+
+    def __init__(self) -> None:
+        self.submit = Limiter()
+        self.poll = Limiter(first_window=AT_ONCE)
+        self.list = Limiter(first_window=AT_ONCE)
+
+
+class Limits:
+    """The limits of one account.
+
+    Attributes:
+        submit, poll, list: one for each kind of request. Cancellations go with the polls.
+        tokens: a limit on tokens, which holds back submissions only; None while none was met.
+        is_shared: submissions and polls have one limit: `submit` and `poll` are the same object.
+    """
+
+    __slots__ = ("_found", "_told_of_refusal", "is_shared", "list", "poll", "submit", "tokens")
+
+    def __init__(self) -> None:
+        self._found = _Found()
+        self._told_of_refusal = False
+        self.is_shared = False
+        self.tokens: Limiter | None = None
+        self.submit, self.poll, self.list = self._found.submit, self._found.poll, self._found.list
+
+    def of(self, lane: Lane) -> Limiter:
+        """The limit that a request of this lane meets."""
+        return self.submit if lane is _SUBMIT else self.list if lane is _LIST else self.poll
+
+    # --- the pass ----------------------------------------------------------------------------------------------------
+
+    def delay(self, lane: Lane, now: float) -> float:
+        """Seconds until a request of this lane may leave; see `Departures`."""
+        if lane is not _SUBMIT:
+            return (self.list if lane is _LIST else self.poll).delay(now)
+        wait, tokens = self.submit.delay(now), self.tokens
+        return wait if tokens is None else max(wait, tokens.delay(now))
+
+    def waits_for_answer(self, lane: Lane) -> bool:
+        """Whether `delay` is a guess, because an answer that is on its way decides."""
+        tokens = self.tokens
+        return self.of(lane).waits_for_answer() or (
+            lane is _SUBMIT and tokens is not None and tokens.waits_for_answer()
+        )
+
+    def leave(self, lane: Lane, now: float) -> None:
+        """A request leaves."""
+        self.of(lane).leave(now)
+        if self.tokens is not None and lane is _SUBMIT:
+            self.tokens.leave(now)
+
+    def back(self, lane: Lane, left_at: float) -> None:
+        """One that left at `left_at` is in flight no more."""
+        self.of(lane).back(left_at)
+        if self.tokens is not None and lane is _SUBMIT:
+            self.tokens.back(left_at)
+
+    def accepted(self, lane: Lane, now: float, left_at: float) -> None:
+        """One that left at `left_at` was let in."""
+        self.of(lane).accepted(now, left_at)
+        if self.tokens is not None and lane is _SUBMIT:
+            self.tokens.accepted(now, left_at)
+
+    # --- what came back ----------------------------------------------------------------------------------------------
+
+    def refused(self, lane: Lane, now: float, left_at: float, *, is_by_tokens: bool = False) -> None:
+        """A request was refused, because there were too many; `is_by_tokens`: because they ask for too much."""
+        if is_by_tokens and lane is _SUBMIT:
+            self.of(lane).accepted(now, left_at)  # it was not one request too many
+            if self.tokens is None:
+                self.tokens = Limiter()
+            self.tokens.refused(now, left_at)
+            return
+        limit = self.of(lane)
+        if lane is not _LIST and not self.is_shared:
+            other = self.poll if lane is _SUBMIT else self.submit
+            if other.rate is not None and not (other.is_given or limit.is_given):
+                self._join(other)
+                limit = other
+        limit.refused(now, left_at)
+
+    def said(
+        self,
+        lane: Lane,
+        now: float,
+        left_at: float,
+        counts: Mapping[str, int],
+        until_reset: float | None,
+        *,
+        accepted: bool,
+    ) -> None:
+        """An answer had the server's own counts; see `Limiter.said`."""
+        if lane is not _SUBMIT and lane is not _LIST and not self.is_shared and self._is_same(now, counts):
+            self._join(self.submit)
+        self.of(lane).said(now, left_at, counts, until_reset, accepted=accepted)
+
+    def _is_same(self, now: float, counts: Mapping[str, int]) -> bool:
+        told, limit, remaining = self.submit.told(now), counts.get("limit"), counts.get("remaining")
+        if told is None or limit is None or remaining is None or limit != told[0]:
+            return False
+        return told[1] <= USED * limit and abs(remaining - told[1]) <= max(NEAR, NEAR_SHARE * limit)
+
+    def _join(self, into: Limiter) -> None:
+        other = self.poll if into is self.submit else self.submit
+        into.in_flight += other.in_flight
+        self.submit = self.poll = self._found.submit = self._found.poll = into
+        self.is_shared = True
+
+    def forget(self) -> None:
+        """Requests go to another API, of whose limits nothing is known."""
+        self._found = _Found()
+        self.tokens = None
+        self._use_found()
+
+    def _use_found(self) -> None:
+        found = self._found
+        self.submit, self.poll, self.list = found.submit, found.poll, found.list
+        self.is_shared = found.submit is found.poll
+        for limit in (found.submit, found.poll, found.list):
+            limit.in_flight = 0  # what is under way was counted elsewhere
+
+    # --- what the user says ------------------------------------------------------------------------------------------
+
+    def allow(self, per_minute: float | None) -> None:
+        """The user allows so many submissions a minute from now on, evenly spaced; None: as many as the server does.
+
+        What was found out before holds again once the user says nothing more.
+        """
+        if per_minute is None:
+            if self.submit.is_given:
+                self._use_found()
+        elif self.submit.is_given and not self.is_shared and self.submit.burst == 1.0:
+            self.submit.rate = per_minute / 60.0
+        else:
+            self._use_found()
+            self.submit, self.is_shared = Limiter(per_minute), False
+
+    def allow_tier(self, submit: float, poll: float | None, list: float | None) -> None:
+        """The account's tier allows so many requests a minute, and as many at once. `poll` None: all share `submit`."""
+        if self.submit.is_given and (self.submit.rate, self.submit.burst) == (submit / 60.0, submit):
+            return
+        self._use_found()
+        self.submit = Limiter(submit, burst=submit)
+        self.is_shared = poll is None
+        self.poll = self.submit if poll is None else Limiter(poll, burst=poll)
+        if list is not None:
+            self.list = Limiter(list, burst=list)
+
+    def is_refused_as_given(self) -> bool:
+        """Whether a request was refused although a given rate was kept; True once, so that it is told once."""
+        if self._told_of_refusal or not (self.submit.refused_as_given or self.poll.refused_as_given):
+            return False
+        self._told_of_refusal = True
+        return True
+
+    # --- for a later run ---------------------------------------------------------------------------------------------
+
+    def export(self, wall: float) -> bytes:
+        """What was learnt, to be kept; `b""` if nothing was. `wall`: seconds since 1970."""
+        found = self._found
+        if found.submit.rate is None and found.poll.rate is None and found.list.rate is None:
+            return b""
+        is_shared = found.submit is found.poll
+        kept = Kept(found.submit.learnt, found.poll.learnt, found.list.learnt, is_shared, wall)
+        return msgspec.json.encode(kept)
+
+    def start_from(self, kept: bytes, now: float, wall: float) -> None:
+        """Start from what an earlier run kept. What cannot be read is passed over."""
+        try:
+            learnt = msgspec.json.decode(kept, type=Kept)
+        except (msgspec.MsgspecError, UnicodeDecodeError):
+            return
+        ago = wall - learnt.at
+        self.submit.start_from(now, learnt.submit, ago)
+        self.list.start_from(now, learnt.list, ago)
+        if learnt.is_shared and not self.is_shared and not self.submit.is_given and not self.poll.is_given:
+            self._join(self.submit)
+        elif not self.is_shared:
+            self.poll.start_from(now, learnt.poll, ago)
