@@ -21,6 +21,7 @@ from aiopplx.cli._options import (
     JournalOptions,
     ReviewOptions,
     RunOptions,
+    TableOptions,
 )
 
 _ABOUT = """Submit many Perplexity deep-research jobs at once, poll them together, get each as it finishes.
@@ -57,26 +58,32 @@ def _version() -> str:
 
 
 def run(
-    questions: Annotated[str, Parameter(help="File of questions: text, one per line, or JSONL; - is stdin.")],
+    questions: Annotated[
+        str, Parameter(help="Table or text: CSV, TSV, Excel, Parquet, JSON, JSONL, or a question a line; - is stdin.")
+    ],
     /,
     *,
     options: RunOptions = RunOptions(),  # noqa: B008 - frozen
+    table: TableOptions = TableOptions(),  # noqa: B008 - frozen
     journal: JournalOptions = JournalOptions(),  # noqa: B008 - frozen
     connection: Connection = Connection(),  # noqa: B008 - frozen
 ) -> int:
-    """Run a file of questions; write a line of JSON for each as it finishes.
+    """Run a table or a file of questions; write a line of JSON for each as it finishes.
 
-    A text file has one question per line; blank lines and lines that begin with # are skipped. A line of a JSONL file
-    is a string, or an object with the fields of a request (question or messages, model, tag, search filters, ...). A
-    line that cannot be used is reported with its number, and the others are run. Any other kind of file (a table, one
-    JSON array, Markdown) is refused before anything is sent, with what to type.
+    A table has a column `question`, `prompt` or `query`, or --question or --template says what is asked; all other
+    columns come back beside the answers and are not sent. A text file has one question per line; blank lines and lines
+    that begin with # are left out. JSON has texts, or objects with the fields of a request (question or messages,
+    model, tag, search filters, ...). A Markdown file is one question.
+
+    The whole file is looked at before anything is sent: a file that is not surely understood, or a row that cannot be
+    used, is refused with what to type. Text and JSON lines from stdin are asked as they come.
 
     Run the same command again to resume: finished answers come from the journal, running jobs are waited for, and only
     questions that were never sent are sent. Questions may be added, removed and reordered in between.
     """
     from aiopplx.cli import _run
 
-    return anyio.run(_run.run, questions, options, journal, connection)
+    return anyio.run(_run.run, questions, options, table, journal, connection)
 
 
 def ask(

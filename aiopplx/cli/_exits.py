@@ -18,6 +18,7 @@ from aiopplx.cli._text import safe
 
 if TYPE_CHECKING:
     from aiopplx import AiopplxError, Job
+    from aiopplx.tables import Advice
 
 T = TypeVar("T")
 
@@ -76,10 +77,34 @@ _OPTIONS = {"api_key": "--api-key-file", "base_url": "--base-url"}
 """The options of arguments that an error names."""
 
 
+_FLAGS = {
+    "format": "--input-format",
+    "header": "--no-header",
+    **{
+        name: f"--{name.replace('_', '-')}"
+        for name in ("question", "template", "tag", "fields", "keep", "sheet", "encoding", "delimiter", "skip_lines")
+    },
+}
+"""The options of `run` that stand for the arguments of `aiopplx.questions`."""
+
+
+def flag_of(advice: Advice) -> str:
+    """What to type on the command line, and what that does: `--skip-lines 2 begins there`."""
+    value = advice.value.strip("[]").strip("'\"")
+    value = f'"{value}"' if " " in value else "NAME" if value == "..." else value
+    shown = _FLAGS.get(advice.option, advice.option)
+    if value not in ("True", "False"):
+        shown = f"{shown} {value}"
+    other = f", {flag_of(advice.other)}" if advice.other is not None else ""
+    return f"{shown} {advice.effect}{other}"
+
+
 def _typed(error: BaseException) -> str:
     """What an error says, without its remedy for programs, and with the option in place of the argument."""
-    from aiopplx import AiopplxError, ConfigError
+    from aiopplx import AiopplxError, ConfigError, TableError
 
+    if isinstance(error, TableError):
+        return error.problem if error.advice is None else f"{error.problem}; {flag_of(error.advice)}"
     if not isinstance(error, AiopplxError):
         return str(error)
     bare = error.about()

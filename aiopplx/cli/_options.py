@@ -5,17 +5,20 @@ This module does not know what an option does.
 
 from __future__ import annotations
 
+import csv
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
+import msgspec
 from cyclopts import Group, Parameter
 from cyclopts.types import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 from cyclopts.validators import Number
 
 from aiopplx.cli._exits import UsageError
+from aiopplx.tables import AskOptions, Format, ReadOptions
 
-Format = Literal["auto", "text", "jsonl"]
 # Written out, since the parser and the type checkers read it. A test holds it equal to what `Session(api=)` takes.
 Api = Literal["auto", "sonar", "sonar-v1", "agent", "agent-v1"]
 OnDoubt = Literal["resend", "hold"]
@@ -101,10 +104,6 @@ class RunOptions:
     force: Annotated[
         bool, Parameter(show_default=False, help="Overwrite an output file even if it holds something else.")
     ] = False
-    format: Annotated[
-        Format,
-        Parameter(help="Format of QUESTIONS. `auto` goes by the name and by what the file begins with."),
-    ] = "auto"
     limit: Annotated[PositiveInt | None, Parameter(help="Run at most this many questions.")] = None
     model: Annotated[str | None, Parameter(help="Model for questions that name none.")] = None
     rpm: Annotated[
@@ -129,6 +128,112 @@ class RunOptions:
         bool, Parameter(show_default=False, help="Write answers in the order of the questions, not as they finish.")
     ] = False
     quiet: Annotated[bool, Parameter(name=["--quiet", "-q"], show_default=False, help="Only errors on stderr.")] = False
+
+
+_TABLE = Group("Rows")
+
+
+@Parameter(name="*", group=_TABLE)
+@dataclass(frozen=True, kw_only=True)
+class TableOptions:
+    """What the questions' file is, and how its rows become questions; what is not said is found out."""
+
+    question: Annotated[str | None, Parameter(help="Column that is asked.")] = None
+    template: Annotated[
+        str | None,
+        Parameter(help="Question made of columns: 'What did {company} announce?'. {name?} may be empty."),
+    ] = None
+    tag: Annotated[str | None, Parameter(help="Column that identifies a row.")] = None
+    fields: Annotated[
+        tuple[str, ...],
+        Parameter(
+            show_default=False,
+            help="Columns that are sent as request fields of their name, with commas between them; `all` sends each"
+            " that is one. Default: none of a table, each of JSON objects.",
+        ),
+    ] = ()
+    set: Annotated[
+        tuple[str, ...],
+        Parameter(show_default=False, help="FIELD=VALUE for each row that does not have it itself; may be repeated."),
+    ] = ()
+    keep: Annotated[
+        tuple[str, ...],
+        Parameter(show_default=False, help="Columns that come back beside the answers. Default: all."),
+    ] = ()
+    skip_bad: Annotated[
+        bool, Parameter(show_default=False, help="Leave out rows that cannot be used. Default: refuse the file.")
+    ] = False
+    input_format: Annotated[
+        Format | None, Parameter(help="What the file is. Default: what it begins with, then its name, says so.")
+    ] = None
+    sheet: Annotated[str, Parameter(show_default=False, help="Sheet of an Excel file.")] = ""
+    encoding: Annotated[str, Parameter(show_default=False, help="Encoding of a file of text.")] = ""
+    delimiter: Annotated[str, Parameter(show_default=False, help="Character between the cells of a line.")] = ""
+    no_header: Annotated[
+        bool, Parameter(name="--no-header", show_default=False, help="The first row is no header: columns are 1, 2, 3.")
+    ] = False
+    skip_lines: Annotated[NonNegativeInt, Parameter(show_default=False, help="Lines before the header.")] = 0
+    each_line: Annotated[
+        bool, Parameter(show_default=False, help="Ask each line of a Markdown file. Default: all of it at once.")
+    ] = False
+
+    def read(self) -> ReadOptions:
+        """How to read the file."""
+        return ReadOptions(
+            self.input_format,
+            self.sheet,
+            self.encoding,
+            "\t" if self.delimiter in ("tab", "\\t") else self.delimiter,
+            not self.no_header,
+            self.skip_lines,
+            self.each_line,
+        )
+
+    def asked(self, model: str | None = None) -> AskOptions:
+        """How its rows become questions.
+
+        Args:
+            model: for rows that name none.
+
+        Raises:
+            UsageError: `--set` is not FIELD=VALUE.
+        """
+        fields = _listed(self.fields)
+        given = {} if model is None else {"model": model}
+        for pair in self.set:
+            name, sign, value = pair.partition("=")
+            if not sign or not name:
+                raise UsageError(f"--set {pair}: give FIELD=VALUE")
+            given[name] = _value_of(value)
+        return AskOptions(
+            self.question,
+            self.template,
+            self.tag,
+            "all" if fields == ("all",) else fields,
+            given,
+            _listed(self.keep) or None,
+        )
+
+    @property
+    def needs_columns(self) -> bool:
+        """Whether anything is said about columns, or about the reading, for which all of the source has to be seen."""
+        return (self.read(), self.asked(), self.skip_bad) != (
+            ReadOptions(self.input_format if self.input_format in (None, "text", "jsonl") else None),
+            AskOptions(set=self.asked().set),
+            False,
+        )
+
+
+def _listed(values: Sequence[str]) -> tuple[str, ...]:
+    """Names with commas between them; one that has a comma itself is put into double quotes."""
+    return tuple(name.strip() for row in csv.reader(values, skipinitialspace=True) for name in row)
+
+
+def _value_of(text: str) -> Any:
+    try:
+        return msgspec.json.decode(text)
+    except msgspec.DecodeError:
+        return text
 
 
 @Parameter(name="*", group=Group("Journal"))

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from rich.console import Console, Group, RenderableType
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
     from types import TracebackType
     from typing import Self
 
-    from aiopplx.cli._questions import Questions
     from aiopplx.cli._tally import Tally
 
 EVERY = 5.0
@@ -35,12 +35,12 @@ class View:
 
     Args:
         tally: the numbers to show.
-        questions: how many there are.
+        total: how many questions there are; None while that is unknown.
     """
 
-    def __init__(self, tally: Tally, questions: Questions) -> None:
+    def __init__(self, tally: Tally, total: Callable[[], int | None]) -> None:
         self._tally = tally
-        self._questions = questions
+        self._total = total
         self._began = time.monotonic()
         self._shown_at = self._began
         self._shown: str = ""
@@ -107,8 +107,8 @@ class QuietView(View):
 class LiveView(View):
     """A display of three lines at the bottom of a terminal; permanent lines are printed above it."""
 
-    def __init__(self, tally: Tally, questions: Questions, console: Console) -> None:
-        super().__init__(tally, questions)
+    def __init__(self, tally: Tally, total: Callable[[], int | None], console: Console) -> None:
+        super().__init__(tally, total)
         self._console = console
         self._latest = ""
         self._why = ""
@@ -153,7 +153,7 @@ class LiveView(View):
         return Group(*rows)
 
     def _bar(self) -> RenderableType:
-        finished, total = self._tally.finished, self._questions.total
+        finished, total = self._tally.finished, self._total()
         grid = Table.grid(padding=(0, 2))
         # No bar while the total is unknown: a bar that shrinks would mislead.
         bar = (
@@ -173,12 +173,12 @@ class LiveView(View):
         return line
 
 
-def make_view(tally: Tally, questions: Questions, *, quiet: bool, rows_on_screen: bool) -> View:
+def make_view(tally: Tally, total: Callable[[], int | None], *, quiet: bool, rows_on_screen: bool) -> View:
     """The right view: quiet with `quiet`, live on a terminal that shows no rows, otherwise plain lines."""
     if quiet:
-        return QuietView(tally, questions)
+        return QuietView(tally, total)
     console = Console(stderr=True, highlight=False, markup=False, emoji=False)
     # FORCE_COLOR makes rich treat any file as a terminal; a display that moves the cursor needs a real one.
     if sys.stderr.isatty() and not console.is_dumb_terminal and not rows_on_screen:
-        return LiveView(tally, questions, console)
-    return View(tally, questions)
+        return LiveView(tally, total, console)
+    return View(tally, total)

@@ -1,326 +1,330 @@
-"""A file of questions, read a line at a time: what a line means, and lines on demand.
+"""The questions of a run: the rows of a file that was looked at, or the lines of a stream as they come.
 
-This module knows nothing of sessions and jobs. It holds one chunk and one line of a file, however large it is.
+A file is looked at as a whole before anything is sent, by `aiopplx.tables`. A stream of text or of JSON lines, typed or
+piped, is asked line by line as it comes; any other stream is kept in a temporary file first, and looked at like a file.
+This module knows nothing of sessions and jobs.
 """
 
 from __future__ import annotations
 
 import contextlib
-import errno
+import csv
 import os
-import stat
-import sys
-import threading
-from collections.abc import AsyncIterator, Awaitable, Callable
-from functools import partial
-from typing import cast
+import re
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from itertools import islice
+from pathlib import Path
+from typing import Protocol
 
-import anyio
 import anyio.to_thread
 import msgspec
 
 from aiopplx.cli._exits import UsageError
-from aiopplx.cli._kind import Form, form_of, is_object, splits
-from aiopplx.cli._options import STANDARD, Format
+from aiopplx.cli._lines import Lines
+from aiopplx.cli._options import STANDARD, TableOptions
 from aiopplx.cli._text import one_line
+from aiopplx.tables import (
+    QUESTION,
+    Asking,
+    AskOptions,
+    BadRow,
+    Look,
+    Remarks,
+    Request,
+    Row,
+    Table,
+    encoding_of,
+    line_of_objects,
+    line_of_text,
+    look,
+    read_file,
+    text_format,
+)
 
-CHUNK = 1 << 16
-LINE_LIMIT = 64 << 20
-"""Bytes of one line; a file without line ends (a disk image, a pipe of zeros) is refused, not read into memory."""
-
-
-class Question(msgspec.Struct, frozen=True):
-    """A line with a question: `item` is for the batch, `preview` is its beginning, for a person."""
-
-    line: int
-    item: str | dict[str, object]
-    preview: str
+PAGE = 20
+"""Rows that are read at a time, in a thread: a row may have a mebibyte."""
+FIELD_LIMIT = 1 << 20
+"""Characters of a cell of a CSV file; Python's own limit is an eighth of it."""
+_NUMBER = re.compile(r"\d+$")
 
 
 class Origin(msgspec.Struct, frozen=True):
-    """The line of a question. Only its beginning is kept, for the screen; the question itself belongs to the batch."""
+    """Where a question stands. Only its beginning is kept, for the screen; the question itself belongs to the batch.
 
-    line: int
-    preview: str
-
-
-class BadLine(msgspec.Struct, frozen=True):
-    """A line that cannot be used."""
-
-    line: int
-    reason: str
-
-
-class Remark(msgspec.Struct, frozen=True):
-    """A line of a text file that begins with `#`: it is skipped, and told, as it may have been meant as a question."""
-
-    line: int
-    preview: str
-
-
-def read_line(number: int, raw: bytes, form: Form, *, is_guess: bool = False) -> Question | BadLine | Remark | None:
-    """The content of line `number`; None for a blank one.
-
-    Args:
-        number: from 1.
-        raw: its bytes, without the newline.
-        form: the format of the file.
-        is_guess: nobody has named the format, so that a line of another kind is refused.
+    Attributes:
+        at: its position among the rows of the source, bad ones included, from 0.
+        place: for a person: `line 7`.
+        preview: its beginning.
     """
-    try:
-        text = raw.decode("utf-8-sig" if number == 1 else "utf-8").strip()
-    except UnicodeDecodeError as error:
-        return BadLine(number, f"not UTF-8 text: {error.reason} at byte {error.start}; save the file as UTF-8")
-    if not text:
-        return None
-    if form == "jsonl":
-        return _read_json(number, text)
-    if text.startswith("#"):
-        return Remark(number, one_line(text, 60))
-    if splits(text):
-        return BadLine(number, "has a line end in it that is not a newline: is it more than one question?")
-    if is_guess and is_object(text):
-        return BadLine(number, "a JSON object in a file of text; give --format jsonl or --format text")
-    return Question(number, text, one_line(text, 120))
+
+    at: int
+    place: str
+    preview: str
+
+    @property
+    def line(self) -> int | None:
+        """The number of its line, row or item; None if it has none."""
+        return line_of(self.place)
 
 
-def _read_json(number: int, text: str) -> Question | BadLine:
-    try:
-        value: object = msgspec.json.decode(text)
-    except (msgspec.DecodeError, RecursionError) as error:
-        return BadLine(number, f"not JSON: {error}")
-    if isinstance(value, str):
-        return Question(number, value, one_line(value, 120))
-    if not isinstance(value, dict):
-        return BadLine(number, "neither an object of request fields nor a string")
-    fields = cast("dict[str, object]", value)
-    asked = fields.get("question")
-    return Question(number, fields, one_line(asked, 120) if isinstance(asked, str) else "")
+def line_of(place: str) -> int | None:
+    """The number in a place: 7 of `line 7`."""
+    found = _NUMBER.search(place)
+    return int(found[0]) if found else None
+
+
+OnBad = Callable[[BadRow, Origin, int], Awaitable[None]]
+"""Called with a row that cannot be asked, where it stands, and how many questions were before it."""
+
+
+class Source(Protocol):
+    """Rows, one after the other."""
+
+    async def next(self) -> tuple[str, Request | BadRow] | None:
+        """The place of the next row and its request, or why it has none; None at the end."""
+        ...
+
+    async def close(self) -> None:
+        """Stop reading."""
+        ...
 
 
 class Questions:
-    """The items of a file for a batch, read on demand; an async iterator.
+    """The items of a run for a batch, read on demand; an async iterator.
 
     Args:
-        path: the file; `STANDARD` is stdin.
-        form: the format of its lines; "auto" goes by the name and by what the file begins with (`form_of`).
-        limit: stop after this many questions, including bad lines; None reads to the end.
-        defaults: request fields for every question that does not set them itself.
-        on_bad: called with each bad line as it is read, and the number of questions before it.
+        source: the rows.
+        name: what messages call them.
+        seen: what was found when all was looked at; None for a stream.
+        limit: stop after this many rows, bad ones included; None reads to the end.
+        on_bad: called with each row that cannot be asked.
 
     Attributes:
-        read: questions read so far, including bad lines.
-        total: how many there are in total, including bad lines; None while unknown.
-        remarks: lines skipped so far because they begin with `#`; `first_remark` is the first of them.
+        read: rows read so far, bad ones included.
+        total: how many there are in total; None while unknown.
         origins: the origin of every question handed out, by its position in the batch, until `take` removes it.
     """
 
-    def __init__(
-        self,
-        path: str,
-        *,
-        form: Format = "auto",
-        limit: int | None = None,
-        defaults: dict[str, object] | None = None,
-        on_bad: Callable[[BadLine, int], Awaitable[None]],
-    ) -> None:
-        self.name = "stdin" if path == STANDARD else path
+    def __init__(self, source: Source, name: str, *, seen: Look | None, limit: int | None, on_bad: OnBad) -> None:
+        self.name = name
+        self.seen = seen
         self.read = 0
         self.total: int | None = None
         self.origins: dict[int, Origin] = {}
-        self.remarks = 0
-        self.first_remark: Remark | None = None
-        self._path = path
-        self._given: Format = form
-        self._form: Form = "text"
+        self._source = source
         self._limit = limit
-        self._defaults = defaults or {}
         self._on_bad = on_bad
         self._handed_out = 0
-        self._lines: _Lines | None = None
-        self._ahead: list[tuple[int, bytes]] = []
-
-    async def open(self) -> None:
-        """Open the file and detect its format.
-
-        Raises:
-            UsageError: it cannot be read, has no questions, or is neither text nor JSONL.
-        """
-        self._lines = lines = await _Lines.open(self._path, self.name)
-        while not self._ahead:  # the first line that is not blank
-            got = await lines.next()
-            if got is None:
-                raise UsageError(f"no questions in {self.name}")
-            if got[1].strip(b"\xef\xbb\xbf \t\r\n"):
-                self._ahead = [got]
-        self._form = form_of(self.name, [self._ahead[0][1], *lines.ahead()], self._given)
-        await self._skip_remarks(lines)
-
-    async def _skip_remarks(self, lines: _Lines) -> None:
-        """Read up to the first line with something to ask: a file of remarks only makes no journal."""
-        while True:
-            entry = self._read(*self._ahead[0])
-            if entry is not None and not isinstance(entry, Remark):
-                return
-            self._count_remark(entry)
-            got = await lines.next()
-            if got is None:
-                raise UsageError(f"no questions in {self.name}")
-            self._ahead = [got]
-
-    def _read(self, number: int, raw: bytes) -> Question | BadLine | Remark | None:
-        return read_line(number, raw, self._form, is_guess=self._given == "auto")
-
-    def _count_remark(self, entry: Remark | None) -> None:
-        if entry is not None:
-            self.remarks += 1
-            self.first_remark = self.first_remark or entry
-
-    async def count(self) -> int | None:
-        """Find `total` now, if the file can be read twice; None if not."""
-        if self._can_be_counted:
-            await anyio.to_thread.run_sync(self._count)
-        return self.total
+        if seen is not None:
+            count = seen.count + len(seen.bad)
+            self.total = count if limit is None else min(count, limit)
 
     @property
-    def _can_be_counted(self) -> bool:
-        return self._path != STANDARD and os.path.isfile(self._path)
-
-    def count_ahead(self) -> None:
-        """Find `total` during the run, if the file can be read twice: a paced batch reads the last line late."""
-        if self._can_be_counted:
-            threading.Thread(target=self._count, name="aiopplx line count", daemon=True).start()
-
-    def _count(self) -> None:
-        skipped = (b"", b"#") if self._form == "text" else (b"",)
-        with contextlib.suppress(OSError), open(self._path, "rb") as file:
-            count = sum(line.strip()[:1] not in skipped for line in file)
-            if self.total is None:
-                self.total = count if self._limit is None else min(count, self._limit)
+    def remarks(self) -> str:
+        """What is to be told of lines that a stream had and that were left out; "" if nothing."""
+        return self._source.remarks.said if isinstance(self._source, StreamSource) else ""
 
     async def close(self) -> None:
-        """Close the file. Questions not read yet stay unread."""
-        if self._lines is not None:
-            self._lines.close()
-
-    @property
-    def is_terminal(self) -> bool:
-        """True if a person types the questions."""
-        return self._path == STANDARD and os.isatty(0)
+        """Stop reading. Questions not read yet stay unread."""
+        await self._source.close()
 
     def take(self, index: int | None) -> Origin | None:
         """The origin of the question at that position in the batch; it is removed here."""
         return None if index is None else self.origins.pop(index, None)
 
-    def __aiter__(self) -> AsyncIterator[str | dict[str, object]]:
+    def __aiter__(self) -> AsyncIterator[Request]:
         return self
 
-    async def __anext__(self) -> str | dict[str, object]:
+    async def __anext__(self) -> Request:
         while self._limit is None or self.read < self._limit:
-            got = await self._next_line()
+            got = await self._source.next()
             if got is None:
                 break
-            entry = self._read(*got)
-            if isinstance(entry, Question):
-                self.read += 1
-                return self._hand_out(entry)
-            if isinstance(entry, BadLine):
-                self.read += 1
-                await self._on_bad(entry, self._handed_out)
-            else:
-                self._count_remark(entry)
+            place, request = got
+            at, self.read = self.read, self.read + 1
+            if isinstance(request, BadRow):
+                await self._on_bad(request, Origin(at, place, ""), self._handed_out)
+                continue
+            self.origins[self._handed_out] = Origin(at, place, one_line(request.asked, 120))
+            self._handed_out += 1
+            return request
         self.total = self.read
         raise StopAsyncIteration
 
-    async def _next_line(self) -> tuple[int, bytes] | None:
-        if self._ahead:
-            return self._ahead.pop()
-        return None if self._lines is None else await self._lines.next()
 
-    def _hand_out(self, entry: Question) -> str | dict[str, object]:
-        self.origins[self._handed_out] = Origin(entry.line, entry.preview)
-        self._handed_out += 1
-        if not self._defaults:
-            return entry.item
-        fields = {"question": entry.item} if isinstance(entry.item, str) else entry.item
-        return {**self._defaults, **fields}
+class FileSource:
+    """The rows of a file that was looked at.
 
-
-class _Lines:
-    """The lines of a file descriptor with their numbers, never blocking the event loop, nor a thread indefinitely.
-
-    A worker thread that is blocked reading a terminal or a pipe cannot be interrupted, and would delay Ctrl-C: such a
-    descriptor is read only once the event loop reports that it is readable. A regular file has no such signal and needs
-    none; it is read in a thread because a disk may be slow.
+    Args:
+        seen: what was found.
+        remove: a file to remove when all is over; "" for none.
     """
 
-    def __init__(self, fd: int, name: str) -> None:
-        self._fd = fd
+    def __init__(self, seen: Look, remove: str = "") -> None:
+        self._seen = seen
+        self._rows: Iterator[Row | BadRow] | None = None
+        self._page: list[tuple[str, Request | BadRow]] = []
+        self._remove = remove
+
+    async def next(self) -> tuple[str, Request | BadRow] | None:
+        """See `Source`. Raises `TableError`: the file has changed."""
+        if not self._page:
+            self._page = await anyio.to_thread.run_sync(self._read)
+        return self._page.pop() if self._page else None
+
+    def _read(self) -> list[tuple[str, Request | BadRow]]:
+        if self._rows is None:
+            self._rows = self._seen.table.read()
+        request = self._seen.asking.request
+        page = [(row.place, request(row) if isinstance(row, Row) else row) for row in islice(self._rows, PAGE)]
+        return page[::-1]
+
+    async def close(self) -> None:
+        """See `Source`."""
+        self._rows = None
+        if self._remove:
+            with contextlib.suppress(OSError):
+                os.unlink(self._remove)
+
+
+class StreamSource:
+    """The lines of a stream, of text or of JSON, as they come.
+
+    Args:
+        lines: the lines.
+        name: what messages call them.
+        is_json: each line is a JSON value.
+        is_guess: nobody has said what it is.
+        options: how a line becomes a request.
+
+    Attributes:
+        remarks: lines that were left out.
+    """
+
+    def __init__(self, lines: Lines, name: str, *, is_json: bool, is_guess: bool, options: AskOptions) -> None:
+        self.remarks = Remarks()
+        self._lines = lines
         self._name = name
-        self._waits = not stat.S_ISREG(os.fstat(fd).st_mode)
-        self._begun: list[bytes] = []
-        self._ready: list[bytes] = []
-        self._number = 0
-        self._ended = False
-        self._is_whole = False
+        self._is_json = is_json
+        self._is_guess = is_guess
+        self._options = options
+        self._asking: Asking | None = None
 
-    @classmethod
-    async def open(cls, path: str, name: str) -> _Lines:
-        if path == STANDARD:
-            if sys.stdin is None:  # closed by the shell
-                raise UsageError("stdin is closed; give a file of questions")
-            return cls(sys.stdin.fileno(), name)
-        # Opening a named pipe without a writer would block, hence O_NONBLOCK; the event loop does the waiting.
-        flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
+    async def next(self) -> tuple[str, Request | BadRow] | None:
+        """See `Source`."""
+        while (got := await self._lines.next()) is not None:
+            number, raw = got
+            row = self._row(number, raw)
+            if isinstance(row, Row):
+                return row.place, self._request(row)
+            if row is not None:
+                return row.place, row
+        return None
+
+    def _row(self, number: int, raw: bytes) -> Row | BadRow | None:
+        place = f"line {number}"
         try:
-            return cls(await anyio.to_thread.run_sync(os.open, path, flags), name)
-        except OSError as error:
-            raise UsageError(f"cannot read {name}: {error.strerror}") from None
+            line = raw.decode()
+        except UnicodeDecodeError as error:
+            return BadRow(place, f"not UTF-8 text: {error.reason} at byte {error.start}; save it as UTF-8")
+        if self._is_json:
+            return line_of_objects(place, line)
+        self.remarks.see(number, line)
+        return line_of_text(place, line, is_guess=self._is_guess)
 
-    def close(self) -> None:
-        if self._fd > 2:
-            os.close(self._fd)
-            self._fd = 0
+    def _request(self, row: Row) -> Request | BadRow:
+        if self._asking is None:
+            # Which name is the question, the first object says.
+            table = Table(self._name, "", tuple(row.cells) or (QUESTION,), lambda: iter(()), has_fields=self._is_json)
+            self._asking = Asking(table, self._options)
+        return self._asking.request(row)
 
-    def ahead(self) -> list[bytes]:
-        """The whole lines after the last one that was handed out, as far as they have been read."""
-        return [*reversed(self._ready), *([b"".join(self._begun)] if self._is_whole else [])]
+    async def close(self) -> None:
+        """See `Source`."""
+        self._lines.close()
 
-    async def next(self) -> tuple[int, bytes] | None:
-        while not self._ready:
-            if self._ended:
-                return None
-            self._split(await self._chunk())
-        self._number += 1
-        return self._number, self._ready.pop()
 
-    def _split(self, chunk: bytes) -> None:
-        *whole, last = chunk.split(b"\n")
-        if whole or not chunk:
-            self._ready = [*reversed(whole[1:]), b"".join([*self._begun, *whole[:1]])]
-            self._begun = []
-        self._begun.append(last)
-        self._ended = not chunk
-        # A regular file gives less than it was asked for only at its end: the last line has no newline then.
-        self._is_whole = not self._waits and len(chunk) < CHUNK
-        if len(self._begun) > LINE_LIMIT // CHUNK:
-            raise UsageError(f"line {self._number + len(self._ready) + 1} is longer than {LINE_LIMIT >> 20} MiB")
+async def open_questions(
+    path: str, options: TableOptions, *, limit: int | None, model: str | None, whole: bool, on_bad: OnBad
+) -> Questions:
+    """The questions of a file or a stream; a file was looked at as a whole then.
 
-    async def _chunk(self) -> bytes:
-        while True:
-            if self._waits:
-                await self._readable()
-            try:
-                return await anyio.to_thread.run_sync(partial(os.read, self._fd, CHUNK))
-            except BlockingIOError:
-                continue
-            except OSError as error:
-                if error.errno == errno.EIO:  # a terminal that was closed
-                    return b""
-                raise UsageError(f"cannot read {self._name}: {error.strerror}") from None
+    Args:
+        path: the file; `STANDARD` is stdin.
+        options: what the user says about it.
+        limit: see `Questions`.
+        model: for questions that name none.
+        whole: look at a stream as a whole as well.
+        on_bad: see `Questions`.
 
-    async def _readable(self) -> None:
-        try:
-            await anyio.wait_readable(self._fd)
-        except (OSError, NotImplementedError):
-            self._waits = False  # /dev/null and the like are always ready; Windows can only wait for sockets
+    Raises:
+        UsageError: it cannot be read, or has no questions.
+        TableError: it is not surely a table or questions.
+    """
+    csv.field_size_limit(FIELD_LIMIT)
+    asked = options.asked(model)
+    if not _is_stream(path):
+        seen = look(read_file(path, options.read()), asked)
+        return Questions(FileSource(seen), seen.table.name, seen=seen, limit=limit, on_bad=on_bad)
+    name = "stdin" if path == STANDARD else path
+    lines = await Lines.open(path, name)
+    try:
+        form = await _stream_form(lines, name, options, whole=whole)
+        if form is not None:
+            source = StreamSource(
+                lines, name, is_json=form == "jsonl", is_guess=not options.input_format, options=asked
+            )
+            return Questions(source, name, seen=None, limit=limit, on_bad=on_bad)
+        saved = await lines.save()
+    except BaseException:
+        lines.close()
+        raise
+    lines.close()
+    try:
+        seen = look(read_file(saved, options.read(), name=name), asked)
+    except BaseException:
+        os.unlink(saved)
+        raise
+    return Questions(FileSource(seen, saved), name, seen=seen, limit=limit, on_bad=on_bad)
+
+
+async def _stream_form(lines: Lines, name: str, options: TableOptions, *, whole: bool) -> str | None:
+    """`text` or `jsonl` if the stream can be asked line by line; None if it must be looked at as a whole.
+
+    Raises:
+        UsageError: there is nothing in it.
+        TableError: its lines are no questions.
+    """
+    if whole or options.needs_columns:
+        return None
+    if options.input_format is not None:
+        return options.input_format if options.input_format in ("text", "jsonl") else None
+    head = await lines.head()
+    if not head.strip(b"\xef\xbb\xbf \t\r\n"):
+        raise UsageError(f"no questions in {name}")
+    if b"\0" in head:
+        encoding_of(name, [head])  # refuses what is not UTF-16 before all of it is kept
+        return None
+    try:
+        text = head[: head.rfind(b"\n") + 1 or None].decode("utf-8-sig")
+    except UnicodeDecodeError:
+        return None
+    if "\r" in text.replace("\r\n", ""):
+        return None
+    stripped = [line for line in (line.strip(" \t\r\n") for line in text.split("\n")) if line]
+    form = text_format(name, Path(name).suffix.lower(), stripped)
+    if form == "json":
+        return "jsonl" if isinstance(line_of_objects("", stripped[0]), Row) else None
+    return "text" if form == "text" else None
+
+
+def _is_stream(path: str) -> bool:
+    """Whether it can be read only once: stdin, a named pipe, a device."""
+    if path == STANDARD:
+        return True
+    return os.path.exists(path) and not os.path.isfile(path) and not os.path.isdir(path)
+
+
+def is_typed(path: str) -> bool:
+    """True if a person types the questions."""
+    return path == STANDARD and os.isatty(0)

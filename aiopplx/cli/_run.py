@@ -26,12 +26,14 @@ from aiopplx.cli._exits import (
     until_signal,
 )
 from aiopplx.cli._journals import counts_of, may_replace, others_running, place_of, resuming
-from aiopplx.cli._options import Connection, JournalOptions, RunOptions
+from aiopplx.cli._look import RowsRefused, check_rows, what_it_is
+from aiopplx.cli._options import Connection, JournalOptions, RunOptions, TableOptions
 from aiopplx.cli._progress import View, make_view
-from aiopplx.cli._questions import BadLine, Questions
+from aiopplx.cli._questions import Origin, Questions, is_typed, open_questions
 from aiopplx.cli._rows import Rows
 from aiopplx.cli._tally import Tally, Unfinished
-from aiopplx.cli._text import clock, json_line, many, one_line
+from aiopplx.cli._text import clock, json_line, many, one_line, safe
+from aiopplx.tables import BadRow
 
 if TYPE_CHECKING:
     from aiopplx import AiopplxError, Batch, Event, Job
@@ -43,29 +45,34 @@ FIRST = 10
 """If there are more, this many are printed, to look up."""
 
 
-async def run(questions: str, options: RunOptions, journal: JournalOptions, connection: Connection) -> int:
+async def run(
+    questions: str, options: RunOptions, table: TableOptions, journal: JournalOptions, connection: Connection
+) -> int:
     """Run a file of questions to its end and return the exit code.
 
     Raises:
         UsageError: the questions or the output file cannot be used.
+        TableError: the file is not surely a table or questions.
         AiopplxError: the session could not be built, or the journal could not be opened.
     """
-    return await _Run(questions, options, journal, connection).run()
+    return await _Run(questions, options, table, journal, connection).run()
 
 
 class _Run:
-    def __init__(self, questions: str, options: RunOptions, journal: JournalOptions, connection: Connection) -> None:
+    def __init__(
+        self,
+        questions: str,
+        options: RunOptions,
+        table: TableOptions,
+        journal: JournalOptions,
+        connection: Connection,
+    ) -> None:
         self._options = options
         self._journal_options = journal
         self._place = place_of(journal, questions, options.output, connection)
         self._connection = connection
-        self._questions = Questions(
-            questions,
-            form=options.format,
-            limit=options.limit,
-            defaults={"model": options.model} if options.model else None,
-            on_bad=self._reject,
-        )
+        self._table_options = table
+        self._questions: Questions
         self._source = questions
         self._tally = Tally()
         self._held: deque[tuple[int, bytes]] = deque()
@@ -80,9 +87,28 @@ class _Run:
 
     async def run(self) -> int:
         self._connection.check()
-        if self._questions.is_terminal and not self._options.quiet:
+        if is_typed(self._source) and not self._options.quiet:
             print("Reading questions from the terminal, one a line; Ctrl-D ends them.", file=sys.stderr)
-        await self._questions.open()
+        self._questions = await open_questions(
+            self._source,
+            self._table_options,
+            limit=self._options.limit,
+            model=self._options.model,
+            whole=False,
+            on_bad=self._reject,
+        )
+        try:
+            return await self._looked_at()
+        finally:
+            await self._questions.close()
+
+    async def _looked_at(self) -> int:
+        try:
+            self._tell_look()
+        except RowsRefused as refused:
+            for line in refused.said:
+                print(safe(line), file=sys.stderr)
+            return USAGE
         self._rows = Rows(
             self._options.output,
             force=self._options.force,
@@ -93,18 +119,29 @@ class _Run:
         try:
             return await self._watched()
         finally:
-            await self._questions.close()
             await self._rows.close(keep_empty=False)
+
+    def _tell_look(self) -> None:
+        """Say what the file is and which of its rows cannot be used. Raises `RowsRefused`."""
+        seen = self._questions.seen
+        if seen is None:
+            return
+        if not self._options.quiet or (seen.bad and not self._table_options.skip_bad):
+            print(safe(what_it_is(seen)), file=sys.stderr)
+        for line in check_rows(seen, skip_bad=self._table_options.skip_bad):
+            if not self._options.quiet:
+                print(safe(line), file=sys.stderr)
 
     async def _watched(self) -> int:
         on_screen = self._rows.is_terminal
-        with make_view(self._tally, self._questions, quiet=self._options.quiet, rows_on_screen=on_screen) as self._view:
+        with make_view(self._tally, self._total, quiet=self._options.quiet, rows_on_screen=on_screen) as self._view:
             self._greet(on_screen)
             ending = await self._ending()
-            if ending is not None and self._questions.total is None:
-                await self._questions.count()
             self._view.stop()
             return self._close(ending)
+
+    def _total(self) -> int | None:
+        return self._questions.total
 
     def _greet(self, on_screen: bool) -> None:
         if self._connection.emulate:
@@ -115,7 +152,6 @@ class _Run:
             )
         counts = counts_of(self._place) if self._place is not None else None
         self._resuming = resuming(counts) if counts is not None else ""
-        self._questions.count_ahead()
 
     async def _ending(self) -> BaseException | None:
         """The error or signal that ended the run early; None if it ran to its end."""
@@ -156,7 +192,7 @@ class _Run:
         await self._rows.write(json_line({**job.to_dict(), "line": origin.line if origin else None}))
         self._written += 1
         self._tally.count(job)
-        where = f"line {origin.line}" if origin else f"job {job.id}"
+        where = origin.place if origin else f"job {job.id}"
         if job.ok:
             self._view.latest(f"{where}: {origin.preview if origin else ''}")
         elif job.status == "STOPPED":  # there are many, all for one reason, which is printed once
@@ -167,13 +203,14 @@ class _Run:
             self._timed_out.append(job.id)
         self._view.update()
 
-    async def _reject(self, bad: BadLine, before: int) -> None:
+    async def _reject(self, bad: BadRow, origin: Origin, before: int) -> None:
         from aiopplx import InvalidRequest, Job, JobStatus
 
         job = Job(status=JobStatus.REJECTED, error=InvalidRequest(bad.reason))
         self._tally.count(job)
-        self._view.say(f"line {bad.line}: {_failure(job)}")
-        row = json_line({**job.to_dict(), "line": bad.line})
+        if self._questions.seen is None:  # else it was told when the file was looked at
+            self._view.say(f"{bad.place}: {_failure(job)}")
+        row = json_line({**job.to_dict(), "line": origin.line})
         if self._options.in_order and self._written < before:
             self._held.append((before, row))
         else:
@@ -204,13 +241,9 @@ class _Run:
         return self._code(ending)
 
     def _say_remarks(self) -> None:
-        """Say what was skipped: a question may begin with # as well."""
-        first = self._questions.first_remark
-        if first is not None and self._tally.touched:
-            self._view.remark(
-                f"Lines beginning with # are remarks: {self._questions.remarks:,} skipped, the first is line"
-                f" {first.line}: {first.preview}"
-            )
+        """Say what a stream had that was left out: a question may begin with # as well."""
+        if self._questions.remarks and self._tally.touched:
+            self._view.remark(self._questions.remarks)
 
     def _say_why(self, ending: BaseException | None) -> None:
         if isinstance(ending, Interrupted):
@@ -283,7 +316,7 @@ class _Run:
 
     def _where(self, job: Job) -> str:
         origin = self._questions.take(job.index)
-        return f"  line {origin.line}: {one_line(origin.preview, 40)}" if origin else ""
+        return f"  {origin.place}: {one_line(origin.preview, 40)}" if origin else ""
 
     def _summary(self, ending: BaseException | None, left: Unfinished) -> None:
         if isinstance(ending, BrokenPipeError) or not (self._tally.touched or left.total):

@@ -17,27 +17,39 @@ from typing import Literal, cast
 from aiopplx._job import Job
 from aiopplx._wire.request import Request
 from aiopplx.tables._asking import Asking, AskOptions, Look, complaints, look
+from aiopplx.tables._encoding import encoding_of
 from aiopplx.tables._file import Format, ReadOptions, read_file
 from aiopplx.tables._frames import read_memory
-from aiopplx.tables._table import Advice, BadRow, Row, Table, TableError
+from aiopplx.tables._kind import text_format
+from aiopplx.tables._objects import line_of_objects
+from aiopplx.tables._table import QUESTION, Advice, BadRow, Note, Row, Table, TableError
+from aiopplx.tables._text import Remarks, line_of_text
 
 __all__ = [
+    "QUESTION",
     "Advice",
     "AskOptions",
     "Asking",
     "BadRow",
     "Format",
     "Look",
+    "Note",
     "ReadOptions",
+    "Remarks",
+    "Request",
     "Row",
     "Table",
     "TableError",
     "complaints",
+    "encoding_of",
+    "line_of_objects",
+    "line_of_text",
     "look",
     "questions",
     "read_file",
     "read_memory",
     "rows",
+    "text_format",
 ]
 
 

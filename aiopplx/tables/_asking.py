@@ -22,7 +22,7 @@ from aiopplx._errors import InvalidRequest
 from aiopplx._wire.request import Request
 from aiopplx.tables._frames import plain
 from aiopplx.tables._objects import value_of
-from aiopplx.tables._table import QUESTION, Advice, BadRow, Row, Table, TableError
+from aiopplx.tables._table import QUESTION, Advice, BadRow, Note, Row, Table, TableError
 from aiopplx.tables._template import EmptyHole, Template
 
 LONGEST = 400_000
@@ -111,7 +111,9 @@ class Asking:
     def _sent(self, options: AskOptions) -> frozenset[str]:
         """The columns that are request fields."""
         alike = [name for name in self._table.columns if name in self._known and name not in (QUESTION, "tag")]
-        if self._table.has_fields or options.fields == "all":
+        if self._table.has_fields:
+            return frozenset(self._known) - {QUESTION, "tag"}
+        if options.fields == "all":
             return frozenset(alike)
         for name in options.fields:
             if name not in self._known:
@@ -121,9 +123,8 @@ class Asking:
                 )
         for name in alike:
             if name not in options.fields and name not in (options.question, options.tag, *_ASKS_ITSELF):
-                self.notes.append(
-                    f'the column "{name}" is kept, not sent; {Advice("fields", f"[{name!r}]", "sends it")}'
-                )
+                advice = Advice("fields", f"[{name!r}]", "sends it")
+                self.notes.append(Note(f'the column "{name}" is kept, not sent', advice))
         return frozenset(options.fields)
 
     def _found_question(self) -> str:
@@ -140,7 +141,7 @@ class Asking:
                 break
         raise TableError(
             f"which column of {self._table.name} is the question? It has {_listed(columns)}",
-            Advice("question", '"COLUMN"', 'names it, template="... {COLUMN} ..." makes it of several'),
+            Advice("question", '"COLUMN"', "names it", Advice("template", '"... {COLUMN} ..."', "makes it of several")),
         )
 
     def _found_tag(self) -> str:
@@ -164,10 +165,14 @@ class Asking:
         cells = row.cells
         fields: dict[str, object] = {}
         used = {self.question, self.tag}
-        for name in self._fields:
-            value = cells.get(name)
+        for name, value in cells.items():
+            if name not in self._fields:
+                continue
             if name not in used and value is not None and value != "":
                 fields[name] = value if self._table.has_fields else self._as_field(name, value)
+        meta = self._meta(row)
+        if isinstance(meta, BadRow):
+            return meta
         if self._template is not None:
             fields[QUESTION] = self._template.fill(cells, as_text)
         elif not any(name in fields for name in _ASKS_ITSELF) or self.question in cells:
@@ -184,9 +189,6 @@ class Asking:
             fields["tag"] = tag if isinstance(tag, int) else as_text(tag)
         for name, value in self._set.items():
             fields.setdefault(name, value)
-        meta = self._meta(row)
-        if isinstance(meta, BadRow):
-            return meta
         if meta:
             fields["meta"] = meta
         asked = fields.pop(QUESTION, None)

@@ -12,6 +12,7 @@ import os
 import zipfile
 from collections.abc import Iterator
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Literal, get_args
 
@@ -19,18 +20,17 @@ import msgspec
 
 from aiopplx.tables._delimited import read_delimited
 from aiopplx.tables._encoding import Encoding, encoding_of, given_encoding
+from aiopplx.tables._kind import ENOUGH, text_format
 from aiopplx.tables._objects import read_objects
 from aiopplx.tables._parquet import read_parquet
 from aiopplx.tables._sheets import read_excel
-from aiopplx.tables._table import Advice, Rows, Table, TableError
+from aiopplx.tables._table import Advice, Note, Rows, Table, TableError
 from aiopplx.tables._text import read_brief, read_text
 
 Format = Literal["text", "jsonl", "json", "csv", "tsv", "excel", "parquet", "brief"]
 FORMATS: tuple[str, ...] = get_args(Format)
 CHUNK = 1 << 16
 HEAD = 4096
-TABBED = 20
-"""Lines that must have the same number of tabs for a file to be a table by its content alone."""
 
 # By the first bytes: what was saved under the wrong name, or is not converted yet.
 _REFUSED = (
@@ -46,18 +46,6 @@ _REFUSED = (
     (b"GIF8", "an image"),
     (b"SQLite format 3\0", "a database. If it is a journal: the questions are in the file that it was made from"),
 )
-_BY_NAME = {
-    ".yaml": "YAML",
-    ".yml": "YAML",
-    ".xml": "XML",
-    ".html": "HTML",
-    ".htm": "HTML",
-    ".toml": "TOML",
-    ".py": "a Python program",
-    ".ipynb": "a notebook",
-}
-_BY_FIRST_LINE = (("<?xml", "XML"), ("<!doctype html", "HTML"), ("<html", "HTML"), ("#!", "a program"))
-_AS_TEXT = Advice("format", '"text"', "asks each of its lines all the same")
 
 
 class ReadOptions(msgspec.Struct, frozen=True):
@@ -91,7 +79,7 @@ class ReadOptions(msgspec.Struct, frozen=True):
             raise TableError("skip_lines is a number of lines, 0 or more")
 
 
-def read_file(path: str | os.PathLike[str], options: ReadOptions | None = None) -> Table:
+def read_file(path: str | os.PathLike[str], options: ReadOptions | None = None, *, name: str = "") -> Table:
     """The table in a file.
 
     The file must stay as it is until its rows were read for the last time: one that changed is refused then.
@@ -99,13 +87,14 @@ def read_file(path: str | os.PathLike[str], options: ReadOptions | None = None) 
     Args:
         path: a regular file.
         options: what the user says about it.
+        name: what messages call it, whose suffix counts; by default the file's own name.
 
     Raises:
         TableError: it cannot be read, or is not surely a table or questions.
     """
     options = options or ReadOptions()
     options.check()
-    file = _File(os.fspath(path))
+    file = _File(os.fspath(path), name)
     table = _table(file, options)
     read = table.read
 
@@ -120,10 +109,10 @@ def read_file(path: str | os.PathLike[str], options: ReadOptions | None = None) 
 class _File:
     """A file that must not change between two readings."""
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, name: str = "") -> None:
         self.path = path
-        self.name = os.path.basename(path) or path
-        self.suffix = Path(path).suffix.lower()
+        self.name = name or os.path.basename(path) or path
+        self.suffix = Path(self.name).suffix.lower()
         self._was = self._state()
         self.head = next(self.chunks(), b"")[:HEAD]
 
@@ -177,7 +166,7 @@ def _table(file: _File, options: ReadOptions) -> Table:
     )
     table = _of_text(file, form or _text_format(file, encoding), encoding, options)
     if encoding.note:
-        table.notes.insert(0, encoding.note)
+        table.notes.insert(0, Note(encoding.note, Advice("encoding", '"..."', "names another")))
     table.has_mark = encoding.has_mark
     return table
 
@@ -197,7 +186,7 @@ def _of_text(file: _File, form: str, encoding: Encoding, options: ReadOptions) -
             header=options.header,
             skip=options.skip_lines,
         )
-    return read_text(file.name, lines, label=encoding.label)
+    return read_text(file.name, lines, label=encoding.label, is_guess=options.format is None and not options.each_line)
 
 
 def _binary_format(file: _File) -> Format | None:
@@ -231,25 +220,5 @@ def _in_archive(file: _File) -> Format:
 
 
 def _text_format(file: _File, encoding: Encoding) -> Format:
-    """What a file of text is. Raises `TableError` for markup and programs, whose lines are no questions."""
-    first = ""
-    tabs: set[int] = set()
-    for at, line in enumerate(line for line in file.lines(encoding) if line.strip("\ufeff \t\r\n")):
-        if at == TABBED:
-            break
-        first = first or line.strip("\ufeff \t\r\n")
-        tabs.add(line.count("\t"))
-    if first[:1] in ("{", "["):
-        return "json"
-    if file.suffix == ".md":
-        return "brief"
-    what = next((what for mark, what in _BY_FIRST_LINE if first.lower().startswith(mark)), _BY_NAME.get(file.suffix))
-    if what is not None:
-        raise TableError(f"{file.name} is {what}", _AS_TEXT)
-    if file.suffix in (".tsv", ".tab"):
-        return "tsv"
-    if file.suffix == ".csv" or first.lower().startswith("sep="):
-        return "csv"
-    if len(tabs) == 1 and tabs != {0}:
-        return "tsv"
-    return "text"
+    stripped = (line.strip("\ufeff \t\r\n") for line in islice(file.lines(encoding), ENOUGH))
+    return text_format(file.name, file.suffix, [line for line in stripped if line])

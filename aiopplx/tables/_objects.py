@@ -59,6 +59,20 @@ def value_of(text: str) -> Any:
             raise ValueError("nested too deeply") from None
 
 
+def line_of_objects(place: str, line: str) -> Row | BadRow | None:
+    """What a line of JSON lines asks; None for a blank one."""
+    text = line.strip(_BLANK + "\ufeff")
+    return _row_of_text(place, text, set()) if text else None
+
+
+def _row_of_text(place: str, text: str, dropped: set[str]) -> Row | BadRow:
+    try:
+        value = value_of(text)
+    except ValueError as error:
+        return BadRow(place, f"not JSON: {error}")
+    return _row(place, value, dropped)
+
+
 def _is_by_line(lines: Iterable[str]) -> bool:
     """Whether the first line with something on it is an object or a text by itself, and is not all there is."""
     seen: list[Any] = []
@@ -135,13 +149,7 @@ def _of_lines(name: str, open_lines: Callable[[], Iterable[str]]) -> Table:
             text = line.strip(_BLANK + "\ufeff")
             if not text:
                 continue
-            place = f"line {number}"
-            try:
-                value = value_of(text)
-            except ValueError as error:
-                yield BadRow(place, f"not JSON: {error}")
-            else:
-                yield _row(place, value, dropped)
+            yield _row_of_text(f"line {number}", text, dropped)
 
     count, columns = _survey(read())
     if not count:

@@ -24,14 +24,16 @@ class Advice(msgspec.Struct, frozen=True):
         option: the keyword of `questions`.
         value: what to give, as it would be typed in Python.
         effect: what that does, in the third person.
+        other: what may be typed instead.
     """
 
     option: str
     value: str
     effect: str
+    other: Advice | None = None
 
     def __str__(self) -> str:
-        return f"{self.option}={self.value} {self.effect}"
+        return f"{self.option}={self.value} {self.effect}" + (f", {self.other}" if self.other is not None else "")
 
 
 class TableError(ConfigError):
@@ -49,6 +51,24 @@ class TableError(ConfigError):
 
     def __reduce__(self) -> tuple[object, ...]:
         return type(self), (self.problem, self.advice)
+
+
+class Note(str):
+    """What was found out and should be told, with what to type if that is not what was meant.
+
+    Attributes:
+        problem: what was found out.
+        advice: what to type.
+    """
+
+    __slots__ = ("advice", "problem")
+    problem: str
+    advice: Advice
+
+    def __new__(cls, problem: str, advice: Advice) -> Note:
+        note = super().__new__(cls, f"{problem}; {advice}")
+        note.problem, note.advice = problem, advice
+        return note
 
 
 class Row(NamedTuple):

@@ -1,4 +1,4 @@
-"""A file that holds no lines of questions is refused with what to type, and what holds them is read."""
+"""What a file is: rightly read, or refused in one sentence that says what to type, with nothing sent."""
 
 from __future__ import annotations
 
@@ -6,60 +6,37 @@ import csv
 import io
 import json
 import os
-import re
+import stat
 from pathlib import Path
 
-import anyio
 import pytest
 from _shell import FAST, lines, rows, run_at
 from hypothesis import given
 from hypothesis import strategies as st
 
-from aiopplx.cli._exits import UsageError
-from aiopplx.cli._kind import form_of
-from aiopplx.cli._questions import BadLine, Questions
+from aiopplx.cli._lines import Lines
 from aiopplx.emulator import Emulator
+from aiopplx.tables import AskOptions, ReadOptions, TableError, look, read_file, text_format
 
 TABLE = 'id,question\n1,"Why did the Vasa sink,\nand when?"\n2,Who measured light?\n'
 ASKED = ["Why did the Vasa sink,\nand when?", "Who measured light?"]
 
-# (name, content, what the one sentence says). Each was taken for questions before.
+# (name, content, what the one sentence says)
 OTHER_KINDS = [
-    ("q.csv", TABLE, "is a table"),
-    ("q.txt", TABLE, "is a table"),
-    ("q.csv", "Why?\nHow, and when?\n", "is a table"),
-    ("q.txt", "question\nWhy?\n", "is a table"),
-    ("q.txt", '"Question"\n"Why,\nand how?"\n', "is a table"),
-    ("q.txt", "\ufeffprompt;company\nWhy?;Acme\n", "delimiter=';'"),
-    ("q.tsv", "a\tb\n1\t2\n", "is a table"),
-    ("q.txt", "company\tcountry\nAcme\tSpain\n", "is a table"),
-    ("q.txt", "id|query\n1|Why?\n", "delimiter='|'"),
-    ("q.json", '["one", "two"]', "jq -c '.[]' "),
-    ("q.txt", '["one", "two"]\n', "jq -c '.[]' "),
-    ("q.jsonl", '[{"question": "one"}]\n', "jq -c '.[]' "),
-    ("q.jsonl", '[\n  "one",\n  "two"\n]\n', "jq -c '.[]' "),
-    ("q.txt", '[\n  "one",\n  "two"\n]\n', "jq -c '.[]' "),
-    ("q.json", '{\n  "question": "one"\n}\n', "jq -c . "),
-    ("q.txt", '{"question": "one",\n "tag": 1}\n', "jq -c . "),
-    ("q.jsonl", '{"search_domain_filter": [\n "a.org"\n], "question": "one"}\n', "jq -c . "),
-    ("q.txt", "Why?\rHow?\rWhen?", "end with CR"),
-    ("q.txt", "Why?\x85How?\x85", "end with U+0085"),
-    ("q.txt", "Why?\u2028How?\n", "end with U+2028"),
-    ("q.txt", "Why?\fHow?\n", "end with U+000C"),
-    ("q.jsonl", '"Why?"\r"How?"\r', "end with CR"),
-    ("q.txt", "Why?\nHow?".encode("utf-16"), "iconv -f UTF-16 -t UTF-8"),
-    ("q.txt", "Why?\nHow?".encode("utf-16-le"), "iconv -f UTF-16LE"),
-    ("q.txt", "Why?\nHow?".encode("utf-16-be"), "iconv -f UTF-16BE"),
-    ("q.txt", "Why?".encode("utf-32"), "iconv -f UTF-32"),
-    ("q.xlsx", b"PK\x03\x04\x14\x00\x06\x00", "a spreadsheet"),
-    ("q.txt", b"PK\x03\x04rest\nrest", "a zip archive"),
-    ("q.xls", b"\xd0\xcf\x11\xe0\xa1\xb1", "a spreadsheet"),
+    ("q.csv", "Why?\nHow, and when?\n", "has no header"),
+    ("q.tsv", "a\tb\n1\t2\n", "which column"),
+    ("q.txt", "company\tcountry\nAcme\tSpain\n", "which column"),
+    ("q.txt", "company,country\nAcme,Spain\n", "looks like a table"),
+    ("q.txt", "Why?\x85How?\x85", "has a line end in it"),
+    ("q.txt", "Why?\fHow?\n", "has a line end in it"),
+    ("q.xlsx", b"PK\x03\x04\x14\x00\x06\x00", "a damaged archive"),
+    ("q.txt", b"PK\x03\x04rest\nrest", "a damaged archive"),
+    ("q.xls", b"\xd0\xcf\x11\xe0\xa1\xb1", "an old Excel"),
     ("q.pdf", b"%PDF-1.7\nstream", "is a PDF"),
     ("q.txt", b"\x1f\x8b\x08\x00abc", "gzip"),
-    ("q.db", b"SQLite format 3\x00", "SQLite"),
-    ("q.txt", b"Why?\x00\x01\n", "not a text file"),
-    ("q.txt", b"Why?\n\x01\xff\xfe\n", "not a text file"),
-    ("q.md", "# Brief\n\nWhat is known of the Vasa?\n", "is Markdown"),
+    ("q.db", b"SQLite format 3\x00", "is a database"),
+    ("q.txt", b"Why?\x00\x01\n", "is not text"),
+    ("q.txt", b"Why?\n\x01\xff\xfe\n", "is not UTF-8"),
     ("q.txt", "# Brief\n\nWhat is known\n\n## Scope\n\nThe hull.\n", "is Markdown"),
     ("q.txt", "Brief\n=====\n\nWhat is known?\n", "is Markdown"),
     ("q.txt", "What is this?\n```\ncode\n```\n", "is Markdown"),
@@ -68,12 +45,36 @@ OTHER_KINDS = [
     ("q.txt", "<!DOCTYPE html>\n<p>Why?\n", "is HTML"),
     ("q.yaml", "- question: Why?\n", "is YAML"),
     ("q.ipynb", "Why?\n", "a notebook"),
-    ("q.txt", 'Why?\n{"question": "How?"}\n', "give --format jsonl"),
-    ("q.txt", '# head\n{"question": "How?"}\n', "give --format jsonl"),
+    ("q.tex", "Why?\n", "is LaTeX"),
+    ("q.txt", "{\\rtf1\\ansi Why?\n", "an RTF document"),
+    ("q.txt", 'Why?\n{"question": "How?"}\n', "has JSON objects among its lines"),
+    ("q.txt", '# head\n{"question": "How?"}\n', "has JSON objects among its lines"),
 ]
 
-# (name, content, what is asked): what looks a little like another kind, and is not.
-QUESTIONS = [
+# (name, content, what is asked): of each of these the lines, or halves of them, were asked once, or it was refused.
+READ = [
+    ("q.csv", TABLE, ASKED),
+    ("q.txt", TABLE, ASKED),
+    ("q.txt", "question\nWhy?\n", ["Why?"]),
+    ("q.txt", '"Question"\n"Why,\nand how?"\n', ["Why,\nand how?"]),
+    ("q.txt", "\ufeffprompt;company\nWhy?;Acme\n", ["Why?"]),
+    ("q.txt", "id|query\n1|Why?\n", ["Why?"]),
+    ("q.json", '["one", "two"]', ["one", "two"]),
+    ("q.txt", '["one", "two"]\n', ["one", "two"]),
+    ("q.jsonl", '[{"question": "one"}]\n', ["one"]),
+    ("q.jsonl", '[\n  "one",\n  "two"\n]\n', ["one", "two"]),
+    ("q.json", '{\n  "question": "one"\n}\n', ["one"]),
+    ("q.txt", '{"question": "one",\n "tag": 1}\n', ["one"]),
+    ("q.jsonl", '{"search_domain_filter": [\n "a.org"\n], "question": "one"}\n', ["one"]),
+    ("q.txt", "Why?\rHow?\rWhen?", ["Why?", "How?", "When?"]),
+    ("q.txt", "Why?\u2028How?\n", ["Why?\u2028How?"]),
+    ("q.jsonl", '"Why?"\r"How?"\r', ["Why?", "How?"]),
+    ("q.txt", "Why?\nHow?".encode("utf-16"), ["Why?", "How?"]),
+    ("q.txt", "Why?\nHow?".encode("utf-16-le"), ["Why?", "How?"]),
+    ("q.txt", "Why?\nHow?".encode("utf-16-be"), ["Why?", "How?"]),
+    ("q.txt", "Why?".encode("utf-32"), ["Why?"]),
+    ("q.md", "# Brief\n\nWhat is known of the Vasa?\n", ["# Brief\n\nWhat is known of the Vasa?"]),
+    # What looks a little like another kind, and is not.
     ("q.txt", "Compare Paris, London and Rome.\nWhy?\n", ["Compare Paris, London and Rome.", "Why?"]),
     ("q.txt", "Vasa\nMary Rose\n", ["Vasa", "Mary Rose"]),
     ("q.txt", "Why, how?\nWhen, where?\n", ["Why, how?", "When, where?"]),
@@ -88,24 +89,10 @@ QUESTIONS = [
     ("q.txt", "What is {x} in Python?\n{x} why?\n", ["What is {x} in Python?", "{x} why?"]),
     ("q.txt", "Ärger, Öl und Übermut?\n", ["Ärger, Öl und Übermut?"]),
     ("q.questions", "Why?\n", ["Why?"]),
-    ("q.json", '"Why?"\n{"question": "How?"}\n', ["Why?", {"question": "How?"}]),
+    ("q.json", '"Why?"\n{"question": "How?"}\n', ["Why?", "How?"]),
     ("q.jsonl", '"a\u2028b"\n', ["a\u2028b"]),
-    ("q.ndjson", '{"question": "Why,\\nhow?"}\n', [{"question": "Why,\nhow?"}]),
+    ("q.ndjson", '{"question": "Why,\\nhow?"}\n', ["Why,\nhow?"]),
 ]
-
-
-async def read(path: Path, **options: object) -> tuple[list[object], list[BadLine], Questions]:
-    bad: list[BadLine] = []
-
-    async def on_bad(line: BadLine, before: int) -> None:
-        bad.append(line)
-
-    questions = Questions(str(path), on_bad=on_bad, **options)  # type: ignore[arg-type] - options of many types
-    try:
-        await questions.open()
-        return [item async for item in questions], bad, questions
-    finally:
-        await questions.close()
 
 
 def saved(folder: Path, name: str, content: str | bytes) -> Path:
@@ -114,93 +101,51 @@ def saved(folder: Path, name: str, content: str | bytes) -> Path:
     return path
 
 
+def asked(path: Path, **options: object) -> list[str]:
+    seen = look(read_file(path, ReadOptions(**options)), AskOptions())  # type: ignore[arg-type] - options of many types
+    assert seen.bad == []
+    return [request.asked for request in seen.requests()]
+
+
 @pytest.mark.parametrize(("name", "content", "said"), OTHER_KINDS)
-async def test_other_kind_of_file_is_refused_in_one_sentence(
+def test_other_kind_of_file_is_refused_in_one_sentence(
     tmp_path: Path, name: str, content: str | bytes, said: str
 ) -> None:
-    path = saved(tmp_path, name, content)
-    with pytest.raises(UsageError) as refused:
-        await read(path)
+    with pytest.raises(TableError) as refused:
+        asked(saved(tmp_path, name, content))
     message = str(refused.value)
     assert said in message
     assert "\n" not in message
-    assert str(path) in message
+    assert name in message
 
 
-@pytest.mark.parametrize(("name", "content", "asked"), QUESTIONS)
-async def test_questions_that_look_odd_are_read(tmp_path: Path, name: str, content: str, asked: list[object]) -> None:
-    items, bad, _ = await read(saved(tmp_path, name, content))
-    assert (items, bad) == (asked, [])
+@pytest.mark.parametrize(("name", "content", "expected"), READ)
+def test_questions_in_any_form_are_read_whole(
+    tmp_path: Path, name: str, content: str | bytes, expected: list[str]
+) -> None:
+    assert asked(saved(tmp_path, name, content)) == expected
 
 
 @pytest.mark.parametrize("name", ["q.csv", "q.md", "q.yaml", "q.txt"])
-async def test_named_format_overrules_the_guess(tmp_path: Path, name: str) -> None:
+def test_named_format_overrules_the_guess(tmp_path: Path, name: str) -> None:
     content = 'question,answer\n## Why?\n{"a": 1}\n[1]\n'
-    items, bad, _ = await read(saved(tmp_path, name, content), form="text")
-    assert (items, bad) == (["question,answer", '{"a": 1}', "[1]"], [])
+    assert asked(saved(tmp_path, name, content), format="text") == ["question,answer", '{"a": 1}', "[1]"]
 
 
-@pytest.mark.parametrize("content", ["Why?\x85How?", "Why?".encode("utf-16"), b"a\x00b"])
-async def test_named_format_does_not_make_text_of_other_bytes(tmp_path: Path, content: str | bytes) -> None:
-    with pytest.raises(UsageError):
-        await read(saved(tmp_path, "q.txt", content), form="text")
+@pytest.mark.parametrize("late", ["Why?\x85How?", "Why?\fHow?", '{"question": "How?"}'])
+def test_odd_line_far_down_is_found_in_the_look(tmp_path: Path, late: str) -> None:
+    before = [f"Question {number}: {'x' * 70}?" for number in range(1_000)]
+    seen = look(read_file(saved(tmp_path, "q.txt", "\n".join([*before, late, "Last?"]))), AskOptions())
+    assert [row.place for row in seen.bad] == ["line 1001"]
+    assert seen.count == 1_001
 
 
-@pytest.mark.parametrize("late", ["Why?\u2028How?", "Why?\rHow?", '{"question": "How?"}'])
-async def test_odd_line_far_down_is_refused_alone(tmp_path: Path, late: str) -> None:
-    lines_before = [f"Question {number}: {'x' * 70}?" for number in range(1_000)]
-    items, bad, _ = await read(saved(tmp_path, "q.txt", "\n".join([*lines_before, late, "Last?"])))
-    assert items == [*lines_before, "Last?"]
-    assert [line.line for line in bad] == [1_001]
-
-
-@given(st.binary(min_size=1, max_size=300), st.sampled_from(["q.txt", "q.jsonl", "q", "q.csv"]))
-def test_file_of_any_bytes_is_read_or_refused(content: bytes, name: str) -> None:
+@given(st.lists(st.text(), max_size=20), st.sampled_from(["", ".txt", ".jsonl", ".csv", ".md"]))
+def test_text_of_any_lines_has_a_format_or_is_refused(texts: list[str], suffix: str) -> None:
     try:
-        assert form_of(name, content.split(b"\n"), "auto") in ("text", "jsonl")
-    except UsageError as refused:
-        assert "\n" not in str(refused)  # noqa: PT017 - both ends are right
-
-
-@given(st.lists(st.text(st.characters(exclude_categories=["Cs", "Cc"], exclude_characters="\u2028\u2029"))), st.data())
-def test_long_json_lines_cut_anywhere_are_not_refused(texts: list[str], data: st.DataObject) -> None:
-    head = b"\n".join(json.dumps({"question": text}).encode() for text in ["first", *texts])
-    cut = head[: data.draw(st.integers(1, len(head)))].rpartition(b"\n")[0] or head
-    assert form_of("q.jsonl", cut.split(b"\n"), "auto") == "jsonl"
-
-
-@pytest.mark.parametrize(
-    ("name", "content", "asked"),
-    [
-        ("q.csv", TABLE, ASKED),
-        ("a table.csv", "\ufeff" + TABLE, ASKED),
-        ("q.tsv", "n\tPrompt\n1\tWhy, how?\n", ["Why, how?"]),
-        ("q.txt", "id;query\n1;Why?\n", ["Why?"]),
-        ("q.csv", "Why?\n", ["Why?"]),
-    ],
-)
-async def test_command_that_is_printed_makes_questions_of_a_table(
-    tmp_path: Path, name: str, content: str, asked: list[str]
-) -> None:
-    await check_command(saved(tmp_path, name, content), r"columns: (python3 .*), or give", asked)
-
-
-@pytest.mark.parametrize("end", ["\r", "\x85", "\u2028", "\f"])
-async def test_command_that_is_printed_mends_line_ends(tmp_path: Path, end: str) -> None:
-    await check_command(
-        saved(tmp_path, "q.txt", end.join(["Why?", "How?"])), r"of them: (python3 .*)", ["Why?", "How?"]
-    )
-
-
-async def check_command(path: Path, pattern: str, asked: list[str]) -> None:
-    with pytest.raises(UsageError) as refused:
-        await read(path)
-    found = re.search(pattern, str(refused.value))
-    assert found is not None
-    await anyio.run_process(found[1], cwd=path.parent, stderr=None)
-    made = next(name for name in os.listdir(path.parent) if name.startswith("questions."))
-    items, bad, _ = await read(path.parent / made)
-    assert (items, bad) == (asked, [])
+        assert text_format("q", suffix, texts) in ("text", "json", "csv", "tsv", "brief")
+    except TableError as refused:
+        assert refused.advice is not None  # noqa: PT017 - both ends are right
 
 
 @given(
@@ -213,32 +158,120 @@ async def check_command(path: Path, pattern: str, asked: list[str]) -> None:
 def test_table_with_a_question_column_is_never_taken_for_text(cells: list[tuple[str, int]]) -> None:
     table = io.StringIO(newline="")
     csv.writer(table).writerows([("question", "n"), *cells])
-    with pytest.raises(UsageError):
-        form_of("q", table.getvalue().encode().split(b"\n"), "auto")
+    found = [line for line in (line.strip() for line in table.getvalue().split("\n")) if line]
+    assert text_format("q", "", found) == "csv"
 
 
 async def test_remarks_are_counted_and_the_first_is_named(tmp_path: Path) -> None:
-    file = saved(tmp_path, "q.txt", "Why?\n#1 cause of bridge failures?\n\n# another\nHow?\n")
+    content = "Why?\n#1 cause of bridge failures?\n\n# another\nHow?\n"
+    said = "2 lines that begin with # left out, the first is line 2: #1 cause of bridge failures?"
     async with Emulator(duration=0.0, answer_chars=200) as server:
-        done = await run_at(server, "run", str(file), "--no-journal", *FAST)
-    assert sorted(lines(rows(done.stdout))) == [1, 5]
-    assert "2 skipped, the first is line 2: #1 cause of bridge failures?" in done.stderr
+        done = await run_at(server, "run", str(saved(tmp_path, "q.txt", content)), "--no-journal", *FAST)
+        piped = await run_at(server, "run", "-", "--no-journal", *FAST, stdin=content)
+    for each in (done, piped):
+        assert sorted(lines(rows(each.stdout))) == [1, 5]
+        assert said in each.stderr
 
 
-async def test_remarks_before_the_first_question_count_too(tmp_path: Path) -> None:
-    _, _, questions = await read(saved(tmp_path, "q.txt", "# one\n\n# two\nWhy?\n# three"))
-    assert questions.remarks == 3
-    assert questions.first_remark is not None
-    assert questions.first_remark.line == 1
-
-
-async def test_table_sends_nothing_and_makes_no_journal(tmp_path: Path) -> None:
-    file = saved(tmp_path, "q.csv", TABLE)
+async def test_refused_file_sends_nothing_and_makes_no_journal(tmp_path: Path) -> None:
+    file = saved(tmp_path, "q.csv", "company,country\nAcme,Spain\n")
     async with Emulator(duration=0.0) as server:
         done = await run_at(server, "run", str(file), "-o", str(tmp_path / "answers.jsonl"))
-        piped = await run_at(server, "run", "-", "--no-journal", stdin=TABLE)
+        piped = await run_at(server, "run", "-", "--no-journal", stdin=file.read_text())
         assert server.ledger.created == 0
     assert [done.returncode, piped.returncode] == [2, 2]
     assert done.stdout == piped.stdout == ""
     assert done.stderr.count("\n") == piped.stderr.count("\n") == 1
+    assert "--question COLUMN names it" in done.stderr
+    assert "--input-format csv reads it as one" in piped.stderr
     assert os.listdir(tmp_path) == ["q.csv"]
+
+
+# --- the rows of a table on the command line -------------------------------------------------------------------------
+
+
+async def test_columns_of_a_table_come_back_and_are_not_sent(tmp_path: Path) -> None:
+    file = saved(tmp_path, "q.csv", "company,model,year\nACME,Civic,2025\nB & Söhne,sonar-pro,2024\n")
+    words = ("--template", "What did {company} do in {year}?", "--keep", "model,year", "--in-order")
+    async with Emulator(duration=0.0, answer_chars=200) as server:
+        done = await run_at(server, "run", str(file), *words, *FAST)
+        sent = [json.loads(job.body)["request"]["model"] for job in server.ledger.jobs]
+    found = rows(done.stdout)
+    assert [row["question"] for row in found] == ["What did ACME do in 2025?", "What did B & Söhne do in 2024?"]
+    assert [row["meta"] for row in found] == [
+        {"model": "Civic", "year": "2025"},
+        {"model": "sonar-pro", "year": "2024"},
+    ]
+    assert sent == ["sonar-deep-research"] * 2
+    assert 'the column "model" is kept, not sent; --fields model sends it' in done.stderr
+
+
+async def test_fields_that_are_named_or_set_are_sent(tmp_path: Path) -> None:
+    file = saved(tmp_path, "q.csv", "Frage;model;n\nWarum?;sonar-pro;r1\nWie?;;r2\n")
+    words = ("--question", "Frage", "--tag", "n", "--fields", "model", "--set", "reasoning_effort=high")
+    async with Emulator(duration=0.0, answer_chars=200) as server:
+        done = await run_at(server, "run", str(file), *words, "--in-order", *FAST)
+        sent = [json.loads(job.body)["request"] for job in server.ledger.jobs]
+    assert [row["tag"] for row in rows(done.stdout)] == ["r1", "r2"]
+    assert sorted((body["model"], body["reasoning_effort"]) for body in sent) == [
+        ("sonar-deep-research", "high"),
+        ("sonar-pro", "high"),
+    ]
+
+
+async def test_bad_rows_stop_the_run_unless_they_may_be_left_out(tmp_path: Path) -> None:
+    file = saved(tmp_path, "q.csv", "id,question\n1,Why?\n2,\n3,a,b\n4,How?\n5,\n6,Who?\n7,When?\n")
+    async with Emulator(duration=0.0, answer_chars=200) as server:
+        refused = await run_at(server, "run", str(file), *FAST)
+        assert server.ledger.created == 0
+        done = await run_at(server, "run", str(file), "--skip-bad", "--in-order", *FAST)
+        assert server.ledger.created == 4
+    assert (refused.returncode, refused.stdout) == (2, "")
+    assert refused.stderr == (
+        "q.csv: CSV (comma, UTF-8), 7 rows; columns id, question\n"
+        "3 rows cannot be used:\n"
+        '  lines 3, 6: "question" is empty\n'
+        "  line 4: 3 cells, the header has 2; a cell with a comma needs quotes\n"
+        "Nothing was sent. --skip-bad asks the other 4.\n"
+    )
+    assert [(row["line"], row["status"] == "REJECTED") for row in rows(done.stdout)] == [
+        (2, False),
+        (3, True),
+        (4, True),
+        (5, False),
+        (6, True),
+        (7, False),
+        (8, False),
+    ]
+    assert done.returncode == 1
+
+
+@pytest.mark.parametrize(
+    ("content", "words", "expected"),
+    [
+        (TABLE, (), ASKED),
+        ("Why?\tn\nHow?\tm\n", ("--no-header", "--question", "1"), ["Why?", "How?"]),
+        ("Report\n\nid,prompt\n1,Why?\n2,How?\n", ("--input-format", "csv", "--skip-lines", "2"), ["Why?", "How?"]),
+        ('[\n {"question": "Why?"}\n]\n', (), ["Why?"]),
+        ("# A brief\n\nof lines\n", ("--input-format", "brief"), ["# A brief\n\nof lines"]),
+        ("a~question\n1~Why?\n", ("--input-format", "csv", "--delimiter", "~"), ["Why?"]),
+        ('"one"\n{"question": "two", "n": 1}\n', ("--input-format", "jsonl"), ["one", "two"]),
+        ('{"prompt": "one"}\n{"prompt": "two", "reasoning_effort": "low"}\n', (), ["one", "two"]),
+    ],
+)
+async def test_stdin_of_any_kind_is_read_like_a_file(content: str, words: tuple[str, ...], expected: list[str]) -> None:
+    async with Emulator(duration=0.0, answer_chars=200) as server:
+        done = await run_at(server, "run", "-", *words, "--in-order", *FAST, stdin=content)
+    assert done.returncode == 0, done.stderr
+    assert [row["question"] for row in rows(done.stdout)] == expected
+
+
+async def test_stdin_that_is_kept_is_readable_by_nobody_else(tmp_path: Path) -> None:
+    descriptor = os.open(saved(tmp_path, "in", TABLE), os.O_RDONLY)
+    path = await Lines(descriptor, "stdin").save()
+    os.close(descriptor)
+    kept = os.open(path, os.O_RDONLY)
+    os.unlink(path)
+    assert stat.S_IMODE(os.fstat(kept).st_mode) == 0o600
+    assert os.read(kept, 1_000) == TABLE.encode()
+    os.close(kept)

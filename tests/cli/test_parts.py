@@ -9,7 +9,7 @@ import os
 import re
 import threading
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
 import anyio
 import msgspec
@@ -23,12 +23,13 @@ from aiopplx._apis import APIS
 from aiopplx._job import Answer
 from aiopplx.cli._connect import journal_at, retry_policy
 from aiopplx.cli._doctor import AUTO, PROBED, SERVICE, _end_of, names_to_check
-from aiopplx.cli._exits import UsageError, complain, exit_code
+from aiopplx.cli._exits import UsageError, complain, exit_code, flag_of
 from aiopplx.cli._export import _csv_line
 from aiopplx.cli._journals import place_of, resuming
-from aiopplx.cli._options import STANDARD, Api, Connection, EmulatorOptions, JournalOptions
+from aiopplx.cli._lines import Lines
+from aiopplx.cli._options import STANDARD, Api, Connection, EmulatorOptions, JournalOptions, TableOptions
 from aiopplx.cli._progress import QuietView, View
-from aiopplx.cli._questions import BadLine, Question, Questions, Remark, read_line
+from aiopplx.cli._questions import Questions, open_questions
 from aiopplx.cli._records import question_of
 from aiopplx.cli._rows import PIPE_ROOM, Rows
 from aiopplx.cli._serve import _made as made
@@ -36,6 +37,7 @@ from aiopplx.cli._show import _print_job
 from aiopplx.cli._tally import Tally, Unfinished
 from aiopplx.cli._text import clock, dollars, json_line, one_line, safe
 from aiopplx.journal import JournalFull, JournalLocked, JournalRefused, Record, State
+from aiopplx.tables import Advice, BadRow
 
 
 class Told:
@@ -48,135 +50,81 @@ class Told:
         return self._answer
 
 
-Item = str | dict[str, object]
+async def opened(path: Path, *, limit: int | None = None, **options: object) -> tuple[Questions, list[tuple[str, int]]]:
+    """The questions of a file, and a list of the places of its bad rows, each with how many questions were before."""
+    bad: list[tuple[str, int]] = []
+
+    async def on_bad(row: BadRow, origin: object, before: int) -> None:
+        bad.append((row.place, before))
+
+    typed = TableOptions(**options)  # type: ignore[arg-type] - options of many types
+    return await open_questions(str(path), typed, limit=limit, model=None, whole=False, on_bad=on_bad), bad
 
 
-async def read_all(path: Path, **options: object) -> tuple[list[Item], list[BadLine]]:
-    bad: list[BadLine] = []
-
-    async def on_bad(line: BadLine, before: int) -> None:
-        bad.append(line)
-
-    questions = Questions(str(path), on_bad=on_bad, **options)  # type: ignore[arg-type] - options of many types
-    await questions.open()
+async def read_all(path: Path, **options: Any) -> tuple[list[str], list[str]]:
+    questions, bad = await opened(path, **options)
     try:
-        return [item async for item in questions], bad
+        return [request.asked async for request in questions], [place for place, _ in bad]
     finally:
         await questions.close()
 
 
-@pytest.mark.parametrize(
-    ("raw", "form", "expected"),
-    [
-        (b"Why?\n", "text", Question(1, "Why?", "Why?")),
-        (b"  Why?\r\n", "text", Question(1, "Why?", "Why?")),
-        (b"\xef\xbb\xbfWhy?", "text", Question(1, "Why?", "Why?")),
-        (b"   \n", "text", None),
-        (b"  # a remark\n", "text", Remark(1, "# a remark")),
-        (b"\n", "jsonl", None),
-        (b'"Why?"', "jsonl", Question(1, "Why?", "Why?")),
-        (b'{"question": "Why?", "tag": 7}', "jsonl", Question(1, {"question": "Why?", "tag": 7}, "Why?")),
-        (b'{"messages": []}', "jsonl", Question(1, {"messages": []}, "")),
-        (b"\xff", "text", BadLine(1, "not UTF-8 text: invalid start byte at byte 0; save the file as UTF-8")),
-        (b"[1]", "jsonl", BadLine(1, "neither an object of request fields nor a string")),
-        (b"7", "jsonl", BadLine(1, "neither an object of request fields nor a string")),
-    ],
-)
-def test_line_is_read_as_its_format_says(raw: bytes, form: str, expected: object) -> None:
-    assert read_line(1, raw, form) == expected  # type: ignore[arg-type] - one of the two literals
-
-
-@pytest.mark.parametrize("raw", [b"{", b'{"a":}', b"# remark", b"[" * 100_000, b'"\xed\xa0\x80"'])
-def test_line_that_is_not_json_is_a_value(raw: bytes) -> None:
-    assert isinstance(read_line(3, raw, "jsonl"), BadLine)
-
-
-@given(st.binary(max_size=200), st.sampled_from(["text", "jsonl"]))
-def test_line_of_any_bytes_is_read_without_raising(raw: bytes, form: str) -> None:
-    read_line(1, raw, form)  # type: ignore[arg-type] - one of the two literals
-
-
 @pytest.mark.parametrize("ending", ["\n", "\r\n", "\n\n"])
-async def test_questions_keep_their_order_whatever_the_line_sizes(tmp_path: Path, ending: str) -> None:
+@pytest.mark.parametrize("is_piped", [False, True])
+async def test_questions_keep_their_order_whatever_the_line_sizes(tmp_path: Path, ending: str, is_piped: bool) -> None:
     lines = ["x" * size + "é" for size in (1, 65_535, 65_536, 200_000, 3, 131_072)]
     file = tmp_path / "q.txt"
     file.write_bytes(ending.join(lines).encode())
-    assert await read_all(file) == (lines, [])
+    if not is_piped:
+        assert await read_all(file) == (lines, [])
+        return
+    descriptor = os.open(file, os.O_RDONLY)
+    source = Lines(descriptor, "stdin")
+    found = []
+    while (got := await source.next()) is not None:
+        found.append(got[1].strip().decode())
+    os.close(descriptor)
+    assert [line for line in found if line] == lines
 
 
-async def test_line_is_known_by_its_number_in_the_file(tmp_path: Path) -> None:
+async def test_question_is_known_by_its_place_in_the_file(tmp_path: Path) -> None:
     file = tmp_path / "q.txt"
-    file.write_bytes(b"# head\n\none\n\xff\ntwo")
-    origins: dict[int, int] = {}
-    bad: list[tuple[int, int]] = []
-
-    async def on_bad(line: BadLine, before: int) -> None:
-        bad.append((line.line, before))
-
-    questions = Questions(str(file), on_bad=on_bad)
-    await questions.open()
+    file.write_text("# head\n\none\n\x85a\x85b\ntwo")
+    questions, bad = await opened(file)
     async for _ in questions:
         pass
-    for index in (0, 1):
-        origin = questions.take(index)
-        assert origin is not None
-        origins[index] = origin.line
+    origins = {index: origin.line for index in (0, 1) if (origin := questions.take(index)) is not None}
     await questions.close()
-    assert (origins, bad, questions.origins, questions.total) == ({0: 3, 1: 5}, [(4, 1)], {}, 3)
-
-
-@pytest.mark.parametrize(
-    ("name", "content", "first"),
-    [
-        ("a.jsonl", '"one"\n', "one"),
-        ("a.NDJSON", '"one"\n', "one"),
-        ("a.txt", '"one"\n', '"one"'),
-        ("a", '\n  {"question": "one"}\n', {"question": "one"}),
-        ("a.txt", '{"question": "one"}\n', {"question": "one"}),
-    ],
-)
-async def test_format_is_read_from_the_name_or_first_character(
-    tmp_path: Path, name: str, content: str, first: Item
-) -> None:
-    (tmp_path / name).write_text(content)
-    assert (await read_all(tmp_path / name))[0] == [first]
-
-
-async def test_defaults_fill_the_fields_a_question_leaves_out(tmp_path: Path) -> None:
-    file = tmp_path / "q.jsonl"
-    file.write_text('"one"\n{"question": "two", "model": "own"}\n')
-    items, _ = await read_all(file, defaults={"model": "given"})
-    assert items == [{"question": "one", "model": "given"}, {"question": "two", "model": "own"}]
+    assert (origins, bad, questions.origins, questions.total) == ({0: 3, 1: 5}, [("line 4", 1)], {}, 3)
 
 
 @pytest.mark.parametrize(
     ("name", "content", "said"),
     [
-        ("q.txt", b"", "no questions"),
+        ("q.txt", b"", "is empty"),
         ("q.txt", b"\n  \n\r\n", "no questions"),
         ("q.txt", b"# only\n\n  # remarks", "no questions"),
-        ("q.json", b'["one", "two"]', "one question per line"),
-        ("q.txt", "Why?".encode("utf-16"), "UTF-16"),
+        ("q.json", b"[]", "has no rows"),
     ],
 )
 async def test_file_without_questions_is_refused_at_once(tmp_path: Path, name: str, content: bytes, said: str) -> None:
     (tmp_path / name).write_bytes(content)
-    with pytest.raises(UsageError, match=said):
+    with pytest.raises(aiopplx.TableError, match=said):
         await read_all(tmp_path / name)
 
 
 async def test_directory_and_a_missing_file_are_refused(tmp_path: Path) -> None:
     for path in (tmp_path, tmp_path / "missing"):
-        with pytest.raises(UsageError, match=f"cannot read {re.escape(str(path))}: "):
+        with pytest.raises(aiopplx.TableError, match=f"cannot read {path.name}: "):
             await read_all(path)
 
 
-async def test_endless_line_is_refused_before_it_fills_the_memory() -> None:
+async def test_endless_stream_is_refused_before_it_is_kept() -> None:
     with pytest.raises(UsageError, match="longer than 64 MiB"):
         await read_all(Path("/dev/zero"))
 
 
-async def test_file_is_read_only_as_far_as_asked(tmp_path: Path) -> None:
+async def test_stream_is_read_only_as_far_as_asked(tmp_path: Path) -> None:
     # A named pipe shows what was read: its writer has written two lines and will not end the file.
     pipe = tmp_path / "pipe"
     os.mkfifo(pipe)
@@ -190,27 +138,38 @@ async def test_file_is_read_only_as_far_as_asked(tmp_path: Path) -> None:
 
     writer = threading.Thread(target=write)
     writer.start()
-
-    async def on_bad(line: BadLine, before: int) -> None:
-        raise AssertionError(line)
-
-    questions = Questions(str(pipe), on_bad=on_bad)
-    await questions.open()
-    assert [await anext(questions), await anext(questions)] == ["one", "two"]
+    questions, bad = await opened(pipe)
+    assert [(await anext(questions)).asked, (await anext(questions)).asked] == ["one", "two"]
     with anyio.move_on_after(0) as nothing_there:
         await anext(questions)
     assert nothing_there.cancelled_caught
     done.set()
-    assert [item async for item in questions] == []
+    assert ([item async for item in questions], bad) == ([], [])
     await questions.close()
     writer.join()
 
 
-async def test_limit_stops_before_the_next_line(tmp_path: Path) -> None:
+async def test_limit_stops_before_the_next_row(tmp_path: Path) -> None:
     file = tmp_path / "q.jsonl"
     file.write_text('"one"\n{bad\n"three"\n')
-    items, bad = await read_all(file, limit=2)
-    assert (items, [line.line for line in bad]) == (["one"], [2])
+    assert await read_all(file, limit=2) == (["one"], ["line 2"])
+
+
+@pytest.mark.parametrize(
+    ("typed", "said"),
+    [
+        (Advice("header", "False", "calls the columns 1, 2, 3"), "--no-header calls the columns 1, 2, 3"),
+        (Advice("skip_lines", "2", "begins there"), "--skip-lines 2 begins there"),
+        (Advice("fields", "['model']", "sends it"), "--fields model sends it"),
+        (Advice("encoding", '"..."', "names another"), "--encoding NAME names another"),
+        (
+            Advice("question", '"COLUMN"', "names it", Advice("template", '"{A} and {B}"', "makes it of several")),
+            '--question COLUMN names it, --template "{A} and {B}" makes it of several',
+        ),
+    ],
+)
+def test_advice_of_the_tables_is_typed_as_an_option(typed: Advice, said: str) -> None:
+    assert flag_of(typed) == said
 
 
 @given(st.text())
@@ -371,11 +330,7 @@ def test_error_has_the_exit_code_that_help_names(error: aiopplx.AiopplxError, co
 
 
 def test_plain_progress_says_little(capsys: pytest.CaptureFixture[str]) -> None:
-    async def on_bad(line: BadLine, before: int) -> None:
-        raise AssertionError(line)
-
-    questions = Questions("q.txt", on_bad=on_bad)
-    for view in (View(Tally(), questions), QuietView(Tally(), questions)):
+    for view in (View(Tally(), lambda: None), QuietView(Tally(), lambda: None)):
         with view:
             view.update()
             view.waiting("a moment", 0.5)

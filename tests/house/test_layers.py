@@ -216,7 +216,8 @@ def test_emulator_imports_nothing_of_the_client() -> None:
 
 def test_cli_knows_only_public_names() -> None:
     public = {
-        name: set(importlib.import_module(name).__all__) for name in ("aiopplx", "aiopplx.emulator", "aiopplx.journal")
+        name: set(importlib.import_module(name).__all__)
+        for name in ("aiopplx", "aiopplx.emulator", "aiopplx.journal", "aiopplx.tables", "aiopplx.report")
     }
     wrong = []
     for name, path in modules().items():

@@ -246,7 +246,7 @@ def test_text_is_a_question_a_line(tmp_path: Path) -> None:
         ("line 2", "Why,\u2028so?"),
         ("line 5", "How?"),
     ]
-    assert table.notes == ["2 lines that begin with # left out"]
+    assert table.notes == ["2 lines that begin with # left out, the first is line 1: # a remark"]
 
 
 def test_a_markdown_file_is_one_question(tmp_path: Path) -> None:

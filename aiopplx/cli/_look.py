@@ -1,0 +1,87 @@
+"""What was found in the file of questions, as a person reads it before anything is sent.
+
+This module knows nothing of sessions, and reads no file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from aiopplx.cli._exits import UsageError, flag_of
+from aiopplx.cli._text import one_line
+from aiopplx.tables import QUESTION, BadRow, Look, Note
+
+NAMED = 12
+"""Columns that are named."""
+PLACES = 3
+"""Places that are named of rows with the same complaint."""
+COMPLAINTS = 8
+"""Different complaints that are told."""
+
+
+def what_it_is(seen: Look) -> str:
+    """One line: `companies.csv: CSV (comma, UTF-8), 300 rows; columns company, year`, and what was found out."""
+    table = seen.table
+    count = seen.count + len(seen.bad)
+    parts = [f"{table.name}: {table.what}, {count:,} {'row' if count == 1 else 'rows'}"]
+    if table.columns != (QUESTION,):
+        parts.append(f"columns {listed(table.columns)}")
+    parts += [_note(note) for note in seen.notes]
+    return "; ".join(parts)
+
+
+def listed(names: Sequence[str]) -> str:
+    """Names with commas between them, the first dozen."""
+    shown = ", ".join(one_line(name, 40) for name in names[:NAMED])
+    return shown + (f" and {len(names) - NAMED} more" if len(names) > NAMED else "")
+
+
+def _note(note: str) -> str:
+    said = f"{note.problem}; {flag_of(note.advice)}" if isinstance(note, Note) else note
+    return one_line(said, 400)
+
+
+def check_rows(seen: Look, *, skip_bad: bool) -> list[str]:
+    """What is told of rows that cannot be used, alike ones together: lines, none if there are no such rows.
+
+    Raises:
+        RowsRefused: there are some, and nobody said that they may be left out.
+    """
+    if not seen.bad:
+        return []
+    said = _complaints(seen.bad)
+    if not skip_bad:
+        raise RowsRefused([*said, f"Nothing was sent. --skip-bad asks the other {seen.count:,}."])
+    return said
+
+
+class RowsRefused(UsageError):
+    """Rows cannot be used, and nobody said that they may be left out.
+
+    Attributes:
+        said: what to tell, line by line.
+    """
+
+    def __init__(self, said: Sequence[str]) -> None:
+        super().__init__(said[0])
+        self.said = tuple(said)
+
+
+def _complaints(bad: Sequence[BadRow]) -> list[str]:
+    by_reason: dict[str, list[str]] = {}
+    for row in bad:
+        by_reason.setdefault(row.reason, []).append(row.place)
+    lines = [f"{len(bad):,} row{'s' * (len(bad) != 1)} cannot be used:"]
+    lines += [f"  {_places(places)}: {one_line(reason)}" for reason, places in list(by_reason.items())[:COMPLAINTS]]
+    if len(by_reason) > COMPLAINTS:
+        lines.append(f"  and {len(by_reason) - COMPLAINTS} other complaints")
+    return lines
+
+
+def _places(places: Sequence[str]) -> str:
+    """`line 4`, `lines 9, 1003`, `lines 9, 11, 12 and 40 more`."""
+    words = {place.rpartition(" ")[0] for place in places}
+    more = f" and {len(places) - PLACES:,} more" if len(places) > PLACES else ""
+    if len(places) == 1 or len(words) != 1 or "" in words:
+        return ", ".join(places[:PLACES]) + more
+    return f"{words.pop()}s {', '.join(place.rpartition(' ')[2] for place in places[:PLACES])}{more}"

@@ -1,0 +1,140 @@
+"""What a text is, from the lines that it begins with: a table, JSON, a brief, or questions.
+
+What looks like another kind of text is refused with what to type: of a table that is read as questions, the header and
+the halves of its cells would be asked and paid for. This module knows nothing of files.
+"""
+
+from __future__ import annotations
+
+import csv
+import re
+from collections.abc import Sequence
+from typing import Literal
+
+from aiopplx.tables._objects import value_of
+from aiopplx.tables._table import Advice, TableError
+
+TextFormat = Literal["text", "json", "csv", "tsv", "brief"]
+ENOUGH = 500
+"""Lines that decide."""
+TABBED = 20
+"""Lines that must have the same number of tabs for a text to be a table by its content alone."""
+
+_BY_SUFFIX = {
+    ".yaml": "YAML",
+    ".yml": "YAML",
+    ".xml": "XML",
+    ".html": "HTML",
+    ".htm": "HTML",
+    ".toml": "TOML",
+    ".py": "a Python program",
+    ".ipynb": "a notebook",
+    ".rst": "reStructuredText",
+    ".tex": "LaTeX",
+}
+_BY_FIRST_LINE = (
+    ("<?xml", "XML"),
+    ("<!doctype html", "HTML"),
+    ("<!--", "HTML or XML"),
+    ("<html", "HTML"),
+    ("#!", "a program"),
+    ("{\\rtf", "an RTF document"),
+)
+_JSON_SUFFIXES = (".json", ".jsonl", ".ndjson")
+_QUESTIONS = frozenset({"question", "questions", "prompt", "prompts", "query", "queries", "input", "text", "q"})
+_NAME = re.compile(r"[A-Za-z_][\w.-]{0,39}")
+_UNDERLINE = re.compile(r"(?:-{3,}|={3,}|\*{3,})")
+_ARRAY = re.compile(r"\[\s*(?:[\"{\[]|$)")
+_AS_TEXT = Advice("format", '"text"', "asks each of its lines all the same")
+
+
+def text_format(name: str, suffix: str, lines: Sequence[str]) -> TextFormat:
+    """What the text is.
+
+    Args:
+        name: what messages call it.
+        suffix: of its name, in small letters; "" if it has none.
+        lines: the lines that it begins with that are not blank, without outer blanks.
+
+    Raises:
+        TableError: its lines are no questions.
+    """
+    first = lines[0] if lines else ""
+    lowered = first.lower()
+    what = next((what for mark, what in _BY_FIRST_LINE if lowered.startswith(mark)), None)
+    if what is None and (suffix in _JSON_SUFFIXES or _is_json(first)):
+        return "json"
+    if what is None and suffix in (".md", ".markdown"):
+        return "brief"
+    what = what or _BY_SUFFIX.get(suffix)
+    if what is not None:
+        raise TableError(f"{name} is {what}", _AS_TEXT)
+    if suffix in (".tsv", ".tab"):
+        return "tsv"
+    if suffix == ".csv" or lowered.startswith("sep="):
+        return "csv"
+    return _by_content(name, lines)
+
+
+def is_object(text: str) -> bool:
+    """Whether a line is a JSON object."""
+    if not text.startswith("{"):
+        return False
+    try:
+        return isinstance(value_of(text), dict)
+    except ValueError:
+        return False
+
+
+def _is_json(first: str) -> bool:
+    if first.startswith("{") or _ARRAY.match(first):
+        return True
+    try:
+        return first.startswith("[") and isinstance(value_of(first), list)
+    except ValueError:
+        return False
+
+
+def _by_content(name: str, lines: Sequence[str]) -> TextFormat:
+    tabs = {line.count("\t") for line in lines[:TABBED]}
+    if len(tabs) == 1 and tabs != {0}:
+        return "tsv"
+    first = lines[0] if lines else ""
+    if first.strip('"').lower() in _QUESTIONS:
+        return "csv"
+    for separator in ("\t", ",", ";", "|"):
+        header = _cells(first, separator)
+        if len(header) < 2 or not all(header) or first.startswith("|"):
+            continue
+        if any(cell.lower() in _QUESTIONS for cell in header):
+            return "tsv" if separator == "\t" else "csv"
+        if all(_NAME.fullmatch(cell) for cell in header) and all(
+            len(_cells(line, separator)) == len(header) for line in lines[1:TABBED]
+        ):
+            as_text = Advice("format", '"text"', "asks each line")
+            raise TableError(f"{name} looks like a table", Advice("format", '"csv"', "reads it as one", as_text))
+    if _is_markdown(lines):
+        whole = Advice("format", '"brief"', "asks all of it as one question", _AS_TEXT)
+        raise TableError(f"{name} is Markdown", whole)
+    if any(is_object(line) for line in lines):
+        as_text = Advice("format", '"text"', "asks each line")
+        raise TableError(
+            f"{name} has JSON objects among its lines", Advice("format", '"jsonl"', "reads each line as one", as_text)
+        )
+    return "text"
+
+
+def _cells(line: str, separator: str) -> list[str]:
+    try:
+        return [cell.strip() for row in csv.reader([line], delimiter=separator) for cell in row]
+    except csv.Error:
+        return []
+
+
+def _is_markdown(lines: Sequence[str]) -> bool:
+    """Marks that no question has: a fence, a row of a table, a line under a title, headings of two levels."""
+    if any(line.startswith(("```", "~~~")) or _UNDERLINE.fullmatch(line) for line in lines):
+        return True
+    if any(len(line) > 1 and line.startswith("|") and line.endswith("|") for line in lines):
+        return True
+    return bool(lines) and lines[0].startswith("# ") and any(re.match(r"#{2,6} ", line) for line in lines)
