@@ -36,7 +36,7 @@ _core.  contained live learnt spending poller outcomes lifecycle leaving calls d
 _batch
 _session
 journal
-tables.  _table _template _encoding _text _delimited _objects _frames _parquet _sheets _file _asking _writing
+tables.  _table _template _encoding _objects _kind _text _delimited _frames _parquet _sheets _file _asking _writing
 report.  _entry _style _page _plain
 testing.  _timers _jumping
 """
