@@ -27,6 +27,7 @@ This module knows nothing of requests, tasks, clocks or kinds. Ages are seconds 
 from __future__ import annotations
 
 import math
+from collections import deque
 from collections.abc import Iterable, Sequence
 from math import exp, expm1, log
 from typing import NamedTuple
@@ -67,6 +68,8 @@ _DECAY = 0.997
 _UNIFORM = 0.3
 """The share of an event that is spread evenly where the first poll, before the median, found the job ended: the law
 cannot know of ages at which nobody ever looked."""
+_UNCOUNTED = 2400
+"""Ends that wait to be counted. Beyond that the oldest are forgotten, which weigh less than a thousandth by then."""
 _HEAVY = 1e9
 """Weights grow instead of all counts becoming lighter; beyond this they are made small again."""
 
@@ -128,6 +131,7 @@ class Law:
 
     __slots__ = (
         "_alive",
+        "_ends",
         "_events",
         "_exposure",
         "_gaps",
@@ -151,6 +155,7 @@ class Law:
         self._exposure = [0.0] * BINS
         self._weight = 1.0
         self._scores = [0.0] * len(_FITTED_EARLY)
+        self._ends: deque[tuple[float, float, float | None, float]] = deque(maxlen=_UNCOUNTED)
         self._build()
 
     # --- what was seen -----------------------------------------------------------------------------------------------
@@ -177,9 +182,24 @@ class Law:
             found: when it was found.
             at: when it ended, if the server says so and it can be believed; None: some time in between.
         """
-        since = max(0.0, since)
-        found = max(found, since)
-        at = None if at is None else max(0.0, at)
+        # Taken in when somebody asks: whoever polls by a rule of their own, and asks for no forecast, pays for nothing.
+        self._ends.append((since, found, at, self._weight))
+        self.finished += 1
+        self._weight /= _DECAY
+        if self._weight > _HEAVY:
+            self._lighten()
+
+    def _take_in(self) -> None:
+        """Count the ends that were seen since the last time, each with the weight that it had then."""
+        if not self._ends:
+            return
+        now = self._weight
+        while self._ends:
+            since, found, at, self._weight = self._ends.popleft()
+            self._count(max(0.0, since), max(found, since, 0.0), None if at is None else max(0.0, at))
+        self._weight = now
+
+    def _count(self, since: float, found: float, at: float | None) -> None:
         if at is not None:
             self._judge([_density(shape, at) for shape in self._shapes])
             # What was counted up to the last poll is right only if the job was alive then.
@@ -188,10 +208,6 @@ class Law:
         else:
             self._judge([_left(shape, since) - _left(shape, found) for shape in self._shapes])
             self._spread(since, found)
-        self.finished += 1
-        self._weight /= _DECAY
-        if self._weight > _HEAVY:
-            self._lighten()
 
     def _unran(self, since: float, age: float) -> None:
         """Take back what was counted; nothing was if the job was found when it had long been running."""
@@ -240,6 +256,7 @@ class Law:
             start = end
 
     def _lighten(self) -> None:
+        self._take_in()
         weight, self._weight = self._weight, 1.0
         self._events = [x / weight for x in self._events]
         self._exposure = [x / weight for x in self._exposure]
@@ -375,6 +392,7 @@ class Law:
 
     def counts(self) -> tuple[list[float], list[float]]:
         """Events and seconds of exposure by bin; an event of the job that ended last counts 1."""
+        self._take_in()
         weight = self._weight
         return [x / weight for x in self._events], [x / weight for x in self._exposure]
 
