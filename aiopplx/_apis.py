@@ -13,7 +13,7 @@ This module does no I/O, and knows nothing of sessions, of sending, or of journa
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import cast
 
 from aiopplx._builtin import as_builtin, fields_as_builtins
@@ -38,6 +38,12 @@ APIS: Mapping[str, tuple[API, API | None]] = {
 
 _KNOWN: tuple[API, ...] = tuple(next(iter(names.values())) for names in _REGISTRY)
 _REQUEST_TYPES = tuple(api.request_type for api in _KNOWN)
+
+
+def registered() -> Iterator[tuple[tuple[str, ...], API]]:
+    """The names that `api=` may say for each API, and the API; the default one first."""
+    for names, api in zip(_REGISTRY, _KNOWN, strict=True):
+        yield tuple(names), api
 
 
 def api_named(name: str) -> API:

@@ -12,13 +12,13 @@ from aiopplx._builtin import as_builtin
 from aiopplx._core.lifecycle import Lifecycle
 from aiopplx._errors import InvalidRequest
 from aiopplx._job import Job
-from aiopplx._policy.recovery import WITHOUT_RESULT
 from aiopplx._submission import Submission
 from aiopplx._wire.api import API
 from aiopplx._wire.request import check_tag
 from aiopplx.journal import _steps as steps
 from aiopplx.journal._jobs import job_of
 from aiopplx.journal._records import Claim, Record, State
+from aiopplx.journal._standing import choices_of, words_of
 
 
 class Decisions:
@@ -50,9 +50,10 @@ class Decisions:
             JournalError: it could not be written; nothing was sent.
         """
         record, claim = await self._claimed(job)
-        if record.state not in WITHOUT_RESULT | {State.SENDING, State.IN_DOUBT}:
+        if "resubmit" not in choices_of(record):
             raise InvalidRequest(
-                f"the journal says {record.state.name} of this job: only one without a result is submitted again"
+                f"the journal says of this job that it is {words_of(record.state)}: only one without a result is"
+                " submitted again"
             )
         return await self._life.resubmission(record, claim, timeout=timeout)
 

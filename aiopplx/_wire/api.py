@@ -58,6 +58,8 @@ class API(Protocol):
         request_type: the class of this API's own requests.
         published: what is known of costs and durations before any job was seen, by kind.
         tiers: the published rate limits of each usage tier, from tier 0.
+        unknown_id: an id in this API's form that no job has.
+        cheapest: the fields of the cheapest request.
     """
 
     @property
@@ -82,6 +84,10 @@ class API(Protocol):
     def published(self) -> Mapping[Kind, Published]: ...
     @property
     def tiers(self) -> Sequence[Tier]: ...
+    @property
+    def unknown_id(self) -> str: ...
+    @property
+    def cheapest(self) -> Mapping[str, object]: ...
 
     def takes(self, request: Request) -> bool:
         """Whether this API accepts requests of that class; single fields may still have no counterpart."""

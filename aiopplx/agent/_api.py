@@ -156,6 +156,16 @@ class Agent(msgspec.Struct, frozen=True):
         """See `TIERS`."""
         return TIERS
 
+    @property
+    def unknown_id(self) -> str:
+        """An id of its form that no job has."""
+        return "resp_00000000-0000-0000-0000-000000000000"
+
+    @property
+    def cheapest(self) -> Mapping[str, object]:
+        """The fields of the cheapest request: one word, with the least effort."""
+        return {"input": "Answer with one word: is water wet?", "effort": "fast"}
+
     def takes(self, request: Request) -> bool:
         """True for an `AgentRequest`, and for a `ResearchRequest`, which is translated."""
         return isinstance(request, AgentRequest | ResearchRequest)

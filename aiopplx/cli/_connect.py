@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Literal, TypedDict, Unpack
 
 import anyio
 
-from aiopplx.cli._options import Api, Connection, JournalOptions, OnDoubt, Results
+from aiopplx.apis import ApiName
+from aiopplx.cli._options import Connection, JournalOptions, OnDoubt, Results
 
 if TYPE_CHECKING:
     import aiopplx
@@ -33,7 +34,7 @@ EMULATED_BUDGET = 60_000.0
 class SessionOptions(TypedDict, total=False):
     """Arguments that are passed to `Session` unchanged."""
 
-    api: Api
+    api: ApiName
     rpm: float | None
     max_in_flight: int
     timeout: float

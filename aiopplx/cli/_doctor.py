@@ -10,15 +10,16 @@ import os
 import sys
 import uuid
 from pathlib import Path
-from typing import TYPE_CHECKING, cast, get_args
+from typing import TYPE_CHECKING
 
 import anyio
 import anyio.to_thread
 
+from aiopplx.apis import ApiName, KnownApi, known_apis
 from aiopplx.cli._connect import Connected, retry_policy
 from aiopplx.cli._exits import ACCOUNT, DONE, FAILED, LATER, USAGE, UsageError, code_until_signal, exit_code
 from aiopplx.cli._journals import every
-from aiopplx.cli._options import Api, Connection
+from aiopplx.cli._options import Connection
 from aiopplx.cli._status import standing
 from aiopplx.cli._text import many, one_line, print_out
 from aiopplx.journal import JournalReader, ResultDamaged, open_reader
@@ -31,20 +32,11 @@ KEYS = ("PERPLEXITY_API_KEY", "PPLX_API_KEY")
 SERVICE = "https://api.perplexity.ai"
 """The default server of a session; a test checks that they are the same."""
 
+AUTO = "auto"
+"""What `--api` says by default: the first API that answers, of those that the library goes through by itself."""
+
 ANSWER_TIMEOUT = 20.0
 """Seconds for the check of one API."""
-
-AUTO = ("sonar", "agent")
-"""The APIs that `--api auto` uses, in this order; a test checks that they are the library's."""
-
-PROBED = "sonar"
-"""The API whose idempotency keys `--probe` tries; a test checks that it has them."""
-
-NO_JOB = "resp_00000000-0000-0000-0000-000000000000"
-"""An id that no job has. An API that answers that it does not exist has accepted the key."""
-
-PROBE = {"question": "Answer with one word: is water wet?", "model": "sonar"}
-"""The cheapest possible job, about a cent."""
 
 
 async def doctor(connection: Connection, *, journal: Path | None, probe: bool, yes: bool) -> int:
@@ -69,86 +61,77 @@ class _Checks:
     async def run(self, journal: Path | None, *, probe: bool, yes: bool) -> int:
         _report("key", _key(self._connection))
         _report("base url", _base_url(self._connection))
-        asked_for = self._connection.api or os.environ.get("AIOPPLX_API") or "auto"
-        names = names_to_check(asked_for)
-        for name in names.values():
-            await self._ask(name)
-        may_be_used = [names[api] for api in AUTO] if asked_for == "auto" else [asked_for]
-        used = next((api for api in may_be_used if self._answers.get(api)), None)
+        asked_for = self._connection.api or os.environ.get("AIOPPLX_API") or AUTO
+        apis: list[tuple[KnownApi, ApiName]] = [(api, name_to_check(api, asked_for)) for api in known_apis()]
+        for api, name in apis:
+            await self._ask(api, name)
+        may_be_used = [name for api, name in apis if asked_for == name or (asked_for == AUTO and api.is_in_auto)]
+        used = next((name for name in may_be_used if self._answers.get(name)), None)
         _report("a run", f"asked for {asked_for}, would use {used}" if used else f"asked for {asked_for}, would fail")
         _report("limits", _limits(self._limits))
         health = _journal(journal)
         if probe:
-            await self._probe(names[PROBED], yes=yes)
+            for api, name in apis:
+                if api.has_idempotency:
+                    await self._probe(api, name, yes=yes)
         return health or (DONE if used else max(self._codes, default=FAILED))
 
-    async def _ask(self, api: Api) -> None:
+    async def _ask(self, api: KnownApi, name: ApiName) -> None:
         from aiopplx import AiopplxError, EndpointRetired
 
         try:
             with anyio.fail_after(ANSWER_TIMEOUT):
-                async with Connected(self._connection, api=api) as session:
-                    said = await _free_request(session)
+                async with Connected(self._connection, api=name) as session:
+                    said = await (_latest_job(session) if api.has_list else _poll_unknown_job(session, api))
                     self._limits.update(session.limits)
         except TimeoutError:
             self._codes.append(LATER)
-            _report(api, f"no answer within {ANSWER_TIMEOUT:.0f} seconds")
+            _report(name, f"no answer within {ANSWER_TIMEOUT:.0f} seconds")
         except EndpointRetired as error:
             self._codes.append(ACCOUNT)
-            _report(api, f"retired for this key ({error.type})")
+            _report(name, f"retired for this key ({error.type})")
         except AiopplxError as error:
             self._codes.append(exit_code(error))
-            _report(api, str(error))
+            _report(name, str(error))
         else:
-            self._answers[api] = True
-            _report(api, said)
+            self._answers[name] = True
+            _report(name, said)
 
-    async def _probe(self, api: Api, *, yes: bool) -> None:
-        if not self._answers.get(api):
-            _report("probe", f"not made: {api} does not answer, and the probe is made there only")
+    async def _probe(self, api: KnownApi, name: ApiName, *, yes: bool) -> None:
+        if not self._answers.get(name):
+            _report("probe", f"not made: {name} does not answer, and the probe is made there only")
             return
         _report(
-            "probe", f"submits one cheap job to {api} twice under one idempotency key: it may be billed, even twice"
+            "probe", f"submits one cheap job to {name} twice under one idempotency key: it may be billed, even twice"
         )
         if not yes and not await _agreed():
             raise UsageError("nothing was submitted; --probe --yes agrees to the bill")
         # With `hold` nothing is sent again: a refusal of the second submission is the answer.
-        async with Connected(self._connection, api=api, retry=retry_policy("hold")) as session:
+        async with Connected(self._connection, api=name, retry=retry_policy("hold")) as session:
             key = uuid.uuid4().hex
-            first = await session.submit(PROBE, idempotency_key=key)
+            first = await session.submit(api.cheapest, idempotency_key=key)
             _report("probe", f"first: job {one_line(first.id)}")
-            _report("probe", await _repeated(session, key, first))
+            _report("probe", await _repeated(session, api, key, first))
 
 
-def names_to_check(asked_for: str) -> dict[str, Api]:
-    """What to give as `--api` to check each API, by the name that its jobs have.
-
-    That is its first name, or the one asked for: `sonar-v1` is `sonar` under another path.
-    """
-    found: dict[str, Api] = {}
-    for name in cast("tuple[Api, ...]", get_args(Api)):
-        api = name.partition("-")[0]
-        if name != "auto" and (api not in found or name == asked_for):
-            found[api] = name
-    return found
+def name_to_check(api: KnownApi, asked_for: str) -> ApiName:
+    """What to give as `--api` to check an API: its first name, or the one asked for, which may mean another path."""
+    for name in api.names:
+        if str(name) == asked_for:
+            return name
+    return api.names[0]
 
 
-async def _free_request(session: Session) -> str:
-    """Ask for a page of the list, or for a job that does not exist where an API has no list."""
-    from aiopplx import InvalidRequest
-
-    try:
-        found = await session.list(limit=1)
-    except InvalidRequest:  # raised before anything is sent
-        return await _poll_unknown_job(session)
+async def _latest_job(session: Session) -> str:
+    found = await session.list(limit=1)
     return f"answers; latest job {one_line(found[0].id)}" if found else "answers; no jobs"
 
 
-async def _poll_unknown_job(session: Session) -> str:
+async def _poll_unknown_job(session: Session, api: KnownApi) -> str:
     from aiopplx import APIError, NotFound
 
     try:
-        await session.get(NO_JOB)
+        await session.get(api.unknown_id)
     except NotFound:
         pass
     except APIError as error:
@@ -157,11 +140,11 @@ async def _poll_unknown_job(session: Session) -> str:
     return "answers"
 
 
-async def _repeated(session: Session, key: str, first: Job) -> str:
+async def _repeated(session: Session, api: KnownApi, key: str, first: Job) -> str:
     from aiopplx import AiopplxError
 
     try:
-        again = await session.submit(PROBE, idempotency_key=key)
+        again = await session.submit(api.cheapest, idempotency_key=key)
     except AiopplxError as error:
         return f"a repeated key is refused: {error}"
     if again.id == first.id:

@@ -13,15 +13,11 @@ import msgspec
 
 from aiopplx.cli._exits import UsageError
 from aiopplx.cli._options import STANDARD, Connection, JournalOptions
-from aiopplx.journal import JournalReader, JournalRefused, Record, State, open_reader
+from aiopplx.journal import JournalReader, JournalRefused, Record, Stage, State, open_reader, records_at, stages_of
 
 SUFFIX = ".journal.db"
 
-WAITING = (State.QUEUED, State.SENDING, State.ACCEPTED)
-FINISHED = (State.DONE, State.FAILED, State.EXPIRED, State.REJECTED)
-
-PAGE = 100
-"""Records read at a time."""
+WAITING = tuple(state for state in State if not state.is_final)
 
 # Status of rows in an output file that can be overwritten: they hold nothing paid, or nothing worth keeping.
 _WORTHLESS = ("REJECTED", "STOPPED", "FAILED", "EXPIRED", "CANCELLED")
@@ -61,27 +57,27 @@ def _place(options: JournalOptions, source: str, output: str | None, connection:
     return None
 
 
-def counts_of(place: str) -> dict[State, int] | None:
-    """Submissions by state, from an earlier run; None if there was none."""
+def counts_of(place: str) -> dict[Stage, int] | None:
+    """Submissions by stage, from an earlier run; None if there was none."""
     if not os.path.exists(place):
         return None
     try:
         with open_reader(place) as journal:
-            return journal.counts()
+            return stages_of(journal)
     except JournalRefused as error:
         if error.reason == "older":  # the run will migrate it
             return None
         raise
 
 
-def resuming(counts: dict[State, int]) -> str:
+def resuming(counts: dict[Stage, int]) -> str:
     """What an earlier run has left, for a person to read; "" if there is nothing to resume.
 
     The number of questions left is not given: the file may have changed, and only the run itself finds out which of its
     questions the journal knows.
     """
-    finished, running = sum(counts[state] for state in FINISHED), counts[State.ACCEPTED]
-    doubt = counts[State.IN_DOUBT] + counts[State.SENDING]
+    finished, running = counts.get("finished", 0) + counts.get("failed", 0), counts.get("running", 0)
+    doubt = counts.get("in doubt", 0)
     facts = [f"{finished:,} finished", f"{running:,} running"]
     if doubt:
         facts.append(f"{doubt:,} in doubt")
@@ -92,15 +88,12 @@ def others_running(place: str, known: Iterable[str]) -> list[Record]:
     """Running jobs of the journal, except those whose ids are `known`."""
     ids = set(known)
     with open_reader(place) as journal:
-        return [record for record in every(journal, (State.ACCEPTED,)) if record.job_id not in ids]
+        return [record for record in records_at(journal, "running") if record.job_id not in ids]
 
 
-def every(journal: JournalReader, states: Iterable[State] = tuple(State)) -> Iterable[Record]:
-    """All records in these states, in the order in which they were first queued; read a page at a time."""
-    wanted, after = tuple(states), 0
-    while page := journal.rows(wanted, after=after, limit=PAGE):
-        yield from page
-        after = page[-1].pk
+def every(journal: JournalReader) -> Iterable[Record]:
+    """All records, in the order in which they were first queued."""
+    return records_at(journal)
 
 
 class _Row(msgspec.Struct):

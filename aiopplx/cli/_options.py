@@ -16,11 +16,10 @@ from cyclopts import Group, Parameter
 from cyclopts.types import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 from cyclopts.validators import Number
 
+from aiopplx.apis import ApiName
 from aiopplx.cli._exits import UsageError
 from aiopplx.tables import AskOptions, Format, ReadOptions
 
-# Written out, since the parser and the type checkers read it. A test holds it equal to what `Session(api=)` takes.
-Api = Literal["auto", "sonar", "sonar-v1", "agent", "agent-v1"]
 OnDoubt = Literal["resend", "hold"]
 Results = Literal["keep", "until-delivered", "refetch"]
 ExportFormat = Literal["jsonl", "csv", "markdown", "files"]
@@ -54,7 +53,7 @@ class Connection:
         str | None, Parameter(help="Address of the service. Default: PERPLEXITY_BASE_URL, then Perplexity's own.")
     ] = None
     api: Annotated[
-        Api | None,
+        ApiName | None,
         Parameter(help="Which API to use. Default: AIOPPLX_API, then `auto`: Sonar, or Agent once Sonar is retired."),
     ] = None
     poll: Annotated[

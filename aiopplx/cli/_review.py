@@ -14,19 +14,15 @@ import anyio
 
 from aiopplx.cli._connect import Connected
 from aiopplx.cli._exits import DONE, IN_DOUBT, LATER, Interrupted, UsageError, complain, exit_code, until_signal
-from aiopplx.cli._journals import every
 from aiopplx.cli._options import Connection, ReviewOptions
 from aiopplx.cli._records import question_of
-from aiopplx.cli._status import WORDS
 from aiopplx.cli._text import dollars, many, one_line, print_json, print_out
-from aiopplx.journal import Record, State, open_reader
+from aiopplx.journal import Choice, Record, choices_of, open_reader, records_at, words_of
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from aiopplx import Job, Session
-
-DOUBTFUL = (State.IN_DOUBT, State.SENDING)
 
 ENOUGH_OF_A_KEY = 6
 """Characters of an idempotency key that may be given for all of it, if no other key in doubt begins with them."""
@@ -55,9 +51,7 @@ async def review(place: Path, options: ReviewOptions, connection: Connection) ->
 
 def _doubtful(place: Path) -> list[Record]:
     with open_reader(place) as journal:
-        # While a run is active, a submission that is being sent is not in doubt yet.
-        states = DOUBTFUL if journal.writer() is None else (State.IN_DOUBT,)
-        return list(every(journal, states))
+        return list(records_at(journal, "in doubt"))
 
 
 def _list(place: Path, *, as_json: bool) -> int:
@@ -112,8 +106,10 @@ def _find(place: Path, key: str) -> Record:
 
 
 def _check_may_be_decided(place: Path, record: Record, options: ReviewOptions) -> None:
-    if options.resubmit is None and record.state not in DOUBTFUL:
-        raise UsageError(f"{record.key} is not in doubt: it is {WORDS[record.state]}")
+    choice: Choice = "resubmit" if options.resubmit is not None else "drop" if options.adopt is None else "adopt"
+    if choice not in choices_of(record):
+        why = "cannot be submitted again" if choice == "resubmit" else "is not in doubt"
+        raise UsageError(f"{record.key} {why}: it is {words_of(record.state)}")
     if options.adopt is not None:
         with open_reader(place) as journal:
             other = journal.get(job_id=options.adopt[1])

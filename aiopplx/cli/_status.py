@@ -15,25 +15,15 @@ from rich.console import Console
 from rich.text import Text
 
 from aiopplx.cli._exits import DONE, code_until_signal
-from aiopplx.cli._journals import every
 from aiopplx.cli._options import CostsBy
 from aiopplx.cli._records import question_of
 from aiopplx.cli._text import clock, dollars, many, one_line, print_json, print_out, print_table
-from aiopplx.journal import JournalReader, State, open_reader
+from aiopplx.journal import JournalReader, State, open_reader, records_at, words_of
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-WORDS = {
-    State.QUEUED: "to send",
-    State.SENDING: "being sent",
-    State.ACCEPTED: "running",
-    State.DONE: "done",
-    State.FAILED: "failed",
-    State.IN_DOUBT: "in doubt",
-    State.EXPIRED: "expired",
-    State.REJECTED: "rejected",
-}
+WORDS = {state: words_of(state) for state in State}
 """The states in words for a person."""
 
 
@@ -70,7 +60,7 @@ def standing(journal: JournalReader) -> Standing:
     return Standing(
         journal=journal.path,
         base_url=facts["base_url"],
-        states={WORDS[state]: count for state, count in journal.counts().items()},
+        states={words_of(state): count for state, count in journal.counts().items()},
         cost=spent.spent,
         cost_unknown=spent.unknown,
         exhausted=facts["exhausted"] is True,
@@ -100,7 +90,7 @@ def status(place: Path, *, as_json: bool) -> int:
 def running(place: Path, *, as_json: bool) -> int:
     """List the jobs that are running at the service, as far as the journal knows; returns 0."""
     with open_reader(place) as journal:
-        for record in every(journal, (State.ACCEPTED,)):
+        for record in records_at(journal, "running"):
             asked = question_of(record)
             if as_json:
                 print_json({"id": record.job_id, "tag": record.tag, "api": record.api, "question": asked})

@@ -3,7 +3,9 @@
 `Session(journal="research.db")` needs nothing of this. `open_reader` reads a journal at any time and changes nothing,
 `SqliteJournal` is the store that a session opens, and `Journal` is the protocol that a store of your own must satisfy
 to be used as `Session(journal=...)`: `steps` has the arguments of `Journal.apply`, and `aiopplx.journal.store` the
-rules that all stores share. This module does not know how any of it is stored.
+rules that all stores share. `stages_of`, `records_at`, `words_of` and `choices_of` say where submissions stand, and
+what may be decided about them, to a program that shows a journal to a person. This module does not know how any of it
+is stored.
 """
 
 from __future__ import annotations
@@ -31,6 +33,7 @@ from aiopplx.journal._errors import (
 )
 from aiopplx.journal._protocol import Journal, JournalReader
 from aiopplx.journal._records import Claim, Cost, CostsBy, KindCosts, Ledger, Origin, Record, Results, State
+from aiopplx.journal._standing import Choice, Stage, choices_of, records_at, stage_of, stages_of, words_of
 from aiopplx.journal._steps import Step
 
 if TYPE_CHECKING:
@@ -40,6 +43,7 @@ if TYPE_CHECKING:
     from aiopplx.journal._sqlite.reader import SqliteReader
 
 __all__ = [
+    "Choice",
     "Claim",
     "ClaimLost",
     "Cost",
@@ -67,11 +71,17 @@ __all__ = [
     "Results",
     "SqliteJournal",
     "SqliteReader",
+    "Stage",
     "State",
     "Step",
+    "choices_of",
     "job_of",
     "open_reader",
+    "records_at",
+    "stage_of",
+    "stages_of",
     "steps",
+    "words_of",
 ]
 
 # Loaded at first use, as in the package itself: only opening a file needs sqlite3, and the APIs import the HTTP

@@ -176,6 +176,16 @@ class Sonar(msgspec.Struct, frozen=True):
         """See `TIERS`."""
         return TIERS
 
+    @property
+    def unknown_id(self) -> str:
+        """An id of its form that no job has."""
+        return "00000000-0000-0000-0000-000000000000"
+
+    @property
+    def cheapest(self) -> Mapping[str, object]:
+        """The fields of the cheapest request: one word, from a model that researches nothing."""
+        return {"question": "Answer with one word: is water wet?", "model": "sonar"}
+
     def takes(self, request: Request) -> bool:
         """True for a `ResearchRequest` only."""
         return isinstance(request, ResearchRequest)

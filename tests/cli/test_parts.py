@@ -21,13 +21,14 @@ from hypothesis import strategies as st
 import aiopplx
 from aiopplx._apis import APIS
 from aiopplx._job import Answer
+from aiopplx.apis import ApiName, KnownApi, known_apis
 from aiopplx.cli._connect import journal_at, retry_policy
-from aiopplx.cli._doctor import AUTO, PROBED, SERVICE, _end_of, names_to_check
+from aiopplx.cli._doctor import SERVICE, _end_of, name_to_check
 from aiopplx.cli._exits import UsageError, complain, exit_code, flag_of
 from aiopplx.cli._export import _csv_line
 from aiopplx.cli._journals import place_of, resuming
 from aiopplx.cli._lines import Lines
-from aiopplx.cli._options import STANDARD, Api, Connection, EmulatorOptions, JournalOptions, TableOptions
+from aiopplx.cli._options import STANDARD, Connection, EmulatorOptions, JournalOptions, TableOptions
 from aiopplx.cli._progress import QuietView, View
 from aiopplx.cli._questions import Questions, open_questions
 from aiopplx.cli._records import question_of
@@ -36,7 +37,7 @@ from aiopplx.cli._serve import _made as made
 from aiopplx.cli._show import _print_job
 from aiopplx.cli._tally import Tally, Unfinished
 from aiopplx.cli._text import clock, dollars, json_line, one_line, safe
-from aiopplx.journal import JournalFull, JournalLocked, JournalRefused, Record, State
+from aiopplx.journal import JournalFull, JournalLocked, JournalRefused, Record, Stage, State
 from aiopplx.tables import Advice, BadRow
 
 
@@ -444,11 +445,10 @@ def test_option_of_a_journal_needs_one(options: JournalOptions) -> None:
 
 
 def test_resuming_reports_only_known_facts() -> None:
-    counts = dict.fromkeys(State, 0) | {State.DONE: 311, State.FAILED: 1, State.ACCEPTED: 40}
+    counts: dict[Stage, int] = {"finished": 311, "failed": 1, "running": 40}
     assert resuming(counts) == "resuming: the journal has 312 finished, 40 running"
-    doubtful = counts | {State.SENDING: 1, State.IN_DOUBT: 1}
-    assert resuming(doubtful) == "resuming: the journal has 312 finished, 40 running, 2 in doubt"
-    assert resuming(dict.fromkeys(State, 0) | {State.QUEUED: 3}) == ""
+    assert resuming(counts | {"in doubt": 2}) == "resuming: the journal has 312 finished, 40 running, 2 in doubt"
+    assert resuming({"waiting": 3}) == resuming({}) == ""
 
 
 @pytest.mark.parametrize(
@@ -509,20 +509,27 @@ def test_doctor_shows_only_the_end_of_a_long_key() -> None:
 
 
 def test_api_option_takes_every_name_of_the_library() -> None:
-    assert get_args(Api) == tuple(APIS)
+    assert get_args(ApiName) == tuple(APIS)
 
 
 @pytest.mark.parametrize("asked_for", APIS)
 def test_doctor_checks_each_api_once_by_the_name_asked_for(asked_for: str) -> None:
-    names = names_to_check(asked_for)
+    names = {api.name: name_to_check(api, asked_for) for api in known_apis()}
     assert {name: APIS[typed][0].name for name, typed in names.items()} == {name: name for name in names}
     assert set(names) == {api.name for api, _ in APIS.values()}
     assert asked_for in {"auto", *names.values()}
 
 
-def test_doctor_knows_what_auto_uses_and_that_the_probed_one_has_keys() -> None:
-    assert [api.name for api in APIS["auto"] if api is not None] == list(AUTO)
-    assert APIS[PROBED][0].has_idempotency
+def test_apis_of_auto_are_known_in_the_order_of_use() -> None:
+    assert [api.name for api in known_apis() if api.is_in_auto] == [api.name for api in APIS["auto"] if api is not None]
+
+
+@pytest.mark.parametrize("known", known_apis(), ids=lambda known: known.name)
+def test_known_api_has_a_free_and_a_cheap_request(known: KnownApi) -> None:
+    api, _ = APIS[known.name]
+    assert api.freeze(api.request_type.of(known.cheapest), "k")
+    assert api.owns(known.unknown_id)
+    assert (api.has_list, api.has_idempotency) == (known.has_list, known.has_idempotency)
 
 
 async def test_doctor_names_the_server_that_a_session_asks() -> None:

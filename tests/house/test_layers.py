@@ -13,6 +13,8 @@ import pytest
 from _source import PACKAGE, ROOT, foreign_imports, inner_imports, modules, room_of, tree_of
 
 from aiopplx._apis import APIS
+from aiopplx.apis import known_apis
+from aiopplx.journal import State
 
 # The tower, from the bottom up: a module imports only from those that stand before it. A name that ends in a dot is a
 # folder, whose modules follow it in their own order.
@@ -23,8 +25,8 @@ _job  _events
 _wire.  limited call headers checks conversion messages request kinds api decoding words status addresses
 sonar.  _responses _api
 agent.  _tools _request _responses _translate _api
-_apis
-journal.  _errors _kinds _names _records _steps _taking store _protocol _memory _forgetful _jobs
+_apis apis
+journal.  _errors _kinds _names _records _steps _taking store _protocol _standing _memory _forgetful _jobs
     _sqlite.lock _sqlite.schema _sqlite.errors _sqlite.files _sqlite.log _sqlite.file _sqlite.opening _sqlite.reading
     _sqlite.writing _sqlite.writer _sqlite.reader _sqlite.journal
 _policy.  network retry recovery durations laws forecast turns pace polling limiter limits gate budget estimate
@@ -217,7 +219,14 @@ def test_emulator_imports_nothing_of_the_client() -> None:
 def test_cli_knows_only_public_names() -> None:
     public = {
         name: set(importlib.import_module(name).__all__)
-        for name in ("aiopplx", "aiopplx.emulator", "aiopplx.journal", "aiopplx.tables", "aiopplx.report")
+        for name in (
+            "aiopplx",
+            "aiopplx.apis",
+            "aiopplx.emulator",
+            "aiopplx.journal",
+            "aiopplx.tables",
+            "aiopplx.report",
+        )
     }
     wrong = []
     for name, path in modules().items():
@@ -235,6 +244,27 @@ def _attributes_of_the_package(path: Path) -> Iterator[tuple[str, str, int]]:
     for node in ast.walk(tree_of(path)):
         if isinstance(node, ast.Attribute) and ast.unparse(node.value) == "aiopplx":
             yield "aiopplx", node.attr, node.lineno
+
+
+# The command line shows what the library says of a state (`words_of`, `records_at`) and of an API (`known_apis`). So a
+# further state or API is shown without an edit there.
+NAMES_A_STATE = {"aiopplx.cli._export": "the states in which a run is not finished, in the order of the way"}
+
+
+def test_cli_names_no_state_and_no_api() -> None:
+    names = {name for api in known_apis() for name in api.names}
+    assert names == APIS.keys() - {"auto"}
+    wrong = []
+    for name, path in modules().items():
+        if room_of(path) not in CLI:
+            continue
+        for node in ast.walk(tree_of(path)):
+            is_state = isinstance(node, ast.Attribute) and ast.unparse(node.value) == "State"
+            if is_state and node.attr in State.__members__ and name not in NAMES_A_STATE:
+                wrong.append(f"{name}:{node.lineno} names {ast.unparse(node)}")
+            if isinstance(node, ast.Constant) and node.value in names:
+                wrong.append(f"{name}:{node.lineno} names {node.value!r}")
+    assert wrong == []
 
 
 def test_stores_need_only_public_names_of_the_journal() -> None:

@@ -59,6 +59,7 @@ def public_objects() -> Iterator[tuple[str, object]]:
     """Each public class and function, by the name that a user would import."""
     for module in (
         "aiopplx",
+        "aiopplx.apis",
         "aiopplx.sonar",
         "aiopplx.emulator",
         "aiopplx.emulator.faults",
