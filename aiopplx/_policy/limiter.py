@@ -205,7 +205,8 @@ class Limiter:
             alone = self._probe_at if self._probe_left is None else self._probe_left + self._stale()
             return max(closed, alone - now)
         if self.rate is None:
-            if self.in_flight < self._window():
+            # No window is narrower than the first one, so the common case needs no arithmetic.
+            if self.in_flight < self._first_window or self.in_flight < self._window():
                 return closed
             # A window that does not move lets one more through: it must not hang on answers that do not come.
             return max(closed, self._last_left + self._stale() - now)
@@ -299,9 +300,10 @@ class Limiter:
     def accepted(self, now: float, left_at: float) -> None:
         """A request that left at `left_at` was accepted."""
         self._measure(now - left_at)
-        self._share *= MEMORY
-        self._slow_share *= SLOW_MEMORY
         self._accepted += 1
+        if self._slow_share:
+            self._share *= MEMORY
+            self._slow_share *= SLOW_MEMORY
         if self._mark is not None and left_at > self._mark:
             self._k += 1
         if self._leap_since is not None:

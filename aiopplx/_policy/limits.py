@@ -95,20 +95,29 @@ class Limits:
 
     def leave(self, lane: Lane, now: float) -> None:
         """A request leaves."""
-        self.of(lane).leave(now)
-        if self.tokens is not None and lane is _SUBMIT:
+        if lane is not _SUBMIT:
+            (self.list if lane is _LIST else self.poll).leave(now)
+            return
+        self.submit.leave(now)
+        if self.tokens is not None:
             self.tokens.leave(now)
 
     def back(self, lane: Lane, left_at: float) -> None:
         """One that left at `left_at` is in flight no more."""
-        self.of(lane).back(left_at)
-        if self.tokens is not None and lane is _SUBMIT:
+        if lane is not _SUBMIT:
+            (self.list if lane is _LIST else self.poll).back(left_at)
+            return
+        self.submit.back(left_at)
+        if self.tokens is not None:
             self.tokens.back(left_at)
 
     def accepted(self, lane: Lane, now: float, left_at: float) -> None:
         """One that left at `left_at` was let in."""
-        self.of(lane).accepted(now, left_at)
-        if self.tokens is not None and lane is _SUBMIT:
+        if lane is not _SUBMIT:
+            (self.list if lane is _LIST else self.poll).accepted(now, left_at)
+            return
+        self.submit.accepted(now, left_at)
+        if self.tokens is not None:
             self.tokens.accepted(now, left_at)
 
     # --- what came back ----------------------------------------------------------------------------------------------
