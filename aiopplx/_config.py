@@ -199,11 +199,12 @@ def check_journal(given: str | os.PathLike[str] | JournalOptions | Journal | Non
 
 def check_poll(given: PollPolicy | PollRule | Literal["adaptive"] | None) -> PollPolicy:
     """The poll policy, by default the adaptive one; a function alone is one with its own rule. Raises `ConfigError`."""
-    if given is None or given == "adaptive":
-        return PollPolicy.adaptive()
     if isinstance(given, PollPolicy):
         return check_numbers("poll", fields_as_builtins(given))
-    if not callable(cast("object", given)) or isinstance(given, type):
+    # Text first: another value may fail when it is compared.
+    if given is None or (isinstance(given, str) and str(given) == "adaptive"):
+        return PollPolicy.adaptive()
+    if not callable(cast("object", given)) or isinstance(given, type | str):
         raise ConfigError(
             f'must be "adaptive", a PollPolicy or a function, not {_shown(given)}:'
             " PollPolicy.fixed(10) polls every 10 s",

@@ -38,24 +38,36 @@ def is_ours(task: asyncio.Task[Any] | None) -> bool:  # Any: a task of whatever 
     return task is not None and task.cancelling() > 0
 
 
-async def ended(tasks: Collection[asyncio.Task[Any]], seconds: float = ENDING) -> None:  # Any: as above
-    """Cancel these, and wait until they have ended, at most `seconds`."""
-    if not tasks:
-        return
+async def ended(tasks: Collection[asyncio.Future[Any]], seconds: float = ENDING) -> bool:  # Any: as above
+    """Cancel these and wait until they have ended, at most `seconds`. Returns whether all have.
+
+    A cancellation of this wait is raised once they have ended, as `asyncio.gather` does it: whoever is cancelled while
+    it leaves must not leave tasks behind that were about to end.
+    """
     for task in tasks:
-        if not task.cancelling():  # a second time would cut short what it does about the first
-            task.cancel()
-    going: set[asyncio.Task[Any]] = set()
+        task.cancel()
+    going: set[asyncio.Future[Any]] = {task for task in tasks if not task.done()}  # Any: as above
+    loop = asyncio.get_running_loop()
+    until = loop.time() + seconds
+    cancelled: asyncio.CancelledError | None = None
     try:
-        # A cancelled scope of anyio would cancel this wait anew, and leave tasks that were about to end.
+        # A cancelled scope of anyio would cancel this wait anew, turn by turn.
         with anyio.CancelScope(shield=True):
-            _, going = await asyncio.wait(tasks, timeout=seconds)
+            while going and (remaining := until - loop.time()) > 0.0:
+                try:
+                    await asyncio.wait(going, timeout=remaining)
+                except asyncio.CancelledError as error:
+                    cancelled = error
+                going = {task for task in going if not task.done()}
     finally:
         for task in tasks:
             # Also where this wait itself is cancelled: an exception that nobody fetches would be told by the loop.
             task.add_done_callback(_drop)
     if going:
         log(logging.WARNING, "%d cancelled tasks go on after %g s; they are left to themselves", len(going), seconds)
+    if cancelled is not None:
+        raise cancelled
+    return not going
 
 
 async def apart(coroutine: Coroutine[Any, Any, T]) -> T:  # Any: what a coroutine yields and is sent
