@@ -82,7 +82,18 @@ _FLAGS = {
     "header": "--no-header",
     **{
         name: f"--{name.replace('_', '-')}"
-        for name in ("question", "template", "tag", "fields", "keep", "sheet", "encoding", "delimiter", "skip_lines")
+        for name in (
+            "question",
+            "template",
+            "tag",
+            "fields",
+            "keep",
+            "sheet",
+            "encoding",
+            "delimiter",
+            "skip_lines",
+            "unique",
+        )
     },
 }
 """The options of `run` that stand for the arguments of `aiopplx.questions`."""

@@ -6,14 +6,17 @@ This module knows nothing of sessions: it only reads a journal that an earlier r
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
-from pathlib import Path
-
-import msgspec
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING
 
 from aiopplx.cli._exits import UsageError
+from aiopplx.cli._files import Old
 from aiopplx.cli._options import STANDARD, Connection, JournalOptions
+from aiopplx.cli._records import job_in
 from aiopplx.journal import JournalReader, JournalRefused, Record, Stage, State, open_reader, records_at, stages_of
+
+if TYPE_CHECKING:
+    from aiopplx import Job
 
 SUFFIX = ".journal.db"
 
@@ -23,7 +26,7 @@ WAITING = tuple(state for state in State if not state.is_final)
 _WORTHLESS = ("REJECTED", "STOPPED", "FAILED", "EXPIRED", "CANCELLED")
 
 
-def place_of(options: JournalOptions, source: str, output: str | None, connection: Connection) -> str | None:
+def place_of(options: JournalOptions, source: str, outputs: Sequence[str], connection: Connection) -> str | None:
     """The path of the journal; None for a run without one.
 
     It lies beside the questions and not beside the answers, so that a run with another output file does not pay again.
@@ -33,7 +36,7 @@ def place_of(options: JournalOptions, source: str, output: str | None, connectio
     """
     if options.journal is not None and options.no_journal:
         raise UsageError("--journal and --no-journal do not go together")
-    place = None if options.no_journal else _place(options, source, output, connection)
+    place = None if options.no_journal else _place(options, source, outputs, connection)
     for name, given in (
         ("--retry-failed", options.retry_failed),
         ("--same-account", options.same_account),
@@ -46,13 +49,13 @@ def place_of(options: JournalOptions, source: str, output: str | None, connectio
     return place
 
 
-def _place(options: JournalOptions, source: str, output: str | None, connection: Connection) -> str | None:
+def _place(options: JournalOptions, source: str, outputs: Sequence[str], connection: Connection) -> str | None:
     if options.journal is not None:
         return str(options.journal)
     if connection.emulate:  # its jobs end with it: there is nothing to resume
         return None
-    for name in (source, output):
-        if name is not None and name != STANDARD and (os.path.isfile(name) or not os.path.exists(name)):
+    for name in (source, *outputs):
+        if name != STANDARD and (os.path.isfile(name) or not os.path.exists(name)):
             return name + SUFFIX
     return None
 
@@ -96,28 +99,20 @@ def every(journal: JournalReader) -> Iterable[Record]:
     return records_at(journal)
 
 
-class _Row(msgspec.Struct):
-    """The fields of a row of answers that matter here; others are ignored."""
+def all_known(rows: Iterable[Old], place: str | None) -> bool:
+    """True if everything in a file of answers is also in the journal, so that a run can write it again.
 
-    id: str
-    ok: bool
-    status: str
-    idempotency_key: str
-    text: str
-
-
-def may_replace(answers: Path, place: str | None) -> bool:
-    """True if everything in a file of answers is also in the journal, so that a run can write it again."""
+    Args:
+        rows: of the file.
+        place: the journal; None if the run has none.
+    """
     if place is None or not os.path.exists(place):
         return False
-    with open_reader(place) as journal, answers.open("rb") as file:
+    with open_reader(place) as journal:
         unknown = known = 0
-        for line in file:
-            row = _row(line)
-            if row is None:
-                return False
-            record = journal.get(key=row.idempotency_key) if row.idempotency_key else journal.get(job_id=row.id)
-            if (row.ok or row.text) and not (record is not None and record.has_result):
+        for row in rows:
+            record = journal.get(key=row.key) if row.key else journal.get(job_id=row.job_id) if row.job_id else None
+            if row.has_answer and not (record is not None and record.has_result):
                 return False
             known += record is not None
             unknown += record is None and row.status not in _WORTHLESS
@@ -125,10 +120,24 @@ def may_replace(answers: Path, place: str | None) -> bool:
     return not unknown or bool(known)
 
 
-def _row(line: bytes) -> _Row | None:
-    try:
-        return msgspec.json.decode(line, type=_Row)
-    except (msgspec.MsgspecError, UnicodeDecodeError):
-        # A line that `kill -9` cut off: its content is in the journal.
-        torn = line.startswith(b'{"id":') and not line.endswith(b"\n")
-        return _Row("", False, "STOPPED", "", "") if torn else None
+def has_job(text: bytes, place: str | None) -> bool:
+    """True if a text names a job of the journal: then it is a report of an earlier run."""
+    if place is None or not os.path.exists(place):
+        return False
+    with open_reader(place) as journal:
+        return any(record.job_id and record.job_id.encode() in text for record in every(journal))
+
+
+def finished_besides(ids: Collection[str], place: str | None) -> Iterator[Job]:
+    """Finished jobs of the journal that have other ids than these, in the order in which they were asked.
+
+    Args:
+        ids: of jobs that are known.
+        place: the journal; None if the run has none.
+    """
+    if place is None or not os.path.exists(place):
+        return
+    with open_reader(place) as journal:
+        for record in journal.asked():
+            if record.state.is_final and record.job_id and record.job_id not in ids:
+                yield job_in(journal, record)

@@ -19,15 +19,39 @@ COMPLAINTS = 8
 """Different complaints that are told."""
 
 
-def what_it_is(seen: Look) -> str:
-    """One line: `companies.csv: CSV (comma, UTF-8), 300 rows; columns company, year`, and what was found out."""
+def what_it_is(seen: Look, *, unique: bool = False) -> str:
+    """One line: `companies.csv: CSV (comma, UTF-8), 300 rows; columns company, year`, and what was found out.
+
+    Args:
+        seen: what was found.
+        unique: equal questions are asked once.
+    """
     table = seen.table
     count = seen.count + len(seen.bad)
     parts = [f"{table.name}: {table.what}, {count:,} {'row' if count == 1 else 'rows'}"]
     if table.columns != (QUESTION,):
         parts.append(f"columns {listed(table.columns)}")
-    parts += [_note(note) for note in seen.notes]
+    parts += [_note(note) for note in seen.notes if not (unique and _is_about_repeats(note))]
+    if unique and seen.repeats:
+        rows = "1 row asks" if seen.repeats == 1 else f"{seen.repeats:,} rows ask"
+        parts.append(f"{rows} what an earlier row asks; each question is asked once")
     return "; ".join(parts)
+
+
+def _is_about_repeats(note: str) -> bool:
+    return isinstance(note, Note) and note.advice.option == "unique"
+
+
+def what_is_asked(seen: Look) -> list[str]:
+    """Lines with the first questions, what is kept and what is the tag."""
+    lines = [f"  {'asks' if not at else '':5}  {one_line(first, 100)}" for at, first in enumerate(seen.first)]
+    kept = seen.asking.kept
+    if kept is None:
+        names: dict[str, None] = {}
+        for request in seen.requests():
+            names.update(dict.fromkeys(request.meta))
+        kept = tuple(names)
+    return [*lines, f"  keeps  {listed(kept) or 'nothing'}      tags  {seen.asking.tag or 'none'}"]
 
 
 def listed(names: Sequence[str]) -> str:

@@ -23,6 +23,7 @@ from aiopplx.tables import AskOptions, Format, ReadOptions
 OnDoubt = Literal["resend", "hold"]
 Results = Literal["keep", "until-delivered", "refetch"]
 ExportFormat = Literal["jsonl", "csv", "markdown", "files"]
+OutputFormat = Literal["jsonl", "csv", "tsv", "excel", "parquet", "html", "markdown"]
 CostsBy = Literal["tag", "api", "state"]
 
 STANDARD = "\0-"
@@ -97,9 +98,23 @@ class RunOptions:
     """How to run a file of questions."""
 
     output: Annotated[
-        str | None,
-        Parameter(name=["--output", "-o"], show_default=False, help="File for the answers. Default: stdout."),
+        tuple[str, ...],
+        Parameter(
+            name=["--output", "-o"],
+            show_default=False,
+            help="File for the answers: .jsonl .csv .tsv .xlsx .parquet .html .md; may be repeated. Default: stdout.",
+        ),
+    ] = ()
+    output_format: Annotated[
+        OutputFormat | None, Parameter(help="Form of the answers. Default: the file's name says so; JSON lines.")
     ] = None
+    dry_run: Annotated[
+        bool,
+        Parameter(name="--dry-run", show_default=False, help="Look at the file and stop: no key, no request, no cost."),
+    ] = False
+    unique: Annotated[
+        bool, Parameter(show_default=False, help="Ask equal questions once; each row gets the answer.")
+    ] = False
     force: Annotated[
         bool, Parameter(show_default=False, help="Overwrite an output file even if it holds something else.")
     ] = False

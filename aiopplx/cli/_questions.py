@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import contextlib
 import csv
+import hashlib
 import os
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from itertools import islice
 from pathlib import Path
-from typing import Protocol
+from typing import Any, NamedTuple, Protocol
 
 import anyio.to_thread
 import msgspec
@@ -48,6 +49,27 @@ FIELD_LIMIT = 1 << 20
 _NUMBER = re.compile(r"\d+$")
 
 
+class Twin(msgspec.Struct, frozen=True):
+    """A row that asks what an earlier row asks, and gets its answer.
+
+    Attributes:
+        at: its position among the rows of the source.
+        place: for a person.
+        tag: its own tag.
+        meta: its own columns.
+    """
+
+    at: int
+    place: str
+    tag: str | int | None
+    meta: dict[str, Any]
+
+    @property
+    def line(self) -> int | None:
+        """The number of its line, row or item; None if it has none."""
+        return line_of(self.place)
+
+
 class Origin(msgspec.Struct, frozen=True):
     """Where a question stands. Only its beginning is kept, for the screen; the question itself belongs to the batch.
 
@@ -55,11 +77,15 @@ class Origin(msgspec.Struct, frozen=True):
         at: its position among the rows of the source, bad ones included, from 0.
         place: for a person: `line 7`.
         preview: its beginning.
+        cells: of a row that cannot be asked.
+        twins: the rows that ask the same and get its answer.
     """
 
     at: int
     place: str
     preview: str
+    cells: dict[str, Any] = {}
+    twins: tuple[Twin, ...] = ()
 
     @property
     def line(self) -> int | None:
@@ -77,11 +103,21 @@ OnBad = Callable[[BadRow, Origin, int], Awaitable[None]]
 """Called with a row that cannot be asked, where it stands, and how many questions were before it."""
 
 
+class Item(NamedTuple):
+    """A row of a source: its position, its place, its request or why it has none, its cells then, and its twins."""
+
+    at: int
+    place: str
+    request: Request | BadRow
+    cells: dict[str, Any] = {}
+    twins: tuple[Twin, ...] = ()
+
+
 class Source(Protocol):
     """Rows, one after the other."""
 
-    async def next(self) -> tuple[str, Request | BadRow] | None:
-        """The place of the next row and its request, or why it has none; None at the end."""
+    async def next(self) -> Item | None:
+        """The next row; None at the end."""
         ...
 
     async def close(self) -> None:
@@ -140,15 +176,18 @@ class Questions:
             got = await self._source.next()
             if got is None:
                 break
-            place, request = got
-            at, self.read = self.read, self.read + 1
-            if isinstance(request, BadRow):
-                await self._on_bad(request, Origin(at, place, ""), self._handed_out)
+            if self._limit is not None and got.at >= self._limit:
+                break
+            self.read = got.at + 1
+            if isinstance(got.request, BadRow):
+                await self._on_bad(got.request, Origin(got.at, got.place, "", got.cells), self._handed_out)
                 continue
-            self.origins[self._handed_out] = Origin(at, place, one_line(request.asked, 120))
+            twins = tuple(twin for twin in got.twins if self._limit is None or twin.at < self._limit)
+            preview = one_line(got.request.asked, 120)
+            self.origins[self._handed_out] = Origin(got.at, got.place, preview, twins=twins)
             self._handed_out += 1
-            return request
-        self.total = self.read
+            return got.request
+        self.total = self.read if self.seen is None else self.total
         raise StopAsyncIteration
 
 
@@ -157,34 +196,58 @@ class FileSource:
 
     Args:
         seen: what was found.
+        unique: ask equal questions once.
         remove: a file to remove when all is over; "" for none.
     """
 
-    def __init__(self, seen: Look, remove: str = "") -> None:
-        self._seen = seen
-        self._rows: Iterator[Row | BadRow] | None = None
-        self._page: list[tuple[str, Request | BadRow]] = []
+    def __init__(self, seen: Look, *, unique: bool = False, remove: str = "") -> None:
+        self._rows = _items(seen)
+        self._page: list[Item] = []
         self._remove = remove
+        self._twins, self._skipped = _twins(seen) if unique else ({}, frozenset[int]())
+        self._ended = False
 
-    async def next(self) -> tuple[str, Request | BadRow] | None:
+    async def next(self) -> Item | None:
         """See `Source`. Raises `TableError`: the file has changed."""
-        if not self._page:
+        while not self._page and not self._ended:
             self._page = await anyio.to_thread.run_sync(self._read)
         return self._page.pop() if self._page else None
 
-    def _read(self) -> list[tuple[str, Request | BadRow]]:
-        if self._rows is None:
-            self._rows = self._seen.table.read()
-        request = self._seen.asking.request
-        page = [(row.place, request(row) if isinstance(row, Row) else row) for row in islice(self._rows, PAGE)]
-        return page[::-1]
+    def _read(self) -> list[Item]:
+        page = list(islice(self._rows, PAGE))
+        self._ended = len(page) < PAGE
+        asked = [item._replace(twins=self._twins.get(item.at, ())) for item in page if item.at not in self._skipped]
+        return asked[::-1]
 
     async def close(self) -> None:
         """See `Source`."""
-        self._rows = None
         if self._remove:
             with contextlib.suppress(OSError):
                 os.unlink(self._remove)
+
+
+def _items(seen: Look) -> Iterator[Item]:
+    for at, row in enumerate(seen.table.read()):
+        request = seen.asking.request(row) if isinstance(row, Row) else row
+        cells = row.cells if isinstance(row, Row) and isinstance(request, BadRow) else {}
+        yield Item(at, row.place, request, cells)
+
+
+def _twins(seen: Look) -> tuple[dict[int, tuple[Twin, ...]], frozenset[int]]:
+    """The rows that ask what an earlier row asks, by the position of that one; and the positions of all of them."""
+    first: dict[bytes, int] = {}
+    twins: dict[int, tuple[Twin, ...]] = {}
+    skipped: set[int] = set()
+    for item in _items(seen):
+        request = item.request
+        if isinstance(request, BadRow):
+            continue
+        earlier = first.setdefault(hashlib.sha256(request.canonical()).digest(), item.at)
+        if earlier != item.at:
+            twin = Twin(item.at, item.place, request.tag, request.meta)
+            twins[earlier] = (*twins.get(earlier, ()), twin)
+            skipped.add(item.at)
+    return twins, frozenset(skipped)
 
 
 class StreamSource:
@@ -209,16 +272,15 @@ class StreamSource:
         self._is_guess = is_guess
         self._options = options
         self._asking: Asking | None = None
+        self._at = 0
 
-    async def next(self) -> tuple[str, Request | BadRow] | None:
+    async def next(self) -> Item | None:
         """See `Source`."""
         while (got := await self._lines.next()) is not None:
-            number, raw = got
-            row = self._row(number, raw)
-            if isinstance(row, Row):
-                return row.place, self._request(row)
+            row = self._row(*got)
             if row is not None:
-                return row.place, row
+                self._at += 1
+                return Item(self._at - 1, row.place, self._request(row) if isinstance(row, Row) else row)
         return None
 
     def _row(self, number: int, raw: bytes) -> Row | BadRow | None:
@@ -245,7 +307,14 @@ class StreamSource:
 
 
 async def open_questions(
-    path: str, options: TableOptions, *, limit: int | None, model: str | None, whole: bool, on_bad: OnBad
+    path: str,
+    options: TableOptions,
+    *,
+    limit: int | None,
+    model: str | None,
+    whole: bool,
+    on_bad: OnBad,
+    unique: bool = False,
 ) -> Questions:
     """The questions of a file or a stream; a file was looked at as a whole then.
 
@@ -256,6 +325,7 @@ async def open_questions(
         model: for questions that name none.
         whole: look at a stream as a whole as well.
         on_bad: see `Questions`.
+        unique: ask equal questions once.
 
     Raises:
         UsageError: it cannot be read, or has no questions.
@@ -265,7 +335,7 @@ async def open_questions(
     asked = options.asked(model)
     if not _is_stream(path):
         seen = look(read_file(path, options.read()), asked)
-        return Questions(FileSource(seen), seen.table.name, seen=seen, limit=limit, on_bad=on_bad)
+        return Questions(FileSource(seen, unique=unique), seen.table.name, seen=seen, limit=limit, on_bad=on_bad)
     name = "stdin" if path == STANDARD else path
     lines = await Lines.open(path, name)
     try:
@@ -285,7 +355,7 @@ async def open_questions(
     except BaseException:
         os.unlink(saved)
         raise
-    return Questions(FileSource(seen, saved), name, seen=seen, limit=limit, on_bad=on_bad)
+    return Questions(FileSource(seen, unique=unique, remove=saved), name, seen=seen, limit=limit, on_bad=on_bad)
 
 
 async def _stream_form(lines: Lines, name: str, options: TableOptions, *, whole: bool) -> str | None:

@@ -10,7 +10,6 @@ import os
 import stat
 import sys
 from collections import deque
-from collections.abc import Callable
 from pathlib import Path
 
 import anyio
@@ -37,9 +36,7 @@ class Rows:
     Args:
         path: the file; None is stdout.
         force: overwrite a file that is not empty.
-        source: the file of questions, which is never overwritten.
-        journal: the journal, which is never overwritten either.
-        may_replace: called with a file that is not empty; says whether a run can write all of its content again.
+        journal: the journal, which is never overwritten.
 
     Attributes:
         name: its name in messages.
@@ -54,16 +51,14 @@ class Rows:
         path: str | None,
         *,
         force: bool = False,
-        source: str = STANDARD,
         journal: str | None = None,
-        may_replace: Callable[[Path], bool] = lambda path: False,
     ) -> None:
         self.name = "stdout" if path in (None, STANDARD) else str(path)
         if path is None or path == STANDARD:
             self._fd, self._is_new = _stdout(), False
         else:
             _check_is_no_journal(path, journal)
-            self._fd, self._is_new = _opened(Path(path), source, lambda file: force or may_replace(file))
+            self._fd, self._is_new = _opened(Path(path), force=force)
         # The old content stays until there is a row to write: a run that is refused at once deletes nothing.
         self._is_stale = self.name != "stdout" and os.fstat(self._fd).st_size > 0
         self._waits = not stat.S_ISREG(os.fstat(self._fd).st_mode)
@@ -135,24 +130,34 @@ def _stdout() -> int:
     return sys.stdout.fileno()
 
 
+def check_place(path: str, source: str, journal: str | None) -> None:
+    """Refuse a file of answers that is the questions or the journal.
+
+    Raises:
+        UsageError: it is.
+        OSError: it cannot be seen.
+    """
+    _check_is_no_journal(path, journal)
+    if os.path.exists(path) and source != STANDARD and os.path.exists(source) and os.path.samefile(path, source):
+        raise UsageError(f"{path} is the file of questions; write the answers to another")
+
+
 def _check_is_no_journal(path: str, journal: str | None) -> None:
     """A journal holds paid results, or will: not even --force overwrites it."""
     if journal is not None and os.path.realpath(path) in {os.path.realpath(journal + part) for part in JOURNAL_PARTS}:
         raise UsageError(f"{path} is the journal; write the answers to another file")
 
 
-def _opened(path: Path, source: str, may_replace: Callable[[Path], bool]) -> tuple[int, bool]:
+def _opened(path: Path, *, force: bool) -> tuple[int, bool]:
     """The file's descriptor, and whether it was made here."""
     flags = os.O_WRONLY | os.O_CREAT | getattr(os, "O_BINARY", 0)
     try:
-        if path.exists() and source != STANDARD and path.samefile(source):
-            raise UsageError(f"{path} is the file of questions; write the answers to another")
         with contextlib.suppress(FileExistsError):
             return os.open(path, flags | os.O_EXCL, 0o666), True
         fd = os.open(path, flags, 0o666)
     except OSError as error:
         raise UsageError(f"cannot write {path}: {error.strerror}") from None
-    if os.fstat(fd).st_size and not may_replace(path):
+    if os.fstat(fd).st_size and not force:
         os.close(fd)
         raise UsageError(f"{path} is not empty; give --force to overwrite it, or another name")
     return fd, False

@@ -8,8 +8,13 @@ from __future__ import annotations
 import math
 import sys
 from collections import deque
+from functools import partial
 from typing import TYPE_CHECKING
 
+import msgspec
+
+from aiopplx.cli._answers import Answers, needs_columns
+from aiopplx.cli._columns import Columns
 from aiopplx.cli._connect import Connected, journal_at, retry_policy
 from aiopplx.cli._exits import (
     DONE,
@@ -25,14 +30,21 @@ from aiopplx.cli._exits import (
     exit_code,
     until_signal,
 )
-from aiopplx.cli._journals import counts_of, may_replace, others_running, place_of, resuming
-from aiopplx.cli._look import RowsRefused, check_rows, what_it_is
+from aiopplx.cli._journals import (
+    all_known,
+    counts_of,
+    finished_besides,
+    has_job,
+    others_running,
+    place_of,
+    resuming,
+)
+from aiopplx.cli._look import RowsRefused, check_rows, what_is_asked, what_it_is
 from aiopplx.cli._options import Connection, JournalOptions, RunOptions, TableOptions
 from aiopplx.cli._progress import View, make_view
 from aiopplx.cli._questions import Origin, Questions, is_typed, open_questions
-from aiopplx.cli._rows import Rows
 from aiopplx.cli._tally import Tally, Unfinished
-from aiopplx.cli._text import clock, json_line, many, one_line, safe
+from aiopplx.cli._text import clock, many, one_line, safe
 from aiopplx.tables import BadRow
 
 if TYPE_CHECKING:
@@ -40,6 +52,11 @@ if TYPE_CHECKING:
 
 MANY = 20
 """Up to this many running ids are all printed; the journal lists more."""
+
+DRY = "Nothing was sent. Leave out --dry-run to run it."
+
+_LAST = 1 << 40
+"""A position after those of all questions."""
 
 FIRST = 10
 """If there are more, this many are printed, to look up."""
@@ -75,7 +92,7 @@ class _Run:
         self._questions: Questions
         self._source = questions
         self._tally = Tally()
-        self._held: deque[tuple[int, bytes]] = deque()
+        self._held: deque[tuple[int, Origin, Job]] = deque()
         self._written = 0
         self._warned: set[str] = set()
         self._unsent_because = ""
@@ -83,7 +100,8 @@ class _Run:
         self._batch: Batch | None = None
         self._resuming = ""
         self._view: View
-        self._rows: Rows
+        self._answers: Answers
+        self._are_closed = False
 
     async def run(self) -> int:
         self._connection.check()
@@ -94,7 +112,8 @@ class _Run:
             self._table_options,
             limit=self._options.limit,
             model=self._options.model,
-            whole=False,
+            whole=self._options.dry_run or self._options.unique or needs_columns(self._options),
+            unique=self._options.unique,
             on_bad=self._reject,
         )
         try:
@@ -109,17 +128,30 @@ class _Run:
             for line in refused.said:
                 print(safe(line), file=sys.stderr)
             return USAGE
-        self._rows = Rows(
+        seen = self._questions.seen
+        self._answers = Answers(
             self._options.output,
+            self._options.output_format,
             force=self._options.force,
             source=self._source,
             journal=self._place,
-            may_replace=lambda answers: may_replace(answers, self._place),
+            seen=seen,
+            is_known=partial(all_known, place=self._place),
+            has_job=partial(has_job, place=self._place),
         )
         try:
-            return await self._watched()
+            if not self._options.dry_run:
+                return await self._watched()
         finally:
-            await self._rows.close(keep_empty=False)
+            await self._close_answers(is_whole=False)
+        for line in [*(what_is_asked(seen) if seen is not None else ()), DRY]:
+            print(safe(line), file=sys.stderr)
+        return DONE
+
+    async def _close_answers(self, *, is_whole: bool) -> None:
+        if not self._are_closed:
+            self._are_closed = True
+            await self._answers.close(is_whole=is_whole, missing=partial(finished_besides, place=self._place))
 
     def _tell_look(self) -> None:
         """Say what the file is and which of its rows cannot be used. Raises `RowsRefused`."""
@@ -127,17 +159,21 @@ class _Run:
         if seen is None:
             return
         if not self._options.quiet or (seen.bad and not self._table_options.skip_bad):
-            print(safe(what_it_is(seen)), file=sys.stderr)
+            print(safe(what_it_is(seen, unique=self._options.unique)), file=sys.stderr)
         for line in check_rows(seen, skip_bad=self._table_options.skip_bad):
             if not self._options.quiet:
                 print(safe(line), file=sys.stderr)
 
     async def _watched(self) -> int:
-        on_screen = self._rows.is_terminal
+        on_screen = self._answers.is_terminal
         with make_view(self._tally, self._total, quiet=self._options.quiet, rows_on_screen=on_screen) as self._view:
             self._greet(on_screen)
             ending = await self._ending()
             self._view.stop()
+            try:
+                await self._close_answers(is_whole=ending is None)
+            except OutputLost as lost:
+                ending = ending or lost
             return self._close(ending)
 
     def _total(self) -> int | None:
@@ -189,9 +225,15 @@ class _Run:
         origin = self._questions.take(job.index)
         if job.index is not None:
             await self._write_held(job.index)
-        await self._rows.write(json_line({**job.to_dict(), "line": origin.line if origin else None}))
         self._written += 1
+        # A job without an origin cannot be: it would come after all others.
+        at, line = (origin.at, origin.line) if origin else (_LAST + self._written, None)
+        await self._answers.write(at, line, job)
         self._tally.count(job)
+        for twin in origin.twins if origin else ():
+            again = msgspec.structs.replace(job, tag=twin.tag, meta=twin.meta)
+            await self._answers.write(twin.at, twin.line, again)
+            self._tally.count(again)
         where = origin.place if origin else f"job {job.id}"
         if job.ok:
             self._view.latest(f"{where}: {origin.preview if origin else ''}")
@@ -206,20 +248,23 @@ class _Run:
     async def _reject(self, bad: BadRow, origin: Origin, before: int) -> None:
         from aiopplx import InvalidRequest, Job, JobStatus
 
-        job = Job(status=JobStatus.REJECTED, error=InvalidRequest(bad.reason))
+        seen = self._questions.seen
+        own = Columns(seen).own if origin.cells else []
+        meta = {name: value for name, value in origin.cells.items() if name in own}
+        job = Job(status=JobStatus.REJECTED, error=InvalidRequest(bad.reason), meta=meta)
         self._tally.count(job)
         if self._questions.seen is None:  # else it was told when the file was looked at
             self._view.say(f"{bad.place}: {_failure(job)}")
-        row = json_line({**job.to_dict(), "line": origin.line})
         if self._options.in_order and self._written < before:
-            self._held.append((before, row))
+            self._held.append((before, origin, job))
         else:
-            await self._rows.write(row)
+            await self._answers.write(origin.at, origin.line, job)
 
     async def _write_held(self, index: float) -> None:
         """Write the rows of bad lines that precede question `index` and had to wait for their turn."""
         while self._held and self._held[0][0] <= index:
-            await self._rows.write(self._held.popleft()[1])
+            _, origin, job = self._held.popleft()
+            await self._answers.write(origin.at, origin.line, job)
 
     def _on_event(self, event: Event) -> None:
         self._tally.on_event(event)
@@ -321,12 +366,14 @@ class _Run:
     def _summary(self, ending: BaseException | None, left: Unfinished) -> None:
         if isinstance(ending, BrokenPipeError) or not (self._tally.touched or left.total):
             return
-        place = f" Answers in {self._rows.name}." if self._rows.name != "stdout" and self._tally.finished else ""
+        place = f" Answers in {self._answers.name}." if self._answers.name != "stdout" and self._tally.finished else ""
         total = self._questions.read if self._questions.total is None else self._questions.total
         # In a resumed run, questions that were not reached may have been finished by an earlier run.
         rest = "not reached" if self._resuming else "not sent"
         summary = self._tally.summary(None if ending is None else total, left, rest=rest)
         self._view.remark(f"{summary}, {clock(self._view.elapsed)}.{place}")
+        for note in self._answers.notes:
+            self._view.remark(note)
 
     def _code(self, ending: BaseException | None) -> int:
         from aiopplx import AiopplxError

@@ -24,9 +24,12 @@ from aiopplx.tables._kind import text_format
 from aiopplx.tables._objects import line_of_objects
 from aiopplx.tables._table import QUESTION, Advice, BadRow, Note, Row, Table, TableError
 from aiopplx.tables._text import Remarks, line_of_text
+from aiopplx.tables._writing import LONGEST_CELL, WRITTEN, csv_text, write_excel, write_parquet
 
 __all__ = [
+    "LONGEST_CELL",
     "QUESTION",
+    "WRITTEN",
     "Advice",
     "AskOptions",
     "Asking",
@@ -41,6 +44,7 @@ __all__ = [
     "Table",
     "TableError",
     "complaints",
+    "csv_text",
     "encoding_of",
     "line_of_objects",
     "line_of_text",
@@ -50,6 +54,8 @@ __all__ = [
     "read_memory",
     "rows",
     "text_format",
+    "write_excel",
+    "write_parquet",
 ]
 
 

@@ -91,6 +91,11 @@ class Asking:
         self.question = "" if self._template is not None else options.question or self._found_question()
         self.tag = options.tag or self._found_tag()
         self._keep = options.keep
+        self.kept = (
+            None
+            if table.has_fields
+            else tuple(name for name in table.columns if options.keep is None or name in options.keep)
+        )
         self._check_set()
 
     def _check_column(self, name: str) -> None:
@@ -313,7 +318,8 @@ def look(table: Table, options: AskOptions) -> Look:
         raise TableError(f"{table.name}: most rows cannot be used. {complaints(seen.bad)}")
     if seen.repeats:
         rows = "1 row asks" if seen.repeats == 1 else f"{seen.repeats:,} rows ask"
-        seen.notes.append(f"{rows} what an earlier row asks; each is asked and paid")
+        advice = Advice("unique", "True", "asks each once")
+        seen.notes.append(Note(f"{rows} what an earlier row asks; each is asked and paid", advice))
     return seen
 
 

@@ -167,7 +167,7 @@ def _table(file: _File, options: ReadOptions) -> Table:
     table = _of_text(file, form or _text_format(file, encoding), encoding, options)
     if encoding.note:
         table.notes.insert(0, Note(encoding.note, Advice("encoding", '"..."', "names another")))
-    table.has_mark = encoding.has_mark
+    table.has_mark = encoding.has_mark or encoding.codec not in ("utf-8", "utf-8-sig")
     return table
 
 

@@ -99,7 +99,8 @@ class Table(msgspec.Struct):
         notes: what was found out and should be told before anything is paid.
         has_fields: a cell whose name is a field of a request is that field. True for mappings, which is what they are
             written for; False for tables, whose columns may have such a name by chance (`model`, of a car).
-        delimiter, has_mark: how a delimited file is written, so that its answers can be written likewise.
+        delimiter, has_mark: how a delimited file is written, so that its answers can be written likewise. `has_mark` is
+            true of all encodings but plain UTF-8: who wrote the file reads UTF-8 only if a mark says so.
     """
 
     name: str

@@ -32,7 +32,7 @@ from aiopplx.cli._options import STANDARD, Connection, EmulatorOptions, JournalO
 from aiopplx.cli._progress import QuietView, View
 from aiopplx.cli._questions import Questions, open_questions
 from aiopplx.cli._records import question_of
-from aiopplx.cli._rows import PIPE_ROOM, Rows
+from aiopplx.cli._rows import PIPE_ROOM, Rows, check_place
 from aiopplx.cli._serve import _made as made
 from aiopplx.cli._show import _print_job
 from aiopplx.cli._tally import Tally, Unfinished
@@ -284,9 +284,10 @@ def test_library_messages_are_given_in_shell_words(
 def test_questions_are_not_overwritten_even_by_force(tmp_path: Path) -> None:
     file = tmp_path / "q.txt"
     file.write_text("Why?\n")
-    with pytest.raises(UsageError, match="file of questions"):
-        Rows(str(file), force=True, source=str(file))
-    assert file.read_text() == "Why?\n"
+    (tmp_path / "link.txt").symlink_to(file)
+    for name in ("q.txt", "link.txt"):
+        with pytest.raises(UsageError, match="file of questions"):
+            check_place(str(tmp_path / name), str(file), None)
 
 
 @pytest.mark.parametrize("part", ["", "-wal", "-shm", ".lock"])
@@ -296,6 +297,8 @@ def test_journal_is_not_overwritten_even_by_force(part: str, tmp_path: Path) -> 
     for name in (f"{journal}{part}", *([f"{tmp_path}/link.db"] if not part else [])):
         with pytest.raises(UsageError, match="is the journal"):
             Rows(name, force=True, journal=str(journal))
+        with pytest.raises(UsageError, match="is the journal"):
+            check_place(name, STANDARD, str(journal))
     assert not journal.exists()
 
 
@@ -418,7 +421,8 @@ def test_finished_job_without_a_row_is_unwritten() -> None:
 def test_journal_lies_beside_the_file_of_questions(
     source: str, output: str | None, options: JournalOptions, emulate: bool, expected: str | None
 ) -> None:
-    assert place_of(options, source, output, Connection(emulate=emulate)) == expected
+    outputs = () if output is None else (output,)
+    assert place_of(options, source, outputs, Connection(emulate=emulate)) == expected
 
 
 def test_journal_options_of_the_command_line_reach_the_session() -> None:
@@ -441,7 +445,7 @@ def test_journal_options_of_the_command_line_reach_the_session() -> None:
 )
 def test_option_of_a_journal_needs_one(options: JournalOptions) -> None:
     with pytest.raises(UsageError, match="needs a journal"):
-        place_of(options, "q.txt", None, Connection())
+        place_of(options, "q.txt", (), Connection())
 
 
 def test_resuming_reports_only_known_facts() -> None:

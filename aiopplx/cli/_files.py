@@ -1,0 +1,332 @@
+"""A file of answers that grows while a run goes on: JSON lines, CSV, TSV.
+
+It is a view of the run and not a log. A run that finds its own file goes on with it: rows that are in it already are
+not written again, and the file never has fewer rows than it had. At an orderly end it is written once more in the order
+of the questions, to `FILE.new`, which takes its place; so each row stands in it once. After `kill -9` the rows stand in
+the order in which they finished, and the next run mends that, and a row that was cut off.
+
+This module does not know what a job is.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import os
+from collections.abc import Callable, Generator, Iterator
+from typing import NamedTuple, Protocol
+
+import msgspec
+
+from aiopplx.cli._exits import OutputLost, UsageError
+
+NEW = ".new"
+"""The end of the name under which a file is written before it takes the place of the old one."""
+COPY = 1 << 20
+
+
+class Span(NamedTuple):
+    """Where a row stands in a file: its first byte and the one after its last."""
+
+    start: int
+    end: int
+
+
+class Old(NamedTuple):
+    """A row that a file has already.
+
+    Attributes:
+        span: where it stands.
+        key: the idempotency key of its job, or "".
+        job_id: the service's id of its job, or "".
+        status: of its job.
+        has_answer: whether it has something that was paid for.
+    """
+
+    span: Span
+    key: str
+    job_id: str
+    status: str
+    has_answer: bool
+
+
+class Form(Protocol):
+    """How rows stand in a file."""
+
+    @property
+    def head(self) -> bytes:
+        """What stands before the first row."""
+        ...
+
+    def old(self, path: str) -> Iterator[Old]:
+        """The whole rows of a file; a last one that was cut off is left out.
+
+        Raises:
+            ValueError: it has something else in it.
+        """
+        ...
+
+
+class RowFile:
+    """A file that gets a row at a time.
+
+    Args:
+        path: a regular file, or a new one.
+        form: how its rows stand in it.
+        force: overwrite a file that has something else in it.
+        is_ours: called with the rows of a file that is not empty; says whether a run can write all of them again.
+
+    Attributes:
+        name: its name in messages.
+
+    Raises:
+        UsageError: it has something else in it, or cannot be written.
+    """
+
+    def __init__(self, path: str, form: Form, *, force: bool, is_ours: Callable[[list[Old]], bool]) -> None:
+        self.name = path
+        self._form = form
+        self._old: dict[str, list[Span]] = {}
+        self._spans: dict[int, Span] = {}
+        self._end = 0
+        self._is_new = False
+        self._fd = self._opened()
+        size = os.fstat(self._fd).st_size
+        if size and not self._take_over(is_ours):
+            if not force:
+                os.close(self._fd)
+                raise UsageError(f"{path} is not empty; give --force to overwrite it, or another name")
+            self._old.clear()
+            self._end = 0
+
+    def _opened(self) -> int:
+        flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_BINARY", 0)
+        try:
+            with contextlib.suppress(FileExistsError):
+                fd = os.open(self.name, flags | os.O_EXCL, 0o666)
+                self._is_new = True
+                return fd
+            return os.open(self.name, flags, 0o666)
+        except OSError as error:
+            raise UsageError(f"cannot write {self.name}: {error.strerror}") from None
+
+    def _take_over(self, is_ours: Callable[[list[Old]], bool]) -> bool:
+        """Whether the file is one of an earlier run, whose rows stay."""
+        try:
+            rows = list(self._form.old(self.name))
+        except ValueError:
+            return False
+        if not is_ours(rows):
+            return False
+        for row in rows:
+            self._old.setdefault(self._name_of(row.key, row.job_id, row.span), []).append(row.span)
+        self._end = rows[-1].span.end if rows else 0
+        return True
+
+    def _name_of(self, key: str, job_id: str, span: Span) -> str:
+        return key or job_id or self._read(span).hex()
+
+    def write(self, at: int, row: bytes, *, key: str, job_id: str) -> None:
+        """Write a row, unless the file has it already.
+
+        Args:
+            at: its position among the questions.
+            row: its bytes.
+            key: the idempotency key of its job, or "".
+            job_id: the service's id of its job, or "".
+
+        Raises:
+            OutputLost: the file cannot be written.
+        """
+        old = self._old.get(key) or self._old.get(job_id) or self._old.get(row.hex() if not (key or job_id) else "")
+        if old:
+            same = next((span for span in old if span.end - span.start == len(row) and self._read(span) == row), None)
+            old.remove(same or old[0])
+            if same is not None:
+                self._spans[at] = same
+                return
+        try:
+            if not self._end:
+                os.ftruncate(self._fd, 0)
+                self._append(self._form.head)
+            elif not self._spans and os.fstat(self._fd).st_size != self._end:
+                os.ftruncate(self._fd, self._end)  # a row that was cut off
+            start = self._end
+            self._append(row)
+        except OSError as error:
+            raise OutputLost(f"cannot write {self.name}: {error.strerror}") from None
+        self._spans[at] = Span(start, self._end)
+
+    def _append(self, data: bytes) -> None:
+        view = memoryview(data)
+        while view:
+            written = _write_at(self._fd, view, self._end)
+            self._end += written
+            view = view[written:]
+
+    def _read(self, span: Span) -> bytes:
+        return _read_at(self._fd, span)
+
+    def close(self, *, is_whole: bool) -> None:
+        """Put the rows in order and close the file.
+
+        Args:
+            is_whole: the run has come to its end. Otherwise rows of an earlier run, which this one has not reached,
+                stay.
+
+        Raises:
+            OutputLost: the file cannot be written.
+        """
+        try:
+            if self._spans:
+                self._order(is_whole)
+        except OSError as error:
+            raise OutputLost(f"cannot write {self.name}: {error.strerror}") from None
+        finally:
+            is_empty = self._is_new and not os.fstat(self._fd).st_size
+            os.close(self._fd)
+        if is_empty:
+            with contextlib.suppress(OSError):
+                os.unlink(self.name)
+
+    def _order(self, is_whole: bool) -> None:
+        spans = [self._spans[at] for at in sorted(self._spans)]
+        if not is_whole:
+            spans += sorted(span for left in self._old.values() for span in left)
+        at = len(self._form.head)
+        for span in spans:
+            if span.start != at:
+                break
+            at = span.end
+        else:
+            if at == os.fstat(self._fd).st_size:
+                return
+        with replacing(self.name) as new, open(new, "wb") as file:
+            file.write(self._form.head)
+            for span in spans:
+                for start in range(span.start, span.end, COPY):
+                    file.write(self._read(Span(start, min(span.end, start + COPY))))
+
+
+def _write_at(fd: int, data: memoryview, at: int) -> int:
+    os.lseek(fd, at, os.SEEK_SET)
+    return os.write(fd, data)
+
+
+def _read_at(fd: int, span: Span) -> bytes:
+    os.lseek(fd, span.start, os.SEEK_SET)
+    parts: list[bytes] = []
+    left = span.end - span.start
+    while left and (part := os.read(fd, left)):
+        parts.append(part)
+        left -= len(part)
+    return b"".join(parts)
+
+
+@contextlib.contextmanager
+def replacing(path: str) -> Generator[str]:
+    """The name of a new file which, once it is written and on the disk, takes the place of `path`.
+
+    Raises:
+        OutputLost: it cannot take its place; the new file stays.
+    """
+    new = path + NEW
+    yield new
+    with open(new, "rb") as file:
+        os.fsync(file.fileno())
+    with contextlib.suppress(OSError):
+        os.chmod(new, os.stat(path).st_mode & 0o7777)
+    try:
+        os.replace(new, path)
+    except OSError as error:
+        raise OutputLost(f"cannot replace {path}: {error.strerror}; what should be in it is in {new}") from None
+
+
+# --- forms -----------------------------------------------------------------------------------------------------------
+
+
+class Delimited:
+    """CSV or TSV.
+
+    Args:
+        names: of the columns.
+        delimiter: between the cells.
+        has_mark: the file begins with a mark, by which a spreadsheet knows that it is UTF-8.
+        header: the names as they stand in the file.
+        job_id, status, answer: the columns that have these.
+    """
+
+    def __init__(
+        self, names: list[str], delimiter: str, *, has_mark: bool, header: str, job_id: str, status: str, answer: str
+    ) -> None:
+        self.head = (b"\xef\xbb\xbf" if has_mark else b"") + header.encode(errors="replace")
+        self._names = names
+        self._delimiter = delimiter
+        self._places = [names.index(name) for name in (job_id, status, answer)]
+
+    def old(self, path: str) -> Iterator[Old]:
+        """See `Form`."""
+        read = 0
+        last = b""
+
+        def lines() -> Iterator[str]:
+            nonlocal read, last
+            for last in file:
+                read += len(last)
+                yield last.decode()
+
+        with open(path, "rb") as file:
+            head = file.read(len(self.head))
+            if head != self.head:
+                if self.head.startswith(head):
+                    return  # it was cut off
+                raise ValueError("another header")
+            read = start = len(head)
+            reader = csv.reader(lines(), delimiter=self._delimiter, strict=True)
+            try:
+                for cells in reader:
+                    if len(cells) != len(self._names) or not last.endswith(b"\r\n"):
+                        break
+                    job_id, status, answer = (cells[place] for place in self._places)
+                    yield Old(Span(start, read), "", job_id, status, bool(answer))
+                    start = read
+            except csv.Error:
+                pass  # a quote that is not closed, in a row that was cut off
+            if file.read(1):
+                raise ValueError("only the last row may have been cut off")
+
+
+class _Line(msgspec.Struct):
+    """The fields of a line that matter here; others are ignored."""
+
+    id: str
+    ok: bool
+    status: str
+    idempotency_key: str
+    text: str
+
+
+_BEGIN = b'{"id":'
+
+
+class JsonLines:
+    """A JSON object a line, as `Job.to_dict` gives it."""
+
+    head = b""
+
+    def old(self, path: str) -> Iterator[Old]:
+        """See `Form`."""
+        start = 0
+        with open(path, "rb") as file:
+            for line in file:
+                try:
+                    row = msgspec.json.decode(line, type=_Line)
+                except msgspec.MsgspecError:
+                    begun = line.startswith(_BEGIN) or _BEGIN.startswith(line)
+                    if begun and not line.endswith(b"\n"):
+                        return
+                    raise ValueError("a line that is no row") from None
+                if not line.endswith(b"\n"):
+                    return
+                span = Span(start, start := start + len(line))
+                yield Old(span, row.idempotency_key, row.id, row.status, row.ok or bool(row.text))

@@ -1,0 +1,320 @@
+"""A table goes in and comes back with its answers: in every form, after every stop, and each row once."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+from _shell import FAST, ending, rows, run, run_at, started, until
+
+from aiopplx.cli._files import Delimited, JsonLines, Old, RowFile
+from aiopplx.emulator import Emulator
+from aiopplx.tables import csv_text, read_file
+
+OURS = [
+    *("answer", "status", "cost", "seconds", "sources", "n_sources"),
+    *("model", "finish_reason", "reasoning", "error", "job_id"),
+]
+
+
+def table(folder: Path, count: int, name: str = "companies.csv") -> Path:
+    """Rows with an id that begins with zeros, a formula, and a cell of two lines."""
+    file = folder / name
+    with file.open("w", newline="") as out:
+        writer = csv.writer(out)
+        writer.writerow(["id", "company", "note"])
+        writer.writerows([f"{number:04}", f"Company {number}, Inc.", "=1+1\nand"] for number in range(count))
+    return file
+
+
+def csv_rows(path: Path, delimiter: str = ",") -> list[dict[str, str]]:
+    return list(csv.DictReader(io.StringIO(path.read_bytes().decode("utf-8-sig"), newline=""), delimiter=delimiter))
+
+
+def plan(file: Path, *outputs: Path) -> tuple[str, ...]:
+    words = ("run", str(file), "--template", "What did {company} announce?", *FAST)
+    return (*words, *(word for output in outputs for word in ("-o", str(output))))
+
+
+def assert_whole(found: list[dict[str, Any]], count: int) -> None:
+    """Each row once, in the order of the input, with its columns as they were."""
+    assert [row["id"] for row in found] == [f"{number:04}" for number in range(count)]
+    assert [row["company"] for row in found] == [f"Company {number}, Inc." for number in range(count)]
+    assert all(row["note"] == "=1+1\nand" for row in found)
+    assert all(row["status"] == "COMPLETED" and row["answer"] for row in found)
+
+
+# --- forms -----------------------------------------------------------------------------------------------------------
+
+
+async def test_every_form_has_the_users_columns_first(tmp_path: Path) -> None:
+    file = table(tmp_path, 5)
+    outputs = [tmp_path / f"a.{suffix}" for suffix in ("csv", "tsv", "xlsx", "parquet", "jsonl", "html", "md")]
+    async with Emulator(duration=0.0, answer_chars=300) as server:
+        done = await run_at(server, *plan(file, *outputs))
+        assert server.ledger.created == 5
+    assert done.returncode == 0, done.stderr
+    for delimiter, output in zip(",\t", outputs[:2], strict=True):
+        found = csv_rows(output, delimiter)
+        assert list(found[0]) == ["id", "company", "note", "tag", "question", *OURS]
+        assert_whole(found, 5)
+    for output in outputs[2:4]:
+        cells = [row.cells for row in read_file(output).read() if hasattr(row, "cells")]
+        assert list(cells[0]) == ["id", "company", "note", "tag", "question", *OURS]
+        assert_whole(cells, 5)
+    assert [row["meta"]["id"] for row in rows(outputs[4].read_text())] == [f"{number:04}" for number in range(5)]
+    for output in outputs[5:]:
+        text = output.read_text()
+        places = [text.index(f"What did Company {number}, Inc. announce?") for number in range(5)]
+        assert places == sorted(places)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "delimiter", "has_mark"),
+    [
+        ("q.csv", "id,question\n007,Why?\n", ",", False),
+        ("q.csv", "\ufeffid,question\n007,Why?\n", ",", True),
+        ("q.csv", "id;question\r\n007;Wäre es möglich?\r\n".encode("cp1252"), ";", True),
+        ("q.csv", "id|question\n007|Why?\n", "|", False),
+        ("q.tsv", "id\tquestion\n007\tWhy?\n", ",", False),
+        ("q.txt", "id\tquestion\n007\tWhy?\n".encode("utf-16"), ",", True),
+    ],
+)
+async def test_csv_goes_back_as_it_came(
+    tmp_path: Path, name: str, content: str | bytes, delimiter: str, has_mark: bool
+) -> None:
+    file, answers = tmp_path / name, tmp_path / "a.csv"
+    file.write_bytes(content if isinstance(content, bytes) else content.encode())
+    async with Emulator(duration=0.0, answer_chars=300) as server:
+        done = await run_at(server, "run", str(file), "-o", str(answers), *FAST)
+    assert done.returncode == 0, done.stderr
+    assert answers.read_bytes().startswith(b"\xef\xbb\xbf") is has_mark
+    (row,) = csv_rows(answers, delimiter)
+    assert list(row) == ["id", "question", "tag", *OURS]
+    assert row["id"] == "007"
+
+
+async def test_columns_of_our_names_are_kept_beside_ours(tmp_path: Path) -> None:
+    file, answers = tmp_path / "q.csv", tmp_path / "a.csv"
+    file.write_text("answer,Question,status\nmine,Why?,-1\n")
+    async with Emulator(duration=0.0, answer_chars=300) as server:
+        done = await run_at(server, "run", str(file), "-o", str(answers), *FAST)
+        again = await run_at(server, "run", str(file), "-o", str(answers), *FAST)
+        assert server.ledger.created == 1
+    assert (done.returncode, again.returncode) == (0, 0)
+    (row,) = csv_rows(answers)
+    assert list(row)[:6] == ["answer", "Question", "status", "tag", "research_answer", "research_status"]
+    assert (row["answer"], row["status"], row["research_status"]) == ("mine", "-1", "COMPLETED")
+
+
+async def test_bad_rows_are_written_in_their_place_with_their_columns(tmp_path: Path) -> None:
+    file, answers = tmp_path / "q.csv", tmp_path / "a.csv"
+    file.write_text("id,question\n1,Why?\n2,\n3,How?\n4,Who?\n")
+    async with Emulator(duration=0.0, answer_chars=300) as server:
+        done = await run_at(server, "run", str(file), "--skip-bad", "-o", str(answers), *FAST)
+        assert server.ledger.created == 3
+    assert done.returncode == 1
+    found = csv_rows(answers)
+    assert [row["id"] for row in found] == ["1", "2", "3", "4"]
+    assert (found[1]["status"], found[1]["error"]) == ("REJECTED", '"question" is empty')
+
+
+async def test_equal_questions_are_asked_once_if_that_is_said(tmp_path: Path) -> None:
+    file, answers = tmp_path / "q.csv", tmp_path / "a.csv"
+    file.write_text("id,question\n1,Why?\n2,How?\n3,Why?\n4,Why?\n")
+    async with Emulator(duration=0.0, answer_chars=300) as server:
+        done = await run_at(server, "run", str(file), "--unique", "-o", str(answers), *FAST)
+        assert server.ledger.created == 2
+        each = await run_at(server, "run", str(file), "--no-journal", "-q", *FAST)
+        assert server.ledger.created == 6
+    assert (done.returncode, each.returncode) == (0, 0)
+    found = csv_rows(answers)
+    assert [row["id"] for row in found] == ["1", "2", "3", "4"]
+    assert found[0]["job_id"] == found[2]["job_id"] == found[3]["job_id"] != found[1]["job_id"]
+
+
+def test_cells_that_excel_cuts_are_counted(tmp_path: Path) -> None:
+    file = tmp_path / "q.txt"
+    file.write_text("Why?\n")
+    done = run("run", str(file), "--emulate", "-o", str(tmp_path / "a.xlsx"), "-o", str(tmp_path / "a.html"))
+    assert done.returncode == 0
+    assert done.stderr.count("1 answer is longer than the 32,767 characters that Excel shows of a cell") == 1
+    assert f"{tmp_path / 'a.html'} has them whole" in done.stderr
+
+
+# --- before it is paid -----------------------------------------------------------------------------------------------
+
+
+async def test_dry_run_sends_nothing_and_leaves_nothing(tmp_path: Path) -> None:
+    file = table(tmp_path, 4)
+    async with Emulator() as server:
+        done = await run_at(server, *plan(file, tmp_path / "a.csv", tmp_path / "a.xlsx"), "--dry-run", key="")
+        bad = await run_at(server, "run", str(file), "--dry-run", key="")
+        assert not server.ledger.requests
+    assert (done.returncode, bad.returncode) == (0, 2)
+    assert done.stderr == (
+        "companies.csv: CSV (comma, UTF-8), 4 rows; columns id, company, note\n"
+        "  asks   What did Company 0, Inc. announce?\n"
+        "         What did Company 1, Inc. announce?\n"
+        "         What did Company 2, Inc. announce?\n"
+        "  keeps  id, company, note      tags  none\n"
+        "Nothing was sent. Leave out --dry-run to run it.\n"
+    )
+    assert os.listdir(tmp_path) == ["companies.csv"]
+
+
+@pytest.mark.parametrize("name", ["a.csv", "a.jsonl", "a.xlsx", "a.parquet", "a.html", "a.md"])
+async def test_file_of_something_else_is_not_overwritten(tmp_path: Path, name: str) -> None:
+    file, answers = table(tmp_path, 1), tmp_path / name
+    answers.write_text("id,company\nmine\n")
+    async with Emulator(duration=0.0, answer_chars=300) as server:
+        refused = await run_at(server, *plan(file, answers))
+        assert (refused.returncode, server.ledger.created) == (2, 0)
+        assert answers.read_text() == "id,company\nmine\n"
+        forced = await run_at(server, *plan(file, answers), "--force")
+        again = await run_at(server, *plan(file, answers))
+        assert server.ledger.created == 1
+    assert f"{answers} is not empty; give --force to overwrite it" in refused.stderr
+    assert (forced.returncode, again.returncode) == (0, 0)
+    assert b"mine" not in answers.read_bytes()
+
+
+# --- stopped, and gone on with ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("suffix", ["csv", "jsonl"])
+async def test_300_rows_stopped_three_times_come_back_once(tmp_path: Path, suffix: str) -> None:
+    file, answers, sheet = table(tmp_path, 300), tmp_path / f"a.{suffix}", tmp_path / "a.xlsx"
+    words = plan(file, answers, sheet)
+    counts: list[int] = []
+
+    def count() -> int:
+        if not answers.exists():
+            return 0
+        return len(csv_rows(answers)) if suffix == "csv" else answers.read_bytes().count(b"\n")
+
+    async with Emulator(duration=0.0, answer_chars=300) as server:
+        for signum, enough in ((signal.SIGINT, 40), (signal.SIGKILL, 110), (signal.SIGKILL, 170)):
+            async with started(server, *words, "--rpm", "1500") as process:
+                await until(lambda least=enough: server.ledger.created >= least)
+                process.send_signal(signum)
+                await ending(process)
+            counts.append(count())
+        done = await run_at(server, *words)
+        assert server.ledger.created == 300
+        before = answers.read_bytes()
+        again = await run_at(server, *words)
+        assert server.ledger.created == 300
+    assert (done.returncode, again.returncode) == (0, 0), done.stderr
+    assert counts == sorted(counts)
+    assert counts[0] > 0
+    assert answers.read_bytes() == before
+    if suffix == "csv":
+        assert_whole(csv_rows(answers), 300)
+    else:
+        assert [row["meta"]["id"] for row in rows(answers.read_text())] == [f"{number:04}" for number in range(300)]
+    assert_whole([row.cells for row in read_file(sheet).read() if hasattr(row, "cells")], 300)
+    assert not [name for name in os.listdir(tmp_path) if name.endswith(".new")]
+
+
+@pytest.mark.parametrize("suffix", ["csv", "jsonl"])
+async def test_file_of_a_stopped_run_never_shrinks(tmp_path: Path, suffix: str) -> None:
+    """Killed at its first row, the second run had left a file without the rows of the first."""
+    file, answers = table(tmp_path, 40), tmp_path / f"a.{suffix}"
+    async with Emulator(duration=0.0, answer_chars=300) as server:
+        assert (await run_at(server, *plan(file, answers), "--limit", "30")).returncode == 0
+        before = answers.read_bytes()
+        async with started(server, *plan(file, answers), "--rpm", "600") as process:
+            await until(lambda: server.ledger.created >= 32)
+            process.kill()
+            await ending(process)
+        assert answers.read_bytes()[: len(before)] == before
+        async with started(server, *plan(file, answers), "--rpm", "60") as process:
+            await until(lambda: server.ledger.created >= 34)
+            process.send_signal(signal.SIGINT)
+            await ending(process)
+    found = csv_rows(answers) if suffix == "csv" else [row["meta"] for row in rows(answers.read_text())]
+    assert [row["id"] for row in found][:30] == [f"{number:04}" for number in range(30)]
+
+
+async def test_sheet_after_ctrl_c_has_what_earlier_runs_finished(tmp_path: Path) -> None:
+    file, sheet = table(tmp_path, 12), tmp_path / "a.xlsx"
+    slow = {"on": False}
+    async with Emulator(duration=lambda question: 3600.0 if slow["on"] else 0.0, answer_chars=300) as server:
+        assert (await run_at(server, *plan(file, sheet), "--limit", "8")).returncode == 0
+        slow["on"] = True
+        async with started(server, *plan(file, sheet)) as process:
+            await until(lambda: server.ledger.created == 12)
+            process.send_signal(signal.SIGINT)
+            code, _ = await ending(process)
+    assert code == 130
+    found = [row.cells for row in read_file(sheet).read() if hasattr(row, "cells")]
+    assert_whole(found, 8)
+
+
+NAMES = ["id", "job_id", "status", "answer"]
+
+
+def form_of(kind: str) -> JsonLines | Delimited:
+    if kind == "jsonl":
+        return JsonLines()
+    header = csv_text([], NAMES)
+    return Delimited(NAMES, ",", has_mark=True, header=header, job_id="job_id", status="status", answer="answer")
+
+
+def row_of(kind: str, number: int, answer: str = 'an, answer\r\n"of" lines') -> bytes:
+    if kind == "jsonl":
+        facts = {"id": f"j{number}", "ok": True, "status": "COMPLETED", "idempotency_key": f"k{number}", "text": answer}
+        return json.dumps(facts).replace(", ", ",").replace(": ", ":").encode() + b"\n"
+    row = {"id": str(number), "job_id": f"j{number}", "status": "COMPLETED", "answer": answer}
+    return csv_text([row], NAMES, header=False).encode()
+
+
+def opened(path: Path, kind: str) -> RowFile:
+    return RowFile(str(path), form_of(kind), force=False, is_ours=lambda old: True)
+
+
+@pytest.mark.parametrize("kind", ["jsonl", "csv"])
+def test_row_that_was_cut_off_anywhere_is_mended(tmp_path: Path, kind: str) -> None:
+    whole = form_of(kind).head + b"".join(row_of(kind, number) for number in range(3))
+    first = len(form_of(kind).head)
+    for cut in range(1, len(whole) + 1):
+        path = tmp_path / f"{cut}"
+        path.write_bytes(whole[:cut])
+        file = opened(path, kind)
+        for number in (2, 0, 1):
+            file.write(number, row_of(kind, number), key=f"k{number}" if kind == "jsonl" else "", job_id=f"j{number}")
+            assert path.stat().st_size >= first + max(0, cut - first) // len(row_of(kind, 0)) * len(row_of(kind, 0))
+        file.close(is_whole=True)
+        assert path.read_bytes() == whole
+
+
+@pytest.mark.parametrize("kind", ["jsonl", "csv"])
+@pytest.mark.parametrize("is_whole", [True, False])
+def test_rows_of_an_earlier_run_stay_until_the_run_is_whole(tmp_path: Path, kind: str, is_whole: bool) -> None:
+    path = tmp_path / "a"
+    path.write_bytes(form_of(kind).head + row_of(kind, 7) + row_of(kind, 1) + row_of(kind, 8))
+    file = opened(path, kind)
+    for number, answer in ((1, "changed"), (0, "new")):
+        key = f"k{number}" if kind == "jsonl" else ""
+        file.write(number, row_of(kind, number, answer), key=key, job_id=f"j{number}")
+    file.close(is_whole=is_whole)
+    left = b"" if is_whole else row_of(kind, 7) + row_of(kind, 8)
+    assert path.read_bytes() == form_of(kind).head + row_of(kind, 0, "new") + row_of(kind, 1, "changed") + left
+
+
+@pytest.mark.parametrize("content", ["id,company\r\n1,b\r\n", "\ufeffid,job_id,status,answer\n1,j1,COMPLETED,b\n"])
+def test_file_that_another_program_saved_is_not_ours(tmp_path: Path, content: str) -> None:
+    path = tmp_path / "a.csv"
+    path.write_bytes(content.encode())
+    seen: list[Old] = []
+    with pytest.raises(Exception, match="is not empty"):
+        RowFile(str(path), form_of("csv"), force=False, is_ours=lambda old: bool(seen.extend(old)) or True)
+    assert path.read_bytes() == content.encode()
