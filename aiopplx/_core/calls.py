@@ -140,8 +140,13 @@ class Calls:
         finally:
             await self._left(caller)
 
-    async def wait(self, api: API, job_id: str, *, key: str, tag: str | int | None, seconds: float) -> Job:
-        """The job of this id once it has ended, or `TIMED_OUT` after `seconds`."""
+    async def wait(
+        self, api: API, job_id: str, *, key: str, tag: str | int | None, seconds: float, is_due: bool = False
+    ) -> Job:
+        """The job of this id once it has ended, or `TIMED_OUT` after `seconds`.
+
+        With `is_due` it is polled at once, whatever its schedule says: it was cancelled a moment ago, for example.
+        """
         deadline = self._clock.now() + seconds
         record = None
         live = self.life.live.by_id.get(job_id)
@@ -163,6 +168,8 @@ class Calls:
         else:
             caller = self._late(live, live.tag, deadline)
             self.life.join(caller)
+        if is_due and caller.sub.phase in POLLABLE:
+            self.life.poller.poll_now(caller.sub)
         try:
             return await self._delivered(caller)
         finally:

@@ -90,7 +90,7 @@ async def cancel(calls: Calls, api: API, job_id: str, *, seconds: float) -> Job:
     await life.client.clock.sleep(CANCEL_TAKES)
     if calls.is_closed:
         raise closed_error()
-    return await calls.wait(api, job_id, key=found.idempotency_key, tag=found.tag, seconds=seconds)
+    return await calls.wait(api, job_id, key=found.idempotency_key, tag=found.tag, seconds=seconds, is_due=True)
 
 
 def _not_cancelled(error: APIError, job_id: str) -> APIError:

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable
 from typing import Any, cast
 
+import anyio
 import pytest
 from _faulty import QUESTION, QUESTIONS, SPEED, emulator, session_at, taken
 from _scripted import Boom, Told
@@ -131,7 +132,8 @@ async def test_running_job_of_a_batch_is_polled_by_the_poller_alone() -> None:
         session.batch([QUESTION]) as jobs,
     ):
         await told.first(EventKind.SUBMITTED)
-        ended = await session.cancel(server.ledger.jobs[0].id)
+        with anyio.fail_after(10):
+            ended = await session.cancel(server.ledger.jobs[0].id)
         (job,) = [job async for job in jobs]
 
         assert ended.status is job.status is JobStatus.CANCELLED
@@ -144,7 +146,8 @@ async def test_job_that_nobody_polls_is_polled_before_and_after() -> None:
         session_at(server.url, api="agent", poll=PollPolicy.fixed(1e6)) as session,
     ):
         job = await session.submit(QUESTION)
-        assert (await session.cancel(job)).status is JobStatus.CANCELLED
+        with anyio.fail_after(10):  # by its schedule it would be polled in a day, which takes twice as long here
+            assert (await session.cancel(job)).status is JobStatus.CANCELLED
 
         assert (server.ledger.requests[CANCEL], server.ledger.requests[GET]) == (1, 2)
 
