@@ -363,7 +363,7 @@ def _unanswered(
 
 def _is_answered(run: AgentResponse) -> bool:
     written = run.written()
-    return bool(written and not written.isspace()) or bool(run.function_calls())
+    return bool(written and not written.isspace())
 
 
 def _words(run: AgentResponse, raw: bytes) -> str | None:

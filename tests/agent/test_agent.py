@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 
-from aiopplx._errors import InvalidRequest, ProtocolError, ResultMissing
+from aiopplx._errors import ActionRequired, InvalidRequest, ProtocolError, ResultMissing
 from aiopplx._job import Answer, JobStatus, Readable, Snapshot, Source, outcome_error
 from aiopplx._wire.api import API
 from aiopplx._wire.call import Lane, Reply, error_of
@@ -323,7 +323,7 @@ def test_only_a_completed_run_counts_as_empty(status: str):
     assert not read({"id": "resp_1", "status": status, "output": []}).is_empty
 
 
-def test_completed_run_that_calls_a_function_has_a_response():
+def test_completed_run_that_calls_a_function_waits_and_has_a_response():
     call = {
         "type": "function_call",
         "id": "fc_1",
@@ -332,7 +332,8 @@ def test_completed_run_that_calls_a_function_has_a_response():
         "arguments": "{}",
         "status": "completed",
     }
-    assert outcome_error(read(run(call))) is None
+    assert isinstance(outcome_error(read(run(call))), ActionRequired)
+    assert outcome_error(read(run(call, message("all the same an answer")))) is None
     response = response_of(run(call))
     assert [item.name for item in response.function_calls()] == ["f"]
     assert isinstance(response.output[0], FunctionCallItem)

@@ -195,6 +195,8 @@ WAITING: list[tuple[API, dict[str, Any], RequiredAction]] = [
         {"status": "requires_action", "output": [APPROVAL]},
         RequiredAction("mcp_approval_request", "shop.search", "mcpr_1"),
     ),
+    # As OpenAI's Responses API, and servers in its form, say that a function was called.
+    (AGENT, {"status": "completed", "output": [CALL]}, RequiredAction("function_call", "look_up", "call_1")),
     (
         AGENT,
         {"status": "completed", "output": [APPROVAL]},
