@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     )
     from aiopplx._events import Event, EventKind
     from aiopplx._job import Job, JobStatus, Source, Usage
+    from aiopplx._policy.estimate import Estimate
     from aiopplx._policy.forecast import Forecast
     from aiopplx._policy.network import NetworkOptions
     from aiopplx._policy.polling import PollPolicy, RunningJob
@@ -55,6 +56,7 @@ __all__ = [
     "BudgetReached",
     "ConfigError",
     "EndpointRetired",
+    "Estimate",
     "Event",
     "EventKind",
     "Forecast",
@@ -126,6 +128,7 @@ _HOMES = {
         "Source",
         "Usage",
     ),
+    "aiopplx._policy.estimate": ("Estimate",),
     "aiopplx._policy.forecast": ("Forecast",),
     "aiopplx._policy.network": ("NetworkOptions",),
     "aiopplx._policy.polling": (

@@ -22,7 +22,7 @@ from aiopplx._core.calls import Member
 from aiopplx._core.cancelling import cancel_all
 from aiopplx._core.leaving import goes_on, leave, left_event
 from aiopplx._core.results import Place, Results
-from aiopplx._core.source import Source, SourceEnded
+from aiopplx._core.source import Frame, Source, SourceEnded
 from aiopplx._errors import AiopplxError, BudgetReached, ConfigError, InDoubt, InvalidRequest
 from aiopplx._events import Event, EventKind
 from aiopplx._http.apart import is_ours
@@ -34,7 +34,7 @@ from aiopplx.journal._names import Occurrences
 from aiopplx.journal._records import Claim
 
 Item: TypeAlias = "str | Mapping[str, object] | Request"
-Items: TypeAlias = "Iterable[Item] | AsyncIterable[Item]"
+Items: TypeAlias = "Iterable[Item] | AsyncIterable[Item] | Frame"
 
 SUBMITTERS = 16
 

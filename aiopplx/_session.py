@@ -36,6 +36,7 @@ from aiopplx._core.decisions import Decisions
 from aiopplx._core.files import download, files
 from aiopplx._core.listing import JobList
 from aiopplx._core.single import cancel, get
+from aiopplx._core.source import Source
 from aiopplx._errors import ConfigError, InvalidRequest
 from aiopplx._events import Emitter, Event
 from aiopplx._http.clock import Clock
@@ -50,6 +51,8 @@ from aiopplx.journal._protocol import Journal
 
 if TYPE_CHECKING:
     import aiohttp
+
+    from aiopplx._policy.estimate import Estimate
 
 
 BatchLane: TypeAlias = Literal["bulk", "interactive"]
@@ -271,7 +274,9 @@ class Session:
         Args:
             source: an iterable or async iterable of questions, mappings of request fields, or `ResearchRequest`s; read
                 lazily, when there is room. A plain iterable is read on the loop, so its `next` should not block for
-                long. A generator that is not read to its end is closed with the block.
+                long. A generator that is not read to its end is closed with the block. A DataFrame with a column
+                `question` is looked at as a whole first, and its other columns come back as `job.meta`; anything else
+                of tables is for `aiopplx.questions`.
             ordered: hand out jobs in the order of the source. A slow job then holds up later ones, which wait at the
                 server.
             timeout: seconds for each job of this batch; default the session's.
@@ -299,6 +304,32 @@ class Session:
             is_bulk=check_one_of("lane", lane, get_args(BatchLane)) == "bulk",
             prefers_results=check_one_of("prefer", prefer, get_args(Prefer)) == "results",
         )
+
+    async def estimate(self, source: Items) -> Estimate:
+        """What a batch of this source would cost and how long it would take, before it is paid. Nothing is sent.
+
+        With a journal, what it has finished, running or in doubt is not counted, and its costs of jobs of the same kind
+        decide once there are five; until then the figures are those that are published. A kind of which nothing is
+        published makes the cost unknown: then `low` and `high` are None, never 0.
+
+        Args:
+            source: as for `batch`; read to its end, so that an iterator is used up.
+
+        Returns:
+            Ranges in US dollars and seconds; its `str` is a sentence such as "about $110 to $360, 10 min to 1 h 05 min
+            (published figures; nothing of yours is known yet)".
+
+        Raises:
+            InvalidRequest, TableError: as `batch`, for the source as a whole; an item that breaks a rule costs nothing.
+            JournalError: the journal cannot be read.
+        """
+        from aiopplx._core.estimating import expected  # arithmetic that most programs have no use for
+
+        core = self._running()
+        journal = self._settings.journal
+        retry_failed = isinstance(journal, JournalOptions) and journal.retry_failed
+        read: Source[Item] = Source(source, lambda: None)
+        return await expected(core, read, retry_failed=retry_failed, places=self._settings.max_in_flight)
 
     # --- one job -----------------------------------------------------------------------------------------------------
 

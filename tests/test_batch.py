@@ -5,17 +5,21 @@ from __future__ import annotations
 import asyncio
 import itertools
 import time
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from typing import Any
 
 import aiohttp
 import anyio
+import pandas as pd
+import polars as pl
+import pyarrow as pa
 import pytest
-from _faulty import taken
+from _faulty import emulator, session_at, taken
 from _scripted import Asked, Boom, Scripted, opened, turns
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+import aiopplx
 from aiopplx import (
     ConfigError,
     Event,
@@ -26,6 +30,7 @@ from aiopplx import (
     PollPolicy,
     ResearchRequest,
     Session,
+    TableError,
 )
 from aiopplx._core.results import READY
 from aiopplx.journal import MemoryJournal
@@ -540,3 +545,32 @@ def test_every_item_of_any_mixture_comes_out_once(kinds: list[str], limit: int, 
             assert [job.status for job in got] == [want[kind] for kind in kinds]
 
     asyncio.run(main())
+
+
+# --- tables -----------------------------------------------------------------------------------------------------------
+
+TABLE = {"question": ["Why?", "How?"], "company": ["ACME, Inc.", None], "n": [1, 2], "model": ["T", "A"]}
+
+
+@pytest.mark.parametrize("frame", [pd.DataFrame, pl.DataFrame, pa.table], ids=["pandas", "polars", "pyarrow"])
+async def test_rows_of_a_frame_come_back_with_their_columns(frame: Callable[[Any], Any]) -> None:
+    async with emulator() as server, session_at(server.url) as session:
+        async with session.batch(frame(TABLE), ordered=True) as jobs:
+            found = [job async for job in jobs]
+        assert [job.question for job in found] == TABLE["question"]
+        assert [job.meta for job in found] == [
+            {"company": "ACME, Inc.", "n": 1, "model": "T"},
+            {"company": None, "n": 2, "model": "A"},
+        ]
+        # A column of cars is no wish: the model is not sent.
+        assert all(b'"sonar-deep-research"' in made.body for made in server.ledger.jobs)
+
+
+async def test_frame_with_a_row_that_cannot_be_asked_sends_nothing() -> None:
+    frame = pd.DataFrame({"question": ["Why?", "", "How?"], "n": [1, 2, 3]})
+    async with emulator() as server, session_at(server.url) as session:
+        with pytest.raises(TableError, match=r"item 2.*skip_bad=True.*batch\(aiopplx.questions\(table, ...\)\)"):
+            await session.batch(frame).__aenter__()
+        assert server.ledger.requests.total() == 0
+        async with session.batch(aiopplx.questions(frame, skip_bad=True), ordered=True) as jobs:
+            assert [job.meta["n"] async for job in jobs] == [1, 3]

@@ -17,6 +17,9 @@ from typing import Any
 
 import aiohttp
 import msgspec
+import pandas as pd
+import polars as pl
+import pyarrow as pa
 import pytest
 from hypothesis import HealthCheck, given, seed, settings
 from hypothesis import strategies as st
@@ -383,7 +386,12 @@ async def test_scalars_of_other_libraries_reach_the_server_as_values() -> None:
 
 SOURCES: list[tuple[Any, str]] = [
     (Frame(), 'batch(table["question"])'),
-    (PolarsFrame(), "batch(table.to_dicts())"),
+    (PolarsFrame(), 'batch(table["question"])'),
+    (pd.DataFrame({"prompt": ["Why?"], "n": [1]}), 'batch(aiopplx.questions(table, question="COLUMN"))'),
+    (pl.DataFrame({"prompt": ["Why?"]}), 'batch(aiopplx.questions(table, question="COLUMN"))'),
+    (pa.table({"prompt": ["Why?"]}), 'batch(aiopplx.questions(table, question="COLUMN"))'),
+    (pd.DataFrame({"question": []}), "has no rows"),
+    (pl.LazyFrame({"question": ["Why?"]}), "frame.collect()"),
     ({"question": "Why?"}, "batch([mapping])"),
     ("Why?", "session.ask(question)"),
     (Text("Why?"), "session.ask(question)"),
@@ -392,7 +400,7 @@ SOURCES: list[tuple[Any, str]] = [
     (memoryview(b"Why?"), "splitlines"),
     (io.StringIO("Why?\nHow?\n"), "line.strip() for line in"),
     (io.BytesIO(b"Why?\n"), "line.strip() for line in"),
-    (Path("questions.txt"), "line.strip() for line in"),
+    (Path("questions.txt"), "batch(aiopplx.questions(path))"),
     (Array(Array("Why?"), ndim=2), "batch(array[:, 0])"),
     (lambda: ["Why?"], "batch(questions())"),
     (ResearchRequest("Why?"), "session.ask(question)"),

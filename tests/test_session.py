@@ -6,24 +6,34 @@ import asyncio
 import gc
 import os
 import warnings
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
+from _faulty import emulator, session_at
 from _scripted import KEY, NEVER, Asked, Scripted, opened
 
 from aiopplx import (
+    AgentRequest,
     ConfigError,
+    Estimate,
     Event,
     InvalidRequest,
     JobError,
     JobExpired,
     JobStatus,
     JobTimeout,
+    JournalOptions,
     NotFound,
     PollPolicy,
+    ResearchRequest,
+    RetryPolicy,
     Session,
 )
+from aiopplx.emulator import Emulator, faults
+from aiopplx.journal import open_reader
 from aiopplx.testing import Clock
 
 # --- opening and closing ---------------------------------------------------------------------------------------------
@@ -356,3 +366,100 @@ async def test_cancel_says_that_this_api_has_none(server: Scripted):
     async with opened(server) as session:
         with pytest.raises(InvalidRequest, match="cancel"):
             await session.cancel("job-0")
+
+
+# --- estimates --------------------------------------------------------------------------------------------------------
+
+
+def requests_of(server: Emulator) -> int:
+    return server.ledger.requests.total()
+
+
+async def test_estimate_counts_by_published_figures_and_sends_nothing() -> None:
+    async with emulator() as server, session_at(server.url) as session:
+        found = await session.estimate(f"{n}?" for n in range(300))
+        assert (found.count, found.low, found.high, found.middle, found.known) == (300, 110.0, 360.0, None, 0)
+        assert found.seconds_low < found.seconds_high
+        assert requests_of(server) == 0
+        assert await session.estimate([]) == Estimate.of([])
+        assert str(await session.estimate([])) == "nothing to pay for"
+
+
+async def test_estimate_is_of_the_api_that_is_asked() -> None:
+    async with emulator() as server:
+        found: dict[str, Estimate] = {}
+        for api in ("sonar", "agent"):
+            async with session_at(server.url, api=api) as session:
+                found[api] = await session.estimate(["Why?"] * 10)
+                assert found[api] == Estimate.of([ResearchRequest("Why?")] * 10, api=api)
+    assert found["sonar"].low == 3.8
+    assert found["agent"].low != found["sonar"].low
+
+
+async def test_estimate_says_what_it_does_not_know() -> None:
+    async with emulator() as server, session_at(server.url, api="auto") as session:
+        found = await session.estimate(["Why?", AgentRequest("Why?", model="somebody/model")])
+        assert (found.count, found.low, found.high, found.unknown) == (2, None, None, 1)
+        refused: list[Any] = [{"no": "question"}, "Why?", 7]
+        found = await session.estimate(refused)
+        assert (found.count, found.unknown) == (1, 0)  # what is refused costs nothing
+        assert requests_of(server) == 0
+
+
+async def test_estimate_takes_any_source_of_a_batch() -> None:
+    async def later() -> AsyncIterator[str]:
+        yield "Why?"
+
+    async with emulator() as server, session_at(server.url) as session:
+        for source in (later(), iter(["Why?"]), pd.DataFrame({"question": ["Why?"]}), {"Why?"}):
+            assert (await session.estimate(source)).count == 1
+        with pytest.raises(InvalidRequest, match="batch"):
+            await session.estimate("Why?")
+
+        def failing() -> Iterator[str]:
+            yield "Why?"
+            raise OSError("the disk is gone")
+
+        with pytest.raises(OSError, match="the disk is gone"):
+            await session.estimate(failing())
+
+
+@pytest.mark.parametrize("retry_failed", [False, True])
+async def test_estimate_leaves_out_what_the_journal_has(tmp_path: Path, retry_failed: bool) -> None:
+    path = tmp_path / "run.db"
+    asked: list[Any] = [f"{n}?" for n in range(8)]
+    tagged: list[Any] = [{"question": "t?", "tag": "t"}, {"question": "again", "tag": "t"}]
+    async with emulator() as server:
+        async with session_at(server.url, journal=path, retry=RetryPolicy(doubt_tries=1)) as session:
+            assert (await session.estimate([*asked, *tagged])).count == 9  # two questions under one tag are one job
+            async with session.batch(asked) as jobs:
+                done = [job async for job in jobs]
+            server.faults.add("submit", faults.Drop(after_accept=True), times=1)
+            assert (await session.ask("in doubt", tag="doubt")).status is JobStatus.IN_DOUBT
+            server.faults.add("submit", faults.Status(422), times=1)
+            await session.ask("refused", tag="refused")
+        before = requests_of(server)
+        more: list[Any] = [{"question": "in doubt", "tag": "doubt"}, {"question": "refused", "tag": "refused"}]
+        journal = JournalOptions(path, retry_failed=retry_failed)
+        async with session_at(server.url, journal=journal) as session:
+            found = await session.estimate([*asked, *asked[:2], *tagged[:1], *more])
+        assert requests_of(server) == before
+        assert found.count == 3 + retry_failed  # the repeats are submissions of their own
+        costs = [job.cost for job in done if job.cost is not None]
+        assert found.known == len(costs) == 8
+        assert found.middle == pytest.approx(found.count * sum(costs) / 8, rel=0.1)
+        with open_reader(path) as reader:
+            rows = [{"question": row, "tag": None} if isinstance(row, str) else row for row in [*asked, *asked[:2]]]
+            requests = [ResearchRequest.of(row) for row in [*rows, *tagged[:1], *more]]
+            assert Estimate.of(requests, journal=reader, retry_failed=retry_failed) == found
+
+
+async def test_corrected_question_is_in_the_estimate(tmp_path: Path) -> None:
+    async with emulator() as server:
+        server.faults.add("submit", faults.Status(422), times=1)
+        async with session_at(server.url, journal=tmp_path / "run.db") as session:
+            await session.ask("wyh?", tag="a")
+            await session.ask("done", tag="b")
+        async with session_at(server.url, journal=tmp_path / "run.db") as session:
+            corrected = {"question": "why?", "tag": "a"}
+            assert (await session.estimate([corrected, {"question": "other", "tag": "b"}])).count == 1

@@ -16,6 +16,7 @@ import msgspec
 from aiopplx import (
     AiopplxError,
     Batch,
+    Estimate,
     Event,
     EventKind,
     Forecast,
@@ -41,6 +42,22 @@ class Finding(msgspec.Struct):
     """What an answer is read into."""
 
     year: int
+
+
+class Frame:
+    """A DataFrame, by what it can do."""
+
+    def to_dicts(self) -> list[dict[str, object]]:
+        """Its rows."""
+        return []
+
+
+async def tables(session: Session) -> None:
+    """A table is a source like any other."""
+    assert_type(session.batch(Frame()), Batch)
+    estimate = await session.estimate(Frame())
+    assert_type(estimate, Estimate)
+    assert_type(estimate.high, float | None)
 
 
 async def sessions(http: aiohttp.ClientSession, on_event: Callable[[Event], None]) -> None:

@@ -300,10 +300,10 @@ class Lifecycle:
     async def _found_or_queued(self, sub: Submission, occurrences: Occurrences | None) -> Record:
         assert sub.request is not None, "a submission has its request until it is accepted"  # noqa: S101 - for mypy
         sha = sha_of(sub.request.canonical())
-        if sub.tag is not None:
-            item = item_name(sub.tag, sha)
+        if occurrences is not None:
+            item = occurrences.name(sub.tag, sha)
         else:
-            item = key_name(sub.key) if occurrences is None else item_name(None, sha, occurrences.count(sha))
+            item = item_name(sub.tag, sha) if sub.tag is not None else key_name(sub.key)
         return await self.store.find_or_queue(
             item,
             tag=sub.tag,

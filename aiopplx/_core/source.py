@@ -10,13 +10,34 @@ import inspect
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable, Iterable, Iterator, Mapping
 from io import IOBase
 from os import PathLike
-from typing import Any, Generic, TypeVar, cast
+from typing import Any, Generic, Protocol, TypeAlias, TypeVar, cast
 
 from aiopplx._errors import InvalidRequest
 from aiopplx._http.apart import closed, is_ours
 from aiopplx._wire.request import Request
 
 T = TypeVar("T")
+
+
+class _Polars(Protocol):
+    @property
+    def to_dicts(self) -> object: ...
+
+
+class _Arrow(Protocol):
+    @property
+    def to_pylist(self) -> object: ...
+
+
+class _Pandas(Protocol):
+    @property
+    def to_dict(self) -> object: ...
+    @property
+    def columns(self) -> object: ...
+
+
+Frame: TypeAlias = "_Polars | _Arrow | _Pandas"
+"""A DataFrame, by what it can do: polars, pyarrow, pandas and their like."""
 
 PAUSE = 16
 """Items of a plain iterable between two turns of the loop."""
@@ -39,11 +60,12 @@ class Source(Generic[T]):
         error: what the source itself raised.
 
     Raises:
-        InvalidRequest: it is a single question, not iterable, or something whose items are not questions (a table
-            gives its columns, a file its lines with their ends); the message has the right call.
+        InvalidRequest: it is a single question, not iterable, or something whose items are not questions (a file gives
+            its lines with their ends), or a table without a column of questions; the message has the right call.
+        TableError: a row of a table cannot be used.
     """
 
-    def __init__(self, given: Iterable[T] | AsyncIterable[T], at_end: Callable[[], object]) -> None:
+    def __init__(self, given: Iterable[T] | AsyncIterable[T] | Frame, at_end: Callable[[], object]) -> None:
         self.count = 0
         self.is_over = False
         self.error: BaseException | None = None
@@ -118,16 +140,57 @@ async def _aclose(generator: AsyncGenerator[object, None]) -> None:
     await generator.aclose()
 
 
-def _iterator_of(source: Iterable[T] | AsyncIterable[T]) -> Iterator[T] | AsyncIterator[T]:
+def _iterator_of(source: Iterable[T] | AsyncIterable[T] | Frame) -> Iterator[T] | AsyncIterator[T]:
+    if _is_table(source):
+        return cast("Iterator[T]", _asked_in(source))
     if said := _not_questions(source):
         raise InvalidRequest(f"a batch takes an iterable or async iterable of questions{said}")
     if isinstance(source, AsyncIterable):
         return aiter(source)
     try:
-        return iter(source)
+        return iter(cast("Iterable[T]", source))
     except TypeError:
         raise InvalidRequest(
             f"a batch takes an iterable or async iterable of questions, not {type(source).__name__}"
+        ) from None
+
+
+def _is_table(source: object) -> bool:
+    # Of the class: to ask a LazyFrame itself for its columns makes polars work, and warn.
+    kind = type(source)
+    return hasattr(kind, "__dataframe__") or (hasattr(kind, "columns") and hasattr(kind, "shape"))
+
+
+def _asked_in(frame: Any) -> Iterator[Request]:
+    """The questions of a DataFrame.
+
+    Raises:
+        InvalidRequest: it has no column of questions, or cannot be read; the message has the right call.
+        TableError: a row cannot be used.
+    """
+    # Only for those who have tables.
+    from aiopplx.tables import TableError, questions, read_memory
+    from aiopplx.tables._frames import is_frame
+
+    if not is_frame(frame):
+        raise InvalidRequest(
+            'a batch cannot read the rows of this table: give one column of it, batch(table["question"])'
+        )
+    try:
+        columns = read_memory(frame).columns
+    except TableError as error:
+        raise InvalidRequest(f'a batch takes a DataFrame with a column "question": {error.problem}') from None
+    if "question" not in columns:
+        raise InvalidRequest(
+            f'a batch takes a DataFrame with a column "question", and this one has {", ".join(columns[:20])}:'
+            ' batch(aiopplx.questions(table, question="COLUMN")) names another one, and template="... {COLUMN} ..."'
+            " makes the question of several"
+        )
+    try:
+        return questions(frame, question="question")
+    except TableError as error:
+        raise TableError(
+            f"{error}. Options are those of aiopplx.questions: batch(aiopplx.questions(table, ...))"
         ) from None
 
 
@@ -146,13 +209,9 @@ def _not_questions(source: Any) -> str:
     if isinstance(source, IOBase) or (hasattr(source, "readline") and hasattr(source, "seek")):
         return ', not a file, whose lines have ends: batch(line.strip() for line in open("questions.txt"))'
     if isinstance(source, PathLike):
-        return ', not a path: batch(line.strip() for line in open("questions.txt"))'
-    if hasattr(source, "__dataframe__") or (hasattr(source, "columns") and hasattr(source, "shape")):
-        return (
-            ', and a table gives its columns: batch(table["question"]) for one column, or its rows as mappings of'
-            ' request fields: batch(table.to_dict("records")) in pandas, batch(table.to_dicts()) in Polars,'
-            " batch(table.to_pylist()) in Arrow"
-        )
+        return ", not a path: batch(aiopplx.questions(path)) reads the file"
+    if type(source).__name__ == "LazyFrame":
+        return ", and a LazyFrame has no rows yet: batch(frame.collect())"
     if getattr(source, "ndim", 1) != 1:
         return f", not an array of {source.ndim} dimensions: give one column of it, batch(array[:, 0])"
     if callable(source) and not hasattr(source, "__iter__") and not hasattr(source, "__aiter__"):

@@ -7,19 +7,29 @@ no promise. A kind with fewer is estimated from what is published, widened to ho
 nothing is published is not known, and never $0.
 
 The time is the larger of two: the submissions at the rate, and then the longest usual duration; or all jobs through the
-places that `max_in_flight` gives. This module knows nothing of requests, journals or sessions.
+places that `max_in_flight` gives.
+
+What a journal has finished, running or in doubt is not paid for again, so it is not counted. This module knows nothing
+of sessions, of sending, or of how a journal is read.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from statistics import fmean, stdev
+from typing import NamedTuple, Self
 
 import msgspec
 
-from aiopplx._apis import published
+from aiopplx._apis import APIS, Routing, published
+from aiopplx._errors import ConfigError, InvalidRequest
+from aiopplx._policy.recovery import Decision, decide
 from aiopplx._wire.kinds import Kind
+from aiopplx._wire.request import Request
+from aiopplx.journal._names import Occurrences, sha_of
+from aiopplx.journal._protocol import JournalReader
+from aiopplx.journal._records import REPLACEABLE, Ledger, Record
 
 ENOUGH = 5
 """Known costs of a kind from which they decide."""
@@ -61,6 +71,47 @@ class Estimate(msgspec.Struct, frozen=True):
     known: int = 0
     unknown: int = 0
 
+    @classmethod
+    def of(
+        cls,
+        requests: Iterable[Request],
+        *,
+        api: str = "auto",
+        journal: JournalReader | None = None,
+        retry_failed: bool = False,
+        places: int = 1000,
+        rpm: float | None = None,
+    ) -> Self:
+        """The estimate of a run that asks these requests: without a session, a key or a request.
+
+        `Session.estimate` is the same for the session's own API, journal and limits.
+
+        Args:
+            requests: what is to be asked, such as `aiopplx.questions(...)`. A request that breaks a rule costs nothing.
+            api: as for `Session`.
+            journal: what earlier runs have left: their costs count, and what they have paid for is not paid again.
+            retry_failed: as for `JournalOptions`.
+            places: jobs that run at once.
+            rpm: submissions a minute; None if that is not known.
+
+        Raises:
+            ConfigError: there is no such API.
+            JournalError: the journal cannot be read.
+        """
+        if api not in APIS:
+            raise ConfigError(f"api: must be one of {', '.join(APIS)}, not {api!r}")
+        routing, found = Routing(*APIS[api]), Found(retry_failed=retry_failed)
+        for request in requests:
+            try:
+                to, body = routing.freeze(request, "")
+            except InvalidRequest:
+                continue
+            named = found.named(request)
+            found.add(to.kind_of(body), named, journal.get(item=named.item) if journal is not None else None)
+        ledger = journal.ledger(LATEST) if journal is not None else Ledger()
+        expected = estimate(found.counts, samples_of(ledger), places=places, rpm=rpm)
+        return cls(**msgspec.structs.asdict(expected))
+
     def __str__(self) -> str:
         time = f"{_time(self.seconds_low)} to {_time(self.seconds_high)}"
         if _time(self.seconds_low) == _time(self.seconds_high):
@@ -80,6 +131,61 @@ class Estimate(msgspec.Struct, frozen=True):
             else f"published, and {self.known} of yours"
         )
         return f"about {_dollars(self.low)} to {_dollars(self.high)}, {time} ({basis})"
+
+
+class Named(NamedTuple):
+    """A question of a source as a journal would know it: its name, and the digest of its request."""
+
+    item: str
+    sha: bytes
+
+
+class Found:
+    """Counts what a run would pay for.
+
+    Args:
+        retry_failed: what failed, expired or was refused is paid for again.
+
+    Attributes:
+        counts: jobs of each kind.
+    """
+
+    def __init__(self, *, retry_failed: bool) -> None:
+        self.counts: dict[Kind, int] = {}
+        self._retry_failed = retry_failed
+        self._occurrences = Occurrences()
+        self._names: set[str] = set()
+
+    def named(self, request: Request) -> Named:
+        """The name of the next question."""
+        sha = sha_of(request.canonical())
+        return Named(self._occurrences.name(request.tag, sha), sha)
+
+    def add(self, kind: Kind, named: Named | None, record: Record | None) -> None:
+        """Count one question.
+
+        Args:
+            kind: of its job.
+            named: its name, where a journal would find it again: two questions under one tag are one job.
+            record: what the journal has of it.
+        """
+        if named is not None:
+            if named.item in self._names:
+                return
+            self._names.add(named.item)
+        if record is None or self._is_paid(record, named):
+            self.counts[kind] = self.counts.get(kind, 0) + 1
+
+    def _is_paid(self, record: Record, named: Named | None) -> bool:
+        if named is not None and record.sha not in (named.sha, b""):
+            return record.state in REPLACEABLE  # a correction; else it is refused, since the tag is another question's
+        decision = decide(record, may_resend=False, retry_failed=self._retry_failed)
+        return decision in (Decision.SEND, Decision.REQUEUE)
+
+
+def samples_of(ledger: Ledger) -> dict[Kind, Sequence[float]]:
+    """The known costs of each kind, newest first."""
+    return {Kind.of(label): costs.samples for label, costs in ledger.kinds.items()}
 
 
 def estimate(

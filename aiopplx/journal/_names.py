@@ -60,6 +60,10 @@ class Occurrences:
         self._seen: set[int] = set()
         self._repeated: dict[int, int] = {}
 
+    def name(self, tag: str | int | None, sha: bytes) -> str:
+        """The name of the batch's next item."""
+        return item_name(tag, sha) if tag is not None else item_name(None, sha, self.count(sha))
+
     def count(self, sha: bytes) -> int:
         """The number of this occurrence of the request, from 1."""
         short = int.from_bytes(sha[:8], "big")

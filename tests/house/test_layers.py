@@ -26,6 +26,8 @@ _wire.  limited call headers checks conversion messages request kinds api decodi
 sonar.  _responses _api
 agent.  _tools _request _responses _translate _api
 _apis apis
+tables.  _table _template _encoding _objects _kind _text _delimited _frames _parquet _sheets _file _asking _writing
+tables
 journal.  _errors _kinds _names _records _steps _taking store _protocol _standing _memory _forgetful _jobs
     _sqlite.lock _sqlite.schema _sqlite.errors _sqlite.files _sqlite.log _sqlite.file _sqlite.opening _sqlite.reading
     _sqlite.writing _sqlite.writer _sqlite.reader _sqlite.journal
@@ -34,11 +36,10 @@ _submission
 _http.  clock limit secret apart transport account line client
 _config
 _core.  contained live learnt spending poller outcomes lifecycle leaving calls decisions cancelling single listing
-    files freezing source results assembly
+    files freezing source results assembly estimating
 _batch
 _session
 journal
-tables.  _table _template _encoding _objects _kind _text _delimited _frames _parquet _sheets _file _asking _writing
 report.  _entry _style _page _plain
 testing.  _timers _jumping
 """
@@ -304,7 +305,8 @@ def test_library_is_imported_only_where_allowed(library: str) -> None:
 def test_importing_the_package_loads_nothing_it_may_not_need() -> None:
     loaded = _loaded("import aiopplx; aiopplx.Session")
     assert "aiopplx._session" in loaded
-    assert not {"aiopplx.emulator", "aiopplx.cli", "rich", "cyclopts", "sqlite3", "pydantic"} & loaded
+    mine = {"aiopplx.emulator", "aiopplx.cli", "aiopplx.tables", "aiopplx._policy.estimate"}
+    assert not {*mine, "rich", "cyclopts", "sqlite3", "pydantic", "statistics"} & loaded
 
 
 def test_help_of_the_command_line_imports_no_aiohttp() -> None:
