@@ -160,8 +160,9 @@ def find_key(given: Secret | None) -> Secret:
     found = [(name, Secret(os.environ[name])) for name in names if os.environ.get(name)]
     if not found:
         raise ConfigError(
-            "no API key: set PERPLEXITY_API_KEY",
-            remedy="Or pass Session(api_key=...). Without a key, try the emulator: aiopplx run QUESTIONS --emulate",
+            "is not given, and PERPLEXITY_API_KEY is not set",
+            argument="api_key",
+            remedy="Without a key, try the emulator: aiopplx run QUESTIONS --emulate",
         )
     if not found[0][1].is_same(found[-1][1]):
         raise ConfigError("PERPLEXITY_API_KEY and PPLX_API_KEY are both set and differ: unset one")

@@ -150,9 +150,12 @@ class TransportError(AiopplxError):
 
     Attributes:
         sent: False if it is certain that the request never left this machine.
+        unused_proxy: the variable of the environment that names a proxy for this server, if it could not be reached:
+            it was not used. `""` otherwise.
     """
 
     sent: bool = False
+    unused_proxy: str = ""
 
 
 class ProtocolError(AiopplxError):
@@ -207,7 +210,13 @@ class InDoubt(AiopplxError):
     """A submission was sent and no usable answer came: a job may exist and be billed, and its id is unknown.
 
     Sending the same `idempotency_key` again cannot cost twice at a server that honours keys; a new key can.
+
+    Attributes:
+        look_in: where to look for what became of it: the service's `"list"` of jobs, or the `"journal"`, which has it
+            until the user decides; `""` if there is neither.
     """
+
+    look_in: Literal["list", "journal", ""] = ""
 
     @property
     def is_in_doubt(self) -> bool:

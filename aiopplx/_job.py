@@ -312,7 +312,8 @@ class Job(msgspec.Struct, frozen=True, kw_only=True, repr_omit_defaults=True):
             raise self.error.about(job_id=self.id, idempotency_key=self.idempotency_key, tag=self.tag)
         if not self.ok:
             raise JobError(
-                f"no result here: the server says {self.server_status or self.status}. session.wait(job) gets it",
+                f"no result here: the server says {self.server_status or self.status}",
+                remedy="session.wait(job) gets it",
                 job_id=self.id,
                 idempotency_key=self.idempotency_key,
                 tag=self.tag,

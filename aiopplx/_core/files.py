@@ -64,8 +64,11 @@ async def download(life: Lifecycle, api: API, job_id: str, file: JobFile | str, 
         if reply.status != 200:
             raise ProtocolError("the server answered with something other than a file", status=reply.status)
         if size is None and not _says_its_end(reply):
-            why = "the answer does not show whether the file is whole"
-            raise ProtocolError(f"{why}: give one of session.files(), whose size is known", status=200)
+            raise ProtocolError(
+                "the answer does not show whether the file is whole",
+                status=200,
+                remedy="Give one of session.files(), whose size is known",
+            )
         if size is not None and part.size != size:
             raise ProtocolError(f"the file has {part.size:,} bytes, and {size:,} in the list of files", status=200)
 

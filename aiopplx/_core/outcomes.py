@@ -79,8 +79,8 @@ def as_left(sub: Submission) -> Job | None:
 def timed_out(why: str) -> JobTimeout:
     """The error of a listener whose time is up."""
     return JobTimeout(
-        f"still not finished at its time limit ({why}). The job goes on, and is billed, at the service:"
-        " session.wait(job.id) takes it up again"
+        f"still not finished at its time limit ({why}). The job goes on, and is billed, at the service",
+        remedy="session.wait(job.id) takes it up again",
     )
 
 

@@ -26,6 +26,7 @@ from aiopplx._submission import Phase, Submission
 from aiopplx._wire.kinds import Kind
 from aiopplx.journal._records import Ledger
 
+_REMEDY = "Session(max_cost=) sets the limit"
 REMEMBERED = 10_000
 """Jobs whose cost is not known, and may still become so."""
 
@@ -98,7 +99,7 @@ class Bounded:
         except TimeoutError:
             balance = self.budget.balance(sub.kind)
             raise BudgetReached(
-                f"not sent: within its time limit there was no room for it in max_cost ({balance})"
+                f"not sent: within its time limit there was no room for it in the budget ({balance})", remedy=_REMEDY
             ) from None
         self.found(sub)
 
@@ -106,8 +107,8 @@ class Bounded:
         while not self.budget.may_send(kind):
             if not self.budget.may_make_room(kind):
                 balance = self.budget.balance(kind)
-                helps = "Waiting for one of them" if balance.is_unseen else "A higher max_cost"
-                raise BudgetReached(f"not sent: {balance}. {helps} goes on with it; nothing was billed")
+                helps = "Waiting for one of them" if balance.is_unseen else "A higher limit"
+                raise BudgetReached(f"not sent: {balance}. {helps} goes on with it; nothing was billed", remedy=_REMEDY)
             self._changed.clear()
             await self._changed.wait()
 

@@ -451,15 +451,17 @@ def _outcome(sub: Submission, error: AiopplxError, *, doubt: bool) -> AiopplxErr
     if not doubt:
         return error
     times = "once" if sub.attempts == 1 else f"{sub.attempts} times"
-    advice = "Look for it with session.list()" if sub.api.has_list else "This API has no list to look for it in"
-    advice += (
-        "; sending it again under this same key cannot pay twice where the server honours keys"
+    again = (
+        "Sending it again under this same key cannot pay twice where the server honours keys"
         if sub.api.has_idempotency
-        else "; sending it again may pay twice, since this API knows no keys"
+        else "Sending it again may pay twice, since this API knows no keys"
     )
+    if not sub.api.has_list:
+        again += "; it has no list of jobs to look in either"
     named = f"the server named it {error.job_id!r}" if error.job_id else "its id is unknown"
-    return InDoubt(
-        f"sent {times} and no usable answer came ({error.message}). A job may exist and be billed; {named}. {advice}",
+    in_doubt = InDoubt(
+        f"sent {times} and no usable answer came ({error.message}). A job may exist and be billed; {named}. {again}",
+        remedy="Look for it with session.list()" if sub.api.has_list else "",
         idempotency_key=sub.key,
         tag=sub.tag,
         status=error.status,
@@ -468,3 +470,5 @@ def _outcome(sub: Submission, error: AiopplxError, *, doubt: bool) -> AiopplxErr
         attempts=sub.attempts,
         body=error.body,
     )
+    in_doubt.look_in = "list" if sub.api.has_list else ""
+    return in_doubt

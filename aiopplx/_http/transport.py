@@ -386,7 +386,7 @@ def _about_proxies(no: NoReply, base: yarl.URL) -> NoReply:
     return msgspec.structs.replace(
         no,
         detail=f"{no.detail}; {name} is set, but proxies of the environment are not used",
-        remedy="Session(http=aiohttp.ClientSession(trust_env=True)) uses it",
+        unused_proxy=name,
     )
 
 

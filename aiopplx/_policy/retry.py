@@ -212,12 +212,13 @@ def error_of_no_reply(no: NoReply, *, lane: Lane, limit: int) -> AiopplxError:
     """The error that an exchange without a usable answer is reported as."""
     if no.broken is Broken.TOO_LARGE and lane is Lane.FILE:
         return ResponseTooLarge(
-            f"the file is larger than {limit:,} bytes, so it was not kept; NetworkOptions(max_file_bytes=) allows more"
+            f"the file is larger than {limit:,} bytes, so it was not kept",
+            remedy="NetworkOptions(max_file_bytes=) allows more",
         )
     if no.broken is Broken.TOO_LARGE:
         return ResponseTooLarge(
-            f"the answer is larger than {limit:,} bytes; reading stopped there. The job stays at the server: a session"
-            " with a larger max_response_bytes can read it"
+            f"the answer is larger than {limit:,} bytes; reading stopped there. The job stays at the server",
+            remedy="A session with a larger NetworkOptions(max_response_bytes=) can read it",
         )
     if no.broken is Broken.CLOSED:
         fate = "; nothing was sent, nothing was billed" if lane is Lane.SUBMIT else ""
@@ -227,8 +228,10 @@ def error_of_no_reply(no: NoReply, *, lane: Lane, limit: int) -> AiopplxError:
     fate = ""
     if lane is Lane.SUBMIT:
         fate = " after the request was sent" if no.sent else "; nothing was sent, nothing was billed"
-    error = TransportError(f"{no.broken.value}: {no.detail}{fate}", remedy=no.remedy)
+    remedy = "Session(http=aiohttp.ClientSession(trust_env=True)) uses it" if no.unused_proxy else ""
+    error = TransportError(f"{no.broken.value}: {no.detail}{fate}", remedy=remedy)
     error.sent = no.sent
+    error.unused_proxy = no.unused_proxy
     return error
 
 

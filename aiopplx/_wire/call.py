@@ -93,14 +93,15 @@ class NoReply(msgspec.Struct, frozen=True, gc=False):
         detail: the transport's explanation, for a person.
         sent: False only if it is certain that no byte of the request's body was sent.
         permanent: trying again cannot help, as with a bad certificate, or a proxy that requires a password.
-        remedy: what to do about it, in the words of a Python program; `""` if nothing is known.
+        unused_proxy: the variable of the environment that names a proxy, which was not used; `""` if there is none, or
+            the server was reached.
     """
 
     broken: Broken
     detail: str
     sent: bool
     permanent: bool = False
-    remedy: str = ""
+    unused_proxy: str = ""
 
 
 # For gateways that use other error names; only with statuses whose message cannot quote the question.
@@ -205,7 +206,7 @@ def error_of(reply: Reply, lane: Lane = Lane.POLL) -> APIError | ProtocolError:
         host = _host(reply.headers.get("location", ""))
         return ProtocolError(
             f"the server redirects to {host or 'another address'}; redirects are not followed, since that would"
-            " send the API key and the question there. Check base_url",
+            " send the API key and the question there. Check the base URL",
             status=status,
             request_id=request_id,
         )
@@ -229,7 +230,7 @@ def error_of(reply: Reply, lane: Lane = Lane.POLL) -> APIError | ProtocolError:
     elif status in (401, 403):
         cls = AuthenticationError
         advice = (
-            ". Nothing was created or billed by this request. Check PERPLEXITY_API_KEY; keys are made at"
+            ". Nothing was created or billed by this request. Check the API key; keys are made at"
             " https://console.perplexity.ai"
         )
     elif status == 429:

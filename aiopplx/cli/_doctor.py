@@ -17,7 +17,7 @@ import anyio.to_thread
 
 from aiopplx.apis import ApiName, KnownApi, known_apis
 from aiopplx.cli._connect import Connected, retry_policy
-from aiopplx.cli._exits import ACCOUNT, DONE, FAILED, LATER, USAGE, UsageError, code_until_signal, exit_code
+from aiopplx.cli._exits import ACCOUNT, DONE, FAILED, LATER, USAGE, UsageError, code_until_signal, exit_code, told
 from aiopplx.cli._journals import every
 from aiopplx.cli._options import Connection
 from aiopplx.cli._status import standing
@@ -92,7 +92,7 @@ class _Checks:
             _report(name, f"retired for this key ({error.type})")
         except AiopplxError as error:
             self._codes.append(exit_code(error))
-            _report(name, str(error))
+            _report(name, told(error))
         else:
             self._answers[name] = True
             _report(name, said)
@@ -146,7 +146,7 @@ async def _repeated(session: Session, api: KnownApi, key: str, first: Job) -> st
     try:
         again = await session.submit(api.cheapest, idempotency_key=key)
     except AiopplxError as error:
-        return f"a repeated key is refused: {error}"
+        return f"a repeated key is refused: {told(error)}"
     if again.id == first.id:
         return "a repeated key gets the same job back: resending is safe"
     return f"a repeated key makes another job ({one_line(again.id)}): use --on-doubt hold"
@@ -206,7 +206,7 @@ def _journal(place: Path | None) -> int:
                 stored += record.has_result
                 damaged += record.has_result and not _can_be_read(journal, record.pk)
     except JournalError as error:
-        _report("journal", str(error))
+        _report("journal", told(error))
         return USAGE
     _report("journal", f"{found.numbers}; begun with version {facts['made_by']}, opened {facts['openings']} times")
     _report("journal", f"of {one_line(str(found.base_url)) or 'no server yet'}; {found.by_whom}")

@@ -60,19 +60,6 @@ class Interrupted(Exception):
         return "Ctrl-C" if self.signum == signal.SIGINT else self.signum.name
 
 
-# Python arguments in the library's messages, and the options that replace them here. A message whose wording changes
-# is printed unchanged.
-_IN_A_SHELL = (
-    ("Check PERPLEXITY_API_KEY;", "Check PERPLEXITY_API_KEY or --api-key-file;"),
-    ("same_account=True (--same-account)", "--same-account"),
-    ("without_log=True (--without-log)", "--without-log"),
-    ("Check base_url", "Check --base-url"),
-    ("max_cost", "--max-cost"),
-    ("Look for it with session.list()", "Look for it with aiopplx list"),
-    ("session.in_doubt() lists it: resubmit(pay_again=True), adopt(job_id) or drop it", "aiopplx review lists it"),
-)
-
-
 _OPTIONS = {"api_key": "--api-key-file", "base_url": "--base-url"}
 """The options of arguments that an error names."""
 
@@ -110,8 +97,8 @@ def flag_of(advice: Advice) -> str:
     return f"{shown} {advice.effect}{other}"
 
 
-def _typed(error: BaseException) -> str:
-    """What an error says, without its remedy for programs, and with the option in place of the argument."""
+def told(error: BaseException) -> str:
+    """What an error says, with the remedy that a command line has in place of the one that a program has."""
     from aiopplx import AiopplxError, ConfigError, TableError
 
     if isinstance(error, TableError):
@@ -119,21 +106,48 @@ def _typed(error: BaseException) -> str:
     if not isinstance(error, AiopplxError):
         return str(error)
     bare = error.about()
-    bare.remedy = ""
-    if not isinstance(error, ConfigError):
-        return str(bare)
-    if not error.argument and error.remedy and "API key" in error.message:
-        return f"{bare}, or give --api-key-file FILE. Without a key, try --emulate"
-    option = _OPTIONS.get(error.argument, error.argument)
-    return option + str(bare).removeprefix(error.argument)
+    bare.remedy = _remedy(error)
+    if isinstance(error, ConfigError) and error.argument:
+        bare.message = _OPTIONS.get(error.argument, error.argument) + error.message.removeprefix(error.argument)
+    return str(bare)
+
+
+def _remedy(error: AiopplxError) -> str:
+    """What to type, by the facts of an error; "" if its message says all there is to say."""
+    import aiopplx
+    from aiopplx.journal import JournalBroken, JournalRefused
+
+    match error:
+        case aiopplx.ConfigError(argument="api_key") if error.remedy:
+            return "Without a key, try --emulate"
+        case aiopplx.AuthenticationError():
+            return "It is the one in --api-key-file, or else in PERPLEXITY_API_KEY"
+        case aiopplx.BudgetReached():
+            return "--max-cost sets the limit"
+        case aiopplx.InDoubt(look_in="list"):
+            return "Look for it with aiopplx list"
+        case aiopplx.InDoubt(look_in="journal"):
+            return "aiopplx review lists it"
+        case aiopplx.JobTimeout():
+            return "aiopplx get ID --wait takes it up again"
+        case aiopplx.TransportError() if error.unused_proxy:
+            return (
+                "The command line cannot use it: run it where the service can be reached directly, or give --base-url"
+                " of a gateway to it. A program can, with Session(http=aiohttp.ClientSession(trust_env=True))"
+            )
+        case JournalBroken(is_final=True):
+            return "aiopplx list shows it"
+        case JournalRefused(reason="account"):
+            return "If this is a new key of the same account, give --same-account once"
+        case JournalRefused(reason="log"):
+            return "aiopplx list shows them; --without-log goes on without the log, and may pay again"
+        case _:
+            return ""
 
 
 def complain(said: str | BaseException) -> None:
-    """Print one line on stderr that begins with the program's name; Python arguments in it are replaced by options."""
-    message = said if isinstance(said, str) else _typed(said)
-    for ours, typed in _IN_A_SHELL:
-        message = message.replace(ours, typed)
-    print(f"aiopplx: {safe(message)}", file=sys.stderr, flush=True)
+    """Print one line on stderr that begins with the program's name; an error with what to type about it."""
+    print(f"aiopplx: {safe(said if isinstance(said, str) else told(said))}", file=sys.stderr, flush=True)
 
 
 def exit_code(error: AiopplxError) -> int:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import anyio
 
 from aiopplx.cli._connect import Connected
-from aiopplx.cli._exits import DONE, IN_DOUBT, LATER, Interrupted, UsageError, complain, exit_code, until_signal
+from aiopplx.cli._exits import DONE, IN_DOUBT, LATER, Interrupted, UsageError, complain, exit_code, told, until_signal
 from aiopplx.cli._options import Connection, ReviewOptions
 from aiopplx.cli._records import question_of
 from aiopplx.cli._text import dollars, many, one_line, print_json, print_out
@@ -165,7 +165,7 @@ async def adopt(
         try:
             job = await _adopted(session, job_id, tag, wait, seconds)
         except AiopplxError as error:
-            complain(f"{job_id}: {error}")
+            complain(f"{job_id}: {told(error)}")
             codes.append(exit_code(error))
             return
         billed = f", {dollars(job.cost)}" if job.cost is not None else ""

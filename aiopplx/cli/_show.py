@@ -16,7 +16,7 @@ from rich.markdown import Markdown
 from rich.text import Text
 
 from aiopplx.cli._connect import Connected
-from aiopplx.cli._exits import DONE, LATER, Interrupted, complain, exit_code_of, until_signal
+from aiopplx.cli._exits import DONE, LATER, Interrupted, complain, exit_code_of, told, until_signal
 from aiopplx.cli._options import Connection
 from aiopplx.cli._text import clock, dollars, many, one_line, print_json, print_out, print_table, safe
 
@@ -164,7 +164,7 @@ def _print_job(job: Job, as_json: bool) -> None:
     if job.ok:
         _remark_on(job)
     elif job.error is not None:
-        complain(f"{job.status.value.lower().replace('_', ' ')}: {job.error}")
+        complain(f"{job.status.value.lower().replace('_', ' ')}: {told(job.error)}")
     else:
         complain(
             f"job {job.id} has no result yet: {job.server_status or job.status.value}; aiopplx get {job.id} --wait"

@@ -33,9 +33,16 @@ class JournalError(AiopplxError):
     """
 
     def __init__(
-        self, message: str, *, path: str = "", job_id: str = "", idempotency_key: str = "", tag: str | int | None = None
+        self,
+        message: str,
+        *,
+        path: str = "",
+        job_id: str = "",
+        idempotency_key: str = "",
+        tag: str | int | None = None,
+        remedy: str = "",
     ) -> None:
-        super().__init__(message, job_id=job_id, idempotency_key=idempotency_key, tag=tag)
+        super().__init__(message, job_id=job_id, idempotency_key=idempotency_key, tag=tag, remedy=remedy)
         self.path = path
 
 
@@ -97,8 +104,8 @@ class JournalRefused(JournalError):
             such directory).
     """
 
-    def __init__(self, message: str, *, path: str, reason: Reason) -> None:
-        super().__init__(message, path=path)
+    def __init__(self, message: str, *, path: str, reason: Reason, remedy: str = "") -> None:
+        super().__init__(message, path=path, remedy=remedy)
         self.reason: Reason = reason
 
 
@@ -113,8 +120,8 @@ class JournalBroken(JournalError):
         is_final: True if no later step can succeed: the file is damaged, or another process has taken it over.
     """
 
-    def __init__(self, message: str, *, path: str, is_final: bool = False) -> None:
-        super().__init__(message, path=path)
+    def __init__(self, message: str, *, path: str, is_final: bool = False, remedy: str = "") -> None:
+        super().__init__(message, path=path, remedy=remedy)
         self.is_final = is_final
 
 

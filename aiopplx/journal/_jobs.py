@@ -77,17 +77,21 @@ def error_of(record: Record) -> AiopplxError | None:
         case State.SENDING | State.IN_DOUBT:
             return in_doubt(record)
         case State.DONE:
-            return ProtocolError("the stored answer cannot be read; session.get(id) may still have it")
+            return ProtocolError(
+                "the stored answer cannot be read; the service may still have it", remedy="session.get(id) asks it"
+            )
         case State.QUEUED | State.ACCEPTED:
             return None
 
 
 def in_doubt(record: Record) -> InDoubt:
     """The error of a submission whose outcome is unknown."""
-    return InDoubt(
-        "sent, and no usable answer came before that run ended. A job may exist and be billed; its id is unknown."
-        " session.in_doubt() lists it: resubmit(pay_again=True), adopt(job_id) or drop it",
+    error = InDoubt(
+        "sent, and no usable answer came before that run ended. A job may exist and be billed; its id is unknown",
+        remedy="session.in_doubt() lists it: resubmit(pay_again=True), adopt(job_id) or drop it",
         idempotency_key=record.key,
         tag=record.tag,
         attempts=record.attempts,
     )
+    error.look_in = "journal"
+    return error

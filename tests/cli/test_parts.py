@@ -7,6 +7,7 @@ import io
 import json
 import os
 import re
+import socket
 import threading
 from pathlib import Path
 from typing import Any, get_args
@@ -24,7 +25,7 @@ from aiopplx._job import Answer
 from aiopplx.apis import ApiName, KnownApi, known_apis
 from aiopplx.cli._connect import journal_at, retry_policy
 from aiopplx.cli._doctor import SERVICE, _end_of, name_to_check
-from aiopplx.cli._exits import UsageError, complain, exit_code, flag_of
+from aiopplx.cli._exits import UsageError, complain, exit_code, flag_of, told
 from aiopplx.cli._export import _csv_line
 from aiopplx.cli._journals import place_of, resuming
 from aiopplx.cli._lines import Lines
@@ -37,7 +38,7 @@ from aiopplx.cli._serve import _made as made
 from aiopplx.cli._show import _print_job
 from aiopplx.cli._tally import Tally, Unfinished
 from aiopplx.cli._text import clock, dollars, json_line, one_line, safe
-from aiopplx.journal import JournalFull, JournalLocked, JournalRefused, Record, Stage, State
+from aiopplx.journal import JournalBroken, JournalFull, JournalLocked, JournalRefused, Record, Stage, State
 from aiopplx.tables import Advice, BadRow
 
 
@@ -272,13 +273,65 @@ def test_library_messages_are_given_in_shell_words(
         with pytest.raises(aiopplx.ConfigError) as refused:
             aiopplx.Session(key, base_url=url)
         complain(refused.value)
-    complain("not sent: $1 of $1. A higher max_cost goes on with it; nothing was billed")
     said = capsys.readouterr().err
-    assert said.count("aiopplx: ") == said.count("\n") == 4
-    assert all(
-        word in said for word in ("--api-key-file", "--base-url is http", "--base-url has no scheme", "--max-cost")
-    )
-    assert not any(word in said for word in ("api_key", "allow_insecure", "base_url", "max_cost"))
+    assert said.count("aiopplx: ") == said.count("\n") == 3
+    assert "--api-key-file is not given, and PERPLEXITY_API_KEY is not set. Without a key, try --emulate\n" in said
+    assert all(word in said for word in ("--base-url is http", "--base-url has no scheme"))
+    assert not any(word in said for word in ("api_key", "allow_insecure", "base_url"))
+
+
+def with_facts(error: aiopplx.AiopplxError, **facts: object) -> aiopplx.AiopplxError:
+    for name, value in facts.items():
+        setattr(error, name, value)
+    return error
+
+
+FOR_PROGRAMS = "Do this in Python"
+
+
+@pytest.mark.parametrize(
+    ("error", "typed"),
+    [
+        (aiopplx.ConfigError("is missing", argument="api_key", remedy=FOR_PROGRAMS), "--emulate"),
+        (aiopplx.ConfigError("has blanks", argument="api_key"), ""),
+        (aiopplx.AuthenticationError("no", remedy=FOR_PROGRAMS), "--api-key-file"),
+        (aiopplx.BudgetReached("no", remedy=FOR_PROGRAMS), "--max-cost"),
+        (with_facts(aiopplx.InDoubt("no", remedy=FOR_PROGRAMS), look_in="list"), "aiopplx list"),
+        (with_facts(aiopplx.InDoubt("no", remedy=FOR_PROGRAMS), look_in="journal"), "aiopplx review"),
+        (aiopplx.InDoubt("no", remedy=FOR_PROGRAMS), ""),
+        (aiopplx.JobTimeout("no", remedy=FOR_PROGRAMS), "aiopplx get ID --wait"),
+        (with_facts(aiopplx.TransportError("no", remedy=FOR_PROGRAMS), unused_proxy="HTTPS_PROXY"), "--base-url"),
+        (aiopplx.TransportError("no"), ""),
+        (JournalBroken("no", path="p", is_final=True, remedy=FOR_PROGRAMS), "aiopplx list"),
+        (JournalRefused("no", path="p", reason="account", remedy=FOR_PROGRAMS), "--same-account"),
+        (JournalRefused("no", path="p", reason="log", remedy=FOR_PROGRAMS), "--without-log"),
+        (JournalRefused("no", path="p", reason="missing", remedy=FOR_PROGRAMS), ""),
+        (aiopplx.NotFound("no", remedy=FOR_PROGRAMS), ""),
+    ],
+    ids=lambda value: value if isinstance(value, str) else type(value).__name__,
+)
+def test_error_is_told_with_what_to_type(error: aiopplx.AiopplxError, typed: str) -> None:
+    said = told(error)
+    assert typed in said
+    assert FOR_PROGRAMS not in said
+    assert bool(typed) is (len(said) > len(f"{error.message} and --api-key"))
+    assert error.remedy in ("", FOR_PROGRAMS)
+
+
+async def test_host_beyond_an_unused_proxy_is_told_with_what_to_type(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("http_proxy", "all_proxy", "ALL_PROXY", "no_proxy", "NO_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HTTP_PROXY", "http://user:secret@127.0.0.1:1")
+    with socket.socket() as closed:
+        closed.bind(("127.0.0.1", 0))  # never listens, so a connection is refused
+        url = f"http://127.0.0.1:{closed.getsockname()[1]}"
+        async with aiopplx.Session("any", base_url=url, retry=aiopplx.RetryPolicy(call_tries=1)) as session:
+            with pytest.raises(aiopplx.TransportError) as raised:
+                await session.list()
+    said = told(raised.value)
+    assert "HTTP_PROXY is set, but proxies of the environment are not used" in said
+    assert "give --base-url of a gateway" in said
+    assert "secret" not in said
 
 
 def test_questions_are_not_overwritten_even_by_force(tmp_path: Path) -> None:

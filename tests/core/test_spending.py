@@ -116,7 +116,7 @@ async def test_waiting_ends_in_an_error_when_nothing_can_make_room() -> None:
     waiting = asyncio.create_task(money.hold(new("2"), math.inf))
     await asyncio.sleep(0)
     money.ended(first, ended(0.9), is_billed=True)
-    with pytest.raises(BudgetReached, match="A higher max_cost goes on with it"):
+    with pytest.raises(BudgetReached, match="A higher limit goes on with it"):
         await waiting
 
 

@@ -188,3 +188,36 @@ def test_every_test_that_the_reliability_page_names_exists() -> None:
     named = [name for cell in cells for name in re.findall(r"`([a-z]+_[a-z0-9_]+_[a-z0-9_]+)(?:\[\w+\])?`", cell)]
     assert len(named) > 60
     assert [name for name in named if name not in known] == []
+
+
+# What only a program can do. It stands in `remedy=`, for which the command line has remedies of its own; errors about
+# an argument, or about how the package is used, have none but this.
+FOR_PROGRAMS = re.compile(
+    r"\bsession\.\w|\b\w+=|--[a-z]|\b[A-Z]\w+\(|\b(?:base_url|max_cost|api_key|max_response_bytes)\b"
+)
+ERRORS = {
+    name
+    for module in ("aiopplx", "aiopplx.journal")
+    for name in importlib.import_module(module).__all__
+    if inspect.isclass(thing := getattr(importlib.import_module(module), name)) and issubclass(thing, Exception)
+}
+ABOUT_ARGUMENTS = ("ConfigError", "InvalidRequest", "TableError", "TypeError", "ValueError")
+
+
+def test_messages_of_errors_name_nothing_that_only_a_program_has() -> None:
+    wrong = []
+    for name, path in modules().items():
+        if room_of(path) in ("cli", "emulator"):
+            continue
+        for call in (node for node in ast.walk(tree_of(path)) if isinstance(node, ast.Call)):
+            what = ast.unparse(call.func).rpartition(".")[2]
+            if not (what in ERRORS or what == "refused") or what in ABOUT_ARGUMENTS:
+                continue
+            texts = [
+                node.value
+                for argument in call.args
+                for node in ast.walk(argument)
+                if isinstance(node, ast.Constant) and isinstance(node.value, str) and " " in node.value
+            ]
+            wrong += [f"{name}:{call.lineno} {text}" for text in texts if FOR_PROGRAMS.search(text)]
+    assert wrong == []

@@ -304,7 +304,7 @@ async def test_lasting_doubt_is_raised_with_its_facts():
     play = Play(LOST)
     error = await play.submit_in_vain(InDoubt)
     assert error.message.startswith("sent 8 times and no usable answer came (the connection broke: closed after the ")
-    assert "Look for it with session.list()" in error.message
+    assert (error.remedy, error.look_in) == ("Look for it with session.list()", "list")
     assert (error.idempotency_key, error.tag, error.attempts) == ("a-key", "a tag", 8)
     assert play.log.count("exchange") == RetryPolicy().doubt_tries
 
@@ -312,7 +312,7 @@ async def test_lasting_doubt_is_raised_with_its_facts():
 async def test_api_without_keys_is_not_asked_twice_in_doubt():
     play = Play(LOST, api=AGENT)
     error = await play.submit_in_vain(InDoubt)
-    assert "This API has no list to look for it in; sending it again may pay twice" in error.message
+    assert "Sending it again may pay twice, since this API knows no keys; it has no list of jobs" in error.message
     assert play.log == ["mark", "began", "exchange", "unanswered"]
 
 

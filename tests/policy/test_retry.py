@@ -216,7 +216,7 @@ def test_answer_too_large_names_the_limit_and_the_remedy():
     error = error_of_no_reply(NoReply(Broken.TOO_LARGE, "", sent=True), lane=Lane.POLL, limit=65_536)
     assert isinstance(error, ResponseTooLarge)
     assert "65,536 bytes" in error.message
-    assert "max_response_bytes" in error.message
+    assert "max_response_bytes" in error.remedy
 
 
 def test_answer_that_is_not_http_is_not_the_servers():

@@ -119,7 +119,7 @@ async def test_polls_that_always_fail_end_at_the_deadline(name: str) -> None:
     assert error.job_id == outcome.victim.id != ""
     assert error.idempotency_key == outcome.victim.idempotency_key
     assert "goes on, and is billed, at the service" in error.message
-    assert "session.wait(job.id)" in error.message
+    assert "session.wait(job.id)" in error.remedy
     submitted_once(outcome)
     nothing_else_was_harmed(outcome)
 

@@ -151,7 +151,7 @@ async def test_answers_that_stay_lost_end_in_doubt(name: str) -> None:
     assert error.idempotency_key == job.idempotency_key
     assert error.idempotency_key in str(error)
     assert "may exist and be billed" in error.message
-    assert "session.list()" in error.message
+    assert "session.list()" in error.remedy
     assert job.attempts == error.attempts == RetryPolicy().doubt_tries
     assert outcome.created <= 1
     sent_the_same_bytes_under_one_key(outcome)

@@ -361,6 +361,7 @@ async def test_proxy_of_the_environment_is_named_when_the_server_is_not_reached(
 
     assert f"{name} is set, but proxies of the environment are not used; nothing was sent" in raised.value.message
     assert "trust_env=True" in raised.value.remedy
+    assert raised.value.unused_proxy == name
     assert "trust_env=True" in str(raised.value)
     assert "secret" not in str(raised.value)
     assert "proxies" not in str(bare.value) + str(excepted.value)

@@ -38,8 +38,9 @@ def replaced(path: str, how: str) -> JournalBroken:
     """The error for files that are not those that were opened: what is written now would be lost with them."""
     return JournalBroken(
         f"the journal {path} {how} while it was open. Nothing was written, and nothing more may be sent: put the file"
-        " and its -wal back as they were and begin again, or look for what runs with session.list()",
+        " and its -wal back as they were and begin again, or look at the service for what runs",
         path=path,
+        remedy="session.list() shows it",
         is_final=True,
     )
 

@@ -21,9 +21,9 @@ from aiopplx.journal._sqlite.schema import APPLICATION_ID, MIGRATIONS, SCHEMA, V
 HEADER = 100
 
 
-def refused(path: str, reason: Reason, why: str) -> JournalRefused:
+def refused(path: str, reason: Reason, why: str, *, remedy: str = "") -> JournalRefused:
     """The error for a file that is not opened."""
-    return JournalRefused(f"the journal {path} {why}", path=path, reason=reason)
+    return JournalRefused(f"the journal {path} {why}", path=path, reason=reason, remedy=remedy)
 
 
 # --- an old file -----------------------------------------------------------------------------------------------------

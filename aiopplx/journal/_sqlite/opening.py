@@ -248,8 +248,9 @@ def _check_log(path: str) -> None:
             path,
             "log",
             f"is not as its last run left it: {fault} ({path}-wal). What that run did last is in the log, and jobs that"
-            " it paid for would be paid again. Put the log back next to the file. If it is lost, look for its jobs with"
-            " session.list() or at the service; without_log=True (--without-log) goes on without it, and may pay again",
+            " it paid for would be paid again. Put the log back next to the file. If it is lost, look for its jobs at"
+            " the service",
+            remedy="session.list() shows them; without_log=True goes on without the log, and may pay again",
         )
 
 
@@ -291,8 +292,8 @@ def _check_owner(connection: sqlite3.Connection, path: str, wanted: Wanted) -> N
         raise refused(
             path,
             "account",
-            "was created with another API key. Jobs of another account cannot be found: use another journal. If"
-            " this is a new key of the same account, open it once with same_account=True (--same-account)",
+            "was created with another API key. Jobs of another account cannot be found: use another journal",
+            remedy="If this is a new key of the same account, open it once with same_account=True",
         )
     for name, value in (("base_url", wanted.base_url), ("account", account)):
         if value and meta.get(name) != value:
