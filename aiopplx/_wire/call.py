@@ -206,9 +206,10 @@ def error_of(reply: Reply, lane: Lane = Lane.POLL) -> APIError | ProtocolError:
         host = _host(reply.headers.get("location", ""))
         return ProtocolError(
             f"the server redirects to {host or 'another address'}; redirects are not followed, since that would"
-            " send the API key and the question there. Check the base URL",
+            " send the API key and the question there",
             status=status,
             request_id=request_id,
+            remedy="Check base_url",
         )
     if status < 300:
         return ProtocolError(
@@ -230,7 +231,7 @@ def error_of(reply: Reply, lane: Lane = Lane.POLL) -> APIError | ProtocolError:
     elif status in (401, 403):
         cls = AuthenticationError
         advice = (
-            ". Nothing was created or billed by this request. Check the API key; keys are made at"
+            ". Nothing was created or billed by this request. Check PERPLEXITY_API_KEY; keys are made at"
             " https://console.perplexity.ai"
         )
     elif status == 429:

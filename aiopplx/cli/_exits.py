@@ -121,7 +121,9 @@ def _remedy(error: AiopplxError) -> str:
         case aiopplx.ConfigError(argument="api_key") if error.remedy:
             return "Without a key, try --emulate"
         case aiopplx.AuthenticationError():
-            return "It is the one in --api-key-file, or else in PERPLEXITY_API_KEY"
+            return "If --api-key-file was given, check that file instead"
+        case aiopplx.ProtocolError(status=int(status)) if 300 <= status < 400:
+            return "Check --base-url"
         case aiopplx.BudgetReached():
             return "--max-cost sets the limit"
         case aiopplx.InDoubt(look_in="list"):

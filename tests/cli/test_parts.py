@@ -295,6 +295,8 @@ FOR_PROGRAMS = "Do this in Python"
         (aiopplx.ConfigError("is missing", argument="api_key", remedy=FOR_PROGRAMS), "--emulate"),
         (aiopplx.ConfigError("has blanks", argument="api_key"), ""),
         (aiopplx.AuthenticationError("no", remedy=FOR_PROGRAMS), "--api-key-file"),
+        (aiopplx.ProtocolError("no", status=307, remedy=FOR_PROGRAMS), "--base-url"),
+        (aiopplx.ProtocolError("no", status=200, remedy=FOR_PROGRAMS), ""),
         (aiopplx.BudgetReached("no", remedy=FOR_PROGRAMS), "--max-cost"),
         (with_facts(aiopplx.InDoubt("no", remedy=FOR_PROGRAMS), look_in="list"), "aiopplx list"),
         (with_facts(aiopplx.InDoubt("no", remedy=FOR_PROGRAMS), look_in="journal"), "aiopplx review"),

@@ -377,7 +377,7 @@ async def test_oversized_answer_is_dropped_until_the_limit_is_raised(how: str) -
     assert outcome.victim.status is JobStatus.UNREADABLE
     assert isinstance(error, ResponseTooLarge)
     assert "200,000 bytes" in error.message
-    assert "max_response_bytes" in error.message
+    assert "max_response_bytes" in error.remedy
     assert error.job_id == outcome.victim.id != ""
     assert outcome.victim.polls == 1
     submitted_once(outcome)

@@ -333,7 +333,7 @@ async def test_redirect_is_not_followed_and_its_host_is_named() -> None:
         assert outcome.victim.status is JobStatus.REJECTED
         assert isinstance(error, ProtocolError)
         assert f"127.0.0.1:{elsewhere.port}" in error.message
-        assert "base_url" in error.message
+        assert error.remedy == "Check base_url"
         assert elsewhere.requests == []
         assert outcome.created == 0
         assert outcome.victim.attempts == RetryPolicy().call_tries

@@ -211,7 +211,7 @@ def test_redirect_names_its_host_and_nothing_more(location: str, host: str):
     assert type(error) is ProtocolError
     assert error.message.startswith(f"the server redirects to {host};")
     assert "secret" not in error.message
-    assert "Check base_url" in error.message
+    assert error.remedy == "Check base_url"
 
 
 @pytest.mark.parametrize("body", [b"<html>a captive portal</html>", b"[]", b"x" * 10_000, b"\xff\xfe"])
