@@ -788,6 +788,7 @@ def test_place_of_a_row_costs_no_statement(tmp_path: Path) -> None:
         counts.append(len(told))
         told.clear()
     found.connection.close()
+    found.guard.close()
     found.lock.release()
     assert counts == [2, 2, 3]
 
