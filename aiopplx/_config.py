@@ -13,16 +13,16 @@ from typing import TYPE_CHECKING, Literal, TypeVar, cast
 
 import msgspec
 
-from aiopplx._apis import APIS
-from aiopplx._builtin import as_builtin, fields_as_builtins
+from aiopplx._checks.builtin import as_builtin, fields_as_builtins
+from aiopplx._checks.path import check_path
 from aiopplx._errors import ConfigError
 from aiopplx._http.clock import Clock
 from aiopplx._http.secret import SERVICE, Secret, check_base_url, check_key
-from aiopplx._path import check_path
 from aiopplx._policy.network import NetworkOptions
 from aiopplx._policy.polling import PollPolicy, PollRule
 from aiopplx._policy.retry import RetryPolicy
 from aiopplx._wire.api import API
+from aiopplx.apis._registry import APIS
 from aiopplx.journal._protocol import Journal
 from aiopplx.journal._records import Results
 

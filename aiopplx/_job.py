@@ -13,7 +13,7 @@ from urllib.parse import quote, unquote
 
 import msgspec
 
-from aiopplx._builtin import as_builtin
+from aiopplx._checks.builtin import as_builtin
 from aiopplx._errors import (
     ActionRequired,
     AiopplxError,
@@ -24,9 +24,9 @@ from aiopplx._errors import (
     RequiredAction,
     ResultMissing,
 )
-from aiopplx._marks import cited, unresolved
-from aiopplx._structured import find_json
-from aiopplx._text import plain, safe_filename
+from aiopplx._text.marks import cited, unresolved
+from aiopplx._text.safe import plain, safe_filename
+from aiopplx._text.structured import find_json
 
 T = TypeVar("T")
 

@@ -18,9 +18,8 @@ from typing import TYPE_CHECKING, Any, Literal, Self, TypeAlias, get_args
 import anyio
 import msgspec
 
-from aiopplx._apis import request_of
 from aiopplx._batch import Batch, Item, Items
-from aiopplx._builtin import as_builtin
+from aiopplx._checks.builtin import as_builtin
 from aiopplx._config import (
     JournalOptions,
     Settings,
@@ -47,6 +46,7 @@ from aiopplx._policy.network import NetworkOptions
 from aiopplx._policy.polling import PollPolicy, PollRule
 from aiopplx._policy.retry import RetryPolicy
 from aiopplx._wire.request import Request
+from aiopplx.apis._registry import request_of
 from aiopplx.journal._protocol import Journal
 
 if TYPE_CHECKING:

@@ -12,7 +12,6 @@ import uuid
 from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
 
-from aiopplx._apis import Routing, published
 from aiopplx._config import JournalOptions, Settings
 from aiopplx._core.calls import Calls
 from aiopplx._core.contained import contained
@@ -31,6 +30,7 @@ from aiopplx._policy.durations import PRICE
 from aiopplx._policy.forecast import Forecast, forecast
 from aiopplx._policy.laws import Laws
 from aiopplx._wire.api import Tier
+from aiopplx.apis._registry import Routing, published
 from aiopplx.journal._errors import JournalLocked
 from aiopplx.journal._forgetful import ForgetfulJournal
 from aiopplx.journal._names import fingerprint

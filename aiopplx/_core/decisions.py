@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import cast
 
-from aiopplx._builtin import as_builtin
+from aiopplx._checks.builtin import as_builtin
 from aiopplx._core.lifecycle import Lifecycle
 from aiopplx._errors import InvalidRequest
 from aiopplx._job import Job

@@ -20,7 +20,7 @@ import anyio.to_thread
 from aiopplx._core.lifecycle import Lifecycle
 from aiopplx._errors import AiopplxError, ProtocolError
 from aiopplx._job import JobFile
-from aiopplx._text import safe_filename
+from aiopplx._text.safe import safe_filename
 from aiopplx._wire.api import API
 from aiopplx._wire.call import Reply
 

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from aiopplx._apis import Routing, request_of
 from aiopplx._errors import InvalidRequest
 from aiopplx._submission import Submission
 from aiopplx._wire.request import Request, tag_of
+from aiopplx.apis._registry import Routing, request_of
 
 
 def freeze(

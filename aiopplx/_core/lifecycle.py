@@ -54,12 +54,12 @@ from aiopplx.journal._protocol import Journal
 from aiopplx.journal._records import BILLED, Claim, Origin, Record, State
 
 if TYPE_CHECKING:
-    from aiopplx._apis import Routing
     from aiopplx._core.learnt import Learnt
     from aiopplx._core.poller import Poller
     from aiopplx._core.spending import Spending
     from aiopplx._http.client import Client
     from aiopplx._wire.api import API
+    from aiopplx.apis._registry import Routing
 
 FOLLOW = 30.0
 """Seconds after which a row that another session holds is asked for again, whatever the store's word on it."""

@@ -11,7 +11,7 @@ from typing import Final
 
 import yarl
 
-from aiopplx._builtin import as_builtin
+from aiopplx._checks.builtin import as_builtin
 from aiopplx._errors import ConfigError
 
 _KEY = re.compile(r"[\x21-\x7e]+")

@@ -21,8 +21,8 @@ from collections.abc import Callable, Iterable
 
 import msgspec
 
-from aiopplx._apis import published
 from aiopplx._wire.kinds import Kind
+from aiopplx.apis._registry import published
 
 ENOUGH = 20
 """From this many known costs of a kind on, they alone decide its hold."""

@@ -22,11 +22,11 @@ from typing import NamedTuple, Self
 
 import msgspec
 
-from aiopplx._apis import APIS, Routing, published
 from aiopplx._errors import ConfigError, InvalidRequest
 from aiopplx._policy.recovery import Decision, decide
 from aiopplx._wire.kinds import Kind
 from aiopplx._wire.request import Request
+from aiopplx.apis._registry import APIS, Routing, published
 from aiopplx.journal._names import Occurrences, sha_of
 from aiopplx.journal._protocol import JournalReader
 from aiopplx.journal._records import REPLACEABLE, Ledger, Record

@@ -24,7 +24,7 @@ from aiopplx._errors import (
     ProtocolError,
     RateLimited,
 )
-from aiopplx._text import BODY_KEPT, excerpt, plain
+from aiopplx._text.safe import BODY_KEPT, excerpt, plain
 from aiopplx._wire.limited import limited_by
 
 # The server's names for the errors that are handled specially, from captured bodies.

@@ -20,7 +20,7 @@ from typing import Any, NoReturn, TypeGuard, TypeVar, Union, get_args, get_origi
 import msgspec
 
 from aiopplx._errors import InvalidRequest, ProtocolError
-from aiopplx._text import excerpt, plain
+from aiopplx._text.safe import excerpt, plain
 from aiopplx._wire.api import quoted_id
 from aiopplx._wire.call import Reply
 

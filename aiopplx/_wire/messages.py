@@ -13,9 +13,9 @@ from typing import Annotated, Any, Literal, TypeAlias, cast, get_args
 import msgspec
 from msgspec import Meta
 
-from aiopplx._wire import checks
-from aiopplx._wire.checks import Country, refuse
-from aiopplx._wire.conversion import converted
+from aiopplx._checks import rules
+from aiopplx._checks.conversion import converted
+from aiopplx._checks.rules import Country, refuse
 
 Role: TypeAlias = Literal["system", "user", "assistant", "tool"]
 _ROLES: tuple[str, ...] = get_args(Role)
@@ -150,7 +150,7 @@ ResponseFormat: TypeAlias = TextFormat | JSONSchemaFormat | RegexFormat
 def as_options(field: str, value: Any) -> WebSearchOptions:
     """Search options as a checked struct. Raises `InvalidRequest`."""
     options = converted(field, value, WebSearchOptions)
-    checks.writable(field, options)
+    rules.writable(field, options)
     return options
 
 
@@ -162,7 +162,7 @@ def as_message(value: Message | Mapping[str, Any], field: str) -> Message:
             refuse(f"{field}.role", f"must be one of {', '.join(_ROLES)}")
     else:
         message = converted(field, value, Message)
-    checks.writable(f"{field}.content", message.content)
+    rules.writable(f"{field}.content", message.content)
     return message
 
 
@@ -220,10 +220,10 @@ def as_format(field: str, value: Any) -> ResponseFormat:
         return JSONSchemaFormat(_schema_of(value))
     if not isinstance(value, Mapping | TextFormat | JSONSchemaFormat | RegexFormat):
         refuse(
-            field, f"must be a Python type, a mapping or a response format, not {checks.kind_of(cast('object', value))}"
+            field, f"must be a Python type, a mapping or a response format, not {rules.kind_of(cast('object', value))}"
         )
     shaped = converted(field, value, cast("type[ResponseFormat]", ResponseFormat))
-    checks.writable(field, shaped)
+    rules.writable(field, shaped)
     return shaped
 
 

@@ -2,7 +2,7 @@
 
 A request says what is asked, independently of when or how it is sent. Whatever the server would refuse is refused here,
 before anything is sent or paid, by a message that names the field and the rule and never repeats the prompt. The rule
-of a field is its type; see `checks`.
+of a field is its type; see `_checks`.
 
 The rest of the library deals in `Request`. Only the request classes and the folder of each API know which class a
 request has. This module knows nothing of endpoints, of retries or of jobs.
@@ -19,10 +19,10 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, NoReturn, S
 import msgspec
 from msgspec import Meta
 
-from aiopplx._builtin import as_builtin, as_builtins, fields_as_builtins
-from aiopplx._errors import InvalidRequest
-from aiopplx._wire import checks
-from aiopplx._wire.checks import (
+from aiopplx._checks import rules
+from aiopplx._checks.builtin import as_builtin, as_builtins, fields_as_builtins
+from aiopplx._checks.conversion import check_types, converted
+from aiopplx._checks.rules import (
     DATES,
     Filled,
     Fraction,
@@ -34,7 +34,7 @@ from aiopplx._wire.checks import (
     Temperature,
     refuse,
 )
-from aiopplx._wire.conversion import check_types, converted
+from aiopplx._errors import InvalidRequest
 from aiopplx._wire.messages import Message, ResponseFormat, WebSearchOptions, as_format, as_options, conversation_of
 
 if TYPE_CHECKING:
@@ -121,7 +121,7 @@ class Request(
         if isinstance(item, str):
             return cast("Callable[[str], Self]", cls)(as_builtin(item))  # each class accepts its question by position
         if not isinstance(cast("object", item), Mapping):
-            raise InvalidRequest(f"must be a question, a mapping or {cls._title()}, not {checks.kind_of(item)}")
+            raise InvalidRequest(f"must be a question, a mapping or {cls._title()}, not {rules.kind_of(item)}")
         mapping = cast("Mapping[str, object]", item)
         try:
             return cls._read(mapping)
@@ -177,7 +177,7 @@ class Request(
         check_tag(self.tag)
         sent = {name: value for name in self._plain() if (value := getattr(self, name)) is not None}
         check_types("", sent, type(self))
-        checks.writable("", sent)
+        rules.writable("", sent)
         for name, rule in self._rules.items():
             if name in sent:
                 rule(name, sent[name])
@@ -208,13 +208,13 @@ class Request(
     def _further(cls, extra: Any) -> dict[str, Any]:
         """`extra`, checked."""
         if not isinstance(extra, dict):
-            refuse("extra", f"must be a mapping of further fields, not {checks.kind_of(extra)}")
+            refuse("extra", f"must be a mapping of further fields, not {rules.kind_of(extra)}")
         for name in cast("dict[object, Any]", extra):
             if name in cls._names():
                 refuse(f"extra.{name}", f"is a regular field: give {name}=... instead")
             if not isinstance(name, str):
                 refuse("extra", "has a name that is not text")
-        checks.writable("extra", extra)
+        rules.writable("extra", extra)
         return cast("dict[str, Any]", extra)
 
     @classmethod
@@ -240,7 +240,7 @@ class Request(
             nearest = difflib.get_close_matches(text, cls.__struct_fields__, n=1)
             if meant := cls._other_names.get(text) or (nearest[0] if nearest else ""):
                 cls._refuse_field(name, f"did you mean `{meant}`?")
-        said = [f"`{known}`" for name in names if (known := checks.as_name(name))][:_NAMED]
+        said = [f"`{known}`" for name in names if (known := rules.as_name(name))][:_NAMED]
         hint = (
             "a value of your own goes into `tag` or `meta`, which come back on the job and are not sent; only a field"
             " that the server knows goes into `extra`"
@@ -252,7 +252,7 @@ class Request(
 
     @classmethod
     def _refuse_field(cls, name: object, hint: str) -> NoReturn:
-        raise InvalidRequest(f"{cls._title()} has no field {checks.shown(name)}; {hint}", field=checks.as_name(name))
+        raise InvalidRequest(f"{cls._title()} has no field {rules.shown(name)}; {hint}", field=rules.as_name(name))
 
 
 def tag_of(item: object) -> str | int | None:
@@ -269,13 +269,13 @@ def tag_of(item: object) -> str | int | None:
 def check_tag(tag: object) -> None:
     """Refuse a tag of an unsupported type. Raises `InvalidRequest`."""
     if tag is not None and not isinstance(tag, str | int):
-        refuse("tag", f"must be text, a whole number or None, not {checks.kind_of(tag)}")
+        refuse("tag", f"must be text, a whole number or None, not {rules.kind_of(tag)}")
 
 
 def check_meta(meta: object) -> None:
     """Refuse columns that are not JSON values by name. Raises `InvalidRequest`."""
     if not isinstance(meta, dict):
-        refuse("meta", f"must be a mapping of columns, not {checks.kind_of(meta)}")
+        refuse("meta", f"must be a mapping of columns, not {rules.kind_of(meta)}")
     if not all(isinstance(name, str) for name in cast("dict[object, Any]", meta)):
         refuse("meta", "has a name that is not text")
     try:
@@ -385,11 +385,11 @@ class ResearchRequest(_Question, frozen=True, kw_only=True):
     _readers: ClassVar[Mapping[str, Reader]] = {
         "response_format": as_format,
         "web_search_options": as_options,
-        **dict.fromkeys(DATES, checks.day),
+        **dict.fromkeys(DATES, rules.day),
     }
     _rules: ClassVar[Mapping[str, Rule]] = {
-        "search_domain_filter": checks.allow_or_deny,
-        "image_domain_filter": checks.domains,
+        "search_domain_filter": rules.allow_or_deny,
+        "image_domain_filter": rules.domains,
     }
     _apart: ClassVar[frozenset[str]] = frozenset({"question", "messages"})
     _other_names: ClassVar[Mapping[str, str]] = dict.fromkeys(
@@ -409,12 +409,12 @@ class ResearchRequest(_Question, frozen=True, kw_only=True):
     def conversation(self) -> list[Message]:
         """The messages to send, from `question` or `messages`, checked. Raises `InvalidRequest`."""
         if self.messages is None:
-            checks.filled("question", self.question)
+            rules.filled("question", self.question)
             return [Message("user", self.question)]
         if not isinstance(cast("object", self.question), str) or self.question:
             refuse("question", "give either question or messages, not both")
         if not isinstance(cast("object", self.messages), list | tuple):
-            refuse("messages", f"must be a list, not {checks.kind_of(self.messages)}")
+            refuse("messages", f"must be a list, not {rules.kind_of(self.messages)}")
         if not self.messages:
             refuse("messages", "must not be empty")
         return conversation_of(self.messages)
@@ -434,7 +434,7 @@ class ResearchRequest(_Question, frozen=True, kw_only=True):
                 check_meta(self.meta)
             return {"model": self.model, "messages": messages}  # a bare question, as most are
         sent = self._checked()
-        checks.recency_or_dates("search_recency_filter", sent)
+        rules.recency_or_dates("search_recency_filter", sent)
         if sent.pop("stream", False):
             refuse("stream", "a job is collected when it is finished and cannot be streamed; leave stream out")
         sent.pop("stream_mode", None)

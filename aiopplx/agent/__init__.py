@@ -1,7 +1,7 @@
 """The Agent API's background runs: their requests, their answers, and the API itself as a value."""
 
 from aiopplx._job import JobFile
-from aiopplx._marks import cited
+from aiopplx._text.marks import cited
 from aiopplx.agent._api import (
     AGENT,
     AGENT_ALIAS,

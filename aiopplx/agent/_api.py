@@ -13,7 +13,7 @@ import msgspec
 
 from aiopplx._errors import APIError, InvalidRequest, RequiredAction
 from aiopplx._job import JobFile, JobStatus, Page, Snapshot
-from aiopplx._text import plain
+from aiopplx._text.safe import plain
 from aiopplx._wire.api import Tier, quoted_id
 from aiopplx._wire.call import Call, Lane, Reply
 from aiopplx._wire.decoding import (

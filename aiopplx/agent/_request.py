@@ -1,6 +1,6 @@
 """The request of the Agent API with its own fields, and its form on the wire.
 
-The rule of a field is its type (see `checks`); rules across fields are in `_wire`. The fields and limits are those of
+The rule of a field is its type (see `_checks`); rules across fields are in `_wire`. The fields and limits are those of
 the provider's SDK (perplexityai 0.46.1) and of its migration guide. This module knows nothing of endpoints, of retries,
 of jobs, or of the other API.
 """
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, TypeAlias
 
 from msgspec import Meta
 
-from aiopplx._wire.checks import Filled, Fraction, Language, Temperature, refuse
+from aiopplx._checks.rules import Filled, Fraction, Language, Temperature, refuse
 from aiopplx._wire.request import Reader, Request
 from aiopplx.agent._tools import InputItem, Reasoning, Tool, as_agent_format, as_input, as_reasoning, as_tools
 

@@ -1,6 +1,6 @@
 """The parts of an Agent request: input items, tools, the form of the answer.
 
-The rule of a field is its type; see `checks`. This module knows nothing of the request itself, of any endpoint, or of
+The rule of a field is its type; see `_checks`. This module knows nothing of the request itself, of any endpoint, or of
 when something is sent.
 """
 
@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias, cast
 import msgspec
 from msgspec import Meta
 
-from aiopplx._wire import checks
-from aiopplx._wire.checks import DATES, Filled, Recency, refuse
-from aiopplx._wire.conversion import converted
+from aiopplx._checks import rules
+from aiopplx._checks.conversion import converted
+from aiopplx._checks.rules import DATES, Filled, Recency, refuse
 from aiopplx._wire.messages import JSONSchema, JSONSchemaFormat, RegexFormat, ResponseFormat, UserLocation, as_format
 
 if TYPE_CHECKING:
@@ -211,10 +211,10 @@ _TOOLS: dict[str, type[_Known]] = {
 def as_input(field: str, value: Any) -> str | list[Any]:
     """The input in its form on the wire, checked: a text, or a list of items. Raises `InvalidRequest`."""
     if isinstance(value, str):
-        checks.filled(field, value)
+        rules.filled(field, value)
         return value
     if not isinstance(value, list | tuple):
-        refuse(field, f"must be a question or a list of items, not {checks.kind_of(value)}")
+        refuse(field, f"must be a question or a list of items, not {rules.kind_of(value)}")
     if not value:
         refuse(field, "must not be empty")
     return [_as_item(f"{field}[{at}]", item) for at, item in enumerate(cast("Sequence[Any]", value))]
@@ -225,7 +225,7 @@ def _as_item(field: str, value: Any) -> InputMessage | dict[str, Any]:
     if kind != "message":
         return _open(field, value)
     message = converted(field, value, InputMessage)
-    checks.writable(f"{field}.content", message.content)
+    rules.writable(f"{field}.content", message.content)
     if _is_blank(message):
         refuse(f"{field}.content", "must not be empty")
     return message
@@ -240,23 +240,23 @@ def _is_blank(message: InputMessage) -> bool:
 def _type_of(field: str, value: Any, default: str = "") -> str:
     """The `type` of a mapping, which decides what the rest of it must be."""
     if not isinstance(value, Mapping):
-        refuse(field, f"must be a mapping, not {checks.kind_of(value)}")
+        refuse(field, f"must be a mapping, not {rules.kind_of(value)}")
     kind = cast("Mapping[str, Any]", value).get("type", default)
-    checks.filled(f"{field}.type", kind)
+    rules.filled(f"{field}.type", kind)
     return cast("str", kind)
 
 
 def _open(field: str, value: Any) -> dict[str, Any]:
     """A mapping of a type that has no struct here, sent unchanged: the server's list of types grows."""
     said: dict[str, Any] = dict(value)
-    checks.writable(field, said)
+    rules.writable(field, said)
     return said
 
 
 def as_tools(field: str, value: Any) -> list[Any]:
     """The tools in their form on the wire, checked. Raises `InvalidRequest`."""
     if not isinstance(value, list | tuple):
-        refuse(field, f"must be a list, not {checks.kind_of(value)}")
+        refuse(field, f"must be a list, not {rules.kind_of(value)}")
     return [_as_tool(f"{field}[{at}]", tool) for at, tool in enumerate(cast("Sequence[Any]", value))]
 
 
@@ -268,7 +268,7 @@ def _as_tool(field: str, value: Any) -> _Known | dict[str, Any]:
     if kind is None:
         return _open(field, value)
     tool: _Known = converted(field, _with_days(field, value), kind)
-    checks.writable(field, tool)
+    rules.writable(field, tool)
     if isinstance(tool, WebSearchTool) and tool.filters is not None:
         _check_filters(f"{field}.filters", tool.filters)
     return tool
@@ -292,14 +292,14 @@ def _shallow(value: Any) -> dict[str, Any]:
 
 def _as_day(field: str, value: Any) -> str:
     """A day as MM/DD/YYYY with leading zeros: the Agent API's document names no other form."""
-    month, day, year = checks.day(field, value).split("/")
+    month, day, year = rules.day(field, value).split("/")
     return f"{month:0>2}/{day:0>2}/{year}"
 
 
 def _check_filters(field: str, filters: WebSearchFilters) -> None:
     if filters.search_domain_filter is not None:
-        checks.allow_or_deny(f"{field}.search_domain_filter", filters.search_domain_filter)
-    checks.recency_or_dates(f"{field}.search_recency_filter", msgspec.structs.asdict(filters))
+        rules.allow_or_deny(f"{field}.search_domain_filter", filters.search_domain_filter)
+    rules.recency_or_dates(f"{field}.search_recency_filter", msgspec.structs.asdict(filters))
 
 
 def as_reasoning(field: str, value: Any) -> Reasoning:

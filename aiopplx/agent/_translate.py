@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from aiopplx._checks.rules import DATES, as_name
 from aiopplx._errors import InvalidRequest
-from aiopplx._wire.checks import DATES, as_name
 from aiopplx._wire.messages import (
     URL,
     FilePart,

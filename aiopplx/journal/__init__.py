@@ -14,7 +14,7 @@ import os
 from importlib import import_module
 from typing import TYPE_CHECKING
 
-from aiopplx._path import check_path
+from aiopplx._checks.path import check_path
 from aiopplx.journal import _steps as steps
 from aiopplx.journal._errors import (
     ClaimLost,

@@ -5,10 +5,10 @@ Pure functions. This module does not know where a record comes from, nor how it 
 
 from __future__ import annotations
 
-from aiopplx._apis import api_named
 from aiopplx._errors import AiopplxError, APIError, InDoubt, JobExpired, JobFailed, ProtocolError
 from aiopplx._job import Job, JobStatus, Snapshot, make_job, outcome_error
 from aiopplx._wire.call import Reply
+from aiopplx.apis._registry import api_named
 from aiopplx.journal._records import Record, State
 
 STATUS_OF = {

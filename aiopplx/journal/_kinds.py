@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from functools import lru_cache
 
-from aiopplx._apis import kind_of
 from aiopplx._wire.kinds import Kind
+from aiopplx.apis._registry import kind_of
 
 
 def kind_label(api: str, body: bytes) -> str:

@@ -12,7 +12,7 @@ from typing import Any, Literal
 import msgspec
 
 from aiopplx._job import Job, JobStatus, Source
-from aiopplx._marks import cited, unresolved
+from aiopplx._text.marks import cited, unresolved
 
 Concern = Literal["failed", "in doubt", "cut", "no sources", "citations"]
 """Why a question needs a look, the gravest first."""

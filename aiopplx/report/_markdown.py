@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import urlsplit
 
 from aiopplx._errors import ConfigError
-from aiopplx._marks import Page, marks
+from aiopplx._text.marks import Page, marks
 
 if TYPE_CHECKING:
     from markdown_it import MarkdownIt

@@ -15,7 +15,7 @@ from html import escape
 from typing import Protocol
 
 from aiopplx._errors import ConfigError
-from aiopplx._marks import Page
+from aiopplx._text.marks import Page
 from aiopplx.report._markdown import is_web, markdown
 
 _DOT = " \N{MIDDLE DOT} "

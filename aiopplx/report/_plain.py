@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterator, Sequence
 
 from aiopplx._job import Source
-from aiopplx._marks import marks
+from aiopplx._text.marks import marks
 from aiopplx.report._entry import Entry, counted, dollars, duration
 from aiopplx.report._markdown import is_web
 

@@ -13,7 +13,7 @@ from typing import Any, cast
 import msgspec
 
 from aiopplx._job import Answer, Source, Usage
-from aiopplx._thought import is_thought, joined, split, thought_in
+from aiopplx._text.thought import is_thought, joined, split, thought_in
 from aiopplx._wire.addresses import annotated
 from aiopplx._wire.words import words_of
 

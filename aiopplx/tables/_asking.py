@@ -17,9 +17,9 @@ from typing import Any, Literal
 
 import msgspec
 
-from aiopplx._apis import request_about, request_fields, request_of
 from aiopplx._errors import InvalidRequest
 from aiopplx._wire.request import Request
+from aiopplx.apis._registry import request_about, request_fields, request_of
 from aiopplx.tables._frames import plain
 from aiopplx.tables._objects import value_of
 from aiopplx.tables._table import QUESTION, Advice, BadRow, Note, Row, Table, TableError

@@ -20,9 +20,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import aiopplx
-from aiopplx._apis import APIS
 from aiopplx._job import Answer
 from aiopplx.apis import ApiName, KnownApi, known_apis
+from aiopplx.apis._registry import APIS
 from aiopplx.cli._connect import journal_at, retry_policy
 from aiopplx.cli._doctor import SERVICE, _end_of, name_to_check
 from aiopplx.cli._exits import UsageError, complain, exit_code, flag_of, told

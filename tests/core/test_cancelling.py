@@ -29,13 +29,13 @@ from aiopplx import (
     Session,
     TransportError,
 )
-from aiopplx._apis import Routing
 from aiopplx._core.cancelling import CANCEL_SECONDS, cancel_all
 from aiopplx._core.lifecycle import Lifecycle
 from aiopplx._core.spending import Unbounded
 from aiopplx._events import Emitter
 from aiopplx._http.client import Client
 from aiopplx.agent import AGENT
+from aiopplx.apis._registry import Routing
 from aiopplx.emulator import AfterPolls, Emulator, JobRecord, faults
 from aiopplx.journal._forgetful import ForgetfulJournal
 from aiopplx.journal._memory import MemoryJournal

@@ -12,20 +12,23 @@ from pathlib import Path
 import pytest
 from _source import PACKAGE, ROOT, foreign_imports, inner_imports, modules, room_of, tree_of
 
-from aiopplx._apis import APIS
 from aiopplx.apis import known_apis
+from aiopplx.apis._registry import APIS
 from aiopplx.journal import State
 
 # The tower, from the bottom up: a module imports only from those that stand before it. A name that ends in a dot is a
 # folder, whose modules follow it in their own order.
 TOWER = """
-_version  _errors  _builtin  _path  _text  _marks  _structured  _thought
+_version  _errors
+_text.  safe marks structured thought
+_checks.  builtin path rules conversion
 report.  _markdown _notebook
 _job  _events
-_wire.  limited call headers checks conversion messages request kinds api decoding words status addresses
+_wire.  limited call headers messages request kinds api decoding words status addresses
 sonar.  _responses _api
 agent.  _tools _request _responses _translate _api
-_apis apis
+apis.  _registry
+apis
 tables.  _table _template _encoding _objects _kind _text _delimited _frames _parquet _sheets _file _asking _writing
 tables
 journal.  _errors _kinds _names _records _steps _taking store _protocol _standing _memory _forgetful _jobs
@@ -67,12 +70,11 @@ TESTING = "testing"
 # The folder of each API, as registered: a further one is pure and apart from the others without a word here.
 API_FOLDERS = sorted({type(api).__module__.split(".")[1] for api, _ in APIS.values()})
 
-OF_TEXTS = ("_text", "_marks", "_structured", "_thought")
 PURE = (
     "_version",
     "_errors",
-    "_builtin",
-    *OF_TEXTS,
+    "_text.",
+    *("_checks.builtin", "_checks.rules", "_checks.conversion"),
     "_job",
     "_wire.",
     "_policy.",

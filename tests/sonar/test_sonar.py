@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from aiopplx._errors import InvalidRequest, ProtocolError
 from aiopplx._job import Answer, JobStatus, Readable, Snapshot, outcome_error
-from aiopplx._thought import split
+from aiopplx._text.thought import split
 from aiopplx._wire.api import API
 from aiopplx._wire.call import Lane
 from aiopplx._wire.request import ResearchRequest

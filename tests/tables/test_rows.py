@@ -118,7 +118,7 @@ async def test_a_journal_gives_the_question_back(tmp_path: Path) -> None:
     ],
 )
 def test_the_last_words_of_the_user_are_the_question(request_: ResearchRequest | AgentRequest, said: str) -> None:
-    from aiopplx._apis import APIS
+    from aiopplx.apis._registry import APIS
 
     assert request_.asked == said
     for api, _ in APIS.values():

@@ -19,7 +19,7 @@ from aiopplx._errors import (
     ProtocolError,
     RateLimited,
 )
-from aiopplx._text import BODY_KEPT, MESSAGE_KEPT, excerpt, plain
+from aiopplx._text.safe import BODY_KEPT, MESSAGE_KEPT, excerpt, plain
 from aiopplx._wire.call import Reply, error_of
 
 RETIRED = (

@@ -7,11 +7,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from aiopplx import AgentRequest, ResearchRequest
-from aiopplx._apis import APIS, published
 from aiopplx._wire.api import API
 from aiopplx._wire.kinds import NOTHING, Kind, kind_named, unversioned
 from aiopplx._wire.request import Request
 from aiopplx.agent import AGENT
+from aiopplx.apis._registry import APIS, published
 from aiopplx.sonar import SONAR
 
 DEEP = "sonar-deep-research"

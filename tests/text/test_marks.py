@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from aiopplx._job import Source
-from aiopplx._marks import cited, marks, unresolved
+from aiopplx._text.marks import cited, marks, unresolved
 
 PLACES = [Source(url=f"https://{place}.example") for place in range(1, 8)]
 NUMBERED = [Source(url=f"https://{number}.example", id=number) for number in (9, 3, 14, 1)]

@@ -16,7 +16,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import cast
 
-from aiopplx._builtin import as_builtin, fields_as_builtins
+from aiopplx._checks.builtin import as_builtin, fields_as_builtins
 from aiopplx._errors import InvalidRequest
 from aiopplx._wire.api import API, quoted_id
 from aiopplx._wire.kinds import NOTHING, Kind, Published

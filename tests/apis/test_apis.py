@@ -9,9 +9,9 @@ import msgspec
 import pytest
 
 from aiopplx import AgentRequest, InvalidRequest, ResearchRequest
-from aiopplx._apis import APIS, Routing, api_named, request_of
 from aiopplx._wire.request import Request, tag_of
 from aiopplx.agent import AGENT, AGENT_ALIAS
+from aiopplx.apis._registry import APIS, Routing, api_named, request_of
 from aiopplx.sonar import SONAR, SONAR_V1
 
 QUESTION = ResearchRequest("Why?", tag="t")

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from aiopplx._structured import find_json
+from aiopplx._text.structured import find_json
 
 
 class Verdict(msgspec.Struct):

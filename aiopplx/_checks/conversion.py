@@ -32,8 +32,8 @@ from typing import (
 import msgspec
 from msgspec import Meta
 
+from aiopplx._checks.rules import as_name, refuse, shown, writable
 from aiopplx._errors import InvalidRequest
-from aiopplx._wire.checks import as_name, refuse, shown, writable
 
 T = TypeVar("T")
 

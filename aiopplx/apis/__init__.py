@@ -43,7 +43,7 @@ class KnownApi(msgspec.Struct, frozen=True, kw_only=True):
 
 def known_apis() -> tuple[KnownApi, ...]:
     """All job APIs; those of `api="auto"` come in the order in which it uses them."""
-    from aiopplx._apis import APIS, registered  # with all requests and answers, of which a name needs nothing
+    from aiopplx.apis._registry import APIS, registered  # with all requests and answers, of which a name needs nothing
 
     return tuple(
         KnownApi(

@@ -41,7 +41,7 @@ from aiopplx import (
     RetryPolicy,
     Session,
 )
-from aiopplx._builtin import as_builtin, as_builtins
+from aiopplx._checks.builtin import as_builtin, as_builtins
 from aiopplx.emulator import Emulator
 from aiopplx.journal import JournalError, open_reader
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from aiopplx._thought import joined, split, thought_in
+from aiopplx._text.thought import joined, split, thought_in
 
 TAGS = [
     ("<think>", "</think>"),

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from aiopplx._text import FILENAME_BYTES, safe_filename
+from aiopplx._text.safe import FILENAME_BYTES, safe_filename
 
 NAMES = [
     ("report.pdf", "report.pdf"),
