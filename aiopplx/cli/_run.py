@@ -95,7 +95,7 @@ class _Run:
         self._held: deque[tuple[int, Origin, Job]] = deque()
         self._written = 0
         self._warned: set[str] = set()
-        self._unsent_because = ""
+        self._unsent_because: AiopplxError | None = None
         self._timed_out: list[str] = []
         self._batch: Batch | None = None
         self._resuming = ""
@@ -238,7 +238,7 @@ class _Run:
         if job.ok:
             self._view.latest(f"{where}: {origin.preview if origin else ''}")
         elif job.status == "STOPPED":  # there are many, all for one reason, which is printed once
-            self._unsent_because = self._unsent_because or (job.error.message if job.error else "")
+            self._unsent_because = self._unsent_because or _of_all(job)
         else:
             self._view.say(f"{where}: {_failure(job)}")
         if job.status == "TIMED_OUT":
@@ -296,7 +296,7 @@ class _Run:
         elif ending is not None and not isinstance(ending, BrokenPipeError):
             complain(ending)
             self._say_which_journal(ending)
-        elif self._unsent_because:
+        elif self._unsent_because is not None:
             complain(self._unsent_because)
 
     def _say_which_journal(self, ending: BaseException) -> None:
@@ -389,6 +389,15 @@ class _Run:
         if self._tally.in_doubt:
             return IN_DOUBT
         return LATER if self._tally.unsent else FAILED if self._tally.failed else DONE
+
+
+def _of_all(job: Job) -> AiopplxError | None:
+    """Why a question was not sent, without the facts of that one question: the others were not for the same reason."""
+    if job.error is None:
+        return None
+    error = job.error.about()
+    error.idempotency_key, error.tag = "", None
+    return error
 
 
 def _failure(job: Job) -> str:

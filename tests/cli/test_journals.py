@@ -155,7 +155,9 @@ async def test_budget_stops_the_run_and_a_higher_one_continues(tmp_path: Path) -
         assert_none_was_paid_twice(server)
     assert low.returncode == 75
     assert f"{created} done, 0 failed, {6 - created} not sent, 0 in doubt" in low.stderr
-    assert "aiopplx: not sent: $" in low.stderr
+    (why,) = [line for line in low.stderr.splitlines() if line.startswith("aiopplx: ")]
+    assert why.startswith("aiopplx: not sent: $")
+    assert why.endswith(". --max-cost sets the limit")
     assert high.returncode == 0
     assert all(row["ok"] for row in rows(answers.read_text()))
 
