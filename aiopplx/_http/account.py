@@ -3,7 +3,7 @@
 What one account is
 -------------------
 The service knows an account by its API key, and counts by account: how many submissions it makes in a minute, what
-credit it has left, whether its key is valid. Two sessions with one key are one client to the service, however separate
+credit it has, whether its key is valid. Two sessions with one key are one client to the service, however separate
 they are in the program. If each kept limits of its own they would send twice what is allowed, and one would send into
 a silence that the server had asked of the other. So they share one gate, and with it the limits, the silence, the stops
 and what is known of an outage.

@@ -78,7 +78,7 @@ class Attempts(Protocol):
         ...
 
     async def take_back(self, sub: Submission) -> None:
-        """Nothing that left under this key can have made a job: SENDING becomes QUEUED.
+        """Nothing that was sent under this key can have made a job: SENDING becomes QUEUED.
 
         Does nothing in any other phase. Raises nothing.
         """
@@ -147,19 +147,19 @@ class Client:
 
     async def attempt(self, call: Call, read: Callable[[Reply], T], sink: Sink | None = None) -> T | Failed:
         """Make one exchange, for which the caller has just passed the gate, and tell the gate what came of it."""
-        left_at = self.clock.now()
+        sent_at = self.clock.now()
         try:
             outcome = await (self.transport.exchange(call) if sink is None else self.transport.exchange(call, sink))
         except BaseException:
-            self.line.back(call.lane, left_at)
+            self.line.back(call.lane, sent_at)
             self.line.answered()
             raise
-        self.line.back(call.lane, left_at)
+        self.line.back(call.lane, sent_at)
         error: AiopplxError
         if not isinstance(outcome, Reply):
             limit = self.transport.limit if sink is None else self.transport.file_limit
             error = error_of_no_reply(outcome, lane=call.lane, limit=limit)
-            return self._failed(call, outcome, error, left_at)
+            return self._failed(call, outcome, error, sent_at)
         if "x-ratelimit-limit" in outcome.headers:
             self.limits = counts(outcome.headers)
         if 200 <= outcome.status < 300:
@@ -173,18 +173,18 @@ class Client:
             else:
                 gate = self.gate
                 now = self.clock.now()
-                gate.answered(call.lane, now, left_at, accepted=True)
+                gate.answered(call.lane, now, sent_at, accepted=True)
                 if gate.stop is not None and gate.accepted(call.lane):
                     self.emit(Event(kind=EventKind.RESUMED))
                 if "x-ratelimit-remaining" in outcome.headers:
-                    self._told(outcome, call.lane, now, left_at, accepted=True)
+                    self._told(outcome, call.lane, now, sent_at, accepted=True)
                 self.line.answered()
                 return value
         else:
             error = error_of(outcome, call.lane)
-        return self._failed(call, outcome, error, left_at)
+        return self._failed(call, outcome, error, sent_at)
 
-    def _failed(self, call: Call, outcome: Reply | NoReply, error: AiopplxError, left_at: float) -> Failed:
+    def _failed(self, call: Call, outcome: Reply | NoReply, error: AiopplxError, sent_at: float) -> Failed:
         lane = call.lane
         error.message = self.transport.scrub(error.message)
         error.args = (error.message,)
@@ -199,10 +199,10 @@ class Client:
             error.retry_after = exhausted_until(outcome.headers) if asked is None else asked
             is_by_tokens = isinstance(error, RateLimited) and error.limit == "tokens"
             pause = self.gate.throttled(
-                lane, now, left_at, asked, self.random(), is_limit=status == 429, is_by_tokens=is_by_tokens
+                lane, now, sent_at, asked, self.random(), is_limit=status == 429, is_by_tokens=is_by_tokens
             )
             if "x-ratelimit-remaining" in outcome.headers:
-                self._told(outcome, lane, now, left_at, accepted=False)
+                self._told(outcome, lane, now, sent_at, accepted=False)
             if asked is None and status == 429 and not self.gate.waits_for_answer(lane):
                 pause = self.gate.delay(lane, now)
             if self.gate.limits.is_refused_as_given():
@@ -214,28 +214,28 @@ class Client:
         elif fault in (Fault.NOT_SENT, Fault.DOUBT, Fault.POLL):
             connected = isinstance(outcome, Reply) or outcome.sent
             if isinstance(outcome, Reply) and status is not None and status < 500:
-                self.gate.answered(lane, now, left_at, accepted=False)  # a wrong answer, but the server is at work
+                self.gate.answered(lane, now, sent_at, accepted=False)  # a wrong answer, but the server is at work
             else:
-                pause = self.gate.failed(now, connected=connected, left_at=left_at)
+                pause = self.gate.failed(now, connected=connected, sent_at=sent_at)
             if lane is Lane.SUBMIT:
                 self.gate.submit_failed(now)
         elif fault is Fault.STOP and isinstance(error, ConfigError):
             self.halt(error, lane)
         elif fault is Fault.STOP and isinstance(error, APIError):
-            self.gate.answered(lane, now, left_at, accepted=False)
+            self.gate.answered(lane, now, sent_at, accepted=False)
             if lane in (Lane.SUBMIT, Lane.POLL) and not self.is_survived(error, call):
                 self.halt(error, lane)
         elif isinstance(outcome, Reply):
-            self.gate.answered(lane, now, left_at, accepted=False)
+            self.gate.answered(lane, now, sent_at, accepted=False)
         if pause >= 1.0:
             self.emit(Event(kind=EventKind.PAUSED, delay=pause, reason=error.message, fault=fault.value))
         self.line.answered()
         return Failed(fault, error, status, pause)
 
-    def _told(self, reply: Reply, lane: Lane, now: float, left_at: float, *, accepted: bool) -> None:
-        """An answer says how many requests are left."""
+    def _told(self, reply: Reply, lane: Lane, now: float, sent_at: float, *, accepted: bool) -> None:
+        """An answer says how many requests remain."""
         self.gate.limits.said(
-            lane, now, left_at, counts(reply.headers), exhausted_until(reply.headers), accepted=accepted
+            lane, now, sent_at, counts(reply.headers), exhausted_until(reply.headers), accepted=accepted
         )
 
     # --- stops -------------------------------------------------------------------------------------------------------
@@ -308,7 +308,7 @@ class Client:
                 result = await self.attempt(call, api.read_job)
             except Withdrawn as ending:
                 with anyio.CancelScope(shield=True):
-                    await attempts.take_back(sub)  # of this attempt nothing left; of an earlier one, something may have
+                    await attempts.take_back(sub)  # this attempt was not sent; an earlier one may have been
                 raise asyncio.CancelledError(*ending.args) from None
             if not isinstance(result, Failed):
                 return result

@@ -130,14 +130,14 @@ class Line:
             self.submitting += 1
         self.gate.leave(lane, now)
 
-    def back(self, lane: Lane, left_at: float) -> None:
+    def back(self, lane: Lane, sent_at: float) -> None:
         """A request that had passed has ended, or did not leave after all: another may."""
         if lane is _SUBMIT:
             self.submitting -= 1
-        self.gate.back(lane, left_at)
+        self.gate.back(lane, sent_at)
 
     async def wait(self, lane: Lane, bounds: Bounds, *, is_bulk: bool = False, order: int = 0) -> None:
-        """Wait until a request of this lane may leave; once this returns, it counts as having left.
+        """Wait until a request of this lane may leave; once this returns, it counts as sent.
 
         Args:
             lane: what it is.

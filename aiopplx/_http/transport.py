@@ -188,7 +188,7 @@ class Transport:
             sink: takes the content of a 200, whose reply then has none; None to have it in the reply.
 
         Raises:
-            Withdrawn: the submission was cancelled before a byte of it left.
+            Withdrawn: the submission was cancelled before a byte of it was sent.
             asyncio.CancelledError, KeyboardInterrupt, SystemExit: made anew, without the frames that hold the key.
             ConfigError: the connections are closed, as they are after the end of the session.
         """

@@ -148,14 +148,14 @@ class Breaker:
         failures: attempts in a row that brought no answer.
     """
 
-    __slots__ = ("_probe_at", "_probe_delay", "_probe_left_at", "_probing_until", "failures")
+    __slots__ = ("_probe_at", "_probe_delay", "_probe_sent_at", "_probing_until", "failures")
 
     def __init__(self) -> None:
         self.failures = 0
         self._probe_at = 0.0
         self._probe_delay = FIRST_PROBE
         self._probing_until = 0.0
-        self._probe_left_at = 0.0
+        self._probe_sent_at = 0.0
 
     @property
     def is_open(self) -> bool:
@@ -174,11 +174,11 @@ class Breaker:
         """A request leaves. If the breaker is open, it is the probe."""
         if self.is_open:
             self._probing_until = now + LONGEST_PROBE
-            self._probe_left_at = now
+            self._probe_sent_at = now
 
-    def back(self, left_at: float) -> None:
-        """A request that left at `left_at` ended, in whatever way: if it was the probe, another may go."""
-        if left_at >= self._probe_left_at:
+    def back(self, sent_at: float) -> None:
+        """A request that was sent at `sent_at` ended, in whatever way: if it was the probe, another may go."""
+        if sent_at >= self._probe_sent_at:
             self._probing_until = 0.0
 
     def answered(self) -> None:
@@ -202,8 +202,8 @@ class FirstContact:
 
     A server that answered before and is away now will come back. One that was never reached is more likely a mistake in
     the set-up (a wrong address, no network, a firewall), which the user wants to hear of at once and not in an hour.
-    Only attempts without a connection count. Those of many jobs at one moment are one try: an attempt that left before
-    the last one was counted is not counted again.
+    Only attempts without a connection count. Those of many jobs at one moment are one try: an attempt that was sent
+    before the last one was counted is not counted again.
 
     Attributes:
         is_made: whether the server has answered anything, ever.
@@ -217,9 +217,9 @@ class FirstContact:
         self.tries = 0
         self._counted_at = 0.0
 
-    def failed(self, now: float, left_at: float | None) -> None:
-        """There was not even a connection, for an attempt that left at `left_at` (None: just now)."""
-        if not self.is_made and (left_at is None or left_at >= self._counted_at):
+    def failed(self, now: float, sent_at: float | None) -> None:
+        """There was not even a connection, for an attempt that was sent at `sent_at` (None: just now)."""
+        if not self.is_made and (sent_at is None or sent_at >= self._counted_at):
             self.tries += 1
             self._counted_at = now
 
@@ -332,13 +332,13 @@ class Gate:
 
     # --- what came back ----------------------------------------------------------------------------------------------
 
-    def back(self, lane: Lane, left_at: float) -> None:
-        """A request that left at `left_at` ended, in whatever way, or did not leave after all."""
-        self.limits.back(lane, left_at)
-        self._breaker.back(left_at)
+    def back(self, lane: Lane, sent_at: float) -> None:
+        """A request that was sent at `sent_at` ended, in whatever way, or did not leave after all."""
+        self.limits.back(lane, sent_at)
+        self._breaker.back(sent_at)
 
-    def answered(self, lane: Lane, now: float, left_at: float, *, accepted: bool) -> None:
-        """The server gave an answer that was not a request for less, to a request that left at `left_at`."""
+    def answered(self, lane: Lane, now: float, sent_at: float, *, accepted: bool) -> None:
+        """The server gave an answer that was not a request for less, to a request that was sent at `sent_at`."""
         self._first_contact.is_made = True
         self._breaker.answered()
         if lane is _SUBMIT:
@@ -346,13 +346,13 @@ class Gate:
             if accepted:
                 self.route.has_accepted = True
         # Also one that was refused for what it asks: the limit let it through.
-        self.limits.accepted(lane, now, left_at)
+        self.limits.accepted(lane, now, sent_at)
 
     def throttled(
         self,
         lane: Lane,
         now: float,
-        left_at: float,
+        sent_at: float,
         hint: float | None,
         random: float,
         *,
@@ -364,7 +364,7 @@ class Gate:
         Args:
             lane: what was asked.
             now: monotonic seconds.
-            left_at: when the request left.
+            sent_at: when the request was sent.
             hint: seconds of silence that the server asked for; None if it did not say.
             random: even in [0, 1).
             is_limit: whether a limit was reached (429). A server that is busy (503) says nothing of its limits.
@@ -378,17 +378,17 @@ class Gate:
         if lane is _SUBMIT:
             self._unanswered.failed(now)
         if is_limit:
-            self.limits.refused(lane, now, left_at, is_by_tokens=is_by_tokens)
+            self.limits.refused(lane, now, sent_at, is_by_tokens=is_by_tokens)
         return self._silence.asked(now, hint, random) if hint is not None else 0.0
 
-    def failed(self, now: float, *, connected: bool, left_at: float | None = None) -> float:
-        """An attempt that left at `left_at` brought no sign of a working server.
+    def failed(self, now: float, *, connected: bool, sent_at: float | None = None) -> float:
+        """An attempt that was sent at `sent_at` brought no sign of a working server.
 
         `connected` is False if there was not even a connection. Returns the seconds until the next probe, 0 if all may
         go on.
         """
         if not connected:
-            self._first_contact.failed(now, left_at)
+            self._first_contact.failed(now, sent_at)
         return self._breaker.failed(now)
 
     def submit_failed(self, now: float) -> None:

@@ -13,7 +13,7 @@ too much loses as much time as one that is refused too often. So a limit is meas
   what was accepted in the last one, two or three of them, whichever gives most. A rate is never learnt from a single
   acceptance: a closed window of a minute would look like one request a minute.
 - *One refusal.* Requests are on their way when the first is refused. Their refusals say the same thing again, so a
-  refusal of a request that left before the last one was known is not counted.
+  refusal of a request that was sent before the last one was known is not counted.
 - *One alone.* After a refusal one request leaves alone, after the time in which one more should fit. If that is refused
   too, the next waits half as long again, up to `LONGEST_GAP`.
 - *Probing in departures.* From 0.9 of the rate after a refusal the pace comes back to it after `flat` departures and
@@ -25,7 +25,7 @@ too much loses as much time as one that is refused too often. So a limit is meas
   less than half, `LEAP` requests leave at the old pace. If no more of them are refused than usual, refusals do not
   depend on the rate. Then the old rate holds again, and only more refusals than usual are counted.
 - *Headers.* `limit` and `remaining` give rate and burst at once. They are believed until a request is refused although
-  more than a few were said to be left; three such contradictions end the belief.
+  more than a few were said to remain; three such contradictions end the belief.
 
 A rate that the user gave holds instead of all this. A refusal is then obeyed and teaches nothing.
 
@@ -80,7 +80,7 @@ SLOW_MEMORY = 0.98
 BELOW_RATE = 0.9
 """Of what came in while one request was alone, so much is used at once."""
 FEW = 2.0
-"""Requests: a refusal is a contradiction if more than so many were said to be left."""
+"""Requests: a refusal is a contradiction if more than so many were said to remain."""
 OFTEN = 0.06
 """A share of refusals that true headers do not come with."""
 MOST_CONTRADICTIONS = 3
@@ -104,8 +104,8 @@ class Departures(Protocol):
         """One leaves."""
         ...
 
-    def back(self, left_at: float) -> None:
-        """One that left at `left_at` is in flight no more, whatever came of it."""
+    def back(self, sent_at: float) -> None:
+        """One that was sent at `sent_at` is in flight no more, whatever came of it."""
         ...
 
 
@@ -136,7 +136,7 @@ class Limiter:
     Attributes:
         rate: requests a second, None while no limit is known.
         burst: requests at once, after a pause.
-        in_flight: requests that left and are not back.
+        in_flight: requests that were sent and are not back.
         is_given: whether the user gave the rate.
         refused_as_given: requests that were refused although the given rate was kept.
     """
@@ -155,15 +155,15 @@ class Limiter:
         # Departures: what has come in and was not used, by when; the latest departure, and how many since a refusal.
         self._tokens = max(1.0, self.burst)
         self._filled_at = -math.inf
-        self._last_left = -math.inf
+        self._last_sent = -math.inf
         self._began: float | None = None
         self._n = 0
         self._flat = LEAST_FLAT
-        # One alone: after how long, when, and when it left.
+        # One alone: after how long, when, and when it was sent.
         self._is_alone = False
         self._gap = 0.0
         self._probe_at = 0.0
-        self._probe_left: float | None = None
+        self._probe_sent: float | None = None
         # Epochs: what was accepted since the mark, and since the burst was full.
         self._known_at = -math.inf
         self._mark: float | None = None
@@ -181,7 +181,7 @@ class Limiter:
         self._slow_share = 0.0
         self._usual = 0.0
         self._confirmed = 0.0
-        self._leap_left = 0
+        self._leap_remaining = 0
         self._leap_back = 0
         self._leap_refused = 0
         self._leap_since: float | None = None
@@ -202,16 +202,16 @@ class Limiter:
         if self._is_alone:
             if self.is_given:
                 closed = max(closed, self._wait(now))
-            alone = self._probe_at if self._probe_left is None else self._probe_left + self._stale()
+            alone = self._probe_at if self._probe_sent is None else self._probe_sent + self._stale()
             return max(closed, alone - now)
         if self.rate is None:
             # No window is narrower than the first one, so the common case needs no arithmetic.
             if self.in_flight < self._first_window or self.in_flight < self._window():
                 return closed
             # A window that does not move lets one more through: it must not hang on answers that do not come.
-            return max(closed, self._last_left + self._stale() - now)
-        if self._leap_since is not None and not self._leap_left:
-            return max(closed, self._last_left + self._stale() - now)
+            return max(closed, self._last_sent + self._stale() - now)
+        if self._leap_since is not None and not self._leap_remaining:
+            return max(closed, self._last_sent + self._stale() - now)
         return max(closed, self._wait(now))
 
     def leave(self, now: float) -> None:
@@ -221,45 +221,45 @@ class Limiter:
         if self._began is None:
             self._began = now
         if self._is_alone:
-            self._probe_left = now
+            self._probe_sent = now
         if self.rate is not None and (self.is_given or not self._is_alone):
             tokens = self._tokens_at(now)
             pace = self._pace()
-            idle = now - self._last_left
+            idle = now - self._last_sent
             if tokens >= self._most(pace) and idle > 1.0 + 1.0 / pace and not self.is_given:
                 self._mark = None
                 self._full_at, self._full_accepted = now, self._accepted
             if tokens < 1.5 + LATE * pace:
                 self._n += 1  # it had to wait: a client with nothing to send finds nothing out
-            if self._leap_left:
-                self._leap_left -= 1
+            if self._leap_remaining:
+                self._leap_remaining -= 1
             elif self._leap_since is not None:
                 self._end_leap(now, is_noise=False)  # what leapt does not come back
             self._tokens = tokens - 1.0
             self._filled_at = now
-        self._last_left = now
+        self._last_sent = now
 
     def waits_for_answer(self) -> bool:
         """Whether only an answer can shorten `delay`: it is then a guess, after which it is not waited for longer."""
         if self._is_alone:
-            return self._probe_left is not None
+            return self._probe_sent is not None
         if self.rate is None:
             return self.in_flight >= self._window()
-        return self._leap_since is not None and not self._leap_left
+        return self._leap_since is not None and not self._leap_remaining
 
-    def back(self, left_at: float) -> None:
+    def back(self, sent_at: float) -> None:
         """See `Departures`."""
-        if self.in_flight:  # one that left before another limiter took this one's place was counted there
+        if self.in_flight:  # one that was sent before another limiter took this one's place was counted there
             self.in_flight -= 1
-        if self._probe_left is not None and left_at >= self._probe_left:
-            self._probe_left = None  # it brought no answer: another may go
+        if self._probe_sent is not None and sent_at >= self._probe_sent:
+            self._probe_sent = None  # it brought no answer: another may go
 
     def close(self, until: float) -> None:
         """Nothing leaves before this moment."""
         self._closed_until = max(self._closed_until, until)
 
     def _wait(self, now: float) -> float:
-        """Seconds until one more has come in at the pace; 0 where less is left than a clock can tell."""
+        """Seconds until one more has come in at the pace; 0 where less remains than a clock can tell."""
         wait = (1.0 - self._tokens_at(now)) / self._pace()
         return wait if wait > SHORTEST else 0.0
 
@@ -276,7 +276,7 @@ class Limiter:
     def _pace(self) -> float:
         """Requests a second at present."""
         rate = self.rate or SLOWEST
-        if self.is_given or self._leap_left:
+        if self.is_given or self._leap_remaining:
             return rate
         s = min(STEEPEST, self._n / self._flat - 1.0)
         return rate * (1.0 + (BELOW if s < 0.0 else ABOVE) * s**3)
@@ -297,18 +297,18 @@ class Limiter:
 
     # --- answers -----------------------------------------------------------------------------------------------------
 
-    def accepted(self, now: float, left_at: float) -> None:
-        """A request that left at `left_at` was accepted."""
-        self._measure(now - left_at)
+    def accepted(self, now: float, sent_at: float) -> None:
+        """A request that was sent at `sent_at` was accepted."""
+        self._measure(now - sent_at)
         self._accepted += 1
         if self._slow_share:
             self._share *= MEMORY
             self._slow_share *= SLOW_MEMORY
-        if self._mark is not None and left_at > self._mark:
+        if self._mark is not None and sent_at > self._mark:
             self._k += 1
         if self._leap_since is not None:
-            self._leapt(now, left_at, is_refused=False)
-        if self._is_alone and left_at > self._known_at:
+            self._leapt(now, sent_at, is_refused=False)
+        if self._is_alone and sent_at > self._known_at:
             self._is_alone = False
             self._window_from, self._first_window = self._accepted, FIRST_WINDOW
             if self.rate is not None and not self.is_given:
@@ -321,15 +321,15 @@ class Limiter:
                 self._tokens = min(self.burst, max(0.0, saved))
                 self._filled_at = now
 
-    def refused(self, now: float, left_at: float) -> None:
-        """A request that left at `left_at` was refused, because there were too many."""
-        self._measure(now - left_at)
+    def refused(self, now: float, sent_at: float) -> None:
+        """A request that was sent at `sent_at` was refused, because there were too many."""
+        self._measure(now - sent_at)
         self._share = self._share * MEMORY + (1.0 - MEMORY)
         self._slow_share = self._slow_share * SLOW_MEMORY + (1.0 - SLOW_MEMORY)
         if self._leap_since is not None:
-            self._leapt(now, left_at, is_refused=True)
+            self._leapt(now, sent_at, is_refused=True)
             return
-        if left_at <= self._known_at or self._is_noise():
+        if sent_at <= self._known_at or self._is_noise():
             return
         if self.is_given:
             self.refused_as_given += 1
@@ -345,19 +345,19 @@ class Limiter:
         self._n = 0
         if was_alone:
             self._gap = min(LONGEST_GAP, self._gap * (GAP_GROWS if self.rate is None else KNOWN_GAP_GROWS))
-            self._last_refused_probe = left_at
+            self._last_refused_probe = sent_at
             self._closed_probes += 1
         elif self._gap >= LONG_GAP and self._closed_probes >= LONG_CLOSED and self._k < self._last_k / 4.0:
             # It was closed for long, as no bucket is, and is not open again: what was refused may count as well.
-            self._last_refused_probe = left_at
+            self._last_refused_probe = sent_at
         else:
             if not self.is_given:
-                self._at_mark(now, left_at)
+                self._at_mark(now, sent_at)
             if self._leap_since is not None:
                 return
             self._gap = self._first_gap(now)
         self._is_alone = True
-        self._probe_left = None
+        self._probe_sent = None
         self._probe_at = now + self._gap
 
     def _measure(self, seconds: float) -> None:
@@ -374,23 +374,23 @@ class Limiter:
         began = self._began if self._began is not None else now
         return min(LONGEST_GAP, max(self._rtt, (now - began) / (self._accepted + 1), SHORTEST_GAP))
 
-    def _at_mark(self, now: float, left_at: float) -> None:
+    def _at_mark(self, now: float, sent_at: float) -> None:
         """The bucket is empty: an epoch ends, and another begins."""
         mark, k = self._mark, self._k
-        self._mark, self._k, self._closed_probes = left_at, 0, 0
+        self._mark, self._k, self._closed_probes = sent_at, 0, 0
         self._last_k = k if mark is not None else self._accepted - self._full_accepted
         if mark is None:
-            self._found_burst(left_at)
+            self._found_burst(sent_at)
         elif k:
-            self._learn(k, max(left_at - mark, 1e-3), left_at, now)
+            self._learn(k, max(sent_at - mark, 1e-3), sent_at, now)
         self._last_refused_probe = None
 
-    def _found_burst(self, left_at: float) -> None:
+    def _found_burst(self, sent_at: float) -> None:
         if self.rate is not None and self._full_at is not None:
-            spent = self._accepted - self._full_accepted - self.rate * (left_at - self._full_at)
+            spent = self._accepted - self._full_accepted - self.rate * (sent_at - self._full_at)
             self.burst = max(0.0, min(self.burst, spent))
 
-    def _learn(self, k: int, seconds: float, left_at: float, now: float) -> None:
+    def _learn(self, k: int, seconds: float, sent_at: float, now: float) -> None:
         before, is_first = self.rate, not self._epochs
         self._epochs.append((k, seconds))
         best, flat = 0.0, 0
@@ -402,16 +402,16 @@ class Limiter:
             if rate > best:
                 best, flat = rate, total_k
         if is_first and self._last_refused_probe is not None:
-            best = max(best, (k - 1) / max(left_at - self._last_refused_probe, 1e-3))
+            best = max(best, (k - 1) / max(sent_at - self._last_refused_probe, 1e-3))
         rate = max(SLOWEST, best)
         # Where many are on their way, asking for more costs more refusals at once, so it is done less often.
         most = MOST_FLAT * max(1.0, rate * self._rtt / FEW_ON_THE_WAY)
         self._flat = min(most, max(LEAST_FLAT, float(flat))) if not self._usual else NOISY_FLAT
         self.rate = rate
         if before is None:
-            began = self._began if self._began is not None else left_at
+            began = self._began if self._began is not None else sent_at
             first = self._accepted - k
-            self.burst = max(0.0, first - rate * max(0.0, left_at - seconds - began))
+            self.burst = max(0.0, first - rate * max(0.0, sent_at - seconds - began))
         if len(self._epochs) < 2:
             return
         if rate > self._confirmed:
@@ -424,13 +424,13 @@ class Limiter:
     def _begin_leap(self, now: float, fell_to: float) -> None:
         self.rate = self._confirmed
         self._fell_to, self._leap_since = fell_to, now
-        self._leap_left, self._leap_back, self._leap_refused = LEAP, 0, 0
+        self._leap_remaining, self._leap_back, self._leap_refused = LEAP, 0, 0
         self._before_leap = self._slow_share
         self._tokens, self._filled_at = 0.0, now
 
-    def _leapt(self, now: float, left_at: float, *, is_refused: bool) -> None:
+    def _leapt(self, now: float, sent_at: float, *, is_refused: bool) -> None:
         """A request came back during a leap."""
-        if self._leap_since is None or left_at < self._leap_since:
+        if self._leap_since is None or sent_at < self._leap_since:
             return
         self._leap_back += 1
         self._leap_refused += is_refused
@@ -439,7 +439,7 @@ class Limiter:
         self._end_leap(now, is_noise=self._leap_refused <= 1.0 + 1.2 * LEAP * self._before_leap)
 
     def _end_leap(self, now: float, *, is_noise: bool) -> None:
-        self._leap_since, self._leap_left = None, 0
+        self._leap_since, self._leap_remaining = None, 0
         self._known_at = now
         self._epochs.clear()
         self._mark = None
@@ -450,38 +450,38 @@ class Limiter:
             return
         self.rate = self._confirmed = self._fell_to
         self._mark, self._k = now, 0
-        self._is_alone, self._probe_left = True, None
+        self._is_alone, self._probe_sent = True, None
         self._gap = self._first_gap(now)
         self._probe_at = now + self._gap
 
     # --- headers -----------------------------------------------------------------------------------------------------
 
     def said(
-        self, now: float, left_at: float, counts: Mapping[str, int], until_reset: float | None, *, accepted: bool
+        self, now: float, sent_at: float, counts: Mapping[str, int], until_reset: float | None, *, accepted: bool
     ) -> None:
         """An answer had the server's own counts (`limit`, `remaining`).
 
         Args:
             now: monotonic seconds.
-            left_at: when its request left; an older answer than the newest that was read says nothing.
+            sent_at: when its request was sent; an older answer than the newest that was read says nothing.
             counts: the counts.
-            until_reset: seconds until the count restarts, if it says that none are left.
+            until_reset: seconds until the count restarts, if it says that none remain.
             accepted: whether the request was accepted.
         """
         limit, remaining = counts.get("limit"), counts.get("remaining")
-        if left_at < self._newest or self._contradictions >= MOST_CONTRADICTIONS:
+        if sent_at < self._newest or self._contradictions >= MOST_CONTRADICTIONS:
             return
         if until_reset is not None:
             self.close(now + until_reset)
         if not limit or remaining is None or self.is_given:
             return
-        self._newest = left_at
+        self._newest = sent_at
         if remaining > limit or (remaining > FEW and not accepted):
             self._contradicted()
             return
-        self._remaining = left = max(0.0, remaining - self.in_flight)
+        self._remaining = known = max(0.0, remaining - self.in_flight)
         if self._contradictions:
-            self._tokens = min(self._tokens_at(now), left) if self.rate is not None else self._tokens
+            self._tokens = min(self._tokens_at(now), known) if self.rate is not None else self._tokens
             self._filled_at = now
             return
         self.rate = max(SLOWEST, limit / 60.0)
@@ -491,16 +491,16 @@ class Limiter:
             self._is_told, self._n = True, int(TOLD_FLAT)
             self._epochs.clear()
             self._mark = None
-        self._tokens, self._filled_at = left, now
+        self._tokens, self._filled_at = known, now
 
     def told(self, now: float) -> tuple[float, float] | None:
-        """The limit that headers told, and how many should be left of it now; None if they are not believed."""
+        """The limit that headers told, and how many should remain of it now; None if they are not believed."""
         if not self._is_told or self._contradictions:
             return None
         return self.burst, max(0.0, min(self.burst, self._tokens_at(now)))
 
     def _contradicted(self) -> None:
-        """Refused, although more than a few were said to be left."""
+        """Refused, although more than a few were said to remain."""
         self._contradictions += 1
         if self._contradictions == MOST_CONTRADICTIONS:
             self._is_told = False
@@ -521,7 +521,7 @@ class Limiter:
         return Learnt(self.rate, self.burst, self._flat, self._usual)
 
     def start_from(self, now: float, learnt: Learnt, seconds_ago: float) -> None:
-        """Start from what an earlier run learnt, whose last request left so long ago. Not once anything has left."""
+        """Start from what an earlier run learnt, whose last request was sent so long ago; not once one was sent."""
         if self.is_given or learnt.rate is None or self._began is not None or self.rate is not None:
             return
         self.rate = max(SLOWEST, learnt.rate)

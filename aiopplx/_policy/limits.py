@@ -3,7 +3,7 @@
 Whether polls count towards the limit of submissions is not documented for every API and every gateway, and asking would
 cost requests. So they have a limit each until it shows:
 
-- by headers: a poll is told the limit that submissions were told, and as many left as they have left;
+- by headers: a poll is told the limit that submissions were told, and as many remain for it as for them;
 - by a refusal: a poll is refused while a rate of submissions is known, or a submission while a rate of polls is. Polls
   alone are far below every published limit of polls, so where limits are separate none is refused, and nothing is
   joined.
@@ -29,7 +29,7 @@ are small."""
 NEAR, NEAR_SHARE = 5.0, 0.2
 """A poll's count belongs to the submissions' if it is this near to theirs: requests, or a share of the limit."""
 USED = 0.8
-"""Of a limit no more than this may be left, or two separate limits that are nearly unused would look like one."""
+"""Of a limit no more than this may remain, or two separate limits that are nearly unused would look like one."""
 
 _SUBMIT, _LIST = Lane.SUBMIT, Lane.LIST
 
@@ -102,33 +102,33 @@ class Limits:
         if self.tokens is not None:
             self.tokens.leave(now)
 
-    def back(self, lane: Lane, left_at: float) -> None:
-        """One that left at `left_at` is in flight no more."""
+    def back(self, lane: Lane, sent_at: float) -> None:
+        """One that was sent at `sent_at` is in flight no more."""
         if lane is not _SUBMIT:
-            (self.list if lane is _LIST else self.poll).back(left_at)
+            (self.list if lane is _LIST else self.poll).back(sent_at)
             return
-        self.submit.back(left_at)
+        self.submit.back(sent_at)
         if self.tokens is not None:
-            self.tokens.back(left_at)
+            self.tokens.back(sent_at)
 
-    def accepted(self, lane: Lane, now: float, left_at: float) -> None:
-        """One that left at `left_at` was let in."""
+    def accepted(self, lane: Lane, now: float, sent_at: float) -> None:
+        """One that was sent at `sent_at` was let in."""
         if lane is not _SUBMIT:
-            (self.list if lane is _LIST else self.poll).accepted(now, left_at)
+            (self.list if lane is _LIST else self.poll).accepted(now, sent_at)
             return
-        self.submit.accepted(now, left_at)
+        self.submit.accepted(now, sent_at)
         if self.tokens is not None:
-            self.tokens.accepted(now, left_at)
+            self.tokens.accepted(now, sent_at)
 
     # --- what came back ----------------------------------------------------------------------------------------------
 
-    def refused(self, lane: Lane, now: float, left_at: float, *, is_by_tokens: bool = False) -> None:
+    def refused(self, lane: Lane, now: float, sent_at: float, *, is_by_tokens: bool = False) -> None:
         """A request was refused, because there were too many; `is_by_tokens`: because they ask for too much."""
         if is_by_tokens and lane is _SUBMIT:
-            self.of(lane).accepted(now, left_at)  # it was not one request too many
+            self.of(lane).accepted(now, sent_at)  # it was not one request too many
             if self.tokens is None:
                 self.tokens = Limiter()
-            self.tokens.refused(now, left_at)
+            self.tokens.refused(now, sent_at)
             return
         limit = self.of(lane)
         if lane is not _LIST and not self.is_shared:
@@ -136,13 +136,13 @@ class Limits:
             if other.rate is not None and not (other.is_given or limit.is_given):
                 self._join(other)
                 limit = other
-        limit.refused(now, left_at)
+        limit.refused(now, sent_at)
 
     def said(
         self,
         lane: Lane,
         now: float,
-        left_at: float,
+        sent_at: float,
         counts: Mapping[str, int],
         until_reset: float | None,
         *,
@@ -151,7 +151,7 @@ class Limits:
         """An answer had the server's own counts; see `Limiter.said`."""
         if lane is not _SUBMIT and lane is not _LIST and not self.is_shared and self._is_same(now, counts):
             self._join(self.submit)
-        self.of(lane).said(now, left_at, counts, until_reset, accepted=accepted)
+        self.of(lane).said(now, sent_at, counts, until_reset, accepted=accepted)
 
     def _is_same(self, now: float, counts: Mapping[str, int]) -> bool:
         told, limit, remaining = self.submit.told(now), counts.get("limit"), counts.get("remaining")

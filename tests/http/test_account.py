@@ -103,7 +103,7 @@ async def test_what_the_server_said_is_shared_and_a_route_is_not():
 async def test_what_one_route_has_met_holds_back_no_other(error: Any):
     own, routed = joined(), joined(way=object())
     for n in range(20):
-        routed.gate.failed(float(n), connected=False, left_at=float(n))
+        routed.gate.failed(float(n), connected=False, sent_at=float(n))
         routed.gate.submit_failed(float(n))
     routed.gate.halt(error, Lane.SUBMIT, 20.0)
     assert routed.gate.delay(Lane.SUBMIT, 20.0) > 0.0

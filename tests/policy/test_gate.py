@@ -239,10 +239,10 @@ def test_server_never_reached_differs_from_one_not_answering(connected: bool, un
 def test_failed_connections_side_by_side_are_one_try():
     gate = Gate()
     for _ in range(32):
-        gate.failed(START + 0.1, connected=False, left_at=START)
+        gate.failed(START + 0.1, connected=False, sent_at=START)
     assert gate.is_unreachable(1)
     assert not gate.is_unreachable(2)
-    gate.failed(START + 1.1, connected=False, left_at=START + 1.0)
+    gate.failed(START + 1.1, connected=False, sent_at=START + 1.0)
     assert gate.is_unreachable(2)
 
 
@@ -280,12 +280,12 @@ class Outage:
             yield delay
         self.gate.leave(Lane.SUBMIT, self.world.now)
         self.attempts += 1
-        left_at = self.world.now
+        sent_at = self.world.now
         works = not START + 2.0 <= self.world.now < START + 62.0
         yield self.world.chance.uniform(0.2, 0.5) if works else self.fails_after
-        self.gate.back(Lane.SUBMIT, left_at)
+        self.gate.back(Lane.SUBMIT, sent_at)
         if works:
-            self.gate.answered(Lane.SUBMIT, self.world.now, left_at, accepted=True)
+            self.gate.answered(Lane.SUBMIT, self.world.now, sent_at, accepted=True)
             self.accepted += 1
             self.ended_at = self.world.now
         else:
@@ -550,13 +550,13 @@ def test_breaker_takes_an_earlier_request_for_no_probe():
 
 def test_first_contact_counts_each_moment_once():
     contact = FirstContact()
-    contact.failed(START + 1.0, left_at=START)
-    contact.failed(START + 1.5, left_at=START + 0.5)
+    contact.failed(START + 1.0, sent_at=START)
+    contact.failed(START + 1.5, sent_at=START + 0.5)
     assert contact.tries == 1
-    contact.failed(START + 2.0, left_at=None)
+    contact.failed(START + 2.0, sent_at=None)
     assert contact.tries == 2
     contact.is_made = True
-    contact.failed(START + 9.0, left_at=None)
+    contact.failed(START + 9.0, sent_at=None)
     assert contact.tries == 2
 
 

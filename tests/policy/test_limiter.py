@@ -269,13 +269,13 @@ def test_limiter_after_any_events_opens_again(rpm: float | None, events: list[tu
             closed_until = max(closed_until, now + later)
             limit.close(now + later)
         elif out:
-            left_at = out.pop(first % len(out))
-            limit.back(left_at)
+            sent_at = out.pop(first % len(out))
+            limit.back(sent_at)
             if event == "said":
-                limit.accepted(now, left_at)
-                limit.said(now, left_at, {"limit": first, "remaining": second}, None, accepted=True)
+                limit.accepted(now, sent_at)
+                limit.said(now, sent_at, {"limit": first, "remaining": second}, None, accepted=True)
             elif event != "lost":
-                (limit.accepted if event == "accepted" else limit.refused)(now, left_at)
+                (limit.accepted if event == "accepted" else limit.refused)(now, sent_at)
         assert limit.in_flight == len(out)
         assert limit.rate is None or limit.is_given or limit.rate >= SLOWEST
     # Whatever happened, and though nothing of what is out comes back, the next may leave before long.

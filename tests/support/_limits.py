@@ -259,10 +259,10 @@ class Run:
             if self.now < self.silent_until:
                 self.inside += 1
             self.limit.leave(self.now)
-            left_at, latency = self.now, self.chance.uniform(*self.latency)
-            self.at(self.now + latency / 2, lambda left_at=left_at, latency=latency: self.arrive(left_at, latency))
+            sent_at, latency = self.now, self.chance.uniform(*self.latency)
+            self.at(self.now + latency / 2, lambda sent_at=sent_at, latency=latency: self.arrive(sent_at, latency))
 
-    def arrive(self, left_at: float, latency: float) -> None:
+    def arrive(self, sent_at: float, latency: float) -> None:
         said = self.server.take(self.now)
         (self.accepted if said.accepted else self.refused).append(self.now)
         # A refusal is answered at once; work is done for what was accepted, which a limit on what is in flight counts.
@@ -270,22 +270,22 @@ class Run:
         if isinstance(self.server, InFlight):
             self.at(self.now + (0.3 if said.accepted else 0.0), lambda: self.server.done(self.now))
             work += 0.3 if said.accepted else 0.0
-        self.at(self.now + work, lambda: self.back(left_at, said))
+        self.at(self.now + work, lambda: self.back(sent_at, said))
 
-    def back(self, left_at: float, said: Said) -> None:
+    def back(self, sent_at: float, said: Said) -> None:
         self.out -= 1
         limit, now = self.limit, self.now
-        limit.back(left_at)
+        limit.back(sent_at)
         if said.retry_after is not None:
             self.silent_until = max(self.silent_until, now + said.retry_after)
             limit.close(now + said.retry_after * (1.0 + self.chance.random() / 10.0))
         if said.accepted:
-            limit.accepted(now, left_at)
+            limit.accepted(now, sent_at)
         else:
             self.todo += 1
-            limit.refused(now, left_at)
+            limit.refused(now, sent_at)
         if said.counts:
-            limit.said(now, left_at, said.counts, said.until_reset, accepted=said.accepted)
+            limit.said(now, sent_at, said.counts, said.until_reset, accepted=said.accepted)
         self.pump()
 
 
