@@ -176,7 +176,7 @@ class Lifecycle:
             if sub.phase in POLLABLE:
                 self._take_up(sub, bounds)
                 return True
-            await self.spending.hold(sub, bounds.until)
+            await self.spending.reserve(sub, bounds.until)
             await self._accept(sub, await self._send(sub, bounds))
         except ClaimLost:
             if sub.phase in DOUBTFUL and sub.attempts:
@@ -187,7 +187,7 @@ class Lifecycle:
     def _begin_anew(self, sub: Submission, first: Listener) -> None:
         """Its row is another session's, and what that one makes of it is the outcome here too: look it up again."""
         self.free(first)
-        self.spending.ended(sub, None, is_billed=False)
+        self.spending.settle(sub, None, is_billed=False)
         self.live.remove(sub)
         self.is_sent_no_longer(sub)
         sub.unsent = sub.claim = None
@@ -408,7 +408,7 @@ class Lifecycle:
         self.poller.watch(sub)
 
     async def learn(self, api: API, record: Record, snapshot: Snapshot) -> None:
-        """Somebody's own poll has found that a job ended: its outcome is written, and its cost settles its hold.
+        """Somebody's own poll found that a job ended: its outcome is written, and its cost replaces its reservation.
 
         A job that is polled here is left to the poller.
 
@@ -442,7 +442,7 @@ class Lifecycle:
         self._found_running(sub, Phase.REFETCHING if is_final else Phase.RUNNING, record)
         is_owed = sub.phase is Phase.REFETCHING and record is not None and _is_owed(record)
         if is_owed or (sub.phase is Phase.RUNNING and sub.claim is not None):
-            self.spending.found(sub)
+            self.spending.reserve_running(sub)
 
     def _found_running(self, sub: Submission, phase: Phase, record: Record | None) -> None:
         """There is a job of an earlier time. If it was polled here before, its schedule goes on where it was."""
@@ -464,7 +464,7 @@ class Lifecycle:
         """A job of an earlier run: it may have ended long ago, so that it is due at once."""
         sub.deadline = bounds.until if bounds.until != math.inf else self._clock.now() + sub.timeout
         if sub.phase is Phase.RUNNING:
-            self.spending.found(sub)
+            self.spending.reserve_running(sub)
         sub.body, sub.request = b"", None
         self._limit_listeners(sub)
         if sub.listeners:
@@ -474,9 +474,9 @@ class Lifecycle:
         """Another submission of this session has the job: whoever listens to this one listens there."""
         sub.to(Phase.MERGED)
         self.live.remove(sub)
-        self.spending.ended(sub, None, is_billed=False)
-        if live.phase is Phase.RUNNING and not self.spending.holds(live):
-            self.spending.found(live)
+        self.spending.settle(sub, None, is_billed=False)
+        if live.phase is Phase.RUNNING and not self.spending.has_reserved(live):
+            self.spending.reserve_running(live)
         latest = self._clock.now() + sub.timeout
         for listener in sub.listeners:
             self.free(listener)  # one job, one place
@@ -544,8 +544,8 @@ class Lifecycle:
         api, body = self.routing.move(sub.request, sub.key)
         await self._refreeze(sub, api, body)
         sub.deadline = 0.0  # the question begins anew
-        self.spending.ended(sub, None, is_billed=False)
-        await self.spending.hold(sub, bounds.until)  # a job of another kind holds another amount
+        self.spending.settle(sub, None, is_billed=False)
+        await self.spending.reserve(sub, bounds.until)  # another amount is reserved for a job of another kind
 
     async def _refreeze(self, sub: Submission, api: API, body: bytes) -> None:
         """Other bytes under the same key, on disk before any attempt sends them. Raises `JournalError`."""
@@ -781,7 +781,7 @@ class Lifecycle:
         if sub.phase in POLLABLE:
             self.poller.ended(sub)
         sub.to(Phase.FINISHED)
-        self.spending.ended(sub, job, is_billed=is_billed)
+        self.spending.settle(sub, job, is_billed=is_billed)
         self.live.remove(sub)
         for listener in listeners:
             self.free(listener)
@@ -826,7 +826,7 @@ class Lifecycle:
         listeners, sub.listeners = sub.listeners, ()
         sub.to(Phase.DETACHED)
         poll = self.poller.forget(sub)
-        self.spending.ended(sub, None, is_billed=is_billed)
+        self.spending.settle(sub, None, is_billed=is_billed)
         self.live.remove(sub)
         for listener in listeners:
             self.free(listener)
@@ -873,7 +873,7 @@ class Lifecycle:
 
 
 def _is_owed(record: Record) -> bool:
-    """Whether it ended, and its bill is not known: if that can still be read, it settles what is held for it."""
+    """Whether it ended, and its bill is not known: if that can still be read, it settles what is reserved for it."""
     return record.state in BILLED and record.cost is None
 
 

@@ -1,14 +1,14 @@
 """What a session may spend: submissions wait here until the budget has room, and jobs that end make room again.
 
-The budget's holds
-------------------
-What a job costs is known when it has ended, so a budget cannot be kept by counting costs alone. Each submission takes a
-hold before it is sent, as large as such jobs have been seen to cost (`_policy.budget` decides how much). When its job
-ends, the real cost replaces the hold. A submission that was refused gives its hold back. A job that nobody waits
-for any more keeps its hold until its cost is read after all, in whatever way and by whomever. Jobs of earlier runs that
-may still be billed hold as much from the beginning, until somebody asks for them.
+The budget's reservations
+-------------------------
+What a job costs is known when it has ended, so a budget cannot be kept by counting costs alone. Each submission
+reserves an amount before it is sent, as large as such jobs have been seen to cost (`_policy.budget` decides how much).
+When its job ends, the real cost replaces the reservation. A submission that was refused gives it back. For a job that
+nobody waits for any more the amount stays reserved until its cost is read after all, in whatever way and by whomever.
+For jobs of earlier runs that may still be billed as much is reserved from the beginning, until somebody asks for them.
 
-This module knows nothing of how large a hold is, of journals or of HTTP.
+This module knows nothing of how large a reservation is, of journals or of HTTP.
 """
 
 from __future__ import annotations
@@ -34,36 +34,36 @@ REMEMBERED = 10_000
 class Spending(Protocol):
     """What the lifecycle needs to know and to tell about money."""
 
-    async def hold(self, sub: Submission, until: float) -> None:
-        """Wait for room for one more, until that moment at the latest, and hold it. Raises `BudgetReached`."""
+    async def reserve(self, sub: Submission, until: float) -> None:
+        """Wait for room for one more, until that moment at the latest, and reserve it. Raises `BudgetReached`."""
         ...
 
-    def found(self, sub: Submission) -> None:
-        """It runs already: it gets its hold whether there is room or not."""
+    def reserve_running(self, sub: Submission) -> None:
+        """It runs already: its amount is reserved whether there is room or not."""
         ...
 
-    def ended(self, sub: Submission, job: Job | None, *, is_billed: bool) -> None:
+    def settle(self, sub: Submission, job: Job | None, *, is_billed: bool) -> None:
         """It ended, or nobody here waits for it any more. `job` is None where nothing is known about its cost."""
         ...
 
-    def holds(self, sub: Submission) -> bool:
-        """Whether it has a hold at this moment."""
+    def has_reserved(self, sub: Submission) -> bool:
+        """Whether an amount is reserved for it at this moment."""
         ...
 
 
 class Unbounded:
     """A session without `max_cost`: everything may be spent, and nothing is counted."""
 
-    async def hold(self, sub: Submission, until: float) -> None:
+    async def reserve(self, sub: Submission, until: float) -> None:
         """There is always room."""
 
-    def found(self, sub: Submission) -> None:
+    def reserve_running(self, sub: Submission) -> None:
         """Nothing to keep."""
 
-    def ended(self, sub: Submission, job: Job | None, *, is_billed: bool) -> None:
+    def settle(self, sub: Submission, job: Job | None, *, is_billed: bool) -> None:
         """Nothing to settle."""
 
-    def holds(self, sub: Submission) -> bool:
+    def has_reserved(self, sub: Submission) -> bool:
         """Never."""
         return False
 
@@ -74,34 +74,34 @@ class Bounded:
     Args:
         budget: decides.
         clock: measures time limits.
-        ledger: what earlier runs spent and left behind.
+        ledger: what earlier runs spent, and the jobs that they left.
     """
 
     def __init__(self, budget: Budget, clock: Clock, ledger: Ledger) -> None:
         self.budget = budget
         self._clock = clock
-        self._held: dict[Submission, Kind] = {}
+        self._reserved: dict[Submission, Kind] = {}
         self._unknown: OrderedDict[str, Kind] = OrderedDict()
         self._changed = asyncio.Event()
         for label, costs in ledger.kinds.items():
             budget.bring_forward(Kind.of(label), left=costs.running, unknown=costs.unknown, samples=costs.samples)
 
-    async def hold(self, sub: Submission, until: float) -> None:
+    async def reserve(self, sub: Submission, until: float) -> None:
         """See `Spending`.
 
         Raises:
             BudgetReached: nothing fits any more and nothing runs that could make room, or `until` has come.
         """
-        left = None if until == math.inf else max(0.0, until - self._clock.now())
+        seconds = None if until == math.inf else max(0.0, until - self._clock.now())
         try:
-            async with self._clock.timeout(left):
+            async with self._clock.timeout(seconds):
                 await self._room(sub.kind)
         except TimeoutError:
             balance = self.budget.balance(sub.kind)
             raise BudgetReached(
                 f"not sent: within its time limit there was no room for it in the budget ({balance})", remedy=_REMEDY
             ) from None
-        self.found(sub)
+        self.reserve_running(sub)
 
     async def _room(self, kind: Kind) -> None:
         while not self.budget.may_send(kind):
@@ -112,7 +112,7 @@ class Bounded:
             self._changed.clear()
             await self._changed.wait()
 
-    def found(self, sub: Submission) -> None:
+    def reserve_running(self, sub: Submission) -> None:
         """See `Spending`."""
         kind = self._take_back_bill(sub)
         if kind is not None or sub.job_id or sub.phase is Phase.UNANSWERED:
@@ -121,21 +121,21 @@ class Bounded:
         else:
             kind = sub.kind
             self.budget.sent(kind)
-        self._held[sub] = kind
+        self._reserved[sub] = kind
 
-    def ended(self, sub: Submission, job: Job | None, *, is_billed: bool) -> None:
+    def settle(self, sub: Submission, job: Job | None, *, is_billed: bool) -> None:
         """See `Spending`."""
         cost = job.cost if job is not None else None
-        kind = self._held.pop(sub, None)
+        kind = self._reserved.pop(sub, None)
         if kind is None and cost is not None:
             kind = self._take_back_bill(sub)
             if kind is not None:
                 self.budget.taken_up(kind)
         if kind is not None:
-            self._settle(sub, kind, job, is_billed=is_billed)
+            self._charge(sub, kind, job, is_billed=is_billed)
         self._changed.set()
 
-    def _settle(self, sub: Submission, kind: Kind, job: Job | None, *, is_billed: bool) -> None:
+    def _charge(self, sub: Submission, kind: Kind, job: Job | None, *, is_billed: bool) -> None:
         if not is_billed:
             self.budget.refused(kind)
             return
@@ -159,6 +159,6 @@ class Bounded:
                 return self._unknown.pop(name)
         return None
 
-    def holds(self, sub: Submission) -> bool:
+    def has_reserved(self, sub: Submission) -> bool:
         """See `Spending`."""
-        return sub in self._held
+        return sub in self._reserved

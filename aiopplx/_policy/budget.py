@@ -1,13 +1,14 @@
-"""Whether one more submission may be paid for: a cap in dollars, and a hold for each job whose cost is not known yet.
+"""Whether one more submission may be paid for: a cap in dollars, and a reservation for each job not yet billed.
 
-The cost of a job is known when it ends. Until then it holds what jobs of its kind have cost, so that the sum of spent
-and held amounts stays under the cap. Each kind has its own costs and its own holds: a cheap model says nothing about a
-dear one. Of a kind whose cost nobody has seen, ten jobs at most are out at once, since what is published may be wrong.
+The cost of a job is known when it ends. Until then what jobs of its kind have cost is reserved for it, so that the sum
+of spent and reserved amounts stays under the cap. Each kind has its own costs and its own reservations: a cheap model
+says nothing about a dear one. Of a kind whose cost nobody has seen, ten jobs at most are out at once, since what is
+published may be wrong.
 
 What a cap bounds
 -----------------
-A submission leaves only while spent and held amounts, its own hold among them, stay under the cap. So the cap is passed
-by no more than the sum of what the jobs that were out at the last submission cost above their holds.
+A submission leaves only while spent and reserved amounts, its own among them, stay under the cap. So the cap is passed
+by no more than the sum of what the jobs that were out at the last submission cost above their reservations.
 
 This module knows nothing of tasks, clocks or journals, nor of where costs come from.
 """
@@ -25,11 +26,11 @@ from aiopplx._wire.kinds import Kind
 from aiopplx.apis._registry import published
 
 ENOUGH = 20
-"""From this many known costs of a kind on, they alone decide its hold."""
+"""From this many known costs of a kind on, they alone decide its reservation."""
 REMEMBERED = 500
-"""How many of the latest known costs of a kind decide its hold."""
+"""How many of the latest known costs of a kind decide its reservation."""
 UNPUBLISHED = 2.0
-"""US dollars that a job holds if nothing is published about its kind and no cost is known: more than the highest cost
+"""US dollars reserved for a job if nothing is published about its kind and no cost is known: more than the highest cost
 that is published."""
 UNSEEN = 10
 """How many jobs of a kind may be out at once while no cost of that kind is known."""
@@ -49,8 +50,8 @@ class Balance(msgspec.Struct, frozen=True):
         kind: the kind of job that is asked about.
         cap: the amount that may be spent.
         spent: the sum of the known costs.
-        held: reserved for jobs whose cost is not known.
-        hold: what one more job of this kind would hold.
+        reserved: for jobs whose cost is not known.
+        reservation: what would be reserved for one more job of this kind.
         in_flight: jobs that are out, and whose outcome is waited for.
         left: jobs that run, or may run, and nobody here waits for.
         unknown: jobs that ended without a known cost.
@@ -60,8 +61,8 @@ class Balance(msgspec.Struct, frozen=True):
     kind: Kind
     cap: float
     spent: float
-    held: float
-    hold: float
+    reserved: float
+    reservation: float
     in_flight: int
     left: int
     unknown: int
@@ -69,8 +70,8 @@ class Balance(msgspec.Struct, frozen=True):
 
     @property
     def rest(self) -> float:
-        """The amount that is neither spent nor held; never negative."""
-        return max(0.0, self.cap - self.spent - self.held)
+        """The amount that is neither spent nor reserved; never negative."""
+        return max(0.0, self.cap - self.spent - self.reserved)
 
     def __str__(self) -> str:
         said = f"${self.spent:.2f} of ${self.cap:.2f} spent"
@@ -80,11 +81,11 @@ class Balance(msgspec.Struct, frozen=True):
             said += f", {self.left} that may still run and are not waited for"
         if self.unknown:
             said += f", {self.unknown} of unknown cost"
-        if self.held:
-            said += f" (${self.held:.2f} held for these)"
+        if self.reserved:
+            said += f" (${self.reserved:.2f} reserved for these)"
         if self.is_unseen:
             return f"{said}; no cost of such a job ({self.kind}) is known yet, and {UNSEEN} of them are out"
-        return f"{said}; one more ({self.kind}) is expected to cost up to ${self.hold:.2f}"
+        return f"{said}; one more ({self.kind}) is expected to cost up to ${self.reservation:.2f}"
 
 
 class _Account:
@@ -100,14 +101,14 @@ class _Account:
         self._sorted: list[float] = []
 
     @property
-    def hold(self) -> float:
+    def reservation(self) -> float:
         if len(self._sorted) < ENOUGH:
             return max(self._expected, self._sorted[-1] if self._sorted else 0.0)
         return self._sorted[math.ceil(self._quantile * len(self._sorted)) - 1]
 
     @property
-    def held(self) -> float:
-        return self.hold * (self.in_flight + self.left + self.unknown)
+    def reserved(self) -> float:
+        return self.reservation * (self.in_flight + self.left + self.unknown)
 
     @property
     def is_unseen(self) -> bool:
@@ -121,16 +122,16 @@ class _Account:
 
 
 class Budget:
-    """A cap on spending, enforced by holds.
+    """A cap on spending, enforced by reservations.
 
-    The hold of a job is the `quantile` of the latest known costs of its kind, and it is the same for all jobs of the
-    kind: after expensive ones, those still running are expected to be expensive too. Until 20 costs are known it is the
-    expected cost, or the highest known one if that is more. A bill whose amount never becomes known keeps its hold.
+    The reservation of a job is the `quantile` of the latest known costs of its kind, and it is the same for all jobs of
+    the kind: after expensive ones, those still running are expected to be expensive too. Until 20 costs are known it is
+    the expected cost, or the highest known one if that is more. A bill whose amount never becomes known stays reserved.
 
     Args:
         cap: US dollars that may be spent in total.
         spent: US dollars already spent in earlier runs that the cap covers.
-        quantile: the share of jobs that cost no more than the hold, above 0, at most 1.
+        quantile: the share of jobs that cost no more than the reservation, above 0, at most 1.
         expected: what a job of a kind is expected to cost at most before one was seen, US dollars.
 
     Raises:
@@ -157,7 +158,7 @@ class Budget:
         self._accounts: dict[Kind, _Account] = {}
 
     def bring_forward(self, kind: Kind, *, left: int = 0, unknown: int = 0, samples: Iterable[float] = ()) -> None:
-        """What earlier runs that the cap covers have left behind.
+        """What earlier runs that the cap covers have spent, and the jobs that they left.
 
         Args:
             kind: of the jobs.
@@ -175,12 +176,12 @@ class Budget:
     # --- questions ---------------------------------------------------------------------------------------------------
 
     def may_send(self, kind: Kind) -> bool:
-        """True if one more job of this kind fits under the cap, in addition to the spent and held amounts.
+        """True if one more job of this kind fits under the cap, in addition to the spent and reserved amounts.
 
-        False may be temporary: while jobs are in flight, one that costs less than its hold makes room again.
+        False may be temporary: while jobs are in flight, one that costs less than its reservation makes room again.
         """
         account = self._account(kind)
-        return not account.is_unseen and self.spent + self._held() + account.hold <= self.cap + _CENTI_CENT
+        return not account.is_unseen and self.spent + self._reserved() + account.reservation <= self.cap + _CENTI_CENT
 
     def may_make_room(self, kind: Kind) -> bool:
         """True if a job is in flight whose end may let one more of this kind be sent."""
@@ -201,8 +202,8 @@ class Budget:
             kind=kind,
             cap=self.cap,
             spent=self.spent,
-            held=self._held(),
-            hold=account.hold,
+            reserved=self._reserved(),
+            reservation=account.reservation,
             in_flight=sum(one.in_flight for one in accounts),
             left=sum(one.left for one in accounts),
             unknown=sum(one.unknown for one in accounts),
@@ -254,8 +255,8 @@ class Budget:
             account = self._accounts[kind] = _Account(self._expected(kind), self._quantile)
         return account
 
-    def _held(self) -> float:
-        return sum(account.held for account in self._accounts.values())
+    def _reserved(self) -> float:
+        return sum(account.reserved for account in self._accounts.values())
 
     def _out(self, kind: Kind) -> _Account:
         account = self._account(kind)

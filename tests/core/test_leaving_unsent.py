@@ -108,7 +108,7 @@ async def test_attempt_that_never_left_is_told_to_nobody(
         assert isinstance(spending, Bounded)
         await leave(session)
         balance = spending.budget.balance(Kind())
-        assert (balance.held, balance.left, balance.in_flight) == (0.0, 0, 0)
+        assert (balance.reserved, balance.left, balance.in_flight) == (0.0, 0, 0)
     assert [event.kind for event in told if event.kind in (EventKind.LEFT, EventKind.FINISHED)] == []
     with open_reader(path) as journal:
         assert {row.state for row in journal.rows()} == {State.QUEUED}

@@ -578,7 +578,7 @@ async def test_who_is_merged_gives_back_what_it_holds() -> None:
         assert (life.slots.value, balance_of(session).in_flight) == (5, 0)
 
 
-async def test_who_is_merged_into_a_strangers_job_makes_it_held() -> None:
+async def test_who_is_merged_into_a_strangers_job_makes_it_count() -> None:
     async with Scripted(polls=NEVER) as server:
         async with opened(server) as other:
             await other.submit(QUESTION, idempotency_key="k")

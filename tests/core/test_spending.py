@@ -1,4 +1,4 @@
-"""Each submission holds what it may cost; real costs take the holds' place, and unknown bills keep theirs."""
+"""Each submission reserves what it may cost; real costs take its place, and unknown bills stay reserved."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from aiopplx._wire.kinds import Kind
 from aiopplx.journal._records import KindCosts, Ledger
 from aiopplx.sonar import SONAR
 
-HOLD = 1.0
+EACH = 1.0
 KIND, OTHER = Kind("sonar", "sonar-deep-research", "medium"), Kind("agent", "high")
 
 
-def spending(holds: float, earlier: Ledger | None = None) -> Bounded:
-    """Room for so many holds of one dollar."""
-    return Bounded(Budget(holds * HOLD, expected=lambda kind: HOLD), Clock(), earlier or Ledger())
+def spending(jobs: float, earlier: Ledger | None = None) -> Bounded:
+    """Room for so many jobs of one dollar each."""
+    return Bounded(Budget(jobs * EACH, expected=lambda kind: EACH), Clock(), earlier or Ledger())
 
 
 def new(key: str = "a key", *, job_id: str = "", phase: Phase = Phase.QUEUED, kind: Kind = KIND) -> Submission:
@@ -49,18 +49,18 @@ def ended(cost: float | None) -> Job:
 async def fits(money: Bounded) -> bool:
     """Whether one more may be sent without waiting."""
     try:
-        await money.hold(new("one more"), money._clock.now() - 1.0)
+        await money.reserve(new("one more"), money._clock.now() - 1.0)
     except BudgetReached:
         return False
     return True
 
 
-async def test_each_submission_takes_a_hold() -> None:
+async def test_each_submission_reserves_an_amount() -> None:
     money = spending(2.0)
     first, second = new("1"), new("2")
-    await money.hold(first, math.inf)
-    await money.hold(second, math.inf)
-    assert (money.holds(first), money.holds(second)) == (True, True)
+    await money.reserve(first, math.inf)
+    await money.reserve(second, math.inf)
+    assert (money.has_reserved(first), money.has_reserved(second)) == (True, True)
     assert money.budget.balance(KIND).in_flight == 2
     assert not await fits(money)
 
@@ -75,47 +75,47 @@ async def test_each_submission_takes_a_hold() -> None:
     ],
     ids=("refused", "known", "free", "unknown"),
 )
-async def test_what_an_end_leaves_of_the_hold(
+async def test_what_an_end_leaves_of_the_reservation(
     cost: float | None, is_billed: bool, spent: float, unknown: int, has_room: bool
 ) -> None:
     money = spending(1.0)
     sub = new()
-    await money.hold(sub, math.inf)
-    money.ended(sub, ended(cost), is_billed=is_billed)
+    await money.reserve(sub, math.inf)
+    money.settle(sub, ended(cost), is_billed=is_billed)
     facts = money.budget.balance(KIND)
     assert (facts.spent, facts.unknown, facts.in_flight, facts.left) == (spent, unknown, 0, 0)
-    assert not money.holds(sub)
+    assert not money.has_reserved(sub)
     assert await fits(money) is has_room
 
 
 async def test_second_end_of_the_same_submission_changes_nothing() -> None:
     money = spending(3.0)
     sub = new(job_id="job")
-    await money.hold(sub, math.inf)
+    await money.reserve(sub, math.inf)
     for _ in range(2):
-        money.ended(sub, ended(0.5), is_billed=True)
+        money.settle(sub, ended(0.5), is_billed=True)
     assert money.budget.spent == 0.5
 
 
 async def test_waiting_submission_is_sent_once_a_job_makes_room() -> None:
     money = spending(1.0)
     first, second = new("1"), new("2")
-    await money.hold(first, math.inf)
-    waiting = asyncio.create_task(money.hold(second, math.inf))
+    await money.reserve(first, math.inf)
+    waiting = asyncio.create_task(money.reserve(second, math.inf))
     await asyncio.sleep(0)
     assert not waiting.done()
-    money.ended(first, None, is_billed=False)
+    money.settle(first, None, is_billed=False)
     await waiting
-    assert money.holds(second)
+    assert money.has_reserved(second)
 
 
 async def test_waiting_ends_in_an_error_when_nothing_can_make_room() -> None:
     money = spending(1.0)
     first = new("1")
-    await money.hold(first, math.inf)
-    waiting = asyncio.create_task(money.hold(new("2"), math.inf))
+    await money.reserve(first, math.inf)
+    waiting = asyncio.create_task(money.reserve(new("2"), math.inf))
     await asyncio.sleep(0)
-    money.ended(first, ended(0.9), is_billed=True)
+    money.settle(first, ended(0.9), is_billed=True)
     with pytest.raises(BudgetReached, match="A higher limit goes on with it"):
         await waiting
 
@@ -133,27 +133,27 @@ async def test_waiting_ends_in_an_error_when_nothing_can_make_room() -> None:
 )
 async def test_cost_that_becomes_known_settles_the_unknown_bill(left: Submission, back: Submission) -> None:
     money = spending(3.0)
-    money.found(left)
-    money.ended(left, None, is_billed=True)
+    money.reserve_running(left)
+    money.settle(left, None, is_billed=True)
     assert money.budget.balance(KIND).left == 1
-    money.ended(back, ended(0.3), is_billed=True)
+    money.settle(back, ended(0.3), is_billed=True)
     facts = money.budget.balance(KIND)
     assert (facts.left, facts.unknown, facts.spent, facts.in_flight) == (0, 0, 0.3, 0)
 
 
-async def test_unknown_bill_that_is_taken_up_is_one_hold_and_not_two() -> None:
+async def test_unknown_bill_that_is_taken_up_is_one_reservation_and_not_two() -> None:
     money = spending(3.0)
     sub = new(job_id="job")
-    money.found(sub)
-    money.ended(sub, None, is_billed=True)
-    money.found(new("another key", job_id="job"))
+    money.reserve_running(sub)
+    money.settle(sub, None, is_billed=True)
+    money.reserve_running(new("another key", job_id="job"))
     facts = money.budget.balance(KIND)
     assert (facts.left, facts.in_flight) == (0, 1)
 
 
 async def test_cost_of_a_job_of_elsewhere_is_not_counted() -> None:
     money = spending(3.0)
-    money.ended(new(job_id="job"), ended(0.3), is_billed=True)
+    money.settle(new(job_id="job"), ended(0.3), is_billed=True)
     assert money.budget.spent == 0.0
 
 
@@ -165,7 +165,7 @@ def earlier(running: int = 0, unknown: int = 0) -> Ledger:
 
 
 @pytest.mark.parametrize(("running", "unknown", "has_room"), [(0, 0, True), (1, 0, True), (1, 1, False), (3, 0, False)])
-async def test_jobs_of_earlier_runs_hold_their_share(running: int, unknown: int, has_room: bool) -> None:
+async def test_jobs_of_earlier_runs_reserve_their_share(running: int, unknown: int, has_room: bool) -> None:
     money = spending(2.0, earlier(running, unknown))
     assert await fits(money) is has_room
 
@@ -185,38 +185,38 @@ async def test_job_of_an_earlier_run_is_counted_once(
     sub: Submission, is_of_an_earlier_run: bool, left_behind: Ledger
 ) -> None:
     money = spending(2.0, left_behind)
-    money.found(sub)
+    money.reserve_running(sub)
     assert money.budget.balance(KIND).in_flight == 1
-    # Two dollars: one is held, and the share of a job that was not taken up takes the other.
+    # Two dollars: one is reserved, and the share of a job that was not taken up takes the other.
     assert money.budget.may_send(KIND) is is_of_an_earlier_run
-    money.ended(sub, ended(0.5), is_billed=True)
-    assert money.budget.balance(KIND).held == (0.0 if is_of_an_earlier_run else 1.0)
+    money.settle(sub, ended(0.5), is_billed=True)
+    assert money.budget.balance(KIND).reserved == (0.0 if is_of_an_earlier_run else 1.0)
 
 
-async def test_costs_of_earlier_runs_decide_the_hold() -> None:
+async def test_costs_of_earlier_runs_decide_the_reservation() -> None:
     money = spending(2.0, Ledger(0.0, {str(KIND): KindCosts(samples=(0.25,) * 20)}))
-    assert money.budget.balance(KIND).hold == 0.25
-    assert money.budget.balance(OTHER).hold == HOLD
+    assert money.budget.balance(KIND).reservation == 0.25
+    assert money.budget.balance(OTHER).reservation == EACH
 
 
 async def test_job_that_was_asked_for_by_its_id_settles_under_its_kind() -> None:
-    """Without a journal nobody knows what it was asked; the hold that it left behind does."""
+    """Without a journal nobody knows what it was asked; what it reserved does."""
     money = spending(9.0)
-    money.found(new(job_id="job"))
-    money.ended(new(job_id="job"), None, is_billed=True)
+    money.reserve_running(new(job_id="job"))
+    money.settle(new(job_id="job"), None, is_billed=True)
     left = new(job_id="left")
-    money.found(left)
-    money.ended(left, None, is_billed=True)
-    money.ended(new("", job_id="left", kind=Kind("sonar")), ended(0.3), is_billed=True)
+    money.reserve_running(left)
+    money.settle(left, None, is_billed=True)
+    money.settle(new("", job_id="left", kind=Kind("sonar")), ended(0.3), is_billed=True)
     assert money.budget.balance(KIND).left == 0
-    assert money.budget.balance(KIND).hold == HOLD
+    assert money.budget.balance(KIND).reservation == EACH
     assert money.budget.spent == 0.3
 
 
 async def test_session_without_a_cap_holds_nothing() -> None:
     money = Unbounded()
     sub = new()
-    await money.hold(sub, 0.0)
-    money.found(sub)
-    money.ended(sub, ended(1e9), is_billed=True)
-    assert not money.holds(sub)
+    await money.reserve(sub, 0.0)
+    money.reserve_running(sub)
+    money.settle(sub, ended(1e9), is_billed=True)
+    assert not money.has_reserved(sub)

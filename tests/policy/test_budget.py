@@ -36,18 +36,18 @@ def sends_until_full(budget: Budget, kind: Kind = JOB) -> int:
     return count
 
 
-def hold_of(budget: Budget, kind: Kind = JOB) -> float:
-    return budget.balance(kind).hold
+def reserved_for(budget: Budget, kind: Kind = JOB) -> float:
+    return budget.balance(kind).reservation
 
 
-# --- holds -----------------------------------------------------------------------------------------------------------
+# --- reservations ----------------------------------------------------------------------------------------------------
 
 
-def test_budget_holds_what_is_expected_for_each_job() -> None:
+def test_budget_reserves_what_is_expected_for_each_job() -> None:
     assert sends_until_full(budget_of(10.0, prior=2.0)) == 5
 
 
-def test_budget_below_one_hold_may_send_nothing() -> None:
+def test_budget_below_one_reservation_may_send_nothing() -> None:
     assert not budget_of(1.0, prior=2.0).may_send(JOB)
 
 
@@ -74,7 +74,7 @@ def test_full_budget_with_nothing_in_flight_stays_full() -> None:
     assert not budget.may_make_room(JOB)
 
 
-def test_budget_gives_the_hold_of_a_refused_job_back() -> None:
+def test_budget_gives_back_what_a_refused_job_reserved() -> None:
     budget = budget_of(2.0, prior=2.0)
     budget.sent(JOB)
     assert not budget.may_send(JOB)
@@ -84,41 +84,41 @@ def test_budget_gives_the_hold_of_a_refused_job_back() -> None:
 
 
 @pytest.mark.parametrize("cost", [None, math.nan, math.inf, -1.0])
-def test_budget_keeps_the_hold_of_an_unknown_bill(cost: float | None) -> None:
+def test_budget_keeps_the_reservation_of_an_unknown_bill(cost: float | None) -> None:
     budget = budget_of(4.0, prior=2.0)
     budget.sent(JOB)
     budget.settled(JOB, cost)
     balance = budget.balance(JOB)
-    assert (balance.unknown, balance.held, balance.spent) == (1, 2.0, 0.0)
+    assert (balance.unknown, balance.reserved, balance.spent) == (1, 2.0, 0.0)
     assert sends_until_full(budget) == 1
 
 
-def test_job_that_is_left_keeps_its_hold_till_taken_up() -> None:
+def test_job_that_is_left_keeps_its_reservation_till_taken_up() -> None:
     budget = budget_of(4.0, prior=2.0)
     budget.sent(JOB)
     budget.was_left(JOB)
-    assert (budget.balance(JOB).left, budget.balance(JOB).held, budget.may_make_room(JOB)) == (1, 2.0, False)
+    assert (budget.balance(JOB).left, budget.balance(JOB).reserved, budget.may_make_room(JOB)) == (1, 2.0, False)
     budget.taken_up(JOB)
     budget.settled(JOB, 0.5)
     balance = budget.balance(JOB)
-    assert (balance.spent, balance.held, balance.left, balance.in_flight) == (0.5, 0.0, 0, 0)
+    assert (balance.spent, balance.reserved, balance.left, balance.in_flight) == (0.5, 0.0, 0, 0)
 
 
 def test_budget_holds_the_dearest_cost_until_samples_suffice() -> None:
-    assert hold_of(seen(100.0, [0.1, 7.0, 0.2])) == 7.0
+    assert reserved_for(seen(100.0, [0.1, 7.0, 0.2])) == 7.0
 
 
 def test_budget_holds_the_95th_percentile_once_samples_suffice() -> None:
-    assert hold_of(seen(100.0, [float(n) for n in range(1, 101)], prior=500.0)) == 95.0
+    assert reserved_for(seen(100.0, [float(n) for n in range(1, 101)], prior=500.0)) == 95.0
 
 
 def test_budget_forgets_what_was_expected_once_samples_suffice() -> None:
-    assert hold_of(seen(100.0, [0.5] * (ENOUGH - 1), prior=9.0)) == 9.0
-    assert hold_of(seen(100.0, [0.5] * ENOUGH, prior=9.0)) == 0.5
+    assert reserved_for(seen(100.0, [0.5] * (ENOUGH - 1), prior=9.0)) == 9.0
+    assert reserved_for(seen(100.0, [0.5] * ENOUGH, prior=9.0)) == 0.5
 
 
 def test_budget_at_quantile_one_holds_the_dearest() -> None:
-    assert hold_of(seen(100.0, [*[0.5] * 99, 8.0], quantile=1.0)) == 8.0
+    assert reserved_for(seen(100.0, [*[0.5] * 99, 8.0], quantile=1.0)) == 8.0
 
 
 def test_budget_remembers_only_the_latest_costs() -> None:
@@ -126,11 +126,11 @@ def test_budget_remembers_only_the_latest_costs() -> None:
     for _ in range(REMEMBERED):
         budget.sent(JOB)
         budget.settled(JOB, 0.25)
-    assert hold_of(budget) == 0.25
+    assert reserved_for(budget) == 0.25
 
 
 def test_budget_takes_the_newest_samples_of_an_earlier_run() -> None:
-    assert hold_of(seen(100.0, [*[2.0] * REMEMBERED, *[9.0] * REMEMBERED])) == 2.0
+    assert reserved_for(seen(100.0, [*[2.0] * REMEMBERED, *[9.0] * REMEMBERED])) == 2.0
 
 
 def test_budget_revalues_its_holds_when_costs_rise() -> None:
@@ -138,7 +138,7 @@ def test_budget_revalues_its_holds_when_costs_rise() -> None:
     for _ in range(4):
         budget.sent(JOB)
     budget.settled(JOB, 5.0)
-    assert budget.balance(JOB).held == 15.0
+    assert budget.balance(JOB).reserved == 15.0
     assert not budget.may_send(JOB)
 
 
@@ -154,7 +154,7 @@ def test_budget_counts_what_earlier_runs_left_behind() -> None:
 
 def test_costs_of_one_kind_say_nothing_about_another() -> None:
     budget = seen(10.0, [0.01] * 500, prior=2.0)
-    assert (hold_of(budget, JOB), hold_of(budget, DEAR)) == (0.01, 2.0)
+    assert (reserved_for(budget, JOB), reserved_for(budget, DEAR)) == (0.01, 2.0)
     assert sends_until_full(budget, DEAR) == 5
 
 
@@ -163,7 +163,7 @@ def test_jobs_of_all_kinds_share_one_cap() -> None:
     budget.sent(DEAR)
     budget.sent(DEAR)
     assert sends_until_full(budget, JOB) == 4
-    assert budget.balance(JOB).held == 10.0
+    assert budget.balance(JOB).reserved == 10.0
 
 
 @pytest.mark.parametrize("ends", [lambda b: None, lambda b: b.was_left(DEAR)], ids=["running", "left"])
@@ -180,7 +180,7 @@ def test_ten_of_a_kind_are_out_until_one_tells_its_cost(ends: object) -> None:
     budget.taken_up(DEAR)
     budget.settled(DEAR, 3.0)
     assert budget.may_send(DEAR)
-    assert hold_of(budget, DEAR) == 3.0
+    assert reserved_for(budget, DEAR) == 3.0
 
 
 def test_only_a_job_of_the_kind_tells_what_it_costs() -> None:
@@ -211,7 +211,7 @@ def test_jobs_that_ended_without_a_cost_do_not_block_their_kind() -> None:
 )
 def test_first_job_of_a_kind_holds_the_most_published(kind: Kind, dollars: float) -> None:
     assert expected(kind) == dollars
-    assert Budget(10.0).balance(kind).hold == dollars
+    assert Budget(10.0).balance(kind).reservation == dollars
 
 
 # --- mistakes, and what is said --------------------------------------------------------------------------------------
@@ -242,7 +242,7 @@ def test_budget_reports_its_balance() -> None:
     budget.was_left(JOB)
     said = str(budget.balance(JOB))
     assert said.startswith("$1.25 of $5.00 spent, 2 running, 1 that may still run and are not waited for, 1 of unknown")
-    assert said.endswith("($2.00 held for these); one more (sonar cheap -) is expected to cost up to $0.50")
+    assert said.endswith("($2.00 reserved for these); one more (sonar cheap -) is expected to cost up to $0.50")
 
 
 # --- what a cap bounds -----------------------------------------------------------------------------------------------
@@ -255,12 +255,12 @@ def test_budget_stays_under_its_cap_while_holds_suffice(cap: float, prior: float
         if not budget.may_send(JOB):
             break
         budget.sent(JOB)
-        budget.settled(JOB, min(cost, hold_of(budget)))
+        budget.settled(JOB, min(cost, reserved_for(budget)))
         assert budget.spent <= cap + 0.001
 
 
 @pytest.mark.parametrize("seed", range(60))
-def test_cap_is_passed_only_by_costs_above_holds(seed: int) -> None:
+def test_cap_is_passed_only_by_costs_above_reservations(seed: int) -> None:
     """Any mixture of kinds, some of them dearer than is published, in any order of ends: the bound of the documents."""
     rng = random.Random(seed)
     kinds = [Kind("sonar", str(n)) for n in range(rng.randint(1, 5))]
@@ -275,7 +275,7 @@ def test_cap_is_passed_only_by_costs_above_holds(seed: int) -> None:
         if rng.random() < 0.6 and budget.may_send(kind):
             budget.sent(kind)
             out.append((kind, prices[kind] * rng.lognormvariate(0.0, 0.4)))
-            bound = cap + sum(max(0.0, cost - hold_of(budget, kind)) for kind, cost in out)
+            bound = cap + sum(max(0.0, cost - reserved_for(budget, kind)) for kind, cost in out)
         elif out:
             kind, cost = out.pop(rng.randrange(len(out)))
             budget.settled(kind, cost)

@@ -156,13 +156,13 @@ async def test_loop_of_submit_and_read_spends_what_it_costs(
             job = await read(session, await session.submit(f"Why did ship {n} sink?"))
             assert job.ok
             balance = balance_of(session)
-            assert (balance.held, balance.left, balance.in_flight) == (0.0, 0, 0)
+            assert (balance.reserved, balance.left, balance.in_flight) == (0.0, 0, 0)
             assert balance.spent == pytest.approx(server.ledger.billed)
 
 
 @pytest.mark.parametrize("read", READERS, ids=lambda read: read.__name__)
-async def test_cost_of_an_earlier_run_settles_its_hold(path: Path, clock: JumpingClock, read: Read) -> None:
-    """And it is written down: a third run begins with what was spent, and with no hold."""
+async def test_cost_of_an_earlier_run_replaces_its_reservation(path: Path, clock: JumpingClock, read: Read) -> None:
+    """And it is written down: a third run begins with what was spent, and with nothing reserved."""
     async with served(clock) as server:
         async with opened(server, clock, 20.0, path) as session:
             left = [await session.submit(f"Why did ship {n} sink?") for n in range(3)]
@@ -174,7 +174,7 @@ async def test_cost_of_an_earlier_run_settles_its_hold(path: Path, clock: Jumpin
             assert balance_of(session).spent == pytest.approx(server.ledger.billed)
         async with opened(server, clock, 20.0, path) as session:
             balance = balance_of(session)
-            assert (balance.left, balance.unknown, balance.held) == (0, 0, 0.0)
+            assert (balance.left, balance.unknown, balance.reserved) == (0, 0, 0.0)
             assert balance.spent == pytest.approx(server.ledger.billed)
 
 
@@ -187,7 +187,7 @@ async def test_jobs_that_a_batch_left_are_settled_by_wait(path: Path, clock: Jum
         for job in batch.pending:
             assert (await session.wait(job)).ok
         balance = balance_of(session)
-        assert (balance.left, balance.held, balance.spent) == (0, 0.0, pytest.approx(server.ledger.billed))
+        assert (balance.left, balance.reserved, balance.spent) == (0, 0.0, pytest.approx(server.ledger.billed))
 
 
 async def test_job_that_two_read_is_paid_for_once(clock: JumpingClock) -> None:

@@ -71,7 +71,7 @@ def left_over(session: Session, places: int) -> dict[str, object]:
         "batches": core.calls.members,
     }
     if isinstance(life.spending, Bounded):
-        found |= {"held": life.spending._held, "in flight": life.spending.budget.balance(Kind()).in_flight}
+        found |= {"reserved": life.spending._reserved, "in flight": life.spending.budget.balance(Kind()).in_flight}
     return {name: value for name, value in found.items() if value}
 
 
