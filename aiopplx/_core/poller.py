@@ -42,6 +42,7 @@ from aiopplx._policy.polling import (
 from aiopplx._policy.retry import Fault
 from aiopplx._submission import Submission
 from aiopplx._wire.call import Call, Lane, Reply
+from aiopplx.apis._registry import read_job
 
 POLLS_AT_ONCE = 32
 HELD = 1.0
@@ -119,7 +120,7 @@ class JobPoll:
     def read(self, reply: Reply) -> Mapping[str, Snapshot]:
         """See `Poll`."""
         sub = self.subs[0]
-        return {sub.job_id: sub.api.read_job(reply, sub.job_id)}
+        return {sub.job_id: read_job(sub.api, reply, sub.job_id)}
 
 
 class Poller:

@@ -14,6 +14,7 @@ from aiopplx._job import Job, JobStatus, make_job, outcome_error
 from aiopplx._submission import Phase
 from aiopplx._wire.api import API
 from aiopplx._wire.call import NO_ENDPOINT
+from aiopplx.apis._registry import read_job
 from aiopplx.journal._jobs import job_of, question_in
 
 CANCEL_TAKES = 3.0
@@ -32,7 +33,7 @@ async def get(life: Lifecycle, api: API, job_id: str) -> Job:
         if record.has_result and (raw := await life.stored_result(record)):
             return job_of(record, raw)
         api = life.routing.named(record.api)
-    snapshot = await life.client.call(api.get(job_id), lambda reply: api.read_job(reply, job_id))
+    snapshot = await life.client.call(api.get(job_id), lambda reply: read_job(api, reply, job_id))
     if record is not None and snapshot.status.is_final and not snapshot.is_empty:
         await life.learn(api, record, snapshot)
     error = outcome_error(snapshot)

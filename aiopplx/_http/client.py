@@ -14,6 +14,7 @@ This module knows nothing of aiohttp, of batches, of journals, or of when a runn
 from __future__ import annotations
 
 import asyncio
+import functools
 from collections.abc import Callable, Mapping
 from typing import Protocol, TypeVar
 
@@ -50,6 +51,7 @@ from aiopplx._policy.retry import (
 from aiopplx._submission import Phase, Submission
 from aiopplx._wire.call import Call, Lane, NoReply, Reply, error_of, refusal_in
 from aiopplx._wire.headers import counts, exhausted_until, hint
+from aiopplx.apis._registry import read_job
 
 T = TypeVar("T")
 
@@ -305,7 +307,7 @@ class Client:
 
             attempts.began(sub)
             try:
-                result = await self.attempt(call, api.read_job)
+                result = await self.attempt(call, functools.partial(read_job, api))
             except Withdrawn as ending:
                 with anyio.CancelScope(shield=True):
                     await attempts.take_back(sub)  # this attempt was not sent; an earlier one may have been

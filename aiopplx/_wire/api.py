@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import re
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, NamedTuple, Protocol, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, cast
 from urllib.parse import quote
 
 from aiopplx._errors import InvalidRequest
@@ -139,7 +139,21 @@ class API(Protocol):
     def file(self, job_id: str, file_id: str) -> Call: ...
 
     def read_job(self, reply: Reply, expected_id: str = "") -> Snapshot:
-        """A 200 as a snapshot. Raises `ProtocolError` if it is not that job; `expected_id` "" accepts any."""
+        """A 200 as a snapshot. Raises `ProtocolError` if it is not that job; `expected_id` "" accepts any.
+
+        Only `read_job` of the registry of APIs calls it, which takes answers in the form of another API too.
+        """
+        ...
+
+    def recognise(self, value: dict[str, Any], raw: bytes) -> Snapshot | None:
+        """The finished job in plain values that are certainly in this API's form; None if they are not, or it runs.
+
+        Asked also of bodies that another API has sent: a paid answer counts, whatever form it came in.
+
+        Args:
+            value: the object that may be an answer.
+            raw: the body that it stands in.
+        """
         ...
 
     def read_cancel(self, reply: Reply) -> str:

@@ -11,8 +11,10 @@ This module knows nothing of jobs, of which fields matter, or of any one API.
 from __future__ import annotations
 
 import codecs
+import contextlib
 import json
 import math
+import re
 from functools import lru_cache
 from types import NoneType, UnionType
 from typing import Any, NoReturn, TypeGuard, TypeVar, Union, get_args, get_origin
@@ -20,7 +22,7 @@ from typing import Any, NoReturn, TypeGuard, TypeVar, Union, get_args, get_origi
 import msgspec
 
 from aiopplx._errors import InvalidRequest, ProtocolError
-from aiopplx._text.safe import excerpt, plain
+from aiopplx._text.safe import BODY_KEPT, excerpt, plain
 from aiopplx._wire.api import quoted_id
 from aiopplx._wire.call import Reply
 
@@ -202,14 +204,37 @@ def check_has_id(reply: Reply, value: dict[str, Any], words: str) -> None:
 
 def plain_values(reply: Reply) -> Any:
     """The body as plain values. Raises `ProtocolError`, which describes it, if it is not JSON."""
-    why = ""
+    why = job_id = ""
     try:
         return loosely(reply.body)
     except RecursionError:
         why = "JSON that is nested too deeply"
     except ValueError:
         why = _not_json(reply.body)
-    unusable(reply, why)
+        job_id = _id_before_the_cut(reply.body)
+    unusable(reply, why, job_id)
+
+
+_START = re.compile(r'\s*\{\s*(?=")')
+_NAME = re.compile(r'("(?:[^"\\]|\\.)*")\s*:\s*')
+_COMMA = re.compile(r"\s*,\s*")
+_PLAIN_VALUE = re.compile(r'("(?:[^"\\]|\\.)*"|[-+.\w]+)(?=\s*[,}])')
+
+
+def _id_before_the_cut(body: bytes) -> str:
+    """The id of a body that is cut short, if it stands whole among its first plain fields; `""` if it does not."""
+    text = body[:BODY_KEPT].decode("utf-8", "replace")
+    at = _START.match(text)
+    while at is not None:
+        name = _NAME.match(text, at.end())
+        value = _PLAIN_VALUE.match(text, name.end()) if name is not None else None
+        if name is None or value is None:
+            break
+        if name[1] == '"id"' and value[1].startswith('"'):
+            with contextlib.suppress(ValueError):
+                return str(json.loads(value[1]))
+        at = _COMMA.match(text, value.end())
+    return ""
 
 
 def _not_json(body: bytes) -> str:

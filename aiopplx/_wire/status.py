@@ -31,6 +31,11 @@ def _plain(word: str) -> str:
     return word.strip().lower().replace("-", "_").replace(" ", "_")
 
 
+def says_running(word: str) -> bool:
+    """Whether a status is a word for work that goes on."""
+    return _RUNNING.fullmatch(_plain(word)) is not None
+
+
 def needs_caller(word: str) -> bool:
     """Whether a job with this status waits for something that its caller has to give. For words that are not known."""
     return _plain(word) in _WAITS
@@ -47,7 +52,7 @@ def implied(word: str, *, failed: bool, ended: bool, answered: bool) -> JobStatu
     """
     if failed:
         return JobStatus.FAILED
-    is_running = not word.strip() or _RUNNING.fullmatch(_plain(word)) is not None
+    is_running = not word.strip() or says_running(word)
     if ended and (answered or not is_running):
         return JobStatus.COMPLETED
     return JobStatus.COMPLETED if answered and not is_running else JobStatus.IN_PROGRESS

@@ -272,6 +272,18 @@ class Agent(msgspec.Struct, frozen=True):
             check_id(reply, run.id, expected_id)
         return snapshot
 
+    def recognise(self, value: dict[str, Any], raw: bytes) -> Snapshot | None:
+        """A response object, or whatever has messages in its output."""
+        if value.get("object") != "response" and not is_array(value.get("output")):
+            return None
+        run = salvaged_response(with_id(value)) or salvaged_response({**value, "id": ""})
+        if run is None or not (run.object == "response" or _is_answered(run)):
+            return None
+        if not run.status and run.usage is not None and _is_answered(run):  # which a run has once it ends
+            run = msgspec.structs.replace(run, status="completed")
+        snapshot = _snapshot(run, raw)
+        return snapshot if snapshot.status.is_final else None
+
     def read_page(self, reply: Reply) -> Page:
         """Raises `InvalidRequest`: this API has no list of runs."""
         _refuse_list()

@@ -16,11 +16,18 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import cast
 
+import msgspec
+
 from aiopplx._checks.builtin import as_builtin, fields_as_builtins
-from aiopplx._errors import InvalidRequest
+from aiopplx._errors import InvalidRequest, ProtocolError
+from aiopplx._job import Snapshot
 from aiopplx._wire.api import API, quoted_id
+from aiopplx._wire.call import Reply
+from aiopplx._wire.decoding import is_usable
+from aiopplx._wire.forms import answers_in
 from aiopplx._wire.kinds import NOTHING, Kind, Published
 from aiopplx._wire.request import Request, ResearchRequest
+from aiopplx._wire.status import says_running
 from aiopplx.agent._api import AGENT, AGENT_ALIAS
 from aiopplx.sonar._api import SONAR, SONAR_V1
 
@@ -49,6 +56,51 @@ def registered() -> Iterator[tuple[tuple[str, ...], API]]:
 def api_named(name: str) -> API:
     """The API of a name that a job or a journal has (`"sonar"`); the default one if there is no such name."""
     return next((api for api in _KNOWN if api.name == name), _KNOWN[0])
+
+
+def read_job(api: API, reply: Reply, expected_id: str = "") -> Snapshot:
+    """A 200 of an API as a snapshot; an answer in the form of another API, or of a gateway's own, is taken too.
+
+    Raises:
+        ProtocolError: it is not that job; `expected_id` "" accepts any.
+    """
+    try:
+        snapshot = api.read_job(reply, expected_id)
+    except ProtocolError:
+        found = _recognised(reply.body, expected_id)
+        if found is None:
+            raise
+        return found
+    is_answered = snapshot.status.is_final and snapshot.response is not None and not snapshot.is_empty
+    if is_answered or says_running(snapshot.server_status):
+        return snapshot
+    return _recognised(reply.body, expected_id, snapshot.id) or snapshot
+
+
+# One of these stands in every body that has an answer.
+_TELLING = (b'"choices', b'"output', b'"content', b'"completion', b'"answer')
+
+
+def _recognised(body: bytes, expected_id: str, job_id: str = "") -> Snapshot | None:
+    """The finished job in a body that the API which was asked could not read, or found no answer in.
+
+    Args:
+        body: what the server answered.
+        expected_id: the job that was asked for; `""` for the answer to a submission.
+        job_id: the id of the job, if the API could read it.
+    """
+    if not any(mark in body for mark in _TELLING):
+        return None
+    for value in answers_in(body):
+        for api in _KNOWN:
+            found = api.recognise(value, body)
+            if found is None:
+                continue
+            named = job_id or (found.id if is_usable(found.id) else "")
+            if expected_id and named != expected_id:
+                return None  # another job's answer is never this one's
+            return msgspec.structs.replace(found, id=named)
+    return None
 
 
 def kind_of(api: str, body: bytes) -> Kind:

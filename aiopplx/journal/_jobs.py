@@ -8,7 +8,7 @@ from __future__ import annotations
 from aiopplx._errors import AiopplxError, APIError, InDoubt, JobExpired, JobFailed, ProtocolError
 from aiopplx._job import Job, JobStatus, Snapshot, make_job, outcome_error
 from aiopplx._wire.call import Reply
-from aiopplx.apis._registry import api_named
+from aiopplx.apis._registry import api_named, read_job
 from aiopplx.journal._records import Record, State
 
 STATUS_OF = {
@@ -35,7 +35,7 @@ def job_of(record: Record, raw: bytes | None) -> Job:
     error: AiopplxError | None = None
     if raw:
         try:
-            snapshot = api_named(record.api).read_job(Reply(200, {}, raw), record.job_id)
+            snapshot = read_job(api_named(record.api), Reply(200, {}, raw), record.job_id)
             error = outcome_error(snapshot)
         except ProtocolError as problem:
             error = problem

@@ -265,9 +265,22 @@ class Sonar(msgspec.Struct, frozen=True):
         snapshot = _snapshot(job, body)
         if (job.id != expected_id or not expected_id) and (job.id or expected_id or not snapshot.status.is_final):
             check_id(reply, job.id, expected_id)
-        if is_at_once and snapshot.may_have_more:
-            return msgspec.structs.replace(snapshot, error_message="a finished chat completion without a text")
-        return snapshot
+        return _whole(snapshot, is_at_once)
+
+    def recognise(self, value: dict[str, Any], raw: bytes) -> Snapshot | None:
+        """A chat completion, or a job that has one."""
+        is_at_once = is_array(value.get("choices"))
+        answer = value if is_at_once else value.get("response")
+        response = salvaged(answer, CompletionResponse) if is_object(answer) and answer.get("choices") else None
+        if response is None or not response.choices:
+            return None
+        job = _of_values(value) or _of_values({**value, "id": None})
+        if job is None:
+            return None
+        if is_at_once:
+            job = _ended(job, response)
+        snapshot = _snapshot(job, raw)
+        return _whole(snapshot, is_at_once) if snapshot.status.is_final else None
 
     def read_cancel(self, reply: Reply) -> str:
         """Raises `InvalidRequest`, as `cancel` does."""
@@ -379,11 +392,19 @@ def _at_once(job: AsyncJob, body: bytes) -> AsyncJob:
     if response is None:
         with contextlib.suppress(ValueError, RecursionError):
             response = salvaged(loosely(body), CompletionResponse)
-    ended = job.completed_at
-    if ended is None and response is not None:
-        ended = response.created
-    status = job.status or ("COMPLETED" if response is not None else None)
-    return msgspec.structs.replace(job, response=response, completed_at=ended, status=status)
+    return _ended(job, response) if response is not None else job
+
+
+def _ended(job: AsyncJob, response: CompletionResponse) -> AsyncJob:
+    ended = job.completed_at if job.completed_at is not None else response.created
+    return msgspec.structs.replace(job, response=response, completed_at=ended, status=job.status or "COMPLETED")
+
+
+def _whole(snapshot: Snapshot, is_at_once: bool) -> Snapshot:
+    """The same; a chat completion without a text is all there is, and is not polled for more."""
+    if is_at_once and snapshot.may_have_more:
+        return msgspec.structs.replace(snapshot, error_message="a finished chat completion without a text")
+    return snapshot
 
 
 def _salvaged_job(reply: Reply, expected_id: str) -> AsyncJob:

@@ -24,7 +24,7 @@ _text.  safe marks structured thought
 _checks.  builtin path rules conversion
 report.  _markdown _notebook
 _job  _events
-_wire.  limited call headers messages request kinds api decoding words status addresses
+_wire.  limited call headers messages request kinds api decoding words status addresses forms
 sonar.  _responses _api
 agent.  _tools _request _responses _translate _api
 apis.  _registry
