@@ -1,4 +1,4 @@
-"""What the benchmarks share: a fresh process for each run, rounds that interleave, medians with their spread.
+"""What the benchmarks share: a fresh process for each run, rounds that interleave, medians, tables and pictures.
 
 A run is a child: the same file again, with what to do as JSON in its arguments, and one JSON line as its answer. This
 module knows nothing of what is measured.
@@ -17,7 +17,7 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from types import TracebackType
@@ -69,18 +69,29 @@ def answer(record: Mapping[str, object]) -> None:
 # --- in the parent ---------------------------------------------------------------------------------------------------
 
 
-def arguments(doc: str | None, *, rounds: int) -> argparse.Namespace:
-    """The words all benchmarks take. `quick` is for trying them out; its figures are for nobody."""
+def arguments(
+    doc: str | None, *, rounds: int, words: Mapping[str, Mapping[str, Any]] | None = None
+) -> argparse.Namespace:
+    """The words all benchmarks take, and a benchmark's own. `quick` is for trying out; its figures are for nobody."""
     parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="few and small runs: to see that it works")
     parser.add_argument("--rounds", type=int, help=f"runs of each case (default {rounds}, quick 2)")
     parser.add_argument("--only", default="", help="names of peers, with commas")
     parser.add_argument("--child", help=argparse.SUPPRESS)
+    for word, how in (words or {}).items():
+        parser.add_argument(word, **how)
     given = parser.parse_args()
     given.rounds = given.rounds or (2 if given.quick else rounds)
     given.only = [name for name in given.only.split(",") if name]
     given.child = json.loads(given.child) if given.child else None
     return given
+
+
+def known(asked: Iterable[str], names: Sequence[str]) -> None:
+    """Ends the program if one of the names is none."""
+    unknown = sorted(set(asked) - set(names))
+    if unknown:
+        sys.exit(f"nothing here is called {', '.join(unknown)}; there are: {', '.join(names)}")
 
 
 class Server:
@@ -134,17 +145,22 @@ def _environment() -> dict[str, str]:
 
 
 def interleaved(
-    groups: Sequence[Sequence[Mapping[str, object]]], rounds: int, one: Callable[[Mapping[str, object]], Record]
+    groups: Sequence[Sequence[Mapping[str, object]]],
+    rounds: int,
+    one: Callable[[Mapping[str, object]], Record],
+    *,
+    tells_round: bool = False,
 ) -> Iterator[Record]:
     """Every case once a round, those of a group one after another: what one meets of the machine's moods, all meet.
 
-    Order is drawn anew in each round, for the groups and within them.
+    Order is drawn anew in each round, for the groups and within them. With `tells_round` a run is told its round, which
+    is its seed.
     """
     order = random.Random(1628)
     for number in range(rounds):
         for group in order.sample(list(groups), len(groups)):
             for case in order.sample(list(group), len(group)):
-                record = {**case, "round": number, **one(case)}
+                record = {**case, "round": number, **one({**case, "round": number} if tells_round else case)}
                 print(json.dumps(record), flush=True)
                 yield record
 
@@ -169,16 +185,30 @@ def ratios(records: Sequence[Record], field: str, of: str, to: str) -> Record:
     return spread([ours[field] / theirs[field] for ours, theirs in (steady if len(steady) >= 3 else pairs)])
 
 
-def finish(question: str, summary: object, table: str) -> None:
-    """The last JSON line on standard output, and a table for people on standard error."""
-    print(json.dumps({"summary": question, "versions": versions(), "results": summary}), flush=True)
-    print(f"\n{table}\n\n{_machine()}", file=sys.stderr)
+def finish(name: str, results: object, tables: Sequence[Record], pictures: Sequence[Record] = ()) -> None:
+    """The last JSON line on standard output, which `python -m benchmarks` makes a page of; tables on standard error.
+
+    Args:
+        name: the benchmark's.
+        results: all figures.
+        tables: what people read; see `table`.
+        pictures: see `bars` and `curves`.
+    """
+    made = {"date": time.strftime("%Y-%m-%d"), "machine": machine(), "versions": versions()}
+    whole = {"summary": name, **made, "tables": tables, "pictures": pictures, "results": results}
+    print(json.dumps(whole), flush=True)
+    print("\n" + "\n\n".join(markdown(one) for one in tables), file=sys.stderr)
+    print(
+        f"\n{made['machine']}; {', '.join(f'{name} {one}' for name, one in made['versions'].items())}", file=sys.stderr
+    )
 
 
 def versions() -> dict[str, str]:
     """What was measured with."""
-    found = {"python": platform.python_version()}
-    for name in ("aiopplx", "aiohttp", "msgspec", "anyio", "perplexityai", "httpx", "httpx-aiohttp"):
+    from aiopplx._version import __version__
+
+    found = {"python": platform.python_version(), "aiopplx": __version__}
+    for name in ("aiohttp", "msgspec", "anyio", "perplexityai", "httpx", "httpx-aiohttp"):
         try:
             found[name] = version(name)
         except PackageNotFoundError:
@@ -186,15 +216,58 @@ def versions() -> dict[str, str]:
     return found
 
 
-def _machine() -> str:
-    said = ", ".join(f"{name} {value}" for name, value in versions().items())
-    return f"{said}; {platform.system()} {platform.machine()}, {os.cpu_count()} CPUs"
+def machine() -> str:
+    """System, processor, how many of them, and how much ran beside."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+        model = next(line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        model = platform.processor() or platform.machine()
+    load = f", load {os.getloadavg()[2]:.1f}" if hasattr(os, "getloadavg") else ""
+    return f"{platform.system()}, {model}, {os.cpu_count()} CPUs{load}"
 
 
-def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A Markdown table: the first column left, the others right."""
-    lines = [list(head), ["---", *("---:" for _ in head[1:])], *(list(row) for row in rows)]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+def table(head: Sequence[str], rows: Sequence[Sequence[str]], *, title: str = "", notes: str = "") -> Record:
+    """A table as a value: the first column stands left, the others right; `notes` stand below."""
+    return {"title": title, "head": list(head), "rows": [list(row) for row in rows], "notes": notes}
+
+
+def markdown(shown: Record) -> str:
+    """A table in Markdown."""
+    lines = [shown["head"], ["---", *("---:" for _ in shown["head"][1:])], *shown["rows"]]
+    text = "\n".join("| " + " | ".join(line) + " |" for line in lines)
+    return "\n\n".join(part for part in (shown["title"] and f"**{shown['title']}**", text, shown["notes"]) if part)
+
+
+def bars(
+    title: str, unit: str, groups: Sequence[str], series: Mapping[str, Sequence[Any]], *, logarithmic: bool = False
+) -> Record:
+    """A picture as a value: for each group a bar of each series.
+
+    Args:
+        title: what it shows.
+        unit: what the numbers are.
+        groups: names of the groups.
+        series: by name, a number for each group: a figure, a spread (`spread`), or None where there is none.
+        logarithmic: each tenfold is as far apart.
+    """
+    held = {name: list(values) for name, values in series.items()}
+    return {
+        "kind": "bars",
+        "title": title,
+        "unit": unit,
+        "groups": list(groups),
+        "series": held,
+        "logarithmic": logarithmic,
+    }
+
+
+def curves(
+    title: str, across: str, up: str, series: Mapping[str, Sequence[tuple[float, float]]], *, logarithmic: bool = False
+) -> Record:
+    """A picture as a value: for each series a line through its points, or a single point."""
+    held = {name: [list(point) for point in points] for name, points in series.items()}
+    return {"kind": "curves", "title": title, "across": across, "up": up, "series": held, "logarithmic": logarithmic}
 
 
 def shown(found: Mapping[str, float], digits: int = 0) -> str:

@@ -53,7 +53,12 @@ def main() -> None:
         [f"`{name}`", harness.shown(of["import_ms"]), harness.shown(of["to_aiohttp"], 2), harness.shown(of["grown_mb"])]
         for name, of in found.items()
     ]
-    harness.finish("import_time", found, harness.table(["statement", "CPU ms", "to aiohttp", "MB"], rows))
+    table = harness.table(["statement", "CPU ms", "to aiohttp", "MB"], rows)
+    names = [
+        name.replace("from aiopplx import", "").replace("from perplexity import", "").split()[-1] for name in found
+    ]
+    picture = harness.bars("Import", "CPU ms", names, {"import": [of["import_ms"] for of in found.values()]})
+    harness.finish("import_time", found, [table], [picture])
 
 
 if __name__ == "__main__":

@@ -120,7 +120,14 @@ def main() -> None:
     shown = [
         [f"`{name}`", harness.shown(found[name], 2), f"{wanted[name]:g}" if name in wanted else ""] for name in names
     ]
-    harness.finish("journal", found, harness.table(["of the journal", "median (quartiles)", "at most"], shown))
+    table = harness.table(["of the journal", "median (quartiles)", "at most"], shown)
+    waits = {
+        "of the journal": ["commit_p50_ms", "commit_p99_ms"],
+        "the disk's own": ["sync_p50_ms", "sync_p99_ms"],
+    }
+    series = {name: [found[field] for field in fields] for name, fields in waits.items()}
+    picture = harness.bars("A commit at 1,000 steps a second", "ms", ["median", "99th percentile"], series)
+    harness.finish("journal", found, [table], [picture])
 
 
 if __name__ == "__main__":

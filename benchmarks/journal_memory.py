@@ -84,7 +84,14 @@ def main() -> None:
         found[kind] = {**of, "within_limit": max(of["peak_mb"]["high"], of["again_mb"]["high"]) * 1e6 <= LIMIT}
         rows.append([kind, *(harness.shown(spread) for spread in of.values())])
     head = [f"{jobs:,} results of 100 KB", "peak MB", "peak MB, again", "seconds", "seconds, again", "file MB"]
-    harness.finish("journal_memory", found, f"{harness.table(head, rows)}\n\nlimit {LIMIT / 1e6:.0f} MB")
+    table = harness.table(head, rows, notes=f"Limit {LIMIT / 1e6:.0f} MB.")
+    series = {
+        "first run": [of["peak_mb"] for of in found.values()],
+        "again, from the journal": [of["again_mb"] for of in found.values()],
+    }
+    consumers = [f"{kind} consumer" for kind in found]
+    picture = harness.bars("Memory of the process at its peak", "MB", consumers, series)
+    harness.finish("journal_memory", found, [table], [picture])
 
 
 if __name__ == "__main__":

@@ -1,251 +1,253 @@
 """How soon are many jobs submitted and collected under a limit that nobody told, against other clients and the ideal?
 
-Live: real sockets, the emulator and each client in one process on one clock that runs fast. Each peer makes the same
-jobs at the same server with the same seed; a round is all peers at one server, and figures are medians over seeds.
+Each client makes the same jobs at the same server, by seed: real sockets and the emulator, in time that jumps, with 50
+to 500 ms between client and server and durations of 180 s (lognormal, 0.6). Figures are medians over the seeds, with
+the least and the greatest.
 
 - `library`: a session with default settings;
 - `fixed`: sends again and polls every 10 seconds;
 - `backoff`: 2 s, then half as long again each time, up to 60 s, for both, as most clients do;
 - `jitter`: evenly at random between nothing and 1 s, doubled each time up to 60 s, to send again; polls every 10 s.
 
-The ideal is a client that sees the server's state: when the last job could have been submitted if each request left at
-the moment at which it fits. It polls nothing, so where polls share the limit it is out of reach.
+The ideal is a client that sees the server's state: each submission leaves at the moment at which it fits, one round
+trip later its acceptance is known, and a result is there when its job ends. It polls nothing, so where polls share the
+limit its end is out of reach. *Collected* is the mean time from the start of the run until a result is handed out, and
+*lag* that from the end of a job: late submissions make a short lag, so that only both together say anything.
 
-    python benchmarks/limits.py [--quick] [--seeds N] [--speed N] [--only gateway,shared-50] [--out FILE]
+    python benchmarks/limits.py [--quick] [--rounds N] [--only library,shared-50]
+
+A round is a seed. `--live SPEED` runs on a clock so many times as fast as real time, in the place of one that jumps.
 """
 
 from __future__ import annotations
 
-import argparse
 import asyncio
-import json
-import random
 import statistics
-import sys
 import time
-from collections import Counter
-from collections.abc import Awaitable, Callable, Mapping
-from pathlib import Path
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-import aiohttp
+import _harness as harness
+import _played as played
 
-from aiopplx import EventKind, Session
-from aiopplx.emulator import Emulator, limits
-from aiopplx.testing import Clock
+from aiopplx.emulator import limits
 
-KEY = "benchmark"
-PATH = "/v1/responses"
-AT_ONCE = 32
+Bucket, Leaky, Fixed, Sliding, InFlight = (
+    limits.Bucket,
+    limits.Leaky,
+    limits.FixedWindow,
+    limits.SlidingWindow,
+    limits.InFlight,
+)
 
 
 class Case(NamedTuple):
-    """One server: its limits, whether it tells them in headers, and how many jobs."""
+    """One server and how many jobs.
 
-    limits: limits.Limit | Mapping[str, limits.Limit]
+    Attributes:
+        title: the server, in words.
+        given: its limits.
+        jobs: how many.
+        hints: whether answers tell the limit.
+        api: of which jobs.
+        at_random: the share of all requests that is refused for no reason.
+        peers: whether other clients are measured too.
+        seeds: at most so many, where a run is long.
+    """
+
+    title: str
+    given: played.Given
     jobs: int
-    hints: Any = "never"
+    hints: str = "never"
+    api: str = "agent"
+    at_random: float = 0.0
+    peers: bool = True
+    seeds: int = 100
 
 
-CASES: dict[str, Case] = {
-    "gateway-15": Case(limits.Leaky(5, burst=2), 15),
-    "gateway-60": Case(limits.Leaky(5, burst=2), 60),
-    "shared-50": Case(limits.Bucket(50), 100),
-    "shared-50-headers": Case(limits.Bucket(50), 100, "x-ratelimit"),
-    "shared-500": Case(limits.Bucket(500), 1_000),
-    "shared-500-headers": Case(limits.Bucket(500), 1_000, "x-ratelimit"),
-    "submissions-50": Case({"submit": limits.Bucket(50)}, 100),
-    "fixed-window": Case(limits.FixedWindow(60), 150),
-    "counter": Case({"submit": limits.SlidingWindow(20, 10, counts_refusals=True)}, 100),
-    "in-flight": Case({"submit": limits.InFlight(4, 1.0)}, 60),
+def submissions(limit: limits.Limit) -> Mapping[str, limits.Limit]:
+    return {"submit": limit}
+
+
+SECTIONS: dict[str, dict[str, Case]] = {
+    "Token buckets that submissions and polls share (Agent API)": {
+        "shared-50": Case("50 a minute", Bucket(50), 100),
+        "shared-50-headers": Case("50 a minute, told", Bucket(50), 100, "x-ratelimit"),
+        "shared-50-empty": Case("50 a minute, empty", Bucket(50, full=0.0), 100, peers=False),
+        "shared-50-empty-headers": Case("50, empty, told", Bucket(50, full=0.0), 100, "x-ratelimit", peers=False),
+        "shared-150": Case("150 a minute", Bucket(150), 200, peers=False),
+        "shared-500": Case("500 a minute", Bucket(500), 1_000, seeds=8),
+        "shared-500-headers": Case("500 a minute, told", Bucket(500), 1_000, "x-ratelimit", seeds=8),
+        "shared-500-empty": Case("500 a minute, empty", Bucket(500, full=0.0), 1_000, peers=False, seeds=8),
+        "shared-2000": Case("2,000 a minute", Bucket(2_000), 1_000, peers=False, seeds=8),
+        "shared-2000-headers": Case("2,000 a minute, told", Bucket(2_000), 1_000, "x-ratelimit", peers=False, seeds=8),
+        "shared-2000-4000": Case("2,000 a minute", Bucket(2_000), 4_000, peers=False, seeds=3),
+        "shared-2000-10000": Case("2,000, told", Bucket(2_000), 10_000, "x-ratelimit", peers=False, seeds=1),
+    },
+    "Limits on submissions only": {
+        "sonar-5": Case("Sonar, 5 a minute", submissions(Bucket(5)), 30, api="sonar-v1"),
+        "sonar-100": Case("Sonar, 100 a minute", submissions(Bucket(100)), 500, api="sonar-v1", peers=False, seeds=8),
+        "submissions-50": Case("50 a minute", submissions(Bucket(50)), 100),
+        "submissions-50-headers": Case("50, told", submissions(Bucket(50)), 100, "x-ratelimit", peers=False),
+        "submissions-500": Case("500 a minute", submissions(Bucket(500)), 1_000, peers=False, seeds=8),
+        "none-200": Case("no limit", None, 200),
+    },
+    "Gateways that all requests share (nginx)": {
+        "gateway-15": Case("5 a second, burst 2", Leaky(5, burst=2), 15),
+        "gateway-60": Case("5 a second, burst 2", Leaky(5, burst=2), 60),
+        "gateway-300": Case("5 a second, burst 2", Leaky(5, burst=2), 300, seeds=8),
+        "gateway-20-5": Case("20 a second, burst 5", submissions(Leaky(20, burst=5)), 400, peers=False, seeds=8),
+        "gateway-1-0": Case("1 a second, burst 0", submissions(Leaky(1)), 60, peers=False),
+    },
+    "Windows, counters, and what is no limit on a rate (submissions)": {
+        "fixed-60": Case("60 in each minute", submissions(Fixed(60)), 200),
+        "fixed-60-600": Case("60 in each minute", submissions(Fixed(60)), 600, peers=False, seeds=8),
+        "fixed-10-1": Case("10 in each second", submissions(Fixed(10, 1)), 300, peers=False),
+        "fixed-20-10": Case("20 in each 10 s", submissions(Fixed(20, 10)), 300, peers=False),
+        "sliding-60": Case("60 in any minute", submissions(Sliding(60)), 200),
+        "sliding-5-1": Case("5 in any second", submissions(Sliding(5, 1)), 100, peers=False),
+        "sliding-30-20": Case("30 in any 20 s", submissions(Sliding(30, 20)), 200, peers=False),
+        "counter-5-1": Case("5 in a second, refusals count", submissions(Sliding(5, 1, True)), 60, peers=False),
+        "counter-20-10": Case("20 in 10 s, refusals count", submissions(Sliding(20, 10, True)), 100),
+        "counter-50-10": Case("50 in 10 s, refusals count", submissions(Sliding(50, 10, True)), 200, peers=False),
+        "counter-60-60": Case("60 in 60 s, refusals count", submissions(Sliding(60, 60, True)), 200, peers=False),
+        "in-flight-4": Case("4 at work, 1 s each", submissions(InFlight(4, 1.0)), 60),
+        "random": Case("no limit, 10 % refused", None, 300, at_random=0.1),
+    },
 }
-QUICK = ("gateway-15", "submissions-50")
-
-
-class Watch:
-    """What the server saw, by the clock that all share."""
-
-    def __init__(self, clock: Clock) -> None:
-        self.clock = clock
-        self.began = clock.now()
-        self.accepted: list[float] = []
-
-    def accept(self) -> None:
-        self.accepted.append(self.clock.now() - self.began)
-
-
-# --- peers: each submits and collects so many jobs --------------------------------------------------------------------
-
-
-async def library(url: str, jobs: int, watch: Watch, chance: random.Random) -> None:
-    def told(event: Any) -> None:
-        if event.kind is EventKind.SUBMITTED:
-            watch.accept()
-
-    async with (
-        Session(KEY, base_url=url, api="agent", clock=watch.clock, on_event=told) as session,
-        session.batch(f"Question {number}?" for number in range(jobs)) as batch,
-    ):
-        ended = [job.ok async for job in batch]
-    assert len(ended) == jobs
-    assert all(ended)
-
-
-Pause = Callable[[int, random.Random], float]
-
-
-def fixed(tries: int, chance: random.Random) -> float:
-    return 10.0
-
-
-def backoff(tries: int, chance: random.Random) -> float:
-    return min(60.0, 2.0 * 1.5 ** min(tries - 1, 20))
-
-
-def jitter(tries: int, chance: random.Random) -> float:
-    return chance.random() * min(60.0, 2.0 ** min(tries - 1, 20))
-
-
-def simple(send_again: Pause, poll_again: Pause) -> Callable[[str, int, Watch, random.Random], Awaitable[None]]:
-    """A client with so many requests at once, which waits as the functions say."""
-
-    async def run(url: str, jobs: int, watch: Watch, chance: random.Random) -> None:
-        clock = watch.clock
-        places = asyncio.Semaphore(AT_ONCE)
-        async with aiohttp.ClientSession(url, headers={"Authorization": f"Bearer {KEY}"}) as http:
-
-            async def call(method: str, path: str, body: Any = None) -> tuple[int, Any]:
-                async with places, http.request(method, path, json=body) as answer:
-                    return answer.status, await answer.json()
-
-            async def one(number: int) -> None:
-                body = {"input": f"Question {number}?", "background": True, "preset": "deep-research"}
-                tries = 0
-                while True:
-                    status, job = await call("POST", PATH, body)
-                    if status == 200:
-                        break
-                    tries += 1
-                    await clock.sleep(send_again(tries, chance))
-                watch.accept()
-                tries = 0
-                while True:
-                    tries += 1
-                    await clock.sleep(poll_again(tries, chance))
-                    status, found = await call("GET", f"{PATH}/{job['id']}")
-                    if status == 200 and found["status"] not in ("queued", "in_progress"):
-                        break
-
-            async with asyncio.TaskGroup() as group:
-                for number in range(jobs):
-                    group.create_task(one(number))
-
-    return run
-
-
-PEERS: dict[str, Callable[[str, int, Watch, random.Random], Awaitable[None]]] = {
-    "library": library,
-    "fixed": simple(fixed, fixed),
-    "backoff": simple(backoff, backoff),
-    "jitter": simple(jitter, fixed),
+CASES = {name: case for section in SECTIONS.values() for name, case in section.items()}
+QUICK = ("gateway-15", "shared-50-headers")
+PEERS = ("library", "fixed", "backoff", "jitter")
+PAUSES = {
+    "fixed": (played.fixed, played.fixed),
+    "backoff": (played.backoff, played.backoff),
+    "jitter": (played.jitter, played.fixed),
 }
 
 
-# --- measuring --------------------------------------------------------------------------------------------------------
-
-
-def ideal(case: Case) -> float:
-    """When the last submission fits, in seconds; asked every 10 ms of the emulator's own limits."""
-    given = case.limits
-    limit = given["submit"] if isinstance(given, Mapping) else given
-    take, now, accepted = limit.begin(0.0), 0.0, 0
-    while accepted < case.jobs:
-        room = take(now)
-        if not room.wait:
-            accepted += 1
-        else:
-            now += room.wait + 1e-6
-    return now
-
-
-async def measure(case: Case, peer: str, seed: int, speed: float, duration: float | None) -> dict[str, Any]:
-    clock = Clock(speed)
+async def measure(case: Case, peer: str, seed: int, speed: float) -> dict[str, float]:
     began = time.perf_counter()
-    async with Emulator(
-        limits=case.limits,
-        limit_hints=case.hints,
-        clock=clock,
-        duration=duration,
+    # On a clock that runs fast the machine is the network.
+    latency = (0.0, 0.0) if speed else played.LATENCY
+    async with played.world(
+        case.given,
         seed=seed,
-        answer_chars=500,
-        log_size=10**6,
-    ) as server:
-        watch = Watch(clock)
-        await PEERS[peer](server.url, case.jobs, watch, random.Random(seed))
-        end = clock.now() - watch.began
-        answers = Counter((line.on, line.status == 429) for line in server.ledger.log)
-        longest = max(job.finished_at - job.created_at for job in server.ledger.jobs)
-    requests = answers.total()
+        speed=speed,
+        latency=latency,
+        limit_hints=case.hints,
+        refused_at_random=case.at_random,
+    ) as world:
+        if peer == "library":
+            async with (
+                world.session(api=case.api) as session,
+                session.batch(played.question(number) for number in range(case.jobs)) as batch,
+            ):
+                async for job in batch:
+                    assert job.ok, job
+                    world.hand_out(job.id)
+        else:
+            await played.simple(world, range(case.jobs), *PAUSES[peer], api=case.api)
+        found = world.figures()
+    assert len(world.handed) == case.jobs
+    least = played.possible(case.given, case.jobs, played.durations(seed), sum(latency) / 2)
     return {
-        "last_submission": round(watch.accepted[-1], 1),
-        "end": round(end, 1),
-        "refused": sum(count for (_, refused), count in answers.items() if refused),
-        "refused_share": round(sum(count for (_, refused), count in answers.items() if refused) / requests, 4),
-        "polls_a_job": round((answers["get", False] + answers["get", True]) / case.jobs, 1),
-        "longest_job": round(longest, 1),
-        "real_seconds": round(time.perf_counter() - began, 1),
+        **found,
+        "of_ideal": found["last_submission"] / max(least["last_submission"], 0.1),
+        "end_of_ideal": found["end"] / least["end"],
+        "collected_over_ideal": found["collected"] - least["collected"],
+        "ideal": least["last_submission"],
+        "real_seconds": time.perf_counter() - began,
     }
 
 
-def medians(records: list[dict[str, Any]], least: float) -> dict[str, Any]:
-    found = {name: statistics.median(record[name] for record in records) for name in records[0]}
-    found["of_ideal"] = round(found["last_submission"] / max(least, 0.1), 2)
+def row(case: Case, peer: str, found: Mapping[str, harness.Record]) -> list[str]:
+    def shown(field: str, digits: int, unit: float = 1.0) -> str:
+        one = found[field]
+        low, high = min(one["all"]) * unit, max(one["all"]) * unit
+        return f"{one['median'] * unit:,.{digits}f} ({low:,.{digits}f}-{high:,.{digits}f})"
+
+    return [
+        f"{case.title}, {case.jobs:,} jobs: {peer}",
+        f"{shown('last_submission', 1)} s",
+        shown("of_ideal", 2),
+        shown("end_of_ideal", 2),
+        f"{statistics.fmean(found['collected']['all']):,.0f} s",
+        f"{statistics.fmean(found['lag']['all']):,.1f} s",
+        f"{found['polls_a_job']['median']:.1f}",
+        f"{found['refused']['median']:,.0f}, {found['refused_share']['median']:.1%}",
+        f"{found['refused_last_four_fifths']['median']:.1%}",
+    ]
+
+
+HEAD = (
+    "server, jobs: client",
+    "last submission",
+    "of ideal",
+    "end, of ideal",
+    "collected, mean",
+    "lag, mean",
+    "polls a job",
+    "refused",
+    "of the last 80 %",
+)
+
+
+def summary(records: Sequence[harness.Record]) -> dict[str, dict[str, Any]]:
+    """By case and peer, each figure with its median, its quartiles and what each seed had."""
+    runs: dict[tuple[str, str], list[harness.Record]] = {}
+    for record in sorted(records, key=lambda one: PEERS.index(one["peer"])):
+        runs.setdefault((record["case"], record["peer"]), []).append(record)
+    found: dict[str, dict[str, Any]] = {}
+    for (case, peer), ours in runs.items():
+        of = found.setdefault(case, {})[peer] = {}
+        fields = [name for name, value in ours[0].items() if name not in ("case", "peer", "round", "speed")]
+        for field in fields:
+            values = [round(one[field], 4) for one in sorted(ours, key=lambda one: one["round"])]
+            of[field] = {**harness.spread(values), "all": values}
     return found
 
 
-def arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument(
-        "--quick", action="store_true", help="two servers, short jobs and one seed: shows that it works"
-    )
-    parser.add_argument("--seeds", type=int, default=8)
-    parser.add_argument("--speed", type=float, default=20.0, help="seconds of the clock in a real second")
-    parser.add_argument("--only", default="", help="servers or peers, with commas between them")
-    parser.add_argument("--out", type=Path, help="where the JSON goes; default: what is printed")
-    return parser.parse_args()
+def child(spec: Mapping[str, Any]) -> None:
+    case = CASES[spec["case"]]
+    harness.answer(asyncio.run(measure(case, spec["peer"], spec["round"], spec["speed"])))
 
 
-async def main() -> None:
-    asked = arguments()
-    only = [name for name in asked.only.split(",") if name]
-    cases = [name for name in (QUICK if asked.quick else CASES) if not set(only) & set(CASES) or name in only]
-    peers = [name for name in PEERS if not set(only) & set(PEERS) or name in only]
-    unknown = set(only) - set(CASES) - set(PEERS)
-    if unknown:
-        sys.exit(f"no server or peer is called {', '.join(sorted(unknown))}")
-    found: dict[str, Any] = {"speed": asked.speed, "cases": {}}
-    for name in cases:
+def main() -> None:
+    given = harness.arguments(__doc__, rounds=16, words={"--live": {"type": float, "default": 0.0, "metavar": "SPEED"}})
+    if given.child:
+        child(given.child)
+        return
+    only = set(given.only)
+    harness.known(only, [*CASES, *PEERS])
+    names = [name for name in (QUICK if given.quick else CASES) if not only & set(CASES) or name in only]
+    peers = [peer for peer in PEERS if not only & set(PEERS) or peer in only]
+    records: list[harness.Record] = []
+    for name in names:
         case = CASES[name]
-        least = ideal(case)
-        rows: dict[str, list[dict[str, Any]]] = {peer: [] for peer in peers}
-        for seed in range(1 if asked.quick else asked.seeds):
-            for peer in peers:
-                rows[peer].append(await measure(case, peer, seed, asked.speed, 30.0 if asked.quick else None))
-        result = {peer: {**medians(records, least), "runs": records} for peer, records in rows.items()}
-        found["cases"][name] = {"jobs": case.jobs, "ideal": round(least, 1), "peers": result}
-        for peer, row in result.items():
-            print(
-                f"{name:20} {peer:8} last submission {row['last_submission']:8.1f} s ({row['of_ideal']:6.2f} of ideal),"
-                f" end {row['end']:8.1f} s, refused {row['refused_share']:6.1%}, {row['polls_a_job']:5.1f} polls a job",
-                file=sys.stderr,
-                flush=True,
-            )
-    text = json.dumps(found, indent=1)
-    if asked.out is None:
-        print(text)
-    else:
-        asked.out.write_text(text + "\n")
+        chosen = peers if case.peers else [peer for peer in peers if peer == "library"]
+        groups = [[{"case": name, "peer": peer, "speed": given.live} for peer in chosen]]
+        records += harness.interleaved(
+            groups, min(given.rounds, case.seeds), lambda spec: harness.run(__file__, spec), tells_round=True
+        )
+    found = summary(records)
+    tables, pictures = [], []
+    for title, cases in SECTIONS.items():
+        here = {name: case for name, case in cases.items() if name in found}
+        if here:
+            rows = [row(case, peer, of) for name, case in here.items() for peer, of in found[name].items()]
+            tables.append(harness.table(HEAD, rows, title=title))
+    compared = [name for name, of in found.items() if len(of) > 1]
+    if compared:
+        groups = [f"{CASES[name].title}, {CASES[name].jobs:,}" for name in compared]
+        for title, unit, field in (
+            ("Last submission", "times the ideal", "of_ideal"),
+            ("From a job's end to its result in the caller's hands", "seconds", "lag"),
+            ("From the start of the run to a result, beyond the ideal", "seconds", "collected_over_ideal"),
+        ):
+            series = {peer: [found[name].get(peer, {}).get(field) for name in compared] for peer in peers}
+            pictures.append(harness.bars(title, unit, groups, series, logarithmic=True))
+    harness.finish("limits", found, tables, pictures)
 
 
 if __name__ == "__main__":
-    asyncio.run(main())
+    main()

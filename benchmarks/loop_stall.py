@@ -106,7 +106,10 @@ def main() -> None:
         ]
         for size, of in found.items()
     ]
-    harness.finish("loop_stall", found, harness.table(["longest turn of the loop, CPU ms", *PEERS], rows))
+    table = harness.table(["longest turn of the loop, CPU ms", *PEERS], rows)
+    series = {peer: [of[peer]["cpu_ms"] for of in found.values()] for peer in PEERS}
+    picture = harness.bars("Longest turn of the event loop during a job", "CPU ms", list(found), series)
+    harness.finish("loop_stall", found, [table], [picture])
 
 
 if __name__ == "__main__":

@@ -82,8 +82,13 @@ def main() -> None:
         found[kind] = {"peak_mb": peak, "begun_mb": base, "ahead": ahead, "within_limit": peak["high"] * 1e6 <= LIMIT}
         rows.append([kind, harness.shown(base), harness.shown(peak), harness.shown(ahead)])
     head = [f"{jobs:,} results of 300 KB", "MB after import", "MB at the peak", "finished and not delivered, at most"]
-    bounds = f"limit {LIMIT / 1e6:.0f} MB, goal {GOAL / 1e6:.0f} MB"
-    harness.finish("memory_slow_consumer", found, f"{harness.table(head, rows)}\n\n{bounds}")
+    bounds = f"Limit {LIMIT / 1e6:.0f} MB, goal {GOAL / 1e6:.0f} MB."
+    series = {
+        "after import": [of["begun_mb"] for of in found.values()],
+        "at the peak": [of["peak_mb"] for of in found.values()],
+    }
+    picture = harness.bars("Memory of the process", "MB", list(found), series)
+    harness.finish("memory_slow_consumer", found, [harness.table(head, rows, notes=bounds)], [picture])
 
 
 if __name__ == "__main__":

@@ -2,8 +2,8 @@
 
 No server and no clock: for a known law of durations, the polls of a job and the mean seconds from its end to the poll
 that sees it are an integral. One job in a hundred is stuck, and left after an hour. The optimum is found by dynamic
-programming over a grid of one second; peers are a fixed gap, backoff from 2 s by half to 60 s as in most clients, full
-jitter, and this library's learnt law after so many jobs.
+programming over a grid of one second; peers are a fixed gap of ten seconds and the best one that there is, backoff from
+2 s by half to 60 s as in most clients, full jitter, and this library's learnt law after so many jobs.
 
     python benchmarks/polling_frontier.py [--quick] [--rounds N]
 
@@ -94,6 +94,10 @@ def optimum(parts: Parts, price: float) -> tuple[float, float]:
 # --- who polls -------------------------------------------------------------------------------------------------------
 
 
+def fixed(parts: Parts, gap: float) -> tuple[float, float]:
+    return worth(parts, ages_of(lambda age: gap))
+
+
 def backoff() -> Iterator[float]:
     age, gap = 0.0, 2.0
     while True:
@@ -154,7 +158,8 @@ def child(spec: Mapping[str, Any]) -> None:
     jittered = [worth(parts, full_jitter(chance)) for _ in range(40)]
     found = {
         "optimum": optimum(parts, price),
-        "every 10 s": worth(parts, ages_of(lambda age: 10.0)),
+        "the best fixed gap": min((fixed(parts, gap) for gap in range(2, 61)), key=lambda one: one[1] + price * one[0]),
+        "every 10 s": fixed(parts, 10.0),
         "30 s, then every 10 s": worth(parts, ages_of(lambda age: policy(RunningJob(age, 1)))),
         "backoff 2 s x 1.5 to 60 s": worth(parts, backoff()),
         "full jitter to 60 s": (median(one[0] for one in jittered), median(one[1] for one in jittered)),
@@ -167,31 +172,51 @@ def child(spec: Mapping[str, Any]) -> None:
     harness.answer({"found": found, "gauge": harness.gauge()})
 
 
+SHOWN = (
+    "learnt law, 50 jobs",
+    "learnt law, 50 jobs, no dates",
+    "learnt law, 5 jobs",
+    "the best fixed gap",
+    "every 10 s",
+    "full jitter to 60 s",
+    "backoff 2 s x 1.5 to 60 s",
+)
+"""Of all policies, those of the picture."""
+
+
+def over(of: Mapping[str, tuple[float, float]], name: str, price: float) -> float:
+    """How much it costs, in polls and lag, against the optimum."""
+    (polls, lag), (least_polls, least_lag) = of[name], of["optimum"]
+    return (lag + price * polls) / (least_lag + price * least_polls)
+
+
+def cell(of: Mapping[str, tuple[float, float]], name: str, price: float) -> str:
+    polls, lag = of[name]
+    return f"{polls:.1f}, {lag:.1f} s, {polls * lag:.0f}, {over(of, name, price) - 1:+.0%}"
+
+
 def main() -> None:
     given = harness.arguments(__doc__, rounds=11)
     if given.child:
         child(given.child)
         return
     found: dict[str, Any] = {}
-    rows: list[list[str]] = []
-    for law, parts in LAWS.items():
-        for price in PRICES[1:] if given.quick else PRICES:
-            record = harness.run(__file__, {"parts": parts, "price": price, "rounds": given.rounds})
-            found[f"{law}, price {price}"] = record["found"]
-            polls, lag = record["found"]["optimum"]
-            best = lag + price * polls
-            for name, (polls, lag) in record["found"].items():
-                over = (lag + price * polls) / best - 1
-                rows.append([
-                    f"{law}, {price}",
-                    name,
-                    f"{polls:.1f}",
-                    f"{lag:.1f}",
-                    f"{polls * lag:.0f}",
-                    f"{over:+.0%}",
-                ])
-    head = ["durations, price", "policy", "polls", "lag s", "polls x lag", "cost"]
-    harness.finish("polling_frontier", found, harness.table(head, rows))
+    tables: list[harness.Record] = []
+    pictures: list[harness.Record] = []
+    for price in PRICES[1:] if given.quick else PRICES:
+        by_law = {
+            law: harness.run(__file__, {"parts": parts, "price": price, "rounds": given.rounds})["found"]
+            for law, parts in LAWS.items()
+        }
+        found[f"price {price}"] = by_law
+        rows = [[name, *(cell(of, name, price) for of in by_law.values())] for name in next(iter(by_law.values()))]
+        title = f"Polls of a job, mean lag, polls x lag, and lag + {price} s a poll over the optimum's"
+        tables.append(harness.table(["", *LAWS], rows, title=title))
+        cost = {name: [over(of, name, price) for of in by_law.values()] for name in SHOWN}
+        pictures.append(
+            harness.bars(f"Lag + {price} s a poll", "times the optimum", list(LAWS), cost, logarithmic=True)
+        )
+    harness.finish("polling_frontier", found, tables, pictures)
 
 
 if __name__ == "__main__":

@@ -173,7 +173,10 @@ def main() -> None:
         ):
             shown = [harness.shown(found[peer][f"{field}@{rate}"], digits) for peer in PEERS]
             rows.append([f"{title}, {rate:,} a second asked", *shown])
-    harness.finish("waiting_jobs", found, harness.table(["", *PEERS], rows))
+    series = {peer: [found[peer][f"poll_us@{rate}"] for rate in RATES] for peer in PEERS}
+    asked = [f"{rate:,} polls a second" for rate in RATES]
+    picture = harness.bars("A poll, besides its request", "CPU us", asked, series)
+    harness.finish("waiting_jobs", found, [harness.table(["", *PEERS], rows)], [picture])
 
 
 if __name__ == "__main__":

@@ -1,0 +1,1 @@
+"""Measurements of this library against other clients and against what is possible: one file for each question."""

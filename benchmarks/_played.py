@@ -1,0 +1,284 @@
+"""One emulated server and its clients, with a network between them, in time that jumps: what each job went through.
+
+Real sockets, but all of it in one process on one `JumpingClock`: an hour of waiting takes as long as its requests take
+to be computed, and comes out the same on a busy machine. On a clock that runs fast (`live`) the machine's own delays
+are in the figures too.
+
+Between client and server lie 50 to 500 ms of the clock, even, for each exchange. Jobs take what a lognormal law of
+180 s and 0.6 says, by seed and question, so that every client meets the same jobs. This module knows nothing of limits,
+or of what is asked of a run.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import random
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from statistics import fmean
+from typing import Any
+
+import aiohttp
+
+from aiopplx import Event, EventKind, Session
+from aiopplx.emulator import Emulator, faults, limits
+from aiopplx.testing import Clock, JumpingClock
+
+KEY = "benchmark"
+MEDIAN, SIGMA = 180.0, 0.6
+LATENCY = (0.05, 0.5)
+"""Seconds from a request's departure to its answer: at least, at most."""
+ROUND_TRIP = fmean(LATENCY)
+Time = Clock | JumpingClock
+Given = limits.Limit | Mapping[str, limits.Limit] | None
+
+
+def durations(seed: int) -> Callable[[str], float]:
+    """How long the job of a question takes, in seconds."""
+
+    def lasts(question: str) -> float:
+        return random.Random(f"{seed}/{question}").lognormvariate(math.log(MEDIAN), SIGMA)
+
+    return lasts
+
+
+def question(number: int) -> str:
+    return f"Question {number}?"
+
+
+class Network:
+    """Holds each request back on its way there, and its answer on its way back."""
+
+    def __init__(self, clock: Time, seed: int, latency: tuple[float, float]) -> None:
+        self._clock = clock
+        self._chance = random.Random(f"network {seed}")
+        self._latency = latency
+
+    async def __call__(self, request: aiohttp.ClientRequest, send: aiohttp.ClientHandlerType) -> aiohttp.ClientResponse:
+        half = self._chance.uniform(*self._latency) / 2.0
+        await self._pass(half)
+        answer = await send(request)
+        await self._pass(half)
+        return answer
+
+    async def _pass(self, seconds: float) -> None:
+        if seconds > 0.0:
+            with self._clock.idle():  # the exchange counts as busy, and this part of it waits for the clock
+                await self._clock.sleep(seconds)
+
+
+class World:
+    """A server, a clock, and what was seen.
+
+    Attributes:
+        clock: the time of all.
+        server: the emulator.
+        began: the clock's moment at which the clients began.
+        accepted: seconds from then until each submission was known to be accepted, in this order.
+        handed: by job id, seconds from then until its result was handed out.
+    """
+
+    def __init__(self, clock: Time, server: Emulator, seed: int, latency: tuple[float, float]) -> None:
+        self.clock = clock
+        self.server = server
+        self.began = clock.now()
+        self._wall = server.now()
+        self.accepted: list[float] = []
+        self.handed: dict[str, float] = {}
+        self._seed = seed
+        self._latency = latency
+
+    @property
+    def seconds(self) -> float:
+        """Since the clients began."""
+        return self.clock.now() - self.began
+
+    def accept(self) -> None:
+        self.accepted.append(self.seconds)
+
+    def hand_out(self, job_id: str) -> None:
+        self.handed.setdefault(job_id, self.seconds)
+
+    @asynccontextmanager
+    async def network(self, number: int = 0, **options: Any) -> AsyncIterator[aiohttp.ClientSession]:
+        """Connections of one client, behind the network."""
+        way = Network(self.clock, self._seed + 1_000 * number, self._latency)
+        connector = aiohttp.TCPConnector(limit=0)
+        async with aiohttp.ClientSession(connector=connector, middlewares=(way,), **options) as http:
+            yield http
+
+    @asynccontextmanager
+    async def session(self, number: int = 0, *, api: str = "agent", **options: Any) -> AsyncIterator[Session]:
+        """The library as it is by default, which tells of acceptances."""
+
+        def told(event: Event) -> None:
+            if event.kind is EventKind.SUBMITTED:
+                self.accept()
+
+        async with (
+            self.network(number) as http,
+            Session(
+                KEY, base_url=self.server.url, api=api, clock=self.clock, http=http, on_event=told, **options
+            ) as it,
+        ):
+            yield it
+
+    # --- what came of it ---------------------------------------------------------------------------------------------
+
+    def ended(self, job_id: str) -> float:
+        """When this job ended at the server, in seconds since the clients began."""
+        return self._ends()[job_id]
+
+    def _ends(self) -> dict[str, float]:
+        return {job.id: job.finished_at - self._wall for job in self.server.ledger.jobs}
+
+    def figures(self) -> dict[str, float]:
+        """Of all jobs that were handed out."""
+        ends = self._ends()
+        lags = sorted(at - ends[job_id] for job_id, at in self.handed.items())
+        log = list(self.server.ledger.log)
+        late = log[len(log) // 5 :]
+        first = log[0].at if log else 0.0
+        answers = Counter((line.on, line.status == 429) for line in log)
+        refused = answers["submit", True] + answers["get", True]
+        return {
+            "last_submission": self.accepted[-1],
+            "end": max(self.handed.values()),
+            "collected": fmean(self.handed.values()),
+            "lag": fmean(lags),
+            "lag_p95": lags[int(0.95 * (len(lags) - 1))],
+            "polls_a_job": (answers["get", False] + answers["get", True]) / len(lags),
+            "requests": len(log),
+            "refused": refused,
+            "refused_share": refused / max(1, len(log)),
+            "refused_polls": answers["get", True],
+            "refused_first_minute": sum(line.status == 429 and line.at - first < 60.0 for line in log),
+            "refused_later": share(line.status == 429 for line in log if line.at - first >= 60.0),
+            "refused_last_four_fifths": share(line.status == 429 for line in late),
+        }
+
+
+def share(of: Any) -> float:
+    held = list(of)
+    return sum(held) / len(held) if held else 0.0
+
+
+@asynccontextmanager
+async def world(
+    given: Given,
+    *,
+    seed: int,
+    speed: float = 0.0,
+    latency: tuple[float, float] = LATENCY,
+    lasts: Any = None,
+    refused_at_random: float = 0.0,
+    **options: Any,
+) -> AsyncIterator[World]:
+    """A server with these limits.
+
+    Args:
+        given: the limits, None for none.
+        seed: of durations and latencies.
+        speed: 0.0: the clock jumps; else so many of its seconds are a real one.
+        latency: see `LATENCY`.
+        lasts: how long jobs take; default: `durations(seed)`.
+        refused_at_random: this share of all requests gets a 429, for no reason.
+        options: of the emulator.
+    """
+    clock: Time = Clock(speed) if speed else JumpingClock()
+    usual = {"duration": lasts or durations(seed), "answer_chars": 200, "log_size": 10**7}
+    async with Emulator(limits=given, clock=clock, seed=seed, **{**usual, **options}) as server:
+        if refused_at_random:
+            server.faults.add("*", faults.RateLimited(), rate=refused_at_random)
+        yield World(clock, server, seed, latency)
+
+
+# --- what is possible -------------------------------------------------------------------------------------------------
+
+
+def fits(given: Given, jobs: int, kind: str = "submit") -> list[float]:
+    """When each submission fits, if each leaves at the moment at which there is room; by the emulator's own limits."""
+    limit = given.get(kind) or given.get("*") if isinstance(given, Mapping) else given
+    if limit is None:
+        return [0.0] * jobs
+    take, now, times = limit.begin(0.0), 0.0, []
+    while len(times) < jobs:
+        room = take(now)
+        if room.wait:
+            now += room.wait + 1e-6
+        else:
+            times.append(now)
+    return times
+
+
+def possible(given: Given, jobs: int, lasts: Callable[[str], float], round_trip: float) -> dict[str, float]:
+    """The last submission and the end of a client that sees the server's state and hears of each end at once."""
+    times = fits(given, jobs)
+    return {
+        "last_submission": times[-1] + round_trip,
+        "end": max(at + lasts(question(number)) for number, at in enumerate(times)) + round_trip,
+        "collected": fmean(at + lasts(question(number)) for number, at in enumerate(times)) + round_trip,
+    }
+
+
+# --- clients that are not this library --------------------------------------------------------------------------------
+
+Pause = Callable[[int, random.Random], float]
+
+
+def fixed(tries: int, chance: random.Random) -> float:
+    return 10.0
+
+
+def backoff(tries: int, chance: random.Random) -> float:
+    return min(60.0, 2.0 * 1.5 ** min(tries - 1, 20))
+
+
+def jitter(tries: int, chance: random.Random) -> float:
+    return chance.random() * min(60.0, 2.0 ** min(tries - 1, 20))
+
+
+async def simple(
+    of: World, jobs: Sequence[int], send_again: Pause, poll_again: Pause, *, api: str = "agent", at_once: int = 32
+) -> None:
+    """A client with so many requests at once, which waits as the functions say, for a refusal and between polls."""
+    clock, chance, places = of.clock, random.Random(1), asyncio.Semaphore(at_once)
+    path = "/v1/responses" if api == "agent" else "/v1/async/sonar"
+    async with of.network(headers={"Authorization": f"Bearer {KEY}"}) as http:
+
+        async def call(method: str, to: str, body: Any = None) -> tuple[int, Any]:
+            async with places:
+                with clock.busy():
+                    async with http.request(method, of.server.url + to, json=body) as answer:
+                        return answer.status, await answer.json()
+
+        async def one(number: int) -> None:
+            tries = 0
+            while True:
+                status, job = await call("POST", path, body_of(number, api))
+                if status == 200:
+                    break
+                tries += 1
+                await clock.sleep(send_again(tries, chance))
+            of.accept()
+            tries = 0
+            while True:
+                tries += 1
+                await clock.sleep(poll_again(tries, chance))
+                status, found = await call("GET", f"{path}/{job['id']}")
+                if status == 200 and found["status"].lower() not in ("queued", "in_progress", "created"):
+                    break
+            of.hand_out(job["id"])
+
+        async with asyncio.TaskGroup() as group:
+            for number in jobs:
+                group.create_task(one(number))
+
+
+def body_of(number: int, api: str) -> Any:
+    if api == "agent":
+        return {"input": question(number), "background": True, "preset": "deep-research"}
+    asked = [{"role": "user", "content": question(number)}]
+    return {"request": {"model": "sonar-deep-research", "messages": asked}}
