@@ -91,7 +91,7 @@ class Batch(AsyncIterator[Job]):
         self._last: Claim | None = None
         self._left: list[Job] = []
         self._state = "new"
-        self._ended = asyncio.Event()
+        self._has_closed = asyncio.Event()
 
     # --- what users see ----------------------------------------------------------------------------------------------
 
@@ -133,7 +133,7 @@ class Batch(AsyncIterator[Job]):
             if place is not None:
                 return await self._hand_out(place)
             self._deliver_last()
-            if self._is_over():
+            if self._has_finished():
                 raise self._last_word()
             news = self._results.news
             news.clear()
@@ -163,7 +163,7 @@ class Batch(AsyncIterator[Job]):
             self._state = "closed"
             return
         if self._state == "closed":
-            await self._ended.wait()
+            await self._has_closed.wait()
             return
         self._state = "closed"
         self._left = self._held()
@@ -198,7 +198,7 @@ class Batch(AsyncIterator[Job]):
             self._store.delivered(self._last)
             self._last = None
 
-    def _is_over(self) -> bool:
+    def _has_finished(self) -> bool:
         if self._in_hand or (self._may_submit() and any(not task.done() for task in self._submitters)):
             return False  # a submitter that only waits for an item which is not wanted any more holds up nobody
         return self._results.handed_out == self._items or self._core.client.gate.polls_refused
@@ -260,7 +260,7 @@ class Batch(AsyncIterator[Job]):
 
     def _may_submit(self) -> bool:
         source = self._source
-        return self._state == "open" and self._trouble is None and source is not None and not source.is_over
+        return self._state == "open" and self._trouble is None and source is not None and not source.is_exhausted
 
     async def _submit(self, index: int, item: Item, task: asyncio.Task[None] | None) -> None:
         core = self._core
@@ -303,7 +303,7 @@ class Batch(AsyncIterator[Job]):
         finally:
             self._core.calls.members.discard(self._member)
             self._core.client.line.turns.prefers_results -= self._prefers_results
-            self._ended.set()
+            self._has_closed.set()
             for job in self._left:
                 if goes_on(job) and job.id not in ending:
                     self._core.emitter.emit(left_event(job))

@@ -146,7 +146,7 @@ class Session:
         self._emitter = Emitter(check_usable("on_event", on_event, "__call__", "a function that takes an Event"))
         self._opened: SessionStore | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._ended: asyncio.Event | None = None
+        self._has_closed: asyncio.Event | None = None
         self._pid = 0
 
     # --- opening and closing -----------------------------------------------------------------------------------------
@@ -180,14 +180,14 @@ class Session:
         core, self._core = self._core, None
         self._closed = True
         if core is None:
-            if self._ended is not None and self._loop is asyncio.get_running_loop():
-                await self._ended.wait()
+            if self._has_closed is not None and self._loop is asyncio.get_running_loop():
+                await self._has_closed.wait()
             return
-        self._ended = ended = asyncio.Event()
+        self._has_closed = closed = asyncio.Event()
         try:
             await self._end(core)
         finally:
-            ended.set()
+            closed.set()
 
     async def _end(self, core: Core) -> None:
         # A cancelled anyio scope would cancel each await here anew, and leave connections open.

@@ -50,11 +50,11 @@ class Phase(enum.IntEnum):
     NEW = 0
     """Not written down yet, or its row is another session's by now; no promise was made to anybody."""
     QUEUED = 1
-    """Written down. Nothing has left, or everything that left was refused: nothing was paid."""
+    """Written down. Nothing was sent, or everything that was sent was refused: nothing was paid."""
     SENDING = 2
     """An attempt is on the wire, or its answer is being written down. It may be paid for."""
     UNANSWERED = 3
-    """An attempt left and its outcome is unknown: a job may exist. Nothing is on the wire."""
+    """An attempt was sent and its outcome is unknown: a job may exist. Nothing is on the wire."""
     RESENDING = 4
     """The same bytes are on the wire again, after an attempt whose outcome is unknown."""
     RUNNING = 5
@@ -125,7 +125,7 @@ DOUBTFUL = frozenset({Phase.SENDING, Phase.UNANSWERED, Phase.RESENDING})
 """A job may exist whose id is not known."""
 POLLABLE = frozenset({Phase.RUNNING, Phase.REFETCHING})
 """There is a job at the server to ask for."""
-OVER = frozenset({Phase.STORED, Phase.FINISHED, Phase.MERGED, Phase.DETACHED})
+TERMINAL = frozenset({Phase.STORED, Phase.FINISHED, Phase.MERGED, Phase.DETACHED})
 """Nothing more happens to it in this session."""
 
 _RUNS_ON = (JobStatus.CREATED, JobStatus.IN_PROGRESS, JobStatus.TIMED_OUT)
@@ -202,7 +202,7 @@ class Submission(msgspec.Struct, eq=False):
         phase: how far it has come.
         row, claim: its row in the store and the right to write it; 0 and None for a job that the store does not know.
         marks: how many times the store was told, over all sessions, that an attempt may leave.
-        attempts: attempts that left in this session.
+        attempts: attempts that were sent in this session.
         job_id: the server's id, `""` before.
         deadline: monotonic seconds at which no further attempt is made; 0.0 before the first.
         call, polls: how it is polled, built once, and what is known of its polls so far.

@@ -18,7 +18,7 @@ import msgspec
 from aiopplx._core.leaving import goes_on, leave, left_event
 from aiopplx._core.lifecycle import Lifecycle
 from aiopplx._errors import AiopplxError, ConfigError
-from aiopplx._http.apart import ended
+from aiopplx._http.apart import cancel_and_wait
 from aiopplx._job import Job, JobStatus, Snapshot
 from aiopplx._policy.retry import Bounds
 from aiopplx._submission import POLLABLE, Listener, Submission
@@ -123,7 +123,7 @@ class Calls:
             await self._send(caller, until)
             return await self._delivered(caller)
         finally:
-            await self._left(caller)
+            await self._leave(caller)
 
     async def submit(self, sub: Submission) -> Job:
         """Submit, and return the job as soon as the server has it; what became of it if that comes first."""
@@ -138,7 +138,7 @@ class Calls:
             self._forget(caller)  # not left behind: whoever submits alone means to come back for it
             return caller.named(running.as_job(status, None, snapshot))
         finally:
-            await self._left(caller)
+            await self._leave(caller)
 
     async def wait(
         self, api: API, job_id: str, *, key: str, tag: str | int | None, seconds: float, is_due: bool = False
@@ -173,7 +173,7 @@ class Calls:
         try:
             return await self._delivered(caller)
         finally:
-            await self._left(caller)
+            await self._leave(caller)
 
     def _late(self, sub: Submission, tag: str | int | None, deadline: float) -> Caller:
         caller = Caller(sub=sub, tag=tag, deadline=deadline, is_late=True)
@@ -197,7 +197,7 @@ class Calls:
     # --- the parts of a call -----------------------------------------------------------------------------------------
 
     async def _send(self, caller: Caller, until: float) -> None:
-        """Run the sending in a task; return when nothing is left to do for it."""
+        """Run the sending in a task; return when there is nothing more to do for it."""
         self._check_open()
         sub = caller.sub
         self.life.listen(caller)
@@ -226,8 +226,8 @@ class Calls:
         self._callers.pop(caller, None)
         self.life.unlisten(caller)
 
-    async def _left(self, caller: Caller) -> None:
-        """The call is over. If its job is not, nobody here waits for it any more, and that is told."""
+    async def _leave(self, caller: Caller) -> None:
+        """The call ends. If its job does not, nobody here waits for it any more, and that is told."""
         if (job := caller.untaken()) is not None:
             self._tell([job])
         sending = self._callers.get(caller)
@@ -287,7 +287,7 @@ class Calls:
         for end in ends:
             if isinstance(end, Exception):
                 raise end
-        await ended(polls)
+        await cancel_and_wait(polls)
 
 
 def closed_error() -> ConfigError:

@@ -110,7 +110,7 @@ class _Part:
         self._number = -1
         self._waiting = bytearray()
         self._lock = threading.Lock()
-        self._is_over = False
+        self._is_closed = False
 
     async def begin(self) -> bool:
         """An attempt brings the file from its beginning. Returns False if it cannot be written."""
@@ -134,7 +134,7 @@ class _Part:
 
     def _alone(self, step: Callable[[], None]) -> None:
         with self._lock:
-            if not self._is_over:
+            if not self._is_closed:
                 step()
 
     def _emptied(self) -> None:
@@ -146,10 +146,10 @@ class _Part:
         os.lseek(self._number, 0, os.SEEK_SET)
 
     def _written(self) -> None:
-        left = memoryview(bytes(self._waiting))
+        unwritten = memoryview(bytes(self._waiting))
         self._waiting.clear()
-        while left:
-            left = left[os.write(self._number, left) :]
+        while unwritten:
+            unwritten = unwritten[os.write(self._number, unwritten) :]
 
     async def finish(self) -> None:
         """Put it in its place, once it is on the disk. Raises `OSError`."""
@@ -159,14 +159,14 @@ class _Part:
         self._written()
         os.fsync(self._number)
         self._close()
-        self._is_over = True
+        self._is_closed = True
         os.replace(self._place, self._path)
         _sync_directory(self._path.parent)
 
     def discard(self) -> None:
         """Remove what is unfinished; after `finish`, nothing is."""
         with self._lock:
-            self._is_over = True
+            self._is_closed = True
             self._close()
             with contextlib.suppress(OSError):
                 self._place.unlink(missing_ok=True)

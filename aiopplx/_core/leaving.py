@@ -1,8 +1,8 @@
 """Leaving: what is done with submissions that their listeners stop waiting for.
 
 A listener may leave at any moment: a batch's block ends, a call is cancelled, the session closes. What then becomes
-of a submission depends on its phase alone. Nothing has left, or everything that left was refused: it is cancelled and
-nothing is said, because nothing was paid. It runs at the server: it is polled no more, and its job is told as left.
+of a submission depends on its phase alone. Nothing was sent, or everything that was sent was refused: it is cancelled
+and nothing is said, because nothing was paid. It runs at the server: it is polled no more, and its job is told as left.
 An attempt is on the wire: this is the one case worth waiting for, since the answer names a job that is paid for; it
 gets `leave_grace` seconds and no further attempt, and is IN_DOUBT after that. An earlier attempt is unanswered:
 IN_DOUBT at once.
@@ -19,7 +19,7 @@ from collections.abc import Iterable
 
 from aiopplx._core.lifecycle import Lifecycle
 from aiopplx._events import Event, EventKind
-from aiopplx._http.apart import ended
+from aiopplx._http.apart import cancel_and_wait
 from aiopplx._job import Job, JobStatus
 from aiopplx._submission import ON_WIRE, Listener, Phase, Submission
 
@@ -65,7 +65,7 @@ async def leave(
         for sender in senders:
             sender.cancel()
         try:
-            await ended([*ending, *senders])
+            await cancel_and_wait([*ending, *senders])
         finally:
             for listener, sub in sending:
                 if not sub.listeners:

@@ -1,8 +1,8 @@
 """The life of a submission: begin, send, accept, finish. Nothing else changes its phase or writes its facts.
 
 There is one way for all: `ask`, `submit`, `resubmit` and each of a batch's submitters run `Lifecycle.submit`, which
-takes a submission from NEW to where nothing is left to do for its sender: it runs and is polled, or it is over. It
-returns nothing, and raises nothing but cancellation; every other end is delivered to the listeners.
+takes a submission from NEW to where its sender has nothing more to do: it runs and is polled, or its phase is terminal.
+It returns nothing, and raises nothing but cancellation; every other end is delivered to the listeners.
 
 The order of promises is the same at each step: the store's step returns, then the phase changes. At the end it is
 visible in one place (`_end`): what became of it is written, the phase changes, the budget is settled, places are free,
@@ -44,7 +44,7 @@ from aiopplx._job import Job, JobStatus, Snapshot, outcome_error
 from aiopplx._policy.polling import Ended, Polls
 from aiopplx._policy.recovery import Decision, decide
 from aiopplx._policy.retry import Bounds, Fault, is_final_refusal
-from aiopplx._submission import DOUBTFUL, OVER, POLLABLE, Listener, Phase, Submission
+from aiopplx._submission import DOUBTFUL, POLLABLE, TERMINAL, Listener, Phase, Submission
 from aiopplx._wire.call import Lane
 from aiopplx.journal import _steps as steps
 from aiopplx.journal._errors import ClaimLost, DuplicateJob, JournalError, ResultDamaged
@@ -123,7 +123,7 @@ class Lifecycle:
         bounds: Bounds,
         runner: asyncio.Task[None] | None = None,
     ) -> None:
-        """Take a submission to where nothing is left to do for its sender.
+        """Take a submission to where its sender has nothing more to do.
 
         Args:
             sub: NEW, or QUEUED by `requeue`, with its listener.
@@ -161,17 +161,17 @@ class Lifecycle:
     async def _try_to_submit(
         self, sub: Submission, first: Listener, occurrences: Occurrences | None, bounds: Bounds
     ) -> bool:
-        """False if its row was another session's before an attempt left: nothing has changed here, or there."""
+        """False if its row was another session's before an attempt was sent: nothing has changed here, or there."""
         try:
             if sub.phase is Phase.NEW:
                 await self._begin(sub, occurrences, bounds)
-            if sub.phase in OVER:
+            if sub.phase in TERMINAL:
                 return True
             if first.takes_slot:
                 if not await self._took_slot(first, bounds):
                     self._has_no_slot(sub, first)
                     return True
-                if sub.phase in OVER:
+                if sub.phase in TERMINAL:
                     return True  # it ran already, and was polled for somebody else meanwhile
             if sub.phase in POLLABLE:
                 self._take_up(sub, bounds)
@@ -180,7 +180,7 @@ class Lifecycle:
             await self._accept(sub, await self._send(sub, bounds))
         except ClaimLost:
             if sub.phase in DOUBTFUL and sub.attempts:
-                raise  # what left from here is this session's to tell
+                raise  # what was sent from here is this session's to tell
             return False
         return True
 
@@ -202,7 +202,7 @@ class Lifecycle:
         log(logging.ERROR, "submission %s failed unexpectedly", sub.key, exc_info=True)
         if sub.phase in POLLABLE:
             self.poller.watch(sub)
-        elif sub.phase not in OVER:
+        elif sub.phase not in TERMINAL:
             error = unexpected(problem, is_doubtful=sub.phase in DOUBTFUL)
             job = sub.as_job(status_of_refusal(error, self.client.gate.stop), error)
             self._end(sub, job, is_billed=job.status is JobStatus.IN_DOUBT)
@@ -221,7 +221,7 @@ class Lifecycle:
             slots.acquire_nowait()
         else:
             try:
-                async with self._clock.timeout(self._left(bounds)):
+                async with self._clock.timeout(self._remaining(bounds)):
                     await slots.acquire()
             except TimeoutError:
                 return False
@@ -236,7 +236,7 @@ class Lifecycle:
         if sub.listeners:
             self.poller.watch(sub)
 
-    def _left(self, bounds: Bounds) -> float | None:
+    def _remaining(self, bounds: Bounds) -> float | None:
         """Seconds until the latest moment, None if there is none."""
         until = bounds.until
         return None if until == math.inf else max(0.0, until - self._clock.now())
@@ -257,7 +257,7 @@ class Lifecycle:
             sub.to(Phase.QUEUED)
             return
         try:
-            async with self._clock.timeout(self._left(bounds)):
+            async with self._clock.timeout(self._remaining(bounds)):
                 found = await self._find(sub, occurrences)
         except TimeoutError:
             if not sub.job_id:
@@ -571,7 +571,7 @@ class Lifecycle:
         sub.to(Phase.SENDING if is_first else Phase.RESENDING)
 
     async def take_back(self, sub: Submission) -> None:
-        """Nothing that left under this key can have made a job. A run that ends now must not leave it looking so."""
+        """Nothing that was sent under this key can have made a job, and a run that ends now must not leave it so."""
         if sub.phase is Phase.SENDING:
             await self._unmark(sub)
             sub.to(Phase.QUEUED)
@@ -627,11 +627,11 @@ class Lifecycle:
         for listener in sub.listeners:
             listener.accepted(snapshot)
         self._limit_listeners(sub)
-        is_over = snapshot.status.is_final and not snapshot.may_have_more
-        if sub.listeners and not is_over:
+        has_ended = snapshot.status.is_final and not snapshot.may_have_more
+        if sub.listeners and not has_ended:
             self.poller.watch(sub)
         self._emit_submitted(sub, snapshot, asked)
-        if is_over and not await self.finish(sub, Ended(snapshot.status, outcome_error(snapshot)), snapshot):
+        if has_ended and not await self.finish(sub, Ended(snapshot.status, outcome_error(snapshot)), snapshot):
             self.poller.watch(sub)
 
     async def _answered_at_once(self, sub: Submission, snapshot: Snapshot) -> None:
@@ -715,7 +715,7 @@ class Lifecycle:
                 if unwritten_for_now(error):
                     return False
                 sub.claim = None  # what it is handed out as is all there is
-        if sub.phase not in OVER:
+        if sub.phase not in TERMINAL:
             self._end(sub, job, is_billed=True)
         if self._remembers:
             await self.learnt.job_ended()
@@ -738,7 +738,7 @@ class Lifecycle:
 
     def fail(self, sub: Submission, problem: Exception) -> None:
         """See `Sink`."""
-        if sub.phase not in OVER:
+        if sub.phase not in TERMINAL:
             why = f"polling the job failed unexpectedly: {type(problem).__name__}: {problem}"
             self._end(sub, sub.as_job(JobStatus.UNREADABLE, ProtocolError(why)), is_billed=True)
 
@@ -758,7 +758,7 @@ class Lifecycle:
         except JournalError as problem:
             reason = f"what became of it could not be written to the journal: {problem.message}"
             self.emitter.emit(sub.event(EventKind.WARNING, reason=reason))
-        if sub.phase not in OVER:
+        if sub.phase not in TERMINAL:
             self._end(sub, job, is_billed=job.status is JobStatus.IN_DOUBT)
 
     async def _write_refusal(self, sub: Submission, job: Job) -> None:
@@ -819,7 +819,7 @@ class Lifecycle:
         What is known of it then is in `sub.job`: the job where the server has it, one IN_DOUBT where nobody knows, None
         where nothing was made.
         """
-        if sub.phase in OVER:
+        if sub.phase in TERMINAL:
             return None
         is_billed = sub.phase in DOUBTFUL or sub.phase in POLLABLE
         sub.job = as_left(sub)

@@ -38,7 +38,7 @@ class Live:
         self.by_id[sub.job_id] = sub
 
     def remove(self, sub: Submission) -> None:
-        """It is over, for this session; a second call does nothing."""
+        """Its phase is terminal, or it begins anew; a second call does nothing."""
         if sub.row and self.by_row.get(sub.row) is sub:
             del self.by_row[sub.row]
         polls = sub.polls

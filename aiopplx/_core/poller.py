@@ -474,7 +474,7 @@ class Poller:
             self._sink.fail(sub, problem)
 
     def _free_place(self, poll: Poll) -> None:
-        """A poll is over, or was cancelled, perhaps before it began: another may leave."""
+        """A poll ended, or was cancelled, perhaps before it began: another may leave."""
         was_full = len(self._running) >= POLLS_AT_ONCE
         if self._running.pop(poll, None) is None or self._closed:
             return

@@ -56,7 +56,7 @@ class Source(Generic[T]):
 
     Attributes:
         count: how many items were read.
-        is_over: nothing more is read: it was read to its end, or failed.
+        is_exhausted: nothing more is read: it was read to its end, or failed.
         error: what the source itself raised.
 
     Raises:
@@ -67,7 +67,7 @@ class Source(Generic[T]):
 
     def __init__(self, given: Iterable[T] | AsyncIterable[T] | Frame, at_end: Callable[[], object]) -> None:
         self.count = 0
-        self.is_over = False
+        self.is_exhausted = False
         self.error: BaseException | None = None
         iterator = _iterator_of(given)
         is_async = isinstance(given, AsyncIterable)
@@ -85,7 +85,7 @@ class Source(Generic[T]):
         Raises:
             SourceEnded: see `error` for why.
         """
-        if self.is_over:
+        if self.is_exhausted:
             raise SourceEnded
         plain = self._plain
         if plain is None:
@@ -98,7 +98,7 @@ class Source(Generic[T]):
             try:
                 item = next(plain)
             except BaseException as error:  # nothing was awaited: a CancelledError is the source's own
-                self._ended(error)
+                self._stop(error)
                 raise SourceEnded from None
         self.count += 1
         return self.count - 1, item
@@ -112,11 +112,11 @@ class Source(Generic[T]):
             except BaseException as error:
                 if isinstance(error, asyncio.CancelledError) and is_ours(asyncio.current_task()):
                     raise
-                self._ended(error)
+                self._stop(error)
                 raise SourceEnded from None
 
-    def _ended(self, error: BaseException) -> None:
-        self.is_over = True
+    def _stop(self, error: BaseException) -> None:
+        self.is_exhausted = True
         if isinstance(error, StopIteration | StopAsyncIteration):
             self._at_end()
         else:

@@ -38,7 +38,7 @@ def is_ours(task: asyncio.Task[Any] | None) -> bool:  # Any: a task of whatever 
     return task is not None and task.cancelling() > 0
 
 
-async def ended(tasks: Collection[asyncio.Future[Any]], seconds: float = ENDING) -> bool:  # Any: as above
+async def cancel_and_wait(tasks: Collection[asyncio.Future[Any]], seconds: float = ENDING) -> bool:  # Any: as above
     """Cancel these and wait until they have ended, at most `seconds`. Returns whether all have.
 
     A cancellation of this wait is raised once they have ended, as `asyncio.gather` does it: whoever is cancelled while
@@ -77,7 +77,7 @@ async def apart(coroutine: Coroutine[Any, Any, T]) -> T:  # Any: what a coroutin
         await asyncio.wait([task])
     finally:
         if not task.done():
-            await ended([task], SWALLOWED)
+            await cancel_and_wait([task], SWALLOWED)
     return task.result()
 
 
@@ -95,7 +95,7 @@ async def closed(coroutine: Coroutine[Any, Any, object]) -> None:  # Any: as abo
         is_late = not task.done()
     finally:
         if is_late:
-            await ended([task], SWALLOWED)
+            await cancel_and_wait([task], SWALLOWED)
     if is_late:
         raise TimeoutError
     task.result()

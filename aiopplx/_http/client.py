@@ -42,7 +42,7 @@ from aiopplx._policy.retry import (
     Bounds,
     CallTries,
     Fault,
-    Over,
+    GiveUp,
     RetryPolicy,
     SubmitTries,
     classify,
@@ -322,7 +322,7 @@ class Client:
                 attempts.unanswered(sub)
             bounds = bounds.for_retries(sub.deadline)
             verdict = self._verdict(sub, tries, last, bounds, doubt=doubt)
-            if isinstance(verdict, Over):
+            if isinstance(verdict, GiveUp):
                 # Without doubt the phase stays SENDING: whoever owns the submission writes down what became of it.
                 raise _outcome(sub, last.error, doubt=verdict.doubt)
 
@@ -366,7 +366,7 @@ class Client:
 
     def _verdict(
         self, sub: Submission, tries: SubmitTries, failed: Failed, bounds: Bounds, *, doubt: bool
-    ) -> Again | Over:
+    ) -> Again | GiveUp:
         fault = failed.fault
         if self._is_unreachable(failed):
             self.halt(failed.error, Lane.SUBMIT)
@@ -442,7 +442,7 @@ class Client:
                 return result
             now = self.clock.now()
             verdict = tries.failed(result.fault, now, self.random(), self.gate.silence(now))
-            if isinstance(verdict, Over):
+            if isinstance(verdict, GiveUp):
                 raise result.error.about(attempts=attempts)
             await self.clock.sleep(verdict.delay)
 

@@ -174,16 +174,16 @@ class Law:
             exposure[n] += _WIDTHS[n] * weight
         exposure[last] += (age - _EDGES[last]) * weight
 
-    def ended(self, since: float, found: float, at: float | None = None) -> None:
-        """A job had ended at the age `found`; before, it was seen running at `since`.
+    def ended(self, since: float, age: float, at: float | None = None) -> None:
+        """A job had ended at this age; before, it was seen running at `since`.
 
         Args:
             since: 0.0 if it was never seen running.
-            found: when it was found.
+            age: when that was seen.
             at: when it ended, if the server says so and it can be believed; None: some time in between.
         """
         # Taken in when somebody asks: whoever polls by a rule of their own, and asks for no forecast, pays for nothing.
-        self._ends.append((since, found, at, self._weight))
+        self._ends.append((since, age, at, self._weight))
         self.finished += 1
         self._weight /= _DECAY
         if self._weight > _HEAVY:
@@ -199,15 +199,15 @@ class Law:
             self._count(max(0.0, since), max(found, since, 0.0), None if at is None else max(0.0, at))
         self._weight = now
 
-    def _count(self, since: float, found: float, at: float | None) -> None:
+    def _count(self, since: float, age: float, at: float | None) -> None:
         if at is not None:
             self._judge([_density(shape, at) for shape in self._shapes])
             # What was counted up to the last poll is right only if the job was alive then.
             self.ran(since, at) if at >= since else self._unran(at, since)
             self._events[_bin(at)] += self._weight
         else:
-            self._judge([_left(shape, since) - _left(shape, found) for shape in self._shapes])
-            self._spread(since, found)
+            self._judge([_share_alive(shape, since) - _share_alive(shape, age) for shape in self._shapes])
+            self._spread(since, age)
 
     def _unran(self, since: float, age: float) -> None:
         """Take back what was counted; nothing was if the job was found when it had long been running."""
@@ -227,27 +227,27 @@ class Law:
                 better = log(max(said[n], 1e-9)) - first
                 scores[n - 1] = scores[n - 1] * _DECAY + max(-_MOST_SAID, min(better, _MOST_SAID))
 
-    def _spread(self, since: float, found: float) -> None:
+    def _spread(self, since: float, age: float) -> None:
         events, exposure, weight = self._events, self._exposure, self._weight
-        length = found - since
+        length = age - since
         if length <= 0.0:
-            events[_bin(found)] += weight
+            events[_bin(age)] += weight
             return
-        left = self.unfinished(found)
-        mass = self.unfinished(since) - left
-        evenly = 1.0 if mass < 1e-9 else _UNIFORM if since == 0.0 and left > 0.5 else 0.0
-        start, alive, lived = since, left + mass, self._lived_until(since)
-        for n in range(_bin(since), _bin(found) + 1):
-            end = found if n == BINS - 1 else min(_EDGES[n + 1], found)
+        unfinished = self.unfinished(age)
+        mass = self.unfinished(since) - unfinished
+        evenly = 1.0 if mass < 1e-9 else _UNIFORM if since == 0.0 and unfinished > 0.5 else 0.0
+        start, alive, lived = since, unfinished + mass, self._lived_until(since)
+        for n in range(_bin(since), _bin(age) + 1):
+            end = age if n == BINS - 1 else min(_EDGES[n + 1], age)
             step = end - start
             if step <= 0.0:
                 continue
             share = step / length
-            seconds = step * (found - 0.5 * (start + end)) / length
+            seconds = step * (age - 0.5 * (start + end)) / length
             if evenly < 1.0:
                 after, lived_after = self.unfinished(end), self._lived_until(end)
                 by_law = (alive - after) / mass
-                seconds_by_law = (lived_after - lived - left * step) / mass
+                seconds_by_law = (lived_after - lived - unfinished * step) / mass
                 alive, lived = after, lived_after
                 share = evenly * share + (1.0 - evenly) * by_law
                 seconds = evenly * seconds + (1.0 - evenly) * max(0.0, seconds_by_law)
@@ -457,12 +457,12 @@ def _smooth(counts: list[float]) -> list[float]:
 
 def _alive(events: Sequence[float], exposure: Sequence[float], shape: Shape, weight: float) -> list[float]:
     """The share alive at each edge: the counts, and the shape as so many jobs."""
-    left = 1.0
-    alive = [left]
+    running = 1.0
+    alive = [running]
     for n, (ends, seconds) in enumerate(zip(shape.ends, shape.seconds, strict=True)):
         hazard = (events[n] + weight * ends) / (exposure[n] + weight * seconds + 1e-9)
-        left = max(left * exp(-hazard * _WIDTHS[n]), 1e-12)
-        alive.append(left)
+        running = max(running * exp(-hazard * _WIDTHS[n]), 1e-12)
+        alive.append(running)
     return alive
 
 
@@ -485,7 +485,7 @@ def _log_age(alive: Sequence[float], share: float) -> float:
     return log(LAST)
 
 
-def _left(alive: Sequence[float], age: float) -> float:
+def _share_alive(alive: Sequence[float], age: float) -> float:
     """The share alive at an age."""
     n = _bin(age)
     part = min((age - _EDGES[n]) / _WIDTHS[n], 1.0)
@@ -497,14 +497,14 @@ def _density(alive: Sequence[float], age: float) -> float:
     return (alive[n] - alive[n + 1]) / _WIDTHS[n]
 
 
-def _until(wanted: float, left: float, hazard: float) -> float:
-    """Seconds until the expected unseen waiting has grown by `wanted`, at a constant hazard, where `left` are alive."""
-    # wanted = t - left * (1 - exp(-hazard * t)) / hazard: convex in t, so that Newton comes down to it from above.
-    t = wanted + left / hazard
+def _until(wanted: float, running: float, hazard: float) -> float:
+    """Seconds until the expected unseen waiting has grown by `wanted`, at a constant hazard, where this share runs."""
+    # wanted = t - running * (1 - exp(-hazard * t)) / hazard: convex in t, so that Newton comes down to it from above.
+    t = wanted + running / hazard
     for _ in range(8):
         gone = -expm1(-hazard * t)
-        slope = 1.0 - left + left * gone
-        better = t - (t - left * gone / hazard - wanted) / slope if slope > 0.0 else t
+        slope = 1.0 - running + running * gone
+        better = t - (t - running * gone / hazard - wanted) / slope if slope > 0.0 else t
         if t - better < 1e-3:
             return better
         t = better

@@ -51,7 +51,7 @@ def forecast(jobs: Sequence[tuple[Law, float]], now: float) -> Forecast:
         return Forecast(stalled=stalled)
     step = max(1, len(running) // MOST)
     asked = running[step // 2 :: step]
-    # Of all: less than half a job is expected to be left.
+    # Of all: less than half a job is expected to remain.
     half, most, last = (_until(asked, done) for done in (0.5, 0.9, 1.0 - 0.5 / max(2, len(running))))
     return Forecast(len(running), stalled, now + half, now + most, now + last)
 

@@ -3,9 +3,9 @@
 Recovery after a crash
 ----------------------
 A crash leaves each row in the state of its last step, and a step is on disk before what it announces is done. So a row
-says what may have happened, never less. QUEUED: nothing left, so it is sent. ACCEPTED: the server has it, so it is
-polled. SENDING: bytes may have left and the answer is lost with the process; this is the only row that needs a rule.
-The same bytes under the same key are safe where the API honours keys, for as long as the server can be trusted to
+says what may have happened, never less. QUEUED: nothing was sent, so it is sent. ACCEPTED: the server has it, so it is
+polled. SENDING: bytes may have been sent and the answer is lost with the process; this is the only row that needs a
+rule. The same bytes under the same key are safe where the API honours keys, for as long as the server can be trusted to
 remember them; everywhere else the row is held for the user to decide, because a second job is a second bill. A final
 row is an outcome: its result is read back, or fetched from the server again if it was not kept.
 

@@ -5,10 +5,10 @@ Doubt
 A submission costs money at the moment at which the server accepts it. Between that moment and the answer that says so
 lies a network, so three things can be known after an attempt, and no more:
 
-- *It never left* (`NOT_SENT`), or it was *refused in a complete answer* (`REFUSED`, `THROTTLED`, `STOP`, `ODD`): this
-  attempt made no job. Whether another one is worth making is a question of time only.
+- *It was never sent* (`NOT_SENT`), or it was *refused in a complete answer* (`REFUSED`, `THROTTLED`, `STOP`, `ODD`):
+  this attempt made no job. Whether another one is worth making is a question of time only.
 - *It was accepted*: a complete answer with the id of a job. That is no failure and does not come here.
-- *It left, and no such answer came* (`DOUBT`). A connection that broke before the server read anything and one that
+- *It was sent, and no such answer came* (`DOUBT`). A connection that broke before the server read anything and one that
   broke while the answer was on its way back look the same from here. Nothing that this side does can tell them apart.
 
 Doubt does not go away by itself. A later attempt that is refused says nothing about the earlier one, whose job may run
@@ -56,13 +56,13 @@ class Fault(enum.StrEnum):
     """The class of a failed attempt (docs/reliability.md has a row for every cause)."""
 
     NOT_SENT = "N"
-    """It is proved that the request never left: retrying is free of doubt."""
+    """It is proved that the request was never sent: retrying is free of doubt."""
     REFUSED = "R"
     """A full answer that says no: retrying the same bytes cannot help."""
     THROTTLED = "T"
     """The server asks for less. It did not act."""
     DOUBT = "D"
-    """A submission left and its outcome is unknown."""
+    """A submission was sent and its outcome is unknown."""
     POLL = "P"
     """A poll, or another call that is free and repeatable, failed. The job is not affected."""
     STOP = "S"
@@ -78,8 +78,8 @@ class RetryPolicy(msgspec.Struct, frozen=True, kw_only=True):
     call goes on for ever in silence.
 
     Attributes:
-        on_doubt: what happens to a submission that left and whose outcome is unknown: `"resend"` sends the same bytes
-            again under the same key, `"hold"` does not. None, the default: sent again where the API honours
+        on_doubt: what happens to a submission that was sent and whose outcome is unknown: `"resend"` sends the same
+            bytes again under the same key, `"hold"` does not. None, the default: sent again where the API honours
             idempotency keys, so that it cannot be paid twice, and held elsewhere. `"resend"` at an API without keys
             may pay twice, and each time is told as a `WARNING`.
         base: upper bound of the first delay, doubled at each try. The delay is drawn evenly between 0 and the bound.
@@ -268,7 +268,7 @@ class Again(msgspec.Struct, frozen=True):
     delay: float
 
 
-class Over(msgspec.Struct, frozen=True):
+class GiveUp(msgspec.Struct, frozen=True):
     """Make no other attempt. `doubt`: an earlier or this attempt may have made a job."""
 
     doubt: bool = False
@@ -306,7 +306,7 @@ class SubmitTries:
         bounds: Bounds,
         status: int | None = None,
         silence: float = 0.0,
-    ) -> Again | Over:
+    ) -> Again | GiveUp:
         """Decide after a failed attempt.
 
         Args:
@@ -325,12 +325,12 @@ class SubmitTries:
                 self._doubt_since = now
             self._doubts += 1
         if not self._may_go_on(fault, now, repeatable):
-            return Over(doubt=doubt and not (fault is Fault.REFUSED and ends_doubt(status)))
+            return GiveUp(doubt=doubt and not (fault is Fault.REFUSED and ends_doubt(status)))
         delay = max(self._delay(fault, now, random, status, bounds), silence)
         if status == 409:
             delay = max(delay, 1.0)  # the first attempt is still at work: give it a moment
         if now + delay >= bounds.until or (fault is Fault.THROTTLED and silence > bounds.silence):
-            return Over(doubt=doubt)
+            return GiveUp(doubt=doubt)
         return Again(delay)
 
     def _delay(self, fault: Fault, now: float, random: float, status: int | None, bounds: Bounds) -> float:
@@ -366,11 +366,11 @@ class CallTries:
         self._started = now
         self._tries = 0
 
-    def failed(self, fault: Fault, now: float, random: float, silence: float = 0.0) -> Again | Over:
+    def failed(self, fault: Fault, now: float, random: float, silence: float = 0.0) -> Again | GiveUp:
         """Decide after a failed attempt; arguments as `SubmitTries.failed`."""
         self._tries += 1
         policy = self._policy
         if fault in (Fault.REFUSED, Fault.STOP) or self._tries >= policy.call_tries:
-            return Over()
+            return GiveUp()
         delay = max(policy.delay(fault, self._tries, random), silence)
-        return Over() if now + delay - self._started > policy.call_seconds else Again(delay)
+        return GiveUp() if now + delay - self._started > policy.call_seconds else Again(delay)

@@ -33,12 +33,12 @@ def annotated(annotations: Any) -> Iterator[Source]:
 
 def found(item: Any, kind: str | None) -> Iterator[Source]:
     """The pages in an item of a type that is not known, in order; `kind` is its type."""
-    waiting, left = [item], _MOST
-    while waiting and left:
+    waiting, remaining = [item], _MOST
+    while waiting and remaining:
         value = waiting.pop()
-        left -= 1
+        remaining -= 1
         if is_array(value):
-            waiting += reversed(value[:left])
+            waiting += reversed(value[:remaining])
         elif is_object(value):
             source = _source(value, kind)
             if source is not None:

@@ -44,7 +44,7 @@ def limited_by(name: str, message: str, headers: Mapping[str, str]) -> Limit:
         return "tokens"
     if _REQUESTS.search(message):
         return "requests"
-    left = {kind: (headers.get(f"x-ratelimit-remaining-{kind}") or "").strip() for kind in ("requests", "tokens")}
-    if left["tokens"] == "0" and left["requests"] != "0":
+    remaining = {kind: (headers.get(f"x-ratelimit-remaining-{kind}") or "").strip() for kind in ("requests", "tokens")}
+    if remaining["tokens"] == "0" and remaining["requests"] != "0":
         return "tokens"
-    return "requests" if left["requests"] == "0" and left["tokens"] != "0" else ""
+    return "requests" if remaining["requests"] == "0" and remaining["tokens"] != "0" else ""

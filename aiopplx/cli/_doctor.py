@@ -179,8 +179,8 @@ def _end_of(key: str) -> str:
 def _limits(said: dict[str, int]) -> str:
     if "limit" not in said:
         return "not stated in the answers to these free requests; a run learns its pace from refusals, or give --rpm"
-    left = f", {said['remaining']} left at the moment" if "remaining" in said else ""
-    return f"{said['limit']} requests a minute for this key{left}"
+    remaining = f", {said['remaining']} left at the moment" if "remaining" in said else ""
+    return f"{said['limit']} requests a minute for this key{remaining}"
 
 
 def _base_url(connection: Connection) -> str:

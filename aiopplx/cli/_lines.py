@@ -41,7 +41,7 @@ class Lines:
         self._begun: list[bytes] = []
         self._ready: list[bytes] = []
         self._number = 0
-        self._ended = False
+        self._at_end = False
 
     @classmethod
     async def open(cls, path: str, name: str) -> Lines:
@@ -65,7 +65,7 @@ class Lines:
 
     async def head(self) -> bytes:
         """What has been read so far, up to the first line that is not blank and beyond; b"" if there is none."""
-        while not self._ended and not any(line.strip(b"\xef\xbb\xbf \t\r\n") for line in self._ready):
+        while not self._at_end and not any(line.strip(b"\xef\xbb\xbf \t\r\n") for line in self._ready):
             await self._read()
         rest = b"".join(self._begun)
         return b"\n".join([*reversed(self._ready), *([rest] if rest else [])])
@@ -91,7 +91,7 @@ class Lines:
     async def _save(self, file: BinaryIO) -> None:
         size = 0
         while (got := await self.next()) is not None:
-            line = got[1] if self._ended and not self._ready else got[1] + b"\n"
+            line = got[1] if self._at_end and not self._ready else got[1] + b"\n"
             size += len(line)
             if size > SAVE_LIMIT:
                 raise UsageError(f"{self._name} is more than {SAVE_LIMIT >> 30} GiB; save it as a file first")
@@ -104,7 +104,7 @@ class Lines:
             UsageError: it cannot be read, or the line is too long.
         """
         while not self._ready:
-            if self._ended:
+            if self._at_end:
                 return None
             await self._read()
         self._number += 1
@@ -118,7 +118,7 @@ class Lines:
             self._ready = [*reversed(whole[1:]), first, *self._ready]
             self._begun = []
         self._begun.append(last)
-        self._ended = not chunk
+        self._at_end = not chunk
         if len(self._begun) > LINE_LIMIT // CHUNK:
             raise UsageError(f"line {self._number + len(self._ready) + 1} is longer than {LINE_LIMIT >> 20} MiB")
 

@@ -143,10 +143,10 @@ class LiveView(View):
 
     def _draw(self) -> RenderableType:
         rows: list[RenderableType] = [self._bar(), self._numbers()]
-        left = self._until - time.monotonic()
-        if left > 0:
+        remaining = self._until - time.monotonic()
+        if remaining > 0:
             rows.append(
-                Text(f"waiting {clock(left + 1)}: {self._why}", style="yellow", no_wrap=True, overflow="ellipsis")
+                Text(f"waiting {clock(remaining + 1)}: {self._why}", style="yellow", no_wrap=True, overflow="ellipsis")
             )
         elif self._latest:
             rows.append(Text(self._latest, style="dim", no_wrap=True, overflow="ellipsis"))

@@ -205,17 +205,17 @@ class FileSource:
         self._page: list[Item] = []
         self._remove = remove
         self._twins, self._skipped = _twins(seen) if unique else ({}, frozenset[int]())
-        self._ended = False
+        self._at_end = False
 
     async def next(self) -> Item | None:
         """See `Source`. Raises `TableError`: the file has changed."""
-        while not self._page and not self._ended:
+        while not self._page and not self._at_end:
             self._page = await anyio.to_thread.run_sync(self._read)
         return self._page.pop() if self._page else None
 
     def _read(self) -> list[Item]:
         page = list(islice(self._rows, PAGE))
-        self._ended = len(page) < PAGE
+        self._at_end = len(page) < PAGE
         asked = [item._replace(twins=self._twins.get(item.at, ())) for item in page if item.at not in self._skipped]
         return asked[::-1]
 

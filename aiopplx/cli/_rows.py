@@ -63,7 +63,7 @@ class Rows:
         self._is_stale = self.name != "stdout" and os.fstat(self._fd).st_size > 0
         self._waits = not stat.S_ISREG(os.fstat(self._fd).st_mode)
         self.is_terminal = os.isatty(self._fd)
-        self._left: deque[memoryview] = deque()
+        self._unwritten: deque[memoryview] = deque()
         self._turn = anyio.Lock()
 
     async def write(self, row: bytes) -> None:
@@ -73,7 +73,7 @@ class Rows:
             BrokenPipeError: the reader has closed the pipe.
             OutputLost: the file cannot be written.
         """
-        self._left.append(memoryview(row))
+        self._unwritten.append(memoryview(row))
         async with self._turn:
             await self._drain()
 
@@ -94,12 +94,12 @@ class Rows:
                 os.unlink(self.name)
 
     async def _drain(self) -> None:
-        while self._left:
+        while self._unwritten:
             if self._waits:
                 await self._writable()
-            row = self._left.popleft()
+            row = self._unwritten.popleft()
             if rest := row[self._write(row[:PIPE_ROOM] if self._waits else row) :]:
-                self._left.appendleft(rest)
+                self._unwritten.appendleft(rest)
 
     def _write(self, part: memoryview) -> int:
         try:
@@ -110,10 +110,10 @@ class Rows:
         except BlockingIOError:
             return 0
         except BrokenPipeError:
-            self._left.clear()
+            self._unwritten.clear()
             raise
         except OSError as error:
-            self._left.clear()
+            self._unwritten.clear()
             raise OutputLost(f"cannot write {self.name}: {error.strerror}") from None
 
     async def _writable(self) -> None:

@@ -280,9 +280,9 @@ class _Run:
         if ending is None and not self._tally.finished:
             raise UsageError(f"no questions in {self._questions.name}")
         self._say_why(ending)
-        left = self._say_left()
+        unfinished = self._say_unfinished()
         self._say_remarks()
-        self._summary(ending, left)
+        self._summary(ending, unfinished)
         return self._code(ending)
 
     def _say_remarks(self) -> None:
@@ -308,15 +308,15 @@ class _Run:
                 "A run keeps a journal beside its questions; --journal FILE names another, --no-journal none."
             )
 
-    def _say_left(self) -> Unfinished:
+    def _say_unfinished(self) -> Unfinished:
         """Print the unfinished submissions; returns their numbers."""
-        left = self._batch.pending if self._batch else []
-        running = [job for job in left if job.id and not job.done and job.id not in self._tally.cancelling]
-        if cancelled := [job for job in left if job.id in self._tally.cancelling]:
+        pending = self._batch.pending if self._batch else []
+        running = [job for job in pending if job.id and not job.done and job.id not in self._tally.cancelling]
+        if cancelled := [job for job in pending if job.id in self._tally.cancelling]:
             self._view.say(f"{many(len(cancelled), 'job')} cancelled at the service; the work done so far is billed.")
         if running:
             self._say_running(running)
-        lost = [job for job in left if not job.id]
+        lost = [job for job in pending if not job.id]
         for job in lost:
             self._view.say(
                 f"in doubt, a job may exist and be billed: idempotency key {job.idempotency_key}{self._where(job)}"
@@ -324,7 +324,7 @@ class _Run:
         if self._place is not None and not self._connection.emulate:
             self._say_what_next(self._place, bool(running or lost))
         named = {job.id for job in (*running, *cancelled)}
-        finished = self._tally.unwritten | {job.id for job in left if job.id}
+        finished = self._tally.unwritten | {job.id for job in pending if job.id}
         return Unfinished(len(running), len(cancelled), len(finished - named), len(lost))
 
     def _say_running(self, running: list[Job]) -> None:
@@ -341,11 +341,11 @@ class _Run:
         if not self._connection.emulate and self._place is None:
             self._view.say("See one with: aiopplx get ID (the service keeps results for days); --wait waits for it.")
 
-    def _say_what_next(self, place: str, is_left: bool) -> None:
+    def _say_what_next(self, place: str, is_unfinished: bool) -> None:
         """Print how to continue from the journal."""
         if self._tally.in_doubt:
             self._view.remark(f"Review the submissions in doubt with: aiopplx review {place}")
-        if is_left or self._tally.unsent or self._timed_out:
+        if is_unfinished or self._tally.unsent or self._timed_out:
             self._view.remark(f"Run the same command again to resume from {place}; nothing is paid twice.")
         elif self._tally.finished and self._options.limit is None:
             self._say_others(place)
@@ -363,14 +363,14 @@ class _Run:
         origin = self._questions.take(job.index)
         return f"  {origin.place}: {one_line(origin.preview, 40)}" if origin else ""
 
-    def _summary(self, ending: BaseException | None, left: Unfinished) -> None:
-        if isinstance(ending, BrokenPipeError) or not (self._tally.touched or left.total):
+    def _summary(self, ending: BaseException | None, unfinished: Unfinished) -> None:
+        if isinstance(ending, BrokenPipeError) or not (self._tally.touched or unfinished.total):
             return
         place = f" Answers in {self._answers.name}." if self._answers.name != "stdout" and self._tally.finished else ""
         total = self._questions.read if self._questions.total is None else self._questions.total
         # In a resumed run, questions that were not reached may have been finished by an earlier run.
         rest = "not reached" if self._resuming else "not sent"
-        summary = self._tally.summary(None if ending is None else total, left, rest=rest)
+        summary = self._tally.summary(None if ending is None else total, unfinished, rest=rest)
         self._view.remark(f"{summary}, {clock(self._view.elapsed)}.{place}")
         for note in self._answers.notes:
             self._view.remark(note)

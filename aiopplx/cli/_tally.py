@@ -128,21 +128,21 @@ class Tally:
         """The failed ones by kind: `1 expired, 2 rejected`."""
         return ", ".join(f"{count:,} {_WORDS.get(status, status)}" for status, count in sorted(self.failed.items()))
 
-    def summary(self, total: int | None = None, left: Unfinished | None = None, *, rest: str = "not sent") -> str:
+    def summary(self, total: int | None = None, unfinished: Unfinished | None = None, *, rest: str = "not sent") -> str:
         """The run in one sentence whose numbers add up.
 
         Args:
             total: how many questions there are; None if all were delivered.
-            left: the unfinished submissions.
+            unfinished: submissions that an interrupted run left behind.
             rest: the word for the remaining questions.
         """
-        left = left or Unfinished()
-        known = self.finished + left.total
+        unfinished = unfinished or Unfinished()
+        known = self.finished + unfinished.total
         total = max(known, total or 0)
         counts = Counter({
-            "still running": left.running,
-            "cancelled": left.cancelled,
-            "finished but not written": left.unwritten,
+            "still running": unfinished.running,
+            "cancelled": unfinished.cancelled,
+            "finished but not written": unfinished.unwritten,
             "not sent": self.unsent,
         })
         counts[rest] += total - known
@@ -150,5 +150,5 @@ class Tally:
         more = "".join(f" {count:,} {word}," for word, count in counts.items() if count)
         return (
             f"{many(total, 'question')}: {self.done:,} done, {self.failed.total():,} failed{failures},{more}"
-            f" {self.in_doubt + left.in_doubt:,} in doubt, {dollars(self.cost)}"
+            f" {self.in_doubt + unfinished.in_doubt:,} in doubt, {dollars(self.cost)}"
         )

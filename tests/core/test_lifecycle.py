@@ -21,7 +21,7 @@ from _scripted import Scripted, Told
 from _source import modules, tree_of
 
 from aiopplx import BudgetReached, Event, EventKind, JobStatus, PollPolicy, RetryPolicy, Session
-from aiopplx._submission import NEXT, OVER, ROWS, Phase, Submission
+from aiopplx._submission import NEXT, ROWS, TERMINAL, Phase, Submission
 from aiopplx.emulator import Emulator, faults
 from aiopplx.journal import MemoryStore, State
 from aiopplx.journal import _steps as steps
@@ -77,7 +77,7 @@ def test_steps_are_written_only_where_there_is_a_transition() -> None:
 def test_every_phase_is_reachable_and_every_end_final() -> None:
     reached = {Phase.NEW, *(after for _, after in transitions())}
     assert reached == set(Phase)
-    assert all(not NEXT[phase] for phase in OVER)
+    assert all(not NEXT[phase] for phase in TERMINAL)
 
 
 @pytest.mark.parametrize("before", Phase, ids=lambda phase: phase.name)

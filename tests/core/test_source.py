@@ -44,14 +44,16 @@ async def read_all(source: Source[Any]) -> list[tuple[int, Any]]:
 async def test_items_come_in_order_each_with_its_index(given: Callable[[], Any]) -> None:
     source: Source[int] = Source(given(), unheard)
     assert await read_all(source) == [(0, 0), (1, 1), (2, 2)]
-    assert (source.count, source.is_over, source.error) == (3, True, None)
+    assert (source.count, source.is_exhausted, source.error) == (3, True, None)
 
 
 @pytest.mark.parametrize("given", [lambda: plain(3), lambda: awaited(3)], ids=("gen", "async"))
 async def test_end_is_told_once_however_many_read(given: Callable[[], Any]) -> None:
     told: list[bool] = []
-    source: Source[int] = Source(given(), lambda: told.append(source.is_over))
-    read = await asyncio.gather(*(source.read(lambda: not source.is_over) for _ in range(9)), return_exceptions=True)
+    source: Source[int] = Source(given(), lambda: told.append(source.is_exhausted))
+    read = await asyncio.gather(
+        *(source.read(lambda: not source.is_exhausted) for _ in range(9)), return_exceptions=True
+    )
     assert sum(isinstance(item, SourceEnded) for item in read) == 6
     assert told == [True]
 
@@ -85,7 +87,7 @@ async def test_error_of_the_source_ends_it_and_is_kept(given: Callable[[], Any])
     source: Source[int] = Source(given(), unheard)
     assert await read_all(source) == [(0, 0)]
     assert isinstance(source.error, OSError)
-    assert (source.count, source.is_over) == (1, True)
+    assert (source.count, source.is_exhausted) == (1, True)
 
 
 @pytest.mark.parametrize("kind", [plain, awaited])
@@ -95,7 +97,7 @@ async def test_nothing_is_read_once_it_is_not_wanted(kind: Callable[[int], Any])
         await source.read(always)
     with pytest.raises(SourceEnded):  # a plain source asks where it pauses
         await source.read(lambda: False)
-    assert (source.count, source.is_over, source.error) == (PAUSE, False, None)
+    assert (source.count, source.is_exhausted, source.error) == (PAUSE, False, None)
 
 
 async def test_long_list_lets_the_loop_turn() -> None:

@@ -22,7 +22,7 @@ from aiopplx._policy.gate import (
     Stop,
     Unanswered,
 )
-from aiopplx._policy.retry import Bounds, Fault, Over, RetryPolicy, SubmitTries
+from aiopplx._policy.retry import Bounds, Fault, GiveUp, RetryPolicy, SubmitTries
 from aiopplx._wire.call import Lane
 
 POLICY = RetryPolicy()
@@ -270,7 +270,7 @@ class Outage:
             while not (yield from self.attempt()):
                 now, chance = self.world.now, self.world.chance.random()
                 verdict = tries.failed(self.fault, now, chance, doubt=doubt, repeatable=True, bounds=bounds)
-                if isinstance(verdict, Over):
+                if isinstance(verdict, GiveUp):
                     self.failed += 1
                     break
                 yield verdict.delay

@@ -19,9 +19,9 @@ from aiopplx._policy.retry import (
     Bounds,
     CallTries,
     Fault,
+    GiveUp,
     Known,
     OnDoubt,
-    Over,
     RetryPolicy,
     SubmitTries,
     classify,
@@ -384,7 +384,7 @@ class Submitting:
 
     def fail(
         self, fault: Fault, status: int | None = None, *, repeatable: bool = True, silence: float = 0.0
-    ) -> Again | Over:
+    ) -> Again | GiveUp:
         # As the client does: doubt is the phase, and lasts.
         self.doubt = self.doubt or fault is D
         self.failures += 1
@@ -402,17 +402,17 @@ class Submitting:
             self.now += verdict.delay
         return verdict
 
-    def fail_until_over(self, fault: Fault, status: int | None = None, *, repeatable: bool = True) -> Over:
+    def fail_until_given_up(self, fault: Fault, status: int | None = None, *, repeatable: bool = True) -> GiveUp:
         while True:
             verdict = self.fail(fault, status, repeatable=repeatable)
-            if isinstance(verdict, Over):
+            if isinstance(verdict, GiveUp):
                 return verdict
 
 
 @pytest.mark.parametrize(("fault", "status"), [(N, None), (T, 429), (T, 503)])
 def test_submission_without_a_job_is_retried_until_its_deadline(fault: Fault, status: int | None):
     sub = Submitting(deadline=3_600.0)
-    assert sub.fail_until_over(fault, status) == Over(doubt=False)
+    assert sub.fail_until_given_up(fault, status) == GiveUp(doubt=False)
     assert 3_600.0 - POLICY.max_delay <= sub.now < 3_600.0
     assert sub.failures > POLICY.doubt_tries
 
@@ -420,13 +420,13 @@ def test_submission_without_a_job_is_retried_until_its_deadline(fault: Fault, st
 def test_submission_in_doubt_is_sent_eight_times_in_all():
     sub = Submitting()
     assert [isinstance(sub.fail(D, 502), Again) for _ in range(7)] == [True] * 7
-    assert sub.fail(D, 502) == Over(doubt=True)
+    assert sub.fail(D, 502) == GiveUp(doubt=True)
     assert sub.failures == 8
 
 
 def test_submission_in_doubt_is_abandoned_after_fifteen_minutes():
     sub = Submitting(policy=RetryPolicy(doubt_tries=10_000))
-    assert sub.fail_until_over(D, 502) == Over(doubt=True)
+    assert sub.fail_until_given_up(D, 502) == GiveUp(doubt=True)
     assert 900.0 <= sub.now <= 900.0 + POLICY.max_delay
 
 
@@ -435,7 +435,7 @@ def test_time_in_doubt_is_counted_from_the_first_doubt():
     while sub.now < 2_000.0:
         assert isinstance(sub.fail(N), Again)
     began = sub.now
-    assert sub.fail_until_over(D) == Over(doubt=True)
+    assert sub.fail_until_given_up(D) == GiveUp(doubt=True)
     assert 900.0 <= sub.now - began <= 900.0 + POLICY.max_delay
 
 
@@ -450,20 +450,20 @@ def test_failures_before_a_doubt_use_up_no_doubt_tries():
 def test_doubt_lasts_through_later_failures_without_a_job(fault: Fault, status: int | None):
     sub = Submitting(deadline=10_000.0)
     assert isinstance(sub.fail(D), Again)
-    assert sub.fail_until_over(fault, status) == Over(doubt=True)
+    assert sub.fail_until_given_up(fault, status) == GiveUp(doubt=True)
     assert 900.0 <= sub.now <= 900.0 + POLICY.max_delay
 
 
 def test_deadline_in_the_time_of_doubt_ends_in_doubt():
     sub = Submitting(deadline=3.0)
-    assert sub.fail_until_over(D) == Over(doubt=True)
+    assert sub.fail_until_given_up(D) == GiveUp(doubt=True)
     assert sub.now < 3.0
 
 
 @pytest.mark.parametrize("status", [400, 402, 404, 409, 413, 422, None])
 @pytest.mark.parametrize("fault", [R, S])
 def test_refusal_ends_at_once_and_without_doubt(fault: Fault, status: int | None):
-    assert Submitting().fail(fault, status) == Over(doubt=False)
+    assert Submitting().fail(fault, status) == GiveUp(doubt=False)
 
 
 @pytest.mark.parametrize(
@@ -475,7 +475,7 @@ def test_refusal_ends_at_once_and_without_doubt(fault: Fault, status: int | None
 def test_refusal_ends_a_doubt_only_for_malformed_bytes(fault: Fault, status: int | None, doubt: bool):
     sub = Submitting()
     assert isinstance(sub.fail(D, 504), Again)
-    assert sub.fail(fault, status) == Over(doubt=doubt)
+    assert sub.fail(fault, status) == GiveUp(doubt=doubt)
 
 
 @pytest.mark.parametrize(
@@ -512,22 +512,22 @@ def test_only_a_refusal_by_the_server_is_final(error: Exception | None):
 def test_409_waits_a_second_and_is_bounded_as_doubt():
     sub = Submitting(chance=0.0)
     verdicts = [sub.fail(D, 409) for _ in range(8)]
-    assert verdicts == [Again(1.0)] * 7 + [Over(doubt=True)]
+    assert verdicts == [Again(1.0)] * 7 + [GiveUp(doubt=True)]
 
 
 def test_409_of_a_key_used_elsewhere_ends_at_once():
     fault = class_of(Lane.SUBMIT, 409, b'{"error":"idempotency key reused"}')
-    assert Submitting().fail(fault, 409) == Over(doubt=False)
+    assert Submitting().fail(fault, 409) == GiveUp(doubt=False)
 
 
 def test_keyless_submission_is_never_resent_once_in_doubt():
-    assert Submitting().fail(D, 502, repeatable=False) == Over(doubt=True)
+    assert Submitting().fail(D, 502, repeatable=False) == GiveUp(doubt=True)
 
 
 @pytest.mark.parametrize(("fault", "status"), [(N, None), (T, 429)])
 def test_keyless_submission_is_retried_while_there_is_no_doubt(fault: Fault, status: int | None):
     sub = Submitting(deadline=600.0)
-    assert sub.fail_until_over(fault, status, repeatable=False) == Over(doubt=False)
+    assert sub.fail_until_given_up(fault, status, repeatable=False) == GiveUp(doubt=False)
     assert sub.now > 500.0
 
 
@@ -535,13 +535,13 @@ def test_redirects_get_a_few_tries_and_are_not_doubt():
     sub = Submitting()
     verdicts = [sub.fail(O, 302) for _ in range(POLICY.call_tries)]
     assert [isinstance(verdict, Again) for verdict in verdicts] == [True, True, True, False]
-    assert verdicts[-1] == Over(doubt=False)
+    assert verdicts[-1] == GiveUp(doubt=False)
 
 
 def test_redirects_do_not_wipe_out_an_earlier_doubt():
     sub = Submitting()
     assert isinstance(sub.fail(D), Again)
-    assert sub.fail_until_over(O, 302) == Over(doubt=True)
+    assert sub.fail_until_given_up(O, 302) == GiveUp(doubt=True)
 
 
 def test_delay_is_never_shorter_than_the_requested_silence():
@@ -598,7 +598,7 @@ def test_any_sequence_of_failures_keeps_to_its_bounds(
             status=status,
             silence=silence,
         )
-        if isinstance(verdict, Over):
+        if isinstance(verdict, GiveUp):
             assert verdict.doubt is (doubts > 0 and not (fault is R and status in (400, 413, 422)))
             return
         assert fault not in (R, S)
@@ -613,8 +613,8 @@ def test_any_sequence_of_failures_keeps_to_its_bounds(
 
 # The rule over faults and phases: after a first failure, in an API whose submissions may be sent again in doubt. The
 # phase is the one that the submission was in while the attempt was on the wire. Again: another attempt follows.
-NO_DOUBT, IN_DOUBT = Over(doubt=False), Over(doubt=True)
-RULE: list[tuple[Fault, int | None, Again | Over, Again | Over]] = [
+NO_DOUBT, IN_DOUBT = GiveUp(doubt=False), GiveUp(doubt=True)
+RULE: list[tuple[Fault, int | None, Again | GiveUp, Again | GiveUp]] = [
     # fault, status, sent for the first time, sent again after a lost answer
     (N, None, Again(0.25), Again(0.25)),
     (T, 429, Again(0.0), Again(0.0)),
@@ -638,7 +638,7 @@ RULE: list[tuple[Fault, int | None, Again | Over, Again | Over]] = [
 @pytest.mark.parametrize("phase", [Phase.SENDING, Phase.RESENDING])
 @pytest.mark.parametrize(("fault", "status", "first", "again"), RULE)
 def test_rule_for_each_fault_and_phase(
-    fault: Fault, status: int | None, first: Again | Over, again: Again | Over, phase: Phase
+    fault: Fault, status: int | None, first: Again | GiveUp, again: Again | GiveUp, phase: Phase
 ):
     sub = Submitting(in_doubt=phase is Phase.RESENDING)
     assert sub.fail(fault, status) == (first if phase is Phase.SENDING else again)
@@ -647,7 +647,7 @@ def test_rule_for_each_fault_and_phase(
 @pytest.mark.parametrize("phase", [Phase.SENDING, Phase.RESENDING])
 @pytest.mark.parametrize(("fault", "status", "first", "again"), RULE)
 def test_rule_without_resending_differs_only_in_doubt(
-    fault: Fault, status: int | None, first: Again | Over, again: Again | Over, phase: Phase
+    fault: Fault, status: int | None, first: Again | GiveUp, again: Again | GiveUp, phase: Phase
 ):
     sub = Submitting(in_doubt=phase is Phase.RESENDING)
     usual = first if phase is Phase.SENDING else again
@@ -699,7 +699,7 @@ def test_silence_longer_than_its_bound_ends_throttled_submissions(
     sub = Submitting()
     sub.bounds = Bounds(until=3_600.0, silence=30.0)
     verdict = sub.fail(fault, status, silence=silence)
-    assert isinstance(verdict, Over) is (is_too_long and fault is T)
+    assert isinstance(verdict, GiveUp) is (is_too_long and fault is T)
 
 
 # --- single calls -----------------------------------------------------------------------------------------------------
@@ -712,11 +712,11 @@ def test_call_is_made_four_times_in_all():
 
 @pytest.mark.parametrize("fault", [R, S])
 def test_refused_call_is_not_repeated(fault: Fault):
-    assert CallTries(POLICY, 0.0).failed(fault, 0.0, 0.5) == Over()
+    assert CallTries(POLICY, 0.0).failed(fault, 0.0, 0.5) == GiveUp()
 
 
-@pytest.mark.parametrize(("silence", "verdict"), [(110.0, Again(110.0)), (110.1, Over())])
-def test_call_waits_through_a_silence_within_two_minutes(silence: float, verdict: Again | Over):
+@pytest.mark.parametrize(("silence", "verdict"), [(110.0, Again(110.0)), (110.1, GiveUp())])
+def test_call_waits_through_a_silence_within_two_minutes(silence: float, verdict: Again | GiveUp):
     assert CallTries(POLICY, 1_000.0).failed(T, 1_010.0, 0.0, silence) == verdict
 
 
@@ -732,8 +732,8 @@ def test_call_always_ends_within_its_tries_and_time(failures: list[tuple[Fault, 
     for made, (fault, chance, silence, took) in enumerate(failures, 1):
         now += took
         verdict = tries.failed(fault, now, chance, silence)
-        if isinstance(verdict, Over):
-            assert verdict == Over(doubt=False)
+        if isinstance(verdict, GiveUp):
+            assert verdict == GiveUp(doubt=False)
             return
         assert made < POLICY.call_tries
         assert verdict.delay >= silence

@@ -95,7 +95,7 @@ class Writer:
         self._final: JournalError | None = None
         self._log = 0
         self._last_size = 0
-        self.is_over = False
+        self.has_stopped = False
 
     # --- for callers -------------------------------------------------------------------------------------------------
 
@@ -113,7 +113,7 @@ class Writer:
         """Run this work, and commit it if it writes. It is done even if the caller no longer waits."""
         answer = self._new_answer()
         self._queue.put(_Ask(work, answer, writes))
-        if self.is_over:  # asked last: whoever comes while the thread ends is answered by the one or the other
+        if self.has_stopped:  # asked last: whoever comes while the thread ends is answered by the one or the other
             self._answer_the_rest()
         return answer
 
@@ -130,7 +130,7 @@ class Writer:
         """Finish all earlier work, then close."""
         answer = self._new_answer(is_close=True)
         self._queue.put(_CLOSE)
-        if self.is_over:
+        if self.has_stopped:
             self._answer_the_rest()
         return answer
 
@@ -302,7 +302,7 @@ class Writer:
 
     def _answer_the_rest(self) -> None:
         """Answer whoever still waits, and from now on whoever asks."""
-        self.is_over = True
+        self.has_stopped = True
         error = self._final or closed(self._path)
         # The error is copied for each caller, so that tracebacks do not accumulate on one object.
         self._resolve(
