@@ -711,7 +711,10 @@ class Lifecycle:
             try:
                 await self._write(sub, job)
             except JournalError as error:
-                self.emitter.emit(sub.event(EventKind.WARNING, reason=f"not kept: {error.message}"))
+                if polls is None or not polls.was_unkept:  # it is polled, and perhaps not written, again and again
+                    self.emitter.emit(sub.event(EventKind.WARNING, reason=f"not kept: {error.message}"))
+                if polls is not None:
+                    polls.was_unkept = True
                 if unwritten_for_now(error):
                     return False
                 sub.claim = None  # what it is handed out as is all there is

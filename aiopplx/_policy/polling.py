@@ -233,6 +233,8 @@ class Polls(msgspec.Struct, gc=False):
         count: polls so far.
         failures: polls in a row that brought nothing usable.
         status, model: the server's words at the last poll.
+        warned: an unknown status was told.
+        was_unkept: it has ended, and that its outcome could not be written was told.
         needs_get: its next poll is a GET of this one job, since a poll of many could not tell how it stands.
         grace_until: monotonic seconds until which a failed poll is nobody's last (`GRACE`).
     """
@@ -250,6 +252,7 @@ class Polls(msgspec.Struct, gc=False):
     status: str = ""
     model: str = ""
     warned: bool = False
+    was_unkept: bool = False
     needs_get: bool = False
     grace_until: float = 0.0
     _empty: int = 0
