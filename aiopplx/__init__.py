@@ -35,7 +35,6 @@ if TYPE_CHECKING:
     from aiopplx._events import Event, EventKind
     from aiopplx._job import Job, JobStatus, Source, Usage
     from aiopplx._policy.estimate import Estimate
-    from aiopplx._policy.forecast import Forecast
     from aiopplx._policy.network import NetworkOptions
     from aiopplx._policy.polling import PollPolicy, RunningJob
     from aiopplx._policy.retry import RetryPolicy
@@ -59,7 +58,6 @@ __all__ = [
     "Estimate",
     "Event",
     "EventKind",
-    "Forecast",
     "InDoubt",
     "InvalidRequest",
     "Job",
@@ -129,7 +127,6 @@ _HOMES = {
         "Usage",
     ),
     "aiopplx._policy.estimate": ("Estimate",),
-    "aiopplx._policy.forecast": ("Forecast",),
     "aiopplx._policy.network": ("NetworkOptions",),
     "aiopplx._policy.polling": (
         "PollPolicy",

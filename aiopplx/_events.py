@@ -1,18 +1,22 @@
-"""What happened in a session, as values, and their delivery: to the log, and to the caller's own handler.
+"""What happened in a session, as values, and their delivery: to the log, to the caller's own handler, and to streams.
 
-One stream serves progress bars, logs, traces and tests. Telling never fails: whatever a handler, or a log handler or
-filter, raises ends here. Only `KeyboardInterrupt` and `SystemExit` pass, because they end the program. A
+The same values serve progress bars, logs, traces and tests. Telling never fails: whatever a handler, or a log handler
+or filter, raises ends here. Only `KeyboardInterrupt` and `SystemExit` pass, because they end the program. A
 `CancelledError` out of code that was called and not awaited is no cancellation of anybody's. This module knows nothing
 of what causes an event.
 """
 
 from __future__ import annotations
 
+import asyncio
 import enum
 import logging
 import sys
 import traceback
-from collections.abc import Callable, Mapping
+import weakref
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Mapping
+from typing import Self
 
 import msgspec
 
@@ -59,6 +63,7 @@ class Event(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         kind: what happened.
         job_id, idempotency_key, tag, index: which submission, as on `Job`.
         status: where the job stands.
+        seconds: since the server accepted the submission; None before that, and of a job whose age nobody knows.
         polls: polls of this job so far.
         attempt: which HTTP exchange of this call, from 1.
         delay: seconds until the next one, or of silence.
@@ -73,6 +78,7 @@ class Event(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     tag: str | int | None = None
     index: int | None = None
     status: JobStatus | None = None
+    seconds: float | None = None
     polls: int = 0
     attempt: int = 0
     delay: float = 0.0
@@ -81,7 +87,7 @@ class Event(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     fault: str = ""
 
 
-_LEVELS = {
+_LEVELS = {  # of the log; FINISHED has the level of what it tells (`_level`)
     EventKind.STOPPED: logging.ERROR,
     EventKind.LEFT: logging.WARNING,
     EventKind.WARNING: logging.WARNING,
@@ -93,6 +99,12 @@ _LEVELS = {
 }
 
 
+def _level(event: Event) -> int:
+    if event.kind is EventKind.FINISHED and event.status is JobStatus.IN_DOUBT:
+        return logging.WARNING  # it may be paid for, and nobody will ever collect it unless somebody is told
+    return _LEVELS.get(event.kind, logging.DEBUG)
+
+
 class Emitter:
     """Delivers the events of one session.
 
@@ -101,20 +113,37 @@ class Emitter:
             save `KeyboardInterrupt` and `SystemExit`.
     """
 
-    __slots__ = ("_on_event",)
+    __slots__ = ("_on_event", "_streams")
 
     def __init__(self, on_event: Callable[[Event], object] | None = None) -> None:
         self._on_event = on_event
+        # Weak: a stream that its reader dropped in the midst is read by nobody any more.
+        self._streams: weakref.WeakSet[EventStream] | None = None
 
     def has_handlers(self) -> bool:
         """Whether events of single submissions and polls are delivered to anybody; if not, they need not be made."""
-        return self._on_event is not None or logger.isEnabledFor(logging.DEBUG)
+        return self._on_event is not None or self._streams is not None or logger.isEnabledFor(logging.DEBUG)
+
+    def stream(self, limit: int) -> EventStream:
+        """A new stream of what happens from now on."""
+        stream = EventStream(limit)
+        if self._streams is None:
+            self._streams = weakref.WeakSet()
+        self._streams.add(stream)
+        return stream
+
+    def close(self) -> None:
+        """Nothing more happens: streams end once they are read."""
+        for stream in self._streams or ():
+            stream.end()
 
     def emit(self, event: Event) -> None:
         """Deliver an event. Raises nothing but `KeyboardInterrupt` and `SystemExit`."""
-        level = _LEVELS.get(event.kind, logging.DEBUG)
+        level = _level(event)
         if logger.isEnabledFor(level):
             log(level, "%s %s", event.kind.value, _line(event), extra={"job_id": event.job_id})
+        for stream in self._streams or ():
+            stream.put(event)
         if self._on_event is not None:
             try:
                 self._on_event(event)
@@ -122,6 +151,48 @@ class Emitter:
                 raise
             except BaseException:
                 log(logging.ERROR, "on_event failed on %s", event.kind.value, exc_info=True)
+
+
+class EventStream(AsyncIterator[Event]):
+    """The events of a session from the call of `Session.events()` until the session is closed.
+
+    A stream keeps at most so many events as were asked for. When its reader is slower than that, the oldest are dropped
+    and counted in `missed`: a reader that hangs costs the session neither memory nor time. It is for one reader; others
+    call `Session.events()` themselves.
+
+    Attributes:
+        missed: how many events were dropped so far because the reader was too slow.
+    """
+
+    def __init__(self, limit: int) -> None:
+        self.missed = 0
+        self._events: deque[Event] = deque(maxlen=limit)
+        self._news = asyncio.Event()
+        self._is_over = False
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> Event:
+        """The next event. Ends with the session."""
+        while not self._events:
+            if self._is_over:
+                raise StopAsyncIteration
+            self._news.clear()
+            await self._news.wait()
+        return self._events.popleft()
+
+    def put(self, event: Event) -> None:
+        """An event happened."""
+        if not self._is_over:
+            self.missed += len(self._events) == self._events.maxlen
+            self._events.append(event)
+            self._news.set()
+
+    def end(self) -> None:
+        """Nothing more happens."""
+        self._is_over = True
+        self._news.set()
 
 
 _broken_log_was_shown = False

@@ -107,6 +107,7 @@ class Answer(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     usage: Usage | None = None
     finish_reason: str | None = None
     model: str = ""
+    queries: list[str] = []
 
 
 @runtime_checkable
@@ -269,6 +270,11 @@ class Job(msgspec.Struct, frozen=True, kw_only=True, repr_omit_defaults=True):
     def citations(self) -> list[str]:
         """The URLs of the sources, in the same order."""
         return self._answer().citations
+
+    @property
+    def queries(self) -> list[str]:
+        """What the job has searched the web for, in order, where the API tells (the Agent API, while it runs too)."""
+        return self._answer().queries
 
     @property
     def cited(self) -> dict[str, Source]:

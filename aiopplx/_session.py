@@ -31,13 +31,16 @@ from aiopplx._config import (
     make_settings,
 )
 from aiopplx._core.assembly import Core, SessionStore, open_store, without_journal
+from aiopplx._core.calls import Wanted
 from aiopplx._core.decisions import Decisions
 from aiopplx._core.files import download, files
+from aiopplx._core.following import Follow
 from aiopplx._core.listing import JobList
 from aiopplx._core.single import cancel, get
 from aiopplx._core.source import Source
+from aiopplx._core.stats import SessionStats, stats
 from aiopplx._errors import ConfigError, InvalidRequest
-from aiopplx._events import Emitter, Event
+from aiopplx._events import Emitter, Event, EventStream
 from aiopplx._http.clock import Clock
 from aiopplx._http.secret import Secret
 from aiopplx._job import Job, JobFile, JobStatus, named_by
@@ -53,6 +56,7 @@ if TYPE_CHECKING:
     import aiohttp
 
     from aiopplx._policy.estimate import Estimate
+    from aiopplx.apis._registry import Routing
 
 
 BatchLane: TypeAlias = Literal["bulk", "interactive"]
@@ -193,6 +197,7 @@ class Session:
         # A cancelled anyio scope would cancel each await here anew, and leave connections open.
         with anyio.CancelScope(shield=True):
             async with contextlib.AsyncExitStack() as stack:  # each is closed, also if another fails or is cancelled
+                stack.callback(self._emitter.close)
                 stack.push_async_callback(self._close_store)
                 stack.push_async_callback(core.client.transport.close)
                 stack.push_async_callback(core.learnt.keep)
@@ -254,6 +259,22 @@ class Session:
         """
         core = self._core
         return core.forecast() if core is not None else Forecast()
+
+    def stats(self) -> SessionStats:
+        """What this session does at this moment, in numbers: for a health page. Nothing is asked of the server."""
+        return stats(self._core) if self._core is not None else SessionStats()
+
+    def events(self, *, limit: int = 1000) -> EventStream:
+        """What happens from now on: `async for event in session.events(): ...`. Ends when the session is closed.
+
+        Any number of streams may be read, beside `on_event`. A stream that is read too slowly loses its oldest events
+        and counts them (`EventStream.missed`).
+
+        Args:
+            limit: the most events that are kept for the reader. Default 1000.
+        """
+        self._running()
+        return self._emitter.stream(check_whole("limit", limit))
 
     # --- many jobs ---------------------------------------------------------------------------------------------------
 
@@ -403,17 +424,32 @@ class Session:
             InvalidRequest: this is not a job id.
         """
         core = self._running()
-        routing = core.life.routing
-        if isinstance(job, Job):
-            if job.ok or not job.id or (job.error is not None and job.status in _ENDED_AT_SERVER):
-                return job
-            job_id, key, tag, api = job.id, job.idempotency_key, job.tag, routing.api_of(job.id, job.api)
-        else:
-            named = named_by(job)
-            job_id, key, tag = named.job_id, named.idempotency_key, None
-            api = routing.api_of(named.job_id, named.api)
-        seconds = check_positive("timeout", timeout) if timeout is not None else self._settings.timeout
-        return await core.calls.wait(api, job_id, key=key, tag=tag, seconds=seconds)
+        wanted = _wanted(job, core.life.routing)
+        seconds = self._seconds(timeout)
+        return wanted if isinstance(wanted, Job) else await core.calls.wait(wanted, seconds=seconds)
+
+    def follow(self, job: Job | str, *, after: str = "", timeout: float | None = None) -> Follow:
+        """How a job stands now, then each change, to its end: `async for update in session.follow(job): ...`.
+
+        For a progress page. Any number of callers may follow one job, of this session or of any other: it is polled
+        once for all of them, no earlier than it would be otherwise. The first update comes at once; the last one has
+        the job as `wait` would return it.
+
+        Args:
+            job: a `Job`, or the id or the token of one.
+            after: the `id` of the last update that the reader had, such as a browser's `Last-Event-ID`: what is still
+                so is not told again.
+            timeout: seconds from now; default the session's. Then the last update is `TIMED_OUT`.
+
+        Returns:
+            An async iterator of `Update`. Reading it raises what `wait` raises.
+        """
+        core = self._running()
+        wanted = _wanted(job, core.life.routing)
+        return Follow(core.calls, wanted, seconds=self._seconds(timeout), after=after)
+
+    def _seconds(self, timeout: float | None) -> float:
+        return check_positive("timeout", timeout) if timeout is not None else self._settings.timeout
 
     async def get(self, id: str) -> Job:
         """Poll a job once; a result that the journal has is not asked for again. An end that is found is written to it.
@@ -574,6 +610,16 @@ def _running_loop() -> asyncio.AbstractEventLoop:
         raise ConfigError(
             "a session is used inside an event loop: async def main(): ...; asyncio.run(main())"
         ) from None
+
+
+def _wanted(job: Job | str, routing: Routing) -> Wanted | Job:
+    """What is asked for; the job itself if nothing more can become of it."""
+    if not isinstance(job, Job):
+        named = named_by(job)
+        return Wanted(routing.api_of(named.job_id, named.api), named.job_id, named.idempotency_key)
+    if job.ok or not job.id or (job.error is not None and job.status in _ENDED_AT_SERVER):
+        return job
+    return Wanted(routing.api_of(job.id, job.api), job.id, job.idempotency_key, job.tag)
 
 
 def _named(job: Job | str) -> tuple[str, str]:

@@ -164,8 +164,12 @@ class Listener(msgspec.Struct, eq=False, kw_only=True):
         """Whether it can accept one more result. If not, it asks for a poll (`Poller.unpark`) once it can."""
         return True
 
-    def polled(self) -> None:
-        """A poll ended and the job runs on: the room that `has_room` set aside is free again."""
+    def polled(self, snapshot: Snapshot | None) -> None:
+        """A poll ended and the job runs on: the room that `has_room` set aside is free again.
+
+        Args:
+            snapshot: what the poll brought; None if it brought nothing usable.
+        """
 
     def accepted(self, snapshot: Snapshot) -> None:
         """The server accepted the submission; `snapshot` is its answer."""
@@ -273,6 +277,7 @@ class Submission(msgspec.Struct, eq=False):
     def event(
         self,
         kind: EventKind,
+        now: float,
         *,
         status: JobStatus | None = None,
         delay: float = 0.0,
@@ -280,7 +285,8 @@ class Submission(msgspec.Struct, eq=False):
         reason: str = "",
         fault: str = "",
     ) -> Event:
-        """An event about it, under the names that it began with."""
+        """An event about it at this moment (monotonic seconds), under the names that it began with."""
+        polls = self.polls
         return Event(
             kind=kind,
             job_id=self.job_id,
@@ -288,7 +294,8 @@ class Submission(msgspec.Struct, eq=False):
             tag=self.tag,
             index=self.index,
             status=status,
-            polls=self.polls.count if self.polls is not None else 0,
+            seconds=now - polls.since if polls is not None and polls.has_age else None,
+            polls=polls.count if polls is not None else 0,
             attempt=self.attempts,
             delay=delay,
             cost=cost,

@@ -6,7 +6,7 @@ ignore that ignores nothing.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from pathlib import Path
 from typing import assert_type
 
@@ -19,7 +19,6 @@ from aiopplx import (
     Estimate,
     Event,
     EventKind,
-    Forecast,
     Job,
     JobError,
     JobStatus,
@@ -35,6 +34,7 @@ from aiopplx import (
 )
 from aiopplx.agent import JobFile
 from aiopplx.emulator import Emulator, JobRecord, Ledger, WireServer, faults
+from aiopplx.progress import EventStream, Follow, Forecast, SessionStats, Update
 from aiopplx.testing import Clock, JumpingClock
 
 
@@ -50,6 +50,20 @@ class Frame:
     def to_dicts(self) -> list[dict[str, object]]:
         """Its rows."""
         return []
+
+
+async def following(session: Session, job: Job) -> None:
+    """What a progress page and a health page read."""
+    assert_type(session.follow(job, after="", timeout=60.0), Follow)
+    async for update in session.follow("an-id"):
+        assert_type(update, Update)
+        assert_type(update.job.queries, list[str])
+    assert_type(session.events(limit=10), EventStream)
+    async for event in session.events():
+        assert_type(event, Event)
+        assert_type(event.seconds, float | None)
+    assert_type(session.stats(), SessionStats)
+    assert_type(session.stats().ended, Mapping[JobStatus, int])
 
 
 async def tables(session: Session) -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import math
 from collections.abc import Callable, Coroutine, Sequence
-from typing import Any
+from typing import Any, NamedTuple, TypeVar
 
 import anyio
 import msgspec
@@ -37,6 +37,15 @@ class Member(msgspec.Struct, frozen=True, eq=False):
 
     aclose: Callable[[], Coroutine[Any, Any, None]]  # Any: what a coroutine yields and is sent
     wake: Callable[[], object]
+
+
+class Wanted(NamedTuple):
+    """A job that somebody asks for: its API, its id, and what is known of it besides."""
+
+    api: API
+    job_id: str
+    key: str = ""
+    tag: str | int | None = None
 
 
 def _future() -> asyncio.Future[Job | AiopplxError | None]:
@@ -88,6 +97,9 @@ class Caller(Listener, eq=False, kw_only=True):
         return outcome if isinstance(outcome, Job) else None
 
 
+_C = TypeVar("_C", bound=Caller)
+
+
 def _caller(sub: Submission, *, deadline: float = math.inf, takes_slot: bool = False) -> Caller:
     """A call for a new submission, under the submission's own names."""
     request = sub.request
@@ -135,18 +147,35 @@ class Calls:
             running = caller.sub
             snapshot = caller.acceptance
             status = snapshot.status if snapshot is not None else JobStatus.IN_PROGRESS
-            self._forget(caller)  # not left behind: whoever submits alone means to come back for it
+            self.forget(caller)  # not left behind: whoever submits alone means to come back for it
             return caller.named(running.as_job(status, None, snapshot))
         finally:
             await self._leave(caller)
 
-    async def wait(
-        self, api: API, job_id: str, *, key: str, tag: str | int | None, seconds: float, is_due: bool = False
-    ) -> Job:
-        """The job of this id once it has ended, or `TIMED_OUT` after `seconds`.
+    async def wait(self, wanted: Wanted, *, seconds: float, is_due: bool = False) -> Job:
+        """This job once it has ended, or `TIMED_OUT` after `seconds`.
 
         With `is_due` it is polled at once, whatever its schedule says: it was cancelled a moment ago, for example.
         """
+        caller = await self.reach(wanted, Caller, seconds=seconds)
+        if isinstance(caller, Job):
+            return caller
+        if is_due and caller.sub.phase in POLLABLE:
+            self.life.poller.poll_now(caller.sub)
+        try:
+            return await self._delivered(caller)
+        finally:
+            await self._leave(caller)
+
+    async def reach(self, wanted: Wanted, make: Callable[..., _C], *, seconds: float) -> _C | Job:
+        """A late listener of this job, which is polled from here on; the job itself if the store has its end.
+
+        Args:
+            wanted: which job.
+            make: makes the listener.
+            seconds: how long it listens at most.
+        """
+        api, job_id, key, tag = wanted
         deadline = self._clock.now() + seconds
         record = None
         live = self.life.live.by_id.get(job_id)
@@ -160,25 +189,21 @@ class Calls:
             if record is not None:
                 api, key, tag = self.life.routing.named(record.api), record.key, record.tag
             live = Submission(api, key, tag=tag, job_id=job_id)
-            caller = self._late(live, tag, deadline)
+            caller = make(sub=live, tag=tag, deadline=deadline, is_late=True)
             if record is not None:
                 caller.asked, caller.meta = question_in(record), record.meta
+            self._callers[caller] = None
             self.life.listen(caller)
             self.life.take_in(live, record)
         else:
-            caller = self._late(live, live.tag, deadline)
+            caller = make(sub=live, tag=live.tag, deadline=deadline, is_late=True)
+            self._callers[caller] = None
             self.life.join(caller)
-        if is_due and caller.sub.phase in POLLABLE:
-            self.life.poller.poll_now(caller.sub)
-        try:
-            return await self._delivered(caller)
-        finally:
-            await self._leave(caller)
-
-    def _late(self, sub: Submission, tag: str | int | None, deadline: float) -> Caller:
-        caller = Caller(sub=sub, tag=tag, deadline=deadline, is_late=True)
-        self._callers[caller] = None
         return caller
+
+    def now(self) -> float:
+        """Monotonic seconds by the session's clock."""
+        return self._clock.now()
 
     async def _known(self, job_id: str) -> tuple[Record | None, Job | None]:
         """What the store knows of a job: its row, claimed if it may still be written, or its job if it has ended."""
@@ -222,7 +247,8 @@ class Calls:
             self.life.store.delivered(sub.claim)
         return job
 
-    def _forget(self, caller: Caller) -> None:
+    def forget(self, caller: Caller) -> None:
+        """This call waits no more, at once and without a word."""
         self._callers.pop(caller, None)
         self.life.unlisten(caller)
 

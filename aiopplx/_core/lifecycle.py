@@ -81,6 +81,7 @@ class Lifecycle:
     Attributes:
         live: the submissions that are alive.
         slots: the places of `max_in_flight`.
+        accepted, ended: how many submissions the server accepted here, and how many ended, by what they ended as.
         poller: polls what runs; it needs this object first.
         learnt: told when a job has ended.
     """
@@ -106,6 +107,8 @@ class Lifecycle:
         self.spending = spending
         self.emitter = emitter
         self.live = Live()
+        self.accepted = 0
+        self.ended: dict[JobStatus, int] = {}
         self.slots = anyio.Semaphore(max_in_flight)
         self.new_key = new_key
         self._clock = client.clock
@@ -532,7 +535,7 @@ class Lifecycle:
                     raise  # an earlier attempt was not answered, so a job of these bytes may exist
                 await self._refreeze(sub, sub.api, older)
                 was_behind = True
-                self.emitter.emit(sub.event(EventKind.RETRYING, delay=0.0, reason=error.message))
+                self.emitter.emit(sub.event(EventKind.RETRYING, self._clock.now(), delay=0.0, reason=error.message))
             else:
                 if was_behind:
                     routing.found_behind(sub.api)  # not before: the word may be refused for what it says
@@ -609,7 +612,7 @@ class Lifecycle:
             # It is paid for, and known only here: go on with it, and tell its id.
             self._tell_of_store(error)
             reason = f"accepted, and its id could not be written to the journal: {error.message}"
-            self.emitter.emit(sub.event(EventKind.WARNING, reason=reason))
+            self.emitter.emit(sub.event(EventKind.WARNING, self._clock.now(), reason=reason))
         other = self.live.by_id.get(snapshot.id)
         if other is not None:
             self._merge(sub, other)
@@ -618,6 +621,7 @@ class Lifecycle:
         sub.polls = Polls.begun(self._clock.now(), self._clock.wall())
         sub.call = sub.api.get(sub.job_id)
         sub.to(Phase.RUNNING)
+        self.accepted += 1
         self.live.add_job(sub)
         asked = sub.request.asked_model if sub.request is not None and sub.api.echoes_model else None
         # The server has the question now; a thousand waiting jobs need not hold theirs.
@@ -656,10 +660,10 @@ class Lifecycle:
 
     def _emit_submitted(self, sub: Submission, snapshot: Snapshot, asked: str | None) -> None:
         if self.emitter.has_handlers():
-            self.emitter.emit(sub.event(EventKind.SUBMITTED, status=snapshot.status))
+            self.emitter.emit(sub.event(EventKind.SUBMITTED, self._clock.now(), status=snapshot.status))
         if asked and snapshot.model and asked != snapshot.model:
             reason = f"asked for model {asked[:80]!r}, the server says {snapshot.model[:80]!r}"
-            self.emitter.emit(sub.event(EventKind.WARNING, reason=reason))
+            self.emitter.emit(sub.event(EventKind.WARNING, self._clock.now(), reason=reason))
 
     # --- what polls bring: the poller's sink --------------------------------------------------------------------------
 
@@ -677,10 +681,10 @@ class Lifecycle:
                 self.free(listener)
         return any(rooms)
 
-    def polled(self, sub: Submission) -> None:
+    def polled(self, sub: Submission, snapshot: Snapshot | None) -> None:
         """See `Sink`."""
         for listener in sub.listeners:
-            listener.polled()
+            listener.polled(snapshot)
 
     def time_out(self, sub: Submission, now: float, why: str, snapshot: Snapshot | None) -> bool:
         """See `Sink`. The listeners' time is up, and the job's is not: it goes on at the service."""
@@ -691,7 +695,7 @@ class Lifecycle:
 
     def _stop_waiting(self, sub: Submission, overdue: list[Listener], why: str, snapshot: Snapshot | None) -> None:
         job = sub.as_job(JobStatus.TIMED_OUT, timed_out(why), snapshot)
-        event = sub.event(EventKind.TIMED_OUT, status=job.status, reason=why)
+        event = sub.event(EventKind.TIMED_OUT, self._clock.now(), status=job.status, reason=why)
         sub.listeners = tuple(listener for listener in sub.listeners if listener not in overdue)
         for listener in overdue:
             self.free(listener)
@@ -712,7 +716,8 @@ class Lifecycle:
                 await self._write(sub, job)
             except JournalError as error:
                 if polls is None or not polls.was_unkept:  # it is polled, and perhaps not written, again and again
-                    self.emitter.emit(sub.event(EventKind.WARNING, reason=f"not kept: {error.message}"))
+                    reason = f"not kept: {error.message}"
+                    self.emitter.emit(sub.event(EventKind.WARNING, self._clock.now(), reason=reason))
                 if polls is not None:
                     polls.was_unkept = True
                 if unwritten_for_now(error):
@@ -760,7 +765,7 @@ class Lifecycle:
             await self._write_refusal(sub, job)
         except JournalError as problem:
             reason = f"what became of it could not be written to the journal: {problem.message}"
-            self.emitter.emit(sub.event(EventKind.WARNING, reason=reason))
+            self.emitter.emit(sub.event(EventKind.WARNING, self._clock.now(), reason=reason))
         if sub.phase not in TERMINAL:
             self._end(sub, job, is_billed=job.status is JobStatus.IN_DOUBT)
 
@@ -784,13 +789,14 @@ class Lifecycle:
         if sub.phase in POLLABLE:
             self.poller.ended(sub)
         sub.to(Phase.FINISHED)
+        self.ended[job.status] = self.ended.get(job.status, 0) + 1
         self.spending.settle(sub, job, is_billed=is_billed)
         self.live.remove(sub)
         for listener in listeners:
             self.free(listener)
         for listener in listeners:
             self._hand(listener, listener.named(job))
-        if self.emitter.has_handlers():
+        if job.status is JobStatus.IN_DOUBT or self.emitter.has_handlers():
             self._emit_finished(job)
 
     def _hand(self, listener: Listener, job: Job | None) -> None:
@@ -913,6 +919,7 @@ def _finished(job: Job) -> Event:
         status=job.status,
         polls=job.polls,
         attempt=job.attempts,
+        seconds=job.seconds,
         cost=job.cost,
         reason=job.error.message if job.error is not None else "",
     )

@@ -56,8 +56,8 @@ class Sink(Protocol):
         """Has any listener room for the outcome? If not, the poller forgets it until `unpark`."""
         ...
 
-    def polled(self, sub: Submission) -> None:
-        """A poll ended and the job runs on."""
+    def polled(self, sub: Submission, snapshot: Snapshot | None) -> None:
+        """A poll ended and the job runs on. `snapshot` is what it brought; None if it brought nothing usable."""
         ...
 
     def time_out(self, sub: Submission, now: float, why: str, snapshot: Snapshot | None) -> bool:
@@ -275,7 +275,7 @@ class Poller:
             self._is_adaptive = True
             log(logging.ERROR, "the poll rule failed; the default one goes on in its place", exc_info=True)
             reason = f"the poll rule failed ({type(error).__name__}); the default one goes on in its place"
-            self._client.emit(sub.event(EventKind.WARNING, reason=reason))
+            self._client.emit(sub.event(EventKind.WARNING, now, reason=reason))
         return self._due_by_rule(sub, now)
 
     def _arm(self) -> None:
@@ -505,12 +505,12 @@ class Poller:
             self._learn(sub, polls, snapshot, now)
             if polls.stalls(now):
                 reason = f"runs for {now - polls.since:,.0f} s, longer than 999 of 1,000 such jobs that end"
-                self._client.emit(sub.event(EventKind.STALLED, status=snapshot.status, reason=reason))
+                self._client.emit(sub.event(EventKind.STALLED, now, status=snapshot.status, reason=reason))
             if self._client.has_handlers():
-                self._client.emit(sub.event(EventKind.POLLED, status=snapshot.status))
+                self._client.emit(sub.event(EventKind.POLLED, now, status=snapshot.status))
             if snapshot.status is JobStatus.IN_PROGRESS and snapshot.server_status != "IN_PROGRESS":
-                self._warn_of_unknown(sub, polls, snapshot)
-        self._sink.polled(sub)
+                self._warn_of_unknown(sub, polls, snapshot, now)
+        self._sink.polled(sub, snapshot)
         due = self._due_by_rule(sub, now) if verdict is None else now + verdict.delay
         if is_overdue and not self._time_out(sub, now, f"the server says {snapshot.server_status}", snapshot):
             polls.due = due  # for whoever comes back
@@ -557,14 +557,14 @@ class Poller:
             return None
         delay = max(verdict.delay, client.gate.silence(now))
         fault = failed.fault if poll.is_full else Fault.POLL
-        client.emit(sub.event(EventKind.POLL_FAILED, delay=delay, reason=error.message, fault=fault.value))
-        self._sink.polled(sub)
+        client.emit(sub.event(EventKind.POLL_FAILED, now, delay=delay, reason=error.message, fault=fault.value))
+        self._sink.polled(sub, None)
         self._put(sub, now + delay)
         return None
 
     def _fetch(self, sub: Submission, now: float) -> None:
         """A GET of its own is due at once. If its time is up, that is its last poll: its deadline counts again."""
-        self._sink.polled(sub)
+        self._sink.polled(sub, None)
         self.bound(sub)
         self._put(sub, now)
 
@@ -581,7 +581,7 @@ class Poller:
             # Whoever forgot it meanwhile did not cancel this poll if it has other jobs.
             if not is_written and sub in self._out:
                 now = self._clock.now()
-                self._sink.polled(sub)
+                self._sink.polled(sub, None)
                 why = "it has ended, and its outcome could not be written to the journal"
                 if not is_decisive(sub.first_deadline, now) or self._time_out(sub, now, why, None):
                     self._put(sub, now + self._policy.refused_pause)
@@ -589,11 +589,11 @@ class Poller:
             self._broke(sub, problem)
         self._out.pop(sub, None)
 
-    def _warn_of_unknown(self, sub: Submission, polls: Polls, snapshot: Snapshot) -> None:
+    def _warn_of_unknown(self, sub: Submission, polls: Polls, snapshot: Snapshot, now: float) -> None:
         if not polls.warned and snapshot.server_status.upper() != "IN_PROGRESS":
             polls.warned = True
             reason = f"unknown status {snapshot.server_status[:40]!r}: taken as still running"
-            self._client.emit(sub.event(EventKind.WARNING, reason=reason))
+            self._client.emit(sub.event(EventKind.WARNING, now, reason=reason))
 
 
 _End = tuple[Submission, Ended, Snapshot | None]

@@ -16,7 +16,7 @@ import heapq
 from collections import deque
 from collections.abc import Callable
 
-from aiopplx._job import Job
+from aiopplx._job import Job, Snapshot
 from aiopplx._submission import Listener, Phase, Submission
 
 READY = 32
@@ -43,7 +43,7 @@ class Place(Listener, eq=False, kw_only=True):
         """See `Listener`."""
         return self.results.has_room(self)
 
-    def polled(self) -> None:
+    def polled(self, snapshot: Snapshot | None) -> None:
         """See `Listener`."""
         self.results.polled(self)
 

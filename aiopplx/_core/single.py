@@ -6,7 +6,7 @@ a second time here. This module knows nothing of sessions, of batches, or of how
 
 from __future__ import annotations
 
-from aiopplx._core.calls import Calls, closed_error
+from aiopplx._core.calls import Calls, Wanted, closed_error
 from aiopplx._core.cancelling import ask_to_cancel
 from aiopplx._core.lifecycle import Lifecycle
 from aiopplx._errors import APIError
@@ -91,7 +91,7 @@ async def cancel(calls: Calls, api: API, job_id: str, *, seconds: float) -> Job:
     await life.client.clock.sleep(CANCEL_TAKES)
     if calls.is_closed:
         raise closed_error()
-    return await calls.wait(api, job_id, key=found.idempotency_key, tag=found.tag, seconds=seconds, is_due=True)
+    return await calls.wait(Wanted(api, job_id, found.idempotency_key, found.tag), seconds=seconds, is_due=True)
 
 
 def _not_cancelled(error: APIError, job_id: str) -> APIError:

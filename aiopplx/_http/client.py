@@ -396,9 +396,9 @@ class Client:
                 'no usable answer came, and it is sent again (on_doubt="resend"): this API knows no keys, so there may'
                 " be two jobs, and two bills"
             )
-            self.emit(sub.event(EventKind.WARNING, reason=reason))
+            self.emit(sub.event(EventKind.WARNING, self.clock.now(), reason=reason))
         reason = failed.error.message
-        self.emit(sub.event(EventKind.RETRYING, delay=delay, reason=reason, fault=failed.fault.value))
+        self.emit(sub.event(EventKind.RETRYING, self.clock.now(), delay=delay, reason=reason, fault=failed.fault.value))
 
     def _too_late(self, lane: Lane) -> AiopplxError:
         """Why a request of this lane did not leave within its bounds."""

@@ -181,7 +181,7 @@ class Budget:
         False may be temporary: while jobs are in flight, one that costs less than its reservation makes room again.
         """
         account = self._account(kind)
-        return not account.is_unseen and self.spent + self._reserved() + account.reservation <= self.cap + _CENTI_CENT
+        return not account.is_unseen and self.spent + self.reserved + account.reservation <= self.cap + _CENTI_CENT
 
     def may_make_room(self, kind: Kind) -> bool:
         """True if a job is in flight whose end may let one more of this kind be sent."""
@@ -202,7 +202,7 @@ class Budget:
             kind=kind,
             cap=self.cap,
             spent=self.spent,
-            reserved=self._reserved(),
+            reserved=self.reserved,
             reservation=account.reservation,
             in_flight=sum(one.in_flight for one in accounts),
             left=sum(one.left for one in accounts),
@@ -255,7 +255,9 @@ class Budget:
             account = self._accounts[kind] = _Account(self._expected(kind), self._quantile)
         return account
 
-    def _reserved(self) -> float:
+    @property
+    def reserved(self) -> float:
+        """US dollars that are reserved for jobs whose cost is not known yet."""
         return sum(account.reserved for account in self._accounts.values())
 
     def _out(self, kind: Kind) -> _Account:

@@ -313,6 +313,11 @@ class AgentResponse(msgspec.Struct, frozen=True, gc=False, kw_only=True):
         ]
         return tuple(action for action in called if action is not None) or tuple(_required(self.required_action))
 
+    def queries(self) -> list[str]:
+        """What the web was searched for, in order."""
+        searches = (item for item in self.output if isinstance(item, SearchResultsItem))
+        return [query for search in searches for query in search.queries or ()]
+
     def sources(self) -> list[Source]:
         """The pages that were found and read, in order; then those that only annotations or unknown items name.
 
@@ -380,6 +385,7 @@ class AgentResponse(msgspec.Struct, frozen=True, gc=False, kw_only=True):
             usage=self.usage.usage() if self.usage is not None else None,
             finish_reason=self.finish_reason(),
             model=self.model or "",
+            queries=self.queries(),
         )
 
 

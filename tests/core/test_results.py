@@ -106,7 +106,7 @@ def test_poll_that_brings_no_outcome_gives_its_room_to_the_next() -> None:
     batch = Batch(READY + 1)
     for place in batch.places:
         place.has_room()
-    batch.places[0].polled()
+    batch.places[0].polled(None)
     assert batch.unparked == [batch.places[READY].sub]
     assert batch.places[READY].has_room()
 

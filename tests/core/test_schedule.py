@@ -9,11 +9,12 @@ import random
 import msgspec
 import pytest
 
-from aiopplx import Event, EventKind, Forecast, JobStatus, PollPolicy, Session
+from aiopplx import Event, EventKind, JobStatus, PollPolicy, Session
 from aiopplx._core.poller import Poller
 from aiopplx._policy.polling import Polls
 from aiopplx.emulator import Emulator
 from aiopplx.journal import MemoryJournal
+from aiopplx.progress import Forecast
 from aiopplx.testing import Clock, JumpingClock
 
 KEY = "a-test-key"

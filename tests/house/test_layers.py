@@ -38,10 +38,10 @@ _policy.  network retry recovery durations laws forecast turns pace polling limi
 _submission
 _http.  clock limit secret apart transport account line client
 _config
-_core.  contained live learnt spending poller outcomes lifecycle leaving calls decisions cancelling single listing
-    files freezing source results assembly estimating
+_core.  contained live learnt spending poller outcomes lifecycle leaving calls following decisions cancelling single
+    listing files freezing source results assembly stats estimating
 _batch
-_session
+_session progress
 journal
 report.  _entry _style _page _plain
 testing.  _timers _jumping
