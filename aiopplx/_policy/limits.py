@@ -135,6 +135,10 @@ class Limits:
             other = self.poll if lane is _SUBMIT else self.submit
             if other.rate is not None and not (other.is_given or limit.is_given):
                 self._join(other)
+                # It was sent under its own count, and is counted here too: if nothing had been sent here for long, what
+                # was accepted in that time says nothing of the rate.
+                other.leave(sent_at)
+                other.back(sent_at)
                 limit = other
         limit.refused(now, sent_at)
 

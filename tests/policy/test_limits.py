@@ -71,6 +71,20 @@ def test_refusal_joins_it_to_a_limit_that_is_known(known: Lane, refused: Lane):
     assert limits.list is not one
 
 
+def test_first_refused_poll_long_after_the_submissions_slows_nothing_down():
+    limits = Limits()
+    limit = limits.submit
+    Run(Bucket(300, 2), limit, 15, seed=1).run()
+    limit.in_flight = 0
+    rate = limit.rate
+    assert rate == pytest.approx(5.0, rel=0.4)
+    limits.poll.leave(BEGAN + 500.0)
+    limits.poll.back(BEGAN + 500.0)
+    limits.refused(Lane.POLL, BEGAN + 500.3, BEGAN + 500.0)
+    assert limits.is_shared
+    assert limit.rate == rate
+
+
 def test_refusal_while_nothing_is_known_joins_nothing():
     limits = Limits()
     for _ in range(20):
