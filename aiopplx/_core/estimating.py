@@ -9,7 +9,7 @@ from collections.abc import Mapping
 
 from aiopplx._core.assembly import Core
 from aiopplx._core.source import Source, SourceEnded
-from aiopplx._policy.estimate import LATEST, Estimate, Found, estimate, samples_of
+from aiopplx._policy.estimate import LATEST, Estimate, Found, samples_of
 from aiopplx._wire.request import Request
 
 
@@ -41,4 +41,4 @@ async def expected(
     if source.error is not None:
         raise source.error
     costs = samples_of(await store.ledger(LATEST))
-    return estimate(found.counts, costs, places=places, rpm=settings.rpm)
+    return found.estimate(costs, places=places, rpm=settings.rpm)

@@ -60,6 +60,8 @@ class Estimate(msgspec.Struct, frozen=True):
         seconds_low, seconds_high: from the first submission to the last result.
         known: known costs of own jobs behind it: 0 if published figures alone are.
         unknown: submissions of kinds of which no cost is known.
+        finished, running, in_doubt: questions that the journal has: they are not paid for again.
+        conflicts: questions under a tag that is another question's in the journal: they are refused, and cost nothing.
     """
 
     count: int
@@ -70,6 +72,10 @@ class Estimate(msgspec.Struct, frozen=True):
     seconds_high: float
     known: int = 0
     unknown: int = 0
+    finished: int = 0
+    running: int = 0
+    in_doubt: int = 0
+    conflicts: int = 0
 
     @classmethod
     def of(
@@ -81,6 +87,8 @@ class Estimate(msgspec.Struct, frozen=True):
         retry_failed: bool = False,
         places: int = 1000,
         rpm: float | None = None,
+        at_most: int | None = None,
+        paid: Iterable[tuple[Request, float]] = (),
     ) -> Self:
         """The estimate of a run that asks these requests: without a session, a key or a request.
 
@@ -93,6 +101,8 @@ class Estimate(msgspec.Struct, frozen=True):
             retry_failed: as for `JournalOptions`.
             places: jobs that run at once.
             rpm: submissions a minute; None if that is not known.
+            at_most: stop reading at this many that would be paid for: what the first ones cost.
+            paid: requests with what each has cost in US dollars, if no journal knows it; newest first.
 
         Raises:
             ConfigError: there is no such API.
@@ -101,6 +111,10 @@ class Estimate(msgspec.Struct, frozen=True):
         if api not in APIS:
             raise ConfigError(f"api: must be one of {', '.join(APIS)}, not {api!r}")
         routing, found = Routing(*APIS[api]), Found(retry_failed=retry_failed)
+        costs: dict[Kind, list[float]] = {}
+        for request, cost in paid:
+            to, body = routing.freeze(request, "")
+            costs.setdefault(to.kind_of(body), []).append(cost)
         for request in requests:
             try:
                 to, body = routing.freeze(request, "")
@@ -108,9 +122,12 @@ class Estimate(msgspec.Struct, frozen=True):
                 continue
             named = found.named(request)
             found.add(to.kind_of(body), named, journal.get(item=named.item) if journal is not None else None)
-        ledger = journal.ledger(LATEST) if journal is not None else Ledger()
-        expected = estimate(found.counts, samples_of(ledger), places=places, rpm=rpm)
-        return cls(**msgspec.structs.asdict(expected))
+            if at_most is not None and found.count >= at_most:
+                break
+        if journal is not None:
+            for kind, samples in samples_of(journal.ledger(LATEST)).items():
+                costs.setdefault(kind, []).extend(samples)
+        return cls(**msgspec.structs.asdict(found.estimate(costs, places=places, rpm=rpm)))
 
     def __str__(self) -> str:
         time = f"{_time(self.seconds_low)} to {_time(self.seconds_high)}"
@@ -148,10 +165,14 @@ class Found:
 
     Attributes:
         counts: jobs of each kind.
+        count: jobs of all kinds.
     """
 
     def __init__(self, *, retry_failed: bool) -> None:
         self.counts: dict[Kind, int] = {}
+        self.count = 0
+        self._stored = [0, 0, 0]
+        self._conflicts = 0
         self._retry_failed = retry_failed
         self._occurrences = Occurrences()
         self._names: set[str] = set()
@@ -175,12 +196,26 @@ class Found:
             self._names.add(named.item)
         if record is None or self._is_paid(record, named):
             self.counts[kind] = self.counts.get(kind, 0) + 1
+            self.count += 1
 
     def _is_paid(self, record: Record, named: Named | None) -> bool:
         if named is not None and record.sha not in (named.sha, b""):
-            return record.state in REPLACEABLE  # a correction; else it is refused, since the tag is another question's
+            is_correction = record.state in REPLACEABLE
+            self._conflicts += not is_correction  # the tag is another question's
+            return is_correction
         decision = decide(record, may_resend=False, retry_failed=self._retry_failed)
-        return decision in (Decision.SEND, Decision.REQUEUE)
+        if decision in (Decision.SEND, Decision.REQUEUE):
+            return True
+        self._stored[1 if decision is Decision.POLL else 2 if decision is Decision.HOLD else 0] += 1
+        return False
+
+    def estimate(self, costs: Mapping[Kind, Sequence[float]], *, places: int, rpm: float | None) -> Estimate:
+        """The estimate of what was counted. Arguments as for the function of this name."""
+        expected = estimate(self.counts, costs, places=places, rpm=rpm)
+        finished, running, in_doubt = self._stored
+        return msgspec.structs.replace(
+            expected, finished=finished, running=running, in_doubt=in_doubt, conflicts=self._conflicts
+        )
 
 
 def samples_of(ledger: Ledger) -> dict[Kind, Sequence[float]]:

@@ -112,6 +112,17 @@ class RunOptions:
         bool,
         Parameter(name="--dry-run", show_default=False, help="Look at the file and stop: no key, no request, no cost."),
     ] = False
+    json: Annotated[bool, Parameter(show_default=False, help="With --dry-run: what was found as one JSON object.")] = False
+    pilot: Annotated[
+        PositiveInt | None, Parameter(help="Ask this many first, then say what the others would cost, and ask.")
+    ] = None
+    confirm_above: Annotated[
+        NonNegativeFloat,
+        Parameter(help="Dollars from which on a person at the terminal is asked before anything is sent; 0 always."),
+    ] = 10.0
+    yes: Annotated[
+        bool, Parameter(name=["--yes", "-y"], show_default=False, help="Agree to the price, whatever it is.")
+    ] = False
     unique: Annotated[
         bool, Parameter(show_default=False, help="Ask equal questions once; each row gets the answer.")
     ] = False

@@ -139,6 +139,7 @@ class Questions:
         read: rows read so far, bad ones included.
         total: how many there are in total; None while unknown.
         origins: the origin of every question handed out, by its position in the batch, until `take` removes it.
+        tried: the questions before the pause, by their position in the batch.
     """
 
     def __init__(self, source: Source, name: str, *, seen: Look | None, limit: int | None, on_bad: OnBad) -> None:
@@ -151,6 +152,10 @@ class Questions:
         self._limit = limit
         self._on_bad = on_bad
         self._handed_out = 0
+        self._pause_at = -1
+        self._go_on: Callable[[], Awaitable[bool]] | None = None
+        self._is_stopped = False
+        self.tried: dict[int, Request] = {}
         if seen is not None:
             count = seen.count + len(seen.bad)
             self.total = count if limit is None else min(count, limit)
@@ -164,6 +169,14 @@ class Questions:
         """Stop reading. Questions not read yet stay unread."""
         await self._source.close()
 
+    def requests(self) -> Iterator[Request]:
+        """What is going to be asked, read anew; nothing of a stream, which can be read only once."""
+        return self._source.requests(self._limit) if isinstance(self._source, FileSource) else iter(())
+
+    def pause_after(self, count: int, go_on: Callable[[], Awaitable[bool]]) -> None:
+        """Hand out this many questions, and the others only if `go_on` then says so."""
+        self._pause_at, self._go_on = count, go_on
+
     def take(self, index: int | None) -> Origin | None:
         """The origin of the question at that position in the batch; it is removed here."""
         return None if index is None else self.origins.pop(index, None)
@@ -172,6 +185,12 @@ class Questions:
         return self
 
     async def __anext__(self) -> Request:
+        if self._go_on is not None and self._handed_out == self._pause_at:
+            # Forgotten only once it has answered: whoever reads after a cancelled reader must be held up, too.
+            self._is_stopped = not await self._go_on()
+            self._go_on = None
+        if self._is_stopped:
+            raise StopAsyncIteration
         while self._limit is None or self.read < self._limit:
             got = await self._source.next()
             if got is None:
@@ -185,6 +204,8 @@ class Questions:
             twins = tuple(twin for twin in got.twins if self._limit is None or twin.at < self._limit)
             preview = one_line(got.request.asked, 120)
             self.origins[self._handed_out] = Origin(got.at, got.place, preview, twins=twins)
+            if self._go_on is not None:
+                self.tried[self._handed_out] = got.request
             self._handed_out += 1
             return got.request
         self.total = self.read if self.seen is None else self.total
@@ -201,6 +222,7 @@ class FileSource:
     """
 
     def __init__(self, seen: Look, *, unique: bool = False, remove: str = "") -> None:
+        self._seen = seen
         self._rows = _items(seen)
         self._page: list[Item] = []
         self._remove = remove
@@ -212,6 +234,12 @@ class FileSource:
         while not self._page and not self._at_end:
             self._page = await anyio.to_thread.run_sync(self._read)
         return self._page.pop() if self._page else None
+
+    def requests(self, limit: int | None) -> Iterator[Request]:
+        """The requests of the rows, or of the first `limit` rows, read anew."""
+        for item in islice(_items(self._seen), limit):
+            if item.at not in self._skipped and not isinstance(item.request, BadRow):
+                yield item.request
 
     def _read(self) -> list[Item]:
         page = list(islice(self._rows, PAGE))

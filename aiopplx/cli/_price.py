@@ -1,0 +1,170 @@
+"""What a run would cost, for a person who has not paid yet, and whether that person has to be asked.
+
+The figures come from the file that was looked at and from the journal that an earlier run has left. This module knows
+nothing of sessions, and asks nobody.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, Literal
+
+import msgspec
+
+from aiopplx.cli._options import Connection, RunOptions
+from aiopplx.cli._text import many
+from aiopplx.journal import JournalReader, JournalRefused, open_reader
+from aiopplx.tables import Request
+
+if TYPE_CHECKING:
+    from aiopplx import Estimate
+
+
+class Price(msgspec.Struct, frozen=True):
+    """What a run would cost.
+
+    Attributes:
+        rest: the estimate of all that is not paid yet.
+        pilot: the estimate of a pilot; None without one, or if it would be all.
+        ends: questions up to the last of the pilot, those of earlier runs included.
+    """
+
+    rest: Estimate
+    pilot: Estimate | None = None
+    ends: int = 0
+
+    @property
+    def next(self) -> Estimate:
+        """What would be paid before anybody is asked again."""
+        return self.pilot or self.rest
+
+
+class Asked:
+    """Requests, counted as they are read."""
+
+    def __init__(self, requests: Iterator[Request]) -> None:
+        self.count = 0
+        self._requests = requests
+
+    def __iter__(self) -> Iterator[Request]:
+        for request in self._requests:
+            self.count += 1
+            yield request
+
+
+def price_of(
+    requests: Callable[[], Iterator[Request]],
+    place: str | None,
+    options: RunOptions,
+    connection: Connection,
+    *,
+    retry_failed: bool,
+    paid: Sequence[tuple[Request, float]] = (),
+) -> Price:
+    """What a run would cost. Reads the file and the journal.
+
+    Args:
+        requests: begins to read what would be asked.
+        place: the journal; None without one.
+        options: of the run.
+        connection: which API would be used.
+        retry_failed: failed submissions are paid for again.
+        paid: what a pilot has paid that no journal knows.
+
+    Raises:
+        ConfigError: there is no such API.
+        JournalError: the journal cannot be read.
+    """
+    from aiopplx import Estimate
+
+    journal = _reader(place)
+    try:
+
+        def estimate(asked: Iterator[Request] | Asked, at_most: int | None) -> Estimate:
+            return Estimate.of(
+                asked,
+                api=connection.api or os.environ.get("AIOPPLX_API") or "auto",
+                journal=journal,
+                retry_failed=retry_failed,
+                places=options.max_in_flight,
+                rpm=options.rpm,
+                at_most=at_most,
+                paid=paid,
+            )
+
+        rest = estimate(requests(), None)
+        if options.pilot is None or rest.count <= options.pilot:
+            return Price(rest)
+        first = Asked(requests())
+        return Price(rest, estimate(first, options.pilot), first.count)
+    finally:
+        if journal is not None:
+            journal.close()
+
+
+def _reader(place: str | None) -> JournalReader | None:
+    if place is None or not os.path.exists(place):
+        return None
+    try:
+        return open_reader(place)
+    except JournalRefused as error:
+        if error.reason == "older":  # the run will migrate it
+            return None
+        raise
+
+
+def told_of(estimate: Estimate, place: str | None) -> str:
+    """The estimate in a sentence, after what the journal has already."""
+    counts = ((estimate.finished, "finished"), (estimate.running, "running"), (estimate.in_doubt, "in doubt"))
+    stored = ", ".join(f"{count:,} {word}" for count, word in counts if count)
+    said = str(estimate)
+    if estimate.low is None and estimate.count:
+        said = f"{said}; --pilot 5 finds out"
+    if not stored:
+        return said
+    return f"{stored} in {place}; {f'the other {estimate.count:,}: ' if estimate.count else ''}{said}"
+
+
+def conflict(estimate: Estimate, place: str | None) -> str:
+    """What is wrong with tags under which the journal has another question; "" if nothing is."""
+    if not estimate.conflicts:
+        return ""
+    asks = "1 tag asks" if estimate.conflicts == 1 else f"{estimate.conflicts:,} tags ask"
+    return f"{asks} something else in {place}; --journal NEW.db begins afresh, --skip-bad goes on without them"
+
+
+def consent(
+    estimate: Estimate, limit: float, *, yes: bool, can_ask: bool, is_watched: bool
+) -> Literal["given", "needed", "missing"]:
+    """Whether an amount may be paid.
+
+    Args:
+        estimate: the amount. One that is not known is above every limit.
+        limit: US dollars up to which nobody is asked.
+        yes: the user has agreed to any price.
+        can_ask: a person is at the terminal and can answer.
+        is_watched: a person is at the terminal.
+
+    Returns:
+        "given": pay. "needed": ask first. "missing": it is needed, and there is no way to ask.
+    """
+    if yes or not estimate.count or not is_watched:
+        return "given"
+    if estimate.high is not None and estimate.high <= limit and limit > 0:
+        return "given"
+    return "needed" if can_ask else "missing"
+
+
+def rest_told(done: int, total: int, spent: str, where: str, rest: Estimate) -> str:
+    """What a pilot has cost, and what the others would cost.
+
+    Args:
+        done: its answers.
+        total: questions of the run.
+        spent: what was paid for it.
+        where: the file with its answers; "" for none.
+        rest: the estimate of the others.
+    """
+    place = f", in {where}" if where else ""
+    return f"{done:,} of {many(total, 'question')} done, {spent}{place}. The other {rest.count:,}: {rest}."
