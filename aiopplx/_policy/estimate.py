@@ -87,6 +87,7 @@ class Estimate(msgspec.Struct, frozen=True):
         retry_failed: bool = False,
         places: int = 1000,
         rpm: float | None = None,
+        after: int = 0,
         at_most: int | None = None,
         paid: Iterable[tuple[Request, float]] = (),
     ) -> Self:
@@ -101,6 +102,7 @@ class Estimate(msgspec.Struct, frozen=True):
             retry_failed: as for `JournalOptions`.
             places: jobs that run at once.
             rpm: submissions a minute; None if that is not known.
+            after: this many of the first requests are not counted: what comes after a pilot.
             at_most: stop reading at this many that would be paid for: what the first ones cost.
             paid: requests with what each has cost in US dollars, if no journal knows it; newest first.
 
@@ -115,12 +117,14 @@ class Estimate(msgspec.Struct, frozen=True):
         for request, cost in paid:
             to, body = routing.freeze(request, "")
             costs.setdefault(to.kind_of(body), []).append(cost)
-        for request in requests:
+        for at, request in enumerate(requests):
             try:
                 to, body = routing.freeze(request, "")
             except InvalidRequest:
                 continue
             named = found.named(request)
+            if at < after:
+                continue
             found.add(to.kind_of(body), named, journal.get(item=named.item) if journal is not None else None)
             if at_most is not None and found.count >= at_most:
                 break

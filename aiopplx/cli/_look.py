@@ -6,10 +6,16 @@ This module knows nothing of sessions, and reads no file.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import msgspec
 
 from aiopplx.cli._exits import UsageError, flag_of
 from aiopplx.cli._text import one_line
 from aiopplx.tables import QUESTION, BadRow, Look, Note
+
+if TYPE_CHECKING:
+    from aiopplx import Estimate
 
 NAMED = 12
 """Columns that are named."""
@@ -45,13 +51,74 @@ def _is_about_repeats(note: str) -> bool:
 def what_is_asked(seen: Look) -> list[str]:
     """Lines with the first questions, what is kept and what is the tag."""
     lines = [f"  {'asks' if not at else '':5}  {one_line(first, 100)}" for at, first in enumerate(seen.first)]
-    kept = seen.asking.kept
-    if kept is None:
-        names: dict[str, None] = {}
-        for request in seen.requests():
-            names.update(dict.fromkeys(request.meta))
-        kept = tuple(names)
-    return [*lines, f"  keeps  {listed(kept) or 'nothing'}      tags  {seen.asking.tag or 'none'}"]
+    return [*lines, f"  keeps  {listed(_kept(seen)) or 'nothing'}      tags  {seen.asking.tag or 'none'}"]
+
+
+def _kept(seen: Look) -> tuple[str, ...]:
+    """The columns that come back besides the question and the tag."""
+    asking = seen.asking
+    if asking.kept is not None:
+        return tuple(name for name in asking.kept if name not in (asking.question, asking.tag))
+    names: dict[str, None] = {}
+    for request in seen.requests():
+        names.update(dict.fromkeys(request.meta))
+    return tuple(names)
+
+
+class Found(msgspec.Struct, kw_only=True):
+    """What was found, for a program. Each name is always there; None where it was not found out.
+
+    Attributes:
+        source: the file's name.
+        format: what it is: `CSV (comma, UTF-8)`.
+        rows: its rows, usable or not.
+        columns: their names.
+        question: the column that is asked; None if that is made of several.
+        tag: the column of the tags.
+        keeps: the columns that come back.
+        asks: the first three questions.
+        unusable: rows that cannot be used, each with `place` and `reason`.
+        repeats: rows that ask what an earlier row asks.
+        notes: what should be told.
+        journal: its path, if the run would have one.
+        estimate: the fields of `aiopplx.Estimate` of what is not paid yet.
+        refused: why the run would not begin; None if it would.
+    """
+
+    source: str
+    format: str | None = None
+    rows: int | None = None
+    columns: Sequence[str] | None = None
+    question: str | None = None
+    tag: str | None = None
+    keeps: Sequence[str] | None = None
+    asks: Sequence[str] | None = None
+    unusable: Sequence[dict[str, str]] | None = None
+    repeats: int | None = None
+    notes: Sequence[str] | None = None
+    journal: str | None = None
+    estimate: object = None
+    refused: str | None = None
+
+
+def for_a_program(seen: Look, *, estimate: Estimate | None, journal: str | None, refused: str | None) -> Found:
+    """What was found, for `--json`. Arguments as the attributes of `Found`."""
+    return Found(
+        source=seen.table.name,
+        format=seen.table.what,
+        rows=seen.count + len(seen.bad),
+        columns=seen.table.columns,
+        question=seen.asking.question or None,
+        tag=seen.asking.tag or None,
+        keeps=_kept(seen),
+        asks=seen.first,
+        unusable=[{"place": bad.place, "reason": bad.reason} for bad in seen.bad],
+        repeats=seen.repeats,
+        notes=[_note(note) for note in seen.notes],
+        journal=journal,
+        estimate=estimate,
+        refused=refused,
+    )
 
 
 def listed(names: Sequence[str]) -> str:

@@ -112,7 +112,9 @@ class RunOptions:
         bool,
         Parameter(name="--dry-run", show_default=False, help="Look at the file and stop: no key, no request, no cost."),
     ] = False
-    json: Annotated[bool, Parameter(show_default=False, help="With --dry-run: what was found as one JSON object.")] = False
+    json: Annotated[bool, Parameter(show_default=False, help="With --dry-run: what was found as one JSON object.")] = (
+        False
+    )
     pilot: Annotated[
         PositiveInt | None, Parameter(help="Ask this many first, then say what the others would cost, and ask.")
     ] = None
@@ -153,6 +155,16 @@ class RunOptions:
         bool, Parameter(show_default=False, help="Write answers in the order of the questions, not as they finish.")
     ] = False
     quiet: Annotated[bool, Parameter(name=["--quiet", "-q"], show_default=False, help="Only errors on stderr.")] = False
+
+    @property
+    def needs_look(self) -> bool:
+        """Whether all of a stream has to be seen before anything of it is sent."""
+        return self.dry_run or self.unique or self.pilot is not None
+
+    def check(self) -> None:
+        """Refuse options that do not go together. Raises `UsageError`."""
+        if self.json and not self.dry_run:
+            raise UsageError("--json goes with --dry-run: what a run writes to stdout is JSON already")
 
 
 _TABLE = Group("Rows")

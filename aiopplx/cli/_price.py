@@ -60,6 +60,7 @@ def price_of(
     connection: Connection,
     *,
     retry_failed: bool,
+    after: int = 0,
     paid: Sequence[tuple[Request, float]] = (),
 ) -> Price:
     """What a run would cost. Reads the file and the journal.
@@ -70,7 +71,8 @@ def price_of(
         options: of the run.
         connection: which API would be used.
         retry_failed: failed submissions are paid for again.
-        paid: what a pilot has paid that no journal knows.
+        after: questions of a pilot that has ended, which are not counted.
+        paid: what the pilot has paid, if no journal knows it.
 
     Raises:
         ConfigError: there is no such API.
@@ -89,12 +91,13 @@ def price_of(
                 retry_failed=retry_failed,
                 places=options.max_in_flight,
                 rpm=options.rpm,
+                after=after,
                 at_most=at_most,
                 paid=paid,
             )
 
         rest = estimate(requests(), None)
-        if options.pilot is None or rest.count <= options.pilot:
+        if options.pilot is None or after or rest.count <= options.pilot:
             return Price(rest)
         first = Asked(requests())
         return Price(rest, estimate(first, options.pilot), first.count)

@@ -59,6 +59,9 @@ class View:
         """Seconds since the run began."""
         return time.monotonic() - self._began
 
+    def start(self) -> None:
+        """Begin to show what happens: nothing is asked any more."""
+
     def stop(self) -> None:
         """Restore the terminal."""
 
@@ -118,9 +121,9 @@ class LiveView(View):
             get_renderable=self._draw, console=console, refresh_per_second=4, redirect_stdout=False, transient=True
         )
 
-    def __enter__(self) -> Self:
+    def start(self) -> None:
+        """Show the display."""
         self._live.start()
-        return self
 
     def stop(self) -> None:
         """Remove the display."""

@@ -16,10 +16,12 @@ import msgspec
 from aiopplx.cli._answers import Answers, needs_columns
 from aiopplx.cli._columns import Columns
 from aiopplx.cli._connect import Connected, journal_at, retry_policy
+from aiopplx.cli._consent import Agreement, Declined, has_to_agree
 from aiopplx.cli._exits import (
     DONE,
     FAILED,
     IN_DOUBT,
+    INTERRUPTED,
     LATER,
     PIPE_CLOSED,
     USAGE,
@@ -28,6 +30,7 @@ from aiopplx.cli._exits import (
     UsageError,
     complain,
     exit_code,
+    told,
     until_signal,
 )
 from aiopplx.cli._journals import (
@@ -39,13 +42,13 @@ from aiopplx.cli._journals import (
     place_of,
     resuming,
 )
-from aiopplx.cli._look import RowsRefused, check_rows, what_is_asked, what_it_is
+from aiopplx.cli._look import Found, RowsRefused, check_rows, for_a_program, what_is_asked, what_it_is
 from aiopplx.cli._options import Connection, JournalOptions, RunOptions, TableOptions
 from aiopplx.cli._progress import View, make_view
 from aiopplx.cli._questions import Origin, Questions, is_typed, open_questions
 from aiopplx.cli._tally import Tally, Unfinished
-from aiopplx.cli._text import clock, many, one_line, safe
-from aiopplx.tables import BadRow
+from aiopplx.cli._text import clock, many, one_line, print_json, safe
+from aiopplx.tables import BadRow, TableError
 
 if TYPE_CHECKING:
     from aiopplx import AiopplxError, Batch, Event, Job
@@ -53,7 +56,7 @@ if TYPE_CHECKING:
 MANY = 20
 """Up to this many running ids are all printed; the journal lists more."""
 
-DRY = "Nothing was sent. Leave out --dry-run to run it."
+DRY = "Nothing was sent. Leave out --dry-run to run it; --pilot 5 tries five first."
 
 _LAST = 1 << 40
 """A position after those of all questions."""
@@ -102,19 +105,37 @@ class _Run:
         self._view: View
         self._answers: Answers
         self._are_closed = False
+        self._agreement: Agreement
 
     async def run(self) -> int:
         self._connection.check()
+        self._options.check()
         if is_typed(self._source) and not self._options.quiet:
             print("Reading questions from the terminal, one a line; Ctrl-D ends them.", file=sys.stderr)
+        try:
+            return await self._opened()
+        except (UsageError, TableError) as error:
+            if self._options.json:
+                print_json(Found(source=self._source.lstrip("\0"), journal=self._place, refused=told(error)))
+            raise
+
+    async def _opened(self) -> int:
         self._questions = await open_questions(
             self._source,
             self._table_options,
             limit=self._options.limit,
             model=self._options.model,
-            whole=self._options.dry_run or self._options.unique or needs_columns(self._options),
+            whole=self._options.needs_look or needs_columns(self._options) or has_to_agree(self._source, self._options),
             unique=self._options.unique,
             on_bad=self._reject,
+        )
+        self._agreement = Agreement(
+            self._questions,
+            self._options,
+            self._connection,
+            self._place,
+            retry_failed=self._journal_options.retry_failed,
+            skip_bad=self._table_options.skip_bad,
         )
         try:
             return await self._looked_at()
@@ -127,15 +148,19 @@ class _Run:
         except RowsRefused as refused:
             for line in refused.said:
                 print(safe(line), file=sys.stderr)
+            if self._options.json:
+                self._print_found(refused.said[-1])
             return USAGE
-        seen = self._questions.seen
+        await self._agreement.reckon()
+        if self._agreement.said and not self._options.quiet and not self._options.dry_run:
+            print(safe(self._agreement.said), file=sys.stderr)
         self._answers = Answers(
             self._options.output,
             self._options.output_format,
             force=self._options.force,
             source=self._source,
             journal=self._place,
-            seen=seen,
+            seen=self._questions.seen,
             is_known=partial(all_known, place=self._place),
             has_job=partial(has_job, place=self._place),
         )
@@ -144,9 +169,26 @@ class _Run:
                 return await self._watched()
         finally:
             await self._close_answers(is_whole=False)
-        for line in [*(what_is_asked(seen) if seen is not None else ()), DRY]:
-            print(safe(line), file=sys.stderr)
+        self._tell_plan()
         return DONE
+
+    def _tell_plan(self) -> None:
+        """Say what would be asked, and what that would cost."""
+        seen = self._questions.seen
+        if seen is None:
+            return
+        if self._options.json:
+            self._print_found(None)
+        elif not self._options.quiet:
+            price = [f"  {said}"] if (said := self._agreement.said) else []
+            for line in [*what_is_asked(seen), *price, DRY]:
+                print(safe(line), file=sys.stderr)
+
+    def _print_found(self, refused: str | None) -> None:
+        seen, price = self._questions.seen, self._agreement.price
+        if seen is not None:
+            estimate = price.rest if price is not None else None
+            print_json(for_a_program(seen, estimate=estimate, journal=self._place, refused=refused))
 
     async def _close_answers(self, *, is_whole: bool) -> None:
         if not self._are_closed:
@@ -177,7 +219,7 @@ class _Run:
             return self._close(ending)
 
     def _total(self) -> int | None:
-        return self._questions.total
+        return self._agreement.total or self._questions.total
 
     def _greet(self, on_screen: bool) -> None:
         if self._connection.emulate:
@@ -195,12 +237,14 @@ class _Run:
 
         try:
             await until_signal(self._all, at_exit=self._view.stop)
-        except (AiopplxError, Interrupted, BrokenPipeError, OutputLost, UsageError) as early:
+        except (AiopplxError, Interrupted, BrokenPipeError, OutputLost, UsageError, Declined) as early:
             return early
         return None
 
     async def _all(self) -> None:
         options = self._options
+        await self._agreement.before()
+        self._view.start()
         async with Connected(
             self._connection,
             on_event=self._on_event,
@@ -211,8 +255,10 @@ class _Run:
             retry=retry_policy(self._journal_options.on_doubt),
             max_cost=options.max_cost,
         ) as session:
-            if self._resuming:
+            if self._resuming and not self._agreement.said:
                 self._view.remark(f"{self._resuming} ({self._place})")
+            where = self._answers.name if options.output else ""
+            self._agreement.begin(lambda: self._tally.cost, where, self._view.stop, self._view.start)
             self._batch = session.batch(
                 self._questions, ordered=options.in_order, cancel_on_exit=options.cancel_on_exit
             )
@@ -230,6 +276,9 @@ class _Run:
         at, line = (origin.at, origin.line) if origin else (_LAST + self._written, None)
         await self._answers.write(at, line, job)
         self._tally.count(job)
+        self._agreement.came(job.index, origin, job)
+        if passed := self._agreement.passed(self._tally.paid):
+            self._view.say(passed)
         for twin in origin.twins if origin else ():
             again = msgspec.structs.replace(job, tag=twin.tag, meta=twin.meta)
             await self._answers.write(twin.at, twin.line, again)
@@ -292,7 +341,9 @@ class _Run:
 
     def _say_why(self, ending: BaseException | None) -> None:
         if isinstance(ending, Interrupted):
-            self._view.say(f"Stopped by {ending.name}.")
+            self._view.say(f"Stopped by {ending.name}.{'' if self._tally.touched else ' Nothing was sent.'}")
+        elif isinstance(ending, Declined):
+            self._view.say("Nothing was sent.")
         elif ending is not None and not isinstance(ending, BrokenPipeError):
             complain(ending)
             self._say_which_journal(ending)
@@ -380,6 +431,8 @@ class _Run:
 
         if isinstance(ending, Interrupted):
             return ending.code
+        if isinstance(ending, Declined) or self._agreement.declined:
+            return INTERRUPTED
         if isinstance(ending, AiopplxError):
             return exit_code(ending)
         if isinstance(ending, BrokenPipeError):

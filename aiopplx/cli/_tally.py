@@ -59,6 +59,7 @@ class Tally:
         cancelling: ids of jobs that the service was asked to cancel.
         cost: US dollars, as billed by the service, of all delivered jobs, whichever run paid for them. A job that
             answers two questions of the file (one tag twice) is counted once.
+        paid: the part of it that this run has paid.
     """
 
     def __init__(self) -> None:
@@ -71,6 +72,8 @@ class Tally:
         self.unwritten: set[str] = set()
         self.cancelling: set[str] = set()
         self.cost = 0.0
+        self.paid = 0.0
+        self._fresh: set[str] = set()
         self._billed: set[str] = set()
 
     @property
@@ -88,6 +91,7 @@ class Tally:
         if event.kind == "submitted":
             self.submitted += 1
             self.running[event.job_id] = event.index
+            self._fresh.add(event.job_id)
         elif event.kind == "polled":
             self.running.setdefault(event.job_id, event.index)  # an earlier run submitted it
         elif event.kind == "finished":
@@ -104,6 +108,8 @@ class Tally:
         if job.id not in self._billed:
             self._billed.add(job.id)
             self.cost += job.cost or 0.0
+            self.paid += (job.cost or 0.0) if job.id in self._fresh else 0.0
+            self._fresh.discard(job.id)
         if job.ok:
             self.done += 1
         elif job.status == "IN_DOUBT":

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import json
 import os
-import pty
 import signal
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import anyio.to_thread
 import pytest
@@ -28,6 +26,7 @@ from _shell import (
     started,
     until,
 )
+from _terminal import on_a_terminal_at
 
 import aiopplx
 from aiopplx.__main__ import main
@@ -112,7 +111,7 @@ def test_misspelt_option_is_one_line_and_exit_code_2(
     out, err = capfd.readouterr()
     message = err.removeprefix("Emulated: the answer is invented, nothing is billed.\n")
     if message.startswith("questions.txt: "):  # the file was looked at first
-        message = message.partition("\n")[2]
+        message = message[message.index("aiopplx: ") :]
     assert message.startswith("aiopplx: ")
     assert message.count("\n") == 1
     assert said in message
@@ -313,46 +312,6 @@ async def test_closed_pipe_ends_the_run_without_a_complaint() -> None:
     assert "Broken pipe" not in said
 
 
-def on_a_terminal(*words: str, keys: bytes = b"", press_at: bytes = b"", **env: str) -> tuple[int, str]:
-    """Run with a terminal for stderr and stdin; press `keys` once `press_at` is on the screen."""
-    ours, theirs = pty.openpty()
-    process = subprocess.Popen(
-        command(*words),
-        stdin=theirs,
-        stdout=subprocess.DEVNULL,
-        stderr=theirs,
-        env=environment(TERM="xterm", COLUMNS="100", **env),
-        start_new_session=True,
-        preexec_fn=lambda: os.close(os.open(os.ttyname(theirs), os.O_RDWR)),  # makes it the terminal of the session
-    )
-    os.close(theirs)
-    seen = b""
-    with process:
-        try:
-            while part := read_some(ours):
-                seen += part
-                if keys and press_at in seen:
-                    os.write(ours, keys)
-                    keys = b""
-        finally:
-            os.close(ours)
-            process.kill()
-    return process.returncode, seen.decode()
-
-
-def read_some(terminal: int) -> bytes:
-    try:
-        return os.read(terminal, 4096)
-    except OSError:  # Linux says EIO when the last one has closed the terminal
-        return b""
-
-
-async def on_a_terminal_at(server: Emulator, *words: str, **options: Any) -> tuple[int, str]:
-    """The same, while this process goes on to be the server."""
-    env = {"PERPLEXITY_BASE_URL": server.url, "PERPLEXITY_API_KEY": KEY}
-    return await anyio.to_thread.run_sync(lambda: on_a_terminal(*words, **options, **env))
-
-
 async def test_terminal_shows_the_run_live_and_is_restored(tmp_path: Path) -> None:
     answers = tmp_path / "answers.jsonl"
     async with Emulator(duration=0.6) as server:
@@ -368,7 +327,7 @@ async def test_terminal_shows_the_run_live_and_is_restored(tmp_path: Path) -> No
 
 
 async def test_ctrl_c_restores_the_terminal(tmp_path: Path) -> None:
-    words = ("run", str(QUESTIONS), "--no-journal", "-o", str(tmp_path / "answers.jsonl"))
+    words = ("run", str(QUESTIONS), "--no-journal", "--yes", "-o", str(tmp_path / "answers.jsonl"))
     async with Emulator() as server:
         code, seen = await on_a_terminal_at(server, *words, keys=b"\x03", press_at=b" of 12")
     assert code == 130

@@ -61,9 +61,9 @@ async def test_run_interrupted_three_times_finishes_and_pays_once(tmp_path: Path
         again = await run_at(server, *words)
         assert server.ledger.created == 30
         assert_none_was_paid_twice(server)
-    assert "resuming: " in last.stderr
+    assert " finished, " in last.stderr
     assert (last.returncode, again.returncode) == (0, 0)
-    assert "resuming: the journal has 30 finished, 0 running (" in again.stderr
+    assert f"30 finished in {questions}.journal.db; nothing to pay for\n" in again.stderr
     found = rows(answers.read_text())
     assert sorted(lines(found)) == list(range(1, 31))
     assert all(row["ok"] and row["text"] for row in found)
@@ -136,7 +136,7 @@ async def test_run_without_credit_continues_after_a_top_up(tmp_path: Path) -> No
     assert broke.returncode == 3
     assert "credit" in broke.stderr
     assert f"12 questions: {created} done, 0 failed, {12 - created} not sent, 0 in doubt" in broke.stderr
-    assert f"resuming: the journal has {created} finished, 0 running (" in done.stderr
+    assert f"{created} finished in {questions}.journal.db; the other {12 - created}: about $" in done.stderr
     assert done.returncode == 0
     assert len(rows(answers.read_text())) == 12
 
@@ -209,7 +209,7 @@ async def test_second_run_on_one_journal_names_the_first(tmp_path: Path) -> None
         assert server.ledger.created == 1
     assert second.returncode == 75
     assert f"is open in process {first.pid} on " in second.stderr
-    assert "resuming" not in second.stderr
+    assert "finished" not in second.stderr
     assert rows(status.stdout)[0]["writer"]["pid"] == first.pid
     assert rows(status.stdout)[0]["states"]["running"] == 1
 
