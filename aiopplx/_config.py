@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING, Literal, TypeVar, cast
 
 import msgspec
@@ -17,6 +17,7 @@ from aiopplx._checks.builtin import as_builtin, fields_as_builtins
 from aiopplx._checks.path import check_path
 from aiopplx._errors import ConfigError
 from aiopplx._http.clock import Clock
+from aiopplx._http.default_headers import problem_of
 from aiopplx._http.secret import SERVICE, Secret, check_base_url, check_key
 from aiopplx._policy.network import NetworkOptions
 from aiopplx._policy.polling import PollPolicy, PollRule
@@ -267,6 +268,9 @@ def check_http(given: aiohttp.ClientSession | None) -> aiohttp.ClientSession | N
         raise ConfigError(
             "must decompress answers: make the aiohttp.ClientSession without auto_decompress=False", argument="http"
         )
+    headers = cast("object", getattr(found, "headers", None))
+    if isinstance(headers, Mapping) and (problem := problem_of(cast("Mapping[str, str]", headers))):
+        raise ConfigError(problem, argument="http")
     return found
 
 

@@ -107,10 +107,18 @@ def check_key(key: Secret, *, argument: str = "api_key") -> Secret:
     return key
 
 
-# The ends of addresses that people copy from examples of requests. The library adds the paths of the API itself.
-_PATHS = re.compile(r"(/v1)?((/async)?/(chat/completions|sonar)|/responses|/agent)(/[^/]*)?\Z|/v1\Z", re.IGNORECASE)
+# The ends of addresses that people copy from examples of requests, of this provider or in the form of another. The
+# library adds the paths of the API itself.
+_ENDPOINTS = (
+    "chat/completions|completions|sonar|responses|agent|search|models|batches|files|messages|embeddings"
+    "|contextualizedembeddings|generate_auth_token|revoke_auth_token"
+)
+_ID = r"(resp_|chatcmpl-|batch_|file-)?[\w-]*\d[\w-]*|\{[^/]*\}|(%7B|<|%3C)[^/]*"
+_PATHS = re.compile(
+    rf"(/v1)?(/async)?/({_ENDPOINTS})(/({_ID})(/(cancel|files|content|{_ID}))*)?\Z|(/v1)?(/async|/chat)?\Z",
+    re.IGNORECASE,
+)
 _WEBSITES = frozenset({"perplexity.ai", "www.perplexity.ai", "docs.perplexity.ai", "console.perplexity.ai"})
-_FORM = "must look like https://host or https://host/prefix"
 
 
 def check_base_url(base_url: object, *, allow_insecure: bool = False, argument: str = "base_url") -> str:
@@ -147,25 +155,39 @@ def check_base_url(base_url: object, *, allow_insecure: bool = False, argument: 
 
 
 def _problem_of(given: str, url: yarl.URL) -> str:
-    """What is wrong with an address, in the form of a predicate; `""` if nothing is."""
+    """What is wrong with an address, in the form of a predicate that says what to write; `""` if nothing is."""
+    said = ""
     if given and "://" not in given and _HOST.fullmatch(given):
-        return f"has no scheme: write https://{given[:200]}"
+        said = "has no scheme"
+        url = _with_scheme(given)
     if url.scheme not in ("http", "https") or not url.host or _BLANK.search(given):
-        return f"{_FORM}, without user, query or fragment"
-    for part, name in (
-        (url.user or url.password, "a user"),
-        (url.query_string, "a query"),
-        (url.fragment, "a fragment"),
-    ):
-        if part or (name == "a query" and "?" in given):
-            return f"has {name} in it: it {_FORM}, without user, query or fragment"
+        return f"must look like https://host or https://host/prefix, without user, query or fragment: write {SERVICE}"
     if url.host in _WEBSITES:
         return f"is the address of the website; the API is at {SERVICE}"
     path = url.raw_path.rstrip("/")
-    if found := _PATHS.search(path):
-        rest = url.with_path(path[: found.start()], encoded=True)
-        return f"ends in {found[0]}, a path of the API, which the library adds itself: write {str(rest).rstrip('/')}"
-    return ""
+    found = _PATHS.search(path)
+    if found is not None and found[0]:
+        said = said or f"ends in {found[0][:100]}, a path of the API, which the library adds itself"
+        path = path[: found.start()].rstrip("/")
+    for is_there, name in (
+        (url.user or url.password, "a user"),
+        ("?" in given, "a query"),
+        ("#" in given, "a fragment"),
+    ):
+        if is_there:
+            said = f"has {name} in it"
+    if not said:
+        return ""
+    right = url.with_user(None).with_path(path, encoded=True)
+    return f"{said}: write {str(right).rstrip('/')[:300]}"
+
+
+def _with_scheme(given: str) -> yarl.URL:
+    try:
+        url = yarl.URL(f"https://{given}")
+        return url.with_scheme("http") if _is_loopback(url.host or "") else url
+    except ValueError:
+        return yarl.URL()
 
 
 def _is_loopback(host: str) -> bool:

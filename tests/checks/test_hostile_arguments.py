@@ -455,9 +455,47 @@ async def test_connections_that_cannot_carry_requests_are_refused() -> None:
             Session(KEY, http=http)
 
 
+REFUSED_HEADERS = {
+    **dict.fromkeys(("Content-Length", "Content-Encoding", "Content-Range", "content-MD5", "Content-Digest"), "5"),
+    **dict.fromkeys(("Transfer-Encoding", "TE", "Trailer", "Expect", "Upgrade", "Keep-Alive", "HTTP2-Settings"), "x"),
+    **dict.fromkeys(("Host", "AUTHORIZATION", "Idempotency-Key", "X-Idempotency-Key"), "a-secret-0123456789"),
+    **dict.fromkeys(("Range", "If-None-Match", "If-Modified-Since", "If-Match", "If-Range", "A-IM"), "5"),
+    "X-HTTP-Method-Override": "GET",
+    "Content-Type": "text/plain",
+    "Accept": "text/event-stream",
+    "Accept-Encoding": "gzip, zstd",
+    "Connection": "Upgrade",
+}
+
+
+HEADERS = {
+    **dict.fromkeys(
+        ("X-Trace", "X-API-Key", "Via", "From", "Forwarded", "Origin", "User-Agent", "Accept-Language"), "5"
+    ),
+    **dict.fromkeys(("Cache-Control", "Pragma", "Prefer", "Cookie", "Referer", "DNT", "Max-Forwards", "Date"), "5"),
+    "Content-Type": "application/json; charset=utf-8",
+    "Accept": "text/html, application/json;q=0.9",
+    "Accept-Encoding": "gzip, deflate;q=0.5",
+    "Connection": "keep-alive",
+}
+
+
+@pytest.mark.parametrize("name", REFUSED_HEADERS)
+async def test_default_header_that_would_change_requests_is_refused(name: str) -> None:
+    async with aiohttp.ClientSession(headers={"X-Trace": "1", name: REFUSED_HEADERS[name]}) as http:
+        with pytest.raises(ConfigError, match=f"http has {name} among its default headers") as refused:
+            Session(KEY, http=http)
+    assert "a-secret" not in str(refused.value)
+
+
 async def test_connections_with_options_of_their_own_carry_requests() -> None:
     async with Emulator(duration=0.0, answer_chars=100) as server:
-        for options in ({"base_url": "https://elsewhere.example"}, {"cookies": {"a": "b"}}, {"trust_env": True}):
+        for options in (
+            {"base_url": "https://elsewhere.example"},
+            {"cookies": {"a": "b"}},
+            {"trust_env": True},
+            {"headers": HEADERS},
+        ):
             async with (
                 aiohttp.ClientSession(**options) as http,  # type: ignore[arg-type]  # options of many types
                 Session(KEY, base_url=server.url, http=http, poll=PollPolicy.fixed(0.01)) as session,

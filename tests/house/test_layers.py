@@ -36,7 +36,7 @@ journal.  _errors _kinds _names _records _steps _taking store _protocol _standin
     _sqlite.writing _sqlite.writer _sqlite.reader _sqlite.journal
 _policy.  network retry recovery durations laws forecast turns pace polling limiter limits gate budget estimate
 _submission
-_http.  clock limit secret apart transport account line client
+_http.  clock limit secret default_headers apart transport account line client
 _config
 _core.  contained live learnt spending poller outcomes lifecycle leaving calls following decisions cancelling single
     listing files freezing source results assembly stats estimating

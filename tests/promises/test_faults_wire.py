@@ -544,9 +544,10 @@ async def test_users_session_keeps_its_headers_and_stays_open() -> None:
 async def test_users_session_does_not_replace_the_api_key() -> None:
     async with (
         WireServer([CREATED, DONE]) as server,
-        aiohttp.ClientSession(headers={"authorization": "Basic x"}) as http,
+        aiohttp.ClientSession() as http,
         session_at(server.url, http=http) as session,
     ):
+        http.headers["authorization"] = "Basic x"  # from the beginning, it would have been refused
         assert (await session.ask(VICTIM)).ok
 
     assert {request.headers["authorization"] for request in server.requests} == {f"Bearer {KEY}"}
