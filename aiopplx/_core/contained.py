@@ -16,7 +16,7 @@ from typing import TypeVar, cast
 
 from aiopplx._errors import AiopplxError
 from aiopplx._events import log
-from aiopplx._http.apart import is_ours
+from aiopplx._http.apart import is_closed, is_ours
 from aiopplx.journal._errors import JournalBroken
 from aiopplx.journal._protocol import Journal
 
@@ -54,11 +54,14 @@ class _Contained:
 
 
 async def _awaited(name: str, outcome: Awaitable[T]) -> T:
+    task = asyncio.current_task()
     try:
         return await outcome
-    except (AiopplxError, KeyboardInterrupt, SystemExit, GeneratorExit):
+    except (AiopplxError, KeyboardInterrupt, SystemExit):
         raise
     except BaseException as error:
-        if isinstance(error, asyncio.CancelledError) and is_ours(asyncio.current_task()):
+        if isinstance(error, asyncio.CancelledError) and is_ours(task):
+            raise
+        if isinstance(error, GeneratorExit) and is_closed(task):
             raise
         raise JournalBroken(f"the store failed in {name}: {type(error).__name__}: {error}", path="") from error

@@ -38,6 +38,17 @@ def is_ours(task: asyncio.Task[Any] | None) -> bool:  # Any: a task of whatever 
     return task is not None and task.cancelling() > 0
 
 
+def is_closed(task: asyncio.Task[Any] | None) -> bool:  # Any: as above
+    """Whether the coroutine that runs now is being closed from outside, and is not run by its task, which this is.
+
+    If so, a `GeneratorExit` in it is its end; if not, the caller's code raised it, as it may raise anything.
+    """
+    try:
+        return asyncio.current_task() is not task
+    except RuntimeError:
+        return True
+
+
 async def cancel_and_wait(tasks: Collection[asyncio.Future[Any]], seconds: float = ENDING) -> bool:  # Any: as above
     """Cancel these and wait until they have ended, at most `seconds`. Returns whether all have.
 

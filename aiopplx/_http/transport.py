@@ -30,7 +30,7 @@ import yarl
 from aiohttp.abc import AbstractStreamWriter
 
 from aiopplx._errors import ConfigError
-from aiopplx._http.apart import apart
+from aiopplx._http.apart import apart, is_closed
 from aiopplx._http.clock import NOTHING, Clock, Nothing
 from aiopplx._http.limit import Limit
 from aiopplx._http.secret import Secret
@@ -323,19 +323,11 @@ def _ending(error: BaseException, task: asyncio.Task[Any] | None, cancels: int) 
         case asyncio.CancelledError() if task is None or task.cancelling():
             # With its message, by which anyio knows the cancellations of its own.
             return asyncio.CancelledError(*error.args)
-        case GeneratorExit() if _is_closed(task):
+        case GeneratorExit() if is_closed(task):
             return GeneratorExit()
         case _:
             # Asked to end during the attempt, the caller's session raised something else: that must not undo it.
             return asyncio.CancelledError() if task is not None and task.cancelling() > cancels else None
-
-
-def _is_closed(task: asyncio.Task[Any] | None) -> bool:  # Any: as above
-    """Whether this coroutine is being closed from outside, and not run by its task."""
-    try:
-        return asyncio.current_task() is not task
-    except RuntimeError:
-        return True
 
 
 def _no_reply(error: BaseException, *, sent: bool) -> NoReply:
