@@ -15,7 +15,7 @@ import asyncio
 import math
 import random
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from statistics import fmean
 from typing import Any
@@ -27,6 +27,8 @@ from aiopplx.emulator import Emulator, faults, limits
 from aiopplx.testing import Clock, JumpingClock
 
 KEY = "benchmark"
+AT_ONCE = 32
+"""Requests that a simple client has out at a time."""
 MEDIAN, SIGMA = 180.0, 0.6
 LATENCY = (0.05, 0.5)
 """Seconds from a request's departure to its answer: at least, at most."""
@@ -110,20 +112,27 @@ class World:
             yield http
 
     @asynccontextmanager
-    async def session(self, number: int = 0, *, api: str = "agent", **options: Any) -> AsyncIterator[Session]:
-        """The library as it is by default, which tells of acceptances."""
+    async def session(
+        self,
+        number: int = 0,
+        *,
+        api: str = "agent",
+        key: str = KEY,
+        told: Callable[[Event], object] | None = None,
+        **options: Any,
+    ) -> AsyncIterator[Session]:
+        """The library as it is by default. `told` hears of each acceptance."""
 
-        def told(event: Event) -> None:
+        def hear(event: Event) -> None:
             if event.kind is EventKind.SUBMITTED:
                 self.accept()
+                if told is not None:
+                    told(event)
 
-        async with (
-            self.network(number) as http,
-            Session(
-                KEY, base_url=self.server.url, api=api, clock=self.clock, http=http, on_event=told, **options
-            ) as it,
-        ):
-            yield it
+        async with self.network(number) as http:
+            given = {"base_url": self.server.url, "clock": self.clock, "http": http, "on_event": hear, "api": api}
+            async with Session(key, **given, **options) as session:
+                yield session
 
     # --- what came of it ---------------------------------------------------------------------------------------------
 
@@ -160,7 +169,7 @@ class World:
         }
 
 
-def share(of: Any) -> float:
+def share(of: Iterable[bool]) -> float:
     held = list(of)
     return sum(held) / len(held) if held else 0.0
 
@@ -240,34 +249,44 @@ def jitter(tries: int, chance: random.Random) -> float:
     return chance.random() * min(60.0, 2.0 ** min(tries - 1, 20))
 
 
-async def simple(
-    of: World, jobs: Sequence[int], send_again: Pause, poll_again: Pause, *, api: str = "agent", at_once: int = 32
-) -> None:
-    """A client with so many requests at once, which waits as the functions say, for a refusal and between polls."""
-    clock, chance, places = of.clock, random.Random(1), asyncio.Semaphore(at_once)
-    path = "/v1/responses" if api == "agent" else "/v1/async/sonar"
-    async with of.network(headers={"Authorization": f"Bearer {KEY}"}) as http:
+class Simple:
+    """A client with so many requests at once, which waits as its function says before it sends a refused one again."""
 
-        async def call(method: str, to: str, body: Any = None) -> tuple[int, Any]:
-            async with places:
-                with clock.busy():
-                    async with http.request(method, of.server.url + to, json=body) as answer:
-                        return answer.status, await answer.json()
+    def __init__(self, of: World, http: aiohttp.ClientSession, send_again: Pause, api: str = "agent") -> None:
+        self.path = "/v1/responses" if api == "agent" else "/v1/async/sonar"
+        self.chance = random.Random(1)
+        self._of, self._http, self._send_again, self._api = of, http, send_again, api
+        self._places = asyncio.Semaphore(AT_ONCE)
+
+    async def call(self, method: str, to: str, body: Any = None) -> tuple[int, Any]:
+        async with self._places:
+            with self._of.clock.busy():
+                async with self._http.request(method, self._of.server.url + to, json=body) as answer:
+                    return answer.status, await answer.json()
+
+    async def submit(self, asked: str) -> Any:
+        tries = 0
+        while True:
+            status, job = await self.call("POST", self.path, body_of(asked, self._api))
+            if status == 200:
+                self._of.accept()
+                return job
+            tries += 1
+            await self._of.clock.sleep(self._send_again(tries, self.chance))
+
+
+async def simple(of: World, jobs: Sequence[int], send_again: Pause, poll_again: Pause, *, api: str = "agent") -> None:
+    """Submits jobs and polls each to its end."""
+    async with of.network(headers={"Authorization": f"Bearer {KEY}"}) as http:
+        client = Simple(of, http, send_again, api)
 
         async def one(number: int) -> None:
-            tries = 0
-            while True:
-                status, job = await call("POST", path, body_of(number, api))
-                if status == 200:
-                    break
-                tries += 1
-                await clock.sleep(send_again(tries, chance))
-            of.accept()
+            job = await client.submit(question(number))
             tries = 0
             while True:
                 tries += 1
-                await clock.sleep(poll_again(tries, chance))
-                status, found = await call("GET", f"{path}/{job['id']}")
+                await of.clock.sleep(poll_again(tries, client.chance))
+                status, found = await client.call("GET", f"{client.path}/{job['id']}")
                 if status == 200 and found["status"].lower() not in ("queued", "in_progress", "created"):
                     break
             of.hand_out(job["id"])
@@ -277,8 +296,39 @@ async def simple(
                 group.create_task(one(number))
 
 
-def body_of(number: int, api: str) -> Any:
+async def submits(
+    of: World,
+    questions: Iterator[str],
+    send_again: Pause,
+    told: Callable[[], object],
+    *,
+    number: int = 0,
+    key: str = KEY,
+) -> None:
+    """Submits all questions, and polls nothing."""
+    async with of.network(number, headers={"Authorization": f"Bearer {key}"}) as http:
+        client = Simple(of, http, send_again)
+
+        async def one() -> None:
+            for asked in questions:
+                await client.submit(asked)
+                told()
+
+        async with asyncio.TaskGroup() as group:
+            for _ in range(AT_ONCE):
+                group.create_task(one())
+
+
+async def stop(*tasks: asyncio.Task[None]) -> None:
+    """Cancel clients that are still at work. What one of them failed with is raised."""
+    for task in tasks:
+        task.cancel()
+    for ended in await asyncio.gather(*tasks, return_exceptions=True):
+        if isinstance(ended, Exception):
+            raise ended
+
+
+def body_of(asked: str, api: str) -> Any:
     if api == "agent":
-        return {"input": question(number), "background": True, "preset": "deep-research"}
-    asked = [{"role": "user", "content": question(number)}]
-    return {"request": {"model": "sonar-deep-research", "messages": asked}}
+        return {"input": asked, "background": True, "preset": "deep-research"}
+    return {"request": {"model": "sonar-deep-research", "messages": [{"role": "user", "content": asked}]}}

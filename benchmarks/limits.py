@@ -139,7 +139,7 @@ async def measure(case: Case, peer: str, seed: int, speed: float) -> dict[str, f
     ) as world:
         if peer == "library":
             async with (
-                world.session(api=case.api) as session,
+                world.session(api=case.api, max_in_flight=max(1_000, case.jobs)) as session,
                 session.batch(played.question(number) for number in range(case.jobs)) as batch,
             ):
                 async for job in batch:
