@@ -48,8 +48,8 @@ def _within(value: Any) -> Any:
     value = as_builtin(value)
     if isinstance(value, list | tuple):
         items = cast("list[Any]", value)
-        found = [_within(item) for item in items]
-        return items if all(map(_is_same, found, items)) else found
+        plain = [_within(item) for item in items]
+        return items if all(map(_is_same, plain, items)) else plain
     if isinstance(value, dict):
         entries: dict[Any, Any] = dict(cast("Mapping[Any, Any]", value))
         read = {as_builtin(name): _within(item) for name, item in entries.items()}
@@ -63,8 +63,8 @@ def fields_as_builtins(struct: S) -> S:
     changed: dict[str, Any] = {}
     for name in struct.__struct_fields__:
         value = getattr(struct, name)
-        if type(value) not in BUILTIN and value is not (found := as_builtins(value)):
-            changed[name] = found
+        if type(value) not in BUILTIN and value is not (plain := as_builtins(value)):
+            changed[name] = plain
     return msgspec.structs.replace(struct, **changed) if changed else struct
 
 

@@ -34,13 +34,13 @@ class Decisions:
 
     async def in_doubt(self) -> list[Job]:
         """Every submission whose outcome is unknown and that nobody is sending at this moment."""
-        found: list[Job] = []
+        jobs: list[Job] = []
         after = 0
         while page := await self._store.rows((State.IN_DOUBT, State.SENDING), after=after):
             live = self._life.live.by_row
-            found += [job_of(record, None) for record in page if record.pk not in live and not record.is_held]
+            jobs += [job_of(record, None) for record in page if record.pk not in live and not record.is_held]
             after = page[-1].pk
-        return found
+        return jobs
 
     async def resubmission(self, job: Job, *, timeout: float) -> Submission:
         """A submission under a new key, in place of one that has no result; QUEUED.

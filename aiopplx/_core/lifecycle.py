@@ -37,6 +37,7 @@ from aiopplx._core.outcomes import (
     unexpected,
     unwritten_for_now,
 )
+from aiopplx._core.slots import Slots
 from aiopplx._errors import AiopplxError, APIError, EndpointRetired, InDoubt, InvalidRequest, ProtocolError
 from aiopplx._events import Emitter, Event, EventKind, log
 from aiopplx._http.apart import is_ours
@@ -109,7 +110,7 @@ class Lifecycle:
         self.live = Live()
         self.accepted = 0
         self.ended: dict[JobStatus, int] = {}
-        self.slots = anyio.Semaphore(max_in_flight)
+        self.slots = Slots(max_in_flight, client.clock)
         self.new_key = new_key
         self._clock = client.clock
         self._retry_failed = retry_failed
@@ -159,7 +160,7 @@ class Lifecycle:
             sub.runner = None
             self.is_sent_no_longer(sub)
             if first not in sub.listeners:
-                self.free(first)  # one who left while it was on the wire kept the place till now
+                self.slots.free(first)  # one who left while it was on the wire kept the place till now
 
     async def _try_to_submit(
         self, sub: Submission, first: Listener, occurrences: Occurrences | None, bounds: Bounds
@@ -171,7 +172,7 @@ class Lifecycle:
             if sub.phase in TERMINAL:
                 return True
             if first.takes_slot:
-                if not await self._took_slot(first, bounds):
+                if not await self.slots.take(first, bounds.until):
                     self._has_no_slot(sub, first)
                     return True
                 if sub.phase in TERMINAL:
@@ -189,7 +190,7 @@ class Lifecycle:
 
     def _begin_anew(self, sub: Submission, first: Listener) -> None:
         """Its row is another session's, and what that one makes of it is the outcome here too: look it up again."""
-        self.free(first)
+        self.slots.free(first)
         self.spending.settle(sub, None, is_billed=False)
         self.live.remove(sub)
         self.is_sent_no_longer(sub)
@@ -217,20 +218,6 @@ class Lifecycle:
         else:
             self.detach(sub)
 
-    async def _took_slot(self, listener: Listener, bounds: Bounds) -> bool:
-        slots = self.slots
-        # Cheaper than to ask twice whether anybody waits, which is what `acquire` does.
-        if slots.value:
-            slots.acquire_nowait()
-        else:
-            try:
-                async with self._clock.timeout(self._remaining(bounds)):
-                    await slots.acquire()
-            except TimeoutError:
-                return False
-        listener.has_slot = True
-        return True
-
     def _has_no_slot(self, sub: Submission, listener: Listener) -> None:
         """Its listener's time is up. A job of an earlier run goes on, for whoever else waits for it."""
         if sub.phase not in POLLABLE:
@@ -238,17 +225,6 @@ class Lifecycle:
         self._stop_waiting(sub, [listener], "max_in_flight jobs were running all the time", None)
         if sub.listeners:
             self.poller.watch(sub)
-
-    def _remaining(self, bounds: Bounds) -> float | None:
-        """Seconds until the latest moment, None if there is none."""
-        until = bounds.until
-        return None if until == math.inf else max(0.0, until - self._clock.now())
-
-    def free(self, listener: Listener) -> None:
-        """This listener's job no longer counts as running, if it did."""
-        if listener.has_slot:
-            listener.has_slot = False
-            self.slots.release()
 
     # --- begin -------------------------------------------------------------------------------------------------------
 
@@ -260,7 +236,7 @@ class Lifecycle:
             sub.to(Phase.QUEUED)
             return
         try:
-            async with self._clock.timeout(self._remaining(bounds)):
+            async with self._clock.timeout_at(bounds.until):
                 found = await self._find(sub, occurrences)
         except TimeoutError:
             if not sub.job_id:
@@ -359,7 +335,7 @@ class Lifecycle:
                 self._hand(listener, None)
         else:
             sub.job_id = record.job_id
-            self._found_running(sub, Phase.RUNNING if decision is Decision.POLL else Phase.REFETCHING, record)
+            self._runs_already(sub, Phase.RUNNING if decision is Decision.POLL else Phase.REFETCHING, record)
 
     async def requeue(self, sub: Submission, record: Record) -> None:
         """A new submission in an old one's place, under a new key. Raises `InvalidRequest`, `JournalError`."""
@@ -442,12 +418,12 @@ class Lifecycle:
             sub.kind = sub.api.kind_of(record.body)
             self.live.add_row(sub)
         is_final = record is not None and record.state.is_final
-        self._found_running(sub, Phase.REFETCHING if is_final else Phase.RUNNING, record)
+        self._runs_already(sub, Phase.REFETCHING if is_final else Phase.RUNNING, record)
         is_owed = sub.phase is Phase.REFETCHING and record is not None and _is_owed(record)
         if is_owed or (sub.phase is Phase.RUNNING and sub.claim is not None):
             self.spending.reserve_running(sub)
 
-    def _found_running(self, sub: Submission, phase: Phase, record: Record | None) -> None:
+    def _runs_already(self, sub: Submission, phase: Phase, record: Record | None) -> None:
         """There is a job of an earlier time. If it was polled here before, its schedule goes on where it was."""
         other = self.live.by_id.get(sub.job_id)
         if other is not None:
@@ -458,7 +434,7 @@ class Lifecycle:
         accepted_at = record.accepted_at if record is not None and record.key else None
         wall = self._clock.wall()
         age = max(0.0, wall - accepted_at) if accepted_at is not None else None
-        sub.polls = self.live.polls_of(sub.job_id) or Polls.found(self._clock.now(), wall, age)
+        sub.polls = self.live.polls_of(sub.job_id) or Polls.resumed(self._clock.now(), wall, age)
         sub.call = sub.api.get(sub.job_id)
         sub.to(phase)
         self.live.add_job(sub)
@@ -482,7 +458,7 @@ class Lifecycle:
             self.spending.reserve_running(live)
         latest = self._clock.now() + sub.timeout
         for listener in sub.listeners:
-            self.free(listener)  # one job, one place
+            self.slots.free(listener)  # one job, one place
             listener.sub = live
             listener.deadline = min(listener.deadline, latest)
         live.listeners = (*live.listeners, *sub.listeners)
@@ -538,7 +514,7 @@ class Lifecycle:
                 self.emitter.emit(sub.event(EventKind.RETRYING, self._clock.now(), delay=0.0, reason=error.message))
             else:
                 if was_behind:
-                    routing.found_behind(sub.api)  # not before: the word may be refused for what it says
+                    routing.mark_behind(sub.api)  # not before: the word may be refused for what it says
                 return snapshot
 
     async def _move(self, sub: Submission, bounds: Bounds) -> None:
@@ -673,12 +649,12 @@ class Lifecycle:
         if len(listeners) == 1:
             if listeners[0].has_room():
                 return True
-            self.free(listeners[0])
+            self.slots.free(listeners[0])
             return False
         rooms = [listener.has_room() for listener in listeners]
         for listener, has_room in zip(listeners, rooms, strict=True):
             if not has_room:
-                self.free(listener)
+                self.slots.free(listener)
         return any(rooms)
 
     def polled(self, sub: Submission, snapshot: Snapshot | None) -> None:
@@ -698,7 +674,7 @@ class Lifecycle:
         event = sub.event(EventKind.TIMED_OUT, self._clock.now(), status=job.status, reason=why)
         sub.listeners = tuple(listener for listener in sub.listeners if listener not in overdue)
         for listener in overdue:
-            self.free(listener)
+            self.slots.free(listener)
         if not sub.listeners:
             self.detach(sub)
         for listener in overdue:
@@ -793,7 +769,7 @@ class Lifecycle:
         self.spending.settle(sub, job, is_billed=is_billed)
         self.live.remove(sub)
         for listener in listeners:
-            self.free(listener)
+            self.slots.free(listener)
         for listener in listeners:
             self._hand(listener, listener.named(job))
         if job.status is JobStatus.IN_DOUBT or self.emitter.has_handlers():
@@ -838,7 +814,7 @@ class Lifecycle:
         self.spending.settle(sub, None, is_billed=is_billed)
         self.live.remove(sub)
         for listener in listeners:
-            self.free(listener)
+            self.slots.free(listener)
         return poll
 
     def left_of(self, sub: Submission) -> Job | None:
@@ -853,7 +829,7 @@ class Lifecycle:
             return None
         sub.listeners = tuple(other for other in sub.listeners if other is not listener)
         if sub.runner is None:
-            self.free(listener)
+            self.slots.free(listener)
         if sub.phase not in POLLABLE or sub.waits_for_a_place:
             return None
         if not sub.listeners:

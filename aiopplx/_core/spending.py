@@ -14,7 +14,6 @@ This module knows nothing of how large a reservation is, of journals or of HTTP.
 from __future__ import annotations
 
 import asyncio
-import math
 from collections import OrderedDict
 from typing import Protocol
 
@@ -92,9 +91,8 @@ class Bounded:
         Raises:
             BudgetReached: nothing fits any more and nothing runs that could make room, or `until` has come.
         """
-        seconds = None if until == math.inf else max(0.0, until - self._clock.now())
         try:
-            async with self._clock.timeout(seconds):
+            async with self._clock.timeout_at(until):
                 await self._room(sub.kind)
         except TimeoutError:
             balance = self.budget.balance(sub.kind)

@@ -19,6 +19,7 @@ for.
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections.abc import Callable, Collection
 from contextlib import AbstractAsyncContextManager, AbstractContextManager
@@ -137,6 +138,10 @@ class Clock:
     def timeout(self, seconds: float | None) -> AbstractAsyncContextManager[object]:
         """As `asyncio.timeout`, in this clock's seconds. None is no limit, and costs next to nothing."""
         return NOTHING if seconds is None else asyncio.timeout(seconds / self._speed)
+
+    def timeout_at(self, when: float) -> AbstractAsyncContextManager[object]:
+        """The same until a moment of `now`; infinity is no limit."""
+        return NOTHING if when == math.inf else self.timeout(max(0.0, when - self.now()))
 
     def call_at(self, when: float, callback: Callable[[], object]) -> Timer:
         """Call `callback` on the running loop when `now()` has come to `when`; at the next turn if it has already."""

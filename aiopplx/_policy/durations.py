@@ -195,8 +195,8 @@ class Law:
             return
         now = self._weight
         while self._ends:
-            since, found, at, self._weight = self._ends.popleft()
-            self._count(max(0.0, since), max(found, since, 0.0), None if at is None else max(0.0, at))
+            since, age, at, self._weight = self._ends.popleft()
+            self._count(max(0.0, since), max(age, since, 0.0), None if at is None else max(0.0, at))
         self._weight = now
 
     def _count(self, since: float, age: float, at: float | None) -> None:

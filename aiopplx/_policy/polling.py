@@ -266,7 +266,7 @@ class Polls(msgspec.Struct, gc=False):
         return cls(now, wall, is_fresh=True, has_age=True, seen=0.0)
 
     @classmethod
-    def found(cls, now: float, wall: float, age: float | None = None) -> Polls:
+    def resumed(cls, now: float, wall: float, age: float | None = None) -> Polls:
         """Of a job of an earlier time, which is due at once.
 
         Args:

@@ -44,20 +44,20 @@ def split(content: str) -> tuple[str | None, str]:
     """(reasoning, text) of a content that may begin with reasoning; None if it has none."""
     if content[:1] not in _FIRST and "<" not in content and (content.isascii() or "◁" not in content):
         return None, content  # nearly every text; the search for one character is far faster than any expression
-    found: list[str] = []
+    thoughts: list[str] = []
     at = 0
     opening = _OPENING.match(content)
     if opening is None:
         if (closing := _without_opening(content)) is None:
             return None, content
-        found.append(content[: closing.start()].strip())
+        thoughts.append(content[: closing.start()].strip())
         at = closing.end()
         opening = _OPENING.match(content, at)
     while opening is not None and (closing := _end_of(content, opening)) is not None:
-        found.append(content[opening.end() : closing.start()].strip())
+        thoughts.append(content[opening.end() : closing.start()].strip())
         at = closing.end()
         opening = _OPENING.match(content, at)
-    return ("\n\n".join(filter(None, found)), content[at:].lstrip()) if found else (None, content)
+    return ("\n\n".join(filter(None, thoughts)), content[at:].lstrip()) if thoughts else (None, content)
 
 
 def joined(thoughts: Iterable[str | None]) -> str | None:

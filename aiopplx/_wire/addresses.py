@@ -31,7 +31,7 @@ def annotated(annotations: Any) -> Iterator[Source]:
                 yield source
 
 
-def found(item: Any, kind: str | None) -> Iterator[Source]:
+def pages_in(item: Any, kind: str | None) -> Iterator[Source]:
     """The pages in an item of a type that is not known, in order; `kind` is its type."""
     waiting, remaining = [item], _MOST
     while waiting and remaining:

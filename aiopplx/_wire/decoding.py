@@ -94,8 +94,8 @@ def salvaged(value: Any, kind: type[T]) -> T | None:
 
     None if it is not a mapping, or lacks a required field.
     """
-    found = _salvage(value, kind)
-    return None if found is _LOST else found
+    struct = _salvage(value, kind)
+    return None if struct is _LOST else struct
 
 
 def _salvage(value: Any, kind: Any) -> Any:
@@ -114,9 +114,9 @@ def _salvage(value: Any, kind: Any) -> Any:
 
 def _salvage_struct(value: dict[str, Any], kind: type[msgspec.Struct]) -> Any:
     fields = ((name, of, value[wire_name]) for name, wire_name, of in _fields(kind) if wire_name in value)
-    found = {name: _salvage(said, of) for name, of, said in fields}
+    given = {name: _salvage(said, of) for name, of, said in fields}
     try:
-        return kind(**{name: item for name, item in found.items() if item is not _LOST})
+        return kind(**{name: item for name, item in given.items() if item is not _LOST})
     except TypeError:  # a required field is missing
         return _LOST
 

@@ -16,8 +16,7 @@ import msgspec
 from aiopplx._errors import RequiredAction
 from aiopplx._job import Answer, JobFile, Source, Usage
 from aiopplx._text.thought import is_thought, joined, split, thought_in
-from aiopplx._wire.addresses import annotated
-from aiopplx._wire.addresses import found as pages_in
+from aiopplx._wire.addresses import annotated, pages_in
 from aiopplx._wire.decoding import is_array, is_object, salvaged
 from aiopplx._wire.words import words_of
 

@@ -197,7 +197,7 @@ class Routing:
         body = api.freeze(request, key)
         return api, self.older(api, body) or body
 
-    def found_behind(self, api: API) -> None:
+    def mark_behind(self, api: API) -> None:
         """The server of this API has been found to be an earlier release: speak its words from now on."""
         self._behind |= {api.name}
 

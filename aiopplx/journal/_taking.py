@@ -52,31 +52,31 @@ def _is_done(step: Step, row: Record) -> bool:
         return False  # the user gave it up: it has not ended at the server, and what that cost is not written here
     # A step without an id means the id that the row has.
     said = ((getattr(step, column), getattr(row, column)) for column in step.rule.proof)
-    return all(not wanted or wanted == found for wanted, found in said)
+    return all(not wanted or wanted == kept for wanted, kept in said)
 
 
 def changes(step: Step, row: Record, now: float) -> dict[str, object]:
     """The row's columns after the step, for a store of records."""
-    found: dict[str, object] = {"state": step.rule.leads_to, "updated": now}
+    changes: dict[str, object] = {"state": step.rule.leads_to, "updated": now}
     for column, put in step.rule.columns.items():
         before: object = getattr(row, column)
         match put:
             case Put.GIVEN:
-                found[column] = getattr(step, column)
+                changes[column] = getattr(step, column)
             case Put.GIVEN_OR_KEPT:
-                found[column] = getattr(step, column) or before
+                changes[column] = getattr(step, column) or before
             case Put.NEW_KEY:
-                found[column] = step.new_key
+                changes[column] = step.new_key
             case Put.KIND:
-                found[column] = kind_label(step.api, step.body)
+                changes[column] = kind_label(step.api, step.body)
             case Put.NOW:
-                found[column] = now
+                changes[column] = now
             case Put.ONCE | Put.ONCE_WITH_ID:
                 is_said = put is Put.ONCE or step.job_id
-                found[column] = now if before is None and is_said else before
+                changes[column] = now if before is None and is_said else before
             case _:
-                found[column] = put
-    return found
+                changes[column] = put
+    return changes
 
 
 def keeps(step: Step, results: Results) -> bool:

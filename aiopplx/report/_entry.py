@@ -74,18 +74,21 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def concerns(self) -> list[tuple[Concern, str]]:
         """Why it needs a look, each with a sentence."""
-        found: list[tuple[Concern, str]] = []
+        concerns: list[tuple[Concern, str]] = []
         if self.status == "in doubt":
-            found.append(("in doubt", self.error or "sent, and no usable answer came: a job may exist and be billed"))
+            concerns.append((
+                "in doubt",
+                self.error or "sent, and no usable answer came: a job may exist and be billed",
+            ))
         elif not self.is_ok:
-            found.append(("failed", self.error or self.status))
+            concerns.append(("failed", self.error or self.status))
         if self.is_ok and self.is_cut:
-            found.append(("cut", "the answer ends where its length was used up"))
+            concerns.append(("cut", "the answer ends where its length was used up"))
         if self.is_ok and not self.sources:
-            found.append(("no sources", "nothing in this answer can be checked"))
+            concerns.append(("no sources", "nothing in this answer can be checked"))
         elif self.is_ok and self.unresolved:
-            found.append(("citations", f"{counted(self.unresolved, 'citation')} without a source in the list"))
-        return found
+            concerns.append(("citations", f"{counted(self.unresolved, 'citation')} without a source in the list"))
+        return concerns
 
 
 def entries(jobs: Sequence[Job]) -> list[Entry]:

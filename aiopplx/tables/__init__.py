@@ -131,12 +131,12 @@ def rows(jobs: Iterable[Job]) -> list[dict[str, str | int | float | bool | None]
         For each job what `Job.to_row` gives, with None for columns that only other jobs have.
     """
     columns: dict[str, None] = {}
-    found: list[dict[str, str | int | float | bool | None]] = []
+    kept: list[dict[str, str | int | float | bool | None]] = []
     ours: dict[str, None] = {}
     for job in jobs:
         row = job.to_row()
-        found.append(row)
+        kept.append(row)
         columns.update(dict.fromkeys(job.meta))
         ours.update(dict.fromkeys(name for name in row if name not in job.meta))
     columns.update(ours)
-    return [{name: row.get(name) for name in columns} for row in found]
+    return [{name: row.get(name) for name in columns} for row in kept]

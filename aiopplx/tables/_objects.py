@@ -102,14 +102,14 @@ def _whole(name: str, lines: Iterable[str]) -> str:
 def _values(name: str, text: str) -> list[tuple[int, Any]]:
     """Each value with the number of the line where it begins."""
     decoder = json.JSONDecoder(parse_constant=lambda _: None)
-    found: list[tuple[int, Any]] = []
+    values: list[tuple[int, Any]] = []
     at, line, counted = 0, 1, 0
     while True:
         while at < len(text) and text[at] in _BLANK:
             at += 1
         line, counted = line + text.count("\n", counted, at), at
         if at == len(text):
-            return found
+            return values
         try:
             value, at = decoder.raw_decode(text, at)
         except json.JSONDecodeError as error:
@@ -117,7 +117,7 @@ def _values(name: str, text: str) -> list[tuple[int, Any]]:
         except RecursionError:
             said, where = "nested too deeply", line
         else:
-            found.append((line, value))
+            values.append((line, value))
             continue
         raise TableError(f"{name}, line {where}: not JSON: {said}")
 
