@@ -48,6 +48,7 @@ from aiopplx._policy.forecast import Forecast
 from aiopplx._policy.network import NetworkOptions
 from aiopplx._policy.polling import PollPolicy, PollRule
 from aiopplx._policy.retry import RetryPolicy
+from aiopplx._wire.headers import date_in
 from aiopplx._wire.request import Request
 from aiopplx.apis._registry import request_of
 from aiopplx.journal._protocol import Journal
@@ -250,6 +251,19 @@ class Session:
         `reset` is in seconds since 1970. Empty until the server has sent them; the Agent API does with every answer.
         """
         return self._core.client.limits if self._core is not None else {}
+
+    @property
+    def clock_skew(self) -> float | None:
+        """Seconds by which this machine's clock is ahead of the server's, by the `Date` of its latest answer.
+
+        Right to a second and the time that the exchange took. None if no answer had a date.
+        """
+        answered = self._core.client.answered if self._core is not None else None
+        date = date_in(answered[1]) if answered is not None else None
+        if answered is None or date is None:
+            return None
+        clock = self._settings.clock
+        return clock.wall() - (clock.now() - answered[0]) - date
 
     def eta(self) -> Forecast:
         """When half, nine in ten and all of the jobs that run now will be done, by how long such jobs have taken.

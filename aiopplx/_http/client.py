@@ -117,6 +117,7 @@ class Client:
         on_stop: called each time a refusal stops submissions, before the event.
         on_next_api: called when submissions go to the next API, whose limits are others.
         limits: the latest rate limits of this key from the server.
+        answered: when the request left that was answered last, and the headers of the answer.
         line: who waits to send a request.
     """
 
@@ -142,6 +143,7 @@ class Client:
         self.on_stop: Callable[[], None] = _nothing
         self.on_next_api: Callable[[], None] = _nothing
         self.limits: Mapping[str, int] = {}
+        self.answered: tuple[float, Mapping[str, str]] | None = None
         self._is_only_api = is_only_api
         self.line = Line(gate, clock)
 
@@ -162,6 +164,7 @@ class Client:
             limit = self.transport.limit if sink is None else self.transport.file_limit
             error = error_of_no_reply(outcome, lane=call.lane, limit=limit)
             return self._failed(call, outcome, error, sent_at)
+        self.answered = (sent_at, outcome.headers)
         if "x-ratelimit-limit" in outcome.headers:
             self.limits = counts(outcome.headers)
         if 200 <= outcome.status < 300:

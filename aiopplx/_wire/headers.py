@@ -38,10 +38,15 @@ def hint(headers: Mapping[str, str]) -> float | None:
     value = (headers.get("retry-after") or "").strip()
     if _SECONDS.fullmatch(value):
         return float(value)
-    then, now = _epoch(value), _epoch((headers.get("date") or "").strip())
+    then, now = _epoch(value), date_in(headers)
     if then is None or now is None:
         return None
     return min(max(0.0, then - now), LONGEST)
+
+
+def date_in(headers: Mapping[str, str]) -> float | None:
+    """The `Date` of an answer in seconds since 1970; None without one."""
+    return _epoch((headers.get("date") or "").strip())
 
 
 def _epoch(value: str) -> float | None:
@@ -62,7 +67,7 @@ def exhausted_until(headers: Mapping[str, str]) -> float | None:
     """
     if (headers.get("x-ratelimit-remaining") or "").strip() != "0":
         return None
-    reset, now = (headers.get("x-ratelimit-reset") or "").strip(), _epoch((headers.get("date") or "").strip())
+    reset, now = (headers.get("x-ratelimit-reset") or "").strip(), date_in(headers)
     if not _SECONDS.fullmatch(reset) and not _EPOCH_SECONDS.fullmatch(reset):
         return None
     seconds = float(reset)

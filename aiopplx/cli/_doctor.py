@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import sys
 import uuid
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,11 +22,11 @@ from aiopplx.cli._exits import ACCOUNT, DONE, FAILED, LATER, USAGE, UsageError, 
 from aiopplx.cli._journals import every
 from aiopplx.cli._options import Connection
 from aiopplx.cli._status import standing
-from aiopplx.cli._text import many, one_line, print_out
+from aiopplx.cli._text import clock, many, one_line, print_out
 from aiopplx.journal import JournalReader, ResultDamaged, open_reader
 
 if TYPE_CHECKING:
-    from aiopplx import Job, Session
+    from aiopplx import AiopplxError, Job, Session
 
 KEYS = ("PERPLEXITY_API_KEY", "PPLX_API_KEY")
 
@@ -34,6 +35,14 @@ SERVICE = "https://api.perplexity.ai"
 
 AUTO = "auto"
 """What `--api` says by default: the first API that answers, of those that the library goes through by itself."""
+
+PROXIES = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY")
+CAS = ("SSL_CERT_FILE", "SSL_CERT_DIR")
+"""OpenSSL reads these itself."""
+CAS_OF_OTHERS = ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "AWS_CA_BUNDLE", "NODE_EXTRA_CA_CERTS")
+
+SKEWED = 10.0
+"""Seconds by which the clock may be off before it is told: a date has whole seconds, and an exchange takes some."""
 
 ANSWER_TIMEOUT = 20.0
 """Seconds for the check of one API."""
@@ -57,18 +66,24 @@ class _Checks:
         self._answers: dict[str, bool] = {}
         self._codes: list[int] = []
         self._limits: dict[str, int] = {}
+        self._skew: float | None = None
 
     async def run(self, journal: Path | None, *, probe: bool, yes: bool) -> int:
         _report("key", _key(self._connection))
         _report("base url", _base_url(self._connection))
+        for what, problem in _problems(self._connection):
+            self._codes.append(exit_code(problem))
+            _report(what, told(problem))
+        _report("network", _network())
         asked_for = self._connection.api or os.environ.get("AIOPPLX_API") or AUTO
         apis: list[tuple[KnownApi, ApiName]] = [(api, name_to_check(api, asked_for)) for api in known_apis()]
-        for api, name in apis:
+        for api, name in apis if not self._codes else ():
             await self._ask(api, name)
         may_be_used = [name for api, name in apis if asked_for == name or (asked_for == AUTO and api.is_in_auto)]
         used = next((name for name in may_be_used if self._answers.get(name)), None)
         _report("a run", f"asked for {asked_for}, would use {used}" if used else f"asked for {asked_for}, would fail")
         _report("limits", _limits(self._limits))
+        _report("clock", _clock(self._skew))
         health = _journal(journal)
         if probe:
             for api, name in apis:
@@ -82,7 +97,10 @@ class _Checks:
         try:
             with anyio.fail_after(ANSWER_TIMEOUT):
                 async with Connected(self._connection, api=name) as session:
-                    said = await (_latest_job(session) if api.has_list else _poll_unknown_job(session, api))
+                    try:
+                        said = await (_latest_job(session) if api.has_list else _poll_unknown_job(session, api))
+                    finally:
+                        self._skew = session.clock_skew if session.clock_skew is not None else self._skew
                     self._limits.update(session.limits)
         except TimeoutError:
             self._codes.append(LATER)
@@ -165,10 +183,52 @@ def _key(connection: Connection) -> str:
         return "none needed by the emulator"
     if connection.api_key_file is not None:
         return f"{connection.api_key_file}, {_end_of(connection.key() or '')}"
-    found = {name: os.environ[name].strip() for name in KEYS if os.environ.get(name)}
+    found = {name: os.environ[name] for name in KEYS if os.environ.get(name)}
     if not found:
         return f"none: set {KEYS[0]}, or give --api-key-file FILE"
-    return "; ".join(f"{name}, {_end_of(key)}" for name, key in found.items())
+    return "; ".join(f"{name}, {_end_of(key.strip())}{_blanks_around(key)}" for name, key in found.items())
+
+
+def _blanks_around(key: str) -> str:
+    return ", with blanks or a line end around it that are not sent" if key != key.strip() else ""
+
+
+def _problems(connection: Connection) -> Iterator[tuple[str, AiopplxError]]:
+    """What is wrong with the key and with the address as they stand, each by itself; nothing is sent."""
+    from aiopplx import ConfigError, Session
+
+    if connection.emulate:
+        return
+    try:
+        Session(connection.key(), base_url=SERVICE, api=AUTO)
+    except ConfigError as error:
+        yield "key", error
+    try:
+        Session("any-key", base_url=connection.base_url, api=AUTO)
+    except ConfigError as error:
+        yield "base url", error
+
+
+def _network() -> str:
+    """Which variables of the environment other programs would take their way to the network from, by name.
+
+    Their values may hold a password.
+    """
+    names = {name.upper(): name for name in os.environ if os.environ[name]}
+    unused = [names[name] for name in (*PROXIES, *CAS_OF_OTHERS) if name in names]
+    used = [names[name] for name in CAS if name in names]
+    said = [f"{', '.join(unused)} set, and not used"] if unused else []
+    said += [f"{', '.join(used)} set, and used"] if used else []
+    return "; ".join(said) or "no proxy or CA variables are set"
+
+
+def _clock(skew: float | None) -> str:
+    if skew is None:
+        return "not compared: no answer had a date"
+    if abs(skew) < SKEWED:
+        return f"within {SKEWED:.0f} seconds of the server's"
+    way = "ahead of" if skew > 0 else "behind"
+    return f"{clock(abs(skew))} {way} the server's: set it, or ages of jobs and certificates are judged wrongly"
 
 
 def _end_of(key: str) -> str:

@@ -16,7 +16,8 @@ from _shell import FAST, ending, lines, rows, run, run_at, started, until
 from aiopplx import PollPolicy, Session
 from aiopplx.__main__ import main
 from aiopplx.cli._journals import every
-from aiopplx.emulator import Emulator, JobRecord, faults
+from aiopplx.emulator import Emulator, JobRecord, WireServer, faults
+from aiopplx.emulator.wire import Say
 from aiopplx.journal import State, open_reader
 
 
@@ -595,6 +596,20 @@ async def test_doctor_names_the_fault_and_exits_with_its_code() -> None:
     assert "agent     " in wrong.stdout
     assert no_key.returncode == 2
     assert "none: set PERPLEXITY_API_KEY" in no_key.stdout
+
+
+async def test_doctor_compares_the_clock_and_sends_nothing_with_a_wrong_key() -> None:
+    headers = (("Date", "Thu, 01 Jan 2015 00:00:00 GMT"),)
+    async with WireServer([Say(status=404, headers=headers, body=b"{}")]) as server:
+        done = await run_at(server, "doctor")
+        sent = len(server.requests)
+        quoted = await run_at(server, "doctor", key="'a-long-key-that-ends-in-wxyz'")
+        assert sent > 0
+        assert len(server.requests) == sent
+    assert " ahead of the server's: set it" in done.stdout
+    assert "key       PERPLEXITY_API_KEY has a quotation mark in it" in quoted.stdout
+    assert "would fail" in quoted.stdout
+    assert quoted.returncode == 2
 
 
 @pytest.mark.parametrize(

@@ -24,7 +24,18 @@ from aiopplx._job import Answer
 from aiopplx.apis import ApiName, KnownApi, known_apis
 from aiopplx.apis._registry import APIS
 from aiopplx.cli._connect import journal_at, retry_policy
-from aiopplx.cli._doctor import SERVICE, _end_of, name_to_check
+from aiopplx.cli._doctor import (
+    CAS,
+    CAS_OF_OTHERS,
+    PROXIES,
+    SERVICE,
+    _clock,
+    _end_of,
+    _key,
+    _network,
+    _problems,
+    name_to_check,
+)
 from aiopplx.cli._exits import UsageError, complain, exit_code, flag_of, told
 from aiopplx.cli._export import _csv_line
 from aiopplx.cli._journals import place_of, resuming
@@ -562,6 +573,76 @@ def test_csv_line_is_read_back_whole_without_a_formula(cells: list[str]) -> None
 def test_doctor_shows_only_the_end_of_a_long_key() -> None:
     assert _end_of("a-key-of-the-service-wxyz") == "ends in wxyz"
     assert _end_of("short") == "of 5 characters"
+
+
+KEY = "a-key-of-the-service-wxyz"
+
+
+@pytest.mark.parametrize(
+    ("variables", "what", "said"),
+    [
+        ({"PERPLEXITY_API_KEY": f'"{KEY}"'}, "key", "PERPLEXITY_API_KEY has a quotation mark in it"),
+        ({"PERPLEXITY_API_KEY": f"Bearer {KEY}"}, "key", "begins with the word Bearer"),
+        ({"PERPLEXITY_API_KEY": f"{KEY} {KEY}"}, "key", "has a blank"),
+        ({"PPLX_API_KEY": "<your key>"}, "key", "PPLX_API_KEY is a placeholder"),
+        ({"PERPLEXITY_API_KEY": KEY, "PPLX_API_KEY": "another"}, "key", "both set and differ"),
+        ({"PERPLEXITY_BASE_URL": "https://gw.example/v1"}, "base url", "write https://gw.example"),
+        ({"PERPLEXITY_BASE_URL": "http://gw.example"}, "base url", "in the clear"),
+        ({"PERPLEXITY_BASE_URL": "gw.example"}, "base url", "has no scheme"),
+    ],
+)
+def test_doctor_has_a_line_for_each_wrong_setting(
+    variables: dict[str, str], what: str, said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in {"PERPLEXITY_API_KEY": KEY, "PERPLEXITY_BASE_URL": "", "PPLX_API_KEY": "", **variables}.items():
+        if name == "PERPLEXITY_API_KEY" and "PPLX_API_KEY" in variables and len(variables) == 1:
+            value = ""
+        monkeypatch.setenv(name, value)
+    ((where, problem),) = _problems(Connection())
+    assert (where, said in told(problem)) == (what, True)
+    assert KEY not in told(problem)
+
+
+def test_doctor_tells_of_a_wrong_key_and_a_wrong_address_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PERPLEXITY_API_KEY", f"'{KEY}'")
+    monkeypatch.setenv("AIOPPLX_API", "nothing")
+    assert [what for what, _ in _problems(Connection(base_url="https://gw.example/v1"))] == ["key", "base url"]
+    assert list(_problems(Connection(emulate=True))) == []
+
+
+def test_doctor_tells_of_blanks_that_are_not_sent(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("PPLX_API_KEY", raising=False)
+    monkeypatch.setenv("PERPLEXITY_API_KEY", KEY)
+    assert _key(Connection()) == "PERPLEXITY_API_KEY, ends in wxyz"
+    monkeypatch.setenv("PERPLEXITY_API_KEY", f" {KEY}\n")
+    assert (
+        _key(Connection()) == "PERPLEXITY_API_KEY, ends in wxyz, with blanks or a line end around it that are not sent"
+    )
+
+
+def test_doctor_names_the_variables_of_the_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in (*PROXIES, *CAS, *CAS_OF_OTHERS):
+        monkeypatch.delenv(name, raising=False)
+        monkeypatch.delenv(name.lower(), raising=False)
+    assert _network() == "no proxy or CA variables are set"
+    monkeypatch.setenv("https_proxy", "http://user:secret@proxy.example")
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", "/ca.pem")
+    assert _network() == "https_proxy, REQUESTS_CA_BUNDLE set, and not used"
+    monkeypatch.setenv("SSL_CERT_FILE", "/ca.pem")
+    assert _network().endswith("not used; SSL_CERT_FILE set, and used")
+
+
+@pytest.mark.parametrize(
+    ("skew", "said"),
+    [
+        (None, "not compared"),
+        (-9.0, "within 10 seconds"),
+        (3723.0, "1:02:03 ahead of the server's"),
+        (-60.0, "1:00 behind the server's"),
+    ],
+)
+def test_doctor_tells_how_far_the_clock_is_off(skew: float | None, said: str) -> None:
+    assert said in _clock(skew)
 
 
 # --- what the command line writes out, and the library decides -------------------------------------------------------

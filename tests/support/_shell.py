@@ -15,7 +15,7 @@ import anyio
 import anyio.to_thread
 from anyio.abc import Process
 
-from aiopplx.emulator import Emulator
+from aiopplx.emulator import Emulator, WireServer
 
 QUESTIONS = Path(__file__).parent.parent.parent / "docs" / "questions.txt"
 KEY = "a-key-that-must-not-be-seen"
@@ -45,7 +45,9 @@ def run(*words: str, stdin: str = "", **env: str) -> subprocess.CompletedProcess
     )
 
 
-async def run_at(server: Emulator, *words: str, stdin: str = "", key: str = KEY) -> subprocess.CompletedProcess[str]:
+async def run_at(
+    server: Emulator | WireServer, *words: str, stdin: str = "", key: str = KEY
+) -> subprocess.CompletedProcess[str]:
     """The same, while this process goes on to be the server."""
     return await anyio.to_thread.run_sync(
         lambda: run(*words, stdin=stdin, PERPLEXITY_BASE_URL=server.url, PERPLEXITY_API_KEY=key)
