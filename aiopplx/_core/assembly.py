@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import math
 import random
-import uuid
+import secrets
 from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
 
@@ -196,7 +196,7 @@ class Core:
 
 
 def _new_key() -> str:
-    return uuid.uuid4().hex
+    return secrets.token_hex(16)
 
 
 def _client(settings: Settings, routing: Routing, emitter: Emitter, membership: Membership) -> Client:

@@ -44,6 +44,8 @@ from aiopplx._submission import Submission
 from aiopplx._wire.call import Call, Lane, Reply
 from aiopplx.apis._registry import read_job
 
+_POLL = Lane.POLL
+
 POLLS_AT_ONCE = 32
 HELD = 1.0
 """Seconds after which it is asked again whether polls may leave, where they may not."""
@@ -310,8 +312,8 @@ class Poller:
         return moment
 
     def _held_back(self, now: float) -> float:
-        budget = self._budget.delay(now) if self._budget is not None else 0.0
-        return max(self._client.gate.delay(Lane.POLL, now), budget)
+        wait = self._client.gate.delay(_POLL, now)
+        return wait if self._budget is None else max(wait, self._budget.delay(now))
 
     def _step(self) -> None:
         self._timer = None
@@ -384,7 +386,7 @@ class Poller:
         if self._is_adaptive and not polls.is_worth_a_poll(now) and _may_all_come_back(sub, now):
             self._time_out(sub, now, "its next poll is not due yet", _as_last_seen(sub, polls))
             return
-        if is_hopeless(self._client.gate.delay(Lane.POLL, now), now, grace_until=self._grace_until):
+        if is_hopeless(self._client.gate.delay(_POLL, now), now, grace_until=self._grace_until):
             self._time_out(sub, now, "no request may leave at the moment", None)
         else:
             self._schedule.put(sub, now, is_bulk=sub.is_bulk)

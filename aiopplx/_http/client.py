@@ -153,7 +153,7 @@ class Client:
         """Make one exchange, for which the caller has just passed the gate, and tell the gate what came of it."""
         sent_at = self.clock.now()
         try:
-            outcome = await (self.transport.exchange(call) if sink is None else self.transport.exchange(call, sink))
+            outcome = await self.transport.exchange(call, sink)
         except BaseException:
             self.line.back(call.lane, sent_at)
             self.line.answered()

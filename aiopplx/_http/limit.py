@@ -41,8 +41,8 @@ class Limit:
         self._late: set[asyncio.Task[Any]] = set()
         self._timer: Timer | None = None
 
-    def __enter__(self) -> tuple[asyncio.Task[Any], int]:
-        """The task that is inside, and how often it had been asked to end before."""
+    def __enter__(self) -> int:
+        """How often the task that is inside had been asked to end before."""
         task = asyncio.current_task()
         if task is None:
             raise RuntimeError("a time limit is kept for a task, and this is not one")
@@ -54,7 +54,7 @@ class Limit:
             self._timer = self._clock.wire_at(late_at, self._sweep)
         if self._busy is not None:
             self._busy.__enter__()
-        return task, cancels
+        return cancels
 
     def __exit__(
         self, exc_type: type[BaseException] | None, exc: BaseException | None, tb: types.TracebackType | None

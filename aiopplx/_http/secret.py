@@ -51,13 +51,14 @@ class Secret:
     among its local variables, and no plain key. `problem` says whether it can be used.
     """
 
-    __slots__ = ("_bearer", "_bytes", "_kind", "_value")
+    __slots__ = ("_bearer", "_echo", "_kind", "_value")
 
     def __init__(self, given: object) -> None:
         # Without the newline that a file or a shell leaves at its end.
         self._value = str(as_builtin(given)).strip() if isinstance(given, str) else ""
         self._kind = "" if isinstance(given, str) else type(given).__name__
-        self._bytes = self._value.encode(errors="replace")
+        # What is looked for in answers: nothing, if it is no secret.
+        self._echo = self._value.encode(errors="replace") if len(self._value) >= SECRET_FROM else b""
         self._bearer = f"Bearer {self._value}"
 
     def problem(self) -> str:
@@ -85,13 +86,12 @@ class Secret:
 
     def scrub(self, text: str) -> str:
         """`text` without the key, in case the server echoed it."""
-        return text.replace(self._value, "[API key]") if len(self._value) >= SECRET_FROM else text
+        return text.replace(self._value, "[API key]") if self._echo else text
 
     def scrub_body(self, body: bytes) -> bytes:
         """The same for the bytes of a short answer."""
-        if len(body) > ECHO_LIMIT or len(self._bytes) < SECRET_FROM:
-            return body
-        return body.replace(self._bytes, b"[API key]")
+        echo = self._echo
+        return body.replace(echo, b"[API key]") if echo and len(body) <= ECHO_LIMIT else body
 
     def __repr__(self) -> str:
         return "Secret('…')"

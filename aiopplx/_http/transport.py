@@ -20,7 +20,7 @@ import functools
 import os
 import platform
 import socket
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from typing import Any, Final, Protocol
 from urllib.request import proxy_bypass
 
@@ -44,6 +44,7 @@ SUBMIT_KEEPALIVE: Final = 0.25
 # Polls of one job are up to two minutes apart; without this, each would need a TLS handshake.
 POLL_KEEPALIVE: Final = 150.0
 CONNECTIONS: Final = 64
+_SUBMIT: Final = Lane.SUBMIT
 HEADERS: Final = {
     "Accept": "application/json",
     "User-Agent": f"aiopplx/{__version__} Python/{platform.python_version()}",
@@ -53,13 +54,8 @@ HEADERS: Final = {
 FILE_HEADERS: Final = {"Accept": "*/*", "Accept-Encoding": "identity"}
 
 
-@functools.lru_cache(maxsize=1024)
 def _address(base: yarl.URL, path: str) -> yarl.URL:
-    """The URL of a path. Cached, since each poll of a job has the same one, and a `URL` keeps the parts that aiohttp
-    has once worked out (host, port, whether there is a password).
-
-    Paths are percent-encoded already, so only those with a query have to be parsed again.
-    """
+    """The URL of a path. Paths are percent-encoded already, so only those with a query have to be parsed again."""
     whole = base.raw_path.rstrip("/") + path
     return base.join(yarl.URL(whole, encoded=True)) if "?" in path else base.with_path(whole, encoded=True)
 
@@ -137,7 +133,10 @@ class Transport:
         http: aiohttp.ClientSession | None = None,
     ) -> None:
         self.base_url = base_url
-        self._base = yarl.URL(base_url)
+        self._base = base = yarl.URL(base_url)
+        # Each poll of a job has the same address, and a `URL` keeps the parts that aiohttp has once worked out (host,
+        # port, whether there is a password).
+        self._address: Callable[[str], yarl.URL] = functools.lru_cache(1024)(lambda path: _address(base, path))
         self.limit = network.max_response_bytes
         self.file_limit = network.max_file_bytes
         self._key = key
@@ -192,7 +191,7 @@ class Transport:
             asyncio.CancelledError, KeyboardInterrupt, SystemExit: made anew, without the frames that hold the key.
             ConfigError: the connections are closed, as they are after the end of the session.
         """
-        if call.lane is Lane.SUBMIT:
+        if call.lane is _SUBMIT:
             pool, limit = self._submits, self._submit_limit
         else:
             pool, limit = self._polls, self._poll_limit if sink is None else self._file_limit
@@ -200,8 +199,9 @@ class Transport:
             raise ConfigError("the session's connections are closed")
         body = _Body(call.body) if call.body is not None else None
         # Not awaited here: one frame fewer on the way of each request.
-        attempt = self._contained if self._theirs is None else self._in_theirs
-        return attempt(pool, call, body, limit, sink)
+        if self._theirs is None:
+            return self._contained(pool, call, body, limit, sink)
+        return self._in_theirs(pool, call, body, limit, sink)
 
     async def _in_theirs(
         self, pool: aiohttp.ClientSession, call: Call, body: _Body | None, limit: Limit, sink: Sink | None
@@ -228,14 +228,13 @@ class Transport:
         sink: Sink | None,
     ) -> Reply | NoReply:
         """One attempt within its limit. Nothing that aiohttp raises leaves it, with its frames or as a context."""
-        task = asyncio.current_task()
-        cancels = task.cancelling() if task is not None else 0
+        cancels: int | None = None
         ending: BaseException | None
         try:
-            with limit:
+            with limit as cancels:  # None where the task is new, and nobody has asked it to end
                 return await self._attempt(pool, call, body, sink)
         except BaseException as error:
-            ending = _ending(error, task, cancels)
+            ending = _ending(error, asyncio.current_task(), cancels or 0)
             failure = _no_reply(error, sent=body is None or body.sent)
             if failure.broken in _UNREACHED and not failure.sent and self._theirs is None:
                 failure = _about_proxies(failure, self._base)
@@ -255,7 +254,7 @@ class Transport:
         """The exchange itself. What it raises holds the key."""
         response = await pool.request(
             call.method,
-            _address(self._base, call.path),
+            self._address(call.path),
             data=body,
             headers=self._key.header() if sink is None else self._key.header() | FILE_HEADERS,
             timeout=self._timeout,
@@ -267,7 +266,7 @@ class Transport:
                 return await self._poured(response, sink)
             length = response.content_length
             if length is not None and "Content-Encoding" not in response.headers:
-                content = await response.read() if length <= self.limit else None
+                content = await _whole(response.content) if length <= self.limit else None
             else:
                 content = await self._read_counted(response)
         except BaseException:
@@ -305,6 +304,12 @@ class Transport:
                 return None
             parts.append(part)
         return b"".join(parts)
+
+
+async def _whole(content: aiohttp.StreamReader) -> bytes:
+    """The rest of a body. Nearly every answer comes in one piece, and is then not looked at a second time."""
+    first = await content.readany()
+    return first if content.at_eof() else first + await content.read()
 
 
 def _ending(error: BaseException, task: asyncio.Task[Any] | None, cancels: int) -> BaseException | None:

@@ -145,16 +145,17 @@ class Breaker:
     closes the breaker, whatever it says: a server that refuses is at work.
 
     Attributes:
-        failures: attempts in a row that brought no answer.
+        failures: attempts in a row that brought no answer. While there are none, nothing is held back.
+        probing_until: a probe is out, until then at the latest; 0.0 if none is.
     """
 
-    __slots__ = ("_probe_at", "_probe_delay", "_probe_sent_at", "_probing_until", "failures")
+    __slots__ = ("_probe_at", "_probe_delay", "_probe_sent_at", "failures", "probing_until")
 
     def __init__(self) -> None:
         self.failures = 0
         self._probe_at = 0.0
         self._probe_delay = FIRST_PROBE
-        self._probing_until = 0.0
+        self.probing_until = 0.0
         self._probe_sent_at = 0.0
 
     @property
@@ -166,20 +167,20 @@ class Breaker:
         """Seconds until the next probe may leave; 0 or less if now, or if the server answers."""
         if not self.is_open:
             return 0.0
-        probing = self._probing_until - now
+        probing = self.probing_until - now
         # While a probe is out the others ask again soon: its answer opens the gate without a word to them.
         return min(probing, self._probe_delay) if probing > 0.0 else self._probe_at - now
 
     def leave(self, now: float) -> None:
         """A request leaves. If the breaker is open, it is the probe."""
         if self.is_open:
-            self._probing_until = now + LONGEST_PROBE
+            self.probing_until = now + LONGEST_PROBE
             self._probe_sent_at = now
 
     def back(self, sent_at: float) -> None:
         """A request that was sent at `sent_at` ended, in whatever way: if it was the probe, another may go."""
         if sent_at >= self._probe_sent_at:
-            self._probing_until = 0.0
+            self.probing_until = 0.0
 
     def answered(self) -> None:
         """A complete answer came."""
@@ -300,22 +301,21 @@ class Gate:
 
     def delay(self, lane: Lane, now: float) -> float:
         """Seconds until a request of this lane may leave; 0 if now. A stop is not in it: ask `halted`."""
-        wait = self.limits.delay(lane, now)
-        silence = self._silence.until - now
-        if silence > wait:
-            wait = silence
-        if self._breaker.is_open:
+        wait = self.limits.lanes[lane].delay(now)
+        if self._silence.until > now:
+            wait = max(wait, self._silence.until - now)
+        if self._breaker.failures:
             wait = max(wait, self._breaker.delay(now))
         return wait if wait > 0.0 else 0.0
 
     def waits_for_answer(self, lane: Lane) -> bool:
         """Whether `delay` is a guess, because an answer that is on its way decides."""
-        return self.limits.waits_for_answer(lane)
+        return self.limits.lanes[lane].waits_for_answer()
 
     def leave(self, lane: Lane, now: float) -> None:
         """A request leaves now."""
-        self.limits.leave(lane, now)
-        if self._breaker.is_open:
+        self.limits.lanes[lane].leave(now)
+        if self._breaker.failures:
             self._breaker.leave(now)
 
     def why(self, lane: Lane, now: float) -> Cause | None:
@@ -326,7 +326,7 @@ class Gate:
             return Cause.SILENCE
         if self._breaker.delay(now) > 0.0:
             return Cause.OUTAGE
-        if self.limits.delay(lane, now) > 0.0:
+        if self.limits.lanes[lane].delay(now) > 0.0:
             return Cause.LIMIT
         return None
 
@@ -334,19 +334,21 @@ class Gate:
 
     def back(self, lane: Lane, sent_at: float) -> None:
         """A request that was sent at `sent_at` ended, in whatever way, or did not leave after all."""
-        self.limits.back(lane, sent_at)
-        self._breaker.back(sent_at)
+        self.limits.lanes[lane].back(sent_at)
+        if self._breaker.probing_until:
+            self._breaker.back(sent_at)
 
     def answered(self, lane: Lane, now: float, sent_at: float, *, accepted: bool) -> None:
         """The server gave an answer that was not a request for less, to a request that was sent at `sent_at`."""
         self._first_contact.is_made = True
-        self._breaker.answered()
+        if self._breaker.failures:
+            self._breaker.answered()
         if lane is _SUBMIT:
             self._unanswered.answered()
             if accepted:
                 self.route.has_accepted = True
         # Also one that was refused for what it asks: the limit let it through.
-        self.limits.accepted(lane, now, sent_at)
+        self.limits.lanes[lane].accepted(now, sent_at)
 
     def throttled(
         self,

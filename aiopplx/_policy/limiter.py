@@ -100,12 +100,20 @@ class Departures(Protocol):
         """Seconds until the next may leave, 0 or less if now. Asking changes nothing. An answer may shorten it."""
         ...
 
+    def waits_for_answer(self) -> bool:
+        """Whether only an answer can shorten `delay`: it is then a guess, after which it is not waited for longer."""
+        ...
+
     def leave(self, now: float) -> None:
         """One leaves."""
         ...
 
     def back(self, sent_at: float) -> None:
         """One that was sent at `sent_at` is in flight no more, whatever came of it."""
+        ...
+
+    def accepted(self, now: float, sent_at: float) -> None:
+        """One that was sent at `sent_at` was let in."""
         ...
 
 
@@ -149,6 +157,9 @@ class Limiter:
         self.burst = burst if per_minute is not None else 0.0
         self.in_flight = 0
         self.refused_as_given = 0
+        # While no limit was met, requests are counted and nothing else: `_surely` so many may be in flight at least.
+        self._is_met = self.is_given
+        self._surely = first_window
         self._first_window = first_window
         self._closed_until = 0.0
         self._rtt = 0.0
@@ -198,6 +209,8 @@ class Limiter:
 
     def delay(self, now: float) -> float:
         """See `Departures`."""
+        if not self._is_met and self.in_flight < self._surely:
+            return 0.0
         closed = self._closed_until - now
         if self._is_alone:
             if self.is_given:
@@ -205,8 +218,7 @@ class Limiter:
             alone = self._probe_at if self._probe_sent is None else self._probe_sent + self._stale()
             return max(closed, alone - now)
         if self.rate is None:
-            # No window is narrower than the first one, so the common case needs no arithmetic.
-            if self.in_flight < self._first_window or self.in_flight < self._window():
+            if self.in_flight < self._window():
                 return closed
             # A window that does not move lets one more through: it must not hang on answers that do not come.
             return max(closed, self._last_sent + self._stale() - now)
@@ -217,9 +229,14 @@ class Limiter:
     def leave(self, now: float) -> None:
         """See `Departures`."""
         self.in_flight += 1
-        self._remaining -= 1.0
         if self._began is None:
             self._began = now
+        if self._is_met:
+            self._leave_met(now)
+        self._last_sent = now
+
+    def _leave_met(self, now: float) -> None:
+        self._remaining -= 1.0
         if self._is_alone:
             self._probe_sent = now
         if self.rate is not None and (self.is_given or not self._is_alone):
@@ -237,10 +254,9 @@ class Limiter:
                 self._end_leap(now, is_noise=False)  # what leapt does not come back
             self._tokens = tokens - 1.0
             self._filled_at = now
-        self._last_sent = now
 
     def waits_for_answer(self) -> bool:
-        """Whether only an answer can shorten `delay`: it is then a guess, after which it is not waited for longer."""
+        """See `Departures`."""
         if self._is_alone:
             return self._probe_sent is not None
         if self.rate is None:
@@ -256,6 +272,7 @@ class Limiter:
 
     def close(self, until: float) -> None:
         """Nothing leaves before this moment."""
+        self._is_met = True
         self._closed_until = max(self._closed_until, until)
 
     def _wait(self, now: float) -> float:
@@ -301,6 +318,12 @@ class Limiter:
         """A request that was sent at `sent_at` was accepted."""
         self._measure(now - sent_at)
         self._accepted += 1
+        if self._is_met:
+            self._accepted_met(now, sent_at)
+        elif self._surely < WIDEST_WINDOW:
+            self._surely += 1.0 / WINDOW_SHARE
+
+    def _accepted_met(self, now: float, sent_at: float) -> None:
         if self._slow_share:
             self._share *= MEMORY
             self._slow_share *= SLOW_MEMORY
@@ -323,6 +346,7 @@ class Limiter:
 
     def refused(self, now: float, sent_at: float) -> None:
         """A request that was sent at `sent_at` was refused, because there were too many."""
+        self._is_met = True
         self._measure(now - sent_at)
         self._share = self._share * MEMORY + (1.0 - MEMORY)
         self._slow_share = self._slow_share * SLOW_MEMORY + (1.0 - SLOW_MEMORY)
@@ -361,7 +385,8 @@ class Limiter:
         self._probe_at = now + self._gap
 
     def _measure(self, seconds: float) -> None:
-        self._rtt = seconds if self._rtt == 0.0 else self._rtt + (seconds - self._rtt) / 8.0
+        rtt = self._rtt
+        self._rtt = rtt + (seconds - rtt) / 8.0 if rtt else seconds
 
     def _is_noise(self) -> bool:
         if self._usual:
@@ -475,6 +500,7 @@ class Limiter:
             self.close(now + until_reset)
         if not limit or remaining is None or self.is_given:
             return
+        self._is_met = True
         self._newest = sent_at
         if remaining > limit or (remaining > FEW and not accepted):
             self._contradicted()
@@ -524,6 +550,7 @@ class Limiter:
         """Start from what an earlier run learnt, whose last request was sent so long ago; not once one was sent."""
         if self.is_given or learnt.rate is None or self._began is not None or self.rate is not None:
             return
+        self._is_met = True
         self.rate = max(SLOWEST, learnt.rate)
         self.burst = max(0.0, learnt.burst)
         self._flat = min(TOLD_FLAT, max(LEAST_FLAT, learnt.flat))

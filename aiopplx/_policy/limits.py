@@ -16,11 +16,11 @@ This module knows nothing of tasks and clocks: `now` is an argument, in monotoni
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import msgspec
 
-from aiopplx._policy.limiter import Learnt, Limiter
+from aiopplx._policy.limiter import Departures, Learnt, Limiter
 from aiopplx._wire.call import Lane
 
 AT_ONCE = 128.0
@@ -55,6 +55,34 @@ class _Found:
         self.list = Limiter(first_window=AT_ONCE)
 
 
+class _Both:
+    """The departures of requests that meet two limits."""
+
+    __slots__ = ("_one", "_other")
+
+    def __init__(self, one: Departures, other: Departures) -> None:
+        self._one = one
+        self._other = other
+
+    def delay(self, now: float) -> float:
+        return max(self._one.delay(now), self._other.delay(now))
+
+    def waits_for_answer(self) -> bool:
+        return self._one.waits_for_answer() or self._other.waits_for_answer()
+
+    def leave(self, now: float) -> None:
+        self._one.leave(now)
+        self._other.leave(now)
+
+    def back(self, sent_at: float) -> None:
+        self._one.back(sent_at)
+        self._other.back(sent_at)
+
+    def accepted(self, now: float, sent_at: float) -> None:
+        self._one.accepted(now, sent_at)
+        self._other.accepted(now, sent_at)
+
+
 class Limits:
     """The limits of one account.
 
@@ -62,63 +90,29 @@ class Limits:
         submit, poll, list: one for each kind of request. Cancellations go with the polls.
         tokens: a limit on tokens, which holds back submissions only; None while none was met.
         is_shared: submissions and polls have one limit: `submit` and `poll` are the same object.
+        lanes: where the departures of each lane come from, by its number.
     """
 
-    __slots__ = ("_found", "_told_of_refusal", "is_shared", "list", "poll", "submit", "tokens")
+    __slots__ = ("_found", "_told_of_refusal", "is_shared", "lanes", "list", "poll", "submit", "tokens")
 
     def __init__(self) -> None:
-        self._found = _Found()
         self._told_of_refusal = False
-        self.is_shared = False
         self.tokens: Limiter | None = None
-        self.submit, self.poll, self.list = self._found.submit, self._found.poll, self._found.list
+        self.forget()
 
     def of(self, lane: Lane) -> Limiter:
         """The limit that a request of this lane meets."""
         return self.submit if lane is _SUBMIT else self.list if lane is _LIST else self.poll
 
-    # --- the pass ----------------------------------------------------------------------------------------------------
+    def _use(self, submit: Limiter, poll: Limiter, list: Limiter, *, is_shared: bool) -> None:
+        self.submit, self.poll, self.list, self.is_shared = submit, poll, list, is_shared
+        self._set_lanes()
 
-    def delay(self, lane: Lane, now: float) -> float:
-        """Seconds until a request of this lane may leave; see `Departures`."""
-        if lane is not _SUBMIT:
-            return (self.list if lane is _LIST else self.poll).delay(now)
-        wait, tokens = self.submit.delay(now), self.tokens
-        return wait if tokens is None else max(wait, tokens.delay(now))
-
-    def waits_for_answer(self, lane: Lane) -> bool:
-        """Whether `delay` is a guess, because an answer that is on its way decides."""
-        tokens = self.tokens
-        return self.of(lane).waits_for_answer() or (
-            lane is _SUBMIT and tokens is not None and tokens.waits_for_answer()
-        )
-
-    def leave(self, lane: Lane, now: float) -> None:
-        """A request leaves."""
-        if lane is not _SUBMIT:
-            (self.list if lane is _LIST else self.poll).leave(now)
-            return
-        self.submit.leave(now)
+    def _set_lanes(self) -> None:
+        lanes: list[Departures] = [self.of(lane) for lane in Lane]
         if self.tokens is not None:
-            self.tokens.leave(now)
-
-    def back(self, lane: Lane, sent_at: float) -> None:
-        """One that was sent at `sent_at` is in flight no more."""
-        if lane is not _SUBMIT:
-            (self.list if lane is _LIST else self.poll).back(sent_at)
-            return
-        self.submit.back(sent_at)
-        if self.tokens is not None:
-            self.tokens.back(sent_at)
-
-    def accepted(self, lane: Lane, now: float, sent_at: float) -> None:
-        """One that was sent at `sent_at` was let in."""
-        if lane is not _SUBMIT:
-            (self.list if lane is _LIST else self.poll).accepted(now, sent_at)
-            return
-        self.submit.accepted(now, sent_at)
-        if self.tokens is not None:
-            self.tokens.accepted(now, sent_at)
+            lanes[_SUBMIT] = _Both(self.submit, self.tokens)
+        self.lanes: Sequence[Departures] = lanes
 
     # --- what came back ----------------------------------------------------------------------------------------------
 
@@ -128,6 +122,7 @@ class Limits:
             self.of(lane).accepted(now, sent_at)  # it was not one request too many
             if self.tokens is None:
                 self.tokens = Limiter()
+                self._set_lanes()
             self.tokens.refused(now, sent_at)
             return
         limit = self.of(lane)
@@ -166,8 +161,8 @@ class Limits:
     def _join(self, into: Limiter) -> None:
         other = self.poll if into is self.submit else self.submit
         into.in_flight += other.in_flight
-        self.submit = self.poll = self._found.submit = self._found.poll = into
-        self.is_shared = True
+        self._found.submit = self._found.poll = into
+        self._use(into, into, self.list, is_shared=True)
 
     def forget(self) -> None:
         """Requests go to another API, of whose limits nothing is known."""
@@ -177,8 +172,7 @@ class Limits:
 
     def _use_found(self) -> None:
         found = self._found
-        self.submit, self.poll, self.list = found.submit, found.poll, found.list
-        self.is_shared = found.submit is found.poll
+        self._use(found.submit, found.poll, found.list, is_shared=found.submit is found.poll)
         for limit in (found.submit, found.poll, found.list):
             limit.in_flight = 0  # what is under way was counted elsewhere
 
@@ -196,18 +190,17 @@ class Limits:
             self.submit.rate = per_minute / 60.0
         else:
             self._use_found()
-            self.submit, self.is_shared = Limiter(per_minute), False
+            self._use(Limiter(per_minute), self.poll, self.list, is_shared=False)
 
     def allow_tier(self, submit: float, poll: float | None, list: float | None) -> None:
         """The account's tier allows so many requests a minute, and as many at once. `poll` None: all share `submit`."""
         if self.submit.is_given and (self.submit.rate, self.submit.burst) == (submit / 60.0, submit):
             return
         self._use_found()
-        self.submit = Limiter(submit, burst=submit)
-        self.is_shared = poll is None
-        self.poll = self.submit if poll is None else Limiter(poll, burst=poll)
-        if list is not None:
-            self.list = Limiter(list, burst=list)
+        of_submits = Limiter(submit, burst=submit)
+        of_polls = of_submits if poll is None else Limiter(poll, burst=poll)
+        of_lists = self.list if list is None else Limiter(list, burst=list)
+        self._use(of_submits, of_polls, of_lists, is_shared=poll is None)
 
     def is_refused_as_given(self) -> bool:
         """Whether a request was refused although a given rate was kept; True once, so that it is told once."""

@@ -24,17 +24,17 @@ class Bucket:
 
     def delay(self, now: float) -> float:
         """Seconds until one more may leave."""
-        self._fill(now)
+        if self._at != now:
+            self._fill(now)
         return 0.0 if self._tokens >= 1.0 else (1.0 - self._tokens) / self._rate
 
     def leave(self, now: float) -> None:
         """One leaves."""
-        self._fill(now)
+        if self._at != now:
+            self._fill(now)
         self._tokens -= 1.0
 
     def _fill(self, now: float) -> None:
-        if self._at == now:
-            return
         if self._at is not None:
             self._tokens = min(self._burst, self._tokens + (now - self._at) * self._rate)
         self._at = now
