@@ -63,7 +63,10 @@ class JobStatus(enum.StrEnum):
     @property
     def is_final(self) -> bool:
         """True if it will not change without an action of the user."""
-        return self not in (JobStatus.CREATED, JobStatus.IN_PROGRESS)
+        return self not in _RUNNING
+
+
+_RUNNING = (JobStatus.CREATED, JobStatus.IN_PROGRESS)
 
 
 class Source(msgspec.Struct, frozen=True, gc=False, kw_only=True):

@@ -17,6 +17,7 @@ This module knows nothing of batches, stores, budgets, or what a poll means (`_p
 from __future__ import annotations
 
 import asyncio
+import inspect
 import logging
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -35,7 +36,6 @@ from aiopplx._policy.polling import (
     PollPolicy,
     Polls,
     Schedule,
-    Schedules,
     is_decisive,
     is_hopeless,
 )
@@ -150,12 +150,11 @@ class Poller:
         self._sink = sink
         self._choose = choose
         self._budget = Bucket(policy.budget) if policy.budget is not None else None
-        self._schedule: Schedules[Submission] = Schedules()
+        self._schedule: Schedule[Submission] = Schedule()
         self._deadlines: Schedule[Submission] = Schedule()
         # A job's poll, from its departure until it is known what becomes of the job; and the task of each poll.
         self._out: dict[Submission, Poll] = {}
         self._running: dict[Poll, asyncio.Task[None]] = {}
-        self._unbegun: set[Poll] = set()
         self._timer: Timer | None = None
         self._armed_for = 0.0
         self._is_held_back = False
@@ -177,10 +176,7 @@ class Poller:
         polls.grace_until = 0.0  # that was for those who listened before
         if polls.law is None:
             polls.law = self.laws.of(sub.kind)
-        if polls.due is None:
-            self._put_by_rule(sub, now)
-        else:
-            self._put(sub, max(polls.due, now))
+        self._put(sub, self._due_by_rule(sub, polls, now) if polls.due is None else max(polls.due, now))
 
     def bound(self, sub: Submission) -> None:
         """Its listeners changed: the first of their deadlines is when the next one stops waiting."""
@@ -244,8 +240,7 @@ class Poller:
         if task is None or task is asyncio.current_task():
             return None
         task.cancel()
-        if poll in self._unbegun:  # nobody else says so
-            self._unbegun.discard(poll)
+        if _has_not_begun(task):  # nobody else says that nothing left
             self._client.line.back(poll.call.lane, self._clock.now())
         self._free_place(poll)
         return task
@@ -260,11 +255,7 @@ class Poller:
         if self._timer is None or due < self._armed_for:
             self._arm()
 
-    def _put_by_rule(self, sub: Submission, now: float) -> None:
-        self._put(sub, self._due_by_rule(sub, now))
-
-    def _due_by_rule(self, sub: Submission, now: float) -> float:
-        polls = _polls(sub)
+    def _due_by_rule(self, sub: Submission, polls: Polls, now: float) -> float:
         if self._is_adaptive and polls.law is not None:
             return now + self._policy.law_gap(polls.law, now - polls.since, self._client.random())
         try:
@@ -278,7 +269,7 @@ class Poller:
             log(logging.ERROR, "the poll rule failed; the default one goes on in its place", exc_info=True)
             reason = f"the poll rule failed ({type(error).__name__}); the default one goes on in its place"
             self._client.emit(sub.event(EventKind.WARNING, now, reason=reason))
-        return self._due_by_rule(sub, now)
+        return self._due_by_rule(sub, polls, now)
 
     def _arm(self) -> None:
         """Set the timer for whatever comes first; leave it if it is set for that already."""
@@ -400,7 +391,6 @@ class Poller:
         self._out[first] = poll
         if len(poll.subs) > 1:
             self._take_in(poll)
-        self._unbegun.add(poll)
         self._running[poll] = asyncio.get_running_loop().create_task(self._run(poll))
 
     def _take_in(self, poll: Poll) -> None:
@@ -410,7 +400,6 @@ class Poller:
                 self._out[sub] = poll
 
     async def _run(self, poll: Poll) -> None:
-        self._unbegun.discard(poll)
         try:
             result = await self._client.attempt(poll.call, poll.read)
             ends = self._came_back(poll, result)
@@ -513,7 +502,7 @@ class Poller:
             if snapshot.status is JobStatus.IN_PROGRESS and snapshot.server_status != "IN_PROGRESS":
                 self._warn_of_unknown(sub, polls, snapshot, now)
         self._sink.polled(sub, snapshot)
-        due = self._due_by_rule(sub, now) if verdict is None else now + verdict.delay
+        due = self._due_by_rule(sub, polls, now) if verdict is None else now + verdict.delay
         if is_overdue and not self._time_out(sub, now, f"the server says {snapshot.server_status}", snapshot):
             polls.due = due  # for whoever comes back
             return None
@@ -600,6 +589,11 @@ class Poller:
 
 _End = tuple[Submission, Ended, Snapshot | None]
 """What `Sink.finish` is told of a job."""
+
+
+def _has_not_begun(task: asyncio.Task[None]) -> bool:
+    coroutine = task.get_coro()
+    return inspect.iscoroutine(coroutine) and inspect.getcoroutinestate(coroutine) == inspect.CORO_CREATED
 
 
 def _may_all_come_back(sub: Submission, now: float) -> bool:

@@ -491,15 +491,20 @@ class _Row(msgspec.Struct, order=True, gc=False):
 
 
 class Schedule(Generic[K]):
-    """Keys in the order in which they are due. First due, first out, however many: that is fair."""
+    """Keys in the order in which they are due: urgent ones first, but every fifth that both could give is of the bulk.
 
-    __slots__ = ("_heap", "_rows", "_seq")
+    Of those that are equally urgent the first due is the first out, however many there are: that is fair.
+    """
+
+    __slots__ = ("_bulk", "_contested", "_rows", "_seq", "_urgent")
 
     def __init__(self) -> None:
-        # Rows are not taken out of the middle of the heap. A forgotten one loses its key, so that it does not live on.
-        self._heap: list[_Row] = []
+        # Rows are not taken out of the middle of a heap. A forgotten one loses its key, so that it does not live on.
+        self._urgent: list[_Row] = []
+        self._bulk: list[_Row] = []
         self._rows: dict[K, _Row] = {}
         self._seq = 0
+        self._contested = 0
 
     def __len__(self) -> int:
         return len(self._rows)
@@ -507,12 +512,13 @@ class Schedule(Generic[K]):
     def __contains__(self, key: K) -> bool:
         return key in self._rows
 
-    def put(self, key: K, due: float) -> None:
+    def put(self, key: K, due: float, *, is_bulk: bool = True) -> None:
         """`key` is due at `due`; replaces an earlier moment of it."""
-        earlier = self._rows.get(key)
+        rows = self._rows
+        earlier = rows.get(key)
         seq = self._seq = self._seq + 1
-        row = self._rows[key] = _Row(due, seq, key)
-        heapq.heappush(self._heap, row)
+        row = rows[key] = _Row(due, seq, key)
+        heapq.heappush(self._bulk if is_bulk else self._urgent, row)
         if earlier is not None:
             earlier.key = None
             self._tidy()
@@ -528,105 +534,73 @@ class Schedule(Generic[K]):
 
     def _tidy(self) -> None:
         # Rows passed over are thrown out once they are the greater part, so each costs no more than its own push.
-        if len(self._heap) > max(64, 2 * len(self._rows)):
-            self._heap = [row for row in self._heap if row.key is not None]
-            heapq.heapify(self._heap)
+        if len(self._bulk) + len(self._urgent) > max(64, 2 * len(self._rows)):
+            self._bulk, self._urgent = _living(self._bulk), _living(self._urgent)
 
     def next_due(self) -> float | None:
         """When the first key is due; None if there is none."""
-        heap = self._heap
-        while heap:
-            row = heap[0]
-            if row.key is not None:
-                return row.due
-            heapq.heappop(heap)
-        return None
-
-    def first(self) -> tuple[float, K] | None:
-        """The first key, and when it is due; None if there is none."""
-        due = self.next_due()
-        return None if due is None else (due, self._heap[0].key)
-
-    def due_by(self, moment: float) -> list[K]:
-        """The keys that are due by `moment`, first due first; they stay where they are. It looks at no others."""
-        heap, found, places = self._heap, list[_Row](), [0]
-        while places:
-            place = places.pop()
-            # What stands below a row of the heap is due no earlier than the row.
-            if place < len(heap) and heap[place].due <= moment:
-                found.append(heap[place])
-                places += (2 * place + 1, 2 * place + 2)
-        return [row.key for row in sorted(found) if row.key is not None]
-
-    def pop(self, now: float) -> K | None:
-        """The key that has been due longest, taken out; None if none is due."""
-        due = self.next_due()
-        if due is None or due > now:
-            return None
-        key: K = heapq.heappop(self._heap).key
-        del self._rows[key]
-        return key
-
-
-class Schedules(Generic[K]):
-    """Two schedules, of which the urgent one goes first; but every fifth key that both could give is of the other.
-
-    As one `Schedule`, where a key's urgency is said with its moment.
-    """
-
-    __slots__ = ("_bulk", "_contested", "_urgent")
-
-    def __init__(self) -> None:
-        self._urgent: Schedule[K] = Schedule()
-        self._bulk: Schedule[K] = Schedule()
-        self._contested = 0
-
-    def __len__(self) -> int:
-        return len(self._urgent) + len(self._bulk)
-
-    def __contains__(self, key: K) -> bool:
-        return key in self._bulk or key in self._urgent
-
-    def put(self, key: K, due: float, *, is_bulk: bool) -> None:
-        """`key` is due at `due`; replaces an earlier moment of it."""
-        chosen, other = (self._bulk, self._urgent) if is_bulk else (self._urgent, self._bulk)
-        if len(other):
-            other.remove(key)
-        chosen.put(key, due)
-
-    def remove(self, key: K) -> bool:
-        """Forget `key`; True if it was waiting."""
-        return self._bulk.remove(key) or self._urgent.remove(key)
-
-    def next_due(self) -> float | None:
-        """When the first key is due; None if there is none."""
-        urgent, bulk = self._urgent.next_due(), self._bulk.next_due()
+        bulk = _first_due(self._bulk)
+        urgent = _first_due(self._urgent) if self._urgent else None
         if urgent is None or bulk is None:
             return bulk if urgent is None else urgent
         return min(urgent, bulk)
 
     def next_of(self, *, is_bulk: bool) -> tuple[float, K] | None:
         """The first key of these, and when it is due; None if there is none."""
-        return (self._bulk if is_bulk else self._urgent).first()
+        heap = self._bulk if is_bulk else self._urgent
+        due = _first_due(heap)
+        return None if due is None else (due, heap[0].key)
 
     def due_by(self, moment: float) -> list[K]:
-        """The keys that are due by `moment`, urgent ones first; they stay where they are."""
-        return [*self._urgent.due_by(moment), *self._bulk.due_by(moment)]
+        """The keys that are due by `moment`, urgent ones first; they stay where they are. It looks at no others."""
+        return [row.key for heap in (self._urgent, self._bulk) for row in _due_by(heap, moment) if row.key is not None]
 
     def pop(self, now: float) -> K | None:
         """The key whose turn it is, taken out; None if none is due."""
-        if not len(self._urgent):
-            return self._bulk.pop(now)
-        urgent = self._urgent.first()
-        bulk = self._bulk.next_due()
-        if urgent is None or urgent[0] > now:
-            return self._bulk.pop(now)
-        if bulk is not None and bulk <= now:
-            self._contested += 1
-            if self._contested % CONTESTED == 0:
-                return self._bulk.pop(now)
-        return self._urgent.pop(now)
+        return self.pop_of(now, is_bulk=not self._urgent or self._is_turn_of_bulk(now))
+
+    def _is_turn_of_bulk(self, now: float) -> bool:
+        urgent, bulk = _first_due(self._urgent), _first_due(self._bulk)
+        if urgent is None or urgent > now:
+            return True
+        if bulk is None or bulk > now:
+            return False
+        self._contested += 1
+        return self._contested % CONTESTED == 0
 
     def pop_of(self, now: float, *, is_bulk: bool) -> K | None:
-        """As `Schedule.pop`, of these keys."""
-        return (self._bulk if is_bulk else self._urgent).pop(now)
+        """As `pop`, of these keys."""
+        heap = self._bulk if is_bulk else self._urgent
+        due = _first_due(heap)
+        if due is None or due > now:
+            return None
+        key: K = heapq.heappop(heap).key
+        del self._rows[key]
+        return key
+
+
+def _first_due(heap: list[_Row]) -> float | None:
+    """When the first row with a key is due, which then is the first of all; None if there is none."""
+    while heap:
+        row = heap[0]
+        if row.key is not None:
+            return row.due
+        heapq.heappop(heap)
+    return None
+
+
+def _living(heap: list[_Row]) -> list[_Row]:
+    living = [row for row in heap if row.key is not None]
+    heapq.heapify(living)
+    return living
+
+
+def _due_by(heap: list[_Row], moment: float) -> list[_Row]:
+    found, places = list[_Row](), [0]
+    while places:
+        place = places.pop()
+        # What stands below a row of the heap is due no earlier than the row.
+        if place < len(heap) and heap[place].due <= moment:
+            found.append(heap[place])
+            places += (2 * place + 1, 2 * place + 2)
+    return sorted(found)

@@ -97,7 +97,7 @@ class Server:
     paths: list[str] = field(default_factory=list[str])
     limit = 1_000
 
-    async def exchange(self, call: Call) -> Reply | NoReply:
+    async def exchange(self, call: Call, sink: object = None) -> Reply | NoReply:
         path = call.path.removeprefix(SONAR.base_path).strip("/") or "list"
         self.paths.append(path)
         await self.open.wait()

@@ -115,7 +115,7 @@ class Wire:
         self.outcomes = outcomes
         self.calls: list[Call] = []
 
-    async def exchange(self, call: Call) -> Reply | NoReply:
+    async def exchange(self, call: Call, sink: object = None) -> Reply | NoReply:
         self.calls.append(call)
         await self.stage.at("exchange")
         return self.outcomes.pop(0) if len(self.outcomes) > 1 else self.outcomes[0]
