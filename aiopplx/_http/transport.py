@@ -20,7 +20,7 @@ import functools
 import os
 import platform
 import socket
-from collections.abc import Callable, Coroutine
+from collections.abc import Coroutine
 from typing import Any, Final, Protocol
 from urllib.request import proxy_bypass
 
@@ -133,10 +133,10 @@ class Transport:
         http: aiohttp.ClientSession | None = None,
     ) -> None:
         self.base_url = base_url
-        self._base = base = yarl.URL(base_url)
+        self._base = yarl.URL(base_url)
         # Each poll of a job has the same address, and a `URL` keeps the parts that aiohttp has once worked out (host,
         # port, whether there is a password).
-        self._address: Callable[[str], yarl.URL] = functools.lru_cache(1024)(lambda path: _address(base, path))
+        self._address = functools.lru_cache(1024)(functools.partial(_address, yarl.URL(base_url)))
         self.limit = network.max_response_bytes
         self.file_limit = network.max_file_bytes
         self._key = key

@@ -144,7 +144,7 @@ class Keeper:
     def may_poll(self, sub: Submission) -> bool:
         return sub.job_id not in self.full
 
-    def polled(self, sub: Submission) -> None:
+    def polled(self, sub: Submission, snapshot: Snapshot | None) -> None:
         if sub.job_id in self.broken:
             raise ZeroDivisionError
         self.runs_on.append(sub.job_id)
