@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from cyclopts import CycloptsError
 
 from aiopplx.cli._app import make_app
-from aiopplx.cli._exits import FAILED, INTERRUPTED, PIPE_CLOSED, USAGE, OutputLost, UsageError, complain, exit_code
+from aiopplx.cli._exits import INTERRUPTED, LATER, PIPE_CLOSED, USAGE, OutputLost, UsageError, complain, exit_code
 from aiopplx.cli._options import STANDARD
 
 
@@ -40,7 +40,7 @@ def run(argv: Sequence[str]) -> int:
         return USAGE
     except OutputLost as error:
         complain(str(error))
-        return FAILED
+        return LATER
     except BrokenPipeError:
         _forget_stdout()
         return PIPE_CLOSED

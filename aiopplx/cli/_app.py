@@ -17,7 +17,7 @@ from aiopplx.cli._options import (
     Connection,
     CostsBy,
     EmulatorOptions,
-    ExportFormat,
+    ExportOptions,
     JournalOptions,
     ReviewOptions,
     RunOptions,
@@ -177,26 +177,15 @@ def cost(
     return _status.cost(journal, by=by, as_json=json)
 
 
-def export(
-    journal: Place,
-    /,
-    *,
-    output: Annotated[
-        str | None,
-        Parameter(name=["--output", "-o"], show_default=False, help="File, or directory of `files`. Default: stdout."),
-    ] = None,
-    format: Annotated[
-        ExportFormat, Parameter(help="`files` is a Markdown file for each report, named by its number.")
-    ] = "jsonl",
-    partial: Annotated[
-        bool, Parameter(name="--partial", show_default=False, help="Export even if the run is not finished.")
-    ] = False,
-    force: Annotated[bool, Parameter(show_default=False, help="Overwrite existing files.")] = False,
-) -> int:
-    """Write the results stored in a journal. No request is made."""
+def export(journal: Place, /, *, options: ExportOptions = ExportOptions()) -> int:  # noqa: B008 - frozen
+    """Write the answers stored in a journal, with the columns of their rows. No request is made.
+
+    Files are written by the rules of `aiopplx run`: one that an earlier run or export has written is replaced, and one
+    that is something else is refused.
+    """
     from aiopplx.cli import _export
 
-    return anyio.run(lambda: _export.export(journal, output, format, partial=partial, force=force))
+    return anyio.run(_export.export, journal, options)
 
 
 def review(

@@ -5,6 +5,7 @@ This module knows nothing of files.
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -35,25 +36,38 @@ OURS = (
 
 
 class Columns:
-    """The columns of a run.
+    """The columns of a table of answers, and how such a table is written.
 
     Args:
-        seen: the look at its questions; None if they are a stream that has no columns.
+        own: the user's, in their order.
+        question, tag: the one of them that is the question, or the tag; None if none is.
+        delimiter: between the cells of a CSV file.
+        has_mark: a CSV file begins with a mark, by which a spreadsheet knows that it is UTF-8.
 
     Attributes:
         names: of all columns, in order.
         own: of the user's.
         written: those that a model, a server or a web page wrote.
+        delimiter, has_mark: as they were given.
     """
 
-    def __init__(self, seen: Look | None) -> None:
-        asking = seen.asking if seen is not None else None
-        self._question = asking.question if asking is not None else ""
-        self._tag = asking.tag if asking is not None else ""
-        self.own = _own(seen, self._question, self._tag) if seen is not None else []
+    def __init__(
+        self,
+        own: Sequence[str] = (),
+        *,
+        question: str | None = None,
+        tag: str | None = None,
+        delimiter: str = ",",
+        has_mark: bool = False,
+    ) -> None:
+        self.own = list(own)
+        self.delimiter = delimiter
+        self.has_mark = has_mark
+        self._question = question
+        self._tag = tag
         self._ours: dict[str, str] = {}
         for name in OURS:
-            if (name == "question" and self._question in self.own) or (name == "tag" and self._tag in self.own):
+            if {"question": question, "tag": tag}.get(name) in self.own:
                 continue
             mapped = name
             while mapped in self.own:
@@ -76,6 +90,37 @@ class Columns:
         for name, mapped in self._ours.items():
             row[mapped] = facts[name]
         return row
+
+
+def columns_of(seen: Look | None) -> Columns:
+    """The columns of a run: a CSV file goes back as it came.
+
+    Args:
+        seen: the look at its questions; None if they are a stream that has no columns.
+    """
+    if seen is None:
+        return Columns()
+    table, asking = seen.table, seen.asking
+    delimiter = table.delimiter if table.delimiter != "\t" else ","
+    return Columns(
+        _own(seen, asking.question, asking.tag),
+        question=asking.question or None,
+        tag=asking.tag or None,
+        delimiter=delimiter,
+        has_mark=table.has_mark or table.what.startswith("Excel") or delimiter == ";",
+    )
+
+
+def columns_of_rows(rows: Iterable[Mapping[str, object]]) -> Columns:
+    """The columns of rows that a journal has kept, those that were seen first coming first.
+
+    Args:
+        rows: the user's own columns of each.
+    """
+    names: dict[str, None] = {}
+    for row in rows:
+        names.update(dict.fromkeys(row))
+    return Columns(list(names))
 
 
 def _own(seen: Look, question: str, tag: str) -> list[str]:

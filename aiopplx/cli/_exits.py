@@ -39,7 +39,7 @@ class UsageError(Exception):
 
 
 class OutputLost(Exception):
-    """The answers can no longer be written: disk full, file system gone."""
+    """The answers cannot be written at the moment: disk full, file open in another program. A later try may."""
 
 
 class Interrupted(Exception):

@@ -12,9 +12,10 @@ from __future__ import annotations
 
 import contextlib
 import csv
+import io
 import os
 from collections.abc import Callable, Generator, Iterator
-from typing import NamedTuple, Protocol
+from typing import Literal, NamedTuple, Protocol
 
 import msgspec
 
@@ -22,6 +23,9 @@ from aiopplx.cli._exits import OutputLost, UsageError
 
 NEW = ".new"
 """The end of the name under which a file is written before it takes the place of the old one."""
+Ending = Literal["whole", "part", "none"]
+"""What a run had done when its files are closed: it came to its end; it was stopped, or asked only some of the
+questions, so that rows of earlier runs stay; it did nothing, so that all files stay as they are."""
 COPY = 1 << 20
 
 
@@ -66,6 +70,14 @@ class Form(Protocol):
         """
         ...
 
+    def says_the_same(self, old: bytes, new: bytes) -> bool:
+        """Whether two rows of a job differ in nothing, or only in how long it took.
+
+        A session has measured that, and a later run knows it by the dates of the journal. If such a row were written
+        again, a file would have it twice after `kill -9`.
+        """
+        ...
+
 
 class RowFile:
     """A file that gets a row at a time.
@@ -74,6 +86,7 @@ class RowFile:
         path: a regular file, or a new one.
         form: how its rows stand in it.
         force: overwrite a file that has something else in it.
+        as_finished: leave the rows in the order in which they came.
         is_ours: called with the rows of a file that is not empty; says whether a run can write all of them again.
 
     Attributes:
@@ -83,8 +96,17 @@ class RowFile:
         UsageError: it has something else in it, or cannot be written.
     """
 
-    def __init__(self, path: str, form: Form, *, force: bool, is_ours: Callable[[list[Old]], bool]) -> None:
+    def __init__(
+        self,
+        path: str,
+        form: Form,
+        *,
+        force: bool,
+        is_ours: Callable[[list[Old]], bool],
+        as_finished: bool = False,
+    ) -> None:
         self.name = path
+        self._as_finished = as_finished
         self._form = form
         self._old: dict[str, list[Span]] = {}
         self._spans: dict[int, Span] = {}
@@ -108,7 +130,7 @@ class RowFile:
                 return fd
             return os.open(self.name, flags, 0o666)
         except OSError as error:
-            raise UsageError(f"cannot write {self.name}: {error.strerror}") from None
+            raise UsageError(why_not(self.name, error)) from None
 
     def _take_over(self, is_ours: Callable[[list[Old]], bool]) -> bool:
         """Whether the file is one of an earlier run, whose rows stay."""
@@ -140,7 +162,7 @@ class RowFile:
         """
         old = self._old.get(key) or self._old.get(job_id) or self._old.get(row.hex() if not (key or job_id) else "")
         if old:
-            same = next((span for span in old if span.end - span.start == len(row) and self._read(span) == row), None)
+            same = next((span for span in old if self._form.says_the_same(self._read(span), row)), None)
             old.remove(same or old[0])
             if same is not None:
                 self._spans[at] = same
@@ -154,7 +176,7 @@ class RowFile:
             start = self._end
             self._append(row)
         except OSError as error:
-            raise OutputLost(f"cannot write {self.name}: {error.strerror}") from None
+            raise OutputLost(why_not(self.name, error)) from None
         self._spans[at] = Span(start, self._end)
 
     def _append(self, data: bytes) -> None:
@@ -167,32 +189,39 @@ class RowFile:
     def _read(self, span: Span) -> bytes:
         return _read_at(self._fd, span)
 
-    def close(self, *, is_whole: bool) -> None:
+    def close(self, ending: Ending) -> None:
         """Put the rows in order and close the file.
 
         Args:
-            is_whole: the run has come to its end. Otherwise rows of an earlier run, which this one has not reached,
-                stay.
+            ending: what the run had done.
 
         Raises:
             OutputLost: the file cannot be written.
         """
         try:
             if self._spans:
-                self._order(is_whole)
+                self._order(is_whole=ending == "whole")
         except OSError as error:
-            raise OutputLost(f"cannot write {self.name}: {error.strerror}") from None
+            raise OutputLost(why_not(self.name, error)) from None
         finally:
-            is_empty = self._is_new and not os.fstat(self._fd).st_size
-            os.close(self._fd)
+            self._close()
+
+    def _close(self) -> None:
+        if self._fd < 0:
+            return
+        is_empty = self._is_new and not os.fstat(self._fd).st_size
+        os.close(self._fd)
+        self._fd = -1
         if is_empty:
             with contextlib.suppress(OSError):
                 os.unlink(self.name)
 
-    def _order(self, is_whole: bool) -> None:
+    def _order(self, *, is_whole: bool) -> None:
         spans = [self._spans[at] for at in sorted(self._spans)]
         if not is_whole:
             spans += sorted(span for left in self._old.values() for span in left)
+        if self._as_finished:
+            spans.sort()
         at = len(self._form.head)
         for span in spans:
             if span.start != at:
@@ -201,11 +230,13 @@ class RowFile:
         else:
             if at == os.fstat(self._fd).st_size:
                 return
-        with replacing(self.name) as new, open(new, "wb") as file:
-            file.write(self._form.head)
-            for span in spans:
-                for start in range(span.start, span.end, COPY):
-                    file.write(self._read(Span(start, min(span.end, start + COPY))))
+        with replacing(self.name) as new:
+            with open(new, "wb") as file:
+                file.write(self._form.head)
+                for span in spans:
+                    for start in range(span.start, span.end, COPY):
+                        file.write(self._read(Span(start, min(span.end, start + COPY))))
+            self._close()  # first: Windows replaces no file that is open
 
 
 def _write_at(fd: int, data: memoryview, at: int) -> int:
@@ -227,19 +258,43 @@ def _read_at(fd: int, span: Span) -> bytes:
 def replacing(path: str) -> Generator[str]:
     """The name of a new file which, once it is written and on the disk, takes the place of `path`.
 
+    If it cannot be written it is removed again, and the old file is as it was.
+
     Raises:
-        OutputLost: it cannot take its place; the new file stays.
+        OutputLost: it cannot take that place; the new file stays, under a name with the same ending.
     """
     new = path + NEW
-    yield new
-    with open(new, "rb") as file:
-        os.fsync(file.fileno())
+    try:
+        yield new
+        with open(new, "rb") as file:
+            os.fsync(file.fileno())
+    except BaseException:
+        with contextlib.suppress(OSError):
+            os.unlink(new)
+        raise
     with contextlib.suppress(OSError):
         os.chmod(new, os.stat(path).st_mode & 0o7777)
     try:
         os.replace(new, path)
     except OSError as error:
-        raise OutputLost(f"cannot replace {path}: {error.strerror}; what should be in it is in {new}") from None
+        raise OutputLost(f"{why_not(path, error)}; what should be in it is in {_apart(path, new)}") from None
+
+
+def _apart(path: str, new: str) -> str:
+    """The new file's name, which programs that go by endings know: `answers.new.xlsx`, if there is none yet."""
+    stem, suffix = os.path.splitext(path)
+    other = f"{stem}{NEW}{suffix}"
+    with contextlib.suppress(OSError):
+        if not os.path.lexists(other):
+            os.rename(new, other)
+            return other
+    return new
+
+
+def why_not(path: str, error: OSError) -> str:
+    """Why a file cannot be written, for a person."""
+    said = f"cannot write {path}: {error.strerror or error}"
+    return f"{said} (is it open in another program?)" if isinstance(error, PermissionError) else said
 
 
 # --- forms -----------------------------------------------------------------------------------------------------------
@@ -253,16 +308,26 @@ class Delimited:
         delimiter: between the cells.
         has_mark: the file begins with a mark, by which a spreadsheet knows that it is UTF-8.
         header: the names as they stand in the file.
-        job_id, status, answer: the columns that have these.
+        job_id, status, answer, seconds: the columns that have these.
     """
 
     def __init__(
-        self, names: list[str], delimiter: str, *, has_mark: bool, header: str, job_id: str, status: str, answer: str
+        self,
+        names: list[str],
+        delimiter: str,
+        *,
+        has_mark: bool,
+        header: str,
+        job_id: str,
+        status: str,
+        answer: str,
+        seconds: str,
     ) -> None:
         self.head = (b"\xef\xbb\xbf" if has_mark else b"") + header.encode(errors="replace")
         self._names = names
         self._delimiter = delimiter
         self._places = [names.index(name) for name in (job_id, status, answer)]
+        self._seconds = names.index(seconds)
 
     def old(self, path: str) -> Iterator[Old]:
         """See `Form`."""
@@ -288,12 +353,25 @@ class Delimited:
                     if len(cells) != len(self._names) or not last.endswith(b"\r\n"):
                         break
                     job_id, status, answer = (cells[place] for place in self._places)
-                    yield Old(Span(start, read), "", job_id, status, bool(answer))
+                    yield Old(Span(start, read), "", job_id.removeprefix("'"), status, bool(answer))
                     start = read
             except csv.Error:
                 pass  # a quote that is not closed, in a row that was cut off
             if file.read(1):
                 raise ValueError("only the last row may have been cut off")
+
+    def says_the_same(self, old: bytes, new: bytes) -> bool:
+        """See `Form`."""
+        if old == new:
+            return True
+        before, after = (self._cells(row) for row in (old, new))
+        if len(before) == len(after) == len(self._names) and before[self._seconds] and after[self._seconds]:
+            before[self._seconds] = after[self._seconds]
+        return before == after
+
+    def _cells(self, row: bytes) -> list[str]:
+        text = io.StringIO(row.decode(errors="replace"), newline="")
+        return [cell for cells in csv.reader(text, delimiter=self._delimiter) for cell in cells]
 
 
 class _Line(msgspec.Struct):
@@ -304,6 +382,10 @@ class _Line(msgspec.Struct):
     status: str
     idempotency_key: str
     text: str
+
+
+class _Measured(msgspec.Struct):
+    seconds: float | None = None
 
 
 _BEGIN = b'{"id":'
@@ -330,3 +412,13 @@ class JsonLines:
                     return
                 span = Span(start, start := start + len(line))
                 yield Old(span, row.idempotency_key, row.id, row.status, row.ok or bool(row.text))
+
+    def says_the_same(self, old: bytes, new: bytes) -> bool:
+        """See `Form`."""
+        if old == new:
+            return True
+        before, after = (msgspec.json.decode(row, type=_Measured).seconds for row in (old, new))
+        if before is None or after is None:
+            return False
+        fields, others = (msgspec.json.decode(row, type=dict[str, msgspec.Raw]) for row in (old, new))
+        return {**fields, "seconds": b""} == {**others, "seconds": b""}

@@ -6,21 +6,19 @@ This module knows nothing of sessions: it only reads a journal that an earlier r
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from aiopplx.cli._exits import UsageError
 from aiopplx.cli._files import Old
 from aiopplx.cli._options import STANDARD, Connection, JournalOptions
 from aiopplx.cli._records import job_in
-from aiopplx.journal import JournalReader, JournalRefused, Record, Stage, State, open_reader, records_at, stages_of
+from aiopplx.journal import JournalReader, JournalRefused, Record, Stage, open_reader, records_at, stages_of
 
 if TYPE_CHECKING:
     from aiopplx import Job
 
 SUFFIX = ".journal.db"
-
-WAITING = tuple(state for state in State if not state.is_final)
 
 # Status of rows in an output file that can be overwritten: they hold nothing paid, or nothing worth keeping.
 _WORTHLESS = ("REJECTED", "STOPPED", "FAILED", "EXPIRED", "CANCELLED")
@@ -128,16 +126,19 @@ def has_job(text: bytes, place: str | None) -> bool:
         return any(record.job_id and record.job_id.encode() in text for record in every(journal))
 
 
-def finished_besides(ids: Collection[str], place: str | None) -> Iterator[Job]:
+def finished_besides(ids: Collection[str], place: str | None, *, has: Callable[[str], bool]) -> Iterator[Job]:
     """Finished jobs of the journal that have other ids than these, in the order in which they were asked.
 
     Args:
         ids: of jobs that are known.
         place: the journal; None if the run has none.
+        has: called with an id; says whether a job that only earlier runs asked for is wanted as well.
     """
     if place is None or not os.path.exists(place):
         return
     with open_reader(place) as journal:
-        for record in journal.asked():
-            if record.state.is_final and record.job_id and record.job_id not in ids:
+        asked = {record.pk for record in journal.asked()}
+        for record in journal.asked(every_run=True):
+            is_other = record.state.is_final and record.job_id and record.job_id not in ids
+            if is_other and (record.pk in asked or has(record.job_id)):
                 yield job_in(journal, record)

@@ -22,7 +22,6 @@ from aiopplx.tables import AskOptions, Format, ReadOptions
 
 OnDoubt = Literal["resend", "hold"]
 Results = Literal["keep", "until-delivered", "refetch"]
-ExportFormat = Literal["jsonl", "csv", "markdown", "files"]
 OutputFormat = Literal["jsonl", "csv", "tsv", "excel", "parquet", "html", "markdown"]
 CostsBy = Literal["tag", "api", "state"]
 
@@ -152,7 +151,14 @@ class RunOptions:
         bool, Parameter(show_default=False, help="On Ctrl-C ask the service to cancel running jobs (Agent API only).")
     ] = False
     in_order: Annotated[
-        bool, Parameter(show_default=False, help="Write answers in the order of the questions, not as they finish.")
+        bool, Parameter(show_default=False, help="Hold answers back until those of earlier questions are written.")
+    ] = False
+    as_finished: Annotated[
+        bool,
+        Parameter(
+            show_default=False,
+            help="Leave the rows of files as they finished. Default: at the end, in the order of the questions.",
+        ),
     ] = False
     quiet: Annotated[bool, Parameter(name=["--quiet", "-q"], show_default=False, help="Only errors on stderr.")] = False
 
@@ -165,6 +171,8 @@ class RunOptions:
         """Refuse options that do not go together. Raises `UsageError`."""
         if self.json and not self.dry_run:
             raise UsageError("--json goes with --dry-run: what a run writes to stdout is JSON already")
+        if self.in_order and self.as_finished:
+            raise UsageError("--in-order and --as-finished do not go together")
 
 
 _TABLE = Group("Rows")
@@ -319,6 +327,35 @@ class JournalOptions:
             show_default=False, help="Seconds to wait for another process that has the journal open. Default: 0."
         ),
     ] = 0.0
+
+
+@Parameter(name="*")
+@dataclass(frozen=True, kw_only=True)
+class ExportOptions:
+    """Which rows of a journal are written, and where to."""
+
+    output: Annotated[
+        tuple[str, ...],
+        Parameter(
+            name=["--output", "-o"],
+            show_default=False,
+            help="File for the answers: .jsonl .csv .tsv .xlsx .parquet .html .md; may be repeated. Default: stdout.",
+        ),
+    ] = ()
+    output_format: Annotated[
+        OutputFormat | None, Parameter(help="Form of the answers. Default: the file's name says so; JSON lines.")
+    ] = None
+    all: Annotated[
+        bool,
+        Parameter(
+            show_default=False,
+            help="Everything that was ever asked, also by earlier runs, and also what has no outcome yet. Default: what"
+            " the last run asked and has ended.",
+        ),
+    ] = False
+    force: Annotated[
+        bool, Parameter(show_default=False, help="Overwrite an output file even if it holds something else.")
+    ] = False
 
 
 _DECISION = Group("Decision")

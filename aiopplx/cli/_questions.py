@@ -138,6 +138,7 @@ class Questions:
     Attributes:
         read: rows read so far, bad ones included.
         total: how many there are in total; None while unknown.
+        has_ended: the source was read to its end.
         origins: the origin of every question handed out, by its position in the batch, until `take` removes it.
         tried: the questions before the pause, by their position in the batch.
     """
@@ -147,6 +148,7 @@ class Questions:
         self.seen = seen
         self.read = 0
         self.total: int | None = None
+        self.has_ended = False
         self.origins: dict[int, Origin] = {}
         self._source = source
         self._limit = limit
@@ -194,6 +196,7 @@ class Questions:
         while self._limit is None or self.read < self._limit:
             got = await self._source.next()
             if got is None:
+                self.has_ended = True
                 break
             if self._limit is not None and got.at >= self._limit:
                 break

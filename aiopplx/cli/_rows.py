@@ -1,16 +1,14 @@
-"""Where the rows go: stdout or a file, one JSON object per line, complete lines only.
+"""Rows to stdout, to a pipe or to a device: complete lines only, and nobody waits for a slow reader.
 
 This module does not know what is in a row.
 """
 
 from __future__ import annotations
 
-import contextlib
 import os
 import stat
 import sys
 from collections import deque
-from pathlib import Path
 
 import anyio
 
@@ -34,33 +32,19 @@ class Rows:
     not be noticed: a pipe gets only as much as it has room for, and the loop waits for more room.
 
     Args:
-        path: the file; None is stdout.
-        force: overwrite a file that is not empty.
-        journal: the journal, which is never overwritten.
+        path: a pipe or a device; None is stdout.
 
     Attributes:
         name: its name in messages.
         is_terminal: True if the rows go to a terminal.
 
     Raises:
-        UsageError: the file is not empty, or cannot be written.
+        UsageError: it cannot be written.
     """
 
-    def __init__(
-        self,
-        path: str | None,
-        *,
-        force: bool = False,
-        journal: str | None = None,
-    ) -> None:
-        self.name = "stdout" if path in (None, STANDARD) else str(path)
-        if path is None or path == STANDARD:
-            self._fd, self._is_new = _stdout(), False
-        else:
-            _check_is_no_journal(path, journal)
-            self._fd, self._is_new = _opened(Path(path), force=force)
-        # The old content stays until there is a row to write: a run that is refused at once deletes nothing.
-        self._is_stale = self.name != "stdout" and os.fstat(self._fd).st_size > 0
+    def __init__(self, path: str | None = None) -> None:
+        self.name = "stdout" if path is None else path
+        self._fd = _stdout() if path is None else _opened(path)
         self._waits = not stat.S_ISREG(os.fstat(self._fd).st_mode)
         self.is_terminal = os.isatty(self._fd)
         self._unwritten: deque[memoryview] = deque()
@@ -77,21 +61,12 @@ class Rows:
         async with self._turn:
             await self._drain()
 
-    async def close(self, *, keep_empty: bool = True) -> None:
-        """Write accepted rows, if the reader accepts them within a second, and close the file.
-
-        Args:
-            keep_empty: False removes a file that was made here and is still empty.
-        """
+    async def close(self) -> None:
+        """Write accepted rows, if the reader accepts them within a second, and close what was opened here."""
         with anyio.move_on_after(LAST_WORDS, shield=True):
             await self._drain()
-        if self.name == "stdout":
-            return
-        is_empty = self._is_new and not os.fstat(self._fd).st_size
-        os.close(self._fd)
-        if is_empty and not keep_empty:
-            with contextlib.suppress(OSError):
-                os.unlink(self.name)
+        if self.name != "stdout":
+            os.close(self._fd)
 
     async def _drain(self) -> None:
         while self._unwritten:
@@ -103,9 +78,6 @@ class Rows:
 
     def _write(self, part: memoryview) -> int:
         try:
-            if self._is_stale:
-                os.ftruncate(self._fd, 0)
-                self._is_stale = False
             return os.write(self._fd, part)
         except BlockingIOError:
             return 0
@@ -137,27 +109,15 @@ def check_place(path: str, source: str, journal: str | None) -> None:
         UsageError: it is.
         OSError: it cannot be seen.
     """
-    _check_is_no_journal(path, journal)
+    if journal is not None and os.path.realpath(path) in {os.path.realpath(journal + part) for part in JOURNAL_PARTS}:
+        # It holds paid results, or will: not even --force overwrites it.
+        raise UsageError(f"{path} is the journal; write the answers to another file")
     if os.path.exists(path) and source != STANDARD and os.path.exists(source) and os.path.samefile(path, source):
         raise UsageError(f"{path} is the file of questions; write the answers to another")
 
 
-def _check_is_no_journal(path: str, journal: str | None) -> None:
-    """A journal holds paid results, or will: not even --force overwrites it."""
-    if journal is not None and os.path.realpath(path) in {os.path.realpath(journal + part) for part in JOURNAL_PARTS}:
-        raise UsageError(f"{path} is the journal; write the answers to another file")
-
-
-def _opened(path: Path, *, force: bool) -> tuple[int, bool]:
-    """The file's descriptor, and whether it was made here."""
-    flags = os.O_WRONLY | os.O_CREAT | getattr(os, "O_BINARY", 0)
+def _opened(path: str) -> int:
     try:
-        with contextlib.suppress(FileExistsError):
-            return os.open(path, flags | os.O_EXCL, 0o666), True
-        fd = os.open(path, flags, 0o666)
+        return os.open(path, os.O_WRONLY | getattr(os, "O_BINARY", 0))
     except OSError as error:
         raise UsageError(f"cannot write {path}: {error.strerror}") from None
-    if os.fstat(fd).st_size and not force:
-        os.close(fd)
-        raise UsageError(f"{path} is not empty; give --force to overwrite it, or another name")
-    return fd, False

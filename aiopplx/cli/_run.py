@@ -8,13 +8,12 @@ from __future__ import annotations
 import math
 import sys
 from collections import deque
-from functools import partial
 from typing import TYPE_CHECKING
 
 import msgspec
 
 from aiopplx.cli._answers import Answers, needs_columns
-from aiopplx.cli._columns import Columns
+from aiopplx.cli._columns import Columns, columns_of
 from aiopplx.cli._connect import Connected, journal_at, retry_policy
 from aiopplx.cli._consent import Agreement, Declined, has_to_agree
 from aiopplx.cli._exits import (
@@ -33,15 +32,8 @@ from aiopplx.cli._exits import (
     told,
     until_signal,
 )
-from aiopplx.cli._journals import (
-    all_known,
-    counts_of,
-    finished_besides,
-    has_job,
-    others_running,
-    place_of,
-    resuming,
-)
+from aiopplx.cli._files import Ending
+from aiopplx.cli._journals import counts_of, others_running, place_of, resuming
 from aiopplx.cli._look import Found, RowsRefused, check_rows, for_a_program, what_is_asked, what_it_is
 from aiopplx.cli._options import Connection, JournalOptions, RunOptions, TableOptions
 from aiopplx.cli._progress import View, make_view
@@ -103,9 +95,11 @@ class _Run:
         self._batch: Batch | None = None
         self._resuming = ""
         self._view: View
+        self._columns: Columns
         self._answers: Answers
         self._are_closed = False
         self._agreement: Agreement
+        self._lost: OutputLost | None = None
 
     async def run(self) -> int:
         self._connection.check()
@@ -154,21 +148,21 @@ class _Run:
         await self._agreement.reckon()
         if self._agreement.said and not self._options.quiet and not self._options.dry_run:
             print(safe(self._agreement.said), file=sys.stderr)
+        self._columns = columns_of(self._questions.seen)
         self._answers = Answers(
             self._options.output,
             self._options.output_format,
-            force=self._options.force,
+            self._columns,
             source=self._source,
             journal=self._place,
-            seen=self._questions.seen,
-            is_known=partial(all_known, place=self._place),
-            has_job=partial(has_job, place=self._place),
+            force=self._options.force,
+            as_finished=self._options.as_finished,
         )
         try:
             if not self._options.dry_run:
                 return await self._watched()
         finally:
-            await self._close_answers(is_whole=False)
+            await self._close_answers("none")
         self._tell_plan()
         return DONE
 
@@ -190,10 +184,10 @@ class _Run:
             estimate = price.rest if price is not None else None
             print_json(for_a_program(seen, estimate=estimate, journal=self._place, refused=refused))
 
-    async def _close_answers(self, *, is_whole: bool) -> None:
+    async def _close_answers(self, ending: Ending) -> None:
         if not self._are_closed:
             self._are_closed = True
-            await self._answers.close(is_whole=is_whole, missing=partial(finished_besides, place=self._place))
+            await self._answers.close(ending)
 
     def _tell_look(self) -> None:
         """Say what the file is and which of its rows cannot be used. Raises `RowsRefused`."""
@@ -213,8 +207,10 @@ class _Run:
             ending = await self._ending()
             self._view.stop()
             try:
-                await self._close_answers(is_whole=ending is None)
+                is_whole = ending is None and self._questions.has_ended
+                await self._close_answers("whole" if is_whole else "part")
             except OutputLost as lost:
+                self._lost = lost if ending is not None else None
                 ending = ending or lost
             return self._close(ending)
 
@@ -297,9 +293,7 @@ class _Run:
     async def _reject(self, bad: BadRow, origin: Origin, before: int) -> None:
         from aiopplx import InvalidRequest, Job, JobStatus
 
-        seen = self._questions.seen
-        own = Columns(seen).own if origin.cells else []
-        meta = {name: value for name, value in origin.cells.items() if name in own}
+        meta = {name: value for name, value in origin.cells.items() if name in self._columns.own}
         job = Job(status=JobStatus.REJECTED, error=InvalidRequest(bad.reason), meta=meta)
         self._tally.count(job)
         if self._questions.seen is None:  # else it was told when the file was looked at
@@ -349,6 +343,10 @@ class _Run:
             self._say_which_journal(ending)
         elif self._unsent_because is not None:
             complain(self._unsent_because)
+        if self._lost is not None:
+            complain(self._lost)
+        if self._place is not None and (self._lost is not None or isinstance(ending, OutputLost)):
+            self._view.say(f"No answer is lost: {self._place} has them all, and gives them to the same command.")
 
     def _say_which_journal(self, ending: BaseException) -> None:
         """Explain where a journal comes from that no option named."""
@@ -438,7 +436,7 @@ class _Run:
         if isinstance(ending, BrokenPipeError):
             return PIPE_CLOSED
         if ending is not None:
-            return USAGE if isinstance(ending, UsageError) else FAILED
+            return USAGE if isinstance(ending, UsageError) else LATER
         if self._tally.in_doubt:
             return IN_DOUBT
         return LATER if self._tally.unsent else FAILED if self._tally.failed else DONE

@@ -18,13 +18,10 @@ from aiopplx.cli._exits import DONE, code_until_signal
 from aiopplx.cli._options import CostsBy
 from aiopplx.cli._records import question_of
 from aiopplx.cli._text import clock, dollars, many, one_line, print_json, print_out, print_table
-from aiopplx.journal import JournalReader, State, open_reader, records_at, words_of
+from aiopplx.journal import JournalReader, open_reader, records_at, words_of
 
 if TYPE_CHECKING:
     from pathlib import Path
-
-WORDS = {state: words_of(state) for state in State}
-"""The states in words for a person."""
 
 
 class Standing(msgspec.Struct, frozen=True):

@@ -10,30 +10,41 @@ counted, so that the person can be told where the whole of it is. This module kn
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import io
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from importlib import import_module
-from typing import Any, Protocol, TypeAlias, cast
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, cast
 
 import msgspec
 
 from aiopplx.tables._table import TableError
 
+if TYPE_CHECKING:
+    from typing_extensions import Buffer
+
 Value: TypeAlias = str | int | float | bool | None
-WRITTEN = frozenset({"answer", "reasoning", "error", "sources", "model", "finish_reason"})
+WRITTEN = frozenset({"answer", "reasoning", "error", "sources", "model", "finish_reason", "job_id"})
 """The columns of a row that a model, a server or a web page wrote."""
 LONGEST_CELL = 32_767
 """Characters of an Excel cell."""
 _CUT_AT = 32_600
-_STARTS = ("=", "+", "-", "@", "\t", "\r", "\n")
+# What a spreadsheet may take for a formula: a sign, also a wide one, and also after blanks or characters that it drops.
+_DROPPED = r"\s\u00ad\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff"
+_FORMULA = re.compile(rf"[{_DROPPED}]*[=+\-@\uff1d\uff0b\uff0d\uff20]|[\t\r\n]")
+_CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]")
 _WIDTHS = {"question": 60, "answer": 60, "sources": 40, "error": 40, "reasoning": 40}
 _ROW_POINTS = 120
 
 
 def disarmed(value: Value) -> Value:
-    """Text that no spreadsheet takes for a formula."""
-    return f"'{value}" if isinstance(value, str) and value.startswith(_STARTS) else value
+    """Text that no spreadsheet takes for a formula, and without characters that control a terminal."""
+    if not isinstance(value, str):
+        return value
+    text = _CONTROL.sub("", value)  # first: they may stand before the sign
+    return f"'{text}" if _FORMULA.match(text) else text
 
 
 def csv_text(
@@ -122,14 +133,39 @@ def write_excel(
     except ImportError:
         raise TableError(f"{path} is to be an Excel file: pip install 'aiopplx[excel]' writes it") from None
     options = {"constant_memory": True, "strings_to_formulas": False, "strings_to_urls": False}
-    book = cast("_Book", xlsxwriter.Workbook(path, options))
-    try:
-        cut = _sheet(book, "Answers", rows, columns)
-        if source_columns:
-            _sheet(book, "Sources", sources, source_columns)
-    finally:
-        book.close()
+    with _File(path, "w") as file:
+        book = cast("_Book", xlsxwriter.Workbook(file, options))
+        try:
+            cut = _sheet(book, "Answers", rows, columns)
+            if source_columns:
+                _sheet(book, "Sources", sources, source_columns)
+        except BaseException:
+            with contextlib.suppress(Exception):  # only for its temporary files: the file is not wanted any more
+                book.close()
+            raise
+        try:
+            book.close()
+        except xlsxwriter.exceptions.FileCreateError as error:  # what it says of any OSError
+            raise OSError(*error.args[0].args) from None
+        if file.failure is not None:
+            raise file.failure
     return cut
+
+
+class _File(io.FileIO):
+    """A file whose first failure is kept, for the end: zipfile would fail once more when it is collected, on stderr."""
+
+    failure: OSError | None = None
+
+    def write(self, data: Buffer, /) -> int:
+        view = memoryview(data)
+        size = left = view.nbytes
+        while left and self.failure is None:
+            try:
+                left -= super().write(view[size - left :])
+            except OSError as error:
+                self.failure = error
+        return size
 
 
 def _sheet(book: _Book, name: str, rows: Iterable[Mapping[str, Value]], columns: Sequence[str]) -> int:

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from _shell import FAST, ending, rows, run, run_at, started, until
 
-from aiopplx.cli._files import Delimited, JsonLines, Old, RowFile
+from aiopplx.cli._files import Delimited, Ending, JsonLines, Old, RowFile
 from aiopplx.emulator import Emulator
 from aiopplx.tables import csv_text, read_file
 
@@ -260,21 +260,38 @@ async def test_sheet_after_ctrl_c_has_what_earlier_runs_finished(tmp_path: Path)
     assert_whole(found, 8)
 
 
-NAMES = ["id", "job_id", "status", "answer"]
+@pytest.mark.parametrize("kind", ["jsonl", "csv"])
+def test_row_that_took_as_long_by_another_clock_is_not_written_twice(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / "a"
+    path.write_bytes(form_of(kind).head + b"".join(row_of(kind, number) for number in range(2)))
+    before = path.read_bytes()
+    file = opened(path, kind)
+    for number in range(2):
+        row = row_of(kind, number, seconds=1.25)
+        file.write(number, row, key=f"k{number}" if kind == "jsonl" else "", job_id=f"j{number}")
+        assert path.read_bytes() == before
+    file.close("whole")
+    assert path.read_bytes() == before
+    assert not form_of(kind).says_the_same(row_of(kind, 0, seconds=None), row_of(kind, 0))
+    assert not form_of(kind).says_the_same(row_of(kind, 0, "a"), row_of(kind, 0, "b"))
+
+
+NAMES = ["id", "job_id", "status", "answer", "seconds"]
 
 
 def form_of(kind: str) -> JsonLines | Delimited:
     if kind == "jsonl":
         return JsonLines()
     header = csv_text([], NAMES)
-    return Delimited(NAMES, ",", has_mark=True, header=header, job_id="job_id", status="status", answer="answer")
+    return Delimited(NAMES, ",", has_mark=True, header=header, **{name: name for name in NAMES[1:]})
 
 
-def row_of(kind: str, number: int, answer: str = 'an, answer\r\n"of" lines') -> bytes:
+def row_of(kind: str, number: int, answer: str = 'an, answer\r\n"of" lines', seconds: float | None = 1.5) -> bytes:
     if kind == "jsonl":
         facts = {"id": f"j{number}", "ok": True, "status": "COMPLETED", "idempotency_key": f"k{number}", "text": answer}
+        facts["seconds"] = seconds
         return json.dumps(facts).replace(", ", ",").replace(": ", ":").encode() + b"\n"
-    row = {"id": str(number), "job_id": f"j{number}", "status": "COMPLETED", "answer": answer}
+    row = {"id": str(number), "job_id": f"j{number}", "status": "COMPLETED", "answer": answer, "seconds": seconds}
     return csv_text([row], NAMES, header=False).encode()
 
 
@@ -293,21 +310,21 @@ def test_row_that_was_cut_off_anywhere_is_mended(tmp_path: Path, kind: str) -> N
         for number in (2, 0, 1):
             file.write(number, row_of(kind, number), key=f"k{number}" if kind == "jsonl" else "", job_id=f"j{number}")
             assert path.stat().st_size >= first + max(0, cut - first) // len(row_of(kind, 0)) * len(row_of(kind, 0))
-        file.close(is_whole=True)
+        file.close("whole")
         assert path.read_bytes() == whole
 
 
 @pytest.mark.parametrize("kind", ["jsonl", "csv"])
-@pytest.mark.parametrize("is_whole", [True, False])
-def test_rows_of_an_earlier_run_stay_until_the_run_is_whole(tmp_path: Path, kind: str, is_whole: bool) -> None:
+@pytest.mark.parametrize("ending", ["whole", "part"])
+def test_rows_of_an_earlier_run_stay_until_the_run_is_whole(tmp_path: Path, kind: str, ending: Ending) -> None:
     path = tmp_path / "a"
     path.write_bytes(form_of(kind).head + row_of(kind, 7) + row_of(kind, 1) + row_of(kind, 8))
     file = opened(path, kind)
     for number, answer in ((1, "changed"), (0, "new")):
         key = f"k{number}" if kind == "jsonl" else ""
         file.write(number, row_of(kind, number, answer), key=key, job_id=f"j{number}")
-    file.close(is_whole=is_whole)
-    left = b"" if is_whole else row_of(kind, 7) + row_of(kind, 8)
+    file.close(ending)
+    left = b"" if ending == "whole" else row_of(kind, 7) + row_of(kind, 8)
     assert path.read_bytes() == form_of(kind).head + row_of(kind, 0, "new") + row_of(kind, 1, "changed") + left
 
 

@@ -118,7 +118,7 @@ async def test_job_of_a_removed_question_is_named_and_collected(tmp_path: Path) 
         server.advance(3600.0)
         adopted = await run_at(server, "adopt", journal, long, "--wait", *FAST)
         assert (adopted.returncode, adopted.stdout.split()[:2]) == (0, [long, "completed,"])
-        assert (await run_at(server, "export", journal, "-o", str(tmp_path / "all.jsonl"))).returncode == 0
+        assert (await run_at(server, "export", journal, "--all", "-o", str(tmp_path / "all.jsonl"))).returncode == 0
         assert_none_was_paid_twice(server)
     assert by_question(tmp_path / "all.jsonl")["A long one?"]["ok"]
 
@@ -445,58 +445,36 @@ def test_export_as_jsonl_is_what_the_run_wrote(finished: Path, capfd: pytest.Cap
     assert all(bool(row["text"]) is row["ok"] for row in found)
 
 
-def test_csv_export_has_whole_texts_and_no_formula(finished: Path, tmp_path: Path) -> None:
-    file = tmp_path / "answers.csv"
-    assert main(["export", str(finished), "--format", "csv", "-o", str(file)]) == 0
-    with file.open(newline="", encoding="utf-8") as opened:
-        found = list(csv.DictReader(opened))
-    assert [row["question"] for row in found] == ["One, comma?", "'=Two()", "Three?"]
-    assert found[0]["text"].count("\n") > 1
-    assert found[2]["error"]
-
-
-def test_export_as_markdown_has_question_answer_and_sources(finished: Path, tmp_path: Path) -> None:
-    file = tmp_path / "answers.md"
-    assert main(["export", str(finished), "--format", "markdown", "-o", str(file)]) == 0
-    said = file.read_text()
-    assert said.startswith("# One, comma?\n")
-    assert said.count("## Sources") == 2
-    assert "No result: " in said
-
-
-def test_export_as_files_names_them_by_number_only(
-    finished: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
-) -> None:
-    folder = tmp_path / "reports"
-    words = ["export", str(finished), "--format", "files", "-o", str(folder)]
-    assert main(words) == 0
-    assert sorted(path.name for path in folder.iterdir()) == ["00001.md", "00002.md"]
-    assert "1 submission without a report" in capfd.readouterr().err
-    assert main(words) == 2
-    assert main([*words, "--force"]) == 0
-    assert main(words[:-2]) == 2
-
-
 def test_export_does_not_overwrite_a_file(finished: Path, tmp_path: Path) -> None:
     file = tmp_path / "mine.txt"
     file.write_text("mine")
     assert main(["export", str(finished), "-o", str(file)]) == 2
     assert main(["export", str(finished), "-o", str(finished), "--force"]) == 2
+    assert main(["export", str(finished), "-o", str(finished).removesuffix(".journal.db"), "--force"]) == 2
     assert file.read_text() == "mine"
 
 
-async def test_partial_run_is_exported_only_when_so_asked(tmp_path: Path) -> None:
-    questions = write_questions(tmp_path, "One?", "A long one?")
+async def test_export_leaves_out_what_has_no_outcome_yet(tmp_path: Path) -> None:
+    questions, answers = write_questions(tmp_path, "A long one?", "One?"), tmp_path / "a.csv"
+    journal = f"{questions}.journal.db"
     async with Emulator(duration=lambda question: 3600.0 if "long" in question else 0.0, answer_chars=300) as server:
         await run_at(server, "run", str(questions), "--timeout", "0.5", *FAST)
-        refused = await run_at(server, "export", f"{questions}.journal.db")
-        partial = await run_at(server, "export", f"{questions}.journal.db", "--partial")
-    assert (refused.returncode, refused.stdout) == (2, "")
-    assert "1 running" in refused.stderr
-    assert [(row["question"], row["status"]) for row in rows(partial.stdout)] == [
-        ("One?", "COMPLETED"),
+        part = await run_at(server, "export", journal, "-o", str(answers))
+        everything = await run_at(server, "export", journal, "--all")
+        server.advance(3600.0)
+        await run_at(server, "run", str(questions), *FAST)
+        whole = await run_at(server, "export", journal, "-o", str(answers))
+    assert part.returncode == 75
+    assert "2 questions: 1 done, 0 failed, 1 still running, 0 in doubt, $" in part.stderr
+    assert "1 row without an outcome left out; --all writes" in part.stderr
+    assert everything.returncode == 0
+    assert [(row["question"], row["status"]) for row in rows(everything.stdout)] == [
         ("A long one?", "IN_PROGRESS"),
+        ("One?", "COMPLETED"),
     ]
+    assert whole.returncode == 0, whole.stderr
+    with answers.open(newline="", encoding="utf-8") as opened:
+        assert [row["question"] for row in csv.DictReader(opened)] == ["A long one?", "One?"]
 
 
 @pytest.mark.parametrize("name", ["status", "watch", "review", "export", "cost"])
@@ -646,13 +624,11 @@ async def test_journal_with_unread_questions_is_a_partial_run(tmp_path: Path) ->
                 await anext(jobs)
             for job in jobs.pending:
                 await session.wait(job.id)
-        refused, told = run("export", str(path)), run("status", str(path))
-        part = run("export", str(path), "--partial")
+        part, told = run("export", str(path)), run("status", str(path))
         async with opened() as session, session.batch(questions) as jobs:
             assert len([job async for job in jobs]) == len(questions)
         whole = run("export", str(path))
-    assert refused.returncode == 2
-    assert "not all questions have been read" in refused.stderr
+    assert "Not all questions have been read" in part.stderr
     assert "not all questions have been read" in told.stdout
-    assert part.returncode == whole.returncode == 0
+    assert (part.returncode, whole.returncode) == (75, 0)
     assert 0 < len(rows(part.stdout)) < len(rows(whole.stdout)) == len(questions)

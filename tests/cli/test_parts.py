@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import os
 import re
@@ -37,7 +35,6 @@ from aiopplx.cli._doctor import (
     name_to_check,
 )
 from aiopplx.cli._exits import UsageError, complain, exit_code, flag_of, told
-from aiopplx.cli._export import _csv_line
 from aiopplx.cli._journals import place_of, resuming
 from aiopplx.cli._lines import Lines
 from aiopplx.cli._options import STANDARD, Connection, EmulatorOptions, JournalOptions, TableOptions
@@ -255,26 +252,6 @@ async def test_cancelled_writer_still_writes_the_whole_row(tmp_path: Path) -> No
     assert bytes(got) == row + b"y\n"
 
 
-def test_file_with_content_is_not_overwritten(tmp_path: Path) -> None:
-    file = tmp_path / "answers.jsonl"
-    file.write_text("paid for\n")
-    with pytest.raises(UsageError, match="--force"):
-        Rows(str(file))
-    assert file.read_text() == "paid for\n"
-
-
-async def test_empty_output_is_removed_only_if_made_here(tmp_path: Path) -> None:
-    mine, new, written = tmp_path / "mine", tmp_path / "new", tmp_path / "written"
-    mine.touch()
-    for path in (mine, new, written):
-        rows = Rows(str(path))
-        if path is written:
-            await rows.write(b"{}\n")
-        await rows.close(keep_empty=False)
-    await Rows(str(tmp_path / "kept")).close()
-    assert sorted(os.listdir(tmp_path)) == ["kept", "mine", "written"]
-
-
 def test_library_messages_are_given_in_shell_words(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -361,8 +338,6 @@ def test_journal_is_not_overwritten_even_by_force(part: str, tmp_path: Path) -> 
     journal = tmp_path / "run.db"
     (tmp_path / "link.db").symlink_to(journal)
     for name in (f"{journal}{part}", *([f"{tmp_path}/link.db"] if not part else [])):
-        with pytest.raises(UsageError, match="is the journal"):
-            Rows(name, force=True, journal=str(journal))
         with pytest.raises(UsageError, match="is the journal"):
             check_place(name, STANDARD, str(journal))
     assert not journal.exists()
@@ -560,14 +535,6 @@ def test_question_is_read_from_the_bytes_sent(body: object, expected: str) -> No
 def test_bytes_that_are_not_json_have_no_question() -> None:
     record = Record(pk=1, item="", tag=None, key="", body=b"{", sha=b"", api="", state=State.ACCEPTED)
     assert question_of(record) == ""
-
-
-@given(st.lists(st.text(), min_size=1, max_size=5))
-def test_csv_line_is_read_back_whole_without_a_formula(cells: list[str]) -> None:
-    raw = _csv_line(cells).decode()
-    (found,) = csv.reader(io.StringIO(raw, newline="")) if any(cells) or len(cells) > 1 else ([""],)
-    assert not any(cell.strip().startswith(("=", "+", "-", "@")) for cell in found)
-    assert [cell.removeprefix("'") for cell in found] == [safe(cell).removeprefix("'") for cell in cells]
 
 
 def test_doctor_shows_only_the_end_of_a_long_key() -> None:

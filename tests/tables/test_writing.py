@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -22,10 +23,16 @@ ROWS: list[dict[str, Any]] = [
 ]
 
 
-@pytest.mark.parametrize("start", ["=", "+", "-", "@", "\t", "\r", "\n"])
-def test_formulas_of_a_model_are_disarmed(start: str) -> None:
-    assert disarmed(f"{start}1+1") == f"'{start}1+1"
-    assert disarmed(f"a{start}1") == f"a{start}1"
+HIDDEN = st.text(st.sampled_from("\0\x1b \t\r\n\u00a0\u200b\u202e\ufeff"), max_size=3)
+
+
+@given(HIDDEN, st.sampled_from("=+-@\uff1d\uff0b\uff0d\uff20"), st.text(max_size=5))
+def test_formulas_of_a_model_are_disarmed_whatever_hides_them(hidden: str, sign: str, rest: str) -> None:
+    written = csv_text([{"answer": f"{hidden}{sign}{rest}"}], ["answer"], header=False)
+    ((cell,),) = csv.reader(io.StringIO(written, newline=""))
+    assert cell.startswith("'")
+    assert disarmed(f"a{sign}1") == f"a{sign}1"
+    assert "\x1b" not in cell
 
 
 @pytest.mark.parametrize("delimiter", [",", ";", "\t"])
@@ -71,6 +78,13 @@ def test_an_answer_too_long_for_a_cell_is_cut_and_counted(tmp_path: Path, letter
     assert isinstance(kept, str)
     assert len(kept.encode("utf-16-le")) // 2 <= LONGEST_CELL
     assert kept.endswith(f"[cut here: {len(answer):,} characters; the HTML or Markdown report has all of it]")
+
+
+@pytest.mark.parametrize("write", [write_excel, write_parquet])
+def test_full_disk_is_an_error_of_the_system(write: Callable[..., object]) -> None:
+    """xlsxwriter has an error of its own for it, which the command line did not know."""
+    with pytest.raises(OSError, match=r"No space|Errno 28"):
+        write("/dev/full", ROWS, COLUMNS)
 
 
 def test_excel_takes_control_characters_and_halves(tmp_path: Path) -> None:

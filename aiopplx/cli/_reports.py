@@ -1,0 +1,177 @@
+"""Files of answers that can only be written as a whole: Excel, Parquet, HTML, Markdown.
+
+Such a file is written when a run ends, also after Ctrl-C, and takes the place of the one that was there. This module
+does not know why a run ended.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, overload
+
+from aiopplx.cli._columns import Columns, Value
+from aiopplx.cli._exits import OutputLost, UsageError
+from aiopplx.cli._files import Ending, Old, Span, replacing, why_not
+from aiopplx.cli._journals import all_known, finished_besides, has_job
+from aiopplx.cli._kept import Kept
+from aiopplx.cli._options import STANDARD, OutputFormat
+from aiopplx.tables import Row, TableError, read_file, write_excel, write_parquet
+
+if TYPE_CHECKING:
+    from aiopplx import Job
+
+_SOURCES = ("row", "tag", "n", "title", "address", "date", "cited")
+_TABLES = ("excel", "parquet")
+_EARLIER = 1 << 40
+"""Rows that this run has not reached come after this position."""
+
+
+class Report:
+    """A file that is written when the run ends.
+
+    Args:
+        path: its name.
+        form: `excel`, `parquet`, `html` or `markdown`.
+        columns: of the run.
+        source: the file of questions.
+        journal: the journal, from which come the answers of earlier runs; None if there is none.
+        force: overwrite a file that has something else in it.
+        as_finished: leave the answers in the order in which they came.
+
+    Raises:
+        UsageError: it has something else in it, or cannot be written.
+    """
+
+    is_terminal = False
+
+    def __init__(
+        self,
+        path: str,
+        form: OutputFormat,
+        columns: Columns,
+        source: str,
+        journal: str | None,
+        *,
+        force: bool,
+        as_finished: bool,
+    ) -> None:
+        self.name = path
+        self._form = form
+        self._columns = columns
+        self._source = source
+        self._journal = journal
+        self._as_finished = as_finished
+        if not force and not self._is_ours():
+            raise UsageError(f"{path} is not empty; give --force to overwrite it, or another name")
+        self._kept = Kept(os.path.dirname(path))
+
+    def _is_ours(self) -> bool:
+        """Whether the file may be replaced: there is none, or it is one of an earlier run on this journal."""
+        if not os.path.exists(self.name) or not os.path.getsize(self.name):
+            return True
+        if self._form in _TABLES:
+            rows = self._rows_in_file()
+            return rows is not None and all_known(rows, self._journal)
+        return has_job(Path(self.name).read_bytes(), self._journal)
+
+    def _rows_in_file(self) -> list[Old] | None:
+        """The rows of a table; None if it is none."""
+        with contextlib.suppress(TableError):
+            return [_old(row.cells) for row in read_file(self.name).read() if isinstance(row, Row)]
+        return None
+
+    def _has(self) -> Callable[[str], bool]:
+        """Says whether the file has the job of an id."""
+        if not os.path.exists(self.name):
+            return lambda job_id: False
+        if self._form in _TABLES:
+            return {row.job_id for row in self._rows_in_file() or ()}.__contains__
+        text = Path(self.name).read_bytes()
+        return lambda job_id: job_id.encode() in text
+
+    async def write(self, at: int, line: int | None, job: Job) -> None:
+        """See `Output`."""
+        self._kept.put(len(self._kept) if self._as_finished else at, job)
+
+    async def close(self, ending: Ending) -> int:
+        """See `Output`."""
+        try:
+            if ending == "part":
+                earlier = finished_besides(set(self._kept.ids), self._journal, has=self._has())
+                for at, job in enumerate(earlier, _EARLIER):
+                    self._kept.put(at, job)
+            if ending == "none" or not self._kept:
+                return 0
+            with replacing(self.name) as new:
+                return self._write(new)
+        except OSError as error:
+            raise OutputLost(why_not(self.name, error)) from None
+        finally:
+            self._kept.close()
+
+    def _write(self, path: str) -> int:
+        columns, jobs = self._columns, self._kept
+        if self._form == "excel":
+            return write_excel(path, map(columns.row, jobs), columns.names, _sources(jobs), _SOURCES)
+        if self._form == "parquet":
+            write_parquet(path, _Rows(jobs, columns), columns.names)
+            return 0
+        from aiopplx.report import html_report, markdown_report
+
+        report = html_report if self._form == "html" else markdown_report
+        day = time.strftime("%d %B %Y").lstrip("0")
+        title = Path(self._source).stem if self._source != STANDARD else "Research"
+        parts = report(jobs, title=title, day=day, source=os.path.basename(self._source.lstrip("\0-")))
+        with open(path, "w", encoding="utf-8", errors="replace", newline="\n") as file:
+            file.writelines(parts)
+            if self._form == "markdown":  # by which the next run knows its own file
+                file.write(f"<!-- jobs {' '.join(sorted(filter(None, jobs.ids)))} -->\n")
+        return 0
+
+
+class _Rows(Sequence[dict[str, Value]]):
+    def __init__(self, jobs: Kept, columns: Columns) -> None:
+        self._jobs = jobs
+        self._columns = columns
+
+    def __len__(self) -> int:
+        return len(self._jobs)
+
+    @overload
+    def __getitem__(self, index: int) -> dict[str, Value]: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[dict[str, Value]]: ...
+    def __getitem__(self, index: int | slice) -> Any:
+        if isinstance(index, slice):
+            return [self._columns.row(job) for job in self._jobs[index]]
+        return self._columns.row(self._jobs[index])
+
+
+def _sources(jobs: Iterable[Job]) -> Iterator[dict[str, Value]]:
+    for row, job in enumerate(jobs, 1):
+        cited = {id_of(source.url, source.id) for source in job.cited.values()}
+        for n, source in enumerate(job.sources, 1):
+            yield {
+                "row": row,
+                "tag": job.tag,
+                "n": n,
+                "title": source.title,
+                "address": source.url,
+                "date": source.date,
+                "cited": id_of(source.url, source.id) in cited,
+            }
+
+
+def id_of(url: str, number: int | str | None) -> str:
+    """What tells one source of a job from another."""
+    return f"{url} {number}"
+
+
+def _old(cells: dict[str, Any]) -> Old:
+    job_id = str(cells.get("research_job_id") or cells.get("job_id") or "")
+    status = str(cells.get("research_status") or cells.get("status") or "?")
+    return Old(Span(0, 0), "", job_id, status, bool(cells.get("research_answer") or cells.get("answer")))
