@@ -181,7 +181,7 @@ def _source(source: Source, place: int, answer: Rendered) -> str:
         else f'<span dir="auto">{words}</span>'
     )
     times = answer.times.get(place, 0)
-    back = f'<a class="up" href="#{answer.first[place]}">{_UP} cited {_times(times)}</a>' if times else "not cited"
+    back = f'<a class="up" href="#{answer.first[place]}"><span>{_UP} </span>cited {_times(times)}</a>' if times else "not cited"
     facts = [
         escape(fact) for fact in (host if source.title else "", (source.date or source.last_updated or "")[:10]) if fact
     ]

@@ -19,14 +19,15 @@ STYLE = f"""
 html {{ -webkit-text-size-adjust: 100%; scroll-padding-top: 1rem; }}
 body {{ margin: 0; background: var(--ground); color: var(--ink); font: 17px/1.6 {_SERIF}; }}
 main {{ max-width: 46rem; margin: 0 auto; padding: 3rem 2rem 4rem; overflow-wrap: break-word; }}
-a {{ color: var(--link); text-decoration-thickness: 1px; text-underline-offset: .18em; }}
+a {{ color: var(--link); text-underline-offset: .18em;
+  text-decoration: underline 1px color-mix(in srgb, currentColor 40%, transparent); }}
 h1, h2, h3, h4, h5, h6 {{ line-height: 1.22; text-wrap: balance; margin: 1.9em 0 .5em; font-weight: 600; }}
 h1 {{ font-size: 2.1rem; margin: 0 0 .35em; }}
 h2 {{ font-size: 1.6rem; margin: .1em 0 .35em; }}
 .answer h3 {{ font-size: 1.3rem; }} .answer h4 {{ font-size: 1.12rem; }}
 .answer h5, .answer h6 {{ font-size: 1rem; }}
 p, ul, ol, blockquote, pre, .wide {{ margin: 0 0 1.05em; }}
-li > p {{ margin-bottom: .4em; }}
+li > p {{ margin-bottom: .4em; }} li > ul, li > ol {{ margin: .2em 0 .4em; }}
 .ui, nav, .band, .look, .contents, .facts, .columns, .note, .sources, details, footer, .wide {{ font-family: {_SANS}; }}
 .small, .facts {{ color: var(--quiet); font-size: .875rem; margin: 0; }}
 .label {{ color: var(--quiet); font: 600 .8rem/1.4 {_SANS}; margin: 2.6rem 0 .5rem; }}
@@ -35,12 +36,12 @@ li > p {{ margin-bottom: .4em; }}
 .band div b {{ display: block; font-size: 1.3rem; font-weight: 500; line-height: 1.3; }}
 .band div span, .band small {{ color: var(--quiet); font-size: .8rem; font-weight: 400; }}
 .look {{ list-style: none; padding: 0; font-size: .9rem; }}
-.look li, .contents li {{ display: grid; grid-template-columns: 1.9rem 1fr; }}
+.look li, .contents li {{ display: grid; grid-template-columns: 1.9rem minmax(0, 1fr); }}
 .look li {{ margin: .25rem 0; }} .look b {{ font-weight: 600; margin-right: .5em; }}
 .failed {{ color: var(--failed); }} .doubt {{ color: var(--doubt); }}
 .contents {{ list-style: none; padding: 0; font-size: .9rem; border-top: 1px solid var(--line); }}
 .contents li {{ padding: .55rem 0; border-bottom: 1px solid var(--line);
-  grid-template-columns: 1.9rem 1fr 7rem 5rem; font-variant-numeric: tabular-nums; }}
+  grid-template-columns: 1.9rem minmax(0, 1fr) 7rem 5rem; font-variant-numeric: tabular-nums; }}
 .contents .n, .contents .fact {{ color: var(--quiet); }} .contents .fact {{ text-align: right; font-size: .85rem; }}
 .contents .fact.failed {{ color: var(--failed); }} .contents .fact.doubt {{ color: var(--doubt); }}
 .contents a, nav a {{ color: inherit; text-decoration: none; display: -webkit-box; -webkit-box-orient: vertical;
@@ -52,6 +53,7 @@ article.bare {{ margin-top: 2rem; }}
 .facts span:not(:last-child)::after {{ content: "\\00a0\\00b7\\00a0"; }}
 .columns {{ display: flex; flex-wrap: wrap; gap: .5rem 1.6rem; margin: 1rem 0 0; font-size: .875rem; }}
 .columns dt {{ color: var(--quiet); font-size: .76rem; }} .columns dd {{ margin: 0; white-space: pre-wrap; }}
+.columns div {{ min-width: 0; overflow-wrap: anywhere; }}
 .note {{ margin: 1rem 0 0; padding-left: .8rem; border-left: 2px solid; font-size: .9rem; }}
 .answer {{ margin-top: 1.6rem; }}
 .answer > :first-child {{ margin-top: 0; }}
@@ -70,28 +72,30 @@ pre.plain {{ white-space: pre-wrap; background: none; padding: 0; font-family: i
 .wide table {{ border-collapse: collapse; min-width: 100%; font-variant-numeric: tabular-nums; }}
 th, td {{ padding: .5rem 1rem .5rem 0; border-bottom: 1px solid var(--line); text-align: left; vertical-align: top;
   min-width: 5.5rem; }}
-th {{ color: var(--quiet); font-weight: 600; border-bottom-color: var(--quiet); }}
+th {{ color: var(--quiet); font-weight: 600; vertical-align: bottom; border-bottom-color: var(--quiet); }}
 sup.marks {{ font: .7em/0 {_SANS}; vertical-align: baseline; position: relative; top: -.45em; margin-left: .15em;
   white-space: nowrap; }}
 sup.marks a {{ text-decoration: none; padding: 0 .08em; }} .lost {{ color: var(--doubt); }}
 .sources {{ padding-left: 0; list-style: none; font-size: .875rem; margin: 0; }}
-.sources li {{ display: grid; grid-template-columns: 1.9rem 1fr; padding: .35rem 0; scroll-margin-top: 2rem; }}
+.sources li {{ display: grid; grid-template-columns: 1.9rem minmax(0, 1fr); padding: .35rem 0; scroll-margin-top: 2rem; }}
 .sources .n, .sources small {{ color: var(--quiet); }} .sources small {{ font-size: .8rem; display: block; }}
 .sources .paper {{ display: none; }}
 :target {{ background: var(--target); }} article:target {{ background: none; }}
 details {{ margin-top: 1rem; font-size: .875rem; }} summary {{ color: var(--quiet); cursor: pointer; }}
 details div, details dl {{ margin: .6rem 0 0; white-space: pre-wrap; color: var(--quiet); }}
-details dl {{ display: grid; grid-template-columns: max-content 1fr; gap: .2rem 1rem; }} details dd {{ margin: 0; }}
+details dl {{ display: grid; grid-template-columns: max-content minmax(0, 1fr); gap: .2rem 1rem; }}
+details dd {{ margin: 0; }}
 .back {{ margin: 1.6rem 0 0; font: .85rem {_SANS}; }}
 nav {{ display: none; }}
 footer {{ margin-top: 4.5rem; padding-top: 1rem; border-top: 1px solid var(--line); color: var(--quiet);
   font-size: .85rem; }}
 @media (min-width: 72rem) {{
   nav {{ display: block; position: fixed; inset: 0 auto 0 0; width: 17rem; overflow-y: auto;
-    padding: 3.2rem 1rem 2rem 1.5rem; border-right: 1px solid var(--line); font-size: .8rem; line-height: 1.45; }}
+    padding: 3.2rem 1rem 2rem 1.5rem; border-right: 1px solid var(--line); font-size: .8rem; line-height: 1.45;
+    overflow-wrap: break-word; }}
   nav b {{ display: block; margin-bottom: 1rem; }}
   nav ol {{ list-style: none; margin: 0; padding: 0; color: var(--quiet); }}
-  nav li {{ display: grid; grid-template-columns: 1.7rem 1fr; margin-bottom: .65rem; }}
+  nav li {{ display: grid; grid-template-columns: 1.7rem minmax(0, 1fr); margin-bottom: .65rem; }}
   body {{ padding-left: 17rem; }}
   .back {{ display: none; }}
 }}
@@ -106,11 +110,13 @@ footer {{ margin-top: 4.5rem; padding-top: 1rem; border-top: 1px solid var(--lin
 @media print {{
   :root {{ --ground: #fff; --ink: #000; --quiet: #444; --line: #bbb; --tint: #f4f4f4; --link: #000; --failed: #7a1f1b;
     --doubt: #5c3c05; --target: #fff; }}
-  body {{ padding: 0; font-size: 10.5pt; }} main {{ max-width: none; padding: 0; }}
-  nav, .back, .up {{ display: none; }}
+  html {{ font-size: 10pt; }} body {{ padding: 0; font-size: 10.5pt; }} main {{ max-width: none; padding: 0; }}
+  nav, .back, .up span {{ display: none; }} .up {{ color: inherit; }}
   article {{ break-before: page; border: 0; margin: 0; padding: 0; content-visibility: visible; }}
-  article.bare {{ break-before: auto; margin-top: 2rem; }}
-  tr, .sources li, .note {{ break-inside: avoid; }} h2, h3, h4 {{ break-after: avoid; }}
+  article.bare {{ break-before: auto; break-inside: avoid; margin-top: 2rem; }}
+  tr, .sources li, .note, .contents li, .look li {{ break-inside: avoid; }}
+  h2, h3, h4, h5, h6, .label {{ break-after: avoid; }} p, li {{ orphans: 2; widows: 2; }}
+  pre {{ white-space: pre-wrap; overflow: visible; }}
   a {{ text-decoration: none; }} .sources .paper {{ display: block; overflow-wrap: anywhere; font-size: 8pt; }}
   .wide {{ background: none; overflow: visible; }}
   details:not([open]) {{ display: none; }}
