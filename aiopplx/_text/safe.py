@@ -1,7 +1,7 @@
-"""Server messages made safe to print.
+"""Text from elsewhere made safe to show.
 
 Text from a server may be long, contain control characters, or be written to mislead the reader of a log. Every message
-and error quotes it through `plain` and `excerpt`.
+and error quotes it through `plain` and `excerpt`; whole answers are shown through `visible`.
 
 This module knows nothing of jobs, of either API, or of HTTP.
 """
@@ -21,6 +21,10 @@ BODY_KEPT = 4096
 FILENAME_BYTES = 200
 """Bytes of a safe file name in UTF-8: file systems take 255, and a name of an unfinished file is longer."""
 
+# Characters that no answer needs and that could hide text or turn its direction, save for joiners, which emoji need.
+_HIDDEN = re.compile(
+    "[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb\ud800-\udfff]"
+)
 _BAD_IN_NAMES = re.compile(r'[<>:"|?*]')
 _RESERVED = re.compile(r"(con|prn|aux|nul|conin\$|conout\$|(com|lpt)[0-9\u00b9\u00b2\u00b3])", re.IGNORECASE)
 
@@ -58,6 +62,11 @@ def plain(text: str, limit: int = MESSAGE_KEPT) -> str:
     cleaned = "".join(" " if ch.isspace() else ch for ch in text[: limit * 4] if ch.isprintable() or ch.isspace())
     cleaned = " ".join(cleaned.split())
     return cleaned if len(cleaned) <= limit else cleaned[: limit - 1] + "…"
+
+
+def visible(text: str) -> str:
+    """The whole text without characters that hide or turn what stands beside them."""
+    return _HIDDEN.sub("", text)
 
 
 def excerpt(body: bytes, limit: int = BODY_KEPT) -> str:

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from aiopplx._job import Job
+from aiopplx._text.safe import visible
 from aiopplx.report._entry import entries
 from aiopplx.report._page import page
 from aiopplx.report._plain import as_markdown
@@ -31,9 +32,9 @@ def html_report(jobs: Sequence[Job], *, title: str = "Research", day: str = "", 
     Raises:
         ConfigError: markdown-it-py is missing.
     """
-    return page(entries(jobs), title=title, day=day, source=source)
+    return page(entries(jobs), title=visible(title), day=visible(day), source=visible(source))
 
 
 def markdown_report(jobs: Sequence[Job], *, title: str = "", day: str = "", source: str = "") -> Iterator[str]:
     """The same as Markdown: the parts, in order. Without a title there is no head, only the questions."""
-    return as_markdown(entries(jobs), title=title, day=day, source=source)
+    return as_markdown(entries(jobs), title=visible(title), day=visible(day), source=visible(source))

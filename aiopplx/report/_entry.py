@@ -5,7 +5,6 @@ This module knows nothing of HTML, of Markdown, or of where jobs come from.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from typing import Any, Literal
 
@@ -13,14 +12,12 @@ import msgspec
 
 from aiopplx._job import Job, JobStatus, Source
 from aiopplx._text.marks import cited, unresolved
+from aiopplx._text.safe import visible
+from aiopplx.report._words import counted
 
 Concern = Literal["failed", "in doubt", "cut", "no sources", "citations"]
 """Why a question needs a look, the gravest first."""
 
-# Characters that no answer needs and that could hide text or turn its direction, save for joiners, which emoji need.
-_HIDDEN = re.compile(
-    "[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb\ud800-\udfff]"
-)
 _WORDS = {
     JobStatus.COMPLETED: "done",
     JobStatus.IN_DOUBT: "in doubt",
@@ -97,7 +94,8 @@ def entries(jobs: Sequence[Job]) -> list[Entry]:
 
 
 def _entry(number: int, job: Job) -> Entry:
-    text, sources = shown(job.text), job.sources
+    text, sources = visible(job.text), [_visible(source) for source in job.sources]
+    tag = visible(str(job.tag)) if job.tag is not None else ""
     facts = {
         "job": job.id,
         "key": job.idempotency_key,
@@ -107,49 +105,35 @@ def _entry(number: int, job: Job) -> Entry:
     }
     return Entry(
         number=number,
-        question=shown(job.question) or (str(job.tag) if job.tag is not None else f"question {number}"),
-        tag=shown(str(job.tag)) if job.tag is not None else "",
+        question=visible(job.question) or tag or f"question {number}",
+        tag=tag,
         status=_WORDS.get(job.status, "failed"),
         is_ok=job.ok,
-        error=shown(job.error.message) if job.error is not None else "",
+        error=visible(job.error.message) if job.error is not None else "",
         cost=job.cost,
         seconds=job.seconds,
-        model=shown(job.model),
-        columns={shown(name): shown(_as_text(value)) for name, value in job.meta.items() if value not in ("", None)},
+        model=visible(job.model),
+        columns={
+            visible(name): visible(_as_text(value)) for name, value in job.meta.items() if value not in ("", None)
+        },
         text=text,
-        reasoning=shown(job.reasoning or ""),
+        reasoning=visible(job.reasoning or ""),
         sources=sources,
-        facts={name: shown(value) for name, value in facts.items() if value},
+        facts={name: visible(value) for name, value in facts.items() if value},
         cited=len({source.url for source in cited(text, sources).values()}),
         unresolved=unresolved(text, sources),
         is_cut=job.finish_reason == "length",
     )
 
 
+def _visible(source: Source) -> Source:
+    return msgspec.structs.replace(
+        source,
+        url=visible(source.url),
+        title=visible(source.title or ""),
+        date=visible(source.date or source.last_updated or "")[:10],
+    )
+
+
 def _as_text(value: Any) -> str:
     return value if isinstance(value, str) else msgspec.json.encode(value).decode()
-
-
-def shown(text: str) -> str:
-    """Text without characters that hide or turn what stands beside them."""
-    return _HIDDEN.sub("", text)
-
-
-def counted(count: int, what: str) -> str:
-    """`1 source`, `3 sources`."""
-    return f"{count:,} {what}{'' if count == 1 else 's'}"
-
-
-def dollars(amount: float) -> str:
-    """`$0.94`; with more digits below a cent."""
-    return f"${amount:,.2f}" if amount >= 0.01 or amount == 0 else f"${amount:.4f}"
-
-
-def duration(seconds: float) -> str:
-    """`4 min 11 s`."""
-    whole = round(seconds)
-    if whole < 60:
-        return f"{whole} s"
-    if whole < 3600:
-        return f"{whole // 60} min {whole % 60} s"
-    return f"{whole // 3600} h {whole % 3600 // 60} min"

@@ -11,6 +11,7 @@ a link or in an address. This module knows nothing of pages.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from html import escape
 from itertools import pairwise
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 DEEPEST = 20
 """Levels of lists and quotes."""
 _LEVELS = 6
+_NO_HOST = re.compile(r"[\x00-\x20<>\\^`{|}%\"]")
 
 
 class Rendered(NamedTuple):
@@ -44,12 +46,13 @@ class Rendered(NamedTuple):
 
 
 def is_web(url: str) -> bool:
-    """Whether an address may be linked."""
+    """Whether an address may be linked: http or https, and a host and port that a browser takes."""
     try:
         parts = urlsplit(url)
+        host, _ = parts.hostname, parts.port
     except ValueError:
         return False
-    return parts.scheme.lower() in ("http", "https") and bool(parts.netloc)
+    return parts.scheme.lower() in ("http", "https") and bool(host) and not _NO_HOST.search(parts.netloc)
 
 
 def markdown(text: str, sources: Sequence[Page], *, prefix: str, sink: int = 2, without: str = "") -> Rendered:

@@ -16,6 +16,7 @@ from typing import Protocol
 
 from aiopplx._errors import ConfigError
 from aiopplx._text.marks import Page
+from aiopplx._text.safe import visible
 from aiopplx.report._markdown import is_web, markdown
 
 _DOT = " \N{MIDDLE DOT} "
@@ -53,11 +54,13 @@ def card(
         sources: what its marks name.
         reasoning: the model's own notes.
     """
+    text, question = visible(text), visible(question)
+    error, reasoning = visible(error), visible(reasoning)
     prefix = "aiopplx-" + "".join(letter if letter.isascii() and letter.isalnum() else "-" for letter in name[:80])
     parts = [
         '<div class="mathjax_ignore" style="max-width:46rem;font-size:14px;line-height:1.5">',
         f'<div dir="auto" style="font-size:1.25em">{escape(question)}</div>' if question else "",
-        f'<div style="{_QUIET}">{_DOT.join(escape(fact) for fact in facts if fact)}</div>',
+        f'<div style="{_QUIET}">{_DOT.join(escape(visible(fact)) for fact in facts if fact)}</div>',
         f'<div dir="auto" style="margin-top:.5em">{escape(error)}</div>' if error else "",
     ]
     if text:
@@ -85,10 +88,10 @@ def _answer(text: str, sources: Sequence[Titled], prefix: str) -> str:
 
 
 def _source(source: Titled, place: str) -> str:
-    words = escape(source.title or source.url or "no title")
-    date = f" <span style='{_QUIET}'>{escape(source.date[:10])}</span>" if source.date else ""
+    words = escape(visible(source.title or source.url or "no title"))
+    date = f' <span style="{_QUIET}">{escape(visible(source.date)[:10])}</span>' if source.date else ""
     if is_web(source.url):
-        words = f'<a href="{escape(source.url)}" rel="noopener noreferrer nofollow">{words}</a>'
+        words = f'<a href="{escape(visible(source.url))}" rel="noopener noreferrer nofollow">{words}</a>'
     return f'<li id="{place}" dir="auto">{words}{date}</li>'
 
 

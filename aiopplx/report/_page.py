@@ -12,9 +12,10 @@ from statistics import median
 from urllib.parse import urlsplit
 
 from aiopplx._job import Source
-from aiopplx.report._entry import Entry, counted, dollars, duration
+from aiopplx.report._entry import Entry
 from aiopplx.report._markdown import Rendered, is_web, markdown
 from aiopplx.report._style import STYLE
+from aiopplx.report._words import counted, dollars, duration
 
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
 _UP, _DOT = "\N{UPWARDS ARROW}", " \N{MIDDLE DOT} "
@@ -181,10 +182,12 @@ def _source(source: Source, place: int, answer: Rendered) -> str:
         else f'<span dir="auto">{words}</span>'
     )
     times = answer.times.get(place, 0)
-    back = f'<a class="up" href="#{answer.first[place]}"><span>{_UP} </span>cited {_times(times)}</a>' if times else "not cited"
-    facts = [
-        escape(fact) for fact in (host if source.title else "", (source.date or source.last_updated or "")[:10]) if fact
-    ]
+    back = (
+        f'<a class="up" href="#{answer.first[place]}"><span>{_UP} </span>cited {_times(times)}</a>'
+        if times
+        else "not cited"
+    )
+    facts = [escape(fact) for fact in (host if source.title else "", source.date) if fact]
     paper = f'<small class="paper">{escape(source.url)}</small>' if is_web(source.url) else ""
     return f"{title}<small>{_DOT.join([*facts, back])}</small>{paper}"
 

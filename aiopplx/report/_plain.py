@@ -8,15 +8,19 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
+from urllib.parse import quote
 
 from aiopplx._job import Source
 from aiopplx._text.marks import marks
-from aiopplx.report._entry import Entry, counted, dollars, duration
+from aiopplx.report._entry import Entry
 from aiopplx.report._markdown import is_web
+from aiopplx.report._words import counted, dollars, duration
 
 _HEADING = re.compile(r"^(#{1,6})(?=\s)", re.MULTILINE)
 _FENCED = re.compile(r"^[ ]{0,3}(```|~~~).*?(?:^[ ]{0,3}\1|\Z)", re.MULTILINE | re.DOTALL)
-_SPECIAL = re.compile(r"([\\`*_\[\]<>#|])")
+_SPECIAL = re.compile(r"([\\`*_\[\]<>#|~]|&(?=#?\w+;))")
+_START = re.compile(r"^(\d{1,9}(?=[.)])|(?=[-+=]))")
+_UNSAFE = re.compile(r"[\x00-\x20<>\\]")
 
 
 def as_markdown(entries: Sequence[Entry], *, title: str, day: str = "", source: str = "") -> Iterator[str]:
@@ -96,10 +100,11 @@ def _sunk(text: str, level: int) -> str:
 
 def _source(source: Source) -> str:
     words = _inline(source.title or source.url or "a source without a title or an address")
-    date = f", {source.date[:10]}" if source.date else ""
-    return f"[{words}](<{source.url.replace('>', '%3E')}>){date}" if is_web(source.url) else f"{words}{date}"
+    date = f", {_inline(source.date)}" if source.date else ""
+    address = _UNSAFE.sub(lambda found: quote(found[0]), source.url)
+    return f"[{words}](<{address}>){date}" if is_web(source.url) else f"{words}{date}"
 
 
 def _inline(text: str) -> str:
     """Text that is only text, on one line."""
-    return _SPECIAL.sub(r"\\\1", " ".join(text.split()))
+    return _START.sub(r"\1\\", _SPECIAL.sub(r"\\\1", " ".join(text.split())))

@@ -77,7 +77,8 @@ sup.marks {{ font: .7em/0 {_SANS}; vertical-align: baseline; position: relative;
   white-space: nowrap; }}
 sup.marks a {{ text-decoration: none; padding: 0 .08em; }} .lost {{ color: var(--doubt); }}
 .sources {{ padding-left: 0; list-style: none; font-size: .875rem; margin: 0; }}
-.sources li {{ display: grid; grid-template-columns: 1.9rem minmax(0, 1fr); padding: .35rem 0; scroll-margin-top: 2rem; }}
+.sources li {{ display: grid; grid-template-columns: 1.9rem minmax(0, 1fr); padding: .35rem 0;
+  scroll-margin-top: 2rem; }}
 .sources .n, .sources small {{ color: var(--quiet); }} .sources small {{ font-size: .8rem; display: block; }}
 .sources .paper {{ display: none; }}
 :target {{ background: var(--target); }} article:target {{ background: none; }}

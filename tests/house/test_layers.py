@@ -22,7 +22,7 @@ TOWER = """
 _version  _errors
 _text.  safe marks structured thought
 _checks.  builtin path rules conversion
-report.  _markdown _notebook
+report.  _words _markdown _notebook
 _job  _events
 _wire.  limited call headers messages request kinds api decoding words status addresses forms
 sonar.  _responses _api

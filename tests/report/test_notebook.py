@@ -1,12 +1,9 @@
 """What a notebook shows of a job: harmless, readable without its styles, and never typeset as mathematics."""
 
 import re
+import sys
 
-import nh3
 import pytest
-from _hostile import HOSTILE
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from aiopplx import Job, JobFailed, JobStatus
 from aiopplx._job import Answer, Source, Usage
@@ -45,28 +42,14 @@ def test_a_job_without_an_answer_says_why() -> None:
     assert "FAILED" in html
 
 
+def test_a_card_without_markdown_it_py_shows_the_text(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "markdown_it", None)
+    html = job_of("**a** <b>b</b> [1]")._repr_html_()
+    assert '<pre style="white-space:pre-wrap">**a** &lt;b&gt;b&lt;/b&gt; [1]</pre>' in html
+
+
 def test_a_job_is_never_shown_as_markdown() -> None:
     assert not hasattr(Job(status=JobStatus.STOPPED), "_repr_markdown_")
-
-
-@given(
-    st.lists(st.sampled_from(HOSTILE), max_size=10).map("".join),
-    st.lists(st.sampled_from(HOSTILE), max_size=4).map("".join),
-)
-@settings(max_examples=400, deadline=None)
-def test_a_card_is_harmless_whatever_is_in_it(text: str, said: str) -> None:
-    html = job_of(text, said, said or "id")._repr_html_()
-    clean = nh3.clean(
-        html,
-        tags=set(re.findall(r"<([a-z0-9]+)", html)) - {"script", "iframe", "img", "svg", "math", "style", "object"},
-        attributes={tag: {"style", "dir", "id", "class", "href", "start"} for tag in re.findall(r"<([a-z0-9]+)", html)},
-        link_rel=None,
-        url_schemes={"http", "https"},
-    )
-    assert clean.count("<a ") == html.count("<a ")
-    assert re.findall(r"<(script|iframe|img|svg|style|object|embed)", html) == []
-    assert re.findall(r"<[^>]*\son[a-z]+=", html) == []
-    assert re.findall(r'href="(?!https?://|#aiopplx-)', html) == []
 
 
 @pytest.mark.parametrize("job_id", ["a/b c", "resp_1", "'>", ""])
@@ -74,3 +57,9 @@ def test_ids_of_a_card_are_safe(job_id: str) -> None:
     html = job_of("a [1]", job_id=job_id)._repr_html_()
     assert re.findall(r'id="([^"]*)"', html)
     assert all(re.fullmatch(r"aiopplx-[A-Za-z0-9-]*", name) for name in re.findall(r'id="([^"]*)"', html))
+
+
+def test_a_card_hides_nothing_and_turns_nothing() -> None:
+    html = job_of("a\u202eb\u200b", "w\u2066hy\x00?", "i\u202ed")._repr_html_()
+    assert "ab</p>" in html
+    assert ">why?</div>" in html

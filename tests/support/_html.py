@@ -1,7 +1,7 @@
 """Reads HTML that was made from hostile text, and says what is in it that should not be.
 
-Two readers that know nothing of each other: Python's parser with a list of what may be there, and nh3, which parses as a
-browser does. What one of them overlooks, the other one finds.
+Two readers that know nothing of each other: Python's parser with a list of what may be there, and nh3, which parses as
+a browser does. What one of them overlooks, the other one finds.
 """
 
 from __future__ import annotations
@@ -118,7 +118,9 @@ def differs(html: str, allowed: dict[str, set[str]] = ANSWER) -> list[str]:
     for what in (_elements, _attributes, _text):
         before, after = what(html), what(again)
         if before != after:
-            found.append(f"{what.__name__}: {list((before - after).items())[:5]} became {list((after - before).items())[:5]}")
+            found.append(
+                f"{what.__name__}: {list((before - after).items())[:5]} became {list((after - before).items())[:5]}"
+            )
     return found
 
 

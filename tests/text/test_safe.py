@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from aiopplx._text.safe import FILENAME_BYTES, safe_filename
+from aiopplx._text.safe import FILENAME_BYTES, safe_filename, visible
 
 NAMES = [
     ("report.pdf", "report.pdf"),
@@ -76,3 +76,8 @@ def test_any_name_is_one_harmless_part_of_a_path(name: str) -> None:
     assert not is_reserved(safe)
     assert safe_filename(safe) == safe
     assert Path(safe).name == safe
+
+
+def test_visible_text_is_whole_and_hides_nothing() -> None:
+    assert visible("a\u200bb\u0000c\u202ed\ud800") == "abcd"
+    assert visible("\U0001f469\u200d\U0001f680 a\nb\tc") == "\U0001f469\u200d\U0001f680 a\nb\tc"
