@@ -183,6 +183,30 @@ def refusal_in(reply: Reply) -> Reply | None:
     return None
 
 
+_NO_ROUTE = re.compile(
+    r"\bno (such |matching )?route|route (was )?not found|(unknown|invalid|no such) (path|endpoint|url)|page not found"
+    r"|cannot (get|post) /",
+    re.IGNORECASE,
+)
+
+
+def _page_in_place_of(body: bytes, message: str) -> str:
+    """What the body of a 404 is, if it is not the API's own word that a job is unknown; `""` if it is.
+
+    A gateway that is being changed answers 404 for all of its paths. Believed, that would give up every paid job.
+    """
+    if _NO_ROUTE.search(message):
+        return "words about its own paths"
+    try:
+        value: object = msgspec.json.decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        value = None
+    if isinstance(value, dict):
+        return ""
+    start = body.lstrip()[:1]
+    return "an empty body" if not start else "a page of HTML" if start == b"<" else "something other than JSON"
+
+
 NO_ENDPOINT = frozenset({404, 405, 501})
 """What a server answers at a path, or to a method, that it does not have."""
 
@@ -240,7 +264,17 @@ def error_of(reply: Reply, lane: Lane = Lane.POLL) -> APIError | ProtocolError:
         said = f"the server has no list of jobs (HTTP {status}: {said}). Keep the ids, or give the session a journal"
     elif status in NO_ENDPOINT and lane is Lane.CANCEL:
         said = f"the server has no way to cancel a job, or does not know this one (HTTP {status}: {said})"
+    elif status == 404 and lane not in (Lane.POLL, Lane.FILE):
+        cls = NotFound
     elif status == 404:
+        if what := _page_in_place_of(reply.body, message):
+            return APIError(
+                f"the server answered 404 with {what}, as a gateway does at a path that it does not know; that says"
+                f" nothing of the job ({said})",
+                status=status,
+                request_id=request_id,
+                remedy="Check base_url",
+            )
         cls = NotFound
     error = cls(f"{said.rstrip('.')}{advice}" if advice else said, status=status, type=kind, request_id=request_id)
     error.param = param
