@@ -20,7 +20,9 @@ import anyio
 from aiopplx._core.assembly import Core
 from aiopplx._core.calls import Member
 from aiopplx._core.cancelling import cancel_all
-from aiopplx._core.leaving import goes_on, leave, left_event
+from aiopplx._core.leaving import leave
+from aiopplx._core.loading import load
+from aiopplx._core.outcomes import stop_of
 from aiopplx._core.results import Place, Results
 from aiopplx._core.source import Frame, Source, SourceEnded
 from aiopplx._errors import AiopplxError, BudgetReached, ConfigError, InDoubt, InvalidRequest
@@ -181,7 +183,7 @@ class Batch(AsyncIterator[Job]):
         job = place.job
         if job is None:
             try:
-                job = place.named(await self._core.life.load(place.sub))
+                job = place.named(await load(self._core.life, place.sub))
             except BaseException:
                 self._results.put_back(place)
                 raise
@@ -279,7 +281,7 @@ class Batch(AsyncIterator[Job]):
         await core.life.submit(sub, self._occurrences, Bounds.within(sub.timeout), task)
         job = place.job
         if job is not None and job.status is JobStatus.STOPPED and not isinstance(job.error, BudgetReached):
-            self._trouble = self._trouble or core.life.stop_of(job)
+            self._trouble = self._trouble or stop_of(job, core.client.gate.stop)
             self._results.news.set()  # a submitter that waits for its source may never come to say so
 
     def _refuse(self, index: int, error: InvalidRequest) -> None:
@@ -304,9 +306,7 @@ class Batch(AsyncIterator[Job]):
             self._core.calls.members.discard(self._member)
             self._core.client.line.turns.prefers_results -= self._prefers_results
             self._has_closed.set()
-            for job in self._left:
-                if goes_on(job) and job.id not in ending:
-                    self._core.emitter.emit(left_event(job))
+            self._core.life.announcer.left(job for job in self._left if job.id not in ending)
 
     async def _close_source(self) -> None:
         try:

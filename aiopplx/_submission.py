@@ -212,7 +212,6 @@ class Submission(msgspec.Struct, eq=False):
         call, polls: how it is polled, built once, and what is known of its polls so far.
         listeners: who waits for it.
         runner: the task that sends it; None when that is done.
-        unsent: set when `runner` is done, for those who want the same item; made by the first of them.
         job: its outcome, if it ended and nobody was listening.
     """
 
@@ -235,7 +234,6 @@ class Submission(msgspec.Struct, eq=False):
     polls: Polls | None = None
     listeners: tuple[Listener, ...] = ()
     runner: asyncio.Task[None] | None = None
-    unsent: asyncio.Event | None = None
     job: Job | None = None
 
     def to(self, phase: Phase) -> None:

@@ -9,14 +9,16 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine
 from typing import Any, NamedTuple, TypeVar
 
 import anyio
 import msgspec
 
-from aiopplx._core.leaving import goes_on, leave, left_event
+from aiopplx._core.freezing import submission_of
+from aiopplx._core.leaving import leave
 from aiopplx._core.lifecycle import Lifecycle
+from aiopplx._core.loading import load, stored_result
 from aiopplx._errors import AiopplxError, ConfigError
 from aiopplx._http.apart import cancel_and_wait
 from aiopplx._job import Job, JobStatus, Snapshot
@@ -187,9 +189,10 @@ class Calls:
         self._check_open()
         if live is None:
             if record is not None:
-                api, key, tag = self.life.routing.named(record.api), record.key, record.tag
-            live = Submission(api, key, tag=tag, job_id=job_id)
-            caller = make(sub=live, tag=tag, deadline=deadline, is_late=True)
+                live = submission_of(record, self.life.routing.named(record.api), job_id=job_id)
+            else:
+                live = Submission(api, key, tag=tag, job_id=job_id)
+            caller = make(sub=live, tag=live.tag, deadline=deadline, is_late=True)
             if record is not None:
                 caller.asked, caller.meta = question_in(record), record.meta
             self._callers[caller] = None
@@ -212,7 +215,7 @@ class Calls:
         if record is None or not store.remembers:
             return record, None
         if record.has_result:
-            job = job_of(record, await self.life.stored_result(record))
+            job = job_of(record, await stored_result(store, record))
             if job.raw:
                 return record, job
         elif not record.state.is_final:
@@ -242,7 +245,7 @@ class Calls:
         job = await caller.outcome()
         sub = caller.sub
         if job is None:
-            job = caller.named(await self.life.load(sub))
+            job = caller.named(await load(self.life, sub))
         if sub.claim is not None:
             self.life.store.delivered(sub.claim)
         return job
@@ -255,7 +258,7 @@ class Calls:
     async def _leave(self, caller: Caller) -> None:
         """The call ends. If its job does not, nobody here waits for it any more, and that is told."""
         if (job := caller.untaken()) is not None:
-            self._tell([job])
+            self.life.announcer.left([job])
         sending = self._callers.get(caller)
         if self.is_closed or (sending is None and caller not in caller.sub.listeners):
             self._callers.pop(caller, None)  # `aclose` waits for what it sends, and tells; this call must not end that
@@ -266,12 +269,7 @@ class Calls:
                 await leave(self.life, [caller], [sending] if sending is not None else [], left)
             finally:
                 self._callers.pop(caller, None)  # not before: a session that closes meanwhile waits for it too
-                self._tell(left)
-
-    def _tell(self, left: Sequence[Job]) -> None:
-        for job in left:
-            if goes_on(job):
-                self.life.emitter.emit(left_event(job))
+                self.life.announcer.left(left)
 
     def _check_open(self) -> None:
         if self.is_closed:
@@ -309,7 +307,7 @@ class Calls:
             try:
                 ends = await asyncio.gather(*closing, return_exceptions=True)
             finally:
-                self._tell(left)
+                self.life.announcer.left(left)
         for end in ends:
             if isinstance(end, Exception):
                 raise end

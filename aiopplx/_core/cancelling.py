@@ -22,10 +22,7 @@ CANCEL_SECONDS = 10.0
 async def ask_to_cancel(life: Lifecycle, job: Job, api: API) -> None:
     """Ask the server to cancel a job. Raises `AiopplxError` if it does not agree."""
     await life.client.call(api.cancel(job.id), api.read_cancel)
-    event = Event(
-        kind=EventKind.CANCELLING, job_id=job.id, idempotency_key=job.idempotency_key, tag=job.tag, index=job.index
-    )
-    life.emitter.emit(event)
+    life.announcer.cancelling(job)
 
 
 async def cancel_all(life: Lifecycle, jobs: Sequence[Job], ending: set[str]) -> None:
@@ -47,6 +44,6 @@ async def _try_to_cancel(life: Lifecycle, job: Job, api: API, ending: set[str]) 
         await ask_to_cancel(life, job, api)
     except AiopplxError as error:
         reason = f"not cancelled: {error.message}"
-        life.emitter.emit(Event(kind=EventKind.WARNING, job_id=job.id, tag=job.tag, reason=reason))
+        life.announcer.emitter.emit(Event(kind=EventKind.WARNING, job_id=job.id, tag=job.tag, reason=reason))
     else:
         ending.add(job.id)

@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import cast
 
 from aiopplx._checks.builtin import as_builtin
+from aiopplx._core.freezing import submission_of
 from aiopplx._core.lifecycle import Lifecycle
 from aiopplx._errors import InvalidRequest
 from aiopplx._job import Job
@@ -49,13 +50,16 @@ class Decisions:
             InvalidRequest: the journal does not know the job, or it has a result.
             JournalError: it could not be written; nothing was sent.
         """
-        record, claim = await self._claimed(job)
+        record, _ = await self._claimed(job)
         if "resubmit" not in choices_of(record):
             raise InvalidRequest(
                 f"the journal says of this job that it is {words_of(record.state)}: only one without a result is"
                 " submitted again"
             )
-        return await self._life.resubmission(record, claim, timeout=timeout)
+        api = self._life.routing.named(record.api)
+        sub = submission_of(record, api, timeout=timeout)
+        await self._life.resubmit(sub, record)
+        return sub
 
     async def adopt(self, job_id: str, api: API, *, instead_of: Job | None, tag: str | int | None) -> Job:
         """Record a job from elsewhere, or say which job came of a submission whose outcome was unknown.

@@ -19,6 +19,7 @@ from typing import Any, Self
 import msgspec
 
 from aiopplx._core.calls import Caller, Calls, Wanted
+from aiopplx._core.loading import load
 from aiopplx._errors import AiopplxError
 from aiopplx._job import Job, JobStatus, Snapshot
 
@@ -162,7 +163,7 @@ class Follow(AsyncIterator[Update]):
         outcome = follower.served.result()
         if isinstance(outcome, AiopplxError):
             return None
-        job = outcome or follower.named(await self._calls.life.load(follower.sub))
+        job = outcome or follower.named(await load(self._calls.life, follower.sub))
         return _update(job, job.seconds)
 
     async def _reach(self) -> Follower | Job:

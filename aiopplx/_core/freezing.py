@@ -1,16 +1,19 @@
-"""Makes a submission of whatever a user gives: its key and its exact bytes, fixed before anything is sent.
+"""Makes submissions: of whatever a user gives, or of a row. Key and exact bytes are fixed before anything is sent.
 
 This module knows nothing of stores or of sending.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 
 from aiopplx._errors import InvalidRequest
 from aiopplx._submission import Submission
+from aiopplx._wire.api import API
 from aiopplx._wire.request import Request, tag_of
 from aiopplx.apis._registry import Routing, request_of
+from aiopplx.journal._records import Record
 
 
 def freeze(
@@ -49,3 +52,43 @@ def freeze(
         request.tag,
         index,
     )
+
+
+def submission_of(record: Record, api: API, *, job_id: str = "", timeout: float = math.inf) -> Submission:
+    """The submission of a row, NEW.
+
+    Args:
+        record: the row.
+        api: the one that it went to.
+        job_id: of its job, if it is known to have one.
+        timeout: seconds that a job of it may take.
+    """
+    return Submission(
+        api,
+        record.key,
+        kind=api.kind_of(record.body),
+        timeout=timeout,
+        tag=record.tag,
+        row=record.pk,
+        claim=record.claim,
+        marks=record.attempts,
+        job_id=job_id,
+    )
+
+
+def freeze_again(sub: Submission, body: bytes, key: str) -> bytes:
+    """The bytes of the same question under another key.
+
+    Args:
+        sub: the submission.
+        body: the bytes of its row. A job that was adopted has none: whoever asks for it by its tag says what it is.
+        key: the new one.
+
+    Raises:
+        InvalidRequest: nobody says what it was asked.
+    """
+    if body:
+        return sub.api.rekeyed(body, key)
+    if sub.request is None:
+        raise InvalidRequest("the journal does not know what this job was asked: it was adopted. Submit it anew")
+    return sub.api.freeze(sub.request, key)

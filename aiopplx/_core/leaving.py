@@ -18,7 +18,6 @@ import asyncio
 from collections.abc import Iterable
 
 from aiopplx._core.lifecycle import Lifecycle
-from aiopplx._events import Event, EventKind
 from aiopplx._http.apart import cancel_and_wait
 from aiopplx._job import Job, JobStatus
 from aiopplx._submission import ON_WIRE, Listener, Phase, Submission
@@ -75,21 +74,3 @@ async def leave(
                 job = life.left_of(sub)
                 if job is not None:
                     left.append(job)
-
-
-def goes_on(job: Job) -> bool:
-    """Whether a job that was left runs on, or may run, so that its listener is to be told."""
-    return not job.id or not job.done or job.status is JobStatus.TIMED_OUT
-
-
-def left_event(job: Job) -> Event:
-    """That nobody here waits for this job any more."""
-    return Event(
-        kind=EventKind.LEFT,
-        job_id=job.id,
-        idempotency_key=job.idempotency_key,
-        tag=job.tag,
-        index=job.index,
-        status=job.status,
-        reason="goes on, and is billed, at the service" if job.id else "may exist, and be billed, at the service",
-    )

@@ -58,7 +58,7 @@ class JobList(AsyncIterator[Job]):
         self._seen.update(snapshot.id for snapshot in news)
         if page.skipped:
             reason = f"{page.skipped} rows of the list could not be read"
-            self._life.emitter.emit(Event(kind=EventKind.WARNING, reason=reason))
+            self._life.announcer.emitter.emit(Event(kind=EventKind.WARNING, reason=reason))
         self._rows += [await self._job(snapshot) for snapshot in news]
         self._tokens.add(token)
         ended = not page.next_token or page.next_token in self._tokens or not news

@@ -9,25 +9,26 @@ This module knows nothing of what happens to a submission.
 
 from __future__ import annotations
 
+import asyncio
 from collections import OrderedDict
 
 from aiopplx._policy.polling import Polls
 from aiopplx._submission import Submission
 
 REMEMBERED = 10_000
-"""Jobs of which polls and end are remembered after the last listener left."""
+"""Jobs whose polls are remembered after the last listener left."""
 
 
 class Live:
     """The maps, and the memory of jobs that were in them."""
 
-    __slots__ = ("_polls", "_told", "by_id", "by_row")
+    __slots__ = ("_polls", "_waited_for", "by_id", "by_row")
 
     def __init__(self) -> None:
         self.by_row: dict[int, Submission] = {}
         self.by_id: dict[str, Submission] = {}
         self._polls: OrderedDict[str, Polls] = OrderedDict()
-        self._told: OrderedDict[str, None] = OrderedDict()
+        self._waited_for: dict[Submission, asyncio.Event] = {}
 
     def add_row(self, sub: Submission) -> None:
         """It has its row, and nobody else in this session has."""
@@ -53,13 +54,15 @@ class Live:
         """What an earlier listener's polls of this job found; None if it was never polled here, or long ago."""
         return self._polls.get(job_id)
 
-    def was_told(self, name: str) -> bool:
-        """Whether the end of this job, or of the submission of this key, was told before; from now on it was."""
-        told = self._told
-        if name in told:
-            return True
-        if name:
-            told[name] = None
-            if len(told) > REMEMBERED:
-                told.popitem(last=False)
-        return False
+    async def until_sent(self, sub: Submission) -> None:
+        """Wait until its sender is done: until then nobody knows what becomes of it."""
+        event = self._waited_for.get(sub)
+        if event is None:
+            event = self._waited_for[sub] = asyncio.Event()
+        await event.wait()
+
+    def sent(self, sub: Submission) -> None:
+        """Its sender is done: whoever wants the same may look what became of it."""
+        waited_for = self._waited_for
+        if waited_for and (event := waited_for.pop(sub, None)) is not None:
+            event.set()

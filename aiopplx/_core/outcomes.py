@@ -1,4 +1,4 @@
-"""The ends of a submission: as a status, as the state of its row, and as an error that says what to do.
+"""The ends of a submission: as a status, as a step of its row, as a job, and as an error that says what to do.
 
 Pure functions. This module knows nothing of what causes an end.
 """
@@ -7,12 +7,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+import msgspec
+
 from aiopplx._errors import AiopplxError, APIError, BudgetReached, InDoubt, JobError, JobTimeout, ProtocolError
 from aiopplx._job import Job, JobStatus
-from aiopplx._policy.retry import ends_doubt
+from aiopplx._policy.retry import ends_doubt, is_final_refusal
 from aiopplx._submission import DOUBTFUL, POLLABLE, Submission
+from aiopplx.journal import _steps as steps
 from aiopplx.journal._errors import JournalAway, JournalBroken, JournalError, JournalFull
-from aiopplx.journal._records import State
+from aiopplx.journal._jobs import job_of
+from aiopplx.journal._records import BILLED, Record, State
+from aiopplx.journal._steps import Step
 
 _STATES: Mapping[JobStatus, State] = {
     JobStatus.COMPLETED: State.DONE,
@@ -23,10 +28,26 @@ _STATES: Mapping[JobStatus, State] = {
 }
 
 
-def state_of(job: Job) -> State | None:
-    """The row state of a job that ended; None where that may still change (a time limit, an unreadable answer)."""
+def ending_step(key: str, job: Job) -> Step | None:
+    """The row's step for a job that ended; None where that may still change (a time limit, an unreadable answer)."""
     state = _STATES.get(job.status)
-    return State.FAILED if state is State.DONE and not job.ok else state
+    if state is None:
+        return None
+    if state is State.DONE and not job.ok:
+        state = State.FAILED
+    error = job.error.message if job.error is not None else ""
+    return steps.ended(state, key=key, job_id=job.id, word=job.server_status, raw=job.raw, error=error, cost=job.cost)
+
+
+def refusal_step(key: str, job: Job) -> Step | None:
+    """The row's step for a submission that ended without a job; None if it may be sent again as it is."""
+    error = job.error
+    said = error.message if error is not None else ""
+    if job.status is JobStatus.IN_DOUBT:
+        return steps.doubtful(key=key, error=said)
+    if job.status is JobStatus.REJECTED and is_final_refusal(error):
+        return steps.ended(State.REJECTED, key=key, error=said)
+    return None
 
 
 def status_of_refusal(error: AiopplxError, stop: AiopplxError | None) -> JobStatus:
@@ -59,6 +80,22 @@ def still_in_doubt(error: AiopplxError) -> AiopplxError:
         f"an earlier attempt was sent and no usable answer came, and it was not sent again ({why}). A job may exist and"
         " be billed; its id is unknown"
     )
+
+
+def is_owed(record: Record) -> bool:
+    """Whether a job ended and its bill is not known: if it can still be read, it replaces what is reserved."""
+    return record.state in BILLED and record.cost is None
+
+
+def as_stored(sub: Submission, record: Record, raw: bytes | None) -> Job:
+    """The job of a submission that ended in an earlier run, from its row and, if it was kept, its result."""
+    return msgspec.structs.replace(job_of(record, raw), index=sub.index, attempts=sub.attempts)
+
+
+def stop_of(job: Job, stop: AiopplxError | None) -> AiopplxError | None:
+    """The session-wide error behind a job that is STOPPED. `stop` is the one that stops all submissions, if any."""
+    reason = job.error if isinstance(job.error, JournalError) else stop or job.error
+    return reason.about() if reason is not None else None
 
 
 def as_left(sub: Submission) -> Job | None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from aiopplx._core.calls import Calls, Wanted, closed_error
 from aiopplx._core.cancelling import ask_to_cancel
 from aiopplx._core.lifecycle import Lifecycle
+from aiopplx._core.loading import stored_result
 from aiopplx._errors import APIError
 from aiopplx._job import Job, JobStatus, make_job, outcome_error
 from aiopplx._submission import Phase
@@ -30,7 +31,7 @@ async def get(life: Lifecycle, api: API, job_id: str) -> Job:
     """
     record = await life.store.get(job_id=job_id)
     if record is not None:
-        if record.has_result and (raw := await life.stored_result(record)):
+        if record.has_result and (raw := await stored_result(life.store, record)):
             return job_of(record, raw)
         api = life.routing.named(record.api)
     snapshot = await life.client.call(api.get(job_id), lambda reply: read_job(api, reply, job_id))

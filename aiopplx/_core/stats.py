@@ -54,8 +54,8 @@ def stats(core: Core) -> SessionStats:
     return SessionStats(
         running=len(life.live.by_id),
         places=core.settings.max_in_flight - life.slots.value,
-        accepted=life.accepted,
-        ended=dict(life.ended),
+        accepted=life.announcer.accepted,
+        ended=dict(life.announcer.ended),
         spent=budget.spent if budget is not None else None,
         reserved=budget.reserved if budget is not None else None,
         silent_for=gate.silence(core.client.clock.now()),

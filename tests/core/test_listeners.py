@@ -286,6 +286,27 @@ def _whole(server: Scripted, asked: Asked) -> tuple[int, Any] | None:
     return 200, server.summary(asked.row, "COMPLETED") | {"response": server._response(asked.row)}
 
 
+async def test_retried_submission_is_not_told_under_its_old_id(tmp_path: Path) -> None:
+    """It is on the wire under a new key: whether that made a job is unknown, and the job that failed is not it."""
+    told: list[Event] = []
+    failed = {"model": "sonar-deep-research", "created_at": 1, "status": "FAILED", "error_message": "it broke"}
+    async with Scripted() as server:
+        server.script = lambda asked: (
+            (200, failed | {"id": asked.row.id}) if asked.kind == "get" and asked.row else None
+        )
+        async with opened(server, journal=tmp_path / "run.db") as session:
+            assert (await session.ask(QUESTION, tag="x")).status is JobStatus.FAILED
+        server.hold = is_submit
+        journal = JournalOptions(tmp_path / "run.db", retry_failed=True)
+        retry = RetryPolicy(leave_grace=0.05)
+        async with opened(server, journal=journal, retry=retry, on_event=told.append) as session:
+            again = asyncio.create_task(session.ask(QUESTION, tag="x"))
+            await server.until(lambda: len(server.held) == 1)
+            again.cancel()
+            await asyncio.wait([again])
+    assert [(event.job_id, event.status) for event in of_kind(told, EventKind.LEFT)] == [("", JobStatus.IN_DOUBT)]
+
+
 @pytest.mark.parametrize("turn", range(12))
 async def test_resubmission_cancelled_at_any_turn_blocks_nobody(turn: int, tmp_path: Path) -> None:
     path = tmp_path / "run.db"

@@ -38,8 +38,8 @@ _policy.  network retry recovery durations laws forecast turns pace polling limi
 _submission
 _http.  clock limit secret default_headers apart transport account line client
 _config
-_core.  contained slots live learnt spending poller outcomes lifecycle leaving calls following decisions cancelling
-    single listing files freezing source results assembly stats estimating
+_core.  contained slots live learnt spending poller outcomes announcing freezing finding sending lifecycle
+    loading leaving calls following decisions cancelling single listing files source results assembly stats estimating
 _batch
 _session progress
 journal

@@ -1,0 +1,132 @@
+"""Tells what becomes of submissions and jobs, and counts them: the end of each is told once, however often it is asked
+for in a session.
+
+This module knows nothing of why something happened, or of who hears of it.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Iterable, Sequence
+
+import msgspec
+
+from aiopplx._errors import AiopplxError
+from aiopplx._events import Emitter, Event, EventKind
+from aiopplx._http.clock import Clock
+from aiopplx._job import Job, JobStatus, Snapshot
+from aiopplx._policy.retry import Fault
+from aiopplx._submission import Listener, Submission
+from aiopplx.apis._registry import Routing
+from aiopplx.journal._errors import JournalError
+
+REMEMBERED = 10_000
+"""Jobs whose end is remembered to have been told."""
+
+
+class Announcer:
+    """Makes the events of one session's submissions.
+
+    Args:
+        emitter: delivers them.
+        clock: measures the age of jobs.
+
+    Attributes:
+        accepted: how many submissions the server accepted.
+        ended: how many submissions ended, by what they ended as.
+    """
+
+    __slots__ = ("_clock", "_is_store_broken", "_told", "accepted", "emitter", "ended")
+
+    def __init__(self, emitter: Emitter, clock: Clock) -> None:
+        self.emitter = emitter
+        self.accepted = 0
+        self.ended: dict[JobStatus, int] = {}
+        self._clock = clock
+        self._told: OrderedDict[str, None] = OrderedDict()
+        self._is_store_broken = False
+
+    def warn(self, sub: Submission, reason: str) -> None:
+        """Something went wrong with it, and it goes on."""
+        self.emitter.emit(sub.event(EventKind.WARNING, self._clock.now(), reason=reason))
+
+    def went_over(self, routing: Routing, error: AiopplxError) -> None:
+        """The first API is retired for the key, and the session's questions go to the next one."""
+        was, now = routing.first.name, routing.api.name
+        reason = f"the {was} API is retired for this key ({error.type}); going on with {now}"
+        self.emitter.emit(Event(kind=EventKind.WARNING, reason=reason))
+
+    def is_put_anew(self, sub: Submission, error: AiopplxError) -> None:
+        """It was refused for a word that the server does not know, and is sent in other words."""
+        self.emitter.emit(sub.event(EventKind.RETRYING, self._clock.now(), delay=0.0, reason=error.message))
+
+    def was_accepted(self, sub: Submission, snapshot: Snapshot, asked: str | None) -> None:
+        """The server has it. `asked` is the model that it asked for, where the answer names one."""
+        self.accepted += 1
+        if self.emitter.has_handlers():
+            self.emitter.emit(sub.event(EventKind.SUBMITTED, self._clock.now(), status=snapshot.status))
+        if asked and snapshot.model and asked != snapshot.model:
+            self.warn(sub, f"asked for model {asked[:80]!r}, the server says {snapshot.model[:80]!r}")
+
+    def has_ended(self, job: Job) -> None:
+        """A submission ended in this session."""
+        ended = self.ended
+        ended[job.status] = ended.get(job.status, 0) + 1
+        if job.status is JobStatus.IN_DOUBT or self.emitter.has_handlers():
+            self.end_of(job)
+
+    def end_of(self, job: Job) -> None:
+        """How it ended, here or in an earlier run. Only the first time is told, by its id, or else by its key."""
+        name, told = job.id or job.idempotency_key, self._told
+        if name in told:
+            return
+        if name:
+            told[name] = None
+            if len(told) > REMEMBERED:
+                told.popitem(last=False)
+        event = _event_of(job, EventKind.FINISHED, job.error.message if job.error is not None else "")
+        self.emitter.emit(
+            msgspec.structs.replace(event, seconds=job.seconds, polls=job.polls, attempt=job.attempts, cost=job.cost)
+        )
+
+    def timed_out(self, sub: Submission, overdue: Sequence[Listener], reason: str) -> None:
+        """These listeners wait for it no more, each under its own names."""
+        event = sub.event(EventKind.TIMED_OUT, self._clock.now(), status=JobStatus.TIMED_OUT, reason=reason)
+        for listener in overdue:
+            self.emitter.emit(msgspec.structs.replace(event, tag=listener.tag, index=listener.index))
+
+    def cancelling(self, job: Job) -> None:
+        """The server agreed to cancel it."""
+        self.emitter.emit(_event_of(job, EventKind.CANCELLING))
+
+    def left(self, jobs: Iterable[Job]) -> None:
+        """Nobody here waits for these any more. Those that go on, or may go on, at the service are told."""
+        for job in jobs:
+            if not job.id:
+                self.emitter.emit(_event_of(job, EventKind.LEFT, "may exist, and be billed, at the service"))
+            elif not job.done or job.status is JobStatus.TIMED_OUT:
+                self.emitter.emit(_event_of(job, EventKind.LEFT, "goes on, and is billed, at the service"))
+
+    def store_failed(self, error: JournalError) -> bool:
+        """A store that fails ends what is to be sent by this session, and by no other of the account. True if news."""
+        if self._is_store_broken:
+            return False
+        self._is_store_broken = True
+        self.emitter.emit(Event(kind=EventKind.STOPPED, reason=error.message, fault=Fault.STOP.value))
+        return True
+
+    def store_works(self) -> None:
+        """If it fails again, that is news."""
+        self._is_store_broken = False
+
+
+def _event_of(job: Job, kind: EventKind, reason: str = "") -> Event:
+    return Event(
+        kind=kind,
+        job_id=job.id,
+        idempotency_key=job.idempotency_key,
+        tag=job.tag,
+        index=job.index,
+        status=job.status,
+        reason=reason,
+    )
