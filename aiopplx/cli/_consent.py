@@ -20,7 +20,7 @@ from aiopplx.cli._lines import Lines
 from aiopplx.cli._options import Connection, RunOptions
 from aiopplx.cli._price import Price, conflict, consent, price_of, rest_told, told_of
 from aiopplx.cli._questions import Origin, Questions, is_typed
-from aiopplx.cli._text import clock, dollars, one_line, safe
+from aiopplx.cli._text import clock, dollars, one_line, tell
 
 if TYPE_CHECKING:
     from aiopplx import Estimate, Job
@@ -120,21 +120,33 @@ class Agreement:
             raise UsageError(f"{price}: say --yes. Nothing was sent.")
         if given == "needed":
             if self.price.pilot is not None:
-                _say(f"The pilot of {price.count:,}: {price}.")
+                self._tell(f"The pilot of {price.count:,}: {price}.")
             elif options.quiet:
-                _say(told_of(price, self._place))
+                self._tell(told_of(price, self._place))
             if not await _agrees():
                 raise Declined
 
+    def _tell(self, text: str) -> None:
+        tell(text, as_json=self._options.progress == "json")
+
     # --- the pilot ---------------------------------------------------------------------------------------------------
 
-    def begin(self, spent: Callable[[], float], where: str, hide: Callable[[], None], show: Callable[[], None]) -> None:
+    def begin(
+        self,
+        spent: Callable[[], float],
+        where: str,
+        *,
+        hide: Callable[[], None],
+        show: Callable[[], None],
+        expects: Callable[[Estimate], None],
+    ) -> None:
         """Hold the questions up after the pilot.
 
         Args:
             spent: what the run has paid so far.
             where: the file of the answers; "" for none.
             hide, show: take the display of progress away, and bring it back.
+            expects: called with the estimate of the others.
         """
         if self.price is None or self.price.pilot is None:
             return
@@ -143,7 +155,7 @@ class Agreement:
         async def go_on() -> bool:
             await self._pilot.is_whole.wait()
             hide()
-            if not await self._goes_on(spent(), where):
+            if not await self._goes_on(spent(), where, expects):
                 return False
             show()
             return True
@@ -159,17 +171,18 @@ class Agreement:
         """A job was handed out."""
         self._pilot.came(index, origin, job)
 
-    async def _goes_on(self, spent: float, where: str) -> bool:
+    async def _goes_on(self, spent: float, where: str, expects: Callable[[Estimate], None]) -> bool:
         pilot, options = self._pilot, self._options
         for line in pilot.lines():
-            _say(line)
+            self._tell(line)
         if pilot.unsent:  # for a reason that is told when the run ends
             self.declined = True
             return False
         price = await anyio.to_thread.run_sync(self._reckoned, pilot)
         self._expect(price.rest, spent)
+        expects(price.rest)
         total = self._questions.total or 0
-        _say(rest_told(pilot.done, total, dollars(spent), where, price.rest))
+        self._tell(rest_told(pilot.done, total, dollars(spent), where, price.rest))
         if options.yes:
             return True
         if _can_ask():
@@ -177,9 +190,9 @@ class Agreement:
                 return True
             self.declined = True
             again = "these are not paid again" if self._place else "without a journal these are paid again"
-            _say(f"Nothing more was sent. The same command without --pilot goes on; {again}.")
+            self._tell(f"Nothing more was sent. The same command without --pilot goes on; {again}.")
         else:
-            _say("Nothing more was sent: --yes goes on without asking.")
+            self._tell("Nothing more was sent: --yes goes on without asking.")
         return False
 
     def _reckoned(self, pilot: _Pilot | None = None) -> Price:
@@ -246,10 +259,6 @@ def _row(origin: Origin | None, job: Job) -> str:
 
 
 # --- the terminal ----------------------------------------------------------------------------------------------------
-
-
-def _say(text: str) -> None:
-    print(safe(text), file=sys.stderr, flush=True)
 
 
 def _is_watched() -> bool:

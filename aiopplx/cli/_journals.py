@@ -71,6 +71,19 @@ def counts_of(place: str) -> dict[Stage, int] | None:
         raise
 
 
+def spent_in(place: str | None) -> float:
+    """US dollars that all runs of a journal have spent, as far as that is known."""
+    if place is None or not os.path.exists(place):
+        return 0.0
+    try:
+        with open_reader(place) as journal:
+            return journal.ledger(samples=0).spent
+    except JournalRefused as error:
+        if error.reason == "older":
+            return 0.0
+        raise
+
+
 def resuming(counts: dict[Stage, int]) -> str:
     """What an earlier run has left, for a person to read; "" if there is nothing to resume.
 

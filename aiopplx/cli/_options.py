@@ -23,6 +23,7 @@ from aiopplx.tables import AskOptions, Format, ReadOptions
 OnDoubt = Literal["resend", "hold"]
 Results = Literal["keep", "until-delivered", "refetch"]
 OutputFormat = Literal["jsonl", "csv", "tsv", "excel", "parquet", "html", "markdown"]
+Progress = Literal["live", "plain", "json", "none"]
 CostsBy = Literal["tag", "api", "state"]
 
 STANDARD = "\0-"
@@ -160,6 +161,10 @@ class RunOptions:
             help="Leave the rows of files as they finished. Default: at the end, in the order of the questions.",
         ),
     ] = False
+    progress: Annotated[
+        Progress | None,
+        Parameter(help="How it is shown on stderr. Default: `live` on a terminal, else `plain` lines."),
+    ] = None
     quiet: Annotated[bool, Parameter(name=["--quiet", "-q"], show_default=False, help="Only errors on stderr.")] = False
 
     @property

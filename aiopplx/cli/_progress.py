@@ -1,6 +1,6 @@
-"""How the progress of a run is shown: a live display on a terminal, plain lines elsewhere, nothing with --quiet.
+"""How the progress of a run is shown: live on a terminal, as plain lines or JSON elsewhere, or not at all.
 
-All of it goes to stderr. This module does not know where the numbers come from, nor what stops a run.
+All of it goes to stderr. This module does not know where the facts come from, nor what stops a run.
 """
 
 from __future__ import annotations
@@ -16,34 +16,32 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from aiopplx.cli._text import clock, one_line, safe
+from aiopplx.cli._facts import NARROW, Facts, Line, for_a_program, plain, screen
+from aiopplx.cli._options import Progress
+from aiopplx.cli._text import clock, json_line, one_line, safe, tell
 
 if TYPE_CHECKING:
     from types import TracebackType
     from typing import Self
 
-    from aiopplx.cli._tally import Tally
-
 EVERY = 5.0
-"""Minimum seconds between two plain lines, so that the log of a run of an hour stays readable."""
-
-_COLOURS = {"done": "green", "failed": "red", "in doubt": "yellow"}
+"""Seconds between two plain lines in the first minute."""
+LATER = 30.0
+"""Seconds between two plain lines after that, so that the log of a run of an hour stays readable."""
 
 
 class View:
     """Progress as plain lines; also the base of the other views.
 
     Args:
-        tally: the numbers to show.
-        total: how many questions there are; None while that is unknown.
+        facts: the run at this moment, without what it takes a clock to know.
     """
 
-    def __init__(self, tally: Tally, total: Callable[[], int | None]) -> None:
-        self._tally = tally
-        self._total = total
+    def __init__(self, facts: Callable[[float], Facts]) -> None:
+        self._facts = facts
         self._began = time.monotonic()
         self._shown_at = self._began
-        self._shown: str = ""
+        self._shown: Facts | None = None
         self._waits_until = self._began
 
     def __enter__(self) -> Self:
@@ -67,55 +65,90 @@ class View:
 
     def say(self, text: str) -> None:
         """Print a permanent line: a failure, a warning, the summary."""
-        print(safe(text), file=sys.stderr, flush=True)
+        tell(text)
 
     def remark(self, text: str) -> None:
         """Print a permanent line that `--quiet` suppresses."""
         self.say(text)
 
-    def waiting(self, why: str, seconds: float) -> None:
-        """Something has to wait for `seconds`: print a line if that is long, and no other before it is over."""
+    def waits(self, what: str, why: str, seconds: float) -> None:
+        """Something has to wait for `seconds`: print a line if that is long, and no other before it is over.
+
+        Args:
+            what: `Submissions pause`.
+            why: the reason.
+            seconds: how long.
+        """
         now = time.monotonic()
         if seconds >= EVERY and now >= self._waits_until:
             self._waits_until = now + seconds
-            self.say(f"{clock(self.elapsed)}  waiting {clock(seconds)}: {one_line(why)}")
+            self._show_wait(waiting(what, why, seconds))
 
-    def latest(self, text: str) -> None:
-        """The latest finished job."""
+    def _show_wait(self, text: str) -> None:
+        self.say(f"{clock(self.elapsed)}  {text}")
 
     def update(self) -> None:
         """The numbers may have changed."""
         now = time.monotonic()
-        if now - self._shown_at < EVERY:
+        if now - self._shown_at < (EVERY if now - self._began < 60.0 else LATER):
             return
-        numbers = ", ".join(f"{word} {text}" for word, text, _ in self._tally.numbers())
-        if numbers != self._shown:
-            self._shown, self._shown_at = numbers, now
-            self.say(f"{clock(self.elapsed)}  {numbers}")
+        facts = self._facts(self.elapsed)
+        if self._shown is None or (facts.finished, facts.running) != (self._shown.finished, self._shown.running):
+            self._shown, self._shown_at = facts, now
+            self._show(facts)
+
+    def _show(self, facts: Facts) -> None:
+        self.say(plain(facts))
 
 
-class QuietView(View):
-    """Errors only."""
+class JsonView(View):
+    """Progress as JSON: an object a line; what is said besides has the name `message`."""
+
+    def say(self, text: str) -> None:
+        """Print a line with a text."""
+        tell(text, as_json=True)
+
+    def _show_wait(self, text: str) -> None:
+        self._print({"message": safe(text), "seconds": round(self.elapsed, 1)})
+
+    def _show(self, facts: Facts) -> None:
+        self._print(for_a_program(facts))
+
+    def _print(self, found: dict[str, object]) -> None:
+        print(json_line(found).decode(), end="", file=sys.stderr, flush=True)
+
+
+class StillView(View):
+    """No progress; what is said is printed.
+
+    Args:
+        facts: see `View`.
+        quiet: only errors are printed.
+    """
+
+    def __init__(self, facts: Callable[[float], Facts], *, quiet: bool) -> None:
+        super().__init__(facts)
+        self._quiet = quiet
 
     def remark(self, text: str) -> None:
-        """Does nothing: only errors are shown."""
+        """Print a permanent line, unless only errors are printed."""
+        if not self._quiet:
+            self.say(text)
 
-    def waiting(self, why: str, seconds: float) -> None:
-        """Does nothing: only errors are shown."""
+    def waits(self, what: str, why: str, seconds: float) -> None:
+        """Does nothing."""
 
     def update(self) -> None:
-        """Does nothing: only errors are shown."""
+        """Does nothing."""
 
 
 class LiveView(View):
-    """A display of three lines at the bottom of a terminal; permanent lines are printed above it."""
+    """A display of a few lines at the bottom of a terminal; permanent lines are printed above it."""
 
-    def __init__(self, tally: Tally, total: Callable[[], int | None], console: Console) -> None:
-        super().__init__(tally, total)
+    def __init__(self, facts: Callable[[float], Facts], console: Console) -> None:
+        super().__init__(facts)
         self._console = console
-        self._latest = ""
-        self._why = ""
-        self._until = 0.0
+        self._wait = ("", "", 0.0)
         # A thread of its own draws it four times a second, so that the cost does not grow with the number of jobs.
         self._live = Live(
             get_renderable=self._draw, console=console, refresh_per_second=4, redirect_stdout=False, transient=True
@@ -133,55 +166,72 @@ class LiveView(View):
         """Print a line above the display."""
         self._console.print(Text(safe(text)), soft_wrap=True)
 
-    def waiting(self, why: str, seconds: float) -> None:
-        """Shown until the time is over."""
-        self._why, self._until = one_line(why), time.monotonic() + seconds
-
-    def latest(self, text: str) -> None:
-        """Shown until the next one."""
-        self._latest = one_line(text)
+    def waits(self, what: str, why: str, seconds: float) -> None:
+        """Shown in place of the bar until the time is over."""
+        self._wait = (what, why, time.monotonic() + seconds)
 
     def update(self) -> None:
-        """Does nothing: the display reads the numbers by itself."""
+        """Does nothing: the display reads the facts by itself."""
 
     def _draw(self) -> RenderableType:
-        rows: list[RenderableType] = [self._bar(), self._numbers()]
-        remaining = self._until - time.monotonic()
-        if remaining > 0:
-            rows.append(
-                Text(f"waiting {clock(remaining + 1)}: {self._why}", style="yellow", no_wrap=True, overflow="ellipsis")
-            )
-        elif self._latest:
-            rows.append(Text(self._latest, style="dim", no_wrap=True, overflow="ellipsis"))
-        return Group(*rows)
+        what, why, until = self._wait
+        left = until - time.monotonic()
+        wait = waiting(what, why, left + 1) if left > 0 else ""
+        return drawn(self._facts(self.elapsed), self._console.width, wait=wait)
 
-    def _bar(self) -> RenderableType:
-        finished, total = self._tally.finished, self._total()
-        grid = Table.grid(padding=(0, 2))
-        # No bar while the total is unknown: a bar that shrinks would mislead.
-        bar = (
-            []
-            if total is None
-            else [ProgressBar(total=total, completed=finished, width=40, complete_style="cyan", finished_style="green")]
+
+def drawn(facts: Facts, width: int, *, wait: str = "") -> RenderableType:
+    """The display of a run.
+
+    Args:
+        facts: the run.
+        width: of the terminal.
+        wait: what is waited for, shown in place of the bar.
+    """
+    size, (first, *others) = screen(facts, width)
+    # No bar while the total is unknown: a bar that shrinks would mislead.
+    bar: Text | ProgressBar | None = None
+    if wait:
+        bar = Text(wait, style="yellow", no_wrap=True, overflow="ellipsis")
+    elif facts.total is not None and size:
+        bar = ProgressBar(
+            total=facts.total or 1, completed=facts.finished, width=size, complete_style="cyan", finished_style="green"
         )
-        words = f"{finished:,} of {total:,}" if total is not None else f"{finished:,} finished"
-        grid.add_row(*bar, Text(words), Text(clock(self.elapsed), style="dim"))
-        return grid
+    rows: list[RenderableType] = [_text(line) for line in others]
+    if bar is None:
+        return Group(_text(first), *rows)
+    if isinstance(bar, Text):
+        return Group(bar, _text(first), *rows)
+    grid = Table.grid(padding=(0, 2))  # which also ends the bar's line
+    grid.add_column(width=size, no_wrap=True)
+    if width < NARROW:
+        grid.add_row(bar)
+        return Group(grid, _text(first), *rows)
+    grid.add_column(no_wrap=True)
+    grid.add_row(bar, _text(first))
+    return Group(grid, *rows)
 
-    def _numbers(self) -> Text:
-        line = Text(no_wrap=True, overflow="ellipsis")
-        for word, text, count in self._tally.numbers():
-            style = _COLOURS.get(word, "") if count else ""
-            line.append(f"{word} ", style="dim").append(text, style=f"bold {style}").append("   ")
-        return line
+
+def _text(line: Line) -> Text:
+    text = Text(no_wrap=True, overflow="ellipsis")
+    for at, part in enumerate(line):
+        text.append(" " * part.gap if at else "").append(part.text, style=part.style)
+    return text
 
 
-def make_view(tally: Tally, total: Callable[[], int | None], *, quiet: bool, rows_on_screen: bool) -> View:
-    """The right view: quiet with `quiet`, live on a terminal that shows no rows, otherwise plain lines."""
-    if quiet:
-        return QuietView(tally, total)
+def waiting(what: str, why: str, seconds: float) -> str:
+    """`Submissions pause 0:42: rate limit`."""
+    return f"{what} {clock(seconds)}: {one_line(why)}"
+
+
+def make_view(facts: Callable[[float], Facts], how: Progress | None, *, quiet: bool, rows_on_screen: bool) -> View:
+    """The view that was asked for; by default live on a terminal that shows no answers, else plain lines."""
+    if quiet or how == "none":
+        return StillView(facts, quiet=quiet)
+    if how == "json":
+        return JsonView(facts)
     console = Console(stderr=True, highlight=False, markup=False, emoji=False)
     # FORCE_COLOR makes rich treat any file as a terminal; a display that moves the cursor needs a real one.
-    if sys.stderr.isatty() and not console.is_dumb_terminal and not rows_on_screen:
-        return LiveView(tally, total, console)
-    return View(tally, total)
+    if how != "plain" and sys.stderr.isatty() and not console.is_dumb_terminal and not rows_on_screen:
+        return LiveView(facts, console)
+    return View(facts)

@@ -6,7 +6,7 @@ This module joins the parts of a run: questions, session, rows, numbers, display
 from __future__ import annotations
 
 import math
-import sys
+import time
 from collections import deque
 from typing import TYPE_CHECKING
 
@@ -16,6 +16,7 @@ from aiopplx.cli._answers import Answers, needs_columns
 from aiopplx.cli._columns import Columns, columns_of
 from aiopplx.cli._connect import Connected, journal_at, retry_policy
 from aiopplx.cli._consent import Agreement, Declined, has_to_agree
+from aiopplx.cli._course import Course
 from aiopplx.cli._exits import (
     DONE,
     FAILED,
@@ -33,13 +34,13 @@ from aiopplx.cli._exits import (
     until_signal,
 )
 from aiopplx.cli._files import Ending
-from aiopplx.cli._journals import counts_of, others_running, place_of, resuming
+from aiopplx.cli._journals import counts_of, others_running, place_of, resuming, spent_in
 from aiopplx.cli._look import Found, RowsRefused, check_rows, for_a_program, what_is_asked, what_it_is
 from aiopplx.cli._options import Connection, JournalOptions, RunOptions, TableOptions
 from aiopplx.cli._progress import View, make_view
 from aiopplx.cli._questions import Origin, Questions, is_typed, open_questions
 from aiopplx.cli._tally import Tally, Unfinished
-from aiopplx.cli._text import clock, many, one_line, print_json, safe
+from aiopplx.cli._text import clock, many, one_line, print_json, tell
 from aiopplx.tables import BadRow, TableError
 
 if TYPE_CHECKING:
@@ -96,6 +97,7 @@ class _Run:
         self._resuming = ""
         self._view: View
         self._columns: Columns
+        self._course: Course
         self._answers: Answers
         self._are_closed = False
         self._agreement: Agreement
@@ -105,7 +107,7 @@ class _Run:
         self._connection.check()
         self._options.check()
         if is_typed(self._source) and not self._options.quiet:
-            print("Reading questions from the terminal, one a line; Ctrl-D ends them.", file=sys.stderr)
+            self._tell("Reading questions from the terminal, one a line; Ctrl-D ends them.")
         try:
             return await self._opened()
         except (UsageError, TableError) as error:
@@ -141,13 +143,13 @@ class _Run:
             self._tell_look()
         except RowsRefused as refused:
             for line in refused.said:
-                print(safe(line), file=sys.stderr)
+                self._tell(line)
             if self._options.json:
                 self._print_found(refused.said[-1])
             return USAGE
         await self._agreement.reckon()
         if self._agreement.said and not self._options.quiet and not self._options.dry_run:
-            print(safe(self._agreement.said), file=sys.stderr)
+            self._tell(self._agreement.said)
         self._columns = columns_of(self._questions.seen)
         self._answers = Answers(
             self._options.output,
@@ -176,7 +178,7 @@ class _Run:
         elif not self._options.quiet:
             price = [f"  {said}"] if (said := self._agreement.said) else []
             for line in [*what_is_asked(seen), *price, DRY]:
-                print(safe(line), file=sys.stderr)
+                self._tell(line)
 
     def _print_found(self, refused: str | None) -> None:
         seen, price = self._questions.seen, self._agreement.price
@@ -189,20 +191,27 @@ class _Run:
             self._are_closed = True
             await self._answers.close(ending)
 
+    def _tell(self, text: str) -> None:
+        tell(text, as_json=self._options.progress == "json")
+
     def _tell_look(self) -> None:
         """Say what the file is and which of its rows cannot be used. Raises `RowsRefused`."""
         seen = self._questions.seen
         if seen is None:
             return
         if not self._options.quiet or (seen.bad and not self._table_options.skip_bad):
-            print(safe(what_it_is(seen, unique=self._options.unique)), file=sys.stderr)
+            self._tell(what_it_is(seen, unique=self._options.unique))
         for line in check_rows(seen, skip_bad=self._table_options.skip_bad):
             if not self._options.quiet:
-                print(safe(line), file=sys.stderr)
+                self._tell(line)
 
     async def _watched(self) -> int:
         on_screen = self._answers.is_terminal
-        with make_view(self._tally, self._total, quiet=self._options.quiet, rows_on_screen=on_screen) as self._view:
+        options = self._options
+        self._course = self._made_course()
+        with make_view(
+            self._course.facts, options.progress, quiet=options.quiet, rows_on_screen=on_screen
+        ) as self._view:
             self._greet(on_screen)
             ending = await self._ending()
             self._view.stop()
@@ -213,6 +222,22 @@ class _Run:
                 self._lost = lost if ending is not None else None
                 ending = ending or lost
             return self._close(ending)
+
+    def _made_course(self) -> Course:
+        questions, budget = self._questions, self._options.max_cost
+        course = Course(
+            self._tally,
+            self._total,
+            lambda index: origin.place if (origin := questions.origins.get(index)) else "",
+            files=f"from {questions.name}" + (f" into {self._answers.name}" if self._options.output else ""),
+            journal=self._place or "",
+            max_cost=budget,
+            spent=spent_in(self._place) if budget is not None else 0.0,
+        )
+        price = self._agreement.price
+        if price is not None and not self._connection.emulate:  # whose costs are invented
+            course.expects(price.next)
+        return course
 
     def _total(self) -> int | None:
         return self._agreement.total or self._questions.total
@@ -254,7 +279,14 @@ class _Run:
             if self._resuming and not self._agreement.said:
                 self._view.remark(f"{self._resuming} ({self._place})")
             where = self._answers.name if options.output else ""
-            self._agreement.begin(lambda: self._tally.cost, where, self._view.stop, self._view.start)
+            self._course.session = session
+            self._agreement.begin(
+                lambda: self._tally.cost,
+                where,
+                hide=self._view.stop,
+                show=self._view.start,
+                expects=self._course.expects,
+            )
             self._batch = session.batch(
                 self._questions, ordered=options.in_order, cancel_on_exit=options.cancel_on_exit
             )
@@ -281,13 +313,14 @@ class _Run:
             self._tally.count(again)
         where = origin.place if origin else f"job {job.id}"
         if job.ok:
-            self._view.latest(f"{where}: {origin.preview if origin else ''}")
+            self._course.answered(where, origin.preview if origin else job.question, job)
         elif job.status == "STOPPED":  # there are many, all for one reason, which is printed once
             self._unsent_because = self._unsent_because or _of_all(job)
         else:
             self._view.say(f"{where}: {_failure(job)}")
         if job.status == "TIMED_OUT":
             self._timed_out.append(job.id)
+        self._course.reckon()
         self._view.update()
 
     async def _reject(self, bad: BadRow, origin: Origin, before: int) -> None:
@@ -310,12 +343,16 @@ class _Run:
             await self._answers.write(origin.at, origin.line, job)
 
     def _on_event(self, event: Event) -> None:
-        self._tally.on_event(event)
-        if event.kind in ("paused", "retrying"):
-            self._view.waiting(event.reason, event.delay)
+        self._tally.on_event(event, time.monotonic())
+        if event.kind == "submitted":
+            self._course.submitted()
+        elif event.kind in ("paused", "retrying"):
+            what = "Submissions pause" if event.kind == "paused" else "A retry waits"
+            self._view.waits(what, event.reason, event.delay)
         elif event.kind == "warning" and event.reason not in self._warned and len(self._warned) < 100:
             self._warned.add(event.reason)
             self._view.remark(one_line(event.reason))
+        self._course.reckon()
         self._view.update()
 
     def _close(self, ending: BaseException | None) -> int:

@@ -12,13 +12,15 @@ from typing import TYPE_CHECKING
 import anyio
 import msgspec
 from rich.console import Console
-from rich.text import Text
+from rich.live import Live
 
 from aiopplx.cli._exits import DONE, code_until_signal
+from aiopplx.cli._facts import TRUSTED, Facts
 from aiopplx.cli._options import CostsBy
+from aiopplx.cli._progress import drawn
 from aiopplx.cli._records import question_of
 from aiopplx.cli._text import clock, dollars, many, one_line, print_json, print_out, print_table
-from aiopplx.journal import JournalReader, open_reader, records_at, words_of
+from aiopplx.journal import JournalReader, open_reader, records_at, stages_of, words_of
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -126,18 +128,51 @@ async def watch(place: Path, *, interval: float) -> int:
 
 async def _follow(journal: JournalReader, interval: float) -> int:
     console = Console(highlight=False, markup=False, emoji=False)
-    began, said, found = time.monotonic(), "", standing(journal)
+    said, found, pace = "", standing(journal), _Pace(journal)
     if sys.stdout.isatty() and not console.is_dumb_terminal:
-        with console.status("") as shown:
+        with Live(console=console, auto_refresh=False, transient=True) as shown:
             while found.writer is not None:
-                shown.update(Text(f"{found.numbers}  {clock(time.monotonic() - began)}", overflow="ellipsis"))
+                shown.update(drawn(pace.facts(found), console.width), refresh=True)
                 await anyio.sleep(interval)
                 found = standing(journal)
     while found.writer is not None:
         if found.numbers != said:
             said = found.numbers
-            print(f"{clock(time.monotonic() - began)}  {said}", flush=True)
+            print(f"{clock(pace.elapsed)}  {said}", flush=True)
         await anyio.sleep(interval)
         found = standing(journal)
     print(f"{found.numbers}; {found.by_whom}", flush=True)
     return DONE
+
+
+class _Pace:
+    """What is seen of a run while it is watched: the time left follows from how many have ended meanwhile."""
+
+    def __init__(self, journal: JournalReader) -> None:
+        self._journal = journal
+        self._began = time.monotonic()
+        self._first: int | None = None
+
+    @property
+    def elapsed(self) -> float:
+        return time.monotonic() - self._began
+
+    def facts(self, found: Standing) -> Facts:
+        counts = stages_of(self._journal)
+        done, failed, in_doubt = (counts.get(stage, 0) for stage in ("finished", "failed", "in doubt"))
+        finished, total = done + failed + in_doubt, sum(counts.values()) if found.exhausted else None
+        self._first = finished if self._first is None else self._first
+        ended, left = finished - self._first, None
+        if total is not None and ended >= TRUSTED:
+            left = (total - finished) * self.elapsed / ended
+        return Facts(
+            finished=finished,
+            total=total,
+            done=done,
+            failed=failed,
+            in_doubt=in_doubt,
+            running=counts.get("running", 0),
+            cost=found.cost,
+            elapsed=self.elapsed,
+            left=left,
+        )

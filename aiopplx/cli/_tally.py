@@ -45,12 +45,19 @@ class Unfinished(msgspec.Struct, frozen=True):
         return self.running + self.cancelled + self.unwritten + self.in_doubt
 
 
+class Running(msgspec.Struct, frozen=True):
+    """A job at the service: its position in the batch, and when this run submitted it; None if an earlier one did."""
+
+    index: int | None
+    since: float | None = None
+
+
 class Tally:
     """Counts of a run, from the events of its session and the jobs that came out of its batch.
 
     Attributes:
         submitted: submissions that the service accepted in this run.
-        running: ids of accepted jobs that are still running, with their positions in the batch.
+        running: accepted jobs that are still running by their ids, those that were submitted first coming first.
         done: jobs with an answer.
         in_doubt: submissions that may or may not have made a job.
         unsent: questions that were not sent: no connection, no credit, no budget.
@@ -64,7 +71,7 @@ class Tally:
 
     def __init__(self) -> None:
         self.submitted = 0
-        self.running: dict[str, int | None] = {}
+        self.running: dict[str, Running] = {}
         self.done = 0
         self.in_doubt = 0
         self.unsent = 0
@@ -86,14 +93,19 @@ class Tally:
         """True once there is anything to report."""
         return bool(self.submitted or self.finished)
 
-    def on_event(self, event: Event) -> None:
-        """Count one event of the session."""
+    def on_event(self, event: Event, now: float = 0.0) -> None:
+        """Count one event of the session.
+
+        Args:
+            event: it.
+            now: monotonic seconds.
+        """
         if event.kind == "submitted":
             self.submitted += 1
-            self.running[event.job_id] = event.index
+            self.running[event.job_id] = Running(event.index, now)
             self._fresh.add(event.job_id)
         elif event.kind == "polled":
-            self.running.setdefault(event.job_id, event.index)  # an earlier run submitted it
+            self.running.setdefault(event.job_id, Running(event.index))  # an earlier run submitted it
         elif event.kind == "finished":
             self.running.pop(event.job_id, None)
             if event.job_id:
@@ -118,17 +130,6 @@ class Tally:
             self.unsent += 1
         else:
             self.failed[job.status.value] += 1
-
-    def numbers(self) -> list[tuple[str, str, int]]:
-        """The numbers of a progress display, in its order: word, value as text, value as a number."""
-        return [
-            ("submitted", f"{self.submitted:,}", self.submitted),
-            ("running", f"{len(self.running):,}", len(self.running)),
-            ("done", f"{self.done:,}", self.done),
-            ("failed", f"{self.failed.total():,}", self.failed.total()),
-            ("in doubt", f"{self.in_doubt:,}", self.in_doubt),
-            ("cost", dollars(self.cost), 0),
-        ]
 
     def failures(self) -> str:
         """The failed ones by kind: `1 expired, 2 rejected`."""

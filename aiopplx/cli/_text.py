@@ -56,6 +56,12 @@ def many(count: int, noun: str) -> str:
     return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
 
 
+def tell(text: str, *, as_json: bool = False) -> None:
+    """Write a line to stderr; as JSON, an object with the name `message`."""
+    line = json_line({"message": safe(text)}).decode().rstrip("\n") if as_json else safe(text)
+    print(line, file=sys.stderr, flush=True)
+
+
 def print_out(text: str) -> None:
     """Write to stdout in UTF-8, whatever the locale: a paid answer must not lose characters."""
     sys.stdout.flush()

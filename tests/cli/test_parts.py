@@ -38,7 +38,6 @@ from aiopplx.cli._exits import UsageError, complain, exit_code, flag_of, told
 from aiopplx.cli._journals import place_of, resuming
 from aiopplx.cli._lines import Lines
 from aiopplx.cli._options import STANDARD, Connection, EmulatorOptions, JournalOptions, TableOptions
-from aiopplx.cli._progress import QuietView, View
 from aiopplx.cli._questions import Questions, open_questions
 from aiopplx.cli._records import question_of
 from aiopplx.cli._rows import PIPE_ROOM, Rows, check_place
@@ -372,17 +371,6 @@ def test_standard_is_a_name_no_file_can_have() -> None:
 )
 def test_error_has_the_exit_code_that_help_names(error: aiopplx.AiopplxError, code: int) -> None:
     assert exit_code(error) == code
-
-
-def test_plain_progress_says_little(capsys: pytest.CaptureFixture[str]) -> None:
-    for view in (View(Tally(), lambda: None), QuietView(Tally(), lambda: None)):
-        with view:
-            view.update()
-            view.waiting("a moment", 0.5)
-            view.waiting("the server asked for \x1b[31msilence", 60.0)
-            view.waiting("and again", 60.0)
-            view.remark("done")
-    assert capsys.readouterr() == ("", "0:00  waiting 1:00: the server asked for silence\ndone\n")
 
 
 def test_printed_answer_has_nothing_that_a_terminal_acts_on(capfdbinary: pytest.CaptureFixture[bytes]) -> None:
