@@ -120,7 +120,7 @@ class Agreement:
             raise UsageError(f"{price}: say --yes. Nothing was sent.")
         if given == "needed":
             if self.price.pilot is not None:
-                self._tell(f"The pilot of {price.count:,}: {price}.")
+                self._tell(f"The pilot of {price.count:,}: {str(price).partition(' (')[0]}.")
             elif options.quiet:
                 self._tell(told_of(price, self._place))
             if not await _agrees():

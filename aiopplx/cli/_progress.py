@@ -149,18 +149,25 @@ class LiveView(View):
         super().__init__(facts)
         self._console = console
         self._wait = ("", "", 0.0)
-        # A thread of its own draws it four times a second, so that the cost does not grow with the number of jobs.
-        self._live = Live(
-            get_renderable=self._draw, console=console, refresh_per_second=4, redirect_stdout=False, transient=True
-        )
+        self._live: Live | None = None
 
     def start(self) -> None:
         """Show the display."""
+        # A new one each time: one that was stopped would begin by removing lines that are not its own. A thread of its
+        # own draws it four times a second, so that the cost does not grow with the number of jobs.
+        self._live = Live(
+            get_renderable=self._draw,
+            console=self._console,
+            refresh_per_second=4,
+            redirect_stdout=False,
+            transient=True,
+        )
         self._live.start()
 
     def stop(self) -> None:
         """Remove the display."""
-        self._live.stop()
+        if self._live is not None:
+            self._live.stop()
 
     def say(self, text: str) -> None:
         """Print a line above the display."""

@@ -20,7 +20,7 @@ from rich.console import Console
 import aiopplx
 from aiopplx.cli._course import Course
 from aiopplx.cli._facts import Answer, Facts, about, plain, time_left
-from aiopplx.cli._progress import JsonView, StillView, View, drawn
+from aiopplx.cli._progress import JsonView, LiveView, StillView, View, drawn
 from aiopplx.cli._tally import Tally
 from aiopplx.emulator import Emulator
 
@@ -124,6 +124,20 @@ def test_colour_is_for_what_went_wrong_only() -> None:
     assert "\x1b[" not in "\n".join(shown(FACTS, 100))
     _, counts, _ = shown(FINE, 100, colour=True)
     assert "\x1b[" not in counts
+
+
+def test_display_that_comes_back_leaves_other_lines_alone() -> None:
+    console = Console(width=100, file=io.StringIO(), force_terminal=True)
+    assert isinstance(console.file, io.StringIO)
+    view = LiveView(lambda elapsed: FACTS, console)
+    view.start()
+    view.stop()
+    before = len(console.file.getvalue())
+    view.start()
+    view.say("Something")
+    drawn_again, _, _ = console.file.getvalue()[before:].partition("184 of 300")
+    view.stop()
+    assert "\x1b[1A" not in drawn_again  # the cursor goes up to lines that are not its own
 
 
 # --- time ------------------------------------------------------------------------------------------------------------
