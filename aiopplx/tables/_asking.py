@@ -22,7 +22,7 @@ from aiopplx._wire.request import Request
 from aiopplx.apis._registry import request_about, request_fields, request_of
 from aiopplx.tables._frames import plain
 from aiopplx.tables._objects import value_of
-from aiopplx.tables._table import QUESTION, Advice, BadRow, Note, Row, Table, TableError
+from aiopplx.tables._table import QUESTION, Advice, BadRow, Broken, Note, Row, Table, TableError
 from aiopplx.tables._template import EmptyHole, Template
 
 LONGEST = 400_000
@@ -32,7 +32,8 @@ META_LIMIT = 1 << 20
 _RANKS = (("question", "prompt", "query"), ("input", "text"))
 _TAGS = ("tag", "custom_id")
 _ASKS_ITSELF = ("messages", "input")
-_NEARLY = 0.8
+_NEARLY = 0.85
+"""A column `score` is no slip of the pen for `store`: one letter in five is another word."""
 
 
 class AskOptions(msgspec.Struct, frozen=True):
@@ -134,6 +135,11 @@ class Asking:
 
     def _found_question(self) -> str:
         columns = self._table.columns
+        if not columns:
+            bad = next((row for row in self._table.read() if isinstance(row, BadRow)), None)
+            raise TableError(
+                f"{self._table.name}, {bad.place}: {bad.reason}" if bad else f"{self._table.name} has no rows"
+            )
         if self._table.has_fields and any(name in columns for name in _ASKS_ITSELF):
             return QUESTION  # a row with messages or input is a request as it is
         for rank in _RANKS:
@@ -162,7 +168,7 @@ class Asking:
         try:
             return self._request(row)
         except EmptyHole as hole:
-            return BadRow(row.place, f'"{hole.args[0]}" is empty')
+            return BadRow(row.place, hole.why)
         except InvalidRequest as error:
             return BadRow(row.place, error.message)
 
@@ -182,6 +188,8 @@ class Asking:
             fields[QUESTION] = self._template.fill(cells, as_text)
         elif not any(name in fields for name in _ASKS_ITSELF) or self.question in cells:
             asked = cells.get(self.question)
+            if isinstance(asked, Broken):
+                return BadRow(row.place, f'"{self.question}" {asked.why}')
             if asked is None or as_text(asked).strip() == "":
                 return BadRow(row.place, f'"{self.question}" is empty')
             if isinstance(asked, dict | list | bool):
@@ -223,8 +231,9 @@ class Asking:
             if self._table.has_fields:
                 if name in self._fields or name in (QUESTION, "tag"):
                     continue
-                if near := self._near(name):
-                    return BadRow(row.place, f"has no field `{name[:60]}`; did you mean `{near}`?")
+                if (near := self._near(name)) and name not in (self._keep or ()):
+                    hint = f"did you mean `{near}`? A column of yours is kept if `keep` names it"
+                    return BadRow(row.place, f"has no field `{name[:60]}`; {hint}")
             if self._keep is None or name in self._keep:
                 kept[name] = plain(cell)
         if kept and len(msgspec.json.encode(kept)) > META_LIMIT:
@@ -236,7 +245,8 @@ class Asking:
         if len(name) < 5:
             return ""
         near = difflib.get_close_matches(name, self._known, 1, _NEARLY)
-        return near[0] if near else ""
+        turned = next((known for known in self._known if sorted(known) == sorted(name)), "")  # `modle`
+        return near[0] if near else turned
 
 
 def as_text(cell: Any) -> str:

@@ -131,6 +131,7 @@ def layout_of(sample: str, name: str, *, is_whole: bool, delimiter: str, header:
         width = max([len(best.first.cells), *best.widths])
         return Layout(best.delimiter, best.escape, [str(n + 1) for n in range(width)], skip, False)
     names = [cell.strip() for cell in best.first.cells]
+    _refuse_filled_title(name, best, skip=skip)
     _check_header(names, name)
     return Layout(best.delimiter, best.escape, names, skip, True)
 
@@ -181,15 +182,27 @@ def _refuse_title(name: str, trials: Sequence[_Trial], *, skip: int) -> None:
     """One cell above rows of one greater width: a title stands above the header."""
     for trial in trials:
         below = trial.second
-        if below is None or len(trial.first.cells) > 1 or _is_column(trial.first):
+        if below is None or len(trial.first.cells) > 1 or _is_column(trial.first) or not _are_names(below.cells):
             continue
         if list(trial.widths) == [len(below.cells)] and len(below.cells) > 1 and trial.widths.total() >= _TITLE_NEEDS:
-            before = below.line + skip - 1
-            between = NAMES.get(trial.delimiter, trial.delimiter)
-            raise TableError(
-                f"{name}: the header seems to be line {before + 1} ({_shown(below.cells)}; {between})",
-                Advice("skip_lines", str(before), "begins there"),
-            )
+            _refuse_above(name, below, trial.delimiter, skip=skip)
+
+
+def _refuse_filled_title(name: str, trial: _Trial, *, skip: int) -> None:
+    """A title that a spreadsheet has filled up to the width of its table: `Leads of May,,`."""
+    above, below = trial.first, trial.second
+    if below is None or sum(map(bool, map(str.strip, above.cells))) != 1 or _is_column(above):
+        return
+    if sum(map(bool, map(str.strip, below.cells))) > 1 and _are_names(below.cells):
+        _refuse_above(name, below, trial.delimiter, skip=skip)
+
+
+def _refuse_above(name: str, below: Record, delimiter: str, *, skip: int) -> None:
+    before = below.line + skip - 1
+    raise TableError(
+        f"{name}: the header seems to be line {before + 1} ({_shown(below.cells)}; {NAMES.get(delimiter, delimiter)})",
+        Advice("skip_lines", str(before), "begins there"),
+    )
 
 
 def _of_one_column(lines: Sequence[str], name: str, *, is_whole: bool, delimiter: str, skip: int) -> _Trial:
@@ -206,15 +219,20 @@ def _is_column(record: Record) -> bool:
 
 
 def _check_header(names: Sequence[str], name: str) -> None:
-    for cell in names:
-        if cell.endswith("?") or len(cell) > _LONGEST_NAME or _is_number(cell):
-            raise TableError(
-                f"{name} has no header: its first row is {_shown(names)}",
-                Advice("header", "False", "calls the columns 1, 2, 3"),
-            )
+    if not _are_names(names):
+        raise TableError(
+            f"{name} has no header: its first row is {_shown(names)}",
+            Advice("header", "False", "calls the columns 1, 2, 3"),
+        )
     for cell in names:
         if cell and names.count(cell) > 1:
             raise TableError(f'{name} has two columns of the name "{cell}": rename one')
+
+
+def _are_names(cells: Sequence[str]) -> bool:
+    """Whether these may be the names of columns."""
+    stripped = [cell.strip() for cell in cells]
+    return not any(cell.endswith("?") or len(cell) > _LONGEST_NAME or _is_number(cell) for cell in stripped)
 
 
 def _is_number(cell: str) -> bool:

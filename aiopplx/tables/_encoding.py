@@ -2,9 +2,9 @@
 
 A mark at the beginning decides; then a NUL in every second byte (UTF-16); then whether the whole file is valid UTF-8. A
 file that is none of these was saved by an old program, and its line ends say by which: `\\r\\n` Windows (cp1252), `\\r`
-alone a Mac (mac_roman). With `\\n`, or where more than a quarter of the letters are not ASCII, any guess may be wrong
-(Cyrillic, Greek, Shift-JIS), and the file is refused. Detectors by statistics were tried and called a German cp1252
-file cp1250.
+alone a Mac (mac_roman). With `\\n` alone, or where more than a quarter of the letters are not ASCII, any guess may be
+wrong (Cyrillic, Greek, Shift-JIS), and the file is refused. Detectors by statistics were tried and called a German
+cp1252 file cp1250.
 
 This module knows nothing of what the text means.
 """
@@ -148,7 +148,7 @@ class _Scan:
         pairs, returns, ends = self._counts["\r\n"], self._counts["\r"], self._counts["\n"]
         if self._high > (self._high + self._letters) / 4:
             raise TableError(f"{name} is not UTF-8, and most of what it is written in is not ASCII", _ENCODING)
-        if pairs and pairs == ends:
+        if pairs and pairs == returns:  # a line break inside a cell of Excel is a newline alone
             codec, label = "cp1252", "Windows-1252"
         elif returns and not ends:
             codec, label = "mac_roman", "Mac Roman"

@@ -39,6 +39,7 @@ def read_memory(source: object) -> Table:
     if kind == "LazyFrame":
         raise TableError("a LazyFrame has no rows yet: give frame.collect()")
     if is_frame(source):
+        _check_names(source)
         return _of_rows("the frame", f"frame ({kind})", _rows_of(source), has_fields=False)
     if isinstance(source, str | bytes | Mapping):
         raise TableError(f"a {kind} is not a table: give a list of mappings, a frame, or a pathlib.Path of a file")
@@ -50,6 +51,18 @@ def read_memory(source: object) -> Table:
         rows = [Row(f"item {at}", {QUESTION: str(item)}) for at, item in enumerate(items, 1)]
         return Table("the list", f"list ({len(rows):,} texts)", (QUESTION,), lambda: iter(rows), has_fields=True)
     return _of_rows("the list", "list", items, has_fields=True)
+
+
+def _check_names(frame: Any) -> None:
+    """Of two columns with one name the libraries silently keep one. Raises `TableError`."""
+    names: object = getattr(frame, "column_names", None) or getattr(frame, "columns", ())
+    if not _is_iterable(names):
+        return
+    seen: set[str] = set()
+    for name in map(str, names):
+        if name in seen:
+            raise TableError(f'the frame has two columns of the name "{name[:60]}": rename one')
+        seen.add(name)
 
 
 def _rows_of(frame: Any) -> Sequence[Any]:
@@ -83,6 +96,8 @@ def _of_rows(name: str, what: str, items: Sequence[Any], *, has_fields: bool) ->
                 yield Row(f"item {at}", {str(column): plain(cell) for column, cell in cells.items()})
             elif isinstance(item, str):
                 yield Row(f"item {at}", {QUESTION: str(item)})
+            elif item is None or plain(item) is None:
+                yield BadRow(f"item {at}", "is empty")
             else:
                 yield BadRow(f"item {at}", f"is a {type(item).__name__}, neither a mapping nor a text")
 

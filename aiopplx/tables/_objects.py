@@ -85,7 +85,10 @@ def _is_by_line(lines: Iterable[str]) -> bool:
             return bool(seen)
         if len(seen) == 2:
             return True
-    return len(seen) == 1 and isinstance(seen[0], dict) and not _holds_rows(cast("dict[str, Any]", seen[0]))
+    if len(seen) != 1 or not isinstance(seen[0], dict):
+        return False
+    alone = cast("dict[str, Any]", seen[0])
+    return not _holds_rows(alone) and not _rows_beside(alone)
 
 
 def _whole(name: str, lines: Iterable[str]) -> str:
@@ -114,6 +117,8 @@ def _values(name: str, text: str) -> list[tuple[int, Any]]:
             value, at = decoder.raw_decode(text, at)
         except json.JSONDecodeError as error:
             said, where = error.msg, error.lineno
+            if error.pos >= len(text.rstrip()):
+                said = "it ends too early; was it cut off?"
         except RecursionError:
             said, where = "nested too deeply", line
         else:
@@ -195,8 +200,19 @@ def _items(name: str, values: Sequence[tuple[int, Any]]) -> list[tuple[str, Any]
         return [("line 1", value)]
     mapping = cast("dict[str, Any]", value)
     if not _holds_rows(mapping):
+        if beside := _rows_beside(mapping):
+            said = f'{name} has its rows under "{beside[:60]}", beside other values'
+            raise TableError(f"{said}: jq '.{beside[:60]}' {name} prints the rows alone")
         return [("line 1", mapping)]
     return list(_held(name, mapping))
+
+
+def _rows_beside(mapping: dict[str, Any]) -> str:
+    """The name of the rows in an object that has other values as well; "" if it is a row itself."""
+    if any(column.lower() in KNOWN for column in mapping):
+        return ""
+    held = [column for column, value in mapping.items() if _is_objects(value)]
+    return held[0] if len(held) == 1 and len(mapping) > 1 else ""
 
 
 def _held(name: str, mapping: dict[str, Any]) -> Iterator[tuple[str, Any]]:

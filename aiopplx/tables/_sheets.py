@@ -11,11 +11,13 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Iterator, Sequence
+import zipfile
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import date, datetime, time
+from itertools import chain, islice
 from typing import TYPE_CHECKING, Any
 
-from aiopplx.tables._table import Advice, BadRow, Row, Rows, Table, TableError
+from aiopplx.tables._table import Advice, BadRow, Broken, Row, Rows, Table, TableError
 
 if TYPE_CHECKING:
     from openpyxl.workbook import Workbook
@@ -41,37 +43,64 @@ def read_excel(name: str, path: str, *, sheet: str = "", header: bool = True, sk
     book = _opened(name, path)
     try:
         title, others = _chosen(name, book, sheet)
-        grid = _grid(book, title)
-        for _ in range(skip):
-            next(grid, None)
-        first = next(grid, None)
-        if first is None:
+        first, second = islice(chain(_below(_grid(book, title), skip), ((0, []), (0, []))), 2)
+        if not first[1]:
             raise TableError(f"{name}: the sheet {title} has no rows")
-        columns = _columns(name, first[1], header=header)
+        columns = _columns(name, first[1], second, header=header)
     finally:
         book.close()
     notes = [f"sheet {title} (of {', '.join(others)})"] if len(others) > 1 else []
+    formulas = _formulas(name, path, title)
 
     def read() -> Rows:
         again = _opened(name, path)
         try:
-            rows = _grid(again, title)
-            for _ in range(skip + header):
-                next(rows, None)
-            for number, cells in rows:
-                yield _row(number, cells, columns)
+            for number, cells in islice(_below(_grid(again, title, formulas), skip), int(header), None):
+                yield _row(number, cells, columns, index)
         finally:
             again.close()
 
-    rounded = sum(1 for row in read() if isinstance(row, Row) and any(_is_rounded(cell) for cell in row.cells.values()))
+    index: str | None = None
+    rounded = count = 0
+    counts_only = dict.fromkeys((column for column in columns if column not in map(str, first[1])), header)
+    for row in read():
+        if isinstance(row, Row):
+            rounded += any(_is_rounded(cell) for cell in row.cells.values())
+            counts_only = {column: is_so and row.cells[column] == count for column, is_so in counts_only.items()}
+        count += 1
+    if len(counts_only) == 1 and count and all(counts_only.values()):
+        index = next(iter(counts_only))
+        notes.append(f"{index} has no name and only counts from 0; it is left out")
     if rounded:
-        notes.append(
-            f"{rounded:,} rows have numbers of 16 digits or more; Excel had rounded them before they were read"
+        rows = "1 row has a number" if rounded == 1 else f"{rounded:,} rows have numbers"
+        notes.append(f"{rows} of 16 digits or more; Excel had rounded them before they were read")
+    return Table(name, f"Excel (sheet {title})", tuple(column for column in columns if column != index), read, notes)
+
+
+def _below(grid: Iterable[tuple[int, list[Any]]], skip: int) -> Iterator[tuple[int, list[Any]]]:
+    """The rows below the first `skip` of the sheet, which may be empty."""
+    return (row for row in grid if row[0] > skip)
+
+
+def _formulas(name: str, path: str, title: str) -> frozenset[tuple[int, int]]:
+    """Where formulas stand, by row and column: one without a stored value looks empty otherwise."""
+    with zipfile.ZipFile(path) as archive:
+        sheets = (part for part in archive.namelist() if part.startswith("xl/worksheets/"))
+        if not any(re.search(rb"<f[ >/]", archive.read(part)) for part in sheets):
+            return frozenset()
+    book = _opened(name, path, values=False)
+    try:
+        return frozenset(
+            (number, at)
+            for number, row in enumerate(book[title].iter_rows(values_only=True), 1)
+            for at, value in enumerate(row, 1)
+            if isinstance(value, str) and value.startswith("=")
         )
-    return Table(name, f"Excel (sheet {title})", tuple(columns), read, notes)
+    finally:
+        book.close()
 
 
-def _opened(name: str, path: str) -> Workbook:
+def _opened(name: str, path: str, *, values: bool = True) -> Workbook:
     try:
         import openpyxl
     except ImportError:
@@ -79,7 +108,7 @@ def _opened(name: str, path: str) -> Workbook:
     try:
         # An open file, since openpyxl refuses a name that ends in .csv, whatever is in it.
         with open(path, "rb") as file:
-            return openpyxl.load_workbook(io.BytesIO(file.read()), read_only=True, data_only=True)
+            return openpyxl.load_workbook(io.BytesIO(file.read()), read_only=True, data_only=values)
     except Exception as error:  # a damaged file makes it fail in many ways
         raise TableError(f"{name} cannot be read as an Excel file: {type(error).__name__}") from None
 
@@ -96,12 +125,17 @@ def _chosen(name: str, book: Workbook, sheet: str) -> tuple[str, list[str]]:
     raise TableError(f"{name} has no visible sheet with rows", Advice("sheet", '"NAME"', "takes a hidden one"))
 
 
-def _grid(book: Workbook, title: str) -> Iterator[tuple[int, list[Any]]]:
+def _grid(
+    book: Workbook, title: str, formulas: frozenset[tuple[int, int]] = frozenset()
+) -> Iterator[tuple[int, list[Any]]]:
     """The rows that are not empty, each with its number. Formatted empty rows at the end are thus cut."""
     sheet = book[title]
     for number, row in enumerate(sheet.iter_rows(), 1):
         cells = [_cell(cell) for cell in row]
-        while cells and cells[-1] in ("", None):
+        for at, cell in enumerate(cells, 1):
+            if cell is None and (number, at) in formulas:
+                cells[at - 1] = Broken("", "is a formula without a value: save the file in Excel once")
+        while cells and cells[-1] in ("", None) and not isinstance(cells[-1], Broken):
             cells.pop()
         if cells:
             yield number, cells
@@ -109,6 +143,8 @@ def _grid(book: Workbook, title: str) -> Iterator[tuple[int, list[Any]]]:
 
 def _cell(cell: Any) -> Any:
     value: object = cell.value
+    if cell.data_type == "e":
+        return Broken(str(value), f"is {value}")
     if isinstance(value, bool) or value is None or isinstance(value, str):
         return value
     if isinstance(value, datetime):
@@ -123,7 +159,7 @@ def _cell(cell: Any) -> Any:
     return value
 
 
-def _columns(name: str, cells: Sequence[Any], *, header: bool) -> list[str]:
+def _columns(name: str, cells: Sequence[Any], below: tuple[int, Sequence[Any]], *, header: bool) -> list[str]:
     """The names of the columns; one without a name is `column 3`."""
     if not header:
         return [str(at + 1) for at in range(len(cells))]
@@ -136,20 +172,23 @@ def _columns(name: str, cells: Sequence[Any], *, header: bool) -> list[str]:
                 f'{name} has no header: its first row is "{" | ".join(names[:6])[:120]}"',
                 Advice("header", "False", "calls the columns 1, 2, 3"),
             )
-    if len(names) > 1 and sum(map(bool, names)) == 1:
+    number, second = below
+    texts = [cell for cell in second if isinstance(cell, str) and cell.strip()]
+    if names[0] and sum(map(bool, names)) == 1 and len(texts) == len(second) > 1 and len(texts) > len(names) - 1:
+        shown = " | ".join(texts[:6])[:120]
         raise TableError(
-            f"{name}: the first row has one cell; is it a title?", Advice("skip_lines", "1", "leaves it out")
+            f'{name}: the header seems to be row {number} ("{shown}")',
+            Advice("skip_lines", str(number - 1), "begins there"),
         )
     return [cell or f"column {at + 1}" for at, cell in enumerate(names)]
 
 
-def _row(number: int, cells: Sequence[Any], columns: Sequence[str]) -> Row | BadRow:
+def _row(number: int, cells: Sequence[Any], columns: Sequence[str], index: str | None) -> Row | BadRow:
     if len(cells) > len(columns):
         return BadRow(f"row {number}", f"{len(cells)} cells, the header has {len(columns)}")
     filled = [*cells, *[None] * (len(columns) - len(cells))]
-    return Row(
-        f"row {number}", {name: "" if cell is None else cell for name, cell in zip(columns, filled, strict=True)}
-    )
+    named = zip(columns, filled, strict=True)
+    return Row(f"row {number}", {name: "" if cell is None else cell for name, cell in named if name != index})
 
 
 def _is_rounded(cell: object) -> bool:

@@ -78,6 +78,24 @@ class Row(NamedTuple):
     cells: dict[str, Any]
 
 
+class Broken(str):
+    """A cell of a spreadsheet that has no value: an error, or a formula that was never reckoned.
+
+    As a text it is what stands in the cell. A question that needs it cannot be asked.
+
+    Attributes:
+        why: what is wrong with it: `is #N/A`.
+    """
+
+    __slots__ = ("why",)
+    why: str
+
+    def __new__(cls, text: str, why: str) -> Broken:
+        cell = super().__new__(cls, text)
+        cell.why = why
+        return cell
+
+
 class BadRow(NamedTuple):
     """A row that cannot be used: where it stands, and why not."""
 

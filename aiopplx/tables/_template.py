@@ -14,14 +14,19 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from aiopplx.tables._table import Advice, TableError
+from aiopplx.tables._table import Advice, Broken, TableError
 
 _PIECE = re.compile(r"\{\{|\}\}|\{([^{}]*)\}|[{}]")
 _NAME = re.compile(r"[\w][\w .:/%#&()+-]{0,63}\??")
 
 
 class EmptyHole(Exception):
-    """The row has nothing to put in. `args[0]` is the column's name."""
+    """The row has nothing to put in. `args` are the column's name, and what is wrong if it is not just empty."""
+
+    @property
+    def why(self) -> str:
+        """What is wrong, in words."""
+        return f'"{self.args[0]}" {self.args[1] if len(self.args) > 1 else "is empty"}'
 
 
 class Template:
@@ -78,7 +83,7 @@ class Template:
             shown: a cell as text.
 
         Raises:
-            EmptyHole: a column that must not be empty is.
+            EmptyHole: a column that must not be empty is, or a cell has no value.
         """
         out: list[str] = []
         for piece in self._pieces:
@@ -86,7 +91,10 @@ class Template:
                 out.append(piece)
                 continue
             name, may_be_empty = piece
-            text = shown(cells.get(name)).strip()
+            cell = cells.get(name)
+            if isinstance(cell, Broken):
+                raise EmptyHole(name, cell.why)
+            text = shown(cell).strip()
             if not text and not may_be_empty:
                 raise EmptyHole(name)
             out.append(text)

@@ -91,6 +91,17 @@ def test_a_slip_in_a_field_of_objects_is_refused() -> None:
     found = seen([{"question": "a"}, {"question": "b", "reasoning_efort": "high"}])
     assert [row.place for row in found.bad] == ["item 2"]
     assert "did you mean `reasoning_effort`?" in found.bad[0].reason
+    assert seen([{"question": "a"}, {"question": "b", "modle": "x"}]).bad
+    mine = seen([{"question": "a", "score": 0.5, "reasoning_efort": "mine"}], keep=["score", "reasoning_efort"])
+    assert next(mine.requests()).meta == {"score": 0.5, "reasoning_efort": "mine"}
+
+
+def test_words_of_their_own_are_no_slips() -> None:
+    """`score` is one letter from `store`: a file with scores was refused."""
+    columns = ["score", "stage", "source", "topic", "category", "language", "region", "answer", "rating", "notes"]
+    found = seen([{"question": "a", **dict.fromkeys(columns, "x")}])
+    assert found.bad == []
+    assert list(next(found.requests()).meta) == columns
 
 
 def test_rows_of_a_public_benchmark_are_taken() -> None:
@@ -216,6 +227,16 @@ def test_frames_of_any_library_are_the_same(library: str) -> None:
     assert first.meta == {"n": 1, "x": 1.5}
     assert second.meta == {"n": None, "x": None}
     json.dumps(second.meta, allow_nan=False)
+
+
+@pytest.mark.parametrize("names", [["question", "question"], ["1", 1]])
+def test_frame_with_one_name_twice_is_refused(names: list[Any]) -> None:
+    """pandas keeps the last one, which would be asked and paid."""
+    with pytest.raises(TableError, match="two columns of the name"):
+        seen(pd.DataFrame([["a", "b"]], columns=names))
+    if names[0] == names[1]:
+        with pytest.raises(TableError, match="two columns of the name"):
+            seen(pa.table([["a"], ["b"]], names=names))
 
 
 def test_an_index_that_says_something_is_a_column() -> None:

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from aiopplx.tables import ReadOptions, Row, Table, TableError, read_file
+from aiopplx.tables import AskOptions, ReadOptions, Row, Table, TableError, look, read_file
 
 
 def table_of(path: Path, data: str | bytes, **options: Any) -> Table:
@@ -102,6 +102,7 @@ REFUSED_TABLES = [
     ("id," + "x" * 65 + "\n1,b\n", "has no header", "header"),
     ("Report of May\nid,question\n1,a\n2,b\n", "the header seems to be line 2", "skip_lines"),
     ("Report\n\nid;question\n1;a\n2;b\n", "the header seems to be line 3", "skip_lines"),
+    ("Leads of May,,\nid,question,company\n1,a,ACME\n", "the header seems to be line 2", "skip_lines"),
     ("id,question,id\n1,a,2\n", 'two columns of the name "id"', None),
     ('id,question\n1,"abc\n2,d\n', "line 2: the quote that opens here is never closed", None),
     ('id,question\n1,b\n2,"a"b,c\n', "line 3: text follows a closing quote", None),
@@ -124,6 +125,12 @@ def test_what_the_advice_says_can_be_done(tmp_path: Path) -> None:
     assert cells_of(table_of(tmp_path / "r.csv", "Title\nid,question\n1,a\n2,b\n", skip_lines=1))[0]["question"] == "a"
 
 
+def test_one_column_of_questions_with_commas_has_no_title(tmp_path: Path) -> None:
+    table = table_of(tmp_path / "q.csv", "Frage\nWarum, denn?\nWie, denn?\n")
+    assert table.columns == ("Frage",)
+    assert cells_of(table)[0] == {"Frage": "Warum, denn?"}
+
+
 def test_text_of_equal_tabs_is_a_table(tmp_path: Path) -> None:
     assert table_of(tmp_path / "q.txt", "id\tquestion\n1\ta\n").columns == ("id", "question")
 
@@ -140,6 +147,11 @@ def test_old_encodings_are_told_by_their_line_ends(tmp_path: Path, codec: str, e
     assert cells_of(table)[0]["Firma"] == "Müller & Söhne"
     assert label in table.notes[0]
     assert "Müller" in table.notes[0]
+
+
+def test_line_break_in_a_cell_of_old_excel_is_no_doubt(tmp_path: Path) -> None:
+    table = table_of(tmp_path / "q.csv", 'Firma;Frage\r\nMüller;"Was\nnun?"\r\n'.encode("cp1252"))
+    assert cells_of(table) == [{"Firma": "Müller", "Frage": "Was\nnun?"}]
 
 
 @pytest.mark.parametrize(
@@ -216,6 +228,30 @@ def test_a_bad_line_of_json_is_that_lines_problem(tmp_path: Path) -> None:
 def test_broken_json_is_refused_whole(tmp_path: Path, text: str) -> None:
     with pytest.raises(TableError):
         cells_of(table_of(tmp_path / "q.json", text))
+
+
+@pytest.mark.parametrize("indent", [None, 2])
+def test_rows_beside_other_values_are_refused_with_a_command(tmp_path: Path, indent: int | None) -> None:
+    data = {"schema": {"fields": []}, "count": 1, "data": [{"id": 1, "question": "a"}]}
+    with pytest.raises(TableError, match=r"jq '\.data' q\.json"):
+        table_of(tmp_path / "q.json", json.dumps(data, indent=indent))
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("42", "q.json, line 1: is a number"),
+        (
+            '{"custom_id": "a", "method": "POST", "url": "/v1/embeddings", "body": {}}',
+            "q.json, line 1: the url '/v1/emb",
+        ),
+        ('[{"question": "a"}, {"question":', "it ends too early; was it cut off?"),
+    ],
+)
+def test_file_without_a_usable_row_says_why(tmp_path: Path, text: str, said: str) -> None:
+    with pytest.raises(TableError) as caught:
+        look(table_of(tmp_path / "q.json", text), AskOptions())
+    assert said in str(caught.value)
 
 
 def test_batch_lines_of_the_provider_are_requests(tmp_path: Path) -> None:
@@ -353,6 +389,35 @@ def test_numbers_that_excel_rounded_are_told(tmp_path: Path) -> None:
 def test_a_sheet_without_a_header_is_refused(tmp_path: Path) -> None:
     with pytest.raises(TableError, match="has no header"):
         read_file(sheet(tmp_path / "q.xlsx", [[1, "Why?"], [2, "How?"]]))
+
+
+def test_title_above_a_sheet_is_no_header(tmp_path: Path) -> None:
+    path = sheet(tmp_path / "q.xlsx", [["Leads of May"], [], ["id", "question"], [1, "a"]])
+    with pytest.raises(TableError, match="header seems to be row 3") as caught:
+        read_file(path)
+    assert caught.value.advice is not None
+    assert (caught.value.advice.option, caught.value.advice.value) == ("skip_lines", "2")
+    assert cells_of(read_file(path, ReadOptions(skip_lines=2))) == [{"id": 1, "question": "a"}]
+
+
+def test_index_of_a_sheet_that_only_counts_is_left_out(tmp_path: Path) -> None:
+    table = read_file(sheet(tmp_path / "q.xlsx", [[None, "question"], [0, "a"], [1, "b"]]))
+    assert table.columns == ("question",)
+    assert cells_of(table) == [{"question": "a"}, {"question": "b"}]
+    kept = read_file(sheet(tmp_path / "r.xlsx", [[None, "question"], [5, "a"]]))
+    assert kept.columns == ("column 1", "question")
+
+
+def test_cell_without_a_value_is_never_asked(tmp_path: Path) -> None:
+    """An error of Excel, or a formula that was never reckoned, is no question; another column may have one."""
+    rows = [["id", "question"], [1, "a"], [2, "#N/A"], ["=1+1", "b"], [4, "=A2"], [5, "c"], [6, "d"]]
+    path = sheet(tmp_path / "q.xlsx", rows)
+    for found in (look(read_file(path), AskOptions()), look(read_file(path), AskOptions(template="Why {question}"))):
+        assert [(row.place, row.reason) for row in found.bad] == [
+            ("row 3", '"question" is #N/A'),
+            ("row 5", '"question" is a formula without a value: save the file in Excel once'),
+        ]
+        assert found.count == 4
 
 
 def test_parquet_is_read_by_groups(tmp_path: Path) -> None:
