@@ -102,7 +102,7 @@ class Server:
         self._words = [sys.executable, str(HERE / "_server.py"), *words]
 
     def __enter__(self) -> Self:
-        self._process = subprocess.Popen(self._words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=_environment())
+        self._process = subprocess.Popen(self._words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment())
         assert self._process.stdout is not None
         self.url = f"http://127.0.0.1:{int(self._process.stdout.readline())}"
         return self
@@ -126,14 +126,14 @@ def run(file: str, spec: Mapping[str, object]) -> Record:
         RuntimeError: the child failed; its standard error is shown.
     """
     command = [sys.executable, file, "--child", json.dumps(spec)]
-    done = subprocess.run(command, capture_output=True, text=True, env=_environment(), check=False)
+    done = subprocess.run(command, capture_output=True, text=True, env=environment(), check=False)
     if done.returncode:
         raise RuntimeError(f"{spec} failed:\n{done.stderr[-4000:]}")
     record: Record = json.loads(done.stdout.splitlines()[-1])
     return record
 
 
-def _environment() -> dict[str, str]:
+def environment() -> dict[str, str]:
     """The environment of a child, without what would change a client's behaviour: proxies, keys, interpreter flags.
 
     PYTHONPATH is passed on, and is otherwise the tree that this file lies in: a child must measure that tree, not

@@ -42,9 +42,11 @@ _EDGES = (0.0, *(exp(n * _STEP) for n in range(BINS)))
 _WIDTHS = tuple(_EDGES[n + 1] - _EDGES[n] for n in range(BINS))
 
 SHORTEST_GAP = 1.0
-LONGEST_GAP = 120.0
-"""Seconds: no gap is longer, save before the age at which the first in fifty have ended. A law that is wrong costs no
-more than this."""
+LONGEST_GAPS = (60.0, 120.0)
+LONGEST_SHARE = 0.05
+"""Seconds: no gap is longer than the first up to an age of twenty minutes, and than this share of the age from then on,
+up to the second; save before the age at which the first in fifty have ended. A law that is wrong costs no more than
+this, and the last job of a thousand, which is hard to tell from a stuck one, is handed out a few per cent late."""
 PRICE = 0.25
 """Seconds of a result's delay that one poll is worth."""
 
@@ -385,9 +387,10 @@ class Law:
             reached = k
             unseen = max(0.0, _EDGES[k] - since - (lived[k] - before) / now)
             gap = _EDGES[k] - since + _until(price - unseen, alive[k] / now, hazard[k])
+            longest = longest_gap(since)
             if since >= self.stalled_after:
-                gap = LONGEST_GAP
-            gaps.append(max(SHORTEST_GAP, min(gap, max(LONGEST_GAP, quiet - since))))
+                gap = longest
+            gaps.append(max(SHORTEST_GAP, min(gap, max(longest, quiet - since))))
         return gaps
 
     def counts(self) -> tuple[list[float], list[float]]:
@@ -434,6 +437,12 @@ def pooled(laws: Iterable[Law], start: Shape) -> Shape:
 
 
 # --- arithmetic ------------------------------------------------------------------------------------------------------
+
+
+def longest_gap(age: float) -> float:
+    """Seconds: the longest gap between polls of a job of this age."""
+    shortest, longest = LONGEST_GAPS
+    return min(longest, max(shortest, LONGEST_SHARE * age))
 
 
 def _bin(age: float) -> int:

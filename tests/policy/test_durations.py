@@ -17,7 +17,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from aiopplx._policy.durations import BINS, LAST, LONGEST_GAP, PRICE, SHORTEST_GAP, Law, guess, pooled
+from aiopplx._policy.durations import BINS, LAST, PRICE, SHORTEST_GAP, Law, guess, longest_gap, pooled
 
 GUESS = guess(180.0, 0.9)
 LEFT_AFTER = 3600.0
@@ -72,7 +72,7 @@ def test_unseen_waiting_grows_from_none_with_age(jobs: list[tuple[float, bool]],
 def test_next_poll_is_where_unseen_waiting_reaches_the_price(jobs: list[tuple[float, bool]], age: float):
     law = learned(jobs)
     gap = law.next_gap(age)
-    if SHORTEST_GAP * 1.01 < gap < LONGEST_GAP * 0.99 and age < law.stalled_after * 0.8:
+    if SHORTEST_GAP * 1.01 < gap < longest_gap(age) * 0.99 and age < law.stalled_after * 0.8:
         # Between two bins the gap is interpolated.
         assert law.unseen(age, age + gap * 0.6) < PRICE < law.unseen(age, age + gap * 1.6)
 
@@ -80,7 +80,7 @@ def test_next_poll_is_where_unseen_waiting_reaches_the_price(jobs: list[tuple[fl
 @given(jobs=JOBS, age=st.floats(0, 1e7), price=st.floats(0.001, 100))
 def test_gap_stays_between_its_bounds(jobs: list[tuple[float, bool]], age: float, price: float):
     law = learned(jobs, Law(GUESS, price))
-    longest = max(LONGEST_GAP, next(n for n in range(100_000) if law.unfinished(n) < 0.98) - age)
+    longest = max(longest_gap(age * 1.2), next(n for n in range(100_000) if law.unfinished(n) < 0.98) - age)
     assert SHORTEST_GAP <= law.next_gap(age) <= longest * 1.0001
 
 
@@ -321,8 +321,16 @@ def test_stuck_job_is_polled_seldom_and_known_as_such():
     ages = [0.0]
     while ages[-1] < LEFT_AFTER:
         ages.append(ages[-1] + law.next_gap(ages[-1]))
-    gaps = [late - early for early, late in pairwise(ages) if early > 1.1 * law.stalled_after]
-    assert min(gaps) > 0.9 * LONGEST_GAP
+    gaps = [(early, late - early) for early, late in pairwise(ages) if early > 1.1 * law.stalled_after]
+    assert all(gap > 0.9 * longest_gap(age) for age, gap in gaps)
+    assert len(gaps) <= 30
+
+
+def test_last_of_many_jobs_is_found_within_a_twentieth_of_its_age():
+    law = after(WIDE, 1_000, 13, PRICE, is_exact=False)
+    ages = range(1_200, 2_400, 50)
+    assert max(law.next_gap(age) / age for age in ages) <= 0.055
+    assert law.next_gap(60.0) <= 60.0
 
 
 def test_forecast_of_a_running_job_moves_with_its_age():
