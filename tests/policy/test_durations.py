@@ -73,8 +73,8 @@ def test_next_poll_is_where_unseen_waiting_reaches_the_price(jobs: list[tuple[fl
     law = learned(jobs)
     gap = law.next_gap(age)
     if SHORTEST_GAP * 1.01 < gap < longest_gap(age) * 0.99 and age < law.stalled_after * 0.8:
-        # Between two bins the gap is interpolated.
-        assert law.unseen(age, age + gap * 0.6) < PRICE < law.unseen(age, age + gap * 1.6)
+        # Between two bins, in which the hazard may differ many times over, the gap is interpolated.
+        assert law.unseen(age, age + gap * 0.5) < PRICE < law.unseen(age, age + gap * 1.6)
 
 
 @given(jobs=JOBS, age=st.floats(0, 1e7), price=st.floats(0.001, 100))
