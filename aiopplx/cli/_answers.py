@@ -17,7 +17,7 @@ from aiopplx.cli._columns import Columns
 from aiopplx.cli._exits import OutputLost, UsageError
 from aiopplx.cli._files import Delimited, Ending, JsonLines, RowFile, why_not
 from aiopplx.cli._journals import all_known
-from aiopplx.cli._options import STANDARD, OutputFormat, RunOptions
+from aiopplx.cli._options import STANDARD, JournalOptions, OutputFormat, RunOptions
 from aiopplx.cli._reports import Report
 from aiopplx.cli._rows import Rows, check_place
 from aiopplx.cli._text import json_line
@@ -58,6 +58,27 @@ def form_of(path: str, given: OutputFormat | None) -> OutputFormat:
         if find_spec(module) is None:
             raise UsageError(f"{path} is to be {what}: pip install 'aiopplx[{extra}]' writes it")
     return form
+
+
+def check_journal(options: RunOptions, journal: JournalOptions, *, place: str | None) -> None:
+    """Refuse files that are written at the end of a run in which answers could be lost until then.
+
+    Args:
+        options, journal: as typed.
+        place: the journal; None without one.
+
+    Raises:
+        UsageError: there is no journal, or it forgets an answer once that was handed out.
+    """
+    for path in options.output:
+        form = form_of(path, options.output_format)
+        if form not in AT_END:
+            continue
+        what = _NEEDS[form][1]
+        if place is None:
+            raise UsageError(f"{path}: {what} is written at the end of a run, so it needs the journal")
+        if journal.results == "until-delivered":
+            raise UsageError(f"{path}: {what} is written at the end of a run, so it needs --results keep")
 
 
 def needs_columns(options: RunOptions) -> bool:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from aiopplx.cli._answers import Answers, needs_columns
+from aiopplx.cli._answers import Answers, check_journal, needs_columns
 from aiopplx.cli._columns import Columns, columns_of
 from aiopplx.cli._connect import Connected, journal_at, retry_policy
 from aiopplx.cli._consent import Agreement, Declined, has_to_agree
@@ -106,6 +106,8 @@ class _Run:
     async def run(self) -> int:
         self._connection.check()
         self._options.check()
+        if not self._connection.emulate:
+            check_journal(self._options, self._journal_options, place=self._place)
         if is_typed(self._source) and not self._options.quiet:
             self._tell("Reading questions from the terminal, one a line; Ctrl-D ends them.")
         try:

@@ -11,8 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from _killed_cli import PROGRAM
 from _shell import FAST, ending, rows, run, run_at, started, until
 
+from aiopplx.cli import run as main
 from aiopplx.cli._files import Delimited, Ending, JsonLines, Old, RowFile
 from aiopplx.emulator import Emulator
 from aiopplx.tables import csv_text, read_file
@@ -225,6 +227,63 @@ async def test_300_rows_stopped_three_times_come_back_once(tmp_path: Path, suffi
     assert not [name for name in os.listdir(tmp_path) if name.endswith(".new")]
 
 
+@pytest.mark.slow
+async def test_killed_at_each_rename_300_rows_come_back_once(tmp_path: Path) -> None:
+    file = table(tmp_path, 300)
+    outputs = {suffix: tmp_path / f"a.{suffix}" for suffix in ("csv", "jsonl", "xlsx", "html")}
+    words = plan(file, *outputs.values())
+    points = [
+        *(("csv", "open"), ("csv", "os.chmod"), ("csv", "after")),
+        ("jsonl", "os.rename"),
+        *(("xlsx", "open"), ("xlsx", "os.rename")),
+        *(("html", "os.rename"), ("html", "after")),
+    ]
+    async with Emulator(duration=0.0, answer_chars=300) as server:
+        for suffix, point in points:
+            new = tmp_path / f"a.{suffix}.new"
+            async with started(server, *words, program=(PROGRAM, point, str(new))) as process:
+                code, said = await ending(process)
+            assert code == -signal.SIGKILL, (suffix, point, said)
+            if point == "os.rename":
+                os.truncate(new, new.stat().st_size // 2)  # as if it had been killed while it wrote
+            ids = [row["id"] for row in csv_rows(outputs["csv"])]
+            assert len(set(ids)) == len(ids) == 300
+            assert outputs["jsonl"].read_bytes().count(b"\n") == 300
+        done = await run_at(server, *words)
+        assert server.ledger.created == 300
+    assert done.returncode == 0, done.stderr
+    assert_whole(csv_rows(outputs["csv"]), 300)
+    assert_whole([row.cells for row in read_file(outputs["xlsx"]).read() if hasattr(row, "cells")], 300)
+    assert [row["meta"]["id"] for row in rows(outputs["jsonl"].read_text())] == [f"{n:04}" for n in range(300)]
+    assert outputs["html"].read_text().count("<article ") == 300
+    assert not [name for name in os.listdir(tmp_path) if ".new" in name]
+
+
+@pytest.mark.parametrize("suffix", ["csv", "xlsx"])
+async def test_answers_whose_file_cannot_be_replaced_are_kept_apart(tmp_path: Path, suffix: str) -> None:
+    """On Windows a file that is open in Excel cannot be replaced; here a folder takes its name meanwhile."""
+    file, answers = table(tmp_path, 6), tmp_path / f"a.{suffix}"
+    apart = tmp_path / f"a.new.{suffix}"
+    async with Emulator(duration=lambda question: 3600.0 if " 0," in question else 0.0, answer_chars=300) as server:
+        async with started(server, *plan(file, answers)) as process:
+            await until(lambda: server.ledger.created == 6)
+            if suffix == "csv":
+                await until(lambda: answers.exists() and len(csv_rows(answers)) == 5)
+                answers.unlink()
+            answers.mkdir()
+            server.advance(3600.0)
+            code, said = await ending(process)
+        assert code == 75, said
+        assert f"aiopplx: cannot write {answers}: Is a directory; what should be in it is in {apart}\n" in said
+        assert f"No answer is lost: {file}.journal.db has them all, and gives them to the same command." in said
+        answers.rmdir()
+        done = await run_at(server, *plan(file, answers))
+        assert server.ledger.created == 6
+    assert done.returncode == 0, done.stderr
+    for path in (apart, answers):
+        assert_whole([row.cells for row in read_file(path).read() if hasattr(row, "cells")], 6)
+
+
 @pytest.mark.parametrize("suffix", ["csv", "jsonl"])
 async def test_file_of_a_stopped_run_never_shrinks(tmp_path: Path, suffix: str) -> None:
     """Killed at its first row, the second run had left a file without the rows of the first."""
@@ -274,6 +333,48 @@ def test_row_that_took_as_long_by_another_clock_is_not_written_twice(tmp_path: P
     assert path.read_bytes() == before
     assert not form_of(kind).says_the_same(row_of(kind, 0, seconds=None), row_of(kind, 0))
     assert not form_of(kind).says_the_same(row_of(kind, 0, "a"), row_of(kind, 0, "b"))
+
+
+async def test_rows_that_a_limited_run_does_not_ask_stay(tmp_path: Path) -> None:
+    file = table(tmp_path, 6)
+    outputs = [tmp_path / f"a.{suffix}" for suffix in ("csv", "jsonl", "xlsx", "md")]
+    async with Emulator(duration=0.0, answer_chars=300) as server:
+        assert (await run_at(server, *plan(file, *outputs))).returncode == 0
+        limited = await run_at(server, *plan(file, *outputs), "--limit", "2")
+        assert server.ledger.created == 6
+    assert limited.returncode == 0, limited.stderr
+    for output in (outputs[0], outputs[2]):
+        assert_whole([row.cells for row in read_file(output).read() if hasattr(row, "cells")], 6)
+    assert [row["meta"]["id"] for row in rows(outputs[1].read_text())] == [f"{number:04}" for number in range(6)]
+    assert outputs[3].read_text().count("\n## What did Company") == 6
+
+
+async def test_rows_stay_as_they_finished_if_so_asked(tmp_path: Path) -> None:
+    file, answers, sheet = table(tmp_path, 4), tmp_path / "a.csv", tmp_path / "a.xlsx"
+    async with (
+        Emulator(duration=lambda question: 3600.0 if " 0," in question else 0.0, answer_chars=300) as server,
+        started(server, *plan(file, answers, sheet), "--as-finished") as process,
+    ):
+        await until(lambda: answers.exists() and len(csv_rows(answers)) == 3)
+        server.advance(3600.0)
+        code, said = await ending(process)
+    assert code == 0, said
+    found = [row["id"] for row in csv_rows(answers)]
+    assert (sorted(found), found[-1]) == (["0000", "0001", "0002", "0003"], "0000")
+    assert [row.cells["id"] for row in read_file(sheet).read() if hasattr(row, "cells")] == found
+
+
+@pytest.mark.parametrize(
+    ("option", "said"), [("--no-journal", "needs the journal"), ("--results=until-delivered", "needs --results keep")]
+)
+def test_file_written_at_the_end_needs_what_keeps_answers(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], option: str, said: str
+) -> None:
+    file = table(tmp_path, 1)
+    words = ["run", str(file), "--template", "About {company}", "-o", str(tmp_path / "a.csv")]
+    assert main([*words, "-o", str(tmp_path / "a.xlsx"), option]) == 2
+    assert f"a.xlsx: an Excel file is written at the end of a run, so it {said}" in capfd.readouterr().err
+    assert os.listdir(tmp_path) == ["companies.csv"]
 
 
 NAMES = ["id", "job_id", "status", "answer", "seconds"]

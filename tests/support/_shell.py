@@ -69,9 +69,11 @@ async def until(condition: Callable[[], bool]) -> None:
 
 
 @asynccontextmanager
-async def started(server: Emulator, *words: str, stdout: int = subprocess.PIPE) -> AsyncIterator[Process]:
+async def started(
+    server: Emulator, *words: str, stdout: int = subprocess.PIPE, program: tuple[str, ...] = ("-m", "aiopplx")
+) -> AsyncIterator[Process]:
     env = environment(PERPLEXITY_BASE_URL=server.url, PERPLEXITY_API_KEY=KEY)
-    async with await anyio.open_process(command(*words), env=env, stdout=stdout) as process:
+    async with await anyio.open_process([sys.executable, *program, *words], env=env, stdout=stdout) as process:
         yield process
 
 
