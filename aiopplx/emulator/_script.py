@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from typing import Literal, TypeAlias, get_args
 
 from aiopplx.emulator._exchange import Asked
-from aiopplx.emulator.faults import Fault
+from aiopplx.emulator.faults import NAMED, Fault
 
 On: TypeAlias = Literal["submit", "get", "list", "cancel", "files", "content", "*"]
 Match: TypeAlias = str | Callable[[Asked], bool]
@@ -76,7 +76,7 @@ class Script:
     def add(
         self,
         on: On,
-        fault: Fault,
+        fault: Fault | str,
         *,
         times: int | None = None,
         rate: float | None = None,
@@ -87,7 +87,7 @@ class Script:
 
         Args:
             on: the kind of request; `"*"` is every kind, except control paths.
-            fault: one of `aiopplx.emulator.faults`.
+            fault: one of `aiopplx.emulator.faults`, or the name of one in `faults.NAMED`.
             times: how often it is applied; None, the default, is always.
             rate: the share of requests that get it, from 0 to 1, drawn from the emulator's seed; None is all.
             after: this many matching requests are let through first.
@@ -98,6 +98,10 @@ class Script:
         """
         if on not in get_args(On):
             raise ValueError(f"on must be one of {', '.join(get_args(On))}, not {on!r}")
+        if isinstance(fault, str):
+            if fault not in NAMED:
+                raise ValueError(f"there is no fault {fault!r}; aiopplx.emulator.faults.NAMED has their names")
+            fault = NAMED[fault]
         if rate is not None and not 0 <= rate <= 1:
             raise ValueError("rate is a share, from 0 to 1")
         self._made += 1

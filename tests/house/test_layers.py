@@ -64,6 +64,8 @@ LAYERS = _layers()
 
 # These stand beside the layers. The emulator shares no code with the client: a fake that did would hide its errors.
 EMULATOR, CLI = "emulator", ("cli", "__main__")
+# What joins the package to another library, each by a module. The package itself imports nothing of it.
+CONTRIB = "contrib"
 # A folder for users, over what lies beneath it: the package itself imports nothing of it.
 TESTING = "testing"
 
@@ -110,7 +112,7 @@ ONLY_IN = {
 def core() -> Iterator[tuple[str, Path]]:
     """Each module of the tower by its name within the package, `""` for the package itself."""
     for name, path in modules().items():
-        if room_of(path) not in (EMULATOR, *CLI):
+        if room_of(path) not in (EMULATOR, CONTRIB, *CLI):
             yield name.removeprefix("aiopplx").removeprefix("."), path
 
 
@@ -138,13 +140,14 @@ def test_modules_import_only_downwards() -> None:
     assert wrong == []
 
 
-def test_package_imports_nothing_of_its_folder_for_tests() -> None:
+@pytest.mark.parametrize(("folder", "users"), [(TESTING, {TESTING, CONTRIB}), (CONTRIB, {CONTRIB})])
+def test_package_imports_nothing_of_what_is_for_users_alone(folder: str, users: set[str]) -> None:
     wrong = [
         f"{name}:{line} imports {module}"
         for name, path in modules().items()
-        if room_of(path) != TESTING
+        if room_of(path) not in users
         for module, _, line in inner_imports(path)
-        if f"{module}.".startswith(f"aiopplx.{TESTING}.")
+        if f"{module}.".startswith(f"aiopplx.{folder}.")
     ]
     assert wrong == []
 
@@ -219,7 +222,8 @@ def test_emulator_imports_nothing_of_the_client() -> None:
     assert wrong == []
 
 
-def test_cli_knows_only_public_names() -> None:
+@pytest.mark.parametrize("rooms", [CLI, (CONTRIB,)], ids=["cli", "contrib"])
+def test_what_stands_on_the_package_knows_only_public_names(rooms: tuple[str, ...]) -> None:
     public = {
         name: set(importlib.import_module(name).__all__)
         for name in (
@@ -228,16 +232,18 @@ def test_cli_knows_only_public_names() -> None:
             "aiopplx.emulator",
             "aiopplx.journal",
             "aiopplx.tables",
+            "aiopplx.progress",
             "aiopplx.report",
+            "aiopplx.testing",
         )
     }
     wrong = []
     for name, path in modules().items():
-        if room_of(path) not in CLI:
+        if room_of(path) not in rooms:
             continue
         used = [*inner_imports(path), *_attributes_of_the_package(path)]
         for module, imported, line in used:
-            mine = f"{module}.".startswith("aiopplx.cli.") or (module in public and not imported)
+            mine = f"{module}.".startswith(f"aiopplx.{rooms[0]}.") or (module in public and not imported)
             if not mine and imported not in public.get(module, set()):
                 wrong.append(f"{name}:{line} uses {imported or module} of {module}")
     assert wrong == []
@@ -332,13 +338,15 @@ def _loaded(program: str) -> set[str]:
 
 def test_no_async_generator_stands_in_the_package() -> None:
     # PEP 789: a `yield` inside a task group hands cancellation to whoever happens to run. A context manager's one is
-    # entered and left by one task.
+    # entered and left by one task, and so is a fixture.
+    fixtures = {"aiopplx.contrib.pytest_plugin._emulator", "aiopplx.contrib.pytest_plugin._session"}
     wrong = []
     for name, path in modules().items():
         for node in ast.walk(tree_of(path)):
             if isinstance(node, ast.AsyncFunctionDef) and _yields(node):
                 decorators = [ast.unparse(decorator) for decorator in node.decorator_list]
-                if not any(decorator.endswith("asynccontextmanager") for decorator in decorators):
+                is_entered = any(decorator.endswith("asynccontextmanager") for decorator in decorators)
+                if not is_entered and f"{name}.{node.name}" not in fixtures:
                     wrong.append(f"{name}:{node.lineno} {node.name}")
     assert wrong == []
 

@@ -1,0 +1,141 @@
+"""A plugin for pytest, loaded by itself where both are installed: fixtures for the tests of a program that researches.
+
+`pplx_emulator` is the service on a loopback socket, `pplx_session` a session at it, and `pplx_clock` the clock of both,
+which jumps over all waiting: a job of half an hour takes milliseconds. Each test has its own three. While a test has
+them the environment names the emulator, with a key that no real service accepts, so that no session of the program
+under test can pay for anything.
+
+Async tests are run by anyio's own plugin or by pytest-asyncio. Each wants async fixtures made in its own way, so a
+fixture here is a plain one that asks the fixture of whichever plugin runs the test. This module knows nothing of how
+the emulator plays the service.
+"""
+
+from __future__ import annotations
+
+import inspect
+import types
+from collections.abc import AsyncIterator
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+if TYPE_CHECKING:
+    from aiopplx import Session
+    from aiopplx.emulator import Emulator
+    from aiopplx.testing import JumpingClock
+
+KEY = "a-key-of-the-emulator"
+"""What the environment and `pplx_session` have for a key."""
+
+_MARKERS = (
+    "pplx_emulator(**settings): arguments of aiopplx.emulator.Emulator for the emulator of this test",
+    "pplx_session(**settings): arguments of aiopplx.Session for the session of this test",
+    "pplx_fault(on, fault, *, times=None, rate=None, after=0, match=None): a fault of the emulator of this test, by its"
+    " name in aiopplx.emulator.faults.NAMED",
+)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Tells pytest of the markers, and of the fixtures for pytest-asyncio where that is in use."""
+    for marker in _MARKERS:
+        config.addinivalue_line("markers", marker)
+    if config.pluginmanager.hasplugin("asyncio"):
+        config.pluginmanager.register(_fixtures_by_asyncio())
+
+
+@pytest.fixture
+def pplx_clock() -> JumpingClock:
+    """The clock of this test's emulator and session: it jumps to the next due moment when nothing is on the wire.
+
+    Give it to a session of the program under test too: `Session(clock=pplx_clock)`. A session on real time would wait
+    for real minutes.
+    """
+    from aiopplx.testing import JumpingClock
+
+    return JumpingClock()
+
+
+@pytest.fixture
+def pplx_emulator(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Emulator:
+    """The service on a loopback socket, running; `pplx_emulator.ledger` has what was made, paid and asked.
+
+    `@pytest.mark.pplx_emulator(duration=1800.0)` gives it arguments of `aiopplx.emulator.Emulator`, and
+    `@pytest.mark.pplx_fault("submit", "accept_then_drop", times=1)` faults. The environment names it.
+    """
+    server: Emulator = _of_this_runner(request, "emulator")
+    monkeypatch.setenv("PERPLEXITY_BASE_URL", server.url)
+    monkeypatch.setenv("PERPLEXITY_API_KEY", KEY)
+    monkeypatch.delenv("PPLX_API_KEY", raising=False)
+    return server
+
+
+@pytest.fixture
+def pplx_session(request: pytest.FixtureRequest, pplx_emulator: Emulator) -> Session:
+    """A session at `pplx_emulator`, open; closed after the test.
+
+    `@pytest.mark.pplx_session(max_cost=5.0)` gives it arguments of `aiopplx.Session`.
+    """
+    session: Session = _of_this_runner(request, "session")
+    return session
+
+
+def _of_this_runner(request: pytest.FixtureRequest, name: str) -> Any:  # Any: a fixture has no type that can be asked
+    is_async = inspect.iscoroutinefunction(request.function)
+    if is_async and "anyio_backend" in request.fixturenames:
+        return request.getfixturevalue(f"_pplx_{name}_by_anyio")
+    if is_async and request.config.pluginmanager.hasplugin("asyncio"):
+        return request.getfixturevalue(f"_pplx_{name}_by_asyncio")
+    raise pytest.UsageError(
+        f"pplx_{name} is for async tests: mark the test with pytest.mark.anyio, or install pytest-asyncio"
+    )
+
+
+def _settings(request: pytest.FixtureRequest, marker: str) -> dict[str, Any]:  # Any: whatever the arguments take
+    """The keywords of all markers of this name; the one nearest to the test wins."""
+    found: dict[str, Any] = {}
+    for mark in reversed(list(request.node.iter_markers(marker))):
+        if mark.args:
+            raise pytest.UsageError(f"{marker} takes keywords only, not {mark.args!r}")
+        found.update(mark.kwargs)
+    return found
+
+
+async def _emulator(request: pytest.FixtureRequest, pplx_clock: JumpingClock) -> AsyncIterator[Emulator]:
+    from aiopplx.emulator import Emulator
+
+    settings = _settings(request, "pplx_emulator")
+    settings.setdefault("answer_chars", 2_000)
+    if "time_scale" not in settings:
+        settings.setdefault("clock", pplx_clock)
+    async with Emulator(**settings) as server:
+        for mark in reversed(list(request.node.iter_markers("pplx_fault"))):
+            server.faults.add(*mark.args, **mark.kwargs)
+        yield server  # noqa: ASYNC119 - pytest's form of a fixture; its plugins begin and end it in one task
+
+
+async def _session(
+    request: pytest.FixtureRequest, pplx_emulator: Emulator, pplx_clock: JumpingClock
+) -> AsyncIterator[Session]:
+    from aiopplx import Session
+
+    settings = _settings(request, "pplx_session")
+    settings.setdefault("clock", pplx_clock)
+    settings.setdefault("api_key", KEY)
+    async with Session(base_url=pplx_emulator.url, **settings) as session:
+        yield session  # noqa: ASYNC119 - likewise
+
+
+_pplx_emulator_by_anyio = pytest.fixture(_emulator)
+_pplx_session_by_anyio = pytest.fixture(_session)
+
+
+def _fixtures_by_asyncio() -> types.ModuleType:
+    """The same two, made by pytest-asyncio."""
+    import pytest_asyncio
+
+    plugin = types.ModuleType("aiopplx.contrib.pytest_plugin.by_asyncio")
+    plugin.__dict__.update(
+        _pplx_emulator_by_asyncio=pytest_asyncio.fixture(_emulator),
+        _pplx_session_by_asyncio=pytest_asyncio.fixture(_session),
+    )
+    return plugin

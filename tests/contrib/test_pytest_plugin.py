@@ -1,0 +1,122 @@
+"""The plugin in a program's own tests: under anyio's plugin and under pytest-asyncio, in processes of their own."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from importlib.metadata import entry_points
+from pathlib import Path
+
+import pytest
+from _shell import environment
+
+PLUGIN = "aiopplx.contrib.pytest_plugin"
+# What a program's tests look like. Each runner has a mark of its own for an async test.
+PROGRAM = """
+import os
+import time
+import pytest
+from aiopplx import JobStatus, Session
+from aiopplx.emulator import faults
+
+pytestmark = pytest.mark.pplx_emulator(duration=1800.0)
+BEGAN = time.monotonic()
+
+
+async def test_thirty_minutes_take_no_time(pplx_session, pplx_emulator, pplx_clock):
+    began = pplx_clock.now()
+    job = await pplx_session.ask("Why did the Vasa sink?")
+    assert job.ok
+    assert pplx_clock.now() - began >= 1800.0
+    assert pplx_emulator.ledger.created == 1
+    assert time.monotonic() - BEGAN < 60.0
+
+
+async def test_each_test_has_its_own_server(pplx_emulator):
+    assert pplx_emulator.ledger.created == 0
+
+
+@pytest.mark.pplx_emulator(answer_chars=100)
+@pytest.mark.pplx_fault("submit", "accept_then_drop", times=1)
+@pytest.mark.pplx_fault("get", faults.Status(503), times=2)
+@pytest.mark.pplx_session(api="agent")
+async def test_faults_come_by_name(pplx_session, pplx_emulator):
+    job = await pplx_session.ask("Why?")
+    assert job.status is JobStatus.IN_DOUBT
+    assert pplx_emulator.ledger.created == 1
+
+
+async def test_program_under_test_finds_the_emulator_in_the_environment(pplx_emulator, pplx_clock):
+    async with Session(clock=pplx_clock) as session:
+        assert (await session.ask("Why?")).ok
+    assert pplx_emulator.ledger.created == 1
+
+
+@pytest.mark.pplx_fault("submit", "no-such-fault")
+async def test_misspelt_fault(pplx_emulator):
+    pass
+
+
+def test_without_a_loop(pplx_emulator):
+    pass
+
+
+def test_environment_is_as_before():
+    assert "PERPLEXITY_BASE_URL" not in os.environ
+"""
+RUNNERS = {
+    "anyio": (
+        ("-p", "no:asyncio"),
+        "pytest.mark.anyio",
+        "@pytest.fixture\ndef anyio_backend():\n    return 'asyncio'\n",
+    ),
+    "asyncio": (("-p", "no:anyio", "-o", "asyncio_default_fixture_loop_scope=function"), "pytest.mark.asyncio", ""),
+}
+
+
+def pytest_of(folder: Path, program: str, *words: str) -> str:
+    """What pytest says of this program."""
+    (folder / "test_program.py").write_text(program, encoding="utf-8")
+    named = [] if any(point.value == PLUGIN for point in entry_points(group="pytest11")) else ["-p", PLUGIN]
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-W", "error", "--strict-markers", *named, *words],
+        cwd=folder,
+        env=environment(),
+        capture_output=True,
+        text=True,
+        timeout=100,
+        check=False,
+    )
+    return done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("runner", RUNNERS)
+def test_programs_own_tests_run_under_either_plugin(runner: str, tmp_path: Path) -> None:
+    words, mark, more = RUNNERS[runner]
+    said = pytest_of(tmp_path, PROGRAM.replace("async def test", f"@{mark}\nasync def test") + more, *words)
+    assert "5 passed, 2 errors" in said, said
+    assert "there is no fault 'no-such-fault'" in said
+    assert "pplx_emulator is for async tests" in said
+
+
+def test_tests_of_the_page_pass(tmp_path: Path) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "testing.md").read_text(encoding="utf-8")
+    (program,) = re.findall(r"^```python\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
+    words, _, more = RUNNERS["anyio"]
+    said = pytest_of(tmp_path, program + more, *words)
+    assert "4 passed" in said, said
+
+
+def test_plugin_is_installed_with_the_package() -> None:
+    found = [point for point in entry_points(group="pytest11") if point.name == "aiopplx"]
+    assert [point.value for point in found] == [PLUGIN]
+    assert hasattr(found[0].load(), "pplx_emulator")
+
+
+def test_plugin_costs_no_import_of_the_client() -> None:
+    program = f"import sys, {PLUGIN}; print('aiohttp' in sys.modules, 'aiopplx._session' in sys.modules)"
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True, env=environment()
+    )
+    assert done.stdout.split() == ["False", "False"]
