@@ -26,7 +26,7 @@ from aiopplx._errors import ConfigError, InvalidRequest
 from aiopplx._policy.recovery import Decision, decide
 from aiopplx._wire.kinds import Kind
 from aiopplx._wire.request import Request
-from aiopplx.apis._registry import APIS, Routing, published
+from aiopplx.apis._registry import APIS, Routing, published, published_rates
 from aiopplx.journal._names import Occurrences, sha_of
 from aiopplx.journal._protocol import JournalReader
 from aiopplx.journal._records import REPLACEABLE, Ledger, Record
@@ -40,7 +40,7 @@ _STUDENT = ((4, 2.13), (5, 2.02), (6, 1.94), (7, 1.89), (9, 1.83), (14, 1.76), (
 _USUAL = 1.645
 """Standard deviations of the logarithm within which a duration is usual: nine in ten are shorter or between."""
 RATES = (5.0, 2000.0)
-"""Submissions a minute of the lowest and of the highest tier that the service publishes."""
+"""Submissions a minute where nothing is published: those of the lowest and of the highest tier of any API."""
 
 
 class Range(msgspec.Struct, frozen=True):
@@ -295,7 +295,11 @@ def _seconds(counts: Mapping[Kind, int], places: int, rpm: float | None) -> Rang
     mean = sum(law.seconds * math.exp(law.sigma**2 / 2) * share for law, share in laws) / count
     usual = max(law.seconds * math.exp(_USUAL * law.sigma) for law, _ in laws)
     quick = min(law.seconds for law, _ in laws)
-    slow_rate, fast_rate = (rpm, rpm) if rpm is not None else RATES
+    if rpm is None:
+        slow_rates, fast_rates = zip(*(published_rates(kind) or RATES for kind in counts), strict=True)
+        slow_rate, fast_rate = min(slow_rates), max(fast_rates)
+    else:
+        slow_rate = fast_rate = rpm
     last = usual if count > 1 else quick
     through = count * mean / places
     return Range(max(60.0 * count / fast_rate + quick, through), max(60.0 * count / slow_rate + last, through))

@@ -108,6 +108,12 @@ def kind_of(api: str, body: bytes) -> Kind:
     return api_named(api).kind_of(body)
 
 
+def published_rates(kind: Kind) -> tuple[float, float] | None:
+    """Submissions a minute that the lowest and the highest tier allow for jobs of a kind; None if that is not known."""
+    rates = [tier.submit for api in _KNOWN if api.name == kind.api for tier in api.tiers]
+    return (min(rates), max(rates)) if rates else None
+
+
 def published(kind: Kind) -> Published:
     """What is published about the jobs of a kind: `NOTHING` for a kind that its API does not name."""
     return next((api.published.get(kind, NOTHING) for api in _KNOWN if api.name == kind.api), NOTHING)

@@ -32,6 +32,7 @@ FORMATS: tuple[str, ...] = get_args(Format)
 CHUNK = 1 << 16
 HEAD = 4096
 
+_JOURNAL = ".journal.db"
 # By the first bytes: what was saved under the wrong name, or is not converted yet.
 _REFUSED = (
     (b"%PDF", "a PDF; copy the questions out of it"),
@@ -198,6 +199,9 @@ def _binary_format(file: _File) -> Format | None:
         return "parquet"
     for mark, what in _REFUSED:
         if head.startswith(mark):
+            questions = file.name.removesuffix(_JOURNAL)
+            if questions != file.name and mark.startswith(b"SQLite"):
+                raise TableError(f"{file.name} is a journal; the questions are in {questions}")
             raise TableError(f"{file.name} is {what}")
     return None
 

@@ -70,6 +70,8 @@ def test_time_follows_rate_places_and_tier() -> None:
     assert crowded.seconds_low == crowded.seconds_high > 100 * 150
     unknown = of({SONAR: 300})
     assert unknown.seconds_high > 300 / 5 * 60 > unknown.seconds_low
+    assert unknown.seconds_low > 300 / 100 * 60  # no tier of Sonar allows more
+    assert of({HIGH: 300}).seconds_high < unknown.seconds_high
 
 
 def test_nothing_costs_nothing() -> None:

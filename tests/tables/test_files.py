@@ -317,6 +317,11 @@ def test_another_kind_of_file_is_refused_by_name(tmp_path: Path, name: str, data
         table_of(tmp_path / name, data)
 
 
+def test_journal_is_refused_with_the_name_of_its_questions(tmp_path: Path) -> None:
+    with pytest.raises(TableError, match="is a journal; the questions are in q.txt"):
+        table_of(tmp_path / "q.txt.journal.db", b"SQLite format 3\0")
+
+
 def test_a_format_that_is_named_overrules(tmp_path: Path) -> None:
     assert cells_of(table_of(tmp_path / "q.yaml", "a: b\n", format="text")) == [{"question": "a: b"}]
     with pytest.raises(TableError, match="there is no format"):
