@@ -46,7 +46,8 @@ class Agreement:
 
     Attributes:
         price: what the run would cost; None if that was not reckoned.
-        declined: nothing is sent after the pilot.
+        declined: the person has seen the pilot and does not want the others.
+        has_told: how the run went was told after the pilot, which was its end.
     """
 
     def __init__(
@@ -61,6 +62,7 @@ class Agreement:
     ) -> None:
         self.price: Price | None = None
         self.declined = False
+        self.has_told = False
         self._questions = questions
         self._options = options
         self._connection = connection
@@ -176,7 +178,6 @@ class Agreement:
         for line in pilot.lines():
             self._tell(line)
         if pilot.unsent:  # for a reason that is told when the run ends
-            self.declined = True
             return False
         price = await anyio.to_thread.run_sync(self._reckoned, pilot)
         self._expect(price.rest, spent)
@@ -188,10 +189,11 @@ class Agreement:
         if _can_ask():
             if await _agrees():
                 return True
-            self.declined = True
+            self.declined = self.has_told = True
             again = "these are not paid again" if self._place else "without a journal these are paid again"
             self._tell(f"Nothing more was sent. The same command without --pilot goes on; {again}.")
         else:
+            self.has_told = True
             self._tell("Nothing more was sent: --yes goes on without asking.")
         return False
 

@@ -459,7 +459,8 @@ class _Run:
         # In a resumed run, questions that were not reached may have been finished by an earlier run.
         rest = "not reached" if self._resuming else "not sent"
         summary = self._tally.summary(None if ending is None else total, unfinished, rest=rest)
-        self._view.remark(f"{summary}, {clock(self._view.elapsed)}.{place}")
+        if not self._agreement.has_told:
+            self._view.remark(f"{summary}, {clock(self._view.elapsed)}.{place}")
         for note in self._answers.notes:
             self._view.remark(note)
 

@@ -128,7 +128,7 @@ async def test_pilot_of_a_script_stops_or_goes_on(tmp_path: Path, journal: tuple
         assert (stopped.returncode, server.ledger.created) == (0, 5), stopped.stderr
         assert "The other 7: about $" in stopped.stderr
         assert "(from 5 of yours)" in stopped.stderr
-        assert "--yes goes on without asking" in stopped.stderr
+        assert stopped.stderr.endswith("Nothing more was sent: --yes goes on without asking.\n")
         whole = await run_at(server, *words, "--yes", "--force")
         assert (whole.returncode, server.ledger.created) == (0, 17 if journal else 12), whole.stderr
         assert len((tmp_path / "a.jsonl").read_text().splitlines()) == 12
