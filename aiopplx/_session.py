@@ -88,10 +88,10 @@ class Session:
         timeout: seconds for each job, from its first attempt to its result. Default 3600: jobs take 3 to 6 minutes,
             and one in a hundred gets stuck. A job that times out here goes on at the service.
         max_cost: US dollars that may be spent; with a journal, over all its runs. Each running job reserves what jobs
-            of its kind have cost (the 95th percentile of the costs seen; before 20 are known the highest that is
-            published, $2.00 if nothing is). When no further job fits, running jobs are collected and the remaining ones
-            come out as `STOPPED`. It can be passed by what running jobs cost above their reservations. Default None: no
-            limit.
+            of its kind have cost (the 95th percentile of the costs seen, or the highest of the last 20; before 20 are
+            known the highest that is published, $2.00 if nothing is). When no further job fits, running jobs are
+            collected and the remaining ones come out as `STOPPED`. It can be passed by what running jobs cost above
+            their reservations. Default None: no limit.
         journal: a file that makes a run durable: it records each submission with its key, its outcome and its result.
             The same program, run again, continues where it stopped and pays for nothing twice. A path, a
             `JournalOptions`, or an open `Journal`. A session with a journal is opened with `async with`.

@@ -8,7 +8,9 @@ published may be wrong.
 What a cap bounds
 -----------------
 A submission leaves only while spent and reserved amounts, its own among them, stay under the cap. So the cap is passed
-by no more than the sum of what the jobs that were out at the last submission cost above their reservations.
+by no more than the sum of what the jobs that were out at the last submission cost above their reservations. When a
+price rises, these are the jobs that were out when the first of the dearer ones told its cost: from then on it is the
+reservation of all.
 
 This module knows nothing of tasks, clocks or journals, nor of where costs come from.
 """
@@ -19,6 +21,7 @@ import math
 from bisect import bisect_left, insort
 from collections import deque
 from collections.abc import Callable, Iterable
+from itertools import islice
 
 import msgspec
 
@@ -26,7 +29,8 @@ from aiopplx._wire.kinds import Kind
 from aiopplx.apis._registry import published
 
 ENOUGH = 20
-"""From this many known costs of a kind on, they alone decide its reservation."""
+"""From this many known costs of a kind on, they alone decide its reservation; it is never below the highest of as many
+that came last."""
 REMEMBERED = 500
 """How many of the latest known costs of a kind decide its reservation."""
 UNPUBLISHED = 2.0
@@ -99,12 +103,7 @@ class _Account:
         self._quantile = quantile
         self._latest: deque[float] = deque()
         self._sorted: list[float] = []
-
-    @property
-    def reservation(self) -> float:
-        if len(self._sorted) < ENOUGH:
-            return max(self._expected, self._sorted[-1] if self._sorted else 0.0)
-        return self._sorted[math.ceil(self._quantile * len(self._sorted)) - 1]
+        self.reservation = expected
 
     @property
     def reserved(self) -> float:
@@ -119,13 +118,22 @@ class _Account:
         insort(self._sorted, cost)
         if len(self._latest) > REMEMBERED:
             del self._sorted[bisect_left(self._sorted, self._latest.popleft())]
+        self.reservation = self._amount()
+
+    def _amount(self) -> float:
+        if len(self._sorted) < ENOUGH:
+            return max(self._expected, self._sorted[-1])
+        # Among 500 costs, those of a price that has just risen are few: the latest tell of it at once.
+        latest = max(islice(reversed(self._latest), ENOUGH))
+        return max(latest, self._sorted[math.ceil(self._quantile * len(self._sorted)) - 1])
 
 
 class Budget:
     """A cap on spending, enforced by reservations.
 
-    The reservation of a job is the `quantile` of the latest known costs of its kind, and it is the same for all jobs of
-    the kind: after expensive ones, those still running are expected to be expensive too. Until 20 costs are known it is
+    The reservation of a job is the `quantile` of the latest known costs of its kind, or the highest of the last 20 if
+    that is more. It is the same for all jobs of the kind: after an expensive one, those still running are expected to
+    be expensive too. Until 20 costs are known it is
     the expected cost, or the highest known one if that is more. A bill whose amount never becomes known stays reserved.
 
     Args:

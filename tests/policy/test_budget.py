@@ -142,6 +142,38 @@ def test_budget_revalues_its_holds_when_costs_rise() -> None:
     assert not budget.may_send(JOB)
 
 
+def test_first_dearer_cost_is_reserved_however_many_were_cheaper() -> None:
+    budget = seen(100.0, [0.1] * REMEMBERED)
+    budget.sent(JOB)
+    budget.settled(JOB, 1.0)
+    assert reserved_for(budget) == 1.0
+    for _ in range(ENOUGH):
+        assert reserved_for(budget) == 1.0
+        budget.sent(JOB)
+        budget.settled(JOB, 0.1)
+    assert reserved_for(budget) == 0.1
+
+
+@pytest.mark.parametrize("at_once", [1, 5, 8, 50, 1000])
+@pytest.mark.parametrize("rise", [1.5, 2.0, 10.0])
+def test_price_that_rises_passes_the_cap_by_what_was_out(rise: float, at_once: int) -> None:
+    budget, old, out = seen(10.0, [0.1] * REMEMBERED), 0.1, 0
+    most = 0
+    while True:
+        while out < at_once and budget.may_send(JOB):
+            budget.sent(JOB)
+            out += 1
+        most = most or out  # out when the first of them tells its cost
+        if not out:
+            break
+        budget.settled(JOB, old * rise)
+        out -= 1
+    bound = 10.0 + most * old * (rise - 1.0)
+    assert budget.spent <= bound + 1e-9
+    if at_once * old * rise <= 10.0:
+        assert budget.spent <= 10.0 + 1e-9  # all that was out fits under the cap at its new price
+
+
 def test_budget_counts_what_earlier_runs_left_behind() -> None:
     budget = budget_of(10.0, spent=5.0)
     budget.bring_forward(JOB, left=1, unknown=2)
