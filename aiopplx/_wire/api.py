@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import re
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, cast
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol, cast
 from urllib.parse import quote
 
 from aiopplx._errors import InvalidRequest
@@ -62,32 +62,19 @@ class API(Protocol):
         cheapest: the fields of the cheapest request.
     """
 
-    @property
-    def name(self) -> str: ...
-    @property
-    def has_idempotency(self) -> bool: ...
-    @property
-    def has_list(self) -> bool: ...
-    @property
-    def has_cancel(self) -> bool: ...
-    @property
-    def has_files(self) -> bool: ...
-    @property
-    def has_dates(self) -> bool: ...
-    @property
-    def echoes_model(self) -> bool: ...
-    @property
-    def results_live(self) -> float: ...
-    @property
-    def request_type(self) -> type[Request]: ...
-    @property
-    def published(self) -> Mapping[Kind, Published]: ...
-    @property
-    def tiers(self) -> Sequence[Tier]: ...
-    @property
-    def unknown_id(self) -> str: ...
-    @property
-    def cheapest(self) -> Mapping[str, object]: ...
+    name: ClassVar[str]
+    has_idempotency: ClassVar[bool]
+    has_list: ClassVar[bool]
+    has_cancel: ClassVar[bool]
+    has_files: ClassVar[bool]
+    has_dates: ClassVar[bool]
+    echoes_model: ClassVar[bool]
+    results_live: ClassVar[float]
+    request_type: ClassVar[type[Request]]
+    published: ClassVar[Mapping[Kind, Published]]
+    tiers: ClassVar[Sequence[Tier]]
+    unknown_id: ClassVar[str]
+    cheapest: ClassVar[Mapping[str, object]]
 
     def takes(self, request: Request) -> bool:
         """Whether this API accepts requests of that class; single fields may still have no counterpart."""

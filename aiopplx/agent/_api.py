@@ -7,7 +7,7 @@ is made, of retries, or of the session.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, NoReturn
+from typing import Any, ClassVar, NoReturn
 
 import msgspec
 
@@ -101,70 +101,26 @@ class Agent(msgspec.Struct, frozen=True):
 
     base_path: str = "/v1/responses"
 
-    @property
-    def name(self) -> str:
-        """`"agent"`."""
-        return "agent"
-
-    @property
-    def has_idempotency(self) -> bool:
-        """False: there is no field or header for a key. A submission sent twice makes two runs and two bills."""
-        return False
-
-    @property
-    def has_list(self) -> bool:
-        """False: runs cannot be listed, so a run whose id is lost cannot be found again."""
-        return False
-
-    @property
-    def has_cancel(self) -> bool:
-        """True: a running job can be cancelled; the searches made so far are billed."""
-        return True
-
-    @property
-    def has_files(self) -> bool:
-        """True: what a run wrote in its sandbox and shared can be downloaded."""
-        return True
-
-    @property
-    def has_dates(self) -> bool:
-        """False: captures show dates that each poll rewrites."""
-        return False
-
-    @property
-    def echoes_model(self) -> bool:
-        """False: the server first names the preset, and later the model that it stands for."""
-        return False
-
-    @property
-    def results_live(self) -> float:
-        """Seconds for which a run is expected to be kept; see `RESULTS_LIVE`."""
-        return RESULTS_LIVE
-
-    @property
-    def request_type(self) -> type[Request]:
-        """`AgentRequest`."""
-        return AgentRequest
-
-    @property
-    def published(self) -> Mapping[Kind, Published]:
-        """See `PUBLISHED`."""
-        return PUBLISHED
-
-    @property
-    def tiers(self) -> tuple[Tier, ...]:
-        """See `TIERS`."""
-        return TIERS
-
-    @property
-    def unknown_id(self) -> str:
-        """An id of its form that no job has."""
-        return "resp_00000000-0000-0000-0000-000000000000"
-
-    @property
-    def cheapest(self) -> Mapping[str, object]:
-        """The fields of the cheapest request: one word, with the least effort."""
-        return {"input": "Answer with one word: is water wet?", "effort": "fast"}
+    name: ClassVar[str] = "agent"
+    has_idempotency: ClassVar[bool] = False
+    """There is no field or header for a key. A submission sent twice makes two runs and two bills."""
+    has_list: ClassVar[bool] = False
+    """Runs cannot be listed, so a run whose id is lost cannot be found again."""
+    has_cancel: ClassVar[bool] = True
+    """A running job can be cancelled; the searches made so far are billed."""
+    has_files: ClassVar[bool] = True
+    """What a run wrote in its sandbox and shared can be downloaded."""
+    has_dates: ClassVar[bool] = False
+    """Captures show dates that each poll rewrites."""
+    echoes_model: ClassVar[bool] = False
+    """The server first names the preset, and later the model that it stands for."""
+    results_live: ClassVar[float] = RESULTS_LIVE
+    request_type: ClassVar[type[Request]] = AgentRequest
+    published: ClassVar[Mapping[Kind, Published]] = PUBLISHED
+    tiers: ClassVar[Sequence[Tier]] = TIERS
+    unknown_id: ClassVar[str] = "resp_00000000-0000-0000-0000-000000000000"
+    cheapest: ClassVar[Mapping[str, object]] = {"input": "Answer with one word: is water wet?", "effort": "fast"}
+    """The fields of the cheapest request: one word, with the least effort."""
 
     def takes(self, request: Request) -> bool:
         """True for an `AgentRequest`, and for a `ResearchRequest`, which is translated."""

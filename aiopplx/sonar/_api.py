@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, ClassVar
 from urllib.parse import quote
 
 import msgspec
@@ -121,70 +121,23 @@ class Sonar(msgspec.Struct, frozen=True):
 
     base_path: str = "/async/chat/completions"
 
-    @property
-    def name(self) -> str:
-        """`"sonar"`."""
-        return "sonar"
-
-    @property
-    def has_idempotency(self) -> bool:
-        """True: the body has an `idempotency_key` next to the request."""
-        return True
-
-    @property
-    def has_list(self) -> bool:
-        """True."""
-        return True
-
-    @property
-    def has_cancel(self) -> bool:
-        """False: a submitted job runs to its end and is billed."""
-        return False
-
-    @property
-    def has_files(self) -> bool:
-        """False: an answer is all that a job makes."""
-        return False
-
-    @property
-    def has_dates(self) -> bool:
-        """True."""
-        return True
-
-    @property
-    def echoes_model(self) -> bool:
-        """True."""
-        return True
-
-    @property
-    def results_live(self) -> float:
-        """Seconds for which the server keeps a job: 7 days."""
-        return RESULTS_LIVE
-
-    @property
-    def request_type(self) -> type[Request]:
-        """`ResearchRequest`."""
-        return ResearchRequest
-
-    @property
-    def published(self) -> Mapping[Kind, Published]:
-        """See `PUBLISHED`."""
-        return PUBLISHED
-
-    @property
-    def tiers(self) -> tuple[Tier, ...]:
-        """See `TIERS`."""
-        return TIERS
-
-    @property
-    def unknown_id(self) -> str:
-        """An id of its form that no job has."""
-        return "00000000-0000-0000-0000-000000000000"
-
-    @property
-    def cheapest(self) -> Mapping[str, object]:
-        """The fields of the cheapest request: one word, from a model that researches nothing."""
-        return {"question": "Answer with one word: is water wet?", "model": "sonar"}
+    name: ClassVar[str] = "sonar"
+    has_idempotency: ClassVar[bool] = True
+    """The body has an `idempotency_key` next to the request."""
+    has_list: ClassVar[bool] = True
+    has_cancel: ClassVar[bool] = False
+    """A submitted job runs to its end and is billed."""
+    has_files: ClassVar[bool] = False
+    """An answer is all that a job makes."""
+    has_dates: ClassVar[bool] = True
+    echoes_model: ClassVar[bool] = True
+    results_live: ClassVar[float] = RESULTS_LIVE
+    request_type: ClassVar[type[Request]] = ResearchRequest
+    published: ClassVar[Mapping[Kind, Published]] = PUBLISHED
+    tiers: ClassVar[Sequence[Tier]] = TIERS
+    unknown_id: ClassVar[str] = "00000000-0000-0000-0000-000000000000"
+    cheapest: ClassVar[Mapping[str, object]] = {"question": "Answer with one word: is water wet?", "model": "sonar"}
+    """The fields of the cheapest request: one word, from a model that researches nothing."""
 
     def takes(self, request: Request) -> bool:
         """True for a `ResearchRequest` only."""
@@ -210,7 +163,7 @@ class Sonar(msgspec.Struct, frozen=True):
         return _ENCODER.encode(_Frozen(frozen.request, idempotency_key))
 
     def is_behind(self, error: APIError) -> bool:
-        """False: its words have not changed."""
+        """Its words have not changed."""
         return False
 
     def older(self, body: bytes) -> bytes | None:
