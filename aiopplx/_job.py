@@ -24,6 +24,7 @@ from aiopplx._errors import (
     RequiredAction,
     ResultMissing,
 )
+from aiopplx._text.amounts import dollars, duration, many
 from aiopplx._text.marks import cited, unresolved
 from aiopplx._text.safe import plain, safe_filename
 from aiopplx._text.structured import find_json
@@ -436,9 +437,9 @@ class Job(msgspec.Struct, frozen=True, kw_only=True, repr_omit_defaults=True):
             question=self.question,
             facts=[
                 status,
-                f"${cost:.2f}" if cost is not None else "",
-                f"{self.seconds:.0f} s" if self.seconds is not None else "",
-                f"{count} source{'s' * (count != 1)}, {len(named)} cited" if count else "",
+                dollars(cost) if cost is not None else "",
+                duration(self.seconds) if self.seconds is not None else "",
+                f"{many(count, 'source')}, {len(named)} cited" if count else "",
                 self.model,
                 str(self.tag) if self.tag is not None else "",
             ],

@@ -15,12 +15,13 @@ from typing import TYPE_CHECKING
 import anyio
 import anyio.to_thread
 
+from aiopplx._text.amounts import dollars
 from aiopplx.cli._exits import UsageError
 from aiopplx.cli._lines import Lines
 from aiopplx.cli._options import Connection, RunOptions
 from aiopplx.cli._price import Price, conflict, consent, price_of, rest_told, told_of
 from aiopplx.cli._questions import Origin, Questions, is_typed
-from aiopplx.cli._text import clock, dollars, one_line, tell
+from aiopplx.cli._text import clock, one_line, tell
 
 if TYPE_CHECKING:
     from aiopplx import Estimate, Job

@@ -12,9 +12,10 @@ from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from aiopplx._text.amounts import dollars
 from aiopplx.cli._facts import Answer, Facts, time_left
 from aiopplx.cli._tally import Tally
-from aiopplx.cli._text import clock, dollars, one_line
+from aiopplx.cli._text import clock, one_line
 
 if TYPE_CHECKING:
     from aiopplx import Estimate, Job, Session

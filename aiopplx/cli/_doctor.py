@@ -16,13 +16,14 @@ from typing import TYPE_CHECKING
 import anyio
 import anyio.to_thread
 
+from aiopplx._text.amounts import many
 from aiopplx.apis import ApiName, KnownApi, known_apis
 from aiopplx.cli._connect import Connected, retry_policy
 from aiopplx.cli._exits import ACCOUNT, DONE, FAILED, LATER, USAGE, UsageError, code_until_signal, exit_code, told
 from aiopplx.cli._journals import every
 from aiopplx.cli._options import Connection
 from aiopplx.cli._status import standing
-from aiopplx.cli._text import clock, many, one_line, print_out
+from aiopplx.cli._text import clock, one_line, print_out
 from aiopplx.journal import JournalReader, ResultDamaged, open_reader
 
 if TYPE_CHECKING:

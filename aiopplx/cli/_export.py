@@ -12,6 +12,7 @@ from pathlib import Path
 
 import anyio.lowlevel
 
+from aiopplx._text.amounts import many
 from aiopplx.cli._answers import Answers
 from aiopplx.cli._columns import columns_of_rows
 from aiopplx.cli._exits import DONE, LATER, code_until_signal
@@ -20,7 +21,7 @@ from aiopplx.cli._journals import SUFFIX
 from aiopplx.cli._options import ExportOptions
 from aiopplx.cli._records import job_in
 from aiopplx.cli._tally import Tally, Unfinished
-from aiopplx.cli._text import many, safe
+from aiopplx.cli._text import safe
 from aiopplx.journal import JournalReader, Record, Stage, open_reader, stage_of
 
 _WITHOUT_OUTCOME: tuple[Stage, ...] = ("waiting", "running")

@@ -11,7 +11,8 @@ from collections.abc import Sequence
 import msgspec
 from rich.cells import cell_len, set_cell_size
 
-from aiopplx.cli._text import clock, dollars
+from aiopplx._text.amounts import dollars
+from aiopplx.cli._text import clock
 
 NARROW = 80
 """Columns from which the facts stand beside the bar."""

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Literal
 
 import msgspec
 
+from aiopplx._text.amounts import many
 from aiopplx.cli._options import Connection, RunOptions
-from aiopplx.cli._text import many
 from aiopplx.journal import JournalReader, JournalRefused, open_reader
 from aiopplx.tables import Request
 

@@ -12,11 +12,12 @@ from typing import TYPE_CHECKING, Any
 
 import anyio
 
+from aiopplx._text.amounts import dollars, many
 from aiopplx.cli._connect import Connected
 from aiopplx.cli._exits import DONE, IN_DOUBT, LATER, Interrupted, UsageError, complain, exit_code, told, until_signal
 from aiopplx.cli._options import Connection, ReviewOptions
 from aiopplx.cli._records import question_of
-from aiopplx.cli._text import dollars, many, one_line, print_json, print_out
+from aiopplx.cli._text import one_line, print_json, print_out
 from aiopplx.journal import Choice, Record, choices_of, open_reader, records_at, words_of
 
 if TYPE_CHECKING:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from aiopplx._text.amounts import many
 from aiopplx.cli._answers import Answers, check_journal, needs_columns
 from aiopplx.cli._columns import Columns, columns_of
 from aiopplx.cli._connect import Connected, journal_at, retry_policy
@@ -40,7 +41,7 @@ from aiopplx.cli._options import Connection, JournalOptions, RunOptions, TableOp
 from aiopplx.cli._progress import View, make_view
 from aiopplx.cli._questions import Origin, Questions, is_typed, open_questions
 from aiopplx.cli._tally import Tally, Unfinished
-from aiopplx.cli._text import clock, many, one_line, print_json, tell
+from aiopplx.cli._text import clock, one_line, print_json, tell
 from aiopplx.tables import BadRow, TableError
 
 if TYPE_CHECKING:

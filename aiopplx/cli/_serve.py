@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 
 import anyio
 
+from aiopplx._text.amounts import dollars, many
 from aiopplx.cli._exits import DONE, Interrupted, UsageError, complain, until_signal
 from aiopplx.cli._options import EmulatorOptions
-from aiopplx.cli._text import dollars, many
 
 if TYPE_CHECKING:
     from aiopplx.emulator import Emulator

@@ -15,10 +15,11 @@ from rich.console import Console
 from rich.markdown import Markdown
 from rich.text import Text
 
+from aiopplx._text.amounts import dollars, many
 from aiopplx.cli._connect import Connected
 from aiopplx.cli._exits import DONE, LATER, Interrupted, complain, exit_code_of, told, until_signal
 from aiopplx.cli._options import Connection
-from aiopplx.cli._text import clock, dollars, many, one_line, print_json, print_out, print_table, safe
+from aiopplx.cli._text import clock, one_line, print_json, print_out, print_table, safe
 
 if TYPE_CHECKING:
     from aiopplx import Event, Job, Session, Source

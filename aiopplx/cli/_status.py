@@ -14,12 +14,13 @@ import msgspec
 from rich.console import Console
 from rich.live import Live
 
+from aiopplx._text.amounts import dollars, many
 from aiopplx.cli._exits import DONE, code_until_signal
 from aiopplx.cli._facts import TRUSTED, Facts
 from aiopplx.cli._options import CostsBy
 from aiopplx.cli._progress import drawn
 from aiopplx.cli._records import question_of
-from aiopplx.cli._text import clock, dollars, many, one_line, print_json, print_out, print_table
+from aiopplx.cli._text import clock, one_line, print_json, print_out, print_table
 from aiopplx.journal import JournalReader, open_reader, records_at, stages_of, words_of
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from aiopplx.cli._text import dollars, many
+from aiopplx._text.amounts import dollars, many
 
 if TYPE_CHECKING:
     from aiopplx import Event, Job

@@ -39,21 +39,11 @@ def json_line(value: object) -> bytes:
     return _UNESCAPED.sub(lambda match: f"\\u{ord(match[0]):04x}", text).encode() + b"\n"
 
 
-def dollars(amount: float) -> str:
-    """An amount of US dollars, to the cent, or finer below ten cents."""
-    return f"${amount:.2f}" if amount >= 0.1 or amount == 0 else f"${amount:.4f}"
-
-
 def clock(seconds: float) -> str:
     """A duration as `0:07` or `1:02:03`."""
     minutes, rest = divmod(int(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
-
-
-def many(count: int, noun: str) -> str:
-    """`1 job`, `2 jobs`."""
-    return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
 
 
 def tell(text: str, *, as_json: bool = False) -> None:

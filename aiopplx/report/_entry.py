@@ -11,9 +11,9 @@ from typing import Any, Literal
 import msgspec
 
 from aiopplx._job import Job, JobStatus, Source
+from aiopplx._text.amounts import many
 from aiopplx._text.marks import cited, unresolved
 from aiopplx._text.safe import visible
-from aiopplx.report._words import counted
 
 Concern = Literal["failed", "in doubt", "cut", "no sources", "citations"]
 """Why a question needs a look, the gravest first."""
@@ -84,7 +84,7 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True):
         if self.is_ok and not self.sources:
             concerns.append(("no sources", "nothing in this answer can be checked"))
         elif self.is_ok and self.unresolved:
-            concerns.append(("citations", f"{counted(self.unresolved, 'citation')} without a source in the list"))
+            concerns.append(("citations", f"{many(self.unresolved, 'citation')} without a source in the list"))
         return concerns
 
 

@@ -12,10 +12,10 @@ from statistics import median
 from urllib.parse import urlsplit
 
 from aiopplx._job import Source
+from aiopplx._text.amounts import dollars, duration, many
 from aiopplx.report._entry import Entry
 from aiopplx.report._markdown import Rendered, is_web, markdown
 from aiopplx.report._style import STYLE
-from aiopplx.report._words import counted, dollars, duration
 
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
 _UP, _DOT = "\N{UPWARDS ARROW}", " \N{MIDDLE DOT} "
@@ -102,9 +102,7 @@ def _contents(entries: Sequence[Entry]) -> Iterator[str]:
     yield '<p class="label" id="contents">Contents</p><ol class="contents">'
     for entry in entries:
         if entry.is_ok:
-            fact = (
-                f'<span class="fact">{counted(len(entry.sources), "source") if entry.sources else "no sources"}</span>'
-            )
+            fact = f'<span class="fact">{many(len(entry.sources), "source") if entry.sources else "no sources"}</span>'
         else:
             word = entry.status if entry.status in ("failed", "in doubt") else "failed"
             fact = f'<span class="fact {_class(word)}">{escape(entry.status)}</span>'
@@ -128,7 +126,7 @@ def _article(entry: Entry) -> Iterator[str]:
             "" if entry.is_ok else entry.status,
             dollars(entry.cost) if entry.cost is not None else "",
             duration(entry.seconds) if entry.seconds is not None else "",
-            counted(len(entry.sources), "source") + cited if entry.sources else "",
+            many(len(entry.sources), "source") + cited if entry.sources else "",
             entry.model,
         ])
         + "</p>"

@@ -11,10 +11,10 @@ from collections.abc import Iterator, Sequence
 from urllib.parse import quote
 
 from aiopplx._job import Source
+from aiopplx._text.amounts import dollars, duration, many
 from aiopplx._text.marks import marks
 from aiopplx.report._entry import Entry
 from aiopplx.report._markdown import is_web
-from aiopplx.report._words import counted, dollars, duration
 
 _HEADING = re.compile(r"^(#{1,6})(?=\s)", re.MULTILINE)
 _FENCED = re.compile(r"^[ ]{0,3}(```|~~~).*?(?:^[ ]{0,3}\1|\Z)", re.MULTILINE | re.DOTALL)
@@ -34,7 +34,7 @@ def as_markdown(entries: Sequence[Entry], *, title: str, day: str = "", source: 
     """
     if title:
         yield f"# {_inline(title)}\n\n"
-        facts = [fact for fact in (day, source, counted(len(entries), "question")) if fact]
+        facts = [fact for fact in (day, source, many(len(entries), "question")) if fact]
         yield _inline(" \N{MIDDLE DOT} ".join(facts)) + "\n\n"
         rows = [
             f"- [{entry.number}](#q{entry.number}) **{word}** {_inline(said)}\n"
@@ -55,7 +55,7 @@ def one(entry: Entry, *, level: int = 1) -> Iterator[str]:
         "" if entry.is_ok else entry.status,
         dollars(entry.cost) if entry.cost is not None else "",
         duration(entry.seconds) if entry.seconds is not None else "",
-        counted(len(entry.sources), "source") if entry.sources else "",
+        many(len(entry.sources), "source") if entry.sources else "",
         entry.model,
         entry.tag,
     ]

@@ -16,6 +16,7 @@ import uuid
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, TypeGuard, cast
 
+from aiopplx._checks.builtin import BUILTIN, as_builtin
 from aiopplx.tables._table import QUESTION, BadRow, Row, Rows, Table, TableError
 
 
@@ -109,13 +110,11 @@ _AS_TEXT = (datetime.date, datetime.time, datetime.timedelta, decimal.Decimal, u
 
 def plain(value: Any) -> Any:
     """A cell as JSON can say it: None, bool, int, float, str, list or dict."""
-    if value is None or type(value) in (str, int, bool):
-        return value
+    value = as_builtin(value)
+    if type(value) in BUILTIN:
+        return None if value != value else value  # only a NaN differs from itself
     if isinstance(value, enum.Enum):
         return plain(value.value)
-    for base in (bool, str, int, float):
-        if isinstance(value, base):
-            return None if value != value else base(value)  # only a NaN differs from itself
     if _is_missing(value):
         return None
     if isinstance(value, datetime.datetime):
@@ -126,8 +125,6 @@ def plain(value: Any) -> Any:
         return str(value)
     if isinstance(value, Mapping):
         return {str(name): plain(item) for name, item in cast("Mapping[object, Any]", value).items()}
-    if callable(getattr(value, "item", None)) and getattr(value, "ndim", 0) == 0:
-        return plain(value.item())  # a scalar of numpy
     if _is_iterable(value):
         return [plain(item) for item in value]
     return str(value)

@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 
 import aiopplx
 from aiopplx._job import Answer
+from aiopplx._text.amounts import dollars
 from aiopplx.apis import ApiName, KnownApi, known_apis
 from aiopplx.apis._registry import APIS
 from aiopplx.cli._connect import journal_at, retry_policy
@@ -44,7 +45,7 @@ from aiopplx.cli._rows import PIPE_ROOM, Rows, check_place
 from aiopplx.cli._serve import _made as made
 from aiopplx.cli._show import _print_job
 from aiopplx.cli._tally import Tally, Unfinished
-from aiopplx.cli._text import clock, dollars, json_line, one_line, safe
+from aiopplx.cli._text import clock, json_line, one_line, safe
 from aiopplx.journal import JournalBroken, JournalFull, JournalLocked, JournalRefused, Record, Stage, State
 from aiopplx.tables import Advice, BadRow
 

@@ -33,7 +33,7 @@ def test_a_card_has_the_question_the_answer_and_the_sources() -> None:
     assert 'href="#aiopplx-id-1-s1"' in html
     assert 'id="aiopplx-id-1-s1"' in html
     assert '<a href="https://a.example/1"' in html
-    assert "$0.94 \N{MIDDLE DOT} 61 s \N{MIDDLE DOT} 2 sources, 1 cited \N{MIDDLE DOT} t" in html
+    assert "$0.94 \N{MIDDLE DOT} 1 min 1 s \N{MIDDLE DOT} 2 sources, 1 cited \N{MIDDLE DOT} t" in html
 
 
 def test_a_job_without_an_answer_says_why() -> None:
