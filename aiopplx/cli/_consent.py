@@ -176,15 +176,16 @@ class Agreement:
 
     async def _goes_on(self, spent: float, where: str, expects: Callable[[Estimate], None]) -> bool:
         pilot, options = self._pilot, self._options
-        for line in pilot.lines():
-            self._tell(line)
         if pilot.unsent:  # for a reason that is told when the run ends
             return False
+        for line in pilot.lines():
+            self._tell(line)
         price = await anyio.to_thread.run_sync(self._reckoned, pilot)
         self._expect(price.rest, spent)
         expects(price.rest)
-        total = self._questions.total or 0
-        self._tell(rest_told(pilot.done, total, dollars(spent), where, price.rest))
+        rest = price.rest
+        total = pilot.done + rest.count + rest.finished + rest.running + rest.in_doubt + rest.conflicts
+        self._tell(rest_told(pilot.done, total, dollars(spent), where, rest))
         if options.yes:
             return True
         if _can_ask():
