@@ -61,6 +61,8 @@ class JournalOptions(_AtPath, frozen=True, kw_only=True):
             file is refused, since jobs that it paid for last are known only there, and would be paid for again.
         retry_failed: submit again, under a new key, questions that failed, expired or were refused in an earlier run.
             Default False.
+        replace: a question under a tag that stood for another question in an earlier run takes its place, and is paid
+            for, once that one has ended. Default False: it is refused (`ItemConflict`).
         wait: seconds to wait for another process that has the journal open, before `JournalLocked` is raised. Default
             0: it is raised at once.
     """
@@ -69,6 +71,7 @@ class JournalOptions(_AtPath, frozen=True, kw_only=True):
     same_account: bool = False
     without_log: bool = False
     retry_failed: bool = False
+    replace: bool = False
     wait: float = 0.0
 
 
@@ -195,6 +198,7 @@ def check_journal(given: str | os.PathLike[str] | JournalOptions | Journal | Non
     check_one_of("journal.results", given.results, ("keep", "until_delivered", "refetch"))
     check_flag("journal.same_account", given.same_account)
     check_flag("journal.retry_failed", given.retry_failed)
+    check_flag("journal.replace", given.replace)
     check_seconds("journal.wait", given.wait)
     return given
 

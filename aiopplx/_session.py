@@ -364,8 +364,10 @@ class Session:
         core = self._running()
         journal = self._settings.journal
         retry_failed = isinstance(journal, JournalOptions) and journal.retry_failed
+        replace = isinstance(journal, JournalOptions) and journal.replace
         read: Source[Item] = Source(source, lambda: None)
-        return await expected(core, read, retry_failed=retry_failed, places=self._settings.max_in_flight)
+        places = self._settings.max_in_flight
+        return await expected(core, read, retry_failed=retry_failed, replace=replace, places=places)
 
     # --- one job -----------------------------------------------------------------------------------------------------
 

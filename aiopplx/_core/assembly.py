@@ -111,6 +111,7 @@ async def _open_file(
                 results=options.results,
                 same_account=options.same_account,
                 without_log=options.without_log,
+                replace=options.replace,
                 base_url=settings.base_url,
                 account=lambda salt: fingerprint(settings.key.reveal(), salt),
             )

@@ -14,7 +14,12 @@ from aiopplx._wire.request import Request
 
 
 async def expected(
-    core: Core, source: Source[str | Mapping[str, object] | Request], *, retry_failed: bool, places: int
+    core: Core,
+    source: Source[str | Mapping[str, object] | Request],
+    *,
+    retry_failed: bool,
+    replace: bool,
+    places: int,
 ) -> Estimate:
     """The estimate of a batch of this source, by the session's API, journal and rate. The source is read to its end.
 
@@ -22,7 +27,7 @@ async def expected(
     """
     store, settings = core.life.store, core.settings
     has_rows = store.remembers and any((await store.counts()).values())
-    found = Found(retry_failed=retry_failed)
+    found = Found(retry_failed=retry_failed, replace=replace)
     try:
         while True:
             try:

@@ -29,7 +29,7 @@ from aiopplx._wire.request import Request
 from aiopplx.apis._registry import APIS, Routing, published, published_rates
 from aiopplx.journal._names import Occurrences, sha_of
 from aiopplx.journal._protocol import JournalReader
-from aiopplx.journal._records import REPLACEABLE, Ledger, Record
+from aiopplx.journal._records import REPLACEABLE, REPLACEABLE_IF_ASKED, Ledger, Record
 
 ENOUGH = 5
 """Known costs of a kind from which they decide."""
@@ -62,6 +62,7 @@ class Estimate(msgspec.Struct, frozen=True):
         unknown: submissions of kinds of which no cost is known.
         finished, running, in_doubt: questions that the journal has: they are not paid for again.
         conflicts: questions under a tag that is another question's in the journal: they are refused, and cost nothing.
+        conflicts_paid: US dollars that those other questions have cost.
     """
 
     count: int
@@ -76,6 +77,7 @@ class Estimate(msgspec.Struct, frozen=True):
     running: int = 0
     in_doubt: int = 0
     conflicts: int = 0
+    conflicts_paid: float = 0.0
 
     @classmethod
     def of(
@@ -85,6 +87,7 @@ class Estimate(msgspec.Struct, frozen=True):
         api: str = "auto",
         journal: JournalReader | None = None,
         retry_failed: bool = False,
+        replace: bool = False,
         places: int = 1000,
         rpm: float | None = None,
         after: int = 0,
@@ -99,7 +102,7 @@ class Estimate(msgspec.Struct, frozen=True):
             requests: what is to be asked, such as `aiopplx.questions(...)`. A request that breaks a rule costs nothing.
             api: as for `Session`.
             journal: what earlier runs have left: their costs count, and what they have paid for is not paid again.
-            retry_failed: as for `JournalOptions`.
+            retry_failed, replace: as for `JournalOptions`.
             places: jobs that run at once.
             rpm: submissions a minute; None if that is not known.
             after: this many of the first requests are not counted: what comes after a pilot.
@@ -112,7 +115,7 @@ class Estimate(msgspec.Struct, frozen=True):
         """
         if api not in APIS:
             raise ConfigError(f"api: must be one of {', '.join(APIS)}, not {api!r}")
-        routing, found = Routing(*APIS[api]), Found(retry_failed=retry_failed)
+        routing, found = Routing(*APIS[api]), Found(retry_failed=retry_failed, replace=replace)
         costs: dict[Kind, list[float]] = {}
         for request, cost in paid:
             to, body = routing.freeze(request, "")
@@ -166,17 +169,20 @@ class Found:
 
     Args:
         retry_failed: what failed, expired or was refused is paid for again.
+        replace: a question under the tag of another that has ended is paid for.
 
     Attributes:
         counts: jobs of each kind.
         count: jobs of all kinds.
     """
 
-    def __init__(self, *, retry_failed: bool) -> None:
+    def __init__(self, *, retry_failed: bool, replace: bool) -> None:
         self.counts: dict[Kind, int] = {}
         self.count = 0
         self._stored = [0, 0, 0]
         self._conflicts = 0
+        self._conflicts_paid = 0.0
+        self._replaceable = REPLACEABLE_IF_ASKED if replace else REPLACEABLE
         self._retry_failed = retry_failed
         self._occurrences = Occurrences()
         self._names: set[str] = set()
@@ -204,9 +210,11 @@ class Found:
 
     def _is_paid(self, record: Record, named: Named | None) -> bool:
         if named is not None and record.sha not in (named.sha, b""):
-            is_correction = record.state in REPLACEABLE
-            self._conflicts += not is_correction  # the tag is another question's
-            return is_correction
+            if record.state in self._replaceable:
+                return True
+            self._conflicts += 1  # the tag is another question's
+            self._conflicts_paid += record.cost or 0.0
+            return False
         decision = decide(record, may_resend=False, retry_failed=self._retry_failed)
         if decision in (Decision.SEND, Decision.REQUEUE):
             return True
@@ -218,7 +226,12 @@ class Found:
         expected = estimate(self.counts, costs, places=places, rpm=rpm)
         finished, running, in_doubt = self._stored
         return msgspec.structs.replace(
-            expected, finished=finished, running=running, in_doubt=in_doubt, conflicts=self._conflicts
+            expected,
+            finished=finished,
+            running=running,
+            in_doubt=in_doubt,
+            conflicts=self._conflicts,
+            conflicts_paid=self._conflicts_paid,
         )
 
 

@@ -62,6 +62,7 @@ def journal_at(place: str | None, options: JournalOptions) -> aiopplx.JournalOpt
         same_account=options.same_account,
         without_log=options.without_log,
         retry_failed=options.retry_failed,
+        replace=options.replace,
         wait=options.wait,
     )
 

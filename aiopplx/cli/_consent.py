@@ -43,6 +43,7 @@ class Agreement:
         options, connection: as typed.
         place: the journal; None without one.
         retry_failed: failed submissions are paid for again.
+        replace: questions under the tag of another that has ended are paid for.
         skip_bad: rows that cannot be used are left out.
 
     Attributes:
@@ -59,6 +60,7 @@ class Agreement:
         place: str | None,
         *,
         retry_failed: bool,
+        replace: bool,
         skip_bad: bool,
     ) -> None:
         self.price: Price | None = None
@@ -69,6 +71,7 @@ class Agreement:
         self._connection = connection
         self._place = place
         self._retry_failed = retry_failed
+        self._replace = replace
         self._skip_bad = skip_bad
         self._high = math.inf
         self._low = 0.0
@@ -93,7 +96,7 @@ class Agreement:
         if self._questions.seen is None or not is_wanted:
             return
         self.price = await anyio.to_thread.run_sync(self._reckoned)
-        if not self._skip_bad and (said := conflict(self.price.rest, self._place)):
+        if not self._skip_bad and (said := conflict(self.price.rest, self._place, replace=self._replace)):
             raise UsageError(said)
         self._expect(self.price.rest, 0.0)
 
@@ -211,6 +214,7 @@ class Agreement:
             self._options,
             self._connection,
             retry_failed=self._retry_failed,
+            replace=self._replace,
             after=pilot.ends if pilot is not None else 0,
             paid=paid,
         )

@@ -37,6 +37,7 @@ def place_of(options: JournalOptions, source: str, outputs: Sequence[str], conne
     place = None if options.no_journal else _place(options, source, outputs, connection)
     for name, given in (
         ("--retry-failed", options.retry_failed),
+        ("--replace", options.replace),
         ("--same-account", options.same_account),
         ("--without-log", options.without_log),
         ("--results", options.results),
@@ -113,6 +114,8 @@ def every(journal: JournalReader) -> Iterable[Record]:
 def all_known(rows: Iterable[Old], place: str | None) -> bool:
     """True if everything in a file of answers is also in the journal, so that a run can write it again.
 
+    What the user has had asked anew and paid for again is known too; its old answer is not in the journal.
+
     Args:
         rows: of the file.
         place: the journal; None if the run has none.
@@ -123,11 +126,14 @@ def all_known(rows: Iterable[Old], place: str | None) -> bool:
         unknown = known = 0
         for row in rows:
             record = journal.get(key=row.key) if row.key else journal.get(job_id=row.job_id) if row.job_id else None
+            if record is None and journal.was_replaced(key=row.key, job_id=row.job_id):
+                known += 1
+                continue
             if row.has_answer and not (record is not None and record.has_result):
                 return False
             known += record is not None
             unknown += record is None and row.status not in _WORTHLESS
-    # An unknown row may have been in doubt and resubmitted under a new key. In a file of another run no row is known.
+    # A row of a refused question has neither a key nor an id. In a file of another run no row is known.
     return not unknown or bool(known)
 
 

@@ -317,6 +317,13 @@ class JournalOptions:
     retry_failed: Annotated[
         bool, Parameter(show_default=False, help="Submit questions that failed in an earlier run again, and pay again.")
     ] = False
+    replace: Annotated[
+        bool,
+        Parameter(
+            show_default=False,
+            help="Ask anew, and pay again, where a tag stood for another question in an earlier run that has ended.",
+        ),
+    ] = False
     same_account: Annotated[
         bool, Parameter(show_default=False, help="The API key is a new one of the journal's account.")
     ] = False

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Literal
 
 import msgspec
 
-from aiopplx._text.amounts import many
+from aiopplx._text.amounts import dollars, many
 from aiopplx.cli._options import Connection, RunOptions
 from aiopplx.journal import JournalReader, JournalRefused, open_reader
 from aiopplx.tables import Request
@@ -60,6 +60,7 @@ def price_of(
     connection: Connection,
     *,
     retry_failed: bool,
+    replace: bool,
     after: int = 0,
     paid: Sequence[tuple[Request, float]] = (),
 ) -> Price:
@@ -71,6 +72,7 @@ def price_of(
         options: of the run.
         connection: which API would be used.
         retry_failed: failed submissions are paid for again.
+        replace: questions under the tag of another that has ended are paid for.
         after: questions of a pilot that has ended, which are not counted.
         paid: what the pilot has paid, if no journal knows it.
 
@@ -89,6 +91,7 @@ def price_of(
                 api=connection.api or os.environ.get("AIOPPLX_API") or "auto",
                 journal=journal,
                 retry_failed=retry_failed,
+                replace=replace,
                 places=options.max_in_flight,
                 rpm=options.rpm,
                 after=after,
@@ -129,12 +132,24 @@ def told_of(estimate: Estimate, place: str | None) -> str:
     return f"{stored} in {place}; {f'the other {estimate.count:,}: ' if estimate.count else ''}{said}"
 
 
-def conflict(estimate: Estimate, place: str | None) -> str:
-    """What is wrong with tags under which the journal has another question; "" if nothing is."""
-    if not estimate.conflicts:
+def conflict(estimate: Estimate, place: str | None, *, replace: bool) -> str:
+    """What is wrong with tags under which the journal has another question; "" if nothing is.
+
+    Args:
+        estimate: with the number of such tags.
+        place: the journal.
+        replace: those that have ended are asked anew, so that only others are left.
+    """
+    count = estimate.conflicts
+    if not count:
         return ""
-    asks = "1 tag asks" if estimate.conflicts == 1 else f"{estimate.conflicts:,} tags ask"
-    return f"{asks} something else in {place}; --journal NEW.db begins afresh, --skip-bad goes on without them"
+    asks = "1 tag asks" if count == 1 else f"{count:,} tags ask"
+    others = "--journal NEW.db begins afresh, --skip-bad goes on without them"
+    if replace:
+        return f"{asks} something else in {place}, which is still running or in doubt; {others}"
+    paid = dollars(estimate.conflicts_paid)
+    anew = f"--replace asks {'it' if count == 1 else 'them'} anew and pays again ({count:,} cost {paid})"
+    return f"{asks} something else in {place}; {anew}, {others}"
 
 
 def consent(

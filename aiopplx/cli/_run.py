@@ -134,6 +134,7 @@ class _Run:
             self._connection,
             self._place,
             retry_failed=self._journal_options.retry_failed,
+            replace=self._journal_options.replace,
             skip_bad=self._table_options.skip_bad,
         )
         try:

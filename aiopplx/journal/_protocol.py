@@ -232,6 +232,10 @@ class JournalReader(Protocol):
         """Records in one of these states whose `pk` is above `after`, lowest first: a page of at most `limit`."""
         ...
 
+    def was_replaced(self, *, key: str = "", job_id: str = "") -> bool:
+        """True if this was the key, or the id, of a submission in whose place the user has had another one made."""
+        ...
+
     def asked(self, *, every_run: bool = False) -> Iterator[Record]:
         """The records of what the last run asked, in the order of its source, each with the columns of its row.
 

@@ -50,6 +50,9 @@ class State(enum.IntEnum):
 REPLACEABLE = frozenset({State.QUEUED, State.REJECTED})
 """States in which no bill exists."""
 
+REPLACEABLE_IF_ASKED = REPLACEABLE | {State.DONE, State.FAILED, State.EXPIRED}
+"""States in which a question may be replaced by another if the user agrees to pay again: nothing can come any more."""
+
 BILLED = frozenset({State.DONE, State.FAILED, State.EXPIRED, State.IN_DOUBT})
 """States in which there is, or may be, a bill; without a known cost it counts as unknown."""
 

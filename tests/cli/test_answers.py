@@ -36,7 +36,11 @@ def table(folder: Path, count: int, name: str = "companies.csv") -> Path:
 
 
 def csv_rows(path: Path, delimiter: str = ",") -> list[dict[str, str]]:
-    return list(csv.DictReader(io.StringIO(path.read_bytes().decode("utf-8-sig"), newline=""), delimiter=delimiter))
+    return csv_rows_of(path.read_bytes(), delimiter)
+
+
+def csv_rows_of(content: bytes, delimiter: str = ",") -> list[dict[str, str]]:
+    return list(csv.DictReader(io.StringIO(content.decode("utf-8-sig"), newline=""), delimiter=delimiter))
 
 
 def plan(file: Path, *outputs: Path) -> tuple[str, ...]:
@@ -333,6 +337,32 @@ def test_row_that_took_as_long_by_another_clock_is_not_written_twice(tmp_path: P
     assert path.read_bytes() == before
     assert not form_of(kind).says_the_same(row_of(kind, 0, seconds=None), row_of(kind, 0))
     assert not form_of(kind).says_the_same(row_of(kind, 0, "a"), row_of(kind, 0, "b"))
+
+
+async def test_changed_question_under_a_tag_is_asked_anew_if_so_said(tmp_path: Path) -> None:
+    file, answers = tmp_path / "q.csv", tmp_path / "a.csv"
+    file.write_text("id,question\n1,Why?\n2,How?\n3,Who?\n")
+    words = ("run", str(file), "--tag", "id", "-o", str(answers), *FAST)
+    async with Emulator(duration=0.0, answer_chars=300) as server:
+        assert (await run_at(server, *words)).returncode == 0
+        before = answers.read_bytes()
+        file.write_text("id,question\n1,Why?\n2,How else?\n3,Who?\n")
+        refused = await run_at(server, *words)
+        assert (refused.returncode, server.ledger.created) == (2, 3)
+        assert answers.read_bytes() == before
+        anew = await run_at(server, *words, "--replace")
+        assert (anew.returncode, server.ledger.created) == (0, 4), anew.stderr
+        after = answers.read_bytes()
+        answers.write_bytes(before)  # as if that run had been killed
+        again = await run_at(server, *words)
+        assert (again.returncode, server.ledger.created) == (0, 4), again.stderr
+    assert f"1 tag asks something else in {file}.journal.db; --replace asks it anew and pays again (1 cost $" in (
+        refused.stderr
+    )
+    found = csv_rows(answers)
+    assert [row["question"] for row in found] == ["Why?", "How else?", "Who?"]
+    assert [row["job_id"] for row in found] == [row["job_id"] for row in csv_rows_of(after)]
+    assert before.split(b"\n")[1] == answers.read_bytes().split(b"\n")[1]
 
 
 async def test_rows_that_a_limited_run_does_not_ask_stay(tmp_path: Path) -> None:

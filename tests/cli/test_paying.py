@@ -67,9 +67,14 @@ def test_price_is_told_after_what_is_paid(estimate: Estimate, said: str) -> None
 
 
 def test_tags_of_other_questions_are_told() -> None:
-    assert conflict(expected(5, 1.0, 2.0), "q.db") == ""
-    assert conflict(expected(5, 1.0, 2.0, conflicts=2), "q.db").startswith(
-        "2 tags ask something else in q.db; --journal"
+    assert conflict(expected(5, 1.0, 2.0), "q.db", replace=False) == ""
+    two = expected(5, 1.0, 2.0, conflicts=2, conflicts_paid=1.5)
+    assert conflict(two, "q.db", replace=False) == (
+        "2 tags ask something else in q.db; --replace asks them anew and pays again (2 cost $1.50), --journal NEW.db"
+        " begins afresh, --skip-bad goes on without them"
+    )
+    assert conflict(two, "q.db", replace=True).startswith(
+        "2 tags ask something else in q.db, which is still running or in doubt; --journal"
     )
 
 

@@ -456,6 +456,49 @@ async def test_question_that_may_be_billed_is_not_replaced(tmp_path: Path, state
     await journal.close()
 
 
+@pytest.mark.parametrize("state", [state for state in State if state not in (State.QUEUED, State.REJECTED)])
+async def test_question_that_has_ended_is_replaced_if_the_user_says_so(tmp_path: Path, state: State) -> None:
+    path = tmp_path / "run.db"
+    journal = await opened(path)
+    record = await sent(journal)
+    if state in (State.ACCEPTED, State.EXPIRED):
+        await take(journal, record, "accepted", job_id="id")
+    if state is State.IN_DOUBT:
+        await take(journal, record, "doubtful", error="?")
+    elif state.is_final:
+        await take(journal, record, "ended", state, job_id="id", raw=b"old", cost=0.25)
+    await journal.close()
+    journal = await opened(path, replace=True)
+    if state not in (State.DONE, State.FAILED, State.EXPIRED):
+        with pytest.raises(ItemConflict, match=state.name):
+            await queued(journal, "a", ask=b"another", key="second")
+    else:
+        replaced = await queued(journal, "a", ask=b"another", key="second")
+        assert (replaced.state, replaced.key, replaced.job_id) == (State.QUEUED, "second", "")
+        assert await journal.result(replaced.pk) is None
+        assert (await journal.ledger()).spent == 0.25
+        with pytest.raises(ItemConflict):  # another of this run has the tag now
+            await queued(journal, "a", ask=b"a third", key="third")
+        with SqliteReader(path) as reader:
+            assert reader.was_replaced(job_id="id")
+            assert reader.was_replaced(key="key-a")
+            assert not reader.was_replaced(key="second", job_id="")
+    await journal.close()
+
+
+async def test_answer_handed_out_in_this_opening_is_not_replaced(tmp_path: Path) -> None:
+    path = tmp_path / "run.db"
+    journal = await opened(path)
+    record = await sent(journal)
+    await take(journal, record, "ended", State.DONE, job_id="id", raw=b"old")
+    await journal.close()
+    journal = await opened(path, replace=True)
+    await queued(journal)
+    with pytest.raises(ItemConflict):
+        await queued(journal, "a", ask=b"another", key="second")
+    await journal.close()
+
+
 async def test_tag_used_in_this_opening_admits_no_other_question(tmp_path: Path) -> None:
     path = tmp_path / "run.db"
     journal = await opened(path)
@@ -777,7 +820,7 @@ def test_place_of_a_row_costs_no_statement(tmp_path: Path) -> None:
     path = str(tmp_path / "run.db")
     told: list[str] = []
     found = open_to_write(path, Wanted("", None, same_account=False, without_log=False, now=lambda: 1.0))
-    statements = WritingStatements(found.connection, path, found.epoch, results="keep", now=lambda: 1.0)
+    statements = WritingStatements(found.connection, path, found.epoch, results="keep", replace=False, now=lambda: 1.0)
     counts: list[int] = []
     for number, origin in enumerate([None, Origin("r", 1, "?", {}), Origin("r", 2, "?", {"n": 1})]):
         found.connection.set_trace_callback(told.append)

@@ -51,6 +51,7 @@ class SqliteJournal:
         account: Callable[[bytes], str] | None = None,
         same_account: bool = False,
         without_log: bool = False,
+        replace: bool = False,
     ) -> Self:
         """Open the journal, or create it. It has one writer at a time.
 
@@ -63,6 +64,7 @@ class SqliteJournal:
                 one and is refused for another. None skips the check.
             same_account: the key is a new one of the same account: keep its fingerprint instead.
             without_log: go on though the log that the last run left is lost: jobs known only there may be paid again.
+            replace: another question under a known tag takes the place of one that has ended, and is paid again.
 
         Raises:
             JournalLocked: it is open elsewhere; the error says where.
@@ -73,7 +75,7 @@ class SqliteJournal:
         wanted = Wanted(base_url.rstrip("/"), account, same_account, without_log, now)
 
         def statements_of(opened: Opened) -> WritingStatements:
-            return WritingStatements(opened.connection, place, opened.epoch, results=results, now=now)
+            return WritingStatements(opened.connection, place, opened.epoch, results=results, replace=replace, now=now)
 
         writer = Writer(place, partial(open_to_write, place, wanted), statements_of)
         await writer.start()

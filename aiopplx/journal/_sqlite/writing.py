@@ -18,7 +18,16 @@ from aiopplx.journal._errors import JournalBroken, duplicate, key_taken, name_ta
 from aiopplx.journal._kinds import kind_label
 from aiopplx.journal._names import item_name as name_of
 from aiopplx.journal._names import job_name, sha_of
-from aiopplx.journal._records import DELIVERABLE, REPLACEABLE, Claim, Origin, Record, Results, State
+from aiopplx.journal._records import (
+    DELIVERABLE,
+    REPLACEABLE,
+    REPLACEABLE_IF_ASKED,
+    Claim,
+    Origin,
+    Record,
+    Results,
+    State,
+)
 from aiopplx.journal._sqlite.log import has_all
 from aiopplx.journal._sqlite.reading import Statements, mask, pack, pack_meta, tag_text
 from aiopplx.journal._steps import RULES, SENDING, Kind, Put, Rule, Step
@@ -111,15 +120,24 @@ class WritingStatements(Statements):
         path: the journal's file.
         fence: the number of this opening, for its claims; the file must still have it.
         results: how long result bodies are kept.
+        replace: another question under a known tag takes the place of one that has ended.
         now: wall clock, seconds since 1970.
     """
 
     def __init__(
-        self, connection: sqlite3.Connection, path: str, fence: int, *, results: Results, now: Callable[[], float]
+        self,
+        connection: sqlite3.Connection,
+        path: str,
+        fence: int,
+        *,
+        results: Results,
+        replace: bool,
+        now: Callable[[], float],
     ) -> None:
         super().__init__(connection, path, now=now)
         self.fence = fence
         self.results: Results = results
+        self._replaceable = REPLACEABLE_IF_ASKED if replace else REPLACEABLE
         self._has_past = self.one("SELECT 1 FROM past") is not None
 
     def check_fence(self) -> None:
@@ -212,7 +230,7 @@ class WritingStatements(Statements):
         self, item: str, run: str, *, tag: str | int | None, key: str, body: bytes, sha: bytes, api: str, origin: Origin
     ) -> Record | None:
         """The new row; None if its name or key is in use. It is not looked up first, since most are new."""
-        if self._has_past and self._is_past(key):
+        if self._has_past and self.is_past(key=key):
             return None
         now, kind = self.now(), kind_label(api, body)
         meta = pack_meta(origin.meta) if origin.meta else None
@@ -264,12 +282,9 @@ class WritingStatements(Statements):
                 self.connection.execute(_COMES_FROM, (run, place, pk, question, meta))
         return msgspec.structs.replace(found, question=question, meta=origin.meta)
 
-    def _is_past(self, key: str) -> bool:
-        return self.one("SELECT 1 FROM past WHERE key = ?", key) is not None
-
     def _check_key(self, item: str, tag: str | int | None, key: str) -> None:
         """Raises `ItemConflict` if a submission, current or past, has this key."""
-        if self.one("SELECT 1 FROM job WHERE key = ?", key) is not None or self._is_past(key):
+        if self.one("SELECT 1 FROM job WHERE key = ?", key) is not None or self.is_past(key=key):
             raise self._key_taken(item, tag, key)
 
     def _key_taken(self, item: str, tag: str | int | None, key: str) -> Exception:
@@ -283,13 +298,13 @@ class WritingStatements(Statements):
 
     def _touch(self, found: Record) -> None:
         """Record that this opening has asked for it: from now on its name is reserved."""
-        if found.state in REPLACEABLE:
+        if found.state in self._replaceable:
             self.connection.execute(
                 "UPDATE job SET touched = ? WHERE pk = ? AND touched < ?", (self.fence, found.pk, self.fence)
             )
 
     def _is_replaceable(self, found: Record) -> bool:
-        if found.state not in REPLACEABLE or (found.state is State.QUEUED and found.first_sent is not None):
+        if found.state not in self._replaceable or (found.state is State.QUEUED and found.first_sent is not None):
             return False
         (touched,) = self.one("SELECT touched FROM job WHERE pk = ?", found.pk)
         return bool(touched < self.fence)
