@@ -13,7 +13,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from aiopplx._text.amounts import dollars
-from aiopplx.cli._facts import Answer, Facts, time_left
+from aiopplx.cli._facts import TRUSTED, Answer, Facts, time_left
 from aiopplx.cli._tally import Tally
 from aiopplx.cli._text import clock, one_line
 
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 EVERY = 2.0
 """Seconds between two reckonings."""
+FORETELL_EVERY = 15.0
+"""Seconds between two forecasts: one of a thousand jobs takes 30 milliseconds."""
 RECENT = 300
 """Submissions from which the rate of late follows."""
 USUAL = 50
@@ -42,7 +44,7 @@ class Course:
         spent: what earlier runs have spent of them.
 
     Attributes:
-        session: once it is open.
+        session: the one that foretells when its jobs end; None if nobody wants to know.
     """
 
     def __init__(
@@ -72,7 +74,7 @@ class Course:
         self._running_end = math.nan
         self._rate: float | None = None
         self._longest = ("", "", 0.0)
-        self._reckoned_at = -math.inf
+        self._reckoned_at = self._foretold_at = -math.inf
 
     def expects(self, estimate: Estimate) -> None:
         """What the run is expected to cost from here on. Nothing is said where the journal has a part of it."""
@@ -105,7 +107,8 @@ class Course:
         if now - self._reckoned_at < EVERY:
             return
         self._reckoned_at = now
-        if self.session is not None:
+        if self.session is not None and self._came >= TRUSTED and now - self._foretold_at >= FORETELL_EVERY:
+            self._foretold_at = now
             foretold = self.session.eta()
             self._running_end = math.nan if foretold.all is None else now + foretold.all - time.time()
         since = now - self._submitted[0] if len(self._submitted) > 2 else 0.0

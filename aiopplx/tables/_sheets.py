@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from openpyxl.workbook import Workbook
 
 _ZEROS = re.compile(r"0{2,}")
+_FORMULA = re.compile(rb"<f[ >/]")
 _EXACT = 10**15
 """Excel keeps 15 digits. A longer number was rounded before we see it."""
 
@@ -86,7 +87,7 @@ def _formulas(name: str, path: str, title: str) -> frozenset[tuple[int, int]]:
     """Where formulas stand, by row and column: one without a stored value looks empty otherwise."""
     with zipfile.ZipFile(path) as archive:
         sheets = (part for part in archive.namelist() if part.startswith("xl/worksheets/"))
-        if not any(re.search(rb"<f[ >/]", archive.read(part)) for part in sheets):
+        if not any(_has_formula(archive, part) for part in sheets):
             return frozenset()
     book = _opened(name, path, values=False)
     try:
@@ -98,6 +99,16 @@ def _formulas(name: str, path: str, title: str) -> frozenset[tuple[int, int]]:
         )
     finally:
         book.close()
+
+
+def _has_formula(archive: zipfile.ZipFile, part: str) -> bool:
+    with archive.open(part) as file:
+        before = b""
+        while chunk := file.read(1 << 16):
+            if _FORMULA.search(before + chunk):
+                return True
+            before = chunk[-2:]
+    return False
 
 
 def _opened(name: str, path: str, *, values: bool = True) -> Workbook:
