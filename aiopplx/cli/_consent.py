@@ -6,7 +6,6 @@ here, how the price is reckoned is not. This module knows nothing of sessions or
 
 from __future__ import annotations
 
-import math
 import shutil
 import sys
 from collections.abc import Callable
@@ -19,7 +18,7 @@ from aiopplx._text.amounts import dollars
 from aiopplx.cli._exits import UsageError
 from aiopplx.cli._lines import Lines
 from aiopplx.cli._options import Connection, RunOptions
-from aiopplx.cli._price import Price, conflict, consent, price_of, rest_told, told_of
+from aiopplx.cli._price import Expectation, Price, conflict, consent, price_of, rest_told, told_of
 from aiopplx.cli._questions import Origin, Questions, is_typed
 from aiopplx.cli._text import clock, one_line, tell
 
@@ -73,8 +72,7 @@ class Agreement:
         self._retry_failed = retry_failed
         self._replace = replace
         self._skip_bad = skip_bad
-        self._high = math.inf
-        self._low = 0.0
+        self._expectation = Expectation()
         self._pilot = _Pilot()
 
     @property
@@ -92,24 +90,18 @@ class Agreement:
             AiopplxError: the journal cannot be read.
         """
         options = self._options
-        is_wanted = not (options.quiet or self._connection.emulate) or options.pilot is not None or _is_watched()
+        is_invented = self._connection.emulate
+        is_wanted = options.pilot is not None or (not is_invented and (not options.quiet or _is_watched()))
         if self._questions.seen is None or not is_wanted:
             return
         self.price = await anyio.to_thread.run_sync(self._reckoned)
         if not self._skip_bad and (said := conflict(self.price.rest, self._place, replace=self._replace)):
             raise UsageError(said)
-        self._expect(self.price.rest, 0.0)
-
-    def _expect(self, estimate: Estimate, spent: float) -> None:
-        if estimate.high is not None and estimate.low is not None and estimate.count:
-            self._low, self._high = spent + estimate.low, spent + estimate.high
+        self._expectation.set(self.price.rest, 0.0)
 
     def passed(self, spent: float) -> str:
-        """What to tell, once, when a run has cost more than was expected; "" otherwise."""
-        if spent <= self._high:
-            return ""
-        low, high, self._high = self._low, self._high, math.inf
-        return f"{dollars(spent)} has passed the estimate of {dollars(low)} to {dollars(high)}; --max-cost stops a run"
+        """See `Expectation.passed`."""
+        return self._expectation.passed(spent)
 
     async def before(self) -> None:
         """Ask about what comes next, if that is above what may be paid without.
@@ -184,7 +176,7 @@ class Agreement:
         for line in pilot.lines():
             self._tell(line)
         price = await anyio.to_thread.run_sync(self._reckoned, pilot)
-        self._expect(price.rest, spent)
+        self._expectation.set(price.rest, spent)
         expects(price.rest)
         rest = price.rest
         total = pilot.done + rest.count + rest.finished + rest.running + rest.in_doubt + rest.conflicts

@@ -6,6 +6,7 @@ nothing of sessions, and asks nobody.
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Literal
@@ -172,6 +173,25 @@ def consent(
     if estimate.high is not None and estimate.high <= limit and limit > 0:
         return "given"
     return "needed" if can_ask else "missing"
+
+
+class Expectation:
+    """The range that a run was expected to cost: to be told, once, when it costs more."""
+
+    def __init__(self) -> None:
+        self._low, self._high = 0.0, math.inf
+
+    def set(self, estimate: Estimate, spent: float) -> None:
+        """Expect what was spent, and an estimate on top of it. One that is not known is never passed."""
+        if estimate.high is not None and estimate.low is not None and estimate.count:
+            self._low, self._high = spent + estimate.low, spent + estimate.high
+
+    def passed(self, spent: float) -> str:
+        """What to tell when so many dollars are spent; "" for nothing."""
+        if spent <= self._high:
+            return ""
+        low, high, self._high = self._low, self._high, math.inf
+        return f"{dollars(spent)} has passed the estimate of {dollars(low)} to {dollars(high)}; --max-cost stops a run"
 
 
 def rest_told(done: int, total: int, spent: str, where: str, rest: Estimate) -> str:

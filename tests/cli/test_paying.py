@@ -12,7 +12,7 @@ from _shell import FAST, run, run_at
 from _terminal import on_a_terminal_at
 
 from aiopplx import Estimate
-from aiopplx.cli._price import conflict, consent, told_of
+from aiopplx.cli._price import Expectation, conflict, consent, told_of
 from aiopplx.emulator import Emulator
 
 QUESTION = b"Go on? [y/N]"
@@ -76,6 +76,16 @@ def test_tags_of_other_questions_are_told() -> None:
     assert conflict(two, "q.db", replace=True).startswith(
         "2 tags ask something else in q.db, which is still running or in doubt; --journal"
     )
+
+
+def test_passing_the_estimate_is_told_once() -> None:
+    expectation = Expectation()
+    expectation.set(expected(5, None, None), 0.0)
+    assert expectation.passed(1e6) == ""
+    expectation.set(expected(295, 200.0, 320.0), 4.5)
+    assert expectation.passed(324.5) == ""
+    assert expectation.passed(325.0).startswith("$325.00 has passed the estimate of $204.50 to $324.50; --max-cost")
+    assert expectation.passed(326.0) == ""
 
 
 # --- at a terminal ---------------------------------------------------------------------------------------------------
