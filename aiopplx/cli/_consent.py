@@ -83,16 +83,14 @@ class Agreement:
         return told_of(self.price.rest, self._place)
 
     async def reckon(self) -> None:
-        """Reckon the price, if there is anything to look at and anybody who wants to know.
+        """Reckon the price, if there is anything to look at and it is not invented.
 
         Raises:
             UsageError: tags are another question's in the journal.
             AiopplxError: the journal cannot be read.
         """
-        options = self._options
         is_invented = self._connection.emulate
-        is_wanted = options.pilot is not None or (not is_invented and (not options.quiet or _is_watched()))
-        if self._questions.seen is None or not is_wanted:
+        if self._questions.seen is None or (is_invented and self._options.pilot is None):
             return
         self.price = await anyio.to_thread.run_sync(self._reckoned)
         if not self._skip_bad and (said := conflict(self.price.rest, self._place, replace=self._replace)):
