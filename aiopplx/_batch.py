@@ -153,7 +153,7 @@ class Batch(AsyncIterator[Job]):
             for place in self._results.out
             if place.sub.phase in POLLABLE
         ]
-        return [*self._left, *self._held(), *running]
+        return [*self._left, *self._undelivered(), *running]
 
     async def aclose(self) -> None:
         """Stop submitting and polling, as leaving the block does.
@@ -168,7 +168,7 @@ class Batch(AsyncIterator[Job]):
             await self._has_closed.wait()
             return
         self._state = "closed"
-        self._left = self._held()
+        self._left = self._undelivered()
         places = self._results.let_go()
         with anyio.CancelScope(shield=True):
             try:
@@ -292,9 +292,9 @@ class Batch(AsyncIterator[Job]):
 
     # --- leaving -----------------------------------------------------------------------------------------------------
 
-    def _held(self) -> list[Job]:
+    def _undelivered(self) -> list[Job]:
         """Jobs that ended at the server, or may exist there, and were not handed out."""
-        return [job for job in self._results.held() if job.id or isinstance(job.error, InDoubt)]
+        return [job for job in self._results.undelivered() if job.id or isinstance(job.error, InDoubt)]
 
     async def _end(self) -> None:
         ending: set[str] = set()

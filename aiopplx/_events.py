@@ -173,7 +173,7 @@ class EventStream(AsyncIterator[Event]):
         self.missed = 0
         self._events: deque[Event] = deque(maxlen=limit)
         self._news = asyncio.Event()
-        self._is_over = False
+        self._is_closed = False
 
     def __aiter__(self) -> Self:
         return self
@@ -181,7 +181,7 @@ class EventStream(AsyncIterator[Event]):
     async def __anext__(self) -> Event:
         """The next event. Ends with the session."""
         while not self._events:
-            if self._is_over:
+            if self._is_closed:
                 raise StopAsyncIteration
             self._news.clear()
             await self._news.wait()
@@ -189,14 +189,14 @@ class EventStream(AsyncIterator[Event]):
 
     def put(self, event: Event) -> None:
         """An event happened."""
-        if not self._is_over:
+        if not self._is_closed:
             self.missed += len(self._events) == self._events.maxlen
             self._events.append(event)
             self._news.set()
 
     def end(self) -> None:
         """Nothing more happens."""
-        self._is_over = True
+        self._is_closed = True
         self._news.set()
 
 

@@ -366,8 +366,8 @@ class Session:
         retry_failed = isinstance(journal, JournalOptions) and journal.retry_failed
         replace = isinstance(journal, JournalOptions) and journal.replace
         read: Source[Item] = Source(source, lambda: None)
-        places = self._settings.max_in_flight
-        return await expected(core, read, retry_failed=retry_failed, replace=replace, places=places)
+        limit = self._settings.max_in_flight
+        return await expected(core, read, retry_failed=retry_failed, replace=replace, max_in_flight=limit)
 
     # --- one job -----------------------------------------------------------------------------------------------------
 

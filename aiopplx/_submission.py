@@ -14,7 +14,7 @@ stands on, and a test proves that every transition of `NEXT` is a step of the jo
 after the store's step has returned, never before: whoever is cancelled in between leaves the more cautious of the two
 behind.
 
-Wanting a result is not progress. A time limit, a place in `max_in_flight`, a tag and an index belong to a `Listener`;
+Wanting a result is not progress. A time limit, a slot of `max_in_flight`, a tag and an index belong to a `Listener`;
 the submission itself has none of them. One submission can have many listeners, and one that has none is not retried.
 
 Only `_core.lifecycle` calls `to` and writes these facts. This module knows nothing of how a submission is sent, polled
@@ -142,7 +142,7 @@ class Listener(msgspec.Struct, eq=False, kw_only=True):
         tag, index: the listener's own names for the job: one job may be wanted under two tags.
         deadline: monotonic seconds at which this listener stops waiting; the job does not.
         takes_slot: whether it counts towards `max_in_flight`.
-        has_slot: whether it holds a place there now.
+        has_slot: whether it has a slot now.
         asked: the question in the listener's own words; `""` if it asked by an id.
         meta: the listener's own columns.
         is_late: it asked for a job that already existed, and may come back for it.
@@ -247,7 +247,7 @@ class Submission(msgspec.Struct, eq=False):
         self.phase = phase
 
     @property
-    def waits_for_a_place(self) -> bool:
+    def waits_for_a_slot(self) -> bool:
         """Whether it is a job of an earlier run that is not polled yet: `max_in_flight` jobs run as it is."""
         return self.phase in POLLABLE and self.runner is not None
 

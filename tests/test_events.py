@@ -96,12 +96,12 @@ async def test_stats_say_what_a_session_does() -> None:
                     running = max(running, session.stats(), key=lambda stats: stats.running)
             done = session.stats()
     assert running.running >= 1
-    assert 1 <= running.places <= 7
+    assert 1 <= running.in_flight <= 7
     assert done.accepted == 2
     assert done.ended == {JobStatus.COMPLETED: 2, JobStatus.REJECTED: 1}
     assert done.spent is not None
     assert done.spent > 0.0
-    assert (done.running, done.places, done.reserved, done.silent_for, done.stopped) == (0, 0, 0.0, 0.0, "")
+    assert (done.running, done.in_flight, done.reserved, done.silent_for, done.stopped) == (0, 0, 0.0, 0.0, "")
 
 
 async def test_stats_say_why_nothing_is_submitted() -> None:

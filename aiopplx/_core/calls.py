@@ -232,7 +232,7 @@ class Calls:
         bounds = Bounds.within(sub.timeout, until=until, silence=self.life.client.policy.patience)
         sending = asyncio.get_running_loop().create_task(self.life.submit(sub, None, bounds))
         self._callers[caller] = sending
-        # One that was resumed, and waits for a place, may end before it has one: somebody else had it polled.
+        # One that was resumed, and waits for a slot, may end before it has one: somebody else had it polled.
         ends: list[asyncio.Future[Any]] = [sending, caller.served]  # Any: neither value is looked at
         await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
         if sending.done():

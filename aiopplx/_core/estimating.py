@@ -19,7 +19,7 @@ async def expected(
     *,
     retry_failed: bool,
     replace: bool,
-    places: int,
+    max_in_flight: int,
 ) -> Estimate:
     """The estimate of a batch of this source, by the session's API, journal and rate. The source is read to its end.
 
@@ -46,4 +46,4 @@ async def expected(
     if source.error is not None:
         raise source.error
     costs = samples_of(await store.ledger(LATEST))
-    return found.estimate(costs, places=places, rpm=settings.rpm)
+    return found.estimate(costs, max_in_flight=max_in_flight, rpm=settings.rpm)

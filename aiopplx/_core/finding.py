@@ -60,9 +60,9 @@ class Search:
                 await store.follow((record.pk,), timeout=FOLLOW)
             else:
                 other = self._live.by_row.get(record.pk)
-                if other is None or (other.phase in POLLABLE and not other.waits_for_a_place):
+                if other is None or (other.phase in POLLABLE and not other.waits_for_a_slot):
                     return record, other
-                await self._live.until_sent(other)  # also one that waits for its place: it is not polled before
+                await self._live.until_sent(other)  # also one that waits for its slot: it is not polled before
             record = await store.claim(record.pk) or record
 
     async def _found_or_queued(self) -> Record:

@@ -1,6 +1,6 @@
 """Following a job: what is known of it now, then each change, to its end.
 
-A follower is a late listener, like a call of `wait`, and has no place in `max_in_flight`. It keeps only the latest
+A follower is a late listener, like a call of `wait`, and has no slot of `max_in_flight`. It keeps only the latest
 update that was not read: an update says how the job stands, not what is new, so a slow reader misses nothing that still
 matters, and costs the memory of one update. Following hurries nothing: the job is polled when it would have been polled
 anyway.

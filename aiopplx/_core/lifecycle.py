@@ -5,7 +5,7 @@ takes a submission from NEW to where its sender has nothing more to do: it runs 
 It returns nothing, and raises nothing but cancellation; every other end is delivered to the listeners.
 
 The order of promises is the same at each step: the store's step returns, then the phase changes. At the end it is
-visible in one place (`_end`): what became of it is written, the phase changes, the budget is settled, places are free,
+visible in one place (`_end`): what became of it is written, the phase changes, the budget is settled, slots are free,
 listeners have their job, and the event goes out. After the write all of this is synchronous, so that no cancellation
 can come between two parts of it. Delivery comes before the event, because the event runs the caller's code.
 
@@ -56,6 +56,9 @@ if TYPE_CHECKING:
 class Lifecycle:
     """Takes submissions through their phases.
 
+    It keeps the record of each attempt for whoever sends (`sending.Owner`, which the client knows as `Attempts`), and
+    hears from the poller what polls bring (`poller.Sink`).
+
     Args:
         store: where they are written down.
         routing: which API they go to.
@@ -68,7 +71,7 @@ class Lifecycle:
 
     Attributes:
         live: the submissions that are alive.
-        slots: the places of `max_in_flight`.
+        slots: of `max_in_flight`.
         announcer: tells what becomes of them.
         poller: polls what runs; it needs this object first.
         learnt: told when a job has ended.
@@ -144,7 +147,7 @@ class Lifecycle:
             sub.runner = None
             self.live.sent(sub)
             if first not in sub.listeners:
-                self.slots.free(first)  # one who left while it was on the wire kept the place till now
+                self.slots.free(first)  # one who left while it was on the wire kept the slot till now
 
     async def _try_to_submit(
         self, sub: Submission, first: Listener, occurrences: Occurrences | None, bounds: Bounds
@@ -403,7 +406,7 @@ class Lifecycle:
     # --- the poller's sink: what polls bring --------------------------------------------------------------------------
 
     def may_poll(self, sub: Submission) -> bool:
-        """See `Sink`. Each listener is asked, since asking sets room aside; one without room gives its place back."""
+        """See `Sink`. Each listener is asked, since asking sets room aside; one without room gives its slot back."""
         listeners = sub.listeners
         if len(listeners) == 1:
             if listeners[0].has_room():
@@ -626,7 +629,7 @@ class Lifecycle:
             self.spending.reserve_running(live)
         latest = self._clock.now() + sub.timeout
         for listener in sub.listeners:
-            self.slots.free(listener)  # one job, one place
+            self.slots.free(listener)  # one job, one slot
             listener.sub = live
             listener.deadline = min(listener.deadline, latest)
         live.listeners = (*live.listeners, *sub.listeners)
@@ -646,7 +649,7 @@ class Lifecycle:
         sub.listeners = tuple(other for other in sub.listeners if other is not listener)
         if sub.runner is None:
             self.slots.free(listener)
-        if sub.phase not in POLLABLE or sub.waits_for_a_place:
+        if sub.phase not in POLLABLE or sub.waits_for_a_slot:
             return None
         if not sub.listeners:
             return self.detach(sub)

@@ -173,7 +173,7 @@ class Results:
 
     # --- the rest ----------------------------------------------------------------------------------------------------
 
-    def held(self) -> list[Job]:
+    def undelivered(self) -> list[Job]:
         """Outcomes in memory that were not handed out."""
         return [place.job for place in (*self._ready, *self._ready_by_index.values()) if place.job is not None]
 

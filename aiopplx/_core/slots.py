@@ -1,7 +1,7 @@
-"""The places of `max_in_flight`: how many jobs of this session may run at the service at once.
+"""The slots of `max_in_flight`: how many jobs of this session may run at the service at once.
 
-A place belongs to a listener and not to a submission: one job may be wanted by many, and a time limit frees the place
-of the one whose time is up. This module knows nothing of jobs, or of why a place is taken or freed.
+A slot belongs to a listener and not to a submission: one job may be wanted by many, and a time limit frees the slot
+of the one whose time is up. This module knows nothing of jobs, or of why a slot is taken or freed.
 """
 
 from __future__ import annotations
@@ -13,34 +13,34 @@ from aiopplx._submission import Listener
 
 
 class Slots:
-    """Takes places and frees them.
+    """Takes slots and frees them.
 
     Args:
         count: how many there are.
         clock: measures time limits.
     """
 
-    __slots__ = ("_clock", "_places")
+    __slots__ = ("_clock", "_free")
 
     def __init__(self, count: int, clock: Clock) -> None:
-        self._places = anyio.Semaphore(count)
+        self._free = anyio.Semaphore(count)
         self._clock = clock
 
     @property
     def value(self) -> int:
         """How many are free."""
-        return self._places.value
+        return self._free.value
 
     async def take(self, listener: Listener, until: float) -> bool:
-        """Wait for a place for this listener. False if none was free until that moment, in monotonic seconds."""
-        places = self._places
+        """Wait for a slot for this listener. False if none was free until that moment, in monotonic seconds."""
+        free = self._free
         # Cheaper than to ask twice whether anybody waits, which is what `acquire` does.
-        if places.value:
-            places.acquire_nowait()
+        if free.value:
+            free.acquire_nowait()
         else:
             try:
                 async with self._clock.timeout_at(until):
-                    await places.acquire()
+                    await free.acquire()
             except TimeoutError:
                 return False
         listener.has_slot = True
@@ -50,4 +50,4 @@ class Slots:
         """This listener's job no longer counts as running, if it did."""
         if listener.has_slot:
             listener.has_slot = False
-            self._places.release()
+            self._free.release()

@@ -23,7 +23,7 @@ class SessionStats(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         running: jobs at the service that this session polls.
-        places: how many of the `max_in_flight` places are taken: by jobs that run, and by submissions on their way.
+        in_flight: how many slots of `max_in_flight` are taken: by jobs that run, and by submissions on their way.
         accepted: submissions that the server has accepted since the session was opened.
         ended: how many submissions ended since then, by what they ended as; those without any are not in it.
         spent: US dollars spent of `max_cost`, with a journal over all its runs; None if the session has no `max_cost`.
@@ -35,7 +35,7 @@ class SessionStats(msgspec.Struct, frozen=True, kw_only=True):
     """
 
     running: int = 0
-    places: int = 0
+    in_flight: int = 0
     accepted: int = 0
     ended: Mapping[JobStatus, int] = {}
     spent: float | None = None
@@ -53,7 +53,7 @@ def stats(core: Core) -> SessionStats:
     budget = spending.budget if isinstance(spending, Bounded) else None
     return SessionStats(
         running=len(life.live.by_id),
-        places=core.settings.max_in_flight - life.slots.value,
+        in_flight=core.settings.max_in_flight - life.slots.value,
         accepted=life.announcer.accepted,
         ended=dict(life.announcer.ended),
         spent=budget.spent if budget is not None else None,

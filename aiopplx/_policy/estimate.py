@@ -7,7 +7,7 @@ no promise. A kind with fewer is estimated from what is published, widened to ho
 nothing is published is not known, and never $0.
 
 The time is the larger of two: the submissions at the rate, and then the longest usual duration; or all jobs through the
-places that `max_in_flight` gives.
+jobs that may run at once (`max_in_flight`).
 
 What a journal has finished, running or in doubt is not paid for again, so it is not counted. This module knows nothing
 of sessions, of sending, or of how a journal is read.
@@ -88,7 +88,7 @@ class Estimate(msgspec.Struct, frozen=True):
         journal: JournalReader | None = None,
         retry_failed: bool = False,
         replace: bool = False,
-        places: int = 1000,
+        max_in_flight: int = 1000,
         rpm: float | None = None,
         after: int = 0,
         at_most: int | None = None,
@@ -103,7 +103,7 @@ class Estimate(msgspec.Struct, frozen=True):
             api: as for `Session`.
             journal: what earlier runs have left: their costs count, and what they have paid for is not paid again.
             retry_failed, replace: as for `JournalOptions`.
-            places: jobs that run at once.
+            max_in_flight: jobs that run at once.
             rpm: submissions a minute; None if that is not known.
             after: this many of the first requests are not counted: what comes after a pilot.
             at_most: stop reading at this many that would be paid for: what the first ones cost.
@@ -134,7 +134,7 @@ class Estimate(msgspec.Struct, frozen=True):
         if journal is not None:
             for kind, samples in samples_of(journal.ledger(LATEST)).items():
                 costs.setdefault(kind, []).extend(samples)
-        return cls(**msgspec.structs.asdict(found.estimate(costs, places=places, rpm=rpm)))
+        return cls(**msgspec.structs.asdict(found.estimate(costs, max_in_flight=max_in_flight, rpm=rpm)))
 
     def __str__(self) -> str:
         time = f"{_time(self.seconds_low)} to {_time(self.seconds_high)}"
@@ -221,9 +221,9 @@ class Found:
         self._stored[1 if decision is Decision.POLL else 2 if decision is Decision.HOLD else 0] += 1
         return False
 
-    def estimate(self, costs: Mapping[Kind, Sequence[float]], *, places: int, rpm: float | None) -> Estimate:
+    def estimate(self, costs: Mapping[Kind, Sequence[float]], *, max_in_flight: int, rpm: float | None) -> Estimate:
         """The estimate of what was counted. Arguments as for the function of this name."""
-        expected = estimate(self.counts, costs, places=places, rpm=rpm)
+        expected = estimate(self.counts, costs, max_in_flight=max_in_flight, rpm=rpm)
         finished, running, in_doubt = self._stored
         return msgspec.structs.replace(
             expected,
@@ -244,7 +244,7 @@ def estimate(
     counts: Mapping[Kind, int],
     costs: Mapping[Kind, Sequence[float]],
     *,
-    places: int,
+    max_in_flight: int,
     rpm: float | None = None,
 ) -> Estimate:
     """The estimate of a run.
@@ -252,7 +252,7 @@ def estimate(
     Args:
         counts: how many jobs of each kind it would pay for.
         costs: the known costs of own jobs of each kind, newest first, US dollars.
-        places: how many jobs run at once.
+        max_in_flight: how many jobs run at once.
         rpm: submissions a minute; None if that is not known.
     """
     low = high = middle = 0.0
@@ -269,7 +269,7 @@ def estimate(
         middle += count * fmean(own) if len(own) >= ENOUGH else (bounds.low + bounds.high) / 2
         low += bounds.low
         high += bounds.high
-    seconds = _seconds(counts, places, rpm)
+    seconds = _seconds(counts, max_in_flight, rpm)
     return Estimate(
         count=sum(counts.values()),
         low=_rounded(low, down=True) if not unknown else None,
@@ -300,7 +300,7 @@ def _student(freedom: int) -> float:
     return max((at, point) for at, point in _STUDENT if at <= freedom)[1]
 
 
-def _seconds(counts: Mapping[Kind, int], places: int, rpm: float | None) -> Range:
+def _seconds(counts: Mapping[Kind, int], max_in_flight: int, rpm: float | None) -> Range:
     count = sum(counts.values())
     if not count:
         return Range(0.0, 0.0)
@@ -314,7 +314,7 @@ def _seconds(counts: Mapping[Kind, int], places: int, rpm: float | None) -> Rang
     else:
         slow_rate = fast_rate = rpm
     last = usual if count > 1 else quick
-    through = count * mean / places
+    through = count * mean / max_in_flight
     return Range(max(60.0 * count / fast_rate + quick, through), max(60.0 * count / slow_rate + last, through))
 
 

@@ -93,7 +93,7 @@ def price_of(
                 journal=journal,
                 retry_failed=retry_failed,
                 replace=replace,
-                places=options.max_in_flight,
+                max_in_flight=options.max_in_flight,
                 rpm=options.rpm,
                 after=after,
                 at_most=at_most,

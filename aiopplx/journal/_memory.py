@@ -35,7 +35,7 @@ from aiopplx.journal.store import (
 from aiopplx.journal.store import item_name as name_of
 
 
-class _Hold(msgspec.Struct):
+class _Claimed(msgspec.Struct):
     """Who may write a row: the number of its latest claim, and the session that holds it, if any."""
 
     fence: int = 0
@@ -62,7 +62,7 @@ class MemoryStore:
         self.by_item: dict[str, int] = {}
         self.by_key: dict[str, int] = {}
         self.by_job: dict[str, int] = {}
-        self._holds: dict[int, _Hold] = {}
+        self._claimed: dict[int, _Claimed] = {}
         self._fence = 0
         self._followers: dict[int, set[asyncio.Event]] = {}
 
@@ -72,26 +72,26 @@ class MemoryStore:
 
     def lose(self, journal: MemoryJournal) -> None:
         """Revoke a session's claims, as when its lease expires: others may claim its rows."""
-        for pk, hold in self._holds.items():
-            if hold.holder is journal:
+        for pk, claimed in self._claimed.items():
+            if claimed.holder is journal:
                 self.release(pk)
 
     def release(self, pk: int) -> None:
         """Nobody holds the row any more, and earlier claims are not live."""
         self._fence += 1
-        self._holds[pk] = _Hold(self._fence)
+        self._claimed[pk] = _Claimed(self._fence)
         self._wake(pk)
 
     # --- who holds a row ---------------------------------------------------------------------------------------------
 
     def claimed(self, pk: int, journal: MemoryJournal) -> Record:
         """The row for a session that wants to write it: with a claim, unless another session holds it."""
-        hold = self._holds[pk]
-        if hold.holder is None and self.rows[pk].state not in DELIVERABLE:
+        claimed = self._claimed[pk]
+        if claimed.holder is None and self.rows[pk].state not in DELIVERABLE:
             self._fence += 1
-            hold = self._holds[pk] = _Hold(self._fence, journal)
+            claimed = self._claimed[pk] = _Claimed(self._fence, journal)
         is_held = self.is_held(pk, journal)
-        return self.seen(pk, journal, claim=None if is_held else Claim(pk, hold.fence))
+        return self.seen(pk, journal, claim=None if is_held else Claim(pk, claimed.fence))
 
     def seen(self, pk: int, journal: MemoryJournal, *, claim: Claim | None = None) -> Record:
         """The row for a session that only reads it."""
@@ -101,12 +101,12 @@ class MemoryStore:
 
     def is_held(self, pk: int, journal: MemoryJournal) -> bool:
         """True if another session holds it."""
-        return self._holds[pk].holder not in (None, journal)
+        return self._claimed[pk].holder not in (None, journal)
 
     def is_live(self, claim: Claim, journal: MemoryJournal) -> bool:
         """True if this claim still allows writing: no later one was given, and no other session holds the row."""
-        hold = self._holds.get(claim.pk)
-        return hold is not None and hold.fence == claim.fence and not self.is_held(claim.pk, journal)
+        claimed = self._claimed.get(claim.pk)
+        return claimed is not None and claimed.fence == claim.fence and not self.is_held(claim.pk, journal)
 
     # --- rows --------------------------------------------------------------------------------------------------------
 
@@ -114,7 +114,7 @@ class MemoryStore:
         """A new row, held by the session that made it."""
         self._fence += 1
         self.rows[row.pk] = row
-        self._holds[row.pk] = _Hold(self._fence, journal)
+        self._claimed[row.pk] = _Claimed(self._fence, journal)
         self.by_item[row.item] = row.pk
         if row.key:
             self.by_key[row.key] = row.pk
@@ -124,12 +124,12 @@ class MemoryStore:
 
     def put(self, row: Record, *, by: MemoryJournal | None = None) -> None:
         """Write a row. A final one loses its holder; one that starts over is held by the claim's session."""
-        hold = self._holds[row.pk]
+        claimed = self._claimed[row.pk]
         self.rows[row.pk] = row
         if row.state in DELIVERABLE:
-            hold.holder = None
+            claimed.holder = None
         elif by is not None:
-            hold.holder = by
+            claimed.holder = by
         self._wake(row.pk)
 
     # --- waiting for others ------------------------------------------------------------------------------------------

@@ -70,7 +70,7 @@ async def test_follower_takes_no_place_of_a_batch(clock: JumpingClock) -> None:
         job = await session.submit(QUESTION)
         follow = session.follow(job)
         await anext(follow)
-        assert session.stats().places == 0
+        assert session.stats().in_flight == 0
         async with session.batch([QUESTION]) as jobs:
             assert [done.ok async for done in jobs] == [True]
         assert [update.job.done async for update in follow][-1]

@@ -144,8 +144,8 @@ def test_place_that_is_put_back_is_the_first_again(ordered: bool) -> None:
 def test_letting_go_holds_nothing_and_ignores_what_comes_later() -> None:
     batch = Batch(3)
     batch.finish(1)
-    assert [job.id for job in batch.results.held()] == ["job-1"]
+    assert [job.id for job in batch.results.undelivered()] == ["job-1"]
     assert batch.results.let_go() == [batch.places[0], batch.places[2]]
     batch.finish(0)
     assert batch.take() is None
-    assert batch.results.held() == []
+    assert batch.results.undelivered() == []

@@ -16,7 +16,7 @@ STRANGE = kind_named("agent", "somebody/model")
 
 
 def of(counts: dict[Kind, int], costs: dict[Kind, list[float]] | None = None, **given: float) -> Estimate:
-    return estimate(counts, costs or {}, places=int(given.get("places", 1000)), rpm=given.get("rpm"))
+    return estimate(counts, costs or {}, max_in_flight=int(given.get("max_in_flight", 1000)), rpm=given.get("rpm"))
 
 
 def test_published_figures_are_said_to_be_such() -> None:
@@ -63,10 +63,10 @@ def test_kinds_are_added() -> None:
     assert both.high == pytest.approx(22.0)
 
 
-def test_time_follows_rate_places_and_tier() -> None:
+def test_time_follows_rate_slots_and_tier() -> None:
     slow = of({SONAR: 60}, rpm=6)
     assert 600 < slow.seconds_low < slow.seconds_high < 600 + 3600
-    crowded = of({SONAR: 100}, rpm=1000, places=1)
+    crowded = of({SONAR: 100}, rpm=1000, max_in_flight=1)
     assert crowded.seconds_low == crowded.seconds_high > 100 * 150
     unknown = of({SONAR: 300})
     assert unknown.seconds_high > 300 / 5 * 60 > unknown.seconds_low

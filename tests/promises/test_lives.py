@@ -310,7 +310,7 @@ async def life(seed: int, path: Path) -> World:
             retiring = asyncio.get_running_loop().call_later(world.chance.uniform(0.0, 0.4), server.retire)
             await asyncio.gather(*lives)
             retiring.cancel()
-        for journal in {hold.holder for hold in store._holds.values() if hold.holder is not None}:
+        for journal in {row.holder for row in store._claimed.values() if row.holder is not None}:
             await journal.close()
         if how != "none":
             await collect(world, server, make)
