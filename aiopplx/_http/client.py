@@ -117,7 +117,7 @@ class Client:
         on_stop: called each time a refusal stops submissions, before the event.
         on_next_api: called when submissions go to the next API, whose limits are others.
         limits: the latest rate limits of this key from the server.
-        answered: when the request left that was answered last, and the headers of the answer.
+        answered: when the request was sent that was answered last, and the headers of the answer.
         line: who waits to send a request.
     """
 

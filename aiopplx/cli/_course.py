@@ -133,7 +133,7 @@ class Course:
         ends = self._running_end - now
         job_id, place, since = self._longest
         durations = tuple(self._durations)
-        left = time_left(
+        remaining = time_left(
             came=self._came if total is not None else 0,
             running_ends=max(0.0, ends) if running and math.isfinite(ends) else None,
             waiting=waiting,
@@ -153,7 +153,7 @@ class Course:
             running=running,
             cost=tally.cost,
             elapsed=elapsed,
-            left=left,
+            remaining=remaining,
             expected=self._expected,
             likely=self._likely,
             rate=self._rate * 60.0 if self._rate is not None and waiting else None,

@@ -50,7 +50,7 @@ class _Export:
         self._journal = journal
         self._options = options
         self._is_active = journal.writer() is not None
-        self._left = dict.fromkeys(_WITHOUT_OUTCOME, 0)
+        self._unfinished = dict.fromkeys(_WITHOUT_OUTCOME, 0)
 
     async def run(self) -> int:
         options, path = self._options, os.fspath(self._journal.path)
@@ -78,28 +78,28 @@ class _Export:
         for at, record in enumerate(self._records()):
             await anyio.lowlevel.checkpoint()
             stage = stage_of(record.state, is_active=self._is_active)
-            is_left = stage in _WITHOUT_OUTCOME
-            if is_left:
-                self._left[stage] += 1
+            is_unfinished = stage in _WITHOUT_OUTCOME
+            if is_unfinished:
+                self._unfinished[stage] += 1
                 if not self._options.all:
                     continue
             job = job_in(self._journal, record)
             await answers.write(at, None, job)
-            if not is_left:
+            if not is_unfinished:
                 tally.count(job)
         return tally
 
     def _close(self, answers: Answers, tally: Tally) -> int:
-        left = sum(self._left.values())
-        summary = tally.summary(tally.finished + left, Unfinished(running=self._left["running"]))
+        unfinished = sum(self._unfinished.values())
+        summary = tally.summary(tally.finished + unfinished, Unfinished(running=self._unfinished["running"]))
         said = [f"{summary}. Answers in {answers.name}."]
         is_open = not self._journal.facts()["exhausted"]
-        if left and not self._options.all:
+        if unfinished and not self._options.all:
             said.append(
-                f"{many(left, 'row')} without an outcome left out; --all writes everything that was ever asked."
+                f"{many(unfinished, 'row')} without an outcome left out; --all writes everything that was ever asked."
             )
         if is_open:
             said.append("Not all questions have been read: the run may have more rows than these.")
         for line in [*said, *answers.notes]:
             print(safe(line), file=sys.stderr)
-        return LATER if (left or is_open) and not self._options.all else DONE
+        return LATER if (unfinished or is_open) and not self._options.all else DONE

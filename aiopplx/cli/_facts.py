@@ -56,7 +56,7 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
         running: jobs at the service.
         cost: US dollars so far.
         elapsed: seconds since the run began.
-        left: seconds until it ends, as far as can be foretold; None if it cannot.
+        remaining: seconds until it ends, as far as can be foretold; None if it cannot.
         expected: what all will cost, in words: `about $285`.
         likely: the range of it: `$262-$309`.
         rate: submissions a minute.
@@ -75,7 +75,7 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
     running: int = 0
     cost: float = 0.0
     elapsed: float = 0.0
-    left: float | None = None
+    remaining: float | None = None
     expected: str = ""
     likely: str = ""
     rate: float | None = None
@@ -98,7 +98,7 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def time_left(self) -> str:
         """`about 9 min left`; "" if nothing is foretold."""
-        return "" if self.left is None else f"{about(self.left)} left"
+        return "" if self.remaining is None else f"{about(self.remaining)} left"
 
 
 class Part(msgspec.Struct, frozen=True):
@@ -212,7 +212,7 @@ def for_a_program(facts: Facts) -> dict[str, object]:
         "waiting": facts.waiting,
         "cost": round(facts.cost, 6),
         "seconds": round(facts.elapsed, 1),
-        "seconds_left": None if facts.left is None else round(facts.left),
+        "seconds_left": None if facts.remaining is None else round(facts.remaining),
     }
 
 

@@ -219,7 +219,7 @@ class RowFile:
     def _order(self, *, is_whole: bool) -> None:
         spans = [self._spans[at] for at in sorted(self._spans)]
         if not is_whole:
-            spans += sorted(span for left in self._old.values() for span in left)
+            spans += sorted(span for kept in self._old.values() for span in kept)
         if self._as_finished:
             spans.sort()
         at = len(self._form.head)
@@ -247,10 +247,10 @@ def _write_at(fd: int, data: memoryview, at: int) -> int:
 def _read_at(fd: int, span: Span) -> bytes:
     os.lseek(fd, span.start, os.SEEK_SET)
     parts: list[bytes] = []
-    left = span.end - span.start
-    while left and (part := os.read(fd, left)):
+    remaining = span.end - span.start
+    while remaining and (part := os.read(fd, remaining)):
         parts.append(part)
-        left -= len(part)
+        remaining -= len(part)
     return b"".join(parts)
 
 

@@ -182,8 +182,8 @@ class LiveView(View):
 
     def _draw(self) -> RenderableType:
         what, why, until = self._wait
-        left = until - time.monotonic()
-        wait = waiting(what, why, left + 1) if left > 0 else ""
+        remaining = until - time.monotonic()
+        wait = waiting(what, why, remaining + 1) if remaining > 0 else ""
         return drawn(self._facts(self.elapsed), self._console.width, wait=wait)
 
 

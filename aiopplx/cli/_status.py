@@ -163,9 +163,9 @@ class _Pace:
         done, failed, in_doubt = (counts.get(stage, 0) for stage in ("finished", "failed", "in doubt"))
         finished, total = done + failed + in_doubt, sum(counts.values()) if found.exhausted else None
         self._first = finished if self._first is None else self._first
-        ended, left = finished - self._first, None
+        ended, remaining = finished - self._first, None
         if total is not None and ended >= TRUSTED:
-            left = (total - finished) * self.elapsed / ended
+            remaining = (total - finished) * self.elapsed / ended
         return Facts(
             finished=finished,
             total=total,
@@ -175,5 +175,5 @@ class _Pace:
             running=counts.get("running", 0),
             cost=found.cost,
             elapsed=self.elapsed,
-            left=left,
+            remaining=remaining,
         )

@@ -146,11 +146,11 @@ def _uses(asking: Asking, tool: str) -> bool:
 
 def _found(rng: random.Random, length: int, searches: int) -> tuple[int, ...]:
     """Number of results of each search. A short answer cites few sources, so that small answers make small bodies."""
-    left = max(2, length // 300)
+    remaining = max(2, length // 300)
     found: list[int] = []
-    while left > 0 and len(found) < searches:
-        found.append(min(left, rng.randint(2, IDS_PER_SEARCH)))
-        left -= found[-1]
+    while remaining > 0 and len(found) < searches:
+        found.append(min(remaining, rng.randint(2, IDS_PER_SEARCH)))
+        remaining -= found[-1]
     return tuple(found)
 
 

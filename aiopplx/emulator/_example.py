@@ -36,14 +36,14 @@ class Example:
     def __init__(self, root: dict[str, Any], rng: random.Random) -> None:
         self._root = root
         self._rng = rng
-        self._left = _MOST_VALUES
+        self._remaining = _MOST_VALUES
 
     def make(self) -> Any:
         return self._of(self._root, 0)
 
     def _of(self, schema: Any, depth: int) -> Any:
-        self._left -= 1
-        if not is_object(schema) or depth > _DEEPEST or self._left < 0:
+        self._remaining -= 1
+        if not is_object(schema) or depth > _DEEPEST or self._remaining < 0:
             return None
         if "const" in schema:
             return schema["const"]
@@ -82,7 +82,7 @@ class Example:
             # At depth, an empty list ends a recursive schema.
             usual = 2 if depth < _DEEPEST // 3 else 0
             count = max(_length(schema, "minItems", 0), min(_length(schema, "maxItems", usual), usual))
-            return [self._of(schema.get("items", {}), depth + 1) for _ in range(count) if self._left > 0]
+            return [self._of(schema.get("items", {}), depth + 1) for _ in range(count) if self._remaining > 0]
         if kind in ("integer", "number"):
             return self._number(schema, whole=kind == "integer")
         if kind == "boolean":

@@ -126,10 +126,10 @@ def _plain_chunks(reply: Reply) -> Iterator[bytes]:
     if reply.ending is Ending.ENDLESS:
         while True:
             yield _SPACES
-    left = reply.size - len(reply.body)
-    while left > 0:
-        yield _SPACES[:left]
-        left -= _CHUNK
+    remaining = reply.size - len(reply.body)
+    while remaining > 0:
+        yield _SPACES[:remaining]
+        remaining -= _CHUNK
 
 
 async def accept_no_more(*listening: int) -> None:

@@ -159,10 +159,10 @@ class _File(io.FileIO):
 
     def write(self, data: Buffer, /) -> int:
         view = memoryview(data)
-        size = left = view.nbytes
-        while left and self.failure is None:
+        size = remaining = view.nbytes
+        while remaining and self.failure is None:
             try:
-                left -= super().write(view[size - left :])
+                remaining -= super().write(view[size - remaining :])
             except OSError as error:
                 self.failure = error
         return size

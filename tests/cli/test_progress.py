@@ -35,7 +35,7 @@ FACTS = Facts(
     running=96,
     cost=172.4,
     elapsed=845.0,
-    left=540.0,
+    remaining=540.0,
     expected="about $285",
     likely="$262-$309",
     rate=38.0,
@@ -98,7 +98,7 @@ def test_two_hundred_columns_show_all_there_is() -> None:
     st.text(alphabet="aä的字 ", max_size=200),
 )
 def test_nothing_is_cut_at_any_width(
-    width: int, finished: int, failed: int, cost: float, left: float | None, is_known: bool, asked: str
+    width: int, finished: int, failed: int, cost: float, remaining: float | None, is_known: bool, asked: str
 ) -> None:
     facts = msgspec.structs.replace(
         FACTS,
@@ -106,7 +106,7 @@ def test_nothing_is_cut_at_any_width(
         total=finished + 3 if is_known else None,
         failed=failed,
         cost=cost,
-        left=left,
+        remaining=remaining,
         latest=[Answer("row 1", asked, cost)],
     )
     lines = shown(facts, width)
@@ -184,7 +184,7 @@ def test_course_counts_what_the_run_itself_paid() -> None:
         course.submitted()
     course.reckon()
     facts = course.facts(7.0)
-    assert (facts.running, facts.waiting, facts.left, facts.rate) == (2, 8, None, None)
+    assert (facts.running, facts.waiting, facts.remaining, facts.rate) == (2, 8, None, None)
     assert facts.longest.startswith("line 0, ")
     assert facts.budget == "budget $5.00, $4.00 left"
     course.expects(aiopplx.Estimate(8, 3.0, 9.0, 6.0, 1.0, 2.0))
@@ -196,7 +196,7 @@ def test_course_counts_what_the_run_itself_paid() -> None:
 
 def test_log_line_has_what_matters() -> None:
     assert plain(FACTS) == "14:05  184 of 300, 3 failed, 1 in doubt, $172.40, about 9 min left"
-    assert plain(msgspec.structs.replace(FINE, total=None, left=None)) == "14:05  184 finished, $172.40"
+    assert plain(msgspec.structs.replace(FINE, total=None, remaining=None)) == "14:05  184 finished, $172.40"
 
 
 @pytest.mark.parametrize(
