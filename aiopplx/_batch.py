@@ -9,14 +9,17 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import sys
 import types
 import uuid
 from collections.abc import AsyncIterable, AsyncIterator, Iterable, Mapping
 from functools import partial
-from typing import Self, TypeAlias
+from html import escape
+from typing import TYPE_CHECKING, Self, TypeAlias
 
 import anyio
 
+from aiopplx._core.asked import Repeats
 from aiopplx._core.assembly import Core
 from aiopplx._core.calls import Member
 from aiopplx._core.cancelling import cancel_all
@@ -34,6 +37,10 @@ from aiopplx._submission import POLLABLE, Submission
 from aiopplx._wire.request import Request
 from aiopplx.journal._names import Occurrences
 from aiopplx.journal._records import Claim
+
+if TYPE_CHECKING:
+    from aiopplx._core.notebook import Shown
+    from aiopplx.report._notebook import Standing
 
 Item: TypeAlias = "str | Mapping[str, object] | Request"
 Items: TypeAlias = "Iterable[Item] | AsyncIterable[Item] | Frame"
@@ -80,8 +87,11 @@ class Batch(AsyncIterator[Job]):
             unpark=lambda sub: core.life.poller.unpark(sub),
             is_bulk=is_bulk,
         )
+        number = next(_RUNS)
         # Of this batch alone: the same source given again is the same questions, whatever was asked in between.
-        self._occurrences = Occurrences(f"{next(_RUNS):08x}{uuid.uuid4().hex[:6]}")
+        self._occurrences = Occurrences(f"{number:08x}{uuid.uuid4().hex[:6]}")
+        self._repeats = Repeats(core.asked, number, source, core.freeze, self._warn) if core.asked is not None else None
+        self._shown = _shown(core, self._results, source, number)
         self._prefers_results = prefers_results
         self._member = Member(self.aclose, self._results.news.set)
         self._limit = limit
@@ -106,6 +116,8 @@ class Batch(AsyncIterator[Job]):
         self._core.calls.members.add(self._member)
         self._core.client.line.turns.prefers_results += self._prefers_results
         self._store.exhausted(False)
+        if self._shown is not None:
+            self._shown.began()
         loop = asyncio.get_running_loop()
         self._submitters = [loop.create_task(self._submitter(source)) for _ in range(min(SUBMITTERS, self._limit))]
         return self
@@ -176,6 +188,39 @@ class Batch(AsyncIterator[Job]):
             finally:
                 await self._end()
 
+    # --- in a notebook -----------------------------------------------------------------------------------------------
+
+    def display(self) -> None:
+        """In a notebook, show below the cell how far this batch has come, and keep that up to date until it is left.
+
+            async with session.batch(questions) as jobs:
+                jobs.display()
+                done = [job async for job in jobs]
+
+        It is updated at most twice a second and needs no further package. Elsewhere, in a terminal or a script, it does
+        nothing. A batch that is the last value of a cell is shown once, as it is at that moment.
+        """
+        if self._shown is not None:
+            self._shown.display(self)
+
+    def __repr__(self) -> str:
+        if self._shown is None:
+            return f"<Batch: {self._results.handed_out:,} of {self._items:,} read items handed out>"
+        standing = self._standing(self._shown)
+        return f"<{standing.title}: {', '.join(word for word, _ in standing.words())}>"
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows: counts, a bar and what was paid; no question and no answer."""
+        if self._shown is None:  # another program that knows this method
+            return f"<pre>{escape(repr(self))}</pre>"
+        return self._shown.card(self._standing(self._shown))
+
+    def _standing(self, shown: Shown) -> Standing:
+        source = self._source
+        is_read = source is not None and source.is_exhausted and source.error is None
+        is_over = self._state == "closed" or (is_read and self._results.handed_out == self._items)
+        return shown.standing(self._items, self._left, is_read=is_read, is_over=is_over)
+
     # --- handing out -------------------------------------------------------------------------------------------------
 
     async def _hand_out(self, place: Place) -> Job:
@@ -190,6 +235,8 @@ class Batch(AsyncIterator[Job]):
         self._last = place.sub.claim
         self._room.release()
         self._results.count_handed_out()
+        if self._shown is not None:
+            self._shown.count(place, job)
         return job
 
     def _deliver_last(self) -> None:
@@ -276,6 +323,8 @@ class Batch(AsyncIterator[Job]):
             if isinstance(error, (KeyboardInterrupt, SystemExit)):
                 raise
             return
+        if self._repeats is not None:
+            self._repeats.look(sub)
         place = self._results.place(sub, index)
         core.life.listen(place)
         await core.life.submit(sub, self._occurrences, Bounds.within(sub.timeout), task)
@@ -307,6 +356,8 @@ class Batch(AsyncIterator[Job]):
             self._core.client.line.turns.prefers_results -= self._prefers_results
             self._has_closed.set()
             self._core.life.announcer.left(job for job in self._left if job.id not in ending)
+            if self._shown is not None:
+                self._shown.ended()
 
     async def _close_source(self) -> None:
         try:
@@ -316,5 +367,16 @@ class Batch(AsyncIterator[Job]):
             is_mine = isinstance(error, asyncio.CancelledError) and is_ours(asyncio.current_task())
             if is_mine or isinstance(error, (KeyboardInterrupt, SystemExit, GeneratorExit)):
                 raise
-            reason = f"the source failed while it was closed: {type(error).__name__}"
-            self._core.emitter.emit(Event(kind=EventKind.WARNING, reason=reason))
+            self._warn(f"the source failed while it was closed: {type(error).__name__}")
+
+    def _warn(self, reason: str) -> None:
+        self._core.emitter.emit(Event(kind=EventKind.WARNING, reason=reason))
+
+
+def _shown(core: Core, results: Results, given: object, number: int) -> Shown | None:
+    """What counts a batch, where this process may be a notebook's: elsewhere nobody looks at it."""
+    if "IPython" not in sys.modules and "marimo" not in sys.modules:
+        return None
+    from aiopplx._core.notebook import Shown
+
+    return Shown(core, results, given, number)

@@ -97,6 +97,13 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     clock: Clock
     network: NetworkOptions
 
+    @property
+    def journal_name(self) -> str:
+        """The journal as people call it: its file's name; "" if there is none."""
+        if self.journal is None:
+            return ""
+        return os.path.basename(self.journal.path) if isinstance(self.journal, JournalOptions) else "of your own"
+
     def __repr__(self) -> str:
         return f"Settings({self.api.name} at {self.base_url})"
 

@@ -430,7 +430,8 @@ class Job(msgspec.Struct, frozen=True, kw_only=True, repr_omit_defaults=True):
         answer = self._answer()
         status = "" if self.ok else self.status.value
         cost = answer.usage.cost if answer.usage is not None else None
-        named = cited(answer.text, answer.sources)
+        named = len({source.url for source in cited(answer.text, answer.sources).values()})
+        lost = unresolved(answer.text, answer.sources)
         count = len(answer.sources)
         return card(
             name=self.id or self.idempotency_key,
@@ -439,7 +440,8 @@ class Job(msgspec.Struct, frozen=True, kw_only=True, repr_omit_defaults=True):
                 status,
                 dollars(cost) if cost is not None else "",
                 duration(self.seconds) if self.seconds is not None else "",
-                f"{many(count, 'source')}, {len(named)} cited" if count else "",
+                f"{many(count, 'source')}, {named:,} cited" if count else "",
+                f"{many(lost, 'citation')} without a source" if lost else "",
                 self.model,
                 str(self.tag) if self.tag is not None else "",
             ],

@@ -48,6 +48,7 @@ from aiopplx._policy.forecast import Forecast
 from aiopplx._policy.network import NetworkOptions
 from aiopplx._policy.polling import PollPolicy, PollRule
 from aiopplx._policy.retry import RetryPolicy
+from aiopplx._text.amounts import dollars
 from aiopplx._wire.headers import date_in
 from aiopplx._wire.request import Request
 from aiopplx.apis._registry import request_of
@@ -217,6 +218,22 @@ class Session:
             return "<Session that was refused its arguments>"  # shown by a traceback with variables
         state = "closed" if self._closed else "open" if self._core else "new"
         return f"<Session {settings.api.name} at {settings.base_url}, {state}>"
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows: the API, what runs, what was spent of `max_cost`, and the journal. No key."""
+        # Only notebooks need it.
+        from aiopplx.report._notebook import session_card
+
+        settings, core = self._settings, self._core
+        now = stats(core) if core is not None else None
+        spent = now.spent if now is not None else None
+        return session_card([
+            f"{settings.api.name} at {settings.base_url}",
+            f"{now.running:,} running" if now is not None else "closed" if self._closed else "not used yet",
+            now.stopped if now is not None else "",
+            f"{dollars(spent)} of {dollars(settings.max_cost or 0.0)} spent" if spent is not None else "",
+            f"journal {settings.journal_name}" if settings.journal is not None else "no journal",
+        ])
 
     def _running(self) -> Core:
         """The moving parts, started at the first use. Raises `ConfigError` if the session cannot be used here."""

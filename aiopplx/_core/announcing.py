@@ -85,10 +85,9 @@ class Announcer:
             if len(told) > REMEMBERED:
                 told.popitem(last=False)
         event = _event_of(job, EventKind.FINISHED, job.error.message if job.error is not None else "")
-        usage = job.usage
-        cost = usage.cost if usage is not None else None
-        facts = {"seconds": job.seconds, "polls": job.polls, "attempt": job.attempts, "cost": cost, "usage": usage}
-        self.emitter.emit(msgspec.structs.replace(event, **facts))
+        self.emitter.emit(
+            msgspec.structs.replace(event, seconds=job.seconds, polls=job.polls, attempt=job.attempts, cost=job.cost)
+        )
 
     def timed_out(self, sub: Submission, overdue: Sequence[Listener], reason: str) -> None:
         """These listeners wait for it no more, each under its own names."""
@@ -105,7 +104,7 @@ class Announcer:
         for job in jobs:
             if not job.id:
                 self.emitter.emit(_event_of(job, EventKind.LEFT, "may exist, and be billed, at the service"))
-            elif not job.done or job.status is JobStatus.TIMED_OUT:
+            elif goes_on(job):
                 self.emitter.emit(_event_of(job, EventKind.LEFT, "goes on, and is billed, at the service"))
 
     def store_failed(self, error: JournalError) -> bool:
@@ -121,6 +120,11 @@ class Announcer:
         self._is_store_broken = False
 
 
+def goes_on(job: Job) -> bool:
+    """Whether a job that nobody waits for any more goes on, or may go on, at the service."""
+    return not job.id or not job.done or job.status is JobStatus.TIMED_OUT
+
+
 def _event_of(job: Job, kind: EventKind, reason: str = "") -> Event:
     return Event(
         kind=kind,
@@ -128,8 +132,6 @@ def _event_of(job: Job, kind: EventKind, reason: str = "") -> Event:
         idempotency_key=job.idempotency_key,
         tag=job.tag,
         index=job.index,
-        api=job.api,
-        model=job.model,
         status=job.status,
         reason=reason,
     )

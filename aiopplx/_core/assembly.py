@@ -9,10 +9,11 @@ import asyncio
 import math
 import random
 import secrets
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from functools import partial
 
 from aiopplx._config import JournalOptions, Settings
+from aiopplx._core.asked import Asked
 from aiopplx._core.calls import Calls
 from aiopplx._core.contained import contained
 from aiopplx._core.decisions import Decisions
@@ -29,6 +30,7 @@ from aiopplx._policy.budget import Budget
 from aiopplx._policy.durations import PRICE
 from aiopplx._policy.forecast import Forecast, forecast
 from aiopplx._policy.laws import Laws
+from aiopplx._submission import Submission
 from aiopplx._wire.api import Tier
 from aiopplx.apis._registry import Routing, published
 from aiopplx.journal._errors import JournalLocked
@@ -136,6 +138,7 @@ class Core:
         learnt: what is kept of what was learnt about the service.
         calls: the calls that wait.
         decisions: what the user decides about the journal's rows.
+        asked: what batches have asked; None with a journal, which knows better.
         emitter: delivers events.
         freeze: makes a new submission of this session (`_core.freezing`).
         ensure_open: opens the session if necessary; raises `ConfigError` if it cannot be used (closed, another loop).
@@ -171,6 +174,7 @@ class Core:
         self.freeze = partial(freeze, routing=routing, new_key=_new_key)
         self.calls = Calls(life)
         self.decisions = Decisions(life)
+        self.asked = None if store.remembers else Asked()
         client.on_stop = self.calls.stopped
         client.on_next_api = self._next_api
 
@@ -187,11 +191,11 @@ class Core:
         self.client.gate.limits.forget()
         self.membership.allow(_tier(self.settings, self.life.routing))
 
-    def forecast(self) -> Forecast:
-        """What is expected of the jobs that run here."""
+    def forecast(self, subs: Iterable[Submission] | None = None) -> Forecast:
+        """What is expected of these jobs; of all that run here, if none are given."""
         clock = self.client.clock
         now = clock.now()
-        polled = [sub.polls for sub in self.life.live.by_id.values() if sub.polls is not None]
+        polled = [sub.polls for sub in subs or self.life.live.by_id.values() if sub.polls is not None]
         jobs = [(polls.law, now - polls.since) for polls in polled if polls.law is not None]
         return forecast(jobs, clock.wall())
 

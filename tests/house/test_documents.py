@@ -4,6 +4,7 @@ They meet a server that is done with a job before it answers the submission, and
 do this too, and nothing of the library is patched: with a job that takes its time, the default poll policy would poll
 for the first time after half a minute.
 
+`<!-- a notebook's cell -->` before a block makes it a cell: all cells run in order, in one kernel.
 `<!-- not run: reason -->` on the line before a Python block leaves it out. The two commands of the README are run by
 `.ci/run`, which finds them by the comments before them.
 """
@@ -20,6 +21,7 @@ from pathlib import Path
 
 import aiohttp
 import pytest
+from _kernel import Kernel
 from aiohttp import web
 
 from aiopplx.emulator import Emulator
@@ -44,6 +46,8 @@ def blocks() -> dict[str, tuple[str, str, str]]:
 
 
 BLOCKS = blocks()
+CELL = "a notebook's cell"
+CELLS = [text for kind, word, text in BLOCKS.values() if kind == "python" and word == CELL]
 PROGRAMS = {where: text for where, (kind, word, text) in BLOCKS.items() if kind == "python" and not word}
 SHELL = "".join(text for kind, _, text in BLOCKS.values() if kind == "sh")
 COMMANDS = sorted({(match["name"], match["rest"]) for match in COMMAND.finditer(SHELL)})
@@ -96,6 +100,18 @@ async def test_python_block_runs_as_it_is_printed(where: str, tmp_path: Path) ->
     assert "Warning" not in said
 
 
+async def test_cells_of_a_notebook_run_in_one_kernel(tmp_path: Path) -> None:
+    async with eager_server() as url:
+        kernel = await Kernel.started(url, tmp_path)
+        for cell in CELLS:
+            assert await kernel.run(cell) == "--- done", "".join(kernel.said[-30:])
+        await kernel.killed()
+    said = "".join(kernel.said)
+    assert len(CELLS) > 4
+    assert "3 from the journal, $0.00" in said
+    assert "Warning" not in said
+
+
 @pytest.mark.parametrize(("name", "rest"), COMMANDS)
 async def test_printed_command_has_the_options_it_shows(name: str, rest: str, tmp_path: Path) -> None:
     code, help = await started(sys.executable, "-m", "aiopplx", name, "--help", cwd=tmp_path)
@@ -120,6 +136,6 @@ def test_readme_has_the_two_commands_that_ci_runs() -> None:
 
 
 def test_unexecuted_block_says_why() -> None:
-    odd = {where: word for where, (kind, word, _) in BLOCKS.items() if kind == "python" and word}
+    odd = {where: word for where, (kind, word, _) in BLOCKS.items() if kind == "python" and word not in ("", CELL)}
     assert {where: word for where, word in odd.items() if not REASON.match(word)} == {}
     assert len(PROGRAMS) >= len(odd), "most of what is printed runs"

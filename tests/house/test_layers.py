@@ -39,7 +39,8 @@ _submission
 _http.  clock limit secret default_headers apart transport account line client
 _config
 _core.  contained slots live learnt spending poller outcomes announcing freezing finding sending lifecycle
-    loading leaving calls following decisions cancelling single listing files source results assembly stats estimating
+    loading leaving calls following decisions cancelling single listing files source results asked assembly stats
+    estimating notebook
 _batch
 _session progress
 journal

@@ -44,6 +44,8 @@ CARD = ANSWER | {
     "summary": {"style"},
     "li": {"id", "dir"},
     "span": {"style"},
+    "sup": {"style"},
+    **{f"h{n}": {"style"} for n in range(1, 7)},
     "pre": {"style"},
     "hr": {"style"},
 }
