@@ -512,8 +512,7 @@ class Poller:
     def _learn(self, sub: Submission, polls: Polls, snapshot: Snapshot, now: float) -> None:
         """What a poll tells of durations, and of the age of a job that somebody else submitted."""
         try:
-            created_at = snapshot.created_at if sub.api.has_dates else None
-            if not polls.has_age and created_at is not None:
+            if not polls.has_age and sub.api.has_dates and (created_at := snapshot.created_at) is not None:
                 age = self._clock.wall() - created_at
                 if 0.0 <= age < sub.api.results_live:  # otherwise this machine's date is far off
                     polls.told_age(now, age)

@@ -281,29 +281,21 @@ class Client:
             InDoubt: a job may exist whose id is unknown.
             AiopplxError: the server refused, or nothing could be sent; nothing was billed.
         """
-        line = self.line
+        line, api = self.line, sub.api
         order = line.place()
-        try:
-            if not line.passes(Lane.SUBMIT):
-                await line.wait(Lane.SUBMIT, bounds, is_bulk=sub.is_bulk, order=order)
-            return await self._send(sub, attempts, bounds, order)
-        except TimeoutError:
-            raise self._too_late(Lane.SUBMIT) from None
-
-    async def _send(self, sub: Submission, attempts: Attempts, bounds: Bounds, order: int) -> Snapshot:
-        """The attempts of one submission, the first of which has passed the gate."""
-        api = sub.api
         call = api.submit(sub.body)
-        tries = SubmitTries(self.policy)
+        tries: SubmitTries | None = None
         last: Failed | None = None
         while True:
             # The mark is on disk before the first byte leaves.
             try:
-                if last is not None:
-                    await self.line.wait(Lane.SUBMIT, bounds, is_bulk=sub.is_bulk, order=order)
+                if last is not None or not line.passes(Lane.SUBMIT):
+                    await line.wait(Lane.SUBMIT, bounds, is_bulk=sub.is_bulk, order=order)
                 await self._mark(sub, attempts, bounds, order)
             except (TimeoutError, AiopplxError) as problem:
                 if last is None:
+                    if isinstance(problem, TimeoutError):
+                        raise self._too_late(Lane.SUBMIT) from None
                     raise
                 error = problem if isinstance(problem, AiopplxError) else last.error
                 raise _outcome(sub, error, doubt=sub.phase is Phase.UNANSWERED) from None
@@ -324,6 +316,7 @@ class Client:
             if doubt:
                 attempts.unanswered(sub)
             bounds = bounds.for_retries(sub.deadline)
+            tries = tries or SubmitTries(self.policy)
             verdict = self._verdict(sub, tries, last, bounds, doubt=doubt)
             if isinstance(verdict, GiveUp):
                 # Without doubt the phase stays SENDING: whoever owns the submission writes down what became of it.
@@ -348,7 +341,7 @@ class Client:
         while True:
             try:
                 await attempts.mark(sub)
-                if not self.gate.silence(self.clock.now()):
+                if self.gate.silent_until == 0.0 or not self.gate.silence(self.clock.now()):
                     return
                 if sub.phase is Phase.SENDING:
                     await attempts.take_back(sub)

@@ -84,6 +84,7 @@ class Line:
         "_clock",
         "_lists",
         "_order",
+        "_queues",
         "_submits",
         "_submits_now",
         "due",
@@ -103,6 +104,7 @@ class Line:
         self._submits: _Queue = []
         self._calls: _Queue = []  # single polls and cancellations
         self._lists: _Queue = []
+        self._queues = (self._submits_now, self._submits, self._calls, self._lists)
 
     # --- passing -----------------------------------------------------------------------------------------------------
 
@@ -253,14 +255,14 @@ class Line:
 
     def answered(self) -> None:
         """An answer came, after which another request may fit."""
-        if self._submits or self._submits_now or self._calls or self._lists:
+        if any(self._queues):
             self.wake()
         elif self.gate.limits.is_shared:
             self.settle(self._clock.now())  # polls that are due have nobody here who waits for them
 
     def wake(self) -> None:
         """Something may have changed: everybody who is first asks the gate again."""
-        for queue in (self._submits_now, self._submits, self._calls, self._lists):
+        for queue in self._queues:
             if queue:
                 queue[0].event.set()
 

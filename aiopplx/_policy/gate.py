@@ -441,6 +441,11 @@ class Gate:
             return Known.NOTHING
         return Known.ACCEPTED if self.route.has_accepted else Known.REACHED
 
+    @property
+    def silent_until(self) -> float:
+        """The moment up to which nothing may leave at all; 0.0 if the server has never asked for that."""
+        return self._silence.until
+
     def silence(self, now: float) -> float:
         """Seconds for which nothing may leave at all."""
         return self._silence.seconds(now)

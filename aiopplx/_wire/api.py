@@ -6,10 +6,9 @@ when a call is made.
 
 from __future__ import annotations
 
-import contextlib
 import re
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol, cast
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol
 from urllib.parse import quote
 
 from aiopplx._errors import InvalidRequest
@@ -163,10 +162,11 @@ def quoted_id(job_id: str) -> str:
         InvalidRequest: the id is not text, empty, longer than `LONGEST_ID`, not encodable as UTF-8, or one of `.` and
             `..`, which would change the path.
     """
-    is_text = isinstance(cast("object", job_id), str)
-    if is_text and _PLAIN_ID.fullmatch(job_id):
-        return job_id
-    if is_text and job_id not in ("", ".", "..") and len(job_id) <= LONGEST_ID:
-        with contextlib.suppress(UnicodeEncodeError):
+    try:
+        if _PLAIN_ID.fullmatch(job_id):
+            return job_id
+        if job_id not in ("", ".", "..") and len(job_id) <= LONGEST_ID:
             return quote(job_id, safe="")
+    except (TypeError, UnicodeEncodeError):  # no text, or none that can be sent
+        pass
     raise InvalidRequest(f"{ascii(job_id)[:140]} is not a job id", field="id")

@@ -209,7 +209,7 @@ class Routing:
 
     def older(self, api: API, body: bytes) -> bytes | None:
         """Frozen bytes in the words of an earlier release, if the server is one and they are not in them already."""
-        return api.older(body) if api.name in self._behind else None
+        return api.older(body) if self._behind and api.name in self._behind else None
 
     def go_over(self) -> bool:
         """The first API is retired for this key: use the successor from now on. True if that is news.

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import re
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from typing import Any, ClassVar
 from urllib.parse import quote
 
@@ -173,10 +174,7 @@ class Sonar(msgspec.Struct, frozen=True):
     def kind_of(self, body: bytes) -> Kind:
         """By the model and the `reasoning_effort` in the bytes."""
         asked = strictly(_KINDED, body)
-        if asked is None:
-            return Kind(self.name)
-        model = unversioned(asked.request.model or "")
-        return kind_named(self.name, model, asked.request.reasoning_effort or _DEFAULT_EFFORT.get(model, ""))
+        return Kind(self.name) if asked is None else _kind(asked.request.model, asked.request.reasoning_effort)
 
     def question_of(self, body: bytes) -> str:
         """See `API`."""
@@ -259,6 +257,12 @@ class Sonar(msgspec.Struct, frozen=True):
         rows, token = (page.requests, page.next_token) if page is not None else _salvaged_page(reply)
         jobs = [job for job in map(_read_row, rows) if job is not None]
         return Page(jobs, token if isinstance(token, str) else "", len(rows) - len(jobs))
+
+
+@lru_cache(maxsize=256)
+def _kind(model: str | None, effort: str | None) -> Kind:
+    named = unversioned(model or "")
+    return kind_named("sonar", named, effort or _DEFAULT_EFFORT.get(named, ""))
 
 
 SONAR = Sonar()
