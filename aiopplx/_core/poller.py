@@ -209,7 +209,9 @@ class Poller:
 
     def ended(self, sub: Submission) -> None:
         """Its end is known. The poll that found it, if any, goes on: it has other jobs, or its own last steps."""
-        self._drop(sub)
+        self._schedule.remove(sub)
+        self._deadlines.remove(sub)
+        self._out.pop(sub, None)
 
     def forget(self, sub: Submission) -> asyncio.Task[None] | None:
         """Nobody waits for it. Returns its poll if that was out for it alone, cancelled, to be waited for."""
@@ -250,7 +252,8 @@ class Poller:
     def _put(self, sub: Submission, due: float) -> None:
         if self._closed:
             return
-        _polls(sub).due = due
+        if sub.polls is not None:
+            sub.polls.due = due
         self._schedule.put(sub, due, is_bulk=sub.is_bulk)
         if self._timer is None or due < self._armed_for:
             self._arm()
@@ -259,7 +262,7 @@ class Poller:
         if self._is_adaptive and polls.law is not None:
             return now + self._policy.law_gap(polls.law, now - polls.since, self._client.random())
         try:
-            return now + self._policy.next_gap(polls.running(now), self._client.random())
+            return now + self._policy.gap_of(polls, now, self._client.random())
         except BaseException as error:  # a caller's own rule: its mistake must not cost a job that is paid for
             if isinstance(error, (KeyboardInterrupt, SystemExit)):
                 self._put(sub, now + self._policy.gap)
@@ -483,8 +486,8 @@ class Poller:
             polls.not_mentioned()
             self._fetch(sub, now)
             return None
-        is_overdue = is_decisive(sub.first_deadline, now)
-        is_last = is_overdue and is_decisive(sub.last_deadline, now)
+        is_overdue = now >= sub.first_deadline
+        is_last = is_overdue and now >= sub.last_deadline
         verdict = polls.answered(self._policy, snapshot, is_last=is_last, is_full=poll.is_full)
         if isinstance(verdict, Ended):
             self._learn(sub, polls, snapshot, now)

@@ -44,6 +44,8 @@ SUBMIT_KEEPALIVE: Final = 0.25
 # Polls of one job are up to two minutes apart; without this, each would need a TLS handshake.
 POLL_KEEPALIVE: Final = 150.0
 CONNECTIONS: Final = 64
+IN_ONE_PIECE: Final = 128 * 1024
+"""Bytes. A body up to this size may come in one piece, without being held back by aiohttp for a reader."""
 _SUBMIT: Final = Lane.SUBMIT
 HEADERS: Final = {
     "Accept": "application/json",
@@ -266,7 +268,7 @@ class Transport:
                 return await self._poured(response, sink)
             length = response.content_length
             if length is not None and "Content-Encoding" not in response.headers:
-                content = await _whole(response.content) if length <= self.limit else None
+                content = await _whole(response, length) if length <= self.limit else None
             else:
                 content = await self._read_counted(response)
         except BaseException:
@@ -306,8 +308,11 @@ class Transport:
         return b"".join(parts)
 
 
-async def _whole(content: aiohttp.StreamReader) -> bytes:
-    """The rest of a body. Nearly every answer comes in one piece, and is then not looked at a second time."""
+async def _whole(response: aiohttp.ClientResponse, length: int) -> bytes:
+    """The body. A short one nearly always comes in one piece, and is then not looked at a second time."""
+    if length > IN_ONE_PIECE:
+        return await response.read()
+    content = response.content
     first = await content.readany()
     return first if content.at_eof() else first + await content.read()
 

@@ -316,7 +316,8 @@ class Limiter:
 
     def accepted(self, now: float, sent_at: float) -> None:
         """A request that was sent at `sent_at` was accepted."""
-        self._measure(now - sent_at)
+        rtt = self._rtt
+        self._rtt = rtt + (now - sent_at - rtt) / 8.0 if rtt else now - sent_at
         self._accepted += 1
         if self._is_met:
             self._accepted_met(now, sent_at)
@@ -347,7 +348,8 @@ class Limiter:
     def refused(self, now: float, sent_at: float) -> None:
         """A request that was sent at `sent_at` was refused, because there were too many."""
         self._is_met = True
-        self._measure(now - sent_at)
+        rtt = self._rtt
+        self._rtt = rtt + (now - sent_at - rtt) / 8.0 if rtt else now - sent_at
         self._share = self._share * MEMORY + (1.0 - MEMORY)
         self._slow_share = self._slow_share * SLOW_MEMORY + (1.0 - SLOW_MEMORY)
         if self._leap_since is not None:
@@ -383,10 +385,6 @@ class Limiter:
         self._is_alone = True
         self._probe_sent = None
         self._probe_at = now + self._gap
-
-    def _measure(self, seconds: float) -> None:
-        rtt = self._rtt
-        self._rtt = rtt + (seconds - rtt) / 8.0 if rtt else seconds
 
     def _is_noise(self) -> bool:
         if self._usual:

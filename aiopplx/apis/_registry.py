@@ -71,8 +71,10 @@ def read_job(api: API, reply: Reply, expected_id: str = "") -> Snapshot:
         if found is None:
             raise
         return found
-    is_answered = snapshot.status.is_final and snapshot.response is not None and not snapshot.is_empty
-    if is_answered or says_running(snapshot.server_status):
+    status, word = snapshot.status, snapshot.server_status
+    # That an open job has the status that the server says is the common case, and cheap to ask.
+    is_told = snapshot.response is not None and not snapshot.is_empty if status.is_final else word == status
+    if is_told or says_running(word):
         return snapshot
     return _recognised(reply.body, expected_id, snapshot.id) or snapshot
 
