@@ -3,37 +3,33 @@
 How a limit is found out
 ------------------------
 The service does not say what it allows, gateways in front of it have limits of their own, and a client that holds back
-too much loses as much time as one that is refused too often. So a limit is measured, in this way:
+too much loses as much time as one that is refused too often. So a limit is measured. Each question of it has a value of
+its own, with the theory at the head of its file:
+
+- *How much comes in?* What was accepted between two refusals (`epochs`).
+- *Is there more?* The pace falls after a refusal and rises until the next (`pace`).
+- *Does a refusal mean a limit at all?* A leap to the old pace tells (`noise`).
+- *Do the server's own counts hold?* Until they were contradicted three times (`told`).
+
+Two more are answered here, by what is in flight:
 
 - *Nothing is known.* A window of requests may be in flight: two, and one more for each eight that were accepted. The
   requests that overshoot are then at most an eighth of what the burst held, and a slow start costs a token bucket
   nothing, since what is not used is still there later.
-- *A mark.* At a refusal the bucket is empty. What is accepted from this moment until it is empty again has come in at
-  the rate, whatever the capacity: between two refusals the capacity cancels out. That is an *epoch*, and the rate is
-  what was accepted in the last one, two or three of them, whichever gives most. A rate is never learnt from a single
-  acceptance: a closed window of a minute would look like one request a minute.
-- *One refusal.* Requests are on their way when the first is refused. Their refusals say the same thing again, so a
-  refusal of a request that was sent before the last one was known is not counted.
-- *One alone.* After a refusal one request leaves alone, after the time in which one more should fit. If that is refused
+- *One was refused.* One request leaves alone (`Alone`), after the time in which one more should fit. If that is refused
   too, the next waits half as long again, up to `LONGEST_GAP`.
-- *Probing in departures.* From 0.9 of the rate after a refusal the pace comes back to it after `flat` departures and
-  rises from there, as CUBIC does in seconds. In departures, because a refusal costs one request: asking whether there
-  is more must cost one request in so many, whatever the rate. Only departures that had to wait are counted.
-- *Burst.* What was accepted before the first refusal, without what came in at the rate meanwhile. It is saved up while
-  nothing is sent.
-- *Limit or noise.* Some servers refuse at random. The only test of that is to ask faster: when the rate has fallen to
-  less than half, `LEAP` requests leave at the old pace. If no more of them are refused than usual, refusals do not
-  depend on the rate. Then the old rate holds again, and only more refusals than usual are counted.
-- *Headers.* `limit` and `remaining` give rate and burst at once. They are believed until a request is refused although
-  more than a few were said to remain; three such contradictions end the belief.
 
-A rate that the user gave holds instead of all this. A refusal is then obeyed and teaches nothing.
+As long as no limit was met, requests are counted and nothing else is done: most sessions never meet one.
 
-The rate never falls below the lowest limit that the service publishes, since a moment in which everything is refused
-would look like a limit of next to nothing.
+A rate that the user gave holds instead of all this. A refusal is then obeyed and teaches nothing. The rate never falls
+below the lowest limit that the service publishes, since a moment in which everything is refused would look like a limit
+of next to nothing.
 
-A departure is taken from a source that can be asked ahead (`Departures`): `delay` says when the next one may leave and
-changes nothing, `leave` takes it. A limit that processes share takes the place of this one by offering the same.
+Departures
+----------
+Whoever sends takes departures from a source (`Departures`), and knows nothing of how it comes by them. A limiter that
+processes share takes the place of this one in `Limits.lanes`. It has to ask elsewhere, so it asks one or two departures
+ahead of those that leave.
 
 This module knows nothing of lanes, outages or HTTP, nor of tasks and clocks: `now` is an argument, in monotonic
 seconds.
@@ -42,59 +38,42 @@ seconds.
 from __future__ import annotations
 
 import math
-from collections import deque
 from collections.abc import Mapping
 from typing import Protocol
 
 import msgspec
 
-SLOWEST = 5.0 / 60.0
-"""Requests a second: the lowest published limit (tier 0). No rate is learnt below it."""
+from aiopplx._policy.epochs import Epochs
+from aiopplx._policy.noise import LEAP, MOST_USUAL, Noise
+from aiopplx._policy.pace import LEAST_FLAT, SLOWEST, Pace
+from aiopplx._policy.told import Told
+
 FIRST_WINDOW, WINDOW_SHARE, WIDEST_WINDOW = 2.0, 8.0, 24.0
 """Requests in flight while no rate is known: at first, plus one for so many accepted, up to the last."""
-NOISE = 0.18
-"""While a lower share of the answers than this is a refusal, and no rate is known, a refusal shows no limit."""
-MEMORY = 0.9
-"""What an answer's weight in the share of refusals is multiplied by at the next answer."""
 SHORTEST_GAP, LONGEST_GAP = 0.1, 10.0
 """Seconds before one request leaves alone after a refusal: at least, however fast the server answers, and at most."""
 GAP_GROWS, KNOWN_GAP_GROWS = 1.3, 2.0
-LONG_CLOSED, LONG_GAP = 5, 2.0
-"""Requests alone that were refused in a row, and seconds that the gap between them came to, after which an epoch with
-few acceptances is no measure of the rate."""
-BELOW, ABOVE, STEEPEST = 0.1, 0.2, 8.0
-"""How much of the rate the pace gives up after a refusal, and how fast it rises once `flat` departures went well."""
-LEAST_FLAT, MOST_FLAT, TOLD_FLAT = 4.0, 60.0, 600.0
-"""Departures until the pace is back at the rate: as many as the epoch accepted, within the first two; the third where
+"""How much longer the next gap is after a refusal of the one alone: while no rate is known, and once one is."""
+MOST_FLAT, TOLD_FLAT = 60.0, 600.0
+"""Departures until the pace is back at the rate: as many as the epoch accepted, up to the first; the second where
 headers told the rate, since nothing has to be found out then."""
+NOISY_FLAT = 8.0
+"""The same where refusals come at any rate: there most of them cost no pace, and asking for more is cheap."""
 FEW_ON_THE_WAY = 4.0
 """Requests on their way at the rate, above which `MOST_FLAT` grows with them."""
-NOISY_FLAT = 8.0
-"""As `LEAST_FLAT` where refusals come at any rate: there most of them cost no pace, and asking for more is cheap."""
-LEAP = 12
-"""Requests that leave at the old pace to tell a limit from noise."""
-MOST_USUAL = 0.12
-"""The highest share of refusals that is taken for noise: above twice as much, refusals are counted again."""
-SLOW_MEMORY = 0.98
-"""As `MEMORY`, for the share of refusals that is usual."""
 BELOW_RATE = 0.9
 """Of what came in while one request was alone, so much is used at once."""
-FEW = 2.0
-"""Requests: a refusal is a contradiction if more than so many were said to remain."""
-OFTEN = 0.06
-"""A share of refusals that true headers do not come with."""
-MOST_CONTRADICTIONS = 3
-"""Contradictions after which the headers are ignored."""
-LATE = 0.06
-"""Seconds: timers are late by so much, and the departures that were missed are made up."""
-SHORTEST = 1e-7
-"""Seconds: what is due within them is due."""
 STALE = 1.0
 """Seconds, and four round trips: a request that is unanswered for so long counts as in flight no more."""
 
 
 class Departures(Protocol):
-    """Where departures come from."""
+    """Where departures come from.
+
+    Each method returns at once. A source that fetches departures from elsewhere holds one or two of them: `delay` is
+    about the next one that it holds, and `leave` takes that one and makes room for another. While it holds none,
+    `waits_for_answer` is true, and `delay` is the time after which it is asked again.
+    """
 
     def delay(self, now: float) -> float:
         """Seconds until the next may leave, 0 or less if now. Asking changes nothing. An answer may shorten it."""
@@ -133,6 +112,48 @@ class Learnt(msgspec.Struct, frozen=True):
     usual: float = 0.0
 
 
+class Alone:
+    """After a refusal one request leaves alone, and what becomes of it decides how it goes on.
+
+    Attributes:
+        is_on: whether requests leave alone at present.
+        gap: seconds from the refusal to the next one.
+    """
+
+    __slots__ = ("_due", "_sent_at", "gap", "is_on")
+
+    def __init__(self) -> None:
+        self.is_on = False
+        self.gap = 0.0
+        self._due = 0.0
+        self._sent_at: float | None = None
+
+    @property
+    def is_out(self) -> bool:
+        """Whether the one has left and is not back."""
+        return self._sent_at is not None
+
+    def begin(self, now: float, gap: float) -> None:
+        """A request was refused: the next leaves alone, after `gap` seconds."""
+        self.is_on = True
+        self.gap = gap
+        self._due = now + gap
+        self._sent_at = None
+
+    def delay(self, now: float, stale: float) -> float:
+        """Seconds until it may leave; if it is out, until it is given up."""
+        return (self._due if self._sent_at is None else self._sent_at + stale) - now
+
+    def leave(self, now: float) -> None:
+        """It leaves."""
+        self._sent_at = now
+
+    def back(self, sent_at: float) -> None:
+        """A request came back. If it was the one, another may go, unless an answer says otherwise."""
+        if self._sent_at is not None and sent_at >= self._sent_at:
+            self._sent_at = None
+
+
 class Limiter:
     """One limit, found out or given.
 
@@ -142,68 +163,64 @@ class Limiter:
         first_window: requests in flight while nothing is known. Default `FIRST_WINDOW`.
 
     Attributes:
-        rate: requests a second, None while no limit is known.
-        burst: requests at once, after a pause.
         in_flight: requests that were sent and are not back.
         is_given: whether the user gave the rate.
         refused_as_given: requests that were refused although the given rate was kept.
     """
 
+    __slots__ = (
+        "_alone",
+        "_began",
+        "_closed_until",
+        "_epochs",
+        "_first_window",
+        "_is_met",
+        "_last_sent",
+        "_noise",
+        "_pace",
+        "_rtt",
+        "_surely",
+        "_told",
+        "_window_from",
+        "in_flight",
+        "is_given",
+        "refused_as_given",
+    )
+
     def __init__(
         self, per_minute: float | None = None, *, burst: float = 1.0, first_window: float = FIRST_WINDOW
     ) -> None:
         self.is_given = per_minute is not None
-        self.rate: float | None = None if per_minute is None else per_minute / 60.0
-        self.burst = burst if per_minute is not None else 0.0
         self.in_flight = 0
         self.refused_as_given = 0
+        self._pace = Pace(None, 0.0) if per_minute is None else Pace(per_minute / 60.0, burst)
+        self._epochs = Epochs()
+        self._noise = Noise()
+        self._told = Told()
+        self._alone = Alone()
         # While no limit was met, requests are counted and nothing else: `_surely` so many may be in flight at least.
         self._is_met = self.is_given
         self._surely = first_window
         self._first_window = first_window
+        self._window_from = 0
         self._closed_until = 0.0
         self._rtt = 0.0
-        # Departures: what has come in and was not used, by when; the latest departure, and how many since a refusal.
-        self._tokens = max(1.0, self.burst)
-        self._filled_at = -math.inf
-        self._last_sent = -math.inf
         self._began: float | None = None
-        self._n = 0
-        self._flat = LEAST_FLAT
-        # One alone: after how long, when, and when it was sent.
-        self._is_alone = False
-        self._gap = 0.0
-        self._probe_at = 0.0
-        self._probe_sent: float | None = None
-        # Epochs: what was accepted since the mark, and since the burst was full.
-        self._known_at = -math.inf
-        self._mark: float | None = None
-        self._k = 0
-        self._last_refused_probe: float | None = None
-        self._closed_probes = 0
-        self._last_k = 0
-        self._epochs: deque[tuple[int, float]] = deque(maxlen=3)
-        self._accepted = 0
-        self._window_from = 0
-        self._full_at: float | None = None
-        self._full_accepted = 0
-        # Noise.
-        self._share = 0.0
-        self._slow_share = 0.0
-        self._usual = 0.0
-        self._confirmed = 0.0
-        self._leap_remaining = 0
-        self._leap_back = 0
-        self._leap_refused = 0
-        self._leap_since: float | None = None
-        self._before_leap = 0.0
-        self._fell_to = 0.0
-        # Headers.
-        self._is_told = False
-        self._newest = -math.inf
-        self._remaining = 0.0
-        self._contradictions = 0
-        self._told_refused = 0
+        self._last_sent = -math.inf
+
+    @property
+    def rate(self) -> float | None:
+        """Requests a second, None while no limit is known."""
+        return self._pace.rate
+
+    @rate.setter
+    def rate(self, rate: float) -> None:
+        self._pace.rate = rate
+
+    @property
+    def burst(self) -> float:
+        """Requests at once, after a pause."""
+        return self._pace.burst
 
     # --- departures --------------------------------------------------------------------------------------------------
 
@@ -211,20 +228,19 @@ class Limiter:
         """See `Departures`."""
         if not self._is_met and self.in_flight < self._surely:
             return 0.0
-        closed = self._closed_until - now
-        if self._is_alone:
+        closed, pace = self._closed_until - now, self._pace
+        if self._alone.is_on:
             if self.is_given:
-                closed = max(closed, self._wait(now))
-            alone = self._probe_at if self._probe_sent is None else self._probe_sent + self._stale()
-            return max(closed, alone - now)
-        if self.rate is None:
-            if self.in_flight < self._window():
-                return closed
-            # A window that does not move lets one more through: it must not hang on answers that do not come.
+                closed = max(closed, pace.delay(now))
+            return max(closed, self._alone.delay(now, self._stale()))
+        if self._awaits():
+            # One more goes all the same after a while: it must not hang on answers that do not come.
             return max(closed, self._last_sent + self._stale() - now)
-        if self._leap_since is not None and not self._leap_remaining:
-            return max(closed, self._last_sent + self._stale() - now)
-        return max(closed, self._wait(now))
+        return closed if pace.rate is None else max(closed, pace.delay(now))
+
+    def waits_for_answer(self) -> bool:
+        """See `Departures`."""
+        return self._alone.is_out if self._alone.is_on else self._awaits()
 
     def leave(self, now: float) -> None:
         """See `Departures`."""
@@ -236,52 +252,37 @@ class Limiter:
         self._last_sent = now
 
     def _leave_met(self, now: float) -> None:
-        self._remaining -= 1.0
-        if self._is_alone:
-            self._probe_sent = now
-        if self.rate is not None and (self.is_given or not self._is_alone):
-            tokens = self._tokens_at(now)
-            pace = self._pace()
-            idle = now - self._last_sent
-            if tokens >= self._most(pace) and idle > 1.0 + 1.0 / pace and not self.is_given:
-                self._mark = None
-                self._full_at, self._full_accepted = now, self._accepted
-            if tokens < 1.5 + LATE * pace:
-                self._n += 1  # it had to wait: a client with nothing to send finds nothing out
-            if self._leap_remaining:
-                self._leap_remaining -= 1
-            elif self._leap_since is not None:
+        self._told.remaining -= 1.0
+        alone, pace = self._alone, self._pace
+        if alone.is_on:
+            alone.leave(now)
+        if pace.rate is not None and (self.is_given or not alone.is_on):
+            is_over = self._noise.leapt_at is not None and not pace.even
+            if pace.leave(now, now - self._last_sent):
+                self._epochs.is_full(now)
+            if is_over:
                 self._end_leap(now, is_noise=False)  # what leapt does not come back
-            self._tokens = tokens - 1.0
-            self._filled_at = now
-
-    def waits_for_answer(self) -> bool:
-        """See `Departures`."""
-        if self._is_alone:
-            return self._probe_sent is not None
-        if self.rate is None:
-            return self.in_flight >= self._window()
-        return self._leap_since is not None and not self._leap_remaining
 
     def back(self, sent_at: float) -> None:
         """See `Departures`."""
         if self.in_flight:  # one that was sent before another limiter took this one's place was counted there
             self.in_flight -= 1
-        if self._probe_sent is not None and sent_at >= self._probe_sent:
-            self._probe_sent = None  # it brought no answer: another may go
+        if self._is_met:
+            self._alone.back(sent_at)
 
     def close(self, until: float) -> None:
         """Nothing leaves before this moment."""
         self._is_met = True
         self._closed_until = max(self._closed_until, until)
 
-    def _wait(self, now: float) -> float:
-        """Seconds until one more has come in at the pace; 0 where less remains than a clock can tell."""
-        wait = (1.0 - self._tokens_at(now)) / self._pace()
-        return wait if wait > SHORTEST else 0.0
+    def _awaits(self) -> bool:
+        """Whether what is in flight tells if another may follow: the window is full, or the leap has been made."""
+        if self._pace.rate is None:
+            return self.in_flight >= self._window()
+        return self._noise.leapt_at is not None and not self._pace.even
 
     def _window(self) -> float:
-        accepted = self._accepted - self._window_from
+        accepted = self._epochs.accepted - self._window_from
         # Where an answer takes long, a window opens slowly: there it is wider.
         longer = min(2.0, max(1.0, 2.0 * self._rtt))
         widest = max(self._first_window, WIDEST_WINDOW * longer)
@@ -290,192 +291,115 @@ class Limiter:
     def _stale(self) -> float:
         return max(STALE, 4.0 * self._rtt)
 
-    def _pace(self) -> float:
-        """Requests a second at present."""
-        rate = self.rate or SLOWEST
-        if self.is_given or self._leap_remaining:
-            return rate
-        s = min(STEEPEST, self._n / self._flat - 1.0)
-        return rate * (1.0 + (BELOW if s < 0.0 else ABOVE) * s**3)
-
-    def _most(self, pace: float) -> float:
-        """What is saved up while nothing leaves."""
-        if self.is_given:
-            return self.burst
-        late = 1.0 + LATE * pace
-        return late if self._n > self._flat and not self._is_told else max(late, self.burst)
-
-    def _tokens_at(self, now: float) -> float:
-        pace = self._pace()
-        tokens = self._tokens + (now - self._filled_at) * pace
-        if tokens > 1.0 and pace > (rate := self.rate or SLOWEST):
-            tokens = max(1.0, self._tokens) + (tokens - max(1.0, self._tokens)) * rate / pace
-        return min(tokens, max(self._most(pace), 1.0))
-
     # --- answers -----------------------------------------------------------------------------------------------------
 
     def accepted(self, now: float, sent_at: float) -> None:
-        """A request that was sent at `sent_at` was accepted."""
+        """See `Departures`."""
         rtt = self._rtt
         self._rtt = rtt + (now - sent_at - rtt) / 8.0 if rtt else now - sent_at
-        self._accepted += 1
+        self._epochs.accepted += 1
         if self._is_met:
             self._accepted_met(now, sent_at)
         elif self._surely < WIDEST_WINDOW:
             self._surely += 1.0 / WINDOW_SHARE
 
     def _accepted_met(self, now: float, sent_at: float) -> None:
-        if self._slow_share:
-            self._share *= MEMORY
-            self._slow_share *= SLOW_MEMORY
-        if self._mark is not None and sent_at > self._mark:
-            self._k += 1
-        if self._leap_since is not None:
-            self._leapt(now, sent_at, is_refused=False)
-        if self._is_alone and sent_at > self._known_at:
-            self._is_alone = False
-            self._window_from, self._first_window = self._accepted, FIRST_WINDOW
-            if self.rate is not None and not self.is_given:
-                # Where the first one alone was refused as well, what refuses is not a bucket that fills.
-                is_bucket = self._last_refused_probe is None
-                empty_for = now - self._known_at
-                if self.rate * self._rtt < FEW_ON_THE_WAY:
-                    empty_for += self._rtt / 2.0  # it was known that much later than it was so
-                saved = BELOW_RATE * self.rate * empty_for - 1.0 if is_bucket else 0.0
-                self._tokens = min(self.burst, max(0.0, saved))
-                self._filled_at = now
+        self._noise.accept()
+        self._epochs.accept(sent_at)
+        if self._noise.leapt_at is not None:
+            self._landed(now, sent_at, is_refused=False)
+        if self._alone.is_on and sent_at > self._epochs.known_at:
+            self._alone.is_on = False
+            self._window_from, self._first_window = self._epochs.accepted, FIRST_WINDOW
+            if self._pace.rate is not None and not self.is_given:
+                self._pace.save(now, self._saved_alone(now, self._pace.rate))
+
+    def _saved_alone(self, now: float, rate: float) -> float:
+        """What came in since the refusal was known, while one request was alone."""
+        if self._epochs.is_closed:
+            return 0.0  # where the first one alone was refused as well, what refuses is not a bucket that fills
+        empty_for = now - self._epochs.known_at
+        if rate * self._rtt < FEW_ON_THE_WAY:
+            empty_for += self._rtt / 2.0  # it was known that much later than it was so
+        return min(self._pace.burst, max(0.0, BELOW_RATE * rate * empty_for - 1.0))
 
     def refused(self, now: float, sent_at: float) -> None:
         """A request that was sent at `sent_at` was refused, because there were too many."""
         self._is_met = True
         rtt = self._rtt
         self._rtt = rtt + (now - sent_at - rtt) / 8.0 if rtt else now - sent_at
-        self._share = self._share * MEMORY + (1.0 - MEMORY)
-        self._slow_share = self._slow_share * SLOW_MEMORY + (1.0 - SLOW_MEMORY)
-        if self._leap_since is not None:
-            self._leapt(now, sent_at, is_refused=True)
+        noise, epochs, pace, alone = self._noise, self._epochs, self._pace, self._alone
+        noise.refuse()
+        if noise.leapt_at is not None:
+            self._landed(now, sent_at, is_refused=True)
             return
-        if sent_at <= self._known_at or self._is_noise():
+        if sent_at <= epochs.known_at or noise.explains(is_rate_known=pace.rate is not None):
             return
         if self.is_given:
             self.refused_as_given += 1
-            self._tokens, self._filled_at = min(0.0, self._tokens_at(now)), now
-        elif self._is_told:
-            self._told_refused += 1
-            if self._remaining > FEW:
-                self._contradicted()
-            elif self._told_refused > MOST_CONTRADICTIONS and self._slow_share > OFTEN:
-                # The rate that is told is too much, however true the count is: it is learnt from now on.
-                self._contradictions = max(1, self._contradictions)
-        was_alone, self._known_at = self._is_alone, now
-        self._n = 0
-        if was_alone:
-            self._gap = min(LONGEST_GAP, self._gap * (GAP_GROWS if self.rate is None else KNOWN_GAP_GROWS))
-            self._last_refused_probe = sent_at
-            self._closed_probes += 1
-        elif self._gap >= LONG_GAP and self._closed_probes >= LONG_CLOSED and self._k < self._last_k / 4.0:
-            # It was closed for long, as no bucket is, and is not open again: what was refused may count as well.
-            self._last_refused_probe = sent_at
+            pace.save(now, min(0.0, pace.saved(now)))
+        elif pace.is_told and self._told.refuse(noise.share):
+            self._contradicted()
+        epochs.known_at = now
+        pace.waited = 0
+        if alone.is_on:
+            epochs.refuse_alone(sent_at)
+            grows = GAP_GROWS if pace.rate is None else KNOWN_GAP_GROWS
+            alone.begin(now, min(LONGEST_GAP, alone.gap * grows))
+        elif epochs.measures_nothing(sent_at, alone.gap):
+            alone.begin(now, alone.gap)
         else:
             if not self.is_given:
-                self._at_mark(now, sent_at)
-            if self._leap_since is not None:
-                return
-            self._gap = self._first_gap(now)
-        self._is_alone = True
-        self._probe_sent = None
-        self._probe_at = now + self._gap
-
-    def _is_noise(self) -> bool:
-        if self._usual:
-            return self._slow_share < 2.0 * self._usual
-        return self.rate is None and self._share < NOISE
+                self._learn(now, sent_at)
+            if noise.leapt_at is None:
+                alone.begin(now, self._first_gap(now))
 
     def _first_gap(self, now: float) -> float:
-        if self.rate is not None:
-            return max(1.0 / self.rate, self._rtt, SHORTEST_GAP)
+        if self._pace.rate is not None:
+            return max(1.0 / self._pace.rate, self._rtt, SHORTEST_GAP)
         began = self._began if self._began is not None else now
-        return min(LONGEST_GAP, max(self._rtt, (now - began) / (self._accepted + 1), SHORTEST_GAP))
+        return min(LONGEST_GAP, max(self._rtt, (now - began) / (self._epochs.accepted + 1), SHORTEST_GAP))
 
-    def _at_mark(self, now: float, sent_at: float) -> None:
-        """The bucket is empty: an epoch ends, and another begins."""
-        mark, k = self._mark, self._k
-        self._mark, self._k, self._closed_probes = sent_at, 0, 0
-        self._last_k = k if mark is not None else self._accepted - self._full_accepted
-        if mark is None:
-            self._found_burst(sent_at)
-        elif k:
-            self._learn(k, max(sent_at - mark, 1e-3), sent_at, now)
-        self._last_refused_probe = None
-
-    def _found_burst(self, sent_at: float) -> None:
-        if self.rate is not None and self._full_at is not None:
-            spent = self._accepted - self._full_accepted - self.rate * (sent_at - self._full_at)
-            self.burst = max(0.0, min(self.burst, spent))
-
-    def _learn(self, k: int, seconds: float, sent_at: float, now: float) -> None:
-        before, is_first = self.rate, not self._epochs
-        self._epochs.append((k, seconds))
-        best, flat = 0.0, 0
-        total_k, total_seconds = 0, 0.0
-        for epoch_k, epoch_seconds in reversed(self._epochs):
-            total_k += epoch_k
-            total_seconds += epoch_seconds
-            rate = (total_k + 0.5) / total_seconds
-            if rate > best:
-                best, flat = rate, total_k
-        if is_first and self._last_refused_probe is not None:
-            best = max(best, (k - 1) / max(sent_at - self._last_refused_probe, 1e-3))
-        rate = max(SLOWEST, best)
+    def _learn(self, now: float, sent_at: float) -> None:
+        """The bucket is empty: an epoch ends, and shows burst or rate."""
+        pace, before = self._pace, self._pace.rate
+        if before is not None and (spent := self._epochs.spent(sent_at, before)) is not None:
+            pace.burst = max(0.0, min(pace.burst, spent))
+        found = self._epochs.mark(sent_at)
+        if found is None:
+            return
+        rate = pace.rate = max(SLOWEST, found.rate)
         # Where many are on their way, asking for more costs more refusals at once, so it is done less often.
         most = MOST_FLAT * max(1.0, rate * self._rtt / FEW_ON_THE_WAY)
-        self._flat = min(most, max(LEAST_FLAT, float(flat))) if not self._usual else NOISY_FLAT
-        self.rate = rate
+        pace.flat = NOISY_FLAT if self._noise.usual else min(most, max(LEAST_FLAT, float(found.accepted)))
         if before is None:
             began = self._began if self._began is not None else sent_at
-            first = self._accepted - k
-            self.burst = max(0.0, first - rate * max(0.0, sent_at - seconds - began))
-        if len(self._epochs) < 2:
-            return
-        if rate > self._confirmed:
-            self._confirmed = rate
-        elif rate < self._confirmed / 2.0:
-            self._begin_leap(now, rate)
+            pace.burst = max(0.0, found.first - rate * max(0.0, found.began - began))
+        if found.is_repeated and self._noise.may_have_lowered(rate):
+            self._noise.leap(now, rate)
+            pace.rate, pace.even = self._noise.confirmed, LEAP
+            pace.save(now, 0.0)
 
     # --- limit or noise ----------------------------------------------------------------------------------------------
 
-    def _begin_leap(self, now: float, fell_to: float) -> None:
-        self.rate = self._confirmed
-        self._fell_to, self._leap_since = fell_to, now
-        self._leap_remaining, self._leap_back, self._leap_refused = LEAP, 0, 0
-        self._before_leap = self._slow_share
-        self._tokens, self._filled_at = 0.0, now
-
-    def _leapt(self, now: float, sent_at: float, *, is_refused: bool) -> None:
+    def _landed(self, now: float, sent_at: float, *, is_refused: bool) -> None:
         """A request came back during a leap."""
-        if self._leap_since is None or sent_at < self._leap_since:
-            return
-        self._leap_back += 1
-        self._leap_refused += is_refused
-        if self._leap_back < LEAP:
-            return
-        self._end_leap(now, is_noise=self._leap_refused <= 1.0 + 1.2 * LEAP * self._before_leap)
+        is_noise = self._noise.landed(sent_at, is_refused=is_refused)
+        if is_noise is not None:
+            self._end_leap(now, is_noise=is_noise)
 
     def _end_leap(self, now: float, *, is_noise: bool) -> None:
-        self._leap_since, self._leap_remaining = None, 0
-        self._known_at = now
-        self._epochs.clear()
-        self._mark = None
-        self._n = 0
+        pace = self._pace
+        self._noise.end_leap(is_noise=is_noise)
+        self._epochs.known_at = now
+        pace.waited = pace.even = 0
         if is_noise:
-            self._flat = NOISY_FLAT
-            self._usual = min(MOST_USUAL, max(self._before_leap, self._leap_refused / LEAP))
-            return
-        self.rate = self._confirmed = self._fell_to
-        self._mark, self._k = now, 0
-        self._is_alone, self._probe_sent = True, None
-        self._gap = self._first_gap(now)
-        self._probe_at = now + self._gap
+            self._epochs.forget()
+            pace.flat = NOISY_FLAT
+        else:
+            self._epochs.forget(mark=now)
+            pace.rate = self._noise.fell_to
+            self._alone.begin(now, self._first_gap(now))
 
     # --- headers -----------------------------------------------------------------------------------------------------
 
@@ -492,48 +416,44 @@ class Limiter:
             accepted: whether the request was accepted.
         """
         limit, remaining = counts.get("limit"), counts.get("remaining")
-        if sent_at < self._newest or self._contradictions >= MOST_CONTRADICTIONS:
+        told, pace = self._told, self._pace
+        if told.is_ignored or told.is_old(sent_at):
             return
         if until_reset is not None:
             self.close(now + until_reset)
         if not limit or remaining is None or self.is_given:
             return
         self._is_met = True
-        self._newest = sent_at
-        if remaining > limit or (remaining > FEW and not accepted):
+        free = told.count(sent_at, limit, remaining, self.in_flight, accepted=accepted)
+        if free is None:
             self._contradicted()
-            return
-        self._remaining = known = max(0.0, remaining - self.in_flight)
-        if self._contradictions:
-            self._tokens = min(self._tokens_at(now), known) if self.rate is not None else self._tokens
-            self._filled_at = now
-            return
-        self.rate = max(SLOWEST, limit / 60.0)
-        self.burst = float(limit)
-        self._flat = TOLD_FLAT
-        if not self._is_told:
-            self._is_told, self._n = True, int(TOLD_FLAT)
-            self._epochs.clear()
-            self._mark = None
-        self._tokens, self._filled_at = known, now
+        elif told.contradictions:
+            pace.hold(now, free)
+        else:
+            pace.rate = max(SLOWEST, limit / 60.0)
+            pace.burst = float(limit)
+            pace.flat = TOLD_FLAT
+            if not pace.is_told:
+                pace.is_told, pace.waited = True, int(TOLD_FLAT)
+                self._epochs.forget()
+            pace.save(now, free)
 
     def told(self, now: float) -> tuple[float, float] | None:
         """The limit that headers told, and how many should remain of it now; None if they are not believed."""
-        if not self._is_told or self._contradictions:
+        if not self._pace.is_told or self._told.contradictions:
             return None
-        return self.burst, max(0.0, min(self.burst, self._tokens_at(now)))
+        return self.burst, max(0.0, min(self.burst, self._pace.saved(now)))
 
     def _contradicted(self) -> None:
-        """Refused, although more than a few were said to remain."""
-        self._contradictions += 1
-        if self._contradictions == MOST_CONTRADICTIONS:
-            self._is_told = False
-            self.rate = None
-            self.burst = 0.0
-            self._flat = LEAST_FLAT
-            self._epochs.clear()
-            self._mark = None
-            self._window_from = self._accepted
+        """The counts were wrong once more. If that was once too often, everything is to be found out anew."""
+        if self._told.is_ignored:
+            pace = self._pace
+            pace.is_told = False
+            pace.rate = None
+            pace.burst = 0.0
+            pace.flat = LEAST_FLAT
+            self._epochs.forget()
+            self._window_from = self._epochs.accepted
 
     # --- for a later run ---------------------------------------------------------------------------------------------
 
@@ -542,15 +462,16 @@ class Limiter:
         """What a later run may start from."""
         if self.is_given:
             return Learnt()
-        return Learnt(self.rate, self.burst, self._flat, self._usual)
+        return Learnt(self._pace.rate, self._pace.burst, self._pace.flat, self._noise.usual)
 
     def start_from(self, now: float, learnt: Learnt, seconds_ago: float) -> None:
         """Start from what an earlier run learnt, whose last request was sent so long ago; not once one was sent."""
-        if self.is_given or learnt.rate is None or self._began is not None or self.rate is not None:
+        pace = self._pace
+        if self.is_given or learnt.rate is None or self._began is not None or pace.rate is not None:
             return
         self._is_met = True
-        self.rate = max(SLOWEST, learnt.rate)
-        self.burst = max(0.0, learnt.burst)
-        self._flat = min(TOLD_FLAT, max(LEAST_FLAT, learnt.flat))
-        self._usual = min(MOST_USUAL, max(0.0, learnt.usual))
-        self._tokens, self._filled_at = min(max(1.0, self.burst), max(0.0, seconds_ago) * self.rate), now
+        pace.rate = max(SLOWEST, learnt.rate)
+        pace.burst = max(0.0, learnt.burst)
+        pace.flat = min(TOLD_FLAT, max(LEAST_FLAT, learnt.flat))
+        self._noise.usual = min(MOST_USUAL, max(0.0, learnt.usual))
+        pace.save(now, min(max(1.0, pace.burst), max(0.0, seconds_ago) * pace.rate))

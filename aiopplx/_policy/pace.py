@@ -1,10 +1,34 @@
-"""The budget of polls: so many a minute, with a burst.
+"""Buckets that fill: the budget of polls, whose rate is given, and the pace at which a limit is used, and tried.
 
-It is what the user allows, and known; what the server allows is found out by `limiter`. This module knows nothing of
-tasks and clocks: `now` is an argument, in monotonic seconds.
+How a rate is tried
+-------------------
+A rate that was learnt from refusals is the rate of a moment ago, and a client that keeps to it never learns that there
+is more. Whether there is more can only be asked by leaving faster, and the answer may be a refusal. So the pace falls
+to 0.9 of the rate after a refusal, comes back to it after `flat` departures, and rises from there, as CUBIC does in
+seconds. It is counted in departures, because a refusal costs one request: asking must cost one request in so many,
+whatever the rate. Only departures that had to wait are counted, since a client with nothing to send finds nothing out.
+
+What comes in while nothing leaves is saved, up to the burst, or while there is more to be found out than the burst
+only what a late timer has missed.
+
+This module knows nothing of refusals, of what is sent, or of tasks and clocks: `now` is an argument, in monotonic
+seconds.
 """
 
 from __future__ import annotations
+
+import math
+
+SLOWEST = 5.0 / 60.0
+"""Requests a second: the lowest published limit (tier 0). No rate is learnt below it."""
+BELOW, ABOVE, STEEPEST = 0.1, 0.2, 8.0
+"""How much of the rate the pace gives up after a refusal, and how fast it rises once `flat` departures went well."""
+LEAST_FLAT = 4.0
+"""The fewest departures until the pace is back at the rate."""
+LATE = 0.06
+"""Seconds: timers are late by so much, and the departures that were missed are made up."""
+SHORTEST = 1e-7
+"""Seconds: what is due within them is due."""
 
 
 class Bucket:
@@ -38,3 +62,82 @@ class Bucket:
         if self._at is not None:
             self._tokens = min(self._burst, self._tokens + (now - self._at) * self._rate)
         self._at = now
+
+
+class Pace:
+    """What comes in at a rate, and leaves at a pace around it.
+
+    Args:
+        rate: requests a second that the user gave; None: it is learnt, or told.
+        burst: what is saved of a given rate.
+
+    Attributes:
+        rate: requests a second, None while no limit is known.
+        burst: requests at once, after a pause.
+        flat: departures that had to wait until the pace is back at the rate.
+        waited: departures that had to wait since the last refusal.
+        even: so many departures leave at the rate itself, whatever has waited.
+        is_told: the server tells the rate, so that nothing has to be found out.
+    """
+
+    __slots__ = ("_filled_at", "_is_given", "_saved", "burst", "even", "flat", "is_told", "rate", "waited")
+
+    def __init__(self, rate: float | None, burst: float) -> None:
+        self.rate = rate
+        self.burst = burst
+        self.flat = LEAST_FLAT
+        self.waited = 0
+        self.even = 0
+        self.is_told = False
+        self._is_given = rate is not None
+        self._saved = max(1.0, burst)
+        self._filled_at = -math.inf
+
+    def delay(self, now: float) -> float:
+        """Seconds until one more has come in; 0 where less remains than a clock can tell."""
+        wait = (1.0 - self.saved(now)) / self._pace()
+        return wait if wait > SHORTEST else 0.0
+
+    def leave(self, now: float, idle: float) -> bool:
+        """One leaves, `idle` seconds after the one before it. True if the burst was there, whole, after a pause."""
+        saved, pace = self.saved(now), self._pace()
+        is_full = saved >= self._most(pace) and idle > 1.0 + 1.0 / pace and not self._is_given
+        if saved < 1.5 + LATE * pace:
+            self.waited += 1
+        if self.even:
+            self.even -= 1
+        self.save(now, saved - 1.0)
+        return is_full
+
+    def save(self, now: float, saved: float) -> None:
+        """So much is there at this moment."""
+        self._saved, self._filled_at = saved, now
+
+    def hold(self, now: float, most: float) -> None:
+        """No more than this is there."""
+        self.save(now, self._saved if self.rate is None else min(self.saved(now), most))
+
+    def saved(self, now: float) -> float:
+        """What has come in and was not used."""
+        pace, before = self._pace(), self._saved
+        saved = before + (now - self._filled_at) * pace
+        if saved > 1.0 and pace > (rate := self.rate or SLOWEST):
+            # What is saved came in at the rate; only what leaves is tried at more.
+            before = max(1.0, before)
+            saved = before + (saved - before) * rate / pace
+        return min(saved, max(self._most(pace), 1.0))
+
+    def _pace(self) -> float:
+        """Requests a second at present."""
+        rate = self.rate or SLOWEST
+        if self._is_given or self.even:
+            return rate
+        s = min(STEEPEST, self.waited / self.flat - 1.0)
+        return rate * (1.0 + (BELOW if s < 0.0 else ABOVE) * s**3)
+
+    def _most(self, pace: float) -> float:
+        """What is saved at most."""
+        if self._is_given:
+            return self.burst
+        late = 1.0 + LATE * pace
+        return late if self.waited > self.flat and not self.is_told else max(late, self.burst)

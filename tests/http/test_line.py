@@ -75,6 +75,53 @@ async def test_open_gate_is_passed_in_one_step(line: Line):
     assert line.passes(Lane.POLL)
 
 
+class Fetched:
+    """A source of departures that fetches them from elsewhere: one each two seconds, held two ahead."""
+
+    def __init__(self) -> None:
+        self.held: list[float] = []
+        self.fetched = 0
+        self.log: list[str] = []
+
+    def fetch(self) -> None:
+        while len(self.held) < 2:
+            self.held.append(START + 2.0 * self.fetched)
+            self.fetched += 1
+
+    def delay(self, now: float) -> float:
+        return self.held[0] - now if self.held else 0.5
+
+    def waits_for_answer(self) -> bool:
+        return not self.held
+
+    def leave(self, now: float) -> None:
+        self.log.append(f"left at {now - START:g}")
+        assert self.held.pop(0) <= now
+
+    def back(self, sent_at: float) -> None:
+        self.log.append("back")
+
+    def accepted(self, now: float, sent_at: float) -> None:
+        self.log.append("accepted")
+
+
+async def test_departures_may_be_fetched_ahead_from_elsewhere(clock: Clock):
+    line, source = Line(Gate(), clock), Fetched()
+    line.gate.limits.lanes = [source for _ in Lane]
+    left, tasks = waiting(line, "a", "b", "c", bounds=Bounds(until=START + 1.0))
+    assert await clock.waits.get() == 0.5, "it holds none yet, and is asked again"
+    source.fetch()
+    clock.move(0.5)
+    await tasks[0]
+    for task in tasks[1:]:
+        with pytest.raises(TimeoutError):  # the next departure that it holds is known, and comes too late
+            await task
+    line.back(Lane.SUBMIT, START + 0.5)
+    line.gate.answered(Lane.SUBMIT, START + 0.8, START + 0.5, accepted=True)
+    assert left == ["a"]
+    assert source.log == ["left at 0.5", "back", "accepted"]
+
+
 async def test_first_come_is_first_served(line: Line, clock: Clock):
     assert line.passes(Lane.SUBMIT)
     left, tasks = waiting(line, "a", "b", "c")
