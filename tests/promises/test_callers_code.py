@@ -348,6 +348,8 @@ def test_end_of_the_program_passes_and_what_goes_on_ends(name: str, error: str) 
         assert ends >= 1 or isinstance(raised[0], ENDS[error])  # type: ignore[arg-type]  # as above
         assert time.monotonic() - begun < SOON
         assert task.result() or raised
+        if name in ("source", "awaited source", "item"):  # what submits has died of it: so does its batch
+            assert isinstance(raised[0], ENDS[error])  # type: ignore[arg-type]  # as above
 
 
 # --- what does not end -----------------------------------------------------------------------------------------------

@@ -49,6 +49,14 @@ def test_first_json_of_the_type_is_taken_fences_first(text: str):
 
 
 @pytest.mark.parametrize(
+    ("text", "numbers"),
+    [("Both count [1][web:2]: [4, 5]", [4, 5]), ("[3] The list is [4, 5].", [4, 5]), ("The list is [7].", [7])],
+)
+def test_citation_is_the_answer_only_if_nothing_else_is(text: str, numbers: list[int]):
+    assert find_json(text, msgspec.json.Decoder(list[int]).decode) == numbers
+
+
+@pytest.mark.parametrize(
     "text",
     [
         '{"first": {"valid": true}, "second": [1, 2',

@@ -255,6 +255,13 @@ def test_id_that_is_a_number_is_named_in_the_error(api: API):
 
 
 @pytest.mark.parametrize("api", APIS)
+@pytest.mark.parametrize("inner", [{"error": {"message": "out of pages"}}, {"response": {"detail": "out of pages"}}])
+def test_words_inside_the_response_are_in_the_error(api: API, inner: dict[str, Any]):
+    snapshot = read(api, status="FAILED", response=inner)
+    assert (snapshot.status, snapshot.error_message) == (JobStatus.FAILED, "out of pages")
+
+
+@pytest.mark.parametrize("api", APIS)
 def test_words_of_a_body_without_an_id_are_in_the_error(api: API):
     with pytest.raises(ProtocolError, match=r"without a usable id: out of pages \(no_pages\)"):
         api.read_job(reply({"error": {"message": "out of pages", "code": "no_pages"}}))
