@@ -7,6 +7,7 @@ exist. `--probe` is the exception. This module knows nothing of files of questio
 from __future__ import annotations
 
 import os
+import re
 import sys
 import uuid
 from collections.abc import Iterator
@@ -248,9 +249,14 @@ def _base_url(connection: Connection) -> str:
     if connection.emulate:
         return "the built-in emulator"
     if connection.base_url:
-        return one_line(connection.base_url)
+        return _without_secrets(connection.base_url)
     said = os.environ.get("PERPLEXITY_BASE_URL")
-    return f"{one_line(said)} (PERPLEXITY_BASE_URL)" if said else f"{SERVICE} (default)"
+    return f"{_without_secrets(said)} (PERPLEXITY_BASE_URL)" if said else f"{SERVICE} (default)"
+
+
+def _without_secrets(url: str) -> str:
+    """An address without what may be secret in it, as reports are pasted elsewhere: a user, a query, a fragment."""
+    return one_line(re.sub(r"[?#].*", "?…", re.sub(r"[^/]*@", "…@", url), flags=re.DOTALL))
 
 
 def _journal(place: Path | None) -> int:

@@ -28,6 +28,7 @@ from aiopplx.cli._doctor import (
     CAS_OF_OTHERS,
     PROXIES,
     SERVICE,
+    _base_url,
     _clock,
     _end_of,
     _key,
@@ -564,6 +565,24 @@ def test_doctor_tells_of_a_wrong_key_and_a_wrong_address_at_once(monkeypatch: py
     monkeypatch.setenv("AIOPPLX_API", "nothing")
     assert [what for what, _ in _problems(Connection(base_url="https://gw.example/v1"))] == ["key", "base url"]
     assert list(_problems(Connection(emulate=True))) == []
+
+
+@pytest.mark.parametrize(
+    ("address", "shown"),
+    [
+        ("https://user:secret@gw.example/a", "https://…@gw.example/a"),
+        ("user:secret@gw.example", "…@gw.example"),
+        ("https://a@secret@gw.example", "https://…@gw.example"),
+        ("https://gw.example/a?key=secret", "https://gw.example/a?…"),
+        ("https://gw.example/#secret", "https://gw.example/?…"),
+        ("https://gw.example/a", "https://gw.example/a"),
+    ],
+)
+def test_doctor_shows_no_secret_of_an_address(address: str, shown: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert _base_url(Connection(base_url=address)) == shown
+    monkeypatch.setenv("PERPLEXITY_BASE_URL", address)
+    assert _base_url(Connection()) == f"{shown} (PERPLEXITY_BASE_URL)"
+    assert "secret" not in "".join(told(problem) for _, problem in _problems(Connection()))
 
 
 def test_doctor_tells_of_blanks_that_are_not_sent(monkeypatch: pytest.MonkeyPatch) -> None:
