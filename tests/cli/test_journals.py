@@ -586,6 +586,7 @@ async def test_doctor_compares_the_clock_and_sends_nothing_with_a_wrong_key() ->
         assert len(server.requests) == sent
     assert " ahead of the server's: set it" in done.stdout
     assert "key       PERPLEXITY_API_KEY has a quotation mark in it" in quoted.stdout
+    assert quoted.stdout.count("quotation mark in it") == 1  # and not once for each API
     assert "would fail" in quoted.stdout
     assert quoted.returncode == 2
 
