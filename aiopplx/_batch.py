@@ -31,6 +31,7 @@ from aiopplx._core.source import Frame, Source, SourceEnded
 from aiopplx._errors import AiopplxError, BudgetReached, ConfigError, InDoubt, InvalidRequest
 from aiopplx._events import Event, EventKind
 from aiopplx._http.apart import is_ours
+from aiopplx._http.line import SUBMITS_AT_ONCE
 from aiopplx._job import Job, JobStatus
 from aiopplx._policy.retry import Bounds
 from aiopplx._submission import POLLABLE, Submission
@@ -45,7 +46,8 @@ if TYPE_CHECKING:
 Item: TypeAlias = "str | Mapping[str, object] | Request"
 Items: TypeAlias = "Iterable[Item] | AsyncIterable[Item] | Frame"
 
-SUBMITTERS = 16
+SUBMITTERS = SUBMITS_AT_ONCE
+"""A batch alone may have as many submissions on the way as its session."""
 
 _RUNS = itertools.count(1)
 """Numbers the batches of this process: a store keeps the items of each in the order of its source."""

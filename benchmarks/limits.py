@@ -82,6 +82,7 @@ SECTIONS: dict[str, dict[str, Case]] = {
         "shared-2000": Case("2,000 a minute", Bucket(2_000), 1_000, peers=False, seeds=8),
         "shared-2000-headers": Case("2,000 a minute, told", Bucket(2_000), 1_000, "x-ratelimit", peers=False, seeds=8),
         "shared-2000-4000": Case("2,000 a minute", Bucket(2_000), 4_000, peers=False, seeds=3),
+        "shared-2000-4000-headers": Case("2,000, told", Bucket(2_000), 4_000, "x-ratelimit", peers=False, seeds=3),
         "shared-2000-10000": Case("2,000, told", Bucket(2_000), 10_000, "x-ratelimit", peers=False, seeds=1),
     },
     "Limits on submissions only": {

@@ -200,10 +200,14 @@ class Poller:
             self.poll_now(sub)
 
     def unpark(self, sub: Submission) -> None:
-        """A listener has room again: the job is due at once, and a failed poll is not its last for a moment."""
-        if sub not in self._out:
-            _polls(sub).grace_until = self._clock.now() + GRACE
-        self.poll_now(sub)
+        """A listener has room again: the job is due as it was, or at once, so that those due later do not go before it.
+        A failed poll is not its last for a moment.
+        """
+        if sub in self._out:
+            return
+        now, polls = self._clock.now(), _polls(sub)
+        polls.grace_until = now + GRACE
+        self._put(sub, now if polls.due is None else min(polls.due, now))
 
     # --- what is polled no more --------------------------------------------------------------------------------------
 

@@ -80,7 +80,8 @@ class Results:
         self._ready: deque[Place] = deque()
         self._ready_by_index: dict[int, Place] = {}
         self._polled: set[Place] = set()
-        self._parked: list[tuple[int, Place]] = []
+        self._parked: list[tuple[int, Place]] = []  # the next in order first, or the one that was parked first
+        self._times_parked = 0
 
     def place(self, sub: Submission, index: int) -> Place:
         """A new place, for the outcome of this submission."""
@@ -116,7 +117,9 @@ class Results:
             return True
         if not place.is_parked:
             place.is_parked = True
-            heapq.heappush(self._parked, (place.index or 0, place))
+            self._times_parked += 1
+            turn = place.index or 0 if self._ordered else self._times_parked
+            heapq.heappush(self._parked, (turn, place))
         return False
 
     def polled(self, place: Place) -> None:

@@ -28,8 +28,9 @@ from aiopplx._policy.retry import Bounds
 from aiopplx._policy.turns import Turn, Turns, Waiting
 from aiopplx._wire.call import Lane
 
-SUBMITS_AT_ONCE = 32
-"""Submissions of one session between the gate and their answer. More would only make the server refuse them."""
+SUBMITS_AT_ONCE = 64
+"""Submissions of one session between the gate and their answer: with answers that take two seconds, 2,000 a minute. How
+many the server lets in is for the limits to find out (`_policy.limiter`); this bounds what a silent server holds."""
 
 _SUBMIT = Lane.SUBMIT
 

@@ -268,6 +268,17 @@ async def test_job_without_room_is_not_taken_in():
     assert not play.left_over()
 
 
+async def test_job_that_finds_room_again_goes_before_jobs_due_later():
+    play = Play()
+    play.keeper.full = {"b"}
+    await play.after(1000.0)
+    was_due = play.polls("b").due
+    assert was_due is not None
+    assert was_due < START + 500.0
+    play.poller.unpark(play.subs["b"])
+    assert play.polls("b").due == was_due
+
+
 @pytest.mark.parametrize("fault", ["raises", "forgets the job"])
 async def test_faulty_choice_costs_no_job_its_poll(fault: str, caplog: pytest.LogCaptureFixture):
     def choose(first: Submission, others: Others) -> Poll:

@@ -102,6 +102,15 @@ def test_jobs_beyond_the_room_are_parked_until_one_is_taken() -> None:
     assert not batch.places[READY + 1].has_room()
 
 
+def test_jobs_are_unparked_in_the_order_in_which_they_were_parked() -> None:
+    batch = Batch(READY + 3)
+    for index in (*range(READY), READY + 2, READY, READY + 1):
+        batch.places[index].has_room()
+    for index in range(3):
+        batch.places[index].polled(None)
+    assert batch.unparked == [batch.places[index].sub for index in (READY + 2, READY, READY + 1)]
+
+
 def test_poll_that_brings_no_outcome_gives_its_room_to_the_next() -> None:
     batch = Batch(READY + 1)
     for place in batch.places:

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from aiopplx import ConfigError, Event, EventKind, JobStatus, PollPolicy, Session
+from aiopplx._http.line import SUBMITS_AT_ONCE
 from aiopplx.emulator import Emulator, limits
 from aiopplx.testing import JumpingClock
 
@@ -113,6 +114,18 @@ async def test_tier_is_used_without_a_refusal() -> None:
     played = await play(100, limits.Bucket(50), tier=0)
     assert played.last_submission <= 1.05 * 60.0
     assert played.refused("submit") + played.refused("get") == 0
+
+
+async def test_slow_answers_keep_no_submission_of_a_batch_back() -> None:
+    clock = JumpingClock()
+    slow = {"submit": limits.InFlight(1_000, 2.0)}
+    async with (
+        Emulator(limits=slow, duration=60, clock=clock, answer_chars=200) as server,
+        Session("any-key", base_url=server.url, api="agent", clock=clock, tier=5) as session,
+        session.batch([f"Question {number}" for number in range(SUBMITS_AT_ONCE + 10)]) as batch,
+    ):
+        assert all([job.ok async for job in batch])
+        assert server.ledger.peak == SUBMITS_AT_ONCE
 
 
 # --- who goes first ---------------------------------------------------------------------------------------------------
