@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from aiopplx._text.amounts import dollars
 from aiopplx.cli._facts import TRUSTED, Answer, Facts, time_left
 from aiopplx.cli._tally import Tally
-from aiopplx.cli._text import clock, one_line
+from aiopplx.cli._text import clock
 
 if TYPE_CHECKING:
     from aiopplx import Estimate, Job, Session
@@ -93,10 +93,18 @@ class Course:
         """A submission was accepted."""
         self._submitted.append(time.monotonic())
 
-    def answered(self, place: str, question: str, job: Job) -> None:
-        """An answer has come."""
-        answer = Answer(one_line(place, 40), one_line(question), job.cost, job.seconds, len(job.sources))
-        self._latest = (*self._latest, answer)[-LATEST:]
+    def answered(self, place: str, question: str, job: Job, *, is_shown: bool) -> None:
+        """An answer has come.
+
+        Args:
+            place: where its question stands.
+            question: its beginning, on one line.
+            job: the answer.
+            is_shown: the latest answers are shown; if not, its sources need not be counted.
+        """
+        if is_shown:
+            answer = Answer(place, question, job.cost, job.seconds, len(job.sources))
+            self._latest = (*self._latest, answer)[-LATEST:]
         if job.seconds is not None and job.polls:  # an answer of the journal was not waited for
             self._came += 1
             self._durations.append(job.seconds)

@@ -37,6 +37,9 @@ class View:
         facts: the run at this moment, without what it takes a clock to know.
     """
 
+    shows_answers = False
+    """Whether the latest answers are shown."""
+
     def __init__(self, facts: Callable[[float], Facts]) -> None:
         self._facts = facts
         self._began = time.monotonic()
@@ -144,6 +147,8 @@ class StillView(View):
 
 class LiveView(View):
     """A display of a few lines at the bottom of a terminal; permanent lines are printed above it."""
+
+    shows_answers = True
 
     def __init__(self, facts: Callable[[float], Facts], console: Console) -> None:
         super().__init__(facts)

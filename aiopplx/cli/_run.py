@@ -318,7 +318,8 @@ class _Run:
             self._tally.count(again)
         where = origin.place if origin else f"job {job.id}"
         if job.ok:
-            self._course.answered(where, origin.preview if origin else job.question, job)
+            preview = origin.preview if origin else one_line(job.question)
+            self._course.answered(where, preview, job, is_shown=self._view.shows_answers)
         elif job.status == "STOPPED":  # there are many, all for one reason, which is printed once
             self._unsent_because = self._unsent_because or _of_all(job)
         else:
