@@ -106,7 +106,7 @@ class Estimate(msgspec.Struct, frozen=True):
             max_in_flight: jobs that run at once.
             rpm: submissions a minute; None if that is not known.
             after: this many of the first requests are not counted: what comes after a pilot.
-            at_most: stop reading at this many that would be paid for: what the first ones cost.
+            at_most: stop reading at this many that would be paid for or run already: what the first ones cost.
             paid: requests with what each has cost in US dollars, if no journal knows it; newest first.
 
         Raises:
@@ -129,7 +129,7 @@ class Estimate(msgspec.Struct, frozen=True):
             if at < after:
                 continue
             found.add(to.kind_of(body), named, journal.get(item=named.item) if journal is not None else None)
-            if at_most is not None and found.count >= at_most:
+            if at_most is not None and found.unfinished >= at_most:
                 break
         if journal is not None:
             for kind, samples in samples_of(journal.ledger(LATEST)).items():
@@ -173,12 +173,10 @@ class Found:
 
     Attributes:
         counts: jobs of each kind.
-        count: jobs of all kinds.
     """
 
     def __init__(self, *, retry_failed: bool, replace: bool) -> None:
         self.counts: dict[Kind, int] = {}
-        self.count = 0
         self._stored = [0, 0, 0]
         self._conflicts = 0
         self._conflicts_paid = 0.0
@@ -186,6 +184,11 @@ class Found:
         self._retry_failed = retry_failed
         self._occurrences = Occurrences()
         self._names: set[str] = set()
+
+    @property
+    def unfinished(self) -> int:
+        """Jobs to be paid for, and those that run already."""
+        return sum(self.counts.values()) + self._stored[1]
 
     def named(self, request: Request) -> Named:
         """The name of the next question."""
@@ -206,7 +209,6 @@ class Found:
             self._names.add(named.item)
         if record is None or self._is_paid(record, named):
             self.counts[kind] = self.counts.get(kind, 0) + 1
-            self.count += 1
 
     def _is_paid(self, record: Record, named: Named | None) -> bool:
         if named is not None and record.sha not in (named.sha, b""):

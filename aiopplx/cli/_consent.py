@@ -179,7 +179,7 @@ class Agreement:
         rest = price.rest
         total = pilot.done + rest.count + rest.finished + rest.running + rest.in_doubt + rest.conflicts
         self._tell(rest_told(pilot.done, total, dollars(spent), where, rest))
-        if options.yes:
+        if options.yes or not rest.count:
             return True
         if _can_ask():
             if await _agrees():

@@ -101,7 +101,7 @@ def price_of(
             )
 
         rest = estimate(requests(), None)
-        if options.pilot is None or after or rest.count <= options.pilot:
+        if options.pilot is None or after or rest.count + rest.running <= options.pilot:
             return Price(rest)
         first = Asked(requests())
         return Price(rest, estimate(first, options.pilot), first.count)

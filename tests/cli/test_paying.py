@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import csv
 import json
+import signal
 from pathlib import Path
 from typing import Any
 
 import pytest
-from _shell import FAST, run, run_at
+from _shell import FAST, ending, run, run_at, started, until
 from _terminal import on_a_terminal_at
 
 from aiopplx import Estimate
@@ -147,6 +148,20 @@ async def test_pilot_of_a_script_stops_or_goes_on(tmp_path: Path, journal: tuple
         whole = await run_at(server, *words, "--yes", "--force")
         assert (whole.returncode, server.ledger.created) == (0, 17 if journal else 12), whole.stderr
         assert len((tmp_path / "a.jsonl").read_text().splitlines()) == 12
+
+
+async def test_pilot_that_was_broken_off_pays_no_further_rows(tmp_path: Path) -> None:
+    words = ("run", str(table(tmp_path, 12)), "-o", str(tmp_path / "a.csv"), *FAST, "--pilot", "3")
+    async with Emulator(duration=3600.0, answer_chars=300) as server:
+        async with started(server, *words) as process:
+            await until(lambda: server.ledger.created == 3)
+            process.send_signal(signal.SIGINT)
+            assert (await ending(process))[0] == 130
+        server.advance(3600.0)
+        again = await run_at(server, *words)
+        assert (again.returncode, server.ledger.created) == (0, 3)
+    assert "3 of 12 questions done, $" in again.stderr
+    assert "The other 9: about $" in again.stderr
 
 
 # --- the look for a program ------------------------------------------------------------------------------------------
