@@ -256,7 +256,7 @@ async def test_paid_answers_are_not_overwritten(tmp_path: Path) -> None:
 async def test_full_disk_ends_the_run_and_names_running_jobs() -> None:
     async with Emulator(duration=0.0) as server:
         done = await run_at(server, "run", "-", "-o", "/dev/full", *FAST, stdin="One?\nTwo?\n")
-    assert done.returncode == 1
+    assert done.returncode == 75
     assert "aiopplx: cannot write /dev/full: No space left on device" in done.stderr
     assert "Traceback" not in done.stderr
 
