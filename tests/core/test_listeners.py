@@ -448,6 +448,26 @@ async def test_outcome_waits_at_the_server_until_the_store_returns() -> None:
     assert server.requests["get"] == 3
 
 
+class GoneAtRetry(MemoryJournal):
+    """Takes the mark of a first attempt, and no other."""
+
+    async def apply(self, claim: Claim, step: Step) -> None:
+        if step.rule.name == "sending" and step.attempts > 1:
+            raise JournalAway("the store is out of reach")
+        await super().apply(claim, step)
+
+
+async def test_store_that_fails_at_a_retry_is_told() -> None:
+    """As one that fails at the first attempt: nothing more is sent by this session, whatever became of this one."""
+    told: list[Event] = []
+    async with Scripted() as server:
+        server.script = lambda asked: (500, {}) if asked.kind == "submit" else None
+        journal, retry = GoneAtRetry(now=time.time), RetryPolicy(base=0.01)
+        async with opened(server, told, journal=journal, retry=retry) as session:
+            assert (await session.ask(QUESTION)).status is JobStatus.IN_DOUBT
+    assert [event.reason for event in of_kind(told, EventKind.STOPPED)] == ["the store is out of reach"]
+
+
 # --- money -----------------------------------------------------------------------------------------------------------
 
 
