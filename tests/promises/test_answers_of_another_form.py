@@ -187,7 +187,9 @@ def test_answer_that_was_cut_names_its_id(api: API, name: str) -> None:
 # --- by way of the session
 
 
-@pytest.mark.parametrize("form", ["a chat completion", "a Sonar job", "a stream of parts"])
+@pytest.mark.parametrize(
+    "form", ["a chat completion", "a Sonar job", "a stream of parts", "an id that cannot be asked for"]
+)
 @pytest.mark.parametrize("way", ["ask", "submit", "batch"])
 async def test_answer_of_another_form_is_kept_by_every_way(form: str, way: str, tmp_path: Path) -> None:
     path = tmp_path / "j.db"
