@@ -20,7 +20,7 @@ from typing import Self
 
 import msgspec
 
-from aiopplx._job import JobStatus
+from aiopplx._job import JobStatus, Usage
 
 logger = logging.getLogger("aiopplx")
 
@@ -62,12 +62,14 @@ class Event(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     Attributes:
         kind: what happened.
         job_id, idempotency_key, tag, index: which submission, as on `Job`.
+        api, model: the API, and the model or preset that was asked for; on FINISHED the model that the server names.
         status: where the job stands.
         seconds: since the server accepted the submission; None before that, and of a job whose age nobody knows.
         polls: polls of this job so far.
         attempt: which HTTP exchange of this call, from 1.
         delay: seconds until the next one, or of silence.
         cost: US dollars, on FINISHED.
+        usage: tokens and searches, on FINISHED; None if the server did not say.
         reason: a sentence for a person; no key and no prompt in it.
         fault: the class of fault, one of N, R, T, D, P (docs/reliability.md), on RETRYING and POLL_FAILED.
     """
@@ -77,12 +79,15 @@ class Event(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     idempotency_key: str = ""
     tag: str | int | None = None
     index: int | None = None
+    api: str = ""
+    model: str = ""
     status: JobStatus | None = None
     seconds: float | None = None
     polls: int = 0
     attempt: int = 0
     delay: float = 0.0
     cost: float | None = None
+    usage: Usage | None = None
     reason: str = ""
     fault: str = ""
 

@@ -85,9 +85,10 @@ class Announcer:
             if len(told) > REMEMBERED:
                 told.popitem(last=False)
         event = _event_of(job, EventKind.FINISHED, job.error.message if job.error is not None else "")
-        self.emitter.emit(
-            msgspec.structs.replace(event, seconds=job.seconds, polls=job.polls, attempt=job.attempts, cost=job.cost)
-        )
+        usage = job.usage
+        cost = usage.cost if usage is not None else None
+        facts = {"seconds": job.seconds, "polls": job.polls, "attempt": job.attempts, "cost": cost, "usage": usage}
+        self.emitter.emit(msgspec.structs.replace(event, **facts))
 
     def timed_out(self, sub: Submission, overdue: Sequence[Listener], reason: str) -> None:
         """These listeners wait for it no more, each under its own names."""
@@ -132,6 +133,8 @@ def _event_of(job: Job, kind: EventKind, reason: str = "") -> Event:
         idempotency_key=job.idempotency_key,
         tag=job.tag,
         index=job.index,
+        api=job.api,
+        model=job.model,
         status=job.status,
         reason=reason,
     )

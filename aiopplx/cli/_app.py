@@ -27,7 +27,8 @@ from aiopplx.cli._options import (
 _ABOUT = """Submit many Perplexity deep-research jobs at once, poll them together, get each as it finishes.
 
 Exit codes: 0 all done, 1 some failed, 2 usage, 3 key or credit refused, 4 submissions in doubt, 75 not finished (no
-connection, budget reached, disk full, another run on the journal): try again later, 130 Ctrl-C, 143 SIGTERM."""
+connection, budget reached, disk full, another run on the journal): try again later, 130 Ctrl-C or a price
+not agreed to, 143 SIGTERM."""
 
 Json = Annotated[bool, Parameter(name="--json", show_default=False, help="Print JSON, one object a line.")]
 Place = Annotated[Path, Parameter(help="Journal of a run: QUESTIONS.journal.db.")]

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import signal
 import sys
 from collections.abc import Awaitable, Callable
@@ -64,6 +65,8 @@ _OPTIONS = {"api_key": "--api-key-file", "base_url": "--base-url"}
 """The options of arguments that an error names."""
 
 
+_NEEDS_QUOTES = re.compile(r"[^\w.,:/=+-]")
+"""What a shell may take for something else: a blank, a tilde, a bar."""
 _FLAGS = {
     "format": "--input-format",
     "header": "--no-header",
@@ -89,7 +92,7 @@ _FLAGS = {
 def flag_of(advice: Advice) -> str:
     """What to type on the command line, and what that does: `--skip-lines 2 begins there`."""
     value = advice.value.strip("[]").strip("'\"")
-    value = f'"{value}"' if " " in value else "NAME" if value == "..." else value
+    value = f'"{value}"' if _NEEDS_QUOTES.search(value) else "NAME" if value == "..." else value
     shown = _FLAGS.get(advice.option, advice.option)
     if value not in ("True", "False"):
         shown = f"{shown} {value}"

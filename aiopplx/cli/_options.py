@@ -33,6 +33,7 @@ KEY_LIMIT = 4096
 """Bytes read of a key file."""
 
 _SERVICE = Group("Service")
+_PRICE = Group("Price")
 
 
 @Parameter(name="*", group=_SERVICE)
@@ -121,14 +122,22 @@ class RunOptions:
         False
     )
     pilot: Annotated[
-        PositiveInt | None, Parameter(help="Ask this many first, then say what the others would cost, and ask.")
+        PositiveInt | None,
+        Parameter(
+            group=_PRICE, help="Ask the first N that are not finished; then say what the others would cost, and ask."
+        ),
     ] = None
     confirm_above: Annotated[
         NonNegativeFloat,
-        Parameter(help="Dollars from which on a person at the terminal is asked before anything is sent; 0 always."),
+        Parameter(
+            group=_PRICE,
+            help="At a terminal, ask before anything is sent if it may cost more dollars than this; 0 always asks."
+            " Without a terminal nothing is ever asked.",
+        ),
     ] = 10.0
     yes: Annotated[
-        bool, Parameter(name=["--yes", "-y"], show_default=False, help="Agree to the price, whatever it is.")
+        bool,
+        Parameter(name=["--yes", "-y"], group=_PRICE, show_default=False, help="Agree to the price, whatever it is."),
     ] = False
     unique: Annotated[
         bool, Parameter(show_default=False, help="Ask equal questions once; each row gets the answer.")
@@ -149,8 +158,9 @@ class RunOptions:
     max_cost: Annotated[
         PositiveFloat | None,
         Parameter(
+            group=_PRICE,
             help="Dollars that may be spent, over all runs of the journal. Jobs already paid for are still collected."
-            " What running jobs cost above what such jobs have cost so far can exceed it."
+            " What running jobs cost above what such jobs have cost so far can exceed it.",
         ),
     ] = None
     cancel_on_exit: Annotated[

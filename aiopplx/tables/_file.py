@@ -157,7 +157,7 @@ def _why(error: Exception) -> str:
 def _table(file: _File, options: ReadOptions) -> Table:
     if not file.head:
         raise TableError(f"{file.name} is empty")
-    form = options.format or _binary_format(file)
+    form = options.format or _binary_format(file) or ("csv" if options.delimiter else None)
     if form == "excel":
         return read_excel(file.name, file.path, sheet=options.sheet, header=options.header, skip=options.skip_lines)
     if form == "parquet":

@@ -45,6 +45,8 @@ _QUESTIONS = frozenset({"question", "questions", "prompt", "prompts", "query", "
 _NAME = re.compile(r"[A-Za-z_][\w.-]{0,39}")
 _UNDERLINE = re.compile(r"(?:-{3,}|={3,}|\*{3,})")
 _ARRAY = re.compile(r"\[\s*(?:[\"{\[]|$)")
+_RARE = ("~", "^", "\x1f", "\x01")
+"""Delimiters of databases' exports: they are not tried, but their lines are no questions."""
 _AS_TEXT = Advice("format", '"text"', "asks each of its lines all the same")
 
 
@@ -113,6 +115,12 @@ def _by_content(name: str, lines: Sequence[str]) -> TextFormat:
         ):
             as_text = Advice("format", '"text"', "asks each line")
             raise TableError(f"{name} looks like a table", Advice("format", '"csv"', "reads it as one", as_text))
+    for separator in _RARE:
+        width = first.count(separator)
+        if width and all(line.count(separator) == width for line in lines[:TABBED]) and len(lines) > 1:
+            as_text = Advice("format", '"text"', "asks each line")
+            by_it = Advice("delimiter", f'"{separator}"', "reads it as one", as_text)
+            raise TableError(f"{name} looks like a table with {separator} between its cells", by_it)
     if _is_markdown(lines):
         whole = Advice("format", '"brief"', "asks all of it as one question", _AS_TEXT)
         raise TableError(f"{name} is Markdown", whole)

@@ -173,6 +173,7 @@ async def test_limit_stops_before_the_next_row(tmp_path: Path) -> None:
         (Advice("skip_lines", "2", "begins there"), "--skip-lines 2 begins there"),
         (Advice("fields", "['model']", "sends it"), "--fields model sends it"),
         (Advice("encoding", '"..."', "names another"), "--encoding NAME names another"),
+        (Advice("delimiter", '"~"', "reads it as one"), '--delimiter "~" reads it as one'),  # ~ alone is a folder
         (
             Advice("question", '"COLUMN"', "names it", Advice("template", '"{A} and {B}"', "makes it of several")),
             '--question COLUMN names it, --template "{A} and {B}" makes it of several',

@@ -317,6 +317,16 @@ def test_another_kind_of_file_is_refused_by_name(tmp_path: Path, name: str, data
         table_of(tmp_path / name, data)
 
 
+def test_lines_of_a_rare_delimiter_are_no_questions(tmp_path: Path) -> None:
+    """The drug agency's public lists have tildes: each of 19,714 lines was a question."""
+    text = "Appl_Type~Appl_No~Trade_Name\nN~020610~ACME\nN~018613~\n"
+    with pytest.raises(TableError, match="looks like a table with ~ between its cells") as caught:
+        table_of(tmp_path / "q.txt", text)
+    assert caught.value.advice is not None
+    assert (caught.value.advice.option, caught.value.advice.value) == ("delimiter", '"~"')
+    assert cells_of(table_of(tmp_path / "q.txt", text, delimiter="~"))[0]["Appl_No"] == "020610"
+
+
 def test_journal_is_refused_with_the_name_of_its_questions(tmp_path: Path) -> None:
     with pytest.raises(TableError, match="is a journal; the questions are in q"):
         table_of(tmp_path / "q.txt.journal.db", b"SQLite format 3\0")

@@ -1,0 +1,168 @@
+"""Traces and metrics by OpenTelemetry: `Session(on_event=Telemetry())`. Needs its API only (`aiopplx[otel]`).
+
+One span for each job, from its submission to its end, with its states as events and the attributes of the conventions
+for generative AI. Its parent is whatever span is current where the job was asked for, such as that of a web request.
+There is no span for a poll: a job has twenty. The questions and the answers are in no span and no metric.
+
+The conventions are in development, so their names stand here, and nowhere else in this package. Source: OpenTelemetry,
+"Semantic conventions for generative client AI spans", which knows `perplexity` as a provider. This module knows nothing
+of how spans and metrics leave the program.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import OrderedDict
+
+import msgspec
+from opentelemetry import context, metrics, trace
+from opentelemetry.trace import Span, SpanKind, StatusCode
+
+from aiopplx import Event, EventKind, JobStatus, __version__
+
+_SCOPE = "aiopplx"
+# Submissions that nobody here waits for any more: their end will not be told.
+_LAST = frozenset({EventKind.FINISHED, EventKind.LEFT})
+_OK = frozenset({JobStatus.COMPLETED, JobStatus.INCOMPLETE})
+
+
+class _Open(msgspec.Struct):
+    """A job whose end was not told yet.
+
+    `who` is what its metrics are told apart by; `polled` its age at the last poll that found it running.
+    """
+
+    span: Span
+    who: dict[str, str]
+    is_accepted: bool = False
+    polled: float | None = None
+
+
+class Telemetry:
+    """The handler of a session's events that makes spans and metrics of them. One may serve several sessions.
+
+    Metrics: `aiopplx.jobs` (count, by outcome), `aiopplx.job.cost` (US dollars), `gen_ai.client.operation.duration`
+    (seconds from the acceptance to the end), `gen_ai.client.token.usage` (tokens), `aiopplx.poll.gap` (seconds from the
+    last poll that found a job running to the one that found its end: the end was not seen for at most so long),
+    `aiopplx.retries` (count, by class of fault), `aiopplx.jobs.in_flight` (jobs that run and are polled).
+
+    Args:
+        limit: the most spans that are open at once; of more, the oldest is ended without an outcome. Default 10,000.
+        tracer_provider, meter_provider: default the global ones.
+    """
+
+    def __init__(
+        self,
+        *,
+        limit: int = 10_000,
+        tracer_provider: trace.TracerProvider | None = None,
+        meter_provider: metrics.MeterProvider | None = None,
+    ) -> None:
+        self._limit = limit
+        self._tracer = trace.get_tracer(_SCOPE, __version__, tracer_provider)
+        meter = metrics.get_meter(_SCOPE, __version__, meter_provider)
+        self._jobs = meter.create_counter("aiopplx.jobs", "{job}", "Submissions that ended, by what they ended as")
+        self._cost = meter.create_histogram("aiopplx.job.cost", "{USD}", "What a job was billed")
+        self._duration = meter.create_histogram("gen_ai.client.operation.duration", "s", "From acceptance to the end")
+        self._tokens = meter.create_histogram("gen_ai.client.token.usage", "{token}", "Tokens that a job used")
+        self._gap = meter.create_histogram("aiopplx.poll.gap", "s", "For how long at most an end was not seen")
+        self._retries = meter.create_counter("aiopplx.retries", "{attempt}", "Attempts that are made again")
+        self._in_flight = meter.create_up_down_counter("aiopplx.jobs.in_flight", "{job}", "Jobs that are polled")
+        self._open: OrderedDict[str, _Open] = OrderedDict()
+
+    def __call__(self, event: Event) -> None:
+        """Take one event."""
+        if event.kind is EventKind.RETRYING:
+            self._retries.add(1, {"aiopplx.fault": event.fault, **_who(event)})
+        name = event.idempotency_key or event.job_id
+        if not name:
+            return  # about the session
+        job = self._open.get(name) or self._begun(event, name)
+        if event.kind is EventKind.POLLED:
+            job.polled = event.seconds
+            return
+        if event.kind is EventKind.SUBMITTED:
+            job.is_accepted = True
+            job.span.set_attribute("gen_ai.response.id", event.job_id)
+            self._in_flight.add(1, job.who)
+        job.span.add_event(f"aiopplx.{event.kind.value}", _facts(event))
+        if event.kind in _LAST:
+            del self._open[name]
+            self._end(event, job)
+
+    def close(self) -> None:
+        """End the spans of jobs whose end was not told, such as those that other processes made."""
+        while self._open:
+            self._drop()
+
+    def _begun(self, event: Event, name: str) -> _Open:
+        if len(self._open) >= self._limit:
+            self._drop()
+        began = time.time_ns() - int((event.seconds or 0.0) * 1e9)
+        who = _who(event)
+        span = self._tracer.start_span(
+            f"research {event.model}".strip(),
+            context.get_current(),
+            SpanKind.CLIENT,
+            {**who, "aiopplx.idempotency_key": event.idempotency_key, "aiopplx.tag": str(event.tag or "")},
+            start_time=began,
+        )
+        job = self._open[name] = _Open(span, who)
+        return job
+
+    def _drop(self) -> None:
+        _, job = self._open.popitem(last=False)
+        if job.is_accepted:
+            self._in_flight.add(-1, job.who)
+        job.span.end()
+
+    def _end(self, event: Event, job: _Open) -> None:
+        who = job.who
+        if job.is_accepted:
+            self._in_flight.add(-1, who)
+        span, status = job.span, event.status
+        if event.kind is EventKind.FINISHED and status is not None:
+            outcome = status.value.lower()
+            self._jobs.add(1, {"aiopplx.outcome": outcome, **who})
+            span.set_attribute("aiopplx.outcome", outcome)
+            if status not in _OK:
+                span.set_attribute("error.type", outcome)
+                span.set_status(StatusCode.ERROR, event.reason)
+            self._used(event, span, who)
+            if event.seconds is not None:
+                self._duration.record(event.seconds, who)
+                if job.polled is not None:
+                    self._gap.record(event.seconds - job.polled, who)
+        span.end()
+
+    def _used(self, event: Event, span: Span, who: dict[str, str]) -> None:
+        if event.model:
+            span.set_attribute("gen_ai.response.model", event.model)
+        if event.cost is not None:
+            span.set_attribute("aiopplx.cost", event.cost)
+            self._cost.record(event.cost, who)
+        usage = event.usage
+        if usage is None:
+            return
+        for kind, tokens in (("input", usage.input_tokens), ("output", usage.output_tokens)):
+            if tokens is not None:
+                span.set_attribute(f"gen_ai.usage.{kind}_tokens", tokens)
+                self._tokens.record(tokens, {"gen_ai.token.type": kind, **who})
+
+
+def _who(event: Event) -> dict[str, str]:
+    """What spans and metrics are told apart by. No more: each further value multiplies the series of a metric."""
+    operation = "invoke_agent" if event.api.startswith("agent") else "chat"
+    said = {"gen_ai.provider.name": "perplexity", "gen_ai.operation.name": operation}
+    return {**said, "gen_ai.request.model": event.model} if event.model else said
+
+
+def _facts(event: Event) -> dict[str, str | int | float]:
+    facts: dict[str, str | int | float | None] = {
+        "aiopplx.status": event.status.value.lower() if event.status is not None else None,
+        "aiopplx.attempt": event.attempt or None,
+        "aiopplx.delay": event.delay or None,
+        "aiopplx.fault": event.fault or None,
+        "aiopplx.reason": event.reason or None,
+    }
+    return {name: value for name, value in facts.items() if value is not None}

@@ -1,0 +1,150 @@
+"""Spans and metrics, read back from OpenTelemetry's own exporters in memory."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+from opentelemetry.sdk.metrics import MeterProvider
+from opentelemetry.sdk.metrics.export import InMemoryMetricReader
+from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+from opentelemetry.trace import StatusCode
+
+from aiopplx import PollPolicy, Session
+from aiopplx.contrib.otel import Telemetry
+from aiopplx.emulator import Emulator, faults
+from aiopplx.testing import JumpingClock
+
+KEY = "otel-test-key-0123456789"
+QUESTION = "A question that no trace may have?"
+
+
+class Heard:
+    """A `Telemetry`, and what it exported."""
+
+    def __init__(self, limit: int = 100) -> None:
+        self.exporter = InMemorySpanExporter()
+        self.traces = TracerProvider()
+        self.traces.add_span_processor(SimpleSpanProcessor(self.exporter))
+        self._reader = InMemoryMetricReader()
+        meters = MeterProvider([self._reader])
+        self.handler = Telemetry(limit=limit, tracer_provider=self.traces, meter_provider=meters)
+
+    @property
+    def spans(self) -> tuple[ReadableSpan, ...]:
+        return self.exporter.get_finished_spans()
+
+    def metrics(self) -> dict[str, list[Any]]:
+        """The points of each metric by its name."""
+        data = self._reader.get_metrics_data()
+        assert data is not None
+        return {
+            metric.name: list(metric.data.data_points)
+            for resource in data.resource_metrics
+            for scope in resource.scope_metrics
+            for metric in scope.metrics
+        }
+
+
+@pytest.fixture
+def heard() -> Heard:
+    return Heard()
+
+
+async def test_job_has_one_span_under_the_span_that_asked(heard: Heard) -> None:
+    clock = JumpingClock()
+    tracer = heard.traces.get_tracer("a web framework")
+    async with (
+        Emulator(duration=60.0, answer_chars=200, clock=clock) as server,
+        Session(
+            KEY,
+            base_url=server.url,
+            clock=clock,
+            api="agent",
+            poll=PollPolicy.fixed(10.0),
+            on_event=heard.handler,
+        ) as session,
+    ):
+        with tracer.start_as_current_span("GET /ask"):
+            job = await session.ask(QUESTION, tag="vasa")
+        with tracer.start_as_current_span("GET /batch"):
+            async with session.batch(["Why?", "How?"]) as jobs:
+                assert [done.ok async for done in jobs] == [True, True]
+    spans = {span.name: span for span in heard.spans}
+    ours = [span for span in heard.spans if span.name.startswith("research")]
+    assert len(ours) == 3
+    parents = [span.parent.span_id for span in ours if span.parent is not None]
+    asked, batch = spans["GET /ask"].context, spans["GET /batch"].context
+    assert asked is not None
+    assert batch is not None
+    assert parents == [asked.span_id, batch.span_id, batch.span_id]
+    said = dict(ours[0].attributes or {})
+    assert said["gen_ai.provider.name"] == "perplexity"
+    assert said["gen_ai.response.id"] == job.id
+    assert said["aiopplx.tag"] == "vasa"
+    assert said["aiopplx.outcome"] == "completed"
+    assert said["aiopplx.cost"] == job.cost
+    assert job.usage is not None
+    assert said["gen_ai.usage.output_tokens"] == job.usage.output_tokens
+    assert [event.name for event in ours[0].events] == ["aiopplx.submitted", "aiopplx.finished"]
+
+
+async def test_metrics_count_jobs_costs_and_retries(heard: Heard) -> None:
+    clock = JumpingClock()
+    async with Emulator(duration=60.0, answer_chars=200, clock=clock, failing=lambda asked: "fail" in asked) as server:
+        server.faults.add("submit", faults.Status(503), times=2)
+        async with (
+            Session(KEY, base_url=server.url, clock=clock, api="sonar", on_event=heard.handler) as session,
+            session.batch(["Why?", "How?", "Will it fail?"]) as jobs,
+        ):
+            ended = [job async for job in jobs]
+    metrics = heard.metrics()
+    assert {point.attributes["aiopplx.outcome"]: point.value for point in metrics["aiopplx.jobs"]} == {
+        "completed": 2,
+        "failed": 1,
+    }
+    assert sum(point.value for point in metrics["aiopplx.retries"]) == 2
+    assert sum(point.value for point in metrics["aiopplx.jobs.in_flight"]) == 0
+    (cost,) = metrics["aiopplx.job.cost"]
+    assert cost.sum == pytest.approx(sum(job.cost or 0.0 for job in ended))
+    (duration,) = metrics["gen_ai.client.operation.duration"]
+    assert duration.sum == pytest.approx(sum(job.seconds or 0.0 for job in ended))
+    (gap,) = metrics["aiopplx.poll.gap"]
+    assert 0.0 < gap.max <= max(job.seconds or 0.0 for job in ended)
+    failed = [span for span in heard.spans if span.status.status_code is StatusCode.ERROR]
+    assert [dict(span.attributes or {})["error.type"] for span in failed] == ["failed"]
+
+
+async def test_no_trace_has_a_question_an_answer_or_the_key(heard: Heard) -> None:
+    clock = JumpingClock()
+    async with Emulator(duration=60.0, answer_chars=200, clock=clock) as server:
+        server.faults.add("submit", faults.NAMED["accept_then_500"], times=1)
+        async with Session(KEY, base_url=server.url, clock=clock, on_event=heard.handler) as session:
+            job = await session.ask(QUESTION)
+    said = " ".join(span.to_json() for span in heard.spans) + repr(heard.metrics())
+    assert heard.spans
+    for secret in (QUESTION, KEY, job.text[:40]):
+        assert secret not in said
+
+
+async def test_left_jobs_and_those_of_others_leave_no_span_open() -> None:
+    heard = Heard(limit=2)
+    clock = JumpingClock()
+    async with Emulator(duration=600.0, answer_chars=200, clock=clock) as server:
+        async with Session(KEY, base_url=server.url, clock=clock, on_event=heard.handler) as session:
+            jobs = [await session.submit(f"{QUESTION} {n}") for n in range(4)]
+            asked = asyncio.create_task(session.ask(QUESTION))
+            while session.stats().running == 0:  # noqa: ASYNC110 - there is no event for it
+                await asyncio.sleep(0)
+            asked.cancel()
+            await asyncio.wait([asked])
+            assert (await session.wait(jobs[0], timeout=10.0)).id == jobs[0].id
+        heard.handler.close()
+    names = [dict(span.attributes or {})["aiopplx.idempotency_key"] for span in heard.spans]
+    assert {job.idempotency_key for job in jobs} <= set(names)
+    left = [span for span in heard.spans if any(event.name == "aiopplx.left" for event in span.events)]
+    assert len(left) == 1
+    assert sum(point.value for point in heard.metrics()["aiopplx.jobs.in_flight"]) == 0
