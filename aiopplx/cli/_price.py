@@ -22,6 +22,10 @@ if TYPE_CHECKING:
     from aiopplx import Estimate
 
 
+PILOT = 5
+"""Rows of the pilot that is advised: so many costs of a kind are enough to estimate from."""
+
+
 class Price(msgspec.Struct, frozen=True):
     """What a run would cost.
 
@@ -126,8 +130,8 @@ def told_of(estimate: Estimate, place: str | None) -> str:
     counts = ((estimate.finished, "finished"), (estimate.running, "running"), (estimate.in_doubt, "in doubt"))
     stored = ", ".join(f"{count:,} {word}" for count, word in counts if count)
     said = str(estimate)
-    if estimate.low is None and estimate.count:
-        said = f"{said}; --pilot 5 finds out"
+    if estimate.low is None and estimate.count > PILOT:
+        said = f"{said}; --pilot {PILOT} finds out"
     if not stored:
         return said
     return f"{stored} in {place}; {f'the other {estimate.count:,}: ' if estimate.count else ''}{said}"

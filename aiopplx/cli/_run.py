@@ -38,6 +38,7 @@ from aiopplx.cli._files import Ending
 from aiopplx.cli._journals import counts_of, others_running, place_of, resuming, spent_in
 from aiopplx.cli._look import Found, RowsRefused, check_rows, for_a_program, what_is_asked, what_it_is
 from aiopplx.cli._options import Connection, JournalOptions, RunOptions, TableOptions
+from aiopplx.cli._price import PILOT
 from aiopplx.cli._progress import View, make_view
 from aiopplx.cli._questions import Origin, Questions, is_typed, open_questions
 from aiopplx.cli._tally import Tally, Unfinished
@@ -50,7 +51,7 @@ if TYPE_CHECKING:
 MANY = 20
 """Up to this many running ids are all printed; the journal lists more."""
 
-DRY = "Nothing was sent. Leave out --dry-run to run it; --pilot 5 tries five first."
+DRY = "Nothing was sent. Leave out --dry-run to run it"
 
 _LAST = 1 << 40
 """A position after those of all questions."""
@@ -181,7 +182,9 @@ class _Run:
             self._print_found(None)
         elif not self._options.quiet:
             price = [f"  {said}"] if (said := self._agreement.said) else []
-            for line in [*what_is_asked(seen), *price, DRY]:
+            found = self._agreement.price
+            advice = f"; --pilot {PILOT} tries five first" if found is not None and found.rest.count > PILOT else ""
+            for line in [*what_is_asked(seen), *price, f"{DRY}{advice}."]:
                 self._tell(line)
 
     def _print_found(self, refused: str | None) -> None:

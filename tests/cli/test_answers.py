@@ -171,7 +171,7 @@ async def test_dry_run_sends_nothing_and_leaves_nothing(tmp_path: Path) -> None:
         "         What did Company 2, Inc. announce?\n"
         "  keeps  id, company, note      tags  none\n"
         "  about $1.50 to $4.80, 3 min to 9 min (published figures; nothing of yours is known yet)\n"
-        "Nothing was sent. Leave out --dry-run to run it; --pilot 5 tries five first.\n"
+        "Nothing was sent. Leave out --dry-run to run it.\n"
     )
     assert os.listdir(tmp_path) == ["companies.csv"]
 

@@ -58,7 +58,7 @@ def test_price_above_the_limit_needs_a_yes(estimate: Estimate, limit: float, giv
     ("estimate", "said"),
     [
         (expected(300, 110.0, 360.0), "about $110 to $360, 2 min to 10 min (published"),
-        (expected(2, None, None, unknown=1), "the cost of 1 of 2 is not known, 2 min to 10 min; --pilot 5 finds out"),
+        (expected(9, None, None, unknown=1), "the cost of 1 of 9 is not known, 2 min to 10 min; --pilot 5 finds out"),
         (expected(0, 0.0, 0.0, finished=204, running=96), "204 finished, 96 running in q.db; nothing to pay for"),
         (expected(295, 200.0, 320.0, finished=5), "5 finished in q.db; the other 295: about $200 to $320"),
     ],
