@@ -275,7 +275,8 @@ class Answers:
     @property
     def name(self) -> str:
         """What messages call them."""
-        return " and ".join(output.name for output in self._outputs)
+        *names, last = (output.name for output in self._outputs)
+        return f"{', '.join(names)} and {last}" if names else last
 
     @property
     def is_terminal(self) -> bool:

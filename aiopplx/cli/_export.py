@@ -14,10 +14,11 @@ import anyio.lowlevel
 
 from aiopplx._text.amounts import many
 from aiopplx.cli._answers import Answers
-from aiopplx.cli._columns import columns_of_rows
+from aiopplx.cli._columns import Columns, columns_of_rows
 from aiopplx.cli._exits import DONE, LATER, code_until_signal
 from aiopplx.cli._files import Ending
 from aiopplx.cli._journals import SUFFIX
+from aiopplx.cli._layout import layout_of
 from aiopplx.cli._options import ExportOptions
 from aiopplx.cli._records import job_in
 from aiopplx.cli._tally import Tally, Unfinished
@@ -57,7 +58,7 @@ class _Export:
         answers = Answers(
             options.output,
             options.output_format,
-            columns_of_rows(record.meta for record in self._records()),
+            self._columns(),
             source=path.removesuffix(SUFFIX),
             journal=path,
             force=options.force,
@@ -69,6 +70,16 @@ class _Export:
         finally:
             await answers.close(ending)
         return self._close(answers, tally)
+
+    def _columns(self) -> Columns:
+        """The columns of the rows; of a table that is there already, if it is one of these rows."""
+        found = columns_of_rows(record.meta for record in self._records())
+        layouts = (layout_of(path, found.own, self._tag_of) for path in self._options.output)
+        return next((layout for layout in layouts if layout is not None), found)
+
+    def _tag_of(self, job_id: str) -> str | None:
+        record = self._journal.get(job_id=job_id) if job_id else None
+        return str(record.tag) if record is not None and record.tag is not None else None
 
     def _records(self) -> Iterator[Record]:
         return self._journal.asked(every_run=self._options.all)

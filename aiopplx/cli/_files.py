@@ -27,6 +27,8 @@ Ending = Literal["whole", "part", "none"]
 """What a run had done when its files are closed: it came to its end; it was stopped, or asked only some of the
 questions, so that rows of earlier runs stay; it did nothing, so that all files stay as they are."""
 COPY = 1 << 20
+LONGEST = (1 << 31) - 1
+"""Characters of a cell: what a C `long` holds everywhere."""
 
 
 class Span(NamedTuple):
@@ -300,6 +302,11 @@ def why_not(path: str, error: OSError) -> str:
 # --- forms -----------------------------------------------------------------------------------------------------------
 
 
+def take_long_cells() -> None:
+    """Let `csv` read cells of any length: answers have more characters than it takes by itself."""
+    csv.field_size_limit(LONGEST)
+
+
 class Delimited:
     """CSV or TSV.
 
@@ -324,6 +331,7 @@ class Delimited:
         seconds: str,
     ) -> None:
         self.head = (b"\xef\xbb\xbf" if has_mark else b"") + header.encode(errors="replace")
+        take_long_cells()
         self._names = names
         self._delimiter = delimiter
         self._places = [names.index(name) for name in (job_id, status, answer)]

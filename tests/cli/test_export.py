@@ -83,6 +83,32 @@ def test_export_goes_on_with_the_file_of_a_run(folder: Path, tmp_path: Path) -> 
     assert [row["id"] for row in csv_rows(answers)] == ["0001", "0002", "0003", "0004"]
 
 
+NAMED = "Nr;Frage;answer;Kürzel\n007;Why?;mine;k1\n008;How?;mine;k2\n009;Who?;;k3\n"
+
+
+@pytest.mark.parametrize("words", [("--question", "Frage"), ("--question", "Frage", "--tag", "Kürzel")])
+def test_columns_of_question_and_tag_stay_where_they_stood(tmp_path: Path, words: tuple[str, ...]) -> None:
+    """A journal does not know what they were called, and the file of the run does."""
+    table, answers = tmp_path / "q.csv", tmp_path / "a.csv"
+    table.write_text(NAMED)
+
+    async def make() -> None:
+        async with Emulator(duration=0.0, answer_chars=140_000) as server:
+            assert (await run_at(server, "run", str(table), *words, "-o", str(answers), *FAST)).returncode == 0
+
+    anyio.run(make)
+    whole = answers.read_bytes()
+    before = csv_rows(answers, ";")
+    answers.write_bytes(whole[: whole.index(b"009;")])  # as `kill -9` leaves it
+    assert main(["export", f"{table}.journal.db", "-o", str(answers)]) == 0
+    after = csv_rows(answers, ";")
+    assert [list(row)[:4] for row in after] == [["Nr", "Frage", "answer", "Kürzel"]] * 3
+    for row in (*before, *after):
+        row.pop("seconds")
+    assert after == before
+    assert answers.read_bytes()[:200] == whole[:200]
+
+
 def test_only_what_the_last_run_asked_is_exported(tmp_path: Path) -> None:
     table = tmp_path / "q.csv"
     table.write_text("company\nACME\nVasa\n")
