@@ -4,10 +4,8 @@ It is no task but a timer: a synchronous step decides which polls leave now, and
 nothing to supervise, cancel or restart. It never raises and never waits for a consumer: a submission none of whose
 listeners has room is not polled, and its result waits at the server.
 
-Its unit is a poll, which may answer for many jobs; a GET of one job is the case of one. A poll of another kind, such as
-a page of a list, is a class like `JobPoll`, and a function that makes one, given as `Poller(choose=)`. The function is
-called for each job that is due, and may take in others that are due or soon will be. What such a poll cannot tell of
-a job is learnt by a GET of that job, for which the function is not called.
+A poll is a GET of one job. Where an API has a list, pages of it tell of many jobs at once (`pages`): a job of which a
+page has told is not polled by itself for a while, and one that has ended by its word is due at once.
 
 What polls tell of durations is learned here, since each comes by here: a law for each kind of job (`_policy.laws`).
 
@@ -17,29 +15,28 @@ This module knows nothing of batches, stores, budgets, or what a poll means (`_p
 from __future__ import annotations
 
 import asyncio
-import inspect
 import logging
 import math
-from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
+from aiopplx._core.pages import Pages, has_not_begun
 from aiopplx._events import EventKind, log
 from aiopplx._http.client import Client, Failed
 from aiopplx._http.clock import Timer
 from aiopplx._job import JobStatus, Snapshot
+from aiopplx._policy.durations import PRICE, longest_gap
 from aiopplx._policy.laws import Laws
 from aiopplx._policy.pace import Bucket
+from aiopplx._policy.paging import BEYOND
 from aiopplx._policy.polling import (
     GRACE,
     Ended,
-    Fetch,
     PollPolicy,
     Polls,
     Schedule,
     is_decisive,
     is_hopeless,
 )
-from aiopplx._policy.retry import Fault
 from aiopplx._submission import Submission
 from aiopplx._wire.call import Call, Lane, Reply
 from aiopplx.apis._registry import read_job
@@ -75,54 +72,19 @@ class Sink(Protocol):
         ...
 
 
-class Poll(Protocol):
-    """One request, and the jobs that it may answer for."""
+class _Poll:
+    """A GET of one job that is out."""
 
-    @property
-    def call(self) -> Call:
-        """The request."""
-        ...
-
-    @property
-    def subs(self) -> Sequence[Submission]:
-        """The jobs that it may answer for: the one that it was made for, and any of those that were offered with it."""
-        ...
-
-    @property
-    def is_full(self) -> bool:
-        """Whether it says of each of its jobs what a GET of the job would, and its failure is each job's.
-
-        A page of a list is not: its snapshots are summaries, and its failure says nothing of any job. A job that ended
-        by its word, or that it does not mention, is polled by a GET of its own.
-        """
-        ...
-
-    def read(self, reply: Reply) -> Mapping[str, Snapshot]:
-        """A 200 as snapshots by job id. Jobs that were not asked for are passed over. Raises `ProtocolError`."""
-        ...
-
-
-Others = Callable[[float], Sequence[Submission]]
-"""The jobs that are due within this many seconds (0.0: now) and may share a poll, first due first."""
-Choose = Callable[[Submission, Others], Poll]
-"""Makes the poll for a job that is due. Others that it takes into `subs` are not polled again until it is back."""
-
-
-class JobPoll:
-    """A GET of one job."""
-
-    __slots__ = ("call", "subs")
-    is_full = True
+    __slots__ = ("call", "sub")
 
     def __init__(self, sub: Submission) -> None:
         assert sub.call is not None, "a submission that is polled has its call"  # noqa: S101 - for mypy
+        self.sub = sub
         self.call: Call = sub.call
-        self.subs: Sequence[Submission] = (sub,)
 
-    def read(self, reply: Reply) -> Mapping[str, Snapshot]:
-        """See `Poll`."""
-        sub = self.subs[0]
-        return {sub.job_id: read_job(sub.api, reply, sub.job_id)}
+    def read(self, reply: Reply) -> Snapshot:
+        """A 200 as the job. Raises `ProtocolError`."""
+        return read_job(self.sub.api, reply, self.sub.job_id)
 
 
 class Poller:
@@ -132,29 +94,26 @@ class Poller:
         client: sends the polls.
         policy: when to poll, and what a poll means.
         sink: is told.
-        choose: makes the poll for a job that is due. Default: none, each job is polled by a GET of its own.
         laws: what was learned of durations before. Default: nothing.
 
     Attributes:
         laws: what was learned by now.
     """
 
-    def __init__(
-        self, client: Client, policy: PollPolicy, sink: Sink, choose: Choose | None = None, laws: Laws | None = None
-    ) -> None:
+    def __init__(self, client: Client, policy: PollPolicy, sink: Sink, laws: Laws | None = None) -> None:
         self.laws = laws or Laws()
         self._client = client
         self._clock = client.clock
         self._policy = policy
         self._is_adaptive = policy.is_adaptive
         self._sink = sink
-        self._choose = choose
+        self._pages = Pages(client, policy.price or PRICE, self._call, self._go_alone, self._arm)
         self._budget = Bucket(policy.budget) if policy.budget is not None else None
         self._schedule: Schedule[Submission] = Schedule()
         self._deadlines: Schedule[Submission] = Schedule()
         # A job's poll, from its departure until it is known what becomes of the job; and the task of each poll.
-        self._out: dict[Submission, Poll] = {}
-        self._running: dict[Poll, asyncio.Task[None]] = {}
+        self._out: dict[Submission, _Poll] = {}
+        self._running: dict[_Poll, asyncio.Task[None]] = {}
         self._timer: Timer | None = None
         self._armed_for = 0.0
         self._is_held_back = False
@@ -176,6 +135,8 @@ class Poller:
         polls.grace_until = 0.0  # that was for those who listened before
         if polls.law is None:
             polls.law = self.laws.of(sub.kind)
+        if self._is_adaptive and sub.api.has_list:
+            self._pages.watch(sub, polls, now)
         self._put(sub, self._due_by_rule(sub, polls, now) if polls.due is None else max(polls.due, now))
 
     def bound(self, sub: Submission) -> None:
@@ -212,17 +173,17 @@ class Poller:
     # --- what is polled no more --------------------------------------------------------------------------------------
 
     def ended(self, sub: Submission) -> None:
-        """Its end is known. The poll that found it, if any, goes on: it has other jobs, or its own last steps."""
+        """Its end is known. The poll that found it, if any, goes on: it has its own last steps."""
         self._schedule.remove(sub)
         self._deadlines.remove(sub)
+        if sub.polls is not None and sub.polls.is_listed and not self._closed:
+            self._pages.forget(sub, self._clock.now())
         self._out.pop(sub, None)
 
     def forget(self, sub: Submission) -> asyncio.Task[None] | None:
-        """Nobody waits for it. Returns its poll if that was out for it alone, cancelled, to be waited for."""
+        """Nobody waits for it. Returns its poll if that was out, cancelled, to be waited for."""
         poll = self._drop(sub)
-        if poll is None or any(self._out.get(other) is poll for other in poll.subs):
-            return None
-        return self._cancel(poll)
+        return self._cancel(poll) if poll is not None else None
 
     def close(self) -> list[asyncio.Task[None]]:
         """Poll nothing any more. Returns the polls that were out, cancelled, to be waited for."""
@@ -233,20 +194,22 @@ class Poller:
         for sub in list(self._out):
             self._drop(sub)
         cancelled = [self._cancel(poll) for poll in list(self._running)]
-        return [task for task in cancelled if task is not None]
+        return [*(task for task in cancelled if task is not None), *self._pages.close()]
 
-    def _drop(self, sub: Submission) -> Poll | None:
+    def _drop(self, sub: Submission) -> _Poll | None:
         """Nothing here names the job any more. Returns its poll if that was out."""
         self._schedule.remove(sub)
         self._deadlines.remove(sub)
+        if sub.polls is not None and sub.polls.is_listed and not self._closed:
+            self._pages.forget(sub, self._clock.now())
         return self._out.pop(sub, None)
 
-    def _cancel(self, poll: Poll) -> asyncio.Task[None] | None:
+    def _cancel(self, poll: _Poll) -> asyncio.Task[None] | None:
         task = self._running.get(poll)
         if task is None or task is asyncio.current_task():
             return None
         task.cancel()
-        if _has_not_begun(task):  # nobody else says that nothing left
+        if has_not_begun(task):  # nobody else says that nothing left
             self._client.line.back(poll.call.lane, self._clock.now())
         self._free_place(poll)
         return task
@@ -264,7 +227,11 @@ class Poller:
 
     def _due_by_rule(self, sub: Submission, polls: Polls, now: float) -> float:
         if self._is_adaptive and polls.law is not None:
-            return now + self._policy.law_gap(polls.law, now - polls.since, self._client.random())
+            age = now - polls.since
+            gap = self._policy.law_gap(polls.law, age, self._client.random())
+            if polls.is_listed:
+                gap = min(gap * self._pages.spacing(sub), max(gap, longest_gap(age)))
+            return now + gap
         try:
             return now + self._policy.gap_of(polls, now, self._client.random())
         except BaseException as error:  # a caller's own rule: its mistake must not cost a job that is paid for
@@ -298,6 +265,9 @@ class Poller:
 
     def _next_moment(self, now: float) -> float | None:
         moment = self._deadlines.next_due()
+        page = self._pages.next_due(now)
+        if page is not None and (moment is None or page < moment):
+            moment = page
         if len(self._running) < POLLS_AT_ONCE:
             due = self._schedule.next_due()
             if due is not None:
@@ -321,6 +291,7 @@ class Poller:
         try:
             while (sub := self._deadlines.pop(now)) is not None:
                 self._overdue(sub, now)
+            self._start_pages(now)
             self._start_due(now)
         finally:
             self._arm()  # whatever becomes of this step, there is a next one
@@ -335,12 +306,23 @@ class Poller:
                 break
             self._send(sub, now)
 
+    def _start_pages(self, now: float) -> None:
+        while self._budget is None or self._budget.delay(now) <= 0.0:
+            send = self._pages.take(now)
+            if send is None:
+                break
+            if self._budget is not None:
+                self._budget.leave(now)
+            send()
+
     def _send(self, sub: Submission, now: float) -> bool:
-        """Poll it now, unless nobody has room for the outcome."""
+        """Poll it now, unless a page of the list has told of it, or nobody has room for the outcome."""
+        if _polls(sub).is_listed and (due := self._told_by_pages(sub, now)) > now:
+            self._put(sub, due)
+            return False
         if not self._sink.may_poll(sub):
             return False
-        choose = self._choose
-        self._start(sub, JobPoll(sub) if choose is None else self._chosen(choose, sub), now)
+        self._start(sub, now)
         return True
 
     def due(self, now: float) -> tuple[bool, float | None, bool]:
@@ -360,21 +342,36 @@ class Poller:
             if self._send(sub, now):
                 return
 
-    def _chosen(self, choose: Choose, sub: Submission) -> Poll:
-        if _polls(sub).needs_get:
-            return JobPoll(sub)
-        try:
-            poll = choose(sub, self._others)
-            if sub in poll.subs:
-                return poll
-            raise ValueError("the poll that was chosen for a job does not have it")
-        except Exception:  # a fault of ours: the job must be polled all the same
-            log(logging.ERROR, "no poll could be chosen for job %s; it is polled by itself", sub.job_id, exc_info=True)
-            return JobPoll(sub)
+    # --- what pages of a list bring ----------------------------------------------------------------------------------
 
-    def _others(self, seconds: float) -> Sequence[Submission]:
-        """See `Others`."""
-        return [sub for sub in self._schedule.due_by(self._clock.now() + seconds) if not _polls(sub).needs_get]
+    def _told_by_pages(self, sub: Submission, now: float) -> float:
+        """When it is polled by itself if no further page tells of it."""
+        seen = self._pages.seen_at(sub)
+        polls = _polls(sub)
+        if seen is None or polls.law is None or now >= sub.first_deadline:
+            return now
+        age = seen - polls.since
+        if age > polls.seen:
+            polls.saw_running(seen)
+        self._warn_if_stalled(sub, polls, now)
+        return seen + min(longest_gap(age), BEYOND * polls.law.next_gap(age))
+
+    def _call(self, sub: Submission, now: float) -> None:
+        """A page says that it has ended: a GET decides, unless one is out, or nobody has room for the outcome."""
+        if sub in self._schedule:
+            self._put(sub, now)
+
+    def _go_alone(self, sub: Submission, now: float) -> None:
+        """No page tells of it any more."""
+        if sub in self._schedule:
+            self._put(sub, self._due_by_rule(sub, _polls(sub), now))
+
+    def _warn_if_stalled(self, sub: Submission, polls: Polls, now: float) -> None:
+        if polls.stalls(now):
+            reason = f"runs for {now - polls.since:,.0f} s, longer than 999 of 1,000 such jobs that end"
+            self._client.emit(sub.event(EventKind.STALLED, now, status=JobStatus.IN_PROGRESS, reason=reason))
+
+    # --- at a time limit ---------------------------------------------------------------------------------------------
 
     def _overdue(self, sub: Submission, now: float) -> None:
         """A listener's time is up: one last poll decides, unless none may leave."""
@@ -391,87 +388,51 @@ class Poller:
 
     # --- one poll ----------------------------------------------------------------------------------------------------
 
-    def _start(self, first: Submission, poll: Poll, now: float) -> None:
+    def _start(self, sub: Submission, now: float) -> None:
+        poll = _Poll(sub)
         self._client.gate.leave(poll.call.lane, now)
         if self._budget is not None:
             self._budget.leave(now)
-        self._out[first] = poll
-        if len(poll.subs) > 1:
-            self._take_in(poll)
+        self._out[sub] = poll
         self._running[poll] = asyncio.get_running_loop().create_task(self._run(poll))
 
-    def _take_in(self, poll: Poll) -> None:
-        """The other jobs of a poll: those that wait for their turn, and whose outcome somebody has room for."""
-        for sub in poll.subs:
-            if self._schedule.remove(sub) and self._sink.may_poll(sub):
-                self._out[sub] = poll
-
-    async def _run(self, poll: Poll) -> None:
+    async def _run(self, poll: _Poll) -> None:
+        sub = poll.sub
         try:
             result = await self._client.attempt(poll.call, poll.read)
-            ends = self._came_back(poll, result)
-            if len(ends) == 1:
-                await self._finish(*ends[0])
-            elif ends:
-                # Each commit of a store waits for the disk: together, and not one after the other.
-                await asyncio.gather(*(self._finish(*end) for end in ends), return_exceptions=True)
+            if self._out.get(sub) is poll:  # otherwise it was forgotten while its poll was out
+                end = self._came_back(sub, result)
+                if end is None:
+                    self._out.pop(sub, None)
+                else:
+                    await self._finish(sub, *end)
         except Exception as problem:
-            self._could_not_read(poll, problem)
+            if self._out.get(sub) is poll:
+                self._broke(sub, problem)
         except (asyncio.CancelledError, KeyboardInterrupt, SystemExit):
             self._cut_short(poll)
             raise
         finally:
             self._free_place(poll)
 
-    def _came_back(self, poll: Poll, result: Mapping[str, Snapshot] | Failed) -> list[_End]:
-        """What becomes of each job of a poll. Returns those that ended: they are out until that is written."""
+    def _came_back(self, sub: Submission, result: Snapshot | Failed) -> _End | None:
+        """What becomes of a job. Returns its end, if it ended: it is out until that is written."""
         now = self._clock.now()
-        ends: list[_End] = []
-        for sub in poll.subs:
-            if self._out.get(sub) is not poll:
-                continue  # forgotten while its poll was out, or never taken in
-            try:
-                if isinstance(result, Failed):
-                    end = self._failed(sub, poll, result, now)
-                else:
-                    end = self._answered(sub, poll, result.get(sub.job_id), now)
-            except Exception as problem:
-                self._broke(sub, problem)
-                continue
-            if end is None:
-                self._out.pop(sub, None)
-            else:
-                ends.append(end)
-        return ends
+        return self._failed(sub, result, now) if isinstance(result, Failed) else self._answered(sub, result, now)
 
-    def _could_not_read(self, poll: Poll, problem: Exception) -> None:
-        """A fault of ours before any job was looked at."""
-        subs = [sub for sub in poll.subs if self._out.get(sub) is poll]
-        if poll.is_full:
-            for sub in subs:
-                self._broke(sub, problem)
-            return
-        log(logging.ERROR, "a poll of %d jobs failed unexpectedly; each is polled by itself", len(subs), exc_info=True)
-        for sub in subs:
-            del self._out[sub]
-            _polls(sub).not_mentioned()
-            self._fetch(sub, self._clock.now())
-
-    def _cut_short(self, poll: Poll) -> None:
-        """The program ends in the middle of a poll. If it goes on all the same, as a notebook does, so do its jobs."""
-        now = self._clock.now()
-        for sub in poll.subs:
-            if self._out.get(sub) is poll:
-                del self._out[sub]
-                self._put(sub, now + self._policy.gap)
+    def _cut_short(self, poll: _Poll) -> None:
+        """The program ends in the middle of a poll. If it goes on all the same, as a notebook does, so does its job."""
+        if self._out.get(poll.sub) is poll:
+            del self._out[poll.sub]
+            self._put(poll.sub, self._clock.now() + self._policy.gap)
 
     def _broke(self, sub: Submission, problem: Exception) -> None:
-        """A fault of ours. It must not end the other jobs of the poll, and nobody may wait for ever."""
+        """A fault of ours: nobody may wait for ever."""
         log(logging.ERROR, "a poll of job %s failed unexpectedly", sub.job_id, exc_info=True)
         if self._drop(sub) is not None:
             self._sink.fail(sub, problem)
 
-    def _free_place(self, poll: Poll) -> None:
+    def _free_place(self, poll: _Poll) -> None:
         """A poll ended, or was cancelled, perhaps before it began: another may leave."""
         was_full = len(self._running) >= POLLS_AT_ONCE
         if self._running.pop(poll, None) is None or self._closed:
@@ -484,26 +445,17 @@ class Poller:
 
     # --- what a poll brought -----------------------------------------------------------------------------------------
 
-    def _answered(self, sub: Submission, poll: Poll, snapshot: Snapshot | None, now: float) -> _End | None:
+    def _answered(self, sub: Submission, snapshot: Snapshot, now: float) -> _End | None:
         polls = _polls(sub)
-        if snapshot is None:
-            polls.not_mentioned()
-            self._fetch(sub, now)
-            return None
         is_overdue = now >= sub.first_deadline
         is_last = is_overdue and now >= sub.last_deadline
-        verdict = polls.answered(self._policy, snapshot, is_last=is_last, is_full=poll.is_full)
+        verdict = polls.answered(self._policy, snapshot, is_last=is_last)
         if isinstance(verdict, Ended):
             self._learn(sub, polls, snapshot, now)
-            return sub, verdict, snapshot
-        if isinstance(verdict, Fetch):
-            self._fetch(sub, now)
-            return None
+            return verdict, snapshot
         if verdict is None:
             self._learn(sub, polls, snapshot, now)
-            if polls.stalls(now):
-                reason = f"runs for {now - polls.since:,.0f} s, longer than 999 of 1,000 such jobs that end"
-                self._client.emit(sub.event(EventKind.STALLED, now, status=snapshot.status, reason=reason))
+            self._warn_if_stalled(sub, polls, now)
             if self._client.has_handlers():
                 self._client.emit(sub.event(EventKind.POLLED, now, status=snapshot.status))
             if snapshot.status is JobStatus.IN_PROGRESS and snapshot.server_status != "IN_PROGRESS":
@@ -525,13 +477,18 @@ class Poller:
                     polls.told_age(now, age)
             if not snapshot.status.is_final:
                 polls.saw_running(now)
+                if polls.is_listed:
+                    self._pages.runs(sub, now)
             elif snapshot.status is not JobStatus.CANCELLED:
-                polls.saw_end(now, _lasted(snapshot) if sub.api.has_dates else None)
+                lasted = _lasted(snapshot) if sub.api.has_dates else None
+                polls.saw_end(now, lasted)
+                if polls.is_listed:
+                    self._pages.ended(sub, now, polls.since + lasted if lasted is not None and polls.has_age else None)
         except Exception:  # a fault of ours: it must not cost a result that is paid for
             log(logging.ERROR, "nothing was learnt from a poll of job %s", sub.job_id, exc_info=True)
             polls.law = None
 
-    def _failed(self, sub: Submission, poll: Poll, failed: Failed, now: float) -> _End | None:
+    def _failed(self, sub: Submission, failed: Failed, now: float) -> _End | None:
         error = failed.error
         client = self._client
         polls = _polls(sub)
@@ -546,24 +503,17 @@ class Poller:
             client.random(),
             is_last=is_overdue and is_decisive(sub.last_deadline, now, grace_until=grace_until),
             is_survived=sub.call is not None and client.is_survived(error, sub.call),
-            is_full=poll.is_full,
         )
         if isinstance(verdict, Ended):
-            return sub, verdict, None
+            return verdict, None
         if is_overdue and not self._time_out(sub, now, f"the last poll failed: {error.message}", None):
             return None
         delay = max(verdict.delay, client.gate.silence(now))
-        fault = failed.fault if poll.is_full else Fault.POLL
-        client.emit(sub.event(EventKind.POLL_FAILED, now, delay=delay, reason=error.message, fault=fault.value))
+        fault = failed.fault.value
+        client.emit(sub.event(EventKind.POLL_FAILED, now, delay=delay, reason=error.message, fault=fault))
         self._sink.polled(sub, None)
         self._put(sub, now + delay)
         return None
-
-    def _fetch(self, sub: Submission, now: float) -> None:
-        """A GET of its own is due at once. If its time is up, that is its last poll: its deadline counts again."""
-        self._sink.polled(sub, None)
-        self.bound(sub)
-        self._put(sub, now)
 
     def _time_out(self, sub: Submission, now: float, why: str, snapshot: Snapshot | None) -> bool:
         """Those listeners whose time is up stop waiting. Returns whether anybody goes on."""
@@ -575,7 +525,6 @@ class Poller:
     async def _finish(self, sub: Submission, ended: Ended, snapshot: Snapshot | None) -> None:
         try:
             is_written = await self._sink.finish(sub, ended, snapshot)
-            # Whoever forgot it meanwhile did not cancel this poll if it has other jobs.
             if not is_written and sub in self._out:
                 now = self._clock.now()
                 self._sink.polled(sub, None)
@@ -593,13 +542,8 @@ class Poller:
             self._client.emit(sub.event(EventKind.WARNING, now, reason=reason))
 
 
-_End = tuple[Submission, Ended, Snapshot | None]
+_End = tuple[Ended, Snapshot | None]
 """What `Sink.finish` is told of a job."""
-
-
-def _has_not_begun(task: asyncio.Task[None]) -> bool:
-    coroutine = task.get_coro()
-    return inspect.iscoroutine(coroutine) and inspect.getcoroutinestate(coroutine) == inspect.CORO_CREATED
 
 
 def _may_all_come_back(sub: Submission, now: float) -> bool:

@@ -18,9 +18,8 @@ job, in one of three ways: it says so in a final status; it says twice, some tim
 or it has answered for minutes, and never with this job in a form that can be read. `Polls` counts these for one job
 and decides; a listener's time limit is not among them, because it ends the listener's wait and not the job.
 
-A poll may answer for many jobs, as a page of a list does. It is a poll of each job that it mentions, but it has only
-summaries: of a job that ended it has neither the answer nor the error message, and its own failure says nothing of any
-job. So no page ends a job. The most that it can say is `Fetch`: a GET of this one job decides.
+A page of a list is not a poll in this sense: it has neither answers nor error messages, and its failure says nothing of
+any job (`paging`). A job that has ended by its word is polled, and the poll decides.
 
 At a time limit
 ---------------
@@ -223,10 +222,6 @@ class Ended(msgspec.Struct, frozen=True, gc=False):
     error: AiopplxError | None
 
 
-class Fetch(msgspec.Struct, frozen=True, gc=False):
-    """Only a GET of this one job can tell how it stands, and it is due at once."""
-
-
 class Polls(msgspec.Struct, gc=False):
     """The polls of one job so far: counts them and decides what each outcome means.
 
@@ -244,7 +239,7 @@ class Polls(msgspec.Struct, gc=False):
         status, model: the server's words at the last poll.
         warned: an unknown status was told.
         was_unkept: it has ended, and that its outcome could not be written was told.
-        needs_get: its next poll is a GET of this one job, since a poll of many could not tell how it stands.
+        is_listed: pages of a list may tell of it (`paging`).
         grace_until: monotonic seconds until which a failed poll is nobody's last (`GRACE`).
     """
 
@@ -262,7 +257,7 @@ class Polls(msgspec.Struct, gc=False):
     model: str = ""
     warned: bool = False
     was_unkept: bool = False
-    needs_get: bool = False
+    is_listed: bool = False
     grace_until: float = 0.0
     _empty: int = 0
     _unreadable: int = 0
@@ -294,16 +289,13 @@ class Polls(msgspec.Struct, gc=False):
         law, seen = self.law, max(0.0, self.seen)
         return law is not None and law.has_ended(seen, now - self.since) >= 0.5
 
-    def answered(
-        self, policy: PollPolicy, snapshot: Snapshot, *, is_last: bool, is_full: bool = True
-    ) -> Again | Ended | Fetch | None:
+    def answered(self, policy: PollPolicy, snapshot: Snapshot, *, is_last: bool) -> Again | Ended | None:
         """Decide after a poll that could be read.
 
         Args:
             policy: the bounds.
             snapshot: what the server said.
             is_last: every listener's time is up, so that this poll decides.
-            is_full: the snapshot has all that a GET of the job has. A summary can only say that the job ended, not how.
 
         Returns:
             None: it runs on, and the policy says when to poll it next.
@@ -313,12 +305,8 @@ class Polls(msgspec.Struct, gc=False):
         self._is_missing = False
         self.status, self.model = snapshot.server_status, snapshot.model
         if not snapshot.status.is_final:
-            self.needs_get = False
             self.grace_until = 0.0
             return None
-        if not is_full:
-            self.needs_get = True
-            return Fetch()
         if snapshot.may_have_more and self._empty < policy.empty_polls and not is_last:
             self._empty += 1
             return Again(policy.empty_seconds / policy.empty_polls)
@@ -381,10 +369,6 @@ class Polls(msgspec.Struct, gc=False):
         law, age = self.law, now - self.since
         return law is None or self.seen < 0.0 or law.unseen(self.seen, age) >= 0.8 * law.price
 
-    def not_mentioned(self) -> None:
-        """A poll of many jobs could be read and says nothing of this one: a GET of it is due at once."""
-        self.needs_get = True
-
     def failed(
         self,
         policy: PollPolicy,
@@ -396,7 +380,6 @@ class Polls(msgspec.Struct, gc=False):
         *,
         is_last: bool,
         is_survived: bool,
-        is_full: bool = True,
     ) -> Again | Ended:
         """Decide after a poll that brought nothing usable.
 
@@ -409,16 +392,10 @@ class Polls(msgspec.Struct, gc=False):
             random: even in [0, 1).
             is_last: every listener's time is up: a 404 is believed without a second one.
             is_survived: a refusal that stops no submission: the job's API is retired, and its successor is not.
-            is_full: the poll was a GET of the job, or as much. The failure of any other says nothing of the job.
         """
         self.count += 1
         self.failures += 1
         delay = retry.delay(fault, self.failures, random)
-        if not is_full:
-            # What was refused, or cannot be read, will hardly be better the next time: no job waits for that.
-            if fault in (Fault.REFUSED, Fault.STOP) or isinstance(error, (ProtocolError, ResponseTooLarge)):
-                self.needs_get = True
-            return Again(delay)
         if isinstance(error, NotFound):
             if self._is_missing or is_last:
                 return Ended(JobStatus.EXPIRED, _expired(error, now - self.since if self.is_fresh else None))
@@ -557,10 +534,6 @@ class Schedule(Generic[K]):
         due = _first_due(heap)
         return None if due is None else (due, heap[0].key)
 
-    def due_by(self, moment: float) -> list[K]:
-        """The keys that are due by `moment`, urgent ones first; they stay where they are. It looks at no others."""
-        return [row.key for heap in (self._urgent, self._bulk) for row in _due_by(heap, moment) if row.key is not None]
-
     def pop(self, now: float) -> K | None:
         """The key whose turn it is, taken out; None if none is due."""
         return self.pop_of(now, is_bulk=not self._urgent or self._is_turn_of_bulk(now))
@@ -599,14 +572,3 @@ def _living(heap: list[_Row]) -> list[_Row]:
     living = [row for row in heap if row.key is not None]
     heapq.heapify(living)
     return living
-
-
-def _due_by(heap: list[_Row], moment: float) -> list[_Row]:
-    found, places = list[_Row](), [0]
-    while places:
-        place = places.pop()
-        # What stands below a row of the heap is due no earlier than the row.
-        if place < len(heap) and heap[place].due <= moment:
-            found.append(heap[place])
-            places += (2 * place + 1, 2 * place + 2)
-    return sorted(found)

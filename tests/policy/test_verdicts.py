@@ -19,7 +19,7 @@ from aiopplx._errors import (
     TransportError,
 )
 from aiopplx._job import JobStatus, Snapshot
-from aiopplx._policy.polling import SHORT_RECHECK, Ended, Fetch, PollPolicy, Polls, is_decisive, is_hopeless
+from aiopplx._policy.polling import SHORT_RECHECK, Ended, PollPolicy, Polls, is_decisive, is_hopeless
 from aiopplx._policy.retry import Again, Fault, RetryPolicy
 
 POLICY, RETRY = PollPolicy(), RetryPolicy()
@@ -42,12 +42,9 @@ def failed(
     *,
     is_last: bool = False,
     is_survived: bool = False,
-    is_full: bool = True,
     random: float = 0.5,
 ) -> Again | Ended:
-    return polls.failed(
-        POLICY, RETRY, fault, error, now, random, is_last=is_last, is_survived=is_survived, is_full=is_full
-    )
+    return polls.failed(POLICY, RETRY, fault, error, now, random, is_last=is_last, is_survived=is_survived)
 
 
 # --- a poll that could be read ----------------------------------------------------------------------------------------
@@ -167,70 +164,6 @@ def test_refused_poll_pauses_and_ends_only_what_others_survive(is_survived: bool
     verdicts = [failed(polls, error, now, Fault.STOP, is_survived=is_survived) for now in range(0, 400, 30)]
     assert verdicts[0] == Again(POLICY.refused_pause)
     assert any(isinstance(verdict, Ended) for verdict in verdicts) is is_survived
-
-
-# --- a poll of many, such as a page of a list -------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("is_last", [False, True])
-@pytest.mark.parametrize("status", JobStatus)
-def test_summary_of_a_job_that_ended_has_it_fetched(status: JobStatus, is_last: bool):
-    polls = fresh()
-    summary = Snapshot(id="a", status=status, server_status=status.value, is_empty=status is JobStatus.COMPLETED)
-    verdict = polls.answered(POLICY, summary, is_last=is_last, is_full=False)
-    assert verdict == (Fetch() if status.is_final else None)
-    assert (polls.count, polls.needs_get) == (1, status.is_final)
-
-
-def test_summary_does_not_count_as_an_empty_answer():
-    polls = fresh()
-    for _ in range(10):
-        polls.answered(POLICY, EMPTY, is_last=False, is_full=False)
-    verdicts = [polls.answered(POLICY, EMPTY, is_last=False) for _ in range(4)]
-    assert verdicts[:3] == [Again(10.0)] * 3
-    assert isinstance(verdicts[3], Ended)
-
-
-def test_job_that_is_not_mentioned_was_not_polled():
-    polls = fresh()
-    failed(polls, GONE, 100.0)
-    polls.not_mentioned()
-    assert (polls.count, polls.needs_get) == (1, True)
-    assert isinstance(failed(polls, GONE, 130.0), Ended), "the 404 is still believed the second time"
-
-
-@pytest.mark.parametrize("outcome", ["running", "empty", "failed"])
-def test_only_a_job_that_runs_needs_no_get_of_its_own_any_more(outcome: str):
-    polls = fresh()
-    polls.not_mentioned()
-    if outcome == "failed":
-        failed(polls, TransportError("reset"), 1.0)
-    else:
-        polls.answered(POLICY, RUNNING if outcome == "running" else EMPTY, is_last=False)
-    assert polls.needs_get is (outcome != "running")
-
-
-# What fails is the page. Whether the job is polled by itself next: where the page would hardly be better.
-PAGES = [
-    (GONE, Fault.REFUSED, True),
-    (APIError("no", status=400), Fault.REFUSED, True),
-    (AuthenticationError("no", status=401), Fault.STOP, True),
-    (UNREADABLE, Fault.POLL, True),
-    (ResponseTooLarge("too large"), Fault.POLL, True),
-    (APIError("no", status=500), Fault.POLL, False),
-    (RateLimited("slow", status=429), Fault.THROTTLED, False),
-    (TransportError("reset"), Fault.POLL, False),
-]
-
-
-@pytest.mark.parametrize("is_last", [False, True])
-@pytest.mark.parametrize(("error", "fault", "needs_get"), PAGES, ids=lambda value: type(value).__name__)
-def test_failed_page_ends_no_job(error: AiopplxError, fault: Fault, needs_get: bool, is_last: bool):
-    polls = fresh()
-    verdicts = [failed(polls, error, now, fault, is_last=is_last, is_full=False) for now in range(100, 1000, 10)]
-    assert all(isinstance(verdict, Again) for verdict in verdicts)
-    assert polls.needs_get is needs_get
-    assert failed(polls, GONE, 1000.0) == Again(POLICY.missing_recheck), "nothing of it was held against the job"
 
 
 # --- at a time limit --------------------------------------------------------------------------------------------------
