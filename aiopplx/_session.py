@@ -291,6 +291,16 @@ class Session:
         core = self._core
         return core.forecast() if core is not None else Forecast()
 
+    @property
+    def pending(self) -> builtins.list[Job]:
+        """Jobs at the service that this session polls now, for whoever waits for them or follows them, as last known.
+
+        When a program ends, these go on there, and are billed: `wait(job.id)` collects them, in any process.
+        """
+        if self._core is None:
+            return []
+        return [sub.as_job(JobStatus.IN_PROGRESS) for sub in self._core.life.live.by_id.values()]
+
     def stats(self) -> SessionStats:
         """What this session does at this moment, in numbers: for a health page. Nothing is asked of the server."""
         return stats(self._core) if self._core is not None else SessionStats()

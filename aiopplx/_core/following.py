@@ -126,7 +126,14 @@ class Follow(AsyncIterator[Update]):
     async def __aexit__(
         self, exc_type: type[BaseException] | None, exc: BaseException | None, tb: types.TracebackType | None
     ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End it, from another task too: whoever reads it gets no further update. The job goes on."""
+        follower = self._follower
         self._let_go()
+        if follower is not None:
+            follower.news.set()
 
     async def __anext__(self) -> Update:
         """The next update. Raises `AiopplxError` if the journal cannot be read."""
@@ -145,15 +152,19 @@ class Follow(AsyncIterator[Update]):
         return update
 
     async def _next(self) -> Update | None:
-        """None if the session was closed."""
+        """None if the session was closed, or this iterator."""
         follower = self._follower
         if follower is None:
             reached = await self._reach()
             if isinstance(reached, Job):
                 return _update(reached, reached.seconds)
             self._follower = follower = reached
+            if self._is_over:
+                return None  # it was closed while the journal was asked
             follower.begin()
         while not follower.served.done():
+            if self._is_over:
+                return None
             update = follower.latest
             if update is not None and update.id != follower.read:
                 follower.read = update.id

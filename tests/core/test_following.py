@@ -191,3 +191,18 @@ async def test_unknown_job_ends_a_follow_as_it_ends_a_wait(clock: JumpingClock) 
         waited = await session.wait(unknown)
         updates = [update async for update in session.follow(unknown)]
     assert updates[-1].job.status is waited.status
+
+
+async def test_follow_that_is_closed_ends_its_reader_and_not_the_job(clock: JumpingClock) -> None:
+    async with Emulator(duration=600.0, answer_chars=200, clock=clock) as server, session_at(server, clock) as session:
+        job = await session.submit(QUESTION)
+        follow = session.follow(job)
+        await anext(follow)
+        assert [pending.id for pending in session.pending] == [job.id]
+        reading = asyncio.create_task(_all(follow))
+        await asyncio.sleep(0)
+        follow.close()
+        with anyio.fail_after(60):
+            assert not any(update.job.done for update in await reading)
+        assert session.pending == []
+        assert (await session.wait(job)).ok

@@ -1,0 +1,157 @@
+"""FastAPI: a session for the life of an app, a dependency for it, and the updates of a job as server-sent events.
+
+    app = FastAPI(lifespan=lifespan)
+    app.include_router(router, prefix="/research")     # GET /research/{id}/events
+    add_error_handler(app)
+
+    @app.post("/research")
+    async def start(question: str, research: Research) -> dict[str, str]:
+        return {"id": (await research.submit(question)).id}
+
+Needs `aiopplx[fastapi]`. A browser that goes away ends its stream and nothing else: a job goes on, and a call that
+waits for it too. When the process is told to stop (SIGTERM), streams end at once, so that the server need not wait for
+pages that follow a job; ids of jobs that go on are logged. This module knows nothing of how jobs are made or polled.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import signal
+import types
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator
+from contextlib import asynccontextmanager
+from typing import Annotated
+
+from fastapi import APIRouter, Depends, FastAPI, Header, HTTPException, Request
+from fastapi.responses import JSONResponse
+from fastapi.sse import EventSourceResponse, ServerSentEvent
+
+from aiopplx import AiopplxError, InvalidRequest, Session
+from aiopplx.contrib._backend import DONE, Follows, said, status_of
+from aiopplx.progress import Follow
+
+__all__ = ["Research", "add_error_handler", "lifespan", "opened", "router", "session_of"]
+
+
+@asynccontextmanager
+async def opened(app: FastAPI, session: Session) -> AsyncGenerator[Session]:
+    """A session for the life of this app, for a lifespan of your own:
+
+        @asynccontextmanager
+        async def lifespan(app: FastAPI) -> AsyncGenerator[None]:
+            async with opened(app, Session(journal=f"research-{os.environ['WORKER']}.db")):
+                yield
+
+    Args:
+        app: gets the session; `Research` and the router find it there.
+        session: opened here, and closed when the app ends.
+    """
+    follows = Follows(session)
+    async with session:
+        app.state.aiopplx_session, app.state.aiopplx_follows = session, follows
+        with _told_to_stop(follows.end):
+            try:
+                yield session
+            finally:
+                follows.end()
+
+
+@asynccontextmanager
+async def lifespan(app: FastAPI) -> AsyncGenerator[None]:
+    """`FastAPI(lifespan=lifespan)`: a session with its defaults, configured by the environment."""
+    async with opened(app, Session()):
+        yield
+
+
+@contextlib.contextmanager
+def _told_to_stop(stop: Callable[[], object]) -> Generator[None]:
+    """Call `stop` on the loop when the process gets SIGTERM or SIGINT, before whatever handled it until now.
+
+    uvicorn takes a signal as the wish to stop, waits for its open connections, and tells the app only then.
+    """
+    loop = asyncio.get_running_loop()
+    before: dict[int, Callable[[int, types.FrameType | None], object]] = {}
+
+    def heard(signum: int, frame: types.FrameType | None) -> None:
+        loop.call_soon_threadsafe(stop)
+        before[signum](signum, frame)
+
+    try:
+        for which in (signal.SIGTERM, signal.SIGINT):
+            then = signal.getsignal(which)
+            if callable(then):  # else nothing here would stop the process, and neither do we
+                before[which] = then
+                signal.signal(which, heard)
+    except ValueError:
+        before.clear()  # not in the main thread, as in a test client: whoever runs the app stops it
+    try:
+        yield
+    finally:
+        for signum, then in before.items():
+            if signal.getsignal(signum) is heard:
+                signal.signal(signum, then)
+
+
+async def session_of(request: Request) -> Session:
+    """The app's session, as a dependency; see `Research`."""
+    session = getattr(request.app.state, "aiopplx_session", None)
+    if not isinstance(session, Session):
+        raise RuntimeError("the app has no session: FastAPI(lifespan=aiopplx.contrib.fastapi.lifespan)")
+    return session
+
+
+Research = Annotated[Session, Depends(session_of)]
+"""A parameter of a path operation: `async def start(question: str, research: Research)`."""
+
+
+def add_error_handler(app: FastAPI) -> None:
+    """Answer the errors of this library with a status and a sentence, in place of a 500.
+
+    422 for a request that breaks a rule, 404 for a job that the service does not know, 503 while nothing can be
+    submitted (the log says why), 502 for what the service got wrong.
+    """
+
+    async def answer(request: Request, error: Exception) -> JSONResponse:
+        assert isinstance(error, AiopplxError)  # noqa: S101 - it is registered for these
+        return JSONResponse(said(error), status_of(error))
+
+    app.add_exception_handler(AiopplxError, answer)
+
+
+# --- the updates of a job --------------------------------------------------------------------------------------------
+
+
+async def _follow(
+    id: str, research: Research, last_event_id: Annotated[str | None, Header(include_in_schema=False)] = None
+) -> Follow:
+    if last_event_id in DONE:
+        raise HTTPException(204)  # the one answer after which a browser does not come back
+    try:
+        return research.follow(id, after=last_event_id or "")
+    except InvalidRequest as error:
+        raise HTTPException(422, error.message) from None
+
+
+router = APIRouter()
+"""`GET /{id}/events`: the updates of a job as server-sent events, for `app.include_router(router, prefix="/research")`.
+
+Each event `update` has `Update.to_dict()` as its data and the update's id; the last one is called `done`, and has the
+answer. An event `failed` has an error in place of it. A browser's `EventSource` comes back by itself with
+`Last-Event-ID`, and is not told again what it knows. Whoever may read this may read any job of the account: give the
+router the dependencies that your app has for that.
+"""
+
+
+@router.get("/{id}/events", response_class=EventSourceResponse)
+async def updates(request: Request, follow: Annotated[Follow, Depends(_follow)]) -> AsyncIterator[ServerSentEvent]:
+    """How a job stands now, then each change, to its end."""
+    follows: Follows = request.app.state.aiopplx_follows
+    with follows.reading(follow):
+        try:
+            async for update in follow:
+                name = "done" if update.job.done else "update"
+                event = ServerSentEvent(event=name, id=update.id, data=update.to_dict())
+                yield event  # noqa: ASYNC119 - FastAPI's form of such an endpoint; one task of its own runs it
+        except AiopplxError as error:
+            yield ServerSentEvent(event="failed", data=said(error))  # noqa: ASYNC119 - likewise

@@ -1,0 +1,74 @@
+"""A small research service on aiohttp: ask by JSON, watch it run, read the answer with its sources.
+
+    pip install 'aiopplx[aiohttp-sse,report]'
+    python aiohttp_app.py
+
+Without a key: run `aiopplx emulator --port 8080` beside it, and set PERPLEXITY_BASE_URL=http://127.0.0.1:8080 and
+PERPLEXITY_API_KEY=any. With RESEARCH_JOURNAL=research.db nothing is lost at a restart.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from aiohttp import web
+
+from aiopplx import JournalOptions, Session
+from aiopplx.contrib.aiohttp import RESEARCH, errors, research, updates
+from aiopplx.report import html_report
+
+
+def session() -> Session:
+    """One session for the life of the app. A new process waits for the one before it to let go of the journal."""
+    path = os.environ.get("RESEARCH_JOURNAL")
+    return Session(journal=JournalOptions(path, wait=60) if path else None)
+
+
+async def page(request: web.Request) -> web.FileResponse:
+    """The progress page."""
+    return web.FileResponse(Path(__file__).with_name("page.html"))
+
+
+async def start(request: web.Request) -> web.Response:
+    """Submit a question. Returns as soon as the service has it."""
+    asked = await request.json()
+    if not isinstance(asked, dict) or not isinstance(asked.get("question"), str):
+        raise web.HTTPUnprocessableEntity(text='{"detail": "send {\\"question\\": \\"...\\"}"}', content_type="application/json")
+    job = await request.app[RESEARCH].submit(asked["question"], tag=asked.get("tag"))
+    return web.json_response({"id": job.id}, status=202)
+
+
+async def answer(request: web.Request) -> web.Response:
+    """The job; if it still runs after 25 seconds, as it stands then."""
+    job = await request.app[RESEARCH].wait(request.match_info["id"], timeout=25.0)
+    return web.json_response(job.to_dict())
+
+
+async def read(request: web.Request) -> web.Response:
+    """The answer as a page, with linked sources."""
+    job = await request.app[RESEARCH].get(request.match_info["id"])
+    if not job.done:
+        raise web.HTTPConflict(text="it still runs")
+    return web.Response(text="".join(html_report([job], title=job.question or "Research")), content_type="text/html")
+
+
+async def health(request: web.Request) -> web.Response:
+    """For a load balancer, and for people."""
+    stats = request.app[RESEARCH].stats()
+    return web.json_response({"running": stats.running, "accepted": stats.accepted, "stopped": stats.stopped})
+
+
+app = web.Application(middlewares=[errors])
+app.cleanup_ctx.append(research(session))
+app.add_routes([
+    web.get("/", page),
+    web.post("/research", start),
+    web.get("/research/{id}/events", updates),
+    web.get("/research/{id}/answer.json", answer),
+    web.get("/research/{id}", read),
+    web.get("/health", health),
+])
+
+if __name__ == "__main__":
+    web.run_app(app, host="127.0.0.1", port=8000)

@@ -1,0 +1,80 @@
+"""A small research service on FastAPI: ask by JSON, watch it run, read the answer with its sources.
+
+    pip install 'aiopplx[fastapi,report]' uvicorn
+    uvicorn fastapi_app:app --timeout-graceful-shutdown 20
+
+Without a key: run `aiopplx emulator --port 8080` beside it, and set PERPLEXITY_BASE_URL=http://127.0.0.1:8080 and
+PERPLEXITY_API_KEY=any. With RESEARCH_JOURNAL=research.db nothing is lost at a restart; each worker needs a file of its own.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+from fastapi import FastAPI, HTTPException
+from fastapi.responses import FileResponse, HTMLResponse
+from pydantic import BaseModel
+
+from aiopplx import JournalOptions, Session
+from aiopplx.contrib.fastapi import Research, add_error_handler, opened, router
+from aiopplx.report import html_report
+
+
+@asynccontextmanager
+async def lifespan(app: FastAPI) -> AsyncGenerator[None]:
+    """One session for the life of the app. A new process waits for the one before it to let go of the journal."""
+    path = os.environ.get("RESEARCH_JOURNAL")
+    async with opened(app, Session(journal=JournalOptions(path, wait=60) if path else None)):
+        yield
+
+
+app = FastAPI(title="Research", lifespan=lifespan)
+app.include_router(router, prefix="/research", tags=["research"])
+add_error_handler(app)
+
+
+class Question(BaseModel):
+    """What is asked."""
+
+    question: str
+    tag: str | None = None
+    """With a journal, the same tag is the same job, however often it is asked for."""
+
+
+@app.get("/", include_in_schema=False)
+async def page() -> FileResponse:
+    """The progress page."""
+    return FileResponse(Path(__file__).with_name("page.html"))
+
+
+@app.post("/research", status_code=202)
+async def start(asked: Question, research: Research) -> dict[str, str]:
+    """Submit a question. Returns as soon as the service has it."""
+    job = await research.submit(asked.question, tag=asked.tag)
+    return {"id": job.id}
+
+
+@app.get("/research/{id}/answer.json")
+async def answer(id: str, research: Research, seconds: float = 25.0) -> dict[str, Any]:
+    """The job; if it still runs after `seconds`, as it stands then."""
+    return (await research.wait(id, timeout=max(0.1, min(seconds, 60.0)))).to_dict()
+
+
+@app.get("/research/{id}")
+async def read(id: str, research: Research) -> HTMLResponse:
+    """The answer as a page, with linked sources."""
+    job = await research.get(id)
+    if not job.done:
+        raise HTTPException(409, "it still runs")
+    return HTMLResponse("".join(html_report([job], title=job.question or "Research")))
+
+
+@app.get("/health")
+async def health(research: Research) -> dict[str, Any]:
+    """For a load balancer, and for people."""
+    stats = research.stats()
+    return {"running": stats.running, "accepted": stats.accepted, "stopped": stats.stopped}
