@@ -294,7 +294,7 @@ class Job(msgspec.Struct, frozen=True, kw_only=True, repr_omit_defaults=True):
     def unresolved(self) -> int:
         """How many different marks in `text` name no source, so that they are not in `cited`."""
         answer = self._answer()
-        return unresolved(answer.text, answer.sources)
+        return len(unresolved(answer.text, answer.sources))
 
     @property
     def usage(self) -> Usage | None:
@@ -431,7 +431,7 @@ class Job(msgspec.Struct, frozen=True, kw_only=True, repr_omit_defaults=True):
         status = "" if self.ok else self.status.value
         cost = answer.usage.cost if answer.usage is not None else None
         named = len({source.url for source in cited(answer.text, answer.sources).values()})
-        lost = unresolved(answer.text, answer.sources)
+        lost = len(unresolved(answer.text, answer.sources))
         count = len(answer.sources)
         return card(
             name=self.id or self.idempotency_key,

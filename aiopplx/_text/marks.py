@@ -94,9 +94,9 @@ def cited(text: str, sources: Sequence[P]) -> dict[str, P]:
     return found
 
 
-def unresolved(text: str, sources: Sequence[P]) -> int:
-    """How many different marks of a text name no source."""
-    return len({mark.name for mark in marks(text, sources) if mark.page is None})
+def unresolved(text: str, sources: Sequence[P]) -> list[str]:
+    """The different marks of a text that name no source, in order of first appearance."""
+    return list(dict.fromkeys(mark.name for mark in marks(text, sources) if mark.page is None))
 
 
 def _names(sources: Sequence[P]) -> Callable[[str, str], P | None]:

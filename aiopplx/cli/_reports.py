@@ -153,7 +153,9 @@ class _Rows(Sequence[dict[str, Value]]):
 
 def _sources(jobs: Iterable[Job]) -> Iterator[dict[str, Value]]:
     for row, job in enumerate(jobs, 1):
-        cited = {id_of(source.url, source.id) for source in job.cited.values()}
+        marks: dict[str, list[str]] = {}
+        for mark, source in job.cited.items():
+            marks.setdefault(id_of(source.url, source.id), []).append(mark)
         for n, source in enumerate(job.sources, 1):
             yield {
                 "row": row,
@@ -162,7 +164,7 @@ def _sources(jobs: Iterable[Job]) -> Iterator[dict[str, Value]]:
                 "title": source.title,
                 "address": source.url,
                 "date": source.date,
-                "cited": id_of(source.url, source.id) in cited,
+                "cited": ", ".join(marks.get(id_of(source.url, source.id), ())),
             }
 
 

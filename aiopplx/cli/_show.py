@@ -177,23 +177,29 @@ def _print_answer(job: Job) -> None:
         console = Console(highlight=False, markup=False, emoji=False)
         # Without hyperlinks the address of each link is visible: a title cannot pretend to be another site.
         console.print(Markdown(safe(job.text), hyperlinks=False))
-        console.print(Text(f"\n{_sources(job.sources)}") if job.sources else "", soft_wrap=True)
+        console.print(Text(f"\n{_sources(job)}") if job.sources else "", soft_wrap=True)
     else:
         print_out(on_paper(job))
 
 
 def on_paper(job: Job) -> str:
     """An answer with its sources as Markdown, safe for a terminal."""
-    return f"{safe(job.text).rstrip()}\n" + (f"\n## Sources\n\n{_sources(job.sources)}\n" if job.sources else "")
+    return f"{safe(job.text).rstrip()}\n" + (f"\n## Sources\n\n{_sources(job)}\n" if job.sources else "")
 
 
-def _sources(sources: list[Source]) -> str:
-    """`[n]` in the text is line n here."""
-    return "\n".join(f"{number}. {_source(source)}" for number, source in enumerate(sources, 1))
+def _sources(job: Job) -> str:
+    """`[n]` in the text is line n here; a source that other marks name, such as `[web:9]`, has these at its end."""
+    marks: dict[str, list[str]] = {}
+    for mark, source in job.cited.items():
+        marks.setdefault(source.url, []).append(mark)
+    return "\n".join(
+        f"{number}. {_source(source, [mark for mark in marks.get(source.url, ()) if mark != f'[{number}]'])}"
+        for number, source in enumerate(job.sources, 1)
+    )
 
 
-def _source(source: Source) -> str:
-    words = [one_line(word) for word in (source.title, source.url, source.date) if word]
+def _source(source: Source, marks: list[str]) -> str:
+    words = [one_line(word) for word in (source.title, source.url, source.date, ", ".join(marks)) if word]
     return " · ".join(words)
 
 
@@ -201,6 +207,8 @@ def _remark_on(job: Job) -> None:
     facts = [f"job {job.id}"]
     if job.cost is not None:
         facts.append(dollars(job.cost))
+    if job.unresolved:
+        facts.append(f"{many(job.unresolved, 'citation')} without a source")
     if job.reasoning:
         facts.append(f"{len(job.reasoning):,} characters of reasoning (in --json)")
     print(safe(", ".join(facts)), file=sys.stderr)

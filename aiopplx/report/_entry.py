@@ -15,6 +15,8 @@ from aiopplx._text.amounts import many
 from aiopplx._text.marks import cited, unresolved
 from aiopplx._text.safe import visible
 
+NAMED = 5
+"""Citations without a source that are named."""
 Concern = Literal["failed", "in doubt", "cut", "no sources", "citations"]
 """Why a question needs a look, the gravest first."""
 
@@ -46,7 +48,8 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True):
         reasoning: the model's own notes; "" if there are none.
         sources: what the answer cites.
         facts: further facts by name, for the details.
-        cited, unresolved: different sources that marks name, and different marks that name none.
+        cited: how many different sources marks name.
+        unresolved: the different marks that name none: `[9]`, `[web:12]`.
         is_cut: the answer ends where its length was used up.
     """
 
@@ -65,7 +68,7 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True):
     sources: list[Source] = []
     facts: dict[str, str] = {}
     cited: int = 0
-    unresolved: int = 0
+    unresolved: list[str] = []
     is_cut: bool = False
 
     @property
@@ -84,7 +87,9 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True):
         if self.is_ok and not self.sources:
             concerns.append(("no sources", "nothing in this answer can be checked"))
         elif self.is_ok and self.unresolved:
-            concerns.append(("citations", f"{many(self.unresolved, 'citation')} without a source in the list"))
+            count, named = len(self.unresolved), ", ".join(self.unresolved[:NAMED])
+            more = f" and {count - NAMED:,} more" if count > NAMED else ""
+            concerns.append(("citations", f"{many(count, 'citation')} without a source in the list: {named}{more}"))
         return concerns
 
 

@@ -158,7 +158,7 @@ def _article(entry: Entry) -> Iterator[str]:
 
 def _sentence(word: str, said: str) -> str:
     if word == "citations":
-        return f"{said}, marked with a question mark."
+        return f"{said}. They have a question mark."
     return said[:1].upper() + said[1:] + ("" if said.endswith((".", "?", "!")) else ".")
 
 
