@@ -81,7 +81,10 @@ def records(lines: Iterable[str], delimiter: str, *, escape: bool, name: str = "
         return
     # Outside the handler: csv's error names neither the file nor the line.
     if "field larger" in said:
-        why = "a cell is longer than the csv module may read; csv.field_size_limit raises that"
+        limit = csv.field_size_limit()
+        why = (
+            f"a cell is longer than {limit:,} characters; is a quote missing? In Python csv.field_size_limit raises it"
+        )
     elif "unexpected end" in said:
         why = "the quote that opens here is never closed"
     elif "expected after" in said:
