@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from _shell import FAST, ending, run, run_at, started, until
+from _shell import FAST, ending, run_at, started, until
 from _terminal import on_a_terminal_at
 
 from aiopplx import Estimate
+from aiopplx.__main__ import main
 from aiopplx.cli._price import Expectation, conflict, consent, told_of
 from aiopplx.emulator import Emulator
 
@@ -145,9 +146,10 @@ async def test_pilot_of_a_script_stops_or_goes_on(tmp_path: Path, journal: tuple
         assert "The other 7: about $" in stopped.stderr
         assert "(from 5 of yours)" in stopped.stderr
         assert stopped.stderr.endswith("Nothing more was sent: --yes goes on without asking.\n")
-        whole = await run_at(server, *words, "--yes", "--force")
-        assert (whole.returncode, server.ledger.created) == (0, 17 if journal else 12), whole.stderr
-        assert len((tmp_path / "a.jsonl").read_text().splitlines()) == 12
+        if journal:  # with one, the rows of a pilot are not paid again, which is tried above
+            whole = await run_at(server, *words, "--yes", "--force")
+            assert (whole.returncode, server.ledger.created) == (0, 17), whole.stderr
+            assert len((tmp_path / "a.jsonl").read_text().splitlines()) == 12
 
 
 async def test_pilot_that_was_broken_off_pays_no_further_rows(tmp_path: Path) -> None:
@@ -167,18 +169,21 @@ async def test_pilot_that_was_broken_off_pays_no_further_rows(tmp_path: Path) ->
 # --- the look for a program ------------------------------------------------------------------------------------------
 
 
-def test_look_is_one_object_with_the_same_names(tmp_path: Path) -> None:
+def test_look_is_one_object_with_the_same_names(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    def look(code: int, *words: str) -> dict[str, Any]:
+        assert main(["run", str(file), *words]) == code
+        return dict(json.loads(capfd.readouterr().out or "{}"))
+
     file = table(tmp_path, 3)
-    fine = json.loads(run("run", str(file), "--dry-run", "--json").stdout)
+    fine = look(0, "--dry-run", "--json")
     file.write_text("id,question\n1,Why?\n2,\n3,How?\n")
-    bad = json.loads(run("run", str(file), "--dry-run", "--json").stdout)
+    bad = look(2, "--dry-run", "--json")
     file.write_text('id,question\n1,"Why?\n')
-    broken = run("run", str(file), "--dry-run", "--json")
-    assert broken.returncode == 2
-    assert list(fine) == list(bad) == list(json.loads(broken.stdout))
+    broken = look(2, "--dry-run", "--json")
+    assert list(fine) == list(bad) == list(broken)
     assert (fine["rows"], fine["asks"], fine["keeps"]) == (3, ["Why 0?", "Why 1?", "Why 2?"], ["id"])
     assert (fine["estimate"]["count"], fine["refused"]) == (3, None)
     assert bad["unusable"] == [{"place": "line 3", "reason": '"question" is empty'}]
     assert "--skip-bad" in bad["refused"]
-    assert "never closed" in json.loads(broken.stdout)["refused"]
-    assert run("run", str(file), "--json").returncode == 2
+    assert "never closed" in broken["refused"]
+    assert look(2, "--json") == {}
