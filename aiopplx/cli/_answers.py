@@ -18,7 +18,7 @@ from aiopplx.cli._exits import OutputLost, UsageError
 from aiopplx.cli._files import Delimited, Ending, JsonLines, RowFile, why_not
 from aiopplx.cli._journals import all_known
 from aiopplx.cli._options import STANDARD, JournalOptions, OutputFormat, RunOptions
-from aiopplx.cli._reports import Report
+from aiopplx.cli._reports import Report, ReportFolder
 from aiopplx.cli._rows import Rows, check_place
 from aiopplx.cli._text import json_line
 from aiopplx.tables import LONGEST_CELL, csv_text
@@ -50,7 +50,10 @@ _NEEDS = {
 
 def form_of(path: str, given: OutputFormat | None) -> OutputFormat:
     """The form of an output. Raises `UsageError`: what writes it is not installed."""
-    form = given or SUFFIXES.get(Path(path).suffix.lower(), "jsonl")
+    is_folder = _is_folder(path)
+    form = given or ("html" if is_folder else SUFFIXES.get(Path(path).suffix.lower(), "jsonl"))
+    if is_folder and form not in ("html", "markdown"):
+        raise UsageError(f"{path} is a folder, which holds a report: --output-format html or markdown")
     if form in _NEEDS:
         module, what, extra = _NEEDS[form]
         if path == STANDARD:
@@ -58,6 +61,10 @@ def form_of(path: str, given: OutputFormat | None) -> OutputFormat:
         if find_spec(module) is None:
             raise UsageError(f"{path} is to be {what}: pip install 'aiopplx[{extra}]' writes it")
     return form
+
+
+def _is_folder(path: str) -> bool:
+    return path.endswith(("/", os.sep)) or os.path.isdir(path)
 
 
 def check_journal(options: RunOptions, journal: JournalOptions, *, place: str | None) -> None:
@@ -98,6 +105,11 @@ class Output(Protocol):
     @property
     def is_terminal(self) -> bool:
         """Whether a person watches it."""
+        ...
+
+    @property
+    def advice(self) -> str:
+        """What to tell once it is closed; "" if nothing."""
         ...
 
     async def write(self, at: int, line: int | None, job: Job) -> None:
@@ -166,6 +178,7 @@ class StreamOutput:
 
     def __init__(self, rows: Rows, encoder: Encoder) -> None:
         self.name = rows.name
+        self.advice = ""
         self.is_terminal = rows.is_terminal
         self._rows = rows
         self._encoder = encoder
@@ -186,6 +199,7 @@ class RowOutput:
     """Rows to a file that grows."""
 
     is_terminal = False
+    advice = ""
 
     def __init__(self, file: RowFile, encoder: Encoder) -> None:
         self.name = file.name
@@ -243,11 +257,12 @@ class Answers:
                     self._outputs.append(StreamOutput(Rows(), Encoder(form, columns)))
                     continue
                 check_place(path, source, journal)
-                if os.path.exists(path) and not stat.S_ISREG(os.stat(path).st_mode):
+                if not _is_folder(path) and os.path.exists(path) and not stat.S_ISREG(os.stat(path).st_mode):
                     self._outputs.append(StreamOutput(Rows(path), Encoder(form, columns)))
                 elif form in AT_END:
+                    kind = ReportFolder if _is_folder(path) else Report
                     self._outputs.append(
-                        Report(path, form, columns, source, journal, force=force, as_finished=as_finished)
+                        kind(path, form, columns, source, journal, force=force, as_finished=as_finished)
                     )
                 else:
                     encoder = Encoder(form, columns)
@@ -288,8 +303,10 @@ class Answers:
             except (OutputLost, BrokenPipeError) as error:
                 lost = lost or error
                 continue
+            if output.advice:
+                self._notes.append(output.advice)
             if too_long:
-                whole = next((each.name for each in outputs if each.name.endswith((".html", ".md"))), "")
+                whole = next((each.name for each in outputs if each.name.endswith((".html", ".md", "/"))), "")
                 where = f"{whole} has them whole" if whole else "-o report.html shows them whole"
                 answers = "1 answer is" if too_long == 1 else f"{too_long:,} answers are"
                 note = f"{answers} longer than the {LONGEST_CELL:,} characters that Excel shows of a cell: {where}."

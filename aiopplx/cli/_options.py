@@ -93,22 +93,27 @@ class Connection:
         return words[0]
 
 
+Outputs = Annotated[
+    tuple[str, ...],
+    Parameter(
+        name=["--output", "-o"],
+        show_default=False,
+        help="File for the answers: .jsonl .csv .tsv .xlsx .parquet .html .md, or FOLDER/ for a page of each; may be"
+        " repeated. Default: stdout.",
+    ),
+]
+Form = Annotated[
+    OutputFormat | None, Parameter(help="Form of the answers. Default: the file's name says so; JSON lines.")
+]
+
+
 @Parameter(name="*")
 @dataclass(frozen=True, kw_only=True)
 class RunOptions:
     """How to run a file of questions."""
 
-    output: Annotated[
-        tuple[str, ...],
-        Parameter(
-            name=["--output", "-o"],
-            show_default=False,
-            help="File for the answers: .jsonl .csv .tsv .xlsx .parquet .html .md; may be repeated. Default: stdout.",
-        ),
-    ] = ()
-    output_format: Annotated[
-        OutputFormat | None, Parameter(help="Form of the answers. Default: the file's name says so; JSON lines.")
-    ] = None
+    output: Outputs = ()
+    output_format: Form = None
     dry_run: Annotated[
         bool,
         Parameter(name="--dry-run", show_default=False, help="Look at the file and stop: no key, no request, no cost."),
@@ -356,17 +361,8 @@ class JournalOptions:
 class ExportOptions:
     """Which rows of a journal are written, and where to."""
 
-    output: Annotated[
-        tuple[str, ...],
-        Parameter(
-            name=["--output", "-o"],
-            show_default=False,
-            help="File for the answers: .jsonl .csv .tsv .xlsx .parquet .html .md; may be repeated. Default: stdout.",
-        ),
-    ] = ()
-    output_format: Annotated[
-        OutputFormat | None, Parameter(help="Form of the answers. Default: the file's name says so; JSON lines.")
-    ] = None
+    output: Outputs = ()
+    output_format: Form = None
     all: Annotated[
         bool,
         Parameter(

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
@@ -26,6 +27,9 @@ if TYPE_CHECKING:
 
 _SOURCES = ("row", "tag", "n", "title", "address", "date", "cited")
 _TABLES = ("excel", "parquet")
+_ID = re.compile(r"[\w.:-]+")
+_HEAVY = 20_000_000
+"""Bytes of a page that a phone opens slowly."""
 _EARLIER = 1 << 40
 """Rows that this run has not reached come after this position."""
 
@@ -47,6 +51,7 @@ class Report:
     """
 
     is_terminal = False
+    advice = ""
 
     def __init__(
         self,
@@ -67,7 +72,7 @@ class Report:
         self._as_finished = as_finished
         if not force and not self._is_ours():
             raise UsageError(f"{path} is not empty; give --force to overwrite it, or another name")
-        self._kept = Kept(os.path.dirname(path))
+        self._kept = Kept(os.path.dirname(os.path.abspath(path)))
 
     def _is_ours(self) -> bool:
         """Whether the file may be replaced: there is none, or it is one of an earlier run on this journal."""
@@ -106,12 +111,19 @@ class Report:
                     self._kept.put(at, job)
             if ending == "none" or not self._kept:
                 return 0
-            with replacing(self.name) as new:
-                return self._write(new)
+            return self._replace()
         except OSError as error:
             raise OutputLost(why_not(self.name, error)) from None
         finally:
             self._kept.close()
+
+    def _replace(self) -> int:
+        with replacing(self.name) as new:
+            too_long = self._write(new)
+            if self._form == "html" and os.path.getsize(new) > _HEAVY:
+                folder = os.path.splitext(self.name)[0]
+                self.advice = f"{self.name} is large: -o {folder}/ makes a page of each answer, which opens faster."
+        return too_long
 
     def _write(self, path: str) -> int:
         columns, jobs = self._columns, self._kept
@@ -123,14 +135,58 @@ class Report:
         from aiopplx.report import html_report, markdown_report
 
         report = html_report if self._form == "html" else markdown_report
-        day = time.strftime("%d %B %Y").lstrip("0")
-        title = Path(self._source).stem if self._source != STANDARD else "Research"
-        parts = report(jobs, title=title, day=day, source=os.path.basename(self._source.lstrip("\0-")))
-        with open(path, "w", encoding="utf-8", errors="replace", newline="\n") as file:
-            file.writelines(parts)
-            if self._form == "markdown":  # by which the next run knows its own file
-                file.write(f"<!-- jobs {' '.join(sorted(filter(None, jobs.ids)))} -->\n")
+        _put(path, report(jobs, **self._head), jobs.ids if self._form == "markdown" else ())
         return 0
+
+    @property
+    def _head(self) -> dict[str, str]:
+        """What stands above a report."""
+        return {
+            "title": Path(self._source).stem if self._source != STANDARD else "Research",
+            "day": time.strftime("%d %B %Y").lstrip("0"),
+            "source": os.path.basename(self._source.lstrip("\0-")),
+        }
+
+
+class ReportFolder(Report):
+    """A folder with a page for each answer, and one that leads to all of them. Arguments as for `Report`."""
+
+    @property
+    def _index(self) -> Path:
+        return Path(self.name, "index.html" if self._form == "html" else "index.md")
+
+    def _is_ours(self) -> bool:
+        if not os.path.isdir(self.name) or not os.listdir(self.name):
+            return True
+        return self._index.exists() and has_job(self._index.read_bytes(), self._journal)
+
+    def _has(self) -> Callable[[str], bool]:
+        text = self._index.read_bytes() if self._index.exists() else b""
+        return lambda job_id: job_id.encode() in text
+
+    def _replace(self) -> int:
+        """Each page takes the place of an old one, and the index comes last: there is no moment without a report."""
+        from aiopplx.report import html_folder, markdown_folder
+
+        os.makedirs(self.name, exist_ok=True)
+        folder, written = html_folder if self._form == "html" else markdown_folder, set[str]()
+        for name, parts in folder(self._kept, **self._head):
+            with replacing(os.path.join(self.name, name)) as new:
+                _put(new, parts, self._kept.ids if name == self._index.name else ())
+            written.add(name)
+        for name in os.listdir(self.name):
+            if re.fullmatch(rf"\d{{5,}}\{self._index.suffix}", name) and name not in written:
+                os.unlink(os.path.join(self.name, name))
+        return 0
+
+
+def _put(path: str, parts: Iterable[str], ids: Iterable[str]) -> None:
+    """Write a file, with the ids of its jobs at the end, by which the next run knows its own file."""
+    names = sorted(job_id for job_id in ids if _ID.fullmatch(job_id) and "--" not in job_id)
+    with open(path, "w", encoding="utf-8", errors="replace", newline="\n") as file:
+        file.writelines(parts)
+        if names:
+            file.write(f"<!-- jobs {' '.join(names)} -->\n")
 
 
 class _Rows(Sequence[dict[str, Value]]):

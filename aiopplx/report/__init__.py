@@ -1,8 +1,8 @@
 """Finished jobs as a report that people read: one page of HTML, or Markdown.
 
-`html_report` and `markdown_report` take jobs and give the parts of a file, so that a report of thousands of answers
-need not be in memory as a whole. Needs markdown-it-py, the `report` extra. This package knows nothing of sessions,
-journals or files.
+`html_report` and `markdown_report` take jobs and give the parts of a file, `html_folder` and `markdown_folder` those of
+a file for each job: a report of thousands of answers need not be in memory as a whole. Needs markdown-it-py, the
+`report` extra. This package knows nothing of sessions, journals or files.
 """
 
 from __future__ import annotations
@@ -11,11 +11,10 @@ from collections.abc import Iterator, Sequence
 
 from aiopplx._job import Job
 from aiopplx._text.safe import visible
-from aiopplx.report._entry import entries
-from aiopplx.report._page import page
-from aiopplx.report._plain import as_markdown
+from aiopplx.report import _page, _plain
+from aiopplx.report._entry import Entry, entries, entry_of, shortened
 
-__all__ = ["html_report", "markdown_report"]
+__all__ = ["html_folder", "html_report", "markdown_folder", "markdown_report"]
 
 
 def html_report(jobs: Sequence[Job], *, title: str = "Research", day: str = "", source: str = "") -> Iterator[str]:
@@ -32,9 +31,36 @@ def html_report(jobs: Sequence[Job], *, title: str = "Research", day: str = "", 
     Raises:
         ConfigError: markdown-it-py is missing.
     """
-    return page(entries(jobs), title=visible(title), day=visible(day), source=visible(source))
+    return _page.page(entries(jobs), title=visible(title), day=visible(day), source=visible(source))
 
 
 def markdown_report(jobs: Sequence[Job], *, title: str = "", day: str = "", source: str = "") -> Iterator[str]:
     """The same as Markdown: the parts, in order. Without a title there is no head, only the questions."""
-    return as_markdown(entries(jobs), title=visible(title), day=visible(day), source=visible(source))
+    return _plain.as_markdown(entries(jobs), title=visible(title), day=visible(day), source=visible(source))
+
+
+def html_folder(
+    jobs: Sequence[Job], *, title: str = "Research", day: str = "", source: str = ""
+) -> Iterator[tuple[str, Iterator[str]]]:
+    """The files of a folder: a page of HTML for each question, then `index.html`. Each is a name and its parts.
+
+    A page of thousands of answers is heavy for a phone. Arguments and errors as for `html_report`.
+    """
+    found: list[Entry] = []
+    for number, job in enumerate(jobs, 1):
+        entry = entry_of(number, job)
+        yield _page.name_of(number), _page.one_page(entry, title=visible(title), is_last=number == len(jobs))
+        found.append(shortened(entry))
+    yield _page.INDEX, _page.index(found, title=visible(title), day=visible(day), source=visible(source))
+
+
+def markdown_folder(
+    jobs: Sequence[Job], *, title: str = "Research", day: str = "", source: str = ""
+) -> Iterator[tuple[str, Iterator[str]]]:
+    """The same as Markdown: a file for each question, then `index.md`."""
+    found: list[Entry] = []
+    for number, job in enumerate(jobs, 1):
+        entry = entry_of(number, job)
+        yield _plain.name_of(number), _plain.one(entry)
+        found.append(shortened(entry))
+    yield _plain.INDEX, _plain.as_index(found, title=visible(title), day=visible(day), source=visible(source))

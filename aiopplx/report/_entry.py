@@ -95,10 +95,17 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True):
 
 def entries(jobs: Sequence[Job]) -> list[Entry]:
     """What a report shows of these jobs, in their order."""
-    return [_entry(number, job) for number, job in enumerate(jobs, 1)]
+    return [entry_of(number, job) for number, job in enumerate(jobs, 1)]
 
 
-def _entry(number: int, job: Job) -> Entry:
+def shortened(entry: Entry) -> Entry:
+    """What the contents of a report need of it: thousands of these are in memory at once, and their answers are not."""
+    return msgspec.structs.replace(
+        entry, text="", reasoning="", columns={}, facts={}, sources=entry.sources[:1] * len(entry.sources)
+    )
+
+
+def entry_of(number: int, job: Job) -> Entry:
     text, sources = visible(job.text), [_visible(source) for source in job.sources]
     tag = visible(str(job.tag)) if job.tag is not None else ""
     facts = {

@@ -6,7 +6,7 @@ This module knows nothing of jobs.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from html import escape
 from statistics import median
 from urllib.parse import urlsplit
@@ -20,6 +20,7 @@ from aiopplx.report._style import STYLE
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
 _UP, _DOT = "\N{UPWARDS ARROW}", " \N{MIDDLE DOT} "
 _FOOT = "The answers were written by a language model. Check what matters against its sources."
+_END = f'<footer dir="auto">{_FOOT}</footer></main></body></html>\n'
 
 
 def page(entries: Sequence[Entry], *, title: str, day: str = "", source: str = "") -> Iterator[str]:
@@ -31,23 +32,72 @@ def page(entries: Sequence[Entry], *, title: str, day: str = "", source: str = "
         day: its date, as it should read.
         source: the file that the questions came from.
     """
-    yield (
+    yield _head(title)
+    yield from _navigation(entries, title)
+    yield from _overview(entries, title, day, source, _within)
+    for entry in entries:
+        yield from _article(entry, "#contents")
+    yield _END
+
+
+def index(entries: Sequence[Entry], *, title: str, day: str = "", source: str = "") -> Iterator[str]:
+    """The parts of the first page of a folder, which has a page for each question. Arguments as for `page`."""
+    yield _head(title)
+    yield from _overview(entries, title, day, source, lambda entry: name_of(entry.number))
+    yield _END
+
+
+def one_page(entry: Entry, *, title: str, is_last: bool) -> Iterator[str]:
+    """The parts of the page of one question in a folder.
+
+    Args:
+        entry: what it shows.
+        title: of the report.
+        is_last: no question follows.
+    """
+    yield _head(entry.question[:160])
+    others = [
+        f'<a dir="auto" href="{INDEX}">{escape(title)}</a>',
+        f'<a href="{name_of(entry.number - 1)}">previous</a>' if entry.number > 1 else "",
+        "" if is_last else f'<a href="{name_of(entry.number + 1)}">next</a>',
+    ]
+    yield f'<main id="top"><p class="facts">{"".join(f"<span>{other}</span>" for other in others if other)}</p>'
+    yield from _article(entry, f"{INDEX}#contents")
+    yield _END
+
+
+INDEX = "index.html"
+"""The first page of a folder."""
+
+
+def name_of(number: int) -> str:
+    """The name of a question's page: a title, a tag or an id could name any file of the machine."""
+    return f"{number:05}.html"
+
+
+def _head(title: str) -> str:
+    return (
         "<!doctype html>\n"
         f'<html lang="en"><head><meta http-equiv="Content-Security-Policy" content="{_POLICY}">'
         '<meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">'
         '<meta name="referrer" content="no-referrer"><meta name="robots" content="noindex">'
         f"<title>{escape(title)}</title><style>{STYLE}</style></head><body>\n"
     )
-    yield from _navigation(entries, title)
+
+
+def _within(entry: Entry) -> str:
+    return f"#q{entry.number}"
+
+
+def _overview(
+    entries: Sequence[Entry], title: str, day: str, source: str, link: Callable[[Entry], str]
+) -> Iterator[str]:
     yield f'<main id="top"><p class="small ui">Research report</p><h1 dir="auto">{escape(title)}</h1>'
     models = sorted({entry.model for entry in entries if entry.model})
     yield f'<p class="facts">{_facts([day, source, ", ".join(models[:3])])}</p>'
     yield _band(entries)
-    yield _to_look_at(entries)
-    yield from _contents(entries)
-    for entry in entries:
-        yield from _article(entry)
-    yield f'<footer dir="auto">{_FOOT}</footer></main></body></html>\n'
+    yield _to_look_at(entries, link)
+    yield from _contents(entries, link)
 
 
 def _facts(facts: Sequence[str]) -> str:
@@ -88,9 +138,9 @@ def _class(word: str) -> str:
     return "failed" if word == "failed" else "doubt"
 
 
-def _to_look_at(entries: Sequence[Entry]) -> str:
+def _to_look_at(entries: Sequence[Entry], link: Callable[[Entry], str]) -> str:
     rows = [
-        f'<li><a href="#q{entry.number}">{entry.number}</a><span dir="auto"><b class="{_class(word)}">{word}</b>'
+        f'<li><a href="{link(entry)}">{entry.number}</a><span dir="auto"><b class="{_class(word)}">{word}</b>'
         f"{escape(said[:300])}</span></li>"
         for entry in entries
         for word, said in entry.concerns
@@ -98,7 +148,7 @@ def _to_look_at(entries: Sequence[Entry]) -> str:
     return f'<p class="label">To look at</p><ul class="look">{"".join(rows)}</ul>' if rows else ""
 
 
-def _contents(entries: Sequence[Entry]) -> Iterator[str]:
+def _contents(entries: Sequence[Entry], link: Callable[[Entry], str]) -> Iterator[str]:
     yield '<p class="label" id="contents">Contents</p><ol class="contents">'
     for entry in entries:
         if entry.is_ok:
@@ -108,13 +158,13 @@ def _contents(entries: Sequence[Entry]) -> Iterator[str]:
             fact = f'<span class="fact {_class(word)}">{escape(entry.status)}</span>'
         cost = dollars(entry.cost) if entry.cost is not None else ""
         yield (
-            f'<li><span class="n">{entry.number}</span><a dir="auto" href="#q{entry.number}">'
+            f'<li><span class="n">{entry.number}</span><a dir="auto" href="{link(entry)}">'
             f'{escape(entry.question[:300])}</a>{fact}<span class="fact">{cost}</span></li>'
         )
     yield "</ol>"
 
 
-def _article(entry: Entry) -> Iterator[str]:
+def _article(entry: Entry, back: str) -> Iterator[str]:
     name = f"q{entry.number}"
     head = _facts([str(entry.number), entry.tag])
     yield f'<article id="{name}"{"" if entry.is_ok else " class=bare"}><p class="facts">{head}</p>'
@@ -153,7 +203,7 @@ def _article(entry: Entry) -> Iterator[str]:
     if entry.facts:
         rows = "".join(f"<dt>{escape(fact)}</dt><dd>{escape(value)}</dd>" for fact, value in entry.facts.items())
         yield f"<details><summary>Details</summary><dl>{rows}</dl></details>"
-    yield '<p class="back"><a href="#contents">Contents</a></p></article>'
+    yield f'<p class="back"><a href="{back}">Contents</a></p></article>'
 
 
 def _sentence(word: str, said: str) -> str:

