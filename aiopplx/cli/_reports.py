@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, overload
 
 from aiopplx.cli._columns import Columns, Value
 from aiopplx.cli._exits import OutputLost, UsageError
-from aiopplx.cli._files import Ending, Old, Span, replacing, why_not
+from aiopplx.cli._files import NEW, Ending, Old, Span, replacing, why_not
 from aiopplx.cli._journals import all_known, finished_besides, has_job
 from aiopplx.cli._kept import Kept
 from aiopplx.cli._options import STANDARD, OutputFormat
@@ -156,9 +156,17 @@ class ReportFolder(Report):
         return Path(self.name, "index.html" if self._form == "html" else "index.md")
 
     def _is_ours(self) -> bool:
-        if not os.path.isdir(self.name) or not os.listdir(self.name):
-            return True
-        return self._index.exists() and has_job(self._index.read_bytes(), self._journal)
+        files = os.listdir(self.name) if os.path.isdir(self.name) else []
+        if self._index.exists():
+            return has_job(self._index.read_bytes(), self._journal)
+        # Without one it is empty, or its writer was killed.
+        pages = [Path(self.name, name) for name in files if self._is_page(name)]
+        return all(self._is_page(name.removesuffix(NEW)) for name in files) and (
+            not pages or any(has_job(page.read_bytes(), self._journal) for page in pages)
+        )
+
+    def _is_page(self, name: str) -> bool:
+        return re.fullmatch(rf"\d{{5,}}\{self._index.suffix}", name) is not None
 
     def _has(self) -> Callable[[str], bool]:
         text = self._index.read_bytes() if self._index.exists() else b""
@@ -170,12 +178,12 @@ class ReportFolder(Report):
 
         os.makedirs(self.name, exist_ok=True)
         folder, written = html_folder if self._form == "html" else markdown_folder, set[str]()
-        for name, parts in folder(self._kept, **self._head):
+        for at, (name, parts) in enumerate(folder(self._kept, **self._head)):
             with replacing(os.path.join(self.name, name)) as new:
-                _put(new, parts, self._kept.ids if name == self._index.name else ())
+                _put(new, parts, [self._kept[at].id] if self._is_page(name) else self._kept.ids)
             written.add(name)
         for name in os.listdir(self.name):
-            if re.fullmatch(rf"\d{{5,}}\{self._index.suffix}", name) and name not in written:
+            if self._is_page(name) and name not in written:
                 os.unlink(os.path.join(self.name, name))
         return 0
 

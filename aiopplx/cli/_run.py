@@ -226,7 +226,7 @@ class _Run:
                 is_whole = ending is None and self._questions.has_ended
                 await self._close_answers("whole" if is_whole else "part")
             except OutputLost as lost:
-                self._lost = lost if ending is not None else None
+                self._lost = None if ending is None or isinstance(ending, OutputLost) else lost
                 ending = ending or lost
             return self._close(ending)
 

@@ -143,6 +143,10 @@ def test_folder_has_an_index_and_a_file_for_each_answer(
     (report / f"00009.{suffix}").write_text("of a longer run")
     assert main(words) == 0  # it knows its own folder
     assert sorted(path.name for path in report.iterdir()) == [*pages, f"index.{suffix}"]
+    (report / f"index.{suffix}").unlink()  # as `kill -9` leaves it
+    (report / f"00003.{suffix}").rename(report / f"00003.{suffix}.new")
+    assert main(words) == 0
+    assert sorted(path.name for path in report.iterdir()) == [*pages, f"index.{suffix}"]
     (report / f"index.{suffix}").write_text("mine")
     assert main(words) == 2
     assert (report / f"index.{suffix}").read_text() == "mine"
