@@ -170,7 +170,7 @@ class EventStream(AsyncIterator[Event]):
     """
 
     def __init__(self, limit: int) -> None:
-        self.missed = 0
+        self.missed: int = 0
         self._events: deque[Event] = deque(maxlen=limit)
         self._news = asyncio.Event()
         self._is_closed = False

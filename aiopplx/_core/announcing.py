@@ -39,8 +39,8 @@ class Announcer:
     __slots__ = ("_clock", "_is_store_broken", "_told", "accepted", "emitter", "ended")
 
     def __init__(self, emitter: Emitter, clock: Clock) -> None:
-        self.emitter = emitter
-        self.accepted = 0
+        self.emitter: Emitter = emitter
+        self.accepted: int = 0
         self.ended: dict[JobStatus, int] = {}
         self._clock = clock
         self._told: OrderedDict[str, None] = OrderedDict()

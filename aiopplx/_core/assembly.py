@@ -152,11 +152,12 @@ class Core:
         self.ensure_open = ensure_open
         store = opened.store
         routing = Routing(settings.api, settings.successor, remembers=store.remembers)
-        self.membership = join(
+        self.membership: Membership = join(
             settings.base_url, settings.key, settings.rpm, settings.http, tier=_tier(settings, routing)
         )
-        self.client = client = _client(settings, routing, emitter, self.membership)
-        self.life = life = Lifecycle(
+        self.client: Client = _client(settings, routing, emitter, self.membership)
+        client = self.client
+        life = Lifecycle(
             store,
             routing,
             client,
@@ -166,15 +167,16 @@ class Core:
             retry_failed=isinstance(settings.journal, JournalOptions) and settings.journal.retry_failed,
             new_key=_new_key,
         )
+        self.life: Lifecycle = life
         laws = Laws(published, settings.poll.price or PRICE)
         life.poller = Poller(client, settings.poll, life, laws=laws)
-        self.learnt = life.learnt = Learnt(
-            store, opened.known, Part(DURATIONS, laws.restore, laws.export), self._limits()
-        )
-        self.freeze = partial(freeze, routing=routing, new_key=_new_key)
-        self.calls = Calls(life)
-        self.decisions = Decisions(life)
-        self.asked = None if store.remembers else Asked()
+        learnt = Learnt(store, opened.known, Part(DURATIONS, laws.restore, laws.export), self._limits())
+        self.learnt: Learnt = learnt
+        life.learnt = learnt
+        self.freeze: partial[Submission] = partial(freeze, routing=routing, new_key=_new_key)
+        self.calls: Calls = Calls(life)
+        self.decisions: Decisions = Decisions(life)
+        self.asked: Asked | None = None if store.remembers else Asked()
         client.on_stop = self.calls.stopped
         client.on_next_api = self._next_api
 

@@ -123,7 +123,7 @@ class Calls:
     def __init__(self, life: Lifecycle) -> None:
         self.life = life
         self.members: set[Member] = set()
-        self.is_closed = False
+        self.is_closed: bool = False
         self._clock = life.client.clock
         self._callers: dict[Caller, asyncio.Task[None] | None] = {}
 

@@ -96,9 +96,9 @@ class Lifecycle:
         self.routing = routing
         self.client = client
         self.spending = spending
-        self.announcer = Announcer(emitter, client.clock)
-        self.live = Live()
-        self.slots = Slots(max_in_flight, client.clock)
+        self.announcer: Announcer = Announcer(emitter, client.clock)
+        self.live: Live = Live()
+        self.slots: Slots = Slots(max_in_flight, client.clock)
         self.new_key = new_key
         self._clock = client.clock
         self._retry_failed = retry_failed

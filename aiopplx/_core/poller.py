@@ -101,7 +101,7 @@ class Poller:
     """
 
     def __init__(self, client: Client, policy: PollPolicy, sink: Sink, laws: Laws | None = None) -> None:
-        self.laws = laws or Laws()
+        self.laws: Laws = laws or Laws()
         self._client = client
         self._clock = client.clock
         self._policy = policy

@@ -50,10 +50,10 @@ class Membership:
         self, account: _Account, gate: Gate, per_minute: float | None, way: int, tier: Tier | None = None
     ) -> None:
         self._account = account
-        self.gate = gate
-        self.per_minute = per_minute
+        self.gate: Gate = gate
+        self.per_minute: float | None = per_minute
         self.tier = tier
-        self.way = way
+        self.way: int = way
 
     def allow(self, tier: Tier | None) -> None:
         """The session says anew what the account's tier allows."""

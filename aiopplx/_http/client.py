@@ -145,7 +145,7 @@ class Client:
         self.limits: Mapping[str, int] = {}
         self.answered: tuple[float, Mapping[str, str]] | None = None
         self._is_only_api = is_only_api
-        self.line = Line(gate, clock)
+        self.line: Line = Line(gate, clock)
 
     # --- one attempt -------------------------------------------------------------------------------------------------
 

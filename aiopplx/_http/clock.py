@@ -94,8 +94,8 @@ class Clock:
         if not speed > 0:
             raise ConfigError(f"the speed of a clock must be above 0, not {speed!r}")
         self._since = _BEGAN if since is None else since
-        self.tick = TICK * speed
-        self.suspension = SUSPENSION * speed
+        self.tick: float = TICK * speed
+        self.suspension: float = SUSPENSION * speed
 
     def __repr__(self) -> str:
         return f"Clock({self._speed!r})"

@@ -95,10 +95,10 @@ class Line:
     )
 
     def __init__(self, gate: Gate, clock: Clock) -> None:
-        self.gate = gate
-        self.turns = Turns()
+        self.gate: Gate = gate
+        self.turns: Turns = Turns()
         self.due: Due | None = None
-        self.submitting = 0
+        self.submitting: int = 0
         self._clock = clock
         self._order = 0
         self._submits_now: _Queue = []

@@ -139,8 +139,8 @@ class Transport:
         # Each poll of a job has the same address, and a `URL` keeps the parts that aiohttp has once worked out (host,
         # port, whether there is a password).
         self._address = functools.lru_cache(1024)(functools.partial(_address, yarl.URL(base_url)))
-        self.limit = network.max_response_bytes
-        self.file_limit = network.max_file_bytes
+        self.limit: int = network.max_response_bytes
+        self.file_limit: int = network.max_file_bytes
         self._key = key
         self._theirs = http
         self._submits: aiohttp.ClientSession | None = http

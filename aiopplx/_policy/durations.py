@@ -150,8 +150,8 @@ class Law:
     )
 
     def __init__(self, start: Shape, price: float = PRICE) -> None:
-        self.price = price
-        self.finished = 0
+        self.price: float = price
+        self.finished: int = 0
         self._start = start
         self._events = [0.0] * BINS
         self._exposure = [0.0] * BINS
@@ -365,7 +365,7 @@ class Law:
             ended = before - after
             lived[n + 1] = lived[n] + (ended / rate if ended > 1e-12 else before * _WIDTHS[n])
         self._alive, self._hazard, self._lived = alive, hazard, lived
-        self.stalled_after = self.age_of_end(0.999)
+        self.stalled_after: float = self.age_of_end(0.999)
         self._gaps = self._find_gaps()
 
     def _find_gaps(self) -> list[float]:

@@ -76,7 +76,7 @@ class Stop:
 
     def __init__(self) -> None:
         self.error: AiopplxError | None = None
-        self.polls_refused = False
+        self.polls_refused: bool = False
         self._begun_by_poll = False
         self._until = 0.0
 
@@ -152,10 +152,10 @@ class Breaker:
     __slots__ = ("_probe_at", "_probe_delay", "_probe_sent_at", "failures", "probing_until")
 
     def __init__(self) -> None:
-        self.failures = 0
+        self.failures: int = 0
         self._probe_at = 0.0
         self._probe_delay = FIRST_PROBE
-        self.probing_until = 0.0
+        self.probing_until: float = 0.0
         self._probe_sent_at = 0.0
 
     @property
@@ -214,8 +214,8 @@ class FirstContact:
     __slots__ = ("_counted_at", "is_made", "tries")
 
     def __init__(self) -> None:
-        self.is_made = False
-        self.tries = 0
+        self.is_made: bool = False
+        self.tries: int = 0
         self._counted_at = 0.0
 
     def failed(self, now: float, sent_at: float | None) -> None:
@@ -261,11 +261,11 @@ class Route:
     __slots__ = ("breaker", "first_contact", "has_accepted", "stop", "unanswered")
 
     def __init__(self) -> None:
-        self.has_accepted = False
-        self.breaker = Breaker()
-        self.first_contact = FirstContact()
-        self.unanswered = Unanswered()
-        self.stop = Stop()
+        self.has_accepted: bool = False
+        self.breaker: Breaker = Breaker()
+        self.first_contact: FirstContact = FirstContact()
+        self.unanswered: Unanswered = Unanswered()
+        self.stop: Stop = Stop()
 
 
 class Gate:
@@ -291,7 +291,8 @@ class Gate:
             self.limits.allow(per_minute)
         self._stop: Stop = Stop() if beside is None else beside._stop
         self._silence: Silence = Silence() if beside is None else beside._silence
-        self.route = route = route or Route()
+        route = route or Route()
+        self.route: Route = route
         self._route_stop = route.stop
         self._breaker = route.breaker
         self._first_contact = route.first_contact

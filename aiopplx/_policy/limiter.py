@@ -190,9 +190,9 @@ class Limiter:
     def __init__(
         self, per_minute: float | None = None, *, burst: float = 1.0, first_window: float = FIRST_WINDOW
     ) -> None:
-        self.is_given = per_minute is not None
-        self.in_flight = 0
-        self.refused_as_given = 0
+        self.is_given: bool = per_minute is not None
+        self.in_flight: int = 0
+        self.refused_as_given: int = 0
         self._pace = Pace(None, 0.0) if per_minute is None else Pace(per_minute / 60.0, burst)
         self._epochs = Epochs()
         self._noise = Noise()

@@ -105,7 +105,10 @@ class Limits:
         return self.submit if lane is _SUBMIT else self.list if lane is _LIST else self.poll
 
     def _use(self, submit: Limiter, poll: Limiter, list: Limiter, *, is_shared: bool) -> None:
-        self.submit, self.poll, self.list, self.is_shared = submit, poll, list, is_shared
+        self.submit: Limiter = submit
+        self.poll: Limiter = poll
+        self.list: Limiter = list
+        self.is_shared: bool = is_shared
         self._set_lanes()
 
     def _set_lanes(self) -> None:

@@ -64,7 +64,7 @@ class Turns:
     __slots__ = ("_contested", "_contested_now", "_since_floor", "_since_result", "prefers_results")
 
     def __init__(self) -> None:
-        self.prefers_results = 0
+        self.prefers_results: int = 0
         self._contested = 0
         self._contested_now = 0
         self._since_floor = 0

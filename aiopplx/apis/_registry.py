@@ -177,7 +177,7 @@ class Routing:
     def __init__(self, api: API, successor: API | None = None, *, remembers: bool = False) -> None:
         self.first = api
         self.successor = successor
-        self.api = api
+        self.api: API = api
         self._remembers = remembers
         self._behind: frozenset[str] = frozenset()
         self._own: tuple[API, ...] = (api,) if successor is None else (api, successor)

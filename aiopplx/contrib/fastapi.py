@@ -133,7 +133,7 @@ async def _follow(
         raise HTTPException(422, error.message) from None
 
 
-router = APIRouter()
+router: APIRouter = APIRouter()
 """`GET /{id}/events`: the updates of a job as server-sent events, for `app.include_router(router, prefix="/research")`.
 
 Each event `update` has `Update.to_dict()` as its data and the update's id; the last one is called `done`, and has the

@@ -149,8 +149,8 @@ class Emulator:
         word("auth_errors", auth_errors, AuthErrors)
         if clock is not None and time_scale != 1.0:
             raise ValueError("give time_scale or a clock, not both: a clock has its own speed")
-        self.port = port
-        self.faults = Script(seed)
+        self.port: int = port
+        self.faults: Script = Script(seed)
         self._seed = seed
         self._time_scale = time_scale
         self._time = clock
@@ -178,7 +178,7 @@ class Emulator:
         self._begin()
 
     def _begin(self) -> None:
-        self.ledger = Ledger(self._log_size)
+        self.ledger: Ledger = Ledger(self._log_size)
         self._clock = Clock(self._time_scale, self._time)
         self._limits = Limits(self._of_kind)
         self._keys.restore()

@@ -96,7 +96,7 @@ class Ledger:
 
     def __init__(self, log_size: int) -> None:
         self.jobs: list[JobRecord] = []
-        self.billed = 0.0
+        self.billed: float = 0.0
         self.created_by_key: Counter[str] = Counter()
         self.requests: Counter[str] = Counter()
         self.log: deque[RequestRecord] = deque(maxlen=log_size)

@@ -35,7 +35,7 @@ class Rule:
         self.rate = rate
         self.after = after
         self.match = match
-        self.seen = 0
+        self.seen: int = 0
         self.hits = 0
         self._rng = rng
 

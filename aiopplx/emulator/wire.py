@@ -105,10 +105,10 @@ class WireServer:
     ) -> None:
         if not callable(script) and not script:
             raise ValueError("a script needs at least one behaviour")
-        self.port = port
+        self.port: int = port
         self.requests: list[WireRequest] = []
-        self.connections = 0
-        self.partial = 0
+        self.connections: int = 0
+        self.partial: int = 0
         self._script = script
         self._step = 0
         self._max_requests = max_requests

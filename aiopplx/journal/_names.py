@@ -56,7 +56,7 @@ class Occurrences:
     __slots__ = ("_repeated", "_seen", "run")
 
     def __init__(self, run: str = "") -> None:
-        self.run = run
+        self.run: str = run
         self._seen: set[int] = set()
         self._repeated: dict[int, int] = {}
 

@@ -89,10 +89,10 @@ class Asking:
         self._template = Template(options.template, table.columns) if options.template is not None else None
         if self._template is not None and options.question is not None:
             raise TableError("give either a question's column or a template, not both")
-        self.question = "" if self._template is not None else options.question or self._found_question()
-        self.tag = options.tag or self._found_tag()
+        self.question: str = "" if self._template is not None else options.question or self._found_question()
+        self.tag: str = options.tag or self._found_tag()
         self._keep = options.keep
-        self.kept = (
+        self.kept: tuple[str, ...] | None = (
             None
             if table.has_fields
             else tuple(name for name in table.columns if options.keep is None or name in options.keep)

@@ -35,7 +35,7 @@ class SqliteReader:
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
-        self.path = place_of(path)
+        self.path: str = place_of(path)
         connection = open_to_read(self.path)
         self._statements = Statements(connection, self.path, now=lambda: _now(connection))
 

@@ -95,7 +95,7 @@ class Writer:
         self._final: JournalError | None = None
         self._log = 0
         self._last_size = 0
-        self.has_stopped = False
+        self.has_stopped: bool = False
 
     # --- for callers -------------------------------------------------------------------------------------------------
 
