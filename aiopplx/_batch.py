@@ -23,6 +23,7 @@ from aiopplx._core.asked import Repeats
 from aiopplx._core.assembly import Core
 from aiopplx._core.calls import Member
 from aiopplx._core.cancelling import cancel_all
+from aiopplx._core.foreseeing import count_of_new, warning_of
 from aiopplx._core.leaving import leave
 from aiopplx._core.loading import load
 from aiopplx._core.outcomes import stop_of
@@ -95,6 +96,7 @@ class Batch(AsyncIterator[Job]):
         self._repeats = Repeats(core.asked, number, source, core.freeze, self._warn) if core.asked is not None else None
         self._shown = _shown(core, self._results, source, number)
         self._prefers_results = prefers_results
+        self._count: int | None = None  # of a source that has a length, until its first question is sent
         self._member = Member(self.aclose, self._results.news.set)
         self._limit = limit
         self._room = anyio.Semaphore(limit)
@@ -114,6 +116,7 @@ class Batch(AsyncIterator[Job]):
             raise ConfigError("a batch can be entered once; make another with session.batch(...)")
         self._core.ensure_open()
         self._source = source = Source(self._given, partial(self._store.exhausted, True))
+        self._count = await count_of_new(self._core, self._given)
         self._state = "open"
         self._core.calls.members.add(self._member)
         self._core.client.line.turns.prefers_results += self._prefers_results
@@ -327,6 +330,8 @@ class Batch(AsyncIterator[Job]):
             return
         if self._repeats is not None:
             self._repeats.look(sub)
+        if self._count is not None:
+            self._foresee(sub, self._count)
         place = self._results.place(sub, index)
         core.life.listen(place)
         await core.life.submit(sub, self._occurrences, Bounds.within(sub.timeout), task)
@@ -334,6 +339,12 @@ class Batch(AsyncIterator[Job]):
         if job is not None and job.status is JobStatus.STOPPED and not isinstance(job.error, BudgetReached):
             self._trouble = self._trouble or stop_of(job, core.client.gate.stop)
             self._results.news.set()  # a submitter that waits for its source may never come to say so
+
+    def _foresee(self, sub: Submission, count: int) -> None:
+        self._count = None
+        at_once, prefers_results = self._limit, self._prefers_results
+        if reason := warning_of(self._core, sub, count, at_once=at_once, prefers_results=prefers_results):
+            self._warn(reason)
 
     def _refuse(self, index: int, error: InvalidRequest) -> None:
         life = self._core.life

@@ -1,7 +1,15 @@
-"""When the jobs that run now will be done, by the learnt laws of their durations.
+"""When the jobs that run now will be done, by the learnt laws of their durations; and whether a run is too long.
 
 A job that has run for so long that hardly any job ends so late is stalled: it is counted apart, since nobody knows when
-it will end, or whether. This module knows nothing of tasks or clocks: times are seconds from now.
+it will end, or whether.
+
+A run can be too long for its own jobs where submissions and polls share a limit. Submissions go first (`turns`), but
+for one departure in ten, so that results lie unread until the last question is sent. They are read oldest first.
+Counted in departures, the wait of a result grows to nearly the number of jobs within the first ninth of them, and is
+hardly shorter for the rest. A job whose time limit, or whose life at the server, is shorter than that is paid for and
+not collected in time. That is said before anything is paid.
+
+This module knows nothing of tasks or clocks: times are seconds from now.
 """
 
 from __future__ import annotations
@@ -11,11 +19,16 @@ from collections.abc import Sequence
 import msgspec
 
 from aiopplx._policy.durations import Law
+from aiopplx._policy.turns import FLOOR
 
 MOST = 256
 """Jobs that are asked one by one; of more, an even sample by age."""
 HORIZON = 7 * 86_400.0
 """Seconds: nothing is foretold beyond."""
+LEARNT = 5
+"""Jobs of a kind that have ended here, from which on what is usual for it is known."""
+WORTH_TELLING = 0.05
+"""The share of jobs that are expected to be late, from which on it is told."""
 
 
 class Forecast(msgspec.Struct, frozen=True):
@@ -67,3 +80,47 @@ def _until(jobs: Sequence[tuple[Law, float]], share: float) -> float:
         else:
             high = middle
     return high
+
+
+class Outlook(msgspec.Struct, frozen=True):
+    """What is expected of a run before its first submission.
+
+    Attributes:
+        late: the share of its jobs whose result is expected to come after their limit.
+        oldest: seconds from the submission of a job until its result is read, for the one that waits longest in line.
+    """
+
+    late: float
+    oldest: float
+
+    @property
+    def is_worth_telling(self) -> bool:
+        """Whether more than a few jobs are expected to be late."""
+        return self.late >= WORTH_TELLING
+
+
+def outlook(law: Law, jobs: int, per_second: float | None, limit: float) -> Outlook:
+    """What is expected of jobs that are submitted from now on.
+
+    Args:
+        law: of their durations. It counts only if it is learnt.
+        jobs: how many run at once at most.
+        per_second: departures that submissions and polls share; None if polls need not wait, or nobody knows.
+        limit: seconds from the submission of a job after which its result is of no use.
+    """
+    law.refresh()
+    too_slow = 1.0 - law.will_have_ended(0.0, limit) if law.finished >= LEARNT else 0.0
+    if per_second is None or jobs <= 0:
+        return Outlook(too_slow, 0.0)
+    asked = min(jobs, MOST)
+    waits = [_wait_in_line((n + 0.5) / asked * jobs, jobs) / per_second for n in range(asked)]
+    late = sum(1.0 if wait > limit else too_slow for wait in waits) / asked
+    return Outlook(late, max(waits))
+
+
+def _wait_in_line(n: float, jobs: int) -> float:
+    """Departures between the submission of the n-th job and the poll that reads its result."""
+    submitted = n * FLOOR / (FLOOR - 1)
+    by_floor = jobs / (FLOOR - 1)
+    read = n * FLOOR if n <= by_floor else jobs * FLOOR / (FLOOR - 1) + n - by_floor
+    return read - submitted

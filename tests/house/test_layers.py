@@ -34,14 +34,14 @@ tables
 journal.  _errors _kinds _names _records _steps _taking store _protocol _standing _memory _forgetful _jobs
     _sqlite.lock _sqlite.schema _sqlite.errors _sqlite.files _sqlite.log _sqlite.file _sqlite.opening _sqlite.reading
     _sqlite.writing _sqlite.writer _sqlite.reader _sqlite.journal
-_policy.  network retry recovery durations laws forecast turns pace polling paging epochs noise told limiter limits gate
+_policy.  network retry recovery durations laws turns forecast pace polling paging epochs noise told limiter limits gate
     budget estimate
 _submission
 _http.  clock limit secret default_headers apart transport account line client
 _config
 _core.  contained slots live learnt spending pages poller outcomes announcing freezing finding sending lifecycle
     loading leaving calls following decisions cancelling single listing files source results asked assembly stats
-    estimating notebook
+    foreseeing estimating notebook
 _batch
 _session progress
 journal
