@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Protocol
 from aiopplx.cli._columns import Columns
 from aiopplx.cli._exits import OutputLost, UsageError
 from aiopplx.cli._files import Delimited, Ending, JsonLines, RowFile, why_not
-from aiopplx.cli._journals import all_known
+from aiopplx.cli._journals import all_known, superseded
 from aiopplx.cli._options import STANDARD, JournalOptions, OutputFormat, RunOptions
 from aiopplx.cli._reports import Report, ReportFolder
 from aiopplx.cli._rows import Rows, check_place
@@ -267,7 +267,14 @@ class Answers:
                 else:
                     encoder = Encoder(form, columns)
                     is_ours = partial(all_known, place=journal)
-                    file = RowFile(path, encoder.form(), force=force, is_ours=is_ours, as_finished=as_finished)
+                    file = RowFile(
+                        path,
+                        encoder.form(),
+                        force=force,
+                        is_ours=is_ours,
+                        as_finished=as_finished,
+                        superseded=partial(superseded, place=journal),
+                    )
                     self._outputs.append(RowOutput(file, encoder))
         except OSError as error:
             raise UsageError(why_not(str(error.filename), error)) from None

@@ -14,7 +14,7 @@ import contextlib
 import csv
 import io
 import os
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Collection, Generator, Iterator
 from typing import Literal, NamedTuple, Protocol
 
 import msgspec
@@ -89,6 +89,8 @@ class RowFile:
         form: how its rows stand in it.
         force: overwrite a file that has something else in it.
         as_finished: leave the rows in the order in which they came.
+        superseded: called with the keys or ids of an earlier run's rows, and with those of rows that have been written;
+            says which of the former are not needed any more.
         is_ours: called with the rows of a file that is not empty; says whether a run can write all of them again.
 
     Attributes:
@@ -106,8 +108,11 @@ class RowFile:
         force: bool,
         is_ours: Callable[[list[Old]], bool],
         as_finished: bool = False,
+        superseded: Callable[[Collection[str], Collection[str]], Collection[str]] = lambda kept, written: (),
     ) -> None:
         self.name = path
+        self._superseded = superseded
+        self._written: set[str] = set()
         self._as_finished = as_finished
         self._form = form
         self._old: dict[str, list[Span]] = {}
@@ -162,6 +167,7 @@ class RowFile:
         Raises:
             OutputLost: the file cannot be written.
         """
+        self._written |= {key, job_id} - {""}
         old = self._old.get(key) or self._old.get(job_id) or self._old.get(row.hex() if not (key or job_id) else "")
         if old:
             same = next((span for span in old if self._form.says_the_same(self._read(span), row)), None)
@@ -221,7 +227,9 @@ class RowFile:
     def _order(self, *, is_whole: bool) -> None:
         spans = [self._spans[at] for at in sorted(self._spans)]
         if not is_whole:
-            spans += sorted(span for kept in self._old.values() for span in kept)
+            kept = {name: found for name, found in self._old.items() if found}
+            gone = self._superseded(kept, self._written)
+            spans += sorted(span for name, found in kept.items() if name not in gone for span in found)
         if self._as_finished:
             spans.sort()
         at = len(self._form.head)

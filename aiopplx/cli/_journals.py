@@ -126,7 +126,7 @@ def all_known(rows: Iterable[Old], place: str | None) -> bool:
         unknown = known = 0
         for row in rows:
             record = journal.get(key=row.key) if row.key else journal.get(job_id=row.job_id) if row.job_id else None
-            if record is None and journal.was_replaced(key=row.key, job_id=row.job_id):
+            if record is None and journal.replacement(key=row.key, job_id=row.job_id):
                 known += 1
                 continue
             if row.has_answer and not (record is not None and record.has_result):
@@ -135,6 +135,21 @@ def all_known(rows: Iterable[Old], place: str | None) -> bool:
             unknown += record is None and row.status not in _WORTHLESS
     # A row of a refused question has neither a key nor an id. In a file of another run no row is known.
     return not unknown or bool(known)
+
+
+def superseded(names: Iterable[str], written: Collection[str], place: str | None) -> set[str]:
+    """Those submissions that the user has had asked anew and whose new answer has been written.
+
+    Args:
+        names: keys or ids of submissions.
+        written: keys and ids of what has been written.
+        place: the journal; None if the run has none.
+    """
+    if place is None or not os.path.exists(place):
+        return set()
+    with open_reader(place) as journal:
+        news = {name: journal.replacement(key=name, job_id=name) for name in names}
+    return {name for name, new in news.items() if new is not None and {new.key, new.job_id} & {*written}}
 
 
 def has_job(text: bytes, place: str | None) -> bool:

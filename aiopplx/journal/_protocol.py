@@ -232,8 +232,8 @@ class JournalReader(Protocol):
         """Records in one of these states whose `pk` is above `after`, lowest first: a page of at most `limit`."""
         ...
 
-    def was_replaced(self, *, key: str = "", job_id: str = "") -> bool:
-        """True if this was the key, or the id, of a submission in whose place the user has had another one made."""
+    def replacement(self, *, key: str = "", job_id: str = "") -> Record | None:
+        """The record that the user has had made in place of the one with this key or id; None if there is none."""
         ...
 
     def asked(self, *, every_run: bool = False) -> Iterator[Record]:

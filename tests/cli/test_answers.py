@@ -350,7 +350,7 @@ async def test_changed_question_under_a_tag_is_asked_anew_if_so_said(tmp_path: P
         refused = await run_at(server, *words)
         assert (refused.returncode, server.ledger.created) == (2, 3)
         assert answers.read_bytes() == before
-        anew = await run_at(server, *words, "--replace")
+        anew = await run_at(server, *words, "--replace", "--limit", "2")
         assert (anew.returncode, server.ledger.created) == (0, 4), anew.stderr
         after = answers.read_bytes()
         answers.write_bytes(before)  # as if that run had been killed

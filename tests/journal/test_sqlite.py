@@ -480,9 +480,10 @@ async def test_question_that_has_ended_is_replaced_if_the_user_says_so(tmp_path:
         with pytest.raises(ItemConflict):  # another of this run has the tag now
             await queued(journal, "a", ask=b"a third", key="third")
         with SqliteReader(path) as reader:
-            assert reader.was_replaced(job_id="id")
-            assert reader.was_replaced(key="key-a")
-            assert not reader.was_replaced(key="second", job_id="")
+            for found in (reader.replacement(job_id="id"), reader.replacement(key="key-a")):
+                assert found is not None
+                assert found.key == "second"
+            assert reader.replacement(key="second") is None
     await journal.close()
 
 

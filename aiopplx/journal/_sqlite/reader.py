@@ -74,9 +74,9 @@ class SqliteReader:
         """The record with this row number, name, id or key: the first of these that is given. None if there is none."""
         return self._see(lambda statements: statements.get(pk=pk, item=item, job_id=job_id, key=key))
 
-    def was_replaced(self, *, key: str = "", job_id: str = "") -> bool:
-        """True if this was the key, or the id, of a submission in whose place the user has had another one made."""
-        return self._see(lambda statements: statements.is_past(key=key, job_id=job_id))
+    def replacement(self, *, key: str = "", job_id: str = "") -> Record | None:
+        """The record that the user has had made in place of the one with this key or id; None if there is none."""
+        return self._see(lambda statements: statements.replacement(key=key, job_id=job_id))
 
     def rows(self, states: Collection[State] = tuple(State), *, after: int = 0, limit: int = 500) -> list[Record]:
         """Records in one of these states whose `pk` is above `after`, lowest first: a page of at most `limit`."""

@@ -193,11 +193,12 @@ class Statements:
             found = self.one("SELECT pk FROM job WHERE key = ?", key)
         return found[0] if found is not None else None
 
-    def is_past(self, *, key: str = "", job_id: str = "") -> bool:
-        """Whether a submission that was replaced had this key or id."""
-        if key and self.one("SELECT 1 FROM past WHERE key = ?", key) is not None:
-            return True
-        return bool(job_id) and self.one("SELECT 1 FROM past WHERE job_id = ?", job_id) is not None
+    def replacement(self, *, key: str = "", job_id: str = "") -> Record | None:
+        """The record in place of a past submission that had this key or id."""
+        found = self.one("SELECT pk FROM past WHERE key = ?", key) if key else None
+        if found is None and job_id:
+            found = self.one("SELECT pk FROM past WHERE job_id = ?", job_id)
+        return self.record(found[0]) if found is not None else None
 
     def counts(self) -> dict[State, int]:
         """The number of records in each state."""

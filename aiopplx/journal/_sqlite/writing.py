@@ -230,7 +230,7 @@ class WritingStatements(Statements):
         self, item: str, run: str, *, tag: str | int | None, key: str, body: bytes, sha: bytes, api: str, origin: Origin
     ) -> Record | None:
         """The new row; None if its name or key is in use. It is not looked up first, since most are new."""
-        if self._has_past and self.is_past(key=key):
+        if self._has_past and self._is_past(key):
             return None
         now, kind = self.now(), kind_label(api, body)
         meta = pack_meta(origin.meta) if origin.meta else None
@@ -282,9 +282,12 @@ class WritingStatements(Statements):
                 self.connection.execute(_COMES_FROM, (run, place, pk, question, meta))
         return msgspec.structs.replace(found, question=question, meta=origin.meta)
 
+    def _is_past(self, key: str) -> bool:
+        return self.one("SELECT 1 FROM past WHERE key = ?", key) is not None
+
     def _check_key(self, item: str, tag: str | int | None, key: str) -> None:
         """Raises `ItemConflict` if a submission, current or past, has this key."""
-        if self.one("SELECT 1 FROM job WHERE key = ?", key) is not None or self.is_past(key=key):
+        if self.one("SELECT 1 FROM job WHERE key = ?", key) is not None or self._is_past(key):
             raise self._key_taken(item, tag, key)
 
     def _key_taken(self, item: str, tag: str | int | None, key: str) -> Exception:
