@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Callable
-from typing import Any, NamedTuple, Protocol, TypeVar, cast, runtime_checkable
+from typing import Any, NamedTuple, Protocol, TypedDict, TypeVar, cast, runtime_checkable
 from urllib.parse import quote, unquote
 
 import msgspec
@@ -422,6 +422,23 @@ class Job(msgspec.Struct, frozen=True, kw_only=True, repr_omit_defaults=True):
             row[name] = value
         return row
 
+    # FastAPI, and whatever else uses pydantic, can return a job and describe it: as `to_dict` has it. Nothing of it is
+    # imported before it asks.
+
+    @classmethod
+    def __get_pydantic_core_schema__(cls, source: object, handler: object) -> Any:  # Any: as pydantic types it
+        from pydantic_core import core_schema
+
+        return core_schema.is_instance_schema(
+            cls, serialization=core_schema.plain_serializer_function_ser_schema(cls.to_dict)
+        )
+
+    @classmethod
+    def __get_pydantic_json_schema__(cls, schema: object, handler: object) -> dict[str, Any]:
+        described = msgspec.json.schema(_JobAsDict)["$defs"]
+        answer: dict[str, Any] = {**described["_JobAsDict"], "title": "Job", "description": "A job and its outcome."}
+        return answer
+
     def _repr_html_(self) -> str:
         """What a notebook shows: the question, the answer with linked marks, its sources; sanitized."""
         # Only notebooks need it.
@@ -463,6 +480,34 @@ class Job(msgspec.Struct, frozen=True, kw_only=True, repr_omit_defaults=True):
         if (cost := self.cost) is not None:
             facts.append(f"cost=${cost:.4f}")
         return f"Job({', '.join(facts)})"
+
+
+class _JobAsDict(TypedDict):
+    """What `Job.to_dict` gives, for those who have it described."""
+
+    id: str
+    ok: bool
+    status: str
+    tag: str | int | None
+    index: int | None
+    question: str
+    meta: dict[str, Any]
+    seconds: float | None
+    api: str
+    model: str
+    text: str
+    reasoning: str | None
+    sources: list[dict[str, Any]]
+    citations: list[str]
+    usage: dict[str, Any] | None
+    cost: float | None
+    finish_reason: str | None
+    error: dict[str, str] | None
+    idempotency_key: str
+    created_at: int | None
+    started_at: int | None
+    completed_at: int | None
+    failed_at: int | None
 
 
 def _flat(value: Any) -> str | int | float | bool | None:

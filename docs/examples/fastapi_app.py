@@ -19,7 +19,7 @@ from fastapi import FastAPI, HTTPException
 from fastapi.responses import FileResponse, HTMLResponse
 from pydantic import BaseModel
 
-from aiopplx import JournalOptions, Session
+from aiopplx import Job, JournalOptions, Session
 from aiopplx.contrib.fastapi import Research, add_error_handler, opened, router
 from aiopplx.report import html_report
 
@@ -59,9 +59,9 @@ async def start(asked: Question, research: Research) -> dict[str, str]:
 
 
 @app.get("/research/{id}/answer.json")
-async def answer(id: str, research: Research, seconds: float = 25.0) -> dict[str, Any]:
+async def answer(id: str, research: Research, seconds: float = 25.0) -> Job:
     """The job; if it still runs after `seconds`, as it stands then."""
-    return (await research.wait(id, timeout=max(0.1, min(seconds, 60.0)))).to_dict()
+    return await research.wait(id, timeout=max(0.1, min(seconds, 60.0)))
 
 
 @app.get("/research/{id}")
