@@ -233,7 +233,7 @@ class Poller:
                 gap = min(gap * self._pages.spacing(sub), max(gap, longest_gap(age)))
             return now + gap
         try:
-            return now + self._policy.gap_of(polls, now, self._client.random())
+            return now + self._policy.next_gap(polls.running(now), self._client.random())
         except BaseException as error:  # a caller's own rule: its mistake must not cost a job that is paid for
             if isinstance(error, (KeyboardInterrupt, SystemExit)):
                 self._put(sub, now + self._policy.gap)

@@ -85,11 +85,10 @@ async def apart(coroutine: Coroutine[Any, Any, T]) -> T:  # Any: what a coroutin
     """Await the caller's coroutine in a task of its own, so that a cancellation reaches us whatever it does with it."""
     task = asyncio.get_running_loop().create_task(coroutine)
     try:
-        await asyncio.wait([task])
+        return await asyncio.shield(task)
     finally:
         if not task.done():
             await cancel_and_wait([task], SWALLOWED)
-    return task.result()
 
 
 async def closed(coroutine: Coroutine[Any, Any, object]) -> None:  # Any: as above

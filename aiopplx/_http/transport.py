@@ -141,6 +141,8 @@ class Transport:
         self._address = functools.lru_cache(1024)(functools.partial(_address, yarl.URL(base_url)))
         self.limit: int = network.max_response_bytes
         self.file_limit: int = network.max_file_bytes
+        # The caller's own session may be anything that has the methods of one: its answers are read as they offer it.
+        self._in_one_piece = min(IN_ONE_PIECE, self.limit) if http is None else -1
         self._key = key
         self._theirs = http
         self._submits: aiohttp.ClientSession | None = http
@@ -268,7 +270,10 @@ class Transport:
                 return await self._poured(response, sink)
             length = response.content_length
             if length is not None and "Content-Encoding" not in response.headers:
-                content = await _whole(response, length) if length <= self.limit else None
+                if length <= self._in_one_piece:
+                    content = await _whole(response.content)
+                else:
+                    content = await response.read() if length <= self.limit else None
             else:
                 content = await self._read_counted(response)
         except BaseException:
@@ -308,11 +313,8 @@ class Transport:
         return b"".join(parts)
 
 
-async def _whole(response: aiohttp.ClientResponse, length: int) -> bytes:
-    """The body. A short one nearly always comes in one piece, and is then not looked at a second time."""
-    if length > IN_ONE_PIECE:
-        return await response.read()
-    content = response.content
+async def _whole(content: aiohttp.StreamReader) -> bytes:
+    """A short body. It nearly always comes in one piece, and is then not looked at a second time."""
     first = await content.readany()
     return first if content.at_eof() else first + await content.read()
 

@@ -171,30 +171,22 @@ class PollPolicy(msgspec.Struct, frozen=True, kw_only=True):
 
     def __call__(self, job: RunningJob) -> float:
         """Seconds from now until the next poll of a job that stands as `job` says (before jitter)."""
-        return self._even_gap(job.age) if self.rule is None else self.rule(job)
-
-    def _even_gap(self, age: float) -> float:
-        if age < self.quiet:
-            return max(self.quiet - age, SHORTEST)
-        if age <= self.tail_after:
+        if self.rule is not None:
+            return self.rule(job)
+        if job.age < self.quiet:
+            return max(self.quiet - job.age, SHORTEST)
+        if job.age <= self.tail_after:
             return self.gap
         # A gap that grows by a factor at each poll is, in closed form, one that grows evenly with age.
-        return max(self.gap, min(self.max_gap, self.gap + (age - self.tail_after) * (self.growth - 1.0)))
+        return max(self.gap, min(self.max_gap, self.gap + (job.age - self.tail_after) * (self.growth - 1.0)))
 
     def next_gap(self, job: RunningJob, random: float) -> float:
         """Seconds until the next poll: the rule's answer, jittered, and kept where waiting makes sense."""
-        return self._jittered(self(job), job.polls, random)
-
-    def gap_of(self, polls: Polls, now: float, random: float) -> float:
-        """The same, of a job of which these polls are known; only a rule of the caller's needs a `RunningJob`."""
-        gap = self._even_gap(now - polls.since) if self.rule is None else self.rule(polls.running(now))
-        return self._jittered(gap, polls.count, random)
-
-    def _jittered(self, gap: float, polls: int, random: float) -> float:
+        gap = self(job)
         if not gap > SHORTEST:  # also catches nan from a caller's own rule
             gap = SHORTEST
         # The first poll is only ever put off: one before the end of the quiet would be wasted.
-        spread = 2.0 * random - 1.0 if polls else random
+        spread = 2.0 * random - 1.0 if job.polls else random
         gap *= 1.0 + self.jitter * spread
         return gap if gap < LONGEST else LONGEST
 

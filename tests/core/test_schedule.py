@@ -105,6 +105,21 @@ async def test_due_poll_waits_for_somebody_to_come_back(clock: JumpingClock) -> 
         assert polled[4:] == [170, 175], "it fell due while nobody waited"
 
 
+class Late(PollPolicy, frozen=True):
+    """A policy of the caller's own class."""
+
+    def __call__(self, job: RunningJob) -> float:
+        return 500.0 - job.age
+
+
+async def test_policy_of_the_callers_own_class_is_asked(clock: JumpingClock) -> None:
+    async with emulator(20.0, clock) as server, at(server, clock, poll=Late(jitter=0.0)) as session:
+        began = clock.now()
+        assert (await session.ask("Why?")).ok
+        assert clock.now() - began == pytest.approx(500.0, abs=2.0)
+        assert [job.polls for job in server.ledger.jobs] == [1]
+
+
 async def test_second_waiter_does_not_bring_polls_forward(clock: JumpingClock) -> None:
     async with emulator(50.0, clock) as server, at(server, clock, poll=POLICY) as session:
         job = await session.submit("Why?")
