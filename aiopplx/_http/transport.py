@@ -268,12 +268,15 @@ class Transport:
         try:
             if sink is not None and response.status == 200:
                 return await self._poured(response, sink)
+            content: bytes | None
             length = response.content_length
             if length is not None and "Content-Encoding" not in response.headers:
-                if length <= self._in_one_piece:
-                    content = await _whole(response.content)
+                if length > self.limit:
+                    content = None
+                elif length > self._in_one_piece:
+                    content = await response.read()
                 else:
-                    content = await response.read() if length <= self.limit else None
+                    content = await _whole(response.content)
             else:
                 content = await self._read_counted(response)
         except BaseException:

@@ -133,6 +133,7 @@ class Law:
 
     __slots__ = (
         "_alive",
+        "_crossing",
         "_ends",
         "_events",
         "_exposure",
@@ -155,6 +156,8 @@ class Law:
         self._start = start
         self._events = [0.0] * BINS
         self._exposure = [0.0] * BINS
+        # The weight with which whole bins are crossed, where it changes.
+        self._crossing = [0.0] * BINS
         self._weight = 1.0
         self._scores = [0.0] * len(_FITTED_EARLY)
         self._ends: deque[tuple[float, float, float | None, float]] = deque(maxlen=_UNCOUNTED)
@@ -166,15 +169,23 @@ class Law:
         """A job was running at `age`; before, it was seen running at `since` (0.0: it had just been accepted)."""
         if age <= since:
             return
+        # Only where it begins and ends, since this is done at each poll: `_sum_up` adds what lies between.
         exposure, weight = self._exposure, self._weight
         first, last = _bin(since), _bin(age)
-        if first == last:
-            exposure[first] += (age - since) * weight
-            return
-        exposure[first] += (_EDGES[first + 1] - since) * weight
-        for n in range(first + 1, last):
-            exposure[n] += _WIDTHS[n] * weight
+        exposure[first] -= (since - _EDGES[first]) * weight
         exposure[last] += (age - _EDGES[last]) * weight
+        if first != last:
+            crossing = self._crossing
+            crossing[first] += weight
+            crossing[last] -= weight
+
+    def _sum_up(self) -> None:
+        """Add the whole bins that were crossed to the exposure."""
+        exposure, crossing = self._exposure, 0.0
+        for n, change in enumerate(self._crossing):
+            crossing += change
+            exposure[n] += _WIDTHS[n] * crossing
+        self._crossing = [0.0] * BINS
 
     def ended(self, since: float, age: float, at: float | None = None) -> None:
         """A job had ended at this age; before, it was seen running at `since`.
@@ -216,6 +227,7 @@ class Law:
         self._weight = -self._weight
         self.ran(since, age)
         self._weight = -self._weight
+        self._sum_up()
         exposure = self._exposure
         for n in range(_bin(since), _bin(age) + 1):
             exposure[n] = max(0.0, exposure[n])
@@ -259,6 +271,7 @@ class Law:
 
     def _lighten(self) -> None:
         self._take_in()
+        self._sum_up()
         weight, self._weight = self._weight, 1.0
         self._events = [x / weight for x in self._events]
         self._exposure = [x / weight for x in self._exposure]
@@ -396,8 +409,10 @@ class Law:
     def counts(self) -> tuple[list[float], list[float]]:
         """Events and seconds of exposure by bin; an event of the job that ended last counts 1."""
         self._take_in()
+        self._sum_up()
         weight = self._weight
-        return [x / weight for x in self._events], [x / weight for x in self._exposure]
+        # Sums of differences may fall short of nothing by a rounding error.
+        return [x / weight for x in self._events], [max(0.0, x / weight) for x in self._exposure]
 
     # --- kept --------------------------------------------------------------------------------------------------------
 

@@ -9,7 +9,7 @@ import random
 import msgspec
 import pytest
 
-from aiopplx import Event, EventKind, JobStatus, PollPolicy, Session
+from aiopplx import Event, EventKind, JobStatus, PollPolicy, RunningJob, Session
 from aiopplx._core.poller import Poller
 from aiopplx._policy.polling import Polls
 from aiopplx.emulator import Emulator
