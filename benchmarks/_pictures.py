@@ -13,6 +13,8 @@ from typing import Any
 import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+from matplotlib.ticker import LogLocator, NullLocator, StrMethodFormatter
 
 COLOURS = ("#0b6e99", "#d9822b", "#5f7f3a", "#a23b72", "#7a7a7a", "#c9a227", "#4b3f72", "#8c4a2f")
 """Ours is the first. They can be told apart in shades of grey too."""
@@ -29,7 +31,6 @@ STYLE = {
     "figure.facecolor": "white",
 }
 WIDTH = 8.0
-GROUPS_A_ROW = 6
 
 
 def draw(picture: Mapping[str, Any], path: Path) -> None:
@@ -63,10 +64,20 @@ def _bars(figure: Figure, picture: Mapping[str, Any]) -> None:
     axes.set_yticks(range(len(groups)), groups)
     axes.invert_yaxis()
     axes.grid(visible=False, axis="y")
-    if picture["logarithmic"]:
-        axes.set_xscale("log")
     axes.margins(x=0.12)
+    if picture["logarithmic"]:
+        _tenfolds(axes)
     _dress(axes, picture["title"], picture["unit"], "", legend=len(series) > 1)
+
+
+def _tenfolds(axes: Axes) -> None:
+    """From one on, if nothing is less: where figures are multiples of an ideal, a bar is what lies beyond it."""
+    axes.set_xscale("log")
+    least = min((patch.get_width() for patch in axes.patches if isinstance(patch, Rectangle)), default=1.0)
+    axes.set_xlim(left=1.0 if least >= 1.0 else least / 2.0)
+    axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+    axes.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+    axes.xaxis.set_minor_locator(NullLocator())
 
 
 def _curves(figure: Figure, picture: Mapping[str, Any]) -> None:

@@ -23,7 +23,7 @@ import _played as played
 from aiopplx import Event, Session
 from aiopplx.emulator import limits
 
-CASES = {"50": (50, 400, "never"), "50, told": (50, 400, "x-ratelimit"), "500, told": (500, 3_000, "x-ratelimit")}
+CASES = {"50": (50, 400, "never"), "50-told": (50, 400, "x-ratelimit"), "500-told": (500, 3_000, "x-ratelimit")}
 LANES = {"as by default": "bulk", "one footing": "interactive"}
 ASKS, EVERY = 10, 60.0
 

@@ -27,7 +27,7 @@ from aiopplx.emulator import limits
 FIRST, BURST = 300.0, 20.0
 CHANGE, BACK, END = 60.0, 240.0, 540.0
 OVER, ENOUGH = 20.0, 0.9
-PEERS = ("library", "library, told", "fixed", "backoff", "jitter")
+PEERS = ("library", "library-told", "fixed", "backoff", "jitter")
 PAUSES = {"fixed": played.fixed, "backoff": played.backoff, "jitter": played.jitter}
 
 
