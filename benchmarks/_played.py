@@ -33,6 +33,8 @@ MEDIAN, SIGMA = 180.0, 0.6
 LATENCY = (0.05, 0.5)
 """Seconds from a request's departure to its answer: at least, at most."""
 ROUND_TRIP = fmean(LATENCY)
+WALL = 1_800_000_000.0
+"""Seconds since 1970 at which a run begins, on a full minute; each seed begins elsewhere in it."""
 Time = Clock | JumpingClock
 Given = limits.Limit | Mapping[str, limits.Limit] | None
 
@@ -78,6 +80,7 @@ class World:
         clock: the time of all.
         server: the emulator.
         began: the clock's moment at which the clients began.
+        wall: the same in the server's seconds since 1970: windows of the clock begin there.
         accepted: seconds from then until each submission was known to be accepted, in this order.
         handed: by job id, seconds from then until its result was handed out.
     """
@@ -86,7 +89,7 @@ class World:
         self.clock = clock
         self.server = server
         self.began = clock.now()
-        self._wall = server.now()
+        self.wall = server.now()
         self.accepted: list[float] = []
         self.handed: dict[str, float] = {}
         self._seed = seed
@@ -141,7 +144,7 @@ class World:
         return self._ends()[job_id]
 
     def _ends(self) -> dict[str, float]:
-        return {job.id: job.finished_at - self._wall for job in self.server.ledger.jobs}
+        return {job.id: job.finished_at - self.wall for job in self.server.ledger.jobs}
 
     def figures(self) -> dict[str, float]:
         """Of all jobs that were handed out."""
@@ -196,7 +199,7 @@ async def world(
         refused_at_random: this share of all requests gets a 429, for no reason.
         options: of the emulator.
     """
-    clock: Time = Clock(speed) if speed else JumpingClock()
+    clock: Time = Clock(speed) if speed else JumpingClock(wall=WALL + 7.7 * seed)
     usual = {"duration": lasts or durations(seed), "answer_chars": 200, "log_size": 10**7}
     async with Emulator(limits=given, clock=clock, seed=seed, **{**usual, **options}) as server:
         if refused_at_random:
@@ -207,24 +210,26 @@ async def world(
 # --- what is possible -------------------------------------------------------------------------------------------------
 
 
-def fits(given: Given, jobs: int, kind: str = "submit") -> list[float]:
+def fits(given: Given, jobs: int, began_at: float = WALL) -> list[float]:
     """When each submission fits, if each leaves at the moment at which there is room; by the emulator's own limits."""
-    limit = given.get(kind) or given.get("*") if isinstance(given, Mapping) else given
+    limit = given.get("submit") or given.get("*") if isinstance(given, Mapping) else given
     if limit is None:
         return [0.0] * jobs
-    take, now, times = limit.begin(0.0), 0.0, []
+    take, now, times = limit.begin(began_at), began_at, list[float]()
     while len(times) < jobs:
         room = take(now)
         if room.wait:
             now += room.wait + 1e-6
         else:
-            times.append(now)
+            times.append(now - began_at)
     return times
 
 
-def possible(given: Given, jobs: int, lasts: Callable[[str], float], round_trip: float) -> dict[str, float]:
+def possible(
+    given: Given, jobs: int, lasts: Callable[[str], float], round_trip: float, began_at: float = WALL
+) -> dict[str, float]:
     """The last submission and the end of a client that sees the server's state and hears of each end at once."""
-    times = fits(given, jobs)
+    times = fits(given, jobs, began_at)
     return {
         "last_submission": times[-1] + round_trip,
         "end": max(at + lasts(question(number)) for number, at in enumerate(times)) + round_trip,

@@ -2,7 +2,7 @@
 
 Each client makes the same jobs at the same server, by seed: real sockets and the emulator, in time that jumps, with 50
 to 500 ms between client and server and durations of 180 s (lognormal, 0.6). Figures are medians over the seeds, with
-the least and the greatest.
+the least and the greatest; of collected and lag they are means.
 
 - `library`: a session with default settings;
 - `fixed`: sends again and polls every 10 seconds;
@@ -16,15 +16,18 @@ limit its end is out of reach. *Collected* is the mean time from the start of th
 
     python benchmarks/limits.py [--quick] [--rounds N] [--only library,shared-50]
 
-A round is a seed. `--live SPEED` runs on a clock so many times as fast as real time, in the place of one that jumps.
+A round is a seed; the other clients have three at most. `--live SPEED` runs on a clock so many times as fast as real
+time, in the place of one that jumps. `--from FILE` makes the tables of what earlier runs have printed.
 """
 
 from __future__ import annotations
 
 import asyncio
+import json
 import statistics
 import time
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import _harness as harness
@@ -74,7 +77,9 @@ SECTIONS: dict[str, dict[str, Case]] = {
         "shared-50": Case("50 a minute", Bucket(50), 100),
         "shared-50-headers": Case("50 a minute, told", Bucket(50), 100, "x-ratelimit"),
         "shared-50-empty": Case("50 a minute, empty", Bucket(50, full=0.0), 100, peers=False),
-        "shared-50-empty-headers": Case("50, empty, told", Bucket(50, full=0.0), 100, "x-ratelimit", peers=False),
+        "shared-50-empty-headers": Case(
+            "50 a minute, empty, told", Bucket(50, full=0.0), 100, "x-ratelimit", peers=False
+        ),
         "shared-150": Case("150 a minute", Bucket(150), 200, peers=False),
         "shared-500": Case("500 a minute", Bucket(500), 1_000, seeds=8),
         "shared-500-headers": Case("500 a minute, told", Bucket(500), 1_000, "x-ratelimit", seeds=8),
@@ -82,14 +87,16 @@ SECTIONS: dict[str, dict[str, Case]] = {
         "shared-2000": Case("2,000 a minute", Bucket(2_000), 1_000, peers=False, seeds=8),
         "shared-2000-headers": Case("2,000 a minute, told", Bucket(2_000), 1_000, "x-ratelimit", peers=False, seeds=8),
         "shared-2000-4000": Case("2,000 a minute", Bucket(2_000), 4_000, peers=False, seeds=3),
-        "shared-2000-4000-headers": Case("2,000, told", Bucket(2_000), 4_000, "x-ratelimit", peers=False, seeds=3),
-        "shared-2000-10000": Case("2,000, told", Bucket(2_000), 10_000, "x-ratelimit", peers=False, seeds=1),
+        "shared-2000-4000-headers": Case(
+            "2,000 a minute, told", Bucket(2_000), 4_000, "x-ratelimit", peers=False, seeds=3
+        ),
+        "shared-2000-10000": Case("2,000 a minute, told", Bucket(2_000), 10_000, "x-ratelimit", peers=False, seeds=1),
     },
     "Limits on submissions only": {
         "sonar-5": Case("Sonar, 5 a minute", submissions(Bucket(5)), 30, api="sonar-v1"),
         "sonar-100": Case("Sonar, 100 a minute", submissions(Bucket(100)), 500, api="sonar-v1", peers=False, seeds=8),
         "submissions-50": Case("50 a minute", submissions(Bucket(50)), 100),
-        "submissions-50-headers": Case("50, told", submissions(Bucket(50)), 100, "x-ratelimit", peers=False),
+        "submissions-50-headers": Case("50 a minute, told", submissions(Bucket(50)), 100, "x-ratelimit", peers=False),
         "submissions-500": Case("500 a minute", submissions(Bucket(500)), 1_000, peers=False, seeds=8),
         "none-200": Case("no limit", None, 200),
     },
@@ -119,6 +126,8 @@ SECTIONS: dict[str, dict[str, Case]] = {
 CASES = {name: case for section in SECTIONS.values() for name, case in section.items()}
 QUICK = ("gateway-15", "shared-50-headers")
 PEERS = ("library", "fixed", "backoff", "jitter")
+PEER_SEEDS = 3
+"""The other clients differ from ours by far more than one seed from another; of 1,000 jobs and more they have one."""
 PAUSES = {
     "fixed": (played.fixed, played.fixed),
     "backoff": (played.backoff, played.backoff),
@@ -148,9 +157,9 @@ async def measure(case: Case, peer: str, seed: int, speed: float) -> dict[str, f
                     world.hand_out(job.id)
         else:
             await played.simple(world, range(case.jobs), *PAUSES[peer], api=case.api)
-        found = world.figures()
+        found, began_at = world.figures(), world.wall
     assert len(world.handed) == case.jobs
-    least = played.possible(case.given, case.jobs, played.durations(seed), sum(latency) / 2)
+    least = played.possible(case.given, case.jobs, played.durations(seed), sum(latency) / 2, began_at)
     return {
         **found,
         "of_ideal": found["last_submission"] / max(least["last_submission"], 0.1),
@@ -162,18 +171,17 @@ async def measure(case: Case, peer: str, seed: int, speed: float) -> dict[str, f
 
 
 def row(case: Case, peer: str, found: Mapping[str, harness.Record]) -> list[str]:
-    def shown(field: str, digits: int, unit: float = 1.0) -> str:
+    def shown(field: str, digits: int) -> str:
         one = found[field]
-        low, high = min(one["all"]) * unit, max(one["all"]) * unit
-        return f"{one['median'] * unit:,.{digits}f} ({low:,.{digits}f}-{high:,.{digits}f})"
+        return f"{one['median']:,.{digits}f} ({one['least']:,.{digits}f}-{one['greatest']:,.{digits}f})"
 
     return [
         f"{case.title}, {case.jobs:,} jobs: {peer}",
         f"{shown('last_submission', 1)} s",
         shown("of_ideal", 2),
         shown("end_of_ideal", 2),
-        f"{statistics.fmean(found['collected']['all']):,.0f} s",
-        f"{statistics.fmean(found['lag']['all']):,.1f} s",
+        f"{found['collected']['mean']:,.0f} s",
+        f"{found['lag']['mean']:,.1f} s",
         f"{found['polls_a_job']['median']:.1f}",
         f"{found['refused']['median']:,.0f}, {found['refused_share']['median']:.1%}",
         f"{found['refused_last_four_fifths']['median']:.1%}",
@@ -194,7 +202,7 @@ HEAD = (
 
 
 def summary(records: Sequence[harness.Record]) -> dict[str, dict[str, Any]]:
-    """By case and peer, each figure with its median, its quartiles and what each seed had."""
+    """By case and peer, each figure with its median, quartiles, mean and extremes over the seeds."""
     runs: dict[tuple[str, str], list[harness.Record]] = {}
     for record in sorted(records, key=lambda one: PEERS.index(one["peer"])):
         runs.setdefault((record["case"], record["peer"]), []).append(record)
@@ -203,8 +211,9 @@ def summary(records: Sequence[harness.Record]) -> dict[str, dict[str, Any]]:
         of = found.setdefault(case, {})[peer] = {}
         fields = [name for name, value in ours[0].items() if name not in ("case", "peer", "round", "speed")]
         for field in fields:
-            values = [round(one[field], 4) for one in sorted(ours, key=lambda one: one["round"])]
-            of[field] = {**harness.spread(values), "all": values}
+            values = [one[field] for one in ours]
+            wide = {"mean": statistics.fmean(values), "least": min(values), "greatest": max(values)}
+            of[field] = {name: round(value, 4) for name, value in {**harness.spread(values), **wide}.items()}
     return found
 
 
@@ -213,8 +222,30 @@ def child(spec: Mapping[str, Any]) -> None:
     harness.answer(asyncio.run(measure(case, spec["peer"], spec["round"], spec["speed"])))
 
 
+def runs(names: Sequence[str], peers: Sequence[str], rounds: int, speed: float) -> list[harness.Record]:
+    records: list[harness.Record] = []
+    for name in names:
+        case = CASES[name]
+        for peer in peers if case.peers else [peer for peer in peers if peer == "library"]:
+            most = case.seeds if peer == "library" else 1 if case.jobs >= 1_000 else PEER_SEEDS
+            spec = {"case": name, "peer": peer, "speed": speed}
+            records += harness.interleaved(
+                [[spec]], min(rounds, most), lambda spec: harness.run(__file__, spec), tells_round=True
+            )
+    return records
+
+
+def earlier(path: str) -> list[harness.Record]:
+    lines = (json.loads(line) for line in Path(path).read_text(encoding="utf-8").splitlines())
+    return [line for line in lines if "case" in line]
+
+
 def main() -> None:
-    given = harness.arguments(__doc__, rounds=16, words={"--live": {"type": float, "default": 0.0, "metavar": "SPEED"}})
+    words: dict[str, Any] = {
+        "--live": {"type": float, "default": 0.0, "metavar": "SPEED", "help": "on a clock so many times as fast"},
+        "--from": {"dest": "lines", "metavar": "FILE", "help": "run nothing: the lines that earlier runs have printed"},
+    }
+    given = harness.arguments(__doc__, rounds=8, words=words)
     if given.child:
         child(given.child)
         return
@@ -222,22 +253,14 @@ def main() -> None:
     harness.known(only, [*CASES, *PEERS])
     names = [name for name in (QUICK if given.quick else CASES) if not only & set(CASES) or name in only]
     peers = [peer for peer in PEERS if not only & set(PEERS) or peer in only]
-    records: list[harness.Record] = []
-    for name in names:
-        case = CASES[name]
-        chosen = peers if case.peers else [peer for peer in peers if peer == "library"]
-        groups = [[{"case": name, "peer": peer, "speed": given.live} for peer in chosen]]
-        records += harness.interleaved(
-            groups, min(given.rounds, case.seeds), lambda spec: harness.run(__file__, spec), tells_round=True
-        )
-    found = summary(records)
+    found = summary(earlier(given.lines) if given.lines else runs(names, peers, given.rounds, given.live))
     tables, pictures = [], []
     for title, cases in SECTIONS.items():
         here = {name: case for name, case in cases.items() if name in found}
         if here:
             rows = [row(case, peer, of) for name, case in here.items() for peer, of in found[name].items()]
             tables.append(harness.table(HEAD, rows, title=title))
-    compared = [name for name, of in found.items() if len(of) > 1]
+    compared = [name for name in CASES if len(found.get(name, ())) > 1]
     if compared:
         groups = [f"{CASES[name].title}, {CASES[name].jobs:,}" for name in compared]
         for title, unit, field in (
@@ -245,7 +268,7 @@ def main() -> None:
             ("From a job's end to its result in the caller's hands", "seconds", "lag"),
             ("From the start of the run to a result, beyond the ideal", "seconds", "collected_over_ideal"),
         ):
-            series = {peer: [found[name].get(peer, {}).get(field) for name in compared] for peer in peers}
+            series = {peer: [found[name].get(peer, {}).get(field) for name in compared] for peer in PEERS}
             pictures.append(harness.bars(title, unit, groups, series, logarithmic=True))
     harness.finish("limits", found, tables, pictures)
 
