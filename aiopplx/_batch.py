@@ -47,8 +47,9 @@ if TYPE_CHECKING:
 Item: TypeAlias = "str | Mapping[str, object] | Request"
 Items: TypeAlias = "Iterable[Item] | AsyncIterable[Item] | Frame"
 
-SUBMITTERS = SUBMITS_AT_ONCE
-"""A batch alone may have as many submissions on the way as its session."""
+SUBMITTERS = 16
+"""Submitters that a batch begins with. While none of them waits at the gate there are more, up to as many as a session
+may have submissions on the way. Where they do wait it stays at this: whoever comes after them has to wait as long."""
 
 _RUNS = itertools.count(1)
 """Numbers the batches of this process: a store keeps the items of each in the order of its source."""
@@ -283,7 +284,7 @@ class Batch(AsyncIterator[Job]):
     async def _submitter(self, source: Source[Item]) -> None:
         task = asyncio.current_task()
         try:
-            while self._may_submit():
+            while self._may_submit() and not self._is_one_too_many(task):
                 # Cheaper than to ask twice whether there is a queue, which is what `acquire` does.
                 if self._room.value:
                     self._room.acquire_nowait()
@@ -301,6 +302,7 @@ class Batch(AsyncIterator[Job]):
                     return  # it came while the batch was being left
                 self._items += 1
                 self._in_hand += 1
+                self._call_another(source)
                 try:
                     await self._submit(index, item, task)
                 finally:
@@ -311,6 +313,18 @@ class Batch(AsyncIterator[Job]):
             raise
         finally:
             self._results.news.set()
+
+    def _call_another(self, source: Source[Item]) -> None:
+        """Have one more submitter, if no submission waits: then more may be on the way at a time."""
+        if len(self._submitters) < min(SUBMITS_AT_ONCE, self._limit) and not self._core.client.line.submits_wait:
+            self._submitters.append(asyncio.get_running_loop().create_task(self._submitter(source)))
+
+    def _is_one_too_many(self, task: asyncio.Task[None] | None) -> bool:
+        """Whether this submitter is more than a batch begins with, and submissions wait all the same. It then ends."""
+        if len(self._submitters) <= SUBMITTERS or not self._core.client.line.submits_wait or task is None:
+            return False
+        self._submitters.remove(task)
+        return True
 
     def _may_submit(self) -> bool:
         source = self._source

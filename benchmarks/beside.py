@@ -24,6 +24,7 @@ from aiopplx import Event, Session
 from aiopplx.emulator import limits
 
 CASES = {"50": (50, 400, "never"), "50-told": (50, 400, "x-ratelimit"), "500-told": (500, 3_000, "x-ratelimit")}
+TITLES = {"50": "50 a minute", "50-told": "50 a minute, told", "500-told": "500 a minute, told"}
 LANES = {"as by default": "bulk", "one footing": "interactive"}
 ASKS, EVERY = 10, 60.0
 
@@ -92,7 +93,7 @@ def main() -> None:
             }
             found[f"{case}: {lane}"] = of
             rows.append([
-                f"{case} a minute, {CASES[case][1]:,} jobs: {lane}",
+                f"{TITLES[case]}, {CASES[case][1]:,} jobs: {lane}",
                 f"{of['wait']['median']:.1f} s, {of['wait_max']:.1f}",
                 f"{of['lag']['median']:.1f} s, {of['lag_mean']:.1f}, {of['lag_max']:.1f}",
                 f"{of['last_submission']['median']:,.0f} s",

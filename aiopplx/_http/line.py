@@ -107,6 +107,11 @@ class Line:
         self._lists: _Queue = []
         self._queues = (self._submits_now, self._submits, self._calls, self._lists)
 
+    @property
+    def submits_wait(self) -> bool:
+        """Whether a submission waits here."""
+        return bool(self._submits or self._submits_now)
+
     # --- passing -----------------------------------------------------------------------------------------------------
 
     def place(self) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -126,6 +126,25 @@ async def test_slow_answers_keep_no_submission_of_a_batch_back() -> None:
     ):
         assert all([job.ok async for job in batch])
         assert server.ledger.peak == SUBMITS_AT_ONCE
+
+
+async def test_batch_that_waits_for_its_limit_has_few_in_the_line() -> None:
+    clock = JumpingClock()
+    read = 0
+
+    def questions() -> Iterator[str]:
+        nonlocal read
+        for number in range(200):
+            read += 1
+            yield f"Question {number}"
+
+    async with (
+        Emulator(duration=3_600, clock=clock) as server,
+        Session("any-key", base_url=server.url, api="agent", clock=clock, rpm=6) as session,
+        session.batch(questions()),
+    ):
+        await clock.sleep(65.0)
+        assert read <= 7 + 20
 
 
 # --- who goes first ---------------------------------------------------------------------------------------------------
