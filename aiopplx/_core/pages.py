@@ -53,6 +53,7 @@ class Pages:
         self._alone = alone
         self._came = came
         self._lists: dict[str, tuple[API, Paging[Submission]]] = {}
+        self._refuses_limit: set[str] = set()
         self._running: dict[asyncio.Task[None], Call] = {}
 
     # --- which jobs run ----------------------------------------------------------------------------------------------
@@ -106,20 +107,21 @@ class Pages:
 
     def next_due(self, now: float) -> float | None:
         """When a page may be read; None if none will be."""
-        if len(self._running) >= PAGES_AT_ONCE or not self._lists:
+        if not self._lists or len(self._running) >= PAGES_AT_ONCE:
             return None
         dues = [due for _, paging in self._lists.values() if (due := paging.next_due()) is not None]
         return max(min(dues), now + self._client.gate.delay(Lane.LIST, now)) if dues else None
 
     def take(self, now: float) -> Callable[[], object] | None:
         """A page that is worth a request now, if any and if it may leave: what is returned sends it."""
-        if len(self._running) >= PAGES_AT_ONCE or self._client.gate.delay(Lane.LIST, now) > 0.0:
+        if not self._lists or len(self._running) >= PAGES_AT_ONCE or self._client.gate.delay(Lane.LIST, now) > 0.0:
             return None
         for name, (api, paging) in self._lists.items():
             try:
                 reading = paging.take(now)
                 if reading is not None:
-                    call = api.list(limit=SIZE, next_token=reading.token)
+                    limit = None if name in self._refuses_limit else SIZE
+                    call = api.list(limit=limit, next_token=reading.token)
                     return lambda: self._send(api, paging, reading, call, now)
             except Exception:
                 self._give_up(name, now)
@@ -140,14 +142,20 @@ class Pages:
         result = await self._client.attempt(call, api.read_page)
         now = self._client.clock.now()
         try:
-            self._brought(paging, reading, result, now)
+            self._brought(api, paging, reading, result, now)
         except Exception:
             self._give_up(api.name, now)
 
-    def _brought(self, paging: Paging[Submission], reading: Reading, result: Page | Failed, now: float) -> None:
+    def _brought(
+        self, api: API, paging: Paging[Submission], reading: Reading, result: Page | Failed, now: float
+    ) -> None:
         if isinstance(result, Failed):
             unreadable = isinstance(result.error, (ProtocolError, ResponseTooLarge))
-            found = paging.failed(reading, now, is_for_good=unreadable or result.fault in (Fault.REFUSED, Fault.STOP))
+            is_for_good = unreadable or result.fault in (Fault.REFUSED, Fault.STOP)
+            if result.status in (400, 422) and not reading.token and api.name not in self._refuses_limit:
+                self._refuses_limit.add(api.name)  # it may allow fewer rows: its own number is asked for
+                is_for_good = False
+            found = paging.failed(reading, now, is_for_good=is_for_good)
         else:
             rows = [(job.id, job.status.is_final) for job in result.jobs]
             found = paging.read(reading, rows, result.next_token, now)

@@ -366,6 +366,24 @@ async def test_failed_page_leaves_each_job_to_its_own_polls(outcome: Reply | NoR
     assert play.gate.stop is None
 
 
+async def test_limit_that_is_refused_is_not_asked_for_again():
+    play = await Play().settled()
+    asked: list[str] = []
+    exchange = play.server.exchange
+
+    async def strict(call: Call, sink: object = None) -> Reply | NoReply:
+        if call.lane is not Lane.LIST:
+            return await exchange(call)
+        asked.append(call.path.removeprefix(SONAR.base_path))
+        return refused(422) if "limit" in call.path else await exchange(msgspec.structs.replace(call, path="?"))
+
+    play.server.exchange = strict  # type: ignore[method-assign]  # another server
+    await play.after(30.0)
+    assert asked[:2] == ["?limit=100", ""]
+    assert set(asked[1:]) == {""}
+    assert set(play.server.paths) == {"list"}
+
+
 async def test_list_that_always_fails_holds_back_no_submission():
     play = await Play().settled()
     play.server.instead = lambda path: refused(503) if path == "list" else None
