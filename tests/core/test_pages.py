@@ -236,6 +236,7 @@ async def test_own_schedule_is_kept_to_without_pages(policy: PollPolicy):
     await play.after(60.0)
     assert "list" not in play.server.paths
     assert set(play.server.paths) == set(IDS)
+    assert not play.pages._lists
 
 
 @pytest.mark.parametrize("status", ["COMPLETED", "FAILED"])
