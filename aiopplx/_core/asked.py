@@ -20,11 +20,16 @@ COUNTED = 1_000
 
 
 class Asked:
-    """Remembers questions by a hash of what is sent for them, with the batch that asked first."""
+    """Remembers questions by a hash of what is sent for them, with the batch that asked first.
 
-    __slots__ = ("_by", "_costs")
+    Args:
+        most: questions, and batches, that are remembered: those that came last.
+    """
 
-    def __init__(self) -> None:
+    __slots__ = ("_by", "_costs", "_most")
+
+    def __init__(self, most: int = REMEMBERED) -> None:
+        self._most = most
         self._by: dict[int, int] = {}
         self._costs: dict[int, tuple[int, float]] = {}
 
@@ -42,7 +47,7 @@ class Asked:
         question = hash((sub.tag, sub.body.replace(sub.key.encode(), b"", 1)))
         known = self._by
         first = known.setdefault(question, batch)
-        if first == batch and len(known) > REMEMBERED:
+        if first == batch and len(known) > self._most:
             del known[next(iter(known))]
         return first
 
@@ -50,7 +55,7 @@ class Asked:
         """A job of this batch has cost this; not told of every batch."""
         count, cost = self._costs.get(batch, (0, 0.0))
         self._costs[batch] = count + 1, cost + dollars
-        if len(self._costs) > REMEMBERED:
+        if len(self._costs) > self._most:
             del self._costs[next(iter(self._costs))]
 
     def sentence(self, firsts: Sequence[int], total: int) -> str:
