@@ -7,13 +7,14 @@ nothing of HTTP, of sessions or of any one API.
 from __future__ import annotations
 
 import enum
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any, NamedTuple, Protocol, TypedDict, TypeVar, cast, runtime_checkable
 from urllib.parse import quote, unquote
 
 import msgspec
 
 from aiopplx._checks.builtin import as_builtin
+from aiopplx._checks.cells import as_cell
 from aiopplx._errors import (
     ActionRequired,
     AiopplxError,
@@ -196,7 +197,7 @@ class Job(msgspec.Struct, frozen=True, kw_only=True, repr_omit_defaults=True):
         tag: the caller's tag for the submission, unchanged.
         index: position in the source of its batch, from 0; None outside a batch.
         question: what was asked: the last words of the user. `""` if this session and its journal do not know it.
-        meta: the caller's own columns, as they were given with the request.
+        meta: the caller's own columns, as they were given with the request, in values that JSON has.
         seconds: from the acceptance to the result by the session's own clock; None if it did not see both.
         created_at, started_at, completed_at, failed_at: the server's clock, seconds since 1970. For people to read.
         error: why there is no result; None if `ok`, and while the job runs.
@@ -391,13 +392,16 @@ class Job(msgspec.Struct, frozen=True, kw_only=True, repr_omit_defaults=True):
             "failed_at": self.failed_at,
         }
 
-    def to_row(self) -> dict[str, str | int | float | bool | None]:
+    def to_row(self, *, beside: Collection[str] = ()) -> dict[str, str | int | float | bool | None]:
         """The job as a flat row of a table: the caller's columns, then `tag`, `question`, `answer`, `status`, `cost`,
         `seconds`, `sources` (addresses, one a line), `n_sources`, `model`, `finish_reason`, `reasoning`, `error`,
         `job_id`.
 
         A name that the caller's columns have already gets `research_` before it. Values that are not flat become JSON
-        text. `aiopplx.rows` gives many jobs the same columns.
+        text, and what is missing (NaN, NaT, NA) None. `aiopplx.rows` gives many jobs the same columns.
+
+        Args:
+            beside: columns of other jobs in the same table, so that a name means the same in each row.
         """
         answer = self._answer()
         ours: dict[str, str | int | float | bool | None] = {
@@ -416,8 +420,9 @@ class Job(msgspec.Struct, frozen=True, kw_only=True, repr_omit_defaults=True):
             "job_id": self.id,
         }
         row = {name: _flat(value) for name, value in self.meta.items()}
+        theirs = {*row, *beside}
         for name, value in ours.items():
-            while name in row:
+            while name in theirs:
                 name = f"research_{name}"
             row[name] = value
         return row
@@ -511,6 +516,7 @@ class _JobAsDict(TypedDict):
 
 
 def _flat(value: Any) -> str | int | float | bool | None:
+    value = as_cell(value)
     if value is None or isinstance(value, str | int | float):
         return value
     return msgspec.json.encode(value).decode()

@@ -8,6 +8,9 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 
+import msgspec
+
+from aiopplx._checks.cells import as_cells
 from aiopplx._errors import InvalidRequest
 from aiopplx._submission import Submission
 from aiopplx._wire.api import API
@@ -38,6 +41,8 @@ def freeze(
     """
     try:
         request = request_of(item)
+        if request.meta:
+            request = msgspec.structs.replace(request, meta=as_cells(request.meta))
         key = request.idempotency_key or new_key()
         api, body = routing.freeze(request, key)
     except InvalidRequest as error:

@@ -128,15 +128,11 @@ def rows(jobs: Iterable[Job]) -> list[dict[str, str | int | float | bool | None]
         jobs: finished, or not.
 
     Returns:
-        For each job what `Job.to_row` gives, with None for columns that only other jobs have.
+        For each job what `Job.to_row` gives, with None for columns that only other jobs have. A name of ours that is
+        among the columns of any job gets `research_` before it in all rows.
     """
-    columns: dict[str, None] = {}
-    kept: list[dict[str, str | int | float | bool | None]] = []
-    ours: dict[str, None] = {}
-    for job in jobs:
-        row = job.to_row()
-        kept.append(row)
-        columns.update(dict.fromkeys(job.meta))
-        ours.update(dict.fromkeys(name for name in row if name not in job.meta))
-    columns.update(ours)
-    return [{name: row.get(name) for name in columns} for row in kept]
+    kept = list(jobs)
+    theirs = dict.fromkeys(name for job in kept for name in job.meta)
+    missing = dict.fromkeys(theirs)
+    # What is ours comes last, and has the same names in each row.
+    return [missing | job.to_row(beside=theirs) for job in kept]

@@ -17,10 +17,10 @@ from typing import Any, Literal
 
 import msgspec
 
+from aiopplx._checks.cells import as_cell
 from aiopplx._errors import InvalidRequest
 from aiopplx._wire.request import Request
 from aiopplx.apis._registry import request_about, request_fields, request_of
-from aiopplx.tables._frames import plain
 from aiopplx.tables._objects import value_of
 from aiopplx.tables._table import QUESTION, Advice, BadRow, Broken, Note, Row, Table, TableError
 from aiopplx.tables._template import EmptyHole, Template
@@ -235,7 +235,7 @@ class Asking:
                     hint = f"did you mean `{near}`? A column of yours is kept if `keep` names it"
                     return BadRow(row.place, f"has no field `{name[:60]}`; {hint}")
             if self._keep is None or name in self._keep:
-                kept[name] = plain(cell)
+                kept[name] = as_cell(cell)
         if kept and len(msgspec.json.encode(kept)) > META_LIMIT:
             return BadRow(row.place, f"its other columns are more than {META_LIMIT >> 20} MiB")
         return kept

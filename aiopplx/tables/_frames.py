@@ -9,14 +9,10 @@ This module knows nothing of files or of questions.
 
 from __future__ import annotations
 
-import datetime
-import decimal
-import enum
-import uuid
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, TypeGuard, cast
+from typing import Any, cast
 
-from aiopplx._checks.builtin import BUILTIN, as_builtin
+from aiopplx._checks.cells import as_cell, is_iterable
 from aiopplx.tables._table import QUESTION, BadRow, Row, Rows, Table, TableError
 
 
@@ -57,7 +53,7 @@ def read_memory(source: object) -> Table:
 def _check_names(frame: Any) -> None:
     """Of two columns with one name the libraries silently keep one. Raises `TableError`."""
     names: object = getattr(frame, "column_names", None) or getattr(frame, "columns", ())
-    if not _is_iterable(names):
+    if not is_iterable(names):
         return
     seen: set[str] = set()
     for name in map(str, names):
@@ -94,49 +90,12 @@ def _of_rows(name: str, what: str, items: Sequence[Any], *, has_fields: bool) ->
         for at, item in enumerate(items, 1):
             if isinstance(item, Mapping):
                 cells = cast("Mapping[object, object]", item)
-                yield Row(f"item {at}", {str(column): plain(cell) for column, cell in cells.items()})
+                yield Row(f"item {at}", {str(column): as_cell(cell) for column, cell in cells.items()})
             elif isinstance(item, str):
                 yield Row(f"item {at}", {QUESTION: str(item)})
-            elif item is None or plain(item) is None:
+            elif item is None or as_cell(item) is None:
                 yield BadRow(f"item {at}", "is empty")
             else:
                 yield BadRow(f"item {at}", f"is a {type(item).__name__}, neither a mapping nor a text")
 
     return Table(name, what, tuple(columns), read, has_fields=has_fields)
-
-
-_AS_TEXT = (datetime.date, datetime.time, datetime.timedelta, decimal.Decimal, uuid.UUID)
-
-
-def plain(value: Any) -> Any:
-    """A cell as JSON can say it: None, bool, int, float, str, list or dict."""
-    value = as_builtin(value)
-    if type(value) in BUILTIN:
-        return None if value != value else value  # only a NaN differs from itself
-    if isinstance(value, enum.Enum):
-        return plain(value.value)
-    if _is_missing(value):
-        return None
-    if isinstance(value, datetime.datetime):
-        return value.date().isoformat() if value.time() == datetime.time() else value.isoformat(sep=" ")
-    if isinstance(value, datetime.date | datetime.time):
-        return value.isoformat()
-    if isinstance(value, _AS_TEXT):
-        return str(value)
-    if isinstance(value, Mapping):
-        return {str(name): plain(item) for name, item in cast("Mapping[object, Any]", value).items()}
-    if _is_iterable(value):
-        return [plain(item) for item in value]
-    return str(value)
-
-
-def _is_iterable(value: object) -> TypeGuard[Iterable[Any]]:
-    return isinstance(value, Iterable) and not isinstance(value, bytes | bytearray)
-
-
-def _is_missing(value: Any) -> bool:
-    """pandas' NaT and NA, and a Decimal NaN: none equals itself, or says whether it does."""
-    try:
-        return bool(value != value)
-    except (TypeError, ValueError, ArithmeticError):
-        return type(value).__name__ in ("NAType", "NaTType")

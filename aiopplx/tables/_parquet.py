@@ -8,7 +8,7 @@ from __future__ import annotations
 from importlib import import_module
 from typing import Any, Protocol, cast
 
-from aiopplx.tables._frames import plain
+from aiopplx._checks.cells import as_cell
 from aiopplx.tables._table import Row, Rows, Table, TableError
 
 
@@ -45,7 +45,7 @@ def read_parquet(name: str, path: str) -> Table:
             for group in range(groups):
                 for cells in again.read_row_group(group).to_pylist():
                     at += 1
-                    yield Row(f"row {at}", {column: plain(cell) for column, cell in cells.items()})
+                    yield Row(f"row {at}", {column: as_cell(cell) for column, cell in cells.items()})
         finally:
             again.close()
 

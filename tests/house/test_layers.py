@@ -21,7 +21,7 @@ from aiopplx.journal import State
 TOWER = """
 _version  _errors
 _text.  amounts safe marks structured thought
-_checks.  builtin path rules conversion
+_checks.  builtin cells path rules conversion
 report.  _markdown _notebook
 _job  _events
 _wire.  limited call headers messages request kinds api decoding words status addresses forms
@@ -78,7 +78,7 @@ PURE = (
     "_version",
     "_errors",
     "_text.",
-    *("_checks.builtin", "_checks.rules", "_checks.conversion"),
+    *("_checks.builtin", "_checks.cells", "_checks.rules", "_checks.conversion"),
     "_job",
     "_wire.",
     "_policy.",

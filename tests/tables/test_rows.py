@@ -1,15 +1,23 @@
 """A table comes back: each row once, with the columns that it brought, whoever hands the job out."""
 
+import datetime
+import decimal
+import enum
 import json
 import pickle
+import uuid
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import polars as pl
 import pytest
 
-from aiopplx import AgentRequest, Job, JobStatus, PollPolicy, ResearchRequest, Session, questions, rows
+from aiopplx import AgentRequest, InvalidRequest, Job, JobStatus, PollPolicy, ResearchRequest, Session, questions, rows
+from aiopplx._core.freezing import freeze
+from aiopplx._job import Answer, Source, Usage
+from aiopplx.apis._registry import APIS, Routing
 from aiopplx.emulator import Emulator
 from aiopplx.journal import open_reader
 from aiopplx.journal._jobs import job_of
@@ -162,3 +170,81 @@ def test_a_job_with_columns_can_be_pickled_and_written() -> None:
 async def test_poll_rules_see_no_columns() -> None:
     jobs = await ran([{"question": "a", "meta": {"row": 1}}], poll=PollPolicy.fixed(10))
     assert jobs[0].meta == {"row": 1}
+
+
+def test_a_column_that_some_rows_have_moves_ours_in_all_rows() -> None:
+    first, second = rows([
+        Job(status=JobStatus.STOPPED, tag="ours", question="q"),
+        Job(status=JobStatus.STOPPED, tag="ours", question="q", meta={"tag": "theirs", "answer": 1}),
+    ])
+    assert list(first) == list(second)
+    assert list(first)[:4] == ["tag", "answer", "research_tag", "question"]
+    assert (first["tag"], first["research_tag"], first["answer"]) == (None, "ours", None)
+    assert (second["tag"], second["research_tag"], second["answer"]) == ("theirs", "ours", 1)
+
+
+class Colour(enum.Enum):
+    RED = "red"
+
+
+CELLS: list[tuple[Any, Any]] = [
+    (float("nan"), None),
+    (pd.NaT, None),
+    (pd.NA, None),
+    (np.float64("nan"), None),
+    (np.int64(3), 3),
+    (np.bool_(True), True),
+    (datetime.date(2026, 3, 1), "2026-03-01"),
+    (datetime.datetime(2026, 3, 1), "2026-03-01"),
+    (datetime.datetime(2026, 3, 1, 8, 30), "2026-03-01 08:30:00"),
+    (pd.Timestamp("2026-03-01"), "2026-03-01"),
+    (decimal.Decimal("1.50"), "1.50"),
+    (uuid.UUID(int=1), "00000000-0000-0000-0000-000000000001"),
+    (Colour.RED, "red"),
+    (datetime.timedelta(hours=1), "1:00:00"),
+    ({"a": [np.int64(1), float("nan"), datetime.date(2026, 3, 1)]}, {"a": [1, None, "2026-03-01"]}),
+]
+
+
+@pytest.mark.parametrize(("given", "kept"), CELLS, ids=[f"{type(given).__name__} {given}" for given, _ in CELLS])
+@pytest.mark.parametrize("remembers", [False, True], ids=["no journal", "journal"])
+async def test_columns_come_back_as_values_that_json_has(
+    given: Any, kept: Any, remembers: bool, tmp_path: Path
+) -> None:
+    async with Emulator(clock=JumpingClock(), duration=0.0, answer_chars=200) as server:
+        journal = tmp_path / "run.db" if remembers else None
+        for _ in range(1 + remembers):  # the second time out of the journal
+            source = [{"question": "Why?", "meta": {"cell": given}}]
+            async with (
+                Session("key", base_url=server.url, clock=JumpingClock(), journal=journal) as session,
+                session.batch(source) as jobs,
+            ):
+                (job,) = [job async for job in jobs]
+            assert job.ok
+            assert (job.meta, type(job.meta["cell"])) == ({"cell": kept}, type(kept))
+            flat = job.to_row()["cell"]
+            assert flat == (kept if not isinstance(kept, dict) else '{"a":[1,null,"2026-03-01"]}')
+
+
+@pytest.mark.parametrize("value", [object(), print, [object()]], ids=["object", "function", "within a list"])
+def test_columns_that_json_cannot_say_are_refused(value: Any) -> None:
+    request = ResearchRequest("Why?", meta={"cell": value})
+    with pytest.raises(InvalidRequest, match="meta"):
+        freeze(request, routing=Routing(*APIS["sonar"]), new_key=lambda: "k" * 32, timeout=1.0)
+
+
+def test_frames_take_rows_whatever_comes_first() -> None:
+    answered = Answer(text="a", usage=Usage(cost=1.5), sources=[Source(url="https://a.example")])
+
+    class Answered:
+        def answer(self) -> Answer:
+            return answered
+
+    late = Job(status=JobStatus.COMPLETED, response=Answered(), seconds=2.0, meta={"late": "x"})
+    found = rows([*(Job(status=JobStatus.STOPPED) for _ in range(150)), late])
+    frame, wide = pd.DataFrame(found), pl.DataFrame(found, infer_schema_length=None)
+    assert frame["cost"].dtype == "float64"
+    assert frame["cost"].isna().sum() == wide["cost"].null_count() == 150
+    assert (frame["late"].iloc[-1], wide["late"][-1]) == ("x", "x")
+    assert frame["n_sources"].dtype == "int64"
+    assert list(frame) == wide.columns
