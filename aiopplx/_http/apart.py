@@ -83,12 +83,16 @@ async def cancel_and_wait(tasks: Collection[asyncio.Future[Any]], seconds: float
 
 async def apart(coroutine: Coroutine[Any, Any, T]) -> T:  # Any: what a coroutine yields and is sent
     """Await the caller's coroutine in a task of its own, so that a cancellation reaches us whatever it does with it."""
-    task = asyncio.get_running_loop().create_task(coroutine)
+    loop = asyncio.get_running_loop()
+    task, ended = loop.create_task(coroutine), loop.create_future()
+    # As `asyncio.wait` and `asyncio.shield` do it, with one callback: this is on the way of each exchange.
+    task.add_done_callback(lambda _: None if ended.done() else ended.set_result(None))
     try:
-        return await asyncio.shield(task)
+        await ended
     finally:
         if not task.done():
             await cancel_and_wait([task], SWALLOWED)
+    return task.result()
 
 
 async def closed(coroutine: Coroutine[Any, Any, object]) -> None:  # Any: as above
