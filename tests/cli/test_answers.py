@@ -10,6 +10,7 @@ import signal
 from pathlib import Path
 from typing import Any
 
+import anyio.to_thread
 import pytest
 from _killed_cli import PROGRAM
 from _shell import FAST, ending, rows, run, run_at, started, until
@@ -377,6 +378,10 @@ async def test_rows_that_a_limited_run_does_not_ask_stay(tmp_path: Path) -> None
         assert_whole([row.cells for row in read_file(output).read() if hasattr(row, "cells")], 6)
     assert [row["meta"]["id"] for row in rows(outputs[1].read_text())] == [f"{number:04}" for number in range(6)]
     assert outputs[3].read_text().count("\n## What did Company") == 6
+    looked = await anyio.to_thread.run_sync(lambda: run(*plan(file, tmp_path / "b.xlsx"), "--dry-run"))
+    assert (looked.returncode, (tmp_path / "b.xlsx").exists()) == (0, False), (
+        "a look writes no report of an earlier run"
+    )
 
 
 async def test_rows_stay_as_they_finished_if_so_asked(tmp_path: Path) -> None:
