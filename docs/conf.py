@@ -1,18 +1,20 @@
-"""How the pages of this folder become a site: `python -m sphinx -W docs build/site`. Needs the extra `docs`, and no network.
+"""How the pages of this folder become a site: `python -m sphinx -W docs build/site`.
 
-Sphinx runs this file as a program; nothing else imports it. It knows nothing of what the pages say.
+Needs the extra `docs` and no network. Sphinx runs this file as a program; nothing else imports it. It knows nothing of
+what the pages say.
 """
 
 from __future__ import annotations
 
-import importlib
+import ast
 import inspect
 import re
 from pathlib import Path
-from typing import Any
+from pkgutil import resolve_name
 
 from sphinx.application import Sphinx
 from sphinx.environment import BuildEnvironment
+from sphinx.pycode import ModuleAnalyzer
 from sphinx.util import logging
 
 from aiopplx import __version__
@@ -41,8 +43,9 @@ maximum_signature_line_length = 88
 
 _SECTION = re.compile(r"(Args|Attributes|Returns|Raises|Yields)( \(.*\))?:$")
 _CODE = re.compile(r"(?<!`)`([^`]+)`(?!`)(\w?)")
+_PAGE = re.compile(r"(?<![`\w/])(docs/([\w-]+)\.md)(?![`\w])")
 _NAME = re.compile(r"[\w.]+")
-_MODULE = re.compile(r"^\.\. (?:automodule|currentmodule):: ([\w.]+)", re.MULTILINE)
+_MODULE = re.compile(r"^\.\. automodule:: ([\w.]+)", re.MULTILINE)
 _TOCTREE = re.compile(r"```\{toctree\}.*?```\n*", re.DOTALL)
 _LINK = re.compile(r"\]\(([\w/.-]+)\.md(#[\w-]+)?\)")
 _log = logging.getLogger(__name__)
@@ -52,13 +55,14 @@ def as_rst(app: Sphinx, what: str, name: str, thing: object, options: object, li
     """Make of a docstring, which is plain text with backticks, what docutils reads.
 
     Indented lines become code, unless they belong to a section such as `Args:`. What stands in backticks and is no name
-    becomes literal.
+    becomes literal, and the name of a page a link to it.
     """
-    text = "\n".join(lines)
-    marked: list[str] = []
+    text = _PAGE.sub(r":doc:`\1 </\2>`", _CODE.sub(_quoted, "\n".join(lines)))
+    # Of a constant's docstring, napoleon would take a first line with a colon for "type: description".
+    marked = [""] if what in ("attribute", "data", "property") else []
     in_section = in_code = False
     before = ""
-    for line in _CODE.sub(_quoted, text).splitlines():
+    for line in text.splitlines():
         indented = line.startswith("    ")
         if line.strip() and not indented:
             in_section, in_code = bool(_SECTION.match(line)), False
@@ -77,30 +81,40 @@ def _quoted(match: re.Match[str]) -> str:
     return f"{ticks}{' '.join(code.split())}{ticks}" + (f"\\ {letter}" if letter else "")
 
 
+def read_homes(app: Sphinx) -> None:
+    """Let Sphinx find the docstrings of constants and aliases that a public module imports.
+
+    It reads them from source, and only from the source of the module whose name it was given.
+    """
+    for module in _documented(app):
+        loaded = resolve_name(module)
+        read = ModuleAnalyzer.for_module(loaded.__name__)
+        ModuleAnalyzer.cache["module", module] = read  # a module may have a public name beside its own
+        docs = read.find_attr_docs()
+        for node in ast.walk(ast.parse(read.code)):
+            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("aiopplx."):
+                found = ModuleAnalyzer.for_module(node.module or "").find_attr_docs()
+                for name in (alias.name for alias in node.names):
+                    if said := found.get(("", name)):
+                        docs["", name] = said
+
+
+def _documented(app: Sphinx) -> list[str]:
+    """The modules of the reference."""
+    pages = sorted(Path(app.srcdir, "reference").glob("*.md"))
+    return [module for page in pages for module in dict.fromkeys(_MODULE.findall(page.read_text(encoding="utf-8")))]
+
+
 def check_reference(app: Sphinx, env: BuildEnvironment) -> None:
     """Warn of each public name that the reference does not have, under that name or another."""
     known = set(env.domains["py"].objects)
-    documented = {id(thing) for name in known if not isinstance(thing := _found(name), str | int | float)}
-    for page in sorted(Path(app.srcdir, "reference").glob("*.md")):
-        for module in dict.fromkeys(_MODULE.findall(page.read_text(encoding="utf-8"))):
-            loaded = _found(module)
-            for name in getattr(loaded, "__all__", ()):
-                thing = getattr(loaded, name)
-                if f"{module}.{name}" not in known and id(thing) not in documented and not inspect.ismodule(thing):
-                    _log.warning("%s.%s is not in the reference: it has no docstring", module, name)
-
-
-def _found(dotted: str) -> Any:
-    parts = dotted.split(".")
-    for at in range(len(parts), 0, -1):
-        try:
-            thing: Any = importlib.import_module(".".join(parts[:at]))
-            for part in parts[at:]:
-                thing = getattr(thing, part)
-        except (ImportError, AttributeError):
-            continue
-        return thing
-    return ""
+    documented = {id(resolve_name(name)) for name in known if "._" not in name}
+    for module in _documented(app):
+        loaded = resolve_name(module)
+        for name in loaded.__all__:
+            thing = getattr(loaded, name)
+            if f"{module}.{name}" not in known and id(thing) not in documented and not inspect.ismodule(thing):
+                _log.warning("%s.%s is not in the reference: it has no docstring", module, name)
 
 
 def write_llms_txt(app: Sphinx, exception: Exception | None) -> None:
@@ -116,6 +130,7 @@ def write_llms_txt(app: Sphinx, exception: Exception | None) -> None:
 
 def setup(app: Sphinx) -> None:
     """Called by Sphinx."""
+    app.connect("builder-inited", read_homes)
     app.connect("autodoc-process-docstring", as_rst, priority=400)  # napoleon's comes next, at 500
     app.connect("env-check-consistency", check_reference)
     app.connect("build-finished", write_llms_txt)

@@ -143,6 +143,7 @@ OutputItem: TypeAlias = (
     | FunctionCallItem
     | UnknownItem
 )
+"""One thing that a run did, in the order in which it did them."""
 
 
 class AgentCost(msgspec.Struct, frozen=True, gc=False, kw_only=True):

@@ -20,6 +20,8 @@ from opentelemetry.trace import Span, SpanKind, StatusCode
 
 from aiopplx import Event, EventKind, JobStatus, __version__
 
+__all__ = ["Telemetry"]
+
 _SCOPE = "aiopplx"
 # Submissions that nobody here waits for any more: their end will not be told.
 _LAST = frozenset({EventKind.FINISHED, EventKind.LEFT})

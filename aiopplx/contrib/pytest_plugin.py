@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from aiopplx.emulator import Emulator
     from aiopplx.testing import JumpingClock
 
+__all__ = ["KEY", "pplx_clock", "pplx_emulator", "pplx_session"]
+
 KEY = "a-key-of-the-emulator"
 """What the environment and `pplx_session` have for a key."""
 

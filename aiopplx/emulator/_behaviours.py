@@ -30,6 +30,7 @@ class WireRequest(msgspec.Struct, frozen=True):
 
 
 Body: TypeAlias = bytes | Callable[[WireRequest], bytes]
+"""The body of an answer, or what makes it of the request."""
 
 
 class Say(msgspec.Struct, frozen=True):
@@ -110,6 +111,7 @@ class Extra(msgspec.Struct, frozen=True):
 
 
 Behaviour: TypeAlias = Say | Cut | Bytes | Drip | Silent | Reset | Close | Extra
+"""What a server does with one request."""
 
 GARBAGE = Bytes(b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc this is not HTTP at all\r\n\r\n")
 """An answer whose first line is not HTTP."""

@@ -15,6 +15,24 @@ from typing import Literal, TypeAlias, get_args
 
 import msgspec
 
+__all__ = [
+    "NAMED",
+    "ONLY",
+    "RETRY_AFTER_FORMS",
+    "Delay",
+    "Drop",
+    "Fault",
+    "Flood",
+    "Hang",
+    "How",
+    "Mangle",
+    "RateLimited",
+    "Redirect",
+    "SayStatus",
+    "Status",
+    "name_of",
+]
+
 
 class Status(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="fault", tag="status"):
     """Another answer in place of the true one: any status with any body.
@@ -135,6 +153,7 @@ How: TypeAlias = Literal[
     "flip",
     "bad_row",
 ]
+"""How an answer is corrupted: see `Mangle`."""
 
 
 class Mangle(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="fault", tag="mangle"):
@@ -168,6 +187,7 @@ ONLY: Mapping[str, tuple[str, ...]] = {
 """The kinds of request that some corruptions are restricted to; the others apply to any."""
 
 Fault: TypeAlias = Status | RateLimited | Redirect | Drop | Hang | Delay | Flood | SayStatus | Mangle
+"""What can go wrong with one request."""
 
 RETRY_AFTER_FORMS: tuple[str, ...] = (
     "1",

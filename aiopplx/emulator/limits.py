@@ -19,6 +19,17 @@ from typing import NamedTuple, TypeAlias
 
 import msgspec
 
+__all__ = [
+    "Bucket",
+    "FixedWindow",
+    "InFlight",
+    "Leaky",
+    "Limit",
+    "Play",
+    "Room",
+    "SlidingWindow",
+]
+
 
 class Room(NamedTuple):
     """The state of a limit after one request: `wait` is emulated seconds until there is room, 0.0 if there was.
@@ -181,3 +192,4 @@ class InFlight(msgspec.Struct, frozen=True):
 
 
 Limit: TypeAlias = Bucket | Leaky | FixedWindow | SlidingWindow | InFlight
+"""A limit on requests, as `Emulator(limits=...)` takes it."""

@@ -74,6 +74,7 @@ _HEAD_LIMIT = 1024 * 1024
 
 
 Script: TypeAlias = Sequence[Behaviour] | Callable[[WireRequest], Behaviour]
+"""What a server does with each request: one behaviour after the other, or what decides by the request."""
 
 
 class WireServer:

@@ -23,6 +23,7 @@ Reason = Literal[
     "unusable",
     "missing",
 ]
+"""Why a journal cannot be used, for programs; the message says it for people."""
 
 
 class JournalError(AiopplxError):

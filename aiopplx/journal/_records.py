@@ -19,6 +19,7 @@ result stay, since it may be submitted again.
 """
 
 CostsBy = Literal["tag", "api", "state"]
+"""What costs are added up by."""
 
 
 class State(enum.IntEnum):

@@ -29,6 +29,25 @@ import msgspec
 
 from aiopplx.journal._records import State
 
+__all__ = [
+    "ENDINGS",
+    "RULES",
+    "Kind",
+    "Put",
+    "Rule",
+    "Step",
+    "accepted",
+    "back_to_queued",
+    "billed",
+    "doubtful",
+    "dropped",
+    "ended",
+    "refreeze",
+    "requeue",
+    "sending",
+    "storable",
+]
+
 DROPPED = "DROPPED"
 DROPPED_ERROR = "given up by the user while in doubt; a job may exist and be billed"
 

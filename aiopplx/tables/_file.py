@@ -28,6 +28,7 @@ from aiopplx.tables._table import Advice, Note, Rows, Table, TableError
 from aiopplx.tables._text import read_brief, read_text
 
 Format = Literal["text", "jsonl", "json", "csv", "tsv", "excel", "parquet", "brief"]
+"""How a file is read; `brief` is one question, the whole file."""
 FORMATS: tuple[str, ...] = get_args(Format)
 CHUNK = 1 << 16
 HEAD = 4096
