@@ -263,7 +263,7 @@ def main() -> None:
             tables.append(harness.table(HEAD, rows, title=title))
     compared = [name for name in CASES if len(found.get(name, ())) > 1]
     if compared:
-        groups = [f"{CASES[name].title}, {CASES[name].jobs:,}" for name in compared]
+        groups = [f"{name}, {CASES[name].jobs:,} jobs" for name in compared]
         for title, unit, field in (
             ("Last submission", "times the ideal", "of_ideal"),
             ("From a job's end to its result in the caller's hands", "seconds", "lag"),
