@@ -146,7 +146,7 @@ class Emitter:
         """Deliver an event. Raises nothing but `KeyboardInterrupt` and `SystemExit`."""
         level = _level(event)
         if logger.isEnabledFor(level):
-            log(level, "%s %s", event.kind.value, _line(event), extra={"job_id": event.job_id})
+            log(level, "%s%s", event.kind.value, _line(event), extra={"job_id": event.job_id})
         for stream in self._streams or ():
             stream.put(event)
         if self._on_event is not None:
@@ -237,4 +237,5 @@ def _line(event: Event) -> str:
         )
         if value not in ("", None)
     ]
-    return ", ".join(facts) + (f": {event.reason}" if event.reason else "")
+    about = f" {', '.join(facts)}" if facts else ""
+    return about + (f": {event.reason}" if event.reason else "")

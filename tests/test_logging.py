@@ -12,6 +12,7 @@ from aiopplx._events import Emitter
 Session("any-key")
 Emitter().emit(Event(kind=EventKind.LEFT, job_id="a-paid-job"))
 Emitter().emit(Event(kind=EventKind.FINISHED, job_id="another"))
+Emitter().emit(Event(kind=EventKind.WARNING, reason="nothing of a job"))
 Emitter().emit(Event(kind=EventKind.FINISHED, idempotency_key="doubtful", status=JobStatus.IN_DOUBT))
 """
 
@@ -20,5 +21,6 @@ def test_left_job_is_seen_without_any_logging_setup() -> None:
     done = subprocess.run([sys.executable, "-c", PROGRAM], capture_output=True, text=True, check=True)
     assert "left job a-paid-job" in done.stderr
     assert "key doubtful" in done.stderr
+    assert "warning: nothing of a job" in done.stderr
     assert "another" not in done.stderr
     assert done.stdout == ""
