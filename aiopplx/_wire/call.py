@@ -7,6 +7,7 @@ were seen to send it. This module knows nothing of aiohttp, of which API is call
 
 from __future__ import annotations
 
+import codecs
 import enum
 import html
 import re
@@ -25,6 +26,7 @@ from aiopplx._errors import (
     RateLimited,
 )
 from aiopplx._text.safe import BODY_KEPT, excerpt, plain
+from aiopplx._text.words import message_of, words_of
 from aiopplx._wire.limited import limited_by
 
 # The server's names for the errors that are handled specially, from captured bodies.
@@ -111,42 +113,41 @@ _TITLE = re.compile(rb"<title[^>]{0,200}>(.{0,400}?)</title", re.IGNORECASE | re
 
 def _described(body: bytes) -> tuple[str, str, str]:
     """(type, message, param) of an error body in any of the known shapes; `""` where it has none."""
+    body = body.removeprefix(codecs.BOM_UTF8)
     try:
         data: Any = msgspec.json.decode(body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        title = _TITLE.search(body[:BODY_KEPT])
-        return "", plain(html.unescape(excerpt(title[1]))) if title else "", ""
+        return "", _said_without_json(body), ""
     if not isinstance(data, dict):
-        return "", "", ""
+        return "", plain(words_of(data)), ""
     fields = cast("dict[str, Any]", data)
-    error: Any = fields.get("error") or fields
+    error: Any = fields.get("error") or fields.get("errors") or fields
     if isinstance(error, str):
-        return "", plain(error), ""
-    if not isinstance(error, dict):
-        return "", "", ""
-    named = cast("dict[str, Any]", error)
+        # A name of the status, in bodies that have the words beside it.
+        said = message_of({**fields, "error": None})
+        return "", plain(said if error in said else f"{said} ({error})" if said else error), ""
+    rows: list[Any] = error if isinstance(error, list) else [error]
+    named = cast("dict[str, Any]", next((row for row in rows if isinstance(row, dict)), {}))
     names = [plain(name, 80) for name in (named.get("type"), named.get("code")) if isinstance(name, str) and name]
     # The decisive name has been seen in both places.
     kind = next((name for name in names if name in RETIRED or name in NO_CREDIT), names[0] if names else "")
-    message = named.get("message") or named.get("detail")
-    if isinstance(message, list):
-        message = "; ".join(_validation(item) for item in cast("Any", message)[:5])
+    message = message_of(named) or message_of(fields) if named is error else words_of(rows)
     param = named.get("param")
-    return (
-        kind,
-        plain(message) if isinstance(message, str) else "",
-        plain(param, 80) if isinstance(param, str) else "",
-    )
+    return kind, plain(message), plain(param, 80) if isinstance(param, str) else ""
 
 
-def _validation(item: Any) -> str:
-    """One row of a FastAPI 422: `body.request.model: Field required`. Its `input` is omitted: it may be the prompt."""
-    if not isinstance(item, dict):
-        return ""
-    row = cast("dict[str, Any]", item)
-    loc: Any = row.get("loc") or ()
-    where = ".".join(str(part) for part in cast("list[Any]", loc)) if isinstance(loc, list | tuple) else ""
-    return f"{where}: {row.get('msg')}" if where else str(row.get("msg"))
+def _said_without_json(body: bytes) -> str:
+    """The words of an error body that is not JSON: the title of a page, or a text; `""` for anything else."""
+    if title := _TITLE.search(body[:BODY_KEPT]):
+        return plain(html.unescape(excerpt(title[1])))
+    text = excerpt(body).strip()
+    # Not markup, and not JSON that was cut short or is nested too deeply.
+    is_text = text[:1] not in ("<", "{", "[") and "\ufffd" not in text and all(map(_is_of_text, text))
+    return plain(text) if is_text else ""
+
+
+def _is_of_text(character: str) -> bool:
+    return character.isprintable() or character in "\r\n\t"
 
 
 _MEANT = {

@@ -186,9 +186,10 @@ def with_id(value: dict[str, Any]) -> dict[str, Any]:
 
 
 def check_has_id(reply: Reply, value: dict[str, Any], words: str) -> None:
-    """Refuse a body that has no id, or a number for one. Raises `ProtocolError`.
+    """Refuse a body that has no id, a number for one, or its id in another place. Raises `ProtocolError`.
 
-    A number may be a fault of the server: the job is not asked for under it unless the user says so.
+    Such an id may be a fault of the server, or another thing's: the job is not asked for under it unless the user says
+    so.
 
     Args:
         reply: what the server answered.
@@ -197,9 +198,25 @@ def check_has_id(reply: Reply, value: dict[str, Any], words: str) -> None:
     """
     job_id = value.get("id")
     named = str(job_id) if isinstance(job_id, int) and not isinstance(job_id, bool) else ""
+    if not job_id:
+        named = _id_elsewhere(value)
     if named or not isinstance(job_id, str) or not job_id:
         said = f": {plain(words)}" if words else ""
         unusable(reply, f"a body without a usable id{said}", named)
+
+
+_DEEPEST_ID = 3
+_OTHER_IDS = ("job_id", "response_id", "run_id")
+_WRAPPERS = ("data", "result", "response", "job", "body")
+
+
+def _id_elsewhere(value: dict[str, Any], depth: int = 0) -> str:
+    """What may be the id of a job, under another name or in a wrapper; `""` if there is none."""
+    for name in (*_OTHER_IDS, *(["id"] if depth else [])):
+        if isinstance(found := value.get(name), str) and found:
+            return found
+    inner = (value[name] for name in _WRAPPERS if depth < _DEEPEST_ID and is_object(value.get(name)))
+    return next(filter(None, (_id_elsewhere(said, depth + 1) for said in inner)), "")
 
 
 def plain_values(reply: Reply) -> Any:

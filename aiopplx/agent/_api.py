@@ -285,7 +285,7 @@ def _snapshot(run: AgentResponse, raw: bytes) -> Snapshot:
     word = run.status or ""
     is_answered = _is_answered(run)
     known = _STATUS.get(word) or _STATUS.get(word.strip().lower())
-    status = known or _implied(run, word, is_answered)
+    status = known or _implied(run, word, is_answered, raw)
     words = _words(run, raw)
     actions: tuple[RequiredAction, ...] | None = None
     if known is None and needs_caller(word):
@@ -308,11 +308,12 @@ def _snapshot(run: AgentResponse, raw: bytes) -> Snapshot:
     )
 
 
-def _implied(run: AgentResponse, word: str, is_answered: bool) -> JobStatus:
+def _implied(run: AgentResponse, word: str, is_answered: bool, raw: bytes) -> JobStatus:
     """The status of a run whose own is unknown or unreadable: a result that was paid for must not be lost with it."""
     if not word.strip() and run.error is None and run.incomplete_details is not None:
         return JobStatus.INCOMPLETE
-    return implied(word, failed=run.error is not None, ended=run.completed_at is not None, answered=is_answered)
+    failed = run.error is not None or bool(word and error_in(raw))
+    return implied(word, failed=failed, ended=run.completed_at is not None, answered=is_answered)
 
 
 def _unanswered(
@@ -324,6 +325,8 @@ def _unanswered(
         return JobStatus.FAILED, words or error, None
     if actions := run.actions():
         return JobStatus.FAILED, words, actions
+    if said := run.failure():
+        return JobStatus.FAILED, said, None
     if said := run.refusal():
         return JobStatus.COMPLETED, f"the model declined: {said}", None
     return JobStatus.COMPLETED, words or words_in(raw), None

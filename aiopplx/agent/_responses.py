@@ -8,7 +8,7 @@ HTTP.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from typing import Any, TypeAlias
 
 import msgspec
@@ -16,9 +16,9 @@ import msgspec
 from aiopplx._errors import RequiredAction
 from aiopplx._job import Answer, JobFile, Source, Usage
 from aiopplx._text.thought import is_thought, joined, split, thought_in
+from aiopplx._text.words import words_of
 from aiopplx._wire.addresses import annotated, pages_in
 from aiopplx._wire.decoding import is_array, is_object, salvaged
-from aiopplx._wire.words import words_of
 
 
 class Annotation(msgspec.Struct, frozen=True, gc=False, kw_only=True):
@@ -302,12 +302,22 @@ class AgentResponse(msgspec.Struct, frozen=True, gc=False, kw_only=True):
         """The model's words where it declined to answer; `""` if it did not."""
         return " ".join(filter(None, (item.declined() for item in self.output if isinstance(item, MessageItem))))
 
+    def failure(self) -> str:
+        """The words of an item of the output that is an error; `""` if there is none."""
+        errors = (item for item in self.output if isinstance(item, UnknownItem) and "error" in (item.item_name or ""))
+        return next(filter(None, (words_of(item.payload) for item in errors)), "")
+
     def actions(self) -> tuple[RequiredAction, ...]:
         """What the run waits for: functions that were called, and approvals that were asked for, in order."""
+        ended = {
+            (item.payload or {}).get("call_id")
+            for item in self.output
+            if isinstance(item, UnknownItem) and (item.item_name or "").endswith("_output")
+        }
         called = [
             RequiredAction("function_call", item.name or "", item.call_id or item.id or "")
             if isinstance(item, FunctionCallItem)
-            else _asked_by(item)
+            else _asked_by(item, ended)
             for item in self.output
             if isinstance(item, FunctionCallItem | UnknownItem)
         ]
@@ -465,14 +475,19 @@ def _required(value: Any) -> Iterator[RequiredAction]:
             yield from _required(item)
 
 
-def _asked_by(item: UnknownItem) -> RequiredAction | None:
-    """What an item of unknown type asks of the caller; None if it asks for nothing."""
+def _asked_by(item: UnknownItem, ended: Collection[object]) -> RequiredAction | None:
+    """What an item of unknown type asks of the caller; None if it asks for nothing.
+
+    Calls that the server runs itself have an `id` only; those of the caller have a `call_id`, which the output has too.
+    """
     kind, payload = item.item_name or "", item.payload or {}
-    if "approval_request" not in kind and payload.get("status") != "requires_action":
+    call_id = payload.get("call_id")
+    is_call = kind.endswith("_call") and isinstance(call_id, str) and call_id not in ended
+    if not is_call and "approval_request" not in kind and payload.get("status") != "requires_action":
         return None
     names = [payload.get(name) for name in ("server_label", "name")]
     name = ".".join(name for name in names if isinstance(name, str) and name)
-    job_id = payload.get("call_id") or payload.get("id")
+    job_id = call_id or payload.get("id")
     return RequiredAction(kind, name, job_id if isinstance(job_id, str) else "")
 
 

@@ -17,6 +17,7 @@ import msgspec
 
 from aiopplx._errors import APIError, InvalidRequest, RequiredAction
 from aiopplx._job import JobFile, JobStatus, Page, Snapshot
+from aiopplx._text.words import words_of
 from aiopplx._wire.api import Tier, quoted_id
 from aiopplx._wire.call import Call, Lane, Reply
 from aiopplx._wire.decoding import (
@@ -35,7 +36,7 @@ from aiopplx._wire.decoding import (
 from aiopplx._wire.kinds import Kind, Published, kind_named, unversioned
 from aiopplx._wire.request import DEFAULT_MODEL, Request, ResearchRequest, last_words
 from aiopplx._wire.status import implied, needs_caller
-from aiopplx._wire.words import error_in, words_about, words_in, words_of
+from aiopplx._wire.words import error_in, words_about, words_in
 from aiopplx.sonar._responses import AsyncJob, CompletionResponse
 
 RESULTS_LIVE = 7 * 86_400.0
@@ -276,7 +277,7 @@ def _snapshot(job: AsyncJob, raw: bytes) -> Snapshot:
     is_answered = _is_answered(job)
     word = job.status or ""
     known = _STATUS.get(word) or _STATUS.get(word.strip().upper())
-    status = known or _implied(job, word, is_answered)
+    status = known or _implied(job, word, is_answered, raw)
     words = job.error_message
     if not words:
         words = (words_of(job.error) or None) if job.error is not None else None
@@ -308,9 +309,9 @@ def _is_answered(job: AsyncJob) -> bool:
     return job.response is not None and job.response.choice() is not None
 
 
-def _implied(job: AsyncJob, word: str, is_answered: bool) -> JobStatus:
+def _implied(job: AsyncJob, word: str, is_answered: bool, raw: bytes) -> JobStatus:
     """The status of a job whose own is unknown or unreadable: a result that was paid for must not be lost with it."""
-    failed = job.failed_at is not None or bool(word and (job.error_message or words_of(job.error)))
+    failed = job.failed_at is not None or bool(word and (job.error_message or error_in(raw)))
     # Without a word, an answer that says why it ends is whole.
     ended = job.completed_at is not None or (not word and is_answered and _says_why_it_ends(job))
     return implied(word, failed=failed, ended=ended, answered=is_answered)

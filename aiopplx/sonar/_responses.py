@@ -14,8 +14,8 @@ import msgspec
 
 from aiopplx._job import Answer, Source, Usage
 from aiopplx._text.thought import is_thought, joined, split, thought_in
+from aiopplx._text.words import words_of
 from aiopplx._wire.addresses import annotated
-from aiopplx._wire.words import words_of
 
 
 class Cost(msgspec.Struct, frozen=True, gc=False, kw_only=True):

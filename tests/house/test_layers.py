@@ -20,7 +20,7 @@ from aiopplx.journal import State
 # folder, whose modules follow it in their own order.
 TOWER = """
 _version  _errors
-_text.  amounts safe marks structured thought
+_text.  amounts safe marks structured thought words
 _checks.  builtin cells path rules conversion
 report.  _markdown _notebook
 _job  _events

@@ -124,6 +124,28 @@ SEEN: list[tuple[int, object, type[AiopplxError], str, str, str]] = [
     (500, {"error": {"code": "rate", "message": "a name as code"}}, APIError, "rate", "a name as code", ""),
     (500, {"error": None, "detail": "beside an empty error"}, APIError, "", "beside an empty error", ""),
     (503, b"", APIError, "", "no reason given (HTTP 503)", ""),
+    # As gateways and frameworks of other people say it.
+    (400, b"no such upstream\n", APIError, "", "no such upstream", ""),
+    (400, b'"no such upstream"', APIError, "", "no such upstream", ""),
+    (400, b'\xef\xbb\xbf{"error": "no such upstream"}', APIError, "", "no such upstream", ""),
+    (403, b"RBAC: access denied", AuthenticationError, "", "RBAC: access denied", "Check PERPLEXITY_API_KEY"),
+    (402, {"errors": ["no money left"]}, OutOfCredit, "", "no money left", "add credit"),
+    (
+        400,
+        {"errors": [{"code": "e1", "detail": "first"}, {"title": "second"}]},
+        APIError,
+        "e1",
+        "first (e1); second",
+        "",
+    ),
+    (400, {"title": "Bad Request", "detail": "in its own words"}, APIError, "", "in its own words", ""),
+    (400, {"status": 400, "error": "Bad Request", "message": "words"}, APIError, "", "words (Bad Request)", ""),
+    (400, {"error": "invalid_x", "error_description": "words"}, APIError, "", "words (invalid_x)", ""),
+    (400, {"error": {"code": "c", "details": [{"reason": "deep words"}]}}, APIError, "c", "deep words", ""),
+    (400, {"error": {"code": 400}, "message": "words beside it"}, APIError, "", "words beside it", ""),
+    (400, {"msg": "words"}, APIError, "", "words", ""),
+    (500, b"{cut short", APIError, "", "no reason given (HTTP 500)", ""),
+    (500, b"\x00\x01\x02", APIError, "", "no reason given (HTTP 500)", ""),
 ]
 
 
@@ -168,7 +190,7 @@ def test_validation_names_the_fields_and_omits_the_input():
         "not a row",
     ]
     message = read(422, {"detail": rows}).message
-    assert message == "body.request.messages.0.role: Input should be 'user'; whole body; no place;"
+    assert message == "body.request.messages.0.role: Input should be 'user'; whole body; no place; not a row"
     assert "THE QUESTION" not in message
 
 

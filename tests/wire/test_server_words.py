@@ -114,6 +114,15 @@ def test_unknown_status_is_what_stands_beside_it(
     assert (snapshot.status, snapshot.server_status) == (status, word)
 
 
+@pytest.mark.parametrize("form", FORMS, ids=str)
+@pytest.mark.parametrize("name", ["error_message", "error", "errors", "last_error", "failure_reason"])
+@pytest.mark.parametrize("api", APIS)
+def test_unknown_status_beside_an_error_of_any_name_failed(api: API, name: str, form: Any):
+    job = job_of(read(api, status="EVICTED", **{name: form}))
+    assert job.status is JobStatus.FAILED
+    assert "out of pages" in str(job.error)
+
+
 @pytest.mark.parametrize("word", ["CANCELLED", "Stopped", "error"])
 def test_sonar_job_that_says_when_it_failed_has_failed(word: str):
     job = job_of(read(SONAR, status=word, failed_at=5, error_message="stopped by the operator"))
@@ -168,6 +177,19 @@ SAID: list[tuple[API, dict[str, Any]]] = [
 ]
 
 
+@pytest.mark.parametrize("form", FORMS, ids=str)
+@pytest.mark.parametrize("kind", ["error", "response.error", "tool_error"])
+def test_error_among_the_output_is_in_the_words(kind: str, form: Any):
+    output = [{"type": "message", "content": []}, {"type": kind, "error": form}]
+    job = job_of(read(AGENT, status="completed", output=output))
+    assert job.status is JobStatus.FAILED
+    assert "out of pages" in str(job.error)
+    asking = job_of(read(AGENT, status="completed", output=[*output, CALL]))
+    assert isinstance(asking.error, ActionRequired)
+    answered = job_of(read(AGENT, status="completed", output=[*output, *with_text(AGENT, "text")["output"]]))
+    assert (answered.ok, answered.text) == (True, "text")
+
+
 @pytest.mark.parametrize(("api", "body"), SAID)
 def test_refusal_of_the_model_is_in_the_error(api: API, body: dict[str, Any]):
     job = job_of(read(api, status="completed", **body))
@@ -186,6 +208,14 @@ SUBMIT = {
     "submit_tool_outputs": {"tool_calls": [{"id": "call_1", "type": "function", "function": {"name": "look_up"}}]}
 }
 TOOL_CALL = {"message": {"content": None, "tool_calls": [{"id": "call_1", "function": {"name": "look_up"}}]}}
+# Calls that the server leaves to its caller have an id of the call. One that has its output waits for nobody.
+CALLS: list[tuple[str, str, dict[str, Any]]] = [
+    ("custom_tool_call", "look_up", {"type": "custom_tool_call", "call_id": "call_1", "name": "look_up", "input": "x"}),
+    ("computer_call", "", {"type": "computer_call", "call_id": "call_1", "action": {"type": "click"}}),
+    ("local_shell_call", "", {"type": "local_shell_call", "call_id": "call_1", "action": {"command": ["ls"]}}),
+]
+ANSWERED = {"type": "shell_call", "call_id": "call_0", "action": {}}
+OUTPUT = {"type": "shell_call_output", "call_id": "call_0", "output": "done"}
 WAITING: list[tuple[API, dict[str, Any], RequiredAction]] = [
     (AGENT, {"status": "requires_action", "output": [CALL]}, RequiredAction("function_call", "look_up", "call_1")),
     (AGENT, {"status": "Requires-Action", "output": [CALL]}, RequiredAction("function_call", "look_up", "call_1")),
@@ -201,6 +231,11 @@ WAITING: list[tuple[API, dict[str, Any], RequiredAction]] = [
         AGENT,
         {"status": "completed", "output": [APPROVAL]},
         RequiredAction("mcp_approval_request", "shop.search", "mcpr_1"),
+    ),
+    *(
+        (AGENT, {"status": status, "output": [call, ANSWERED, OUTPUT]}, RequiredAction(kind, named, "call_1"))
+        for status in ("requires_action", "completed")
+        for kind, named, call in CALLS
     ),
     (
         SONAR,
@@ -252,6 +287,24 @@ def test_id_that_is_a_number_is_named_in_the_error(api: API):
         read(api, id=12345, status="queued")
     assert refused.value.job_id == "12345"
     assert read(api, "12345", id=12345, status="queued").id == "12345"
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"data": {"id": "a-1", "status": "queued"}},
+        {"result": {"response": {"id": "a-1"}}},
+        {"job_id": "a-1", "status": "queued"},
+        {"data": {"response_id": "a-1"}},
+        {"id": None, "job_id": "a-1"},
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("api", APIS)
+def test_id_in_another_place_is_named_in_the_error(api: API, body: dict[str, Any]):
+    with pytest.raises(ProtocolError, match="without a usable id") as refused:
+        api.read_job(reply(body))
+    assert refused.value.job_id == "a-1"
 
 
 @pytest.mark.parametrize("api", APIS)
