@@ -210,6 +210,8 @@ class Batch(AsyncIterator[Job]):
             self._shown.display(self)
 
     def __repr__(self) -> str:
+        if getattr(self, "_has_closed", None) is None:
+            return "<Batch that is being made>"  # shown by a traceback with variables
         if self._shown is None:
             return f"<Batch: {self._results.handed_out:,} of {self._items:,} read items handed out>"
         standing = self._standing(self._shown)

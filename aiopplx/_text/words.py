@@ -49,6 +49,14 @@ def message_of(value: dict[str, Any], depth: int = 0) -> str:
     return next(filter(None, (words_of(value.get(name), depth + 1) for name in (*_MESSAGE, *_INNER))), "")
 
 
+def object_in(error: object) -> dict[str, Any]:
+    """The object that says the most of an error: itself, or the first in a list; `{}` if there is none."""
+    for value in error if _is_array(error) else [error]:
+        if _is_object(value):
+            return value
+    return {}
+
+
 def _of_object(value: dict[str, Any], depth: int) -> str:
     message = message_of(value, depth)
     name = next(filter(None, (words_of(value.get(name), _DEEPEST) for name in _NAME)), "")

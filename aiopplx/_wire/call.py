@@ -26,7 +26,7 @@ from aiopplx._errors import (
     RateLimited,
 )
 from aiopplx._text.safe import BODY_KEPT, excerpt, plain
-from aiopplx._text.words import message_of, words_of
+from aiopplx._text.words import message_of, object_in, words_of
 from aiopplx._wire.limited import limited_by
 
 # The server's names for the errors that are handled specially, from captured bodies.
@@ -126,12 +126,11 @@ def _described(body: bytes) -> tuple[str, str, str]:
         # A name of the status, in bodies that have the words beside it.
         said = message_of({**fields, "error": None})
         return "", plain(said if error in said else f"{said} ({error})" if said else error), ""
-    rows: list[Any] = error if isinstance(error, list) else [error]
-    named = cast("dict[str, Any]", next((row for row in rows if isinstance(row, dict)), {}))
+    named = object_in(error)
     names = [plain(name, 80) for name in (named.get("type"), named.get("code")) if isinstance(name, str) and name]
     # The decisive name has been seen in both places.
     kind = next((name for name in names if name in RETIRED or name in NO_CREDIT), names[0] if names else "")
-    message = message_of(named) or message_of(fields) if named is error else words_of(rows)
+    message = message_of(named) or message_of(fields) if named is error else words_of(error)
     param = named.get("param")
     return kind, plain(message), plain(param, 80) if isinstance(param, str) else ""
 

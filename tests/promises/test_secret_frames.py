@@ -274,10 +274,11 @@ def test_half_made_object_can_be_shown() -> None:
         (Clock, {"speed": "fast"}),
         (aiopplx.testing.JumpingClock, {"wall": "noon"}),
     ]
-    assert {cls.__name__ for cls in _classes()} <= {"Session", "Clock", "JumpingClock", "Secret"}
+    assert {cls.__name__ for cls in _classes()} <= {"Session", "Batch", "Clock", "JumpingClock", "Secret"}
     for cls, words in bad:
         with pytest.raises((ConfigError, TypeError)) as raised:
             cls(**words)
         report = traceback.TracebackException.from_exception(raised.value, capture_locals=True).format()
         assert "repr() failed" not in "".join(report)
     assert "refused" in repr(object.__new__(Session))
+    assert "being made" in repr(object.__new__(Batch))
