@@ -6,8 +6,10 @@ what a session does with its settings.
 
 from __future__ import annotations
 
+import inspect
 import math
 import os
+import re
 from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING, Literal, TypeVar, cast
 
@@ -40,6 +42,8 @@ LARGEST = 1e15
 """The largest number of seconds, dollars or requests that is taken: with larger ones, a clock cannot count."""
 _ECHO = 60
 """Characters of a wrong value that a message repeats."""
+_MAY_BE_A_KEY = re.compile(r"pplx-\w|[\w+/=-]{20}")
+"""What a key looks like that was given for another argument by mistake, such as `api` for `api_key`."""
 
 
 class _AtPath(msgspec.Struct, frozen=True):
@@ -223,7 +227,7 @@ def check_poll(given: PollPolicy | PollRule | Literal["adaptive"] | None) -> Pol
             " PollPolicy.fixed(10) polls every 10 s",
             argument="poll",
         )
-    return PollPolicy.by(given)
+    return PollPolicy.by(check_hook("poll", given, "a function"))
 
 
 def check_retry(given: RetryPolicy | None) -> RetryPolicy:
@@ -249,6 +253,8 @@ def check_numbers(name: str, policy: P) -> P:
             check_seconds(f"{name}.{field}", cast("float", value))
     if isinstance(policy, PollPolicy) and policy.rule is not None and not callable(policy.rule):
         raise ConfigError(f"must be a function, not {type(policy.rule).__name__}", argument=f"{name}.rule")
+    if isinstance(policy, PollPolicy):
+        check_hook(f"{name}.rule", policy.rule, "a function")
     return policy
 
 
@@ -307,6 +313,18 @@ def check_usable(name: str, value: T, method: str, kind: str) -> T:
     return value
 
 
+def check_hook(name: str, value: T, kind: str) -> T:
+    """A plain function. Raises `ConfigError` that names the argument and its `kind`: nobody awaits a coroutine."""
+    check_usable(name, value, "__call__", kind)
+    if inspect.iscoroutinefunction(value) or inspect.iscoroutinefunction(getattr(value, "__call__", None)):  # noqa: B004 - of an object, its method
+        raise ConfigError(
+            f"must be {kind}, not an async function: it is called and not awaited, so it would never run",
+            argument=name,
+            remedy="A plain function can start a task",
+        )
+    return value
+
+
 def check_positive(name: str, value: float) -> float:
     """A finite number above 0. Raises `ConfigError` that names the argument."""
     value = as_builtin(value)
@@ -345,5 +363,7 @@ def _shown(value: object) -> str:
         return _kind(value)
     if isinstance(value, int) and abs(value) > 10**20:
         return "a number of more than 20 digits"
+    if isinstance(value, str) and _MAY_BE_A_KEY.search(value):
+        return f"a text of {len(value)} characters"
     said = repr(value)
     return said if len(said) <= _ECHO else f"{said[:_ECHO]}..."

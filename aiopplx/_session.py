@@ -24,9 +24,9 @@ from aiopplx._config import (
     JournalOptions,
     Settings,
     check_flag,
+    check_hook,
     check_one_of,
     check_positive,
-    check_usable,
     check_whole,
     make_settings,
 )
@@ -149,7 +149,7 @@ class Session:
             clock=clock,
             network=network,
         )
-        self._emitter = Emitter(check_usable("on_event", on_event, "__call__", "a function that takes an Event"))
+        self._emitter = Emitter(check_hook("on_event", on_event, "a function that takes an Event"))
         self._opened: SessionStore | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._has_closed: asyncio.Event | None = None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import inspect
 import subprocess
 import sys
@@ -11,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from aiopplx import ConfigError, JournalOptions, NetworkOptions, RetryPolicy, Session
+from aiopplx import ConfigError, JournalOptions, NetworkOptions, PollPolicy, RetryPolicy, Session
 from aiopplx._config import BASE_URL, Settings, make_settings
 from aiopplx._core.assembly import LOCK_SECONDS, open_store
 from aiopplx._http.secret import Secret
@@ -109,6 +110,31 @@ def test_misspelt_argument_value_is_refused_by_name(words: dict[str, Any], said:
         Session(KEY, **words)
 
 
+async def awaited(*given: Any) -> None: ...
+
+
+class Awaited:
+    async def __call__(self, *given: Any) -> None: ...
+
+
+@pytest.mark.parametrize("hook", [awaited, Awaited(), Awaited().__call__, functools.partial(awaited)])
+@pytest.mark.parametrize("place", ["on_event", "poll", "poll.rule"])
+def test_async_function_that_nobody_awaits_is_refused(place: str, hook: Any) -> None:
+    given = {"poll": PollPolicy.by(hook)} if place == "poll.rule" else {place: hook}
+    with pytest.raises(ConfigError, match="not an async function") as refused:
+        Session(KEY, **given)
+    assert refused.value.argument == place
+
+
+@pytest.mark.parametrize("name", ["api", "rpm", "tier", "timeout", "max_cost", "max_in_flight", "poll", "on_event"])
+@pytest.mark.parametrize("key", ["pplx-abc123", "abcd1234efgh5678ijkl9012"])
+def test_key_in_place_of_another_argument_is_not_repeated(name: str, key: str) -> None:
+    with pytest.raises(ConfigError) as refused:
+        Session(KEY, **{name: key})
+    assert refused.value.argument == name
+    assert key not in str(refused.value)
+
+
 # --- keys and addresses as people paste them --------------------------------------------------------------------------
 
 SECRET = "abcd1234efgh5678ijkl9012"
@@ -174,7 +200,10 @@ WRONG_ADDRESSES = [
     ("//api.perplexity.ai", "must look like"),
     ("ftp://api.perplexity.ai", "must look like"),
     ("https://", "must look like"),
-    ('"https://api.perplexity.ai"', "must look like"),
+    ('"https://api.perplexity.ai"', "quotation mark"),
+    ("'https://api.perplexity.ai/v1'", "quotation mark"),
+    ("\u201chttps://api.perplexity.ai\u201d", "quotation mark"),
+    ("https://api.perplexity.ai'", "quotation mark"),
     ("https://api.perplexity.ai and more", "must look like"),
     ("https://user:secret@host/pplx", "has a user in it: write https://host/pplx$"),
     ("https://:secret@host:8443/v1", "has a user in it: write https://host:8443$"),

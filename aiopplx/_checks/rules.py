@@ -12,6 +12,7 @@ of requests, of which field has which rule, or of any API.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Iterable, Mapping
 from datetime import date
@@ -151,7 +152,16 @@ def _unwritable(value: Any) -> str:
         return "is nested too deeply"
     except Exception:  # an object of any class may fail in any way when it is read
         return "has a value that JSON cannot express; use text, numbers, booleans, None, lists and mappings"
+    if b"null" in encoded and _has_infinity(value):  # the encoder would send it as null, which says something else
+        return "has a number that is not finite, which JSON cannot express"
     return _HAS_NUL if b"\\u0000" in encoded and _NUL.search(encoded) else ""
+
+
+def _has_infinity(value: Any) -> bool:
+    """Whether there is a number in it, at any depth, that is infinite or NaN."""
+    if isinstance(value, float):
+        return not math.isfinite(value)
+    return any(_has_infinity(item) for _, item in _parts(value))
 
 
 def domain(field: str, value: Any) -> None:

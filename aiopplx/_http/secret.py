@@ -17,6 +17,7 @@ from aiopplx._errors import ConfigError
 _KEY = re.compile(r"[\x21-\x7e]+")
 _HOST = re.compile(r"[\w.-]+(:[0-9]+)?(/\S*)?")
 _BLANK = re.compile(r"""[\s"'<>\\]""")
+_QUOTED = re.compile(r"""["'`\u2018-\u201f].*|.*["'`\u2018-\u201f]""", re.DOTALL)
 
 SERVICE: Final = "https://api.perplexity.ai"
 """The service itself."""
@@ -157,6 +158,8 @@ def check_base_url(base_url: object, *, allow_insecure: bool = False, argument: 
 def _problem_of(given: str, url: yarl.URL) -> str:
     """What is wrong with an address, in the form of a predicate that says what to write; `""` if nothing is."""
     said = ""
+    if _QUOTED.fullmatch(given):
+        return "has a quotation mark in it: leave the quotation marks out"
     if given and "://" not in given and _HOST.fullmatch(given):
         said = "has no scheme"
         url = _with_scheme(given)
