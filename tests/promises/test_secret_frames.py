@@ -21,7 +21,7 @@ from _faulty import emulator, taken
 from _frames import where_shown
 
 import aiopplx
-from aiopplx import ConfigError, Job, NetworkOptions, PollPolicy, RetryPolicy, Session
+from aiopplx import Batch, ConfigError, Job, NetworkOptions, PollPolicy, RetryPolicy, Session
 from aiopplx.emulator import AfterPolls, Emulator, WireServer, faults, wire
 from aiopplx.testing import Clock
 
