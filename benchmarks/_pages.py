@@ -45,7 +45,8 @@ def write(question: Question, result: Mapping[str, Any], to: Path) -> None:
     from benchmarks._pictures import draw  # the one part that needs matplotlib
 
     to.mkdir(parents=True, exist_ok=True)
-    (to / f"{question.name}.json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    lines = ",\n".join(f"{json.dumps(name)}: {json.dumps(value)}" for name, value in result.items())
+    (to / f"{question.name}.json").write_text("{\n" + lines + "\n}\n", encoding="utf-8")
     (to / f"{question.name}.md").write_text(page(question, result), encoding="utf-8")
     drawn = pictures(question.name, result)
     for old in to.glob(f"{question.name}*.svg"):
