@@ -13,6 +13,7 @@ This module does no I/O, and knows nothing of sessions, of sending, or of journa
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator, Mapping
 from typing import cast
 
@@ -67,7 +68,7 @@ def read_job(api: API, reply: Reply, expected_id: str = "") -> Snapshot:
     try:
         snapshot = api.read_job(reply, expected_id)
     except ProtocolError:
-        found = _recognised(reply.body, expected_id)
+        found = _recognised(reply.body, expected_id) or _unwrapped(api, reply, expected_id)
         if found is None:
             raise
         return found
@@ -102,6 +103,18 @@ def _recognised(body: bytes, expected_id: str, job_id: str = "") -> Snapshot | N
             if expected_id and named != expected_id:
                 return None  # another job's answer is never this one's
             return msgspec.structs.replace(found, id=named)
+    return None
+
+
+def _unwrapped(api: API, reply: Reply, expected_id: str) -> Snapshot | None:
+    """The job that was asked for in a wrapper of a gateway, whatever its status; None if it is not there.
+
+    Not for the answer to a submission: what has an id in a wrapper may be another thing than the job.
+    """
+    for value in answers_in(reply.body) if expected_id else ():
+        if value.get("id") == expected_id:
+            with contextlib.suppress(ProtocolError):
+                return api.read_job(Reply(reply.status, reply.headers, msgspec.json.encode(value)), expected_id)
     return None
 
 

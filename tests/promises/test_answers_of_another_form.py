@@ -135,6 +135,20 @@ def test_answer_beside_a_word_for_work_is_a_part(api: API, word: str) -> None:
         assert read_job(api, reply(form | {"id": "a-1", "status": word})).status.is_final is False
 
 
+@pytest.mark.parametrize(
+    ("word", "status"),
+    [("in_progress", JobStatus.IN_PROGRESS), ("failed", JobStatus.FAILED), ("tidying", JobStatus.IN_PROGRESS)],
+)
+@pytest.mark.parametrize("wrap", [lambda job: {"data": job}, lambda job: {"result": {"response": job}, "ok": True}])
+@pytest.mark.parametrize("api", APIS)
+def test_job_in_a_wrapper_is_read_whatever_its_status(api: API, wrap: Any, word: str, status: JobStatus) -> None:
+    body = as_bytes(wrap({"id": "a-1", "status": word}))
+    assert read_job(api, reply(body), "a-1").status is status
+    for other in ("", "a-2"):
+        with pytest.raises(ProtocolError):
+            read_job(api, reply(body), other)
+
+
 @pytest.mark.parametrize("api", APIS)
 def test_end_without_an_answer_says_why_in_any_form(api: API) -> None:
     empty = COMPLETION | {"choices": [{"message": {"content": ""}, "finish_reason": "length"}]}
