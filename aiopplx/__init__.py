@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from aiopplx._policy.retry import RetryPolicy
     from aiopplx._session import Session
     from aiopplx._version import __version__
+    from aiopplx._wire.fields import ResearchFields
     from aiopplx._wire.request import ResearchRequest
     from aiopplx.agent._request import AgentRequest
     from aiopplx.journal._errors import JournalError
@@ -74,6 +75,7 @@ __all__ = [
     "PollPolicy",
     "ProtocolError",
     "RateLimited",
+    "ResearchFields",
     "ResearchRequest",
     "ResponseTooLarge",
     "ResultMissing",
@@ -135,6 +137,7 @@ _HOMES = {
     "aiopplx._policy.retry": ("RetryPolicy",),
     "aiopplx._session": ("Session",),
     "aiopplx._version": ("__version__",),
+    "aiopplx._wire.fields": ("ResearchFields",),
     "aiopplx._wire.request": ("ResearchRequest",),
     "aiopplx.agent._request": ("AgentRequest",),
     "aiopplx.journal._errors": ("JournalError",),

@@ -15,7 +15,7 @@ import uuid
 from collections.abc import AsyncIterable, AsyncIterator, Iterable, Mapping
 from functools import partial
 from html import escape
-from typing import TYPE_CHECKING, Self, TypeAlias
+from typing import TYPE_CHECKING, Generic, Self, TypeAlias, cast
 
 import anyio
 
@@ -36,6 +36,7 @@ from aiopplx._http.line import SUBMITS_AT_ONCE
 from aiopplx._job import Job, JobStatus
 from aiopplx._policy.retry import Bounds
 from aiopplx._submission import POLLABLE, Submission
+from aiopplx._tag import TagT
 from aiopplx._wire.request import Request
 from aiopplx.journal._names import Occurrences
 from aiopplx.journal._records import Claim
@@ -55,7 +56,7 @@ _RUNS = itertools.count(1)
 """Numbers the batches of this process: a store keeps the items of each in the order of its source."""
 
 
-class Batch(AsyncIterator[Job]):
+class Batch(AsyncIterator[Job[TagT]], Generic[TagT]):
     """Submissions handed out together: `async with session.batch(questions) as jobs: async for job in jobs: ...`.
 
     Every item that is read from the source comes out exactly once, as a `Job`: finished, failed, refused, timed out or
@@ -136,7 +137,7 @@ class Batch(AsyncIterator[Job]):
     def __aiter__(self) -> Self:
         return self
 
-    async def __anext__(self) -> Job:
+    async def __anext__(self) -> Job[TagT]:
         """The next finished job, in the order of finishing (or of the source, if so asked).
 
         Raises:
@@ -151,7 +152,7 @@ class Batch(AsyncIterator[Job]):
                 raise ConfigError("the batch is closed: iterate it inside its block")
             place = self._results.next()
             if place is not None:
-                return await self._hand_out(place)
+                return cast("Job[TagT]", await self._hand_out(place))
             self._deliver_last()
             if self._has_finished():
                 raise self._last_word()
@@ -160,7 +161,7 @@ class Batch(AsyncIterator[Job]):
             await news.wait()
 
     @property
-    def pending(self) -> list[Job]:
+    def pending(self) -> list[Job[TagT]]:
         """Jobs that the server has accepted and this batch has not handed out, as last known.
 
         After the block was left: those that were left behind. Running jobs continue, and are billed, at the service;
@@ -171,7 +172,7 @@ class Batch(AsyncIterator[Job]):
             for place in self._results.out
             if place.sub.phase in POLLABLE
         ]
-        return [*self._left, *self._undelivered(), *running]
+        return cast("list[Job[TagT]]", [*self._left, *self._undelivered(), *running])
 
     async def aclose(self) -> None:
         """Stop submitting and polling, as leaving the block does.

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Callable, Collection
-from typing import Any, NamedTuple, Protocol, TypedDict, TypeVar, cast, runtime_checkable
+from typing import Any, Generic, NamedTuple, Protocol, Self, TypedDict, TypeVar, cast, runtime_checkable
 from urllib.parse import quote, unquote
 
 import msgspec
@@ -25,6 +25,7 @@ from aiopplx._errors import (
     RequiredAction,
     ResultMissing,
 )
+from aiopplx._tag import TagT
 from aiopplx._text.amounts import dollars, duration, many
 from aiopplx._text.marks import cited, unresolved
 from aiopplx._text.safe import plain, safe_filename
@@ -183,7 +184,7 @@ class JobFile(msgspec.Struct, frozen=True, gc=False):
         return safe_filename(self.filename or self.id)
 
 
-class Job(msgspec.Struct, frozen=True, kw_only=True, repr_omit_defaults=True):
+class Job(msgspec.Struct, Generic[TagT], frozen=True, kw_only=True, repr_omit_defaults=True):
     """A submission and its outcome: a plain value, safe to keep, compare and pickle.
 
     Attributes:
@@ -218,7 +219,7 @@ class Job(msgspec.Struct, frozen=True, kw_only=True, repr_omit_defaults=True):
     api: str = ""
     model: str = ""
     idempotency_key: str = ""
-    tag: str | int | None = None
+    tag: TagT = None  # type: ignore[assignment]  # pyright: ignore[reportAssignmentType] - without one, `TagT` is None
     index: int | None = None
     question: str = ""
     meta: dict[str, Any] = {}
@@ -313,7 +314,7 @@ class Job(msgspec.Struct, frozen=True, kw_only=True, repr_omit_defaults=True):
         """The server's word for why the text ends: `stop`, or `length` if it was cut off."""
         return self._answer().finish_reason
 
-    def result(self) -> Job:
+    def result(self) -> Self:
         """This job, if it is `ok`; otherwise raises its error.
 
         Raises:

@@ -11,9 +11,9 @@ import contextlib
 import os
 import types
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncIterable, Callable, Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Self, TypeAlias, get_args
+from typing import TYPE_CHECKING, Literal, Self, TypeAlias, get_args, overload
 
 import anyio
 import msgspec
@@ -48,6 +48,7 @@ from aiopplx._policy.forecast import Forecast
 from aiopplx._policy.network import NetworkOptions
 from aiopplx._policy.polling import PollPolicy, PollRule
 from aiopplx._policy.retry import RetryPolicy
+from aiopplx._tag import GivenT, Tag
 from aiopplx._text.amounts import dollars
 from aiopplx._wire.headers import date_in
 from aiopplx._wire.request import Request
@@ -55,9 +56,12 @@ from aiopplx.apis._registry import request_of
 from aiopplx.journal._protocol import Journal
 
 if TYPE_CHECKING:
+    from typing import Unpack
+
     import aiohttp
 
     from aiopplx._policy.estimate import Estimate
+    from aiopplx._wire.fields import ResearchFields
     from aiopplx.apis._registry import Routing
 
 
@@ -319,6 +323,42 @@ class Session:
 
     # --- many jobs ---------------------------------------------------------------------------------------------------
 
+    @overload
+    def batch(
+        self,
+        source: Iterable[str] | AsyncIterable[str],
+        *,
+        ordered: bool = False,
+        timeout: float | None = None,
+        max_in_flight: int | None = None,
+        cancel_on_exit: bool = False,
+        lane: BatchLane = "bulk",
+        prefer: Prefer = "submissions",
+    ) -> Batch[None]: ...
+    @overload
+    def batch(
+        self,
+        source: Iterable[Request[GivenT]] | AsyncIterable[Request[GivenT]],
+        *,
+        ordered: bool = False,
+        timeout: float | None = None,
+        max_in_flight: int | None = None,
+        cancel_on_exit: bool = False,
+        lane: BatchLane = "bulk",
+        prefer: Prefer = "submissions",
+    ) -> Batch[GivenT]: ...
+    @overload
+    def batch(
+        self,
+        source: Items,
+        *,
+        ordered: bool = False,
+        timeout: float | None = None,
+        max_in_flight: int | None = None,
+        cancel_on_exit: bool = False,
+        lane: BatchLane = "bulk",
+        prefer: Prefer = "submissions",
+    ) -> Batch: ...
     def batch(
         self,
         source: Items,
@@ -398,14 +438,62 @@ class Session:
 
     # --- one job -----------------------------------------------------------------------------------------------------
 
+    @overload
+    async def ask(
+        self,
+        question: str | Mapping[str, object],
+        *,
+        tag: GivenT,
+        idempotency_key: str | None = None,
+        timeout: float | None = None,
+        **fields: Unpack[ResearchFields],
+    ) -> Job[GivenT]: ...
+    @overload
+    async def ask(
+        self,
+        question: Request,
+        *,
+        tag: GivenT,
+        idempotency_key: str | None = None,
+        timeout: float | None = None,
+    ) -> Job[GivenT]: ...
+    @overload
+    async def ask(
+        self,
+        question: Request[GivenT],
+        *,
+        tag: None = None,
+        idempotency_key: str | None = None,
+        timeout: float | None = None,
+    ) -> Job[GivenT]: ...
+    @overload
+    async def ask(
+        self,
+        question: str,
+        *,
+        tag: None = None,
+        idempotency_key: str | None = None,
+        timeout: float | None = None,
+        **fields: Unpack[ResearchFields],
+    ) -> Job[None]: ...
+    @overload
+    async def ask(
+        self,
+        question: Mapping[str, object],
+        *,
+        tag: None = None,
+        idempotency_key: str | None = None,
+        timeout: float | None = None,
+        **fields: Unpack[ResearchFields],
+    ) -> Job: ...
     async def ask(
         self,
         question: Item,
         *,
-        tag: str | int | None = None,
+        tag: Tag = None,
         idempotency_key: str | None = None,
         timeout: float | None = None,
-        **fields: Any,  # the fields of ResearchRequest, checked by it
+        **fields: Unpack[ResearchFields],
     ) -> Job:
         """Submit one question, wait, return its job.
 
@@ -416,10 +504,12 @@ class Session:
             idempotency_key: your own key; default: a new one. Where the API honours keys (Sonar), the same request
                 under the same key is one job, whichever process sends it.
             timeout: seconds for all of it; default the session's.
-            fields: any further field of `ResearchRequest`, such as `reasoning_effort="high"`.
+            fields: any further field of `ResearchRequest`, such as `reasoning_effort="high"`; they are listed in
+                `ResearchFields`. A request has its own fields, and takes none beside it.
 
         Returns:
-            The job, whatever became of it: look at `job.ok`, or call `job.result()` to have its error raised.
+            The job, whatever became of it: look at `job.ok`, or call `job.result()` to have its error raised. To a type
+            checker its `tag` has the type of the one that was given.
 
         Raises:
             InvalidRequest: the request breaks a rule; nothing was sent.
@@ -430,17 +520,67 @@ class Session:
         request = _request(question, tag, idempotency_key, timeout, fields)
         return _raised_if_mine(await core.calls.ask(core.freeze(request, timeout=self._settings.timeout)))
 
+    @overload
+    async def submit(
+        self,
+        question: str | Mapping[str, object],
+        *,
+        tag: GivenT,
+        idempotency_key: str | None = None,
+        timeout: float | None = None,
+        **fields: Unpack[ResearchFields],
+    ) -> Job[GivenT]: ...
+    @overload
+    async def submit(
+        self,
+        question: Request,
+        *,
+        tag: GivenT,
+        idempotency_key: str | None = None,
+        timeout: float | None = None,
+    ) -> Job[GivenT]: ...
+    @overload
+    async def submit(
+        self,
+        question: Request[GivenT],
+        *,
+        tag: None = None,
+        idempotency_key: str | None = None,
+        timeout: float | None = None,
+    ) -> Job[GivenT]: ...
+    @overload
+    async def submit(
+        self,
+        question: str,
+        *,
+        tag: None = None,
+        idempotency_key: str | None = None,
+        timeout: float | None = None,
+        **fields: Unpack[ResearchFields],
+    ) -> Job[None]: ...
+    @overload
+    async def submit(
+        self,
+        question: Mapping[str, object],
+        *,
+        tag: None = None,
+        idempotency_key: str | None = None,
+        timeout: float | None = None,
+        **fields: Unpack[ResearchFields],
+    ) -> Job: ...
     async def submit(
         self,
         question: Item,
         *,
-        tag: str | int | None = None,
+        tag: Tag = None,
         idempotency_key: str | None = None,
-        **fields: Any,  # the fields of ResearchRequest, checked by it
+        timeout: float | None = None,
+        **fields: Unpack[ResearchFields],
     ) -> Job:
         """Submit one question and return its job as soon as the server has it; `wait(job)` or `wait(job.id)` later.
 
-        Arguments as for `ask`. A job that is only submitted does not count towards `max_in_flight`.
+        Arguments as for `ask`; `timeout` is the longest that it tries to submit. A job that is only submitted does not
+        count towards `max_in_flight`.
 
         Raises:
             InvalidRequest: the request breaks a rule; nothing was sent.
@@ -448,7 +588,7 @@ class Session:
             AiopplxError: the server refused it, or nothing could be sent; nothing was billed.
         """
         core = self._running()
-        request = _request(question, tag, idempotency_key, None, fields)
+        request = _request(question, tag, idempotency_key, timeout, fields)
         return _raised_without_id(await core.calls.submit(core.freeze(request, timeout=self._settings.timeout)))
 
     async def wait(self, job: Job | str, *, timeout: float | None = None) -> Job:

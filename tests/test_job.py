@@ -5,13 +5,14 @@ from __future__ import annotations
 import dataclasses
 import json
 import pickle
-from typing import Any, TypedDict
+from typing import Any, TypedDict, get_origin
 
 import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from aiopplx import AgentRequest, Batch, ResearchRequest
 from aiopplx._errors import AiopplxError, JobError, JobFailed, JobTimeout, OutOfCredit, ProtocolError, ResultMissing
 from aiopplx._job import Answer, Job, JobStatus, Readable, Source, Usage
 
@@ -333,6 +334,14 @@ def test_job_cannot_be_changed(name: str):
 def test_job_equals_only_one_with_the_same_facts():
     assert completed() == completed()
     assert completed() != completed(tag="other")
+
+
+def test_jobs_and_requests_take_the_type_of_a_tag_at_run_time():
+    # In annotations that a program evaluates, such as those of an endpoint; the values are those of the plain class.
+    for cls in (Job, ResearchRequest, AgentRequest, Batch):
+        assert get_origin(cls[int]) is cls
+    assert Job[int](status=JobStatus.CREATED, tag=5) == Job(status=JobStatus.CREATED, tag=5)
+    assert pickle.loads(pickle.dumps(ResearchRequest[int]("why?", tag=5))) == ResearchRequest("why?", tag=5)
 
 
 def test_completed_job_survives_a_pickle():

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from pathlib import Path
-from typing import assert_type
+from typing import Unpack, assert_type
 
 import aiohttp
 import msgspec
 
 from aiopplx import (
+    AgentRequest,
     AiopplxError,
     Batch,
     Estimate,
@@ -25,6 +26,7 @@ from aiopplx import (
     JournalOptions,
     NetworkOptions,
     PollPolicy,
+    ResearchFields,
     ResearchRequest,
     RetryPolicy,
     RunningJob,
@@ -92,19 +94,67 @@ async def sessions(http: aiohttp.ClientSession, on_event: Callable[[Event], None
 async def batches(session: Session, lazy: Iterator[str], later: AsyncIterator[ResearchRequest]) -> None:
     """Sources of every kind, and jobs out of all of them."""
     async with session.batch(["one", "two"]) as jobs:
-        assert_type(jobs, Batch)
+        assert_type(jobs, Batch[None])
         async for job in jobs:
-            assert_type(job, Job)
-    session.batch(lazy, ordered=True, timeout=60, max_in_flight=5)
-    session.batch(later)
-    session.batch([{"question": "one", "tag": 1}, {"question": "two", "reasoning_effort": "low"}])
-    session.batch([ResearchRequest("one", tag="first")])
-    session.batch([1, 2])  # type: ignore[list-item]  # pyright: ignore[reportArgumentType] - no questions
+            assert_type(job, Job[None])
+    assert_type(session.batch(lazy, ordered=True, timeout=60, max_in_flight=5), Batch[None])
+    assert_type(session.batch(later), Batch)
+    assert_type(session.batch([{"question": "one", "tag": 1}, {"question": "two", "reasoning_effort": "low"}]), Batch)
+    session.batch([1, 2])  # type: ignore[list-item]  # pyright: ignore[reportArgumentType, reportCallIssue] - numbers
+
+
+async def tags_keep_their_type(
+    session: Session, known: Job[int], bare: Job, item: ResearchRequest, any_of_them: str | ResearchRequest[int]
+) -> None:
+    """What a caller gave as a tag comes back as that, on jobs of every kind of call."""
+    async with session.batch([ResearchRequest("one", tag="first")], ordered=True) as jobs:
+        assert_type(jobs, Batch[str])
+        assert_type(jobs.pending, list[Job[str]])
+        async for job in jobs:
+            assert_type(job, Job[str])
+            assert_type(job.tag, str)
+            assert_type(job.result().tag, str)
+    assert_type(session.batch(AgentRequest(str(n), tag=n) for n in range(9)), Batch[int])
+    assert_type(session.batch(["one", item, {"question": "two"}]), Batch)
+    assert_type(await session.ask("why?", tag=5), Job[int])
+    assert_type(await session.ask("why?"), Job[None])
+    assert_type(await session.ask({"question": "why?", "tag": 5}), Job)
+    assert_type(await session.ask({"question": "why?"}, tag=5, search_mode="web"), Job[int])
+    assert_type(await session.ask(ResearchRequest("why?", tag="a"), timeout=5), Job[str])
+    assert_type(await session.ask(ResearchRequest("why?", tag="a"), tag=5), Job[int])
+    assert_type(await session.ask(item), Job)
+    whatever: Job = await session.ask(any_of_them)
+    assert_type(await session.submit("why?", tag=5, timeout=60), Job[int])
+    assert_type(await session.submit(item), Job)
+    assert_type(await session.wait(known), Job)  # under the tag of whoever submitted it
+    assert_type(bare.tag, str | int | None)
+    wide: Job = known
+    narrow: Job[int] = bare  # type: ignore[assignment]  # pyright: ignore[reportAssignmentType] - it may have any tag
+    some: Batch = session.batch([ResearchRequest("one", tag="first")])
+    Job[float]  # type: ignore[type-var]  # pyright: ignore[reportInvalidTypeArguments] - text or a whole number
+    del whatever, wide, narrow, some
+
+
+async def keywords_are_known(session: Session, item: ResearchRequest) -> None:
+    """A misspelt field, or a value that it cannot have, is an error before anything runs."""
+    await session.ask("why?", temperature=0.2, search_domain_filter=["example.com"], extra={"new": 1}, meta={"row": 7})
+    await session.submit("why?", reasoning_effort="low", response_format=Finding, max_tokens=None)
+    await session.ask("why?", reasoning_efort="high")  # type: ignore[call-overload]  # pyright: ignore[reportCallIssue]
+    await session.submit("why?", modle="sonar")  # type: ignore[call-overload]  # pyright: ignore[reportCallIssue]
+    await session.ask("why?", reasoning_effort="hi")  # type: ignore[call-overload]  # pyright: ignore[reportCallIssue, reportArgumentType]
+    await session.submit("why?", max_tokens="9")  # type: ignore[call-overload]  # pyright: ignore[reportCallIssue, reportArgumentType]
+    await session.ask("why?", tag=1.5)  # type: ignore[call-overload]  # pyright: ignore[reportCallIssue, reportArgumentType]
+    await passed_on(session, search_mode="sec")
+
+
+async def passed_on(session: Session, **fields: Unpack[ResearchFields]) -> Job:
+    """A function of a user's own that takes the same keywords."""
+    return await session.ask("why?", **fields)
 
 
 async def single_jobs(session: Session) -> None:
     """A web backend's calls."""
-    assert_type(await session.ask("why?", tag="a", timeout=5, reasoning_effort="high"), Job)
+    assert_type(await session.ask("why?", tag="a", timeout=5, reasoning_effort="high"), Job[str])
     assert_type(await session.files("resp_1"), list[JobFile])
     assert_type(await session.download("resp_1", "file_1", "table.csv"), Path)
     submitted = await session.submit({"question": "why?"}, idempotency_key="mine")

@@ -14,7 +14,7 @@ import difflib
 from collections.abc import Callable, Mapping, Sequence
 from datetime import date
 from functools import lru_cache
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, NoReturn, Self, TypeAlias, cast
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Generic, Literal, NoReturn, Self, TypeAlias, cast
 
 import msgspec
 from msgspec import Meta
@@ -35,6 +35,7 @@ from aiopplx._checks.rules import (
     refuse,
 )
 from aiopplx._errors import InvalidRequest
+from aiopplx._tag import TagT
 from aiopplx._wire.messages import Message, ResponseFormat, WebSearchOptions, as_format, as_options, conversation_of
 
 if TYPE_CHECKING:
@@ -62,7 +63,13 @@ _CANONICAL = msgspec.json.Encoder(order="deterministic")
 
 
 class Request(
-    msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True, repr_omit_defaults=True
+    msgspec.Struct,
+    Generic[TagT],
+    frozen=True,
+    kw_only=True,
+    forbid_unknown_fields=True,
+    omit_defaults=True,
+    repr_omit_defaults=True,
 ):
     """What a session needs of a request, whichever API it is for.
 
@@ -77,7 +84,7 @@ class Request(
             two questions equal. Empty by default.
     """
 
-    tag: str | int | None = None
+    tag: TagT = None  # type: ignore[assignment]  # pyright: ignore[reportAssignmentType] - without one, `TagT` is None
     idempotency_key: IdempotencyKey | None = None
     timeout: Seconds | None = None
     extra: dict[str, Any] = {}
@@ -259,7 +266,7 @@ def tag_of(item: object) -> str | int | None:
     """The tag of a request or a mapping that may be invalid otherwise; None if it has none."""
     tag: object = None
     if isinstance(item, Request):
-        tag = item.tag
+        tag = cast("Request", item).tag
     elif isinstance(item, Mapping):
         tag = cast("Mapping[str, object]", item).get("tag")
     tag = as_builtin(tag)
@@ -305,13 +312,13 @@ def _part(item: object, name: str) -> object:
     return getattr(item, name, None)
 
 
-class _Question(Request, frozen=True):
+class _Question(Request[TagT], frozen=True):
     """The one field that may be given by position: `kw_only` applies to all fields that a class declares."""
 
     question: str = ""
 
 
-class ResearchRequest(_Question, frozen=True, kw_only=True):
+class ResearchRequest(_Question[TagT], frozen=True, kw_only=True):
     """One question to research, with all options.
 
     `ResearchRequest("Why did the Vasa sink?")` is enough. A field that is None is not sent: the server's default holds.

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, TypeAlias
 from msgspec import Meta
 
 from aiopplx._checks.rules import Filled, Fraction, Language, Temperature, refuse
+from aiopplx._tag import TagT
 from aiopplx._wire.request import Reader, Request
 from aiopplx.agent._tools import InputItem, Reasoning, Tool, as_agent_format, as_input, as_reasoning, as_tools
 
@@ -38,13 +39,13 @@ _Metadata: TypeAlias = Annotated[
 _INT32 = 2**31 - 1
 
 
-class _Asked(Request, frozen=True):
+class _Asked(Request[TagT], frozen=True):
     """The one field that may be given by position: `kw_only` applies to all fields that a class declares."""
 
     input: Input = ""
 
 
-class AgentRequest(_Asked, frozen=True, kw_only=True):
+class AgentRequest(_Asked[TagT], frozen=True, kw_only=True):
     """One run of the Agent API, with all of that API's options.
 
     `AgentRequest("Why did the Vasa sink?")` is enough. A field that is None is not sent: the server's default holds.

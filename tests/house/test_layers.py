@@ -19,12 +19,12 @@ from aiopplx.journal import State
 # The tower, from the bottom up: a module imports only from those that stand before it. A name that ends in a dot is a
 # folder, whose modules follow it in their own order.
 TOWER = """
-_version  _errors
+_version  _tag  _errors
 _text.  amounts safe marks structured thought words
 _checks.  builtin cells path rules conversion
 report.  _markdown _notebook
 _job  _events
-_wire.  limited call headers messages request kinds api decoding words status addresses forms
+_wire.  limited call headers messages request fields kinds api decoding words status addresses forms
 sonar.  _responses _api
 agent.  _tools _request _responses _translate _api
 apis.  _registry

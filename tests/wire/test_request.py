@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import date, datetime
 from types import MappingProxyType
-from typing import Any
+from typing import Any, get_type_hints
 
 import msgspec
 import pytest
@@ -16,6 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from aiopplx._errors import InvalidRequest
+from aiopplx._wire.fields import ResearchFields
 from aiopplx._wire.messages import (
     URL,
     FilePart,
@@ -633,3 +634,30 @@ def test_error_chain_holds_only_library_exceptions():
 def test_request_survives_a_round_trip_through_json():
     request = ResearchRequest.of({"messages": [{"role": "user", "content": "q"}], "max_tokens": 5, "tag": "t"})
     assert ResearchRequest.of(json.loads(msgspec.json.encode(request))) == request
+
+
+# --- as keywords
+
+
+def test_keywords_of_a_call_are_the_fields_of_a_request():
+    beside = {
+        "question",
+        "messages",
+        "tag",
+        "idempotency_key",
+        "timeout",
+    }  # parameters of their own, or of no use there
+    names = [name for name in FIELDS if name not in beside]
+    assert ResearchFields.__optional_keys__ == set(names)
+    assert ResearchFields.__required_keys__ == set()
+    # As checked at run time, and as written: some aliases stand for a narrower type while types are checked.
+    fields, request = (get_type_hints(each, include_extras=True) for each in (ResearchFields, ResearchRequest))
+    assert fields == {name: request[name] for name in names}
+    written = {name: text for cls in reversed(ResearchRequest.__mro__) for name, text in _annotations(cls).items()}
+    assert {name: note.__forward_arg__ for name, note in _annotations(ResearchFields).items()} == {
+        name: written[name] for name in names
+    }
+
+
+def _annotations(cls: type) -> dict[str, Any]:
+    return getattr(cls, "__annotations__", {}) if "__annotations__" in vars(cls) else {}
