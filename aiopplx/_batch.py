@@ -119,6 +119,7 @@ class Batch(AsyncIterator[Job[TagT]], Generic[TagT]):
         self._core.ensure_open()
         self._source = source = Source(self._given, partial(self._store.exhausted, True))
         self._count = await count_of_new(self._core, self._given)
+        self._core.ensure_open()  # it may have been closed meanwhile
         self._state = "open"
         self._core.calls.members.add(self._member)
         self._core.client.line.turns.prefers_results += self._prefers_results
