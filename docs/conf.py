@@ -48,6 +48,8 @@ _NAME = re.compile(r"[\w.]+")
 _MODULE = re.compile(r"^\.\. automodule:: ([\w.]+)", re.MULTILINE)
 _TOCTREE = re.compile(r"```\{toctree\}.*?```\n*", re.DOTALL)
 _LINK = re.compile(r"\]\(([\w/.-]+)\.md(#[\w-]+)?\)")
+_VALUES = ("attribute", "data", "property")
+_COLON = "\x1f"
 _log = logging.getLogger(__name__)
 
 
@@ -58,8 +60,7 @@ def as_rst(app: Sphinx, what: str, name: str, thing: object, options: object, li
     becomes literal, and the name of a page a link to it.
     """
     text = _PAGE.sub(r":doc:`\1 </\2>`", _CODE.sub(_quoted, "\n".join(lines)))
-    # Of a constant's docstring, napoleon would take a first line with a colon for "type: description".
-    marked = [""] if what in ("attribute", "data", "property") else []
+    marked: list[str] = []
     in_section = in_code = False
     before = ""
     for line in text.splitlines():
@@ -71,7 +72,20 @@ def as_rst(app: Sphinx, what: str, name: str, thing: object, options: object, li
             in_code = True
         marked.append(line)
         before = line
+    if what in _VALUES and marked:
+        marked[0] = marked[0].replace(":", _COLON)
     lines[:] = marked
+
+
+def put_colons_back(app: Sphinx, what: str, name: str, thing: object, options: object, lines: list[str]) -> None:
+    """Undo what hid a colon from napoleon, which takes the first line of a value for "type: description"."""
+    if what in _VALUES:
+        lines[:] = [line.replace(_COLON, ":") for line in lines]
+
+
+def leave_out(app: Sphinx, what: str, name: str, thing: object, skip: bool, options: object) -> bool | None:
+    """Leave out the fields of named tuples, of which Python says no more than "Alias for field number 0"."""
+    return True if (getattr(thing, "__doc__", None) or "").startswith("Alias for field number") else None
 
 
 def _quoted(match: re.Match[str]) -> str:
@@ -132,5 +146,7 @@ def setup(app: Sphinx) -> None:
     """Called by Sphinx."""
     app.connect("builder-inited", read_homes)
     app.connect("autodoc-process-docstring", as_rst, priority=400)  # napoleon's comes next, at 500
+    app.connect("autodoc-process-docstring", put_colons_back, priority=600)
+    app.connect("autodoc-skip-member", leave_out)
     app.connect("env-check-consistency", check_reference)
     app.connect("build-finished", write_llms_txt)
