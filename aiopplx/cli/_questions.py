@@ -412,10 +412,11 @@ async def _stream_form(lines: Lines, name: str, options: TableOptions, *, whole:
         return None
     if "\r" in text.replace("\r\n", ""):
         return None
-    stripped = [line for line in (line.strip(" \t\r\n") for line in text.split("\n")) if line]
-    form = text_format(name, Path(name).suffix.lower(), stripped)
+    lines_of_head = text.split("\n")
+    form = text_format(name, Path(name).suffix.lower(), lines_of_head)
     if form == "json":
-        return "jsonl" if isinstance(line_of_objects("", stripped[0]), Row) else None
+        first = next(line for line in lines_of_head if line.strip(" \t\r"))
+        return "jsonl" if isinstance(line_of_objects("", first), Row) else None
     return "text" if form == "text" else None
 
 

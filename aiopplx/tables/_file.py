@@ -225,5 +225,4 @@ def _in_archive(file: _File) -> Format:
 
 
 def _text_format(file: _File, encoding: Encoding) -> Format:
-    stripped = (line.strip("\ufeff \t\r\n") for line in islice(file.lines(encoding), ENOUGH))
-    return text_format(file.name, file.suffix, [line for line in stripped if line])
+    return text_format(file.name, file.suffix, list(islice(file.lines(encoding), ENOUGH)))

@@ -48,6 +48,7 @@ _ARRAY = re.compile(r"\[\s*(?:[\"{\[]|$)")
 _RARE = ("~", "^", "\x1f", "\x01")
 """Delimiters of databases' exports: they are not tried, but their lines are no questions."""
 _AS_TEXT = Advice("format", '"text"', "asks each of its lines all the same")
+_EACH_LINE = Advice("format", '"text"', "asks each line")
 
 
 def text_format(name: str, suffix: str, lines: Sequence[str]) -> TextFormat:
@@ -56,11 +57,14 @@ def text_format(name: str, suffix: str, lines: Sequence[str]) -> TextFormat:
     Args:
         name: what messages call it.
         suffix: of its name, in small letters; "" if it has none.
-        lines: the lines that it begins with that are not blank, without outer blanks.
+        lines: the lines that it begins with.
 
     Raises:
         TableError: its lines are no questions.
     """
+    # Tabs at the ends of a line are empty cells of a table.
+    tabbed = [line for line in (line.strip("\ufeff \r\n") for line in lines) if line.strip()]
+    lines = [line.strip("\ufeff \t") for line in tabbed]
     first = lines[0] if lines else ""
     lowered = first.lower()
     what = next((what for mark, what in _BY_FIRST_LINE if lowered.startswith(mark)), None)
@@ -75,6 +79,8 @@ def text_format(name: str, suffix: str, lines: Sequence[str]) -> TextFormat:
         return "tsv"
     if suffix == ".csv" or lowered.startswith("sep="):
         return "csv"
+    if any("\t" in line for line in lines):
+        return _of_tabbed(name, tabbed)
     return _by_content(name, lines)
 
 
@@ -97,10 +103,22 @@ def _is_json(first: str) -> bool:
         return False
 
 
-def _by_content(name: str, lines: Sequence[str]) -> TextFormat:
+def _of_tabbed(name: str, lines: Sequence[str]) -> TextFormat:
+    """What a text with tabs is: Excel saves "Unicode Text" with line breaks in cells and with empty last cells."""
     tabs = {line.count("\t") for line in lines[:TABBED]}
     if len(tabs) == 1 and tabs != {0}:
         return "tsv"
+    records = _records(lines, "\t")
+    widths = [len(record) for record in records[:TABBED]]
+    if widths and widths[0] > 1 and len(set(widths)) == 1:
+        return "tsv"
+    form = _by_content(name, [line.strip("\t ") for line in lines])
+    if form == "text" and sum(width > 1 for width in widths) * 2 > len(widths):
+        raise TableError(f"{name} looks like a table", Advice("format", '"tsv"', "reads it as one", _EACH_LINE))
+    return form
+
+
+def _by_content(name: str, lines: Sequence[str]) -> TextFormat:
     first = lines[0] if lines else ""
     if first.strip('"').lower() in _QUESTIONS:
         return "csv"
@@ -111,30 +129,33 @@ def _by_content(name: str, lines: Sequence[str]) -> TextFormat:
         if any(cell.lower() in _QUESTIONS for cell in header):
             return "tsv" if separator == "\t" else "csv"
         if all(_NAME.fullmatch(cell) for cell in header) and all(
-            len(_cells(line, separator)) == len(header) for line in lines[1:TABBED]
+            len(record) == len(header) for record in _records(lines, separator)[:TABBED]
         ):
-            as_text = Advice("format", '"text"', "asks each line")
-            raise TableError(f"{name} looks like a table", Advice("format", '"csv"', "reads it as one", as_text))
+            raise TableError(f"{name} looks like a table", Advice("format", '"csv"', "reads it as one", _EACH_LINE))
     for separator in _RARE:
         width = first.count(separator)
         if width and all(line.count(separator) == width for line in lines[:TABBED]) and len(lines) > 1:
-            as_text = Advice("format", '"text"', "asks each line")
-            by_it = Advice("delimiter", f'"{separator}"', "reads it as one", as_text)
+            by_it = Advice("delimiter", f'"{separator}"', "reads it as one", _EACH_LINE)
             raise TableError(f"{name} looks like a table with {separator} between its cells", by_it)
     if _is_markdown(lines):
         whole = Advice("format", '"brief"', "asks all of it as one question", _AS_TEXT)
         raise TableError(f"{name} is Markdown", whole)
     if any(is_object(line) for line in lines):
-        as_text = Advice("format", '"text"', "asks each line")
         raise TableError(
-            f"{name} has JSON objects among its lines", Advice("format", '"jsonl"', "reads each line as one", as_text)
+            f"{name} has JSON objects among its lines",
+            Advice("format", '"jsonl"', "reads each line as one", _EACH_LINE),
         )
     return "text"
 
 
 def _cells(line: str, separator: str) -> list[str]:
+    return [cell.strip() for record in _records([line], separator) for cell in record]
+
+
+def _records(lines: Sequence[str], separator: str) -> list[list[str]]:
+    """The lines as rows of a table, in which a cell between quotes may have line breaks; none if they are no rows."""
     try:
-        return [cell.strip() for row in csv.reader([line], delimiter=separator) for cell in row]
+        return list(csv.reader((line + "\n" for line in lines), delimiter=separator))
     except csv.Error:
         return []
 
