@@ -3,8 +3,9 @@
 A mark at the beginning decides; then a NUL in every second byte (UTF-16); then whether the whole file is valid UTF-8. A
 file that is none of these was saved by an old program, and its line ends say by which: `\\r\\n` Windows (cp1252), `\\r`
 alone a Mac (mac_roman). With `\\n` alone, or where more than a quarter of the letters are not ASCII, any guess may be
-wrong (Cyrillic, Greek, Shift-JIS), and the file is refused. Detectors by statistics were tried and called a German
-cp1252 file cp1250.
+wrong (Cyrillic, Greek, Shift-JIS), and the file is refused. So is one with `\\r\\n` whose first letters outside ASCII
+are UTF-8: it was cut off, or made of two files. Detectors by statistics were tried and called a German cp1252 file
+cp1250.
 
 This module knows nothing of what the text means.
 """
@@ -88,6 +89,7 @@ class _Scan:
         self._high = 0
         self._last = 0
         self._sample = b""
+        self._is_partly_utf8 = False
 
     def take(self, chunk: bytes) -> None:
         if len(self._head) < 4096:
@@ -114,9 +116,11 @@ class _Scan:
                 self._sample = chunk[max(0, at - 60) : at + 60]
         if self._decoder is not None:
             try:
-                self._decoder.decode(chunk)
-            except UnicodeDecodeError:
+                right = self._decoder.decode(chunk)
+            except UnicodeDecodeError as error:
                 self._decoder = None
+                right = error.object[: error.start].decode()
+            self._is_partly_utf8 = self._is_partly_utf8 or not right.isascii()
 
     def _is_utf8(self) -> bool:
         if self._decoder is None:
@@ -149,6 +153,8 @@ class _Scan:
         if self._high > (self._high + self._letters) / 4:
             raise TableError(f"{name} is not UTF-8, and most of what it is written in is not ASCII", _ENCODING)
         if pairs and pairs == returns:  # a line break inside a cell of Excel is a newline alone
+            if self._is_partly_utf8:
+                raise TableError(f"{name} is UTF-8 only in part; was it cut off, or made of two files?", _ENCODING)
             codec, label = "cp1252", "Windows-1252"
         elif returns and not ends:
             codec, label = "mac_roman", "Mac Roman"

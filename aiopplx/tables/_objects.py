@@ -55,6 +55,8 @@ def value_of(text: str) -> Any:
     except (msgspec.DecodeError, RecursionError, UnicodeError):
         try:
             return json.loads(text, parse_constant=lambda _: None)
+        except json.JSONDecodeError as error:
+            raise ValueError(f"{error.msg}, column {error.colno}") from None
         except RecursionError:
             raise ValueError("nested too deeply") from None
 

@@ -161,6 +161,8 @@ def test_line_break_in_a_cell_of_old_excel_is_no_doubt(tmp_path: Path) -> None:
         "question\r\nПривет, мир, это вопрос\r\n".encode("cp1251"),
         "question\r\n日本語の質問ですか\r\n".encode("shift_jis"),
         "question\nMüller\n".encode("cp1252"),
+        "question\r\nMüller\r\n".encode() + "Vögel\r\n".encode("cp1252"),
+        "question\r\nMüller\r\nVögel in Köln".encode()[:-3],
     ],
 )
 def test_an_encoding_that_must_be_guessed_is_refused(tmp_path: Path, data: bytes) -> None:
@@ -216,6 +218,12 @@ def test_texts_are_questions_only_if_all_are(tmp_path: Path) -> None:
     assert cells_of(table_of(tmp_path / "q.json", '["a", "b"]')) == [{"question": "a"}, {"question": "b"}]
     with pytest.raises(TableError, match="all texts, or all objects"):
         table_of(tmp_path / "q.json", '["a", {"question": "b"}]')
+
+
+def test_a_bad_line_of_json_is_told_by_its_column(tmp_path: Path) -> None:
+    table = table_of(tmp_path / "q.jsonl", '{"question": "one"}\n{"question": "two"\n')
+    bad = [row.reason for row in table.read() if not isinstance(row, Row)]
+    assert bad == ["not JSON: Expecting ',' delimiter, column 19"]
 
 
 def test_a_bad_line_of_json_is_that_lines_problem(tmp_path: Path) -> None:
