@@ -10,9 +10,10 @@ from collections.abc import Mapping
 import msgspec
 
 from aiopplx._errors import AiopplxError, APIError, BudgetReached, InDoubt, JobError, JobTimeout, ProtocolError
-from aiopplx._job import Job, JobStatus
+from aiopplx._job import Job, JobStatus, Snapshot
 from aiopplx._policy.retry import ends_doubt, is_final_refusal
 from aiopplx._submission import DOUBTFUL, POLLABLE, Submission
+from aiopplx._text.safe import plain
 from aiopplx.journal import _steps as steps
 from aiopplx.journal._errors import JournalAway, JournalBroken, JournalError, JournalFull
 from aiopplx.journal._jobs import job_of
@@ -113,8 +114,10 @@ def as_left(sub: Submission) -> Job | None:
     return None
 
 
-def timed_out(why: str) -> JobTimeout:
-    """The error of a listener whose time is up."""
+def timed_out(why: str, snapshot: Snapshot | None) -> JobTimeout:
+    """The error of a listener whose time is up, with what the server says about the job beside its status."""
+    if snapshot is not None and (said := plain(snapshot.error_message or "")):
+        why = f"{why}: {said}"
     return JobTimeout(
         f"still not finished at its time limit ({why}). The job goes on, and is billed, at the service",
         remedy="session.wait(job.id) takes it up again",

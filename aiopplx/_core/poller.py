@@ -462,7 +462,8 @@ class Poller:
                 self._warn_of_unknown(sub, polls, snapshot, now)
         self._sink.polled(sub, snapshot)
         due = self._due_by_rule(sub, polls, now) if verdict is None else now + verdict.delay
-        if is_overdue and not self._time_out(sub, now, f"the server says {snapshot.server_status}", snapshot):
+        word = snapshot.server_status or "no status"
+        if is_overdue and not self._time_out(sub, now, f"the server says {word}", snapshot):
             polls.due = due  # for whoever comes back
             return None
         self._put(sub, due)

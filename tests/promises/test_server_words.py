@@ -117,6 +117,20 @@ async def test_answer_of_a_server_that_is_not_asynchronous_needs_no_journal() ->
             assert [(await session.ask("Why?")).text for _ in range(2)] == ["The answer."] * 2
 
 
+@pytest.mark.parametrize(("status", "told"), [("IN_PROGRESS", "IN_PROGRESS"), (None, "no status")])
+async def test_error_of_a_time_limit_has_the_servers_words(status: str | None, told: str) -> None:
+    def script(asked: Asked) -> Answer | None:
+        said = {"id": unquote(asked.name), "status": status, "error_message": "a page is late"}
+        return (200, said) if asked.kind == "get" else None
+
+    async with Scripted() as server:
+        server.script = script
+        async with opened(server, clock=Clock(1000)) as session:
+            job = await session.ask("Why?", timeout=30.0)
+    assert job.status is JobStatus.TIMED_OUT
+    assert f"(the server says {told}: a page is late)" in str(job.error)
+
+
 async def test_empty_completion_says_why_and_is_not_called_old() -> None:
     empty = completion("", choices=[{"message": {"content": ""}, "finish_reason": "length"}])
     async with Scripted() as server:
