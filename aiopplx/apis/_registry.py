@@ -109,10 +109,11 @@ def _recognised(body: bytes, expected_id: str, job_id: str = "") -> Snapshot | N
 def _unwrapped(api: API, reply: Reply, expected_id: str) -> Snapshot | None:
     """The job that was asked for in a wrapper of a gateway, whatever its status; None if it is not there.
 
-    Not for the answer to a submission: what has an id in a wrapper may be another thing than the job.
+    It has a status: an answer alone is not the job. Not for the answer to a submission: what has an id in a wrapper may
+    be another thing than the job.
     """
     for value in answers_in(reply.body) if expected_id else ():
-        if value.get("id") == expected_id:
+        if value.get("id") == expected_id and isinstance(value.get("status"), str):
             with contextlib.suppress(ProtocolError):
                 return api.read_job(Reply(reply.status, reply.headers, msgspec.json.encode(value)), expected_id)
     return None
