@@ -48,12 +48,10 @@ class API(Protocol):
         has_idempotency: a submission sent twice under one key makes one job.
         has_list: the server lists the account's jobs.
         has_cancel: a running job can be cancelled.
-        has_files: what a job wrote can be downloaded.
         has_dates: `created_at`, `completed_at` and `failed_at` are the job's, so that their difference is its duration,
             and not rewritten by each poll.
         echoes_model: the answer to an accepted submission names the model that was asked for.
-        results_live: seconds for which the server keeps a job. No session asks yet; whoever plans to leave a job and
-            come back for it has to know.
+        results_live: seconds for which the server keeps a job.
         request_type: the class of this API's own requests.
         published: what is known of costs and durations before any job was seen, by kind.
         tiers: the published rate limits of each usage tier, from tier 0.
@@ -65,7 +63,6 @@ class API(Protocol):
     has_idempotency: ClassVar[bool]
     has_list: ClassVar[bool]
     has_cancel: ClassVar[bool]
-    has_files: ClassVar[bool]
     has_dates: ClassVar[bool]
     echoes_model: ClassVar[bool]
     results_live: ClassVar[float]

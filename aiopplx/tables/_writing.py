@@ -1,8 +1,8 @@
-"""Rows as files: CSV and TSV, JSON lines, Excel, Parquet.
+"""Rows as files: CSV and TSV, Excel, Parquet.
 
 What a model or a web page wrote may begin like a formula (`=HYPERLINK(...)`), and a spreadsheet would run it: in CSV
 such a cell gets an apostrophe before it. The user's own columns go back as they came, numbers and `+46` too. Cells of
-Excel files are written as text, so nothing in them is run; JSON lines and Parquet are exact.
+Excel files are written as text, so nothing in them is run; Parquet is exact.
 
 An answer is longer than an Excel cell holds (32,767 characters). It is cut at a paragraph, says so at its end, and is
 counted, so that the person can be told where the whole of it is. This module knows nothing of jobs.
@@ -17,8 +17,6 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, cast
-
-import msgspec
 
 from aiopplx.tables._table import TableError
 
@@ -79,11 +77,6 @@ def _as_cell(value: Value) -> Value:
     if isinstance(value, bool):
         return "true" if value else "false"
     return value.replace("\0", "") if isinstance(value, str) else value
-
-
-def json_lines(rows: Iterable[Mapping[str, Value]]) -> bytes:
-    """Rows as JSON lines."""
-    return b"".join(msgspec.json.encode(row) + b"\n" for row in rows)
 
 
 # --- Excel -----------------------------------------------------------------------------------------------------------

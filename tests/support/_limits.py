@@ -1,4 +1,4 @@
-"""Servers with limits in virtual time, and a client that submits through a limit: what `pacing.md`'s tables play.
+"""Servers with limits in virtual time, and a client that submits through a limit.
 
 Nothing here waits. A server says yes or no at the moment at which a request arrives; the client sends as its limit
 allows, and puts what was refused at the head of its line again.
@@ -165,18 +165,6 @@ class AtRandom(NoLimit):
 
     def take(self, now: float) -> Said:
         return Said(False) if self.chance.random() < self.share else self.then.take(now)
-
-
-class Changing(NoLimit):
-    """A bucket whose rate changes at given moments."""
-
-    def __init__(self, bucket: Bucket, changes: list[tuple[float, float]]) -> None:
-        self.bucket, self.changes = bucket, list(changes)
-
-    def take(self, now: float) -> Said:
-        while self.changes and now >= BEGAN + self.changes[0][0]:
-            self.bucket.rate = self.changes.pop(0)[1] / 60.0
-        return self.bucket.take(now)
 
 
 class Lying(NoLimit):

@@ -2,7 +2,6 @@
 
 import csv
 import io
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from aiopplx.tables._writing import LONGEST_CELL, csv_text, disarmed, json_lines, write_excel, write_parquet
+from aiopplx.tables._writing import LONGEST_CELL, csv_text, disarmed, write_excel, write_parquet
 
 COLUMNS = ["company", "phone", "answer", "cost"]
 ROWS: list[dict[str, Any]] = [
@@ -51,10 +50,6 @@ CELL = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0\r
 def test_any_cells_survive_a_delimited_file(rows: list[dict[str, str]], delimiter: str) -> None:
     text = csv_text(rows, ["a", "b"], delimiter=delimiter, written=frozenset())
     assert list(csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter)) == rows
-
-
-def test_json_lines_are_exact() -> None:
-    assert [json.loads(line) for line in json_lines(ROWS).splitlines()] == ROWS
 
 
 def test_excel_cells_are_text_and_numbers_are_numbers(tmp_path: Path) -> None:
