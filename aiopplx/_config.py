@@ -20,6 +20,7 @@ from aiopplx._checks.path import check_path
 from aiopplx._errors import ConfigError
 from aiopplx._http.clock import Clock
 from aiopplx._http.default_headers import problem_of
+from aiopplx._http.proxy import Proxy, check_proxy
 from aiopplx._http.secret import SERVICE, Secret, check_base_url, check_key
 from aiopplx._policy.network import NetworkOptions
 from aiopplx._policy.polling import PollPolicy, PollRule
@@ -137,7 +138,7 @@ def make_settings(
     api_now, successor = find_apis(api)
     if rpm is not None and tier is not None:
         raise ConfigError("give rpm or tier, not both: a tier is a number of requests a minute")
-    return Settings(
+    settings = Settings(
         key=find_key(api_key),
         base_url=find_base_url(base_url, allow_insecure=bounds.allow_insecure),
         api=api_now,
@@ -154,6 +155,7 @@ def make_settings(
         clock=check_usable("clock", clock, "call_at", "a clock of aiopplx.testing") or Clock(),
         network=bounds,
     )
+    return check_way(settings)
 
 
 # --- from the arguments, else from the environment -------------------------------------------------------------------
@@ -268,9 +270,30 @@ def check_network(given: NetworkOptions | None) -> NetworkOptions:
     check_whole("network.max_response_bytes", given.max_response_bytes)
     check_whole("network.max_file_bytes", given.max_file_bytes)
     check_flag("network.allow_insecure", given.allow_insecure)
+    check_flag("network.trust_env", given.trust_env)
     for name in ("connect_seconds", "submit_seconds", "poll_seconds", "file_seconds"):
         check_positive(f"network.{name}", getattr(given, name))
+    if given.proxy is not None:
+        if not isinstance(cast("object", given.proxy), str):
+            raise ConfigError(f"must be text, not {type(given.proxy).__name__}", argument="network.proxy")
+        check_proxy(Proxy(given.proxy), argument="network.proxy")
     return given
+
+
+def check_way(settings: Settings) -> Settings:
+    """The same settings, unless they name a way to the network that cannot be taken. Raises `ConfigError`."""
+    network = settings.network
+    if network.proxy is None and not network.trust_env:
+        return settings
+    if settings.http is not None:
+        raise ConfigError("has its own proxy and certificates: give them there, or leave http= out", argument="http")
+    if network.proxy is not None and settings.base_url.startswith("http:") and not network.allow_insecure:
+        raise ConfigError(
+            "cannot be used with an http:// address: the API key would travel to the proxy in the clear",
+            argument="network.proxy",
+            remedy="If that network is yours, add allow_insecure=True",
+        )
+    return settings
 
 
 def check_http(given: aiohttp.ClientSession | None) -> aiohttp.ClientSession | None:

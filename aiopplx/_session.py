@@ -42,6 +42,7 @@ from aiopplx._core.stats import SessionStats, stats
 from aiopplx._errors import ConfigError, InvalidRequest
 from aiopplx._events import Emitter, Event, EventStream
 from aiopplx._http.clock import Clock
+from aiopplx._http.proxy import proxy_for
 from aiopplx._http.secret import Secret
 from aiopplx._job import Job, JobFile, JobStatus, named_by
 from aiopplx._policy.forecast import Forecast
@@ -105,10 +106,10 @@ class Session:
             function from a `RunningJob` to seconds. See docs/polling.md.
         retry: limits on retries, and whether a submission whose outcome is unknown is sent again (`RetryPolicy`).
         on_event: called with every `Event`, on the loop, synchronously: keep it short. Its exceptions are logged.
-        http: your own `aiohttp.ClientSession`, for proxies or special TLS settings. The session never closes it.
+        http: your own `aiohttp.ClientSession`, for special TLS settings or a SOCKS proxy. The session never closes it.
         clock: the session's clock, for tests: `aiopplx.testing.Clock(60)` runs sixty times as fast, and
             `aiopplx.testing.JumpingClock()` skips all waiting. Default: real time.
-        network: limits of one HTTP exchange: its time, and the largest answer that is read (`NetworkOptions`).
+        network: limits of one HTTP exchange, and its proxy and certificates (`NetworkOptions`).
 
     Raises:
         ConfigError: no key, or a key, a URL or a number that cannot be used.
@@ -264,6 +265,17 @@ class Session:
     def base_url(self) -> str:
         """The URL of the server, without a trailing slash."""
         return self._settings.base_url
+
+    @property
+    def proxy(self) -> str | None:
+        """The proxy that requests go through, without its user and password; None: directly, or as `http=` does it.
+
+        Raises:
+            ConfigError: the session is not used yet, and the environment names a proxy that cannot be used.
+        """
+        settings = self._settings
+        found = self._core.client.transport.proxy if self._core else proxy_for(settings.network, settings.base_url)
+        return found.shown if found is not None else None
 
     @property
     def limits(self) -> Mapping[str, int]:

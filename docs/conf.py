@@ -119,10 +119,18 @@ def _documented(app: Sphinx) -> list[str]:
     return [module for page in pages for module in dict.fromkeys(_MODULE.findall(page.read_text(encoding="utf-8")))]
 
 
+def _named(name: str) -> object:
+    """What has this name; None for the key of a `TypedDict`, which is no attribute."""
+    try:
+        return resolve_name(name)
+    except AttributeError:
+        return None
+
+
 def check_reference(app: Sphinx, env: BuildEnvironment) -> None:
     """Warn of each public name that the reference does not have, under that name or another."""
     known = set(env.domains["py"].objects)
-    documented = {id(resolve_name(name)) for name in known if "._" not in name}
+    documented = {id(thing) for name in known if "._" not in name and (thing := _named(name)) is not None}
     for module in _documented(app):
         loaded = resolve_name(module)
         for name in loaded.__all__:

@@ -25,6 +25,7 @@ from aiopplx._core.spending import Bounded, Spending, Unbounded
 from aiopplx._events import Emitter
 from aiopplx._http.account import Membership, join
 from aiopplx._http.client import Client
+from aiopplx._http.proxy import Proxy, proxy_for
 from aiopplx._http.transport import Transport
 from aiopplx._policy.budget import Budget
 from aiopplx._policy.durations import PRICE
@@ -152,10 +153,12 @@ class Core:
         self.ensure_open = ensure_open
         store = opened.store
         routing = Routing(settings.api, settings.successor, remembers=store.remembers)
+        proxy = proxy_for(settings.network, settings.base_url)
+        way = settings.http if settings.http is not None else proxy
         self.membership: Membership = join(
-            settings.base_url, settings.key, settings.rpm, settings.http, tier=_tier(settings, routing)
+            settings.base_url, settings.key, settings.rpm, way, tier=_tier(settings, routing)
         )
-        self.client: Client = _client(settings, routing, emitter, self.membership)
+        self.client: Client = _client(settings, routing, emitter, self.membership, proxy)
         client = self.client
         life = Lifecycle(
             store,
@@ -206,9 +209,13 @@ def _new_key() -> str:
     return secrets.token_hex(16)
 
 
-def _client(settings: Settings, routing: Routing, emitter: Emitter, membership: Membership) -> Client:
+def _client(
+    settings: Settings, routing: Routing, emitter: Emitter, membership: Membership, proxy: Proxy | None
+) -> Client:
     """Needs the running loop."""
-    transport = Transport(settings.base_url, settings.key, settings.network, clock=settings.clock, http=settings.http)
+    transport = Transport(
+        settings.base_url, settings.key, settings.network, clock=settings.clock, http=settings.http, proxy=proxy
+    )
     transport.open()
     return Client(
         transport,

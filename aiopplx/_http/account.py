@@ -16,9 +16,9 @@ Where sessions ask for different rates the slowest holds, because the limit was 
 as long as a session of the account is open, and no longer: what one run was allowed, or has learnt, does not hold back
 the next, even if the program still refers to the session that it closed.
 
-What a session has met on its way to the server is not the account's. Sessions that were given their own HTTP client
-(`http=`, with a proxy or certificates) share a route only with those that were given the same one, so a proxy that is
-down holds back nobody else.
+What a session has met on its way to the server is not the account's. Sessions that go through a proxy, or were given
+their own HTTP client (`http=`), share a route only with those that have the same one, so a proxy that is down holds
+back nobody else.
 
 The key is never kept here, only a digest of it. Sessions may be opened and closed in threads, each with its own loop.
 This module knows nothing of what a gate decides.
@@ -32,6 +32,7 @@ import threading
 import weakref
 from typing import Final
 
+from aiopplx._http.proxy import Proxy
 from aiopplx._http.secret import Secret
 from aiopplx._policy.gate import Gate
 from aiopplx._wire.api import Tier
@@ -103,7 +104,7 @@ def join(
         base_url: the server.
         key: the API key.
         per_minute: the most submissions a minute that this session allows, None for no limit of its own.
-        way: the HTTP client that the session was given; None: it has connections of its own.
+        way: the HTTP client that the session was given, or its proxy; None: connections of its own, without a proxy.
         tier: the limits of the account's usage tier, if the session gives it.
     """
     loop = asyncio.get_running_loop()
@@ -114,10 +115,11 @@ def join(
         if account is None:
             account = of_loop[name] = _Account()
         members = list(account.members)
-        same_way = next((member.gate for member in members if member.way == id(way)), None)
+        number = hash(way) if isinstance(way, Proxy) else id(way)
+        same_way = next((member.gate for member in members if member.way == number), None)
         beside = members[0].gate if members else None
         gate = same_way or Gate(beside=beside)
-        membership = Membership(account, gate, per_minute, id(way), tier)
+        membership = Membership(account, gate, per_minute, number, tier)
         account.members.add(membership)
         account.limit()
     return membership

@@ -17,12 +17,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
-import os
 import platform
 import socket
+import ssl
 from collections.abc import Coroutine
 from typing import Any, Final, Protocol
-from urllib.request import proxy_bypass
 
 import aiohttp
 import msgspec
@@ -33,6 +32,7 @@ from aiopplx._errors import ConfigError
 from aiopplx._http.apart import apart, is_closed
 from aiopplx._http.clock import NOTHING, Clock, Nothing
 from aiopplx._http.limit import Limit
+from aiopplx._http.proxy import Proxy, certificates, variable_for
 from aiopplx._http.secret import Secret
 from aiopplx._policy.network import NetworkOptions
 from aiopplx._version import __version__
@@ -123,6 +123,10 @@ class Transport:
         network: the bounds of one exchange.
         clock: measures the time limits, and is told of each exchange.
         http: the caller's own session.
+        proxy: what requests go through, if there is no session of the caller's; None: directly.
+
+    Attributes:
+        proxy: the same.
     """
 
     def __init__(
@@ -133,6 +137,7 @@ class Transport:
         *,
         clock: Clock,
         http: aiohttp.ClientSession | None = None,
+        proxy: Proxy | None = None,
     ) -> None:
         self.base_url = base_url
         self._base = yarl.URL(base_url)
@@ -145,6 +150,9 @@ class Transport:
         self._in_one_piece = min(IN_ONE_PIECE, self.limit) if http is None else -1
         self._key = key
         self._theirs = http
+        self.proxy: Proxy | None = proxy
+        self._network = network
+        self._certificates: ssl.SSLContext | bool = True
         self._submits: aiohttp.ClientSession | None = http
         self._polls: aiohttp.ClientSession | None = http
         self._timeout = aiohttp.ClientTimeout(total=None, sock_connect=network.connect_seconds)
@@ -153,8 +161,9 @@ class Transport:
         self._file_limit = Limit(network.file_seconds, clock)
 
     def open(self) -> None:
-        """Make the connection pools; needs the running loop."""
+        """Make the connection pools; needs the running loop. Raises `ConfigError` if certificates cannot be read."""
         if self._theirs is None and self._submits is None:
+            self._certificates = certificates(self._network) or True
             self._submits = self._pool(SUBMIT_KEEPALIVE)
             self._polls = self._pool(POLL_KEEPALIVE)
 
@@ -177,10 +186,11 @@ class Transport:
 
     def _pool(self, keepalive: float) -> aiohttp.ClientSession:
         return aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=CONNECTIONS, keepalive_timeout=keepalive),
+            connector=aiohttp.TCPConnector(limit=CONNECTIONS, keepalive_timeout=keepalive, ssl=self._certificates),
             cookie_jar=aiohttp.DummyCookieJar(),
             headers=HEADERS,
-            trust_env=False,
+            proxy=self.proxy.url if self.proxy is not None else None,
+            trust_env=False,  # aiohttp would look it up for each request
         )
 
     def exchange(self, call: Call, sink: Sink | None = None) -> Coroutine[Any, Any, Reply | NoReply]:
@@ -241,7 +251,7 @@ class Transport:
             ending = _ending(error, asyncio.current_task(), cancels or 0)
             failure = _no_reply(error, sent=body is None or body.sent)
             if failure.broken in _UNREACHED and not failure.sent and self._theirs is None:
-                failure = _about_proxies(failure, self._base)
+                failure = _about_proxies(failure, self._network, self._base)
         # Outside the handler: there the exception, and the headers that it holds, would still be alive.
         if ending is None:
             return failure
@@ -381,14 +391,12 @@ def _no_reply(error: BaseException, *, sent: bool) -> NoReply:
 _UNREACHED = frozenset({Broken.DNS, Broken.CONNECT, Broken.TLS, Broken.TIMEOUT})
 
 
-def _about_proxies(no: NoReply, base: yarl.URL) -> NoReply:
+def _about_proxies(no: NoReply, network: NetworkOptions, base: yarl.URL) -> NoReply:
     """The same, and that a proxy of the environment was not used, if one is set for this host.
 
     The proxy's address may hold a password, and is not told.
     """
-    names = (f"{base.scheme}_proxy", "all_proxy")
-    name = next((name for name in os.environ if name.lower() in names and os.environ[name]), "")
-    if not name or proxy_bypass(base.host or ""):
+    if network.proxy is not None or network.trust_env or not (name := variable_for(network, base)):
         return no
     return msgspec.structs.replace(
         no,

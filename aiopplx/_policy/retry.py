@@ -228,7 +228,7 @@ def error_of_no_reply(no: NoReply, *, lane: Lane, limit: int) -> AiopplxError:
     fate = ""
     if lane is Lane.SUBMIT:
         fate = " after the request was sent" if no.sent else "; nothing was sent, nothing was billed"
-    remedy = "Session(http=aiohttp.ClientSession(trust_env=True)) uses it" if no.unused_proxy else ""
+    remedy = "Session(network=NetworkOptions(trust_env=True)) uses it" if no.unused_proxy else ""
     error = TransportError(f"{no.broken.value}: {no.detail}{fate}", remedy=remedy)
     error.sent = no.sent
     error.unused_proxy = no.unused_proxy

@@ -121,7 +121,14 @@ class Connected:
     def _session(self, key: str | None, base_url: str | None) -> Session:
         from aiopplx import Session
 
-        return Session(key, base_url=base_url, poll=self._poll(), on_event=self._on_event, **self._options)
+        return Session(
+            key,
+            base_url=base_url,
+            poll=self._poll(),
+            on_event=self._on_event,
+            network=self._connection.network(),
+            **self._options,
+        )
 
     def _poll(self) -> PollPolicy | None:
         from aiopplx import PollPolicy

@@ -41,7 +41,9 @@ AUTO = "auto"
 PROXIES = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY")
 CAS = ("SSL_CERT_FILE", "SSL_CERT_DIR")
 """OpenSSL reads these itself."""
-CAS_OF_OTHERS = ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "AWS_CA_BUNDLE", "NODE_EXTRA_CA_CERTS")
+CAS_BY_SWITCH = ("REQUESTS_CA_BUNDLE",)
+"""Read with `--proxy env`, unless one of the others is set."""
+CAS_OF_OTHERS = ("CURL_CA_BUNDLE", "AWS_CA_BUNDLE", "NODE_EXTRA_CA_CERTS")
 
 SKEWED = 10.0
 """Seconds by which the clock may be off before it is told: a date has whole seconds, and an exchange takes some."""
@@ -76,7 +78,7 @@ class _Checks:
         for what, problem in _problems(self._connection):
             self._codes.append(exit_code(problem))
             _report(what, told(problem))
-        _report("network", _network())
+        _report("network", _network(self._connection))
         asked_for = self._connection.api or os.environ.get("AIOPPLX_API") or AUTO
         apis: list[tuple[KnownApi, ApiName]] = [(api, name_to_check(api, asked_for)) for api in known_apis()]
         for api, name in apis if not self._codes else ():
@@ -196,7 +198,7 @@ def _blanks_around(key: str) -> str:
 
 
 def _problems(connection: Connection) -> Iterator[tuple[str, AiopplxError]]:
-    """What is wrong with the key and with the address as they stand, each by itself; nothing is sent."""
+    """What is wrong with the key, the address and the proxy as they stand, each by itself; nothing is sent."""
     from aiopplx import ConfigError, Session
 
     if connection.emulate:
@@ -209,19 +211,47 @@ def _problems(connection: Connection) -> Iterator[tuple[str, AiopplxError]]:
         Session("any-key", base_url=connection.base_url, api=AUTO)
     except ConfigError as error:
         yield "base url", error
+        return
+    try:
+        _ = _session_to(connection).proxy
+    except ConfigError as error:
+        yield "proxy", error
 
 
-def _network() -> str:
-    """Which variables of the environment other programs would take their way to the network from, by name.
+def _session_to(connection: Connection) -> Session:
+    """A session as the options typed make it, whatever the key is; nothing is sent. Raises `ConfigError`."""
+    from aiopplx import Session
 
-    Their values may hold a password.
+    return Session("any-key", base_url=connection.base_url, api=AUTO, network=connection.network())
+
+
+def _network(connection: Connection) -> str:
+    """The way to the network: the proxy, and which variables of the environment that name one, or certificates, count.
+
+    By name: their values may hold a password.
     """
+    from aiopplx import ConfigError
+
+    if connection.emulate:
+        return "not needed by the emulator"
+    try:
+        session = _session_to(connection)
+        proxy, scheme = session.proxy, session.base_url.partition(":")[0].upper()
+    except ConfigError:
+        return "not known: see below"
     names = {name.upper(): name for name in os.environ if os.environ[name]}
-    unused = [names[name] for name in (*PROXIES, *CAS_OF_OTHERS) if name in names]
-    used = [names[name] for name in CAS if name in names]
-    said = [f"{', '.join(unused)} set, and not used"] if unused else []
-    said += [f"{', '.join(used)} set, and used"] if used else []
-    return "; ".join(said) or "no proxy or CA variables are set"
+    used = [name for name in CAS if name in names]
+    if connection.proxy == "env":
+        if proxy is not None:
+            used.insert(0, f"{scheme}_PROXY" if f"{scheme}_PROXY" in names else "ALL_PROXY")
+        used += ["NO_PROXY"] if "NO_PROXY" in names else []
+        used += [name for name in CAS_BY_SWITCH if name in names and not set(CAS) & names.keys()]
+    known = (*PROXIES, *CAS, *CAS_BY_SWITCH, *CAS_OF_OTHERS)
+    unused = [name for name in known if name in names and name not in used]
+    said = [f"through {proxy}" if proxy is not None else "directly"]
+    for group, how in ((used, "used"), (unused, "not used")):
+        said += [f"{', '.join(names[name] for name in group)} set, and {how}"] if group else []
+    return "; ".join(said)
 
 
 def _clock(skew: float | None) -> str:

@@ -123,6 +123,8 @@ def _remedy(error: AiopplxError) -> str:
     match error:
         case aiopplx.ConfigError(argument="api_key") if error.remedy:
             return "Without a key, try --emulate"
+        case aiopplx.ConfigError(argument="network.proxy"):
+            return "It was given as --proxy"
         case aiopplx.AuthenticationError():
             return "If --api-key-file was given, check that file instead"
         case aiopplx.ProtocolError(status=int(status)) if 300 <= status < 400:
@@ -136,10 +138,7 @@ def _remedy(error: AiopplxError) -> str:
         case aiopplx.JobTimeout():
             return "aiopplx get ID --wait takes it up again"
         case aiopplx.TransportError() if error.unused_proxy:
-            return (
-                "The command line cannot use it: run it where the service can be reached directly, or give --base-url"
-                " of a gateway to it. A program can, with Session(http=aiohttp.ClientSession(trust_env=True))"
-            )
+            return "--proxy env uses it"
         case JournalBroken(is_final=True):
             return "aiopplx list shows it"
         case JournalRefused(reason="account"):

@@ -9,7 +9,7 @@ import csv
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import msgspec
 from cyclopts import Group, Parameter
@@ -19,6 +19,9 @@ from cyclopts.validators import Number
 from aiopplx.apis import ApiName
 from aiopplx.cli._exits import UsageError
 from aiopplx.tables import AskOptions, Format, ReadOptions
+
+if TYPE_CHECKING:
+    from aiopplx import NetworkOptions
 
 OnDoubt = Literal["resend", "hold"]
 Results = Literal["keep", "until-delivered", "refetch"]
@@ -58,6 +61,13 @@ class Connection:
         ApiName | None,
         Parameter(help="Which API to use. Default: AIOPPLX_API, then `auto`: Sonar, or Agent once Sonar is retired."),
     ] = None
+    proxy: Annotated[
+        str | None,
+        Parameter(
+            help="HTTP proxy to go through, `http://host:port`; or `env` for the environment's: HTTPS_PROXY, ALL_PROXY,"
+            " NO_PROXY, and the certificates of REQUESTS_CA_BUNDLE. Default: none."
+        ),
+    ] = None
     poll: Annotated[
         PositiveFloat | None,
         Parameter(help="Seconds between two polls of a job. Default: no polls at first, then one every few seconds."),
@@ -67,11 +77,27 @@ class Connection:
         """Refuse options that do not go together, before anything is printed or opened.
 
         Raises:
-            UsageError: --emulate together with an address or a key, or a key file that cannot be read.
+            UsageError: --emulate together with an address or a key, a password in --proxy, or a key file that cannot be
+            read.
         """
         if self.emulate and (self.base_url or self.api_key_file):
             raise UsageError("--emulate brings its own address and key; leave out --base-url and --api-key-file")
+        if self.emulate and self.proxy:
+            raise UsageError("--emulate needs no network; leave out --proxy")
+        if self.proxy and "@" in self.proxy:
+            raise UsageError(
+                "--proxy takes no user and password: a command line can be read by every user of the machine. Put the"
+                " whole address into HTTPS_PROXY, and give --proxy env"
+            )
         self.key()
+
+    def network(self) -> NetworkOptions | None:
+        """The way to the network that was typed; None if none was."""
+        if self.proxy is None:
+            return None
+        from aiopplx import NetworkOptions
+
+        return NetworkOptions(trust_env=True) if self.proxy == "env" else NetworkOptions(proxy=self.proxy)
 
     def key(self) -> str | None:
         """The key from the file; None if the key comes from the environment.

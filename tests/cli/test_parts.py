@@ -25,6 +25,7 @@ from aiopplx.apis._registry import APIS
 from aiopplx.cli._connect import journal_at, retry_policy
 from aiopplx.cli._doctor import (
     CAS,
+    CAS_BY_SWITCH,
     CAS_OF_OTHERS,
     PROXIES,
     SERVICE,
@@ -36,7 +37,7 @@ from aiopplx.cli._doctor import (
     _problems,
     name_to_check,
 )
-from aiopplx.cli._exits import UsageError, complain, exit_code, flag_of, told
+from aiopplx.cli._exits import USAGE, UsageError, complain, exit_code, flag_of, told
 from aiopplx.cli._journals import place_of, resuming
 from aiopplx.cli._lines import Lines
 from aiopplx.cli._options import STANDARD, Connection, EmulatorOptions, JournalOptions, TableOptions
@@ -292,7 +293,7 @@ FOR_PROGRAMS = "Do this in Python"
         (with_facts(aiopplx.InDoubt("no", remedy=FOR_PROGRAMS), look_in="journal"), "aiopplx review"),
         (aiopplx.InDoubt("no", remedy=FOR_PROGRAMS), ""),
         (aiopplx.JobTimeout("no", remedy=FOR_PROGRAMS), "aiopplx get ID --wait"),
-        (with_facts(aiopplx.TransportError("no", remedy=FOR_PROGRAMS), unused_proxy="HTTPS_PROXY"), "--base-url"),
+        (with_facts(aiopplx.TransportError("no", remedy=FOR_PROGRAMS), unused_proxy="HTTPS_PROXY"), "--proxy env"),
         (aiopplx.TransportError("no"), ""),
         (JournalBroken("no", path="p", is_final=True, remedy=FOR_PROGRAMS), "aiopplx list"),
         (JournalRefused("no", path="p", reason="account", remedy=FOR_PROGRAMS), "--same-account"),
@@ -311,18 +312,18 @@ def test_error_is_told_with_what_to_type(error: aiopplx.AiopplxError, typed: str
 
 
 async def test_host_beyond_an_unused_proxy_is_told_with_what_to_type(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("http_proxy", "all_proxy", "ALL_PROXY", "no_proxy", "NO_PROXY"):
+    for name in ("https_proxy", "all_proxy", "ALL_PROXY", "no_proxy", "NO_PROXY"):
         monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("HTTP_PROXY", "http://user:secret@127.0.0.1:1")
+    monkeypatch.setenv("HTTPS_PROXY", "http://user:secret@127.0.0.1:1")
     with socket.socket() as closed:
         closed.bind(("127.0.0.1", 0))  # never listens, so a connection is refused
-        url = f"http://127.0.0.1:{closed.getsockname()[1]}"
+        url = f"https://127.0.0.1:{closed.getsockname()[1]}"
         async with aiopplx.Session("any", base_url=url, retry=aiopplx.RetryPolicy(call_tries=1)) as session:
             with pytest.raises(aiopplx.TransportError) as raised:
                 await session.list()
     said = told(raised.value)
-    assert "HTTP_PROXY is set, but proxies of the environment are not used" in said
-    assert "give --base-url of a gateway" in said
+    assert "HTTPS_PROXY is set, but proxies of the environment are not used" in said
+    assert "--proxy env uses it" in said
     assert "secret" not in said
 
 
@@ -596,16 +597,56 @@ def test_doctor_tells_of_blanks_that_are_not_sent(monkeypatch: pytest.MonkeyPatc
     )
 
 
-def test_doctor_names_the_variables_of_the_network(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in (*PROXIES, *CAS, *CAS_OF_OTHERS):
+def test_doctor_says_which_proxy_and_which_variables_are_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in (*PROXIES, *CAS, *CAS_BY_SWITCH, *CAS_OF_OTHERS, "PERPLEXITY_BASE_URL"):
         monkeypatch.delenv(name, raising=False)
         monkeypatch.delenv(name.lower(), raising=False)
-    assert _network() == "no proxy or CA variables are set"
-    monkeypatch.setenv("https_proxy", "http://user:secret@proxy.example")
+    plain, inherits = Connection(), Connection(proxy="env")
+    assert _network(plain) == _network(inherits) == "directly"
+    assert _network(Connection(proxy="proxy.example:3128")) == "through http://proxy.example:3128"
+    assert _network(Connection(emulate=True)) == "not needed by the emulator"
+    monkeypatch.setenv("https_proxy", "http://user:secret@proxy.example:3128")
     monkeypatch.setenv("REQUESTS_CA_BUNDLE", "/ca.pem")
-    assert _network() == "https_proxy, REQUESTS_CA_BUNDLE set, and not used"
+    monkeypatch.setenv("CURL_CA_BUNDLE", "/ca.pem")
+    assert _network(plain) == "directly; https_proxy, REQUESTS_CA_BUNDLE, CURL_CA_BUNDLE set, and not used"
+    through = "through http://proxy.example:3128"
+    assert (
+        _network(inherits)
+        == f"{through}; https_proxy, REQUESTS_CA_BUNDLE set, and used; CURL_CA_BUNDLE set, and not used"
+    )
     monkeypatch.setenv("SSL_CERT_FILE", "/ca.pem")
-    assert _network().endswith("not used; SSL_CERT_FILE set, and used")
+    assert _network(plain).endswith(
+        "; SSL_CERT_FILE set, and used; https_proxy, REQUESTS_CA_BUNDLE, CURL_CA_BUNDLE set, and not used"
+    )
+    assert "https_proxy, SSL_CERT_FILE set, and used" in _network(inherits)
+    monkeypatch.setenv("NO_PROXY", "api.perplexity.ai")
+    assert _network(inherits).startswith("directly; SSL_CERT_FILE, NO_PROXY set, and used; https_proxy, ")
+
+
+def test_doctor_tells_of_a_proxy_that_cannot_be_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("https_proxy", "no_proxy", "NO_PROXY", "PERPLEXITY_BASE_URL"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("PERPLEXITY_API_KEY", "a-key-of-some-length")
+    monkeypatch.setenv("HTTPS_PROXY", "socks5://user:secret@proxy.example:1080")
+    [(what, problem)] = _problems(Connection(proxy="env"))
+    assert (what, exit_code(problem)) == ("proxy", USAGE)
+    assert told(problem).startswith("HTTPS_PROXY is a SOCKS proxy")
+    [(what, problem)] = _problems(Connection(proxy="ftp://proxy.example"))
+    assert told(problem) == "network.proxy must look like http://host:port. It was given as --proxy"
+    assert _network(Connection(proxy="env")) == "not known: see below"
+
+
+@pytest.mark.parametrize(
+    ("connection", "said"),
+    [
+        (Connection(proxy="http://user:secret@proxy.example:3128"), "every user of the machine"),
+        (Connection(proxy="env", emulate=True), "--emulate needs no network"),
+    ],
+)
+def test_proxy_that_does_not_belong_on_a_command_line_is_refused(connection: Connection, said: str) -> None:
+    with pytest.raises(UsageError, match=said) as raised:
+        connection.check()
+    assert "secret" not in str(raised.value)
 
 
 @pytest.mark.parametrize(

@@ -37,7 +37,7 @@ journal.  _errors _kinds _names _records _steps _taking store _protocol _standin
 _policy.  network retry recovery durations laws turns forecast pace polling paging epochs noise told limiter limits gate
     budget estimate
 _submission
-_http.  clock limit secret default_headers apart transport account line client
+_http.  clock limit secret proxy default_headers apart transport account line client
 _config
 _core.  contained slots live learnt spending pages poller outcomes announcing freezing finding sending lifecycle
     loading leaving calls following decisions cancelling single listing files source results asked assembly stats
@@ -96,7 +96,11 @@ ONLY_IN = {
         "_session": "the type of `http=`",
         "_config": "the same, for type checkers",
     },
-    "yarl": {"_http.transport": "aiohttp's type of a URL", "_http.secret": "reads one as aiohttp does"},
+    "yarl": {
+        "_http.transport": "aiohttp's type of a URL",
+        "_http.secret": "reads one as aiohttp does",
+        "_http.proxy": "the same",
+    },
     "socket": {"_http.transport": "what a broken connection says"},
     "time": {
         "_http.clock": "the one clock",

@@ -341,21 +341,21 @@ async def test_unknown_host_name_is_reported_at_once() -> None:
     assert resolver.asked == 1
 
 
-@pytest.mark.parametrize("name", ["http_proxy", "HTTP_PROXY", "ALL_PROXY"])
+@pytest.mark.parametrize("name", ["https_proxy", "HTTPS_PROXY", "ALL_PROXY"])
 async def test_proxy_of_the_environment_is_named_when_the_server_is_not_reached(
     name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for other in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY", "no_proxy", "NO_PROXY"):
+    for other in ("https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY", "no_proxy", "NO_PROXY"):
         monkeypatch.delenv(other, raising=False)
-    async with session_at(f"http://127.0.0.1:{closed_port()}") as session:
+    async with session_at(f"https://127.0.0.1:{closed_port()}") as session:
         with pytest.raises(TransportError) as bare:
             await session.ask(VICTIM)
     monkeypatch.setenv(name, "http://user:secret@127.0.0.1:9")
-    async with session_at(f"http://127.0.0.1:{closed_port()}") as session:
+    async with session_at(f"https://127.0.0.1:{closed_port()}") as session:
         with pytest.raises(TransportError) as raised:
             await session.ask(VICTIM)
     monkeypatch.setenv("no_proxy", "127.0.0.1")
-    async with session_at(f"http://127.0.0.1:{closed_port()}") as session:
+    async with session_at(f"https://127.0.0.1:{closed_port()}") as session:
         with pytest.raises(TransportError) as excepted:
             await session.ask(VICTIM)
 
