@@ -200,7 +200,11 @@ class Poller:
         """Nothing here names the job any more. Returns its poll if that was out."""
         self._schedule.remove(sub)
         self._deadlines.remove(sub)
-        if sub.polls is not None and sub.polls.is_listed and not self._closed:
+        polls = sub.polls
+        if polls is not None and polls.is_listed and not self._closed:
+            due = self._keep_what_pages_told(sub, polls)  # whoever comes back for it goes on from there
+            if due is not None and polls.due is not None:
+                polls.due = max(polls.due, due)
             self._pages.forget(sub, self._clock.now())
         return self._out.pop(sub, None)
 
@@ -346,14 +350,21 @@ class Poller:
 
     def _told_by_pages(self, sub: Submission, now: float) -> float:
         """When it is polled by itself if no further page tells of it."""
-        seen = self._pages.seen_at(sub)
         polls = _polls(sub)
-        if seen is None or polls.law is None or now >= sub.first_deadline:
+        due = self._keep_what_pages_told(sub, polls)
+        if due is None or now >= sub.first_deadline:
             return now
+        self._warn_if_stalled(sub, polls, now)
+        return due
+
+    def _keep_what_pages_told(self, sub: Submission, polls: Polls) -> float | None:
+        """When it last ran by the word of a page, and so when it is polled by itself; None if no page tells of it."""
+        seen = self._pages.seen_at(sub)
+        if seen is None or polls.law is None:
+            return None
         age = seen - polls.since
         if age > polls.seen:
             polls.saw_running(seen)
-        self._warn_if_stalled(sub, polls, now)
         return seen + min(longest_gap(age), BEYOND * polls.law.next_gap(age))
 
     def _call(self, sub: Submission, now: float) -> None:
@@ -378,6 +389,8 @@ class Poller:
         if sub not in self._schedule:
             return  # a poll is out, or there is no room for the outcome: either ends in a poll that sees the deadline
         polls = _polls(sub)
+        if polls.is_listed:
+            self._keep_what_pages_told(sub, polls)
         if self._is_adaptive and not polls.is_worth_a_poll(now) and _may_all_come_back(sub, now):
             self._time_out(sub, now, "its next poll is not due yet", _as_last_seen(sub, polls))
             return
