@@ -39,6 +39,13 @@ SUFFIXES: dict[str, OutputFormat] = {
     ".md": "markdown",
     ".markdown": "markdown",
 }
+_INSTEAD = {
+    **dict.fromkeys((".xls", ".xlsm", ".xlsb", ".ods", ".numbers"), ".xlsx"),
+    **dict.fromkeys((".pdf", ".doc", ".docx", ".odt", ".rtf"), ".html"),
+    **dict.fromkeys((".feather", ".arrow", ".orc", ".avro"), ".parquet"),
+    **dict.fromkeys((".db", ".sqlite", ".xml", ".yaml", ".yml", ".zip", ".gz", ".bz2", ".xz", ".zst"), ".jsonl"),
+}
+"""Names of files that are not written, and the nearest that is. JSON lines under such a name open nowhere."""
 AT_END = ("excel", "parquet", "html", "markdown")
 _NEEDS = {
     "excel": ("xlsxwriter", "an Excel file", "excel"),
@@ -49,9 +56,14 @@ _NEEDS = {
 
 
 def form_of(path: str, given: OutputFormat | None) -> OutputFormat:
-    """The form of an output. Raises `UsageError`: what writes it is not installed."""
+    """The form of an output. Raises `UsageError`: there is none of that name, or what writes it is not installed."""
     is_folder = _is_folder(path)
-    form = given or ("html" if is_folder else SUFFIXES.get(Path(path).suffix.lower(), "jsonl"))
+    suffix = Path(path).suffix.lower()
+    if given is None and not is_folder and (instead := _INSTEAD.get(suffix)):
+        stem = Path(path).with_suffix("")
+        nearest = stem if stem.suffix.lower() in SUFFIXES else f"{stem}{instead}"
+        raise UsageError(f"{path}: answers are not written as {suffix}; -o {nearest} is the nearest")
+    form = given or ("html" if is_folder else SUFFIXES.get(suffix, "jsonl"))
     if is_folder and form not in ("html", "markdown"):
         raise UsageError(f"{path} is a folder, which holds a report: --output-format html or markdown")
     if form in _NEEDS:

@@ -472,3 +472,22 @@ def test_file_that_another_program_saved_is_not_ours(tmp_path: Path, content: st
     with pytest.raises(Exception, match="is not empty"):
         RowFile(str(path), form_of("csv"), force=False, is_ours=lambda old: bool(seen.extend(old)) or True)
     assert path.read_bytes() == content.encode()
+
+
+@pytest.mark.parametrize(
+    ("name", "nearest"),
+    [
+        ("a.xls", "a.xlsx"),
+        ("a.PDF", "a.html"),
+        ("my.a.docx", "my.a.html"),
+        ("a.ods", "a.xlsx"),
+        ("a.jsonl.gz", "a.jsonl"),
+    ],
+)
+def test_output_of_an_unknown_form_is_refused_before_sending(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], name: str, nearest: str
+) -> None:
+    words = ["run", str(table(tmp_path, 1)), "--template", "About {company}", "--emulate"]
+    assert main([*words, "-o", str(tmp_path / name)]) == 2
+    assert f"-o {tmp_path / nearest} is the nearest" in capfd.readouterr().err
+    assert os.listdir(tmp_path) == ["companies.csv"]
