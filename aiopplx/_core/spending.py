@@ -123,26 +123,26 @@ class Bounded:
 
     def settle(self, sub: Submission, job: Job | None, *, is_billed: bool) -> None:
         """See `Spending`."""
-        cost = job.cost if job is not None else None
+        cost = job.cost if job is not None else None  # asked for once: the whole answer is read for it
         kind = self._reserved.pop(sub, None)
         if kind is None and cost is not None:
             kind = self._take_back_bill(sub)
             if kind is not None:
                 self.budget.taken_up(kind)
         if kind is not None:
-            self._charge(sub, kind, job, is_billed=is_billed)
+            self._charge(sub, kind, job, cost, is_billed=is_billed)
         self._changed.set()
 
-    def _charge(self, sub: Submission, kind: Kind, job: Job | None, *, is_billed: bool) -> None:
+    def _charge(self, sub: Submission, kind: Kind, job: Job | None, cost: float | None, *, is_billed: bool) -> None:
         if not is_billed:
             self.budget.refused(kind)
             return
         if job is None or job.status is JobStatus.IN_DOUBT:
             self.budget.was_left(kind)
         else:
-            self.budget.settled(kind, job.cost)
+            self.budget.settled(kind, cost)
         name = sub.job_id or sub.key
-        if name and (job is None or job.cost is None):
+        if name and cost is None:
             self._unknown[name] = kind
             if len(self._unknown) > REMEMBERED:
                 self._unknown.popitem(last=False)
