@@ -78,6 +78,11 @@ def test_every_public_name_is_in_the_reference(module: ModuleType) -> None:
     assert [name for name in module.__all__ if id(getattr(module, name)) not in ids] == []
 
 
+def test_no_name_is_in_the_reference_twice() -> None:
+    named = [name for text in PAGES.values() for kind, name, _ in DIRECTIVE.findall(text)]
+    assert [name for name in named if named.count(name) > 1] == []
+
+
 def test_pages_of_prose_hold_no_directive_but_toctrees() -> None:
     prose = {page: text for page, text in PAGES.items() if not page.startswith("reference/")}
     odd = {page: re.findall(r"(?m)^```\{(?!toctree\}$).*|^:::.*", text) for page, text in prose.items()}
