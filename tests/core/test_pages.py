@@ -107,7 +107,7 @@ def refused(status: int, kind: str = "no") -> Reply:
 
 
 @dataclass(eq=False)
-class Keeper:
+class RecordingSink:
     """The poller's sink: keeps what it is told.
 
     Attributes:
@@ -151,8 +151,8 @@ class Play:
         self.clock = StillClock()
         self.server = Server()
         self.server.open.set()
-        self.keeper = Keeper()
-        self.keeper.commits.set()
+        self.sink = RecordingSink()
+        self.sink.commits.set()
         self.events: list[Event] = []
         self.gate = Gate()
         self.client = Client(
@@ -165,8 +165,8 @@ class Play:
             has_handlers=lambda: True,
             is_only_api=lambda name: False,
         )
-        self.poller = Poller(self.client, policy or PollPolicy.adaptive(), self.keeper)
-        self.keeper.poller = self.poller
+        self.poller = Poller(self.client, policy or PollPolicy.adaptive(), self.sink)
+        self.sink.poller = self.poller
         self.subs = {job_id: self.watched(job_id, deadline) for job_id in IDS}
         if policy is None:
             self.paging.is_proven = True
@@ -247,16 +247,16 @@ async def test_job_that_ended_by_a_page_has_one_get(status: str):
     await play.until_page()
     await turns(20)
     assert play.server.paths == ["list", "job-3"]
-    assert list(play.keeper.ended) == ["job-3"]
-    assert play.keeper.ended["job-3"].status is JobStatus.FAILED
+    assert list(play.sink.ended) == ["job-3"]
+    assert play.sink.ended["job-3"].status is JobStatus.FAILED
 
 
 async def test_page_alone_ends_no_job():
     play = Play()
     play.server.listed = dict.fromkeys(IDS, "COMPLETED")
     await play.after(100.0)
-    assert not play.keeper.ended
-    assert not play.keeper.timed_out
+    assert not play.sink.ended
+    assert not play.sink.timed_out
 
 
 async def test_job_that_no_page_mentions_is_polled_by_itself():
@@ -288,23 +288,23 @@ async def test_stalled_job_is_told_although_only_pages_mention_it():
 
 async def test_page_needs_no_room_and_its_get_does():
     play = Play()
-    play.keeper.full = {"job-3"}
+    play.sink.full = {"job-3"}
     play.server.listed.update({"job-3": "COMPLETED", "job-4": "COMPLETED"})
     play.server.status.update({"job-3": "FAILED", "job-4": "FAILED"})
     await play.after(30.0)
-    assert list(play.keeper.ended) == ["job-4"]
+    assert list(play.sink.ended) == ["job-4"]
     assert "job-3" not in play.server.paths
     assert play.server.paths.count("list") > 2
-    play.keeper.full = set()
+    play.sink.full = set()
     play.poller.unpark(play.subs["job-3"])
     await play.after(1.0)
-    assert list(play.keeper.ended) == ["job-4", "job-3"]
+    assert list(play.sink.ended) == ["job-4", "job-3"]
 
 
 async def test_get_is_the_last_poll_of_a_job_on_a_page():
     play = Play(deadline=START + 33.0)
     await play.after(34.0)
-    assert sorted(play.keeper.timed_out) == sorted(IDS)
+    assert sorted(play.sink.timed_out) == sorted(IDS)
     assert set(IDS) <= set(play.server.paths)
     assert not play.left_over()
 
@@ -363,7 +363,7 @@ async def test_failed_page_leaves_each_job_to_its_own_polls(outcome: Reply | NoR
     assert play.server.paths.count("list") <= 2
     assert set(IDS) <= set(play.server.paths)
     assert not [event for event in play.events if event.kind in (EventKind.POLL_FAILED, EventKind.STOPPED)]
-    assert not play.keeper.ended
+    assert not play.sink.ended
     assert play.gate.stop is None
 
 
