@@ -291,12 +291,12 @@ class Session:
 
         Right to a second and the time that the exchange took. None if no answer had a date.
         """
-        answered = self._core.client.answered if self._core is not None else None
-        date = date_in(answered[1]) if answered is not None else None
-        if answered is None or date is None:
+        dated = self._core.client.dated if self._core is not None else None
+        date = date_in({"date": dated[1]}) if dated is not None else None
+        if dated is None or date is None:
             return None
         clock = self._settings.clock
-        return clock.wall() - (clock.now() - answered[0]) - date
+        return clock.wall() - (clock.now() - dated[0]) - date
 
     def eta(self) -> Forecast:
         """When half, nine in ten and all of the jobs that run now will be done, by how long such jobs have taken.

@@ -117,7 +117,8 @@ class Client:
         on_stop: called each time a refusal stops submissions, before the event.
         on_next_api: called when submissions go to the next API, whose limits are others.
         limits: the latest rate limits of this key from the server.
-        answered: when the request was sent that was answered last, and the headers of the answer.
+        dated: when the request was sent that was answered last, and the `Date` of the answer. No other header: any of
+            them may echo the key.
         line: who waits to send a request.
     """
 
@@ -143,7 +144,7 @@ class Client:
         self.on_stop: Callable[[], None] = _nothing
         self.on_next_api: Callable[[], None] = _nothing
         self.limits: Mapping[str, int] = {}
-        self.answered: tuple[float, Mapping[str, str]] | None = None
+        self.dated: tuple[float, str] | None = None
         self._is_only_api = is_only_api
         self.line: Line = Line(gate, clock)
 
@@ -164,7 +165,9 @@ class Client:
             limit = self.transport.limit if sink is None else self.transport.file_limit
             error = error_of_no_reply(outcome, lane=call.lane, limit=limit)
             return self._failed(call, outcome, error, sent_at)
-        self.answered = (sent_at, outcome.headers)
+        date = outcome.headers.get("date", "")
+        if len(date) == 29 and date.endswith(" GMT"):  # as every date in a header; it is parsed when somebody asks
+            self.dated = (sent_at, date)
         if "x-ratelimit-limit" in outcome.headers:
             self.limits = counts(outcome.headers)
         if 200 <= outcome.status < 300:

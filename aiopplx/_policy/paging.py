@@ -123,12 +123,12 @@ class _Row(Generic[K]):
 class _Page(Generic[K]):
     """A token, and the jobs that are expected where it leads."""
 
-    __slots__ = ("barren", "gap", "is_asked", "most", "patience", "planned_for", "read_at", "rows", "token", "used")
+    __slots__ = ("gap", "in_vain", "is_asked", "most", "patience", "planned_for", "read_at", "rows", "token", "used")
 
-    def __init__(self, token: str, barren: int = 0) -> None:
+    def __init__(self, token: str, in_vain: int = 0) -> None:
         self.token = token
         self.rows: dict[str, _Row[K]] = {}
-        self.barren = barren
+        self.in_vain = in_vain
         self.read_at = _NEVER
         self.planned_for = 0
         self.gap = SHORTEST_GAP
@@ -487,8 +487,8 @@ class Paging(Generic[K]):
             places = [n for n, job_id in enumerate(listed) if job_id in page.rows]
             page.used = max(page.used, places[-1] + 1 if places else 0)
         missing = [row for row in page.rows.values() if row.job_id not in listed and row.called_at == _NEVER]
-        barren = 0 if ours else page.barren + 1
-        if not listed or barren >= 2:
+        in_vain = 0 if ours else page.in_vain + 1
+        if not listed or in_vain >= 2:
             if page is self._front or not self.is_proven:
                 found.alone.extend(self._lose(now))
                 return
@@ -498,7 +498,7 @@ class Paging(Generic[K]):
             return
         following: _Page[K] | None = None
         if next_token and next_token != page.token and self._are_tokens_useful:
-            following = self._after_front if page is self._front else self._page_of(next_token, barren)
+            following = self._after_front if page is self._front else self._page_of(next_token, in_vain)
         most = 3 + 2 * len(self._rows) // self._size
         for row in missing:
             self._leave(row)
@@ -606,10 +606,10 @@ class Paging(Generic[K]):
 
     # --- where jobs are expected -------------------------------------------------------------------------------------
 
-    def _page_of(self, token: str, barren: int) -> _Page[K]:
+    def _page_of(self, token: str, in_vain: int) -> _Page[K]:
         page = self._pages.get(token)
         if page is None:
-            page = self._pages[token] = _Page(token, barren)
+            page = self._pages[token] = _Page(token, in_vain)
         return page
 
     def _expect(self, row: _Row[K], page: _Page[K]) -> None:

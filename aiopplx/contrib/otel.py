@@ -154,8 +154,8 @@ class Telemetry:
 
 def _who(event: Event) -> dict[str, str]:
     """What spans and metrics are told apart by. No more: each further value multiplies the series of a metric."""
-    operation = "invoke_agent" if event.api.startswith("agent") else "chat"
-    said = {"gen_ai.provider.name": "perplexity", "gen_ai.operation.name": operation}
+    # Whatever the API: a research job searches and reads by itself, and is billed for it.
+    said = {"gen_ai.provider.name": "perplexity", "gen_ai.operation.name": "invoke_agent"}
     return {**said, "gen_ai.request.model": event.model} if event.model else said
 
 

@@ -171,7 +171,7 @@ def _of_values(name: str, values: Sequence[tuple[int, Any]]) -> Table:
     if all(isinstance(value, str) for _, value in rows):
         return Table(
             name,
-            f"JSON ({len(rows):,} texts)",
+            f"JSON ({len(rows):,} text{'s' * (len(rows) != 1)})",
             (QUESTION,),
             lambda: (Row(place, {QUESTION: value}) for place, value in rows),
             has_fields=True,
