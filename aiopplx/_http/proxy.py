@@ -47,7 +47,8 @@ class Proxy:
         return hash(self.url)
 
     def __repr__(self) -> str:
-        return f"Proxy({self.shown!r})"
+        # Also of one that is being made, as a traceback with variables shows it.
+        return f"Proxy({self.shown if hasattr(self, 'url') else ''!r})"
 
     def __reduce__(self) -> str | tuple[object, ...]:
         raise TypeError("the address of a proxy may hold a password and is not pickled")

@@ -22,6 +22,7 @@ from _frames import where_shown
 
 import aiopplx
 from aiopplx import Batch, ConfigError, Job, NetworkOptions, PollPolicy, RetryPolicy, Session
+from aiopplx._http.proxy import Proxy
 from aiopplx.emulator import AfterPolls, Emulator, WireServer, faults, wire
 from aiopplx.testing import Clock
 
@@ -274,7 +275,7 @@ def test_half_made_object_can_be_shown() -> None:
         (Clock, {"speed": "fast"}),
         (aiopplx.testing.JumpingClock, {"wall": "noon"}),
     ]
-    assert {cls.__name__ for cls in _classes()} <= {"Session", "Batch", "Clock", "JumpingClock", "Secret"}
+    assert {cls.__name__ for cls in _classes()} <= {"Session", "Batch", "Clock", "JumpingClock", "Proxy", "Secret"}
     for cls, words in bad:
         with pytest.raises((ConfigError, TypeError)) as raised:
             cls(**words)
@@ -282,3 +283,5 @@ def test_half_made_object_can_be_shown() -> None:
         assert "repr() failed" not in "".join(report)
     assert "refused" in repr(object.__new__(Session))
     assert "being made" in repr(object.__new__(Batch))
+    assert repr(object.__new__(Proxy)) == "Proxy('')"
+    assert KEY not in repr(Proxy(f"ftp://user:{KEY}@nowhere")) + repr(Proxy(f"http://user:{KEY}@proxy:8080"))

@@ -490,7 +490,8 @@ JSON = st.recursive(
     ),
     max_leaves=6,
 )
-NAMES = st.sampled_from([name for name in FIELDS if name != "tag"]) | SECRETS  # a tag is there to be shown
+KNOWN = st.sampled_from([name for name in FIELDS if name != "tag"])  # a tag is there to be shown
+NAMES = KNOWN | SECRETS
 
 
 @given(st.dictionaries(NAMES, JSON, max_size=5) | JSON)
@@ -531,7 +532,7 @@ def test_refusal_of_a_field_never_repeats_its_value(name: str, value: Any):
             assert SECRET not in f"{error!r} {error} {error.field} {error.__context__}"  # noqa: PT017  # or none is raised
 
 
-@given(st.dictionaries(NAMES.filter(lambda name: name in FIELDS), JSON, max_size=5))
+@given(st.dictionaries(KNOWN, JSON, max_size=5))
 def test_handmade_request_is_refused_with_no_other_error(fields: Mapping[str, Any]):
     try:
         body = msgspec.json.encode(ResearchRequest(**fields).wire())
