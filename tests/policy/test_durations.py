@@ -19,6 +19,8 @@ from hypothesis import strategies as st
 
 from aiopplx._policy.durations import BINS, LAST, PRICE, SHORTEST_GAP, Law, guess, longest_gap, pooled
 
+EDGES = (0.0, *(LAST ** (n / (BINS - 1)) for n in range(BINS)))
+"""Ages at which a gap is worked out; between them it is interpolated."""
 GUESS = guess(180.0, 0.9)
 LEFT_AFTER = 3600.0
 STUCK = 0.01
@@ -68,13 +70,21 @@ def test_unseen_waiting_grows_from_none_with_age(jobs: list[tuple[float, bool]],
     assert law.unseen(since, far) <= (far - since) * law.has_ended(since, far) + 1e-6
 
 
-@given(jobs=JOBS, age=st.floats(0, 7_000))
-def test_next_poll_is_where_unseen_waiting_reaches_the_price(jobs: list[tuple[float, bool]], age: float):
+@given(jobs=JOBS, n=st.integers(1, BINS - 1))
+def test_next_poll_is_where_unseen_waiting_reaches_the_price(jobs: list[tuple[float, bool]], n: int):
     law = learned(jobs)
+    age = EDGES[n]
     gap = law.next_gap(age)
     if SHORTEST_GAP * 1.01 < gap < longest_gap(age) * 0.99 and age < law.stalled_after * 0.8:
-        # Between two bins, in which the hazard may differ many times over, the gap is interpolated.
-        assert law.unseen(age, age + gap * 0.5) < PRICE < law.unseen(age, age + gap * 1.6)
+        assert law.unseen(age, age + gap * 0.9) < PRICE < law.unseen(age, age + gap * 1.1)
+
+
+@given(jobs=JOBS, n=st.integers(1, BINS - 1), share=st.floats(0, 1))
+def test_gap_lies_between_those_of_its_neighbours(jobs: list[tuple[float, bool]], n: int, share: float):
+    """Between two edges the hazard may change many times over, so that no gap there is exact."""
+    law = learned(jobs)
+    low, high = sorted((law.next_gap(EDGES[n]), law.next_gap(EDGES[n + 1])))
+    assert low - 1e-6 <= law.next_gap(EDGES[n] + share * (EDGES[n + 1] - EDGES[n])) <= high + 1e-6
 
 
 @given(jobs=JOBS, age=st.floats(0, 1e7), price=st.floats(0.001, 100))
