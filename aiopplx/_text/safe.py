@@ -26,6 +26,8 @@ _HIDDEN = re.compile(
     "[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb\ud800-\udfff]"
 )
 _BAD_IN_NAMES = re.compile(r'[<>:"|?*]')
+_END_OF_NAME = re.compile(r"[\s.]+\Z")
+"""Blanks of any kind and dots: what a system drops, or what would be dropped when the name is made safe again."""
 _RESERVED = re.compile(r"(con|prn|aux|nul|conin\$|conout\$|(com|lpt)[0-9\u00b9\u00b2\u00b3])", re.IGNORECASE)
 
 
@@ -37,7 +39,8 @@ def safe_filename(name: str) -> str:
     `file` if nothing is left.
     """
     kept = "".join(ch for ch in unicodedata.normalize("NFC", name[:4096]) if unicodedata.category(ch)[0] != "C")
-    last = _BAD_IN_NAMES.sub("_", re.split(r"[/\\]", kept)[-1]).strip().rstrip(". ")
+    last = _BAD_IN_NAMES.sub("_", re.split(r"[/\\]", kept)[-1]).lstrip()
+    last = _END_OF_NAME.sub("", last)
     if last.startswith("."):
         last = "_" + last[1:]
     if _RESERVED.fullmatch(last.partition(".")[0].rstrip()):
@@ -47,7 +50,9 @@ def safe_filename(name: str) -> str:
         stem, dot, ending = last, "", ""
     room = FILENAME_BYTES - len((dot + ending).encode())
     # A character cut in two is dropped.
-    stem = stem.encode()[:room].decode(errors="ignore").rstrip(". ") if len(stem.encode()) > room else stem
+    stem = stem.encode()[:room].decode(errors="ignore") if len(stem.encode()) > room else stem
+    if not ending:
+        stem = _END_OF_NAME.sub("", stem)
     return (stem + dot + ending) or "file"
 
 

@@ -82,7 +82,7 @@ def pytest_of(folder: Path, program: str, *words: str) -> str:
     done = subprocess.run(
         [sys.executable, "-m", "pytest", "-q", "-W", "error", "--strict-markers", *named, *words],
         cwd=folder,
-        env=environment(),
+        env=environment(PYTEST_ADDOPTS=""),  # those of the run that this test is a part of are not the program's
         capture_output=True,
         text=True,
         timeout=100,
