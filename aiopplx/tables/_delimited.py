@@ -113,7 +113,7 @@ def layout_of(sample: str, name: str, *, is_whole: bool, delimiter: str, header:
         not delimiter
         and len(lines) > skip
         and lines[skip].lower().startswith("sep=")
-        and lines[skip][4:5].strip("\r\n")
+        and lines[skip][4:5].strip('\r\n "\\')  # what cannot stand between cells is no delimiter
     ):
         delimiter, skip = lines[skip][4], skip + 1
     lines = lines[skip:]
