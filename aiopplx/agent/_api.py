@@ -108,7 +108,6 @@ class Agent(msgspec.Struct, frozen=True):
     """Runs cannot be listed, so a run whose id is lost cannot be found again."""
     has_cancel: ClassVar[bool] = True
     """A running job can be cancelled; the searches made so far are billed."""
-    """What a run wrote in its sandbox and shared can be downloaded."""
     has_dates: ClassVar[bool] = False
     """Captures show dates that each poll rewrites."""
     echoes_model: ClassVar[bool] = False

@@ -129,7 +129,6 @@ class Sonar(msgspec.Struct, frozen=True):
     has_list: ClassVar[bool] = True
     has_cancel: ClassVar[bool] = False
     """A submitted job runs to its end and is billed."""
-    """An answer is all that a job makes."""
     has_dates: ClassVar[bool] = True
     echoes_model: ClassVar[bool] = True
     results_live: ClassVar[float] = RESULTS_LIVE
