@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 
 import pytest
+from _postgres import Server, running
 from _scripted import Scripted
 from hypothesis import settings
 
@@ -30,6 +31,13 @@ async def server() -> AsyncIterator[Scripted]:
     """A service that does what the test says, with no job at the start."""
     async with Scripted() as scripted:
         yield scripted
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[Server]:
+    """A PostgreSQL server of this process's own, started when the first test asks for it."""
+    with running() as server:
+        yield server
 
 
 def pytest_configure() -> None:

@@ -34,6 +34,7 @@ tables
 journal.  _errors _kinds _names _records _steps _taking store _protocol _standing _memory _forgetful _jobs
     _sqlite.lock _sqlite.schema _sqlite.errors _sqlite.files _sqlite.log _sqlite.file _sqlite.opening _sqlite.reading
     _sqlite.writing _sqlite.writer _sqlite.reader _sqlite.journal
+    _postgres.url _postgres.room _postgres.driver
 _policy.  network retry recovery durations laws turns forecast pace polling paging epochs noise told limiter limits gate
     budget estimate
 _submission
@@ -108,6 +109,7 @@ ONLY_IN = {
         "journal._sqlite.writer": "its thread waits for company",
     },
     "random": {"_core.assembly": "handed down as a function"},
+    "asyncpg": {"journal._postgres.driver": "the room behind which it lies"},
     "sqlite3": {
         f"journal._sqlite.{name}": "the journal in a file"
         for name in ["errors", "file", "log", "opening", "reader", "reading", "writer", "writing"]
@@ -178,6 +180,7 @@ ARE_REAL = {
     "testing._jumping": "it jumps",
     "testing._timers": "the same",
     "journal._memory": "it waits for another session, which has a clock of its own",
+    "journal._postgres.driver": "the database's server takes real time",
 }
 
 

@@ -1,0 +1,1 @@
+"""The journal on PostgreSQL, for many processes and machines, and what they share of an account."""

@@ -1,0 +1,254 @@
+"""The room's calls by asyncpg: the only module that imports it.
+
+Connections
+-----------
+A session has at most three: a pool of two for statements, and one that listens. The pool opens them when they are
+needed, and a connection that was lost is thrown away with the statement that was on it. asyncpg says some losses with
+errors of its own that are of no class of PostgreSQL's (`InternalClientError`; asyncpg#1069), so every error without an
+SQLSTATE counts as a loss. The one that listens is opened anew for as long as the database is open, and each time the
+listener is told that it may have missed something.
+
+No connection has a state that another one lacks (no `SET`, no advisory lock of a session, no prepared statement by
+name if `has_cache` is False): behind a pooler, the next statement may meet another one.
+
+This module knows nothing of tables, or of what is listened for.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ssl
+from collections.abc import AsyncGenerator, Sequence
+from typing import TYPE_CHECKING, Any, TypedDict, cast
+
+import asyncpg
+
+from aiopplx.journal._errors import JournalAway, JournalBroken, JournalClosed, JournalRefused
+from aiopplx.journal._postgres.room import Heard, Row, Taken, Value, error_of
+from aiopplx.journal._postgres.url import Address
+
+if TYPE_CHECKING:
+    from asyncpg.pool import PoolConnectionProxy
+
+POOL = 2
+"""Connections for statements. One more listens."""
+CONNECT, COMMAND, CLOSE = 10.0, 30.0, 3.0
+"""Real seconds for a connection, for one statement, and for closing."""
+FIRST_RETRY, LAST_RETRY = 0.1, 5.0
+"""Real seconds before the connection that listens is opened anew: doubled from the first to the last."""
+UNIQUE = "23505"
+
+
+class _Words(TypedDict):
+    """What asyncpg is told of each connection."""
+
+    host: str | None
+    port: int
+    user: str | None
+    password: str | None
+    database: str | None
+    ssl: ssl.SSLContext | bool
+    timeout: float
+    command_timeout: float
+    statement_cache_size: int
+
+
+class AsyncpgDatabase:
+    """A `Database`.
+
+    Args:
+        address: where it is.
+        has_cache: statements are prepared by name, once for each connection, which saves a round trip. False behind a
+            pooler that gives each transaction another connection.
+    """
+
+    def __init__(self, address: Address, *, has_cache: bool = True) -> None:
+        self._address = address
+        self._has_cache = has_cache
+        self._pool: asyncpg.Pool[asyncpg.Record] | None = None
+        self._direct: asyncpg.Connection[asyncpg.Record] | None = None
+        self._listening: asyncio.Task[None] | None = None
+        self._is_closed = False
+
+    # --- statements --------------------------------------------------------------------------------------------------
+
+    async def fetch(self, sql: str, *values: Value) -> list[Row]:
+        """See `Database`."""
+        async with self._connection() as connection:
+            return cast("list[Row]", await connection.fetch(sql, *values))
+
+    async def execute(self, sql: str, *values: Value) -> int:
+        """See `Database`."""
+        async with self._connection() as connection:
+            return _changed(await connection.execute(sql, *values))
+
+    async def many(self, *statements: tuple[str, Sequence[Value]]) -> list[int]:
+        """See `Database`."""
+        async with self._connection() as connection, connection.transaction():
+            return [_changed(await connection.execute(sql, *values)) for sql, values in statements]
+
+    @contextlib.asynccontextmanager
+    async def _connection(self) -> AsyncGenerator[PoolConnectionProxy[asyncpg.Record]]:
+        if self._is_closed:
+            raise JournalClosed("the journal is closed", path=self._address.name)
+        async with self._errors():
+            if self._pool is None:
+                # Opens nothing yet, so two that come here at once make one pool.
+                self._pool = asyncpg.create_pool(min_size=0, max_size=POOL, reset=_as_it_is, **self._words())
+                await self._pool
+            async with self._pool.acquire(timeout=COMMAND) as connection:
+                yield connection
+
+    @contextlib.asynccontextmanager
+    async def _errors(self) -> AsyncGenerator[None]:
+        name = self._address.name
+        try:
+            yield
+        except asyncpg.PostgresError as error:
+            code = str(error.sqlstate or "")
+            if code == UNIQUE:
+                raise Taken(str(getattr(error, "constraint_name", "") or "")) from error
+            if code[:2] == "28":  # of its user or its password
+                raise JournalRefused(
+                    f"the server of the journal {name} lets nobody in as this user: {error}",
+                    path=name,
+                    reason="unusable",
+                    remedy="Check the user and the password, and pg_hba.conf",
+                ) from error
+            raise error_of(code, _said(error), name=name) from error
+        except (asyncpg.InterfaceError, asyncpg.InternalClientError, OSError, TimeoutError, EOFError) as error:
+            if self._is_closed:
+                raise JournalClosed("the journal is closed", path=name) from error
+            if isinstance(error, ssl.SSLCertVerificationError):
+                raise JournalRefused(
+                    f"the server of the journal {name} has no certificate that can be trusted: {error.verify_message}",
+                    path=name,
+                    reason="unusable",
+                    remedy="Give its authority as sslrootcert=ca.pem in the URL",
+                ) from error
+            if isinstance(error, asyncpg.exceptions.DataError):
+                raise JournalBroken(f"a value does not fit into the journal {name}: {error}", path=name) from error
+            raise error_of("", _said(error), name=name) from error
+
+    # --- the connection that listens ---------------------------------------------------------------------------------
+
+    async def listen(self, channel: str, heard: Heard) -> None:
+        """See `Database`. Raises if the first connection cannot be made; later losses are made good in a task."""
+        async with self._errors():
+            lost = await self._connect(channel, heard)
+        self._listening = asyncio.create_task(self._stay(channel, heard, lost), name="aiopplx listens")
+
+    async def beat(self, sql: str, *values: Value) -> list[Row]:
+        """See `Database`."""
+        connection = self._direct
+        if connection is None:
+            name = self._address.name
+            raise JournalAway(f"the journal {name} cannot be reached: nothing is sent until it is back", path=name)
+        async with self._errors():
+            try:
+                return cast("list[Row]", await connection.fetch(sql, *values))
+            except asyncio.CancelledError:
+                raise
+            except BaseException:
+                connection.terminate()  # its state is not known; `_stay` makes another
+                raise
+
+    async def _connect(self, channel: str, heard: Heard) -> asyncio.Event:
+        connection = await asyncpg.connect(**self._words())
+        lost = asyncio.Event()
+        connection.add_termination_listener(lambda _: lost.set())
+
+        def notified(_: object, pid: int, on: str, said: object) -> None:
+            heard(str(said))
+
+        try:
+            await connection.add_listener(channel, notified)
+        except BaseException:
+            connection.terminate()
+            raise
+        self._direct = connection
+        return lost
+
+    async def _stay(self, channel: str, heard: Heard, lost: asyncio.Event) -> None:
+        retry = FIRST_RETRY
+        while True:
+            await lost.wait()
+            self._direct = None
+            await asyncio.sleep(retry)
+            try:
+                lost = await self._connect(channel, heard)
+            except (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError, OSError, TimeoutError):
+                retry = min(LAST_RETRY, retry * 2.0)
+                lost.set()
+                continue
+            retry = FIRST_RETRY
+            heard("")
+
+    # --- opening and closing -----------------------------------------------------------------------------------------
+
+    def _words(self) -> _Words:
+        address = self._address
+        return {
+            "host": address.host or None,
+            "port": address.port,
+            "user": address.user or None,
+            "password": address.password(),
+            "database": address.database or None,
+            "ssl": tls_of(address),
+            "timeout": CONNECT,
+            "command_timeout": COMMAND,
+            "statement_cache_size": 100 if self._has_cache else 0,
+        }
+
+    async def close(self) -> None:
+        """See `Database`."""
+        if self._is_closed:
+            return
+        self._is_closed = True
+        if self._listening is not None:
+            self._listening.cancel()
+            await asyncio.wait([self._listening])
+        direct, self._direct = self._direct, None
+        if direct is not None:
+            with contextlib.suppress(asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError):
+                await direct.close(timeout=CLOSE)
+        if self._pool is not None:
+            try:
+                async with asyncio.timeout(CLOSE):
+                    await self._pool.close()
+            except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError):
+                self._pool.terminate()
+
+
+def tls_of(address: Address) -> ssl.SSLContext | bool:
+    """How the connection is encrypted; False if it is not. Raises `JournalRefused` for certificates not to be read."""
+    if address.sslmode == "disable":
+        return False
+    try:
+        context = ssl.create_default_context(cafile=address.sslrootcert or None)
+    except OSError as error:
+        raise JournalRefused(
+            f"the certificates {address.sslrootcert} of the journal cannot be read: {error}",
+            path=address.name,
+            reason="unusable",
+        ) from error
+    if address.sslmode != "verify-full":
+        context.check_hostname = False
+    if address.sslmode == "require":
+        context.verify_mode = ssl.CERT_NONE
+    return context
+
+
+async def _as_it_is(connection: object) -> None:
+    """No connection has a state that the next user would have to be rid of, so nothing is reset."""
+
+
+def _changed(status: str) -> int:
+    number = status.rpartition(" ")[2]
+    return int(number) if number.isdecimal() else 0
+
+
+def _said(error: BaseException) -> str:
+    said: Any = getattr(error, "message", None) or str(error)
+    return str(said).split("\n", 1)[0] or type(error).__name__

@@ -1,0 +1,101 @@
+"""The room behind which PostgreSQL's driver lies: five calls, and the errors that can come out of them.
+
+Whoever uses it writes SQL and knows no driver. Another driver takes this one's place by another class with these calls.
+`driver` is the only module that imports one.
+
+What an error of the database means
+-----------------------------------
+An error either says that a statement was not carried out, or it says nothing about that: a connection that is lost
+while a statement is on its way may have carried it out. Both of these are `JournalAway`: whoever asked asks again, and
+every statement here finds itself done when it is asked again. A server that cannot write at present (it starts, it
+stops, it is a replica, it has too many connections) is away in the same way.
+
+This module knows nothing of tables.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Protocol, TypeAlias
+
+from aiopplx.journal._errors import JournalAway, JournalBroken, JournalError, JournalFull
+
+Value: TypeAlias = bool | int | float | str | bytes | Sequence[int] | Sequence[float] | Sequence[str] | None
+"""What a statement may be given."""
+Row: TypeAlias = Mapping[str, Any]
+"""Columns by name; what type each has, the statement says."""
+Heard: TypeAlias = Callable[[str], object]
+"""Called with the text of each notification; with `""` when some may have been missed: after every reconnection."""
+
+
+class Database(Protocol):
+    """A database, reached by a few connections that come and go.
+
+    Each call raises `JournalAway` if the server could not be reached, or was lost on the way: whether the statement was
+    carried out is then unknown. `JournalFull`, `JournalBroken`: it was not. `Taken`: it was not, because of a
+    constraint.
+    """
+
+    async def fetch(self, sql: str, *values: Value) -> list[Row]:
+        """One statement, which is one transaction. Returns its rows."""
+        ...
+
+    async def execute(self, sql: str, *values: Value) -> int:
+        """One statement, which is one transaction. Returns how many rows it changed."""
+        ...
+
+    async def many(self, *statements: tuple[str, Sequence[Value]]) -> list[int]:
+        """Several statements in one transaction. Returns how many rows each of them changed."""
+        ...
+
+    async def listen(self, channel: str, heard: Heard) -> None:
+        """Call `heard` with each notification on this channel from now on, over all losses of the connection."""
+        ...
+
+    async def beat(self, sql: str, *values: Value) -> list[Row]:
+        """`fetch` on the connection that listens: if it fails, nothing was heard either."""
+        ...
+
+    async def close(self) -> None:
+        """Close all connections, in a few seconds. A second call does nothing."""
+        ...
+
+
+class Taken(Exception):
+    """A constraint forbids the statement; it was not carried out.
+
+    Attributes:
+        constraint: its name.
+    """
+
+    def __init__(self, constraint: str) -> None:
+        super().__init__(constraint)
+        self.constraint = constraint
+
+
+AWAY = frozenset({"08", "57", "40"})
+"""Classes of SQLSTATE: the connection; the operator (a server that stops, a statement that is ended); serialization."""
+AWAY_CODES = frozenset({"53300", "25006", "55P03"})
+"""Too many connections; a server that only reads, as an old primary does; a lock that is not to be had."""
+FULL = frozenset({"53100", "53200", "54000"})
+"""The disk, or the memory, of the server is full."""
+
+
+def error_of(sqlstate: str, said: str, *, name: str) -> JournalError:
+    """The error for the caller of a statement that the server refused.
+
+    Args:
+        sqlstate: the code, `""` if the server said nothing: the connection was lost.
+        said: what was said.
+        name: the database, for people.
+    """
+    if not sqlstate or sqlstate[:2] in AWAY or sqlstate in AWAY_CODES:
+        return JournalAway(
+            f"the journal {name} cannot be reached ({said}): nothing is sent until it is back", path=name
+        )
+    if sqlstate in FULL:
+        return JournalFull(
+            f"the server of the journal {name} has no room left: {said}. Nothing was written; make space, then go on",
+            path=name,
+        )
+    return JournalBroken(f"the journal {name} refused a statement: {said} ({sqlstate}). Nothing was written", path=name)

@@ -1,0 +1,149 @@
+"""Where a database is: a `postgresql://` URL, checked, in libpq's words.
+
+`postgresql://user:password@host:5432/database?schema=aiopplx&sslmode=verify-full&sslrootcert=ca.pem`. A socket's folder
+goes into `host`: `postgresql:///database?host=/run/postgresql`. A password may also stand in `PGPASSWORD`, or in the
+password file that libpq reads.
+
+The questions travel on this connection. So a server that is on another machine must prove who it is (`verify-full`)
+unless the URL says otherwise, and `prefer` and `allow` are refused: whoever can change the traffic decides what these
+come to.
+
+This module knows nothing of connections.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from collections.abc import Callable
+from typing import Literal, cast, get_args
+from urllib.parse import parse_qsl, unquote, urlsplit
+
+import msgspec
+
+from aiopplx._errors import ConfigError
+
+SslMode = Literal["disable", "require", "verify-ca", "verify-full"]
+"""libpq's words: no TLS; TLS with whoever answers; with whoever has a signed certificate; with the host in it."""
+
+SCHEMES = ("postgresql://", "postgres://")
+SCHEMA = "aiopplx"
+"""The schema, if the URL names none."""
+PORT = 5432
+_WORDS = frozenset({"schema", "sslmode", "sslrootcert", "host", "port", "user", "dbname"})
+# Unquoted it stands in every statement, and `aiopplx_` and it are the name of a channel, of at most 63 bytes.
+_SCHEMA = re.compile(r"[a-z_][a-z0-9_]{0,39}")
+
+
+class Address(msgspec.Struct, frozen=True, kw_only=True):
+    """A database and how to reach it.
+
+    Attributes:
+        host: a name, an address, or the folder of a socket; `""` for the driver's default.
+        port: of the server.
+        user: `""` for the driver's default, the name of the process's user.
+        database: `""` for the driver's default, the user's name.
+        schema: where the tables are.
+        sslmode: how TLS is used.
+        sslrootcert: a file of certificates; `""` for those of the system.
+        password: gives the password, None if the URL has none. A function, so that no repr shows it.
+    """
+
+    host: str
+    port: int
+    user: str
+    database: str
+    schema: str
+    sslmode: SslMode
+    sslrootcert: str
+    password: Callable[[], str | None]
+
+    @property
+    def name(self) -> str:
+        """The URL without its password, for people."""
+        user = f"{self.user}@" if self.user else ""
+        is_socket = self.host.startswith("/")
+        host = "" if is_socket else f"[{self.host}]" if ":" in self.host else self.host
+        port = "" if self.port == PORT or is_socket else f":{self.port}"
+        socket = f"host={self.host}&" if is_socket else ""
+        return f"postgresql://{user}{host}{port}/{self.database}?{socket}schema={self.schema}"
+
+
+def is_url(given: object) -> bool:
+    """Whether this names a database, and not a file."""
+    return isinstance(given, str) and given.startswith(SCHEMES)
+
+
+def address_of(given: str, *, argument: str = "journal") -> Address:
+    """The database of a URL.
+
+    Args:
+        given: the URL.
+        argument: what it was given for, for the message.
+
+    Raises:
+        ConfigError: it cannot be used. The message shows nothing of the URL but the word that is wrong.
+    """
+    password: str | None = None
+    try:
+        parts = urlsplit(given)
+        host, port, user = parts.hostname or "", parts.port, unquote(parts.username or "")
+        password = unquote(parts.password) if parts.password else None
+        words = dict(parse_qsl(parts.query, keep_blank_values=True, strict_parsing=bool(parts.query)))
+    except ValueError:
+        raise ConfigError(
+            "is no postgresql:// URL: postgresql://user@host:5432/database?schema=aiopplx is one", argument=argument
+        ) from None
+    if unknown := sorted(words.keys() - _WORDS):
+        secret = " (a password goes before the @, or into PGPASSWORD)" if "password" in unknown else ""
+        raise ConfigError(
+            f"has a word that is not known: {unknown[0]!r}{secret}; known are {', '.join(sorted(_WORDS))}",
+            argument=argument,
+        )
+    host = words.get("host") or unquote(host)
+    schema = words.get("schema", SCHEMA)
+    if not _SCHEMA.fullmatch(schema):
+        raise ConfigError(
+            "must name a schema of small letters, digits and _, of at most 40 characters", argument=f"{argument} schema"
+        )
+    kept = password
+    return Address(
+        host=host,
+        port=_port(words["port"], argument) if words.get("port") else port or PORT,
+        user=words.get("user") or user,
+        database=words.get("dbname") or unquote(parts.path.lstrip("/")),
+        schema=schema,
+        sslmode=_sslmode(words.get("sslmode"), host, argument),
+        sslrootcert=words.get("sslrootcert", ""),
+        password=lambda: kept,
+    )
+
+
+def _port(given: str, argument: str) -> int:
+    if not given.isascii() or not given.isdecimal() or not 0 < int(given) < 65_536:
+        raise ConfigError("must be a whole number from 1 to 65535", argument=f"{argument} port")
+    return int(given)
+
+
+def _sslmode(given: str | None, host: str, argument: str) -> SslMode:
+    if given is None:
+        return "disable" if is_local(host) else "verify-full"
+    if given in ("prefer", "allow"):
+        raise ConfigError(
+            f"{given} leaves it to the network whether the questions are encrypted: say sslmode=verify-full,"
+            " or sslmode=disable on a network of your own",
+            argument=f"{argument} sslmode",
+        )
+    if given not in get_args(SslMode):
+        raise ConfigError(f"must be one of {', '.join(get_args(SslMode))}", argument=f"{argument} sslmode")
+    return cast("SslMode", given)
+
+
+def is_local(host: str) -> bool:
+    """Whether nothing leaves this machine on the way to this host: a socket, or a loopback address."""
+    if not host or host.startswith("/") or host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False

@@ -1,0 +1,94 @@
+"""The room's calls on a real server: what is returned, and what an error comes to."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import pytest
+from _postgres import Server
+
+from aiopplx.journal import JournalAway, JournalBroken, JournalClosed
+from aiopplx.journal._postgres.driver import POOL, AsyncpgDatabase
+from aiopplx.journal._postgres.room import Taken
+from aiopplx.journal._postgres.url import address_of
+
+
+@pytest.fixture
+async def database(postgres: Server) -> AsyncIterator[AsyncpgDatabase]:
+    database = AsyncpgDatabase(address_of(postgres.url()))
+    yield database
+    await database.close()
+
+
+async def test_rows_and_counts_come_back(database: AsyncpgDatabase) -> None:
+    assert [dict(row) for row in await database.fetch("SELECT $1::int AS n, 'x' AS t", 3)] == [{"n": 3, "t": "x"}]
+    await database.execute("CREATE TEMP TABLE counted(n int)")
+    assert await database.many(
+        ("INSERT INTO counted SELECT generate_series(1, 5)", ()), ("DELETE FROM counted", ())
+    ) == [
+        5,
+        5,
+    ]
+
+
+async def test_broken_constraint_has_its_name(database: AsyncpgDatabase) -> None:
+    await database.execute("CREATE TABLE IF NOT EXISTS public.taken(n int CONSTRAINT once UNIQUE)")
+    await database.execute("TRUNCATE public.taken")
+    await database.execute("INSERT INTO public.taken VALUES (1)")
+    with pytest.raises(Taken) as caught:
+        await database.execute("INSERT INTO public.taken VALUES (1)")
+    assert caught.value.constraint == "once"
+
+
+async def test_wrong_statement_is_broken_and_not_away(database: AsyncpgDatabase) -> None:
+    with pytest.raises(JournalBroken, match="42601"):
+        await database.fetch("SELEKT")
+
+
+async def test_lost_connections_are_away_and_the_next_goes_through(database: AsyncpgDatabase, postgres: Server) -> None:
+    other = AsyncpgDatabase(address_of(postgres.url()))
+    sleeping = [asyncio.create_task(database.fetch("SELECT pg_sleep(60)")) for _ in range(POOL)]
+    try:
+        ended = 0
+        while ended < POOL:
+            rows = await other.fetch(
+                "SELECT pg_terminate_backend(pid) AS was FROM pg_stat_activity WHERE query = 'SELECT pg_sleep(60)'"
+            )
+            ended += len(rows)
+    finally:
+        await other.close()
+    outcomes = await asyncio.gather(*sleeping, return_exceptions=True)
+    assert [type(outcome) for outcome in outcomes] == [JournalAway] * POOL
+    assert len(await database.fetch("SELECT 1 AS one")) == 1
+
+
+async def test_server_that_is_not_there_is_away() -> None:
+    database = AsyncpgDatabase(address_of("postgresql:///x?host=/nowhere&user=u"))
+    with pytest.raises(JournalAway):
+        await database.fetch("SELECT 1")
+    await database.close()
+
+
+async def test_listener_hears_and_is_told_of_a_gap(database: AsyncpgDatabase) -> None:
+    heard: asyncio.Queue[str] = asyncio.Queue()
+    await database.listen("aiopplx_test", heard.put_nowait)
+    await database.execute("SELECT pg_notify('aiopplx_test', 'first')")
+    assert await heard.get() == "first"
+    await database.fetch("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE query LIKE 'LISTEN%'")
+    assert await heard.get() == ""
+    await database.execute("SELECT pg_notify('aiopplx_test', 'second')")
+    assert await heard.get() == "second"
+
+
+async def test_closed_database_says_so_and_leaves_no_connection(postgres: Server, database: AsyncpgDatabase) -> None:
+    other = AsyncpgDatabase(address_of(postgres.url()))
+    [row] = await other.fetch("SELECT pg_backend_pid() AS pid")
+    await other.listen("aiopplx_test", lambda said: None)
+    await other.close()
+    await other.close()
+    with pytest.raises(JournalClosed):
+        await other.fetch("SELECT 1")
+    # The server ends the process of a closed connection when it reads the farewell.
+    await database.fetch("SELECT pg_terminate_backend($1, 30000)", row["pid"])
+    assert await database.fetch("SELECT 1 FROM pg_stat_activity WHERE query LIKE 'LISTEN%'") == []

@@ -1,0 +1,72 @@
+"""Which URLs name a database, what they come to, and what is refused."""
+
+from __future__ import annotations
+
+import pytest
+
+from aiopplx._errors import ConfigError
+from aiopplx.journal._postgres.url import address_of, is_url
+
+
+@pytest.mark.parametrize(
+    ("given", "is_one"),
+    [
+        ("postgresql://h/db", True),
+        ("postgres://h/db", True),
+        ("research.db", False),
+        ("sqlite:///x", False),
+        (None, False),
+    ],
+)
+def test_url_is_told_from_a_file(given: object, is_one: bool) -> None:
+    assert is_url(given) is is_one
+
+
+@pytest.mark.parametrize(
+    ("url", "name", "sslmode"),
+    [
+        ("postgresql://u@db.example/x", "postgresql://u@db.example/x?schema=aiopplx", "verify-full"),
+        ("postgresql://u:secret@db:5433/x", "postgresql://u@db:5433/x?schema=aiopplx", "verify-full"),
+        ("postgresql://db/x?sslmode=require&schema=s_1", "postgresql://db/x?schema=s_1", "require"),
+        ("postgresql://127.0.0.1/x", "postgresql://127.0.0.1/x?schema=aiopplx", "disable"),
+        ("postgresql://[::1]/x", "postgresql://[::1]/x?schema=aiopplx", "disable"),
+        ("postgresql:///x?host=/run/pg", "postgresql:///x?host=/run/pg&schema=aiopplx", "disable"),
+        ("postgres://localhost", "postgresql://localhost/?schema=aiopplx", "disable"),
+        (
+            "postgresql://127.0.0.1.evil.example/x",
+            "postgresql://127.0.0.1.evil.example/x?schema=aiopplx",
+            "verify-full",
+        ),
+    ],
+)
+def test_url_names_server_schema_and_encryption(url: str, name: str, sslmode: str) -> None:
+    address = address_of(url)
+    assert (address.name, address.sslmode) == (name, sslmode)
+
+
+def test_password_is_given_and_never_shown() -> None:
+    address = address_of("postgresql://u:p%40ss@db/x")
+    assert address.password() == "p@ss"
+    assert "p@ss" not in repr(address) + address.name
+    assert "p%40ss" not in repr(address) + address.name
+
+
+@pytest.mark.parametrize(
+    ("url", "said"),
+    [
+        ("postgresql://db/x?sslmode=prefer", "prefer leaves it to the network"),
+        ("postgresql://db/x?sslmode=allow", "allow leaves it to the network"),
+        ("postgresql://db/x?sslmode=on", "disable, require, verify-ca, verify-full"),
+        ("postgresql://db/x?schema=Drop Table", "small letters"),
+        ("postgresql://db/x?schema=", "small letters"),
+        ("postgresql://db/x?shema=a", "'shema'"),
+        ("postgresql://db/x?password=hunter2", "PGPASSWORD"),
+        ("postgresql://db:port/x", "is no postgresql:// URL"),
+        ("postgresql://db/x?port=0", "from 1 to 65535"),
+    ],
+)
+def test_wrong_url_is_refused_without_its_secrets(url: str, said: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        address_of(url)
+    assert said in str(caught.value)
+    assert "hunter2" not in str(caught.value)
