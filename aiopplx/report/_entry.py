@@ -17,15 +17,17 @@ from aiopplx._text.safe import visible
 
 NAMED = 5
 """Citations without a source that are named."""
-Concern = Literal["failed", "in doubt", "cut", "no sources", "citations"]
+Concern = Literal["failed", "in doubt", "still running", "not sent", "cut", "no sources", "citations"]
 """Why a question needs a look, the gravest first."""
+Status = Literal["done", "failed", "in doubt", "still running", "not sent"]
+"""What came of a question."""
 
-_WORDS = {
+_WORDS: dict[JobStatus, Status] = {
     JobStatus.COMPLETED: "done",
     JobStatus.IN_DOUBT: "in doubt",
     JobStatus.TIMED_OUT: "still running",
-    JobStatus.IN_PROGRESS: "running",
-    JobStatus.CREATED: "running",
+    JobStatus.IN_PROGRESS: "still running",
+    JobStatus.CREATED: "still running",
     JobStatus.STOPPED: "not sent",
 }
 
@@ -37,7 +39,7 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True):
         number: its place in the report, from 1.
         question: what was asked.
         tag: the caller's own name for it; "" if there is none.
-        status: `done`, `failed`, `in doubt`, ...
+        status: what came of it.
         is_ok: there is an answer.
         error: why there is none.
         cost: US dollars; None if unknown.
@@ -56,7 +58,7 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True):
     number: int
     question: str
     tag: str = ""
-    status: str = "done"
+    status: Status = "done"
     is_ok: bool = True
     error: str = ""
     cost: float | None = None
@@ -80,8 +82,10 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True):
                 "in doubt",
                 self.error or "sent, and no usable answer came: a job may exist and be billed",
             ))
+        elif self.status in ("still running", "not sent"):
+            concerns.append((self.status, self.error or "there is no answer yet"))
         elif not self.is_ok:
-            concerns.append(("failed", self.error or self.status))
+            concerns.append(("failed", self.error or "no reason was given"))
         if self.is_ok and self.is_cut:
             concerns.append(("cut", "the answer ends where its length was used up"))
         if self.is_ok and not self.sources:

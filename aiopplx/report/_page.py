@@ -6,6 +6,7 @@ This module knows nothing of jobs.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from html import escape
 from statistics import median
@@ -13,13 +14,15 @@ from urllib.parse import urlsplit
 
 from aiopplx._job import Source
 from aiopplx._text.amounts import dollars, duration, many
-from aiopplx.report._entry import Entry
+from aiopplx.report._entry import Entry, Status
 from aiopplx.report._markdown import Rendered, is_web, markdown
 from aiopplx.report._style import STYLE
 
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
 _UP, _DOT = "\N{UPWARDS ARROW}", " \N{MIDDLE DOT} "
 _FOOT = "The answers were written by a language model. Check what matters against its sources."
+_OTHERS: tuple[Status, ...] = ("failed", "in doubt", "still running", "not sent")
+_ASKED = " They have a question mark."
 _END = f'<footer dir="auto">{_FOOT}</footer></main></body></html>\n'
 
 
@@ -116,16 +119,15 @@ def _navigation(entries: Sequence[Entry], title: str) -> Iterator[str]:
 
 def _band(entries: Sequence[Entry]) -> str:
     done = sum(entry.is_ok for entry in entries)
-    doubt = sum(entry.status == "in doubt" for entry in entries)
-    failed = len(entries) - done - doubt
+    others = Counter(entry.status for entry in entries if not entry.is_ok)
     costs = [entry.cost for entry in entries if entry.cost is not None]
-    unknown = sum(entry.cost is None and entry.is_ok for entry in entries) + doubt
+    unknown = sum(entry.is_ok and entry.cost is None for entry in entries)
+    unknown += others["in doubt"] + others["still running"]
     seconds = [entry.seconds for entry in entries if entry.seconds is not None]
     numbers = [
         (f"{len(entries):,}", "questions" if len(entries) != 1 else "question"),
         (f"{done:,}", "done"),
-        (f"{failed:,}" if failed else "", "failed"),
-        (f"{doubt:,}" if doubt else "", "in doubt"),
+        *((f"{others[word]:,}" if others[word] else "", word) for word in _OTHERS),
         (dollars(sum(costs)) + (f" <small>+ {unknown:,} unknown</small>" if unknown else "") if costs else "", "cost"),
         (f"{sum(len(entry.sources) for entry in entries):,}", "sources"),
         (duration(median(seconds)) if seconds else "", "half took under"),
@@ -141,7 +143,7 @@ def _class(word: str) -> str:
 def _to_look_at(entries: Sequence[Entry], link: Callable[[Entry], str]) -> str:
     rows = [
         f'<li><a href="{link(entry)}">{entry.number}</a><span dir="auto"><b class="{_class(word)}">{word}</b>'
-        f"{escape(said[:300])}</span></li>"
+        f"{escape(_sentence(said[:300]))}</span></li>"
         for entry in entries
         for word, said in entry.concerns
     ]
@@ -154,8 +156,7 @@ def _contents(entries: Sequence[Entry], link: Callable[[Entry], str]) -> Iterato
         if entry.is_ok:
             fact = f'<span class="fact">{many(len(entry.sources), "source") if entry.sources else "no sources"}</span>'
         else:
-            word = entry.status if entry.status in ("failed", "in doubt") else "failed"
-            fact = f'<span class="fact {_class(word)}">{escape(entry.status)}</span>'
+            fact = f'<span class="fact {_class(entry.status)}">{entry.status}</span>'
         cost = dollars(entry.cost) if entry.cost is not None else ""
         yield (
             f'<li><span class="n">{entry.number}</span><a dir="auto" href="{link(entry)}">'
@@ -188,7 +189,8 @@ def _article(entry: Entry, back: str) -> Iterator[str]:
         )
         yield f'<dl class="columns">{cells}</dl>'
     for word, said in entry.concerns:
-        yield f'<p class="note {_class(word)}" dir="auto">{escape(_sentence(word, said))}</p>'
+        more = _ASKED if word == "citations" else ""
+        yield f'<p class="note {_class(word)}" dir="auto">{escape(_sentence(said))}{more}</p>'
     if entry.text:
         answer = markdown(entry.text, entry.sources, prefix=name, without=entry.question)
         yield f'<div class="answer" dir="auto">{answer.html}</div>'
@@ -206,9 +208,7 @@ def _article(entry: Entry, back: str) -> Iterator[str]:
     yield f'<p class="back"><a href="{back}">Contents</a></p></article>'
 
 
-def _sentence(word: str, said: str) -> str:
-    if word == "citations":
-        return f"{said}. They have a question mark."
+def _sentence(said: str) -> str:
     return said[:1].upper() + said[1:] + ("" if said.endswith((".", "?", "!")) else ".")
 
 

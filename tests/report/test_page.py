@@ -63,6 +63,22 @@ def test_numbers_of_the_whole_are_right() -> None:
     assert "<b>1 min 1 s</b><span>half took under" in page
 
 
+def test_what_still_runs_or_was_never_sent_has_not_failed() -> None:
+    page = "".join(
+        html_report([
+            done("First?", "Top-heavy [1]."),
+            Job(id="j", status=JobStatus.TIMED_OUT, question="Second?", error=JobFailed("not finished yet")),
+            Job(status=JobStatus.STOPPED, question="Third?", error=JobFailed("$5 reached")),
+        ])
+    )
+    assert ">failed<" not in page
+    for word in ("still running", "not sent"):
+        assert f"<b>1</b><span>{word}</span>" in page
+        assert f'<b class="doubt">{word}</b>' in page
+        assert f'<span class="fact doubt">{word}</span>' in page
+    assert "<b>$0.50 <small>+ 1 unknown</small></b>" in page  # the one that runs
+
+
 def test_sources_know_where_they_are_cited() -> None:
     page = html()
     assert '<a class="up" href="#q1-m1">' in page
