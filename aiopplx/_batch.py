@@ -19,8 +19,10 @@ from typing import TYPE_CHECKING, Generic, Self, TypeAlias, cast
 
 import anyio
 
+from aiopplx._config import check_whole
 from aiopplx._core.asked import Repeats
 from aiopplx._core.assembly import Core
+from aiopplx._core.board import BatchFollow
 from aiopplx._core.calls import Member
 from aiopplx._core.cancelling import cancel_all
 from aiopplx._core.foreseeing import count_of_new, warning_of
@@ -90,6 +92,7 @@ class Batch(AsyncIterator[Job[TagT]], Generic[TagT]):
             ordered=ordered,
             is_stored=store.results != "refetch",
             unpark=lambda sub: core.life.poller.unpark(sub),
+            now=core.client.clock.now,
             is_bulk=is_bulk,
         )
         number = next(_RUNS)
@@ -175,6 +178,37 @@ class Batch(AsyncIterator[Job[TagT]], Generic[TagT]):
         ]
         return cast("list[Job[TagT]]", [*self._left, *self._undelivered(), *running])
 
+    def follow(self, *, limit: int = 1000) -> BatchFollow:
+        """How each job stands now, then each change, to the last end: `async for update in jobs.follow(): ...`.
+
+        For a progress page. Any number of readers may follow a batch, at any time: each is told the ends of the 1000
+        jobs that ended last, how those stand that run, and then whenever a job is accepted, has found more, or ends.
+        An update is about one job (`update.job.index`, `.tag`, `.id`). Of a job that has ended it has a summary, as
+        `Session.list` gives: status, error and `seconds`, without the answer, the question and the caller's columns.
+        The jobs themselves are handed out by the batch, so another task has to iterate it meanwhile.
+
+        It ends after the end of the last job; and when the block is left, without an outcome of those that run.
+
+        Args:
+            limit: the most updates that are kept for a reader who is slower than the jobs: the latest of each job. Of
+                more, the oldest goes, and is counted (`BatchFollow.missed`). Default 1000, some hundred bytes each and
+                what a running job has found so far.
+
+        Returns:
+            An async iterator of `Update`.
+
+        Raises:
+            ConfigError: the block was not entered yet, or `limit` is no positive whole number.
+        """
+        if self._state == "new":
+            raise ConfigError("a batch is followed inside its block: async with session.batch(...) as jobs")
+        return self._results.follow(check_whole("limit", limit), self._is_all_told)
+
+    def _is_all_told(self) -> bool:
+        if self._state == "closed":
+            return True
+        return not self._submits_on() and (self._results.are_told or self._core.client.gate.polls_refused)
+
     async def aclose(self) -> None:
         """Stop submitting and polling, as leaving the block does.
 
@@ -242,6 +276,7 @@ class Batch(AsyncIterator[Job[TagT]], Generic[TagT]):
             except BaseException:
                 self._results.put_back(place)
                 raise
+            self._results.read_back(place, job)
         self._last = place.sub.claim
         self._room.release()
         self._results.count_handed_out()
@@ -258,9 +293,14 @@ class Batch(AsyncIterator[Job[TagT]], Generic[TagT]):
             self._last = None
 
     def _has_finished(self) -> bool:
-        if self._in_hand or (self._may_submit() and any(not task.done() for task in self._submitters)):
-            return False  # a submitter that only waits for an item which is not wanted any more holds up nobody
+        if self._submits_on():
+            return False
         return self._results.handed_out == self._items or self._core.client.gate.polls_refused
+
+    def _submits_on(self) -> bool:
+        """Whether something more may be submitted, or is about to be."""
+        # A submitter that only waits for an item which is not wanted any more holds up nobody.
+        return bool(self._in_hand) or (self._may_submit() and any(not task.done() for task in self._submitters))
 
     def _last_word(self) -> BaseException:
         """What ends the iteration: the end of the jobs, the source's own error, or what stopped the session."""

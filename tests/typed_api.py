@@ -36,7 +36,7 @@ from aiopplx import (
 )
 from aiopplx.agent import JobFile
 from aiopplx.emulator import Emulator, JobRecord, Ledger, WireServer, faults
-from aiopplx.progress import EventStream, Follow, Forecast, SessionStats, Update
+from aiopplx.progress import BatchFollow, EventStream, Follow, Forecast, SessionStats, Update
 from aiopplx.testing import Clock, JumpingClock
 
 
@@ -60,6 +60,10 @@ async def following(session: Session, job: Job) -> None:
     async for update in session.follow("an-id"):
         assert_type(update, Update)
         assert_type(update.job.queries, list[str])
+    async with session.batch(["a question"]) as jobs:
+        assert_type(jobs.follow(limit=10), BatchFollow)
+        async for update in jobs.follow():
+            assert_type(update, Update)
     assert_type(session.events(limit=10), EventStream)
     async for event in session.events():
         assert_type(event, Event)

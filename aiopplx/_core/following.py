@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import types
+from abc import abstractmethod
 from collections.abc import AsyncIterator, Callable
 from functools import partial
 from typing import Any, Self
@@ -45,9 +46,15 @@ class Update(msgspec.Struct, frozen=True, kw_only=True):
         return {**job.to_dict(), "seconds": self.seconds, "queries": job.queries, "eta": job.eta, "done": job.done}
 
 
-def _update(job: Job, seconds: float | None) -> Update:
+def updated(job: Job, seconds: float | None) -> Update:
+    """The update that says how a job stands."""
     found = "" if job.done or job.response is None else f"-{len(job.queries)}-{len(job.sources)}"
     return Update(job=job, seconds=seconds, id=f"{job.status.lower()}{found}")
+
+
+def running(status: JobStatus) -> JobStatus:
+    """How a job stands that is polled on: one that the server calls finished, without an answer, may still get it."""
+    return JobStatus.IN_PROGRESS if status.is_final else status
 
 
 class Follower(Caller, eq=False, kw_only=True):
@@ -69,7 +76,7 @@ class Follower(Caller, eq=False, kw_only=True):
     def polled(self, snapshot: Snapshot | None) -> None:
         """See `Listener`."""
         if snapshot is not None:
-            self.tell(self.named(self.sub.as_job(snapshot.status, None, snapshot)))
+            self.tell(self.named(self.sub.as_job(running(snapshot.status), None, snapshot)))
 
     def begin(self) -> None:
         """How the job stands, before its next poll: what others who follow it know, or the little that is sure."""
@@ -84,7 +91,7 @@ class Follower(Caller, eq=False, kw_only=True):
     def tell(self, job: Job) -> None:
         """The job stands like this now."""
         polls = self.sub.polls
-        self.latest = _update(job, self.now() - polls.since if polls is not None and polls.has_age else None)
+        self.latest = updated(job, self.now() - polls.since if polls is not None and polls.has_age else None)
         if self.latest.id != self.read:
             self.news.set()
 
@@ -99,7 +106,26 @@ class Follower(Caller, eq=False, kw_only=True):
         self.news.set()
 
 
-class Follow(AsyncIterator[Update]):
+class Following(AsyncIterator[Update]):
+    """Updates for one reader. An async context manager for those who want to end it at a certain moment."""
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, tb: types.TracebackType | None
+    ) -> None:
+        self.close()
+
+    @abstractmethod
+    def close(self) -> None:
+        """End it, from another task too: whoever reads it gets no further update. Jobs go on."""
+
+
+class Follow(Following):
     """The updates of one job: `async for update in session.follow(job): ...`.
 
     The first says how the job stands now; the last has its outcome. The iterator ends after that. It also ends, without
@@ -116,17 +142,6 @@ class Follow(AsyncIterator[Update]):
         self._follower: Follower | None = None
         self._is_over = False
         self._loop = asyncio.get_running_loop()
-
-    def __aiter__(self) -> Self:
-        return self
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self, exc_type: type[BaseException] | None, exc: BaseException | None, tb: types.TracebackType | None
-    ) -> None:
-        self.close()
 
     def close(self) -> None:
         """End it, from another task too: whoever reads it gets no further update. The job goes on."""
@@ -157,7 +172,7 @@ class Follow(AsyncIterator[Update]):
         if follower is None:
             reached = await self._reach()
             if isinstance(reached, Job):
-                return _update(reached, reached.seconds)
+                return updated(reached, reached.seconds)
             self._follower = follower = reached
             if self._is_over:
                 return None  # it was closed while the journal was asked
@@ -175,7 +190,7 @@ class Follow(AsyncIterator[Update]):
         if isinstance(outcome, AiopplxError):
             return None
         job = outcome or follower.named(await load(self._calls.life, follower.sub))
-        return _update(job, job.seconds)
+        return updated(job, job.seconds)
 
     async def _reach(self) -> Follower | Job:
         if isinstance(self._wanted, Job):

@@ -6,7 +6,8 @@ polled, and the result waits at the server. If results are handed out in the ord
 order always has room: the others wait for it. Where the store keeps results nothing is parked: a result that does not
 fit in memory is read back when it is handed out.
 
-This module knows nothing of sources, of submitting, or of what a poll is.
+What happens to the jobs is shown on a board, for whoever follows the batch. This module knows nothing of sources, of
+submitting, or of what a poll is.
 """
 
 from __future__ import annotations
@@ -16,14 +17,15 @@ import heapq
 from collections import deque
 from collections.abc import Callable
 
+from aiopplx._core.board import BatchFollow, Board, Standing
 from aiopplx._job import Job, Snapshot
-from aiopplx._submission import Listener, Phase, Submission
+from aiopplx._submission import Phase, Submission
 
 READY = 32
 """Outcomes held in memory for a consumer that is slower than the service."""
 
 
-class Place(Listener, eq=False, kw_only=True):
+class Place(Standing, eq=False, kw_only=True):
     """The place of one item in its batch: it listens for the item's job, and holds it until it is handed out.
 
     Attributes:
@@ -46,6 +48,12 @@ class Place(Listener, eq=False, kw_only=True):
     def polled(self, snapshot: Snapshot | None) -> None:
         """See `Listener`."""
         self.results.polled(self)
+        if snapshot is not None:
+            self.results.stands(self, snapshot)
+
+    def accepted(self, snapshot: Snapshot) -> None:
+        """See `Listener`."""
+        self.results.stands(self, snapshot)
 
     def deliver(self, job: Job | None) -> None:
         """See `Listener`."""
@@ -59,6 +67,7 @@ class Results:
         ordered: hand out in the order of the source; else in the order in which outcomes come.
         is_stored: the store can read results back.
         unpark: has a job polled again.
+        now: the session's monotonic clock.
         is_bulk: those who wait for a single job go first.
 
     Attributes:
@@ -68,14 +77,22 @@ class Results:
     """
 
     def __init__(
-        self, *, ordered: bool, is_stored: bool, unpark: Callable[[Submission], None], is_bulk: bool = True
+        self,
+        *,
+        ordered: bool,
+        is_stored: bool,
+        unpark: Callable[[Submission], None],
+        now: Callable[[], float],
+        is_bulk: bool = True,
     ) -> None:
         self.out: dict[Place, None] = {}
         self.news = asyncio.Event()
         self.handed_out = 0
         self._ordered = ordered
         self._is_stored = is_stored
+        self._board = Board(self.news)
         self._unpark = unpark
+        self._now = now
         self._is_bulk = is_bulk
         self._ready: deque[Place] = deque()
         self._ready_by_index: dict[int, Place] = {}
@@ -127,12 +144,21 @@ class Results:
         self._polled.discard(place)
         self._unpark_next()
 
+    def stands(self, place: Place, snapshot: Snapshot) -> None:
+        """The job runs, as an answer of the server says."""
+        if self._board.is_followed and place in self.out:
+            self._board.stands(place, snapshot, self._now())
+
     def deliver(self, place: Place, job: Job | None) -> None:
         """The outcome came. If memory is full and the store has it, it is read back when it is handed out."""
         self._polled.discard(place)
         if place not in self.out:
             return  # the batch has let go of it
         del self.out[place]
+        if job is not None:
+            self._board.ended(place, job)
+        else:
+            self._board.untold += 1
         place.job = job
         if place.is_kept and job is not None and job.ok and self._is_full() and place.sub.claim is not None:
             place.job = None
@@ -160,6 +186,12 @@ class Results:
         else:
             self._ready.appendleft(place)
 
+    def read_back(self, place: Place, job: Job) -> None:
+        """The outcome that the store had."""
+        if place.sub.phase is Phase.STORED:  # else it ended here, and was told
+            self._board.untold -= 1
+            self._board.ended(place, job)
+
     def count_handed_out(self) -> None:
         """The consumer has one more. A second consumer may have waited for just that."""
         self.handed_out += 1
@@ -173,6 +205,15 @@ class Results:
             if place in self.out:
                 self._unpark(place.sub)
                 return
+
+    def follow(self, limit: int, is_over: Callable[[], bool]) -> BatchFollow:
+        """How each job stands, then each change; see `Board.follow`."""
+        return self._board.follow(self.out, limit, is_over, self._now())
+
+    @property
+    def are_told(self) -> bool:
+        """Whether whoever follows knows the end of each job that has a place."""
+        return not self.out and not self._board.untold
 
     # --- the rest ----------------------------------------------------------------------------------------------------
 

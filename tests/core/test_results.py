@@ -2,60 +2,10 @@
 
 from __future__ import annotations
 
-from typing import cast
-
-import msgspec
 import pytest
+from _places import Held, outcome
 
-from aiopplx import Job, JobStatus
-from aiopplx._core.results import READY, Place, Results
-from aiopplx._job import Answer
-from aiopplx._submission import Phase, Submission
-from aiopplx._wire.api import API
-from aiopplx.journal._records import Claim
-from aiopplx.sonar import SONAR
-
-CLAIM = cast("Claim", object())
-
-
-class Batch:
-    """Results, with the submissions that were asked to be polled again."""
-
-    def __init__(self, count: int, *, ordered: bool = False, is_stored: bool = False) -> None:
-        self.unparked: list[Submission] = []
-        self.results = Results(ordered=ordered, is_stored=is_stored, unpark=self.unparked.append)
-        self.places = [self.results.place(running(n, is_stored=is_stored), n) for n in range(count)]
-
-    def finish(self, index: int) -> None:
-        """A poll of this job leaves and brings its outcome, if there is room for that."""
-        place = self.places[index]
-        if place.has_room():
-            place.deliver(outcome(index))
-
-    def take(self) -> int | None:
-        """The index of the next one for the consumer, if there is one."""
-        place = self.results.next()
-        if place is None:
-            return None
-        self.results.count_handed_out()
-        return place.index
-
-
-class Nothing(msgspec.Struct):
-    """A response that says nothing."""
-
-    def answer(self) -> Answer:
-        return Answer()
-
-
-def running(index: int, *, is_stored: bool = False) -> Submission:
-    sub = Submission(cast("API", SONAR), f"key {index}", tag=index, phase=Phase.RUNNING, job_id=f"job-{index}")
-    sub.claim = CLAIM if is_stored else None
-    return sub
-
-
-def outcome(index: int) -> Job:
-    return Job(id=f"job-{index}", status=JobStatus.COMPLETED, response=Nothing())
+from aiopplx._core.results import READY, Place
 
 
 @pytest.mark.parametrize(
@@ -71,7 +21,7 @@ def outcome(index: int) -> Job:
 def test_order_in_which_outcomes_are_handed_out(
     ordered: bool, finished: list[int], handed_out: list[int | None]
 ) -> None:
-    batch = Batch(3, ordered=ordered)
+    batch = Held(3, ordered=ordered)
     for index in finished:
         batch.finish(index)
     assert [batch.take() for _ in handed_out] == handed_out
@@ -79,7 +29,7 @@ def test_order_in_which_outcomes_are_handed_out(
 
 
 def test_news_are_told_for_an_outcome_and_for_each_one_taken() -> None:
-    batch = Batch(1)
+    batch = Held(1)
     news = batch.results.news
     batch.finish(0)
     assert news.is_set()
@@ -89,7 +39,7 @@ def test_news_are_told_for_an_outcome_and_for_each_one_taken() -> None:
 
 
 def test_jobs_beyond_the_room_are_parked_until_one_is_taken() -> None:
-    batch = Batch(READY + 2)
+    batch = Held(READY + 2)
     rooms = [place.has_room() for place in batch.places]
     assert rooms == [True] * READY + [False] * 2
     assert [place.is_parked for place in batch.places[READY:]] == [True, True]
@@ -103,7 +53,7 @@ def test_jobs_beyond_the_room_are_parked_until_one_is_taken() -> None:
 
 
 def test_jobs_are_unparked_in_the_order_in_which_they_were_parked() -> None:
-    batch = Batch(READY + 3)
+    batch = Held(READY + 3)
     for index in (*range(READY), READY + 2, READY, READY + 1):
         batch.places[index].has_room()
     for index in range(3):
@@ -112,7 +62,7 @@ def test_jobs_are_unparked_in_the_order_in_which_they_were_parked() -> None:
 
 
 def test_poll_that_brings_no_outcome_gives_its_room_to_the_next() -> None:
-    batch = Batch(READY + 1)
+    batch = Held(READY + 1)
     for place in batch.places:
         place.has_room()
     batch.places[0].polled(None)
@@ -121,7 +71,7 @@ def test_poll_that_brings_no_outcome_gives_its_room_to_the_next() -> None:
 
 
 def test_next_in_the_order_always_has_room() -> None:
-    batch = Batch(READY + 1, ordered=True)
+    batch = Held(READY + 1, ordered=True)
     for index in range(1, READY + 1):
         batch.finish(index)
     assert batch.take() is None
@@ -130,7 +80,7 @@ def test_next_in_the_order_always_has_room() -> None:
 
 
 def test_stored_outcomes_beyond_the_room_are_read_back_later() -> None:
-    batch = Batch(READY + 1, is_stored=True)
+    batch = Held(READY + 1, is_stored=True)
     for index in range(READY + 1):
         batch.finish(index)
     jobs = [place.job is not None for place in batch.places]
@@ -141,7 +91,7 @@ def test_stored_outcomes_beyond_the_room_are_read_back_later() -> None:
 
 @pytest.mark.parametrize("ordered", [False, True])
 def test_place_that_is_put_back_is_the_first_again(ordered: bool) -> None:
-    batch = Batch(2, ordered=ordered)
+    batch = Held(2, ordered=ordered)
     batch.finish(0)
     batch.finish(1)
     place = batch.results.next()
@@ -151,7 +101,7 @@ def test_place_that_is_put_back_is_the_first_again(ordered: bool) -> None:
 
 
 def test_letting_go_holds_nothing_and_ignores_what_comes_later() -> None:
-    batch = Batch(3)
+    batch = Held(3)
     batch.finish(1)
     assert [job.id for job in batch.results.undelivered()] == ["job-1"]
     assert batch.results.let_go() == [batch.places[0], batch.places[2]]

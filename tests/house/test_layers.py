@@ -41,7 +41,7 @@ _submission
 _http.  clock limit secret proxy default_headers apart transport account line client
 _config
 _core.  contained slots live learnt spending pages poller outcomes announcing freezing finding sending lifecycle
-    loading leaving calls following decisions cancelling single listing files source results asked assembly stats
+    loading leaving calls following board decisions cancelling single listing files source results asked assembly stats
     foreseeing estimating notebook
 _batch
 _session progress
