@@ -34,6 +34,7 @@ class ForgetfulJournal:
 
     results: Results = "refetch"
     remembers = False
+    shares = False
 
     def __init__(self) -> None:
         self._last = 0
@@ -74,6 +75,14 @@ class ForgetfulJournal:
         return _record(job_id, known, known)
 
     async def claim(self, pk: int) -> Record | None:
+        """None: there are no rows."""
+        return None
+
+    async def free(self, limit: int) -> list[Record]:
+        """Nothing: there are no rows."""
+        return []
+
+    async def newest(self, sha: bytes, *, api: str) -> Record | None:
         """None: there are no rows."""
         return None
 

@@ -18,6 +18,8 @@ from aiopplx.journal._records import Claim, Cost, CostsBy, Ledger, Origin, Recor
 from aiopplx.journal._steps import Step
 from aiopplx.journal.store import (
     DELIVERABLE,
+    REUSABLE,
+    RUNNING,
     Bills,
     added_up,
     age_of,
@@ -103,6 +105,10 @@ class MemoryStore:
         """True if another session holds it."""
         return self._claimed[pk].holder not in (None, journal)
 
+    def is_free(self, pk: int) -> bool:
+        """True if nobody holds it."""
+        return self._claimed[pk].holder is None
+
     def is_live(self, claim: Claim, journal: MemoryJournal) -> bool:
         """True if this claim still allows writing: no later one was given, and no other session holds the row."""
         claimed = self._claimed.get(claim.pk)
@@ -176,6 +182,7 @@ class MemoryJournal:
         elif store is None or now is not None:
             raise TypeError("a MemoryJournal takes a clock (now=) or a store (store=), not both")
         self.store = store
+        self.shares: bool = now is None
         self.results: Results = results
         self._closed = False
 
@@ -254,6 +261,22 @@ class MemoryJournal:
         """See `Journal`."""
         store = self._open()
         return store.claimed(pk, self) if pk in store.rows else None
+
+    async def free(self, limit: int) -> list[Record]:
+        """See `Journal`."""
+        store = self._open()
+        found = (
+            [pk for pk, row in store.rows.items() if row.state in RUNNING and store.is_free(pk)] if self.shares else []
+        )
+        return [store.claimed(pk, self) for pk in found[: max(0, limit)]]
+
+    async def newest(self, sha: bytes, *, api: str) -> Record | None:
+        """See `Journal`."""
+        store = self._open()
+        for pk, row in reversed(store.rows.items()):
+            if row.sha == sha and row.api == api and row.state in REUSABLE:
+                return store.seen(pk, self)
+        return None
 
     async def release(self, claim: Claim) -> None:
         """See `Journal`."""

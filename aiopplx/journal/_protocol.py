@@ -54,6 +54,11 @@ class Journal(Protocol):
         """True if what was written can be found again. Only the store of a session without a journal returns False."""
         ...
 
+    @property
+    def shares(self) -> bool:
+        """True if other sessions may have the same store open at the same time, in this process or in another one."""
+        ...
+
     async def find_or_queue(
         self,
         item: str,
@@ -99,6 +104,32 @@ class Journal(Protocol):
             The row as it is now, with its claim; with `is_held` and without a claim if another session holds it; None
             if it does not exist. A final row has no holder: every session that asks gets a claim, and the first one to
             start it anew (`requeue`, `sending`) becomes its holder.
+        """
+        ...
+
+    async def free(self, limit: int) -> list[Record]:
+        """Take the right to write rows that may be billed and that nobody holds: their session has ended, or is dead.
+
+        These are rows in SENDING and ACCEPTED. Of a row in QUEUED nothing was sent, so it is left for whoever asks for
+        it; a final row has no holder. Rows that were freed by `release` are among them. Two sessions that ask at once
+        get different rows. In a store for one session at a time there are none.
+
+        Args:
+            limit: the most rows that are taken.
+
+        Returns:
+            The rows, lowest `pk` first, each with its claim.
+        """
+        ...
+
+    async def newest(self, sha: bytes, *, api: str) -> Record | None:
+        """The newest row of this very request at this API that has a result or may still get one; None without one.
+
+        These are rows in QUEUED, SENDING, ACCEPTED and DONE. It gives no right to write, as `get`.
+
+        Args:
+            sha: of the canonical request (`store.sha_of`).
+            api: the name of the API.
         """
         ...
 

@@ -11,8 +11,8 @@ submissions. `MemoryJournal` is a whole store made of these.
 - `duplicate`, `key_taken`, `name_taken` make the errors for an id, a key and a name that another row has.
 - `age_of` for `Record.age`, `added_up` for `Journal.costs` and `ledger_of` for `Journal.ledger`, of `Bills`;
   `kind_label` for the kind of job that stored bytes ask for.
-- `REPLACEABLE`, `REPLACEABLE_IF_ASKED`, `RUNNING`, `BILLED`, `DELIVERABLE`: the states that matter to queueing, to
-  money and to delivery.
+- `REPLACEABLE`, `REPLACEABLE_IF_ASKED`, `REUSABLE`, `RUNNING`, `BILLED`, `DELIVERABLE`: the states that matter to
+  queueing, to money and to delivery.
 - `item_name`, `job_name`, `sha_of`: the name and digest of a submission; `fingerprint` tells accounts apart.
 
 This module does nothing itself, and knows nothing of how rows are stored.
@@ -28,6 +28,7 @@ from aiopplx.journal._records import (
     DELIVERABLE,
     REPLACEABLE,
     REPLACEABLE_IF_ASKED,
+    REUSABLE,
     RUNNING,
     Bills,
     added_up,
@@ -41,6 +42,7 @@ __all__ = [
     "DELIVERABLE",
     "REPLACEABLE",
     "REPLACEABLE_IF_ASKED",
+    "REUSABLE",
     "RUNNING",
     "Bills",
     "added_up",

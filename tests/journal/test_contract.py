@@ -836,6 +836,18 @@ async def test_step_goes_on_though_its_caller_is_cancelled(journal: Journal) -> 
     assert (await now(journal, record)).state is S
 
 
+async def test_newest_row_of_a_request_is_one_with_a_result_to_come(journal: Journal) -> None:
+    assert await journal.newest(sha_of(b"why?"), api="sonar") is None
+    for place, state in enumerate(State):
+        await brought_to(journal, state, f"at {place}")
+        found = await journal.newest(sha_of(b"why?"), api="sonar")
+        assert found is not None
+        assert found.claim is None
+        assert found.tag == (f"at {place}" if state in (Q, S, A, D) else f"at {D.value}")
+    assert await journal.newest(sha_of(b"why?"), api="agent") is None
+    assert await journal.newest(sha_of(b"another"), api="sonar") is None
+
+
 # --- two sessions on one store ----------------------------------------------------------------------------------------
 
 
@@ -1071,3 +1083,37 @@ def test_fingerprint_differs_by_key_and_by_salt() -> None:
     prints = {fingerprint("one", b"s"), fingerprint("two", b"s"), fingerprint("one", b"t")}
     assert len(prints) == 3
     assert all(len(text) == 8 for text in prints)
+
+
+# --- what nobody holds ------------------------------------------------------------------------------------------------
+
+
+async def test_rows_of_a_dead_session_are_taken_once(shared: Kind, one: Journal, two: Journal) -> None:
+    assert one.shares
+    states = {(await brought_to(one, state, f"at {state.name}")).pk: state for state in State}
+    third = await shared.session()
+    assert await two.free(100) == []
+    shared.lose(one)
+    first, others = await two.free(1), await third.free(100)
+    taken = [*first, *others]
+    assert [states[record.pk] for record in taken] == [S, A]
+    assert all(record.claim is not None and not record.is_held and record.age is not None for record in first)
+    assert [record.pk for record in others if record.claim is None] == []
+    assert await two.free(100) == []
+    held = await one.claim(first[0].pk)
+    assert held is not None
+    assert held.is_held
+    await third.close()
+
+
+@pytest.mark.parametrize("limit", [0, -1])
+async def test_no_more_rows_are_taken_than_asked_for(shared: Kind, one: Journal, two: Journal, limit: int) -> None:
+    await brought_to(one, A)
+    shared.lose(one)
+    assert await two.free(limit) == []
+
+
+async def test_released_row_is_free_for_all(one: Journal, two: Journal) -> None:
+    record = await brought_to(one, A)
+    await one.release(claim_of(record))
+    assert [row.pk for row in await two.free(10)] == [record.pk]

@@ -32,6 +32,7 @@ class SqliteJournal:
     """
 
     remembers = True
+    shares = False
 
     def __init__(self, path: str, writer: Writer, results: Results) -> None:
         self.path = path
@@ -130,6 +131,15 @@ class SqliteJournal:
     async def claim(self, pk: int) -> Record | None:
         """See `Journal`. The one session that has the file open holds every row."""
         return await self._do(lambda statements: statements.claim(pk))
+
+    async def free(self, limit: int) -> list[Record]:
+        """See `Journal`. The one session that has the file open holds every row, so there are none."""
+        self._check()
+        return []
+
+    async def newest(self, sha: bytes, *, api: str) -> Record | None:
+        """See `Journal`."""
+        return await self._do(lambda statements: statements.newest(sha, api))
 
     async def release(self, claim: Claim) -> None:
         """See `Journal`. The one session that has the file open holds every row, so nothing changes."""

@@ -22,6 +22,7 @@ from aiopplx.journal._records import (
     DELIVERABLE,
     REPLACEABLE,
     REPLACEABLE_IF_ASKED,
+    REUSABLE,
     Claim,
     Origin,
     Record,
@@ -212,6 +213,17 @@ class WritingStatements(Statements):
             self._replace(pk, key=key, body=body, sha=sha, api=api)
             found = self._claimed(pk)
             return found if origin is None else self._came_from(found, origin)
+
+    def newest(self, sha: bytes, api: str) -> Record | None:
+        """The newest row of this request that has a result or may get one. Its index is made for those who ask."""
+        self.connection.execute("CREATE INDEX IF NOT EXISTS job_sha ON job(sha)")
+        found = self.one(
+            "SELECT pk FROM job WHERE sha = ? AND api = ? AND (1 << state) & ? ORDER BY pk DESC LIMIT 1",
+            sha,
+            api,
+            mask(REUSABLE),
+        )
+        return self.record(found[0]) if found is not None else None
 
     def claim(self, pk: int) -> Record | None:
         """See `Journal`. The only writer holds every row."""
