@@ -34,7 +34,7 @@ tables
 journal.  _errors _kinds _names _records _steps _taking store _protocol _standing _memory _forgetful _jobs
     _sqlite.lock _sqlite.schema _sqlite.errors _sqlite.files _sqlite.log _sqlite.file _sqlite.opening _sqlite.reading
     _sqlite.writing _sqlite.writer _sqlite.reader _sqlite.journal
-    _postgres.url _postgres.room _postgres.driver
+    _postgres.url _postgres.room _postgres.driver _postgres.hearing _postgres.account
 _policy.  network retry recovery durations laws turns forecast pace polling paging epochs noise told limiter limits gate
     budget estimate
 _submission
@@ -181,6 +181,7 @@ ARE_REAL = {
     "testing._timers": "the same",
     "journal._memory": "it waits for another session, which has a clock of its own",
     "journal._postgres.driver": "the database's server takes real time",
+    "journal._postgres.hearing": "the same",
 }
 
 

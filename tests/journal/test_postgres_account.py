@@ -1,0 +1,136 @@
+"""The rows that the sessions of an account share: departures at a rate, silences, and no key."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import pytest
+from _postgres import Server
+
+from aiopplx.journal._postgres.account import SharedAccount, make_tables
+from aiopplx.journal._postgres.hearing import Hearing, reach
+from aiopplx.journal._postgres.room import Database
+from aiopplx.journal._postgres.url import address_of
+
+KEY = "pplx-a-secret-key-of-nobody"
+URL = "https://api.perplexity.ai"
+
+
+class World:
+    """Several processes' connections to one schema."""
+
+    def __init__(self, url: str) -> None:
+        self.address = address_of(url)
+        self.open: list[Database] = []
+
+    async def database(self) -> tuple[Database, Hearing]:
+        database, hearing = await reach(self.address)
+        self.open.append(database)
+        return database, hearing
+
+    async def account(self, key: str = KEY) -> SharedAccount:
+        database, hearing = await self.database()
+        return await SharedAccount.open(database, hearing, schema=self.address.schema, base_url=URL, key=key)
+
+
+@pytest.fixture
+async def world(postgres: Server) -> AsyncIterator[World]:
+    world = World(postgres.url())
+    yield world
+    for database in world.open:
+        await database.close()
+
+
+async def test_departures_of_two_processes_are_one_interval_apart(world: World) -> None:
+    one, other = await world.account(), await world.account()
+    firsts = [(await which.reserve("submit", 1, 100.0, 0.0)).first for which in (one, other, one, other)]
+    assert [round(first / 100.0, 1) for first in firsts] == [0.0, 1.0, 2.0, 3.0]
+
+
+async def test_several_departures_are_reserved_at_once(world: World) -> None:
+    account = await world.account()
+    await account.reserve("submit", 3, 100.0, 0.0)
+    assert (await account.reserve("submit", 1, 100.0, 0.0)).first == pytest.approx(300.0, abs=20.0)
+
+
+async def test_saved_departures_are_made_up_for(world: World) -> None:
+    account = await world.account()
+    firsts = [(await account.reserve("poll", 1, 100.0, 200.0)).first for _ in range(4)]
+    assert firsts == pytest.approx([-200.0, -100.0, 0.0, 100.0], abs=20.0)
+
+
+async def test_limits_and_accounts_have_departures_of_their_own(world: World) -> None:
+    account, another = await world.account(), await world.account("pplx-another")
+    await account.reserve("submit", 5, 100.0, 0.0)
+    assert (await account.reserve("poll", 1, 100.0, 0.0)).first < 50.0
+    assert (await another.reserve("submit", 1, 100.0, 0.0)).first < 50.0
+
+
+async def test_all_at_once_get_different_departures(world: World) -> None:
+    accounts = [await world.account() for _ in range(4)]
+    got = await asyncio.gather(*(account.reserve("submit", 1, 50.0, 0.0) for account in accounts * 5))
+    assert sorted(round(one.first / 50.0) for one in got) == list(range(20))
+
+
+async def test_silence_is_heard_by_others_and_holds_departures(world: World) -> None:
+    one, other, another = await world.account(), await world.account(), await world.account("pplx-another")
+    heard: asyncio.Queue[str] = asyncio.Queue()
+    other.hearing.on("c", heard.put_nowait)
+    await one.silence(1_000.0)
+    said = await heard.get()
+    assert (other.seconds_in(said), another.seconds_in(said)) == (1_000.0, 0.0)
+    reserved = await other.reserve("submit", 1, 1.0, 0.0)
+    assert (reserved.first, reserved.silent) == pytest.approx((1_000.0, 1_000.0), abs=20.0)
+    assert (await another.silent(), (await another.reserve("submit", 1, 1.0, 0.0)).silent) == (0.0, 0.0)
+
+
+async def test_shorter_silence_does_not_end_a_longer_one(world: World) -> None:
+    account = await world.account()
+    await account.silence(1_000.0)
+    await account.silence(1.0)
+    assert await account.silent() > 900.0
+
+
+async def test_nothing_is_saved_up_in_a_silence(world: World) -> None:
+    account = await world.account()
+    await account.silence(1_000.0)
+    firsts = [(await account.reserve("submit", 1, 10.0, 500.0)).first for _ in range(2)]
+    assert firsts == pytest.approx([1_000.0, 1_010.0], abs=5.0)
+
+
+async def test_pacing_does_not_wait_for_the_disk(world: World) -> None:
+    """What the statement sets is the transaction's, and the next one on the connection finds it as it was."""
+    account = await world.account()
+    database, _ = await world.database()
+    schema = world.address.schema
+    await database.execute(f"CREATE TABLE {schema}.seen(commit text)")
+    await database.execute(
+        f"CREATE FUNCTION {schema}.look() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN INSERT INTO {schema}.seen"
+        " VALUES (current_setting('synchronous_commit')); RETURN NULL; END $$"
+    )
+    await database.execute(
+        f"CREATE TRIGGER look AFTER UPDATE ON {schema}.account FOR EACH ROW EXECUTE FUNCTION {schema}.look()"
+    )
+    await account.reserve("submit", 1, 1.0, 0.0)
+    await account.silence(1.0)
+    await database.execute(f"UPDATE {schema}.account SET held = 0 WHERE name = '{account.name}'")
+    assert [row["commit"] for row in await database.fetch(f"SELECT commit FROM {schema}.seen")] == ["off", "off", "on"]
+
+
+async def test_rows_that_were_deleted_are_made_again(world: World) -> None:
+    account = await world.account()
+    database, _ = await world.database()
+    await database.execute(f"TRUNCATE {world.address.schema}.account")
+    assert (await account.reserve("submit", 1, 100.0, 0.0)).first < 50.0
+
+
+async def test_tables_are_made_once_by_many_at_once(world: World) -> None:
+    databases = [(await world.database())[0] for _ in range(4)]
+    await asyncio.gather(*(make_tables(database, world.address.schema) for database in databases))
+
+
+async def test_key_is_in_no_row(world: World) -> None:
+    account = await world.account()
+    assert KEY not in account.name
+    assert account.name.startswith(f"{URL} ")
