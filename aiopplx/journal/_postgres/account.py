@@ -49,17 +49,22 @@ _LOCK = "SELECT pg_advisory_xact_lock(hashtext('aiopplx ' || $1))"
 _SALT = """
 INSERT INTO "{schema}".account_salt(salt) VALUES ($1) ON CONFLICT (is_one) DO NOTHING
 """
+_SALT_IS = """
+SELECT salt FROM "{schema}".account_salt
+"""
 _ROWS = """
 INSERT INTO "{schema}".account(name) SELECT unnest($1::text[]) ON CONFLICT (name) DO NOTHING
 """
-_NO_DISK = "SELECT set_config('synchronous_commit', 'off', true) AS is_set"
 # `first` may be negative: by as much as the limit has saved up.
-_RESERVE = f"""
-UPDATE "{{schema}}".account AS mine
+_RESERVE = """
+UPDATE "{schema}".account AS mine
    SET tat = greatest(mine.tat, clock_timestamp(), whole.closed_until + $4::float8 * interval '1 second')
              + $2::int * $3::float8 * interval '1 second'
-  FROM (SELECT closed_until, is_set FROM "{{schema}}".account, ({_NO_DISK}) AS disk WHERE name = $5) AS whole
- WHERE mine.name = $1 AND whole.is_set = 'off'
+  FROM (
+    SELECT closed_until, set_config('synchronous_commit', 'off', true) AS disk
+      FROM "{schema}".account WHERE name = $5
+  ) AS whole
+ WHERE mine.name = $1 AND disk = 'off'
 RETURNING extract(epoch FROM mine.tat - clock_timestamp())::float8 - $2::int * $3::float8 - $4::float8 AS first,
           coalesce(extract(epoch FROM whole.closed_until - clock_timestamp()), 0)::float8 AS silent
 """
@@ -67,12 +72,12 @@ _SILENT = """
 SELECT coalesce(extract(epoch FROM closed_until - clock_timestamp()), 0)::float8 AS silent
   FROM "{schema}".account WHERE name = $1
 """
-_SILENCE = f"""
+_SILENCE = """
 WITH closed AS (
-    UPDATE "{{schema}}".account AS whole
+    UPDATE "{schema}".account
        SET closed_until = greatest(closed_until, clock_timestamp() + $2::float8 * interval '1 second')
-      FROM ({_NO_DISK}) AS disk
-     WHERE name = $1 AND is_set = 'off'
+      FROM (SELECT set_config('synchronous_commit', 'off', true) AS disk) AS transaction
+     WHERE name = $1 AND disk = 'off'
     RETURNING 1
 )
 SELECT pg_notify($3, $4) FROM closed
@@ -135,7 +140,7 @@ class SharedAccount:
         """The account of a key at a server; its tables and rows are made if they are missing. Raises `JournalError`."""
         await make_tables(database, schema)
         await database.execute(_SALT.format(schema=schema), secrets.token_bytes(16))
-        found = await database.fetch(f'SELECT salt FROM "{schema}".account_salt')
+        found = await database.fetch(_SALT_IS.format(schema=schema))
         name = f"{base_url} {fingerprint(key, bytes(found[0]['salt']))}"
         account = cls(database, hearing, schema=schema, name=name)
         await account.make_rows()
