@@ -45,7 +45,7 @@ async def test_question_is_asked_followed_and_read(framework: str) -> None:
 async def test_stopped_server_ends_its_streams_and_the_next_finds_the_job(framework: str, tmp_path: Path) -> None:
     journal = str(tmp_path / "research.db")
     async with Emulator(duration=4.0, answer_chars=400) as server:
-        async with running(framework, server, RESEARCH_JOURNAL=journal) as app:
+        async with running(framework, server, journal=journal) as app:
             job_id = await app.start(tag="vasa")
             told = [event async for event in _until_stopped(app, job_id)]
             said = await app.stop()
@@ -53,7 +53,7 @@ async def test_stopped_server_ends_its_streams_and_the_next_finds_the_job(framew
         assert "done" not in [name for name, _, _ in told]
         assert f"1 jobs go on, and are billed, at the service: {job_id}" in said
         assert "a-key-that-must-not-be-seen" not in said
-        async with running(framework, server, RESEARCH_JOURNAL=journal) as app:
+        async with running(framework, server, journal=journal) as app:
             assert await app.start(tag="vasa") == job_id, "the same job, not another one"
             rest = [event async for event in app.events(job_id, after=told[-1][1])]
             assert rest[-1][0] == "done"

@@ -1,4 +1,4 @@
-"""The example applications of the documents, as processes of their own, and a client at them."""
+"""The example applications of the documents, as processes under their real servers, and a client at them."""
 
 from __future__ import annotations
 
@@ -19,28 +19,19 @@ from _shell import environment
 
 from aiopplx.emulator import Emulator
 
-EXAMPLES = Path(__file__).parents[2] / "docs" / "examples"
+ROOT = Path(__file__).parents[2]
+EXAMPLES = ROOT / "docs" / "examples"
 QUESTION = {"question": "Why did the Vasa sink?"}
+KEY = "a-key-that-must-not-be-seen"
 ENDS_WITHIN = 60.0
 """Seconds after which a server that should have started or ended is taken for stuck."""
-# A page that follows a job would hold the server for an hour, were it not ended when the server is told to stop.
-RUN = {
-    "fastapi": "import uvicorn; uvicorn.run(program.app, port={port}, timeout_graceful_shutdown=3600)",
-    "aiohttp": "program.web.run_app(program.app, host='127.0.0.1', port={port}, print=None, shutdown_timeout=3600)",
+FOR_EVER = 3600
+"""Seconds for which a server waits for its open connections, so that what does not end by itself is seen."""
+# A listening socket is handed down, as systemd does it: who comes while no process accepts waits, and is not refused.
+COMMANDS = {
+    "fastapi": "-m uvicorn _example_app:app --fd {fd} --workers {workers} --timeout-graceful-shutdown {grace}",
+    "aiohttp": "-m _example_app {fd} {grace}",
 }
-# The example's session with frequent polls: these jobs take seconds.
-PROGRAM = """
-import functools
-import aiopplx
-import {framework}_app as program
-program.Session = functools.partial(aiopplx.Session, poll=aiopplx.PollPolicy.fixed(0.3))
-{run}
-"""
-
-
-def words(framework: str, port: int) -> list[str]:
-    program = PROGRAM.format(framework=framework, run=RUN[framework].format(port=port))
-    return [sys.executable, "-W", "error", "-c", program]
 
 
 class App:
@@ -58,61 +49,133 @@ class App:
             return job_id
 
     async def events(self, job_id: str, after: str = "") -> AsyncIterator[tuple[str, str, Any]]:
-        headers = {"Last-Event-ID": after} if after else {}
-        async with self.client.get(f"/research/{job_id}/events", headers=headers) as response:
-            assert response.status == 200, await response.text()
-            assert response.headers["Content-Type"].startswith("text/event-stream")
-            said: dict[str, str] = {}
-            async for line in response.content:
-                name, _, value = line.decode().strip().partition(": ")
-                if name:
-                    said[name] = value
-                elif "data" in said:
-                    yield said["event"], said.get("id", ""), json.loads(said["data"])  # noqa: ASYNC119 - read to its end
-                    said = {}
+        async for event in events(self.client, job_id, after):
+            yield event
 
     async def stop(self) -> str:
         """Asks it to stop as a supervisor does. Returns what it has said."""
-        self.process.send_signal(signal.SIGTERM)
-        with anyio.fail_after(ENDS_WITHIN):
-            _, said = await self.process.communicate()
-        return said.decode()
+        return await ended(self.process)
 
 
-@asynccontextmanager
-async def running(framework: str, server: Emulator, **env: str) -> AsyncIterator[App]:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    process = await asyncio.create_subprocess_exec(
-        *words(framework, port),
+async def events(client: aiohttp.ClientSession, job_id: str, after: str = "") -> AsyncIterator[tuple[str, str, Any]]:
+    """The server-sent events of a job: name, id, data."""
+    headers = {"Last-Event-ID": after} if after else {}
+    async with client.get(f"/research/{job_id}/events", headers=headers) as response:
+        assert response.status == 200, await response.text()
+        assert response.headers["Content-Type"].startswith("text/event-stream")
+        said: dict[str, str] = {}
+        async for line in response.content:
+            name, _, value = line.decode().strip().partition(": ")
+            if name:
+                said[name] = value
+            elif "data" in said:
+                yield said["event"], said.get("id", ""), json.loads(said["data"])  # noqa: ASYNC119 - read to its end
+                said = {}
+
+
+def listening() -> socket.socket:
+    """A socket that a server accepts at, on a free port of this machine."""
+    made = socket.create_server(("127.0.0.1", 0))
+    made.setblocking(False)
+    return made
+
+
+def url_of(sock: socket.socket) -> str:
+    return f"http://127.0.0.1:{sock.getsockname()[1]}"
+
+
+async def spawned(
+    framework: str,
+    server: Emulator,
+    sock: socket.socket,
+    *,
+    journal: str = "",
+    workers: int = 1,
+    grace: int = FOR_EVER,
+    **env: str,
+) -> asyncio.subprocess.Process:
+    """A server of the application that accepts at this socket; it may not have begun to.
+
+    Args:
+        framework: which example.
+        server: the service.
+        sock: listens.
+        journal: what the session writes to; `""` for no journal.
+        workers: processes that uvicorn starts.
+        grace: seconds for which it waits for its open connections when it is told to stop; it cuts them then.
+        env: further variables of the environment.
+    """
+    words = COMMANDS[framework].format(fd=sock.fileno(), workers=workers, grace=grace)
+    return await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-W",
+        "error",
+        *words.split(),
         cwd=EXAMPLES,
         env=environment(
             PERPLEXITY_BASE_URL=server.url,
-            PERPLEXITY_API_KEY="a-key-that-must-not-be-seen",
+            PERPLEXITY_API_KEY=KEY,
             AIOPPLX_API="agent",
-            PYTHONPATH=os.pathsep.join([str(EXAMPLES.parents[1]), os.environ.get("PYTHONPATH", "")]),
+            EXAMPLE=framework,
+            PYTHONPATH=os.pathsep.join(map(str, (ROOT, EXAMPLES, Path(__file__).parent))),
             PYTHONDONTWRITEBYTECODE="1",
+            **({"RESEARCH_JOURNAL": journal} if journal else {}),
             **env,
         ),
+        pass_fds=[sock.fileno()],
+        start_new_session=True,  # so that `killed` reaches its workers too
         stderr=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,
     )
-    try:
-        url = f"http://127.0.0.1:{port}"
-        # More connections than a browser would open, since it may stand for many browsers.
-        async with aiohttp.ClientSession(url, connector=aiohttp.TCPConnector(limit=0)) as client:
-            with anyio.fail_after(ENDS_WITHIN):
-                while True:
-                    try:
-                        async with client.get("/health") as response:
-                            assert response.status == 200
-                        break
-                    except aiohttp.ClientConnectionError:
-                        assert process.returncode is None, await process.communicate()
-                        await asyncio.sleep(0.05)
-            yield App(process, client, url)
-    finally:
-        if process.returncode is None:
-            process.kill()
-            await process.communicate()
+
+
+async def ended(process: asyncio.subprocess.Process, signum: int | None = signal.SIGTERM) -> str:
+    """Sends it a signal, if any, and waits for its end. Returns what it has said on both of its outputs."""
+    if signum is not None:
+        process.send_signal(signum)
+    with anyio.fail_after(ENDS_WITHIN):
+        printed, said = await process.communicate()
+    return printed.decode() + said.decode()
+
+
+async def killed(process: asyncio.subprocess.Process) -> None:
+    """Ends it and its workers, if it still runs."""
+    if process.returncode is None:
+        os.killpg(process.pid, signal.SIGKILL)
+        await process.communicate()
+
+
+async def serves(process: asyncio.subprocess.Process, client: aiohttp.ClientSession) -> None:
+    """Returns once it answers."""
+    with anyio.fail_after(ENDS_WITHIN):
+        asking = asyncio.ensure_future(_healthy(client))
+        ending = asyncio.ensure_future(process.wait())
+        await asyncio.wait([asking, ending], return_when=asyncio.FIRST_COMPLETED)
+        ending.cancel()
+        assert process.returncode is None, await process.communicate()
+        await asking
+
+
+async def _healthy(client: aiohttp.ClientSession) -> None:
+    async with client.get("/health") as response:
+        assert response.status == 200
+
+
+def browsers(url: str) -> aiohttp.ClientSession:
+    """A client with more connections than a browser would open, since it may stand for many browsers."""
+    return aiohttp.ClientSession(url, connector=aiohttp.TCPConnector(limit=0))
+
+
+@asynccontextmanager
+async def running(
+    framework: str, server: Emulator, *, journal: str = "", workers: int = 1, **env: str
+) -> AsyncIterator[App]:
+    """An application that serves; arguments as of `spawned`."""
+    with listening() as sock:
+        process = await spawned(framework, server, sock, journal=journal, workers=workers, **env)
+        try:
+            async with browsers(url_of(sock)) as client:
+                await serves(process, client)
+                yield App(process, client, url_of(sock))
+        finally:
+            await killed(process)
