@@ -60,11 +60,11 @@ class Announcer:
         """It was refused for a word that the server does not know, and is sent in other words."""
         self.emitter.emit(sub.event(EventKind.RETRYING, self._clock.now(), delay=0.0, reason=error.message))
 
-    def was_accepted(self, sub: Submission, snapshot: Snapshot, asked: str | None) -> None:
+    def was_accepted(self, sub: Submission, snapshot: Snapshot, asked: str | None, now: float) -> None:
         """The server has it. `asked` is the model that it asked for, where the answer names one."""
         self.accepted += 1
         if self.emitter.has_handlers():
-            self.emitter.emit(sub.event(EventKind.SUBMITTED, self._clock.now(), status=snapshot.status))
+            self.emitter.emit(sub.event(EventKind.SUBMITTED, now, status=snapshot.status))
         if asked and snapshot.model and asked != snapshot.model:
             self.warn(sub, f"asked for model {asked[:80]!r}, the server says {snapshot.model[:80]!r}")
 

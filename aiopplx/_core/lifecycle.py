@@ -168,7 +168,8 @@ class Lifecycle:
                 self._take_up(sub, bounds)
                 return True
             await self.spending.reserve(sub, bounds.until)
-            await self._accept(sub, await send(sub, self, bounds))
+            snapshot, now = await send(sub, self, bounds)
+            await self._accept(sub, snapshot, now)
         except ClaimLost:
             if sub.phase in DOUBTFUL and sub.attempts:
                 raise  # what was sent from here is this session's to tell
@@ -191,7 +192,7 @@ class Lifecycle:
             raise outcomes.no_slot()
         self._stop_waiting(sub, [listener], "max_in_flight jobs were running all the time", None)
         if sub.listeners:
-            self.poller.watch(sub)
+            self.poller.watch(sub, self._clock.now())
 
     def _broke(self, sub: Submission, problem: BaseException) -> None:
         """Its sender dies: whoever listens hears of it now, or from the poller if there is a job.
@@ -200,7 +201,7 @@ class Lifecycle:
         """
         log(logging.ERROR, "submission %s failed unexpectedly", sub.key, exc_info=True)
         if sub.phase in POLLABLE:
-            self.poller.watch(sub)
+            self.poller.watch(sub, self._clock.now())
         elif sub.phase not in TERMINAL:
             error = outcomes.unexpected(problem, is_doubtful=sub.phase in DOUBTFUL)
             job = sub.as_job(outcomes.status_of_refusal(error, self.client.gate.stop), error)
@@ -209,7 +210,7 @@ class Lifecycle:
     def _cut_short(self, sub: Submission) -> None:
         """Whoever made it has left. A job that others listen to by now goes on for them."""
         if sub.listeners and sub.phase in POLLABLE:
-            self.poller.watch(sub)
+            self.poller.watch(sub, self._clock.now())
         else:
             self.detach(sub)
 
@@ -288,12 +289,12 @@ class Lifecycle:
 
     # --- send: the owner of each attempt ------------------------------------------------------------------------------
 
-    async def mark(self, sub: Submission) -> None:
+    async def mark(self, sub: Submission, now: float) -> float:
         """The next attempt may leave once this returns: that is on disk. Raises `JournalError`: then it may not."""
         if not sub.listeners:
             raise outcomes.nobody_waits()  # they left while the server had asked for silence
         if not sub.deadline:
-            sub.deadline = self._clock.now() + sub.timeout
+            sub.deadline = now + sub.timeout
         sub.marks += 1
         is_first = sub.phase is Phase.QUEUED
         if self._remembers:
@@ -306,7 +307,9 @@ class Lifecycle:
                 if isinstance(error, JournalError) and not isinstance(error, ClaimLost):
                     self._store_failed(error)
                 raise
+            now = self._clock.now()
         sub.to(Phase.SENDING if is_first else Phase.RESENDING)
+        return now
 
     def began(self, sub: Submission) -> None:
         """An attempt leaves now."""
@@ -346,8 +349,8 @@ class Lifecycle:
 
     # --- accept: it runs, and is polled -------------------------------------------------------------------------------
 
-    async def _accept(self, sub: Submission, snapshot: Snapshot) -> None:
-        """The server has it: its id is on disk before anybody asks for it.
+    async def _accept(self, sub: Submission, snapshot: Snapshot, now: float) -> None:
+        """The server has it, since `now`: its id is on disk before anybody asks for it.
 
         An answer without an id is the outcome itself, and cannot be asked for again.
         """
@@ -367,11 +370,11 @@ class Lifecycle:
             if other is not None:
                 self._merge(sub, other, sub.claim)
                 return
-            sub.polls = Polls.begun(self._clock.now(), self._clock.wall())
+            sub.polls = Polls.begun(now, self._clock.wall())
             sub.call = sub.api.get(job_id)
             asked = sub.request.asked_model if sub.request is not None and sub.api.echoes_model else None
         else:
-            sub.polls = Polls(self._clock.now(), is_fresh=True)
+            sub.polls = Polls(now, is_fresh=True)
         sub.to(Phase.RUNNING)
         if job_id:
             self.live.add_job(sub)
@@ -384,17 +387,17 @@ class Lifecycle:
         self._limit_listeners(sub)
         has_ended = not job_id or (snapshot.status.is_final and not snapshot.may_have_more)
         if sub.listeners and not has_ended:
-            self.poller.watch(sub)
-        self.announcer.was_accepted(sub, snapshot, asked)
+            self.poller.watch(sub, now)
+        self.announcer.was_accepted(sub, snapshot, asked, now)
         if not has_ended:
             return
         ended = Ended(snapshot.status, outcome_error(snapshot))
-        if not await self.finish(sub, ended, snapshot):
+        if not await self.finish(sub, ended, snapshot, now):
             if job_id:
-                self.poller.watch(sub)
+                self.poller.watch(sub, now)
             else:
                 sub.claim = None  # there may be room later, but nothing to ask for it then
-                await self.finish(sub, ended, snapshot)
+                await self.finish(sub, ended, snapshot, now)
 
     @staticmethod
     def _limit_listeners(sub: Submission) -> None:
@@ -442,10 +445,10 @@ class Lifecycle:
             self._hand(listener, listener.named(job))
         self.announcer.timed_out(sub, overdue, why)
 
-    async def finish(self, sub: Submission, ended: Ended, snapshot: Snapshot | None) -> bool:
+    async def finish(self, sub: Submission, ended: Ended, snapshot: Snapshot | None, now: float) -> bool:
         """See `Sink`: write, then everything else at once."""
         polls = sub.polls
-        seconds = self._clock.now() - polls.since if polls is not None and polls.is_fresh else None
+        seconds = now - polls.since if polls is not None and polls.is_fresh else None
         job = sub.as_job(ended.status, ended.error, snapshot, seconds)
         if self._remembers and sub.claim is not None and sub.phase is Phase.RUNNING:
             try:
@@ -540,7 +543,7 @@ class Lifecycle:
             record: its row, with a claim if it may be written; None if the store does not know it.
         """
         self._begin_known(sub, record)
-        self.poller.watch(sub)
+        self.poller.watch(sub, self._clock.now())
 
     async def learn(self, api: API, record: Record, snapshot: Snapshot) -> None:
         """Somebody's own poll found that a job ended: its outcome is written, and its cost replaces its reservation.
@@ -564,7 +567,8 @@ class Lifecycle:
             return
         sub = submission_of(record, api, job_id=snapshot.id)
         self._begin_known(sub, record)
-        if not await self.finish(sub, Ended(snapshot.status, outcome_error(snapshot)), snapshot):
+        ended = Ended(snapshot.status, outcome_error(snapshot))
+        if not await self.finish(sub, ended, snapshot, self._clock.now()):
             self.detach(sub)
 
     async def resubmit(self, sub: Submission, record: Record) -> None:
@@ -609,13 +613,14 @@ class Lifecycle:
 
     def _take_up(self, sub: Submission, bounds: Bounds) -> None:
         """A job of an earlier run: it may have ended long ago, so that it is due at once."""
-        sub.deadline = bounds.until if bounds.until != math.inf else self._clock.now() + sub.timeout
+        now = self._clock.now()
+        sub.deadline = bounds.until if bounds.until != math.inf else now + sub.timeout
         if sub.phase is Phase.RUNNING:
             self.spending.reserve_running(sub)
         sub.body, sub.request = b"", None
         self._limit_listeners(sub)
         if sub.listeners:
-            self.poller.watch(sub)
+            self.poller.watch(sub, now)
 
     def _merge(self, sub: Submission, live: Submission, claim: Claim | None) -> None:
         """Another submission of this session has the job: whoever listens to this one listens there.

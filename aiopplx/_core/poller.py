@@ -63,7 +63,7 @@ class Sink(Protocol):
         """Those listeners whose time is up stop waiting. Returns whether anybody still waits."""
         ...
 
-    async def finish(self, sub: Submission, ended: Ended, snapshot: Snapshot | None) -> bool:
+    async def finish(self, sub: Submission, ended: Ended, snapshot: Snapshot | None, now: float) -> bool:
         """It ended. Returns False if that could not be written yet: the outcome stays at the server."""
         ...
 
@@ -123,14 +123,13 @@ class Poller:
 
     # --- what is polled ----------------------------------------------------------------------------------------------
 
-    def watch(self, sub: Submission) -> None:
+    def watch(self, sub: Submission, now: float) -> None:
         """Poll this job until it ends or is forgotten: when its next poll is due, and at once if that was meanwhile.
 
         Args:
             sub: RUNNING or REFETCHING, with `polls`.
         """
         self.bound(sub)
-        now = self._clock.now()
         polls = _polls(sub)
         polls.grace_until = 0.0  # that was for those who listened before
         if polls.law is None:
@@ -407,18 +406,18 @@ class Poller:
         if self._budget is not None:
             self._budget.leave(now)
         self._out[sub] = poll
-        self._running[poll] = asyncio.get_running_loop().create_task(self._run(poll))
+        self._running[poll] = asyncio.get_running_loop().create_task(self._run(poll, now))
 
-    async def _run(self, poll: _Poll) -> None:
+    async def _run(self, poll: _Poll, now: float) -> None:
         sub = poll.sub
         try:
-            result = await self._client.attempt(poll.call, poll.read)
+            result, now = await self._client.attempt(poll.call, poll.read, now)
             if self._out.get(sub) is poll:  # otherwise it was forgotten while its poll was out
-                end = self._came_back(sub, result)
+                end = self._failed(sub, result, now) if isinstance(result, Failed) else self._answered(sub, result, now)
                 if end is None:
                     self._out.pop(sub, None)
-                else:
-                    await self._finish(sub, *end)
+                else:  # it is out until that is written
+                    await self._finish(sub, *end, now)
         except Exception as problem:
             if self._out.get(sub) is poll:
                 self._broke(sub, problem)
@@ -427,11 +426,6 @@ class Poller:
             raise
         finally:
             self._free_place(poll)
-
-    def _came_back(self, sub: Submission, result: Snapshot | Failed) -> _End | None:
-        """What becomes of a job. Returns its end, if it ended: it is out until that is written."""
-        now = self._clock.now()
-        return self._failed(sub, result, now) if isinstance(result, Failed) else self._answered(sub, result, now)
 
     def _cut_short(self, poll: _Poll) -> None:
         """The program ends in the middle of a poll. If it goes on all the same, as a notebook does, so does its job."""
@@ -536,9 +530,9 @@ class Poller:
         self.bound(sub)
         return True
 
-    async def _finish(self, sub: Submission, ended: Ended, snapshot: Snapshot | None) -> None:
+    async def _finish(self, sub: Submission, ended: Ended, snapshot: Snapshot | None, now: float) -> None:
         try:
-            is_written = await self._sink.finish(sub, ended, snapshot)
+            is_written = await self._sink.finish(sub, ended, snapshot, now)
             if not is_written and sub in self._out:
                 now = self._clock.now()
                 self._sink.polled(sub, None)

@@ -43,8 +43,8 @@ class Owner(Attempts, Protocol):
         ...
 
 
-async def send(sub: Submission, owner: Owner, bounds: Bounds) -> Snapshot:
-    """Send it until the server accepts it, and return its answer.
+async def send(sub: Submission, owner: Owner, bounds: Bounds) -> tuple[Snapshot, float]:
+    """Send it until the server accepts it. Returns its answer, and the moment at which that came (monotonic seconds).
 
     Raises:
         AiopplxError: it was not accepted; `owner` knows whether that is in doubt.
@@ -52,13 +52,13 @@ async def send(sub: Submission, owner: Owner, bounds: Bounds) -> Snapshot:
     routing, client = owner.routing, owner.client
     was_behind = False
     while True:
-        if routing.must_move(sub.api, sub.request) and sub.phase is Phase.QUEUED:
-            await owner.move(sub, bounds)  # it was frozen before the other API was known to be retired
-        older = routing.older(sub.api, sub.body)
-        if older is not None and sub.phase is Phase.QUEUED:
-            await owner.refreeze(sub, sub.api, older)  # it was frozen before the server was known to be behind
+        if routing.has_changed and sub.phase is Phase.QUEUED:
+            if routing.must_move(sub.api, sub.request):
+                await owner.move(sub, bounds)  # it was frozen before the other API was known to be retired
+            if (older := routing.older(sub.api, sub.body)) is not None:
+                await owner.refreeze(sub, sub.api, older)  # it was frozen before the server was known to be behind
         try:
-            snapshot = await client.submit(sub, owner, bounds)
+            answer = await client.submit(sub, owner, bounds)
         except EndpointRetired as error:
             if routing.is_last(sub.api):
                 client.halt(error, Lane.SUBMIT)
@@ -81,4 +81,4 @@ async def send(sub: Submission, owner: Owner, bounds: Bounds) -> Snapshot:
         else:
             if was_behind:
                 routing.mark_behind(sub.api)  # not before: the word may be refused for what it says
-            return snapshot
+            return answer

@@ -68,10 +68,11 @@ class Failed(msgspec.Struct, frozen=True):
 class Attempts(Protocol):
     """Keeps the record of a submission. The client calls these methods in this order."""
 
-    async def mark(self, sub: Submission) -> None:
+    async def mark(self, sub: Submission, now: float) -> float:
         """Write down that the next attempt leaves. It may leave once this returns, and never before.
 
         Afterwards the submission is SENDING, or RESENDING if an earlier outcome is unknown, and it has a deadline.
+        Returns the moment at which that is so (monotonic seconds, as `now`).
 
         Raises:
             AiopplxError: it could not be written, so nothing may leave. A mark that failed or was cancelled has been
@@ -150,26 +151,31 @@ class Client:
 
     # --- one attempt -------------------------------------------------------------------------------------------------
 
-    async def attempt(self, call: Call, read: Callable[[Reply], T], sink: Sink | None = None) -> T | Failed:
-        """Make one exchange, for which the caller has just passed the gate, and tell the gate what came of it."""
-        sent_at = self.clock.now()
+    async def attempt(
+        self, call: Call, read: Callable[[Reply], T], sent_at: float, sink: Sink | None = None
+    ) -> tuple[T | Failed, float]:
+        """Make one exchange, which passed the gate at `sent_at`, and tell the gate what came of it.
+
+        Returns what came of it, and the moment at which it came (monotonic seconds).
+        """
+        lane, line = call.lane, self.line
+        error: AiopplxError
         try:
             outcome = await self.transport.exchange(call, sink)
         except BaseException:
-            self.line.back(call.lane, sent_at)
-            self.line.answered()
+            self._did_not_end(lane, sent_at)
             raise
-        self.line.back(call.lane, sent_at)
-        error: AiopplxError
+        now = self.clock.now()
         if not isinstance(outcome, Reply):
             limit = self.transport.limit if sink is None else self.transport.file_limit
-            error = error_of_no_reply(outcome, lane=call.lane, limit=limit)
-            return self._failed(call, outcome, error, sent_at)
-        date = outcome.headers.get("date", "")
+            error = error_of_no_reply(outcome, lane=lane, limit=limit)
+            return self._failed(call, outcome, error, now, sent_at), now
+        headers = outcome.headers
+        date = headers.get("date", "")
         if len(date) == 29 and date.endswith(" GMT"):  # as every date in a header; it is parsed when somebody asks
             self.dated = (sent_at, date)
-        if "x-ratelimit-limit" in outcome.headers:
-            self.limits = counts(outcome.headers)
+        if "x-ratelimit-limit" in headers:
+            self.limits = counts(headers)
         if 200 <= outcome.status < 300:
             try:
                 value = read(outcome)
@@ -177,29 +183,34 @@ class Client:
                 error = problem
                 refusal = refusal_in(outcome)
                 if refusal is not None:
-                    outcome, error = refusal, error_of(refusal, call.lane)
+                    outcome, error = refusal, error_of(refusal, lane)
+            except BaseException:  # a fault of ours
+                self._did_not_end(lane, sent_at)
+                raise
             else:
-                gate = self.gate
-                now = self.clock.now()
-                gate.answered(call.lane, now, sent_at, accepted=True)
-                if gate.stop is not None and gate.accepted(call.lane):
+                if line.accepted(lane, now, sent_at):
                     self.emit(Event(kind=EventKind.RESUMED))
-                if "x-ratelimit-remaining" in outcome.headers:
-                    self._told(outcome, call.lane, now, sent_at, accepted=True)
-                self.line.answered()
-                return value
+                if "x-ratelimit-remaining" in headers:
+                    self._told(outcome, lane, now, sent_at, accepted=True)
+                line.answered()
+                return value, now
         else:
-            error = error_of(outcome, call.lane)
-        return self._failed(call, outcome, error, sent_at)
+            error = error_of(outcome, lane)
+        return self._failed(call, outcome, error, now, sent_at), now
 
-    def _failed(self, call: Call, outcome: Reply | NoReply, error: AiopplxError, sent_at: float) -> Failed:
+    def _did_not_end(self, lane: Lane, sent_at: float) -> None:
+        """A request that passed the gate was given up, or is held back: if it was to probe the server, another may."""
+        self.line.back(lane, sent_at)
+        self.line.answered()
+
+    def _failed(self, call: Call, outcome: Reply | NoReply, error: AiopplxError, now: float, sent_at: float) -> Failed:
         lane = call.lane
+        self.line.back(lane, sent_at)
         error.message = self.transport.scrub(error.message)
         error.args = (error.message,)
         error.body, error.type = self.transport.scrub(error.body), self.transport.scrub(error.type)
         error.request_id, error.job_id = self.transport.scrub(error.request_id), self.transport.scrub(error.job_id)
         fault = classify(lane, outcome, error, self.gate.known)
-        now = self.clock.now()
         status = outcome.status if isinstance(outcome, Reply) else None
         pause = 0.0
         if fault is Fault.THROTTLED and isinstance(outcome, Reply):
@@ -222,7 +233,7 @@ class Client:
         elif fault in (Fault.NOT_SENT, Fault.DOUBT, Fault.POLL):
             connected = isinstance(outcome, Reply) or outcome.sent
             if isinstance(outcome, Reply) and status is not None and status < 500:
-                self.gate.answered(lane, now, sent_at, accepted=False)  # a wrong answer, but the server is at work
+                self.gate.answered(lane, now, sent_at)  # a wrong answer, but the server is at work
             else:
                 pause = self.gate.failed(now, connected=connected, sent_at=sent_at)
             if lane is Lane.SUBMIT:
@@ -230,11 +241,11 @@ class Client:
         elif fault is Fault.STOP and isinstance(error, ConfigError):
             self.halt(error, lane)
         elif fault is Fault.STOP and isinstance(error, APIError):
-            self.gate.answered(lane, now, sent_at, accepted=False)
+            self.gate.answered(lane, now, sent_at)
             if lane in (Lane.SUBMIT, Lane.POLL) and not self.is_survived(error, call):
                 self.halt(error, lane)
         elif isinstance(outcome, Reply):
-            self.gate.answered(lane, now, sent_at, accepted=False)
+            self.gate.answered(lane, now, sent_at)
         if pause >= 1.0:
             self.emit(Event(kind=EventKind.PAUSED, delay=pause, reason=error.message, fault=fault.value))
         self.line.answered()
@@ -272,8 +283,10 @@ class Client:
 
     # --- submissions -------------------------------------------------------------------------------------------------
 
-    async def submit(self, sub: Submission, attempts: Attempts, bounds: Bounds) -> Snapshot:
+    async def submit(self, sub: Submission, attempts: Attempts, bounds: Bounds) -> tuple[Snapshot, float]:
         """Send a submission until the server has it, refuses it, or its outcome stays unknown.
+
+        Returns the server's answer, and the moment at which it came (monotonic seconds).
 
         Args:
             sub: what to send; the same bytes at every attempt.
@@ -292,9 +305,10 @@ class Client:
         while True:
             # The mark is on disk before the first byte leaves.
             try:
-                if last is not None or not line.passes(Lane.SUBMIT):
-                    await line.wait(Lane.SUBMIT, bounds, is_bulk=sub.is_bulk, order=order)
-                await self._mark(sub, attempts, bounds, order)
+                now = self.clock.now()
+                if last is not None or not line.passes(Lane.SUBMIT, now):
+                    now = await line.wait(Lane.SUBMIT, bounds, now, is_bulk=sub.is_bulk, order=order)
+                sent_at = await self._mark(sub, attempts, bounds, now, order)
             except (TimeoutError, AiopplxError) as problem:
                 if last is None:
                     if isinstance(problem, TimeoutError):
@@ -305,13 +319,13 @@ class Client:
 
             attempts.began(sub)
             try:
-                result = await self.attempt(call, functools.partial(read_job, api))
+                result, now = await self.attempt(call, functools.partial(read_job, api), sent_at)
             except Withdrawn as ending:
                 with anyio.CancelScope(shield=True):
                     await attempts.take_back(sub)  # this attempt was not sent; an earlier one may have been
                 raise asyncio.CancelledError(*ending.args) from None
             if not isinstance(result, Failed):
-                return result
+                return result, now
 
             # It failed. If a job may exist, that is on record at once, before anything can be cancelled.
             last = result
@@ -320,7 +334,7 @@ class Client:
                 attempts.unanswered(sub)
             bounds = bounds.for_retries(sub.deadline)
             tries = tries or SubmitTries(self.policy)
-            verdict = self._verdict(sub, tries, last, bounds, doubt=doubt)
+            verdict = self._verdict(sub, tries, last, bounds, now, doubt=doubt)
             if isinstance(verdict, GiveUp):
                 # Without doubt the phase stays SENDING: whoever owns the submission writes down what became of it.
                 raise _outcome(sub, last.error, doubt=verdict.doubt)
@@ -331,46 +345,41 @@ class Client:
             # After the last await before the pause: those who wanted it may have left during any of them.
             if not sub.listeners:
                 raise _outcome(sub, last.error, doubt=doubt)
-            self._emit_retrying(sub, last, verdict.delay)
+            self._emit_retrying(sub, last, verdict.delay, now)
             if verdict.delay > 0.0:
                 await self.clock.sleep(verdict.delay)
 
-    async def _mark(self, sub: Submission, attempts: Attempts, bounds: Bounds, order: int) -> None:
-        """Mark the next attempt, so that it may leave at this very moment.
+    async def _mark(self, sub: Submission, attempts: Attempts, bounds: Bounds, now: float, order: int) -> float:
+        """Mark the next attempt, so that it may leave at this very moment, which is returned.
 
         Writing takes a moment, in which the server may have asked for silence. That may be long, so the mark is undone
         meanwhile: a run that is killed in the silence is not in doubt (or no more than it was).
         """
         while True:
             try:
-                await attempts.mark(sub)
-                if self.gate.silent_until == 0.0 or not self.gate.silence(self.clock.now()):
-                    return
+                now = await attempts.mark(sub, now)
+                if self.gate.silent_until <= now:
+                    return now
                 if sub.phase is Phase.SENDING:
                     await attempts.take_back(sub)
                 else:
                     attempts.unanswered(sub)
             except BaseException:
-                self._did_not_leave()
+                self._did_not_end(Lane.SUBMIT, now)
                 with anyio.CancelScope(shield=True):
                     await attempts.take_back(sub)
                 raise
-            self._did_not_leave()
-            await self.line.wait(Lane.SUBMIT, bounds.for_retries(sub.deadline), is_bulk=sub.is_bulk, order=order)
-
-    def _did_not_leave(self) -> None:
-        """A request passed the gate and is held back after all: if it was to probe the server, another may."""
-        self.line.back(Lane.SUBMIT, self.clock.now())
-        self.line.answered()
+            self._did_not_end(Lane.SUBMIT, now)
+            bounds = bounds.for_retries(sub.deadline)
+            now = await self.line.wait(Lane.SUBMIT, bounds, now, is_bulk=sub.is_bulk, order=order)
 
     def _verdict(
-        self, sub: Submission, tries: SubmitTries, failed: Failed, bounds: Bounds, *, doubt: bool
+        self, sub: Submission, tries: SubmitTries, failed: Failed, bounds: Bounds, now: float, *, doubt: bool
     ) -> Again | GiveUp:
         fault = failed.fault
         if self._is_unreachable(failed):
             self.halt(failed.error, Lane.SUBMIT)
             fault = Fault.STOP
-        now = self.clock.now()
         return tries.failed(
             fault,
             now,
@@ -388,16 +397,16 @@ class Client:
             return isinstance(failed.error, TransportError)
         return failed.fault is Fault.NOT_SENT and self.gate.is_unreachable(self.policy.first_contact_tries)
 
-    def _emit_retrying(self, sub: Submission, failed: Failed, delay: float) -> None:
+    def _emit_retrying(self, sub: Submission, failed: Failed, delay: float, now: float) -> None:
         if failed.fault is Fault.DOUBT and not sub.api.has_idempotency:
             # The user chose this (`on_doubt="resend"`), and it may cost a second job: said each time.
             reason = (
                 'no usable answer came, and it is sent again (on_doubt="resend"): this API knows no keys, so there may'
                 " be two jobs, and two bills"
             )
-            self.emit(sub.event(EventKind.WARNING, self.clock.now(), reason=reason))
+            self.emit(sub.event(EventKind.WARNING, now, reason=reason))
         reason = failed.error.message
-        self.emit(sub.event(EventKind.RETRYING, self.clock.now(), delay=delay, reason=reason, fault=failed.fault.value))
+        self.emit(sub.event(EventKind.RETRYING, now, delay=delay, reason=reason, fault=failed.fault.value))
 
     def _too_late(self, lane: Lane) -> AiopplxError:
         """Why a request of this lane did not leave within its bounds."""
@@ -428,22 +437,23 @@ class Client:
         Raises:
             AiopplxError: what the last attempt brought.
         """
-        tries = CallTries(self.policy, self.clock.now())
+        now = self.clock.now()
+        tries = CallTries(self.policy, now)
         attempts = 0
         while True:
             try:
-                await self.line.wait(call.lane, Bounds(self.clock.now() + self.policy.call_seconds))
+                now = await self.line.wait(call.lane, Bounds(now + self.policy.call_seconds), now)
             except TimeoutError:
                 raise self._too_late(call.lane) from None
             attempts += 1
-            result = await self.attempt(call, read, sink)
+            result, now = await self.attempt(call, read, now, sink)
             if not isinstance(result, Failed):
                 return result
-            now = self.clock.now()
             verdict = tries.failed(result.fault, now, self.random(), self.gate.silence(now))
             if isinstance(verdict, GiveUp):
                 raise result.error.about(attempts=attempts)
             await self.clock.sleep(verdict.delay)
+            now = self.clock.now()
 
 
 def _outcome(sub: Submission, error: AiopplxError, *, doubt: bool) -> AiopplxError:

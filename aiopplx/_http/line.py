@@ -119,7 +119,7 @@ class Line:
         self._order += 1
         return self._order
 
-    def passes(self, lane: Lane) -> bool:
+    def passes(self, lane: Lane, now: float) -> bool:
         """Let a request of this lane leave if nobody waits in front of it and the gate is open."""
         gate = self.gate
         if lane is _SUBMIT:
@@ -127,10 +127,10 @@ class Line:
                 return False
         elif self._lists if lane is Lane.LIST else self._calls:
             return False
-        now = self._clock.now()
-        if gate.stop is not None or gate.limits.is_shared or gate.delay(lane, now) > 0.0:
+        if gate.limits.is_shared or not gate.passes(lane, now):
             return False
-        self._leave(lane, now)
+        if lane is _SUBMIT:
+            self.submitting += 1
         return True
 
     def _leave(self, lane: Lane, now: float) -> None:
@@ -139,17 +139,24 @@ class Line:
         self.gate.leave(lane, now)
 
     def back(self, lane: Lane, sent_at: float) -> None:
-        """A request that had passed has ended, or did not leave after all: another may."""
+        """A request that had passed was not accepted, or did not leave after all: another may."""
         if lane is _SUBMIT:
             self.submitting -= 1
         self.gate.back(lane, sent_at)
 
-    async def wait(self, lane: Lane, bounds: Bounds, *, is_bulk: bool = False, order: int = 0) -> None:
-        """Wait until a request of this lane may leave; once this returns, it counts as sent.
+    def accepted(self, lane: Lane, now: float, sent_at: float) -> bool:
+        """A request that had passed was accepted. Returns True if submissions go on because of that."""
+        if lane is _SUBMIT:
+            self.submitting -= 1
+        return self.gate.accepted(lane, now, sent_at)
+
+    async def wait(self, lane: Lane, bounds: Bounds, now: float, *, is_bulk: bool = False, order: int = 0) -> float:
+        """Wait until a request of this lane may leave; once this returns, it counts as sent. Returns that moment.
 
         Args:
             lane: what it is.
             bounds: for how long it may wait.
+            now: monotonic seconds.
             is_bulk: it belongs to a batch, and not to a call that somebody waits for.
             order: its place, if it has one from an earlier time.
 
@@ -157,9 +164,9 @@ class Line:
             AiopplxError: what stopped submissions, if this is one.
             TimeoutError: waiting within `bounds` is, or has become, pointless.
         """
-        if self.passes(lane):
-            return
-        if self.gate.silence(self._clock.now()) > bounds.silence:
+        if self.passes(lane, now):
+            return now
+        if self.gate.silence(now) > bounds.silence:
             raise TimeoutError
         queue = self._queue(lane, is_bulk=is_bulk)
         waiter = _Waiter(lane, bounds, order or self.place())
@@ -181,6 +188,7 @@ class Line:
                 queue.remove(waiter)
             if queue:
                 queue[0].event.set()
+        return self._clock.now()
 
     def _queue(self, lane: Lane, *, is_bulk: bool) -> _Queue:
         if lane is _SUBMIT:

@@ -271,8 +271,8 @@ class Route:
 class Gate:
     """Everything that holds requests of one account back, on one route.
 
-    `delay` and `leave` are the pass; answers come back through `back` (in any case) and one of `answered`, `throttled`
-    and `failed`.
+    `delay` and `leave` are the pass. What came of a request comes back through `accepted`, or else through `back` and
+    then one of `answered`, `throttled` and `failed`.
 
     Args:
         per_minute: the most submissions a minute that the user allows, None for as many as the server does.
@@ -313,6 +313,13 @@ class Gate:
         """Whether `delay` is a guess, because an answer that is on its way decides."""
         return self.limits.lanes[lane].waits_for_answer()
 
+    def passes(self, lane: Lane, now: float) -> bool:
+        """Let a request of this lane leave, if nothing holds it back. While a stop holds, nothing leaves this way."""
+        if self._stop.error is not None or self._route_stop.error is not None or self.delay(lane, now) > 0.0:
+            return False
+        self.leave(lane, now)
+        return True
+
     def leave(self, lane: Lane, now: float) -> None:
         """A request leaves now."""
         self.limits.lanes[lane].leave(now)
@@ -334,20 +341,40 @@ class Gate:
     # --- what came back ----------------------------------------------------------------------------------------------
 
     def back(self, lane: Lane, sent_at: float) -> None:
-        """A request that was sent at `sent_at` ended, in whatever way, or did not leave after all."""
+        """A request that was sent at `sent_at` was not accepted, or did not leave after all."""
         self.limits.lanes[lane].back(sent_at)
         if self._breaker.probing_until:
             self._breaker.back(sent_at)
 
-    def answered(self, lane: Lane, now: float, sent_at: float, *, accepted: bool) -> None:
+    def accepted(self, lane: Lane, now: float, sent_at: float) -> bool:
+        """A request that was sent at `sent_at` is back, and was accepted.
+
+        What a refusal in this lane had stopped goes on. Returns True if submissions go on because of that.
+        """
+        limit = self.limits.lanes[lane]
+        limit.back(sent_at)
+        limit.accepted(now, sent_at)
+        self._first_contact.is_made = True
+        if self._breaker.probing_until:
+            self._breaker.back(sent_at)
+        if self._breaker.failures:
+            self._breaker.answered()
+        if lane is _SUBMIT:
+            self._unanswered.answered()
+            self.route.has_accepted = True
+        if self._stop.error is None and self._route_stop.error is None:
+            return False
+        is_poll = lane is not _SUBMIT
+        ends = [self._stop.accepted(is_poll=is_poll), self._route_stop.accepted(is_poll=is_poll)]
+        return any(ends) and self.stop is None
+
+    def answered(self, lane: Lane, now: float, sent_at: float) -> None:
         """The server gave an answer that was not a request for less, to a request that was sent at `sent_at`."""
         self._first_contact.is_made = True
         if self._breaker.failures:
             self._breaker.answered()
         if lane is _SUBMIT:
             self._unanswered.answered()
-            if accepted:
-                self.route.has_accepted = True
         # Also one that was refused for what it asks: the limit let it through.
         self.limits.lanes[lane].accepted(now, sent_at)
 
@@ -407,12 +434,6 @@ class Gate:
         """
         stop = self._stop if isinstance(error, APIError) else self._route_stop
         return stop.refused(error, now, by_poll=lane is not _SUBMIT)
-
-    def accepted(self, lane: Lane) -> bool:
-        """The server accepts this key for this lane: what a refusal there had stopped goes on. True if that is news."""
-        is_poll = lane is not _SUBMIT
-        ends = [self._stop.accepted(is_poll=is_poll), self._route_stop.accepted(is_poll=is_poll)]
-        return any(ends) and self.stop is None
 
     def resume(self) -> bool:
         """The user lets submissions continue. Returns True if they were stopped."""

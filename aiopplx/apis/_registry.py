@@ -186,6 +186,8 @@ class Routing:
         first: the API that submissions went to at the beginning.
         successor: the one they go to after that; None if there is none.
         api: the one they go to now.
+        has_changed: the session has gone over, or a server was found to be an earlier release: what was frozen before
+            may have to be frozen anew.
     """
 
     def __init__(self, api: API, successor: API | None = None, *, remembers: bool = False) -> None:
@@ -193,6 +195,7 @@ class Routing:
         self.successor = successor
         self.api: API = api
         self._remembers = remembers
+        self.has_changed: bool = False
         self._behind: frozenset[str] = frozenset()
         self._own: tuple[API, ...] = (api,) if successor is None else (api, successor)
 
@@ -217,15 +220,16 @@ class Routing:
 
     def _frozen(self, api: API, request: Request, key: str) -> tuple[API, bytes]:
         body = api.freeze(request, key)
-        return api, self.older(api, body) or body
+        return api, (self.older(api, body) or body) if self.has_changed else body
 
     def mark_behind(self, api: API) -> None:
         """The server of this API has been found to be an earlier release: speak its words from now on."""
         self._behind |= {api.name}
+        self.has_changed = True
 
     def older(self, api: API, body: bytes) -> bytes | None:
         """Frozen bytes in the words of an earlier release, if the server is one and they are not in them already."""
-        return api.older(body) if self._behind and api.name in self._behind else None
+        return api.older(body) if api.name in self._behind else None
 
     def go_over(self) -> bool:
         """The first API is retired for this key: use the successor from now on. True if that is news.
@@ -235,6 +239,7 @@ class Routing:
         if self.successor is None or self.api is self.successor:
             return False
         self.api = self.successor
+        self.has_changed = True
         return True
 
     def is_last(self, api: API) -> bool:

@@ -215,7 +215,7 @@ class Sonar(msgspec.Struct, frozen=True):
         snapshot = _snapshot(job, body)
         if (job.id != expected_id or not expected_id) and (job.id or expected_id or not snapshot.status.is_final):
             check_id(reply, job.id, expected_id)
-        return _whole(snapshot, is_at_once)
+        return _whole(snapshot) if is_at_once else snapshot
 
     def recognise(self, value: dict[str, Any], raw: bytes) -> Snapshot | None:
         """A chat completion, or a job that has one."""
@@ -230,7 +230,9 @@ class Sonar(msgspec.Struct, frozen=True):
         if is_at_once:
             job = _ended(job, response)
         snapshot = _snapshot(job, raw)
-        return _whole(snapshot, is_at_once) if snapshot.status.is_final else None
+        if not snapshot.status.is_final:
+            return None
+        return _whole(snapshot) if is_at_once else snapshot
 
     def read_cancel(self, reply: Reply) -> str:
         """Raises `InvalidRequest`, as `cancel` does."""
@@ -356,9 +358,9 @@ def _ended(job: AsyncJob, response: CompletionResponse) -> AsyncJob:
     return msgspec.structs.replace(job, response=response, completed_at=ended, status=job.status or "COMPLETED")
 
 
-def _whole(snapshot: Snapshot, is_at_once: bool) -> Snapshot:
-    """The same; a chat completion without a text is all there is, and is not polled for more."""
-    if is_at_once and snapshot.may_have_more:
+def _whole(snapshot: Snapshot) -> Snapshot:
+    """Of a chat completion: without a text it is all there is, and is not polled for more."""
+    if snapshot.may_have_more:
         return msgspec.structs.replace(snapshot, error_message="a finished chat completion without a text")
     return snapshot
 

@@ -133,7 +133,7 @@ class RecordingSink:
         self.poller.forget(sub)
         return False
 
-    async def finish(self, sub: Submission, ended: Ended, snapshot: Snapshot | None) -> bool:
+    async def finish(self, sub: Submission, ended: Ended, snapshot: Snapshot | None, now: float) -> bool:
         await self.commits.wait()
         self.ended[sub.job_id] = ended
         assert self.poller is not None
@@ -185,7 +185,7 @@ class Play:
         age = 60.0
         sub.call, sub.polls = SONAR.get(job_id), Polls(START - age, START - age, has_age=True, seen=age)
         sub.listeners = (Listener(sub=sub, tag=None, deadline=deadline),)
-        self.poller.watch(sub)
+        self.poller.watch(sub, self.clock.now())
         return sub
 
     async def after(self, seconds: float) -> None:

@@ -95,7 +95,7 @@ async def test_what_the_server_said_is_shared_and_a_route_is_not():
     ask_for_silence(own.gate, 0.0, 7.0)
     assert routed.gate.stop is STOP
     assert routed.gate.silence(0.0) == 7.0
-    routed.gate.accepted(Lane.SUBMIT)
+    routed.gate.accepted(Lane.SUBMIT, 0.0, 0.0)
     assert own.gate.stop is None
 
 

@@ -131,10 +131,11 @@ class Owner:
         self.stage = stage
         self.clock = clock
 
-    async def mark(self, sub: Submission) -> None:
+    async def mark(self, sub: Submission, now: float) -> float:
         await self.stage.at("mark")
         sub.to(Phase.RESENDING if sub.phase is Phase.UNANSWERED else Phase.SENDING)
-        sub.deadline = sub.deadline or self.clock.now() + sub.timeout
+        sub.deadline = sub.deadline or now + sub.timeout
+        return self.clock.now()
 
     async def take_back(self, sub: Submission) -> None:
         if sub.phase is Phase.SENDING:
@@ -163,7 +164,7 @@ class Play:
         self.wire = Wire(self.stage, list(outcomes))
         self.gate = gate or Gate()
         # A first attempt elsewhere has shown that the server is there.
-        self.gate.answered(Lane.POLL, START, START, accepted=True)
+        self.gate.accepted(Lane.POLL, START, START)
         self.events: list[Event] = []
         self.phases: list[Phase] = []
         self.stops: list[AiopplxError | None] = []
@@ -194,7 +195,8 @@ class Play:
         return [event.kind for event in self.events]
 
     async def submit(self, **bounds: float):
-        return await self.client.submit(self.sub, self.owner, Bounds(**bounds))
+        snapshot, _ = await self.client.submit(self.sub, self.owner, Bounds(**bounds))
+        return snapshot
 
     async def submit_in_vain(self, error: type[AiopplxError], **bounds: float) -> AiopplxError:
         with pytest.raises(error) as raised:
@@ -221,7 +223,7 @@ def cancel() -> None:
 def nothing_is_held(play: Play) -> Iterator[None]:
     """After whatever happened, another submission gets through at once."""
     yield
-    passed = [play.client.line.submitting, play.client.line.passes(Lane.POLL)]
+    passed = [play.client.line.submitting, play.client.line.passes(Lane.POLL, play.clock.now())]
     assert passed == [0, True]
 
 
@@ -640,7 +642,7 @@ async def test_wait_for_a_place_ends_at_its_moment():
     error = await play.submit_in_vain(RateLimited, until=START)
     assert error.message == "not sent within the time limit: others were in front; nothing was billed"
     answers.set()
-    assert {snapshot.id for snapshot in await asyncio.gather(*tasks)} == {"job-1"}
+    assert {snapshot.id for snapshot, _ in await asyncio.gather(*tasks)} == {"job-1"}
 
 
 # --- single calls -----------------------------------------------------------------------------------------------------

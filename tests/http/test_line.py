@@ -63,16 +63,16 @@ def waiting(line: Line, *names: str, bounds: Bounds = NO_BOUNDS) -> tuple[list[s
     left: list[str] = []
 
     async def wait(name: str) -> None:
-        await line.wait(Lane.SUBMIT, bounds)
+        await line.wait(Lane.SUBMIT, bounds, START)
         left.append(name)
 
     return left, [asyncio.ensure_future(wait(name)) for name in names]
 
 
 async def test_open_gate_is_passed_in_one_step(line: Line):
-    assert line.passes(Lane.SUBMIT)
-    assert not line.passes(Lane.SUBMIT), "the pace holds the second one back"
-    assert line.passes(Lane.POLL)
+    assert line.passes(Lane.SUBMIT, START)
+    assert not line.passes(Lane.SUBMIT, START), "the pace holds the second one back"
+    assert line.passes(Lane.POLL, START)
 
 
 class Fetched:
@@ -116,14 +116,13 @@ async def test_departures_may_be_fetched_ahead_from_elsewhere(clock: Clock):
     for task in tasks[1:]:
         with pytest.raises(TimeoutError):  # the next departure that it holds is known, and comes too late
             await task
-    line.back(Lane.SUBMIT, START + 0.5)
-    line.gate.answered(Lane.SUBMIT, START + 0.8, START + 0.5, accepted=True)
+    line.accepted(Lane.SUBMIT, START + 0.8, START + 0.5)
     assert left == ["a"]
     assert source.log == ["left at 0.5", "back", "accepted"]
 
 
 async def test_first_come_is_first_served(line: Line, clock: Clock):
-    assert line.passes(Lane.SUBMIT)
+    assert line.passes(Lane.SUBMIT, START)
     left, tasks = waiting(line, "a", "b", "c")
     for count in range(1, 4):
         assert await clock.waits.get() == 1.0
@@ -133,21 +132,21 @@ async def test_first_come_is_first_served(line: Line, clock: Clock):
 
 
 async def test_nobody_overtakes_a_waiter(line: Line, clock: Clock):
-    assert line.passes(Lane.SUBMIT)
+    assert line.passes(Lane.SUBMIT, START)
     left, (task,) = waiting(line, "a")
     await clock.waits.get()
     clock.time += 1.0  # the moment has come, and the one in front has not noticed yet
-    assert not line.passes(Lane.SUBMIT)
+    assert not line.passes(Lane.SUBMIT, START)
     clock.move(0.0)
     await task
     assert left == ["a"]
 
 
 async def test_lanes_do_not_wait_for_one_another(line: Line, clock: Clock):
-    assert line.passes(Lane.SUBMIT)
+    assert line.passes(Lane.SUBMIT, START)
     _, (task,) = waiting(line, "a")
     await clock.waits.get()
-    assert line.passes(Lane.POLL)
+    assert line.passes(Lane.POLL, START)
     clock.move(1.0)
     await task
 
@@ -165,7 +164,7 @@ async def test_first_in_line_asks_again_after_a_change(line: Line, clock: Clock)
 
 
 async def test_next_moves_up_when_the_first_gives_up(line: Line, clock: Clock):
-    assert line.passes(Lane.SUBMIT)
+    assert line.passes(Lane.SUBMIT, START)
     left, (first, second) = waiting(line, "a", "b")
     await clock.waits.get()
     first.cancel()
@@ -173,7 +172,7 @@ async def test_next_moves_up_when_the_first_gives_up(line: Line, clock: Clock):
     clock.move(1.0)
     await second
     assert left == ["b"]
-    assert line.passes(Lane.POLL)
+    assert line.passes(Lane.POLL, START)
 
 
 async def test_stop_reaches_waiters_as_copies(line: Line, clock: Clock):
@@ -197,7 +196,7 @@ async def test_pointless_wait_ends_at_once(line: Line, bounds: Bounds):
     line.gate.submit_failed(START - 10.0)
     ask_for_silence(line.gate, START, 100.0)
     with pytest.raises(TimeoutError):
-        await line.wait(Lane.SUBMIT, bounds)
+        await line.wait(Lane.SUBMIT, bounds, START)
 
 
 async def test_wait_behind_another_ends_at_its_moment(line: Line, clock: Clock):
@@ -205,6 +204,6 @@ async def test_wait_behind_another_ends_at_its_moment(line: Line, clock: Clock):
     _, (task,) = waiting(line, "a")
     await clock.waits.get()
     with pytest.raises(TimeoutError):
-        await line.wait(Lane.SUBMIT, Bounds(until=START))
+        await line.wait(Lane.SUBMIT, Bounds(until=START), START)
     clock.move(100.0)
     await task

@@ -67,7 +67,7 @@ def test_gate_lets_nothing_out_inside_a_silence(rpm: float | None, events: list[
                 ask_for_silence(gate, now, seconds)
                 silent_until = max(silent_until, now + seconds)
             case "answered":
-                gate.answered(lane, now, now, accepted=True)
+                gate.accepted(lane, now, now)
             case "failed":
                 gate.failed(now, connected=chance < 0.5)
             case "halt":
@@ -156,7 +156,7 @@ def test_one_answer_starts_the_count_of_failures_anew():
     for _ in range(10 * SILENT_AFTER):
         for _ in range(SILENT_AFTER - 1):
             assert gate.failed(START, connected=True) == 0.0
-        gate.answered(Lane.POLL, START, START, accepted=True)
+        gate.accepted(Lane.POLL, START, START)
         assert gate.delay(Lane.SUBMIT, START) == 0.0
 
 
@@ -181,8 +181,7 @@ def test_first_answer_opens_the_gate_and_forgets_the_outage(lane: Lane):
         gate.back(lane, START + later)
         gate.failed(START + later, connected=True)
     gate.leave(lane, START + 15.0)
-    gate.back(Lane.SUBMIT, START + 15.0)
-    gate.answered(lane, START + 15.0, START + 15.0, accepted=True)
+    gate.accepted(lane, START + 15.0, START + 15.0)
     assert {gate.delay(other, START + 15.0) for other in Lane} == {0.0}
     for _ in range(SILENT_AFTER):
         gate.failed(START + 16.0, connected=True)
@@ -231,7 +230,7 @@ def test_server_never_reached_differs_from_one_not_answering(connected: bool, un
         gate.failed(START, connected=connected)
     assert gate.is_unreachable(3) is unreachable
     assert not gate.is_unreachable(4)
-    gate.answered(Lane.POLL, START, START, accepted=True)
+    gate.accepted(Lane.POLL, START, START)
     gate.failed(START, connected=False)
     assert not gate.is_unreachable(1)
 
@@ -283,12 +282,12 @@ class Outage:
         sent_at = self.world.now
         works = not START + 2.0 <= self.world.now < START + 62.0
         yield self.world.chance.uniform(0.2, 0.5) if works else self.fails_after
-        self.gate.back(Lane.SUBMIT, sent_at)
         if works:
-            self.gate.answered(Lane.SUBMIT, self.world.now, sent_at, accepted=True)
+            self.gate.accepted(Lane.SUBMIT, self.world.now, sent_at)
             self.accepted += 1
             self.ended_at = self.world.now
         else:
+            self.gate.back(Lane.SUBMIT, sent_at)
             self.gate.failed(self.world.now, connected=self.fault is Fault.DOUBT)
         return works
 
@@ -366,7 +365,7 @@ def test_resume_lifts_a_stop_and_says_whether_it_did():
 def test_accepted_submission_lifts_every_stop(stopped_by: Lane):
     gate = Gate()
     gate.halt(NO_KEY, stopped_by, START)
-    assert gate.accepted(Lane.SUBMIT)
+    assert gate.accepted(Lane.SUBMIT, START, START)
     assert gate.halted(START) is None
     assert not gate.polls_refused
 
@@ -374,11 +373,11 @@ def test_accepted_submission_lifts_every_stop(stopped_by: Lane):
 def test_accepted_poll_lifts_only_what_a_poll_stopped():
     gate = Gate()
     gate.halt(NO_MONEY, Lane.SUBMIT, START)
-    assert not gate.accepted(Lane.POLL)
+    assert not gate.accepted(Lane.POLL, START, START)
     assert gate.halted(START) is NO_MONEY
     gate.resume()
     gate.halt(NO_KEY, Lane.POLL, START)
-    assert gate.accepted(Lane.POLL)
+    assert gate.accepted(Lane.POLL, START, START)
     assert gate.halted(START) is None
 
 
@@ -456,7 +455,7 @@ def happen(gate: Gate, event: str, lane: Lane, now: float, seconds: float, chanc
         case "used_up":
             ask_for_silence(gate, now, seconds)
         case "answered":
-            gate.answered(lane, now, now, accepted=True)
+            gate.accepted(lane, now, now)
         case "failed":
             gate.failed(now, connected=chance < 0.5)
         case "halt":
@@ -580,11 +579,11 @@ def test_rate_refusals_neither_accept_nor_reject_a_submission():
 @pytest.mark.parametrize(
     ("happens", "seconds"),
     [
-        (lambda gate: gate.answered(Lane.SUBMIT, START, START, accepted=True), 0.0),
+        (lambda gate: gate.accepted(Lane.SUBMIT, START, START), 0.0),
         (lambda gate: gate.throttled(Lane.SUBMIT, START + 5.0, START, None, 0.5), 10.0),
         (lambda gate: gate.throttled(Lane.SUBMIT, START + 5.0, START, 1.0, 0.5), 10.0),
         (lambda gate: gate.submit_failed(START + 5.0), 10.0),
-        (lambda gate: gate.answered(Lane.POLL, START, START, accepted=True), 10.0),
+        (lambda gate: gate.accepted(Lane.POLL, START, START), 10.0),
         (lambda gate: gate.throttled(Lane.POLL, START + 5.0, START, 1.0, 0.5), 10.0),
     ],
     ids=["answered", "throttled", "throttled with a hint", "failed", "poll answered", "poll throttled"],
