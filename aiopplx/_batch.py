@@ -40,6 +40,7 @@ from aiopplx._policy.retry import Bounds
 from aiopplx._submission import POLLABLE, Submission
 from aiopplx._tag import TagT
 from aiopplx._wire.request import Request
+from aiopplx.journal._errors import JournalAway
 from aiopplx.journal._names import Occurrences
 from aiopplx.journal._records import Claim
 
@@ -53,6 +54,9 @@ Items: TypeAlias = "Iterable[Item] | AsyncIterable[Item] | Frame"
 SUBMITTERS = 16
 """Submitters that a batch begins with. While none of them waits at the gate there are more, up to as many as a session
 may have submissions on the way. Where they do wait it stays at this: whoever comes after them has to wait as long."""
+
+_OF_ONE = (BudgetReached, JournalAway)
+"""Errors of a STOPPED job that say nothing about the next one."""
 
 _RUNS = itertools.count(1)
 """Numbers the batches of this process: a store keeps the items of each in the order of its source."""
@@ -394,7 +398,7 @@ class Batch(AsyncIterator[Job[TagT]], Generic[TagT]):
         core.life.listen(place)
         await core.life.submit(sub, self._occurrences, Bounds.within(sub.timeout), task)
         job = place.job
-        if job is not None and job.status is JobStatus.STOPPED and not isinstance(job.error, BudgetReached):
+        if job is not None and job.status is JobStatus.STOPPED and not isinstance(job.error, _OF_ONE):
             self._trouble = self._trouble or stop_of(job, core.client.gate.stop)
             self._results.news.set()  # a submitter that waits for its source may never come to say so
 

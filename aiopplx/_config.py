@@ -68,6 +68,8 @@ class JournalOptions(_AtPath, frozen=True, kw_only=True):
             Default False.
         replace: a question under a tag that stood for another question in an earlier run takes its place, and is paid
             for, once that one has ended. Default False: it is refused (`ItemConflict`).
+        collect: in a journal that several sessions share, go on with jobs whose session has ended or died, although
+            nobody asks for them here. Default True: each live session does, so that what is paid for is read.
         wait: seconds to wait for another process that has the journal open, before `JournalLocked` is raised. Default
             0: it is raised at once.
     """
@@ -75,6 +77,7 @@ class JournalOptions(_AtPath, frozen=True, kw_only=True):
     results: Results = "keep"
     same_account: bool = False
     without_log: bool = False
+    collect: bool = True
     retry_failed: bool = False
     replace: bool = False
     wait: float = 0.0

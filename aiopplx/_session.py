@@ -164,7 +164,7 @@ class Session:
 
     async def __aenter__(self) -> Self:
         if self._opened is None:
-            self._opened = await open_store(self._settings)
+            self._opened = await open_store(self._settings, self._emitter)
         try:
             self._running()
         except BaseException:
@@ -209,6 +209,7 @@ class Session:
                 stack.push_async_callback(core.client.transport.close)
                 stack.push_async_callback(core.learnt.keep)
                 stack.callback(core.membership.end)
+                stack.push_async_callback(core.let_go)
                 await core.calls.aclose()
 
     def __del__(self) -> None:

@@ -84,6 +84,7 @@ NEXT: Mapping[Phase, frozenset[Phase]] = {
     }),
     Phase.QUEUED: frozenset({Phase.NEW, Phase.SENDING, Phase.FINISHED, Phase.DETACHED}),
     Phase.SENDING: frozenset({
+        Phase.NEW,
         Phase.QUEUED,
         Phase.UNANSWERED,
         Phase.RUNNING,
@@ -92,7 +93,14 @@ NEXT: Mapping[Phase, frozenset[Phase]] = {
         Phase.DETACHED,
     }),
     Phase.UNANSWERED: frozenset({Phase.NEW, Phase.RESENDING, Phase.FINISHED, Phase.DETACHED}),
-    Phase.RESENDING: frozenset({Phase.UNANSWERED, Phase.RUNNING, Phase.FINISHED, Phase.MERGED, Phase.DETACHED}),
+    Phase.RESENDING: frozenset({
+        Phase.NEW,
+        Phase.UNANSWERED,
+        Phase.RUNNING,
+        Phase.FINISHED,
+        Phase.MERGED,
+        Phase.DETACHED,
+    }),
     Phase.RUNNING: frozenset({Phase.FINISHED, Phase.DETACHED}),
     Phase.REFETCHING: frozenset({Phase.FINISHED, Phase.DETACHED}),
     Phase.STORED: frozenset(),
@@ -213,6 +221,7 @@ class Submission(msgspec.Struct, eq=False):
         listeners: who waits for it.
         runner: the task that sends it; None when that is done.
         job: its outcome, if it ended and nobody was listening.
+        is_elsewhere: another session holds its row, or held it when it was looked for here.
     """
 
     api: API
@@ -235,6 +244,7 @@ class Submission(msgspec.Struct, eq=False):
     listeners: tuple[Listener, ...] = ()
     runner: asyncio.Task[None] | None = None
     job: Job | None = None
+    is_elsewhere: bool = False
 
     def to(self, phase: Phase) -> None:
         """Enter the next phase; `_core.lifecycle` is the only caller.

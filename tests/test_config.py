@@ -15,6 +15,7 @@ import pytest
 from aiopplx import ConfigError, JournalOptions, NetworkOptions, PollPolicy, RetryPolicy, Session
 from aiopplx._config import BASE_URL, Settings, make_settings
 from aiopplx._core.assembly import LOCK_SECONDS, open_store
+from aiopplx._events import Emitter
 from aiopplx._http.secret import Secret
 from aiopplx.journal import JournalLocked, MemoryJournal
 from aiopplx.testing import Clock, JumpingClock
@@ -305,9 +306,9 @@ async def test_locked_journal_is_refused_at_once(tmp_path: Path) -> None:
     async def never(seconds: float) -> None:
         raise AssertionError
 
-    held = await open_store(settings(journal=tmp_path / "run.db"))
+    held = await open_store(settings(journal=tmp_path / "run.db"), Emitter())
     with pytest.raises(JournalLocked):
-        await open_store(settings(journal=tmp_path / "run.db"), sleep=never)
+        await open_store(settings(journal=tmp_path / "run.db"), Emitter(), sleep=never)
     await held.close()
 
 
@@ -321,7 +322,7 @@ async def test_locked_journal_is_waited_for_until_it_is_free(tmp_path: Path) -> 
         await is_closed.wait()
 
     async with Session(KEY, journal=options):
-        second = asyncio.create_task(open_store(settings(journal=options), sleep=nap))
+        second = asyncio.create_task(open_store(settings(journal=options), Emitter(), sleep=nap))
         await was_refused.wait()
         assert not second.done()
     is_closed.set()
@@ -338,5 +339,5 @@ async def test_locked_journal_is_waited_for_only_as_asked(tmp_path: Path) -> Non
 
     async with Session(KEY, journal=tmp_path / "run.db"):
         with pytest.raises(JournalLocked):
-            await open_store(settings(journal=JournalOptions(tmp_path / "run.db", wait=2.0)), sleep=nap)
+            await open_store(settings(journal=JournalOptions(tmp_path / "run.db", wait=2.0)), Emitter(), sleep=nap)
     assert sum(naps) == pytest.approx(2.0)

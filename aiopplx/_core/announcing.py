@@ -68,10 +68,12 @@ class Announcer:
         if asked and snapshot.model and asked != snapshot.model:
             self.warn(sub, f"asked for model {asked[:80]!r}, the server says {snapshot.model[:80]!r}")
 
-    def has_ended(self, job: Job) -> None:
-        """A submission ended in this session."""
+    def has_ended(self, job: Job, *, is_told: bool = False) -> None:
+        """A submission ended in this session, or in another one that has told it (`is_told`)."""
         ended = self.ended
         ended[job.status] = ended.get(job.status, 0) + 1
+        if is_told:
+            return
         if job.status is JobStatus.IN_DOUBT or self.emitter.has_handlers():
             self.end_of(job)
 

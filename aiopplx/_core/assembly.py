@@ -18,8 +18,10 @@ from aiopplx._core.calls import Calls
 from aiopplx._core.contained import contained
 from aiopplx._core.decisions import Decisions
 from aiopplx._core.freezing import freeze
+from aiopplx._core.holding import Collector
 from aiopplx._core.learnt import DURATIONS, LIMITS, Learnt, Part, recalled
 from aiopplx._core.lifecycle import Lifecycle
+from aiopplx._core.patience import patient
 from aiopplx._core.poller import Poller
 from aiopplx._core.spending import Bounded, Spending, Unbounded
 from aiopplx._events import Emitter
@@ -54,17 +56,18 @@ class SessionStore:
         store: the store.
         spent: what earlier runs have spent.
         known: what they have learnt.
+        is_ours: the session has opened it, and closes it.
     """
 
     def __init__(self, store: Journal, spent: Ledger, known: Mapping[str, bytes], *, is_ours: bool) -> None:
         self.store = store
         self.spent = spent
         self.known = known
-        self._is_ours = is_ours
+        self.is_ours = is_ours
 
     async def close(self) -> None:
         """Close the store if the session opened it."""
-        if self._is_ours:
+        if self.is_ours:
             await self.store.close()
 
 
@@ -74,7 +77,7 @@ def without_journal() -> SessionStore:
 
 
 async def open_store(
-    settings: Settings, *, sleep: Callable[[float], Awaitable[object]] = asyncio.sleep
+    settings: Settings, emitter: Emitter, *, sleep: Callable[[float], Awaitable[object]] = asyncio.sleep
 ) -> SessionStore:
     """Open the journal, if there is to be one. Raises `JournalError`.
 
@@ -89,6 +92,14 @@ async def open_store(
     # A store's threads take real time, in which a clock that jumps must stand still. `follow` waits for another
     # session, for which time has to pass.
     store = settings.clock.guard(store, but=("follow",))
+    if store.shares:
+        store = patient(
+            store,
+            settings.clock,
+            emitter,
+            seconds=settings.timeout,
+            random=random.random,  # noqa: S311 - jitter, nothing secret
+        )
     try:
         spent = await store.ledger() if settings.max_cost is not None else Ledger()
         known = await recalled(store)
@@ -180,6 +191,15 @@ class Core:
         self.calls: Calls = Calls(life)
         self.decisions: Decisions = Decisions(life)
         self.asked: Asked | None = None if store.remembers else Asked()
+        self._is_ours = opened.is_ours
+        if store.shares:
+            life.collector = Collector(
+                life,
+                settings.clock,
+                at_once=settings.max_in_flight,
+                collects=not isinstance(settings.journal, JournalOptions) or settings.journal.collect,
+                timeout=settings.timeout,
+            )
         client.on_stop = self.calls.stopped
         client.on_next_api = self._next_api
 
@@ -195,6 +215,14 @@ class Core:
     def _next_api(self) -> None:
         self.client.gate.limits.forget()
         self.membership.allow(_tier(self.settings, self.life.routing))
+
+    async def let_go(self) -> None:
+        """Go on with nothing that other sessions of a shared store can go on with."""
+        await self.life.elsewhere.aclose()
+        if self.life.collector is not None:
+            await self.life.collector.aclose()
+            if not self._is_ours:
+                await self.life.collector.free_all()
 
     def forecast(self, subs: Iterable[Submission] | None = None) -> Forecast:
         """What is expected of these jobs; of all that run here, if none are given."""

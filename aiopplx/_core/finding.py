@@ -26,22 +26,27 @@ class Search:
         sub: the submission.
         occurrences: counts the equal requests without a tag of its batch; None for a call, which without a tag is like
             no other.
+        needs_id: a row that another session holds is waited for until it has an id.
 
     Attributes:
         job_id: of the row as it was last seen; `""` if it has none.
     """
 
-    __slots__ = ("_live", "_occurrences", "_store", "_sub", "job_id")
+    __slots__ = ("_live", "_needs_id", "_occurrences", "_store", "_sub", "job_id")
 
-    def __init__(self, store: Journal, live: Live, sub: Submission, occurrences: Occurrences | None) -> None:
+    def __init__(
+        self, store: Journal, live: Live, sub: Submission, occurrences: Occurrences | None, *, needs_id: bool
+    ) -> None:
         self._store = store
         self._live = live
         self._sub = sub
         self._occurrences = occurrences
+        self._needs_id = needs_id
         self.job_id = ""
 
     async def run(self) -> tuple[Record, Submission | None]:
-        """Its row, and the live submission that has the job of it. If there is none, nobody else is sending the row.
+        """Its row, and the live submission that has the job of it. If there is none, nobody else here is sending the
+        row, but another session may hold it (`is_held`).
 
         Raises:
             JournalError: the store failed.
@@ -57,6 +62,8 @@ class Search:
         while True:
             self.job_id = record.job_id
             if record.is_held:
+                if record.job_id or not self._needs_id:
+                    return record, None
                 await store.follow((record.pk,), timeout=FOLLOW)
             else:
                 other = self._live.by_row.get(record.pk)

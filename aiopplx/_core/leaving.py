@@ -38,6 +38,7 @@ async def leave(
     sending: list[tuple[Listener, Submission]] = []
     shared: set[Listener] = set()
     ending: list[asyncio.Task[None]] = []
+    senders = list(senders)
     for listener in listeners:
         sub = listener.sub
         is_listed = listener in sub.listeners
@@ -51,7 +52,8 @@ async def leave(
         poll = life.unlisten(listener)
         if poll is not None:
             ending.append(poll)
-    senders = list(senders)
+        elif not sub.listeners and (sender := life.elsewhere.task_of(sub)) is not None:
+            senders.append(sender)  # another session had it, and this one has begun to send it
     on_wire = {sub.runner for _, sub in sending if sub.phase in ON_WIRE and not sub.listeners}
     waited = [sender for sender in senders if sender in on_wire]
     for sender in senders:

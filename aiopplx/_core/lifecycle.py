@@ -24,8 +24,10 @@ import anyio
 
 from aiopplx._core import outcomes
 from aiopplx._core.announcing import Announcer
+from aiopplx._core.elsewhere import Elsewhere
 from aiopplx._core.finding import Search
 from aiopplx._core.freezing import freeze_again, submission_of
+from aiopplx._core.holding import Collector, Holder
 from aiopplx._core.live import Live
 from aiopplx._core.sending import send
 from aiopplx._core.slots import Slots
@@ -38,8 +40,8 @@ from aiopplx._policy.recovery import Decision, decide
 from aiopplx._policy.retry import Bounds
 from aiopplx._submission import DOUBTFUL, POLLABLE, TERMINAL, Listener, Phase, Submission
 from aiopplx.journal import _steps as steps
-from aiopplx.journal._errors import ClaimLost, DuplicateJob, JournalError
-from aiopplx.journal._jobs import in_doubt
+from aiopplx.journal._errors import ClaimLost, DuplicateJob, JournalAway, JournalError
+from aiopplx.journal._jobs import in_doubt, question_in
 from aiopplx.journal._names import Occurrences
 from aiopplx.journal._protocol import Journal
 from aiopplx.journal._records import Claim, Record, State
@@ -51,6 +53,9 @@ if TYPE_CHECKING:
     from aiopplx._http.client import Client
     from aiopplx._wire.api import API
     from aiopplx.apis._registry import Routing
+
+AWAY = 10.0
+"""Seconds for which a step of a submission whose time is up is tried all the same, in a store that is out of reach."""
 
 
 class Lifecycle:
@@ -75,10 +80,13 @@ class Lifecycle:
         announcer: tells what becomes of them.
         poller: polls what runs; it needs this object first.
         learnt: told when a job has ended.
+        elsewhere: the submissions that another session holds.
+        collector: takes what nobody holds; None where the store is not shared.
     """
 
     poller: Poller
     learnt: Learnt
+    collector: Collector | None = None
 
     def __init__(
         self,
@@ -99,11 +107,13 @@ class Lifecycle:
         self.announcer: Announcer = Announcer(emitter, client.clock)
         self.live: Live = Live()
         self.slots: Slots = Slots(max_in_flight, client.clock)
+        self.elsewhere: Elsewhere = Elsewhere(self, client.clock)
         self.new_key = new_key
         self._clock = client.clock
         self._retry_failed = retry_failed
         # A store that forgets is asked for ids and nothing else: steps of rows that nobody can read are not even built.
         self._remembers = store.remembers
+        self._shares = store.shares
 
     # --- the one way --------------------------------------------------------------------------------------------------
 
@@ -128,8 +138,6 @@ class Lifecycle:
         try:
             while not await self._try_to_submit(sub, first, occurrences, bounds):
                 self._begin_anew(sub, first)
-        except AiopplxError as error:
-            await self._refuse(sub, error)
         except asyncio.CancelledError as problem:
             if is_ours(asyncio.current_task()):
                 self._cut_short(sub)
@@ -152,29 +160,39 @@ class Lifecycle:
     async def _try_to_submit(
         self, sub: Submission, first: Listener, occurrences: Occurrences | None, bounds: Bounds
     ) -> bool:
-        """False if its row was another session's before an attempt was sent: nothing has changed here, or there."""
+        """False if its row is another session's by now: what that one makes of it is the outcome here too."""
         try:
-            if sub.phase is Phase.NEW:
-                await self._begin(sub, occurrences, bounds)
-            if sub.phase in TERMINAL:
-                return True
-            if first.takes_slot:
-                if not await self.slots.take(first, bounds.until):
-                    self._has_no_slot(sub, first)
-                    return True
-                if sub.phase in TERMINAL:
-                    return True  # it ran already, and was polled for somebody else meanwhile
-            if sub.phase in POLLABLE:
-                self._take_up(sub, bounds)
-                return True
-            await self.spending.reserve(sub, bounds.until)
-            snapshot, now = await send(sub, self, bounds)
-            await self._accept(sub, snapshot, now)
+            try:
+                await self._submit_as_found(sub, first, occurrences, bounds)
+            except ClaimLost:
+                return False
+            except AiopplxError as error:
+                await self._refuse(sub, error)
         except ClaimLost:
-            if sub.phase in DOUBTFUL and sub.attempts:
-                raise  # what was sent from here is this session's to tell
             return False
         return True
+
+    async def _submit_as_found(
+        self, sub: Submission, first: Listener, occurrences: Occurrences | None, bounds: Bounds
+    ) -> None:
+        if sub.phase is Phase.NEW:
+            await self._begin(sub, occurrences, bounds)
+        if sub.phase in TERMINAL or sub.phase is Phase.NEW:
+            return  # NEW: another session holds it, and it is followed
+        if sub.phase in POLLABLE and self._shares:
+            self.poller.watch(sub, self._clock.now())  # other sessions may wait for it, so it waits for no slot
+        if first.takes_slot:
+            if not await self.slots.take(first, bounds.until):
+                self._has_no_slot(sub, first)
+                return
+            if sub.phase in TERMINAL:
+                return  # it ran already, and was polled for somebody else meanwhile
+        if sub.phase in POLLABLE:
+            self._take_up(sub, bounds)
+            return
+        await self.spending.reserve(sub, bounds.until)
+        snapshot, now = await send(sub, self, bounds)
+        await self._accept(sub, snapshot, now)
 
     def _begin_anew(self, sub: Submission, first: Listener) -> None:
         """Its row is another session's, and what that one makes of it is the outcome here too: look it up again."""
@@ -223,7 +241,10 @@ class Lifecycle:
             sub.claim = record.claim
             sub.to(Phase.QUEUED)
             return
-        search = Search(self.store, self.live, sub, occurrences)
+        # Whoever only submits has nothing to come back for before there is an id.
+        first = sub.listeners[0] if sub.listeners else None
+        needs_id = first is not None and not first.takes_slot and not first.is_late
+        search = Search(self.store, self.live, sub, occurrences, needs_id=needs_id)
         try:
             async with self._clock.timeout_at(bounds.until):
                 record, other = await search.run()
@@ -240,6 +261,9 @@ class Lifecycle:
             raise
         self.announcer.store_works()
         sub.key, sub.job_id = record.key, record.job_id
+        if record.is_held:
+            self._follow(sub, record)
+            return
         if other is not None:
             self._merge(sub, other, record.claim if record.state is State.ACCEPTED else None)
             return
@@ -256,7 +280,9 @@ class Lifecycle:
             sub.kind = sub.api.kind_of(sub.body)
         # Asked of the API that it went to, which need not be the one that this session submits to.
         may_resend = self.client.policy.resends(sub.api.has_idempotency)
-        decision = decide(record, may_resend=may_resend, retry_failed=self._retry_failed)
+        # What another session has just found out is the outcome of whoever waited for that.
+        retry_failed = self._retry_failed and not sub.is_elsewhere
+        decision = decide(record, may_resend=may_resend, retry_failed=retry_failed)
         if decision is Decision.SEND:
             sub.to(Phase.QUEUED)
         elif decision is Decision.RESEND:
@@ -266,9 +292,10 @@ class Lifecycle:
         elif decision is Decision.HOLD:
             error = in_doubt(record)
             await self.store.apply(_claim(sub), steps.doubtful(key=sub.key, error=error.message))
-            self._end(sub, sub.as_job(JobStatus.IN_DOUBT, error), is_billed=True)
+            is_told = self._shares and record.state is State.IN_DOUBT
+            self._end(sub, sub.as_job(JobStatus.IN_DOUBT, error), is_billed=True, is_told=is_told)
         elif decision is Decision.DONE:
-            self._end(sub, outcomes.as_stored(sub, record, None), is_billed=False)
+            self._end(sub, outcomes.as_stored(sub, record, None), is_billed=False, is_told=self._shares)
         elif decision is Decision.LOAD:
             sub.to(Phase.STORED)
             self.live.remove(sub)
@@ -299,7 +326,7 @@ class Lifecycle:
         is_first = sub.phase is Phase.QUEUED
         if self._remembers:
             try:
-                await self.store.apply(_claim(sub), steps.sending(key=sub.key, attempt=sub.marks))
+                await self._write(sub, steps.sending(key=sub.key, attempt=sub.marks))
             except BaseException as error:
                 if is_first:
                     with anyio.CancelScope(shield=True):
@@ -329,7 +356,7 @@ class Lifecycle:
         if not self._remembers:
             return
         try:
-            await self.store.apply(_claim(sub), steps.back_to_queued(key=sub.key))
+            await self._write(sub, steps.back_to_queued(key=sub.key))
         except JournalError as error:
             log(logging.DEBUG, "it stays marked as being sent: %s", error)
 
@@ -344,7 +371,7 @@ class Lifecycle:
 
     async def refreeze(self, sub: Submission, api: API, body: bytes) -> None:
         """Other bytes under the same key, on disk before any attempt sends them. Raises `JournalError`."""
-        await self.store.apply(_claim(sub), steps.refreeze(key=sub.key, body=body, api=api.name))
+        await self._write(sub, steps.refreeze(key=sub.key, body=body, api=api.name))
         sub.api, sub.body, sub.kind = api, body, api.kind_of(body)
 
     # --- accept: it runs, and is polled -------------------------------------------------------------------------------
@@ -358,7 +385,7 @@ class Lifecycle:
         if job_id:
             sub.job_id = job_id  # known from here on, whoever leaves while it is written
             try:
-                await self.store.apply(_claim(sub), steps.accepted(key=sub.key, job_id=job_id))
+                await self._write(sub, steps.accepted(key=sub.key, job_id=job_id))
             except DuplicateJob as error:
                 sub.job_id = ""
                 raise outcomes.two_keys_one_id(job_id, error.idempotency_key) from None
@@ -382,6 +409,8 @@ class Lifecycle:
         sub.body, sub.request = b"", None
         if not self._remembers:
             sub.claim = None  # there is no row to write
+        if self._shares and job_id:
+            self._hold(sub)
         for listener in sub.listeners:
             listener.accepted(snapshot)
         self._limit_listeners(sub)
@@ -454,7 +483,9 @@ class Lifecycle:
             try:
                 step = outcomes.ending_step(sub.key, job)
                 if step is not None:
-                    await self.store.apply(sub.claim, step)
+                    await self._write(sub, step)
+                elif self.collector is not None:
+                    self.collector.let_go(sub.claim, is_given_up=True)
             except JournalError as error:
                 if polls is None or not polls.was_unkept:  # it is polled, and perhaps not written, again and again
                     self.announcer.warn(sub, f"not kept: {error.message}")
@@ -486,9 +517,11 @@ class Lifecycle:
             if sub.phase is not Phase.NEW and sub.claim is not None:
                 step = outcomes.refusal_step(sub.key, job)
                 if step is not None:
-                    await self.store.apply(sub.claim, step)
+                    await self._write(sub, step)
                 else:
                     await self.take_back(sub)
+        except ClaimLost:
+            raise
         except JournalError as problem:
             self.announcer.warn(sub, f"what became of it could not be written to the journal: {problem.message}")
         if sub.phase not in TERMINAL:
@@ -498,13 +531,18 @@ class Lifecycle:
         """It was never written down or sent: refused by a check here."""
         self._end(sub, sub.as_job(JobStatus.REJECTED, error), is_billed=False)
 
-    def _end(self, sub: Submission, job: Job, *, is_billed: bool) -> None:
-        """What became of it is written. Settle, free, deliver, emit: in this order, and nothing comes in between."""
+    def _end(self, sub: Submission, job: Job, *, is_billed: bool, is_told: bool = False) -> None:
+        """What became of it is written. Settle, free, deliver, emit: in this order, and nothing comes in between.
+
+        With `is_told` the session that found it out has told it already.
+        """
         listeners, sub.listeners = sub.listeners, ()
         if not listeners:
             sub.job = job
         if sub.phase in POLLABLE:
             self.poller.ended(sub)
+        else:
+            self._let_go(sub)
         sub.to(Phase.FINISHED)
         self.spending.settle(sub, job, is_billed=is_billed)
         self.live.remove(sub)
@@ -512,7 +550,7 @@ class Lifecycle:
             self.slots.free(listener)
         for listener in listeners:
             self._hand(listener, listener.named(job))
-        self.announcer.has_ended(job)
+        self.announcer.has_ended(job, is_told=is_told)
 
     def _hand(self, listener: Listener, job: Job | None) -> None:
         try:
@@ -542,6 +580,9 @@ class Lifecycle:
             sub: NEW, with its id, the facts of its row if there is one, and its listener.
             record: its row, with a claim if it may be written; None if the store does not know it.
         """
+        if record is not None and record.is_held:
+            self._follow(sub, record)
+            return
         self._begin_known(sub, record)
         self.poller.watch(sub, self._clock.now())
 
@@ -610,6 +651,8 @@ class Lifecycle:
         sub.call = sub.api.get(sub.job_id)
         sub.to(phase)
         self.live.add_job(sub)
+        if self._shares and phase is Phase.RUNNING:
+            self._hold(sub)
 
     def _take_up(self, sub: Submission, bounds: Bounds) -> None:
         """A job of an earlier run: it may have ended long ago, so that it is due at once."""
@@ -642,6 +685,8 @@ class Lifecycle:
         if live.claim is None and live.phase is Phase.RUNNING and claim is not None:
             live.row, live.claim, live.key = claim.pk, claim, sub.key
             self.live.add_row(live)
+            if self._shares:
+                self._hold(live)
         self.poller.joined(live)
 
     # --- leaving ------------------------------------------------------------------------------------------------------
@@ -654,6 +699,10 @@ class Lifecycle:
         sub.listeners = tuple(other for other in sub.listeners if other is not listener)
         if sub.runner is None:
             self.slots.free(listener)
+        if sub.phase is Phase.NEW and not sub.listeners and (following := self.elsewhere.task_of(sub)) is not None:
+            following.cancel()
+            self.detach(sub)
+            return following
         if sub.phase not in POLLABLE or sub.waits_for_a_slot:
             return None
         if not sub.listeners:
@@ -671,6 +720,7 @@ class Lifecycle:
             return None
         is_billed = sub.phase in DOUBTFUL or sub.phase in POLLABLE
         sub.job = outcomes.as_left(sub)
+        self._let_go(sub)
         listeners, sub.listeners = sub.listeners, ()
         sub.to(Phase.DETACHED)
         poll = self.poller.forget(sub)
@@ -684,6 +734,81 @@ class Lifecycle:
         """What is known of it now that nobody listens, if that is worth telling: a job, or doubt. Said once only."""
         job, sub.job = sub.job, None
         return job if job is not None and (job.id or isinstance(job.error, InDoubt)) else None
+
+    # --- a store that is shared ---------------------------------------------------------------------------------------
+
+    def _hold(self, sub: Submission) -> None:
+        """This session is the holder of its row, so it listens itself."""
+        if sub.claim is not None and not any(isinstance(listener, Holder) for listener in sub.listeners):
+            sub.listeners = (*sub.listeners, Holder(sub=sub, tag=sub.tag, index=sub.index))
+
+    def _let_go(self, sub: Submission) -> None:
+        """This session does nothing more about its row, which need not be over."""
+        if self.collector is not None and sub.claim is not None:
+            self.collector.let_go(sub.claim)
+
+    def _follow(self, sub: Submission, record: Record) -> None:
+        """Another session holds its row: that one's outcome is the outcome here. Nothing is asked of the server."""
+        if not sub.listeners:
+            self.detach(sub)
+            return
+        sub.row, sub.key, sub.job_id, sub.is_elsewhere = record.pk, record.key, record.job_id, True
+        if sub.polls is None and record.accepted_at is not None:
+            wall = self._clock.wall()
+            sub.polls = Polls.resumed(self._clock.now(), wall, max(0.0, wall - record.accepted_at))
+        latest = self._clock.now() + sub.timeout
+        for listener in sub.listeners:
+            listener.deadline = min(listener.deadline, latest)
+        self.elsewhere.follow(sub)
+
+    def is_elsewhere(self, sub: Submission, record: Record) -> None:
+        """Another session holds its row still."""
+        sub.key, sub.job_id = record.key, record.job_id
+
+    def time_is_up(self, sub: Submission) -> bool:
+        """Those who waited for another session's row long enough stop waiting. Returns whether anybody goes on."""
+        now = self._clock.now()
+        overdue = [listener for listener in sub.listeners if now >= listener.deadline]
+        if overdue:
+            self._stop_waiting(sub, overdue, "another session had it in hand all the time", None)
+        return bool(sub.listeners)
+
+    def lost_sight(self, sub: Submission, error: AiopplxError) -> None:
+        """What another session makes of it cannot be read any more."""
+        if sub.phase not in TERMINAL:
+            self._end(sub, sub.as_job(JobStatus.STOPPED, error), is_billed=False, is_told=True)
+
+    def collect(self, record: Record, timeout: float) -> Submission | None:
+        """A row that nobody held is this session's now. Returns the submission if it is still to be sent.
+
+        Args:
+            record: the row, with its claim.
+            timeout: seconds within which it is sent again, if it is.
+        """
+        live = self.live.by_row.get(record.pk)
+        if live is not None:
+            live.claim = record.claim  # nobody else took it while this session had lost it
+            return None
+        sub = submission_of(record, self.routing.named(record.api), job_id=record.job_id, timeout=timeout)
+        sub.body = record.body
+        self.listen(Holder(sub=sub, tag=sub.tag, asked=question_in(record), meta=record.meta))
+        if record.state is not State.ACCEPTED:
+            return sub
+        self.take_in(sub, record)
+        return None
+
+    async def _write(self, sub: Submission, step: steps.Step) -> None:
+        """Apply a step of its row. Raises `JournalError`; of a store out of reach, once its time is up."""
+        if not self._shares:
+            await self.store.apply(_claim(sub), step)
+            return
+        now = self._clock.now()
+        until = min(sub.deadline or math.inf, sub.first_deadline)
+        try:
+            async with self._clock.timeout_at(max(until, now + AWAY)):
+                await self.store.apply(_claim(sub), step)
+        except TimeoutError:
+            raise JournalAway("the journal could not be reached within the time limit", job_id=sub.job_id) from None
 
     # --- a store that fails -------------------------------------------------------------------------------------------
 

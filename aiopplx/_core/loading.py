@@ -19,7 +19,7 @@ async def load(life: Lifecycle, sub: Submission) -> Job:
     record = await life.store.get(pk=sub.row)
     assert record is not None, "rows are not removed while a session holds them"  # noqa: S101 - for mypy
     job = as_stored(sub, record, await stored_result(life.store, record))
-    if sub.phase is Phase.STORED:
+    if sub.phase is Phase.STORED and not life.store.shares:  # in a shared one its holder has told it
         life.announcer.end_of(job)
     return job
 

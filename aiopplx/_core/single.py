@@ -74,8 +74,11 @@ async def cancel(calls: Calls, api: API, job_id: str, *, seconds: float) -> Job:
     life = calls.life
     api.cancel(job_id)  # refuses what cannot be cancelled, before anything is asked
     live = life.live.by_id.get(job_id)
+    record = await life.store.get(job_id=job_id) if live is None and life.store.shares else None
     if live is not None and live.phase is Phase.RUNNING:
         found = live.as_job(JobStatus.IN_PROGRESS)
+    elif record is not None and record.is_held:
+        found = job_of(record, None)  # the session that holds it polls it, and it runs as far as that one knows
     else:
         # The server says "already terminal" of finished and of unknown ids alike, so poll before asking.
         found = await get(life, api, job_id)

@@ -40,9 +40,9 @@ _policy.  network retry recovery durations laws turns forecast pace polling pagi
 _submission
 _http.  clock limit secret proxy default_headers apart transport account line client
 _config
-_core.  contained slots live learnt spending pages poller outcomes announcing freezing finding sending lifecycle
-    loading leaving calls following board decisions cancelling single listing files source results asked assembly stats
-    foreseeing estimating notebook
+_core.  contained patience slots live learnt spending pages poller outcomes announcing freezing finding sending
+    elsewhere holding lifecycle loading leaving calls following board decisions cancelling single listing files source
+    results asked assembly stats foreseeing estimating notebook
 _batch
 _session progress
 journal

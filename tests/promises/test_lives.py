@@ -35,6 +35,7 @@ from aiopplx import (
     RetryPolicy,
     Session,
 )
+from aiopplx._core.holding import is_collected
 from aiopplx._core.spending import Bounded
 from aiopplx._wire.kinds import Kind
 from aiopplx.emulator import AfterPolls, Emulator, faults
@@ -72,6 +73,10 @@ def left_over(session: Session, places: int) -> dict[str, object]:
     }
     if isinstance(life.spending, Bounded):
         found |= {"reserved": life.spending._reserved, "in flight": life.spending.budget.balance(Kind()).in_flight}
+    if life.collector is not None and not session._closed:
+        # What it holds in a store that it shares is polled on, for other sessions.
+        assert all(map(is_collected, [*life.live.by_row.values(), *life.live.by_id.values()]))
+        found = {name: found[name] for name in ("places", "deadlines", "calls", "batches")}
     return {name: value for name, value in found.items() if value}
 
 

@@ -1,0 +1,457 @@
+"""Several sessions over one store: each may ask for, wait for and collect any job, which is made and polled once.
+
+The store in memory plays the database. A session that has another server than its neighbour shows by that server's
+requests what it asks for itself.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from typing import Any
+
+import anyio
+import pytest
+from _rows import claim_of
+from _scripted import KEY, NEVER, Scripted, is_get, is_submit, turns
+
+from aiopplx import Event, EventKind, JobStatus, JournalOptions, PollPolicy, RetryPolicy, Session
+from aiopplx._wire.request import ResearchRequest
+from aiopplx.agent import AGENT
+from aiopplx.emulator import Emulator
+from aiopplx.journal import JournalAway, MemoryJournal, MemoryStore, State
+from aiopplx.journal import _steps as steps
+from aiopplx.sonar import SONAR
+from aiopplx.testing import Clock
+
+QUESTION = "Why did the Vasa sink?"
+SOON = 20
+
+
+@pytest.fixture
+def store() -> MemoryStore:
+    return MemoryStore(now=time.time)
+
+
+def opened(server: Scripted | str, journal: Any, told: list[Event] | None = None, **more: Any) -> Session:
+    url = server if isinstance(server, str) else server.url
+    options: dict[str, Any] = {"api": "sonar", "poll": PollPolicy.fixed(0.02), **more}
+    return Session(KEY, base_url=url, journal=journal, on_event=told.append if told is not None else None, **options)
+
+
+def of_kind(told: list[Event], *kinds: EventKind) -> list[EventKind]:
+    return [event.kind for event in told if event.kind in kinds]
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    """Wait for a state inside the library, which tells nobody of it."""
+    with anyio.fail_after(SOON):
+        while not condition():  # noqa: ASYNC110 - there is no event for it
+            await asyncio.sleep(0.001)
+
+
+def is_at_rest(session: Session) -> bool:
+    """Nothing follows, sends or waits here any more."""
+    core = session._core
+    assert core is not None
+    return not core.life.elsewhere._tasks and not core.calls._callers
+
+
+# --- waiting for what another session holds ---------------------------------------------------------------------------
+
+
+async def test_holder_polls_what_nobody_waits_for(store: MemoryStore) -> None:
+    async with Scripted(polls=3) as server, opened(server, store.session(), max_in_flight=1) as session:
+        job = await session.submit(QUESTION, tag="x")
+        await server.until(lambda: server.told == 1)
+        assert session.stats().in_flight == 0  # it takes no slot
+        await until(lambda: store.rows[1].state is State.DONE)
+        asked = server.requests["get"]
+        assert (await session.wait(job)).ok
+        assert server.requests["get"] == asked
+
+
+@pytest.mark.parametrize("how", ["wait by id", "wait by token", "ask", "batch", "follow", "submit"])
+async def test_job_of_another_session_costs_no_request(how: str, store: MemoryStore) -> None:
+    told: list[Event] = []
+    async with (
+        Scripted(polls=NEVER) as server,
+        Scripted() as none,
+        opened(server, store.session()) as one,
+        opened(none, store.session(), told) as two,
+    ):
+        job = await one.submit(QUESTION, tag="x")
+        item = {"question": QUESTION, "tag": "x"}
+
+        async def wait() -> Any:
+            if how == "ask":
+                return await two.ask(item)
+            if how == "submit":
+                found = await two.submit(item)
+                assert (found.id, found.status) == (job.id, JobStatus.IN_PROGRESS)
+                return await two.wait(found)
+            if how == "batch":
+                async with two.batch([item]) as jobs:
+                    return await anext(jobs)
+            if how == "follow":
+                return [update async for update in two.follow(job.id)][-1].job
+            return await two.wait(job.token if "token" in how else job.id)
+
+        waiting = asyncio.create_task(wait())
+        await until(lambda: bool(store._followers))
+        await turns()
+        server.polls = 1
+        with anyio.fail_after(SOON):
+            found = await waiting
+        assert (found.ok, found.id, found.tag, found.text) == (True, job.id, "x", job.text or found.text)
+        assert none.requests.total() == 0
+        assert server.requests["submit"] == 1
+        assert of_kind(told, EventKind.FINISHED, EventKind.SUBMITTED, EventKind.LEFT) == []
+        assert is_at_rest(two)
+
+
+async def test_tag_asked_in_four_sessions_is_one_job(store: MemoryStore) -> None:
+    told: list[Event] = []
+    async with Scripted(polls=2) as server:
+        sessions = [opened(server, store.session(), told) for _ in range(4)]
+        for session in sessions:
+            await session.__aenter__()
+        jobs = await asyncio.gather(*(session.ask(f"Question {n}?", tag=n) for session in sessions for n in range(10)))
+        assert {job.status for job in jobs} == {JobStatus.COMPLETED}
+        assert all(len({job.id for job in jobs if job.tag == n}) == 1 for n in range(10))
+        assert (server.requests["submit"], server.requests["get"]) == (10, 20)
+        assert len(of_kind(told, EventKind.FINISHED)) == 10
+        assert all(is_at_rest(session) for session in sessions)
+        for session in sessions:
+            await session.aclose()
+
+
+async def test_batches_of_one_source_in_two_sessions_get_every_answer(store: MemoryStore) -> None:
+    items = [{"question": f"Question {n}?", "tag": n} for n in range(60)]
+    async with Scripted(polls=2) as server:
+
+        async def run(**more: Any) -> list[Any]:
+            async with opened(server, store.session()) as session, session.batch(items, **more) as jobs:
+                return [job async for job in jobs]
+
+        with anyio.fail_after(SOON):
+            one, two = await asyncio.gather(run(ordered=True), run())
+    assert [job.tag for job in one if job.ok] == list(range(60))
+    assert sorted(job.tag for job in two if job.ok) == list(range(60))
+    assert (server.requests["submit"], server.requests["get"]) == (60, 120)
+
+
+async def test_followed_jobs_keep_no_submitter_busy(store: MemoryStore) -> None:
+    """A batch goes on with its own questions while another session has hundreds of the earlier ones in hand."""
+    items = [{"question": f"Question {n}?", "tag": n} for n in range(100)]
+    more = [*items, {"question": "Why?", "tag": "w"}]
+    async with Scripted(polls=NEVER) as server, opened(server, store.session()) as one, one.batch(items) as theirs:
+        await server.until(lambda: server.requests["submit"] == 100)
+        async with (
+            opened(server, store.session()) as two,
+            two.batch(more) as mine,
+        ):
+            await server.until(lambda: server.requests["submit"] == 101)
+            server.polls = 1
+            assert len([job async for job in mine if job.ok]) == 101
+        assert len([job async for job in theirs if job.ok]) == 100
+
+
+async def test_wait_for_anothers_job_ends_at_its_limit(store: MemoryStore) -> None:
+    async with (
+        Scripted(polls=NEVER) as server,
+        opened(server, store.session()) as one,
+        opened(server, store.session()) as two,
+    ):
+        job = await one.submit(QUESTION, tag="x")
+        waited = await two.wait(job.id, timeout=0.05)
+        asked = await two.ask(QUESTION, tag="x", timeout=0.05)
+        async with two.batch([{"question": QUESTION, "tag": "x"}], timeout=0.05) as jobs:
+            given = [found async for found in jobs]
+        assert [(found.status, found.id) for found in (waited, asked, *given)] == [(JobStatus.TIMED_OUT, job.id)] * 3
+        assert is_at_rest(two)
+
+
+async def test_leaving_what_another_session_holds_leaves_nothing(store: MemoryStore) -> None:
+    told: list[Event] = []
+    async with Scripted(polls=NEVER) as server, opened(server, store.session()) as one:
+        async with opened(server, store.session(), told) as two:
+            job = await one.submit(QUESTION, tag="x")
+            calls = [asyncio.create_task(call) for call in (two.ask(QUESTION, tag="x"), two.wait(job.id))]
+            await until(lambda: len(store._followers.get(1, ())) == 2)
+            for call in calls:
+                call.cancel()
+            await asyncio.wait(calls)
+            assert is_at_rest(two)
+            async with two.batch([{"question": QUESTION, "tag": "x"}]):
+                await until(lambda: bool(store._followers))
+            assert is_at_rest(two)
+            last = asyncio.create_task(two.wait(job.id))
+            await until(lambda: bool(store._followers))
+        await asyncio.wait([last])
+    assert "was closed" in str(last.exception())
+    assert of_kind(told, EventKind.LEFT) == []  # its holder goes on with it
+
+
+async def test_cancel_of_anothers_job_ends_it_for_both(store: MemoryStore) -> None:
+    async with Emulator(duration=3600.0) as server:
+        more: dict[str, Any] = {"api": "agent", "clock": Clock(60)}
+        async with (
+            opened(server.url, store.session(), **more) as one,
+            opened(server.url, store.session(), **more) as two,
+        ):
+            asking = asyncio.create_task(one.ask(QUESTION, tag="x"))
+            await until(lambda: any(row.state is State.ACCEPTED for row in store.rows.values()))
+            cancelled = await two.cancel(store.rows[1].job_id)
+            assert (cancelled.status, (await asking).status) == (JobStatus.CANCELLED, JobStatus.CANCELLED)
+
+
+async def test_failure_that_another_found_is_not_paid_again(store: MemoryStore) -> None:
+    """`retry_failed` is about earlier runs, not about what another session has found out a moment ago."""
+    async with (
+        Scripted(polls=NEVER) as server,
+        opened(server, store.session()) as one,
+        opened(server, store.session()) as two,
+    ):
+        assert two._core is not None
+        two._core.life._retry_failed = True
+        asking = [asyncio.create_task(session.ask(QUESTION, tag="x")) for session in (one, two)]
+        await until(lambda: bool(store._followers))
+        failed = {"model": "sonar-deep-research", "created_at": 1, "status": "FAILED", "error_message": "it broke"}
+        server.script = lambda asked: (200, {"id": asked.name, **failed}) if is_get(asked) else None
+        assert [(await task).status for task in asking] == [JobStatus.FAILED] * 2
+        assert server.requests["submit"] == 1
+
+
+# --- what is handed over, and collected -------------------------------------------------------------------------------
+
+
+async def test_closed_session_hands_over_at_once(store: MemoryStore) -> None:
+    told: list[Event] = []
+    async with Scripted(polls=NEVER) as server, opened(server, store.session(), told) as two:
+        async with opened(server, store.session(), told) as one:
+            job = await one.submit(QUESTION, tag="x")
+            waiting = asyncio.create_task(two.wait(job.id))
+            await until(lambda: bool(store._followers))
+        server.polls = 1
+        with anyio.fail_after(SOON):
+            assert (await waiting).ok
+    assert server.requests["submit"] == 1
+    assert len(of_kind(told, EventKind.FINISHED)) == 1
+
+
+async def left_by_a_dead_session(
+    store: MemoryStore, state: State, *, api: str = "sonar", tag: str = "x", job_id: str = "job-0"
+) -> None:
+    """A row in this state, whose session is dead."""
+    dead = store.session()
+    frozen = {"sonar": SONAR, "agent": AGENT}[api].freeze(ResearchRequest(QUESTION), f"key-{tag}")
+    record = await dead.find_or_queue(f'tag:"{tag}"', tag=tag, key=f"key-{tag}", body=frozen, sha=tag.encode(), api=api)
+    if state is not State.QUEUED:
+        await dead.apply(claim_of(record), steps.sending(key=record.key, attempt=1))
+    if state is State.ACCEPTED:
+        await dead.apply(claim_of(record), steps.accepted(key=record.key, job_id=job_id))
+    store.lose(dead)
+
+
+@pytest.mark.parametrize(
+    ("state", "api", "ends", "submits"),
+    [
+        (State.ACCEPTED, "sonar", State.DONE, 0),
+        (State.SENDING, "sonar", State.DONE, 1),
+        (State.SENDING, "agent", State.IN_DOUBT, 0),
+        (State.QUEUED, "sonar", State.QUEUED, 0),
+    ],
+)
+async def test_jobs_of_a_dead_session_are_collected(
+    state: State, api: str, ends: State, submits: int, store: MemoryStore
+) -> None:
+    told: list[Event] = []
+    await left_by_a_dead_session(store, state, api=api)
+    async with Scripted() as server:
+        server._made({"idempotency_key": "key-x", "request": {"messages": [{"content": QUESTION}]}})
+        async with opened(server, store.session(), told) as session:
+            await until(lambda: store.rows[1].state is ends)
+            await turns()
+            assert session.stats().in_flight == 0
+    assert (server.requests["submit"], len(server.rows)) == (submits, 1)
+    assert len(of_kind(told, EventKind.FINISHED)) == (ends is not State.QUEUED)
+
+
+async def test_session_that_collects_nothing_leaves_free_rows(store: MemoryStore) -> None:
+    await left_by_a_dead_session(store, State.ACCEPTED)
+    async with Scripted() as server, opened(server, store.session()) as session:
+        core = session._core
+        assert core is not None
+        assert core.life.collector is not None
+        await core.life.collector.aclose()
+    assert JournalOptions("x", collect=False).collect is False
+
+
+async def test_job_that_dies_later_is_collected_at_the_next_beat(store: MemoryStore) -> None:
+    async with Scripted() as server, opened(server, store.session(), clock=Clock(1000)):
+        await turns()
+        await left_by_a_dead_session(store, State.SENDING)
+        await until(lambda: store.rows[1].state is State.DONE)
+
+
+async def test_no_more_is_collected_than_may_be_in_flight(store: MemoryStore) -> None:
+    async with Scripted(polls=NEVER) as server:
+        for n in range(5):
+            await left_by_a_dead_session(store, State.ACCEPTED, tag=str(n), job_id=f"job-{n}")
+            server._made({"idempotency_key": f"key-{n}", "request": {"messages": [{"content": QUESTION}]}})
+        async with opened(server, store.session(), max_in_flight=2, clock=Clock(500)) as session:
+            await server.until(lambda: server.requests["get"] >= 20)
+            assert session.stats().running == 2
+            server.polls = 1
+            await until(lambda: all(row.state is State.DONE for row in store.rows.values()))
+
+
+async def test_unreadable_job_is_not_collected_again_and_again(store: MemoryStore) -> None:
+    told: list[Event] = []
+    async with Scripted() as server, opened(server, store.session(), told, clock=Clock(1000)) as session:
+        server.script = lambda asked: (200, b"[]") if is_get(asked) else None
+        job = await session.ask(QUESTION, tag="x")
+        assert job.status is JobStatus.UNREADABLE
+        asked = server.requests["get"]
+        await asyncio.sleep(0.1)  # a dozen beats
+        assert server.requests["get"] == asked
+        assert store.rows[1].state is State.ACCEPTED
+
+
+async def test_row_that_is_left_unsent_can_be_asked_for_elsewhere(store: MemoryStore) -> None:
+    async with Scripted() as server, opened(server, store.session()) as one, opened(server, store.session()) as two:
+        server.hold = is_submit
+        leaving = asyncio.create_task(one.ask(QUESTION, tag="x", idempotency_key="k"))
+        await server.until(lambda: bool(server.held))
+        leaving.cancel()
+        server.hold = lambda asked: False
+        server.reset()
+        await asyncio.wait([leaving])
+        with anyio.fail_after(SOON):
+            assert (await two.ask(QUESTION, tag="x")).ok
+        assert len(server.rows) == 1
+
+
+# --- a claim that is lost ---------------------------------------------------------------------------------------------
+
+
+class Taken(MemoryJournal):
+    """The session that has this journal loses what it holds to another one before its step of this name."""
+
+    step = ""
+    other: MemoryJournal
+    was_taken = False
+
+    async def apply(self, claim: Any, step: Any) -> None:
+        if step.rule.name == self.step and not self.was_taken:
+            self.was_taken = True
+            self.store.lose(self)
+            await self.other.free(10)
+            await self.other.claim(claim.pk)
+        await super().apply(claim, step)
+
+
+@pytest.mark.parametrize("name", ["sending", "doubtful", "ended", "back_to_queued"])
+async def test_lost_claim_makes_a_follower_of_the_caller(name: str, store: MemoryStore) -> None:
+    mine = Taken(store=store)
+    mine.step, mine.other = name, store.session()
+    refusal: dict[str, Any] = {
+        "ended": (422, {"error": {"message": "no", "type": "invalid_request", "code": 422}}),
+        "back_to_queued": (429, {"error": {"message": "later", "type": "rate_limit", "code": 429}}),
+        "doubtful": (500, {"error": {"message": "broken", "type": "internal", "code": 500}}),
+    }
+    async with Scripted() as server:
+        server.script = lambda asked: refusal.get(name) if is_submit(asked) else None
+        retry = RetryPolicy(on_doubt="hold") if name == "doubtful" else None
+        async with opened(server, mine, retry=retry) as session:
+            asking = asyncio.create_task(session.ask(QUESTION, tag="x", timeout=20))
+            await until(lambda: mine.was_taken and bool(store._followers))
+            assert not asking.done()
+            server.script = lambda asked: None
+            record = await mine.other.claim(1)
+            if store.rows[1].state is State.QUEUED:
+                await mine.other.apply(claim_of(record), steps.sending(key=store.rows[1].key, attempt=9))
+            ended = steps.ended(State.FAILED, key=store.rows[1].key, job_id="job-9", word="FAILED", error="as it came")
+            await mine.other.apply(claim_of(record), ended)
+            with anyio.fail_after(SOON):
+                job = await asking
+            assert (job.status, "as it came" in str(job.error)) == (JobStatus.FAILED, True)
+
+
+# --- a store that is away ---------------------------------------------------------------------------------------------
+
+
+class Away(MemoryJournal):
+    """A store that cannot be reached while `is_away`; with `does`, what is asked of it is done and not answered."""
+
+    is_away = False
+    does = False
+    calls = 0
+
+    def __getattribute__(self, name: str) -> Any:
+        value = super().__getattribute__(name)
+        if name not in {"find_or_queue", "claim", "apply", "get", "result", "free", "newest", "follow", "release"}:
+            return value
+
+        async def call(*args: Any, **words: Any) -> Any:
+            if not self.is_away:
+                return await value(*args, **words)
+            self.calls += 1
+            if self.does:
+                await value(*args, **words)
+            raise JournalAway("the server closed the connection")
+
+        return call
+
+
+@pytest.mark.parametrize("does", [False, True], ids=["not done", "done unanswered"])
+async def test_store_that_is_away_pauses_and_ends_nothing(does: bool, store: MemoryStore) -> None:
+    journal, told = Away(store=store), list[Event]()
+    items = [{"question": f"Question {n}?", "tag": n} for n in range(40)]
+    async with Scripted() as server, opened(server, journal, told, max_in_flight=8, clock=Clock(50)) as session:
+        async with session.batch(items) as jobs:
+            found = []
+            async for job in jobs:
+                found.append(job)
+                if len(found) in (5, 20):
+                    journal.is_away, journal.does = True, does
+                    seen = journal.calls
+                    asyncio.get_running_loop().call_later(0.3, setattr, journal, "is_away", False)
+                    await until(lambda: journal.calls > seen)  # noqa: B023 - it is awaited here
+        assert sorted(job.tag for job in found if job.ok) == list(range(40))
+    assert server.requests["submit"] == len(server.rows) == 40
+    assert (
+        of_kind(told, EventKind.PAUSED, EventKind.RESUMED, EventKind.STOPPED)
+        == [
+            EventKind.PAUSED,
+            EventKind.RESUMED,
+        ]
+        * 2
+    )
+
+
+async def test_nothing_is_sent_while_the_store_is_away(store: MemoryStore) -> None:
+    journal = Away(store=store)
+    async with Scripted() as server, opened(server, journal, clock=Clock(50)) as session:
+        journal.is_away = True
+        asking = asyncio.create_task(session.ask(QUESTION, tag="x"))
+        await until(lambda: journal.calls > 5)
+        assert server.requests.total() == 0
+        journal.is_away = False
+        with anyio.fail_after(SOON):
+            assert (await asking).ok
+
+
+async def test_store_that_stays_away_ends_one_job_and_no_batch(store: MemoryStore) -> None:
+    journal = Away(store=store)
+    async with Scripted() as server, opened(server, journal, clock=Clock(50), timeout=20) as session:
+        journal.is_away = True
+        async with session.batch([{"question": f"Question {n}?", "tag": n} for n in range(3)]) as jobs:
+            found = [await anext(jobs) for _ in range(2)]
+            journal.is_away = False
+            found += [job async for job in jobs]
+        assert len(found) == 3
+        assert {type(job.error) for job in found if not job.ok} == {JournalAway}
+    assert len(server.rows) == sum(job.ok for job in found)
