@@ -5,18 +5,16 @@ This module knows nothing of threads, of transactions or of other readers and wr
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import itertools
-import json
 import sqlite3
-import zlib
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable
 from typing import Any
 
 import msgspec
 
 from aiopplx.journal._errors import ResultDamaged
+from aiopplx.journal._packing import meta_of, tag_of, unpacked
 from aiopplx.journal._records import (
     Bills,
     Claim,
@@ -67,41 +65,6 @@ def mask(states: frozenset[State]) -> int:
     return sum(1 << state for state in states)
 
 
-def tag_text(tag: str | int | None) -> str | None:
-    """A tag in its stored form, in which 1 and "1" differ."""
-    return None if tag is None else json.dumps(tag)
-
-
-def _tag(text: str | None) -> str | int | None:
-    return None if text is None else json.loads(text)
-
-
-SHORT = 512
-"""Bytes of a row's columns up to which they are not worth compressing."""
-
-
-def pack_meta(meta: Mapping[str, Any]) -> bytes:
-    """A row's own columns in their stored form: JSON, compressed if it is long; nothing if there are none."""
-    if not meta:
-        return b""
-    raw = msgspec.json.encode(meta)
-    return zlib.compress(raw, 1) if len(raw) > SHORT else raw
-
-
-def _meta(packed: bytes | None) -> dict[str, Any]:
-    """Columns that cannot be read are no reason to withhold a paid result: then there are none."""
-    if not packed:
-        return {}
-    with contextlib.suppress(zlib.error, msgspec.MsgspecError, UnicodeDecodeError):
-        return msgspec.json.decode(packed if packed.startswith(b"{") else zlib.decompress(packed), type=dict[str, Any])
-    return {}
-
-
-def pack(raw: bytes) -> tuple[int, int, bytes]:
-    """A result in its stored form: encoding, size, bytes."""
-    return 1, len(raw), zlib.compress(raw, 1)
-
-
 class Statements:
     """The tables, for reading.
 
@@ -124,7 +87,7 @@ class Statements:
         return Record(
             pk=row[0],
             item=row[1],
-            tag=_tag(row[2]),
+            tag=tag_of(row[2]),
             key=row[3] or "",
             body=row[4] or b"",
             sha=row[5],
@@ -143,7 +106,7 @@ class Statements:
             kind=row[18],
             ended_at=row[19],
             question=row[20] or "",
-            meta=_meta(row[21]),
+            meta=meta_of(row[21]),
             age=age_of(row[9], self.now()) if row[9] is not None else None,
             claim=Claim(row[0], fence) if fence is not None else None,
         )
@@ -176,7 +139,7 @@ class Statements:
         line = self.one("SELECT question, meta FROM origin WHERE run = ? AND place = ? AND pk = ?", run, place, pk)
         if record is None or line is None:
             return record
-        return msgspec.structs.replace(record, question=line[0], meta=_meta(line[1]))
+        return msgspec.structs.replace(record, question=line[0], meta=meta_of(line[1]))
 
     def get(self, *, pk: int | None = None, item: str = "", job_id: str = "", key: str = "") -> Record | None:
         """The record with this row number, name, id or key: the first of these that is given."""
@@ -210,7 +173,7 @@ class Statements:
     def costs(self, by: CostsBy = "tag") -> list[Cost]:
         """What was spent, most expensive first."""
         found = self.connection.execute(_BILLS)
-        return added_up((Bills(_tag(tag), api, State(state), *sums) for tag, api, state, *sums in found), by)
+        return added_up((Bills(tag_of(tag), api, State(state), *sums) for tag, api, state, *sums in found), by)
 
     def ledger(self, samples: int = 200) -> Ledger:
         """What a budget starts with."""
@@ -237,11 +200,8 @@ class Statements:
         return self._unpacked(pk, *row) if row is not None else None
 
     def _unpacked(self, pk: int, encoding: int, size: int, body: bytes) -> bytes:
-        raw = None
-        if encoding == 1:
-            with contextlib.suppress(zlib.error):
-                raw = zlib.decompress(body, bufsize=max(1, size))
-        if raw is None or len(raw) != size:
+        raw = unpacked(encoding, size, body)
+        if raw is None:
             job_id = (self.one("SELECT job_id FROM job WHERE pk = ?", pk) or ("",))[0]
             raise ResultDamaged(
                 f"the result in row {pk} of the journal {self.path} is damaged. The job has ended; its result can be"

@@ -18,6 +18,7 @@ from aiopplx.journal._errors import JournalBroken, duplicate, key_taken, name_ta
 from aiopplx.journal._kinds import kind_label
 from aiopplx.journal._names import item_name as name_of
 from aiopplx.journal._names import job_name, sha_of
+from aiopplx.journal._packing import pack, pack_meta, tag_text
 from aiopplx.journal._records import (
     DELIVERABLE,
     REPLACEABLE,
@@ -30,7 +31,7 @@ from aiopplx.journal._records import (
     State,
 )
 from aiopplx.journal._sqlite.log import has_all
-from aiopplx.journal._sqlite.reading import Statements, mask, pack, pack_meta, tag_text
+from aiopplx.journal._sqlite.reading import Statements, mask
 from aiopplx.journal._steps import RULES, SENDING, Kind, Put, Rule, Step
 from aiopplx.journal._taking import keeps, may_take
 
