@@ -109,6 +109,7 @@ ONLY_IN = {
         "_http.clock": "the one clock",
         "testing._jumping": "the date at which the other one begins",
         "journal._sqlite.writer": "its thread waits for company",
+        "journal._postgres.holding": "a lease is measured by it",
     },
     "random": {"_core.assembly": "handed down as a function"},
     "asyncpg": {"journal._postgres.driver": "the room behind which it lies"},
@@ -184,6 +185,9 @@ ARE_REAL = {
     "journal._memory": "it waits for another session, which has a clock of its own",
     "journal._postgres.driver": "the database's server takes real time",
     "journal._postgres.hearing": "the same",
+    "journal._postgres.holding": "a lease is of real time",
+    "journal._postgres.wake": "it waits for another session, which has a clock of its own",
+    "journal._postgres.journal": "it waits for the database's server",
 }
 
 

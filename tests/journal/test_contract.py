@@ -13,6 +13,7 @@ from pathlib import Path
 
 import msgspec
 import pytest
+from _postgres import PATIENT, Server, remove
 from _rows import claim_of, queued
 from hypothesis import given
 from hypothesis import strategies as st
@@ -24,6 +25,7 @@ from aiopplx.journal import _steps as steps
 from aiopplx.journal._errors import ClaimLost, DuplicateJob, ImpossibleStep, ItemConflict, JournalClosed
 from aiopplx.journal._memory import MemoryJournal, MemoryStore
 from aiopplx.journal._names import Occurrences, fingerprint, item_name, sha_of
+from aiopplx.journal._postgres.journal import PostgresJournal
 from aiopplx.journal._protocol import Journal
 from aiopplx.journal._records import Claim, Cost, KindCosts, Ledger, Origin, Record, Results, State
 from aiopplx.journal._sqlite.journal import SqliteJournal
@@ -58,6 +60,12 @@ class Kind(abc.ABC):
     def __init__(self, directory: Path, clock: Ticks) -> None:
         self.directory = directory
         self.clock = clock
+        self.opened: list[Journal] = []
+
+    async def close(self) -> None:
+        """Close what was opened and is still open."""
+        for journal in self.opened:
+            await journal.close()
 
     @abc.abstractmethod
     async def open(self, results: Results = "keep") -> Journal:
@@ -67,7 +75,7 @@ class Kind(abc.ABC):
         """The journal of one more session of the store that was opened last."""
         pytest.fail("this store is for one session at a time")
 
-    def lose(self, journal: Journal) -> None:
+    async def lose(self, journal: Journal) -> None:
         """The session of this journal loses all that it holds, as when its lease runs out."""
         pytest.fail("this store is for one session at a time")
 
@@ -82,21 +90,50 @@ class Memory(Kind):
     async def session(self) -> Journal:
         return self.store.session()
 
-    def lose(self, journal: Journal) -> None:
+    async def lose(self, journal: Journal) -> None:
         assert isinstance(journal, MemoryJournal)
         self.store.lose(journal)
 
 
 class Sqlite(Kind):
-    opened = 0
+    async def open(self, results: Results = "keep") -> Journal:
+        path = self.directory / f"{len(self.opened)}.db"
+        self.opened.append(await SqliteJournal.open(path, now=self.clock, results=results))
+        return self.opened[-1]
+
+
+class Postgres(Kind):
+    shares = True
+
+    def __init__(self, directory: Path, clock: Ticks, server: Server) -> None:
+        super().__init__(directory, clock)
+        self.server = server
 
     async def open(self, results: Results = "keep") -> Journal:
-        self.opened += 1
-        return await SqliteJournal.open(self.directory / f"{self.opened}.db", now=self.clock, results=results)
+        self.url = await self.server.empty()
+        return await self._open(results)
+
+    async def session(self) -> Journal:
+        return await self._open("keep")
+
+    async def _open(self, results: Results) -> Journal:
+        self.opened.append(await PostgresJournal.open(self.url, now=self.clock, results=results, timing=PATIENT))
+        return self.opened[-1]
+
+    async def lose(self, journal: Journal) -> None:
+        assert isinstance(journal, PostgresJournal)
+        await remove(journal)
 
 
-STORES: dict[str, type[Kind]] = {"memory": Memory, "sqlite": Sqlite}
+STORES: dict[str, type[Kind]] = {"memory": Memory, "sqlite": Sqlite, "postgres": Postgres}
 SHARED = [name for name, kind in STORES.items() if kind.shares]
+
+
+def kind_of(request: pytest.FixtureRequest, directory: Path, clock: Ticks) -> Kind:
+    made = STORES[request.param]
+    if made is Postgres:  # only its tests need a server
+        return Postgres(directory, clock, request.getfixturevalue("postgres"))
+    return made(directory, clock)
 
 
 @pytest.fixture
@@ -105,8 +142,10 @@ def clock() -> Ticks:
 
 
 @pytest.fixture(params=STORES)
-def kind(request: pytest.FixtureRequest, tmp_path: Path, clock: Ticks) -> Kind:
-    return STORES[request.param](tmp_path, clock)
+async def kind(request: pytest.FixtureRequest, tmp_path: Path, clock: Ticks) -> AsyncIterator[Kind]:
+    kind = kind_of(request, tmp_path, clock)
+    yield kind
+    await kind.close()
 
 
 @pytest.fixture
@@ -205,37 +244,35 @@ FACTS = set(ALLOWED) - INTENTS - DENIALS
 
 
 @pytest.mark.parametrize("name", ALLOWED)
-@pytest.mark.parametrize("state", State, ids=lambda state: state.name)
-async def test_step_is_allowed_only_from_its_own_states(journal: Journal, state: State, name: str) -> None:
-    before = await brought_to(journal, state)
-    step = named(name, before)
+async def test_step_is_allowed_only_from_its_own_states(journal: Journal, name: str) -> None:
     allowed, leads_to = ALLOWED[name]
-    if state in allowed:
-        await journal.apply(claim_of(before), step)
-        assert (await now(journal, before)).state is leads_to
-    else:
-        with pytest.raises(ImpossibleStep, match=state.name) as caught:
+    for state in State:
+        before = await brought_to(journal, state, f"from {state.name}")
+        step = named(name, before)
+        if state in allowed:
             await journal.apply(claim_of(before), step)
-        assert (caught.value.state, caught.value.step) == (state.name, step.rule.name)
-        assert await now(journal, before) == stored(before)
-        assert await journal.result(before.pk) == (b"body" if before.has_result else None)
+            assert (await now(journal, before)).state is leads_to
+        else:
+            with pytest.raises(ImpossibleStep, match=state.name) as caught:
+                await journal.apply(claim_of(before), step)
+            assert (caught.value.state, caught.value.step) == (state.name, step.rule.name)
+            assert await now(journal, before) == stored(before)
+            assert await journal.result(before.pk) == (b"body" if before.has_result else None)
 
 
 @pytest.mark.parametrize("name", ALLOWED)
-@pytest.mark.parametrize("state", State, ids=lambda state: state.name)
-async def test_repeated_step_finds_itself_done(journal: Journal, state: State, name: str) -> None:
-    record = await brought_to(journal, state)
-    step = named(name, record)
-    if state not in ALLOWED[name][0]:
-        return
-    await journal.apply(claim_of(record), step)
-    after, result = await now(journal, record), await journal.result(record.pk)
-    money = await journal.costs(), await journal.ledger()
-    await journal.apply(claim_of(record), step)
-    again = await now(journal, record)
-    assert msgspec.structs.replace(again, updated=after.updated) == after
-    assert await journal.result(record.pk) == result
-    assert (await journal.costs(), await journal.ledger()) == money
+async def test_repeated_step_finds_itself_done(journal: Journal, name: str) -> None:
+    for state in sorted(ALLOWED[name][0]):
+        record = await brought_to(journal, state, f"from {state.name}")
+        step = named(name, record)
+        await journal.apply(claim_of(record), step)
+        after, result = await now(journal, record), await journal.result(record.pk)
+        money = await journal.costs(), await journal.ledger()
+        await journal.apply(claim_of(record), step)
+        again = await now(journal, record)
+        assert msgspec.structs.replace(again, updated=after.updated) == after
+        assert await journal.result(record.pk) == result
+        assert (await journal.costs(), await journal.ledger()) == money
 
 
 @pytest.mark.parametrize("name", ALLOWED)
@@ -852,8 +889,10 @@ async def test_newest_row_of_a_request_is_one_with_a_result_to_come(journal: Jou
 
 
 @pytest.fixture(params=SHARED)
-def shared(request: pytest.FixtureRequest, tmp_path: Path, clock: Ticks) -> Kind:
-    return STORES[request.param](tmp_path, clock)
+async def shared(request: pytest.FixtureRequest, tmp_path: Path, clock: Ticks) -> AsyncIterator[Kind]:
+    kind = kind_of(request, tmp_path, clock)
+    yield kind
+    await kind.close()
 
 
 @pytest.fixture
@@ -965,7 +1004,7 @@ async def test_lost_claim_does_not_let_an_intent_in(
         theirs = await two.claim(record.pk)
         await two.apply(claim_of(theirs), steps.sending(key=record.key, attempt=record.attempts + 1))
     else:
-        shared.lose(one)
+        await shared.lose(one)
         theirs = await two.claim(record.pk) if taken else None
     before = await now(two, record)
     if name in DENIALS and theirs is None:  # it can say nothing wrong of a row that nobody has taken up
@@ -981,7 +1020,7 @@ async def test_lost_claim_does_not_let_an_intent_in(
 @pytest.mark.parametrize("taken", [False, True], ids=["free", "taken by another"])
 async def test_lost_claim_lets_a_fact_in(shared: Kind, one: Journal, two: Journal, name: str, taken: bool) -> None:
     record = await brought_to(one, min(ALLOWED[name][0]))
-    shared.lose(one)
+    await shared.lose(one)
     if taken:
         await two.claim(record.pk)
     await one.apply(claim_of(record), named(name, record))
@@ -990,7 +1029,7 @@ async def test_lost_claim_lets_a_fact_in(shared: Kind, one: Journal, two: Journa
 
 async def test_late_fact_of_an_earlier_key_is_refused(shared: Kind, one: Journal, two: Journal) -> None:
     record = await brought_to(one, S)
-    shared.lose(one)
+    await shared.lose(one)
     taken = claim_of(await two.claim(record.pk))
     await two.apply(taken, steps.doubtful(key=record.key, error="?"))
     await two.apply(taken, steps.requeue(key=record.key, new_key="new", body=b"{}", api="sonar"))
@@ -1002,7 +1041,7 @@ async def test_late_fact_of_an_earlier_key_is_refused(shared: Kind, one: Journal
 
 async def test_late_id_resolves_the_doubt_that_its_session_left(shared: Kind, one: Journal, two: Journal) -> None:
     record = await brought_to(one, S)
-    shared.lose(one)
+    await shared.lose(one)
     await two.apply(claim_of(await two.claim(record.pk)), steps.doubtful(key=record.key, error="lost"))
     await one.apply(claim_of(record), steps.accepted(key=record.key, job_id="late"))
     found = await two.claim(record.pk)
@@ -1012,7 +1051,7 @@ async def test_late_id_resolves_the_doubt_that_its_session_left(shared: Kind, on
 
 async def test_session_that_lost_its_claims_may_claim_again(shared: Kind, one: Journal, two: Journal) -> None:
     record = await queued(one)
-    shared.lose(one)
+    await shared.lose(one)
     again = await queued(one)
     assert claim_of(again) != claim_of(record)
     with pytest.raises(ClaimLost):
@@ -1033,7 +1072,7 @@ async def test_follow_wakes_when_the_row_changes_or_is_freed(
     if change == "close":
         await one.close()
     elif change == "lose":
-        shared.lose(one)
+        await shared.lose(one)
     else:
         await one.apply(claim_of(record), named(change, record))
     async with asyncio.timeout(20):
@@ -1093,7 +1132,7 @@ async def test_rows_of_a_dead_session_are_taken_once(shared: Kind, one: Journal,
     states = {(await brought_to(one, state, f"at {state.name}")).pk: state for state in State}
     third = await shared.session()
     assert await two.free(100) == []
-    shared.lose(one)
+    await shared.lose(one)
     first, others = await two.free(1), await third.free(100)
     taken = [*first, *others]
     assert [states[record.pk] for record in taken] == [S, A]
@@ -1109,7 +1148,7 @@ async def test_rows_of_a_dead_session_are_taken_once(shared: Kind, one: Journal,
 @pytest.mark.parametrize("limit", [0, -1])
 async def test_no_more_rows_are_taken_than_asked_for(shared: Kind, one: Journal, two: Journal, limit: int) -> None:
     await brought_to(one, A)
-    shared.lose(one)
+    await shared.lose(one)
     assert await two.free(limit) == []
 
 

@@ -20,6 +20,11 @@ from typing import Any
 
 import pytest
 
+from aiopplx.journal._postgres.driver import AsyncpgDatabase
+from aiopplx.journal._postgres.journal import PostgresJournal
+from aiopplx.journal._postgres.lease import Timing
+from aiopplx.journal._postgres.url import address_of
+
 USER = "postgres"
 REQUIRED = "AIOPPLX_TESTS_NEED_POSTGRES"
 """Set where a machine without PostgreSQL is a mistake: these tests then fail there, and are not skipped."""
@@ -27,6 +32,9 @@ SECONDS = 60.0
 SETTINGS = {"listen_addresses": "''", "max_connections": "100", "synchronous_commit": "on", "autovacuum_naptime": "1s"}
 # A crash of the machine is not what is tried here; a crash of the server loses nothing without these.
 FAST = {"fsync": "off", "full_page_writes": "off"}
+
+PATIENT = Timing(self_test=30.0, beat=600.0, lease=2400.0)
+"""For sessions that live as long as a test: a machine that stands still ends no lease, and no beat comes between."""
 
 
 def programs() -> Path | None:
@@ -54,6 +62,7 @@ class Server:
         self._data = folder / "data"
         self._process: subprocess.Popen[bytes] | None = None
         self._schemas = itertools.count(1)
+        self._emptied = ""
 
     def make(self) -> None:
         command = [self._bin / "initdb", "-D", self._data, "-U", USER, "-A", "trust", "-E", "UTF8", "--locale=C", "-N"]
@@ -98,6 +107,23 @@ class Server:
         extra = "".join(f"&{name}={value}" for name, value in words.items())
         return f"postgresql:///postgres?host={self.folder}&user={USER}{extra}"
 
+    async def empty(self) -> str:
+        """The URL of a journal without a row, like a new one: making all tables takes longer than most tests."""
+        if not self._emptied:
+            self._emptied = self.url()
+            await (await PostgresJournal.open(self._emptied, timing=PATIENT)).close()
+        address = address_of(self._emptied)
+        database = AsyncpgDatabase(address)
+        tables = ("result", "request", "origin", "past", "learnt", "unread", "job", "worker")
+        rows = [f"DELETE FROM {address.schema}.{name}" for name in tables]
+        rows.append(f"DELETE FROM {address.schema}.meta WHERE k IN ('base_url', 'account', 'results')")
+        numbers = [
+            f"ALTER SEQUENCE {address.schema}.{name} RESTART" for name in ("fence", "job_pk_seq", "worker_id_seq")
+        ]
+        await database.execute(";".join([*rows, *numbers]))
+        await database.close()
+        return self._emptied
+
 
 @contextlib.contextmanager
 def running() -> Iterator[Server]:
@@ -122,3 +148,11 @@ def running() -> Iterator[Server]:
             server.stop()
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+async def remove(journal: PostgresJournal) -> None:
+    """The session of this journal is declared dead by another one, and knows nothing of it."""
+    held, wake = journal._held, journal.wake
+    await held.leave()
+    wake.freed()
+    await wake.tell()

@@ -37,7 +37,8 @@ CONNECT, COMMAND, CLOSE = 10.0, 30.0, 3.0
 """Real seconds for a connection, for one statement, and for closing."""
 FIRST_RETRY, LAST_RETRY = 0.1, 5.0
 """Real seconds before the connection that listens is opened anew: doubled from the first to the last."""
-UNIQUE = "23505"
+CONSTRAINTS = frozenset({"23505", "23503"})
+"""Something that may be there once, and something that is not there (any more)."""
 
 
 class _Words(TypedDict):
@@ -107,7 +108,7 @@ class AsyncpgDatabase:
             yield
         except asyncpg.PostgresError as error:
             code = str(error.sqlstate or "")
-            if code == UNIQUE:
+            if code in CONSTRAINTS:
                 raise Taken(str(getattr(error, "constraint_name", "") or "")) from error
             if code[:2] == "28":  # of its user or its password
                 raise JournalRefused(

@@ -62,10 +62,14 @@ TABLES = (
         place bigint NOT NULL DEFAULT 0)
         WITH (fillfactor=70, autovacuum_vacuum_scale_factor=0.02, autovacuum_vacuum_threshold=200)""",
     # Those that are free; those that a session holds, which are freed with it; those that may be removed one day.
-    "CREATE INDEX IF NOT EXISTS job_free ON ~.job(pk) WHERE state IN (0, 1, 2) AND owner IS NULL",
+    "CREATE INDEX IF NOT EXISTS job_free ON ~.job(pk) WHERE state IN (1, 2) AND owner IS NULL",
     "CREATE INDEX IF NOT EXISTS job_owned ON ~.job(owner) WHERE owner IS NOT NULL",
     "CREATE INDEX IF NOT EXISTS job_ended ON ~.job(ended_at) WHERE state IN (3, 4, 6, 7)",
-    "CREATE TABLE IF NOT EXISTS ~.request(pk bigint PRIMARY KEY REFERENCES ~.job ON DELETE CASCADE, body bytea NOT NULL)",
+    # An equal question, newest first.
+    "CREATE INDEX IF NOT EXISTS job_sha ON ~.job(sha, pk)",
+    """CREATE TABLE IF NOT EXISTS ~.request(
+        pk bigint PRIMARY KEY REFERENCES ~.job ON DELETE CASCADE,
+        body bytea NOT NULL)""",
     # enc 1 is zlib; size counts bytes before compression.
     """CREATE TABLE IF NOT EXISTS ~.result(
         pk bigint PRIMARY KEY REFERENCES ~.job ON DELETE CASCADE,

@@ -1,0 +1,148 @@
+"""The session's line among the others, by which it holds its jobs: it enters, beats, and leaves.
+
+If the server does not know its number any more, everything that was held is lost; the session enters anew, under
+another number, and goes on.
+
+This module knows nothing of what the statements do.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import platform
+from collections.abc import Callable
+from time import monotonic
+
+from aiopplx._version import __version__
+from aiopplx.journal._errors import JournalAway, JournalError
+from aiopplx.journal._postgres.lease import Lease, Timing
+from aiopplx.journal._postgres.room import Database, Row, Taken, Value
+from aiopplx.journal._postgres.statements import BEAT, ENTER, LEAVE, REAP
+from aiopplx.journal._postgres.tables import Tables
+
+OWNER = "job_owner"
+"""The constraint that a session's number breaks if the server does not know it any more."""
+
+
+class Held(Tables):
+    """A session's statements, and its line among the sessions.
+
+    Args:
+        database: where they go.
+        schema: of the tables.
+        clock: moments in place of the server's, for tests; None for the server's.
+        hears: beats go over the connection that listens, so that both fail together.
+        timing: the lease.
+
+    Attributes:
+        sessions: how many sessions there are, by the last beat.
+        on_freed: called when the jobs of another session were freed.
+        on_lost: called when this session has lost all that it held.
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        schema: str,
+        *,
+        clock: Callable[[], float] | None,
+        hears: bool,
+        timing: Timing,
+    ) -> None:
+        super().__init__(database, schema, clock=clock)
+        self.sessions = 1
+        self.on_freed: Callable[[], object] = _nothing
+        self.on_lost: Callable[[], object] = _nothing
+        self._hears = hears
+        self._timing = timing
+        self._lease = Lease(timing.lease)
+        self._entering = asyncio.Lock()
+        self._beating: asyncio.Task[None] | None = None
+
+    async def hold(self, text: str, **values: Value) -> list[Row]:
+        """`fetch` of a statement by which this session comes to hold rows: it enters anew if it must."""
+        for _ in range(3):
+            me = self.me
+            try:
+                return await self.fetch(text, **values)
+            except Taken as taken:
+                if taken.constraint != OWNER:
+                    raise
+            await self._lost(me)
+        raise JournalAway("the session's leases end faster than it can use them: the journal is away", path="")
+
+    # --- the lease ---------------------------------------------------------------------------------------------------
+
+    def may_intend(self) -> bool:
+        """Whether something may be sent now: nobody else can have taken over what this session holds."""
+        return self._lease.may_intend(monotonic())
+
+    async def ensure(self) -> None:
+        """Beat now, if the last beat was too long ago for an intent. Raises `JournalAway` if that does not help."""
+        if not self.may_intend():
+            await self._beat()
+        if not self.may_intend():
+            raise JournalAway("the session's lease cannot be renewed: nothing is sent until it is", path="")
+
+    async def enter(self) -> None:
+        """Take a new number, and begin to beat."""
+        await self._enter()
+        self._beating = asyncio.create_task(self._beat_on(), name="aiopplx holds its jobs")
+
+    async def _enter(self) -> None:
+        sent = monotonic()
+        host, pid = platform.node() or "localhost", os.getpid()
+        rows = await self.fetch(ENTER, host=host, pid=pid, version=__version__, lease=self._timing.lease)
+        self.me = rows[0]["id"]
+        self._lease.lost()
+        self._lease.beaten(sent)
+
+    async def _lost(self, me: int) -> None:
+        """The server does not know this number any more. Only the first to find out enters anew."""
+        async with self._entering:
+            if self.me == me:
+                self._lease.lost()
+                await self._enter()
+                self.on_lost()
+
+    async def _beat_on(self) -> None:
+        """Beat as long as the session is open. One that fails is tried again soon."""
+        while True:
+            await asyncio.sleep(self._timing.beat)
+            while True:
+                try:
+                    # Not longer than a beat: what is waited for then is the next one.
+                    async with asyncio.timeout(self._timing.beat):
+                        await self._beat()
+                        await self._reap()
+                    break
+                except (JournalError, TimeoutError):
+                    await asyncio.sleep(self._timing.beat / 8.0)
+
+    async def _beat(self) -> None:
+        me, sent = self.me, monotonic()
+        sql, given = self.prepared(BEAT, {"lease": self._timing.lease})
+        rows = await (self.database.beat if self._hears else self.database.fetch)(sql, *given)
+        if not rows:
+            await self._lost(me)
+        elif me == self.me:
+            self._lease.beaten(sent)
+            self.sessions = rows[0]["sessions"]
+
+    async def _reap(self) -> None:
+        if self._lease.may_reap(monotonic()) and await self.fetch(REAP):
+            self.on_freed()
+
+    async def leave(self) -> None:
+        """Free all that is held, at once."""
+        await self.fetch(LEAVE)
+
+    async def stop(self) -> None:
+        """Beat no more."""
+        if self._beating is not None:
+            self._beating.cancel()
+            await asyncio.wait([self._beating])
+
+
+def _nothing() -> None: ...

@@ -1,0 +1,204 @@
+"""From a URL to a trusted schema: a new journal, or one that is of this account and that this library knows.
+
+One that is not is refused, with the reason, and left unchanged. This module does not know what the rows mean.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import secrets
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
+
+from aiopplx._events import log
+from aiopplx._version import __version__
+from aiopplx.journal._errors import JournalBroken, JournalError, JournalRefused, Reason
+from aiopplx.journal._postgres.driver import AsyncpgDatabase
+from aiopplx.journal._postgres.lease import Timing
+from aiopplx.journal._postgres.room import Database
+from aiopplx.journal._postgres.schema import VERSION, script
+from aiopplx.journal._postgres.tables import Tables
+from aiopplx.journal._postgres.url import Address
+from aiopplx.journal._records import Results, State
+
+_IS_MADE = "SELECT to_regclass('~.meta') IS NOT NULL AS is_made"
+_META = f"""
+    SELECT k, v FROM ~.meta UNION ALL SELECT 'is_used', (
+        EXISTS (SELECT FROM ~.job WHERE state NOT IN ({int(State.QUEUED)}, {int(State.REJECTED)}) OR job_id IS NOT NULL)
+        OR EXISTS (SELECT FROM ~.past))::text
+    UNION ALL SELECT 'is_open', EXISTS (SELECT FROM ~.worker WHERE until > clock_timestamp())::text"""  # noqa: S608
+_SET = "INSERT INTO ~.meta(k, v) VALUES (:k, :v) ON CONFLICT (k) DO UPDATE SET v = excluded.v"
+
+
+class Wanted(NamedTuple):
+    """What the journal must match, or is made with.
+
+    Attributes:
+        base_url: the server, `""` to accept the journal's.
+        account: a function from the journal's salt to the fingerprint of the API key; None to accept the journal's.
+        same_account: accept the key as a new one of the same account, and keep its fingerprint.
+        results: how long results are kept.
+    """
+
+    base_url: str
+    account: Callable[[bytes], str] | None
+    same_account: bool
+    results: Results
+
+
+def channel_of(schema: str) -> str:
+    """The one channel on which the sessions of a schema tell each other what has changed."""
+    return f"aiopplx_{schema}"
+
+
+def refused(name: str, reason: Reason, what: str, *, remedy: str = "") -> JournalRefused:
+    """The error for a journal that is not opened."""
+    return JournalRefused(
+        f"the journal {name} {what}. Nothing was changed in it", path=name, reason=reason, remedy=remedy
+    )
+
+
+# --- connections -----------------------------------------------------------------------------------------------------
+
+
+async def connect(address: Address, heard: Callable[[str], object], timing: Timing) -> tuple[Database, bool]:
+    """A database that listens on the schema's channel, and whether anything can be heard there.
+
+    Behind a pooler that gives each transaction another connection nothing is heard, and no statement may be prepared by
+    name. That is found out by telling oneself something.
+    """
+    database = AsyncpgDatabase(address)
+    channel, word = channel_of(address.schema), secrets.token_hex(8)
+    mine = asyncio.Event()
+
+    def hear(said: str) -> None:
+        if said == word:
+            mine.set()
+        else:
+            heard(said)
+
+    try:
+        await database.listen(channel, hear)
+        # Without values a statement is not prepared.
+        await database.execute(f"NOTIFY {channel}, '{word}'")
+        async with asyncio.timeout(timing.self_test):
+            await mine.wait()
+    except TimeoutError:
+        await database.close()
+    except BaseException:
+        await database.close()
+        raise
+    else:
+        return database, True
+    log(
+        logging.WARNING,
+        "the journal %s cannot tell its sessions of changes (a pooler in transaction mode?): they look each %g s",
+        address.name,
+        timing.look_deaf,
+    )
+    return AsyncpgDatabase(address, has_cache=False), False
+
+
+# --- what is there ---------------------------------------------------------------------------------------------------
+
+
+async def open_to_write(database: Database, address: Address, wanted: Wanted) -> None:
+    """Make the tables if they are not there, and check whose they are. Raises `JournalRefused`."""
+    tables, name = Tables(database, address.schema), address.name
+    try:
+        if not (await tables.fetch(_IS_MADE))[0]["is_made"]:
+            await database.execute(script(address.schema, _first()))
+        meta = await _meta(tables)
+        check_version(meta, name)
+        await _check_owner(tables, meta, name, wanted)
+    except JournalBroken as error:
+        raise unusable(name, error) from error
+
+
+async def open_to_read(database: Database, address: Address) -> None:
+    """Check that there is a journal of a version that is known. Raises `JournalRefused`."""
+    tables, name = Tables(database, address.schema), address.name
+    try:
+        is_made = (await tables.fetch(_IS_MADE))[0]["is_made"]
+        meta = await _meta(tables) if is_made else {}
+    except JournalBroken as error:
+        raise unusable(name, error) from error
+    if not is_made:
+        raise refused(name, "missing", "does not exist: there is no such schema with a journal's tables")
+    check_version(meta, name)
+
+
+async def _meta(tables: Tables) -> dict[str, str]:
+    return {row["k"]: row["v"] for row in await tables.fetch(_META)}
+
+
+def check_version(meta: Mapping[str, str], name: str) -> None:
+    """Raises `JournalRefused` for tables that this library cannot work with."""
+    found = meta.get("version", "")
+    if not found.isdecimal():
+        raise refused(name, "foreign", "is a schema of something else: it has no version of a journal")
+    if int(found) > VERSION + 1:
+        raise refused(
+            name,
+            "newer",
+            f"has version {found}, and this library works with {VERSION} and {VERSION + 1}: use a newer one",
+        )
+    if int(found) < VERSION:
+        raise refused(
+            name,
+            "older",
+            f"has version {found}, and this library needs {VERSION}",
+            remedy="aiopplx journal migrate URL migrates it, while the sessions of the version before go on",
+        )
+
+
+def _first() -> str:
+    """The first lines of a new journal."""
+    made_by = __version__.replace("'", "")
+    values = {
+        "version": f"'{VERSION}'",
+        "salt": f"'{secrets.token_hex(16)}'",
+        "made_by": f"'{made_by}'",
+        "created": "extract(epoch FROM clock_timestamp())::text",
+    }
+    lines = ", ".join(f"('{k}', {v})" for k, v in values.items())
+    return f"INSERT INTO ~.meta(k, v) VALUES {lines} ON CONFLICT DO NOTHING"  # noqa: S608 - nothing of a user's
+
+
+async def _check_owner(tables: Tables, meta: dict[str, str], name: str, wanted: Wanted) -> None:
+    if meta["is_used"] == "false" and meta["is_open"] == "false":
+        # Made with a mistyped key or address, and nothing was submitted: it has no owner yet.
+        meta.pop("base_url", None)
+        meta.pop("account", None)
+    if wanted.base_url and meta.get("base_url") and meta["base_url"] != wanted.base_url:
+        raise refused(
+            name, "base_url", f"belongs to {meta['base_url']}, not to {wanted.base_url}: use another schema for it"
+        )
+    account = wanted.account(bytes.fromhex(meta["salt"])) if wanted.account is not None else ""
+    if account and meta.get("account") and meta["account"] != account and not wanted.same_account:
+        raise refused(
+            name,
+            "account",
+            "was created with another API key. Jobs of another account cannot be found: use another schema",
+            remedy="If this is a new key of the same account, open it once with same_account=True",
+        )
+    if meta["is_open"] == "true" and meta.get("results", wanted.results) != wanted.results:
+        raise refused(
+            name,
+            "unusable",
+            f"is open with results={meta['results']!r}, and its sessions cannot differ in that",
+        )
+    for k, v in (("base_url", wanted.base_url), ("account", account), ("results", wanted.results)):
+        if v and meta.get(k) != v:
+            await tables.fetch(_SET, k=k, v=v)
+
+
+def unusable(name: str, error: JournalError) -> JournalRefused:
+    """The error for a server that refuses a statement of the opening."""
+    return JournalRefused(
+        f"the journal {name} cannot be opened: {error}",
+        path=name,
+        reason="unusable",
+        remedy="The user needs CREATE on the database for a new schema, and for one that is there all rights in it",
+    )

@@ -1,0 +1,338 @@
+"""The journal's statements on PostgreSQL, as text, with their values by name.
+
+Each step is one statement, made from the table of steps once, when this module is imported: it asks for the key, the
+state and the holder that the step needs, and makes the change at the same time. One statement is one transaction and
+one round trip; what belongs to a step beside its row (a result, other bytes, what goes to the past) is in the same
+statement.
+
+`~` stands for the schema, `:name` for a value. This module knows nothing of connections.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+
+import msgspec
+
+from aiopplx.journal._postgres.room import Value
+from aiopplx.journal._postgres.schema import qualified
+from aiopplx.journal._records import State
+from aiopplx.journal._steps import ENDINGS, RULES, SENDING, Kind, Put, Rule
+from aiopplx.journal.store import DELIVERABLE, REUSABLE, RUNNING
+
+_TYPES: Mapping[str, str] = {
+    **dict.fromkeys(("pk", "me", "fence", "place", "size", "after", "limit", "samples"), "bigint"),
+    **dict.fromkeys(("attempts", "pid"), "integer"),
+    "enc": "smallint",
+    **dict.fromkeys(("cost", "now", "lease"), "float8"),
+    **dict.fromkeys(("sha", "body", "packed", "meta", "value"), "bytea"),
+    "pks": "bigint[]",
+    "said": "text[]",
+    "states": "smallint[]",
+    "is_kept": "boolean",
+}
+"""The types of values that are not text."""
+
+_VALUE = re.compile(r"(?<!:):([a-z_]+)")
+
+_CLOCK = "extract(epoch FROM statement_timestamp())::float8"
+"""Seconds since 1970 by the server, the only clock of a shared journal: one moment for all that a statement writes."""
+
+
+class Statement(msgspec.Struct, frozen=True):
+    """A text with numbered values, and their names in that order."""
+
+    text: str
+    names: tuple[str, ...]
+
+    def values(self, given: Mapping[str, Value]) -> list[Value]:
+        """The values in the order of the text."""
+        return [given[name] for name in self.names]
+
+
+def statement(text: str, schema: str) -> Statement:
+    """A statement of this module for one schema."""
+    names: list[str] = []
+
+    def number(found: re.Match[str]) -> str:
+        name = found[1]
+        if name not in names:
+            names.append(name)
+        return f"${names.index(name) + 1}::{_TYPES.get(name, 'text')}"
+
+    return Statement(_VALUE.sub(number, qualified(text, schema)), tuple(names))
+
+
+def _among(states: frozenset[State]) -> str:
+    return f"IN ({', '.join(str(int(state)) for state in sorted(states))})"
+
+
+NOW = f"coalesce(:now, {_CLOCK})"
+"""The moment of a change. `now` is None but in tests, whose clock stands where they put it."""
+FINAL = _among(DELIVERABLE)
+
+# A final row has no holder: every session has its claim, until one of them starts it anew.
+LIVE = f"(fence = :fence AND (owner = :me OR owner IS NULL AND state {FINAL}))"
+_FREE = "(owner IS NULL OR owner = :me)"
+_HOLDER: Mapping[Kind, str] = {Kind.INTENT: LIVE, Kind.DENIAL: _FREE, Kind.FACT: "true"}
+
+# --- one statement for each step -------------------------------------------------------------------------------------
+
+_NOT_IN_JOB = frozenset({"body"})
+_EMPTY_IS_NULL = frozenset({"job_id", "key"})
+"""Texts that are unique if known; unknown ones are NULL."""
+
+
+def _assignment(name: str, put: Put | str | bool | None) -> str:
+    match put:
+        case Put.GIVEN:
+            value = f"nullif(:{name}, '')" if name in _EMPTY_IS_NULL else f":{name}"
+        case Put.GIVEN_OR_KEPT:
+            value = f"coalesce(nullif(:{name}, ''), {name})"
+        case Put.NEW_KEY:
+            value = ":new_key"
+        case Put.KIND:
+            value = ":kind"
+        case Put.NOW:
+            value = NOW
+        case Put.ONCE:
+            value = f"coalesce({name}, {NOW})"
+        case Put.ONCE_WITH_ID:
+            value = f"CASE WHEN :job_id = '' THEN {name} ELSE coalesce({name}, {NOW}) END"
+        case str():
+            value = "NULL" if name in _EMPTY_IS_NULL else f"'{put}'"
+        case bool():
+            value = str(put).lower()
+        case _:
+            value = "NULL"
+    return f"{name} = {value}"
+
+
+def _where(rule: Rule) -> str:
+    where = f"pk = :pk AND key IS NOT DISTINCT FROM nullif(:key, '') AND state {_among(rule.origins)}"
+    where += f" AND {_HOLDER[rule.kind]}"
+    if rule is SENDING:  # a mark is not made twice, unless it was taken back
+        where += f" AND (attempts < :attempts OR attempts = :attempts AND state = {int(State.QUEUED)})"
+    if Put.NEW_KEY in rule.columns.values():  # a key that was used before, by this row or by another one
+        where += " AND key IS DISTINCT FROM :new_key AND NOT EXISTS (SELECT FROM ~.past WHERE past.key = :new_key)"
+    return where
+
+
+_PAST = "pk, tag, key, job_id, api, kind, state, word, error, cost, updated"
+
+
+def _to_the_past(which: str = "true") -> str:
+    return f"past AS (INSERT INTO ~.past({_PAST}) SELECT {_PAST} FROM old WHERE {which})"  # noqa: S608 - names of our own
+
+
+_NO_RESULT = "gone AS (DELETE FROM ~.result USING old WHERE result.pk = old.pk)"
+
+
+def _step(rule: Rule) -> str:
+    owner = "NULL" if rule.leads_to in DELIVERABLE else f"CASE WHEN {LIVE} THEN :me ELSE owner END"
+    put = [_assignment(name, put) for name, put in rule.columns.items() if name not in _NOT_IN_JOB]
+    change = ", ".join([f"state = {int(rule.leads_to)}", f"owner = {owner}", "touched = :me", f"updated = {NOW}", *put])
+    where = _where(rule)
+    parts: list[str] = []
+    if rule.starts_over:
+        # The row is locked first: what goes to the past is then what the change finds.
+        parts = [f"old AS (SELECT * FROM ~.job WHERE {where} FOR UPDATE)", _to_the_past(), _NO_RESULT]  # noqa: S608
+        where += " AND pk IN (SELECT pk FROM old)"
+    parts.append(f"done AS (UPDATE ~.job SET {change} WHERE {where} RETURNING pk)")  # noqa: S608 - names of our own
+    if "body" in rule.columns:
+        parts.append("bytes AS (UPDATE ~.request SET body = :body FROM done WHERE request.pk = done.pk)")
+    if rule in ENDINGS.values():
+        parts.append(
+            "kept AS (INSERT INTO ~.result(pk, enc, size, body)"
+            " SELECT pk, :enc, :size, :packed FROM done WHERE :is_kept"
+            " ON CONFLICT (pk) DO UPDATE SET enc = excluded.enc, size = excluded.size, body = excluded.body)"
+        )
+    return f"WITH {', '.join(parts)} SELECT pk FROM done"  # noqa: S608 - names of our own
+
+
+STEPS: Mapping[Rule, str] = {rule: _step(rule) for rule in RULES}
+"""The statement of each step. It returns the row if it was changed, and nothing otherwise."""
+
+# --- records ---------------------------------------------------------------------------------------------------------
+
+_RECORD = f"""
+    SELECT j.pk, j.item, j.tag, j.key, r.body, j.sha, j.api, j.kind, j.state, j.attempts, j.first_sent, j.job_id,
+        j.accepted_at, j.ended_at, j.word, j.error, j.cost, j.delivered, j.updated, j.owner, j.fence, j.touched,
+        EXISTS (SELECT FROM ~.result x WHERE x.pk = j.pk) AS has_result, o.question, o.meta,
+        CASE WHEN j.first_sent IS NOT NULL THEN greatest(0, {NOW} - j.first_sent) END AS age
+    FROM j LEFT JOIN ~.request r ON r.pk = j.pk LEFT JOIN LATERAL (
+        SELECT question, meta FROM ~.origin WHERE origin.pk = j.pk ORDER BY run DESC, place DESC LIMIT 1) o ON true
+    ORDER BY j.pk"""  # noqa: S608 - names of our own
+
+
+def _read(which: str) -> str:
+    return f"WITH j AS (SELECT * FROM ~.job WHERE {which}){_RECORD}"  # noqa: S608 - names of our own
+
+
+BY_PK, BY_ITEM, BY_JOB_ID, BY_KEY = (_read(f"{name} = :{name}") for name in ("pk", "item", "job_id", "key"))
+PAGE = _read("pk > :after AND state = ANY(:states) ORDER BY pk LIMIT :limit")
+NEWEST = _read(f"sha = :sha AND api = :api AND state {_among(REUSABLE)} ORDER BY pk DESC LIMIT 1")
+
+# --- the right to write ----------------------------------------------------------------------------------------------
+
+_TAKE = "owner = :me, fence = nextval('~.fence')"
+
+
+def _claim(which: str, when: str = "true") -> str:
+    """Claims a row, and reads it. A row that is free by the reading was taken by another session at this moment."""
+    return f"""
+    WITH mine AS (
+        UPDATE ~.job SET {_TAKE} WHERE {which} AND {when} AND owner IS NULL AND NOT state {FINAL} RETURNING *),
+    j AS (SELECT * FROM mine UNION ALL SELECT * FROM ~.job WHERE {which} AND NOT EXISTS (SELECT FROM mine)){_RECORD}"""  # noqa: S608
+
+
+CLAIM, CLAIM_JOB = _claim("pk = :pk"), _claim("job_id = :job_id")
+CLAIM_ITEM = _claim("item = :item", "sha IN (:sha, '')")
+# `owner IS NULL` and nothing else. Asking the sessions as well would take rows that were taken a moment before: the
+# row is looked at anew once it is locked, a table that is joined to it is not.
+CLAIM_FREE = f"""
+    WITH c AS (
+        SELECT pk FROM ~.job WHERE state {_among(RUNNING)} AND owner IS NULL ORDER BY pk LIMIT :limit
+        FOR UPDATE SKIP LOCKED),
+    j AS (UPDATE ~.job SET {_TAKE} FROM c WHERE job.pk = c.pk RETURNING job.*){_RECORD}"""  # noqa: S608
+RELEASE = f"""
+    UPDATE ~.job SET owner = NULL, fence = nextval('~.fence')
+    WHERE pk = :pk AND owner = :me AND fence = :fence AND NOT state {FINAL} RETURNING pk"""  # noqa: S608
+STANDS = f"""
+    SELECT pk, state, fence, updated, owner IS NOT NULL AND owner <> :me AND NOT state {FINAL} AS is_held
+    FROM ~.job WHERE pk = ANY(:pks)"""  # noqa: S608
+
+# --- sessions --------------------------------------------------------------------------------------------------------
+
+_UNTIL = "clock_timestamp() + make_interval(secs => :lease)"
+ENTER = f"INSERT INTO ~.worker(host, pid, version, until) VALUES (:host, :pid, :version, {_UNTIL}) RETURNING id"  # noqa: S608
+BEAT = f"UPDATE ~.worker SET until = {_UNTIL} WHERE id = :me RETURNING (SELECT count(*) FROM ~.worker) AS sessions"  # noqa: S608
+LEAVE = "DELETE FROM ~.worker WHERE id = :me"
+REAP = """
+    WITH dead AS (SELECT id FROM ~.worker WHERE until < clock_timestamp() FOR UPDATE SKIP LOCKED)
+    DELETE FROM ~.worker USING dead WHERE worker.id = dead.id RETURNING worker.id"""
+NOTIFY = "SELECT pg_notify(:channel, said) FROM unnest(:said) AS said"
+
+# --- new rows --------------------------------------------------------------------------------------------------------
+
+_BYTES = "bytes AS (INSERT INTO ~.request(pk, body) SELECT pk, :body FROM new)"
+_COMES_FROM = """
+    INSERT INTO ~.origin(run, place, pk, question, meta) {values} ON CONFLICT (run, place)
+    DO UPDATE SET pk = excluded.pk, question = excluded.question, meta = excluded.meta"""
+QUEUE = f"""
+    WITH new AS (
+        INSERT INTO ~.job(item, tag, key, sha, api, kind, state, owner, fence, touched, updated, run, place)
+        SELECT :item, :tag, :key, :sha, :api, :kind, 0, :me, nextval('~.fence'), :me, {NOW}, :run, :place
+        WHERE NOT EXISTS (SELECT FROM ~.past WHERE past.key = :key)
+        ON CONFLICT DO NOTHING RETURNING pk, fence, updated),
+    {_BYTES},
+    came AS ({
+    _COMES_FROM.format(
+        values="SELECT :run, CASE :run WHEN '' THEN pk ELSE :place END, pk, '', :meta FROM new WHERE :meta <> ''"
+    )
+})
+    SELECT pk, fence, updated FROM new"""  # noqa: S608
+ADOPT = f"""
+    WITH new AS (
+        INSERT INTO ~.job(item, tag, sha, api, kind, state, job_id, accepted_at, owner, fence, touched, updated)
+        SELECT :item, :tag, '', :api, :kind, {int(State.ACCEPTED)}, :job_id, moment, :me, nextval('~.fence'), :me,
+            moment
+        FROM (SELECT {NOW} AS moment) AS at
+        ON CONFLICT DO NOTHING RETURNING *),
+    bytes AS (INSERT INTO ~.request(pk, body) SELECT pk, '' FROM new)
+    SELECT pk FROM new"""  # noqa: S608
+KEY_USER = """
+    SELECT item FROM ~.job WHERE key = :key
+    UNION ALL SELECT coalesce(job.item, '') FROM ~.past LEFT JOIN ~.job USING (pk) WHERE past.key = :key LIMIT 1"""
+TOUCH = "UPDATE ~.job SET touched = :me WHERE pk = :pk AND touched <> :me"
+# Another request in the place of one that has no bill. The session that asked for that one last must be gone.
+REPLACE = f"""
+    WITH old AS (
+        SELECT * FROM ~.job WHERE pk = :pk AND sha <> :sha AND state = ANY(:states) AND {_FREE}
+            AND NOT (state = 0 AND first_sent IS NOT NULL)
+            AND NOT EXISTS (SELECT FROM ~.worker WHERE worker.id = job.touched)
+            AND NOT EXISTS (SELECT FROM ~.job other WHERE other.key = :key)
+            AND NOT EXISTS (SELECT FROM ~.past WHERE past.key = :key)
+        FOR UPDATE),
+    {_to_the_past("attempts > 0")},
+    {_NO_RESULT},
+    bytes AS (UPDATE ~.request SET body = :body FROM old WHERE request.pk = old.pk)
+    UPDATE ~.job SET state = 0, key = :key, api = :api, kind = :kind, sha = :sha, job_id = NULL, first_sent = NULL,
+        accepted_at = NULL, ended_at = NULL, word = '', error = '', cost = NULL, delivered = false, touched = :me,
+        updated = {NOW}, {_TAKE}
+    FROM old WHERE job.pk = old.pk RETURNING job.pk"""  # noqa: S608
+
+# --- where a row comes from ------------------------------------------------------------------------------------------
+
+_ALONE = "NOT EXISTS (SELECT FROM ~.origin WHERE origin.pk = job.pk)"
+COMES_FROM = _COMES_FROM.format(values="VALUES (:run, :place, :pk, :question, :meta)")
+STANDS_AT = f"UPDATE ~.job SET run = :run, place = :place WHERE pk = :pk AND run <> :run AND {_ALONE} RETURNING pk"  # noqa: S608
+# A second row of this run asks for the same job, so the place of the first is written where there can be several.
+STOOD_AT = f"""
+    INSERT INTO ~.origin(run, place, pk, question, meta)
+    SELECT run, place, pk, '', '' FROM ~.job WHERE pk = :pk AND run = :run AND place <> :place AND {_ALONE}
+    ON CONFLICT DO NOTHING"""  # noqa: S608
+# One row asks again, so one line of an earlier run goes: if several rows asked for the job then, each takes its own.
+CAME_FROM = """
+    DELETE FROM ~.origin WHERE (run, place) = (
+        SELECT run, place FROM ~.origin WHERE pk = :pk AND run <> :run ORDER BY run, place LIMIT 1)"""
+NOW_HAS = """
+    WITH has AS (UPDATE ~.origin SET question = :question, meta = :meta WHERE pk = :pk RETURNING pk)
+    INSERT INTO ~.origin(run, place, pk, question, meta)
+    SELECT run, CASE run WHEN '' THEN pk ELSE place END, pk, :question, :meta FROM ~.job
+    WHERE pk = :pk AND NOT EXISTS (SELECT FROM has)"""
+
+# --- other marks -----------------------------------------------------------------------------------------------------
+
+_DELIVER = f"UPDATE ~.job SET delivered = true, updated = {NOW} WHERE pk = ANY(:pks) AND state {FINAL}"  # noqa: S608
+DELIVER = _DELIVER
+# What has no result may be submitted again, and needs its bytes.
+DELIVER_AND_FORGET = f"""
+    WITH told AS ({_DELIVER} RETURNING pk, state),
+    gone AS (DELETE FROM ~.result USING told WHERE result.pk = told.pk),
+    asked AS (UPDATE ~.origin SET question = '', meta = '' FROM told WHERE origin.pk = told.pk)
+    UPDATE ~.request SET body = '' FROM told WHERE request.pk = told.pk AND told.state = {int(State.DONE)}"""  # noqa: S608
+UNREAD = "INSERT INTO ~.unread(worker) VALUES (:me) ON CONFLICT DO NOTHING"
+# A session that is gone reads no more of its source.
+READ = "DELETE FROM ~.unread WHERE worker = :me OR NOT EXISTS (SELECT FROM ~.worker WHERE id = unread.worker)"
+REMEMBER = """
+    INSERT INTO ~.learnt(name, value) VALUES (:name, :value) ON CONFLICT (name) DO UPDATE SET value = excluded.value"""
+
+# --- sums and lists --------------------------------------------------------------------------------------------------
+
+COUNTS = "SELECT state, count(*) AS count FROM ~.job GROUP BY state"
+_SUMS = "count(*) AS count, coalesce(sum(cost), 0) AS dollars, count(*) FILTER (WHERE cost IS NULL) AS unpriced"
+BILLS = f"""
+    SELECT tag, api, state, {_SUMS} FROM (
+        SELECT tag, api, state, cost FROM ~.job UNION ALL SELECT tag, api, state, cost FROM ~.past) AS bills
+    GROUP BY tag, api, state"""  # noqa: S608
+SPENT = f"""
+    SELECT kind, state, {_SUMS} FROM (
+        SELECT kind, state, cost FROM ~.job UNION ALL SELECT kind, state, cost FROM ~.past) AS bills
+    GROUP BY kind, state"""  # noqa: S608
+SAMPLES = """
+    SELECT kind, cost FROM (
+        SELECT kind, cost, row_number() OVER (PARTITION BY kind ORDER BY pk DESC) AS nth
+        FROM ~.job WHERE cost IS NOT NULL) AS known
+    WHERE nth <= :samples ORDER BY kind, nth"""
+# A job's own run and place count while no line of `origin` says more. Without a run it comes after all that have one.
+ORDER = """
+    SELECT run, place, pk FROM ~.origin
+    UNION ALL SELECT run, CASE run WHEN '' THEN pk ELSE place END, pk FROM ~.job
+    WHERE NOT EXISTS (SELECT FROM ~.origin WHERE origin.pk = job.pk)
+    ORDER BY run DESC, place, pk"""
+ASKED = "SELECT question, meta FROM ~.origin WHERE run = :run AND place = :place AND pk = :pk"
+REPLACED = """
+    SELECT pk FROM ~.past WHERE key = :key AND :key <> '' OR job_id = :job_id AND :job_id <> ''
+    ORDER BY key IS NOT DISTINCT FROM :key DESC LIMIT 1"""
+RECALL = "SELECT value FROM ~.learnt WHERE name = :name"
+RESULT = (
+    "SELECT enc, size, body, (SELECT job_id FROM ~.job WHERE job.pk = result.pk) AS job_id FROM ~.result WHERE pk = :pk"
+)
+META = """
+    SELECT k, v FROM ~.meta
+    UNION ALL SELECT 'exhausted', (NOT EXISTS (SELECT FROM ~.unread))::text
+    UNION ALL SELECT 'clean', (NOT EXISTS (SELECT FROM ~.worker))::text
+    UNION ALL SELECT 'openings', (SELECT CASE WHEN is_called THEN last_value ELSE 0 END FROM ~.worker_id_seq)::text"""
+WRITER = "SELECT pid, host FROM ~.worker WHERE until > clock_timestamp() ORDER BY id DESC LIMIT 1"

@@ -1,0 +1,60 @@
+"""Until when a session may send, and when it may declare others dead, by its own clock."""
+
+from __future__ import annotations
+
+from aiopplx.journal._postgres.lease import Lease, Timing
+
+
+def beaten(*moments: float) -> Lease:
+    lease = Lease(30.0)
+    for moment in moments:
+        lease.beaten(moment)
+    return lease
+
+
+def test_session_sends_for_two_thirds_of_a_lease() -> None:
+    lease = beaten(100.0)
+    assert [lease.may_intend(moment) for moment in (100.0, 119.9, 120.0, 200.0)] == [True, True, False, False]
+
+
+def test_session_that_never_beat_sends_nothing() -> None:
+    assert not Lease(30.0).may_intend(0.0)
+    assert not Lease(30.0).may_reap(1e9)
+
+
+def test_lost_lease_ends_sending_until_the_next_beat() -> None:
+    lease = beaten(100.0)
+    lease.lost()
+    assert not lease.may_intend(100.0)
+    lease.beaten(101.0)
+    assert lease.may_intend(101.0)
+
+
+def test_others_are_declared_dead_after_two_leases_without_a_gap() -> None:
+    moments = [float(moment) for moment in range(0, 61, 6)]
+    assert not beaten(*moments[:-1]).may_reap(60.0)
+    assert beaten(*moments).may_reap(60.0)
+    assert not beaten(*moments).may_reap(90.0)  # it may be dead itself by now
+
+
+def test_gap_begins_the_two_leases_anew() -> None:
+    lease = beaten(*range(0, 61, 6), 80.0)
+    assert not lease.may_reap(80.0)
+    for moment in range(86, 141, 6):
+        lease.beaten(float(moment))
+        assert not lease.may_reap(float(moment))
+    lease.beaten(140.0)
+    assert lease.may_reap(140.0)
+
+
+def test_new_number_begins_the_two_leases_anew() -> None:
+    lease = beaten(*range(0, 61, 6))
+    lease.lost()
+    lease.beaten(61.0)
+    assert not lease.may_reap(61.0)
+
+
+def test_four_beats_fit_into_a_lease() -> None:
+    timing = Timing()
+    assert timing.beat * 4 <= timing.lease
+    assert timing.beat < timing.lease * 2 / 3
