@@ -33,7 +33,7 @@ SETTINGS = {"listen_addresses": "''", "max_connections": "100", "synchronous_com
 # A crash of the machine is not what is tried here; a crash of the server loses nothing without these.
 FAST = {"fsync": "off", "full_page_writes": "off"}
 
-PATIENT = Timing(self_test=30.0, beat=600.0, lease=2400.0)
+PATIENT = Timing(beat=600.0, lease=2400.0)
 """For sessions that live as long as a test: a machine that stands still ends no lease, and no beat comes between."""
 
 

@@ -32,7 +32,6 @@ class Held(Tables):
         database: where they go.
         schema: of the tables.
         clock: moments in place of the server's, for tests; None for the server's.
-        hears: beats go over the connection that listens, so that both fail together.
         timing: the lease.
 
     Attributes:
@@ -47,14 +46,12 @@ class Held(Tables):
         schema: str,
         *,
         clock: Callable[[], float] | None,
-        hears: bool,
         timing: Timing,
     ) -> None:
         super().__init__(database, schema, clock=clock)
         self.sessions = 1
         self.on_freed: Callable[[], object] = _nothing
         self.on_lost: Callable[[], object] = _nothing
-        self._hears = hears
         self._timing = timing
         self._lease = Lease(timing.lease)
         self._entering = asyncio.Lock()
@@ -123,7 +120,7 @@ class Held(Tables):
     async def _beat(self) -> None:
         me, sent = self.me, monotonic()
         sql, given = self.prepared(BEAT, {"lease": self._timing.lease})
-        rows = await (self.database.beat if self._hears else self.database.fetch)(sql, *given)
+        rows = await self.database.beat(sql, *given)  # on the connection that listens: both fail together
         if not rows:
             await self._lost(me)
         elif me == self.me:

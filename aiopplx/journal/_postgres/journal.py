@@ -13,11 +13,12 @@ import warnings
 from collections.abc import Callable, Collection, Coroutine
 from typing import Any, Self, TypeVar
 
-from aiopplx.journal._errors import JournalBroken, JournalClosed, JournalError
+from aiopplx.journal._errors import JournalClosed, JournalError
 from aiopplx.journal._postgres import statements as sql
+from aiopplx.journal._postgres.hearing import Hearing
 from aiopplx.journal._postgres.holding import Held
 from aiopplx.journal._postgres.lease import Timing
-from aiopplx.journal._postgres.opening import Wanted, channel_of, connect, open_to_write, unusable
+from aiopplx.journal._postgres.opening import Wanted, connect, open_to_write
 from aiopplx.journal._postgres.reading import Reading
 from aiopplx.journal._postgres.room import Database
 from aiopplx.journal._postgres.url import Address, address_of
@@ -41,6 +42,7 @@ class PostgresJournal:
         path: the URL without its password.
         results: how long result bodies are kept.
         database: its connections, at most three.
+        hearing: what is heard from it.
         wake: tells and hears of changes.
     """
 
@@ -53,6 +55,7 @@ class PostgresJournal:
         self.path: str = address.name
         self.results: Results = results
         self.database: Database = held.database
+        self.hearing: Hearing = wake.hearing
         self.wake: Wake = wake
         self._held = held
         self._reading = Reading(held, address.name)
@@ -101,24 +104,15 @@ class PostgresJournal:
         """
         address = address_of(url)
         timing = timing or Timing()
-        wake: Wake | None = None
-
-        def heard(said: str) -> None:
-            if wake is not None:
-                wake.heard(said)
-
-        try:
-            database, hears = await connect(address, heard, timing)
-        except JournalBroken as error:
-            raise unusable(address.name, error) from error
+        database, hearing = await connect(address)
         try:
             await open_to_write(database, address, Wanted(base_url.rstrip("/"), account, same_account, results))
-            held = Held(database, address.schema, clock=now, hears=hears, timing=timing)
+            held = Held(database, address.schema, clock=now, timing=timing)
             await held.enter()
         except BaseException:
             await database.close()
             raise
-        wake = Wake(held, channel_of(address.schema), hears=hears, timing=timing)
+        wake = Wake(held, hearing, timing)
         held.on_freed = wake.freed
         return cls(address, held, wake, results=results, replace=replace, timing=timing)
 

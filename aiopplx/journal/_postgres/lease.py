@@ -23,18 +23,14 @@ class Timing(msgspec.Struct, frozen=True, kw_only=True):
         lease: after so long without a beat a session's jobs may be taken by others, by the server's clock.
         beat: between two beats: a few of them may fail.
         look: at the latest after so long, rows that are followed are looked at, whatever was or was not heard.
-        look_deaf: the same where nothing can be heard.
         told: after so long a change is told, with all others of that time: the server tells one at a time.
-        self_test: so long a session waits at its opening to hear itself.
         close: so long `close` tries to hand over what the session holds.
     """
 
     lease: float = 30.0
     beat: float = 7.5
     look: float = 2.0
-    look_deaf: float = 1.0
     told: float = 0.05
-    self_test: float = 1.0
     close: float = 5.0
 
 

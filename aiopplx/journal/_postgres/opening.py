@@ -5,7 +5,6 @@ One that is not is refused, with the reason, and left unchanged. This module doe
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import secrets
 from collections.abc import Callable, Mapping
@@ -14,8 +13,7 @@ from typing import NamedTuple
 from aiopplx._events import log
 from aiopplx._version import __version__
 from aiopplx.journal._errors import JournalBroken, JournalError, JournalRefused, Reason
-from aiopplx.journal._postgres.driver import AsyncpgDatabase
-from aiopplx.journal._postgres.lease import Timing
+from aiopplx.journal._postgres.hearing import DEAF, Hearing, reach
 from aiopplx.journal._postgres.room import Database
 from aiopplx.journal._postgres.schema import VERSION, script
 from aiopplx.journal._postgres.tables import Tables
@@ -27,7 +25,7 @@ _META = f"""
     SELECT k, v FROM ~.meta UNION ALL SELECT 'is_used', (
         EXISTS (SELECT FROM ~.job WHERE state NOT IN ({int(State.QUEUED)}, {int(State.REJECTED)}) OR job_id IS NOT NULL)
         OR EXISTS (SELECT FROM ~.past))::text
-    UNION ALL SELECT 'is_open', EXISTS (SELECT FROM ~.worker WHERE until > clock_timestamp())::text"""  # noqa: S608
+    UNION ALL SELECT 'is_open', EXISTS (SELECT FROM ~.worker WHERE until > clock_timestamp())::text"""
 _SET = "INSERT INTO ~.meta(k, v) VALUES (:k, :v) ON CONFLICT (k) DO UPDATE SET v = excluded.v"
 
 
@@ -47,11 +45,6 @@ class Wanted(NamedTuple):
     results: Results
 
 
-def channel_of(schema: str) -> str:
-    """The one channel on which the sessions of a schema tell each other what has changed."""
-    return f"aiopplx_{schema}"
-
-
 def refused(name: str, reason: Reason, what: str, *, remedy: str = "") -> JournalRefused:
     """The error for a journal that is not opened."""
     return JournalRefused(
@@ -62,42 +55,15 @@ def refused(name: str, reason: Reason, what: str, *, remedy: str = "") -> Journa
 # --- connections -----------------------------------------------------------------------------------------------------
 
 
-async def connect(address: Address, heard: Callable[[str], object], timing: Timing) -> tuple[Database, bool]:
-    """A database that listens on the schema's channel, and whether anything can be heard there.
-
-    Behind a pooler that gives each transaction another connection nothing is heard, and no statement may be prepared by
-    name. That is found out by telling oneself something.
-    """
-    database = AsyncpgDatabase(address)
-    channel, word = channel_of(address.schema), secrets.token_hex(8)
-    mine = asyncio.Event()
-
-    def hear(said: str) -> None:
-        if said == word:
-            mine.set()
-        else:
-            heard(said)
-
+async def connect(address: Address) -> tuple[Database, Hearing]:
+    """The database, and what is heard from it. Raises `JournalAway` or `JournalRefused`."""
     try:
-        await database.listen(channel, hear)
-        # Without values a statement is not prepared.
-        await database.execute(f"NOTIFY {channel}, '{word}'")
-        async with asyncio.timeout(timing.self_test):
-            await mine.wait()
-    except TimeoutError:
-        await database.close()
-    except BaseException:
-        await database.close()
-        raise
-    else:
-        return database, True
-    log(
-        logging.WARNING,
-        "the journal %s cannot tell its sessions of changes (a pooler in transaction mode?): they look each %g s",
-        address.name,
-        timing.look_deaf,
-    )
-    return AsyncpgDatabase(address, has_cache=False), False
+        database, hearing = await reach(address)
+    except JournalBroken as error:
+        raise unusable(address.name, error) from error
+    if not hearing.hears:
+        log(logging.WARNING, "%s: %s", address.name, DEAF)
+    return database, hearing
 
 
 # --- what is there ---------------------------------------------------------------------------------------------------
@@ -163,7 +129,7 @@ def _first() -> str:
         "created": "extract(epoch FROM clock_timestamp())::text",
     }
     lines = ", ".join(f"('{k}', {v})" for k, v in values.items())
-    return f"INSERT INTO ~.meta(k, v) VALUES {lines} ON CONFLICT DO NOTHING"  # noqa: S608 - nothing of a user's
+    return f"INSERT INTO ~.meta(k, v) VALUES {lines} ON CONFLICT DO NOTHING"
 
 
 async def _check_owner(tables: Tables, meta: dict[str, str], name: str, wanted: Wanted) -> None:
@@ -187,7 +153,7 @@ async def _check_owner(tables: Tables, meta: dict[str, str], name: str, wanted: 
         raise refused(
             name,
             "unusable",
-            f"is open with results={meta['results']!r}, and its sessions cannot differ in that",
+            f"is open, and keeps results otherwise ({meta['results']}): its sessions must agree on that",
         )
     for k, v in (("base_url", wanted.base_url), ("account", account), ("results", wanted.results)):
         if v and meta.get(k) != v:

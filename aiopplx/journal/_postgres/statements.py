@@ -123,7 +123,7 @@ _PAST = "pk, tag, key, job_id, api, kind, state, word, error, cost, updated"
 
 
 def _to_the_past(which: str = "true") -> str:
-    return f"past AS (INSERT INTO ~.past({_PAST}) SELECT {_PAST} FROM old WHERE {which})"  # noqa: S608 - names of our own
+    return f"past AS (INSERT INTO ~.past({_PAST}) SELECT {_PAST} FROM old WHERE {which})"
 
 
 _NO_RESULT = "gone AS (DELETE FROM ~.result USING old WHERE result.pk = old.pk)"
@@ -137,9 +137,9 @@ def _step(rule: Rule) -> str:
     parts: list[str] = []
     if rule.starts_over:
         # The row is locked first: what goes to the past is then what the change finds.
-        parts = [f"old AS (SELECT * FROM ~.job WHERE {where} FOR UPDATE)", _to_the_past(), _NO_RESULT]  # noqa: S608
+        parts = [f"old AS (SELECT * FROM ~.job WHERE {where} FOR UPDATE)", _to_the_past(), _NO_RESULT]
         where += " AND pk IN (SELECT pk FROM old)"
-    parts.append(f"done AS (UPDATE ~.job SET {change} WHERE {where} RETURNING pk)")  # noqa: S608 - names of our own
+    parts.append(f"done AS (UPDATE ~.job SET {change} WHERE {where} RETURNING pk)")
     if "body" in rule.columns:
         parts.append("bytes AS (UPDATE ~.request SET body = :body FROM done WHERE request.pk = done.pk)")
     if rule in ENDINGS.values():
@@ -148,7 +148,7 @@ def _step(rule: Rule) -> str:
             " SELECT pk, :enc, :size, :packed FROM done WHERE :is_kept"
             " ON CONFLICT (pk) DO UPDATE SET enc = excluded.enc, size = excluded.size, body = excluded.body)"
         )
-    return f"WITH {', '.join(parts)} SELECT pk FROM done"  # noqa: S608 - names of our own
+    return f"WITH {', '.join(parts)} SELECT pk FROM done"
 
 
 STEPS: Mapping[Rule, str] = {rule: _step(rule) for rule in RULES}
@@ -163,11 +163,11 @@ _RECORD = f"""
         CASE WHEN j.first_sent IS NOT NULL THEN greatest(0, {NOW} - j.first_sent) END AS age
     FROM j LEFT JOIN ~.request r ON r.pk = j.pk LEFT JOIN LATERAL (
         SELECT question, meta FROM ~.origin WHERE origin.pk = j.pk ORDER BY run DESC, place DESC LIMIT 1) o ON true
-    ORDER BY j.pk"""  # noqa: S608 - names of our own
+    ORDER BY j.pk"""
 
 
 def _read(which: str) -> str:
-    return f"WITH j AS (SELECT * FROM ~.job WHERE {which}){_RECORD}"  # noqa: S608 - names of our own
+    return f"WITH j AS (SELECT * FROM ~.job WHERE {which}){_RECORD}"
 
 
 BY_PK, BY_ITEM, BY_JOB_ID, BY_KEY = (_read(f"{name} = :{name}") for name in ("pk", "item", "job_id", "key"))
@@ -184,7 +184,7 @@ def _claim(which: str, when: str = "true") -> str:
     return f"""
     WITH mine AS (
         UPDATE ~.job SET {_TAKE} WHERE {which} AND {when} AND owner IS NULL AND NOT state {FINAL} RETURNING *),
-    j AS (SELECT * FROM mine UNION ALL SELECT * FROM ~.job WHERE {which} AND NOT EXISTS (SELECT FROM mine)){_RECORD}"""  # noqa: S608
+    j AS (SELECT * FROM mine UNION ALL SELECT * FROM ~.job WHERE {which} AND NOT EXISTS (SELECT FROM mine)){_RECORD}"""
 
 
 CLAIM, CLAIM_JOB = _claim("pk = :pk"), _claim("job_id = :job_id")
@@ -195,19 +195,19 @@ CLAIM_FREE = f"""
     WITH c AS (
         SELECT pk FROM ~.job WHERE state {_among(RUNNING)} AND owner IS NULL ORDER BY pk LIMIT :limit
         FOR UPDATE SKIP LOCKED),
-    j AS (UPDATE ~.job SET {_TAKE} FROM c WHERE job.pk = c.pk RETURNING job.*){_RECORD}"""  # noqa: S608
+    j AS (UPDATE ~.job SET {_TAKE} FROM c WHERE job.pk = c.pk RETURNING job.*){_RECORD}"""
 RELEASE = f"""
     UPDATE ~.job SET owner = NULL, fence = nextval('~.fence')
-    WHERE pk = :pk AND owner = :me AND fence = :fence AND NOT state {FINAL} RETURNING pk"""  # noqa: S608
+    WHERE pk = :pk AND owner = :me AND fence = :fence AND NOT state {FINAL} RETURNING pk"""
 STANDS = f"""
     SELECT pk, state, fence, updated, owner IS NOT NULL AND owner <> :me AND NOT state {FINAL} AS is_held
-    FROM ~.job WHERE pk = ANY(:pks)"""  # noqa: S608
+    FROM ~.job WHERE pk = ANY(:pks)"""
 
 # --- sessions --------------------------------------------------------------------------------------------------------
 
 _UNTIL = "clock_timestamp() + make_interval(secs => :lease)"
-ENTER = f"INSERT INTO ~.worker(host, pid, version, until) VALUES (:host, :pid, :version, {_UNTIL}) RETURNING id"  # noqa: S608
-BEAT = f"UPDATE ~.worker SET until = {_UNTIL} WHERE id = :me RETURNING (SELECT count(*) FROM ~.worker) AS sessions"  # noqa: S608
+ENTER = f"INSERT INTO ~.worker(host, pid, version, until) VALUES (:host, :pid, :version, {_UNTIL}) RETURNING id"
+BEAT = f"UPDATE ~.worker SET until = {_UNTIL} WHERE id = :me RETURNING (SELECT count(*) FROM ~.worker) AS sessions"
 LEAVE = "DELETE FROM ~.worker WHERE id = :me"
 REAP = """
     WITH dead AS (SELECT id FROM ~.worker WHERE until < clock_timestamp() FOR UPDATE SKIP LOCKED)
@@ -232,7 +232,7 @@ QUEUE = f"""
         values="SELECT :run, CASE :run WHEN '' THEN pk ELSE :place END, pk, '', :meta FROM new WHERE :meta <> ''"
     )
 })
-    SELECT pk, fence, updated FROM new"""  # noqa: S608
+    SELECT pk, fence, updated FROM new"""
 ADOPT = f"""
     WITH new AS (
         INSERT INTO ~.job(item, tag, sha, api, kind, state, job_id, accepted_at, owner, fence, touched, updated)
@@ -241,7 +241,7 @@ ADOPT = f"""
         FROM (SELECT {NOW} AS moment) AS at
         ON CONFLICT DO NOTHING RETURNING *),
     bytes AS (INSERT INTO ~.request(pk, body) SELECT pk, '' FROM new)
-    SELECT pk FROM new"""  # noqa: S608
+    SELECT pk FROM new"""
 KEY_USER = """
     SELECT item FROM ~.job WHERE key = :key
     UNION ALL SELECT coalesce(job.item, '') FROM ~.past LEFT JOIN ~.job USING (pk) WHERE past.key = :key LIMIT 1"""
@@ -261,18 +261,18 @@ REPLACE = f"""
     UPDATE ~.job SET state = 0, key = :key, api = :api, kind = :kind, sha = :sha, job_id = NULL, first_sent = NULL,
         accepted_at = NULL, ended_at = NULL, word = '', error = '', cost = NULL, delivered = false, touched = :me,
         updated = {NOW}, {_TAKE}
-    FROM old WHERE job.pk = old.pk RETURNING job.pk"""  # noqa: S608
+    FROM old WHERE job.pk = old.pk RETURNING job.pk"""
 
 # --- where a row comes from ------------------------------------------------------------------------------------------
 
 _ALONE = "NOT EXISTS (SELECT FROM ~.origin WHERE origin.pk = job.pk)"
 COMES_FROM = _COMES_FROM.format(values="VALUES (:run, :place, :pk, :question, :meta)")
-STANDS_AT = f"UPDATE ~.job SET run = :run, place = :place WHERE pk = :pk AND run <> :run AND {_ALONE} RETURNING pk"  # noqa: S608
+STANDS_AT = f"UPDATE ~.job SET run = :run, place = :place WHERE pk = :pk AND run <> :run AND {_ALONE} RETURNING pk"
 # A second row of this run asks for the same job, so the place of the first is written where there can be several.
 STOOD_AT = f"""
     INSERT INTO ~.origin(run, place, pk, question, meta)
     SELECT run, place, pk, '', '' FROM ~.job WHERE pk = :pk AND run = :run AND place <> :place AND {_ALONE}
-    ON CONFLICT DO NOTHING"""  # noqa: S608
+    ON CONFLICT DO NOTHING"""
 # One row asks again, so one line of an earlier run goes: if several rows asked for the job then, each takes its own.
 CAME_FROM = """
     DELETE FROM ~.origin WHERE (run, place) = (
@@ -285,14 +285,14 @@ NOW_HAS = """
 
 # --- other marks -----------------------------------------------------------------------------------------------------
 
-_DELIVER = f"UPDATE ~.job SET delivered = true, updated = {NOW} WHERE pk = ANY(:pks) AND state {FINAL}"  # noqa: S608
+_DELIVER = f"UPDATE ~.job SET delivered = true, updated = {NOW} WHERE pk = ANY(:pks) AND state {FINAL}"
 DELIVER = _DELIVER
 # What has no result may be submitted again, and needs its bytes.
 DELIVER_AND_FORGET = f"""
     WITH told AS ({_DELIVER} RETURNING pk, state),
     gone AS (DELETE FROM ~.result USING told WHERE result.pk = told.pk),
     asked AS (UPDATE ~.origin SET question = '', meta = '' FROM told WHERE origin.pk = told.pk)
-    UPDATE ~.request SET body = '' FROM told WHERE request.pk = told.pk AND told.state = {int(State.DONE)}"""  # noqa: S608
+    UPDATE ~.request SET body = '' FROM told WHERE request.pk = told.pk AND told.state = {int(State.DONE)}"""
 UNREAD = "INSERT INTO ~.unread(worker) VALUES (:me) ON CONFLICT DO NOTHING"
 # A session that is gone reads no more of its source.
 READ = "DELETE FROM ~.unread WHERE worker = :me OR NOT EXISTS (SELECT FROM ~.worker WHERE id = unread.worker)"
@@ -306,11 +306,11 @@ _SUMS = "count(*) AS count, coalesce(sum(cost), 0) AS dollars, count(*) FILTER (
 BILLS = f"""
     SELECT tag, api, state, {_SUMS} FROM (
         SELECT tag, api, state, cost FROM ~.job UNION ALL SELECT tag, api, state, cost FROM ~.past) AS bills
-    GROUP BY tag, api, state"""  # noqa: S608
+    GROUP BY tag, api, state"""
 SPENT = f"""
     SELECT kind, state, {_SUMS} FROM (
         SELECT kind, state, cost FROM ~.job UNION ALL SELECT kind, state, cost FROM ~.past) AS bills
-    GROUP BY kind, state"""  # noqa: S608
+    GROUP BY kind, state"""
 SAMPLES = """
     SELECT kind, cost FROM (
         SELECT kind, cost, row_number() OVER (PARTITION BY kind ORDER BY pk DESC) AS nth

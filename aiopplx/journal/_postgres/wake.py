@@ -1,7 +1,7 @@
 """Who waits for rows that other sessions hold, and what is told of those that this session changes.
 
-Each session listens on one channel, on which every session tells the numbers of the rows that it has changed: nothing
-else, so whoever may listen learns nothing. They are told after the change is committed, together for a twentieth of a
+On the channel of a schema every session tells the numbers of the rows that it has changed, and nothing else of them, so
+whoever may listen learns nothing. They are told after the change is committed, together for a twentieth of a
 second, because the server commits one transaction with a notification at a time. A notification may be lost. So rows
 that somebody waits for are also looked at, all of them in one statement, from time to time.
 
@@ -12,17 +12,19 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Collection, Generator, Sequence
+from collections.abc import Collection, Generator, Sequence
 from typing import Any
 
 from aiopplx.journal._errors import JournalError
+from aiopplx.journal._postgres.hearing import LOOK, Hearing
 from aiopplx.journal._postgres.holding import Held
 from aiopplx.journal._postgres.lease import Timing
 from aiopplx.journal._postgres.statements import NOTIFY, STANDS
 
-FREED = "f"
-"""Rows were freed; which, is not said: there may be thousands."""
-_ROWS = "e:"
+ROWS, FREED = "e", "f"
+"""The words before the numbers of rows that were changed, and of rows that were freed: these are not said one by one,
+since there may be thousands.
+"""
 _LONGEST = 7_000
 """Characters of one notification. The server allows 7,999 bytes."""
 
@@ -32,15 +34,14 @@ class Wake:
 
     Args:
         held: its statements.
-        channel: the one channel of its schema.
-        hears: False where nothing can be heard, as behind some poolers.
+        hearing: where others are heard.
         timing: how often rows are looked at, and how long changes are gathered.
     """
 
-    def __init__(self, held: Held, channel: str, *, hears: bool, timing: Timing) -> None:
+    def __init__(self, held: Held, hearing: Hearing, timing: Timing) -> None:
+        self.hearing = hearing
         self._held = held
-        self._channel = channel
-        self._look_each = timing.look if hears else timing.look_deaf
+        self._look_each = timing.look if hearing.hears else LOOK
         self._told_after = timing.told
         self._followers: dict[int, set[asyncio.Event]] = {}
         self._known: dict[int, tuple[object, ...]] = {}
@@ -48,26 +49,23 @@ class Wake:
         self._freed = False
         self._telling: asyncio.Task[None] | None = None
         self._looking: asyncio.Task[None] | None = None
-        self._hooks: dict[str, Callable[[str], object]] = {}
+        hearing.on(ROWS, self._heard)
+        hearing.on(FREED, lambda said: self.wake_all())
 
     # --- what is heard -----------------------------------------------------------------------------------------------
 
-    def on(self, prefix: str, hook: Callable[[str], object]) -> None:
-        """Call this with the rest of each notification that begins so. For what else is told on the channel."""
-        self._hooks[prefix] = hook
+    def _heard(self, said: str) -> None:
+        """Rows were changed; with `""`, others may have been."""
+        if not said:
+            self.wake_all()
+        for number in said.split(","):
+            if number.isascii() and number.isdecimal():
+                self._wake(int(number))
 
-    def heard(self, said: str) -> None:
-        """A notification has come, or, with `""`, some may have been missed."""
-        if said.startswith(_ROWS):
-            for number in said.removeprefix(_ROWS).split(","):
-                if number.isascii() and number.isdecimal():
-                    self._wake(int(number))
-        elif said in (FREED, ""):
-            for pk in list(self._followers):
-                self._wake(pk)
-        for prefix, hook in self._hooks.items():
-            if said.startswith(prefix):
-                hook(said.removeprefix(prefix))
+    def wake_all(self) -> None:
+        """Whoever waits, looks."""
+        for pk in list(self._followers):
+            self._wake(pk)
 
     def _wake(self, pk: int) -> None:
         for event in self._followers.get(pk, ()):
@@ -143,15 +141,15 @@ class Wake:
         """Tell what was changed until now. What cannot be told is seen when others look."""
         said, self._changed = _said(sorted(self._changed)), set()
         if self._freed:
-            said.append(FREED)
+            said.append(f"{FREED}:1")
             self._freed = False
         if said:
             with contextlib.suppress(JournalError):
-                await self._held.fetch(NOTIFY, channel=self._channel, said=said)
+                await self._held.fetch(NOTIFY, channel=self.hearing.channel, said=said)
 
     async def close(self) -> None:
         """End its tasks, and wake whoever waits."""
-        self.heard("")
+        self.wake_all()
         for task in (self._telling, self._looking):
             if task is not None:
                 task.cancel()
@@ -170,5 +168,5 @@ def _said(pks: Sequence[int]) -> list[str]:
         if said and len(said[-1]) < _LONGEST:
             said[-1] += f",{pk}"
         else:
-            said.append(f"{_ROWS}{pk}")
+            said.append(f"{ROWS}:{pk}")
     return said
