@@ -27,6 +27,7 @@ from aiopplx._policy.polling import PollPolicy, PollRule
 from aiopplx._policy.retry import RetryPolicy
 from aiopplx._wire.api import API
 from aiopplx.apis._registry import APIS
+from aiopplx.journal._postgres.url import Address, address_of, is_url
 from aiopplx.journal._protocol import Journal
 from aiopplx.journal._records import Results
 
@@ -99,6 +100,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     timeout: float
     max_cost: float | None
     journal: JournalOptions | Journal | None
+    shared: Address | None
     poll: PollPolicy
     retry: RetryPolicy
     http: aiohttp.ClientSession | None
@@ -127,6 +129,7 @@ def make_settings(
     timeout: float,
     max_cost: float | None,
     journal: str | os.PathLike[str] | JournalOptions | Journal | None,
+    shared: str | None,
     poll: PollPolicy | PollRule | Literal["adaptive"] | None,
     retry: RetryPolicy | None,
     http: aiohttp.ClientSession | None,
@@ -152,6 +155,7 @@ def make_settings(
         timeout=check_positive("timeout", timeout),
         max_cost=check_positive("max_cost", max_cost) if max_cost is not None else None,
         journal=check_journal(journal),
+        shared=check_shared(shared, has_rate=rpm is not None or tier is not None),
         poll=check_poll(poll),
         retry=check_retry(retry),
         http=check_http(http),
@@ -217,6 +221,23 @@ def check_journal(given: str | os.PathLike[str] | JournalOptions | Journal | Non
     check_flag("journal.replace", given.replace)
     check_seconds("journal.wait", given.wait)
     return given
+
+
+def check_shared(given: str | None, *, has_rate: bool) -> Address | None:
+    """The database through which processes share the account, None if they do not. Raises `ConfigError`."""
+    if given is None:
+        return None
+    if not is_url(given):
+        raise ConfigError(
+            "must be a postgresql:// URL: postgresql://user@host/database?schema=aiopplx", argument="shared"
+        )
+    if not has_rate:
+        raise ConfigError(
+            "needs the rate that the processes share: what each of them finds out about the limit is its own",
+            argument="shared",
+            remedy="Give rpm= or tier= of the account, the same in all of them",
+        )
+    return address_of(given, argument="shared")
 
 
 def check_poll(given: PollPolicy | PollRule | Literal["adaptive"] | None) -> PollPolicy:

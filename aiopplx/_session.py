@@ -101,6 +101,10 @@ class Session:
         journal: a file that makes a run durable: it records each submission with its key, its outcome and its result.
             The same program, run again, continues where it stopped and pays for nothing twice. A path, a
             `JournalOptions`, or an open `Journal`. A session with a journal is opened with `async with`.
+        shared: a PostgreSQL database through which the processes of one account share its limits, as a URL:
+            `postgresql://user@host/database?schema=aiopplx`. `rpm=` or `tier=` is then what all of them may send
+            together, and a `Retry-After` that one was told is obeyed by all. Needs `aiopplx[postgres]`, and `async
+            with`. Default None: each process has limits of its own. See docs/workers.md.
         poll: when to poll a running job: `"adaptive"`, the default, by what was learned of how long such jobs take
             (about 19 polls for a job of three minutes, and 5 seconds until its end is seen); a `PollPolicy`; or a
             function from a `RunningJob` to seconds. See docs/polling.md.
@@ -112,7 +116,7 @@ class Session:
         network: limits of one HTTP exchange, and its proxy and certificates (`NetworkOptions`).
 
     Raises:
-        ConfigError: no key, or a key, a URL or a number that cannot be used.
+        ConfigError: no key, or a key, a URL or a number that cannot be used; `shared` without `rpm` or `tier`.
     """
 
     def __init__(
@@ -127,6 +131,7 @@ class Session:
         timeout: float = 3600.0,
         max_cost: float | None = None,
         journal: str | os.PathLike[str] | JournalOptions | Journal | None = None,
+        shared: str | None = None,
         poll: PollPolicy | PollRule | Literal["adaptive"] | None = "adaptive",
         retry: RetryPolicy | None = None,
         on_event: Callable[[Event], object] | None = None,
@@ -148,6 +153,7 @@ class Session:
             timeout=timeout,
             max_cost=max_cost,
             journal=journal,
+            shared=shared,
             poll=poll,
             retry=retry,
             http=http,
@@ -210,6 +216,8 @@ class Session:
                 stack.push_async_callback(core.learnt.keep)
                 stack.callback(core.membership.end)
                 stack.push_async_callback(core.let_go)
+                if core.pacing is not None:
+                    stack.push_async_callback(core.pacing.aclose)
                 await core.calls.aclose()
 
     def __del__(self) -> None:
@@ -253,10 +261,11 @@ class Session:
                 raise ConfigError("the session belongs to another event loop; open one in each loop")
             return self._core
         if self._opened is None:
-            if self._settings.journal is not None:
-                raise ConfigError(
-                    "a session with a journal is opened as a block: async with Session(journal=...) as session"
-                )
+            for name in ("journal", "shared"):
+                if getattr(self._settings, name) is not None:
+                    raise ConfigError(
+                        f"a session with {name}= is opened as a block: async with Session({name}=...) as session"
+                    )
             self._opened = without_journal()
         self._loop, self._pid = loop, os.getpid()
         self._core = Core(self._settings, self._opened, self._emitter, self._running)

@@ -31,6 +31,7 @@ NOTHING: dict[str, Any] = {
     "timeout": 3600.0,
     "max_cost": None,
     "journal": None,
+    "shared": None,
     "poll": None,
     "retry": None,
     "http": None,
@@ -49,7 +50,8 @@ def settings(**words: Any) -> Settings:
 def test_session_has_these_parameters_in_this_order() -> None:
     words = list(inspect.signature(Session).parameters)
     assert " ".join(words) == (
-        "api_key base_url api rpm tier max_in_flight timeout max_cost journal poll retry on_event http clock network"
+        "api_key base_url api rpm tier max_in_flight timeout max_cost journal shared poll retry on_event http clock"
+        " network"
     )
 
 

@@ -21,6 +21,7 @@ from aiopplx._core.freezing import freeze
 from aiopplx._core.holding import Collector
 from aiopplx._core.learnt import DURATIONS, LIMITS, Learnt, Part, recalled
 from aiopplx._core.lifecycle import Lifecycle
+from aiopplx._core.pacing import Pacing
 from aiopplx._core.patience import patient
 from aiopplx._core.poller import Poller
 from aiopplx._core.spending import Bounded, Spending, Unbounded
@@ -39,6 +40,9 @@ from aiopplx.apis._registry import Routing, published
 from aiopplx.journal._errors import JournalLocked
 from aiopplx.journal._forgetful import ForgetfulJournal
 from aiopplx.journal._names import fingerprint
+from aiopplx.journal._postgres.account import SharedAccount
+from aiopplx.journal._postgres.hearing import reach
+from aiopplx.journal._postgres.room import Database
 from aiopplx.journal._protocol import Journal
 from aiopplx.journal._records import Ledger
 
@@ -57,18 +61,60 @@ class SessionStore:
         spent: what earlier runs have spent.
         known: what they have learnt.
         is_ours: the session has opened it, and closes it.
+        shared: the account as other processes share it; None if they do not.
     """
 
-    def __init__(self, store: Journal, spent: Ledger, known: Mapping[str, bytes], *, is_ours: bool) -> None:
+    def __init__(
+        self,
+        store: Journal,
+        spent: Ledger,
+        known: Mapping[str, bytes],
+        *,
+        is_ours: bool,
+        shared: OpenAccount | None = None,
+    ) -> None:
         self.store = store
+        self.shared = shared
         self.spent = spent
         self.known = known
         self.is_ours = is_ours
 
     async def close(self) -> None:
-        """Close the store if the session opened it."""
-        if self.is_ours:
-            await self.store.close()
+        """Close what the session opened."""
+        try:
+            if self.shared is not None:
+                await self.shared.close()
+        finally:
+            if self.is_ours:
+                await self.store.close()
+
+
+class OpenAccount:
+    """An account that processes share, and the database that was opened for it."""
+
+    def __init__(self, account: SharedAccount, database: Database) -> None:
+        self.account = account
+        self._database = database
+
+    async def close(self) -> None:
+        """Close the database."""
+        await self._database.close()
+
+
+async def open_account(settings: Settings) -> OpenAccount | None:
+    """Reach the database through which processes share the account, if there is to be one. Raises `JournalError`."""
+    address = settings.shared
+    if address is None:
+        return None
+    database, hearing = await reach(address)
+    try:
+        account = await SharedAccount.open(
+            database, hearing, schema=address.schema, base_url=settings.base_url, key=settings.key.reveal()
+        )
+    except BaseException:
+        await database.close()
+        raise
+    return OpenAccount(account, database)
 
 
 def without_journal() -> SessionStore:
@@ -79,14 +125,27 @@ def without_journal() -> SessionStore:
 async def open_store(
     settings: Settings, emitter: Emitter, *, sleep: Callable[[float], Awaitable[object]] = asyncio.sleep
 ) -> SessionStore:
-    """Open the journal, if there is to be one. Raises `JournalError`.
+    """Open the journal and what processes share, if there is to be any. Raises `JournalError`.
 
     A file that another process has open is waited for, at most `JournalOptions.wait` seconds of real time: the other
     process knows nothing of this session's clock.
     """
+    with settings.clock.busy():
+        shared = await open_account(settings)
+    try:
+        return await _open_journal(settings, emitter, shared, sleep)
+    except BaseException:
+        if shared is not None:
+            await shared.close()
+        raise
+
+
+async def _open_journal(
+    settings: Settings, emitter: Emitter, shared: OpenAccount | None, sleep: Callable[[float], Awaitable[object]]
+) -> SessionStore:
     given = settings.journal
     if given is None:
-        return without_journal()
+        return SessionStore(ForgetfulJournal(), Ledger(), {}, is_ours=False, shared=shared)
     is_ours = isinstance(given, JournalOptions)
     store = await _open_file(given, settings, sleep) if isinstance(given, JournalOptions) else contained(given)
     # A store's threads take real time, in which a clock that jumps must stand still. `follow` waits for another
@@ -107,7 +166,7 @@ async def open_store(
         if is_ours:
             await store.close()
         raise
-    return SessionStore(store, spent, known, is_ours=is_ours)
+    return SessionStore(store, spent, known, is_ours=is_ours, shared=shared)
 
 
 async def _open_file(
@@ -151,6 +210,7 @@ class Core:
         calls: the calls that wait.
         decisions: what the user decides about the journal's rows.
         asked: what batches have asked; None with a journal, which knows better.
+        pacing: passes on what the account shares with other processes; None if it shares nothing.
         emitter: delivers events.
         freeze: makes a new submission of this session (`_core.freezing`).
         ensure_open: opens the session if necessary; raises `ConfigError` if it cannot be used (closed, another loop).
@@ -167,7 +227,12 @@ class Core:
         proxy = proxy_for(settings.network, settings.base_url)
         way = settings.http if settings.http is not None else proxy
         self.membership: Membership = join(
-            settings.base_url, settings.key, settings.rpm, way, tier=_tier(settings, routing)
+            settings.base_url,
+            settings.key,
+            settings.rpm,
+            way,
+            tier=_tier(settings, routing),
+            with_others=opened.shared is not None,
         )
         self.client: Client = _client(settings, routing, emitter, self.membership, proxy)
         client = self.client
@@ -202,6 +267,14 @@ class Core:
             )
         client.on_stop = self.calls.stopped
         client.on_next_api = self._next_api
+        self.membership.opened = client.line.opened
+        self.pacing: Pacing | None = None
+        if opened.shared is not None:
+            self.pacing = Pacing(opened.shared.account, client, self.membership, self._has_work)
+
+    def _has_work(self) -> bool:
+        """Whether a request is waited for, or will leave sooner or later."""
+        return bool(self.life.live.by_id or self.client.line.submitting or self.client.line.submits_wait)
 
     def _limits(self) -> Part:
         """What is learnt of the account's limits."""

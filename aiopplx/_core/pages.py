@@ -114,7 +114,11 @@ class Pages:
 
     def take(self, now: float) -> Callable[[], object] | None:
         """A page that is worth a request now, if any and if it may leave: what is returned sends it."""
-        if not self._lists or len(self._running) >= PAGES_AT_ONCE or self._client.gate.delay(Lane.LIST, now) > 0.0:
+        if not self._lists or len(self._running) >= PAGES_AT_ONCE:
+            return None
+        if self._client.gate.delay(Lane.LIST, now) > 0.0:
+            if any((due := paging.next_due()) is not None and due <= now for _, paging in self._lists.values()):
+                self._client.gate.want(Lane.LIST, now)
             return None
         for name, (api, paging) in self._lists.items():
             try:

@@ -277,6 +277,8 @@ class Poller:
                 # No longer than this: a submission whose probe succeeds opens the gate without a word to anybody here.
                 held_back = min(self._held_back(now), HELD)
                 self._is_held_back = held_back > 0.0
+                if self._is_held_back and due <= now:
+                    self._client.gate.want(_POLL, now)
                 due = max(due, now + held_back)
                 if moment is None or due < moment:
                     moment = due
@@ -344,6 +346,13 @@ class Poller:
         while (sub := self._schedule.pop_of(now, is_bulk=is_bulk)) is not None:
             if self._send(sub, now):
                 return
+
+    def opened(self) -> None:
+        """See `Due` in `_http.line`."""
+        if self._timer is not None and not self._closed:
+            self._timer.cancel()
+            self._armed_for = self._clock.now()
+            self._step()
 
     # --- what pages of a list bring ----------------------------------------------------------------------------------
 

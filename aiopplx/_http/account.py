@@ -10,7 +10,8 @@ and what is known of an outage.
 
 An account is a key *at a server*: the same key at another address (a gateway, an emulator) is limited by somebody else.
 A gate also belongs to one event loop, since those who wait at it are tasks of that loop. Sessions on other loops and in
-other processes are other clients of the same account; they learn of each other only by what the server refuses.
+other processes are other clients of the same account; they learn of each other only by what the server refuses, unless
+they share a database (`Session(shared=)`): then departures come from there for all sessions of this gate.
 
 Where sessions ask for different rates the slowest holds, because the limit was given for the account. All of this lasts
 as long as a session of the account is open, and no longer: what one run was allowed, or has learnt, does not hold back
@@ -30,6 +31,7 @@ import asyncio
 import hashlib
 import threading
 import weakref
+from collections.abc import Callable
 from typing import Final
 
 from aiopplx._http.proxy import Proxy
@@ -43,18 +45,33 @@ class Membership:
 
     Attributes:
         gate: through which its requests leave.
+        opened: called when departures came from elsewhere, for whichever session of the account.
     """
 
-    __slots__ = ("__weakref__", "_account", "gate", "per_minute", "tier", "way")
+    __slots__ = ("__weakref__", "_account", "gate", "opened", "per_minute", "tier", "way", "with_others")
 
     def __init__(
-        self, account: _Account, gate: Gate, per_minute: float | None, way: int, tier: Tier | None = None
+        self,
+        account: _Account,
+        gate: Gate,
+        per_minute: float | None,
+        way: int,
+        tier: Tier | None,
+        *,
+        with_others: bool,
     ) -> None:
         self._account = account
         self.gate: Gate = gate
         self.per_minute: float | None = per_minute
         self.tier = tier
         self.way: int = way
+        self.with_others = with_others
+        self.opened: Callable[[], object] = _nothing
+
+    def came(self) -> None:
+        """Departures came from elsewhere: all sessions of the account look whether they may leave now."""
+        for member in [*self._account.members]:
+            member.opened()
 
     def allow(self, tier: Tier | None) -> None:
         """The session says anew what the account's tier allows."""
@@ -67,6 +84,10 @@ class Membership:
         with _LOCK:
             self._account.members.discard(self)
             self._account.limit()
+
+
+def _nothing() -> None:
+    """Until a session has somebody who waits."""
 
 
 class _Account:
@@ -82,10 +103,11 @@ class _Account:
             limits = member.gate.limits  # one for all
             rates = [member.per_minute for member in self.members if member.per_minute is not None]
             tiers = [member.tier for member in self.members if member.tier is not None]
+            with_others = any(member.with_others for member in self.members)
             if rates or not tiers:
-                limits.allow(min(rates, default=None))
+                limits.allow(min(rates, default=None), with_others=with_others)
             else:
-                limits.allow_tier(*min(tiers, key=lambda tier: tier.submit))
+                limits.allow_tier(*min(tiers, key=lambda tier: tier.submit), with_others=with_others)
             break
 
 
@@ -96,7 +118,13 @@ _accounts: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, weakref.WeakValu
 
 
 def join(
-    base_url: str, key: Secret, per_minute: float | None, way: object = None, *, tier: Tier | None = None
+    base_url: str,
+    key: Secret,
+    per_minute: float | None,
+    way: object = None,
+    *,
+    tier: Tier | None = None,
+    with_others: bool = False,
 ) -> Membership:
     """Make a session a member of its account on the running loop, until `Membership.end`.
 
@@ -106,6 +134,7 @@ def join(
         per_minute: the most submissions a minute that this session allows, None for no limit of its own.
         way: the HTTP client that the session was given, or its proxy; None: connections of its own, without a proxy.
         tier: the limits of the account's usage tier, if the session gives it.
+        with_others: this rate, or this tier, is that of several processes together, which share it elsewhere.
     """
     loop = asyncio.get_running_loop()
     name = hashlib.sha256(f"{base_url}\n{key.reveal()}".encode()).hexdigest()
@@ -119,7 +148,7 @@ def join(
         same_way = next((member.gate for member in members if member.way == number), None)
         beside = members[0].gate if members else None
         gate = same_way or Gate(beside=beside)
-        membership = Membership(account, gate, per_minute, number, tier)
+        membership = Membership(account, gate, per_minute, number, tier, with_others=with_others)
         account.members.add(membership)
         account.limit()
     return membership

@@ -96,7 +96,7 @@ class Attempts(Protocol):
         ...
 
 
-def _nothing() -> None:
+def _nothing(*_: object) -> None:
     """The default of what `Client` calls."""
 
 
@@ -117,6 +117,7 @@ class Client:
     Attributes:
         on_stop: called each time a refusal stops submissions, before the event.
         on_next_api: called when submissions go to the next API, whose limits are others.
+        on_silence: called with the seconds of silence that the server asks for.
         limits: the latest rate limits of this key from the server.
         dated: when the request was sent that was answered last, and the `Date` of the answer. No other header: any of
             them may echo the key.
@@ -144,6 +145,7 @@ class Client:
         self.has_handlers = has_handlers
         self.on_stop: Callable[[], None] = _nothing
         self.on_next_api: Callable[[], None] = _nothing
+        self.on_silence: Callable[[float], None] = _nothing
         self.limits: Mapping[str, int] = {}
         self.dated: tuple[float, str] | None = None
         self._is_only_api = is_only_api
@@ -220,6 +222,8 @@ class Client:
             pause = self.gate.throttled(
                 lane, now, sent_at, asked, self.random(), is_limit=status == 429, is_by_tokens=is_by_tokens
             )
+            if asked is not None:
+                self.on_silence(asked)
             if "x-ratelimit-remaining" in outcome.headers:
                 self._told(outcome, lane, now, sent_at, accepted=False)
             if asked is None and status == 429 and not self.gate.waits_for_answer(lane):

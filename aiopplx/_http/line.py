@@ -50,6 +50,10 @@ class Due(Protocol):
         """
         ...
 
+    def opened(self) -> None:
+        """Polls may leave that could not before."""
+        ...
+
 
 class _Waiter:
     """A request that waits."""
@@ -204,6 +208,7 @@ class Line:
         self.settle(now)
         if waiter.is_granted:
             return
+        gate.want(lane, now)
         delay = gate.delay(lane, now)
         patience = bounds.unanswered - gate.silent_server(now)
         is_late = now + delay > bounds.until and not gate.waits_for_answer(lane)
@@ -273,6 +278,12 @@ class Line:
             self.wake()
         elif self.gate.limits.is_shared:
             self.settle(self._clock.now())  # polls that are due have nobody here who waits for them
+
+    def opened(self) -> None:
+        """Departures came for which somebody waits, here or in the poller."""
+        self.wake()
+        if self.due is not None:
+            self.due.opened()
 
     def wake(self) -> None:
         """Something may have changed: everybody who is first asks the gate again."""

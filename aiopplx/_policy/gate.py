@@ -320,6 +320,11 @@ class Gate:
         self.leave(lane, now)
         return True
 
+    def want(self, lane: Lane, now: float) -> None:
+        """A request of this lane waits. If only a limit is in its way that processes share, a departure is fetched."""
+        if self._silence.until <= now and self._breaker.delay(now) <= 0.0:
+            self.limits.lanes[lane].want(now)
+
     def leave(self, lane: Lane, now: float) -> None:
         """A request leaves now."""
         self.limits.lanes[lane].leave(now)
@@ -471,6 +476,10 @@ class Gate:
     def silence(self, now: float) -> float:
         """Seconds for which nothing may leave at all."""
         return self._silence.seconds(now)
+
+    def heard_of_silence(self, now: float, seconds: float, random: float = 0.0) -> None:
+        """The server asked another process for `seconds` of silence: it is obeyed here too."""
+        self._silence.asked(now, seconds, random)
 
     def silent_server(self, now: float) -> float:
         """Seconds for which submissions have been made and none was accepted or rejected; 0 if all is well."""

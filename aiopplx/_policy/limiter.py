@@ -27,9 +27,9 @@ of next to nothing.
 
 Departures
 ----------
-Whoever sends takes departures from a source (`Departures`), and knows nothing of how it comes by them. A limiter that
-processes share takes the place of this one in `Limits.lanes`. It has to ask elsewhere, so it asks one or two departures
-ahead of those that leave.
+Whoever sends takes departures from a source (`Departures`), and knows nothing of how it comes by them. A limit that
+processes share (`_policy.departures`) stands beside this one in `Limits.lanes`. It has to ask elsewhere, so it asks one
+or two departures ahead of those that leave.
 
 This module knows nothing of lanes, outages or HTTP, nor of tasks and clocks: `now` is an argument, in monotonic
 seconds.
@@ -81,6 +81,10 @@ class Departures(Protocol):
 
     def waits_for_answer(self) -> bool:
         """Whether only an answer can shorten `delay`: it is then a guess, after which it is not waited for longer."""
+        ...
+
+    def want(self, now: float) -> None:
+        """Somebody waits for one, and nothing but this source holds it back."""
         ...
 
     def leave(self, now: float) -> None:
@@ -241,6 +245,9 @@ class Limiter:
     def waits_for_answer(self) -> bool:
         """See `Departures`."""
         return self._alone.is_out if self._alone.is_on else self._awaits()
+
+    def want(self, now: float) -> None:
+        """See `Departures`: nothing has to be fetched."""
 
     def leave(self, now: float) -> None:
         """See `Departures`."""

@@ -11,15 +11,19 @@ cost requests. So they have a limit each until it shows:
 From then on it is one limit, and it is never two again: if that was wrong, polls wait longer than they must, and
 nothing else. Lists have a limit of their own throughout.
 
+A limit that the user gives may be that of several processes together. Departures then come from where these share it
+(`departures`), and the limiter beside it obeys refusals.
+
 This module knows nothing of tasks and clocks: `now` is an argument, in monotonic seconds.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import msgspec
 
+from aiopplx._policy.departures import Fetched
 from aiopplx._policy.limiter import Departures, Learnt, Limiter
 from aiopplx._wire.call import Lane
 
@@ -56,7 +60,7 @@ class _Found:
 
 
 class _Both:
-    """The departures of requests that meet two limits."""
+    """The departures of requests that meet two limits, of which the other one may have to be fetched."""
 
     __slots__ = ("_one", "_other")
 
@@ -69,6 +73,10 @@ class _Both:
 
     def waits_for_answer(self) -> bool:
         return self._one.waits_for_answer() or self._other.waits_for_answer()
+
+    def want(self, now: float) -> None:
+        if self._one.delay(now) <= 0.0:
+            self._other.want(now)
 
     def leave(self, now: float) -> None:
         self._one.leave(now)
@@ -91,12 +99,28 @@ class Limits:
         tokens: a limit on tokens, which holds back submissions only; None while none was met.
         is_shared: submissions and polls have one limit: `submit` and `poll` are the same object.
         lanes: where the departures of each lane come from, by its number.
+        fetched: the limits that processes share, by their names: `submit`, which may be that of polls as well, and
+            with a tier `poll` and `list`.
+        on_want: whoever fetches departures, called when some are wanted.
     """
 
-    __slots__ = ("_found", "_told_of_refusal", "is_shared", "lanes", "list", "poll", "submit", "tokens")
+    __slots__ = (
+        "_found",
+        "_told_of_refusal",
+        "fetched",
+        "is_shared",
+        "lanes",
+        "list",
+        "on_want",
+        "poll",
+        "submit",
+        "tokens",
+    )
 
     def __init__(self) -> None:
         self._told_of_refusal = False
+        self.fetched: Mapping[str, Fetched] = {}
+        self.on_want: set[Callable[[], object]] = set()
         self.tokens: Limiter | None = None
         self.forget()
 
@@ -115,7 +139,23 @@ class Limits:
         lanes: list[Departures] = [self.of(lane) for lane in Lane]
         if self.tokens is not None:
             lanes[_SUBMIT] = _Both(self.submit, self.tokens)
+        for lane in Lane if self.fetched else ():
+            name = "list" if lane is _LIST else "submit" if lane is _SUBMIT or self.is_shared else "poll"
+            if name in self.fetched:
+                lanes[lane] = _Both(lanes[lane], self.fetched[name])
         self.lanes: Sequence[Departures] = lanes
+
+    def _fetch(self, **allowed: tuple[float, float] | None) -> None:
+        """The limits of these names are shared by processes: so many requests a minute, and so many at once."""
+        before = self.fetched
+        self.fetched = {name: before.get(name) or Fetched(self._wanted) for name, of in allowed.items() if of}
+        for name, fetched in self.fetched.items():
+            fetched.allow(*(allowed[name] or ()))
+        self._set_lanes()
+
+    def _wanted(self) -> None:
+        for fetch in [*self.on_want]:
+            fetch()
 
     # --- what came back ----------------------------------------------------------------------------------------------
 
@@ -181,22 +221,30 @@ class Limits:
 
     # --- what the user says ------------------------------------------------------------------------------------------
 
-    def allow(self, per_minute: float | None) -> None:
+    def allow(self, per_minute: float | None, *, with_others: bool = False) -> None:
         """The user allows so many submissions a minute from now on, evenly spaced; None: as many as the server does.
 
-        What was found out before holds again once the user says nothing more.
+        What was found out before holds again once the user says nothing more. `with_others`: so many by all processes
+        together. These are spaced where they are shared, so here as many may leave at once as come.
         """
+        burst = per_minute if with_others and per_minute is not None else 1.0
         if per_minute is None:
             if self.submit.is_given:
                 self._use_found()
-        elif self.submit.is_given and not self.is_shared and self.submit.burst == 1.0:
+        elif self.submit.is_given and not self.is_shared and self.submit.burst == burst:
             self.submit.rate = per_minute / 60.0
         else:
             self._use_found()
-            self._use(Limiter(per_minute), self.poll, self.list, is_shared=False)
+            self._use(Limiter(per_minute, burst=burst), self.poll, self.list, is_shared=False)
+        self._fetch(submit=(per_minute, 1.0) if with_others and per_minute is not None else None)
 
-    def allow_tier(self, submit: float, poll: float | None, list: float | None) -> None:
-        """The account's tier allows so many requests a minute, and as many at once. `poll` None: all share `submit`."""
+    def allow_tier(self, submit: float, poll: float | None, list: float | None, *, with_others: bool = False) -> None:
+        """The account's tier allows so many requests a minute, and as many at once. `poll` None: all share `submit`.
+
+        `with_others`: to all processes together.
+        """
+        given = {"submit": submit, "poll": poll, "list": list}
+        self._fetch(**{name: (of, of) if with_others and of is not None else None for name, of in given.items()})
         if self.submit.is_given and (self.submit.rate, self.submit.burst) == (submit / 60.0, submit):
             return
         self._use_found()

@@ -37,12 +37,12 @@ journal.  _errors _kinds _names _packing _records _steps _taking store _protocol
     _postgres.url _postgres.room _postgres.driver _postgres.hearing _postgres.account _postgres.schema
     _postgres.statements _postgres.tables _postgres.lease _postgres.holding _postgres.wake _postgres.reading
     _postgres.opening _postgres.migrate _postgres.writing _postgres.journal _postgres.reader
-_policy.  network retry recovery durations laws turns forecast pace polling paging epochs noise told limiter limits gate
-    budget estimate
+_policy.  network retry recovery durations laws turns forecast pace polling paging epochs noise told limiter departures
+    limits gate budget estimate
 _submission
 _http.  clock limit secret proxy default_headers apart transport account line client
 _config
-_core.  contained patience slots live learnt spending pages poller outcomes announcing freezing finding sending
+_core.  contained patience slots live learnt pacing spending pages poller outcomes announcing freezing finding sending
     elsewhere holding lifecycle loading leaving calls following board decisions cancelling single listing files source
     results asked assembly stats foreseeing estimating notebook
 _batch

@@ -75,50 +75,37 @@ async def test_open_gate_is_passed_in_one_step(line: Line):
     assert line.passes(Lane.POLL, START)
 
 
-class Fetched:
-    """A source of departures that fetches them from elsewhere: one each two seconds, held two ahead."""
-
-    def __init__(self) -> None:
-        self.held: list[float] = []
-        self.fetched = 0
-        self.log: list[str] = []
-
-    def fetch(self) -> None:
-        while len(self.held) < 2:
-            self.held.append(START + 2.0 * self.fetched)
-            self.fetched += 1
-
-    def delay(self, now: float) -> float:
-        return self.held[0] - now if self.held else 0.5
-
-    def waits_for_answer(self) -> bool:
-        return not self.held
-
-    def leave(self, now: float) -> None:
-        self.log.append(f"left at {now - START:g}")
-        assert self.held.pop(0) <= now
-
-    def back(self, sent_at: float) -> None:
-        self.log.append("back")
-
-    def accepted(self, now: float, sent_at: float) -> None:
-        self.log.append("accepted")
-
-
 async def test_departures_may_be_fetched_ahead_from_elsewhere(clock: Clock):
-    line, source = Line(Gate(), clock), Fetched()
-    line.gate.limits.lanes = [source for _ in Lane]
+    line, wanted = Line(Gate(), clock), asyncio.Event()
+    limits = line.gate.limits
+    limits.on_want.add(wanted.set)
+    limits.allow(60.0, with_others=True)
+    source = limits.fetched["submit"]
     left, tasks = waiting(line, "a", "b", "c", bounds=Bounds(until=START + 1.0))
-    assert await clock.waits.get() == 0.5, "it holds none yet, and is asked again"
-    source.fetch()
-    clock.move(0.5)
+    assert await clock.waits.get() == 1.0, "it holds none yet, and is asked again"
+    assert wanted.is_set()
+    assert source.order(clock.now()) == 1
+    source.came(clock.now(), 1, 0.0)
+    line.opened()
     await tasks[0]
+    assert source.order(clock.now()) == 1, "the next one waits"
+    source.came(clock.now(), 1, 2.0)
+    line.opened()
     for task in tasks[1:]:
         with pytest.raises(TimeoutError):  # the next departure that it holds is known, and comes too late
             await task
-    line.accepted(Lane.SUBMIT, START + 0.8, START + 0.5)
     assert left == ["a"]
-    assert source.log == ["left at 0.5", "back", "accepted"]
+
+
+async def test_nothing_is_fetched_in_a_silence(clock: Clock):
+    line = Line(Gate(), clock)
+    line.gate.limits.allow(60.0, with_others=True)
+    line.gate.heard_of_silence(START, 5.0)
+    _, (task,) = waiting(line, "a")
+    assert await clock.waits.get() == 5.0
+    assert line.gate.limits.fetched["submit"].order(START) == 0
+    task.cancel()
+    await asyncio.wait([task])
 
 
 async def test_first_come_is_first_served(line: Line, clock: Clock):

@@ -7,39 +7,15 @@ from collections.abc import AsyncIterator
 
 import pytest
 from _postgres import Server
+from _shared import BASE_URL, KEY, World, world_at
 
-from aiopplx.journal._postgres.account import SharedAccount, make_tables
-from aiopplx.journal._postgres.hearing import Hearing, reach
-from aiopplx.journal._postgres.room import Database
-from aiopplx.journal._postgres.url import address_of
-
-KEY = "pplx-a-secret-key-of-nobody"
-URL = "https://api.perplexity.ai"
-
-
-class World:
-    """Several processes' connections to one schema."""
-
-    def __init__(self, url: str) -> None:
-        self.address = address_of(url)
-        self.open: list[Database] = []
-
-    async def database(self) -> tuple[Database, Hearing]:
-        database, hearing = await reach(self.address)
-        self.open.append(database)
-        return database, hearing
-
-    async def account(self, key: str = KEY) -> SharedAccount:
-        database, hearing = await self.database()
-        return await SharedAccount.open(database, hearing, schema=self.address.schema, base_url=URL, key=key)
+from aiopplx.journal._postgres.account import make_tables
 
 
 @pytest.fixture
 async def world(postgres: Server) -> AsyncIterator[World]:
-    world = World(postgres.url())
-    yield world
-    for database in world.open:
-        await database.close()
+    async with world_at(postgres.url()) as world:
+        yield world
 
 
 async def test_departures_of_two_processes_are_one_interval_apart(world: World) -> None:
@@ -61,7 +37,7 @@ async def test_saved_departures_are_made_up_for(world: World) -> None:
 
 
 async def test_limits_and_accounts_have_departures_of_their_own(world: World) -> None:
-    account, another = await world.account(), await world.account("pplx-another")
+    account, another = await world.account(), await world.account("another-key")
     await account.reserve("submit", 5, 100.0, 0.0)
     assert (await account.reserve("poll", 1, 100.0, 0.0)).first < 50.0
     assert (await another.reserve("submit", 1, 100.0, 0.0)).first < 50.0
@@ -74,7 +50,7 @@ async def test_all_at_once_get_different_departures(world: World) -> None:
 
 
 async def test_silence_is_heard_by_others_and_holds_departures(world: World) -> None:
-    one, other, another = await world.account(), await world.account(), await world.account("pplx-another")
+    one, other, another = await world.account(), await world.account(), await world.account("another-key")
     heard: asyncio.Queue[str] = asyncio.Queue()
     other.hearing.on("c", heard.put_nowait)
     await one.silence(1_000.0)
@@ -133,4 +109,4 @@ async def test_tables_are_made_once_by_many_at_once(world: World) -> None:
 async def test_key_is_in_no_row(world: World) -> None:
     account = await world.account()
     assert KEY not in account.name
-    assert account.name.startswith(f"{URL} ")
+    assert account.name.startswith(f"{BASE_URL} ")

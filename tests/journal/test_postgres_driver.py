@@ -50,12 +50,12 @@ async def test_lost_connections_are_away_and_the_next_goes_through(database: Asy
     other = AsyncpgDatabase(address_of(postgres.url()))
     sleeping = [asyncio.create_task(database.fetch("SELECT pg_sleep(60)")) for _ in range(POOL)]
     try:
-        ended = 0
-        while ended < POOL:
+        ended: set[int] = set()  # one that was told to end may be found again before it has
+        while len(ended) < POOL:
             rows = await other.fetch(
-                "SELECT pg_terminate_backend(pid) AS was FROM pg_stat_activity WHERE query = 'SELECT pg_sleep(60)'"
+                "SELECT pid, pg_terminate_backend(pid) FROM pg_stat_activity WHERE query = 'SELECT pg_sleep(60)'"
             )
-            ended += len(rows)
+            ended |= {row["pid"] for row in rows}
     finally:
         await other.close()
     outcomes = await asyncio.gather(*sleeping, return_exceptions=True)

@@ -145,7 +145,7 @@ class AsyncpgDatabase:
         connection = self._direct
         if connection is None:
             name = self._address.name
-            raise JournalAway(f"the journal {name} cannot be reached: nothing is sent until it is back", path=name)
+            raise JournalAway(f"the database {name} cannot be reached: nothing is sent until it is back", path=name)
         async with self._errors():
             try:
                 return cast("list[Row]", await connection.fetch(sql, *values))

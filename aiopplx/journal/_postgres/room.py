@@ -91,7 +91,7 @@ def error_of(sqlstate: str, said: str, *, name: str) -> JournalError:
     """
     if not sqlstate or sqlstate[:2] in AWAY or sqlstate in AWAY_CODES:
         return JournalAway(
-            f"the journal {name} cannot be reached ({said}): nothing is sent until it is back", path=name
+            f"the database {name} cannot be reached ({said}): nothing is sent until it is back", path=name
         )
     if sqlstate in FULL:
         return JournalFull(

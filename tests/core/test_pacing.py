@@ -1,0 +1,145 @@
+"""A session and what its account shares with other processes: departures, silences, and a database that goes away."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+from _postgres import Server
+from _shared import KEY, World, world_at
+
+from aiopplx import Event, EventKind, JobStatus, PollPolicy, Session
+from aiopplx._errors import ConfigError
+from aiopplx.emulator import AfterPolls, Emulator
+from aiopplx.emulator.faults import RateLimited
+from aiopplx.journal import JournalAway
+
+SOON = PollPolicy.fixed(0.1)
+
+
+@pytest.fixture
+async def world(postgres: Server) -> AsyncIterator[World]:
+    async with world_at(postgres.url()) as world:
+        yield world
+
+
+@pytest.fixture
+async def service() -> AsyncIterator[Emulator]:
+    async with Emulator(duration=AfterPolls(1), answer_chars=100) as service:
+        yield service
+
+
+async def until(events: asyncio.Queue[Event], kind: EventKind) -> list[Event]:
+    """What happened up to the first event of this kind, which is the last of them."""
+    seen = [await events.get()]
+    while seen[-1].kind is not kind:
+        seen.append(await events.get())
+    return seen
+
+
+@pytest.mark.parametrize(
+    ("words", "shared"),
+    [
+        ({"rpm": 6_000.0}, {"submit"}),
+        ({"tier": 5}, {"submit", "poll"}),
+        ({"tier": 5, "api": "agent"}, {"submit"}),
+    ],
+)
+async def test_session_takes_its_departures_from_the_database(
+    world: World, service: Emulator, words: dict[str, Any], shared: set[str]
+) -> None:
+    database, _ = await world.database()
+    rows = f"SELECT name, tat FROM {world.address.schema}.account"
+    async with Session(KEY, base_url=service.url, shared=world.url, poll=SOON, **words) as session:
+        before = {row["name"]: row["tat"] for row in await database.fetch(rows)}
+        assert (await session.ask("Why?")).status is JobStatus.COMPLETED
+    after = {row["name"]: row["tat"] for row in await database.fetch(rows)}
+    assert {name.rpartition(" ")[2] for name in after if after[name] != before[name]} == shared
+    assert KEY not in str(after)
+
+
+async def test_departures_that_others_took_are_waited_for(world: World, service: Emulator) -> None:
+    account = await world.account(base_url=service.url)
+    await account.reserve("submit", 100, 1.0, 0.0)
+    async with Session(KEY, base_url=service.url, shared=world.url, rpm=60) as session:
+        job = await session.ask("Why?", timeout=5.0)
+    assert (job.status, service.ledger.created) == (JobStatus.REJECTED, 0)
+
+
+async def test_silence_is_passed_on(world: World, service: Emulator) -> None:
+    account = await world.account(base_url=service.url)
+    heard: asyncio.Queue[str] = asyncio.Queue()
+    account.hearing.on("c", heard.put_nowait)
+    service.faults.add("submit", RateLimited(retry_after="120"))
+    async with Session(KEY, base_url=service.url, shared=world.url, rpm=6_000) as session:
+        asking = asyncio.create_task(session.ask("Why?"))
+        assert account.seconds_in(await heard.get()) == pytest.approx(120.0, abs=20.0)
+        asking.cancel()
+        await asyncio.wait([asking])
+
+
+async def test_silence_of_another_process_is_obeyed(world: World, service: Emulator) -> None:
+    account = await world.account(base_url=service.url)
+    async with Session(KEY, base_url=service.url, shared=world.url, rpm=6_000) as session:
+        await account.silence(1_000.0)
+        while not session.stats().silent_for:
+            await account.silent()  # which takes a while, in which the session hears of it
+        assert session.stats().silent_for > 900.0
+        job = await session.ask("Why?", timeout=5.0)
+    assert (job.status, service.ledger.requests.total()) == (JobStatus.REJECTED, 0)
+
+
+async def test_silence_from_before_the_opening_is_obeyed(world: World, service: Emulator) -> None:
+    account = await world.account(base_url=service.url)
+    await account.silence(1_000.0)
+    async with Session(KEY, base_url=service.url, shared=world.url, rpm=6_000) as session:
+        job = await session.ask("Why?", timeout=5.0)
+    assert (job.status, service.ledger.requests.total()) == (JobStatus.REJECTED, 0)
+
+
+@pytest.mark.slow
+async def test_nothing_is_sent_while_the_database_is_away(postgres: Server, service: Emulator) -> None:
+    events: asyncio.Queue[Event] = asyncio.Queue()
+    async with Session(
+        KEY, base_url=service.url, shared=postgres.url(), rpm=6_000, poll=SOON, on_event=events.put_nowait
+    ) as session:
+        postgres.stop()
+        asking = [asyncio.create_task(session.ask(f"Why {n}?")) for n in range(5)]
+        try:
+            assert "cannot be reached" in (await until(events, EventKind.PAUSED))[-1].reason
+            assert service.ledger.created == 0
+        finally:
+            postgres.start()
+        jobs = await asyncio.gather(*asking)
+    assert {job.status for job in jobs} == {JobStatus.COMPLETED}
+    assert [event for event in iter_now(events) if event.kind is EventKind.PAUSED] == [], "told once"
+
+
+def iter_now(events: asyncio.Queue[Event]) -> list[Event]:
+    return [events.get_nowait() for _ in range(events.qsize())]
+
+
+async def test_database_that_is_not_there_ends_the_opening(service: Emulator) -> None:
+    with pytest.raises(JournalAway):
+        async with Session(KEY, base_url=service.url, shared="postgresql:///x?host=/nowhere&user=u", rpm=60):
+            pass
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ({"shared": "postgresql:///x"}, "rpm= or tier="),
+        ({"shared": "research.db", "rpm": 60}, "postgresql://"),
+        ({"shared": "postgresql:///x?schema=A", "rpm": 60}, "small letters"),
+    ],
+)
+def test_sharing_that_cannot_be_is_refused(words: dict[str, Any], said: str) -> None:
+    with pytest.raises(ConfigError, match=said):
+        Session(KEY, **words)
+
+
+async def test_session_that_shares_is_opened_as_a_block() -> None:
+    with pytest.raises(ConfigError, match="async with Session"):
+        await Session(KEY, shared="postgresql:///x", rpm=60).ask("Why?")
