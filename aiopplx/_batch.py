@@ -41,7 +41,7 @@ from aiopplx._submission import POLLABLE, Submission
 from aiopplx._tag import TagT
 from aiopplx._wire.request import Request
 from aiopplx.journal._errors import JournalAway
-from aiopplx.journal._names import Occurrences
+from aiopplx.journal._names import Names
 from aiopplx.journal._records import Claim
 
 if TYPE_CHECKING:
@@ -85,6 +85,9 @@ class Batch(AsyncIterator[Job[TagT]], Generic[TagT]):
         cancel_on_exit: bool = False,
         is_bulk: bool = True,
         prefers_results: bool = False,
+        run: str = "",
+        tenant: str = "",
+        reuse: float | None = None,
     ) -> None:
         self._core = core
         self._given = source
@@ -101,7 +104,8 @@ class Batch(AsyncIterator[Job[TagT]], Generic[TagT]):
         )
         number = next(_RUNS)
         # Of this batch alone: the same source given again is the same questions, whatever was asked in between.
-        self._occurrences = Occurrences(f"{number:08x}{uuid.uuid4().hex[:6]}")
+        self._names = Names(f"{number:08x}{uuid.uuid4().hex[:6]}", run_name=run, tenant=tenant, reuse=reuse)
+        self._needs_run = store.shares and not run
         self._repeats = Repeats(core.asked, number, source, core.freeze, self._warn) if core.asked is not None else None
         self._shown = _shown(core, self._results, source, number)
         self._prefers_results = prefers_results
@@ -390,13 +394,18 @@ class Batch(AsyncIterator[Job[TagT]], Generic[TagT]):
             if isinstance(error, (KeyboardInterrupt, SystemExit)):
                 raise
             return
+        if self._needs_run and sub.tag is None:
+            missing = _run_has_no_name()
+            self._refuse(index, InvalidRequest(missing.message))
+            self._trouble = self._trouble or missing
+            return
         if self._repeats is not None:
             self._repeats.look(sub)
         if self._count is not None:
             self._foresee(sub, self._count)
         place = self._results.place(sub, index)
         core.life.listen(place)
-        await core.life.submit(sub, self._occurrences, Bounds.within(sub.timeout), task)
+        await core.life.submit(sub, self._names, Bounds.within(sub.timeout), task)
         job = place.job
         if job is not None and job.status is JobStatus.STOPPED and not isinstance(job.error, _OF_ONE):
             self._trouble = self._trouble or stop_of(job, core.client.gate.stop)
@@ -446,6 +455,15 @@ class Batch(AsyncIterator[Job[TagT]], Generic[TagT]):
 
     def _warn(self, reason: str) -> None:
         self._core.emitter.emit(Event(kind=EventKind.WARNING, reason=reason))
+
+
+def _run_has_no_name() -> ConfigError:
+    return ConfigError(
+        "is missing: in a journal that several sessions share, questions without a tag belong to a run, by whose name"
+        " they are found again. Nothing was sent",
+        argument="run",
+        remedy='Session(run="2026-11") or batch(run="2026-11") names it; or give each question a tag',
+    )
 
 
 def _shown(core: Core, results: Results, given: object, number: int) -> Shown | None:

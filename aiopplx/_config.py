@@ -17,6 +17,7 @@ import msgspec
 
 from aiopplx._checks.builtin import as_builtin, fields_as_builtins
 from aiopplx._checks.path import check_path
+from aiopplx._checks.span import span_of
 from aiopplx._errors import ConfigError
 from aiopplx._http.clock import Clock
 from aiopplx._http.default_headers import problem_of
@@ -106,6 +107,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     http: aiohttp.ClientSession | None
     clock: Clock
     network: NetworkOptions
+    run: str = ""
 
     @property
     def journal_name(self) -> str:
@@ -135,6 +137,7 @@ def make_settings(
     http: aiohttp.ClientSession | None,
     clock: Clock | None,
     network: NetworkOptions | None,
+    run: str | None = None,
 ) -> Settings:
     """The arguments of `Session`, checked, and completed from the environment. Raises `ConfigError`.
 
@@ -161,6 +164,7 @@ def make_settings(
         http=check_http(http),
         clock=check_usable("clock", clock, "call_at", "a clock of aiopplx.testing") or Clock(),
         network=bounds,
+        run=check_name("run", run) if run is not None else "",
     )
     return check_way(settings)
 
@@ -343,6 +347,24 @@ def check_one_of(name: str, value: T, choices: Collection[T]) -> T:
     if type(value) not in {type(choice) for choice in choices} or value not in choices:
         raise ConfigError(f"must be one of {', '.join(map(repr, choices))}, not {_shown(value)}", argument=name)
     return value
+
+
+def check_name(name: str, value: str) -> str:
+    """A text that is not empty. Raises `ConfigError` that names the argument."""
+    value = as_builtin(value)
+    if not isinstance(cast("object", value), str) or not value.strip():
+        raise ConfigError(f"must be a text that is not empty, not {_shown(value)}", argument=name)
+    return value
+
+
+def check_span(name: str, value: str | float) -> float:
+    """A span of time, in seconds or as a text such as "24h". Raises `ConfigError` that names the argument."""
+    seconds = span_of(as_builtin(value))
+    if seconds is None:
+        raise ConfigError(
+            f'must be seconds above 0, or a text such as "24h" or "30d", not {_shown(value)}', argument=name
+        )
+    return seconds
 
 
 def check_flag(name: str, value: object) -> bool:

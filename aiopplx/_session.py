@@ -25,8 +25,10 @@ from aiopplx._config import (
     Settings,
     check_flag,
     check_hook,
+    check_name,
     check_one_of,
     check_positive,
+    check_span,
     check_whole,
     make_settings,
 )
@@ -54,6 +56,7 @@ from aiopplx._text.amounts import dollars
 from aiopplx._wire.headers import date_in
 from aiopplx._wire.request import Request
 from aiopplx.apis._registry import request_of
+from aiopplx.journal._names import Names
 from aiopplx.journal._protocol import Journal
 
 if TYPE_CHECKING:
@@ -114,6 +117,9 @@ class Session:
         clock: the session's clock, for tests: `aiopplx.testing.Clock(60)` runs sixty times as fast, and
             `aiopplx.testing.JumpingClock()` skips all waiting. Default: real time.
         network: limits of one HTTP exchange, and its proxy and certificates (`NetworkOptions`).
+        run: the name of the run, such as `"2026-11"`: in the journal, questions of a batch without a tag are found
+            again by it. Needed for these where several sessions share the journal, so that the same question in
+            another run is another job; all that work at one run give the same name. Default: none.
 
     Raises:
         ConfigError: no key, or a key, a URL or a number that cannot be used; `shared` without `rpm` or `tier`.
@@ -138,6 +144,7 @@ class Session:
         http: aiohttp.ClientSession | None = None,
         clock: Clock | None = None,
         network: NetworkOptions | None = None,
+        run: str | None = None,
     ) -> None:
         key = Secret(api_key) if api_key is not None else None
         del api_key  # what follows may raise, and a traceback shows the variables of this frame
@@ -159,6 +166,7 @@ class Session:
             http=http,
             clock=clock,
             network=network,
+            run=run,
         )
         self._emitter = Emitter(check_hook("on_event", on_event, "a function that takes an Event"))
         self._opened: SessionStore | None = None
@@ -356,6 +364,9 @@ class Session:
         cancel_on_exit: bool = False,
         lane: BatchLane = "bulk",
         prefer: Prefer = "submissions",
+        run: str | None = None,
+        reuse: str | float | None = None,
+        tenant: str | None = None,
     ) -> Batch[None]: ...
     @overload
     def batch(
@@ -368,6 +379,9 @@ class Session:
         cancel_on_exit: bool = False,
         lane: BatchLane = "bulk",
         prefer: Prefer = "submissions",
+        run: str | None = None,
+        reuse: str | float | None = None,
+        tenant: str | None = None,
     ) -> Batch[GivenT]: ...
     @overload
     def batch(
@@ -380,6 +394,9 @@ class Session:
         cancel_on_exit: bool = False,
         lane: BatchLane = "bulk",
         prefer: Prefer = "submissions",
+        run: str | None = None,
+        reuse: str | float | None = None,
+        tenant: str | None = None,
     ) -> Batch: ...
     def batch(
         self,
@@ -391,6 +408,9 @@ class Session:
         cancel_on_exit: bool = False,
         lane: BatchLane = "bulk",
         prefer: Prefer = "submissions",
+        run: str | None = None,
+        reuse: str | float | None = None,
+        tenant: str | None = None,
     ) -> Batch:
         """Submit everything that `source` gives and hand out each job as it finishes.
 
@@ -413,6 +433,9 @@ class Session:
                 a rate limit. `"interactive"`: it goes with them.
             prefer: what goes first in such a case: `"submissions"`, the default, for all to be done soonest; or
                 `"results"`, for the first results to come soonest (docs/polling.md).
+            run: the name of the run; default the session's.
+            reuse: as for `ask`, for each question.
+            tenant: as for `ask`.
 
         Returns:
             A `Batch`, to be entered: `async with session.batch(questions) as jobs: async for job in jobs: ...`
@@ -428,6 +451,9 @@ class Session:
             cancel_on_exit=check_flag("cancel_on_exit", cancel_on_exit),
             is_bulk=check_one_of("lane", lane, get_args(BatchLane)) == "bulk",
             prefers_results=check_one_of("prefer", prefer, get_args(Prefer)) == "results",
+            run=check_name("run", run) if run is not None else self._settings.run,
+            reuse=self._reuse(reuse),
+            tenant=check_name("tenant", tenant) if tenant is not None else "",
         )
 
     async def estimate(self, source: Items) -> Estimate:
@@ -468,6 +494,8 @@ class Session:
         tag: GivenT,
         idempotency_key: str | None = None,
         timeout: float | None = None,
+        reuse: str | float | None = None,
+        tenant: str | None = None,
         **fields: Unpack[ResearchFields],
     ) -> Job[GivenT]: ...
     @overload
@@ -478,6 +506,8 @@ class Session:
         tag: GivenT,
         idempotency_key: str | None = None,
         timeout: float | None = None,
+        reuse: str | float | None = None,
+        tenant: str | None = None,
     ) -> Job[GivenT]: ...
     @overload
     async def ask(
@@ -487,6 +517,8 @@ class Session:
         tag: None = None,
         idempotency_key: str | None = None,
         timeout: float | None = None,
+        reuse: str | float | None = None,
+        tenant: str | None = None,
     ) -> Job[GivenT]: ...
     @overload
     async def ask(
@@ -496,6 +528,8 @@ class Session:
         tag: None = None,
         idempotency_key: str | None = None,
         timeout: float | None = None,
+        reuse: str | float | None = None,
+        tenant: str | None = None,
         **fields: Unpack[ResearchFields],
     ) -> Job[None]: ...
     @overload
@@ -506,6 +540,8 @@ class Session:
         tag: None = None,
         idempotency_key: str | None = None,
         timeout: float | None = None,
+        reuse: str | float | None = None,
+        tenant: str | None = None,
         **fields: Unpack[ResearchFields],
     ) -> Job: ...
     async def ask(
@@ -515,6 +551,8 @@ class Session:
         tag: Tag = None,
         idempotency_key: str | None = None,
         timeout: float | None = None,
+        reuse: str | float | None = None,
+        tenant: str | None = None,
         **fields: Unpack[ResearchFields],
     ) -> Job:
         """Submit one question, wait, return its job.
@@ -526,6 +564,11 @@ class Session:
             idempotency_key: your own key; default: a new one. Where the API honours keys (Sonar), the same request
                 under the same key is one job, whichever process sends it.
             timeout: seconds for all of it; default the session's.
+            reuse: for how long an answer is as good as a new one, such as `"24h"` or seconds. An equal question (the
+                same request to the same API) that the journal has an answer to, sent first less than this ago, is
+                answered by it, and one that runs is joined. Default None: never. A tag that is known goes before.
+            tenant: whose question it is, where a journal serves several customers: tags and reused answers of one
+                tenant are never those of another. Default: nobody's in particular.
             fields: any further field of `ResearchRequest`, such as `reasoning_effort="high"`; they are listed in
                 `ResearchFields`. A request has its own fields, and takes none beside it.
 
@@ -540,7 +583,9 @@ class Session:
         """
         core = self._running()
         request = _request(question, tag, idempotency_key, timeout, fields)
-        return _raised_if_mine(await core.calls.ask(core.freeze(request, timeout=self._settings.timeout)))
+        return _raised_if_mine(
+            await core.calls.ask(core.freeze(request, timeout=self._settings.timeout), self._names(reuse, tenant))
+        )
 
     @overload
     async def submit(
@@ -550,6 +595,8 @@ class Session:
         tag: GivenT,
         idempotency_key: str | None = None,
         timeout: float | None = None,
+        reuse: str | float | None = None,
+        tenant: str | None = None,
         **fields: Unpack[ResearchFields],
     ) -> Job[GivenT]: ...
     @overload
@@ -560,6 +607,8 @@ class Session:
         tag: GivenT,
         idempotency_key: str | None = None,
         timeout: float | None = None,
+        reuse: str | float | None = None,
+        tenant: str | None = None,
     ) -> Job[GivenT]: ...
     @overload
     async def submit(
@@ -569,6 +618,8 @@ class Session:
         tag: None = None,
         idempotency_key: str | None = None,
         timeout: float | None = None,
+        reuse: str | float | None = None,
+        tenant: str | None = None,
     ) -> Job[GivenT]: ...
     @overload
     async def submit(
@@ -578,6 +629,8 @@ class Session:
         tag: None = None,
         idempotency_key: str | None = None,
         timeout: float | None = None,
+        reuse: str | float | None = None,
+        tenant: str | None = None,
         **fields: Unpack[ResearchFields],
     ) -> Job[None]: ...
     @overload
@@ -588,6 +641,8 @@ class Session:
         tag: None = None,
         idempotency_key: str | None = None,
         timeout: float | None = None,
+        reuse: str | float | None = None,
+        tenant: str | None = None,
         **fields: Unpack[ResearchFields],
     ) -> Job: ...
     async def submit(
@@ -597,6 +652,8 @@ class Session:
         tag: Tag = None,
         idempotency_key: str | None = None,
         timeout: float | None = None,
+        reuse: str | float | None = None,
+        tenant: str | None = None,
         **fields: Unpack[ResearchFields],
     ) -> Job:
         """Submit one question and return its job as soon as the server has it; `wait(job)` or `wait(job.id)` later.
@@ -611,7 +668,9 @@ class Session:
         """
         core = self._running()
         request = _request(question, tag, idempotency_key, timeout, fields)
-        return _raised_without_id(await core.calls.submit(core.freeze(request, timeout=self._settings.timeout)))
+        return _raised_without_id(
+            await core.calls.submit(core.freeze(request, timeout=self._settings.timeout), self._names(reuse, tenant))
+        )
 
     async def wait(self, job: Job | str, *, timeout: float | None = None) -> Job:
         """Wait for a job that exists, of this session or of any other: polled with all the others.
@@ -652,6 +711,20 @@ class Session:
         core = self._running()
         wanted = _wanted(job, core.life.routing)
         return Follow(core.calls, wanted, seconds=self._seconds(timeout), after=after)
+
+    def _reuse(self, given: str | float | None) -> float | None:
+        if given is None:
+            return None
+        if not self._running().life.store.remembers:
+            raise ConfigError("needs a journal, which has the answers", argument="reuse")
+        return check_span("reuse", given)
+
+    def _names(self, reuse: str | float | None, tenant: str | None) -> Names | None:
+        """How the submission of a call is named, if it is not by its tag or key alone."""
+        if reuse is None and tenant is None:
+            return None
+        whose = check_name("tenant", tenant) if tenant is not None else ""
+        return Names(tenant=whose, reuse=self._reuse(reuse), is_call=True)
 
     def _seconds(self, timeout: float | None) -> float:
         return check_positive("timeout", timeout) if timeout is not None else self._settings.timeout

@@ -26,6 +26,7 @@ from aiopplx._policy.retry import Bounds
 from aiopplx._submission import POLLABLE, Listener, Submission
 from aiopplx._wire.api import API
 from aiopplx.journal._jobs import job_of, question_in
+from aiopplx.journal._names import Names
 from aiopplx.journal._records import Record
 
 
@@ -129,21 +130,21 @@ class Calls:
 
     # --- what users call ---------------------------------------------------------------------------------------------
 
-    async def ask(self, sub: Submission) -> Job:
-        """Submit, wait, return the job, all of it within `sub.timeout` seconds."""
+    async def ask(self, sub: Submission, names: Names | None = None) -> Job:
+        """Submit, wait, return the job, all of it within `sub.timeout` seconds; `names` says what may be reused."""
         until = self._clock.now() + sub.timeout
         caller = _caller(sub, deadline=until, takes_slot=True)
         try:
-            await self._send(caller, until)
+            await self._send(caller, until, names)
             return await self._delivered(caller)
         finally:
             await self._leave(caller)
 
-    async def submit(self, sub: Submission) -> Job:
+    async def submit(self, sub: Submission, names: Names | None = None) -> Job:
         """Submit, and return the job as soon as the server has it; what became of it if that comes first."""
         caller = _caller(sub)
         try:
-            await self._send(caller, self._clock.now() + sub.timeout)
+            await self._send(caller, self._clock.now() + sub.timeout, names)
             if caller.served.done():
                 return await self._delivered(caller)
             running = caller.sub
@@ -224,13 +225,13 @@ class Calls:
 
     # --- the parts of a call -----------------------------------------------------------------------------------------
 
-    async def _send(self, caller: Caller, until: float) -> None:
+    async def _send(self, caller: Caller, until: float, names: Names | None) -> None:
         """Run the sending in a task; return when there is nothing more to do for it."""
         self._check_open()
         sub = caller.sub
         self.life.listen(caller)
         bounds = Bounds.within(sub.timeout, until=until, silence=self.life.client.policy.patience)
-        sending = asyncio.get_running_loop().create_task(self.life.submit(sub, None, bounds))
+        sending = asyncio.get_running_loop().create_task(self.life.submit(sub, names, bounds))
         self._callers[caller] = sending
         # One that was resumed, and waits for a slot, may end before it has one: somebody else had it polled.
         ends: list[asyncio.Future[Any]] = [sending, caller.served]  # Any: neither value is looked at

@@ -16,7 +16,7 @@ from aiopplx._http.apart import cancel_and_wait
 from aiopplx._http.clock import Clock
 from aiopplx._policy.retry import Bounds
 from aiopplx._submission import Submission
-from aiopplx.journal._names import Occurrences
+from aiopplx.journal._names import Names
 from aiopplx.journal._protocol import Journal
 from aiopplx.journal._records import Record
 
@@ -30,7 +30,7 @@ class Owner(Protocol):
     async def submit(
         self,
         sub: Submission,
-        occurrences: Occurrences | None,
+        names: Names | None,
         bounds: Bounds,
         runner: asyncio.Task[None] | None = None,
     ) -> None:

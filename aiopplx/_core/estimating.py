@@ -27,7 +27,7 @@ async def expected(
     """
     store, settings = core.life.store, core.settings
     has_rows = store.remembers and any((await store.counts()).values())
-    found = Found(retry_failed=retry_failed, replace=replace)
+    found = Found(retry_failed=retry_failed, replace=replace, run=settings.run)
     try:
         while True:
             try:

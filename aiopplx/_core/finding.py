@@ -9,9 +9,9 @@ from __future__ import annotations
 
 from aiopplx._core.live import Live
 from aiopplx._submission import POLLABLE, Submission
-from aiopplx.journal._names import Occurrences, item_name, key_name, sha_of
+from aiopplx.journal._names import Names, alike_name, item_name, key_name, sha_of
 from aiopplx.journal._protocol import Journal
-from aiopplx.journal._records import Origin, Record
+from aiopplx.journal._records import Origin, Record, State
 
 FOLLOW = 30.0
 """Seconds after which a row that another session holds is asked for again, whatever the store's word on it."""
@@ -24,7 +24,7 @@ class Search:
         store: where rows are.
         live: what is alive in this session.
         sub: the submission.
-        occurrences: counts the equal requests without a tag of its batch; None for a call, which without a tag is like
+        names: counts the equal requests without a tag of its batch; None for a call, which without a tag is like
             no other.
         needs_id: a row that another session holds is waited for until it has an id.
 
@@ -32,15 +32,13 @@ class Search:
         job_id: of the row as it was last seen; `""` if it has none.
     """
 
-    __slots__ = ("_live", "_needs_id", "_occurrences", "_store", "_sub", "job_id")
+    __slots__ = ("_live", "_names", "_needs_id", "_store", "_sub", "job_id")
 
-    def __init__(
-        self, store: Journal, live: Live, sub: Submission, occurrences: Occurrences | None, *, needs_id: bool
-    ) -> None:
+    def __init__(self, store: Journal, live: Live, sub: Submission, names: Names | None, *, needs_id: bool) -> None:
         self._store = store
         self._live = live
         self._sub = sub
-        self._occurrences = occurrences
+        self._names = names
         self._needs_id = needs_id
         self.job_id = ""
 
@@ -73,14 +71,17 @@ class Search:
             record = await store.claim(record.pk) or record
 
     async def _found_or_queued(self) -> Record:
-        sub, occurrences = self._sub, self._occurrences
+        sub, names = self._sub, self._names
         request = sub.request
         assert request is not None, "a submission has its request until it is accepted"  # noqa: S101 - for mypy
-        sha = sha_of(request.canonical())
-        run = ""
-        if occurrences is not None:
-            item, run = occurrences.name(sub.tag, sha), occurrences.run
+        canonical, run = request.canonical(), ""
+        if names is not None:
+            sha, run = names.sha(canonical), names.run
+            item = names.name(sub.tag, sha, sub.key)
+            if names.reuse is not None:
+                item = await self._reusable(item, sha, names.reuse, names.tenant)
         else:
+            sha = sha_of(canonical)
             item = item_name(sub.tag, sha) if sub.tag is not None else key_name(sub.key)
         return await self._store.find_or_queue(
             item,
@@ -92,3 +93,17 @@ class Search:
             # Of a call without columns there is nothing to say.
             origin=Origin(run, sub.index or 0, request.asked, request.meta) if run or request.meta else None,
         )
+
+    async def _reusable(self, item: str, sha: bytes, seconds: float, tenant: str) -> str:
+        """The name of a submission of the same request that is young enough, or runs; else the name for a new one.
+
+        A tag that is known stands for its own submission. By the store's clock a submission is as old as its first
+        attempt.
+        """
+        sub, store = self._sub, self._store
+        if sub.tag is not None and await store.get(item=item) is not None:
+            return item
+        newest = await store.newest(sha, api=sub.api.name)
+        if newest is not None and (newest.state is not State.DONE or newest.age is None or newest.age < seconds):
+            return newest.item
+        return item if sub.tag is not None else alike_name(sha, newest.pk if newest is not None else 0, tenant=tenant)

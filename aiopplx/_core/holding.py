@@ -23,7 +23,7 @@ from aiopplx._job import Job
 from aiopplx._policy.retry import Bounds
 from aiopplx._submission import Listener, Submission
 from aiopplx.journal._errors import JournalClosed, JournalError
-from aiopplx.journal._names import Occurrences
+from aiopplx.journal._names import Names
 from aiopplx.journal._protocol import Journal
 from aiopplx.journal._records import Claim, Record
 
@@ -61,7 +61,7 @@ class Owner(Protocol):
     async def submit(
         self,
         sub: Submission,
-        occurrences: Occurrences | None,
+        names: Names | None,
         bounds: Bounds,
         runner: asyncio.Task[None] | None = None,
     ) -> None:

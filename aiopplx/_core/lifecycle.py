@@ -42,7 +42,7 @@ from aiopplx._submission import DOUBTFUL, POLLABLE, TERMINAL, Listener, Phase, S
 from aiopplx.journal import _steps as steps
 from aiopplx.journal._errors import ClaimLost, DuplicateJob, JournalAway, JournalError
 from aiopplx.journal._jobs import in_doubt, question_in
-from aiopplx.journal._names import Occurrences
+from aiopplx.journal._names import Names
 from aiopplx.journal._protocol import Journal
 from aiopplx.journal._records import Claim, Record, State
 
@@ -120,7 +120,7 @@ class Lifecycle:
     async def submit(
         self,
         sub: Submission,
-        occurrences: Occurrences | None,
+        names: Names | None,
         bounds: Bounds,
         runner: asyncio.Task[None] | None = None,
     ) -> None:
@@ -128,7 +128,7 @@ class Lifecycle:
 
         Args:
             sub: NEW, or QUEUED by `requeue`, with its listener.
-            occurrences: counts the equal requests without a tag of its batch; None for a call, which without a tag
+            names: counts the equal requests without a tag of its batch; None for a call, which without a tag
                 is like no other.
             bounds: on all waiting before the first attempt, and on attempts.
             runner: the task that this runs in; None to have it found.
@@ -136,7 +136,7 @@ class Lifecycle:
         first = sub.listeners[0]
         sub.runner = runner or asyncio.current_task()
         try:
-            while not await self._try_to_submit(sub, first, occurrences, bounds):
+            while not await self._try_to_submit(sub, first, names, bounds):
                 self._begin_anew(sub, first)
         except asyncio.CancelledError as problem:
             if is_ours(asyncio.current_task()):
@@ -157,13 +157,11 @@ class Lifecycle:
             if first not in sub.listeners:
                 self.slots.free(first)  # one who left while it was on the wire kept the slot till now
 
-    async def _try_to_submit(
-        self, sub: Submission, first: Listener, occurrences: Occurrences | None, bounds: Bounds
-    ) -> bool:
+    async def _try_to_submit(self, sub: Submission, first: Listener, names: Names | None, bounds: Bounds) -> bool:
         """False if its row is another session's by now: what that one makes of it is the outcome here too."""
         try:
             try:
-                await self._submit_as_found(sub, first, occurrences, bounds)
+                await self._submit_as_found(sub, first, names, bounds)
             except ClaimLost:
                 return False
             except AiopplxError as error:
@@ -172,11 +170,9 @@ class Lifecycle:
             return False
         return True
 
-    async def _submit_as_found(
-        self, sub: Submission, first: Listener, occurrences: Occurrences | None, bounds: Bounds
-    ) -> None:
+    async def _submit_as_found(self, sub: Submission, first: Listener, names: Names | None, bounds: Bounds) -> None:
         if sub.phase is Phase.NEW:
-            await self._begin(sub, occurrences, bounds)
+            await self._begin(sub, names, bounds)
         if sub.phase in TERMINAL or sub.phase is Phase.NEW:
             return  # NEW: another session holds it, and it is followed
         if sub.phase in POLLABLE and self._shares:
@@ -234,7 +230,7 @@ class Lifecycle:
 
     # --- begin: it is written down, or its row says what became of it -------------------------------------------------
 
-    async def _begin(self, sub: Submission, occurrences: Occurrences | None, bounds: Bounds) -> None:
+    async def _begin(self, sub: Submission, names: Names | None, bounds: Bounds) -> None:
         """Write it down before it is promised to anybody, or find what became of it."""
         if not self._remembers:
             record = await self.store.find_or_queue("", tag=sub.tag, key=sub.key, body=b"", sha=b"", api=sub.api.name)
@@ -244,7 +240,7 @@ class Lifecycle:
         # Whoever only submits has nothing to come back for before there is an id.
         first = sub.listeners[0] if sub.listeners else None
         needs_id = first is not None and not first.takes_slot and not first.is_late
-        search = Search(self.store, self.live, sub, occurrences, needs_id=needs_id)
+        search = Search(self.store, self.live, sub, names, needs_id=needs_id)
         try:
             async with self._clock.timeout_at(bounds.until):
                 record, other = await search.run()

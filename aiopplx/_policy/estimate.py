@@ -27,7 +27,7 @@ from aiopplx._policy.recovery import Decision, decide
 from aiopplx._wire.kinds import Kind
 from aiopplx._wire.request import Request
 from aiopplx.apis._registry import APIS, Routing, published, published_rates
-from aiopplx.journal._names import Occurrences, sha_of
+from aiopplx.journal._names import Names, sha_of
 from aiopplx.journal._protocol import JournalReader
 from aiopplx.journal._records import REPLACEABLE, REPLACEABLE_IF_ASKED, Ledger, Record
 
@@ -170,19 +170,20 @@ class Found:
     Args:
         retry_failed: what failed, expired or was refused is paid for again.
         replace: a question under the tag of another that has ended is paid for.
+        run: the name of the run.
 
     Attributes:
         counts: jobs of each kind.
     """
 
-    def __init__(self, *, retry_failed: bool, replace: bool) -> None:
+    def __init__(self, *, retry_failed: bool, replace: bool, run: str = "") -> None:
         self.counts: dict[Kind, int] = {}
         self._stored = [0, 0, 0]
         self._conflicts = 0
         self._conflicts_paid = 0.0
         self._replaceable = REPLACEABLE_IF_ASKED if replace else REPLACEABLE
         self._retry_failed = retry_failed
-        self._occurrences = Occurrences()
+        self._naming = Names(run_name=run)
         self._names: set[str] = set()
 
     @property
@@ -193,7 +194,7 @@ class Found:
     def named(self, request: Request) -> Named:
         """The name of the next question."""
         sha = sha_of(request.canonical())
-        return Named(self._occurrences.name(request.tag, sha), sha)
+        return Named(self._naming.name(request.tag, sha), sha)
 
     def add(self, kind: Kind, named: Named | None, record: Record | None) -> None:
         """Count one question.

@@ -17,20 +17,41 @@ def sha_of(canonical: bytes) -> bytes:
     return hashlib.sha256(canonical).digest()
 
 
-def item_name(tag: str | int | None, sha: bytes, occurrence: int = 1) -> str:
+def item_name(tag: str | int | None, sha: bytes, occurrence: int = 1, *, run: str = "", tenant: str = "") -> str:
     """The name of a submission in a journal.
 
     Args:
         tag: the caller's tag; `1` and `"1"` are different tags. None if there is none.
         sha: `sha_of` the canonical request: everything that the server is asked, without key, tag and time limit, in
             an order of fields that is the same in all versions of the library.
-        occurrence: counts this same request within its batch, from 1; see `Occurrences`. Two equal questions in one
+        occurrence: counts this same request within its batch, from 1; see `Names`. Two equal questions in one
             file are two submissions.
+        run: the name of the run that asks, which keeps its questions without a tag apart from those of other runs.
+        tenant: whose question it is, in a journal that serves several.
 
     Returns:
-        `tag:<JSON of the tag>`, or `req:<hex>#<occurrence>` without one. ASCII in either case.
+        `tag:<JSON of the tag>`, or `req:<hex>#<occurrence>` without one; after `run:<JSON>/` and `tenant:<JSON>/`,
+        where they are given. ASCII in any case.
     """
-    return f"req:{sha.hex()}#{occurrence}" if tag is None else f"tag:{json.dumps(tag)}"
+    if tag is not None:
+        return f"{_of(tenant)}tag:{json.dumps(tag)}"
+    of_run = f"run:{json.dumps(run)}/" if run else ""
+    return f"{_of(tenant)}{of_run}req:{sha.hex()}#{occurrence}"
+
+
+def alike_name(sha: bytes, after: int, *, tenant: str = "") -> str:
+    """The name of a submission that whoever asks the same may reuse: of all who ask at once, one makes it.
+
+    Args:
+        sha: of the request.
+        after: the row of the latest submission of this request, which is too old; 0 if there is none.
+        tenant: whose question it is.
+    """
+    return f"{_of(tenant)}alike:{sha.hex()}>{after}"
+
+
+def _of(tenant: str) -> str:
+    return f"tenant:{json.dumps(tenant)}/" if tenant else ""
 
 
 def key_name(key: str) -> str:
@@ -43,26 +64,49 @@ def job_name(job_id: str) -> str:
     return f"job:{json.dumps(job_id)}"
 
 
-class Occurrences:
-    """Counts equal requests within one batch.
+class Names:
+    """Names the submissions of one batch, or of one call.
 
-    Attributes:
-        run: the batch's own id, under which the store keeps the order of its items.
+    Args:
+        run: the batch's own id, under which the store keeps the order of its items; `""` of a call.
+        run_name: the name that the user gave to the run.
+        tenant: whose questions they are.
+        reuse: seconds for which an equal question may be answered by an earlier submission; None: never.
+        is_call: a question without a tag is like no other.
 
     It keeps eight bytes of each digest, about 80 bytes of memory for each distinct request. If two digests begin with
     the same bytes, the second counts as a repeat; since it does so each time, it is still found again.
     """
 
-    __slots__ = ("_repeated", "_seen", "run")
+    __slots__ = ("_repeated", "_seen", "is_call", "reuse", "run", "run_name", "tenant")
 
-    def __init__(self, run: str = "") -> None:
+    def __init__(
+        self,
+        run: str = "",
+        *,
+        run_name: str = "",
+        tenant: str = "",
+        reuse: float | None = None,
+        is_call: bool = False,
+    ) -> None:
         self.run: str = run
+        self.run_name = run_name
+        self.tenant = tenant
+        self.reuse = reuse
+        self.is_call = is_call
         self._seen: set[int] = set()
         self._repeated: dict[int, int] = {}
 
-    def name(self, tag: str | int | None, sha: bytes) -> str:
-        """The name of the batch's next item."""
-        return item_name(tag, sha) if tag is not None else item_name(None, sha, self.count(sha))
+    def sha(self, canonical: bytes) -> bytes:
+        """The digest of a request: of equal requests of two tenants it is not the same."""
+        return sha_of(self.tenant.encode("utf-8", "surrogatepass") + b"\0" + canonical if self.tenant else canonical)
+
+    def name(self, tag: str | int | None, sha: bytes, key: str = "") -> str:
+        """The name of the next item."""
+        if tag is None and self.is_call:
+            return key_name(key)
+        count = self.count(sha) if tag is None else 1
+        return item_name(tag, sha, count, run=self.run_name, tenant=self.tenant)
 
     def count(self, sha: bytes) -> int:
         """The number of this occurrence of the request, from 1."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import anyio
@@ -16,7 +17,7 @@ import pytest
 from _rows import claim_of
 from _scripted import KEY, NEVER, Scripted, is_get, is_submit, turns
 
-from aiopplx import Event, EventKind, JobStatus, JournalOptions, PollPolicy, RetryPolicy, Session
+from aiopplx import ConfigError, Event, EventKind, JobStatus, JournalOptions, PollPolicy, RetryPolicy, Session
 from aiopplx._wire.request import ResearchRequest
 from aiopplx.agent import AGENT
 from aiopplx.emulator import Emulator
@@ -455,3 +456,88 @@ async def test_store_that_stays_away_ends_one_job_and_no_batch(store: MemoryStor
         assert len(found) == 3
         assert {type(job.error) for job in found if not job.ok} == {JournalAway}
     assert len(server.rows) == sum(job.ok for job in found)
+
+
+# --- the name of a run, and what may be reused ------------------------------------------------------------------------
+
+
+async def test_untagged_questions_of_a_batch_need_the_name_of_a_run(store: MemoryStore) -> None:
+    async with Scripted() as server, opened(server, store.session()) as session:
+        with pytest.raises(ConfigError, match="run is missing") as caught:
+            async with session.batch([QUESTION]) as jobs:
+                assert [job.status async for job in jobs] == [JobStatus.REJECTED]
+        assert caught.value.argument == "run"
+        async with session.batch([{"question": QUESTION, "tag": 1}]) as jobs:
+            assert [job.ok async for job in jobs] == [True]
+        assert (await session.ask(QUESTION)).ok
+        assert server.requests["submit"] == 2
+
+
+async def test_two_sessions_work_at_one_run(store: MemoryStore) -> None:
+    questions = [*(f"Question {n}?" for n in range(20)), "Question 1?"]
+    async with Scripted() as server:
+
+        async def run(**more: Any) -> int:
+            async with opened(server, store.session(), **more) as session, session.batch(questions) as jobs:
+                return len([job async for job in jobs if job.ok])
+
+        with anyio.fail_after(SOON):
+            assert await asyncio.gather(run(run="2026-11"), run(run="2026-11")) == [21, 21]
+            assert server.requests["submit"] == 21
+            assert await run(run="2026-12") == 21
+        assert server.requests["submit"] == 42
+
+
+@pytest.mark.parametrize("is_file", [False, True], ids=["memory", "file"])
+async def test_equal_question_is_reused_while_it_is_young(is_file: bool, store: MemoryStore, tmp_path: Path) -> None:
+    clock = Clock(1000)
+    journal: Any = tmp_path / "run.db" if is_file else MemoryStore(now=clock.wall).session()
+    async with Scripted() as server, opened(server, journal, clock=clock) as session:
+        first = await session.ask(QUESTION)
+        again = [
+            await session.ask(QUESTION, reuse="24h"),
+            await session.submit(QUESTION, reuse=86_400),
+            await session.ask(QUESTION, reuse="1d", tag="x"),
+        ]
+        assert [(job.id, job.tag) for job in again] == [(first.id, None), (first.id, None), (first.id, "x")]
+        async with session.batch([QUESTION] * 3, reuse="1d", run="r") as jobs:
+            assert {job.id async for job in jobs} == {first.id}
+        assert server.requests["submit"] == 1
+        assert (await session.ask(QUESTION)).id != first.id  # only if it is asked for
+        assert (await session.ask(QUESTION, reuse="1d", tenant="acme")).id not in {first.id, "job-1"}
+        assert (await session.ask(QUESTION, reuse="1d", reasoning_effort="low")).id == "job-3"
+        await clock.sleep(60)
+        old = await session.ask(QUESTION, reuse="10s")
+        assert (old.id, server.requests["submit"]) == ("job-4", 5)
+
+
+async def test_equal_questions_at_once_are_one_job(store: MemoryStore) -> None:
+    async with Scripted(polls=3) as server:
+        sessions = [opened(server, store.session()) for _ in range(3)]
+        for session in sessions:
+            await session.__aenter__()
+        with anyio.fail_after(SOON):
+            jobs = await asyncio.gather(*(session.ask(QUESTION, reuse="1h") for session in sessions for _ in range(4)))
+        assert ({job.ok for job in jobs}, server.requests["submit"]) == ({True}, 1)
+        for session in sessions:
+            await session.aclose()
+
+
+async def test_tag_of_one_tenant_is_not_anothers(store: MemoryStore) -> None:
+    async with Scripted() as server, opened(server, store.session()) as session:
+        ids = [(await session.ask(QUESTION, tag="1", tenant=tenant)).id for tenant in (None, "a", "b", "a", "b")]
+        assert ids == ["job-0", "job-1", "job-2", "job-1", "job-2"]
+
+
+async def test_reuse_without_a_journal_is_refused() -> None:
+    async with Scripted() as server, opened(server, None) as session:
+        with pytest.raises(ConfigError, match="reuse needs a journal"):
+            await session.ask(QUESTION, reuse="1h")
+        assert server.requests.total() == 0
+
+
+@pytest.mark.parametrize("given", ["", "24", "h", "-1h", 0, -1, True, float("nan"), "1y"])
+async def test_span_that_is_none_is_refused(given: Any, store: MemoryStore) -> None:
+    async with Scripted() as server, opened(server, store.session()) as session:
+        with pytest.raises(ConfigError, match="reuse must be seconds above 0"):
+            await session.ask(QUESTION, reuse=given)

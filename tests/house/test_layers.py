@@ -21,7 +21,7 @@ from aiopplx.journal import State
 TOWER = """
 _version  _tag  _errors
 _text.  amounts safe marks structured thought words
-_checks.  builtin cells path rules conversion
+_checks.  builtin cells path span rules conversion
 report.  _markdown _notebook
 _job  _events
 _wire.  limited call headers messages request fields kinds api decoding words status addresses forms

@@ -24,7 +24,7 @@ from aiopplx.agent import AGENT
 from aiopplx.journal import _steps as steps
 from aiopplx.journal._errors import ClaimLost, DuplicateJob, ImpossibleStep, ItemConflict, JournalClosed
 from aiopplx.journal._memory import MemoryJournal, MemoryStore
-from aiopplx.journal._names import Occurrences, fingerprint, item_name, sha_of
+from aiopplx.journal._names import Names, fingerprint, item_name, sha_of
 from aiopplx.journal._postgres.journal import PostgresJournal
 from aiopplx.journal._protocol import Journal
 from aiopplx.journal._records import Claim, Cost, KindCosts, Ledger, Origin, Record, Results, State
@@ -1097,14 +1097,14 @@ async def test_follow_returns_at_its_time_limit(one: Journal, two: Journal) -> N
 
 
 def test_occurrences_count_equal_requests_from_one() -> None:
-    seen = Occurrences()
+    seen = Names()
     assert [seen.count(sha_of(ask)) for ask in (b"a", b"b", b"a", b"a", b"b")] == [1, 1, 2, 3, 2]
 
 
 @given(st.lists(st.sampled_from([b"a", b"b", b"c"]), max_size=20), st.randoms(use_true_random=False))
 def test_names_do_not_depend_on_the_questions_order(asked: list[bytes], random: object) -> None:
     def names(order: list[bytes]) -> list[str]:
-        seen = Occurrences()
+        seen = Names()
         return sorted(item_name(None, sha_of(ask), seen.count(sha_of(ask))) for ask in order)
 
     assert names(asked) == names(sorted(asked))
