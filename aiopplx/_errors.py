@@ -73,7 +73,10 @@ class AiopplxError(Exception):
     def about(
         self, *, job_id: str = "", idempotency_key: str = "", tag: str | int | None = None, attempts: int = 0
     ) -> Self:
-        """A copy of this error that names the job; facts it already has are kept.
+        """A copy of this error that names the job by these facts; those it already has are kept.
+
+        Args:
+            job_id, idempotency_key, tag, attempts: as on the error; what is not known is left out.
 
         Each waiting call raises a copy of its own, so that their tracebacks do not accumulate on one object.
         """

@@ -75,9 +75,11 @@ _RUNNING = (JobStatus.CREATED, JobStatus.IN_PROGRESS)
 class Source(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     """A page that the answer cites; the n-th source is the one that `[n]` in the text refers to (counted from 1).
 
-    Every field but `url` may be missing: the server omits what it does not know. `source` is its word for where a page
-    is from (`web`, `attachment`). `kind` is its word for what named the page in the answer, if that was not a search:
-    `fetch_url_results`, `url_citation`, ...
+    Every field but `url` may be missing: the server omits what it does not know. `title` and `snippet` are text, `date`
+    and `last_updated` days as it writes them (`2026-11-27`). `source` is its word for where a page is from (`web`,
+    `attachment`), `id` its name for the page within this answer, and `place_metadata` whatever else it says of a place.
+    `kind` is its word for what named the page in the answer, if that was not a search: `fetch_url_results`,
+    `url_citation`, ...
     """
 
     url: str = ""
@@ -92,7 +94,14 @@ class Source(msgspec.Struct, frozen=True, gc=False, kw_only=True):
 
 
 class Usage(msgspec.Struct, frozen=True, gc=False, kw_only=True):
-    """What a job consumed, in the same words for all APIs. Tokens are counts; `cost` is in US dollars."""
+    """What a job consumed, in the same words for all APIs; None where the server does not say.
+
+    Attributes:
+        input_tokens, output_tokens, total_tokens: counts, as billed; the total as the server sums it.
+        reasoning_tokens, citation_tokens: counts of what it thought, and of the sources that it read.
+        search_queries: how many searches it made.
+        cost: US dollars for all of it.
+    """
 
     input_tokens: int | None = None
     output_tokens: int | None = None

@@ -1,4 +1,5 @@
-"""The emulator in a process of its own, for one run, on a clock that runs fast. Started by `many_jobs.py`.
+"""The emulator in a process of its own, for one run, on a clock that runs fast. Started by `many_jobs.py` and
+`progress_request.py`.
 
     python benchmarks/_emulated.py '{"rpm": 2000, "speed": 10, "seed": 0}'
 
@@ -25,7 +26,7 @@ async def main() -> None:
         limit_hints="x-ratelimit",
         clock=Clock(asked["speed"]),
         seed=asked["seed"],
-        duration=played.durations(asked["seed"]),
+        duration=asked.get("lasts") or played.durations(asked["seed"]),
         answer_chars=asked["chars"],
         log_size=0,
     ) as server:

@@ -98,6 +98,8 @@ class Board:
             self._put(updated(summary, summary.seconds))
 
     def _tell(self, place: Standing, status: JobStatus, snapshot: Snapshot | None, now: float) -> None:
+        if status is JobStatus.CREATED and place.latest is not None:
+            return  # told to be running, as a late follower is told before the next poll: no news
         polls = place.sub.polls
         seconds = now - polls.since if polls is not None and polls.has_age else None
         update = updated(place.named(place.sub.as_job(status, None, snapshot)), seconds)

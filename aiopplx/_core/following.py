@@ -90,6 +90,8 @@ class Follower(Caller, eq=False, kw_only=True):
 
     def tell(self, job: Job) -> None:
         """The job stands like this now."""
+        if job.status is JobStatus.CREATED and (self.read or self.latest is not None):
+            return  # told to be running, as whoever begins to follow is told before the first poll: no news
         polls = self.sub.polls
         self.latest = updated(job, self.now() - polls.since if polls is not None and polls.has_age else None)
         if self.latest.id != self.read:

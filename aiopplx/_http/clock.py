@@ -132,7 +132,7 @@ class Clock:
     async def wait_all(
         self, futures: Collection[asyncio.Future[Any]], seconds: float | None
     ) -> None:  # Any: results are not looked at
-        """Wait until all of these are done, at most `seconds`; None: without a limit. None of them is cancelled."""
+        """Wait until all `futures` are done, at most `seconds`; None: without a limit. None of them is cancelled."""
         await asyncio.wait(futures, timeout=None if seconds is None else max(0.0, seconds) / self._speed)
 
     def timeout(self, seconds: float | None) -> AbstractAsyncContextManager[object]:
@@ -175,7 +175,7 @@ class Clock:
         return NOTHING
 
     def guard(self, thing: T, *, but: Collection[str] = ()) -> T:
-        """The same object, whose coroutines are `busy` while they are awaited, except those of the methods in `but`.
+        """The same `thing`, whose coroutines are `busy` while they are awaited, except those of the methods in `but`.
 
         For what works in a thread or at a server of its own, such as a journal.
         """

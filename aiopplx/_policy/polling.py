@@ -161,7 +161,7 @@ class PollPolicy(msgspec.Struct, frozen=True, kw_only=True):
 
     @classmethod
     def fixed(cls, seconds: float, *, budget: float | None = None) -> PollPolicy:
-        """The same gap from the first poll on, a tenth of jitter; no budget unless one is given."""
+        """The same gap of `seconds` from the first poll on, a tenth of jitter; no `budget` unless one is given."""
         return cls(quiet=seconds, gap=seconds, tail_after=_INF, budget=budget)
 
     @classmethod
@@ -181,7 +181,9 @@ class PollPolicy(msgspec.Struct, frozen=True, kw_only=True):
         return max(self.gap, min(self.max_gap, self.gap + (job.age - self.tail_after) * (self.growth - 1.0)))
 
     def next_gap(self, job: RunningJob, random: float) -> float:
-        """Seconds until the next poll: the rule's answer, jittered, and kept where waiting makes sense."""
+        """Seconds until the next poll of `job`: the rule's answer, jittered by `random` (from 0 to 1), and kept where
+        waiting makes sense.
+        """
         gap = self(job)
         if not gap > SHORTEST:  # also catches nan from a caller's own rule
             gap = SHORTEST
@@ -191,7 +193,9 @@ class PollPolicy(msgspec.Struct, frozen=True, kw_only=True):
         return gap if gap < LONGEST else LONGEST
 
     def law_gap(self, law: Law, age: float, random: float) -> float:
-        """Seconds until the next poll by a law, jittered: for a policy with a price and without a rule."""
+        """Seconds until the next poll by `law` of a job that is `age` seconds old, jittered by `random` (from 0 to 1):
+        for a policy with a price and without a rule.
+        """
         return law.next_gap(age) * (1.0 + self.jitter * (2.0 * random - 1.0))
 
     @property

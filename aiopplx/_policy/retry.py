@@ -124,7 +124,13 @@ class RetryPolicy(msgspec.Struct, frozen=True, kw_only=True):
         return has_keys if self.on_doubt is None else self.on_doubt == "resend"
 
     def delay(self, fault: Fault, attempt: int, random: float) -> float:
-        """Seconds before the try after the `attempt`-th (from 1): full jitter, so a crowd does not come back as one."""
+        """Seconds before the try after the `attempt`-th (from 1): full jitter, so a crowd does not come back as one.
+
+        Args:
+            fault: the class of what went wrong with it; a refusal for a limit begins with a longer pause.
+            attempt: which one failed.
+            random: from 0 to 1.
+        """
         base = self.throttled_base if fault is Fault.THROTTLED else self.base
         return random * min(self.max_delay, base * 2.0 ** min(attempt - 1, 16))
 

@@ -60,7 +60,8 @@ def research(
 
 @web.middleware
 async def errors(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """Answer the errors of this library with a status and a sentence, in place of a 500.
+    """Answer the errors of this library with a status and a sentence, in place of a 500: a middleware, which aiohttp
+    calls with each `request` and the `handler` that is next.
 
     422 for a request that breaks a rule, 404 for a job that the service does not know, 503 while nothing can be
     submitted (the log says why), 502 for what the service got wrong.

@@ -17,7 +17,8 @@ OK = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n"
 class WireRequest(msgspec.Struct, frozen=True):
     """One complete request. `connection` and `number` count from 0: which connection, and which request on it.
 
-    `data` has all bytes of it, head and body; the names of `headers` are in lower case.
+    `method` and `path` are as received, `body` is without its transfer coding. `data` has all bytes of it, head and
+    body; the names of `headers` are in lower case.
     """
 
     connection: int
@@ -34,7 +35,7 @@ Body: TypeAlias = bytes | Callable[[WireRequest], bytes]
 
 
 class Say(msgspec.Struct, frozen=True):
-    """A well-formed answer.
+    """A well-formed answer with this `status`.
 
     `body` may be a function of the request. `close` announces the end (`Connection: close`) and ends the connection;
     `close_after` ends it unannounced after this many idle seconds, 0.0 at once: the keep-alive race. `delay` is seconds
@@ -54,7 +55,7 @@ class Cut(msgspec.Struct, frozen=True):
 
     `how`: `length`, fewer bytes than `Content-Length` announces; `chunked`, without the last chunk; `gzip`, a
     compressed stream cut short while `Content-Length` is right; `until_close`, no length at all, so that the cut cannot
-    be detected; `head`, in the middle of the headers. `keep` is the share of the body that is sent.
+    be detected; `head`, in the middle of the headers. `keep` is the share of `body` that is sent.
     """
 
     body: Body = b'{"id": "00000000-0000-4000-8000-000000000001"}'
@@ -64,7 +65,7 @@ class Cut(msgspec.Struct, frozen=True):
 
 
 class Bytes(msgspec.Struct, frozen=True):
-    """Exactly these bytes in place of an answer; then the connection is closed, or left open with `keep_open`."""
+    """Exactly the bytes `data` in place of an answer; then the connection is closed, or left open with `keep_open`."""
 
     data: bytes
     keep_open: bool = False
@@ -74,7 +75,7 @@ class Drip(msgspec.Struct, frozen=True):
     """A slow-loris: a well-formed answer sent one byte every `every` seconds. `part`: all of it this way, or only its
     body.
 
-    The body is followed by spaces up to `size` bytes, so that it does not end by itself.
+    `body` is followed by spaces up to `size` bytes, so that it does not end by itself.
     """
 
     every: float = 0.05
@@ -90,13 +91,13 @@ class Silent(msgspec.Struct, frozen=True):
 
 
 class Reset(msgspec.Struct, frozen=True):
-    """The connection is reset (RST): on `connect`, after the `head`, or after the whole `request`."""
+    """The connection is reset (RST), `when`: on `connect`, after the `head`, or after the whole `request`."""
 
     when: Literal["connect", "head", "request"] = "request"
 
 
 class Close(msgspec.Struct, frozen=True):
-    """The connection is closed (FIN) without an answer: on `connect`, after the `head`, or after the whole
+    """The connection is closed (FIN) without an answer, `when`: on `connect`, after the `head`, or after the whole
     `request`.
     """
 
@@ -104,7 +105,9 @@ class Close(msgspec.Struct, frozen=True):
 
 
 class Extra(msgspec.Struct, frozen=True):
-    """A well-formed answer followed at once by an unsolicited one, on a connection that stays open."""
+    """A well-formed answer with `body`, followed at once by an unsolicited one with `extra`, on a connection that stays
+    open.
+    """
 
     body: Body = b"{}"
     extra: bytes = b'{"id": "nobody asked for this"}'

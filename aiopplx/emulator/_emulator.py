@@ -228,7 +228,7 @@ class Emulator:
         self._keys.revoke(key)
 
     def retire(self, error_type: str = "chat_completions_not_available", *, readable: bool = False) -> None:
-        """From now on answers the whole sonar family with a 403 of this error type. "" ends the retirement.
+        """From now on answers the whole sonar family with a 403 of this `error_type`. "" ends the retirement.
 
         With `readable` old jobs can still be read one by one; what the service will do is not known.
         """

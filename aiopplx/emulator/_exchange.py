@@ -22,6 +22,8 @@ class Asked(msgspec.Struct, frozen=True):
 
     Attributes:
         on: `submit`, `get`, `list`, `cancel`, `files`, `content`; `unknown` if no route fits.
+        method, path: as received, the path without its query.
+        body: the bytes of the body.
         route: method and path template.
         family: the base path in use.
         job_id: the id in the path, `""` if there is none.

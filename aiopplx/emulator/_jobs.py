@@ -27,7 +27,7 @@ CANCEL_POLLS = 2
 
 
 class AfterPolls(msgspec.Struct, frozen=True):
-    """A job's duration in polls: it is done at its n-th GET, whatever the clock says."""
+    """A job's duration in polls: it is done at its `n`-th GET (from 1), whatever the clock says."""
 
     n: int
 

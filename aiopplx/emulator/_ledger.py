@@ -18,6 +18,7 @@ class JobRecord(msgspec.Struct, eq=False):
         id: the job's id.
         told_id: the id in the answer to its submission: differs from `id` only under the fault `duplicate_id`.
         key: the idempotency key, `""` if the submission had none.
+        api, model: which API made it, and the model or preset that was asked for.
         account: the account that it belongs to.
         digest: a digest of the request without its key: equal questions have equal digests.
         created_at, started_at, finished_at: emulated seconds since 1970; `finished_at` is infinite while unknown.
@@ -122,7 +123,7 @@ class Ledger:
             self.billed += job.cost
 
     def settle(self, job: JobRecord, cost: float) -> None:
-        """Corrects the amount that a job was billed."""
+        """Corrects what `job` was billed: `cost` in US dollars."""
         self.billed += cost - (job.cost if job.billed else 0.0)
         job.cost, job.billed = cost, True
 

@@ -14,7 +14,7 @@ from aiopplx.emulator._emulator import Emulator
 
 
 def serve(emulator: Emulator, *, announce: Callable[[str], object] | None = None) -> None:
-    """Runs an emulator until SIGINT or SIGTERM: what `aiopplx emulator` does.
+    """Runs `emulator` until SIGINT or SIGTERM: what `aiopplx emulator` does.
 
     `announce` is called once with the URL when it listens; by default the URL is the first line on stdout.
     """

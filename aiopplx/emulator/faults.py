@@ -75,7 +75,7 @@ class RateLimited(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_f
 
 
 class Redirect(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="fault", tag="redirect"):
-    """A redirect to `to`; following it would disclose the key and the question."""
+    """A redirect to `to` with this `status`; following it would disclose the key and the question."""
 
     to: str = "http://127.0.0.1:9/elsewhere"
     status: int = 307
@@ -92,7 +92,7 @@ class Drop(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="f
 
 
 class Hang(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="fault", tag="hang"):
-    """No answer for `seconds` of the client's time; then the connection is closed.
+    """No answer for `seconds` of the client's time; then the connection is closed. With `after_accept` a job is made.
 
     Ends earlier when the client or the server does.
     """
@@ -119,7 +119,7 @@ class Flood(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="
 
 
 class SayStatus(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="fault", tag="say_status"):
-    """The true job with another word for its status; a job that has ended keeps its own. In a list, in every row."""
+    """The true job with `status` for its status; a job that has ended keeps its own. In a list, in every row."""
 
     status: str = "QUEUED"
 

@@ -35,7 +35,10 @@ def html_report(jobs: Sequence[Job], *, title: str = "Research", day: str = "", 
 
 
 def markdown_report(jobs: Sequence[Job], *, title: str = "", day: str = "", source: str = "") -> Iterator[str]:
-    """The same as Markdown: the parts, in order. Without a title there is no head, only the questions."""
+    """The same as Markdown: the parts, in order. Without a title there is no head, only the questions.
+
+    Arguments as for `html_report`.
+    """
     return _plain.as_markdown(entries(jobs), title=visible(title), day=visible(day), source=visible(source))
 
 
@@ -57,7 +60,7 @@ def html_folder(
 def markdown_folder(
     jobs: Sequence[Job], *, title: str = "Research", day: str = "", source: str = ""
 ) -> Iterator[tuple[str, Iterator[str]]]:
-    """The same as Markdown: a file for each question, then `index.md`."""
+    """The same as Markdown: a file for each question, then `index.md`. Arguments as for `html_report`."""
     found: list[Entry] = []
     for number, job in enumerate(jobs, 1):
         entry = entry_of(number, job)

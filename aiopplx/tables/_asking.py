@@ -299,6 +299,10 @@ class Look(msgspec.Struct, kw_only=True):
 def look(table: Table, options: AskOptions) -> Look:
     """Read all of a table and make every request once, so that nothing is found out after the first was paid for.
 
+    Args:
+        table: the table.
+        options: how its rows become questions.
+
     Raises:
         TableError: see `Asking`; or two rows have one tag, or no row can be used, or most cannot: then it is a file of
             another kind.

@@ -62,7 +62,7 @@ def value_of(text: str) -> Any:
 
 
 def line_of_objects(place: str, line: str) -> Row | BadRow | None:
-    """What a line of JSON lines asks; None for a blank one."""
+    """What a `line` of JSON lines asks; None for a blank one. `place` is where it stands, for messages."""
     text = line.strip(_BLANK + "\ufeff")
     return _row_of_text(place, text, set()) if text else None
 

@@ -69,7 +69,7 @@ class Remarks:
         self._first = ""
 
     def see(self, number: int, line: str) -> None:
-        """Count a line if it is a remark."""
+        """Count `line`, which is the `number`-th (from 1), if it is a remark."""
         remark = line.lstrip("\ufeff").strip()
         if remark.startswith("#"):
             self._count += 1

@@ -127,7 +127,7 @@ class JumpingClock(Clock):
     async def wait_all(
         self, futures: Collection[asyncio.Future[Any]], seconds: float | None
     ) -> None:  # Any: results are not looked at
-        """Wait until all of these are done, at most `seconds`; None: without a limit. None of them is cancelled."""
+        """Wait until all `futures` are done, at most `seconds`; None: without a limit. None of them is cancelled."""
         try:
             async with self.timeout(seconds):
                 await asyncio.wait(futures)
@@ -167,7 +167,9 @@ class JumpingClock(Clock):
         return self._now + asyncio.get_running_loop().time()
 
     def wire_at(self, when: float, callback: Callable[[], object]) -> Timer:
-        """Call `callback` after that many seconds of jumps, or of real time, or once nothing is on the wire."""
+        """Call `callback` at `when` by `wire_now()`: after that many seconds of jumps, or of real time, or once nothing
+        is on the wire.
+        """
         return EitherTimer(max(0.0, when - self.wire_now()), self._call_on_wire, callback)
 
     def _call_on_wire(self, delay: float, callback: Callable[[], object]) -> Timer:
@@ -185,7 +187,7 @@ class JumpingClock(Clock):
         return self._idle_now
 
     def guard(self, thing: T, *, but: Collection[str] = ()) -> T:
-        """The same object, whose coroutines are `busy` while they are awaited, save those of the methods in `but`."""
+        """The same `thing`, whose coroutines are `busy` while they are awaited, save those of the methods in `but`."""
         return cast("T", _Guarded(thing, self, but))
 
     def _begin(self) -> None:

@@ -45,6 +45,25 @@ async def test_updates_tell_what_was_found_so_far(clock: JumpingClock) -> None:
     assert updates[-1].to_dict()["done"] is True
 
 
+async def test_job_that_waits_at_the_server_is_told_to_run_once(clock: JumpingClock) -> None:
+    async with (
+        Emulator(duration=60.0, answer_chars=200, clock=clock) as server,
+        session_at(server, clock, poll=lambda job: 0.1) as session,  # so soon that the server has not begun
+    ):
+        job = await session.submit(QUESTION)
+        told = [update.id async for update in session.follow(job)]
+        async with session.batch([QUESTION]) as jobs:
+            while session.stats().running == 0:  # noqa: ASYNC110 - there is no event for it
+                await asyncio.sleep(0)
+            follow = jobs.follow()
+            assert [done.ok async for done in jobs] == [True]
+            late = [update.id async for update in follow]
+    assert job.status is JobStatus.CREATED
+    assert len(set(told)) == len(told), "each says something new"
+    assert told[0] == "in_progress"
+    assert "created" not in told + late
+
+
 async def test_any_number_of_followers_cost_no_poll(clock: JumpingClock) -> None:
     async with Emulator(duration=60.0, answer_chars=200, clock=clock) as server, session_at(server, clock) as session:
         alone = await session.ask(QUESTION)

@@ -1,0 +1,108 @@
+"""Every public name and each of its options is described, and an import of them costs little."""
+
+from __future__ import annotations
+
+import enum
+import importlib.metadata
+import inspect
+import re
+import subprocess
+import sys
+import tomllib
+from collections.abc import Callable, Iterator
+
+import msgspec
+from _public import names, public_modules
+from _source import ROOT
+
+from aiopplx import AiopplxError
+
+# Parts of a protocol that is described as a whole (`Journal`, `API`), and answers in the server's own words.
+OF_A_PROTOCOL = ("aiopplx.agent", "aiopplx.sonar", "aiopplx.apis", "aiopplx.journal")
+MADE_FOR_THE_USER = {
+    f"aiopplx.{name}"
+    for name in ("Batch", "progress.BatchFollow", "progress.Follow", "progress.EventStream", "emulator.Ledger")
+}
+"""Classes that nobody calls: a method gives them."""
+MODULES_AT_IMPORT = 135
+"""Modules of this package that a program with a session loads: each costs about half a millisecond."""
+
+
+def is_made_by_nobody(thing: object) -> bool:
+    """A protocol, the type of a mapping, or an enum, whose members have sentences of their own."""
+    return inspect.isclass(thing) and (issubclass(thing, enum.Enum | dict) or getattr(thing, "_is_protocol", False))
+
+
+def test_public_module_says_which_of_its_names_are_meant() -> None:
+    assert [module.__name__ for module in public_modules() if not getattr(module, "__all__", None)] == []
+
+
+# --- described -------------------------------------------------------------------------------------------------------
+
+
+def is_described(name: str, doc: str) -> bool:
+    """As an entry (`name: ...`, `one, name: ...`), or in a sentence (`name`)."""
+    entry = rf"(?m)^\s*(?:\*{{0,2}}\w+, )*\*{{0,2}}{name}(?:, \*{{0,2}}\w+)*:"
+    return bool(re.search(entry, doc) or re.search(rf"`(?:\w+, )*{name}\b", doc))
+
+
+def undescribed() -> Iterator[str]:
+    for name, thing in names():
+        if name.startswith(OF_A_PROTOCOL) or not (inspect.isfunction(thing) or inspect.isclass(thing)):
+            continue
+        doc = inspect.getdoc(thing) or ""
+        if not doc:
+            yield name
+        elif is_made_by_nobody(thing):
+            continue
+        elif inspect.isclass(thing) and issubclass(thing, AiopplxError):
+            doc = "\n".join(base.__doc__ or "" for base in thing.__mro__)
+            yield from (f"{name} {one}" for one in options(thing.__init__) if not is_described(one, doc))
+        elif "as for `" in doc or "as `" in doc:
+            continue  # another function's are the same
+        elif inspect.isfunction(thing):
+            yield from (f"{name} {one}" for one in options(thing) if not is_described(one, doc))
+        elif issubclass(thing, msgspec.Struct):
+            yield from (f"{name} {one}" for one in thing.__struct_fields__ if not is_described(one, doc))
+        elif name not in MADE_FOR_THE_USER and inspect.isfunction(thing.__init__):
+            yield from (f"{name} {one}" for one in options(thing.__init__) if not is_described(one, doc))
+
+
+def options(function: Callable[..., object]) -> list[str]:
+    """Parameters that need a word: all of several, and one that may be left out. One alone is in the first sentence."""
+    held = [one for one in inspect.signature(function).parameters.values() if one.name not in ("self", "cls")]
+    held = [one for one in held if not one.name.startswith("_")]
+    return [one.name for one in held if len(held) > 1 or one.default is not one.empty]
+
+
+def test_every_public_name_and_option_is_described() -> None:
+    assert sorted(set(undescribed())) == []
+
+
+# --- what an import costs --------------------------------------------------------------------------------------------
+
+
+def loaded_with_a_session() -> set[str]:
+    program = (
+        "import aiopplx, sys; [getattr(aiopplx, name) for name in ('Session', 'Batch', 'Job')]; print(*sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    return set(done.stdout.split())
+
+
+def test_import_loads_no_library_of_an_extra_and_few_modules() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    extras = {
+        re.split(r"[^\w.-]", line)[0].lower().replace("_", "-")
+        for name, lines in project["optional-dependencies"].items()
+        for line in lines
+    }
+    optional = {
+        module
+        for module, distributions in importlib.metadata.packages_distributions().items()
+        if extras & {one.lower().replace("_", "-") for one in distributions} - {"aiopplx"}
+    }
+    assert {"rich", "fastapi", "openpyxl"} <= optional
+    loaded = loaded_with_a_session()
+    assert {name.partition(".")[0] for name in loaded} & optional == set()
+    assert sum(name.startswith("aiopplx") for name in loaded) <= MODULES_AT_IMPORT
