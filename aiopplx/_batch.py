@@ -280,7 +280,7 @@ class Batch(AsyncIterator[Job[TagT]], Generic[TagT]):
         job = place.job
         if job is None:
             try:
-                job = place.named(await load(self._core.life, place.sub))
+                job = await load(self._core.life, place)
             except BaseException:
                 self._results.put_back(place)
                 raise

@@ -12,6 +12,7 @@ import os
 import types
 import warnings
 from collections.abc import AsyncIterable, Callable, Iterable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Self, TypeAlias, get_args, overload
 
@@ -32,6 +33,7 @@ from aiopplx._config import (
     check_whole,
     make_settings,
 )
+from aiopplx._core.announcing import store_left
 from aiopplx._core.assembly import Core, SessionStore, open_store, without_journal
 from aiopplx._core.calls import Wanted
 from aiopplx._core.decisions import Decisions
@@ -189,7 +191,7 @@ class Session:
     async def _close_store(self) -> None:
         opened, self._opened = self._opened, None
         if opened is not None:
-            await opened.close()
+            await opened.close(partial(store_left, self._emitter, self._settings.journal_name))
 
     async def __aexit__(
         self, exc_type: type[BaseException] | None, exc: BaseException | None, tb: types.TracebackType | None
@@ -200,7 +202,8 @@ class Session:
         """End everything: batches, waiting calls, polls, connections. Jobs at the service go on there.
 
         Called again, it waits for the end that the first call brings about. It takes a few seconds at most, whatever
-        a source, a session given as `http=` or a store does with its cancellation.
+        a source, a session given as `http=` or a store does with its cancellation, and though a disk stalls. What a
+        journal has not written by then is told (`STOPPED`, and a `WARNING` for each submission).
         """
         core, self._core = self._core, None
         self._closed = True
@@ -220,8 +223,8 @@ class Session:
             async with contextlib.AsyncExitStack() as stack:  # each is closed, also if another fails or is cancelled
                 stack.callback(self._emitter.close)
                 stack.push_async_callback(self._close_store)
-                stack.push_async_callback(core.client.transport.close)
                 stack.push_async_callback(core.learnt.keep)
+                stack.push_async_callback(core.client.transport.close)
                 stack.callback(core.membership.end)
                 stack.push_async_callback(core.let_go)
                 if core.pacing is not None:

@@ -19,6 +19,7 @@ from aiopplx._policy.retry import Fault
 from aiopplx._submission import Listener, Submission
 from aiopplx.apis._registry import Routing
 from aiopplx.journal._errors import JournalError
+from aiopplx.journal._unwritten import Unwritten, latest, meaning
 
 REMEMBERED = 10_000
 """Jobs whose end is remembered to have been told."""
@@ -121,6 +122,26 @@ class Announcer:
     def store_works(self) -> None:
         """If it fails again, that is news."""
         self._is_store_broken = False
+
+
+def store_left(emitter: Emitter, name: str, unwritten: Iterable[Unwritten]) -> None:
+    """A session is left, and its store has not answered: what may not be written, and what that means.
+
+    Args:
+        emitter: delivers the events.
+        name: of the journal, as people call it.
+        unwritten: steps that it was given.
+    """
+    each = latest(unwritten)
+    what = f"{len(each)} submissions" if len(each) != 1 else "one submission"
+    reason = (
+        f"left without the journal ({name}), which does not answer: its disk stalls, or the store hangs. What is known"
+        f" of {what} may not be written. If it comes back while this process runs, it still writes that, and is in use"
+        " until then. Begin again with the same journal"
+    )
+    emitter.emit(Event(kind=EventKind.STOPPED, reason=reason, fault=Fault.STOP.value))
+    for one in each:
+        emitter.emit(Event(kind=EventKind.WARNING, job_id=one.job_id, idempotency_key=one.key, reason=meaning(one)))
 
 
 def goes_on(job: Job) -> bool:

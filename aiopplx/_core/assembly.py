@@ -6,19 +6,22 @@ Every part is made here and knows only what it is handed. This module knows noth
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import math
 import random
 import secrets
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from functools import partial
+from typing import TYPE_CHECKING, cast
 
 from aiopplx._config import JournalOptions, Settings
 from aiopplx._core.asked import Asked
 from aiopplx._core.calls import Calls
-from aiopplx._core.contained import contained
+from aiopplx._core.contained import Contained
 from aiopplx._core.decisions import Decisions
 from aiopplx._core.freezing import freeze
 from aiopplx._core.holding import Collector
+from aiopplx._core.in_time import InTime
 from aiopplx._core.learnt import DURATIONS, LIMITS, Learnt, Part, recalled
 from aiopplx._core.lifecycle import Lifecycle
 from aiopplx._core.pacing import Pacing
@@ -27,6 +30,7 @@ from aiopplx._core.poller import Poller
 from aiopplx._core.spending import Bounded, Spending, Unbounded
 from aiopplx._events import Emitter
 from aiopplx._http.account import Membership, join
+from aiopplx._http.apart import closed
 from aiopplx._http.client import Client
 from aiopplx._http.proxy import Proxy, proxy_for
 from aiopplx._http.transport import Transport
@@ -45,7 +49,13 @@ from aiopplx.journal._postgres.hearing import reach
 from aiopplx.journal._postgres.room import Database
 from aiopplx.journal._protocol import Journal
 from aiopplx.journal._records import Ledger
+from aiopplx.journal._unwritten import Unwritten
 
+if TYPE_CHECKING:
+    from aiopplx.journal._sqlite.journal import SqliteJournal
+
+CLOSING = 3.0
+"""Real seconds in which a store should have written everything and closed."""
 LOCK_SECONDS = 0.5
 """Real seconds after which a journal that another process has open is tried again."""
 
@@ -69,24 +79,47 @@ class SessionStore:
         store: Journal,
         spent: Ledger,
         known: Mapping[str, bytes],
+        given: SqliteJournal | Contained | None = None,
         *,
-        is_ours: bool,
         shared: OpenAccount | None = None,
     ) -> None:
         self.store = store
         self.shared = shared
         self.spent = spent
         self.known = known
-        self.is_ours = is_ours
+        self.is_ours = given is not None and not isinstance(given, Contained)
+        self._given = given
 
-    async def close(self) -> None:
-        """Close what the session opened."""
+    async def close(self, tell: Callable[[list[Unwritten]], object]) -> None:
+        """Close what the session opened, each in `CLOSING` real seconds. Then nobody waits for it any more.
+
+        A journal whose disk stalls keeps its file locked; it writes what it was given, and closes, when that is over.
+
+        Args:
+            tell: called if the store has not answered, with the steps that may not be written.
+        """
         try:
             if self.shared is not None:
-                await self.shared.close()
+                with contextlib.suppress(TimeoutError):
+                    await closed(self.shared.close(), CLOSING)
         finally:
-            if self.is_ours:
-                await self.store.close()
+            await self.close_journal(tell)
+
+    async def close_journal(self, tell: Callable[[list[Unwritten]], object]) -> None:
+        """The same for the store alone."""
+        given, self._given = self._given, None
+        if given is None:
+            return
+        is_late = False
+        try:
+            if not isinstance(given, Contained):
+                await closed(given.close(), CLOSING)
+        except TimeoutError:
+            is_late = True
+        finally:
+            unwritten = [Unwritten(*each) for each in given.abandon()]
+            if unwritten or is_late:
+                tell(unwritten)
 
 
 class OpenAccount:
@@ -119,7 +152,7 @@ async def open_account(settings: Settings) -> OpenAccount | None:
 
 def without_journal() -> SessionStore:
     """The store of a session without a journal: it forgets."""
-    return SessionStore(ForgetfulJournal(), Ledger(), {}, is_ours=False)
+    return SessionStore(ForgetfulJournal(), Ledger(), {})
 
 
 async def open_store(
@@ -145,12 +178,11 @@ async def _open_journal(
 ) -> SessionStore:
     given = settings.journal
     if given is None:
-        return SessionStore(ForgetfulJournal(), Ledger(), {}, is_ours=False, shared=shared)
-    is_ours = isinstance(given, JournalOptions)
-    store = await _open_file(given, settings, sleep) if isinstance(given, JournalOptions) else contained(given)
+        return SessionStore(ForgetfulJournal(), Ledger(), {}, shared=shared)
+    opened_store = await _open_file(given, settings, sleep) if isinstance(given, JournalOptions) else Contained(given)
     # A store's threads take real time, in which a clock that jumps must stand still. `follow` waits for another
     # session, for which time has to pass.
-    store = settings.clock.guard(store, but=("follow",))
+    store = settings.clock.guard(cast("Journal", opened_store), but=("follow",))
     if store.shares:
         store = patient(
             store,
@@ -159,19 +191,20 @@ async def _open_journal(
             seconds=settings.timeout,
             random=random.random,  # noqa: S311 - jitter, nothing secret
         )
+    opened = SessionStore(store, Ledger(), {}, opened_store, shared=shared)
     try:
-        spent = await store.ledger() if settings.max_cost is not None else Ledger()
-        known = await recalled(store)
+        if settings.max_cost is not None:
+            opened.spent = await store.ledger()
+        opened.known = await recalled(store, InTime(settings.clock))
     except BaseException:
-        if is_ours:
-            await store.close()
+        await opened.close_journal(lambda unwritten: None)  # nothing was asked of it but to read
         raise
-    return SessionStore(store, spent, known, is_ours=is_ours, shared=shared)
+    return opened
 
 
 async def _open_file(
     options: JournalOptions, settings: Settings, sleep: Callable[[float], Awaitable[object]]
-) -> Journal:
+) -> SqliteJournal:
     from aiopplx.journal._sqlite.journal import SqliteJournal  # sqlite3 is loaded only for those who keep a journal
 
     # The kernel's lock does not say when it becomes free, so it is tried again from time to time.
@@ -249,7 +282,7 @@ class Core:
         self.life: Lifecycle = life
         laws = Laws(published, settings.poll.price or PRICE)
         life.poller = Poller(client, settings.poll, life, laws=laws)
-        learnt = Learnt(store, opened.known, Part(DURATIONS, laws.restore, laws.export), self._limits())
+        learnt = Learnt(store, life.in_time, opened.known, Part(DURATIONS, laws.restore, laws.export), self._limits())
         self.learnt: Learnt = learnt
         life.learnt = learnt
         self.freeze: partial[Submission] = partial(freeze, routing=routing, new_key=_new_key)
@@ -295,7 +328,8 @@ class Core:
         if self.life.collector is not None:
             await self.life.collector.aclose()
             if not self._is_ours:
-                await self.life.collector.free_all()
+                with contextlib.suppress(TimeoutError):  # what it holds becomes free after a while
+                    await closed(self.life.collector.free_all(), CLOSING)
 
     def forecast(self, subs: Iterable[Submission] | None = None) -> Forecast:
         """What is expected of these jobs; of all that run here, if none are given."""

@@ -25,6 +25,7 @@ from aiopplx._job import Job, JobStatus, Snapshot
 from aiopplx._policy.retry import Bounds
 from aiopplx._submission import POLLABLE, Listener, Submission
 from aiopplx._wire.api import API
+from aiopplx.journal._errors import JournalAway
 from aiopplx.journal._jobs import job_of, question_in
 from aiopplx.journal._names import Names
 from aiopplx.journal._records import Record
@@ -183,7 +184,10 @@ class Calls:
         record = None
         live = self.life.live.by_id.get(job_id)
         if live is None:
-            record, stored = await self._known(job_id)
+            try:
+                record, stored = await self.life.in_time.answer(self._known(job_id), deadline, least=0.0)
+            except JournalAway as error:
+                raise error.about(job_id=job_id, idempotency_key=key, tag=tag) from None
             if stored is not None:
                 return stored
             live = self.life.live.by_id.get(job_id)
@@ -246,7 +250,7 @@ class Calls:
         job = await caller.outcome()
         sub = caller.sub
         if job is None:
-            job = caller.named(await load(self.life, sub))
+            job = await load(self.life, caller)
         if sub.claim is not None:
             self.life.store.delivered(sub.claim)
         return job

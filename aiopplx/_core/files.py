@@ -13,12 +13,14 @@ import contextlib
 import os
 import threading
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
-import anyio.to_thread
+import anyio
 
 from aiopplx._core.lifecycle import Lifecycle
 from aiopplx._errors import AiopplxError, ProtocolError
+from aiopplx._http.apart import SWALLOWED, closed, in_thread
 from aiopplx._job import JobFile
 from aiopplx._text.safe import safe_filename
 from aiopplx._wire.api import API
@@ -54,9 +56,9 @@ async def download(life: Lifecycle, api: API, job_id: str, file: JobFile | str, 
     """
     file_id, size = (file.id, file.size) if isinstance(file, JobFile) else (file, None)
     call = api.file(job_id, file_id)
-    if await anyio.to_thread.run_sync(path.is_dir):
+    if await in_thread(path.is_dir):
         path /= file.name if isinstance(file, JobFile) else safe_filename(file_id)
-        if await anyio.to_thread.run_sync(os.path.lexists, path):
+        if await in_thread(partial(os.path.lexists, path)):
             raise FileExistsError(f"{path} exists: give the path of the file itself to have it replaced")
     part = _Part(path)
 
@@ -80,7 +82,7 @@ async def download(life: Lifecycle, api: API, job_id: str, file: JobFile | str, 
             raise part.problem from None
         raise error.about(job_id=job_id) from None
     finally:
-        part.discard()
+        await part.discard()
     return path
 
 
@@ -94,8 +96,8 @@ def _says_its_end(reply: Reply) -> bool:
 class _Part:
     """The unfinished file: the sink of one download.
 
-    Its steps run in another thread, and one may still run when its download is cancelled: the lock keeps `discard` from
-    closing the file under it.
+    Its steps run in another thread, and one may still run when its download is cancelled, for as long as the disk
+    takes: whoever comes last of it and `discard` removes the file.
 
     Attributes:
         size: bytes received in this attempt.
@@ -110,7 +112,8 @@ class _Part:
         self._number = -1
         self._waiting = bytearray()
         self._lock = threading.Lock()
-        self._is_closed = False
+        self._is_over = False
+        self._is_in_place = False
 
     async def begin(self) -> bool:
         """An attempt brings the file from its beginning. Returns False if it cannot be written."""
@@ -126,16 +129,20 @@ class _Part:
 
     async def _tried(self, step: Callable[[], None]) -> bool:
         try:
-            await anyio.to_thread.run_sync(self._alone, step)
+            await in_thread(partial(self._alone, step))
         except OSError as problem:
             self.problem = problem
             return False
         return True
 
     def _alone(self, step: Callable[[], None]) -> None:
-        with self._lock:
-            if not self._is_closed:
-                step()
+        try:
+            with self._lock:
+                if not self._is_over:
+                    step()
+        finally:
+            if self._is_over:
+                self._remove()
 
     def _emptied(self) -> None:
         if self._number < 0:
@@ -153,23 +160,34 @@ class _Part:
 
     async def finish(self) -> None:
         """Put it in its place, once it is on the disk. Raises `OSError`."""
-        await anyio.to_thread.run_sync(self._alone, self._finished)
+        await in_thread(partial(self._alone, self._finished))
 
     def _finished(self) -> None:
         self._written()
         os.fsync(self._number)
         self._close()
-        self._is_closed = True
         os.replace(self._place, self._path)
+        self._is_in_place = True
         _sync_directory(self._path.parent)
 
-    def discard(self) -> None:
-        """Remove what is unfinished; after `finish`, nothing is."""
-        with self._lock:
-            self._is_closed = True
+    async def discard(self) -> None:
+        """Remove what is unfinished; after `finish`, nothing is. Returns soon, also if the disk stalls."""
+        self._is_over = True
+        if self._is_in_place:
+            return
+        with anyio.CancelScope(shield=True), contextlib.suppress(TimeoutError, OSError):
+            await closed(in_thread(self._remove), SWALLOWED)
+
+    def _remove(self) -> None:
+        if not self._lock.acquire(blocking=False):
+            return  # a step runs: it does so at its end
+        try:
             self._close()
-            with contextlib.suppress(OSError):
-                self._place.unlink(missing_ok=True)
+            if not self._is_in_place:
+                with contextlib.suppress(OSError):
+                    self._place.unlink(missing_ok=True)
+        finally:
+            self._lock.release()
 
     def _close(self) -> None:
         number, self._number = self._number, -1

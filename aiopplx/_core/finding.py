@@ -7,11 +7,17 @@ submission, and knows nothing of what a row means.
 
 from __future__ import annotations
 
+from collections.abc import Awaitable
+from typing import TypeVar
+
+from aiopplx._core.in_time import InTime
 from aiopplx._core.live import Live
 from aiopplx._submission import POLLABLE, Submission
 from aiopplx.journal._names import Names, alike_name, item_name, key_name, sha_of
 from aiopplx.journal._protocol import Journal
 from aiopplx.journal._records import Origin, Record, State
+
+T = TypeVar("T")
 
 FOLLOW = 30.0
 """Seconds after which a row that another session holds is asked for again, whatever the store's word on it."""
@@ -23,6 +29,7 @@ class Search:
     Args:
         store: where rows are.
         live: what is alive in this session.
+        in_time: waits for the store.
         sub: the submission.
         names: counts the equal requests without a tag of its batch; None for a call, which without a tag is like
             no other.
@@ -30,13 +37,18 @@ class Search:
 
     Attributes:
         job_id: of the row as it was last seen; `""` if it has none.
+        asks_the_store: the store is waited for, and not somebody who has the row in hand.
     """
 
-    __slots__ = ("_live", "_names", "_needs_id", "_store", "_sub", "job_id")
+    __slots__ = ("_in_time", "_live", "_names", "_needs_id", "_store", "_sub", "asks_the_store", "job_id")
 
-    def __init__(self, store: Journal, live: Live, sub: Submission, names: Names | None, *, needs_id: bool) -> None:
+    def __init__(
+        self, store: Journal, live: Live, in_time: InTime, sub: Submission, names: Names | None, *, needs_id: bool
+    ) -> None:
         self._store = store
         self._live = live
+        self._in_time = in_time
+        self.asks_the_store: bool = False
         self._sub = sub
         self._names = names
         self._needs_id = needs_id
@@ -52,11 +64,12 @@ class Search:
         """
         sub, store = self._sub, self._store
         if sub.row:
-            claimed = await store.claim(sub.row)  # it has begun before, and its row was lost to another session
+            # It has begun before, and its row was lost to another session.
+            claimed = await self._asked(store.claim(sub.row))
             assert claimed is not None, "rows are never removed"  # noqa: S101 - for mypy
             record = claimed
         else:
-            record = await self._found_or_queued()
+            record = await self._asked(self._found_or_queued())
         while True:
             self.job_id = record.job_id
             if record.is_held:
@@ -68,7 +81,15 @@ class Search:
                 if other is None or (other.phase in POLLABLE and not other.waits_for_a_slot):
                     return record, other
                 await self._live.until_sent(other)  # also one that waits for its slot: it is not polled before
-            record = await store.claim(record.pk) or record
+            claimed = await self._asked(store.claim(record.pk))
+            record = claimed or record
+
+    async def _asked(self, call: Awaitable[T]) -> T:
+        # No reason to wait for the first attempt may outlast the time that the job may take.
+        self.asks_the_store = True
+        answer = await self._in_time.within(call, self._sub.timeout)
+        self.asks_the_store = False
+        return answer
 
     async def _found_or_queued(self) -> Record:
         sub, names = self._sub, self._names

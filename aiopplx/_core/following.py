@@ -191,7 +191,7 @@ class Follow(Following):
         outcome = follower.served.result()
         if isinstance(outcome, AiopplxError):
             return None
-        job = outcome or follower.named(await load(self._calls.life, follower.sub))
+        job = outcome or await load(self._calls.life, follower)
         return updated(job, job.seconds)
 
     async def _reach(self) -> Follower | Job:

@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 
 import msgspec
 
+from aiopplx._core.in_time import InTime
 from aiopplx.journal._errors import JournalError
 from aiopplx.journal._protocol import Journal
 
@@ -18,6 +19,10 @@ logger = logging.getLogger("aiopplx")
 
 ENDS = 50
 """Jobs that end before what was learnt is written again: a crash loses no more than that."""
+KEEPING = 2.0
+"""Real seconds that the store has to keep each of these, or to give it: a session waits for that, and for no result."""
+NOW = 0.0
+"""The moment until which the store is waited for: nobody waits for what is learnt, so it has these few seconds."""
 DURATIONS, LIMITS = "durations", "limits"
 NAMES = (DURATIONS, LIMITS)
 """Under which a store has what was learnt."""
@@ -37,13 +42,14 @@ class Part(msgspec.Struct, frozen=True):
     export: Callable[[], bytes]
 
 
-async def recalled(store: Journal) -> dict[str, bytes]:
+async def recalled(store: Journal, in_time: InTime) -> dict[str, bytes]:
     """What earlier sessions have learnt, by name."""
     known: dict[str, bytes] = {}
     if store.remembers:
         try:
             for name in NAMES:
-                known[name] = await store.recall(name) or b""
+                value = await in_time.answer(store.recall(name), NOW, KEEPING)
+                known[name] = value or b""
         except JournalError as error:
             logger.debug("what was learnt earlier could not be read: %s", error)
     return known
@@ -54,14 +60,16 @@ class Learnt:
 
     Args:
         store: the session's. One that forgets is told nothing.
+        in_time: waits for it.
         known: what was `recalled`.
         parts: what is learnt.
     """
 
-    __slots__ = ("_ends", "_known", "_parts", "_store")
+    __slots__ = ("_ends", "_in_time", "_known", "_parts", "_store")
 
-    def __init__(self, store: Journal, known: Mapping[str, bytes], *parts: Part) -> None:
+    def __init__(self, store: Journal, in_time: InTime, known: Mapping[str, bytes], *parts: Part) -> None:
         self._store = store
+        self._in_time = in_time
         self._known = dict(known)
         self._parts = parts if store.remembers else ()
         self._ends = 0
@@ -81,7 +89,7 @@ class Learnt:
             for part in self._parts:
                 value = part.export()
                 if value and value != self._known.get(part.name):
-                    await self._store.remember(part.name, value)
+                    await self._in_time.answer(self._store.remember(part.name, value), NOW, KEEPING)
                     self._known[part.name] = value
         except JournalError as error:
             logger.debug("what was learnt could not be kept: %s", error)

@@ -28,6 +28,7 @@ from aiopplx._core.elsewhere import Elsewhere
 from aiopplx._core.finding import Search
 from aiopplx._core.freezing import freeze_again, submission_of
 from aiopplx._core.holding import Collector, Holder
+from aiopplx._core.in_time import LEAST, SILENT, InTime
 from aiopplx._core.live import Live
 from aiopplx._core.sending import send
 from aiopplx._core.slots import Slots
@@ -40,11 +41,12 @@ from aiopplx._policy.recovery import Decision, decide
 from aiopplx._policy.retry import Bounds
 from aiopplx._submission import DOUBTFUL, POLLABLE, TERMINAL, Listener, Phase, Submission
 from aiopplx.journal import _steps as steps
-from aiopplx.journal._errors import ClaimLost, DuplicateJob, JournalAway, JournalError
+from aiopplx.journal._errors import ClaimLost, DuplicateJob, JournalError
 from aiopplx.journal._jobs import in_doubt, question_in
 from aiopplx.journal._names import Names
 from aiopplx.journal._protocol import Journal
 from aiopplx.journal._records import Claim, Record, State
+from aiopplx.journal._steps import Step
 
 if TYPE_CHECKING:
     from aiopplx._core.learnt import Learnt
@@ -56,6 +58,10 @@ if TYPE_CHECKING:
 
 AWAY = 10.0
 """Seconds for which a step of a submission whose time is up is tried all the same, in a store that is out of reach."""
+MARKING = 1.0
+"""Real seconds for which a mark is waited for at least: at its time limit a submission has no use for it."""
+TAKING_BACK = 1.0
+"""Real seconds for which it is waited that a mark is taken back: whoever does so is about to end."""
 
 
 class Lifecycle:
@@ -82,6 +88,7 @@ class Lifecycle:
         learnt: told when a job has ended.
         elsewhere: the submissions that another session holds.
         collector: takes what nobody holds; None where the store is not shared.
+        in_time: how long the store is waited for.
     """
 
     poller: Poller
@@ -109,6 +116,7 @@ class Lifecycle:
         self.slots: Slots = Slots(max_in_flight, client.clock)
         self.elsewhere: Elsewhere = Elsewhere(self, client.clock)
         self.new_key = new_key
+        self.in_time: InTime = InTime(client.clock)
         self._clock = client.clock
         self._retry_failed = retry_failed
         # A store that forgets is asked for ids and nothing else: steps of rows that nobody can read are not even built.
@@ -240,15 +248,15 @@ class Lifecycle:
         # Whoever only submits has nothing to come back for before there is an id.
         first = sub.listeners[0] if sub.listeners else None
         needs_id = first is not None and not first.takes_slot and not first.is_late
-        search = Search(self.store, self.live, sub, names, needs_id=needs_id)
+        search = Search(self.store, self.live, self.in_time, sub, names, needs_id=needs_id)
         try:
             async with self._clock.timeout_at(bounds.until):
                 record, other = await search.run()
         except TimeoutError:
             sub.job_id = search.job_id
             if not sub.job_id:
-                raise outcomes.busy_item() from None
-            why = "another call, or another session, had it in hand all the time"
+                raise outcomes.silent_store() if search.asks_the_store else outcomes.busy_item() from None
+            why = SILENT if search.asks_the_store else "another call, or another session, had it in hand all the time"
             self._stop_waiting(sub, list(sub.listeners), why, None)
             return
         except JournalError as error:
@@ -287,7 +295,7 @@ class Lifecycle:
             await self._requeue(sub, record)
         elif decision is Decision.HOLD:
             error = in_doubt(record)
-            await self.store.apply(_claim(sub), steps.doubtful(key=sub.key, error=error.message))
+            await self._write(sub, steps.doubtful(key=sub.key, error=error.message))
             is_told = self._shares and record.state is State.IN_DOUBT
             self._end(sub, sub.as_job(JobStatus.IN_DOUBT, error), is_billed=True, is_told=is_told)
         elif decision is Decision.DONE:
@@ -306,7 +314,7 @@ class Lifecycle:
         key = self.new_key()
         body = freeze_again(sub, record.body, key)
         step = steps.requeue(key=record.key, new_key=key, body=body, api=sub.api.name)
-        await self.store.apply(_claim(sub), step)
+        await self._write(sub, step)
         sub.key, sub.body, sub.job_id = key, body, ""
         sub.to(Phase.QUEUED)
 
@@ -322,7 +330,7 @@ class Lifecycle:
         is_first = sub.phase is Phase.QUEUED
         if self._remembers:
             try:
-                await self._write(sub, steps.sending(key=sub.key, attempt=sub.marks))
+                await self._write(sub, steps.sending(key=sub.key, attempt=sub.marks), least=MARKING)
             except BaseException as error:
                 if is_first:
                     with anyio.CancelScope(shield=True):
@@ -352,7 +360,8 @@ class Lifecycle:
         if not self._remembers:
             return
         try:
-            await self._write(sub, steps.back_to_queued(key=sub.key))
+            # Nobody depends on it: it is carried out after the mark, whoever waits.
+            await self._write(sub, steps.back_to_queued(key=sub.key), until=0.0, least=TAKING_BACK)
         except JournalError as error:
             log(logging.DEBUG, "it stays marked as being sent: %s", error)
 
@@ -479,7 +488,7 @@ class Lifecycle:
             try:
                 step = outcomes.ending_step(sub.key, job)
                 if step is not None:
-                    await self._write(sub, step)
+                    await self._write(sub, step, until=sub.first_deadline)
                 elif self.collector is not None:
                     self.collector.let_go(sub.claim, is_given_up=True)
             except JournalError as error:
@@ -596,7 +605,8 @@ class Lifecycle:
             return
         try:
             if self._remembers and not record.state.is_final:
-                record = await self.store.claim(record.pk) or record
+                claimed = await self.in_time.answer(self.store.claim(record.pk), self._clock.now())
+                record = claimed or record
         except JournalError as error:
             log(logging.DEBUG, "what a poll brought is not kept: %s", error)
             return
@@ -618,7 +628,7 @@ class Lifecycle:
         self.live.add_row(sub)
         try:
             if record.state is State.SENDING:
-                await self.store.apply(_claim(sub), steps.doubtful(key=record.key, error=record.error))
+                await self._write(sub, steps.doubtful(key=record.key, error=record.error))
             await self._requeue(sub, record)
         except BaseException:
             self.live.remove(sub)
@@ -793,20 +803,20 @@ class Lifecycle:
         self.take_in(sub, record)
         return None
 
-    async def _write(self, sub: Submission, step: steps.Step) -> None:
-        """Apply a step of its row. Raises `JournalError`; of a store out of reach, once its time is up."""
-        if not self._shares:
-            await self.store.apply(_claim(sub), step)
-            return
-        now = self._clock.now()
-        until = min(sub.deadline or math.inf, sub.first_deadline)
-        try:
-            async with self._clock.timeout_at(max(until, now + AWAY)):
-                await self.store.apply(_claim(sub), step)
-        except TimeoutError:
-            raise JournalAway("the journal could not be reached within the time limit", job_id=sub.job_id) from None
+    # --- a store that fails, or does not answer -----------------------------------------------------------------------
 
-    # --- a store that fails -------------------------------------------------------------------------------------------
+    async def _write(self, sub: Submission, step: Step, *, until: float | None = None, least: float = LEAST) -> None:
+        """Take a step of its row. The store has until then, or until the first time limit of those who wait.
+
+        Raises:
+            JournalError: it is not written; `JournalAway`: nobody knows whether it is, or will be.
+        """
+        now = self._clock.now()
+        if until is None:
+            until = min(sub.first_deadline, sub.deadline or now + sub.timeout)
+        if self._shares:
+            until = max(until, now + AWAY)
+        await self.in_time.answer(self.store.apply(_claim(sub), step), until, least)
 
     def _store_failed(self, error: JournalError) -> None:
         if self.announcer.store_failed(error):

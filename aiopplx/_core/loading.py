@@ -8,20 +8,33 @@ from aiopplx._core.lifecycle import Lifecycle
 from aiopplx._core.outcomes import as_stored
 from aiopplx._events import log
 from aiopplx._job import Job
-from aiopplx._submission import Phase, Submission
-from aiopplx.journal._errors import ResultDamaged
+from aiopplx._submission import Listener, Phase, Submission
+from aiopplx.journal._errors import JournalError, ResultDamaged
 from aiopplx.journal._protocol import Journal
 from aiopplx.journal._records import Record
 
 
-async def load(life: Lifecycle, sub: Submission) -> Job:
-    """A job that an earlier run stored, or this one to save memory. Raises `JournalError`."""
-    record = await life.store.get(pk=sub.row)
-    assert record is not None, "rows are not removed while a session holds them"  # noqa: S101 - for mypy
-    job = as_stored(sub, record, await stored_result(life.store, record))
+async def load(life: Lifecycle, listener: Listener) -> Job:
+    """A job that an earlier run stored, or this one to save memory, under its listener's own names.
+
+    Raises:
+        JournalError: it cannot be read, or not within the listener's time limit. It is there, for the next run.
+    """
+    sub = listener.sub
+    try:
+        record, raw = await life.in_time.answer(_stored(life.store, sub), listener.deadline)
+    except JournalError as error:
+        raise error.about(job_id=sub.job_id, idempotency_key=sub.key, tag=listener.tag) from None
+    job = as_stored(sub, record, raw)
     if sub.phase is Phase.STORED and not life.store.shares:  # in a shared one its holder has told it
         life.announcer.end_of(job)
-    return job
+    return listener.named(job)
+
+
+async def _stored(store: Journal, sub: Submission) -> tuple[Record, bytes | None]:
+    record = await store.get(pk=sub.row)
+    assert record is not None, "rows are not removed while a session holds them"  # noqa: S101 - for mypy
+    return record, await stored_result(store, record)
 
 
 async def stored_result(store: Journal, record: Record) -> bytes | None:

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 
 import msgspec
 
+from aiopplx._core.in_time import SILENT
 from aiopplx._errors import AiopplxError, APIError, BudgetReached, InDoubt, JobError, JobTimeout, ProtocolError
 from aiopplx._job import Job, JobStatus, Snapshot
 from aiopplx._policy.retry import ends_doubt, is_final_refusal
@@ -127,6 +128,11 @@ def timed_out(why: str, snapshot: Snapshot | None) -> JobTimeout:
 def busy_item() -> JobError:
     """Another call of this session was submitting the same item for the whole time limit."""
     return JobError("timed out waiting for another call that is submitting the same item; this call was not billed")
+
+
+def silent_store() -> JournalError:
+    """The store did not say whether the item is known."""
+    return JournalAway(f"not sent, and nothing was billed: {SILENT}")
 
 
 def no_slot() -> JobError:

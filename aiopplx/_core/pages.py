@@ -10,12 +10,12 @@ This module knows nothing of schedules, listeners or what a poll means.
 from __future__ import annotations
 
 import asyncio
-import inspect
 import logging
 from collections.abc import Callable, Sequence
 
 from aiopplx._errors import ProtocolError, ResponseTooLarge
 from aiopplx._events import log
+from aiopplx._http.apart import has_not_begun
 from aiopplx._http.client import Client, Failed
 from aiopplx._job import Page
 from aiopplx._policy.paging import SIZE, Paging, Reading
@@ -183,9 +183,3 @@ class Pages:
             if has_not_begun(task):  # nobody else says that nothing left
                 self._client.line.back(call.lane, self._client.clock.now())
         return list(running)
-
-
-def has_not_begun(task: asyncio.Task[None]) -> bool:
-    """Whether a task that was made never ran, so that what its coroutine says at its end stays unsaid."""
-    coroutine = task.get_coro()
-    return inspect.iscoroutine(coroutine) and inspect.getcoroutinestate(coroutine) == inspect.CORO_CREATED

@@ -19,8 +19,9 @@ import logging
 import math
 from typing import Protocol
 
-from aiopplx._core.pages import Pages, has_not_begun
+from aiopplx._core.pages import Pages
 from aiopplx._events import EventKind, log
+from aiopplx._http.apart import has_not_begun
 from aiopplx._http.client import Client, Failed
 from aiopplx._http.clock import Timer
 from aiopplx._job import JobStatus, Snapshot
@@ -44,6 +45,9 @@ from aiopplx.apis._registry import read_job
 _POLL = Lane.POLL
 
 POLLS_AT_ONCE = 32
+HELD_UP = 5.0
+"""Seconds without an outcome written after which a job at its time limit does not wait for one more poll: all places
+are held by outcomes that wait for the journal."""
 HELD = 1.0
 """Seconds after which it is asked again whether polls may leave, where they may not."""
 
@@ -117,6 +121,8 @@ class Poller:
         self._timer: Timer | None = None
         self._armed_for = 0.0
         self._is_held_back = False
+        self._unwritten = 0  # outcomes that are being written, each in the place of its poll; and when one was last
+        self._wrote_at = 0.0
         self._grace_until = 0.0
         self._closed = False
         client.line.due = self
@@ -404,6 +410,10 @@ class Poller:
             return
         if is_hopeless(self._client.gate.delay(_POLL, now), now, grace_until=self._grace_until):
             self._time_out(sub, now, "no request may leave at the moment", None)
+        elif self._unwritten >= POLLS_AT_ONCE and now - self._wrote_at >= HELD_UP:
+            self._time_out(sub, now, "the journal does not answer, so that nothing more is asked for", None)
+        elif self._unwritten >= POLLS_AT_ONCE:
+            self._deadlines.put(sub, now + HELD)  # its turn may come, or not
         else:
             self._schedule.put(sub, now, is_bulk=sub.is_bulk)
 
@@ -540,6 +550,9 @@ class Poller:
         return True
 
     async def _finish(self, sub: Submission, ended: Ended, snapshot: Snapshot | None, now: float) -> None:
+        self._unwritten += 1
+        if self._unwritten == POLLS_AT_ONCE:
+            self._wrote_at = now
         try:
             is_written = await self._sink.finish(sub, ended, snapshot, now)
             if not is_written and sub in self._out:
@@ -550,6 +563,9 @@ class Poller:
                     self._put(sub, now + self._policy.refused_pause)
         except Exception as problem:
             self._broke(sub, problem)
+        finally:
+            self._unwritten -= 1
+            self._wrote_at = self._clock.now()
         self._out.pop(sub, None)
 
     def _warn_of_unknown(self, sub: Submission, polls: Polls, snapshot: Snapshot, now: float) -> None:

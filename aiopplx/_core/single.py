@@ -29,7 +29,7 @@ async def get(life: Lifecycle, api: API, job_id: str) -> Job:
         NotFound: the server knows no such job.
         AiopplxError: no usable answer within the bounds of the `RetryPolicy`.
     """
-    record = await life.store.get(job_id=job_id)
+    record = await life.in_time.within(life.store.get(job_id=job_id), life.client.policy.call_seconds)
     if record is not None:
         if record.has_result and (raw := await stored_result(life.store, record)):
             return job_of(record, raw)

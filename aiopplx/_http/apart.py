@@ -12,9 +12,13 @@ tasks do.
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import errno
+import inspect
 import logging
-from collections.abc import Collection, Coroutine
-from typing import Any, Final, TypeVar
+import threading
+from collections.abc import Callable, Collection, Coroutine
+from typing import Any, Final, TypeVar, cast
 
 import anyio
 
@@ -95,8 +99,18 @@ async def apart(coroutine: Coroutine[Any, Any, T]) -> T:  # Any: what a coroutin
     return task.result()
 
 
-async def closed(coroutine: Coroutine[Any, Any, object]) -> None:  # Any: as above
-    """Run the caller's code that closes something, at most `CLOSING` seconds.
+async def end_begun(task: asyncio.Task[Any]) -> None:  # Any: as above
+    """Cancel a task once it has begun, and wait for its end a moment: what was asked for is at least tried."""
+    try:
+        if has_not_begun(task):
+            with anyio.CancelScope(shield=True):
+                await asyncio.sleep(0)
+    finally:
+        await cancel_and_wait([task], SWALLOWED)
+
+
+async def closed(coroutine: Coroutine[Any, Any, object], seconds: float = CLOSING) -> None:  # Any: as above
+    """Run what closes something, the caller's code perhaps, at most so many seconds.
 
     Raises:
         TimeoutError: it goes on, and is left to itself.
@@ -105,7 +119,7 @@ async def closed(coroutine: Coroutine[Any, Any, object]) -> None:  # Any: as abo
     task = asyncio.get_running_loop().create_task(coroutine)
     is_late = True
     try:
-        await asyncio.wait([task], timeout=CLOSING)
+        await asyncio.wait([task], timeout=seconds)
         is_late = not task.done()
     finally:
         if is_late:
@@ -113,6 +127,49 @@ async def closed(coroutine: Coroutine[Any, Any, object]) -> None:  # Any: as abo
     if is_late:
         raise TimeoutError
     task.result()
+
+
+async def in_thread(work: Callable[[], T]) -> T:
+    """Run what may block, such as a step on a disk, in a thread of its own, and wait for it.
+
+    A cancellation ends the waiting and not the work. The thread is a daemon: threads of a pool are joined at the end of
+    a program, which a disk that stalls would hold up.
+
+    Raises:
+        OSError: no thread can be started.
+        BaseException: what the work raised.
+    """
+    loop = asyncio.get_running_loop()
+    answer: asyncio.Future[T] = loop.create_future()
+
+    def settle(value: T | None, error: BaseException | None) -> None:
+        if answer.done():
+            return
+        if error is None:
+            answer.set_result(cast("T", value))
+        else:
+            answer.set_exception(error)
+
+    def run() -> None:
+        value, problem = None, None
+        try:
+            value = work()
+        except BaseException as error:
+            problem = error
+        with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits there
+            loop.call_soon_threadsafe(settle, value, problem)
+
+    try:
+        threading.Thread(target=run, name="aiopplx-disk", daemon=True).start()
+    except RuntimeError as error:
+        raise OSError(errno.EAGAIN, f"no thread can be started for it ({error})") from None
+    return await answer
+
+
+def has_not_begun(task: asyncio.Task[Any]) -> bool:  # Any: as above
+    """Whether a task that was made never ran, so that what its coroutine says at its end stays unsaid."""
+    coroutine = task.get_coro()
+    return inspect.iscoroutine(coroutine) and inspect.getcoroutinestate(coroutine) == inspect.CORO_CREATED
 
 
 def _drop(task: asyncio.Future[Any]) -> None:

@@ -19,6 +19,7 @@ the jumps and the real seconds, whichever comes first. This module knows nothing
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import heapq
 import inspect
 import itertools
@@ -38,6 +39,9 @@ TURNS: Final = 30
 (a poll's answer wakes a batch, that its consumer, that its source, that a submitter). A turn takes microseconds."""
 BEGAN: Final = 1_000_000.0
 """Where `now()` begins: the same in each run, and far from 0, which looks like "never"."""
+HOLDS: Final = 10.0
+"""Real seconds for which a step of a journal holds time still: its disk may stall for ever, and nothing else would go
+on, not even the limits that are there for that."""
 CANCELLED_MANY: Final = 64
 """So many cancelled timers, and more of them than of others, and they are thrown out."""
 
@@ -127,10 +131,12 @@ class JumpingClock(Clock):
     async def wait_all(
         self, futures: Collection[asyncio.Future[Any]], seconds: float | None
     ) -> None:  # Any: results are not looked at
-        """Wait until all `futures` are done, at most `seconds`; None: without a limit. None of them is cancelled."""
+        """Wait until all `futures` are done, at most `seconds`, of jumps or of real time, whichever come first: what is
+        waited for may hold time still. None: without a limit. None of them is cancelled.
+        """
         try:
             async with self.timeout(seconds):
-                await asyncio.wait(futures)
+                await asyncio.wait(futures, timeout=seconds)
         except TimeoutError:
             return
 
@@ -187,7 +193,10 @@ class JumpingClock(Clock):
         return self._idle_now
 
     def guard(self, thing: T, *, but: Collection[str] = ()) -> T:
-        """The same `thing`, whose coroutines are `busy` while they are awaited, save those of the methods in `but`."""
+        """The same `thing`, whose coroutines are `busy` while they are awaited, save those of the methods in `but`.
+
+        One that takes more than ten real seconds is `busy` no longer.
+        """
         return cast("T", _Guarded(thing, self, but))
 
     def _begin(self) -> None:
@@ -295,5 +304,9 @@ class _Guarded:
         return call
 
     async def _held(self, awaitable: Awaitable[T]) -> T:
-        with self._clock.busy():
-            return await awaitable
+        with contextlib.ExitStack() as late, self._clock.busy():
+            timer = asyncio.get_running_loop().call_later(HOLDS, lambda: late.enter_context(self._clock.idle()))
+            try:
+                return await awaitable
+            finally:
+                timer.cancel()

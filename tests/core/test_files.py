@@ -6,11 +6,13 @@ import asyncio
 import gc
 import json
 import os
+import threading
 import tracemalloc
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any, Literal
 
+import anyio
 import pytest
 from _faulty import KEY, emulator, session_at
 
@@ -26,6 +28,7 @@ from aiopplx import (
     Session,
     TransportError,
 )
+from aiopplx._core.files import download
 from aiopplx.agent import JobFile
 from aiopplx.emulator import AfterPolls, Emulator, WireServer, faults, wire
 
@@ -357,3 +360,45 @@ async def test_every_readable_row_of_a_list_is_used(
                 await session.files(ID)
         else:
             assert is_right(await session.files(ID))
+
+
+# --- a disk that stalls ----------------------------------------------------------------------------------------------
+
+
+class Stalling(type(Path())):  # type: ignore[misc]  # the kind of path of this system
+    """A path whose unfinished file is at a disk that does not answer until the test lets it."""
+
+    is_in = threading.Event()
+    back = threading.Event()
+
+    def with_name(self, name: str) -> Stalling:
+        return Stalling(super().with_name(name))
+
+    def __fspath__(self) -> str:
+        if self.name.endswith(".part") and threading.current_thread() is not threading.main_thread():
+            self.is_in.set()
+            self.back.wait(60)
+        return super().__fspath__()
+
+
+async def test_download_at_a_stalled_disk_is_left_at_once(server: Emulator, tmp_path: Path) -> None:
+    Stalling.is_in.clear()
+    Stalling.back.clear()
+    try:
+        with anyio.fail_after(20):
+            async with session_at(server.url, api="agent") as session:
+                job = await finished(session)
+                (file, *_) = await session.files(job)
+                life = session._running().life
+                api = life.routing.api_of(job.id, job.api)
+                task = asyncio.create_task(download(life, api, job.id, file, Stalling(tmp_path / "a")))
+                await anyio.to_thread.run_sync(Stalling.is_in.wait, 20)
+                task.cancel()
+                await asyncio.wait([task])
+                assert task.cancelled()
+    finally:
+        Stalling.back.set()
+    with anyio.fail_after(20):  # what the stalled step still makes goes with it
+        while any(thread.name == "aiopplx-disk" for thread in threading.enumerate()):  # noqa: ASYNC110 - it wakes nobody
+            await asyncio.sleep(0.01)
+    assert left_in(tmp_path) == []

@@ -8,6 +8,7 @@ import random
 
 import msgspec
 import pytest
+from _scripted import turns
 
 from aiopplx import Event, EventKind, JobStatus, PollPolicy, RunningJob, Session
 from aiopplx._core.poller import Poller
@@ -245,6 +246,7 @@ async def test_what_was_learned_survives_a_crash_but_for_the_last(clock: Jumping
     async with emulator(20.0, clock) as server, at(server, clock, journal=journal) as session:
         async with session.batch([f"Question {n}?" for n in range(60)]) as jobs:
             assert len([job async for job in jobs]) == 60
+        await turns()  # nobody waits until it is kept
         assert await journal.recall("durations")
 
 

@@ -31,7 +31,8 @@ apis.  _registry
 apis
 tables.  _table _template _encoding _objects _kind _text _delimited _frames _parquet _sheets _file _asking _writing
 tables
-journal.  _errors _kinds _names _packing _records _steps _taking store _protocol _standing _memory _forgetful _jobs
+journal.  _errors _kinds _names _packing _records _steps _unwritten _taking store _protocol _standing _memory _forgetful
+    _jobs
     _sqlite.lock _sqlite.schema _sqlite.errors _sqlite.files _sqlite.log _sqlite.file _sqlite.opening _sqlite.reading
     _sqlite.writing _sqlite.writer _sqlite.reader _sqlite.journal
     _postgres.url _postgres.room _postgres.driver _postgres.hearing _postgres.account _postgres.schema
@@ -42,7 +43,8 @@ _policy.  network retry recovery durations laws turns forecast pace polling pagi
 _submission
 _http.  clock limit secret proxy default_headers apart transport account line client
 _config
-_core.  contained patience slots live learnt pacing spending pages poller outcomes announcing freezing finding sending
+_core.  contained patience in_time slots live learnt pacing spending pages poller outcomes announcing freezing finding
+    sending
     elsewhere holding lifecycle loading leaving calls following board decisions cancelling single listing files source
     results asked assembly stats foreseeing estimating notebook
 _batch

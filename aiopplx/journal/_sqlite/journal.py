@@ -16,9 +16,12 @@ from typing import Self, TypeVar
 from aiopplx.journal._errors import JournalClosed
 from aiopplx.journal._records import Claim, Cost, CostsBy, Ledger, Origin, Record, Results, State
 from aiopplx.journal._sqlite.opening import Opened, Wanted, open_to_write, place_of
-from aiopplx.journal._sqlite.writer import Writer, closed
+from aiopplx.journal._sqlite.writer import What, Writer, closed
 from aiopplx.journal._sqlite.writing import WritingStatements
 from aiopplx.journal._steps import Step
+
+OF_THE_STORE: What = ("", "", "")
+"""What is written of no submission, or changes nothing of one."""
 
 T = TypeVar("T")
 
@@ -96,13 +99,13 @@ class SqliteJournal:
                 path=self.path,
             )
 
-    def _do(self, work: Callable[[WritingStatements], T]) -> asyncio.Future[T]:
+    def _do(self, work: Callable[[WritingStatements], T], what: What = OF_THE_STORE) -> asyncio.Future[T]:
         self._check()
-        return self._writer.ask(work, writes=True)
+        return self._writer.ask(work, what)
 
     def _see(self, work: Callable[[WritingStatements], T]) -> asyncio.Future[T]:
         self._check()
-        return self._writer.ask(work, writes=False)
+        return self._writer.ask(work)
 
     # --- finding and queueing ----------------------------------------------------------------------------------------
 
@@ -121,12 +124,13 @@ class SqliteJournal:
         return await self._do(
             lambda statements: statements.find_or_queue(
                 item, tag=tag, key=key, body=body, sha=sha, api=api, origin=origin
-            )
+            ),
+            ("queued", key, ""),
         )
 
     async def adopt(self, job_id: str, *, api: str, tag: str | int | None = None) -> Record:
         """See `Journal`."""
-        return await self._do(lambda statements: statements.adopt(job_id, api=api, tag=tag))
+        return await self._do(lambda statements: statements.adopt(job_id, api=api, tag=tag), ("adopted", "", job_id))
 
     async def claim(self, pk: int) -> Record | None:
         """See `Journal`. The one session that has the file open holds every row."""
@@ -153,7 +157,7 @@ class SqliteJournal:
 
     async def apply(self, claim: Claim, step: Step) -> None:
         """See `Journal`."""
-        await self._do(lambda statements: statements.apply(claim, step))
+        await self._do(lambda statements: statements.apply(claim, step), (step.rule.name, step.key, step.job_id))
 
     def delivered(self, claim: Claim) -> None:
         """See `Journal`."""
@@ -208,6 +212,19 @@ class SqliteJournal:
             self._closing = self._writer.close()
         # Shielded: if this caller is cancelled, closing continues, and another caller can still wait for it.
         await asyncio.shield(self._closing)
+
+    def abandon(self) -> list[What]:
+        """Wait for the disk no longer: whoever does gets `JournalClosed`.
+
+        Returns the steps that were not answered. All of them are still written, and the file closed and free, once the
+        disk answers, if the process lives then.
+        """
+        error = JournalClosed(
+            f"the journal {self.path} has not answered, and its session was left. What it was asked to write may be"
+            " written or not: begin again with the same journal",
+            path=self.path,
+        )
+        return [what for what in self._writer.abandon(error) if what is not OF_THE_STORE]
 
 
 def _passed_over(answer: asyncio.Future[None]) -> None:

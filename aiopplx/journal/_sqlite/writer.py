@@ -2,8 +2,12 @@
 
 All steps that wait in the queue form one transaction, so that hundreds of submissions share one disk sync; their
 callers are answered after the commit. It is a daemon thread of its own: a shared pool of the host application may be
-full, and a process that ends must not wait for it (each transaction is complete in itself). This module does not know
-what the steps mean.
+full, and a process that ends must not wait for it (each transaction is complete in itself, so that what was answered is
+on disk, and what was not is as if it had never been asked).
+
+A disk may stall, and the thread with it, for as long as it likes. Those who wait may stop waiting (`abandon`); the
+thread goes on. When the disk comes back it writes all that it was given, in order, closes the file and lets go of its
+lock, which nobody else can have had meanwhile. This module does not know what the steps mean.
 """
 
 from __future__ import annotations
@@ -44,6 +48,10 @@ LOG = 4000
 
 Answer: TypeAlias = "asyncio.Future[Any]"
 """The future of any kind of work: the queue holds many kinds."""
+
+
+What: TypeAlias = "tuple[str, str, str]"
+"""What is written: the name of a step, and the key and the id of its submission, `""` where there is none."""
 
 
 class _Ask(NamedTuple):
@@ -90,7 +98,7 @@ class Writer:
         self._queue: queue.SimpleQueue[_Ask | _Delivered | _Close] = queue.SimpleQueue()
         self._waiting: list[_Item] = []  # only `delivered`: other steps may still come
         self._later: list[_Item] = []  # only `delivered`: they could not be written
-        self._unanswered: dict[Answer, bool] = {}  # True for who waits for the end
+        self._unanswered: dict[Answer, What | _Close | None] = {}  # what for: None is to read
         self._close: _Close | None = None
         self._final: JournalError | None = None
         self._log = 0
@@ -109,17 +117,17 @@ class Writer:
             self.close_soon()
             raise
 
-    def ask(self, work: Callable[[WritingStatements], T], *, writes: bool) -> asyncio.Future[T]:
-        """Run this work, and commit it if it writes. It is done even if the caller no longer waits."""
-        answer = self._new_answer()
-        self._queue.put(_Ask(work, answer, writes))
+    def ask(self, work: Callable[[WritingStatements], T], writes: What | None = None) -> asyncio.Future[T]:
+        """Run this work, and commit it if it `writes` a step. It is done even if the caller no longer waits."""
+        answer = self._new_answer(writes)
+        self._queue.put(_Ask(work, answer, writes is not None))
         if self.has_stopped:  # asked last: whoever comes while the thread ends is answered by the one or the other
             self._answer_the_rest()
         return answer
 
-    def _new_answer(self, *, is_close: bool = False) -> Answer:
+    def _new_answer(self, what: What | _Close | None = None) -> Answer:
         answer: Answer = asyncio.get_running_loop().create_future()
-        self._unanswered[answer] = is_close
+        self._unanswered[answer] = what
         return answer
 
     def delivered(self, pk: int) -> None:
@@ -128,7 +136,7 @@ class Writer:
 
     def close(self) -> asyncio.Future[None]:
         """Finish all earlier work, then close."""
-        answer = self._new_answer(is_close=True)
+        answer = self._new_answer(_CLOSE)
         self._queue.put(_CLOSE)
         if self.has_stopped:
             self._answer_the_rest()
@@ -137,6 +145,23 @@ class Writer:
     def close_soon(self) -> None:
         """Close without waiting."""
         self._queue.put(_CLOSE)
+
+    def abandon(self, error: JournalError) -> list[What]:
+        """Whoever waits on this loop gets this error now. The thread goes on with what it was given.
+
+        Returns the steps that are not known to be written, in the order in which they were asked for.
+        """
+        loop = asyncio.get_running_loop()
+        unwritten: list[What] = []
+        for answer, what in list(self._unanswered.items()):
+            if isinstance(what, _Close):
+                continue
+            if what is not None:
+                unwritten.append(what)
+            if answer.get_loop() is loop and not answer.done():
+                answer.set_exception(copy.copy(error))
+                answer.exception()  # whether anybody fetches it or not
+        return unwritten
 
     # --- in the thread -----------------------------------------------------------------------------------------------
 
@@ -306,8 +331,8 @@ class Writer:
         error = self._final or closed(self._path)
         # The error is copied for each caller, so that tracebacks do not accumulate on one object.
         self._resolve(
-            _Outcome(answer, error=None if is_close else copy.copy(error))
-            for answer, is_close in list(self._unanswered.items())
+            _Outcome(answer, error=None if isinstance(what, _Close) else copy.copy(error))
+            for answer, what in list(self._unanswered.items())
         )
 
     def _resolve(self, outcomes: Iterable[_Outcome]) -> None:
