@@ -367,8 +367,8 @@ class Batch(AsyncIterator[Job[TagT]], Generic[TagT]):
             self._results.news.set()
 
     def _call_another(self, source: Source[Item]) -> None:
-        """Have one more submitter, if no submission waits: then more may be on the way at a time."""
-        if len(self._submitters) < min(SUBMITS_AT_ONCE, self._limit) and not self._core.client.line.submits_wait:
+        """Have one more submitter if there is room for one more job and no submission waits: more may be on the way."""
+        if self._room.value and len(self._submitters) < SUBMITS_AT_ONCE and not self._core.client.line.submits_wait:
             self._submitters.append(asyncio.get_running_loop().create_task(self._submitter(source)))
 
     def _is_one_too_many(self, task: asyncio.Task[None] | None) -> bool:

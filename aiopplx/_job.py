@@ -133,6 +133,10 @@ class Readable(Protocol):
         """The same facts in the words of the job model; cheap enough to call at every poll."""
         ...
 
+    def consumed(self) -> Usage | None:
+        """The `usage` of `answer` by itself: what a job cost is asked for without its text."""
+        ...
+
 
 class Snapshot(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     """One job as one poll found it, decoded by its API.
@@ -310,12 +314,12 @@ class Job(msgspec.Struct, Generic[TagT], frozen=True, kw_only=True, repr_omit_de
     @property
     def usage(self) -> Usage | None:
         """Tokens, searches and dollars; None if the server did not say."""
-        return self._answer().usage
+        return self.response.consumed() if self.response is not None else None
 
     @property
     def cost(self) -> float | None:
         """US dollars, as the server billed them; None if it did not say."""
-        usage = self._answer().usage
+        usage = self.usage
         return usage.cost if usage is not None else None
 
     @property
@@ -553,7 +557,7 @@ def outcome_error(snapshot: Snapshot) -> AiopplxError | None:
 
 
 def _action_required(snapshot: Snapshot, actions: tuple[RequiredAction, ...], words: str) -> ActionRequired:
-    usage = snapshot.response.answer().usage if snapshot.response is not None else None
+    usage = snapshot.response.consumed() if snapshot.response is not None else None
     billed = (
         f"billed so far: ${usage.cost:.4f}" if usage is not None and usage.cost is not None else "what it did is billed"
     )

@@ -45,10 +45,11 @@ class Live:
         polls = sub.polls
         if polls is not None and self.by_id.get(sub.job_id) is sub:
             del self.by_id[sub.job_id]
-            self._polls[sub.job_id] = polls
-            self._polls.move_to_end(sub.job_id)
-            if len(self._polls) > REMEMBERED:
-                self._polls.popitem(last=False)
+            remembered = self._polls
+            remembered[sub.job_id] = polls
+            remembered.move_to_end(sub.job_id)
+            if len(remembered) > REMEMBERED:
+                remembered.popitem(last=False)
 
     def polls_of(self, job_id: str) -> Polls | None:
         """What an earlier listener's polls of this job found; None if it was never polled here, or long ago."""

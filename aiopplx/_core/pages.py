@@ -37,6 +37,9 @@ class Pages:
         ended: told of a job that a page says has ended: a GET is due at once.
         alone: told of a job of which no page tells any more: it is polled by itself again.
         came: called after each page.
+
+    Attributes:
+        lists: each list of which pages are read, by the name of its API. While it is empty nothing is asked here.
     """
 
     def __init__(
@@ -52,7 +55,7 @@ class Pages:
         self._ended = ended
         self._alone = alone
         self._came = came
-        self._lists: dict[str, tuple[API, Paging[Submission]]] = {}
+        self.lists: dict[str, tuple[API, Paging[Submission]]] = {}
         self._refuses_limit: set[str] = set()
         self._running: dict[asyncio.Task[None], Call] = {}
 
@@ -62,9 +65,9 @@ class Pages:
         """A job runs whose API has a list."""
         api = sub.api
         try:
-            if api.name not in self._lists:
-                self._lists[api.name] = api, Paging(self._price)
-            self._lists[api.name][1].watch(sub.job_id, sub, polls, now)
+            if api.name not in self.lists:
+                self.lists[api.name] = api, Paging(self._price)
+            self.lists[api.name][1].watch(sub.job_id, sub, polls, now)
             polls.is_listed = True
         except Exception:
             self._give_up(api.name, now)
@@ -83,16 +86,16 @@ class Pages:
 
     def seen_at(self, sub: Submission) -> float | None:
         """See `Paging`."""
-        known = self._lists.get(sub.api.name)
+        known = self.lists.get(sub.api.name)
         return known[1].seen_at(sub.job_id) if known is not None else None
 
     def spacing(self, sub: Submission) -> float:
         """See `Paging`."""
-        known = self._lists.get(sub.api.name)
+        known = self.lists.get(sub.api.name)
         return known[1].spacing(sub.job_id) if known is not None else 1.0
 
     def _say(self, sub: Submission, now: float, what: Callable[[Paging[Submission]], Sequence[Submission]]) -> None:
-        known = self._lists.get(sub.api.name)
+        known = self.lists.get(sub.api.name)
         if known is None:
             return
         try:
@@ -107,20 +110,20 @@ class Pages:
 
     def next_due(self, now: float) -> float | None:
         """When a page may be read; None if none will be."""
-        if not self._lists or len(self._running) >= PAGES_AT_ONCE:
+        if len(self._running) >= PAGES_AT_ONCE:
             return None
-        dues = [due for _, paging in self._lists.values() if (due := paging.next_due()) is not None]
+        dues = [due for _, paging in self.lists.values() if (due := paging.next_due()) is not None]
         return max(min(dues), now + self._client.gate.delay(Lane.LIST, now)) if dues else None
 
     def take(self, now: float) -> Callable[[], object] | None:
         """A page that is worth a request now, if any and if it may leave: what is returned sends it."""
-        if not self._lists or len(self._running) >= PAGES_AT_ONCE:
+        if len(self._running) >= PAGES_AT_ONCE:
             return None
         if self._client.gate.delay(Lane.LIST, now) > 0.0:
-            if any((due := paging.next_due()) is not None and due <= now for _, paging in self._lists.values()):
+            if any((due := paging.next_due()) is not None and due <= now for _, paging in self.lists.values()):
                 self._client.gate.want(Lane.LIST, now)
             return None
-        for name, (api, paging) in self._lists.items():
+        for name, (api, paging) in self.lists.items():
             try:
                 reading = paging.take(now)
                 if reading is not None:
@@ -170,13 +173,13 @@ class Pages:
     def _give_up(self, name: str, now: float) -> None:
         """A fault of ours."""
         log(logging.ERROR, "the list of jobs is not used any more; each job is polled by itself", exc_info=True)
-        known = self._lists.pop(name, None)
+        known = self.lists.pop(name, None)
         for sub in known[1].keys() if known is not None else ():
             self._alone(sub, now)
 
     def close(self) -> list[asyncio.Task[None]]:
         """Read nothing any more. Returns the reads that were out, cancelled, to be waited for."""
-        self._lists.clear()
+        self.lists.clear()
         running, self._running = self._running, {}
         for task, call in running.items():
             task.cancel()

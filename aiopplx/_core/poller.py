@@ -274,9 +274,10 @@ class Poller:
 
     def _next_moment(self, now: float) -> float | None:
         moment = self._deadlines.next_due()
-        page = self._pages.next_due(now)
-        if page is not None and (moment is None or page < moment):
-            moment = page
+        if self._pages.lists:
+            page = self._pages.next_due(now)
+            if page is not None and (moment is None or page < moment):
+                moment = page
         if len(self._running) < POLLS_AT_ONCE:
             due = self._schedule.next_due()
             if due is not None:
@@ -302,7 +303,8 @@ class Poller:
         try:
             while (sub := self._deadlines.pop(now)) is not None:
                 self._overdue(sub, now)
-            self._start_pages(now)
+            if self._pages.lists:
+                self._start_pages(now)
             self._start_due(now)
         finally:
             self._arm()  # whatever becomes of this step, there is a next one
@@ -328,12 +330,17 @@ class Poller:
 
     def _send(self, sub: Submission, now: float) -> bool:
         """Poll it now, unless a page of the list has told of it, or nobody has room for the outcome."""
-        if _polls(sub).is_listed and (due := self._told_by_pages(sub, now)) > now:
+        if self._pages.lists and _polls(sub).is_listed and (due := self._told_by_pages(sub, now)) > now:
             self._put(sub, due)
             return False
         if not self._sink.may_poll(sub):
             return False
-        self._start(sub, now)
+        poll = _Poll(sub)
+        self._client.gate.leave(_POLL, now)
+        if self._budget is not None:
+            self._budget.leave(now)
+        self._out[sub] = poll
+        self._running[poll] = asyncio.get_running_loop().create_task(self._run(poll, now))
         return True
 
     def due(self, now: float) -> tuple[bool, float | None, bool]:
@@ -418,14 +425,6 @@ class Poller:
             self._schedule.put(sub, now, is_bulk=sub.is_bulk)
 
     # --- one poll ----------------------------------------------------------------------------------------------------
-
-    def _start(self, sub: Submission, now: float) -> None:
-        poll = _Poll(sub)
-        self._client.gate.leave(poll.call.lane, now)
-        if self._budget is not None:
-            self._budget.leave(now)
-        self._out[sub] = poll
-        self._running[poll] = asyncio.get_running_loop().create_task(self._run(poll, now))
 
     async def _run(self, poll: _Poll, now: float) -> None:
         sub = poll.sub

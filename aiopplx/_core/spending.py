@@ -92,8 +92,9 @@ class Bounded:
             BudgetReached: nothing fits any more and nothing runs that could make room, or `until` has come.
         """
         try:
-            async with self._clock.timeout_at(until):
-                await self._room(sub.kind)
+            if not self.budget.may_send(sub.kind):
+                async with self._clock.timeout_at(until):
+                    await self._room(sub.kind)
         except TimeoutError:
             balance = self.budget.balance(sub.kind)
             raise BudgetReached(
@@ -123,7 +124,7 @@ class Bounded:
 
     def settle(self, sub: Submission, job: Job | None, *, is_billed: bool) -> None:
         """See `Spending`."""
-        cost = job.cost if job is not None else None  # asked for once: the whole answer is read for it
+        cost = job.cost if job is not None else None
         kind = self._reserved.pop(sub, None)
         if kind is None and cost is not None:
             kind = self._take_back_bill(sub)

@@ -508,13 +508,11 @@ class Schedule(Generic[K]):
         if row is None:
             return False
         row.key = None
-        self._tidy()
-        return True
-
-    def _tidy(self) -> None:
         # Rows passed over are thrown out once they are the greater part, so each costs no more than its own push.
-        if len(self._bulk) + len(self._urgent) > max(64, 2 * len(self._rows)):
+        rows = len(self._bulk) + len(self._urgent)
+        if rows > 64 and rows > 2 * len(self._rows):
             self._bulk, self._urgent = _living(self._bulk), _living(self._urgent)
+        return True
 
     def next_due(self) -> float | None:
         """When the first key is due; None if there is none."""

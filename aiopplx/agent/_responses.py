@@ -392,11 +392,15 @@ class AgentResponse(msgspec.Struct, frozen=True, gc=False, kw_only=True):
             reasoning=reasoning,
             sources=sources,
             citations=[source.url for source in sources],
-            usage=self.usage.usage() if self.usage is not None else None,
+            usage=self.consumed(),
             finish_reason=self.finish_reason(),
             model=self.model or "",
             queries=self.queries(),
         )
+
+    def consumed(self) -> Usage | None:
+        """What the run consumed, in the words of the job model."""
+        return self.usage.usage() if self.usage is not None else None
 
 
 class CancelResponse(msgspec.Struct, frozen=True, gc=False, kw_only=True):

@@ -263,10 +263,14 @@ class CompletionResponse(msgspec.Struct, frozen=True, gc=False, kw_only=True):
             reasoning=reasoning,
             sources=sources,
             citations=citations,
-            usage=self.usage.usage() if self.usage is not None else None,
+            usage=self.consumed(),
             finish_reason=self.finish_reason(choice),
             model=self.model or "",
         )
+
+    def consumed(self) -> Usage | None:
+        """What the job consumed, in the words of the job model."""
+        return self.usage.usage() if self.usage is not None else None
 
     def finish_reason(self, choice: Choice | None) -> str | None:
         """The server's word for why the text ends: that of the choice with a text, else the first there is."""

@@ -61,6 +61,9 @@ class Told:
     def answer(self) -> Answer:
         return self._answer
 
+    def consumed(self) -> aiopplx.Usage | None:
+        return self._answer.usage
+
 
 async def opened(path: Path, *, limit: int | None = None, **options: object) -> tuple[Questions, list[tuple[str, int]]]:
     """The questions of a file, and a list of the places of its bad rows, each with how many questions were before."""

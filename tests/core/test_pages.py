@@ -178,7 +178,7 @@ class Play:
 
     @property
     def paging(self) -> Paging[Submission]:
-        return self.pages._lists["sonar"][1]
+        return self.pages.lists["sonar"][1]
 
     def watched(self, job_id: str, deadline: float) -> Submission:
         sub = Submission(SONAR, "", job_id=job_id, phase=Phase.RUNNING)
@@ -236,7 +236,7 @@ async def test_own_schedule_is_kept_to_without_pages(policy: PollPolicy):
     await play.after(60.0)
     assert "list" not in play.server.paths
     assert set(play.server.paths) == set(IDS)
-    assert not play.pages._lists
+    assert not play.pages.lists
 
 
 @pytest.mark.parametrize("status", ["COMPLETED", "FAILED"])

@@ -39,7 +39,10 @@ class Billed(msgspec.Struct):
     cost: float | None
 
     def answer(self) -> Answer:
-        return Answer(usage=Usage(cost=self.cost))
+        return Answer(usage=self.consumed())
+
+    def consumed(self) -> Usage | None:
+        return Usage(cost=self.cost)
 
 
 def ended(cost: float | None) -> Job:

@@ -14,7 +14,7 @@ import pytest
 from _hostile import HOSTILE
 
 from aiopplx import Job, JobFailed, JobStatus
-from aiopplx._job import Answer, Source
+from aiopplx._job import Answer, Source, Usage
 from aiopplx.report import html_report
 
 BROWSER = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome") or ""
@@ -33,6 +33,9 @@ class Answered:
 
     def answer(self) -> Answer:
         return self._answer
+
+    def consumed(self) -> Usage | None:
+        return self._answer.usage
 
 
 @asynccontextmanager

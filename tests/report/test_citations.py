@@ -11,7 +11,7 @@ import re
 import pytest
 
 from aiopplx import Job, JobStatus
-from aiopplx._job import Answer, Source
+from aiopplx._job import Answer, Source, Usage
 from aiopplx.cli._reports import _sources
 from aiopplx.cli._show import on_paper
 from aiopplx.report import html_report, markdown_report
@@ -44,6 +44,9 @@ class Answered:
 
     def answer(self) -> Answer:
         return self._answer
+
+    def consumed(self) -> Usage | None:
+        return self._answer.usage
 
 
 @pytest.fixture(params=FORMS, ids=[f"{text} {'numbered' if of is NUMBERED else len(of)}" for text, of, *_ in FORMS])

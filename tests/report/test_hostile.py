@@ -61,6 +61,9 @@ class Answered:
     def answer(self) -> Answer:
         return self._answer
 
+    def consumed(self) -> Usage | None:
+        return self._answer.usage
+
 
 def jobs(text: str, said: str, url: str) -> list[Job]:
     told = {"question": said, "tag": said, "meta": {said: said, "a": [said]}, "model": said, "server_status": said}

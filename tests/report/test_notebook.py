@@ -18,6 +18,9 @@ class Answered:
     def answer(self) -> Answer:
         return self._answer
 
+    def consumed(self) -> Usage | None:
+        return self._answer.usage
+
 
 def job_of(text: str, question: str = "Why?", job_id: str = "id-1") -> Job:
     return Job(

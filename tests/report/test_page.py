@@ -18,6 +18,9 @@ class Answered:
     def answer(self) -> Answer:
         return self._answer
 
+    def consumed(self) -> Usage | None:
+        return self._answer.usage
+
 
 def done(question: str, text: str, sources: list[Source] = SOURCES, finish_reason: str | None = None) -> Job:
     answer = Answered(text, sources, finish_reason)

@@ -240,6 +240,9 @@ def test_frames_take_rows_whatever_comes_first() -> None:
         def answer(self) -> Answer:
             return answered
 
+        def consumed(self) -> Usage | None:
+            return answered.usage
+
     late = Job(status=JobStatus.COMPLETED, response=Answered(), seconds=2.0, meta={"late": "x"})
     found = rows([*(Job(status=JobStatus.STOPPED) for _ in range(150)), late])
     frame, wide = pd.DataFrame(found), pl.DataFrame(found, infer_schema_length=None)
