@@ -38,7 +38,7 @@ class Moving(limits.Bucket, frozen=True):
     since: float = CHANGE
     until: float = BACK
 
-    def begin(self, now: float) -> limits.Play:
+    def begin(self, now: float) -> limits.AtWork:
         capacity = tokens = self.burst or 1.0
         began = at = now
 

@@ -57,6 +57,8 @@ class API(Protocol):
         tiers: the published rate limits of each usage tier, from tier 0.
         unknown_id: an id in this API's form that no job has.
         cheapest: the fields of the cheapest request.
+        batch_urls: the addresses under which the provider's batch files have such requests, each with the field that
+            asks in its body.
     """
 
     name: ClassVar[str]
@@ -71,6 +73,11 @@ class API(Protocol):
     tiers: ClassVar[Sequence[Tier]]
     unknown_id: ClassVar[str]
     cheapest: ClassVar[Mapping[str, object]]
+    batch_urls: ClassVar[Mapping[str, str]]
+
+    def has_model(self, name: str) -> bool:
+        """Whether a model of this name may be the provider's, as far as the name shows that."""
+        ...
 
     def takes(self, request: Request) -> bool:
         """Whether this API accepts requests of that class; single fields may still have no counterpart."""

@@ -119,6 +119,11 @@ class Agent(msgspec.Struct, frozen=True):
     unknown_id: ClassVar[str] = "resp_00000000-0000-0000-0000-000000000000"
     cheapest: ClassVar[Mapping[str, object]] = {"input": "Answer with one word: is water wet?", "effort": "fast"}
     """The fields of the cheapest request: one word, with the least effort."""
+    batch_urls: ClassVar[Mapping[str, str]] = dict.fromkeys(("/v1/responses", "/v1/agent"), "input")
+
+    def has_model(self, name: str) -> bool:
+        """True for any: the models of many makers run there."""
+        return True
 
     def takes(self, request: Request) -> bool:
         """True for an `AgentRequest`, and for a `ResearchRequest`, which is translated."""

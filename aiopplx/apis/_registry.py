@@ -119,6 +119,11 @@ def _unwrapped(api: API, reply: Reply, expected_id: str) -> Snapshot | None:
     return None
 
 
+def api_at(url: str) -> API | None:
+    """The API whose requests the provider's batch files have under this address; None if none has it."""
+    return next((api for api in _KNOWN if url in api.batch_urls), None)
+
+
 def kind_of(api: str, body: bytes) -> Kind:
     """The kind of job that the stored bytes of a submission ask for, by the name of the API that they went to."""
     return api_named(api).kind_of(body)

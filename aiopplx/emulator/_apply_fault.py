@@ -73,7 +73,7 @@ class Truth:
 def apply_fault(fault: Fault, asked: Asked, truth: Truth, api: EmulatedAPI, account: str, now: float) -> Reply | None:
     """The answer under this fault; None if the fault does not apply to the request or to its true answer."""
     match fault:
-        case faults.Mangle() | faults.SayStatus() | faults.Flood():
+        case faults.Corrupt() | faults.SayStatus() | faults.Flood():
             return _changed(fault, asked, truth, api, account)
         case faults.Delay(seconds=seconds):
             return msgspec.structs.replace(truth.reply(), delay=seconds)
@@ -93,16 +93,16 @@ def _too_late(asked: Asked, truth: Truth) -> bool:
 
 
 def _changed(
-    fault: faults.Mangle | faults.SayStatus | faults.Flood, asked: Asked, truth: Truth, api: EmulatedAPI, account: str
+    fault: faults.Corrupt | faults.SayStatus | faults.Flood, asked: Asked, truth: Truth, api: EmulatedAPI, account: str
 ) -> Reply | None:
     """The true answer, if it is a 200, corrupted or padded."""
-    if isinstance(fault, faults.Mangle) and asked.on not in faults.ONLY.get(fault.how, (asked.on,)):
+    if isinstance(fault, faults.Corrupt) and asked.on not in faults.ONLY.get(fault.how, (asked.on,)):
         return None
     true = truth.reply()
     if true.status != 200:
         return None
     match fault:
-        case faults.Mangle(how=how):
+        case faults.Corrupt(how=how):
             return corrupted(how, true) or api.corrupt(how, asked, true, account)
         case faults.SayStatus(status=word):
             return api.say_status(word, asked, true)

@@ -30,6 +30,7 @@ from aiopplx.emulator._send import QUIET, Sender, accept_no_more, end, made_requ
 from aiopplx.emulator._settings import number, word
 from aiopplx.emulator._sonar import Idempotency, Paging, Settings, Sonar
 from aiopplx.emulator._sonar_bodies import Answers
+from aiopplx.emulator._watching import Watchers
 from aiopplx.emulator.faults import name_of
 from aiopplx.emulator.limits import Limit, Room
 
@@ -174,7 +175,7 @@ class Emulator:
         self._runner: web.ServerRunner | None = None
         self._listening: socket.socket | None = None
         self._rays = 0
-        self._watchers: list[tuple[Callable[[Ledger], bool], asyncio.Future[None]]] = []
+        self._watchers = Watchers()
         self._begin()
 
     def _begin(self) -> None:
@@ -245,18 +246,7 @@ class Emulator:
         It is checked at once and then whenever a request arrives or is answered, so that a test needs no sleep. There
         is no time limit but the caller's own.
         """
-        watcher = true, asyncio.get_running_loop().create_future()
-        self._watchers.append(watcher)
-        try:
-            self._notify()
-            await watcher[1]
-        finally:
-            self._watchers.remove(watcher)
-
-    def _notify(self) -> None:
-        for true, future in self._watchers:
-            if not future.done() and true(self.ledger):
-                future.set_result(None)
+        await self._watchers.until(lambda: true(self.ledger))
 
     # --- the server
 
@@ -308,7 +298,7 @@ class Emulator:
         ledger = self.ledger
         ledger.in_flight += 1
         ledger.peak = max(ledger.peak, ledger.in_flight)
-        self._notify()
+        self._watchers.notify()
         try:
             body: bytes | None = None
             with contextlib.suppress(web.RequestPayloadError):  # it is not what its Content-Encoding says
@@ -324,7 +314,7 @@ class Emulator:
             return web.Response()
         finally:
             ledger.in_flight -= 1
-            self._notify()
+            self._watchers.notify()
 
     def _asked(self, request: web.BaseRequest, body: bytes) -> Asked:
         path = request.path

@@ -12,7 +12,7 @@ from typing import cast
 import msgspec
 
 from aiopplx.emulator._settings import number
-from aiopplx.emulator.limits import Bucket, FixedWindow, InFlight, Leaky, Limit, Play, Room, SlidingWindow
+from aiopplx.emulator.limits import AtWork, Bucket, FixedWindow, InFlight, Leaky, Limit, Room, SlidingWindow
 
 TIERS = (5, 10, 20, 40, 60, 100)
 AGENT_TIERS = (50, 150, 500, 1000, 2000, 2000)
@@ -32,7 +32,7 @@ class Limits:
 
     def __init__(self, of_kind: Mapping[str, tuple[str, Limit]]) -> None:
         self._of_kind = of_kind
-        self._at_work: dict[tuple[str, str], Play] = {}
+        self._at_work: dict[tuple[str, str], AtWork] = {}
 
     def take(self, account: str, kinds: tuple[str, ...], now: float) -> Room | None:
         """Counts one request under the first of these kinds that has a limit; None if none has."""

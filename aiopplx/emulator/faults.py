@@ -19,13 +19,13 @@ __all__ = [
     "NAMED",
     "ONLY",
     "RETRY_AFTER_FORMS",
+    "Corrupt",
     "Delay",
     "Drop",
     "Fault",
     "Flood",
     "Hang",
     "How",
-    "Mangle",
     "RateLimited",
     "Redirect",
     "SayStatus",
@@ -153,10 +153,10 @@ How: TypeAlias = Literal[
     "flip",
     "bad_row",
 ]
-"""How an answer is corrupted: see `Mangle`."""
+"""How an answer is corrupted: see `Corrupt`."""
 
 
-class Mangle(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="fault", tag="mangle"):
+class Corrupt(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="fault", tag="corrupt"):
     """The true answer of a 200, corrupted. The request is executed first, so a submission is made and billed.
 
     A corruption that does not apply (a `null_response` for a job that is still running) leaves the answer unchanged
@@ -186,7 +186,7 @@ ONLY: Mapping[str, tuple[str, ...]] = {
 }
 """The kinds of request that some corruptions are restricted to; the others apply to any."""
 
-Fault: TypeAlias = Status | RateLimited | Redirect | Drop | Hang | Delay | Flood | SayStatus | Mangle
+Fault: TypeAlias = Status | RateLimited | Redirect | Drop | Hang | Delay | Flood | SayStatus | Corrupt
 """What can go wrong with one request."""
 
 RETRY_AFTER_FORMS: tuple[str, ...] = (
@@ -262,7 +262,7 @@ NAMED: Mapping[str, Fault] = {
     "queued": SayStatus("QUEUED"),
     "cancelled": SayStatus("CANCELLED"),
     "lower_case": SayStatus("in_progress"),
-    **{how: Mangle(how) for how in get_args(How)},
+    **{how: Corrupt(how) for how in get_args(How)},
 }
 """Faults by name: for the control path, and for tests that go through all of them."""
 
@@ -272,7 +272,7 @@ def name_of(fault: Fault) -> str:
     match fault:
         case Status(status=status, after_accept=after):
             return f"{status} after accept" if after else str(status)
-        case Mangle(how=how):
+        case Corrupt(how=how):
             return how
         case Drop(after_accept=after, reset=reset):
             return ("reset" if reset else "drop") + (" after accept" if after else "")

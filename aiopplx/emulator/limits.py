@@ -20,12 +20,12 @@ from typing import NamedTuple, TypeAlias
 import msgspec
 
 __all__ = [
+    "AtWork",
     "Bucket",
     "FixedWindow",
     "InFlight",
     "Leaky",
     "Limit",
-    "Play",
     "Room",
     "SlidingWindow",
 ]
@@ -43,7 +43,7 @@ class Room(NamedTuple):
     work: float = 0.0
 
 
-Play: TypeAlias = Callable[[float], Room]
+AtWork: TypeAlias = Callable[[float], Room]
 """A limit at work: a request arrives at this moment."""
 
 
@@ -60,7 +60,7 @@ class Bucket(msgspec.Struct, frozen=True):
     burst: float | None = None
     full: float = 1.0
 
-    def begin(self, now: float) -> Play:
+    def begin(self, now: float) -> AtWork:
         """A new one at work."""
         rate = self.rpm / 60.0
         capacity = max(1.0, self.rpm if self.burst is None else self.burst)
@@ -90,7 +90,7 @@ class Leaky(msgspec.Struct, frozen=True):
     per_second: float
     burst: int = 0
 
-    def begin(self, now: float) -> Play:
+    def begin(self, now: float) -> AtWork:
         """A new one at work."""
         excess, at = -1.0, now
 
@@ -117,7 +117,7 @@ class FixedWindow(msgspec.Struct, frozen=True):
     most: int
     seconds: float = 60.0
 
-    def begin(self, now: float) -> Play:
+    def begin(self, now: float) -> AtWork:
         """A new one at work."""
         window, taken = math.floor(now / self.seconds), 0
 
@@ -147,7 +147,7 @@ class SlidingWindow(msgspec.Struct, frozen=True):
     seconds: float = 60.0
     counts_refusals: bool = False
 
-    def begin(self, now: float) -> Play:
+    def begin(self, now: float) -> AtWork:
         """A new one at work."""
         times: deque[float] = deque()
 
@@ -176,7 +176,7 @@ class InFlight(msgspec.Struct, frozen=True):
     most: int
     seconds: float = 1.0
 
-    def begin(self, now: float) -> Play:
+    def begin(self, now: float) -> AtWork:
         """A new one at work."""
         ends: deque[float] = deque()
 

@@ -43,6 +43,7 @@ from aiopplx.emulator._behaviours import (
     made,
 )
 from aiopplx.emulator._send import accept_no_more, end
+from aiopplx.emulator._watching import Watchers
 
 __all__ = [
     "BAD_CHUNK",
@@ -117,7 +118,7 @@ class WireServer:
         self._ssl = ssl
         self._server: asyncio.Server | None = None
         self._tasks: set[asyncio.Task[None]] = set()
-        self._watchers: list[tuple[Callable[[], bool], asyncio.Future[None]]] = []
+        self._watchers = Watchers()
 
     @property
     def url(self) -> str:
@@ -156,18 +157,7 @@ class WireServer:
         It is checked at once, and whenever a connection is opened or a request was read. There is no time limit but
         the caller's own.
         """
-        watcher = true, asyncio.get_running_loop().create_future()
-        self._watchers.append(watcher)
-        try:
-            self._notify()
-            await watcher[1]
-        finally:
-            self._watchers.remove(watcher)
-
-    def _notify(self) -> None:
-        for true, future in self._watchers:
-            if not future.done() and true():
-                future.set_result(None)
+        await self._watchers.until(true)
 
     # --- which behaviour
 
@@ -212,7 +202,7 @@ class WireServer:
         task.add_done_callback(self._tasks.discard)
         # Needed when the task was cancelled before its first step, so that its own cleanup never ran.
         task.add_done_callback(lambda _: writer.close())
-        self._notify()
+        self._watchers.notify()
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, connection: int) -> None:
         reset = False
@@ -247,7 +237,7 @@ class WireServer:
                 return isinstance(early, Reset)
             request = await _whole(head, reader, connection, number)
             self.requests.append(request)
-            self._notify()
+            self._watchers.notify()
             how = await self._act(self._at_request(request), request, reader, writer)
             number += 1
             if how != "stay" or number == self._max_requests:

@@ -138,6 +138,13 @@ class Sonar(msgspec.Struct, frozen=True):
     unknown_id: ClassVar[str] = "00000000-0000-0000-0000-000000000000"
     cheapest: ClassVar[Mapping[str, object]] = {"question": "Answer with one word: is water wet?", "model": "sonar"}
     """The fields of the cheapest request: one word, from a model that researches nothing."""
+    batch_urls: ClassVar[Mapping[str, str]] = dict.fromkeys(
+        ("/async/chat/completions", "/v1/async/sonar", "/chat/completions", "/v1/sonar"), "messages"
+    )
+
+    def has_model(self, name: str) -> bool:
+        """True for a name that begins with `sonar`, as all of them do."""
+        return name.startswith("sonar")
 
     def takes(self, request: Request) -> bool:
         """True for a `ResearchRequest` only."""

@@ -6,17 +6,18 @@ itself, and one that cannot be read is that line's problem. `NaN`, which Python 
 
 The lines that the provider's batch service takes (`custom_id`, `method`, `url`, `body`) are requests, too.
 
-This module knows nothing of files, or of which name is the question.
+This module knows nothing of files, of which name is the question, or of any API.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, cast
 
 import msgspec
 
+from aiopplx.apis._registry import api_at
 from aiopplx.tables._table import QUESTION, BadRow, Row, Rows, Table, TableError, list_of
 
 WHOLE = 64 << 20
@@ -24,11 +25,6 @@ WHOLE = 64 << 20
 KNOWN = ("question", "prompt", "query", "input", "text", "messages")
 """Names of a question, in rows of any kind."""
 _BATCH_LINE = {"custom_id", "method", "url", "body"}
-_URLS: Mapping[str, str] = {
-    **dict.fromkeys(("/v1/responses", "/v1/agent"), "input"),
-    **dict.fromkeys(("/async/chat/completions", "/v1/async/sonar", "/chat/completions", "/v1/sonar"), "messages"),
-}
-"""The provider's addresses that a batch line may have, and the field that asks in its body."""
 _BLANK = " \t\r\n"
 
 
@@ -267,17 +263,18 @@ def _row(place: str, value: Any, dropped: set[str]) -> Row | BadRow:
 
 
 def _batch_line(place: str, cells: dict[str, Any], dropped: set[str]) -> Row | BadRow:
-    asks = _URLS.get(str(cells["url"]))
-    if asks is None:
-        return BadRow(place, f"the url {str(cells['url'])[:60]!r} is not one that makes a research job")
+    url = str(cells["url"])
+    api = api_at(url)
+    if api is None:
+        return BadRow(place, f"the url {url[:60]!r} is not one that makes a research job")
     body: object = cells["body"]
     if not isinstance(body, dict):
         return BadRow(place, "its body is not an object")
     fields = dict(cast("dict[str, Any]", body))
-    if asks not in fields:
+    if (asks := api.batch_urls[url]) not in fields:
         return BadRow(place, f"its body has no {asks}")
     model = fields.get("model")
-    if isinstance(model, str) and asks == "messages" and not model.startswith("sonar"):
+    if isinstance(model, str) and not api.has_model(model):
         return BadRow(place, f"the model {model[:60]!r} is not one of the provider's")
     dropped.update(name for name in ("background", "stream") if fields.pop(name, None) is not None)
     return Row(place, {"tag": cells["custom_id"], **fields})

@@ -190,7 +190,7 @@ async def test_every_way_to_corrupt_is_named_and_takes_effect() -> None:
             if how in ("duplicate_id", "bad_row", "wrong_content_type", "empty_content_type"):
                 continue
             server.faults.clear()
-            server.faults.add("get", faults.Mangle(how))
+            server.faults.add("get", faults.Corrupt(how))
             assert (await c.get(id)).body != plain, how
 
 

@@ -139,7 +139,7 @@ async def test_unreadable_job_is_not_polled_for_ever(name: str) -> None:
 
 
 async def test_another_jobs_answer_is_never_used_for_this_one() -> None:
-    outcome = await under(faults.Mangle("other_job"), "get", times=3)
+    outcome = await under(faults.Corrupt("other_job"), "get", times=3)
 
     assert outcome.victim.ok
     texts = {job.text for job in (outcome.victim, *outcome.others)}
@@ -346,7 +346,7 @@ async def test_servers_clock_is_shown_and_decides_nothing(moment: bytes) -> None
 async def test_terminal_state_is_final_whatever_comes_later() -> None:
     async with emulator(duration=AfterPolls(1)) as server, session_at(server.url) as session:
         job = await session.ask(VICTIM)
-        server.faults.add("get", faults.Mangle("flip"))
+        server.faults.add("get", faults.Corrupt("flip"))
         again = await session.wait(job)
 
         assert job.ok
@@ -357,7 +357,7 @@ async def test_job_that_seems_to_go_back_is_polled_on() -> None:
     async with emulator(duration=AfterPolls(1)) as server, session_at(server.url) as session:
         job = await session.submit(VICTIM)
         assert (await session.get(job.id)).ok
-        server.faults.add("get", faults.Mangle("flip"), times=2)
+        server.faults.add("get", faults.Corrupt("flip"), times=2)
         found = await session.wait(job.id)
 
         assert found.ok

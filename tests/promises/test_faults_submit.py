@@ -228,7 +228,7 @@ async def test_stop_after_a_lost_answer_is_still_doubt() -> None:
 async def test_second_key_with_the_same_id_is_in_doubt() -> None:
     async with emulator() as server, session_at(server.url) as session:
         first = await session.submit(OTHERS[0])
-        server.faults.add("submit", faults.Mangle("duplicate_id"))
+        server.faults.add("submit", faults.Corrupt("duplicate_id"))
         second = await session.ask(VICTIM)
 
         assert second.status is JobStatus.IN_DOUBT
