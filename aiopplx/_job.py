@@ -35,7 +35,13 @@ T = TypeVar("T")
 
 
 class JobStatus(enum.StrEnum):
-    """Where a job stands. The first group are the server's words; the second are ours, for what no server can say."""
+    """Where a job stands. The first group are the server's words; the second are ours, for what no server can say.
+
+    Attributes:
+        is_final: it will not change without an action of the user.
+    """
+
+    is_final: bool
 
     CREATED = "CREATED"
     """The server has the job and has not begun (the Agent API's `queued`)."""
@@ -63,13 +69,10 @@ class JobStatus(enum.StrEnum):
     STOPPED = "STOPPED"
     """Not sent, because the session stopped first. Nothing was billed."""
 
-    @property
-    def is_final(self) -> bool:
-        """True if it will not change without an action of the user."""
-        return self not in _RUNNING
 
-
-_RUNNING = (JobStatus.CREATED, JobStatus.IN_PROGRESS)
+# Asked five times for each job, so it is worked out once.
+for _status in JobStatus:
+    _status.is_final = _status not in (JobStatus.CREATED, JobStatus.IN_PROGRESS)
 
 
 class Source(msgspec.Struct, frozen=True, gc=False, kw_only=True):

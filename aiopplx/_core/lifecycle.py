@@ -15,6 +15,7 @@ This module knows nothing of batches, of calls that wait, of HTTP, or of when a 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import math
 from collections.abc import Callable
@@ -144,7 +145,16 @@ class Lifecycle:
         first = sub.listeners[0]
         sub.runner = runner or asyncio.current_task()
         try:
-            while not await self._try_to_submit(sub, first, names, bounds):
+            while True:
+                try:
+                    await self._submit_as_found(sub, first, names, bounds)
+                    break
+                except ClaimLost:
+                    pass  # its row is another session's by now: what that one makes of it is the outcome here too
+                except AiopplxError as error:
+                    with contextlib.suppress(ClaimLost):
+                        await self._refuse(sub, error)
+                        break
                 self._begin_anew(sub, first)
         except asyncio.CancelledError as problem:
             if is_ours(asyncio.current_task()):
@@ -164,19 +174,6 @@ class Lifecycle:
             self.live.sent(sub)
             if first not in sub.listeners:
                 self.slots.free(first)  # one who left while it was on the wire kept the slot till now
-
-    async def _try_to_submit(self, sub: Submission, first: Listener, names: Names | None, bounds: Bounds) -> bool:
-        """False if its row is another session's by now: what that one makes of it is the outcome here too."""
-        try:
-            try:
-                await self._submit_as_found(sub, first, names, bounds)
-            except ClaimLost:
-                return False
-            except AiopplxError as error:
-                await self._refuse(sub, error)
-        except ClaimLost:
-            return False
-        return True
 
     async def _submit_as_found(self, sub: Submission, first: Listener, names: Names | None, bounds: Bounds) -> None:
         if sub.phase is Phase.NEW:
