@@ -57,6 +57,8 @@ if TYPE_CHECKING:
     from aiopplx._wire.api import API
     from aiopplx.apis._registry import Routing
 
+UNSURE = 0.5
+"""Seconds after which a submission is marked again, while this session is not sure to be the holder of its row."""
 AWAY = 10.0
 """Seconds for which a step of a submission whose time is up is tried all the same, in a store that is out of reach."""
 MARKING = 1.0
@@ -327,12 +329,18 @@ class Lifecycle:
         is_first = sub.phase is Phase.QUEUED
         if self._remembers:
             try:
-                await self._write(sub, steps.sending(key=sub.key, attempt=sub.marks), least=MARKING)
+                step = steps.sending(key=sub.key, attempt=sub.marks)
+                await self._write(sub, step, least=MARKING)
+                while self._shares and not self.store.may_intend():
+                    await self._clock.sleep(UNSURE)  # others may take the row at any moment: it is asked for anew
+                    await self._write(sub, step, least=MARKING)
             except BaseException as error:
                 if is_first:
                     with anyio.CancelScope(shield=True):
                         await self._unmark(sub)
-                if isinstance(error, JournalError) and not isinstance(error, ClaimLost):
+                if isinstance(error, ClaimLost):
+                    sub.claim = None
+                elif isinstance(error, JournalError):
                     self._store_failed(error)
                 raise
             now = self._clock.now()
@@ -511,7 +519,9 @@ class Lifecycle:
     # --- the end ------------------------------------------------------------------------------------------------------
 
     async def _refuse(self, sub: Submission, error: AiopplxError) -> None:
-        """There is no job to poll: refused, stopped, or its outcome is unknown."""
+        """There is no job to poll: refused, stopped, or its outcome is unknown. Raises `ClaimLost`."""
+        if sub.row and sub.claim is None and sub.phase in DOUBTFUL:
+            raise ClaimLost("another session has it in hand") from error  # and tells what came of it
         if sub.phase is Phase.UNANSWERED:
             error = outcomes.still_in_doubt(error)
         job = sub.as_job(outcomes.status_of_refusal(error, self.client.gate.stop), error)

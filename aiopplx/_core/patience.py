@@ -18,8 +18,8 @@ from aiopplx.journal._protocol import Journal
 FIRST, LONGEST = 0.25, 5.0
 """Seconds before a call is made again, at first and at most; each pause is up to twice the one before."""
 
-_AT_ONCE = ("delivered", "exhausted", "close")
-"""Calls that are not made again: the first two leave a note, and a session that closes does not wait."""
+_AT_ONCE = ("delivered", "exhausted", "may_intend", "close")
+"""Calls that are not made again: they return at once, and a session that closes does not wait."""
 
 
 def patient(store: Journal, clock: Clock, emitter: Emitter, *, seconds: float, random: Callable[[], float]) -> Journal:

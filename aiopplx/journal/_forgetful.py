@@ -110,6 +110,10 @@ class ForgetfulJournal:
         if len(self._known) > REMEMBERED:
             self._known.popitem(last=False)
 
+    def may_intend(self) -> bool:
+        """See `Journal`. Nobody else can take a row that is held."""
+        return True
+
     async def follow(self, pks: Collection[int], *, timeout: float) -> None:
         """Returns at once: no other session holds anything."""
 

@@ -284,6 +284,10 @@ class MemoryJournal:
         if store.is_live(claim, self) and store.rows[claim.pk].state not in DELIVERABLE:
             store.release(claim.pk)
 
+    def may_intend(self) -> bool:
+        """See `Journal`. Nobody else can take a row that is held."""
+        return True
+
     async def follow(self, pks: Collection[int], *, timeout: float) -> None:
         """See `Journal`."""
         await self._open().follow(pks, self, timeout)

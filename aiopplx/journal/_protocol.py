@@ -157,6 +157,14 @@ class Journal(Protocol):
         """
         ...
 
+    def may_intend(self) -> bool:
+        """Whether this session is sure, at this moment, to hold what it has claimed.
+
+        Asked after a step that announces that something is sent, and before it is: a process that stood still in
+        between may have lost its rows. False only for a while: then the step is applied again.
+        """
+        ...
+
     async def follow(self, pks: Collection[int], *, timeout: float) -> None:
         """Wait until one of these rows, which another session holds, has changed or was freed.
 

@@ -381,6 +381,46 @@ async def test_lost_claim_makes_a_follower_of_the_caller(name: str, store: Memor
             assert (job.status, "as it came" in str(job.error)) == (JobStatus.FAILED, True)
 
 
+class Unsure(MemoryJournal):
+    """A session that was paused after a step, and is not sure whether it is still the holder."""
+
+    unsure = 0
+
+    def may_intend(self) -> bool:
+        self.unsure -= 1
+        return self.unsure < 0
+
+
+async def test_session_that_is_unsure_of_its_rows_sends_nothing(store: MemoryStore) -> None:
+    journal = Unsure(store=store)
+    journal.unsure = 3
+    seen: list[int] = []
+    async with Scripted() as server, opened(server, journal, clock=Clock(100)) as session:
+        server.hold = lambda asked: bool(seen.append(journal.unsure)) if is_submit(asked) else False
+        assert (await session.ask(QUESTION, tag="x")).ok
+    assert seen == [-1]
+    assert store.rows[1].attempts == 1
+
+
+async def test_claim_lost_before_a_resend_is_followed(store: MemoryStore) -> None:
+    mine = Taken(store=store)
+    mine.other = store.session()
+    async with Scripted() as server:
+        server.script = lambda asked: (500, {"error": {"message": "broken", "type": "internal", "code": 500}})
+        async with opened(server, mine, retry=RetryPolicy(base=0.01)) as session:
+            asking = asyncio.create_task(session.ask(QUESTION, tag="x", timeout=20))
+            await server.until(lambda: server.requests["submit"] > 0)
+            mine.step = "sending"
+            await until(lambda: mine.was_taken and bool(store._followers))
+            sent = server.requests["submit"]
+            record = await mine.other.claim(1)
+            ended = steps.ended(State.FAILED, key=store.rows[1].key, job_id="job-9", word="FAILED", error="as it came")
+            await mine.other.apply(claim_of(record), ended)
+            with anyio.fail_after(SOON):
+                job = await asking
+            assert (job.status, job.id, server.requests["submit"]) == (JobStatus.FAILED, "job-9", sent)
+
+
 # --- a store that is away ---------------------------------------------------------------------------------------------
 
 

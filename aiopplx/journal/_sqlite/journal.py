@@ -149,6 +149,10 @@ class SqliteJournal:
         """See `Journal`. The one session that has the file open holds every row, so nothing changes."""
         self._check()
 
+    def may_intend(self) -> bool:
+        """See `Journal`. Nobody else can take a row that is held."""
+        return True
+
     async def follow(self, pks: Collection[int], *, timeout: float) -> None:
         """See `Journal`. No other session holds a row, so this returns at once."""
         self._check()
