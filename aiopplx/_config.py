@@ -28,7 +28,7 @@ from aiopplx._policy.polling import PollPolicy, PollRule
 from aiopplx._policy.retry import RetryPolicy
 from aiopplx._wire.api import API
 from aiopplx.apis._registry import APIS
-from aiopplx.journal._postgres.url import Address, address_of, is_url
+from aiopplx.journal._postgres.url import Address, Url, address_of, hidden, is_url
 from aiopplx.journal._protocol import Journal
 from aiopplx.journal._records import Results
 
@@ -56,16 +56,19 @@ class _AtPath(msgspec.Struct, frozen=True):
 
 
 class JournalOptions(_AtPath, frozen=True, kw_only=True):
-    """A journal in a file, and its options: `Session(journal=JournalOptions("research.db", wait=60))`.
+    """A journal and its options: `Session(journal=JournalOptions("research.db", wait=60))`.
 
     Attributes:
-        path: the file; it is made if it does not exist.
+        path: the file, or the URL of a PostgreSQL database (`"postgresql://user@host/database?schema=aiopplx"`), which
+            many processes and machines may have open at once. It is made if it does not exist. The password of a URL is
+            hidden: it is in no `repr` and no message.
         results: what the journal does with results: `"keep"` them (default), keep them `"until_delivered"`, or store
             none and `"refetch"` them from the server, which has them for days.
         same_account: a different API key is accepted, because it belongs to the journal's account. Default False: a
             different key is refused, since jobs of another account cannot be collected.
         without_log: go on though the write-ahead log that the last run left is lost, or damaged. Default False: such a
-            file is refused, since jobs that it paid for last are known only there, and would be paid for again.
+            file is refused, since jobs that it paid for last are known only there, and would be paid for again. For a
+            file.
         retry_failed: submit again, under a new key, questions that failed, expired or were refused in an earlier run.
             Default False.
         replace: a question under a tag that stood for another question in an earlier run takes its place, and is paid
@@ -73,7 +76,7 @@ class JournalOptions(_AtPath, frozen=True, kw_only=True):
         collect: in a journal that several sessions share, go on with jobs whose session has ended or died, although
             nobody asks for them here. Default True: each live session does, so that what is paid for is read.
         wait: seconds to wait for another process that has the journal open, before `JournalLocked` is raised. Default
-            0: it is raised at once.
+            0: it is raised at once. For a file.
     """
 
     results: Results = "keep"
@@ -83,6 +86,9 @@ class JournalOptions(_AtPath, frozen=True, kw_only=True):
     retry_failed: bool = False
     replace: bool = False
     wait: float = 0.0
+
+    def __post_init__(self) -> None:
+        msgspec.structs.force_setattr(self, "path", hidden(self.path))
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
@@ -114,7 +120,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         """The journal as people call it: its file's name; "" if there is none."""
         if self.journal is None:
             return ""
-        return os.path.basename(self.journal.path) if isinstance(self.journal, JournalOptions) else "of your own"
+        if not isinstance(self.journal, JournalOptions):
+            return "of your own"
+        path = self.journal.path
+        return address_of(path, argument="journal").name if isinstance(path, Url) else os.path.basename(path)
 
     def __repr__(self) -> str:
         return f"Settings({self.api.name} at {self.base_url})"
@@ -211,14 +220,14 @@ def find_apis(given: str | None) -> tuple[API, API | None]:
 
 
 def check_journal(given: str | os.PathLike[str] | JournalOptions | Journal | None) -> JournalOptions | Journal | None:
-    """The journal; a path alone is one with the default options. Raises `ConfigError`."""
+    """The journal; a path or a URL alone is one with the default options. Raises `ConfigError`."""
+    given = hidden(given)
     if isinstance(given, (str, os.PathLike)):
-        check_path("journal", given)
-        return JournalOptions(given)
+        given = JournalOptions(given)
+        return check_database(given) if isinstance(given.path, Url) else check_file(given, "journal")
     if not isinstance(given, JournalOptions):
-        return check_usable("journal", given, "find_or_queue", "a path, a JournalOptions or an open Journal")
-    given = fields_as_builtins(given)
-    check_path("journal.path", given.path)
+        return check_usable("journal", given, "find_or_queue", "a path, a URL, a JournalOptions or an open Journal")
+    given = check_database(given) if isinstance(given.path, Url) else check_file(given, "journal.path")
     check_one_of("journal.results", given.results, ("keep", "until_delivered", "refetch"))
     check_flag("journal.same_account", given.same_account)
     check_flag("journal.retry_failed", given.retry_failed)
@@ -242,6 +251,24 @@ def check_shared(given: str | None, *, has_rate: bool) -> Address | None:
             remedy="Give rpm= or tier= of the account, the same in all of them",
         )
     return address_of(given, argument="shared")
+
+
+def check_file(given: JournalOptions, argument: str) -> JournalOptions:
+    """A journal in a file. Raises `ConfigError`."""
+    given = fields_as_builtins(given)
+    check_path(argument, given.path)
+    return given
+
+
+def check_database(given: JournalOptions) -> JournalOptions:
+    """A journal on PostgreSQL. Raises `ConfigError`."""
+    address_of(given.path if isinstance(given.path, Url) else "")
+    # The password stands beside the text of the URL, which is no text for whoever wants built-in values.
+    given = msgspec.structs.replace(fields_as_builtins(given), path=given.path)
+    for name in ("without_log", "wait"):
+        if getattr(given, name):
+            raise ConfigError("is for a journal in a file, and not on PostgreSQL", argument=f"journal.{name}")
+    return given
 
 
 def check_poll(given: PollPolicy | PollRule | Literal["adaptive"] | None) -> PollPolicy:

@@ -59,6 +59,7 @@ from aiopplx._wire.headers import date_in
 from aiopplx._wire.request import Request
 from aiopplx.apis._registry import request_of
 from aiopplx.journal._names import Names
+from aiopplx.journal._postgres.url import hidden
 from aiopplx.journal._protocol import Journal
 
 if TYPE_CHECKING:
@@ -150,6 +151,7 @@ class Session:
     ) -> None:
         key = Secret(api_key) if api_key is not None else None
         del api_key  # what follows may raise, and a traceback shows the variables of this frame
+        journal, shared = hidden(journal), hidden(shared)
         self._core: Core | None = None
         self._closed = False
         self._settings = make_settings(

@@ -94,7 +94,7 @@ def test_clock_is_the_one_that_was_given() -> None:
         ({"http": 7}, "http must be an aiohttp.ClientSession, not int"),
         ({"retry": 3}, "retry must be a RetryPolicy, not int"),
         ({"clock": 1000.0}, "clock must be a clock of aiopplx.testing, not float"),
-        ({"journal": 7}, "journal must be a path, a JournalOptions or an open Journal, not int"),
+        ({"journal": 7}, "journal must be a path, a URL, a JournalOptions or an open Journal, not int"),
         ({"journal": JournalOptions(7)}, "journal.path must be a path, not int"),  # type: ignore[arg-type]  # the same
         ({"journal": JournalOptions("a", results="some")}, "journal.results must be one of 'keep'"),  # type: ignore[arg-type]  # the same
         ({"journal": JournalOptions("a", wait=-1.0)}, "journal.wait must be a number of seconds from 0, not -1.0"),

@@ -47,11 +47,13 @@ from aiopplx.journal._names import fingerprint
 from aiopplx.journal._postgres.account import SharedAccount
 from aiopplx.journal._postgres.hearing import reach
 from aiopplx.journal._postgres.room import Database
+from aiopplx.journal._postgres.url import Url
 from aiopplx.journal._protocol import Journal
 from aiopplx.journal._records import Ledger
 from aiopplx.journal._unwritten import Unwritten
 
 if TYPE_CHECKING:
+    from aiopplx.journal._postgres.journal import PostgresJournal
     from aiopplx.journal._sqlite.journal import SqliteJournal
 
 CLOSING = 3.0
@@ -79,7 +81,7 @@ class SessionStore:
         store: Journal,
         spent: Ledger,
         known: Mapping[str, bytes],
-        given: SqliteJournal | Contained | None = None,
+        given: SqliteJournal | PostgresJournal | Contained | None = None,
         *,
         shared: OpenAccount | None = None,
     ) -> None:
@@ -179,7 +181,13 @@ async def _open_journal(
     given = settings.journal
     if given is None:
         return SessionStore(ForgetfulJournal(), Ledger(), {}, shared=shared)
-    opened_store = await _open_file(given, settings, sleep) if isinstance(given, JournalOptions) else Contained(given)
+    opened_store: SqliteJournal | PostgresJournal | Contained
+    if not isinstance(given, JournalOptions):
+        opened_store = Contained(given)
+    elif isinstance(given.path, Url):
+        opened_store = await _open_database(given, given.path, settings)
+    else:
+        opened_store = await _open_file(given, settings, sleep)
     # A store's threads take real time, in which a clock that jumps must stand still. `follow` waits for another
     # session, for which time has to pass.
     store = settings.clock.guard(cast("Journal", opened_store), but=("follow",))
@@ -226,6 +234,20 @@ async def _open_file(
                 raise
         tries_left -= 1
         await sleep(LOCK_SECONDS)
+
+
+async def _open_database(options: JournalOptions, url: Url, settings: Settings) -> PostgresJournal:
+    from aiopplx.journal._postgres.journal import PostgresJournal  # its driver is an extra
+
+    with settings.clock.busy():
+        return await PostgresJournal.open(
+            url,
+            results=options.results,
+            same_account=options.same_account,
+            replace=options.replace,
+            base_url=settings.base_url,
+            account=lambda salt: fingerprint(settings.key.reveal(), salt),
+        )
 
 
 # --- the moving parts ------------------------------------------------------------------------------------------------

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from aiopplx._errors import ConfigError
-from aiopplx.journal._postgres.url import address_of, is_url
+from aiopplx.journal._postgres.url import Url, address_of, hidden, is_url
 
 
 @pytest.mark.parametrize(
@@ -46,9 +46,31 @@ def test_url_names_server_schema_and_encryption(url: str, name: str, sslmode: st
 
 def test_password_is_given_and_never_shown() -> None:
     address = address_of("postgresql://u:p%40ss@db/x")
+    assert address.password is not None
     assert address.password() == "p@ss"
     assert "p@ss" not in repr(address) + address.name
     assert "p%40ss" not in repr(address) + address.name
+
+
+@pytest.mark.parametrize(
+    ("given", "shown", "password"),
+    [
+        ("postgresql://u:hunter2@db/x", "postgresql://u@db/x", "hunter2"),
+        ("postgresql://u:hun/ter@2@db/x?user=a@b", "postgresql://u@db/x?user=a@b", "hun/ter@2"),
+        ("postgresql://u:h?unter@db/x", "postgresql://u@db/x", "h?unter"),
+        ("postgresql://u:123@db/x", "postgresql://u@db/x", "123"),
+        ("postgresql://u:@db/x", "postgresql://u@db/x", None),
+        ("postgresql://db:5432/x?user=a@b", "postgresql://db:5432/x?user=a@b", None),
+        ("postgresql://[::1]:5432/x", "postgresql://[::1]:5432/x", None),
+        ("postgresql://db/x?password=hunter2&schema=a", "postgresql://db/x?password=&schema=a", None),
+    ],
+)
+def test_password_is_hidden_before_the_url_is_looked_at(given: str, shown: str, password: str | None) -> None:
+    url = hidden(given)
+    assert isinstance(url, Url)
+    assert str(url) == shown
+    assert (url.password() if url.password is not None else None) == password
+    assert hidden(url) is url
 
 
 @pytest.mark.parametrize(

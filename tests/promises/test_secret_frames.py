@@ -19,11 +19,13 @@ import aiohttp
 import pytest
 from _faulty import emulator, taken
 from _frames import where_shown
+from _postgres import Server
 
 import aiopplx
-from aiopplx import Batch, ConfigError, Job, NetworkOptions, PollPolicy, RetryPolicy, Session
+from aiopplx import Batch, ConfigError, Job, JournalOptions, NetworkOptions, PollPolicy, RetryPolicy, Session
 from aiopplx._http.proxy import Proxy
 from aiopplx.emulator import AfterPolls, Emulator, WireServer, faults, wire
+from aiopplx.journal import JournalAway
 from aiopplx.testing import Clock
 
 KEY = "canary-key-5d1f9c3e7b2a"
@@ -285,3 +287,41 @@ def test_half_made_object_can_be_shown() -> None:
     assert "being made" in repr(object.__new__(Batch))
     assert repr(object.__new__(Proxy)) == "Proxy('')"
     assert KEY not in repr(Proxy(f"ftp://user:{KEY}@nowhere")) + repr(Proxy(f"http://user:{KEY}@proxy:8080"))
+
+
+# --- the password of a database --------------------------------------------------------------------------------------
+
+PASSWORD = "canary-word-8c1d"
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        f"postgresql://u:{PASSWORD}@db:port/x",
+        f"postgresql://u:{PASSWORD}@db/x?sslmode=prefer",
+        f"postgresql://u@db/x?password={PASSWORD}",
+        f"postgresql://u:1/{PASSWORD}@db/x?schema=NO",
+    ],
+)
+def test_refused_url_shows_no_password(url: str) -> None:
+    for journal in (url, JournalOptions(url, wait=1.0)):
+        with pytest.raises(ConfigError) as caught:
+            Session("key", journal=journal)
+        del journal
+        assert where_shown(PASSWORD, caught.value, but=__file__) == []
+    assert PASSWORD not in repr(JournalOptions(url))
+
+
+@pytest.mark.parametrize("cancel_after", [None, 1, 2, 3, 5, 8, 13])
+async def test_database_out_of_reach_shows_no_password(cancel_after: int | None, postgres: Server) -> None:
+    good = postgres.url().replace("postgresql://", f"postgresql://u:{PASSWORD}@")
+    session = Session("key", journal=good if cancel_after else good.replace(str(postgres.folder), "/nowhere"))
+    assert PASSWORD not in repr(session._settings.journal)
+    opening = asyncio.ensure_future(session.__aenter__())
+    if cancel_after is not None:
+        for _ in range(cancel_after):
+            await asyncio.sleep(0)
+        opening.cancel()
+    with pytest.raises((JournalAway, asyncio.CancelledError)) as caught:
+        await opening
+    assert where_shown(PASSWORD, caught.value, but=__file__) == []

@@ -19,7 +19,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import ssl
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from typing import TYPE_CHECKING, Any, TypedDict, cast
 
 import asyncpg
@@ -47,7 +47,7 @@ class _Words(TypedDict):
     host: str | None
     port: int
     user: str | None
-    password: str | None
+    password: Callable[[], str] | None
     database: str | None
     ssl: ssl.SSLContext | bool
     timeout: float
@@ -96,10 +96,30 @@ class AsyncpgDatabase:
         async with self._errors():
             if self._pool is None:
                 # Opens nothing yet, so two that come here at once make one pool.
-                self._pool = asyncpg.create_pool(min_size=0, max_size=POOL, reset=_as_it_is, **self._words())
+                self._pool = asyncpg.create_pool(
+                    min_size=0, max_size=POOL, reset=_as_it_is, connect=self._new, command_timeout=COMMAND
+                )
                 await self._pool
             async with self._pool.acquire(timeout=COMMAND) as connection:
                 yield connection
+
+    async def _new(self, *_: object, **__: object) -> asyncpg.Connection[asyncpg.Record]:
+        """A new connection, made in a task of its own; the pool has nothing to say about it.
+
+        The frames of the driver have the password among their variables: neither an error nor a cancellation carries
+        them on.
+        """
+        making = asyncio.ensure_future(asyncpg.connect(**self._words()))
+        try:
+            await asyncio.wait([making])
+        except asyncio.CancelledError:
+            making.add_done_callback(_not_wanted)
+            making.cancel()
+            raise
+        error = making.exception()
+        if error is not None:
+            raise _without_frames(error)
+        return making.result()
 
     @contextlib.asynccontextmanager
     async def _errors(self) -> AsyncGenerator[None]:
@@ -107,6 +127,7 @@ class AsyncpgDatabase:
         try:
             yield
         except asyncpg.PostgresError as error:
+            _without_frames(error)
             code = str(error.sqlstate or "")
             if code in CONSTRAINTS:
                 raise Taken(str(getattr(error, "constraint_name", "") or "")) from error
@@ -119,6 +140,7 @@ class AsyncpgDatabase:
                 ) from error
             raise error_of(code, _said(error), name=name) from error
         except (asyncpg.InterfaceError, asyncpg.InternalClientError, OSError, TimeoutError, EOFError) as error:
+            _without_frames(error)
             if self._is_closed:
                 raise JournalClosed("the journal is closed", path=name) from error
             if isinstance(error, ssl.SSLCertVerificationError):
@@ -156,7 +178,7 @@ class AsyncpgDatabase:
                 raise
 
     async def _connect(self, channel: str, heard: Heard) -> asyncio.Event:
-        connection = await asyncpg.connect(**self._words())
+        connection = await self._new()
         lost = asyncio.Event()
         connection.add_termination_listener(lambda _: lost.set())
 
@@ -194,7 +216,8 @@ class AsyncpgDatabase:
             "host": address.host or None,
             "port": address.port,
             "user": address.user or None,
-            "password": address.password(),
+            # A function too: the connection that is made keeps what it was given.
+            "password": address.password,
             "database": address.database or None,
             "ssl": tls_of(address),
             "timeout": CONNECT,
@@ -243,6 +266,25 @@ def tls_of(address: Address) -> ssl.SSLContext | bool:
 
 async def _as_it_is(connection: object) -> None:
     """No connection has a state that the next user would have to be rid of, so nothing is reset."""
+
+
+def _not_wanted(making: asyncio.Task[asyncpg.Connection[asyncpg.Record]]) -> None:
+    """Whoever wanted this connection is gone."""
+    if not making.cancelled() and making.exception() is None:
+        making.result().terminate()
+
+
+def _without_frames(error: BaseException) -> BaseException:
+    """The same error without the frames of the driver, in which the password and the questions can be read."""
+    left: list[BaseException | None] = [error]
+    seen: set[int] = set()
+    while left:
+        one = left.pop()
+        if one is not None and id(one) not in seen:
+            seen.add(id(one))
+            one.__traceback__ = None
+            left += [one.__cause__, one.__context__]
+    return error
 
 
 def _changed(status: str) -> int:

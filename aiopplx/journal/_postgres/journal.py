@@ -11,7 +11,7 @@ import contextlib
 import os
 import warnings
 from collections.abc import Callable, Collection, Coroutine
-from typing import Any, Self, TypeVar
+from typing import Any, Self, TypeAlias, TypeVar
 
 from aiopplx.journal._errors import JournalClosed, JournalError
 from aiopplx.journal._postgres import statements as sql
@@ -28,6 +28,9 @@ from aiopplx.journal._records import Claim, Cost, CostsBy, Ledger, Origin, Recor
 from aiopplx.journal._steps import Step
 
 T = TypeVar("T")
+
+What: TypeAlias = tuple[str, str, str]
+"""What a call writes of a submission: the name of the step, the key and the id."""
 
 
 class PostgresJournal:
@@ -65,7 +68,8 @@ class PostgresJournal:
         self._timing = timing
         self._pid = os.getpid()
         self._latest: dict[object, asyncio.Task[Any]] = {}
-        self._pending: set[asyncio.Task[Any]] = set()
+        self._pending: dict[asyncio.Task[Any], What | None] = {}
+        self._cut: list[What] = []
         self._delivered: set[int] = set()
         self._delivering: asyncio.Task[None] | None = None
         self._one_delivers = asyncio.Lock()
@@ -131,17 +135,21 @@ class PostgresJournal:
 
     # --- the order of calls ------------------------------------------------------------------------------------------
 
-    def _start(self, work: Callable[[], Coroutine[Any, Any, T]], after: object) -> asyncio.Task[T]:
+    def _start(
+        self, work: Callable[[], Coroutine[Any, Any, T]], after: object, what: What | None = None
+    ) -> asyncio.Task[T]:
         """Carry this out, whether or not anybody waits for it, after the calls before it with the same name."""
         self._check()
         before = self._latest.get(after) if after is not None else None
         task = asyncio.ensure_future(_in_turn(before, work))
-        self._pending.add(task)
+        self._pending[task] = what
         if after is not None:
             self._latest[after] = task
 
         def done(task: asyncio.Task[T]) -> None:
-            self._pending.discard(task)
+            self._pending.pop(task)
+            if task.cancelled() and what is not None:
+                self._cut.append(what)
             if self._latest.get(after) is task:
                 del self._latest[after]
             if not task.cancelled():
@@ -150,15 +158,24 @@ class PostgresJournal:
         task.add_done_callback(done)
         return task
 
-    async def _do(self, work: Callable[[], Coroutine[Any, Any, T]], *, after: object = None) -> T:
-        # Shielded: if its caller is cancelled, it is carried out nevertheless.
-        return await asyncio.shield(self._start(work, after))
+    async def _do(
+        self, work: Callable[[], Coroutine[Any, Any, T]], *, after: object = None, what: What | None = None
+    ) -> T:
+        task = self._start(work, after, what)
+        # Not cancelled with its caller: it is carried out nevertheless.
+        await asyncio.wait([task])
+        if task.cancelled():
+            raise JournalClosed(
+                f"the journal {self.path} was closed before its server had answered: this may be written or not",
+                path=self.path,
+            )
+        return task.result()
 
     async def _see(self, work: Callable[[], Coroutine[Any, Any, T]]) -> T:
         """Look, once everything that was called before is done."""
         self._check()
         if self._pending:
-            await asyncio.wait(set(self._pending))
+            await asyncio.wait([*self._pending])
         self._check()
         await self._deliver()
         return await work()
@@ -189,11 +206,12 @@ class PostgresJournal:
                 is_known=origin is not None,
             ),
             after=item,
+            what=("queued", key, ""),
         )
 
     async def adopt(self, job_id: str, *, api: str, tag: str | int | None = None) -> Record:
         """See `Journal`."""
-        return await self._do(lambda: self._writing.adopt(job_id, api=api, tag=tag))
+        return await self._do(lambda: self._writing.adopt(job_id, api=api, tag=tag), what=("adopted", "", job_id))
 
     async def claim(self, pk: int) -> Record | None:
         """See `Journal`."""
@@ -222,7 +240,11 @@ class PostgresJournal:
     async def apply(self, claim: Claim, step: Step) -> None:
         """See `Journal`."""
         pk = claim.pk
-        await self._do(lambda: self._settled(pk, lambda: self._writing.apply(claim, step)), after=pk)
+        await self._do(
+            lambda: self._settled(pk, lambda: self._writing.apply(claim, step)),
+            after=pk,
+            what=(step.rule.name, step.key, step.job_id),
+        )
 
     def may_intend(self) -> bool:
         """Whether something may be sent at this moment: nobody else can have taken over what this session holds.
@@ -316,6 +338,17 @@ class PostgresJournal:
         # Shielded: if this caller is cancelled, closing continues, and another caller can still wait for it.
         await asyncio.shield(self._closing)
 
+    def abandon(self) -> list[What]:
+        """Wait for the server no longer: whoever does gets `JournalClosed`.
+
+        Returns:
+            The steps that may not be written: the name of each, its key and its id.
+        """
+        what = [*self._cut, *(each for each in self._pending.values() if each is not None)]
+        for task in self._pending:
+            task.cancel()
+        return what
+
     async def _close(self) -> None:
         try:
             with contextlib.suppress(JournalError, TimeoutError):
@@ -329,7 +362,7 @@ class PostgresJournal:
 
     async def _hand_over(self) -> None:
         if self._pending:
-            await asyncio.wait(set(self._pending))
+            await asyncio.wait([*self._pending])
         await self._deliver()
         await self._held.stop()  # a beat now would find no line, and enter anew
         await self._held.leave()

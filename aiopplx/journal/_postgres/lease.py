@@ -31,7 +31,7 @@ class Timing(msgspec.Struct, frozen=True, kw_only=True):
     beat: float = 7.5
     look: float = 2.0
     told: float = 0.05
-    close: float = 5.0
+    close: float = 2.0
 
 
 class Lease:

@@ -16,7 +16,7 @@ from __future__ import annotations
 import ipaddress
 import re
 from collections.abc import Callable
-from typing import Literal, cast, get_args
+from typing import Literal, TypeVar, cast, get_args
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 import msgspec
@@ -33,6 +33,13 @@ PORT = 5432
 _WORDS = frozenset({"schema", "sslmode", "sslrootcert", "host", "port", "user", "dbname"})
 # Unquoted it stands in every statement, and `aiopplx_` and it are the name of a channel, of at most 63 bytes.
 _SCHEMA = re.compile(r"[a-z_][a-z0-9_]{0,39}")
+# What stands between the colon after the user and the last @ before the words. If it has a "?" itself, which should be
+# written %3F, to the last @ of all, unless it is a port: rather too much is hidden than too little.
+_USER_AND_PASSWORD = re.compile(r"(\w+://[^:@/?#\[]*):([^?]*)@", re.DOTALL)
+_AND_AN_ODD_PASSWORD = re.compile(r"(\w+://[^:@/?#\[]*):(?!\d+(?:[/?#]|$))(.*)@", re.DOTALL)
+_PASSWORD_IN_WORDS = re.compile(r"([?&][^=&]*pass[^=&]*=)[^&]*", re.IGNORECASE)
+
+T = TypeVar("T")
 
 
 class Address(msgspec.Struct, frozen=True, kw_only=True):
@@ -46,7 +53,7 @@ class Address(msgspec.Struct, frozen=True, kw_only=True):
         schema: where the tables are.
         sslmode: how TLS is used.
         sslrootcert: a file of certificates; `""` for those of the system.
-        password: gives the password, None if the URL has none. A function, so that no repr shows it.
+        password: gives the password; None if the URL has none. A function, so that no repr shows it.
     """
 
     host: str
@@ -56,7 +63,7 @@ class Address(msgspec.Struct, frozen=True, kw_only=True):
     schema: str
     sslmode: SslMode
     sslrootcert: str
-    password: Callable[[], str | None]
+    password: Callable[[], str] | None
 
     @property
     def name(self) -> str:
@@ -69,9 +76,34 @@ class Address(msgspec.Struct, frozen=True, kw_only=True):
         return f"postgresql://{user}{host}{port}/{self.database}?{socket}schema={self.schema}"
 
 
+class Url(str):
+    """A URL as text without its password, which is kept apart: no repr and no traceback with variables shows it.
+
+    Attributes:
+        password: gives it; None if the URL has none.
+    """
+
+    password: Callable[[], str] | None
+
+
 def is_url(given: object) -> bool:
     """Whether this names a database, and not a file."""
     return isinstance(given, str) and given.startswith(SCHEMES)
+
+
+def hidden(given: T) -> T | Url:
+    """The URL of a database with its password hidden; anything else as it is. Raises nothing.
+
+    To be called with what a caller gave before anything looks at that: what looks at it may raise.
+    """
+    if not isinstance(given, str) or isinstance(given, Url) or not is_url(given):
+        return given
+    found = _USER_AND_PASSWORD.match(given) or _AND_AN_ODD_PASSWORD.match(given)
+    secret = found[2] if found is not None else ""
+    rest = f"{found[1]}@{given[found.end() :]}" if found is not None else str(given)
+    url = Url(_PASSWORD_IN_WORDS.sub(r"\1", rest))
+    url.password = (lambda: unquote(secret)) if secret else None
+    return url
 
 
 def address_of(given: str, *, argument: str = "journal") -> Address:
@@ -84,16 +116,18 @@ def address_of(given: str, *, argument: str = "journal") -> Address:
     Raises:
         ConfigError: it cannot be used. The message shows nothing of the URL but the word that is wrong.
     """
-    password: str | None = None
+    wrong = ConfigError(
+        "is no postgresql:// URL: postgresql://user@host:5432/database?schema=aiopplx is one", argument=argument
+    )
+    given = hidden(given)
+    if not isinstance(given, Url):
+        raise wrong
     try:
         parts = urlsplit(given)
         host, port, user = parts.hostname or "", parts.port, unquote(parts.username or "")
-        password = unquote(parts.password) if parts.password else None
         words = dict(parse_qsl(parts.query, keep_blank_values=True, strict_parsing=bool(parts.query)))
     except ValueError:
-        raise ConfigError(
-            "is no postgresql:// URL: postgresql://user@host:5432/database?schema=aiopplx is one", argument=argument
-        ) from None
+        raise wrong from None
     if unknown := sorted(words.keys() - _WORDS):
         secret = " (a password goes before the @, or into PGPASSWORD)" if "password" in unknown else ""
         raise ConfigError(
@@ -106,7 +140,6 @@ def address_of(given: str, *, argument: str = "journal") -> Address:
         raise ConfigError(
             "must name a schema of small letters, digits and _, of at most 40 characters", argument=f"{argument} schema"
         )
-    kept = password
     return Address(
         host=host,
         port=_port(words["port"], argument) if words.get("port") else port or PORT,
@@ -115,7 +148,7 @@ def address_of(given: str, *, argument: str = "journal") -> Address:
         schema=schema,
         sslmode=_sslmode(words.get("sslmode"), host, argument),
         sslrootcert=words.get("sslrootcert", ""),
-        password=lambda: kept,
+        password=given.password,
     )
 
 
