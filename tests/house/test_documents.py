@@ -5,6 +5,7 @@ do this too, and nothing of the library is patched: with a job that takes its ti
 for the first time after half a minute.
 
 `<!-- a notebook's cell -->` before a block makes it a cell: all cells run in order, in one kernel.
+`<!-- with a session -->` before a block lets it run with the names that its reader has (`tests/support/_reader.py`).
 `<!-- not run: reason -->` on the line before a Python block leaves it out. The two commands of the README are run by
 `.ci/run`, which finds them by the comments before them.
 """
@@ -22,6 +23,7 @@ from pathlib import Path
 import aiohttp
 import pytest
 from _kernel import Kernel
+from _reader import run_as_read
 from aiohttp import web
 
 from aiopplx.emulator import Emulator
@@ -48,6 +50,8 @@ def blocks() -> dict[str, tuple[str, str, str]]:
 BLOCKS = blocks()
 CELL = "a notebook's cell"
 CELLS = [text for kind, word, text in BLOCKS.values() if kind == "python" and word == CELL]
+FRAGMENT = "with a session"
+FRAGMENTS = {where: text for where, (kind, word, text) in BLOCKS.items() if kind == "python" and word == FRAGMENT}
 PROGRAMS = {where: text for where, (kind, word, text) in BLOCKS.items() if kind == "python" and not word}
 SHELL = "".join(text for kind, _, text in BLOCKS.values() if kind == "sh")
 COMMANDS = sorted({(match["name"], match["rest"]) for match in COMMAND.finditer(SHELL)})
@@ -100,6 +104,15 @@ async def test_python_block_runs_as_it_is_printed(where: str, tmp_path: Path) ->
     assert "Warning" not in said
 
 
+@pytest.mark.parametrize("where", FRAGMENTS)
+async def test_fragment_runs_with_what_its_reader_has(
+    where: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PERPLEXITY_API_KEY", "any")
+    await run_as_read(FRAGMENTS[where], where)
+
+
 async def test_cells_of_a_notebook_run_in_one_kernel(tmp_path: Path) -> None:
     async with eager_server() as url:
         kernel = await Kernel.started(url, tmp_path)
@@ -136,6 +149,10 @@ def test_readme_has_the_two_commands_that_ci_runs() -> None:
 
 
 def test_unexecuted_block_says_why() -> None:
-    odd = {where: word for where, (kind, word, _) in BLOCKS.items() if kind == "python" and word not in ("", CELL)}
+    odd = {
+        where: word
+        for where, (kind, word, _) in BLOCKS.items()
+        if kind == "python" and word not in ("", CELL, FRAGMENT)
+    }
     assert {where: word for where, word in odd.items() if not REASON.match(word)} == {}
     assert len(PROGRAMS) >= len(odd), "most of what is printed runs"
