@@ -44,7 +44,7 @@ from typing import Protocol
 import msgspec
 
 from aiopplx._policy.epochs import Epochs
-from aiopplx._policy.noise import LEAP, MOST_USUAL, Noise
+from aiopplx._policy.noise import Noise
 from aiopplx._policy.pace import LEAST_FLAT, SLOWEST, Pace
 from aiopplx._policy.told import Told
 
@@ -57,8 +57,6 @@ GAP_GROWS, KNOWN_GAP_GROWS = 1.3, 2.0
 MOST_FLAT, TOLD_FLAT = 60.0, 600.0
 """Departures until the pace is back at the rate: as many as the epoch accepted, up to the first; the second where
 headers told the rate, since nothing has to be found out then."""
-NOISY_FLAT = 8.0
-"""The same where refusals come at any rate: there most of them cost no pace, and asking for more is cheap."""
 FEW_ON_THE_WAY = 4.0
 """Requests on their way at the rate, above which `MOST_FLAT` grows with them."""
 BELOW_RATE = 0.9
@@ -226,6 +224,20 @@ class Limiter:
         """Requests at once, after a pause."""
         return self._pace.burst
 
+    @property
+    def count(self) -> int:
+        """Requests that were accepted, ever."""
+        return self._epochs.accepted
+
+    @property
+    def usual(self) -> float:
+        """The share of requests that is refused at any rate, 0.0 if refusals show a limit."""
+        return self._noise.usual
+
+    def expect(self, usual: float) -> None:
+        """Another limit of the account has shown that this share of all requests is refused at any rate."""
+        self._noise.start_from(usual)
+
     # --- departures --------------------------------------------------------------------------------------------------
 
     def delay(self, now: float) -> float:
@@ -264,11 +276,10 @@ class Limiter:
         if alone.is_on:
             alone.leave(now)
         if pace.rate is not None and (self.is_given or not alone.is_on):
-            is_over = self._noise.leapt_at is not None and not pace.even
             if pace.leave(now, now - self._last_sent):
                 self._epochs.is_full(now)
-            if is_over:
-                self._end_leap(now, is_noise=False)  # what leapt does not come back
+            if self._noise.leapt_at is not None:
+                self._noise.leave()
 
     def back(self, sent_at: float) -> None:
         """See `Departures`."""
@@ -276,6 +287,7 @@ class Limiter:
             self.in_flight -= 1
         if self._is_met:
             self._alone.back(sent_at)
+            self._noise.back(sent_at)
 
     def close(self, until: float) -> None:
         """Nothing leaves before this moment."""
@@ -286,7 +298,7 @@ class Limiter:
         """Whether what is in flight tells if another may follow: the window is full, or the leap has been made."""
         if self._pace.rate is None:
             return self.in_flight >= self._window()
-        return self._noise.leapt_at is not None and not self._pace.even
+        return self._noise.awaits
 
     def _window(self) -> float:
         accepted = self._epochs.accepted - self._window_from
@@ -311,7 +323,7 @@ class Limiter:
             self._surely += 1.0 / WINDOW_SHARE
 
     def _accepted_met(self, now: float, sent_at: float) -> None:
-        self._noise.accept()
+        self._noise.accept(is_new=sent_at > self._epochs.known_at)
         self._epochs.accept(sent_at)
         if self._noise.leapt_at is not None:
             self._landed(now, sent_at, is_refused=False)
@@ -330,25 +342,27 @@ class Limiter:
             empty_for += self._rtt / 2.0  # it was known that much later than it was so
         return min(self._pace.burst, max(0.0, BELOW_RATE * rate * empty_for - 1.0))
 
-    def refused(self, now: float, sent_at: float) -> None:
-        """A request that was sent at `sent_at` was refused, because there were too many."""
+    def refused(self, now: float, sent_at: float) -> bool:
+        """A request that was sent at `sent_at` was refused, because there were too many. True if that is no noise."""
         self._is_met = True
         rtt = self._rtt
         self._rtt = rtt + (now - sent_at - rtt) / 8.0 if rtt else now - sent_at
         noise, epochs, pace, alone = self._noise, self._epochs, self._pace, self._alone
-        noise.refuse()
+        noise.refuse(epochs.accepted, is_new=sent_at > epochs.known_at)
         if noise.leapt_at is not None:
             self._landed(now, sent_at, is_refused=True)
-            return
-        if sent_at <= epochs.known_at or noise.explains(is_rate_known=pace.rate is not None):
-            return
+            return False
+        if noise.explains(is_rate_known=pace.rate is not None):
+            return False
+        if sent_at <= epochs.known_at:
+            return True
         if self.is_given:
             self.refused_as_given += 1
             pace.save(now, min(0.0, pace.saved(now)))
         elif pace.is_told and self._told.refuse(noise.share):
             self._contradicted()
         epochs.known_at = now
-        pace.waited = 0
+        pace.waited, pace.doubles = 0, False
         if alone.is_on:
             epochs.refuse_alone(sent_at)
             grows = GAP_GROWS if pace.rate is None else KNOWN_GAP_GROWS
@@ -360,6 +374,7 @@ class Limiter:
                 self._learn(now, sent_at)
             if noise.leapt_at is None:
                 alone.begin(now, self._first_gap(now))
+        return True
 
     def _first_gap(self, now: float) -> float:
         if self._pace.rate is not None:
@@ -375,16 +390,16 @@ class Limiter:
         found = self._epochs.mark(sent_at)
         if found is None:
             return
-        rate = pace.rate = max(SLOWEST, found.rate)
+        rate = found.rate
+        pace.rate = max(SLOWEST, rate)
         # Where many are on their way, asking for more costs more refusals at once, so it is done less often.
         most = MOST_FLAT * max(1.0, rate * self._rtt / FEW_ON_THE_WAY)
-        pace.flat = NOISY_FLAT if self._noise.usual else min(most, max(LEAST_FLAT, float(found.accepted)))
+        pace.flat = min(most, max(LEAST_FLAT, float(found.accepted)))
         if before is None:
             began = self._began if self._began is not None else sent_at
             pace.burst = max(0.0, found.first - rate * max(0.0, found.began - began))
-        if found.is_repeated and self._noise.may_have_lowered(rate):
-            self._noise.leap(now, rate)
-            pace.rate, pace.even = self._noise.confirmed, LEAP
+        if found.is_repeated and self._noise.may_have_lowered(rate, found.accepted):
+            pace.rate, pace.is_even = max(SLOWEST, self._noise.leap(now, rate)), True
             pace.save(now, 0.0)
 
     # --- limit or noise ----------------------------------------------------------------------------------------------
@@ -399,13 +414,13 @@ class Limiter:
         pace = self._pace
         self._noise.end_leap(is_noise=is_noise)
         self._epochs.known_at = now
-        pace.waited = pace.even = 0
+        pace.waited, pace.is_even = 0, False
         if is_noise:
             self._epochs.forget()
-            pace.flat = NOISY_FLAT
+            pace.doubles = True
         else:
             self._epochs.forget(mark=now)
-            pace.rate = self._noise.fell_to
+            pace.rate = max(SLOWEST, self._noise.fell_to)
             self._alone.begin(now, self._first_gap(now))
 
     # --- headers -----------------------------------------------------------------------------------------------------
@@ -480,5 +495,5 @@ class Limiter:
         pace.rate = max(SLOWEST, learnt.rate)
         pace.burst = max(0.0, learnt.burst)
         pace.flat = min(TOLD_FLAT, max(LEAST_FLAT, learnt.flat))
-        self._noise.usual = min(MOST_USUAL, max(0.0, learnt.usual))
+        self._noise.start_from(learnt.usual)
         pace.save(now, min(max(1.0, pace.burst), max(0.0, seconds_ago) * pace.rate))

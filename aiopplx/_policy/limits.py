@@ -6,10 +6,12 @@ cost requests. So they have a limit each until it shows:
 - by headers: a poll is told the limit that submissions were told, and as many remain for it as for them;
 - by a refusal: a poll is refused while a rate of submissions is known, or a submission while a rate of polls is. Polls
   alone are far below every published limit of polls, so where limits are separate none is refused, and nothing is
-  joined.
+  joined. Some servers refuse at random, though. So what was accepted of both, since the one that is known was last
+  empty, must have fitted into it.
 
-From then on it is one limit, and it is never two again: if that was wrong, polls wait longer than they must, and
-nothing else. Lists have a limit of their own throughout.
+From then on it is one limit. It becomes two again only where refusals prove to come at any rate (`noise`): then the one
+that joined them said nothing. If it was wrong without that, polls wait longer than they must, and nothing else. Lists
+have a limit of their own throughout.
 
 A limit that the user gives may be that of several processes together. Departures then come from where these share it
 (`departures`), and the limiter beside it obeys refusals.
@@ -34,6 +36,10 @@ NEAR, NEAR_SHARE = 5.0, 0.2
 """A poll's count belongs to the submissions' if it is this near to theirs: requests, or a share of the limit."""
 USED = 0.8
 """Of a limit no more than this may remain, or two separate limits that are nearly unused would look like one."""
+
+FITS, FITS_FEW = 1.5, 4.0
+"""Submissions and polls that were accepted fit into one limit if they are no more than so many times what came in at
+its rate, and a few."""
 
 _SUBMIT, _LIST = Lane.SUBMIT, Lane.LIST
 
@@ -91,6 +97,14 @@ class _Both:
         self._other.accepted(now, sent_at)
 
 
+class _Empty(msgspec.Struct, frozen=True, gc=False):
+    """A moment at which a limit was known to hold no more than `left`, and what had been accepted until then."""
+
+    at: float
+    accepted: int
+    left: float = 0.0
+
+
 class Limits:
     """The limits of one account.
 
@@ -105,7 +119,10 @@ class Limits:
     """
 
     __slots__ = (
+        "_empty",
         "_found",
+        "_is_joined_by_refusal",
+        "_is_parted",
         "_told_of_refusal",
         "fetched",
         "is_shared",
@@ -119,6 +136,8 @@ class Limits:
 
     def __init__(self) -> None:
         self._told_of_refusal = False
+        self._is_joined_by_refusal = False
+        self._is_parted = False
         self.fetched: Mapping[str, Fetched] = {}
         self.on_want: set[Callable[[], object]] = set()
         self.tokens: Limiter | None = None
@@ -169,16 +188,47 @@ class Limits:
             self.tokens.refused(now, sent_at)
             return
         limit = self.of(lane)
-        if lane is not _LIST and not self.is_shared:
-            other = self.poll if lane is _SUBMIT else self.submit
-            if other.rate is not None and not (other.is_given or limit.is_given):
-                self._join(other)
-                # It was sent under its own count, and is counted here too: if nothing had been sent here for long, what
-                # was accepted in that time says nothing of the rate.
-                other.leave(sent_at)
-                other.back(sent_at)
-                limit = other
-        limit.refused(now, sent_at)
+        if not limit.usual and (usual := max(self.submit.usual, self.poll.usual, self.list.usual)):
+            limit.expect(usual)
+        is_known = limit.rate is not None
+        shows_limit = limit.refused(now, sent_at)
+        if lane is _LIST:
+            return
+        if self.is_shared:
+            if self._is_joined_by_refusal and limit.usual:
+                self._part(now)
+            return
+        other = self.poll if lane is _SUBMIT else self.submit
+        may_join = not (self._is_parted or limit.usual or other.is_given or limit.is_given)
+        if may_join and self._fits(other, sent_at):
+            self._join(other)
+            self._is_joined_by_refusal = True
+            # It was sent under its own count, and is counted here too: if nothing had been sent here for long, what
+            # was accepted in that time says nothing of the rate.
+            other.leave(sent_at)
+            other.back(sent_at)
+            other.refused(now, sent_at)
+        elif shows_limit and is_known:
+            self._empty[lane is _SUBMIT] = _Empty(sent_at, self.submit.count + self.poll.count)
+
+    def _fits(self, limit: Limiter, now: float) -> bool:
+        """Whether this limit, whose rate is known, may hold all that was accepted of both."""
+        if limit.rate is None:
+            return False
+        empty = self._empty[limit is self.submit]
+        if empty is None:
+            return True
+        accepted = self.submit.count + self.poll.count - empty.accepted
+        return accepted <= empty.left + FITS * limit.rate * (now - empty.at) + FITS_FEW
+
+    def _part(self, now: float) -> None:
+        """Refusals come at any rate, so that the one that joined two limits said nothing: each goes on by itself."""
+        of_both = self.submit
+        poll = self._found.poll = Limiter(first_window=AT_ONCE)
+        poll.start_from(now, of_both.learnt, 0.0)
+        of_both.in_flight = 0  # some of those that are under way are polls
+        self._use(of_both, poll, self.list, is_shared=False)
+        self._is_joined_by_refusal, self._is_parted = False, True
 
     def said(
         self,
@@ -210,6 +260,8 @@ class Limits:
     def forget(self) -> None:
         """Requests go to another API, of whose limits nothing is known."""
         self._found = _Found()
+        self._empty: list[_Empty | None] = [None, None]
+        self._is_joined_by_refusal = self._is_parted = False
         self.tokens = None
         self._use_found()
 
@@ -278,9 +330,11 @@ class Limits:
         except (msgspec.MsgspecError, UnicodeDecodeError):
             return
         ago = wall - learnt.at
+        self._empty = [_Empty(now, 0, learnt.poll.burst), _Empty(now, 0, learnt.submit.burst)]
         self.submit.start_from(now, learnt.submit, ago)
         self.list.start_from(now, learnt.list, ago)
         if learnt.is_shared and not self.is_shared and not self.submit.is_given and not self.poll.is_given:
             self._join(self.submit)
+            self._is_joined_by_refusal = True
         elif not self.is_shared:
             self.poll.start_from(now, learnt.poll, ago)

@@ -23,6 +23,8 @@ SLOWEST = 5.0 / 60.0
 """Requests a second: the lowest published limit (tier 0). No rate is learnt below it."""
 BELOW, ABOVE, STEEPEST = 0.1, 0.2, 8.0
 """How much of the rate the pace gives up after a refusal, and how fast it rises once `flat` departures went well."""
+DOUBLES, MOST_DOUBLED = 24.0, 8.0
+"""Departures with which the pace doubles where refusals come at any rate, and how often it does."""
 LEAST_FLAT = 4.0
 """The fewest departures until the pace is back at the rate."""
 LATE = 0.06
@@ -76,18 +78,31 @@ class Pace:
         burst: requests at once, after a pause.
         flat: departures that had to wait until the pace is back at the rate.
         waited: departures that had to wait since the last refusal.
-        even: so many departures leave at the rate itself, whatever has waited.
+        is_even: departures leave at the rate itself, whatever has waited.
+        doubles: the pace doubles with each `DOUBLES` departures: nothing says that there is a limit.
         is_told: the server tells the rate, so that nothing has to be found out.
     """
 
-    __slots__ = ("_filled_at", "_is_given", "_saved", "burst", "even", "flat", "is_told", "rate", "waited")
+    __slots__ = (
+        "_filled_at",
+        "_is_given",
+        "_saved",
+        "burst",
+        "doubles",
+        "flat",
+        "is_even",
+        "is_told",
+        "rate",
+        "waited",
+    )
 
     def __init__(self, rate: float | None, burst: float) -> None:
         self.rate = rate
         self.burst = burst
         self.flat = LEAST_FLAT
         self.waited = 0
-        self.even = 0
+        self.is_even = False
+        self.doubles = False
         self.is_told = False
         self._is_given = rate is not None
         self._saved = max(1.0, burst)
@@ -104,8 +119,6 @@ class Pace:
         is_full = saved >= self._most(pace) and idle > 1.0 + 1.0 / pace and not self._is_given
         if saved < 1.5 + LATE * pace:
             self.waited += 1
-        if self.even:
-            self.even -= 1
         self.save(now, saved - 1.0)
         return is_full
 
@@ -130,8 +143,10 @@ class Pace:
     def _pace(self) -> float:
         """Requests a second at present."""
         rate = self.rate or SLOWEST
-        if self._is_given or self.even:
+        if self._is_given or self.is_even:
             return rate
+        if self.doubles:
+            return rate * math.pow(2.0, min(MOST_DOUBLED, self.waited / DOUBLES))
         s = min(STEEPEST, self.waited / self.flat - 1.0)
         return rate * (1.0 + (BELOW if s < 0.0 else ABOVE) * s**3)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 import pytest
-from _limits import BEGAN, Bucket, Run
+from _limits import BEGAN, AtRandom, Bucket, Run
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -90,6 +90,48 @@ def test_refusal_while_nothing_is_known_joins_nothing():
     for _ in range(20):
         limits.refused(Lane.POLL, BEGAN, BEGAN)
     assert not limits.is_shared
+
+
+def accept(limits: Limits, lane: Lane, times: int, since: float) -> None:
+    """So many are accepted, one a second."""
+    for second in range(times):
+        limits.of(lane).leave(since + second)
+        limits.of(lane).back(since + second)
+        limits.of(lane).accepted(since + second + 0.2, since + second)
+
+
+@pytest.mark.parametrize(("polls", "joins"), [(10, True), (100, False)])
+def test_refused_poll_joins_nothing_if_more_were_accepted_than_fit(polls: int, joins: bool):
+    limits = Limits()
+    with_a_rate(limits, Lane.SUBMIT)  # 50 a minute
+    limits.refused(Lane.SUBMIT, BEGAN + 500.0, BEGAN + 499.8)
+    accept(limits, Lane.SUBMIT, 40, BEGAN + 501.0)
+    accept(limits, Lane.POLL, polls, BEGAN + 501.0)
+    limits.refused(Lane.POLL, BEGAN + 551.3, BEGAN + 551.0)
+    assert limits.is_shared is joins
+
+
+def test_limits_that_a_refusal_joined_are_two_again_where_refusals_are_noise():
+    limits = Limits()
+    with_a_rate(limits, Lane.SUBMIT)
+    limits.refused(Lane.POLL, BEGAN + 500.3, BEGAN + 500.0)
+    assert limits.is_shared
+    Run(AtRandom(0.2, 3), limits.submit, 400, seed=3).run()
+    assert limits.submit.usual > 0.0
+    for at in (BEGAN + 5_000.0, BEGAN + 6_000.0):
+        limits.refused(Lane.POLL, at, at - 0.3)
+        assert not limits.is_shared
+    assert limits.poll is not limits.submit
+    assert limits.poll.usual == limits.submit.usual
+
+
+def test_noise_that_one_limit_has_shown_is_expected_of_all():
+    limits = Limits()
+    with_a_rate(limits, Lane.SUBMIT)
+    Run(AtRandom(0.2, 3), limits.submit, 400, seed=3).run()
+    limits.refused(Lane.LIST, BEGAN + 5_000.0, BEGAN + 5_000.0)
+    assert limits.list.usual == limits.submit.usual > 0.0
+    assert limits.list.rate is None
 
 
 def test_refused_list_joins_nothing():

@@ -21,12 +21,13 @@ BEGAN = 10_000.0
 
 @dataclass
 class Said:
-    """An answer: whether it was accepted, the headers' counts, and a Retry-After."""
+    """An answer: whether it was accepted, the headers' counts, and a Retry-After; or none at all."""
 
     accepted: bool
     counts: Mapping[str, int] = field(default_factory=dict[str, int])
     retry_after: float | None = None
     until_reset: float | None = None
+    lost_after: float | None = None
 
 
 class Server(Protocol):
@@ -167,6 +168,19 @@ class AtRandom(NoLimit):
         return Said(False) if self.chance.random() < self.share else self.then.take(now)
 
 
+class Failing(NoLimit):
+    """Answers a share of the requests with one of five faults each: a 429, and four that say nothing of limits."""
+
+    def __init__(self, share: float, seed: int, then: Server | None = None) -> None:
+        self.share, self.chance, self.then = share, random.Random(seed), then or NoLimit()
+
+    def take(self, now: float) -> Said:
+        fault = int(5.0 * self.chance.random() / self.share)
+        if fault >= 5:
+            return self.then.take(now)
+        return Said(False, lost_after=None if fault == 0 else 40.0 if fault == 1 else 0.0)
+
+
 class Lying(NoLimit):
     """A bucket whose headers are changed by a function of (counts, number of the answer)."""
 
@@ -252,6 +266,9 @@ class Run:
 
     def arrive(self, sent_at: float, latency: float) -> None:
         said = self.server.take(self.now)
+        if said.lost_after is not None:
+            self.at(self.now + latency / 2 + said.lost_after, lambda: self.lost(sent_at))
+            return
         (self.accepted if said.accepted else self.refused).append(self.now)
         # A refusal is answered at once; work is done for what was accepted, which a limit on what is in flight counts.
         work = latency / 2
@@ -259,6 +276,12 @@ class Run:
             self.at(self.now + (0.3 if said.accepted else 0.0), lambda: self.server.done(self.now))
             work += 0.3 if said.accepted else 0.0
         self.at(self.now + work, lambda: self.back(sent_at, said))
+
+    def lost(self, sent_at: float) -> None:
+        self.out -= 1
+        self.todo += 1
+        self.limit.back(sent_at)
+        self.pump()
 
     def back(self, sent_at: float, said: Said) -> None:
         self.out -= 1
