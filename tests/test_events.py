@@ -11,7 +11,7 @@ import pytest
 
 from aiopplx import ConfigError, Event, EventKind, JobStatus, PollPolicy, Session
 from aiopplx.emulator import Emulator
-from aiopplx.progress import SessionStats
+from aiopplx.progress import Forecast, SessionStats
 from aiopplx.testing import JumpingClock
 
 KEY = "events-test-key-0123456789"
@@ -102,6 +102,26 @@ async def test_stats_say_what_a_session_does() -> None:
     assert done.spent is not None
     assert done.spent > 0.0
     assert (done.running, done.in_flight, done.reserved, done.silent_for, done.stopped) == (0, 0, 0.0, 0.0, "")
+
+
+async def test_stats_say_how_long_nothing_leaves_and_when_jobs_are_done() -> None:
+    clock, seen = JumpingClock(), dict[EventKind, tuple[SessionStats, Forecast]]()
+
+    def heard(event: Event) -> None:
+        seen.setdefault(event.kind, (session.stats(), session.eta()))
+
+    async with (
+        Emulator(duration=60.0, answer_chars=200, clock=clock) as server,
+        Session(KEY, base_url=server.url, clock=clock, on_event=heard) as session,
+    ):
+        server.faults.add("submit", "rate_limited_120", times=1)
+        async with session.batch(["Why?"]) as jobs:
+            assert [job.ok async for job in jobs] == [True]
+    paused, _ = seen[EventKind.PAUSED]
+    assert paused.silent_for == pytest.approx(120.0, rel=0.5)
+    running, eta = seen[EventKind.POLLED]
+    assert running.eta == eta
+    assert (eta.running, running.silent_for) == (1, 0.0)
 
 
 async def test_stats_say_why_nothing_is_submitted() -> None:

@@ -2,8 +2,16 @@
 
 from __future__ import annotations
 
+import logging
+import re
 import subprocess
 import sys
+from pathlib import Path
+
+import pytest
+
+from aiopplx import Event, EventKind, JobStatus
+from aiopplx._events import Emitter
 
 PROGRAM = """
 import aiopplx
@@ -24,3 +32,27 @@ def test_left_job_is_seen_without_any_logging_setup() -> None:
     assert "warning: nothing of a job" in done.stderr
     assert "another" not in done.stderr
     assert done.stdout == ""
+
+
+ROW = re.compile(r"^\| ((?:`[A-Z_]+`(?:, )?)+) \| [^|]+ \| ([^|]+) \|$", re.MULTILINE)
+
+
+def levels_in_the_documents() -> dict[str, str]:
+    """By the name of a kind, as the page on backends has them."""
+    page = (Path(__file__).parents[1] / "docs" / "backends.md").read_text(encoding="utf-8")
+    found: dict[str, str] = {}
+    for kinds, levels in ROW.findall(page):
+        names = re.findall(r"[A-Z_]+", kinds)
+        said = levels.split("; ")[0].split(", ")
+        found |= dict(zip(names, said if len(said) == len(names) else said * len(names), strict=True))
+    return found
+
+
+def test_levels_of_the_log_are_those_of_the_page(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.DEBUG, "aiopplx")
+    for kind in EventKind:
+        Emitter().emit(Event(kind=kind, job_id="a-job"))
+    logged = dict(zip([kind.name for kind in EventKind], [line.levelname for line in caplog.records], strict=True))
+    assert logged == levels_in_the_documents()
+    Emitter().emit(Event(kind=EventKind.FINISHED, status=JobStatus.IN_DOUBT))
+    assert caplog.records[-1].levelname == "WARNING"

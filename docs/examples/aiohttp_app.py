@@ -32,7 +32,10 @@ async def page(request: web.Request) -> web.FileResponse:
 
 async def start(request: web.Request) -> web.Response:
     """Submit a question. Returns as soon as the service has it."""
-    asked = await request.json()
+    try:
+        asked = await request.json()
+    except ValueError:
+        asked = None
     if not isinstance(asked, dict) or not isinstance(asked.get("question"), str):
         raise web.HTTPUnprocessableEntity(text='{"detail": "send {\\"question\\": \\"...\\"}"}', content_type="application/json")
     job = await request.app[RESEARCH].submit(asked["question"], tag=asked.get("tag"))

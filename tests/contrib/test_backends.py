@@ -37,6 +37,10 @@ async def test_question_is_asked_followed_and_read(framework: str) -> None:
         async with app.client.post("/research", json={"question": ""}) as response:
             assert response.status == 422
             assert (await response.json())["error"] == "InvalidRequest"
+        async with app.client.post(
+            "/research", data="no JSON", headers={"Content-Type": "application/json"}
+        ) as response:
+            assert response.status == 422, await response.text()
         assert "Traceback" not in await app.stop()
     assert server.ledger.created == 1
 

@@ -15,6 +15,7 @@ from _scripted import NEVER, Scripted, opened, turns
 
 from aiopplx import Batch, ConfigError, InvalidRequest, JobStatus, Session
 from aiopplx._core.board import KEPT
+from aiopplx._core.results import READY
 from aiopplx._job import Snapshot
 from aiopplx._submission import Phase
 from aiopplx.emulator import Emulator
@@ -133,6 +134,44 @@ async def test_job_of_an_earlier_run_is_told_when_it_is_read_back(tmp_path: Path
         updates = await reading
     assert sorted(update.job.index for update in updates if update.job.done) == [0, 1, 2]
     assert {update.job.status for update in updates if update.job.done} == {JobStatus.COMPLETED}
+
+
+async def test_outcome_that_went_back_to_the_journal_is_told_once(tmp_path: Path, server: Scripted) -> None:
+    count = READY + 8
+    async with (
+        opened(server, journal=tmp_path / "research.db") as session,
+        session.batch([f"question {n}" for n in range(count)]) as jobs,
+    ):
+        reading = asyncio.create_task(read(jobs.follow()))
+        with anyio.fail_after(60):
+            ended = [update.job.index for update in await reading if update.job.done]
+        assert sorted(ended) == list(range(count))
+        await taken(jobs)
+        again = await read(jobs.follow())
+    assert sorted(update.job.index for update in again) == list(range(count))
+
+
+async def test_job_of_an_earlier_run_that_nobody_took_holds_up_no_follower(tmp_path: Path, server: Scripted) -> None:
+    journal = tmp_path / "research.db"
+    async with opened(server, journal=journal) as session, session.batch(QUESTIONS) as jobs:
+        await taken(jobs)
+    async with opened(server, journal=journal) as session:
+        async with session.batch(QUESTIONS) as jobs:
+            reading = asyncio.create_task(read(jobs.follow()))
+            assert (await anext(jobs)).ok
+            await turns()
+        with anyio.fail_after(60):
+            assert len(await reading) == 1
+
+
+async def test_job_that_waits_at_the_server_is_not_told_to_go_back() -> None:
+    batch = Held(1)
+    (place,) = batch.places
+    follow = told(batch)
+    assert (await anext(follow)).id == "in_progress"
+    place.polled(Snapshot(id="job-0", status=JobStatus.CREATED, server_status="queued"))
+    place.deliver(place.named(outcome(0)))
+    assert [update.id for update in await read(follow)] == ["completed"]
 
 
 async def test_finished_job_without_its_answer_is_told_as_running(clock: JumpingClock) -> None:

@@ -8,8 +8,10 @@ from pathlib import Path
 
 import anyio
 import pytest
+from _places import Held
 
 from aiopplx import ConfigError, JobStatus, Session
+from aiopplx._core.following import Follower
 from aiopplx.emulator import Emulator
 from aiopplx.progress import Follow, Update
 from aiopplx.testing import Clock, JumpingClock
@@ -79,6 +81,23 @@ async def test_any_number_of_followers_cost_no_poll(clock: JumpingClock) -> None
                 group.start_soon(follow, updates)
     assert {updates[-1].job.polls for updates in told} == {alone.polls}
     assert all(updates == told[0] for updates in told), "each got each update, once"
+
+
+async def test_second_follower_begins_with_what_the_first_was_told(clock: JumpingClock) -> None:
+    async with Emulator(duration=180.0, answer_chars=400, clock=clock) as server, session_at(server, clock) as session:
+        job = await session.submit(QUESTION)
+        first = session.follow(job)
+        update = await anext(first)
+        while not update.job.queries:
+            update = await anext(first)
+        assert (await anext(session.follow(job))).id == update.id
+
+
+async def test_follower_does_not_make_its_job_urgent() -> None:
+    (place,) = Held(1).places
+    sub = place.sub
+    sub.listeners = (place, Follower(sub=sub, tag=None, now=lambda: 0.0))
+    assert sub.is_bulk, "it is polled when the batch would have it polled"
 
 
 async def test_follower_takes_no_place_of_a_batch(clock: JumpingClock) -> None:
