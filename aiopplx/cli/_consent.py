@@ -6,7 +6,6 @@ here, how the price is reckoned is not. This module knows nothing of sessions or
 
 from __future__ import annotations
 
-import shutil
 import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING
@@ -16,11 +15,12 @@ import anyio.to_thread
 
 from aiopplx._text.amounts import dollars
 from aiopplx.cli._exits import UsageError
+from aiopplx.cli._facts import NARROW
 from aiopplx.cli._lines import Lines
 from aiopplx.cli._options import Connection, RunOptions
 from aiopplx.cli._price import Expectation, Price, conflict, consent, price_of, rest_told, told_of
 from aiopplx.cli._questions import Origin, Questions, is_typed
-from aiopplx.cli._text import clock, one_line, tell
+from aiopplx.cli._text import clock, columns, one_line, tell
 
 if TYPE_CHECKING:
     from aiopplx import Estimate, Job
@@ -243,16 +243,20 @@ class _Pilot:
 
 
 def _row(origin: Origin | None, job: Job) -> str:
-    """What an answer is, on one line: where it stands, the question, the facts, and how it begins."""
-    facts = [
+    """What an answer is: where it stands, the question, the facts, and how it begins. In a narrow terminal the facts
+    are on a line of their own, and the beginning is left out.
+    """
+    facts = "  ".join([
         dollars(job.cost) if job.cost is not None else "cost not known",
         *([clock(job.seconds)] if job.seconds is not None else []),
         f"{len(job.sources)} sources",
-    ]
+    ])
+    place, question = (origin.place, origin.preview) if origin is not None else ("", job.question)
+    width = columns() or 160
+    if width < NARROW:
+        return f"{place}  {one_line(question, max(20, width - len(place) - 2))}\n{' ' * (len(place) + 2)}{facts}"
     body = next((line for line in job.text.splitlines() if line.strip() and not line.startswith("#")), job.text)
-    place, question = (origin.place, one_line(origin.preview, 44)) if origin is not None else ("", job.question[:44])
-    said = f"{place}  {question}  {'  '.join(facts)}  "
-    width = shutil.get_terminal_size().columns if sys.stderr.isatty() else 160
+    said = f"{place}  {one_line(question, 44)}  {facts}  "
     return said + one_line(body, max(20, width - len(said)))
 
 

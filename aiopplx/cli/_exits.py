@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, NoReturn, TypeVar
 
 import anyio
 
-from aiopplx.cli._text import safe
+from aiopplx.cli._text import tell
 
 if TYPE_CHECKING:
     from aiopplx import AiopplxError, Job
@@ -151,7 +151,7 @@ def _remedy(error: AiopplxError) -> str:
 
 def complain(said: str | BaseException) -> None:
     """Print one line on stderr that begins with the program's name; an error with what to type about it."""
-    print(f"aiopplx: {safe(said if isinstance(said, str) else told(said))}", file=sys.stderr, flush=True)
+    tell(f"aiopplx: {said if isinstance(said, str) else told(said)}")
 
 
 def exit_code(error: AiopplxError) -> int:

@@ -6,7 +6,6 @@ This module only reads the journal. It holds one record at a time, however many 
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -22,7 +21,7 @@ from aiopplx.cli._layout import layout_of
 from aiopplx.cli._options import ExportOptions
 from aiopplx.cli._records import job_in
 from aiopplx.cli._tally import Tally, Unfinished
-from aiopplx.cli._text import safe
+from aiopplx.cli._text import tell
 from aiopplx.journal import JournalReader, Record, Stage, open_reader, stage_of
 
 _WITHOUT_OUTCOME: tuple[Stage, ...] = ("waiting", "running")
@@ -112,5 +111,5 @@ class _Export:
         if is_open:
             said.append("Not all questions have been read: the run may have more rows than these.")
         for line in [*said, *answers.notes]:
-            print(safe(line), file=sys.stderr)
+            tell(line)
         return LATER if (unfinished or is_open) and not self._options.all else DONE

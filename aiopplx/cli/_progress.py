@@ -18,7 +18,7 @@ from rich.text import Text
 
 from aiopplx.cli._facts import NARROW, Facts, Line, for_a_program, plain, screen
 from aiopplx.cli._options import Progress
-from aiopplx.cli._text import clock, json_line, one_line, safe, tell
+from aiopplx.cli._text import clock, folded, json_line, one_line, safe, tell
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -176,7 +176,7 @@ class LiveView(View):
 
     def say(self, text: str) -> None:
         """Print a line above the display."""
-        self._console.print(Text(safe(text)), soft_wrap=True)
+        self._console.print(Text(folded(safe(text), self._console.width)), soft_wrap=True)
 
     def waits(self, what: str, why: str, seconds: float) -> None:
         """Shown in place of the bar until the time is over."""

@@ -6,6 +6,7 @@ cursor, set a title, reverse the direction of a line or hide a link. This module
 
 from __future__ import annotations
 
+import os
 import re
 import sys
 from collections.abc import Sequence
@@ -18,6 +19,12 @@ _SEQUENCE = re.compile("(?:\x1b\\[|\x9b)[0-?]{0,100}[ -/]{0,100}[@-~]")
 _UNSAFE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]")
 # Those of them that a JSON encoder does not escape, and characters that some readers, but not JSON, treat as line ends.
 _UNESCAPED = re.compile("[\x7f-\x9f\u061c\u200e\u200f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
+
+_NARROWEST = 20
+"""Columns below which a line is not folded."""
+_COMMAND = re.compile(r"\baiopplx [a-z]+ ")
+_BEGINS = re.compile(r".{0,12} {2,}(?=\S)")
+"""What a line begins with before its text: blanks, or a word and a gap."""
 
 
 def safe(text: str) -> str:
@@ -46,9 +53,47 @@ def clock(seconds: float) -> str:
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
 
 
+def columns() -> int:
+    """The width of the terminal to which stderr goes; 0 if it goes elsewhere."""
+    if not sys.stderr.isatty():
+        return 0
+    try:
+        return int(os.environ.get("COLUMNS") or 0) or os.get_terminal_size(sys.stderr.fileno()).columns
+    except (ValueError, OSError):
+        return 0
+
+
+def folded(text: str, width: int) -> str:
+    """`text` in lines that end between words; what follows the first is set in, below what it continues.
+
+    A word that is longer, such as a path or an id, stays whole, and so does a line with a command to copy.
+
+    Args:
+        text: a line, or several.
+        width: of the terminal; below 20 nothing is done.
+    """
+    return text if width < _NARROWEST else "\n".join(_folded(line, width) for line in text.split("\n"))
+
+
+def _folded(line: str, width: int) -> str:
+    from rich.cells import cell_len  # by cells, as a letter of Chinese or Japanese takes two
+
+    if cell_len(line) <= width or _COMMAND.search(line):
+        return line
+    begins = _BEGINS.match(line)
+    inset = " " * (len(begins[0]) if begins else 2)
+    lines = [""]
+    for word in re.findall(r" *[^ ]+", line):
+        if lines[-1].strip() and cell_len(lines[-1] + word) > width:
+            lines.append(inset + word.lstrip(" "))
+        else:
+            lines[-1] += word
+    return "\n".join(lines)
+
+
 def tell(text: str, *, as_json: bool = False) -> None:
-    """Write a line to stderr; as JSON, an object with the name `message`."""
-    line = json_line({"message": safe(text)}).decode().rstrip("\n") if as_json else safe(text)
+    """Write a line to stderr, folded to the terminal's width; as JSON, an object with the name `message`."""
+    line = json_line({"message": safe(text)}).decode().rstrip("\n") if as_json else folded(safe(text), columns())
     print(line, file=sys.stderr, flush=True)
 
 

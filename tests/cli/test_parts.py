@@ -16,6 +16,7 @@ import pytest
 from _agent_caller import AgentCaller
 from hypothesis import given
 from hypothesis import strategies as st
+from rich.cells import cell_len
 
 import aiopplx
 from aiopplx._job import Answer
@@ -47,7 +48,7 @@ from aiopplx.cli._rows import PIPE_ROOM, Rows, check_place
 from aiopplx.cli._serve import _made as made
 from aiopplx.cli._show import _print_job
 from aiopplx.cli._tally import Tally, Unfinished
-from aiopplx.cli._text import clock, json_line, one_line, safe
+from aiopplx.cli._text import clock, folded, json_line, one_line, safe
 from aiopplx.journal import JournalBroken, JournalFull, JournalLocked, JournalRefused, Record, Stage, State
 from aiopplx.tables import Advice, BadRow
 
@@ -694,6 +695,38 @@ def test_known_api_has_a_free_and_a_cheap_request(known: KnownApi) -> None:
 
 async def test_doctor_names_the_server_that_a_session_asks() -> None:
     assert SERVICE in repr(aiopplx.Session("any"))
+
+
+# --- lines on a narrow terminal ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("width", [20, 40, 100])
+@pytest.mark.parametrize(
+    "line",
+    [
+        "companies.csv: CSV (comma, UTF-8), 300 rows; columns company, year, region",
+        "line 14: failed: Internal error while processing the request (job bc30b09f-ceb0-4ece-9894-31552ad755fa)",
+        "  asks   What did 日本ヒートポンプ and 東京 announce in 2023, and what of it was new to the market?",
+    ],
+)
+def test_line_is_folded_between_words_and_none_is_lost(line: str, width: int) -> None:
+    shown = folded(line, width).split("\n")
+    assert " ".join(shown).split() == line.split()
+    for part in shown:
+        assert cell_len(part) <= width or len(part.split()) == 1
+
+
+def test_what_follows_is_set_in_below_its_text() -> None:
+    assert (
+        folded("  asks   What did ACME announce in 2023?", 24)
+        == "  asks   What did ACME\n         announce in\n         2023?"
+    )
+    assert folded("Nothing was sent. Leave it out", 24) == "Nothing was sent. Leave\n  it out"
+
+
+def test_command_to_copy_stays_on_its_line() -> None:
+    line = "Review the submissions in doubt with: aiopplx review companies.csv.journal.db"
+    assert folded(line, 40) == line
 
 
 # --- the emulator's options ------------------------------------------------------------------------------------------
