@@ -77,6 +77,9 @@ class JournalOptions(_AtPath, frozen=True, kw_only=True):
             nobody asks for them here. Default True: each live session does, so that what is paid for is read.
         wait: seconds to wait for another process that has the journal open, before `JournalLocked` is raised. Default
             0: it is raised at once. For a file.
+        notes: what a program keeps in the file for whoever reads it, by name, in place of what an earlier session noted
+            under that name: `journal.open_reader(path).facts()["notes"]` has them. A few kilobytes at most. The command
+            line notes how the table of a run is written.
     """
 
     results: Results = "keep"
@@ -86,6 +89,7 @@ class JournalOptions(_AtPath, frozen=True, kw_only=True):
     retry_failed: bool = False
     replace: bool = False
     wait: float = 0.0
+    notes: dict[str, bytes] = {}
 
     def __post_init__(self) -> None:
         msgspec.structs.force_setattr(self, "path", hidden(self.path))

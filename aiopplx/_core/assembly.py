@@ -304,7 +304,8 @@ class Core:
         self.life: Lifecycle = life
         laws = Laws(published, settings.poll.price or PRICE)
         life.poller = Poller(client, settings.poll, life, laws=laws)
-        learnt = Learnt(store, life.in_time, opened.known, Part(DURATIONS, laws.restore, laws.export), self._limits())
+        durations = Part(DURATIONS, laws.restore, laws.export)
+        learnt = Learnt(store, life.in_time, opened.known, durations, self._limits(), *_notes(settings))
         self.learnt: Learnt = learnt
         life.learnt = learnt
         self.freeze: partial[Submission] = partial(freeze, routing=routing, new_key=_new_key)
@@ -384,6 +385,12 @@ def _client(
         has_handlers=emitter.has_handlers,
         is_only_api=routing.is_only,
     )
+
+
+def _notes(settings: Settings) -> list[Part]:
+    """What the caller notes in its journal, which is kept in the same way as what is learnt."""
+    notes = settings.journal.notes if isinstance(settings.journal, JournalOptions) else {}
+    return [Part(NOTE + name, lambda earlier: None, partial(bytes, value)) for name, value in notes.items()]
 
 
 def _tier(settings: Settings, routing: Routing) -> Tier | None:

@@ -32,7 +32,7 @@ class Part(msgspec.Struct, frozen=True):
     """One thing that is learnt.
 
     Attributes:
-        name: one of `NAMES`.
+        name: one of `NAMES`, or a note's.
         restore: goes on from what an earlier session had exported.
         export: what is to be kept; `b""` if nothing was learnt.
     """
@@ -80,7 +80,7 @@ class Learnt:
     async def job_ended(self) -> None:
         """After some of these, what was learnt is written."""
         self._ends += 1
-        if self._ends % ENDS == 0:
+        if self._ends == 1 or self._ends % ENDS == 0:  # what is noted is there with the first outcome
             await self.keep()
 
     async def keep(self) -> None:

@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 
 Value = str | int | float | bool | None
 
+LAYOUT = "layout"
+"""The name under which a journal has the columns of its last run: see `Columns.note`."""
+
 OURS = (
     "tag",
     "question",
@@ -33,6 +36,14 @@ OURS = (
     "job_id",
 )
 """What `Job.to_row` has besides the user's columns."""
+
+
+class _Layout(msgspec.Struct):
+    own: list[str]
+    question: str | None
+    tag: str | None
+    delimiter: str
+    has_mark: bool
 
 
 class Columns:
@@ -80,6 +91,10 @@ class Columns:
         """The column that has this of `OURS`."""
         return self._ours[name]
 
+    def note(self) -> bytes:
+        """All of it in a few bytes, for a journal: an export then writes such a table as the run does."""
+        return msgspec.json.encode(_Layout(self.own, self._question, self._tag, self.delimiter, self.has_mark))
+
     def row(self, job: Job) -> dict[str, Value]:
         """A job as a row with all of these columns."""
         facts = msgspec.structs.replace(job, meta={}).to_row()
@@ -111,16 +126,27 @@ def columns_of(seen: Look | None) -> Columns:
     )
 
 
-def columns_of_rows(rows: Iterable[Mapping[str, object]]) -> Columns:
-    """The columns of rows that a journal has kept, those that were seen first coming first.
+def columns_of_rows(rows: Iterable[Mapping[str, object]], note: bytes = b"") -> Columns:
+    """The columns of rows that a journal has kept, as its last run has written them.
 
     Args:
-        rows: the user's own columns of each.
+        rows: the user's own columns of each. What the note does not have comes after it, first seen first.
+        note: see `Columns.note`; without one it is a table as any.
     """
     names: dict[str, None] = {}
     for row in rows:
         names.update(dict.fromkeys(row))
-    return Columns(list(names))
+    try:
+        noted = msgspec.json.decode(note, type=_Layout)
+    except msgspec.MsgspecError:
+        return Columns(list(names))
+    return Columns(
+        list(dict.fromkeys([*noted.own, *names])),
+        question=noted.question,
+        tag=noted.tag,
+        delimiter=noted.delimiter,
+        has_mark=noted.has_mark,
+    )
 
 
 def _own(seen: Look, question: str, tag: str) -> list[str]:

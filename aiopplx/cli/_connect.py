@@ -5,7 +5,7 @@ This module does not know what the session is used for.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING, Literal, TypedDict, Unpack
 
@@ -50,8 +50,10 @@ _RESULTS: dict[Results, Literal["keep", "until_delivered", "refetch"]] = {
 }
 
 
-def journal_at(place: str | None, options: JournalOptions) -> aiopplx.JournalOptions | None:
-    """The journal at this place, with the journal options typed."""
+def journal_at(
+    place: str | None, options: JournalOptions, *, notes: Mapping[str, bytes] | None = None
+) -> aiopplx.JournalOptions | None:
+    """The journal at this place, with the journal options typed, and with what is noted in it."""
     import aiopplx
 
     if place is None:
@@ -64,6 +66,7 @@ def journal_at(place: str | None, options: JournalOptions) -> aiopplx.JournalOpt
         retry_failed=options.retry_failed,
         replace=options.replace,
         wait=options.wait,
+        notes=dict(notes or {}),
     )
 
 

@@ -13,11 +13,10 @@ import anyio.lowlevel
 
 from aiopplx._text.amounts import many
 from aiopplx.cli._answers import Answers
-from aiopplx.cli._columns import Columns, columns_of_rows
+from aiopplx.cli._columns import LAYOUT, Columns, columns_of_rows
 from aiopplx.cli._exits import DONE, LATER, code_until_signal
 from aiopplx.cli._files import Ending
 from aiopplx.cli._journals import SUFFIX
-from aiopplx.cli._layout import layout_of
 from aiopplx.cli._options import ExportOptions
 from aiopplx.cli._records import job_in
 from aiopplx.cli._tally import Tally, Unfinished
@@ -71,14 +70,10 @@ class _Export:
         return self._close(answers, tally)
 
     def _columns(self) -> Columns:
-        """The columns of the rows; of a table that is there already, if it is one of these rows."""
-        found = columns_of_rows(record.meta for record in self._records())
-        layouts = (layout_of(path, found.own, self._tag_of) for path in self._options.output)
-        return next((layout for layout in layouts if layout is not None), found)
-
-    def _tag_of(self, job_id: str) -> str | None:
-        record = self._journal.get(job_id=job_id) if job_id else None
-        return str(record.tag) if record is not None and record.tag is not None else None
+        """The columns of the rows, as the last run has written them."""
+        notes = self._journal.facts().get("notes")
+        note = notes.get(LAYOUT, b"") if isinstance(notes, dict) else b""
+        return columns_of_rows((record.meta for record in self._records()), note)
 
     def _records(self) -> Iterator[Record]:
         return self._journal.asked(every_run=self._options.all)

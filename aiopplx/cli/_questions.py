@@ -49,6 +49,10 @@ FIELD_LIMIT = 1 << 20
 _NUMBER = re.compile(r"\d+$")
 
 
+class Held(Exception):
+    """The questions after a pause are not asked. A source that just ended would pass for read to its end."""
+
+
 class Twin(msgspec.Struct, frozen=True):
     """A row that asks what an earlier row asks, and gets its answer.
 
@@ -176,7 +180,7 @@ class Questions:
         return self._source.requests(self._limit) if isinstance(self._source, FileSource) else iter(())
 
     def pause_after(self, count: int, go_on: Callable[[], Awaitable[bool]]) -> None:
-        """Hand out this many questions, and the others only if `go_on` then says so."""
+        """Hand out this many questions, and the others only if `go_on` then says so; `Held` is raised if not."""
         self._pause_at, self._go_on = count, go_on
 
     def take(self, index: int | None) -> Origin | None:
@@ -192,7 +196,7 @@ class Questions:
             self._is_stopped = not await self._go_on()
             self._go_on = None
         if self._is_stopped:
-            raise StopAsyncIteration
+            raise Held
         while self._limit is None or self.read < self._limit:
             got = await self._source.next()
             if got is None:

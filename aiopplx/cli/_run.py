@@ -5,6 +5,7 @@ This module joins the parts of a run: questions, session, rows, numbers, display
 
 from __future__ import annotations
 
+import contextlib
 import math
 import time
 from collections import deque
@@ -14,7 +15,7 @@ import msgspec
 
 from aiopplx._text.amounts import many
 from aiopplx.cli._answers import Answers, check_journal, needs_columns
-from aiopplx.cli._columns import Columns, columns_of
+from aiopplx.cli._columns import LAYOUT, Columns, columns_of
 from aiopplx.cli._connect import Connected, journal_at, retry_policy
 from aiopplx.cli._consent import Agreement, Declined, has_to_agree
 from aiopplx.cli._course import Course
@@ -40,7 +41,7 @@ from aiopplx.cli._look import Found, RowsRefused, check_rows, for_a_program, wha
 from aiopplx.cli._options import Connection, JournalOptions, RunOptions, TableOptions
 from aiopplx.cli._price import PILOT
 from aiopplx.cli._progress import View, make_view
-from aiopplx.cli._questions import Origin, Questions, is_typed, open_questions
+from aiopplx.cli._questions import Held, Origin, Questions, is_typed, open_questions
 from aiopplx.cli._tally import Tally, Unfinished
 from aiopplx.cli._text import clock, one_line, print_json, tell
 from aiopplx.tables import BadRow, TableError
@@ -279,7 +280,7 @@ class _Run:
             rpm=options.rpm,
             max_in_flight=options.max_in_flight,
             timeout=options.timeout,
-            journal=journal_at(self._place, self._journal_options),
+            journal=journal_at(self._place, self._journal_options, notes={LAYOUT: self._columns.note()}),
             retry=retry_policy(self._journal_options.on_doubt),
             max_cost=options.max_cost,
         ) as session:
@@ -298,9 +299,10 @@ class _Run:
             self._batch = session.batch(
                 self._questions, ordered=options.in_order, cancel_on_exit=options.cancel_on_exit
             )
-            async with self._batch as jobs:
-                async for job in jobs:
-                    await self._finish(job)
+            with contextlib.suppress(Held):
+                async with self._batch as jobs:
+                    async for job in jobs:
+                        await self._finish(job)
             await self._write_held(math.inf)
 
     async def _finish(self, job: Job) -> None:

@@ -32,6 +32,9 @@ from typing import Protocol, Self
 from aiopplx.journal._records import Claim, Cost, CostsBy, Ledger, Origin, Record, Results, State
 from aiopplx.journal._steps import Step
 
+NOTE = "note."
+"""The beginning of the names under which a store has what a program notes."""
+
 
 class Journal(Protocol):
     """Where submissions are recorded and found again: one session's view of a store.
@@ -227,7 +230,8 @@ class Journal(Protocol):
     async def remember(self, name: str, value: bytes) -> None:
         """Keep what this session has learnt (a limit, how long jobs take) for later ones, in place of what was there.
 
-        The store does not know what it means. It is one row, rewritten as a whole: a few kilobytes, and seldom.
+        The store does not know what it means. It is one row, rewritten as a whole: a few kilobytes, and seldom. What a
+        program notes (`JournalOptions.notes`) comes under names that begin with `NOTE`.
         """
         ...
 
@@ -300,8 +304,8 @@ class JournalReader(Protocol):
         """Facts about the journal itself.
 
         `base_url`, `created` (seconds since 1970), `made_by` (version), `openings`, `clean` (it was closed properly
-        after its last opening), and `exhausted`: the last source of questions was read to its end. Until it is, there
-        may be more questions than the journal knows.
+        after its last opening), `exhausted`: the last source of questions was read to its end, until when there may be
+        more questions than the journal knows; and `notes`: what programs have noted, bytes by name.
         """
         ...
 

@@ -15,6 +15,7 @@ from _scripted import Scripted
 from _shell import FAST, rows, run, run_at
 
 from aiopplx.cli import run as main
+from aiopplx.cli._files import take_long_cells
 from aiopplx.emulator import Emulator
 from aiopplx.tables import read_file
 
@@ -26,6 +27,7 @@ OURS = [
 
 
 def csv_rows(path: Path, delimiter: str = ",") -> list[dict[str, str]]:
+    take_long_cells()
     return list(csv.DictReader(io.StringIO(path.read_bytes().decode("utf-8-sig"), newline=""), delimiter=delimiter))
 
 
@@ -83,29 +85,33 @@ def test_export_goes_on_with_the_file_of_a_run(folder: Path, tmp_path: Path) -> 
     assert [row["id"] for row in csv_rows(answers)] == ["0001", "0002", "0003", "0004"]
 
 
-NAMED = "Nr;Frage;answer;Kürzel\n007;Why?;mine;k1\n008;How?;mine;k2\n009;Who?;;k3\n"
+NAMED = "Nr;Frage;answer;Kürzel\r\n007;Why?;mine;k1\r\n008;How?;mine;k2\r\n009;Who?;;k3\r\n"
 
 
-@pytest.mark.parametrize("words", [("--question", "Frage"), ("--question", "Frage", "--tag", "Kürzel")])
-def test_columns_of_question_and_tag_stay_where_they_stood(tmp_path: Path, words: tuple[str, ...]) -> None:
-    """A journal does not know what they were called, and the file of the run does."""
+@pytest.mark.parametrize("words", [("--question", "Frage"), ("--question", "Frage", "--tag", "Kürzel", "--keep", "Nr")])
+@pytest.mark.parametrize("rest", ["none", "part", "no input"])
+def test_exported_table_has_the_form_of_the_run(tmp_path: Path, words: tuple[str, ...], rest: str) -> None:
+    """Delimiter, mark, and the names and places of the columns that are the question and the tag."""
     table, answers = tmp_path / "q.csv", tmp_path / "a.csv"
-    table.write_text(NAMED)
+    table.write_text(NAMED, encoding="cp1252", newline="")
 
     async def make() -> None:
         async with Emulator(duration=0.0, answer_chars=140_000) as server:
             assert (await run_at(server, "run", str(table), *words, "-o", str(answers), *FAST)).returncode == 0
 
     anyio.run(make)
-    whole = answers.read_bytes()
-    before = csv_rows(answers, ";")
-    answers.write_bytes(whole[: whole.index(b"009;")])  # as `kill -9` leaves it
+    whole, before = answers.read_bytes(), csv_rows(answers, ";")
+    if rest == "part":  # as `kill -9` leaves it
+        answers.write_bytes(whole[: whole.index(b"009;")])
+    else:
+        answers = tmp_path / "b.csv"
+        (table if rest == "no input" else tmp_path / "no.csv").unlink(missing_ok=True)
     assert main(["export", f"{table}.journal.db", "-o", str(answers)]) == 0
     after = csv_rows(answers, ";")
-    assert [list(row)[:4] for row in after] == [["Nr", "Frage", "answer", "Kürzel"]] * 3
     for row in (*before, *after):
         row.pop("seconds")
     assert after == before
+    assert whole.startswith(b"\xef\xbb\xbfNr;")
     assert answers.read_bytes()[:200] == whole[:200]
 
 

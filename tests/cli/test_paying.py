@@ -151,6 +151,10 @@ async def test_pilot_of_a_script_stops_or_goes_on(tmp_path: Path, journal: tuple
         assert "The other 7: about $" in stopped.stderr
         assert "(from 5 of yours)" in stopped.stderr
         assert stopped.stderr.endswith("Nothing more was sent: --yes goes on without asking.\n")
+        if not journal:
+            exported = await run_at(server, "export", f"{words[1]}.journal.db")
+            assert exported.returncode == 75
+            assert "Not all questions have been read" in exported.stderr
         if journal:  # with one, the rows of a pilot are not paid again, which is tried above
             whole = await run_at(server, *words, "--yes", "--force")
             assert (whole.returncode, server.ledger.created) == (0, 17), whole.stderr

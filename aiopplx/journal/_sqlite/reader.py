@@ -13,6 +13,7 @@ from functools import partial
 from typing import Self, TypeVar
 
 from aiopplx.journal._errors import JournalError
+from aiopplx.journal._protocol import NOTE
 from aiopplx.journal._records import Cost, CostsBy, Ledger, Record, State
 from aiopplx.journal._sqlite.errors import journal_error
 from aiopplx.journal._sqlite.opening import open_to_read, place_of, writer_of
@@ -100,11 +101,14 @@ class SqliteReader:
         return self._see(lambda statements: statements.result(pk))
 
     def facts(self) -> dict[str, object]:
-        """The file's `base_url`, `created` (seconds since 1970), `made_by`, `openings`, `clean` and `exhausted`.
+        """The file's `base_url`, `created` (seconds since 1970), `made_by`, `openings`, `clean`, `exhausted`, `notes`.
 
         See `JournalReader`. An old file that does not say counts as exhausted.
         """
         kept = dict(self._see(lambda statements: statements.connection.execute("SELECT k, v FROM meta").fetchall()))
+        learnt = self._see(
+            lambda statements: statements.connection.execute("SELECT name, value FROM learnt").fetchall()
+        )
         return {
             "base_url": kept.get("base_url", ""),
             "created": kept.get("created"),
@@ -112,11 +116,15 @@ class SqliteReader:
             "openings": kept.get("epoch", 0),
             "clean": kept.get("clean") == 1,
             "exhausted": kept.get("unread") != 1,
+            "notes": {name.removeprefix(NOTE): value for name, value in learnt if name.startswith(NOTE)},
         }
 
     def writer(self) -> tuple[int, str] | None:
         """Process and host that have the journal open for writing, by their own account; None if nobody seems to."""
         return writer_of(self.path)
+
+
+_LEARNT = "SELECT name, value FROM learnt"
 
 
 def _now(connection: sqlite3.Connection) -> float:

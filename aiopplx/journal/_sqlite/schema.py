@@ -109,6 +109,7 @@ READ_AS: Mapping[int, tuple[str, ...]] = {
         "CREATE TEMP VIEW origin AS SELECT '' AS run, 0 AS place, 0 AS pk, '' AS question, x'' AS meta WHERE 0",
         "CREATE TEMP VIEW past AS SELECT *, kind_of(api, (SELECT body FROM request WHERE request.pk = p.pk)) AS kind"
         " FROM main.past p",
+        "CREATE TEMP VIEW learnt AS SELECT '' AS name, x'' AS value WHERE 0",
     ),
     2: ("CREATE TEMP VIEW job AS SELECT *, '' AS run, 0 AS place FROM main.job",),
 }
