@@ -22,7 +22,7 @@ from aiopplx._errors import InvalidRequest
 from aiopplx._wire.request import Request
 from aiopplx.apis._registry import request_about, request_fields, request_of
 from aiopplx.tables._objects import value_of
-from aiopplx.tables._table import QUESTION, Advice, BadRow, Broken, Note, Row, Table, TableError
+from aiopplx.tables._table import QUESTION, Advice, BadRow, Broken, Note, Row, Table, TableError, named
 from aiopplx.tables._template import EmptyHole, Template
 
 LONGEST = 400_000
@@ -103,7 +103,7 @@ class Asking:
         columns = self._table.columns
         if name not in columns:
             guess = difflib.get_close_matches(name, columns, 1)
-            hint = f'; did you mean "{guess[0]}"?' if guess else f"; it has {_listed(columns)}"
+            hint = f'; did you mean "{guess[0]}"?' if guess else f"; it has {named(columns)}"
             raise TableError(f'{self._table.name} has no column "{name}"{hint}')
 
     def _check_set(self) -> None:
@@ -151,7 +151,7 @@ class Asking:
             if found:
                 break
         raise TableError(
-            f"which column of {self._table.name} is the question? It has {_listed(columns)}",
+            f"which column of {self._table.name} is the question? It has {named(columns)}",
             Advice("question", '"COLUMN"', "names it", Advice("template", '"... {COLUMN} ..."', "makes it of several")),
         )
 
@@ -260,11 +260,6 @@ def as_text(cell: Any) -> str:
     if isinstance(cell, float) and cell.is_integer() and abs(cell) < 1e15:
         return str(int(cell))
     return str(cell) if isinstance(cell, int | float) else msgspec.json.encode(cell).decode()
-
-
-def _listed(columns: Sequence[str]) -> str:
-    shown = ", ".join(columns[:20])
-    return f"the columns {shown}" + (f" and {len(columns) - 20} more" if len(columns) > 20 else "")
 
 
 class Look(msgspec.Struct, kw_only=True):

@@ -6,7 +6,8 @@ column is the question, or of requests.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import re
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple, TypeGuard
 
 import msgspec
@@ -15,6 +16,10 @@ from aiopplx._errors import ConfigError
 
 QUESTION = "question"
 """The name of the only column of a source that has nothing but questions: lines of text, a list of strings."""
+
+_NAMED = 20
+_LONGEST = 64
+_PLAIN = re.compile(r"\w[\w.-]{0,63}")
 
 
 class Advice(msgspec.Struct, frozen=True):
@@ -139,3 +144,12 @@ def is_list(value: object) -> TypeGuard[list[Any]]:
 def list_of(value: object) -> list[Any]:
     """The items of a list; none of anything else."""
     return value if is_list(value) else []
+
+
+def named(columns: Sequence[str]) -> str:
+    """`the columns company, "price:eur" and 3 more`: at most 20, in quotes what could be read as the sentence."""
+    if not columns:
+        return "no columns"
+    shown = ", ".join(name if _PLAIN.fullmatch(name) else f'"{name[:_LONGEST]}"' for name in columns[:_NAMED])
+    more = f" and {len(columns) - _NAMED:,} more" if len(columns) > _NAMED else ""
+    return f"the column{'s' * (len(columns) > 1)} {shown}{more}"

@@ -14,7 +14,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from aiopplx.tables._table import Advice, Broken, TableError
+from aiopplx.tables._table import Advice, Broken, TableError, named
 
 _PIECE = re.compile(r"\{\{|\}\}|\{([^{}]*)\}|[{}]")
 _NAME = re.compile(r"[\w][\w .:/%#&()+-]{0,63}\??")
@@ -52,8 +52,9 @@ class Template:
         self._pieces.append(text[at:])
         self.columns = tuple(dict.fromkeys(piece[0] for piece in self._pieces if isinstance(piece, tuple)))
         if not self.columns:
-            there = ", ".join(columns)
-            raise TableError(f"the template names no column, so every row would ask the same; the columns are {there}")
+            raise TableError(
+                f"the template names no column, so every row would ask the same; the table has {named(columns)}"
+            )
 
     @staticmethod
     def _piece(match: re.Match[str], known: set[str]) -> str | tuple[str, bool]:
@@ -69,7 +70,7 @@ class Template:
         if not _NAME.fullmatch(name):
             return whole
         guess = difflib.get_close_matches(name.rstrip("?"), known, 1)
-        hint = f'; did you mean "{guess[0]}"?' if guess else f"; the columns are {', '.join(sorted(known))}"
+        hint = f'; did you mean "{guess[0]}"?' if guess else f"; the table has {named(sorted(known))}"
         raise TableError(
             f'the template has {{{name}}}, and there is no column "{name}"{hint}',
             None if guess else Advice("template", '"... {{' + name + '}} ..."', "writes it as text"),

@@ -233,7 +233,7 @@ def write_parquet(path: str, rows: Iterable[Mapping[str, Value]], columns: Seque
     except ImportError:
         raise TableError(f"{path} is to be a Parquet file: pip install 'aiopplx[parquet]' writes it") from None
     held = rows if isinstance(rows, Sequence) else list(rows)
-    kinds = {column: _kind(row.get(column) for row in held) for column in columns}
+    kinds = _kinds(held, columns)
     types = {"text": arrow.string(), "number": arrow.float64(), "integer": arrow.int64(), "boolean": arrow.bool_()}
     schema = arrow.schema([(column, types[kinds[column]]) for column in columns])
     with parquet.ParquetWriter(path, schema) as writer:
@@ -244,15 +244,25 @@ def write_parquet(path: str, rows: Iterable[Mapping[str, Value]], columns: Seque
             writer.write_table(arrow.Table.from_pylist(group, schema=schema))
 
 
-def _kind(values: Iterable[Value]) -> str:
-    kinds = {
-        "boolean" if isinstance(value, bool)
-        else "integer" if isinstance(value, int) and abs(value) < 1 << 63
-        else "number" if isinstance(value, float)
-        else "text"
-        for value in values
-        if value is not None
-    }  # fmt: skip
+def _kinds(rows: Iterable[Mapping[str, Value]], columns: Sequence[str]) -> dict[str, str]:
+    """The kind of each column, from one reading of the rows: each may have to be read from a disk."""
+    found: dict[str, set[str]] = {column: set() for column in columns}
+    for row in rows:
+        for column, kinds in found.items():
+            if (value := row.get(column)) is not None:
+                kinds.add(_kind(value))
+    return {column: _kind_of_all(kinds) for column, kinds in found.items()}
+
+
+def _kind(value: str | int | float | bool) -> str:
+    if isinstance(value, bool):
+        return "boolean"
+    if isinstance(value, int):
+        return "integer" if abs(value) < 1 << 63 else "text"
+    return "number" if isinstance(value, float) else "text"
+
+
+def _kind_of_all(kinds: set[str]) -> str:
     if kinds == {"integer", "number"}:
         return "number"
     return kinds.pop() if len(kinds) == 1 else "text"

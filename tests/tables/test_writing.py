@@ -2,7 +2,7 @@
 
 import csv
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -95,3 +95,23 @@ def test_parquet_is_exact_and_mixed_columns_are_text(tmp_path: Path) -> None:
     back = pq.read_table(path).to_pylist()
     assert back[:3] == [{**row, "cost": row["cost"] and float(row["cost"])} for row in ROWS]
     assert back[3] == {"company": "5", "phone": "true", "answer": None, "cost": 0.0}
+
+
+def test_parquet_reads_its_rows_twice_however_many_columns_there_are(tmp_path: Path) -> None:
+    """Once for the kinds of the columns, once to write: each row may have to be read from a disk."""
+    read: list[int] = []
+
+    class Rows(Sequence[dict[str, object]]):
+        def __len__(self) -> int:
+            return 3
+
+        def __getitem__(self, index: Any) -> Any:
+            if isinstance(index, slice):
+                return [self[at] for at in range(*index.indices(3))]
+            if index >= 3:
+                raise IndexError
+            read.append(index)
+            return {f"c{column}": index for column in range(20)}
+
+    write_parquet(str(tmp_path / "a.parquet"), Rows(), [f"c{column}" for column in range(20)])
+    assert sorted(read) == [0, 0, 1, 1, 2, 2]
