@@ -6,8 +6,9 @@ This module only reads the journal. It holds one record at a time, however many 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import cast
 
 import anyio.lowlevel
 
@@ -71,9 +72,8 @@ class _Export:
 
     def _columns(self) -> Columns:
         """The columns of the rows, as the last run has written them."""
-        notes = self._journal.facts().get("notes")
-        note = notes.get(LAYOUT, b"") if isinstance(notes, dict) else b""
-        return columns_of_rows((record.meta for record in self._records()), note)
+        notes = cast("Mapping[str, bytes]", self._journal.facts().get("notes", {}))
+        return columns_of_rows((record.meta for record in self._records()), notes.get(LAYOUT, b""))
 
     def _records(self) -> Iterator[Record]:
         return self._journal.asked(every_run=self._options.all)

@@ -152,12 +152,12 @@ def superseded(names: Iterable[str], written: Collection[str], place: str | None
     return {name for name, new in news.items() if new is not None and {new.key, new.job_id} & {*written}}
 
 
-def has_job(text: bytes, place: str | None) -> bool:
-    """True if a text names a job of the journal: then it is a report of an earlier run."""
+def knows_any(ids: Iterable[str], place: str | None) -> bool:
+    """True if one of these jobs is in the journal: then they are of a report of an earlier run."""
     if place is None or not os.path.exists(place):
         return False
     with open_reader(place) as journal:
-        return any(record.job_id and record.job_id.encode() in text for record in every(journal))
+        return any(journal.get(job_id=job_id) is not None for job_id in ids)
 
 
 def finished_besides(ids: Collection[str], place: str | None, *, has: Callable[[str], bool]) -> Iterator[Job]:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, overload
 from aiopplx.cli._columns import Columns, Value
 from aiopplx.cli._exits import OutputLost, UsageError
 from aiopplx.cli._files import NEW, Ending, Old, Span, replacing, why_not
-from aiopplx.cli._journals import all_known, finished_besides, has_job
+from aiopplx.cli._journals import all_known, finished_besides, knows_any
 from aiopplx.cli._kept import Kept
 from aiopplx.cli._options import STANDARD, OutputFormat
 from aiopplx.tables import Row, TableError, read_file, write_excel, write_parquet
@@ -30,6 +30,9 @@ _TABLES = ("excel", "parquet")
 _ID = re.compile(r"[\w.:-]+")
 _HEAVY = 20_000_000
 """Bytes of a page that a phone opens slowly."""
+_JOBS = "<!-- jobs "
+_LONGEST_END = 1 << 26
+"""Bytes at the end of a report in which the ids of its jobs begin."""
 _EARLIER = 1 << 40
 """Rows that this run has not reached come after this position."""
 
@@ -81,7 +84,7 @@ class Report:
         if self._form in _TABLES:
             rows = self._rows_in_file()
             return rows is not None and all_known(rows, self._journal)
-        return has_job(Path(self.name).read_bytes(), self._journal)
+        return knows_any(_ids_in(self.name), self._journal)
 
     def _rows_in_file(self) -> list[Old] | None:
         """The rows of a table; None if it is none."""
@@ -95,8 +98,7 @@ class Report:
             return lambda job_id: False
         if self._form in _TABLES:
             return {row.job_id for row in self._rows_in_file() or ()}.__contains__
-        text = Path(self.name).read_bytes()
-        return lambda job_id: job_id.encode() in text
+        return _ids_in(self.name).__contains__
 
     async def write(self, at: int, line: int | None, job: Job) -> None:
         """See `Output`."""
@@ -135,7 +137,7 @@ class Report:
         from aiopplx.report import html_report, markdown_report
 
         report = html_report if self._form == "html" else markdown_report
-        _put(path, report(jobs, **self._head), jobs.ids if self._form == "markdown" else ())
+        _put(path, report(jobs, **self._head), jobs.ids)
         return 0
 
     @property
@@ -158,19 +160,18 @@ class ReportFolder(Report):
     def _is_ours(self) -> bool:
         files = os.listdir(self.name) if os.path.isdir(self.name) else []
         if self._index.exists():
-            return has_job(self._index.read_bytes(), self._journal)
+            return knows_any(_ids_in(self._index), self._journal)
         # Without one it is empty, or its writer was killed.
         pages = [Path(self.name, name) for name in files if self._is_page(name)]
         return all(self._is_page(name.removesuffix(NEW)) for name in files) and (
-            not pages or any(has_job(page.read_bytes(), self._journal) for page in pages)
+            not pages or any(knows_any(_ids_in(page), self._journal) for page in pages)
         )
 
     def _is_page(self, name: str) -> bool:
         return re.fullmatch(rf"\d{{5,}}\{self._index.suffix}", name) is not None
 
     def _has(self) -> Callable[[str], bool]:
-        text = self._index.read_bytes() if self._index.exists() else b""
-        return lambda job_id: job_id.encode() in text
+        return (_ids_in(self._index) if self._index.exists() else set[str]()).__contains__
 
     def _replace(self) -> int:
         """Each page takes the place of an old one, and the index comes last: there is no moment without a report."""
@@ -194,7 +195,20 @@ def _put(path: str, parts: Iterable[str], ids: Iterable[str]) -> None:
     with open(path, "w", encoding="utf-8", errors="replace", newline="\n") as file:
         file.writelines(parts)
         if names:
-            file.write(f"<!-- jobs {' '.join(names)} -->\n")
+            file.write(f"{_JOBS}{' '.join(names)} -->\n")
+
+
+def _ids_in(path: str | os.PathLike[str]) -> set[str]:
+    """The ids at the end of a report, of which no more is read: with thousands of answers it has many megabytes."""
+    with open(path, "rb") as file:
+        size, length = file.seek(0, os.SEEK_END), 1 << 16
+        while length <= _LONGEST_END:
+            file.seek(max(0, size - length))
+            _, mark, ids = file.read().rpartition(_JOBS.encode())
+            if mark or length >= size:
+                return set(ids.partition(b" -->")[0].decode(errors="replace").split()) if mark else set()
+            length *= 4
+    return set()
 
 
 class _Rows(Sequence[dict[str, Value]]):

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from aiopplx._job import Job
 from aiopplx._text.safe import visible
 from aiopplx.report import _page, _plain
-from aiopplx.report._entry import Entry, entries, entry_of, shortened
+from aiopplx.report._entry import Entry, entry_of, short_and_whole, shortened
 
 __all__ = ["html_folder", "html_report", "markdown_folder", "markdown_report"]
 
@@ -23,7 +23,7 @@ def html_report(jobs: Sequence[Job], *, title: str = "Research", day: str = "", 
         path.write_text("".join(html_report(done, title="Heat pumps")))
 
     Args:
-        jobs: in the order in which they are shown.
+        jobs: in the order in which they are shown. Each is read twice, and none is kept.
         title: of the report.
         day: its date, as it should read; "" leaves it out.
         source: where the questions came from, as it should read; "" leaves it out.
@@ -31,7 +31,7 @@ def html_report(jobs: Sequence[Job], *, title: str = "Research", day: str = "", 
     Raises:
         ConfigError: markdown-it-py is missing.
     """
-    return _page.page(entries(jobs), title=visible(title), day=visible(day), source=visible(source))
+    return _page.page(*short_and_whole(jobs), title=visible(title), day=visible(day), source=visible(source))
 
 
 def markdown_report(jobs: Sequence[Job], *, title: str = "", day: str = "", source: str = "") -> Iterator[str]:
@@ -39,7 +39,7 @@ def markdown_report(jobs: Sequence[Job], *, title: str = "", day: str = "", sour
 
     Arguments as for `html_report`.
     """
-    return _plain.as_markdown(entries(jobs), title=visible(title), day=visible(day), source=visible(source))
+    return _plain.as_markdown(*short_and_whole(jobs), title=visible(title), day=visible(day), source=visible(source))
 
 
 def html_folder(

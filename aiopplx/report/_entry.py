@@ -5,7 +5,7 @@ This module knows nothing of HTML, of Markdown, or of where jobs come from.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, Literal
 
 import msgspec
@@ -97,9 +97,13 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True):
         return concerns
 
 
-def entries(jobs: Sequence[Job]) -> list[Entry]:
-    """What a report shows of these jobs, in their order."""
-    return [entry_of(number, job) for number, job in enumerate(jobs, 1)]
+def short_and_whole(jobs: Sequence[Job]) -> tuple[list[Entry], Iterator[Entry]]:
+    """What the contents of a report need of these jobs, and then each of them as a whole, in their order.
+
+    Jobs are taken one at a time, and twice: thousands of answers are not in memory at once if they are on a disk.
+    """
+    short = [shortened(entry_of(number, job)) for number, job in enumerate(jobs, 1)]
+    return short, (entry_of(known.number, job, known) for known, job in zip(short, jobs, strict=True))
 
 
 def shortened(entry: Entry) -> Entry:
@@ -109,7 +113,8 @@ def shortened(entry: Entry) -> Entry:
     )
 
 
-def entry_of(number: int, job: Job) -> Entry:
+def entry_of(number: int, job: Job, known: Entry | None = None) -> Entry:
+    """What a report shows of a job; what is already `known` of its citations is not looked for again."""
     text, sources = visible(job.text), [_visible(source) for source in job.sources]
     tag = visible(str(job.tag)) if job.tag is not None else ""
     facts = {
@@ -136,8 +141,8 @@ def entry_of(number: int, job: Job) -> Entry:
         reasoning=visible(job.reasoning or ""),
         sources=sources,
         facts={name: visible(value) for name, value in facts.items() if value},
-        cited=len({source.url for source in cited(text, sources).values()}),
-        unresolved=unresolved(text, sources),
+        cited=known.cited if known else len({source.url for source in cited(text, sources).values()}),
+        unresolved=known.unresolved if known else unresolved(text, sources),
         is_cut=job.finish_reason == "length",
     )
 

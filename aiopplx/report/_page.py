@@ -7,7 +7,7 @@ This module knows nothing of jobs.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from html import escape
 from statistics import median
 from urllib.parse import urlsplit
@@ -26,11 +26,14 @@ _ASKED = " They have a question mark."
 _END = f'<footer dir="auto">{_FOOT}</footer></main></body></html>\n'
 
 
-def page(entries: Sequence[Entry], *, title: str, day: str = "", source: str = "") -> Iterator[str]:
+def page(
+    entries: Sequence[Entry], whole: Iterable[Entry], *, title: str, day: str = "", source: str = ""
+) -> Iterator[str]:
     """The parts of the page, in order: a report of thousands of answers need not be in memory at once.
 
     Args:
-        entries: what it shows.
+        entries: what its contents show.
+        whole: the same with the answers.
         title: of the report.
         day: its date, as it should read.
         source: the file that the questions came from.
@@ -38,7 +41,7 @@ def page(entries: Sequence[Entry], *, title: str, day: str = "", source: str = "
     yield _head(title)
     yield from _navigation(entries, title)
     yield from _overview(entries, title, day, source, _within)
-    for entry in entries:
+    for entry in whole:
         yield from _article(entry, "#contents")
     yield _END
 

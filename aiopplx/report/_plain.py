@@ -7,7 +7,7 @@ the question's. This module knows nothing of HTML, save for the anchors that Mar
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from urllib.parse import quote
 
 from aiopplx._job import Source
@@ -23,18 +23,21 @@ _START = re.compile(r"^(\d{1,9}(?=[.)])|(?=[-+=]))")
 _UNSAFE = re.compile(r"[\x00-\x20<>\\]")
 
 
-def as_markdown(entries: Sequence[Entry], *, title: str, day: str = "", source: str = "") -> Iterator[str]:
+def as_markdown(
+    entries: Sequence[Entry], whole: Iterable[Entry], *, title: str, day: str = "", source: str = ""
+) -> Iterator[str]:
     """The parts of the file, in order.
 
     Args:
-        entries: what it shows.
+        entries: what its head shows.
+        whole: the same with the answers.
         title: of the report; "" leaves the head out.
         day: its date, as it should read.
         source: the file that the questions came from.
     """
     if title:
         yield from _overview(entries, title, day, source, lambda entry: f"#q{entry.number}")
-    for entry in entries:
+    for entry in whole:
         yield from one(entry, level=2 if title else 1)
 
 
