@@ -43,7 +43,7 @@ from aiopplx._wire.api import Tier
 from aiopplx.apis._registry import Routing, published
 from aiopplx.journal._errors import JournalLocked
 from aiopplx.journal._forgetful import ForgetfulJournal
-from aiopplx.journal._names import fingerprint
+from aiopplx.journal._names import NOTE, fingerprint
 from aiopplx.journal._postgres.account import SharedAccount
 from aiopplx.journal._postgres.hearing import reach
 from aiopplx.journal._postgres.room import Database

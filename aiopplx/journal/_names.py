@@ -11,6 +11,9 @@ from __future__ import annotations
 import hashlib
 import json
 
+NOTE = "note."
+"""The beginning of the names under which a store is given what a program notes (`JournalOptions.notes`)."""
+
 
 def sha_of(canonical: bytes) -> bytes:
     """SHA-256 of a canonical request, 32 bytes: equal for equal requests only."""

@@ -32,9 +32,6 @@ from typing import Protocol, Self
 from aiopplx.journal._records import Claim, Cost, CostsBy, Ledger, Origin, Record, Results, State
 from aiopplx.journal._steps import Step
 
-NOTE = "note."
-"""The beginning of the names under which a store has what a program notes."""
-
 
 class Journal(Protocol):
     """Where submissions are recorded and found again: one session's view of a store.
@@ -231,7 +228,7 @@ class Journal(Protocol):
         """Keep what this session has learnt (a limit, how long jobs take) for later ones, in place of what was there.
 
         The store does not know what it means. It is one row, rewritten as a whole: a few kilobytes, and seldom. What a
-        program notes (`JournalOptions.notes`) comes under names that begin with `NOTE`.
+        program notes (`JournalOptions.notes`) comes under names that begin with `store.NOTE`.
         """
         ...
 

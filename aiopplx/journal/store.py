@@ -13,6 +13,7 @@ submissions. `MemoryJournal` is a whole store made of these.
   `kind_label` for the kind of job that stored bytes ask for.
 - `REPLACEABLE`, `REPLACEABLE_IF_ASKED`, `REUSABLE`, `RUNNING`, `BILLED`, `DELIVERABLE`: the states that matter to
   queueing, to money and to delivery.
+- `NOTE`: the beginning of the names under which `remember` is given what a program notes.
 - `item_name`, `job_name`, `sha_of`: the name and digest of a submission; `fingerprint` tells accounts apart.
 
 This module does nothing itself, and knows nothing of how rows are stored.
@@ -22,7 +23,7 @@ from __future__ import annotations
 
 from aiopplx.journal._errors import duplicate, key_taken, name_taken
 from aiopplx.journal._kinds import kind_label
-from aiopplx.journal._names import fingerprint, item_name, job_name, sha_of
+from aiopplx.journal._names import NOTE, fingerprint, item_name, job_name, sha_of
 from aiopplx.journal._records import (
     BILLED,
     DELIVERABLE,
@@ -40,6 +41,7 @@ from aiopplx.journal._taking import changes, keeps, may_take
 __all__ = [
     "BILLED",
     "DELIVERABLE",
+    "NOTE",
     "REPLACEABLE",
     "REPLACEABLE_IF_ASKED",
     "REUSABLE",

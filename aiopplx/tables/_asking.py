@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import difflib
 import hashlib
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Literal
 
@@ -32,6 +33,12 @@ META_LIMIT = 1 << 20
 _RANKS = (("question", "prompt", "query"), ("input", "text"))
 _TAGS = ("tag", "custom_id")
 _ASKS_ITSELF = ("messages", "input")
+_TOTAL = re.compile(
+    r"(?:(?:grand |sub-?)?totals?|sum|summe|summa|suma|somme|gesamt|gesamtsumme|totaal|razem|итого|всего|合計|合计)\b",
+    re.IGNORECASE,
+)
+_AMOUNT = re.compile(r"[-+(]?\W{0,3}\d[\d.,' \u00a0\u202f]*\W{0,3}(?:[A-Z]{3})?")
+"""A number as people write it, with its currency."""
 _NEARLY = 0.85
 """A column `score` is no slip of the pen for `store`: one letter in five is another word."""
 
@@ -142,6 +149,8 @@ class Asking:
             )
         if self._table.has_fields and any(name in columns for name in _ASKS_ITSELF):
             return QUESTION  # a row with messages or input is a request as it is
+        if columns == ("1",):  # a table of one column without a header
+            return columns[0]
         for rank in _RANKS:
             found = [name for name in columns if name.lower() in rank]
             if len(found) == 1:
@@ -306,12 +315,14 @@ def look(table: Table, options: AskOptions) -> Look:
     seen = Look(table=table, asking=asking, notes=[*table.notes, *asking.notes])
     places: dict[str | int, str] = {}
     asked: set[bytes] = set()
+    last: Row | None = None
     for row in table.read():
         request = asking.request(row) if isinstance(row, Row) else row
         if isinstance(request, BadRow):
             seen.bad.append(request)
             continue
         seen.count += 1
+        last = row if isinstance(row, Row) else last
         if request.tag is not None:
             if (earlier := places.setdefault(request.tag, row.place)) != row.place:
                 raise TableError(f"the tag {str(request.tag)[:60]!r} stands on {earlier} and on {row.place}")
@@ -325,11 +336,23 @@ def look(table: Table, options: AskOptions) -> Look:
         raise TableError(f"{table.name} has no rows")
     if len(seen.bad) > seen.count:
         raise TableError(f"{table.name}: most rows cannot be used. {complaints(seen.bad)}")
+    if last is not None and seen.count > 1 and (total := _total_in(last)):
+        seen.notes.append(
+            f"{last.place} looks like a sum of the others ({total}), and is asked; delete it if it is one"
+        )
     if seen.repeats:
         rows = "1 row asks" if seen.repeats == 1 else f"{seen.repeats:,} rows ask"
         advice = Advice("unique", "True", "asks each once")
         seen.notes.append(Note(f"{rows} what an earlier row asks; each is asked and paid", advice))
     return seen
+
+
+def _total_in(row: Row) -> str:
+    """What a last row says that sums up the others; "" if it is a row like any."""
+    cells = [text for text in (as_text(cell).strip() for cell in row.cells.values()) if text]
+    if len(cells) < 2 or not _TOTAL.match(cells[0]) or not all(_AMOUNT.fullmatch(cell) for cell in cells[1:]):
+        return ""
+    return ", ".join(cells[:3])[:60]
 
 
 def complaints(bad: Sequence[BadRow]) -> str:

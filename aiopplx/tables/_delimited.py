@@ -279,7 +279,7 @@ def read_delimited(
     columns = [cell or f"column {at + 1}" for at, cell in enumerate(layout.header)]
     notes: list[str] = []
     if index is not None:
-        notes.append(f"column {index + 1} has no name and only counts from 0; it is left out")
+        notes.append(f"column {index + 1} has no name and only counts; it is left out")
     return Table(
         name,
         f"{'TSV' if layout.delimiter == chr(9) else 'CSV'} ({NAMES.get(layout.delimiter, layout.delimiter)}, {label})",
@@ -312,16 +312,17 @@ def _body(name: str, open_lines: Callable[[], Iterable[str]], layout: Layout) ->
 
 
 def _index_column(name: str, open_lines: Callable[[], Iterable[str]], layout: Layout) -> int | None:
-    """The column without a name that only counts from 0: pandas writes its index so."""
+    """The column without a name that only counts: pandas writes its index so, from 0, and R its rows, from 1."""
     if layout.header.count("") != 1:
         return None
     at = layout.header.index("")
-    count = 0
-    for record in _body(name, open_lines, layout):
-        if at >= len(record.cells) or record.cells[at] != str(count):
+    start = None
+    for number, record in enumerate(_body(name, open_lines, layout)):
+        cell = record.cells[at] if at < len(record.cells) else ""
+        start = cell if start is None else start
+        if start not in ("0", "1") or cell != str(number + int(start)):
             return None
-        count += 1
-    return at if count else None
+    return None if start is None else at
 
 
 def _rows(

@@ -32,6 +32,8 @@ Format = Literal["text", "jsonl", "json", "csv", "tsv", "excel", "parquet", "bri
 FORMATS: tuple[str, ...] = get_args(Format)
 CHUNK = 1 << 16
 HEAD = 4096
+LARGEST = 1 << 28
+"""Bytes that an Excel file may have once it is unpacked: openpyxl holds some of it in memory as a whole."""
 
 _JOURNAL = ".journal.db"
 # By the first bytes: what was saved under the wrong name, or is not converted yet.
@@ -211,9 +213,15 @@ def _in_archive(file: _File) -> Format:
     try:
         with zipfile.ZipFile(file.path) as archive:
             names = set(archive.namelist())
+            size = sum(part.file_size for part in archive.infolist())
     except (OSError, zipfile.BadZipFile, ValueError):
         raise TableError(f"{file.name} is a damaged archive, or was cut off") from None
     if "xl/workbook.xml" in names:
+        if size > LARGEST:
+            raise TableError(
+                f"{file.name} has {size >> 20:,} MiB once it is unpacked, and at most {LARGEST >> 20} are read;"
+                " save the sheet of the questions as .csv"
+            )
         return "excel"
     if "word/document.xml" in names:
         raise TableError(f"{file.name} is a Word document; save it as plain text")

@@ -29,6 +29,17 @@ _BY_SUFFIX = {
     ".toml": "TOML",
     ".py": "a Python program",
     ".ipynb": "a notebook",
+    ".js": "a JavaScript program",
+    ".ts": "a TypeScript program",
+    ".r": "an R program",
+    ".sh": "a shell script",
+    ".bat": "a batch file",
+    ".ps1": "a PowerShell script",
+    ".sql": "SQL",
+    ".ini": "a configuration file",
+    ".cfg": "a configuration file",
+    ".env": "a configuration file",
+    ".log": "a log",
     ".rst": "reStructuredText",
     ".tex": "LaTeX",
 }
@@ -37,9 +48,12 @@ _BY_FIRST_LINE = (
     ("<!doctype html", "HTML"),
     ("<!--", "HTML or XML"),
     ("<html", "HTML"),
+    ("<table", "HTML"),
+    ("<meta", "HTML"),
     ("#!", "a program"),
     ("{\\rtf", "an RTF document"),
 )
+_SPREADSHEETS = (".xls", ".xlsx", ".xlsm", ".csv", ".tsv")
 _JSON_SUFFIXES = (".json", ".jsonl", ".ndjson")
 _QUESTIONS = frozenset({"question", "questions", "prompt", "prompts", "query", "queries", "input", "text", "q"})
 _NAME = re.compile(r"[A-Za-z_][\w.-]{0,39}")
@@ -68,11 +82,13 @@ def text_format(name: str, suffix: str, lines: Sequence[str]) -> TextFormat:
     first = lines[0] if lines else ""
     lowered = first.lower()
     what = next((what for mark, what in _BY_FIRST_LINE if lowered.startswith(mark)), None)
-    if what is None and (suffix in _JSON_SUFFIXES or _is_json(first)):
+    if what is None and suffix != ".ipynb" and (suffix in _JSON_SUFFIXES or _is_json(first)):
         return "json"
     if what is None and suffix in (".md", ".markdown"):
         return "brief"
     what = what or _BY_SUFFIX.get(suffix)
+    if what in ("HTML", "XML") and suffix in _SPREADSHEETS:  # as many web applications export a table
+        raise TableError(f"{name} is {what} under another name; open it in a spreadsheet and save it as .xlsx or .csv")
     if what is not None:
         raise TableError(f"{name} is {what}", _AS_TEXT)
     if suffix in (".tsv", ".tab"):

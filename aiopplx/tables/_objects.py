@@ -255,7 +255,7 @@ def _row(place: str, value: Any, dropped: set[str]) -> Row | BadRow:
     if not isinstance(value, dict):
         said = "null" if value is None else "a list" if isinstance(value, list) else "true or false"
         said = "a number" if isinstance(value, int | float) and not isinstance(value, bool) else said
-        return BadRow(place, f"is {said}, neither an object nor a text")
+        return BadRow(place, f'is {said}, and not a text or an object with names, such as {{"question": "Why?"}}')
     cells = cast("dict[str, Any]", value)
     if cells.keys() >= _BATCH_LINE:
         return _batch_line(place, cells, dropped)

@@ -63,15 +63,20 @@ def read_excel(name: str, path: str, *, sheet: str = "", header: bool = True, sk
 
     index: str | None = None
     rounded = count = 0
-    counts_only = dict.fromkeys((column for column in columns if column not in map(str, first[1])), header)
+    unnamed = (column for column in columns if column not in map(str, first[1]))
+    starts: dict[str, Sequence[int]] = dict.fromkeys(unnamed, (0, 1) if header else ())
     for row in read():
         if isinstance(row, Row):
             rounded += any(_is_rounded(cell) for cell in row.cells.values())
-            counts_only = {column: is_so and row.cells[column] == count for column, is_so in counts_only.items()}
+            # Where a column without a name would have begun, if it only counts.
+            starts = {
+                column: [start for start in possible if row.cells[column] == start + count]
+                for column, possible in starts.items()
+            }
         count += 1
-    if len(counts_only) == 1 and count and all(counts_only.values()):
-        index = next(iter(counts_only))
-        notes.append(f"{index} has no name and only counts from 0; it is left out")
+    if len(starts) == 1 and count and all(starts.values()):
+        index = next(iter(starts))
+        notes.append(f"{index} has no name and only counts; it is left out")
     if rounded:
         rows = "1 row has a number" if rounded == 1 else f"{rounded:,} rows have numbers"
         notes.append(f"{rows} of 16 digits or more; Excel had rounded them before they were read")

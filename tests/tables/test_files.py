@@ -1,9 +1,10 @@
 """What a file is taken for, which rows it has, and with which sentence it is refused."""
 
-# ruff: noqa: RUF001 - Cyrillic letters are what is tested
+# ruff: noqa: RUF001 - letters of other scripts are what is tested
 
 import json
 import os
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,38 @@ def table_of(path: Path, data: str | bytes, **options: Any) -> Table:
 
 def cells_of(table: Table) -> list[dict[str, Any]]:
     return [row.cells for row in table.read() if isinstance(row, Row)]
+
+
+# --- what a spreadsheet adds
+
+
+@pytest.mark.parametrize("last", ["Total;12", "Grand total:;1.234,50", "Summe;12,00 €", "合計;12", ";Итого;12"])
+def test_last_row_that_sums_up_is_told_before_it_is_asked(tmp_path: Path, last: str) -> None:
+    table = table_of(tmp_path / "q.csv", f"company;revenue;x\nACME;5;a\nVasa;7;b\n{last}\n")
+    (note,) = look(table, AskOptions(template="What of {company?} {revenue?}?")).notes
+    assert note.startswith("line 4 looks like a sum of the others (")
+
+
+@pytest.mark.parametrize("last", ["Total", "Totalview GmbH;3;c", "Total;3;an oil company", "Sumitomo;3;c"])
+def test_row_like_any_is_not_taken_for_a_sum(tmp_path: Path, last: str) -> None:
+    table = table_of(tmp_path / "q.csv", f"company;revenue;x\nACME;5;a\nVasa;7;b\n{last}\n")
+    assert look(table, AskOptions(template="What of {company}?")).notes == []
+
+
+def test_one_column_without_a_header_is_the_question(tmp_path: Path) -> None:
+    table = table_of(tmp_path / "q.csv", "Why did it sink?\nHow, then?\n", header=False)
+    assert look(table, AskOptions()).first == ["Why did it sink?", "How, then?"]
+
+
+def test_archive_that_unpacks_to_too_much_is_refused_unread(tmp_path: Path) -> None:
+    path = tmp_path / "q.xlsx"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("xl/workbook.xml", "")
+        with archive.open("xl/worksheets/sheet1.xml", "w") as part:
+            for _ in range(17):
+                part.write(bytes(1 << 24))
+    with pytest.raises(TableError, match="272 MiB once it is unpacked, and at most 256 are read; save the sheet"):
+        read_file(path)
 
 
 # --- tables as text
@@ -89,8 +122,9 @@ def test_lines_are_counted_as_an_editor_does(tmp_path: Path) -> None:
     assert [row.place for row in table.read()] == ["line 3", "line 5"]
 
 
-def test_an_index_that_only_counts_is_left_out(tmp_path: Path) -> None:
-    table = table_of(tmp_path / "q.csv", ",question\n0,a\n1,b\n")
+@pytest.mark.parametrize("rows", ["0,a\n1,b\n", "1,a\n2,b\n"], ids=["pandas", "R"])
+def test_an_index_that_only_counts_is_left_out(tmp_path: Path, rows: str) -> None:
+    table = table_of(tmp_path / "q.csv", f",question\n{rows}")
     assert table.columns == ("question",)
     assert "only counts" in table.notes[0]
     assert table_of(tmp_path / "r.csv", ",question\n5,a\n6,b\n").columns == ("column 1", "question")
@@ -312,6 +346,10 @@ KINDS = [
     ("q.txt", b"<?xml version='1.0'?>\n", "XML"),
     ("q.txt", b"<!DOCTYPE html>\n", "HTML"),
     ("q.py", b"import os\n", "a Python program"),
+    ("q.xls", b"<table><tr><td>question</td></tr></table>", "HTML under another name; open it in a spreadsheet"),
+    ("q.csv", b"<html>", "HTML under another name"),
+    ("q.ipynb", b'{"cells": []}', "a notebook"),
+    ("q.sql", b"SELECT 1;\n", "SQL"),
     ("q.txt", b"#!/bin/sh\necho\n", "a program"),
     ("q.txt", b"", "is empty"),
     ("q.txt", b"# only\n\n", "no questions"),
@@ -424,9 +462,10 @@ def test_title_above_a_sheet_is_no_header(tmp_path: Path) -> None:
 
 
 def test_index_of_a_sheet_that_only_counts_is_left_out(tmp_path: Path) -> None:
-    table = read_file(sheet(tmp_path / "q.xlsx", [[None, "question"], [0, "a"], [1, "b"]]))
-    assert table.columns == ("question",)
-    assert cells_of(table) == [{"question": "a"}, {"question": "b"}]
+    for first in (0, 1):
+        table = read_file(sheet(tmp_path / "q.xlsx", [[None, "question"], [first, "a"], [first + 1, "b"]]))
+        assert table.columns == ("question",)
+        assert cells_of(table) == [{"question": "a"}, {"question": "b"}]
     kept = read_file(sheet(tmp_path / "r.xlsx", [[None, "question"], [5, "a"]]))
     assert kept.columns == ("column 1", "question")
 

@@ -13,7 +13,7 @@ from functools import partial
 from typing import Self, TypeVar
 
 from aiopplx.journal._errors import JournalError
-from aiopplx.journal._protocol import NOTE
+from aiopplx.journal._names import NOTE
 from aiopplx.journal._records import Cost, CostsBy, Ledger, Record, State
 from aiopplx.journal._sqlite.errors import journal_error
 from aiopplx.journal._sqlite.opening import open_to_read, place_of, writer_of
