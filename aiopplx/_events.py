@@ -142,9 +142,14 @@ class Emitter:
         for stream in self._streams or ():
             stream.end()
 
-    def emit(self, event: Event) -> None:
-        """Deliver an event. Raises nothing but `KeyboardInterrupt` and `SystemExit`."""
-        level = _level(event)
+    def emit(self, event: Event, *, level: int | None = None) -> None:
+        """Deliver an event. Raises nothing but `KeyboardInterrupt` and `SystemExit`.
+
+        Args:
+            event: it.
+            level: of the log, in place of the kind's own.
+        """
+        level = _level(event) if level is None else level
         if logger.isEnabledFor(level):
             log(level, "%s%s", event.kind.value, _line(event), extra={"job_id": event.job_id})
         for stream in self._streams or ():

@@ -6,13 +6,14 @@ This module knows nothing of why something happened, or of who hears of it.
 
 from __future__ import annotations
 
+import logging
 from collections import OrderedDict
 from collections.abc import Iterable, Sequence
 
 import msgspec
 
 from aiopplx._errors import AiopplxError
-from aiopplx._events import Emitter, Event, EventKind
+from aiopplx._events import Emitter, Event, EventKind, log
 from aiopplx._http.clock import Clock
 from aiopplx._job import Job, JobStatus, Snapshot
 from aiopplx._policy.retry import Fault
@@ -21,6 +22,10 @@ from aiopplx.apis._registry import Routing
 from aiopplx.journal._errors import JournalError
 from aiopplx.journal._unwritten import Unwritten, latest, meaning
 
+FEW = 10
+"""Jobs left at once that have a line of the log each."""
+IN_A_LINE = 100
+"""Ids in one line of the log."""
 REMEMBERED = 10_000
 """Jobs whose end is remembered to have been told."""
 
@@ -31,19 +36,21 @@ class Announcer:
     Args:
         emitter: delivers them.
         clock: measures the age of jobs.
+        has_journal: ids can be found again by a later session.
 
     Attributes:
         accepted: how many submissions the server accepted.
         ended: how many submissions ended, by what they ended as.
     """
 
-    __slots__ = ("_clock", "_is_store_broken", "_told", "accepted", "emitter", "ended")
+    __slots__ = ("_clock", "_has_journal", "_is_store_broken", "_told", "accepted", "emitter", "ended")
 
-    def __init__(self, emitter: Emitter, clock: Clock) -> None:
+    def __init__(self, emitter: Emitter, clock: Clock, *, has_journal: bool) -> None:
         self.emitter: Emitter = emitter
         self.accepted: int = 0
         self.ended: dict[JobStatus, int] = {}
         self._clock = clock
+        self._has_journal = has_journal
         self._told: OrderedDict[str, None] = OrderedDict()
         self._is_store_broken = False
 
@@ -104,12 +111,32 @@ class Announcer:
         self.emitter.emit(_event_of(job, EventKind.CANCELLING))
 
     def left(self, jobs: Iterable[Job]) -> None:
-        """Nobody here waits for these any more. Those that go on, or may go on, at the service are told."""
+        """Nobody here waits for these any more. Those that go on, or may go on, at the service are told.
+
+        Each has an event. In the log, many that have an id are one line, at whose level a person sees it.
+        """
+        going: list[Job] = []
         for job in jobs:
             if not job.id:
                 self.emitter.emit(_event_of(job, EventKind.LEFT, "may exist, and be billed, at the service"))
             elif goes_on(job):
-                self.emitter.emit(_event_of(job, EventKind.LEFT, "goes on, and is billed, at the service"))
+                going.append(job)
+        is_many = len(going) > FEW
+        for job in going:
+            event = _event_of(job, EventKind.LEFT, "goes on, and is billed, at the service")
+            self.emitter.emit(event, level=logging.DEBUG if is_many else None)
+        if is_many:
+            self._sum_up([job.id for job in going])
+
+    def _sum_up(self, ids: list[str]) -> None:
+        said = "left %d jobs, which go on, and are billed, at the service"
+        if self._has_journal:
+            log(logging.WARNING, f"{said}; the journal has their ids, and the same questions collect them", len(ids))
+            return
+        # Their ids may be nowhere else.
+        for at in range(0, len(ids), IN_A_LINE):
+            some = ids[at : at + IN_A_LINE]
+            log(logging.WARNING, f"{said}: %s", len(some), " ".join(some))
 
     def store_failed(self, error: JournalError) -> bool:
         """A store that fails ends what is to be sent by this session, and by no other of the account. True if news."""

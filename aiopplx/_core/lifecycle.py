@@ -114,7 +114,7 @@ class Lifecycle:
         self.routing = routing
         self.client = client
         self.spending = spending
-        self.announcer: Announcer = Announcer(emitter, client.clock)
+        self.announcer: Announcer = Announcer(emitter, client.clock, has_journal=store.remembers)
         self.live: Live = Live()
         self.slots: Slots = Slots(max_in_flight, client.clock)
         self.elsewhere: Elsewhere = Elsewhere(self, client.clock)

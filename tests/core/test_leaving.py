@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import gc
 import itertools
+import logging
 import os
 import random
 import sys
@@ -737,3 +738,32 @@ async def test_sources_are_closed_with_the_block(server: Scripted):
                 async for _ in jobs:
                     break
     assert closed == ["plain", "awaiting", "plain"]
+
+
+# --- what the log says -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("count", [3, 293])
+@pytest.mark.parametrize("journal", [True, False], ids=["journal", "none"])
+async def test_log_of_many_jobs_left_at_once_is_short(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, *, count: int, journal: bool
+) -> None:
+    """A person whose cell was interrupted reads it; without a journal the ids may be nowhere else."""
+    told: list[Event] = []
+    async with Scripted() as server:
+        server.polls = NEVER
+        keep = tmp_path / "j.db" if journal else None
+        async with opened(server, journal=keep, on_event=told.append) as session:
+            async with session.batch(str(number) for number in range(count)) as jobs:
+                await server.until(lambda: session.stats().running == count)
+            ids = {job.id for job in jobs.pending}
+    assert {event.job_id for event in left(told)} == ids
+    said = [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING]
+    if count == 3:
+        assert len(said) == 3
+    elif journal:
+        (line,) = said
+        assert line.startswith("left 293 jobs, which go on, and are billed, at the service; the journal has their ids")
+    else:
+        assert [line.split(",")[0] for line in said] == ["left 100 jobs", "left 100 jobs", "left 93 jobs"]
+        assert all(job_id in " ".join(said) for job_id in ids)
