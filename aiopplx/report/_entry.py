@@ -5,6 +5,7 @@ This module knows nothing of HTML, of Markdown, or of where jobs come from.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from typing import Any, Literal
 
@@ -22,6 +23,7 @@ Concern = Literal["failed", "in doubt", "still running", "not sent", "cut", "no 
 Status = Literal["done", "failed", "in doubt", "still running", "not sent"]
 """What came of a question."""
 
+_HEADING = re.compile(r"\s*#{1,6}[ \t]+([^\n]{1,300}?)[ \t#]*(?:\n|$)")
 _WORDS: dict[JobStatus, Status] = {
     JobStatus.COMPLETED: "done",
     JobStatus.IN_DOUBT: "in doubt",
@@ -126,7 +128,7 @@ def entry_of(number: int, job: Job, known: Entry | None = None) -> Entry:
     }
     return Entry(
         number=number,
-        question=visible(job.question) or tag or f"question {number}",
+        question=visible(job.question) or tag or _heading(text) or f"question {number}",
         tag=tag,
         status=_WORDS.get(job.status, "failed"),
         is_ok=job.ok,
@@ -154,6 +156,12 @@ def _visible(source: Source) -> Source:
         title=visible(source.title or ""),
         date=visible(source.date or source.last_updated or "")[:10],
     )
+
+
+def _heading(text: str) -> str:
+    """The heading with which an answer begins; "" without one. What was asked is not known of a job by its id alone."""
+    found = _HEADING.match(text)
+    return found[1].strip() if found is not None else ""
 
 
 def _as_text(value: Any) -> str:

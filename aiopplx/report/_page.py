@@ -39,10 +39,14 @@ def page(
         source: the file that the questions came from.
     """
     yield _head(title)
-    yield from _navigation(entries, title)
-    yield from _overview(entries, title, day, source, _within)
+    if len(entries) == 1:  # which needs no contents
+        named = title if title != entries[0].question else ""
+        yield f'<main id="top"><p class="facts" dir="auto">{_facts([named, day, source])}</p>'
+    else:
+        yield from _navigation(entries, title)
+        yield from _overview(entries, title, day, source, _within)
     for entry in whole:
-        yield from _article(entry, "#contents")
+        yield from _article(entry, "#contents" if len(entries) != 1 else "")
     yield _END
 
 
@@ -170,7 +174,7 @@ def _contents(entries: Sequence[Entry], link: Callable[[Entry], str]) -> Iterato
 
 def _article(entry: Entry, back: str) -> Iterator[str]:
     name = f"q{entry.number}"
-    head = _facts([str(entry.number), entry.tag])
+    head = _facts([str(entry.number) if back else "", entry.tag])
     yield f'<article id="{name}"{"" if entry.is_ok else " class=bare"}><p class="facts">{head}</p>'
     yield f'<h2 dir="auto">{escape(entry.question)}</h2>'
     cited = f", {entry.cited:,} cited" if entry.cited else ""
@@ -208,7 +212,7 @@ def _article(entry: Entry, back: str) -> Iterator[str]:
     if entry.facts:
         rows = "".join(f"<dt>{escape(fact)}</dt><dd>{escape(value)}</dd>" for fact, value in entry.facts.items())
         yield f"<details><summary>Details</summary><dl>{rows}</dl></details>"
-    yield f'<p class="back"><a href="{back}">Contents</a></p></article>'
+    yield f'<p class="back"><a href="{back}">Contents</a></p></article>' if back else "</article>"
 
 
 def _sentence(said: str) -> str:

@@ -50,6 +50,7 @@ li > p {{ margin-bottom: .4em; }} li > ul, li > ol {{ margin: .2em 0 .4em; }}
 article {{ margin-top: 4.5rem; padding-top: 2.2rem; border-top: 1px solid var(--line);
   content-visibility: auto; contain-intrinsic-size: auto 60rem; }}
 article.bare {{ margin-top: 2rem; }}
+.facts + article {{ margin-top: 1rem; padding-top: 0; border-top: 0; }}
 .facts span:not(:last-child)::after {{ content: "\\00a0\\00b7\\00a0"; }}
 .columns {{ display: flex; flex-wrap: wrap; gap: .5rem 1.6rem; margin: 1rem 0 0; font-size: .875rem; }}
 .columns dt {{ color: var(--quiet); font-size: .76rem; }} .columns dd {{ margin: 0; white-space: pre-wrap; }}

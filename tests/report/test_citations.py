@@ -71,7 +71,7 @@ def test_the_page_links_marks_to_sources_and_names_the_rest(form: Form) -> None:
     assert list(dict.fromkeys(map(int, re.findall(r'href="#q1-s(\d+)"', page)))) == places
     shown = [f"[{mark}]" for mark in re.findall(r'<span class="lost">(.*?)\?</span>', page)]
     assert list(dict.fromkeys(shown)) == lost
-    named = re.search(r"citations?</b>(.*?)</span>", page)
+    named = re.search(r"citations? without a source(.*?)</p>", page)
     assert ([] if named is None else re.findall(r"\[.*?\]", named[1])) == lost
 
 

@@ -82,6 +82,22 @@ def test_what_still_runs_or_was_never_sent_has_not_failed() -> None:
     assert "<b>$0.50 <small>+ 1 unknown</small></b>" in page  # the one that runs
 
 
+def test_page_of_one_answer_needs_no_contents() -> None:
+    page = "".join(html_report([done("Why?", "Top-heavy [1].")], title="Ships", day="26 November 2026"))
+    assert '<p class="facts" dir="auto"><span>Ships</span><span>26 November 2026</span></p>' in page
+    assert 'id="contents"' not in page
+    assert "#contents" not in page
+    assert page.count("Why?") == 1
+
+
+def test_question_that_is_not_known_is_the_heading_of_its_answer() -> None:
+    """A job that was read by its id does not say what was asked."""
+    page = "".join(html_report([done("", "# Why the Vasa sank\n\nTop-heavy [1].")]))
+    assert '<h2 dir="auto">Why the Vasa sank</h2>' in page
+    assert page.count("Why the Vasa sank") == 1
+    assert '<h2 dir="auto">question 1</h2>' in "".join(html_report([done("", "Top-heavy [1].")]))
+
+
 def test_sources_know_where_they_are_cited() -> None:
     page = html()
     assert '<a class="up" href="#q1-m1">' in page
