@@ -249,7 +249,11 @@ class TableOptions:
     ] = ()
     keep: Annotated[
         tuple[str, ...],
-        Parameter(show_default=False, help="Columns that come back beside the answers. Default: all."),
+        Parameter(
+            show_default=False,
+            help="Columns of yours that come back with the answers, with commas between them; others are kept nowhere."
+            " Default: all.",
+        ),
     ] = ()
     skip_bad: Annotated[
         bool, Parameter(show_default=False, help="Leave out rows that cannot be used. Default: refuse the file.")

@@ -103,6 +103,12 @@ class Camera:
         told = await self.tab.call("Page.captureScreenshot", format="png")
         self.keep(name, base64.b64decode(told["data"]))
 
+    async def scroll(self, selector: str) -> None:
+        """Bring the first of these elements to the top. What lies above gets its true height only on the way."""
+        for _ in range(5):
+            await self.tab.run(f"document.querySelector({selector!r}).scrollIntoView()")
+            await self.tab.run("new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)))")
+
     def keep(self, name: str, png: bytes) -> None:
         """Keep a picture with 256 colours: text needs no more, and it is half of the size."""
         image = Image.open(io.BytesIO(png)).convert("RGB")
@@ -178,11 +184,11 @@ async def report(camera: Camera) -> None:
         await camera.take(f"{name}-paper", PAPER, 1000, paper=True)
         paper = await camera.tab.call("Page.printToPDF", preferCSSPageSize=True, displayHeaderFooter=False)
         (camera.folder / f"{name}.pdf").write_bytes(base64.b64decode(paper["data"]))
-        await camera.tab.run("document.querySelector('.answer').scrollIntoView()")
+        await camera.scroll(".answer")
         await camera.take(f"{name}-answer", DESK, 1300)
         await camera.take(f"{name}-answer-dark", DESK, 1300, dark=True)
         await camera.take(f"{name}-answer-phone", PHONE, 1300)
-        await camera.tab.run("document.querySelector('.sources').scrollIntoView()")
+        await camera.scroll(".sources")
         await camera.take(f"{name}-sources", DESK, 1000)
 
 
@@ -220,7 +226,7 @@ def colour_of(name: str) -> str | None:
 
 
 async def on_screen(
-    words: list[str], columns: int, env: dict[str, str], *, shows: str = "", lines: int = 24
+    words: list[str], columns: int, env: dict[str, str], *, shows: str = "", lines: int = 40
 ) -> pyte.Screen:
     """Run the command line at a terminal of this width, until it has ended or its screen shows something.
 
@@ -286,49 +292,62 @@ def companies(folder: Path, count: int) -> Path:
 async def terminal(camera: Camera) -> None:
     ask = ["--template", "What did {company} announce in {year}?"]
     for columns in (40, 100, 200):
+        rng = random.Random(3)
         with tempfile.TemporaryDirectory() as scratch:
             place = Path(scratch)
             name = companies(place, 300).name
-            await draw(camera, f"look-{columns}", ["run", name, *ask, "--dry-run"], columns, place)
-            await draw(camera, f"run-{columns}", ["run", name, *ask, "--yes", "-o", "answers.csv", "--max-cost", "300"],
-                columns, place, shows=r"1[6-9]\d of 300")  # fmt: skip
-            await draw(camera, f"again-{columns}", ["run", name, *ask, "--yes", "-o", "answers.csv"], columns, place)
-            await draw(camera, f"status-{columns}", ["status", f"{name}.journal.db"], columns, place)
-        with tempfile.TemporaryDirectory() as scratch:
-            place = Path(scratch)
-            name = companies(place, 300).name
-            await draw(camera, f"pilot-{columns}", ["run", name, *ask, "--pilot", "5", "-o", "answers.csv"], columns,
-                place, shows=r"\[y/N\]")  # fmt: skip
+            run = ["run", name, *ask, "-o", "answers.csv"]
+            async with Emulator(
+                duration=lambda question: 1.0 + rng.lognormvariate(1.2, 0.5),
+                answer_chars=2000,
+                rpm=1500,
+                failing=lambda question: " 44 " in question or " 12 " in question,
+            ) as server:
+                server.faults.add("submit", faults.Drop(after_accept=True), match=" 61 announce", times=1)
+                terminal = Terminal(camera, server, place, columns)
+                await terminal.draw("look", [*run[:4], "--dry-run"])
+                await terminal.draw("pilot", [*run, "--pilot", "5"], shows=r"\[y/N\]")
+                await terminal.draw("run", [*run, "--yes", "--max-cost", "300"], shows=r"1[6-9]\d of 300")
+                await terminal.draw("again", [*run, "--yes", "--on-doubt", "hold"])
+                await terminal.draw("status", ["status", f"{name}.journal.db"])
 
 
-async def draw(camera: Camera, name: str, words: list[str], columns: int, place: Path, *, shows: str = "") -> None:
-    """Run the command line at a terminal, and keep what is on its screen as terminal-NAME.svg, and as a picture."""
-    rng = random.Random(3)
-    async with Emulator(duration=lambda question: 1.0 + rng.lognormvariate(1.2, 0.5), answer_chars=2000, rpm=1500,
-        failing=lambda question: " 44 " in question or " 12 " in question) as server:  # fmt: skip
-        server.faults.add("submit", faults.Drop(after_accept=True), match=" 61 announce", times=1)
-        env = {"PERPLEXITY_BASE_URL": server.url, "PERPLEXITY_API_KEY": KEY}
+class Terminal:
+    """A terminal of one width, in one folder, at one server."""
+
+    def __init__(self, camera: Camera, server: Emulator, place: Path, columns: int) -> None:
+        self._camera = camera
+        self._place = place
+        self._columns = columns
+        self._env = {
+            "PERPLEXITY_BASE_URL": server.url,
+            "PERPLEXITY_API_KEY": KEY,
+            "PYTHONPATH": str(ROOT),
+            "COLUMNS": str(columns),
+        }
+
+    async def draw(self, name: str, words: list[str], *, shows: str = "") -> None:
+        """Run the command line, and keep what is on the screen as terminal-NAME-COLUMNS.svg, and as a picture."""
+        camera, columns = self._camera, self._columns
         here = os.getcwd()
-        os.chdir(place)
+        os.chdir(self._place)
         try:
-            screen = await on_screen([*words], columns, {**env, "PYTHONPATH": str(ROOT)}, shows=shows)
+            screen = await on_screen(words, columns, self._env, shows=shows)
         finally:
             os.chdir(here)
-    console = Console(record=True, width=columns, file=io.StringIO(), force_terminal=True, color_system="256")
-    said = " ".join(word if word.isalnum() or word.startswith("-") or "." in word and " " not in word else f'"{word}"'
-        for word in words)  # fmt: skip
-    console.print(Text(f"$ aiopplx {said}", style="bold"), soft_wrap=False)
-    console.print(as_text(screen), soft_wrap=False, no_wrap=True, crop=True)
-    svg = console.export_svg(code_format=_FORMAT, unique_id="t", title="")
-    path = camera.folder / f"terminal-{name}.svg"
-    path.write_text(svg, encoding="utf-8")
-    print(f"{path}  {path.stat().st_size // 1024} KiB")
-    await camera.open(path.as_uri())
-    size = await camera.tab.run(
-        "document.documentElement.viewBox.baseVal.height / document.documentElement.viewBox.baseVal.width"
-    )
-    width = min(1600, columns * 10 + 20)
-    await camera.take(f"terminal-{name}", width, round(width * size))
+        console = Console(record=True, width=columns, file=io.StringIO(), force_terminal=True, color_system="256")
+        said = " ".join(f'"{word}"' if " " in word else word for word in words)
+        console.print(Text(f"$ aiopplx {said}", style="bold"), soft_wrap=False)
+        console.print(as_text(screen), soft_wrap=False, no_wrap=True, crop=True)
+        svg = console.export_svg(code_format=_FORMAT, unique_id="t", title="")
+        path = camera.folder / f"terminal-{name}-{columns}.svg"
+        path.write_text(svg, encoding="utf-8")
+        print(f"{path}  {path.stat().st_size // 1024} KiB")
+        await camera.open(path.as_uri())
+        box = "document.documentElement.viewBox.baseVal"
+        size = await camera.tab.run(f"{box}.height / {box}.width")
+        width = min(1600, columns * 10 + 20)
+        await camera.take(f"terminal-{name}-{columns}", width, round(width * size))
 
 
 # --- a notebook ------------------------------------------------------------------------------------------------------

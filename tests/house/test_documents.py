@@ -26,6 +26,7 @@ from _kernel import Kernel
 from _reader import run_as_read
 from aiohttp import web
 
+from aiopplx.cli._app import make_app
 from aiopplx.emulator import Emulator
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -130,6 +131,35 @@ async def test_printed_command_has_the_options_it_shows(name: str, rest: str, tm
     code, help = await started(sys.executable, "-m", "aiopplx", name, "--help", cwd=tmp_path)
     assert code == 0, help
     assert [word for word in rest.split() if word.startswith("-") and f"{word} " not in f"{help} "] == []
+
+
+def test_page_on_tables_names_the_options_of_run_and_no_others() -> None:
+    """Those about the service and the journal are the subject of other pages."""
+    page = (ROOT / "docs" / "tables.md").read_text(encoding="utf-8")
+    named = set(re.findall(r"(?<![\w-])--[a-z][a-z-]*[a-z]", page))
+    elsewhere = {"Service", "Journal"}
+    app = make_app()
+    options = {
+        argument.name: {group.name for group in argument.parameter.group or ()} & elsewhere
+        for command in ("run", "export")
+        for argument in app[command].assemble_argument_collection()
+        if argument.name.startswith("--")
+    }
+    assert sorted(named - options.keys() - {"--help"}) == []
+    assert sorted(name for name, others in options.items() if not others and name not in named) == ["--output"]
+    assert "`-o` writes what the name says" in page
+
+
+@pytest.mark.parametrize(
+    ("option", "default"), [("--confirm-above", "10"), ("--timeout", "3,600"), ("--max-in-flight", "1,000")]
+)
+def test_page_on_tables_has_the_defaults_of_run(option: str, default: str) -> None:
+    (row,) = re.findall(
+        rf"^\| `{option}[^\n]*", (ROOT / "docs" / "tables.md").read_text(encoding="utf-8"), re.MULTILINE
+    )
+    (argument,) = (one for one in make_app()["run"].assemble_argument_collection() if one.name == option)
+    assert f"({default})" in row
+    assert float(default.replace(",", "")) == argument.field_info.default
 
 
 async def test_first_program_of_the_readme_prints_answers(tmp_path: Path) -> None:
