@@ -103,6 +103,16 @@ class Camera:
         told = await self.tab.call("Page.captureScreenshot", format="png")
         self.keep(name, base64.b64decode(told["data"]))
 
+    async def take_part(self, name: str, width: int, first: str, last: str) -> None:
+        """Keep what lies between two elements, as far as `width` goes."""
+        box = await self.tab.run(
+            f"(a => (b => [a.left, a.top, b.right, b.bottom])({last}.getBoundingClientRect()))"
+            f"({first}.getBoundingClientRect())"
+        )
+        clip = {"x": box[0], "y": box[1], "width": min(width, box[2] - box[0]), "height": box[3] - box[1], "scale": 1}
+        told = await self.tab.call("Page.captureScreenshot", format="png", clip=clip)
+        self.keep(name, base64.b64decode(told["data"]))
+
     async def scroll(self, selector: str) -> None:
         """Bring the first of these elements to the top. What lies above gets its true height only on the way."""
         for _ in range(5):
@@ -203,6 +213,10 @@ line-height: {line_height}px; font-variant-east-asian: full-width; }} {styles}</
 <g transform="translate({terminal_x}, {terminal_y})" clip-path="url(#{unique_id}-clip-terminal)">{backgrounds}
 <g class="{unique_id}-matrix">{matrix}</g></g></svg>
 """
+
+
+_TITLE = 28
+"""Units that rich leaves above the first line."""
 
 
 def as_text(screen: pyte.Screen) -> Text:
@@ -312,6 +326,12 @@ async def terminal(camera: Camera) -> None:
                 await terminal.draw("status", ["status", f"{name}.journal.db"])
 
 
+def trimmed(svg: str) -> str:
+    """The same without the space for a title."""
+    width, height = re.search(r'viewBox="0 0 ([\d.]+) ([\d.]+)"', svg).groups()  # type: ignore[union-attr]  # ours
+    return svg.replace(f'viewBox="0 0 {width} {height}"', f'viewBox="0 {_TITLE} {width} {float(height) - _TITLE}"', 1)
+
+
 class Terminal:
     """A terminal of one width, in one folder, at one server."""
 
@@ -339,7 +359,7 @@ class Terminal:
         said = " ".join(f'"{word}"' if " " in word else word for word in words)
         console.print(Text(f"$ aiopplx {said}", style="bold"), soft_wrap=False)
         console.print(as_text(screen), soft_wrap=False, no_wrap=True, crop=True)
-        svg = console.export_svg(code_format=_FORMAT, unique_id="t", title="")
+        svg = trimmed(console.export_svg(code_format=_FORMAT, unique_id="t", title=""))
         path = camera.folder / f"terminal-{name}-{columns}.svg"
         path.write_text(svg, encoding="utf-8")
         print(f"{path}  {path.stat().st_size // 1024} KiB")
@@ -400,8 +420,12 @@ async def notebook(camera: Camera) -> None:
                     await camera.tab.until(
                         "document.querySelectorAll('.jp-OutputArea-output .mathjax_ignore').length >= 3"
                     )
-                    await asyncio.sleep(3)  # until the last notification has gone
+                    await asyncio.sleep(3)  # until the news are asked about, which is no part of the notebook
+                    await camera.tab.run("document.querySelectorAll('.Toastify').forEach(one => one.remove())")
                     await camera.take(f"notebook{trust}{name}", 1100, 2400)
+                    for part, cell in (("batch", 1), ("job", 4)):
+                        shown = f"document.querySelectorAll('.jp-Cell')[{cell}]"
+                        await camera.take_part(f"notebook-{part}{trust}{name}", 1000, shown, shown)
 
 
 async def done(*words: Any, cwd: Path, env: dict[str, str]) -> None:
