@@ -129,7 +129,7 @@ def screen(facts: Facts, width: int) -> tuple[int, list[Line]]:
         Part(facts.count, 0),
         Part(clock(facts.elapsed), 2),
         Part(facts.time_left, 1),
-        Part(f"{facts.rate:,.3g} submissions a minute" if facts.rate else "", 5, gap=5),
+        Part(_pace(facts.rate), 5, gap=5),
         Part(f"longest running: {facts.longest}" if facts.longest else "", 4, gap=5),
         Part(facts.budget, 3, gap=5),
     ]
@@ -150,6 +150,12 @@ def screen(facts: Facts, width: int) -> tuple[int, list[Line]]:
         fitted(below, width),
         *([Part(answer.line(width), 0, "dim")] for answer in latest),
     ]
+
+
+def _pace(rate: float | None) -> str:
+    if not rate:
+        return ""
+    return f"{rate:,.0f} submissions a minute" if rate >= 10 else f"{rate:.2g} submissions a minute"
 
 
 def _wrong(facts: Facts) -> Line:

@@ -88,6 +88,11 @@ def test_two_hundred_columns_show_all_there_is() -> None:
     assert all(line.endswith("?  $0.94, 4:11, 31 sources") for line in latest)
 
 
+@pytest.mark.parametrize(("rate", "said"), [(1117.4, "1,117"), (38.2, "38"), (2.04, "2"), (0.5, "0.5")])
+def test_pace_is_a_number_as_people_write_it(rate: float, said: str) -> None:
+    assert f"   {said} submissions a minute   " in shown(msgspec.structs.replace(FACTS, rate=rate), 200)[0]
+
+
 @given(
     st.integers(1, 260),
     st.integers(0, 10**7),
