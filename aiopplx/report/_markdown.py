@@ -162,9 +162,9 @@ class _Citing:
         return out
 
     def _marked(self, text: str) -> str:
-        """Adjacent marks become one group of numbers."""
+        """Adjacent marks become one group of numbers, in which each is once."""
         parts: list[str] = []
-        group: list[str] = []
+        group: dict[str | int, str] = {}
         at = 0
         for mark in marks(text, self._sources):
             if mark.start >= at:  # not another number of the mark before
@@ -174,15 +174,16 @@ class _Citing:
                 if not group:
                     parts.append(escape(between.rstrip(" "), quote=False))
                 at = mark.end
-            group.append(self._number(mark.name, mark.page))
+            number = self._number(mark.name, mark.page)
+            group.setdefault(mark.name if mark.page is None else self._place[id(mark.page)], number)
         self._close(parts, group)
         parts.append(escape(text[at:], quote=False))
         return "".join(parts)
 
     @staticmethod
-    def _close(parts: list[str], group: list[str]) -> None:
+    def _close(parts: list[str], group: dict[str | int, str]) -> None:
         if group:
-            parts.append(f'<sup class="marks">{",".join(group)}</sup>')
+            parts.append(f'<sup class="marks">{",".join(group.values())}</sup>')
             group.clear()
 
     def _number(self, name: str, page: Page | None) -> str:

@@ -194,7 +194,7 @@ def card(
     if text:
         parts += [
             f'<hr style="{_LINE}"><div dir="auto" style="max-height:30rem;overflow:auto">',
-            _answer(text, sources, prefix),
+            _answer(text, sources, prefix, question),
             f'</div><hr style="{_LINE}">',
         ]
     if sources:
@@ -256,9 +256,9 @@ def _concern(concern: Concern) -> str:
     return f'<div dir="auto">{escape(row)} <b style="color:{colour}">{concern.word}</b> {why}</div>'
 
 
-def _answer(text: str, sources: Sequence[Titled], prefix: str) -> str:
+def _answer(text: str, sources: Sequence[Titled], prefix: str, question: str) -> str:
     try:
-        html = markdown(text, sources, prefix=prefix, sink=2).html
+        html = markdown(text, sources, prefix=prefix, without=question).html
     except ConfigError:  # without markdown-it-py
         return f'<pre style="white-space:pre-wrap">{escape(text)}</pre>'
     for plain, styled in _STYLED.items():

@@ -7,6 +7,7 @@ import pytest
 
 from aiopplx import Job, JobFailed, JobStatus
 from aiopplx._job import Answer, Source, Usage
+from aiopplx.report._notebook import card
 
 SOURCES = [Source(url="https://a.example/1", title="One", date="2026-03-01T10"), Source(url="javascript:alert(1)")]
 
@@ -66,3 +67,11 @@ def test_a_card_hides_nothing_and_turns_nothing() -> None:
     html = job_of("a\u202eb\u200b", "w\u2066hy\x00?", "i\u202ed")._repr_html_()
     assert "ab</p>" in html
     assert ">why?</div>" in html
+
+
+def test_card_does_not_say_the_question_twice() -> None:
+    shown = card(
+        name="i", question="Why did it sink?", facts=[], text="# Why did it sink\n\nTop-heavy.\n\n# Later\n\nx"
+    )
+    assert shown.count("Why did it sink") == 1
+    assert "Later" in shown

@@ -1,5 +1,6 @@
 """The report: what needs a look comes first, and a browser that shows it asks for nothing."""
 
+import re
 from html import escape
 
 from markdown_it import MarkdownIt
@@ -96,6 +97,13 @@ def test_question_that_is_not_known_is_the_heading_of_its_answer() -> None:
     assert '<h2 dir="auto">Why the Vasa sank</h2>' in page
     assert page.count("Why the Vasa sank") == 1
     assert '<h2 dir="auto">question 1</h2>' in "".join(html_report([done("", "Top-heavy [1].")]))
+
+
+def test_source_that_is_marked_twice_side_by_side_is_one_number() -> None:
+    page = "".join(html_report([done("Why?", "Top-heavy [1][1, 2][9][9]. Late [1].")]))
+    shown = [re.findall(r">([^<]+)</", group) for group in re.findall(r'<sup class="marks">(.*?)</sup>', page)]
+    assert shown == [["1", "2", "9?"], ["1"]]
+    assert "cited 3 times" in page
 
 
 def test_sources_know_where_they_are_cited() -> None:
