@@ -190,7 +190,7 @@ async def report(camera: Camera) -> None:
         for dark in (False, True):
             shade = "-dark" if dark else ""
             await camera.take(f"{name}-desk{shade}", DESK, 1300, dark=dark)
-            await camera.take(f"{name}-phone{shade}", PHONE, 1300, dark=dark)
+            await camera.take(f"{name}-phone{shade}", PHONE, 844, dark=dark)
         await camera.take(f"{name}-paper", PAPER, 1000, paper=True)
         paper = await camera.tab.call("Page.printToPDF", preferCSSPageSize=True, displayHeaderFooter=False)
         (camera.folder / f"{name}.pdf").write_bytes(base64.b64decode(paper["data"]))
