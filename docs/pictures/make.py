@@ -131,18 +131,23 @@ class Camera:
 
 
 class Changed:
-    """An answer of the emulator with other words, for what the emulator does not write."""
+    """A response of the emulator with another answer, for what the emulator does not write."""
 
-    def __init__(self, answer: Any) -> None:
+    def __init__(self, response: Any, answer: Any) -> None:
+        self._response = response
         self._answer = answer
 
     def answer(self) -> Any:
         return self._answer
 
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._response, name)
+
 
 def reworded(job: Job, **changes: Any) -> Job:
-    answer = job.response.answer()  # type: ignore[union-attr]  # a job that is done has one
-    return msgspec.structs.replace(job, response=Changed(msgspec.structs.replace(answer, **changes)))
+    response: Any = job.response
+    answer = msgspec.structs.replace(response.answer(), **changes)
+    return msgspec.structs.replace(job, response=Changed(response, answer))
 
 
 async def answers() -> list[Job]:
