@@ -1,11 +1,11 @@
 """The journal on its own: for reading it during a run, or for writing another store.
 
 `Session(journal="research.db")` needs nothing of this. `open_reader` reads a journal at any time and changes nothing,
-`SqliteJournal` is the store that a session opens, and `Journal` is the protocol that a store of your own must satisfy
-to be used as `Session(journal=...)`: `steps` has the arguments of `Journal.apply`, and `aiopplx.journal.store` the
-rules that all stores share. `stages_of`, `records_at`, `words_of` and `choices_of` say where submissions stand, and
-what may be decided about them, to a program that shows a journal to a person. This module does not know how any of it
-is stored.
+`SqliteJournal` and `PostgresJournal` are the stores that a session opens, and `Journal` is the protocol that a store of
+your own must satisfy to be used as `Session(journal=...)`: `steps` has the arguments of `Journal.apply`, and
+`aiopplx.journal.store` the rules that all stores share. `stages_of`, `records_at`, `words_of` and `choices_of` say
+where submissions stand, and what may be decided about them, to a program that shows a journal to a person. This module
+does not know how any of it is stored.
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ from aiopplx.journal._errors import (
     Reason,
     ResultDamaged,
 )
+from aiopplx.journal._postgres.url import Url, hidden
 from aiopplx.journal._protocol import Journal, JournalReader
 from aiopplx.journal._records import Claim, Cost, CostsBy, KindCosts, Ledger, Origin, Record, Results, State
 from aiopplx.journal._standing import Choice, Stage, choices_of, records_at, stage_of, stages_of, words_of
@@ -39,6 +40,8 @@ from aiopplx.journal._steps import Step
 if TYPE_CHECKING:
     from aiopplx.journal._jobs import job_of
     from aiopplx.journal._memory import MemoryJournal, MemoryStore
+    from aiopplx.journal._postgres.journal import PostgresJournal
+    from aiopplx.journal._postgres.reader import PostgresReader
     from aiopplx.journal._sqlite.journal import SqliteJournal
     from aiopplx.journal._sqlite.reader import SqliteReader
 
@@ -65,6 +68,8 @@ __all__ = [
     "MemoryJournal",
     "MemoryStore",
     "Origin",
+    "PostgresJournal",
+    "PostgresReader",
     "Reason",
     "Record",
     "ResultDamaged",
@@ -89,6 +94,8 @@ __all__ = [
 _HOMES = {
     "MemoryJournal": "aiopplx.journal._memory",
     "MemoryStore": "aiopplx.journal._memory",
+    "PostgresJournal": "aiopplx.journal._postgres.journal",
+    "PostgresReader": "aiopplx.journal._postgres.reader",
     "SqliteJournal": "aiopplx.journal._sqlite.journal",
     "SqliteReader": "aiopplx.journal._sqlite.reader",
     "job_of": "aiopplx.journal._jobs",
@@ -101,12 +108,18 @@ def open_reader(path: str | os.PathLike[str]) -> JournalReader:
     `with open_reader("research.db") as journal: journal.counts()`.
 
     Args:
-        path: the file.
+        path: the file, or the `postgresql://` URL of a database.
 
     Raises:
-        ConfigError: that is no path.
+        ConfigError: that is no path, and no such URL.
         JournalRefused: it does not exist, is not a journal, or has another version; the error says which.
+        JournalAway: the database's server cannot be reached.
     """
+    path = hidden(path)
+    if isinstance(path, Url):
+        from aiopplx.journal._postgres.reader import PostgresReader  # its driver is an extra
+
+        return PostgresReader(path)
     from aiopplx.journal._sqlite.reader import SqliteReader  # only opening a file needs sqlite3
 
     return SqliteReader(check_path("path", path))

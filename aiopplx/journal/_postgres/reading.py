@@ -6,7 +6,7 @@ This module knows nothing of connections, nor of what is done with a row.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 
 import msgspec
 
@@ -181,13 +181,23 @@ class Reading:
         wanted = (found[0][0], "")
         return [line for line in found if line[0] in wanted]
 
-    async def asked(self, run: str, place: int, pk: int) -> Record | None:
-        """The record of a row, with the columns of this place of a run."""
-        record = await self.get(pk=pk, item="", job_id="", key="")
-        lines = await self._tables.fetch(sql.ASKED, run=run, place=place, pk=pk)
-        if record is None or not lines:
-            return record
-        return msgspec.structs.replace(record, question=lines[0]["question"], meta=meta_of(lines[0]["meta"]))
+    async def asked(self, order: Sequence[tuple[str, int, int]]) -> list[Record]:
+        """The records of some lines of `order`, each with the columns of its place in its run."""
+        pks = sorted({pk for _, _, pk in order})
+        records = {record.pk: record for record in await self._records(sql.BY_PKS, pks=pks)}
+        lines = {
+            (row["run"], row["place"], row["pk"]): (row["question"], meta_of(row["meta"]))
+            for row in await self._tables.fetch(sql.ASKED, pks=pks)
+        }
+        found: list[Record] = []
+        for line in order:
+            record = records.get(line[2])
+            if record is not None and line in lines:
+                question, meta = lines[line]
+                record = msgspec.structs.replace(record, question=question, meta=meta)
+            if record is not None:
+                found.append(record)
+        return found
 
     async def replacement(self, *, key: str, job_id: str) -> Record | None:
         """The record in place of a past submission that had this key or id."""

@@ -171,6 +171,7 @@ def _read(which: str) -> str:
 
 
 BY_PK, BY_ITEM, BY_JOB_ID, BY_KEY = (_read(f"{name} = :{name}") for name in ("pk", "item", "job_id", "key"))
+BY_PKS = _read("pk = ANY(:pks)")
 PAGE = _read("pk > :after AND state = ANY(:states) ORDER BY pk LIMIT :limit")
 NEWEST = _read(f"sha = :sha AND api = :api AND state {_among(REUSABLE)} ORDER BY pk DESC LIMIT 1")
 
@@ -322,7 +323,7 @@ ORDER = """
     UNION ALL SELECT run, CASE run WHEN '' THEN pk ELSE place END, pk FROM ~.job
     WHERE NOT EXISTS (SELECT FROM ~.origin WHERE origin.pk = job.pk)
     ORDER BY run DESC, place, pk"""
-ASKED = "SELECT question, meta FROM ~.origin WHERE run = :run AND place = :place AND pk = :pk"
+ASKED = "SELECT run, place, pk, question, meta FROM ~.origin WHERE pk = ANY(:pks)"
 REPLACED = """
     SELECT pk FROM ~.past WHERE key = :key AND :key <> '' OR job_id = :job_id AND :job_id <> ''
     ORDER BY key IS NOT DISTINCT FROM :key DESC LIMIT 1"""

@@ -1,0 +1,362 @@
+"""What a journal on PostgreSQL promises beyond what every store does: who may open it, and whose a row is.
+
+Leases are of a second here, and run out by the server's clock; no test asks how long anything took.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+import pytest
+from _postgres import PATIENT, Server
+from _rows import claim_of, queued, take
+
+from aiopplx.journal import (
+    ClaimLost,
+    JournalAway,
+    JournalClosed,
+    JournalRefused,
+    Origin,
+    PostgresJournal,
+    PostgresReader,
+    State,
+    open_reader,
+    steps,
+)
+from aiopplx.journal._names import fingerprint
+from aiopplx.journal._postgres.driver import AsyncpgDatabase
+from aiopplx.journal._postgres.lease import Timing
+from aiopplx.journal._postgres.schema import VERSION
+from aiopplx.journal._postgres.url import address_of
+
+QUICK = Timing(lease=1.0, beat=0.1, look=0.2)
+"""A lease that runs out within the test, of a session that beats ten times in it."""
+
+
+@pytest.fixture
+async def url(postgres: Server) -> str:
+    return await postgres.empty()
+
+
+@pytest.fixture
+async def database(url: str) -> AsyncIterator[AsyncpgDatabase]:
+    database = AsyncpgDatabase(address_of(url))
+    yield database
+    await database.close()
+
+
+@contextlib.asynccontextmanager
+async def opened(url: str, timing: Timing = PATIENT, **more: Any) -> AsyncIterator[PostgresJournal]:
+    journal = await PostgresJournal.open(url, timing=timing, **more)
+    try:
+        yield journal
+    finally:
+        await journal.close()
+
+
+def schema_of(url: str) -> str:
+    return address_of(url).schema
+
+
+async def until(true: Callable[[], bool]) -> None:
+    async with asyncio.timeout(60):
+        while not true():  # noqa: ASYNC110 - what is awaited is set by a task of the store
+            await asyncio.sleep(0.01)
+
+
+# --- opening ----------------------------------------------------------------------------------------------------------
+
+
+async def test_sessions_that_make_the_tables_at_once_have_one_journal(postgres: Server) -> None:
+    url = postgres.url()
+    journals = await asyncio.gather(*(PostgresJournal.open(url, timing=PATIENT) for _ in range(4)))
+    found = await asyncio.gather(*(queued(journal) for journal in journals))
+    assert len({record.pk for record in found}) == 1
+    assert sorted(record.is_held for record in found) == [False, True, True, True]
+    for journal in journals:
+        await journal.close()
+
+
+async def test_other_key_or_server_is_refused_once_something_was_sent(url: str) -> None:
+    def account(key: str) -> Callable[[bytes], str]:
+        return lambda salt: fingerprint(key, salt)
+
+    async with opened(url, account=account("mistyped"), base_url="http://wrong"):
+        pass
+    async with opened(url, account=account("right"), base_url="http://right") as journal:
+        await take(journal, await queued(journal), "sending")
+    with pytest.raises(JournalRefused, match="another API key") as caught:
+        await PostgresJournal.open(url, account=account("other"), base_url="http://right")
+    assert caught.value.reason == "account"
+    with pytest.raises(JournalRefused, match="belongs to http://right") as caught:
+        await PostgresJournal.open(url, account=account("right"), base_url="http://other")
+    assert caught.value.reason == "base_url"
+    async with opened(url, account=account("new"), same_account=True):
+        pass
+    async with opened(url, account=account("new")):
+        pass
+
+
+async def test_open_sessions_agree_on_how_long_results_are_kept(url: str) -> None:
+    async with opened(url):
+        with pytest.raises(JournalRefused, match="keeps results otherwise"):
+            await PostgresJournal.open(url, results="refetch")
+    async with opened(url, results="refetch"):
+        pass
+
+
+@pytest.mark.parametrize(
+    ("version", "reason"),
+    [(VERSION, ""), (VERSION + 1, ""), (VERSION + 2, "newer"), (VERSION - 1, "older"), ("x", "foreign")],
+)
+async def test_tables_of_this_version_and_the_next_are_used(
+    url: str, database: AsyncpgDatabase, version: int | str, reason: str
+) -> None:
+    async def say(version: object) -> None:
+        await database.execute(f"UPDATE {schema_of(url)}.meta SET v = '{version}' WHERE k = 'version'")
+
+    await say(version)
+    try:
+        if not reason:
+            async with opened(url) as journal:
+                assert (await queued(journal)).state is State.QUEUED
+            PostgresReader(url).close()
+            return
+        with pytest.raises(JournalRefused) as caught:
+            await PostgresJournal.open(url)
+        assert caught.value.reason == reason
+        with pytest.raises(JournalRefused) as caught:
+            PostgresReader(url)
+        assert caught.value.reason == reason
+    finally:
+        await say(VERSION)
+
+
+async def test_server_out_of_reach_and_database_that_is_missing_are_told_apart(postgres: Server) -> None:
+    with pytest.raises(JournalAway):
+        await PostgresJournal.open("postgresql:///x?host=/nowhere")
+    with pytest.raises(JournalRefused, match="does not exist"):
+        await PostgresJournal.open(postgres.url(dbname="no_such_database"))
+
+
+async def test_user_without_rights_is_refused_with_what_is_needed(postgres: Server, database: AsyncpgDatabase) -> None:
+    await database.execute("DROP ROLE IF EXISTS nobody_much; CREATE ROLE nobody_much LOGIN")
+    with pytest.raises(JournalRefused, match="CREATE on the database"):
+        await PostgresJournal.open(postgres.url(user="nobody_much"))
+
+
+async def test_session_has_three_connections_at_most(url: str, database: AsyncpgDatabase) -> None:
+    async with opened(url, QUICK) as journal:
+        [row] = await database.fetch("SELECT pg_backend_pid() AS mine")
+        counted: set[int] = set()
+        asking = [asyncio.ensure_future(queued(journal, tag)) for tag in range(200)]
+        while not all(task.done() for task in asking):
+            rows = await database.fetch(
+                "SELECT count(*) AS n FROM pg_stat_activity WHERE backend_type = 'client backend' AND pid <> $1",
+                row["mine"],
+            )
+            counted.add(rows[0]["n"])
+            await asyncio.sleep(0)
+        assert max(counted) <= 3
+        await asyncio.gather(*asking)
+
+
+# --- leases -----------------------------------------------------------------------------------------------------------
+
+
+async def test_dead_session_loses_its_rows_and_a_living_one_does_not(url: str) -> None:
+    async with opened(url, QUICK) as one, opened(url, QUICK) as two, opened(url, QUICK) as three:
+        record, mine = await queued(one), await queued(two, "b")
+        one._held._beating.cancel()  # as a process that was killed
+        # Two leases without a gap, and then the dead one's is over too.
+        async with asyncio.timeout(60):
+            while (found := await three.claim(record.pk)) is None or found.is_held:
+                await three.follow([record.pk], timeout=60.0)
+        await take(three, found, "sending")
+        assert (await two.get(pk=mine.pk)).is_held is False
+        with pytest.raises(ClaimLost):
+            await take(one, record, "sending")
+        # What it claims now it holds under a new number, though nobody told it.
+        assert claim_of(await queued(one, "c")).pk
+        await take(two, mine, "sending")
+
+
+async def test_young_session_declares_nobody_dead(url: str, database: AsyncpgDatabase) -> None:
+    async with opened(url, QUICK) as one:
+        record = await queued(one)
+        one._held._beating.cancel()
+        await database.execute(f"UPDATE {schema_of(url)}.worker SET until = until - interval '1 day'")
+        async with opened(url, Timing(lease=1000.0, beat=0.01)) as young:
+            before = young._held._lease._beaten
+            await until(lambda: young._held._lease._beaten > before + 0.1)
+            assert (await young.get(pk=record.pk)).is_held
+
+
+async def test_session_whose_beats_fail_sends_nothing_before_its_lease_is_over(url: str, postgres: Server) -> None:
+    async with opened(url, QUICK) as journal:
+        record = await queued(journal)
+        assert journal.may_intend()
+        journal._held._beating.cancel()
+        await until(lambda: not journal.may_intend())
+
+        async def fails(*_: object) -> list[Any]:
+            raise JournalAway("cut", path="")
+
+        journal.database.beat, beat = fails, journal.database.beat
+        with pytest.raises(JournalAway):
+            await take(journal, record, "sending")
+        await take(journal, record, "ended", State.REJECTED)  # what the server said is always let in
+        journal.database.beat = beat
+        again = await queued(journal, "b")
+        await take(journal, again, "sending")  # it beats first
+        assert journal.may_intend()
+
+
+async def test_session_that_was_declared_dead_goes_on_under_a_new_number(url: str, database: AsyncpgDatabase) -> None:
+    async with opened(url, QUICK) as journal:
+        record, number = await queued(journal), journal._held.me
+        await database.execute(f"DELETE FROM {schema_of(url)}.worker")
+        await until(lambda: journal._held.me != number)
+        with pytest.raises(ClaimLost):
+            await take(journal, record, "sending")
+        again = await queued(journal)
+        assert again.pk == record.pk
+        await take(journal, again, "sending")
+
+
+async def test_closing_frees_all_at_once(url: str, database: AsyncpgDatabase) -> None:
+    async with opened(url) as one, opened(url) as two:
+        records = [await queued(one, tag) for tag in range(20)]
+        waiting = [asyncio.ensure_future(two.follow([record.pk], timeout=3600.0)) for record in records]
+        await asyncio.sleep(0)
+        await one.close()
+        async with asyncio.timeout(60):
+            await asyncio.gather(*waiting)
+        assert [(await two.claim(record.pk)).is_held for record in records] == [False] * 20
+        rows = await database.fetch(f"SELECT id FROM {schema_of(url)}.worker")
+        assert len(rows) == 1
+
+
+async def test_closing_without_a_server_ends(url: str) -> None:
+    journal = await PostgresJournal.open(url, timing=Timing(close=0.1))
+    await queued(journal)
+
+    async def hangs(*_: object) -> list[Any]:
+        await asyncio.sleep(3600)
+        raise AssertionError
+
+    journal.database.fetch = hangs
+    asked = asyncio.ensure_future(queued(journal, "b"))
+    await asyncio.sleep(0)
+    async with asyncio.timeout(60):
+        await journal.close()
+        with pytest.raises(JournalClosed):
+            await asked
+    assert journal.abandon() == [("queued", "key-b", "")]
+
+
+async def test_claims_of_free_rows_take_none_twice(url: str) -> None:
+    """With nobody dead: a claim that looked at the sessions too would take rows that were taken a moment before."""
+    async with opened(url) as one, opened(url) as two, opened(url) as three:
+        async with opened(url) as made:
+            for tag in range(60):
+                await take(made, await queued(made, tag), "sending")
+        found: list[int] = []
+
+        async def takes(journal: PostgresJournal) -> None:
+            while records := await journal.free(3):
+                for record in records:
+                    found.append(record.pk)
+                    await take(journal, record, "sending")  # refused if somebody else has it
+
+        await asyncio.gather(*(takes(journal) for journal in (one, two, three)))
+        assert len(found) == len(set(found)) == 60
+
+
+async def test_mended_question_replaces_that_of_a_session_that_is_gone(url: str) -> None:
+    async with opened(url) as one:
+        await queued(one, "a", ask=b"wrong")
+    async with opened(url) as two:
+        record = await queued(two, "a", key="k2", ask=b"right")
+        assert (record.key, record.body) == ("k2", b"body of right")
+        await take(two, record, "sending")
+
+
+# --- reading ----------------------------------------------------------------------------------------------------------
+
+
+async def test_reader_sees_what_was_committed_and_changes_nothing(url: str) -> None:
+    async with opened(url, base_url="http://x") as journal:
+        for place, tag in enumerate("cab"):
+            await queued(journal, tag, origin=Origin("run", place, "why?", {"row": place}))
+        journal.exhausted(False)
+        record = await journal.claim(1)
+        await take(journal, record, "sending")
+        await take(journal, record, "ended", State.DONE, job_id="id-1", raw=b"{}", cost=0.5)
+        await journal.counts()
+
+        def look() -> None:
+            with open_reader(url) as reader:
+                assert isinstance(reader, PostgresReader)
+                assert reader.counts()[State.DONE] == 1
+                assert [(row.tag, row.meta) for row in reader.asked()] == [
+                    ("c", {"row": 0}),
+                    ("a", {"row": 1}),
+                    ("b", {"row": 2}),
+                ]
+                assert reader.result(1) == b"{}"
+                assert [row.job_id for row in reader.rows([State.DONE])] == ["id-1"]
+                assert reader.get(job_id="id-1").pk == 1
+                assert (reader.ledger().spent, reader.costs()[0].dollars) == (0.5, 0.5)
+                facts = reader.facts()
+                assert (facts["base_url"], facts["exhausted"], facts["clean"]) == ("http://x", False, False)
+                assert reader.writer() is not None
+                assert reader.replacement(key="key-c") is None
+                reader.close()
+
+        await asyncio.to_thread(look)
+    with open_reader(url) as reader:
+        assert reader.facts()["clean"] is True
+        assert reader.writer() is None
+
+
+async def test_replaced_submission_is_found_by_its_former_key(url: str) -> None:
+    async with opened(url) as journal:
+        record = await queued(journal)
+        await take(journal, record, "sending")
+        await take(journal, record, "ended", State.FAILED, job_id="old")
+        await journal.apply(claim_of(record), steps.requeue(key=record.key, new_key="new", body=b"{}", api="sonar"))
+    with PostgresReader(url) as reader:
+        assert {reader.replacement(key=record.key).key, reader.replacement(job_id="old").key} == {"new"}
+
+
+async def test_reader_of_nothing_makes_nothing(postgres: Server, database: AsyncpgDatabase) -> None:
+    url = postgres.url()
+    with pytest.raises(JournalRefused) as caught:
+        PostgresReader(url)
+    assert caught.value.reason == "missing"
+    assert await database.fetch("SELECT FROM pg_namespace WHERE nspname = $1", schema_of(url)) == []
+
+
+async def test_source_is_exhausted_when_no_living_session_reads_one(url: str) -> None:
+    async def exhausted() -> object:
+        def look() -> object:
+            with PostgresReader(url) as reader:
+                return reader.facts()["exhausted"]
+
+        return await asyncio.to_thread(look)
+
+    async with opened(url) as one, opened(url) as two:
+        one.exhausted(False)
+        two.exhausted(False)
+        two.exhausted(True)
+        await two.counts()
+        await one.counts()
+        assert await exhausted() is False
+        await one.close()
+        two.exhausted(True)
+        await two.counts()
+        assert await exhausted() is True
