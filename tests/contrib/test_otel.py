@@ -13,7 +13,7 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.trace import StatusCode
 
-from aiopplx import PollPolicy, Session
+from aiopplx import Event, EventKind, JobStatus, PollPolicy, Session
 from aiopplx.contrib.otel import Telemetry
 from aiopplx.emulator import Emulator, faults
 from aiopplx.testing import JumpingClock
@@ -148,3 +148,25 @@ async def test_left_jobs_and_those_of_others_leave_no_span_open() -> None:
     left = [span for span in heard.spans if any(event.name == "aiopplx.left" for event in span.events)]
     assert len(left) == 1
     assert sum(point.value for point in heard.metrics()["aiopplx.jobs.in_flight"]) == 0
+
+
+def test_oldest_of_too_many_open_spans_is_ended() -> None:
+    heard = Heard(limit=2)
+    for n in range(3):
+        heard.handler(Event(kind=EventKind.SUBMITTED, job_id=f"job-{n}", idempotency_key=f"key-{n}"))
+    assert [dict(span.attributes or {})["gen_ai.response.id"] for span in heard.spans] == ["job-0"]
+    assert sum(point.value for point in heard.metrics()["aiopplx.jobs.in_flight"]) == 2
+
+
+def test_job_that_is_left_ends_its_span_there(heard: Heard) -> None:
+    heard.handler(Event(kind=EventKind.SUBMITTED, job_id="a-job", idempotency_key="a-key"))
+    heard.handler(Event(kind=EventKind.LEFT, job_id="a-job", idempotency_key="a-key"))
+    assert [event.name for span in heard.spans for event in span.events] == ["aiopplx.submitted", "aiopplx.left"]
+
+
+def test_span_of_a_job_that_is_older_begins_when_that_was_accepted(heard: Heard) -> None:
+    heard.handler(Event(kind=EventKind.FINISHED, job_id="a-job", status=JobStatus.COMPLETED, seconds=7200.0))
+    (span,) = heard.spans
+    assert span.start_time is not None
+    assert span.end_time is not None
+    assert (span.end_time - span.start_time) / 1e9 == pytest.approx(7200.0, abs=600.0)
