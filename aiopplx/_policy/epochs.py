@@ -88,6 +88,11 @@ class Epochs:
     def is_closed(self) -> bool:
         return self._refused_alone is not None
 
+    @property
+    def is_empty(self) -> bool:
+        """Nothing was accepted since the last refusal that counts."""
+        return not self._in_epoch
+
     def accept(self, sent_at: float) -> None:
         """A request that was sent at `sent_at` was accepted; `accepted` has it already."""
         if self._mark is not None and sent_at > self._mark:

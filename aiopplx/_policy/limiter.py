@@ -17,7 +17,8 @@ Two more are answered here, by what is in flight:
   requests that overshoot are then at most an eighth of what the burst held, and a slow start costs a token bucket
   nothing, since what is not used is still there later.
 - *One was refused.* One request leaves alone (`Alone`), after the time in which one more should fit. If that is refused
-  too, the next waits half as long again, up to `LONGEST_GAP`.
+  too, the next waits longer, up to `LONGEST_GAP`. Where a rate is known at which hardly more than one is on its way,
+  others follow the one alone at that rate: waiting for its answer would cost as much as one more refusal.
 
 As long as no limit was met, requests are counted and nothing else is done: most sessions never meet one.
 
@@ -48,7 +49,7 @@ from aiopplx._policy.noise import Noise
 from aiopplx._policy.pace import LEAST_FLAT, SLOWEST, Pace
 from aiopplx._policy.told import Told
 
-FIRST_WINDOW, WINDOW_SHARE, WIDEST_WINDOW = 2.0, 8.0, 24.0
+FIRST_WINDOW, WINDOW_SHARE, WIDEST_WINDOW = 2.0, 8.0, 20.0
 """Requests in flight while no rate is known: at first, plus one for so many accepted, up to the last."""
 SHORTEST_GAP, LONGEST_GAP = 0.1, 10.0
 """Seconds before one request leaves alone after a refusal: at least, however fast the server answers, and at most."""
@@ -57,6 +58,9 @@ GAP_GROWS, KNOWN_GAP_GROWS = 1.3, 2.0
 MOST_FLAT, TOLD_FLAT = 60.0, 600.0
 """Departures until the pace is back at the rate: as many as the epoch accepted, up to the first; the second where
 headers told the rate, since nothing has to be found out then."""
+HARDLY_ANY = 1.6
+"""Requests on their way at the rate, below which others follow the one alone at once: waiting for its answer would cost
+as many as a refusal."""
 FEW_ON_THE_WAY = 4.0
 """Requests on their way at the rate, above which `MOST_FLAT` grows with them."""
 BELOW_RATE = 0.9
@@ -122,10 +126,11 @@ class Alone:
         gap: seconds from the refusal to the next one.
     """
 
-    __slots__ = ("_due", "_sent_at", "gap", "is_on")
+    __slots__ = ("_due", "_followed", "_sent_at", "gap", "is_on")
 
     def __init__(self) -> None:
         self.is_on = False
+        self._followed = math.inf
         self.gap = 0.0
         self._due = 0.0
         self._sent_at: float | None = None
@@ -140,6 +145,7 @@ class Alone:
         self.is_on = True
         self.gap = gap
         self._due = now + gap
+        self._followed = math.inf
         self._sent_at = None
 
     def delay(self, now: float, stale: float) -> float:
@@ -149,6 +155,15 @@ class Alone:
     def leave(self, now: float) -> None:
         """It leaves."""
         self._sent_at = now
+
+    def is_followed(self, now: float) -> None:
+        """The one has left, and others may follow before its answer is there."""
+        self.is_on = False
+        self._followed = now
+
+    def was_followed(self, sent_at: float) -> bool:
+        """Whether this is the one that others followed, or one of them."""
+        return sent_at >= self._followed
 
     def back(self, sent_at: float) -> None:
         """A request came back. If it was the one, another may go, unless an answer says otherwise."""
@@ -275,11 +290,20 @@ class Limiter:
         alone, pace = self._alone, self._pace
         if alone.is_on:
             alone.leave(now)
+            if self._may_follow():
+                alone.is_followed(now)
+                pace.save(now, self._saved_alone(now, pace.rate or SLOWEST))
+                return
         if pace.rate is not None and (self.is_given or not alone.is_on):
             if pace.leave(now, now - self._last_sent):
                 self._epochs.is_full(now)
             if self._noise.leapt_at is not None:
                 self._noise.leave()
+
+    def _may_follow(self) -> bool:
+        """Whether others may follow the one alone at the rate, before its answer is there."""
+        rate, is_given = self._pace.rate, self.is_given or self._pace.is_told
+        return rate is not None and not is_given and not self._epochs.is_closed and rate * self._rtt < HARDLY_ANY
 
     def back(self, sent_at: float) -> None:
         """See `Departures`."""
@@ -363,7 +387,7 @@ class Limiter:
             self._contradicted()
         epochs.known_at = now
         pace.waited, pace.doubles = 0, False
-        if alone.is_on:
+        if alone.is_on or (alone.was_followed(sent_at) and epochs.is_empty):
             epochs.refuse_alone(sent_at)
             grows = GAP_GROWS if pace.rate is None else KNOWN_GAP_GROWS
             alone.begin(now, min(LONGEST_GAP, alone.gap * grows))

@@ -28,8 +28,9 @@ UNSURE = 2.0
 """Of the acceptances that a rate was learnt from, so many may have come by chance."""
 LOWERED = 0.85
 """A rate that has fallen to this share of what was confirmed takes a leap to tell why."""
-LOW, LOW_ANSWERS = 0.95, 8
-"""Answers at less than this share of it are what the leap is compared with: so many at least."""
+LOW, LOW_ANSWERS, LOW_REFUSED = 0.95, 8, 2
+"""Answers at less than this share of it are what the leap is compared with: so many at least, and so many refusals. A
+limit that was only measured a little low refuses hardly any there."""
 LEAP = 24
 """Answers at the faster pace that tell a limit from noise."""
 FASTER = 4.0
@@ -129,7 +130,8 @@ class Noise:
         self.confirmed = max(self.confirmed, rate * (1.0 - UNSURE / (accepted + 0.5)))
         if rate > LOW * self.confirmed:
             self._low_answers = self._low_refused = 0
-        return rate < LOWERED * self.confirmed and self._low_answers >= LOW_ANSWERS
+        is_low = rate < LOWERED * self.confirmed
+        return is_low and self._low_answers >= LOW_ANSWERS and self._low_refused >= LOW_REFUSED
 
     # --- the leap ----------------------------------------------------------------------------------------------------
 

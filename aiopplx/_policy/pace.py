@@ -4,7 +4,7 @@ How a rate is tried
 -------------------
 A rate that was learnt from refusals is the rate of a moment ago, and a client that keeps to it never learns that there
 is more. Whether there is more can only be asked by leaving faster, and the answer may be a refusal. So the pace falls
-to 0.9 of the rate after a refusal, comes back to it after `flat` departures, and rises from there, as CUBIC does in
+to 0.95 of the rate after a refusal, comes back to it after `flat` departures, and rises from there, as CUBIC does in
 seconds. It is counted in departures, because a refusal costs one request: asking must cost one request in so many,
 whatever the rate. Only departures that had to wait are counted, since a client with nothing to send finds nothing out.
 
@@ -21,7 +21,7 @@ import math
 
 SLOWEST = 5.0 / 60.0
 """Requests a second: the lowest published limit (tier 0). No rate is learnt below it."""
-BELOW, ABOVE, STEEPEST = 0.1, 0.2, 8.0
+BELOW, ABOVE, STEEPEST = 0.05, 0.2, 8.0
 """How much of the rate the pace gives up after a refusal, and how fast it rises once `flat` departures went well."""
 DOUBLES, MOST_DOUBLED = 24.0, 8.0
 """Departures with which the pace doubles where refusals come at any rate, and how often it does."""

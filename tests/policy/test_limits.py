@@ -104,6 +104,8 @@ def accept(limits: Limits, lane: Lane, times: int, since: float) -> None:
 def test_refused_poll_joins_nothing_if_more_were_accepted_than_fit(polls: int, joins: bool):
     limits = Limits()
     with_a_rate(limits, Lane.SUBMIT)  # 50 a minute
+    limits.submit.leave(BEGAN + 499.8)
+    limits.submit.back(BEGAN + 499.8)
     limits.refused(Lane.SUBMIT, BEGAN + 500.0, BEGAN + 499.8)
     accept(limits, Lane.SUBMIT, 40, BEGAN + 501.0)
     accept(limits, Lane.POLL, polls, BEGAN + 501.0)
