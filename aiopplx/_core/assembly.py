@@ -27,8 +27,9 @@ from aiopplx._core.lifecycle import Lifecycle
 from aiopplx._core.pacing import Pacing
 from aiopplx._core.patience import patient
 from aiopplx._core.poller import Poller
+from aiopplx._core.pooling import Pooled
 from aiopplx._core.spending import Bounded, Spending, Unbounded
-from aiopplx._events import Emitter
+from aiopplx._events import Emitter, Event, EventKind
 from aiopplx._http.account import Membership, join
 from aiopplx._http.apart import closed
 from aiopplx._http.client import Client
@@ -39,16 +40,17 @@ from aiopplx._policy.durations import PRICE
 from aiopplx._policy.forecast import Forecast, forecast
 from aiopplx._policy.laws import Laws
 from aiopplx._submission import Submission
+from aiopplx._text.amounts import dollars
 from aiopplx._wire.api import Tier
 from aiopplx.apis._registry import Routing, published
 from aiopplx.journal._errors import JournalLocked
 from aiopplx.journal._forgetful import ForgetfulJournal
 from aiopplx.journal._names import NOTE, fingerprint
 from aiopplx.journal._postgres.account import SharedAccount
-from aiopplx.journal._postgres.hearing import reach
+from aiopplx.journal._postgres.hearing import DEAF, Hearing, reach
 from aiopplx.journal._postgres.room import Database
-from aiopplx.journal._postgres.url import Url
-from aiopplx.journal._protocol import Journal
+from aiopplx.journal._postgres.url import Address, Url, address_of
+from aiopplx.journal._protocol import Journal, Pool
 from aiopplx.journal._records import Ledger
 from aiopplx.journal._unwritten import Unwritten
 
@@ -74,6 +76,7 @@ class SessionStore:
         known: what they have learnt.
         is_ours: the session has opened it, and closes it.
         shared: the account as other processes share it; None if they do not.
+        pool: the budget that this session has with others; None if it has one of its own, or none.
     """
 
     def __init__(
@@ -84,8 +87,10 @@ class SessionStore:
         given: SqliteJournal | PostgresJournal | Contained | None = None,
         *,
         shared: OpenAccount | None = None,
+        pool: Pool | None = None,
     ) -> None:
         self.store = store
+        self.pool = pool
         self.shared = shared
         self.spent = spent
         self.known = known
@@ -125,31 +130,43 @@ class SessionStore:
 
 
 class OpenAccount:
-    """An account that processes share, and the database that was opened for it."""
+    """An account that processes share, and the database that was opened for it; None if that is the journal's."""
 
-    def __init__(self, account: SharedAccount, database: Database) -> None:
+    def __init__(self, account: SharedAccount, database: Database | None) -> None:
         self.account = account
         self._database = database
 
     async def close(self) -> None:
         """Close the database."""
-        await self._database.close()
+        if self._database is not None:
+            await self._database.close()
 
 
-async def open_account(settings: Settings) -> OpenAccount | None:
-    """Reach the database through which processes share the account, if there is to be one. Raises `JournalError`."""
-    address = settings.shared
-    if address is None:
+async def _open_account(settings: Settings, emitter: Emitter) -> OpenAccount | None:
+    """Reach the database of `shared`, if that is not the journal's as well. Raises `JournalError`."""
+    address, journal = settings.shared, _journal_of(settings)
+    if address is None or (journal is not None and journal.name == address.name):
         return None
     database, hearing = await reach(address)
+    if not hearing.hears:
+        emitter.emit(Event(kind=EventKind.WARNING, reason=DEAF))
     try:
-        account = await SharedAccount.open(
-            database, hearing, schema=address.schema, base_url=settings.base_url, key=settings.key.reveal()
-        )
+        return OpenAccount(await _account_in(database, hearing, address, settings), database)
     except BaseException:
         await database.close()
         raise
-    return OpenAccount(account, database)
+
+
+async def _account_in(database: Database, hearing: Hearing, address: Address, settings: Settings) -> SharedAccount:
+    return await SharedAccount.open(
+        database, hearing, schema=address.schema, base_url=settings.base_url, key=settings.key.reveal()
+    )
+
+
+def _journal_of(settings: Settings) -> Address | None:
+    """Where the journal is, if it is in a database."""
+    given = settings.journal
+    return address_of(given.path) if isinstance(given, JournalOptions) and isinstance(given.path, Url) else None
 
 
 def without_journal() -> SessionStore:
@@ -166,7 +183,7 @@ async def open_store(
     process knows nothing of this session's clock.
     """
     with settings.clock.busy():
-        shared = await open_account(settings)
+        shared = await _open_account(settings, emitter)
     try:
         return await _open_journal(settings, emitter, shared, sleep)
     except BaseException:
@@ -186,6 +203,8 @@ async def _open_journal(
         opened_store = Contained(given)
     elif isinstance(given.path, Url):
         opened_store = await _open_database(given, given.path, settings)
+        if shared is None:
+            shared = await _shared_by(opened_store, address_of(given.path), settings)
     else:
         opened_store = await _open_file(given, settings, sleep)
     # A store's threads take real time, in which a clock that jumps must stand still. `follow` waits for another
@@ -203,11 +222,26 @@ async def _open_journal(
     try:
         if settings.max_cost is not None:
             opened.spent = await store.ledger()
+            opened.pool = await _pool(store, settings.max_cost, emitter)
         opened.known = await recalled(store, InTime(settings.clock))
     except BaseException:
         await opened.close_journal(lambda unwritten: None)  # nothing was asked of it but to read
         raise
     return opened
+
+
+async def _pool(store: Journal, max_cost: float, emitter: Emitter) -> Pool | None:
+    """The budget of all sessions of the store, if it keeps one: its cap is this session's from now on."""
+    if not callable(getattr(store, "hold", None)):
+        return None
+    pool = cast("Pool", store)
+    before = await pool.cap(max_cost)
+    if before is not None and before != max_cost:
+        reason = (
+            f"max_cost was {dollars(before)} for all sessions of this journal, and is {dollars(max_cost)} from now on"
+        )
+        emitter.emit(Event(kind=EventKind.WARNING, reason=reason))
+    return pool
 
 
 async def _open_file(
@@ -248,6 +282,16 @@ async def _open_database(options: JournalOptions, url: Url, settings: Settings) 
             base_url=settings.base_url,
             account=lambda salt: fingerprint(settings.key.reveal(), salt),
         )
+
+
+async def _shared_by(journal: PostgresJournal, address: Address, settings: Settings) -> OpenAccount:
+    """The account as the sessions of a journal share it, by its own connections."""
+    try:
+        with settings.clock.busy():
+            return OpenAccount(await _account_in(journal.database, journal.hearing, address, settings), None)
+    except BaseException:
+        await journal.close()
+        raise
 
 
 # --- the moving parts ------------------------------------------------------------------------------------------------
@@ -401,4 +445,7 @@ def _tier(settings: Settings, routing: Routing) -> Tier | None:
 def _spending(settings: Settings, opened: SessionStore) -> Spending:
     if settings.max_cost is None:
         return Unbounded()
-    return Bounded(Budget(settings.max_cost, spent=opened.spent.spent), settings.clock, opened.spent)
+    budget = Budget(settings.max_cost, spent=opened.spent.spent)
+    if opened.pool is not None:
+        return Pooled(opened.pool, budget, settings.clock, opened.spent)
+    return Bounded(budget, settings.clock, opened.spent)

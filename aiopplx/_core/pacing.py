@@ -23,7 +23,7 @@ from aiopplx._http.client import Client
 from aiopplx._policy.departures import Fetched
 from aiopplx.journal._errors import JournalError
 from aiopplx.journal._postgres.account import SILENCE, SharedAccount
-from aiopplx.journal._postgres.hearing import DEAF, LOOK
+from aiopplx.journal._postgres.hearing import LOOK
 
 AGAIN = 1.0
 """Seconds before a database that is away is asked again."""
@@ -59,8 +59,6 @@ class Pacing:
         self._limits.on_want.add(self._wanted.set)
         client.on_silence = self._asked
         account.hearing.on(SILENCE, self._heard)
-        if not account.hearing.hears:
-            client.emit(Event(kind=EventKind.WARNING, reason=DEAF))
         self._tasks = [self._start(self._fetch()), self._start(self._pass_on())]
 
     def _start(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:

@@ -20,12 +20,12 @@ from typing import Protocol
 from aiopplx._errors import BudgetReached
 from aiopplx._http.clock import Clock
 from aiopplx._job import Job, JobStatus
-from aiopplx._policy.budget import Budget
+from aiopplx._policy.budget import Balance, Budget
 from aiopplx._submission import Phase, Submission
 from aiopplx._wire.kinds import Kind
 from aiopplx.journal._records import Ledger
 
-_REMEDY = "Session(max_cost=) sets the limit"
+REMEDY = "Session(max_cost=) sets the limit"
 REMEMBERED = 10_000
 """Jobs whose cost is not known, and may still become so."""
 
@@ -48,6 +48,12 @@ class Spending(Protocol):
     def has_reserved(self, sub: Submission) -> bool:
         """Whether an amount is reserved for it at this moment."""
         ...
+
+
+def reached(balance: Balance) -> BudgetReached:
+    """There is no room, and nothing runs that could make some."""
+    helps = "Waiting for one of them" if balance.is_unseen else "A higher limit"
+    return BudgetReached(f"not sent: {balance}. {helps} goes on with it; nothing was billed", remedy=REMEDY)
 
 
 class Unbounded:
@@ -92,22 +98,25 @@ class Bounded:
             BudgetReached: nothing fits any more and nothing runs that could make room, or `until` has come.
         """
         try:
-            if not self.budget.may_send(sub.kind):
+            if not self._has_room(sub.kind):
                 async with self._clock.timeout_at(until):
-                    await self._room(sub.kind)
+                    await self._find_room(sub)
         except TimeoutError:
             balance = self.budget.balance(sub.kind)
             raise BudgetReached(
-                f"not sent: within its time limit there was no room for it in the budget ({balance})", remedy=_REMEDY
+                f"not sent: within its time limit there was no room for it in the budget ({balance})", remedy=REMEDY
             ) from None
         self.reserve_running(sub)
 
-    async def _room(self, kind: Kind) -> None:
-        while not self.budget.may_send(kind):
-            if not self.budget.may_make_room(kind):
-                balance = self.budget.balance(kind)
-                helps = "Waiting for one of them" if balance.is_unseen else "A higher limit"
-                raise BudgetReached(f"not sent: {balance}. {helps} goes on with it; nothing was billed", remedy=_REMEDY)
+    def _has_room(self, kind: Kind) -> bool:
+        """Whether nothing has to be waited for, or asked."""
+        return self.budget.may_send(kind)
+
+    async def _find_room(self, sub: Submission) -> None:
+        """Wait until there is room for it. Raises `BudgetReached` if nothing runs that could make room."""
+        while not self.budget.may_send(sub.kind):
+            if not self.budget.may_make_room(sub.kind):
+                raise reached(self.budget.balance(sub.kind))
             self._changed.clear()
             await self._changed.wait()
 

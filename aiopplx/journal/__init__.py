@@ -32,8 +32,8 @@ from aiopplx.journal._errors import (
     ResultDamaged,
 )
 from aiopplx.journal._postgres.url import Url, hidden
-from aiopplx.journal._protocol import Journal, JournalReader
-from aiopplx.journal._records import Claim, Cost, CostsBy, KindCosts, Ledger, Origin, Record, Results, State
+from aiopplx.journal._protocol import Journal, JournalReader, Pool
+from aiopplx.journal._records import Claim, Cost, CostsBy, KindCosts, Ledger, Origin, Record, Results, Room, State
 from aiopplx.journal._standing import Choice, Stage, choices_of, records_at, stage_of, stages_of, words_of
 from aiopplx.journal._steps import Step
 
@@ -68,12 +68,14 @@ __all__ = [
     "MemoryJournal",
     "MemoryStore",
     "Origin",
+    "Pool",
     "PostgresJournal",
     "PostgresReader",
     "Reason",
     "Record",
     "ResultDamaged",
     "Results",
+    "Room",
     "SqliteJournal",
     "SqliteReader",
     "Stage",

@@ -29,7 +29,7 @@ import types
 from collections.abc import Collection, Iterator
 from typing import Protocol, Self
 
-from aiopplx.journal._records import Claim, Cost, CostsBy, Ledger, Origin, Record, Results, State
+from aiopplx.journal._records import Claim, Cost, CostsBy, Ledger, Origin, Record, Results, Room, State
 from aiopplx.journal._steps import Step
 
 
@@ -237,6 +237,36 @@ class Journal(Protocol):
 
         A second call does nothing.
         """
+        ...
+
+
+class Pool(Protocol):
+    """A shared store that keeps one budget for all its sessions. `Journal.apply` settles it with the step that ends.
+
+    What is spent and held is never more than the cap, but for what jobs cost above what was held back for them.
+    """
+
+    async def cap(self, dollars: float) -> float | None:
+        """Set the cap of all sessions. Returns the one before, None if there was none."""
+        ...
+
+    async def hold(self, claim: Claim, dollars: float) -> bool:
+        """Hold back so much for a row, in place of what it held before; False if there is no room for it.
+
+        It is let go when the row ends with a known cost or was refused. One of unknown cost stays held. Asked again, it
+        finds itself done.
+
+        Raises:
+            ClaimLost: another session owns the row.
+        """
+        ...
+
+    async def room(self) -> Room:
+        """What is spent and held. What a session that is gone held for what it never sent is let go first."""
+        ...
+
+    async def recount(self) -> Room:
+        """Set what is spent and held from the rows, after somebody has changed them by hand."""
         ...
 
 

@@ -198,6 +198,22 @@ class Ledger(msgspec.Struct, frozen=True):
         return sum(costs.unknown for costs in self.kinds.values())
 
 
+class Room(msgspec.Struct, frozen=True):
+    """The budget that the sessions of a shared store have together, in US dollars.
+
+    Attributes:
+        cap: what may be spent, None if nobody said.
+        spent: the sum of all known costs.
+        held: held back for submissions whose cost is not known.
+        may_change: whether something runs whose end may make room.
+    """
+
+    cap: float | None
+    spent: float
+    held: float
+    may_change: bool
+
+
 def age_of(first_sent: float, now: float) -> float:
     """The age of a key in seconds; 0 for a key from the future, which means that the clock was set back."""
     return max(0.0, now - first_sent)

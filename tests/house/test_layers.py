@@ -36,17 +36,16 @@ journal.  _errors _kinds _names _packing _records _steps _unwritten _taking stor
     _sqlite.lock _sqlite.schema _sqlite.errors _sqlite.files _sqlite.log _sqlite.file _sqlite.opening _sqlite.reading
     _sqlite.writing _sqlite.writer _sqlite.reader _sqlite.journal
     _postgres.url _postgres.room _postgres.driver _postgres.hearing _postgres.account _postgres.schema
-    _postgres.statements _postgres.tables _postgres.lease _postgres.holding _postgres.wake _postgres.reading
-    _postgres.opening _postgres.migrate _postgres.writing _postgres.journal _postgres.reader
+    _postgres.statements _postgres.tables _postgres.lease _postgres.holding _postgres.money _postgres.wake
+    _postgres.reading _postgres.opening _postgres.migrate _postgres.writing _postgres.journal _postgres.reader
 _policy.  network retry recovery durations laws turns forecast pace polling paging epochs noise told limiter departures
     limits gate budget estimate
 _submission
 _http.  clock limit secret proxy default_headers apart transport account line client
 _config
-_core.  contained patience in_time slots live learnt pacing spending pages poller outcomes announcing freezing finding
-    sending
-    elsewhere holding lifecycle loading leaving calls following board decisions cancelling single listing files source
-    results asked assembly stats foreseeing estimating notebook
+_core.  contained patience in_time slots live learnt pacing spending pooling pages poller outcomes announcing freezing
+    finding sending elsewhere holding lifecycle loading leaving calls following board decisions cancelling single
+    listing files source results asked assembly stats foreseeing estimating notebook
 _batch
 _session progress
 journal

@@ -29,40 +29,42 @@ SILENCE: Final = "c"
 LIMITS: Final = ("submit", "poll", "list")
 """What has a limit."""
 
-TABLES: Final = """
-CREATE TABLE IF NOT EXISTS "{schema}".account (
-    name text PRIMARY KEY,
-    tat timestamptz NOT NULL DEFAULT clock_timestamp(),
-    closed_until timestamptz,
-    cap double precision,
-    spent double precision NOT NULL DEFAULT 0,
-    held double precision NOT NULL DEFAULT 0
-) WITH (fillfactor = 10, autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_threshold = 200);
-CREATE TABLE IF NOT EXISTS "{schema}".account_salt (
-    is_one boolean PRIMARY KEY DEFAULT true CHECK (is_one),
-    salt bytea NOT NULL
+TABLES: Final = (
+    """CREATE TABLE IF NOT EXISTS ~.account(
+        name text PRIMARY KEY,
+        tat timestamptz NOT NULL DEFAULT clock_timestamp(),
+        closed_until timestamptz,
+        cap double precision,
+        spent double precision NOT NULL DEFAULT 0,
+        held double precision NOT NULL DEFAULT 0)
+        WITH (fillfactor=10, autovacuum_vacuum_scale_factor=0.02, autovacuum_vacuum_threshold=200)""",
+    """CREATE TABLE IF NOT EXISTS ~.account_salt(
+        is_one boolean PRIMARY KEY DEFAULT true CHECK (is_one),
+        salt bytea NOT NULL)""",
 )
+"""The statements that make the tables if they are missing; `~` stands for the schema.
+
+`account` has a row for each limit, one for the account, and one for the money of a journal (`money`).
 """
-"""Statements that make the tables if they are missing. `account` has a row for each limit and one for the account."""
 
 _LOCK = "SELECT pg_advisory_xact_lock(hashtext('aiopplx ' || $1))"
 _SALT = """
-INSERT INTO "{schema}".account_salt(salt) VALUES ($1) ON CONFLICT (is_one) DO NOTHING
+INSERT INTO ~.account_salt(salt) VALUES ($1) ON CONFLICT (is_one) DO NOTHING
 """
 _SALT_IS = """
-SELECT salt FROM "{schema}".account_salt
+SELECT salt FROM ~.account_salt
 """
 _ROWS = """
-INSERT INTO "{schema}".account(name) SELECT unnest($1::text[]) ON CONFLICT (name) DO NOTHING
+INSERT INTO ~.account(name) SELECT unnest($1::text[]) ON CONFLICT (name) DO NOTHING
 """
 # `first` may be negative: by as much as the limit has saved up.
 _RESERVE = """
-UPDATE "{schema}".account AS mine
+UPDATE ~.account AS mine
    SET tat = greatest(mine.tat, clock_timestamp(), whole.closed_until + $4::float8 * interval '1 second')
              + $2::int * $3::float8 * interval '1 second'
   FROM (
     SELECT closed_until, set_config('synchronous_commit', 'off', true) AS disk
-      FROM "{schema}".account WHERE name = $5
+      FROM ~.account WHERE name = $5
   ) AS whole
  WHERE mine.name = $1 AND disk = 'off'
 RETURNING extract(epoch FROM mine.tat - clock_timestamp())::float8 - $2::int * $3::float8 - $4::float8 AS first,
@@ -70,11 +72,11 @@ RETURNING extract(epoch FROM mine.tat - clock_timestamp())::float8 - $2::int * $
 """
 _SILENT = """
 SELECT coalesce(extract(epoch FROM closed_until - clock_timestamp()), 0)::float8 AS silent
-  FROM "{schema}".account WHERE name = $1
+  FROM ~.account WHERE name = $1
 """
 _SILENCE = """
 WITH closed AS (
-    UPDATE "{schema}".account
+    UPDATE ~.account
        SET closed_until = greatest(closed_until, clock_timestamp() + $2::float8 * interval '1 second')
       FROM (SELECT set_config('synchronous_commit', 'off', true) AS disk) AS transaction
      WHERE name = $1 AND disk = 'off'
@@ -96,6 +98,10 @@ class Reserved(msgspec.Struct, frozen=True):
     silent: float
 
 
+def _of(text: str, schema: str) -> str:
+    return text.replace("~", f'"{schema}"')
+
+
 async def make_tables(database: Database, schema: str) -> None:
     """Make the tables, and the schema, if they are missing. Raises `JournalError`.
 
@@ -108,7 +114,7 @@ async def make_tables(database: Database, schema: str) -> None:
         (_LOCK, (schema,)),  # two that make the same at once would be in each other's way
         (f'CREATE SCHEMA IF NOT EXISTS "{schema}"', ()),
     ]
-    statements += [(text, ()) for text in TABLES.format(schema=schema).split(";")]
+    statements += [(_of(text, schema), ()) for text in TABLES]
     await database.many(*statements)
 
 
@@ -131,16 +137,16 @@ class SharedAccount:
         self.hearing: Hearing = hearing
         self._database = database
         self._schema = schema
-        self._reserve = _RESERVE.format(schema=schema)
-        self._silent = _SILENT.format(schema=schema)
-        self._silence = _SILENCE.format(schema=schema)
+        self._reserve = _of(_RESERVE, schema)
+        self._silent = _of(_SILENT, schema)
+        self._silence = _of(_SILENCE, schema)
 
     @classmethod
     async def open(cls, database: Database, hearing: Hearing, *, schema: str, base_url: str, key: str) -> SharedAccount:
         """The account of a key at a server; its tables and rows are made if they are missing. Raises `JournalError`."""
         await make_tables(database, schema)
-        await database.execute(_SALT.format(schema=schema), secrets.token_bytes(16))
-        found = await database.fetch(_SALT_IS.format(schema=schema))
+        await database.execute(_of(_SALT, schema), secrets.token_bytes(16))
+        found = await database.fetch(_of(_SALT_IS, schema))
         name = f"{base_url} {fingerprint(key, bytes(found[0]['salt']))}"
         account = cls(database, hearing, schema=schema, name=name)
         await account.make_rows()
@@ -149,7 +155,7 @@ class SharedAccount:
     async def make_rows(self) -> None:
         """Make the rows that are missing."""
         names = [self.name, *(f"{self.name} {limit}" for limit in LIMITS)]
-        await self._database.execute(_ROWS.format(schema=self._schema), names)
+        await self._database.execute(_of(_ROWS, self._schema), names)
 
     async def reserve(self, limit: str, count: int, interval: float, saved: float) -> Reserved:
         """Reserve the next departures.

@@ -18,13 +18,14 @@ from aiopplx.journal._postgres import statements as sql
 from aiopplx.journal._postgres.hearing import Hearing
 from aiopplx.journal._postgres.holding import Held
 from aiopplx.journal._postgres.lease import Timing
+from aiopplx.journal._postgres.money import Money
 from aiopplx.journal._postgres.opening import Wanted, connect, open_to_write
 from aiopplx.journal._postgres.reading import Reading
 from aiopplx.journal._postgres.room import Database
 from aiopplx.journal._postgres.url import Address, address_of
 from aiopplx.journal._postgres.wake import Wake
 from aiopplx.journal._postgres.writing import Writing
-from aiopplx.journal._records import Claim, Cost, CostsBy, Ledger, Origin, Record, Results, State
+from aiopplx.journal._records import Claim, Cost, CostsBy, Ledger, Origin, Record, Results, Room, State
 from aiopplx.journal._steps import Step
 
 T = TypeVar("T")
@@ -65,6 +66,7 @@ class PostgresJournal:
         self._writing = Writing(
             held, address.name, results=results, replace=replace, changed=lambda pk: wake.changed((pk,))
         )
+        self._money = Money(held, address.name)
         self._timing = timing
         self._pid = os.getpid()
         self._latest: dict[object, asyncio.Task[Any]] = {}
@@ -294,6 +296,24 @@ class PostgresJournal:
         """See `Journal`. True of the store once no session reads a source of questions."""
         if self._closing is None and self._pid == os.getpid():
             self._start(lambda: self._held.fetch(sql.READ if is_exhausted else sql.UNREAD), "exhausted")
+
+    # --- money -------------------------------------------------------------------------------------------------------
+
+    async def cap(self, dollars: float) -> float | None:
+        """See `Pool`."""
+        return await self._do(lambda: self._money.cap(dollars))
+
+    async def hold(self, claim: Claim, dollars: float) -> bool:
+        """See `Pool`."""
+        return await self._do(lambda: self._money.hold(claim, dollars), after=claim.pk)
+
+    async def room(self) -> Room:
+        """See `Pool`."""
+        return await self._do(self._money.room)
+
+    async def recount(self) -> Room:
+        """See `Pool`."""
+        return await self._do(self._money.recount)
 
     # --- reading -----------------------------------------------------------------------------------------------------
 

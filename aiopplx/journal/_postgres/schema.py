@@ -15,11 +15,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from aiopplx.journal._postgres import account
+
 VERSION = 1
 """The version of the tables that this library makes. It also works with those of the version after it."""
 
 LOCK = 0x6170706C
 """The advisory lock under which tables are made and migrated: "appl" in ASCII."""
+
+MONEY = "journal"
+"""The row of `account` with the budget of all sessions: its cap, what is spent, and the sum of `job.hold`."""
 
 # A new table of the same name is not an error: two sessions may begin at the same moment.
 TABLES = (
@@ -61,9 +66,11 @@ TABLES = (
         run text COLLATE "C" NOT NULL DEFAULT '',
         place bigint NOT NULL DEFAULT 0)
         WITH (fillfactor=70, autovacuum_vacuum_scale_factor=0.02, autovacuum_vacuum_threshold=200)""",
-    # Those that are free; those that a session holds, which are freed with it; those that may be removed one day.
+    # Those that are free; those that a session holds, which are freed with it; those for which an amount is held back;
+    # those that may be removed one day.
     "CREATE INDEX IF NOT EXISTS job_free ON ~.job(pk) WHERE state IN (1, 2) AND owner IS NULL",
     "CREATE INDEX IF NOT EXISTS job_owned ON ~.job(owner) WHERE owner IS NOT NULL",
+    "CREATE INDEX IF NOT EXISTS job_held ON ~.job(state) WHERE hold > 0",
     "CREATE INDEX IF NOT EXISTS job_ended ON ~.job(ended_at) WHERE state IN (3, 4, 6, 7)",
     # An equal question, newest first.
     "CREATE INDEX IF NOT EXISTS job_sha ON ~.job(sha, pk)",
@@ -102,6 +109,8 @@ TABLES = (
         PRIMARY KEY (run, place))""",
     "CREATE INDEX IF NOT EXISTS origin_of ON ~.origin(pk)",
     "CREATE TABLE IF NOT EXISTS ~.learnt(name text PRIMARY KEY, value bytea NOT NULL)",
+    *account.TABLES,
+    f"INSERT INTO ~.account(name) VALUES ('{MONEY}') ON CONFLICT DO NOTHING",
 )
 """The statements for the tables of `VERSION`."""
 

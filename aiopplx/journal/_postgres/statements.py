@@ -16,16 +16,16 @@ from collections.abc import Mapping
 import msgspec
 
 from aiopplx.journal._postgres.room import Value
-from aiopplx.journal._postgres.schema import qualified
+from aiopplx.journal._postgres.schema import MONEY, qualified
 from aiopplx.journal._records import State
 from aiopplx.journal._steps import ENDINGS, RULES, SENDING, Kind, Put, Rule
-from aiopplx.journal.store import DELIVERABLE, REUSABLE, RUNNING
+from aiopplx.journal.store import BILLED, DELIVERABLE, REUSABLE, RUNNING
 
 _TYPES: Mapping[str, str] = {
     **dict.fromkeys(("pk", "me", "fence", "place", "size", "after", "limit", "samples"), "bigint"),
     **dict.fromkeys(("attempts", "pid"), "integer"),
     "enc": "smallint",
-    **dict.fromkeys(("cost", "now", "lease"), "float8"),
+    **dict.fromkeys(("cost", "now", "lease", "dollars"), "float8"),
     **dict.fromkeys(("sha", "body", "packed", "meta", "value"), "bytea"),
     "pks": "bigint[]",
     "said": "text[]",
@@ -126,6 +126,15 @@ def _to_the_past(which: str = "true") -> str:
     return f"past AS (INSERT INTO ~.past({_PAST}) SELECT {_PAST} FROM old WHERE {which})"
 
 
+# The bill of what is replaced may never become known: it counts as what was held back for it.
+# No sum falls below nothing by a rounding error.
+_BILL = f"""bill AS (
+    UPDATE ~.account SET held = greatest(0, held - old.hold),
+        spent = spent + CASE WHEN old.attempts > 0 THEN old.hold ELSE 0 END
+    FROM old WHERE name = '{MONEY}' AND old.hold > 0)"""
+_MONEY = f"""money AS (
+    UPDATE ~.account SET held = greatest(0, held - before.hold + done.hold), spent = spent + coalesce(:cost, 0)
+    FROM before, done WHERE name = '{MONEY}')"""
 _NO_RESULT = "gone AS (DELETE FROM ~.result USING old WHERE result.pk = old.pk)"
 
 
@@ -135,14 +144,22 @@ def _step(rule: Rule) -> str:
     change = ", ".join([f"state = {int(rule.leads_to)}", f"owner = {owner}", "touched = :me", f"updated = {NOW}", *put])
     where = _where(rule)
     parts: list[str] = []
+    is_end = rule in ENDINGS.values()
+    if is_end:  # what was held back is let go, unless there is a bill of unknown amount
+        change += ", hold = CASE WHEN :cost IS NULL THEN hold ELSE 0 END" if rule.leads_to in BILLED else ", hold = 0"
+        # The row is locked first, and the sums after it, as by all who change both.
+        parts = [f"before AS (SELECT pk, hold FROM ~.job WHERE {where} FOR UPDATE)"]
+        where += " AND pk IN (SELECT pk FROM before)"
     if rule.starts_over:
         # The row is locked first: what goes to the past is then what the change finds.
-        parts = [f"old AS (SELECT * FROM ~.job WHERE {where} FOR UPDATE)", _to_the_past(), _NO_RESULT]
+        parts = [f"old AS (SELECT * FROM ~.job WHERE {where} FOR UPDATE)", _to_the_past(), _NO_RESULT, _BILL]
+        change += ", hold = 0"
         where += " AND pk IN (SELECT pk FROM old)"
-    parts.append(f"done AS (UPDATE ~.job SET {change} WHERE {where} RETURNING pk)")
+    parts.append(f"done AS (UPDATE ~.job SET {change} WHERE {where} RETURNING pk, hold)")
     if "body" in rule.columns:
         parts.append("bytes AS (UPDATE ~.request SET body = :body FROM done WHERE request.pk = done.pk)")
-    if rule in ENDINGS.values():
+    if is_end:
+        parts.append(_MONEY)
         parts.append(
             "kept AS (INSERT INTO ~.result(pk, enc, size, body)"
             " SELECT pk, :enc, :size, :packed FROM done WHERE :is_kept"
@@ -258,10 +275,11 @@ REPLACE = f"""
         FOR UPDATE),
     {_to_the_past("attempts > 0")},
     {_NO_RESULT},
+    {_BILL},
     bytes AS (UPDATE ~.request SET body = :body FROM old WHERE request.pk = old.pk)
     UPDATE ~.job SET state = 0, key = :key, api = :api, kind = :kind, sha = :sha, job_id = NULL, first_sent = NULL,
-        accepted_at = NULL, ended_at = NULL, word = '', error = '', cost = NULL, delivered = false, touched = :me,
-        updated = {NOW}, {_TAKE}
+        accepted_at = NULL, ended_at = NULL, word = '', error = '', cost = NULL, hold = 0, delivered = false,
+        touched = :me, updated = {NOW}, {_TAKE}
     FROM old WHERE job.pk = old.pk RETURNING job.pk"""
 
 # --- where a row comes from ------------------------------------------------------------------------------------------
@@ -299,6 +317,42 @@ UNREAD = "INSERT INTO ~.unread(worker) VALUES (:me) ON CONFLICT DO NOTHING"
 READ = "DELETE FROM ~.unread WHERE worker = :me OR NOT EXISTS (SELECT FROM ~.worker WHERE id = unread.worker)"
 REMEMBER = """
     INSERT INTO ~.learnt(name, value) VALUES (:name, :value) ON CONFLICT (name) DO UPDATE SET value = excluded.value"""
+
+# --- money -----------------------------------------------------------------------------------------------------------
+
+_CENTI_CENT = 0.0001
+CAP = f"""
+    INSERT INTO ~.account(name, cap) VALUES ('{MONEY}', :dollars) ON CONFLICT (name) DO UPDATE SET cap = excluded.cap
+    RETURNING (SELECT cap FROM ~.account WHERE name = '{MONEY}') AS before"""
+# The row first: what changes both locks it before the sums, and a part that writes is carried out whoever reads it.
+HOLD = f"""
+    WITH mine AS (
+        SELECT pk, hold FROM ~.job WHERE pk = :pk AND fence = :fence AND owner = :me AND NOT state {FINAL} FOR UPDATE),
+    room AS (
+        UPDATE ~.account SET held = held + :dollars - mine.hold FROM mine
+        WHERE name = '{MONEY}' AND (:dollars <= mine.hold OR cap IS NULL
+            OR spent + held + :dollars - mine.hold <= cap + {_CENTI_CENT})
+        RETURNING mine.pk),
+    held AS (UPDATE ~.job SET hold = :dollars FROM room WHERE job.pk = room.pk RETURNING job.pk)
+    SELECT EXISTS (SELECT FROM mine) AS is_mine, EXISTS (SELECT FROM held) AS is_held"""
+# What a session that is gone held back for what it never sent is let go by whoever is short of room.
+ROOM = f"""
+    WITH unsent AS (
+        SELECT pk, hold FROM ~.job WHERE hold > 0 AND owner IS NULL AND state = {int(State.QUEUED)}
+        FOR UPDATE SKIP LOCKED),
+    freed AS (UPDATE ~.job SET hold = 0 FROM unsent WHERE job.pk = unsent.pk RETURNING unsent.hold),
+    money AS (
+        UPDATE ~.account SET held = greatest(0, held - (SELECT coalesce(sum(hold), 0) FROM freed))
+        WHERE name = '{MONEY}' RETURNING cap, spent, held)
+    SELECT cap, spent, held, EXISTS (
+        SELECT FROM ~.job WHERE hold > 0
+            AND (state {_among(RUNNING)} OR state = {int(State.QUEUED)} AND owner IS NOT NULL)) AS may_change
+    FROM money"""
+LOCK_MONEY = f"SELECT FROM ~.account WHERE name = '{MONEY}' FOR UPDATE"
+RECOUNT = f"""
+    UPDATE ~.account SET held = (SELECT coalesce(sum(hold), 0) FROM ~.job), spent = (
+        SELECT coalesce(sum(cost), 0) FROM (SELECT cost FROM ~.job UNION ALL SELECT cost FROM ~.past) AS bills)
+    WHERE name = '{MONEY}'"""
 
 # --- sums and lists --------------------------------------------------------------------------------------------------
 

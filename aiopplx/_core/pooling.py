@@ -1,0 +1,70 @@
+"""What a session may spend where sessions share one budget: the amounts are held in the store that they share.
+
+How much is held back for a submission is decided here as ever (`_policy.budget`), from what such jobs have cost. But
+whether there is room for it only the store knows, in which all sessions hold. So a submission that finds none waits
+until a job of this session ends, or looks again from time to time, because those of other sessions end as well. When
+nothing that runs anywhere can make room, it ends as it would alone.
+
+The store settles by itself, with the step that ends a submission: this session's own account of it says what it learnt
+of costs, and what is shown. This module knows nothing of SQL, of journals' rows, or of HTTP.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from aiopplx._core.spending import Bounded, reached
+from aiopplx._http.clock import Clock
+from aiopplx._policy.budget import Balance, Budget
+from aiopplx._submission import Submission
+from aiopplx._wire.kinds import Kind
+from aiopplx.journal._protocol import Pool
+from aiopplx.journal._records import KindCosts, Ledger, Room
+
+LOOK = 1.0
+"""Seconds after which it is asked again whether other sessions' jobs have made room."""
+
+
+class Pooled(Bounded):
+    """A session with `max_cost`, whose store has one budget for all its sessions.
+
+    Args:
+        pool: the store.
+        budget: decides how much is held back.
+        clock: measures time limits.
+        ledger: what jobs have cost.
+    """
+
+    def __init__(self, pool: Pool, budget: Budget, clock: Clock, ledger: Ledger) -> None:
+        # What runs, or has an unknown bill, is held in the store.
+        kinds = {label: KindCosts(samples=costs.samples) for label, costs in ledger.kinds.items()}
+        super().__init__(budget, clock, Ledger(ledger.spent, kinds))
+        self._pool = pool
+
+    def _has_room(self, kind: Kind) -> bool:
+        return False  # the store knows
+
+    async def _find_room(self, sub: Submission) -> None:
+        kind = sub.kind
+        while True:
+            self._changed.clear()
+            balance = self.budget.balance(kind)
+            if not balance.is_unseen and await self._is_held(sub, balance.reservation):
+                return
+            room = await self._pool.room()
+            if balance.is_unseen:
+                may_wait = self.budget.may_make_room(kind)
+            else:
+                may_wait = room.may_change and balance.reservation <= (room.cap or 0.0)
+            if not may_wait:
+                raise reached(_common(balance, room))
+            await self._clock.wait(self._changed, LOOK)
+
+    async def _is_held(self, sub: Submission, dollars: float) -> bool:
+        return sub.claim is not None and await self._pool.hold(sub.claim, dollars)
+
+
+def _common(balance: Balance, room: Room) -> Balance:
+    """The balance of all sessions together."""
+    cap = balance.cap if room.cap is None else room.cap
+    return msgspec.structs.replace(balance, cap=cap, spent=room.spent, reserved=room.held)

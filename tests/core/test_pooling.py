@@ -1,0 +1,94 @@
+"""One budget for several sessions, over a store that they share."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+from _postgres import Server
+from _scripted import KEY
+
+from aiopplx import BudgetReached, Event, EventKind, Job, JobStatus, PollPolicy, Session
+from aiopplx._policy.budget import expected
+from aiopplx._wire.request import ResearchRequest
+from aiopplx.emulator import AfterPolls, Emulator
+from aiopplx.journal._postgres.journal import PostgresJournal
+from aiopplx.sonar import SONAR
+
+SOON = PollPolicy.fixed(0.1)
+
+
+@pytest.fixture
+async def service() -> AsyncIterator[Emulator]:
+    async with Emulator(duration=AfterPolls(1), answer_chars=100) as service:
+        yield service
+
+
+@contextlib.asynccontextmanager
+async def sessions(
+    service: Emulator, url: str, *caps: float, told: list[Event] | None = None, **more: Any
+) -> AsyncIterator[list[tuple[Session, PostgresJournal]]]:
+    async with contextlib.AsyncExitStack() as stack:
+        made = []
+        for cap in caps:
+            journal = await PostgresJournal.open(url)
+            stack.push_async_callback(journal.close)
+            session = Session(
+                KEY,
+                base_url=service.url,
+                journal=journal,
+                max_cost=cap,
+                poll=SOON,
+                on_event=told.append if told is not None else None,
+                **more,
+            )
+            made.append((await stack.enter_async_context(session), journal))
+        yield made
+
+
+async def asked(session: Session, name: str, count: int) -> list[Job]:
+    async with session.batch({"question": f"Why {n}?", "tag": f"{name} {n}"} for n in range(count)) as batch:
+        return [job async for job in batch]
+
+
+async def test_sessions_together_spend_no_more_than_the_cap(service: Emulator, postgres: Server) -> None:
+    cap = 5.0
+    async with sessions(service, postgres.url(), *[cap] * 3) as made:
+        jobs = await asyncio.gather(*(asked(session, f"{n}", 20) for n, (session, _) in enumerate(made)))
+        room = await made[0][1].room()
+        again = await made[0][1].recount()
+    ended = [job for ours in jobs for job in ours]
+    assert {job.status for job in ended} == {JobStatus.COMPLETED, JobStatus.STOPPED}
+    costs = [job.cost for job in ended if job.cost is not None]
+    held = expected(
+        SONAR.kind_of(SONAR.freeze(ResearchRequest("Why?"), "k"))
+    )  # for each, before twenty costs are known
+    assert service.ledger.billed <= cap + sum(max(0.0, cost - held) for cost in costs)
+    assert service.ledger.billed > cap - held - max(costs), "and most of it is used"
+    assert room.spent == pytest.approx(service.ledger.billed)
+    assert (room.held, again.spent, again.held) == (0.0, pytest.approx(room.spent), 0.0)
+
+
+async def test_room_that_another_session_makes_is_used(service: Emulator, postgres: Server) -> None:
+    """The second one waits for the first one's job, since both together might cost more than there is."""
+    async with Emulator(duration=0.5, answer_chars=100) as slow, sessions(slow, postgres.url(), 2.0, 2.0) as made:
+        (one, _), (other, journal) = made
+        first = asyncio.create_task(one.ask("Why?", tag="first"))
+        await slow.until(lambda ledger: ledger.created == 1)
+        assert (await journal.room()).held > 1.0
+        assert (await other.ask("Why else?", tag="second")).ok
+        assert (await first).ok
+
+
+async def test_newer_cap_holds_and_is_told(service: Emulator, postgres: Server) -> None:
+    told: list[Event] = []
+    async with sessions(service, postgres.url(), 50.0, 0.5, told=told) as made:
+        assert [event.reason for event in told if event.kind is EventKind.WARNING] == [
+            "max_cost was $50.00 for all sessions of this journal, and is $0.50 from now on"
+        ]
+        with pytest.raises(BudgetReached, match=r"of \$0.50 spent"):
+            await made[0][0].ask("Why?", tag="a")
+    assert service.ledger.created == 0
