@@ -34,6 +34,10 @@ INTERRUPTED = 130
 PIPE_CLOSED = 141
 """128 + SIGPIPE: what a shell shows for a program whose reader has closed the pipe."""
 
+TOGETHER = 1.0
+"""Seconds within which signals are one: a supervisor that ends a process and its group sends two, and so do a terminal
+and a wrapper that passes on what it gets."""
+
 
 class UsageError(Exception):
     """The command cannot be run as typed."""
@@ -184,21 +188,27 @@ def exit_code_of(job: Job) -> int:
 async def until_signal(work: Callable[[], Awaitable[T]], *, at_exit: Callable[[], None] = lambda: None) -> T:
     """Run `work` and return what it returns; cancel it at the first Ctrl-C or SIGTERM, and exit at once at the second.
 
+    Those that come within `TOGETHER` are one: nobody types so fast.
+
     Args:
         work: what to run; when it is cancelled, its context managers exit in order.
-        at_exit: called before an exit at once, to restore the terminal.
+        at_exit: called before an exit at once, to restore the terminal and to say what goes on.
 
     Raises:
         Interrupted: a signal came, and `work` has ended.
     """
     came: list[signal.Signals] = []
-    scope = anyio.CancelScope()
+    scope, loop, at = anyio.CancelScope(), asyncio.get_running_loop(), 0.0
 
     def on_signal(signum: signal.Signals) -> None:
+        nonlocal at
         if came:
+            if loop.time() - at < TOGETHER:
+                return
             at_exit()
             _exit_now(128 + signum)
         came.append(signum)
+        at = loop.time()
         scope.cancel()
 
     _listen(on_signal)

@@ -265,7 +265,7 @@ class _Run:
         from aiopplx import AiopplxError
 
         try:
-            await until_signal(self._all, at_exit=self._view.stop)
+            await until_signal(self._all, at_exit=self._end_at_once)
         except (AiopplxError, Interrupted, BrokenPipeError, OutputLost, UsageError, Declined) as early:
             return early
         return None
@@ -380,6 +380,21 @@ class _Run:
         """Say what a stream had that was left out: a question may begin with # as well."""
         if self._questions.remarks and self._tally.touched:
             self._view.remark(self._questions.remarks)
+
+    def _end_at_once(self) -> None:
+        """The process ends now: say what is known without waiting for anything."""
+        self._view.stop()
+        running = list(self._tally.running)
+        if running and not self._connection.emulate:
+            self._view.say(
+                f"Ended at once. {many(len(running), 'job')} may still be running; they continue at the service and are"
+                " billed:"
+            )
+            shown = running if self._place is None or len(running) <= MANY else running[:FIRST]
+            for job_id in shown:
+                self._view.say(f"  {job_id}")
+            if len(shown) < len(running):
+                self._view.say(f"  ...; aiopplx status {self._place} --running lists all")
 
     def _say_why(self, ending: BaseException | None) -> None:
         if isinstance(ending, Interrupted):

@@ -27,6 +27,7 @@ from _shell import (
     until,
 )
 from _terminal import on_a_terminal_at
+from anyio.abc import Process
 
 import aiopplx
 from aiopplx.__main__ import main
@@ -297,6 +298,43 @@ async def test_second_signal_ends_the_run_at_once() -> None:
             code, said = await ending(process)
     assert code == 130
     assert "Stopped" not in said  # after the first it would have waited for the submissions, and said so
+
+
+async def asked(server: Emulator, process: Process) -> None:
+    """Three jobs run, whatever became of their answers."""
+    assert process.stdin is not None
+    await process.stdin.send(b"one\ntwo\nthree\n")
+    await until(lambda: server.ledger.created == 3)
+
+
+@pytest.mark.parametrize("other", [signal.SIGTERM, signal.SIGINT])
+async def test_signals_that_come_together_are_one(other: signal.Signals) -> None:
+    async with (
+        Emulator(duration=3600.0) as server,
+        started(server, "run", "-", "--no-journal", *FAST) as process,
+    ):
+        await asked(server, process)
+        process.send_signal(signal.SIGTERM)
+        process.send_signal(other)
+        code, said = await ending(process)
+        jobs = [job.id for job in server.ledger.jobs]
+    assert code in (128 + signal.SIGTERM, 128 + other)
+    assert "Stopped by" in said
+    assert all(job_id in said for job_id in jobs)
+
+
+async def test_second_signal_names_the_jobs_that_go_on() -> None:
+    async with Emulator(duration=3600.0) as server:
+        server.faults.add("submit", faults.Hang(after_accept=True), times=1)
+        async with started(server, "run", "-", "--no-journal", *FAST) as process:
+            await asked(server, process)
+            process.send_signal(signal.SIGINT)
+            await until(lambda: process.returncode is not None or process.send_signal(signal.SIGINT) is not None)
+            code, said = await ending(process)
+            jobs = [job.id for job in server.ledger.jobs]
+    assert code == 130
+    assert "Ended at once. 2 jobs may still be running" in said
+    assert sum(job_id in said for job_id in jobs) == 2
 
 
 async def test_closed_pipe_ends_the_run_without_a_complaint() -> None:
