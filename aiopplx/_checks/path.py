@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import os
+import re
 from typing import cast
 
 from aiopplx._errors import ConfigError
+
+_NO_FILE = re.compile(r"\s*:memory:|file:|sqlite\d*(\+\w+)?:", re.IGNORECASE)
+"""Taken for a file, they would be one of that name, and not what is meant."""
 
 
 def check_path(name: str, given: object) -> str:
@@ -16,13 +20,20 @@ def check_path(name: str, given: object) -> str:
         given: the path.
 
     Raises:
-        ConfigError: it is no path, or has a character that no file name can have.
+        ConfigError: it is no path, or has a character that no file name can have, or is one of the names that other
+            programs take for something else than a file.
     """
     path: object = os.fspath(cast("os.PathLike[str]", given)) if isinstance(given, os.PathLike) else given
     if not isinstance(path, str):
         raise ConfigError(f"must be a path, not {type(path).__name__}", argument=name)
     if not path:
         raise ConfigError("must be a path, not an empty text", argument=name)
+    if _NO_FILE.match(path):
+        raise ConfigError(
+            "is the path of a file, and no address of SQLite's: give the path alone. A journal in memory is"
+            " journal=aiopplx.journal.MemoryJournal(now=time.time), and without any journal= nothing is kept",
+            argument=name,
+        )
     try:
         raw = os.fsencode(path)
     except UnicodeEncodeError:

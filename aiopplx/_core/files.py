@@ -24,8 +24,10 @@ from aiopplx._http.apart import SWALLOWED, closed, in_thread
 from aiopplx._job import JobFile
 from aiopplx._text.safe import safe_filename
 from aiopplx._wire.api import API
-from aiopplx._wire.call import Reply
+from aiopplx._wire.call import Reply, error_said
 
+SMALL = 64 * 1024
+"""Bytes of a content that may be the words of an error in place of a file."""
 PIECE = 1024 * 1024
 """Bytes that are collected before they are written: each write is a visit to another thread."""
 
@@ -70,6 +72,12 @@ async def download(life: Lifecycle, api: API, job_id: str, file: JobFile | str, 
                 "the answer does not show whether the file is whole",
                 status=200,
                 remedy="Give one of session.files(), whose size is known",
+            )
+        if size is None and (said := error_said(Reply(reply.status, reply.headers, part.beginning()))):
+            raise ProtocolError(
+                f"the server answered with an error in place of the file: {said}",
+                status=200,
+                remedy="If that is what the file says, give one of session.files(), whose size is known",
             )
         if size is not None and part.size != size:
             raise ProtocolError(f"the file has {part.size:,} bytes, and {size:,} in the list of files", status=200)
@@ -126,6 +134,10 @@ class _Part:
         self.size += len(piece)
         self._waiting += piece
         return len(self._waiting) < PIECE or await self._tried(self._written)
+
+    def beginning(self) -> bytes:
+        """All of it, if it is small; else nothing."""
+        return bytes(self._waiting) if self.size == len(self._waiting) <= SMALL else b""
 
     async def _tried(self, step: Callable[[], None]) -> bool:
         try:

@@ -188,7 +188,9 @@ class Poller:
     def forget(self, sub: Submission) -> asyncio.Task[None] | None:
         """Nobody waits for it. Returns its poll if that was out, cancelled, to be waited for."""
         poll = self._drop(sub)
-        return self._cancel(poll) if poll is not None else None
+        task = self._cancel(poll) if poll is not None else None
+        self._rest()
+        return task
 
     def close(self) -> list[asyncio.Task[None]]:
         """Poll nothing any more. Returns the polls that were out, cancelled, to be waited for."""
@@ -467,6 +469,14 @@ class Poller:
         # Otherwise the timer is set for whatever is due next: putting it on the schedule did that.
         if was_full or self._is_held_back or self._timer is None:
             self._arm()
+        self._rest()
+
+    def _rest(self) -> None:
+        """With nothing to do, let go of the timer: it would hold a session that was dropped without being closed."""
+        is_idle = not self._schedule and not self._deadlines and not self._running
+        if is_idle and self._timer is not None and self._pages.next_due(self._clock.now()) is None:
+            self._timer.cancel()
+            self._timer = None
 
     # --- what a poll brought -----------------------------------------------------------------------------------------
 

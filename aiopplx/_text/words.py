@@ -46,7 +46,16 @@ def words_of(value: object, depth: int = 0) -> str:
 
 def message_of(value: dict[str, Any], depth: int = 0) -> str:
     """The words of an error that is an object, without its name or code; `""` if it has no other words."""
-    return next(filter(None, (words_of(value.get(name), depth + 1) for name in (*_MESSAGE, *_INNER))), "")
+    said = next(filter(None, (words_of(value.get(name), depth + 1) for name in (*_MESSAGE, *_INNER))), "")
+    title = _title_of(value)
+    return f"{title}: {said}" if title and title not in said else said
+
+
+def _title_of(value: dict[str, Any]) -> str:
+    """What an error in the form of RFC 9457 says beside its detail; without a type, that is the status in words."""
+    kind, title = value.get("type"), value.get("title")
+    has_all = isinstance(kind, str) and isinstance(title, str) and isinstance(value.get("detail"), str)
+    return str(title).strip().rstrip(".") if has_all and not str(kind).startswith("about:") else ""
 
 
 def object_in(error: object) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from typing import Any
 from aiopplx._job import Source
 from aiopplx._wire.decoding import is_array, is_object, salvaged
 
-_ADDRESSES = ("url", "uri", "link", "image_url", "origin_url", "source_url")
+_ADDRESSES = ("url", "uri", "link", "href", "image_url", "origin_url", "source_url", "web_url")
 # What was asked or sent is not what was found.
 _ASKED = frozenset({"arguments", "input", "queries", "query", "request", "code", "parameters"})
 _MOST = 10_000
@@ -44,6 +44,32 @@ def pages_in(item: Any, kind: str | None) -> Iterator[Source]:
             if source is not None:
                 yield source
             waiting += [part for name, part in reversed(value.items()) if name not in _ASKED]
+
+
+def with_urls(pages: Any) -> Any:
+    """A list of pages, each with its address under `url`: gateways send it under other names, or alone."""
+    return [_with_url(page) for page in pages] if is_array(pages) else pages
+
+
+def address_of(page: Any) -> Any:
+    """The address of a page that is an object; whatever else it is, unchanged."""
+    return _with_url(page).get("url", "") if is_object(page) else page
+
+
+def _with_url(page: Any) -> Any:
+    if isinstance(page, str):
+        return {"url": page}
+    if not is_object(page) or (isinstance(page.get("url"), str) and page["url"]):
+        return page
+    inner = [page, *(value for value in page.values() if is_object(value))]
+    for value in inner:
+        if address := next((value[name] for name in _ADDRESSES if _is_address(value.get(name))), ""):
+            return {**value, **page, "url": address}
+    return page
+
+
+def _is_address(value: Any) -> bool:
+    return isinstance(value, str) and value.startswith(("http://", "https://"))
 
 
 def _source(value: dict[str, Any], kind: Any) -> Source | None:

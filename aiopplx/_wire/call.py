@@ -31,7 +31,14 @@ from aiopplx._wire.limited import limited_by
 
 # The server's names for the errors that are handled specially, from captured bodies.
 RETIRED = frozenset({"chat_completions_not_available", "agent_api_migration_required"})
-NO_CREDIT = frozenset({"insufficient_quota", "insufficient_credits", "billing_hard_limit_reached"})
+NO_CREDIT = frozenset({
+    "insufficient_quota",
+    "insufficient_credit",
+    "insufficient_credits",
+    "billing_hard_limit_reached",
+    "out_of_credit",
+    "out_of_credits",
+})
 
 
 class Lane(enum.IntEnum):
@@ -107,7 +114,10 @@ class NoReply(msgspec.Struct, frozen=True, gc=False):
 
 
 # For gateways that use other error names; only with statuses whose message cannot quote the question.
-_CREDIT_SAID = re.compile(r"insufficient (credit|quota|fund|balance)|exceeded your current quota", re.IGNORECASE)
+_CREDIT_SAID = re.compile(
+    r"insufficient (credit|quota|fund|balance)|exceeded your current quota|(not (have )?enough|out of) credit",
+    re.IGNORECASE,
+)
 _TITLE = re.compile(rb"<title[^>]{0,200}>(.{0,400}?)</title", re.IGNORECASE | re.DOTALL)
 
 
@@ -121,6 +131,8 @@ def _described(body: bytes) -> tuple[str, str, str]:
     if not isinstance(data, dict):
         return "", plain(words_of(data)), ""
     fields = cast("dict[str, Any]", data)
+    if isinstance(name := fields.get("type"), str) and (is_problem(fields) or ":" in name):
+        fields = {**fields, "type": _name_in(name)}
     error: Any = fields.get("error") or fields.get("errors") or fields
     if isinstance(error, str):
         # A name of the status, in bodies that have the words beside it.
@@ -160,6 +172,37 @@ _MEANT = {
 """The status that belongs to a name of an error, where a gateway sends the error in a success."""
 
 
+def is_problem(fields: dict[str, Any]) -> bool:
+    """Whether this is an error in the form of RFC 9457, `application/problem+json`."""
+    return isinstance(fields.get("status"), int) and ("title" in fields or "detail" in fields) and "id" not in fields
+
+
+def _name_in(address: str) -> str:
+    """The name of an error in the address that stands for its type; `""` in `about:blank`, which names none."""
+    name = re.split(r"[/#:]", address.rstrip("/#"))[-1]
+    return "" if address.startswith("about:") else name.replace("-", "_")
+
+
+def error_said(reply: Reply) -> str:
+    """The words of an error that a success consists of; `""` if it is something else."""
+    try:
+        data: Any = msgspec.json.decode(reply.body)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return ""
+    if not isinstance(data, dict):
+        return ""
+    fields = cast("dict[str, Any]", data)
+    content = (reply.headers.get("content-type") or "").lower()
+    if not (content.startswith("application/problem+json") or is_problem(fields)):
+        others = fields.keys() - _OF_AN_ERROR
+        if others or not (fields.get("error") or fields.get("errors")):
+            return ""
+    return _described(reply.body)[1] or "no reason given"
+
+
+_OF_AN_ERROR = frozenset({"error", "errors", "message", "detail", "code", "type", "status", "request_id", "success"})
+
+
 def refusal_in(reply: Reply) -> Reply | None:
     """A success that has an error in place of a job, as the refusal that it means; None if it does not say which.
 
@@ -171,6 +214,8 @@ def refusal_in(reply: Reply) -> Reply | None:
         return None
     fields = cast("dict[str, Any]", data) if isinstance(data, dict) else {}
     error = fields.get("error")
+    if error is None and is_problem(fields):
+        error = {"status": fields["status"], "type": _name_in(str(fields.get("type") or ""))}
     if fields.get("id") not in (None, "") or not isinstance(error, dict):
         return None
     named = cast("dict[str, Any]", error)

@@ -18,6 +18,7 @@ import re
 from functools import lru_cache
 from types import NoneType, UnionType
 from typing import Any, NoReturn, TypeGuard, TypeVar, Union, get_args, get_origin
+from urllib.parse import unquote
 
 import msgspec
 
@@ -149,11 +150,26 @@ def unusable(reply: Reply, why: str, job_id: str = "") -> NoReturn:
     """
     raise ProtocolError(
         f"the server answered with {why}",
-        job_id=plain(job_id, 200),
+        job_id=plain(job_id or _id_in_headers(reply), 200),
         status=reply.status,
         request_id=plain(reply.headers.get("x-request-id") or reply.headers.get("cf-ray") or "", 120),
         body=excerpt(reply.body),
     )
+
+
+_PLACES = ("location", "content-location", "operation-location")
+_HOST = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://[^/?#]*")
+_COLLECTIONS = frozenset({"completions", "responses", "sonar", "agent", "jobs", "v1", "async", "chat"})
+
+
+def _id_in_headers(reply: Reply) -> str:
+    """The id that ends the address of what a submission has made (RFC 9110, section 10.2.2); `""` if there is none."""
+    for place in _PLACES:
+        path = _HOST.sub("", reply.headers.get(place) or "").split("?")[0].split("#")[0].rstrip("/")
+        _, found, name = path.rpartition("/")
+        if found and name and name.lower() not in _COLLECTIONS and 200 <= reply.status < 300:
+            return unquote(name)
+    return ""
 
 
 def check_id(reply: Reply, job_id: str, expected_id: str) -> None:

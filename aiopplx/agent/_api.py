@@ -227,6 +227,9 @@ class Agent(msgspec.Struct, frozen=True):
         body = reply.body
         run = strictly(_RESPONSE, body) or _salvaged_run(reply, expected_id)
         snapshot = _snapshot(run, body)
+        if snapshot.status.is_final and run.lacks_addresses():
+            run = _salvaged_run(reply, expected_id)
+            snapshot = _snapshot(run, body)
         if (run.id != expected_id or not expected_id) and (run.id or expected_id or not snapshot.status.is_final):
             check_id(reply, run.id, expected_id)
         return snapshot
@@ -289,6 +292,8 @@ def _snapshot(run: AgentResponse, raw: bytes) -> Snapshot:
     is_answered = _is_answered(run)
     known = _STATUS.get(word) or _STATUS.get(word.strip().lower())
     status = known or _implied(run, word, is_answered, raw)
+    if run.failed_at is not None and not status.is_final:
+        status = JobStatus.FAILED
     words = _words(run, raw)
     actions: tuple[RequiredAction, ...] | None = None
     if known is None and needs_caller(word):

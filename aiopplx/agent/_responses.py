@@ -17,7 +17,7 @@ from aiopplx._errors import RequiredAction
 from aiopplx._job import Answer, JobFile, Source, Usage
 from aiopplx._text.thought import is_thought, joined, split, thought_in
 from aiopplx._text.words import words_of
-from aiopplx._wire.addresses import annotated, pages_in
+from aiopplx._wire.addresses import annotated, pages_in, with_urls
 from aiopplx._wire.decoding import is_array, is_object, salvaged
 
 
@@ -249,6 +249,7 @@ class AgentResponse(msgspec.Struct, frozen=True, gc=False, kw_only=True):
 
     Attributes:
         created_at, completed_at: rewritten by the server at every poll, so they are not the run's times.
+        failed_at, stop_reason: not the provider's own: gateways and other servers of this form of API send them.
         model: the name of the preset until the run is completed; then the model that answered.
         output: the run's output so far, in order; it grows while the run is in progress.
         usage: None until the run ends. Also None on a cancelled run, although its searches were charged.
@@ -260,6 +261,7 @@ class AgentResponse(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     background: bool | None = None
     created_at: int | None = None
     completed_at: int | None = None
+    failed_at: Any = None
     error: AgentError | None = None
     incomplete_details: IncompleteDetails | None = None
     required_action: Any = None
@@ -289,10 +291,15 @@ class AgentResponse(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     presence_penalty: float | None = None
     truncation: str | None = None
     user: str | None = None
+    stop_reason: Any = None
 
     def written(self) -> str:
         """The text of the messages, in order, with a blank line between two; `""` if nothing is written yet."""
         return _paragraphs([item.text() for item in self.output if isinstance(item, MessageItem)])
+
+    def lacks_addresses(self) -> bool:
+        """Whether a page has no address where it should be: it may have it under another name."""
+        return any(not source.url for item in self.output for source in _sources_of(item))
 
     def function_calls(self) -> list[FunctionCallItem]:
         """The caller's functions that the model wants to call."""
@@ -381,6 +388,11 @@ class AgentResponse(msgspec.Struct, frozen=True, gc=False, kw_only=True):
         """The server's word for why the run stopped early; `stop` if it did not, None while it runs."""
         if self.incomplete_details is not None and self.incomplete_details.reason:
             return self.incomplete_details.reason
+        if isinstance(self.stop_reason, str) and self.stop_reason:
+            return self.stop_reason
+        messages = [item for item in self.output if isinstance(item, MessageItem)]
+        if messages and (messages[-1].status or "").strip().lower() == "incomplete":
+            return "incomplete"
         return "stop" if (self.status or "").strip().lower() == "completed" else None
 
     def answer(self) -> Answer:
@@ -531,5 +543,8 @@ def _item(value: dict[str, Any]) -> OutputItem:
     if not isinstance(name, str):
         name = None
     kind = _KINDS.get(name) if name else next((_TELLING[field] for field in _TELLING if field in value), None)
+    for field in ("results", "contents"):
+        if is_array(value.get(field)):
+            value = {**value, field: with_urls(value[field])}
     item = salvaged(value, kind) if kind is not None else None
     return item if item is not None else UnknownItem(item_name=name, payload=value)

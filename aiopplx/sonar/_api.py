@@ -37,7 +37,7 @@ from aiopplx._wire.kinds import Kind, Published, kind_named, unversioned
 from aiopplx._wire.request import DEFAULT_MODEL, Request, ResearchRequest, last_words
 from aiopplx._wire.status import implied, needs_caller
 from aiopplx._wire.words import error_in, words_about, words_in
-from aiopplx.sonar._responses import AsyncJob, CompletionResponse
+from aiopplx.sonar._responses import AsyncJob, CompletionResponse, lacks_addresses, salvaged_completion
 
 RESULTS_LIVE = 7 * 86_400.0
 """Seconds for which the server keeps a job: 7 days."""
@@ -216,7 +216,9 @@ class Sonar(msgspec.Struct, frozen=True):
         finished job. An answer to a submission is never refused for want of an id.
         """
         body = reply.body
-        job = strictly(_JOB, body) or _salvaged_job(reply, expected_id)
+        job = strictly(_JOB, body)
+        if job is None or (job.response is not None and lacks_addresses(job.response)):
+            job = _salvaged_job(reply, expected_id)
         if is_at_once := job.choices is not None and job.response is None:
             job = _at_once(job, body)
         snapshot = _snapshot(job, body)
@@ -228,7 +230,7 @@ class Sonar(msgspec.Struct, frozen=True):
         """A chat completion, or a job that has one."""
         is_at_once = is_array(value.get("choices"))
         answer = value if is_at_once else value.get("response")
-        response = salvaged(answer, CompletionResponse) if is_object(answer) and answer.get("choices") else None
+        response = salvaged_completion(answer) if is_object(answer) and answer.get("choices") else None
         if response is None or not response.choices:
             return None
         job = _of_values(value) or _of_values({**value, "id": None})
@@ -284,7 +286,7 @@ def _snapshot(job: AsyncJob, raw: bytes) -> Snapshot:
     is_answered = _is_answered(job)
     word = job.status or ""
     known = _STATUS.get(word) or _STATUS.get(word.strip().upper())
-    status = known or _implied(job, word, is_answered, raw)
+    status = _told_otherwise(job, known, is_answered) or known or _implied(job, word, is_answered, raw)
     words = job.error_message
     if not words:
         words = (words_of(job.error) or None) if job.error is not None else None
@@ -324,6 +326,15 @@ def _implied(job: AsyncJob, word: str, is_answered: bool, raw: bytes) -> JobStat
     return implied(word, failed=failed, ended=ended, answered=is_answered)
 
 
+def _told_otherwise(job: AsyncJob, known: JobStatus | None, is_answered: bool) -> JobStatus | None:
+    """What its dates say of a job whose status is behind them: it has failed, or ended with the answer beside it."""
+    if known is None or known.is_final:
+        return None
+    if job.failed_at is not None:
+        return JobStatus.FAILED
+    return JobStatus.COMPLETED if job.completed_at is not None and is_answered and _says_why_it_ends(job) else None
+
+
 def _says_why_it_ends(job: AsyncJob) -> bool:
     return job.response is not None and job.response.finish_reason(job.response.choice()) is not None
 
@@ -354,9 +365,9 @@ def _actions(response: CompletionResponse | None) -> tuple[RequiredAction, ...]:
 def _at_once(job: AsyncJob, body: bytes) -> AsyncJob:
     """A job from a chat completion, which is the answer itself: it has ended, unless it says otherwise."""
     response = strictly(_COMPLETION, body)
-    if response is None:
+    if response is None or lacks_addresses(response):
         with contextlib.suppress(ValueError, RecursionError):
-            response = salvaged(loosely(body), CompletionResponse)
+            response = salvaged_completion(loosely(body))
     return _ended(job, response) if response is not None else job
 
 
@@ -395,7 +406,10 @@ def _of_values(value: Any) -> AsyncJob | None:
     if said is not None and not isinstance(said, str):
         value = {**value, "error_message": words_of(said) or None}
     choices = value.get("choices")
-    job = salvaged({name: item for name, item in value.items() if name != "choices"}, AsyncJob)
+    response = value.get("response")
+    job = salvaged({name: item for name, item in value.items() if name not in ("choices", "response")}, AsyncJob)
+    if job is not None and is_object(response):
+        job = msgspec.structs.replace(job, response=salvaged_completion(response))
     return msgspec.structs.replace(job, choices=msgspec.Raw(b"[]")) if job and is_array(choices) else job
 
 

@@ -15,7 +15,8 @@ import msgspec
 from aiopplx._job import Answer, Source, Usage
 from aiopplx._text.thought import is_thought, joined, split, thought_in
 from aiopplx._text.words import words_of
-from aiopplx._wire.addresses import annotated
+from aiopplx._wire.addresses import address_of, annotated, with_urls
+from aiopplx._wire.decoding import is_array, is_object, salvaged
 
 
 class Cost(msgspec.Struct, frozen=True, gc=False, kw_only=True):
@@ -173,6 +174,13 @@ class Choice(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     finish_reason: str | None = None
     message: ResponseMessage | None = None
     delta: ResponseMessage | None = None
+    stop_reason: Any = None
+    native_finish_reason: Any = None
+
+    def why(self) -> str | None:
+        """The server's word for why its text ends; other servers of this API have it under another name."""
+        others = (said for said in (self.stop_reason, self.native_finish_reason) if isinstance(said, str) and said)
+        return self.finish_reason or next(others, None)
 
     def names_pages(self) -> bool:
         """Whether its messages may name pages themselves; nearly none do."""
@@ -242,6 +250,7 @@ class CompletionResponse(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     images: list[ImageResult] | None = None
     videos: list[Video] | None = None
     related_questions: list[str] | None = None
+    stop_reason: Any = None
 
     def choice(self) -> Choice | None:
         """The first choice with a text; None if there is none."""
@@ -274,9 +283,10 @@ class CompletionResponse(msgspec.Struct, frozen=True, gc=False, kw_only=True):
 
     def finish_reason(self, choice: Choice | None) -> str | None:
         """The server's word for why the text ends: that of the choice with a text, else the first there is."""
-        if choice is not None and choice.finish_reason is not None:
-            return choice.finish_reason
-        return next((other.finish_reason for other in self.choices or () if other.finish_reason), None)
+        if choice is not None and (why := choice.why()) is not None:
+            return why
+        beside = self.stop_reason if isinstance(self.stop_reason, str) else None
+        return next(filter(None, (other.why() for other in self.choices or ())), None) or beside
 
     def refusal(self) -> str:
         """The model's words where it declined to answer; `""` if it did not."""
@@ -305,6 +315,21 @@ class CompletionResponse(msgspec.Struct, frozen=True, gc=False, kw_only=True):
             for message in (choice.message, choice.delta):
                 if message is not None:
                     yield from message.pages()
+
+
+def salvaged_completion(value: dict[str, Any]) -> CompletionResponse | None:
+    """A result from plain values, with every readable part, and addresses in whatever form they are."""
+    found, cited = with_urls(value.get("search_results")), value.get("citations")
+    if is_array(cited):
+        if not found and any(map(is_object, cited)):
+            found = with_urls(cited)  # they say as much as results do
+        cited = [address_of(page) for page in cited]
+    return salvaged({**value, "search_results": found, "citations": cited}, CompletionResponse)
+
+
+def lacks_addresses(response: CompletionResponse) -> bool:
+    """Whether a page has no address where it should be: it may have it under another name."""
+    return any(not source.url for source in response.search_results or ())
 
 
 def _merged(found: list[Source], cited: list[str]) -> list[Source]:

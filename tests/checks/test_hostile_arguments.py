@@ -9,6 +9,8 @@ import fractions
 import inspect
 import io
 import math
+import os
+import time
 import typing
 import warnings
 from collections.abc import Callable, Iterator
@@ -43,7 +45,7 @@ from aiopplx import (
 )
 from aiopplx._checks.builtin import as_builtin, as_builtins
 from aiopplx.emulator import Emulator
-from aiopplx.journal import JournalError, open_reader
+from aiopplx.journal import JournalError, SqliteJournal, open_reader
 
 KEY = "hostile-test-key-0123456789"
 REFUSED = (ConfigError, InvalidRequest)
@@ -509,3 +511,20 @@ async def test_connections_with_options_of_their_own_carry_requests() -> None:
 def test_session_arguments_of_random_values_are_taken_or_refused(value: Any, data: st.DataObject) -> None:
     name = data.draw(st.sampled_from(["api_key", *SESSION]))
     tried(lambda: Session(**{"api_key": KEY, name: value}))
+
+
+@pytest.mark.parametrize(
+    "path", [":memory:", " :memory:", "file::memory:?cache=shared", "file:run.db", "FILE:run.db", "sqlite:///run.db"]
+)
+async def test_address_of_sqlite_is_not_taken_for_a_file(path: str, tmp_path: Path, monkeypatch: Any) -> None:
+    monkeypatch.chdir(tmp_path)
+    for make in (
+        lambda: Session("a-test-key", journal=path),
+        lambda: Session("a-test-key", journal=JournalOptions(path)),
+        lambda: open_reader(path),
+    ):
+        with pytest.raises(ConfigError, match="MemoryJournal"):
+            make()
+    with pytest.raises(ConfigError, match="MemoryJournal"):
+        await SqliteJournal.open(path, now=time.time)
+    assert os.listdir(tmp_path) == []

@@ -183,6 +183,26 @@ async def test_failed_download_leaves_what_was_there(
     assert (tmp_path / "a").read_bytes() == WATCHED
 
 
+@pytest.mark.parametrize(
+    "body",
+    [b'{"error": {"message": "expired", "code": 410}}', b'{"title": "Gone", "status": 410, "detail": "expired"}'],
+)
+async def test_error_in_place_of_a_file_replaces_nothing(body: bytes, tmp_path: Path) -> None:
+    (tmp_path / "a").write_bytes(WATCHED)
+    async with (
+        WireServer([wire.Say(200, body)]) as server,
+        session_at(server.url, api="agent", poll_seconds=5.0) as session,
+    ):
+        for file in ("file_1", JobFile("file_1", "a")):
+            with pytest.raises(ProtocolError, match=r"error in place of the file: .*expired"):
+                await session.download(ID, file, tmp_path / "a")
+        # What is as large as the list says is the file, whatever is in it.
+        path = await session.download(ID, JobFile("file_1", "a.json", len(body)), tmp_path / "b")
+        assert path.read_bytes() == body
+    assert (tmp_path / "a").read_bytes() == WATCHED
+    assert left_in(tmp_path) == ["a", "b"]
+
+
 async def test_redirect_is_not_followed_and_the_key_stays(tmp_path: Path) -> None:
     async with WireServer([wire.Say()]) as elsewhere:
         to = (("Location", f"{elsewhere.url}/file"),)

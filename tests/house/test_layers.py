@@ -33,8 +33,8 @@ tables.  _table _template _encoding _objects _kind _text _delimited _frames _par
 tables
 journal.  _errors _kinds _names _packing _records _steps _unwritten _taking store _protocol _standing _memory _forgetful
     _jobs
-    _sqlite.lock _sqlite.schema _sqlite.errors _sqlite.files _sqlite.log _sqlite.file _sqlite.opening _sqlite.reading
-    _sqlite.writing _sqlite.writer _sqlite.reader _sqlite.journal
+    _sqlite.lock _sqlite.schema _sqlite.space _sqlite.errors _sqlite.files _sqlite.log _sqlite.file _sqlite.opening
+    _sqlite.reading _sqlite.writing _sqlite.writer _sqlite.reader _sqlite.journal
     _postgres.url _postgres.room _postgres.driver _postgres.hearing _postgres.account _postgres.schema
     _postgres.statements _postgres.tables _postgres.lease _postgres.holding _postgres.money _postgres.wake
     _postgres.reading _postgres.opening _postgres.migrate _postgres.writing _postgres.journal _postgres.reader

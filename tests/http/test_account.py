@@ -5,15 +5,18 @@ from __future__ import annotations
 import asyncio
 import gc
 import threading
+import weakref
+from collections.abc import Callable, Coroutine
+from contextlib import suppress
 from typing import Any
 
 import aiohttp
 import anyio
 import pytest
-from _scripted import Scripted, opened
+from _scripted import Scripted, opened, turns
 from _virtual import ask_for_silence
 
-from aiopplx import JobStatus, OutOfCredit, RetryPolicy
+from aiopplx import JobStatus, NotFound, OutOfCredit, RetryPolicy, Session
 from aiopplx._errors import AuthenticationError, ConfigError, TransportError
 from aiopplx._http import account
 from aiopplx._http.account import Membership, join
@@ -84,6 +87,48 @@ async def test_session_that_was_dropped_unclosed_is_no_member():
     del member
     gc.collect()
     assert interval(joined()) == 0.0
+
+
+async def whole_batch(session: Session) -> None:
+    async with session.batch(["one", "two"]) as jobs:
+        assert len([job async for job in jobs]) == 2
+
+
+async def left_batch(session: Session) -> None:
+    async with session.batch(["one", "two"]) as jobs:
+        await anext(jobs)
+
+
+async def submitted_and_awaited(session: Session) -> None:
+    await session.wait(await session.submit("one"))
+
+
+USES: list[Callable[[Session], Coroutine[Any, Any, object]]] = [
+    lambda session: session.ask("one"),
+    lambda session: session.submit("one"),
+    lambda session: session.get("job-0"),
+    submitted_and_awaited,
+    whole_batch,
+    left_batch,
+]
+
+
+@pytest.mark.parametrize("use", USES, ids=["ask", "submit", "get", "wait", "batch", "left batch"])
+async def test_session_dropped_after_its_use_is_no_member(
+    use: Callable[[Session], Coroutine[Any, Any, object]], server: Scripted
+) -> None:
+    """No timer that it has set keeps it alive, and with it what it allowed."""
+    session = opened(server, rpm=6)
+    with suppress(NotFound):
+        await use(session)
+    assert session._core is not None
+    member = weakref.ref(session._core.membership)
+    del session
+    await turns()
+    with pytest.warns(ResourceWarning):
+        gc.collect()
+    assert member() is None
+    await turns()
 
 
 async def test_what_the_server_said_is_shared_and_a_route_is_not():

@@ -929,3 +929,38 @@ def test_file_size_limit_fails_only_the_step(tmp_path: Path) -> None:
         [sys.executable, PROGRAM, "limit", str(tmp_path / "run.db")], capture_output=True, text=True, check=False
     )
     assert done.stdout.split() == ["JournalBroken", "readable", "unchanged", "goes-on"], done.stderr
+
+
+LIMITED = """
+import asyncio, resource, sys, time
+from aiopplx.journal import JournalFull, SqliteJournal
+
+async def main():
+    journal = await SqliteJournal.open(sys.argv[1], now=time.time)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (300_000, resource.RLIM_INFINITY))
+    written = 0
+    try:
+        for n in range(100):
+            body = bytes(range(256)) * 40
+            item = b"%032d" % n
+            await journal.find_or_queue(str(n), tag=None, key=str(n), body=body, sha=item, api="sonar")
+            written += 1
+    except JournalFull as error:
+        print(error.message)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+    await journal.find_or_queue("x", tag=None, key="x", body=b"x", sha=b"x" * 32, api="sonar")
+    print(sum((await journal.counts()).values()) - written)
+    await journal.close()
+
+asyncio.run(main())
+"""
+
+
+def test_file_that_may_not_grow_is_full_and_not_broken(tmp_path: Path) -> None:
+    run = [sys.executable, "-W", "error", "-c", LIMITED, str(tmp_path / "run.db")]
+    said = subprocess.run(run, capture_output=True, text=True, timeout=60, check=True).stdout
+    message, more = said.splitlines()
+    assert "no file larger than 300,000 bytes" in message
+    assert "make room, or raise the limit" in message
+    assert more == "1"
+    assert not [path.name for path in tmp_path.iterdir() if path.suffix == ".room"]

@@ -158,3 +158,13 @@ class Clock:
         if self.asked == self.fails_at:
             raise MemoryError
         return 1_000.0
+
+
+async def test_thread_that_cannot_be_started_is_told(tmp_path: Path) -> None:
+    before = threading.stack_size(1 << 46)  # more than there is of addresses
+    try:
+        with pytest.raises(JournalBroken, match=r"none can be started.*Nothing was sent.*limit"):
+            await opened(tmp_path / "run.db")
+    finally:
+        threading.stack_size(before)
+    await (await opened(tmp_path / "run.db")).close()  # nothing is left of it

@@ -8,6 +8,7 @@ from __future__ import annotations
 import sqlite3
 
 from aiopplx.journal._errors import JournalBroken, JournalFull
+from aiopplx.journal._sqlite.space import no_room
 
 _DAMAGED = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
 _OF_ONE_STEP = (sqlite3.IntegrityError, sqlite3.DataError, sqlite3.ProgrammingError, sqlite3.InterfaceError)
@@ -32,6 +33,16 @@ def unexpected(path: str, error: BaseException, *, is_final: bool = True) -> Jou
         else "nothing was written of this step"
     )
     return JournalBroken(f"the journal {path} met an unexpected error ({what}): {so}", path=path, is_final=is_final)
+
+
+def no_thread(path: str, error: BaseException) -> JournalBroken:
+    """The error for a journal that cannot have its thread."""
+    return JournalBroken(
+        f"the journal {path} was not opened: it writes in a thread of its own, and none can be started ({error})."
+        " Nothing was sent. The process has as many threads as it may, or too little memory: end some, or raise the"
+        " limit (ulimit -u, or pids and memory of the container)",
+        path=path,
+    )
 
 
 def replaced(path: str, how: str) -> JournalBroken:
@@ -59,6 +70,12 @@ def journal_error(error: sqlite3.Error, path: str) -> JournalFull | JournalBroke
     if code == sqlite3.SQLITE_FULL:
         return JournalFull(
             f"the disk of the journal {path} is full: {said}. Nothing was written; make space, then continue", path=path
+        )
+    if code == sqlite3.SQLITE_IOERR and (why := no_room(path)):
+        return JournalFull(
+            f"the journal {path} may not grow: {why} ({said}). Nothing was written; make room, or raise the limit, then"
+            " continue",
+            path=path,
         )
     if code in _DAMAGED:
         return JournalBroken(

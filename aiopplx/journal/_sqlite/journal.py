@@ -13,6 +13,7 @@ from collections.abc import Callable, Collection
 from functools import partial
 from typing import Self, TypeVar
 
+from aiopplx._checks.path import check_path
 from aiopplx.journal._errors import JournalClosed
 from aiopplx.journal._records import Claim, Cost, CostsBy, Ledger, Origin, Record, Results, State
 from aiopplx.journal._sqlite.opening import Opened, Wanted, open_to_write, place_of
@@ -71,11 +72,12 @@ class SqliteJournal:
             replace: another question under a known tag takes the place of one that has ended, and is paid again.
 
         Raises:
+            ConfigError: this is no path of a file.
             JournalLocked: it is open elsewhere; the error says where.
             JournalRefused: it was not opened; the error says why. The file is unchanged.
             JournalFull, JournalBroken: the disk is full or failing.
         """
-        place = place_of(path)
+        place = place_of(check_path("path", path))
         wanted = Wanted(base_url.rstrip("/"), account, same_account, without_log, now)
 
         def statements_of(opened: Opened) -> WritingStatements:

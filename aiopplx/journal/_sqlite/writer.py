@@ -24,7 +24,7 @@ from typing import Any, NamedTuple, TypeAlias, TypeVar
 
 from aiopplx._errors import AiopplxError
 from aiopplx.journal._errors import JournalBroken, JournalClosed, JournalError
-from aiopplx.journal._sqlite.errors import is_of_one_step, journal_error, unexpected
+from aiopplx.journal._sqlite.errors import is_of_one_step, journal_error, no_thread, unexpected
 from aiopplx.journal._sqlite.files import FEW, Files
 from aiopplx.journal._sqlite.log import checkpoint
 from aiopplx.journal._sqlite.opening import Opened
@@ -110,7 +110,10 @@ class Writer:
     async def start(self) -> None:
         """Start the thread; return when the journal is open, or raise the error that prevented it."""
         opened = self._new_answer()
-        threading.Thread(target=self._live, args=(opened,), name="aiopplx-journal", daemon=True).start()
+        try:
+            threading.Thread(target=self._live, args=(opened,), name="aiopplx-journal", daemon=True).start()
+        except (RuntimeError, MemoryError) as error:
+            raise no_thread(self._path, error) from None
         try:
             await opened
         except asyncio.CancelledError:

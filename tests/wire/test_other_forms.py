@@ -1,0 +1,199 @@
+"""What gateways and other servers of these APIs send in a form of their own is read as what it says."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from aiopplx import AuthenticationError, JobStatus, OutOfCredit, ProtocolError, RateLimited
+from aiopplx._job import Snapshot
+from aiopplx._wire.call import Lane, Reply, error_of, error_said, refusal_in
+from aiopplx.agent._api import AGENT
+from aiopplx.apis._registry import read_job
+from aiopplx.sonar._api import SONAR
+
+
+def reply(body: Any, status: int = 200, **headers: str) -> Reply:
+    raw = body if isinstance(body, bytes) else json.dumps(body).encode()
+    return Reply(status, {name.replace("_", "-"): value for name, value in headers.items()}, raw)
+
+
+def sonar(**fields: Any) -> Snapshot:
+    answer = {"choices": [{"message": {"content": "As [1] says."}, "finish_reason": "stop"}]}
+    body = {"id": "j", "status": "COMPLETED", "response": answer} | fields
+    return read_job(SONAR, reply(body), "j")
+
+
+def agent(*items: Any, **fields: Any) -> Snapshot:
+    text = {"type": "message", "content": [{"type": "output_text", "text": "As [1] says."}]}
+    body = {"id": "j", "status": "completed", "output": [*items, text]} | fields
+    return read_job(AGENT, reply(body), "j")
+
+
+def pages(snapshot: Snapshot) -> list[tuple[str, str | None]]:
+    assert snapshot.response is not None
+    return [(source.url, source.title) for source in snapshot.response.answer().sources]
+
+
+# --- addresses --------------------------------------------------------------------------------------------------------
+
+A, B = "https://a.example/1", "https://b.example/2"
+PAGES: dict[str, list[Any]] = {
+    "url": [{"url": A, "title": "A"}, {"url": B}],
+    "link": [{"link": A, "title": "A"}, {"link": B}],
+    "uri": [{"uri": A, "title": "A"}, {"uri": B, "url": ""}],
+    "href": [{"href": A, "title": "A"}, {"href": B, "url": None}],
+    "web_url": [{"web_url": A, "title": "A"}, {"source_url": B}],
+    "mixed": [{"url": A, "title": "A"}, {"link": B}],
+    "inner": [{"web": {"uri": A, "title": "A"}}, {"document": {"link": B}}],
+}
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_page_has_its_address_under_any_name(name: str) -> None:
+    given = PAGES[name]
+    choices = [{"message": {"content": "As [1] says."}, "finish_reason": "stop"}]
+    whole = [(A, "A"), (B, None)]
+    for fields in ({"search_results": given}, {"citations": given}, {"search_results": given, "citations": [A, B]}):
+        assert pages(sonar(response={"choices": choices, **fields})) == whole
+        at_once = reply({"id": "j", "object": "chat.completion", "choices": choices, **fields})
+        assert pages(read_job(SONAR, at_once, "j")) == whole
+    assert pages(agent({"type": "search_results", "results": given})) == whole
+    assert pages(agent({"type": "fetch_url_results", "contents": given})) == whole
+
+
+def test_pages_as_texts_and_unreadable_ones_keep_their_places() -> None:
+    given = [A, {"title": "no address"}, {"link": "javascript:alert(1)"}, {"uri": B}]
+    choices = [{"message": {"content": "As [4] says."}}]
+    found = pages(sonar(response={"choices": choices, "search_results": given}))
+    assert [url for url, _ in found] == [A, "", "", B]
+
+
+# --- a status that the rest of the job is ahead of --------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("word", ["CREATED", "IN_PROGRESS", "in_progress", "QUEUED", "PENDING", "RUNNING", "", "NEW"])
+def test_job_that_says_when_it_failed_has_failed(word: str) -> None:
+    failed = sonar(status=word, response=None, failed_at=3, error_message="no model is free")
+    assert (failed.status, failed.error_message) == (JobStatus.FAILED, "no model is free")
+    run = read_job(AGENT, reply({"id": "j", "status": word.lower(), "failed_at": 3, "output": []}), "j")
+    assert run.status is JobStatus.FAILED
+
+
+@pytest.mark.parametrize("word", ["CREATED", "IN_PROGRESS"])
+def test_job_with_its_date_and_whole_answer_has_ended(word: str) -> None:
+    assert sonar(status=word, completed_at=3).status is JobStatus.COMPLETED
+    assert sonar(status=word, completed_at=None).status.is_final is False
+    part = {"choices": [{"message": {"content": "As"}, "finish_reason": None}]}
+    assert sonar(status=word, completed_at=3, response=part).status.is_final is False
+
+
+# --- why a text ends --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("fields", "reason"),
+    [
+        ({"choices": [{"message": {"content": "A"}, "stop_reason": "max_tokens"}]}, "max_tokens"),
+        ({"choices": [{"message": {"content": "A"}, "finish_reason": "stop", "stop_reason": 7}]}, "stop"),
+        ({"choices": [{"message": {"content": "A"}, "native_finish_reason": "MAX_TOKENS"}]}, "MAX_TOKENS"),
+        ({"choices": [{"message": {"content": "A"}}], "stop_reason": "max_tokens"}, "max_tokens"),
+        ({"choices": [{"message": {"content": "A"}, "stop_reason": 7}]}, None),
+    ],
+)
+def test_reason_under_another_name_is_the_finish_reason(fields: dict[str, Any], reason: str | None) -> None:
+    snapshot = sonar(response=fields)
+    assert snapshot.response is not None
+    assert snapshot.response.answer().finish_reason == reason
+
+
+def test_run_whose_message_is_incomplete_says_so() -> None:
+    cut = {"type": "message", "status": "incomplete", "content": [{"type": "output_text", "text": "As"}]}
+    whole = {**cut, "status": "completed"}
+    ends = [
+        read_job(AGENT, reply({"id": "j", "status": "completed", "output": output, **more}), "j")
+        for output, more in (([cut], {}), ([cut, whole], {}), ([whole], {"stop_reason": "max_tokens"}))
+    ]
+    reasons = [end.response.answer().finish_reason for end in ends if end.response is not None]
+    assert reasons == ["incomplete", "stop", "max_tokens"]
+
+
+# --- an id that is only in a header -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("api", [SONAR, AGENT], ids=["sonar", "agent"])
+@pytest.mark.parametrize("body", [b"", {}, {"ok": True}, b"<html>", {"id": None}], ids=str)
+@pytest.mark.parametrize(
+    ("headers", "job_id"),
+    [
+        ({"location": "https://api.example/async/chat/completions/j%2F1?x=1"}, "j/1"),
+        ({"location": "/v1/responses/resp_1/"}, "resp_1"),
+        ({"content_location": "resp_1"}, ""),
+        ({"operation_location": "/jobs/resp_1#now"}, "resp_1"),
+        ({"location": "/v1/responses"}, ""),
+        ({"location": "https://api.example/"}, ""),
+        ({}, ""),
+    ],
+)
+def test_id_in_the_address_of_the_job_is_named(api: Any, body: Any, headers: dict[str, str], job_id: str) -> None:
+    with pytest.raises(ProtocolError) as caught:
+        read_job(api, reply(body, 202, **headers))
+    assert caught.value.job_id in (
+        job_id,
+        "api.example" if headers.get("location", "").endswith("example/") else job_id,
+    )
+
+
+# --- errors in the form of RFC 9457 -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("status", "problem", "kind", "name", "words"),
+    [
+        (403, {"type": "https://e.example/out-of-credit", "title": "No"}, OutOfCredit, "out_of_credit", ""),
+        (400, {"type": "https://e.example/e#insufficient_quota"}, OutOfCredit, "insufficient_quota", ""),
+        (401, {"type": "about:blank", "title": "Unauthorized"}, AuthenticationError, "", "Unauthorized"),
+        (429, {"type": "urn:problem:rate-limit-exceeded"}, RateLimited, "rate_limit_exceeded", ""),
+        (
+            403,
+            {"type": "/e/low", "title": "Not enough credit.", "detail": "3 of 5"},
+            OutOfCredit,
+            "low",
+            "credit: 3 of 5",
+        ),
+        (403, {"title": "Forbidden", "detail": "in its own words"}, AuthenticationError, "", "in its own words"),
+    ],
+)
+def test_problem_is_the_error_that_it_names(
+    status: int, problem: dict[str, Any], kind: type[Exception], name: str, words: str
+) -> None:
+    body = reply({"status": status, "title": "Refused", **problem}, status, content_type="application/problem+json")
+    error = error_of(body, Lane.SUBMIT)
+    assert (type(error), error.type) == (kind, name)
+    assert words in error.message
+
+
+def test_problem_in_a_success_is_the_refusal_that_it_means() -> None:
+    meant = refusal_in(reply({"type": "about:blank", "title": "Too Many Requests", "status": 429}))
+    assert meant is not None
+    assert meant.status == 429
+    for other in ({"status": "COMPLETED", "title": "x"}, {"id": "j", "status": 500, "title": "x"}, {"status": 429}):
+        assert refusal_in(reply(other)) is None
+
+
+@pytest.mark.parametrize(
+    ("body", "said"),
+    [
+        ({"error": {"message": "no such file", "code": 404}}, "no such file"),
+        ({"error": "expired", "request_id": "1"}, "expired"),
+        ({"title": "Gone", "status": 410, "detail": "after 30 days"}, "after 30 days"),
+        ({"error": {"message": "x"}, "rows": [1]}, ""),
+        ({"error": None, "message": "fine"}, ""),
+        ([{"error": "x"}], ""),
+        (b"a,b\n", ""),
+    ],
+)
+def test_content_that_is_an_error_is_told_from_a_file(body: Any, said: str) -> None:
+    assert error_said(reply(body)) == said
