@@ -818,12 +818,15 @@ class Lifecycle:
         Raises:
             JournalError: it is not written; `JournalAway`: nobody knows whether it is, or will be.
         """
-        now = self._clock.now()
+        written = self.store.apply(_claim(sub), step)
+        if not self._remembers:  # it has no disk, and answers at once
+            await written
+            return
         if until is None:
-            until = min(sub.first_deadline, sub.deadline or now + sub.timeout)
+            until = min(sub.first_deadline, sub.deadline or self._clock.now() + sub.timeout)
         if self._shares:
-            until = max(until, now + AWAY)
-        await self.in_time.answer(self.store.apply(_claim(sub), step), until, least)
+            until = max(until, self._clock.now() + AWAY)
+        await self.in_time.answer(written, until, least)
 
     def _store_failed(self, error: JournalError) -> None:
         if self.announcer.store_failed(error):
