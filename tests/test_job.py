@@ -35,6 +35,9 @@ class Said(msgspec.Struct, frozen=True):
     def answer(self) -> Answer:
         return self.said
 
+    def consumed(self) -> Usage | None:
+        return self.said.usage
+
 
 def completed(text: str | None = None, **fields: Any) -> Job:
     answer = ANSWER if text is None else Answer(text=text)
