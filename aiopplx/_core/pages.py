@@ -137,7 +137,7 @@ class Pages:
 
     def _send(self, api: API, paging: Paging[Submission], reading: Reading, call: Call, now: float) -> None:
         self._client.gate.leave(call.lane, now)
-        task = asyncio.get_running_loop().create_task(self._read(api, paging, reading, call, now))
+        task = asyncio.get_running_loop().create_task(self._read(api, paging, reading, call))
         self._running[task] = call
         task.add_done_callback(self._done)
 
@@ -145,8 +145,8 @@ class Pages:
         if self._running.pop(task, None) is not None:
             self._came()
 
-    async def _read(self, api: API, paging: Paging[Submission], reading: Reading, call: Call, now: float) -> None:
-        result, now = await self._client.attempt(call, api.read_page, now)
+    async def _read(self, api: API, paging: Paging[Submission], reading: Reading, call: Call) -> None:
+        result, now = await self._client.attempt(call, api.read_page, self._client.clock.now())
         try:
             self._brought(api, paging, reading, result, now)
         except Exception:

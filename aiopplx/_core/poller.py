@@ -342,7 +342,7 @@ class Poller:
         if self._budget is not None:
             self._budget.leave(now)
         self._out[sub] = poll
-        self._running[poll] = asyncio.get_running_loop().create_task(self._run(poll, now))
+        self._running[poll] = asyncio.get_running_loop().create_task(self._run(poll))
         return True
 
     def due(self, now: float) -> tuple[bool, float | None, bool]:
@@ -428,10 +428,11 @@ class Poller:
 
     # --- one poll ----------------------------------------------------------------------------------------------------
 
-    async def _run(self, poll: _Poll, now: float) -> None:
+    async def _run(self, poll: _Poll) -> None:
         sub = poll.sub
         try:
-            result, now = await self._client.attempt(poll.call, poll.read, now)
+            # Its own moment: by when they were sent it is known which of two answers is the newer one.
+            result, now = await self._client.attempt(poll.call, poll.read, self._clock.now())
             if self._out.get(sub) is poll:  # otherwise it was forgotten while its poll was out
                 end = self._failed(sub, result, now) if isinstance(result, Failed) else self._answered(sub, result, now)
                 if end is None:
