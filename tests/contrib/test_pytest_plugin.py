@@ -53,6 +53,14 @@ async def test_program_under_test_finds_the_emulator_in_the_environment(pplx_emu
     assert pplx_emulator.ledger.created == 1
 
 
+class TestMarks:
+    pytestmark = [pytest.mark.pplx_emulator(duration=60.0), pytest.mark.pplx_session(timeout=30.0)]
+
+    @pytest.mark.pplx_emulator(duration=10.0)
+    async def test_mark_of_a_test_wins_over_that_of_its_class(self, pplx_session):
+        assert (await pplx_session.ask("Why?")).ok
+
+
 @pytest.mark.pplx_fault("submit", "no-such-fault")
 async def test_misspelt_fault(pplx_emulator):
     pass
@@ -82,7 +90,9 @@ def pytest_of(folder: Path, program: str, *words: str) -> str:
     done = subprocess.run(
         [sys.executable, "-m", "pytest", "-q", "-W", "error", "--strict-markers", *named, *words],
         cwd=folder,
-        env=environment(PYTEST_ADDOPTS=""),  # those of the run that this test is a part of are not the program's
+        env=environment(
+            PYTEST_ADDOPTS="", PPLX_API_KEY="another-key-of-the-user"
+        ),  # those of the run that this test is a part of are not the program's
         capture_output=True,
         text=True,
         timeout=100,
@@ -94,8 +104,9 @@ def pytest_of(folder: Path, program: str, *words: str) -> str:
 @pytest.mark.parametrize("runner", RUNNERS)
 def test_programs_own_tests_run_under_either_plugin(runner: str, tmp_path: Path) -> None:
     words, mark, more = RUNNERS[runner]
-    said = pytest_of(tmp_path, PROGRAM.replace("async def test", f"@{mark}\nasync def test") + more, *words)
-    assert "5 passed, 2 errors" in said, said
+    marked = re.sub(r"(?m)^( *)async def test", rf"\1@{mark}\n\1async def test", PROGRAM)
+    said = pytest_of(tmp_path, marked + more, *words)
+    assert "6 passed, 2 errors" in said, said
     assert "there is no fault 'no-such-fault'" in said
     assert "pplx_emulator is for async tests" in said
 

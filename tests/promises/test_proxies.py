@@ -7,8 +7,10 @@ import base64
 import contextlib
 import logging
 import pickle
+import shutil
 import socket
 import ssl
+import subprocess
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -205,6 +207,45 @@ async def test_environments_certificates_are_believed_when_trusted_and_only_then
         async with session_at(url) as session:
             with pytest.raises(TransportError, match="certificate"):
                 await session.ask(QUESTION)
+
+
+@pytest.fixture
+def folder(bundle: str, tmp_path: Path) -> str:
+    """The authority as OpenSSL finds it in a folder: under the hash of its name."""
+    named = subprocess.run(["openssl", "x509", "-hash", "-noout", "-in", bundle], capture_output=True, check=True)
+    made = tmp_path / "certificates"
+    made.mkdir()
+    (made / f"{named.stdout.decode().strip()}.0").write_bytes(Path(bundle).read_bytes())
+    return str(made)
+
+
+@pytest.fixture
+def of_others(tmp_path: Path) -> str:
+    """A bundle with another authority."""
+    trustme.CA().cert_pem.write_to_path(tmp_path / "others.pem")
+    return str(tmp_path / "others.pem")
+
+
+@pytest.mark.skipif(shutil.which("openssl") is None, reason="no openssl on this machine")
+@pytest.mark.parametrize("name", ["SSL_CERT_DIR", "REQUESTS_CA_BUNDLE", "SSL_CERT_DIR, SSL_CERT_FILE"])
+async def test_folder_of_certificates_is_believed(
+    name: str, authority: trustme.CA, folder: str, of_others: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, _, second = name.partition(", ")
+    monkeypatch.setenv(first, folder)
+    if second:
+        monkeypatch.setenv(second, of_others)
+    async with service(authority) as (_, url), session_at(url, trust_env=True) as session:
+        assert (await session.ask(QUESTION)).ok
+
+
+async def test_bundle_of_openssl_precedes_that_of_requests(
+    authority: trustme.CA, bundle: str, of_others: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SSL_CERT_FILE", bundle)
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", of_others)
+    async with service(authority) as (_, url), session_at(url, trust_env=True) as session:
+        assert (await session.ask(QUESTION)).ok
 
 
 async def test_plain_http_goes_through_a_proxy_only_when_allowed(monkeypatch: pytest.MonkeyPatch) -> None:
