@@ -1,4 +1,8 @@
-"""Every public name and each of its options is described, and an import of them costs little."""
+"""What is public, name by name; that all of it is described; and what an import of it costs.
+
+`public.txt` has every name that users may use, with its parameters, one a line: a name that became public by accident,
+or a parameter that has gone, is a line of a diff that somebody reads. `python tests/house/test_public.py` writes it.
+"""
 
 from __future__ import annotations
 
@@ -10,13 +14,20 @@ import subprocess
 import sys
 import tomllib
 from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
 
 import msgspec
+
+if __name__ == "__main__":
+    sys.path.insert(0, str(Path(__file__).parent.parent / "support"))
+
 from _public import names, public_modules
 from _source import ROOT
 
 from aiopplx import AiopplxError
 
+LISTED = Path(__file__).with_name("public.txt")
 # Parts of a protocol that is described as a whole (`Journal`, `API`), and answers in the server's own words.
 OF_A_PROTOCOL = ("aiopplx.agent", "aiopplx.sonar", "aiopplx.apis", "aiopplx.journal")
 MADE_FOR_THE_USER = {
@@ -31,6 +42,29 @@ MODULES_AT_IMPORT = 135
 def is_made_by_nobody(thing: object) -> bool:
     """A protocol, the type of a mapping, or an enum, whose members have sentences of their own."""
     return inspect.isclass(thing) and (issubclass(thing, enum.Enum | dict) or getattr(thing, "_is_protocol", False))
+
+
+def line_of(name: str, thing: Any) -> str:
+    is_called = inspect.isfunction(thing) or (inspect.isclass(thing) and thing.__module__.startswith("aiopplx"))
+    if not is_called or is_made_by_nobody(thing):
+        return name
+    told: list[str] = []
+    for parameter in inspect.signature(thing).parameters.values():
+        if parameter.kind is parameter.KEYWORD_ONLY and not any(word.startswith("*") for word in told):
+            told.append("*")
+        star = {parameter.VAR_POSITIONAL: "*", parameter.VAR_KEYWORD: "**"}.get(parameter.kind, "")
+        told.append(f"{star}{parameter.name}{'' if parameter.default is parameter.empty else '='}")
+    return f"{name}({', '.join(told)})"
+
+
+def listing() -> str:
+    return "".join(f"{line_of(name, thing)}\n" for name, thing in names())
+
+
+def test_public_names_are_those_that_are_listed() -> None:
+    listed, found = set(LISTED.read_text(encoding="utf-8").splitlines()), set(listing().splitlines())
+    said = "python tests/house/test_public.py writes the list"
+    assert (sorted(found - listed), sorted(listed - found)) == ([], []), said
 
 
 def test_public_module_says_which_of_its_names_are_meant() -> None:
@@ -106,3 +140,7 @@ def test_import_loads_no_library_of_an_extra_and_few_modules() -> None:
     loaded = loaded_with_a_session()
     assert {name.partition(".")[0] for name in loaded} & optional == set()
     assert sum(name.startswith("aiopplx") for name in loaded) <= MODULES_AT_IMPORT
+
+
+if __name__ == "__main__":
+    LISTED.write_text(listing(), encoding="utf-8")
