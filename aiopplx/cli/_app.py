@@ -6,7 +6,6 @@ This module does not know what a command does: each command imports its own modu
 from __future__ import annotations
 
 from functools import partial
-from pathlib import Path
 from typing import Annotated
 
 import anyio
@@ -31,7 +30,7 @@ connection, budget reached, disk full, another run on the journal): try again la
 not agreed to, 143 SIGTERM."""
 
 Json = Annotated[bool, Parameter(name="--json", show_default=False, help="Print JSON, one object a line.")]
-Place = Annotated[Path, Parameter(help="Journal of a run: QUESTIONS.journal.db.")]
+Place = Annotated[str, Parameter(help="Journal of a run: QUESTIONS.journal.db, or a postgresql:// URL.")]
 Timeout = Annotated[PositiveFloat, Parameter(help="Seconds to wait; the job continues at the service.")]
 
 
@@ -223,7 +222,7 @@ def adopt(
 
 def doctor(
     *,
-    journal: Annotated[Path | None, Parameter(help="Check this journal as well.")] = None,
+    journal: Annotated[str | None, Parameter(help="Check this journal as well.")] = None,
     probe: Annotated[
         bool, Parameter(show_default=False, help="Find out what a repeated idempotency key returns; may be billed.")
     ] = False,

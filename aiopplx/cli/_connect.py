@@ -41,6 +41,7 @@ class SessionOptions(TypedDict, total=False):
     max_cost: float | None
     journal: str | aiopplx.JournalOptions | None
     retry: RetryPolicy
+    run: str | None
 
 
 _RESULTS: dict[Results, Literal["keep", "until_delivered", "refetch"]] = {

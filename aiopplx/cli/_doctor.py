@@ -11,7 +11,6 @@ import re
 import sys
 import uuid
 from collections.abc import Iterator
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import anyio
@@ -52,7 +51,7 @@ ANSWER_TIMEOUT = 20.0
 """Seconds for the check of one API."""
 
 
-async def doctor(connection: Connection, *, journal: Path | None, probe: bool, yes: bool) -> int:
+async def doctor(connection: Connection, *, journal: str | None, probe: bool, yes: bool) -> int:
     """Run all checks and print what they found; 0 if an API answers, and the journal (if named) is sound.
 
     Raises:
@@ -72,7 +71,7 @@ class _Checks:
         self._limits: dict[str, int] = {}
         self._skew: float | None = None
 
-    async def run(self, journal: Path | None, *, probe: bool, yes: bool) -> int:
+    async def run(self, journal: str | None, *, probe: bool, yes: bool) -> int:
         _report("key", _key(self._connection))
         _report("base url", _base_url(self._connection))
         for what, problem in _problems(self._connection):
@@ -289,7 +288,7 @@ def _without_secrets(url: str) -> str:
     return one_line(re.sub(r"[?#].*", "?…", re.sub(r"[^/]*@", "…@", url), flags=re.DOTALL))
 
 
-def _journal(place: Path | None) -> int:
+def _journal(place: str | None) -> int:
     """Report on a journal; 0 if it is sound. Every stored result is read, which verifies its checksum."""
     if place is None:
         return DONE

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from typing import cast
 
 import anyio.lowlevel
@@ -27,7 +26,7 @@ from aiopplx.journal import JournalReader, Record, Stage, open_reader, stage_of
 _WITHOUT_OUTCOME: tuple[Stage, ...] = ("waiting", "running")
 
 
-async def export(place: Path, options: ExportOptions) -> int:
+async def export(place: str, options: ExportOptions) -> int:
     """Write what was asked, in the order of its source, and say on stderr what it was.
 
     Args:

@@ -5,9 +5,10 @@ This module knows nothing of sessions: it only reads a journal that an earlier r
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeGuard
 
 from aiopplx.cli._exits import UsageError
 from aiopplx.cli._files import Old
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from aiopplx import Job
 
 SUFFIX = ".journal.db"
+_URLS = ("postgresql://", "postgres://")
 
 # Status of rows in an output file that can be overwritten: they hold nothing paid, or nothing worth keeping.
 _WORTHLESS = ("REJECTED", "STOPPED", "FAILED", "EXPIRED", "CANCELLED")
@@ -35,6 +37,10 @@ def place_of(options: JournalOptions, source: str, outputs: Sequence[str], conne
     if options.journal is not None and options.no_journal:
         raise UsageError("--journal and --no-journal do not go together")
     place = None if options.no_journal else _place(options, source, outputs, connection)
+    if place is not None and is_url(place):
+        for name, is_given in (("--without-log", options.without_log), ("--wait", options.wait > 0.0)):
+            if is_given:
+                raise UsageError(f"{name} is about a journal in a file, and this one is on PostgreSQL: leave it out")
     for name, given in (
         ("--retry-failed", options.retry_failed),
         ("--replace", options.replace),
@@ -59,30 +65,51 @@ def _place(options: JournalOptions, source: str, outputs: Sequence[str], connect
     return None
 
 
+def is_url(place: str) -> bool:
+    """Whether a journal is on PostgreSQL, and no file."""
+    return place.startswith(_URLS)
+
+
+def run_of(options: JournalOptions, place: str | None, source: str) -> str | None:
+    """The name of the run, by which its questions are found again in a journal that several share; None for a file.
+
+    Raises:
+        UsageError: nobody says it.
+    """
+    if options.run is not None or place is None or not is_url(place):
+        return options.run
+    if source == STANDARD:
+        raise UsageError("questions from stdin have no name: give --run NAME, by which they are found again")
+    return os.path.basename(source)
+
+
+def _is_there(place: str | None) -> TypeGuard[str]:
+    """Whether an earlier run may have left something there."""
+    return place is not None and (is_url(place) or os.path.exists(place))
+
+
+def _reader_at(place: str | None) -> contextlib.AbstractContextManager[JournalReader | None]:
+    """The journal for reading; None if there is none yet."""
+    if not _is_there(place):
+        return contextlib.nullcontext()
+    try:
+        return open_reader(place)
+    except JournalRefused as error:
+        if error.reason == "missing" or (error.reason == "older" and not is_url(place)):  # the run will migrate it
+            return contextlib.nullcontext()
+        raise
+
+
 def counts_of(place: str) -> dict[Stage, int] | None:
     """Submissions by stage, from an earlier run; None if there was none."""
-    if not os.path.exists(place):
-        return None
-    try:
-        with open_reader(place) as journal:
-            return stages_of(journal)
-    except JournalRefused as error:
-        if error.reason == "older":  # the run will migrate it
-            return None
-        raise
+    with _reader_at(place) as journal:
+        return stages_of(journal) if journal is not None else None
 
 
 def spent_in(place: str | None) -> float:
     """US dollars that all runs of a journal have spent, as far as that is known."""
-    if place is None or not os.path.exists(place):
-        return 0.0
-    try:
-        with open_reader(place) as journal:
-            return journal.ledger(samples=0).spent
-    except JournalRefused as error:
-        if error.reason == "older":
-            return 0.0
-        raise
+    with _reader_at(place) as journal:
+        return journal.ledger(samples=0).spent if journal is not None else 0.0
 
 
 def resuming(counts: dict[Stage, int]) -> str:
@@ -120,7 +147,7 @@ def all_known(rows: Iterable[Old], place: str | None) -> bool:
         rows: of the file.
         place: the journal; None if the run has none.
     """
-    if place is None or not os.path.exists(place):
+    if not _is_there(place):
         return False
     with open_reader(place) as journal:
         unknown = known = 0
@@ -145,7 +172,7 @@ def superseded(names: Iterable[str], written: Collection[str], place: str | None
         written: keys and ids of what has been written.
         place: the journal; None if the run has none.
     """
-    if place is None or not os.path.exists(place):
+    if not _is_there(place):
         return set()
     with open_reader(place) as journal:
         news = {name: journal.replacement(key=name, job_id=name) for name in names}
@@ -154,7 +181,7 @@ def superseded(names: Iterable[str], written: Collection[str], place: str | None
 
 def knows_any(ids: Iterable[str], place: str | None) -> bool:
     """True if one of these jobs is in the journal: then they are of a report of an earlier run."""
-    if place is None or not os.path.exists(place):
+    if not _is_there(place):
         return False
     with open_reader(place) as journal:
         return any(journal.get(job_id=job_id) is not None for job_id in ids)
@@ -168,7 +195,7 @@ def finished_besides(ids: Collection[str], place: str | None, *, has: Callable[[
         place: the journal; None if the run has none.
         has: called with an id; says whether a job that only earlier runs asked for is wanted as well.
     """
-    if place is None or not os.path.exists(place):
+    if not _is_there(place):
         return
     with open_reader(place) as journal:
         asked = {record.pk for record in journal.asked()}

@@ -337,10 +337,17 @@ class JournalOptions:
     """What a run records, so that the same command resumes it."""
 
     journal: Annotated[
-        Path | None,
+        str | None,
         Parameter(
-            help="File that records submissions and results, so that the same command resumes the run."
-            " Default: QUESTIONS.journal.db; for stdin, beside the output file; none with --emulate."
+            help="File, or postgresql:// URL, that records submissions and results, so that the same command resumes"
+            " the run. Default: QUESTIONS.journal.db; for stdin, beside the output file; none with --emulate."
+        ),
+    ] = None
+    run: Annotated[
+        str | None,
+        Parameter(
+            help="Name of the run, by which questions without a tag are found again in a journal on PostgreSQL."
+            " Default: the name of QUESTIONS."
         ),
     ] = None
     no_journal: Annotated[

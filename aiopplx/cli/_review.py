@@ -21,15 +21,13 @@ from aiopplx.cli._text import one_line, print_json, print_out
 from aiopplx.journal import Choice, Record, choices_of, open_reader, records_at, words_of
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from aiopplx import Job, Session
 
 ENOUGH_OF_A_KEY = 6
 """Characters of an idempotency key that may be given for all of it, if no other key in doubt begins with them."""
 
 
-async def review(place: Path, options: ReviewOptions, connection: Connection) -> int:
+async def review(place: str, options: ReviewOptions, connection: Connection) -> int:
     """List the submissions in doubt, or decide about one; 4 while any are left in doubt, otherwise 0.
 
     Raises:
@@ -50,12 +48,12 @@ async def review(place: Path, options: ReviewOptions, connection: Connection) ->
     return IN_DOUBT if _doubtful(place) else DONE
 
 
-def _doubtful(place: Path) -> list[Record]:
+def _doubtful(place: str) -> list[Record]:
     with open_reader(place) as journal:
         return list(records_at(journal, "in doubt"))
 
 
-def _list(place: Path, *, as_json: bool) -> int:
+def _list(place: str, *, as_json: bool) -> int:
     found = _doubtful(place)
     for record in found:
         if as_json:
@@ -95,7 +93,7 @@ def _print(record: Record) -> None:
     )
 
 
-def _find(place: Path, key: str) -> Record:
+def _find(place: str, key: str) -> Record:
     with open_reader(place) as journal:
         found = journal.get(key=key)
         if found is not None:
@@ -106,7 +104,7 @@ def _find(place: Path, key: str) -> Record:
     raise UsageError(f"{one_line(key, 80)} is not a key in {place}; aiopplx review {place} lists those in doubt")
 
 
-def _check_may_be_decided(place: Path, record: Record, options: ReviewOptions) -> None:
+def _check_may_be_decided(place: str, record: Record, options: ReviewOptions) -> None:
     choice: Choice = "resubmit" if options.resubmit is not None else "drop" if options.adopt is None else "adopt"
     if choice not in choices_of(record):
         why = "cannot be submitted again" if choice == "resubmit" else "is not in doubt"
@@ -119,7 +117,7 @@ def _check_may_be_decided(place: Path, record: Record, options: ReviewOptions) -
             raise UsageError(f"{job_id} is already in the journal: it is the job of another submission")
 
 
-async def _decide(place: Path, record: Record, options: ReviewOptions, connection: Connection) -> str:
+async def _decide(place: str, record: Record, options: ReviewOptions, connection: Connection) -> str:
     from aiopplx import Job, JobStatus
 
     job = Job(status=JobStatus.IN_DOUBT, idempotency_key=record.key, tag=record.tag, api=record.api)
@@ -139,7 +137,7 @@ async def _decide(place: Path, record: Record, options: ReviewOptions, connectio
 
 
 async def adopt(
-    place: Path, ids: tuple[str, ...], connection: Connection, *, tag: str | None, wait: bool, seconds: float
+    place: str, ids: tuple[str, ...], connection: Connection, *, tag: str | None, wait: bool, seconds: float
 ) -> int:
     """Add jobs of the service to the journal, and store the results of finished ones.
 

@@ -36,7 +36,7 @@ from aiopplx.cli._exits import (
     until_signal,
 )
 from aiopplx.cli._files import Ending
-from aiopplx.cli._journals import counts_of, others_running, place_of, resuming, spent_in
+from aiopplx.cli._journals import counts_of, others_running, place_of, resuming, run_of, spent_in
 from aiopplx.cli._look import Found, RowsRefused, check_rows, for_a_program, what_is_asked, what_it_is
 from aiopplx.cli._options import Connection, JournalOptions, RunOptions, TableOptions
 from aiopplx.cli._price import PILOT
@@ -86,6 +86,7 @@ class _Run:
         self._options = options
         self._journal_options = journal
         self._place = place_of(journal, questions, options.output, connection)
+        self._run_name = run_of(journal, self._place, questions)
         self._connection = connection
         self._table_options = table
         self._questions: Questions
@@ -283,6 +284,7 @@ class _Run:
             journal=journal_at(self._place, self._journal_options, notes={LAYOUT: self._columns.note()}),
             retry=retry_policy(self._journal_options.on_doubt),
             max_cost=options.max_cost,
+            run=self._run_name,
         ) as session:
             if self._resuming and not self._agreement.said:
                 self._view.remark(f"{self._resuming} ({self._place})")

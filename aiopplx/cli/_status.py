@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import sys
 import time
-from typing import TYPE_CHECKING
 
 import anyio
 import msgspec
@@ -22,9 +21,6 @@ from aiopplx.cli._progress import drawn
 from aiopplx.cli._records import question_of
 from aiopplx.cli._text import clock, one_line, print_json, print_out, print_table
 from aiopplx.journal import JournalReader, open_reader, records_at, stages_of, words_of
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 
 class Standing(msgspec.Struct, frozen=True):
@@ -68,7 +64,7 @@ def standing(journal: JournalReader) -> Standing:
     )
 
 
-def status(place: Path, *, as_json: bool) -> int:
+def status(place: str, *, as_json: bool) -> int:
     """Print the state of a run; returns 0."""
     with open_reader(place) as journal:
         found = standing(journal)
@@ -87,7 +83,7 @@ def status(place: Path, *, as_json: bool) -> int:
     return DONE
 
 
-def running(place: Path, *, as_json: bool) -> int:
+def running(place: str, *, as_json: bool) -> int:
     """List the jobs that are running at the service, as far as the journal knows; returns 0."""
     with open_reader(place) as journal:
         for record in records_at(journal, "running"):
@@ -99,7 +95,7 @@ def running(place: Path, *, as_json: bool) -> int:
     return DONE
 
 
-def cost(place: Path, *, by: CostsBy, as_json: bool) -> int:
+def cost(place: str, *, by: CostsBy, as_json: bool) -> int:
     """Print what was spent, by tag, API or state; returns 0."""
     with open_reader(place) as journal:
         found = journal.costs(by)
@@ -116,7 +112,7 @@ def cost(place: Path, *, by: CostsBy, as_json: bool) -> int:
     return DONE
 
 
-async def watch(place: Path, *, interval: float) -> int:
+async def watch(place: str, *, interval: float) -> int:
     """Show the state of a run until no process is running it any more; returns 0.
 
     Args:
