@@ -20,9 +20,10 @@ from aiopplx.report import html_report
 
 
 def session() -> Session:
-    """One session for the life of the app. A new process waits for the one before it to let go of the journal."""
-    path = os.environ.get("RESEARCH_JOURNAL")
-    return Session(journal=JournalOptions(path, wait=60) if path else None)
+    """One session for the life of the app. A file has one process at a time: a new one waits for the one before."""
+    place = os.environ.get("RESEARCH_JOURNAL") or None
+    is_shared = place is None or place.startswith("postgresql:")
+    return Session(journal=place if is_shared else JournalOptions(place, wait=60))
 
 
 async def page(request: web.Request) -> web.FileResponse:

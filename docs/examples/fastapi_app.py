@@ -5,6 +5,8 @@
 
 Without a key: run `aiopplx emulator --port 8080` beside it, and set PERPLEXITY_BASE_URL=http://127.0.0.1:8080 and
 PERPLEXITY_API_KEY=any. With RESEARCH_JOURNAL=research.db nothing is lost at a restart; each worker needs a file of its own.
+With RESEARCH_JOURNAL=postgresql://user@host/database?schema=research any number of workers share one (pip install
+'aiopplx[postgres]'): uvicorn fastapi_app:app --workers 2.
 """
 
 from __future__ import annotations
@@ -26,10 +28,15 @@ from aiopplx.report import html_report
 
 @asynccontextmanager
 async def lifespan(app: FastAPI) -> AsyncGenerator[None]:
-    """One session for the life of the app. A new process waits for the one before it to let go of the journal."""
-    path = os.environ.get("RESEARCH_JOURNAL")
-    async with opened(app, Session(journal=JournalOptions(path, wait=60) if path else None)):
+    """One session for the life of the app."""
+    async with opened(app, Session(journal=journal())):
         yield
+
+
+def journal() -> JournalOptions | str | None:
+    """Where the session writes. A file has one process at a time: a new one waits until the one before lets go of it."""
+    place = os.environ.get("RESEARCH_JOURNAL") or None
+    return place if place is None or place.startswith("postgresql:") else JournalOptions(place, wait=60)
 
 
 app = FastAPI(title="Research", lifespan=lifespan)

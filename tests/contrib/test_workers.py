@@ -13,6 +13,7 @@ import aiohttp
 import anyio
 import pytest
 from _apps import KEY, browsers, ended, events, killed, listening, running, serves, spawned, url_of
+from _postgres import Server
 
 from aiopplx.emulator import Emulator, faults
 
@@ -65,6 +66,30 @@ async def test_two_workers_find_each_other_s_jobs_by_their_ids() -> None:
     assert server.ledger.created == 2
 
 
+async def test_two_workers_share_one_journal_on_postgresql(postgres: Server) -> None:
+    """One tag is one job over both; each has the updates and the answer of a job that the other holds."""
+    async with (
+        Emulator(duration=3.0, answer_chars=200) as server,
+        running("fastapi", server, journal=postgres.url(), workers=2) as app,
+        AsyncExitStack() as stack,
+    ):
+        both = await pinned(app.url, stack)
+
+        async def order(client: aiohttp.ClientSession, tag: str) -> str:
+            async with client.post("/research", json={"question": f"What is known of {tag}?", "tag": tag}) as response:
+                assert response.status == 202, await response.text()
+                job_id: str = (await response.json())["id"]
+                return job_id
+
+        tags = [f"order {number}" for number in range(8)]
+        found = await asyncio.gather(*(order(client, tag) for tag in tags for client in both))
+        assert found[::2] == found[1::2]
+        assert server.ledger.created == len(set(found)) == 8
+        for client in both:
+            *_, (name, _, done) = [event async for event in events(client, found[0])]
+            assert (name, done["ok"]) == ("done", True)
+
+
 async def test_two_workers_with_one_file_do_not_come_up(tmp_path: Path) -> None:
     journal = str(tmp_path / "research.db")
     with listening() as sock:
@@ -80,16 +105,18 @@ async def test_two_workers_with_one_file_do_not_come_up(tmp_path: Path) -> None:
 
 # --- a deploy --------------------------------------------------------------------------------------------------------
 
-JOURNALS = {"a file for each worker": "research-{worker}.db"}
-"""By what the workers have: where worker n writes. Orders go to the worker of their number where files are apart."""
+JOURNALS = {"a file for each worker": "research-{worker}.db", "one on PostgreSQL": ""}
+"""By what the workers have: where worker n writes. Orders go to the worker of their number where files are apart, and
+to both at once where they share one."""
 
 
 class Service:
     """Two workers at two addresses, one of each framework, that are replaced one after the other."""
 
-    def __init__(self, server: Emulator, journal: str) -> None:
+    def __init__(self, server: Emulator, journal: str, *, is_shared: bool = False) -> None:
         self._server = server
         self._journal = journal
+        self.is_shared = is_shared
         self.sockets: list[socket.socket] = [listening(), listening()]
         self.clients = [browsers(url_of(sock)) for sock in self.sockets]
         self.processes: list[asyncio.subprocess.Process] = []
@@ -133,8 +160,10 @@ class Customers:
         tag = f"order {number}"
         worker = number % 2
         ask = {"question": f"What is known of {tag}?", "tag": tag}
-        body = await self._of(worker, "POST", "/research", ask)
-        self.ids.setdefault(tag, set()).add(body["id"])
+        at = (0, 1) if self._service.is_shared else (worker,)
+        bodies = await asyncio.gather(*(self._of(each, "POST", "/research", ask) for each in at))
+        self.ids.setdefault(tag, set()).update(body["id"] for body in bodies)
+        body = bodies[0]
         while True:  # at the other worker: an id is good everywhere
             job = await self._of(1 - worker, "GET", f"/research/{body['id']}/answer.json")
             if job["status"] != "TIMED_OUT":
@@ -156,10 +185,15 @@ class Customers:
 
 
 @pytest.mark.parametrize("journal", JOURNALS)
-async def test_rolling_deploy_under_load_loses_nothing_and_pays_once(journal: str, tmp_path: Path) -> None:
+async def test_rolling_deploy_under_load_loses_nothing_and_pays_once(
+    journal: str, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    place = str(tmp_path / JOURNALS[journal])
+    if is_shared := not JOURNALS[journal]:
+        place = request.getfixturevalue("postgres").url()
     async with Emulator(duration=2.5, answer_chars=200) as server:
         server.faults.add("submit", faults.Delay(1.2))  # so that submissions are on the way when a worker is stopped
-        service = Service(server, str(tmp_path / JOURNALS[journal]))
+        service = Service(server, place, is_shared=is_shared)
         customers = Customers(service)
         is_over = False
 
