@@ -32,6 +32,8 @@ from aiopplx.emulator import Emulator
 ROOT = Path(__file__).resolve().parent.parent.parent
 PAGES = (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
 BLOCK = re.compile(r"(?:^<!-- (?P<word>[^\n]+) -->\n)?^```(?P<kind>\w+)\n(?P<text>.*?)^```$", re.MULTILINE | re.DOTALL)
+DATABASE = "RESEARCH_DATABASE"
+"""Programs that name this variable have a new journal on a PostgreSQL server of the tests' own in it."""
 KEPT = ("Authorization", "Content-Type")
 REASON = re.compile(r"not run: .{5,}")
 COMMAND = re.compile(r"^(?:.* && )?(?:\S*/|python -m )?aiopplx (?P<name>[a-z]+)(?P<rest>[^#\n]*)", re.MULTILINE)
@@ -82,11 +84,11 @@ async def eager_server() -> AsyncIterator[str]:
             await runner.cleanup()
 
 
-async def started(*words: str, cwd: Path) -> tuple[int, str]:
+async def started(*words: str, cwd: Path, **env: str) -> tuple[int, str]:
     """Exit code and all that was said, of a program that meets the eager server."""
     async with eager_server() as url:
         path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-        where = {**os.environ, "PERPLEXITY_API_KEY": "test", "PERPLEXITY_BASE_URL": url, "PATH": path}
+        where = {**os.environ, "PERPLEXITY_API_KEY": "test", "PERPLEXITY_BASE_URL": url, "PATH": path, **env}
         program = await asyncio.create_subprocess_exec(
             *words, cwd=cwd, env=where, stdin=asyncio.subprocess.DEVNULL, stdout=-1, stderr=asyncio.subprocess.STDOUT
         )
@@ -95,10 +97,11 @@ async def started(*words: str, cwd: Path) -> tuple[int, str]:
 
 
 @pytest.mark.parametrize("where", PROGRAMS)
-async def test_python_block_runs_as_it_is_printed(where: str, tmp_path: Path) -> None:
+async def test_python_block_runs_as_it_is_printed(where: str, tmp_path: Path, request: pytest.FixtureRequest) -> None:
     program = tmp_path / "program.py"
     program.write_text(PROGRAMS[where], encoding="utf-8")
-    code, said = await started(sys.executable, "-X", "dev", "-W", "error", str(program), cwd=tmp_path)
+    env = {DATABASE: request.getfixturevalue("postgres").url()} if DATABASE in PROGRAMS[where] else {}
+    code, said = await started(sys.executable, "-X", "dev", "-W", "error", str(program), cwd=tmp_path, **env)
     assert code == 0, said
     # A job that went wrong is printed, not raised, by most programs; an unraised warning is printed too.
     assert "Error" not in said
