@@ -75,6 +75,9 @@ class JournalOptions(_AtPath, frozen=True, kw_only=True):
             for, once that one has ended. Default False: it is refused (`ItemConflict`).
         collect: in a journal that several sessions share, go on with jobs whose session has ended or died, although
             nobody asks for them here. Default True: each live session does, so that what is paid for is read.
+        keep_for: in a journal that several sessions share, how long submissions are kept after they ended, such as
+            `"30d"` or seconds; then question, columns and answer are removed, and keys and bills kept. What is in doubt
+            is never removed. Default None: everything is kept.
         wait: seconds to wait for another process that has the journal open, before `JournalLocked` is raised. Default
             0: it is raised at once. For a file.
         notes: what a program keeps in the file for whoever reads it, by name, in place of what an earlier session noted
@@ -86,6 +89,7 @@ class JournalOptions(_AtPath, frozen=True, kw_only=True):
     same_account: bool = False
     without_log: bool = False
     collect: bool = True
+    keep_for: str | float | None = None
     retry_failed: bool = False
     replace: bool = False
     wait: float = 0.0
@@ -236,6 +240,11 @@ def check_journal(given: str | os.PathLike[str] | JournalOptions | Journal | Non
     check_flag("journal.same_account", given.same_account)
     check_flag("journal.retry_failed", given.retry_failed)
     check_flag("journal.replace", given.replace)
+    check_flag("journal.collect", given.collect)
+    if given.keep_for is not None:
+        check_span("journal.keep_for", given.keep_for)
+        if not isinstance(given.path, Url):
+            raise ConfigError("is for a journal on PostgreSQL: a file keeps everything", argument="journal.keep_for")
     check_seconds("journal.wait", given.wait)
     return given
 

@@ -14,6 +14,7 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, cast
 
+from aiopplx._checks.span import span_of
 from aiopplx._config import JournalOptions, Settings
 from aiopplx._core.asked import Asked
 from aiopplx._core.calls import Calls
@@ -364,6 +365,7 @@ class Core:
                 at_once=settings.max_in_flight,
                 collects=not isinstance(settings.journal, JournalOptions) or settings.journal.collect,
                 timeout=settings.timeout,
+                keep_for=_keep_for(settings),
             )
         client.on_stop = self.calls.stopped
         client.on_next_api = self._next_api
@@ -435,6 +437,12 @@ def _notes(settings: Settings) -> list[Part]:
     """What the caller notes in its journal, which is kept in the same way as what is learnt."""
     notes = settings.journal.notes if isinstance(settings.journal, JournalOptions) else {}
     return [Part(NOTE + name, lambda earlier: None, partial(bytes, value)) for name, value in notes.items()]
+
+
+def _keep_for(settings: Settings) -> float | None:
+    """Seconds for which submissions are kept after they ended; None: for good."""
+    given = settings.journal.keep_for if isinstance(settings.journal, JournalOptions) else None
+    return span_of(given) if given is not None else None
 
 
 def _tier(settings: Settings, routing: Routing) -> Tier | None:

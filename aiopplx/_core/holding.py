@@ -30,6 +30,11 @@ from aiopplx.journal._records import Claim, Record
 BEAT = 7.5
 """Seconds after which free rows are looked for again."""
 
+SWEEP = 600.0
+"""Seconds between two removals of what is kept for long enough."""
+AT_ONCE = 500
+"""Rows that one statement removes."""
+
 
 class Holder(Listener, eq=False, kw_only=True):
     """The session itself, which listens for a job that it holds: for other sessions, and for whoever comes later."""
@@ -86,13 +91,18 @@ class Collector:
         at_once: the most jobs that this session polls only because it holds them.
         collects: free rows are taken. Without it the session polls what it holds, and no more.
         timeout: seconds within which a submission whose outcome is unknown is sent again.
+        keep_for: seconds after their end for which submissions are kept; None: for good.
     """
 
-    def __init__(self, life: Owner, clock: Clock, *, at_once: int, collects: bool, timeout: float) -> None:
+    def __init__(
+        self, life: Owner, clock: Clock, *, at_once: int, collects: bool, timeout: float, keep_for: float | None = None
+    ) -> None:
         self._life = life
         self._clock = clock
         self._at_once = at_once if collects else 0
         self._timeout = timeout
+        self._keep_for = keep_for
+        self._swept: float | None = None
         self._let_go: list[Claim] = []
         self._given_up: set[int] = set()
         self._senders: set[asyncio.Task[None]] = set()
@@ -131,6 +141,7 @@ class Collector:
             try:
                 await self._release()
                 await self._collect()
+                await self._sweep()
             except JournalClosed:
                 return
             except JournalError as error:
@@ -146,6 +157,15 @@ class Collector:
             if sub is None or sub.claim is None or sub.claim.fence != claim.fence or is_collected(sub):
                 await self._life.store.release(claim)  # else somebody here has come back for it
             self._let_go.remove(claim)
+
+    async def _sweep(self) -> None:
+        """Remove what is kept for long enough. Any session may: those that do so at once remove different rows."""
+        now = self._clock.now()
+        if self._keep_for is None or (self._swept is not None and now - self._swept < SWEEP):
+            return
+        while await self._life.store.forget(self._keep_for, limit=AT_ONCE) == AT_ONCE:
+            pass
+        self._swept = now
 
     async def _collect(self) -> None:
         life = self._life

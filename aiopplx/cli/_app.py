@@ -48,6 +48,9 @@ def make_app() -> App:
     for group, commands in _COMMANDS.items():
         for command in commands:
             app.command(command, group=group)
+    journal = App(name="journal", group="Journal", help="What is done with a journal as a whole.")
+    journal.command(migrate)
+    app.command(journal)
     return app
 
 
@@ -218,6 +221,16 @@ def adopt(
     from aiopplx.cli import _review
 
     return anyio.run(partial(_review.adopt, journal, ids, connection, tag=tag, wait=wait, seconds=timeout))
+
+
+def migrate(
+    journal: Annotated[str, Parameter(help="A journal on PostgreSQL: a postgresql:// URL.")],
+    /,
+) -> int:
+    """Bring a journal on PostgreSQL to the version of this library, while sessions of the version before go on."""
+    from aiopplx.cli import _status
+
+    return anyio.run(_status.migrate, journal)
 
 
 def doctor(

@@ -14,8 +14,9 @@ from rich.console import Console
 from rich.live import Live
 
 from aiopplx._text.amounts import dollars, many
-from aiopplx.cli._exits import DONE, code_until_signal
+from aiopplx.cli._exits import DONE, UsageError, code_until_signal
 from aiopplx.cli._facts import TRUSTED, Facts
+from aiopplx.cli._journals import is_url
 from aiopplx.cli._options import CostsBy
 from aiopplx.cli._progress import drawn
 from aiopplx.cli._records import question_of
@@ -109,6 +110,23 @@ def cost(place: str, *, by: CostsBy, as_json: bool) -> int:
     ]
     print_table([(by.upper(), "SUBMISSIONS", "COST", "UNKNOWN BILLS"), *rows])
     print(f"{dollars(sum(one.dollars for one in found))} in total", file=sys.stderr)
+    return DONE
+
+
+async def migrate(place: str) -> int:
+    """Migrate a journal on PostgreSQL, and say from which version to which.
+
+    Raises:
+        UsageError: it is a file, which a run migrates by itself.
+        AiopplxError: the server refuses, or cannot be reached.
+    """
+    from aiopplx.journal import migrate as migrated
+
+    if not is_url(place):
+        raise UsageError("only a journal on PostgreSQL is migrated by a command: a file is when a run opens it")
+    before, now = await migrated(place)
+    what = f"migrated from version {before} to {now}" if before != now else f"has version {now} already"
+    print(f"the journal {what}")
     return DONE
 
 

@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from aiopplx.journal._jobs import job_of
     from aiopplx.journal._memory import MemoryJournal, MemoryStore
     from aiopplx.journal._postgres.journal import PostgresJournal
+    from aiopplx.journal._postgres.migrate import migrate
     from aiopplx.journal._postgres.reader import PostgresReader
     from aiopplx.journal._sqlite.journal import SqliteJournal
     from aiopplx.journal._sqlite.reader import SqliteReader
@@ -83,6 +84,7 @@ __all__ = [
     "Step",
     "choices_of",
     "job_of",
+    "migrate",
     "open_reader",
     "records_at",
     "stage_of",
@@ -101,6 +103,7 @@ _HOMES = {
     "SqliteJournal": "aiopplx.journal._sqlite.journal",
     "SqliteReader": "aiopplx.journal._sqlite.reader",
     "job_of": "aiopplx.journal._jobs",
+    "migrate": "aiopplx.journal._postgres.migrate",
 }
 
 

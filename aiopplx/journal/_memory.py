@@ -18,6 +18,7 @@ from aiopplx.journal._records import Claim, Cost, CostsBy, Ledger, Origin, Recor
 from aiopplx.journal._steps import Step
 from aiopplx.journal.store import (
     DELIVERABLE,
+    OVER,
     REUSABLE,
     RUNNING,
     Bills,
@@ -66,6 +67,7 @@ class MemoryStore:
         self.by_job: dict[str, int] = {}
         self._claimed: dict[int, _Claimed] = {}
         self._fence = 0
+        self._rows = 0
         self._followers: dict[int, set[asyncio.Event]] = {}
 
     def session(self, *, results: Results = "keep") -> MemoryJournal:
@@ -137,6 +139,23 @@ class MemoryStore:
         elif by is not None:
             claimed.holder = by
         self._wake(row.pk)
+
+    def next_pk(self) -> int:
+        """The number of the next row."""
+        self._rows += 1
+        return self._rows
+
+    def remove(self, row: Record) -> None:
+        """A row that is over goes to the past. Its key stays used."""
+        self.past.append(_bill(row))
+        del self.rows[row.pk], self._claimed[row.pk], self.by_item[row.item]
+        self.bodies.pop(row.pk, None)
+        self.by_job.pop(row.job_id, None)
+
+    def name_of_key(self, key: str) -> str:
+        """The name of the submission that has, or had, this key."""
+        row = self.rows.get(self.by_key[key])
+        return row.item if row is not None else "removed after its time"
 
     # --- waiting for others ------------------------------------------------------------------------------------------
 
@@ -216,9 +235,9 @@ class MemoryJournal:
                 store.rows[pk] = msgspec.structs.replace(found, question=question, meta=origin.meta)
             return store.claimed(pk, self)
         if key in store.by_key:
-            raise key_taken(item, tag, store.rows[store.by_key[key]].item)
+            raise key_taken(item, tag, store.name_of_key(key))
         row = Record(
-            pk=len(store.rows) + 1,
+            pk=store.next_pk(),
             item=item,
             tag=tag,
             key=key,
@@ -242,7 +261,7 @@ class MemoryJournal:
             raise name_taken(item, tag, store.rows[store.by_item[item]].state.name)
         now = store.now()
         row = Record(
-            pk=len(store.rows) + 1,
+            pk=store.next_pk(),
             item=item,
             tag=tag,
             key="",
@@ -284,6 +303,17 @@ class MemoryJournal:
         if store.is_live(claim, self) and store.rows[claim.pk].state not in DELIVERABLE:
             store.release(claim.pk)
 
+    async def forget(self, seconds: float, *, limit: int = 500) -> int:
+        """See `Journal`."""
+        store = self._open()
+        if not self.shares:
+            return 0
+        before = store.now() - seconds
+        found = [row for row in store.rows.values() if row.state in OVER and (row.ended_at or before) < before]
+        for row in found[:limit]:
+            store.remove(row)
+        return len(found[:limit])
+
     def may_intend(self) -> bool:
         """See `Journal`. Nobody else can take a row that is held."""
         return True
@@ -323,7 +353,7 @@ class MemoryJournal:
     def _begin_anew(self, row: Record, new_key: str) -> None:
         store = self.store
         if new_key in store.by_key:
-            raise key_taken(row.item, row.tag, store.rows[store.by_key[new_key]].item)
+            raise key_taken(row.item, row.tag, store.name_of_key(new_key))
         store.past.append(_bill(row))
         store.bodies.pop(row.pk, None)
         store.by_key[new_key] = row.pk
@@ -361,7 +391,8 @@ class MemoryJournal:
 
     def _current(self, key: str) -> int | None:
         pk = self.store.by_key.get(key)
-        return pk if pk is not None and self.store.rows[pk].key == key else None
+        row = self.store.rows.get(pk) if pk is not None else None
+        return pk if row is not None and row.key == key else None
 
     async def rows(self, states: Collection[State], *, after: int = 0, limit: int = 500) -> list[Record]:
         """See `Journal`."""

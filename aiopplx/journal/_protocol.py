@@ -157,6 +157,21 @@ class Journal(Protocol):
         """
         ...
 
+    async def forget(self, seconds: float, *, limit: int = 500) -> int:
+        """Remove submissions that ended so long ago by the store's clock, with question, columns and result.
+
+        Their keys, ids and bills are kept. What is in progress or in doubt is never removed. A store for one session at
+        a time removes nothing.
+
+        Args:
+            seconds: since the end.
+            limit: the most that are removed at once.
+
+        Returns:
+            How many were removed.
+        """
+        ...
+
     def may_intend(self) -> bool:
         """Whether this session is sure, at this moment, to hold what it has claimed.
 

@@ -60,6 +60,9 @@ BILLED = frozenset({State.DONE, State.FAILED, State.EXPIRED, State.IN_DOUBT})
 RUNNING = frozenset({State.SENDING, State.ACCEPTED})
 """States in which there may be a bill later, or is one already that nobody knows of."""
 
+OVER = frozenset({State.DONE, State.FAILED, State.EXPIRED, State.REJECTED})
+"""States in which nothing can come any more: such a row may be removed after its time."""
+
 REUSABLE = frozenset({State.QUEUED, State.SENDING, State.ACCEPTED, State.DONE})
 """States in which an equal question may be answered by this row: it has a result, or may get one."""
 

@@ -11,8 +11,8 @@ submissions. `MemoryJournal` is a whole store made of these.
 - `duplicate`, `key_taken`, `name_taken` make the errors for an id, a key and a name that another row has.
 - `age_of` for `Record.age`, `added_up` for `Journal.costs` and `ledger_of` for `Journal.ledger`, of `Bills`;
   `kind_label` for the kind of job that stored bytes ask for.
-- `REPLACEABLE`, `REPLACEABLE_IF_ASKED`, `REUSABLE`, `RUNNING`, `BILLED`, `DELIVERABLE`: the states that matter to
-  queueing, to money and to delivery.
+- `REPLACEABLE`, `REPLACEABLE_IF_ASKED`, `REUSABLE`, `RUNNING`, `BILLED`, `DELIVERABLE`, `OVER`: the states that
+  matter to queueing, to money, to delivery and to removal.
 - `NOTE`: the beginning of the names under which `remember` is given what a program notes.
 - `item_name`, `job_name`, `sha_of`: the name and digest of a submission; `fingerprint` tells accounts apart.
 
@@ -27,6 +27,7 @@ from aiopplx.journal._names import NOTE, fingerprint, item_name, job_name, sha_o
 from aiopplx.journal._records import (
     BILLED,
     DELIVERABLE,
+    OVER,
     REPLACEABLE,
     REPLACEABLE_IF_ASKED,
     REUSABLE,
@@ -42,6 +43,7 @@ __all__ = [
     "BILLED",
     "DELIVERABLE",
     "NOTE",
+    "OVER",
     "REPLACEABLE",
     "REPLACEABLE_IF_ASKED",
     "REUSABLE",

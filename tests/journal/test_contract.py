@@ -1156,3 +1156,20 @@ async def test_released_row_is_free_for_all(one: Journal, two: Journal) -> None:
     record = await brought_to(one, A)
     await one.release(claim_of(record))
     assert [row.pk for row in await two.free(10)] == [record.pk]
+
+
+async def test_what_is_over_is_removed_after_its_time(shared: Kind, one: Journal, two: Journal, clock: Ticks) -> None:
+    pks = {state: (await brought_to(one, state, f"at {state.name}")).pk for state in State}
+    dollars = sum(cost.dollars for cost in await one.costs())
+    assert await two.forget(3600.0) == 0
+    clock.time += 7200.0
+    await brought_to(one, D, "young")
+    assert [await two.forget(3600.0, limit=3), await two.forget(3600.0), await two.forget(3600.0)] == [3, 1, 0]
+    kept = {state for state, pk in pks.items() if await one.get(pk=pk) is not None}
+    assert kept == {Q, S, A, I}
+    assert await one.result(pks[D]) is None
+    assert sum(cost.dollars for cost in await one.costs()) >= dollars
+    with pytest.raises(ItemConflict):  # a key stays used
+        await one.find_or_queue("new", tag="new", key="key-at DONE", body=b"", sha=sha_of(b"new"), api="sonar")
+    again = await queued(two, "at DONE", key="another")
+    assert (again.state, again.pk in pks.values()) == (Q, False)

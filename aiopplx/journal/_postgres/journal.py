@@ -223,6 +223,10 @@ class PostgresJournal:
         """See `Journal`."""
         return await self._do(lambda: self._writing.free(limit)) if limit > 0 else []
 
+    async def forget(self, seconds: float, *, limit: int = 500) -> int:
+        """See `Journal`."""
+        return await self._do(lambda: self._writing.forget(seconds, limit))
+
     async def newest(self, sha: bytes, *, api: str) -> Record | None:
         """See `Journal`."""
         return await self._see(lambda: self._reading.newest(sha, api))

@@ -19,13 +19,13 @@ from aiopplx.journal._postgres.room import Value
 from aiopplx.journal._postgres.schema import MONEY, qualified
 from aiopplx.journal._records import State
 from aiopplx.journal._steps import ENDINGS, RULES, SENDING, Kind, Put, Rule
-from aiopplx.journal.store import BILLED, DELIVERABLE, REUSABLE, RUNNING
+from aiopplx.journal.store import BILLED, DELIVERABLE, OVER, REUSABLE, RUNNING
 
 _TYPES: Mapping[str, str] = {
     **dict.fromkeys(("pk", "me", "fence", "place", "size", "after", "limit", "samples"), "bigint"),
     **dict.fromkeys(("attempts", "pid"), "integer"),
     "enc": "smallint",
-    **dict.fromkeys(("cost", "now", "lease", "dollars"), "float8"),
+    **dict.fromkeys(("cost", "now", "lease", "dollars", "seconds"), "float8"),
     **dict.fromkeys(("sha", "body", "packed", "meta", "value"), "bytea"),
     "pks": "bigint[]",
     "said": "text[]",
@@ -355,6 +355,14 @@ RECOUNT = f"""
     WHERE name = '{MONEY}'"""
 
 # --- sums and lists --------------------------------------------------------------------------------------------------
+
+# Whoever is at one of these rows at this moment keeps it for the next time. What a step would need is kept.
+FORGET = f"""
+    WITH old AS (
+        SELECT * FROM ~.job WHERE state {_among(OVER)} AND ended_at < {NOW} - :seconds
+        ORDER BY ended_at LIMIT :limit FOR UPDATE SKIP LOCKED),
+    {_to_the_past("key IS NOT NULL")}
+    DELETE FROM ~.job USING old WHERE job.pk = old.pk RETURNING job.pk"""
 
 COUNTS = "SELECT state, count(*) AS count FROM ~.job GROUP BY state"
 _SUMS = "count(*) AS count, coalesce(sum(cost), 0) AS dollars, count(*) FILTER (WHERE cost IS NULL) AS unpriced"

@@ -84,6 +84,10 @@ class Writing:
         rows = await self._held.hold(sql.CLAIM_FREE, limit=max(0, limit))
         return [self._claimed(seen_of(row, self._held.me)) for row in rows]
 
+    async def forget(self, seconds: float, limit: int) -> int:
+        """See `Journal`."""
+        return len(await self._held.fetch(sql.FORGET, seconds=float(seconds), limit=limit))
+
     async def release(self, claim: Claim) -> bool:
         """See `Journal`. Whether it was held."""
         return bool(await self._held.fetch(sql.RELEASE, pk=claim.pk, fence=claim.fence))

@@ -151,6 +151,10 @@ class SqliteJournal:
         """See `Journal`. The one session that has the file open holds every row, so nothing changes."""
         self._check()
 
+    async def forget(self, seconds: float, *, limit: int = 500) -> int:
+        """See `Journal`."""
+        return 0
+
     def may_intend(self) -> bool:
         """See `Journal`. Nobody else can take a row that is held."""
         return True
