@@ -566,7 +566,7 @@ async def test_rows_of_a_frame_come_back_with_their_columns(frame: Callable[[Any
         assert all(b'"sonar-deep-research"' in made.body for made in server.ledger.jobs)
 
 
-async def test_frame_with_a_row_that_cannot_be_asked_sends_nothing() -> None:
+async def test_frame_with_an_unaskable_row_sends_nothing() -> None:
     frame = pd.DataFrame({"question": ["Why?", "", "How?"], "n": [1, 2, 3]})
     async with emulator() as server, session_at(server.url) as session:
         with pytest.raises(TableError, match=r"item 2.*skip_bad=True.*batch\(aiopplx.questions\(table, ...\)\)"):

@@ -17,7 +17,7 @@ from aiopplx.testing import JumpingClock
 KEY = "events-test-key-0123456789"
 
 
-async def test_streams_have_what_the_handler_has_and_end_with_the_session() -> None:
+async def test_streams_equal_the_handler_until_the_session_ends() -> None:
     clock, told = JumpingClock(), list[Event]()
     async with Emulator(duration=60.0, answer_chars=200, clock=clock) as server:
         session = Session(KEY, base_url=server.url, clock=clock, on_event=told.append)
@@ -104,7 +104,7 @@ async def test_stats_say_what_a_session_does() -> None:
     assert (done.running, done.in_flight, done.reserved, done.silent_for, done.stopped) == (0, 0, 0.0, 0.0, "")
 
 
-async def test_stats_say_how_long_nothing_leaves_and_when_jobs_are_done() -> None:
+async def test_stats_say_when_requests_leave_and_jobs_end() -> None:
     clock, seen = JumpingClock(), dict[EventKind, tuple[SessionStats, Forecast]]()
 
     def heard(event: Event) -> None:

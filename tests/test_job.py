@@ -339,7 +339,7 @@ def test_job_equals_only_one_with_the_same_facts():
     assert completed() != completed(tag="other")
 
 
-def test_jobs_and_requests_take_the_type_of_a_tag_at_run_time():
+def test_jobs_and_requests_take_a_tags_type():
     # In annotations that a program evaluates, such as those of an endpoint; the values are those of the plain class.
     for cls in (Job, ResearchRequest, AgentRequest, Batch):
         assert get_origin(cls[int]) is cls

@@ -23,7 +23,7 @@ def test_bare_id_names_itself():
     assert named_by("resp_1") == Named("resp_1")
 
 
-def test_token_of_a_plain_id_is_as_it_always_was():
+def test_token_of_a_plain_id_is_unchanged():
     assert token_of("resp_1-a.b:c", "agent", "k/1") == "aiopplx/1/agent/resp_1-a.b:c/k/1"
     assert token_of("a/b c", "agent", "k") == "aiopplx/1/agent/a%2Fb%20c/k"
 

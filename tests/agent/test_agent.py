@@ -323,7 +323,7 @@ def test_only_a_completed_run_counts_as_empty(status: str):
     assert not read({"id": "resp_1", "status": status, "output": []}).is_empty
 
 
-def test_completed_run_that_calls_a_function_waits_and_has_a_response():
+def test_completed_run_that_calls_a_function_has_a_response():
     call = {
         "type": "function_call",
         "id": "fc_1",
@@ -579,7 +579,7 @@ def test_preset_that_is_no_effort_stays_a_preset(name: str):
 
 
 @pytest.mark.parametrize("model", ["high@", "@2026-10-16.0", "sonar@2026-10-16.0", "highest"])
-def test_model_that_is_no_release_of_an_effort_is_refused(model: str):
+def test_model_that_is_no_release_of_it_is_refused(model: str):
     assert refused(ResearchRequest("q", model=model)).field == "model"
 
 

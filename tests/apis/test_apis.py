@@ -155,7 +155,7 @@ def test_moving_is_the_same_question_for_the_successor():
         (Routing(SONAR, AGENT), "agent", False),
     ],
 )
-def test_only_an_api_without_a_successor_is_the_only_one(routing: Routing, name: str, is_only: bool):
+def test_only_api_is_one_without_a_successor(routing: Routing, name: str, is_only: bool):
     assert routing.is_only(name) is is_only
 
 
@@ -242,7 +242,7 @@ def test_third_api_needs_no_word_in_the_routing():
     assert routing.api_of("third_1") is third
 
 
-def test_request_that_an_api_does_not_take_is_refused_with_what_to_do():
+def test_refused_request_says_what_to_do_instead():
     third: Any = Third()
     said: list[str] = []
     for api, request in ((SONAR, NATIVE), (third, QUESTION), (AGENT, ThirdRequest("Why?")), (SONAR, ThirdRequest())):

@@ -120,7 +120,7 @@ async def test_columns_of_our_names_are_kept_beside_ours(tmp_path: Path) -> None
     assert (row["answer"], row["status"], row["research_status"]) == ("mine", "-1", "COMPLETED")
 
 
-async def test_bad_rows_are_written_in_their_place_with_their_columns(tmp_path: Path) -> None:
+async def test_bad_rows_are_written_in_place_with_their_columns(tmp_path: Path) -> None:
     file, answers = tmp_path / "q.csv", tmp_path / "a.csv"
     file.write_text("id,question\n1,Why?\n2,\n3,How?\n4,Who?\n")
     async with Emulator(duration=0.0, answer_chars=300) as server:
@@ -325,7 +325,7 @@ async def test_sheet_after_ctrl_c_has_what_earlier_runs_finished(tmp_path: Path)
 
 
 @pytest.mark.parametrize("kind", ["jsonl", "csv"])
-def test_row_that_took_as_long_by_another_clock_is_not_written_twice(tmp_path: Path, kind: str) -> None:
+def test_row_timed_by_another_clock_is_not_written_twice(tmp_path: Path, kind: str) -> None:
     path = tmp_path / "a"
     path.write_bytes(form_of(kind).head + b"".join(row_of(kind, number) for number in range(2)))
     before = path.read_bytes()
@@ -340,7 +340,7 @@ def test_row_that_took_as_long_by_another_clock_is_not_written_twice(tmp_path: P
     assert not form_of(kind).says_the_same(row_of(kind, 0, "a"), row_of(kind, 0, "b"))
 
 
-async def test_changed_question_under_a_tag_is_asked_anew_if_so_said(tmp_path: Path) -> None:
+async def test_changed_question_under_a_tag_is_anew_if_wished(tmp_path: Path) -> None:
     file, answers = tmp_path / "q.csv", tmp_path / "a.csv"
     file.write_text("id,question\n1,Why?\n2,How?\n3,Who?\n")
     words = ("run", str(file), "--tag", "id", "-o", str(answers), *FAST)
@@ -452,7 +452,7 @@ def test_row_that_was_cut_off_anywhere_is_mended(tmp_path: Path, kind: str) -> N
 
 @pytest.mark.parametrize("kind", ["jsonl", "csv"])
 @pytest.mark.parametrize("ending", ["whole", "part"])
-def test_rows_of_an_earlier_run_stay_until_the_run_is_whole(tmp_path: Path, kind: str, ending: Ending) -> None:
+def test_rows_of_an_earlier_run_stay_until_all_come(tmp_path: Path, kind: str, ending: Ending) -> None:
     path = tmp_path / "a"
     path.write_bytes(form_of(kind).head + row_of(kind, 7) + row_of(kind, 1) + row_of(kind, 8))
     file = opened(path, kind)

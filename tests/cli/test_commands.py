@@ -141,7 +141,7 @@ def test_shipped_questions_run_on_the_emulator_without_a_key(tmp_path: Path) -> 
     assert len({row["id"] for row in found}) == 12
 
 
-async def test_one_bad_line_among_a_thousand_is_found_before_paying(tmp_path: Path) -> None:
+async def test_one_bad_line_of_a_thousand_costs_nothing(tmp_path: Path) -> None:
     file = tmp_path / "q.jsonl"
     asked = [json.dumps({"question": f"Question {number}?", "tag": number}) for number in range(1000)]
     asked[499] = '{"question": "Question 499?'

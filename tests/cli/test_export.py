@@ -58,7 +58,7 @@ def test_exported_table_is_the_table_of_the_run(folder: Path, tmp_path: Path) ->
     assert [row["note"] for row in after] == ["=1+1", "", "+46", "x"]
 
 
-def test_every_form_of_a_run_is_a_form_of_export(folder: Path, tmp_path: Path) -> None:
+def test_export_has_every_form_that_a_run_has(folder: Path, tmp_path: Path) -> None:
     outputs = [tmp_path / f"a.{suffix}" for suffix in ("csv", "tsv", "xlsx", "parquet", "jsonl", "html", "md")]
     words = ["export", str(folder / "companies.csv.journal.db")]
     for output in outputs:
@@ -134,7 +134,7 @@ def test_only_what_the_last_run_asked_is_exported(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("form", "suffix"), [("html", "html"), ("markdown", "md")])
-def test_folder_has_an_index_and_a_file_for_each_answer(
+def test_folder_has_an_index_and_a_file_per_answer(
     folder: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str], form: str, suffix: str
 ) -> None:
     report, journal = tmp_path / "report", str(folder / "companies.csv.journal.db")

@@ -576,7 +576,7 @@ async def test_doctor_names_the_fault_and_exits_with_its_code() -> None:
     assert "none: set PERPLEXITY_API_KEY" in no_key.stdout
 
 
-async def test_doctor_compares_the_clock_and_sends_nothing_with_a_wrong_key() -> None:
+async def test_doctor_compares_clocks_and_sends_no_wrong_key() -> None:
     headers = (("Date", "Thu, 01 Jan 2015 00:00:00 GMT"),)
     async with WireServer([Say(status=404, headers=headers, body=b"{}")]) as server:
         done = await run_at(server, "doctor")

@@ -149,7 +149,7 @@ def test_odd_line_far_down_is_found_in_the_look(tmp_path: Path, late: str) -> No
 
 
 @given(st.lists(st.text(), max_size=20), st.sampled_from(["", ".txt", ".jsonl", ".csv", ".md"]))
-def test_text_of_any_lines_has_a_format_or_is_refused(texts: list[str], suffix: str) -> None:
+def test_text_of_any_lines_is_known_or_refused(texts: list[str], suffix: str) -> None:
     try:
         assert text_format("q", suffix, texts) in ("text", "json", "csv", "tsv", "brief")
     except TableError as refused:
@@ -163,7 +163,7 @@ def test_text_of_any_lines_has_a_format_or_is_refused(texts: list[str], suffix: 
         max_size=5,
     )
 )
-def test_table_with_a_question_column_is_never_taken_for_text(cells: list[tuple[str, int]]) -> None:
+def test_table_with_a_question_column_is_never_text(cells: list[tuple[str, int]]) -> None:
     table = io.StringIO(newline="")
     csv.writer(table).writerows([("question", "n"), *cells])
     found = [line for line in (line.strip() for line in table.getvalue().split("\n")) if line]
@@ -198,7 +198,7 @@ async def test_refused_file_sends_nothing_and_makes_no_journal(tmp_path: Path) -
 # --- the rows of a table on the command line -------------------------------------------------------------------------
 
 
-async def test_columns_of_a_table_come_back_and_are_not_sent(tmp_path: Path) -> None:
+async def test_columns_of_a_table_come_back_unsent(tmp_path: Path) -> None:
     file = saved(tmp_path, "q.csv", "company,model,year\nACME,Civic,2025\nB & Söhne,sonar-pro,2024\n")
     words = ("--template", "What did {company} do in {year}?", "--keep", "model,year", "--in-order")
     async with Emulator(duration=0.0, answer_chars=200) as server:
@@ -227,7 +227,7 @@ async def test_fields_that_are_named_or_set_are_sent(tmp_path: Path) -> None:
     ]
 
 
-async def test_bad_rows_stop_the_run_unless_they_may_be_left_out(tmp_path: Path) -> None:
+async def test_bad_rows_stop_a_run_unless_left_out(tmp_path: Path) -> None:
     file = saved(tmp_path, "q.csv", "id,question\n1,Why?\n2,\n3,a,b\n4,How?\n5,\n6,Who?\n7,When?\n")
     async with Emulator(duration=0.0, answer_chars=200) as server:
         refused = await run_at(server, "run", str(file), *FAST)

@@ -315,7 +315,7 @@ def test_error_is_told_with_what_to_type(error: aiopplx.AiopplxError, typed: str
     assert error.remedy in ("", FOR_PROGRAMS)
 
 
-async def test_host_beyond_an_unused_proxy_is_told_with_what_to_type(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_host_beyond_an_unused_proxy_says_what_to_type(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("https_proxy", "all_proxy", "ALL_PROXY", "no_proxy", "NO_PROXY"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("HTTPS_PROXY", "http://user:secret@127.0.0.1:1")
@@ -566,7 +566,7 @@ def test_doctor_has_a_line_for_each_wrong_setting(
     assert KEY not in told(problem)
 
 
-def test_doctor_tells_of_a_wrong_key_and_a_wrong_address_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_doctor_tells_a_wrong_key_and_a_wrong_address(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PERPLEXITY_API_KEY", f"'{KEY}'")
     monkeypatch.setenv("AIOPPLX_API", "nothing")
     assert [what for what, _ in _problems(Connection(base_url="https://gw.example/v1"))] == ["key", "base url"]
@@ -647,7 +647,7 @@ def test_doctor_tells_of_a_proxy_that_cannot_be_used(monkeypatch: pytest.MonkeyP
         (Connection(proxy="env", emulate=True), "--emulate needs no network"),
     ],
 )
-def test_proxy_that_does_not_belong_on_a_command_line_is_refused(connection: Connection, said: str) -> None:
+def test_proxy_unfit_for_a_command_line_is_refused(connection: Connection, said: str) -> None:
     with pytest.raises(UsageError, match=said) as raised:
         connection.check()
     assert "secret" not in str(raised.value)
@@ -674,14 +674,14 @@ def test_api_option_takes_every_name_of_the_library() -> None:
 
 
 @pytest.mark.parametrize("asked_for", APIS)
-def test_doctor_checks_each_api_once_by_the_name_asked_for(asked_for: str) -> None:
+def test_doctor_checks_each_api_once_by_its_name(asked_for: str) -> None:
     names = {api.name: name_to_check(api, asked_for) for api in known_apis()}
     assert {name: APIS[typed][0].name for name, typed in names.items()} == {name: name for name in names}
     assert set(names) == {api.name for api, _ in APIS.values()}
     assert asked_for in {"auto", *names.values()}
 
 
-def test_apis_of_auto_are_known_in_the_order_of_use() -> None:
+def test_apis_of_auto_are_in_their_order_of_use() -> None:
     assert [api.name for api in known_apis() if api.is_in_auto] == [api.name for api in APIS["auto"] if api is not None]
 
 

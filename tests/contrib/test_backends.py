@@ -46,7 +46,7 @@ async def test_question_is_asked_followed_and_read(framework: str) -> None:
 
 
 @pytest.mark.parametrize("framework", ["fastapi", "aiohttp"])
-async def test_stopped_server_ends_its_streams_and_the_next_finds_the_job(framework: str, tmp_path: Path) -> None:
+async def test_next_server_finds_the_job_of_a_stopped_one(framework: str, tmp_path: Path) -> None:
     journal = str(tmp_path / "research.db")
     async with Emulator(duration=4.0, answer_chars=400) as server:
         async with running(framework, server, journal=journal) as app:

@@ -118,7 +118,7 @@ async def test_metrics_count_jobs_costs_and_retries(heard: Heard) -> None:
     assert [dict(span.attributes or {})["error.type"] for span in failed] == ["failed"]
 
 
-async def test_no_trace_has_a_question_an_answer_or_the_key(heard: Heard) -> None:
+async def test_no_trace_has_question_answer_or_key(heard: Heard) -> None:
     clock = JumpingClock()
     async with Emulator(duration=60.0, answer_chars=200, clock=clock) as server:
         server.faults.add("submit", faults.NAMED["accept_then_500"], times=1)
@@ -130,7 +130,7 @@ async def test_no_trace_has_a_question_an_answer_or_the_key(heard: Heard) -> Non
         assert secret not in said
 
 
-async def test_left_jobs_and_those_of_others_leave_no_span_open() -> None:
+async def test_left_jobs_and_those_of_others_end_their_spans() -> None:
     heard = Heard(limit=2)
     clock = JumpingClock()
     async with Emulator(duration=600.0, answer_chars=200, clock=clock) as server:
@@ -164,7 +164,7 @@ def test_job_that_is_left_ends_its_span_there(heard: Heard) -> None:
     assert [event.name for span in heard.spans for event in span.events] == ["aiopplx.submitted", "aiopplx.left"]
 
 
-def test_span_of_a_job_that_is_older_begins_when_that_was_accepted(heard: Heard) -> None:
+def test_span_of_an_older_job_begins_at_its_acceptance(heard: Heard) -> None:
     heard.handler(Event(kind=EventKind.FINISHED, job_id="a-job", status=JobStatus.COMPLETED, seconds=7200.0))
     (span,) = heard.spans
     assert span.start_time is not None

@@ -39,7 +39,7 @@ async def test_question_is_typed_watched_and_its_answer_read(tmp_path: Path) -> 
     assert server.ledger.created == 1
 
 
-async def test_two_hundred_browsers_get_each_update_once_from_one_poller() -> None:
+async def test_two_hundred_browsers_are_served_by_one_poller() -> None:
     told: list[list[str]] = [[] for _ in range(200)]
     async with Emulator(duration=3.0, answer_chars=200) as server, running("fastapi", server) as app:
         job_ids = [await app.start(question=f"{QUESTION['question']} {n}") for n in range(4)]

@@ -13,7 +13,7 @@ from aiopplx.emulator import Emulator
 from aiopplx.testing import JumpingClock
 
 
-async def test_job_is_what_its_dict_says_and_is_described_so() -> None:
+async def test_job_is_described_as_its_dict_says() -> None:
     clock = JumpingClock()
     async with (
         Emulator(duration=30.0, answer_chars=200, clock=clock) as server,

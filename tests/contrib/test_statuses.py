@@ -45,9 +45,7 @@ STATUSES: dict[type[AiopplxError], int] = {
 
 
 @pytest.mark.parametrize("kind", STATUSES)
-def test_error_has_its_status_and_says_no_more_than_it_should(
-    kind: type[AiopplxError], caplog: pytest.LogCaptureFixture
-) -> None:
+def test_error_has_its_status_and_says_no_more(kind: type[AiopplxError], caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.WARNING, "aiopplx.contrib")
     error = kind("what only the operator can mend")
     told = said(error)
@@ -61,7 +59,7 @@ def test_error_has_its_status_and_says_no_more_than_it_should(
         assert caplog.text == ""
 
 
-async def test_page_that_asks_while_the_app_stops_is_told_nothing(caplog: pytest.LogCaptureFixture) -> None:
+async def test_page_asking_while_the_app_stops_hears_nothing(caplog: pytest.LogCaptureFixture) -> None:
     clock = JumpingClock()
     async with (
         Emulator(duration=600.0, answer_chars=200, clock=clock) as server,

@@ -40,7 +40,7 @@ async def asked(client: aiohttp.ClientSession, question: str) -> str:
         return job_id
 
 
-async def test_two_workers_find_each_other_s_jobs_by_their_ids() -> None:
+async def test_two_workers_find_jobs_of_each_other_by_id() -> None:
     async with (
         Emulator(duration=2.0, answer_chars=200) as server,
         running("fastapi", server, workers=2) as app,

@@ -97,7 +97,7 @@ async def test_with_a_journal_there_is_nothing_to_say(server: Emulator, remember
     assert server.ledger.created == (3 if remembers else 6)
 
 
-async def test_of_a_source_that_cannot_be_counted_it_is_said_without_numbers(server: Emulator) -> None:
+async def test_uncounted_source_is_told_of_without_numbers(server: Emulator) -> None:
     told: list[Event] = []
     more: dict[str, Any] = {"poll": PollPolicy.fixed(1.0), "on_event": told.append}
     async with Session("key", base_url=server.url, api="sonar", clock=JumpingClock(), **more) as session:

@@ -52,7 +52,7 @@ def of(index: int, updates: list[Update]) -> list[Update]:
 # --- what is told ----------------------------------------------------------------------------------------------------
 
 
-async def test_each_job_is_told_from_its_acceptance_to_its_end(clock: JumpingClock) -> None:
+async def test_each_job_is_told_from_acceptance_to_end(clock: JumpingClock) -> None:
     async with (
         Emulator(duration=180.0, answer_chars=400, clock=clock) as server,
         session_at(server, clock) as session,
@@ -111,7 +111,7 @@ async def test_late_follower_is_told_what_happened_before(server: Scripted) -> N
     assert await read(follow) == []
 
 
-async def test_follower_of_a_batch_that_is_over_hears_how_it_went(server: Scripted) -> None:
+async def test_follower_that_comes_too_late_hears_how_it_went(server: Scripted) -> None:
     async with opened(server) as session:
         async with session.batch(QUESTIONS) as jobs:
             await taken(jobs)
@@ -121,7 +121,7 @@ async def test_follower_of_a_batch_that_is_over_hears_how_it_went(server: Script
     assert after == inside
 
 
-async def test_job_of_an_earlier_run_is_told_when_it_is_read_back(tmp_path: Path, server: Scripted) -> None:
+async def test_job_of_an_earlier_run_is_told_when_read(tmp_path: Path, server: Scripted) -> None:
     journal = tmp_path / "research.db"
     async with opened(server, journal=journal) as session, session.batch(QUESTIONS[:2]) as jobs:
         await taken(jobs)
@@ -136,7 +136,7 @@ async def test_job_of_an_earlier_run_is_told_when_it_is_read_back(tmp_path: Path
     assert {update.job.status for update in updates if update.job.done} == {JobStatus.COMPLETED}
 
 
-async def test_outcome_that_went_back_to_the_journal_is_told_once(tmp_path: Path, server: Scripted) -> None:
+async def test_outcome_put_back_in_the_journal_is_told_once(tmp_path: Path, server: Scripted) -> None:
     count = READY + 8
     async with (
         opened(server, journal=tmp_path / "research.db") as session,
@@ -151,7 +151,7 @@ async def test_outcome_that_went_back_to_the_journal_is_told_once(tmp_path: Path
     assert sorted(update.job.index for update in again) == list(range(count))
 
 
-async def test_job_of_an_earlier_run_that_nobody_took_holds_up_no_follower(tmp_path: Path, server: Scripted) -> None:
+async def test_earlier_job_nobody_took_holds_up_no_follower(tmp_path: Path, server: Scripted) -> None:
     journal = tmp_path / "research.db"
     async with opened(server, journal=journal) as session, session.batch(QUESTIONS) as jobs:
         await taken(jobs)
@@ -164,7 +164,7 @@ async def test_job_of_an_earlier_run_that_nobody_took_holds_up_no_follower(tmp_p
             assert len(await reading) == 1
 
 
-async def test_job_that_waits_at_the_server_is_not_told_to_go_back() -> None:
+async def test_job_waiting_at_the_server_goes_not_back() -> None:
     batch = Held(1)
     (place,) = batch.places
     follow = told(batch)
@@ -350,7 +350,7 @@ async def test_hanging_reader_keeps_so_many_updates_and_no_answer() -> None:
     assert {update.job.response for update in kept} == {None}
 
 
-async def test_late_reader_hears_of_so_many_ends_and_how_many_it_missed() -> None:
+async def test_late_reader_hears_how_many_ends_it_missed() -> None:
     batch = Held(KEPT + 7)
     for n, place in enumerate(batch.places):
         place.deliver(place.named(outcome(n)))
@@ -384,7 +384,7 @@ async def test_dropped_follower_is_no_longer_told() -> None:
     assert not batch.results._board.is_followed
 
 
-async def test_job_that_the_batch_let_go_of_is_told_no_more() -> None:
+async def test_job_that_was_let_go_is_told_no_more() -> None:
     batch = Held(1)
     follow = told(batch)
     await anext(follow)

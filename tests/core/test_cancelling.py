@@ -124,7 +124,7 @@ async def test_ended_job_is_returned_as_it_is(by: Callable[[Job], Job | str]) ->
         assert server.ledger.requests[CANCEL] == 0
 
 
-async def test_running_job_of_a_batch_is_polled_by_the_poller_alone() -> None:
+async def test_running_job_of_a_batch_is_the_pollers_alone() -> None:
     told = Told()
     async with (
         running(duration=1e9) as server,
@@ -152,7 +152,7 @@ async def test_job_that_nobody_polls_is_polled_before_and_after() -> None:
         assert (server.ledger.requests[CANCEL], server.ledger.requests[GET]) == (1, 2)
 
 
-async def test_batch_hears_of_a_job_that_ended_before_its_cancel() -> None:
+async def test_batch_hears_of_an_end_before_the_cancel() -> None:
     told = Told()
     async with (
         emulator(duration=100.0) as server,

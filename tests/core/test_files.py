@@ -78,7 +78,7 @@ async def test_new_file_has_the_permissions_of_any_other(server: Emulator, tmp_p
     assert path.stat().st_mode == (tmp_path / "b").stat().st_mode
 
 
-async def test_file_that_is_there_is_replaced_only_by_its_path(server: Emulator, tmp_path: Path) -> None:
+async def test_existing_file_is_replaced_only_by_its_path(server: Emulator, tmp_path: Path) -> None:
     (tmp_path / "a b.csv").write_bytes(WATCHED)
     async with session_at(server.url, api="agent") as session:
         job = await finished(session)
@@ -117,7 +117,7 @@ async def test_text_that_can_be_no_id_is_refused(job_id: str, file_id: str, serv
     assert not server.ledger.requests
 
 
-async def test_id_with_any_character_stays_one_part_of_the_path(tmp_path: Path) -> None:
+async def test_id_of_any_characters_is_one_path_part(tmp_path: Path) -> None:
     async with WireServer([wire.Say(200, CONTENT)]) as server, session_at(server.url, api="agent") as session:
         path = await session.download("resp_../x", "../../v1/keys?a", tmp_path)
         assert [request.path for request in server.requests] == [
@@ -241,9 +241,7 @@ async def test_content_that_is_cut_short_is_no_file(
 
 
 @pytest.mark.parametrize("how", ["until_close", "gzip"])
-async def test_cut_that_http_cannot_show_is_found_by_the_size(
-    how: Literal["until_close", "gzip"], tmp_path: Path
-) -> None:
+async def test_cut_that_http_hides_shows_in_the_size(how: Literal["until_close", "gzip"], tmp_path: Path) -> None:
     async with (
         WireServer([wire.Cut(CONTENT, how=how)]) as server,
         session_at(server.url, api="agent") as session,

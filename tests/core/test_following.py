@@ -47,7 +47,7 @@ async def test_updates_tell_what_was_found_so_far(clock: JumpingClock) -> None:
     assert updates[-1].to_dict()["done"] is True
 
 
-async def test_job_that_waits_at_the_server_is_told_to_run_once(clock: JumpingClock) -> None:
+async def test_job_waiting_at_the_server_runs_only_once(clock: JumpingClock) -> None:
     async with (
         Emulator(duration=60.0, answer_chars=200, clock=clock) as server,
         session_at(server, clock, poll=lambda job: 0.1) as session,  # so soon that the server has not begun
@@ -223,7 +223,7 @@ async def test_follow_ends_at_its_time_limit(clock: JumpingClock) -> None:
         assert (await session.wait(job)).ok
 
 
-async def test_unknown_job_ends_a_follow_as_it_ends_a_wait(clock: JumpingClock) -> None:
+async def test_unknown_job_ends_a_follow_like_a_wait(clock: JumpingClock) -> None:
     unknown = "resp_00000000-0000-0000-0000-000000000000"
     async with Emulator(clock=clock) as server, session_at(server, clock) as session:
         waited = await session.wait(unknown)
@@ -231,7 +231,7 @@ async def test_unknown_job_ends_a_follow_as_it_ends_a_wait(clock: JumpingClock) 
     assert updates[-1].job.status is waited.status
 
 
-async def test_follow_that_is_closed_ends_its_reader_and_not_the_job(clock: JumpingClock) -> None:
+async def test_closed_follow_ends_its_reader_and_no_job(clock: JumpingClock) -> None:
     async with Emulator(duration=600.0, answer_chars=200, clock=clock) as server, session_at(server, clock) as session:
         job = await session.submit(QUESTION)
         follow = session.follow(job)

@@ -114,7 +114,7 @@ async def test_attempt_that_never_left_is_told_to_nobody(
         assert {row.state for row in journal.rows()} == {State.QUEUED}
 
 
-async def test_doubt_of_an_earlier_attempt_outlives_one_that_never_left(deaf: str) -> None:
+async def test_doubt_outlives_a_later_attempt_that_never_left(deaf: str) -> None:
     """The first attempt made a job; the second, in a later run, finds nobody. What may be billed is still told."""
     store = MemoryStore(now=time.time)
     retry = RetryPolicy(on_doubt="resend", doubt_tries=1, leave_grace=0.01)

@@ -341,7 +341,7 @@ async def test_call_without_a_place_ends_alone(tmp_path: Path) -> None:
             assert (await holding).ok
 
 
-async def test_row_that_another_session_runs_is_named_at_the_time_limit() -> None:
+async def test_job_of_another_session_is_named_at_the_limit() -> None:
     store = MemoryStore(now=time.time)
     async with (
         Scripted(polls=float("inf")) as server,

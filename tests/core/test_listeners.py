@@ -540,7 +540,7 @@ class Silenced(MemoryJournal):
         await super().apply(claim, step)
 
 
-async def test_a_time_out_that_nobody_took_is_told_as_left() -> None:
+async def test_time_out_that_nobody_took_is_told_as_left() -> None:
     """The call is cancelled in the very turn in which its time is up: its job goes on all the same."""
     told: list[Event] = []
     asking: list[asyncio.Task[Job]] = []
@@ -575,7 +575,7 @@ async def test_a_follower_cancelled_as_the_row_changes_is_cancelled(turn: int) -
 # --- the order of things ---------------------------------------------------------------------------------------------
 
 
-async def test_a_place_is_kept_while_what_was_left_is_on_the_wire() -> None:
+async def test_slot_is_kept_while_what_was_left_flies() -> None:
     async with Scripted() as server:
         server.hold = lambda asked: asked.kind == "submit" and asked.question == BUSY
         async with opened(server, max_in_flight=1, retry=RetryPolicy(leave_grace=3600.0)) as session:
@@ -619,7 +619,7 @@ async def test_who_is_merged_gives_back_what_it_holds() -> None:
         assert (life.slots.value, balance_of(session).in_flight) == (5, 0)
 
 
-async def test_who_is_merged_into_a_strangers_job_makes_it_count() -> None:
+async def test_merged_submission_makes_a_strangers_job_count() -> None:
     async with Scripted(polls=NEVER) as server:
         async with opened(server) as other:
             await other.submit(QUESTION, idempotency_key="k")

@@ -94,7 +94,7 @@ async def taken(session: Session, source: Any = QUESTIONS, *, is_shown: bool = T
 # --- one output that is kept up to date ------------------------------------------------------------------------------
 
 
-async def test_a_batch_is_shown_in_one_output_until_it_is_over(opened: Opened, notebook: Notebook) -> None:
+async def test_batch_is_shown_in_one_output_throughout(opened: Opened, notebook: Notebook) -> None:
     async with opened() as session:
         await taken(session)
     (pictures,) = notebook.outputs
@@ -148,14 +148,14 @@ async def test_an_interrupted_cell_shows_how_far_it_came(opened: Opened, noteboo
     assert "left behind" in notebook.outputs[0][-1]
 
 
-async def test_a_notebook_that_is_gone_does_not_disturb_its_batch(opened: Opened, notebook: Notebook) -> None:
+async def test_notebook_that_is_gone_disturbs_no_batch(opened: Opened, notebook: Notebook) -> None:
     async with opened() as session:
         notebook.fails = True
         assert len(await taken(session)) == 12
     assert len(notebook.outputs[0]) == 1
 
 
-async def test_displayed_before_its_block_a_batch_is_kept_up_to_date(opened: Opened, notebook: Notebook) -> None:
+async def test_batch_displayed_before_its_block_is_kept_current(opened: Opened, notebook: Notebook) -> None:
     async with opened() as session:
         jobs = session.batch(QUESTIONS)
         jobs.display()
@@ -220,7 +220,7 @@ def shapes(questions: list[str]) -> Iterator[tuple[str, Any]]:
 
 
 @pytest.mark.parametrize("at", range(3))
-async def test_how_many_there_are_is_said_once_it_is_known(opened: Opened, notebook: Notebook, at: int) -> None:
+async def test_number_of_questions_is_said_once_it_is_known(opened: Opened, notebook: Notebook, at: int) -> None:
     name, source = list(shapes(QUESTIONS))[at]
     async with opened(max_in_flight=5) as session:
         await taken(session, source)
@@ -268,7 +268,7 @@ async def test_the_same_cell_again_pays_nothing_with_a_journal(
     assert "$0.00 \N{MIDDLE DOT} 12 from" not in notebook.outputs[-1][-1]
 
 
-async def test_without_a_journal_it_is_said_before_it_is_paid(
+async def test_repeated_questions_are_told_before_they_are_paid(
     opened: Opened, server: Emulator, notebook: Notebook
 ) -> None:
     told: list[tuple[int, Event]] = []

@@ -301,7 +301,7 @@ async def test_page_needs_no_room_and_its_get_does():
     assert list(play.sink.ended) == ["job-4", "job-3"]
 
 
-async def test_get_is_the_last_poll_of_a_job_on_a_page():
+async def test_job_on_a_page_is_last_polled_by_get():
     play = Play(deadline=START + 33.0)
     await play.after(34.0)
     assert sorted(play.sink.timed_out) == sorted(IDS)

@@ -28,7 +28,7 @@ def test_order_in_which_outcomes_are_handed_out(
     assert batch.results.handed_out == sum(index is not None for index in handed_out)
 
 
-def test_news_are_told_for_an_outcome_and_for_each_one_taken() -> None:
+def test_news_come_with_each_outcome_and_each_taking() -> None:
     batch = Held(1)
     news = batch.results.news
     batch.finish(0)
@@ -38,7 +38,7 @@ def test_news_are_told_for_an_outcome_and_for_each_one_taken() -> None:
     assert news.is_set()
 
 
-def test_jobs_beyond_the_room_are_parked_until_one_is_taken() -> None:
+def test_jobs_beyond_the_room_wait_until_one_is_taken() -> None:
     batch = Held(READY + 2)
     rooms = [place.has_room() for place in batch.places]
     assert rooms == [True] * READY + [False] * 2
@@ -52,7 +52,7 @@ def test_jobs_beyond_the_room_are_parked_until_one_is_taken() -> None:
     assert not batch.places[READY + 1].has_room()
 
 
-def test_jobs_are_unparked_in_the_order_in_which_they_were_parked() -> None:
+def test_jobs_are_unparked_in_the_order_of_parking() -> None:
     batch = Held(READY + 3)
     for index in (*range(READY), READY + 2, READY, READY + 1):
         batch.places[index].has_room()
@@ -61,7 +61,7 @@ def test_jobs_are_unparked_in_the_order_in_which_they_were_parked() -> None:
     assert batch.unparked == [batch.places[index].sub for index in (READY + 2, READY, READY + 1)]
 
 
-def test_poll_that_brings_no_outcome_gives_its_room_to_the_next() -> None:
+def test_poll_without_an_outcome_gives_its_room_on() -> None:
     batch = Held(READY + 1)
     for place in batch.places:
         place.has_room()

@@ -178,7 +178,7 @@ async def test_job_of_another_process_starts_from_its_age(clock: JumpingClock) -
             assert polls.seen == pytest.approx(202.5, abs=4.5)
 
 
-async def test_job_whose_dates_say_nothing_starts_when_it_is_found(clock: JumpingClock) -> None:
+async def test_job_with_useless_dates_starts_when_found(clock: JumpingClock) -> None:
     async with emulator(1000.0, clock) as server:
         async with at(server, clock, api="agent") as session:
             job = await session.submit("Why?")
@@ -188,7 +188,7 @@ async def test_job_whose_dates_say_nothing_starts_when_it_is_found(clock: Jumpin
             assert clock.now() - polls_of(session, job.id).since == pytest.approx(5.0, abs=1.0)
 
 
-async def test_resumed_job_starts_from_the_age_that_the_journal_knows(clock: JumpingClock) -> None:
+async def test_resumed_job_has_the_age_in_the_journal(clock: JumpingClock) -> None:
     journal = MemoryJournal(now=clock.wall)
     async with emulator(1000.0, clock) as server:
         async with at(server, clock, api="agent", journal=journal) as session:
@@ -200,7 +200,7 @@ async def test_resumed_job_starts_from_the_age_that_the_journal_knows(clock: Jum
 
 
 @pytest.mark.parametrize("hours", [-2.0, 24.0 * 8])
-async def test_age_of_a_clock_that_is_far_off_is_not_believed(hours: float, clock: JumpingClock) -> None:
+async def test_age_by_a_clock_far_off_is_not_believed(hours: float, clock: JumpingClock) -> None:
     async with emulator(1000.0, clock) as server:
         async with at(server, clock) as session:
             job = await session.submit("Why?")
@@ -241,7 +241,7 @@ async def test_what_was_learned_is_kept_in_the_journal(clock: JumpingClock) -> N
             assert law.next_gap(0.0) == pytest.approx(gap, rel=0.05)
 
 
-async def test_what_was_learned_survives_a_crash_but_for_the_last(clock: JumpingClock) -> None:
+async def test_nearly_all_that_was_learned_survives_a_crash(clock: JumpingClock) -> None:
     journal = MemoryJournal(now=clock.wall)
     async with emulator(20.0, clock) as server, at(server, clock, journal=journal) as session:
         async with session.batch([f"Question {n}?" for n in range(60)]) as jobs:

@@ -128,7 +128,7 @@ async def test_tag_asked_in_four_sessions_is_one_job(store: MemoryStore) -> None
             await session.aclose()
 
 
-async def test_batches_of_one_source_in_two_sessions_get_every_answer(store: MemoryStore) -> None:
+async def test_batches_in_two_sessions_both_get_every_answer(store: MemoryStore) -> None:
     items = [{"question": f"Question {n}?", "tag": n} for n in range(60)]
     async with Scripted(polls=2) as server:
 
@@ -290,7 +290,7 @@ async def test_session_that_collects_nothing_leaves_free_rows(store: MemoryStore
     assert JournalOptions("x", collect=False).collect is False
 
 
-async def test_job_that_dies_later_is_collected_at_the_next_beat(store: MemoryStore) -> None:
+async def test_dead_sessions_job_is_collected_at_the_next_beat(store: MemoryStore) -> None:
     async with Scripted() as server, opened(server, store.session(), clock=Clock(1000)):
         await turns()
         await left_by_a_dead_session(store, State.SENDING)
@@ -321,7 +321,7 @@ async def test_unreadable_job_is_not_collected_again_and_again(store: MemoryStor
         assert store.rows[1].state is State.ACCEPTED
 
 
-async def test_row_that_is_left_unsent_can_be_asked_for_elsewhere(store: MemoryStore) -> None:
+async def test_row_left_unsent_can_be_asked_for_elsewhere(store: MemoryStore) -> None:
     async with Scripted() as server, opened(server, store.session()) as one, opened(server, store.session()) as two:
         server.hold = is_submit
         leaving = asyncio.create_task(one.ask(QUESTION, tag="x", idempotency_key="k"))
@@ -485,7 +485,7 @@ async def test_nothing_is_sent_while_the_store_is_away(store: MemoryStore) -> No
             assert (await asking).ok
 
 
-async def test_store_that_stays_away_ends_one_job_and_no_batch(store: MemoryStore) -> None:
+async def test_store_that_stays_away_ends_no_batch(store: MemoryStore) -> None:
     journal = Away(store=store)
     async with Scripted() as server, opened(server, journal, clock=Clock(50), timeout=20) as session:
         journal.is_away = True
@@ -501,7 +501,7 @@ async def test_store_that_stays_away_ends_one_job_and_no_batch(store: MemoryStor
 # --- the name of a run, and what may be reused ------------------------------------------------------------------------
 
 
-async def test_untagged_questions_of_a_batch_need_the_name_of_a_run(store: MemoryStore) -> None:
+async def test_untagged_questions_of_a_batch_need_a_named_run(store: MemoryStore) -> None:
     async with Scripted() as server, opened(server, store.session()) as session:
         with pytest.raises(ConfigError, match="run is missing") as caught:
             async with session.batch([QUESTION]) as jobs:

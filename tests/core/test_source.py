@@ -139,7 +139,7 @@ async def test_reader_that_is_cancelled_ends_nothing_for_the_others() -> None:
 
 
 @pytest.mark.parametrize("kind", [plain, awaited])
-async def test_generator_that_was_not_read_to_its_end_is_closed(kind: Callable[[int], Any]) -> None:
+async def test_generator_not_read_to_its_end_is_closed(kind: Callable[[int], Any]) -> None:
     given = kind(3)
     source: Source[int] = Source(given, unheard)
     await source.read(always)

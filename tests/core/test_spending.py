@@ -112,7 +112,7 @@ async def test_waiting_submission_is_sent_once_a_job_makes_room() -> None:
     assert money.has_reserved(second)
 
 
-async def test_waiting_ends_in_an_error_when_nothing_can_make_room() -> None:
+async def test_waiting_fails_when_nothing_can_make_room() -> None:
     money = spending(1.0)
     first = new("1")
     await money.reserve(first, math.inf)
@@ -144,7 +144,7 @@ async def test_cost_that_becomes_known_settles_the_unknown_bill(left: Submission
     assert (facts.left, facts.unknown, facts.spent, facts.in_flight) == (0, 0, 0.3, 0)
 
 
-async def test_unknown_bill_that_is_taken_up_is_one_reservation_and_not_two() -> None:
+async def test_unknown_bill_taken_up_is_one_reservation() -> None:
     money = spending(3.0)
     sub = new(job_id="job")
     money.reserve_running(sub)
@@ -202,7 +202,7 @@ async def test_costs_of_earlier_runs_decide_the_reservation() -> None:
     assert money.budget.balance(OTHER).reservation == EACH
 
 
-async def test_job_that_was_asked_for_by_its_id_settles_under_its_kind() -> None:
+async def test_job_asked_for_by_id_settles_under_its_kind() -> None:
     """Without a journal nobody knows what it was asked; what it reserved does."""
     money = spending(9.0)
     money.reserve_running(new(job_id="job"))

@@ -66,7 +66,7 @@ async def test_unknown_level_or_a_profile_beside_it_is_refused(fields: dict[str,
         assert server.ledger.created == 0
 
 
-async def test_earlier_release_names_the_field_that_it_does_not_know() -> None:
+async def test_earlier_release_names_the_field_it_does_not_know() -> None:
     async with Emulator(unknown_fields={"effort"}) as server, AgentCaller(server.url) as c:
         refused = await c.refused(asked(effort="high"))
         assert refused["param"] == "effort"

@@ -124,7 +124,7 @@ def loaded_with_a_session() -> set[str]:
     return set(done.stdout.split())
 
 
-def test_import_loads_no_library_of_an_extra_and_few_modules() -> None:
+def test_import_loads_few_modules_and_no_extras() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     extras = {
         re.split(r"[^\w.-]", line)[0].lower().replace("_", "-")

@@ -45,7 +45,7 @@ def test_all_is_exactly_what_the_package_imports() -> None:
     assert offered <= set(dir(aiopplx))
 
 
-def test_names_loaded_at_first_use_stand_in_the_order_of_the_imports() -> None:
+def test_late_names_stand_in_the_order_of_imports() -> None:
     import aiopplx
 
     by_module: dict[str, list[str]] = {}
@@ -204,7 +204,7 @@ ERRORS = {
 ABOUT_ARGUMENTS = ("ConfigError", "InvalidRequest", "TableError", "TypeError", "ValueError")
 
 
-def test_messages_of_errors_name_nothing_that_only_a_program_has() -> None:
+def test_error_messages_name_nothing_only_a_program_has() -> None:
     wrong = []
     for name, path in modules().items():
         if room_of(path) in ("cli", "emulator"):

@@ -131,7 +131,7 @@ async def test_session_dropped_after_its_use_is_no_member(
     await turns()
 
 
-async def test_what_the_server_said_is_shared_and_a_route_is_not():
+async def test_words_of_the_server_are_shared_routes_are_not():
     proxy = object()
     own, routed, same = joined(60.0), joined(way=proxy), joined(way=proxy)
     assert own.gate is not routed.gate is same.gate
@@ -202,7 +202,7 @@ async def test_account_does_not_keep_the_key():
 # --- sessions --------------------------------------------------------------------------------------------------------
 
 
-async def test_closed_session_hands_on_neither_its_rate_nor_its_stop(server: Scripted):
+async def test_closed_session_hands_on_no_rate_and_no_stop(server: Scripted):
     server.script = lambda asked: (402, {"error": {"message": "no credit", "type": "insufficient_quota"}})
     async with opened(server, rpm=6) as closed:
         with pytest.raises(OutOfCredit):

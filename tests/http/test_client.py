@@ -606,7 +606,7 @@ async def test_host_that_does_not_exist_stops_at_once():
     assert play.told() == [EventKind.STOPPED]
 
 
-async def test_host_that_answered_and_is_not_found_now_is_away():
+async def test_host_that_once_answered_is_merely_away():
     play = Play(NO_HOST, NO_HOST, ACCEPTED)
     assert (await play.submit()).id
     assert play.told() == [EventKind.RETRYING, EventKind.RETRYING]

@@ -873,7 +873,7 @@ async def test_step_goes_on_though_its_caller_is_cancelled(journal: Journal) -> 
     assert (await now(journal, record)).state is S
 
 
-async def test_newest_row_of_a_request_is_one_with_a_result_to_come(journal: Journal) -> None:
+async def test_newest_row_of_a_request_has_a_result_ahead(journal: Journal) -> None:
     assert await journal.newest(sha_of(b"why?"), api="sonar") is None
     for place, state in enumerate(State):
         await brought_to(journal, state, f"at {place}")

@@ -214,7 +214,7 @@ async def test_torn_last_transaction_is_no_loss(tmp_path: Path) -> None:
     await journal.close()
 
 
-async def test_crash_at_any_write_of_a_checkpoint_is_no_loss(tmp_path: Path) -> None:
+async def test_crash_at_any_write_of_a_checkpoint_loses_nothing(tmp_path: Path) -> None:
     """The log begins anew: its header is written, then its first frames, over those of the log before."""
     journal = await ran(tmp_path / "run.db")
     old = wal(tmp_path / "run.db").read_bytes()

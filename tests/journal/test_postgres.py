@@ -70,7 +70,7 @@ async def until(true: Callable[[], bool]) -> None:
 # --- opening ----------------------------------------------------------------------------------------------------------
 
 
-async def test_sessions_that_make_the_tables_at_once_have_one_journal(postgres: Server) -> None:
+async def test_sessions_making_tables_at_once_have_one_journal(postgres: Server) -> None:
     url = postgres.url()
     journals = await asyncio.gather(*(PostgresJournal.open(url, timing=PATIENT) for _ in range(4)))
     found = await asyncio.gather(*(queued(journal) for journal in journals))
@@ -80,7 +80,7 @@ async def test_sessions_that_make_the_tables_at_once_have_one_journal(postgres: 
         await journal.close()
 
 
-async def test_other_key_or_server_is_refused_once_something_was_sent(url: str) -> None:
+async def test_other_key_or_server_is_refused_after_a_sending(url: str) -> None:
     def account(key: str) -> Callable[[bytes], str]:
         return lambda salt: fingerprint(key, salt)
 
@@ -135,7 +135,7 @@ async def test_tables_of_this_version_and_the_next_are_used(
         await say(VERSION)
 
 
-async def test_server_out_of_reach_and_database_that_is_missing_are_told_apart(postgres: Server) -> None:
+async def test_missing_server_and_missing_database_are_told_apart(postgres: Server) -> None:
     with pytest.raises(JournalAway):
         await PostgresJournal.open("postgresql:///x?host=/nowhere")
     with pytest.raises(JournalRefused, match="does not exist"):
@@ -167,7 +167,7 @@ async def test_session_has_three_connections_at_most(url: str, database: Asyncpg
 # --- leases -----------------------------------------------------------------------------------------------------------
 
 
-async def test_dead_session_loses_its_rows_and_a_living_one_does_not(url: str) -> None:
+async def test_dead_session_loses_its_rows_a_living_one_none(url: str) -> None:
     async with opened(url, QUICK) as one, opened(url, QUICK) as two, opened(url, QUICK) as three:
         record, mine = await queued(one), await queued(two, "b")
         one._held._beating.cancel()  # as a process that was killed
@@ -195,7 +195,7 @@ async def test_young_session_declares_nobody_dead(url: str, database: AsyncpgDat
             assert (await young.get(pk=record.pk)).is_held
 
 
-async def test_session_whose_beats_fail_sends_nothing_before_its_lease_is_over(url: str, postgres: Server) -> None:
+async def test_session_whose_beats_fail_stops_sending_in_time(url: str, postgres: Server) -> None:
     async with opened(url, QUICK) as journal:
         record = await queued(journal)
         assert journal.may_intend()
@@ -215,7 +215,7 @@ async def test_session_whose_beats_fail_sends_nothing_before_its_lease_is_over(u
         assert journal.may_intend()
 
 
-async def test_session_that_was_declared_dead_goes_on_under_a_new_number(url: str, database: AsyncpgDatabase) -> None:
+async def test_session_declared_dead_goes_on_under_another_number(url: str, database: AsyncpgDatabase) -> None:
     async with opened(url, QUICK) as journal:
         record, number = await queued(journal), journal._held.me
         await database.execute(f"DELETE FROM {schema_of(url)}.worker")
@@ -276,7 +276,7 @@ async def test_claims_of_free_rows_take_none_twice(url: str) -> None:
         assert len(found) == len(set(found)) == 60
 
 
-async def test_mended_question_replaces_that_of_a_session_that_is_gone(url: str) -> None:
+async def test_mended_question_replaces_that_of_a_gone_session(url: str) -> None:
     async with opened(url) as one:
         await queued(one, "a", ask=b"wrong")
     async with opened(url) as two:

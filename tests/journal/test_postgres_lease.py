@@ -30,7 +30,7 @@ def test_lost_lease_ends_sending_until_the_next_beat() -> None:
     assert lease.may_intend(101.0)
 
 
-def test_others_are_declared_dead_after_two_leases_without_a_gap() -> None:
+def test_others_are_dead_after_two_leases_without_a_gap() -> None:
     moments = [float(moment) for moment in range(0, 61, 6)]
     assert not beaten(*moments[:-1]).may_reap(60.0)
     assert beaten(*moments).may_reap(60.0)

@@ -113,7 +113,7 @@ async def test_refusal_lets_go_what_was_held(world: World) -> None:
     assert await sums(journal) == (0.0, 0.0)
 
 
-async def test_bill_of_what_is_paid_again_counts_as_it_was_held(world: World) -> None:
+async def test_bill_of_what_is_paid_again_counts_as_held(world: World) -> None:
     journal = await world.session()
     record = await running(journal, "a")
     await take(journal, record, "ended", State.FAILED, job_id="job-a")
@@ -122,7 +122,7 @@ async def test_bill_of_what_is_paid_again_counts_as_it_was_held(world: World) ->
     assert (found.spent, found.held) == (1.0, 0.0)
 
 
-async def test_holds_of_a_dead_session_are_found_by_their_rows(world: World) -> None:
+async def test_holds_of_dead_sessions_are_found_by_rows(world: World) -> None:
     dead, living = await world.session(), await world.session()
     await living.cap(2.0)
     await running(dead, "runs")

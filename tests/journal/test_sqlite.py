@@ -457,7 +457,7 @@ async def test_question_that_may_be_billed_is_not_replaced(tmp_path: Path, state
 
 
 @pytest.mark.parametrize("state", [state for state in State if state not in (State.QUEUED, State.REJECTED)])
-async def test_question_that_has_ended_is_replaced_if_the_user_says_so(tmp_path: Path, state: State) -> None:
+async def test_ended_question_is_replaced_if_the_user_says_so(tmp_path: Path, state: State) -> None:
     path = tmp_path / "run.db"
     journal = await opened(path)
     record = await sent(journal)
@@ -735,7 +735,7 @@ async def ran(path: Path, run: str, *items: tuple[str, int | None], to_the_end: 
     await journal.close()
 
 
-async def test_last_run_is_read_in_the_order_of_its_source(tmp_path: Path) -> None:
+async def test_last_run_is_read_in_its_sources_order(tmp_path: Path) -> None:
     path = tmp_path / "run.db"
     await ran(path, "7", ("a", 1), ("b", None), ("pilot", 2), ("c", 3))
     await ran(path, "1", ("c", None), ("new", 9), ("b", 5), ("a", None))  # the later opening is the later run
@@ -956,7 +956,7 @@ asyncio.run(main())
 """
 
 
-def test_file_that_may_not_grow_is_full_and_not_broken(tmp_path: Path) -> None:
+def test_file_that_may_not_grow_is_only_full(tmp_path: Path) -> None:
     run = [sys.executable, "-W", "error", "-c", LIMITED, str(tmp_path / "run.db")]
     said = subprocess.run(run, capture_output=True, text=True, timeout=60, check=True).stdout
     message, more = said.splitlines()

@@ -61,7 +61,7 @@ def test_choices_are_steps_that_the_table_lets_be_taken() -> None:
         assert all(rules[choice].origins & froms for choice in choices)
 
 
-async def test_submission_being_sent_is_in_doubt_once_its_session_is_gone(tmp_path: Path) -> None:
+async def test_sending_is_in_doubt_once_its_session_is_gone(tmp_path: Path) -> None:
     place = tmp_path / "j.db"
     journal = await SqliteJournal.open(place, now=time.time)
     try:

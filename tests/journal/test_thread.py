@@ -97,7 +97,7 @@ def bad(outcomes: list[object]) -> list[object]:
 # An error between the opening of a connection and the next line leaves it to the garbage collector, as 3.13 tells.
 @pytest.mark.filterwarnings("ignore:unclosed database:ResourceWarning")
 @pytest.mark.parametrize(("make", "step"), [(MemoryError, 11), (OSError, 17), (SystemExit, 19)])
-async def test_error_at_any_line_of_the_thread_leaves_nobody_waiting(
+async def test_error_anywhere_in_the_thread_leaves_nobody_waiting(
     tmp_path: Path, make: Callable[[], BaseException], step: int
 ) -> None:
     at = 0

@@ -93,7 +93,7 @@ def test_budget_keeps_the_reservation_of_an_unknown_bill(cost: float | None) -> 
     assert sends_until_full(budget) == 1
 
 
-def test_job_that_is_left_keeps_its_reservation_till_taken_up() -> None:
+def test_job_left_keeps_its_reservation_till_taken_up() -> None:
     budget = budget_of(4.0, prior=2.0)
     budget.sent(JOB)
     budget.was_left(JOB)
@@ -156,7 +156,7 @@ def test_first_dearer_cost_is_reserved_however_many_were_cheaper() -> None:
 
 @pytest.mark.parametrize("at_once", [1, 5, 8, 50, 1000])
 @pytest.mark.parametrize("rise", [1.5, 2.0, 10.0])
-def test_price_that_rises_passes_the_cap_by_what_was_out(rise: float, at_once: int) -> None:
+def test_rising_price_passes_the_cap_by_what_was_out(rise: float, at_once: int) -> None:
     budget, old, out = seen(10.0, [0.1] * REMEMBERED), 0.1, 0
     most = 0
     while True:
@@ -199,7 +199,7 @@ def test_jobs_of_all_kinds_share_one_cap() -> None:
 
 
 @pytest.mark.parametrize("ends", [lambda b: None, lambda b: b.was_left(DEAR)], ids=["running", "left"])
-def test_ten_of_a_kind_are_out_until_one_tells_its_cost(ends: object) -> None:
+def test_ten_are_out_until_one_tells_its_cost(ends: object) -> None:
     budget = budget_of(1000.0)
     for _ in range(UNSEEN):
         assert budget.may_send(DEAR)
@@ -215,7 +215,7 @@ def test_ten_of_a_kind_are_out_until_one_tells_its_cost(ends: object) -> None:
     assert reserved_for(budget, DEAR) == 3.0
 
 
-def test_only_a_job_of_the_kind_tells_what_it_costs() -> None:
+def test_only_a_job_of_the_kind_tells_its_cost() -> None:
     budget = budget_of(1000.0)
     budget.bring_forward(DEAR, left=UNSEEN)
     budget.sent(JOB)
@@ -224,7 +224,7 @@ def test_only_a_job_of_the_kind_tells_what_it_costs() -> None:
     assert budget.may_make_room(DEAR)
 
 
-def test_jobs_that_ended_without_a_cost_do_not_block_their_kind() -> None:
+def test_ends_without_a_cost_do_not_block_their_kind() -> None:
     budget = budget_of(1000.0)
     budget.bring_forward(DEAR, unknown=3 * UNSEEN)
     assert sends_until_full(budget, DEAR) == UNSEEN

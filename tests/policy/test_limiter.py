@@ -233,7 +233,7 @@ def test_given_rate_learns_nothing_from_refusals():
     assert run.limit.refused_as_given > 0
 
 
-def test_given_rate_with_a_burst_lets_it_out_at_once():
+def test_given_burst_is_let_out_at_once():
     limit = Limiter(50, burst=50)
     for _ in range(50):
         assert limit.delay(BEGAN) <= 0.0

@@ -71,7 +71,7 @@ def test_refusal_joins_it_to_a_limit_that_is_known(known: Lane, refused: Lane):
     assert limits.list is not one
 
 
-def test_first_refused_poll_long_after_the_submissions_slows_nothing_down():
+def test_late_refused_poll_slows_no_submission_down():
     limits = Limits()
     limit = limits.submit
     Run(Bucket(300, 2), limit, 15, seed=1).run()
@@ -101,7 +101,7 @@ def accept(limits: Limits, lane: Lane, times: int, since: float) -> None:
 
 
 @pytest.mark.parametrize(("polls", "joins"), [(10, True), (100, False)])
-def test_refused_poll_joins_nothing_if_more_were_accepted_than_fit(polls: int, joins: bool):
+def test_refused_poll_joins_nothing_if_too_many_were_accepted(polls: int, joins: bool):
     limits = Limits()
     with_a_rate(limits, Lane.SUBMIT)  # 50 a minute
     limits.submit.leave(BEGAN + 499.8)
@@ -113,7 +113,7 @@ def test_refused_poll_joins_nothing_if_more_were_accepted_than_fit(polls: int, j
     assert limits.is_shared is joins
 
 
-def test_limits_that_a_refusal_joined_are_two_again_where_refusals_are_noise():
+def test_limits_joined_by_noise_are_two_again():
     limits = Limits()
     with_a_rate(limits, Lane.SUBMIT)
     limits.refused(Lane.POLL, BEGAN + 500.3, BEGAN + 500.0)
@@ -127,7 +127,7 @@ def test_limits_that_a_refusal_joined_are_two_again_where_refusals_are_noise():
     assert limits.poll.usual == limits.submit.usual
 
 
-def test_noise_that_one_limit_has_shown_is_expected_of_all():
+def test_noise_of_one_limit_is_expected_of_all():
     limits = Limits()
     with_a_rate(limits, Lane.SUBMIT)
     Run(AtRandom(0.2, 3), limits.submit, 400, seed=3).run()
@@ -210,7 +210,7 @@ def test_next_api_begins_with_nothing_known():
 # --- for a later run --------------------------------------------------------------------------------------------------
 
 
-def test_later_run_knows_the_rate_and_what_it_is_of():
+def test_later_run_knows_each_rate_and_its_limit():
     limits = Limits()
     with_a_rate(limits, Lane.SUBMIT)
     limits.refused(Lane.POLL, BEGAN + 500.0, BEGAN + 500.0)

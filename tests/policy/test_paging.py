@@ -198,7 +198,7 @@ def test_nothing_is_read_for_three_jobs():
     assert paging.next_due() is None
 
 
-def test_list_on_trial_is_read_once_a_job_has_ended():
+def test_list_on_trial_is_read_after_an_end():
     paging = watched(10, is_proven=False)
     assert paging.take(NOW + 100.0) is None
     paging.ended("0", NOW + 100.0, NOW + 97.0)
@@ -216,7 +216,7 @@ def test_end_in_time_proves_a_list(late: float, is_proven: bool):
     assert paging.is_proven is is_proven
 
 
-def test_list_on_trial_sets_off_two_gets_at_a_time():
+def test_list_on_trial_sets_off_two_gets():
     paging = watched(40, is_proven=False)
     _, ended = read(paging, NOW + 100.0, [(f"{n}", True) for n in range(40)])
     assert len(ended) == 2
@@ -251,7 +251,7 @@ def test_lost_belief_comes_back_later_each_time():
     assert pauses == [FIRST_PAUSE, 2 * FIRST_PAUSE, 4 * FIRST_PAUSE, 8 * FIRST_PAUSE]
 
 
-def test_jobs_that_were_pushed_off_the_front_are_on_the_next_page():
+def test_jobs_pushed_off_the_front_are_on_page_two():
     paging = watched(150)
     assert read(paging, NOW + 50.0, rows(*range(149, 49, -1)), "next")[0] == ""
     token, _ = read(paging, NOW + 50.1, rows(*range(49, -1, -1)))
@@ -259,7 +259,7 @@ def test_jobs_that_were_pushed_off_the_front_are_on_the_next_page():
     assert all(paging.seen_at(f"{n}") is not None for n in range(150))
 
 
-def test_tokens_that_lead_to_the_front_leave_the_list_alone():
+def test_tokens_that_lead_back_leave_the_list_alone():
     paging = watched(250)
     front = rows(*range(249, 149, -1))
     read(paging, NOW + 100.0, front, "next")

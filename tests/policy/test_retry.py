@@ -191,7 +191,7 @@ def test_error_of_a_lost_submission_says_whether_it_left(broken: Broken, sent: b
 
 @pytest.mark.parametrize("known", [Known.NOTHING, Known.REACHED, Known.ACCEPTED])
 @pytest.mark.parametrize("broken", [Broken.DISK, Broken.TOO_LARGE])
-def test_what_this_machine_cannot_take_is_not_asked_for_again(broken: Broken, known: Known):
+def test_answers_too_large_are_not_asked_for_again(broken: Broken, known: Known):
     no = NoReply(broken, "detail", sent=True, permanent=True)
     for lane in (Lane.POLL, Lane.FILE):
         assert classify(lane, no, error_of_no_reply(no, lane=lane, limit=1), known) is Fault.STOP

@@ -58,7 +58,7 @@ def test_only_a_final_status_ends_a_job(status: JobStatus):
     assert verdict is None or isinstance(verdict, Again) or verdict.status is status
 
 
-def test_readable_poll_is_what_the_next_rule_is_asked_with():
+def test_poll_rule_is_asked_with_the_last_readable_poll():
     polls = fresh(since=100.0)
     assert polls.answered(POLICY, RUNNING, is_last=False) is None
     asked = polls.running(160.0)
@@ -110,7 +110,7 @@ def test_missing_job_that_is_seen_between_is_asked_anew():
     assert failed(polls, GONE, 140.0) == Again(POLICY.missing_recheck)
 
 
-def test_missing_job_is_believed_at_once_at_the_last_poll():
+def test_missing_job_is_believed_at_the_last_poll():
     assert isinstance(failed(fresh(), GONE, 100.0, is_last=True), Ended)
 
 
@@ -126,7 +126,7 @@ READS = [
 
 
 @pytest.mark.parametrize(("error", "fault", "counts"), READS, ids=lambda value: type(value).__name__)
-def test_failure_ends_a_job_only_if_it_cannot_be_read(error: AiopplxError, fault: Fault, counts: bool):
+def test_failed_poll_ends_only_an_unreadable_job(error: AiopplxError, fault: Fault, counts: bool):
     polls = fresh()
     verdicts = [failed(polls, error, now, fault) for now in range(0, 400, 20)]
     ends = [place for place, verdict in enumerate(verdicts) if isinstance(verdict, Ended)]
@@ -180,11 +180,11 @@ def test_last_poll_is_the_first_after_deadline_and_grace(deadline: float, grace_
 @pytest.mark.parametrize(
     ("wait", "grace_until", "expected"), [(0.0, 0.0, False), (0.1, 0.0, True), (0.1, 100.0, True), (0.1, 101.0, False)]
 )
-def test_wait_ends_without_a_last_poll_only_if_none_may_leave(wait: float, grace_until: float, expected: bool):
+def test_wait_omits_its_last_poll_at_a_closed_gate(wait: float, grace_until: float, expected: bool):
     assert is_hopeless(wait, 100.0, grace_until=grace_until) is expected
 
 
-def test_job_that_is_seen_to_run_has_no_grace_left():
+def test_job_seen_running_has_no_grace_left():
     polls = Polls(0.0, grace_until=500.0)
     failed(polls, TransportError("reset"), 100.0)
     assert polls.grace_until == 500.0

@@ -221,7 +221,7 @@ async def test_answer_of_another_form_is_kept_by_every_way(form: str, way: str, 
         assert len(server.requests) == 1
 
 
-async def test_run_in_place_of_a_sonar_answer_is_taken_at_submission_and_poll() -> None:
+async def test_run_in_place_of_a_sonar_answer_is_taken() -> None:
     async with Scripted() as server:
         server.script = lambda asked: (200, RESPONSE) if asked.kind == "submit" else None
         async with opened(server) as session:
@@ -235,7 +235,7 @@ async def test_run_in_place_of_a_sonar_answer_is_taken_at_submission_and_poll() 
         assert (asked.text, got.text) == (TEXT, TEXT)
 
 
-async def test_cut_answer_of_a_run_is_in_doubt_under_its_id() -> None:
+async def test_cut_run_is_in_doubt_under_its_id() -> None:
     said = wire.Say(body=json.dumps(RESPONSE).encode()[:-9])
     async with WireServer([said]) as server, session_at(server.url, api="agent") as session:
         job = await session.ask("Why?")

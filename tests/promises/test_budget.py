@@ -83,7 +83,7 @@ async def test_cheap_model_says_nothing_about_a_dear_one(
         assert 0.5 * CAP < server.ledger.billed <= CAP
 
 
-async def test_ten_of_an_unseen_kind_are_out_until_one_ended(clock: JumpingClock) -> None:
+async def test_ten_of_an_unseen_kind_await_one_end(clock: JumpingClock) -> None:
     source = [f"Why did ship {n} sink?" for n in range(40)]
     async with served(clock) as server, opened(server, clock, 1000.0) as session, session.batch(source) as jobs:
         first = await anext(jobs)
@@ -93,7 +93,7 @@ async def test_ten_of_an_unseen_kind_are_out_until_one_ended(clock: JumpingClock
         assert [job.ok async for job in jobs] == [True] * 39
 
 
-async def test_unseen_kind_that_nobody_waits_for_says_what_to_do(clock: JumpingClock) -> None:
+async def test_unseen_kind_nobody_waits_for_says_what_helps(clock: JumpingClock) -> None:
     async with served(clock) as server, opened(server, clock, 1000.0) as session:
         left = [await session.submit(f"Why did ship {n} sink?") for n in range(UNSEEN)]
         with pytest.raises(BudgetReached, match=r"no cost of such a job .* is known yet, .* Waiting for one of them"):
@@ -203,7 +203,7 @@ async def test_job_that_two_read_is_paid_for_once(clock: JumpingClock) -> None:
         assert server.ledger.created == 1
 
 
-async def test_run_that_was_left_at_its_first_ten_goes_on(path: Path, clock: JumpingClock) -> None:
+async def test_run_left_at_its_first_ten_goes_on(path: Path, clock: JumpingClock) -> None:
     """The next run takes the ten up before it comes to a question that has to wait for their costs."""
     source = [f"Why did ship {n} sink?" for n in range(30)]
     async with served(clock) as server:

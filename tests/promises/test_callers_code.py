@@ -288,7 +288,7 @@ async def placed(name: str, fails: Fails, server: Scripted) -> AsyncIterator[tup
 
 @pytest.mark.parametrize("error", ERRORS)
 @pytest.mark.parametrize("name", PLACES)
-async def test_nothing_the_callers_code_raises_hangs_or_loses_a_job(
+async def test_callers_code_that_raises_loses_no_job(
     name: str, error: str, server: Scripted, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.CRITICAL + 1, "aiopplx")
@@ -319,7 +319,7 @@ async def test_nothing_the_callers_code_raises_hangs_or_loses_a_job(
 
 @pytest.mark.parametrize("error", ENDS)
 @pytest.mark.parametrize("name", PLACES)
-def test_end_of_the_program_passes_and_what_goes_on_ends(name: str, error: str) -> None:
+def test_end_of_the_program_passes_and_work_ends(name: str, error: str) -> None:
     """As in a notebook, where the loop runs on after the end of one cell."""
     raised: list[BaseException] = []
 
@@ -463,7 +463,7 @@ async def test_leaving_is_bounded_whatever_does_not_end(caplog: pytest.LogCaptur
     assert [(then, end) for then, end in ends if then != end] == []
 
 
-async def test_limit_of_a_job_holds_though_its_poll_never_ends(server: Scripted) -> None:
+async def test_time_limit_holds_though_its_poll_never_ends(server: Scripted) -> None:
     stubborn = Stubborn()
     async with AsyncExitStack() as stack:
         stack.callback(stubborn.let_go.set)
@@ -488,7 +488,7 @@ async def test_cancelled_call_ends_though_its_client_swallows_that(server: Scrip
                         await session.get("job-0")
 
 
-async def test_client_that_turns_a_cancellation_into_an_error_is_left(server: Scripted) -> None:
+async def test_client_that_turns_cancellation_into_errors_is_left(server: Scripted) -> None:
     async def turn(request: aiohttp.ClientRequest, handler: Any) -> aiohttp.ClientResponse:
         try:
             await asyncio.sleep(3600)
@@ -505,7 +505,7 @@ async def test_client_that_turns_a_cancellation_into_an_error_is_left(server: Sc
 # --- a client that is closed midway ----------------------------------------------------------------------------------
 
 
-async def test_client_closed_midway_ends_the_batch_with_its_jobs_pending(server: Scripted) -> None:
+async def test_client_closed_midway_leaves_its_jobs_pending(server: Scripted) -> None:
     told = Told()
     server.polls = float("inf")
     http = aiohttp.ClientSession()

@@ -368,7 +368,7 @@ async def test_job_of_an_earlier_run_has_its_columns(call: str, path: Path) -> N
             assert (again.text, again.meta) == (found.text, meta)
 
 
-async def test_columns_of_a_batch_are_in_the_journal_in_its_order(path: Path) -> None:
+async def test_columns_of_a_batch_are_journalled_in_order(path: Path) -> None:
     async with emulator() as server:
         await run(server.url, path, [{"question": f"{n}?", "meta": {"n": n}} for n in range(40)])
         order = [7, *range(40), 41]

@@ -32,7 +32,7 @@ def journal(request: pytest.FixtureRequest, tmp_path: Path) -> Path | None:
     return tmp_path / "run.db" if request.param == "with a journal" else None
 
 
-async def test_question_is_sent_again_in_the_word_that_is_known(journal: Path | None) -> None:
+async def test_question_is_sent_again_in_the_known_word(journal: Path | None) -> None:
     events: list[Event] = []
     async with emulator(unknown_fields=BEHIND) as server:
         bodies = recorded(server, "submit", QUESTION)

@@ -342,9 +342,7 @@ async def test_unknown_host_name_is_reported_at_once() -> None:
 
 
 @pytest.mark.parametrize("name", ["https_proxy", "HTTPS_PROXY", "ALL_PROXY"])
-async def test_proxy_of_the_environment_is_named_when_the_server_is_not_reached(
-    name: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_environments_proxy_is_named_when_nothing_is_reached(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     for other in ("https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY", "no_proxy", "NO_PROXY"):
         monkeypatch.delenv(other, raising=False)
     async with session_at(f"https://127.0.0.1:{closed_port()}") as session:

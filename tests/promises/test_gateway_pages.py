@@ -50,7 +50,7 @@ def test_words_of_the_api_are_a_missing_job(body: bytes) -> None:
 
 @pytest.mark.parametrize("headers", TYPES, ids=str)
 @pytest.mark.parametrize("status", [200, 204, 400, 404, 405, 410, 418, 451, 500, 502, 503, 504, 520])
-async def test_page_in_place_of_a_poll_never_ends_a_job(status: int, headers: dict[str, str]) -> None:
+async def test_page_in_place_of_a_poll_ends_nothing(status: int, headers: dict[str, str]) -> None:
     async with Scripted() as server:
         server.headers = headers
         pages = iter([*PAGES.values()][:3])

@@ -156,7 +156,7 @@ async def test_job_goes_through_the_proxy_that_was_given(
     assert PASSWORD not in caplog.text
 
 
-async def test_job_goes_through_a_proxy_that_is_reached_by_tls(
+async def test_job_goes_through_a_proxy_over_tls(
     authority: trustme.CA, bundle: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("SSL_CERT_FILE", bundle)
@@ -268,7 +268,7 @@ async def test_plain_http_goes_through_a_proxy_only_when_allowed(monkeypatch: py
 # --- what fails -------------------------------------------------------------------------------------------------------
 
 
-async def test_proxy_that_refuses_a_password_is_reported_and_the_password_is_not() -> None:
+async def test_refused_proxy_password_is_never_reported() -> None:
     async with Connecting("me:another") as proxy:
         session = session_at("https://service.example", proxy=f"http://me:{PASSWORD}@{proxy.address}")
         async with session:
@@ -281,7 +281,7 @@ async def test_proxy_that_refuses_a_password_is_reported_and_the_password_is_not
     assert shown(raised.value) == []
 
 
-async def test_proxy_that_is_not_there_costs_nothing_and_shows_no_password() -> None:
+async def test_missing_proxy_costs_nothing_and_shows_no_password() -> None:
     given = f"http://me:{PASSWORD}@{HOST}:{closed_port()}"
     async with session_at("https://service.example", proxy=given, retry=RetryPolicy()) as session:
         with pytest.raises(TransportError, match="proxy") as raised:
@@ -291,7 +291,7 @@ async def test_proxy_that_is_not_there_costs_nothing_and_shows_no_password() -> 
     assert shown(raised.value) == []
 
 
-async def test_proxy_that_is_down_holds_back_no_session_without_it() -> None:
+async def test_proxy_down_holds_back_no_session_without_it() -> None:
     given = f"http://{HOST}:{closed_port()}"
     async with emulator() as fake:
         broken = session_at(fake.url, proxy=given, allow_insecure=True)
@@ -304,7 +304,7 @@ async def test_proxy_that_is_down_holds_back_no_session_without_it() -> None:
 
 @pytest.mark.parametrize("name", ["SSL_CERT_FILE", "REQUESTS_CA_BUNDLE"])
 @pytest.mark.parametrize("has_file", [False, True])
-async def test_certificates_that_cannot_be_read_are_named_at_the_opening(
+async def test_unreadable_certificates_are_named_at_the_opening(
     name: str, has_file: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     place = tmp_path / "ca.pem"
@@ -330,9 +330,7 @@ async def test_certificates_that_cannot_be_read_are_named_at_the_opening(
         (f"socks5://me:{PASSWORD}@proxy.example:1080", "is a SOCKS proxy"),
     ],
 )
-async def test_address_that_is_no_proxy_is_refused_without_being_shown(
-    address: str, said: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_address_of_no_proxy_is_refused_unshown(address: str, said: str, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ConfigError, match=f"network.proxy ({said})") as given:
         Session("any", network=NetworkOptions(proxy=address))
     assert shown(given.value) == []
@@ -345,7 +343,7 @@ async def test_address_that_is_no_proxy_is_refused_without_being_shown(
     assert shown(inherited.value) == []
 
 
-async def test_session_of_the_callers_own_takes_no_proxy_beside_it() -> None:
+async def test_callers_own_session_takes_no_proxy_beside_it() -> None:
     async with aiohttp.ClientSession() as http:
         for network in (NetworkOptions(proxy="http://proxy.example:3128"), NetworkOptions(trust_env=True)):
             with pytest.raises(ConfigError, match="http has its own proxy"):

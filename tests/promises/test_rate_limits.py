@@ -128,7 +128,7 @@ async def test_slow_answers_keep_no_submission_of_a_batch_back() -> None:
         assert server.ledger.peak == SUBMITS_AT_ONCE
 
 
-async def test_batch_that_waits_for_its_limit_has_few_in_the_line() -> None:
+async def test_batch_held_by_its_limit_has_few_in_line() -> None:
     clock = JumpingClock()
     read = 0
 
@@ -193,7 +193,7 @@ async def test_words_of_a_batch_are_checked() -> None:
 # --- what the user says -----------------------------------------------------------------------------------------------
 
 
-async def test_refusal_of_a_given_rate_is_told_once_and_obeyed() -> None:
+async def test_refusal_of_a_given_rate_is_told_and_obeyed() -> None:
     played = await play(40, {"submit": limits.Bucket(30, burst=5)}, duration=60, rpm=120)
     told = [event.reason for _, event in played.events if event.kind is EventKind.WARNING]
     assert len([reason for reason in told if "another process may be using this key" in reason]) == 1

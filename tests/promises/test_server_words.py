@@ -91,9 +91,7 @@ async def test_id_that_cannot_be_asked_for_is_named() -> None:
 
 @pytest.mark.parametrize("job_id", ["chatcmpl-1", None])
 @pytest.mark.parametrize("way", ["ask", "submit", "batch"])
-async def test_answer_of_a_server_that_is_not_asynchronous_is_taken(
-    way: str, job_id: str | None, tmp_path: Path
-) -> None:
+async def test_answer_of_a_synchronous_server_is_taken(way: str, job_id: str | None, tmp_path: Path) -> None:
     path = tmp_path / "j.db"
     async with Scripted() as server:
         server.script = lambda asked: (200, completion(id=job_id)) if asked.kind == "submit" else (404, {})
@@ -110,7 +108,7 @@ async def test_answer_of_a_server_that_is_not_asynchronous_is_taken(
         assert server.requests == {"submit": 1}
 
 
-async def test_answer_of_a_server_that_is_not_asynchronous_needs_no_journal() -> None:
+async def test_answer_of_a_synchronous_server_needs_no_journal() -> None:
     async with Scripted() as server:
         server.script = lambda asked: (200, completion(id=None))
         async with opened(server) as session:
@@ -143,7 +141,7 @@ async def test_empty_completion_says_why_and_is_not_called_old() -> None:
     assert "finish_reason length" in job.error.message
 
 
-async def test_job_that_was_just_accepted_is_not_called_older_than_seven_days() -> None:
+async def test_job_just_accepted_is_not_called_too_old() -> None:
     async with Scripted() as server:
         server.script = lambda asked: (404, {}) if asked.kind == "get" else None
         async with opened(server, clock=Clock(1000)) as session:
@@ -207,7 +205,7 @@ async def test_throttle_in_a_success_is_waited_out() -> None:
     assert [event.fault for event in told if event.kind is EventKind.RETRYING] == ["T"]
 
 
-async def test_error_of_a_failed_job_in_a_list_is_on_its_row() -> None:
+async def test_failed_jobs_error_is_on_its_listed_row() -> None:
     row = {"id": "a-1", "status": "CANCELLED", "failed_at": 5, "error_message": {"message": "by the operator"}}
     async with Scripted() as server:
         server.script = lambda asked: (200, {"requests": [row, {"id": "a-2", "status": "COMPLETED"}]})
@@ -249,7 +247,7 @@ async def test_run_that_waits_for_its_caller_ends_at_once(tool: dict[str, Any], 
 
 
 @pytest.mark.parametrize("status", [404, 405, 501])
-async def test_missing_cancel_endpoint_is_told_and_the_job_looked_at(status: int) -> None:
+async def test_missing_cancel_endpoint_is_told_after_a_poll(status: int) -> None:
     running = {"id": "resp_1", "status": "in_progress", "output": []}
     refused = wire.Say(status=status, body=b'{"error": {"message": "no route", "code": 404}}')
     script = [wire.Say(body=json.dumps(running).encode()), refused, wire.Say(body=json.dumps(running).encode())]

@@ -158,7 +158,7 @@ USES: dict[str, Callable[[Session], Coroutine[Any, Any, Any]]] = {
 
 
 @pytest.mark.slow
-async def test_leaving_is_bounded_at_each_call_of_a_hanging_store(server: Scripted) -> None:
+async def test_leaving_is_bounded_at_a_hanging_store(server: Scripted) -> None:
     async def one(name: str, way: str, is_stubborn: bool) -> None:
         store = MemoryStore(now=time.time)
         await store.session().adopt("old", api="sonar")
@@ -283,7 +283,7 @@ async def test_leaving_a_stalled_disk_is_bounded_and_loses_nothing(server: Scrip
         await asyncio.gather(*(one(step, way) for step, way in ways))
 
 
-async def test_leaving_does_not_wait_for_a_clock_that_stands_still(server: Scripted, tmp_path: Path) -> None:
+async def test_leaving_waits_for_no_clock_that_stands_still(server: Scripted, tmp_path: Path) -> None:
     """A clock that jumps stands still while a journal is at work, and so would every limit by it."""
     clock = JumpingClock()
     hanging = Hanging("accepted", MemoryJournal(now=clock.wall), is_stubborn=False)
@@ -397,7 +397,7 @@ async def test_wait_ends_in_time_though_the_store_hangs(name: str, server: Scrip
         hanging.let_go.set()
 
 
-async def test_outcomes_that_cannot_be_written_hold_up_no_time_limit(server: Scripted) -> None:
+async def test_unwritable_outcomes_hold_up_no_time_limit(server: Scripted) -> None:
     """Each holds the place of its poll, so that memory does not grow; a job at its limit does not wait for a place."""
     server.polls = lambda row: float("inf") if row.question == "other" else 1
     hanging = Hanging("ended", MemoryJournal(now=time.time), is_stubborn=False)

@@ -99,7 +99,7 @@ async def all_rows(url: str) -> Counter[State]:
 
 
 @pytest.mark.parametrize("api", ["sonar", "agent"])
-async def test_tags_asked_in_four_workers_at_once_are_one_job_each(api: str, postgres: Server) -> None:
+async def test_tags_asked_in_four_workers_are_one_job_each(api: str, postgres: Server) -> None:
     url = postgres.url()
     async with Emulator(duration=AfterPolls(3), answer_chars=500) as server:
         server.faults.add("submit", faults.Delay(1.0))
@@ -119,7 +119,7 @@ async def test_tags_asked_in_four_workers_at_once_are_one_job_each(api: str, pos
     assert await all_rows(url) == {State.DONE: 20}
 
 
-async def test_jobs_of_a_killed_worker_are_collected_by_the_others(postgres: Server) -> None:
+async def test_jobs_of_a_killed_worker_are_collected_by_others(postgres: Server) -> None:
     url = postgres.url()
     async with Emulator(duration=6.0, answer_chars=500) as server:
         # The others have long beaten without a gap when one of them is killed.

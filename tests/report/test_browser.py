@@ -103,7 +103,7 @@ def first_pixel(png: bytes) -> tuple[int, ...]:
 
 
 @pytest.mark.parametrize("scheme", GROUND)
-async def test_a_screen_is_light_or_dark_and_asks_for_nothing(scheme: str, tmp_path: Path) -> None:
+async def test_screen_is_light_or_dark_and_asks_nothing(scheme: str, tmp_path: Path) -> None:
     picture = tmp_path / "report.png"
     colours = f"--blink-settings=preferredColorScheme={int(scheme == 'light')}"
     async with listening() as (url, asked):
@@ -120,7 +120,7 @@ async def test_paper_asks_for_nothing(tmp_path: Path) -> None:
     assert asked == []
 
 
-async def test_the_page_in_a_browser_is_the_page_that_was_written(tmp_path: Path) -> None:
+async def test_page_in_a_browser_is_as_written(tmp_path: Path) -> None:
     async with listening() as (url, asked):
         seen = await shown(report(url), tmp_path, "--dump-dom")
     assert seen.count(b"<article") == 2
@@ -129,7 +129,7 @@ async def test_the_page_in_a_browser_is_the_page_that_was_written(tmp_path: Path
     assert asked == []
 
 
-async def test_this_browser_asks_for_what_a_page_that_is_not_made_safe_names(tmp_path: Path) -> None:
+async def test_browser_asks_for_what_an_unsafe_page_names(tmp_path: Path) -> None:
     """So the tests above can see a request."""
     async with listening() as (url, asked):
         await shown(f"<!doctype html><body>{bait(url)}", tmp_path, "--dump-dom")

@@ -65,7 +65,7 @@ def test_the_job_knows_what_its_marks_name(form: Form) -> None:
     assert (found, job.unresolved) == (places, len(lost))
 
 
-def test_the_page_links_marks_to_sources_and_names_the_rest(form: Form) -> None:
+def test_page_links_marks_and_names_the_rest(form: Form) -> None:
     job, places, lost = form
     page = "".join(html_report([job]))
     assert list(dict.fromkeys(map(int, re.findall(r'href="#q1-s(\d+)"', page)))) == places
@@ -91,7 +91,7 @@ def test_markdown_links_the_same(form: Form) -> None:
     assert ([] if said is None else re.findall(r"\\(\[.*?)\\(\])", said[1])) == [(mark[:-1], "]") for mark in lost]
 
 
-def test_the_list_of_the_command_line_says_which_marks_name_a_line(form: Form) -> None:
+def test_printed_list_says_which_marks_name_a_line(form: Form) -> None:
     job, places, _ = form
     lines = on_paper(job).partition("## Sources\n\n")[2].splitlines()
     for mark, source in job.cited.items():
@@ -102,7 +102,7 @@ def test_the_list_of_the_command_line_says_which_marks_name_a_line(form: Form) -
     assert [place for place, line in enumerate(lines, 1) if line.endswith("]")] <= sorted(places)
 
 
-def test_the_sheet_of_sources_says_which_marks_name_a_row(form: Form) -> None:
+def test_sheet_says_which_marks_name_a_row(form: Form) -> None:
     job, places, _ = form
     rows = list(_sources([job]))
     assert sorted(row["n"] for row in rows if row["cited"]) == sorted(places)

@@ -29,7 +29,7 @@ def job_of(text: str, question: str = "Why?", job_id: str = "id-1") -> Job:
     )
 
 
-def test_a_card_has_the_question_the_answer_and_the_sources() -> None:
+def test_card_has_question_answer_and_sources() -> None:
     html = job_of("It was **top-heavy** [1].")._repr_html_()
     assert html.startswith('<div class="mathjax_ignore"')
     assert "Why?" in html

@@ -55,7 +55,7 @@ def test_what_needs_a_look_comes_first() -> None:
     assert page.index("To look at") < page.index('id="contents"') < page.index('<article id="q1">')
 
 
-def test_a_page_of_good_answers_has_nothing_to_look_at() -> None:
+def test_page_of_good_answers_warns_of_nothing() -> None:
     assert "To look at" not in "".join(html_report([done("Why?", "Top-heavy [1].")]))
 
 
@@ -67,7 +67,7 @@ def test_numbers_of_the_whole_are_right() -> None:
     assert "<b>1 min 1 s</b><span>half took under" in page
 
 
-def test_what_still_runs_or_was_never_sent_has_not_failed() -> None:
+def test_running_and_unsent_jobs_have_not_failed() -> None:
     page = "".join(
         html_report([
             done("First?", "Top-heavy [1]."),
@@ -91,7 +91,7 @@ def test_page_of_one_answer_needs_no_contents() -> None:
     assert page.count("Why?") == 1
 
 
-def test_question_that_is_not_known_is_the_heading_of_its_answer() -> None:
+def test_unknown_question_still_has_a_heading() -> None:
     """A job that was read by its id does not say what was asked."""
     page = "".join(html_report([done("", "# Why the Vasa sank\n\nTop-heavy [1].")]))
     assert '<h2 dir="auto">Why the Vasa sank</h2>' in page
@@ -99,7 +99,7 @@ def test_question_that_is_not_known_is_the_heading_of_its_answer() -> None:
     assert '<h2 dir="auto">question 1</h2>' in "".join(html_report([done("", "Top-heavy [1].")]))
 
 
-def test_source_that_is_marked_twice_side_by_side_is_one_number() -> None:
+def test_source_marked_twice_side_by_side_is_one_number() -> None:
     page = "".join(html_report([done("Why?", "Top-heavy [1][1, 2][9][9]. Late [1].")]))
     shown = [re.findall(r">([^<]+)</", group) for group in re.findall(r'<sup class="marks">(.*?)</sup>', page)]
     assert shown == [["1", "2", "9?"], ["1"]]

@@ -54,7 +54,7 @@ def test_a_column_is_named_or_guessed_at() -> None:
 # --- what is sent and what is kept
 
 
-def test_a_column_of_a_table_is_kept_and_not_sent() -> None:
+def test_column_of_a_table_is_kept_unsent() -> None:
     found = seen(FRAME, template="What did {company} do?")
     request = next(found.requests())
     assert isinstance(request, ResearchRequest)

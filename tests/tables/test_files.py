@@ -28,7 +28,7 @@ def cells_of(table: Table) -> list[dict[str, Any]]:
 
 
 @pytest.mark.parametrize("last", ["Total;12", "Grand total:;1.234,50", "Summe;12,00 €", "合計;12", ";Итого;12"])
-def test_last_row_that_sums_up_is_told_before_it_is_asked(tmp_path: Path, last: str) -> None:
+def test_last_row_that_sums_up_is_told_first(tmp_path: Path, last: str) -> None:
     table = table_of(tmp_path / "q.csv", f"company;revenue;x\nACME;5;a\nVasa;7;b\n{last}\n")
     (note,) = look(table, AskOptions(template="What of {company?} {revenue?}?")).notes
     assert note.startswith("line 4 looks like a sum of the others (")
@@ -183,7 +183,7 @@ def test_old_encodings_are_told_by_their_line_ends(tmp_path: Path, codec: str, e
     assert "Müller" in table.notes[0]
 
 
-def test_line_break_in_a_cell_of_old_excel_is_no_doubt(tmp_path: Path) -> None:
+def test_line_break_of_old_excel_is_no_doubt(tmp_path: Path) -> None:
     table = table_of(tmp_path / "q.csv", 'Firma;Frage\r\nMüller;"Was\nnun?"\r\n'.encode("cp1252"))
     assert cells_of(table) == [{"Firma": "Müller", "Frage": "Was\nnun?"}]
 
@@ -254,7 +254,7 @@ def test_texts_are_questions_only_if_all_are(tmp_path: Path) -> None:
         table_of(tmp_path / "q.json", '["a", {"question": "b"}]')
 
 
-def test_a_bad_line_of_json_is_told_by_its_column(tmp_path: Path) -> None:
+def test_bad_line_of_json_is_told_by_column(tmp_path: Path) -> None:
     table = table_of(tmp_path / "q.jsonl", '{"question": "one"}\n{"question": "two"\n')
     bad = [row.reason for row in table.read() if not isinstance(row, Row)]
     assert bad == ["not JSON: Expecting ',' delimiter, column 19"]
@@ -461,7 +461,7 @@ def test_title_above_a_sheet_is_no_header(tmp_path: Path) -> None:
     assert cells_of(read_file(path, ReadOptions(skip_lines=2))) == [{"id": 1, "question": "a"}]
 
 
-def test_index_of_a_sheet_that_only_counts_is_left_out(tmp_path: Path) -> None:
+def test_index_that_only_counts_is_left_out(tmp_path: Path) -> None:
     for first in (0, 1):
         table = read_file(sheet(tmp_path / "q.xlsx", [[None, "question"], [first, "a"], [first + 1, "b"]]))
         assert table.columns == ("question",)

@@ -38,7 +38,7 @@ async def ran(source: Any, **given: Any) -> list[Job]:
         return [job async for job in jobs]
 
 
-async def test_a_job_knows_its_question_its_row_and_its_time() -> None:
+async def test_job_knows_its_question_row_and_time() -> None:
     jobs = await ran(questions(TABLE, template=TEMPLATE, tag="company"))
     assert [job.question for job in jobs] == [f"What did {name} announce?" for name in TABLE["company"]]
     assert [job.meta["year"] for job in jobs] == [2025, 2024, None]
@@ -172,7 +172,7 @@ async def test_poll_rules_see_no_columns() -> None:
     assert jobs[0].meta == {"row": 1}
 
 
-def test_a_column_that_some_rows_have_moves_ours_in_all_rows() -> None:
+def test_column_of_some_rows_moves_ours_in_all() -> None:
     first, second = rows([
         Job(status=JobStatus.STOPPED, tag="ours", question="q"),
         Job(status=JobStatus.STOPPED, tag="ours", question="q", meta={"tag": "theirs", "answer": 1}),

@@ -65,7 +65,7 @@ def test_excel_cells_are_text_and_numbers_are_numbers(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("letter", ["x", "\N{GRINNING FACE}"])
-def test_an_answer_too_long_for_a_cell_is_cut_and_counted(tmp_path: Path, letter: str) -> None:
+def test_answer_too_long_for_a_cell_is_cut(tmp_path: Path, letter: str) -> None:
     path = tmp_path / "a.xlsx"
     answer = "\n\n".join(letter * 500 for _ in range(100))
     assert write_excel(str(path), [{"answer": answer}, {"answer": "short"}], ["answer"]) == 1
@@ -97,7 +97,7 @@ def test_parquet_is_exact_and_mixed_columns_are_text(tmp_path: Path) -> None:
     assert back[3] == {"company": "5", "phone": "true", "answer": None, "cost": 0.0}
 
 
-def test_parquet_reads_its_rows_twice_however_many_columns_there_are(tmp_path: Path) -> None:
+def test_parquet_reads_its_rows_twice_for_any_columns(tmp_path: Path) -> None:
     """Once for the kinds of the columns, once to write: each row may have to be read from a disk."""
     read: list[int] = []
 

@@ -175,7 +175,7 @@ def test_problem_is_the_error_that_it_names(
     assert words in error.message
 
 
-def test_problem_in_a_success_is_the_refusal_that_it_means() -> None:
+def test_problem_in_a_success_is_a_refusal() -> None:
     meant = refusal_in(reply({"type": "about:blank", "title": "Too Many Requests", "status": 429}))
     assert meant is not None
     assert meant.status == 429
@@ -195,5 +195,5 @@ def test_problem_in_a_success_is_the_refusal_that_it_means() -> None:
         (b"a,b\n", ""),
     ],
 )
-def test_content_that_is_an_error_is_told_from_a_file(body: Any, said: str) -> None:
+def test_content_that_is_an_error_is_no_file(body: Any, said: str) -> None:
     assert error_said(reply(body)) == said

@@ -640,7 +640,7 @@ def test_request_survives_a_round_trip_through_json():
 # --- as keywords
 
 
-def test_keywords_of_a_call_are_the_fields_of_a_request():
+def test_keywords_of_a_call_are_a_requests_fields():
     beside = {
         "question",
         "messages",

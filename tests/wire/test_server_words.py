@@ -134,11 +134,11 @@ def test_sonar_job_that_says_when_it_failed_has_failed(word: str):
 
 @pytest.mark.parametrize("word", ["RUNNING", "processing", "PENDING", "in_review", "queued", "streaming", "STARTED"])
 @pytest.mark.parametrize("api", APIS)
-def test_word_for_work_goes_on_beside_a_part_of_an_answer(api: API, word: str):
+def test_word_for_work_holds_beside_a_partial_answer(api: API, word: str):
     assert read(api, status=word, **with_text(api, "so far")).status in (JobStatus.IN_PROGRESS, JobStatus.CREATED)
 
 
-def test_answer_without_a_status_that_says_why_it_ends_is_whole():
+def test_answer_that_says_why_it_ends_is_whole():
     choice = {"message": {"content": "text"}, "finish_reason": "stop"}
     assert read(SONAR, response={"choices": [choice]}).status is JobStatus.COMPLETED
 
@@ -148,7 +148,7 @@ def test_answer_without_a_status_that_says_why_it_ends_is_whole():
 
 @pytest.mark.parametrize("content", [None, "", " \n"])
 @pytest.mark.parametrize("reason", ["length", "content_filter", "novelty"])
-def test_reason_of_an_empty_answer_is_on_job_and_error(content: str | None, reason: str):
+def test_empty_answers_reason_is_on_job_and_error(content: str | None, reason: str):
     choice = {"message": {"content": content}, "finish_reason": reason}
     snapshot = read(SONAR, status="COMPLETED", response={"choices": [choice]})
     job = job_of(snapshot)
@@ -282,7 +282,7 @@ def test_any_encodable_id_is_read_and_asked_for(api: API, job_id: str):
 
 
 @pytest.mark.parametrize("api", APIS)
-def test_id_that_is_a_number_is_named_in_the_error(api: API):
+def test_number_for_an_id_is_named_in_errors(api: API):
     with pytest.raises(ProtocolError, match="without a usable id") as refused:
         read(api, id=12345, status="queued")
     assert refused.value.job_id == "12345"
@@ -315,7 +315,7 @@ def test_words_inside_the_response_are_in_the_error(api: API, inner: dict[str, A
 
 
 @pytest.mark.parametrize("api", APIS)
-def test_words_of_a_body_without_an_id_are_in_the_error(api: API):
+def test_words_of_an_idless_body_are_in_the_error(api: API):
     with pytest.raises(ProtocolError, match=r"without a usable id: out of pages \(no_pages\)"):
         api.read_job(reply({"error": {"message": "out of pages", "code": "no_pages"}}))
 
@@ -338,7 +338,7 @@ def test_finished_chat_completion_is_a_finished_job(job_id: str | None, odd: dic
     assert job_of(SONAR.read_job(reply(snapshot.raw), job.id)) == job
 
 
-def test_chat_completion_without_a_text_is_not_asked_for_again():
+def test_chat_completion_without_a_text_is_final():
     body = completion(choices=[{"message": {"content": ""}}])
     snapshot = SONAR.read_job(reply(body))
     assert (snapshot.status, snapshot.is_empty, snapshot.may_have_more) == (JobStatus.COMPLETED, True, False)
