@@ -95,7 +95,7 @@ class SessionStore:
         self.shared = shared
         self.spent = spent
         self.known = known
-        self.is_ours = given is not None and not isinstance(given, Contained)
+        self.is_ours: bool = given is not None and not isinstance(given, Contained)
         self._given = given
 
     async def close(self, tell: Callable[[list[Unwritten]], object]) -> None:
@@ -134,7 +134,7 @@ class OpenAccount:
     """An account that processes share, and the database that was opened for it; None if that is the journal's."""
 
     def __init__(self, account: SharedAccount, database: Database | None) -> None:
-        self.account = account
+        self.account: SharedAccount = account
         self._database = database
 
     async def close(self) -> None:

@@ -65,7 +65,7 @@ class Membership:
         self.per_minute: float | None = per_minute
         self.tier = tier
         self.way: int = way
-        self.with_others = with_others
+        self.with_others: bool = with_others
         self.opened: Callable[[], object] = _nothing
 
     def came(self) -> None:

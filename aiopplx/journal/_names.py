@@ -93,10 +93,10 @@ class Names:
         is_call: bool = False,
     ) -> None:
         self.run: str = run
-        self.run_name = run_name
-        self.tenant = tenant
-        self.reuse = reuse
-        self.is_call = is_call
+        self.run_name: str = run_name
+        self.tenant: str = tenant
+        self.reuse: float | None = reuse
+        self.is_call: bool = is_call
         self._seen: set[int] = set()
         self._repeated: dict[int, int] = {}
 

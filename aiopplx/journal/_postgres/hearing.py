@@ -43,8 +43,8 @@ class Hearing:
     """
 
     def __init__(self, channel: str) -> None:
-        self.channel = channel
-        self.hears = False
+        self.channel: str = channel
+        self.hears: bool = False
         self._of: dict[str, Heard] = {}
         self._own: tuple[str, asyncio.Event] = ("", asyncio.Event())
 

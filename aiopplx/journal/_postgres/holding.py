@@ -49,7 +49,7 @@ class Held(Tables):
         timing: Timing,
     ) -> None:
         super().__init__(database, schema, clock=clock)
-        self.sessions = 1
+        self.sessions: int = 1
         self.on_freed: Callable[[], object] = _nothing
         self.on_lost: Callable[[], object] = _nothing
         self._timing = timing
@@ -91,7 +91,7 @@ class Held(Tables):
         sent = monotonic()
         host, pid = platform.node() or "localhost", os.getpid()
         rows = await self.fetch(ENTER, host=host, pid=pid, version=__version__, lease=self._timing.lease)
-        self.me = rows[0]["id"]
+        self.me: int = rows[0]["id"]
         self._lease.lost()
         self._lease.beaten(sent)
 

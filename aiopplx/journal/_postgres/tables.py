@@ -29,7 +29,7 @@ class Tables:
     def __init__(self, database: Database, schema: str, *, clock: Callable[[], float] | None = None) -> None:
         self.database = database
         self.schema = schema
-        self.me = 0
+        self.me: int = 0
         self._clock = clock
 
     async def fetch(self, text: str, **values: Value) -> list[Row]:
