@@ -14,7 +14,7 @@ from pathlib import Path
 import msgspec
 import pytest
 from _postgres import PATIENT, Server, remove
-from _rows import claim_of, queued
+from _rows import ALLOWED, A, D, E, F, I, Q, R, S, brought_to, claim_of, named, queued
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -29,7 +29,6 @@ from aiopplx.journal._postgres.journal import PostgresJournal
 from aiopplx.journal._protocol import Journal
 from aiopplx.journal._records import Claim, Cost, KindCosts, Ledger, Origin, Record, Results, State
 from aiopplx.journal._sqlite.journal import SqliteJournal
-from aiopplx.journal._steps import Step
 from aiopplx.sonar import SONAR
 
 LOW, HIGH = (SONAR.freeze(ResearchRequest("Why?", reasoning_effort=effort), "k") for effort in ("low", "high"))
@@ -181,63 +180,8 @@ async def claimed(journal: Journal, record: Record) -> Claim:
     return claim_of(await journal.claim(record.pk))
 
 
-PATHS: dict[State, tuple[str, ...]] = {
-    State.QUEUED: (),
-    State.SENDING: ("sending",),
-    State.ACCEPTED: ("sending", "accepted"),
-    State.DONE: ("sending", "accepted", "DONE"),
-    State.FAILED: ("sending", "accepted", "FAILED"),
-    State.IN_DOUBT: ("sending", "doubtful"),
-    State.EXPIRED: ("sending", "accepted", "EXPIRED"),
-    State.REJECTED: ("sending", "REJECTED"),
-}
-
-
-def named(name: str, record: Record, *, job_id: str = "") -> Step:
-    """A step of this row by its name; a state's name stands for `ended` with it."""
-    key = record.key
-    made: dict[str, Callable[[], Step]] = {
-        "sending": lambda: steps.sending(key=key, attempt=record.attempts + 1),
-        "accepted": lambda: steps.accepted(key=key, job_id=job_id or f"job-{record.pk}"),
-        "doubtful": lambda: steps.doubtful(key=key, error="no answer"),
-        "back_to_queued": lambda: steps.back_to_queued(key=key),
-        "refreeze": lambda: steps.refreeze(key=key, body=b"{}", api="agent"),
-        "requeue": lambda: steps.requeue(key=key, new_key=f"again-{key}", body=b"{2}", api="sonar"),
-        "dropped": lambda: steps.dropped(key=key),
-    }
-    if name in made:
-        return made[name]()
-    return steps.ended(State[name], key=key, word=name, raw=b"body", error="why")
-
-
-async def brought_to(journal: Journal, state: State, tag: str = "a", body: bytes = b"") -> Record:
-    """A row in this state; its record has a claim."""
-    record = await queued(journal, tag, body=body)
-    for name in PATHS[state]:
-        await journal.apply(claim_of(record), named(name, record))
-    found = await journal.claim(record.pk)
-    assert found is not None
-    assert found.state is state
-    return found
-
-
 # --- steps ------------------------------------------------------------------------------------------------------------
 
-# Written out, and not read from the package: where each step leads from where, and from where it leads nowhere.
-Q, S, A, D, F, I, E, R = State  # noqa: E741 - one letter each: the table is to be read
-ALLOWED: dict[str, tuple[set[State], State]] = {
-    "sending": ({Q, S, I}, S),
-    "accepted": ({S, A, I, E}, A),
-    "doubtful": ({S, I}, I),
-    "back_to_queued": ({Q, S}, Q),
-    "refreeze": ({Q}, Q),
-    "requeue": ({I, F, E, R}, Q),
-    "dropped": ({I}, F),
-    "DONE": ({S, A, D}, D),
-    "FAILED": ({S, A, F}, F),
-    "EXPIRED": ({A, E}, E),
-    "REJECTED": ({Q, S, R}, R),
-}
 INTENTS = {"sending", "refreeze", "requeue"}
 DENIALS = {"back_to_queued", "doubtful", "REJECTED"}
 FACTS = set(ALLOWED) - INTENTS - DENIALS

@@ -15,12 +15,11 @@ import msgspec
 import pytest
 from _cutting import Cutting, When, cutting
 from _postgres import PATIENT, Server
-from _rows import claim_of, queued
-from test_contract import ALLOWED, A, Q, S, brought_to, named
+from _rows import ALLOWED, A, Q, S, brought_to, claim_of, named, queued
 
 from aiopplx.journal import Claim, JournalAway, PostgresJournal, Record, State
 
-TIMES = 2
+TIMES = 1
 """How often each is cut."""
 
 
@@ -69,9 +68,6 @@ async def standing(journal: PostgresJournal, pk: int) -> list[object]:
         [dict(row) for row in past],
         found is not None and found.claim is None,
     ]
-
-
-STARTS = [(name, state) for name, (states, _) in ALLOWED.items() for state in sorted(states)]
 
 
 @pytest.mark.parametrize("when", ["before", "after"])

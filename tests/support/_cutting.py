@@ -41,9 +41,7 @@ class Cutting:
         back = asyncio.ensure_future(self._back(theirs, writer, cut))
         try:
             while data := await reader.read(1 << 16):
-                if (
-                    data[:1] == b"B" and self.when is not None
-                ):  # the values of a statement, and the word to carry it out
+                if data[:1] == b"B" and self.when is not None:  # values, and the word to carry it out
                     when, self.when = self.when, None
                     self.cuts += 1
                     cut.set()
