@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import pytest
-from _postgres import PATIENT, Server
+from _postgres import PATIENT, Server, pooled
 from _rows import claim_of, queued, take
 
 from aiopplx.journal import (
@@ -29,6 +29,7 @@ from aiopplx.journal import (
 from aiopplx.journal._names import fingerprint
 from aiopplx.journal._postgres.driver import AsyncpgDatabase
 from aiopplx.journal._postgres.lease import Timing
+from aiopplx.journal._postgres.migrate import migrate
 from aiopplx.journal._postgres.schema import VERSION
 from aiopplx.journal._postgres.url import address_of
 
@@ -360,3 +361,73 @@ async def test_source_is_exhausted_when_no_living_session_reads_one(url: str) ->
         two.exhausted(True)
         await two.counts()
         assert await exhausted() is True
+
+
+# --- poolers, logs, clocks and other versions -------------------------------------------------------------------------
+
+
+async def test_pooler_in_transaction_mode_is_told_once_and_costs_only_looks(
+    postgres: Server, caplog: pytest.LogCaptureFixture
+) -> None:
+    with pooled(postgres) as folder:
+        url = postgres.url().replace(str(postgres.folder), str(folder))
+        async with opened(url) as one, opened(url) as two:
+            assert [record.levelname for record in caplog.records] == ["WARNING"] * 2  # each session says it once
+            records = await asyncio.gather(*(queued(one, tag) for tag in range(40)))
+            waiting = [asyncio.ensure_future(two.follow([record.pk], timeout=3600.0)) for record in records]
+            for record in records:
+                await take(one, record, "sending")
+                await take(one, record, "ended", State.DONE, job_id=f"id-{record.pk}", raw=b"{}")
+            async with asyncio.timeout(60):
+                await asyncio.gather(*waiting)
+            assert (await two.counts())[State.DONE] == 40
+            await one._held.ensure()
+        with PostgresReader(url) as reader:
+            assert reader.counts()[State.DONE] == 40
+        assert len(caplog.records) == 2
+
+
+async def test_server_that_logs_everything_sees_no_key(url: str, postgres: Server, database: AsyncpgDatabase) -> None:
+    key, question = "pplx-canary-key-0b7e", b"a question that nobody shall log"
+    await database.execute("ALTER SYSTEM SET log_statement = 'all'; ")
+    await database.execute("SELECT pg_reload_conf()")
+    try:
+        before = len(postgres.log())
+        async with opened(url, account=lambda salt: fingerprint(key, salt), base_url="http://x") as journal:
+            record = await queued(journal, body=question)
+            await take(journal, record, "sending")
+            rows = await database.fetch("SELECT query FROM pg_stat_activity")
+            assert key not in str([row["query"] for row in rows])
+            assert question.decode() not in str([row["query"] for row in rows])
+        log = postgres.log()[before:]
+    finally:
+        await database.execute("ALTER SYSTEM RESET log_statement")
+        await database.execute("SELECT pg_reload_conf()")
+    assert "INSERT INTO" in log  # it was logged
+    assert key not in log
+    stored = await database.fetch(f"SELECT string_agg(v, ' ') AS said FROM {schema_of(url)}.meta")
+    assert key not in stored[0]["said"]
+
+
+async def test_tables_grow_under_open_sessions_and_both_versions_go_on(postgres: Server) -> None:
+    """What the next version adds, it adds while this one works."""
+    url = postgres.url()
+    async with opened(url) as old:
+        before = await queued(old, "before")
+        await take(old, before, "sending")
+        grows = {VERSION: ("ALTER TABLE ~.job ADD COLUMN later text NOT NULL DEFAULT ''",)}
+        assert await migrate(url, migrations=grows, version=VERSION + 1) == (VERSION, VERSION + 1)
+        async with opened(url) as young:
+            found = await young.claim(before.pk)
+            assert found is not None
+            assert found.is_held
+            for journal, tag in ((old, "a"), (young, "b")):
+                record = await queued(journal, tag, origin=Origin("run", 0, "why?", {"a": 1}))
+                await take(journal, record, "sending")
+                await take(journal, record, "ended", State.FAILED, job_id=tag, raw=b"{}")
+                again = await queued(journal, tag, origin=Origin("run 2", 0, "why?", {"a": 2}))
+                await journal.apply(
+                    claim_of(again), steps.requeue(key=again.key, new_key=f"new {tag}", body=b"{}", api="sonar")
+                )
+            await take(old, before, "accepted", job_id="id")
+            assert (await young.counts())[State.QUEUED] == (await old.counts())[State.QUEUED] == 2

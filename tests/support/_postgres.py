@@ -156,3 +156,38 @@ async def remove(journal: PostgresJournal) -> None:
     await held.leave()
     wake.freed()
     await wake.tell()
+
+
+@contextlib.contextmanager
+def pooled(server: Server) -> Iterator[Path]:
+    """The folder of the socket of a pooler before a server, which gives each transaction another connection."""
+    program = shutil.which("pgbouncer") or shutil.which("pgbouncer", path="/usr/sbin")
+    if program is None:
+        reason = "PgBouncer is not on this machine"
+        if os.environ.get(REQUIRED):
+            pytest.fail(reason)
+        pytest.skip(reason)
+    folder = Path(tempfile.mkdtemp(prefix="aiopplx-pool-"))
+    try:
+        (folder / "users").write_text(f'"{USER}" ""\n')
+        (folder / "ini").write_text(
+            f"[databases]\n* = host={server.folder}\n[pgbouncer]\nlisten_addr =\nlisten_port = 5432\n"
+            f"unix_socket_dir = {folder}\nauth_type = trust\nauth_file = {folder}/users\npool_mode = transaction\n"
+            f"default_pool_size = 3\nlogfile = {folder}/log\n"
+        )
+        if os.geteuid() == 0:
+            for path in (folder, folder / "users", folder / "ini"):
+                shutil.chown(path, USER, USER)
+        process = subprocess.Popen([program, "-q", folder / "ini"], cwd=folder, **_as_user())
+        try:
+            end = time.monotonic() + SECONDS
+            while not (folder / ".s.PGSQL.5432").exists():
+                if process.poll() is not None or time.monotonic() > end:
+                    raise RuntimeError("the pooler did not start")
+                time.sleep(0.02)
+            yield folder
+        finally:
+            process.terminate()
+            process.wait(SECONDS)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)

@@ -22,7 +22,7 @@ from aiopplx.journal._postgres.money import Money
 from aiopplx.journal._postgres.opening import Wanted, connect, open_to_write
 from aiopplx.journal._postgres.reading import Reading
 from aiopplx.journal._postgres.room import Database
-from aiopplx.journal._postgres.url import Address, address_of
+from aiopplx.journal._postgres.url import Address, address_of, hidden
 from aiopplx.journal._postgres.wake import Wake
 from aiopplx.journal._postgres.writing import Writing
 from aiopplx.journal._records import Claim, Cost, CostsBy, Ledger, Origin, Record, Results, Room, State
@@ -108,6 +108,7 @@ class PostgresJournal:
             JournalAway: the server cannot be reached.
             JournalRefused: the journal was not opened; the error says why. It is unchanged.
         """
+        url = hidden(url)  # what follows may raise, and a traceback shows the variables of this frame
         address = address_of(url)
         timing = timing or Timing()
         database, hearing = await connect(address)

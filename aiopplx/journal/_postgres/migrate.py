@@ -15,7 +15,7 @@ from aiopplx.journal._postgres.opening import refused, unusable
 from aiopplx.journal._postgres.room import Database
 from aiopplx.journal._postgres.schema import LOCK, MIGRATIONS, VERSION, qualified
 from aiopplx.journal._postgres.tables import Tables
-from aiopplx.journal._postgres.url import Address, address_of
+from aiopplx.journal._postgres.url import Address, address_of, hidden
 
 _FOUND = "SELECT CASE WHEN to_regclass('~.meta') IS NULL THEN '' ELSE 'made' END AS is_made"
 _VERSION = "SELECT v FROM ~.meta WHERE k = 'version'"
@@ -36,6 +36,7 @@ async def migrate(
         JournalAway: the server cannot be reached.
         JournalRefused: there is no journal, or it is newer than this library, or may not be changed by this user.
     """
+    url = hidden(url)  # what follows may raise, and a traceback shows the variables of this frame
     address = address_of(url)
     database, _ = await reach(address)
     try:

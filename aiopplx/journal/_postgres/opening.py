@@ -84,6 +84,10 @@ async def open_to_write(database: Database, address: Address, wanted: Wanted) ->
 
 async def open_to_read(database: Database, address: Address) -> None:
     """Check that there is a journal of a version that is known. Raises `JournalRefused`."""
+    check_version(await _meta_of(database, address), address.name)
+
+
+async def _meta_of(database: Database, address: Address) -> dict[str, str]:
     tables, name = Tables(database, address.schema), address.name
     try:
         is_made = (await tables.fetch(_IS_MADE))[0]["is_made"]
@@ -92,7 +96,7 @@ async def open_to_read(database: Database, address: Address) -> None:
         raise unusable(name, error) from error
     if not is_made:
         raise refused(name, "missing", "does not exist: there is no such schema with a journal's tables")
-    check_version(meta, name)
+    return meta
 
 
 async def _meta(tables: Tables) -> dict[str, str]:

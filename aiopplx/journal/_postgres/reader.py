@@ -40,7 +40,8 @@ class PostgresReader:
     """
 
     def __init__(self, url: str) -> None:
-        address = address_of(hidden(url), argument="path")
+        url = hidden(url)  # what follows may raise, and a traceback shows the variables of this frame
+        address = address_of(url, argument="path")
         self.path: str = address.name
         # No statement is prepared by name: this works behind every pooler.
         self._database = AsyncpgDatabase(address, has_cache=False)
