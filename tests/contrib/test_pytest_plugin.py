@@ -57,7 +57,7 @@ class TestMarks:
     pytestmark = [pytest.mark.pplx_emulator(duration=60.0), pytest.mark.pplx_session(timeout=30.0)]
 
     @pytest.mark.pplx_emulator(duration=10.0)
-    async def test_mark_of_a_test_wins_over_that_of_its_class(self, pplx_session):
+    async def test_mark_of_a_test_beats_that_of_its_class(self, pplx_session):
         assert (await pplx_session.ask("Why?")).ok
 
 

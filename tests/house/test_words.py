@@ -177,12 +177,18 @@ def test_page_points_only_at_files_that_are_there(page: Path) -> None:
     assert broken + [to for to in named if not (ROOT / to).exists()] == []
 
 
+def names_of_tests() -> set[str]:
+    """What comes after `test_` in the name of each test."""
+    files = (ROOT / "tests").rglob("test_*.py")
+    return {name for file in files for name in re.findall(r"def test_(\w+)", file.read_text(encoding="utf-8"))}
+
+
+def test_names_of_tests_have_nine_words_at_most() -> None:
+    assert sorted(name for name in names_of_tests() if name.count("_") >= 9) == []
+
+
 def test_every_test_that_the_reliability_page_names_exists() -> None:
-    known = {
-        name
-        for file in (ROOT / "tests").rglob("test_*.py")
-        for name in re.findall(r"def test_(\w+)", file.read_text(encoding="utf-8"))
-    }
+    known = names_of_tests()
     page = (ROOT / "docs" / "reliability.md").read_text(encoding="utf-8")
     cells = [line.rstrip("| ").rsplit("|", 1)[-1] for line in page.splitlines() if line.startswith("| ")]
     named = [name for cell in cells for name in re.findall(r"`([a-z]+_[a-z0-9_]+_[a-z0-9_]+)(?:\[\w+\])?`", cell)]

@@ -366,9 +366,7 @@ async def test_source_is_exhausted_when_no_living_session_reads_one(url: str) ->
 # --- poolers, logs, clocks and other versions -------------------------------------------------------------------------
 
 
-async def test_pooler_in_transaction_mode_is_told_once_and_costs_only_looks(
-    postgres: Server, caplog: pytest.LogCaptureFixture
-) -> None:
+async def test_pooler_in_transaction_mode_is_told_once(postgres: Server, caplog: pytest.LogCaptureFixture) -> None:
     with pooled(postgres) as folder:
         url = postgres.url().replace(str(postgres.folder), str(folder))
         async with opened(url) as one, opened(url) as two:
@@ -409,7 +407,7 @@ async def test_server_that_logs_everything_sees_no_key(url: str, postgres: Serve
     assert key not in stored[0]["said"]
 
 
-async def test_tables_grow_under_open_sessions_and_both_versions_go_on(postgres: Server) -> None:
+async def test_tables_grow_under_open_sessions_of_both_versions(postgres: Server) -> None:
     """What the next version adds, it adds while this one works."""
     url = postgres.url()
     async with opened(url) as old:

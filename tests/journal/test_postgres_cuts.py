@@ -72,7 +72,7 @@ async def standing(journal: PostgresJournal, pk: int) -> list[object]:
 
 @pytest.mark.parametrize("when", ["before", "after"])
 @pytest.mark.parametrize("name", ALLOWED)
-async def test_step_whose_answer_is_lost_ends_as_if_it_were_not(
+async def test_step_ends_the_same_without_its_answer(
     journal: PostgresJournal, proxy: Cutting, name: str, when: When
 ) -> None:
     for state in sorted(ALLOWED[name][0]):

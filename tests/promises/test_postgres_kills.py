@@ -126,6 +126,6 @@ def test_killed_and_paused_workers_lose_nothing_and_pay_once(server: Server, tmp
 
 
 @pytest.mark.slow
-def test_crashed_server_ends_no_worker_and_leaves_nothing_in_doubt(server: Server, tmp_path: Path) -> None:
+def test_crashed_server_leaves_no_doubt_and_every_worker(server: Server, tmp_path: Path) -> None:
     counts = storm(server, tmp_path, rows=150, honours=False, fails=0.0, lease=5.0, restarts=2)
     assert counts[State.DONE] == 150
