@@ -90,7 +90,8 @@ async def measure(spec: Mapping[str, Any]) -> dict[str, Any]:
         for process in processes:
             assert process.stdout is not None
             await process.stdout.readline()
-        outcomes = [json.loads((await process.communicate(b"\n"))[0]) for process in processes]
+        told = await asyncio.gather(*(process.communicate(b"\n") for process in processes))
+        outcomes = [json.loads(out) for out, _ in told]
         log = list(server.ledger.log)
     return {
         "seconds": max(outcome["seconds"] for outcome in outcomes),

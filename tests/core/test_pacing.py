@@ -95,6 +95,8 @@ async def test_silence_from_before_the_opening_is_obeyed(world: World, service: 
     account = await world.account(base_url=service.url)
     await account.silence(1_000.0)
     async with Session(KEY, base_url=service.url, shared=world.url, rpm=6_000) as session:
+        while session.stats().silent_for < 900.0:
+            await account.silent()  # which takes a while, in which the session looks as well
         job = await session.ask("Why?", timeout=5.0)
     assert (job.status, service.ledger.requests.total()) == (JobStatus.REJECTED, 0)
 

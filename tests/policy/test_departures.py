@@ -67,7 +67,7 @@ def test_departure_of_the_past_leaves_at_once() -> None:
 
 def test_departure_that_was_not_used_is_forgotten() -> None:
     source = held(fetched(), START, START)
-    late = START + GOOD_FOR + 0.1
+    late = START + 1.1
     assert source.delay(late) == AT_ONCE
     source.want(late)
     assert source.order(late) == 1
