@@ -1102,6 +1102,16 @@ async def test_released_row_is_free_for_all(one: Journal, two: Journal) -> None:
     assert [row.pk for row in await two.free(10)] == [record.pk]
 
 
+async def test_bills_of_what_was_removed_are_kept(shared: Kind, one: Journal, clock: Ticks) -> None:
+    adopted, asked = await one.adopt("id", api="sonar"), await brought_to(one, A)
+    for record in (adopted, asked):
+        await one.apply(claim_of(record), steps.ended(D, key=record.key, cost=0.5))
+    money = (await one.ledger()).spent, await one.costs()
+    clock.time += 7200.0
+    assert await one.forget(3600.0) == 2
+    assert ((await one.ledger()).spent, await one.costs()) == money
+
+
 async def test_what_is_over_is_removed_after_its_time(shared: Kind, one: Journal, two: Journal, clock: Ticks) -> None:
     pks = {state: (await brought_to(one, state, f"at {state.name}")).pk for state in State}
     dollars = sum(cost.dollars for cost in await one.costs())

@@ -209,6 +209,7 @@ async def test_session_whose_beats_fail_stops_sending_in_time(url: str, postgres
         journal.database.beat, beat = fails, journal.database.beat
         with pytest.raises(JournalAway):
             await take(journal, record, "sending")
+        assert (await journal.get(pk=record.pk)).state is State.QUEUED  # nor does it say that it will
         await take(journal, record, "ended", State.REJECTED)  # what the server said is always let in
         journal.database.beat = beat
         again = await queued(journal, "b")

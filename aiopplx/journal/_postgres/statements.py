@@ -361,7 +361,7 @@ FORGET = f"""
     WITH old AS (
         SELECT * FROM ~.job WHERE state {_among(OVER)} AND ended_at < {NOW} - :seconds
         ORDER BY ended_at LIMIT :limit FOR UPDATE SKIP LOCKED),
-    {_to_the_past("key IS NOT NULL")}
+    {_to_the_past()}
     DELETE FROM ~.job USING old WHERE job.pk = old.pk RETURNING job.pk"""
 
 COUNTS = "SELECT state, count(*) AS count FROM ~.job GROUP BY state"
