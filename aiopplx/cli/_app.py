@@ -172,11 +172,21 @@ def cost(
     /,
     *,
     by: Annotated[CostsBy, Parameter(help="What to add up.")] = "tag",
+    recount: Annotated[
+        bool,
+        Parameter(
+            negative=(),
+            show_default=False,
+            help="First set what is spent and held for --max-cost from the rows (PostgreSQL).",
+        ),
+    ] = False,
     json: Json = False,
 ) -> int:
     """Show what was spent, over all runs of a journal."""
     from aiopplx.cli import _status
 
+    if recount:
+        anyio.run(_status.recount, journal)
     return _status.cost(journal, by=by, as_json=json)
 
 

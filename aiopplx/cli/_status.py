@@ -113,6 +113,25 @@ def cost(place: str, *, by: CostsBy, as_json: bool) -> int:
     return DONE
 
 
+async def recount(place: str) -> None:
+    """Set what is spent and held of a budget that sessions share from the rows, and say what it is.
+
+    Raises:
+        UsageError: it is a file, which keeps no such sums.
+        AiopplxError: the server refuses, or cannot be reached.
+    """
+    from aiopplx.journal import PostgresJournal
+
+    if not is_url(place):
+        raise UsageError("only a journal on PostgreSQL has sums to set: those of a file are always made from its rows")
+    journal = await PostgresJournal.open(place)
+    try:
+        room = await journal.recount()
+    finally:
+        await journal.close()
+    print(f"{dollars(room.spent)} spent, {dollars(room.held)} held for what is not billed yet", file=sys.stderr)
+
+
 async def migrate(place: str) -> int:
     """Migrate a journal on PostgreSQL, and say from which version to which.
 

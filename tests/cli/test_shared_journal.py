@@ -44,6 +44,7 @@ async def test_commands_take_the_url_of_a_journal(postgres: Server, tmp_path: Pa
         for words, has in (
             (("status", url), "done"),
             (("cost", url), "4"),
+            (("cost", url, "--recount"), "$0.00 held"),
             (("review", url), ""),
             (("export", url, "-o", "exported.csv"), ""),
             (("journal", "migrate", url), "already"),
