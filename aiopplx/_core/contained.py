@@ -50,7 +50,8 @@ class Contained:
         self._is_abandoned = False
 
     def __getattr__(self, name: str) -> object:
-        value: object = getattr(self._store, name)
+        # One from before stores could be shared does not say that it is not.
+        value: object = getattr(self._store, name, False) if name == "shares" else getattr(self._store, name)
         if not callable(value):
             return value
 

@@ -160,9 +160,9 @@ USES: dict[str, Callable[[Session], Coroutine[Any, Any, Any]]] = {
 @pytest.mark.slow
 async def test_leaving_is_bounded_at_a_hanging_store(server: Scripted) -> None:
     async def one(name: str, way: str, is_stubborn: bool) -> None:
-        store = MemoryStore(now=time.time)
-        await store.session().adopt("old", api="sonar")
-        hanging = Hanging(name, store.session(), is_stubborn=is_stubborn)
+        store = MemoryJournal(now=time.time)
+        await store.adopt("old", api="sonar")
+        hanging = Hanging(name, store, is_stubborn=is_stubborn)
         session = opened(server, journal=hanging, retry=QUICK)
         was_used = asyncio.Event()
 
@@ -410,6 +410,21 @@ async def test_unwritable_outcomes_hold_up_no_time_limit(server: Scripted) -> No
             assert (job.id, job.status) == (other.id, JobStatus.TIMED_OUT)
             hanging.let_go.set()
             assert len([job async for job in jobs if job.ok]) == 32
+
+
+async def test_store_without_a_word_on_sharing_works(server: Scripted) -> None:
+    class Plain:
+        def __init__(self) -> None:
+            self._store = MemoryJournal(now=time.time)
+
+        def __getattr__(self, name: str) -> Any:
+            if name == "shares":
+                raise AttributeError(name)
+            return getattr(self._store, name)
+
+    store: Any = Plain()
+    async with opened(server, journal=store) as session:
+        assert (await session.ask("one")).ok
 
 
 async def test_opening_goes_on_without_what_was_learnt(server: Scripted) -> None:
