@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
-from _postgres import Server
+from _postgres import Server, pooled
 from _shared import KEY, World, world_at
 
 from aiopplx import Event, EventKind, JobStatus, PollPolicy, Session
@@ -145,3 +145,19 @@ def test_sharing_that_cannot_be_is_refused(words: dict[str, Any], said: str) -> 
 async def test_session_that_shares_is_opened_as_a_block() -> None:
     with pytest.raises(ConfigError, match="async with Session"):
         await Session(KEY, shared="postgresql:///x", rpm=60).ask("Why?")
+
+
+@pytest.mark.slow
+async def test_silence_is_obeyed_where_nothing_is_heard(postgres: Server, service: Emulator) -> None:
+    with pooled(postgres) as folder:
+        url = postgres.url().replace(str(postgres.folder), str(folder))
+        told: list[Event] = []
+        async with (
+            world_at(url) as world,
+            Session(KEY, base_url=service.url, shared=url, rpm=6_000, poll=SOON, on_event=told.append) as session,
+        ):
+            assert [event.kind for event in told] == [EventKind.WARNING]
+            assert (await session.ask("Why?")).ok
+            await (await world.account(base_url=service.url)).silence(1_000.0)
+            job = await session.ask("Why else?", timeout=5.0)
+    assert (job.status, service.ledger.created) == (JobStatus.REJECTED, 1)
