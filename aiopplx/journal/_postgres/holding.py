@@ -35,9 +35,7 @@ class Held(Tables):
         timing: the lease.
 
     Attributes:
-        sessions: how many sessions there are, by the last beat.
         on_freed: called when the jobs of another session were freed.
-        on_lost: called when this session has lost all that it held.
     """
 
     def __init__(
@@ -49,9 +47,7 @@ class Held(Tables):
         timing: Timing,
     ) -> None:
         super().__init__(database, schema, clock=clock)
-        self.sessions: int = 1
         self.on_freed: Callable[[], object] = _nothing
-        self.on_lost: Callable[[], object] = _nothing
         self._timing = timing
         self._lease = Lease(timing.lease)
         self._entering = asyncio.Lock()
@@ -101,7 +97,6 @@ class Held(Tables):
             if self.me == me:
                 self._lease.lost()
                 await self._enter()
-                self.on_lost()
 
     async def _beat_on(self) -> None:
         """Beat as long as the session is open. One that fails is tried again soon."""
@@ -125,7 +120,6 @@ class Held(Tables):
             await self._lost(me)
         elif me == self.me:
             self._lease.beaten(sent)
-            self.sessions = rows[0]["sessions"]
 
     async def _reap(self) -> None:
         if self._lease.may_reap(monotonic()) and await self.fetch(REAP):

@@ -32,10 +32,6 @@ class Seen(msgspec.Struct, frozen=True):
     owner: int | None
     fence: int
 
-    def held_by(self, me: int) -> bool:
-        """Whether this session holds it."""
-        return self.owner == me
-
     def is_free(self, me: int) -> bool:
         """Whether no other session holds it."""
         return self.owner in (None, me)

@@ -225,7 +225,7 @@ STANDS = f"""
 
 _UNTIL = "clock_timestamp() + make_interval(secs => :lease)"
 ENTER = f"INSERT INTO ~.worker(host, pid, version, until) VALUES (:host, :pid, :version, {_UNTIL}) RETURNING id"
-BEAT = f"UPDATE ~.worker SET until = {_UNTIL} WHERE id = :me RETURNING (SELECT count(*) FROM ~.worker) AS sessions"
+BEAT = f"UPDATE ~.worker SET until = {_UNTIL} WHERE id = :me RETURNING id"
 LEAVE = "DELETE FROM ~.worker WHERE id = :me"
 REAP = """
     WITH dead AS (SELECT id FROM ~.worker WHERE until < clock_timestamp() FOR UPDATE SKIP LOCKED)
