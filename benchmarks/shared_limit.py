@@ -1,6 +1,6 @@
 """What does it cost if four processes work for one account, and what do they gain by sharing its limit?
 
-The server allows 20 submissions a second (60 a minute, at twenty times the speed) with a burst of 60, and says
+The server allows 20 submissions a second (60 a minute, at twenty times the speed) with a burst of 4, and says
 `Retry-After`. There are 200 questions. Counted are refusals, requests that arrive inside a silence that the server had
 asked of any process (the first 50 ms are allowed), and the time of the slowest process over that of one process alone.
 
@@ -30,7 +30,7 @@ from typing import Any
 import _harness as harness
 
 from aiopplx import PollPolicy, Session
-from aiopplx.emulator import Emulator
+from aiopplx.emulator import Emulator, limits
 
 sys.path.append(str(Path(__file__).parent.parent / "tests" / "support"))
 from _postgres import running
@@ -64,7 +64,7 @@ async def measure(spec: Mapping[str, Any]) -> dict[str, Any]:
             session["shared"] = stack.enter_context(running()).url()
         server = await stack.enter_async_context(
             Emulator(
-                rpm=RPM,
+                limits={"submit": limits.Bucket(RPM, burst=4)},
                 time_scale=SCALE,
                 duration=5.0,
                 limit_hints="retry-after",
