@@ -14,7 +14,7 @@ from aiopplx.emulator import AfterPolls, Emulator
 
 pytestmark = pytest.mark.slow
 
-QUESTIONS = "question,tag\nWhy?,1\nHow?,2\nWhen?,\n"
+QUESTIONS = "question;tag\nWhy?;1\nHow?;2\nWhen?;\n"
 
 
 async def test_commands_take_the_url_of_a_journal(postgres: Server, tmp_path: Path) -> None:
@@ -51,7 +51,9 @@ async def test_commands_take_the_url_of_a_journal(postgres: Server, tmp_path: Pa
         ):
             code, said = await run(*words)
             assert (code, has in said) == (0, True), said
-        assert (tmp_path / "exported.csv").read_text().count("COMPLETED") >= 3
+        exported = (tmp_path / "exported.csv").read_text("utf-8-sig")
+        assert exported.count("COMPLETED") >= 3
+        assert exported.startswith("question;tag;")  # as the run's own table is written
         for words, why in (
             (("--wait", "5"), "--wait is about a journal in a file"),
             (("--without-log",), "--without-log is about a journal in a file"),

@@ -14,6 +14,7 @@ from typing import Any
 
 import anyio
 import pytest
+from _postgres import Server
 from _rows import claim_of
 from _scripted import KEY, NEVER, Scripted, is_get, is_submit, turns
 
@@ -21,7 +22,7 @@ from aiopplx import ConfigError, Event, EventKind, JobStatus, JournalOptions, Po
 from aiopplx._wire.request import ResearchRequest
 from aiopplx.agent import AGENT
 from aiopplx.emulator import Emulator
-from aiopplx.journal import JournalAway, MemoryJournal, MemoryStore, State
+from aiopplx.journal import JournalAway, MemoryJournal, MemoryStore, State, open_reader
 from aiopplx.journal import _steps as steps
 from aiopplx.sonar import SONAR
 from aiopplx.testing import Clock
@@ -280,14 +281,24 @@ async def test_jobs_of_a_dead_session_are_collected(
     assert len(of_kind(told, EventKind.FINISHED)) == (ends is not State.QUEUED)
 
 
-async def test_session_that_collects_nothing_leaves_free_rows(store: MemoryStore) -> None:
-    await left_by_a_dead_session(store, State.ACCEPTED)
-    async with Scripted() as server, opened(server, store.session()) as session:
-        core = session._core
-        assert core is not None
-        assert core.life.collector is not None
-        await core.life.collector.aclose()
-    assert JournalOptions("x", collect=False).collect is False
+async def test_session_that_collects_nothing_leaves_free_rows(postgres: Server) -> None:
+    url = postgres.url()
+    async with Scripted(polls=NEVER) as server:
+        async with opened(server, url) as session:
+            left = await session.submit(QUESTION, tag="x")
+        server.polls = 1
+        async with opened(server, JournalOptions(url, collect=False), clock=Clock(1000)) as session:
+            for n in range(5):
+                assert (await session.ask(QUESTION, tag=n)).ok
+        with open_reader(url) as journal:
+            assert [row.job_id for row in journal.rows([State.ACCEPTED])] == [left.id]
+        async with opened(server, url):
+            await until(lambda: states_of(url) == {State.DONE})
+
+
+def states_of(url: str) -> set[State]:
+    with open_reader(url) as journal:
+        return {state for state, count in journal.counts().items() if count}
 
 
 async def test_dead_sessions_job_is_collected_at_the_next_beat(store: MemoryStore) -> None:

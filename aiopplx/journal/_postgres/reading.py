@@ -16,7 +16,7 @@ from aiopplx.journal._postgres import statements as sql
 from aiopplx.journal._postgres.room import Row, Value
 from aiopplx.journal._postgres.tables import Tables
 from aiopplx.journal._records import Claim, Cost, CostsBy, Ledger, Record, State
-from aiopplx.journal.store import Bills, added_up, ledger_of
+from aiopplx.journal.store import NOTE, Bills, added_up, ledger_of
 
 
 class Seen(msgspec.Struct, frozen=True):
@@ -203,6 +203,7 @@ class Reading:
     async def facts(self) -> dict[str, object]:
         """See `JournalReader.facts`."""
         kept = {row["k"]: row["v"] for row in await self._tables.fetch(sql.META)}
+        learnt = {row["name"]: row["value"] for row in await self._tables.fetch(sql.LEARNT)}
         return {
             "base_url": kept.get("base_url", ""),
             "created": float(kept["created"]),
@@ -210,6 +211,7 @@ class Reading:
             "openings": int(kept["openings"]),
             "clean": kept["clean"] == "true",
             "exhausted": kept["exhausted"] == "true",
+            "notes": {name.removeprefix(NOTE): value for name, value in learnt.items() if name.startswith(NOTE)},
         }
 
     async def writer(self) -> tuple[int, str] | None:

@@ -389,6 +389,7 @@ ASKED = "SELECT run, place, pk, question, meta FROM ~.origin WHERE pk = ANY(:pks
 REPLACED = """
     SELECT pk FROM ~.past WHERE key = :key AND :key <> '' OR job_id = :job_id AND :job_id <> ''
     ORDER BY key IS NOT DISTINCT FROM :key DESC LIMIT 1"""
+LEARNT = "SELECT name, value FROM ~.learnt"
 RECALL = "SELECT value FROM ~.learnt WHERE name = :name"
 RESULT = (
     "SELECT enc, size, body, (SELECT job_id FROM ~.job WHERE job.pk = result.pk) AS job_id FROM ~.result WHERE pk = :pk"
