@@ -40,6 +40,16 @@ def postgres() -> Iterator[Server]:
         yield server
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What needs a database's server takes long, so it runs where the long runs do: on one Python."""
+    for item in items:
+        words = getattr(getattr(item, "callspec", None), "params", {}).values()
+        if "postgres" in getattr(item, "fixturenames", ()) or any(
+            isinstance(word, str) and word == "postgres" for word in words
+        ):
+            item.add_marker(pytest.mark.slow)
+
+
 def pytest_configure() -> None:
     # A run in the background of a script has SIGINT ignored, and so would every child that is to be interrupted.
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:

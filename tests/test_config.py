@@ -51,7 +51,7 @@ def test_session_has_these_parameters_in_this_order() -> None:
     words = list(inspect.signature(Session).parameters)
     assert " ".join(words) == (
         "api_key base_url api rpm tier max_in_flight timeout max_cost journal shared poll retry on_event http clock"
-        " network"
+        " network run"
     )
 
 
@@ -304,6 +304,10 @@ def test_insecure_address_is_accepted_where_allowed() -> None:
 # --- a journal that another session has open -------------------------------------------------------------------------
 
 
+def untold(unwritten: list[object]) -> None:
+    raise AssertionError(unwritten)
+
+
 async def test_locked_journal_is_refused_at_once(tmp_path: Path) -> None:
     async def never(seconds: float) -> None:
         raise AssertionError
@@ -311,7 +315,7 @@ async def test_locked_journal_is_refused_at_once(tmp_path: Path) -> None:
     held = await open_store(settings(journal=tmp_path / "run.db"), Emitter())
     with pytest.raises(JournalLocked):
         await open_store(settings(journal=tmp_path / "run.db"), Emitter(), sleep=never)
-    await held.close()
+    await held.close(untold)
 
 
 async def test_locked_journal_is_waited_for_until_it_is_free(tmp_path: Path) -> None:
@@ -330,7 +334,7 @@ async def test_locked_journal_is_waited_for_until_it_is_free(tmp_path: Path) -> 
     is_closed.set()
     opened = await second
     assert naps == [LOCK_SECONDS]
-    await opened.close()
+    await opened.close(untold)
 
 
 async def test_locked_journal_is_waited_for_only_as_asked(tmp_path: Path) -> None:

@@ -125,8 +125,8 @@ class Collector:
         """Go on with nothing any more. A store that closes frees what this session holds."""
         await cancel_and_wait([self._task, *self._senders])
         live = self._life.live
-        for sub in {*live.by_row.values(), *live.by_id.values()}:
-            self._life.detach(sub)
+        polls = [self._life.detach(sub) for sub in {*live.by_row.values(), *live.by_id.values()}]
+        await cancel_and_wait([poll for poll in polls if poll is not None])
 
     async def free_all(self) -> None:
         """Free what this session held, in a store that stays open."""

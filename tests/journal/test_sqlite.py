@@ -928,7 +928,7 @@ def test_file_size_limit_fails_only_the_step(tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, PROGRAM, "limit", str(tmp_path / "run.db")], capture_output=True, text=True, check=False
     )
-    assert done.stdout.split() == ["JournalBroken", "readable", "unchanged", "goes-on"], done.stderr
+    assert done.stdout.split() == ["JournalFull", "readable", "unchanged", "goes-on"], done.stderr
 
 
 LIMITED = """

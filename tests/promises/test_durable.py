@@ -114,6 +114,7 @@ class Hooked:
         self._hook = hook
         self.results = journal.results
         self.remembers = journal.remembers
+        self.shares = journal.shares
         self.delivered = journal.delivered
         self.exhausted = journal.exhausted
 

@@ -348,6 +348,10 @@ async def collect(world: World, server: Service, make: Callable[..., Session]) -
     async with session:
         async with session.batch(items) as jobs:
             found = [job async for job in jobs]
+        core = session._core
+        assert core is not None
+        while core.life.poller._running:  # noqa: ASYNC110 - the last poll writes what was learnt, which nobody waits for
+            await asyncio.sleep(0.001)
         if over := left_over(session, 5):
             world.problems.append(f"at the end: {over}")
     for job in found:
