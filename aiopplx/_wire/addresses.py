@@ -61,10 +61,11 @@ def _with_url(page: Any) -> Any:
         return {"url": page}
     if not is_object(page) or (isinstance(page.get("url"), str) and page["url"]):
         return page
-    inner = [page, *(value for value in page.values() if is_object(value))]
-    for value in inner:
+    for value in (page, *(page.get(name) for name in _WRAPPERS)):
+        if not is_object(value):
+            continue
         if address := next((value[name] for name in _ADDRESSES if _is_address(value.get(name))), ""):
-            return {**value, **page, "url": address}
+            return {**{name: said for name, said in value.items() if name in _KEPT}, **page, "url": address}
     return page
 
 
@@ -80,5 +81,7 @@ def _source(value: dict[str, Any], kind: Any) -> Source | None:
     return salvaged({**known, "url": address, "kind": kind if isinstance(kind, str) else None}, Source)
 
 
+# In which gateways put a page. Not any object: an icon or a picture has an address too, which is not the page's.
+_WRAPPERS = ("page", "source", "document", "web", "metadata", "url_citation")
 # Without `id`: that of an annotation or an unknown item is not the number of a mark.
 _KEPT = ("title", "date", "last_updated", "snippet", "source")

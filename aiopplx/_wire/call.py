@@ -174,7 +174,9 @@ _MEANT = {
 
 def is_problem(fields: dict[str, Any]) -> bool:
     """Whether this is an error in the form of RFC 9457, `application/problem+json`."""
-    return isinstance(fields.get("status"), int) and ("title" in fields or "detail" in fields) and "id" not in fields
+    status = fields.get("status")
+    is_error = isinstance(status, int) and 400 <= status < 600
+    return is_error and ("title" in fields or "detail" in fields) and "id" not in fields
 
 
 def _name_in(address: str) -> str:

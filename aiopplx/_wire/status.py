@@ -10,12 +10,15 @@ This module knows nothing of jobs on the wire, or of any one API.
 from __future__ import annotations
 
 import re
+from datetime import datetime
 
 from aiopplx._job import JobStatus
 
 _RUNNING = re.compile(
     r".*ing|pending.*|queued?|created|new|open|active|accepted|submitted|scheduled|started|paused|retry|partial|in_.*"
 )
+_LATEST = 1e15
+"""Seconds since 1970; a larger number is no moment."""
 _WAITS = frozenset({
     "requires_action",
     "action_required",
@@ -39,6 +42,25 @@ def says_running(word: str) -> bool:
 def needs_caller(word: str) -> bool:
     """Whether a job with this status waits for something that its caller has to give. For words that are not known."""
     return _plain(word) in _WAITS
+
+
+def is_moment(value: object) -> bool:
+    """Whether a field of the server's says when something happened. Servers send zero, or nothing, for never."""
+    if isinstance(value, str):
+        return bool(value.strip()) and not value.startswith("0001-01-01")  # which some write for zero
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and value > 0
+
+
+def seconds_of(value: object) -> int | None:
+    """A moment in seconds since 1970, whether it comes as a number or as a date of ISO 8601; None if it is none."""
+    if not is_moment(value):
+        return None
+    if isinstance(value, str):
+        try:
+            return int(datetime.fromisoformat(value.strip()).timestamp())
+        except (ValueError, OverflowError):
+            return None
+    return int(value) if isinstance(value, (int, float)) and value < _LATEST else None
 
 
 def implied(word: str, *, failed: bool, ended: bool, answered: bool) -> JobStatus:

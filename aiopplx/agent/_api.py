@@ -29,7 +29,7 @@ from aiopplx._wire.decoding import (
 )
 from aiopplx._wire.kinds import Kind, Published, kind_named, unversioned
 from aiopplx._wire.request import Request, ResearchRequest, last_words
-from aiopplx._wire.status import implied, needs_caller
+from aiopplx._wire.status import implied, is_moment, needs_caller
 from aiopplx._wire.words import error_in, words_about, words_in
 from aiopplx.agent._request import AgentRequest, newest
 from aiopplx.agent._responses import (
@@ -292,7 +292,7 @@ def _snapshot(run: AgentResponse, raw: bytes) -> Snapshot:
     is_answered = _is_answered(run)
     known = _STATUS.get(word) or _STATUS.get(word.strip().lower())
     status = known or _implied(run, word, is_answered, raw)
-    if run.failed_at is not None and not status.is_final:
+    if is_moment(run.failed_at) and not status.is_final:
         status = JobStatus.FAILED
     words = _words(run, raw)
     actions: tuple[RequiredAction, ...] | None = None
@@ -320,8 +320,8 @@ def _implied(run: AgentResponse, word: str, is_answered: bool, raw: bytes) -> Jo
     """The status of a run whose own is unknown or unreadable: a result that was paid for must not be lost with it."""
     if not word.strip() and run.error is None and run.incomplete_details is not None:
         return JobStatus.INCOMPLETE
-    failed = run.error is not None or bool(word and error_in(raw))
-    return implied(word, failed=failed, ended=run.completed_at is not None, answered=is_answered)
+    failed = is_moment(run.failed_at) or run.error is not None or bool(word and error_in(raw))
+    return implied(word, failed=failed, ended=is_moment(run.completed_at), answered=is_answered)
 
 
 def _unanswered(

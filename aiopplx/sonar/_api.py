@@ -35,7 +35,7 @@ from aiopplx._wire.decoding import (
 )
 from aiopplx._wire.kinds import Kind, Published, kind_named, unversioned
 from aiopplx._wire.request import DEFAULT_MODEL, Request, ResearchRequest, last_words
-from aiopplx._wire.status import implied, needs_caller
+from aiopplx._wire.status import implied, is_moment, needs_caller, seconds_of
 from aiopplx._wire.words import error_in, words_about, words_in
 from aiopplx.sonar._responses import AsyncJob, CompletionResponse, lacks_addresses, salvaged_completion
 
@@ -320,9 +320,9 @@ def _is_answered(job: AsyncJob) -> bool:
 
 def _implied(job: AsyncJob, word: str, is_answered: bool, raw: bytes) -> JobStatus:
     """The status of a job whose own is unknown or unreadable: a result that was paid for must not be lost with it."""
-    failed = job.failed_at is not None or bool(word and (job.error_message or error_in(raw)))
+    failed = is_moment(job.failed_at) or bool(word and (job.error_message or error_in(raw)))
     # Without a word, an answer that says why it ends is whole.
-    ended = job.completed_at is not None or (not word and is_answered and _says_why_it_ends(job))
+    ended = is_moment(job.completed_at) or (not word and is_answered and _says_why_it_ends(job))
     return implied(word, failed=failed, ended=ended, answered=is_answered)
 
 
@@ -330,9 +330,9 @@ def _told_otherwise(job: AsyncJob, known: JobStatus | None, is_answered: bool) -
     """What its dates say of a job whose status is behind them: it has failed, or ended with the answer beside it."""
     if known is None or known.is_final:
         return None
-    if job.failed_at is not None:
+    if is_moment(job.failed_at):
         return JobStatus.FAILED
-    return JobStatus.COMPLETED if job.completed_at is not None and is_answered and _says_why_it_ends(job) else None
+    return JobStatus.COMPLETED if is_moment(job.completed_at) and is_answered and _says_why_it_ends(job) else None
 
 
 def _says_why_it_ends(job: AsyncJob) -> bool:
@@ -372,7 +372,7 @@ def _at_once(job: AsyncJob, body: bytes) -> AsyncJob:
 
 
 def _ended(job: AsyncJob, response: CompletionResponse) -> AsyncJob:
-    ended = job.completed_at if job.completed_at is not None else response.created
+    ended = job.completed_at if is_moment(job.completed_at) else response.created
     return msgspec.structs.replace(job, response=response, completed_at=ended, status=job.status or "COMPLETED")
 
 
@@ -397,6 +397,9 @@ def _salvaged_job(reply: Reply, expected_id: str) -> AsyncJob:
     return job
 
 
+_MOMENTS = ("created_at", "started_at", "completed_at", "failed_at")
+
+
 def _of_values(value: Any) -> AsyncJob | None:
     """A job from plain values, with the words of an error in whatever form it is; None if its id is no text."""
     if not is_object(value):
@@ -405,6 +408,7 @@ def _of_values(value: Any) -> AsyncJob | None:
     said = value.get("error_message")
     if said is not None and not isinstance(said, str):
         value = {**value, "error_message": words_of(said) or None}
+    value = value | {name: seconds_of(value[name]) for name in _MOMENTS if not isinstance(value.get(name, 0), int)}
     choices = value.get("choices")
     response = value.get("response")
     job = salvaged({name: item for name, item in value.items() if name not in ("choices", "response")}, AsyncJob)

@@ -82,6 +82,32 @@ def test_job_that_says_when_it_failed_has_failed(word: str) -> None:
     assert run.status is JobStatus.FAILED
 
 
+NEVER = [0, 0.0, "", "  ", False, True, {}, [], None, "0001-01-01T00:00:00Z"]
+"""What servers send for a moment that is not set."""
+SAID = [{"type": "message", "role": "assistant", "content": [{"type": "output_text", "text": "half an ans"}]}]
+
+
+@pytest.mark.parametrize("value", NEVER, ids=repr)
+@pytest.mark.parametrize("name", ["failed_at", "completed_at"])
+@pytest.mark.parametrize("word", ["CREATED", "IN_PROGRESS", "RUNNING", ""])
+def test_moment_that_is_not_set_says_nothing(word: str, name: str, value: Any) -> None:
+    part = {"choices": [{"message": {"content": "As"}, "finish_reason": "null"}]}
+    for response in (None, part):
+        without = sonar(status=word, response=response, completed_at=None)
+        assert sonar(status=word, response=response, **{"completed_at": None, name: value}).status is without.status
+    body = {"id": "j", "status": word.lower(), "output": SAID}
+    alone, beside = (read_job(AGENT, reply(each), "j").status for each in (body, body | {name: value}))
+    assert alone is beside
+
+
+@pytest.mark.parametrize("moment", [3, 1760000000.5, "2026-11-27T04:00:00Z", "2026-11-27"], ids=repr)
+def test_moment_of_a_failure_has_many_forms(moment: Any) -> None:
+    assert sonar(status="WEIRD", response=None, failed_at=moment).status is JobStatus.FAILED
+    assert sonar(status="IN_PROGRESS", response=None, failed_at=moment).status is JobStatus.FAILED
+    body = {"id": "j", "status": "errored", "failed_at": moment, "output": SAID}
+    assert read_job(AGENT, reply(body), "j").status is JobStatus.FAILED, "whatever text stands beside it"
+
+
 @pytest.mark.parametrize("word", ["CREATED", "IN_PROGRESS"])
 def test_job_with_its_date_and_whole_answer_has_ended(word: str) -> None:
     assert sonar(status=word, completed_at=3).status is JobStatus.COMPLETED
