@@ -71,10 +71,13 @@ class Decisions:
         tag = as_builtin(tag)
         check_tag(tag)
         if instead_of is None:
-            return job_of(await self._store.adopt(job_id, api=api.name, tag=tag), None)
+            adopted = await self._store.adopt(job_id, api=api.name, tag=tag)
+            self._life.hand_on(adopted.claim)
+            return job_of(adopted, None)
         record, claim = await self._claimed(instead_of)
         await self._doubtful(record, claim)
         await self._store.apply(claim, steps.accepted(key=record.key, job_id=job_id))
+        self._life.hand_on(claim)
         return await self._read(record)
 
     async def drop(self, job: Job) -> Job:

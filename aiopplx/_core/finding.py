@@ -12,6 +12,7 @@ from typing import TypeVar
 
 from aiopplx._core.in_time import InTime
 from aiopplx._core.live import Live
+from aiopplx._policy.recovery import WITHOUT_RESULT
 from aiopplx._submission import POLLABLE, Submission
 from aiopplx.journal._names import Names, alike_name, item_name, key_name, sha_of
 from aiopplx.journal._protocol import Journal
@@ -127,4 +128,10 @@ class Search:
         newest = await store.newest(sha, api=sub.api.name)
         if newest is not None and (newest.state is not State.DONE or newest.age is None or newest.age < seconds):
             return newest.item
-        return item if sub.tag is not None else alike_name(sha, newest.pk if newest is not None else 0, tenant=tenant)
+        if sub.tag is not None:
+            return item
+        name = alike_name(sha, newest.pk if newest is not None else 0, tenant=tenant)
+        # A failure is no answer: who asks again has a submission of its own, under the next name for all sessions.
+        while (known := await store.get(item=name)) is not None and known.state in WITHOUT_RESULT:
+            name = alike_name(sha, known.pk, tenant=tenant)
+        return name

@@ -105,6 +105,7 @@ class Collector:
         self._swept: float | None = None
         self._let_go: list[Claim] = []
         self._given_up: set[int] = set()
+        self._strays: dict[int, Claim] = {}
         self._senders: set[asyncio.Task[None]] = set()
         self._news = asyncio.Event()
         self._task = asyncio.get_running_loop().create_task(self._run())
@@ -140,6 +141,7 @@ class Collector:
             self._news.clear()
             try:
                 await self._release()
+                await self._free_strays()
                 await self._collect()
                 await self._sweep()
             except JournalClosed:
@@ -166,6 +168,20 @@ class Collector:
         while await self._life.store.forget(self._keep_for, limit=AT_ONCE) == AT_ONCE:
             pass
         self._swept = now
+
+    async def _free_strays(self) -> None:
+        """Free what this session holds without knowing it: whoever found the row was cancelled, or an answer was lost.
+
+        A row that is not known at two looks: at the first one it may be on its way to whoever asked for it.
+        """
+        life, before = self._life, self._strays
+        held = await life.store.held([*life.live.by_row, *self._given_up])
+        self._strays = {claim.pk: claim for claim in held}
+        for claim in held:
+            known = before.get(claim.pk)
+            if known is not None and known.fence == claim.fence and claim.pk not in life.live.by_row:
+                await life.store.release(claim)
+                del self._strays[claim.pk]
 
     async def _collect(self) -> None:
         life = self._life

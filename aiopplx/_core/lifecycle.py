@@ -757,8 +757,12 @@ class Lifecycle:
 
     def _let_go(self, sub: Submission) -> None:
         """This session does nothing more about its row, which need not be over."""
-        if self.collector is not None and sub.claim is not None:
-            self.collector.let_go(sub.claim)
+        self.hand_on(sub.claim)
+
+    def hand_on(self, claim: Claim | None) -> None:
+        """Nobody here works on the row of this claim: in a store that is shared another session may, or a collector."""
+        if self.collector is not None and claim is not None:
+            self.collector.let_go(claim)
 
     def _follow(self, sub: Submission, record: Record) -> None:
         """Another session holds its row: that one's outcome is the outcome here. Nothing is asked of the server."""

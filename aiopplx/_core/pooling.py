@@ -46,17 +46,21 @@ class Pooled(Bounded):
 
     async def _find_room(self, sub: Submission) -> None:
         kind = sub.kind
+        # A job makes room within its time limit. If nothing has changed for so long, what is held is held for good.
+        seen, until = (-1.0, -1.0), 0.0
         while True:
             self._changed.clear()
             balance = self.budget.balance(kind)
             if not balance.is_unseen and await self._is_held(sub, balance.reservation):
                 return
             room = await self._pool.room()
+            if (room.spent, room.held) != seen:
+                seen, until = (room.spent, room.held), self._clock.now() + sub.timeout
             if balance.is_unseen:
                 may_wait = self.budget.may_make_room(kind)
             else:
                 may_wait = room.may_change and balance.reservation <= (room.cap or 0.0)
-            if not may_wait:
+            if not may_wait or self._clock.now() >= until:
                 raise reached(_common(balance, room))
             await self._clock.wait(self._changed, LOOK)
 

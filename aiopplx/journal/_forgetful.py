@@ -82,6 +82,10 @@ class ForgetfulJournal:
         """Nothing: there are no rows."""
         return []
 
+    async def held(self, but: Collection[int]) -> list[Claim]:
+        """Nothing: there are no rows."""
+        return []
+
     async def newest(self, sha: bytes, *, api: str) -> Record | None:
         """None: there are no rows."""
         return None

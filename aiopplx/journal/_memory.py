@@ -111,6 +111,14 @@ class MemoryStore:
         """True if nobody holds it."""
         return self._claimed[pk].holder is None
 
+    def held(self, journal: MemoryJournal, but: Collection[int]) -> list[Claim]:
+        """The claims of what a session holds, other than these rows."""
+        return [
+            Claim(pk, claimed.fence)
+            for pk, claimed in self._claimed.items()
+            if claimed.holder is journal and pk not in but
+        ]
+
     def is_live(self, claim: Claim, journal: MemoryJournal) -> bool:
         """True if this claim still allows writing: no later one was given, and no other session holds the row."""
         claimed = self._claimed.get(claim.pk)
@@ -288,6 +296,11 @@ class MemoryJournal:
             [pk for pk, row in store.rows.items() if row.state in RUNNING and store.is_free(pk)] if self.shares else []
         )
         return [store.claimed(pk, self) for pk in found[: max(0, limit)]]
+
+    async def held(self, but: Collection[int]) -> list[Claim]:
+        """See `Journal`."""
+        store = self._open()
+        return store.held(self, but) if self.shares else []
 
     async def newest(self, sha: bytes, *, api: str) -> Record | None:
         """See `Journal`."""

@@ -122,6 +122,14 @@ class Journal(Protocol):
         """
         ...
 
+    async def held(self, but: Collection[int]) -> list[Claim]:
+        """The claims of the rows in progress that this session holds, other than these rows. It changes nothing.
+
+        A session may hold a row without knowing it: its caller was cancelled while the row was found, or the answer to
+        `free` was lost. In a store for one session at a time there are none: no other session waits for them.
+        """
+        ...
+
     async def newest(self, sha: bytes, *, api: str) -> Record | None:
         """The newest row of this very request at this API that has a result or may still get one; None without one.
 

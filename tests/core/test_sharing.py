@@ -308,6 +308,38 @@ async def test_dead_sessions_job_is_collected_at_the_next_beat(store: MemoryStor
         await until(lambda: store.rows[1].state is State.DONE)
 
 
+async def test_row_that_is_held_unknowingly_is_freed_and_collected(store: MemoryStore) -> None:
+    """As when the answer of the store that gave it was lost, or whoever asked for it was cancelled."""
+    journal = store.session()
+    async with Scripted() as server, opened(server, journal, clock=Clock(1000)):
+        await turns()
+        server._made({"idempotency_key": "key-x", "request": {"messages": [{"content": QUESTION}]}})
+        await left_by_a_dead_session(store, State.ACCEPTED, job_id=next(iter(server.rows)))
+        assert len(await journal.free(10)) == 1
+        await until(lambda: store.rows[1].state is State.DONE)
+
+
+async def test_job_that_was_adopted_is_polled_for_others(store: MemoryStore) -> None:
+    async with Scripted() as server, opened(server, store.session()) as one:
+        server._made({"idempotency_key": "k", "request": {"messages": [{"content": QUESTION}]}})
+        (job_id,) = server.rows
+        await one.adopt(job_id, tag="x")
+        async with opened(server, store.session()) as other:
+            with anyio.fail_after(SOON):
+                assert (await other.wait(job_id)).ok
+
+
+async def test_failure_is_no_answer_that_is_used_again(store: MemoryStore) -> None:
+    async with Scripted() as server, opened(server, store.session()) as session:
+        server.script = lambda asked: (200, {"id": asked.name, "status": "FAILED"}) if is_get(asked) else None
+        assert not (await session.ask(QUESTION, reuse="24h")).ok
+        server.script = lambda asked: None
+        again = await session.ask(QUESTION, reuse="24h")
+        assert again.ok
+        assert (await session.ask(QUESTION, reuse="24h")).id == again.id
+        assert server.requests["submit"] == 2
+
+
 async def test_no_more_is_collected_than_may_be_in_flight(store: MemoryStore) -> None:
     async with Scripted(polls=NEVER) as server:
         for n in range(5):
@@ -444,7 +476,18 @@ class Away(MemoryJournal):
 
     def __getattribute__(self, name: str) -> Any:
         value = super().__getattribute__(name)
-        if name not in {"find_or_queue", "claim", "apply", "get", "result", "free", "newest", "follow", "release"}:
+        if name not in {
+            "find_or_queue",
+            "claim",
+            "apply",
+            "get",
+            "result",
+            "free",
+            "held",
+            "newest",
+            "follow",
+            "release",
+        }:
             return value
 
         async def call(*args: Any, **words: Any) -> Any:

@@ -171,9 +171,8 @@ class AsyncpgDatabase:
         async with self._errors():
             try:
                 return cast("list[Row]", await connection.fetch(sql, *values))
-            except asyncio.CancelledError:
-                raise
             except BaseException:
+                # Also when it is not waited for any more: a server that is gone says nothing for a quarter of an hour.
                 connection.terminate()  # its state is not known; `_stay` makes another
                 raise
 

@@ -51,6 +51,7 @@ class Held(Tables):
         self._timing = timing
         self._lease = Lease(timing.lease)
         self._entering = asyncio.Lock()
+        self._one_beats = asyncio.Lock()  # one connection carries one statement at a time
         self._beating: asyncio.Task[None] | None = None
 
     async def hold(self, text: str, **values: Value) -> list[Row]:
@@ -73,8 +74,9 @@ class Held(Tables):
 
     async def ensure(self) -> None:
         """Beat now, if the last beat was too long ago for an intent. Raises `JournalAway` if that does not help."""
-        if not self.may_intend():
-            await self._beat()
+        async with self._one_beats:
+            if not self.may_intend():
+                await self._beat()
         if not self.may_intend():
             raise JournalAway("the session's lease cannot be renewed: nothing is sent until it is", path="")
 
@@ -106,7 +108,8 @@ class Held(Tables):
                 try:
                     # Not longer than a beat: what is waited for then is the next one.
                     async with asyncio.timeout(self._timing.beat):
-                        await self._beat()
+                        async with self._one_beats:
+                            await self._beat()
                         await self._reap()
                     break
                 except (JournalError, TimeoutError):

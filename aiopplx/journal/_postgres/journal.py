@@ -228,6 +228,10 @@ class PostgresJournal:
         """See `Journal`."""
         return await self._do(lambda: self._writing.forget(seconds, limit))
 
+    async def held(self, but: Collection[int]) -> list[Claim]:
+        """See `Journal`."""
+        return await self._see(lambda: self._writing.held(but))
+
     async def newest(self, sha: bytes, *, api: str) -> Record | None:
         """See `Journal`."""
         return await self._see(lambda: self._reading.newest(sha, api))

@@ -214,6 +214,7 @@ CLAIM_FREE = f"""
         SELECT pk FROM ~.job WHERE state {_among(RUNNING)} AND owner IS NULL ORDER BY pk LIMIT :limit
         FOR UPDATE SKIP LOCKED),
     j AS (UPDATE ~.job SET {_TAKE} FROM c WHERE job.pk = c.pk RETURNING job.*){_RECORD}"""
+HELD = f"SELECT pk, fence FROM ~.job WHERE owner = :me AND NOT state {FINAL} AND NOT pk = ANY(:pks)"
 RELEASE = f"""
     UPDATE ~.job SET owner = NULL, fence = nextval('~.fence')
     WHERE pk = :pk AND owner = :me AND fence = :fence AND NOT state {FINAL} RETURNING pk"""
@@ -300,7 +301,8 @@ NOW_HAS = """
     WITH has AS (UPDATE ~.origin SET question = :question, meta = :meta WHERE pk = :pk RETURNING pk)
     INSERT INTO ~.origin(run, place, pk, question, meta)
     SELECT run, CASE run WHEN '' THEN pk ELSE place END, pk, :question, :meta FROM ~.job
-    WHERE pk = :pk AND NOT EXISTS (SELECT FROM has)"""
+    WHERE pk = :pk AND NOT EXISTS (SELECT FROM has)
+    ON CONFLICT (run, place) DO UPDATE SET question = excluded.question, meta = excluded.meta"""
 
 # --- other marks -----------------------------------------------------------------------------------------------------
 

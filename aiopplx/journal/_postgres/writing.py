@@ -8,7 +8,7 @@ This module knows nothing of connections, of the order of calls, or of when a le
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 import msgspec
 
@@ -83,6 +83,11 @@ class Writing:
         """See `Journal`."""
         rows = await self._held.hold(sql.CLAIM_FREE, limit=max(0, limit))
         return [self._claimed(seen_of(row, self._held.me)) for row in rows]
+
+    async def held(self, but: Collection[int]) -> list[Claim]:
+        """See `Journal`."""
+        rows = await self._held.fetch(sql.HELD, pks=list(but))
+        return [Claim(row["pk"], row["fence"]) for row in rows]
 
     async def forget(self, seconds: float, limit: int) -> int:
         """See `Journal`."""

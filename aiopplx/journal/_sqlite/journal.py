@@ -143,6 +143,11 @@ class SqliteJournal:
         self._check()
         return []
 
+    async def held(self, but: Collection[int]) -> list[Claim]:
+        """See `Journal`."""
+        self._check()
+        return []
+
     async def newest(self, sha: bytes, *, api: str) -> Record | None:
         """See `Journal`."""
         return await self._do(lambda statements: statements.newest(sha, api))
