@@ -172,8 +172,8 @@ ACCEPTED = _rule(
     word="",
 )
 ENDINGS: Mapping[State, Rule] = {
-    State.DONE: _ending(State.DONE, Kind.FACT, State.SENDING, State.ACCEPTED),
-    State.FAILED: _ending(State.FAILED, Kind.FACT, State.SENDING, State.ACCEPTED),
+    State.DONE: _ending(State.DONE, Kind.FACT, State.SENDING, State.ACCEPTED, State.IN_DOUBT),
+    State.FAILED: _ending(State.FAILED, Kind.FACT, State.SENDING, State.ACCEPTED, State.IN_DOUBT),
     State.EXPIRED: _ending(State.EXPIRED, Kind.FACT, State.ACCEPTED),
     State.REJECTED: _ending(State.REJECTED, Kind.DENIAL, State.QUEUED, State.SENDING),
 }

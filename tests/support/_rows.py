@@ -72,8 +72,8 @@ ALLOWED: dict[str, tuple[set[State], State]] = {
     "refreeze": ({Q}, Q),
     "requeue": ({I, F, E, R}, Q),
     "dropped": ({I}, F),
-    "DONE": ({S, A, D}, D),
-    "FAILED": ({S, A, F}, F),
+    "DONE": ({S, A, I, D}, D),
+    "FAILED": ({S, A, I, F}, F),
     "EXPIRED": ({A, E}, E),
     "REJECTED": ({Q, S, R}, R),
 }
