@@ -8,14 +8,17 @@ takes it and goes on with it. This module knows nothing of how a store tells tha
 from __future__ import annotations
 
 import asyncio
+import logging
 from typing import Protocol
 
 from aiopplx._core.finding import FOLLOW
 from aiopplx._errors import AiopplxError
+from aiopplx._events import log
 from aiopplx._http.apart import cancel_and_wait
 from aiopplx._http.clock import Clock
 from aiopplx._policy.retry import Bounds
 from aiopplx._submission import Submission
+from aiopplx.journal._errors import JournalBroken
 from aiopplx.journal._names import Names
 from aiopplx.journal._protocol import Journal
 from aiopplx.journal._records import Record
@@ -94,6 +97,9 @@ class Elsewhere:
             await life.submit(sub, None, Bounds.within(sub.timeout), task)
         except AiopplxError as error:
             life.lost_sight(sub, error)
+        except Exception as problem:  # a fault of ours: nobody may wait for ever
+            log(logging.ERROR, "following a submission of another session failed unexpectedly", exc_info=True)
+            life.lost_sight(sub, JournalBroken(f"following it failed: {type(problem).__name__}", path=""))
         finally:
             if self._tasks.get(sub) is task:  # it may follow the same row anew by now
                 del self._tasks[sub]
