@@ -222,8 +222,9 @@ async def _open_journal(
     opened = SessionStore(store, Ledger(), {}, opened_store, shared=shared)
     try:
         if settings.max_cost is not None:
-            opened.spent = await store.ledger()
-            opened.pool = await _pool(store, settings.max_cost, emitter)
+            in_time, seconds = InTime(settings.clock), settings.retry.call_seconds
+            opened.spent = await in_time.within(store.ledger(), seconds)
+            opened.pool = await in_time.within(_pool(store, settings.max_cost, emitter), seconds)
         opened.known = await recalled(store, InTime(settings.clock))
     except BaseException:
         await opened.close_journal(lambda unwritten: None)  # nothing was asked of it but to read

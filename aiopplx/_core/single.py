@@ -6,6 +6,9 @@ a second time here. This module knows nothing of sessions, of batches, or of how
 
 from __future__ import annotations
 
+from collections.abc import Awaitable
+from typing import TypeVar
+
 from aiopplx._core.calls import Calls, Wanted, closed_error
 from aiopplx._core.cancelling import ask_to_cancel
 from aiopplx._core.lifecycle import Lifecycle
@@ -16,7 +19,12 @@ from aiopplx._submission import Phase
 from aiopplx._wire.api import API
 from aiopplx._wire.call import NO_ENDPOINT
 from aiopplx.apis._registry import read_job
+from aiopplx.journal._errors import JournalError
 from aiopplx.journal._jobs import job_of, question_in
+from aiopplx.journal._protocol import Journal
+from aiopplx.journal._records import Record
+
+T = TypeVar("T")
 
 CANCEL_TAKES = 3.0
 """Seconds after an accepted cancel at which the job is polled: polls go on to say `in_progress` for a moment."""
@@ -27,11 +35,12 @@ async def get(life: Lifecycle, api: API, job_id: str) -> Job:
 
     Raises:
         NotFound: the server knows no such job.
+        JournalError: the store cannot be read; `JournalAway`: it has not answered within `RetryPolicy.call_seconds`.
         AiopplxError: no usable answer within the bounds of the `RetryPolicy`.
     """
-    record = await life.in_time.within(life.store.get(job_id=job_id), life.client.policy.call_seconds)
+    record, raw = await _looked_up(life, job_id, _with_result(life.store, job_id))
     if record is not None:
-        if record.has_result and (raw := await stored_result(life.store, record)):
+        if raw:
             return job_of(record, raw)
         api = life.routing.named(record.api)
     snapshot = await life.client.call(api.get(job_id), lambda reply: read_job(api, reply, job_id))
@@ -69,12 +78,14 @@ async def cancel(calls: Calls, api: API, job_id: str, *, seconds: float) -> Job:
         InvalidRequest: the API cannot cancel jobs, or this is not a job id. Nothing was sent.
         NotFound: the server knows no such job.
         ConfigError: the session was closed meanwhile.
+        JournalError: the store cannot be read, as for `get`.
         AiopplxError: it was not cancelled.
     """
     life = calls.life
     api.cancel(job_id)  # refuses what cannot be cancelled, before anything is asked
     live = life.live.by_id.get(job_id)
-    record = await life.store.get(job_id=job_id) if live is None and life.store.shares else None
+    is_asked = live is None and life.store.shares
+    record = await _looked_up(life, job_id, life.store.get(job_id=job_id)) if is_asked else None
     if live is not None and live.phase is Phase.RUNNING:
         found = live.as_job(JobStatus.IN_PROGRESS)
     elif record is not None and record.is_held:
@@ -96,6 +107,19 @@ async def cancel(calls: Calls, api: API, job_id: str, *, seconds: float) -> Job:
     if calls.is_closed:
         raise closed_error()
     return await calls.wait(Wanted(api, job_id, found.idempotency_key, found.tag), seconds=seconds, is_due=True)
+
+
+async def _looked_up(life: Lifecycle, job_id: str, call: Awaitable[T]) -> T:
+    """What the store answers about a job, within the bound of a single call. Raises `JournalError`, with the id."""
+    try:
+        return await life.in_time.within(call, life.client.policy.call_seconds)
+    except JournalError as error:
+        raise error.about(job_id=job_id) from None
+
+
+async def _with_result(store: Journal, job_id: str) -> tuple[Record | None, bytes | None]:
+    record = await store.get(job_id=job_id)
+    return record, await stored_result(store, record) if record is not None and record.has_result else None
 
 
 def _not_cancelled(error: APIError, job_id: str) -> APIError:

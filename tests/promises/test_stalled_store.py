@@ -12,10 +12,10 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Collection, Coroutine
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import anyio
 import pytest
@@ -41,6 +41,8 @@ from aiopplx.journal import (
     open_reader,
 )
 from aiopplx.testing import Clock, JumpingClock
+
+T = TypeVar("T")
 
 BOUND = 25.0
 """Real seconds that no end comes near to, even on a slow machine; the stalls last until the test ends them."""
@@ -395,6 +397,53 @@ async def test_wait_ends_in_time_though_the_store_hangs(name: str, server: Scrip
                 await session.wait("old", timeout=30)
         assert caught.value.job_id == "old"
         hanging.let_go.set()
+
+
+class Unheld(JumpingClock):
+    """A clock that jumps, and that a store which hangs does not hold up: minutes of waiting take no time."""
+
+    def guard(self, thing: T, *, but: Collection[str] = ()) -> T:
+        return thing
+
+
+# A call of the session for each call of the store that a user's single call makes.
+SINGLE: dict[str, tuple[str, Callable[[Session, Job], Coroutine[Any, Any, object]]]] = {
+    "get reads the row": ("get", lambda session, job: session.get(job.id)),
+    "get reads the result": ("result", lambda session, job: session.get(job.id)),
+    "cancel": ("get", lambda session, job: session.cancel(job.id)),
+    "in_doubt": ("rows", lambda session, job: session.in_doubt()),
+    "adopt": ("adopt", lambda session, job: session.adopt("new")),
+    "adopt instead": ("get", lambda session, job: session.adopt("new", instead_of=job)),
+    "drop": ("claim", lambda session, job: session.drop(job)),
+    "resubmit": ("claim", lambda session, job: session.resubmit(job, pay_again=True)),
+}
+
+
+@pytest.mark.parametrize("use", SINGLE)
+async def test_single_calls_end_in_time_though_the_store_hangs(use: str, server: Scripted) -> None:
+    name, call = SINGLE[use]
+    clock = Unheld()
+    store = MemoryStore(now=clock.wall)
+    async with opened(server, journal=store.session(), clock=clock) as session:
+        job = await session.ask("one")
+    hanging, api = Hanging(name, store.session(), is_stubborn=False), "agent" if use == "cancel" else "sonar"
+    async with opened(server, journal=hanging, clock=clock, api=api) as session:
+        began = clock.now()
+        with anyio.fail_after(BOUND), pytest.raises(JournalAway) as caught:
+            await call(session, job)
+        assert clock.now() - began == pytest.approx(RetryPolicy().call_seconds, abs=1.0)
+        told = "" if use == "in_doubt" else "new" if use == "adopt" else job.id
+        assert caught.value.job_id == told
+        hanging.let_go.set()
+
+
+async def test_opening_ends_in_time_though_the_ledger_hangs(server: Scripted) -> None:
+    clock = Unheld()
+    hanging = Hanging("ledger", MemoryJournal(now=clock.wall), is_stubborn=False)
+    with anyio.fail_after(BOUND), pytest.raises(JournalAway):
+        async with opened(server, journal=hanging, clock=clock, max_cost=5.0):
+            pass
+    hanging.let_go.set()
 
 
 async def test_unwritable_outcomes_hold_up_no_time_limit(server: Scripted) -> None:
