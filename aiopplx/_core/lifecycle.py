@@ -28,7 +28,7 @@ from aiopplx._core.announcing import Announcer
 from aiopplx._core.elsewhere import Elsewhere
 from aiopplx._core.finding import Search
 from aiopplx._core.freezing import freeze_again, submission_of
-from aiopplx._core.holding import Collector, Holder
+from aiopplx._core.holding import Collector, Holder, is_collected
 from aiopplx._core.in_time import LEAST, SILENT, InTime
 from aiopplx._core.live import Live
 from aiopplx._core.sending import send
@@ -431,12 +431,17 @@ class Lifecycle:
         if not has_ended:
             return
         ended = Ended(snapshot.status, outcome_error(snapshot))
-        if not await self.finish(sub, ended, snapshot, now):
-            if job_id:
-                self.poller.watch(sub, now)
-            else:
-                sub.claim = None  # there may be room later, but nothing to ask for it then
-                await self.finish(sub, ended, snapshot, now)
+        if await self.finish(sub, ended, snapshot, now) or sub.phase in TERMINAL:
+            return
+        if job_id and is_collected(sub):
+            self.poller.watch(sub, now)  # nobody here would have it
+            return
+        # There may be room later, but perhaps nothing to ask for it then: a server that answers at once need not keep
+        # its jobs. Whoever waits has it now, and the row stays one of a job to poll.
+        if self.collector is not None and sub.claim is not None:
+            self.collector.let_go(sub.claim, is_given_up=True)
+        sub.claim = None
+        await self.finish(sub, ended, snapshot, now)
 
     @staticmethod
     def _limit_listeners(sub: Submission) -> None:

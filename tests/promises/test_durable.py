@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 import pytest
 from _faulty import KEY, OTHERS, SPEED, emulator, session_at, taken
-from _scripted import Scripted
+from _scripted import Scripted, Told, opened
 
 from aiopplx import (
     AiopplxError,
@@ -33,17 +33,19 @@ from aiopplx import (
 from aiopplx.emulator import AfterPolls, Emulator, faults
 from aiopplx.journal._errors import (
     ItemConflict,
+    JournalAway,
     JournalBroken,
     JournalFull,
     JournalLocked,
     JournalRefused,
     ResultDamaged,
 )
-from aiopplx.journal._memory import MemoryJournal
-from aiopplx.journal._records import Record, State
+from aiopplx.journal._memory import MemoryJournal, MemoryStore
+from aiopplx.journal._records import Claim, Record, State
 from aiopplx.journal._sqlite.journal import SqliteJournal
 from aiopplx.journal._sqlite.reader import SqliteReader
-from aiopplx.testing import Clock
+from aiopplx.journal._steps import Step
+from aiopplx.testing import Clock, JumpingClock
 
 QUESTIONS = [*OTHERS]
 ONCE = RetryPolicy(doubt_tries=1)
@@ -733,6 +735,36 @@ async def test_unwritable_outcome_does_not_outlive_its_time_limit() -> None:
             disk.empty()
             assert (await session.ask(QUESTIONS[0], tag="a")).ok
         assert server.ledger.created == 1
+
+
+@pytest.mark.parametrize("error", [JournalFull("no room", path="run.db"), JournalAway("out of reach", path="run.db")])
+@pytest.mark.parametrize("is_shared", [False, True])
+async def test_answer_that_came_at_once_is_handed_out_unwritten(
+    error: JournalError, is_shared: bool, server: Scripted
+) -> None:
+    """A server that answers a submission with the answer need not have it at the next poll."""
+    clock = JumpingClock()
+    message = {"role": "assistant", "content": "It was too tall."}
+    choices = [{"index": 0, "finish_reason": "stop", "message": message}]
+    answer = {"id": "cmpl-1", "model": "sonar-deep-research", "object": "chat.completion", "choices": choices}
+    gone = {"error": {"message": "no such job", "type": "not_found", "code": 404}}
+    server.script = lambda asked: (200, answer) if asked.kind == "submit" else (404, gone)
+
+    class Unending(MemoryJournal):
+        async def apply(self, claim: Claim, step: Step) -> None:
+            if step.rule.name == "ended":
+                raise error
+            await super().apply(claim, step)
+
+    store, told = MemoryStore(now=clock.wall), Told()
+    journal = Unending(store=store) if is_shared else Unending(now=clock.wall)
+    async with opened(server, journal=journal, clock=clock, timeout=600.0, on_event=told) as session:
+        async with session.batch([QUESTIONS[0]], run="one") as jobs:
+            found = [job async for job in jobs]
+        assert [(job.id, job.text, job.ok) for job in found] == [("cmpl-1", "It was too tall.", True)]
+        assert server.requests["get"] == 0
+        assert [event.reason.partition(":")[0] for event in told.of(EventKind.WARNING)] == ["not kept"]
+        assert (await journal.counts())[State.ACCEPTED] == 1, "the next run polls it"
 
 
 async def test_batch_on_a_full_disk_stops_reading_its_source() -> None:
