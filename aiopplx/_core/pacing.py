@@ -14,11 +14,13 @@ This module knows nothing of SQL, or of how a limit is kept.
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable, Coroutine
 from typing import Any
 
-from aiopplx._events import Event, EventKind
+from aiopplx._events import Event, EventKind, log
 from aiopplx._http.account import Membership
+from aiopplx._http.apart import cancel_and_wait
 from aiopplx._http.client import Client
 from aiopplx._policy.departures import Fetched
 from aiopplx.journal._errors import JournalError
@@ -79,17 +81,20 @@ class Pacing:
         try:
             with self._clock.busy():
                 reserved = await self._account.reserve(name, count, fetched.interval, fetched.saved)
-        except JournalError as error:
+            self._is_away = False
+            now = self._clock.now()
+            self._is_silent(now, reserved.silent)
+        except Exception as error:
             fetched.failed(count)
-            self._away(error)
+            if isinstance(error, JournalError):
+                self._away(error)
+            else:  # a fault of ours: who waits for a departure must not wait for ever
+                log(logging.ERROR, "fetching departures failed unexpectedly", exc_info=True)
             await self._clock.sleep(AGAIN)
             return
         except BaseException:
             fetched.failed(count)  # another session of this account may fetch them
             raise
-        self._is_away = False
-        now = self._clock.now()
-        self._is_silent(now, reserved.silent)
         fetched.came(now, count, reserved.first)
         self._membership.came()
 
@@ -149,6 +154,9 @@ class Pacing:
                 self._is_silent(self._clock.now(), silent)
         except JournalError:
             return False  # told when a departure is wanted
+        except Exception:  # a fault of ours: silence must be heard of all the same
+            log(logging.ERROR, "passing silence on failed unexpectedly", exc_info=True)
+            return False
         return True
 
     # --- the end -----------------------------------------------------------------------------------------------------
@@ -157,6 +165,4 @@ class Pacing:
         """Share nothing any more. The account is closed by whoever opened it."""
         self._limits.on_want.discard(self._wanted.set)
         self._account.hearing.off(SILENCE)
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.wait(self._tasks)
+        await cancel_and_wait(self._tasks)

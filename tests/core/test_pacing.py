@@ -3,18 +3,26 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import AsyncIterator
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
+import anyio
 import pytest
 from _postgres import Server, pooled
 from _shared import KEY, World, world_at
 
 from aiopplx import Event, EventKind, JobStatus, PollPolicy, Session
+from aiopplx._core.pacing import Pacing
 from aiopplx._errors import ConfigError
+from aiopplx._policy.departures import Fetched
 from aiopplx.emulator import AfterPolls, Emulator
 from aiopplx.emulator.faults import RateLimited
 from aiopplx.journal import JournalAway
+from aiopplx.journal._postgres.account import Reserved
+from aiopplx.journal._postgres.hearing import Hearing
+from aiopplx.testing import JumpingClock
 
 SOON = PollPolicy.fixed(0.1)
 
@@ -121,6 +129,44 @@ async def test_nothing_is_sent_while_the_database_is_away(postgres: Server, serv
 
 def iter_now(events: asyncio.Queue[Event]) -> list[Event]:
     return [events.get_nowait() for _ in range(events.qsize())]
+
+
+class Failing:
+    """A shared account whose first call of each kind fails as nobody expects, and which is never away."""
+
+    def __init__(self) -> None:
+        self.hearing = Hearing("channel")
+        self.calls: Counter[str] = Counter()
+
+    def _called(self, name: str) -> None:
+        self.calls[name] += 1
+        if self.calls[name] == 1:
+            raise RuntimeError(name)
+
+    async def reserve(self, name: str, count: int, interval: float, saved: float) -> Reserved:
+        self._called("reserve")
+        return Reserved(first=0.0, silent=0.0)
+
+    async def silent(self) -> float:
+        self._called("silent")
+        return 0.0
+
+
+async def test_unexpected_failure_does_not_end_the_sharing(caplog: pytest.LogCaptureFixture) -> None:
+    clock, account = JumpingClock(), Failing()
+    wanted: set[Any] = set()
+    fetched = Fetched(lambda: [call() for call in wanted])
+    limits = SimpleNamespace(on_want=wanted, fetched={"submit": fetched})
+    client: Any = SimpleNamespace(clock=clock, gate=SimpleNamespace(limits=limits))
+    membership: Any = SimpleNamespace(came=lambda: None)
+    pacing = Pacing(cast("Any", account), client, membership, lambda: True)
+    with anyio.fail_after(20):
+        while fetched.delay(clock.now()) or account.calls["silent"] < 2:
+            fetched.want(clock.now())
+            await clock.sleep(0.5)
+    await pacing.aclose()
+    assert account.calls["reserve"] == 2
+    assert [record.exc_info is not None for record in caplog.records if record.levelname == "ERROR"] == [True, True]
 
 
 async def test_database_that_is_not_there_ends_the_opening(service: Emulator) -> None:

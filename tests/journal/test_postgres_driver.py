@@ -81,6 +81,25 @@ async def test_listener_hears_and_is_told_of_a_gap(database: AsyncpgDatabase) ->
     assert await heard.get() == "second"
 
 
+async def test_listener_that_fails_hears_of_the_next_gap(
+    database: AsyncpgDatabase, caplog: pytest.LogCaptureFixture
+) -> None:
+    heard: asyncio.Queue[str] = asyncio.Queue()
+
+    def failing(said: str) -> None:
+        heard.put_nowait(said)
+        if heard.qsize() == 1:
+            raise RuntimeError("as nobody expects")
+
+    await database.listen("aiopplx_test", failing)
+    for gap in (1, 2):
+        await database.fetch("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE query LIKE 'LISTEN%'")
+        async with asyncio.timeout(20):
+            while heard.qsize() < gap:  # noqa: ASYNC110 - the listener itself fails
+                await asyncio.sleep(0.01)
+    assert [record.levelname for record in caplog.records] == ["ERROR"]
+
+
 async def test_closed_database_says_so_and_leaves_no_connection(postgres: Server, database: AsyncpgDatabase) -> None:
     other = AsyncpgDatabase(address_of(postgres.url()))
     [row] = await other.fetch("SELECT pg_backend_pid() AS pid")

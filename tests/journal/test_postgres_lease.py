@@ -2,6 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
+import logging
+from typing import Any, cast
+
+import pytest
+
+from aiopplx.journal._postgres.holding import Held
 from aiopplx.journal._postgres.lease import Lease, Timing
 
 
@@ -58,3 +65,27 @@ def test_four_beats_fit_into_a_lease() -> None:
     timing = Timing()
     assert timing.beat * 4 <= timing.lease
     assert timing.beat < timing.lease * 2 / 3
+
+
+async def test_unexpected_failure_does_not_end_the_beats(caplog: pytest.LogCaptureFixture) -> None:
+    class Failing:
+        beats = 0
+        went_on = asyncio.Event()
+
+        async def fetch(self, sql: str, *values: object) -> list[dict[str, int]]:
+            return [{"id": 1}]
+
+        async def beat(self, sql: str, *values: object) -> list[dict[str, int]]:
+            self.beats += 1
+            if self.beats == 1:
+                raise RuntimeError("as nobody expects")
+            self.went_on.set()
+            return [{"id": 1}]
+
+    database = Failing()
+    held = Held(cast("Any", database), "schema", clock=None, timing=Timing(lease=40.0, beat=0.01))
+    await held.enter()
+    async with asyncio.timeout(20):
+        await database.went_on.wait()
+    await held.stop()
+    assert [record.levelno for record in caplog.records] == [logging.ERROR]

@@ -18,12 +18,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import ssl
 from collections.abc import AsyncGenerator, Callable, Sequence
 from typing import TYPE_CHECKING, Any, TypedDict, cast
 
 import asyncpg
 
+from aiopplx._events import log
 from aiopplx.journal._errors import JournalAway, JournalBroken, JournalClosed, JournalRefused
 from aiopplx.journal._postgres.room import Heard, Row, Taken, Value, error_of
 from aiopplx.journal._postgres.url import Address
@@ -37,6 +39,8 @@ CONNECT, COMMAND, CLOSE = 10.0, 30.0, 3.0
 """Real seconds for a connection, for one statement, and for closing."""
 FIRST_RETRY, LAST_RETRY = 0.1, 5.0
 """Real seconds before the connection that listens is opened anew: doubled from the first to the last."""
+LOST = (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError, OSError, TimeoutError, EOFError)
+"""What a connection that cannot be made, or was lost, comes to."""
 CONSTRAINTS = frozenset({"23505", "23503"})
 """Something that may be there once, and something that is not there (any more)."""
 
@@ -139,7 +143,7 @@ class AsyncpgDatabase:
                     remedy="Check the user and the password, and pg_hba.conf",
                 ) from error
             raise error_of(code, _said(error), name=name) from error
-        except (asyncpg.InterfaceError, asyncpg.InternalClientError, OSError, TimeoutError, EOFError) as error:
+        except LOST as error:
             _without_frames(error)
             if self._is_closed:
                 raise JournalClosed("the journal is closed", path=name) from error
@@ -200,12 +204,17 @@ class AsyncpgDatabase:
             await asyncio.sleep(retry)
             try:
                 lost = await self._connect(channel, heard)
-            except (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError, OSError, TimeoutError):
+            except Exception as error:
+                if not isinstance(error, LOST):  # a fault of ours or of the driver: another try all the same
+                    log(logging.ERROR, "connecting to the database failed unexpectedly: %s", type(error).__name__)
                 retry = min(LAST_RETRY, retry * 2.0)
                 lost.set()
                 continue
             retry = FIRST_RETRY
-            heard("")
+            try:
+                heard("")
+            except Exception:
+                log(logging.ERROR, "whoever listens failed unexpectedly", exc_info=True)
 
     # --- opening and closing -----------------------------------------------------------------------------------------
 

@@ -9,11 +9,13 @@ This module knows nothing of what the statements do.
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import platform
 from collections.abc import Callable
 from time import monotonic
 
+from aiopplx._events import log
 from aiopplx._version import __version__
 from aiopplx.journal._errors import JournalAway, JournalError
 from aiopplx.journal._postgres.lease import Lease, Timing
@@ -112,7 +114,9 @@ class Held(Tables):
                             await self._beat()
                         await self._reap()
                     break
-                except (JournalError, TimeoutError):
+                except Exception as error:
+                    if not isinstance(error, (JournalError, TimeoutError)):  # a fault of ours: the jobs are held on
+                        log(logging.ERROR, "a beat failed unexpectedly", exc_info=True)
                     await asyncio.sleep(self._timing.beat / 8.0)
 
     async def _beat(self) -> None:
