@@ -271,7 +271,10 @@ class JobExpired(JobError):
 
 
 class JobTimeout(JobError, TimeoutError):
-    """The job was still running when its time limit ended. It continues and is billed: `session.wait(job.id)`."""
+    """The job was still running when its time limit ended. It continues and is billed: `session.wait(job.id)`.
+
+    One that has ended, and whose outcome could not be written to the journal by then, says so; it is collected alike.
+    """
 
 
 class ResultMissing(JobError):

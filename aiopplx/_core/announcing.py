@@ -160,12 +160,16 @@ def store_left(emitter: Emitter, name: str, unwritten: Iterable[Unwritten]) -> N
         unwritten: steps that it was given.
     """
     each = latest(unwritten)
-    what = f"{len(each)} submissions" if len(each) != 1 else "one submission"
-    reason = (
-        f"left without the journal ({name}), which does not answer: its disk stalls, or the store hangs. What is known"
-        f" of {what} may not be written. If it comes back while this process runs, it still writes that, and is in use"
-        " until then. Begin again with the same journal"
-    )
+    reason = f"left without the journal ({name}), which does not answer: its disk stalls, or the store hangs."
+    if each:
+        what = f"{len(each)} submissions" if len(each) != 1 else "one submission"
+        reason += (
+            f" What is known of {what} may not be written. If it comes back while this process runs, it still writes"
+            " that, and is in use until then."
+        )
+    else:
+        reason += " It is in use until it comes back, or this process ends."
+    reason += " Begin again with the same journal"
     emitter.emit(Event(kind=EventKind.STOPPED, reason=reason, fault=Fault.STOP.value))
     for one in each:
         emitter.emit(Event(kind=EventKind.WARNING, job_id=one.job_id, idempotency_key=one.key, reason=meaning(one)))

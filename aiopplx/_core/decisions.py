@@ -101,7 +101,8 @@ class Decisions:
             await self._in_time(doubtful, key=record.key)
 
     async def _read(self, record: Record) -> Job:
-        return job_of(await self._in_time(self._store.get(pk=record.pk), key=record.key) or record, None)
+        now = await self._in_time(self._store.get(pk=record.pk), key=record.key)
+        return job_of(now or record, None)
 
     def _check_free(self, record: Record) -> None:
         if record.pk in self._life.live.by_row:

@@ -479,7 +479,9 @@ class Lifecycle:
         return bool(sub.listeners)
 
     def _stop_waiting(self, sub: Submission, overdue: list[Listener], why: str, snapshot: Snapshot | None) -> None:
-        job = sub.as_job(JobStatus.TIMED_OUT, outcomes.timed_out(why, snapshot), snapshot)
+        has_ended = sub.polls is not None and sub.polls.was_unkept
+        error = outcomes.not_kept() if has_ended else outcomes.timed_out(why, snapshot)
+        job = sub.as_job(JobStatus.TIMED_OUT, error, snapshot)
         sub.listeners = tuple(listener for listener in sub.listeners if listener not in overdue)
         for listener in overdue:
             self.slots.free(listener)

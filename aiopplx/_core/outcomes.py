@@ -125,6 +125,15 @@ def timed_out(why: str, snapshot: Snapshot | None) -> JobTimeout:
     )
 
 
+def not_kept() -> JobTimeout:
+    """The error of a listener whose time is up, of a job that has ended: its outcome was not written down."""
+    return JobTimeout(
+        "it has ended, and its outcome could not be written to the journal within its time limit. Its answer waits at"
+        " the service, and nothing more is billed for it",
+        remedy="See what keeps the journal from writing; session.wait(job.id) then collects the answer",
+    )
+
+
 def busy_item() -> JobError:
     """Another call of this session was submitting the same item for the whole time limit."""
     return JobError("timed out waiting for another call that is submitting the same item; this call was not billed")

@@ -730,7 +730,9 @@ async def test_unwritable_outcome_does_not_outlive_its_time_limit() -> None:
             async with asyncio.timeout(20.0):
                 job = await asking
             assert job.status is JobStatus.TIMED_OUT
-            assert "could not be written" in str(job.error)
+            assert "it has ended, and its outcome could not be written" in str(job.error)
+            assert "goes on" not in str(job.error)
+            assert "session.wait(job.id)" in str(job.error)
             assert (await journal.counts())[State.ACCEPTED] == 1
             disk.empty()
             assert (await session.ask(QUESTIONS[0], tag="a")).ok

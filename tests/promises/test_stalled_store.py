@@ -23,6 +23,7 @@ from _scripted import Boom, Scripted, Told, opened, turns
 
 from aiopplx import (
     ConfigError,
+    Event,
     EventKind,
     Job,
     JobStatus,
@@ -30,6 +31,8 @@ from aiopplx import (
     RetryPolicy,
     Session,
 )
+from aiopplx._core.announcing import store_left
+from aiopplx._events import Emitter
 from aiopplx.journal import (
     JournalAway,
     JournalError,
@@ -40,6 +43,7 @@ from aiopplx.journal import (
     State,
     open_reader,
 )
+from aiopplx.journal._unwritten import Unwritten
 from aiopplx.testing import Clock, JumpingClock
 
 T = TypeVar("T")
@@ -202,6 +206,22 @@ async def test_unwritten_steps_of_a_hanging_store_are_told(server: Scripted) -> 
     assert "adopt" in warning.reason
     assert "does not answer" in told.of(EventKind.STOPPED)[-1].reason
     assert [event.job_id for event in told.of(EventKind.LEFT)] == [row.id]
+
+
+@pytest.mark.parametrize(
+    ("unwritten", "said"),
+    [
+        ([], "the store hangs. It is in use until it comes back, or this process ends. Begin again"),
+        ([Unwritten("ended", "k1")], "What is known of one submission may not be written."),
+        ([Unwritten("ended", "k1"), Unwritten("ended", "k2")], "What is known of 2 submissions may not be written."),
+    ],
+)
+def test_leaving_a_silent_store_says_what_is_lost(unwritten: list[Unwritten], said: str) -> None:
+    told: list[Event] = []
+    store_left(Emitter(told.append), "run.db", unwritten)
+    assert said in told[0].reason
+    assert ("may not be written" in told[0].reason) == bool(unwritten)
+    assert len(told) == 1 + len(unwritten)
 
 
 # --- a disk that stalls under the journal's thread -------------------------------------------------------------------
