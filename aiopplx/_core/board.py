@@ -62,9 +62,9 @@ class Board:
             is_over: whether nothing more will be told.
             now: monotonic seconds.
         """
-        follow = BatchFollow(self._news, limit, is_over)
         if self._followers is None:
             self._followers = weakref.WeakSet()
+        follow = BatchFollow(self._news, limit, is_over, self._followers.discard)
         is_first = not self._followers
         self._followers.add(follow)
         follow.missed = self._dropped
@@ -104,6 +104,8 @@ class Board:
         seconds = now - polls.since if polls is not None and polls.has_age else None
         update = updated(place.named(place.sub.as_job(status, None, snapshot)), seconds)
         if place.latest is None or place.latest.id != update.id:
+            # Kept as long as the job runs: what it has found is in the response, and the whole answer is for nobody.
+            update = msgspec.structs.replace(update, job=msgspec.structs.replace(update.job, raw=b""))
             place.latest = update
             self._put(update)
 
@@ -122,11 +124,18 @@ class BatchFollow(Following):
         missed: how many updates were dropped so far, because the reader was too slow or came too late.
     """
 
-    def __init__(self, news: asyncio.Event, limit: int, is_over: Callable[[], bool]) -> None:
+    def __init__(
+        self,
+        news: asyncio.Event,
+        limit: int,
+        is_over: Callable[[], bool],
+        on_close: Callable[[BatchFollow], object],
+    ) -> None:
         self.missed: int = 0
         self._news = news
         self._limit = limit
         self._is_over = is_over
+        self._on_close = on_close
         self._is_closed = False
         self._updates: dict[int | None, Update] = {}  # by the index of the job, the one that waits longest first
 
@@ -143,12 +152,11 @@ class BatchFollow(Following):
         """End it, from another task too: whoever reads it gets no further update."""
         self._is_closed = True
         self._updates.clear()
+        self._on_close(self)
         self._news.set()
 
     def put(self, update: Update) -> None:
         """A job stands like this now."""
-        if self._is_closed:
-            return
         updates = self._updates
         updates[update.job.index] = update
         if len(updates) > self._limit:

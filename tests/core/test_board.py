@@ -14,7 +14,7 @@ from _places import Held, outcome
 from _scripted import NEVER, Scripted, opened, turns
 
 from aiopplx import Batch, ConfigError, InvalidRequest, JobStatus, Session
-from aiopplx._core.board import KEPT
+from aiopplx._core.board import KEPT, Board
 from aiopplx._core.results import READY
 from aiopplx._job import Snapshot
 from aiopplx._submission import Phase
@@ -71,6 +71,7 @@ async def test_each_job_is_told_from_acceptance_to_end(clock: JumpingClock) -> N
         assert found == sorted(found)
         assert found[0] == (0, 0) < found[-1], "and before its end"
         assert {update.job.question for update in mine[:-1]} == {question}
+        assert {update.job.raw for update in mine} == {b""}, "the whole answer is not kept"
         seconds = [update.seconds or 0.0 for update in mine]
         assert seconds == sorted(seconds)
         end = mine[-1]
@@ -348,6 +349,16 @@ async def test_hanging_reader_keeps_so_many_updates_and_no_answer() -> None:
     assert [update.job.id for update in kept] == [f"job-{n}" for n in range(20, 30)], "the oldest went"
     assert follow.missed == 20 + 30, "of those that ran, and then of those that ended"
     assert {update.job.response for update in kept} == {None}
+
+
+async def test_closed_follower_costs_no_updates_any_more() -> None:
+    board = Board(asyncio.Event())
+    first, second = (board.follow((), 5, lambda: False, 0.0) for _ in range(2))
+    first.close()
+    assert board.is_followed
+    second.close()
+    second.close()
+    assert not board.is_followed
 
 
 async def test_late_reader_hears_how_many_ends_it_missed() -> None:
