@@ -205,12 +205,12 @@ class JournalMachine(RuleBasedStateMachine):
     @rule(pick=PICKS, job_id=st.just("") | IDS, raw=st.binary(max_size=5), cost=COSTS)
     def done(self, pick: int, job_id: str, raw: bytes, cost: float | None) -> None:
         pk = self.row(pick)
-        self.ended(pk, D, {S, A}, job_id, raw, cost)
+        self.ended(pk, D, {S, A, I}, job_id, raw, cost)
 
     @rule(pick=PICKS, raw=st.binary(max_size=5), cost=COSTS)
     def failed(self, pick: int, raw: bytes, cost: float | None) -> None:
         pk = self.row(pick)
-        self.ended(pk, F, {S, A}, "", raw, cost)
+        self.ended(pk, F, {S, A, I}, "", raw, cost)
 
     @rule(pick=PICKS)
     def expired(self, pick: int) -> None:
