@@ -110,22 +110,28 @@ async def end_begun(task: asyncio.Task[Any]) -> None:  # Any: as above
 
 
 async def closed(coroutine: Coroutine[Any, Any, object], seconds: float = CLOSING) -> None:  # Any: as above
-    """Run what closes something, the caller's code perhaps, at most so many seconds.
+    """Run what closes something, the caller's code perhaps, at most so many seconds, also if this wait is cancelled.
 
     Raises:
+        CancelledError: this wait was cancelled; it is raised once the closing has ended, or its time is up.
         TimeoutError: it goes on, and is left to itself.
         BaseException: what it raised.
     """
-    task = asyncio.get_running_loop().create_task(coroutine)
-    is_late = True
-    try:
-        await asyncio.wait([task], timeout=seconds)
-        is_late = not task.done()
-    finally:
-        if is_late:
-            await cancel_and_wait([task], SWALLOWED)
-    if is_late:
-        raise TimeoutError
+    loop = asyncio.get_running_loop()
+    task, until = loop.create_task(coroutine), loop.time() + seconds
+    cancelled: asyncio.CancelledError | None = None
+    with anyio.CancelScope(shield=True):  # as in `cancel_and_wait`: what is about to close is not left behind
+        while not task.done() and (remaining := until - loop.time()) > 0.0:
+            try:
+                await asyncio.wait([task], timeout=remaining)
+            except asyncio.CancelledError as error:
+                cancelled = error
+    if not task.done():
+        await cancel_and_wait([task], SWALLOWED)
+        raise cancelled or TimeoutError
+    if cancelled is not None:
+        task.add_done_callback(_drop)
+        raise cancelled
     task.result()
 
 
