@@ -14,6 +14,7 @@ from aiopplx._core.in_time import InTime
 from aiopplx._core.live import Live
 from aiopplx._policy.recovery import WITHOUT_RESULT
 from aiopplx._submission import POLLABLE, Submission
+from aiopplx.journal._errors import removed
 from aiopplx.journal._names import Names, alike_name, item_name, key_name, sha_of
 from aiopplx.journal._protocol import Journal
 from aiopplx.journal._records import Origin, Record, State
@@ -67,7 +68,8 @@ class Search:
         if sub.row:
             # It has begun before, and its row was lost to another session.
             claimed = await self._asked(store.claim(sub.row))
-            assert claimed is not None, "rows are never removed"  # noqa: S101 - for mypy
+            if claimed is None:
+                raise removed()
             record = claimed
         else:
             record = await self._asked(self._found_or_queued())

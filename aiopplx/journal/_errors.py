@@ -162,6 +162,16 @@ def duplicate(job_id: str, other_key: str, *, path: str) -> DuplicateJob:
     )
 
 
+def removed(path: str = "") -> JournalBroken:
+    """The error for a row that a session knew, and that is not there any more."""
+    return JournalBroken(
+        "its row was removed from the journal meanwhile, as keep_for asks for what ended long ago. Nothing was sent;"
+        " what it cost is still in the sums",
+        path=path,
+        remedy="Give keep_for more time than a run takes",
+    )
+
+
 def name_taken(item: str, tag: str | int | None, state: str) -> ItemConflict:
     """The error for a name that belongs to another request."""
     return ItemConflict(

@@ -19,10 +19,12 @@ from _rows import claim_of
 from _scripted import KEY, NEVER, Scripted, is_get, is_submit, turns
 
 from aiopplx import ConfigError, Event, EventKind, JobStatus, JournalOptions, PollPolicy, RetryPolicy, Session
+from aiopplx._core.loading import load
+from aiopplx._submission import Listener, Submission
 from aiopplx._wire.request import ResearchRequest
 from aiopplx.agent import AGENT
 from aiopplx.emulator import Emulator
-from aiopplx.journal import JournalAway, MemoryJournal, MemoryStore, State, open_reader
+from aiopplx.journal import JournalAway, JournalBroken, MemoryJournal, MemoryStore, State, open_reader
 from aiopplx.journal import _steps as steps
 from aiopplx.sonar import SONAR
 from aiopplx.testing import Clock
@@ -327,6 +329,19 @@ async def test_job_that_was_adopted_is_polled_for_others(store: MemoryStore) -> 
         async with opened(server, store.session()) as other:
             with anyio.fail_after(SOON):
                 assert (await other.wait(job_id)).ok
+
+
+async def test_row_that_was_removed_is_told_as_that(store: MemoryStore) -> None:
+    async with Scripted() as server, opened(server, store.session()) as session:
+        assert (await session.ask(QUESTION, tag="x")).ok
+        sub = Submission(api=SONAR, key="k", row=1)
+        store.remove(store.rows[1])
+        core = session._core
+        assert core is not None
+        listener = Listener(sub=sub, tag="x", index=None)
+        listener.deadline = core.client.clock.now() + 5
+        with pytest.raises(JournalBroken, match="keep_for"):
+            await load(core.life, listener)
 
 
 async def test_failure_is_no_answer_that_is_used_again(store: MemoryStore) -> None:

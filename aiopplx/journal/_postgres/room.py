@@ -1,4 +1,4 @@
-"""The room behind which PostgreSQL's driver lies: five calls, and the errors that can come out of them.
+"""The room behind which PostgreSQL's driver lies: six calls, and the errors that can come out of them.
 
 Whoever uses it writes SQL and knows no driver. Another driver takes this one's place by another class with these calls.
 `driver` is the only module that imports one.
