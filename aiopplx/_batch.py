@@ -462,7 +462,7 @@ def _run_has_no_name() -> ConfigError:
         "is missing: in a journal that several sessions share, questions without a tag belong to a run, by whose name"
         " they are found again. Nothing was sent",
         argument="run",
-        remedy='Session(run="2026-11") or batch(run="2026-11") names it; or give each question a tag',
+        remedy='JournalOptions(url, run="2026-11") or batch(run="2026-11") names it; or give each question a tag',
     )
 
 

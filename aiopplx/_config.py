@@ -69,6 +69,10 @@ class JournalOptions(_AtPath, frozen=True, kw_only=True):
         without_log: go on though the write-ahead log that the last run left is lost, or damaged. Default False: such a
             file is refused, since jobs that it paid for last are known only there, and would be paid for again. For a
             file.
+        run: the name of the run, such as `"2026-11"`: questions of a batch without a tag are found again by it. Needed
+            for these where several sessions share the journal, so that the same question in another run is another
+            job; all that work at one run give the same name. `batch(run=)` names the run of that batch alone. Default
+            None: the run has no name.
         retry_failed: submit again, under a new key, questions that failed, expired or were refused in an earlier run.
             Default False.
         replace: a question under a tag that stood for another question in an earlier run takes its place, and is paid
@@ -90,6 +94,7 @@ class JournalOptions(_AtPath, frozen=True, kw_only=True):
     without_log: bool = False
     collect: bool = True
     keep_for: str | float | None = None
+    run: str | None = None
     retry_failed: bool = False
     replace: bool = False
     wait: float = 0.0
@@ -121,7 +126,6 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     http: aiohttp.ClientSession | None
     clock: Clock
     network: NetworkOptions
-    run: str = ""
 
     @property
     def journal_name(self) -> str:
@@ -132,6 +136,11 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
             return "of your own"
         path = self.journal.path
         return address_of(path, argument="journal").name if isinstance(path, Url) else os.path.basename(path)
+
+    @property
+    def run(self) -> str:
+        """The name of the run; "" if it has none."""
+        return (self.journal.run or "") if isinstance(self.journal, JournalOptions) else ""
 
     def __repr__(self) -> str:
         return f"Settings({self.api.name} at {self.base_url})"
@@ -154,7 +163,6 @@ def make_settings(
     http: aiohttp.ClientSession | None,
     clock: Clock | None,
     network: NetworkOptions | None,
-    run: str | None = None,
 ) -> Settings:
     """The arguments of `Session`, checked, and completed from the environment. Raises `ConfigError`.
 
@@ -181,7 +189,6 @@ def make_settings(
         http=check_http(http),
         clock=check_usable("clock", clock, "call_at", "a clock of aiopplx.testing") or Clock(),
         network=bounds,
-        run=check_name("run", run) if run is not None else "",
     )
     return check_way(settings)
 
@@ -246,6 +253,8 @@ def check_journal(given: str | os.PathLike[str] | JournalOptions | Journal | Non
         if not isinstance(given.path, Url):
             raise ConfigError("is for a journal on PostgreSQL: a file keeps everything", argument="journal.keep_for")
     check_seconds("journal.wait", given.wait)
+    if given.run is not None:
+        check_name("journal.run", given.run)
     return given
 
 

@@ -121,9 +121,6 @@ class Session:
         clock: the session's clock, for tests: `aiopplx.testing.Clock(60)` runs sixty times as fast, and
             `aiopplx.testing.JumpingClock()` skips all waiting. Default: real time.
         network: limits of one HTTP exchange, and its proxy and certificates (`NetworkOptions`).
-        run: the name of the run, such as `"2026-11"`: in the journal, questions of a batch without a tag are found
-            again by it. Needed for these where several sessions share the journal, so that the same question in
-            another run is another job; all that work at one run give the same name. Default: none.
 
     Raises:
         ConfigError: no key, or a key, a URL or a number that cannot be used; `shared` without `rpm` or `tier`.
@@ -148,7 +145,6 @@ class Session:
         http: aiohttp.ClientSession | None = None,
         clock: Clock | None = None,
         network: NetworkOptions | None = None,
-        run: str | None = None,
     ) -> None:
         key = Secret(api_key) if api_key is not None else None
         del api_key  # what follows may raise, and a traceback shows the variables of this frame
@@ -171,7 +167,6 @@ class Session:
             http=http,
             clock=clock,
             network=network,
-            run=run,
         )
         self._emitter = Emitter(check_hook("on_event", on_event, "a function that takes an Event"))
         self._opened: SessionStore | None = None
@@ -439,7 +434,7 @@ class Session:
                 a rate limit. `"interactive"`: it goes with them.
             prefer: what goes first in such a case: `"submissions"`, the default, for all to be done soonest; or
                 `"results"`, for the first results to come soonest (docs/polling.md).
-            run: the name of the run; default the session's.
+            run: the name of the run; default the journal's (`JournalOptions(run=)`).
             reuse: as for `ask`, for each question.
             tenant: as for `ask`.
 
@@ -457,12 +452,12 @@ class Session:
             cancel_on_exit=check_flag("cancel_on_exit", cancel_on_exit),
             is_bulk=check_one_of("lane", lane, get_args(BatchLane)) == "bulk",
             prefers_results=check_one_of("prefer", prefer, get_args(Prefer)) == "results",
-            run=check_name("run", run) if run is not None else self._settings.run,
+            run=self._run(run),
             reuse=self._reuse(reuse),
             tenant=check_name("tenant", tenant) if tenant is not None else "",
         )
 
-    async def estimate(self, source: Items) -> Estimate:
+    async def estimate(self, source: Items, *, run: str | None = None) -> Estimate:
         """What a batch of this source would cost and how long it would take, before it is paid. Nothing is sent.
 
         With a journal, what it has finished, running or in doubt is not counted, and its costs of jobs of the same kind
@@ -471,6 +466,7 @@ class Session:
 
         Args:
             source: as for `batch`; read to its end, so that an iterator is used up.
+            run: as for `batch`.
 
         Returns:
             Ranges in US dollars and seconds; its `str` is a sentence such as "about $110 to $360, 10 min to 1 h 05 min
@@ -488,7 +484,9 @@ class Session:
         replace = isinstance(journal, JournalOptions) and journal.replace
         read: Source[Item] = Source(source, lambda: None)
         limit = self._settings.max_in_flight
-        return await expected(core, read, retry_failed=retry_failed, replace=replace, max_in_flight=limit)
+        return await expected(
+            core, read, run=self._run(run), retry_failed=retry_failed, replace=replace, max_in_flight=limit
+        )
 
     # --- one job -----------------------------------------------------------------------------------------------------
 
@@ -717,6 +715,9 @@ class Session:
         core = self._running()
         wanted = _wanted(job, core.life.routing)
         return Follow(core.calls, wanted, seconds=self._seconds(timeout), after=after)
+
+    def _run(self, given: str | None) -> str:
+        return check_name("run", given) if given is not None else self._settings.run
 
     def _reuse(self, given: str | float | None) -> float | None:
         if given is None:

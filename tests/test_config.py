@@ -51,7 +51,7 @@ def test_session_has_these_parameters_in_this_order() -> None:
     words = list(inspect.signature(Session).parameters)
     assert " ".join(words) == (
         "api_key base_url api rpm tier max_in_flight timeout max_cost journal shared poll retry on_event http clock"
-        " network run"
+        " network"
     )
 
 
@@ -98,6 +98,7 @@ def test_clock_is_the_one_that_was_given() -> None:
         ({"journal": JournalOptions(7)}, "journal.path must be a path, not int"),  # type: ignore[arg-type]  # the same
         ({"journal": JournalOptions("a", results="some")}, "journal.results must be one of 'keep'"),  # type: ignore[arg-type]  # the same
         ({"journal": JournalOptions("a", wait=-1.0)}, "journal.wait must be a number of seconds from 0, not -1.0"),
+        ({"journal": JournalOptions("a", run=" ")}, "journal.run must be a text that is not empty"),
         ({"network": 60.0}, "network must be a NetworkOptions, not float"),
         ({"network": NetworkOptions(max_response_bytes=0)}, "network.max_response_bytes must be a whole number"),
         ({"network": NetworkOptions(connect_seconds=0)}, "network.connect_seconds must be a number above 0"),

@@ -454,6 +454,23 @@ async def test_estimate_leaves_out_what_the_journal_has(tmp_path: Path, retry_fa
             assert Estimate.of(requests, journal=reader, retry_failed=retry_failed) == found
 
 
+async def test_named_run_finds_its_own_questions_alone(tmp_path: Path) -> None:
+    """In a file too: the journal's options name the run, and a batch or an estimate may name another."""
+    path, asked = tmp_path / "run.db", ["Why?", "How?"]
+    async with emulator() as server:
+        for _ in range(2):
+            session = session_at(server.url, journal=JournalOptions(path, run="2026-11"))
+            async with session, session.batch(asked) as jobs:
+                assert [job.ok async for job in jobs] == [True, True]
+        assert server.ledger.created == 2
+        async with session_at(server.url, journal=JournalOptions(path, run="2026-11")) as session:
+            assert ((await session.estimate(asked)).count, (await session.estimate(asked, run="x")).count) == (0, 2)
+            async with session.batch(asked, run="x") as jobs:
+                assert [job.ok async for job in jobs] == [True, True]
+            assert (await session.estimate(asked, run="x")).count == 0
+        assert server.ledger.created == 4
+
+
 async def test_corrected_question_is_in_the_estimate(tmp_path: Path) -> None:
     async with emulator() as server:
         server.faults.add("submit", faults.Status(422), times=1)

@@ -17,6 +17,7 @@ async def expected(
     core: Core,
     source: Source[str | Mapping[str, object] | Request],
     *,
+    run: str,
     retry_failed: bool,
     replace: bool,
     max_in_flight: int,
@@ -27,7 +28,7 @@ async def expected(
     """
     store, settings = core.life.store, core.settings
     has_rows = store.remembers and any((await store.counts()).values())
-    found = Found(retry_failed=retry_failed, replace=replace, run=settings.run)
+    found = Found(retry_failed=retry_failed, replace=replace, run=run)
     try:
         while True:
             try:

@@ -41,7 +41,6 @@ class SessionOptions(TypedDict, total=False):
     max_cost: float | None
     journal: str | aiopplx.JournalOptions | None
     retry: RetryPolicy
-    run: str | None
 
 
 _RESULTS: dict[Results, Literal["keep", "until_delivered", "refetch"]] = {
@@ -52,9 +51,9 @@ _RESULTS: dict[Results, Literal["keep", "until_delivered", "refetch"]] = {
 
 
 def journal_at(
-    place: str | None, options: JournalOptions, *, notes: Mapping[str, bytes] | None = None
+    place: str | None, options: JournalOptions, *, run: str | None = None, notes: Mapping[str, bytes] | None = None
 ) -> aiopplx.JournalOptions | None:
-    """The journal at this place, with the journal options typed, and with what is noted in it."""
+    """The journal at this place, with the options typed, the name of the run, and what is noted in the journal."""
     import aiopplx
 
     if place is None:
@@ -64,6 +63,7 @@ def journal_at(
         results=_RESULTS[options.results or "keep"],
         same_account=options.same_account,
         without_log=options.without_log,
+        run=run,
         retry_failed=options.retry_failed,
         replace=options.replace,
         wait=options.wait,

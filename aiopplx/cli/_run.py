@@ -281,10 +281,11 @@ class _Run:
             rpm=options.rpm,
             max_in_flight=options.max_in_flight,
             timeout=options.timeout,
-            journal=journal_at(self._place, self._journal_options, notes={LAYOUT: self._columns.note()}),
+            journal=journal_at(
+                self._place, self._journal_options, run=self._run_name, notes={LAYOUT: self._columns.note()}
+            ),
             retry=retry_policy(self._journal_options.on_doubt),
             max_cost=options.max_cost,
-            run=self._run_name,
         ) as session:
             if self._resuming and not self._agreement.said:
                 self._view.remark(f"{self._resuming} ({self._place})")

@@ -464,8 +464,8 @@ def test_journal_lies_beside_the_file_of_questions(
 
 def test_journal_options_of_the_command_line_reach_the_session() -> None:
     typed = JournalOptions(results="until-delivered", retry_failed=True, same_account=True, wait=60.0)
-    assert journal_at("run.db", typed) == aiopplx.JournalOptions(
-        "run.db", results="until_delivered", retry_failed=True, same_account=True, wait=60.0
+    assert journal_at("run.db", typed, run="a.csv") == aiopplx.JournalOptions(
+        "run.db", run="a.csv", results="until_delivered", retry_failed=True, same_account=True, wait=60.0
     )
     assert journal_at("run.db", JournalOptions()) == aiopplx.JournalOptions("run.db")
     assert journal_at(None, JournalOptions()) is None

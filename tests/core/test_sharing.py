@@ -586,14 +586,14 @@ async def test_two_sessions_work_at_one_run(store: MemoryStore) -> None:
     questions = [*(f"Question {n}?" for n in range(20)), "Question 1?"]
     async with Scripted() as server:
 
-        async def run(**more: Any) -> int:
-            async with opened(server, store.session(), **more) as session, session.batch(questions) as jobs:
+        async def run(name: str) -> int:
+            async with opened(server, store.session()) as session, session.batch(questions, run=name) as jobs:
                 return len([job async for job in jobs if job.ok])
 
         with anyio.fail_after(SOON):
-            assert await asyncio.gather(run(run="2026-11"), run(run="2026-11")) == [21, 21]
+            assert await asyncio.gather(run("2026-11"), run("2026-11")) == [21, 21]
             assert server.requests["submit"] == 21
-            assert await run(run="2026-12") == 21
+            assert await run("2026-12") == 21
         assert server.requests["submit"] == 42
 
 
