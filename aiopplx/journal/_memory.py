@@ -75,10 +75,14 @@ class MemoryStore:
         return MemoryJournal(store=self, results=results)
 
     def lose(self, journal: MemoryJournal) -> None:
-        """Revoke a session's claims, as when its lease expires: others may claim its rows."""
+        """A session holds nothing any more, as when its lease expires: others may claim its rows.
+
+        Its claims stay the latest ones until then.
+        """
         for pk, claimed in self._claimed.items():
             if claimed.holder is journal:
-                self.release(pk)
+                claimed.holder = None
+                self._wake(pk)
 
     def release(self, pk: int) -> None:
         """Nobody holds the row any more, and earlier claims are not live."""
@@ -120,9 +124,15 @@ class MemoryStore:
         ]
 
     def is_live(self, claim: Claim, journal: MemoryJournal) -> bool:
-        """True if this claim still allows writing: no later one was given, and no other session holds the row."""
+        """True if this claim still allows writing: its session holds the row, or nobody has to because it is final."""
+        return self.is_latest(claim, journal) and (
+            self._claimed[claim.pk].holder is journal or self.rows[claim.pk].state in DELIVERABLE
+        )
+
+    def is_latest(self, claim: Claim, journal: MemoryJournal) -> bool:
+        """True if no later claim was given, and no other session holds the row."""
         claimed = self._claimed.get(claim.pk)
-        return claimed is not None and claimed.fence == claim.fence and not self.is_held(claim.pk, journal)
+        return claimed is not None and claimed.fence == claim.fence and claimed.holder in (None, journal)
 
     # --- rows --------------------------------------------------------------------------------------------------------
 
@@ -342,8 +352,8 @@ class MemoryJournal:
         store = self._open()
         row = store.rows.get(claim.pk)
         is_live = store.is_live(claim, self)
-        is_free = row is None or not store.is_held(claim.pk, self)
-        if not may_take(step, claim.pk, row, is_live=is_live, is_free=is_free, path="") or row is None:
+        is_latest = store.is_latest(claim, self)
+        if not may_take(step, claim.pk, row, is_live=is_live, is_latest=is_latest, path="") or row is None:
             return
         if step.job_id:
             self._check_id(row, step.job_id)

@@ -152,13 +152,14 @@ class Journal(Protocol):
         """Take a step (made by a function of `steps`). A step that was already taken does nothing.
 
         What the claim must be depends on the kind of the step (`step.rule.kind`). An intent needs a live claim. A fact
-        needs none, only the row's key. A denial is taken under a live claim; under an earlier one it is taken only if
-        no other session holds the row. In a store for one session at a time the session that has it open holds every
-        row, so a denial under an earlier claim is always refused there. `store.may_take` decides all of this.
+        needs none, only the row's key. A denial is taken under a live claim; under one that is not live any more it is
+        taken only while no session has claimed the row since. In a store for one session at a time the session that has
+        it open holds every row, so a denial under an earlier claim is always refused there. `store.may_take` decides
+        all of this.
 
         Raises:
-            ClaimLost: another session now owns the row, and this step needs a claim, or is a denial under an earlier
-                claim. The row is unchanged.
+            ClaimLost: another session owns the row, or has owned it since, and this step needs a claim, or is a denial.
+                The row is unchanged.
             ImpossibleStep: the row's state, or its key, does not allow the step. The row is unchanged.
             DuplicateJob: another submission has the step's job id. Both rows are unchanged.
             ItemConflict: the new key of a `requeue` was used before. The row is unchanged.

@@ -9,8 +9,8 @@ one intent would pay twice, so it needs a live claim. A *fact* is something that
 a key. It is true whoever learned it: a session that was paused for longer than its lease and comes back with an id has
 the only thing that can resolve the doubt that it left behind. So a fact is accepted without a live claim, if the row
 still has the key that the fact is about. A *denial* is a weaker kind of fact: that no job is known to have come of what
-this session sent (it was refused, taken back, not answered) does not say what the next holder sends under the same key.
-So it is accepted only while no other session holds the row.
+this session sent (it was refused, taken back, not answered) does not say what a later holder has sent under the same
+key, even if that one is dead by now. So it is accepted only while no other session has claimed the row since.
 
 Every step names its key, and the mark before an attempt also its number. A store whose answer was lost (the commit
 succeeded, the connection did not) can therefore be asked for the same step again, which then finds itself done.
@@ -63,7 +63,7 @@ class Kind(enum.Enum):
     FACT = "fact"
     """The row's key."""
     DENIAL = "denial"
-    """The row's key, and either a live claim or a row without a holder."""
+    """The row's key, and a claim after which no other session has claimed the row."""
 
 
 class Put(enum.Enum):

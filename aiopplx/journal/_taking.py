@@ -11,7 +11,7 @@ from aiopplx.journal._records import Record, Results, State
 from aiopplx.journal._steps import DROPPED, SENDING, Kind, Put, Step
 
 
-def may_take(step: Step, pk: int, row: Record | None, *, is_live: bool, is_free: bool, path: str) -> bool:
+def may_take(step: Step, pk: int, row: Record | None, *, is_live: bool, is_latest: bool, path: str) -> bool:
     """True if the row may take this step; False if it has taken it already.
 
     Args:
@@ -19,7 +19,7 @@ def may_take(step: Step, pk: int, row: Record | None, *, is_live: bool, is_free:
         pk: the number of the row.
         row: the row as it is; None if it does not exist.
         is_live: the caller's claim is still live.
-        is_free: no other session holds the row.
+        is_latest: no claim of the row was given after the caller's, and no other session holds it.
         path: the journal's file, for error messages.
 
     Raises:
@@ -29,7 +29,7 @@ def may_take(step: Step, pk: int, row: Record | None, *, is_live: bool, is_free:
     if row is None:
         raise _impossible(step, pk, None, path=path)
     kind = step.rule.kind
-    if not is_live and (kind is Kind.INTENT or (kind is Kind.DENIAL and not is_free)):
+    if not is_live and (kind is Kind.INTENT or (kind is Kind.DENIAL and not is_latest)):
         raise _claim_lost(step, pk, path=path)
     if row.key == step.key and row.state in step.rule.origins and _is_new(step, row):
         return True

@@ -236,12 +236,9 @@ async def test_step_under_a_former_key_is_impossible(journal: Journal, name: str
 
 
 @pytest.mark.parametrize("name", sorted(INTENTS | DENIALS))
-async def test_intent_or_denial_under_an_earlier_claim_changes_nothing(kind: Kind, journal: Journal, name: str) -> None:
+async def test_intent_or_denial_under_an_earlier_claim_changes_nothing(journal: Journal, name: str) -> None:
     before = await brought_to(journal, min(ALLOWED[name][0]))
     earlier = msgspec.structs.replace(claim_of(before), fence=claim_of(before).fence - 1)
-    if name in DENIALS and kind.shares:
-        journal = await kind.session()  # a denial is refused while another session holds the row
-        assert (await now(journal, before)).state is before.state
     with pytest.raises(ClaimLost) as caught:
         await journal.apply(earlier, named(name, before))
     assert caught.value.idempotency_key == before.key
@@ -958,6 +955,24 @@ async def test_lost_claim_does_not_let_an_intent_in(
     with pytest.raises(ClaimLost):
         await one.apply(claim_of(record), named(name, record))
     assert await now(two, record) == before
+
+
+@pytest.mark.parametrize("name", sorted(DENIALS))
+async def test_late_denial_leaves_what_a_dead_holder_sent(
+    shared: Kind, one: Journal, two: Journal, clock: Ticks, name: str
+) -> None:
+    record = await brought_to(one, S)
+    await shared.lose(one)
+    theirs = await two.claim(record.pk)
+    await two.apply(claim_of(theirs), steps.sending(key=record.key, attempt=record.attempts + 1))
+    await shared.lose(two)
+    clock.time += 100.0
+    before = await now(one, record)
+    with pytest.raises(ClaimLost):
+        await one.apply(claim_of(record), named(name, record))
+    after = await now(one, record)
+    assert after == before
+    assert (after.state, after.first_sent, after.attempts) == (S, record.first_sent, record.attempts + 1)
 
 
 @pytest.mark.parametrize("name", sorted(FACTS))

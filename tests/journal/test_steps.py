@@ -100,11 +100,11 @@ def test_step_leads_from_its_origins_to_one_state(name: str, state: State) -> No
     step = EACH[name]
     row = in_state(step, state)
     if state in step.rule.origins:
-        assert may_take(step, 1, row, is_live=True, is_free=True, path="")
+        assert may_take(step, 1, row, is_live=True, is_latest=True, path="")
         assert changes(step, row, 5.0)["state"] is step.rule.leads_to
     elif state is not step.rule.leads_to:
         with pytest.raises(ImpossibleStep):
-            may_take(step, 1, row, is_live=True, is_free=True, path="")
+            may_take(step, 1, row, is_live=True, is_latest=True, path="")
 
 
 @pytest.mark.parametrize("name", EACH)
@@ -113,22 +113,22 @@ def test_repeated_step_finds_itself_done(name: str) -> None:
     row = in_state(step, min(step.rule.origins))
     after = msgspec.structs.replace(row, **changes(step, row, 5.0))
     again = step if after.state not in step.rule.origins or step.rule.name == "sending" else None
-    assert again is None or not may_take(again, 1, after, is_live=True, is_free=True, path="")
+    assert again is None or not may_take(again, 1, after, is_live=True, is_latest=True, path="")
     # The others lead to where they may be taken again, and change nothing then.
     assert again is not None or msgspec.structs.replace(after, **changes(step, after, 5.0)) == after
 
 
 @pytest.mark.parametrize("name", EACH)
-@pytest.mark.parametrize(("is_live", "is_free"), [(True, True), (False, True), (False, False)])
-def test_kind_says_who_lets_a_step_in(name: str, is_live: bool, is_free: bool) -> None:
+@pytest.mark.parametrize(("is_live", "is_latest"), [(True, True), (False, True), (False, False)])
+def test_kind_says_who_lets_a_step_in(name: str, is_live: bool, is_latest: bool) -> None:
     step = EACH[name]
-    needed = {INTENT: is_live, DENIAL: is_live or is_free, FACT: True}[step.rule.kind]
+    needed = {INTENT: is_live, DENIAL: is_live or is_latest, FACT: True}[step.rule.kind]
     row = in_state(step, min(step.rule.origins))
     if needed:
-        assert may_take(step, 1, row, is_live=is_live, is_free=is_free, path="")
+        assert may_take(step, 1, row, is_live=is_live, is_latest=is_latest, path="")
     else:
         with pytest.raises(ClaimLost):
-            may_take(step, 1, row, is_live=is_live, is_free=is_free, path="")
+            may_take(step, 1, row, is_live=is_live, is_latest=is_latest, path="")
 
 
 def test_only_what_a_session_will_do_is_an_intent() -> None:
@@ -142,7 +142,7 @@ def test_only_what_a_session_will_do_is_an_intent() -> None:
 def test_mark_is_new_if_its_number_is(attempts: int, state: State, attempt: int, is_new: bool) -> None:
     row = msgspec.structs.replace(ROW, state=state, attempts=attempts)
     step = steps.sending(key="k", attempt=attempt)
-    assert may_take(step, 1, row, is_live=True, is_free=True, path="") is is_new
+    assert may_take(step, 1, row, is_live=True, is_latest=True, path="") is is_new
 
 
 def test_end_without_an_id_keeps_the_known_one() -> None:

@@ -32,9 +32,9 @@ class Seen(msgspec.Struct, frozen=True):
     owner: int | None
     fence: int
 
-    def is_free(self, me: int) -> bool:
-        """Whether no other session holds it."""
-        return self.owner in (None, me)
+    def is_latest(self, claim: Claim, me: int) -> bool:
+        """Whether no later claim was given, and no other session holds it."""
+        return self.fence == claim.fence and self.owner in (None, me)
 
     def is_live(self, claim: Claim, me: int) -> bool:
         """Whether this claim allows writing. Of a final row every session has one."""

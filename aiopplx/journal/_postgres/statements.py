@@ -75,7 +75,12 @@ FINAL = _among(DELIVERABLE)
 # A final row has no holder: every session has its claim, until one of them starts it anew.
 LIVE = f"(fence = :fence AND (owner = :me OR owner IS NULL AND state {FINAL}))"
 _FREE = "(owner IS NULL OR owner = :me)"
-_HOLDER: Mapping[Kind, str] = {Kind.INTENT: LIVE, Kind.DENIAL: _FREE, Kind.FACT: "true"}
+# A session that has lost its lease is still the last that held the row until another one claims it.
+_HOLDER: Mapping[Kind, str] = {
+    Kind.INTENT: LIVE,
+    Kind.DENIAL: f"(fence = :fence AND {_FREE})",
+    Kind.FACT: "true",
+}
 
 # --- one statement for each step -------------------------------------------------------------------------------------
 

@@ -282,7 +282,7 @@ class Writing:
             claim.pk,
             seen.record if seen is not None else None,
             is_live=seen is not None and seen.is_live(claim, me),
-            is_free=seen is None or seen.is_free(me),
+            is_latest=seen is None or seen.is_latest(claim, me),
             path=self._name,
         )
 

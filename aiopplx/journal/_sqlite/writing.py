@@ -361,7 +361,7 @@ class WritingStatements(Statements):
         """See `Journal`. A claim of an earlier opening is lost: this one holds every row."""
         rule = step.rule
         if claim.fence != self.fence and rule.kind is not Kind.FACT:
-            may_take(step, claim.pk, self.record(claim.pk), is_live=False, is_free=False, path=self.path)
+            may_take(step, claim.pk, self.record(claim.pk), is_live=False, is_latest=False, path=self.path)
         values: dict[str, object] = msgspec.structs.asdict(step)
         values["pk"], values["fence"], values["now"] = claim.pk, self.fence, self.now()
         if rule.starts_over or "body" in rule.columns:
@@ -383,7 +383,7 @@ class WritingStatements(Statements):
     def _rewrite(self, claim: Claim, step: Step, values: Mapping[str, object]) -> None:
         """A step that changes the bytes to be sent: rare, and in several tables."""
         row = self.record(claim.pk)
-        if not may_take(step, claim.pk, row, is_live=True, is_free=True, path=self.path) or row is None:
+        if not may_take(step, claim.pk, row, is_live=True, is_latest=True, path=self.path) or row is None:
             return
         if step.new_key:
             self._check_key(row.item, row.tag, step.new_key)
@@ -398,7 +398,7 @@ class WritingStatements(Statements):
         """Does nothing if the step was already taken; otherwise raises the error that says why it was refused."""
         is_live = claim.fence == self.fence
         row = self.record(claim.pk)
-        may = may_take(step, claim.pk, row, is_live=is_live, is_free=is_live, path=self.path)
+        may = may_take(step, claim.pk, row, is_live=is_live, is_latest=is_live, path=self.path)
         assert not may, "the statement asks what the table says"  # noqa: S101 - they come from one table
 
     def _check_id(self, pk: int, job_id: str) -> None:
