@@ -80,8 +80,8 @@ class JournalOptions(_AtPath, frozen=True, kw_only=True):
         collect: in a journal that several sessions share, go on with jobs whose session has ended or died, although
             nobody asks for them here. Default True: each live session does, so that what is paid for is read.
         keep_for: in a journal that several sessions share, how long submissions are kept after they ended, such as
-            `"30d"` or seconds; then question, columns and answer are removed, and keys and bills kept. What is in doubt
-            is never removed. Default None: everything is kept.
+            `"30d"` or seconds; then question, columns and answer are removed, and keys and bills kept. An outcome that
+            nobody was handed is kept for twice as long, what is in doubt for good. Default None: everything is kept.
         wait: seconds to wait for another process that has the journal open, before `JournalLocked` is raised. Default
             0: it is raised at once. For a file.
         notes: what a program keeps in the file for whoever reads it, by name, in place of what an earlier session noted

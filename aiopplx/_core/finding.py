@@ -67,10 +67,7 @@ class Search:
         sub, store = self._sub, self._store
         if sub.row:
             # It has begun before, and its row was lost to another session.
-            claimed = await self._asked(store.claim(sub.row))
-            if claimed is None:
-                raise removed()
-            record = claimed
+            record = await self._claimed(sub.row)
         else:
             record = await self._asked(self._found_or_queued())
         while True:
@@ -84,8 +81,13 @@ class Search:
                 if other is None or (other.phase in POLLABLE and not other.waits_for_a_slot):
                     return record, other
                 await self._live.until_sent(other)  # also one that waits for its slot: it is not polled before
-            claimed = await self._asked(store.claim(record.pk))
-            record = claimed or record
+            record = await self._claimed(record.pk)
+
+    async def _claimed(self, pk: int) -> Record:
+        record = await self._asked(self._store.claim(pk))
+        if record is None:
+            raise removed()
+        return record
 
     async def _asked(self, call: Awaitable[T]) -> T:
         # No reason to wait for the first attempt may outlast the time that the job may take.

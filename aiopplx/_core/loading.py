@@ -7,7 +7,7 @@ import logging
 from aiopplx._core.lifecycle import Lifecycle
 from aiopplx._core.outcomes import as_stored
 from aiopplx._events import log
-from aiopplx._job import Job
+from aiopplx._job import Job, JobStatus
 from aiopplx._submission import Listener, Phase, Submission
 from aiopplx.journal._errors import JournalError, ResultDamaged, removed
 from aiopplx.journal._protocol import Journal
@@ -17,25 +17,28 @@ from aiopplx.journal._records import Record
 async def load(life: Lifecycle, listener: Listener) -> Job:
     """A job that an earlier run stored, or this one to save memory, under its listener's own names.
 
+    One that is over has no holder, so its row may have been removed since (`keep_for`): it is UNREADABLE then, and the
+    service may still have it.
+
     Raises:
         JournalError: it cannot be read, or not within the listener's time limit. It is there, for the next run.
     """
     sub = listener.sub
     try:
-        record, raw = await life.in_time.answer(_stored(life.store, sub), listener.deadline)
+        found = await life.in_time.answer(_stored(life.store, sub), listener.deadline)
     except JournalError as error:
         raise error.about(job_id=sub.job_id, idempotency_key=sub.key, tag=listener.tag) from None
-    job = as_stored(sub, record, raw)
+    if found is None:
+        return listener.named(sub.as_job(JobStatus.UNREADABLE, removed()))
+    job = as_stored(sub, *found)
     if sub.phase is Phase.STORED and not life.store.shares:  # in a shared one its holder has told it
         life.announcer.end_of(job)
     return listener.named(job)
 
 
-async def _stored(store: Journal, sub: Submission) -> tuple[Record, bytes | None]:
+async def _stored(store: Journal, sub: Submission) -> tuple[Record, bytes | None] | None:
     record = await store.get(pk=sub.row)
-    if record is None:
-        raise removed()  # one that is over has no holder, and may be removed at any moment
-    return record, await stored_result(store, record)
+    return (record, await stored_result(store, record)) if record is not None else None
 
 
 async def stored_result(store: Journal, record: Record) -> bytes | None:

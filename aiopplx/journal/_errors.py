@@ -168,7 +168,8 @@ def removed(path: str = "") -> JournalBroken:
         "its row was removed from the journal meanwhile, as keep_for asks for what ended long ago. Nothing was sent;"
         " what it cost is still in the sums",
         path=path,
-        remedy="Give keep_for more time than a run takes",
+        remedy="session.get(id) asks the service, which keeps answers for a while; give keep_for more time than a run"
+        " takes",
     )
 
 

@@ -331,8 +331,14 @@ class MemoryJournal:
         store = self._open()
         if not self.shares:
             return 0
-        before = store.now() - seconds
-        found = [row for row in store.rows.values() if row.state in OVER and (row.ended_at or before) < before]
+        now = store.now()
+        found = [
+            row
+            for row in store.rows.values()
+            if row.state in OVER
+            and row.ended_at is not None
+            and row.ended_at < now - seconds * (1.0 if row.delivered else 2.0)
+        ]
         for row in found[:limit]:
             store.remove(row)
         return len(found[:limit])

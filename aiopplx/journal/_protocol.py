@@ -169,11 +169,11 @@ class Journal(Protocol):
     async def forget(self, seconds: float, *, limit: int = 500) -> int:
         """Remove submissions that ended so long ago by the store's clock, with question, columns and result.
 
-        Their keys, ids and bills are kept. What is in progress or in doubt is never removed. A store for one session at
-        a time removes nothing.
+        Their keys, ids and bills are kept. What is in progress or in doubt is never removed. An outcome that was not
+        delivered is kept for twice as long. A store for one session at a time removes nothing.
 
         Args:
-            seconds: since the end.
+            seconds: since the end, of one that was delivered.
             limit: the most that are removed at once.
 
         Returns:

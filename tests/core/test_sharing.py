@@ -19,8 +19,6 @@ from _rows import claim_of
 from _scripted import KEY, NEVER, Scripted, is_get, is_submit, turns
 
 from aiopplx import ConfigError, Event, EventKind, JobStatus, JournalOptions, PollPolicy, RetryPolicy, Session
-from aiopplx._core.loading import load
-from aiopplx._submission import Listener, Submission
 from aiopplx._wire.request import ResearchRequest
 from aiopplx.agent import AGENT
 from aiopplx.emulator import Emulator
@@ -331,17 +329,42 @@ async def test_job_that_was_adopted_is_polled_for_others(store: MemoryStore) -> 
                 assert (await other.wait(job_id)).ok
 
 
-async def test_row_that_was_removed_is_told_as_that(store: MemoryStore) -> None:
+@pytest.mark.parametrize("ordered", [True, False])
+async def test_removed_row_costs_a_batch_one_answer(store: MemoryStore, ordered: bool) -> None:
+    """The row was handed out elsewhere, and removed after its time, before its turn came here."""
+    items = [{"question": f"Question {n}?", "tag": n} for n in range(3)]
     async with Scripted() as server, opened(server, store.session()) as session:
-        assert (await session.ask(QUESTION, tag="x")).ok
-        sub = Submission(api=SONAR, key="k", row=1)
-        store.remove(store.rows[1])
-        core = session._core
-        assert core is not None
-        listener = Listener(sub=sub, tag="x", index=None)
-        listener.deadline = core.client.clock.now() + 5
-        with pytest.raises(JournalBroken, match="keep_for"):
-            await load(core.life, listener)
+        for item in items:
+            assert (await session.ask(item)).ok
+        async with session.batch(items, ordered=ordered) as batch:
+            await until(lambda: batch._items == 3 and not batch._in_hand)
+            gone = store.rows[2]
+            store.remove(gone)
+            jobs = {job.tag: job async for job in batch}
+        assert server.requests["submit"] == 3
+    assert {tag: job.status for tag, job in jobs.items()} == {
+        0: JobStatus.COMPLETED,
+        1: JobStatus.UNREADABLE,
+        2: JobStatus.COMPLETED,
+    }
+    lost = jobs[1]
+    assert (lost.id, lost.idempotency_key, lost.index, lost.question) == (gone.job_id, gone.key, 1, "Question 1?")
+    assert isinstance(lost.error, JournalBroken)
+    assert "keep_for" in str(lost.error)
+    assert (lost.error.job_id, lost.error.tag) == (gone.job_id, 1)
+
+
+async def test_wait_for_an_id_ends_with_its_row(store: MemoryStore) -> None:
+    holder = store.session()
+    record = await holder.find_or_queue('tag:"x"', tag="x", key="k", body=b"", sha=b"", api="sonar")
+    async with Scripted() as server, opened(server, store.session()) as session:
+        submitting = asyncio.create_task(session.submit(QUESTION, tag="x"))
+        await until(lambda: bool(store._followers))
+        store.remove(store.rows[record.pk])
+        store._wake(record.pk)
+        with anyio.fail_after(SOON), pytest.raises(JournalBroken, match="keep_for"):
+            await submitting
+        assert server.requests["submit"] == 0
 
 
 async def test_failure_is_no_answer_that_is_used_again(store: MemoryStore) -> None:

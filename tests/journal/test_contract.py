@@ -1122,13 +1122,29 @@ async def test_bills_of_what_was_removed_are_kept(shared: Kind, one: Journal, cl
     for record in (adopted, asked):
         await one.apply(claim_of(record), steps.ended(D, key=record.key, cost=0.5))
     money = (await one.ledger()).spent, await one.costs()
-    clock.time += 7200.0
+    clock.time += 3 * 3600.0
     assert await one.forget(3600.0) == 2
     assert ((await one.ledger()).spent, await one.costs()) == money
 
 
+async def test_what_nobody_has_had_is_kept_twice_as_long(shared: Kind, one: Journal, clock: Ticks) -> None:
+    records = [await brought_to(one, D, tag) for tag in ("handed out", "not yet")]
+    one.delivered(claim_of(records[0]))
+    await one.counts()
+    removed: list[int] = []
+    for _ in range(3):
+        clock.time += 0.7 * 3600.0
+        removed.append(await one.forget(3600.0))
+    assert removed == [0, 1, 1]
+    assert sum((await one.counts()).values()) == 0
+
+
 async def test_what_is_over_is_removed_after_its_time(shared: Kind, one: Journal, two: Journal, clock: Ticks) -> None:
-    pks = {state: (await brought_to(one, state, f"at {state.name}")).pk for state in State}
+    pks: dict[State, int] = {}
+    for state in State:
+        record = await brought_to(one, state, f"at {state.name}")
+        pks[state] = record.pk
+        one.delivered(claim_of(record))
     dollars = sum(cost.dollars for cost in await one.costs())
     assert await two.forget(3600.0) == 0
     clock.time += 7200.0

@@ -367,6 +367,7 @@ RECOUNT = f"""
 FORGET = f"""
     WITH old AS (
         SELECT * FROM ~.job WHERE state {_among(OVER)} AND ended_at < {NOW} - :seconds
+            AND (delivered OR ended_at < {NOW} - 2 * :seconds)
         ORDER BY ended_at LIMIT :limit FOR UPDATE SKIP LOCKED),
     {_to_the_past()}
     DELETE FROM ~.job USING old WHERE job.pk = old.pk RETURNING job.pk"""
