@@ -4,21 +4,30 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 from collections.abc import AsyncIterator
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from _postgres import Server
 from _scripted import KEY
 
 from aiopplx import BudgetReached, Event, EventKind, Job, JobStatus, PollPolicy, Session
-from aiopplx._policy.budget import expected
+from aiopplx._core.pooling import LOOK, Pooled
+from aiopplx._policy.budget import Budget, expected
+from aiopplx._submission import Submission
+from aiopplx._wire.api import API
+from aiopplx._wire.kinds import Kind
 from aiopplx._wire.request import ResearchRequest
 from aiopplx.emulator import AfterPolls, Emulator
 from aiopplx.journal._postgres.journal import PostgresJournal
+from aiopplx.journal._protocol import Pool
+from aiopplx.journal._records import Claim, Ledger, Room
 from aiopplx.sonar import SONAR
+from aiopplx.testing import Clock, JumpingClock
 
 SOON = PollPolicy.fixed(0.1)
+KIND = Kind("sonar", "sonar-deep-research", "medium")
 
 
 @pytest.fixture
@@ -81,6 +90,36 @@ async def test_room_that_another_session_makes_is_used(service: Emulator, postgr
         assert (await journal.room()).held > 1.0
         assert (await other.ask("Why else?", tag="second")).ok
         assert (await first).ok
+
+
+class Full:
+    """A budget without room, which other sessions hold; what they hold changes `changes` times, once a minute."""
+
+    def __init__(self, clock: Clock, changes: int = 0) -> None:
+        self._clock = clock
+        self._began = clock.now()
+        self._changes = changes
+
+    async def hold(self, claim: Claim, dollars: float) -> bool:
+        return False
+
+    async def room(self) -> Room:
+        minutes = min(self._changes, int((self._clock.now() - self._began) / 60.0))
+        return Room(cap=5.0, spent=1.0 + minutes / 100.0, held=4.0, may_change=True)
+
+
+@pytest.mark.parametrize(("changes", "minutes"), [(0, 10), (7, 17)])
+async def test_budget_in_which_nothing_changes_is_not_waited_for(changes: int, minutes: int) -> None:
+    """A session that died with its hold in a row which nobody collects, for example: its hold is held for good."""
+    clock = JumpingClock()
+    began = clock.now()
+    money = Pooled(cast("Pool", Full(clock, changes)), Budget(5.0), clock, Ledger())
+    sub = Submission(cast("API", SONAR), "k", kind=KIND, timeout=600.0)
+    sub.claim = Claim(1, 1)
+    async with asyncio.timeout(60):
+        with pytest.raises(BudgetReached):
+            await money.reserve(sub, math.inf)
+    assert clock.now() - began == pytest.approx(minutes * 60.0, abs=2 * LOOK)
 
 
 async def test_newer_cap_holds_and_is_told(service: Emulator, postgres: Server) -> None:

@@ -308,6 +308,50 @@ async def test_dead_sessions_job_is_collected_at_the_next_beat(store: MemoryStor
         await until(lambda: store.rows[1].state is State.DONE)
 
 
+async def test_unexpected_failure_does_not_end_the_collecting(
+    store: MemoryStore, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Failing(MemoryJournal):
+        fails = 2
+
+        async def free(self, limit: int) -> Any:
+            self.fails -= 1
+            return await super().free(limit) if self.fails < 0 else [None]
+
+    async with Scripted() as server, opened(server, Failing(store=store), clock=Clock(1000)):
+        await left_by_a_dead_session(store, State.SENDING)
+        await until(lambda: store.rows[1].state is State.DONE)
+    assert [record.getMessage() for record in caplog.records if record.levelname == "ERROR"] == [
+        "collecting free rows failed unexpectedly"
+    ] * 2
+
+
+async def test_unexpected_failure_ends_the_following_of_a_row(
+    store: MemoryStore, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Failing(MemoryJournal):
+        claims = 0
+
+        async def claim(self, pk: int) -> Any:
+            self.claims += 1
+            return await super().claim(pk) if self.claims == 1 else object()
+
+    async with (
+        Scripted(polls=NEVER) as server,
+        opened(server, store.session()) as one,
+        opened(server, Failing(store=store)) as two,
+    ):
+        job = await one.submit(QUESTION, tag="x")
+        waiting = asyncio.create_task(two.wait(job.id))
+        await until(lambda: bool(store._followers))
+        store._wake(1)
+        with anyio.fail_after(SOON):
+            found = await waiting
+    assert (found.id, found.ok, type(found.error)) == (job.id, False, JournalBroken)
+    assert "AttributeError" in str(found.error)
+    assert "following a submission of another session failed unexpectedly" in caplog.text
+
+
 async def test_row_that_is_held_unknowingly_is_freed_and_collected(store: MemoryStore) -> None:
     """As when the answer of the store that gave it was lost, or whoever asked for it was cancelled."""
     journal = store.session()

@@ -287,6 +287,29 @@ async def test_mended_question_replaces_that_of_a_gone_session(url: str) -> None
         await take(two, record, "sending")
 
 
+@pytest.mark.parametrize("run", ["run", ""], ids=["of its run", "of a call"])
+async def test_place_that_two_rows_had_is_the_later_ones(url: str, run: str) -> None:
+    async with opened(url) as journal:
+        await queued(journal, "first", origin=Origin("run", 0, "why?"))
+        other = await queued(journal, "other", origin=Origin("run", 0, "why?", {"row": 1}))
+        assert other.meta == {"row": 1}
+        again = await queued(journal, "first", origin=Origin(run, 0, "why?", {"row": 2}))
+        assert again.meta == {"row": 2}
+        assert (await journal.get(pk=again.pk)).meta == {"row": 2}
+        assert (await journal.get(pk=other.pk)).meta == ({} if run else {"row": 1})
+        new = await queued(journal, "new", origin=Origin("run", 0, "why?", {"row": 3}))
+        assert (await journal.get(pk=new.pk)).meta == {"row": 3}
+
+
+async def test_columns_of_two_sessions_at_once_are_kept(url: str) -> None:
+    async with opened(url) as one, opened(url) as two:
+        for tag in range(20):
+            record = await queued(one, tag)
+            asks = (queued(journal, tag, origin=Origin("", 0, "why?", {"row": tag})) for journal in (one, two))
+            await asyncio.gather(*asks)
+            assert (await one.get(pk=record.pk)).meta == {"row": tag}
+
+
 # --- reading ----------------------------------------------------------------------------------------------------------
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from typing import Any
 
 import pytest
 from _postgres import Server
@@ -98,6 +99,50 @@ async def test_listener_that_fails_hears_of_the_next_gap(
             while heard.qsize() < gap:  # noqa: ASYNC110 - the listener itself fails
                 await asyncio.sleep(0.01)
     assert [record.levelname for record in caplog.records] == ["ERROR"]
+
+
+async def test_listener_that_cannot_connect_as_expected_tries_again(
+    postgres: Server, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Failing(AsyncpgDatabase):
+        connections = 0
+
+        async def _new(self, *_: object, **__: object) -> Any:
+            self.connections += 1
+            if self.connections == 2:
+                raise RuntimeError("as nobody expects")
+            return await super()._new()
+
+    database = Failing(address_of(postgres.url()))
+    heard: asyncio.Queue[str] = asyncio.Queue()
+    await database.listen("aiopplx_test", heard.put_nowait)
+    direct = database._direct
+    assert direct is not None
+    direct.terminate()
+    async with asyncio.timeout(60):
+        assert await heard.get() == ""
+    assert [(record.levelname, record.getMessage()) for record in caplog.records] == [
+        ("ERROR", "connecting to the database failed unexpectedly: RuntimeError")
+    ]
+    assert database.connections == 3
+    await database.close()
+
+
+async def test_beat_that_is_cancelled_takes_its_connection_along(database: AsyncpgDatabase) -> None:
+    """A server that is gone does not answer a cancellation either, so nothing more is sent on that connection."""
+    heard: asyncio.Queue[str] = asyncio.Queue()
+    await database.listen("aiopplx_test", heard.put_nowait)
+    before = database._direct
+    assert before is not None
+    beating = asyncio.ensure_future(database.beat("SELECT pg_sleep(600)"))
+    while not await database.fetch("SELECT FROM pg_stat_activity WHERE query = 'SELECT pg_sleep(600)'"):
+        pass
+    beating.cancel()
+    await asyncio.wait([beating])
+    assert before.is_closed()
+    async with asyncio.timeout(60):
+        assert await heard.get() == "", "another one listens"
+    assert len(await database.beat("SELECT 1 AS one")) == 1
 
 
 async def test_closed_database_says_so_and_leaves_no_connection(postgres: Server, database: AsyncpgDatabase) -> None:

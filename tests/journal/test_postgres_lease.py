@@ -67,6 +67,33 @@ def test_four_beats_fit_into_a_lease() -> None:
     assert timing.beat < timing.lease * 2 / 3
 
 
+async def test_beats_leave_one_at_a_time() -> None:
+    """One connection carries one statement at a time, and two beats of one moment would end it."""
+
+    class Slow:
+        beats = 0
+        is_busy = False
+
+        async def fetch(self, sql: str, *values: object) -> list[dict[str, int]]:
+            return [{"id": 1}]
+
+        async def beat(self, sql: str, *values: object) -> list[dict[str, int]]:
+            assert not self.is_busy, "another beat is on its way"
+            self.is_busy = True
+            self.beats += 1
+            await asyncio.sleep(0)
+            self.is_busy = False
+            return [{"id": 1}]
+
+    database = Slow()
+    held = Held(cast("Any", database), "schema", clock=None, timing=Timing(lease=2400.0, beat=600.0))
+    await held.enter()
+    held._lease.lost()
+    await asyncio.gather(*(held.ensure() for _ in range(5)))
+    await held.stop()
+    assert database.beats == 1, "the others find its lease renewed"
+
+
 async def test_unexpected_failure_does_not_end_the_beats(caplog: pytest.LogCaptureFixture) -> None:
     class Failing:
         beats = 0

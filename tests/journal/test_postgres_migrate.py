@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+from collections.abc import AsyncIterator
 
 import pytest
 from _postgres import Server
@@ -11,9 +13,11 @@ from _rows import queued
 from aiopplx import ConfigError, JournalOptions, PollPolicy, Session
 from aiopplx.emulator import AfterPolls, Emulator
 from aiopplx.journal import JournalRefused
+from aiopplx.journal._postgres.driver import AsyncpgDatabase
 from aiopplx.journal._postgres.journal import PostgresJournal
 from aiopplx.journal._postgres.migrate import migrate
 from aiopplx.journal._postgres.schema import VERSION
+from aiopplx.journal._postgres.url import address_of
 
 ADDED = {VERSION: ("ALTER TABLE ~.job ADD COLUMN IF NOT EXISTS colour text NOT NULL DEFAULT 'red'",)}
 
@@ -39,6 +43,39 @@ async def test_what_is_no_journal_is_not_migrated(postgres: Server) -> None:
         await migrate(postgres.url())
     with pytest.raises(ConfigError):
         await migrate("research.db")
+    async with database_of(postgres.url()) as (url, schema, database):
+        await database.execute(f"CREATE SCHEMA {schema}; CREATE TABLE {schema}.meta(k text, v text)")
+        with pytest.raises(JournalRefused, match="something else"):
+            await migrate(url)
+        assert await database.fetch(f"SELECT FROM {schema}.meta") == []
+
+
+async def test_user_who_may_not_change_the_tables_migrates_nothing(postgres: Server) -> None:
+    async with database_of(await postgres.empty()) as (url, schema, database):
+        await database.execute("DROP ROLE IF EXISTS reads_only; CREATE ROLE reads_only LOGIN")
+        await database.execute(
+            f"GRANT USAGE ON SCHEMA {schema} TO reads_only; GRANT SELECT ON {schema}.meta TO reads_only"
+        )
+        theirs = url.replace("user=postgres", "user=reads_only")
+        assert await migrate(theirs) == (VERSION, VERSION)  # there is nothing to do
+        with pytest.raises(JournalRefused, match="all rights in it"):
+            await migrate(theirs, migrations=ADDED, version=VERSION + 1)
+        assert [row["v"] for row in await database.fetch(f"SELECT v FROM {schema}.meta WHERE k = 'version'")] == [
+            str(VERSION)
+        ]
+        assert not await database.fetch(
+            "SELECT FROM information_schema.columns WHERE table_schema = $1 AND column_name = 'colour'", schema
+        )
+        await database.execute("DROP OWNED BY reads_only; DROP ROLE reads_only")
+
+
+@contextlib.asynccontextmanager
+async def database_of(url: str) -> AsyncIterator[tuple[str, str, AsyncpgDatabase]]:
+    database = AsyncpgDatabase(address_of(url))
+    try:
+        yield url, address_of(url).schema, database
+    finally:
+        await database.close()
 
 
 async def test_session_removes_what_ended_long_ago(postgres: Server) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import importlib
 import inspect
+import logging
 import pkgutil
 import traceback
 from collections.abc import Awaitable, Callable
@@ -22,10 +23,22 @@ from _frames import where_shown
 from _postgres import Server
 
 import aiopplx
-from aiopplx import Batch, ConfigError, Job, JournalOptions, NetworkOptions, PollPolicy, RetryPolicy, Session
+from aiopplx import (
+    Batch,
+    ConfigError,
+    Event,
+    EventKind,
+    Job,
+    JournalOptions,
+    NetworkOptions,
+    PollPolicy,
+    RetryPolicy,
+    Session,
+)
 from aiopplx._http.proxy import Proxy
 from aiopplx.emulator import AfterPolls, Emulator, WireServer, faults, wire
-from aiopplx.journal import JournalAway
+from aiopplx.journal import JournalAway, JournalError, PostgresJournal, open_reader
+from aiopplx.journal._postgres.migrate import migrate
 from aiopplx.testing import Clock
 
 KEY = "canary-key-5d1f9c3e7b2a"
@@ -325,3 +338,71 @@ async def test_database_out_of_reach_shows_no_password(cancel_after: int | None,
     with pytest.raises((JournalAway, asyncio.CancelledError)) as caught:
         await opening
     assert where_shown(PASSWORD, caught.value, but=__file__) == []
+
+
+async def _read(url: str) -> None:
+    open_reader(url).close()
+
+
+async def _shared(url: str) -> None:
+    async with Session("key", shared=url, rpm=60):
+        pass
+
+
+OPENINGS: dict[str, Callable[[str], Awaitable[object]]] = {
+    "journal": PostgresJournal.open,
+    "migrate": migrate,
+    "reader": _read,
+    "shared": _shared,
+}
+
+
+@pytest.mark.parametrize("use", OPENINGS)
+@pytest.mark.parametrize("words", [{"host": "/nowhere"}, {"dbname": "none"}, {"user": "none"}], ids=str)
+async def test_refused_opening_shows_no_password(use: str, words: dict[str, str], postgres: Server) -> None:
+    url = postgres.url(**words).replace("postgresql://", f"postgresql://u:{PASSWORD}@")
+    with pytest.raises(JournalError) as caught:
+        await OPENINGS[use](url)
+    assert where_shown(PASSWORD, caught.value, but=__file__) == []
+
+
+async def test_database_that_goes_away_is_told_once_without_password(
+    postgres: Server, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    events: list[Event] = []
+    paused = asyncio.Event()
+
+    def told(event: Event) -> None:
+        events.append(event)
+        if event.kind is EventKind.PAUSED:
+            paused.set()
+
+    url = postgres.url().replace("postgresql://", f"postgresql://u:{PASSWORD}@")
+    async with (
+        Emulator(duration=AfterPolls(1), answer_chars=100) as server,
+        Session(
+            KEY,
+            base_url=server.url,
+            journal=url,
+            rpm=6_000,
+            clock=Clock(20),
+            poll=PollPolicy.fixed(1),
+            on_event=told,
+        ) as session,
+    ):
+        assert (await session.ask("Why?", tag="before")).ok
+        postgres.stop()
+        try:
+            asking = [asyncio.create_task(session.ask(f"Why {n}?", tag=n)) for n in range(3)]
+            with pytest.raises(JournalAway) as caught:
+                await migrate(url)
+            await paused.wait()
+        finally:
+            postgres.start()
+        assert [(await task).ok for task in asking] == [True] * 3
+        shown = repr(session) + repr(session._settings)
+    kinds = [event.kind for event in events if event.kind in (EventKind.PAUSED, EventKind.RESUMED, EventKind.STOPPED)]
+    assert kinds == [EventKind.PAUSED, EventKind.RESUMED]
+    assert where_shown(PASSWORD, caught.value, but=__file__) == []
+    assert PASSWORD not in repr(events) + caplog.text + shown

@@ -302,12 +302,18 @@ STOOD_AT = f"""
 CAME_FROM = """
     DELETE FROM ~.origin WHERE (run, place) = (
         SELECT run, place FROM ~.origin WHERE pk = :pk AND run <> :run ORDER BY run, place LIMIT 1)"""
+# A row whose place in its run another one has by now counts as one without a run.
 NOW_HAS = """
-    WITH has AS (UPDATE ~.origin SET question = :question, meta = :meta WHERE pk = :pk RETURNING pk)
+    WITH has AS (UPDATE ~.origin SET question = :question, meta = :meta WHERE pk = :pk RETURNING pk),
+    at AS (
+        SELECT pk, place, CASE WHEN EXISTS (
+            SELECT FROM ~.origin o WHERE o.run = job.run AND o.place = job.place AND o.pk <> job.pk
+        ) THEN '' ELSE run END AS run
+        FROM ~.job WHERE pk = :pk)
     INSERT INTO ~.origin(run, place, pk, question, meta)
-    SELECT run, CASE run WHEN '' THEN pk ELSE place END, pk, :question, :meta FROM ~.job
-    WHERE pk = :pk AND NOT EXISTS (SELECT FROM has)
-    ON CONFLICT (run, place) DO UPDATE SET question = excluded.question, meta = excluded.meta"""
+    SELECT run, CASE run WHEN '' THEN pk ELSE place END, pk, :question, :meta FROM at
+    WHERE NOT EXISTS (SELECT FROM has)
+    ON CONFLICT (run, place) DO UPDATE SET pk = excluded.pk, question = excluded.question, meta = excluded.meta"""
 
 # --- other marks -----------------------------------------------------------------------------------------------------
 
