@@ -91,8 +91,8 @@ __all__ = [
     "rows",
 ]
 
-# Loaded at the first use (PEP 562): importing aiohttp takes a third of a second, which `aiopplx --help`, and a program
-# that only catches errors, need not pay for.
+# Loaded at the first use (PEP 562). aiohttp takes longer than all else together; it comes with the first `Session` that
+# is made, so that `aiopplx --help`, and a module that only names a class, need not pay for it.
 _HOMES = {
     "aiopplx._batch": ("Batch",),
     "aiopplx._config": ("JournalOptions",),

@@ -14,7 +14,6 @@ import types
 import uuid
 from collections.abc import AsyncIterable, AsyncIterator, Iterable, Mapping
 from functools import partial
-from html import escape
 from typing import TYPE_CHECKING, Generic, Self, TypeAlias, cast
 
 import anyio
@@ -24,7 +23,6 @@ from aiopplx._core.asked import Repeats
 from aiopplx._core.assembly import Core
 from aiopplx._core.board import BatchFollow
 from aiopplx._core.calls import Member
-from aiopplx._core.cancelling import cancel_all
 from aiopplx._core.foreseeing import count_of_new, warning_of
 from aiopplx._core.leaving import leave
 from aiopplx._core.loading import load
@@ -264,6 +262,8 @@ class Batch(AsyncIterator[Job[TagT]], Generic[TagT]):
     def _repr_html_(self) -> str:
         """What a notebook shows: counts, a bar and what was paid; no question and no answer."""
         if self._shown is None:  # another program that knows this method
+            from html import escape  # all names of characters
+
             return f"<pre>{escape(repr(self))}</pre>"
         return self._shown.card(self._standing(self._shown))
 
@@ -434,6 +434,8 @@ class Batch(AsyncIterator[Job[TagT]], Generic[TagT]):
         try:
             await self._close_source()
             if self._cancel_on_exit:
+                from aiopplx._core.cancelling import cancel_all  # seldom asked for
+
                 await cancel_all(self._core.life, self._left, ending)
         finally:
             self._core.calls.members.discard(self._member)

@@ -45,7 +45,7 @@ LARGEST = 1e15
 """The largest number of seconds, dollars or requests that is taken: with larger ones, a clock cannot count."""
 _ECHO = 60
 """Characters of a wrong value that a message repeats."""
-_MAY_BE_A_KEY = re.compile(r"pplx-\w|[\w+/=-]{20}")
+_MAY_BE_A_KEY = r"pplx-\w|[\w+/=-]{20}"
 """What a key looks like that was given for another argument by mistake, such as `api` for `api_key`."""
 
 
@@ -481,7 +481,7 @@ def _shown(value: object) -> str:
         return _kind(value)
     if isinstance(value, int) and abs(value) > 10**20:
         return "a number of more than 20 digits"
-    if isinstance(value, str) and _MAY_BE_A_KEY.search(value):
+    if isinstance(value, str) and re.search(_MAY_BE_A_KEY, value):
         return f"a text of {len(value)} characters"
     said = repr(value)
     return said if len(said) <= _ECHO else f"{said[:_ECHO]}..."

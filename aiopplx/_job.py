@@ -29,7 +29,6 @@ from aiopplx._tag import TagT
 from aiopplx._text.amounts import dollars, duration, many
 from aiopplx._text.marks import cited, unresolved
 from aiopplx._text.safe import plain, safe_filename
-from aiopplx._text.structured import find_json
 
 T = TypeVar("T")
 
@@ -359,6 +358,8 @@ class Job(msgspec.Struct, Generic[TagT], frozen=True, kw_only=True, repr_omit_de
             AiopplxError: as `result()`, if there is no result.
             ProtocolError: the text has no JSON of that shape; `body` has its beginning, and the job has all of it.
         """
+        from aiopplx._text.structured import find_json  # only for those who ask for JSON
+
         text = self.result().text.strip()
         problem: Exception
         try:

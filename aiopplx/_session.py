@@ -13,13 +13,13 @@ import types
 import warnings
 from collections.abc import AsyncIterable, Callable, Iterable, Mapping
 from functools import partial
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Self, TypeAlias, get_args, overload
 
 import anyio
 import msgspec
 
-from aiopplx._batch import Batch, Item, Items
 from aiopplx._checks.builtin import as_builtin
 from aiopplx._config import (
     JournalOptions,
@@ -33,16 +33,7 @@ from aiopplx._config import (
     check_whole,
     make_settings,
 )
-from aiopplx._core.announcing import store_left
-from aiopplx._core.assembly import Core, SessionStore, open_store, without_journal
-from aiopplx._core.calls import Wanted
-from aiopplx._core.decisions import Decisions
-from aiopplx._core.files import download, files
-from aiopplx._core.following import Follow
-from aiopplx._core.listing import JobList
-from aiopplx._core.single import cancel, get
 from aiopplx._core.source import Source
-from aiopplx._core.stats import SessionStats, stats
 from aiopplx._errors import ConfigError, InvalidRequest
 from aiopplx._events import Emitter, Event, EventStream
 from aiopplx._http.clock import Clock
@@ -67,6 +58,13 @@ if TYPE_CHECKING:
 
     import aiohttp
 
+    from aiopplx._batch import Batch, Item, Items
+    from aiopplx._core.assembly import Core, SessionStore
+    from aiopplx._core.calls import Wanted
+    from aiopplx._core.decisions import Decisions
+    from aiopplx._core.following import Follow
+    from aiopplx._core.listing import JobList
+    from aiopplx._core.stats import SessionStats
     from aiopplx._policy.estimate import Estimate
     from aiopplx._wire.fields import ResearchFields
     from aiopplx.apis._registry import Routing
@@ -173,10 +171,15 @@ class Session:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._has_closed: asyncio.Event | None = None
         self._pid = 0
+        # The moving parts, and the HTTP library with them: not with this module, which many import for its names alone,
+        # and not in a call, for which others would wait.
+        import_module("aiopplx._core.assembly")
 
     # --- opening and closing -----------------------------------------------------------------------------------------
 
     async def __aenter__(self) -> Self:
+        from aiopplx._core.assembly import open_store
+
         if self._opened is None:
             self._opened = await open_store(self._settings, self._emitter)
         try:
@@ -187,6 +190,8 @@ class Session:
         return self
 
     async def _close_store(self) -> None:
+        from aiopplx._core.announcing import store_left
+
         opened, self._opened = self._opened, None
         if opened is not None:
             await opened.close(partial(store_left, self._emitter, self._settings.journal_name))
@@ -245,6 +250,7 @@ class Session:
     def _repr_html_(self) -> str:
         """What a notebook shows: the API, what runs, what was spent of `max_cost`, and the journal. No key."""
         # Only notebooks need it.
+        from aiopplx._core.stats import stats
         from aiopplx.report._notebook import session_card
 
         settings, core = self._settings, self._core
@@ -269,6 +275,8 @@ class Session:
             if self._loop is not loop:
                 raise ConfigError("the session belongs to another event loop; open one in each loop")
             return self._core
+        from aiopplx._core.assembly import Core, without_journal
+
         if self._opened is None:
             for name in ("journal", "shared"):
                 if getattr(self._settings, name) is not None:
@@ -338,6 +346,8 @@ class Session:
 
     def stats(self) -> SessionStats:
         """What this session does at this moment, in numbers: for a health page. Nothing is asked of the server."""
+        from aiopplx._core.stats import SessionStats, stats
+
         return stats(self._core) if self._core is not None else SessionStats()
 
     def events(self, *, limit: int = 1000) -> EventStream:
@@ -441,6 +451,8 @@ class Session:
         Returns:
             A `Batch`, to be entered: `async with session.batch(questions) as jobs: async for job in jobs: ...`
         """
+        from aiopplx._batch import Batch
+
         core = self._running()
         limit = self._settings.max_in_flight if max_in_flight is None else check_whole("max_in_flight", max_in_flight)
         return Batch(
@@ -712,6 +724,8 @@ class Session:
         Returns:
             An async iterator of `Update`. Reading it raises what `wait` raises.
         """
+        from aiopplx._core.following import Follow
+
         core = self._running()
         wanted = _wanted(job, core.life.routing)
         return Follow(core.calls, wanted, seconds=self._seconds(timeout), after=after)
@@ -747,6 +761,8 @@ class Session:
             InvalidRequest: this is not a job id.
             AiopplxError: no usable answer within the bounds of the `RetryPolicy`.
         """
+        from aiopplx._core.single import get
+
         core = self._running()
         named = named_by(id)
         return await get(core.life, core.life.routing.api_of(named.job_id, named.api), named.job_id)
@@ -760,6 +776,8 @@ class Session:
         Raises (when read):
             AiopplxError: no usable answer within the bounds of the `RetryPolicy`.
         """
+        from aiopplx._core.listing import JobList
+
         core = self._running()
         return JobList(core.life, check_whole("limit", limit) if limit is not None else None)
 
@@ -777,6 +795,8 @@ class Session:
             InvalidRequest: the API has no cancellation (Sonar has none: the job goes on and is billed).
             NotFound: the server knows no such job.
         """
+        from aiopplx._core.single import cancel
+
         core = self._running()
         job_id, name = _named(job)
         api = core.life.routing.api_of(job_id, name)
@@ -795,6 +815,8 @@ class Session:
             NotFound: the server knows no such job.
             AiopplxError: no usable answer within the bounds of the `RetryPolicy`.
         """
+        from aiopplx._core.files import files
+
         core = self._running()
         job_id, name = _named(job)
         return await files(core.life, core.life.routing.api_of(job_id, name), job_id)
@@ -822,6 +844,8 @@ class Session:
             OSError: it could not be written.
             AiopplxError: no usable answer within the bounds of the `RetryPolicy`.
         """
+        from aiopplx._core.files import download
+
         core = self._running()
         job_id, name = _named(job)
         api = core.life.routing.api_of(job_id, name)
@@ -899,6 +923,8 @@ def _running_loop() -> asyncio.AbstractEventLoop:
 
 def _wanted(job: Job | str, routing: Routing) -> Wanted | Job:
     """What is asked for; the job itself if nothing more can become of it."""
+    from aiopplx._core.calls import Wanted
+
     if not isinstance(job, Job):
         named = named_by(job)
         return Wanted(routing.api_of(named.job_id, named.api), named.job_id, named.idempotency_key)

@@ -39,11 +39,11 @@ T = TypeVar("T")
 
 # These are left unchanged so that msgspec refuses them: it would silently turn bytes into base64, and a time into text.
 _NOT_PLAIN = (bytes, bytearray, memoryview, datetime, date, time, timedelta, Decimal)
-_SAID = re.compile(r"(?P<why>.*?)(?: - at `(?P<key>key` in `)?\$(?P<at>.*)`)?", re.DOTALL)
-_UNKNOWN = re.compile(r"Object contains unknown field `(.*)`", re.DOTALL)
-_MISSING = re.compile(r"Object missing required field `([^`]*)`")
-_WRONG_TYPE = re.compile(r"Expected `[^`]*`, got `([^`]*)`")
-_STEP = re.compile(r"\.(\w+)|\[(\d+)\]|(\[\.\.\.\])")
+_SAID = r"(?s)(?P<why>.*?)(?: - at `(?P<key>key` in `)?\$(?P<at>.*)`)?"
+_UNKNOWN = r"(?s)Object contains unknown field `(.*)`"
+_MISSING = r"Object missing required field `([^`]*)`"
+_WRONG_TYPE = r"Expected `[^`]*`, got `([^`]*)`"
+_STEP = r"\.(\w+)|\[(\d+)\]|(\[\.\.\.\])"
 _PYTHON = {"array": "list", "object": "dict", "null": "None"}
 
 
@@ -77,10 +77,10 @@ def check_types(field: str, value: Any, kind: type[T]) -> T:
 
 def _refusal(said: str, field: str, value: Any, kind: Any) -> InvalidRequest:
     """The error for msgspec's complaint about `value`, which names a path in it."""
-    match = _SAID.fullmatch(said)
+    match = re.fullmatch(_SAID, said)
     why, key, at = (match["why"], match["key"], match["at"] or "") if match else ("", None, "")
     hint, place = kind, field
-    for name, index, anywhere in _STEP.findall(at):
+    for name, index, anywhere in re.findall(_STEP, at):
         if anywhere:  # msgspec does not say which entry of a mapping it is: the first that does not fit
             hint, value, step = _entry(hint, value)
         else:
@@ -91,14 +91,14 @@ def _refusal(said: str, field: str, value: Any, kind: Any) -> InvalidRequest:
 
 
 def _sentence(why: str, of_a_key: bool, hint: Any, value: Any) -> str:
-    if unknown := _UNKNOWN.fullmatch(why):
+    if unknown := re.fullmatch(_UNKNOWN, why):
         return f"has no field {shown(unknown[1])}"
-    if missing := _MISSING.fullmatch(why):
+    if missing := re.fullmatch(_MISSING, why):
         return f"lacks the required field `{missing[1]}`"
     if of_a_key:
         # The names of a struct's fields are texts too.
         hint = next((get_args(bare)[0] for bare, _ in _options(hint) if get_origin(bare) is dict), str)
-    wrong = _WRONG_TYPE.fullmatch(why)
+    wrong = re.fullmatch(_WRONG_TYPE, why)
     if wrong is None:
         rule = _constraint(hint, "" if of_a_key else value)
     elif "one of" in (rule := _rule(hint)):

@@ -8,7 +8,7 @@ from typing import cast
 
 from aiopplx._errors import ConfigError
 
-_NO_FILE = re.compile(r"\s*:memory:|file:|sqlite\d*(\+\w+)?:", re.IGNORECASE)
+_NO_FILE = r"(?i)\s*:memory:|file:|sqlite\d*(\+\w+)?:"
 """Taken for a file, they would be one of that name, and not what is meant."""
 
 
@@ -28,7 +28,7 @@ def check_path(name: str, given: object) -> str:
         raise ConfigError(f"must be a path, not {type(path).__name__}", argument=name)
     if not path:
         raise ConfigError("must be a path, not an empty text", argument=name)
-    if _NO_FILE.match(path):
+    if re.match(_NO_FILE, path):
         raise ConfigError(
             "is the path of a file, and no address of SQLite's: give the path alone. A journal in memory is"
             " journal=aiopplx.journal.MemoryJournal(now=time.time), and without any journal= nothing is kept",

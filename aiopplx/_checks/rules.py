@@ -56,7 +56,7 @@ IdempotencyKey: TypeAlias = Annotated[
 
 # --- refusals --------------------------------------------------------------------------------------------------------
 
-_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]{0,63}")
+_NAME = r"[A-Za-z_][A-Za-z0-9_.-]{0,63}"
 
 
 def refuse(field: str, rule: str) -> NoReturn:
@@ -71,7 +71,7 @@ def kind_of(value: object) -> str:
 
 def as_name(key: object) -> str:
     """A key if it looks like a field's name, otherwise `""`: any other key may be part of a prompt."""
-    return key if isinstance(key, str) and _NAME.fullmatch(key) else ""
+    return key if isinstance(key, str) and re.fullmatch(_NAME, key) else ""
 
 
 def shown(key: object) -> str:
@@ -82,9 +82,9 @@ def shown(key: object) -> str:
 
 # --- rules that types cannot state -----------------------------------------------------------------------------------
 
-_DATE = re.compile(r"([0-9]{1,2})/([0-9]{1,2})/([0-9]{4})")
-_USUAL_DOMAIN = re.compile(r"-?[!-,.-~][!-~]{0,252}")
-_NUL = re.compile(rb"(?<!\\)(?:\\\\)*\\u0000")
+_DATE = r"([0-9]{1,2})/([0-9]{1,2})/([0-9]{4})"
+_USUAL_DOMAIN = r"-?[!-,.-~][!-~]{0,252}"
+_NUL = rb"(?<!\\)(?:\\\\)*\\u0000"
 _ENCODER = msgspec.json.Encoder()
 _HALF_PAIR = "has half of a surrogate pair, which UTF-8 cannot encode; was it cut in the middle of an emoji?"
 # JSON can express it, but the databases behind servers cannot store it.
@@ -154,7 +154,7 @@ def _unwritable(value: Any) -> str:
         return "has a value that JSON cannot express; use text, numbers, booleans, None, lists and mappings"
     if b"null" in encoded and _has_infinity(value):  # the encoder would send it as null, which says something else
         return "has a number that is not finite, which JSON cannot express"
-    return _HAS_NUL if b"\\u0000" in encoded and _NUL.search(encoded) else ""
+    return _HAS_NUL if b"\\u0000" in encoded and re.search(_NUL, encoded) else ""
 
 
 def _has_infinity(value: Any) -> bool:
@@ -166,7 +166,7 @@ def _has_infinity(value: Any) -> bool:
 
 def domain(field: str, value: Any) -> None:
     """A domain, optionally with a path or a leading `-` to deny it: no scheme, no blanks, at most 253 characters."""
-    if isinstance(value, str) and _USUAL_DOMAIN.fullmatch(value) and "://" not in value:
+    if isinstance(value, str) and re.fullmatch(_USUAL_DOMAIN, value) and "://" not in value:
         return
     filled(field, value)
     bare = value.removeprefix("-")
@@ -214,7 +214,7 @@ def day(field: str, value: Any) -> str:
     """A day in the server's form: from a `datetime.date`, or from MM/DD/YYYY (leading zeros may be omitted)."""
     if isinstance(value, date):
         return f"{value.month:02}/{value.day:02}/{value.year:04}"
-    match = _DATE.fullmatch(value) if isinstance(value, str) else None
+    match = re.fullmatch(_DATE, value) if isinstance(value, str) else None
     if match is None:
         refuse(field, "must be a date as MM/DD/YYYY, such as 03/01/2026, or a datetime.date")
     month, day_of_month, year = (int(part) for part in match.groups())

@@ -25,10 +25,8 @@ from aiopplx._core.holding import Collector
 from aiopplx._core.in_time import InTime
 from aiopplx._core.learnt import DURATIONS, LIMITS, Learnt, Part, recalled
 from aiopplx._core.lifecycle import Lifecycle
-from aiopplx._core.pacing import Pacing
 from aiopplx._core.patience import patient
 from aiopplx._core.poller import Poller
-from aiopplx._core.pooling import Pooled
 from aiopplx._core.spending import Bounded, Spending, Unbounded
 from aiopplx._events import Emitter, Event, EventKind
 from aiopplx._http.account import Membership, join
@@ -47,16 +45,17 @@ from aiopplx.apis._registry import Routing, published
 from aiopplx.journal._errors import JournalLocked
 from aiopplx.journal._forgetful import ForgetfulJournal
 from aiopplx.journal._names import NOTE, fingerprint
-from aiopplx.journal._postgres.account import SharedAccount
-from aiopplx.journal._postgres.hearing import DEAF, Hearing, reach
-from aiopplx.journal._postgres.room import Database
 from aiopplx.journal._postgres.url import Address, Url, address_of
 from aiopplx.journal._protocol import Journal, Pool
 from aiopplx.journal._records import Ledger
 from aiopplx.journal._unwritten import Unwritten
 
 if TYPE_CHECKING:
+    from aiopplx._core.pacing import Pacing
+    from aiopplx.journal._postgres.account import SharedAccount
+    from aiopplx.journal._postgres.hearing import Hearing
     from aiopplx.journal._postgres.journal import PostgresJournal
+    from aiopplx.journal._postgres.room import Database
     from aiopplx.journal._sqlite.journal import SqliteJournal
 
 CLOSING = 3.0
@@ -148,6 +147,8 @@ async def _open_account(settings: Settings, emitter: Emitter) -> OpenAccount | N
     address, journal = settings.shared, _journal_of(settings)
     if address is None or (journal is not None and journal.name == address.name):
         return None
+    from aiopplx.journal._postgres.hearing import DEAF, reach  # only for those who share an account
+
     database, hearing = await reach(address)
     if not hearing.hears:
         emitter.emit(Event(kind=EventKind.WARNING, reason=DEAF))
@@ -159,6 +160,8 @@ async def _open_account(settings: Settings, emitter: Emitter) -> OpenAccount | N
 
 
 async def _account_in(database: Database, hearing: Hearing, address: Address, settings: Settings) -> SharedAccount:
+    from aiopplx.journal._postgres.account import SharedAccount  # the same
+
     return await SharedAccount.open(
         database, hearing, schema=address.schema, base_url=settings.base_url, key=settings.key.reveal()
     )
@@ -373,6 +376,8 @@ class Core:
         self.membership.opened = client.line.opened
         self.pacing: Pacing | None = None
         if opened.shared is not None:
+            from aiopplx._core.pacing import Pacing  # the same
+
             self.pacing = Pacing(opened.shared.account, client, self.membership, self._has_work)
 
     def _has_work(self) -> bool:
@@ -456,5 +461,7 @@ def _spending(settings: Settings, opened: SessionStore) -> Spending:
         return Unbounded()
     budget = Budget(settings.max_cost, spent=opened.spent.spent)
     if opened.pool is not None:
+        from aiopplx._core.pooling import Pooled  # the same, of a budget
+
         return Pooled(opened.pool, budget, settings.clock, opened.spent)
     return Bounded(budget, settings.clock, opened.spent)

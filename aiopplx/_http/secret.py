@@ -14,28 +14,25 @@ import yarl
 from aiopplx._checks.builtin import as_builtin
 from aiopplx._errors import ConfigError
 
-_KEY = re.compile(r"[\x21-\x7e]+")
-_HOST = re.compile(r"[\w.-]+(:[0-9]+)?(/\S*)?")
-_BLANK = re.compile(r"""[\s"'<>\\]""")
-_QUOTED = re.compile(r"""["'`\u2018-\u201f].*|.*["'`\u2018-\u201f]""", re.DOTALL)
+_KEY = r"[\x21-\x7e]+"
+_HOST = r"[\w.-]+(:[0-9]+)?(/\S*)?"
+_BLANK = r"""[\s"'<>\\]"""
+_QUOTED = r"""(?s)["'`\u2018-\u201f].*|.*["'`\u2018-\u201f]"""
 
 SERVICE: Final = "https://api.perplexity.ai"
 """The service itself."""
 
 # What people paste instead of the key alone, and what a shell or a settings file makes of it. Matched from the start.
-_NOT_A_KEY = tuple(
-    (re.compile(pattern, re.IGNORECASE | re.DOTALL), said)
-    for pattern, said in (
-        (r""".*["'`\u2018-\u201f]""", "has a quotation mark in it: leave the quotation marks out"),
-        (r"(authorization:? *)?bearer\b", "begins with the word Bearer: give the key alone"),
-        (r"(export )?[a-z]+_[a-z_]+ *=", "begins with the name of a variable: give the key alone"),
-        (r".*[$%{}\\]", "has a variable in it that nothing has replaced"),
-        (
-            r"[<\[(]|.*(your[-_ ]?(api[-_ ]?)?key|x{4}|\.\.\.|…|\*{3})|(none|null|undefined|changeme)\Z",
-            "is a placeholder: put the key from the provider's settings page in its place",
-        ),
-        (r".*[\s,;]", "has a blank, a comma or a line end in it: give one key, on one line"),
-    )
+_NOT_A_KEY = (
+    (r""".*["'`\u2018-\u201f]""", "has a quotation mark in it: leave the quotation marks out"),
+    (r"(authorization:? *)?bearer\b", "begins with the word Bearer: give the key alone"),
+    (r"(export )?[a-z]+_[a-z_]+ *=", "begins with the name of a variable: give the key alone"),
+    (r".*[$%{}\\]", "has a variable in it that nothing has replaced"),
+    (
+        r"[<\[(]|.*(your[-_ ]?(api[-_ ]?)?key|x{4}|\.\.\.|…|\*{3})|(none|null|undefined|changeme)\Z",
+        "is a placeholder: put the key from the provider's settings page in its place",
+    ),
+    (r".*[\s,;]", "has a blank, a comma or a line end in it: give one key, on one line"),
 )
 
 SECRET_FROM: Final = 8
@@ -69,9 +66,11 @@ class Secret:
         if not self._value:
             return "is empty: it must be the API key"
         for pattern, said in _NOT_A_KEY:
-            if pattern.match(self._value):
+            if re.match(pattern, self._value, re.IGNORECASE | re.DOTALL):
                 return said
-        return "" if _KEY.fullmatch(self._value) else "has a control or a non-ASCII character in it: copy the key anew"
+        return (
+            "" if re.fullmatch(_KEY, self._value) else "has a control or a non-ASCII character in it: copy the key anew"
+        )
 
     def is_same(self, other: Secret) -> bool:
         """Whether both are one key."""
@@ -115,10 +114,7 @@ _ENDPOINTS = (
     "|contextualizedembeddings|generate_auth_token|revoke_auth_token"
 )
 _ID = r"(resp_|chatcmpl-|batch_|file-)?[\w-]*\d[\w-]*|\{[^/]*\}|(%7B|<|%3C)[^/]*"
-_PATHS = re.compile(
-    rf"(/v1)?(/async)?/({_ENDPOINTS})(/({_ID})(/(cancel|files|content|{_ID}))*)?\Z|(/v1)?(/async|/chat)?\Z",
-    re.IGNORECASE,
-)
+_PATHS = rf"(?i)(/v1)?(/async)?/({_ENDPOINTS})(/({_ID})(/(cancel|files|content|{_ID}))*)?\Z|(/v1)?(/async|/chat)?\Z"
 _WEBSITES = frozenset({"perplexity.ai", "www.perplexity.ai", "docs.perplexity.ai", "console.perplexity.ai"})
 
 
@@ -158,17 +154,17 @@ def check_base_url(base_url: object, *, allow_insecure: bool = False, argument: 
 def _problem_of(given: str, url: yarl.URL) -> str:
     """What is wrong with an address, in the form of a predicate that says what to write; `""` if nothing is."""
     said = ""
-    if _QUOTED.fullmatch(given):
+    if re.fullmatch(_QUOTED, given):
         return "has a quotation mark in it: leave the quotation marks out"
-    if given and "://" not in given and _HOST.fullmatch(given):
+    if given and "://" not in given and re.fullmatch(_HOST, given):
         said = "has no scheme"
         url = _with_scheme(given)
-    if url.scheme not in ("http", "https") or not url.host or _BLANK.search(given):
+    if url.scheme not in ("http", "https") or not url.host or re.search(_BLANK, given):
         return f"must look like https://host or https://host/prefix, without user, query or fragment: write {SERVICE}"
     if url.host in _WEBSITES:
         return f"is the address of the website; the API is at {SERVICE}"
     path = url.raw_path.rstrip("/")
-    found = _PATHS.search(path)
+    found = re.search(_PATHS, path)
     if found is not None and found[0]:
         said = said or f"ends in {found[0][:100]}, a path of the API, which the library adds itself"
         path = path[: found.start()].rstrip("/")

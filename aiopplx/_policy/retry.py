@@ -204,14 +204,12 @@ def is_final_refusal(error: AiopplxError | None) -> bool:
     return isinstance(error, APIError) and error.status in _FINAL_REFUSALS
 
 
-_REUSE = re.compile(
-    r"idempoten\w*.*(reus|different|mismatch|another request)|(reus|different|mismatch).*idempoten", re.I | re.S
-)
+_REUSE = r"(?is)idempoten\w*.*(reus|different|mismatch|another request)|(reus|different|mismatch).*idempoten"
 
 
 def _key_reused(error: AiopplxError) -> bool:
     """Does a 409 say that the key belongs to another request? Otherwise the first one is still at work."""
-    return bool(_REUSE.search(f"{error.type} {error.message}"))
+    return bool(re.search(_REUSE, f"{error.type} {error.message}"))
 
 
 def error_of_no_reply(no: NoReply, *, lane: Lane, limit: int) -> AiopplxError:

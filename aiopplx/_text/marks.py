@@ -28,14 +28,13 @@ P = TypeVar("P", bound=Page)
 
 _NUMBER = r"(?:web:)?[0-9]{1,6}"
 _DASH = "\N{EN DASH}\N{EM DASH}-"
-_ONE = re.compile(rf"(web:)?([0-9]{{1,6}})(?:[ \t]{{0,2}}[{_DASH}][ \t]{{0,2}}(?:web:)?([0-9]{{1,6}}))?")
+_ONE = rf"(web:)?([0-9]{{1,6}})(?:[ \t]{{0,2}}[{_DASH}][ \t]{{0,2}}(?:web:)?([0-9]{{1,6}}))?"
 _SEPARATOR = rf"[ \t]{{0,2}}[,;{_DASH}][ \t]{{0,2}}"
 # Blocks and spans of code come first, so that whatever is in them is passed over. A number followed by an address,
 # `[1](https://...)` or `[1]: https://...`, is a link and not a mark.
-_MARK = re.compile(
-    r"^[ \t]{0,3}(?P<fence>```|~~~)|`[^`\n]{1,300}`"
-    rf"|\[(?P<mark>{_NUMBER}(?:{_SEPARATOR}{_NUMBER}){{0,40}})\](?!\(|: ?http)",
-    re.M,
+_MARK = (
+    r"(?m)^[ \t]{0,3}(?P<fence>```|~~~)|`[^`\n]{1,300}`"
+    rf"|\[(?P<mark>{_NUMBER}(?:{_SEPARATOR}{_NUMBER}){{0,40}})\](?!\(|: ?http)"
 )
 _WIDEST = 50
 """Numbers in a range. What spans more is not a citation: `[1990-2020]`."""
@@ -66,7 +65,8 @@ def marks(text: str, sources: Sequence[P]) -> Iterator[Mark[P]]:
     """
     named = _names(sources)
     at = 0
-    while (found := _MARK.search(text, at)) is not None:
+    mark = re.compile(_MARK)
+    while (found := mark.search(text, at)) is not None:
         at = found.end()
         if found["fence"]:
             # A block that is never closed is not one: an answer that was cut off may end in it.
@@ -115,7 +115,7 @@ def _names(sources: Sequence[P]) -> Callable[[str, str], P | None]:
 def _numbers(mark: str) -> Iterator[tuple[str, str]]:
     """(prefix, number) of each number in a mark. A prefix holds for what follows it: `[web:9,14]`."""
     prefix = ""
-    for part in _ONE.finditer(mark):
+    for part in re.finditer(_ONE, mark):
         prefix = part[1] or prefix
         first, last = part[2], part[3] or part[2]
         if part[3] and 0 < int(last) - int(first) < _WIDEST:

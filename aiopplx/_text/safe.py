@@ -22,13 +22,13 @@ FILENAME_BYTES = 200
 """Bytes of a safe file name in UTF-8: file systems take 255, and a name of an unfinished file is longer."""
 
 # Characters that no answer needs and that could hide text or turn its direction, save for joiners, which emoji need.
-_HIDDEN = re.compile(
+_HIDDEN = (
     "[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb\ud800-\udfff]"
 )
-_BAD_IN_NAMES = re.compile(r'[<>:"|?*]')
-_END_OF_NAME = re.compile(r"[\s.]+\Z")
+_BAD_IN_NAMES = r'[<>:"|?*]'
+_END_OF_NAME = r"[\s.]+\Z"
 """Blanks of any kind and dots: what a system drops, or what would be dropped when the name is made safe again."""
-_RESERVED = re.compile(r"(con|prn|aux|nul|conin\$|conout\$|(com|lpt)[0-9\u00b9\u00b2\u00b3])", re.IGNORECASE)
+_RESERVED = r"(?i)(con|prn|aux|nul|conin\$|conout\$|(com|lpt)[0-9\u00b9\u00b2\u00b3])"
 
 
 def safe_filename(name: str) -> str:
@@ -39,11 +39,11 @@ def safe_filename(name: str) -> str:
     `file` if nothing is left.
     """
     kept = "".join(ch for ch in unicodedata.normalize("NFC", name[:4096]) if unicodedata.category(ch)[0] != "C")
-    last = _BAD_IN_NAMES.sub("_", re.split(r"[/\\]", kept)[-1]).lstrip()
-    last = _END_OF_NAME.sub("", last)
+    last = re.sub(_BAD_IN_NAMES, "_", re.split(r"[/\\]", kept)[-1]).lstrip()
+    last = re.sub(_END_OF_NAME, "", last)
     if last.startswith("."):
         last = "_" + last[1:]
-    if _RESERVED.fullmatch(last.partition(".")[0].rstrip()):
+    if re.fullmatch(_RESERVED, last.partition(".")[0].rstrip()):
         last = "_" + last
     stem, dot, ending = last.rpartition(".")
     if not dot or len(ending.encode()) > 20:
@@ -52,7 +52,7 @@ def safe_filename(name: str) -> str:
     # A character cut in two is dropped.
     stem = stem.encode()[:room].decode(errors="ignore") if len(stem.encode()) > room else stem
     if not ending:
-        stem = _END_OF_NAME.sub("", stem)
+        stem = re.sub(_END_OF_NAME, "", stem)
     return (stem + dot + ending) or "file"
 
 
@@ -71,7 +71,7 @@ def plain(text: str, limit: int = MESSAGE_KEPT) -> str:
 
 def visible(text: str) -> str:
     """The whole text without characters that hide or turn what stands beside them."""
-    return _HIDDEN.sub("", text)
+    return re.sub(_HIDDEN, "", text)
 
 
 def excerpt(body: bytes, limit: int = BODY_KEPT) -> str:

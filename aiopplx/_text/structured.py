@@ -18,12 +18,12 @@ from typing import TypeVar
 
 T = TypeVar("T")
 
-_CITATION = re.compile(r"\[(?:web:)?\d{1,6}\]")
+_CITATION = r"\[(?:web:)?\d{1,6}\]"
 _BEGINNING = re.compile(r"[\[{]")
 _BRACKETS = re.compile(r"[\[{\s]+")
 # Braces in prose are no JSON: an object begins with a name and a colon, or is empty.
 _OBJECT = re.compile(r'\{\s*(?:\}|"(?:[^"\\\n]|\\.){0,1000}"\s*:)')
-_FENCE = re.compile(r"^[ \t]*(`{3,}|~{3,})(.*)$", re.M)
+_FENCE = r"(?m)^[ \t]*(`{3,}|~{3,})(.*)$"
 _SCANNER = json.JSONDecoder()
 _MOST = 10_000
 """Places at which JSON may begin and goes wrong, before the rest is passed over: each costs a look at the lines before
@@ -64,7 +64,7 @@ def _candidates(text: str) -> Iterator[str]:
     for block in _fenced(text):
         yield from _values(block, block)
     # Citations in the words round the JSON are passed over first: `[1]` is JSON too.
-    masked = _CITATION.sub(lambda mark: " " * len(mark[0]), text)
+    masked = re.sub(_CITATION, lambda mark: " " * len(mark[0]), text)
     yield from _values(text, masked)
     if masked != text:
         yield from _values(text, text)
@@ -73,7 +73,7 @@ def _candidates(text: str) -> Iterator[str]:
 def _fenced(text: str) -> Iterator[str]:
     """What stands in Markdown fences; the last one may not be closed."""
     start, opening = -1, ""
-    for fence in _FENCE.finditer(text):
+    for fence in re.finditer(_FENCE, text):
         if start < 0:
             start, opening = fence.end(), fence[1]
         elif fence[1].startswith(opening) and not fence[2].strip():

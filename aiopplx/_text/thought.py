@@ -14,6 +14,7 @@ from __future__ import annotations
 import re
 from bisect import bisect_right
 from collections.abc import Iterable, Sequence
+from functools import cache
 from typing import TypeGuard, cast
 
 _WORD = r"(?:seed:)?(?:ant)?think(?:ing)?|thoughts?|reasoning|reflection|scratchpad"
@@ -28,16 +29,30 @@ _KINDS = {
         r"<\|end\|>(?:<\|start\|>assistant)?<\|channel\|>final<\|message\|>",
     ),
 }
-_OPENING = re.compile(r"\s*(?:" + "|".join(f"(?P<{kind}>{tags[0]})" for kind, tags in _KINDS.items()) + ")", re.I)
-_TAGS = {kind: re.compile(f"(?P<opening>{tags[0]})|{tags[1]}", re.I) for kind, tags in _KINDS.items()}
-_CLOSING = re.compile("|".join(f"(?P<{kind}>{tags[1]})" for kind, tags in _KINDS.items() if kind != "bracket"), re.I)
-_FENCE = re.compile(r"^[ \t]{0,3}(?:```|~~~)[^\n]*", re.M)
+_FENCE = r"(?m)^[ \t]{0,3}(?:```|~~~)[^\n]*"
 _FIRST = frozenset(" \t\r\n<[◁")
-_IS_THOUGHT = re.compile("think|thought|reasoning", re.I)
+_IS_THOUGHT = "(?i)think|thought|reasoning"
 
 _QUOTES = "\"'\N{LEFT DOUBLE QUOTATION MARK}\N{RIGHT DOUBLE QUOTATION MARK}\N{RIGHT SINGLE QUOTATION MARK}"
 _NEAR = 200
 """Characters of the same line, on either side, that are searched for the backticks round a tag."""
+
+
+# Compiled at the first text that may have reasoning: most programs never see one.
+@cache
+def _opening() -> re.Pattern[str]:
+    return re.compile(r"\s*(?:" + "|".join(f"(?P<{kind}>{tags[0]})" for kind, tags in _KINDS.items()) + ")", re.I)
+
+
+@cache
+def _tags(kind: str) -> re.Pattern[str]:
+    opening, closing = _KINDS[kind]
+    return re.compile(f"(?P<opening>{opening})|{closing}", re.I)
+
+
+@cache
+def _closing() -> re.Pattern[str]:
+    return re.compile("|".join(f"(?P<{kind}>{tags[1]})" for kind, tags in _KINDS.items() if kind != "bracket"), re.I)
 
 
 def split(content: str) -> tuple[str | None, str]:
@@ -46,17 +61,17 @@ def split(content: str) -> tuple[str | None, str]:
         return None, content  # nearly every text; the search for one character is far faster than any expression
     thoughts: list[str] = []
     at = 0
-    opening = _OPENING.match(content)
+    opening = _opening().match(content)
     if opening is None:
         if (closing := _without_opening(content)) is None:
             return None, content
         thoughts.append(content[: closing.start()].strip())
         at = closing.end()
-        opening = _OPENING.match(content, at)
+        opening = _opening().match(content, at)
     while opening is not None and (closing := _end_of(content, opening)) is not None:
         thoughts.append(content[opening.end() : closing.start()].strip())
         at = closing.end()
-        opening = _OPENING.match(content, at)
+        opening = _opening().match(content, at)
     return ("\n\n".join(filter(None, thoughts)), content[at:].lstrip()) if thoughts else (None, content)
 
 
@@ -90,7 +105,7 @@ def _is_list(value: object) -> TypeGuard[list[object]]:
 
 def is_thought(kind: object) -> bool:
     """Whether a part, or an item, of this type is reasoning: `thinking`, `reasoning_text`."""
-    return isinstance(kind, str) and _IS_THOUGHT.search(kind) is not None
+    return isinstance(kind, str) and re.search(_IS_THOUGHT, kind) is not None
 
 
 def _end_of(content: str, opening: re.Match[str]) -> re.Match[str] | None:
@@ -100,7 +115,7 @@ def _end_of(content: str, opening: re.Match[str]) -> re.Match[str] | None:
     first: re.Match[str] | None = None
     fenced: re.Match[str] | None = None
     depth = 1
-    for tag in _TAGS[kind].finditer(content, opening.end()):
+    for tag in _tags(kind).finditer(content, opening.end()):
         if in_code.inline(tag):
             continue
         is_closing = tag["opening"] is None
@@ -122,7 +137,7 @@ def _without_opening(content: str) -> re.Match[str] | None:
     for mark in "<◁":
         at = content.find(mark)
         while at >= 0:
-            tag = _CLOSING.match(content, at) if content[at + 1 : at + 2] in ("/", "|") else None
+            tag = _closing().match(content, at) if content[at + 1 : at + 2] in ("/", "|") else None
             if tag is not None and not in_code.has(tag) and not _is_in_sentence(content, tag):
                 return None if _is_opened(content, tag, in_code) else tag
             at = content.find(mark, at + 1)
@@ -131,7 +146,7 @@ def _without_opening(content: str) -> re.Match[str] | None:
 
 def _is_opened(content: str, closing: re.Match[str], in_code: _Code) -> bool:
     """Whether its opening tag stands before it: then the text speaks of tags, as reasoning begins the text."""
-    before = _TAGS[closing.lastgroup or ""].finditer(content, 0, closing.start())
+    before = _tags(closing.lastgroup or "").finditer(content, 0, closing.start())
     return any(tag["opening"] is not None and not in_code.has(tag) for tag in before)
 
 
@@ -166,6 +181,6 @@ class _Code:
     def fenced(self, tag: re.Match[str]) -> bool:
         """Whether a tag stands in a block of code that is closed."""
         if self._blocks is None:
-            starts = [fence.start() for fence in _FENCE.finditer(self._content)]
+            starts = [fence.start() for fence in re.finditer(_FENCE, self._content)]
             self._blocks = starts[: len(starts) // 2 * 2]
         return bisect_right(self._blocks, tag.start()) % 2 == 1

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import codecs
 import enum
-import html
 import re
 from collections.abc import Mapping
 from typing import Any, cast
@@ -114,11 +113,10 @@ class NoReply(msgspec.Struct, frozen=True, gc=False):
 
 
 # For gateways that use other error names; only with statuses whose message cannot quote the question.
-_CREDIT_SAID = re.compile(
-    r"insufficient (credit|quota|fund|balance)|exceeded your current quota|(not (have )?enough|out of) credit",
-    re.IGNORECASE,
+_CREDIT_SAID = (
+    r"(?i)insufficient (credit|quota|fund|balance)|exceeded your current quota|(not (have )?enough|out of) credit"
 )
-_TITLE = re.compile(rb"<title[^>]{0,200}>(.{0,400}?)</title", re.IGNORECASE | re.DOTALL)
+_TITLE = rb"(?is)<title[^>]{0,200}>(.{0,400}?)</title"
 
 
 def _described(body: bytes) -> tuple[str, str, str]:
@@ -149,7 +147,9 @@ def _described(body: bytes) -> tuple[str, str, str]:
 
 def _said_without_json(body: bytes) -> str:
     """The words of an error body that is not JSON: the title of a page, or a text; `""` for anything else."""
-    if title := _TITLE.search(body[:BODY_KEPT]):
+    if title := re.search(_TITLE, body[:BODY_KEPT]):
+        import html  # all names of characters; few servers answer with a page
+
         return plain(html.unescape(excerpt(title[1])))
     text = excerpt(body).strip()
     # Not markup, and not JSON that was cut short or is nested too deeply.
@@ -230,10 +230,9 @@ def refusal_in(reply: Reply) -> Reply | None:
     return None
 
 
-_NO_ROUTE = re.compile(
-    r"\bno (such |matching )?route|route (was )?not found|(unknown|invalid|no such) (path|endpoint|url)|page not found"
-    r"|cannot (get|post) /",
-    re.IGNORECASE,
+_NO_ROUTE = (
+    r"(?i)\bno (such |matching )?route|route (was )?not found|(unknown|invalid|no such) (path|endpoint|url)"
+    r"|page not found|cannot (get|post) /"
 )
 
 
@@ -242,7 +241,7 @@ def _page_in_place_of(body: bytes, message: str) -> str:
 
     A gateway that is being changed answers 404 for all of its paths. Believed, that would give up every paid job.
     """
-    if _NO_ROUTE.search(message):
+    if re.search(_NO_ROUTE, message):
         return "words about its own paths"
     try:
         value: object = msgspec.json.decode(body)
@@ -294,7 +293,7 @@ def error_of(reply: Reply, lane: Lane = Lane.POLL) -> APIError | ProtocolError:
             ". This key can no longer use the Sonar API; its successor is the Agent API (POST /v1/responses with"
             " background: true). Nothing was created or billed"
         )
-    elif kind in NO_CREDIT or status == 402 or (status in (401, 403, 429) and _CREDIT_SAID.search(message)):
+    elif kind in NO_CREDIT or status == 402 or (status in (401, 403, 429) and re.search(_CREDIT_SAID, message)):
         cls = OutOfCredit
         advice = (
             ". Nothing was created or billed by this request: add credit at https://console.perplexity.ai, then retry"

@@ -158,14 +158,14 @@ def unusable(reply: Reply, why: str, job_id: str = "") -> NoReturn:
 
 
 _PLACES = ("location", "content-location", "operation-location")
-_HOST = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://[^/?#]*")
+_HOST = r"[A-Za-z][A-Za-z0-9+.-]*://[^/?#]*"
 _COLLECTIONS = frozenset({"completions", "responses", "sonar", "agent", "jobs", "v1", "async", "chat"})
 
 
 def _id_in_headers(reply: Reply) -> str:
     """The id that ends the address of what a submission has made (RFC 9110, section 10.2.2); `""` if there is none."""
     for place in _PLACES:
-        path = _HOST.sub("", reply.headers.get(place) or "").split("?")[0].split("#")[0].rstrip("/")
+        path = re.sub(_HOST, "", reply.headers.get(place) or "").split("?")[0].split("#")[0].rstrip("/")
         _, found, name = path.rpartition("/")
         if found and name and name.lower() not in _COLLECTIONS and 200 <= reply.status < 300:
             return unquote(name)

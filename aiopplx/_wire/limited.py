@@ -17,13 +17,12 @@ from typing import Literal, TypeAlias
 Limit: TypeAlias = Literal["requests", "tokens", ""]
 """The limit that was met; `""` if the answer does not say."""
 
-_TOKENS = re.compile(
-    r"\btokens?\b[^.]{0,60}\b(per|limits?|budgets?|quotas?|minutes?|hours?|rate)\b"
+_TOKENS = (
+    r"(?i)\btokens?\b[^.]{0,60}\b(per|limits?|budgets?|quotas?|minutes?|hours?|rate)\b"
     r"|\b(limits?|budgets?|quotas?|rate)\b[^.]{0,60}\btokens\b"
-    r"|\btoo many tokens\b|\b[io]?tp[mhd]\b",
-    re.IGNORECASE,
+    r"|\btoo many tokens\b|\b[io]?tp[mhd]\b"
 )
-_REQUESTS = re.compile(r"\brequests?\b|\bqueries\b|\b(rp[msd]|qps)\b", re.IGNORECASE)
+_REQUESTS = r"(?i)\brequests?\b|\bqueries\b|\b(rp[msd]|qps)\b"
 
 
 def limited_by(name: str, message: str, headers: Mapping[str, str]) -> Limit:
@@ -40,9 +39,9 @@ def limited_by(name: str, message: str, headers: Mapping[str, str]) -> Limit:
     if words & {"request", "requests"}:
         return "requests"
     # "Request" stands in many sentences about tokens, and "tokens" in none about requests: it is looked for first.
-    if _TOKENS.search(message):
+    if re.search(_TOKENS, message):
         return "tokens"
-    if _REQUESTS.search(message):
+    if re.search(_REQUESTS, message):
         return "requests"
     remaining = {kind: (headers.get(f"x-ratelimit-remaining-{kind}") or "").strip() for kind in ("requests", "tokens")}
     if remaining["tokens"] == "0" and remaining["requests"] != "0":

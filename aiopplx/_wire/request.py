@@ -10,7 +10,6 @@ request has. This module knows nothing of endpoints, of retries or of jobs.
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable, Mapping, Sequence
 from datetime import date
 from functools import lru_cache
@@ -242,6 +241,8 @@ class Request(
     @classmethod
     def _refuse_fields(cls, names: Sequence[object]) -> NoReturn:
         """Refuse all fields that the class does not have, in one complaint. What is misspelt is told alone."""
+        import difflib  # nothing else needs it
+
         for name in names:
             text = name if isinstance(name, str) else ""
             nearest = difflib.get_close_matches(text, cls.__struct_fields__, n=1)

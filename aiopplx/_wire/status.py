@@ -14,7 +14,7 @@ from datetime import datetime
 
 from aiopplx._job import JobStatus
 
-_RUNNING = re.compile(
+_RUNNING = (
     r".*ing|pending.*|queued?|created|new|open|active|accepted|submitted|scheduled|started|paused|retry|partial|in_.*"
 )
 _LATEST = 1e15
@@ -36,7 +36,7 @@ def _plain(word: str) -> str:
 
 def says_running(word: str) -> bool:
     """Whether a status is a word for work that goes on."""
-    return _RUNNING.fullmatch(_plain(word)) is not None
+    return re.fullmatch(_RUNNING, _plain(word)) is not None
 
 
 def needs_caller(word: str) -> bool:

@@ -307,7 +307,7 @@ def as_reasoning(field: str, value: Any) -> Reasoning:
     return converted(field, value, Reasoning)
 
 
-_FORMAT_NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
+_FORMAT_NAME = r"[A-Za-z0-9_-]{1,64}"
 
 
 def as_agent_format(field: str, value: Any) -> dict[str, Any] | None:
@@ -324,7 +324,7 @@ def as_agent_format(field: str, value: Any) -> dict[str, Any] | None:
 
 def _json_format(field: str, asked: JSONSchema) -> dict[str, Any]:
     name = asked.name or "answer"
-    if not _FORMAT_NAME.fullmatch(name):
+    if not re.fullmatch(_FORMAT_NAME, name):
         refuse(f"{field}.name", "must be 1 to 64 letters, digits, `_` or `-`")
     said: dict[str, Any] = {"name": name, "schema": _object_on_top(f"{field}.schema", asked.schema)}
     for further in ("description", "strict"):

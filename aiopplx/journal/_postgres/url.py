@@ -32,12 +32,12 @@ SCHEMA = "aiopplx"
 PORT = 5432
 _WORDS = frozenset({"schema", "sslmode", "sslrootcert", "host", "port", "user", "dbname"})
 # Unquoted it stands in every statement, and `aiopplx_` and it are the name of a channel, of at most 63 bytes.
-_SCHEMA = re.compile(r"[a-z_][a-z0-9_]{0,39}")
+_SCHEMA = r"[a-z_][a-z0-9_]{0,39}"
 # What stands between the colon after the user and the last @ before the words. If it has a "?" itself, which should be
 # written %3F, to the last @ of all, unless it is a port: rather too much is hidden than too little.
-_USER_AND_PASSWORD = re.compile(r"(\w+://[^:@/?#\[]*):([^?]*)@", re.DOTALL)
-_AND_AN_ODD_PASSWORD = re.compile(r"(\w+://[^:@/?#\[]*):(?!\d+(?:[/?#]|$))(.*)@", re.DOTALL)
-_PASSWORD_IN_WORDS = re.compile(r"([?&][^=&]*pass[^=&]*=)[^&]*", re.IGNORECASE)
+_BEFORE_THE_AT = r"(?s)(\w+://[^:@/?#\[]*):([^?]*)@"
+_BEFORE_AN_ODD_AT = r"(?s)(\w+://[^:@/?#\[]*):(?!\d+(?:[/?#]|$))(.*)@"
+_AMONG_THE_WORDS = r"(?i)([?&][^=&]*pass[^=&]*=)[^&]*"
 
 T = TypeVar("T")
 
@@ -98,10 +98,10 @@ def hidden(given: T) -> T | Url:
     """
     if not isinstance(given, str) or isinstance(given, Url) or not is_url(given):
         return given
-    found = _USER_AND_PASSWORD.match(given) or _AND_AN_ODD_PASSWORD.match(given)
+    found = re.match(_BEFORE_THE_AT, given) or re.match(_BEFORE_AN_ODD_AT, given)
     secret = found[2] if found is not None else ""
     rest = f"{found[1]}@{given[found.end() :]}" if found is not None else str(given)
-    url = Url(_PASSWORD_IN_WORDS.sub(r"\1", rest))
+    url = Url(re.sub(_AMONG_THE_WORDS, r"\1", rest))
     url.password = (lambda: unquote(secret)) if secret else None
     return url
 
@@ -136,7 +136,7 @@ def address_of(given: str, *, argument: str = "journal") -> Address:
         )
     host = words.get("host") or unquote(host)
     schema = words.get("schema", SCHEMA)
-    if not _SCHEMA.fullmatch(schema):
+    if not re.fullmatch(_SCHEMA, schema):
         raise ConfigError(
             "must name a schema of small letters, digits and _, of at most 40 characters", argument=f"{argument} schema"
         )
