@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 from collections.abc import Sequence
 
+from aiopplx._core.announcing import goes_on
 from aiopplx._core.lifecycle import Lifecycle
 from aiopplx._errors import AiopplxError
 from aiopplx._events import Event, EventKind
@@ -26,11 +27,13 @@ async def ask_to_cancel(life: Lifecycle, job: Job, api: API) -> None:
 
 
 async def cancel_all(life: Lifecycle, jobs: Sequence[Job], ending: set[str]) -> None:
-    """Ask the server to cancel the jobs that still run, where their API can, within `CANCEL_SECONDS` in all.
+    """Ask the server to cancel the jobs that go on, where their API can, within `CANCEL_SECONDS` in all.
+
+    One whose time limit was reached here goes on, too.
 
     The id of each job that the server agrees to cancel is added to `ending` at once: time may run out before the last.
     """
-    running = [(job, life.routing.api_of(job.id, job.api)) for job in jobs if job.id and not job.done]
+    running = [(job, life.routing.api_of(job.id, job.api)) for job in jobs if job.id and goes_on(job)]
     calls = [_try_to_cancel(life, job, api, ending) for job, api in running if api.has_cancel]
     # Not a cancel scope of anyio: it recognises its own cancellation by the message, which `gather` loses if a call
     # ends at the same moment. That would look like a cancellation by the user.

@@ -39,7 +39,7 @@ from aiopplx.apis._registry import Routing
 from aiopplx.emulator import AfterPolls, Emulator, JobRecord, faults
 from aiopplx.journal._forgetful import ForgetfulJournal
 from aiopplx.journal._memory import MemoryJournal
-from aiopplx.testing import Clock
+from aiopplx.testing import Clock, JumpingClock
 
 UNKNOWN = "resp_00000000-0000-4000-8000-000000000001"
 CANCEL = "POST /v1/responses/{id}/cancel"
@@ -351,6 +351,21 @@ async def test_finished_job_is_not_cancelled() -> None:
         assert [job.ok for job in finished] == [True] * 3
         assert len(cancelled(server)) == len(QUESTIONS) - 3
         assert server.ledger.requests[CANCEL] == len(QUESTIONS) - 3
+
+
+async def test_job_at_its_time_limit_is_cancelled_too() -> None:
+    events: list[Event] = []
+    clock = JumpingClock()
+    async with (
+        Emulator(clock=clock, duration=NEVER, cancel_delay=0.0) as server,
+        Session("key", base_url=server.url, api="agent", clock=clock, on_event=events.append) as session,
+        session.batch(QUESTIONS[:3], cancel_on_exit=True, timeout=600.0) as jobs,
+    ):
+        await clock.sleep(700.0)
+        assert {job.status for job in jobs.pending} == {JobStatus.TIMED_OUT}
+
+    assert len(cancelled(server)) == 3
+    assert not [event for event in events if event.kind is EventKind.LEFT]
 
 
 async def test_submission_on_its_way_is_cancelled_too() -> None:
