@@ -188,6 +188,8 @@ class Asking:
         for name, value in cells.items():
             if name not in self._fields:
                 continue
+            if isinstance(value, Broken) and name not in used:
+                return BadRow(row.place, f'"{name}" {value.why}')
             if name not in used and value is not None and value != "":
                 fields[name] = value if self._table.has_fields else self._as_field(name, value)
         meta = self._meta(row)
@@ -207,6 +209,8 @@ class Asking:
         if len(str(fields.get(QUESTION, ""))) > LONGEST:
             return BadRow(row.place, f"the question has more than {LONGEST:,} characters")
         tag = cells.get(self.tag) if self.tag else None
+        if isinstance(tag, Broken):  # without it the row would be another submission than the one of its tag
+            return BadRow(row.place, f'"{self.tag}" {tag.why}')
         if tag is not None and tag != "":
             fields["tag"] = tag if isinstance(tag, int) else as_text(tag)
         for name, value in self._set.items():

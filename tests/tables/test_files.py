@@ -482,6 +482,27 @@ def test_cell_without_a_value_is_never_asked(tmp_path: Path) -> None:
         assert found.count == 4
 
 
+def test_tag_or_sent_field_without_value_is_refused(tmp_path: Path) -> None:
+    rows = [["question", "tag", "model", "note"], ["a", "1", "sonar", "#N/A"], ["b", "=A1", "", ""]]
+    rows += [
+        ["c", "#N/A", "", ""],
+        ["d", "4", "=A1", ""],
+        ["e", "5", "#REF!", ""],
+        ["f", "", "", "=A1"],
+        *[["g", "", "", ""]] * 4,
+    ]
+    found = look(read_file(sheet(tmp_path / "q.xlsx", rows)), AskOptions(fields=["model"]))
+    formula = "is a formula without a value: save the file in Excel once"
+    assert [(row.place, row.reason) for row in found.bad] == [
+        ("row 3", f'"tag" {formula}'),
+        ("row 4", '"tag" is #N/A'),
+        ("row 5", f'"model" {formula}'),
+        ("row 6", '"model" is #REF!'),
+    ]
+    kept = [(request.tag, request.meta["note"]) for request in found.requests()]
+    assert kept[:2] == [("1", "#N/A"), (None, "")]
+
+
 def test_parquet_is_read_by_groups(tmp_path: Path) -> None:
     import pyarrow as pa
     import pyarrow.parquet as pq
