@@ -86,6 +86,7 @@ class Estimate(msgspec.Struct, frozen=True):
         *,
         api: str = "auto",
         journal: JournalReader | None = None,
+        run: str | None = None,
         retry_failed: bool = False,
         replace: bool = False,
         max_in_flight: int = 1000,
@@ -102,7 +103,7 @@ class Estimate(msgspec.Struct, frozen=True):
             requests: what is to be asked, such as `aiopplx.questions(...)`. A request that breaks a rule costs nothing.
             api: as for `Session`.
             journal: what earlier runs have left: their costs count, and what they have paid for is not paid again.
-            retry_failed, replace: as for `JournalOptions`.
+            run, retry_failed, replace: as for `JournalOptions`.
             max_in_flight: jobs that run at once.
             rpm: submissions a minute; None if that is not known.
             after: this many of the first requests are not counted: what comes after a pilot.
@@ -115,7 +116,8 @@ class Estimate(msgspec.Struct, frozen=True):
         """
         if api not in APIS:
             raise ConfigError(f"api: must be one of {', '.join(APIS)}, not {api!r}")
-        routing, found = Routing(*APIS[api]), Found(retry_failed=retry_failed, replace=replace)
+        routing = Routing(*APIS[api])
+        found = Found(retry_failed=retry_failed, replace=replace, run=run or "")
         costs: dict[Kind, list[float]] = {}
         for request, cost in paid:
             to, body = routing.freeze(request, "")

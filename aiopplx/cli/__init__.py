@@ -16,7 +16,7 @@ from cyclopts import CycloptsError
 
 from aiopplx.cli._app import make_app
 from aiopplx.cli._exits import INTERRUPTED, LATER, PIPE_CLOSED, USAGE, OutputLost, UsageError, complain, exit_code
-from aiopplx.cli._options import STANDARD
+from aiopplx.cli._options import STANDARD, is_url, without_password
 
 
 def run(argv: Sequence[str]) -> int:
@@ -33,10 +33,10 @@ def run(argv: Sequence[str]) -> int:
         sys.stdout.flush()
     except CycloptsError as error:
         command = " ".join(["aiopplx", *(error.command_chain or ())])
-        complain(f"{' '.join(str(error).split())} (see {command} --help)")
+        complain(_without_passwords(f"{' '.join(str(error).split())} (see {command} --help)", argv))
         return USAGE
     except UsageError as error:
-        complain(str(error))
+        complain(_without_passwords(str(error), argv))
         return USAGE
     except OutputLost as error:
         complain(str(error))
@@ -54,6 +54,15 @@ def run(argv: Sequence[str]) -> int:
         complain(error)
         return exit_code(error)
     return code if isinstance(code, int) else 0
+
+
+def _without_passwords(said: str, argv: Sequence[str]) -> str:
+    """A message about what was typed, which may repeat a database's URL that was typed in a wrong place."""
+    for word in argv:
+        for part in (word, word.partition("=")[2]):
+            if is_url(part):
+                said = said.replace(part, without_password(part))
+    return said
 
 
 def _forget_stdout() -> None:

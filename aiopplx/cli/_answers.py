@@ -17,7 +17,7 @@ from aiopplx.cli._columns import Columns
 from aiopplx.cli._exits import OutputLost, UsageError
 from aiopplx.cli._files import Delimited, Ending, JsonLines, RowFile, why_not
 from aiopplx.cli._journals import all_known, superseded
-from aiopplx.cli._options import STANDARD, JournalOptions, OutputFormat, RunOptions
+from aiopplx.cli._options import STANDARD, JournalOptions, OutputFormat, RunOptions, is_url
 from aiopplx.cli._reports import Report, ReportFolder
 from aiopplx.cli._rows import Rows, check_place
 from aiopplx.cli._text import json_line
@@ -57,6 +57,8 @@ _NEEDS = {
 
 def form_of(path: str, given: OutputFormat | None) -> OutputFormat:
     """The form of an output. Raises `UsageError`: there is none of that name, or what writes it is not installed."""
+    if is_url(path):
+        raise UsageError("-o takes a file, and no URL of a database; --journal takes one")
     is_folder = _is_folder(path)
     suffix = Path(path).suffix.lower()
     if given is None and not is_folder and (instead := _INSTEAD.get(suffix)):

@@ -13,6 +13,7 @@ from cyclopts import App, Parameter
 from cyclopts.types import PositiveFloat, PositiveInt
 
 from aiopplx.cli._options import (
+    PLACE,
     Connection,
     CostsBy,
     EmulatorOptions,
@@ -30,7 +31,7 @@ connection, budget reached, disk full, another run on the journal): try again la
 not agreed to, 143 SIGTERM."""
 
 Json = Annotated[bool, Parameter(name="--json", show_default=False, help="Print JSON, one object a line.")]
-Place = Annotated[str, Parameter(help="Journal of a run: QUESTIONS.journal.db, or a postgresql:// URL.")]
+Place = Annotated[str, PLACE, Parameter(help="Journal of a run: QUESTIONS.journal.db, or a postgresql:// URL.")]
 Timeout = Annotated[PositiveFloat, Parameter(help="Seconds to wait; the job continues at the service.")]
 
 
@@ -62,7 +63,9 @@ def _version() -> str:
 
 def run(
     questions: Annotated[
-        str, Parameter(help="Table or text: CSV, TSV, Excel, Parquet, JSON, JSONL, or a question a line; - is stdin.")
+        str,
+        PLACE,
+        Parameter(help="Table or text: CSV, TSV, Excel, Parquet, JSON, JSONL, or a question a line; - is stdin."),
     ],
     /,
     *,
@@ -234,7 +237,7 @@ def adopt(
 
 
 def migrate(
-    journal: Annotated[str, Parameter(help="A journal on PostgreSQL: a postgresql:// URL.")],
+    journal: Annotated[str, PLACE, Parameter(help="A journal on PostgreSQL: a postgresql:// URL.")],
     /,
 ) -> int:
     """Bring a journal on PostgreSQL to the version of this library, while sessions of the version before go on."""
@@ -245,7 +248,7 @@ def migrate(
 
 def doctor(
     *,
-    journal: Annotated[str | None, Parameter(help="Check this journal as well.")] = None,
+    journal: Annotated[str | None, PLACE, Parameter(help="Check this journal as well.")] = None,
     probe: Annotated[
         bool, Parameter(show_default=False, help="Find out what a repeated idempotency key returns; may be billed.")
     ] = False,

@@ -41,6 +41,7 @@ class Agreement:
         questions: of the run.
         options, connection: as typed.
         place: the journal; None without one.
+        run: the name of the run in it; None without one.
         retry_failed: failed submissions are paid for again.
         replace: questions under the tag of another that has ended are paid for.
         skip_bad: rows that cannot be used are left out.
@@ -58,6 +59,7 @@ class Agreement:
         connection: Connection,
         place: str | None,
         *,
+        run: str | None,
         retry_failed: bool,
         replace: bool,
         skip_bad: bool,
@@ -69,6 +71,7 @@ class Agreement:
         self._options = options
         self._connection = connection
         self._place = place
+        self._run = run
         self._retry_failed = retry_failed
         self._replace = replace
         self._skip_bad = skip_bad
@@ -203,6 +206,7 @@ class Agreement:
             self._place,
             self._options,
             self._connection,
+            run=self._run,
             retry_failed=self._retry_failed,
             replace=self._replace,
             after=pilot.ends if pilot is not None else 0,

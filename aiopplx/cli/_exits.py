@@ -93,10 +93,15 @@ _FLAGS = {
 """The options of `run` that stand for the arguments of `aiopplx.questions`."""
 
 
+def quoted(value: str) -> str:
+    """A word as it is typed after a command: in quotes, if a shell could take a part of it for something else."""
+    return f'"{value}"' if _NEEDS_QUOTES.search(value) else value
+
+
 def flag_of(advice: Advice) -> str:
     """What to type on the command line, and what that does: `--skip-lines 2 begins there`."""
     value = advice.value.strip("[]").strip("'\"")
-    value = f'"{value}"' if _NEEDS_QUOTES.search(value) else "NAME" if value == "..." else value
+    value = "NAME" if value == "..." else quoted(value)
     shown = _FLAGS.get(advice.option, advice.option)
     if value not in ("True", "False"):
         shown = f"{shown} {value}"

@@ -10,9 +10,9 @@ import os
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, TypeGuard
 
-from aiopplx.cli._exits import UsageError
+from aiopplx.cli._exits import UsageError, quoted
 from aiopplx.cli._files import Old
-from aiopplx.cli._options import STANDARD, Connection, JournalOptions
+from aiopplx.cli._options import STANDARD, Connection, JournalOptions, is_url
 from aiopplx.cli._records import job_in
 from aiopplx.journal import JournalReader, JournalRefused, Record, Stage, open_reader, records_at, stages_of
 
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from aiopplx import Job
 
 SUFFIX = ".journal.db"
-_URLS = ("postgresql://", "postgres://")
 
 # Status of rows in an output file that can be overwritten: they hold nothing paid, or nothing worth keeping.
 _WORTHLESS = ("REJECTED", "STOPPED", "FAILED", "EXPIRED", "CANCELLED")
@@ -34,6 +33,8 @@ def place_of(options: JournalOptions, source: str, outputs: Sequence[str], conne
     Raises:
         UsageError: options that do not go together.
     """
+    if is_url(source):
+        raise UsageError("QUESTIONS is the URL of a database, and no file of questions; --journal takes it")
     if options.journal is not None and options.no_journal:
         raise UsageError("--journal and --no-journal do not go together")
     place = None if options.no_journal else _place(options, source, outputs, connection)
@@ -56,7 +57,7 @@ def place_of(options: JournalOptions, source: str, outputs: Sequence[str], conne
 
 def _place(options: JournalOptions, source: str, outputs: Sequence[str], connection: Connection) -> str | None:
     if options.journal is not None:
-        return str(options.journal)
+        return os.fspath(options.journal)
     if connection.emulate:  # its jobs end with it: there is nothing to resume
         return None
     for name in (source, *outputs):
@@ -65,9 +66,16 @@ def _place(options: JournalOptions, source: str, outputs: Sequence[str], connect
     return None
 
 
-def is_url(place: str) -> bool:
-    """Whether a journal is on PostgreSQL, and no file."""
-    return place.startswith(_URLS)
+def typed(place: str) -> str:
+    """A journal as it is typed after a command."""
+    return quoted(place)
+
+
+def where_its_password_is(place: str) -> str:
+    """What to tell beside a command with a journal whose password is not shown; "" if it has none."""
+    if getattr(place, "password", None) is None:
+        return ""
+    return "The URL is shown without its password: PGPASSWORD or the password file (.pgpass) gives it."
 
 
 def run_of(options: JournalOptions, place: str | None, source: str) -> str | None:
@@ -88,7 +96,7 @@ def _is_there(place: str | None) -> TypeGuard[str]:
     return place is not None and (is_url(place) or os.path.exists(place))
 
 
-def _reader_at(place: str | None) -> contextlib.AbstractContextManager[JournalReader | None]:
+def reader_at(place: str | None) -> contextlib.AbstractContextManager[JournalReader | None]:
     """The journal for reading; None if there is none yet."""
     if not _is_there(place):
         return contextlib.nullcontext()
@@ -102,13 +110,13 @@ def _reader_at(place: str | None) -> contextlib.AbstractContextManager[JournalRe
 
 def counts_of(place: str) -> dict[Stage, int] | None:
     """Submissions by stage, from an earlier run; None if there was none."""
-    with _reader_at(place) as journal:
+    with reader_at(place) as journal:
         return stages_of(journal) if journal is not None else None
 
 
 def spent_in(place: str | None) -> float:
     """US dollars that all runs of a journal have spent, as far as that is known."""
-    with _reader_at(place) as journal:
+    with reader_at(place) as journal:
         return journal.ledger(samples=0).spent if journal is not None else 0.0
 
 

@@ -6,13 +6,14 @@ This module does not know what an option does.
 from __future__ import annotations
 
 import csv
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import msgspec
-from cyclopts import Group, Parameter
+from cyclopts import Group, Parameter, Token
 from cyclopts.types import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 from cyclopts.validators import Number
 
@@ -34,6 +35,29 @@ STANDARD = "\0-"
 
 KEY_LIMIT = 4096
 """Bytes read of a key file."""
+
+
+def is_url(place: str) -> bool:
+    """Whether a journal is on PostgreSQL, and no file."""
+    return place.startswith(("postgresql://", "postgres://"))
+
+
+def without_password(given: str) -> str:
+    """Where a journal is. Of a database's URL it is text without the password, which `aiopplx` finds kept apart in it.
+
+    So nothing that is told of a journal can show the password.
+    """
+    import aiopplx  # only when a journal was typed
+
+    return os.fspath(aiopplx.JournalOptions(given).path)
+
+
+def _place(_: object, tokens: Sequence[Token]) -> str:
+    return without_password(tokens[0].value)
+
+
+PLACE = Parameter(converter=_place)
+"""Of an argument that names a journal."""
 
 _SERVICE = Group("Service")
 _PRICE = Group("Price")
@@ -338,6 +362,7 @@ class JournalOptions:
 
     journal: Annotated[
         str | None,
+        PLACE,
         Parameter(
             help="File, or postgresql:// URL, that records submissions and results, so that the same command resumes"
             " the run. Default: QUESTIONS.journal.db; for stdin, beside the output file; none with --emulate."

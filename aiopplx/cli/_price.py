@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Literal
 import msgspec
 
 from aiopplx._text.amounts import dollars, many
+from aiopplx.cli._journals import reader_at
 from aiopplx.cli._options import Connection, RunOptions
-from aiopplx.journal import JournalReader, JournalRefused, open_reader
 from aiopplx.tables import Request
 
 if TYPE_CHECKING:
@@ -64,6 +64,7 @@ def price_of(
     options: RunOptions,
     connection: Connection,
     *,
+    run: str | None,
     retry_failed: bool,
     replace: bool,
     after: int = 0,
@@ -76,6 +77,7 @@ def price_of(
         place: the journal; None without one.
         options: of the run.
         connection: which API would be used.
+        run: the name of the run, by which a journal that several share finds its questions; None if it has none.
         retry_failed: failed submissions are paid for again.
         replace: questions under the tag of another that has ended are paid for.
         after: questions of a pilot that has ended, which are not counted.
@@ -87,14 +89,14 @@ def price_of(
     """
     from aiopplx import Estimate
 
-    journal = _reader(place)
-    try:
+    with reader_at(place) as journal:
 
         def estimate(asked: Iterator[Request] | Asked, at_most: int | None) -> Estimate:
             return Estimate.of(
                 asked,
                 api=connection.api or os.environ.get("AIOPPLX_API") or "auto",
                 journal=journal,
+                run=run,
                 retry_failed=retry_failed,
                 replace=replace,
                 max_in_flight=options.max_in_flight,
@@ -109,20 +111,6 @@ def price_of(
             return Price(rest)
         first = Asked(requests())
         return Price(rest, estimate(first, options.pilot), first.count)
-    finally:
-        if journal is not None:
-            journal.close()
-
-
-def _reader(place: str | None) -> JournalReader | None:
-    if place is None or not os.path.exists(place):
-        return None
-    try:
-        return open_reader(place)
-    except JournalRefused as error:
-        if error.reason == "older":  # the run will migrate it
-            return None
-        raise
 
 
 def told_of(estimate: Estimate, place: str | None) -> str:

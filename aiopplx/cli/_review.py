@@ -15,6 +15,7 @@ import anyio
 from aiopplx._text.amounts import dollars, many
 from aiopplx.cli._connect import Connected
 from aiopplx.cli._exits import DONE, IN_DOUBT, LATER, Interrupted, UsageError, complain, exit_code, told, until_signal
+from aiopplx.cli._journals import typed, where_its_password_is
 from aiopplx.cli._options import Connection, ReviewOptions
 from aiopplx.cli._records import question_of
 from aiopplx.cli._text import one_line, print_json, print_out
@@ -62,11 +63,12 @@ def _list(place: str, *, as_json: bool) -> int:
             _print(record)
     print(f"{many(len(found), 'submission')} in doubt", file=sys.stderr)
     if found and not as_json:
+        named, hint = typed(place), where_its_password_is(place)
         print(
             "Each may be a job that is billed. Look for it with: aiopplx list. Then, for each KEY, one of:\n"
-            f"  aiopplx review {place} --adopt KEY ID               it created that job\n"
-            f"  aiopplx review {place} --resubmit KEY --pay-again   submit it again, under a new key\n"
-            f"  aiopplx review {place} --drop KEY                   give it up",
+            f"  aiopplx review {named} --adopt KEY ID               it created that job\n"
+            f"  aiopplx review {named} --resubmit KEY --pay-again   submit it again, under a new key\n"
+            f"  aiopplx review {named} --drop KEY                   give it up" + (f"\n{hint}" if hint else ""),
             file=sys.stderr,
         )
     return IN_DOUBT if found else DONE
@@ -101,7 +103,7 @@ def _find(place: str, key: str) -> Record:
     near = [record for record in _doubtful(place) if record.key.startswith(key)]
     if len(key) >= ENOUGH_OF_A_KEY and len(near) == 1:
         return near[0]
-    raise UsageError(f"{one_line(key, 80)} is not a key in {place}; aiopplx review {place} lists those in doubt")
+    raise UsageError(f"{one_line(key, 80)} is not a key in {place}; aiopplx review {typed(place)} lists those in doubt")
 
 
 def _check_may_be_decided(place: str, record: Record, options: ReviewOptions) -> None:

@@ -36,7 +36,16 @@ from aiopplx.cli._exits import (
     until_signal,
 )
 from aiopplx.cli._files import Ending
-from aiopplx.cli._journals import counts_of, others_running, place_of, resuming, run_of, spent_in
+from aiopplx.cli._journals import (
+    counts_of,
+    others_running,
+    place_of,
+    resuming,
+    run_of,
+    spent_in,
+    typed,
+    where_its_password_is,
+)
 from aiopplx.cli._look import Found, RowsRefused, check_rows, for_a_program, what_is_asked, what_it_is
 from aiopplx.cli._options import Connection, JournalOptions, RunOptions, TableOptions
 from aiopplx.cli._price import PILOT
@@ -104,6 +113,7 @@ class _Run:
         self._course: Course
         self._answers: Answers
         self._are_closed = False
+        self._has_named_journal = False
         self._agreement: Agreement
         self._lost: OutputLost | None = None
 
@@ -118,7 +128,7 @@ class _Run:
             return await self._opened()
         except (UsageError, TableError) as error:
             if self._options.json:
-                print_json(Found(source=self._source.lstrip("\0"), journal=self._place, refused=told(error)))
+                print_json(Found(source=self._source.lstrip("\0"), journal=self._shown_place, refused=told(error)))
             raise
 
     async def _opened(self) -> int:
@@ -136,6 +146,7 @@ class _Run:
             self._options,
             self._connection,
             self._place,
+            run=self._run_name,
             retry_failed=self._journal_options.retry_failed,
             replace=self._journal_options.replace,
             skip_bad=self._table_options.skip_bad,
@@ -193,7 +204,12 @@ class _Run:
         seen, price = self._questions.seen, self._agreement.price
         if seen is not None:
             estimate = price.rest if price is not None else None
-            print_json(for_a_program(seen, estimate=estimate, journal=self._place, refused=refused))
+            print_json(for_a_program(seen, estimate=estimate, journal=self._shown_place, refused=refused))
+
+    @property
+    def _shown_place(self) -> str | None:
+        """The journal as plain text, as msgspec encodes no subclass of it."""
+        return None if self._place is None else str(self._place)
 
     async def _close_answers(self, ending: Ending) -> None:
         if not self._are_closed:
@@ -379,8 +395,16 @@ class _Run:
         self._summary(ending, unfinished)
         return self._code(ending)
 
+    def _command(self, name: str, place: str, *words: str) -> str:
+        self._has_named_journal = True
+        return " ".join(["aiopplx", name, typed(place), *words])
+
     def _say_remarks(self) -> None:
-        """Say what a stream had that was left out: a question may begin with # as well."""
+        """Say what the commands that were named need, and which lines of a stream were left out, as a question may
+        begin with # as well.
+        """
+        if self._place is not None and self._has_named_journal and (hint := where_its_password_is(self._place)):
+            self._view.remark(hint)
         if self._questions.remarks and self._tally.touched:
             self._view.remark(self._questions.remarks)
 
@@ -396,8 +420,8 @@ class _Run:
             shown = running if self._place is None or len(running) <= MANY else running[:FIRST]
             for job_id in shown:
                 self._view.say(f"  {job_id}")
-            if len(shown) < len(running):
-                self._view.say(f"  ...; aiopplx status {self._place} --running lists all")
+            if self._place is not None and len(shown) < len(running):
+                self._view.say(f"  ...; {self._command('status', self._place, '--running')} lists all")
 
     def _say_why(self, ending: BaseException | None) -> None:
         if isinstance(ending, Interrupted):
@@ -426,7 +450,7 @@ class _Run:
     def _say_unfinished(self) -> Unfinished:
         """Print the unfinished submissions; returns their numbers."""
         pending = self._batch.pending if self._batch else []
-        running = [job for job in pending if job.id and not job.done and job.id not in self._tally.cancelling]
+        running = [job for job in pending if job.id and _goes_on(job) and job.id not in self._tally.cancelling]
         if cancelled := [job for job in pending if job.id in self._tally.cancelling]:
             self._view.say(f"{many(len(cancelled), 'job')} cancelled at the service; the work done so far is billed.")
         if running:
@@ -451,15 +475,15 @@ class _Run:
         shown = running if self._place is None or len(running) <= MANY else running[:FIRST]
         for job in shown:
             self._view.say(f"  {job.id}{self._where(job)}")
-        if len(shown) < len(running):
-            self._view.say(f"  ...; aiopplx status {self._place} --running lists all")
+        if self._place is not None and len(shown) < len(running):
+            self._view.say(f"  ...; {self._command('status', self._place, '--running')} lists all")
         if not self._connection.emulate and self._place is None:
             self._view.say("See one with: aiopplx get ID (the service keeps results for days); --wait waits for it.")
 
     def _say_what_next(self, place: str, is_unfinished: bool) -> None:
         """Print how to continue from the journal."""
         if self._tally.in_doubt:
-            self._view.remark(f"Review the submissions in doubt with: aiopplx review {place}")
+            self._view.remark(f"Review the submissions in doubt with: {self._command('review', place)}")
         if is_unfinished or self._tally.unsent or self._timed_out:
             self._view.remark(f"Run the same command again to resume from {place}; nothing is paid twice.")
         elif self._tally.finished and self._options.limit is None:
@@ -471,7 +495,7 @@ class _Run:
             ids = " ".join(record.job_id for record in others[:20])
             self._view.remark(
                 f"{many(len(others), 'job')} of the journal, not among these questions, may still be running:"
-                f" aiopplx adopt {place} {ids} --wait"
+                f" {self._command('adopt', place, ids, '--wait')}"
             )
 
     def _where(self, job: Job) -> str:
@@ -507,6 +531,10 @@ class _Run:
         if self._tally.in_doubt:
             return IN_DOUBT
         return LATER if self._tally.unsent else FAILED if self._tally.failed else DONE
+
+
+def _goes_on(job: Job) -> bool:
+    return not job.done or job.status == "TIMED_OUT"
 
 
 def _of_all(job: Job) -> AiopplxError | None:

@@ -16,8 +16,7 @@ from rich.live import Live
 from aiopplx._text.amounts import dollars, many
 from aiopplx.cli._exits import DONE, UsageError, code_until_signal
 from aiopplx.cli._facts import TRUSTED, Facts
-from aiopplx.cli._journals import is_url
-from aiopplx.cli._options import CostsBy
+from aiopplx.cli._options import CostsBy, is_url
 from aiopplx.cli._progress import drawn
 from aiopplx.cli._records import question_of
 from aiopplx.cli._text import clock, one_line, print_json, print_out, print_table
