@@ -162,7 +162,13 @@ class TransportError(AiopplxError):
 
 
 class ProtocolError(AiopplxError):
-    """The answer is unusable: not JSON, of the wrong shape, or about another job. `body` has its beginning."""
+    """The answer is unusable: not JSON, of the wrong shape, or about another job. `body` has its beginning.
+
+    Attributes:
+        named: ids in the answer to a submission that may be the job's, the likeliest first. `()` for another answer.
+    """
+
+    named: tuple[str, ...] = ()
 
 
 class ResponseTooLarge(ProtocolError):
@@ -217,9 +223,12 @@ class InDoubt(AiopplxError):
     Attributes:
         look_in: where to look for what became of it: the service's `"list"` of jobs, or the `"journal"`, which has it
             until the user decides; `""` if there is neither.
+        named: ids that stood in an unusable answer and may be the job's, the likeliest first: `session.get(id)` shows
+            whether one is.
     """
 
     look_in: Literal["list", "journal", ""] = ""
+    named: tuple[str, ...] = ()
 
     @property
     def is_in_doubt(self) -> bool:

@@ -73,13 +73,15 @@ async def download(life: Lifecycle, api: API, job_id: str, file: JobFile | str, 
                 status=200,
                 remedy="Give one of session.files(), whose size is known",
             )
-        if size is None and (said := error_said(Reply(reply.status, reply.headers, part.beginning()))):
+        if size == part.size:
+            return  # whatever is in it
+        if said := error_said(Reply(reply.status, reply.headers, part.beginning())):
             raise ProtocolError(
                 f"the server answered with an error in place of the file: {said}",
                 status=200,
                 remedy="If that is what the file says, give one of session.files(), whose size is known",
             )
-        if size is not None and part.size != size:
+        if size is not None:
             raise ProtocolError(f"the file has {part.size:,} bytes, and {size:,} in the list of files", status=200)
 
     try:

@@ -480,6 +480,7 @@ class Lifecycle:
 
     def _stop_waiting(self, sub: Submission, overdue: list[Listener], why: str, snapshot: Snapshot | None) -> None:
         has_ended = sub.polls is not None and sub.polls.was_unkept
+        snapshot = outcomes.heard(snapshot)
         error = outcomes.not_kept() if has_ended else outcomes.timed_out(why, snapshot)
         job = sub.as_job(JobStatus.TIMED_OUT, error, snapshot)
         sub.listeners = tuple(listener for listener in sub.listeners if listener not in overdue)

@@ -15,6 +15,7 @@ from aiopplx._job import Job, JobStatus, Snapshot
 from aiopplx._policy.retry import ends_doubt, is_final_refusal
 from aiopplx._submission import DOUBTFUL, POLLABLE, Submission
 from aiopplx._text.safe import plain
+from aiopplx._wire.words import words_in
 from aiopplx.journal import _steps as steps
 from aiopplx.journal._errors import JournalAway, JournalBroken, JournalError, JournalFull
 from aiopplx.journal._jobs import job_of
@@ -113,6 +114,13 @@ def as_left(sub: Submission) -> Job | None:
             ),
         )
     return None
+
+
+def heard(snapshot: Snapshot | None) -> Snapshot | None:
+    """With all that the server says: while a job runs, and is waited for, that is not looked for."""
+    if snapshot is None or snapshot.error_message:
+        return snapshot
+    return msgspec.structs.replace(snapshot, error_message=words_in(snapshot.raw))
 
 
 def timed_out(why: str, snapshot: Snapshot | None) -> JobTimeout:

@@ -212,6 +212,8 @@ class Client:
         error.args = (error.message,)
         error.body, error.type = self.transport.scrub(error.body), self.transport.scrub(error.type)
         error.request_id, error.job_id = self.transport.scrub(error.request_id), self.transport.scrub(error.job_id)
+        if isinstance(error, ProtocolError) and error.named:
+            error.named = tuple(map(self.transport.scrub, error.named))
         fault = classify(lane, outcome, error, self.gate.known)
         status = outcome.status if isinstance(outcome, Reply) else None
         pause = 0.0
@@ -473,9 +475,10 @@ def _outcome(sub: Submission, error: AiopplxError, *, doubt: bool) -> AiopplxErr
     )
     if not sub.api.has_list:
         again += "; it has no list of jobs to look in either"
-    named = f"the server named it {error.job_id!r}" if error.job_id else "its id is unknown"
+    named = error.named if isinstance(error, ProtocolError) else ()
+    names = f"the server named it {' or '.join(map(repr, named[:3]))}" if named else "its id is unknown"
     in_doubt = InDoubt(
-        f"sent {times} and no usable answer came ({error.message}). A job may exist and be billed; {named}. {again}",
+        f"sent {times} and no usable answer came ({error.message}). A job may exist and be billed; {names}. {again}",
         remedy="Look for it with session.list()" if sub.api.has_list else "",
         idempotency_key=sub.key,
         tag=sub.tag,
@@ -486,4 +489,5 @@ def _outcome(sub: Submission, error: AiopplxError, *, doubt: bool) -> AiopplxErr
         body=error.body,
     )
     in_doubt.look_in = "list" if sub.api.has_list else ""
+    in_doubt.named = named
     return in_doubt

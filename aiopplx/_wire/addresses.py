@@ -11,7 +11,8 @@ from collections.abc import Iterator
 from typing import Any
 
 from aiopplx._job import Source
-from aiopplx._wire.decoding import is_array, is_object, salvaged
+from aiopplx._text.values import is_array, is_object
+from aiopplx._wire.decoding import salvaged
 
 _ADDRESSES = ("url", "uri", "link", "href", "image_url", "origin_url", "source_url", "web_url")
 # What was asked or sent is not what was found.

@@ -7,7 +7,6 @@ were seen to send it. This module knows nothing of aiohttp, of which API is call
 
 from __future__ import annotations
 
-import codecs
 import enum
 import re
 from collections.abc import Mapping
@@ -24,9 +23,20 @@ from aiopplx._errors import (
     ProtocolError,
     RateLimited,
 )
-from aiopplx._text.safe import BODY_KEPT, excerpt, plain
-from aiopplx._text.words import message_of, object_in, words_of
+from aiopplx._text.safe import excerpt, plain
+from aiopplx._text.values import is_array, is_object
+from aiopplx._text.words import (
+    is_error_name,
+    is_message_name,
+    joined,
+    kinds_of,
+    message_of,
+    object_in,
+    words_of,
+)
 from aiopplx._wire.limited import limited_by
+from aiopplx._wire.naming import names_a_job
+from aiopplx._wire.said import value_in_headers, value_of
 
 # The server's names for the errors that are handled specially, from captured bodies.
 RETIRED = frozenset({"chat_completions_not_available", "agent_api_migration_required"})
@@ -116,49 +126,29 @@ class NoReply(msgspec.Struct, frozen=True, gc=False):
 _CREDIT_SAID = (
     r"(?i)insufficient (credit|quota|fund|balance)|exceeded your current quota|(not (have )?enough|out of) credit"
 )
-_TITLE = rb"(?is)<title[^>]{0,200}>(.{0,400}?)</title"
 
 
-def _described(body: bytes) -> tuple[str, str, str]:
+def _described(body: bytes, headers: Mapping[str, str]) -> tuple[str, str, str]:
     """(type, message, param) of an error body in any of the known shapes; `""` where it has none."""
-    body = body.removeprefix(codecs.BOM_UTF8)
-    try:
-        data: Any = msgspec.json.decode(body)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        return "", _said_without_json(body), ""
+    data: Any = value_of(body, headers.get("content-type") or "")
+    if not data:
+        data = value_in_headers(headers)
     if not isinstance(data, dict):
         return "", plain(words_of(data)), ""
     fields = cast("dict[str, Any]", data)
     if isinstance(name := fields.get("type"), str) and (is_problem(fields) or ":" in name):
         fields = {**fields, "type": _name_in(name)}
     error: Any = fields.get("error") or fields.get("errors") or fields
-    if isinstance(error, str):
-        # A name of the status, in bodies that have the words beside it.
-        said = message_of({**fields, "error": None})
-        return "", plain(said if error in said else f"{said} ({error})" if said else error), ""
     named = object_in(error)
-    names = [plain(name, 80) for name in (named.get("type"), named.get("code")) if isinstance(name, str) and name]
+    names = [plain(name, 80) for name in kinds_of(named)]
     # The decisive name has been seen in both places.
     kind = next((name for name in names if name in RETIRED or name in NO_CREDIT), names[0] if names else "")
-    message = message_of(named) or message_of(fields) if named is error else words_of(error)
+    said = [message_of(fields)]
+    if named is error is not fields:
+        others = {name: value for name, value in fields.items() if value is not error}
+        said = [message_of(named), message_of(others)]
     param = named.get("param")
-    return kind, plain(message), plain(param, 80) if isinstance(param, str) else ""
-
-
-def _said_without_json(body: bytes) -> str:
-    """The words of an error body that is not JSON: the title of a page, or a text; `""` for anything else."""
-    if title := re.search(_TITLE, body[:BODY_KEPT]):
-        import html  # all names of characters; few servers answer with a page
-
-        return plain(html.unescape(excerpt(title[1])))
-    text = excerpt(body).strip()
-    # Not markup, and not JSON that was cut short or is nested too deeply.
-    is_text = text[:1] not in ("<", "{", "[") and "\ufffd" not in text and all(map(_is_of_text, text))
-    return plain(text) if is_text else ""
-
-
-def _is_of_text(character: str) -> bool:
-    return character.isprintable() or character in "\r\n\t"
+    return kind, plain(joined(filter(None, said))), plain(param, 80) if isinstance(param, str) else ""
 
 
 _MEANT = {
@@ -186,7 +176,18 @@ def _name_in(address: str) -> str:
 
 
 def error_said(reply: Reply) -> str:
-    """The words of an error that a success consists of; `""` if it is something else."""
+    """The words of an error that stands in place of a file, in a success; `""` if it is the file.
+
+    It is an error if it says one, and nothing else: every other field is a fact, or an object of facts (captured
+    errors have `error` alone; those of gateways have ids, dates and addresses beside it). It is one, too, if it is a
+    run that has failed. A table of results may have an `error` in a field of its own, and is a file. So is whatever the
+    server calls one (`Content-Disposition: attachment`), and what is not JSON: a page or a text may well be what a run
+    wrote. In doubt it is an error, which is told, and can be overruled by a file whose size is known: an error that is
+    taken for the file replaces what was there.
+    """
+    headers = reply.headers
+    if (headers.get("content-disposition") or "").strip().lower().startswith("attachment"):
+        return ""
     try:
         data: Any = msgspec.json.decode(reply.body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
@@ -194,37 +195,45 @@ def error_said(reply: Reply) -> str:
     if not isinstance(data, dict):
         return ""
     fields = cast("dict[str, Any]", data)
-    content = (reply.headers.get("content-type") or "").lower()
+    content = (headers.get("content-type") or "").lower()
     if not (content.startswith("application/problem+json") or is_problem(fields)):
-        others = fields.keys() - _OF_AN_ERROR
-        if others or not (fields.get("error") or fields.get("errors")):
+        errors = [name for name in fields if is_error_name(name)]
+        others = (said for name, said in fields.items() if name not in errors and not is_message_name(name))
+        is_file = any(map(_is_content, others)) and fields.get("object") != "response"
+        said = (fields[name] for name in errors if not isinstance(fields[name], (int, float)))
+        if is_file or not any(map(words_of, said)):
             return ""
-    return _described(reply.body)[1] or "no reason given"
+    return _described(reply.body, headers)[1] or "no reason given"
 
 
-_OF_AN_ERROR = frozenset({"error", "errors", "message", "detail", "code", "type", "status", "request_id", "success"})
+def _is_content(value: object) -> bool:
+    """Whether a value is more than facts, as what a file consists of."""
+    if is_object(value):
+        return any(bool(inner) for inner in value.values() if is_array(inner) or is_object(inner))
+    return is_array(value) and bool(value)
 
 
 def refusal_in(reply: Reply) -> Reply | None:
     """A success that has an error in place of a job, as the refusal that it means; None if it does not say which.
 
-    A body that names a job is not one, whatever else it says.
+    A body that names a job, in whatever way, is not one, whatever else it says: believed, that would pay for it twice.
     """
     try:
         data: Any = msgspec.json.decode(reply.body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return None
-    fields = cast("dict[str, Any]", data) if isinstance(data, dict) else {}
-    error = fields.get("error")
-    if error is None and is_problem(fields):
-        error = {"status": fields["status"], "type": _name_in(str(fields.get("type") or ""))}
-    if fields.get("id") not in (None, "") or not isinstance(error, dict):
+    if not is_object(data):
         return None
-    named = cast("dict[str, Any]", error)
-    for said in (named.get("status"), named.get("code"), named.get("type"), fields.get("code")):
-        status = _MEANT.get(said) if isinstance(said, str) else None
-        if status is None and str(said).isdecimal() and len(str(said)) == 3:
-            status = int(str(said))
+    errors = [said for name, said in data.items() if is_error_name(name) and said]
+    if not errors and is_problem(data):
+        errors = [{"type": _name_in(str(data.get("type") or ""))}]
+    if not errors or names_a_job(data):
+        return None
+    said = [fields.get(name) for fields in (*map(object_in, errors), data) for name in ("status", "code", "type")]
+    for name in (*said, *errors):
+        status = _MEANT.get(name) if isinstance(name, str) else None
+        if status is None and str(name).isdecimal() and len(str(name)) == 3:
+            status = int(str(name))
         if status is not None and 400 <= status < 600:
             return Reply(status, reply.headers, reply.body)
     return None
@@ -268,10 +277,10 @@ def error_of(reply: Reply, lane: Lane = Lane.POLL) -> APIError | ProtocolError:
         A `ProtocolError` for a redirect, and for a success where a refusal was expected; otherwise the `APIError` for
         that name or status. Whether to try again is decided elsewhere.
     """
-    kind, message, param = _described(reply.body)
+    kind, message, param = _described(reply.body, reply.headers)
     status = reply.status
     request_id = plain(reply.headers.get("x-request-id") or reply.headers.get("cf-ray") or "", 120)
-    said = message or f"no reason given (HTTP {status})"
+    said = message or f"no reason given (HTTP {status}{kind and f', {kind}'})"
     if 300 <= status < 400:
         host = _host(reply.headers.get("location", ""))
         return ProtocolError(

@@ -11,21 +11,23 @@ This module knows nothing of jobs, of which fields matter, or of any one API.
 from __future__ import annotations
 
 import codecs
-import contextlib
 import json
 import math
-import re
+from collections.abc import Sequence
 from functools import lru_cache
 from types import NoneType, UnionType
-from typing import Any, NoReturn, TypeGuard, TypeVar, Union, get_args, get_origin
-from urllib.parse import unquote
+from typing import Any, NoReturn, TypeVar, Union, get_args, get_origin
 
 import msgspec
 
 from aiopplx._errors import InvalidRequest, ProtocolError
-from aiopplx._text.safe import BODY_KEPT, excerpt, plain
+from aiopplx._text.safe import excerpt, plain
+from aiopplx._text.values import is_array, is_object
+from aiopplx._text.words import words_of
 from aiopplx._wire.api import quoted_id
 from aiopplx._wire.call import Reply
+from aiopplx._wire.naming import Candidate, candidates, told
+from aiopplx._wire.said import value_of
 
 T = TypeVar("T")
 
@@ -33,16 +35,6 @@ LONGEST_NUMBER = 4000
 """Digits of a number. Python refuses to read, or to print, one of more than 4,300."""
 
 _LOST: Any = object()
-
-
-def is_array(value: object) -> TypeGuard[list[Any]]:
-    """True for a JSON array; a type guard, since type checkers disagree on `isinstance` of an unknown value."""
-    return isinstance(value, list)
-
-
-def is_object(value: object) -> TypeGuard[dict[str, Any]]:
-    """True for a JSON object, likewise."""
-    return isinstance(value, dict)
 
 
 def strictly(decoder: msgspec.json.Decoder[T], body: bytes) -> T | None:
@@ -140,36 +132,39 @@ def _fields(kind: type[msgspec.Struct]) -> list[tuple[str, str, Any]]:
     return [(field.name, field.encode_name, field.type) for field in msgspec.structs.fields(kind)]
 
 
-def unusable(reply: Reply, why: str, job_id: str = "") -> NoReturn:
+def unusable(reply: Reply, why: str, named: Sequence[Candidate] = ()) -> NoReturn:
     """Raise `ProtocolError` for a body; `why` completes the sentence `the server answered with ...`.
 
     Args:
         reply: what the server answered.
         why: what it is instead of a job.
-        job_id: an id in it that cannot be used.
+        named: what may name the job in the answer to a submission.
     """
-    raise ProtocolError(
+    error = ProtocolError(
         f"the server answered with {why}",
-        job_id=plain(job_id or _id_in_headers(reply), 200),
+        job_id=plain(named[0].id, 200) if named else "",
         status=reply.status,
         request_id=plain(reply.headers.get("x-request-id") or reply.headers.get("cf-ray") or "", 120),
         body=excerpt(reply.body),
     )
+    error.named = tuple(plain(each.id, 200) for each in named)
+    raise error
 
 
-_PLACES = ("location", "content-location", "operation-location")
-_HOST = r"[A-Za-z][A-Za-z0-9+.-]*://[^/?#]*"
-_COLLECTIONS = frozenset({"completions", "responses", "sonar", "agent", "jobs", "v1", "async", "chat"})
+def nameless(reply: Reply, why: str, value: object, expected_id: str | None) -> NoReturn:
+    """Refuse a body without a job's id. Of the answer to a submission, whatever may name the job is told.
 
+    Args:
+        reply: what the server answered.
+        why: as for `unusable`.
+        value: the body as plain values; None if it is not JSON.
+        expected_id: the job that was asked for; `""` for the answer to a submission.
 
-def _id_in_headers(reply: Reply) -> str:
-    """The id that ends the address of what a submission has made (RFC 9110, section 10.2.2); `""` if there is none."""
-    for place in _PLACES:
-        path = re.sub(_HOST, "", reply.headers.get(place) or "").split("?")[0].split("#")[0].rstrip("/")
-        _, found, name = path.rpartition("/")
-        if found and name and name.lower() not in _COLLECTIONS and 200 <= reply.status < 300:
-            return unquote(name)
-    return ""
+    Raises:
+        ProtocolError: always.
+    """
+    named = candidates(value, reply.headers, reply.body) if expected_id == "" and 200 <= reply.status < 300 else []
+    unusable(reply, f"{why}; {told(named)}" if named else why, named)
 
 
 def check_id(reply: Reply, job_id: str, expected_id: str) -> None:
@@ -178,8 +173,9 @@ def check_id(reply: Reply, job_id: str, expected_id: str) -> None:
         return
     if not is_usable(job_id):
         if not job_id:
-            unusable(reply, "a job without a usable id")
-        unusable(reply, f"a job without a usable id: it cannot be asked for under {plain(job_id, 64)!r}", job_id)
+            check_has_id(reply, plain_values(reply), "", expected_id)
+        why = f"a job without a usable id: it cannot be asked for under {plain(job_id, 64)!r}"
+        unusable(reply, why, [Candidate(1, job_id, "id")])
     if expected_id:
         unusable(reply, f"another job ({plain(job_id, 64)!r}) than the one asked for")
 
@@ -201,73 +197,41 @@ def with_id(value: dict[str, Any]) -> dict[str, Any]:
     return {**value, "id": ""} if job_id is None else value
 
 
-def check_has_id(reply: Reply, value: dict[str, Any], words: str) -> None:
+def check_has_id(reply: Reply, value: dict[str, Any], words: str, expected_id: str) -> None:
     """Refuse a body that has no id, a number for one, or its id in another place. Raises `ProtocolError`.
 
     Such an id may be a fault of the server, or another thing's: the job is not asked for under it unless the user says
-    so.
+    so (see `naming`).
 
     Args:
         reply: what the server answered.
         value: its body.
         words: what it says of an error.
+        expected_id: the job that was asked for; `""` for the answer to a submission.
     """
     job_id = value.get("id")
-    named = str(job_id) if isinstance(job_id, int) and not isinstance(job_id, bool) else ""
-    if not job_id:
-        named = _id_elsewhere(value)
-    if named or not isinstance(job_id, str) or not job_id:
-        said = f": {plain(words)}" if words else ""
-        unusable(reply, f"a body without a usable id{said}", named)
+    if isinstance(job_id, str) and job_id:
+        return
+    why = f"a body without a usable id: {plain(words)}" if words else "a body without a usable id"
+    nameless(reply, why, value, expected_id)
 
 
-_DEEPEST_ID = 3
-_OTHER_IDS = ("job_id", "response_id", "run_id")
-_WRAPPERS = ("data", "result", "response", "job", "body")
+def plain_values(reply: Reply, expected_id: str | None = None) -> Any:
+    """The body as plain values. Raises `ProtocolError`, which describes it, if it is not JSON.
 
-
-def _id_elsewhere(value: dict[str, Any], depth: int = 0) -> str:
-    """What may be the id of a job, under another name or in a wrapper; `""` if there is none."""
-    for name in (*_OTHER_IDS, *(["id"] if depth else [])):
-        if isinstance(found := value.get(name), str) and found:
-            return found
-    inner = (value[name] for name in _WRAPPERS if depth < _DEEPEST_ID and is_object(value.get(name)))
-    return next(filter(None, (_id_elsewhere(said, depth + 1) for said in inner)), "")
-
-
-def plain_values(reply: Reply) -> Any:
-    """The body as plain values. Raises `ProtocolError`, which describes it, if it is not JSON."""
-    why = job_id = ""
+    Args:
+        reply: what the server answered.
+        expected_id: as for `nameless`; None if no job was asked for.
+    """
     try:
         return loosely(reply.body)
     except RecursionError:
         why = "JSON that is nested too deeply"
     except ValueError:
         why = _not_json(reply.body)
-        job_id = _id_before_the_cut(reply.body)
-    unusable(reply, why, job_id)
-
-
-_START = re.compile(r'\s*\{\s*(?=")')
-_NAME = re.compile(r'("(?:[^"\\]|\\.)*")\s*:\s*')
-_COMMA = re.compile(r"\s*,\s*")
-_PLAIN_VALUE = re.compile(r'("(?:[^"\\]|\\.)*"|[-+.\w]+)(?=\s*[,}])')
-
-
-def _id_before_the_cut(body: bytes) -> str:
-    """The id of a body that is cut short, if it stands whole among its first plain fields; `""` if it does not."""
-    text = body[:BODY_KEPT].decode("utf-8", "replace")
-    at = _START.match(text)
-    while at is not None:
-        name = _NAME.match(text, at.end())
-        value = _PLAIN_VALUE.match(text, name.end()) if name is not None else None
-        if name is None or value is None:
-            break
-        if name[1] == '"id"' and value[1].startswith('"'):
-            with contextlib.suppress(ValueError):
-                return str(json.loads(value[1]))
-        at = _COMMA.match(text, value.end())
-    return ""
+        if said := plain(words_of(value_of(reply.body, reply.headers.get("content-type") or ""))):
+            why = f"{why}: {said}"
+    nameless(reply, why, None, expected_id)
 
 
 def _not_json(body: bytes) -> str:

@@ -15,7 +15,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from aiopplx._wire.decoding import is_array, is_object, loosely
+from aiopplx._text.values import is_array, is_object
+from aiopplx._wire.decoding import loosely
 
 _WRAPPERS = ("response", "result", "data", "completion", "body")
 _DEEPEST = 3

@@ -11,14 +11,29 @@ from __future__ import annotations
 
 import re
 from datetime import datetime
+from functools import cache
 
 from aiopplx._job import JobStatus
+from aiopplx._text.names import words_in_name
+from aiopplx._text.values import is_object
+from aiopplx._wire.decoding import loosely
 
 _RUNNING = (
     r".*ing|pending.*|queued?|created|new|open|active|accepted|submitted|scheduled|started|paused|retry|partial|in_.*"
 )
 _LATEST = 1e15
 """Seconds since 1970; a larger number is no moment."""
+_COUNTING = frozenset("123456789")
+_ZERO = ("0001-01-01", "1970-01-01T00:00:00", "1970-01-01 00:00:00", "0000", "-")
+_ENDS = {
+    **dict.fromkeys(("failed", "errored", "expired", "crashed", "rejected"), JobStatus.FAILED),
+    **dict.fromkeys(("cancelled", "canceled", "aborted", "stopped", "terminated", "killed"), JobStatus.CANCELLED),
+    **dict.fromkeys(("completed", "finished", "ended", "succeeded", "done"), JobStatus.COMPLETED),
+    **dict.fromkeys(("completion", "finish", "end"), JobStatus.COMPLETED),
+}
+_MOMENTS = frozenset({"at", "time", "on", "date", "timestamp"})
+_EDGE = 2048
+"""Bytes at either end of a body in which the fields of a job stand that has a long output between them."""
 _WAITS = frozenset({
     "requires_action",
     "action_required",
@@ -47,7 +62,10 @@ def needs_caller(word: str) -> bool:
 def is_moment(value: object) -> bool:
     """Whether a field of the server's says when something happened. Servers send zero, or nothing, for never."""
     if isinstance(value, str):
-        return bool(value.strip()) and not value.startswith("0001-01-01")  # which some write for zero
+        # A text without a digit that counts is a word for nothing, and some write the first of all days for zero.
+        return not _COUNTING.isdisjoint(value) and not value.strip().startswith(_ZERO)
+    if is_object(value):  # {"seconds": 5}, {"$date": ..}
+        return any(map(is_moment, value.values()))
     return isinstance(value, (int, float)) and not isinstance(value, bool) and value > 0
 
 
@@ -63,18 +81,68 @@ def seconds_of(value: object) -> int | None:
     return int(value) if isinstance(value, (int, float)) and value < _LATEST else None
 
 
-def implied(word: str, *, failed: bool, ended: bool, answered: bool) -> JobStatus:
+@cache
+def _end() -> re.Pattern[bytes]:
+    """A field for the moment of an end, if it is set: to parse every body for it would cost each poll as much again."""
+    names = rf'"(?:{"|".join(_ENDS)})[_-]?(?:{"|".join(sorted(_MOMENTS))})"'
+    return re.compile(rf'{names}\s*:\s*(?!null|false|0[,}}.\s]|"")'.encode(), re.IGNORECASE)
+
+
+def ends_told(raw: bytes) -> frozenset[JobStatus]:
+    """How a job has ended, by the moments that its body names: `failed_at`, `cancelledAt`, `finished_time`, ...
+
+    Mostly none, and one if the body is consistent.
+    """
+    search = _end().search
+    if not search(raw, 0, _EDGE) and not search(raw, max(_EDGE, len(raw) - _EDGE)):
+        return _NONE
+    try:
+        value = loosely(raw)
+    except (ValueError, RecursionError):
+        return _NONE
+    if not is_object(value):
+        return _NONE
+    return frozenset(
+        _ENDS[words[0]]
+        for words, said in ((words_in_name(name), said) for name, said in value.items())
+        if len(words) == 2 and words[0] in _ENDS and words[1] in _MOMENTS and is_moment(said)
+    )
+
+
+_NONE: frozenset[JobStatus] = frozenset()
+
+
+def implied(word: str, ends: frozenset[JobStatus], *, failed: bool, answered: bool) -> JobStatus:
     """The status of a job whose own word is unknown, or not there.
+
+    Where moments contradict each other a failure says the most, then an answer that is there.
 
     Args:
         word: the server's, `""` if there is none.
-        failed: it says when, or why, the job failed.
-        ended: it says when the job was completed.
+        ends: how it has ended by the moments that it names (`ends_told`).
+        failed: it says why the job failed.
         answered: an answer is there.
     """
-    if failed:
+    if failed or JobStatus.FAILED in ends:
         return JobStatus.FAILED
     is_running = not word.strip() or says_running(word)
-    if ended and (answered or not is_running):
+    has_ended = JobStatus.COMPLETED in ends
+    if answered and (has_ended or not is_running):
         return JobStatus.COMPLETED
-    return JobStatus.COMPLETED if answered and not is_running else JobStatus.IN_PROGRESS
+    if JobStatus.CANCELLED in ends:
+        return JobStatus.CANCELLED
+    return JobStatus.COMPLETED if has_ended and not is_running else JobStatus.IN_PROGRESS
+
+
+def overruled(ends: frozenset[JobStatus], *, is_whole: bool) -> JobStatus | None:
+    """What the moments of a job say whose status is a known word for one that goes on; None if that holds.
+
+    Args:
+        ends: how it has ended by the moments that it names.
+        is_whole: an answer is there, and says why it ends.
+    """
+    if JobStatus.FAILED in ends:
+        return JobStatus.FAILED
+    if JobStatus.COMPLETED in ends and is_whole:
+        return JobStatus.COMPLETED
+    return JobStatus.CANCELLED if JobStatus.CANCELLED in ends else None

@@ -1,50 +1,76 @@
 """The server's words about a job without a result, in whatever form they came.
 
-Which fields of a body have them is said here; how they are read, in `_text/words`.
+Which fields of a body have them is said here, by what their names say and not by a list of them; how they are read, in
+`_text/words`. The other fields at the top of a body are those of a job: what its text, its output and its labels say is
+not about its end.
 
 This module knows nothing of jobs, of how they end, or of any one API.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator
 from typing import Any
 
-from aiopplx._text.words import words_of
-from aiopplx._wire.decoding import is_object, loosely
+from aiopplx._text.names import words_in_name
+from aiopplx._text.values import is_array, is_object
+from aiopplx._text.words import is_error_name, is_message_name, joined, pieces_of
+from aiopplx._wire.decoding import loosely
 
-# At the top of a body, where the other fields are those of a job. The first can only be an error.
-_ERRORS = (
-    *("error_message", "error", "errors", "last_error", "failure", "failure_reason", "failed_reason"),
-    "failure_message",
-)
-_REMARKS = (
-    *("status_message", "status_reason", "status_details", "incomplete_details", "message", "msg", "detail", "details"),
-    "reason",
-)
+_FIRST = ("error_message", "error", "errors")
+"""Read before all others, the documented one first."""
+_WRAPPERS = ("response", "result", "data", "job", "run", "body")
+_DEEPEST = 3
+# Why a text ends is known by itself, and a text of the answer is not about the job.
+_OF_THE_ANSWER = frozenset({
+    *("finish", "stop", "native", "text", "texts", "messages", "title", "summary", "raw", "info", "description"),
+    *("help", "said", "comment", "explanation", "advice"),
+})
 
 
-def words_about(body: Any, names: Sequence[str] = (*_ERRORS, *_REMARKS)) -> str:
-    """Why a job has no result, from the plain values of its whole body; `""` if it does not say."""
-    if not is_object(body):
-        return ""
-    said = next(filter(None, (words_of(body.get(name)) for name in names)), "")
-    inner = body.get("response")
-    return said or (words_about(inner, names) if is_object(inner) else "")
+def words_about(body: Any, is_meant: Callable[[str], bool] | None = None) -> str:
+    """Why a job has no result, from the plain values of its whole body; `""` if it does not say.
+
+    Args:
+        body: the plain values.
+        is_meant: whether a field is read, by its name; None for all that say something about a job.
+    """
+    return joined(_words_about(body, is_meant or _says_something, 0))
 
 
 def words_in(raw: bytes) -> str | None:
     """The same from the bytes of a body; None if it does not say."""
-    return _read(raw, (*_ERRORS, *_REMARKS))
+    return _read(raw, _says_something)
 
 
 def error_in(raw: bytes) -> str | None:
     """The same, if it is said in a field that only errors have."""
-    return _read(raw, _ERRORS)
+    return _read(raw, is_error_name)
 
 
-def _read(raw: bytes, names: Sequence[str]) -> str | None:
+def _words_about(body: Any, is_meant: Callable[[str], bool], depth: int) -> Iterator[str]:
+    if not is_object(body) or depth > _DEEPEST:
+        return
+    named = [name for name in body if name not in _FIRST and is_meant(name)]
+    named.sort(key=lambda name: not is_error_name(name))
+    for name in (*_FIRST, *named):
+        yield from pieces_of(body.get(name))
+    for name in _WRAPPERS:
+        inner = body.get(name)
+        if is_array(inner) and len(inner) == 1:
+            inner = inner[0]
+        yield from _words_about(inner, is_meant, depth + 1)
+
+
+def _says_something(name: str) -> bool:
+    if is_error_name(name):
+        return True
+    return is_message_name(name) and not _OF_THE_ANSWER.intersection(words_in_name(name))
+
+
+def _read(raw: bytes, is_meant: Callable[[str], bool]) -> str | None:
     try:
-        return words_about(loosely(raw), names) or None
+        value = loosely(raw)
     except (ValueError, RecursionError):
         return None
+    return words_about(value, is_meant) or None

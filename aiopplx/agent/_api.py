@@ -14,22 +14,14 @@ import msgspec
 from aiopplx._errors import APIError, InvalidRequest, RequiredAction
 from aiopplx._job import JobFile, JobStatus, Page, Snapshot
 from aiopplx._text.safe import plain
+from aiopplx._text.values import is_array, is_object
+from aiopplx._text.words import joined
 from aiopplx._wire.api import Tier, quoted_id
 from aiopplx._wire.call import Call, Lane, Reply
-from aiopplx._wire.decoding import (
-    check_has_id,
-    check_id,
-    is_array,
-    is_object,
-    plain_values,
-    salvaged,
-    strictly,
-    unusable,
-    with_id,
-)
+from aiopplx._wire.decoding import check_has_id, check_id, nameless, plain_values, salvaged, strictly, unusable, with_id
 from aiopplx._wire.kinds import Kind, Published, kind_named, unversioned
 from aiopplx._wire.request import Request, ResearchRequest, last_words
-from aiopplx._wire.status import implied, is_moment, needs_caller
+from aiopplx._wire.status import ends_told, implied, is_moment, needs_caller, overruled
 from aiopplx._wire.words import error_in, words_about, words_in
 from aiopplx.agent._request import AgentRequest, newest
 from aiopplx.agent._responses import (
@@ -292,8 +284,8 @@ def _snapshot(run: AgentResponse, raw: bytes) -> Snapshot:
     is_answered = _is_answered(run)
     known = _STATUS.get(word) or _STATUS.get(word.strip().lower())
     status = known or _implied(run, word, is_answered, raw)
-    if is_moment(run.failed_at) and not status.is_final:
-        status = JobStatus.FAILED
+    if not status.is_final and (ends := _ends(run, raw)):
+        status = overruled(ends, is_whole=False) or status  # its `completed_at` says nothing, as above
     words = _words(run, raw)
     actions: tuple[RequiredAction, ...] | None = None
     if known is None and needs_caller(word):
@@ -301,7 +293,7 @@ def _snapshot(run: AgentResponse, raw: bytes) -> Snapshot:
     elif status is JobStatus.COMPLETED and not is_answered:
         status, words, actions = _unanswered(run, raw, words)
     elif status.is_final and status is not JobStatus.COMPLETED:
-        words = words or words_in(raw)
+        words = words_in(raw) or words
     return Snapshot(
         id=run.id,
         status=status,
@@ -320,24 +312,30 @@ def _implied(run: AgentResponse, word: str, is_answered: bool, raw: bytes) -> Jo
     """The status of a run whose own is unknown or unreadable: a result that was paid for must not be lost with it."""
     if not word.strip() and run.error is None and run.incomplete_details is not None:
         return JobStatus.INCOMPLETE
-    failed = is_moment(run.failed_at) or run.error is not None or bool(word and error_in(raw))
-    return implied(word, failed=failed, ended=is_moment(run.completed_at), answered=is_answered)
+    failed = bool((word or run.error is not None) and error_in(raw))
+    return implied(word, _ends(run, raw), failed=failed, answered=is_answered)
+
+
+def _ends(run: AgentResponse, raw: bytes) -> frozenset[JobStatus]:
+    """How it has ended by the moments that it names."""
+    found = ends_told(raw)
+    return found | {JobStatus.FAILED} if is_moment(run.failed_at) else found
 
 
 def _unanswered(
     run: AgentResponse, raw: bytes, words: str | None
 ) -> tuple[JobStatus, str | None, tuple[RequiredAction, ...] | None]:
     """(status, words, actions) of a run that is completed without an answer: all that the server says of the reason."""
-    error = error_in(raw)
-    if run.error is not None or error:
-        return JobStatus.FAILED, words or error, None
+    said = words_in(raw) or words or ""
+    if error_in(raw):
+        return JobStatus.FAILED, said or None, None
     if actions := run.actions():
-        return JobStatus.FAILED, words, actions
-    if said := run.failure():
-        return JobStatus.FAILED, said, None
-    if said := run.refusal():
-        return JobStatus.COMPLETED, f"the model declined: {said}", None
-    return JobStatus.COMPLETED, words or words_in(raw), None
+        return JobStatus.FAILED, said or None, actions
+    if failure := run.failure():
+        return JobStatus.FAILED, joined(filter(None, (failure, said))), None
+    if declined := run.refusal():
+        return JobStatus.COMPLETED, joined(filter(None, (f"the model declined: {declined}", said))), None
+    return JobStatus.COMPLETED, said or None, None
 
 
 def _is_answered(run: AgentResponse) -> bool:
@@ -356,14 +354,14 @@ def _words(run: AgentResponse, raw: bytes) -> str | None:
 
 
 def _salvaged_run(reply: Reply, expected_id: str) -> AgentResponse:
-    value = plain_values(reply)
+    value = plain_values(reply, expected_id)
     if is_array(value) or (is_object(value) and "id" not in value and is_array(value.get("data"))):
-        unusable(reply, "a list of jobs, not a job")
+        nameless(reply, "a list of jobs, not a job", value, expected_id)
     if not is_object(value):
-        unusable(reply, "a single value, not a job")
+        nameless(reply, "a single value, not a job", value, expected_id)
     run = salvaged_response(with_id(value))
     if run is None or not (run.id == expected_id != "" or _is_answered(run)):
-        check_has_id(reply, value, words_about(value))
+        check_has_id(reply, value, words_about(value), expected_id)
     if run is None:
-        unusable(reply, "a body without a usable id")
+        nameless(reply, "a body without a usable id", value, expected_id)
     return run

@@ -16,9 +16,10 @@ import msgspec
 from aiopplx._errors import RequiredAction
 from aiopplx._job import Answer, JobFile, Source, Usage
 from aiopplx._text.thought import is_thought, joined, split, thought_in
+from aiopplx._text.values import is_array, is_object
 from aiopplx._text.words import words_of
 from aiopplx._wire.addresses import annotated, pages_in, with_urls
-from aiopplx._wire.decoding import is_array, is_object, salvaged
+from aiopplx._wire.decoding import salvaged
 
 
 class Annotation(msgspec.Struct, frozen=True, gc=False, kw_only=True):

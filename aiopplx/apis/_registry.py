@@ -27,6 +27,7 @@ from aiopplx._wire.call import Reply
 from aiopplx._wire.decoding import is_usable
 from aiopplx._wire.forms import answers_in
 from aiopplx._wire.kinds import NOTHING, Kind, Published
+from aiopplx._wire.naming import is_named
 from aiopplx._wire.request import Request, ResearchRequest
 from aiopplx._wire.status import says_running
 from aiopplx.agent._api import AGENT, AGENT_ALIAS
@@ -107,15 +108,18 @@ def _recognised(body: bytes, expected_id: str, job_id: str = "") -> Snapshot | N
 
 
 def _unwrapped(api: API, reply: Reply, expected_id: str) -> Snapshot | None:
-    """The job that was asked for in a wrapper of a gateway, whatever its status; None if it is not there.
+    """The job that was asked for in a wrapper of a gateway, or under another name of its id, whatever its status.
 
-    It has a status: an answer alone is not the job. Not for the answer to a submission: what has an id in a wrapper may
-    be another thing than the job.
+    It has a status: an answer alone is not the job. None if it is not there. Not for the answer to a submission: what
+    has an id in a wrapper may be another thing than the job.
     """
     for value in answers_in(reply.body) if expected_id else ():
-        if value.get("id") == expected_id and isinstance(value.get("status"), str):
+        if not isinstance(value.get("status"), str):
+            continue
+        if value.get("id") == expected_id or is_named(value, expected_id):
+            body = msgspec.json.encode({**value, "id": expected_id})
             with contextlib.suppress(ProtocolError):
-                return api.read_job(Reply(reply.status, reply.headers, msgspec.json.encode(value)), expected_id)
+                return api.read_job(Reply(reply.status, reply.headers, body), expected_id)
     return None
 
 

@@ -85,9 +85,10 @@ def error_of(record: Record) -> AiopplxError | None:
 
 
 def in_doubt(record: Record) -> InDoubt:
-    """The error of a submission whose outcome is unknown."""
+    """The error of a submission whose outcome is unknown: what was known of it then, which may name its job."""
     error = InDoubt(
-        "sent, and no usable answer came before that run ended. A job may exist and be billed; its id is unknown",
+        record.error
+        or "sent, and no usable answer came before that run ended. A job may exist and be billed; its id is unknown",
         remedy="session.in_doubt() lists it: resubmit(pay_again=True), adopt(job_id) or drop it",
         idempotency_key=record.key,
         tag=record.tag,

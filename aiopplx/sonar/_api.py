@@ -17,16 +17,16 @@ import msgspec
 
 from aiopplx._errors import APIError, InvalidRequest, RequiredAction
 from aiopplx._job import JobFile, JobStatus, Page, Snapshot
-from aiopplx._text.words import words_of
+from aiopplx._text.values import is_array, is_object
+from aiopplx._text.words import joined, words_of
 from aiopplx._wire.api import Tier, quoted_id
 from aiopplx._wire.call import Call, Lane, Reply
 from aiopplx._wire.decoding import (
     check_has_id,
     check_id,
-    is_array,
-    is_object,
     is_usable,
     loosely,
+    nameless,
     plain_values,
     salvaged,
     strictly,
@@ -35,7 +35,7 @@ from aiopplx._wire.decoding import (
 )
 from aiopplx._wire.kinds import Kind, Published, kind_named, unversioned
 from aiopplx._wire.request import DEFAULT_MODEL, Request, ResearchRequest, last_words
-from aiopplx._wire.status import implied, is_moment, needs_caller, seconds_of
+from aiopplx._wire.status import ends_told, implied, is_moment, needs_caller, overruled, seconds_of
 from aiopplx._wire.words import error_in, words_about, words_in
 from aiopplx.sonar._responses import AsyncJob, CompletionResponse, lacks_addresses, salvaged_completion
 
@@ -286,7 +286,7 @@ def _snapshot(job: AsyncJob, raw: bytes) -> Snapshot:
     is_answered = _is_answered(job)
     word = job.status or ""
     known = _STATUS.get(word) or _STATUS.get(word.strip().upper())
-    status = _told_otherwise(job, known, is_answered) or known or _implied(job, word, is_answered, raw)
+    status = _told_otherwise(job, known, is_answered, raw) or known or _implied(job, word, is_answered, raw)
     words = job.error_message
     if not words:
         words = (words_of(job.error) or None) if job.error is not None else None
@@ -295,8 +295,8 @@ def _snapshot(job: AsyncJob, raw: bytes) -> Snapshot:
         status, words, actions = _unanswered(job, raw, words)
     elif known is None and needs_caller(word):
         status, actions = JobStatus.FAILED, _actions(response)
-    elif status is JobStatus.FAILED:
-        words = words or words_in(raw)
+    elif status is JobStatus.FAILED or status is JobStatus.CANCELLED:
+        words = words_in(raw) or words
     return Snapshot(
         id=job.id,
         status=status,
@@ -320,19 +320,29 @@ def _is_answered(job: AsyncJob) -> bool:
 
 def _implied(job: AsyncJob, word: str, is_answered: bool, raw: bytes) -> JobStatus:
     """The status of a job whose own is unknown or unreadable: a result that was paid for must not be lost with it."""
-    failed = is_moment(job.failed_at) or bool(word and (job.error_message or error_in(raw)))
+    ends = ends_told(raw) | _ends(job)
     # Without a word, an answer that says why it ends is whole.
-    ended = is_moment(job.completed_at) or (not word and is_answered and _says_why_it_ends(job))
-    return implied(word, failed=failed, ended=ended, answered=is_answered)
+    if not word and is_answered and _says_why_it_ends(job):
+        ends |= {JobStatus.COMPLETED}
+    failed = bool(word and (job.error_message or error_in(raw)))
+    return implied(word, ends, failed=failed, answered=is_answered)
 
 
-def _told_otherwise(job: AsyncJob, known: JobStatus | None, is_answered: bool) -> JobStatus | None:
+def _ends(job: AsyncJob) -> frozenset[JobStatus]:
+    """How it has ended by the moments that were read; one that came as its own answer has that of the answer."""
+    found = frozenset({JobStatus.FAILED}) if is_moment(job.failed_at) else _NO_END
+    return found | {JobStatus.COMPLETED} if is_moment(job.completed_at) else found
+
+
+_NO_END: frozenset[JobStatus] = frozenset()
+
+
+def _told_otherwise(job: AsyncJob, known: JobStatus | None, is_answered: bool, raw: bytes) -> JobStatus | None:
     """What its dates say of a job whose status is behind them: it has failed, or ended with the answer beside it."""
     if known is None or known.is_final:
         return None
-    if is_moment(job.failed_at):
-        return JobStatus.FAILED
-    return JobStatus.COMPLETED if is_moment(job.completed_at) and is_answered and _says_why_it_ends(job) else None
+    ends = ends_told(raw) | _ends(job)
+    return overruled(ends, is_whole=is_answered and _says_why_it_ends(job)) if ends else None
 
 
 def _says_why_it_ends(job: AsyncJob) -> bool:
@@ -344,16 +354,17 @@ def _unanswered(
 ) -> tuple[JobStatus, str | None, tuple[RequiredAction, ...] | None]:
     """(status, words, actions) of a job that is completed without an answer: whatever the server says of the reason."""
     response = job.response
-    if words := words or error_in(raw):
-        return JobStatus.FAILED, words, None
+    said = words_in(raw) or words or ""
+    if words or error_in(raw):
+        return JobStatus.FAILED, said, None
     if response is not None and (actions := _actions(response)):
-        return JobStatus.FAILED, None, actions
-    if response is not None and (said := response.refusal()):
-        return JobStatus.COMPLETED, f"the model declined: {said}", None
+        return JobStatus.FAILED, said or None, actions
+    if response is not None and (declined := response.refusal()):
+        return JobStatus.COMPLETED, joined(filter(None, (f"the model declined: {declined}", said))), None
     reason = response.finish_reason(None) if response is not None else None
     if reason and reason.lower() != "stop":  # a text that ended as it should may still come
-        return JobStatus.COMPLETED, f"finish_reason {reason}", None
-    return JobStatus.COMPLETED, words_in(raw), None
+        return JobStatus.COMPLETED, joined(filter(None, (f"finish_reason {reason}", said))), None
+    return JobStatus.COMPLETED, said or None, None
 
 
 def _actions(response: CompletionResponse | None) -> tuple[RequiredAction, ...]:
@@ -384,16 +395,16 @@ def _whole(snapshot: Snapshot) -> Snapshot:
 
 
 def _salvaged_job(reply: Reply, expected_id: str) -> AsyncJob:
-    value = plain_values(reply)
+    value = plain_values(reply, expected_id)
     if is_array(value) or (is_object(value) and "requests" in value and "id" not in value):
-        unusable(reply, "a list of jobs, not a job")
+        nameless(reply, "a list of jobs, not a job", value, expected_id)
     if not is_object(value):
-        unusable(reply, "a single value, not a job")
+        nameless(reply, "a single value, not a job", value, expected_id)
     job = _of_values(value)
     if job is None or not (job.id == expected_id != "" or job.choices is not None or _is_answered(job)):
-        check_has_id(reply, value, words_about(value))
+        check_has_id(reply, value, words_about(value), expected_id)
     if job is None:
-        unusable(reply, "a body without a usable id")
+        nameless(reply, "a body without a usable id", value, expected_id)
     return job
 
 

@@ -14,9 +14,10 @@ import msgspec
 
 from aiopplx._job import Answer, Source, Usage
 from aiopplx._text.thought import is_thought, joined, split, thought_in
+from aiopplx._text.values import is_array, is_object
 from aiopplx._text.words import words_of
 from aiopplx._wire.addresses import address_of, annotated, with_urls
-from aiopplx._wire.decoding import is_array, is_object, salvaged
+from aiopplx._wire.decoding import salvaged
 
 
 class Cost(msgspec.Struct, frozen=True, gc=False, kw_only=True):

@@ -235,7 +235,10 @@ def test_cancelled_run_keeps_what_it_found():
 def test_failed_run_says_message_and_code():
     error = {"code": "upstream_error", "message": "The model broke off", "type": "server_error"}
     snapshot = read(run(status="failed", error=error))
-    assert (snapshot.status, snapshot.error_message) == (JobStatus.FAILED, "The model broke off (upstream_error)")
+    assert (snapshot.status, snapshot.error_message) == (
+        JobStatus.FAILED,
+        "The model broke off (upstream_error, server_error)",
+    )
     assert read(run(status="failed", error={"type": "server_error"})).error_message == "server_error"
     assert read(run(status="failed", error={"message": "no", "code": 500})).error_message == "no (500)"
     assert read(run(status="failed", error=None)).error_message is None

@@ -20,11 +20,11 @@ from aiopplx.journal import State
 # folder, whose modules follow it in their own order.
 TOWER = """
 _version  _tag  _errors
-_text.  amounts safe marks structured thought words
+_text.  amounts safe marks structured thought names values words
 _checks.  builtin cells path span rules conversion
 report.  _markdown _notebook
 _job  _events
-_wire.  limited call headers messages request fields kinds api decoding words status addresses forms
+_wire.  limited said naming call headers messages request fields kinds api decoding words status addresses forms
 sonar.  _responses _api
 agent.  _tools _request _responses _translate _api
 apis.  _registry

@@ -9,7 +9,7 @@ from urllib.parse import unquote
 
 import anyio
 import pytest
-from _faulty import emulator, session_at
+from _faulty import KEY, emulator, session_at
 from _scripted import Answer, Asked, Scripted, opened
 from _shell import command, environment
 
@@ -86,6 +86,37 @@ async def test_id_that_cannot_be_asked_for_is_named() -> None:
     assert "unknown" not in job.error.message
 
 
+@pytest.mark.parametrize("api", ["sonar", "agent"])
+async def test_ids_that_may_be_the_jobs_are_told(api: str, tmp_path: Path) -> None:
+    said = wire.Say(202, b'{"task_id": "a-1", "status": "queued"}', headers=(("X-Job-Id", "b-2"),))
+    path = tmp_path / "j.db"
+    async with (
+        WireServer([said]) as server,
+        session_at(server.url, api=api, retry=RetryPolicy(on_doubt="hold"), journal=path) as session,
+    ):
+        job = await session.ask("Why?", tag="t")
+        assert isinstance(job.error, InDoubt)
+        assert job.error.named == ("a-1", "b-2")
+        assert (job.id, len(server.requests)) == ("", 1)
+        for known in (job.error.message, (await session.ask("Why?", tag="t")).error):
+            assert "the server named it 'a-1' or 'b-2'" in str(known)
+            assert "task_id says 'a-1', x-job-id says 'b-2'" in str(known)
+            assert "unknown" not in str(known)
+        assert len(server.requests) == 1
+
+
+async def test_key_in_an_id_is_not_told() -> None:
+    body = json.dumps({"task_id": f"x-{KEY}"}).encode()
+    async with (
+        WireServer([wire.Say(202, body)]) as server,
+        session_at(server.url, retry=RetryPolicy(on_doubt="hold")) as session,
+    ):
+        job = await session.ask("Why?")
+    assert isinstance(job.error, InDoubt)
+    assert job.error.named
+    assert KEY not in repr(job.error.__dict__) + str(job.error)
+
+
 # --- an answer in place of a job
 
 
@@ -115,10 +146,11 @@ async def test_answer_of_a_synchronous_server_needs_no_journal() -> None:
             assert [(await session.ask("Why?")).text for _ in range(2)] == ["The answer."] * 2
 
 
+@pytest.mark.parametrize("name", ["error_message", "status_message", "statusDetails", "warnings"])
 @pytest.mark.parametrize(("status", "told"), [("IN_PROGRESS", "IN_PROGRESS"), (None, "no status")])
-async def test_error_of_a_time_limit_has_the_servers_words(status: str | None, told: str) -> None:
+async def test_error_of_a_time_limit_has_the_servers_words(status: str | None, told: str, name: str) -> None:
     def script(asked: Asked) -> Answer | None:
-        said = {"id": unquote(asked.name), "status": status, "error_message": "a page is late"}
+        said = {"id": unquote(asked.name), "status": status, name: "a page is late"}
         return (200, said) if asked.kind == "get" else None
 
     async with Scripted() as server:
@@ -127,6 +159,7 @@ async def test_error_of_a_time_limit_has_the_servers_words(status: str | None, t
             job = await session.ask("Why?", timeout=30.0)
     assert job.status is JobStatus.TIMED_OUT
     assert f"(the server says {told}: a page is late)" in str(job.error)
+    assert job.server_message == "a page is late"
 
 
 async def test_empty_completion_says_why_and_is_not_called_old() -> None:
@@ -168,12 +201,27 @@ REFUSALS: list[tuple[dict[str, Any], type[Exception], JobStatus]] = [
 ]
 
 
-@pytest.mark.parametrize(("error", "kind", "status"), REFUSALS)
+BODIES: list[tuple[dict[str, Any], type[Exception], JobStatus]] = [
+    *(({"error": error}, kind, status) for error, kind, status in REFUSALS),
+    ({"errors": [{"detail": "pages ran out", "code": 400}]}, APIError, JobStatus.REJECTED),
+    ({"errors": ["pages ran out"], "status": 422}, APIError, JobStatus.REJECTED),
+    ({"error": "invalid_request", "message": "pages ran out"}, APIError, JobStatus.REJECTED),
+    ({"errorMessage": "pages ran out", "errorType": "x", "code": 401}, AuthenticationError, JobStatus.STOPPED),
+    ({"fault": {"faultstring": "pages ran out", "code": "insufficient_quota"}}, OutOfCredit, JobStatus.STOPPED),
+    # What names a job may be billed.
+    ({"error": {"message": "pages ran out", "code": 400}, "task_id": "a"}, InDoubt, JobStatus.IN_DOUBT),
+    ({"error": {"message": "pages ran out", "code": 429}, "job": {"uuid": "a"}}, InDoubt, JobStatus.IN_DOUBT),
+    ({"errors": [{"detail": "pages ran out", "code": 400}], "links": {"self": "/jobs/a"}}, InDoubt, JobStatus.IN_DOUBT),
+    ({"error": {"message": "pages ran out", "code": 400}, "request_id": "a"}, APIError, JobStatus.REJECTED),
+]
+
+
+@pytest.mark.parametrize(("body", "kind", "status"), BODIES)
 @pytest.mark.parametrize("api", ["sonar", "agent"])
 async def test_error_in_a_success_is_what_it_means(
-    api: str, error: dict[str, Any], kind: type[Exception], status: JobStatus
+    api: str, body: dict[str, Any], kind: type[Exception], status: JobStatus
 ) -> None:
-    said = wire.Say(body=json.dumps({"error": error}).encode())
+    said = wire.Say(body=json.dumps(body).encode())
     async with (
         WireServer([said]) as server,
         session_at(server.url, api=api, retry=RetryPolicy(on_doubt="hold")) as session,

@@ -138,7 +138,7 @@ SEEN: list[tuple[int, object, type[AiopplxError], str, str, str]] = [
         "first (e1); second",
         "",
     ),
-    (400, {"title": "Bad Request", "detail": "in its own words"}, APIError, "", "in its own words", ""),
+    (400, {"title": "Bad Request", "detail": "own words"}, APIError, "", "Bad Request: own words", ""),
     (400, {"status": 400, "error": "Bad Request", "message": "words"}, APIError, "", "words (Bad Request)", ""),
     (400, {"error": "invalid_x", "error_description": "words"}, APIError, "", "words (invalid_x)", ""),
     (400, {"error": {"code": "c", "details": [{"reason": "deep words"}]}}, APIError, "c", "deep words", ""),

@@ -82,14 +82,15 @@ def test_job_that_says_when_it_failed_has_failed(word: str) -> None:
     assert run.status is JobStatus.FAILED
 
 
-NEVER = [0, 0.0, "", "  ", False, True, {}, [], None, "0001-01-01T00:00:00Z"]
+NEVER = [0, 0.0, "", "  ", False, True, {}, [], None, -1, "0001-01-01T00:00:00Z", "null", "None", "never", "n/a", "-"]
+NEVER += ["0", "0.0", "0000-00-00 00:00:00", "1970-01-01T00:00:00Z", "-1", {"seconds": 0}, {"$date": None}]
 """What servers send for a moment that is not set."""
 SAID = [{"type": "message", "role": "assistant", "content": [{"type": "output_text", "text": "half an ans"}]}]
 
 
 @pytest.mark.parametrize("value", NEVER, ids=repr)
-@pytest.mark.parametrize("name", ["failed_at", "completed_at"])
-@pytest.mark.parametrize("word", ["CREATED", "IN_PROGRESS", "RUNNING", ""])
+@pytest.mark.parametrize("name", ["failed_at", "completed_at", "cancelled_at", "finishedAt"])
+@pytest.mark.parametrize("word", ["CREATED", "IN_PROGRESS", "RUNNING", "", "RETICULATED"])
 def test_moment_that_is_not_set_says_nothing(word: str, name: str, value: Any) -> None:
     part = {"choices": [{"message": {"content": "As"}, "finish_reason": "null"}]}
     for response in (None, part):
@@ -100,12 +101,77 @@ def test_moment_that_is_not_set_says_nothing(word: str, name: str, value: Any) -
     assert alone is beside
 
 
-@pytest.mark.parametrize("moment", [3, 1760000000.5, "2026-11-27T04:00:00Z", "2026-11-27"], ids=repr)
+MOMENTS = [
+    3,
+    1760000000.5,
+    "2026-11-27T04:00:00Z",
+    "2026-11-27",
+    "Fri, 27 Nov 2026 04:00:00 GMT",
+    "1760000000",
+    {"s": 5},
+]
+
+
+@pytest.mark.parametrize("moment", MOMENTS, ids=repr)
 def test_moment_of_a_failure_has_many_forms(moment: Any) -> None:
     assert sonar(status="WEIRD", response=None, failed_at=moment).status is JobStatus.FAILED
     assert sonar(status="IN_PROGRESS", response=None, failed_at=moment).status is JobStatus.FAILED
     body = {"id": "j", "status": "errored", "failed_at": moment, "output": SAID}
     assert read_job(AGENT, reply(body), "j").status is JobStatus.FAILED, "whatever text stands beside it"
+
+
+ENDS = {
+    JobStatus.FAILED: ["failed_at", "failedAt", "errored_at", "expired_at", "FAILED_AT", "failed-at", "failed_time"],
+    JobStatus.CANCELLED: ["cancelled_at", "canceled_at", "cancelledAt", "aborted_at", "stopped_at", "terminatedTime"],
+    JobStatus.COMPLETED: ["completedAt", "finished_at", "ended_at", "finishedAt", "end_time", "completion_time"],
+}
+NAMED = [(name, status) for status, names in ENDS.items() for name in names]
+
+
+@pytest.mark.parametrize("moment", [5, "2026-11-27T04:00:00Z"], ids=str)
+@pytest.mark.parametrize(("name", "status"), NAMED)
+def test_moment_of_an_end_is_the_status(name: str, status: JobStatus, moment: Any) -> None:
+    for word in ("DONE", "RETICULATED"):
+        assert sonar(status=word, response=None, **{name: moment}).status is status
+        assert read_job(AGENT, reply({"id": "j", "status": word, "output": [], name: moment}), "j").status is status
+    # A known word for a job that goes on is overruled by all but a mere end, which is no answer yet.
+    behind = JobStatus.IN_PROGRESS if status is JobStatus.COMPLETED else status
+    assert sonar(status="IN_PROGRESS", response=None, **{name: moment}).status is behind
+    run = {"id": "j", "status": "in_progress", "output": SAID, name: moment}
+    assert read_job(AGENT, reply(run), "j").status is behind
+    ended = sonar(status="IN_PROGRESS", **{name: moment})
+    assert (ended.status, ended.response is not None) == (status, True)
+
+
+@pytest.mark.parametrize(
+    "name", ["expires_at", "cancel_requested_at", "cancelling_at", "created_at", "updatedAt", "at"]
+)
+@pytest.mark.parametrize("word", ["IN_PROGRESS", "RETICULATED"])
+def test_other_moments_say_nothing_of_an_end(word: str, name: str) -> None:
+    assert sonar(status=word, response=None, **{name: 5}).status is JobStatus.IN_PROGRESS
+    run = {"id": "j", "status": word.lower(), "output": [], name: 5}
+    assert read_job(AGENT, reply(run), "j").status is JobStatus.IN_PROGRESS
+
+
+@pytest.mark.parametrize(
+    ("moments", "status"),
+    [
+        (("failed_at", "completed_at", "cancelled_at"), JobStatus.FAILED),
+        (("completed_at", "cancelled_at"), JobStatus.COMPLETED),
+        (("cancelled_at",), JobStatus.CANCELLED),
+    ],
+)
+@pytest.mark.parametrize("word", ["IN_PROGRESS", "DONE", ""])
+def test_moments_that_contradict_keep_a_whole_answer(word: str, moments: tuple[str, ...], status: JobStatus) -> None:
+    assert sonar(status=word, **dict.fromkeys(moments, 5)).status is (
+        JobStatus.COMPLETED if word in ("", "DONE") and status is JobStatus.CANCELLED else status
+    )
+
+
+def test_moment_behind_a_long_answer_is_seen() -> None:
+    response = {"choices": [{"message": {"content": "x" * 9_000 + "[1]"}}]}
+    body = {"id": "j", "status": "IN_PROGRESS", "response": response, "cancelled_at": 5, "model": "m"}
+    assert read_job(SONAR, reply(body), "j").status is JobStatus.CANCELLED
 
 
 @pytest.mark.parametrize("word", ["CREATED", "IN_PROGRESS"])
@@ -209,17 +275,49 @@ def test_problem_in_a_success_is_a_refusal() -> None:
         assert refusal_in(reply(other)) is None
 
 
-@pytest.mark.parametrize(
-    ("body", "said"),
-    [
-        ({"error": {"message": "no such file", "code": 404}}, "no such file"),
-        ({"error": "expired", "request_id": "1"}, "expired"),
-        ({"title": "Gone", "status": 410, "detail": "after 30 days"}, "after 30 days"),
-        ({"error": {"message": "x"}, "rows": [1]}, ""),
-        ({"error": None, "message": "fine"}, ""),
-        ([{"error": "x"}], ""),
-        (b"a,b\n", ""),
-    ],
-)
+ERRORS: list[tuple[Any, str]] = [
+    ({"error": {"message": "no such file", "code": 404}}, "no such file"),
+    ({"error": {"message": "no such file"}, "id": "file_1"}, "no such file"),
+    ({"id": "file_1", "object": "file", "error": "expired", "created_at": 5}, "expired"),
+    ({"error": "expired", "request_id": "1"}, "expired"),
+    ({"errors": [{"detail": "expired"}], "jsonapi": {"version": "1.0"}, "meta": {"id": "x"}}, "expired"),
+    ({"errorMessage": "expired", "errorType": "Gone", "traceId": "x"}, "expired"),
+    ({"error": {"message": "x"}, "rows": []}, "x"),
+    ({"timestamp": "2026", "status": 404, "error": "Not Found", "path": "/x", "message": "gone"}, "gone (Not Found)"),
+    ({"fault": {"faultstring": "no quota"}}, "no quota"),
+    ({"title": "Gone", "status": 410, "detail": "after 30 days"}, "Gone: after 30 days"),
+    (
+        {"id": "resp_1", "object": "response", "error": {"message": "broke"}, "usage": {"x": {"y": 1}}, "output": [1]},
+        "broke",
+    ),
+]
+FILES: list[Any] = [
+    {"error": {"message": "x"}, "rows": [1]},
+    {"error": 0.25, "mean": {"by_day": [1, 2]}},
+    {"mean": 3.5, "error": 0.25, "errors": 3},
+    {"error": None, "message": "fine"},
+    {"error": "", "id": "x"},
+    {"errors": [], "id": "x"},
+    {"errors": {}, "id": "x"},
+    {"id": "resp_1", "object": "response", "error": None},
+    {"message": "all is well", "id": "x"},
+    [{"error": "x"}],
+    "error",
+    b"a,b\n",
+    b"<html><title>Error</title></html>",
+    b'{"error": {"message": "cut',
+    b"",
+]
+
+
+@pytest.mark.parametrize(("body", "said"), ERRORS)
 def test_content_that_is_an_error_is_no_file(body: Any, said: str) -> None:
     assert error_said(reply(body)) == said
+    assert error_said(reply(body, content_type="application/json; charset=utf-8")) == said
+    # A server that calls it a file means one.
+    assert not error_said(reply(body, content_disposition="attachment; filename=report.json"))
+
+
+@pytest.mark.parametrize("body", FILES, ids=ascii)
+def test_content_that_may_be_a_file_is_one(body: Any) -> None:
+    assert not error_said(reply(body))
