@@ -112,7 +112,7 @@ class Connection(asyncio.Protocol):
         self._held += data
         while (end := self._held.find(b"\r\n\r\n")) >= 0:
             head, start = self._held[:end], end + 4
-            whole = start + _length(head)
+            whole = start + length(head)
             if len(self._held) < whole:
                 return
             body, self._held = self._held[start:whole], self._held[whole:]
@@ -138,7 +138,7 @@ class Connection(asyncio.Protocol):
         return self._ledger.page(urlsplit(target.decode()).query)
 
 
-def _length(head: bytes) -> int:
+def length(head: bytes) -> int:
     if head.startswith(b"GET"):
         return 0
     folded = head.lower()

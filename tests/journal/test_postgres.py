@@ -409,6 +409,19 @@ async def test_pooler_in_transaction_mode_is_told_once(postgres: Server, caplog:
         assert len(caplog.records) == 2
 
 
+async def test_session_leaves_no_name_at_a_pooler(postgres: Server) -> None:
+    """The next process that gets the same connection of the server would use the same names."""
+    with pooled(postgres) as folder:
+        url = postgres.url().replace(str(postgres.folder), str(folder))
+        database = AsyncpgDatabase(address_of(url))
+        async with opened(url) as journal:
+            record = await queued(journal)
+            await take(journal, record, "sending")
+            await journal._held.ensure()
+            assert await database.fetch("SELECT name FROM pg_prepared_statements") == []
+        await database.close()
+
+
 async def test_server_that_logs_everything_sees_no_key(url: str, postgres: Server, database: AsyncpgDatabase) -> None:
     key, question = "pplx-canary-key-0b7e", b"a question that nobody shall log"
     await database.execute("ALTER SYSTEM SET log_statement = 'all'; ")

@@ -2,7 +2,7 @@
 
 Run by the tests as `python _worker.py SPEC`. It prints a line when its session is open and when it has something to
 say, each a JSON object, and does what its standard input says, a JSON list a line: `["ask", tag]`, `["submit", tag]`,
-`["wait", id]`, `["batch", first, last]`, `["close"]`. When the input ends it stays, until it is told to close.
+`["wait", id]`, `["batch", tags]`, `["close"]`. When the input ends it stays, until it is told to close.
 """
 
 from __future__ import annotations
@@ -33,8 +33,7 @@ async def do(session: Session, what: list[Any]) -> None:
     name, *given = what
     try:
         if name == "batch":
-            first, last = given
-            async with session.batch([question(tag) for tag in range(first, last)]) as jobs:
+            async with session.batch([question(tag) for tag in given[0]]) as jobs:
                 async for job in jobs:
                     say(tag=job.tag, id=job.id, status=job.status, at=time.time())
             say(done="batch")
@@ -73,8 +72,9 @@ async def main(spec: dict[str, Any]) -> None:
         api=spec.get("api", "sonar"),
         journal=journal,
         poll=PollPolicy.fixed(spec.get("gap", 0.2)),
-        retry=RetryPolicy(on_doubt=spec.get("on_doubt")),
+        retry=RetryPolicy(**spec.get("retry", {})),
         on_event=told,
+        **spec.get("session", {}),
     )
     tasks: set[asyncio.Task[None]] = set()
     try:

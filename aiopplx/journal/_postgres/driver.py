@@ -9,7 +9,7 @@ SQLSTATE counts as a loss. The one that listens is opened anew for as long as th
 listener is told that it may have missed something.
 
 No connection has a state that another one lacks (no `SET`, no advisory lock of a session, no prepared statement by
-name if `has_cache` is False): behind a pooler, the next statement may meet another one.
+name before `prepare_by_name`): behind a pooler, the next statement may meet another one.
 
 This module knows nothing of tables, or of what is listened for.
 """
@@ -64,17 +64,25 @@ class AsyncpgDatabase:
 
     Args:
         address: where it is.
-        has_cache: statements are prepared by name, once for each connection, which saves a round trip. False behind a
-            pooler that gives each transaction another connection.
     """
 
-    def __init__(self, address: Address, *, has_cache: bool = True) -> None:
+    def __init__(self, address: Address) -> None:
         self._address = address
-        self._has_cache = has_cache
+        self._has_cache = False
         self._pool: asyncpg.Pool[asyncpg.Record] | None = None
         self._direct: asyncpg.Connection[asyncpg.Record] | None = None
         self._listening: asyncio.Task[None] | None = None
         self._is_closed = False
+
+    async def prepare_by_name(self) -> None:
+        """From now on statements are prepared by name, once for each connection, which saves a round trip.
+
+        Not to be called behind a pooler that gives each transaction another connection: the names of two processes are
+        the same.
+        """
+        self._has_cache = True
+        if self._pool is not None:
+            await self._pool.expire_connections()  # those that were made without
 
     # --- statements --------------------------------------------------------------------------------------------------
 

@@ -5,7 +5,7 @@ listener is called with what follows its own word, and with `""` when something 
 
 Behind a pooler that gives each transaction another connection nothing is ever heard, without an error. So a session
 says something to itself at the beginning. If it does not hear that within a second it says so once, looks from time to
-time instead, and prepares no statement by name, which such a pooler breaks as well.
+time instead, and prepares no statement by name, which such a pooler breaks as well; nor does it before it knows.
 
 This module knows nothing of what is said, or of tables.
 """
@@ -74,7 +74,6 @@ class Hearing:
         """Listen, and say something to oneself. Returns whether it was heard. Raises `JournalAway`."""
         await database.listen(self.channel, self)
         self._own = (f"test:{secrets.token_hex(8)}", asyncio.Event())
-        # Without values, so that nothing is prepared by name.
         await database.execute(f"SELECT pg_notify('{self.channel}', '{self._own[0]}')")
         try:
             async with asyncio.timeout(SELF_TEST):
@@ -97,10 +96,8 @@ async def reach(address: Address) -> tuple[Database, Hearing]:
     hearing = Hearing(channel_of(address.schema))
     database = AsyncpgDatabase(address)
     try:
-        if not await hearing.begin(database):
-            await database.close()
-            database = AsyncpgDatabase(address, has_cache=False)
-            await database.listen(hearing.channel, hearing)  # for its connection alone
+        if await hearing.begin(database):
+            await database.prepare_by_name()
     except BaseException:
         await database.close()
         raise

@@ -44,7 +44,7 @@ class PostgresReader:
         address = address_of(url, argument="path")
         self.path: str = address.name
         # No statement is prepared by name: this works behind every pooler.
-        self._database = AsyncpgDatabase(address, has_cache=False)
+        self._database = AsyncpgDatabase(address)
         self._reading = Reading(Tables(self._database, address.schema), address.name)
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="aiopplx reads a journal", daemon=True)

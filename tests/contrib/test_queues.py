@@ -1,0 +1,130 @@
+"""The programs for Celery and DBOS, with a real worker and a real database: one order is one job, and is answered."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import anyio
+import pytest
+from _apps import EXAMPLES, ROOT
+from _postgres import Server
+from _shell import environment
+
+from aiopplx.emulator import Emulator
+from aiopplx.journal._postgres.driver import AsyncpgDatabase
+from aiopplx.journal._postgres.url import address_of
+
+pytestmark = pytest.mark.slow
+
+WITHIN = 90.0
+CELERY = """
+broker_url = result_backend_transport = "filesystem://"
+broker_transport_options = {{
+    "data_folder_in": "{folder}", "data_folder_out": "{folder}", "control_folder": "{folder}/control"
+}}
+result_backend = "file://{folder}/results"
+"""
+CUSTOMER = """
+from celery_app import ask
+
+orders = [ask(f"order {n}", f"What became of order {n}?") for n in range(4) for delivery in range(2)]
+print(len({order.get(timeout=80) for order in orders}))
+"""
+
+
+@asynccontextmanager
+async def started(
+    server: Emulator, postgres: Server, folder: Path, *words: str, **env: str
+) -> AsyncIterator[asyncio.subprocess.Process]:
+    """A program beside the examples. It is ended with the block, and all of its processes with it."""
+    process = await asyncio.create_subprocess_exec(
+        *words,
+        cwd=folder,
+        env=environment(
+            PERPLEXITY_BASE_URL=server.url,
+            PERPLEXITY_API_KEY="any",
+            RESEARCH_WAIT="0.5",
+            PYTHONPATH=os.pathsep.join(map(str, (ROOT, EXAMPLES, folder))),
+            PYTHONDONTWRITEBYTECODE="1",
+            **env,
+        ),
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
+        start_new_session=True,
+    )
+    try:
+        yield process
+    finally:
+        if process.returncode is None:
+            os.killpg(process.pid, signal.SIGKILL)
+            await process.communicate()
+
+
+async def said(process: asyncio.subprocess.Process) -> str:
+    with anyio.fail_after(WITHIN):
+        printed, _ = await process.communicate()
+    return printed.decode()
+
+
+@pytest.mark.parametrize("name", ["celery_app", "dbos_app"])
+def test_page_on_queues_shows_the_program_word_for_word(name: str) -> None:
+    page = (ROOT / "docs" / "queue-worker.md").read_text(encoding="utf-8")
+    shown = (
+        page.partition(f"<!-- not run: a part of docs/examples/{name}.py")[2].split("```")[1].removeprefix("python\n")
+    )
+    assert "def collect" in shown
+    assert shown in (EXAMPLES / f"{name}.py").read_text(encoding="utf-8")
+
+
+async def without_holders(journal: str) -> None:
+    """The leases of all sessions are over, which would take a minute."""
+    address = address_of(journal)
+    database = AsyncpgDatabase(address)
+    await database.execute(f"DELETE FROM {address.schema}.worker")
+    await database.close()
+
+
+async def test_celery_submits_in_one_task_and_collects_in_another(postgres: Server, tmp_path: Path) -> None:
+    for name in ("control", "results"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "celeryconfig.py").write_text(CELERY.format(folder=tmp_path), encoding="utf-8")
+    words = [sys.executable, "-m", "celery", "--app", "celery_app", "worker", "--concurrency=2", "--loglevel=INFO"]
+    env = {"RESEARCH_JOURNAL": postgres.url()}
+    async with Emulator(duration=2.0, answer_chars=300) as server:
+        async with (
+            started(server, postgres, tmp_path, *words, **env) as worker,
+            started(server, postgres, tmp_path, sys.executable, "-c", CUSTOMER, **env) as customer,
+        ):
+            answered = await said(customer)
+            worker.send_signal(signal.SIGTERM)
+            told = await said(worker)
+        assert (answered.strip(), worker.returncode) == ("4", 0), answered + told
+        assert server.ledger.created == 4  # each was ordered twice
+    assert "Retry in 0.5s" in told  # no task waited for as long as a job takes
+    assert "Traceback" not in told
+
+
+async def test_dbos_goes_on_after_a_crash_with_its_job(postgres: Server, tmp_path: Path) -> None:
+    journal = postgres.url()
+    words = [sys.executable, str(EXAMPLES / "dbos_app.py"), "order 7", "Why did the Vasa sink?"]
+    env = {"RESEARCH_JOURNAL": journal, "DBOS_SYSTEM_DATABASE_URL": journal.partition("&schema")[0]}
+    async with Emulator(duration=3600.0, answer_chars=300) as server:
+        async with started(server, postgres, tmp_path, *words, **env) as first:
+            with anyio.fail_after(WITHIN):
+                await server.until(lambda ledger: ledger.created == 1)
+            first.kill()
+            await first.wait()
+        await without_holders(journal)
+        server.advance(3600.0)
+        async with started(server, postgres, tmp_path, *words, **env) as second:
+            answered = await said(second)
+        assert (second.returncode, server.ledger.created) == (0, 1), answered
+        [job] = server.ledger.jobs
+    assert job.told_final
+    assert "Traceback" not in answered
