@@ -1,6 +1,6 @@
 """Whether a row may take a step, whether it has taken it already, and its columns afterwards: the same for every store.
 
-This module knows nothing of how rows are stored, nor of who holds one.
+This module knows nothing of how rows are stored, beyond how SQL says what becomes of a column, nor of who holds one.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 from aiopplx.journal._errors import ClaimLost, ImpossibleStep
 from aiopplx.journal._kinds import kind_label
 from aiopplx.journal._records import Record, Results, State
-from aiopplx.journal._steps import DROPPED, SENDING, Kind, Put, Step
+from aiopplx.journal._steps import DROPPED, SENDING, Kind, Put, Rule, Step
 
 
 def may_take(step: Step, pk: int, row: Record | None, *, is_live: bool, is_latest: bool, path: str) -> bool:
@@ -77,6 +77,44 @@ def changes(step: Step, row: Record, now: float) -> dict[str, object]:
             case _:
                 changes[column] = put
     return changes
+
+
+_IN_ANOTHER_TABLE = frozenset({"body"})
+_EMPTY_IS_NULL = frozenset({"job_id", "key"})
+"""Texts that are unique if known; unknown ones are NULL in a table."""
+
+
+def assignments(rule: Rule, now: str) -> list[str]:
+    """The same for a store of tables: what the row of a job is set to, in SQL.
+
+    Args:
+        rule: the step's.
+        now: the store's own moment, in SQL.
+    """
+    return [_assignment(name, put, now) for name, put in rule.columns.items() if name not in _IN_ANOTHER_TABLE]
+
+
+def _assignment(name: str, put: Put | str | bool | None, now: str) -> str:
+    match put:
+        case Put.GIVEN:
+            value = f"nullif(:{name}, '')" if name in _EMPTY_IS_NULL else f":{name}"
+        case Put.GIVEN_OR_KEPT:
+            value = f"coalesce(nullif(:{name}, ''), {name})"
+        case Put.NEW_KEY:
+            value = ":new_key"
+        case Put.KIND:
+            value = ":kind"
+        case Put.NOW:
+            value = now
+        case Put.ONCE:
+            value = f"coalesce({name}, {now})"
+        case Put.ONCE_WITH_ID:
+            value = f"CASE WHEN :job_id = '' THEN {name} ELSE coalesce({name}, {now}) END"
+        case str():
+            value = "NULL" if name in _EMPTY_IS_NULL else f"'{put}'"
+        case _:
+            value = "NULL" if put is None else str(put).lower()
+    return f"{name} = {value}"
 
 
 def keeps(step: Step, results: Results) -> bool:

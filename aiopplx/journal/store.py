@@ -7,7 +7,7 @@ submissions. `MemoryJournal` is a whole store made of these.
 
 - `may_take`, first of all in `apply`: it says whether the step is still to be taken, or was taken before, and raises
   `ClaimLost` or `ImpossibleStep`.
-- `changes` for the columns afterwards, `keeps` for whether the body is stored.
+- `changes` for the columns afterwards, or `assignments` for the same in SQL; `keeps` for whether the body is stored.
 - `duplicate`, `key_taken`, `name_taken` make the errors for an id, a key and a name that another row has.
 - `age_of` for `Record.age`, `added_up` for `Journal.costs` and `ledger_of` for `Journal.ledger`, of `Bills`;
   `kind_label` for the kind of job that stored bytes ask for.
@@ -37,7 +37,7 @@ from aiopplx.journal._records import (
     age_of,
     ledger_of,
 )
-from aiopplx.journal._taking import changes, keeps, may_take
+from aiopplx.journal._taking import assignments, changes, keeps, may_take
 
 __all__ = [
     "BILLED",
@@ -51,6 +51,7 @@ __all__ = [
     "Bills",
     "added_up",
     "age_of",
+    "assignments",
     "changes",
     "duplicate",
     "fingerprint",

@@ -19,6 +19,7 @@ from aiopplx.journal._postgres.room import Value
 from aiopplx.journal._postgres.schema import MONEY, qualified
 from aiopplx.journal._records import State
 from aiopplx.journal._steps import ENDINGS, RULES, SENDING, Kind, Put, Rule
+from aiopplx.journal._taking import assignments
 from aiopplx.journal.store import BILLED, DELIVERABLE, OVER, REUSABLE, RUNNING
 
 _TYPES: Mapping[str, str] = {
@@ -84,35 +85,6 @@ _HOLDER: Mapping[Kind, str] = {
 
 # --- one statement for each step -------------------------------------------------------------------------------------
 
-_NOT_IN_JOB = frozenset({"body"})
-_EMPTY_IS_NULL = frozenset({"job_id", "key"})
-"""Texts that are unique if known; unknown ones are NULL."""
-
-
-def _assignment(name: str, put: Put | str | bool | None) -> str:
-    match put:
-        case Put.GIVEN:
-            value = f"nullif(:{name}, '')" if name in _EMPTY_IS_NULL else f":{name}"
-        case Put.GIVEN_OR_KEPT:
-            value = f"coalesce(nullif(:{name}, ''), {name})"
-        case Put.NEW_KEY:
-            value = ":new_key"
-        case Put.KIND:
-            value = ":kind"
-        case Put.NOW:
-            value = NOW
-        case Put.ONCE:
-            value = f"coalesce({name}, {NOW})"
-        case Put.ONCE_WITH_ID:
-            value = f"CASE WHEN :job_id = '' THEN {name} ELSE coalesce({name}, {NOW}) END"
-        case str():
-            value = "NULL" if name in _EMPTY_IS_NULL else f"'{put}'"
-        case bool():
-            value = str(put).lower()
-        case _:
-            value = "NULL"
-    return f"{name} = {value}"
-
 
 def _where(rule: Rule) -> str:
     where = f"pk = :pk AND key IS NOT DISTINCT FROM nullif(:key, '') AND state {_among(rule.origins)}"
@@ -145,7 +117,7 @@ _NO_RESULT = "gone AS (DELETE FROM ~.result USING old WHERE result.pk = old.pk)"
 
 def _step(rule: Rule) -> str:
     owner = "NULL" if rule.leads_to in DELIVERABLE else f"CASE WHEN {LIVE} THEN :me ELSE owner END"
-    put = [_assignment(name, put) for name, put in rule.columns.items() if name not in _NOT_IN_JOB]
+    put = assignments(rule, NOW)
     change = ", ".join([f"state = {int(rule.leads_to)}", f"owner = {owner}", "touched = :me", f"updated = {NOW}", *put])
     where = _where(rule)
     parts: list[str] = []

@@ -32,38 +32,10 @@ from aiopplx.journal._records import (
 )
 from aiopplx.journal._sqlite.log import has_all
 from aiopplx.journal._sqlite.reading import Statements, mask
-from aiopplx.journal._steps import RULES, SENDING, Kind, Put, Rule, Step
-from aiopplx.journal._taking import keeps, may_take
+from aiopplx.journal._steps import RULES, SENDING, Kind, Rule, Step
+from aiopplx.journal._taking import assignments, keeps, may_take
 
 # --- one statement for each step -------------------------------------------------------------------------------------
-
-_NOT_IN_JOB = frozenset({"body"})
-
-_EMPTY_IS_NULL = frozenset({"job_id", "key"})
-"""Texts that are unique if known; unknown ones are NULL in the file."""
-
-
-def _assignment(name: str, put: Put | str | bool | None) -> str:
-    match put:
-        case Put.GIVEN:
-            value = f"nullif(:{name}, '')" if name in _EMPTY_IS_NULL else f":{name}"
-        case Put.GIVEN_OR_KEPT:
-            value = f"coalesce(nullif(:{name}, ''), {name})"
-        case Put.NEW_KEY:
-            value = ":new_key"
-        case Put.KIND:
-            value = ":kind"
-        case Put.NOW:
-            value = ":now"
-        case Put.ONCE:
-            value = f"coalesce({name}, :now)"
-        case Put.ONCE_WITH_ID:
-            value = f"CASE WHEN :job_id = '' THEN {name} ELSE coalesce({name}, :now) END"
-        case str():
-            value = "NULL" if name in _EMPTY_IS_NULL else f"'{put}'"
-        case _:
-            value = "NULL" if put is None else str(int(put))
-    return f"{name} = {value}"
 
 
 def _where(rule: Rule) -> str:
@@ -74,9 +46,8 @@ def _where(rule: Rule) -> str:
 
 
 def _update(rule: Rule) -> str:
-    changed = [_assignment(name, put) for name, put in rule.columns.items() if name not in _NOT_IN_JOB]
-    always = [f"state = {int(rule.leads_to)}", "touched = :fence", "updated = :now"]
-    return f"UPDATE job SET {', '.join([*always, *changed])} WHERE {_where(rule)}"  # noqa: S608 - names of our own table
+    changed = [f"state = {int(rule.leads_to)}", "touched = :fence", "updated = :now", *assignments(rule, ":now")]
+    return f"UPDATE job SET {', '.join(changed)} WHERE {_where(rule)}"  # noqa: S608 - names of our own table
 
 
 def _keep(rule: Rule) -> str:
