@@ -110,7 +110,7 @@ ONLY_IN = {
         "_http.clock": "the one clock",
         "testing._jumping": "the date at which the other one begins",
         "journal._sqlite.writer": "its thread waits for company",
-        "journal._postgres.holding": "a lease is measured by it",
+        "journal._postgres.holding": "a lease is measured by one that counts suspensions",
     },
     "random": {"_core.assembly": "handed down as a function"},
     "asyncpg": {"journal._postgres.driver": "the room behind which it lies"},

@@ -31,6 +31,7 @@ from aiopplx.journal._postgres.driver import AsyncpgDatabase
 from aiopplx.journal._postgres.lease import Timing
 from aiopplx.journal._postgres.migrate import migrate
 from aiopplx.journal._postgres.schema import VERSION
+from aiopplx.journal._postgres.statements import REAP
 from aiopplx.journal._postgres.url import address_of
 
 QUICK = Timing(lease=1.0, beat=0.1, look=0.2)
@@ -183,6 +184,17 @@ async def test_dead_session_loses_its_rows_a_living_one_none(url: str) -> None:
         # What it claims now it holds under a new number, though nobody told it.
         assert claim_of(await queued(one, "c")).pk
         await take(two, mine, "sending")
+
+
+async def test_dead_session_does_not_outlive_a_clock_set_back(url: str, database: AsyncpgDatabase) -> None:
+    """Its lease was written by a clock that was an hour ahead."""
+    async with opened(url), opened(url) as living:
+        await database.execute(f"UPDATE {schema_of(url)}.worker SET until = until + interval '1 hour'")
+        await living._held.fetch(REAP, lease=QUICK.lease)
+        rows = await database.fetch(
+            f"SELECT extract(epoch FROM until - clock_timestamp())::float8 AS left FROM {schema_of(url)}.worker"
+        )
+        assert max(row["left"] for row in rows) <= 10.0 * QUICK.lease
 
 
 async def test_young_session_declares_nobody_dead(url: str, database: AsyncpgDatabase) -> None:

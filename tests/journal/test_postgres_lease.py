@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import logging
+import sys
+import time
 from typing import Any, cast
 
 import pytest
 
-from aiopplx.journal._postgres.holding import Held
+from aiopplx.journal._postgres.holding import Held, awake_or_not
 from aiopplx.journal._postgres.lease import Lease, Timing
 
 
@@ -67,15 +70,71 @@ def test_four_beats_fit_into_a_lease() -> None:
     assert timing.beat < timing.lease * 2 / 3
 
 
+class Answering:
+    """A database that knows the session."""
+
+    beats = 0
+
+    async def fetch(self, sql: str, *values: object) -> list[dict[str, int]]:
+        return [{"id": 1}]
+
+    async def beat(self, sql: str, *values: object) -> list[dict[str, int]]:
+        self.beats += 1
+        return [{"id": 1}]
+
+
+async def test_suspended_session_beats_before_it_sends_more() -> None:
+    """Whatever the loop's own clock says, which stands still meanwhile."""
+    moments = [100.0]
+    database = Answering()
+    held = Held(cast("Any", database), "schema", clock=None, timing=Timing(beat=600.0), now=lambda: moments[0])
+    await held.enter()
+    await held.ensure()
+    assert (held.may_intend(), database.beats) == (True, 0)
+    moments[0] += 3600.0
+    assert not held.may_intend()
+    await held.ensure()
+    assert (held.may_intend(), database.beats) == (True, 1)
+    await held.stop()
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="this is the name of the clock on Linux")
+def test_age_of_a_lease_counts_the_time_suspended(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(time, "clock_gettime", {time.CLOCK_BOOTTIME: 7200.0}.__getitem__)
+    assert awake_or_not() == 7200.0
+
+
+async def test_slow_freeing_holds_no_beat_up() -> None:
+    """A dead session may have held a hundred thousand jobs."""
+    went_on = asyncio.Event()
+    is_freed: list[bool] = []
+
+    class Freeing(Answering):
+        async def fetch(self, sql: str, *values: object) -> list[dict[str, int]]:
+            if "DELETE" in sql:
+                before = self.beats
+                while self.beats < before + 5:  # noqa: ASYNC110 - the beats are what is awaited
+                    await asyncio.sleep(0.001)
+                is_freed.append(True)
+            return [{"id": 1}]
+
+    moments = itertools.count(0.0, 2.0)
+    held = Held(
+        cast("Any", Freeing()), "schema", clock=None, timing=Timing(lease=30.0, beat=0.01), now=lambda: next(moments)
+    )
+    held.on_freed = went_on.set
+    await held.enter()
+    async with asyncio.timeout(60):
+        await went_on.wait()
+    await held.stop()
+    assert is_freed[0]
+
+
 async def test_beats_leave_one_at_a_time() -> None:
     """One connection carries one statement at a time, and two beats of one moment would end it."""
 
-    class Slow:
-        beats = 0
+    class Slow(Answering):
         is_busy = False
-
-        async def fetch(self, sql: str, *values: object) -> list[dict[str, int]]:
-            return [{"id": 1}]
 
         async def beat(self, sql: str, *values: object) -> list[dict[str, int]]:
             assert not self.is_busy, "another beat is on its way"
@@ -95,12 +154,8 @@ async def test_beats_leave_one_at_a_time() -> None:
 
 
 async def test_unexpected_failure_does_not_end_the_beats(caplog: pytest.LogCaptureFixture) -> None:
-    class Failing:
-        beats = 0
+    class Failing(Answering):
         went_on = asyncio.Event()
-
-        async def fetch(self, sql: str, *values: object) -> list[dict[str, int]]:
-            return [{"id": 1}]
 
         async def beat(self, sql: str, *values: object) -> list[dict[str, int]]:
             self.beats += 1

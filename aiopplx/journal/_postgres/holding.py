@@ -12,8 +12,8 @@ import asyncio
 import logging
 import os
 import platform
+import time
 from collections.abc import Callable
-from time import monotonic
 
 from aiopplx._events import log
 from aiopplx._version import __version__
@@ -25,6 +25,17 @@ from aiopplx.journal._postgres.tables import Tables
 
 OWNER = "job_owner"
 """The constraint that a session's number breaks if the server does not know it any more."""
+_BOOT = getattr(time, "CLOCK_BOOTTIME", getattr(time, "CLOCK_MONOTONIC", None))
+"""The system's clock that goes on while the machine is suspended: on Linux, and on macOS. Windows has but one."""
+
+
+def awake_or_not() -> float:
+    """Seconds of a monotonic clock that counts the time for which the machine was suspended.
+
+    The database's server goes on meanwhile, and gives what a session holds to another one after a lease. By Python's
+    own monotonic clock, which stands still on Linux and macOS, the session would wake without knowing that.
+    """
+    return time.clock_gettime(_BOOT) if _BOOT is not None else time.monotonic()
 
 
 class Held(Tables):
@@ -35,6 +46,7 @@ class Held(Tables):
         schema: of the tables.
         clock: moments in place of the server's, for tests; None for the server's.
         timing: the lease.
+        now: seconds of a monotonic clock, by which the age of the lease is measured.
 
     Attributes:
         on_freed: called when the jobs of another session were freed.
@@ -47,14 +59,17 @@ class Held(Tables):
         *,
         clock: Callable[[], float] | None,
         timing: Timing,
+        now: Callable[[], float] = awake_or_not,
     ) -> None:
         super().__init__(database, schema, clock=clock)
         self.on_freed: Callable[[], object] = _nothing
         self._timing = timing
+        self._now = now
         self._lease = Lease(timing.lease)
         self._entering = asyncio.Lock()
         self._one_beats = asyncio.Lock()  # one connection carries one statement at a time
         self._beating: asyncio.Task[None] | None = None
+        self._reaping: asyncio.Task[None] | None = None
 
     async def hold(self, text: str, **values: Value) -> list[Row]:
         """`fetch` of a statement by which this session comes to hold rows: it enters anew if it must."""
@@ -72,7 +87,7 @@ class Held(Tables):
 
     def may_intend(self) -> bool:
         """Whether something may be sent now: nobody else can have taken over what this session holds."""
-        return self._lease.may_intend(monotonic())
+        return self._lease.may_intend(self._now())
 
     async def ensure(self) -> None:
         """Beat now, if the last beat was too long ago for an intent. Raises `JournalAway` if that does not help."""
@@ -88,7 +103,7 @@ class Held(Tables):
         self._beating = asyncio.create_task(self._beat_on(), name="aiopplx holds its jobs")
 
     async def _enter(self) -> None:
-        sent = monotonic()
+        sent = self._now()
         host, pid = platform.node() or "localhost", os.getpid()
         rows = await self.fetch(ENTER, host=host, pid=pid, version=__version__, lease=self._timing.lease)
         self.me: int = rows[0]["id"]
@@ -112,7 +127,9 @@ class Held(Tables):
                     async with asyncio.timeout(self._timing.beat):
                         async with self._one_beats:
                             await self._beat()
-                        await self._reap()
+                    # Apart: of a session that held many jobs it takes long to free them, and the next beat is due.
+                    if self._reaping is None or self._reaping.done():
+                        self._reaping = asyncio.create_task(self._reap(), name="aiopplx frees what the dead held")
                     break
                 except Exception as error:
                     if not isinstance(error, (JournalError, TimeoutError)):  # a fault of ours: the jobs are held on
@@ -120,7 +137,7 @@ class Held(Tables):
                     await asyncio.sleep(self._timing.beat / 8.0)
 
     async def _beat(self) -> None:
-        me, sent = self.me, monotonic()
+        me, sent = self.me, self._now()
         sql, given = self.prepared(BEAT, {"lease": self._timing.lease})
         rows = await self.database.beat(sql, *given)  # on the connection that listens: both fail together
         if not rows:
@@ -129,8 +146,13 @@ class Held(Tables):
             self._lease.beaten(sent)
 
     async def _reap(self) -> None:
-        if self._lease.may_reap(monotonic()) and await self.fetch(REAP):
-            self.on_freed()
+        try:
+            if self._lease.may_reap(self._now()) and await self.fetch(REAP, lease=self._timing.lease):
+                self.on_freed()
+        except JournalError as error:  # it is tried again after the next beat
+            log(logging.DEBUG, "what the dead held could not be freed: %s", error)
+        except Exception:  # a fault of ours: the beats go on
+            log(logging.ERROR, "freeing what the dead held failed unexpectedly", exc_info=True)
 
     async def leave(self) -> None:
         """Free all that is held, at once."""
@@ -138,9 +160,11 @@ class Held(Tables):
 
     async def stop(self) -> None:
         """Beat no more."""
-        if self._beating is not None:
-            self._beating.cancel()
-            await asyncio.wait([self._beating])
+        tasks = [task for task in (self._beating, self._reaping) if task is not None]
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            await asyncio.wait(tasks)
 
 
 def _nothing() -> None: ...

@@ -205,8 +205,12 @@ _UNTIL = "clock_timestamp() + make_interval(secs => :lease)"
 ENTER = f"INSERT INTO ~.worker(host, pid, version, until) VALUES (:host, :pid, :version, {_UNTIL}) RETURNING id"
 BEAT = f"UPDATE ~.worker SET until = {_UNTIL} WHERE id = :me RETURNING id"
 LEAVE = "DELETE FROM ~.worker WHERE id = :me"
-REAP = """
-    WITH dead AS (SELECT id FROM ~.worker WHERE until < clock_timestamp() FOR UPDATE SKIP LOCKED)
+# No lease ends later than ten leases from now, unless the server's clock was set back: a dead session's would then last
+# for as long as that. A living session sets its own with each beat.
+_LAST = "clock_timestamp() + 10 * make_interval(secs => :lease)"
+REAP = f"""
+    WITH late AS (UPDATE ~.worker SET until = {_LAST} WHERE until > {_LAST}),
+    dead AS (SELECT id FROM ~.worker WHERE until < clock_timestamp() FOR UPDATE SKIP LOCKED)
     DELETE FROM ~.worker USING dead WHERE worker.id = dead.id RETURNING worker.id"""
 NOTIFY = "SELECT pg_notify(:channel, said) FROM unnest(:said) AS said"
 
