@@ -13,6 +13,7 @@ import json
 
 NOTE = "note."
 """The beginning of the names under which a store is given what a program notes (`JournalOptions.notes`)."""
+_TENANT = "tenant:"
 
 
 def sha_of(canonical: bytes) -> bytes:
@@ -54,12 +55,20 @@ def alike_name(sha: bytes, after: int, *, tenant: str = "") -> str:
 
 
 def _of(tenant: str) -> str:
-    return f"tenant:{json.dumps(tenant)}/" if tenant else ""
+    return f"{_TENANT}{json.dumps(tenant)}/" if tenant else ""
 
 
-def key_name(key: str) -> str:
+def tenant_of(item: str) -> str:
+    """Whose submission this name is; `""` if it is nobody's in particular."""
+    if not item.startswith(_TENANT):
+        return ""
+    tenant: str = json.JSONDecoder().raw_decode(item, len(_TENANT))[0]
+    return tenant
+
+
+def key_name(key: str, *, tenant: str = "") -> str:
     """The name of a submission without a tag that is like no other: only the same key is the same submission."""
-    return f"key:{json.dumps(key)}"
+    return f"{_of(tenant)}key:{json.dumps(key)}"
 
 
 def job_name(job_id: str) -> str:
@@ -107,7 +116,7 @@ class Names:
     def name(self, tag: str | int | None, sha: bytes, key: str = "") -> str:
         """The name of the next item."""
         if tag is None and self.is_call:
-            return key_name(key)
+            return key_name(key, tenant=self.tenant)
         count = self.count(sha) if tag is None else 1
         return item_name(tag, sha, count, run=self.run_name, tenant=self.tenant)
 

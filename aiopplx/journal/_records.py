@@ -11,6 +11,8 @@ from typing import Any, Literal, NamedTuple
 
 import msgspec
 
+from aiopplx.journal._names import tenant_of
+
 Results = Literal["keep", "until_delivered", "refetch"]
 """How long result bodies are kept: for good; until `delivered`; not at all (the server has them for days).
 
@@ -156,6 +158,11 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
     is_held: bool = False
     question: str = ""
     meta: dict[str, Any] = {}
+
+    @property
+    def tenant(self) -> str:
+        """Whose submission it is (`ask(tenant=)`), by its name; `""` if nobody's in particular."""
+        return tenant_of(self.item)
 
 
 class Cost(msgspec.Struct, frozen=True):

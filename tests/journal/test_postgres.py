@@ -31,7 +31,7 @@ from aiopplx.journal._postgres.driver import AsyncpgDatabase
 from aiopplx.journal._postgres.lease import Timing
 from aiopplx.journal._postgres.migrate import migrate
 from aiopplx.journal._postgres.schema import VERSION
-from aiopplx.journal._postgres.statements import REAP
+from aiopplx.journal._postgres.statements import CLAIM_ITEM, FORGET, REAP
 from aiopplx.journal._postgres.url import address_of
 
 QUICK = Timing(lease=1.0, beat=0.1, look=0.2)
@@ -311,6 +311,27 @@ async def test_place_that_two_rows_had_is_the_later_ones(url: str, run: str) -> 
         assert (await journal.get(pk=other.pk)).meta == ({} if run else {"row": 1})
         new = await queued(journal, "new", origin=Origin("run", 0, "why?", {"row": 3}))
         assert (await journal.get(pk=new.pk)).meta == {"row": 3}
+
+
+async def test_columns_of_a_row_removed_meanwhile_are_dropped(url: str) -> None:
+    async with opened(url) as journal:
+        record = await queued(journal)
+        await take(journal, record, "sending")
+        await take(journal, record, "ended", State.FAILED)
+        forgotten = asyncio.Event()
+        fetch = journal._held.fetch
+
+        async def removed_after_it_was_found(text: str, **values: Any) -> list[Any]:
+            found = await fetch(text, **values)
+            if text == CLAIM_ITEM and not forgotten.is_set():
+                forgotten.set()
+                await fetch(FORGET, seconds=-1.0, limit=10)
+            return found
+
+        journal._held.fetch = removed_after_it_was_found
+        found = await queued(journal, origin=Origin("run", 0, "why?", {"row": 1}))
+        assert forgotten.is_set()
+        assert (found.pk, await journal.get(pk=found.pk)) == (record.pk, None)
 
 
 async def test_columns_of_two_sessions_at_once_are_kept(url: str) -> None:

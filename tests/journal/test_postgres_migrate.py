@@ -12,11 +12,13 @@ from _rows import queued
 
 from aiopplx import ConfigError, JournalOptions, PollPolicy, Session
 from aiopplx.emulator import AfterPolls, Emulator
-from aiopplx.journal import JournalRefused
+from aiopplx.journal import JournalRefused, Record, State
+from aiopplx.journal._names import Names
 from aiopplx.journal._postgres.driver import AsyncpgDatabase
 from aiopplx.journal._postgres.journal import PostgresJournal
 from aiopplx.journal._postgres.migrate import migrate
 from aiopplx.journal._postgres.schema import VERSION
+from aiopplx.journal._postgres.statements import QUEUE
 from aiopplx.journal._postgres.url import address_of
 
 ADDED = {VERSION: ("ALTER TABLE ~.job ADD COLUMN IF NOT EXISTS colour text NOT NULL DEFAULT 'red'",)}
@@ -36,6 +38,48 @@ async def test_migration_runs_once_while_sessions_go_on(postgres: Server) -> Non
         await journal.close()
     with pytest.raises(JournalRefused, match="use a newer one"):
         await migrate(url)
+
+
+TENANTS = ["acme", 'a"b', "back\\slash", "Ünïcode / x", "a\0b", "\U0001f600"]
+
+
+async def test_version_before_works_on_beside_this_one(postgres: Server) -> None:
+    """Tables as the version before made them: migrated while its sessions are open, and both go on."""
+    async with database_of(postgres.url()) as (url, schema, database):
+        journal = await PostgresJournal.open(url)
+        for n, tenant in enumerate(TENANTS):
+            await in_name_of(journal, tenant, n)
+        await database.execute(
+            f"ALTER TABLE {schema}.job DROP tenant; ALTER TABLE {schema}.past DROP tenant, DROP hold;"
+            f"ALTER TABLE {schema}.account DROP seen; UPDATE {schema}.meta SET v = '1' WHERE k = 'version'"
+        )
+        with pytest.raises(JournalRefused, match="has version 1"):
+            await PostgresJournal.open(url)
+        assert {await migrate(url), await migrate(url)} == {(1, VERSION), (VERSION, VERSION)}
+        rows = await database.fetch(f"SELECT tenant FROM {schema}.job ORDER BY pk")
+        assert [row["tenant"] for row in rows] == [*TENANTS[:4], "", ""]
+        # The statement by which the version before queues, and the one by which it replaces.
+        older = QUEUE.replace(", place, tenant)", ", place)").replace(", :place, :tenant", ", :place")
+        assert older != QUEUE
+        values = {"item": "i", "tag": None, "key": "k", "sha": b"", "api": "sonar", "kind": "", "run": "", "place": 0}
+        assert len(await journal._held.fetch(older, **values, body=b"", meta=b"")) == 1
+        await database.execute(
+            f"INSERT INTO {schema}.past(pk, key, api, state, word, error, updated) VALUES (1, 'p', '', 3, '', '', 0)"
+        )
+        young = await PostgresJournal.open(url)
+        assert (await in_name_of(young, "acme", 99)).tenant == "acme"
+        assert (await young.recount()).spent == 0.0
+        assert [row.tenant for row in await journal.rows(set(State))][: len(TENANTS)] == TENANTS
+        for each in (journal, young):
+            await each.close()
+
+
+async def in_name_of(journal: PostgresJournal, tenant: str, tag: int) -> Record:
+    names = Names(tenant=tenant)
+    sha = names.sha(b"why?")
+    return await journal.find_or_queue(
+        names.name(tag, sha), tag=tag, key=f"key {tag}", body=b"why?", sha=sha, api="sonar"
+    )
 
 
 async def test_what_is_no_journal_is_not_migrated(postgres: Server) -> None:

@@ -118,8 +118,20 @@ async def test_bill_of_what_is_paid_again_counts_as_held(world: World) -> None:
     record = await running(journal, "a")
     await take(journal, record, "ended", State.FAILED, job_id="job-a")
     await take(journal, record, "requeue", new_key="other", body=b"why?", api="sonar")
-    found = await journal.room()
-    assert (found.spent, found.held) == (1.0, 0.0)
+    assert await sums(journal) == (1.0, 0.0)
+
+
+async def test_unknown_bills_of_removed_rows_are_still_counted(world: World) -> None:
+    journal = await world.session()
+    for tag, cost in (("a", None), ("b", None), ("c", 0.25)):
+        record = await running(journal, tag)
+        await take(journal, record, "ended", State.DONE, job_id=f"job-{tag}", cost=cost)
+    never_sent = await queued(journal, "d")
+    await journal.hold(claim_of(never_sent), 0.5)
+    await take(journal, never_sent, "ended", State.REJECTED)
+    assert await sums(journal) == (0.25, 2.0)
+    assert await journal.forget(-1.0) == 4
+    assert await sums(journal) == (2.25, 0.0)
 
 
 async def test_holds_of_dead_sessions_are_found_by_rows(world: World) -> None:

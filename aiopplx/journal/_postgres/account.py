@@ -34,6 +34,7 @@ TABLES: Final = (
         name text PRIMARY KEY,
         tat timestamptz NOT NULL DEFAULT clock_timestamp(),
         closed_until timestamptz,
+        seen timestamptz DEFAULT clock_timestamp(),
         cap double precision,
         spent double precision NOT NULL DEFAULT 0,
         held double precision NOT NULL DEFAULT 0)
@@ -44,10 +45,28 @@ TABLES: Final = (
 )
 """The statements that make the tables if they are missing; `~` stands for the schema.
 
-`account` has a row for each limit, one for the account, and one for the money of a journal (`money`).
+`account` has a row for each limit, one for the account, and one for the money of a journal (`money`). `seen` is the
+moment at which a limit or a silence was set: one that is later than now says by how much the clock was set back.
 """
+GROWS: Final = ("ALTER TABLE ~.account ADD COLUMN IF NOT EXISTS seen timestamptz DEFAULT clock_timestamp()",)
+"""What tables of an earlier version lack."""
 
-_LOCK = "SELECT pg_advisory_xact_lock(hashtext('aiopplx ' || $1))"
+# A server says "not allowed" of a schema that is there, if it is asked to make it if it is not. And whoever waited for
+# the lock may not have heard yet that it was made meanwhile, unless it reads the table of schemas.
+MAKE_SCHEMA: Final = """
+    DO $$ BEGIN
+        IF NOT EXISTS (SELECT FROM pg_namespace WHERE nspname = '~') THEN CREATE SCHEMA "~"; END IF;
+    END $$"""
+"""The statement that makes the schema if it is missing."""
+LOCK: Final = 0x6170706C
+"""The advisory lock under which tables are made and changed: "appl" in ASCII."""
+
+
+def lock_of(schema: str) -> str:
+    """The statement by which one at a time makes or changes the tables of a schema."""
+    return f"SELECT pg_advisory_xact_lock({LOCK}, hashtext('{schema}'))"
+
+
 _SALT = """
 INSERT INTO ~.account_salt(salt) VALUES ($1) ON CONFLICT (is_one) DO NOTHING
 """
@@ -57,27 +76,39 @@ SELECT salt FROM ~.account_salt
 _ROWS = """
 INSERT INTO ~.account(name) SELECT unnest($1::text[]) ON CONFLICT (name) DO NOTHING
 """
+# Otherwise nothing would leave for as long as the clock was set back by. Each reading is one of this row, once it is
+# locked: nobody has seen a later moment.
+_SET_BACK = "greatest(seen - clock_timestamp(), interval '0')"
+_RIGHT = f"""
+UPDATE ~.account SET closed_until = closed_until - {_SET_BACK}, seen = clock_timestamp()
+ WHERE name = $1 AND seen > clock_timestamp()
+"""
 # `first` may be negative: by as much as the limit has saved up.
-_RESERVE = """
+_RESERVE = f"""
+WITH righted AS ({_RIGHT.replace("$1", "$5")})
 UPDATE ~.account AS mine
-   SET tat = greatest(mine.tat, clock_timestamp(), whole.closed_until + $4::float8 * interval '1 second')
-             + $2::int * $3::float8 * interval '1 second'
+   SET tat = greatest(mine.tat - {_SET_BACK.replace("seen", "mine.seen")}, clock_timestamp(),
+                      whole.closed + $4::float8 * interval '1 second')
+             + $2::int * $3::float8 * interval '1 second',
+       seen = clock_timestamp()
   FROM (
-    SELECT closed_until, set_config('synchronous_commit', 'off', true) AS disk
+    SELECT closed_until - {_SET_BACK} AS closed, set_config('synchronous_commit', 'off', true) AS disk
       FROM ~.account WHERE name = $5
   ) AS whole
  WHERE mine.name = $1 AND disk = 'off'
 RETURNING extract(epoch FROM mine.tat - clock_timestamp())::float8 - $2::int * $3::float8 - $4::float8 AS first,
-          coalesce(extract(epoch FROM whole.closed_until - clock_timestamp()), 0)::float8 AS silent
+          coalesce(extract(epoch FROM whole.closed - clock_timestamp()), 0)::float8 AS silent
 """
-_SILENT = """
-SELECT coalesce(extract(epoch FROM closed_until - clock_timestamp()), 0)::float8 AS silent
+_SILENT = f"""
+WITH righted AS ({_RIGHT})
+SELECT coalesce(extract(epoch FROM closed_until - {_SET_BACK} - clock_timestamp()), 0)::float8 AS silent
   FROM ~.account WHERE name = $1
 """
-_SILENCE = """
+_SILENCE = f"""
 WITH closed AS (
     UPDATE ~.account
-       SET closed_until = greatest(closed_until, clock_timestamp() + $2::float8 * interval '1 second')
+       SET closed_until = greatest(closed_until - {_SET_BACK}, clock_timestamp() + $2::float8 * interval '1 second'),
+           seen = clock_timestamp()
       FROM (SELECT set_config('synchronous_commit', 'off', true) AS disk) AS transaction
      WHERE name = $1 AND disk = 'off'
     RETURNING 1
@@ -107,14 +138,17 @@ async def make_tables(database: Database, schema: str) -> None:
 
     They are looked for first: whoever may use a schema need not be allowed to make one.
     """
-    found = await database.fetch("SELECT to_regclass($1) IS NOT NULL AS is_there", f'"{schema}".account_salt')
+    found = await database.fetch(
+        "SELECT EXISTS (SELECT FROM pg_attribute WHERE attrelid = to_regclass($1) AND attname = 'seen') AS is_there",
+        f'"{schema}".account',
+    )
     if found[0]["is_there"]:
         return
     statements: list[tuple[str, Sequence[str]]] = [
-        (_LOCK, (schema,)),  # two that make the same at once would be in each other's way
-        (f'CREATE SCHEMA IF NOT EXISTS "{schema}"', ()),
+        (lock_of(schema), ()),  # two that make the same at once would be in each other's way
+        (MAKE_SCHEMA.replace("~", schema), ()),
     ]
-    statements += [(_of(text, schema), ()) for text in TABLES]
+    statements += [(_of(text, schema), ()) for text in (*TABLES, *GROWS)]
     await database.many(*statements)
 
 

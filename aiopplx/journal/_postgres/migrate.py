@@ -10,10 +10,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from aiopplx.journal._errors import JournalBroken
+from aiopplx.journal._postgres.account import lock_of
 from aiopplx.journal._postgres.hearing import reach
 from aiopplx.journal._postgres.opening import refused, unusable
 from aiopplx.journal._postgres.room import Database
-from aiopplx.journal._postgres.schema import LOCK, MIGRATIONS, VERSION, qualified
+from aiopplx.journal._postgres.schema import MIGRATIONS, VERSION, qualified
 from aiopplx.journal._postgres.tables import Tables
 from aiopplx.journal._postgres.url import Address, address_of, hidden
 
@@ -59,9 +60,8 @@ async def _migrate(
         raise refused(name, "foreign", "is a schema of something else: it has no version of a journal")
     if int(before) > version:
         raise refused(name, "newer", f"has version {before}, and this library makes {version}: use a newer one")
-    lock = f"SELECT pg_advisory_xact_lock({LOCK}, hashtext('~'))"
     for old in range(int(before), version):
         said = f"UPDATE ~.meta SET v = '{old + 1}' WHERE k = 'version' AND v = '{old}'"
         # Whoever waited for the lock finds it done, and each statement says IF NOT EXISTS.
-        await database.execute(qualified(";\n".join([lock, *migrations[old], said]), address.schema))
+        await database.execute(qualified(";\n".join([lock_of(address.schema), *migrations[old], said]), address.schema))
     return int(before), version

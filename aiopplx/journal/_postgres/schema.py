@@ -17,11 +17,8 @@ from collections.abc import Mapping
 
 from aiopplx.journal._postgres import account
 
-VERSION = 1
+VERSION = 2
 """The version of the tables that this library makes. It also works with those of the version after it."""
-
-LOCK = 0x6170706C
-"""The advisory lock under which tables are made and migrated: "appl" in ASCII."""
 
 MONEY = "journal"
 """The row of `account` with the budget of all sessions: its cap, what is spent, and the sum of `job.hold`."""
@@ -64,7 +61,8 @@ TABLES = (
         updated double precision NOT NULL,
         hold double precision NOT NULL DEFAULT 0,
         run text COLLATE "C" NOT NULL DEFAULT '',
-        place bigint NOT NULL DEFAULT 0)
+        place bigint NOT NULL DEFAULT 0,
+        tenant text NOT NULL DEFAULT '')
         WITH (fillfactor=70, autovacuum_vacuum_scale_factor=0.02, autovacuum_vacuum_threshold=200)""",
     # Those that are free; those that a session holds, which are freed with it; those for which an amount is held back;
     # those that may be removed one day.
@@ -72,6 +70,8 @@ TABLES = (
     "CREATE INDEX IF NOT EXISTS job_owned ON ~.job(owner) WHERE owner IS NOT NULL",
     "CREATE INDEX IF NOT EXISTS job_held ON ~.job(state) WHERE hold > 0",
     "CREATE INDEX IF NOT EXISTS job_ended ON ~.job(ended_at) WHERE state IN (3, 4, 6, 7)",
+    # Those of one tenant, which no statement of this library asks for: row-level security and removals do.
+    "CREATE INDEX IF NOT EXISTS job_tenant ON ~.job(tenant) WHERE tenant <> ''",
     # An equal question, newest first.
     "CREATE INDEX IF NOT EXISTS job_sha ON ~.job(sha, pk)",
     """CREATE TABLE IF NOT EXISTS ~.request(
@@ -85,7 +85,8 @@ TABLES = (
         body bytea NOT NULL)""",
     # It is compressed already: the server must not try again.
     "ALTER TABLE ~.result ALTER body SET STORAGE EXTERNAL",
-    # Submissions that the user replaced, or that were removed after their time: their keys, ids and bills are kept.
+    # Submissions that the user replaced, or that were removed after their time: their keys, ids and bills are kept. A
+    # bill that never became known counts as `hold`, what was held back for it.
     """CREATE TABLE IF NOT EXISTS ~.past(
         pk bigint NOT NULL,
         tag text,
@@ -97,7 +98,9 @@ TABLES = (
         word text NOT NULL,
         error text NOT NULL,
         cost double precision,
-        updated double precision NOT NULL)""",
+        updated double precision NOT NULL,
+        tenant text NOT NULL DEFAULT '',
+        hold double precision NOT NULL DEFAULT 0)""",
     "CREATE INDEX IF NOT EXISTS past_pk ON ~.past(pk)",
     "CREATE INDEX IF NOT EXISTS past_job_id ON ~.past(job_id) WHERE job_id IS NOT NULL",
     """CREATE TABLE IF NOT EXISTS ~.origin(
@@ -114,14 +117,20 @@ TABLES = (
 )
 """The statements for the tables of `VERSION`."""
 
-MIGRATIONS: Mapping[int, tuple[str, ...]] = {}
+MIGRATIONS: Mapping[int, tuple[str, ...]] = {
+    1: (
+        "ALTER TABLE ~.job ADD COLUMN IF NOT EXISTS tenant text NOT NULL DEFAULT ''",
+        "ALTER TABLE ~.past ADD COLUMN IF NOT EXISTS tenant text NOT NULL DEFAULT ''",
+        "ALTER TABLE ~.past ADD COLUMN IF NOT EXISTS hold double precision NOT NULL DEFAULT 0",
+        # A name is `tenant:<JSON>/...`; a JSON string ends at its first quote that no backslash stands before. Of one
+        # that the server may not be able to read the column stays empty.
+        r"""UPDATE ~.job SET tenant = substring(item FROM '^tenant:("(?:[^"\\]|\\.)*")/')::json #>> '{}'
+        WHERE item LIKE 'tenant:%' AND tenant = '' AND regexp_match(item, '\\u(0000|d[89a-f])') IS NULL""",
+        "CREATE INDEX IF NOT EXISTS job_tenant ON ~.job(tenant) WHERE tenant <> ''",
+        *account.GROWS,
+    ),
+}
 """The migration from each earlier version to the next."""
-
-# A server says "not allowed" of a schema that is there, if it is asked to make it if it is not.
-_SCHEMA = """
-    DO $$ BEGIN
-        IF NOT EXISTS (SELECT FROM pg_namespace WHERE nspname = '~') THEN CREATE SCHEMA ~; END IF;
-    END $$"""
 
 
 def qualified(text: str, schema: str) -> str:
@@ -136,5 +145,4 @@ def script(schema: str, *extra: str) -> str:
         schema: where.
         extra: statements that come last.
     """
-    lock = f"SELECT pg_advisory_xact_lock({LOCK}, hashtext('~'))"
-    return qualified(";\n".join([lock, _SCHEMA, *TABLES, *extra]), schema)
+    return qualified(";\n".join([account.lock_of(schema), account.MAKE_SCHEMA, *TABLES, *extra]), schema)

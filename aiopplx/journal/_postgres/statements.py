@@ -96,19 +96,20 @@ def _where(rule: Rule) -> str:
     return where
 
 
-_PAST = "pk, tag, key, job_id, api, kind, state, word, error, cost, updated"
+_PAST = "pk, tag, key, job_id, api, kind, state, word, error, cost, updated, tenant"
+# The bill of what goes to the past may never become known: it counts as what was held back for it.
+_BILLED = "CASE WHEN attempts > 0 THEN hold ELSE 0 END"
 
 
 def _to_the_past(which: str = "true") -> str:
-    return f"past AS (INSERT INTO ~.past({_PAST}) SELECT {_PAST} FROM old WHERE {which})"
+    return f"past AS (INSERT INTO ~.past({_PAST}, hold) SELECT {_PAST}, {_BILLED} FROM old WHERE {which})"
 
 
-# The bill of what is replaced may never become known: it counts as what was held back for it.
 # No sum falls below nothing by a rounding error.
 _BILL = f"""bill AS (
-    UPDATE ~.account SET held = greatest(0, held - old.hold),
-        spent = spent + CASE WHEN old.attempts > 0 THEN old.hold ELSE 0 END
-    FROM old WHERE name = '{MONEY}' AND old.hold > 0)"""
+    UPDATE ~.account SET held = greatest(0, account.held - gone.held), spent = spent + gone.billed
+    FROM (SELECT sum(hold) AS held, sum({_BILLED}) AS billed FROM old WHERE hold > 0) AS gone
+    WHERE name = '{MONEY}' AND gone.held > 0)"""
 _MONEY = f"""money AS (
     UPDATE ~.account SET held = greatest(0, held - before.hold + done.hold), spent = spent + coalesce(:cost, 0)
     FROM before, done WHERE name = '{MONEY}')"""
@@ -222,8 +223,8 @@ _COMES_FROM = """
     DO UPDATE SET pk = excluded.pk, question = excluded.question, meta = excluded.meta"""
 QUEUE = f"""
     WITH new AS (
-        INSERT INTO ~.job(item, tag, key, sha, api, kind, state, owner, fence, touched, updated, run, place)
-        SELECT :item, :tag, :key, :sha, :api, :kind, 0, :me, nextval('~.fence'), :me, {NOW}, :run, :place
+        INSERT INTO ~.job(item, tag, key, sha, api, kind, state, owner, fence, touched, updated, run, place, tenant)
+        SELECT :item, :tag, :key, :sha, :api, :kind, 0, :me, nextval('~.fence'), :me, {NOW}, :run, :place, :tenant
         WHERE NOT EXISTS (SELECT FROM ~.past WHERE past.key = :key)
         ON CONFLICT DO NOTHING RETURNING pk, fence, updated),
     {_BYTES},
@@ -267,7 +268,10 @@ REPLACE = f"""
 # --- where a row comes from ------------------------------------------------------------------------------------------
 
 _ALONE = "NOT EXISTS (SELECT FROM ~.origin WHERE origin.pk = job.pk)"
-COMES_FROM = _COMES_FROM.format(values="VALUES (:run, :place, :pk, :question, :meta)")
+# One that is over may be removed at any moment, and is not while it is locked.
+COMES_FROM = _COMES_FROM.format(
+    values="SELECT :run, :place, pk, :question, :meta FROM (SELECT pk FROM ~.job WHERE pk = :pk FOR KEY SHARE) AS there"
+)
 STANDS_AT = f"UPDATE ~.job SET run = :run, place = :place WHERE pk = :pk AND run <> :run AND {_ALONE} RETURNING pk"
 # A second row of this run asks for the same job, so the place of the first is written where there can be several.
 STOOD_AT = f"""
@@ -340,7 +344,8 @@ ROOM = f"""
 LOCK_MONEY = f"SELECT FROM ~.account WHERE name = '{MONEY}' FOR UPDATE"
 RECOUNT = f"""
     UPDATE ~.account SET held = (SELECT coalesce(sum(hold), 0) FROM ~.job), spent = (
-        SELECT coalesce(sum(cost), 0) FROM (SELECT cost FROM ~.job UNION ALL SELECT cost FROM ~.past) AS bills)
+        SELECT coalesce(sum(cost), 0) FROM (
+            SELECT cost FROM ~.job UNION ALL SELECT coalesce(cost, 0) + hold FROM ~.past) AS bills)
     WHERE name = '{MONEY}'"""
 
 # --- sums and lists --------------------------------------------------------------------------------------------------
@@ -351,7 +356,8 @@ FORGET = f"""
         SELECT * FROM ~.job WHERE state {_among(OVER)} AND ended_at < {NOW} - :seconds
             AND (delivered OR ended_at < {NOW} - 2 * :seconds)
         ORDER BY ended_at LIMIT :limit FOR UPDATE SKIP LOCKED),
-    {_to_the_past()}
+    {_to_the_past()},
+    {_BILL}
     DELETE FROM ~.job USING old WHERE job.pk = old.pk RETURNING job.pk"""
 
 COUNTS = "SELECT state, count(*) AS count FROM ~.job GROUP BY state"

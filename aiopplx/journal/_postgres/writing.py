@@ -32,6 +32,7 @@ from aiopplx.journal.store import (
     may_take,
     name_taken,
     sha_of,
+    tenant_of,
 )
 
 JOB_ID, KEYS = "job_id", frozenset({"job_key", "past_key"})
@@ -123,6 +124,7 @@ class Writing:
             kind=kind,
             run=run,
             place=origin.place,
+            tenant=_text(tenant_of(item)),
             body=body,
             meta=pack_meta(origin.meta),
         )
