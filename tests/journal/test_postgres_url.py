@@ -40,8 +40,55 @@ def test_url_is_told_from_a_file(given: object, is_one: bool) -> None:
     ],
 )
 def test_url_names_server_schema_and_encryption(url: str, name: str, sslmode: str) -> None:
-    address = address_of(url)
+    address = address_of(url, environment={})
     assert (address.name, address.sslmode) == (name, sslmode)
+
+
+@pytest.mark.parametrize(
+    ("url", "environment", "name", "sslmode"),
+    [
+        ("postgresql:///x", {"PGHOST": "db.example"}, "postgresql://db.example/x?schema=aiopplx", "verify-full"),
+        ("postgresql://u@/x", {"PGHOST": "db.example"}, "postgresql://u@db.example/x?schema=aiopplx", "verify-full"),
+        ("postgresql:///x", {"PGHOST": "/run/pg"}, "postgresql:///x?host=/run/pg&schema=aiopplx", "disable"),
+        ("postgresql://one/x", {"PGHOST": "db.example"}, "postgresql://one/x?schema=aiopplx", "verify-full"),
+        ("postgresql://db", {"PGPORT": "6432"}, "postgresql://db:6432/?schema=aiopplx", "verify-full"),
+        ("postgresql://db:5433", {"PGPORT": "6432"}, "postgresql://db:5433/?schema=aiopplx", "verify-full"),
+        (
+            "postgresql://db",
+            {"PGUSER": "u", "PGDATABASE": "x", "PGSSLMODE": "require"},
+            "postgresql://u@db/x?schema=aiopplx",
+            "require",
+        ),
+        ("postgresql://db?sslmode=verify-ca", {"PGSSLMODE": "disable"}, "postgresql://db/?schema=aiopplx", "verify-ca"),
+        ("postgresql:///x", {"PGSSLMODE": "prefer"}, "postgresql:///x?schema=aiopplx", "disable"),
+    ],
+)
+def test_what_a_url_leaves_out_is_in_the_environment(
+    url: str, environment: dict[str, str], name: str, sslmode: str
+) -> None:
+    address = address_of(url, environment=environment)
+    assert (address.name, address.sslmode) == (name, sslmode)
+
+
+@pytest.mark.parametrize(
+    ("environment", "said"),
+    [
+        ({"PGSERVICE": "prod"}, "PGSERVICE"),
+        ({"PGHOST": "one,two"}, "one host"),
+        ({"PGHOST": "db.example", "PGSSLMODE": "prefer"}, "prefer leaves it to the network"),
+        ({"PGPORT": "some"}, "from 1 to 65535"),
+    ],
+)
+def test_environment_that_leaves_the_server_open_is_refused(environment: dict[str, str], said: str) -> None:
+    with pytest.raises(ConfigError, match=said):
+        address_of("postgresql:///x", environment=environment)
+
+
+def test_certificates_may_be_named_by_the_environment() -> None:
+    environment = {"PGSSLROOTCERT": "ca.pem"}
+    assert address_of("postgresql://db", environment=environment).sslrootcert == "ca.pem"
+    assert address_of("postgresql://db?sslrootcert=other", environment=environment).sslrootcert == "other"
+    assert address_of("postgresql://db", environment={"PGSSLROOTCERT": "system"}).sslrootcert == ""
 
 
 def test_password_is_given_and_never_shown() -> None:

@@ -1,12 +1,14 @@
 """Where a database is: a `postgresql://` URL, checked, in libpq's words.
 
 `postgresql://user:password@host:5432/database?schema=aiopplx&sslmode=verify-full&sslrootcert=ca.pem`. A socket's folder
-goes into `host`: `postgresql:///database?host=/run/postgresql`. A password may also stand in `PGPASSWORD`, or in the
-password file that libpq reads.
+goes into `host`: `postgresql:///database?host=/run/postgresql`. What the URL leaves out is taken from libpq's
+environment: `PGHOST`, `PGPORT`, `PGUSER`, `PGDATABASE`, `PGSSLMODE` and `PGSSLROOTCERT`; a password from `PGPASSWORD`,
+or the password file that libpq reads. `PGSERVICE` is not read, and refused where it would name the host.
 
 The questions travel on this connection. So a server that is on another machine must prove who it is (`verify-full`)
-unless the URL says otherwise, and `prefer` and `allow` are refused: whoever can change the traffic decides what these
-come to.
+unless the URL or `PGSSLMODE` says otherwise, and `prefer` and `allow` are refused: whoever can change the traffic
+decides what these come to. That is decided here, of the host that is connected to: the driver finds nothing left to
+look up but the name of the process's user and the password.
 
 This module knows nothing of connections.
 """
@@ -14,8 +16,9 @@ This module knows nothing of connections.
 from __future__ import annotations
 
 import ipaddress
+import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Literal, TypeVar, cast, get_args
 from urllib.parse import parse_qsl, unquote, urlsplit
 
@@ -46,7 +49,8 @@ class Address(msgspec.Struct, frozen=True, kw_only=True):
     """A database and how to reach it.
 
     Attributes:
-        host: a name, an address, or the folder of a socket; `""` for the driver's default.
+        host: a name, an address, or the folder of a socket; `""` for the sockets and the loopback address of this
+            machine.
         port: of the server.
         user: `""` for the driver's default, the name of the process's user.
         database: `""` for the driver's default, the user's name.
@@ -106,12 +110,13 @@ def hidden(given: T) -> T | Url:
     return url
 
 
-def address_of(given: str, *, argument: str = "journal") -> Address:
+def address_of(given: str, *, argument: str = "journal", environment: Mapping[str, str] = os.environ) -> Address:
     """The database of a URL.
 
     Args:
         given: the URL.
         argument: what it was given for, for the message.
+        environment: has what the URL leaves out.
 
     Raises:
         ConfigError: it cannot be used. The message shows nothing of the URL but the word that is wrong.
@@ -134,22 +139,35 @@ def address_of(given: str, *, argument: str = "journal") -> Address:
             f"has a word that is not known: {unknown[0]!r}{secret}; known are {', '.join(sorted(_WORDS))}",
             argument=argument,
         )
-    host = words.get("host") or unquote(host)
+    host = _host(words.get("host") or unquote(host), environment, argument)
     schema = words.get("schema", SCHEMA)
     if not re.fullmatch(_SCHEMA, schema):
         raise ConfigError(
             "must name a schema of small letters, digits and _, of at most 40 characters", argument=f"{argument} schema"
         )
+    named = words.get("port") or (None if port else environment.get("PGPORT"))
+    certificates = words.get("sslrootcert") or environment.get("PGSSLROOTCERT", "")
     return Address(
         host=host,
-        port=_port(words["port"], argument) if words.get("port") else port or PORT,
-        user=words.get("user") or user,
-        database=words.get("dbname") or unquote(parts.path.lstrip("/")),
+        port=_port(named, argument) if named else port or PORT,
+        user=words.get("user") or user or environment.get("PGUSER", ""),
+        database=words.get("dbname") or unquote(parts.path.lstrip("/")) or environment.get("PGDATABASE", ""),
         schema=schema,
-        sslmode=_sslmode(words.get("sslmode"), host, argument),
-        sslrootcert=words.get("sslrootcert", ""),
+        sslmode=_sslmode(words.get("sslmode"), environment.get("PGSSLMODE"), host, argument),
+        sslrootcert="" if certificates == "system" else certificates,
         password=given.password,
     )
+
+
+def _host(given: str, environment: Mapping[str, str], argument: str) -> str:
+    if not given and environment.get("PGSERVICE"):
+        raise ConfigError(
+            "names no host, and PGSERVICE, which may name one, is not read: say the host in the URL", argument=argument
+        )
+    host = given or environment.get("PGHOST", "")
+    if "," in host:
+        raise ConfigError("must name one host, and not several", argument=f"{argument} host")
+    return host
 
 
 def _port(given: str, argument: str) -> int:
@@ -158,7 +176,9 @@ def _port(given: str, argument: str) -> int:
     return int(given)
 
 
-def _sslmode(given: str | None, host: str, argument: str) -> SslMode:
+def _sslmode(given: str | None, from_environment: str | None, host: str, argument: str) -> SslMode:
+    if given is None and not (is_local(host) and from_environment in ("prefer", "allow")):
+        given = from_environment or None
     if given is None:
         return "disable" if is_local(host) else "verify-full"
     if given in ("prefer", "allow"):
