@@ -30,6 +30,9 @@ from aiopplx.journal._records import Claim, Record
 BEAT = 7.5
 """Seconds after which free rows are looked for again."""
 
+GIVEN_UP = 6 * 3600.0
+"""Seconds after which a row that this session has given up is collected again: its answer may have become readable."""
+
 SWEEP = 600.0
 """Seconds between two removals of what is kept for long enough."""
 AT_ONCE = 500
@@ -104,7 +107,7 @@ class Collector:
         self._keep_for = keep_for
         self._swept: float | None = None
         self._let_go: list[Claim] = []
-        self._given_up: set[int] = set()
+        self._given_up: dict[int, float] = {}  # rows, and when: oldest first
         self._strays: dict[int, Claim] = {}
         self._senders: set[asyncio.Task[None]] = set()
         self._news = asyncio.Event()
@@ -115,11 +118,12 @@ class Collector:
 
         Args:
             claim: the right to write it, which ends soon.
-            is_given_up: this session has tried, so that it does not collect the row again.
+            is_given_up: this session has tried, so that it leaves the row to others for some hours.
         """
         self._let_go.append(claim)
         if is_given_up:
-            self._given_up.add(claim.pk)
+            self._given_up.pop(claim.pk, None)
+            self._given_up[claim.pk] = self._clock.now()
         self._news.set()
 
     async def aclose(self) -> None:
@@ -175,7 +179,7 @@ class Collector:
         A row that is not known at two looks: at the first one it may be on its way to whoever asked for it.
         """
         life, before = self._life, self._strays
-        held = await life.store.held([*life.live.by_row, *self._given_up])
+        held = await life.store.held([*life.live.by_row])
         self._strays = {claim.pk: claim for claim in held}
         for claim in held:
             known = before.get(claim.pk)
@@ -188,11 +192,18 @@ class Collector:
         room = self._at_once - sum(map(is_collected, life.live.by_row.values()))
         if room <= 0:
             return
-        for record in await life.store.free(room):
-            if record.pk in self._given_up:
-                continue  # held, so that nobody waits for a turn of this session: it is freed when that closes
+        for record in await life.store.free(room, but=self._left_to_others()):
             sub = life.collect(record, self._timeout)
             if sub is not None:
                 sender = asyncio.get_running_loop().create_task(life.submit(sub, None, Bounds.within(sub.timeout)))
                 self._senders.add(sender)
                 sender.add_done_callback(self._senders.discard)
+
+    def _left_to_others(self) -> list[int]:
+        """The rows that this session has given up in the last hours."""
+        latest = self._clock.now() - GIVEN_UP
+        for pk in list(self._given_up):
+            if self._given_up[pk] > latest:
+                break
+            del self._given_up[pk]
+        return list(self._given_up)

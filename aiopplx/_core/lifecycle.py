@@ -294,8 +294,10 @@ class Lifecycle:
             await self._requeue(sub, record)
         elif decision is Decision.HOLD:
             error = in_doubt(record)
-            await self._write(sub, steps.doubtful(key=sub.key, error=error.message))
-            is_told = self._shares and record.state is State.IN_DOUBT
+            is_known = record.state is State.IN_DOUBT
+            if not is_known:
+                await self._write(sub, steps.doubtful(key=sub.key, error=error.message))
+            is_told = self._shares and is_known
             self._end(sub, sub.as_job(JobStatus.IN_DOUBT, error), is_billed=True, is_told=is_told)
         elif decision is Decision.DONE:
             self._end(sub, outcomes.as_stored(sub, record, None), is_billed=False, is_told=self._shares)

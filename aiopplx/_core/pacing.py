@@ -54,6 +54,7 @@ class Pacing:
         self._has_work = has_work
         self._is_away = False
         self._wanted = asyncio.Event()
+        self._wanted.set()  # a session that has closed since may have been told that departures are wanted
         self._news = asyncio.Event()
         self._known_until = 0.0  # the end of the latest silence that is known here
         self._to_say = 0.0  # the same of one that is to be passed on; 0.0 if none is

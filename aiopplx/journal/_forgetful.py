@@ -78,7 +78,7 @@ class ForgetfulJournal:
         """None: there are no rows."""
         return None
 
-    async def free(self, limit: int) -> list[Record]:
+    async def free(self, limit: int, *, but: Collection[int] = ()) -> list[Record]:
         """Nothing: there are no rows."""
         return []
 

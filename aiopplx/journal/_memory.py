@@ -299,11 +299,13 @@ class MemoryJournal:
         store = self._open()
         return store.claimed(pk, self) if pk in store.rows else None
 
-    async def free(self, limit: int) -> list[Record]:
+    async def free(self, limit: int, *, but: Collection[int] = ()) -> list[Record]:
         """See `Journal`."""
         store = self._open()
         found = (
-            [pk for pk, row in store.rows.items() if row.state in RUNNING and store.is_free(pk)] if self.shares else []
+            [pk for pk, row in store.rows.items() if row.state in RUNNING and store.is_free(pk) and pk not in but]
+            if self.shares
+            else []
         )
         return [store.claimed(pk, self) for pk in found[: max(0, limit)]]
 

@@ -107,7 +107,7 @@ class Journal(Protocol):
         """
         ...
 
-    async def free(self, limit: int) -> list[Record]:
+    async def free(self, limit: int, *, but: Collection[int] = ()) -> list[Record]:
         """Take the right to write rows that may be billed and that nobody holds: their session has ended, or is dead.
 
         These are rows in SENDING and ACCEPTED. Of a row in QUEUED nothing was sent, so it is left for whoever asks for
@@ -116,6 +116,7 @@ class Journal(Protocol):
 
         Args:
             limit: the most rows that are taken.
+            but: rows that are left to others.
 
         Returns:
             The rows, lowest `pk` first, each with its claim.

@@ -169,6 +169,23 @@ async def test_unexpected_failure_does_not_end_the_sharing(caplog: pytest.LogCap
     assert [record.exc_info is not None for record in caplog.records if record.levelname == "ERROR"] == [True, True]
 
 
+async def test_departure_that_a_closed_session_wanted_is_fetched() -> None:
+    clock, account = JumpingClock(), Failing()
+    account.calls.update(("reserve", "silent"))  # the calls that fail are over
+    wanted: set[Any] = set()
+    fetched = Fetched(lambda: [call() for call in wanted])
+    client: Any = SimpleNamespace(
+        clock=clock, gate=SimpleNamespace(limits=SimpleNamespace(on_want=wanted, fetched={"submit": fetched}))
+    )
+    fetched.want(clock.now())  # and whoever heard of it closed before it was fetched
+    pacing = Pacing(cast("Any", account), client, cast("Any", SimpleNamespace(came=lambda: None)), lambda: True)
+    with anyio.fail_after(20):
+        while fetched.delay(clock.now()) > 0.0:
+            fetched.want(clock.now())
+            await clock.sleep(0.5)
+    await pacing.aclose()
+
+
 async def test_database_that_is_not_there_ends_the_opening(service: Emulator) -> None:
     with pytest.raises(JournalAway):
         async with Session(KEY, base_url=service.url, shared="postgresql:///x?host=/nowhere&user=u", rpm=60):

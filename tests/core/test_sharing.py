@@ -13,12 +13,14 @@ from pathlib import Path
 from typing import Any
 
 import anyio
+import msgspec
 import pytest
 from _postgres import Server
 from _rows import claim_of
 from _scripted import KEY, NEVER, Scripted, is_get, is_submit, turns
 
 from aiopplx import ConfigError, Event, EventKind, JobStatus, JournalOptions, PollPolicy, RetryPolicy, Session
+from aiopplx._core.holding import GIVEN_UP
 from aiopplx._wire.request import ResearchRequest
 from aiopplx.agent import AGENT
 from aiopplx.emulator import Emulator
@@ -314,9 +316,9 @@ async def test_unexpected_failure_does_not_end_the_collecting(
     class Failing(MemoryJournal):
         fails = 2
 
-        async def free(self, limit: int) -> Any:
+        async def free(self, limit: int, **more: Any) -> Any:
             self.fails -= 1
-            return await super().free(limit) if self.fails < 0 else [None]
+            return await super().free(limit, **more) if self.fails < 0 else [None]
 
     async with Scripted() as server, opened(server, Failing(store=store), clock=Clock(1000)):
         await left_by_a_dead_session(store, State.SENDING)
@@ -446,6 +448,30 @@ async def test_unreadable_job_is_not_collected_again_and_again(store: MemoryStor
         assert store.rows[1].state is State.ACCEPTED
 
 
+async def test_unreadable_job_stays_free_for_other_sessions(store: MemoryStore) -> None:
+    async with Scripted() as server, opened(server, store.session(), clock=Clock(1000)) as session:
+        server.script = lambda asked: (200, b"[]") if is_get(asked) else None
+        assert (await session.ask(QUESTION, tag="x")).status is JobStatus.UNREADABLE
+        server.script = lambda asked: None
+        async with opened(server, store.session()):  # of a version that can read it
+            await until(lambda: store.rows[1].state is State.DONE)
+
+
+async def test_unreadable_job_is_collected_again_after_hours(store: MemoryStore) -> None:
+    async with Scripted() as server, opened(server, store.session(), clock=Clock(1000)) as session:
+        server.script = lambda asked: (200, b"[]") if is_get(asked) else None
+        assert (await session.ask(QUESTION, tag="x")).status is JobStatus.UNREADABLE
+        core = session._core
+        assert core is not None
+        collector = core.life.collector
+        assert collector is not None
+        assert list(collector._given_up) == [1]
+        server.script = lambda asked: None
+        collector._given_up[1] -= GIVEN_UP
+        await until(lambda: store.rows[1].state is State.DONE)
+        assert not collector._given_up
+
+
 async def test_row_left_unsent_can_be_asked_for_elsewhere(store: MemoryStore) -> None:
     async with Scripted() as server, opened(server, store.session()) as one, opened(server, store.session()) as two:
         server.hold = is_submit
@@ -458,6 +484,22 @@ async def test_row_left_unsent_can_be_asked_for_elsewhere(store: MemoryStore) ->
         with anyio.fail_after(SOON):
             assert (await two.ask(QUESTION, tag="x")).ok
         assert len(server.rows) == 1
+
+
+@pytest.mark.parametrize("named", [True, False])
+async def test_doubt_is_told_as_its_row_tells_it(named: bool, store: MemoryStore) -> None:
+    said = "the server gave the id of another submission (key other) to this one" if named else ""
+    policy = RetryPolicy(on_doubt="hold")
+    async with Scripted() as server, opened(server, store.session(), retry=policy) as session:
+        server.script = lambda asked: (500, {}) if is_submit(asked) else None
+        assert (await session.ask(QUESTION, tag="x")).status is JobStatus.IN_DOUBT
+        store.rows[1] = msgspec.structs.replace(store.rows[1], error=said)
+        job = await session.ask(QUESTION, tag="x")
+        assert server.requests["submit"] == 1
+    assert job.status is JobStatus.IN_DOUBT
+    assert job.error is not None
+    assert (said or "no usable answer came") in job.error.message
+    assert store.rows[1].error == said
 
 
 # --- a claim that is lost ---------------------------------------------------------------------------------------------

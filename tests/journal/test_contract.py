@@ -1125,6 +1125,13 @@ async def test_no_more_rows_are_taken_than_asked_for(shared: Kind, one: Journal,
     assert await two.free(limit) == []
 
 
+async def test_free_rows_that_are_not_wanted_stay_free(shared: Kind, one: Journal, two: Journal) -> None:
+    records = [await brought_to(one, A, f"{n}") for n in range(3)]
+    await shared.lose(one)
+    assert [row.pk for row in await two.free(1, but=[records[0].pk, 99])] == [records[1].pk]
+    assert [row.pk for row in await two.free(10)] == [records[0].pk, records[2].pk]
+
+
 async def test_released_row_is_free_for_all(one: Journal, two: Journal) -> None:
     record = await brought_to(one, A)
     await one.release(claim_of(record))

@@ -220,9 +220,9 @@ class PostgresJournal:
         """See `Journal`."""
         return await self._do(lambda: self._settled(pk, lambda: self._writing.claim(pk)), after=pk)
 
-    async def free(self, limit: int) -> list[Record]:
+    async def free(self, limit: int, *, but: Collection[int] = ()) -> list[Record]:
         """See `Journal`."""
-        return await self._do(lambda: self._writing.free(limit)) if limit > 0 else []
+        return await self._do(lambda: self._writing.free(limit, but)) if limit > 0 else []
 
     async def forget(self, seconds: float, *, limit: int = 500) -> int:
         """See `Journal`."""

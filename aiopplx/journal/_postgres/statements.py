@@ -189,7 +189,8 @@ CLAIM_ITEM = _claim("item = :item", "sha IN (:sha, '')")
 # row is looked at anew once it is locked, a table that is joined to it is not.
 CLAIM_FREE = f"""
     WITH c AS (
-        SELECT pk FROM ~.job WHERE state {_among(RUNNING)} AND owner IS NULL ORDER BY pk LIMIT :limit
+        SELECT pk FROM ~.job WHERE state {_among(RUNNING)} AND owner IS NULL AND NOT pk = ANY(:pks)
+        ORDER BY pk LIMIT :limit
         FOR UPDATE SKIP LOCKED),
     j AS (UPDATE ~.job SET {_TAKE} FROM c WHERE job.pk = c.pk RETURNING job.*){_RECORD}"""
 HELD = f"SELECT pk, fence FROM ~.job WHERE owner = :me AND NOT state {FINAL} AND NOT pk = ANY(:pks)"

@@ -80,9 +80,9 @@ class Writing:
         found = await self._claim(sql.CLAIM, pk=pk)
         return found[0] if found is not None else None
 
-    async def free(self, limit: int) -> list[Record]:
+    async def free(self, limit: int, but: Collection[int]) -> list[Record]:
         """See `Journal`."""
-        rows = await self._held.hold(sql.CLAIM_FREE, limit=max(0, limit))
+        rows = await self._held.hold(sql.CLAIM_FREE, limit=max(0, limit), pks=list(but))
         return [self._claimed(seen_of(row, self._held.me)) for row in rows]
 
     async def held(self, but: Collection[int]) -> list[Claim]:

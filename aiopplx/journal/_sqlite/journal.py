@@ -138,7 +138,7 @@ class SqliteJournal:
         """See `Journal`. The one session that has the file open holds every row."""
         return await self._do(lambda statements: statements.claim(pk))
 
-    async def free(self, limit: int) -> list[Record]:
+    async def free(self, limit: int, *, but: Collection[int] = ()) -> list[Record]:
         """See `Journal`. The one session that has the file open holds every row, so there are none."""
         self._check()
         return []
