@@ -11,11 +11,12 @@ from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import pytest
-from _postgres import PATIENT, Server, pooled
+from _postgres import PATIENT, Server, pooled, remove
 from _rows import claim_of, queued, take
 
 from aiopplx.journal import (
     ClaimLost,
+    ItemConflict,
     JournalAway,
     JournalClosed,
     JournalRefused,
@@ -229,16 +230,55 @@ async def test_session_whose_beats_fail_stops_sending_in_time(url: str, postgres
         assert journal.may_intend()
 
 
-async def test_session_declared_dead_goes_on_under_another_number(url: str, database: AsyncpgDatabase) -> None:
+async def test_session_declared_dead_goes_on_with_new_claims(url: str, database: AsyncpgDatabase) -> None:
     async with opened(url, QUICK) as journal:
-        record, number = await queued(journal), journal._held.me
+        record, entered = await queued(journal), journal._held.entered
         await database.execute(f"DELETE FROM {schema_of(url)}.worker")
-        await until(lambda: journal._held.me != number)
+        await until(lambda: journal._held.entered != entered)
         with pytest.raises(ClaimLost):
             await take(journal, record, "sending")
         again = await queued(journal)
         assert again.pk == record.pk
         await take(journal, again, "sending")
+
+
+async def test_session_declared_dead_is_still_one_opening(url: str) -> None:
+    async with opened(url) as one, opened(url) as other:
+        one.exhausted(False)
+        for place in range(3):
+            await queued(one, place, origin=Origin("run", place))
+            await remove(one)
+        await queued(one, 3, origin=Origin("run", 3))
+        other.exhausted(True)
+        await other.counts()
+        with pytest.raises(ItemConflict):
+            await queued(other, 2, ask=b"another question")
+        with PostgresReader(url) as reader:
+            assert reader.facts()["exhausted"] is False
+            one.exhausted(True)
+            await one.counts()
+            assert [record.tag for record in reader.asked()] == [0, 1, 2, 3]
+            assert reader.facts()["openings"] == 2
+
+
+async def test_intent_is_looked_at_again_after_entering_anew(url: str) -> None:
+    """Its answer is on its way for so long that another session has the row by now."""
+    async with opened(url) as one, opened(url) as other:
+        record = await queued(one)
+        fetch = one._held.fetch
+
+        async def slow(text: str, **values: Any) -> Any:
+            answer = await fetch(text, **values)
+            if "attempt" in text and not one._held.entered - entered:
+                await remove(one)
+                await other.claim(record.pk)
+                await queued(one, "b")  # it has entered anew
+            return answer
+
+        entered = one._held.entered
+        one._held.fetch = slow  # type: ignore[method-assign]  # an answer that is late
+        with pytest.raises(ClaimLost):
+            await take(one, record, "sending")
 
 
 async def test_closing_frees_all_at_once(url: str, database: AsyncpgDatabase) -> None:

@@ -1,7 +1,8 @@
 """The session's line among the others, by which it holds its jobs: it enters, beats, and leaves.
 
-If the server does not know its number any more, everything that was held is lost; the session enters anew, under
-another number, and goes on.
+If the server does not know it any more, everything that was held is lost. The session enters anew, under the number
+that it has had from its opening on, and claims what it goes on with: no earlier claim is live again, because a row that
+was freed has no holder until it is claimed.
 
 This module knows nothing of what the statements do.
 """
@@ -20,7 +21,7 @@ from aiopplx._version import __version__
 from aiopplx.journal._errors import JournalAway, JournalError
 from aiopplx.journal._postgres.lease import Lease, Timing
 from aiopplx.journal._postgres.room import Database, Row, Taken, Value
-from aiopplx.journal._postgres.statements import BEAT, ENTER, LEAVE, REAP
+from aiopplx.journal._postgres.statements import BEAT, ENTER, ENTER_ANEW, LEAVE, REAP
 from aiopplx.journal._postgres.tables import Tables
 
 OWNER = "job_owner"
@@ -50,6 +51,7 @@ class Held(Tables):
 
     Attributes:
         on_freed: called when the jobs of another session were freed.
+        entered: how often it has entered. What it held before the last time is lost.
     """
 
     def __init__(
@@ -63,6 +65,7 @@ class Held(Tables):
     ) -> None:
         super().__init__(database, schema, clock=clock)
         self.on_freed: Callable[[], object] = _nothing
+        self.entered: int = 0
         self._timing = timing
         self._now = now
         self._lease = Lease(timing.lease)
@@ -74,13 +77,13 @@ class Held(Tables):
     async def hold(self, text: str, **values: Value) -> list[Row]:
         """`fetch` of a statement by which this session comes to hold rows: it enters anew if it must."""
         for _ in range(3):
-            me = self.me
+            entered = self.entered
             try:
                 return await self.fetch(text, **values)
             except Taken as taken:
                 if taken.constraint != OWNER:
                     raise
-            await self._lost(me)
+            await self._lost(entered)
         raise JournalAway("the session's leases end faster than it can use them: the journal is away", path="")
 
     # --- the lease ---------------------------------------------------------------------------------------------------
@@ -98,22 +101,26 @@ class Held(Tables):
             raise JournalAway("the session's lease cannot be renewed: nothing is sent until it is", path="")
 
     async def enter(self) -> None:
-        """Take a new number, and begin to beat."""
+        """Take a number, and begin to beat."""
         await self._enter()
         self._beating = asyncio.create_task(self._beat_on(), name="aiopplx holds its jobs")
 
     async def _enter(self) -> None:
         sent = self._now()
         host, pid = platform.node() or "localhost", os.getpid()
-        rows = await self.fetch(ENTER, host=host, pid=pid, version=__version__, lease=self._timing.lease)
-        self.me: int = rows[0]["id"]
+        values: dict[str, Value] = {"host": host, "pid": pid, "version": __version__, "lease": self._timing.lease}
+        if self.entered:
+            await self.fetch(ENTER_ANEW, **values)
+        else:
+            self.me: int = (await self.fetch(ENTER, **values))[0]["id"]
+        self.entered += 1
         self._lease.lost()
         self._lease.beaten(sent)
 
-    async def _lost(self, me: int) -> None:
-        """The server does not know this number any more. Only the first to find out enters anew."""
+    async def _lost(self, entered: int) -> None:
+        """The server does not know this session any more. Only the first to find out enters anew."""
         async with self._entering:
-            if self.me == me:
+            if self.entered == entered:
                 self._lease.lost()
                 await self._enter()
 
@@ -137,12 +144,12 @@ class Held(Tables):
                     await asyncio.sleep(self._timing.beat / 8.0)
 
     async def _beat(self) -> None:
-        me, sent = self.me, self._now()
+        entered, sent = self.entered, self._now()
         sql, given = self.prepared(BEAT, {"lease": self._timing.lease})
         rows = await self.database.beat(sql, *given)  # on the connection that listens: both fail together
         if not rows:
-            await self._lost(me)
-        elif me == self.me:
+            await self._lost(entered)
+        elif entered == self.entered:
             self._lease.beaten(sent)
 
     async def _reap(self) -> None:

@@ -205,6 +205,10 @@ STANDS = f"""
 
 _UNTIL = "clock_timestamp() + make_interval(secs => :lease)"
 ENTER = f"INSERT INTO ~.worker(host, pid, version, until) VALUES (:host, :pid, :version, {_UNTIL}) RETURNING id"
+# Under the number that it has had from its opening on: what it asked for, and a source that it reads, stay its own.
+ENTER_ANEW = f"""
+    INSERT INTO ~.worker(id, host, pid, version, until) OVERRIDING SYSTEM VALUE
+    VALUES (:me, :host, :pid, :version, {_UNTIL}) ON CONFLICT (id) DO UPDATE SET until = excluded.until"""
 BEAT = f"UPDATE ~.worker SET until = {_UNTIL} WHERE id = :me RETURNING id"
 LEAVE = "DELETE FROM ~.worker WHERE id = :me"
 # No lease ends later than ten leases from now, unless the server's clock was set back: a dead session's would then last

@@ -226,12 +226,13 @@ class Writing:
         is_intent = step.rule.kind is Kind.INTENT
         if is_intent:
             await self._held.ensure()
+        entered = self._held.entered
         for _ in range(_AGAIN):
             if await self._is_taken(claim, step):
                 break
         else:
             raise self._restless(step.rule.name)
-        if is_intent and not self._held.may_intend():
+        if is_intent and (entered != self._held.entered or not self._held.may_intend()):
             # It is written, but nothing may be sent on it any more: asked again, it finds itself done, or not its own.
             await self._held.ensure()
             await self._check(claim, step)
