@@ -19,7 +19,7 @@ import queue
 import sqlite3
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple, TypeAlias, TypeVar
 
 from aiopplx._errors import AiopplxError
@@ -71,11 +71,8 @@ class _Close(NamedTuple):
 _CLOSE = _Close()
 
 
-class _Outcome(NamedTuple):
-    answer: Answer
-    value: object = None
-    error: Exception | None = None
-
+_Outcome: TypeAlias = "tuple[Answer, object, Exception | None]"
+"""The answer, and its value or its error. A plain tuple: there is one for each step."""
 
 _Item: TypeAlias = "_Ask | _Delivered"
 
@@ -185,11 +182,11 @@ class Writer:
         try:
             journal = self._opening()
         except AiopplxError as error:
-            self._resolve([_Outcome(opened, error=error)])
+            self._resolve([(opened, None, error)])
             return
         try:
             statements = self._statements_of(journal)
-            self._resolve([_Outcome(opened)])
+            self._resolve([(opened, None, None)])
             while self._close is None:
                 self._round(statements, journal.files)
             self._end(statements, journal.files)
@@ -198,38 +195,37 @@ class Writer:
 
     def _round(self, statements: WritingStatements, files: Files) -> None:
         items = self._gather(statements, files)
-        writes = [item for item in items if isinstance(item, _Delivered) or item.writes]
+        reads = [item for item in items if isinstance(item, _Ask) and not item.writes]
+        writes = items if not reads else [item for item in items if isinstance(item, _Delivered) or item.writes]
         if writes:
             self._resolve(self._write(statements, files, writes))
             if self._log >= LOG:
                 self._write_back(statements, files)
-        for item in items:
-            if isinstance(item, _Ask) and not item.writes:
-                self._resolve([self._read(statements, item)])
+        for ask in reads:
+            self._resolve([self._read(statements, ask)])
 
     def _gather(self, statements: WritingStatements, files: Files) -> list[_Item]:
         """The next group; empty if there is nothing to do yet. A single `delivered` waits a moment for other steps."""
         waited, self._waiting = self._waiting, []
         items = waited.copy()
         try:
-            first = self._queue.get(timeout=SOON if waited else IDLE if self._log >= FEW else None)
-            if self._last_size >= MANY and isinstance(first, _Ask) and first.writes:
+            item = self._queue.get(timeout=SOON if waited else IDLE if self._log >= FEW else None)
+            if self._last_size >= MANY and isinstance(item, _Ask) and item.writes:
                 time.sleep(COMPANY)
-            self._add(items, first)
-            while len(items) < GROUP and self._close is None:
-                self._add(items, self._queue.get_nowait())
+            more = self._queue.get_nowait
+            while not isinstance(item, _Close):
+                items.append(item)
+                if len(items) >= GROUP:
+                    break
+                item = more()
+            else:
+                self._close = item
         except queue.Empty:
             if not items:
                 self._write_back(statements, files)
         if not waited and self._close is None and all(isinstance(item, _Delivered) for item in items):
             self._waiting, items = items, []
         return items
-
-    def _add(self, items: list[_Item], item: _Ask | _Delivered | _Close) -> None:
-        if isinstance(item, _Close):
-            self._close = item
-        else:
-            items.append(item)
 
     # --- writing -----------------------------------------------------------------------------------------------------
 
@@ -263,10 +259,15 @@ class Writer:
         connection = statements.connection
         try:
             files.check()
+            outcomes: list[_Outcome] = []
             connection.execute("BEGIN IMMEDIATE")
             try:
-                statements.check_fence()
-                outcomes = [outcome for item in items for outcome in self._step(statements, item)]
+                statements.begin()
+                for item in items:
+                    if isinstance(item, _Ask):
+                        outcomes.append(self._step(statements, item))
+                    else:
+                        statements.delivered(item.pk)
                 connection.execute("COMMIT")
             except BaseException:
                 with contextlib.suppress(sqlite3.Error):
@@ -286,30 +287,27 @@ class Writer:
             return journal_error(error, self._path)
         return error if isinstance(error, JournalError) else unexpected(self._path, error, is_final=False)
 
-    def _step(self, statements: WritingStatements, item: _Item) -> list[_Outcome]:
-        if isinstance(item, _Delivered):
-            statements.delivered(item.pk)
-            return []
+    def _step(self, statements: WritingStatements, ask: _Ask) -> _Outcome:
         try:
-            return [_Outcome(item.answer, item.work(statements))]
+            return ask.answer, ask.work(statements), None
         except sqlite3.Error as error:
             if not is_of_one_step(error):
                 raise
-            return [_Outcome(item.answer, error=journal_error(error, self._path))]
+            return ask.answer, None, journal_error(error, self._path)
         except AiopplxError as error:
-            return [_Outcome(item.answer, error=error)]
+            return ask.answer, None, error
 
     # --- upkeep ------------------------------------------------------------------------------------------------------
 
     def _read(self, statements: WritingStatements, ask: _Ask) -> _Outcome:
         try:
-            return _Outcome(ask.answer, ask.work(statements))
+            return ask.answer, ask.work(statements), None
         except AiopplxError as error:
-            return _Outcome(ask.answer, error=error)
+            return ask.answer, None, error
         except Exception as error:
             said = self._said(error)
         self._note(said)
-        return _Outcome(ask.answer, error=said)
+        return ask.answer, None, said
 
     def _write_back(self, statements: WritingStatements, files: Files) -> None:
         """Write the log back into the file; this does not wait for a reader that prevents it."""
@@ -333,17 +331,15 @@ class Writer:
         self.has_stopped = True
         error = self._final or closed(self._path)
         # The error is copied for each caller, so that tracebacks do not accumulate on one object.
-        self._resolve(
-            _Outcome(answer, error=None if isinstance(what, _Close) else copy.copy(error))
+        self._resolve([
+            (answer, None, None if isinstance(what, _Close) else copy.copy(error))
             for answer, what in list(self._unanswered.items())
-        )
+        ])
 
-    def _resolve(self, outcomes: Iterable[_Outcome]) -> None:
-        """Resolve the futures, each on its own loop."""
-        by_loop: dict[asyncio.AbstractEventLoop, list[_Outcome]] = {}
-        for outcome in outcomes:
-            by_loop.setdefault(outcome.answer.get_loop(), []).append(outcome)
-        for loop, its in by_loop.items():
+    def _resolve(self, outcomes: Sequence[_Outcome]) -> None:
+        """Resolve the futures, each on its own loop: nearly always there is one."""
+        for loop in {answer.get_loop() for answer, _, _ in outcomes}:
+            its = [outcome for outcome in outcomes if outcome[0].get_loop() is loop]
             with contextlib.suppress(RuntimeError):  # that loop is closed: nothing waits there
                 loop.call_soon_threadsafe(self._settle, its)
 
@@ -366,4 +362,4 @@ def closed(path: str) -> JournalClosed:
 
 def _failed(items: Iterable[_Item], error: Exception) -> list[_Outcome]:
     """A copy of the error for each caller that waits, so that tracebacks do not accumulate on one object."""
-    return [_Outcome(item.answer, error=copy.copy(error)) for item in items if isinstance(item, _Ask)]
+    return [(item.answer, None, copy.copy(error)) for item in items if isinstance(item, _Ask)]

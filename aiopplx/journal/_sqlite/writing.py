@@ -59,6 +59,8 @@ def _keep(rule: Rule) -> str:
 
 _UPDATES: Mapping[Rule, str] = {rule: _update(rule) for rule in RULES}
 _KEEPS: Mapping[Rule, str] = {rule: _keep(rule) for rule in RULES}
+_REWRITING = frozenset(rule for rule in RULES if rule.starts_over or "body" in rule.columns)
+"""Of steps that change the bytes to be sent."""
 
 _PAST = """
     INSERT INTO past(pk, key, job_id, api, kind, state, word, error, cost, updated)
@@ -110,16 +112,18 @@ class WritingStatements(Statements):
         super().__init__(connection, path, now=now)
         self.fence = fence
         self.results: Results = results
+        self._moment = 0.0  # of the transaction
         self._replaceable = REPLACEABLE_IF_ASKED if replace else REPLACEABLE
         self._has_past = self.one("SELECT 1 FROM past") is not None
 
-    def check_fence(self) -> None:
-        """Called in every transaction.
+    def begin(self) -> None:
+        """Called in every transaction. All that is written in it has one moment.
 
         Raises:
             JournalBroken: another writer has opened the file since. The lock prevents that, unless its file was
                 removed.
         """
+        self._moment = self.now()
         (epoch,) = self.one("SELECT v FROM meta WHERE k = 'epoch'")
         if epoch != self.fence:
             raise JournalBroken(
@@ -216,7 +220,7 @@ class WritingStatements(Statements):
         """The new row; None if its name or key is in use. It is not looked up first, since most are new."""
         if self._has_past and self._is_past(key):
             return None
-        now, kind = self.now(), kind_label(api, body)
+        now, kind = self._moment, kind_label(api, body)
         meta = pack_meta(origin.meta) if origin.meta else None
         done = self.connection.execute(
             "INSERT OR IGNORE INTO job(item, tag, key, sha, api, kind, state, touched, updated, run, place)"
@@ -302,7 +306,7 @@ class WritingStatements(Statements):
             "UPDATE job SET state = 0, key = ?, api = ?, kind = ?, sha = ?, job_id = NULL, first_sent = NULL,"
             " accepted_at = NULL, ended_at = NULL, word = '', error = '', cost = NULL, delivered = 0, touched = ?,"
             " updated = ? WHERE pk = ?",
-            (key, api, kind_label(api, body), sha, self.fence, self.now(), pk),
+            (key, api, kind_label(api, body), sha, self.fence, self._moment, pk),
         )
         self.connection.execute("UPDATE request SET body = ? WHERE pk = ?", (body, pk))
         self.connection.execute("DELETE FROM result WHERE pk = ?", (pk,))
@@ -316,7 +320,7 @@ class WritingStatements(Statements):
         other = self.get(item=item)
         if other is not None:
             raise name_taken(item, tag, other.state.name)
-        now = self.now()
+        now = self._moment
         with self._together():
             pk = self.connection.execute(
                 "INSERT INTO job(item, tag, sha, api, kind, state, job_id, accepted_at, touched, updated)"
@@ -330,23 +334,23 @@ class WritingStatements(Statements):
 
     def apply(self, claim: Claim, step: Step) -> None:
         """See `Journal`. A claim of an earlier opening is lost: this one holds every row."""
-        rule = step.rule
+        rule, pk = step.rule, claim.pk
         if claim.fence != self.fence and rule.kind is not Kind.FACT:
-            may_take(step, claim.pk, self.record(claim.pk), is_live=False, is_latest=False, path=self.path)
+            may_take(step, pk, self.record(pk), is_live=False, is_latest=False, path=self.path)
         values: dict[str, object] = msgspec.structs.asdict(step)
-        values["pk"], values["fence"], values["now"] = claim.pk, self.fence, self.now()
-        if rule.starts_over or "body" in rule.columns:
+        values["pk"], values["fence"], values["now"] = pk, self.fence, self._moment
+        if rule in _REWRITING:
             self._rewrite(claim, step, values)
             return
         if step.raw and keeps(step, self.results):
             # First, and only if the step may be taken: if it fails, there is nothing to undo.
-            self._check_id(claim.pk, step.job_id)
+            self._check_id(pk, step.job_id)
             values["enc"], values["size"], values["packed"] = pack(step.raw)
             self.connection.execute(_KEEPS[rule], values)
         try:
             done = self.connection.execute(_UPDATES[rule], values).rowcount
         except sqlite3.IntegrityError:
-            self._check_id(claim.pk, step.job_id)
+            self._check_id(pk, step.job_id)
             raise
         if done != 1:
             self._not_taken(claim, step)
@@ -389,7 +393,7 @@ class WritingStatements(Statements):
         """See `Journal`."""
         done = self.connection.execute(
             "UPDATE job SET delivered = 1, updated = ? WHERE pk = ? AND (1 << state) & ?",
-            (self.now(), pk, mask(DELIVERABLE)),
+            (self._moment, pk, mask(DELIVERABLE)),
         )
         if done.rowcount and self.results == "until_delivered":
             self.connection.execute("DELETE FROM result WHERE pk = ?", (pk,))
