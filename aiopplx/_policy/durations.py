@@ -219,7 +219,7 @@ class Law:
             self.ran(since, at) if at >= since else self._unran(at, since)
             self._events[_bin(at)] += self._weight
         else:
-            self._judge([_share_alive(shape, since) - _share_alive(shape, age) for shape in self._shapes])
+            self._judge(_shares_ended(self._shapes, since, age))
             self._spread(since, age)
 
     def _unran(self, since: float, age: float) -> None:
@@ -244,14 +244,16 @@ class Law:
     def _spread(self, since: float, age: float) -> None:
         events, exposure, weight = self._events, self._exposure, self._weight
         length = age - since
-        if length <= 0.0:
-            events[_bin(age)] += weight
+        first, last = _bin(since), _bin(age)
+        if first == last:  # the law is a plain exponential within a bin
+            events[last] += weight
+            exposure[last] += weight * _mean_lived(length, self._hazard[last])
             return
         unfinished = self.unfinished(age)
         mass = self.unfinished(since) - unfinished
         evenly = 1.0 if mass < 1e-9 else _UNIFORM if since == 0.0 and unfinished > 0.5 else 0.0
         start, alive, lived = since, unfinished + mass, self._lived_until(since)
-        for n in range(_bin(since), _bin(age) + 1):
+        for n in range(first, last + 1):
             end = age if n == BINS - 1 else min(_EDGES[n + 1], age)
             step = end - start
             if step <= 0.0:
@@ -509,11 +511,20 @@ def _log_age(alive: Sequence[float], share: float) -> float:
     return log(LAST)
 
 
-def _share_alive(alive: Sequence[float], age: float) -> float:
-    """The share alive at an age."""
-    n = _bin(age)
-    part = min((age - _EDGES[n]) / _WIDTHS[n], 1.0)
-    return alive[n] * exp(part * log(alive[n + 1] / alive[n]))
+def _shares_ended(shapes: Iterable[Sequence[float]], since: float, age: float) -> list[float]:
+    """The share of all jobs that end between two ages, by each shape."""
+    n, m = _bin(since), _bin(age)
+    before, after = min((since - _EDGES[n]) / _WIDTHS[n], 1.0), min((age - _EDGES[m]) / _WIDTHS[m], 1.0)
+    return [
+        alive[n] * (alive[n + 1] / alive[n]) ** before - alive[m] * (alive[m + 1] / alive[m]) ** after
+        for alive in shapes
+    ]
+
+
+def _mean_lived(length: float, hazard: float) -> float:
+    """Mean seconds that jobs live which end within so many seconds, at a constant hazard."""
+    x = hazard * length
+    return length * (0.5 - x / 12.0) if x < 1e-3 else 1.0 / hazard - length / expm1(min(x, 700.0))
 
 
 def _density(alive: Sequence[float], age: float) -> float:
