@@ -97,13 +97,18 @@ def filled(field: str, value: Any) -> None:
         refuse(field, f"must be text, not {kind_of(value)}")
     if "\0" in value:
         refuse(field, _HAS_NUL)
-    if not value.isascii() and not _encodable(value):
-        refuse(field, _HALF_PAIR)
+    encodable(field, value)
     if not value or value.isspace():
         refuse(field, "must not be empty")
 
 
-def _encodable(value: str) -> bool:
+def encodable(field: str, value: str) -> None:
+    """Text that can be written as UTF-8."""
+    if not value.isascii() and not _is_encodable(value):
+        refuse(field, _HALF_PAIR)
+
+
+def _is_encodable(value: str) -> bool:
     try:
         value.encode()
     except UnicodeEncodeError:

@@ -275,8 +275,10 @@ def tag_of(item: object) -> str | int | None:
 
 
 def check_tag(tag: object) -> None:
-    """Refuse a tag of an unsupported type. Raises `InvalidRequest`."""
-    if tag is not None and not isinstance(tag, str | int):
+    """Refuse a tag of an unsupported type, and text that no file or journal can keep. Raises `InvalidRequest`."""
+    if isinstance(tag, str):
+        rules.encodable("tag", tag)
+    elif tag is not None and not isinstance(tag, int):
         refuse("tag", f"must be text, a whole number or None, not {rules.kind_of(tag)}")
 
 

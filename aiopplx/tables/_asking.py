@@ -249,7 +249,11 @@ class Asking:
                     return BadRow(row.place, f"has no field `{name[:60]}`; {hint}")
             if self._keep is None or name in self._keep:
                 kept[name] = as_cell(cell)
-        if kept and len(msgspec.json.encode(kept)) > META_LIMIT:
+        try:
+            size = len(msgspec.json.encode(kept)) if kept else 0
+        except (TypeError, ValueError, RecursionError):
+            return BadRow(row.place, "its other columns have a value that JSON cannot express (half a character?)")
+        if size > META_LIMIT:
             return BadRow(row.place, f"its other columns are more than {META_LIMIT >> 20} MiB")
         return kept
 

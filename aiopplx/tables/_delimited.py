@@ -108,7 +108,7 @@ def layout_of(sample: str, name: str, *, is_whole: bool, delimiter: str, header:
     Raises:
         TableError: it cannot be read so that every row is sure.
     """
-    lines = sample.splitlines(keepends=True)
+    lines = list(io.StringIO(sample, newline=""))  # as the file is read: U+2028 and the like end no line
     if (
         not delimiter
         and len(lines) > skip

@@ -75,7 +75,18 @@ def _with_index(frame: Any) -> Any:
     index = getattr(frame, "index", None)
     if index is None or (type(index).__name__ == "RangeIndex" and index.name is None):
         return frame
-    return frame.reset_index()
+    # `set_index("id", drop=False)`: the column is there already.
+    twice = [name for name in index.names if name is not None and name in frame.columns]
+    for name in twice:
+        if list(map(as_cell, index.get_level_values(name))) != list(map(as_cell, frame[name])):
+            raise TableError(f'the frame\'s index and a column both have the name "{str(name)[:60]}": rename one')
+    if len(twice) == len(index.names):
+        return frame.reset_index(drop=True)
+    try:
+        return (frame.reset_index(level=twice, drop=True) if twice else frame).reset_index()
+    except ValueError:
+        said = "the frame's index has no name, and columns have those that pandas gives it (index, level_0)"
+    raise TableError(f"{said}: frame.rename_axis(...) names it")
 
 
 def _of_rows(name: str, what: str, items: Sequence[Any], *, has_fields: bool) -> Table:

@@ -26,6 +26,7 @@ KNOWN = ("question", "prompt", "query", "input", "text", "messages")
 """Names of a question, in rows of any kind."""
 _BATCH_LINE = {"custom_id", "method", "url", "body"}
 _BLANK = " \t\r\n"
+_TOO_LONG = "a number has more digits than Python reads (4,300)"
 
 
 def read_objects(name: str, open_lines: Callable[[], Iterable[str]]) -> Table:
@@ -53,6 +54,8 @@ def value_of(text: str) -> Any:
             return json.loads(text, parse_constant=lambda _: None)
         except json.JSONDecodeError as error:
             raise ValueError(f"{error.msg}, column {error.colno}") from None
+        except ValueError:
+            raise ValueError(_TOO_LONG) from None
         except RecursionError:
             raise ValueError("nested too deeply") from None
 
@@ -117,6 +120,8 @@ def _values(name: str, text: str) -> list[tuple[int, Any]]:
             said, where = error.msg, error.lineno
             if error.pos >= len(text.rstrip()):
                 said = "it ends too early; was it cut off?"
+        except ValueError:
+            said, where = _TOO_LONG, line
         except RecursionError:
             said, where = "nested too deeply", line
         else:

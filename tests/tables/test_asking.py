@@ -244,6 +244,24 @@ def test_an_index_that_says_something_is_a_column() -> None:
     assert seen(frame, template="{company} {year}").first[0] == "ACME 2025"
 
 
+@pytest.mark.parametrize("names", ["company", ["company", "year"]])
+def test_index_that_is_a_column_as_well_comes_once(names: Any) -> None:
+    frame = FRAME.set_index(names, drop=False)
+    assert list(seen(frame, template="{company} {year}").table.columns) == list(FRAME.columns)
+    half = FRAME.set_index(["company", "year"]).assign(company=list(FRAME["company"]))
+    assert set(seen(half, template="{company} {year}").table.columns) == set(FRAME.columns)
+
+
+def test_index_that_is_no_column_of_its_name_is_refused() -> None:
+    frame = FRAME.set_index("company", drop=False)
+    frame["company"] = frame["company"].str.lower()
+    with pytest.raises(TableError, match='both have the name "company": rename one'):
+        seen(frame)
+    frame = pd.DataFrame({"question": ["a"], "index": [1], "level_0": [2]}, index=[7])
+    with pytest.raises(TableError, match="rename_axis"):
+        seen(frame)
+
+
 def test_cells_become_what_json_can_say() -> None:
     frame = pd.DataFrame({
         "question": ["a"],

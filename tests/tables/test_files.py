@@ -122,6 +122,14 @@ def test_lines_are_counted_as_an_editor_does(tmp_path: Path) -> None:
     assert [row.place for row in table.read()] == ["line 3", "line 5"]
 
 
+@pytest.mark.parametrize("odd", ["\u2028", "\u0085", "\v", "\f", "\x1c"])
+def test_character_that_ends_no_line_ends_none(tmp_path: Path, odd: str) -> None:
+    path = tmp_path / "q.csv"
+    path.write_text(f"Leads{odd}of May\nid,question\n1,Why{odd}so?\n2,How?\n", encoding="utf-8")
+    table = read_file(path, ReadOptions(skip_lines=1))
+    assert cells_of(table) == [{"id": "1", "question": f"Why{odd}so?"}, {"id": "2", "question": "How?"}]
+
+
 @pytest.mark.parametrize("rows", ["0,a\n1,b\n", "1,a\n2,b\n"], ids=["pandas", "R"])
 def test_an_index_that_only_counts_is_left_out(tmp_path: Path, rows: str) -> None:
     table = table_of(tmp_path / "q.csv", f",question\n{rows}")
@@ -270,6 +278,24 @@ def test_a_bad_line_of_json_is_that_lines_problem(tmp_path: Path) -> None:
 def test_broken_json_is_refused_whole(tmp_path: Path, text: str) -> None:
     with pytest.raises(TableError):
         cells_of(table_of(tmp_path / "q.json", text))
+
+
+@pytest.mark.parametrize(
+    "text", ['[\n{"question": "a", "n": NUMBER}]', '{"question": "a", "n": NUMBER}\n{"question": "b"}']
+)
+def test_number_longer_than_python_reads_is_refused(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "q.json"
+    path.write_text(text.replace("NUMBER", "1" * 5000))
+    with pytest.raises(TableError, match="more digits than Python reads"):
+        look(read_file(path), AskOptions())
+
+
+def test_half_a_character_makes_its_row_unusable(tmp_path: Path) -> None:
+    path = tmp_path / "q.jsonl"
+    half = [{"question": "a", "x": "\ud800"}, {"question": "\ud800"}, {"question": "b", "tag": "\ud800"}]
+    path.write_text("".join(json.dumps(row) + "\n" for row in [*half, *[{"question": "c"}] * 3]))
+    found = look(read_file(path), AskOptions())
+    assert (found.count, [row.place for row in found.bad]) == (3, ["line 1", "line 2", "line 3"])
 
 
 @pytest.mark.parametrize("indent", [None, 2])
