@@ -108,7 +108,7 @@ def _answer(entry: Entry, name: str, level: int) -> str:
             parts.append(text[at : mark.start])
             at = mark.end
         place = places[id(mark.page)] if mark.page is not None else 0
-        parts.append(f"[{place}](#{name}-s{place})" if place else f"{mark.name}(?)")
+        parts.append(f"[{place}](#{name}-s{place})" if place else f"{_inline(mark.name)} (?)")
     parts.append(text[at:])
     return _sunk("".join(parts).strip(), level)
 
