@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from aiopplx.cli._columns import Columns
-from aiopplx.cli._exits import OutputLost, UsageError
+from aiopplx.cli._exits import UsageError
 from aiopplx.cli._files import Delimited, Ending, JsonLines, RowFile, why_not
 from aiopplx.cli._journals import all_known, superseded
 from aiopplx.cli._options import STANDARD, JournalOptions, OutputFormat, RunOptions, is_url
@@ -89,7 +89,7 @@ def check_journal(options: RunOptions, journal: JournalOptions, *, place: str | 
         place: the journal; None without one.
 
     Raises:
-        UsageError: there is no journal, or it forgets an answer once that was handed out.
+        UsageError: there is no journal, or one that does not keep the answers.
     """
     for path in options.output:
         form = form_of(path, options.output_format)
@@ -98,7 +98,7 @@ def check_journal(options: RunOptions, journal: JournalOptions, *, place: str | 
         what = _NEEDS[form][1]
         if place is None:
             raise UsageError(f"{path}: {what} is written at the end of a run, so it needs the journal")
-        if journal.results == "until-delivered":
+        if journal.results not in (None, "keep"):
             raise UsageError(f"{path}: {what} is written at the end of a run, so it needs --results keep")
 
 
@@ -316,12 +316,12 @@ class Answers:
 
     async def close(self, ending: Ending) -> None:
         """Finish all files, also if one cannot be written. Raises `OutputLost` then. See `Output`."""
-        lost: OutputLost | BrokenPipeError | None = None
+        lost: Exception | None = None
         outputs, self._outputs = self._outputs, list(self._outputs)
         for output in outputs:
             try:
                 too_long = await output.close(ending)
-            except (OutputLost, BrokenPipeError) as error:
+            except Exception as error:  # also one that nobody foresaw: the other files are put in order
                 lost = lost or error
                 continue
             if output.advice:

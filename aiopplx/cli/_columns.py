@@ -96,12 +96,18 @@ class Columns:
         return msgspec.json.encode(_Layout(self.own, self._question, self._tag, self.delimiter, self.has_mark))
 
     def row(self, job: Job) -> dict[str, Value]:
-        """A job as a row with all of these columns."""
+        """A job as a row with all of these columns.
+
+        Question and tag are the job's, unless its own columns have them as they came: see `Origin.columns`.
+        """
         facts = msgspec.structs.replace(job, meta={}).to_row()
         kept = job.to_row() if job.meta else {}
         row: dict[str, Value] = {}
         for name in self.own:
-            row[name] = job.question if name == self._question else job.tag if name == self._tag else kept.get(name)
+            if name in job.meta or name not in (self._question, self._tag):
+                row[name] = kept.get(name)
+            else:
+                row[name] = job.question if name == self._question else job.tag
         for name, mapped in self._ours.items():
             row[mapped] = facts[name]
         return row

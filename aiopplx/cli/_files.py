@@ -266,13 +266,15 @@ def _read_at(fd: int, span: Span) -> bytes:
 
 @contextlib.contextmanager
 def replacing(path: str) -> Generator[str]:
-    """The name of a new file which, once it is written and on the disk, takes the place of `path`.
+    """The name of a new file which, once it is written and on the disk, takes the place of `path`, or of the file that
+    this leads to.
 
     If it cannot be written it is removed again, and the old file is as it was.
 
     Raises:
         OutputLost: it cannot take that place; the new file stays, under a name with the same ending.
     """
+    path = os.path.realpath(path) if os.path.islink(path) else path  # a link stays one
     new = path + NEW
     try:
         yield new
@@ -407,6 +409,14 @@ class _Measured(msgspec.Struct):
 _BEGIN = b'{"id":'
 
 
+def _is_json(line: bytes) -> bool:
+    try:
+        msgspec.json.decode(line, type=msgspec.Raw)
+    except msgspec.MsgspecError:
+        return False
+    return True
+
+
 class JsonLines:
     """A JSON object a line, as `Job.to_dict` gives it."""
 
@@ -421,8 +431,8 @@ class JsonLines:
                     row = msgspec.json.decode(line, type=_Line)
                 except msgspec.MsgspecError:
                     begun = line.startswith(_BEGIN) or _BEGIN.startswith(line)
-                    if begun and not line.endswith(b"\n"):
-                        return
+                    if begun and not line.endswith(b"\n") and not _is_json(line):
+                        return  # it was cut off
                     raise ValueError("a line that is no row") from None
                 if not line.endswith(b"\n"):
                     return

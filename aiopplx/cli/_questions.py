@@ -60,7 +60,7 @@ class Twin(msgspec.Struct, frozen=True):
         at: its position among the rows of the source.
         place: for a person.
         tag: its own tag.
-        meta: its own columns.
+        meta: its own columns, as for `Origin.columns`.
     """
 
     at: int
@@ -81,14 +81,15 @@ class Origin(msgspec.Struct, frozen=True):
         at: its position among the rows of the source, bad ones included, from 0.
         place: for a person: `line 7`.
         preview: its beginning.
-        cells: of a row that cannot be asked.
+        columns: cells of the row as they came, for its row of answers: all of one that cannot be asked, else those of
+            question and tag that were asked in another form, such as `" Why? "` or 2024.
         twins: the rows that ask the same and get its answer.
     """
 
     at: int
     place: str
     preview: str
-    cells: dict[str, Any] = {}
+    columns: dict[str, Any] = {}
     twins: tuple[Twin, ...] = ()
 
     @property
@@ -108,12 +109,14 @@ OnBad = Callable[[BadRow, Origin, int], Awaitable[None]]
 
 
 class Item(NamedTuple):
-    """A row of a source: its position, its place, its request or why it has none, its cells then, and its twins."""
+    """A row of a source: its position, its place, its request or why it has none, its columns, and its twins. See
+    `Origin`.
+    """
 
     at: int
     place: str
     request: Request | BadRow
-    cells: dict[str, Any] = {}
+    columns: dict[str, Any] = {}
     twins: tuple[Twin, ...] = ()
 
 
@@ -206,11 +209,11 @@ class Questions:
                 break
             self.read = got.at + 1
             if isinstance(got.request, BadRow):
-                await self._on_bad(got.request, Origin(got.at, got.place, "", got.cells), self._handed_out)
+                await self._on_bad(got.request, Origin(got.at, got.place, "", got.columns), self._handed_out)
                 continue
             twins = tuple(twin for twin in got.twins if self._limit is None or twin.at < self._limit)
             preview = one_line(got.request.asked, 120)
-            self.origins[self._handed_out] = Origin(got.at, got.place, preview, twins=twins)
+            self.origins[self._handed_out] = Origin(got.at, got.place, preview, got.columns, twins)
             if self._go_on is not None:
                 self.tried[self._handed_out] = got.request
             self._handed_out += 1
@@ -263,9 +266,22 @@ class FileSource:
 
 def _items(seen: Look) -> Iterator[Item]:
     for at, row in enumerate(seen.table.read()):
-        request = seen.asking.request(row) if isinstance(row, Row) else row
-        cells = row.cells if isinstance(row, Row) and isinstance(request, BadRow) else {}
-        yield Item(at, row.place, request, cells)
+        if not isinstance(row, Row):
+            yield Item(at, row.place, row)
+            continue
+        request = seen.asking.request(row)
+        columns = row.cells if isinstance(request, BadRow) else _in_another_form(seen.asking, row, request)
+        yield Item(at, row.place, request, columns)
+
+
+def _in_another_form(asking: Asking, row: Row, request: Request) -> dict[str, Any]:
+    """The cells of question and tag that are not what the request has of them."""
+    found: dict[str, Any] = {}
+    for name, asked in ((asking.question, request.asked), (asking.tag, request.tag)):
+        cell = row.cells.get(name)
+        if cell not in (None, "", asked):
+            found[name] = cell
+    return found
 
 
 def _twins(seen: Look) -> tuple[dict[int, tuple[Twin, ...]], frozenset[int]]:
@@ -279,7 +295,7 @@ def _twins(seen: Look) -> tuple[dict[int, tuple[Twin, ...]], frozenset[int]]:
             continue
         earlier = first.setdefault(hashlib.sha256(request.canonical()).digest(), item.at)
         if earlier != item.at:
-            twin = Twin(item.at, item.place, request.tag, request.meta)
+            twin = Twin(item.at, item.place, request.tag, {**request.meta, **item.columns})
             twins[earlier] = (*twins.get(earlier, ()), twin)
             skipped.add(item.at)
     return twins, frozenset(skipped)

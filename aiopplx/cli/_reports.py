@@ -20,7 +20,7 @@ from aiopplx.cli._files import NEW, Ending, Old, Span, replacing, why_not
 from aiopplx.cli._journals import all_known, finished_besides, knows_any
 from aiopplx.cli._kept import Kept
 from aiopplx.cli._options import STANDARD, OutputFormat
-from aiopplx.tables import Row, TableError, read_file, write_excel, write_parquet
+from aiopplx.tables import LONGEST_SHEET, ReadOptions, Row, TableError, read_file, write_excel, write_parquet
 
 if TYPE_CHECKING:
     from aiopplx import Job
@@ -84,12 +84,18 @@ class Report:
         if self._form in _TABLES:
             rows = self._rows_in_file()
             return rows is not None and all_known(rows, self._journal)
-        return knows_any(_ids_in(self.name), self._journal)
+        return _are_ours(_ids_in(self.name), self._journal)
 
     def _rows_in_file(self) -> list[Old] | None:
         """The rows of a table; None if it is none."""
         with contextlib.suppress(TableError):
-            return [_old(row.cells) for row in read_file(self.name).read() if isinstance(row, Row)]
+            # Without a header: whatever names our own may have, it is one.
+            rows = read_file(self.name, ReadOptions(header=self._form == "parquet")).read()
+            found = [row.cells for row in rows if isinstance(row, Row)]
+            if self._form != "parquet":
+                names = [str(cell) for cell in found[0].values()] if found else []
+                found = [dict(zip(names, cells.values(), strict=False)) for cells in found[1:]]
+            return [_old(cells) for cells in found]
         return None
 
     def _has(self) -> Callable[[str], bool]:
@@ -98,7 +104,7 @@ class Report:
             return lambda job_id: False
         if self._form in _TABLES:
             return {row.job_id for row in self._rows_in_file() or ()}.__contains__
-        return _ids_in(self.name).__contains__
+        return (_ids_in(self.name) or set[str]()).__contains__
 
     async def write(self, at: int, line: int | None, job: Job) -> None:
         """See `Output`."""
@@ -116,6 +122,10 @@ class Report:
             return self._replace()
         except OSError as error:
             raise OutputLost(why_not(self.name, error)) from None
+        except (OutputLost, TableError):
+            raise
+        except Exception as error:  # of a library that writes it; what it says may have an answer in it
+            raise OutputLost(f"cannot write {self.name}: {type(error).__name__}") from error
         finally:
             self._kept.close()
 
@@ -130,7 +140,13 @@ class Report:
     def _write(self, path: str) -> int:
         columns, jobs = self._columns, self._kept
         if self._form == "excel":
-            return write_excel(path, map(columns.row, jobs), columns.names, _sources(jobs), _SOURCES)
+            cut = write_excel(path, map(columns.row, jobs), columns.names, _sources(jobs), _SOURCES)
+            if cut.rows:
+                self.advice = (
+                    f"{self.name} lacks {cut.rows:,} rows of answers or sources, as an Excel sheet has no more than"
+                    f" {LONGEST_SHEET:,}: -o answers.jsonl has all of them."
+                )
+            return cut.cells
         if self._form == "parquet":
             write_parquet(path, _Rows(jobs, columns), columns.names)
             return 0
@@ -160,18 +176,18 @@ class ReportFolder(Report):
     def _is_ours(self) -> bool:
         files = os.listdir(self.name) if os.path.isdir(self.name) else []
         if self._index.exists():
-            return knows_any(_ids_in(self._index), self._journal)
+            return _are_ours(_ids_in(self._index), self._journal)
         # Without one it is empty, or its writer was killed.
         pages = [Path(self.name, name) for name in files if self._is_page(name)]
         return all(self._is_page(name.removesuffix(NEW)) for name in files) and (
-            not pages or any(knows_any(_ids_in(page), self._journal) for page in pages)
+            not pages or any(_are_ours(_ids_in(page), self._journal) for page in pages)
         )
 
     def _is_page(self, name: str) -> bool:
         return re.fullmatch(rf"\d{{5,}}\{self._index.suffix}", name) is not None
 
     def _has(self) -> Callable[[str], bool]:
-        return (_ids_in(self._index) if self._index.exists() else set[str]()).__contains__
+        return ((_ids_in(self._index) if self._index.exists() else None) or set[str]()).__contains__
 
     def _replace(self) -> int:
         """Each page takes the place of an old one, and the index comes last: there is no moment without a report."""
@@ -184,8 +200,10 @@ class ReportFolder(Report):
                 _put(new, parts, [self._kept[at].id] if self._is_page(name) else self._kept.ids)
             written.add(name)
         for name in os.listdir(self.name):
-            if self._is_page(name) and name not in written:
-                os.unlink(os.path.join(self.name, name))
+            page = os.path.join(self.name, name)
+            # A name of digits may be the user's own.
+            if self._is_page(name) and name not in written and _are_ours(_ids_in(page), self._journal):
+                os.unlink(page)
         return 0
 
 
@@ -194,21 +212,28 @@ def _put(path: str, parts: Iterable[str], ids: Iterable[str]) -> None:
     names = sorted(job_id for job_id in ids if _ID.fullmatch(job_id) and "--" not in job_id)
     with open(path, "w", encoding="utf-8", errors="replace", newline="\n") as file:
         file.writelines(parts)
-        if names:
-            file.write(f"{_JOBS}{' '.join(names)} -->\n")
+        file.write(f"{_JOBS}{' '.join(names)} -->\n")
 
 
-def _ids_in(path: str | os.PathLike[str]) -> set[str]:
-    """The ids at the end of a report, of which no more is read: with thousands of answers it has many megabytes."""
+def _are_ours(ids: set[str] | None, journal: str | None) -> bool:
+    """Whether a report may be replaced, by the ids at its end: one of ours has none if nothing in it was accepted."""
+    return ids is not None and (not ids or knows_any(ids, journal))
+
+
+def _ids_in(path: str | os.PathLike[str]) -> set[str] | None:
+    """The ids at the end of a report, of which no more is read: with thousands of answers it has many megabytes. None
+    if there are none, as it is no report.
+    """
     with open(path, "rb") as file:
         size, length = file.seek(0, os.SEEK_END), 1 << 16
         while length <= _LONGEST_END:
             file.seek(max(0, size - length))
-            _, mark, ids = file.read().rpartition(_JOBS.encode())
+            _, mark, rest = file.read().rpartition(_JOBS.encode())
             if mark or length >= size:
-                return set(ids.partition(b" -->")[0].decode(errors="replace").split()) if mark else set()
+                ids, _, after = rest.partition(b" -->")
+                return set(ids.decode(errors="replace").split()) if mark and not after.strip() else None
             length *= 4
-    return set()
+    return None
 
 
 class _Rows(Sequence[dict[str, Value]]):

@@ -9,7 +9,8 @@ import contextlib
 import math
 import time
 from collections import deque
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -114,6 +115,7 @@ class _Run:
         self._answers: Answers
         self._are_closed = False
         self._has_named_journal = False
+        self._has_tables = needs_columns(options)
         self._agreement: Agreement
         self._lost: OutputLost | None = None
 
@@ -329,6 +331,8 @@ class _Run:
         if job.index is not None:
             await self._write_held(job.index)
         self._written += 1
+        if origin is not None and origin.columns and self._has_tables:
+            job = _with(job, origin.columns)
         # A job without an origin cannot be: it would come after all others.
         at, line = (origin.at, origin.line) if origin else (_LAST + self._written, None)
         await self._answers.write(at, line, job)
@@ -356,7 +360,7 @@ class _Run:
     async def _reject(self, bad: BadRow, origin: Origin, before: int) -> None:
         from aiopplx import InvalidRequest, Job, JobStatus
 
-        meta = {name: value for name, value in origin.cells.items() if name in self._columns.own}
+        meta = {name: _writable(value) for name, value in origin.columns.items() if name in self._columns.own}
         job = Job(status=JobStatus.REJECTED, error=InvalidRequest(bad.reason), meta=meta)
         self._tally.count(job)
         if self._questions.seen is None:  # else it was told when the file was looked at
@@ -531,6 +535,19 @@ class _Run:
         if self._tally.in_doubt:
             return IN_DOUBT
         return LATER if self._tally.unsent else FAILED if self._tally.failed else DONE
+
+
+def _writable(cell: Any) -> Any:
+    """A cell of a row that was refused, perhaps for what is in it: half a character is written in no file."""
+    try:
+        msgspec.json.encode(cell)
+    except (TypeError, ValueError, RecursionError):
+        return str(cell).encode(errors="replace").decode()
+    return cell
+
+
+def _with(job: Job, columns: Mapping[str, Any]) -> Job:
+    return msgspec.structs.replace(job, meta={**job.meta, **columns})
 
 
 def _goes_on(job: Job) -> bool:

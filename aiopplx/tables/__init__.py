@@ -24,10 +24,11 @@ from aiopplx.tables._kind import text_format
 from aiopplx.tables._objects import line_of_objects
 from aiopplx.tables._table import QUESTION, Advice, BadRow, Note, Row, Table, TableError
 from aiopplx.tables._text import Remarks, line_of_text
-from aiopplx.tables._writing import LONGEST_CELL, WRITTEN, csv_text, write_excel, write_parquet
+from aiopplx.tables._writing import LONGEST_CELL, LONGEST_SHEET, WRITTEN, csv_text, write_excel, write_parquet
 
 __all__ = [
     "LONGEST_CELL",
+    "LONGEST_SHEET",
     "QUESTION",
     "WRITTEN",
     "Advice",

@@ -1,8 +1,12 @@
 """Rows as files: CSV and TSV, Excel, Parquet.
 
 What a model or a web page wrote may begin like a formula (`=HYPERLINK(...)`), and a spreadsheet would run it: in CSV
-such a cell gets an apostrophe before it. The user's own columns go back as they came, numbers and `+46` too. Cells of
-Excel files are written as text, so nothing in them is run; Parquet is exact.
+such a cell gets an apostrophe before it. A spreadsheet may also split a file at another character than the one that it
+was written with (that of Excel depends on the country), and then the middle of an answer begins a cell: so what looks
+like a formula gets an apostrophe there too, after a separator or at the beginning of a line. A bullet (`- item`) does
+not, nor a number, unless a function is called behind it: nearly all answers have some. That is a second line of
+defence and no proof, as an .xlsx file is: its cells are written as text, so that nothing in them is run. The user's own
+columns go back as they came, numbers and `+46` too, and are not guarded. Parquet is exact.
 
 An answer is longer than an Excel cell holds (32,767 characters). It is cut at a paragraph, says so at its end, and is
 counted, so that the person can be told where the whole of it is. This module knows nothing of jobs.
@@ -16,7 +20,7 @@ import io
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from importlib import import_module
-from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeAlias, cast
 
 from aiopplx.tables._table import TableError
 
@@ -28,10 +32,18 @@ WRITTEN = frozenset({"answer", "reasoning", "error", "sources", "model", "finish
 """The columns of a row that a model, a server or a web page wrote."""
 LONGEST_CELL = 32_767
 """Characters of an Excel cell."""
+LONGEST_SHEET = 1_048_576
+"""Rows of an Excel sheet, its header included."""
 _CUT_AT = 32_600
 # What a spreadsheet may take for a formula: a sign, also a wide one, and also after blanks or characters that it drops.
 _DROPPED = r"\s\u00ad\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff"
 _FORMULA = re.compile(rf"[{_DROPPED}]*[=+\-@\uff1d\uff0b\uff0d\uff20]|[\t\r\n]")
+# The same where a cell would begin if the file were split at another character, perhaps in quotes. In the middle of a
+# text a plus or minus is a bullet, a ruler or a number, unless a function is called behind it, or a program.
+_IN_FRONT = r"(?:[^\S\t\r\n\u2028\u2029]|[\"\u00ad\u200b-\u200f\u202a-\u202e\u2060-\u206f\ufeff])*"
+_INSIDE = re.compile(
+    rf"([,;\t\r\n\u2028\u2029]{_IN_FRONT})(?=[=@\uff1d\uff20]|[+\-\uff0b\uff0d].{{0,200}}?[^\W\d_][(|])"
+)
 _CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]")
 _WIDTHS = {"question": 60, "answer": 60, "sources": 40, "error": 40, "reasoning": 40}
 _ROW_POINTS = 120
@@ -42,7 +54,8 @@ def disarmed(value: Value) -> Value:
     if not isinstance(value, str):
         return value
     text = _CONTROL.sub("", value)  # first: they may stand before the sign
-    return f"'{text}" if _FORMULA.match(text) else text
+    begins = "'" if _FORMULA.match(text) else ""
+    return begins + _INSIDE.sub(r"\1'", text)
 
 
 def csv_text(
@@ -100,22 +113,37 @@ class _Book(Protocol):
     def close(self) -> object: ...
 
 
+class Cut(NamedTuple):
+    """What was left out because Excel holds no more.
+
+    Attributes:
+        cells: those whose text was cut.
+        rows: those that are not in the file, of both sheets together.
+    """
+
+    cells: int
+    rows: int
+
+
 def write_excel(
     path: str,
     rows: Iterable[Mapping[str, Value]],
     columns: Sequence[str],
     sources: Iterable[Mapping[str, Value]] = (),
     source_columns: Sequence[str] = (),
-) -> int:
+    *,
+    longest: int = LONGEST_SHEET,
+) -> Cut:
     """Write an Excel file with a sheet `Answers`, and a sheet `Sources` if there are any.
 
     Args:
         path: the file; one that exists is written over.
         rows, columns: the rows, and the names in order.
         sources, source_columns: the same of the second sheet.
+        longest: rows of a sheet, its header included; what comes after them is left out, and counted.
 
     Returns:
-        How many cells were cut because Excel holds no more.
+        What Excel does not hold.
 
     Raises:
         TableError: xlsxwriter is missing.
@@ -129,9 +157,9 @@ def write_excel(
     with _File(path, "w") as file:
         book = cast("_Book", xlsxwriter.Workbook(file, options))
         try:
-            cut = _sheet(book, "Answers", rows, columns)
+            cut = _sheet(book, "Answers", rows, columns, longest)
             if source_columns:
-                _sheet(book, "Sources", sources, source_columns)
+                cut = Cut(cut.cells, cut.rows + _sheet(book, "Sources", sources, source_columns, longest).rows)
         except BaseException:
             with contextlib.suppress(Exception):  # only for its temporary files: the file is not wanted any more
                 book.close()
@@ -161,22 +189,26 @@ class _File(io.FileIO):
         return size
 
 
-def _sheet(book: _Book, name: str, rows: Iterable[Mapping[str, Value]], columns: Sequence[str]) -> int:
+def _sheet(book: _Book, name: str, rows: Iterable[Mapping[str, Value]], columns: Sequence[str], longest: int) -> Cut:
     sheet = book.add_worksheet(name)
     bold = book.add_format({"bold": True})
     top = book.add_format({"valign": "top", "text_wrap": True})
     for at, column in enumerate(columns):
         sheet.set_column(at, at, _WIDTHS.get(column, 16))
         sheet.write_string(0, at, column, bold)
-    cut = number = 0
-    for number, row in enumerate(rows, 1):
+    cut = number = left_out = 0
+    for row in rows:
+        if number + 1 >= longest:
+            left_out += 1
+            continue
+        number += 1
         if any(isinstance(row.get(column), str) and len(str(row[column])) > 400 for column in columns):
             sheet.set_row(number, _ROW_POINTS)
         for at, column in enumerate(columns):
             cut += _write(sheet, number, at, row.get(column), top)
     sheet.freeze_panes(1, 0)
     sheet.autofilter(0, 0, number, max(0, len(columns) - 1))
-    return cut
+    return Cut(cut, left_out)
 
 
 def _write(sheet: _Sheet, row: int, column: int, value: Value, style: object) -> int:
@@ -214,6 +246,8 @@ def _fitting(text: str) -> str:
 
 GROUP = 200
 """Rows that are written together."""
+_EXACT = 1 << 53
+"""An integer up to this is a float as well."""
 
 
 def write_parquet(path: str, rows: Iterable[Mapping[str, Value]], columns: Sequence[str]) -> None:
@@ -258,11 +292,14 @@ def _kind(value: str | int | float | bool) -> str:
     if isinstance(value, bool):
         return "boolean"
     if isinstance(value, int):
-        return "integer" if abs(value) < 1 << 63 else "text"
+        return "integer" if abs(value) <= _EXACT else "long" if abs(value) < 1 << 63 else "text"
     return "number" if isinstance(value, float) else "text"
 
 
 def _kind_of_all(kinds: set[str]) -> str:
+    """No value of a column may become another: a float has 53 bits of an integer."""
+    if kinds <= {"integer", "long"} and kinds:
+        return "integer"
     if kinds == {"integer", "number"}:
         return "number"
     return kinds.pop() if len(kinds) == 1 else "text"

@@ -11,14 +11,21 @@ from pathlib import Path
 from typing import Any
 
 import anyio.to_thread
+import openpyxl
 import pytest
 from _killed_cli import PROGRAM
 from _shell import FAST, ending, rows, run, run_at, started, until
 
+from aiopplx import InvalidRequest, Job, JobStatus
 from aiopplx.cli import run as main
+from aiopplx.cli._answers import Answers, StreamOutput
+from aiopplx.cli._columns import Columns
+from aiopplx.cli._exits import UsageError
 from aiopplx.cli._files import Delimited, Ending, JsonLines, Old, RowFile
+from aiopplx.cli._options import OutputFormat
+from aiopplx.cli._reports import Report, ReportFolder
 from aiopplx.emulator import Emulator
-from aiopplx.tables import csv_text, read_file
+from aiopplx.tables import ReadOptions, csv_text, read_file
 
 OURS = [
     *("answer", "status", "cost", "seconds", "sources", "n_sources"),
@@ -130,6 +137,26 @@ async def test_bad_rows_are_written_in_place_with_their_columns(tmp_path: Path) 
     found = csv_rows(answers)
     assert [row["id"] for row in found] == ["1", "2", "3", "4"]
     assert (found[1]["status"], found[1]["error"]) == ("REJECTED", '"question" is empty')
+
+
+async def test_question_and_tag_come_back_as_they_came(tmp_path: Path) -> None:
+    """What is asked has no blanks around it, and is text; a row that is not asked has its cells too."""
+    file = tmp_path / "q.xlsx"
+    given = [["a", 7.5, " Why?\n", "high"], ["b", 8, 2024, ""], ["c", 9, " How? ", "enormous"], ["d", "", "Who?", ""]]
+    book = openpyxl.Workbook()
+    assert book.active is not None
+    for row in [["id", "tag", "question", "reasoning_effort"], *given]:
+        book.active.append(row)
+    book.save(file)
+    outputs = [tmp_path / "a.xlsx", tmp_path / "a.csv"]
+    words = ("run", str(file), "--fields", "reasoning_effort", "--skip-bad", *FAST, "--yes")
+    async with Emulator(duration=0.0, answer_chars=100) as server:
+        for _ in range(2):
+            done = await run_at(server, *words, *(word for output in outputs for word in ("-o", str(output))))
+            assert (done.returncode, server.ledger.created) == (1, 3), done.stderr
+            cells = [list(row.cells.values())[:4] for row in read_file(outputs[0]).read() if hasattr(row, "cells")]
+            assert cells == given
+            assert [list(row.values())[:4] for row in csv_rows(outputs[1])] == [[*map(str, row)] for row in given]
 
 
 async def test_equal_questions_are_asked_once_if_that_is_said(tmp_path: Path) -> None:
@@ -400,7 +427,12 @@ async def test_rows_stay_as_they_finished_if_so_asked(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("option", "said"), [("--no-journal", "needs the journal"), ("--results=until-delivered", "needs --results keep")]
+    ("option", "said"),
+    [
+        ("--no-journal", "needs the journal"),
+        ("--results=until-delivered", "needs --results keep"),
+        ("--results=refetch", "needs --results keep"),
+    ],
 )
 def test_file_written_at_the_end_needs_what_keeps_answers(
     tmp_path: Path, capfd: pytest.CaptureFixture[str], option: str, said: str
@@ -462,6 +494,112 @@ def test_rows_of_an_earlier_run_stay_until_all_come(tmp_path: Path, kind: str, e
     file.close(ending)
     left = b"" if ending == "whole" else row_of(kind, 7) + row_of(kind, 8)
     assert path.read_bytes() == form_of(kind).head + row_of(kind, 0, "new") + row_of(kind, 1, "changed") + left
+
+
+def test_whole_json_without_a_line_end_is_not_ours(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    for content in (
+        '{"id": 1, "mine": "precious"}',
+        '{"id":1,"mine":"precious"} ',
+        row_of("jsonl", 1).decode() + '{"id":1}',
+    ):
+        path.write_text(content)
+        with pytest.raises(Exception, match="is not empty"):
+            opened(path, "jsonl")
+        assert path.read_text() == content
+
+
+@pytest.mark.parametrize("kind", ["jsonl", "csv"])
+def test_link_to_a_file_of_answers_stays_a_link(tmp_path: Path, kind: str) -> None:
+    (tmp_path / "shared").mkdir()
+    path, link = tmp_path / "shared" / "a", tmp_path / "link"
+    path.write_bytes(form_of(kind).head + row_of(kind, 1))
+    link.symlink_to(path)
+    file = opened(link, kind)
+    for number in (1, 0):
+        file.write(number, row_of(kind, number), key=f"k{number}" if kind == "jsonl" else "", job_id=f"j{number}")
+    file.close("whole")
+    assert link.is_symlink()
+    assert path.read_bytes() == form_of(kind).head + row_of(kind, 0) + row_of(kind, 1)
+    assert sorted(os.listdir(tmp_path)) == ["link", "shared"]
+    assert os.listdir(tmp_path / "shared") == ["a"]
+
+
+# --- reports ---------------------------------------------------------------------------------------------------------
+
+
+REFUSED = Job(status=JobStatus.REJECTED, error=InvalidRequest("is empty"), meta={"2024": "x"})
+
+
+def report(path: Path, form: OutputFormat, *, force: bool = False) -> Report:
+    kind = ReportFolder if path.suffix == "" else Report
+    return kind(str(path), form, Columns(["2024"]), "q.csv", None, force=force, as_finished=False)
+
+
+@pytest.mark.parametrize("name", ["a.html", "a.md", "html/", "markdown/"])
+async def test_report_in_which_nothing_was_accepted_is_replaced(tmp_path: Path, name: str) -> None:
+    form: OutputFormat = "html" if "html" in name else "markdown"
+    path = tmp_path / name
+    for _ in range(2):
+        again = report(path, form)
+        await again.write(0, None, REFUSED)
+        await again.close("whole")
+    page = next(path.iterdir()) if path.is_dir() else path
+    page.write_text(page.read_text() + "and a line of mine")
+    if not path.is_dir():
+        with pytest.raises(UsageError, match="is not empty"):
+            report(path, form)
+
+
+async def test_page_of_the_users_own_stays_in_the_folder(tmp_path: Path) -> None:
+    folder = tmp_path / "report"
+    first = report(folder, "html")
+    for at in range(3):
+        await first.write(at, None, REFUSED)
+    await first.close("whole")
+    mine = folder / "20261127.html"
+    mine.write_text("<p>mine")
+    again = report(folder, "html")
+    await again.write(0, None, REFUSED)
+    await again.close("whole")
+    assert sorted(os.listdir(folder)) == ["00001.html", "20261127.html", "index.html"]
+    assert mine.read_text() == "<p>mine"
+
+
+async def test_sheet_whose_names_are_numbers_is_ours(tmp_path: Path) -> None:
+    file, sheet = tmp_path / "q.csv", tmp_path / "a.xlsx"
+    file.write_text("7,Why?\n8,How?\n9,Who?\n")
+    words = ("run", str(file), "--no-header", "--question", "2", "-o", str(sheet), *FAST, "--yes")
+    async with Emulator(duration=0.0, answer_chars=100) as server:
+        for more in ((), (), ("--limit", "1")):
+            done = await run_at(server, *words, *more)
+            assert (done.returncode, server.ledger.created) == (0, 3), done.stderr
+            rows = [
+                [*row.cells.values()]
+                for row in read_file(sheet, ReadOptions(header=False)).read()
+                if hasattr(row, "cells")
+            ]
+            assert [row[:2] for row in rows] == [["1", "2"], ["7", "Why?"], ["8", "How?"], ["9", "Who?"]]
+
+
+async def test_other_files_are_finished_whatever_one_does(tmp_path: Path) -> None:
+    class Broken(StreamOutput):
+        def __init__(self) -> None:
+            self.name = "broken"
+
+        async def write(self, at: int, line: int | None, job: Job) -> None: ...
+
+        async def close(self, ending: Ending) -> int:
+            raise ZeroDivisionError
+
+    path = tmp_path / "a.csv"
+    answers = Answers([str(path)], None, Columns(["id"]), source="q.csv", journal=None)
+    answers._outputs.insert(0, Broken())
+    for at in (1, 0):
+        await answers.write(at, None, Job(id=f"j{at}", status=JobStatus.FAILED, meta={"id": str(at)}))
+    with pytest.raises(ZeroDivisionError):
+        await answers.close("whole")
+    assert [row["id"] for row in csv_rows(path)] == ["0", "1"]
 
 
 @pytest.mark.parametrize("content", ["id,company\r\n1,b\r\n", "\ufeffid,job_id,status,answer\n1,j1,COMPLETED,b\n"])

@@ -252,7 +252,7 @@ def test_index_that_is_a_column_as_well_comes_once(names: Any) -> None:
     assert set(seen(half, template="{company} {year}").table.columns) == set(FRAME.columns)
 
 
-def test_index_that_is_no_column_of_its_name_is_refused() -> None:
+def test_index_unlike_the_column_of_its_name_is_refused() -> None:
     frame = FRAME.set_index("company", drop=False)
     frame["company"] = frame["company"].str.lower()
     with pytest.raises(TableError, match='both have the name "company": rename one'):

@@ -34,6 +34,34 @@ def test_formulas_of_a_model_are_disarmed_whatever_hides_them(hidden: str, sign:
     assert "\x1b" not in cell
 
 
+@pytest.mark.parametrize(
+    "formula", ["=HYPERLINK(1)", "@SUM(1)", "\uff1d1+1", "+HYPERLINK(1)", "-1+cmd|'/c calc'!A0", "-(HYPERLINK(1))"]
+)
+@pytest.mark.parametrize("before", [";", "; ", ",", "\t", "\n", "\r\n", "\u2028", ';"', '\n "'])
+def test_formulas_within_a_text_are_disarmed_too(before: str, formula: str) -> None:
+    """Excel splits at the character of its country, whatever the file was written with, and its quotes then fail."""
+    assert disarmed(f"a{before}{formula}") == f"a{before}'{formula}"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Two:\n- one (2023)\n- two, -5 %\n+ three; +3 | x",
+        "a\n---\n| x |\n|---|\n",
+        "Why, @home? a-b, c = d (e)",
+        "\n".join(["x"] * 3),
+    ],
+)
+def test_bullets_rulers_and_numbers_are_no_formulas(text: str) -> None:
+    assert disarmed(text) == text.replace(", @", ", '@")
+
+
+@pytest.mark.parametrize("text", ["\n", "\t", ", ", ", -", ";", "\n-", ',"', "\n+("])
+def test_any_answer_is_disarmed_in_linear_time(text: str) -> None:
+    """At a quadratic one these would take minutes."""
+    assert len(str(disarmed(text * 200_000))) >= len(text) * 200_000
+
+
 @pytest.mark.parametrize("delimiter", [",", ";", "\t"])
 def test_own_columns_go_back_as_they_came(delimiter: str) -> None:
     text = csv_text(ROWS, COLUMNS, delimiter=delimiter)
@@ -54,7 +82,7 @@ def test_any_cells_survive_a_delimited_file(rows: list[dict[str, str]], delimite
 
 def test_excel_cells_are_text_and_numbers_are_numbers(tmp_path: Path) -> None:
     path = tmp_path / "a.xlsx"
-    assert write_excel(str(path), ROWS, COLUMNS, [{"n": 1, "title": "=x"}], ["n", "title"]) == 0
+    assert write_excel(str(path), ROWS, COLUMNS, [{"n": 1, "title": "=x"}], ["n", "title"]) == (0, 0)
     book = openpyxl.load_workbook(path)
     assert book.sheetnames == ["Answers", "Sources"]
     cells = list(book["Answers"].iter_rows(values_only=True))
@@ -68,7 +96,7 @@ def test_excel_cells_are_text_and_numbers_are_numbers(tmp_path: Path) -> None:
 def test_answer_too_long_for_a_cell_is_cut(tmp_path: Path, letter: str) -> None:
     path = tmp_path / "a.xlsx"
     answer = "\n\n".join(letter * 500 for _ in range(100))
-    assert write_excel(str(path), [{"answer": answer}, {"answer": "short"}], ["answer"]) == 1
+    assert write_excel(str(path), [{"answer": answer}, {"answer": "short"}], ["answer"]) == (1, 0)
     kept = openpyxl.load_workbook(path)["Answers"]["A2"].value
     assert isinstance(kept, str)
     assert len(kept.encode("utf-16-le")) // 2 <= LONGEST_CELL
@@ -80,6 +108,15 @@ def test_full_disk_is_an_error_of_the_system(write: Callable[..., object]) -> No
     """xlsxwriter has an error of its own for it, which the command line did not know."""
     with pytest.raises(OSError, match=r"No space|Errno 28"):
         write("/dev/full", ROWS, COLUMNS)
+
+
+def test_rows_that_a_sheet_does_not_hold_are_counted(tmp_path: Path) -> None:
+    path = tmp_path / "a.xlsx"
+    many = [{"answer": str(number)} for number in range(12)]
+    assert write_excel(str(path), many[:3], ["answer"], many, ["answer"], longest=10) == (0, 3)
+    book = openpyxl.load_workbook(path)
+    assert (book["Answers"].max_row, book["Sources"].max_row) == (4, 10)
+    assert book["Sources"].auto_filter.ref == "A1:A10"
 
 
 def test_excel_takes_control_characters_and_halves(tmp_path: Path) -> None:
@@ -95,6 +132,22 @@ def test_parquet_is_exact_and_mixed_columns_are_text(tmp_path: Path) -> None:
     back = pq.read_table(path).to_pylist()
     assert back[:3] == [{**row, "cost": row["cost"] and float(row["cost"])} for row in ROWS]
     assert back[3] == {"company": "5", "phone": "true", "answer": None, "cost": 0.0}
+
+
+@pytest.mark.parametrize(
+    ("values", "back"),
+    [
+        ([0.5, (1 << 53) + 1], ["0.5", "9007199254740993"]),
+        ([0.5, 1 << 53], [0.5, 2.0**53]),
+        ([1, (1 << 63) - 1], [1, (1 << 63) - 1]),
+        ([1, 1 << 63], ["1", "9223372036854775808"]),
+        ([None, None], [None, None]),
+    ],
+)
+def test_parquet_makes_no_number_another_one(tmp_path: Path, values: list[Any], back: list[Any]) -> None:
+    path = tmp_path / "a.parquet"
+    write_parquet(str(path), [{"n": value} for value in values], ["n"])
+    assert pq.read_table(path)["n"].to_pylist() == back
 
 
 def test_parquet_reads_its_rows_twice_for_any_columns(tmp_path: Path) -> None:
