@@ -20,8 +20,8 @@ def check_path(name: str, given: object) -> str:
         given: the path.
 
     Raises:
-        ConfigError: it is no path, or has a character that no file name can have, or is one of the names that other
-            programs take for something else than a file.
+        ConfigError: it is not a path or names a directory, has a character that no file name can have, or is one of the
+            names that other programs take for something else than a file.
     """
     path: object = os.fspath(cast("os.PathLike[str]", given)) if isinstance(given, os.PathLike) else given
     if not isinstance(path, str):
@@ -34,6 +34,9 @@ def check_path(name: str, given: object) -> str:
             " journal=aiopplx.journal.MemoryJournal(now=time.time), and without any journal= nothing is kept",
             argument=name,
         )
+    if os.path.basename(path) in ("", os.curdir, os.pardir):
+        # Any other directory is found when the file is opened: a disk that stalls must not hang whoever only asks.
+        raise ConfigError("is a directory: name a file in it", argument=name)
     try:
         raw = os.fsencode(path)
     except UnicodeEncodeError:

@@ -147,8 +147,10 @@ class Announcer:
         return True
 
     def store_works(self) -> None:
-        """If it fails again, that is news."""
-        self._is_store_broken = False
+        """It has taken a step: whoever was told that it had failed is told, and if it fails again, that is news."""
+        if self._is_store_broken:
+            self._is_store_broken = False
+            self.emitter.emit(Event(kind=EventKind.RESUMED, reason="the journal works again"))
 
 
 def store_left(emitter: Emitter, name: str, unwritten: Iterable[Unwritten]) -> None:

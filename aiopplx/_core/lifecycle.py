@@ -334,8 +334,11 @@ class Lifecycle:
                 step = steps.sending(key=sub.key, attempt=sub.marks)
                 await self._write(sub, step, least=MARKING)
                 while self._shares and not self.store.may_intend():
+                    if self._clock.now() >= min(sub.first_deadline, sub.deadline):
+                        raise outcomes.unsure()
                     await self._clock.sleep(UNSURE)  # others may take the row at any moment: it is asked for anew
                     await self._write(sub, step, least=MARKING)
+                self.announcer.store_works()
             except BaseException as error:
                 if is_first:
                     with anyio.CancelScope(shield=True):

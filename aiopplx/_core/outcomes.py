@@ -12,7 +12,7 @@ import msgspec
 from aiopplx._core.in_time import SILENT
 from aiopplx._errors import AiopplxError, APIError, BudgetReached, InDoubt, JobError, JobTimeout, ProtocolError
 from aiopplx._job import Job, JobStatus, Snapshot
-from aiopplx._policy.retry import ends_doubt, is_final_refusal
+from aiopplx._policy.retry import ends_doubt, is_final_refusal, without_bill
 from aiopplx._submission import DOUBTFUL, POLLABLE, Submission
 from aiopplx._text.safe import plain
 from aiopplx._wire.words import words_in
@@ -78,7 +78,7 @@ def still_in_doubt(error: AiopplxError) -> AiopplxError:
     """
     if isinstance(error, InDoubt) or (isinstance(error, APIError) and ends_doubt(error.status)):
         return error
-    why = error.message.removesuffix("; nothing was billed").removesuffix("; this call was not billed")
+    why = without_bill(error.message)
     return InDoubt(
         f"an earlier attempt was sent and no usable answer came, and it was not sent again ({why}). A job may exist and"
         " be billed; its id is unknown"
@@ -150,6 +150,14 @@ def busy_item() -> JobError:
 def silent_store() -> JournalError:
     """The store did not say whether the item is known."""
     return JournalAway(f"not sent, and nothing was billed: {SILENT}")
+
+
+def unsure() -> JournalError:
+    """This session was not sure to be the holder of the row for as long as somebody waited."""
+    return JournalAway(
+        "not sent: the journal could not be asked for so long that another session may have taken this over;"
+        " nothing was billed"
+    )
 
 
 def no_slot() -> JobError:

@@ -473,9 +473,12 @@ class Poller:
         self._rest()
 
     def _rest(self) -> None:
-        """With nothing to do, let go of the timer: it would hold a session that was dropped without being closed."""
+        """With nothing to do, let go of the timer: it would hold a session that was dropped without being closed.
+
+        Pages of a list are read for jobs that are polled, and for nobody else.
+        """
         is_idle = not self._schedule and not self._deadlines and not self._running
-        if is_idle and self._timer is not None and self._pages.next_due(self._clock.now()) is None:
+        if is_idle and self._timer is not None:
             self._timer.cancel()
             self._timer = None
 

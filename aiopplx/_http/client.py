@@ -47,6 +47,7 @@ from aiopplx._policy.retry import (
     SubmitTries,
     classify,
     error_of_no_reply,
+    without_bill,
 )
 from aiopplx._submission import Phase, Submission
 from aiopplx._wire.call import Call, Lane, NoReply, Reply, error_of, refusal_in
@@ -475,10 +476,11 @@ def _outcome(sub: Submission, error: AiopplxError, *, doubt: bool) -> AiopplxErr
     )
     if not sub.api.has_list:
         again += "; it has no list of jobs to look in either"
+    why = without_bill(error.message)
     named = error.named if isinstance(error, ProtocolError) else ()
     names = f"the server named it {' or '.join(map(repr, named[:3]))}" if named else "its id is unknown"
     in_doubt = InDoubt(
-        f"sent {times} and no usable answer came ({error.message}). A job may exist and be billed; {names}. {again}",
+        f"sent {times} and no usable answer came ({why}). A job may exist and be billed; {names}. {again}",
         remedy="Look for it with session.list()" if sub.api.has_list else "",
         idempotency_key=sub.key,
         tag=sub.tag,

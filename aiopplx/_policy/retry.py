@@ -239,6 +239,13 @@ def error_of_no_reply(no: NoReply, *, lane: Lane, limit: int) -> AiopplxError:
     return error
 
 
+def without_bill(message: str) -> str:
+    """A message without its last words on the bill, where an earlier attempt may have made a job that is billed."""
+    for said in ("; nothing was billed", "; this call was not billed", "; nothing was sent, nothing was billed"):
+        message = message.removesuffix(said)
+    return message
+
+
 class Bounds(msgspec.Struct, frozen=True):
     """How long a request may wait to leave, or to leave again.
 

@@ -513,6 +513,17 @@ def test_session_arguments_of_random_values_are_taken_or_refused(value: Any, dat
     tried(lambda: Session(**{"api_key": KEY, name: value}))
 
 
+@pytest.mark.parametrize("path", ["/tmp/", ".", "..", "runs/", "runs/.."])
+async def test_path_that_names_a_directory_is_refused_at_once(path: str) -> None:
+    for make in (
+        lambda: Session("a-test-key", journal=path),
+        lambda: Session("a-test-key", journal=JournalOptions(path)),
+        lambda: open_reader(path),
+    ):
+        with pytest.raises(ConfigError, match="is a directory: name a file in it"):
+            make()
+
+
 @pytest.mark.parametrize(
     "path", [":memory:", " :memory:", "file::memory:?cache=shared", "file:run.db", "FILE:run.db", "sqlite:///run.db"]
 )

@@ -569,6 +569,25 @@ async def test_session_that_is_unsure_of_its_rows_sends_nothing(store: MemorySto
     assert store.rows[1].attempts == 1
 
 
+@pytest.mark.parametrize("way", ["ask", "batch"])
+async def test_session_that_stays_unsure_ends_in_time(way: str, store: MemoryStore) -> None:
+    journal = Unsure(store=store)
+    journal.unsure = 1_000_000
+    async with Scripted() as server, opened(server, journal, clock=Clock(100), timeout=20) as session:
+        with anyio.fail_after(SOON):
+            if way == "ask":
+                with pytest.raises(JournalAway, match=r"not sent: .*another session may have.*; nothing was billed"):
+                    await session.ask(QUESTION, tag="x")
+            else:
+                async with session.batch([{"question": QUESTION, "tag": "x"}]) as jobs:
+                    assert [type(job.error) async for job in jobs] == [JournalAway]
+        assert server.requests.total() == 0
+        # It is no intent of anybody's, so the row may still be sent.
+        journal.unsure = 0
+        assert (await session.ask(QUESTION, tag="x")).ok
+    assert server.requests["submit"] == 1
+
+
 async def test_claim_lost_before_a_resend_is_followed(store: MemoryStore) -> None:
     mine = Taken(store=store)
     mine.other = store.session()

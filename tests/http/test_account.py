@@ -16,13 +16,14 @@ import pytest
 from _scripted import Scripted, opened, turns
 from _virtual import ask_for_silence
 
-from aiopplx import JobStatus, NotFound, OutOfCredit, RetryPolicy, Session
+from aiopplx import JobStatus, NotFound, OutOfCredit, PollPolicy, RetryPolicy, Session
 from aiopplx._errors import AuthenticationError, ConfigError, TransportError
 from aiopplx._http import account
 from aiopplx._http.account import Membership, join
 from aiopplx._http.secret import Secret
 from aiopplx._wire.api import Tier
 from aiopplx._wire.call import Lane
+from aiopplx.testing import Clock
 
 URL, KEY = "https://api.example", Secret("a-key-of-some-length")
 STOP = AuthenticationError("bad key", status=401)
@@ -113,12 +114,22 @@ USES: list[Callable[[Session], Coroutine[Any, Any, object]]] = [
 ]
 
 
-@pytest.mark.parametrize("use", USES, ids=["ask", "submit", "get", "wait", "batch", "left batch"])
+NAMED = list(zip(USES, ["ask", "submit", "get", "wait", "batch", "left batch"], strict=True))
+
+
+@pytest.mark.parametrize(
+    ("use", "poll"),
+    [
+        *(pytest.param(use, "fixed", id=name) for use, name in NAMED),
+        *(pytest.param(use, "adaptive", id=f"{name} with a list") for use, name in NAMED if name in ("ask", "batch")),
+    ],
+)
 async def test_session_dropped_after_its_use_is_no_member(
-    use: Callable[[Session], Coroutine[Any, Any, object]], server: Scripted
+    use: Callable[[Session], Coroutine[Any, Any, object]], poll: str, server: Scripted
 ) -> None:
     """No timer that it has set keeps it alive, and with it what it allowed."""
-    session = opened(server, rpm=6)
+    adaptive: dict[str, Any] = {"poll": PollPolicy.adaptive(), "clock": Clock(1000)} if poll == "adaptive" else {}
+    session = opened(server, rpm=6, **adaptive)
     with suppress(NotFound):
         await use(session)
     assert session._core is not None

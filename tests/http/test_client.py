@@ -302,6 +302,12 @@ async def test_only_malformed_bytes_end_a_doubt(refusal: Reply, error: type[Aiop
     assert play.sub.phase is Phase.UNANSWERED
 
 
+async def test_doubt_says_nothing_of_what_its_last_attempt_billed():
+    error = await Play(LOST, NOT_SENT).submit_in_vain(InDoubt)
+    assert "could not connect" in error.message
+    assert "nothing was" not in error.message
+
+
 async def test_lasting_doubt_is_raised_with_its_facts():
     play = Play(LOST)
     error = await play.submit_in_vain(InDoubt)
