@@ -45,7 +45,7 @@ class EventKind(enum.StrEnum):
     PAUSED = "paused"
     """No request leaves for `delay` seconds: the server asked for silence, or does not answer."""
     STOPPED = "stopped"
-    """Submissions stopped: bad key, no credit, retired endpoint. `reason` says what to do."""
+    """Submissions stopped: bad key, no credit, retired endpoint, a journal that fails. `reason` says what to do."""
     RESUMED = "resumed"
     """Submissions continue after a stop."""
     LEFT = "left"
