@@ -278,8 +278,9 @@ class Pool(Protocol):
     async def hold(self, claim: Claim, dollars: float) -> bool:
         """Hold back so much for a row, in place of what it held before; False if there is no room for it.
 
-        It is let go when the row ends with a known cost or was refused. One of unknown cost stays held. Asked again, it
-        finds itself done.
+        It is let go when the row ends with a known cost or was refused. One of unknown cost stays held. If there is no
+        room for more, a row in SENDING keeps what it holds: it is sent again, under its own key. Asked again, it finds
+        itself done.
 
         Raises:
             ClaimLost: another session owns the row.

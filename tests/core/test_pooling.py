@@ -10,6 +10,7 @@ from typing import Any, cast
 
 import pytest
 from _postgres import Server
+from _rows import claim_of, take
 from _scripted import KEY
 
 from aiopplx import BudgetReached, Event, EventKind, Job, JobStatus, PollPolicy, Session
@@ -20,9 +21,10 @@ from aiopplx._wire.api import API
 from aiopplx._wire.kinds import Kind
 from aiopplx._wire.request import ResearchRequest
 from aiopplx.emulator import AfterPolls, Emulator
+from aiopplx.journal._names import item_name
 from aiopplx.journal._postgres.journal import PostgresJournal
 from aiopplx.journal._protocol import Pool
-from aiopplx.journal._records import Claim, Ledger, Room
+from aiopplx.journal._records import Claim, Ledger, Room, State
 from aiopplx.sonar import SONAR
 from aiopplx.testing import Clock, JumpingClock
 
@@ -90,6 +92,21 @@ async def test_room_that_another_session_makes_is_used(service: Emulator, postgr
         assert (await journal.room()).held > 1.0
         assert (await other.ask("Why else?", tag="second")).ok
         assert (await first).ok
+
+
+async def test_collected_submission_is_sent_again_at_the_cap(service: Emulator, postgres: Server) -> None:
+    """What its dead session held back for it is enough, though more would be held back by now."""
+    url, body = postgres.url(), SONAR.freeze(ResearchRequest("Why?"), "k")
+    dead = await PostgresJournal.open(url)
+    record = await dead.find_or_queue(item_name("x", b""), tag="x", key="k", body=body, sha=b"", api="sonar")
+    assert await dead.hold(claim_of(record), 0.1)
+    await take(dead, record, "sending")
+    await dead.close()
+    async with sessions(service, url, 0.1) as [(_, journal)]:
+        async with asyncio.timeout(60):
+            while not (await journal.counts())[State.DONE]:  # noqa: ASYNC110 - the store tells of rows, not of counts
+                await asyncio.sleep(0.02)
+    assert service.ledger.created == 1
 
 
 class Full:

@@ -374,6 +374,25 @@ async def test_columns_of_a_row_removed_meanwhile_are_dropped(url: str) -> None:
         assert (found.pk, await journal.get(pk=found.pk)) == (record.pk, None)
 
 
+async def test_key_of_a_row_removed_meanwhile_is_not_sent(url: str, database: AsyncpgDatabase) -> None:
+    """The key is the user's own. Whoever queues it waits for the removal, and does not see what that has written."""
+    async with opened(url) as journal:
+        record = await queued(journal, key="mine")
+        await take(journal, record, "sending")
+        await take(journal, record, "ended", State.FAILED)
+        text, values = journal._held.prepared(FORGET, {"seconds": -1.0, "limit": 10})
+        async with database._connection() as connection, connection.transaction():
+            await connection.execute(text, *values)
+            queueing = asyncio.ensure_future(queued(journal, key="mine"))
+            waits = "SELECT FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query LIKE '%INSERT INTO%'"
+            while not queueing.done() and not await connection.fetch(waits):
+                pass
+        again = await queueing
+        with pytest.raises(ItemConflict, match="removed after its time"):
+            await take(journal, again, "sending")
+        assert (await journal.get(pk=again.pk)).state is State.QUEUED
+
+
 async def test_columns_of_two_sessions_at_once_are_kept(url: str) -> None:
     async with opened(url) as one, opened(url) as two:
         for tag in range(20):

@@ -160,6 +160,17 @@ async def test_nothing_may_make_room_where_nothing_runs(world: World) -> None:
     assert not (await journal.room()).may_change, "its bill is unknown, and stays so"
 
 
+async def test_row_that_was_sent_keeps_what_it_holds(world: World) -> None:
+    journal = await world.session()
+    await journal.cap(1.0)
+    sent, unsent = await queued(journal, "a"), await queued(journal, "b")
+    assert await journal.hold(claim_of(sent), 0.6)
+    assert await journal.hold(claim_of(unsent), 0.4)
+    await take(journal, sent, "sending")
+    assert [await journal.hold(claim_of(record), 0.8) for record in (sent, unsent)] == [True, False]
+    assert await sums(journal) == (0.0, 1.0)
+
+
 async def test_row_of_another_session_holds_nothing(world: World) -> None:
     one, other = await world.session(), await world.session()
     record = await queued(one)

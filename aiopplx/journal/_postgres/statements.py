@@ -91,6 +91,8 @@ def _where(rule: Rule) -> str:
     where += f" AND {_HOLDER[rule.kind]}"
     if rule is SENDING:  # a mark is not made twice, unless it was taken back
         where += f" AND (attempts < :attempts OR attempts = :attempts AND state = {int(State.QUEUED)})"
+        # It may have been queued at the moment at which the row that had its key went to the past.
+        where += " AND NOT EXISTS (SELECT FROM ~.past WHERE past.key = job.key)"
     if Put.NEW_KEY in rule.columns.values():  # a key that was used before, by this row or by another one
         where += " AND key IS DISTINCT FROM :new_key AND NOT EXISTS (SELECT FROM ~.past WHERE past.key = :new_key)"
     return where
@@ -251,6 +253,7 @@ ADOPT = f"""
 KEY_USER = """
     SELECT item FROM ~.job WHERE key = :key
     UNION ALL SELECT coalesce(job.item, '') FROM ~.past LEFT JOIN ~.job USING (pk) WHERE past.key = :key LIMIT 1"""
+KEY_OF_THE_PAST = "SELECT key FROM ~.past WHERE key = :key"
 TOUCH = "UPDATE ~.job SET touched = :me WHERE pk = :pk AND touched <> :me"
 # Another request in the place of one that has no bill. The session that asked for that one last must be gone.
 REPLACE = f"""
@@ -323,16 +326,20 @@ CAP = f"""
     INSERT INTO ~.account(name, cap) VALUES ('{MONEY}', :dollars) ON CONFLICT (name) DO UPDATE SET cap = excluded.cap
     RETURNING (SELECT cap FROM ~.account WHERE name = '{MONEY}') AS before"""
 # The row first: what changes both locks it before the sums, and a part that writes is carried out whoever reads it.
+# One that was sent is sent again under its key, which makes no second bill: if there is no room for more, it keeps what
+# it holds.
 HOLD = f"""
     WITH mine AS (
-        SELECT pk, hold FROM ~.job WHERE pk = :pk AND fence = :fence AND owner = :me AND NOT state {FINAL} FOR UPDATE),
+        SELECT pk, hold, state = {int(State.SENDING)} AND hold > 0 AS was_sent
+        FROM ~.job WHERE pk = :pk AND fence = :fence AND owner = :me AND NOT state {FINAL} FOR UPDATE),
     room AS (
         UPDATE ~.account SET held = held + :dollars - mine.hold FROM mine
         WHERE name = '{MONEY}' AND (:dollars <= mine.hold OR cap IS NULL
             OR spent + held + :dollars - mine.hold <= cap + {_CENTI_CENT})
         RETURNING mine.pk),
     held AS (UPDATE ~.job SET hold = :dollars FROM room WHERE job.pk = room.pk RETURNING job.pk)
-    SELECT EXISTS (SELECT FROM mine) AS is_mine, EXISTS (SELECT FROM held) AS is_held"""
+    SELECT EXISTS (SELECT FROM mine) AS is_mine,
+        EXISTS (SELECT FROM held) OR EXISTS (SELECT FROM mine WHERE was_sent) AS is_held"""
 # What a session that is gone held back for what it never sent is let go by whoever is short of room.
 ROOM = f"""
     WITH unsent AS (

@@ -19,7 +19,7 @@ from aiopplx.journal._postgres.holding import Held
 from aiopplx.journal._postgres.reading import Seen, seen_of
 from aiopplx.journal._postgres.room import Taken, Value
 from aiopplx.journal._records import Claim, Origin, Record, Results, State
-from aiopplx.journal._steps import Kind, Step
+from aiopplx.journal._steps import SENDING, Kind, Step
 from aiopplx.journal.store import (
     REPLACEABLE,
     REPLACEABLE_IF_ASKED,
@@ -272,6 +272,8 @@ class Writing:
             return True
         if step.new_key and seen is not None and await self._held.fetch(sql.KEY_USER, key=step.new_key):
             raise await self._key_taken(seen.record.item, seen.record.tag, step.new_key)
+        if step.rule is SENDING and seen is not None and await self._held.fetch(sql.KEY_OF_THE_PAST, key=step.key):
+            raise key_taken(seen.record.item, seen.record.tag, "removed after its time")
         return False
 
     async def _seen(self, pk: int) -> Seen | None:
