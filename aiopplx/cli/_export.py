@@ -75,7 +75,9 @@ class _Export:
         return columns_of_rows((record.meta for record in self._records()), notes.get(LAYOUT, b""))
 
     def _records(self) -> Iterator[Record]:
-        return self._journal.asked(every_run=self._options.all)
+        whose = self._options.tenant
+        asked = self._journal.asked(every_run=self._options.all)
+        return (record for record in asked if whose is None or record.tenant == whose)
 
     async def _write(self, answers: Answers) -> Tally:
         tally = Tally()

@@ -433,6 +433,9 @@ class ExportOptions:
             " the last run asked and has ended.",
         ),
     ] = False
+    tenant: Annotated[
+        str | None, Parameter(help="Only what was asked for this tenant, of a journal that serves several.")
+    ] = None
     force: Annotated[
         bool, Parameter(show_default=False, help="Overwrite an output file even if it holds something else.")
     ] = False

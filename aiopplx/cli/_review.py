@@ -78,6 +78,7 @@ def _facts(record: Record) -> dict[str, Any]:
     return {
         "idempotency_key": record.key,
         "tag": record.tag,
+        "tenant": record.tenant,
         "api": record.api,
         "attempts": record.attempts,
         "first_sent": record.first_sent,
@@ -89,6 +90,7 @@ def _facts(record: Record) -> dict[str, Any]:
 def _print(record: Record) -> None:
     sent = "" if record.first_sent is None else time.strftime(" %Y-%m-%d %H:%M:%S UTC", time.gmtime(record.first_sent))
     tag = "" if record.tag is None else f"  tag {record.tag}"
+    tag += f"  tenant {record.tenant}" if record.tenant else ""
     print_out(
         f"{record.key}{one_line(tag)}  {record.api}, sent{sent}, {many(record.attempts, 'attempt')}\n"
         f"    {one_line(question_of(record), 100)}\n" + (f"    {one_line(record.error)}\n" if record.error else "")

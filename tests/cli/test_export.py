@@ -14,6 +14,7 @@ import pytest
 from _scripted import Scripted
 from _shell import FAST, rows, run, run_at
 
+from aiopplx import Session
 from aiopplx.cli import run as main
 from aiopplx.cli._files import take_long_cells
 from aiopplx.emulator import Emulator
@@ -75,6 +76,20 @@ def test_export_has_every_form_that_a_run_has(folder: Path, tmp_path: Path) -> N
         text = output.read_text()
         assert "<title>companies</title>" in text or text.startswith("# companies\n")
         assert text.count("What did Vasa announce?") >= 1
+
+
+def test_export_of_one_tenant_has_no_rows_of_others(tmp_path: Path) -> None:
+    journal, answers = tmp_path / "run.db", tmp_path / "a.jsonl"
+
+    async def make() -> None:
+        async with Scripted() as server, Session("k", base_url=server.url, api="sonar", journal=journal) as session:
+            for tenant in ("acme", "umbrella", None):
+                assert (await session.ask(f"Why {tenant}?", tag=1, tenant=tenant)).ok
+
+    anyio.run(make)
+    for words, tenants in ((["--tenant", "acme"], {"acme"}), ([], {"acme", "umbrella", "None"})):
+        assert main(["export", str(journal), "-o", str(answers), "--force", *words]) == 0
+        assert {row["question"] for row in rows(answers.read_text())} == {f"Why {tenant}?" for tenant in tenants}
 
 
 def test_export_goes_on_with_the_file_of_a_run(folder: Path, tmp_path: Path) -> None:
