@@ -6,8 +6,10 @@ Real processes, a real server and SIGKILL. Counts are those of the service; noth
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
+import shutil
 import signal
 import sys
 from collections import Counter
@@ -18,15 +20,18 @@ from typing import Any, Self
 
 import anyio
 import pytest
-from _postgres import Server
+from _postgres import Server, pooled
 
 from aiopplx.emulator import AfterPolls, Emulator, faults
 from aiopplx.journal._postgres.journal import PostgresJournal
+from aiopplx.journal._postgres.migrate import migrate
+from aiopplx.journal._postgres.schema import VERSION
 from aiopplx.journal._records import State
 
 pytestmark = pytest.mark.slow
 
-CHILD = Path(__file__).parents[1] / "support" / "_worker.py"
+ROOT = Path(__file__).parents[2]
+CHILD = ROOT / "tests" / "support" / "_worker.py"
 SOON = 90.0
 
 
@@ -40,9 +45,15 @@ class Worker:
         self._reading = asyncio.create_task(self._read())
 
     @classmethod
-    async def start(cls, **spec: Any) -> Self:
+    async def start(cls, *, library: Path = ROOT, **spec: Any) -> Self:
+        """A worker with the library in this folder."""
         process = await asyncio.create_subprocess_exec(
-            sys.executable, CHILD, json.dumps(spec), stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE
+            sys.executable,
+            CHILD,
+            json.dumps(spec),
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+            env={**os.environ, "PYTHONPATH": str(library)},
         )
         return cls(process)
 
@@ -119,6 +130,63 @@ async def test_tags_asked_in_four_workers_are_one_job_each(api: str, postgres: S
     assert await all_rows(url) == {State.DONE: 20}
 
 
+NEXT = """
+MIGRATIONS = {
+    **MIGRATIONS,
+    VERSION: (
+        "ALTER TABLE ~.job ADD COLUMN IF NOT EXISTS colour text NOT NULL DEFAULT 'red'",
+        "CREATE TABLE IF NOT EXISTS ~.painted(pk bigint PRIMARY KEY REFERENCES ~.job ON DELETE CASCADE)",
+    ),
+}
+TABLES = (*TABLES, *MIGRATIONS[VERSION])
+VERSION += 1
+"""
+"""What the next version of the library would have at the end of its tables."""
+
+
+@pytest.fixture(scope="module")
+def next_library(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the next version of the library."""
+    folder = tmp_path_factory.mktemp("next")
+    shutil.copytree(ROOT / "aiopplx", folder / "aiopplx", ignore=shutil.ignore_patterns("__pycache__"))
+    schema = folder / "aiopplx" / "journal" / "_postgres" / "schema.py"
+    schema.write_text(schema.read_text(encoding="utf-8") + NEXT, encoding="utf-8")
+    return folder
+
+
+@pytest.mark.parametrize("first", ["this version", "the next version"])
+async def test_workers_of_two_versions_share_tags(first: str, next_library: Path, postgres: Server) -> None:
+    """The tables are made by either: this version goes on while they are migrated, or opens those of the next."""
+    url = postgres.url()
+    is_migrated = first == "this version"
+    libraries = [ROOT, next_library] if is_migrated else [next_library, ROOT]
+    async with Emulator(duration=AfterPolls(3), answer_chars=500) as server:
+        async with workers(2, library=libraries[0], server=server.url, journal=url) as two:
+            for worker in two:
+                worker.tell(*(["ask", tag] for tag in range(10)))
+            if is_migrated:
+                migrating = await asyncio.create_subprocess_exec(
+                    *(sys.executable, "-m", "aiopplx", "journal", "migrate", url),
+                    stdout=asyncio.subprocess.PIPE,
+                    env={**os.environ, "PYTHONPATH": str(next_library)},
+                    cwd=next_library,
+                )
+                told, _ = await migrating.communicate()
+                assert (migrating.returncode, b"migrated" in told) == (0, True), told
+            assert await migrate(url, version=VERSION + 1, migrations={}) == (VERSION + 1, VERSION + 1)
+            async with workers(2, library=libraries[1], server=server.url, journal=url) as more:
+                four = [*two, *more]
+                for worker in four:
+                    worker.tell(*(["ask", tag] for tag in range(20)))
+                for count, worker in zip((30, 30, 20, 20), four, strict=True):
+                    await worker.until(lambda one, count=count: len(one.of(did="ask")) == count)
+        answers = [said for worker in four for said in worker.of(did="ask")]
+        assert {said["status"] for said in answers} == {"COMPLETED"}
+        assert all(len({said["id"] for said in answers if said["tag"] == tag}) == 1 for tag in range(20))
+        assert server.ledger.created == 20
+    assert await all_rows(url) == {State.DONE: 20}
+
+
 async def test_jobs_of_a_killed_worker_are_collected_by_others(postgres: Server) -> None:
     url = postgres.url()
     async with Emulator(duration=6.0, answer_chars=500) as server:
@@ -138,12 +206,17 @@ async def test_jobs_of_a_killed_worker_are_collected_by_others(postgres: Server)
         assert set(told.values()) == {1}
 
 
-async def test_waiters_in_other_processes_wake_when_a_job_ends(postgres: Server) -> None:
+@pytest.mark.parametrize("through", ["NOTIFY", "a pooler in transaction mode"])
+async def test_waiters_in_other_processes_wake_when_a_job_ends(through: str, postgres: Server) -> None:
     url = postgres.url()
-    async with Emulator(duration=AfterPolls(8), answer_chars=500) as server:
+    async with contextlib.AsyncExitStack() as stack:
+        theirs = url
+        if through != "NOTIFY":
+            theirs = url.replace(str(postgres.folder), str(stack.enter_context(pooled(postgres))))
+        server = await stack.enter_async_context(Emulator(duration=AfterPolls(8), answer_chars=500))
         async with (
             workers(1, server=server.url, journal=url) as holders,
-            workers(3, server=server.url, journal=url) as others,
+            workers(3, server=server.url, journal=theirs) as others,
         ):
             holders[0].tell(*(["submit", tag] for tag in range(20)))
             await holders[0].until(lambda one: len(one.of(did="submit")) == 20)
