@@ -59,6 +59,7 @@ class Worker:
     def __init__(self, process: asyncio.subprocess.Process, crew: Crew, order: list[int]) -> None:
         self.process = process
         self.given: dict[int, str] = {}
+        self.is_open = asyncio.Event()
         self.is_done = asyncio.Event()
         self._crew = crew
         assert process.stdin is not None
@@ -71,12 +72,15 @@ class Worker:
             said = json.loads(line)
             if "failed" in said or "unseen" in said:
                 self._crew.complaints.append(line.decode())
+            elif said.get("ready"):
+                self.is_open.set()
             elif said.get("done") == "batch":
                 self.is_done.set()
             elif "status" in said:
                 self.given[said["tag"]] = said["status"]
                 if said["id"]:
                     self._crew.ids.setdefault(said["tag"], set()).add(said["id"])
+        self.is_open.set()
         self.is_done.set()
 
 
@@ -202,7 +206,7 @@ async def measure(spec: Mapping[str, Any]) -> dict[str, Any]:
             crew = Crew(spec, url, service.url, words)
             began = loop.time()
             for _ in range(WORKERS):
-                await crew.start()
+                await (await crew.start()).is_open.wait()
             await harm(spec, crew, server, url)
             harmed = loop.time() - began
             codes = await crew.ended()
@@ -216,7 +220,8 @@ async def measure(spec: Mapping[str, Any]) -> dict[str, Any]:
             "requests_failed": service.failed,
             "posts": service.posts,
             "ended_badly": sum(code != 0 for code in codes),
-            "complaints": [*crew.complaints, words.read_text(encoding="utf-8")][-5:],
+            "unseen": words.read_text(encoding="utf-8").count("never retrieved"),
+            "complaints": crew.complaints[:5],
         }
 
 
@@ -265,7 +270,7 @@ def main() -> None:
         for name, value in one.items():
             if isinstance(value, int | float) and not isinstance(value, bool):
                 sums[name] = sums.get(name, 0) + value
-    zeros = ["paid_twice", "lost", "undelivered", "ids_twice", "ended_badly"]
+    zeros = ["paid_twice", "changed_bodies", "lost", "undelivered", "ids_twice", "untrue", "ended_badly", "unseen"]
     head = ["", *cases]
     told = {"questions": "questions", **{name: name for name in HARMS}}
     told |= {name: name.replace("_", " ") for name in ("requests", "requests_failed", "made", "done", "in_doubt")}
