@@ -6,11 +6,13 @@ import asyncio
 import os
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from _postgres import Server
+from _shell import FAST, KEY, command, environment, rows
 
-from aiopplx.emulator import AfterPolls, Emulator
+from aiopplx.emulator import AfterPolls, Emulator, faults
 
 pytestmark = pytest.mark.slow
 
@@ -63,3 +65,36 @@ async def test_commands_take_the_url_of_a_journal(postgres: Server, tmp_path: Pa
         code, said = await run("run", "-", "--journal", url, "--yes")
         assert (code, "give --run NAME" in said) == (2, True), said
         assert server.ledger.created == 4
+
+
+async def test_two_machines_do_one_run_together(postgres: Server, tmp_path: Path) -> None:
+    """Two processes at once, each with a copy of the file, and no folder of the other's: nothing but the database."""
+    url, questions = postgres.url(), "".join(f"What became of ship number {n}?\n" for n in range(30))
+
+    async def machine(server: Emulator, name: str) -> list[dict[str, Any]]:
+        home = tmp_path / name
+        home.mkdir()
+        (home / "questions.txt").write_text(questions, encoding="utf-8")
+        process = await asyncio.create_subprocess_exec(
+            *command("run", "questions.txt", "--journal", url, "-o", "answers.jsonl", *FAST),
+            cwd=home,
+            env=environment(
+                HOME=str(home),
+                TMPDIR=str(home),
+                PERPLEXITY_BASE_URL=server.url,
+                PERPLEXITY_API_KEY=KEY,
+                PYTHONPATH=str(Path(__file__).parents[2]),
+            ),
+            stderr=asyncio.subprocess.PIPE,
+        )
+        _, said = await process.communicate()
+        assert process.returncode == 0, said
+        return rows((home / "answers.jsonl").read_text(encoding="utf-8"))
+
+    async with Emulator(duration=AfterPolls(3), answer_chars=300) as server:
+        server.faults.add("submit", faults.Delay(0.5))  # long enough for both to be at it
+        one, other = await asyncio.gather(machine(server, "one"), machine(server, "other"))
+        assert server.ledger.created == 30
+    assert [answer["ok"] for answer in [*one, *other]] == [True] * 60
+    assert {answer["id"] for answer in one} == {answer["id"] for answer in other}
+    assert len({answer["id"] for answer in one}) == 30
