@@ -39,21 +39,26 @@ class EventKind(enum.StrEnum):
     STALLED = "stalled"
     """A job runs for longer than 999 of 1,000 such jobs take. It is polled on, each two minutes; told once."""
     FINISHED = "finished"
-    """A submission ended: `status`, `cost`, and `reason` if it has no result. Emitted once for each submission."""
+    """A submission ended: `status`, `cost`, and `reason` if it has no result. Once for each whose end is seen here: not
+    for one that is left, or that nobody waits for after its time limit."""
     TIMED_OUT = "timed_out"
-    """A time limit for a job was reached; `tag` is that of the caller or batch item that waited. The job continues."""
+    """A time limit for a job was reached; `tag` is that of the caller or batch item that waited. The job continues, and
+    is polled on only if somebody else waits for it (`awaited`)."""
     PAUSED = "paused"
     """No request leaves for `delay` seconds: the server asked for silence, or does not answer."""
     STOPPED = "stopped"
-    """Submissions stopped: bad key, no credit, retired endpoint, a journal that fails. `reason` says what to do."""
+    """Submissions stopped: bad key, no credit, retired endpoint; or a journal that fails or does not answer. `reason`
+    says what to do."""
     RESUMED = "resumed"
     """Submissions continue after a stop."""
     LEFT = "left"
     """A block was left while `job_id` ran; it continues, and is billed, at the service."""
     CANCELLING = "cancelling"
-    """The server agreed to cancel `job_id`."""
+    """The server agreed to cancel `job_id`. Nobody waits for its end where a batch was left (`awaited`)."""
     WARNING = "warning"
-    """Something odd that changed nothing: an unknown status, a model that was not asked for."""
+    """Something that a person should know, and that ends nothing. It may cost money: a job that was not cancelled and
+    goes on, questions that were asked before, what a journal may not have. Or it is odd: an unknown status, another
+    model than was asked for."""
 
 
 class Event(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -72,6 +77,8 @@ class Event(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         usage: tokens and searches, on FINISHED; None if the server did not say.
         reason: a sentence for a person; no key and no prompt in it.
         fault: the class of fault, one of N, R, T, D, P (docs/reliability.md), on RETRYING and POLL_FAILED.
+        awaited: whether anybody here waits for the job after this. False on SUBMITTED of `Session.submit`, on TIMED_OUT
+            of the last who waited, and on CANCELLING of a batch that is left.
     """
 
     kind: EventKind
@@ -90,6 +97,7 @@ class Event(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     usage: Usage | None = None
     reason: str = ""
     fault: str = ""
+    awaited: bool = True
 
 
 _LEVELS = {  # of the log; FINISHED has the level of what it tells (`_level`)
@@ -127,7 +135,8 @@ class Emitter:
 
     def has_handlers(self) -> bool:
         """Whether events of single submissions and polls are delivered to anybody; if not, they need not be made."""
-        return self._on_event is not None or self._streams is not None or logger.isEnabledFor(logging.DEBUG)
+        is_streamed = self._streams is not None and len(self._streams) > 0
+        return self._on_event is not None or is_streamed or logger.isEnabledFor(logging.DEBUG)
 
     def stream(self, limit: int) -> EventStream:
         """A new stream of what happens from now on."""

@@ -292,6 +292,7 @@ class Submission(msgspec.Struct, eq=False):
         cost: float | None = None,
         reason: str = "",
         fault: str = "",
+        awaited: bool = True,
     ) -> Event:
         """An event about it at this moment (monotonic seconds), under the names that it began with."""
         polls = self.polls
@@ -311,6 +312,7 @@ class Submission(msgspec.Struct, eq=False):
             cost=cost,
             reason=reason,
             fault=fault,
+            awaited=awaited,
         )
 
     def as_job(

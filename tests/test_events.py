@@ -62,9 +62,13 @@ async def test_dropped_stream_is_forgotten() -> None:
         Emulator(duration=0.0, answer_chars=200, clock=clock) as server,
         Session(KEY, base_url=server.url, clock=clock) as session,
     ):
-        stream = weakref.ref(session.events())
+        kept = session.events()
+        stream = weakref.ref(kept)
+        assert session._emitter.has_handlers()
+        del kept
         gc.collect()
         assert stream() is None
+        assert not session._emitter.has_handlers()  # events that nobody hears are not made any more
         assert (await session.ask("Why?")).ok
 
 

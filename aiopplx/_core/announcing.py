@@ -72,7 +72,9 @@ class Announcer:
         """The server has it. `asked` is the model that it asked for, where the answer names one."""
         self.accepted += 1
         if self.emitter.has_handlers():
-            self.emitter.emit(sub.event(EventKind.SUBMITTED, now, status=snapshot.status))
+            # A call of `submit` returns with the acceptance; it waits for no slot either.
+            awaited = any(listener.takes_slot or listener.is_late for listener in sub.listeners)
+            self.emitter.emit(sub.event(EventKind.SUBMITTED, now, status=snapshot.status, awaited=awaited))
         if asked and snapshot.model and asked != snapshot.model:
             self.warn(sub, f"asked for model {asked[:80]!r}, the server says {snapshot.model[:80]!r}")
 
@@ -103,12 +105,17 @@ class Announcer:
     def timed_out(self, sub: Submission, overdue: Sequence[Listener], reason: str) -> None:
         """These listeners wait for it no more, each under its own names."""
         event = sub.event(EventKind.TIMED_OUT, self._clock.now(), status=JobStatus.TIMED_OUT, reason=reason)
-        for listener in overdue:
-            self.emitter.emit(msgspec.structs.replace(event, tag=listener.tag, index=listener.index))
+        for remaining, listener in zip(range(len(overdue))[::-1], overdue, strict=True):
+            awaited = bool(remaining or sub.listeners)
+            self.emitter.emit(msgspec.structs.replace(event, tag=listener.tag, index=listener.index, awaited=awaited))
 
-    def cancelling(self, job: Job) -> None:
-        """The server agreed to cancel it."""
-        self.emitter.emit(_event_of(job, EventKind.CANCELLING))
+    def cancelling(self, job: Job, *, awaited: bool) -> None:
+        """The server agreed to cancel it. `awaited`: its end is waited for here."""
+        self.emitter.emit(msgspec.structs.replace(_event_of(job, EventKind.CANCELLING), awaited=awaited))
+
+    def not_cancelled(self, job: Job, error: AiopplxError) -> None:
+        """The server did not agree, and it goes on."""
+        self.emitter.emit(_event_of(job, EventKind.WARNING, f"not cancelled: {error.message}"))
 
     def left(self, jobs: Iterable[Job]) -> None:
         """Nobody here waits for these any more. Those that go on, or may go on, at the service are told.

@@ -12,7 +12,6 @@ from collections.abc import Sequence
 from aiopplx._core.announcing import goes_on
 from aiopplx._core.lifecycle import Lifecycle
 from aiopplx._errors import AiopplxError
-from aiopplx._events import Event, EventKind
 from aiopplx._job import Job
 from aiopplx._wire.api import API
 
@@ -20,10 +19,13 @@ CANCEL_SECONDS = 10.0
 """Leaving a batch with `cancel_on_exit` takes no longer than this."""
 
 
-async def ask_to_cancel(life: Lifecycle, job: Job, api: API) -> None:
-    """Ask the server to cancel a job. Raises `AiopplxError` if it does not agree."""
+async def ask_to_cancel(life: Lifecycle, job: Job, api: API, *, awaited: bool) -> None:
+    """Ask the server to cancel a job, whose end is waited for here if it is `awaited`.
+
+    Raises `AiopplxError` if the server does not agree.
+    """
     await life.client.call(api.cancel(job.id), api.read_cancel)
-    life.announcer.cancelling(job)
+    life.announcer.cancelling(job, awaited=awaited)
 
 
 async def cancel_all(life: Lifecycle, jobs: Sequence[Job], ending: set[str]) -> None:
@@ -44,9 +46,8 @@ async def cancel_all(life: Lifecycle, jobs: Sequence[Job], ending: set[str]) -> 
 
 async def _try_to_cancel(life: Lifecycle, job: Job, api: API, ending: set[str]) -> None:
     try:
-        await ask_to_cancel(life, job, api)
+        await ask_to_cancel(life, job, api, awaited=False)
     except AiopplxError as error:
-        reason = f"not cancelled: {error.message}"
-        life.announcer.emitter.emit(Event(kind=EventKind.WARNING, job_id=job.id, tag=job.tag, reason=reason))
+        life.announcer.not_cancelled(job, error)
     else:
         ending.add(job.id)

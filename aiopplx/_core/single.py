@@ -96,7 +96,7 @@ async def cancel(calls: Calls, api: API, job_id: str, *, seconds: float) -> Job:
         if found.done:
             return found
     try:
-        await ask_to_cancel(life, found, api)
+        await ask_to_cancel(life, found, api, awaited=True)
     except APIError as error:
         # It has ended, perhaps: a poll tells. This is rare, and whoever waits for the job hears of it from the poller.
         found = await get(life, api, job_id)

@@ -1,8 +1,9 @@
 """Traces and metrics by OpenTelemetry: `Session(on_event=Telemetry())`. Needs its API only (`aiopplx[otel]`).
 
-One span for each job, from its submission to its end, with its states as events and the attributes of the conventions
-for generative AI. Its parent is whatever span is current where the job was asked for, such as that of a web request.
-There is no span for a poll: a job has twenty. The questions and the answers are in no span and no metric.
+One span for each job, from its submission to its end, or until nobody here waits for it any more, with its states as
+events and the attributes of the conventions for generative AI. Its parent is whatever span is current where the job was
+asked for, such as that of a web request. There is no span for a poll: a job has twenty. The questions and the answers
+are in no span and no metric.
 
 The conventions are in development, so their names stand here, and nowhere else in this package. Source: OpenTelemetry,
 "Semantic conventions for generative client AI spans", which knows `perplexity` as a provider. This module knows nothing
@@ -23,8 +24,16 @@ from aiopplx import Event, EventKind, JobStatus, __version__
 __all__ = ["Telemetry"]
 
 _SCOPE = "aiopplx"
-# Submissions that nobody here waits for any more: their end will not be told.
 _LAST = frozenset({EventKind.FINISHED, EventKind.LEFT})
+# What may be the first that is heard of a job which others, or an earlier run, have submitted. Others only tell of one.
+_FIRST = frozenset({
+    EventKind.RETRYING,
+    EventKind.SUBMITTED,
+    EventKind.POLLED,
+    EventKind.POLL_FAILED,
+    EventKind.STALLED,
+    EventKind.FINISHED,
+})
 _OK = frozenset({JobStatus.COMPLETED, JobStatus.INCOMPLETE})
 
 
@@ -36,7 +45,7 @@ class _Open(msgspec.Struct):
 
     span: Span
     who: dict[str, str]
-    is_accepted: bool = False
+    is_counted: bool = False
     polled: float | None = None
 
 
@@ -46,7 +55,7 @@ class Telemetry:
     Metrics: `aiopplx.jobs` (count, by outcome), `aiopplx.job.cost` (US dollars), `gen_ai.client.operation.duration`
     (seconds from the acceptance to the end), `gen_ai.client.token.usage` (tokens), `aiopplx.poll.gap` (seconds from the
     last poll that found a job running to the one that found its end: the end was not seen for at most so long),
-    `aiopplx.retries` (count, by class of fault), `aiopplx.jobs.in_flight` (jobs that run and are polled).
+    `aiopplx.retries` (count, by class of fault), `aiopplx.jobs.in_flight` (jobs that run and are waited for here).
 
     Args:
         limit: the most spans that are open at once; of more, the oldest is ended without an outcome. Default 10,000.
@@ -79,16 +88,21 @@ class Telemetry:
         name = event.idempotency_key or event.job_id
         if not name:
             return  # about the session
-        job = self._open.get(name) or self._begun(event, name)
+        job = self._open.get(name)
+        if job is None:
+            if event.kind not in _FIRST:
+                return
+            job = self._begun(event, name)
+        if event.kind in (EventKind.SUBMITTED, EventKind.POLLED) and event.awaited and not job.is_counted:
+            job.is_counted = True
+            self._in_flight.add(1, job.who)
         if event.kind is EventKind.POLLED:
             job.polled = event.seconds
             return
         if event.kind is EventKind.SUBMITTED:
-            job.is_accepted = True
             job.span.set_attribute("gen_ai.response.id", event.job_id)
-            self._in_flight.add(1, job.who)
         job.span.add_event(f"aiopplx.{event.kind.value}", _facts(event))
-        if event.kind in _LAST:
+        if event.kind in _LAST or not event.awaited:  # nobody here waits for it any more: its end will not be told
             del self._open[name]
             self._end(event, job)
 
@@ -114,13 +128,13 @@ class Telemetry:
 
     def _drop(self) -> None:
         _, job = self._open.popitem(last=False)
-        if job.is_accepted:
+        if job.is_counted:
             self._in_flight.add(-1, job.who)
         job.span.end()
 
     def _end(self, event: Event, job: _Open) -> None:
         who = job.who
-        if job.is_accepted:
+        if job.is_counted:
             self._in_flight.add(-1, who)
         span, status = job.span, event.status
         if event.kind is EventKind.FINISHED and status is not None:

@@ -150,6 +150,37 @@ async def test_left_jobs_and_those_of_others_end_their_spans() -> None:
     assert sum(point.value for point in heard.metrics()["aiopplx.jobs.in_flight"]) == 0
 
 
+async def test_spans_end_where_nobody_waits_any_more() -> None:
+    """Nothing more is heard of a job that was only submitted, is at its time limit, or was cancelled with its batch."""
+    heard = Heard(limit=1000)
+    clock = JumpingClock()
+    async with (
+        Emulator(duration=3600.0, answer_chars=200, clock=clock, cancel_delay=0.0) as server,
+        Session(KEY, base_url=server.url, clock=clock, api="agent", on_event=heard.handler) as session,
+    ):
+        job = await session.submit("Alone?")
+        assert len(heard.spans) == 1
+        async with session.batch(["Why?", "How?"], timeout=600.0) as jobs:
+            assert [job.status async for job in jobs] == [JobStatus.TIMED_OUT] * 2
+        assert len(heard.spans) == 3
+        async with session.batch(["Who?"], cancel_on_exit=True) as jobs:
+            await server.until(lambda ledger: ledger.created == 4)
+        assert len(heard.spans) == 4
+        assert sum(point.value for point in heard.metrics()["aiopplx.jobs.in_flight"]) == 0
+        both = [asyncio.create_task(session.wait(job.id, timeout=limit)) for limit in (60.0, 7200.0)]
+        assert [(await waiting).status for waiting in both] == [JobStatus.TIMED_OUT, JobStatus.COMPLETED]
+        assert len(heard.spans) == 5  # the first had no more time, and the second still waited
+        assert sum(point.value for point in heard.metrics()["aiopplx.jobs.in_flight"]) == 0
+    assert not heard.handler._open
+
+
+@pytest.mark.parametrize("kind", [EventKind.WARNING, EventKind.TIMED_OUT, EventKind.CANCELLING, EventKind.LEFT])
+def test_remark_about_a_job_begins_no_span(heard: Heard, kind: EventKind) -> None:
+    heard.handler(Event(kind=kind, job_id="a-job", idempotency_key="a-key"))
+    heard.handler.close()
+    assert heard.spans == ()
+
+
 def test_oldest_of_too_many_open_spans_is_ended() -> None:
     heard = Heard(limit=2)
     for n in range(3):

@@ -508,10 +508,13 @@ async def test_cancels_given_up_do_not_cancel_the_caller() -> None:
         retry_failed=False,
         new_key=lambda: "a key",
     )
-    jobs = [Job(id=f"resp_{n}", status=JobStatus.IN_PROGRESS, api="agent") for n in range(3)]
+    jobs = [
+        Job(id=f"resp_{n}", status=JobStatus.IN_PROGRESS, api="agent", idempotency_key=f"key {n}") for n in range(3)
+    ]
     ending: set[str] = set()
 
     await cancel_all(life, jobs, ending)
 
     assert ending == set()
     assert {event.kind for event in told} == {EventKind.WARNING}
+    assert {event.idempotency_key for event in told} == {"key 0", "key 1", "key 2"}
