@@ -14,7 +14,7 @@ import types
 import uuid
 from collections.abc import AsyncIterable, AsyncIterator, Iterable, Mapping
 from functools import partial
-from typing import TYPE_CHECKING, Generic, Self, TypeAlias, cast
+from typing import TYPE_CHECKING, Any, Generic, Self, TypeAlias, cast
 
 import anyio
 
@@ -68,6 +68,9 @@ class Batch(AsyncIterator[Job[TagT]], Generic[TagT]):
     submissions: nothing that the source gives after it is taken. Jobs that were accepted before it are still waited for
     and handed out; then the error is raised. An error of the source itself is raised in the same way, unchanged.
 
+    Several tasks may iterate over one batch. A job counts as delivered once the task that has it asks for its next one;
+    until then, a session that begins again after a crash hands it out once more.
+
     Leaving the block, by `break`, by an exception or by cancellation, ends its work at once. Jobs that the server has
     continue there and are billed: `pending` lists them.
     """
@@ -115,7 +118,8 @@ class Batch(AsyncIterator[Job[TagT]], Generic[TagT]):
         self._submitters: list[asyncio.Task[None]] = []
         self._items = 0  # those that have a place in the results
         self._in_hand = 0  # those of them that a submitter still works at
-        self._last: Claim | None = None
+        # The job that each consumer works at, by its task; under None, those of calls that are a task by themselves.
+        self._last: dict[asyncio.Task[Any] | None, Claim] = {}  # Any: whatever the task returns
         self._left: list[Job] = []
         self._state = "new"
         self._has_closed = asyncio.Event()
@@ -285,7 +289,9 @@ class Batch(AsyncIterator[Job[TagT]], Generic[TagT]):
                 self._results.put_back(place)
                 raise
             self._results.read_back(place, job)
-        self._last = place.sub.claim
+        self._deliver_last()  # again: of two calls that waited together, each a task by itself, the other came first
+        if place.sub.claim is not None:
+            self._last[_consumer()] = place.sub.claim
         self._room.release()
         self._results.count_handed_out()
         if self._shown is not None:
@@ -293,12 +299,14 @@ class Batch(AsyncIterator[Job[TagT]], Generic[TagT]):
         return job
 
     def _deliver_last(self) -> None:
-        """Mark the last job as delivered: its consumer asks for the next one. After a crash before this it is handed
-        out again.
+        """Mark the last job of this consumer as delivered: it asks for the next one. After a crash before this it is
+        handed out again.
         """
-        if self._last is not None:
-            self._store.delivered(self._last)
-            self._last = None
+        if not self._last:
+            return
+        for consumer in {None, _consumer()}:
+            if (claim := self._last.pop(consumer, None)) is not None:
+                self._store.delivered(claim)
 
     def _has_finished(self) -> bool:
         if self._submits_on():
@@ -457,6 +465,17 @@ class Batch(AsyncIterator[Job[TagT]], Generic[TagT]):
 
     def _warn(self, reason: str) -> None:
         self._core.emitter.emit(Event(kind=EventKind.WARNING, reason=reason))
+
+
+def _consumer() -> asyncio.Task[Any] | None:
+    """Who asks for a job: the task, or None for a call in a task of its own, as `asyncio.wait_for` makes them: the next
+    call of that consumer comes from another one, so that any call is taken for it.
+    """
+    task = asyncio.current_task()
+    return None if task is None or getattr(task.get_coro(), "cr_code", None) is _NEXT else task
+
+
+_NEXT = Batch.__anext__.__code__
 
 
 def _run_has_no_name() -> ConfigError:

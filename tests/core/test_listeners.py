@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import anyio
 import pytest
@@ -29,6 +29,7 @@ from aiopplx._core.spending import Bounded
 from aiopplx._policy.budget import Balance
 from aiopplx._submission import Phase
 from aiopplx._wire.kinds import Kind
+from aiopplx.journal import open_reader
 from aiopplx.journal._errors import JournalAway
 from aiopplx.journal._memory import MemoryJournal, MemoryStore
 from aiopplx.journal._records import Claim, State
@@ -206,6 +207,42 @@ async def test_joining_listener_brings_the_right_to_write(tmp_path: Path) -> Non
             assert (await waiting).ok
             assert (await asking).ok
         assert store.rows[1].state is State.DONE
+
+
+@pytest.mark.parametrize("in_tasks", [False, True], ids=["each a task", "each call a task"])
+async def test_job_is_delivered_when_its_own_consumer_asks_again(tmp_path: Path, in_tasks: bool) -> None:
+    """Another consumer of the batch says nothing of the job that the first still works at."""
+    path = tmp_path / "run.db"
+
+    def kept() -> set[object]:
+        with open_reader(path) as journal:
+            return {record.tag for record in journal.asked() if record.has_result}
+
+    async with (
+        Scripted() as server,
+        opened(server, journal=JournalOptions(path, results="until_delivered")) as session,
+        session.batch([{"question": f"Question {n}?", "tag": n} for n in range(4)]) as jobs,
+    ):
+        if in_tasks:  # one consumer, as `asyncio.wait_for` makes it on Python 3.11
+            done = [await asyncio.create_task(cast("Coroutine[Any, Any, Job]", anext(jobs))) for _ in range(4)]
+            with pytest.raises(StopAsyncIteration):
+                await anext(jobs)
+            await until(lambda: not kept())
+            assert len(done) == 4
+            return
+        first, others = await anext(jobs), asyncio.Event()
+
+        async def consumer() -> list[object]:
+            found = [job.tag async for job in jobs]
+            others.set()
+            return found
+
+        rest = asyncio.create_task(consumer())
+        assert {first.tag, *await rest} == {0, 1, 2, 3}
+        await until(lambda: kept() == {first.tag})
+        with pytest.raises(StopAsyncIteration):
+            await anext(jobs)
+        await until(lambda: not kept())
 
 
 async def test_results_outside_the_journal_stay_in_memory(tmp_path: Path) -> None:
