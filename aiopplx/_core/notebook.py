@@ -10,12 +10,13 @@ from __future__ import annotations
 import importlib
 import logging
 import sys
+from collections import OrderedDict
 from collections.abc import Callable, Sequence, Sized
 from typing import Protocol, cast
 
 import msgspec
 
-from aiopplx._core.announcing import goes_on
+from aiopplx._core.announcing import REMEMBERED, goes_on
 from aiopplx._core.assembly import Core
 from aiopplx._core.results import Place, Results
 from aiopplx._events import log
@@ -68,7 +69,7 @@ class Tally:
         self.cost = 0.0
         self.priced = self.unknown = 0
         self.concerns: list[Concern] = []
-        self._tagged: set[str] = set()
+        self._tagged: OrderedDict[str, None] = OrderedDict()  # the latest: items of one tag end together
 
     def count(self, job: Job, *, is_stored: bool) -> float | None:
         """One more. Returns what it has cost this time, in US dollars, if that is known."""
@@ -94,7 +95,9 @@ class Tally:
         if is_stored or job.id in self._tagged:
             return None  # not paid this time; or under one tag with another item, which has paid
         if job.tag is not None and job.id:
-            self._tagged.add(job.id)
+            self._tagged[job.id] = None
+            if len(self._tagged) > REMEMBERED:
+                self._tagged.popitem(last=False)
         if cost is not None:
             self.cost += cost
             self.priced += 1

@@ -133,8 +133,8 @@ class Budget:
 
     The reservation of a job is the `quantile` of the latest known costs of its kind, or the highest of the last 20 if
     that is more. It is the same for all jobs of the kind: after an expensive one, those still running are expected to
-    be expensive too. Until 20 costs are known it is
-    the expected cost, or the highest known one if that is more. A bill whose amount never becomes known stays reserved.
+    be expensive too. Until 20 costs are known it is the expected cost, or the highest known one if that is more. A bill
+    whose amount never becomes known stays reserved.
 
     Args:
         cap: US dollars that may be spent in total.

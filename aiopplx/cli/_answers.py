@@ -21,7 +21,7 @@ from aiopplx.cli._options import STANDARD, JournalOptions, OutputFormat, RunOpti
 from aiopplx.cli._reports import Report, ReportFolder
 from aiopplx.cli._rows import Rows, check_place
 from aiopplx.cli._text import json_line
-from aiopplx.tables import LONGEST_CELL, csv_text
+from aiopplx.tables import LONGEST_CELL, csv_text, is_cut
 
 if TYPE_CHECKING:
     from aiopplx import Job
@@ -180,7 +180,7 @@ class Encoder:
         """A row of a job."""
         if self._is_json:
             return json_line({**job.to_dict(), "line": line})
-        self.too_long += len(job.text) > LONGEST_CELL
+        self.too_long += is_cut(job.text)
         written = self._columns.written
         cells = self._columns.row(job)
         text = csv_text([cells], self._columns.names, delimiter=self._delimiter, header=False, written=written)

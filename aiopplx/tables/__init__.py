@@ -24,7 +24,7 @@ from aiopplx.tables._kind import text_format
 from aiopplx.tables._objects import line_of_objects
 from aiopplx.tables._table import QUESTION, Advice, BadRow, Note, Row, Table, TableError
 from aiopplx.tables._text import Remarks, line_of_text
-from aiopplx.tables._writing import LONGEST_CELL, LONGEST_SHEET, WRITTEN, csv_text, write_excel, write_parquet
+from aiopplx.tables._writing import LONGEST_CELL, LONGEST_SHEET, WRITTEN, csv_text, is_cut, write_excel, write_parquet
 
 __all__ = [
     "LONGEST_CELL",
@@ -47,6 +47,7 @@ __all__ = [
     "complaints",
     "csv_text",
     "encoding_of",
+    "is_cut",
     "line_of_objects",
     "line_of_text",
     "look",

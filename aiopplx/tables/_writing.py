@@ -222,8 +222,13 @@ def _write(sheet: _Sheet, row: int, column: int, value: Value, style: object) ->
     else:
         text = str(value)
         sheet.write_string(row, column, _fitting(text), style)
-        return int(_units(text) > LONGEST_CELL)
+        return int(is_cut(text))
     return 0
+
+
+def is_cut(text: str) -> bool:
+    """Whether Excel shows less of a cell than all of this."""
+    return _units(text) > LONGEST_CELL
 
 
 def _units(text: str) -> int:
@@ -233,7 +238,7 @@ def _units(text: str) -> int:
 
 def _fitting(text: str) -> str:
     """Text that fits into a cell: cut after the last paragraph that does."""
-    if _units(text) <= LONGEST_CELL:
+    if not is_cut(text):
         return text
     end = _CUT_AT - sum(character > "\uffff" for character in text[:_CUT_AT])
     kept = text[:end]

@@ -16,12 +16,24 @@ from typing import Any
 
 import pytest
 
-from aiopplx import Event, EventKind, Job, PollPolicy, RetryPolicy, Session
+from aiopplx import Event, EventKind, Job, JobStatus, PollPolicy, RetryPolicy, Session
+from aiopplx._core.announcing import REMEMBERED
+from aiopplx._core.notebook import Tally
 from aiopplx.emulator import Emulator, faults
 from aiopplx.testing import JumpingClock
 
 KEY = "canary-key-5d1f9c3e7b2a"
 QUESTIONS = [f"Why did canary {n} sink?" for n in range(12)]
+
+
+def test_count_of_a_long_batch_does_not_grow() -> None:
+    tally = Tally()
+    for n in range(REMEMBERED + 5):
+        job = Job(id=f"job-{n}", status=JobStatus.FAILED, tag=n)
+        tally.count(job, is_stored=False)
+        tally.count(job, is_stored=False)
+    assert len(tally._tagged) == REMEMBERED
+    assert tally.failed == 2 * (REMEMBERED + 5)
 
 
 class Notebook:

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from aiopplx.tables._writing import LONGEST_CELL, csv_text, disarmed, write_excel, write_parquet
+from aiopplx.tables._writing import LONGEST_CELL, csv_text, disarmed, is_cut, write_excel, write_parquet
 
 COLUMNS = ["company", "phone", "answer", "cost"]
 ROWS: list[dict[str, Any]] = [
@@ -117,6 +117,11 @@ def test_rows_that_a_sheet_does_not_hold_are_counted(tmp_path: Path) -> None:
     book = openpyxl.load_workbook(path)
     assert (book["Answers"].max_row, book["Sources"].max_row) == (4, 10)
     assert book["Sources"].auto_filter.ref == "A1:A10"
+
+
+@pytest.mark.parametrize(("text", "cut"), [("x" * LONGEST_CELL, False), ("\N{GRINNING FACE}" * 20_000, True)])
+def test_cell_is_measured_as_excel_does(text: str, cut: bool) -> None:
+    assert is_cut(text) is cut
 
 
 def test_excel_takes_control_characters_and_halves(tmp_path: Path) -> None:
