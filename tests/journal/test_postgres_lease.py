@@ -57,6 +57,29 @@ def test_gap_begins_the_two_leases_anew() -> None:
     assert lease.may_reap(140.0)
 
 
+OUTAGES = [float(seconds) for seconds in range(0, 70, 2)]
+PHASES = [0.0, 1.9, 3.7, 5.6, 7.4]
+"""Seconds from an outage back to a session's last beat before it, at one beat each 7.5."""
+BACK = [0.0, 1.0, 5.0, 11.0]
+"""Seconds from its end to a session's first beat after it: a connection may take ten."""
+
+
+def test_outage_makes_no_session_dead_for_another() -> None:
+    timing = Timing()
+
+    def beats(outage: float, phase: float, back: float) -> list[float]:
+        before = [-phase - timing.beat * n for n in range(20)]
+        return [*reversed(before), *(outage + back + timing.beat * n for n in range(20))]
+
+    for outage, ours, theirs, back, backs in itertools.product(OUTAGES, PHASES, PHASES, BACK, BACK):
+        lease, other = Lease(timing.lease), beats(outage, theirs, backs)
+        for moment in beats(outage, ours, back):
+            lease.beaten(moment)
+            if lease.may_reap(moment):
+                last = max(beat for beat in other if beat <= moment)
+                assert moment - last <= timing.lease, (outage, ours, theirs, back, backs)
+
+
 def test_new_number_begins_the_two_leases_anew() -> None:
     lease = beaten(*range(0, 61, 6))
     lease.lost()

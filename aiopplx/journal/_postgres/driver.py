@@ -37,8 +37,9 @@ POOL = 2
 """Connections for statements. One more listens."""
 CONNECT, COMMAND, CLOSE = 10.0, 30.0, 3.0
 """Real seconds for a connection, for one statement, and for closing."""
-FIRST_RETRY, LAST_RETRY = 0.1, 5.0
-"""Real seconds before the connection that listens is opened anew: doubled from the first to the last."""
+FIRST_RETRY, LAST_RETRY = 0.1, 1.0
+"""Real seconds before the connection that listens is opened anew: doubled from the first to the last. A session that
+comes back later than others after an outage may be taken for dead by these."""
 LOST = (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError, OSError, TimeoutError, EOFError)
 """What a connection that cannot be made, or was lost, comes to."""
 CONSTRAINTS = frozenset({"23505", "23503"})

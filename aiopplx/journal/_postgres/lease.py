@@ -5,7 +5,9 @@ compares a lease with its own clock alone. Beside that each session asks its own
 good beat was *sent*: it sends nothing more well before the server lets others take over.
 
 Only a session that has itself beaten without a gap for two leases removes others. After an outage of the server all
-leases have run out, and the first session that is back would otherwise take the jobs of all those that live.
+leases have run out, and the first session that is back would otherwise take the jobs of all those that live. An outage
+that was too short to be a gap to one session may have been a lease to another, which beat longer before it and is back
+later: after a beat that came late a session waits for half a lease.
 
 Every method has the time as an argument, in seconds of a monotonic clock. This module knows nothing of statements,
 tasks or connections.
@@ -44,13 +46,16 @@ class Lease:
     def __init__(self, seconds: float) -> None:
         self.seconds = seconds
         self._trusted = seconds * 2.0 / 3.0
+        self._late = seconds / 3.0
         self._beaten: float | None = None
-        self._since = 0.0
+        self._since = self._on_time_since = 0.0
 
     def beaten(self, sent: float) -> None:
         """A beat that was sent at this moment has been confirmed."""
         if self._beaten is None or sent - self._beaten >= self._trusted:
             self._since = sent
+        if self._beaten is None or sent - self._beaten >= self._late:
+            self._on_time_since = sent
         self._beaten = sent
 
     def lost(self) -> None:
@@ -63,4 +68,9 @@ class Lease:
 
     def may_reap(self, now: float) -> bool:
         """Whether this session may declare others dead."""
-        return self._beaten is not None and self.may_intend(now) and self._beaten - self._since >= 2.0 * self.seconds
+        return (
+            self._beaten is not None
+            and self.may_intend(now)
+            and self._beaten - self._since >= 2.0 * self.seconds
+            and self._beaten - self._on_time_since >= self.seconds / 2.0
+        )
