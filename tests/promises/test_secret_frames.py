@@ -316,7 +316,8 @@ PASSWORD = "canary-word-8c1d"
         f"postgresql://u:1/{PASSWORD}@db/x?schema=NO",
     ],
 )
-def test_refused_url_shows_no_password(url: str) -> None:
+def test_refused_url_shows_no_password(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PGPASSWORD", PASSWORD)
     for journal in (url, JournalOptions(url, wait=1.0)):
         with pytest.raises(ConfigError) as caught:
             Session("key", journal=journal)

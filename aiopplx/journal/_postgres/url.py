@@ -33,6 +33,7 @@ SCHEMES = ("postgresql://", "postgres://")
 SCHEMA = "aiopplx"
 """The schema, if the URL names none."""
 PORT = 5432
+_READ = ("PGHOST", "PGPORT", "PGUSER", "PGDATABASE", "PGSSLMODE", "PGSSLROOTCERT", "PGSERVICE")
 _WORDS = frozenset({"schema", "sslmode", "sslrootcert", "host", "port", "user", "dbname"})
 # Unquoted it stands in every statement, and `aiopplx_` and it are the name of a channel, of at most 63 bytes.
 _SCHEMA = r"[a-z_][a-z0-9_]{0,39}"
@@ -110,13 +111,13 @@ def hidden(given: T) -> T | Url:
     return url
 
 
-def address_of(given: str, *, argument: str = "journal", environment: Mapping[str, str] = os.environ) -> Address:
+def address_of(given: str, *, argument: str = "journal", environment: Mapping[str, str] | None = None) -> Address:
     """The database of a URL.
 
     Args:
         given: the URL.
         argument: what it was given for, for the message.
-        environment: has what the URL leaves out.
+        environment: has what the URL leaves out; None for the process's.
 
     Raises:
         ConfigError: it cannot be used. The message shows nothing of the URL but the word that is wrong.
@@ -139,24 +140,30 @@ def address_of(given: str, *, argument: str = "journal", environment: Mapping[st
             f"has a word that is not known: {unknown[0]!r}{secret}; known are {', '.join(sorted(_WORDS))}",
             argument=argument,
         )
-    host = _host(words.get("host") or unquote(host), environment, argument)
+    said = _of_libpq(os.environ if environment is None else environment)
+    host = _host(words.get("host") or unquote(host), said, argument)
     schema = words.get("schema", SCHEMA)
     if not re.fullmatch(_SCHEMA, schema):
         raise ConfigError(
             "must name a schema of small letters, digits and _, of at most 40 characters", argument=f"{argument} schema"
         )
-    named = words.get("port") or (None if port else environment.get("PGPORT"))
-    certificates = words.get("sslrootcert") or environment.get("PGSSLROOTCERT", "")
+    named = words.get("port") or (None if port else said.get("PGPORT"))
+    certificates = words.get("sslrootcert") or said.get("PGSSLROOTCERT", "")
     return Address(
         host=host,
         port=_port(named, argument) if named else port or PORT,
-        user=words.get("user") or user or environment.get("PGUSER", ""),
-        database=words.get("dbname") or unquote(parts.path.lstrip("/")) or environment.get("PGDATABASE", ""),
+        user=words.get("user") or user or said.get("PGUSER", ""),
+        database=words.get("dbname") or unquote(parts.path.lstrip("/")) or said.get("PGDATABASE", ""),
         schema=schema,
-        sslmode=_sslmode(words.get("sslmode"), environment.get("PGSSLMODE"), host, argument),
+        sslmode=_sslmode(words.get("sslmode"), said.get("PGSSLMODE"), host, argument),
         sslrootcert="" if certificates == "system" else certificates,
         password=given.password,
     )
+
+
+def _of_libpq(environment: Mapping[str, str]) -> dict[str, str]:
+    """What is read of an environment. What else is in it, such as libpq's password, stays out of tracebacks."""
+    return {name: environment[name] for name in _READ if name in environment}
 
 
 def _host(given: str, environment: Mapping[str, str], argument: str) -> str:
