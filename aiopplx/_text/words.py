@@ -105,13 +105,24 @@ def joined(pieces: Iterable[str]) -> str:
     kept: list[str] = []
     room = _ENOUGH
     for piece in pieces:
-        folded = piece.casefold()
-        if room <= 0 or any(folded in other.casefold() for other in kept):
+        if room <= 0 or any(_is_in(piece, other) for other in kept):
             continue
-        kept = [other for other in kept if other.casefold() not in folded]
+        kept = [other for other in kept if not _is_in(other, piece)]
         kept.append(piece)
         room -= len(piece)
     return "; ".join(kept)
+
+
+def _is_in(said: str, other: str) -> bool:
+    """Whether a text says these words too: `e` is not in `overloaded`."""
+    said, other = said.casefold(), other.casefold()
+    at = other.find(said)
+    while at >= 0:
+        end = at + len(said)
+        if not (other[at - 1 : at].isalnum() and said[:1].isalnum()) and not other[end : end + 1].isalnum():
+            return True
+        at = other.find(said, at + 1)
+    return False
 
 
 def object_in(error: object) -> dict[str, Any]:
@@ -205,7 +216,7 @@ class _Walk:
         pieces = _placed(value, _titled(value, pieces))
         if is_named and not is_array(value.get("loc")):  # the type of a row of a validation says nothing more
             labels += _names_in(value)
-        labels = [label for label in dict.fromkeys(labels) if not any(label in piece for piece in pieces)]
+        labels = [label for label in dict.fromkeys(labels) if not any(_is_in(label, piece) for piece in pieces)]
         if labels and pieces:
             pieces[-1] += f" ({', '.join(labels)})"
         elif labels and is_error:
@@ -306,7 +317,7 @@ def _titled(value: dict[str, Any], pieces: list[str]) -> list[str]:
     if not (isinstance(title, str) and isinstance(detail, str) and pieces):
         return pieces
     title = title.strip().rstrip(".")
-    return pieces if not title or title in pieces[0] else [f"{title}: {pieces[0]}", *pieces[1:]]
+    return pieces if not title or _is_in(title, pieces[0]) else [f"{title}: {pieces[0]}", *pieces[1:]]
 
 
 def _json_in(text: str) -> Any:
