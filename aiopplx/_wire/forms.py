@@ -60,6 +60,8 @@ def _with_messages(value: dict[str, Any]) -> dict[str, Any]:
 
 def _as_completion(value: dict[str, Any]) -> dict[str, Any] | None:
     """The chat completion that an answer in the form of another service amounts to; None if it is not one."""
+    if is_array(candidates := value.get("candidates")):
+        return {**value, "choices": [_of_candidate(item) for item in candidates if is_object(item)]}
     message = value.get("message")
     if not is_object(message) and value.get("role") == "assistant":
         message = {"role": "assistant", "content": value.get("content")}
@@ -71,6 +73,13 @@ def _as_completion(value: dict[str, Any]) -> dict[str, Any] | None:
     reason = value.get("stop_reason") or value.get("finish_reason") or value.get("done_reason")
     kept = {name: said for name, said in value.items() if name not in ("message", "content", *_TEXTS)}
     return {**kept, "choices": [{"message": message, "finish_reason": reason}]}
+
+
+def _of_candidate(item: dict[str, Any]) -> dict[str, Any]:
+    """A candidate of a service that calls its choices so, and has their texts in parts."""
+    content = item.get("content")
+    parts = content.get("parts") if is_object(content) else None
+    return {"message": {"role": "assistant", "content": parts}, "finish_reason": item.get("finishReason")}
 
 
 def _is_text_alone(choice: Any) -> bool:

@@ -34,14 +34,22 @@ _ENDS = {
 _MOMENTS = frozenset({"at", "time", "on", "date", "timestamp"})
 _EDGE = 2048
 """Bytes at either end of a body in which the fields of a job stand that has a long output between them."""
-_WAITS = frozenset({
-    "requires_action",
-    "action_required",
-    "requires_input",
-    "input_required",
-    "requires_approval",
-    "approval_required",
-    "requires_confirmation",
+_WAITING = frozenset({
+    *("requires", "required", "require", "needs", "need", "needed", "awaiting", "awaits", "waiting", "wait", "pending"),
+})
+_FOR_ITS_CALLER = frozenset({
+    *(
+        "action",
+        "input",
+        "approval",
+        "confirmation",
+        "permission",
+        "authorization",
+        "user",
+        "client",
+        "caller",
+        "human",
+    ),
 })
 
 
@@ -56,7 +64,26 @@ def says_running(word: str) -> bool:
 
 def needs_caller(word: str) -> bool:
     """Whether a job with this status waits for something that its caller has to give. For words that are not known."""
-    return _plain(word) in _WAITS
+    words = frozenset(words_in_name(word))
+    return bool(words & _WAITING) and bool(words & _FOR_ITS_CALLER)
+
+
+def status_in(raw: bytes) -> str:
+    """The status of a job that has it under another name (`state`, `jobStatus`) or in an object; `""` for none."""
+    try:
+        value = loosely(raw)
+    except (ValueError, RecursionError):
+        return ""
+    for _ in range(2):
+        named = [
+            said
+            for name, said in (value.items() if is_object(value) else ())
+            if (words_in_name(name) or ("",))[-1] in ("status", "state", "phase")
+        ]
+        if word := next((said for said in named if isinstance(said, str)), ""):
+            return word
+        value = next(filter(is_object, named), None)
+    return ""
 
 
 def is_moment(value: object) -> bool:

@@ -21,6 +21,7 @@ _FIRST = ("error_message", "error", "errors")
 """Read before all others, the documented one first."""
 _WRAPPERS = ("response", "result", "data", "job", "run", "body")
 _DEEPEST = 3
+_CHOICES = 5
 # Why a text ends is known by itself, and a text of the answer is not about the job.
 _OF_THE_ANSWER = frozenset({
     *("finish", "stop", "native", "text", "texts", "messages", "title", "summary", "raw", "info", "description"),
@@ -55,11 +56,45 @@ def _words_about(body: Any, is_meant: Callable[[str], bool], depth: int) -> Iter
     named.sort(key=lambda name: not is_error_name(name))
     for name in (*_FIRST, *named):
         yield from pieces_of(body.get(name))
+    for choice in _choices(body):
+        yield from _words_about(choice, is_error_name, _DEEPEST)
+        yield from _words_about(choice.get("message"), is_error_name, _DEEPEST)
     for name in _WRAPPERS:
         inner = body.get(name)
         if is_array(inner) and len(inner) == 1:
             inner = inner[0]
         yield from _words_about(inner, is_meant, depth + 1)
+
+
+def why_it_ended(raw: bytes) -> str:
+    """Why there is no text in an answer, in a field that its API does not have (`finish_details`, `block_reason`)."""
+    try:
+        value = loosely(raw)
+    except (ValueError, RecursionError):
+        return ""
+    found: list[str] = []
+    for _ in range(_DEEPEST):
+        if not is_object(value):
+            break
+        for item in (value, *_choices(value)):
+            for name, said in item.items():
+                words = words_in_name(name)
+                if words and words[0] in _ENDING and words[-1] in ("reason", "details", "detail", "cause"):
+                    found += pieces_of(said)
+        value = value.get("response")
+    return joined(piece for piece in found if piece.lower() not in _AS_IT_SHOULD)
+
+
+_ENDING = frozenset({"finish", "finished", "stop", "end", "done", "termination", "block", "native", "completion"})
+_AS_IT_SHOULD = frozenset({"stop", "completed", "end_turn", "eos", "done", "end"})
+
+
+def _choices(body: dict[str, Any]) -> list[dict[str, Any]]:
+    """The choices, or candidates, of an answer."""
+    for name in ("choices", "candidates"):
+        if is_array(found := body.get(name)):
+            return [item for item in found[:_CHOICES] if is_object(item)]
+    return []
 
 
 def _says_something(name: str) -> bool:

@@ -21,8 +21,8 @@ from aiopplx._wire.call import Call, Lane, Reply
 from aiopplx._wire.decoding import check_has_id, check_id, nameless, plain_values, salvaged, strictly, unusable, with_id
 from aiopplx._wire.kinds import Kind, Published, kind_named, unversioned
 from aiopplx._wire.request import Request, ResearchRequest, last_words
-from aiopplx._wire.status import ends_told, implied, is_moment, needs_caller, overruled
-from aiopplx._wire.words import error_in, words_about, words_in
+from aiopplx._wire.status import ends_told, implied, is_moment, needs_caller, overruled, status_in
+from aiopplx._wire.words import error_in, why_it_ended, words_about, words_in
 from aiopplx.agent._request import AgentRequest, newest
 from aiopplx.agent._responses import (
     AgentResponse,
@@ -280,7 +280,7 @@ def _refuse_list() -> NoReturn:
 
 def _snapshot(run: AgentResponse, raw: bytes) -> Snapshot:
     """Without times: the server rewrites `created_at` and `completed_at` at each poll, so they are not the run's."""
-    word = run.status or ""
+    word = run.status or status_in(raw)
     is_answered = _is_answered(run)
     known = _STATUS.get(word) or _STATUS.get(word.strip().lower())
     status = known or _implied(run, word, is_answered, raw)
@@ -335,7 +335,13 @@ def _unanswered(
         return JobStatus.FAILED, joined(filter(None, (failure, said))), None
     if declined := run.refusal():
         return JobStatus.COMPLETED, joined(filter(None, (f"the model declined: {declined}", said))), None
-    return JobStatus.COMPLETED, said or None, None
+    reason = run.finish_reason() if run.incomplete_details is None else None
+    ended = f"finish_reason {reason}" if reason and reason.lower() not in _ENDED_WELL else why_it_ended(raw)
+    return JobStatus.COMPLETED, joined(filter(None, (ended, said))) or None, None
+
+
+_ENDED_WELL = frozenset({"stop", "completed", "end_turn"})
+"""After these a text may still come."""
 
 
 def _is_answered(run: AgentResponse) -> bool:

@@ -35,8 +35,8 @@ from aiopplx._wire.decoding import (
 )
 from aiopplx._wire.kinds import Kind, Published, kind_named, unversioned
 from aiopplx._wire.request import DEFAULT_MODEL, Request, ResearchRequest, last_words
-from aiopplx._wire.status import ends_told, implied, is_moment, needs_caller, overruled, seconds_of
-from aiopplx._wire.words import error_in, words_about, words_in
+from aiopplx._wire.status import ends_told, implied, is_moment, needs_caller, overruled, seconds_of, status_in
+from aiopplx._wire.words import error_in, why_it_ended, words_about, words_in
 from aiopplx.sonar._responses import AsyncJob, CompletionResponse, lacks_addresses, salvaged_completion
 
 RESULTS_LIVE = 7 * 86_400.0
@@ -284,7 +284,7 @@ SONAR_V1 = Sonar("/v1/async/sonar")
 def _snapshot(job: AsyncJob, raw: bytes) -> Snapshot:
     response = job.response
     is_answered = _is_answered(job)
-    word = job.status or ""
+    word = job.status or status_in(raw)
     known = _STATUS.get(word) or _STATUS.get(word.strip().upper())
     status = _told_otherwise(job, known, is_answered, raw) or known or _implied(job, word, is_answered, raw)
     words = job.error_message
@@ -364,7 +364,7 @@ def _unanswered(
     reason = response.finish_reason(None) if response is not None else None
     if reason and reason.lower() != "stop":  # a text that ended as it should may still come
         return JobStatus.COMPLETED, joined(filter(None, (f"finish_reason {reason}", said))), None
-    return JobStatus.COMPLETED, said or None, None
+    return JobStatus.COMPLETED, joined(filter(None, (why_it_ended(raw), said))) or None, None
 
 
 def _actions(response: CompletionResponse | None) -> tuple[RequiredAction, ...]:

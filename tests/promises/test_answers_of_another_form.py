@@ -59,6 +59,10 @@ FORMS: dict[str, Any] = {
         "content": [{"type": "text", "text": TEXT}],
         "usage": USAGE,
     },
+    "candidates": {
+        "candidates": [{"content": {"role": "model", "parts": [{"text": TEXT}]}, "finishReason": "STOP"}],
+        "usage": USAGE,
+    },
     "a message inside": {"message": MESSAGE, "done": True, "usage": USAGE},
     "an output text": {"id": "o-1", "output_text": TEXT, "usage": USAGE},
     "data": {"code": 0, "data": COMPLETION},

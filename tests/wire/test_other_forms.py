@@ -182,6 +182,48 @@ def test_job_with_its_date_and_whole_answer_has_ended(word: str) -> None:
     assert sonar(status=word, completed_at=3, response=part).status.is_final is False
 
 
+WAITING = [
+    "requires_action",
+    "needs_input",
+    "awaiting-approval",
+    "WAITING_FOR_USER",
+    "pendingConfirmation",
+    "inputRequired",
+]
+NOT_WAITING = ["waiting_for_capacity", "pending", "queued_for_action", "needs_gpu", "input_received", "approved", ""]
+
+
+@pytest.mark.parametrize("word", [*WAITING, *NOT_WAITING])
+def test_status_that_waits_for_its_caller_has_ended(word: str) -> None:
+    found = [
+        sonar(status=word, response=None),
+        read_job(AGENT, reply({"id": "j", "status": word, "output": []}), "j"),
+    ]
+    assert [snapshot.actions is not None for snapshot in found] == [word in WAITING] * 2
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        {"state": "FAILED"},
+        {"jobStatus": "failed"},
+        {"run_state": "Failed"},
+        {"status": {"state": "failed"}},
+        {"status": None, "phase": "FAILED"},
+    ],
+    ids=str,
+)
+def test_status_under_another_name_is_the_status(said: dict[str, Any]) -> None:
+    for api in (SONAR, AGENT):
+        for word in ("FAILED", "failed"):
+            told = {
+                name: {"state": word} if isinstance(value, dict) else value and word for name, value in said.items()
+            }
+            snapshot = read_job(api, reply({"id": "j", **told, "reason": "out of memory"}), "j")
+            assert (snapshot.status, snapshot.server_status) == (JobStatus.FAILED, word)
+            assert snapshot.error_message == "out of memory"
+
+
 # --- why a text ends --------------------------------------------------------------------------------------------------
 
 
@@ -199,6 +241,29 @@ def test_reason_under_another_name_is_the_finish_reason(fields: dict[str, Any], 
     snapshot = sonar(response=fields)
     assert snapshot.response is not None
     assert snapshot.response.answer().finish_reason == reason
+
+
+@pytest.mark.parametrize(
+    ("fields", "words"),
+    [
+        ({"choices": [{"message": {"content": ""}, "finish_details": {"type": "max_tokens"}}]}, "max_tokens"),
+        ({"choices": [{"message": {"content": ""}, "finishReason": "SAFETY"}]}, "SAFETY"),
+        ({"choices": [], "promptFeedback": None, "block_reason": "OTHER"}, "OTHER"),
+        ({"choices": [{"message": {"content": ""}, "error": {"message": "upstream died"}}]}, "upstream died"),
+        ({"choices": [{"message": {"content": "", "error": "upstream died"}}]}, "upstream died"),
+        ({"choices": [{"message": {"content": ""}, "finish_details": {"type": "stop"}}]}, None),
+    ],
+)
+def test_reason_of_an_empty_answer_has_many_names(fields: dict[str, Any], words: str | None) -> None:
+    found = sonar(response=fields)
+    assert found.error_message == words
+    assert found.status is (JobStatus.FAILED if words == "upstream died" else JobStatus.COMPLETED)
+
+
+@pytest.mark.parametrize(("reason", "words"), [("max_tokens", "finish_reason max_tokens"), ("end_turn", None)])
+def test_run_without_an_answer_says_why_it_stopped(reason: str, words: str | None) -> None:
+    found = read_job(AGENT, reply({"id": "j", "status": "completed", "output": [], "stop_reason": reason}), "j")
+    assert (found.status, found.error_message) == (JobStatus.COMPLETED, words)
 
 
 def test_run_whose_message_is_incomplete_says_so() -> None:
