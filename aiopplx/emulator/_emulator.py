@@ -101,6 +101,10 @@ class Emulator:
             table.
         unknown_fields: fields of an Agent API request that this server does not know, so that it refuses them as an
             earlier release would: `{"effort"}` plays the service before it had that word.
+
+    Attributes:
+        faults: what is to go wrong: `server.faults.add(...)`.
+        ledger: what was made, billed and requested.
     """
 
     def __init__(

@@ -53,6 +53,14 @@ class MemoryStore:
 
     Args:
         now: the store's wall clock, seconds since 1970. Ages are measured by it.
+
+    Attributes:
+        rows: each row by its number.
+        bodies: the answer of a row, by its number.
+        by_item, by_key, by_job: the number of a row by what names it, by its idempotency key, and by its job's id.
+        past: the bills of rows that were removed.
+        learnt: what was learnt of the service, by name.
+        is_exhausted: the source of the last batch was read to its end.
     """
 
     def __init__(self, *, now: Callable[[], float]) -> None:
@@ -207,6 +215,9 @@ class MemoryJournal:
         now: wall clock, seconds since 1970, for a store of its own.
         store: a store shared with other sessions, in place of `now`.
         results: how long result bodies are kept.
+
+    Attributes:
+        shares: other sessions may have the same store.
     """
 
     remembers = True

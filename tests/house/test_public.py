@@ -22,7 +22,7 @@ import msgspec
 if __name__ == "__main__":
     sys.path.insert(0, str(Path(__file__).parent.parent / "support"))
 
-from _public import names, public_modules
+from _public import attributes_of, names, public_modules
 from _source import ROOT
 
 from aiopplx import AiopplxError
@@ -111,6 +111,17 @@ def options(function: Callable[..., object]) -> list[str]:
 
 def test_every_public_name_and_option_is_described() -> None:
     assert sorted(set(undescribed())) == []
+
+
+def test_every_attribute_of_public_objects_is_described() -> None:
+    missing = {
+        f"{name}.{one}"
+        for name, thing in names()
+        if inspect.isclass(thing) and thing.__module__.startswith("aiopplx") and not is_made_by_nobody(thing)
+        for one in attributes_of(thing)
+        if not is_described(one, "\n".join(base.__doc__ or "" for base in thing.__mro__))
+    }
+    assert sorted(missing) == []
 
 
 # --- what an import costs --------------------------------------------------------------------------------------------

@@ -33,6 +33,9 @@ class PostgresReader:
     Args:
         url: of the database.
 
+    Attributes:
+        path: the name of the database, as messages show it: without a password.
+
     Raises:
         ConfigError: that is no such URL.
         JournalAway: the server cannot be reached.

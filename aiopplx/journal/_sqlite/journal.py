@@ -33,6 +33,10 @@ class SqliteJournal:
     Next to the file are `<path>-wal` and `<path>-shm`, which belong to it while it is open or after a crash, and
     `<path>.lock`. All are readable by their owner only, and contain no API key and no header; they do contain the
     questions.
+
+    Attributes:
+        path: of the file.
+        results: how long result bodies are kept.
     """
 
     remembers = True
