@@ -93,7 +93,7 @@ class Asking:
         for name in names:
             self._check_column(name)
         self._fields = self._sent(options)
-        self._template = Template(options.template, table.columns) if options.template is not None else None
+        self._template = self._made(options.template) if options.template is not None else None
         if self._template is not None and options.question is not None:
             raise TableError("give either a question's column or a template, not both")
         self.question: str = "" if self._template is not None else options.question or self._found_question()
@@ -111,7 +111,7 @@ class Asking:
         if name not in columns:
             guess = difflib.get_close_matches(name, columns, 1)
             hint = f'; did you mean "{guess[0]}"?' if guess else f"; it has {named(columns)}"
-            raise TableError(f'{self._table.name} has no column "{name}"{hint}')
+            raise TableError(f'{self._table.place} has no column "{name}"{hint}', self._another_sheet())
 
     def _check_set(self) -> None:
         for name in self._set:
@@ -160,9 +160,28 @@ class Asking:
             if found:
                 break
         raise TableError(
-            f"which column of {self._table.name} is the question? It has {named(columns)}",
-            Advice("question", '"COLUMN"', "names it", Advice("template", '"... {COLUMN} ..."', "makes it of several")),
+            f"which column of {self._table.place} is the question? It has {named(columns)}",
+            Advice(
+                "question",
+                '"COLUMN"',
+                "names it",
+                Advice("template", '"... {COLUMN} ..."', "makes it of several", self._another_sheet()),
+            ),
         )
+
+    def _made(self, template: str) -> Template:
+        try:
+            return Template(template, self._table.columns)
+        except TableError as error:
+            another, advice = self._another_sheet(), error.advice
+            if another is None:
+                raise
+            advice = msgspec.structs.replace(advice, other=another) if advice is not None else another
+            problem = f"{error.problem} ({self._table.sheet})"
+        raise TableError(problem, advice)
+
+    def _another_sheet(self) -> Advice | None:
+        return Advice("sheet", '"NAME"', "reads another sheet") if self._table.sheet else None
 
     def _found_tag(self) -> str:
         name = next((name for name in _TAGS if name in self._table.columns), "")

@@ -50,7 +50,8 @@ def read_excel(name: str, path: str, *, sheet: str = "", header: bool = True, sk
         columns = _columns(name, first[1], second, header=header)
     finally:
         book.close()
-    notes = [f"sheet {title} (of {', '.join(others)})"] if len(others) > 1 else []
+    which = f"sheet {title} (of {', '.join(others)})" if len(others) > 1 else ""
+    notes = [which] if which else []
     formulas = _formulas(name, path, title)
 
     def read() -> Rows:
@@ -80,7 +81,8 @@ def read_excel(name: str, path: str, *, sheet: str = "", header: bool = True, sk
     if rounded:
         rows = "1 row has a number" if rounded == 1 else f"{rounded:,} rows have numbers"
         notes.append(f"{rows} of 16 digits or more; Excel had rounded them before they were read")
-    return Table(name, f"Excel (sheet {title})", tuple(column for column in columns if column != index), read, notes)
+    kept = tuple(column for column in columns if column != index)
+    return Table(name, f"Excel (sheet {title})", kept, read, notes, sheet=which)
 
 
 def _below(grid: Iterable[tuple[int, list[Any]]], skip: int) -> Iterator[tuple[int, list[Any]]]:

@@ -124,6 +124,7 @@ class Table(msgspec.Struct):
             written for; False for tables, whose columns may have such a name by chance (`model`, of a car).
         delimiter, has_mark: how a delimited file is written, so that its answers can be written likewise. `has_mark` is
             true of all encodings but plain UTF-8: who wrote the file reads UTF-8 only if a mark says so.
+        sheet: which sheet it is, of which, if there are several to take: `sheet Info (of Info, Leads)`.
     """
 
     name: str
@@ -134,6 +135,12 @@ class Table(msgspec.Struct):
     has_fields: bool = False
     delimiter: str = ","
     has_mark: bool = False
+    sheet: str = ""
+
+    @property
+    def place(self) -> str:
+        """The file, and the sheet if there are several, as a sentence names them."""
+        return f"{self.name}, {self.sheet}," if self.sheet else self.name
 
 
 def is_list(value: object) -> TypeGuard[list[Any]]:

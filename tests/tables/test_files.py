@@ -468,6 +468,18 @@ def test_another_sheet_is_read_by_its_name(tmp_path: Path) -> None:
         read_file(path, ReadOptions(sheet="Lead"))
 
 
+def test_refusal_of_a_sheet_names_the_other_sheets(tmp_path: Path) -> None:
+    table = read_file(sheet(tmp_path / "q.xlsx", [["Leads of May"], ["draft"]]))
+    for options, said in (
+        (AskOptions(), "which column of .*q.xlsx, sheet Leads .of Leads, Notes., is the question"),
+        (AskOptions(question="company"), "q.xlsx, sheet Leads .of Leads, Notes., has no column"),
+        (AskOptions(template="{company}"), "no column .company.; .* .sheet Leads .of Leads, Notes"),
+    ):
+        with pytest.raises(TableError, match=said) as caught:
+            look(table, options)
+        assert 'sheet="NAME" reads another sheet' in str(caught.value)
+
+
 def test_numbers_that_excel_rounded_are_told(tmp_path: Path) -> None:
     table = read_file(sheet(tmp_path / "q.xlsx", [["id", "question"], [1344800117571260417, "a"]]))
     assert "16 digits" in table.notes[1]
