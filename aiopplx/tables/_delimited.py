@@ -72,7 +72,7 @@ def records(lines: Iterable[str], delimiter: str, *, escape: bool, name: str = "
     line = before + 1
     try:
         for cells in reader:
-            if cells and (len(cells) > 1 or cells[0].strip()):
+            if any(map(str.strip, cells)):
                 yield Record(line, cells)
             line = before + reader.line_num + 1
     except csv.Error as error:

@@ -15,8 +15,6 @@ import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, cast
 
-import msgspec
-
 from aiopplx.apis._registry import api_at
 from aiopplx.tables._table import QUESTION, BadRow, Row, Rows, Table, TableError, list_of
 
@@ -48,16 +46,33 @@ def read_objects(name: str, open_lines: Callable[[], Iterable[str]]) -> Table:
 def value_of(text: str) -> Any:
     """One JSON value. Raises ValueError."""
     try:
-        return msgspec.json.decode(text)
-    except (msgspec.DecodeError, RecursionError, UnicodeError):
-        try:
-            return json.loads(text, parse_constant=lambda _: None)
-        except json.JSONDecodeError as error:
-            raise ValueError(f"{error.msg}, column {error.colno}") from None
-        except ValueError:
-            raise ValueError(_TOO_LONG) from None
-        except RecursionError:
-            raise ValueError("nested too deeply") from None
+        return _DECODER.decode(text)
+    except json.JSONDecodeError as error:
+        after = text[error.pos :].strip()
+        said = _A_COMMA if after == "," else f"{error.msg}, column {error.colno}"
+    except _TwiceNamed as error:
+        said = str(error)
+    except ValueError:
+        said = _TOO_LONG
+    except RecursionError:
+        said = "nested too deeply"
+    raise ValueError(said)
+
+
+class _TwiceNamed(ValueError):
+    """An object has a name twice: other readers of JSON keep one of the two, in silence."""
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    made = dict(pairs)
+    if len(made) < len(pairs):
+        twice = next(name for n, (name, _) in enumerate(pairs) if any(name == other for other, _ in pairs[:n]))
+        raise _TwiceNamed(f'an object has the name "{twice[:60]}" twice')
+    return made
+
+
+_DECODER = json.JSONDecoder(object_pairs_hook=_object, parse_constant=lambda _: None)
+_A_COMMA = "a comma follows; write [ before the first object and ] after the last, or no commas between the lines"
 
 
 def line_of_objects(place: str, line: str) -> Row | BadRow | None:
@@ -105,7 +120,6 @@ def _whole(name: str, lines: Iterable[str]) -> str:
 
 def _values(name: str, text: str) -> list[tuple[int, Any]]:
     """Each value with the number of the line where it begins."""
-    decoder = json.JSONDecoder(parse_constant=lambda _: None)
     values: list[tuple[int, Any]] = []
     at, line, counted = 0, 1, 0
     while True:
@@ -115,11 +129,15 @@ def _values(name: str, text: str) -> list[tuple[int, Any]]:
         if at == len(text):
             return values
         try:
-            value, at = decoder.raw_decode(text, at)
+            value, at = _DECODER.raw_decode(text, at)
         except json.JSONDecodeError as error:
             said, where = error.msg, error.lineno
             if error.pos >= len(text.rstrip()):
                 said = "it ends too early; was it cut off?"
+            elif values and text[error.pos] == ",":
+                said = _A_COMMA
+        except _TwiceNamed as error:
+            said, where = str(error), line
         except ValueError:
             said, where = _TOO_LONG, line
         except RecursionError:

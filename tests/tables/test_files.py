@@ -56,6 +56,33 @@ def test_archive_that_unpacks_to_too_much_is_refused_unread(tmp_path: Path) -> N
         read_file(path)
 
 
+def test_records_with_nothing_in_them_are_no_rows(tmp_path: Path) -> None:
+    table = table_of(tmp_path / "q.csv", "id;question;\n1;Why?;\n;;\n2;How?; \n;;\n; ;\n")
+    assert [row["question"] for row in cells_of(table)] == ["Why?", "How?"]
+    assert look(table, AskOptions()).bad == []
+
+
+def test_title_above_an_empty_record_is_no_header(tmp_path: Path) -> None:
+    with pytest.raises(TableError, match="header seems to be line 3"):
+        table_of(tmp_path / "q.csv", "Report of May,,\n,,\nid,question,x\n1,Why?,2\n")
+
+
+@pytest.mark.parametrize("suffix", [".jsonl", ".json", ".txt"])
+def test_commas_between_lines_of_json_are_explained(tmp_path: Path, suffix: str) -> None:
+    with pytest.raises(TableError, match="a comma follows; write . before the first"):
+        table_of(tmp_path / f"q{suffix}", '{"question": "a"},\n{"question": "b"}\n')
+    table = table_of(tmp_path / f"r{suffix}", '{"question": "a"}\n{"question": "b"},\n')
+    assert "a comma follows" in look(table, AskOptions()).bad[0].reason
+
+
+@pytest.mark.parametrize("odd", ['{"question": "a", "question": "b"}', '{"question": "a", "x": {"y": 1, "y": 2}}'])
+def test_object_with_a_name_twice_is_not_half_taken(tmp_path: Path, odd: str) -> None:
+    table = table_of(tmp_path / "q.jsonl", f'{{"question": "a"}}\n{odd}\n')
+    assert "twice" in look(table, AskOptions()).bad[0].reason
+    with pytest.raises(TableError, match="not JSON: an object has the name .* twice"):
+        table_of(tmp_path / "q.json", f'[{{"question": "a"}},\n{odd}]')
+
+
 # --- tables as text
 
 ROWS = [
