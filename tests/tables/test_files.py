@@ -69,7 +69,7 @@ def test_title_above_an_empty_record_is_no_header(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("suffix", [".jsonl", ".json", ".txt"])
 def test_commas_between_lines_of_json_are_explained(tmp_path: Path, suffix: str) -> None:
-    with pytest.raises(TableError, match="a comma follows; write . before the first"):
+    with pytest.raises(TableError, match=r"a comma follows; write \[ before the first"):
         table_of(tmp_path / f"q{suffix}", '{"question": "a"},\n{"question": "b"}\n')
     table = table_of(tmp_path / f"r{suffix}", '{"question": "a"}\n{"question": "b"},\n')
     assert "a comma follows" in look(table, AskOptions()).bad[0].reason
@@ -79,7 +79,7 @@ def test_commas_between_lines_of_json_are_explained(tmp_path: Path, suffix: str)
 def test_object_with_a_name_twice_is_not_half_taken(tmp_path: Path, odd: str) -> None:
     table = table_of(tmp_path / "q.jsonl", f'{{"question": "a"}}\n{odd}\n')
     assert "twice" in look(table, AskOptions()).bad[0].reason
-    with pytest.raises(TableError, match="not JSON: an object has the name .* twice"):
+    with pytest.raises(TableError, match=r"not JSON: an object has the name .* twice"):
         table_of(tmp_path / "q.json", f'[{{"question": "a"}},\n{odd}]')
 
 
