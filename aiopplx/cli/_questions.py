@@ -267,7 +267,7 @@ class FileSource:
 def _items(seen: Look) -> Iterator[Item]:
     for at, row in enumerate(seen.table.read()):
         if not isinstance(row, Row):
-            yield Item(at, row.place, row)
+            yield Item(at, row.place, row, row.cells)
             continue
         request = seen.asking.request(row)
         columns = row.cells if isinstance(request, BadRow) else _in_another_form(seen.asking, row, request)

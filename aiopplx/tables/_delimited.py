@@ -332,7 +332,8 @@ def _rows(
     for line, cells in _body(name, open_lines, layout):
         if len(cells) > width and any(cell.strip() for cell in cells[width:]):
             hint = f"; a cell with a {NAMES.get(layout.delimiter, 'delimiter')} needs quotes"
-            yield BadRow(f"line {line}", f"{len(cells)} cells, the header has {width}{hint}")
+            why = f"{len(cells)} cells, the header has {width}{hint}"
+            yield BadRow(f"line {line}", why, {column: cells[at] for at, column in enumerate(columns) if at != index})
             continue
         # Excel leaves empty cells at the end of a row out.
         filled = [*cells[:width], *[""] * (width - len(cells))]

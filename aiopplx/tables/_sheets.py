@@ -202,11 +202,11 @@ def _columns(name: str, cells: Sequence[Any], below: tuple[int, Sequence[Any]], 
 
 
 def _row(number: int, cells: Sequence[Any], columns: Sequence[str], index: str | None) -> Row | BadRow:
-    if len(cells) > len(columns):
-        return BadRow(f"row {number}", f"{len(cells)} cells, the header has {len(columns)}")
     filled = [*cells, *[None] * (len(columns) - len(cells))]
-    named = zip(columns, filled, strict=True)
-    return Row(f"row {number}", {name: "" if cell is None else cell for name, cell in named if name != index})
+    named = {name: "" if cell is None else cell for name, cell in zip(columns, filled, strict=False) if name != index}
+    if len(cells) > len(columns):
+        return BadRow(f"row {number}", f"{len(cells)} cells, the header has {len(columns)}", named)
+    return Row(f"row {number}", named)
 
 
 def _is_rounded(cell: object) -> bool:

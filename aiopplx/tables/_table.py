@@ -102,10 +102,11 @@ class Broken(str):
 
 
 class BadRow(NamedTuple):
-    """A row that cannot be used: where it stands, and why not."""
+    """A row that cannot be used: where it stands, why not, and its cells by name, as far as they have one."""
 
     place: str
     reason: str
+    cells: dict[str, Any] = {}
 
 
 Rows = Iterator[Row | BadRow]

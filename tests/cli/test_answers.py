@@ -129,13 +129,14 @@ async def test_columns_of_our_names_are_kept_beside_ours(tmp_path: Path) -> None
 
 async def test_bad_rows_are_written_in_place_with_their_columns(tmp_path: Path) -> None:
     file, answers = tmp_path / "q.csv", tmp_path / "a.csv"
-    file.write_text("id,question\n1,Why?\n2,\n3,How?\n4,Who?\n")
+    file.write_text("id,question\n1,Why?\n2,\n3,How, when?\n4,Who?\n5,Where?\n")
     async with Emulator(duration=0.0, answer_chars=300) as server:
         done = await run_at(server, "run", str(file), "--skip-bad", "-o", str(answers), *FAST)
         assert server.ledger.created == 3
     assert done.returncode == 1
     found = csv_rows(answers)
-    assert [row["id"] for row in found] == ["1", "2", "3", "4"]
+    assert [row["id"] for row in found] == ["1", "2", "3", "4", "5"]
+    assert [row["question"] for row in found] == ["Why?", "", "How", "Who?", "Where?"]
     assert (found[1]["status"], found[1]["error"]) == ("REJECTED", '"question" is empty')
 
 

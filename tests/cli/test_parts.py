@@ -8,6 +8,7 @@ import re
 import socket
 import threading
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, get_args
 
 import anyio
@@ -19,6 +20,7 @@ from hypothesis import strategies as st
 from rich.cells import cell_len
 
 import aiopplx
+from aiopplx import JobStatus
 from aiopplx._job import Answer
 from aiopplx._text.amounts import dollars
 from aiopplx.apis import ApiName, KnownApi, known_apis
@@ -41,10 +43,11 @@ from aiopplx.cli._doctor import (
 from aiopplx.cli._exits import USAGE, UsageError, complain, exit_code, flag_of, told
 from aiopplx.cli._journals import place_of, resuming
 from aiopplx.cli._lines import Lines
-from aiopplx.cli._options import STANDARD, Connection, EmulatorOptions, JournalOptions, TableOptions
+from aiopplx.cli._options import STANDARD, Connection, EmulatorOptions, JournalOptions, RunOptions, TableOptions
 from aiopplx.cli._questions import Questions, open_questions
 from aiopplx.cli._records import question_of
 from aiopplx.cli._rows import PIPE_ROOM, Rows, check_place
+from aiopplx.cli._run import _Run
 from aiopplx.cli._serve import _made as made
 from aiopplx.cli._show import _print_job
 from aiopplx.cli._tally import Tally, Unfinished
@@ -460,6 +463,21 @@ def test_journal_lies_beside_the_file_of_questions(
 ) -> None:
     outputs = () if output is None else (output,)
     assert place_of(options, source, outputs, Connection(emulate=emulate)) == expected
+
+
+def test_job_at_its_time_limit_is_told_as_running() -> None:
+    """It ended for the batch, which had not handed it out; at the service it goes on."""
+    command = _Run("q.txt", RunOptions(), TableOptions(), JournalOptions(no_journal=True), Connection())
+    said: list[str] = []
+    pending = [aiopplx.Job(id=status.value, status=status) for status in (JobStatus.TIMED_OUT, JobStatus.COMPLETED)]
+    for name, part in {
+        "_view": SimpleNamespace(say=said.append, remark=said.append),
+        "_questions": SimpleNamespace(take=lambda index: None),
+        "_batch": SimpleNamespace(pending=pending),
+    }.items():
+        setattr(command, name, part)
+    assert command._say_unfinished() == Unfinished(running=1, unwritten=1)
+    assert said[:2] == ["1 job still running; they continue at the service and are billed:", "  TIMED_OUT"]
 
 
 def test_journal_options_of_the_command_line_reach_the_session() -> None:
