@@ -153,7 +153,9 @@ async def _open_account(settings: Settings, emitter: Emitter) -> OpenAccount | N
     if not hearing.hears:
         emitter.emit(Event(kind=EventKind.WARNING, reason=DEAF))
     try:
-        return OpenAccount(await _account_in(database, hearing, address, settings), database)
+        account = await _account_in(database, hearing, address, settings)
+        database.opened()
+        return OpenAccount(account, database)
     except BaseException:
         await database.close()
         raise

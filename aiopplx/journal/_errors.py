@@ -1,4 +1,4 @@
-"""The exceptions of a journal: what went wrong, with which file, and what to do.
+"""The exceptions of a journal: what went wrong, with which file or database, and what to do.
 
 They decide nothing. This module does not know how a journal is stored.
 """
@@ -30,7 +30,7 @@ class JournalError(AiopplxError):
     """Root of every exception that a journal raises.
 
     Attributes:
-        path: the journal's file, `""` for one in memory.
+        path: the journal's file, or the URL of its database without the password; `""` for one in memory.
     """
 
     def __init__(
@@ -95,14 +95,14 @@ class JournalLocked(JournalError):
 
 
 class JournalRefused(JournalError):
-    """The file is not opened; the message gives the reason. It was not changed, and is never replaced.
+    """The file, or the database, is not opened; the message gives the reason. It was not changed, nor ever replaced.
 
     Attributes:
         reason: in a word: `empty` (no bytes), `foreign` (not a journal), `newer` or `older` (made by another version),
             `corrupt`, `account` (another API key), `base_url` (another server), `network` (a file system on which
             SQLite's write-ahead log is not safe), `orphan` (a write-ahead log without its file), `log` (a file without
             the write-ahead log that it was left with), `missing`, `unusable` (no permission to read or write it, no
-            such directory).
+            such directory or database, no certificate that can be trusted).
     """
 
     def __init__(self, message: str, *, path: str, reason: Reason, remedy: str = "") -> None:
@@ -111,11 +111,13 @@ class JournalRefused(JournalError):
 
 
 class JournalFull(JournalError):
-    """The disk is full: this step was not written. Later ones will be, once there is space."""
+    """The disk is full, or a database's server has no room left: this step was not written. Later ones will be, once
+    there is space.
+    """
 
 
 class JournalBroken(JournalError):
-    """The file could not be read or written: this step was not written.
+    """The file could not be read or written, or the database refused a statement: this step was not written.
 
     Attributes:
         is_final: True if no later step can succeed: the file is damaged, or another process has taken it over.
@@ -134,10 +136,14 @@ class ClaimLost(JournalError):
 
 
 class JournalAway(JournalError):
-    """The store cannot be reached at the moment: nothing was written, as far as is known.
+    """The store cannot be reached at the moment, or lets nobody in: nothing was written, as far as is known.
 
     Apply the same step again later: if it was written after all, that is recognized.
     """
+
+
+class Restless(JournalAway):
+    """The store is there, and a row in it changes faster than a call can look at it. The same call is made again."""
 
 
 class JournalClosed(JournalError):

@@ -118,7 +118,9 @@ async def test_nothing_is_sent_while_the_database_is_away(postgres: Server, serv
         postgres.stop()
         asking = [asyncio.create_task(session.ask(f"Why {n}?")) for n in range(5)]
         try:
-            assert "cannot be reached" in (await until(events, EventKind.PAUSED))[-1].reason
+            reason = (await until(events, EventKind.PAUSED))[-1].reason
+            assert "cannot be reached" in reason
+            assert reason.count("nothing is sent") == 1
             assert service.ledger.created == 0
         finally:
             postgres.start()

@@ -26,6 +26,7 @@ from aiopplx.agent import AGENT
 from aiopplx.emulator import Emulator
 from aiopplx.journal import JournalAway, JournalBroken, MemoryJournal, MemoryStore, State, open_reader
 from aiopplx.journal import _steps as steps
+from aiopplx.journal._errors import Restless
 from aiopplx.sonar import SONAR
 from aiopplx.testing import Clock
 
@@ -668,6 +669,22 @@ async def test_store_that_is_away_pauses_and_ends_nothing(does: bool, store: Mem
         ]
         * 2
     )
+
+
+async def test_row_that_changes_too_fast_is_no_outage(store: MemoryStore) -> None:
+    class Busy(MemoryJournal):
+        tries = 0
+
+        async def find_or_queue(self, *args: Any, **words: Any) -> Any:
+            self.tries += 1
+            if self.tries < 4:
+                raise Restless("the rows change faster than find_or_queue can look at them")
+            return await super().find_or_queue(*args, **words)
+
+    told: list[Event] = []
+    async with Scripted() as server, opened(server, Busy(store=store), told, clock=Clock(50)) as session:
+        assert (await session.ask(QUESTION, tag="x")).ok
+    assert of_kind(told, EventKind.PAUSED, EventKind.RESUMED) == []
 
 
 async def test_nothing_is_sent_while_the_store_is_away(store: MemoryStore) -> None:

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 from _postgres import Server
 
-from aiopplx.journal import JournalAway, JournalBroken, JournalClosed
+from aiopplx.journal import JournalAway, JournalBroken, JournalClosed, JournalFull, JournalRefused
 from aiopplx.journal._postgres.driver import POOL, AsyncpgDatabase
-from aiopplx.journal._postgres.room import Taken
+from aiopplx.journal._postgres.room import Taken, error_of
 from aiopplx.journal._postgres.url import address_of
 
 
@@ -62,6 +62,60 @@ async def test_lost_connections_are_away_and_the_next_goes_through(database: Asy
     outcomes = await asyncio.gather(*sleeping, return_exceptions=True)
     assert [type(outcome) for outcome in outcomes] == [JournalAway] * POOL
     assert len(await database.fetch("SELECT 1 AS one")) == 1
+
+
+@pytest.mark.parametrize(
+    ("code", "opening", "later"),
+    [
+        ("", JournalAway, JournalAway),
+        ("57P01", JournalAway, JournalAway),
+        ("28P01", JournalRefused, JournalAway),
+        ("28000", JournalRefused, JournalAway),
+        ("3D000", JournalBroken, JournalAway),
+        ("42501", JournalBroken, JournalAway),
+        ("58030", JournalBroken, JournalAway),
+        ("XX000", JournalBroken, JournalAway),
+        ("XX001", JournalBroken, JournalBroken),
+        ("42601", JournalBroken, JournalBroken),
+        ("54000", JournalBroken, JournalBroken),
+        ("53100", JournalFull, JournalFull),
+    ],
+)
+def test_refusal_that_may_end_ends_nothing_that_is_open(code: str, opening: type, later: type) -> None:
+    for is_open, kind in ((False, opening), (True, later)):
+        error = error_of(code, "as it says", name="postgresql://db/x", is_open=is_open)
+        assert type(error) is kind
+        assert "as it says" in error.message
+        assert "nothing is sent" not in error.message, "whoever pauses says that"
+
+
+async def test_user_who_is_shut_out_for_a_while_goes_on(database: AsyncpgDatabase, postgres: Server) -> None:
+    await database.execute("CREATE ROLE guest LOGIN")
+    address = address_of(postgres.url(user="guest"))
+    new, open_ = AsyncpgDatabase(address), AsyncpgDatabase(address)
+    open_.opened()
+    try:
+        await database.execute("ALTER ROLE guest NOLOGIN")
+        with pytest.raises(JournalRefused):
+            await new.fetch("SELECT 1")
+        with pytest.raises(JournalAway, match="28000"):
+            await open_.fetch("SELECT 1")
+        await database.execute("ALTER ROLE guest LOGIN")
+        assert len(await open_.fetch("SELECT 1 AS one")) == 1
+    finally:
+        await new.close()
+        await open_.close()
+        await database.execute("DROP ROLE guest")
+
+
+async def test_certificates_that_are_lost_while_open_are_away() -> None:
+    database = AsyncpgDatabase(address_of("postgresql://localhost/x?sslmode=verify-full&sslrootcert=/nowhere"))
+    with pytest.raises(JournalRefused, match="cannot be read"):
+        await database.fetch("SELECT 1")
+    database.opened()
+    with pytest.raises(JournalAway, match="cannot be read"):
+        await database.fetch("SELECT 1")
+    await database.close()
 
 
 async def test_server_that_is_not_there_is_away() -> None:

@@ -74,6 +74,7 @@ class AsyncpgDatabase:
         self._direct: asyncpg.Connection[asyncpg.Record] | None = None
         self._listening: asyncio.Task[None] | None = None
         self._is_closed = False
+        self._is_open = False
 
     async def prepare_by_name(self) -> None:
         """From now on statements are prepared by name, once for each connection, which saves a round trip.
@@ -144,19 +145,12 @@ class AsyncpgDatabase:
             code = str(error.sqlstate or "")
             if code in CONSTRAINTS:
                 raise Taken(str(getattr(error, "constraint_name", "") or "")) from error
-            if code[:2] == "28":  # of its user or its password
-                raise JournalRefused(
-                    f"the server of the journal {name} lets nobody in as this user: {error}",
-                    path=name,
-                    reason="unusable",
-                    remedy="Check the user and the password, and pg_hba.conf",
-                ) from error
-            raise error_of(code, _said(error), name=name) from error
+            raise error_of(code, _said(error), name=name, is_open=self._is_open) from error
         except LOST as error:
             _without_frames(error)
             if self._is_closed:
                 raise JournalClosed("the journal is closed", path=name) from error
-            if isinstance(error, ssl.SSLCertVerificationError):
+            if isinstance(error, ssl.SSLCertVerificationError) and not self._is_open:
                 raise JournalRefused(
                     f"the server of the journal {name} has no certificate that can be trusted: {error.verify_message}",
                     path=name,
@@ -165,7 +159,11 @@ class AsyncpgDatabase:
                 ) from error
             if isinstance(error, asyncpg.exceptions.DataError):
                 raise JournalBroken(f"a value does not fit into the journal {name}: {error}", path=name) from error
-            raise error_of("", _said(error), name=name) from error
+            raise error_of("", _said(error), name=name, is_open=self._is_open) from error
+        except JournalRefused as error:  # of the certificates of this machine
+            if self._is_open:
+                raise JournalAway(error.message, path=name) from error
+            raise
 
     # --- the connection that listens ---------------------------------------------------------------------------------
 
@@ -179,8 +177,7 @@ class AsyncpgDatabase:
         """See `Database`."""
         connection = self._direct
         if connection is None:
-            name = self._address.name
-            raise JournalAway(f"the database {name} cannot be reached: nothing is sent until it is back", path=name)
+            raise JournalAway(f"the database {self._address.name} cannot be reached", path=self._address.name)
         async with self._errors():
             try:
                 return cast("list[Row]", await connection.fetch(sql, *values))
@@ -214,7 +211,7 @@ class AsyncpgDatabase:
             try:
                 lost = await self._connect(channel, heard)
             except Exception as error:
-                if not isinstance(error, LOST):  # a fault of ours or of the driver: another try all the same
+                if not isinstance(error, (*LOST, JournalRefused)):  # a fault of ours or of the driver: another try all the same
                     log(logging.ERROR, "connecting to the database failed unexpectedly: %s", type(error).__name__)
                 retry = min(LAST_RETRY, retry * 2.0)
                 lost.set()
@@ -241,6 +238,10 @@ class AsyncpgDatabase:
             "command_timeout": COMMAND,
             "statement_cache_size": 100 if self._has_cache else 0,
         }
+
+    def opened(self) -> None:
+        """See `Database`."""
+        self._is_open = True
 
     async def close(self) -> None:
         """See `Database`."""

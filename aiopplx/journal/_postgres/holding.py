@@ -84,7 +84,7 @@ class Held(Tables):
                 if taken.constraint != OWNER:
                     raise
             await self._lost(entered)
-        raise JournalAway("the session's leases end faster than it can use them: the journal is away", path="")
+        raise JournalAway("the session's leases end faster than it can use them", path="")
 
     # --- the lease ---------------------------------------------------------------------------------------------------
 
@@ -98,7 +98,7 @@ class Held(Tables):
             if not self.may_intend():
                 await self._beat()
         if not self.may_intend():
-            raise JournalAway("the session's lease cannot be renewed: nothing is sent until it is", path="")
+            raise JournalAway("the session's lease cannot be renewed", path="")
 
     async def enter(self) -> None:
         """Take a number, and begin to beat."""

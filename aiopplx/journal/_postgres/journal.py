@@ -116,6 +116,7 @@ class PostgresJournal:
             await open_to_write(database, address, Wanted(base_url.rstrip("/"), account, same_account, results))
             held = Held(database, address.schema, clock=now, timing=timing)
             await held.enter()
+            database.opened()
         except BaseException:
             await database.close()
             raise

@@ -8,7 +8,9 @@ What an error of the database means
 An error either says that a statement was not carried out, or it says nothing about that: a connection that is lost
 while a statement is on its way may have carried it out. Both of these are `JournalAway`: whoever asked asks again, and
 every statement here finds itself done when it is asked again. A server that cannot write at present (it starts, it
-stops, it is a replica, it has too many connections) is away in the same way.
+stops, it is a replica, it has too many connections) is away in the same way. Once a journal is open, so is one that
+lets nobody in any more: a password that was changed, a replica whose settings are not those of the primary, a right
+that was taken away. Nothing that runs ends of that, and it goes on when somebody has put it right.
 
 This module knows nothing of tables.
 """
@@ -18,7 +20,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol, TypeAlias
 
-from aiopplx.journal._errors import JournalAway, JournalBroken, JournalError, JournalFull
+from aiopplx.journal._errors import JournalAway, JournalBroken, JournalError, JournalFull, JournalRefused
 
 Value: TypeAlias = bool | int | float | str | bytes | Sequence[int] | Sequence[float] | Sequence[str] | None
 """What a statement may be given."""
@@ -56,6 +58,13 @@ class Database(Protocol):
         """`fetch` on the connection that listens: if it fails, nothing was heard either."""
         ...
 
+    def opened(self) -> None:
+        """All was there that is needed: what the server refuses from now on, it may allow again, and is away until then.
+
+        Before this call a refusal is `JournalRefused` or `JournalBroken`.
+        """
+        ...
+
     async def close(self) -> None:
         """Close all connections, in a few seconds. A second call does nothing."""
         ...
@@ -77,21 +86,33 @@ AWAY = frozenset({"08", "57", "40"})
 """Classes of SQLSTATE: the connection; the operator (a server that stops, a statement that is ended); serialization."""
 AWAY_CODES = frozenset({"53300", "25006", "55P03"})
 """Too many connections; a server that only reads, as an old primary does; a lock that is not to be had."""
-FULL = frozenset({"53100", "53200", "54000"})
+FULL = frozenset({"53100", "53200"})
 """The disk, or the memory, of the server is full."""
+REFUSING = frozenset({"28", "58"})
+"""Classes of SQLSTATE: who may come in; the system below the server. Of an open journal: it is away."""
+REFUSING_CODES = frozenset({"3D000", "3F000", "42501", "XX000"})
+"""No such database, no such schema, no right to it; a fault of the server's own. Of an open journal: it is away."""
 
 
-def error_of(sqlstate: str, said: str, *, name: str) -> JournalError:
+def error_of(sqlstate: str, said: str, *, name: str, is_open: bool) -> JournalError:
     """The error for the caller of a statement that the server refused.
 
     Args:
         sqlstate: the code, `""` if the server said nothing: the connection was lost.
         said: what was said.
         name: the database, for people.
+        is_open: it was opened before, and worked.
     """
     if not sqlstate or sqlstate[:2] in AWAY or sqlstate in AWAY_CODES:
-        return JournalAway(
-            f"the database {name} cannot be reached ({said}): nothing is sent until it is back", path=name
+        return JournalAway(f"the database {name} cannot be reached ({said})", path=name)
+    if is_open and (sqlstate[:2] in REFUSING or sqlstate in REFUSING_CODES):
+        return JournalAway(f"the database {name} refuses what it allowed before ({said}, {sqlstate})", path=name)
+    if sqlstate[:2] == "28":
+        return JournalRefused(
+            f"the server of the journal {name} lets nobody in as this user: {said}",
+            path=name,
+            reason="unusable",
+            remedy="Check the user and the password, and pg_hba.conf",
         )
     if sqlstate in FULL:
         return JournalFull(
