@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 # Nearly all ids. A plain one is never `.` or `..`.
 _PLAIN_ID = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,254}")
 LONGEST_ID = 2048
-"""Characters of an id. A longer one makes a URL that servers and proxies refuse, whatever it was made for."""
+"""Bytes of an id. A longer one makes a URL that servers and proxies refuse, and does not fit into a database's index."""
 
 
 class Tier(NamedTuple):
@@ -169,7 +169,7 @@ def quoted_id(job_id: str) -> str:
     try:
         if _PLAIN_ID.fullmatch(job_id):
             return job_id
-        if job_id not in ("", ".", "..") and len(job_id) <= LONGEST_ID:
+        if job_id not in ("", ".", "..") and len(job_id.encode()) <= LONGEST_ID:
             return quote(job_id, safe="")
     except (TypeError, UnicodeEncodeError):  # no text, or none that can be sent
         pass

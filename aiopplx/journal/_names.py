@@ -13,6 +13,8 @@ import json
 
 NOTE = "note."
 """The beginning of the names under which a store is given what a program notes (`JournalOptions.notes`)."""
+LONGEST = 1_000
+"""Characters of a name that `short_name` leaves as it is."""
 _TENANT = "tenant:"
 
 
@@ -74,6 +76,16 @@ def key_name(key: str, *, tenant: str = "") -> str:
 def job_name(job_id: str) -> str:
     """The name of a job whose request is unknown because it was submitted elsewhere."""
     return f"job:{json.dumps(job_id)}"
+
+
+def short_name(item: str) -> str:
+    """The name by which a store finds a submission whose index has no room for long ones: a digest instead of these.
+
+    Whose submission it is can still be read in it.
+    """
+    if len(item) <= LONGEST:
+        return item
+    return f"{_of(tenant_of(item))}long:{hashlib.sha256(item.encode('utf-8', 'surrogatepass')).hexdigest()}"
 
 
 class Names:

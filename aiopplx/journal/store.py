@@ -14,8 +14,8 @@ submissions. `MemoryJournal` is a whole store made of these.
 - `REPLACEABLE`, `REPLACEABLE_IF_ASKED`, `REUSABLE`, `RUNNING`, `BILLED`, `DELIVERABLE`, `OVER`: the states that
   matter to queueing, to money, to delivery and to removal.
 - `NOTE`: the beginning of the names under which `remember` is given what a program notes.
-- `item_name`, `job_name`, `sha_of`: the name and digest of a submission; `tenant_of` says whose a name is, and
-  `fingerprint` tells accounts apart.
+- `item_name`, `job_name`, `sha_of`: the name and digest of a submission; `short_name` for an index that has no room for
+  long names, `tenant_of` says whose a name is, and `fingerprint` tells accounts apart.
 
 This module does nothing itself, and knows nothing of how rows are stored.
 """
@@ -24,7 +24,7 @@ from __future__ import annotations
 
 from aiopplx.journal._errors import duplicate, key_taken, name_taken
 from aiopplx.journal._kinds import kind_label
-from aiopplx.journal._names import NOTE, fingerprint, item_name, job_name, sha_of, tenant_of
+from aiopplx.journal._names import NOTE, fingerprint, item_name, job_name, sha_of, short_name, tenant_of
 from aiopplx.journal._records import (
     BILLED,
     DELIVERABLE,
@@ -65,5 +65,6 @@ __all__ = [
     "may_take",
     "name_taken",
     "sha_of",
+    "short_name",
     "tenant_of",
 ]

@@ -1125,6 +1125,25 @@ async def test_no_more_rows_are_taken_than_asked_for(shared: Kind, one: Journal,
     assert await two.free(limit) == []
 
 
+@pytest.mark.parametrize("tenant", ["", "acme"])
+async def test_long_names_are_found_as_short_ones_are(one: Journal, two: Journal, tenant: str) -> None:
+    # No compression makes these short.
+    tags = ["".join(chr(0x4E00 + number * 7919 % 20000) for number in range(3000)) + end for end in "ab"]
+    rows: list[Record] = []
+    for tag in tags:
+        item, key, sha = item_name(tag, b"", tenant=tenant), f"key-{tag[-1]}", sha_of(b"why?")
+        for journal in (one, two):
+            rows.append(await journal.find_or_queue(item, tag=tag, key=key, body=b"{}", sha=sha, api="sonar"))
+    assert [row.pk for row in rows] == [rows[0].pk, rows[0].pk, rows[2].pk, rows[2].pk]
+    assert rows[0].pk != rows[2].pk
+    assert {(row.tag, row.tenant) for row in rows} == {(tag, tenant) for tag in tags}
+    found = await two.get(item=item_name(tags[0], b"", tenant=tenant))
+    assert found is not None
+    assert found.pk == rows[0].pk
+    adopted = await one.adopt("job-1", api="sonar", tag=tags[0] + "c")
+    assert (await two.adopt("job-1", api="sonar")).pk == adopted.pk
+
+
 async def test_free_rows_that_are_not_wanted_stay_free(shared: Kind, one: Journal, two: Journal) -> None:
     records = [await brought_to(one, A, f"{n}") for n in range(3)]
     await shared.lose(one)

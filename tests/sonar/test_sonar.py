@@ -114,7 +114,9 @@ def test_page_token_survives_its_way_into_the_path(token: str):
     assert parse_qs(urlsplit(call.path).query) == {"limit": ["2"], "next_token": [token]}
 
 
-@pytest.mark.parametrize("job_id", ["", ".", "..", "x" * 2_049, "\ud800"], ids=lambda bad: ascii(bad[:8]))
+@pytest.mark.parametrize(
+    "job_id", ["", ".", "..", "x" * 2_049, "\u4e00" * 683, "\ud800"], ids=lambda bad: ascii(bad[:8])
+)
 def test_invalid_id_is_not_polled(job_id: str):
     with pytest.raises(InvalidRequest, match="not a job id"):
         SONAR.get(job_id)

@@ -211,7 +211,9 @@ class AsyncpgDatabase:
             try:
                 lost = await self._connect(channel, heard)
             except Exception as error:
-                if not isinstance(error, (*LOST, JournalRefused)):  # a fault of ours or of the driver: another try all the same
+                if not isinstance(
+                    error, (*LOST, JournalRefused)
+                ):  # a fault of ours or of the driver: another try all the same
                     log(logging.ERROR, "connecting to the database failed unexpectedly: %s", type(error).__name__)
                 retry = min(LAST_RETRY, retry * 2.0)
                 lost.set()

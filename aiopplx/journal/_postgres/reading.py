@@ -16,7 +16,7 @@ from aiopplx.journal._postgres import statements as sql
 from aiopplx.journal._postgres.room import Row, Value
 from aiopplx.journal._postgres.tables import Tables
 from aiopplx.journal._records import Claim, Cost, CostsBy, Ledger, Record, State
-from aiopplx.journal.store import NOTE, Bills, added_up, ledger_of
+from aiopplx.journal.store import NOTE, Bills, added_up, ledger_of, short_name
 
 
 class Seen(msgspec.Struct, frozen=True):
@@ -94,7 +94,7 @@ class Reading:
         if pk is not None:
             found = await self._records(sql.BY_PK, pk=pk)
         elif item:
-            found = await self._records(sql.BY_ITEM, item=item)
+            found = await self._records(sql.BY_ITEM, item=short_name(item))
         elif job_id:
             found = await self._records(sql.BY_JOB_ID, job_id=job_id)
         else:

@@ -32,6 +32,7 @@ from aiopplx.journal.store import (
     may_take,
     name_taken,
     sha_of,
+    short_name,
     tenant_of,
 )
 
@@ -113,7 +114,7 @@ class Writing:
         is_known: bool,
     ) -> Record:
         """See `Journal`. `is_known` is False if nothing is said of where the question comes from."""
-        run, kind = self._run(origin.run), kind_label(api, body)
+        run, kind, item = self._run(origin.run), kind_label(api, body), short_name(item)
         new = await self._held.hold(
             sql.QUEUE,
             item=item,
@@ -197,7 +198,7 @@ class Writing:
         known = await self._claim(sql.CLAIM_JOB, job_id=job_id)
         if known is not None:
             return known[0]
-        item = job_name(job_id) if tag is None else item_name(tag, sha_of(b""))
+        item = short_name(job_name(job_id) if tag is None else item_name(tag, sha_of(b"")))
         await self._held.hold(
             sql.ADOPT, item=item, tag=tag_text(tag), api=api, kind=kind_label(api, b""), job_id=job_id
         )
