@@ -119,7 +119,7 @@ class Batch(AsyncIterator[Job[TagT]], Generic[TagT]):
         self._items = 0  # those that have a place in the results
         self._in_hand = 0  # those of them that a submitter still works at
         # The job that each consumer works at, by its task; under None, those of calls that are a task by themselves.
-        self._last: dict[asyncio.Task[Any] | None, Claim] = {}  # Any: whatever the task returns
+        self._last: dict[asyncio.Task[Any] | None, tuple[Claim, str]] = {}  # Any: whatever the task returns
         self._left: list[Job] = []
         self._state = "new"
         self._has_closed = asyncio.Event()
@@ -291,7 +291,7 @@ class Batch(AsyncIterator[Job[TagT]], Generic[TagT]):
             self._results.read_back(place, job)
         self._deliver_last()  # again: of two calls that waited together, each a task by itself, the other came first
         if place.sub.claim is not None:
-            self._last[_consumer()] = place.sub.claim
+            self._last[_consumer()] = place.sub.claim, place.sub.key
         self._room.release()
         self._results.count_handed_out()
         if self._shown is not None:
@@ -305,8 +305,8 @@ class Batch(AsyncIterator[Job[TagT]], Generic[TagT]):
         if not self._last:
             return
         for consumer in {None, _consumer()}:
-            if (claim := self._last.pop(consumer, None)) is not None:
-                self._store.delivered(claim)
+            if (last := self._last.pop(consumer, None)) is not None:
+                self._store.delivered(*last)
 
     def _has_finished(self) -> bool:
         if self._submits_on():

@@ -252,7 +252,7 @@ class Calls:
         if job is None:
             job = await load(self.life, caller)
         if sub.claim is not None:
-            self.life.store.delivered(sub.claim)
+            self.life.store.delivered(sub.claim, sub.key)
         return job
 
     def forget(self, caller: Caller) -> None:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 # Nearly all ids. A plain one is never `.` or `..`.
 _PLAIN_ID = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,254}")
 LONGEST_ID = 2048
-"""Bytes of an id. A longer one makes a URL that servers and proxies refuse, and does not fit into a database's index."""
+"""Bytes of an id. A longer one makes a URL that servers and proxies refuse, and has no room in a database's index."""
 
 
 class Tier(NamedTuple):

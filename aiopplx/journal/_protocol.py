@@ -198,11 +198,15 @@ class Journal(Protocol):
         """
         ...
 
-    def delivered(self, claim: Claim) -> None:
+    def delivered(self, claim: Claim, key: str) -> None:
         """The outcome was delivered. Returns at once: this is written with the next step, or shortly after.
 
         A crash before that delivers the outcome twice, but never pays for it twice. Nothing is written for a row
-        without an outcome, or after `close`.
+        without an outcome, or after `close`; nor for one that was submitted again meanwhile.
+
+        Args:
+            claim: the right to write the row.
+            key: the key of the submission whose outcome it was.
         """
         ...
 

@@ -72,7 +72,7 @@ class PostgresJournal:
         self._latest: dict[object, asyncio.Task[Any]] = {}
         self._pending: dict[asyncio.Task[Any], What | None] = {}
         self._cut: list[What] = []
-        self._delivered: set[int] = set()
+        self._delivered: dict[int, str] = {}  # rows, and the key whose outcome it was
         self._delivering: asyncio.Task[None] | None = None
         self._one_delivers = asyncio.Lock()
         self._closing: asyncio.Task[None] | None = None
@@ -272,10 +272,10 @@ class PostgresJournal:
             await self._deliver()
         return await work()
 
-    def delivered(self, claim: Claim) -> None:
+    def delivered(self, claim: Claim, key: str) -> None:
         """See `Journal`."""
         if self._closing is None and self._pid == os.getpid():
-            self._delivered.add(claim.pk)
+            self._delivered[claim.pk] = key
             if self._delivering is None or self._delivering.done():
                 self._delivering = asyncio.create_task(self._deliver_soon(), name="aiopplx marks as delivered")
 
@@ -293,13 +293,15 @@ class PostgresJournal:
         if not self._delivered and not self._one_delivers.locked():
             return
         async with self._one_delivers:
-            pks, self._delivered = self._delivered, set()
-            if pks:
+            told, self._delivered = self._delivered, {}
+            if told:
+                pks = sorted(told)
                 try:
                     forgets = self.results == "until_delivered"
-                    await self._held.fetch(sql.DELIVER_AND_FORGET if forgets else sql.DELIVER, pks=sorted(pks))
+                    text = sql.DELIVER_AND_FORGET if forgets else sql.DELIVER
+                    await self._held.fetch(text, pks=pks, keys=[told[pk] for pk in pks])
                 except BaseException:
-                    self._delivered |= pks
+                    self._delivered = told | self._delivered
                     raise
 
     def exhausted(self, is_exhausted: bool) -> None:

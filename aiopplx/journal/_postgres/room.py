@@ -59,7 +59,7 @@ class Database(Protocol):
         ...
 
     def opened(self) -> None:
-        """All was there that is needed: what the server refuses from now on, it may allow again, and is away until then.
+        """All was there that is needed: what the server refuses from now on it may allow again, and is away until then.
 
         Before this call a refusal is `JournalRefused` or `JournalBroken`.
         """

@@ -29,7 +29,7 @@ _TYPES: Mapping[str, str] = {
     **dict.fromkeys(("cost", "now", "lease", "dollars", "seconds"), "float8"),
     **dict.fromkeys(("sha", "body", "packed", "meta", "value"), "bytea"),
     "pks": "bigint[]",
-    "said": "text[]",
+    **dict.fromkeys(("keys", "said"), "text[]"),
     "states": "smallint[]",
     "is_kept": "boolean",
 }
@@ -305,11 +305,13 @@ NOW_HAS = """
 
 # --- other marks -----------------------------------------------------------------------------------------------------
 
-_DELIVER = f"UPDATE ~.job SET delivered = true, updated = {NOW} WHERE pk = ANY(:pks) AND state {FINAL}"
-DELIVER = _DELIVER
+# Not what came of the row since: another session may have submitted it again.
+DELIVER = f"""
+    UPDATE ~.job SET delivered = true, updated = {NOW} FROM unnest(:pks, :keys) AS said(pk, key)
+    WHERE job.pk = said.pk AND job.key IS NOT DISTINCT FROM nullif(said.key, '') AND state {FINAL}"""
 # What has no result may be submitted again, and needs its bytes.
 DELIVER_AND_FORGET = f"""
-    WITH told AS ({_DELIVER} RETURNING pk, state),
+    WITH told AS ({DELIVER} RETURNING job.pk, state),
     gone AS (DELETE FROM ~.result USING told WHERE result.pk = told.pk),
     asked AS (UPDATE ~.origin SET question = '', meta = '' FROM told WHERE origin.pk = told.pk)
     UPDATE ~.request SET body = '' FROM told WHERE request.pk = told.pk AND told.state = {int(State.DONE)}"""

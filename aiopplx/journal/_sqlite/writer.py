@@ -62,6 +62,7 @@ class _Ask(NamedTuple):
 
 class _Delivered(NamedTuple):
     pk: int
+    key: str
 
 
 class _Close(NamedTuple):
@@ -130,9 +131,9 @@ class Writer:
         self._unanswered[answer] = what
         return answer
 
-    def delivered(self, pk: int) -> None:
+    def delivered(self, pk: int, key: str) -> None:
         """Record that an outcome was delivered, with the next step or soon."""
-        self._queue.put(_Delivered(pk))
+        self._queue.put(_Delivered(pk, key))
 
     def close(self) -> asyncio.Future[None]:
         """Finish all earlier work, then close."""
@@ -267,7 +268,7 @@ class Writer:
                     if isinstance(item, _Ask):
                         outcomes.append(self._step(statements, item))
                     else:
-                        statements.delivered(item.pk)
+                        statements.delivered(item.pk, item.key)
                 connection.execute("COMMIT")
             except BaseException:
                 with contextlib.suppress(sqlite3.Error):

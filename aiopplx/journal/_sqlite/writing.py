@@ -389,11 +389,11 @@ class WritingStatements(Statements):
 
     # --- other marks -------------------------------------------------------------------------------------------------
 
-    def delivered(self, pk: int) -> None:
+    def delivered(self, pk: int, key: str) -> None:
         """See `Journal`."""
         done = self.connection.execute(
-            "UPDATE job SET delivered = 1, updated = ? WHERE pk = ? AND (1 << state) & ?",
-            (self._moment, pk, mask(DELIVERABLE)),
+            "UPDATE job SET delivered = 1, updated = ? WHERE pk = ? AND key IS ? AND (1 << state) & ?",
+            (self._moment, pk, key or None, mask(DELIVERABLE)),
         )
         if done.rowcount and self.results == "until_delivered":
             self.connection.execute("DELETE FROM result WHERE pk = ?", (pk,))
