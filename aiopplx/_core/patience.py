@@ -12,7 +12,7 @@ from typing import cast
 
 from aiopplx._events import Emitter, Event, EventKind
 from aiopplx._http.clock import Clock
-from aiopplx.journal._errors import JournalAway, Restless
+from aiopplx.journal._errors import JournalAway
 from aiopplx.journal._protocol import Journal
 
 FIRST, LONGEST = 0.25, 5.0
@@ -67,7 +67,7 @@ class _Patient:
             try:
                 outcome = await call(*args, **words)
             except JournalAway as error:
-                if not self._is_away and not isinstance(error, Restless):
+                if not self._is_away and not error.is_there:
                     self._is_away = True
                     reason = f"{error.message}: nothing is sent until the journal can be reached again"
                     self._emitter.emit(Event(kind=EventKind.PAUSED, reason=reason))

@@ -139,11 +139,14 @@ class JournalAway(JournalError):
     """The store cannot be reached at the moment, or lets nobody in: nothing was written, as far as is known.
 
     Apply the same step again later: if it was written after all, that is recognized.
+
+    Attributes:
+        is_there: True if the store can be reached, and a row in it changes faster than this call can look at it.
     """
 
-
-class Restless(JournalAway):
-    """The store is there, and a row in it changes faster than a call can look at it. The same call is made again."""
+    def __init__(self, message: str, *, path: str = "", remedy: str = "", is_there: bool = False) -> None:
+        super().__init__(message, path=path, remedy=remedy)
+        self.is_there = is_there
 
 
 class JournalClosed(JournalError):

@@ -26,7 +26,6 @@ from aiopplx.agent import AGENT
 from aiopplx.emulator import Emulator
 from aiopplx.journal import JournalAway, JournalBroken, MemoryJournal, MemoryStore, State, open_reader
 from aiopplx.journal import _steps as steps
-from aiopplx.journal._errors import Restless
 from aiopplx.sonar import SONAR
 from aiopplx.testing import Clock
 
@@ -678,7 +677,7 @@ async def test_row_that_changes_too_fast_is_no_outage(store: MemoryStore) -> Non
         async def find_or_queue(self, *args: Any, **words: Any) -> Any:
             self.tries += 1
             if self.tries < 4:
-                raise Restless("the rows change faster than find_or_queue can look at them")
+                raise JournalAway("the rows change faster than it can look at them", is_there=True)
             return await super().find_or_queue(*args, **words)
 
     told: list[Event] = []

@@ -12,7 +12,7 @@ from collections.abc import Callable, Collection
 
 import msgspec
 
-from aiopplx.journal._errors import ClaimLost, JournalBroken, Restless
+from aiopplx.journal._errors import ClaimLost, JournalAway, JournalBroken
 from aiopplx.journal._packing import pack, pack_meta, tag_text
 from aiopplx.journal._postgres import statements as sql
 from aiopplx.journal._postgres.holding import Held
@@ -214,10 +214,11 @@ class Writing:
         used = await self._held.fetch(sql.KEY_USER, key=key)
         return key_taken(item, tag, used[0]["item"] or "") if used else self._restless("find_or_queue")
 
-    def _restless(self, what: str) -> Restless:
-        return Restless(
+    def _restless(self, what: str) -> JournalAway:
+        return JournalAway(
             f"the rows of the journal {self._name} change faster than {what} can look at them: try it again",
             path=self._name,
+            is_there=True,
         )
 
     # --- steps -------------------------------------------------------------------------------------------------------
