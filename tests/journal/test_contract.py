@@ -591,7 +591,7 @@ async def test_result_is_kept_as_long_as_asked(make: Make, results: Results, bef
     assert found.delivered
 
 
-async def test_late_word_of_an_outcome_is_not_of_the_next(make: Make) -> None:
+async def test_late_word_of_an_outcome_changes_no_later_one(make: Make) -> None:
     journal = await make("until_delivered")
     old = await brought_to(journal, F)
     await journal.apply(claim_of(old), named("requeue", old))

@@ -89,7 +89,7 @@ def test_refusal_that_may_end_ends_nothing_that_is_open(code: str, opening: type
         assert "nothing is sent" not in error.message, "whoever pauses says that"
 
 
-async def test_user_who_is_shut_out_for_a_while_goes_on(database: AsyncpgDatabase, postgres: Server) -> None:
+async def test_user_who_was_shut_out_goes_on(database: AsyncpgDatabase, postgres: Server) -> None:
     await database.execute("CREATE ROLE guest LOGIN")
     address = address_of(postgres.url(user="guest"))
     new, open_ = AsyncpgDatabase(address), AsyncpgDatabase(address)
