@@ -109,7 +109,8 @@ class Session:
             `postgresql://user@host/database?schema=aiopplx`. `rpm=` or `tier=` is then what all of them may send
             together, and a `Retry-After` that one was told is obeyed by all. Needs `aiopplx[postgres]`, and `async
             with`. Default None: each process has limits of its own, unless it has a journal in a database: these are
-            then shared there. See docs/workers.md.
+            then shared there, by its connections. Another database than the journal's takes three more. See
+            docs/workers.md.
         poll: when to poll a running job: `"adaptive"`, the default, by what was learned of how long such jobs take
             (about 19 polls for a job of three minutes, and 5 seconds until its end is seen); a `PollPolicy`; or a
             function from a `RunningJob` to seconds. See docs/polling.md.
