@@ -13,9 +13,9 @@ its own, with the theory at the head of its file:
 
 Two more are answered here, by what is in flight:
 
-- *Nothing is known.* A window of requests may be in flight: two, and one more for each eight that were accepted. The
-  requests that overshoot are then at most an eighth of what the burst held, and a slow start costs a token bucket
-  nothing, since what is not used is still there later.
+- *Nothing is known.* A window of requests may be in flight: two, and one more for each eight that were accepted; above
+  fourteen, one more for each two hundred. Those that are on their way when the burst is used up are refused, so they
+  must be few, and a slow start costs a token bucket nothing, since what is not used is still there later.
 - *One was refused.* One request leaves alone (`Alone`), after the time in which one more should fit. If that is refused
   too, the next waits longer, up to `LONGEST_GAP`. Where a rate is known at which hardly more than one is on its way,
   others follow the one alone at that rate: waiting for its answer would cost as much as one more refusal.
@@ -49,8 +49,10 @@ from aiopplx._policy.noise import Noise
 from aiopplx._policy.pace import LEAST_FLAT, SLOWEST, Pace
 from aiopplx._policy.told import Told
 
-FIRST_WINDOW, WINDOW_SHARE, WIDEST_WINDOW = 2.0, 8.0, 20.0
-"""Requests in flight while no rate is known: at first, plus one for so many accepted, up to the last."""
+FIRST_WINDOW, WINDOW_SHARE = 2.0, 8.0
+"""Requests in flight while no rate is known: at first, and one more for so many accepted."""
+WIDE_WINDOW, WIDE_SHARE, WIDEST_WINDOW = 14.0, 200.0, 28.0
+"""From the first on, one more for so many accepted, and no more than the last."""
 SHORTEST_GAP, LONGEST_GAP = 0.1, 10.0
 """Seconds before one request leaves alone after a refusal: at least, however fast the server answers, and at most."""
 GAP_GROWS, KNOWN_GAP_GROWS = 1.3, 2.0
@@ -328,8 +330,8 @@ class Limiter:
         accepted = self._epochs.accepted - self._window_from
         # Where an answer takes long, a window opens slowly: there it is wider.
         longer = min(2.0, max(1.0, 2.0 * self._rtt))
-        widest = max(self._first_window, WIDEST_WINDOW * longer)
-        return min(widest, self._first_window + accepted * longer / WINDOW_SHARE)
+        wide = longer * min(WIDEST_WINDOW, WIDE_WINDOW + accepted / WIDE_SHARE)
+        return max(self._first_window, min(wide, self._first_window + accepted * longer / WINDOW_SHARE))
 
     def _stale(self) -> float:
         return max(STALE, 4.0 * self._rtt)
@@ -343,7 +345,7 @@ class Limiter:
         self._epochs.accepted += 1
         if self._is_met:
             self._accepted_met(now, sent_at)
-        elif self._surely < WIDEST_WINDOW:
+        elif self._surely < WIDE_WINDOW:
             self._surely += 1.0 / WINDOW_SHARE
 
     def _accepted_met(self, now: float, sent_at: float) -> None:

@@ -3,10 +3,13 @@
 How a rate is tried
 -------------------
 A rate that was learnt from refusals is the rate of a moment ago, and a client that keeps to it never learns that there
-is more. Whether there is more can only be asked by leaving faster, and the answer may be a refusal. So the pace falls
-to 0.95 of the rate after a refusal, comes back to it after `flat` departures, and rises from there, as CUBIC does in
-seconds. It is counted in departures, because a refusal costs one request: asking must cost one request in so many,
-whatever the rate. Only departures that had to wait are counted, since a client with nothing to send finds nothing out.
+is more. Whether there is more can only be asked by leaving faster, and the answer may be a refusal. So the pace is the
+rate for `flat` departures, and rises after that: in a straight line at first, which uses a window for which an average
+rate is too little, and then as a cube, as CUBIC does in seconds, so that a limit that has become much higher is found.
+It is counted in departures, because a refusal costs one request: asking must cost one request in so many, whatever the
+rate. Where `flat` is small, little is known of the rate, and the rise is stretched over at least `STRETCH` departures,
+or a pace many times the rate would be reached at once. Only departures that had to wait are counted, since a client
+with nothing to send finds nothing out.
 
 What comes in while nothing leaves is saved, up to the burst, or while there is more to be found out than the burst
 only what a late timer has missed.
@@ -21,8 +24,11 @@ import math
 
 SLOWEST = 5.0 / 60.0
 """Requests a second: the lowest published limit (tier 0). No rate is learnt below it."""
-BELOW, ABOVE, STEEPEST = 0.05, 0.2, 8.0
-"""How much of the rate the pace gives up after a refusal, and how fast it rises once `flat` departures went well."""
+LINE, CUBE, STEEPEST = 0.2, 0.1, 8.0
+"""How fast the pace rises once `flat` departures went well: so much of the rate for each further `flat`, and for its
+cube; so many `flat` long."""
+STRETCH = 16.0
+"""The fewest departures that count as one `flat` in the rise."""
 DOUBLES, MOST_DOUBLED = 24.0, 8.0
 """Departures with which the pace doubles where refusals come at any rate, and how often it does."""
 LEAST_FLAT = 4.0
@@ -147,8 +153,10 @@ class Pace:
             return rate
         if self.doubles:
             return rate * math.pow(2.0, min(MOST_DOUBLED, self.waited / DOUBLES))
-        s = min(STEEPEST, self.waited / self.flat - 1.0)
-        return rate * (1.0 + (BELOW if s < 0.0 else ABOVE) * s**3)
+        if self.waited <= self.flat:
+            return rate
+        s = min(STEEPEST, (self.waited - self.flat) / max(STRETCH, self.flat))
+        return rate * (1.0 + LINE * s + CUBE * s**3)
 
     def _most(self, pace: float) -> float:
         """What is saved at most."""
