@@ -38,6 +38,7 @@ from aiopplx._policy.polling import (
     is_decisive,
     is_hopeless,
 )
+from aiopplx._policy.turns import OVERDUE
 from aiopplx._submission import Submission
 from aiopplx._wire.call import Call, Lane, Reply
 from aiopplx.apis._registry import read_job
@@ -281,7 +282,7 @@ class Poller:
             if page is not None and (moment is None or page < moment):
                 moment = page
         if len(self._running) < POLLS_AT_ONCE:
-            due = self._schedule.next_due()
+            due = self._next_due(now)
             if due is not None:
                 # No longer than this: a submission whose probe succeeds opens the gate without a word to anybody here.
                 held_back = min(self._held_back(now), HELD)
@@ -292,6 +293,13 @@ class Poller:
                 if moment is None or due < moment:
                     moment = due
         return moment
+
+    def _next_due(self, now: float) -> float | None:
+        due = self._schedule.next_due()
+        if due is None or due > now or not self._client.line.holds_polls(now):
+            return due
+        urgent = self._schedule.next_of(is_bulk=False)
+        return now + HELD if urgent is None else min(urgent[0], now + HELD)
 
     def _held_back(self, now: float) -> float:
         wait = self._client.gate.delay(_POLL, now)
@@ -316,10 +324,16 @@ class Poller:
             self._client.line.settle(now)  # submissions want the same departures
             return
         while len(self._running) < POLLS_AT_ONCE and self._held_back(now) <= 0.0:
-            sub = self._schedule.pop(now)
+            sub = self._pop(now)
             if sub is None:
                 break
             self._send(sub, now)
+
+    def _pop(self, now: float) -> Submission | None:
+        if not self._client.line.holds_polls(now):
+            return self._schedule.pop(now)
+        urgent = self._schedule.pop_of(now, is_bulk=False)
+        return self._schedule.pop_of(now - OVERDUE, is_bulk=True) if urgent is None else urgent
 
     def _start_pages(self, now: float) -> None:
         while self._budget is None or self._budget.delay(now) <= 0.0:
@@ -424,7 +438,7 @@ class Poller:
         elif self._unwritten >= POLLS_AT_ONCE:
             self._deadlines.put(sub, now + HELD)  # its turn may come, or not
         else:
-            self._schedule.put(sub, now, is_bulk=sub.is_bulk)
+            self._schedule.put(sub, now - OVERDUE, is_bulk=sub.is_bulk)  # it gives way no more
 
     # --- one poll ----------------------------------------------------------------------------------------------------
 

@@ -8,7 +8,8 @@ without a task switch.
 
 Whoever asks does so for all: `settle` lets out everything that may leave now, in the order of `_policy.turns`. Polls of
 running jobs do not stand here, because a waiting job costs no task. The poller is asked whether any are due (`Polls`),
-and sends one when it is their turn. Where polls have a limit of their own it sends them without asking.
+and sends one when it is their turn. Where polls have a limit of their own it sends them without asking, unless that is
+not known yet, and submissions of a batch wait (`holds_polls`).
 
 A submission that is sent again keeps its place: it has waited longest.
 
@@ -31,6 +32,8 @@ from aiopplx._wire.call import Lane
 SUBMITS_AT_ONCE = 64
 """Submissions of one session between the gate and their answer: with answers that take two seconds, 2,000 a minute. How
 many the server lets in is for the limits to find out (`_policy.limiter`); this bounds what a silent server holds."""
+STILL_WAITS = 1.0
+"""Seconds after a submission of a batch had to wait for which more of them count as waiting."""
 
 _SUBMIT = Lane.SUBMIT
 
@@ -92,6 +95,7 @@ class Line:
         "_queues",
         "_submits",
         "_submits_now",
+        "_waited_at",
         "due",
         "gate",
         "submitting",
@@ -107,6 +111,7 @@ class Line:
         self._order = 0
         self._submits_now: _Queue = []
         self._submits: _Queue = []
+        self._waited_at = -math.inf  # when a submission of a batch left that had waited
         self._calls: _Queue = []  # single polls and cancellations
         self._lists: _Queue = []
         self._queues = (self._submits_now, self._submits, self._calls, self._lists)
@@ -115,6 +120,11 @@ class Line:
     def submits_wait(self) -> bool:
         """Whether a submission waits here."""
         return bool(self._submits or self._submits_now)
+
+    def holds_polls(self, now: float) -> bool:
+        """Whether polls of batches give way to submissions that wait, because both may have one limit."""
+        waits = bool(self._submits) or now - self._waited_at < STILL_WAITS
+        return waits and self.gate.limits.may_be_shared and not self.turns.prefers_results
 
     # --- passing -----------------------------------------------------------------------------------------------------
 
@@ -266,6 +276,8 @@ class Line:
 
     def _grant(self, queue: _Queue, now: float) -> None:
         waiter = queue.pop(0)
+        if queue is self._submits:
+            self._waited_at = now
         self._leave(waiter.lane, now)
         waiter.is_granted = True
         waiter.event.set()

@@ -9,7 +9,10 @@ cost requests. So they have a limit each until it shows:
   joined. Some servers refuse at random, though. So what was accepted of both, since the one that is known was last
   empty, must have fitted into it.
 
-From then on it is one limit. It becomes two again only where refusals prove to come at any rate (`noise`): then the one
+Until a rate of either is known, nothing shows it, and polls may use up what submissions would have had. So polls of a
+batch give way to its submissions as long as that may be (`may_be_shared`), for a minute each at most.
+
+Once it shows, it is one limit. It becomes two again only where refusals prove to come at any rate (`noise`): then the one
 that joined them said nothing. If it was wrong without that, polls wait longer than they must, and nothing else. Lists
 have a limit of their own throughout.
 
@@ -29,9 +32,8 @@ from aiopplx._policy.departures import Fetched
 from aiopplx._policy.limiter import Departures, Learnt, Limiter
 from aiopplx._wire.call import Lane
 
-AT_ONCE = 128.0
-"""Polls that may be in flight while no limit of them is known. Submissions start more carefully, because their limits
-are small."""
+LISTS_AT_ONCE = 4.0
+"""Reads of lists that may be in flight while no limit of them is known. No more are ever out."""
 NEAR, NEAR_SHARE = 5.0, 0.2
 """A poll's count belongs to the submissions' if it is this near to theirs: requests, or a share of the limit."""
 USED = 0.8
@@ -61,8 +63,8 @@ class _Found:
 
     def __init__(self) -> None:
         self.submit = Limiter()
-        self.poll = Limiter(first_window=AT_ONCE)
-        self.list = Limiter(first_window=AT_ONCE)
+        self.poll = Limiter()
+        self.list = Limiter(first_window=LISTS_AT_ONCE)
 
 
 class _Both:
@@ -147,6 +149,11 @@ class Limits:
         """The limit that a request of this lane meets."""
         return self.submit if lane is _SUBMIT else self.list if lane is _LIST else self.poll
 
+    @property
+    def may_be_shared(self) -> bool:
+        """Whether nothing is known that could tell if polls count towards the limit of submissions."""
+        return self.submit.rate is None and self.poll.rate is None and not self.is_shared
+
     def _use(self, submit: Limiter, poll: Limiter, list: Limiter, *, is_shared: bool) -> None:
         self.submit: Limiter = submit
         self.poll: Limiter = poll
@@ -224,7 +231,7 @@ class Limits:
     def _part(self, now: float) -> None:
         """Refusals come at any rate, so that the one that joined two limits said nothing: each goes on by itself."""
         of_both = self.submit
-        poll = self._found.poll = Limiter(first_window=AT_ONCE)
+        poll = self._found.poll = Limiter()
         poll.start_from(now, of_both.learnt, 0.0)
         of_both.in_flight = 0  # some of those that are under way are polls
         self._use(of_both, poll, self.list, is_shared=False)

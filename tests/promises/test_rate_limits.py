@@ -185,6 +185,32 @@ async def test_preferred_results_come_before_the_last_submission() -> None:
     assert first["results"][1] < first["submissions"][1]
 
 
+def at_work(seconds: float) -> Mapping[str, limits.Limit]:
+    """No limit that is ever met, and submissions that take so long: a batch's wait for each other's answers."""
+    return {"submit": limits.InFlight(1_000, seconds)}
+
+
+async def test_polls_give_way_while_no_limit_is_known() -> None:
+    every = PollPolicy.fixed(5)
+    played = await play(100, at_work(2.0), duration=40, poll=every)
+    assert played.last_submission > 15.0
+    assert played.seconds(EventKind.POLLED)[0] >= played.last_submission - 2.0
+    preferred = await play(100, at_work(2.0), duration=40, poll=every, prefer="results")
+    assert preferred.seconds(EventKind.POLLED)[0] <= 8.0
+
+
+async def test_polls_give_way_for_a_minute_at_most() -> None:
+    played = await play(80, at_work(20.0), duration=130, poll=PollPolicy.fixed(30))
+    first = played.seconds(EventKind.POLLED)[0]
+    assert 20.0 + 30.0 + 60.0 <= first <= 20.0 + 30.0 + 61.0 < played.last_submission
+
+
+async def test_poll_at_a_time_limit_gives_way_to_nothing() -> None:
+    played = await play(60, at_work(10.0), duration=1, poll=PollPolicy.fixed(5), timeout=20)
+    assert played.seconds(EventKind.FINISHED)[0] <= 10.0 + 20.0 + 1.0 < played.last_submission
+    assert played.statuses == {JobStatus.COMPLETED: 60}
+
+
 async def test_words_of_a_batch_are_checked() -> None:
     async with Session("any-key", base_url="http://127.0.0.1:9") as session:
         with pytest.raises(ConfigError, match="lane must be one of 'bulk', 'interactive', not 'fast'"):
