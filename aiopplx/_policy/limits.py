@@ -12,9 +12,9 @@ cost requests. So they have a limit each until it shows:
 Until a rate of either is known, nothing shows it, and polls may use up what submissions would have had. So polls of a
 batch give way to its submissions as long as that may be (`may_be_shared`), for a minute each at most.
 
-Once it shows, it is one limit. It becomes two again only where refusals prove to come at any rate (`noise`): then the one
-that joined them said nothing. If it was wrong without that, polls wait longer than they must, and nothing else. Lists
-have a limit of their own throughout.
+Once it shows, it is one limit. It becomes two again only where refusals prove to come at any rate (`noise`): then the
+one that joined them said nothing. If it was wrong without that, polls wait longer than they must, and nothing else.
+Lists have a limit of their own throughout.
 
 A limit that the user gives may be that of several processes together. Departures then come from where these share it
 (`departures`), and the limiter beside it obeys refusals.
