@@ -59,11 +59,12 @@ if TYPE_CHECKING:
     import aiohttp
 
     from aiopplx._batch import Batch, Item, Items
-    from aiopplx._core.assembly import Core, SessionStore
+    from aiopplx._core.assembly import Core
     from aiopplx._core.calls import Wanted
     from aiopplx._core.decisions import Decisions
     from aiopplx._core.following import Follow
     from aiopplx._core.listing import JobList
+    from aiopplx._core.opening import SessionStore
     from aiopplx._core.stats import SessionStats
     from aiopplx._policy.estimate import Estimate
     from aiopplx._wire.fields import ResearchFields
@@ -179,7 +180,7 @@ class Session:
     # --- opening and closing -----------------------------------------------------------------------------------------
 
     async def __aenter__(self) -> Self:
-        from aiopplx._core.assembly import open_store
+        from aiopplx._core.opening import open_store
 
         if self._opened is None:
             self._opened = await open_store(self._settings, self._emitter)
@@ -276,7 +277,8 @@ class Session:
             if self._loop is not loop:
                 raise ConfigError("the session belongs to another event loop; open one in each loop")
             return self._core
-        from aiopplx._core.assembly import Core, without_journal
+        from aiopplx._core.assembly import Core
+        from aiopplx._core.opening import without_journal
 
         if self._opened is None:
             for name in ("journal", "shared"):
@@ -284,7 +286,7 @@ class Session:
                     raise ConfigError(
                         f"a session with {name}= is opened as a block: async with Session({name}=...) as session"
                     )
-            self._opened = without_journal()
+            self._opened = without_journal(self._settings, self._emitter)
         self._loop, self._pid = loop, os.getpid()
         self._core = Core(self._settings, self._opened, self._emitter, self._running)
         return self._core

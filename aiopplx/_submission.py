@@ -269,13 +269,16 @@ class Submission(msgspec.Struct, eq=False):
             return listeners[0].is_bulk
         return all(listener.is_bulk for listener in listeners)
 
-    @property
     def first_deadline(self) -> float:
         """Monotonic seconds at which the first of its listeners stops waiting; infinite if none does."""
         listeners = self.listeners
         if len(listeners) == 1:
             return listeners[0].deadline
         return min((listener.deadline for listener in listeners), default=math.inf)
+
+    def time_limit(self) -> float:
+        """The same, at the latest the end of the time that the job may take, which has begun."""
+        return min(self.first_deadline(), self.deadline)
 
     @property
     def last_deadline(self) -> float:

@@ -14,7 +14,7 @@ import pytest
 
 from aiopplx import ConfigError, JournalOptions, NetworkOptions, PollPolicy, RetryPolicy, Session
 from aiopplx._config import BASE_URL, Settings, make_settings
-from aiopplx._core.assembly import LOCK_SECONDS, open_store
+from aiopplx._core.opening import LOCK_SECONDS, open_store
 from aiopplx._events import Emitter
 from aiopplx._http.secret import Secret
 from aiopplx.journal import JournalLocked, MemoryJournal

@@ -185,7 +185,7 @@ class Calls:
         live = self.life.live.by_id.get(job_id)
         if live is None:
             try:
-                record, stored = await self.life.in_time.answer(self._known(job_id), deadline, least=0.0)
+                record, stored = await self.life.reach.answer(self._known(job_id), deadline, least=0.0)
             except JournalAway as error:
                 raise error.about(job_id=job_id, idempotency_key=key, tag=tag) from None
             if stored is not None:

@@ -135,6 +135,6 @@ class Decisions:
         """What the store answers. Raises `JournalError`, which names the job."""
         life = self._life
         try:
-            return await life.in_time.within(call, life.client.policy.call_seconds)
+            return await life.reach.within(call, life.client.policy.call_seconds)
         except JournalError as error:
             raise error.about(job_id=job_id, idempotency_key=key) from error.__cause__

@@ -84,7 +84,7 @@ class Elsewhere:
         try:
             while True:
                 try:
-                    async with clock.timeout_at(sub.first_deadline):
+                    async with clock.timeout_at(sub.first_deadline()):
                         await life.store.follow((sub.row,), timeout=FOLLOW)
                         record = await life.store.claim(sub.row)
                 except TimeoutError:

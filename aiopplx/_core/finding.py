@@ -10,13 +10,12 @@ from __future__ import annotations
 from collections.abc import Awaitable
 from typing import TypeVar
 
-from aiopplx._core.in_time import InTime
 from aiopplx._core.live import Live
+from aiopplx._core.reaching import Reach
 from aiopplx._policy.recovery import WITHOUT_RESULT
 from aiopplx._submission import POLLABLE, Submission
 from aiopplx.journal._errors import removed
 from aiopplx.journal._names import Names, alike_name, item_name, key_name, sha_of
-from aiopplx.journal._protocol import Journal
 from aiopplx.journal._records import Origin, Record, State
 
 T = TypeVar("T")
@@ -29,9 +28,8 @@ class Search:
     """The search of one submission.
 
     Args:
-        store: where rows are.
+        reach: asks the store, where rows are.
         live: what is alive in this session.
-        in_time: waits for the store.
         sub: the submission.
         names: counts the equal requests without a tag of its batch; None for a call, which without a tag is like
             no other.
@@ -42,14 +40,11 @@ class Search:
         asks_the_store: the store is waited for, and not somebody who has the row in hand.
     """
 
-    __slots__ = ("_in_time", "_live", "_names", "_needs_id", "_store", "_sub", "asks_the_store", "job_id")
+    __slots__ = ("_live", "_names", "_needs_id", "_reach", "_sub", "asks_the_store", "job_id")
 
-    def __init__(
-        self, store: Journal, live: Live, in_time: InTime, sub: Submission, names: Names | None, *, needs_id: bool
-    ) -> None:
-        self._store = store
+    def __init__(self, reach: Reach, live: Live, sub: Submission, names: Names | None, *, needs_id: bool) -> None:
+        self._reach = reach
         self._live = live
-        self._in_time = in_time
         self.asks_the_store: bool = False
         self._sub = sub
         self._names = names
@@ -64,7 +59,7 @@ class Search:
             JournalError: the store failed.
             ItemConflict: the row of its tag is of another question.
         """
-        sub, store = self._sub, self._store
+        sub, store = self._sub, self._reach.store
         if sub.row:
             # It has begun before, and its row was lost to another session.
             record = await self._claimed(sub.row)
@@ -84,7 +79,7 @@ class Search:
             record = await self._claimed(record.pk)
 
     async def _claimed(self, pk: int) -> Record:
-        record = await self._asked(self._store.claim(pk))
+        record = await self._asked(self._reach.store.claim(pk))
         if record is None:
             raise removed()
         return record
@@ -92,7 +87,7 @@ class Search:
     async def _asked(self, call: Awaitable[T]) -> T:
         # No reason to wait for the first attempt may outlast the time that the job may take.
         self.asks_the_store = True
-        answer = await self._in_time.within(call, self._sub.timeout)
+        answer = await self._reach.within(call, self._sub.timeout)
         self.asks_the_store = False
         return answer
 
@@ -109,7 +104,7 @@ class Search:
         else:
             sha = sha_of(canonical)
             item = item_name(sub.tag, sha) if sub.tag is not None else key_name(sub.key)
-        return await self._store.find_or_queue(
+        return await self._reach.store.find_or_queue(
             item,
             tag=sub.tag,
             key=sub.key,
@@ -126,7 +121,7 @@ class Search:
         A tag that is known stands for its own submission. By the store's clock a submission is as old as its first
         attempt.
         """
-        sub, store = self._sub, self._store
+        sub, store = self._sub, self._reach.store
         if sub.tag is not None and await store.get(item=item) is not None:
             return item
         newest = await store.newest(sha, api=sub.api.name)

@@ -19,7 +19,7 @@ async def count_of_new(core: Core, given: object) -> int | None:
         count = len(given) if isinstance(given, Sized) else None
         if count is None or not store.remembers:
             return count
-        counts = await core.life.in_time.answer(store.counts(), core.client.clock.now())
+        counts = await core.life.reach.answer(store.counts(), core.client.clock.now())
         return max(0, count - sum(counts.values()))
     except Exception:  # of a caller's own class; a journal that cannot be read is told when the first question is named
         return None

@@ -11,9 +11,8 @@ from collections.abc import Callable, Mapping
 
 import msgspec
 
-from aiopplx._core.in_time import InTime
+from aiopplx._core.reaching import Reach
 from aiopplx.journal._errors import JournalError
-from aiopplx.journal._protocol import Journal
 
 logger = logging.getLogger("aiopplx")
 
@@ -42,13 +41,13 @@ class Part(msgspec.Struct, frozen=True):
     export: Callable[[], bytes]
 
 
-async def recalled(store: Journal, in_time: InTime) -> dict[str, bytes]:
+async def recalled(reach: Reach) -> dict[str, bytes]:
     """What earlier sessions have learnt, by name."""
     known: dict[str, bytes] = {}
-    if store.remembers:
+    if reach.store.remembers:
         try:
             for name in NAMES:
-                value = await in_time.answer(store.recall(name), NOW, KEEPING)
+                value = await reach.answer(reach.store.recall(name), NOW, KEEPING)
                 known[name] = value or b""
         except JournalError as error:
             logger.debug("what was learnt earlier could not be read: %s", error)
@@ -59,19 +58,17 @@ class Learnt:
     """Goes on from what earlier sessions have learnt, and writes down what this one learns.
 
     Args:
-        store: the session's. One that forgets is told nothing.
-        in_time: waits for it.
+        reach: asks the store. One that forgets is told nothing.
         known: what was `recalled`.
         parts: what is learnt.
     """
 
-    __slots__ = ("_ends", "_in_time", "_known", "_parts", "_store")
+    __slots__ = ("_ends", "_known", "_parts", "_reach")
 
-    def __init__(self, store: Journal, in_time: InTime, known: Mapping[str, bytes], *parts: Part) -> None:
-        self._store = store
-        self._in_time = in_time
+    def __init__(self, reach: Reach, known: Mapping[str, bytes], *parts: Part) -> None:
+        self._reach = reach
         self._known = dict(known)
-        self._parts = parts if store.remembers else ()
+        self._parts = parts if reach.store.remembers else ()
         self._ends = 0
         for part in self._parts:
             if value := self._known.get(part.name):
@@ -85,11 +82,12 @@ class Learnt:
 
     async def keep(self) -> None:
         """Write what has changed."""
+        reach = self._reach
         try:
             for part in self._parts:
                 value = part.export()
                 if value and value != self._known.get(part.name):
-                    await self._in_time.answer(self._store.remember(part.name, value), NOW, KEEPING)
+                    await reach.answer(reach.store.remember(part.name, value), NOW, KEEPING)
                     self._known[part.name] = value
         except JournalError as error:
             logger.debug("what was learnt could not be kept: %s", error)

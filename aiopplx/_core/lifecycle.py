@@ -18,7 +18,7 @@ import asyncio
 import contextlib
 import logging
 import math
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING
 
 import anyio
@@ -29,8 +29,8 @@ from aiopplx._core.elsewhere import Elsewhere
 from aiopplx._core.finding import Search
 from aiopplx._core.freezing import freeze_again, submission_of
 from aiopplx._core.holding import Collector, Holder, is_collected
-from aiopplx._core.in_time import LEAST, SILENT, InTime
 from aiopplx._core.live import Live
+from aiopplx._core.reaching import LEAST, SILENT, Reach, Until
 from aiopplx._core.sending import send
 from aiopplx._core.slots import Slots
 from aiopplx._errors import AiopplxError, InDoubt, ProtocolError
@@ -74,7 +74,7 @@ class Lifecycle:
     hears from the poller what polls bring (`poller.Sink`).
 
     Args:
-        store: where they are written down.
+        reach: asks the store, where they are written down.
         routing: which API they go to.
         client: sends them.
         spending: what may be spent.
@@ -91,7 +91,8 @@ class Lifecycle:
         learnt: told when a job has ended.
         elsewhere: the submissions that another session holds.
         collector: takes what nobody holds; None where the store is not shared.
-        in_time: how long the store is waited for.
+        store: where they are written down.
+        reach: asks it, and waits for the answer.
     """
 
     poller: Poller
@@ -100,7 +101,7 @@ class Lifecycle:
 
     def __init__(
         self,
-        store: Journal,
+        reach: Reach,
         routing: Routing,
         client: Client,
         spending: Spending,
@@ -110,7 +111,9 @@ class Lifecycle:
         retry_failed: bool,
         new_key: Callable[[], str],
     ) -> None:
-        self.store = store
+        self.reach: Reach = reach
+        self.store: Journal = reach.store
+        store = reach.store
         self.routing = routing
         self.client = client
         self.spending = spending
@@ -119,7 +122,6 @@ class Lifecycle:
         self.slots: Slots = Slots(max_in_flight, client.clock)
         self.elsewhere: Elsewhere = Elsewhere(self, client.clock)
         self.new_key = new_key
-        self.in_time: InTime = InTime(client.clock)
         self._clock = client.clock
         self._retry_failed = retry_failed
         # A store that forgets is asked for ids and nothing else: steps of rows that nobody can read are not even built.
@@ -247,7 +249,7 @@ class Lifecycle:
         # Whoever only submits has nothing to come back for before there is an id.
         first = sub.listeners[0] if sub.listeners else None
         needs_id = first is not None and not first.takes_slot and not first.is_late
-        search = Search(self.store, self.live, self.in_time, sub, names, needs_id=needs_id)
+        search = Search(self.reach, self.live, sub, names, needs_id=needs_id)
         try:
             async with self._clock.timeout_at(bounds.until):
                 record, other = await search.run()
@@ -334,7 +336,7 @@ class Lifecycle:
                 step = steps.sending(key=sub.key, attempt=sub.marks)
                 await self._write(sub, step, least=MARKING)
                 while self._shares and not self.store.may_intend():
-                    if self._clock.now() >= min(sub.first_deadline, sub.deadline):
+                    if self._clock.now() >= sub.time_limit():
                         raise outcomes.unsure()
                     await self._clock.sleep(UNSURE)  # others may take the row at any moment: it is asked for anew
                     await self._write(sub, step, least=MARKING)
@@ -625,7 +627,7 @@ class Lifecycle:
             return
         try:
             if self._remembers and not record.state.is_final:
-                claimed = await self.in_time.answer(self.store.claim(record.pk), self._clock.now())
+                claimed = await self.reach.answer(self.store.claim(record.pk), self._clock.now())
                 record = claimed or record
         except JournalError as error:
             log(logging.DEBUG, "what a poll brought is not kept: %s", error)
@@ -829,7 +831,9 @@ class Lifecycle:
 
     # --- a store that fails, or does not answer -----------------------------------------------------------------------
 
-    async def _write(self, sub: Submission, step: Step, *, until: float | None = None, least: float = LEAST) -> None:
+    def _write(
+        self, sub: Submission, step: Step, *, until: Until | None = None, least: float = LEAST
+    ) -> Awaitable[None]:
         """Take a step of its row. The store has until then, or until the first time limit of those who wait.
 
         Raises:
@@ -837,13 +841,12 @@ class Lifecycle:
         """
         written = self.store.apply(_claim(sub), step)
         if not self._remembers:  # it has no disk, and answers at once
-            await written
-            return
+            return written
         if until is None:
-            until = min(sub.first_deadline, sub.deadline or self._clock.now() + sub.timeout)
+            until = sub.time_limit if sub.deadline else min(sub.first_deadline(), self._clock.now() + sub.timeout)
         if self._shares:
-            until = max(until, self._clock.now() + AWAY)
-        await self.in_time.answer(written, until, least)
+            until = max(until() if callable(until) else until, self._clock.now() + AWAY)
+        return self.reach.answer(written, until, least)
 
     def _store_failed(self, error: JournalError) -> None:
         if self.announcer.store_failed(error):

@@ -25,7 +25,7 @@ async def load(life: Lifecycle, listener: Listener) -> Job:
     """
     sub = listener.sub
     try:
-        found = await life.in_time.answer(_stored(life.store, sub), listener.deadline)
+        found = await life.reach.answer(_stored(life.store, sub), listener.deadline)
     except JournalError as error:
         raise error.about(job_id=sub.job_id, idempotency_key=sub.key, tag=listener.tag) from None
     if found is None:

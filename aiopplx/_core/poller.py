@@ -147,7 +147,7 @@ class Poller:
 
     def bound(self, sub: Submission) -> None:
         """Its listeners changed: the first of their deadlines is when the next one stops waiting."""
-        deadline = sub.first_deadline
+        deadline = sub.first_deadline()
         if deadline == math.inf:
             self._deadlines.remove(sub)
             return
@@ -389,7 +389,7 @@ class Poller:
         """When it is polled by itself if no further page tells of it."""
         polls = _polls(sub)
         due = self._keep_what_pages_told(sub, polls)
-        if due is None or now >= sub.first_deadline:
+        if due is None or now >= sub.first_deadline():
             return now
         self._warn_if_stalled(sub, polls, now)
         return due
@@ -500,7 +500,7 @@ class Poller:
 
     def _answered(self, sub: Submission, snapshot: Snapshot, now: float) -> _End | None:
         polls = _polls(sub)
-        is_overdue = now >= sub.first_deadline
+        is_overdue = now >= sub.first_deadline()
         is_last = is_overdue and now >= sub.last_deadline
         verdict = polls.answered(self._policy, snapshot, is_last=is_last)
         if isinstance(verdict, Ended):
@@ -547,7 +547,7 @@ class Poller:
         client = self._client
         polls = _polls(sub)
         grace_until = max(self._grace_until, polls.grace_until)
-        is_overdue = is_decisive(sub.first_deadline, now, grace_until=grace_until)
+        is_overdue = is_decisive(sub.first_deadline(), now, grace_until=grace_until)
         verdict = polls.failed(
             self._policy,
             client.policy,
@@ -586,7 +586,7 @@ class Poller:
                 now = self._clock.now()
                 self._sink.polled(sub, None)
                 why = "it has ended, and its outcome could not be written to the journal"
-                if not is_decisive(sub.first_deadline, now) or self._time_out(sub, now, why, None):
+                if not is_decisive(sub.first_deadline(), now) or self._time_out(sub, now, why, None):
                     self._put(sub, now + self._policy.refused_pause)
         except Exception as problem:
             self._broke(sub, problem)

@@ -112,7 +112,7 @@ async def cancel(calls: Calls, api: API, job_id: str, *, seconds: float) -> Job:
 async def _looked_up(life: Lifecycle, job_id: str, call: Awaitable[T]) -> T:
     """What the store answers about a job, within the bound of a single call. Raises `JournalError`, with the id."""
     try:
-        return await life.in_time.within(call, life.client.policy.call_seconds)
+        return await life.reach.within(call, life.client.policy.call_seconds)
     except JournalError as error:
         raise error.about(job_id=job_id) from None
 

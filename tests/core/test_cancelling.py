@@ -31,6 +31,7 @@ from aiopplx import (
 )
 from aiopplx._core.cancelling import CANCEL_SECONDS, cancel_all
 from aiopplx._core.lifecycle import Lifecycle
+from aiopplx._core.reaching import Reach
 from aiopplx._core.spending import Unbounded
 from aiopplx._events import Emitter
 from aiopplx._http.client import Client
@@ -498,12 +499,13 @@ class _LastMoment:
 
 async def test_cancels_given_up_do_not_cancel_the_caller() -> None:
     told: list[Event] = []
+    emitter = Emitter(told.append)
     life = Lifecycle(
-        ForgetfulJournal(),
+        Reach(ForgetfulJournal(), _LastMoment.clock, emitter, patience=1.0, random=lambda: 0.5),
         Routing(AGENT),
         cast("Client", _LastMoment()),
         Unbounded(),
-        Emitter(told.append),
+        emitter,
         max_in_flight=1,
         retry_failed=False,
         new_key=lambda: "a key",

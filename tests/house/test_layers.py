@@ -43,9 +43,9 @@ _policy.  network retry recovery durations laws turns forecast pace polling pagi
 _submission
 _http.  clock limit secret proxy default_headers apart transport account line client
 _config
-_core.  contained patience in_time slots live learnt pacing spending pooling pages poller outcomes announcing freezing
+_core.  contained patience reaching slots live learnt pacing spending pooling pages poller outcomes announcing freezing
     finding sending elsewhere holding lifecycle loading leaving calls following board decisions cancelling single
-    listing files source results asked assembly stats foreseeing estimating notebook
+    listing files source results asked opening assembly stats foreseeing estimating notebook
 _batch
 _session progress
 journal
@@ -112,7 +112,7 @@ ONLY_IN = {
         "journal._sqlite.writer": "its thread waits for company",
         "journal._postgres.holding": "a lease is measured by one that counts suspensions",
     },
-    "random": {"_core.assembly": "handed down as a function"},
+    "random": {"_core.assembly": "handed down as a function", "_core.opening": "the same"},
     "asyncpg": {"journal._postgres.driver": "the room behind which it lies"},
     "sqlite3": {
         f"journal._sqlite.{name}": "the journal in a file"

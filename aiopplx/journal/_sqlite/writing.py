@@ -112,7 +112,7 @@ class WritingStatements(Statements):
         super().__init__(connection, path, now=now)
         self.fence = fence
         self.results: Results = results
-        self._moment = 0.0  # of the transaction
+        self._moment = 0.0  # of the transaction; 0.0 until something in it asks
         self._replaceable = REPLACEABLE_IF_ASKED if replace else REPLACEABLE
         self._has_past = self.one("SELECT 1 FROM past") is not None
 
@@ -123,7 +123,7 @@ class WritingStatements(Statements):
             JournalBroken: another writer has opened the file since. The lock prevents that, unless its file was
                 removed.
         """
-        self._moment = self.now()
+        self._moment = 0.0
         (epoch,) = self.one("SELECT v FROM meta WHERE k = 'epoch'")
         if epoch != self.fence:
             raise JournalBroken(
@@ -132,6 +132,10 @@ class WritingStatements(Statements):
                 path=self.path,
                 is_final=True,
             )
+
+    def _read_clock(self) -> float:
+        self._moment = self.now()
+        return self._moment
 
     def mark_clean(self) -> None:
         """Record that this opening was closed properly."""
@@ -220,7 +224,7 @@ class WritingStatements(Statements):
         """The new row; None if its name or key is in use. It is not looked up first, since most are new."""
         if self._has_past and self._is_past(key):
             return None
-        now, kind = self._moment, kind_label(api, body)
+        now, kind = self._moment or self._read_clock(), kind_label(api, body)
         meta = pack_meta(origin.meta) if origin.meta else None
         done = self.connection.execute(
             "INSERT OR IGNORE INTO job(item, tag, key, sha, api, kind, state, touched, updated, run, place)"
@@ -306,7 +310,7 @@ class WritingStatements(Statements):
             "UPDATE job SET state = 0, key = ?, api = ?, kind = ?, sha = ?, job_id = NULL, first_sent = NULL,"
             " accepted_at = NULL, ended_at = NULL, word = '', error = '', cost = NULL, delivered = 0, touched = ?,"
             " updated = ? WHERE pk = ?",
-            (key, api, kind_label(api, body), sha, self.fence, self._moment, pk),
+            (key, api, kind_label(api, body), sha, self.fence, self._moment or self._read_clock(), pk),
         )
         self.connection.execute("UPDATE request SET body = ? WHERE pk = ?", (body, pk))
         self.connection.execute("DELETE FROM result WHERE pk = ?", (pk,))
@@ -320,7 +324,7 @@ class WritingStatements(Statements):
         other = self.get(item=item)
         if other is not None:
             raise name_taken(item, tag, other.state.name)
-        now = self._moment
+        now = self._moment or self._read_clock()
         with self._together():
             pk = self.connection.execute(
                 "INSERT INTO job(item, tag, sha, api, kind, state, job_id, accepted_at, touched, updated)"
@@ -338,7 +342,7 @@ class WritingStatements(Statements):
         if claim.fence != self.fence and rule.kind is not Kind.FACT:
             may_take(step, pk, self.record(pk), is_live=False, is_latest=False, path=self.path)
         values: dict[str, object] = msgspec.structs.asdict(step)
-        values["pk"], values["fence"], values["now"] = pk, self.fence, self._moment
+        values["pk"], values["fence"], values["now"] = pk, self.fence, self._moment or self._read_clock()
         if rule in _REWRITING:
             self._rewrite(claim, step, values)
             return
@@ -393,7 +397,7 @@ class WritingStatements(Statements):
         """See `Journal`."""
         done = self.connection.execute(
             "UPDATE job SET delivered = 1, updated = ? WHERE pk = ? AND key IS ? AND (1 << state) & ?",
-            (self._moment, pk, key or None, mask(DELIVERABLE)),
+            (self._moment or self._read_clock(), pk, key or None, mask(DELIVERABLE)),
         )
         if done.rowcount and self.results == "until_delivered":
             self.connection.execute("DELETE FROM result WHERE pk = ?", (pk,))
