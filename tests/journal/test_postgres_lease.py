@@ -80,6 +80,18 @@ def test_outage_makes_no_session_dead_for_another() -> None:
                 assert moment - last <= timing.lease, (outage, ours, theirs, back, backs)
 
 
+@pytest.mark.parametrize(("jump", "may"), [(0.0, True), (9.0, True), (-3600.0, True), (11.0, False), (3600.0, False)])
+def test_servers_clock_that_is_set_on_begins_anew(jump: float, may: bool) -> None:
+    """Every lease has run out then, also of those who live: they have to beat once before anybody is declared dead."""
+    lease = Lease(30.0)
+    for moment in range(0, 67, 6):
+        lease.beaten(float(moment), 5_000.0 + moment + (jump if moment == 66 else 0.0))
+    assert lease.may_reap(66.0) is may
+    for moment in range(72, 133, 6):
+        lease.beaten(float(moment), 5_000.0 + moment + jump)
+    assert lease.may_reap(132.0)
+
+
 def test_new_number_begins_the_two_leases_anew() -> None:
     lease = beaten(*range(0, 61, 6))
     lease.lost()
@@ -98,12 +110,12 @@ class Answering:
 
     beats = 0
 
-    async def fetch(self, sql: str, *values: object) -> list[dict[str, int]]:
-        return [{"id": 1}]
+    async def fetch(self, sql: str, *values: object) -> list[dict[str, float]]:
+        return [{"id": 1, "said": 0.0}]
 
-    async def beat(self, sql: str, *values: object) -> list[dict[str, int]]:
+    async def beat(self, sql: str, *values: object) -> list[dict[str, float]]:
         self.beats += 1
-        return [{"id": 1}]
+        return [{"id": 1, "said": 0.0}]
 
 
 async def test_suspended_session_beats_before_it_sends_more() -> None:
@@ -133,13 +145,13 @@ async def test_slow_freeing_holds_no_beat_up() -> None:
     is_freed: list[bool] = []
 
     class Freeing(Answering):
-        async def fetch(self, sql: str, *values: object) -> list[dict[str, int]]:
+        async def fetch(self, sql: str, *values: object) -> list[dict[str, float]]:
             if "DELETE" in sql:
                 before = self.beats
                 while self.beats < before + 5:  # noqa: ASYNC110 - the beats are what is awaited
                     await asyncio.sleep(0.001)
                 is_freed.append(True)
-            return [{"id": 1}]
+            return [{"id": 1, "said": 0.0}]
 
     moments = itertools.count(0.0, 2.0)
     held = Held(
@@ -159,13 +171,13 @@ async def test_beats_leave_one_at_a_time() -> None:
     class Slow(Answering):
         is_busy = False
 
-        async def beat(self, sql: str, *values: object) -> list[dict[str, int]]:
+        async def beat(self, sql: str, *values: object) -> list[dict[str, float]]:
             assert not self.is_busy, "another beat is on its way"
             self.is_busy = True
             self.beats += 1
             await asyncio.sleep(0)
             self.is_busy = False
-            return [{"id": 1}]
+            return [{"id": 1, "said": 0.0}]
 
     database = Slow()
     held = Held(cast("Any", database), "schema", clock=None, timing=Timing(lease=2400.0, beat=600.0))
@@ -180,12 +192,12 @@ async def test_unexpected_failure_does_not_end_the_beats(caplog: pytest.LogCaptu
     class Failing(Answering):
         went_on = asyncio.Event()
 
-        async def beat(self, sql: str, *values: object) -> list[dict[str, int]]:
+        async def beat(self, sql: str, *values: object) -> list[dict[str, float]]:
             self.beats += 1
             if self.beats == 1:
                 raise RuntimeError("as nobody expects")
             self.went_on.set()
-            return [{"id": 1}]
+            return [{"id": 1, "said": 0.0}]
 
     database = Failing()
     held = Held(cast("Any", database), "schema", clock=None, timing=Timing(lease=40.0, beat=0.01))

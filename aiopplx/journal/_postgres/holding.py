@@ -150,7 +150,7 @@ class Held(Tables):
         if not rows:
             await self._lost(entered)
         elif entered == self.entered:
-            self._lease.beaten(sent)
+            self._lease.beaten(sent, rows[0]["said"])
 
     async def _reap(self) -> None:
         try:

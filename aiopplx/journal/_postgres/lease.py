@@ -7,7 +7,8 @@ good beat was *sent*: it sends nothing more well before the server lets others t
 Only a session that has itself beaten without a gap for two leases removes others. After an outage of the server all
 leases have run out, and the first session that is back would otherwise take the jobs of all those that live. An outage
 that was too short to be a gap to one session may have been a lease to another, which beat longer before it and is back
-later: after a beat that came late a session waits for half a lease.
+later: after a beat that came late a session waits for half a lease. All leases run out as well when the server's clock
+is set on, which a session sees by its own: then the two leases begin anew.
 
 Every method has the time as an argument, in seconds of a monotonic clock. This module knows nothing of statements,
 tasks or connections.
@@ -48,15 +49,27 @@ class Lease:
         self._trusted = seconds * 2.0 / 3.0
         self._late = seconds / 3.0
         self._beaten: float | None = None
+        self._said: float | None = None
         self._since = self._on_time_since = 0.0
 
-    def beaten(self, sent: float) -> None:
-        """A beat that was sent at this moment has been confirmed."""
-        if self._beaten is None or sent - self._beaten >= self._trusted:
+    def beaten(self, sent: float, said: float | None = None) -> None:
+        """A beat has been confirmed.
+
+        Args:
+            sent: the moment at which it was sent.
+            said: what the server's clock said at that moment; None if it was not asked.
+        """
+        if self._beaten is None or sent - self._beaten >= self._trusted or self._has_jumped(sent, said):
             self._since = sent
         if self._beaten is None or sent - self._beaten >= self._late:
             self._on_time_since = sent
-        self._beaten = sent
+        self._beaten, self._said = sent, said
+
+    def _has_jumped(self, sent: float, said: float | None) -> bool:
+        """Whether the server's clock was set on since the last beat: every lease may have run out at that moment."""
+        if self._beaten is None or self._said is None or said is None:
+            return False
+        return (said - self._said) - (sent - self._beaten) >= self._late
 
     def lost(self) -> None:
         """The server does not know this session any more."""

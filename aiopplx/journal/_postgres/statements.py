@@ -211,7 +211,7 @@ ENTER = f"INSERT INTO ~.worker(host, pid, version, until) VALUES (:host, :pid, :
 ENTER_ANEW = f"""
     INSERT INTO ~.worker(id, host, pid, version, until) OVERRIDING SYSTEM VALUE
     VALUES (:me, :host, :pid, :version, {_UNTIL}) ON CONFLICT (id) DO UPDATE SET until = excluded.until"""
-BEAT = f"UPDATE ~.worker SET until = {_UNTIL} WHERE id = :me RETURNING id"
+BEAT = f"UPDATE ~.worker SET until = {_UNTIL} WHERE id = :me RETURNING {_CLOCK} AS said"
 LEAVE = "DELETE FROM ~.worker WHERE id = :me"
 # No lease ends later than ten leases from now, unless the server's clock was set back: a dead session's would then last
 # for as long as that. A living session sets its own with each beat.
