@@ -38,15 +38,16 @@ def page(
         day: its date, as it should read.
         source: the file that the questions came from.
     """
-    yield _head(title)
-    if len(entries) == 1:  # which needs no contents
+    is_listed = len(entries) != 1
+    yield _head(title, is_listed=is_listed)
+    if not is_listed:  # which needs no contents
         named = title if title != entries[0].question else ""
         yield f'<main id="top"><p class="facts" dir="auto">{_facts([named, day, source])}</p>'
     else:
         yield from _navigation(entries, title)
         yield from _overview(entries, title, day, source, _within)
     for entry in whole:
-        yield from _article(entry, "#contents" if len(entries) != 1 else "")
+        yield from _article(entry, "#contents" if is_listed else "")
     yield _END
 
 
@@ -85,13 +86,14 @@ def name_of(number: int) -> str:
     return f"{number:05}.html"
 
 
-def _head(title: str) -> str:
+def _head(title: str, *, is_listed: bool = False) -> str:
+    body = '<body class="listed">' if is_listed else "<body>"  # beside the list of questions, or in the middle
     return (
         "<!doctype html>\n"
         f'<html lang="en"><head><meta http-equiv="Content-Security-Policy" content="{_POLICY}">'
         '<meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">'
         '<meta name="referrer" content="no-referrer"><meta name="robots" content="noindex">'
-        f"<title>{escape(title)}</title><style>{STYLE}</style></head><body>\n"
+        f"<title>{escape(title)}</title><style>{STYLE}</style></head>{body}\n"
     )
 
 

@@ -98,8 +98,8 @@ footer {{ margin-top: 4.5rem; padding-top: 1rem; border-top: 1px solid var(--lin
   nav b {{ display: block; margin-bottom: 1rem; }}
   nav ol {{ list-style: none; margin: 0; padding: 0; color: var(--quiet); }}
   nav li {{ display: grid; grid-template-columns: 1.7rem minmax(0, 1fr); margin-bottom: .65rem; }}
-  body {{ padding-left: 17rem; }}
-  .back {{ display: none; }}
+  .listed {{ padding-left: 17rem; }}
+  .listed .back {{ display: none; }}
 }}
 @media (max-width: 34rem) {{
   body {{ font-size: 16.5px; }} main {{ padding: 2rem 1.25rem 3rem; }}
@@ -112,7 +112,7 @@ footer {{ margin-top: 4.5rem; padding-top: 1rem; border-top: 1px solid var(--lin
 @media print {{
   :root {{ --ground: #fff; --ink: #000; --quiet: #444; --line: #bbb; --tint: #f4f4f4; --link: #000; --failed: #7a1f1b;
     --doubt: #5c3c05; --target: #fff; }}
-  html {{ font-size: 10pt; }} body {{ padding: 0; font-size: 10.5pt; }} main {{ max-width: none; padding: 0; }}
+  html {{ font-size: 10pt; }} body, .listed {{ padding: 0; font-size: 10.5pt; }} main {{ max-width: none; padding: 0; }}
   nav, .back, .up span {{ display: none; }} .up {{ color: inherit; }}
   article {{ break-before: page; border: 0; margin: 0; padding: 0; content-visibility: visible; }}
   article.bare {{ break-before: auto; break-inside: avoid; margin-top: 2rem; }}

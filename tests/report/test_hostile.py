@@ -33,9 +33,10 @@ PAGE = ANSWER | {
     "a": {"href", "rel", "id", "dir"},
     **{tag: {"dir"} for tag in ["h1", "h2", "span", "b", "div", "dd", "footer"]},
 }
-_OURS = "small|ui|facts|band|label|look|contents|n|fact|failed|doubt|bare|columns|note|answer|sources|up|paper|back"
+_OURS = "listed|small|ui|facts|band|label|look|contents|n|fact|failed|doubt|bare|columns|note|answer|sources|up"
 PAGE_CLASSES = {
-    tag: set(_OURS.split("|")) | {"small ui", "fact failed", "fact doubt", "note failed", "note doubt"} for tag in PAGE
+    tag: {*_OURS.split("|"), "paper", "back"} | {"small ui", "fact failed", "fact doubt", "note failed", "note doubt"}
+    for tag in PAGE
 }
 PAGE_CLASSES = {tag: names | CLASSES.get(tag, set()) for tag, names in PAGE_CLASSES.items()}
 CARD = ANSWER | {

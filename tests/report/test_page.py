@@ -8,6 +8,7 @@ from markdown_it import MarkdownIt
 from aiopplx import InDoubt, Job, JobFailed, JobStatus
 from aiopplx._job import Answer, Source, Usage
 from aiopplx.report import html_report, markdown_report
+from aiopplx.report._page import index
 
 SOURCES = [Source(url=f"https://a.example/{n}", title=f"Page {n}", date="2026-03-01") for n in range(1, 4)]
 
@@ -89,6 +90,12 @@ def test_page_of_one_answer_needs_no_contents() -> None:
     assert 'id="contents"' not in page
     assert "#contents" not in page
     assert page.count("Why?") == 1
+
+
+def test_page_without_a_list_leaves_no_room() -> None:
+    assert '<body class="listed">\n<nav>' in html()
+    for page in html_report([done("Why?", "Top-heavy [1].")]), index([], title="Ships"):
+        assert "<body>\n<main" in "".join(page)
 
 
 def test_unknown_question_still_has_a_heading() -> None:
