@@ -135,6 +135,8 @@ def _options(hint: Any, meta: Meta | None = None) -> list[tuple[Any, Meta | None
         return _options(bare, next((item for item in metas if isinstance(item, Meta)), meta))
     if get_origin(hint) in (Union, UnionType):
         return [option for member in get_args(hint) for option in _options(member, meta)]
+    if isinstance(hint, TypeVar):  # of a tag: whatever it may be
+        return _options(hint.__bound__, meta)
     return [] if hint is NoneType else [(hint, meta)]
 
 

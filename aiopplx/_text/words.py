@@ -86,7 +86,7 @@ def words_of(value: object) -> str:
 
 def pieces_of(value: object) -> list[str]:
     """The same, each thing said by itself."""
-    return _Walk().said(value, is_error=True)
+    return [] if _is_nothing(value) else _Walk().said(value, is_error=True)
 
 
 def message_of(value: dict[str, Any]) -> str:
@@ -180,7 +180,7 @@ class _Walk:
 
     def _of_text(self, text: str, depth: int, *, is_error: bool) -> list[str]:
         text = text.strip()
-        if not text or text.casefold() in _NOTHING:
+        if not text:
             return []
         if text[0] in "{[":
             inner = _json_in(text) or fields_before_the_cut(text)
@@ -228,6 +228,11 @@ class _Walk:
         return pieces or (_sorted_by_place(value, is_whole=not is_named) if is_error else [])
 
 
+def _is_nothing(said: object) -> bool:
+    """Whether the text of an error says that there is none. As a message it would be one."""
+    return isinstance(said, str) and said.strip().casefold() in _NOTHING
+
+
 def _is_label(said: object) -> TypeGuard[str]:
     return isinstance(said, str) and 0 < len(said.strip()) <= 80 and said.strip()[0] not in "{[<"
 
@@ -266,7 +271,7 @@ def _sorted(value: dict[str, Any]) -> tuple[list[Any], list[Any], list[Any]]:
         if _is_message(words):
             messages.append((_FIRST.index(compound) if compound in _FIRST else len(_FIRST), said))
         elif _is_error(words):
-            errors.append(said)
+            errors += [] if _is_nothing(said) else [said]
         elif isinstance(said, str) and said[0] in "{[":
             others.append(_json_in(said))
         elif is_object(said):

@@ -99,6 +99,7 @@ ERRORS: dict[str, tuple[Any, list[str]]] = {
     "page in a text": ({"message": "<html><title>502 Bad Gateway</title><p>x</p></html>"}, ["502 Bad Gateway"]),
     "both names": ({"message": "m", "code": "c", "type": "t"}, ["m (c, t)"]),
     "short names": ({"message": "overloaded", "code": "e", "reason": "no"}, ["overloaded (e)", "; no"]),
+    "a word for nothing": ({"message": "none", "error": "null", "errors": ["x"]}, ["none; x"]),
     "parts of words": ({"message": "not known", "hint": "no", "warning": "know"}, ["not known; no; know"]),
     "causes": ({"message": "a", "cause": {"message": "b", "cause": {"message": "c"}}}, ["a", "b", "c"]),
     "many": ({"message": "a", "reason": "b", "hint": "d", "warnings": ["e", {"text": "f"}]}, ["a", "b", "d", "e", "f"]),

@@ -469,6 +469,13 @@ def test_item_other_than_a_request_is_refused_by_path(item: Any, field: str, sai
     assert said_so in str(refused.value)
 
 
+@pytest.mark.parametrize(("tag", "name"), [(1.5, "float"), (True, "bool"), (["a"], "list"), (b"a", "bytes")])
+def test_tag_of_another_type_is_refused_with_its_rule(tag: Any, name: str):
+    for fields in ({"question": "Why?", "tag": tag}, {"question": "Why?", "tag": tag, "model": "sonar"}):
+        with pytest.raises(InvalidRequest, match=f"^tag: must be text or a whole number, not {name}"):
+            ResearchRequest.of(fields)
+
+
 def test_refusal_bears_the_tag():
     with pytest.raises(InvalidRequest) as refused:
         ResearchRequest.of({"question": 5, "tag": "row 7"})
