@@ -57,6 +57,7 @@ _ECHOES = frozenset({
     *("secret", "secrets", "password", "key", "keys", "apikey", "credentials", "stack", "stacktrace", "traceback"),
 })
 """Last words of names whose values may repeat what was asked, or a secret."""
+_ASKED = frozenset({"input", "prompt", "question", "query", "original", "request"})
 _FACTS = frozenset({
     *("id", "ids", "uuid", "at", "time", "timestamp", "date", "url", "urls", "uri", "href", "link", "links"),
     *("documentation", "docs", "count", "version", "trace", "traceid", "requestid", "usage", "choices", "output"),
@@ -293,7 +294,9 @@ def _is_error(words: tuple[str, ...]) -> bool:
 
 
 def _is_echo(words: tuple[str, ...]) -> bool:
-    return words[-1] in _ECHOES or words[-1] in _FACTS
+    if words[-1] in _ECHOES or words[-1] in _FACTS:
+        return True
+    return len(words) == 2 and words[0] in _ASKED and not _is_error(words)  # `prompt_text`
 
 
 def is_echo_name(name: str) -> bool:

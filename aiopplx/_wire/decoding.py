@@ -23,7 +23,7 @@ import msgspec
 from aiopplx._errors import InvalidRequest, ProtocolError
 from aiopplx._text.safe import excerpt, plain
 from aiopplx._text.values import is_array, is_object
-from aiopplx._text.words import words_of
+from aiopplx._text.words import is_error_name, words_of
 from aiopplx._wire.api import quoted_id
 from aiopplx._wire.call import Reply
 from aiopplx._wire.naming import Candidate, candidates, told
@@ -229,9 +229,22 @@ def plain_values(reply: Reply, expected_id: str | None = None) -> Any:
         why = "JSON that is nested too deeply"
     except ValueError:
         why = _not_json(reply.body)
-        if said := plain(words_of(value_of(reply.body, reply.headers.get("content-type") or ""))):
+        if said := _words_without_json(reply):
             why = f"{why}: {said}"
     nameless(reply, why, None, expected_id)
+
+
+def _words_without_json(reply: Reply) -> str:
+    """What a success that is not JSON says of an error. A long text is none, and may repeat the question."""
+    value = value_of(reply.body, reply.headers.get("content-type") or "")
+    if is_object(value):
+        value = {name: said for name, said in value.items() if is_error_name(name) or name in ("message", "detail")}
+    said = plain(words_of(value))
+    return said if len(said) <= _SHORT else ""
+
+
+_SHORT = 300
+"""Characters of the words of an error, where nothing else says that they are some."""
 
 
 def _not_json(body: bytes) -> str:

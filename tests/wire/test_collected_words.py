@@ -246,6 +246,22 @@ def test_body_that_is_not_json_has_its_words_read(body: bytes, words: str) -> No
 
 
 @pytest.mark.parametrize(
+    "body",
+    [
+        b'{"id": "a-1", "model": "sonar", "status": "CREA',
+        b'{"id": "a-1", "output": [{"type": "message", "content": [{"type": "output_text", "text": "The ans',
+        b'{"id": "a-1", "response": {"choices": [{"message": {"content": "The ans',
+        b"The answer is a long text. " * 20,
+        b"<html><body><p>" + b"The answer is a long text. " * 20,
+    ],
+)
+def test_success_that_is_no_error_has_no_words(body: bytes) -> None:
+    with pytest.raises(ProtocolError, match=r"^the server answered with [^:]*$") as caught:
+        read_job(SONAR, reply(body), "a-1")
+    assert "ans" not in caught.value.message.replace("answered", "")
+
+
+@pytest.mark.parametrize(
     ("headers", "words"),
     [
         ({"www_authenticate": 'Bearer error="invalid_token", error_description="it has expired"'}, "it has expired"),
@@ -263,7 +279,7 @@ def test_words_of_headers_stand_in_for_an_empty_body(headers: dict[str, str], wo
 
 WORDY = ["message", "msg", "detail", "reason", "errorMessage", "description", "hint", "explanation", "faultstring"]
 INNER = ["error", "errors", "innererror", "cause", "details", "metadata", "fault", "last_error", "extensions"]
-ECHOES = ["input", "prompt", "user_query", "request", "headers", "content", "api_key", "original_body"]
+ECHOES = ["input", "prompt", "user_query", "request", "headers", "content", "api_key", "original_body", "promptText"]
 
 
 def test_words_at_random_places_are_all_found() -> None:
