@@ -70,6 +70,8 @@ def _as_completion(value: dict[str, Any]) -> dict[str, Any] | None:
         message = {"role": "assistant", "content": text} if text else None
     if message is None or message.get("role", "assistant") != "assistant" or not message.get("content"):
         return None
+    if value.get("done") is False:
+        return None  # a part, which says so
     reason = value.get("stop_reason") or value.get("finish_reason") or value.get("done_reason")
     kept = {name: said for name, said in value.items() if name not in ("message", "content", *_TEXTS)}
     return {**kept, "choices": [{"message": message, "finish_reason": reason}]}
@@ -90,8 +92,13 @@ def _is_text_alone(choice: Any) -> bool:
 
 
 def _streamed(body: bytes) -> Iterator[dict[str, Any]]:
-    """What the events of a stream amount to: the joined parts of a text, else each, the last first."""
-    if not body.lstrip().startswith(_STREAM):
+    """What the events of a stream amount to: the joined parts of a text, else each, the last first.
+
+    Each is a line of JSON, or an event with one.
+    """
+    start = body.lstrip()
+    is_lines = start.startswith(b"{")
+    if not is_lines and not start.startswith(_STREAM):
         return
     events: list[dict[str, Any]] = []
     is_whole = False
@@ -102,12 +109,26 @@ def _streamed(body: bytes) -> Iterator[dict[str, Any]]:
         elif said.startswith(b"{") and (event := _event(said)) is not None:
             events.append(event)
     chunks = [event for event in events if is_array(event.get("choices"))]
+    if not chunks and (parts := [event for event in events if is_object(event.get("message"))]):
+        if parts[-1].get("done") is True:
+            text = "".join(_content(part["message"]) for part in parts)
+            yield {**parts[-1], "message": {"role": "assistant", "content": text}}
+        return
+    if is_lines and not _are_parts(chunks):
+        return  # several whole answers: one of them may be another job's
     if not chunks:
         yield from reversed(events)
         return
     joined = _joined(chunks)
     if is_whole or joined["choices"][0]["finish_reason"] is not None:
         yield joined
+
+
+def _are_parts(chunks: list[dict[str, Any]]) -> bool:
+    """Whether these are the parts of one answer."""
+    firsts = [next(iter(chunk["choices"]), None) for chunk in chunks]
+    is_one = len({str(chunk.get("id")) for chunk in chunks}) == 1
+    return is_one and all(is_object(first) and "delta" in first and "message" not in first for first in firsts)
 
 
 def _event(line: bytes) -> dict[str, Any] | None:

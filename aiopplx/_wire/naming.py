@@ -16,7 +16,7 @@ of what it stands in. From the most to the least likely:
 2. one that does not say whose it is (`uuid`, `_id`, `{"data": {"id": ..}}`);
 3. an address, in the headers that RFC 9110 has for what a request has made, or in a link of the body;
 4. that of a piece of work in a header (`x-job-id`);
-5. that of something unknown (`ticket_id`);
+5. that of something unknown (`ticket_id`), or one in a sentence (`job 123e4567-... was accepted`);
 6. that of the request, where nothing else is there.
 
 An id of a person, of a conversation or of an exchange (`user_id`, `trace_id`) names no job, nor does one of another
@@ -37,6 +37,7 @@ from urllib.parse import unquote
 from aiopplx._text.names import words_in_name
 from aiopplx._text.safe import BODY_KEPT, plain
 from aiopplx._text.values import is_array, is_object
+from aiopplx._text.words import is_message_name
 from aiopplx._wire.said import text_of
 
 _ID = frozenset({"id", "uuid", "guid", "oid", "identifier", "handle", "ref", "reference"})
@@ -148,6 +149,8 @@ def _in_value(value: object, name: str, depth: int, left: list[int]) -> Iterator
             inner.append((field, said))
         elif named := _as_id(said):
             yield from _of_field(field, name, named)
+            if is_message_name(field):
+                yield from _in_sentence(named, field)
     for field, said in inner:
         words = words_in_name(field)
         if _kind_of(words) is not None:
@@ -247,12 +250,19 @@ def _in_headers(headers: Mapping[str, str]) -> Iterator[Candidate]:
 
 _ONE_WORD = r"(?a)[\w.:-]*[0-9][\w.:-]*"
 _FIELD = r"""<?"?([\w.-]{1,80})"?\s*(?:>|:|=)\s*"?([^\s"'<>&,;{}\[\]]{1,1000})(?=["'<&,;\s}]|\Z)"""
+_UUID = r"(?i)\b(?:[a-z]{1,16}_)?[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}\b"
 _WHOLE = r'"([\w.-]{1,80})"\s*:\s*("(?:[^"\\]|\\.){1,4000}"|[0-9]{1,40})(?=\s*[,}])'
 
 
 def _is_token(text: str) -> bool:
     """Whether a text on its own looks like an id: one word with a digit, of some length."""
     return len(text) >= 8 and re.fullmatch(_ONE_WORD, text) is not None
+
+
+def _in_sentence(text: str, where: str) -> Iterator[Candidate]:
+    """Those in words for people, of the form that nearly all ids have, and that nothing else has."""
+    for named in re.findall(_UUID, text[:_LONGEST])[:_SHOWN]:
+        yield Candidate(_UNKNOWN, named, where)
 
 
 def _in_text(raw: bytes) -> Iterator[Candidate]:
@@ -263,7 +273,8 @@ def _in_text(raw: bytes) -> Iterator[Candidate]:
     elif text.startswith("{"):
         for name, said in re.findall(_WHOLE, text):
             yield from _of_field(name, "", str(json.loads(said, strict=False)) if said[0] == '"' else said)
-    elif not re.match(r"<(!doctype html|html|head|body)\b", text, re.IGNORECASE):
+    elif not re.match(r"(?i)<(!doctype html|html|head|body)\b", text):
+        yield from _in_sentence(text, "the body")
         for name, said in re.findall(_FIELD, text):
             if _kind_of(words_in_name(name)) is not None:
                 yield from _of_field(name, "", unquote(said))

@@ -74,6 +74,11 @@ FORMS: dict[str, Any] = {
         COMPLETION | {"choices": [{"message": MESSAGE, "delta": {"content": "answer."}, "finish_reason": "stop"}]},
     ),
     "a stream of events": b"event: x\n" + stream({"type": "response.created"}, {"type": "y", "response": RESPONSE}),
+    "lines of parts of a message": b"\n".join(
+        json.dumps({"message": {"role": "assistant", "content": part}, "done": is_last, "usage": USAGE}).encode()
+        for part, is_last in (("The ", False), ("answer.", False), ("", True))
+    ),
+    "lines of parts": b"\n".join(json.dumps(part).encode() for part in (chunk("The "), chunk("answer.", "stop"))),
     "an id that cannot be asked for": COMPLETION | {"id": ".."},
     "an id that is a list": COMPLETION | {"id": []},
     "a number that does not fit": COMPLETION | {"created": "x", "usage": {"cost": {"total_cost": "0.25"}}},
@@ -117,6 +122,11 @@ UNFINISHED: dict[str, Any] = {
     "a list of rows": {"requests": [SONAR_JOB]},
     "a stream that was cut": stream(chunk("The ")),
     "two jobs": as_lines(SONAR_JOB, RESPONSE),
+    "lines of two completions": as_lines(COMPLETION, COMPLETION | {"id": "c-2"}),
+    "lines of parts of two": as_lines(chunk("The "), chunk("answer.", "stop") | {"id": "c-2"}),
+    "lines that were cut": as_lines(chunk("The "), chunk("answer.")),
+    "a part of a message": {"message": MESSAGE, "done": False},
+    "lines of a message that were cut": as_lines(*[{"message": MESSAGE, "done": False}] * 2),
     "a completion that was cut": json.dumps(COMPLETION).encode()[:-40],
     "an error": {"error": {"message": "no answer", "code": "x"}},
     "a message of an operator": {"message": "accepted", "content": "none"},

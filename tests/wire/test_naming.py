@@ -99,6 +99,25 @@ BODIES: list[Any] = [
 ]
 
 
+UUID = "resp_123e4567-e89b-42d3-a456-426614174000"
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        f"job accepted: {UUID}".encode(),
+        f"Accepted as {UUID}.\nPoll it in a minute.".encode(),
+        {"message": f"job {UUID} was accepted"},
+        {"status": "ok", "data": {"statusMessage": f"queued ({UUID})"}},
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("api", APIS)
+def test_id_in_a_sentence_is_told(api: API, body: Any) -> None:
+    assert refused(api, body).named == (UUID,)
+    assert refused(api, body, x_job_id=ID).named == (ID, UUID)
+
+
 @pytest.mark.parametrize("body", BODIES, ids=lambda body: ascii(body)[:60])
 @pytest.mark.parametrize("api", APIS)
 def test_id_in_any_place_is_told(api: API, body: Any) -> None:
