@@ -13,7 +13,6 @@ import sys
 import types
 import uuid
 from collections.abc import AsyncIterable, AsyncIterator, Iterable, Mapping
-from functools import partial
 from typing import TYPE_CHECKING, Any, Generic, Self, TypeAlias, cast
 
 import anyio
@@ -130,12 +129,13 @@ class Batch(AsyncIterator[Job[TagT]], Generic[TagT]):
         if self._state != "new":
             raise ConfigError("a batch can be entered once; make another with session.batch(...)")
         self._core.ensure_open()
-        self._source = source = Source(self._given, partial(self._store.exhausted, True))
+        self._source = source = Source(self._given, self._was_read)
         self._count = await count_of_new(self._core, self._given)
         self._core.ensure_open()  # it may have been closed meanwhile
         self._state = "open"
         self._core.calls.members.add(self._member)
         self._core.client.line.turns.prefers_results += self._prefers_results
+        self._core.life.live.unread.add(self)
         self._store.exhausted(False)
         if self._shown is not None:
             self._shown.began()
@@ -308,6 +308,13 @@ class Batch(AsyncIterator[Job[TagT]], Generic[TagT]):
             if (last := self._last.pop(consumer, None)) is not None:
                 self._store.delivered(*last)
 
+    def _was_read(self) -> None:
+        """The source was read to its end. The store is told once no other batch of this session reads one."""
+        unread = self._core.life.live.unread
+        unread.discard(self)
+        if not unread:
+            self._store.exhausted(True)
+
     def _has_finished(self) -> bool:
         if self._submits_on():
             return False
@@ -447,6 +454,7 @@ class Batch(AsyncIterator[Job[TagT]], Generic[TagT]):
                 await cancel_all(self._core.life, self._left, ending)
         finally:
             self._core.calls.members.discard(self._member)
+            self._core.life.live.unread.discard(self)
             self._core.client.line.turns.prefers_results -= self._prefers_results
             self._has_closed.set()
             self._core.life.announcer.left(job for job in self._left if job.id not in ending)

@@ -169,9 +169,8 @@ class Collector:
         now = self._clock.now()
         if self._keep_for is None or (self._swept is not None and now - self._swept < SWEEP):
             return
-        while await self._life.store.forget(self._keep_for, limit=AT_ONCE) == AT_ONCE:
-            pass
-        self._swept = now
+        if await self._life.store.forget(self._keep_for, limit=AT_ONCE) < AT_ONCE:
+            self._swept = now  # else there is more, for the next pass: what was left is looked for in between
 
     async def _free_strays(self) -> None:
         """Free what this session holds without knowing it: whoever found the row was cancelled, or an answer was lost.

@@ -22,9 +22,10 @@ REMEMBERED = 10_000
 class Live:
     """The maps, and the memory of jobs that were in them."""
 
-    __slots__ = ("_polls", "_waited_for", "by_id", "by_row")
+    __slots__ = ("_polls", "_waited_for", "by_id", "by_row", "unread")
 
     def __init__(self) -> None:
+        self.unread: set[object] = set()  # batches whose source may have more
         self.by_row: dict[int, Submission] = {}
         self.by_id: dict[str, Submission] = {}
         self._polls: OrderedDict[str, Polls] = OrderedDict()

@@ -10,6 +10,7 @@ import asyncio
 import time
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import anyio
@@ -20,7 +21,8 @@ from _rows import claim_of
 from _scripted import KEY, NEVER, Scripted, is_get, is_submit, turns
 
 from aiopplx import ConfigError, Event, EventKind, JobStatus, JournalOptions, PollPolicy, RetryPolicy, Session
-from aiopplx._core.holding import GIVEN_UP
+from aiopplx._core.holding import GIVEN_UP, Collector
+from aiopplx._core.live import Live
 from aiopplx._wire.request import ResearchRequest
 from aiopplx.agent import AGENT
 from aiopplx.emulator import Emulator
@@ -472,6 +474,26 @@ async def test_unreadable_job_is_collected_again_after_hours(store: MemoryStore)
         assert not collector._given_up
 
 
+async def test_removals_let_what_is_free_be_collected_in_between(store: MemoryStore) -> None:
+    class Noting(MemoryJournal):
+        calls: list[str] = []
+
+        async def forget(self, seconds: float, *, limit: int = 500) -> int:
+            self.calls.append("forget")
+            return limit if self.calls.count("forget") < 4 else 0
+
+        async def free(self, limit: int, **more: Any) -> Any:
+            self.calls.append("free")
+            return await super().free(limit, **more)
+
+    journal = Noting(store=store)
+    life: Any = SimpleNamespace(store=journal, live=Live())
+    collector = Collector(life, Clock(1000), at_once=5, collects=True, timeout=1.0, keep_for=1.0)
+    await until(lambda: journal.calls.count("forget") == 4)
+    await collector.aclose()
+    assert journal.calls[:8] == ["free", "forget"] * 4
+
+
 async def test_row_left_unsent_can_be_asked_for_elsewhere(store: MemoryStore) -> None:
     async with Scripted() as server, opened(server, store.session()) as one, opened(server, store.session()) as two:
         server.hold = is_submit
@@ -724,6 +746,30 @@ async def test_untagged_questions_of_a_batch_need_a_named_run(store: MemoryStore
             assert [job.ok async for job in jobs] == [True]
         assert (await session.ask(QUESTION)).ok
         assert server.requests["submit"] == 2
+
+
+async def test_source_is_read_once_no_batch_reads_one(store: MemoryStore) -> None:
+    more = asyncio.Event()
+
+    async def slow() -> Any:
+        yield {"question": QUESTION, "tag": "slow"}
+        await more.wait()
+
+    async with Scripted() as server, opened(server, store.session()) as session:
+        async with session.batch(slow()) as long:
+            assert (await anext(long)).ok
+            async with session.batch([{"question": QUESTION, "tag": "short"}]) as jobs:
+                assert [job.ok async for job in jobs] == [True]
+            assert not store.is_exhausted
+            more.set()
+            assert [job async for job in long] == []
+            assert store.is_exhausted
+        async with session.batch(slow()) as left:
+            assert (await anext(left)).ok
+            more.clear()
+        async with session.batch([{"question": QUESTION, "tag": "short"}]) as jobs:
+            assert [job.ok async for job in jobs] == [True]
+        assert store.is_exhausted
 
 
 async def test_two_sessions_work_at_one_run(store: MemoryStore) -> None:

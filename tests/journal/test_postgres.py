@@ -28,9 +28,11 @@ from aiopplx.journal import (
     steps,
 )
 from aiopplx.journal._names import fingerprint
+from aiopplx.journal._postgres import statements as sql
 from aiopplx.journal._postgres.driver import AsyncpgDatabase
 from aiopplx.journal._postgres.lease import Timing
 from aiopplx.journal._postgres.migrate import migrate
+from aiopplx.journal._postgres.room import Taken
 from aiopplx.journal._postgres.schema import VERSION
 from aiopplx.journal._postgres.statements import CLAIM_ITEM, FORGET, REAP
 from aiopplx.journal._postgres.url import address_of
@@ -297,12 +299,20 @@ async def test_closing_frees_all_at_once(url: str, database: AsyncpgDatabase) ->
 async def test_closing_without_a_server_ends(url: str) -> None:
     journal = await PostgresJournal.open(url, timing=Timing(close=0.1))
     await queued(journal)
+    terminated, close = asyncio.Event(), journal.database.close
 
     async def hangs(*_: object) -> list[Any]:
-        await asyncio.sleep(3600)
+        try:
+            await asyncio.sleep(3600)
+        finally:
+            await terminated.wait()  # as the driver does that wants to hear that a statement was cancelled
         raise AssertionError
 
-    journal.database.fetch = hangs
+    async def closed() -> None:
+        terminated.set()
+        await close()
+
+    journal.database.fetch, journal.database.close = hangs, closed
     asked = asyncio.ensure_future(queued(journal, "b"))
     await asyncio.sleep(0)
     async with asyncio.timeout(60):
@@ -328,6 +338,23 @@ async def test_claims_of_free_rows_take_none_twice(url: str) -> None:
 
         await asyncio.gather(*(takes(journal) for journal in (one, two, three)))
         assert len(found) == len(set(found)) == 60
+
+
+async def test_key_that_another_uses_at_once_is_refused(url: str) -> None:
+    async with opened(url) as one:
+        await queued(one, "a", ask=b"wrong")
+    async with opened(url) as two, opened(url) as other:
+        hold = two._held.hold
+
+        async def late(text: str, **values: Any) -> Any:
+            if text is sql.REPLACE:
+                await queued(other, "b", key="k2")
+                raise Taken("job_key")  # as when the row of that key is committed while this statement runs
+            return await hold(text, **values)
+
+        two._held.hold = late  # type: ignore[method-assign]  # another session is quicker
+        with pytest.raises(ItemConflict, match="has this key for another submission"):
+            await queued(two, "a", key="k2", ask=b"right")
 
 
 async def test_mended_question_replaces_that_of_a_gone_session(url: str) -> None:

@@ -171,6 +171,26 @@ async def test_row_that_was_sent_keeps_what_it_holds(world: World) -> None:
     assert await sums(journal) == (0.0, 1.0)
 
 
+@pytest.mark.parametrize("call", ["hold", "room", "recount", "cap"])
+async def test_sums_that_were_deleted_are_made_again(world: World, call: str) -> None:
+    journal = await world.session()
+    await journal.cap(2.0)
+    await take(journal, await running(journal, "a"), "ended", State.DONE, job_id="job-a", cost=0.7)
+    await running(journal, "b", 0.5)
+    record = await queued(journal, "c")
+    await journal._held.fetch("DELETE FROM ~.account")
+    if call == "hold":
+        assert not await journal.hold(claim_of(record), 1.0)
+        assert await journal.hold(claim_of(record), 0.25)
+    elif call == "cap":
+        assert await journal.cap(2.0) is None
+    else:
+        await getattr(journal, call)()
+    room = await journal.room()
+    assert (room.cap, room.spent) == (2.0, pytest.approx(0.7))
+    assert room.held == pytest.approx(0.75 if call == "hold" else 0.5)
+
+
 async def test_row_of_another_session_holds_nothing(world: World) -> None:
     one, other = await world.session(), await world.session()
     record = await queued(one)

@@ -252,7 +252,7 @@ class AsyncpgDatabase:
         self._is_closed = True
         if self._listening is not None:
             self._listening.cancel()
-            await asyncio.wait([self._listening])
+            await asyncio.wait([self._listening], timeout=CLOSE)
         direct, self._direct = self._direct, None
         if direct is not None:
             with contextlib.suppress(asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError):

@@ -19,6 +19,7 @@ from collections.abc import Callable
 from aiopplx._events import log
 from aiopplx._version import __version__
 from aiopplx.journal._errors import JournalAway, JournalError
+from aiopplx.journal._postgres.ending import end
 from aiopplx.journal._postgres.lease import Lease, Timing
 from aiopplx.journal._postgres.room import Database, Row, Taken, Value
 from aiopplx.journal._postgres.statements import BEAT, ENTER, ENTER_ANEW, LEAVE, REAP
@@ -167,11 +168,7 @@ class Held(Tables):
 
     async def stop(self) -> None:
         """Beat no more."""
-        tasks = [task for task in (self._beating, self._reaping) if task is not None]
-        for task in tasks:
-            task.cancel()
-        if tasks:
-            await asyncio.wait(tasks)
+        await end([self._beating, self._reaping], self._timing.close)
 
 
 def _nothing() -> None: ...

@@ -15,6 +15,7 @@ from typing import Any, Self, TypeAlias, TypeVar
 
 from aiopplx.journal._errors import JournalClosed, JournalError
 from aiopplx.journal._postgres import statements as sql
+from aiopplx.journal._postgres.ending import end
 from aiopplx.journal._postgres.hearing import Hearing
 from aiopplx.journal._postgres.holding import Held
 from aiopplx.journal._postgres.lease import Timing
@@ -387,10 +388,12 @@ class PostgresJournal:
                 async with asyncio.timeout(self._timing.close):
                     await self._hand_over()
         finally:
-            await _ended([*self._pending, *([self._delivering] if self._delivering is not None else [])])
+            tasks, seconds = [*self._pending, self._delivering], self._timing.close
+            await end(tasks, seconds)
             await self._held.stop()
-            await self.wake.close()
+            await self.wake.close(seconds)
             await self.database.close()
+            await end(tasks, seconds)  # those that a server that says nothing still held up
 
     async def _hand_over(self) -> None:
         if self._pending:
@@ -406,11 +409,3 @@ async def _in_turn(before: asyncio.Task[Any] | None, work: Callable[[], Coroutin
     if before is not None and not before.done():
         await asyncio.wait([before])
     return await work()
-
-
-async def _ended(tasks: Collection[asyncio.Task[Any]]) -> None:
-    """End these tasks, whatever they are at."""
-    for task in tasks:
-        task.cancel()
-    if tasks:
-        await asyncio.wait(tasks)

@@ -26,12 +26,20 @@ class Money:
     def __init__(self, held: Held, name: str) -> None:
         self._held = held
         self._name = name
+        self._cap: float | None = None
 
     async def cap(self, dollars: float) -> float | None:
         """Set the cap of all sessions. Returns the one before, None if there was none."""
-        rows = await self._held.fetch(sql.CAP, dollars=dollars)
-        before: float | None = rows[0]["before"]
+        self._cap = dollars
+        row = (await self._held.fetch(sql.CAP, dollars=dollars))[0]
+        if row["is_new"]:
+            await self._add_up()
+        before: float | None = row["before"]
         return before
+
+    async def _add_up(self) -> None:
+        """Set the sums from the rows. Somebody may have emptied the table: then this session's cap is that of all."""
+        await self._held.many([sql.MAKE_MONEY, sql.LOCK_MONEY, sql.RECOUNT], dollars=self._cap)
 
     async def hold(self, claim: Claim, dollars: float) -> bool:
         """Hold back so much for a row, in place of what it held before; False if there is no room for it.
@@ -39,16 +47,23 @@ class Money:
         Asked again, it finds itself done. Raises `ClaimLost`.
         """
         found = (await self._held.fetch(sql.HOLD, pk=claim.pk, fence=claim.fence, dollars=dollars))[0]
+        if not found["is_there"]:
+            await self._add_up()
+            found = (await self._held.fetch(sql.HOLD, pk=claim.pk, fence=claim.fence, dollars=dollars))[0]
         if not found["is_mine"]:
             raise ClaimLost(f"another session now owns row {claim.pk}: nothing is held back for it", path=self._name)
         return bool(found["is_held"])
 
     async def room(self) -> Room:
         """What is spent and held, once the holds of dead sessions for what they never sent are let go."""
-        found = (await self._held.fetch(sql.ROOM))[0]
+        rows = await self._held.fetch(sql.ROOM)
+        if not rows:
+            await self._add_up()
+            rows = await self._held.fetch(sql.ROOM)
+        found = rows[0]
         return Room(cap=found["cap"], spent=found["spent"], held=found["held"], may_change=found["may_change"])
 
     async def recount(self) -> Room:
         """Set the sums from the rows. Needed only after somebody has changed rows by hand."""
-        await self._held.many([sql.LOCK_MONEY, sql.RECOUNT])
+        await self._add_up()
         return await self.room()

@@ -326,7 +326,8 @@ REMEMBER = """
 _CENTI_CENT = 0.0001
 CAP = f"""
     INSERT INTO ~.account(name, cap) VALUES ('{MONEY}', :dollars) ON CONFLICT (name) DO UPDATE SET cap = excluded.cap
-    RETURNING (SELECT cap FROM ~.account WHERE name = '{MONEY}') AS before"""
+    RETURNING (SELECT cap FROM ~.account WHERE name = '{MONEY}') AS before, xmax = 0 AS is_new"""
+MAKE_MONEY = f"INSERT INTO ~.account(name, cap) VALUES ('{MONEY}', :dollars) ON CONFLICT DO NOTHING"
 # The row first: what changes both locks it before the sums, and a part that writes is carried out whoever reads it.
 # One that was sent is sent again under its key, which makes no second bill: if there is no room for more, it keeps what
 # it holds.
@@ -341,7 +342,8 @@ HOLD = f"""
         RETURNING mine.pk),
     held AS (UPDATE ~.job SET hold = :dollars FROM room WHERE job.pk = room.pk RETURNING job.pk)
     SELECT EXISTS (SELECT FROM mine) AS is_mine,
-        EXISTS (SELECT FROM held) OR EXISTS (SELECT FROM mine WHERE was_sent) AS is_held"""
+        EXISTS (SELECT FROM held) OR EXISTS (SELECT FROM mine WHERE was_sent) AS is_held,
+        EXISTS (SELECT FROM ~.account WHERE name = '{MONEY}') AS is_there"""
 # What a session that is gone held back for what it never sent is let go by whoever is short of room.
 ROOM = f"""
     WITH unsent AS (

@@ -16,6 +16,7 @@ from collections.abc import Collection, Generator, Sequence
 from typing import Any
 
 from aiopplx.journal._errors import JournalError
+from aiopplx.journal._postgres.ending import end
 from aiopplx.journal._postgres.hearing import LOOK, Hearing
 from aiopplx.journal._postgres.holding import Held
 from aiopplx.journal._postgres.lease import Timing
@@ -147,13 +148,10 @@ class Wake:
             with contextlib.suppress(JournalError):
                 await self._held.fetch(NOTIFY, channel=self.hearing.channel, said=said)
 
-    async def close(self) -> None:
-        """End its tasks, and wake whoever waits."""
+    async def close(self, seconds: float) -> None:
+        """End its tasks, in so many seconds at most, and wake whoever waits."""
         self.wake_all()
-        for task in (self._telling, self._looking):
-            if task is not None:
-                task.cancel()
-                await asyncio.wait([task])
+        await end([self._telling, self._looking], seconds)
 
 
 def _standing(row: Any) -> tuple[object, ...]:

@@ -162,16 +162,19 @@ class Writing:
         self, record: Record, *, key: str, body: bytes, sha: bytes, api: str, tag: str | int | None
     ) -> Record:
         """The row of another request, turned into a newly queued one. Raises `ItemConflict` if that cannot be."""
-        done = await self._held.hold(
-            sql.REPLACE,
-            pk=record.pk,
-            sha=sha,
-            states=[int(state) for state in self._replaceable],
-            key=key,
-            body=body,
-            api=api,
-            kind=kind_label(api, body),
-        )
+        try:
+            done = await self._held.hold(
+                sql.REPLACE,
+                pk=record.pk,
+                sha=sha,
+                states=[int(state) for state in self._replaceable],
+                key=key,
+                body=body,
+                api=api,
+                kind=kind_label(api, body),
+            )
+        except Taken:  # another session used the key at this moment
+            raise await self._key_taken(record.item, tag, key) from None
         if not done:
             if record.state in self._replaceable and await self._held.fetch(sql.KEY_USER, key=key):
                 raise await self._key_taken(record.item, tag, key)
