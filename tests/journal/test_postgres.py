@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Coroutine
 from typing import Any
 
 import pytest
@@ -23,6 +23,7 @@ from aiopplx.journal import (
     Origin,
     PostgresJournal,
     PostgresReader,
+    Results,
     State,
     open_reader,
     steps,
@@ -103,6 +104,21 @@ async def test_other_key_or_server_is_refused_after_a_sending(url: str) -> None:
         pass
     async with opened(url, account=account("new")):
         pass
+
+
+async def test_of_two_first_openings_the_second_is_refused(url: str) -> None:
+    def opening(key: str, results: Results) -> Coroutine[Any, Any, PostgresJournal]:
+        return PostgresJournal.open(url, account=lambda salt: fingerprint(key, salt), results=results, timing=PATIENT)
+
+    for _ in range(3):
+        found = await asyncio.gather(
+            opening("a", "keep"), opening("b", "keep"), opening("a", "refetch"), return_exceptions=True
+        )
+        journals = [each for each in found if isinstance(each, PostgresJournal)]
+        refusals = [each for each in found if isinstance(each, JournalRefused)]
+        for journal in journals:
+            await journal.close()
+        assert (len(journals), len(refusals)) == (1, 2)
 
 
 async def test_open_sessions_agree_on_how_long_results_are_kept(url: str) -> None:

@@ -22,15 +22,13 @@ async def database(postgres: Server) -> AsyncIterator[AsyncpgDatabase]:
     await database.close()
 
 
-async def test_rows_and_counts_come_back(database: AsyncpgDatabase) -> None:
+async def test_rows_come_back_from_one_statement_and_from_several(database: AsyncpgDatabase) -> None:
     assert [dict(row) for row in await database.fetch("SELECT $1::int AS n, 'x' AS t", 3)] == [{"n": 3, "t": "x"}]
     await database.execute("CREATE TEMP TABLE counted(n int)")
-    assert await database.many(
-        ("INSERT INTO counted SELECT generate_series(1, 5)", ()), ("DELETE FROM counted", ())
-    ) == [
-        5,
-        5,
-    ]
+    deleted = await database.many(
+        ("INSERT INTO counted SELECT generate_series(1, $1::int)", (5,)), ("DELETE FROM counted RETURNING n", ())
+    )
+    assert [row["n"] for row in deleted] == [1, 2, 3, 4, 5]
 
 
 async def test_broken_constraint_has_its_name(database: AsyncpgDatabase) -> None:

@@ -110,6 +110,9 @@ class Answering:
 
     beats = 0
 
+    async def many(self, *statements: object) -> list[dict[str, float]]:
+        return [{"id": 1, "said": 0.0}]
+
     async def fetch(self, sql: str, *values: object) -> list[dict[str, float]]:
         return [{"id": 1, "said": 0.0}]
 
@@ -123,7 +126,7 @@ async def test_suspended_session_beats_before_it_sends_more() -> None:
     moments = [100.0]
     database = Answering()
     held = Held(cast("Any", database), "schema", clock=None, timing=Timing(beat=600.0), now=lambda: moments[0])
-    await held.enter()
+    assert await held.enter({}, {})
     await held.ensure()
     assert (held.may_intend(), database.beats) == (True, 0)
     moments[0] += 3600.0
@@ -158,7 +161,7 @@ async def test_slow_freeing_holds_no_beat_up() -> None:
         cast("Any", Freeing()), "schema", clock=None, timing=Timing(lease=30.0, beat=0.01), now=lambda: next(moments)
     )
     held.on_freed = went_on.set
-    await held.enter()
+    assert await held.enter({}, {})
     async with asyncio.timeout(60):
         await went_on.wait()
     await held.stop()
@@ -181,7 +184,7 @@ async def test_beats_leave_one_at_a_time() -> None:
 
     database = Slow()
     held = Held(cast("Any", database), "schema", clock=None, timing=Timing(lease=2400.0, beat=600.0))
-    await held.enter()
+    assert await held.enter({}, {})
     held._lease.lost()
     await asyncio.gather(*(held.ensure() for _ in range(5)))
     await held.stop()
@@ -201,7 +204,7 @@ async def test_unexpected_failure_does_not_end_the_beats(caplog: pytest.LogCaptu
 
     database = Failing()
     held = Held(cast("Any", database), "schema", clock=None, timing=Timing(lease=40.0, beat=0.01))
-    await held.enter()
+    assert await held.enter({}, {})
     async with asyncio.timeout(20):
         await database.went_on.wait()
     await held.stop()

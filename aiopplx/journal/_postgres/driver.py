@@ -93,15 +93,18 @@ class AsyncpgDatabase:
         async with self._connection() as connection:
             return cast("list[Row]", await connection.fetch(sql, *values))
 
-    async def execute(self, sql: str, *values: Value) -> int:
+    async def execute(self, sql: str, *values: Value) -> None:
         """See `Database`."""
         async with self._connection() as connection:
-            return _changed(await connection.execute(sql, *values))
+            await connection.execute(sql, *values)
 
-    async def many(self, *statements: tuple[str, Sequence[Value]]) -> list[int]:
+    async def many(self, *statements: tuple[str, Sequence[Value]]) -> list[Row]:
         """See `Database`."""
+        *before, (last, given) = statements
         async with self._connection() as connection, connection.transaction():
-            return [_changed(await connection.execute(sql, *values)) for sql, values in statements]
+            for sql, values in before:
+                await connection.execute(sql, *values)
+            return cast("list[Row]", await connection.fetch(last, *given))
 
     @contextlib.asynccontextmanager
     async def _connection(self) -> AsyncGenerator[PoolConnectionProxy[asyncpg.Record]]:
@@ -110,9 +113,7 @@ class AsyncpgDatabase:
         async with self._errors():
             if self._pool is None:
                 # Opens nothing yet, so two that come here at once make one pool.
-                self._pool = asyncpg.create_pool(
-                    min_size=0, max_size=POOL, reset=_as_it_is, connect=self._new, command_timeout=COMMAND
-                )
+                self._pool = asyncpg.create_pool(min_size=0, max_size=POOL, reset=_as_it_is, connect=self._new)
                 await self._pool
             async with self._pool.acquire(timeout=COMMAND) as connection:
                 yield connection
@@ -305,11 +306,6 @@ def _without_frames(error: BaseException) -> BaseException:
             one.__traceback__ = None
             left += [one.__cause__, one.__context__]
     return error
-
-
-def _changed(status: str) -> int:
-    number = status.rpartition(" ")[2]
-    return int(number) if number.isdecimal() else 0
 
 
 def _said(error: BaseException) -> str:

@@ -14,7 +14,7 @@ import logging
 import os
 import platform
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from aiopplx._events import log
 from aiopplx._version import __version__
@@ -22,7 +22,7 @@ from aiopplx.journal._errors import JournalAway, JournalError
 from aiopplx.journal._postgres.ending import end
 from aiopplx.journal._postgres.lease import Lease, Timing
 from aiopplx.journal._postgres.room import Database, Row, Taken, Value
-from aiopplx.journal._postgres.statements import BEAT, ENTER, ENTER_ANEW, LEAVE, REAP
+from aiopplx.journal._postgres.statements import BEAT, ENTER, ENTER_ANEW, ENTERING, LEAVE, REAP
 from aiopplx.journal._postgres.tables import Tables
 
 OWNER = "job_owner"
@@ -101,19 +101,29 @@ class Held(Tables):
         if not self.may_intend():
             raise JournalAway("the session's lease cannot be renewed", path="")
 
-    async def enter(self) -> None:
-        """Take a number, and begin to beat."""
-        await self._enter()
-        self._beating = asyncio.create_task(self._beat_on(), name="aiopplx holds its jobs")
+    async def enter(self, seen: Mapping[str, str], put: Mapping[str, str]) -> bool:
+        """Take a number, and begin to beat; False if the journal is not any more as it was seen.
 
-    async def _enter(self) -> None:
+        Args:
+            seen: what `STANDING` said of the journal.
+            put: what the journal says of itself from now on.
+        """
         sent = self._now()
+        standing = ";".join(f"{k}={v}" for k, v in sorted(seen.items()))
+        texts, said = [ENTERING, ENTER], {"keys": list(put), "said": list(put.values())}
+        rows = await self.many(texts, seen=standing, **said, **self._line())
+        if not rows:
+            return False
+        self.me = rows[0]["id"]
+        self._has_entered(sent)
+        self._beating = asyncio.create_task(self._beat_on(), name="aiopplx holds its jobs")
+        return True
+
+    def _line(self) -> dict[str, Value]:
         host, pid = platform.node() or "localhost", os.getpid()
-        values: dict[str, Value] = {"host": host, "pid": pid, "version": __version__, "lease": self._timing.lease}
-        if self.entered:
-            await self.fetch(ENTER_ANEW, **values)
-        else:
-            self.me: int = (await self.fetch(ENTER, **values))[0]["id"]
+        return {"host": host, "pid": pid, "version": __version__, "lease": self._timing.lease}
+
+    def _has_entered(self, sent: float) -> None:
         self.entered += 1
         self._lease.lost()
         self._lease.beaten(sent)
@@ -123,7 +133,9 @@ class Held(Tables):
         async with self._entering:
             if self.entered == entered:
                 self._lease.lost()
-                await self._enter()
+                sent = self._now()
+                await self.fetch(ENTER_ANEW, **self._line())
+                self._has_entered(sent)
 
     async def _beat_on(self) -> None:
         """Beat as long as the session is open. One that fails is tried again soon."""

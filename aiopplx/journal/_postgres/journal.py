@@ -114,9 +114,8 @@ class PostgresJournal:
         timing = timing or Timing()
         database, hearing = await connect(address)
         try:
-            await open_to_write(database, address, Wanted(base_url.rstrip("/"), account, same_account, results))
             held = Held(database, address.schema, clock=now, timing=timing)
-            await held.enter()
+            await open_to_write(held, address.name, Wanted(base_url.rstrip("/"), account, same_account, results))
             database.opened()
         except BaseException:
             await database.close()

@@ -1,6 +1,8 @@
 """From a URL to a trusted schema: a new journal, or one that is of this account and that this library knows.
 
-One that is not is refused, with the reason, and left unchanged. This module does not know what the rows mean.
+One that is not is refused, with the reason, and left unchanged. A session enters by what it has seen of the journal,
+one after the other: of two that begin it with different keys, the second is refused. This module does not know what
+the rows mean.
 """
 
 from __future__ import annotations
@@ -12,21 +14,19 @@ from typing import NamedTuple
 
 from aiopplx._events import log
 from aiopplx._version import __version__
-from aiopplx.journal._errors import JournalBroken, JournalError, JournalRefused, Reason
+from aiopplx.journal._errors import JournalAway, JournalBroken, JournalError, JournalRefused, Reason
 from aiopplx.journal._postgres.hearing import DEAF, Hearing, reach
+from aiopplx.journal._postgres.holding import Held
 from aiopplx.journal._postgres.room import Database
 from aiopplx.journal._postgres.schema import VERSION, script
+from aiopplx.journal._postgres.statements import STANDING
 from aiopplx.journal._postgres.tables import Tables
 from aiopplx.journal._postgres.url import Address
-from aiopplx.journal._records import Results, State
+from aiopplx.journal._records import Results
 
 _IS_MADE = "SELECT to_regclass('~.meta') IS NOT NULL AS is_made"
-_META = f"""
-    SELECT k, v FROM ~.meta UNION ALL SELECT 'is_used', (
-        EXISTS (SELECT FROM ~.job WHERE state NOT IN ({int(State.QUEUED)}, {int(State.REJECTED)}) OR job_id IS NOT NULL)
-        OR EXISTS (SELECT FROM ~.past))::text
-    UNION ALL SELECT 'is_open', EXISTS (SELECT FROM ~.worker WHERE until > clock_timestamp())::text"""
-_SET = "INSERT INTO ~.meta(k, v) VALUES (:k, :v) ON CONFLICT (k) DO UPDATE SET v = excluded.v"
+_TIMES = 20
+"""How often a session looks again, while others begin the same journal or close it."""
 
 
 class Wanted(NamedTuple):
@@ -69,17 +69,24 @@ async def connect(address: Address) -> tuple[Database, Hearing]:
 # --- what is there ---------------------------------------------------------------------------------------------------
 
 
-async def open_to_write(database: Database, address: Address, wanted: Wanted) -> None:
-    """Make the tables if they are not there, and check whose they are. Raises `JournalRefused`."""
-    tables, name = Tables(database, address.schema), address.name
+async def open_to_write(held: Held, name: str, wanted: Wanted) -> None:
+    """Make the tables if they are not there, check whose they are, and enter.
+
+    Raises:
+        JournalAway: the server was lost, or others come and go too fast.
+        JournalRefused: the journal is not for this session.
+    """
     try:
-        if not (await tables.fetch(_IS_MADE))[0]["is_made"]:
-            await database.execute(script(address.schema, _first()))
-        meta = await _meta(tables)
-        check_version(meta, name)
-        await _check_owner(tables, meta, name, wanted)
+        if not (await held.fetch(_IS_MADE))[0]["is_made"]:
+            await held.database.execute(script(held.schema, _first()))
+        for _ in range(_TIMES):
+            meta = await _meta(held)
+            check_version(meta, name)
+            if await held.enter(meta, _agreed(meta, name, wanted)):
+                return
     except JournalBroken as error:
         raise unusable(name, error) from error
+    raise JournalAway(f"the sessions of the journal {name} come and go too fast to open it: try it again", path=name)
 
 
 async def open_to_read(database: Database, address: Address) -> None:
@@ -100,7 +107,7 @@ async def _meta_of(database: Database, address: Address) -> dict[str, str]:
 
 
 async def _meta(tables: Tables) -> dict[str, str]:
-    return {row["k"]: row["v"] for row in await tables.fetch(_META)}
+    return {row["k"]: row["v"] for row in await tables.fetch(STANDING)}
 
 
 def check_version(meta: Mapping[str, str], name: str) -> None:
@@ -136,7 +143,9 @@ def _first() -> str:
     return f"INSERT INTO ~.meta(k, v) VALUES {lines} ON CONFLICT DO NOTHING"
 
 
-async def _check_owner(tables: Tables, meta: dict[str, str], name: str, wanted: Wanted) -> None:
+def _agreed(seen: Mapping[str, str], name: str, wanted: Wanted) -> dict[str, str]:
+    """What the journal is to say of itself from now on, where it does not. Raises `JournalRefused`."""
+    meta = dict(seen)
     if meta["is_used"] == "false" and meta["is_open"] == "false":
         # Made with a mistyped key or address, and nothing was submitted: it has no owner yet.
         meta.pop("base_url", None)
@@ -159,9 +168,8 @@ async def _check_owner(tables: Tables, meta: dict[str, str], name: str, wanted: 
             "unusable",
             f"is open, and keeps results otherwise ({meta['results']}): its sessions must agree on that",
         )
-    for k, v in (("base_url", wanted.base_url), ("account", account), ("results", wanted.results)):
-        if v and meta.get(k) != v:
-            await tables.fetch(_SET, k=k, v=v)
+    agreed = {"base_url": wanted.base_url, "account": account, "results": wanted.results}
+    return {k: v for k, v in agreed.items() if v and seen.get(k) != v}
 
 
 def unusable(name: str, error: JournalError) -> JournalRefused:

@@ -42,12 +42,12 @@ class Database(Protocol):
         """One statement, which is one transaction. Returns its rows."""
         ...
 
-    async def execute(self, sql: str, *values: Value) -> int:
-        """One statement, which is one transaction. Returns how many rows it changed."""
+    async def execute(self, sql: str, *values: Value) -> None:
+        """One statement; or several without values, in one round trip and one transaction."""
         ...
 
-    async def many(self, *statements: tuple[str, Sequence[Value]]) -> list[int]:
-        """Several statements in one transaction. Returns how many rows each of them changed."""
+    async def many(self, *statements: tuple[str, Sequence[Value]]) -> list[Row]:
+        """Several statements in one transaction. Returns the rows of the last one."""
         ...
 
     async def listen(self, channel: str, heard: Heard) -> None:

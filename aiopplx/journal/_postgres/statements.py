@@ -15,6 +15,7 @@ from collections.abc import Mapping
 
 import msgspec
 
+from aiopplx.journal._postgres.account import lock_of
 from aiopplx.journal._postgres.room import Value
 from aiopplx.journal._postgres.schema import MONEY, qualified
 from aiopplx.journal._records import State
@@ -206,7 +207,22 @@ STANDS = f"""
 # --- sessions --------------------------------------------------------------------------------------------------------
 
 _UNTIL = "clock_timestamp() + make_interval(secs => :lease)"
-ENTER = f"INSERT INTO ~.worker(host, pid, version, until) VALUES (:host, :pid, :version, {_UNTIL}) RETURNING id"
+# What a session must agree with before it enters.
+STANDING = f"""
+    SELECT k, v FROM ~.meta UNION ALL SELECT 'is_used', (
+        EXISTS (SELECT FROM ~.job WHERE state NOT IN ({int(State.QUEUED)}, {int(State.REJECTED)}) OR job_id IS NOT NULL)
+        OR EXISTS (SELECT FROM ~.past))::text
+    UNION ALL SELECT 'is_open', EXISTS (SELECT FROM ~.worker WHERE until > clock_timestamp())::text"""
+# One session after the other, each by what it has seen: of two that begin a journal, the second finds whose it is.
+ENTERING = lock_of("~")
+ENTER = f"""
+    WITH standing AS (
+        SELECT string_agg(k || '=' || v, ';' ORDER BY k COLLATE "C") = :seen AS is_as_seen FROM ({STANDING}) AS facts),
+    put AS (
+        INSERT INTO ~.meta(k, v) SELECT k, v FROM standing, unnest(:keys, :said) AS put(k, v) WHERE is_as_seen
+        ON CONFLICT (k) DO UPDATE SET v = excluded.v)
+    INSERT INTO ~.worker(host, pid, version, until)
+    SELECT :host, :pid, :version, {_UNTIL} FROM standing WHERE is_as_seen RETURNING id"""
 # Under the number that it has had from its opening on: what it asked for, and a source that it reads, stay its own.
 ENTER_ANEW = f"""
     INSERT INTO ~.worker(id, host, pid, version, until) OVERRIDING SYSTEM VALUE

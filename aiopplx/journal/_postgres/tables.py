@@ -37,9 +37,9 @@ class Tables:
         sql, given = self.prepared(text, values)
         return await self.database.fetch(sql, *given)
 
-    async def many(self, texts: Sequence[str], **values: Value) -> None:
-        """Several statements in one transaction, which choose among the same values."""
-        await self.database.many(*(self.prepared(text, values) for text in texts))
+    async def many(self, texts: Sequence[str], **values: Value) -> list[Row]:
+        """Several statements in one transaction, which choose among the same values. Returns the rows of the last."""
+        return await self.database.many(*(self.prepared(text, values) for text in texts))
 
     def prepared(self, text: str, values: dict[str, Value]) -> tuple[str, list[Value]]:
         """A statement and its values, as the database takes them."""
