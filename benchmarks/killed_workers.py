@@ -26,6 +26,7 @@ import random
 import signal
 import sys
 import tempfile
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -72,6 +73,8 @@ class Worker:
             said = json.loads(line)
             if "failed" in said or "unseen" in said:
                 self._crew.complaints.append(line.decode())
+            elif said.get("event") == "FINISHED":
+                self._crew.told[said["tag"]] += 1
             elif said.get("ready"):
                 self.is_open.set()
             elif said.get("done") == "batch":
@@ -97,6 +100,7 @@ class Crew:
     def __init__(self, spec: Mapping[str, Any], url: str, service: str, words: Path) -> None:
         self.complaints: list[str] = []
         self.ids: dict[int, set[str]] = {}
+        self.told: Counter[int] = Counter()
         self.workers: list[Worker] = []
         self.lease: float = spec.get("lease", 2.0)
         self._questions: int = spec["questions"]
@@ -238,6 +242,7 @@ def judged(spec: Mapping[str, Any], service: Service, crew: Crew, rows: list[Any
         "done": len(known),
         "in_doubt": len(doubt),
         "in_doubt_and_made": sum(key in service.by_key for key in in_doubt),
+        "ends_told_twice": sum(count > 1 for count in crew.told.values()),
         # What must be 0.
         "paid_twice": service.made - len(service.by_key) + len(rows) - len({row.tag for row in rows}),
         "changed_bodies": service.changed_bodies,
@@ -274,7 +279,7 @@ def main() -> None:
     head = ["", *cases]
     told = {"questions": "questions", **{name: name for name in HARMS}}
     told |= {name: name.replace("_", " ") for name in ("requests", "requests_failed", "made", "done", "in_doubt")}
-    told |= {"in_doubt_and_made": "of these made at the service"}
+    told |= {"in_doubt_and_made": "of these made at the service", "ends_told_twice": "ends told by two workers"}
     rows = [[words, *(f"{found[name].get(field, 0):,.0f}" for name in cases)] for field, words in told.items()]
     must = [[field.replace("_", " "), *(f"{found[name][field]:,.0f}" for name in cases)] for field in zeros]
     harness.finish(
