@@ -19,8 +19,8 @@ from _shell import FAST, ending, rows, run, run_at, started, until
 from aiopplx import InvalidRequest, Job, JobStatus
 from aiopplx.cli import run as main
 from aiopplx.cli._answers import Answers, StreamOutput
-from aiopplx.cli._columns import Columns
-from aiopplx.cli._exits import UsageError
+from aiopplx.cli._columns import Columns, Value
+from aiopplx.cli._exits import OutputLost, UsageError
 from aiopplx.cli._files import Delimited, Ending, JsonLines, Old, RowFile
 from aiopplx.cli._options import OutputFormat
 from aiopplx.cli._reports import Report, ReportFolder
@@ -601,6 +601,23 @@ async def test_other_files_are_finished_whatever_one_does(tmp_path: Path) -> Non
     with pytest.raises(ZeroDivisionError):
         await answers.close("whole")
     assert [row["id"] for row in csv_rows(path)] == ["0", "1"]
+
+
+@pytest.mark.parametrize("name", ["a.xlsx", "a.parquet"])
+async def test_report_that_fails_in_any_way_is_told(tmp_path: Path, name: str) -> None:
+    """By the kind of the error: what a library says of it may have an answer in it."""
+
+    class Failing(Columns):
+        def row(self, job: Job) -> dict[str, Value]:
+            raise ZeroDivisionError("an answer")
+
+    path = tmp_path / name
+    form: OutputFormat = "excel" if path.suffix == ".xlsx" else "parquet"
+    report = Report(str(path), form, Failing(["id"]), "q.csv", None, force=False, as_finished=False)
+    await report.write(0, None, REFUSED)
+    with pytest.raises(OutputLost, match=rf"{name}: ZeroDivisionError$"):
+        await report.close("whole")
+    assert os.listdir(tmp_path) == []
 
 
 @pytest.mark.parametrize("content", ["id,company\r\n1,b\r\n", "\ufeffid,job_id,status,answer\n1,j1,COMPLETED,b\n"])

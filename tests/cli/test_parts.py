@@ -47,7 +47,7 @@ from aiopplx.cli._options import STANDARD, Connection, EmulatorOptions, JournalO
 from aiopplx.cli._questions import Questions, open_questions
 from aiopplx.cli._records import question_of
 from aiopplx.cli._rows import PIPE_ROOM, Rows, check_place
-from aiopplx.cli._run import _Run
+from aiopplx.cli._run import _Run, _writable
 from aiopplx.cli._serve import _made as made
 from aiopplx.cli._show import _print_job
 from aiopplx.cli._tally import Tally, Unfinished
@@ -478,6 +478,13 @@ def test_job_at_its_time_limit_is_told_as_running() -> None:
         setattr(command, name, part)
     assert command._say_unfinished() == Unfinished(running=1, unwritten=1)
     assert said[:2] == ["1 job still running; they continue at the service and are billed:", "  TIMED_OUT"]
+
+
+@pytest.mark.parametrize("cell", ["\ud800", {"a": ["\ud800"]}, {"\ud800": 1}])
+def test_half_a_character_of_a_refused_row_is_replaced(cell: Any) -> None:
+    assert isinstance(_writable(cell), str)
+    _writable(cell).encode()
+    assert (_writable("Wäre?"), _writable(7), _writable([1])) == ("Wäre?", 7, [1])
 
 
 def test_journal_options_of_the_command_line_reach_the_session() -> None:
