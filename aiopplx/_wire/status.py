@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import re
 from datetime import datetime
-from functools import cache
+from functools import cache, lru_cache
 
 from aiopplx._job import JobStatus
 from aiopplx._text.names import words_in_name
@@ -110,7 +110,7 @@ def seconds_of(value: object) -> int | None:
 
 @cache
 def _end() -> re.Pattern[bytes]:
-    """A field for the moment of an end, if it is set: to parse every body for it would cost each poll as much again."""
+    """A field for the moment of an end, if it is set."""
     names = rf'"(?:{"|".join(_ENDS)})[_-]?(?:{"|".join(sorted(_MOMENTS))})"'
     return re.compile(rf'{names}\s*:\s*(?!null|false|0[,}}.\s]|"")'.encode(), re.IGNORECASE)
 
@@ -120,20 +120,26 @@ def ends_told(raw: bytes) -> frozenset[JobStatus]:
 
     Mostly none, and one if the body is consistent.
     """
-    search = _end().search
-    if not search(raw, 0, _EDGE) and not search(raw, max(_EDGE, len(raw) - _EDGE)):
-        return _NONE
+    if len(raw) > 2 * _EDGE:  # to parse every long body for it would cost each poll as much again
+        search = _end().search
+        if not search(raw, 0, _EDGE) and not search(raw, len(raw) - _EDGE):
+            return _NONE
     try:
         value = loosely(raw)
     except (ValueError, RecursionError):
         return _NONE
     if not is_object(value):
         return _NONE
-    return frozenset(
-        _ENDS[words[0]]
-        for words, said in ((words_in_name(name), said) for name, said in value.items())
-        if len(words) == 2 and words[0] in _ENDS and words[1] in _MOMENTS and is_moment(said)
-    )
+    # Nearly all fields of a job that runs are empty.
+    ends = [end for name, said in value.items() if said and (end := _end_named(name)) and is_moment(said)]
+    return frozenset(ends) if ends else _NONE
+
+
+@lru_cache(maxsize=1024)
+def _end_named(name: str) -> JobStatus | None:
+    """Of which end a field has the moment, by its name; None if of none."""
+    words = words_in_name(name)
+    return _ENDS.get(words[0]) if len(words) == 2 and words[1] in _MOMENTS else None
 
 
 _NONE: frozenset[JobStatus] = frozenset()
