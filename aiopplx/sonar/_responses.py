@@ -8,6 +8,7 @@ so none is part of a cycle: the garbage collector need not visit the hundred sou
 from __future__ import annotations
 
 from collections.abc import Iterator
+from operator import attrgetter
 from typing import Any, cast
 
 import msgspec
@@ -328,9 +329,12 @@ def salvaged_completion(value: dict[str, Any]) -> CompletionResponse | None:
     return salvaged({**value, "search_results": found, "citations": cited}, CompletionResponse)
 
 
+_URL = attrgetter("url")
+
+
 def lacks_addresses(response: CompletionResponse) -> bool:
     """Whether a page has no address where it should be: it may have it under another name."""
-    return any(not source.url for source in response.search_results or ())
+    return not all(map(_URL, response.search_results or ()))
 
 
 def _merged(found: list[Source], cited: list[str]) -> list[Source]:
