@@ -17,7 +17,6 @@ from aiopplx._core.spending import Bounded, reached
 from aiopplx._http.clock import Clock
 from aiopplx._policy.budget import Balance, Budget
 from aiopplx._submission import Submission
-from aiopplx._wire.kinds import Kind
 from aiopplx.journal._protocol import Pool
 from aiopplx.journal._records import KindCosts, Ledger, Room
 
@@ -41,7 +40,7 @@ class Pooled(Bounded):
         super().__init__(budget, clock, Ledger(ledger.spent, kinds))
         self._pool = pool
 
-    def _has_room(self, kind: Kind) -> bool:
+    def _has_room(self, sub: Submission) -> bool:
         return False  # the store knows
 
     async def _find_room(self, sub: Submission) -> None:

@@ -98,7 +98,7 @@ class Bounded:
             BudgetReached: nothing fits any more and nothing runs that could make room, or `until` has come.
         """
         try:
-            if not self._has_room(sub.kind):
+            if not self._has_room(sub):
                 async with self._clock.timeout_at(until):
                     await self._find_room(sub)
         except TimeoutError:
@@ -108,9 +108,11 @@ class Bounded:
             ) from None
         self.reserve_running(sub)
 
-    def _has_room(self, kind: Kind) -> bool:
-        """Whether nothing has to be waited for, or asked."""
-        return self.budget.may_send(kind)
+    def _has_room(self, sub: Submission) -> bool:
+        """Whether nothing has to be waited for, or asked. What may run already, and is sent again under a key that the
+        API honours, makes no second bill: the amount for it is reserved.
+        """
+        return (sub.phase is Phase.UNANSWERED and sub.api.has_idempotency) or self.budget.may_send(sub.kind)
 
     async def _find_room(self, sub: Submission) -> None:
         """Wait until there is room for it. Raises `BudgetReached` if nothing runs that could make room."""

@@ -283,8 +283,8 @@ class Pool(Protocol):
         """Hold back so much for a row, in place of what it held before; False if there is no room for it.
 
         It is let go when the row ends with a known cost or was refused. One of unknown cost stays held. If there is no
-        room for more, a row in SENDING keeps what it holds: it is sent again, under its own key. Asked again, it finds
-        itself done.
+        room for more, a row in SENDING or IN_DOUBT keeps what it holds: it is sent again, under its own key. Asked
+        again, it finds itself done.
 
         Raises:
             ClaimLost: another session owns the row.

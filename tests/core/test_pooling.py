@@ -94,14 +94,34 @@ async def test_room_that_another_session_makes_is_used(service: Emulator, postgr
         assert (await first).ok
 
 
-async def test_collected_submission_is_sent_again_at_the_cap(service: Emulator, postgres: Server) -> None:
-    """What its dead session held back for it is enough, though more would be held back by now."""
-    url, body = postgres.url(), SONAR.freeze(ResearchRequest("Why?"), "k")
+async def left_by_a_dead_session(url: str, *, in_doubt: bool) -> None:
+    """A submission without an answer, under the tag x, for which ten cents are held."""
     dead = await PostgresJournal.open(url)
+    body = SONAR.freeze(ResearchRequest("Why?"), "k")
     record = await dead.find_or_queue(item_name("x", b""), tag="x", key="k", body=body, sha=b"", api="sonar")
     assert await dead.hold(claim_of(record), 0.1)
     await take(dead, record, "sending")
+    if in_doubt:
+        await take(dead, record, "doubtful", error="?")
     await dead.close()
+
+
+@pytest.mark.parametrize("cap", [0.1, 50.0])
+async def test_submission_in_doubt_is_sent_again_at_the_cap(service: Emulator, postgres: Server, cap: float) -> None:
+    url = postgres.url()
+    await left_by_a_dead_session(url, in_doubt=True)
+    async with sessions(service, url, cap) as [(session, journal)]:
+        job = await session.ask("Why?", tag="x", timeout=60)
+        assert job.ok, job.error
+        room, again = await journal.room(), await journal.recount()
+        assert (room.spent, room.held) == (pytest.approx(again.spent), 0.0)
+    assert service.ledger.created == 1
+
+
+async def test_collected_submission_is_sent_again_at_the_cap(service: Emulator, postgres: Server) -> None:
+    """What its dead session held back for it is enough, though more would be held back by now."""
+    url = postgres.url()
+    await left_by_a_dead_session(url, in_doubt=False)
     async with sessions(service, url, 0.1) as [(_, journal)]:
         async with asyncio.timeout(60):
             while not (await journal.counts())[State.DONE]:  # noqa: ASYNC110 - the store tells of rows, not of counts

@@ -17,6 +17,7 @@ from aiopplx._policy.budget import Budget
 from aiopplx._submission import Phase, Submission
 from aiopplx._wire.api import API
 from aiopplx._wire.kinds import Kind
+from aiopplx.agent import AGENT
 from aiopplx.journal._records import KindCosts, Ledger
 from aiopplx.sonar import SONAR
 
@@ -121,6 +122,18 @@ async def test_waiting_fails_when_nothing_can_make_room() -> None:
     money.settle(first, ended(0.9), is_billed=True)
     with pytest.raises(BudgetReached, match="A higher limit goes on with it"):
         await waiting
+
+
+async def test_what_was_sent_is_sent_again_without_room() -> None:
+    """It makes no second bill where the API honours keys; its own is reserved from the beginning."""
+    money = spending(1.0, Ledger(0.0, {str(KIND): KindCosts(running=1)}))
+    again = new("again", phase=Phase.UNANSWERED)
+    assert not await fits(money)
+    await money.reserve(again, money._clock.now() - 1.0)
+    assert (money.budget.balance(KIND).in_flight, money.budget.balance(KIND).left) == (1, 0)
+    elsewhere = Submission(cast("API", AGENT), "k", phase=Phase.UNANSWERED, kind=KIND)
+    with pytest.raises(BudgetReached):
+        await money.reserve(elsewhere, money._clock.now() - 1.0)
 
 
 # --- a cost that becomes known ----------------------------------------------------------------------------------------

@@ -15,7 +15,7 @@ from aiopplx import AgentRequest, BudgetReached, Job, JobStatus, PollPolicy, Res
 from aiopplx._core.spending import Bounded
 from aiopplx._policy.budget import UNSEEN, Balance
 from aiopplx._wire.kinds import Kind
-from aiopplx.emulator import Emulator
+from aiopplx.emulator import Emulator, faults
 from aiopplx.journal import MemoryStore
 from aiopplx.testing import JumpingClock
 
@@ -158,6 +158,21 @@ async def test_loop_of_submit_and_read_spends_what_it_costs(
             balance = balance_of(session)
             assert (balance.reserved, balance.left, balance.in_flight) == (0.0, 0, 0)
             assert balance.spent == pytest.approx(server.ledger.billed)
+
+
+async def test_unanswered_submission_is_sent_again_at_the_cap(path: Path, clock: JumpingClock) -> None:
+    """What an earlier run has sent is reserved, and sending it again under its key makes no second bill."""
+    async with served(clock) as server:
+        server.faults.add("submit", faults.Hang(after_accept=True))
+        async with opened(server, clock, 50.0, path) as session:
+            asking = asyncio.create_task(session.ask("Why did the Vasa sink?", tag="x"))
+            await server.until(lambda ledger: ledger.created == 1)
+            asking.cancel()
+            await asyncio.wait([asking])
+        server.faults.clear()
+        async with opened(server, clock, 1.0, path) as session:
+            job = await session.ask("Why did the Vasa sink?", tag="x")
+    assert (job.ok, server.ledger.created) == (True, 1)
 
 
 @pytest.mark.parametrize("read", READERS, ids=lambda read: read.__name__)

@@ -349,8 +349,8 @@ MAKE_MONEY = f"INSERT INTO ~.account(name, cap) VALUES ('{MONEY}', :dollars) ON 
 # it holds.
 HOLD = f"""
     WITH mine AS (
-        SELECT pk, hold, state = {int(State.SENDING)} AND hold > 0 AS was_sent
-        FROM ~.job WHERE pk = :pk AND fence = :fence AND owner = :me AND NOT state {FINAL} FOR UPDATE),
+        SELECT pk, hold, state {_among(frozenset({State.SENDING, State.IN_DOUBT}))} AND hold > 0 AS was_sent
+        FROM ~.job WHERE pk = :pk AND {LIVE} AND NOT state {_among(OVER)} FOR UPDATE),
     room AS (
         UPDATE ~.account SET held = held + :dollars - mine.hold FROM mine
         WHERE name = '{MONEY}' AND (:dollars <= mine.hold OR cap IS NULL
