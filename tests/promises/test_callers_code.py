@@ -91,6 +91,7 @@ class Place:
         self.stack = stack
         self.words: Words = {}
         self.source: Any = QUESTIONS
+        self.run: str | None = None
 
 
 async def on_event(place: Place) -> None:
@@ -227,7 +228,7 @@ def store(method: str, first: int = 1) -> Callable[[Place], Any]:
         place.fails._first = first
         journal = MemoryJournal(store=MemoryStore(now=Clock().wall))
         place.words["journal"] = Failing(journal, method, place.fails)
-        place.words["run"] = "a run"  # sessions may share this store, and the questions have no tags
+        place.run = "a run"  # sessions may share this store, and the questions have no tags
 
     return make
 
@@ -299,7 +300,7 @@ async def test_callers_code_that_raises_loses_no_job(
         with anyio.move_on_after(SOON) as scope:
             async with session:
                 try:
-                    async with session.batch(place.source) as batch:
+                    async with session.batch(place.source, run=place.run) as batch:
                         async for job in batch:
                             jobs.append(job)
                 except (Exception, Odd, BaseExceptionGroup, GeneratorExit, asyncio.CancelledError) as problem:
@@ -328,7 +329,7 @@ def test_end_of_the_program_passes_and_work_ends(name: str, error: str) -> None:
         async with Scripted() as server, placed(name, Fails(ENDS[error]), server) as (place, session), session:
             place.fails._last = place.fails._first
             try:
-                async with session.batch(place.source) as batch:
+                async with session.batch(place.source, run=place.run) as batch:
                     async for job in batch:
                         jobs.append(job)
             except (Exception, KeyboardInterrupt, SystemExit) as problem:
