@@ -54,6 +54,7 @@ from aiopplx.cli._progress import View, make_view
 from aiopplx.cli._questions import Held, Origin, Questions, is_typed, open_questions
 from aiopplx.cli._tally import Tally, Unfinished
 from aiopplx.cli._text import clock, one_line, print_json, tell
+from aiopplx.journal import JournalError
 from aiopplx.tables import BadRow, TableError
 
 if TYPE_CHECKING:
@@ -494,7 +495,11 @@ class _Run:
             self._say_others(place)
 
     def _say_others(self, place: str) -> None:
-        others = others_running(place, self._timed_out)
+        try:
+            others = others_running(place, self._timed_out)
+        except JournalError as error:  # the answers are written: what cannot be looked up is no failure of the run
+            self._view.remark(f"Whether other jobs of the journal still run could not be looked up: {error.message}.")
+            return
         if others:
             ids = " ".join(record.job_id for record in others[:20])
             self._view.remark(

@@ -303,8 +303,8 @@ class Pool(Protocol):
 class JournalReader(Protocol):
     """A journal for reading only, at any time: during a run, and after a crash. It changes nothing.
 
-    Its calls return at once, and are for one thread; they see what was committed at that moment. All raise
-    `JournalError` if the store cannot be read.
+    Its calls block until the store has answered: a file does at once, a database over its network. They are for one
+    thread, and see what was committed at that moment. All raise `JournalError` if the store cannot be read.
     """
 
     @property

@@ -6,13 +6,18 @@ import asyncio
 import os
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from _postgres import Server
+from _rows import brought_to
 from _shell import FAST, KEY, command, environment, rows
 
+from aiopplx.cli._journals import others_running
+from aiopplx.cli._run import _Run as Run
 from aiopplx.emulator import AfterPolls, Emulator, faults
+from aiopplx.journal import PostgresJournal, State
 
 pytestmark = pytest.mark.slow
 
@@ -65,6 +70,24 @@ async def test_commands_take_the_url_of_a_journal(postgres: Server, tmp_path: Pa
         code, said = await run("run", "-", "--journal", url, "--yes")
         assert (code, "give --run NAME" in said) == (2, True), said
         assert server.ledger.created == 4
+
+
+async def test_jobs_that_a_session_holds_are_nobody_elses(postgres: Server) -> None:
+    journal = await PostgresJournal.open(url := await postgres.empty())
+    record = await brought_to(journal, State.ACCEPTED)
+    assert await asyncio.to_thread(others_running, url, []) == []
+    await journal.close()
+    assert [other.pk for other in others_running(url, [])] == [record.pk]
+    assert others_running(url, [record.job_id]) == []
+
+
+def test_journal_that_is_away_in_the_end_fails_no_run() -> None:
+    said: list[str] = []
+    run: Any = object.__new__(Run)
+    run._view, run._timed_out = SimpleNamespace(remark=said.append), []
+    run._say_others("postgresql:///x?host=/nowhere&user=u")
+    assert len(said) == 1
+    assert "could not be looked up: the database postgresql://u@/x" in said[0]
 
 
 async def test_two_machines_do_one_run_together(postgres: Server, tmp_path: Path) -> None:

@@ -1,7 +1,7 @@
 """A journal on PostgreSQL for reading only: for the command line, and for watching a run.
 
-Its calls return at once, and the driver's do not: an event loop in a thread of its own stands between them. This module
-knows nothing of SQL (`reading`), nor of sessions that write.
+Its calls block until the server has answered, and the driver's are awaited: an event loop in a thread of its own stands
+between them. This module knows nothing of SQL (`reading`), nor of sessions that write.
 """
 
 from __future__ import annotations

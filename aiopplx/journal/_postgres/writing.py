@@ -155,7 +155,7 @@ class Writing:
         return await self._came_from(record, origin, run) if is_known else record
 
     def _run(self, run: str) -> str:
-        """The stored id of a run: those of later sessions come after those of earlier ones, whatever clocks say."""
+        """The stored id of a run: those of sessions opened later come after the others, whatever clocks say."""
         return f"{self._held.me:08x}{run}" if run else ""
 
     async def _replaced(
