@@ -138,9 +138,7 @@ def others_running(place: str, known: Iterable[str]) -> list[Record]:
     """Running jobs of the journal, except those whose ids are `known`, and those that another session waits for."""
     ids = set(known)
     with open_reader(place) as journal:
-        return [
-            record for record in records_at(journal, "running") if record.job_id not in ids and not record.is_held
-        ]
+        return [record for record in records_at(journal, "running") if record.job_id not in ids and not record.is_held]
 
 
 def every(journal: JournalReader) -> Iterable[Record]:
