@@ -81,7 +81,7 @@ async def test_jobs_that_a_session_holds_are_nobody_elses(postgres: Server) -> N
     assert others_running(url, [record.job_id]) == []
 
 
-def test_journal_that_is_away_in_the_end_fails_no_run() -> None:
+def test_journal_away_in_the_end_fails_no_run() -> None:
     said: list[str] = []
     run: Any = object.__new__(Run)
     run._view, run._timed_out = SimpleNamespace(remark=said.append), []

@@ -35,7 +35,7 @@ journal.  _errors _kinds _names _packing _records _steps _unwritten _taking stor
     _jobs
     _sqlite.lock _sqlite.schema _sqlite.space _sqlite.errors _sqlite.files _sqlite.log _sqlite.file _sqlite.opening
     _sqlite.reading _sqlite.writing _sqlite.writer _sqlite.reader _sqlite.journal
-    _postgres.url _postgres.ending _postgres.room _postgres.driver _postgres.hearing _postgres.account _postgres.schema
+    _postgres.url _postgres.room _postgres.driver _postgres.hearing _postgres.account _postgres.schema
     _postgres.statements _postgres.tables _postgres.lease _postgres.holding _postgres.money _postgres.wake
     _postgres.reading _postgres.opening _postgres.migrate _postgres.writing _postgres.journal _postgres.reader
 _policy.  network retry recovery durations laws turns forecast pace polling paging epochs noise told limiter departures
@@ -185,7 +185,6 @@ ARE_REAL = {
     "testing._timers": "the same",
     "journal._memory": "it waits for another session, which has a clock of its own",
     "journal._postgres.driver": "the database's server takes real time",
-    "journal._postgres.ending": "the same",
     "journal._postgres.hearing": "the same",
     "journal._postgres.holding": "a lease is of real time",
     "journal._postgres.wake": "it waits for another session, which has a clock of its own",

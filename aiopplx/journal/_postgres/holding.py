@@ -14,12 +14,12 @@ import logging
 import os
 import platform
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
 
 from aiopplx._events import log
 from aiopplx._version import __version__
 from aiopplx.journal._errors import JournalAway, JournalError
-from aiopplx.journal._postgres.ending import end
 from aiopplx.journal._postgres.lease import Lease, Timing
 from aiopplx.journal._postgres.room import Database, Row, Taken, Value
 from aiopplx.journal._postgres.statements import BEAT, ENTER, ENTER_ANEW, ENTERING, LEAVE, REAP
@@ -181,6 +181,15 @@ class Held(Tables):
     async def stop(self) -> None:
         """Beat no more."""
         await end([self._beating, self._reaping], self._timing.close)
+
+
+async def end(tasks: Iterable[asyncio.Task[Any] | None], seconds: float) -> None:
+    """Cancel these tasks, and wait so many real seconds at most: what a server that says nothing holds up may go on."""
+    found = [task for task in tasks if task is not None]
+    for task in found:
+        task.cancel()
+    if found:
+        await asyncio.wait(found, timeout=seconds)
 
 
 def _nothing() -> None: ...

@@ -15,9 +15,8 @@ from typing import Any, Self, TypeAlias, TypeVar
 
 from aiopplx.journal._errors import JournalClosed, JournalError
 from aiopplx.journal._postgres import statements as sql
-from aiopplx.journal._postgres.ending import end
 from aiopplx.journal._postgres.hearing import Hearing
-from aiopplx.journal._postgres.holding import Held
+from aiopplx.journal._postgres.holding import Held, end
 from aiopplx.journal._postgres.lease import Timing
 from aiopplx.journal._postgres.money import Money
 from aiopplx.journal._postgres.opening import Wanted, connect, open_to_write

@@ -16,9 +16,8 @@ from collections.abc import Collection, Generator, Sequence
 from typing import Any
 
 from aiopplx.journal._errors import JournalError
-from aiopplx.journal._postgres.ending import end
 from aiopplx.journal._postgres.hearing import LOOK, Hearing
-from aiopplx.journal._postgres.holding import Held
+from aiopplx.journal._postgres.holding import Held, end
 from aiopplx.journal._postgres.lease import Timing
 from aiopplx.journal._postgres.statements import NOTIFY, STANDS
 
