@@ -412,8 +412,8 @@ class Job(msgspec.Struct, Generic[TagT], frozen=True, kw_only=True, repr_omit_de
 
     def to_row(self, *, beside: Collection[str] = ()) -> dict[str, str | int | float | bool | None]:
         """The job as a flat row of a table: the caller's columns, then `tag`, `question`, `answer`, `status`, `cost`,
-        `seconds`, `sources` (addresses, one a line), `n_sources`, `model`, `finish_reason`, `reasoning`, `error`,
-        `job_id`.
+        `seconds` (to a hundredth), `sources` (addresses, one a line), `n_sources`, `model`, `finish_reason`,
+        `reasoning`, `error`, `job_id`.
 
         A name that the caller's columns have already gets `research_` before it. Values that are not flat become JSON
         text, and what is missing (NaN, NaT, NA) None. `aiopplx.rows` gives many jobs the same columns.
@@ -428,7 +428,8 @@ class Job(msgspec.Struct, Generic[TagT], frozen=True, kw_only=True, repr_omit_de
             "answer": answer.text,
             "status": self.status.value,
             "cost": answer.usage.cost if answer.usage is not None else None,
-            "seconds": self.seconds,
+            # More digits are noise, and a cell shows them all.
+            "seconds": round(self.seconds, 2) if self.seconds is not None else None,
             "sources": "\n".join(source.url for source in answer.sources),
             "n_sources": len(answer.sources),
             "model": self.model or answer.model,

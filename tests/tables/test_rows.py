@@ -243,11 +243,12 @@ def test_frames_take_rows_whatever_comes_first() -> None:
         def consumed(self) -> Usage | None:
             return answered.usage
 
-    late = Job(status=JobStatus.COMPLETED, response=Answered(), seconds=2.0, meta={"late": "x"})
+    late = Job(status=JobStatus.COMPLETED, response=Answered(), seconds=13.14434933662415, meta={"late": "x"})
     found = rows([*(Job(status=JobStatus.STOPPED) for _ in range(150)), late])
     frame, wide = pd.DataFrame(found), pl.DataFrame(found, infer_schema_length=None)
     assert frame["cost"].dtype == "float64"
     assert frame["cost"].isna().sum() == wide["cost"].null_count() == 150
     assert (frame["late"].iloc[-1], wide["late"][-1]) == ("x", "x")
+    assert (frame["seconds"].iloc[-1], wide["seconds"][-1]) == (13.14, 13.14)
     assert frame["n_sources"].dtype == "int64"
     assert list(frame) == wide.columns
