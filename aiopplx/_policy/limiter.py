@@ -443,7 +443,7 @@ class Limiter:
         pace.waited, pace.is_even = 0, False
         if is_noise:
             self._epochs.forget()
-            pace.doubles = True
+            pace.rate, pace.doubles = max(SLOWEST, self._noise.held), True
         else:
             self._epochs.forget(mark=now)
             pace.rate = max(SLOWEST, self._noise.fell_to)

@@ -6,8 +6,8 @@ While no rate is known, refusals that are a small share of the answers show no l
 nearly everything. Once a rate was learnt from them, noise makes it fall without end, since each refusal ends an epoch
 early. The only test of that is to ask faster. When the rate has fallen to `LOWERED` of what was once confirmed,
 requests leave at `FASTER` times the rate. A limit refuses most of them, and the leap ends as soon as clearly more are
-refused than at the lower rate. If they are not, after `LEAP` answers, refusals do not depend on the rate: the pace of
-the leap holds, and only more refusals than usual are counted from then on.
+refused than at the lower rate. If they are not, after `LEAP` answers, refusals do not depend on the rate: a
+third of that pace holds, and only more refusals than usual are counted from then on.
 
 Only answers count. A server that refuses at random often fails in other ways too, so that some of what leapt never
 comes back: others leave in its place.
@@ -33,9 +33,10 @@ LOW, LOW_ANSWERS, LOW_REFUSED = 0.95, 8, 2
 limit that was only measured a little low refuses hardly any there."""
 LEAP = 24
 """Answers at the faster pace that tell a limit from noise."""
-FASTER = 4.0
-"""How many times the rate the leap leaves at. The fewer, the more a client that has a small part of a limit takes the
-refusals that others cause for noise."""
+FASTER, HELD = 24.0, 8.0
+"""How many times the rate the leap leaves at, and the pace that holds after it if refusals were noise. Where a limit is
+shared by clients that know nothing of each other, a refusal is mostly due to the others: only a pace that is far above
+the own part of the limit makes a difference that shows."""
 NEARER = 1.0 / 3.0
 """How far a leap's share of refusals may be from that before it, towards what a limit of that rate would refuse."""
 SURELY_MORE = 3.0
@@ -55,6 +56,7 @@ class Noise:
         confirmed: the highest rate that was learnt from two epochs, in requests a second.
         leapt_at: when the leap began, None if there is none.
         fell_to: the rate before the leap.
+        held: the rate that holds after it if refusals were noise.
     """
 
     __slots__ = (
@@ -132,6 +134,10 @@ class Noise:
             self._low_answers = self._low_refused = 0
         is_low = rate < LOWERED * self.confirmed
         return is_low and self._low_answers >= LOW_ANSWERS and self._low_refused >= LOW_REFUSED
+
+    @property
+    def held(self) -> float:
+        return HELD * self.fell_to
 
     # --- the leap ----------------------------------------------------------------------------------------------------
 

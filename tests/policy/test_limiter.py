@@ -179,6 +179,19 @@ def test_limit_is_used_beside_refusals_at_random(share: float):
     assert statistics.median(run.refused_share for run in done) <= 0.35
 
 
+def test_clients_of_one_key_are_not_taken_for_noise():
+    refused, least, most = 0.0, 0.0, 0.0
+    for seed in SEEDS[:3]:
+        server = Bucket(500, 20)
+        clients = [Run(server, Limiter(), 10_000, seed=10 * seed + number) for number in range(4)]
+        Run.together(clients, 300.0)
+        shares = sorted(len([at for at in run.accepted if at >= BEGAN + 120.0]) for run in clients)
+        refused += statistics.fmean(run.refused_share for run in clients) / 3.0
+        least, most = least + shares[0], most + shares[-1]
+    assert refused <= 0.12
+    assert least >= most / 4.0
+
+
 def test_few_random_refusals_cost_next_to_nothing():
     assert statistics.median(run.seconds for run in runs(lambda seed: AtRandom(0.02, seed), 300)) <= 15.0
 

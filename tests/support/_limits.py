@@ -9,7 +9,7 @@ from __future__ import annotations
 import heapq
 import random
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import count
 from typing import Protocol
@@ -233,6 +233,18 @@ class Run:
                 break
             act()
         return self
+
+    @staticmethod
+    def together(runs: Sequence[Run], seconds: float) -> None:
+        """Several clients of one server, for so long, each of which begins within the first minute."""
+        for run in runs:
+            run.at(BEGAN + run.chance.uniform(0.0, 60.0), run.pump)
+        while True:
+            run = min(runs, key=lambda one: one._events[0])
+            run.now, _, act = heapq.heappop(run._events)
+            if run.now > BEGAN + seconds:
+                return
+            act()
 
     @property
     def seconds(self) -> float:
