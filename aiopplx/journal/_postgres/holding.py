@@ -114,7 +114,7 @@ class Held(Tables):
         rows = await self.many(texts, seen=standing, **said, **self._line())
         if not rows:
             return False
-        self.me = rows[0]["id"]
+        self.me: int = rows[0]["id"]
         self._has_entered(sent)
         self._beating = asyncio.create_task(self._beat_on(), name="aiopplx holds its jobs")
         return True
