@@ -83,6 +83,25 @@ async def test_any_number_of_followers_cost_no_poll(clock: JumpingClock) -> None
     assert all(updates == told[0] for updates in told), "each got each update, once"
 
 
+async def test_two_hundred_followers_leave_nothing_behind(clock: JumpingClock) -> None:
+    async with Emulator(duration=60.0, answer_chars=200, clock=clock) as server, session_at(server, clock) as session:
+
+        async def watch(job_id: str, stays: bool) -> None:
+            async with session.follow(job_id) as follow:
+                async for _ in follow:
+                    if not stays:
+                        break
+
+        for n in range(2):
+            job = await session.submit(f"{QUESTION} {n}")
+            async with anyio.create_task_group() as group:
+                for place in range(200):
+                    group.start_soon(watch, job.id, place % 4 > 0)
+            gc.collect()
+            assert [thing for thing in gc.get_objects() if isinstance(thing, Follow | Follower)] == []
+            assert (session.stats().running, session.pending) == (0, [])
+
+
 async def test_second_follower_begins_with_what_the_first_was_told(clock: JumpingClock) -> None:
     async with Emulator(duration=180.0, answer_chars=400, clock=clock) as server, session_at(server, clock) as session:
         job = await session.submit(QUESTION)
