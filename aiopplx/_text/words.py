@@ -253,7 +253,7 @@ def _sorted_by_place(value: dict[str, Any], *, is_whole: bool) -> list[str]:
     """
     pieces: list[str] = []
     for name, said in list(value.items())[:_ROWS]:
-        if not is_echo_name(name):
+        if not _is_echo_name(name):
             rows = said if is_array(said) else [] if is_whole else [said]
             pieces += [f"{name}: {row.strip()}" for row in rows[:_ROWS] if isinstance(row, str) and row.strip()]
     return pieces
@@ -299,7 +299,7 @@ def _is_echo(words: tuple[str, ...]) -> bool:
     return len(words) == 2 and words[0] in _ASKED and not _is_error(words)  # `prompt_text`
 
 
-def is_echo_name(name: str) -> bool:
+def _is_echo_name(name: str) -> bool:
     """Whether a field of this name may repeat what was asked, or is a fact that says nothing to a person."""
     words = words_in_name(name)
     return not words or _is_echo(words)

@@ -108,7 +108,7 @@ ERRORS: dict[str, tuple[Any, list[str]]] = {
         {"message": "refused", "headers": {"message": ECHO}, "authorization": ECHO, "api_key": {"reason": ECHO}},
         ["refused"],
     ),
-    "conversation": ({"message": "too long", "messages": [{"role": "user", "content": ECHO}]}, ["too long"]),
+    "conversation": ({"message": "too long", "messages": [{"role": "user", "text": ECHO}]}, ["too long"]),
 }
 
 
@@ -145,6 +145,12 @@ def test_refusal_says_all_of_its_error(name: str) -> None:
         said = f"{told.message} {told.type}"
         assert [word for word in words if word.split(" (")[0] not in said] == []
         assert ECHO not in said
+
+
+def test_refusal_repeats_no_text_that_is_no_error() -> None:
+    for body in ({"asked": ECHO}, {"asked": ECHO, "status": 400}, {"data": {"asked": ECHO}}):
+        assert error_of(reply(body, 400)).message == "no reason given (HTTP 400)"
+    assert error_of(reply({"model": ["is unknown"]}, 400)).message == "model: is unknown"
 
 
 def test_everything_a_job_says_is_told_once() -> None:
