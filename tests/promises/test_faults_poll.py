@@ -84,8 +84,6 @@ LOST_POLLS = (
     "trailing",
     "deep",
     "undeclared_gzip",
-    "id_null",
-    "id_missing",
     "id_number",
     "list",
     "other_job",
@@ -108,6 +106,16 @@ async def test_failed_poll_is_not_a_failed_job(name: str) -> None:
     nothing_else_was_harmed(outcome)
 
 
+@pytest.mark.parametrize("name", ["id_null", "id_missing"])
+async def test_answer_whose_response_names_the_job_is_read(name: str) -> None:
+    """A running job without an id is polled again; the response of a finished one has it too."""
+    outcome = await under(NAMED[name], "get")
+    assert outcome.victim.ok
+    submitted_once(outcome)
+    assert {event.job_id for event in outcome.told(EventKind.POLL_FAILED)} <= {outcome.victim.id}
+    nothing_else_was_harmed(outcome)
+
+
 @pytest.mark.parametrize("name", ["drop", "bad_gateway_html", "unavailable", "rate_limited"])
 async def test_polls_that_always_fail_end_at_the_deadline(name: str) -> None:
     outcome = await under(NAMED[name], "get", timeout=300.0, speed=300.0)
@@ -124,7 +132,7 @@ async def test_polls_that_always_fail_end_at_the_deadline(name: str) -> None:
     nothing_else_was_harmed(outcome)
 
 
-@pytest.mark.parametrize("name", ["html", "truncated", "list", "other_job", "id_null", "gone", "redirect"])
+@pytest.mark.parametrize("name", ["html", "truncated", "list", "other_job", "id_number", "gone", "redirect"])
 async def test_unreadable_job_is_not_polled_for_ever(name: str) -> None:
     outcome = await under(NAMED[name], "get", speed=300.0)
     error = outcome.victim.error
