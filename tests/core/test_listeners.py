@@ -158,7 +158,7 @@ async def test_doubtful_poll_ends_no_listener_before_its_time(answer: str) -> No
         now = session._core.client.clock.now
         (sub,) = session._core.life.live.by_id.values()
         sub.polls.is_fresh = False
-        await until(lambda: now() >= sub.first_deadline)
+        await until(lambda: now() >= sub.first_deadline())
         bad = (
             (404, {"error": {"message": "no such job", "type": "not_found", "code": 404}})
             if answer == "missing"
