@@ -26,8 +26,6 @@ import asyncio
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from typing import Any, Final, Protocol, TypeAlias, TypeVar, cast
 
-from aiopplx._core.contained import Contained
-from aiopplx._core.patience import patient
 from aiopplx._events import Emitter
 from aiopplx._http.apart import closed
 from aiopplx._http.clock import Clock, Timer
@@ -82,7 +80,7 @@ class Reach:
         is_ours: bool = True,
     ) -> None:
         self.is_ours: bool = is_ours
-        self._given = cast("_Leavable", given if is_ours else Contained(given))
+        self._given = cast("_Leavable", given if is_ours else _contained(given))
         self._clock = clock
         # Until when, by the session's clock; at which sweep at the earliest; and how often the task was cancelled.
         self._waiting: dict[asyncio.Task[Any], tuple[Until, int, int]] = {}  # Any: a task of whatever kind
@@ -93,6 +91,8 @@ class Reach:
         if store.remembers or not is_ours:
             store = clock.guard(store, but=("follow",))
         if store.shares:
+            from aiopplx._core.patience import patient  # few sessions need it
+
             store = patient(store, clock, emitter, seconds=patience, random=random)
         self.store: Journal = store
 
@@ -170,6 +170,12 @@ class Reach:
             unwritten = [Unwritten(*each) for each in self._given.abandon()]
             if unwritten or is_late:
                 tell(unwritten)
+
+
+def _contained(given: Journal) -> object:
+    from aiopplx._core.contained import Contained  # the same
+
+    return Contained(given)
 
 
 class _Leavable(Protocol):
