@@ -116,10 +116,12 @@ async def test_dbos_goes_on_after_a_crash_with_its_job(postgres: Server, tmp_pat
     env = {"RESEARCH_JOURNAL": journal, "DBOS_SYSTEM_DATABASE_URL": journal.partition("&schema")[0]}
     async with Emulator(duration=3600.0, answer_chars=300) as server:
         async with started(server, postgres, tmp_path, *words, **env) as first:
-            with anyio.fail_after(WITHIN):
-                await server.until(lambda ledger: ledger.created == 1)
+            ending = asyncio.create_task(said(first))
+            made = asyncio.create_task(server.until(lambda ledger: ledger.created == 1))
+            await asyncio.wait({ending, made}, return_when=asyncio.FIRST_COMPLETED)
+            assert made.done(), await ending
             first.kill()
-            await first.wait()
+            await ending
         await without_holders(journal)
         server.advance(3600.0)
         async with started(server, postgres, tmp_path, *words, **env) as second:

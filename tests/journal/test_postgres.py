@@ -428,7 +428,8 @@ async def test_key_of_a_row_removed_meanwhile_is_not_sent(url: str, database: As
             await connection.execute(text, *values)
             queueing = asyncio.ensure_future(queued(journal, key="mine"))
             waits = "SELECT FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query LIKE '%INSERT INTO%'"
-            while not queueing.done() and not await connection.fetch(waits):
+            # Within its transaction, that connection would see the activity of one moment again and again.
+            while not queueing.done() and not await database.fetch(waits):
                 pass
         again = await queueing
         with pytest.raises(ItemConflict, match="removed after its time"):
