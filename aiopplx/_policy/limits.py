@@ -32,8 +32,9 @@ from aiopplx._policy.departures import Fetched
 from aiopplx._policy.limiter import Departures, Learnt, Limiter
 from aiopplx._wire.call import Lane
 
-LISTS_AT_ONCE = 4.0
-"""Reads of lists that may be in flight while no limit of them is known. No more are ever out."""
+AT_ONCE = 128.0
+"""Polls that may be in flight while no limit of them is known, so that one without an answer delays no other.
+Submissions start more carefully, because their limits are small."""
 NEAR, NEAR_SHARE = 5.0, 0.2
 """A poll's count belongs to the submissions' if it is this near to theirs: requests, or a share of the limit."""
 USED = 0.8
@@ -63,8 +64,8 @@ class _Found:
 
     def __init__(self) -> None:
         self.submit = Limiter()
-        self.poll = Limiter()
-        self.list = Limiter(first_window=LISTS_AT_ONCE)
+        self.poll = Limiter(first_window=AT_ONCE)
+        self.list = Limiter(first_window=AT_ONCE)
 
 
 class _Both:
@@ -231,7 +232,7 @@ class Limits:
     def _part(self, now: float) -> None:
         """Refusals come at any rate, so that the one that joined two limits said nothing: each goes on by itself."""
         of_both = self.submit
-        poll = self._found.poll = Limiter()
+        poll = self._found.poll = Limiter(first_window=AT_ONCE)
         poll.start_from(now, of_both.learnt, 0.0)
         of_both.in_flight = 0  # some of those that are under way are polls
         self._use(of_both, poll, self.list, is_shared=False)

@@ -36,15 +36,6 @@ def test_limits_are_apart_until_it_shows():
     assert limits.of(Lane.CANCEL) is limits.poll
 
 
-@pytest.mark.parametrize("lane", [Lane.SUBMIT, Lane.POLL])
-def test_requests_start_two_at_a_time(lane: Lane):
-    limits = Limits()
-    for _ in range(2):
-        assert limits.of(lane).delay(BEGAN) <= 0.0
-        limits.of(lane).leave(BEGAN)
-    assert limits.of(lane).delay(BEGAN) > 0.0
-
-
 # what a poll is told: the limit and how many are left, where submissions were told 50 and 20
 @pytest.mark.parametrize(
     ("limit", "remaining", "joins"),
