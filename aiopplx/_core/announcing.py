@@ -18,6 +18,7 @@ from aiopplx._http.clock import Clock
 from aiopplx._job import Job, JobStatus, Snapshot
 from aiopplx._policy.retry import Fault
 from aiopplx._submission import Listener, Submission
+from aiopplx._text.amounts import many
 from aiopplx.apis._registry import Routing
 from aiopplx.journal._errors import JournalError
 from aiopplx.journal._unwritten import Unwritten, latest, meaning
@@ -27,7 +28,7 @@ FEW = 10
 IN_A_LINE = 100
 """Ids in one line of the log."""
 REMEMBERED = 10_000
-"""Jobs whose end is remembered to have been told."""
+"""Jobs whose end is remembered to have been told, and jobs that were only submitted and are to be told at the end."""
 
 
 class Announcer:
@@ -43,7 +44,7 @@ class Announcer:
         ended: how many submissions ended, by what they ended as.
     """
 
-    __slots__ = ("_clock", "_has_journal", "_is_store_broken", "_told", "accepted", "emitter", "ended")
+    __slots__ = ("_clock", "_has_journal", "_is_store_broken", "_submitted", "_told", "accepted", "emitter", "ended")
 
     def __init__(self, emitter: Emitter, clock: Clock, *, has_journal: bool) -> None:
         self.emitter: Emitter = emitter
@@ -52,6 +53,7 @@ class Announcer:
         self._clock = clock
         self._has_journal = has_journal
         self._told: OrderedDict[str, None] = OrderedDict()
+        self._submitted: OrderedDict[str, None] = OrderedDict()
         self._is_store_broken = False
 
     def warn(self, sub: Submission, reason: str) -> None:
@@ -82,6 +84,8 @@ class Announcer:
         """A submission ended in this session, or in another one that has told it (`is_told`)."""
         ended = self.ended
         ended[job.status] = ended.get(job.status, 0) + 1
+        if not goes_on(job):
+            self.is_seen_over(job.id)
         if is_told:
             return
         if job.status is JobStatus.IN_DOUBT or self.emitter.has_handlers():
@@ -124,6 +128,7 @@ class Announcer:
         """
         going: list[Job] = []
         for job in jobs:
+            self._submitted.pop(job.id, None)
             if not job.id:
                 self.emitter.emit(_event_of(job, EventKind.LEFT, "may exist, and be billed, at the service"))
             elif goes_on(job):
@@ -135,15 +140,33 @@ class Announcer:
         if is_many:
             self._sum_up([job.id for job in going])
 
-    def _sum_up(self, ids: list[str]) -> None:
-        said = "left %d jobs, which go on, and are billed, at the service"
+    def was_only_submitted(self, job_id: str) -> None:
+        """A call returned while it runs, with its id. Nobody waits for it until somebody asks for it by that id."""
         if self._has_journal:
-            log(logging.WARNING, f"{said}; the journal has their ids, and the same questions collect them", len(ids))
+            return  # which has the id
+        submitted = self._submitted
+        submitted[job_id] = None
+        if len(submitted) > REMEMBERED:
+            submitted.popitem(last=False)
+
+    def is_seen_over(self, job_id: str) -> None:
+        """This job has ended."""
+        self._submitted.pop(job_id, None)
+
+    def left_submitted(self) -> None:
+        """The session ends: the ids of those that were only submitted may be nowhere else, either."""
+        ids, self._submitted = list(self._submitted), OrderedDict()
+        if ids:
+            self._sum_up(ids)
+
+    def _sum_up(self, ids: list[str]) -> None:
+        if self._has_journal:
+            log(logging.WARNING, f"{_left(len(ids))}; the journal has their ids, and the same questions collect them")
             return
         # Their ids may be nowhere else.
         for at in range(0, len(ids), IN_A_LINE):
             some = ids[at : at + IN_A_LINE]
-            log(logging.WARNING, f"{said}: %s", len(some), " ".join(some))
+            log(logging.WARNING, f"{_left(len(some))}: %s", " ".join(some))
 
     def store_failed(self, error: JournalError) -> bool:
         """A store that fails ends what is to be sent by this session, and by no other of the account. True if news."""
@@ -182,6 +205,11 @@ def store_left(emitter: Emitter, name: str, unwritten: Iterable[Unwritten]) -> N
     emitter.emit(Event(kind=EventKind.STOPPED, reason=reason, fault=Fault.STOP.value))
     for one in each:
         emitter.emit(Event(kind=EventKind.WARNING, job_id=one.job_id, idempotency_key=one.key, reason=meaning(one)))
+
+
+def _left(count: int) -> str:
+    which = "which goes on, and is billed" if count == 1 else "which go on, and are billed"
+    return f"left {many(count, 'job')}, {which}, at the service"
 
 
 def goes_on(job: Job) -> bool:

@@ -152,6 +152,7 @@ class Calls:
             snapshot = caller.acceptance
             status = snapshot.status if snapshot is not None else JobStatus.IN_PROGRESS
             self.forget(caller)  # not left behind: whoever submits alone means to come back for it
+            self.life.announcer.was_only_submitted(running.job_id)
             return caller.named(running.as_job(status, None, snapshot))
         finally:
             await self._leave(caller)
@@ -313,6 +314,7 @@ class Calls:
                 ends = await asyncio.gather(*closing, return_exceptions=True)
             finally:
                 self.life.announcer.left(left)
+                self.life.announcer.left_submitted()
         for end in ends:
             if isinstance(end, Exception):
                 raise end

@@ -767,3 +767,14 @@ async def test_log_of_many_jobs_left_at_once_is_short(
     else:
         assert [line.split(",")[0] for line in said] == ["left 100 jobs", "left 100 jobs", "left 93 jobs"]
         assert all(job_id in " ".join(said) for job_id in ids)
+
+
+async def test_log_has_ids_of_jobs_only_submitted(caplog: pytest.LogCaptureFixture) -> None:
+    """A web app answers `submit` with an id, and is stopped: the next process, or a person, has to find its jobs."""
+    async with Scripted() as server, opened(server) as session:
+        over, polled = [await session.submit(question) for question in ("waited for", "polled once")]
+        await session.wait(over.id)
+        assert (await session.get(polled.id)).done
+        running = await session.submit("neither")
+    said = [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING]
+    assert said == [f"left 1 job, which goes on, and is billed, at the service: {running.id}"]
