@@ -51,6 +51,30 @@ CASES: dict[str, dict[str, Any]] = {
     "crashes": {"questions": 4000, "honours": False, "fails": 0.0, "crashes": 5, "ended": 200, "lease": 30.0},
 }
 QUICK = {"questions": 150, "kills": 3, "pauses": 1}
+TOLD = {
+    "questions": "questions",
+    "kills": "workers killed",
+    "pauses": "workers stopped for one and a half leases",
+    "crashes": "crashes of the database",
+    "ended": "connections ended",
+    "requests": "requests",
+    "requests_failed": "of these failed",
+    "made": "jobs that the service made",
+    "done": "jobs collected",
+    "in_doubt": "submissions in doubt",
+    "in_doubt_and_made": "of these made at the service",
+    "ends_told_twice": "ends told by two workers",
+}
+ZERO = {
+    "paid_twice": "questions paid twice",
+    "changed_bodies": "keys sent again with other bytes",
+    "lost": "questions or jobs lost",
+    "undelivered": "outcomes not handed out",
+    "ids_twice": "questions with two ids, or ids of two questions",
+    "untrue": "ids handed out that the journal does not have",
+    "ended_badly": "workers that ended by themselves",
+    "unseen": "failures that nobody saw",
+}
 HARMS = ("kills", "pauses", "crashes", "ended")
 
 
@@ -275,13 +299,9 @@ def main() -> None:
         for name, value in one.items():
             if isinstance(value, int | float) and not isinstance(value, bool):
                 sums[name] = sums.get(name, 0) + value
-    zeros = ["paid_twice", "changed_bodies", "lost", "undelivered", "ids_twice", "untrue", "ended_badly", "unseen"]
     head = ["", *cases]
-    told = {"questions": "questions", **{name: name for name in HARMS}}
-    told |= {name: name.replace("_", " ") for name in ("requests", "requests_failed", "made", "done", "in_doubt")}
-    told |= {"in_doubt_and_made": "of these made at the service", "ends_told_twice": "ends told by two workers"}
-    rows = [[words, *(f"{found[name].get(field, 0):,.0f}" for name in cases)] for field, words in told.items()]
-    must = [[field.replace("_", " "), *(f"{found[name][field]:,.0f}" for name in cases)] for field in zeros]
+    rows = [[words, *(f"{found[name].get(field, 0):,.0f}" for name in cases)] for field, words in TOLD.items()]
+    must = [[words, *(f"{found[name][field]:,.0f}" for name in cases)] for field, words in ZERO.items()]
     harness.finish(
         "killed_workers", found, [harness.table(head, rows), harness.table(head, must, title="What must be 0")]
     )
