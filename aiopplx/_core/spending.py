@@ -109,10 +109,9 @@ class Bounded:
         self.reserve_running(sub)
 
     def _has_room(self, sub: Submission) -> bool:
-        """Whether nothing has to be waited for, or asked. What may run already, and is sent again under a key that the
-        API honours, makes no second bill: the amount for it is reserved.
-        """
-        return (sub.phase is Phase.UNANSWERED and sub.api.has_idempotency) or self.budget.may_send(sub.kind)
+        """Whether nothing has to be waited for, or asked."""
+        is_sent_again = sub.phase is Phase.UNANSWERED and sub.api.has_idempotency
+        return self.budget.may_send(sub.kind) or (is_sent_again and self.budget.may_send_again(sub.kind))
 
     async def _find_room(self, sub: Submission) -> None:
         """Wait until there is room for it. Raises `BudgetReached` if nothing runs that could make room."""

@@ -33,7 +33,8 @@ SUBMITS_AT_ONCE = 64
 """Submissions of one session between the gate and their answer: with answers that take two seconds, 2,000 a minute. How
 many the server lets in is for the limits to find out (`_policy.limiter`); this bounds what a silent server holds."""
 STILL_WAITS = 1.0
-"""Seconds after a submission of a batch had to wait for which more of them count as waiting."""
+"""Seconds after a submission of a batch had to wait for which those on their way count as waiting: their batch has as
+many under way as it sends at once."""
 
 _SUBMIT = Lane.SUBMIT
 
@@ -90,6 +91,7 @@ class Line:
     __slots__ = (
         "_calls",
         "_clock",
+        "_has_held",
         "_lists",
         "_order",
         "_queues",
@@ -112,6 +114,7 @@ class Line:
         self._submits_now: _Queue = []
         self._submits: _Queue = []
         self._waited_at = -math.inf  # when a submission of a batch left that had waited
+        self._has_held = False  # polls gave way, and wait to be told that they need not
         self._calls: _Queue = []  # single polls and cancellations
         self._lists: _Queue = []
         self._queues = (self._submits_now, self._submits, self._calls, self._lists)
@@ -122,9 +125,14 @@ class Line:
         return bool(self._submits or self._submits_now)
 
     def holds_polls(self, now: float) -> bool:
-        """Whether polls of batches give way to submissions that wait, because both may have one limit."""
-        waits = bool(self._submits) or now - self._waited_at < STILL_WAITS
-        return waits and self.gate.limits.may_be_shared and not self.turns.prefers_results
+        """Whether polls of batches give way to submissions that wait, because both may have one limit.
+
+        Not where all of them have their answers: then all places in `max_in_flight` are taken, and polls free them.
+        """
+        waits = bool(self._submits) or (self.submitting > 0 and now - self._waited_at < STILL_WAITS)
+        held = waits and self.gate.limits.may_be_shared and not self.turns.prefers_results
+        self._has_held = held or self._has_held
+        return held
 
     # --- passing -----------------------------------------------------------------------------------------------------
 
@@ -155,14 +163,20 @@ class Line:
     def back(self, lane: Lane, sent_at: float) -> None:
         """A request that had passed was not accepted, or did not leave after all: another may."""
         if lane is _SUBMIT:
-            self.submitting -= 1
+            self._is_answered()
         self.gate.back(lane, sent_at)
 
     def accepted(self, lane: Lane, now: float, sent_at: float) -> bool:
         """A request that had passed was accepted. Returns True if submissions go on because of that."""
         if lane is _SUBMIT:
-            self.submitting -= 1
+            self._is_answered()
         return self.gate.accepted(lane, now, sent_at)
+
+    def _is_answered(self) -> None:
+        self.submitting -= 1
+        if self._has_held and not self.submitting and self.due is not None:
+            self._has_held = False
+            asyncio.get_running_loop().call_soon(self.due.opened)  # those that now go next are in line by then
 
     async def wait(self, lane: Lane, bounds: Bounds, now: float, *, is_bulk: bool = False, order: int = 0) -> float:
         """Wait until a request of this lane may leave; once this returns, it counts as sent. Returns that moment.

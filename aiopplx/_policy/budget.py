@@ -191,6 +191,13 @@ class Budget:
         account = self._account(kind)
         return not account.is_unseen and self.spent + self.reserved + account.reservation <= self.cap + _CENTI_CENT
 
+    def may_send_again(self, kind: Kind) -> bool:
+        """True if a job that was left, and may not exist, fits under the cap: it is reserved for already, and the key
+        that it is sent under makes no second bill.
+        """
+        account = self._account(kind)
+        return bool(account.left) and self.spent + self.reserved <= self.cap + _CENTI_CENT
+
     def may_make_room(self, kind: Kind) -> bool:
         """True if a job is in flight whose end may let one more of this kind be sent."""
         account = self._account(kind)

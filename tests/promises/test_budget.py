@@ -170,7 +170,7 @@ async def test_unanswered_submission_is_sent_again_at_the_cap(path: Path, clock:
             asking.cancel()
             await asyncio.wait([asking])
         server.faults.clear()
-        async with opened(server, clock, 1.0, path) as session:
+        async with opened(server, clock, 2.5, path) as session:
             job = await session.ask("Why did the Vasa sink?", tag="x")
     assert (job.ok, server.ledger.created) == (True, 1)
 

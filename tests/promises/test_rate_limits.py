@@ -199,6 +199,12 @@ async def test_polls_give_way_while_no_limit_is_known() -> None:
     assert preferred.seconds(EventKind.POLLED)[0] <= 8.0
 
 
+async def test_polls_that_free_places_do_not_give_way() -> None:
+    """All submissions have their answers, and the next ones need places that only polls can free."""
+    played = await play(400, at_work(0.02), duration=0.2, poll=PollPolicy.fixed(0.2), max_in_flight=50)
+    assert played.seconds(EventKind.FINISHED)[-1] <= 3 * (400 / 50 * 0.22)
+
+
 async def test_polls_give_way_for_a_minute_at_most() -> None:
     played = await play(80, at_work(20.0), duration=130, poll=PollPolicy.fixed(30))
     first = played.seconds(EventKind.POLLED)[0]
