@@ -173,6 +173,8 @@ class Encoder:
             self._delimiter,
             has_mark=self._columns.has_mark,
             header=header,
+            origin=self._columns.asked,
+            question=self._columns.question,
             **{name: self._columns.named(name) for name in ("job_id", "status", "answer", "seconds")},
         )
 

@@ -58,6 +58,8 @@ class Columns:
     Attributes:
         names: of all columns, in order.
         own: of the user's.
+        question: the one that has the question.
+        asked: those that are known before anything is asked: the user's own, tag and question.
         written: those that a model, a server or a web page wrote.
         delimiter, has_mark: as they were given.
     """
@@ -85,6 +87,8 @@ class Columns:
                 mapped = f"research_{mapped}"
             self._ours[name] = mapped
         self.names = [*self.own, *self._ours.values()]
+        self.question = self._ours.get("question", question or "")
+        self.asked = [*self.own, *(self._ours[name] for name in ("tag", "question") if name in self._ours)]
         self.written = frozenset(mapped for name, mapped in self._ours.items() if name in WRITTEN)
 
     def named(self, name: str) -> str:

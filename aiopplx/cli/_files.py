@@ -1,9 +1,11 @@
 """A file of answers that grows while a run goes on: JSON lines, CSV, TSV.
 
 It is a view of the run and not a log. A run that finds its own file goes on with it: rows that are in it already are
-not written again, and the file never has fewer rows than it had. At an orderly end it is written once more in the order
-of the questions, to `FILE.new`, which takes its place; so each row stands in it once. After `kill -9` the rows stand in
-the order in which they finished, and the next run mends that, and a row that was cut off.
+not written again, and the file never has fewer rows than it had. A row is known by the key or the id of its job. In a
+table no row has a key, and what was never accepted has no id: such a row is known by the user's own cells, its tag and
+its question. At an orderly end the file is written once more in the order of the questions, to `FILE.new`, which takes
+its place; so each row stands in it once. After `kill -9` the rows stand in the order in which they finished, and the
+next run mends that, and a row that was cut off.
 
 This module does not know what a job is.
 """
@@ -47,6 +49,8 @@ class Old(NamedTuple):
         job_id: the service's id of its job, or "".
         status: of its job.
         has_answer: whether it has something that was paid for.
+        origin: what it has of its question, by which it is known if it has neither key nor id.
+        question: the text of the question, or "".
     """
 
     span: Span
@@ -54,6 +58,8 @@ class Old(NamedTuple):
     job_id: str
     status: str
     has_answer: bool
+    origin: str = ""
+    question: str = ""
 
 
 class Form(Protocol):
@@ -70,6 +76,10 @@ class Form(Protocol):
         Raises:
             ValueError: it has something else in it.
         """
+        ...
+
+    def origin(self, row: bytes) -> str:
+        """What a row has of its question: the same before and after it was asked. See `Old.origin`."""
         ...
 
     def says_the_same(self, old: bytes, new: bytes) -> bool:
@@ -116,6 +126,8 @@ class RowFile:
         self._as_finished = as_finished
         self._form = form
         self._old: dict[str, list[Span]] = {}
+        self._nameless: dict[str, list[Span]] = {}
+        """Rows without key or id, by their origin."""
         self._spans: dict[int, Span] = {}
         self._end = 0
         self._is_new = False
@@ -126,6 +138,7 @@ class RowFile:
                 os.close(self._fd)
                 raise UsageError(f"{path} is not empty; give --force to overwrite it, or another name")
             self._old.clear()
+            self._nameless.clear()
             self._end = 0
 
     def _opened(self) -> int:
@@ -148,12 +161,12 @@ class RowFile:
         if not is_ours(rows):
             return False
         for row in rows:
-            self._old.setdefault(self._name_of(row.key, row.job_id, row.span), []).append(row.span)
+            if name := row.key or row.job_id:
+                self._old.setdefault(name, []).append(row.span)
+            else:
+                self._nameless.setdefault(row.origin, []).append(row.span)
         self._end = rows[-1].span.end if rows else 0
         return True
-
-    def _name_of(self, key: str, job_id: str, span: Span) -> str:
-        return key or job_id or self._read(span).hex()
 
     def write(self, at: int, row: bytes, *, key: str, job_id: str) -> None:
         """Write a row, unless the file has it already.
@@ -168,7 +181,9 @@ class RowFile:
             OutputLost: the file cannot be written.
         """
         self._written |= {key, job_id} - {""}
-        old = self._old.get(key) or self._old.get(job_id) or self._old.get(row.hex() if not (key or job_id) else "")
+        old = self._old.get(key) or self._old.get(job_id)
+        if not old and self._nameless:
+            old = self._nameless.get(self._form.origin(row))
         if old:
             same = next((span for span in old if self._form.says_the_same(self._read(span), row)), None)
             old.remove(same or old[0])
@@ -229,7 +244,8 @@ class RowFile:
         if not is_whole:
             kept = {name: found for name, found in self._old.items() if found}
             gone = self._superseded(kept, self._written)
-            spans += sorted(span for name, found in kept.items() if name not in gone for span in found)
+            left = [*(found for name, found in kept.items() if name not in gone), *self._nameless.values()]
+            spans += sorted(span for found in left for span in found)
         if self._as_finished:
             spans.sort()
         at = len(self._form.head)
@@ -325,7 +341,8 @@ class Delimited:
         delimiter: between the cells.
         has_mark: the file begins with a mark, by which a spreadsheet knows that it is UTF-8.
         header: the names as they stand in the file.
-        job_id, status, answer, seconds: the columns that have these.
+        job_id, status, answer, seconds, question: the columns that have these.
+        origin: the columns that a row has of its question.
     """
 
     def __init__(
@@ -339,12 +356,15 @@ class Delimited:
         status: str,
         answer: str,
         seconds: str,
+        question: str,
+        origin: Collection[str],
     ) -> None:
         self.head = (b"\xef\xbb\xbf" if has_mark else b"") + header.encode(errors="replace")
         take_long_cells()
         self._names = names
         self._delimiter = delimiter
-        self._places = [names.index(name) for name in (job_id, status, answer)]
+        self._places = [names.index(name) for name in (job_id, status, answer, question)]
+        self._origin = [names.index(name) for name in origin]
         self._seconds = names.index(seconds)
 
     def old(self, path: str) -> Iterator[Old]:
@@ -370,13 +390,23 @@ class Delimited:
                 for cells in reader:
                     if len(cells) != len(self._names) or not last.endswith(b"\r\n"):
                         break
-                    job_id, status, answer = (cells[place] for place in self._places)
-                    yield Old(Span(start, read), "", job_id.removeprefix("'"), status, bool(answer))
+                    job_id, status, answer, question = (cells[place] for place in self._places)
+                    job_id = job_id.removeprefix("'")
+                    origin = "" if job_id else self._origin_of(cells)
+                    yield Old(Span(start, read), "", job_id, status, bool(answer), origin, question)
                     start = read
             except csv.Error:
                 pass  # a quote that is not closed, in a row that was cut off
             if file.read(1):
                 raise ValueError("only the last row may have been cut off")
+
+    def origin(self, row: bytes) -> str:
+        """See `Form`."""
+        return self._origin_of(self._cells(row))
+
+    def _origin_of(self, cells: list[str]) -> str:
+        # Without blanks at the ends: an export has the question as it was sent.
+        return "\0".join(cells[place].strip() for place in self._origin)
 
     def says_the_same(self, old: bytes, new: bytes) -> bool:
         """See `Form`."""
@@ -400,6 +430,15 @@ class _Line(msgspec.Struct):
     status: str
     idempotency_key: str
     text: str
+    question: str = ""
+
+
+class _Origin(msgspec.Struct):
+    """What a line has of its question: where it stands, and the user's own cells."""
+
+    line: msgspec.Raw = msgspec.Raw()
+    tag: msgspec.Raw = msgspec.Raw()
+    meta: msgspec.Raw = msgspec.Raw()
 
 
 class _Measured(msgspec.Struct):
@@ -437,7 +476,15 @@ class JsonLines:
                 if not line.endswith(b"\n"):
                     return
                 span = Span(start, start := start + len(line))
-                yield Old(span, row.idempotency_key, row.id, row.status, row.ok or bool(row.text))
+                named = row.idempotency_key or row.id
+                origin = "" if named else self.origin(line)
+                has_answer = row.ok or bool(row.text)
+                yield Old(span, row.idempotency_key, row.id, row.status, has_answer, origin, row.question)
+
+    def origin(self, row: bytes) -> str:
+        """See `Form`."""
+        found = msgspec.json.decode(row, type=_Origin)
+        return "\0".join(bytes(part).decode() for part in (found.line, found.tag, found.meta))
 
     def says_the_same(self, old: bytes, new: bytes) -> bool:
         """See `Form`."""

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, TypeGuard
 from aiopplx.cli._exits import UsageError, quoted
 from aiopplx.cli._files import Old
 from aiopplx.cli._options import STANDARD, Connection, JournalOptions, is_url
-from aiopplx.cli._records import job_in
+from aiopplx.cli._records import job_in, question_of
 from aiopplx.journal import JournalReader, JournalRefused, Record, Stage, open_reader, records_at, stages_of
 
 if TYPE_CHECKING:
@@ -149,7 +149,8 @@ def every(journal: JournalReader) -> Iterable[Record]:
 def all_known(rows: Iterable[Old], place: str | None) -> bool:
     """True if everything in a file of answers is also in the journal, so that a run can write it again.
 
-    What the user has had asked anew and paid for again is known too; its old answer is not in the journal.
+    What the user has had asked anew and paid for again is known too; its old answer is not in the journal. A row of a
+    table that is in doubt has neither key nor id, and is known by its question.
 
     Args:
         rows: of the file.
@@ -159,6 +160,7 @@ def all_known(rows: Iterable[Old], place: str | None) -> bool:
         return False
     with open_reader(place) as journal:
         unknown = known = 0
+        nameless: set[str] = set()
         for row in rows:
             record = journal.get(key=row.key) if row.key else journal.get(job_id=row.job_id) if row.job_id else None
             if record is None and journal.replacement(key=row.key, job_id=row.job_id):
@@ -167,9 +169,18 @@ def all_known(rows: Iterable[Old], place: str | None) -> bool:
             if row.has_answer and not (record is not None and record.has_result):
                 return False
             known += record is not None
-            unknown += record is None and row.status not in _WORTHLESS
+            if record is None and row.status not in _WORTHLESS:
+                unknown += 1
+                if not (row.key or row.job_id):
+                    nameless.add(_words(row.question))
+        if nameless and not known:
+            known += any(_words(record.question or question_of(record)) in nameless for record in every(journal))
     # A row of a refused question has neither a key nor an id. In a file of another run no row is known.
     return not unknown or bool(known)
+
+
+def _words(question: str) -> str:
+    return " ".join(question.split())
 
 
 def superseded(names: Iterable[str], written: Collection[str], place: str | None) -> set[str]:

@@ -95,7 +95,7 @@ class Report:
             if self._form != "parquet":
                 names = [str(cell) for cell in found[0].values()] if found else []
                 found = [dict(zip(names, cells.values(), strict=False)) for cells in found[1:]]
-            return [_old(cells) for cells in found]
+            return [_old(cells, self._columns.question) for cells in found]
         return None
 
     def _has(self) -> Callable[[str], bool]:
@@ -276,7 +276,9 @@ def id_of(url: str, number: int | str | None) -> str:
     return f"{url} {number}"
 
 
-def _old(cells: dict[str, Any]) -> Old:
+def _old(cells: dict[str, Any], question: str) -> Old:
     job_id = str(cells.get("research_job_id") or cells.get("job_id") or "")
     status = str(cells.get("research_status") or cells.get("status") or "?")
-    return Old(Span(0, 0), "", job_id, status, bool(cells.get("research_answer") or cells.get("answer")))
+    has_answer = bool(cells.get("research_answer") or cells.get("answer"))
+    asked = cells.get(question)
+    return Old(Span(0, 0), "", job_id, status, has_answer, question="" if asked is None else str(asked))

@@ -14,17 +14,17 @@ import anyio.to_thread
 import openpyxl
 import pytest
 from _killed_cli import PROGRAM
-from _shell import FAST, ending, rows, run, run_at, started, until
+from _shell import FAST, KEY, ending, rows, run, run_at, started, until
 
 from aiopplx import InvalidRequest, Job, JobStatus
 from aiopplx.cli import run as main
-from aiopplx.cli._answers import Answers, StreamOutput
+from aiopplx.cli._answers import Answers, Encoder, RowOutput, StreamOutput
 from aiopplx.cli._columns import Columns, Value
 from aiopplx.cli._exits import OutputLost, UsageError
 from aiopplx.cli._files import Delimited, Ending, JsonLines, Old, RowFile
 from aiopplx.cli._options import OutputFormat
 from aiopplx.cli._reports import Report, ReportFolder
-from aiopplx.emulator import Emulator
+from aiopplx.emulator import Emulator, faults
 from aiopplx.tables import ReadOptions, csv_text, read_file
 
 OURS = [
@@ -412,6 +412,94 @@ async def test_rows_that_a_limited_run_does_not_ask_stay(tmp_path: Path) -> None
     )
 
 
+@pytest.mark.parametrize("ending", ["whole", "part"])
+@pytest.mark.parametrize("status", ["STOPPED", "REJECTED", "IN_DOUBT"])
+@pytest.mark.parametrize("form", ["csv", "tsv", "jsonl"])
+async def test_row_of_what_was_not_accepted_stands_once(
+    tmp_path: Path, form: OutputFormat, status: str, ending: Ending
+) -> None:
+    """It has a key and no id. `--limit`, a pilot, an outage and Ctrl-C all end in `part`."""
+    path = tmp_path / f"a.{form}"
+    columns = Columns(["question", "n"], question="question")
+
+    async def one_run(*jobs: Job) -> list[tuple[str, str]]:
+        encoder = Encoder(form, columns)
+        file = RowFile(str(path), encoder.form(), force=False, is_ours=lambda old: True)
+        output = RowOutput(file, encoder)
+        for at, job in enumerate(jobs):
+            await output.write(at, at + 2, job)
+        await output.close(ending)
+        found = rows(path.read_text()) if form == "jsonl" else csv_rows(path, "\t" if form == "tsv" else ",")
+        return [(str(row["meta"]["n"] if form == "jsonl" else row["n"]), str(row["status"])) for row in found]
+
+    def asked(n: int, status: str, error: str = "x") -> Job:
+        is_done = status == "COMPLETED"
+        return Job(
+            id=f"j{n}" if is_done else "",
+            status=JobStatus(status),
+            idempotency_key=f"k{n}",
+            question="who?\r\n" if n < 2 else "what?",
+            meta={"n": n, "question": "who?\r\n" if n < 2 else "what?"},
+            error=None if is_done else InvalidRequest(error),
+        )
+
+    three = [asked(n, status) for n in range(3)]
+    for error in ("no route", "no route", "a wrong key"):
+        assert await one_run(*(asked(n, status, error) for n in range(3))) == [(str(n), status) for n in range(3)]
+    if ending == "part":
+        assert await one_run(asked(0, status)) == [(str(n), status) for n in range(3)]
+        assert await one_run(asked(0, "COMPLETED")) == [("0", "COMPLETED"), ("1", status), ("2", status)]
+    assert await one_run(asked(0, "COMPLETED"), *three[1:]) == [("0", "COMPLETED"), ("1", status), ("2", status)]
+    assert await one_run(*(asked(n, "COMPLETED") for n in range(3))) == [(str(n), "COMPLETED") for n in range(3)]
+
+
+async def test_table_has_a_row_a_question_after_any_end(tmp_path: Path) -> None:
+    """A wrong key, then a question that the server refuses, and then all is well."""
+    file = tmp_path / "q.csv"
+    file.write_text("question,n\nwho?,1\nwhat?,2\nhow?,3\n")
+    names = [tmp_path / f"a.{suffix}" for suffix in ("csv", "tsv", "jsonl")]
+    words = ("run", str(file), "--on-doubt", "hold", *FAST, *(word for name in names for word in ("-o", str(name))))
+
+    def found(name: Path) -> list[tuple[str, str]]:
+        if name.suffix == ".jsonl":
+            return [(row["meta"]["n"], row["status"]) for row in rows(name.read_text())]
+        return [(row["n"], row["status"]) for row in csv_rows(name, "\t" if name.suffix == ".tsv" else ",")]
+
+    async with Emulator(duration=0.0, answer_chars=100, keys=[KEY]) as server:
+        for code, more, want, key in (
+            (3, (), "STOPPED STOPPED STOPPED", "wrong"),
+            (3, (), "STOPPED STOPPED STOPPED", "wrong"),
+            (1, ("--limit", "1"), "REJECTED STOPPED STOPPED", KEY),
+            (1, ("--limit", "1"), "REJECTED STOPPED STOPPED", KEY),
+            (1, (), "REJECTED COMPLETED COMPLETED", KEY),  # a refusal is not asked again
+        ):
+            server.faults.clear()
+            if "REJECTED" in want:
+                server.faults.add("submit", faults.Status(400), match="who")
+            done = await run_at(server, *words, *more, key=key)
+            assert done.returncode == code, done.stderr
+            for name in names:
+                assert found(name) == list(zip("123", want.split(), strict=True)), (name, done.stderr)
+
+
+@pytest.mark.parametrize("suffix", ["csv", "xlsx"])
+async def test_table_of_a_pilot_in_doubt_goes_on(tmp_path: Path, suffix: str) -> None:
+    file, answers = tmp_path / "q.csv", tmp_path / f"a.{suffix}"
+    file.write_text("question,n\nwho?,1\nwhat?,2\n")
+    words = ("run", str(file), "--on-doubt", "hold", *FAST, "-o", str(answers))
+    async with Emulator(duration=0.0, answer_chars=100) as server:
+        server.faults.add("submit", faults.Drop(after_accept=True), match="who")
+        for more, count in ((("--pilot", "1"), 1), ((), 2)):
+            done = await run_at(server, *words, *more)
+            assert done.returncode == 4, done.stderr
+            cells = [row.cells for row in read_file(answers).read() if hasattr(row, "cells")]
+            assert [row["status"] for row in cells] == ["IN_DOUBT", "COMPLETED"][:count]
+    other = tmp_path / "other.csv"
+    other.write_text("question,n\nwhy?,1\n")
+    looked = await anyio.to_thread.run_sync(lambda: run("run", str(other), "--dry-run", "-o", str(answers)))
+    assert (looked.returncode, "is not empty" in looked.stderr) == (2, True), "of another run"
+
+
 async def test_rows_stay_as_they_finished_if_so_asked(tmp_path: Path) -> None:
     file, answers, sheet = table(tmp_path, 4), tmp_path / "a.csv", tmp_path / "a.xlsx"
     async with (
@@ -452,7 +540,8 @@ def form_of(kind: str) -> JsonLines | Delimited:
     if kind == "jsonl":
         return JsonLines()
     header = csv_text([], NAMES)
-    return Delimited(NAMES, ",", has_mark=True, header=header, **{name: name for name in NAMES[1:]})
+    places = {name: name for name in NAMES[1:]}
+    return Delimited(NAMES, ",", has_mark=True, header=header, question="id", origin=["id"], **places)
 
 
 def row_of(kind: str, number: int, answer: str = 'an, answer\r\n"of" lines', seconds: float | None = 1.5) -> bytes:
