@@ -57,6 +57,10 @@ def running(status: JobStatus) -> JobStatus:
     return JobStatus.IN_PROGRESS if status.is_final else status
 
 
+_LIMITS = frozenset(status.value.lower() for status in (JobStatus.TIMED_OUT, JobStatus.STOPPED))
+"""Ids of updates that told the end of somebody's waiting, and none of the job: whoever had one is told anew."""
+
+
 class Follower(Caller, eq=False, kw_only=True):
     """The listener of a `Follow`.
 
@@ -140,7 +144,7 @@ class Follow(Following):
         self._calls = calls
         self._wanted = wanted
         self._seconds = seconds
-        self._after = after
+        self._after = "" if after in _LIMITS else after
         self._follower: Follower | None = None
         self._is_over = False
         self._loop = asyncio.get_running_loop()

@@ -1,8 +1,8 @@
-"""What the modules for web frameworks share: an error as an HTTP status, and the follows that end with the app.
+"""What the modules for web frameworks share: an error as an HTTP status, and what ends with the app.
 
-An HTTP server that is told to stop waits for its open connections first, and closes the session after that. A page that
-follows a job holds its connection for minutes, so it has to be ended when the stop begins: the browser comes back by
-itself, to the next process. This module knows nothing of any framework.
+An HTTP server that is told to stop waits for its open connections first, and closes the session after that. A page
+that follows a job holds its connection for minutes, and a request that waits for one nearly as long, so both have to be
+ended when the stop begins: the browser comes back, to the next process. This module knows nothing of any framework.
 """
 
 from __future__ import annotations
@@ -12,6 +12,8 @@ import weakref
 from collections.abc import Generator
 from contextlib import contextmanager
 
+import anyio
+
 from aiopplx import (
     AiopplxError,
     AuthenticationError,
@@ -19,6 +21,7 @@ from aiopplx import (
     ConfigError,
     EndpointRetired,
     InvalidRequest,
+    Job,
     JobError,
     JobStatus,
     NotFound,
@@ -31,8 +34,12 @@ from aiopplx.progress import Follow
 
 logger = logging.getLogger("aiopplx.contrib")
 
-DONE = frozenset(status.value.lower() for status in JobStatus if status.is_final)
+_ENDS = frozenset(status for status in JobStatus if status.is_final) - {JobStatus.TIMED_OUT, JobStatus.STOPPED}
+"""How a job ends. At a time limit, or when a session stops, only the waiting ends: the browser is to come back."""
+DONE = frozenset(status.value.lower() for status in _ENDS)
 """Ids of updates after which there is none: a browser that has one of these need not come back."""
+_MOMENT = 1.0
+"""Seconds for a call that begins while the app stops: the journal may say meanwhile that the job has ended."""
 
 _STATUS: tuple[tuple[type[AiopplxError], int], ...] = (
     (InvalidRequest, 422),
@@ -46,6 +53,11 @@ _STATUS: tuple[tuple[type[AiopplxError], int], ...] = (
     (TransportError, 502),
     (JobError, 502),
 )
+
+
+def is_over(job: Job) -> bool:
+    """Whether a browser that follows the job has heard its last word."""
+    return job.status in _ENDS
 
 
 def status_of(error: AiopplxError) -> int:
@@ -66,7 +78,7 @@ def said(error: AiopplxError) -> dict[str, str]:
 
 
 class Follows:
-    """The follows of one app that are being read, so that they can be ended together.
+    """The follows of one app that are being read, and the calls that wait for a job, so that all can end together.
 
     Args:
         session: the app's.
@@ -75,6 +87,7 @@ class Follows:
     def __init__(self, session: Session) -> None:
         self._session = session
         self._open: weakref.WeakSet[Follow] = weakref.WeakSet()
+        self._waiting: set[anyio.CancelScope] = set()
         self._is_ended = False
 
     @contextmanager
@@ -89,8 +102,19 @@ class Follows:
             self._open.discard(follow)
             follow.close()
 
+    async def wait(self, job: Job | str, *, timeout: float | None = None) -> Job:
+        """As `Session.wait`; when the app stops first, the job as it stands then, as at a time limit."""
+        if not self._is_ended:
+            with anyio.CancelScope() as scope:
+                self._waiting.add(scope)
+                try:
+                    return await self._session.wait(job, timeout=timeout)
+                finally:
+                    self._waiting.discard(scope)
+        return await self._session.wait(job, timeout=_MOMENT)
+
     def end(self) -> None:
-        """The app stops: no page is told anything more, and those that ask now are told nothing.
+        """The app stops: no page is told anything more, those that ask now are told nothing, and no call waits on.
 
         Logs the ids of the jobs that go on at the service. A second call does nothing.
         """
@@ -99,6 +123,9 @@ class Follows:
         self._is_ended = True
         ids = [job.id for job in self._session.pending]  # before nobody follows them any more
         if ids:
-            logger.warning("the app stops; %d jobs go on, and are billed, at the service: %s", len(ids), " ".join(ids))
+            go_on = "1 job goes on, and is" if len(ids) == 1 else f"{len(ids):,} jobs go on, and are"
+            logger.warning("the app stops; %s billed, at the service: %s", go_on, " ".join(ids))
         for follow in list(self._open):
             follow.close()
+        for scope in list(self._waiting):
+            scope.cancel()

@@ -9,7 +9,8 @@
         return web.json_response({"id": job.id})
 
 Needs `aiopplx[aiohttp-sse]`. A browser that goes away ends its stream and nothing else. When the app is told to stop,
-streams end at once, and ids of jobs that go on are logged. This module knows nothing of how jobs are made or polled.
+streams end at once, calls of `wait` return, and ids of jobs that go on are logged. This module knows nothing of how
+jobs are made or polled.
 """
 
 from __future__ import annotations
@@ -24,13 +25,13 @@ from aiohttp import web
 from aiohttp.typedefs import Handler
 from aiohttp_sse import sse_response
 
-from aiopplx import AiopplxError, Session
-from aiopplx.contrib._backend import DONE, Follows, said, status_of
+from aiopplx import AiopplxError, Job, Session
+from aiopplx.contrib._backend import DONE, Follows, is_over, said, status_of
 
-__all__ = ["RESEARCH", "errors", "research", "updates"]
+__all__ = ["RESEARCH", "errors", "research", "updates", "wait"]
 
 RESEARCH: web.AppKey[Session] = web.AppKey("aiopplx_session", Session)
-"""The app's session: `request.app[RESEARCH]`."""
+"""The app's session: `request.app[RESEARCH]`; from a sub-application, `request.config_dict[RESEARCH]`."""
 
 _FOLLOWS: web.AppKey[Follows] = web.AppKey("aiopplx_follows", Follows)
 
@@ -72,25 +73,43 @@ async def errors(request: web.Request, handler: Handler) -> web.StreamResponse:
         return web.json_response(said(error), status=status_of(error))
 
 
+async def wait(request: web.Request, job: Job | str, *, timeout: float | None = None) -> Job:
+    """As `Session.wait` of the app's session, for a call that waits in a request: when the app is told to stop, it
+    returns within about a second, with the job as at its own time limit (`TIMED_OUT`), so that the server can answer.
+
+    Args:
+        request: being answered.
+        job: a `Job`, or the id or the token of one.
+        timeout: seconds from now; default the session's.
+
+    Raises:
+        InvalidRequest: this is not a job id.
+    """
+    return await request.config_dict[_FOLLOWS].wait(job, timeout=timeout)
+
+
 async def updates(request: web.Request) -> web.StreamResponse:
     """The updates of the job `{id}` as server-sent events: `app.router.add_get("/research/{id}/events", updates)`.
 
     Each event `update` has `Update.to_dict()` as its data and the update's id; the last one is called `done`, and has
-    the answer. An event `failed` has an error in place of it. A browser's `EventSource` comes back by itself with
-    `Last-Event-ID`, and is not told again what it knows. Whoever may read this may read any job of the account: guard
-    it as your app guards its pages.
+    the answer. An event `failed` has an error in place of it. After either of them the page has to close its
+    `EventSource`. When the stream ends without them (the app stops, or the session's time limit is reached while the
+    job runs), `EventSource` comes back by itself with `Last-Event-ID`, and is not told again what it knows. Whoever may
+    read this may read any job of the account: guard it as your app guards its pages.
     """
     after = request.headers.get("Last-Event-ID", "")
     if after in DONE:
         return web.Response(status=204)  # the one answer after which a browser does not come back
-    follow = request.app[RESEARCH].follow(request.match_info["id"], after=after)
+    follow = request.config_dict[RESEARCH].follow(request.match_info["id"], after=after)
     async with sse_response(request) as response:
-        with request.app[_FOLLOWS].reading(follow), contextlib.suppress(ConnectionResetError):
+        with request.config_dict[_FOLLOWS].reading(follow), contextlib.suppress(ConnectionResetError):
             # It pings the browser, and ends when that has gone.
             gone = asyncio.create_task(response.wait())
             gone.add_done_callback(lambda _: follow.close())
             try:
                 async for update in follow:
+                    if update.job.done and not is_over(update.job):
+                        break  # only the time limit: whoever comes back follows on
                     name = "done" if update.job.done else "update"
                     data = msgspec.json.encode(update.to_dict()).decode()
                     await response.send(data, id=update.id, event=name)

@@ -9,8 +9,9 @@
         return {"id": (await research.submit(question)).id}
 
 Needs `aiopplx[fastapi]`. A browser that goes away ends its stream and nothing else: a job goes on, and a call that
-waits for it too. When the process is told to stop (SIGTERM), streams end at once, so that the server need not wait for
-pages that follow a job; ids of jobs that go on are logged. This module knows nothing of how jobs are made or polled.
+waits for it too. When the process is told to stop (SIGTERM), streams end at once and calls of `wait` return, so that
+the server need not wait for pages that follow a job; ids of jobs that go on are logged. This module knows nothing of
+how jobs are made or polled.
 """
 
 from __future__ import annotations
@@ -27,11 +28,11 @@ from fastapi import APIRouter, Depends, FastAPI, Header, HTTPException, Request
 from fastapi.responses import JSONResponse
 from fastapi.sse import EventSourceResponse, ServerSentEvent
 
-from aiopplx import AiopplxError, InvalidRequest, Session
-from aiopplx.contrib._backend import DONE, Follows, said, status_of
+from aiopplx import AiopplxError, InvalidRequest, Job, Session
+from aiopplx.contrib._backend import DONE, Follows, is_over, said, status_of
 from aiopplx.progress import Follow
 
-__all__ = ["Research", "add_error_handler", "lifespan", "opened", "router", "session_of"]
+__all__ = ["Research", "add_error_handler", "lifespan", "opened", "router", "session_of", "wait"]
 
 
 @asynccontextmanager
@@ -105,6 +106,27 @@ Research = Annotated[Session, Depends(session_of)]
 """A parameter of a path operation: `async def start(question: str, research: Research)`."""
 
 
+async def wait(request: Request, job: Job | str, *, timeout: float | None = None) -> Job:
+    """As `Session.wait` of the app's session, for a call that waits in a request: when the process is told to stop, it
+    returns within about a second, with the job as at its own time limit (`TIMED_OUT`), so that the server can answer.
+
+        @app.get("/research/{id}/answer")
+        async def answer(id: str, request: Request) -> Job:
+            return await wait(request, id, timeout=25)
+
+    Args:
+        request: being answered.
+        job: a `Job`, or the id or the token of one.
+        timeout: seconds from now; default the session's.
+
+    Raises:
+        InvalidRequest: this is not a job id.
+    """
+    await session_of(request)  # raises if there is none
+    follows: Follows = request.app.state.aiopplx_follows
+    return await follows.wait(job, timeout=timeout)
+
+
 def add_error_handler(app: FastAPI) -> None:
     """Answer the errors of this library with a status and a sentence, in place of a 500.
 
@@ -137,9 +159,10 @@ router: APIRouter = APIRouter()
 """`GET /{id}/events`: the updates of a job as server-sent events, for `app.include_router(router, prefix="/research")`.
 
 Each event `update` has `Update.to_dict()` as its data and the update's id; the last one is called `done`, and has the
-answer. An event `failed` has an error in place of it. A browser's `EventSource` comes back by itself with
-`Last-Event-ID`, and is not told again what it knows. Whoever may read this may read any job of the account: give the
-router the dependencies that your app has for that.
+answer. An event `failed` has an error in place of it. After either of them the page has to close its `EventSource`.
+When the stream ends without them (the app stops, or the session's time limit is reached while the job runs),
+`EventSource` comes back by itself with `Last-Event-ID`, and is not told again what it knows. Whoever may read this may
+read any job of the account: give the router the dependencies that your app has for that.
 """
 
 
@@ -150,6 +173,8 @@ async def updates(request: Request, follow: Annotated[Follow, Depends(_follow)])
     with follows.reading(follow):
         try:
             async for update in follow:
+                if update.job.done and not is_over(update.job):
+                    break  # only the time limit: whoever comes back follows on
                 name = "done" if update.job.done else "update"
                 event = ServerSentEvent(event=name, id=update.id, data=update.to_dict())
                 yield event  # noqa: ASYNC119 - FastAPI's form of such an endpoint; one task of its own runs it

@@ -15,7 +15,7 @@ from pathlib import Path
 from aiohttp import web
 
 from aiopplx import JournalOptions, Session
-from aiopplx.contrib.aiohttp import RESEARCH, errors, research, updates
+from aiopplx.contrib.aiohttp import RESEARCH, errors, research, updates, wait
 from aiopplx.report import html_report
 
 
@@ -44,8 +44,8 @@ async def start(request: web.Request) -> web.Response:
 
 
 async def answer(request: web.Request) -> web.Response:
-    """The job; if it still runs after 25 seconds, as it stands then."""
-    job = await request.app[RESEARCH].wait(request.match_info["id"], timeout=25.0)
+    """The job; if it still runs after 25 seconds, or when the server is told to stop, as it stands then."""
+    job = await wait(request, request.match_info["id"], timeout=25.0)
     return web.json_response(job.to_dict())
 
 
@@ -75,4 +75,4 @@ app.add_routes([
 ])
 
 if __name__ == "__main__":
-    web.run_app(app, host="127.0.0.1", port=8000)
+    web.run_app(app, host="127.0.0.1", port=8000, shutdown_timeout=20)

@@ -17,12 +17,12 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-from fastapi import FastAPI, HTTPException
+from fastapi import FastAPI, HTTPException, Request
 from fastapi.responses import FileResponse, HTMLResponse
 from pydantic import BaseModel
 
 from aiopplx import Job, JournalOptions, Session
-from aiopplx.contrib.fastapi import Research, add_error_handler, opened, router
+from aiopplx.contrib.fastapi import Research, add_error_handler, opened, router, wait
 from aiopplx.report import html_report
 
 
@@ -66,9 +66,9 @@ async def start(asked: Question, research: Research) -> dict[str, str]:
 
 
 @app.get("/research/{id}/answer.json")
-async def answer(id: str, research: Research, seconds: float = 25.0) -> Job:
-    """The job; if it still runs after `seconds`, as it stands then."""
-    return await research.wait(id, timeout=max(0.1, min(seconds, 60.0)))
+async def answer(id: str, request: Request, seconds: float = 25.0) -> Job:
+    """The job; if it still runs after `seconds`, or when the server is told to stop, as it stands then."""
+    return await wait(request, id, timeout=max(0.1, min(seconds, 60.0)))
 
 
 @app.get("/research/{id}")

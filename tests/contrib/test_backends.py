@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 import signal
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
+import anyio
 import pytest
 from _apps import App, running
+from aiohttp import web
+from aiohttp.test_utils import TestClient, TestServer
 
+from aiopplx import PollPolicy, Session
+from aiopplx.contrib.aiohttp import research, updates, wait
 from aiopplx.emulator import Emulator
 
 
@@ -55,7 +61,7 @@ async def test_next_server_finds_the_job_of_a_stopped_one(framework: str, tmp_pa
             said = await app.stop()
         assert told
         assert "done" not in [name for name, _, _ in told]
-        assert f"1 jobs go on, and are billed, at the service: {job_id}" in said
+        assert f"1 job goes on, and is billed, at the service: {job_id}" in said
         assert "a-key-that-must-not-be-seen" not in said
         async with running(framework, server, journal=journal) as app:
             assert await app.start(tag="vasa") == job_id, "the same job, not another one"
@@ -64,6 +70,68 @@ async def test_next_server_finds_the_job_of_a_stopped_one(framework: str, tmp_pa
             assert rest[-1][2]["ok"]
             await app.stop()
     assert server.ledger.created == 1
+
+
+@pytest.mark.parametrize("framework", ["fastapi", "aiohttp"])
+async def test_call_that_waits_at_sigterm_is_answered(framework: str) -> None:
+    async with Emulator(duration=600.0, answer_chars=200) as server, running(framework, server, grace=10) as app:
+        job_id = await app.start()
+        waiting = asyncio.create_task(_got(app, f"/research/{job_id}/answer.json?seconds=60"))
+        with anyio.fail_after(60):
+            while await _running(app) == 0:  # noqa: ASYNC110 - there is no event for it
+                await asyncio.sleep(0.05)
+        said = await app.stop()
+        status, job = await waiting
+    assert (status, job["id"], job["status"]) == (200, job_id, "TIMED_OUT")
+    assert "Traceback" not in said
+
+
+@pytest.mark.parametrize("framework", ["fastapi", "aiohttp"])
+async def test_browser_comes_back_after_the_time_limit(framework: str) -> None:
+    async with Emulator(duration=3.0, answer_chars=200) as server, running(framework, server, LIMIT="1") as app:
+        job_id = await app.start()
+        told = [event async for event in app.events(job_id)]
+        assert {name for name, _, _ in told} == {"update"}, "no end is told of a job that runs"
+        for last in ("timed_out", told[-1][1]):
+            back = [event async for event in app.events(job_id, after=last)]
+            assert "timed_out" not in [event_id for _, event_id, _ in back]
+        with anyio.fail_after(60):
+            while [name for name, _, _ in told][-1:] != ["done"]:
+                told = [event async for event in app.events(job_id, after=last)]
+        assert told[-1][2]["ok"]
+        await app.stop()
+
+
+async def _got(app: App, path: str) -> tuple[int, Any]:
+    async with app.client.get(path) as response:
+        return response.status, await response.json()
+
+
+async def _running(app: App) -> int:
+    count: int = (await _got(app, "/health"))[1]["running"]
+    return count
+
+
+async def test_updates_are_found_from_a_sub_application() -> None:
+    server = Emulator(duration=0.2, answer_chars=200)
+    app, part = web.Application(), web.Application()
+    part.router.add_get("/{id}/events", updates)
+    part.router.add_get("/{id}", _answer)
+    async with server:
+        made = Session("any-key", base_url=server.url, api="agent", poll=PollPolicy.fixed(0.1))
+        app.cleanup_ctx.append(research(lambda: made))
+        app.add_subapp("/part", part)
+        async with TestClient(TestServer(app)) as client:
+            job = await made.submit("Why?")
+            async with client.get(f"/part/{job.id}/events") as response:
+                assert "event: done" in await response.text()
+            async with client.get(f"/part/{job.id}") as response:
+                assert (await response.json())["id"] == job.id
+
+
+async def _answer(request: web.Request) -> web.Response:
+    job = await wait(request, request.match_info["id"], timeout=25.0)
+    return web.json_response(job.to_dict())
 
 
 async def _until_stopped(app: App, job_id: str) -> AsyncIterator[tuple[str, str, Any]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 
 import pytest
@@ -15,7 +16,9 @@ from aiopplx import (
     EndpointRetired,
     InDoubt,
     InvalidRequest,
+    Job,
     JobFailed,
+    JobStatus,
     JournalError,
     NotFound,
     OutOfCredit,
@@ -23,7 +26,7 @@ from aiopplx import (
     Session,
     TransportError,
 )
-from aiopplx.contrib._backend import Follows, said, status_of
+from aiopplx.contrib._backend import DONE, Follows, is_over, said, status_of
 from aiopplx.emulator import Emulator
 from aiopplx.testing import JumpingClock
 
@@ -75,4 +78,32 @@ async def test_page_asking_while_the_app_stops_hears_nothing(caplog: pytest.LogC
         with follows.reading(session.follow(job)) as late:
             assert [update async for update in late] == []
     told = [line.getMessage() for line in caplog.records if line.name == "aiopplx.contrib"]
-    assert told == [f"the app stops; 1 jobs go on, and are billed, at the service: {job.id}"]
+    assert told == [f"the app stops; 1 job goes on, and is billed, at the service: {job.id}"]
+
+
+@pytest.mark.parametrize("status", JobStatus)
+def test_browser_is_sent_away_only_after_an_end(status: JobStatus) -> None:
+    ours = {JobStatus.TIMED_OUT, JobStatus.STOPPED}
+    assert is_over(Job(id="a-job", status=status)) is (status.is_final and status not in ours)
+    assert (status.lower() in DONE) is (status.is_final and status not in ours)
+
+
+async def test_call_that_waits_returns_as_the_app_stops() -> None:
+    clock = JumpingClock()
+    async with (
+        Emulator(duration=600.0, answer_chars=200, clock=clock) as server,
+        Session("any-key", base_url=server.url, clock=clock) as session,
+    ):
+        follows = Follows(session)
+        job = await session.submit("Why?")
+        waiting = asyncio.create_task(follows.wait(job, timeout=300.0))
+        async for _ in session.follow(job):
+            break
+        follows.end()
+        began = clock.now()
+        waited, late = await waiting, await follows.wait(job.id, timeout=300.0)
+        assert clock.now() - began < 10.0
+        assert (waited.id, waited.status) == (late.id, late.status) == (job.id, JobStatus.TIMED_OUT)
+        follows = Follows(session)
+        assert (await follows.wait(job, timeout=0.5)).status is JobStatus.TIMED_OUT
+        assert (await follows.wait(job)).ok

@@ -60,7 +60,7 @@ async def test_two_workers_find_jobs_of_each_other_by_id() -> None:
         app.process.send_signal(signal.SIGTERM)
         assert "done" not in [event[0] async for event in reading]
         said = await ended(app.process, None)
-    assert f"1 jobs go on, and are billed, at the service: {left}" in said
+    assert f"1 job goes on, and is billed, at the service: {left}" in said
     assert "Traceback" not in said
     assert KEY not in said
     assert server.ledger.created == 2

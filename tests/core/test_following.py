@@ -242,6 +242,19 @@ async def test_follow_ends_at_its_time_limit(clock: JumpingClock) -> None:
         assert (await session.wait(job)).ok
 
 
+@pytest.mark.parametrize("after", ["timed_out", "in_progress"])
+async def test_reader_back_after_a_time_limit_hears_the_next(clock: JumpingClock, after: str) -> None:
+    async with Emulator(duration=600.0, answer_chars=200, clock=clock) as server, session_at(server, clock) as session:
+        job = await session.submit(QUESTION)
+        told = [update.id async for update in session.follow(job, timeout=5.0)]
+        assert told == ["in_progress", "timed_out"]
+        again = [update.id async for update in session.follow(job, timeout=5.0, after=after)]
+        assert again[-1] == "timed_out"
+        assert ("in_progress" in again) is (after == "timed_out"), "it runs, which is news to whoever knew of a limit"
+        rest = [update async for update in session.follow(job, after=after)]
+    assert rest[-1].job.ok
+
+
 async def test_unknown_job_ends_a_follow_like_a_wait(clock: JumpingClock) -> None:
     unknown = "resp_00000000-0000-0000-0000-000000000000"
     async with Emulator(clock=clock) as server, session_at(server, clock) as session:

@@ -168,11 +168,11 @@ def browsers(url: str) -> aiohttp.ClientSession:
 
 @asynccontextmanager
 async def running(
-    framework: str, server: Emulator, *, journal: str = "", workers: int = 1, **env: str
+    framework: str, server: Emulator, *, journal: str = "", workers: int = 1, grace: int = FOR_EVER, **env: str
 ) -> AsyncIterator[App]:
     """An application that serves; arguments as of `spawned`."""
     with listening() as sock:
-        process = await spawned(framework, server, sock, journal=journal, workers=workers, **env)
+        process = await spawned(framework, server, sock, journal=journal, workers=workers, grace=grace, **env)
         try:
             async with browsers(url_of(sock)) as client:
                 await serves(process, client)

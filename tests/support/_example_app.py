@@ -1,5 +1,6 @@
 """An example application of the documents, as a server loads it: its session polls often, since jobs of tests take
-seconds. `EXAMPLE` in the environment says which; `JOURNAL_WAIT`, if it is set, for how long it waits for its journal.
+seconds. `EXAMPLE` in the environment says which; `JOURNAL_WAIT`, if it is set, for how long it waits for its journal;
+`LIMIT` the time limit of its session.
 """
 
 from __future__ import annotations
@@ -13,7 +14,8 @@ from typing import Any
 import aiopplx
 
 program: Any = importlib.import_module(f"{os.environ['EXAMPLE']}_app")  # Any: its names are replaced below
-program.Session = functools.partial(aiopplx.Session, poll=aiopplx.PollPolicy.fixed(0.3))
+limit = {"timeout": float(os.environ["LIMIT"])} if "LIMIT" in os.environ else {}
+program.Session = functools.partial(aiopplx.Session, poll=aiopplx.PollPolicy.fixed(0.3), **limit)
 if wait := os.environ.get("JOURNAL_WAIT"):
     program.JournalOptions = lambda path, **_: aiopplx.JournalOptions(path, wait=float(wait))
 app = program.app
