@@ -44,9 +44,9 @@ async def test_waiting_jobs_cost_no_task_each(server: Scripted):
             await server.until(lambda: server.requests["submit"] == 300)
             assert (await session.ask("behind them")).ok
             assert len(jobs.pending) == 300
-            while len(asyncio.all_tasks()) > before:  # the first poll of each, which may give way to submissions
+            await server.until(lambda: server.requests["get"] >= 301)  # the first poll of each is made
+            while len(asyncio.all_tasks()) > before:
                 await turns(1)
-            assert server.requests["get"] >= 301
 
 
 async def test_poll_without_an_answer_delays_no_other_job(server: Scripted):
