@@ -1,13 +1,18 @@
 """Values of a caller's columns as JSON can say them: None, bool, int, float, str, list or dict.
 
-What is missing in a table is None: NaN, pandas' NaT and NA. This module knows nothing of tables or of requests.
+What is missing in a table is None: NaN, pandas' NaT and NA. What JSON has no word for becomes text, so that it comes
+back: infinity is `inf`, and bytes are the text that they are in UTF-8, or else base64.
+
+This module knows nothing of tables or of requests.
 """
 
 from __future__ import annotations
 
+import base64
 import datetime
 import enum
 from collections.abc import Callable, Iterable, Mapping
+from math import isfinite, isnan
 from typing import Any, TypeGuard, cast
 
 from aiopplx._checks.builtin import BUILTIN, as_builtin
@@ -16,7 +21,7 @@ from aiopplx._checks.builtin import BUILTIN, as_builtin
 def as_cell(value: Any, other: Callable[[Any], Any] = str) -> Any:
     """A value as JSON can say it.
 
-    Dates are `2026-03-01`, with the time behind it only where there is one. Decimals and UUIDs are text.
+    Dates are `2026-03-01`, with the time behind it where there is one or a time zone. Decimals and UUIDs are text.
 
     Args:
         value: whatever stands in a caller's column, or in a mapping of columns.
@@ -24,13 +29,16 @@ def as_cell(value: Any, other: Callable[[Any], Any] = str) -> Any:
     """
     value = as_builtin(value)
     if type(value) in BUILTIN:
-        return None if value != value else value  # only a NaN differs from itself
+        if type(value) is not float or isfinite(value):
+            return value
+        return None if isnan(value) else str(value)
     if isinstance(value, enum.Enum):
         return as_cell(value.value, other)
     if _is_missing(value):
         return None
     if isinstance(value, datetime.datetime):
-        return value.date().isoformat() if value.time() == datetime.time() else value.isoformat(sep=" ")
+        is_day = value.tzinfo is None and value.time() == datetime.time()
+        return value.date().isoformat() if is_day else value.isoformat(sep=" ")
     if isinstance(value, datetime.date | datetime.time):
         return value.isoformat()
     if type(value).__name__ in _AS_TEXT:
@@ -39,7 +47,16 @@ def as_cell(value: Any, other: Callable[[Any], Any] = str) -> Any:
         return {str(name): as_cell(item, other) for name, item in cast("Mapping[object, Any]", value).items()}
     if is_iterable(value):
         return [as_cell(item, other) for item in value]
+    if isinstance(value, bytes | bytearray | memoryview):
+        return _text_of(bytes(cast("bytes", value)))
     return other(value)
+
+
+def _text_of(value: bytes) -> str:
+    try:
+        return value.decode()
+    except UnicodeDecodeError:
+        return base64.b64encode(value).decode()
 
 
 _AS_TEXT = frozenset({"Decimal", "UUID", "timedelta", "Timedelta"})

@@ -34,8 +34,11 @@ _SEPARATOR = rf"[ \t]{{0,2}}[,;{_DASH}][ \t]{{0,2}}"
 # `[1](https://...)` or `[1]: https://...`, is a link and not a mark.
 _MARK = (
     r"(?m)^[ \t]{0,3}(?P<fence>```|~~~)|`[^`\n]{1,300}`"
+    r"|(?P<indented>(?:(?<=\n\n)|\A)(?:(?: {4}|\t)[^\n]*(?:\n|\Z))+)"
     rf"|\[(?P<mark>{_NUMBER}(?:{_SEPARATOR}{_NUMBER}){{0,40}})\](?!\(|: ?http)"
 )
+_ITEM = re.compile(r" {0,3}(?:[-+*]|[0-9]{1,9}[.)])(?:[ \t]|$)")
+"""The beginning of an item of a list, of which what is indented below it is a part, and no code."""
 _WIDEST = 50
 """Numbers in a range. What spans more is not a citation: `[1990-2020]`."""
 _HIGHEST = 999
@@ -57,14 +60,20 @@ class Mark(NamedTuple, Generic[P]):
     page: P | None
 
 
-def marks(text: str, sources: Sequence[P]) -> Iterator[Mark[P]]:
+def marks(text: str, sources: Sequence[P], *, is_whole: bool = False) -> Iterator[Mark[P]]:
     """The citation marks of a text in order, number by number.
 
     If sources have an `id`, a mark names that id, whatever the source's position: parallel searches return in any
     order. If none has, `[n]` counts from 1 and `[web:n]` from 0.
+
+    Args:
+        text: an answer, or the text between two tokens of its Markdown.
+        sources: what can be cited.
+        is_whole: it is a whole answer, which may begin with indented code.
     """
     named = _names(sources)
-    at = 0
+    at = seen = 0
+    is_item = False
     mark = re.compile(_MARK)
     while (found := mark.search(text, at)) is not None:
         at = found.end()
@@ -72,6 +81,16 @@ def marks(text: str, sources: Sequence[P]) -> Iterator[Mark[P]]:
             # A block that is never closed is not one: an answer that was cut off may end in it.
             end = re.compile(rf"^[ \t]{{0,3}}{found['fence']}", re.M).search(text, at)
             at = end.end() if end is not None else at
+        elif found["indented"]:
+            if not found.start() and not is_whole:
+                at = 1
+                continue
+            # The last line before it that is not indented decides; each line is looked at once.
+            for line in text[seen : found.start()].split("\n"):
+                if line[:1].strip() or (line[:4].strip() and line[:1] != "\t"):
+                    is_item = _ITEM.match(line) is not None
+            seen = found.start()
+            at = found.start() + 1 if is_item else at
         elif found["mark"]:
             for prefix, number in _numbers(found["mark"]):
                 page = named(prefix, number)
@@ -88,7 +107,7 @@ def cited(text: str, sources: Sequence[P]) -> dict[str, P]:
     and `[7]`. A mark without a source is left out.
     """
     found: dict[str, P] = {}
-    for mark in marks(text, sources):
+    for mark in marks(text, sources, is_whole=True):
         if mark.page is not None:
             found.setdefault(mark.name, mark.page)
     return found
@@ -96,7 +115,7 @@ def cited(text: str, sources: Sequence[P]) -> dict[str, P]:
 
 def unresolved(text: str, sources: Sequence[P]) -> list[str]:
     """The different marks of a text that name no source, in order of first appearance."""
-    return list(dict.fromkeys(mark.name for mark in marks(text, sources) if mark.page is None))
+    return list(dict.fromkeys(mark.name for mark in marks(text, sources, is_whole=True) if mark.page is None))
 
 
 def _names(sources: Sequence[P]) -> Callable[[str, str], P | None]:

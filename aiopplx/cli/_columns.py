@@ -124,7 +124,7 @@ def columns_of(seen: Look | None) -> Columns:
         seen: the look at its questions; None if they are a stream that has no columns.
     """
     if seen is None:
-        return Columns()
+        return Columns(has_mark=True)
     table, asking = seen.table, seen.asking
     delimiter = table.delimiter if table.delimiter != "\t" else ","
     return Columns(
@@ -132,7 +132,8 @@ def columns_of(seen: Look | None) -> Columns:
         question=asking.question or None,
         tag=asking.tag or None,
         delimiter=delimiter,
-        has_mark=table.has_mark or table.what.startswith("Excel") or delimiter == ";",
+        # What was no such file has no form to go back in, and a spreadsheet needs the mark.
+        has_mark=table.has_mark or not table.what.startswith(("CSV", "TSV")) or delimiter == ";",
     )
 
 
@@ -149,7 +150,7 @@ def columns_of_rows(rows: Iterable[Mapping[str, object]], note: bytes = b"") -> 
     try:
         noted = msgspec.json.decode(note, type=_Layout)
     except msgspec.MsgspecError:
-        return Columns(list(names))
+        return Columns(list(names), has_mark=True)
     return Columns(
         list(dict.fromkeys([*noted.own, *names])),
         question=noted.question,

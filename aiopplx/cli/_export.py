@@ -50,6 +50,7 @@ class _Export:
         self._options = options
         self._is_active = journal.writer() is not None
         self._unfinished = dict.fromkeys(_WITHOUT_OUTCOME, 0)
+        self._written = 0
 
     async def run(self) -> int:
         options, path = self._options, os.fspath(self._journal.path)
@@ -91,6 +92,7 @@ class _Export:
                     continue
             job = job_in(self._journal, record)
             await answers.write(at, None, job)
+            self._written += 1
             if not is_unfinished:
                 tally.count(job)
         return tally
@@ -98,7 +100,7 @@ class _Export:
     def _close(self, answers: Answers, tally: Tally) -> int:
         unfinished = sum(self._unfinished.values())
         summary = tally.summary(tally.finished + unfinished, Unfinished(running=self._unfinished["running"]))
-        said = [f"{summary}. Answers in {answers.name}."]
+        said = [f"{summary}. Answers in {answers.name}." if self._written else f"{summary}. Nothing was written."]
         is_open = not self._journal.facts()["exhausted"]
         if unfinished and not self._options.all:
             said.append(

@@ -29,6 +29,7 @@ Ending = Literal["whole", "part", "none"]
 """What a run had done when its files are closed: it came to its end; it was stopped, or asked only some of the
 questions, so that rows of earlier runs stay; it did nothing, so that all files stay as they are."""
 COPY = 1 << 20
+_MARK = b"\xef\xbb\xbf"
 LONGEST = (1 << 31) - 1
 """Characters of a cell: what a C `long` holds everywhere."""
 
@@ -359,7 +360,7 @@ class Delimited:
         question: str,
         origin: Collection[str],
     ) -> None:
-        self.head = (b"\xef\xbb\xbf" if has_mark else b"") + header.encode(errors="replace")
+        self.head = (_MARK if has_mark else b"") + header.encode(errors="replace")
         take_long_cells()
         self._names = names
         self._delimiter = delimiter
@@ -379,12 +380,16 @@ class Delimited:
                 yield last.decode()
 
         with open(path, "rb") as file:
-            head = file.read(len(self.head))
-            if head != self.head:
-                if self.head.startswith(head):
+            head = file.read(len(_MARK) + len(self.head))
+            other = self.head.removeprefix(_MARK) if self.head.startswith(_MARK) else _MARK + self.head
+            if head.startswith(other):
+                self.head = other  # with the mark, or without it, that it began with
+            elif not head.startswith(self.head):
+                if self.head.startswith(head) or other.startswith(head):
                     return  # it was cut off
                 raise ValueError("another header")
-            read = start = len(head)
+            read = start = len(self.head)
+            file.seek(read)
             reader = csv.reader(lines(), delimiter=self._delimiter, strict=True)
             try:
                 for cells in reader:

@@ -258,7 +258,7 @@ class TableOptions:
         str | None,
         Parameter(help="Question made of columns: 'What did {company} announce?'. {name?} may be empty."),
     ] = None
-    tag: Annotated[str | None, Parameter(help="Column that identifies a row.")] = None
+    tag: Annotated[str | None, Parameter(help="Column that identifies a row; - for none.")] = None
     fields: Annotated[
         tuple[str, ...],
         Parameter(
@@ -327,7 +327,7 @@ class TableOptions:
         return AskOptions(
             self.question,
             self.template,
-            self.tag,
+            "-" if self.tag == STANDARD else self.tag,
             "all" if fields == ("all",) else fields,
             given,
             _listed(self.keep) or None,

@@ -514,7 +514,9 @@ class _Run:
     def _summary(self, ending: BaseException | None, unfinished: Unfinished) -> None:
         if isinstance(ending, BrokenPipeError) or not (self._tally.touched or unfinished.total):
             return
-        place = f" Answers in {self._answers.name}." if self._answers.name != "stdout" and self._tally.finished else ""
+        is_file = self._answers.name != "stdout" and self._tally.finished
+        what = "Answers" if self._tally.finished > self._tally.unsent else "The questions, without answers, are"
+        place = f" {what} in {self._answers.name}." if is_file else ""
         total = self._questions.read if self._questions.total is None else self._questions.total
         # In a resumed run, questions that were not reached may have been finished by an earlier run.
         rest = "not reached" if self._resuming else "not sent"

@@ -22,7 +22,7 @@ _POLICY = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-
 _UP, _DOT = "\N{UPWARDS ARROW}", " \N{MIDDLE DOT} "
 _FOOT = "The answers were written by a language model. Check what matters against its sources."
 _OTHERS: tuple[Status, ...] = ("failed", "in doubt", "still running", "not sent")
-_ASKED = " They have a question mark."
+_ASKED = (" It has a question mark.", " They have a question mark.")
 _END = f'<footer dir="auto">{_FOOT}</footer></main></body></html>\n'
 
 
@@ -198,7 +198,7 @@ def _article(entry: Entry, back: str) -> Iterator[str]:
         )
         yield f'<dl class="columns">{cells}</dl>'
     for word, said in entry.concerns:
-        more = _ASKED if word == "citations" else ""
+        more = _ASKED[len(entry.unresolved) > 1] if word == "citations" else ""
         yield f'<p class="note {_class(word)}" dir="auto">{escape(_sentence(said))}{more}</p>'
     if entry.text:
         answer = markdown(entry.text, entry.sources, prefix=name, without=entry.question)

@@ -103,7 +103,7 @@ def _answer(entry: Entry, name: str, level: int) -> str:
     places = {id(source): place for place, source in reversed(list(enumerate(entry.sources, 1)))}
     parts: list[str] = []
     at = 0
-    for mark in marks(text, entry.sources):
+    for mark in marks(text, entry.sources, is_whole=True):
         if mark.start >= at:
             parts.append(text[at : mark.start])
             at = mark.end

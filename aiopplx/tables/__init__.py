@@ -91,8 +91,8 @@ def questions(
         question: the column that is asked. By default the only one of `question`, `prompt`, `query`, or else of
             `input`, `text`, in any case of letters.
         template: the question with columns in braces, in place of a column: `{name}`, or `{name?}` if it may be empty.
-        tag: the column that identifies a row, and comes back as `job.tag`. By default a column `tag` or `custom_id`, or
-            none: an `id` is often no identity of the question, and comes back as a column anyway.
+        tag: the column that identifies a row, and comes back as `job.tag`; "-" for none. By default a column `tag` or
+            `custom_id`, or none: an `id` is often no identity of the question, and comes back as a column anyway.
         fields: columns that are request fields of their name; "all" for each that is one. By default none is sent from
             a table, whatever it is called; in mappings and JSON objects, fields go by their names.
         set: request fields for each row that does not have them itself.

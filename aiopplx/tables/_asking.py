@@ -32,6 +32,8 @@ META_LIMIT = 1 << 20
 """Bytes of JSON of a row's other columns."""
 _RANKS = (("question", "prompt", "query"), ("input", "text"))
 _TAGS = ("tag", "custom_id")
+_NO_TAG = "-"
+"""What is said for no tag."""
 _ASKS_ITSELF = ("messages", "input")
 _TOTAL = re.compile(
     r"(?:(?:grand |sub-?)?totals?|sum|summe|summa|suma|somme|gesamt|gesamtsumme|totaal|razem|итого|всего|合計|合计)\b",
@@ -43,13 +45,16 @@ _NEARLY = 0.85
 """A column `score` is no slip of the pen for `store`: one letter in five is another word."""
 
 
+_OTHER_TAG = Advice("tag", '"COLUMN"', "names another column", Advice("tag", '"-"', "uses none"))
+
+
 class AskOptions(msgspec.Struct, frozen=True):
     """What a user says about the rows.
 
     Attributes:
         question: the column that is asked.
         template: the question, with columns in braces.
-        tag: the column that identifies a row.
+        tag: the column that identifies a row; "-" for none, unless a column has that name.
         fields: columns that are request fields of that name; "all" takes every column whose name is one.
         set: request fields for every row that does not have them itself.
         keep: columns that are kept and come back; None keeps all.
@@ -85,8 +90,9 @@ class Asking:
         self._table = table
         self._known = request_fields()
         self._set = options.set
+        has_no_tag = options.tag == _NO_TAG and _NO_TAG not in table.columns
         names = [
-            *(name for name in (options.question, options.tag) if name is not None),
+            *(name for name in (options.question, None if has_no_tag else options.tag) if name is not None),
             *(() if options.fields == "all" else options.fields),
             *(options.keep or ()),
         ]
@@ -97,7 +103,7 @@ class Asking:
         if self._template is not None and options.question is not None:
             raise TableError("give either a question's column or a template, not both")
         self.question: str = "" if self._template is not None else options.question or self._found_question()
-        self.tag: str = options.tag or self._found_tag()
+        self.tag: str = "" if has_no_tag else options.tag or self._found_tag()
         self._keep = options.keep
         self.kept: tuple[str, ...] | None = (
             None
@@ -106,8 +112,10 @@ class Asking:
         )
         self._check_set()
 
-    def _check_column(self, name: str) -> None:
+    def _check_column(self, name: object) -> None:
         columns = self._table.columns
+        if not isinstance(name, str):
+            raise TableError(f'a column is named by text: give "{name}" and not {name!r}'[:200])
         if name not in columns:
             guess = difflib.get_close_matches(name, columns, 1)
             hint = f'; did you mean "{guess[0]}"?' if guess else f"; it has {named(columns)}"
@@ -209,7 +217,7 @@ class Asking:
                 continue
             if isinstance(value, Broken) and name not in used:
                 return BadRow(row.place, f'"{name}" {value.why}')
-            if name not in used and value is not None and value != "":
+            if name not in used and value is not None and (value.strip() if isinstance(value, str) else value) != "":
                 fields[name] = value if self._table.has_fields else self._as_field(name, value)
         meta = self._meta(row)
         if isinstance(meta, BadRow):
@@ -230,6 +238,7 @@ class Asking:
         tag = cells.get(self.tag) if self.tag else None
         if isinstance(tag, Broken):  # without it the row would be another submission than the one of its tag
             return BadRow(row.place, f'"{self.tag}" {tag.why}')
+        tag = tag.strip() if isinstance(tag, str) and not self._table.has_fields else tag
         if tag is not None and tag != "":
             fields["tag"] = tag if isinstance(tag, int) else as_text(tag)
         for name, value in self._set.items():
@@ -245,6 +254,7 @@ class Asking:
         """A cell of a table as the value of a field: text as it is if the field takes it so, else as JSON."""
         if not isinstance(value, str):
             return value
+        value = value.strip()
         try:
             request_about("?", {name: value})
         except InvalidRequest:
@@ -261,7 +271,7 @@ class Asking:
             if name in (self.question, self.tag):
                 continue
             if self._table.has_fields:
-                if name in self._fields or name in (QUESTION, "tag"):
+                if name in self._fields:
                     continue
                 if (near := self._near(name)) and name not in (self._keep or ()):
                     hint = f"did you mean `{near}`? A column of yours is kept if `keep` names it"
@@ -343,16 +353,21 @@ def look(table: Table, options: AskOptions) -> Look:
     places: dict[str | int, str] = {}
     asked: set[bytes] = set()
     last: Row | None = None
+    unreckoned = 0
     for row in table.read():
         request = asking.request(row) if isinstance(row, Row) else row
         if isinstance(request, BadRow):
             seen.bad.append(request)
             continue
         seen.count += 1
-        last = row if isinstance(row, Row) else last
+        if isinstance(row, Row):
+            last = row
+            kept = row.cells if asking.kept is None else asking.kept
+            unreckoned += any(isinstance(cell := row.cells.get(name), Broken) and not cell for name in kept)
         if request.tag is not None:
             if (earlier := places.setdefault(request.tag, row.place)) != row.place:
-                raise TableError(f"the tag {str(request.tag)[:60]!r} stands on {earlier} and on {row.place}")
+                said = f"the tag {str(request.tag)[:60]!r} (column {asking.tag}) stands on {earlier} and on {row.place}"
+                raise TableError(said, _OTHER_TAG)
         elif (digest := _digest(request)) in asked:
             seen.repeats += 1
         else:
@@ -367,6 +382,9 @@ def look(table: Table, options: AskOptions) -> Look:
         seen.notes.append(
             f"{last.place} looks like a sum of the others ({total}), and is asked; delete it if it is one"
         )
+    if unreckoned:
+        rows = "1 row has a formula" if unreckoned == 1 else f"{unreckoned:,} rows have formulas"
+        seen.notes.append(f"{rows} without a value, which come back empty: save the file in Excel once")
     if seen.repeats:
         rows = "1 row asks" if seen.repeats == 1 else f"{seen.repeats:,} rows ask"
         advice = Advice("unique", "True", "asks each once")

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import NamedTuple
@@ -24,6 +25,8 @@ NAMES = {",": "comma", ";": "semicolon", "\t": "tab", "|": "bar", "\x1f": "one c
 _LONGEST_NAME = 64
 _NEVER = "\x1f"
 """The delimiter of a file of one column: a character that text does not have. Quotes and line breaks still work."""
+_KEPT = "\0"
+"""Stands for the first blank of a cell that is not in quotes while it is read: a character that no text file has."""
 _TITLE_NEEDS = 2
 """Rows of one width below a line of one cell, from which on that line is a title and not a header."""
 
@@ -67,11 +70,16 @@ def records(lines: Iterable[str], delimiter: str, *, escape: bool, name: str = "
         TableError: a quote is not closed, or text follows a closing one: nothing after it can be trusted.
     """
     reader = csv.reader(
-        lines, delimiter=delimiter, escapechar="\\" if escape else None, strict=True, skipinitialspace=True
+        _with_blanks(lines, delimiter),
+        delimiter=delimiter,
+        escapechar="\\" if escape else None,
+        strict=True,
+        skipinitialspace=True,
     )
     line = before + 1
     try:
-        for cells in reader:
+        for read in reader:
+            cells = [cell.replace(_KEPT, " ") for cell in read]
             if any(map(str.strip, cells)):
                 yield Record(line, cells)
             line = before + reader.line_num + 1
@@ -92,6 +100,16 @@ def records(lines: Iterable[str], delimiter: str, *, escape: bool, name: str = "
     else:
         why = said
     raise TableError(f"{name}, line {line}: {why}")
+
+
+def _with_blanks(lines: Iterable[str], delimiter: str) -> Iterator[str]:
+    """The lines, with blanks at the beginning of cells that `csv` keeps unless a quote follows.
+
+    It can only leave out all of them or none, and `"a", "b, c"` needs the former.
+    """
+    kept = re.compile(rf"(?:^|(?<={re.escape(delimiter)})) (?! *\")")
+    for line in lines:
+        yield kept.sub(_KEPT, line) if line.startswith(" ") or delimiter + " " in line else line
 
 
 def layout_of(sample: str, name: str, *, is_whole: bool, delimiter: str, header: bool, skip: int) -> Layout:
@@ -320,6 +338,7 @@ def _index_column(name: str, open_lines: Callable[[], Iterable[str]], layout: La
     for number, record in enumerate(_body(name, open_lines, layout)):
         cell = record.cells[at] if at < len(record.cells) else ""
         start = cell if start is None else start
+        start, cell = start.strip(), cell.strip()
         if start not in ("0", "1") or cell != str(number + int(start)):
             return None
     return None if start is None else at
@@ -333,7 +352,9 @@ def _rows(
         if len(cells) > width and any(cell.strip() for cell in cells[width:]):
             hint = f"; a cell with a {NAMES.get(layout.delimiter, 'delimiter')} needs quotes"
             why = f"{len(cells)} cells, the header has {width}{hint}"
-            yield BadRow(f"line {line}", why, {column: cells[at] for at, column in enumerate(columns) if at != index})
+            # The last column has all that is left, so that it comes back.
+            held = [*cells[: width - 1], layout.delimiter.join(cells[width - 1 :])]
+            yield BadRow(f"line {line}", why, {column: held[at] for at, column in enumerate(columns) if at != index})
             continue
         # Excel leaves empty cells at the end of a row out.
         filled = [*cells[:width], *[""] * (width - len(cells))]

@@ -71,7 +71,9 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return made
 
 
-_DECODER = json.JSONDecoder(object_pairs_hook=_object, parse_constant=lambda _: None)
+_CONSTANTS = {"Infinity": "inf", "-Infinity": "-inf"}
+"""As `as_cell` has them: JSON has no such numbers. NaN is a missing value."""
+_DECODER = json.JSONDecoder(object_pairs_hook=_object, parse_constant=_CONSTANTS.get)
 _A_COMMA = "a comma follows; write [ before the first object and ] after the last, or no commas between the lines"
 
 
@@ -150,11 +152,25 @@ def _values(name: str, text: str) -> list[tuple[int, Any]]:
 
 def _holds_rows(value: dict[str, Any]) -> bool:
     """Whether an object is a container of rows and not a row."""
+    if _are_columns(value):
+        return True
     if any(name.lower() in KNOWN and not isinstance(value[name], dict) for name in value):
         return False
     if len(value) == 1 and _is_objects(next(iter(value.values()))):
         return True
     return _is_split(value) or (bool(value) and all(isinstance(item, dict) for item in value.values()))
+
+
+def _are_columns(value: dict[str, Any]) -> bool:
+    """Columns by name, as pandas' `orient="list"` has them: `{"question": ["Why?", "How?"], "id": [1, 2]}`.
+
+    One whose question is a list of objects is a request as it is.
+    """
+    if not value or any(name in value for name in ("messages", "input")):
+        return False
+    lengths = {len(list_of(cells)) for cells in value.values()}
+    nested = (isinstance(cell, dict | list) for cells in value.values() for cell in list_of(cells))
+    return len(lengths) == 1 and min(lengths) > 0 and not any(nested)
 
 
 def _is_objects(value: Any) -> bool:
@@ -244,6 +260,9 @@ def _held(name: str, mapping: dict[str, Any]) -> Iterator[tuple[str, Any]]:
         names = [str(column) for column in mapping["columns"]]
         for at, row in enumerate(list_of(mapping["data"]), 1):
             yield f"item {at}", dict(zip(names, list_of(row), strict=False))
+    elif _are_columns(mapping):
+        for at, cells in enumerate(zip(*mapping.values(), strict=True), 1):
+            yield f"item {at}", dict(zip(mapping, cells, strict=True))
     elif any(column.lower() in KNOWN for column in mapping):
         # pandas' default: columns first, then {"0": ..., "1": ...} in each.
         keys = list(cast("dict[str, Any]", next(iter(mapping.values()))))

@@ -205,6 +205,8 @@ def _row(number: int, cells: Sequence[Any], columns: Sequence[str], index: str |
     filled = [*cells, *[None] * (len(columns) - len(cells))]
     named = {name: "" if cell is None else cell for name, cell in zip(columns, filled, strict=False) if name != index}
     if len(cells) > len(columns):
+        # The last column has all that is left, so that it comes back.
+        named[columns[-1]] = ", ".join("" if cell is None else str(cell) for cell in cells[len(columns) - 1 :])
         return BadRow(f"row {number}", f"{len(cells)} cells, the header has {len(columns)}", named)
     return Row(f"row {number}", named)
 

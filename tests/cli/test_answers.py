@@ -98,6 +98,7 @@ async def test_every_form_has_the_users_columns_first(tmp_path: Path) -> None:
         ("q.csv", "id|question\n007|Why?\n", "|", False),
         ("q.tsv", "id\tquestion\n007\tWhy?\n", ",", False),
         ("q.txt", "id\tquestion\n007\tWhy?\n".encode("utf-16"), ",", True),
+        ("q.jsonl", '{"id": "007", "question": "Warum?"}\n', ",", True),
     ],
 )
 async def test_csv_goes_back_as_it_came(
@@ -136,7 +137,7 @@ async def test_bad_rows_are_written_in_place_with_their_columns(tmp_path: Path) 
     assert done.returncode == 1
     found = csv_rows(answers)
     assert [row["id"] for row in found] == ["1", "2", "3", "4", "5"]
-    assert [row["question"] for row in found] == ["Why?", "", "How", "Who?", "Where?"]
+    assert [row["question"] for row in found] == ["Why?", "", "How, when?", "Who?", "Where?"]
     assert (found[1]["status"], found[1]["error"]) == ("REJECTED", '"question" is empty')
 
 
@@ -478,6 +479,7 @@ async def test_table_has_a_row_a_question_after_any_end(tmp_path: Path) -> None:
                 server.faults.add("submit", faults.Status(400), match="who")
             done = await run_at(server, *words, *more, key=key)
             assert done.returncode == code, done.stderr
+            assert ("The questions, without answers, are in " in done.stderr) is (key == "wrong")
             for name in names:
                 assert found(name) == list(zip("123", want.split(), strict=True)), (name, done.stderr)
 
@@ -736,3 +738,26 @@ def test_output_of_an_unknown_form_is_refused_before_sending(
     assert main([*words, "-o", str(tmp_path / name)]) == 2
     assert f"-o {tmp_path / nearest} is the nearest" in capfd.readouterr().err
     assert os.listdir(tmp_path) == ["companies.csv"]
+
+
+def test_refused_tag_names_an_option_that_works(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "q.csv"
+    file.write_text("question,tag\na?,news\nb?,news\n")
+    assert main(["run", str(file), "--dry-run"]) == 2
+    assert "; --tag COLUMN names another column, --tag - uses none" in capfd.readouterr().err
+    assert main(["run", str(file), "--dry-run", "--tag", "-"]) == 0
+    assert "keeps  tag      tags  none" in capfd.readouterr().err
+
+
+@pytest.mark.parametrize("has_mark", [False, True])
+def test_file_that_has_a_mark_keeps_it(tmp_path: Path, has_mark: bool) -> None:
+    """Or has none: an earlier run may have begun it otherwise."""
+    path = tmp_path / "a"
+    mark = b"\xef\xbb\xbf"
+    head = form_of("csv").head.removeprefix(mark)
+    path.write_bytes(mark * has_mark + head + row_of("csv", 1))
+    file = opened(path, "csv")
+    for number in (0, 1):
+        file.write(number, row_of("csv", number), key="", job_id=f"j{number}")
+    file.close("whole")
+    assert path.read_bytes() == mark * has_mark + head + row_of("csv", 0) + row_of("csv", 1)

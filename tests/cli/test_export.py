@@ -204,3 +204,18 @@ async def test_no_cell_of_a_model_is_a_formula(tmp_path: Path, suffix: str) -> N
             notes = [row["note"] for row in found]
             assert all(row["answer"].startswith("'") and row["answer"].endswith(FORMULA) for row in found)
         assert notes == ["=1+1", "-5", "+46 8", "@name"]
+
+
+def test_export_of_nothing_names_no_files(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    journal = tmp_path / "q.csv.journal.db"
+
+    async def make() -> None:
+        async with Session(api_key="x", journal=str(journal)):
+            pass
+
+    anyio.run(make)
+    main(["export", str(journal), "-o", str(tmp_path / "a.csv"), "-o", str(tmp_path / "a.html")])
+    said = capfd.readouterr().err
+    assert "Nothing was written." in said
+    assert "a.csv" not in said
+    assert [path.name for path in tmp_path.iterdir() if path.suffix in (".csv", ".html")] == []

@@ -73,6 +73,7 @@ def test_page_links_marks_and_names_the_rest(form: Form) -> None:
     assert list(dict.fromkeys(shown)) == lost
     named = re.search(r"citations? without a source(.*?)</p>", page)
     assert ([] if named is None else re.findall(r"\[.*?\]", named[1])) == lost
+    assert named is None or named[1].endswith(" They have a question mark." if lost[1:] else " It has a question mark.")
 
 
 def test_the_card_links_the_same(form: Form) -> None:

@@ -300,3 +300,56 @@ def test_a_path_is_read_as_a_file(tmp_path: Path) -> None:
     path = tmp_path / "q.csv"
     path.write_text("company;year\nACME;2025\n")
     assert [request.asked for request in questions(path, template="{company} {year}")] == ["ACME 2025"]
+
+
+# --- tags that nobody wished
+
+
+@pytest.mark.parametrize("has_fields", [False, True])
+@pytest.mark.parametrize("name", ["tag", "custom_id"])
+def test_column_taken_as_tag_can_be_another_or_none(name: str, has_fields: bool) -> None:
+    rows = [{"question": "a?", name: "news", "n": 1}, {"question": "b?", name: "news", "n": 2}]
+    source: Any = rows if has_fields else pd.DataFrame(rows)
+    with pytest.raises(TableError) as caught:
+        seen(source)
+    assert str(caught.value) == (
+        f"the tag 'news' (column {name}) stands on item 1 and on item 2; tag=\"COLUMN\" names another column,"
+        ' tag="-" uses none'
+    )
+    none = list(seen(source, tag="-").requests())
+    assert [(request.tag, request.meta) for request in none] == [
+        (None, {name: "news", "n": 1}),
+        (None, {name: "news", "n": 2}),
+    ]
+    other = list(seen(source, tag="n").requests())
+    assert [(request.tag, request.meta) for request in other] == [(1, {name: "news"}), (2, {name: "news"})]
+
+
+def test_column_whose_name_says_no_tag_is_one() -> None:
+    found = seen(pd.DataFrame({"question": ["a?"], "-": ["x"]}), tag="-")
+    assert [request.tag for request in found.requests()] == ["x"]
+
+
+@pytest.mark.parametrize("named", [{"question": 0}, {"tag": 1}, {"question": "0", "keep": [1]}])
+def test_column_named_by_a_number_is_refused(named: dict[str, Any]) -> None:
+    frame = pd.DataFrame([["a?", 1]])
+    with pytest.raises(TableError, match=r'named by text: give "(0|1)" and not (0|1)'):
+        questions(frame, **named)
+    assert [request.asked for request in questions(frame, question="0", tag="1")] == ["a?"]
+
+
+@pytest.mark.parametrize(
+    ("value", "cell"),
+    [
+        (datetime.datetime(2026, 3, 1, tzinfo=datetime.UTC), "2026-03-01 00:00:00+00:00"),
+        (pd.Timestamp("2026-03-01", tz="Europe/Berlin"), "2026-03-01 00:00:00+01:00"),
+        (datetime.datetime(2026, 3, 1), "2026-03-01"),
+        ("Wäre".encode(), "Wäre"),
+        (bytearray(b"\xff\x00"), "/wA="),
+        (float("inf"), "inf"),
+        ([float("-inf"), float("nan")], ["-inf", None]),
+    ],
+)
+def test_what_json_has_no_word_for_is_text(value: Any, cell: Any) -> None:
+    (request,) = questions([{"question": "a?", "n": value}])
+    assert request.meta == {"n": cell}

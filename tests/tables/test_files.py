@@ -12,7 +12,7 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from aiopplx.tables import AskOptions, BadRow, ReadOptions, Row, Table, TableError, look, read_file
+from aiopplx.tables import AskOptions, BadRow, ReadOptions, Row, Table, TableError, look, questions, read_file
 
 
 def table_of(path: Path, data: str | bytes, **options: Any) -> Table:
@@ -142,7 +142,7 @@ def test_missing_cells_at_the_end_are_empty(tmp_path: Path) -> None:
 def test_a_row_of_too_many_cells_is_bad(tmp_path: Path) -> None:
     rows = table_of(tmp_path / "q.csv", "id,question\n1,a\n2,b,c\n3,d,,\n").read()
     (bad,) = (row for row in rows if isinstance(row, BadRow))
-    assert (bad.place, "3 cells" in bad.reason, bad.cells) == ("line 3", True, {"id": "2", "question": "b"})
+    assert (bad.place, "3 cells" in bad.reason, bad.cells) == ("line 3", True, {"id": "2", "question": "b,c"})
 
 
 def test_lines_are_counted_as_an_editor_does(tmp_path: Path) -> None:
@@ -642,3 +642,65 @@ def test_any_file_is_read_or_refused(tmp_path: Path, text: str, name: str, codec
     except TableError as error:
         said = str(error)
     assert name in said
+
+
+# --- nothing of the user's is lost
+
+
+@pytest.mark.parametrize("delimiter", [",", ";", "\t", "|"])
+def test_blanks_before_a_cell_come_back(tmp_path: Path, delimiter: str) -> None:
+    text = 'name,question,note\n  lead, Was?, \n "a", "b, \n c",  "d"\n   "e",  f,g "h"\n'
+    quoted = text.replace(",", delimiter).replace(f"b{delimiter}", "b,")
+    assert cells_of(table_of(tmp_path / "q.csv", quoted, delimiter=delimiter)) == [
+        {"name": "  lead", "question": " Was?", "note": " "},
+        {"name": "a", "question": "b, \n c", "note": "d"},
+        {"name": "e", "question": "  f", "note": 'g "h"'},
+    ]
+
+
+def test_blanks_round_tags_and_fields_are_not_sent(tmp_path: Path) -> None:
+    path = tmp_path / "q.csv"
+    path.write_text("question, id, model\nWhy?, a b, sonar-deep-research\nHow?, , \n")
+    asked = list(questions(path, tag="id", fields=["model"]))
+    assert [(request.tag, request.model) for request in asked] == [
+        ("a b", "sonar-deep-research"),
+        (None, asked[1].model),
+    ]
+
+
+def test_excel_row_of_too_many_cells_keeps_them(tmp_path: Path) -> None:
+    path = sheet(tmp_path / "q.xlsx", [["question", "n"], ["who?", 1], ["what?", 1, None, 2]])
+    (bad,) = (row for row in read_file(path).read() if isinstance(row, BadRow))
+    assert bad.cells == {"question": "what?", "n": "1, , 2"}
+
+
+@pytest.mark.parametrize(
+    ("text", "rows"),
+    [
+        ('{"question": ["who?", "what?"], "c": [1, 2]}', [{"question": "who?", "c": 1}, {"question": "what?", "c": 2}]),
+        ('{"company": ["ACME", "Vasa"]}', [{"company": "ACME"}, {"company": "Vasa"}]),
+        ('{"question": ["who?"], "n": [null]}\n', [{"question": "who?", "n": None}]),
+        ('{"question": ["who?"], "n": [1, 2]}', [{"question": ["who?"], "n": [1, 2]}]),
+        ('{"messages": ["who?"]}', [{"messages": ["who?"]}]),
+        ('{"question": "who?", "n": [1]}', [{"question": "who?", "n": [1]}]),
+    ],
+)
+def test_columns_of_json_are_rows_if_equally_long(tmp_path: Path, text: str, rows: list[dict[str, Any]]) -> None:
+    assert cells_of(table_of(tmp_path / "q.json", text)) == rows
+
+
+@pytest.mark.parametrize("number", ["Infinity", "-Infinity"])
+def test_infinity_comes_back_as_text(tmp_path: Path, number: str) -> None:
+    path = tmp_path / "q.json"
+    path.write_text(f'[{{"question": "who?", "n": {number}}}]')
+    (request,) = questions(path)
+    assert request.meta == {"n": "-inf" if number.startswith("-") else "inf"}
+
+
+def test_kept_formula_without_a_value_is_told(tmp_path: Path) -> None:
+    path = sheet(tmp_path / "q.xlsx", [["question", "n"], ["who?", "=1+1"], ["what?", "=2+2"], ["how?", 3]])
+    found = look(read_file(path), AskOptions())
+    assert found.notes[1:] == [
+        "2 rows have formulas without a value, which come back empty: save the file in Excel once"
+    ]
+    assert look(read_file(path), AskOptions(keep=["question"])).notes[1:] == []

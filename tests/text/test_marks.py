@@ -80,3 +80,23 @@ def test_each_mark_is_cited_or_unresolved(text: str, ids: list[int | None]):
 @pytest.mark.parametrize("piece", ["[", "[1", "[1,", "`", "```\n", "[1-", "[web:", "1-9", "~~~\n`"])
 def test_hostile_text_is_read_in_linear_steps(piece: str):
     assert cited(piece * (200_000 // len(piece)), PLACES) in ({}, {"[1]": PLACES[0]})
+
+
+@pytest.mark.parametrize(
+    ("text", "named"),
+    [
+        ("    x[1]", []),
+        ("    x[1]\n\nb [2]", ["[2]"]),
+        ("a:\n\n    x[1]\n    y[2]\n\n\ty[3]\n\nb [4]", ["[4]"]),
+        ("a\n    goes on [1]", ["[1]"]),
+        ("- a\n\n    of the item [1]\n\nb:\n\n    x[2]", ["[1]"]),
+        ("1. a\n\n    of the item [1]\n    too [2]", ["[1]", "[2]"]),
+    ],
+)
+def test_indented_code_has_no_marks(text: str, named: list[str]):
+    assert list(cited(text, PLACES)) == named
+    assert unresolved(text, []) == named
+
+
+def test_piece_of_a_line_is_no_code():
+    assert [mark.name for mark in marks("    [1]", PLACES)] == ["[1]"]
