@@ -50,7 +50,8 @@ class EventKind(enum.StrEnum):
     """Submissions stopped: bad key, no credit, retired endpoint; or a journal that fails or does not answer. `reason`
     says what to do."""
     RESUMED = "resumed"
-    """Submissions continue after a stop."""
+    """Submissions continue after a stop. Or it was told that the server, or a journal, does not answer, and it does
+    again (`reason`)."""
     LEFT = "left"
     """A block was left while `job_id` ran; it continues, and is billed, at the service."""
     CANCELLING = "cancelling"
@@ -58,7 +59,7 @@ class EventKind(enum.StrEnum):
     WARNING = "warning"
     """Something that a person should know, and that ends nothing. It may cost money: a job that was not cancelled and
     goes on, questions that were asked before, what a journal may not have. Or it is odd: an unknown status, another
-    model than was asked for."""
+    model than was asked for. Or nobody answers: the server, for eight seconds and longer; told once, until it does."""
 
 
 class Event(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

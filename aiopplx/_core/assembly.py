@@ -169,7 +169,7 @@ def _client(
         settings.base_url, settings.key, settings.network, clock=settings.clock, http=settings.http, proxy=proxy
     )
     transport.open()
-    return Client(
+    client = Client(
         transport,
         membership.gate,
         settings.retry,
@@ -179,6 +179,8 @@ def _client(
         has_handlers=emitter.has_handlers,
         is_only_api=routing.is_only,
     )
+    transport.notify(client.tell_if_away)
+    return client
 
 
 def _notes(settings: Settings) -> list[Part]:

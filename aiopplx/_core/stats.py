@@ -28,8 +28,11 @@ class SessionStats(msgspec.Struct, frozen=True, kw_only=True):
         ended: how many submissions ended since then, by what they ended as; those without any are not in it.
         spent: US dollars spent of `max_cost`, with a journal over all its runs; None if the session has no `max_cost`.
         reserved: US dollars of it that are reserved for jobs whose cost is not known yet; None likewise.
-        silent_for: seconds for which no request leaves, because the server asked for it or does not answer; 0.0 if
-            requests may leave.
+        silent_for: seconds for which no request leaves, because the server asked for it, or because it does not answer
+            and is to be tried again then; 0.0 if requests may leave.
+        unanswered_for: seconds since the first request was sent that was sent after the server's last complete answer;
+            0.0 if none was. Some seconds are usual: a submission takes two. After eight, a `WARNING` tells of it, and a
+            `RESUMED` follows with the next answer.
         stopped: why nothing is submitted any more, in a sentence; `""` if nothing stopped the submissions.
         eta: when the running jobs are expected to be done, as `Session.eta` says.
     """
@@ -41,14 +44,15 @@ class SessionStats(msgspec.Struct, frozen=True, kw_only=True):
     spent: float | None = None
     reserved: float | None = None
     silent_for: float = 0.0
+    unanswered_for: float = 0.0
     stopped: str = ""
     eta: Forecast = Forecast()
 
 
 def stats(core: Core) -> SessionStats:
     """What this session does now."""
-    life = core.life
-    gate = core.client.gate
+    life, client = core.life, core.client
+    gate = client.gate
     spending = life.spending
     budget = spending.budget if isinstance(spending, Bounded) else None
     return SessionStats(
@@ -58,7 +62,8 @@ def stats(core: Core) -> SessionStats:
         ended=dict(life.announcer.ended),
         spent=budget.spent if budget is not None else None,
         reserved=budget.reserved if budget is not None else None,
-        silent_for=gate.silence(core.client.clock.now()),
+        silent_for=gate.shut_for(client.clock.now()),
+        unanswered_for=client.unanswered_for(),
         stopped=gate.stop.message if gate.stop is not None else "",
         eta=core.forecast(),
     )

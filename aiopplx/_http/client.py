@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import math
 from collections.abc import Callable, Mapping
 from typing import Protocol, TypeVar
 
@@ -34,7 +35,7 @@ from aiopplx._errors import (
 from aiopplx._events import Event, EventKind
 from aiopplx._http.clock import Clock
 from aiopplx._http.line import Line
-from aiopplx._http.transport import Sink, Transport, Withdrawn
+from aiopplx._http.transport import TOLD_AFTER, Sink, Transport, Withdrawn
 from aiopplx._job import Snapshot
 from aiopplx._policy.gate import Gate
 from aiopplx._policy.retry import (
@@ -150,6 +151,8 @@ class Client:
         self.limits: Mapping[str, int] = {}
         self.dated: tuple[float, str] | None = None
         self._is_only_api = is_only_api
+        self._is_told = False  # that the server does not answer
+        self._told_at = 0.0  # when it was told
         self.line: Line = Line(gate, clock)
 
     # --- one attempt -------------------------------------------------------------------------------------------------
@@ -161,7 +164,8 @@ class Client:
 
         Returns what came of it, and the moment at which it came (monotonic seconds).
         """
-        lane, line = call.lane, self.line
+        lane, line, wire_now = call.lane, self.line, self.clock.wire_now
+        began = wire_now() if sink is None else math.inf  # a download takes long, and says nothing
         error: AiopplxError
         try:
             outcome = await self.transport.exchange(call, sink)
@@ -172,7 +176,7 @@ class Client:
         if not isinstance(outcome, Reply):
             limit = self.transport.limit if sink is None else self.transport.file_limit
             error = error_of_no_reply(outcome, lane=lane, limit=limit)
-            return self._failed(call, outcome, error, now, sent_at), now
+            return self._failed(call, outcome, error, now, sent_at, began), now
         headers = outcome.headers
         date = headers.get("date", "")
         if len(date) == 29 and date.endswith(" GMT"):  # as every date in a header; it is parsed when somebody asks
@@ -193,20 +197,56 @@ class Client:
             else:
                 if line.accepted(lane, now, sent_at):
                     self.emit(Event(kind=EventKind.RESUMED))
+                self._came(wire_now())
                 if "x-ratelimit-remaining" in headers:
                     self._told(outcome, lane, now, sent_at, accepted=True)
                 line.answered()
                 return value, now
         else:
             error = error_of(outcome, lane)
-        return self._failed(call, outcome, error, now, sent_at), now
+        return self._failed(call, outcome, error, now, sent_at, began), now
 
     def _did_not_end(self, lane: Lane, sent_at: float) -> None:
         """A request that passed the gate was given up, or is held back: if it was to probe the server, another may."""
         self.line.back(lane, sent_at)
         self.line.answered()
 
-    def _failed(self, call: Call, outcome: Reply | NoReply, error: AiopplxError, now: float, sent_at: float) -> Failed:
+    # --- whether the server answers ----------------------------------------------------------------------------------
+
+    def _came(self, now: float) -> None:
+        """A complete answer came, at this moment of the wire."""
+        self.gate.route.last_answer.came(now)
+        if self._is_told:
+            self._is_told = False
+            self.emit(Event(kind=EventKind.RESUMED, reason="the server answers again"))
+
+    def _unanswered_since(self) -> float:
+        last = self.gate.route.last_answer
+        return min(last.failed_since, self.transport.open_since(last.at))
+
+    def unanswered_for(self) -> float:
+        """Seconds since the first request was sent that was sent after the last answer; 0.0 if none was."""
+        return max(0.0, self.clock.wire_now() - self._unanswered_since())
+
+    def tell_if_away(self) -> None:
+        """Tell that the server does not answer, if it is so and was not told yet: once in each outage."""
+        last = self.gate.route.last_answer
+        since, now = self._unanswered_since(), self.clock.wire_now()
+        # One that was told is over if another session of the account has had an answer since.
+        if since + TOLD_AFTER > now or (self._is_told and self._told_at >= last.at):
+            return
+        self._is_told, self._told_at = True, now
+        if last.failed_since < math.inf:
+            reason = f"no usable answer for {now - since:.0f} s: {last.failure}"
+        else:
+            reason = self.transport.waits_for(since, now - since)
+        self.emit(Event(kind=EventKind.WARNING, reason=reason))
+
+    # --- an attempt that failed --------------------------------------------------------------------------------------
+
+    def _failed(
+        self, call: Call, outcome: Reply | NoReply, error: AiopplxError, now: float, sent_at: float, began: float
+    ) -> Failed:
         lane = call.lane
         self.line.back(lane, sent_at)
         error.message = self.transport.scrub(error.message)
@@ -217,7 +257,7 @@ class Client:
             error.named = tuple(map(self.transport.scrub, error.named))
         fault = classify(lane, outcome, error, self.gate.known)
         status = outcome.status if isinstance(outcome, Reply) else None
-        pause = 0.0
+        pause, is_away = 0.0, False
         if fault is Fault.THROTTLED and isinstance(outcome, Reply):
             asked = hint(outcome.headers)
             error.retry_after = exhausted_until(outcome.headers) if asked is None else asked
@@ -243,6 +283,7 @@ class Client:
                 self.gate.answered(lane, now, sent_at)  # a wrong answer, but the server is at work
             else:
                 pause = self.gate.failed(now, connected=connected, sent_at=sent_at)
+                is_away = True
             if lane is Lane.SUBMIT:
                 self.gate.submit_failed(now)
         elif fault is Fault.STOP and isinstance(error, ConfigError):
@@ -255,6 +296,13 @@ class Client:
             self.gate.answered(lane, now, sent_at)
         if pause >= 1.0:
             self.emit(Event(kind=EventKind.PAUSED, delay=pause, reason=error.message, fault=fault.value))
+        if is_away:
+            said = without_bill(error.message)
+            failure = said if status is None or str(status) in said else f"HTTP {status}: {said}"
+            self.gate.route.last_answer.failed(began, failure)
+            self.tell_if_away()
+        elif isinstance(outcome, Reply):
+            self._came(self.clock.wire_now())
         self.line.answered()
         return Failed(fault, error, status, pause)
 

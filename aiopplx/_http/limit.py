@@ -5,6 +5,9 @@ All exchanges of a lane have the same limit, so the one that began first is alwa
 the order of beginnings is all the queue that is needed, and one timer for its first entry is enough. The timer is not
 moved when that exchange ends in time. It comes once for many of them, and is then set for whoever is first by then.
 
+The same timer gives notice of each exchange that has been open for some seconds, long before it is late: somebody waits
+who has heard nothing yet. Only those that are that slow cost anything.
+
 A task that is late is cancelled, and its `CancelledError` becomes a `TimeoutError` on the way out, unless somebody else
 cancelled it as well: the count of `Task.cancelling` tells the two apart, as in `asyncio.timeout`.
 
@@ -14,7 +17,9 @@ This module knows nothing of HTTP.
 from __future__ import annotations
 
 import asyncio
+import math
 import types
+from collections.abc import Callable
 from typing import Any
 
 from aiopplx._http.clock import Clock, Timer
@@ -29,17 +34,40 @@ class Limit:
     Args:
         seconds: for each exchange.
         clock: its wire time is what they are counted by.
+        notice_after: seconds, less than the limit, or there is no notice.
+
+    Attributes:
+        notice: called when an exchange has been open for `notice_after` seconds; once for each, or for all that are due
+            together. The timer holds it.
     """
 
-    __slots__ = ("_busy", "_clock", "_late", "_open", "_seconds", "_timer")
+    __slots__ = (
+        "_busy",
+        "_clock",
+        "_first",
+        "_late",
+        "_notice_after",
+        "_noticed",
+        "_open",
+        "_seconds",
+        "_timer",
+        "_timer_at",
+        "notice",
+    )
 
-    def __init__(self, seconds: float, clock: Clock) -> None:
+    def __init__(self, seconds: float, clock: Clock, notice_after: float = math.inf) -> None:
+        self.notice: Callable[[], object] | None = None
         self._seconds = seconds
         self._clock = clock
+        self._notice_after = notice_after
+        self._first = min(seconds, notice_after)  # after so many seconds an exchange needs the timer at first
+        self._noticed = -math.inf  # when the last one began of which there was notice
         self._busy = clock.busy() if clock.jumps else None  # not entered for nothing on the way of each exchange
-        self._open: dict[asyncio.Task[Any], tuple[float, int]] = {}  # Any: a task of whatever kind
+        # When each began, and how often it had been asked to end by then. Any: a task of whatever kind.
+        self._open: dict[asyncio.Task[Any], tuple[float, int]] = {}
         self._late: set[asyncio.Task[Any]] = set()
         self._timer: Timer | None = None
+        self._timer_at = math.inf  # never, while there is none
 
     def __enter__(self) -> int:
         """How often the task that is inside had been asked to end before."""
@@ -47,11 +75,11 @@ class Limit:
         if task is None:
             raise RuntimeError("a time limit is kept for a task, and this is not one")
         # In the order in which they will be late, since the limit is the same for all.
-        late_at = self._clock.wire_now() + self._seconds
+        began = self._clock.wire_now()
         cancels = task.cancelling()
-        self._open[task] = (late_at, cancels)
-        if self._timer is None:
-            self._timer = self._clock.wire_at(late_at, self._sweep)
+        self._open[task] = (began, cancels)
+        if began + self._first < self._timer_at:
+            self._set(began + self._first)
         if self._busy is not None:
             self._busy.__enter__()
         return cancels
@@ -71,21 +99,41 @@ class Limit:
 
     def close(self) -> None:
         """Let go of the timer. Whoever is still inside is late: there is nobody to tell them so afterwards."""
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
+        self._unset()
         for task in self._open:
             self._end(task)
 
+    def open_since(self, moment: float) -> float:
+        """When the first exchange began that began at this moment or later, and is open; infinity if there is none."""
+        return next((began for began, _ in self._open.values() if began >= moment), math.inf)
+
+    def _set(self, when: float) -> None:
+        self._unset()
+        self._timer, self._timer_at = self._clock.wire_at(when, self._sweep), when
+
+    def _unset(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer, self._timer_at = None, math.inf
+
     def _sweep(self) -> None:
-        """Cancel who is late, and set the timer for the first who is not."""
-        self._timer = None
-        now = self._clock.wire_now()
-        for task, (late_at, _) in self._open.items():
-            if late_at > now:
-                self._timer = self._clock.wire_at(late_at, self._sweep)
-                return
-            self._end(task)
+        """Cancel who is late, give notice of who is slow, and set the timer for the first who is neither."""
+        self._timer, self._timer_at = None, math.inf
+        now = self._clock.wire_now()  # a clock that jumps calls early
+        noticed, when = self._noticed, math.inf
+        for task, (began, _) in self._open.items():
+            if began + self._seconds <= now:
+                self._end(task)
+            elif began + self._notice_after <= now:
+                self._noticed = max(self._noticed, began)
+                when = min(when, began + self._seconds)
+            else:
+                when = min(when, began + self._first)
+                break
+        if when < math.inf:
+            self._set(when)
+        if self.notice is not None and self._noticed > noticed:
+            self.notice()
 
     def _end(self, task: asyncio.Task[Any]) -> None:  # Any: as above
         if task not in self._late:

@@ -17,10 +17,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
+import math
 import platform
 import socket
 import ssl
-from collections.abc import Coroutine
+import weakref
+from collections.abc import Callable, Coroutine
 from typing import Any, Final, Protocol
 
 import aiohttp
@@ -44,6 +46,9 @@ SUBMIT_KEEPALIVE: Final = 0.25
 # Polls of one job are up to two minutes apart; without this, each would need a TLS handshake.
 POLL_KEEPALIVE: Final = 150.0
 CONNECTIONS: Final = 64
+TOLD_AFTER: Final = 8.0
+"""Seconds without an answer after which those who wait are told. A submission takes two; a connection that cannot be
+made is given up after ten (`NetworkOptions.connect_seconds`), and the first that fails so should be told of."""
 IN_ONE_PIECE: Final = 128 * 1024
 """Bytes. A body up to this size may come in one piece, without being held back by aiohttp for a reader."""
 _SUBMIT: Final = Lane.SUBMIT
@@ -69,6 +74,16 @@ class Withdrawn(asyncio.CancelledError):
     """
 
 
+class _Written:
+    """When a submission was last handed to a connection, in wire seconds."""
+
+    __slots__ = ("at", "clock")
+
+    def __init__(self, clock: Clock) -> None:
+        self.clock = clock
+        self.at = -math.inf
+
+
 class _Body(aiohttp.Payload):
     """The exact bytes of a submission, which remember whether aiohttp began to write them.
 
@@ -78,9 +93,10 @@ class _Body(aiohttp.Payload):
 
     _autoclose = True
 
-    def __init__(self, value: bytes) -> None:
+    def __init__(self, value: bytes, written: _Written) -> None:
         super().__init__(value, content_type="application/json")
         self._size = len(value)
+        self._written = written
         self.sent = False
         self._is_withdrawn = False
 
@@ -96,6 +112,7 @@ class _Body(aiohttp.Payload):
         if self._is_withdrawn:
             raise asyncio.CancelledError
         self.sent = True
+        self._written.at = self._written.clock.wire_now()
         await writer.write(self._value)
 
     async def write_with_length(self, writer: AbstractStreamWriter, content_length: int | None) -> None:
@@ -156,8 +173,9 @@ class Transport:
         self._submits: aiohttp.ClientSession | None = http
         self._polls: aiohttp.ClientSession | None = http
         self._timeout = aiohttp.ClientTimeout(total=None, sock_connect=network.connect_seconds)
-        self._submit_limit = Limit(network.submit_seconds, clock)
-        self._poll_limit = Limit(network.poll_seconds, clock)
+        self._written = _Written(clock)
+        self._submit_limit = Limit(network.submit_seconds, clock, TOLD_AFTER)
+        self._poll_limit = Limit(network.poll_seconds, clock, TOLD_AFTER)
         self._file_limit = Limit(network.file_seconds, clock)
 
     def open(self) -> None:
@@ -179,6 +197,40 @@ class Transport:
         async with contextlib.AsyncExitStack() as stack:  # closes all, also if one is cancelled while it closes
             for pool in pools:
                 stack.push_async_callback(pool.close)
+
+    def notify(self, method: Callable[[], object]) -> None:
+        """Call this method when an exchange, other than a download, has been open for `TOLD_AFTER` seconds.
+
+        Not once its object is gone: a timer keeps no session that was dropped.
+        """
+        reference = weakref.WeakMethod(method)
+
+        def call() -> None:
+            if (alive := reference()) is not None:
+                alive()
+
+        self._submit_limit.notice = self._poll_limit.notice = call
+
+    def open_since(self, moment: float) -> float:
+        """When the first exchange began that began at `moment` or later and is open, in wire seconds.
+
+        Infinity if there is none. Downloads of files do not count: they take long.
+        """
+        return min(self._submit_limit.open_since(moment), self._poll_limit.open_since(moment))
+
+    def waits_for(self, moment: float, seconds: float) -> str:
+        """What the exchanges wait for, the first for so many seconds, that began at `moment` or later and are open: a
+        sentence for a person.
+        """
+        if self._submit_limit.open_since(moment) == math.inf:
+            return f"no answer for {seconds:.0f} s; jobs at the service go on"
+        if self._written.at < moment:
+            return f"no connection for {seconds:.0f} s; no submission was sent in that time"
+        limit = self._network.submit_seconds
+        return (
+            f"connected, but no answer for {seconds:.0f} s; a submission waits for up to {limit:g} s, then its outcome"
+            " is unknown"
+        )
 
     def scrub(self, text: str) -> str:
         """`text` without the API key."""
@@ -211,7 +263,7 @@ class Transport:
             pool, limit = self._polls, self._poll_limit if sink is None else self._file_limit
         if pool is None:
             raise ConfigError("the session's connections are closed")
-        body = _Body(call.body) if call.body is not None else None
+        body = _Body(call.body, self._written) if call.body is not None else None
         # Not awaited here: one frame fewer on the way of each request.
         if self._theirs is None:
             return self._contained(pool, call, body, limit, sink)

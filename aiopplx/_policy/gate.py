@@ -11,9 +11,10 @@ in another way. `Cause` lists them in the order in which the gate asks for them:
 3. An *outage*: the server does not answer at all. One request at a time finds out whether it is back.
 4. A *limit* of submissions, of polls, or of both, which is found out or given (`_policy.limits`).
 
-Two more things are known here because every request of the account brings news of them, although they hold nothing
-back: whether the server was ever reached (`FirstContact`), and since when no submission was accepted or rejected
-(`Unanswered`). Whoever waits at the gate decides by these when waiting has become pointless.
+Three more things are known here because every request of the account brings news of them, although they hold nothing
+back: whether the server was ever reached (`FirstContact`), since when no submission was accepted or rejected
+(`Unanswered`), and when the last answer came (`LastAnswer`). Whoever waits at the gate decides by the first two when
+waiting has become pointless; people are told by the third.
 
 Each of these is a small value that is right by itself: it has its own facts, and no other value writes them. `Gate`
 passes on what happened to the values that it concerns, asks them in turn, and decides nothing else. There is one
@@ -251,6 +252,37 @@ class Unanswered:
         return max(0.0, now - self._since)
 
 
+class LastAnswer:
+    """When the last complete answer came, and what failed since then. In seconds of the wire (`Clock.wire_now`).
+
+    For telling people that the server is away. It counts from the first request that was sent after the last answer: a
+    submission that takes long while polls are answered says nothing. Nothing is decided by it.
+
+    Attributes:
+        at: when it came; minus infinity if there was none.
+        failed_since: when the first attempt was sent that was sent after that and failed; infinity if there is none.
+        failure: how the last of these failed, in a sentence.
+    """
+
+    __slots__ = ("at", "failed_since", "failure")
+
+    def __init__(self) -> None:
+        self.at: float = -math.inf
+        self.failed_since: float = math.inf
+        self.failure: str = ""
+
+    def came(self, now: float) -> None:
+        """A complete answer came."""
+        self.at = now
+        self.failed_since = math.inf
+
+    def failed(self, sent_at: float, failure: str) -> None:
+        """An attempt that was sent at `sent_at` brought no sign of a working server. Infinity: it does not count."""
+        if self.at <= sent_at < math.inf:
+            self.failed_since = min(self.failed_since, sent_at)
+            self.failure = failure
+
+
 class Route:
     """What requests have met on one way to the server: whether it answers there, and whether it was ever reached.
 
@@ -258,13 +290,14 @@ class Route:
     its own has a `Route` of its own, and shares with the others of the account only what the server said.
     """
 
-    __slots__ = ("breaker", "first_contact", "has_accepted", "stop", "unanswered")
+    __slots__ = ("breaker", "first_contact", "has_accepted", "last_answer", "stop", "unanswered")
 
     def __init__(self) -> None:
         self.has_accepted: bool = False
         self.breaker: Breaker = Breaker()
         self.first_contact: FirstContact = FirstContact()
         self.unanswered: Unanswered = Unanswered()
+        self.last_answer: LastAnswer = LastAnswer()
         self.stop: Stop = Stop()
 
 
@@ -476,6 +509,10 @@ class Gate:
     def silence(self, now: float) -> float:
         """Seconds for which nothing may leave at all."""
         return self._silence.seconds(now)
+
+    def shut_for(self, now: float) -> float:
+        """Seconds for which nothing may leave: the server asked for that, or does not answer."""
+        return max(self._silence.seconds(now), self._breaker.delay(now), 0.0)
 
     def heard_of_silence(self, now: float, seconds: float, random: float = 0.0) -> None:
         """The server asked another process for `seconds` of silence: it is obeyed here too."""

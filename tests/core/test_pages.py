@@ -47,6 +47,9 @@ class StillClock:
     def wall(self) -> float:
         return self.time
 
+    def wire_now(self) -> float:
+        return self.time
+
     def call_at(self, when: float, callback: Callable[[], object]) -> Timer:
         timer = Timer(self, when, callback)
         self.timers.append(timer)
@@ -93,6 +96,9 @@ class Server:
             rows = [{"id": job_id, "status": status} for job_id, status in self.listed.items()]
             return reply({"requests": rows, "next_token": None})
         return reply({"id": path, "status": self.status.get(path, "IN_PROGRESS"), "error_message": "no"})
+
+    def open_since(self, moment: float) -> float:
+        return math.inf
 
     def scrub(self, text: str) -> str:
         return text

@@ -10,6 +10,7 @@ import ast
 import asyncio
 import contextlib
 import json
+import math
 from collections.abc import Awaitable, Callable, Iterator
 
 import anyio
@@ -92,6 +93,9 @@ class JumpingClock:
     def now(self) -> float:
         return self.time
 
+    def wire_now(self) -> float:
+        return self.time
+
     async def sleep(self, seconds: float) -> None:
         await self.stage.at("pause")
         self.time += seconds
@@ -119,6 +123,9 @@ class Wire:
         self.calls.append(call)
         await self.stage.at("exchange")
         return self.outcomes.pop(0) if len(self.outcomes) > 1 else self.outcomes[0]
+
+    def open_since(self, moment: float) -> float:
+        return math.inf
 
     def scrub(self, text: str) -> str:
         return text

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 
 import pytest
 
@@ -100,3 +101,44 @@ def test_limit_is_kept_for_a_task() -> None:
         assert "kept for a task" in said[0]
 
     asyncio.run(main())
+
+
+def noticing(clock: Clock) -> tuple[Limit, list[float]]:
+    """A limit of a minute with a notice after eight seconds, and when that came."""
+    limit, noticed = Limit(60.0, clock, 8.0), list[float]()
+    limit.notice = lambda: noticed.append(clock.now())
+    return limit, noticed
+
+
+async def test_slow_exchange_is_noticed_once_before_it_is_late() -> None:
+    clock = JumpingClock()
+    limit, noticed = noticing(clock)
+    began = clock.now()
+    slow = asyncio.create_task(waiting(limit, clock, 1e6))
+    await clock.sleep(20.0)
+    # The timer stands at the first one's limit by now, and this one needs it earlier.
+    also_slow = asyncio.create_task(waiting(limit, clock, 30.0))
+    quick = asyncio.create_task(waiting(limit, clock, 7.0))
+    ended = await asyncio.gather(slow, also_slow, quick)
+    assert noticed == pytest.approx([began + 8.0, began + 28.0])
+    assert ended == pytest.approx([-(began + 60.0), began + 50.0, began + 27.0])
+
+
+async def test_quick_exchanges_are_never_noticed() -> None:
+    clock = JumpingClock()
+    limit, noticed = noticing(clock)
+    for _ in range(20):
+        await waiting(limit, clock, 7.0)
+        await clock.sleep(3.0)  # the clock calls the timer early now, since nothing is open
+    assert noticed == []
+
+
+async def test_limit_knows_since_when_exchanges_are_open() -> None:
+    clock = JumpingClock()
+    limit = Limit(60.0, clock)
+    assert limit.open_since(0.0) == math.inf
+    began = clock.wire_now()
+    with limit:
+        assert began <= limit.open_since(began) <= clock.wire_now()
+        assert limit.open_since(clock.wire_now() + 1.0) == math.inf
+    assert limit.open_since(0.0) == math.inf
