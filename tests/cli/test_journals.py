@@ -473,7 +473,7 @@ async def test_export_leaves_out_what_has_no_outcome_yet(tmp_path: Path) -> None
         ("One?", "COMPLETED"),
     ]
     assert whole.returncode == 0, whole.stderr
-    with answers.open(newline="", encoding="utf-8") as opened:
+    with answers.open(newline="", encoding="utf-8-sig") as opened:
         assert [row["question"] for row in csv.DictReader(opened)] == ["A long one?", "One?"]
 
 
