@@ -2,8 +2,8 @@
 
 One span for each job, from its submission to its end, or until nobody here waits for it any more, with its states as
 events and the attributes of the conventions for generative AI. Its parent is whatever span is current where the job was
-asked for, such as that of a web request. There is no span for a poll: a job has twenty. The questions and the answers
-are in no span and no metric.
+asked for, such as that of a web request. If somebody waits for the job later, that is a further span, linked to the one
+before. There is no span for a poll: a job has twenty. The questions and the answers are in no span and no metric.
 
 The conventions are in development, so their names stand here, and nowhere else in this package. Source: OpenTelemetry,
 "Semantic conventions for generative client AI spans", which knows `perplexity` as a provider. This module knows nothing
@@ -17,13 +17,14 @@ from collections import OrderedDict
 
 import msgspec
 from opentelemetry import context, metrics, trace
-from opentelemetry.trace import Span, SpanKind, StatusCode
+from opentelemetry.trace import Link, Span, SpanContext, SpanKind, StatusCode
 
 from aiopplx import Event, EventKind, JobStatus, __version__
 
 __all__ = ["Telemetry"]
 
 _SCOPE = "aiopplx"
+_MODEL, _KEY, _TAG = "gen_ai.request.model", "aiopplx.idempotency_key", "aiopplx.tag"
 _LAST = frozenset({EventKind.FINISHED, EventKind.LEFT})
 # What may be the first that is heard of a job which others, or an earlier run, have submitted. Others only tell of one.
 _FIRST = frozenset({
@@ -40,11 +41,14 @@ _OK = frozenset({JobStatus.COMPLETED, JobStatus.INCOMPLETE})
 class _Open(msgspec.Struct):
     """A job whose end was not told yet.
 
-    `who` is what its metrics are told apart by; `polled` its age at the last poll that found it running.
+    `who` is what its metrics are told apart by, `told` what its span began with; `polled` its age at the last poll that
+    found it running. `name` is its id once that is known, and its key before.
     """
 
     span: Span
     who: dict[str, str]
+    told: dict[str, str]
+    name: str
     is_counted: bool = False
     polled: float | None = None
 
@@ -58,7 +62,8 @@ class Telemetry:
     `aiopplx.retries` (count, by class of fault), `aiopplx.jobs.in_flight` (jobs that run and are waited for here).
 
     Args:
-        limit: the most spans that are open at once; of more, the oldest is ended without an outcome. Default 10,000.
+        limit: the most spans that are open at once; of more, the oldest is ended without an outcome. As many of those
+            that ended so are remembered for a span that is linked to them. Default 10,000.
         tracer_provider, meter_provider: default the global ones.
     """
 
@@ -80,6 +85,7 @@ class Telemetry:
         self._retries = meter.create_counter("aiopplx.retries", "{attempt}", "Attempts that are made again")
         self._in_flight = meter.create_up_down_counter("aiopplx.jobs.in_flight", "{job}", "Jobs that are polled")
         self._open: OrderedDict[str, _Open] = OrderedDict()
+        self._before: OrderedDict[str, tuple[SpanContext, dict[str, str]]] = OrderedDict()
 
     def __call__(self, event: Event) -> None:
         """Take one event."""
@@ -99,7 +105,8 @@ class Telemetry:
         if event.kind is EventKind.POLLED:
             job.polled = event.seconds
             return
-        if event.kind is EventKind.SUBMITTED:
+        if event.job_id:
+            job.name = event.job_id
             job.span.set_attribute("gen_ai.response.id", event.job_id)
         job.span.add_event(f"aiopplx.{event.kind.value}", _facts(event))
         if event.kind in _LAST or not event.awaited:  # nobody here waits for it any more: its end will not be told
@@ -115,40 +122,53 @@ class Telemetry:
         if len(self._open) >= self._limit:
             self._drop()
         began = time.time_ns() - int((event.seconds or 0.0) * 1e9)
-        who = _who(event)
+        known = event.job_id or name
+        before, told = self._before.pop(known, (None, {}))
+        names = {_KEY: event.idempotency_key, _TAG: str(event.tag or "")}
+        told = {**told, **_who(event), **{each: value for each, value in names.items() if value or each not in told}}
         span = self._tracer.start_span(
-            f"research {event.model}".strip(),
+            f"research {told.get(_MODEL, '')}".strip(),
             context.get_current(),
             SpanKind.CLIENT,
-            {**who, "aiopplx.idempotency_key": event.idempotency_key, "aiopplx.tag": str(event.tag or "")},
+            told,
+            [Link(before)] if before is not None else None,
             start_time=began,
         )
-        job = self._open[name] = _Open(span, who)
+        who = {each: value for each, value in told.items() if each not in names}
+        job = self._open[name] = _Open(span, who, told, known)
         return job
 
     def _drop(self) -> None:
         _, job = self._open.popitem(last=False)
         if job.is_counted:
             self._in_flight.add(-1, job.who)
+        self._end_without_outcome(job)
+
+    def _end_without_outcome(self, job: _Open) -> None:
         job.span.end()
+        self._before[job.name] = (job.span.get_span_context(), job.told)
+        if len(self._before) > self._limit:
+            self._before.popitem(last=False)
 
     def _end(self, event: Event, job: _Open) -> None:
         who = job.who
         if job.is_counted:
             self._in_flight.add(-1, who)
         span, status = job.span, event.status
-        if event.kind is EventKind.FINISHED and status is not None:
-            outcome = status.value.lower()
-            self._jobs.add(1, {"aiopplx.outcome": outcome, **who})
-            span.set_attribute("aiopplx.outcome", outcome)
-            if status not in _OK:
-                span.set_attribute("error.type", outcome)
-                span.set_status(StatusCode.ERROR, event.reason)
-            self._used(event, span, who)
-            if event.seconds is not None:
-                self._duration.record(event.seconds, who)
-                if job.polled is not None:
-                    self._gap.record(event.seconds - job.polled, who)
+        if event.kind is not EventKind.FINISHED or status is None:
+            self._end_without_outcome(job)
+            return
+        outcome = status.value.lower()
+        self._jobs.add(1, {"aiopplx.outcome": outcome, **who})
+        span.set_attribute("aiopplx.outcome", outcome)
+        if status not in _OK:
+            span.set_attribute("error.type", outcome)
+            span.set_status(StatusCode.ERROR, event.reason)
+        self._used(event, span, who)
+        if event.seconds is not None:
+            self._duration.record(event.seconds, who)
+            if job.polled is not None:
+                self._gap.record(event.seconds - job.polled, who)
         span.end()
 
     def _used(self, event: Event, span: Span, who: dict[str, str]) -> None:
@@ -170,7 +190,7 @@ def _who(event: Event) -> dict[str, str]:
     """What spans and metrics are told apart by. No more: each further value multiplies the series of a metric."""
     # Whatever the API: a research job searches and reads by itself, and is billed for it.
     said = {"gen_ai.provider.name": "perplexity", "gen_ai.operation.name": "invoke_agent"}
-    return {**said, "gen_ai.request.model": event.model} if event.model else said
+    return {**said, _MODEL: event.model} if event.model else said
 
 
 def _facts(event: Event) -> dict[str, str | int | float]:

@@ -174,6 +174,31 @@ async def test_spans_end_where_nobody_waits_any_more() -> None:
     assert not heard.handler._open
 
 
+async def test_later_wait_has_a_span_that_knows_the_first() -> None:
+    """Of an id alone: what was known at the submission is told again, and the two spans are linked."""
+    heard, clock = Heard(limit=3), JumpingClock()
+    async with (
+        Emulator(duration=600.0, answer_chars=200, clock=clock) as server,
+        Session(KEY, base_url=server.url, clock=clock, api="agent", on_event=heard.handler) as session,
+    ):
+        jobs = [await session.submit(f"{QUESTION} {n}", tag=f"row {n}") for n in range(4)]
+        assert (await session.wait(jobs[3].id, timeout=60.0)).status is JobStatus.TIMED_OUT
+        waited = [await session.wait(job.id) for job in (jobs[3], jobs[0])]
+        assert all(job.ok for job in waited)
+    submitted, (timed_out, ended, oldest) = heard.spans[:4], heard.spans[4:]
+    for before, after in ((submitted[3], timed_out), (timed_out, ended)):
+        assert [link.context for link in after.links] == [before.context]
+        assert after.name == before.name
+        was, said = dict(before.attributes or {}), dict(after.attributes or {})
+        for name in ("gen_ai.request.model", "gen_ai.response.id", "aiopplx.tag", "aiopplx.idempotency_key"):
+            assert said[name] == was[name], name
+    assert dict(ended.attributes or {})["aiopplx.outcome"] == "completed"
+    assert not oldest.links, "no more than `limit` are remembered"
+    assert dict(oldest.attributes or {})["gen_ai.response.id"] == jobs[0].id
+    (finished, _) = heard.metrics()["aiopplx.jobs"]
+    assert finished.attributes["gen_ai.request.model"] == dict(ended.attributes or {})["gen_ai.request.model"]
+
+
 @pytest.mark.parametrize("kind", [EventKind.WARNING, EventKind.TIMED_OUT, EventKind.CANCELLING, EventKind.LEFT])
 def test_remark_about_a_job_begins_no_span(heard: Heard, kind: EventKind) -> None:
     heard.handler(Event(kind=kind, job_id="a-job", idempotency_key="a-key"))
