@@ -123,15 +123,16 @@ class Telemetry:
             self._drop()
         began = time.time_ns() - int((event.seconds or 0.0) * 1e9)
         known = event.job_id or name
-        before, told = self._before.pop(known, (None, {}))
+        before = self._before.pop(known, None)
         names = {_KEY: event.idempotency_key, _TAG: str(event.tag or "")}
-        told = {**told, **_who(event), **{each: value for each, value in names.items() if value or each not in told}}
+        told: dict[str, str] = dict(before[1]) if before is not None else {}
+        told |= _who(event) | {each: value for each, value in names.items() if value or each not in told}
         span = self._tracer.start_span(
             f"research {told.get(_MODEL, '')}".strip(),
             context.get_current(),
             SpanKind.CLIENT,
             told,
-            [Link(before)] if before is not None else None,
+            [Link(before[0])] if before is not None else None,
             start_time=began,
         )
         who = {each: value for each, value in told.items() if each not in names}

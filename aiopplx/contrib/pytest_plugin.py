@@ -6,16 +6,17 @@ them the environment names the emulator, with a key that no real service accepts
 under test can pay for anything.
 
 Async tests are run by anyio's own plugin or by pytest-asyncio. Each wants async fixtures made in its own way, so a
-fixture here is a plain one that asks the fixture of whichever plugin runs the test. This module knows nothing of how
-the emulator plays the service.
+fixture here is a plain one that asks the fixture of whichever plugin runs the test; pytest-asyncio has one for each
+scope of a loop, since a test may run on a loop that outlives it. For a plain test the emulator runs on a thread of its
+own, and on real time. This module knows nothing of how the emulator plays the service.
 """
 
 from __future__ import annotations
 
 import inspect
 import types
-from collections.abc import AsyncIterator
-from typing import TYPE_CHECKING, Any
+from collections.abc import AsyncIterator, Iterator
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
 
 import pytest
 
@@ -29,6 +30,9 @@ __all__ = ["KEY", "pplx_clock", "pplx_emulator", "pplx_session"]
 KEY = "a-key-of-the-emulator"
 """What the environment and `pplx_session` have for a key."""
 
+_Scope: TypeAlias = Literal["function", "class", "module", "package", "session"]
+_SCOPES: tuple[_Scope, ...] = get_args(_Scope)
+"""Of loops, as pytest-asyncio names them."""
 _MARKERS = (
     "pplx_emulator(**settings): arguments of aiopplx.emulator.Emulator for the emulator of this test",
     "pplx_session(**settings): arguments of aiopplx.Session for the session of this test",
@@ -62,7 +66,9 @@ def pplx_emulator(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatc
     """The service on a loopback socket, running; `pplx_emulator.ledger` has what was made, paid and asked.
 
     `@pytest.mark.pplx_emulator(duration=1800.0)` gives it arguments of `aiopplx.emulator.Emulator`, and
-    `@pytest.mark.pplx_fault("submit", "accept_then_drop", times=1)` faults. The environment names it.
+    `@pytest.mark.pplx_fault("submit", "accept_then_drop", times=1)` faults. The environment names it. In a test that is
+    no coroutine it runs on a thread of its own and on real time, and a job takes half a second if the mark says no
+    other `duration`.
     """
     server: Emulator = _of_this_runner(request, "emulator")
     monkeypatch.setenv("PERPLEXITY_BASE_URL", server.url)
@@ -86,7 +92,12 @@ def _of_this_runner(request: pytest.FixtureRequest, name: str) -> Any:  # Any: a
     if is_async and "anyio_backend" in request.fixturenames:
         return request.getfixturevalue(f"_pplx_{name}_by_anyio")
     if is_async and request.config.pluginmanager.hasplugin("asyncio"):
-        return request.getfixturevalue(f"_pplx_{name}_by_asyncio")
+        mark = request.node.get_closest_marker("asyncio")
+        scope = mark.kwargs.get("loop_scope") if mark is not None else None
+        scope = scope or request.config.getini("asyncio_default_test_loop_scope")
+        return request.getfixturevalue(f"_pplx_{name}_by_asyncio_{scope}")
+    if not is_async and name == "emulator":
+        return request.getfixturevalue("_pplx_emulator_on_a_thread")
     raise pytest.UsageError(
         f"pplx_{name} is for async tests: mark the test with pytest.mark.anyio, or install pytest-asyncio"
     )
@@ -102,16 +113,33 @@ def _settings(request: pytest.FixtureRequest, marker: str) -> dict[str, Any]:  #
     return found
 
 
-async def _emulator(request: pytest.FixtureRequest, pplx_clock: JumpingClock) -> AsyncIterator[Emulator]:
+def _made(request: pytest.FixtureRequest, settings: dict[str, Any]) -> Emulator:  # Any: whatever the arguments take
+    """The emulator of this test with its faults, not started."""
     from aiopplx.emulator import Emulator
 
-    settings = _settings(request, "pplx_emulator")
     settings.setdefault("answer_chars", 2_000)
+    server = Emulator(**settings)
+    for mark in reversed(list(request.node.iter_markers("pplx_fault"))):
+        server.faults.add(*mark.args, **mark.kwargs)
+    return server
+
+
+@pytest.fixture
+def _pplx_emulator_on_a_thread(request: pytest.FixtureRequest) -> Iterator[Emulator]:
+    from anyio.from_thread import start_blocking_portal
+
+    settings = _settings(request, "pplx_emulator")
+    settings.setdefault("duration", 0.5)
+    made = _made(request, settings)
+    with start_blocking_portal() as portal, portal.wrap_async_context_manager(made) as server:
+        yield server
+
+
+async def _emulator(request: pytest.FixtureRequest, pplx_clock: JumpingClock) -> AsyncIterator[Emulator]:
+    settings = _settings(request, "pplx_emulator")
     if "time_scale" not in settings:
         settings.setdefault("clock", pplx_clock)
-    async with Emulator(**settings) as server:
-        for mark in reversed(list(request.node.iter_markers("pplx_fault"))):
-            server.faults.add(*mark.args, **mark.kwargs)
+    async with _made(request, settings) as server:
         yield server  # noqa: ASYNC119 - pytest's form of a fixture; its plugins begin and end it in one task
 
 
@@ -132,12 +160,12 @@ _pplx_session_by_anyio = pytest.fixture(_session)
 
 
 def _fixtures_by_asyncio() -> types.ModuleType:
-    """The same two, made by pytest-asyncio."""
+    """The same two, made by pytest-asyncio, for each scope of a loop."""
     import pytest_asyncio
 
     plugin = types.ModuleType("aiopplx.contrib.pytest_plugin.by_asyncio")
-    plugin.__dict__.update(
-        _pplx_emulator_by_asyncio=pytest_asyncio.fixture(_emulator),
-        _pplx_session_by_asyncio=pytest_asyncio.fixture(_session),
-    )
+    for scope in _SCOPES:
+        for name, made in (("emulator", _emulator), ("session", _session)):
+            one = types.FunctionType(made.__code__, made.__globals__)  # of its own: it is marked with the scope
+            plugin.__dict__[f"_pplx_{name}_by_asyncio_{scope}"] = pytest_asyncio.fixture(one, loop_scope=scope)
     return plugin

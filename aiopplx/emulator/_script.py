@@ -5,6 +5,7 @@ Each rule has its own seed, so that a run can be repeated. This module knows not
 
 from __future__ import annotations
 
+import difflib
 import random
 from collections.abc import Callable, Iterator
 from typing import Literal, TypeAlias, get_args
@@ -100,7 +101,9 @@ class Script:
             raise ValueError(f"on must be one of {', '.join(get_args(On))}, not {on!r}")
         if isinstance(fault, str):
             if fault not in NAMED:
-                raise ValueError(f"there is no fault {fault!r}; aiopplx.emulator.faults.NAMED has their names")
+                nearest = difflib.get_close_matches(fault, NAMED, n=1)
+                guess = f": is it {nearest[0]!r}?" if nearest else ""
+                raise ValueError(f"there is no fault {fault!r}{guess}; aiopplx.emulator.faults.NAMED has their names")
             fault = NAMED[fault]
         if rate is not None and not 0 <= rate <= 1:
             raise ValueError("rate is a share, from 0 to 1")

@@ -14,10 +14,11 @@ from _shell import environment
 PLUGIN = "aiopplx.contrib.pytest_plugin"
 # What a program's tests look like. Each runner has a mark of its own for an async test.
 PROGRAM = """
+import asyncio
 import os
 import time
 import pytest
-from aiopplx import JobStatus, Session
+from aiopplx import JobStatus, PollPolicy, Session
 from aiopplx.emulator import faults
 
 pytestmark = pytest.mark.pplx_emulator(duration=1800.0)
@@ -61,12 +62,24 @@ class TestMarks:
         assert (await pplx_session.ask("Why?")).ok
 
 
-@pytest.mark.pplx_fault("submit", "no-such-fault")
+@pytest.mark.pplx_fault("submit", "accept_then_drp")
 async def test_misspelt_fault(pplx_emulator):
     pass
 
 
+@pytest.mark.pplx_emulator(duration=0.5)
+@pytest.mark.pplx_fault("list", "unavailable")
 def test_without_a_loop(pplx_emulator):
+    async def program():
+        async with Session(poll=PollPolicy.fixed(0.1)) as session:
+            return await session.ask("Why?")
+
+    assert asyncio.run(program()).ok
+    assert pplx_emulator.ledger.created == 1
+    assert [rule.on for rule in pplx_emulator.faults.rules] == ["list"]
+
+
+def test_session_without_a_loop(pplx_session):
     pass
 
 
@@ -106,17 +119,49 @@ def test_programs_own_tests_run_under_either_plugin(runner: str, tmp_path: Path)
     words, mark, more = RUNNERS[runner]
     marked = re.sub(r"(?m)^( *)async def test", rf"\1@{mark}\n\1async def test", PROGRAM)
     said = pytest_of(tmp_path, marked + more, *words)
-    assert "6 passed, 2 errors" in said, said
-    assert "there is no fault 'no-such-fault'" in said
-    assert "pplx_emulator is for async tests" in said
+    assert "7 passed, 2 errors" in said, said
+    assert "there is no fault 'accept_then_drp': is it 'accept_then_drop'?" in said
+    assert "pplx_session is for async tests" in said
+
+
+# A test on a loop that outlives it has the fixtures on that loop too.
+WIDER = """
+import pytest
+pytestmark = {mark}
+
+
+async def test_one(pplx_session, pplx_emulator):
+    assert (await pplx_session.ask("Why?")).ok
+
+
+async def test_other(pplx_session, pplx_emulator):
+    assert (await pplx_session.ask("Why?")).ok
+    assert pplx_emulator.ledger.created == 1
+"""
+LOOPS = {
+    "by the mark": ('pytest.mark.asyncio(loop_scope="module")', ()),
+    "by the setting": ("pytest.mark.asyncio", ("-o", "asyncio_default_test_loop_scope=session")),
+}
+
+
+@pytest.mark.parametrize("loops", LOOPS)
+def test_fixtures_are_on_the_loop_of_their_test(loops: str, tmp_path: Path) -> None:
+    mark, words = LOOPS[loops]
+    said = pytest_of(tmp_path, WIDER.format(mark=mark), *RUNNERS["asyncio"][0], *words)
+    assert "2 passed" in said, said
 
 
 def test_tests_of_the_page_pass(tmp_path: Path) -> None:
     page = (Path(__file__).parents[2] / "docs" / "testing.md").read_text(encoding="utf-8")
-    (program,) = re.findall(r"^```python\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
+    programs = re.findall(r"^```python\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
     words, _, more = RUNNERS["anyio"]
-    said = pytest_of(tmp_path, program + more, *words)
-    assert "4 passed" in said, said
+    # Newer releases of Starlette want the successor of httpx for their own client, and work with httpx.
+    theirs = ("-W", "ignore:Using `httpx` with `starlette.testclient`")
+    for number, program in enumerate(programs):
+        (tmp_path / f"test_page_{number}.py").write_text(program, encoding="utf-8")
+    (tmp_path / "conftest.py").write_text(f"import pytest\n{more}", encoding="utf-8")
+    said = pytest_of(tmp_path, "", *words, *theirs)
+    assert "7 passed" in said, said
 
 
 def test_plugin_is_installed_with_the_package() -> None:
