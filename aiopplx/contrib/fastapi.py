@@ -110,10 +110,6 @@ async def wait(request: Request, job: Job | str, *, timeout: float | None = None
     """As `Session.wait` of the app's session, for a call that waits in a request: when the process is told to stop, it
     returns within about a second, with the job as at its own time limit (`TIMED_OUT`), so that the server can answer.
 
-        @app.get("/research/{id}/answer")
-        async def answer(id: str, request: Request) -> Job:
-            return await wait(request, id, timeout=25)
-
     Args:
         request: being answered.
         job: a `Job`, or the id or the token of one.
