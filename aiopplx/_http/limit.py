@@ -5,8 +5,9 @@ All exchanges of a lane have the same limit, so the one that began first is alwa
 the order of beginnings is all the queue that is needed, and one timer for its first entry is enough. The timer is not
 moved when that exchange ends in time. It comes once for many of them, and is then set for whoever is first by then.
 
-The same timer gives notice of each exchange that has been open for some seconds, long before it is late: somebody waits
-who has heard nothing yet. Only those that are that slow cost anything.
+A second timer, kept in the same way, gives notice of each exchange that has been open for some seconds, long before it
+is late: somebody waits who has heard nothing yet. It is not the first one set earlier: a clock that jumps counts real
+time beside its jumps whenever a timer is set, and the limit would come early by that.
 
 A task that is late is cancelled, and its `CancelledError` becomes a `TimeoutError` on the way out, unless somebody else
 cancelled it as well: the count of `Task.cancelling` tells the two apart, as in `asyncio.timeout`.
@@ -38,20 +39,19 @@ class Limit:
 
     Attributes:
         notice: called when an exchange has been open for `notice_after` seconds; once for each, or for all that are due
-            together. The timer holds it.
+            together. The timer holds it. None: nobody is told.
     """
 
     __slots__ = (
         "_busy",
         "_clock",
-        "_first",
         "_late",
         "_notice_after",
+        "_notice_timer",
         "_noticed",
         "_open",
         "_seconds",
         "_timer",
-        "_timer_at",
         "notice",
     )
 
@@ -60,14 +60,13 @@ class Limit:
         self._seconds = seconds
         self._clock = clock
         self._notice_after = notice_after
-        self._first = min(seconds, notice_after)  # after so many seconds an exchange needs the timer at first
         self._noticed = -math.inf  # when the last one began of which there was notice
         self._busy = clock.busy() if clock.jumps else None  # not entered for nothing on the way of each exchange
         # When each began, and how often it had been asked to end by then. Any: a task of whatever kind.
         self._open: dict[asyncio.Task[Any], tuple[float, int]] = {}
         self._late: set[asyncio.Task[Any]] = set()
         self._timer: Timer | None = None
-        self._timer_at = math.inf  # never, while there is none
+        self._notice_timer: Timer | None = None
 
     def __enter__(self) -> int:
         """How often the task that is inside had been asked to end before."""
@@ -78,8 +77,10 @@ class Limit:
         began = self._clock.wire_now()
         cancels = task.cancelling()
         self._open[task] = (began, cancels)
-        if began + self._first < self._timer_at:
-            self._set(began + self._first)
+        if self._timer is None:
+            self._timer = self._clock.wire_at(began + self._seconds, self._sweep)
+        if self._notice_timer is None and self.notice is not None:
+            self._notice_timer = self._clock.wire_at(began + self._notice_after, self._look)
         if self._busy is not None:
             self._busy.__enter__()
         return cancels
@@ -98,8 +99,11 @@ class Limit:
                 raise TimeoutError from None
 
     def close(self) -> None:
-        """Let go of the timer. Whoever is still inside is late: there is nobody to tell them so afterwards."""
-        self._unset()
+        """Let go of the timers. Whoever is still inside is late: there is nobody to tell them so afterwards."""
+        for timer in (self._timer, self._notice_timer):
+            if timer is not None:
+                timer.cancel()
+        self._timer = self._notice_timer = None
         for task in self._open:
             self._end(task)
 
@@ -107,32 +111,28 @@ class Limit:
         """When the first exchange began that began at this moment or later, and is open; infinity if there is none."""
         return next((began for began, _ in self._open.values() if began >= moment), math.inf)
 
-    def _set(self, when: float) -> None:
-        self._unset()
-        self._timer, self._timer_at = self._clock.wire_at(when, self._sweep), when
-
-    def _unset(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-        self._timer, self._timer_at = None, math.inf
-
     def _sweep(self) -> None:
-        """Cancel who is late, give notice of who is slow, and set the timer for the first who is neither."""
-        self._timer, self._timer_at = None, math.inf
-        now = self._clock.wire_now()  # a clock that jumps calls early
-        noticed, when = self._noticed, math.inf
+        """Cancel who is late, and set the timer for the first who is not."""
+        self._timer = None
+        now = self._clock.wire_now()
         for task, (began, _) in self._open.items():
-            if began + self._seconds <= now:
-                self._end(task)
-            elif began + self._notice_after <= now:
-                self._noticed = max(self._noticed, began)
-                when = min(when, began + self._seconds)
-            else:
-                when = min(when, began + self._first)
+            if began + self._seconds > now:
+                self._timer = self._clock.wire_at(began + self._seconds, self._sweep)
+                return
+            self._end(task)
+
+    def _look(self) -> None:
+        """Give notice of who is slow, and set the timer for the first who is not."""
+        self._notice_timer = None
+        now = self._clock.wire_now()  # a clock that jumps calls early
+        noticed = self._noticed
+        for began, _ in self._open.values():
+            if began + self._notice_after > now:
+                self._notice_timer = self._clock.wire_at(began + self._notice_after, self._look)
                 break
-        if when < math.inf:
-            self._set(when)
-        if self.notice is not None and self._noticed > noticed:
+            noticed = max(noticed, began)
+        if noticed > self._noticed and self.notice is not None:
+            self._noticed = noticed
             self.notice()
 
     def _end(self, task: asyncio.Task[Any]) -> None:  # Any: as above

@@ -116,7 +116,7 @@ async def test_slow_exchange_is_noticed_once_before_it_is_late() -> None:
     began = clock.now()
     slow = asyncio.create_task(waiting(limit, clock, 1e6))
     await clock.sleep(20.0)
-    # The timer stands at the first one's limit by now, and this one needs it earlier.
+    # Of the first one there was notice, and the timer is set anew for this one.
     also_slow = asyncio.create_task(waiting(limit, clock, 30.0))
     quick = asyncio.create_task(waiting(limit, clock, 7.0))
     ended = await asyncio.gather(slow, also_slow, quick)
