@@ -115,13 +115,14 @@ async def test_slow_exchange_is_noticed_once_before_it_is_late() -> None:
     limit, noticed = noticing(clock)
     began = clock.now()
     slow = asyncio.create_task(waiting(limit, clock, 1e6))
-    await clock.sleep(20.0)
-    # Of the first one there was notice, and the timer is set anew for this one.
+    await clock.sleep(4.0)
+    second = asyncio.create_task(waiting(limit, clock, 20.0))  # nobody begins between the notices of these two
+    await clock.sleep(16.0)
     also_slow = asyncio.create_task(waiting(limit, clock, 30.0))
     quick = asyncio.create_task(waiting(limit, clock, 7.0))
-    ended = await asyncio.gather(slow, also_slow, quick)
-    assert noticed == pytest.approx([began + 8.0, began + 28.0])
-    assert ended == pytest.approx([-(began + 60.0), began + 50.0, began + 27.0])
+    ended = await asyncio.gather(slow, second, also_slow, quick)
+    assert [when - began for when in noticed] == pytest.approx([8.0, 12.0, 28.0], abs=1.0)
+    assert ended == pytest.approx([-(began + 60.0), began + 24.0, began + 50.0, began + 27.0])
 
 
 async def test_quick_exchanges_are_never_noticed() -> None:
