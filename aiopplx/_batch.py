@@ -304,9 +304,11 @@ class Batch(AsyncIterator[Job[TagT]], Generic[TagT]):
         """
         if not self._last:
             return
-        for consumer in {None, _consumer()}:
-            if (last := self._last.pop(consumer, None)) is not None:
-                self._store.delivered(*last)
+        me = _consumer()
+        for consumer in list(self._last):
+            # One that has ended asks for nothing any more: each call may come from a task of its own.
+            if consumer is None or consumer is me or consumer.done():
+                self._store.delivered(*self._last.pop(consumer))
 
     def _was_read(self) -> None:
         """The source was read to its end. The store is told once no other batch of this session reads one."""

@@ -33,7 +33,7 @@ from aiopplx import (
     TableError,
 )
 from aiopplx._core.results import READY
-from aiopplx.journal import MemoryJournal
+from aiopplx.journal import MemoryJournal, State
 from aiopplx.testing import Clock
 
 
@@ -395,6 +395,20 @@ async def test_two_consumers_share_a_batch(server: Scripted):
         with anyio.fail_after(10):
             a, b = await asyncio.gather(consume(), consume())
     assert sorted([*a, *b]) == list(range(40))
+
+
+async def test_calls_in_tasks_of_their_own_leave_nothing(server: Scripted) -> None:
+    """A job is delivered when the next call comes, whoever makes it, and no call is remembered after it has ended."""
+
+    async def take() -> Job:
+        return await anext(jobs)
+
+    journal = MemoryJournal(now=time.time)
+    async with opened(server, journal=journal) as session, session.batch(map(str, range(5))) as jobs:
+        for _ in range(5):
+            assert (await asyncio.create_task(take())).ok
+            assert len(jobs._last) == 1
+    assert [record.delivered for record in await journal.rows(set(State))].count(True) >= 4
 
 
 # --- a slow consumer -------------------------------------------------------------------------------------------------

@@ -165,6 +165,9 @@ class Poller:
         self.bound(sub)
         if sub not in self._schedule:
             self.poll_now(sub)
+        elif not sub.is_bulk:
+            due = _polls(sub).due  # as it was, but among the polls of calls, which do not give way
+            self._put(sub, self._clock.now() if due is None else due)
 
     def unpark(self, sub: Submission) -> None:
         """A listener has room again: the job is due as it was, or at once, so that those due later do not go before it.

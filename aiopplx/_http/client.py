@@ -222,7 +222,7 @@ class Client:
 
     def _unanswered_since(self) -> float:
         last = self.gate.route.last_answer
-        return min(last.failed_since, self.transport.open_since(last.at))
+        return min(last.recent(self.clock.wire_now()), self.transport.open_since(last.at))
 
     def unanswered_for(self) -> float:
         """Seconds since the first request was sent that was sent after the last answer; 0.0 if none was."""
@@ -236,7 +236,7 @@ class Client:
         if since + TOLD_AFTER > now or (self._is_told and self._told_at >= last.at):
             return
         self._is_told, self._told_at = True, now
-        if last.failed_since < math.inf:
+        if last.recent(now) < math.inf:
             reason = f"no usable answer for {now - since:.0f} s: {last.failure}"
         else:
             reason = self.transport.waits_for(since, now - since)

@@ -39,6 +39,8 @@ SILENT_AFTER = 5
 
 FIRST_PROBE, LAST_PROBE = 1.0, 60.0
 """Seconds between two probes of a server that does not answer: doubled from the first to the last."""
+FORGOTTEN = 3 * LAST_PROBE
+"""Seconds without an attempt after which one that failed says nothing of now: whoever made it has given up."""
 LONGEST_PROBE = 120.0
 """Seconds after which a probe that never reported back is given up. No exchange may take longer."""
 STOP_PROBE = 30.0
@@ -261,14 +263,17 @@ class LastAnswer:
     Attributes:
         at: when it came; minus infinity if there was none.
         failed_since: when the first attempt was sent that was sent after that and failed; infinity if there is none.
+            What failed before nothing was asked for `FORGOTTEN` seconds does not count.
+        failed_at: when the last one of these was sent.
         failure: how the last of these failed, in a sentence.
     """
 
-    __slots__ = ("at", "failed_since", "failure")
+    __slots__ = ("at", "failed_at", "failed_since", "failure")
 
     def __init__(self) -> None:
         self.at: float = -math.inf
         self.failed_since: float = math.inf
+        self.failed_at: float = -math.inf
         self.failure: str = ""
 
     def came(self, now: float) -> None:
@@ -279,8 +284,13 @@ class LastAnswer:
     def failed(self, sent_at: float, failure: str) -> None:
         """An attempt that was sent at `sent_at` brought no sign of a working server. Infinity: it does not count."""
         if self.at <= sent_at < math.inf:
-            self.failed_since = min(self.failed_since, sent_at)
+            self.failed_since = min(self.recent(sent_at), sent_at)
+            self.failed_at = max(self.failed_at, sent_at)
             self.failure = failure
+
+    def recent(self, now: float) -> float:
+        """`failed_since`; infinity if nothing has failed for so long that it says nothing of now."""
+        return self.failed_since if now - self.failed_at <= FORGOTTEN else math.inf
 
 
 class Route:

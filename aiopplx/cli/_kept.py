@@ -27,7 +27,7 @@ class Kept(Sequence["Job"]):
         folder: where there is room for them.
 
     Attributes:
-        ids: the ids of the jobs.
+        ids: the names of the jobs (`name_of`).
 
     Raises:
         UsageError: there is no room.
@@ -57,7 +57,7 @@ class Kept(Sequence["Job"]):
             raise OutputLost(f"cannot keep the answers: {error.strerror}") from None
         self._spans[at] = (start, len(data))
         self._order = []
-        self.ids.add(job.id)
+        self.ids.add(name_of(job))
 
     def __len__(self) -> int:
         return len(self._spans)
@@ -84,3 +84,8 @@ class Kept(Sequence["Job"]):
     def close(self) -> None:
         """Forget them."""
         self._file.close()
+
+
+def name_of(job: Job) -> str:
+    """By what a report knows a job: its id, `?` for an answer without one, `""` for what was never accepted."""
+    return job.id or ("?" if job.ok else "")

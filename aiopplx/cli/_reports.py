@@ -18,7 +18,7 @@ from aiopplx.cli._columns import Columns, Value
 from aiopplx.cli._exits import OutputLost, UsageError
 from aiopplx.cli._files import NEW, Ending, Old, Span, replacing, why_not
 from aiopplx.cli._journals import all_known, finished_besides, knows_any
-from aiopplx.cli._kept import Kept
+from aiopplx.cli._kept import Kept, name_of
 from aiopplx.cli._options import STANDARD, OutputFormat
 from aiopplx.tables import LONGEST_SHEET, ReadOptions, Row, TableError, read_file, write_excel, write_parquet
 
@@ -197,7 +197,7 @@ class ReportFolder(Report):
         folder, written = html_folder if self._form == "html" else markdown_folder, set[str]()
         for at, (name, parts) in enumerate(folder(self._kept, **self._head)):
             with replacing(os.path.join(self.name, name)) as new:
-                _put(new, parts, [self._kept[at].id] if self._is_page(name) else self._kept.ids)
+                _put(new, parts, [name_of(self._kept[at])] if self._is_page(name) else self._kept.ids)
             written.add(name)
         for name in os.listdir(self.name):
             page = os.path.join(self.name, name)
@@ -208,8 +208,10 @@ class ReportFolder(Report):
 
 
 def _put(path: str, parts: Iterable[str], ids: Iterable[str]) -> None:
-    """Write a file, with the ids of its jobs at the end, by which the next run knows its own file."""
-    names = sorted(job_id for job_id in ids if _ID.fullmatch(job_id) and "--" not in job_id)
+    """Write a file, with the ids of its jobs at the end, by which the next run knows its own file. Of an answer whose
+    id cannot stand there it has `?`, which no journal knows: a report with answers is not taken for one without.
+    """
+    names = sorted({each if _ID.fullmatch(each) and "--" not in each else "?" for each in ids if each})
     with open(path, "w", encoding="utf-8", errors="replace", newline="\n") as file:
         file.writelines(parts)
         file.write(f"{_JOBS}{' '.join(names)} -->\n")

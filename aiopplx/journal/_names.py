@@ -83,9 +83,10 @@ def short_name(item: str) -> str:
 
     Whose submission it is can still be read in it.
     """
-    if len(item) <= LONGEST:
+    whose = _of(tenant_of(item))
+    if len(item) <= LONGEST or item.startswith("long:", len(whose)):
         return item
-    return f"{_of(tenant_of(item))}long:{hashlib.sha256(item.encode('utf-8', 'surrogatepass')).hexdigest()}"
+    return f"{whose}long:{hashlib.sha256(item.encode('utf-8', 'surrogatepass')).hexdigest()}"
 
 
 class Names:

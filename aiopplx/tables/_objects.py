@@ -66,7 +66,8 @@ class _TwiceNamed(ValueError):
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     made = dict(pairs)
     if len(made) < len(pairs):
-        twice = next(name for n, (name, _) in enumerate(pairs) if any(name == other for other, _ in pairs[:n]))
+        once = dict.fromkeys(made, True)
+        twice = next(name for name, _ in pairs if not once.pop(name, False))
         raise _TwiceNamed(f'an object has the name "{twice[:60]}" twice')
     return made
 

@@ -42,7 +42,7 @@ _FORMULA = re.compile(rf"[{_DROPPED}]*[=+\-@\uff1d\uff0b\uff0d\uff20]|[\t\r\n]")
 # text a plus or minus is a bullet, a ruler or a number, unless a function is called behind it, or a program.
 _IN_FRONT = r"(?:[^\S\t\r\n\u2028\u2029]|[\"\u00ad\u200b-\u200f\u202a-\u202e\u2060-\u206f\ufeff])*"
 _INSIDE = re.compile(
-    rf"([,;\t\r\n\u2028\u2029]{_IN_FRONT})(?=[=@\uff1d\uff20]|[+\-\uff0b\uff0d].{{0,200}}?[^\W\d_][(|])"
+    rf"([,;\t\r\n\u2028\u2029]{_IN_FRONT})(?=[=@\uff1d\uff20]|[+\-\uff0b\uff0d].{{0,40}}?[^\W\d_][(|])"
 )
 _CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]")
 _WIDTHS = {"question": 60, "answer": 60, "sources": 40, "error": 40, "reasoning": 40}

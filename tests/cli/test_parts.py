@@ -46,6 +46,7 @@ from aiopplx.cli._lines import Lines
 from aiopplx.cli._options import STANDARD, Connection, EmulatorOptions, JournalOptions, RunOptions, TableOptions
 from aiopplx.cli._questions import Questions, open_questions
 from aiopplx.cli._records import question_of
+from aiopplx.cli._reports import _are_ours, _ids_in, _put
 from aiopplx.cli._rows import PIPE_ROOM, Rows, check_place
 from aiopplx.cli._run import _Run, _writable
 from aiopplx.cli._serve import _made as made
@@ -768,3 +769,12 @@ async def test_emulator_plays_the_fields_and_files_that_are_typed(tmp_path: Path
         assert (row["filename"], row["bytes"]) == ("ships.csv", 5)
     with pytest.raises(OSError, match="nothing"):
         made(EmulatorOptions(file=(tmp_path / "nothing",)))
+
+
+@pytest.mark.parametrize(
+    ("names", "is_ours"), [(["", ""], True), (["", "?"], False), (["a--b"], False), (["x/1"], False)]
+)
+def test_report_is_replaced_by_its_ids_only(tmp_path: Path, names: list[str], *, is_ours: bool) -> None:
+    path = tmp_path / "report.html"
+    _put(str(path), ["<p>an answer</p>\n"], names)
+    assert _are_ours(_ids_in(path), None) is is_ours

@@ -24,7 +24,7 @@ from aiopplx.agent import AGENT
 from aiopplx.journal import _steps as steps
 from aiopplx.journal._errors import ClaimLost, DuplicateJob, ImpossibleStep, ItemConflict, JournalClosed
 from aiopplx.journal._memory import MemoryJournal, MemoryStore
-from aiopplx.journal._names import Names, fingerprint, item_name, sha_of
+from aiopplx.journal._names import Names, fingerprint, item_name, sha_of, short_name
 from aiopplx.journal._postgres.journal import PostgresJournal
 from aiopplx.journal._protocol import Journal
 from aiopplx.journal._records import Claim, Cost, KindCosts, Ledger, Origin, Record, Results, State
@@ -202,6 +202,13 @@ async def test_step_is_allowed_only_from_its_own_states(journal: Journal, name: 
             assert (caught.value.state, caught.value.step) == (state.name, step.rule.name)
             assert await now(journal, before) == stored(before)
             assert await journal.result(before.pk) == (b"body" if before.has_result else None)
+
+
+@pytest.mark.parametrize("tenant", ["", "acme", "\u0442" * 160])
+def test_short_name_of_a_short_name_is_itself(tenant: str) -> None:
+    short = short_name(item_name("x" * 1_500, b"", 1, tenant=tenant))
+    assert short_name(short) == short
+    assert short.count("long:") == 1
 
 
 @pytest.mark.parametrize("name", ALLOWED)

@@ -13,7 +13,7 @@ from _rows import queued
 from aiopplx import ConfigError, JournalOptions, PollPolicy, Session
 from aiopplx.emulator import AfterPolls, Emulator
 from aiopplx.journal import JournalRefused, Record, State
-from aiopplx.journal._names import Names
+from aiopplx.journal._names import Names, item_name, short_name
 from aiopplx.journal._postgres.driver import AsyncpgDatabase
 from aiopplx.journal._postgres.journal import PostgresJournal
 from aiopplx.journal._postgres.migrate import migrate
@@ -49,6 +49,12 @@ async def test_version_before_works_on_beside_this_one(postgres: Server) -> None
         journal = await PostgresJournal.open(url)
         for n, tenant in enumerate(TENANTS):
             await in_name_of(journal, tenant, n)
+        long = [item_name("т" * 400, b"", 1, tenant=tenant) for tenant in ("", "acme")]
+        for item in long:  # as the version before kept them: in full
+            await database.execute(
+                f"INSERT INTO {schema}.job(item, sha, api, state, fence, touched, updated)"
+                f" VALUES ('{item}', '', 'sonar', {State.QUEUED}, 0, 0, 0)"
+            )
         await database.execute(
             f"ALTER TABLE {schema}.job DROP tenant; ALTER TABLE {schema}.past DROP tenant, DROP hold;"
             f"ALTER TABLE {schema}.account DROP seen; UPDATE {schema}.meta SET v = '1' WHERE k = 'version'"
@@ -56,8 +62,9 @@ async def test_version_before_works_on_beside_this_one(postgres: Server) -> None
         with pytest.raises(JournalRefused, match="has version 1"):
             await PostgresJournal.open(url)
         assert {await migrate(url), await migrate(url)} == {(1, VERSION), (VERSION, VERSION)}
-        rows = await database.fetch(f"SELECT tenant FROM {schema}.job ORDER BY pk")
-        assert [row["tenant"] for row in rows] == [*TENANTS[:4], "", ""]
+        rows = await database.fetch(f"SELECT item, tenant FROM {schema}.job ORDER BY pk")
+        assert [row["tenant"] for row in rows] == [*TENANTS[:4], "", "", "", "acme"]
+        assert [row["item"] for row in rows[-2:]] == [short_name(item) for item in long] != long
         # The statement by which the version before queues, and the one by which it replaces.
         older = QUEUE.replace(", place, tenant)", ", place)").replace(", :place, :tenant", ", :place")
         assert older != QUEUE

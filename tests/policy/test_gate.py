@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Generator, Iterable
 
 import pytest
@@ -11,6 +12,7 @@ from hypothesis import strategies as st
 
 from aiopplx._errors import AuthenticationError, OutOfCredit
 from aiopplx._policy.gate import (
+    FORGOTTEN,
     LONGEST_PROBE,
     SILENT_AFTER,
     STOP_PROBE,
@@ -18,6 +20,7 @@ from aiopplx._policy.gate import (
     Cause,
     FirstContact,
     Gate,
+    LastAnswer,
     Silence,
     Stop,
     Unanswered,
@@ -593,3 +596,14 @@ def test_only_accepting_or_rejecting_a_submission_ends_the_silence(happens: Call
     gate.submit_failed(START)
     happens(gate)
     assert gate.silent_server(START + 10.0) == seconds
+
+
+def test_failure_of_long_ago_says_nothing_of_now() -> None:
+    last = LastAnswer()
+    last.failed(10.0, "refused")
+    last.failed(100.0, "refused")
+    assert (last.recent(101.0), last.recent(101.0 + FORGOTTEN)) == (10.0, math.inf)
+    last.failed(3_600.0, "refused")
+    assert last.recent(3_601.0) == 3_600.0
+    last.came(3_602.0)
+    assert last.recent(3_603.0) == math.inf

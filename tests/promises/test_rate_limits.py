@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -208,7 +209,29 @@ async def test_polls_that_free_places_do_not_give_way() -> None:
 async def test_polls_give_way_for_a_minute_at_most() -> None:
     played = await play(80, at_work(20.0), duration=130, poll=PollPolicy.fixed(30))
     first = played.seconds(EventKind.POLLED)[0]
-    assert 20.0 + 30.0 + 60.0 <= first <= 20.0 + 30.0 + 61.0 < played.last_submission
+    due, asked_again = 30.0 * 1.1, 1.0  # with its jitter; how often it is asked whether it may leave
+    assert 20.0 + 30.0 + 60.0 <= first <= 20.0 + due + 60.0 + 2 * asked_again < played.last_submission
+
+
+async def test_poll_of_a_waiting_call_gives_no_way() -> None:
+    clock, accepted = JumpingClock(), asyncio.Event()
+    ids: list[str] = []
+
+    def told(event: Event) -> None:
+        if event.kind is EventKind.SUBMITTED:
+            ids.append(event.job_id)
+            accepted.set()
+
+    poll = PollPolicy.fixed(5)
+    async with (
+        Emulator(limits=at_work(20.0), duration=4, clock=clock, answer_chars=200) as server,
+        Session("any-key", base_url=server.url, api="agent", clock=clock, on_event=told, poll=poll) as session,
+        session.batch([f"Question {number}" for number in range(80)]),
+    ):
+        await accepted.wait()
+        began = clock.now()
+        assert (await session.wait(ids[0])).ok
+        assert clock.now() - began <= 5.0 * 1.1 + 2.0
 
 
 async def test_poll_at_a_time_limit_gives_way_to_nothing() -> None:

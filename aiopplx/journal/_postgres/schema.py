@@ -119,6 +119,7 @@ TABLES = (
 
 MIGRATIONS: Mapping[int, tuple[str, ...]] = {
     1: (
+        *account.GROWS,  # before the rows, as whoever counts the sums anew locks them
         "ALTER TABLE ~.job ADD COLUMN IF NOT EXISTS tenant text NOT NULL DEFAULT ''",
         "ALTER TABLE ~.past ADD COLUMN IF NOT EXISTS tenant text NOT NULL DEFAULT ''",
         "ALTER TABLE ~.past ADD COLUMN IF NOT EXISTS hold double precision NOT NULL DEFAULT 0",
@@ -127,7 +128,9 @@ MIGRATIONS: Mapping[int, tuple[str, ...]] = {
         r"""UPDATE ~.job SET tenant = substring(item FROM '^tenant:("(?:[^"\\]|\\.)*")/')::json #>> '{}'
         WHERE item LIKE 'tenant:%' AND tenant = '' AND regexp_match(item, '\\u(0000|d[89a-f])') IS NULL""",
         "CREATE INDEX IF NOT EXISTS job_tenant ON ~.job(tenant) WHERE tenant <> ''",
-        *account.GROWS,
+        # Long names are found by their digest now (`short_name`).
+        r"""UPDATE ~.job SET item = coalesce(substring(item FROM '^tenant:"(?:[^"\\]|\\.)*"/'), '')
+            || 'long:' || encode(sha256(convert_to(item, 'UTF8')), 'hex') WHERE length(item) > 1000""",
     ),
 }
 """The migration from each earlier version to the next."""
