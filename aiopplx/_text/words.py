@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from itertools import islice
 from typing import Any, TypeGuard
 
 import msgspec
@@ -47,8 +48,23 @@ _MORE_MESSAGES = frozenset({
     *("text", "raw", "refusal", "hint", "note", "notes", "warning", "warnings", "explanation", "summary", "info"),
     *("advice", "comment", "diagnostics", "suggestion", "remedy", "help", "why", "said", "stderr"),
 })
-_ERRORS = ("error", "errors", "exception", "exceptions", "fault", "faults", "failure", "failures", "cause", "causes")
-_MORE_ERRORS = frozenset({"err", "errs", "problem", "problems", "violations", "issues"})
+_ALWAYS_ERRORS = frozenset({
+    *("error", "errors", "err", "errs", "exception", "exceptions", "fault", "faults", "failure", "failures"),
+    *(
+        f"{of}{error}"
+        for of in (
+            *("last", "inner", "sub", "root", "job", "task", "run", "server", "system", "api", "http", "model", "tool"),
+            *("request", "response", "internal", "upstream", "field", "validation"),
+        )
+        for error in ("error", "errors", "exception", "fault", "failure")
+    ),
+})
+"""With compounds that are written as one word, but not every word with such an end: `default`, `terror`."""
+_FINDINGS = frozenset({
+    *("cause", "causes", "rootcause", "rootcauses", "problem", "problems", "violations", "issues"),
+})
+"""Names of errors that what a run has found may have, too."""
+_ERRORS = _ALWAYS_ERRORS | _FINDINGS
 _NAMES = ("code", "type", "status", "param", "field", "pointer", "path", "kind")
 _ECHOES = frozenset({
     *("input", "inputs", "prompt", "prompts", "question", "questions", "query", "queries", "querystring", "request"),
@@ -71,10 +87,16 @@ _MOST = 200
 _ROWS = 20
 """Items of a list that are looked at."""
 _ENOUGH = 2_000
-"""Characters; what follows a first message of that length is left out."""
+"""Characters of a text; what follows a first message of that length is left out."""
+_LABEL = 80
+"""Characters of a name of an error."""
+_HITS = 20
+"""Places of a text in another that are looked at."""
 _JSON_KEPT = 64 * 1024
 _CUT_KEPT = 8 * 1024
 _CUT_FIELD = r'"([\w.-]{1,80})"\s*:\s*"((?:[^"\\]|\\.){0,4000})'
+_FIELD = r'"([\w.-]{1,80})"\s*:'
+_IS_JSON = r'[{,]\s*"[\w.-]{1,80}"\s*:'
 _TITLE = r"(?is)<title[^>]{0,200}>(.{0,400}?)</title"
 _TAG = r"<[^<>]{0,2000}>"
 _LEAF = r"<(?:[\w.-]{1,80}:)?([\w.-]{1,80})(?:\s[^<>]{0,2000})?>([^<>]{1,4000})</"
@@ -106,7 +128,9 @@ def joined(pieces: Iterable[str]) -> str:
     kept: list[str] = []
     room = _ENOUGH
     for piece in pieces:
-        if room <= 0 or any(_is_in(piece, other) for other in kept):
+        if room <= 0:
+            break
+        if any(_is_in(piece, other) for other in kept):
             continue
         kept = [other for other in kept if not _is_in(other, piece)]
         kept.append(piece)
@@ -118,7 +142,9 @@ def _is_in(said: str, other: str) -> bool:
     """Whether a text says these words too: `e` is not in `overloaded`."""
     said, other = said.casefold(), other.casefold()
     at = other.find(said)
-    while at >= 0:
+    for _ in range(_HITS):
+        if at < 0:
+            break
         end = at + len(said)
         if not (other[at - 1 : at].isalnum() and said[:1].isalnum()) and not other[end : end + 1].isalnum():
             return True
@@ -143,6 +169,11 @@ def is_error_name(name: str) -> bool:
         return True
     is_of_error = any(word.startswith(("error", "failure", "failed", "fault", "exception")) for word in words)
     return is_of_error and (_is_message(words) or words[-1].endswith(("code", "type")))
+
+
+def is_always_error_name(name: str) -> bool:
+    """The same without names that may as well be those of a finding: `problem`, `cause`, `issues`."""
+    return is_error_name(name) and words_in_name(name)[-1] not in _FINDINGS
 
 
 def is_message_name(name: str) -> bool:
@@ -184,11 +215,12 @@ class _Walk:
         if not text:
             return []
         if text[0] in "{[":
-            inner = _json_in(text) or fields_before_the_cut(text)
-            return self.said(inner, depth + 1, is_error=is_error) if inner else [text]
+            if inner := _json_in(text) or fields_before_the_cut(text):
+                return self.said(inner, depth + 1, is_error=is_error)
+            return [] if re.search(_IS_JSON, text[:_CUT_KEPT]) else [text[:_ENOUGH]]
         if text[0] == "<" and (said := text_of_markup(text)):
-            return [said]
-        return [text]
+            return [said[:_ENOUGH]]
+        return [text[:_ENOUGH]]
 
     def of_object(self, value: dict[str, Any], depth: int = 0, *, is_error: bool, is_named: bool = True) -> list[str]:
         """What an object says.
@@ -235,7 +267,7 @@ def _is_nothing(said: object) -> bool:
 
 
 def _is_label(said: object) -> TypeGuard[str]:
-    return isinstance(said, str) and 0 < len(said.strip()) <= 80 and said.strip()[0] not in "{[<"
+    return isinstance(said, str) and 0 < len(said.strip()) <= _LABEL and said.strip()[0] not in "{[<"
 
 
 def _placed(value: dict[str, Any], pieces: list[str]) -> list[str]:
@@ -243,7 +275,8 @@ def _placed(value: dict[str, Any], pieces: list[str]) -> list[str]:
     place = value.get("loc")
     if not (pieces and is_array(place) and place):
         return pieces
-    return [f"{'.'.join(map(str, place[:9]))}: {pieces[0]}", *pieces[1:]]
+    parts = [str(part)[:_LABEL] for part in place[:9] if isinstance(part, str | int)]
+    return [f"{'.'.join(parts)}: {pieces[0]}", *pieces[1:]] if parts else pieces
 
 
 def _sorted_by_place(value: dict[str, Any], *, is_whole: bool) -> list[str]:
@@ -252,10 +285,12 @@ def _sorted_by_place(value: dict[str, Any], *, is_whole: bool) -> list[str]:
     In what `is_whole` body single texts may be anything, and only lists of texts are errors.
     """
     pieces: list[str] = []
-    for name, said in list(value.items())[:_ROWS]:
+    for name, said in islice(value.items(), _ROWS):
         if not _is_echo_name(name):
             rows = said if is_array(said) else [] if is_whole else [said]
-            pieces += [f"{name}: {row.strip()}" for row in rows[:_ROWS] if isinstance(row, str) and row.strip()]
+            pieces += [
+                f"{name}: {row.strip()}"[:_ENOUGH] for row in rows[:_ROWS] if isinstance(row, str) and row.strip()
+            ]
     return pieces
 
 
@@ -264,7 +299,7 @@ def _sorted(value: dict[str, Any]) -> tuple[list[Any], list[Any], list[Any]]:
     messages: list[tuple[int, Any]] = []
     errors: list[Any] = []
     others: list[Any] = []
-    for name, said in value.items():
+    for name, said in islice(value.items(), _MOST):
         words = words_in_name(name)
         if not words or not said or said is True or _is_echo(words):
             continue
@@ -290,13 +325,19 @@ def _is_message(words: tuple[str, ...]) -> bool:
 
 
 def _is_error(words: tuple[str, ...]) -> bool:
-    return words[-1].endswith(_ERRORS) or words[-1] in _MORE_ERRORS
+    return words[-1] in _ERRORS
 
 
 def _is_echo(words: tuple[str, ...]) -> bool:
-    if words[-1] in _ECHOES or words[-1] in _FACTS:
+    return words[-1] in _FACTS or _may_repeat(words)
+
+
+def _may_repeat(words: tuple[str, ...]) -> bool:
+    """Whether a field of these words may repeat what was asked, or a secret."""
+    if words[-1] in _ECHOES:
         return True
-    return len(words) == 2 and words[0] in _ASKED and not _is_error(words)  # `prompt_text`
+    is_asked = len(words) == 2 and words[0] in _ASKED  # `prompt_text`
+    return is_asked and words[-1] not in _FACTS and not _is_error(words)
 
 
 def _is_echo_name(name: str) -> bool:
@@ -308,13 +349,13 @@ def _is_echo_name(name: str) -> bool:
 def _names_in(value: dict[str, Any]) -> list[str]:
     """The names of an error: its code and its type, or whichever other there is."""
     found: dict[str, str] = {}
-    for name, said in value.items():
+    for name, said in islice(value.items(), _MOST):
         last = (words_in_name(name) or ("",))[-1]
         kind = next((kind for kind in _NAMES if last.endswith(kind)), "")
         if not kind or kind in found or isinstance(said, bool) or (isinstance(said, int) and not said):
             continue
         if (isinstance(said, str) and said.strip()) or isinstance(said, int):
-            found[kind] = str(said).strip() if isinstance(said, str) or abs(said) < 1e15 else ""
+            found[kind] = str(said).strip()[:_LABEL] if isinstance(said, str) or abs(said) < 1e15 else ""
     main = [found[kind] for kind in ("code", "type") if found.get(kind)]
     return main or [found[kind] for kind in _NAMES if found.get(kind)][:1]
 
@@ -324,7 +365,7 @@ def _titled(value: dict[str, Any], pieces: list[str]) -> list[str]:
     title, detail = value.get("title"), value.get("detail")
     if not (isinstance(title, str) and isinstance(detail, str) and pieces):
         return pieces
-    title = title.strip().rstrip(".")
+    title = title.strip().rstrip(".")[:_ENOUGH]
     return pieces if not title or _is_in(title, pieces[0]) else [f"{title}: {pieces[0]}", *pieces[1:]]
 
 
@@ -337,14 +378,28 @@ def _json_in(text: str) -> Any:
 
 
 def fields_before_the_cut(text: str) -> dict[str, str]:
-    """The fields of JSON that is cut short or malformed which are texts, at whatever depth."""
+    """The fields of JSON that is cut short or malformed which are texts, at whatever depth.
+
+    Where a field may repeat what was asked the reading ends, since nothing says where that field ends.
+    """
     found: dict[str, str] = {}
-    for name, said in re.findall(_CUT_FIELD, text[:_CUT_KEPT]):
+    for name, said in re.findall(_CUT_FIELD, _before_echoes(text[:_CUT_KEPT])):
+        if name in ("role", "text"):
+            continue  # of a conversation, as far as is known
         try:
             found.setdefault(name, msgspec.json.decode(f'"{said}"', type=str))
         except (msgspec.DecodeError, UnicodeEncodeError):
             found.setdefault(name, said)
     return found
+
+
+def _before_echoes(text: str) -> str:
+    """JSON up to its first field that may repeat what was asked."""
+    for field in re.finditer(_FIELD, text):
+        words = words_in_name(field[1])
+        if words and (words[-1] == "messages" or _may_repeat(words)):
+            return text[: field.start()]
+    return text
 
 
 def text_of_markup(text: str) -> str:

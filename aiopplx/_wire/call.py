@@ -26,6 +26,7 @@ from aiopplx._errors import (
 from aiopplx._text.safe import excerpt, plain
 from aiopplx._text.values import is_array, is_object
 from aiopplx._text.words import (
+    is_always_error_name,
     is_error_name,
     is_message_name,
     joined,
@@ -180,8 +181,9 @@ def error_said(reply: Reply) -> str:
 
     It is an error if it says one, and nothing else: every other field is a fact, or an object of facts (captured
     errors have `error` alone; those of gateways have ids, dates and addresses beside it). It is one, too, if it is a
-    run that has failed. A table of results may have an `error` in a field of its own, and is a file. So is whatever the
-    server calls one (`Content-Disposition: attachment`), and what is not JSON: a page or a text may well be what a run
+    run that has failed. A table of results may have an `error` in a field of its own, and is a file. A `problem` or a
+    `cause` alone is no error, since a run may have been asked for it. Whatever the server calls a file
+    (`Content-Disposition: attachment`) is one, and so is what is not JSON: a page or a text may well be what a run
     wrote. In doubt it is an error, which is told, and can be overruled by a file whose size is known: an error that is
     taken for the file replaces what was there.
     """
@@ -197,7 +199,7 @@ def error_said(reply: Reply) -> str:
     fields = cast("dict[str, Any]", data)
     content = (headers.get("content-type") or "").lower()
     if not (content.startswith("application/problem+json") or is_problem(fields)):
-        errors = [name for name in fields if is_error_name(name)]
+        errors = [name for name in fields if is_always_error_name(name)]
         others = (said for name, said in fields.items() if name not in errors and not is_message_name(name))
         is_file = any(map(_is_content, others)) and fields.get("object") != "response"
         said = (fields[name] for name in errors if not isinstance(fields[name], (int, float)))

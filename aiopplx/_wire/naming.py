@@ -208,13 +208,13 @@ def _as_id(value: object) -> str:
     return str(value) if isinstance(value, int) and not isinstance(value, bool) and 0 < value < 10**40 else ""
 
 
-def _only_value(value: object) -> str:
+def _only_value(value: object, depth: int = 0) -> str:
     """The one value in an object or a list of one: `{"value": ..}`, `{"$oid": ..}`, `[..]`; `""` if there are more."""
     if is_object(value):
         named = [said for field, said in value.items() if (words_in_name(field) or ("",))[-1] in (*_ID, "value")]
         value = named or [*value.values()]
     if is_array(value) and len(value) == 1:
-        return _as_id(value[0]) or _only_value(value[0])
+        return _as_id(value[0]) or (_only_value(value[0], depth + 1) if depth < _DEEPEST else "")
     return ""
 
 

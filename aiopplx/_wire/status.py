@@ -34,9 +34,7 @@ _ENDS = {
 _MOMENTS = frozenset({"at", "time", "on", "date", "timestamp"})
 _EDGE = 2048
 """Bytes at either end of a body in which the fields of a job stand that has a long output between them."""
-_WAITING = frozenset({
-    *("requires", "required", "require", "needs", "need", "needed", "awaiting", "awaits", "waiting", "wait", "pending"),
-})
+_WAITING = frozenset({"requires", "required", "require", "needs", "need", "needed", "awaiting", "awaits"})
 _FOR_ITS_CALLER = frozenset({
     *(
         "action",
@@ -63,9 +61,13 @@ def says_running(word: str) -> bool:
 
 
 def needs_caller(word: str) -> bool:
-    """Whether a job with this status waits for something that its caller has to give. For words that are not known."""
-    words = frozenset(words_in_name(word))
-    return bool(words & _WAITING) and bool(words & _FOR_ITS_CALLER)
+    """Whether a job with this status waits for something that its caller has to give. For words that are not known.
+
+    In doubt it does not: a job that is wrongly called failed may be paid again, one that is polled on costs a wait. So
+    `pending` and `waiting` do not say it, nor a word in the middle (`awaiting_input_moderation`).
+    """
+    words = words_in_name(word)
+    return not _WAITING.isdisjoint(words) and not _FOR_ITS_CALLER.isdisjoint((*words[:1], *words[-1:]))
 
 
 def status_in(raw: bytes) -> str:
@@ -75,24 +77,28 @@ def status_in(raw: bytes) -> str:
     except (ValueError, RecursionError):
         return ""
     for _ in range(2):
-        named = [
-            said
-            for name, said in (value.items() if is_object(value) else ())
-            if (words_in_name(name) or ("",))[-1] in ("status", "state", "phase")
-        ]
+        named = [said for name, said in (value.items() if is_object(value) else ()) if _is_status(words_in_name(name))]
         if word := next((said for said in named if isinstance(said, str)), ""):
             return word
         value = next(filter(is_object, named), None)
     return ""
 
 
-def is_moment(value: object) -> bool:
+def _is_status(words: tuple[str, ...]) -> bool:
+    """Whether a field of these words has the status of the job, and not of its bill or its moderation."""
+    return words[-1:] in (("status",), ("state",), ("phase",)) and _OF_THE_JOB.issuperset(words[:-1])
+
+
+_OF_THE_JOB = frozenset({"job", "task", "run", "response", "current", "server", "processing"})
+
+
+def is_moment(value: object, deepest: int = 2) -> bool:
     """Whether a field of the server's says when something happened. Servers send zero, or nothing, for never."""
     if isinstance(value, str):
         # A text without a digit that counts is a word for nothing, and some write the first of all days for zero.
         return not _COUNTING.isdisjoint(value) and not value.strip().startswith(_ZERO)
-    if is_object(value):  # {"seconds": 5}, {"$date": ..}
-        return any(map(is_moment, value.values()))
+    if is_object(value):  # {"seconds": 5}, {"$date": {"$numberLong": ..}}
+        return deepest > 0 and any(is_moment(inner, deepest - 1) for inner in value.values())
     return isinstance(value, (int, float)) and not isinstance(value, bool) and value > 0
 
 

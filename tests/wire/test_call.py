@@ -20,7 +20,7 @@ from aiopplx._errors import (
     RateLimited,
 )
 from aiopplx._text.safe import BODY_KEPT, MESSAGE_KEPT, excerpt, plain
-from aiopplx._wire.call import Reply, error_of
+from aiopplx._wire.call import Reply, error_of, error_said
 
 RETIRED = (
     "Sonar is now the Agent API. Use /v1/responses instead of /v1/sonar. Migrate here:"
@@ -192,6 +192,19 @@ def test_validation_names_the_fields_and_omits_the_input():
     message = read(422, {"detail": rows}).message
     assert message == "body.request.messages.0.role: Input should be 'user'; whole body; no place; not a row"
     assert "THE QUESTION" not in message
+
+
+FINDINGS: list[dict[str, Any]] = [
+    {"problem": "high churn", "solution": "better onboarding"},
+    {"cause": "a cold winter", "causes": "many"},
+    {"issues": "two", "root_cause": "one"},
+]
+
+
+@pytest.mark.parametrize("body", FINDINGS, ids=str)
+def test_finding_of_a_run_is_no_error(body: dict[str, Any]):
+    assert error_said(reply(200, body)) == ""
+    assert "expired" in error_said(reply(200, {**body, "error": "expired"}))
 
 
 def test_long_validation_is_cut():

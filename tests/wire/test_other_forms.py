@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -186,11 +187,14 @@ WAITING = [
     "requires_action",
     "needs_input",
     "awaiting-approval",
-    "WAITING_FOR_USER",
-    "pendingConfirmation",
+    "AWAITING_USER_INPUT",
     "inputRequired",
 ]
-NOT_WAITING = ["waiting_for_capacity", "pending", "queued_for_action", "needs_gpu", "input_received", "approved", ""]
+NOT_WAITING = [
+    *("waiting_for_capacity", "pending", "queued_for_action", "needs_gpu", "input_received", "approved", ""),
+    # The queue of a user, or the moderation of an input, is a wait for the server.
+    *("PENDING_INPUT", "pending_user_queue", "waiting_for_client_slot", "awaiting_input_moderation"),
+]
 
 
 @pytest.mark.parametrize("word", [*WAITING, *NOT_WAITING])
@@ -222,6 +226,55 @@ def test_status_under_another_name_is_the_status(said: dict[str, Any]) -> None:
             snapshot = read_job(api, reply({"id": "j", **told, "reason": "out of memory"}), "j")
             assert (snapshot.status, snapshot.server_status) == (JobStatus.FAILED, word)
             assert snapshot.error_message == "out of memory"
+
+
+@pytest.mark.parametrize("name", ["billing_status", "moderationStatus", "http_state", "payment_phase", "user_state"])
+@pytest.mark.parametrize("word", ["failed", "completed", "FAILED", "COMPLETED"])
+def test_status_of_something_else_ends_no_job(name: str, word: str) -> None:
+    for api in (SONAR, AGENT):
+        assert read_job(api, reply({"id": "j", name: word}), "j").status is JobStatus.IN_PROGRESS
+
+
+@pytest.mark.parametrize("name", ["default", "is_default", "because", "terror", "tdefaults"])
+def test_word_that_ends_like_error_is_none(name: str) -> None:
+    for api in (SONAR, AGENT):
+        assert read_job(api, reply({"id": "j", "status": "SEARCHING", name: "medium"}), "j").status.is_final is False
+
+
+@pytest.mark.parametrize("name", ["lasterror", "innererror", "joberror", "errormessage", "faultstring", "err", "cause"])
+def test_word_made_of_error_is_one(name: str) -> None:
+    for api in (SONAR, AGENT):
+        assert read_job(api, reply({"id": "j", "status": "GONE", name: "no GPU"}), "j").error_message == "no GPU"
+
+
+# --- deep bodies ------------------------------------------------------------------------------------------------------
+
+
+FIELDS = [
+    *("id", "job_id", "status", "state", "error", "message", "failed_at", "cancelled_at", "created_at", "completed_at"),
+    *("model", "output", "response", "choices", "usage", "data", "stop_reason", "incomplete_details", "x"),
+]
+
+
+@pytest.mark.parametrize("name", FIELDS)
+def test_body_of_any_depth_is_read_or_refused(name: str) -> None:
+    wraps = [
+        ("", "[", "]", ""),
+        ("", f'{{"{name}":', "}", ""),
+        ("", '{"id":[', "]}", ""),
+        ('[{"msg":"x","loc":[', "[", "]", "]}]"),
+    ]
+    # Where the stack of the reader ends depends on who calls it.
+    depths = [5, 120, 480, *range(820 + FIELDS.index(name) % 8, 1010, 8)]
+    for api in (SONAR, AGENT):
+        for before, opened, closed, after in wraps:
+            for depth in depths:
+                deep = f"{before}{opened * depth}1{closed * depth}{after}"
+                for given in ("", '"id":"j","status":"SEARCHING",'):
+                    raw = f'{{{given}"{name}":{deep}}}'.encode()
+                    for expected_id in ("", "j"):
+                        with suppress(ProtocolError):
+                            read_job(api, Reply(200, {}, raw), expected_id)
 
 
 # --- why a text ends --------------------------------------------------------------------------------------------------
