@@ -44,7 +44,17 @@ class Announcer:
         ended: how many submissions ended, by what they ended as.
     """
 
-    __slots__ = ("_clock", "_has_journal", "_is_store_broken", "_submitted", "_told", "accepted", "emitter", "ended")
+    __slots__ = (
+        "_clock",
+        "_counted",
+        "_has_journal",
+        "_is_store_broken",
+        "_submitted",
+        "_told",
+        "accepted",
+        "emitter",
+        "ended",
+    )
 
     def __init__(self, emitter: Emitter, clock: Clock, *, has_journal: bool) -> None:
         self.emitter: Emitter = emitter
@@ -52,6 +62,7 @@ class Announcer:
         self.ended: dict[JobStatus, int] = {}
         self._clock = clock
         self._has_journal = has_journal
+        self._counted: OrderedDict[str, None] = OrderedDict()
         self._told: OrderedDict[str, None] = OrderedDict()
         self._submitted: OrderedDict[str, None] = OrderedDict()
         self._is_store_broken = False
@@ -82,8 +93,8 @@ class Announcer:
 
     def has_ended(self, job: Job, *, is_told: bool = False) -> None:
         """A submission ended in this session, or in another one that has told it (`is_told`)."""
-        ended = self.ended
-        ended[job.status] = ended.get(job.status, 0) + 1
+        if _is_first(job, self._counted):
+            self.ended[job.status] = self.ended.get(job.status, 0) + 1
         if not goes_on(job):
             self.is_seen_over(job.id)
         if is_told:
@@ -93,13 +104,8 @@ class Announcer:
 
     def end_of(self, job: Job) -> None:
         """How it ended, here or in an earlier run. Only the first time is told, by its id, or else by its key."""
-        name, told = job.id or job.idempotency_key, self._told
-        if name in told:
+        if not _is_first(job, self._told):
             return
-        if name:
-            told[name] = None
-            if len(told) > REMEMBERED:
-                told.popitem(last=False)
         event = _event_of(job, EventKind.FINISHED, job.error.message if job.error is not None else "")
         usage = job.usage
         cost = usage.cost if usage is not None else None
@@ -205,6 +211,18 @@ def store_left(emitter: Emitter, name: str, unwritten: Iterable[Unwritten]) -> N
     emitter.emit(Event(kind=EventKind.STOPPED, reason=reason, fault=Fault.STOP.value))
     for one in each:
         emitter.emit(Event(kind=EventKind.WARNING, job_id=one.job_id, idempotency_key=one.key, reason=meaning(one)))
+
+
+def _is_first(job: Job, before: OrderedDict[str, None]) -> bool:
+    """Whether this job, by its id or else by its key, was not here before. It is remembered, among the last ones."""
+    name = job.id or job.idempotency_key
+    if name in before:
+        return False
+    if name:
+        before[name] = None
+        if len(before) > REMEMBERED:
+            before.popitem(last=False)
+    return True
 
 
 def _left(count: int) -> str:

@@ -279,8 +279,11 @@ def id_of(url: str, number: int | str | None) -> str:
 
 
 def _old(cells: dict[str, Any], question: str) -> Old:
-    job_id = str(cells.get("research_job_id") or cells.get("job_id") or "")
-    status = str(cells.get("research_status") or cells.get("status") or "?")
-    has_answer = bool(cells.get("research_answer") or cells.get("answer"))
+    # A column of the user's own that has one of these names stands beside ours, which then has the longer one.
+    job_id, status, answer = (
+        cells.get(f"research_{name}" if f"research_{name}" in cells else name)
+        for name in ("job_id", "status", "answer")
+    )
     asked = cells.get(question)
-    return Old(Span(0, 0), "", job_id, status, has_answer, question="" if asked is None else str(asked))
+    question = "" if asked is None else str(asked)
+    return Old(Span(0, 0), "", str(job_id or ""), str(status or "?"), bool(answer), question=question)

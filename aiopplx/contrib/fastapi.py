@@ -20,13 +20,14 @@ import asyncio
 import contextlib
 import signal
 import types
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator, Iterator
 from contextlib import asynccontextmanager
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, FastAPI, Header, HTTPException, Request
 from fastapi.responses import JSONResponse
 from fastapi.sse import EventSourceResponse, ServerSentEvent
+from starlette.applications import Starlette
 
 from aiopplx import AiopplxError, InvalidRequest, Job, Session
 from aiopplx.contrib._backend import DONE, Follows, is_over, said, status_of
@@ -45,17 +46,27 @@ async def opened(app: FastAPI, session: Session) -> AsyncGenerator[Session]:
                 yield
 
     Args:
-        app: gets the session; `Research` and the router find it there.
+        app: gets the session, and so do apps that are mounted in it; `Research` and the router find it there.
         session: opened here, and closed when the app ends.
     """
     follows = Follows(session)
     async with session:
-        app.state.aiopplx_session, app.state.aiopplx_follows = session, follows
+        for each in _with_mounted(app):
+            each.state.aiopplx_session, each.state.aiopplx_follows = session, follows
         with _told_to_stop(follows.end):
             try:
                 yield session
             finally:
                 follows.end()
+
+
+def _with_mounted(app: Starlette) -> Iterator[Starlette]:
+    """This app, and those that are mounted in it: their own lifespans are not run."""
+    yield app
+    for route in app.routes:
+        mounted = getattr(route, "app", None)
+        if isinstance(mounted, Starlette):
+            yield from _with_mounted(mounted)
 
 
 @asynccontextmanager

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import inspect
 import types
+import unittest
 from collections.abc import AsyncIterator, Iterator
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
 
@@ -88,7 +89,9 @@ def pplx_session(request: pytest.FixtureRequest, pplx_emulator: Emulator) -> Ses
 
 
 def _of_this_runner(request: pytest.FixtureRequest, name: str) -> Any:  # Any: a fixture has no type that can be asked
-    is_async = inspect.iscoroutinefunction(request.function)
+    function = getattr(getattr(request.function, "hypothesis", None), "inner_test", request.function)
+    is_unittest = isinstance(request.instance, unittest.TestCase)  # it has a loop of its own
+    is_async = inspect.iscoroutinefunction(function) and not is_unittest
     if is_async and "anyio_backend" in request.fixturenames:
         return request.getfixturevalue(f"_pplx_{name}_by_anyio")
     if is_async and request.config.pluginmanager.hasplugin("asyncio"):
@@ -97,9 +100,12 @@ def _of_this_runner(request: pytest.FixtureRequest, name: str) -> Any:  # Any: a
         scope = scope or request.config.getini("asyncio_default_test_loop_scope")
         return request.getfixturevalue(f"_pplx_{name}_by_asyncio_{scope}")
     if not is_async and name == "emulator":
+        if "pplx_clock" in request.fixturenames:
+            raise pytest.UsageError("a plain test has pplx_emulator only, which runs on real time there: no pplx_clock")
         return request.getfixturevalue("_pplx_emulator_on_a_thread")
     raise pytest.UsageError(
-        f"pplx_{name} is for async tests: mark the test with pytest.mark.anyio, or install pytest-asyncio"
+        f"pplx_{name} is for async tests: mark the test with pytest.mark.anyio or pytest.mark.asyncio; a plain test can"
+        " have pplx_emulator only"
     )
 
 
@@ -148,8 +154,9 @@ async def _session(
 ) -> AsyncIterator[Session]:
     from aiopplx import Session
 
-    settings = _settings(request, "pplx_session")
-    settings.setdefault("clock", pplx_clock)
+    settings, emulated = _settings(request, "pplx_session"), _settings(request, "pplx_emulator")
+    if "time_scale" not in emulated:
+        settings.setdefault("clock", emulated.get("clock", pplx_clock))
     settings.setdefault("api_key", KEY)
     async with Session(base_url=pplx_emulator.url, **settings) as session:
         yield session  # noqa: ASYNC119 - likewise

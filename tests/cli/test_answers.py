@@ -674,6 +674,20 @@ async def test_sheet_whose_names_are_numbers_is_ours(tmp_path: Path) -> None:
             assert [row[:2] for row in rows] == [["1", "2"], ["7", "Why?"], ["8", "How?"], ["9", "Who?"]]
 
 
+@pytest.mark.parametrize("name", ["a.xlsx", "a.parquet"])
+async def test_table_with_a_column_answer_is_ours(tmp_path: Path, name: str) -> None:
+    """The user's own answers are none of the run's, though a row has no other."""
+    file, table = tmp_path / "q.csv", tmp_path / name
+    file.write_text("q,answer\nWhy?,old\nHow?,old\n")
+    words = ("run", str(file), "--question", "q", "-o", str(table), *FAST, "--yes")
+    async with Emulator(duration=0.0, answer_chars=100) as server:
+        server.faults.add("submit", "bad_request", times=1)
+        first = await run_at(server, *words)
+        done = await run_at(server, *words)
+    assert "--force" not in done.stderr
+    assert (first.returncode, done.returncode, server.ledger.created) == (1, 1, 1), first.stderr + done.stderr
+
+
 async def test_other_files_are_finished_whatever_one_does(tmp_path: Path) -> None:
     class Broken(StreamOutput):
         def __init__(self) -> None:

@@ -9,13 +9,16 @@ from pathlib import Path
 from typing import Any
 
 import anyio
+import httpx
 import pytest
 from _apps import App, running
 from aiohttp import web
 from aiohttp.test_utils import TestClient, TestServer
+from fastapi import FastAPI
 
 from aiopplx import PollPolicy, Session
 from aiopplx.contrib.aiohttp import research, updates, wait
+from aiopplx.contrib.fastapi import Research, opened, router
 from aiopplx.emulator import Emulator
 
 
@@ -127,6 +130,27 @@ async def test_updates_are_found_from_a_sub_application() -> None:
                 assert "event: done" in await response.text()
             async with client.get(f"/part/{job.id}") as response:
                 assert (await response.json())["id"] == job.id
+
+
+async def test_mounted_apps_share_the_session() -> None:
+    async with Emulator(duration=0.2, answer_chars=200) as server:
+        made = Session("any-key", base_url=server.url, poll=PollPolicy.fixed(0.1))
+        part, app = FastAPI(), FastAPI()
+        part.include_router(router)
+        app.mount("/part", part)
+
+        async def ask(question: str, research: Research) -> str:
+            return (await research.ask(question)).id
+
+        part.post("/ask")(ask)
+        async with (
+            opened(app, made),
+            httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://test") as client,
+        ):
+            asked = await client.post("/part/ask", params={"question": "Why?"})
+            assert asked.status_code == 200
+            told = await client.get(f"/part/{asked.json()}/events")
+            assert "event: done" in told.text
 
 
 async def _answer(request: web.Request) -> web.Response:

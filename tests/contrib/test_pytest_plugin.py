@@ -17,7 +17,10 @@ PROGRAM = """
 import asyncio
 import os
 import time
+import unittest
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from aiopplx import JobStatus, PollPolicy, Session
 from aiopplx.emulator import faults
 
@@ -54,6 +57,29 @@ async def test_program_under_test_finds_the_emulator_in_the_environment(pplx_emu
     assert pplx_emulator.ledger.created == 1
 
 
+@pytest.mark.pplx_emulator(duration=30.0, time_scale=60.0)
+@pytest.mark.pplx_session(poll=PollPolicy.fixed(0.1))
+async def test_session_is_on_the_time_of_its_emulator(pplx_session):
+    assert (await pplx_session.ask("Why?")).ok
+
+
+@settings(max_examples=2, deadline=None, suppress_health_check=list(HealthCheck))
+@given(number=st.integers())
+async def test_property(pplx_session, number):
+    assert (await pplx_session.ask(f"Why {number}?")).ok
+
+
+class OfUnittest(unittest.IsolatedAsyncioTestCase):
+    @pytest.fixture(autouse=True)
+    def emulated(self, pplx_emulator):
+        self.emulator = pplx_emulator
+
+    @pytest.mark.pplx_emulator(duration=0.5)
+    async def test_program(self):
+        async with Session(poll=PollPolicy.fixed(0.1)) as session:
+            self.assertTrue((await session.ask("Why?")).ok)
+
+
 class TestMarks:
     pytestmark = [pytest.mark.pplx_emulator(duration=60.0), pytest.mark.pplx_session(timeout=30.0)]
 
@@ -80,6 +106,10 @@ def test_without_a_loop(pplx_emulator):
 
 
 def test_session_without_a_loop(pplx_session):
+    pass
+
+
+def test_clock_without_a_loop(pplx_emulator, pplx_clock):
     pass
 
 
@@ -119,9 +149,10 @@ def test_programs_own_tests_run_under_either_plugin(runner: str, tmp_path: Path)
     words, mark, more = RUNNERS[runner]
     marked = re.sub(r"(?m)^( *)async def test", rf"\1@{mark}\n\1async def test", PROGRAM)
     said = pytest_of(tmp_path, marked + more, *words)
-    assert "7 passed, 2 errors" in said, said
+    assert "10 passed, 3 errors" in said, said
     assert "there is no fault 'accept_then_drp': is it 'accept_then_drop'?" in said
     assert "pplx_session is for async tests" in said
+    assert "no pplx_clock" in said
 
 
 # A test on a loop that outlives it has the fixtures on that loop too.

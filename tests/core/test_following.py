@@ -276,3 +276,16 @@ async def test_closed_follow_ends_its_reader_and_no_job(clock: JumpingClock) -> 
             assert not any(update.job.done for update in await reading)
         assert session.pending == []
         assert (await session.wait(job)).ok
+
+
+async def test_submission_that_ended_counts_once() -> None:
+    clock = JumpingClock()
+    async with (
+        Emulator(clock=clock, answer_chars=200) as server,
+        Session("any-key", base_url=server.url, clock=clock) as session,
+    ):
+        job = await session.submit("Why?")
+        for _ in range(3):
+            assert (await session.wait(job.id)).ok
+        stats = session.stats()
+    assert (stats.accepted, stats.ended) == (1, {JobStatus.COMPLETED: 1})
