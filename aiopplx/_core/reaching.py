@@ -9,8 +9,8 @@ Between a session and its store stand, from the store outwards:
 3. `patience`, round a store that sessions share: a call is made again while it is out of reach.
 4. A time limit for whoever waits (`Reach.answer`).
 
-A journal in a file needs the last alone, and a store that forgets nothing, since it answers at once. With a real clock
-the first three are then not there at all.
+With a real clock a journal in a file needs the last alone, and the others are not there. A session without a journal
+needs none of them: its store answers at once.
 
 A disk may stall, and a store of the caller's own may hang. Nothing is sent before its step is on disk, so what is to be
 sent waits, and that is right; but whoever wants a job wants it within a time limit, and that holds all the same. A

@@ -31,8 +31,8 @@ class SessionStats(msgspec.Struct, frozen=True, kw_only=True):
         silent_for: seconds for which no request leaves, because the server asked for it, or because it does not answer
             and is to be tried again then; 0.0 if requests may leave.
         unanswered_for: seconds since the first request was sent that was sent after the server's last complete answer;
-            0.0 if none was. Some seconds are usual: a submission takes two. After eight, a `WARNING` tells of it, and a
-            `RESUMED` follows with the next answer.
+            0.0 if none was, or if nothing is on its way and nothing was tried for 3 minutes. Some seconds are usual:
+            a submission takes two. After eight, a `WARNING` tells of it, and a `RESUMED` follows with the next answer.
         stopped: why nothing is submitted any more, in a sentence; `""` if nothing stopped the submissions.
         eta: when the running jobs are expected to be done, as `Session.eta` says.
     """

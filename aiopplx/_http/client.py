@@ -225,7 +225,7 @@ class Client:
         return min(last.recent(self.clock.wire_now()), self.transport.open_since(last.at))
 
     def unanswered_for(self) -> float:
-        """Seconds since the first request was sent that was sent after the last answer; 0.0 if none was."""
+        """Seconds since the first request was sent that was sent after the last answer; 0.0 if none was lately."""
         return max(0.0, self.clock.wire_now() - self._unanswered_since())
 
     def tell_if_away(self) -> None:
