@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import os
+import platform
 import random
 import shutil
 import signal
@@ -23,6 +25,7 @@ from aiopplx.journal._errors import ClaimLost, ItemConflict, JournalBroken, Jour
 from aiopplx.journal._names import fingerprint, item_name, sha_of
 from aiopplx.journal._records import Cost, Origin, Record, State
 from aiopplx.journal._sqlite.file import migrate, network_type, version_of
+from aiopplx.journal._sqlite.lock import Held, Lock, holder_of
 from aiopplx.journal._sqlite.opening import Wanted, enter_wal, open_to_write
 from aiopplx.journal._sqlite.reader import SqliteReader
 from aiopplx.journal._sqlite.schema import APPLICATION_ID, MIGRATIONS, VERSION
@@ -337,6 +340,23 @@ async def test_second_opening_in_one_process_is_locked_out(tmp_path: Path) -> No
     await queued(first)
     await first.close()
     await (await opened(tmp_path / "run.db")).close()
+
+
+def test_lock_collected_late_leaves_the_next_one(tmp_path: Path) -> None:
+    """A file that is closed gives its number to the next that is opened, which may be another lock."""
+    released = [Lock.take(str(tmp_path / f"{number}")) for number in range(3)]
+    for lock in released:
+        lock.release()
+    path = str(tmp_path / "next")
+    held = Lock.take(path)
+    del lock
+    released.clear()
+    gc.collect()
+    assert holder_of(path) == (os.getpid(), platform.node())
+    with pytest.raises(Held):
+        Lock.take(path)
+    held.release()
+    assert holder_of(path) is None
 
 
 async def test_second_process_is_locked_out_naming_the_first(tmp_path: Path) -> None:

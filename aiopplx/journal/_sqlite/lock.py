@@ -14,7 +14,9 @@ import sys
 from typing import NamedTuple
 
 _SAID = re.compile(r"(\d{1,10}) (\S{1,255})\s*")
-_held: dict[int, int] = {}  # by themselves: one call takes a descriptor out, and nobody closes it twice
+# By a token of each lock and not by their numbers: the system gives the number of a closed descriptor to the next file,
+# and a lock that was released long ago must not release that one. One call takes a descriptor out: it is closed once.
+_held: dict[object, int] = {}
 
 
 class Holder(NamedTuple):
@@ -50,10 +52,8 @@ else:
 class Lock:
     """Held from `take` to `release`, or to the end of the process, however it ends."""
 
-    _descriptor = -1
-
-    def __init__(self, descriptor: int) -> None:
-        self._descriptor = descriptor
+    def __init__(self) -> None:
+        self._token = object()
 
     @classmethod
     def take(cls, path: str) -> Lock:
@@ -65,33 +65,34 @@ class Lock:
         """
         while True:
             descriptor = os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0), 0o600)
-            lock = None
+            lock = cls()
+            is_ours = False
             try:
                 _try(descriptor)
                 if _is_at(descriptor, path):
                     _write(descriptor, f"{os.getpid()} {platform.node() or 'localhost'}\n")
-                    _held[descriptor] = descriptor
-                    lock = cls(descriptor)
+                    _held[lock._token] = descriptor
+                    is_ours = True
                     return lock
                 # The file was removed between the two calls: this lock is on a file that no other process will find.
             except (BlockingIOError, PermissionError):
                 raise Held(_read(descriptor)) from None
             finally:
-                if lock is None:
-                    _held.pop(descriptor, None)
+                if not is_ours:
                     os.close(descriptor)
 
     def __del__(self) -> None:
-        if self._descriptor in _held:  # whatever went wrong: the next opening must not find it locked
-            self.release()
+        self.release()  # whatever went wrong: the next opening must not find it locked
 
     def release(self) -> None:
         """Release it. The file stays: removing it would let two processes lock two files of one name."""
-        if self._descriptor in _held:
-            try:
-                _write(self._descriptor, "")
-            finally:
-                os.close(_held.pop(self._descriptor))
+        descriptor = _held.pop(self._token, None)
+        if descriptor is None:
+            return
+        try:
+            _write(descriptor, "")
+        finally:
+            os.close(descriptor)
 
 
 def holder_of(path: str) -> Holder | None:
@@ -147,7 +148,7 @@ def _write(descriptor: int, text: str) -> None:
 
 def _leave_to_the_parent() -> None:
     """In a forked child: its copies of the descriptors would keep the locks after the parent has ended."""
-    for descriptor in _held:
+    for descriptor in _held.values():
         with contextlib.suppress(OSError):
             os.close(descriptor)
     _held.clear()
