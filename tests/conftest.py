@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import signal
 from collections.abc import AsyncIterator, Iterator
 
@@ -48,6 +49,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             isinstance(word, str) and word == "postgres" for word in words
         ):
             item.add_marker(pytest.mark.slow)
+
+
+def pytest_collection_finish() -> None:
+    """The modules and thousands of tests that are loaded now stay: a search for what a test has left need not see them."""
+    gc.collect()
+    gc.freeze()
 
 
 def pytest_configure() -> None:
