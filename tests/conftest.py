@@ -52,7 +52,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def pytest_collection_finish() -> None:
-    """The modules and thousands of tests that are loaded now stay: a search for what a test has left need not see them."""
+    """What is loaded now stays, thousands of tests with it: a search for what one of them has left need not see it."""
     gc.collect()
     gc.freeze()
 

@@ -148,7 +148,7 @@ async def test_short_wait_for_a_young_job_polls_nothing(clock: JumpingClock) -> 
 
 
 async def test_short_wait_tells_what_the_last_poll_said(clock: JumpingClock) -> None:
-    async with emulator(1000.0, clock) as server, at(server, clock) as session:
+    async with emulator(1000.0, clock) as server, at(server, clock, poll=STEADY) as session:
         job = await session.submit("Why?")
         await session.wait(job.id, timeout=100.0)
         polls = server.ledger.jobs[0].polls

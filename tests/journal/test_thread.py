@@ -23,8 +23,8 @@ SECONDS = 20.0
 """Real seconds that nothing here comes near to: whoever waits for so long would wait for ever."""
 
 FOLDER = str(Path(writer_of.__file__).parent)
-BEYOND = {"_live", "__del__"}
-"""The first frame of the thread, which answers for all others, and what the interpreter calls."""
+BEYOND = {"_live"}
+"""The first frame of the thread, which answers for all others."""
 
 
 class Fault:
@@ -38,6 +38,8 @@ class Fault:
 
     def trace(self, frame: types.FrameType, what: str, _: object) -> object:
         code = frame.f_code
+        if what == "call" and is_finalizing(frame):
+            return None
         if not code.co_filename.startswith(FOLDER) or code.co_name in BEYOND:
             return self.trace if what == "call" else None
         if what == "line":
@@ -46,6 +48,13 @@ class Fault:
                 self.where = f"{Path(code.co_filename).name}:{frame.f_lineno} {code.co_name}"
                 raise self.make()
         return self.trace
+
+
+def is_finalizing(frame: types.FrameType | None) -> bool:
+    """Whether a `__del__` called it, at a moment of the interpreter's own: nobody could be told of an error there."""
+    while frame is not None and frame.f_code.co_name != "__del__":
+        frame = frame.f_back
+    return frame is not None
 
 
 @contextmanager
