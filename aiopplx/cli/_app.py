@@ -78,8 +78,9 @@ def run(
 
     A table has a column `question`, `prompt` or `query`, or --question or --template says what is asked; all other
     columns come back beside the answers and are not sent. A text file has one question per line; blank lines and lines
-    that begin with # are left out. JSON has texts, or objects with the fields of a request (question or messages,
-    model, tag, search filters, ...). A Markdown file is one question.
+    that begin with # are left out. JSON has texts, or objects, which are rows too; if one has the name of a request
+    field (model, reasoning_effort, search filters, ...), --fields says whether that is sent. A Markdown file is one
+    question.
 
     The whole file is looked at before anything is sent: a file that is not surely understood, or a row that cannot be
     used, is refused with what to type. Text and JSON lines from stdin are asked as they come.

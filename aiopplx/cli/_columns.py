@@ -161,7 +161,7 @@ def columns_of_rows(rows: Iterable[Mapping[str, object]], note: bytes = b"") -> 
 
 
 def _own(seen: Look, question: str, tag: str) -> list[str]:
-    """The user's columns that come back, in their order. Request fields of JSON objects do not."""
+    """The user's columns that come back, in their order."""
     kept: dict[str, None] = {}
     if seen.table.has_fields:
         for request in seen.requests():

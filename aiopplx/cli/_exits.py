@@ -100,7 +100,7 @@ def quoted(value: str) -> str:
 
 def flag_of(advice: Advice) -> str:
     """What to type on the command line, and what that does: `--skip-lines 2 begins there`."""
-    value = advice.value.strip("[]").strip("'\"")
+    value = advice.value.strip("[]").strip("'\"").replace("', '", ",")
     value = "NAME" if value == "..." else quoted(value)
     shown = _FLAGS.get(advice.option, advice.option)
     if value not in ("True", "False"):

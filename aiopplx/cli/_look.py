@@ -37,6 +37,8 @@ def what_it_is(seen: Look, *, unique: bool = False) -> str:
     parts = [f"{table.name}: {table.what}, {count:,} {'row' if count == 1 else 'rows'}"]
     if table.columns != (QUESTION,):
         parts.append(f"columns {listed(table.columns)}")
+    if seen.sends:
+        parts.append(f"sends {listed(seen.sends)}")
     parts += [_note(note) for note in seen.notes if not (unique and _is_about_repeats(note))]
     if unique and seen.repeats:
         rows = "1 row asks" if seen.repeats == 1 else f"{seen.repeats:,} rows ask"
@@ -49,8 +51,10 @@ def _is_about_repeats(note: str) -> bool:
 
 
 def what_is_asked(seen: Look) -> list[str]:
-    """Lines with the first questions, what is kept and what is the tag."""
+    """Lines with the first questions, the request fields that are sent, what is kept and what is the tag."""
     lines = [f"  {'asks' if not at else '':5}  {one_line(first, 100)}" for at, first in enumerate(seen.first)]
+    sends = [*seen.sends, *(f"{name}={value} if a row has none" for name, value in seen.asking.set.items())]
+    lines.append(f"  sends  {listed(sends) or 'the question alone'}")
     return [*lines, f"  keeps  {listed(_kept(seen)) or 'nothing'}      tags  {seen.asking.tag or 'none'}"]
 
 
@@ -75,6 +79,7 @@ class Found(msgspec.Struct, kw_only=True):
         columns: their names.
         question: the column that is asked; None if that is made of several.
         tag: the column of the tags.
+        sends: the columns that are sent as request fields, and the fields that are set for each row.
         keeps: the columns that come back.
         asks: the first three questions.
         unusable: rows that cannot be used, each with `place` and `reason`.
@@ -91,6 +96,7 @@ class Found(msgspec.Struct, kw_only=True):
     columns: Sequence[str] | None = None
     question: str | None = None
     tag: str | None = None
+    sends: Sequence[str] | None = None
     keeps: Sequence[str] | None = None
     asks: Sequence[str] | None = None
     unusable: Sequence[dict[str, str]] | None = None
@@ -110,6 +116,7 @@ def for_a_program(seen: Look, *, estimate: Estimate | None, journal: str | None,
         columns=seen.table.columns,
         question=seen.asking.question or None,
         tag=seen.asking.tag or None,
+        sends=list(dict.fromkeys([*seen.sends, *seen.asking.set])),
         keeps=_kept(seen),
         asks=seen.first,
         unusable=[{"place": bad.place, "reason": bad.reason} for bad in seen.bad],

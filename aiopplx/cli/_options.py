@@ -264,7 +264,7 @@ class TableOptions:
         Parameter(
             show_default=False,
             help="Columns that are sent as request fields of their name, with commas between them; `all` sends each"
-            " that is one. Default: none of a table, each of JSON objects.",
+            " that is one, `none` none. Default: none; JSON objects with such a name are refused until you say it.",
         ),
     ] = ()
     set: Annotated[
@@ -275,8 +275,8 @@ class TableOptions:
         tuple[str, ...],
         Parameter(
             show_default=False,
-            help="Columns of yours that come back with the answers, with commas between them; others are kept nowhere."
-            " Default: all.",
+            help="Columns of yours that come back with the answers, with commas between them, or `none`; others are"
+            " kept nowhere. Default: all.",
         ),
     ] = ()
     skip_bad: Annotated[
@@ -317,7 +317,7 @@ class TableOptions:
         Raises:
             UsageError: `--set` is not FIELD=VALUE.
         """
-        fields = _listed(self.fields)
+        fields, keep = _listed(self.fields), _listed(self.keep)
         given = {} if model is None else {"model": model}
         for pair in self.set:
             name, sign, value = pair.partition("=")
@@ -328,17 +328,18 @@ class TableOptions:
             self.question,
             self.template,
             "-" if self.tag == STANDARD else self.tag,
-            "all" if fields == ("all",) else fields,
+            "all" if fields == ("all",) else "none" if fields == ("none",) else fields or None,
             given,
-            _listed(self.keep) or None,
+            "none" if keep == ("none",) else keep or None,
         )
 
     @property
     def needs_columns(self) -> bool:
         """Whether anything is said about columns, or about the reading, for which all of the source has to be seen."""
-        return (self.read(), self.asked(), self.skip_bad) != (
+        asked = self.asked()
+        return (self.read(), asked, self.skip_bad) != (
             ReadOptions(self.input_format if self.input_format in (None, "text", "jsonl") else None),
-            AskOptions(set=self.asked().set),
+            AskOptions(set=asked.set, fields=asked.fields if isinstance(asked.fields, str) else None),
             False,
         )
 

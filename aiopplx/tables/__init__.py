@@ -67,9 +67,9 @@ def questions(
     question: str | None = None,
     template: str | None = None,
     tag: str | None = None,
-    fields: Sequence[str] | Literal["all"] = (),
+    fields: Sequence[str] | Literal["all", "none"] | None = None,
     set: Mapping[str, object] | None = None,
-    keep: Sequence[str] | None = None,
+    keep: Sequence[str] | Literal["none"] | None = None,
     skip_bad: bool = False,
     format: Format | None = None,
     sheet: str = "",
@@ -93,10 +93,12 @@ def questions(
         template: the question with columns in braces, in place of a column: `{name}`, or `{name?}` if it may be empty.
         tag: the column that identifies a row, and comes back as `job.tag`; "-" for none. By default a column `tag` or
             `custom_id`, or none: an `id` is often no identity of the question, and comes back as a column anyway.
-        fields: columns that are request fields of their name; "all" for each that is one. By default none is sent from
-            a table, whatever it is called; in mappings and JSON objects, fields go by their names.
-        set: request fields for each row that does not have them itself.
-        keep: the columns that travel along as `meta`; by default all.
+        fields: columns that are sent as request fields of their name; "all" for each that is one, "none" for none. By
+            default none is sent, whatever it is called; but a mapping or a JSON object may be meant as a request, and
+            one with the name of a field is refused until `fields`, or `keep`, says what it is. The bodies of the
+            provider's batch lines are requests: by default all of their fields are sent.
+        set: request fields for each row that does not send them itself.
+        keep: the columns that travel along as `meta` and come back, sent or not; by default all; "none" for none.
         skip_bad: leave rows that cannot be used out; by default one such row refuses the table.
         format, sheet, encoding, delimiter, header, skip_lines, each_line: see `ReadOptions`; for files only.
 

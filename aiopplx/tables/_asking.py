@@ -1,9 +1,13 @@
 """From rows to requests: which cell is the question, which the tag, which are request fields, and what is kept.
 
-A column's name is not a wish. Tables have columns called `model` (of a car), `temperature` or `language`; to send one
-because of its name would change the request and hand over the user's data in silence. So in tables and frames a column
-is sent only where `fields` names it; in mappings and JSON objects, which are written for this, fields go by name, and a
-name that is nearly one is refused, as everywhere. All else is `meta`: it is kept, never sent, and comes back.
+A column's name is not a wish. Tables have columns called `model` (of a car), `temperature` or `stop`; to send one
+because of its name would change the request and hand over the user's data in silence. So a column is sent only where
+`fields` names it, whatever the source. What `keep` says comes back, sent or not.
+
+A mapping or a JSON object may be a row of data, or a request that somebody wrote: kept unsent, another run would be
+paid for than was meant. So a name of a request field in one is refused until `fields` or `keep` says what it is. The
+body of a line of the provider's batch form is nothing but a request: all of its fields are sent unless `fields` says
+otherwise.
 
 This module knows nothing of files or of sessions.
 """
@@ -55,17 +59,19 @@ class AskOptions(msgspec.Struct, frozen=True):
         question: the column that is asked.
         template: the question, with columns in braces.
         tag: the column that identifies a row; "-" for none, unless a column has that name.
-        fields: columns that are request fields of that name; "all" takes every column whose name is one.
+        fields: columns that are request fields of that name; "all" takes every column whose name is one, "none" or an
+            empty list takes none. None: nobody has said it.
         set: request fields for every row that does not have them itself.
-        keep: columns that are kept and come back; None keeps all.
+        keep: columns that are kept and come back; None keeps all, and "none", unless a column has that name, or an
+            empty list keeps none.
     """
 
     question: str | None = None
     template: str | None = None
     tag: str | None = None
-    fields: Sequence[str] | Literal["all"] = ()
+    fields: Sequence[str] | Literal["all", "none"] | None = None
     set: Mapping[str, object] = {}
-    keep: Sequence[str] | None = None
+    keep: Sequence[str] | Literal["none"] | None = None
 
 
 class Asking:
@@ -79,6 +85,7 @@ class Asking:
         question: the column that is asked; "" for a template.
         tag: the column of the tag; "" if there is none.
         kept: the columns that are kept, in order; None for mappings, which may all differ.
+        set: the request fields for each row that does not send them itself.
         notes: what was found out and should be told.
 
     Raises:
@@ -89,26 +96,24 @@ class Asking:
         self.notes: list[str] = []
         self._table = table
         self._known = request_fields()
-        self._set = options.set
+        self.set = options.set
+        self._says_fields = options.fields is not None
         has_no_tag = options.tag == _NO_TAG and _NO_TAG not in table.columns
-        names = [
-            *(name for name in (options.question, None if has_no_tag else options.tag) if name is not None),
-            *(() if options.fields == "all" else options.fields),
-            *(options.keep or ()),
-        ]
-        for name in names:
+        fields, self._keep = self._listed("fields", options.fields), self._listed("keep", options.keep)
+        names = (options.question, None if has_no_tag else options.tag)
+        for name in [*(name for name in names if name is not None), *(fields or ()), *(self._keep or ())]:
             self._check_column(name)
-        self._fields = self._sent(options)
+        self._fields = self._sent(options, fields)
         self._template = self._made(options.template) if options.template is not None else None
         if self._template is not None and options.question is not None:
             raise TableError("give either a question's column or a template, not both")
         self.question: str = "" if self._template is not None else options.question or self._found_question()
         self.tag: str = "" if has_no_tag else options.tag or self._found_tag()
-        self._keep = options.keep
+        self._may_slip = table.has_fields and options.fields in (None, "all")
         self.kept: tuple[str, ...] | None = (
             None
             if table.has_fields
-            else tuple(name for name in table.columns if options.keep is None or name in options.keep)
+            else tuple(name for name in table.columns if self._keep is None or name in self._keep)
         )
         self._check_set()
 
@@ -122,31 +127,41 @@ class Asking:
             raise TableError(f'{self._table.place} has no column "{name}"{hint}', self._another_sheet())
 
     def _check_set(self) -> None:
-        for name in self._set:
+        for name in self.set:
             if name not in self._known:
                 guess = difflib.get_close_matches(name, self._known, 1)
                 raise TableError(
                     f"there is no request field {name[:60]!r}" + (f"; did you mean {guess[0]!r}?" if guess else "")
                 )
 
-    def _sent(self, options: AskOptions) -> frozenset[str]:
-        """The columns that are request fields."""
-        alike = [name for name in self._table.columns if name in self._known and name not in (QUESTION, "tag")]
-        if self._table.has_fields:
-            return frozenset(self._known) - {QUESTION, "tag"}
+    def _listed(self, option: str, said: Sequence[str] | None) -> tuple[str, ...] | None:
+        """The columns that an option names; None if it leaves that open, or takes all."""
+        if said is None or (option == "fields" and said == "all"):
+            return None
+        if not isinstance(said, str):
+            return tuple(said)
+        if said == "none":
+            return (said,) if option == "keep" and said in self._table.columns else ()
+        raise TableError(f"{option} is a list of columns: give {option}=[{said!r}]"[:200])
+
+    def _sent(self, options: AskOptions, fields: Sequence[str] | None) -> frozenset[str]:
+        """The columns that are request fields by what the user says."""
+        fit = self._known - {QUESTION, "tag"}
         if options.fields == "all":
-            return frozenset(alike)
-        for name in options.fields:
+            return fit
+        for name in fields or ():
             if name not in self._known:
                 guess = difflib.get_close_matches(name, self._known, 1)
                 raise TableError(
                     f'the column "{name}" is not a request field' + (f"; did you mean {guess[0]!r}?" if guess else "")
                 )
-        for name in alike:
-            if name not in options.fields and name not in (options.question, options.tag, *_ASKS_ITSELF):
-                advice = Advice("fields", f"[{name!r}]", "sends it")
-                self.notes.append(Note(f'the column "{name}" is kept, not sent', advice))
-        return frozenset(options.fields)
+        if not self._table.has_fields and fields != ():
+            for name in self._table.columns:
+                if name in fit and name not in (*(fields or ()), options.question, options.tag, *_ASKS_ITSELF):
+                    advice = Advice("fields", f"[{name!r}]", "sends it")
+                    is_kept = self._keep is None or name in self._keep
+                    self.notes.append(Note(f'the column "{name}" is {"kept, " * is_kept}not sent', advice))
+        return frozenset(fields or ())
 
     def _found_question(self) -> str:
         columns = self._table.columns
@@ -155,12 +170,12 @@ class Asking:
             raise TableError(
                 f"{self._table.name}, {bad.place}: {bad.reason}" if bad else f"{self._table.name} has no rows"
             )
-        if self._table.has_fields and any(name in columns for name in _ASKS_ITSELF):
-            return QUESTION  # a row with messages or input is a request as it is
         if columns == ("1",):  # a table of one column without a header
             return columns[0]
         for rank in _RANKS:
             found = [name for name in columns if name.lower() in rank]
+            if not found and self._table.has_fields and any(name in columns for name in _ASKS_ITSELF):
+                return QUESTION  # a row with messages or input asks by itself
             if len(found) == 1:
                 if found[0] != QUESTION:
                     self.notes.append(f"question: {found[0]}")
@@ -210,21 +225,21 @@ class Asking:
 
     def _request(self, row: Row) -> Request | BadRow:
         cells = row.cells
+        if open_ := self.undecided(row):
+            hint = "--fields all sends such columns, --fields none keeps them unsent"
+            return BadRow(row.place, f"has `{open_[0]}`, which is also the name of a request field; {hint}")
         fields: dict[str, object] = {}
-        used = {self.question, self.tag}
-        for name, value in cells.items():
-            if name not in self._fields:
-                continue
-            if isinstance(value, Broken) and name not in used:
+        for name in (*self._asks_itself(row), *self.sent(row)):
+            value = cells[name]
+            if isinstance(value, Broken):
                 return BadRow(row.place, f'"{name}" {value.why}')
-            if name not in used and value is not None and (value.strip() if isinstance(value, str) else value) != "":
-                fields[name] = value if self._table.has_fields else self._as_field(name, value)
+            fields[name] = value if row.is_request or self._table.has_fields else self._as_field(name, value)
         meta = self._meta(row)
         if isinstance(meta, BadRow):
             return meta
         if self._template is not None:
             fields[QUESTION] = self._template.fill(cells, as_text)
-        elif not any(name in fields for name in _ASKS_ITSELF) or self.question in cells:
+        elif not self._asks_itself(row):
             asked = cells.get(self.question)
             if isinstance(asked, Broken):
                 return BadRow(row.place, f'"{self.question}" {asked.why}')
@@ -238,10 +253,10 @@ class Asking:
         tag = cells.get(self.tag) if self.tag else None
         if isinstance(tag, Broken):  # without it the row would be another submission than the one of its tag
             return BadRow(row.place, f'"{self.tag}" {tag.why}')
-        tag = tag.strip() if isinstance(tag, str) and not self._table.has_fields else tag
+        tag = tag.strip() if isinstance(tag, str) and not (row.is_request or self._table.has_fields) else tag
         if tag is not None and tag != "":
             fields["tag"] = tag if isinstance(tag, int) else as_text(tag)
-        for name, value in self._set.items():
+        for name, value in self.set.items():
             fields.setdefault(name, value)
         if meta:
             fields["meta"] = meta
@@ -249,6 +264,30 @@ class Asking:
         request = request_of(fields) if asked is None else request_about(str(asked), fields)
         request.check()
         return request
+
+    def _asks_itself(self, row: Row) -> tuple[str, ...]:
+        """The cells that are the question of a row which has no other: messages, or the input of an agent."""
+        if self._template is not None or not (row.is_request or self._table.has_fields) or self.question in row.cells:
+            return ()
+        return tuple(name for name in _ASKS_ITSELF if name != self.tag and _has_value(row.cells.get(name)))
+
+    def sent(self, row: Row) -> list[str]:
+        """The columns of a row that are sent, apart from the question and the tag."""
+        is_all = row.is_request and not self._says_fields
+        return [name for name in self._alike(row) if is_all or name in self._fields]
+
+    def undecided(self, row: Row) -> list[str]:
+        """The columns of a row that could be meant as request fields, and of which nobody has said what they are."""
+        if self._says_fields or row.is_request or not self._table.has_fields:
+            return []
+        return [name for name in self._alike(row) if name not in (self._keep or ())]
+
+    def _alike(self, row: Row) -> Iterator[str]:
+        """The columns of a row with a value, and the name of a request field."""
+        used = {QUESTION, "tag", self.question, self.tag, *self._asks_itself(row)}
+        for name, value in row.cells.items():
+            if name in self._known and name not in used and _has_value(value):
+                yield name
 
     def _as_field(self, name: str, value: Any) -> object:
         """A cell of a table as the value of a field: text as it is if the field takes it so, else as JSON."""
@@ -267,15 +306,13 @@ class Asking:
     def _meta(self, row: Row) -> dict[str, Any] | BadRow:
         """What comes back beside the answer. Question and tag are not in it: they come back under these names."""
         kept: dict[str, Any] = {}
+        gone = {self.question, self.tag, *self._asks_itself(row), *(self.sent(row) if row.is_request else ())}
         for name, cell in row.cells.items():
-            if name in (self.question, self.tag):
+            if name in gone:
                 continue
-            if self._table.has_fields:
-                if name in self._fields:
-                    continue
-                if (near := self._near(name)) and name not in (self._keep or ()):
-                    hint = f"did you mean `{near}`? A column of yours is kept if `keep` names it"
-                    return BadRow(row.place, f"has no field `{name[:60]}`; {hint}")
+            if self._may_slip and name not in (self._keep or ()) and (near := self._near(name)):
+                hint = f"did you mean `{near}`? A column of yours is kept if `keep` names it"
+                return BadRow(row.place, f"has no field `{name[:60]}`; {hint}")
             if self._keep is None or name in self._keep:
                 kept[name] = as_cell(cell)
         try:
@@ -288,11 +325,16 @@ class Asking:
 
     def _near(self, name: str) -> str:
         """The request field that a name nearly is: a slip of the pen that would change the request in silence."""
-        if len(name) < 5:
+        if len(name) < 5 or name in self._known:
             return ""
         near = difflib.get_close_matches(name, self._known, 1, _NEARLY)
         turned = next((known for known in self._known if sorted(known) == sorted(name)), "")  # `modle`
         return near[0] if near else turned
+
+
+def _has_value(cell: Any) -> bool:
+    """Whether a cell says anything. One that is broken does: nobody knows what."""
+    return isinstance(cell, Broken) or (cell is not None and (not isinstance(cell, str) or bool(cell.strip())))
 
 
 def as_text(cell: Any) -> str:
@@ -318,6 +360,7 @@ class Look(msgspec.Struct, kw_only=True):
         first: the first three questions.
         bad: the rows that cannot be used.
         repeats: rows that ask what an earlier row asks.
+        sends: the columns that are sent as request fields, apart from the question and the tag.
         notes: what should be told.
     """
 
@@ -327,6 +370,7 @@ class Look(msgspec.Struct, kw_only=True):
     first: list[str] = []
     bad: list[BadRow] = []
     repeats: int = 0
+    sends: tuple[str, ...] = ()
     notes: list[str] = []
 
     def requests(self) -> Iterator[Request]:
@@ -346,15 +390,20 @@ def look(table: Table, options: AskOptions) -> Look:
 
     Raises:
         TableError: see `Asking`; or two rows have one tag, or no row can be used, or most cannot: then it is a file of
-            another kind.
+            another kind; or nobody has said whether columns with names of request fields are sent.
     """
     asking = Asking(table, options)
     seen = Look(table=table, asking=asking, notes=[*table.notes, *asking.notes])
     places: dict[str | int, str] = {}
     asked: set[bytes] = set()
+    sends: dict[str, None] = {}
+    undecided: dict[str, None] = {}
     last: Row | None = None
     unreckoned = 0
     for row in table.read():
+        if isinstance(row, Row):
+            sends.update(dict.fromkeys(asking.sent(row)))
+            undecided.update(dict.fromkeys(asking.undecided(row)))
         request = asking.request(row) if isinstance(row, Row) else row
         if isinstance(request, BadRow):
             seen.bad.append(request)
@@ -374,6 +423,9 @@ def look(table: Table, options: AskOptions) -> Look:
             asked.add(digest)
         if len(seen.first) < 3:
             seen.first.append(request.asked)
+    if undecided:
+        raise _which_is_it(table, list(undecided))
+    seen.sends = tuple(sends)
     if not seen.count and not seen.bad:
         raise TableError(f"{table.name} has no rows")
     if len(seen.bad) > seen.count:
@@ -390,6 +442,16 @@ def look(table: Table, options: AskOptions) -> Look:
         advice = Advice("unique", "True", "asks each once")
         seen.notes.append(Note(f"{rows} what an earlier row asks; each is asked and paid", advice))
     return seen
+
+
+def _which_is_it(table: Table, names: list[str]) -> TableError:
+    """The refusal of columns in mappings that may be meant as request fields, or not."""
+    is_one = len(names) == 1
+    has = f"{named(names)} {'has the name of a request field' if is_one else 'have names of request fields'}"
+    it = "it" if is_one else "them"
+    keeps = Advice("fields", '"none"', f"keeps {it} unsent")
+    said = f"{table.place}: {has}, and nobody has said whether to send {it}"
+    return TableError(said, Advice("fields", f"{names}", f"sends {it}", keeps))
 
 
 def _total_in(row: Row) -> str:

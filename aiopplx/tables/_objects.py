@@ -174,6 +174,14 @@ def _are_columns(value: dict[str, Any]) -> bool:
     return len(lengths) == 1 and min(lengths) > 0 and not any(nested)
 
 
+def _is_by_column(value: dict[str, Any]) -> bool:
+    """Whether an object is a table with its columns first, as a frame writes itself."""
+    if not _holds_rows(value):
+        return False
+    is_pandas = all(isinstance(cells, dict) for cells in value.values()) and any(n.lower() in KNOWN for n in value)
+    return is_pandas or _is_split(value) or _are_columns(value)
+
+
 def _is_objects(value: Any) -> bool:
     items = list_of(value)
     return bool(items) and all(isinstance(item, dict) for item in items)
@@ -221,7 +229,8 @@ def _of_values(name: str, values: Sequence[tuple[int, Any]]) -> Table:
         return (_row(place, value, dropped) for place, value in rows)
 
     _, columns = _survey(read())
-    return Table(name, "JSON", columns, read, _notes(dropped), has_fields=True)
+    is_table = len(values) == 1 and isinstance(values[0][1], dict) and _is_by_column(values[0][1])
+    return Table(name, "JSON", columns, read, _notes(dropped), has_fields=not is_table)
 
 
 def _items(name: str, values: Sequence[tuple[int, Any]]) -> list[tuple[str, Any]]:
@@ -320,4 +329,4 @@ def _batch_line(place: str, cells: dict[str, Any], dropped: set[str]) -> Row | B
     if isinstance(model, str) and not api.has_model(model):
         return BadRow(place, f"the model {model[:60]!r} is not one of the provider's")
     dropped.update(name for name in ("background", "stream") if fields.pop(name, None) is not None)
-    return Row(place, {"tag": cells["custom_id"], **fields})
+    return Row(place, {"tag": cells["custom_id"], **fields}, is_request=True)

@@ -77,10 +77,14 @@ class Note(str):
 
 
 class Row(NamedTuple):
-    """One row: where it stands (`line 7`), and its cells by name. A cell of a text file is text."""
+    """One row: where it stands (`line 7`), and its cells by name. A cell of a text file is text.
+
+    `is_request`: the cells are the fields of a request that somebody else has made, and no columns of the user's.
+    """
 
     place: str
     cells: dict[str, Any]
+    is_request: bool = False
 
 
 class Broken(str):
@@ -121,8 +125,8 @@ class Table(msgspec.Struct):
         columns: the names of the cells, in order; those of mappings that differ are in the order of their first use.
         read: begins to read. Raises `TableError` at a place where nothing that follows could be trusted.
         notes: what was found out and should be told before anything is paid.
-        has_fields: a cell whose name is a field of a request is that field. True for mappings, which is what they are
-            written for; False for tables, whose columns may have such a name by chance (`model`, of a car).
+        has_fields: a cell whose name is a field of a request may be meant as that field: true of mappings, which may be
+            requests. The columns of a table have such a name by chance (`model`, of a car).
         delimiter, has_mark: how a delimited file is written, so that its answers can be written likewise. `has_mark` is
             true of all encodings but plain UTF-8: who wrote the file reads UTF-8 only if a mark says so.
         sheet: which sheet it is, of which, if there are several to take: `sheet Info (of Info, Leads)`.

@@ -199,6 +199,7 @@ async def test_dry_run_sends_nothing_and_leaves_nothing(tmp_path: Path) -> None:
         "  asks   What did Company 0, Inc. announce?\n"
         "         What did Company 1, Inc. announce?\n"
         "         What did Company 2, Inc. announce?\n"
+        "  sends  the question alone\n"
         "  keeps  id, company, note      tags  none\n"
         "  about $1.50 to $4.80, 3 min to 9 min (published figures; nothing of yours is known yet)\n"
         "Nothing was sent. Leave out --dry-run to run it.\n"

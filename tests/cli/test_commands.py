@@ -163,7 +163,9 @@ async def test_one_bad_line_of_a_thousand_costs_nothing(tmp_path: Path) -> None:
 async def test_request_fields_tags_and_the_model_reach_the_server(tmp_path: Path) -> None:
     asked = '{"question": "One?", "tag": "a", "model": "sonar-pro"}\n"Two?"\n{"question": "Three?", "tag": 3}\n'
     async with Emulator(duration=0.0, answer_chars=200) as server:
-        done = await run_at(server, "run", "-", "--model", "sonar-deep-research", "--in-order", *FAST, stdin=asked)
+        done = await run_at(
+            server, "run", "-", "--model", "sonar-deep-research", "--fields", "all", "--in-order", *FAST, stdin=asked
+        )
         sent = [json.loads(job.body)["request"]["model"] for job in server.ledger.jobs]
     assert [(row["line"], row["tag"]) for row in rows(done.stdout)] == [(1, "a"), (2, None), (3, 3)]
     assert sorted(sent) == ["sonar-deep-research", "sonar-deep-research", "sonar-pro"]

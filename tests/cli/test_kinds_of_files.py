@@ -73,7 +73,7 @@ READ = [
     ("q.jsonl", '[\n  "one",\n  "two"\n]\n', ["one", "two"]),
     ("q.json", '{\n  "question": "one"\n}\n', ["one"]),
     ("q.txt", '{"question": "one",\n "tag": 1}\n', ["one"]),
-    ("q.jsonl", '{"search_domain_filter": [\n "a.org"\n], "question": "one"}\n', ["one"]),
+    ("q.jsonl", '{"labels": [\n "a.org"\n], "question": "one"}\n', ["one"]),
     ("q.txt", "Why?\rHow?\rWhen?", ["Why?", "How?", "When?"]),
     ("q.txt", "Why?\u2028How?\n", ["Why?\u2028How?"]),
     ("q.jsonl", '"Why?"\r"How?"\r', ["Why?", "How?"]),
@@ -227,6 +227,30 @@ async def test_fields_that_are_named_or_set_are_sent(tmp_path: Path) -> None:
     ]
 
 
+async def test_objects_are_sent_as_somebody_says(tmp_path: Path) -> None:
+    asked = {"question": "Where does the tram stop?", "stop": "Central", "model": "T-3"}
+    file = saved(tmp_path, "q.jsonl", json.dumps(asked) + '\n{"question": "How?"}\n')
+    async with Emulator(duration=0.0, answer_chars=200) as server:
+        refused = await run_at(server, "run", str(file), *FAST)
+        piped = await run_at(server, "run", "-", "--in-order", *FAST, stdin=file.read_text())
+        looked = await run_at(server, "run", str(file), "--dry-run", "--fields", "stop", "--set", "search_mode=sec")
+        read = await run_at(server, "run", str(file), "--dry-run", "--json", "--fields", "stop")
+        before = [json.loads(job.body)["request"] for job in server.ledger.jobs]
+        done = await run_at(server, "run", str(file), "--fields", "none", "--in-order", *FAST)
+        sent = [json.loads(job.body)["request"] for job in server.ledger.jobs][1:]
+    assert (refused.returncode, looked.returncode, done.returncode) == (2, 0, 0), done.stderr
+    assert (
+        "q.jsonl: the columns stop, model have names of request fields, and nobody has said whether to send them;"
+        " --fields stop,model sends them, --fields none keeps them unsent" in refused.stderr
+    )
+    assert [body["messages"][-1]["content"] for body in before] == ["How?"], "of a stream, the row that is sure"
+    assert "line 1: rejected: has `stop`, which is also the name of a request field" in piped.stderr
+    assert "  sends  stop, search_mode=sec if a row has none\n" in looked.stderr
+    assert json.loads(read.stdout)["sends"] == ["stop"]
+    assert [("stop" in body, body["model"]) for body in sent] == [(False, "sonar-deep-research")] * 2
+    assert [row["meta"] for row in rows(done.stdout)] == [{"stop": "Central", "model": "T-3"}, {}]
+
+
 async def test_bad_rows_stop_a_run_unless_left_out(tmp_path: Path) -> None:
     file = saved(tmp_path, "q.csv", "id,question\n1,Why?\n2,\n3,a,b\n4,How?\n5,\n6,Who?\n7,When?\n")
     async with Emulator(duration=0.0, answer_chars=200) as server:
@@ -264,7 +288,7 @@ async def test_bad_rows_stop_a_run_unless_left_out(tmp_path: Path) -> None:
         ("# A brief\n\nof lines\n", ("--input-format", "brief"), ["# A brief\n\nof lines"]),
         ("a~question\n1~Why?\n", ("--input-format", "csv", "--delimiter", "~"), ["Why?"]),
         ('"one"\n{"question": "two", "n": 1}\n', ("--input-format", "jsonl"), ["one", "two"]),
-        ('{"prompt": "one"}\n{"prompt": "two", "reasoning_effort": "low"}\n', (), ["one", "two"]),
+        ('{"prompt": "one"}\n{"prompt": "two", "reasoning_effort": "low"}\n', ("--fields", "all"), ["one", "two"]),
     ],
 )
 async def test_stdin_of_any_kind_is_read_like_a_file(content: str, words: tuple[str, ...], expected: list[str]) -> None:

@@ -5,7 +5,7 @@ import decimal
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pandas as pd
 import polars as pl
@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from aiopplx import AgentRequest, ResearchRequest
-from aiopplx.tables import AskOptions, Look, TableError, look, questions, read_memory
+from aiopplx.tables import AskOptions, Look, TableError, look, questions, read_file, read_memory
 from aiopplx.tables._template import EmptyHole, Template
 
 COLUMNS = ["company", "year", "model", "Frage"]
@@ -79,12 +79,99 @@ def test_a_field_of_one_api_chooses_its_request() -> None:
     assert (request.input, request.max_steps) == ("a", 3)
 
 
-def test_objects_have_their_fields_by_name() -> None:
-    rows = [{"question": "a", "reasoning_effort": "high", "company": "ACME"}, {"input": "b"}]
-    first, second = seen(rows).requests()
+OBJECTS = [
+    {"question": "a", "reasoning_effort": "high", "stop": "Central", "company": "ACME"},
+    {"question": "b", "stop": None, "company": "B"},
+    {"input": "c"},
+]
+
+
+def test_objects_with_names_of_fields_are_refused() -> None:
+    with pytest.raises(TableError) as caught:
+        seen(OBJECTS)
+    assert str(caught.value) == (
+        "the list: the columns reasoning_effort, stop have names of request fields, and nobody has said whether to send"
+        " them; fields=['reasoning_effort', 'stop'] sends them, fields=\"none\" keeps them unsent"
+    )
+    with pytest.raises(TableError, match="the column stop has the name of a request field"):
+        seen(OBJECTS, keep=["reasoning_effort"])
+    assert seen(OBJECTS[1:]).count == 2, "a name without a value is no wish"
+
+
+@pytest.mark.parametrize(
+    ("said", "sends"),
+    [
+        ({"fields": "all"}, ("reasoning_effort", "stop")),
+        ({"fields": ["reasoning_effort"]}, ("reasoning_effort",)),
+        ({"fields": "none"}, ()),
+        ({"fields": []}, ()),
+        ({"keep": ["reasoning_effort", "stop", "company"]}, ()),
+    ],
+)
+def test_only_named_fields_of_objects_are_sent(said: Any, sends: tuple[str, ...]) -> None:
+    found = seen(OBJECTS, **said)
+    first, _, third = found.requests()
     assert isinstance(first, ResearchRequest)
-    assert (first.reasoning_effort, first.meta) == ("high", {"company": "ACME"})
-    assert isinstance(second, AgentRequest)
+    assert found.sends == sends
+    assert (first.reasoning_effort, first.stop) == (
+        "high" if "reasoning_effort" in sends else None,
+        "Central" if "stop" in sends else None,
+    )
+    assert first.meta == {"reasoning_effort": "high", "stop": "Central", "company": "ACME"}
+    assert isinstance(third, AgentRequest)
+
+
+def test_what_is_kept_can_be_chosen_of_objects() -> None:
+    sent = next(seen(OBJECTS, fields="all", keep=["company"]).requests())
+    assert isinstance(sent, ResearchRequest)
+    assert (sent.stop, sent.meta) == ("Central", {"company": "ACME"})
+    assert [request.meta for request in seen(OBJECTS, fields="none", keep="none").requests()] == [{}, {}, {}]
+
+
+def test_a_question_beside_an_input_is_the_question() -> None:
+    alpaca = [{"prompt": "P?", "input": "context"}]
+    with pytest.raises(TableError, match="the column input has the name"):
+        seen(alpaca)
+    request = next(seen(alpaca, fields="none").requests())
+    assert (request.asked, request.meta) == ("P?", {"input": "context"})
+
+
+def test_bodies_of_batch_lines_are_requests(tmp_path: Path) -> None:
+    body = {"model": "sonar-pro", "messages": [{"role": "user", "content": "Why?"}], "temperature": 0.5}
+    line = {"custom_id": "a", "method": "POST", "url": "/v1/async/sonar", "body": body}
+    path = tmp_path / "batch.jsonl"
+    path.write_text(json.dumps(line) + "\n")
+    request = next(questions(path))
+    assert isinstance(request, ResearchRequest)
+    assert (request.model, request.temperature, request.meta) == ("sonar-pro", 0.5, {})
+    bare = next(questions(path, fields="none"))
+    assert isinstance(bare, ResearchRequest)
+    assert (bare.model, bare.temperature) == ("sonar-deep-research", None)
+    assert bare.meta == {"model": "sonar-pro", "temperature": 0.5}
+
+
+@pytest.mark.parametrize("orient", ["columns", "list", "split"])
+def test_json_by_columns_is_a_table(orient: str, tmp_path: Path) -> None:
+    frame = pd.DataFrame({"question": ["a", "b"], "stop": ["Central", "North"]})
+    path = tmp_path / "q.json"
+    path.write_text(
+        json.dumps(frame.to_dict("list")) if orient == "list" else frame.to_json(orient=cast("Any", orient))
+    )
+    found = look(read_file(path), AskOptions())
+    assert any('"stop" is kept, not sent' in note for note in found.notes)
+    assert [request.meta for request in found.requests()] == [{"stop": "Central"}, {"stop": "North"}]
+    assert found.sends == ()
+    assert look(read_file(path), AskOptions(fields=["stop"])).sends == ("stop",)
+
+
+def test_no_column_of_a_table_is_named_none() -> None:
+    found = seen(FRAME, question="company", fields="none", keep="none")
+    assert (found.notes, next(found.requests()).meta) == ([], {})
+    named_so = pd.DataFrame({"question": ["a"], "none": ["x"]})
+    assert next(seen(named_so, keep="none").requests()).meta == {"none": "x"}
+    for said in ({"fields": "model"}, {"keep": "model"}):
+        with pytest.raises(TableError, match="is a list of columns: give"):
+            questions(FRAME, question="company", **cast("Any", said))
 
 
 def test_a_slip_in_a_field_of_objects_is_refused() -> None:
@@ -113,7 +200,7 @@ def test_rows_of_a_public_benchmark_are_taken() -> None:
 
 def test_fields_for_all_rows_do_not_overrule() -> None:
     rows = [{"question": "a"}, {"question": "b", "model": "sonar-pro"}]
-    first, second = seen(rows, set={"model": "sonar"}).requests()
+    first, second = seen(rows, set={"model": "sonar"}, fields="all").requests()
     assert [first.asked_model, second.asked_model] == ["sonar", "sonar-pro"]
     with pytest.raises(TableError, match="did you mean 'model'"):
         seen(rows, set={"modle": "sonar"})
