@@ -101,14 +101,15 @@ NEXT: Mapping[Phase, frozenset[Phase]] = {
         Phase.MERGED,
         Phase.DETACHED,
     }),
-    Phase.RUNNING: frozenset({Phase.FINISHED, Phase.DETACHED}),
+    Phase.RUNNING: frozenset({Phase.NEW, Phase.FINISHED, Phase.DETACHED}),
     Phase.REFETCHING: frozenset({Phase.FINISHED, Phase.DETACHED}),
     Phase.STORED: frozenset(),
     Phase.FINISHED: frozenset(),
     Phase.MERGED: frozenset(),
     Phase.DETACHED: frozenset(),
 }
-"""From each phase, the phases that may follow it. NEW follows where another session took the row: it begins anew."""
+"""From each phase, the phases that may follow it. NEW follows where another session took the row: it begins anew. A job
+that RUNNING stood for is then polled by that session, and followed here."""
 
 _FINAL_ROWS = frozenset({State.DONE, State.FAILED, State.EXPIRED, State.REJECTED})
 ROWS: Mapping[Phase, frozenset[State | None]] = {

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Mapping
 from typing import Protocol
 
 from aiopplx._core.live import Live
@@ -84,6 +85,14 @@ class Owner(Protocol):
         """Nobody here goes on with it."""
         ...
 
+    def may_be_lost(self, sub: Submission) -> bool:
+        """Whether it is polled here as a job whose row this session holds."""
+        ...
+
+    def lost(self, sub: Submission, record: Record | None) -> None:
+        """This session did not hold its row any more when it was looked at; the row, claimed if it was free."""
+        ...
+
 
 class Collector:
     """Takes free rows, and gives up those that this session does not go on with.
@@ -145,7 +154,7 @@ class Collector:
             self._news.clear()
             try:
                 await self._release()
-                await self._free_strays()
+                await self._compare()
                 await self._collect()
                 await self._sweep()
             except JournalClosed:
@@ -172,13 +181,30 @@ class Collector:
         if await self._life.store.forget(self._keep_for, limit=AT_ONCE) < AT_ONCE:
             self._swept = now  # else there is more, for the next pass: what was left is looked for in between
 
-    async def _free_strays(self) -> None:
+    async def _compare(self) -> None:
+        """What this session works on, and what it holds by the word of the store, should be the same."""
+        live = self._life.live.by_row
+        worked_on, polled = {*live}, [(sub, sub.claim) for sub in live.values() if sub.claim is not None]
+        held = await self._life.store.held(())
+        await self._free_strays([claim for claim in held if claim.pk not in worked_on])
+        await self._leave_lost(polled, {claim.pk: claim.fence for claim in held})
+
+    async def _leave_lost(self, polled: list[tuple[Submission, Claim]], held: Mapping[int, int]) -> None:
+        """Poll no more what another session has taken over: this one had stood still, or was cut off, for too long."""
+        life = self._life
+        for sub, claim in polled:
+            if held.get(claim.pk) == claim.fence or not life.may_be_lost(sub):
+                continue
+            record = await life.store.claim(claim.pk)
+            if sub.claim is claim and life.may_be_lost(sub):
+                life.lost(sub, record)
+
+    async def _free_strays(self, held: list[Claim]) -> None:
         """Free what this session holds without knowing it: whoever found the row was cancelled, or an answer was lost.
 
         A row that is not known at two looks: at the first one it may be on its way to whoever asked for it.
         """
         life, before = self._life, self._strays
-        held = await life.store.held([*life.live.by_row])
         self._strays = {claim.pk: claim for claim in held}
         for claim in held:
             known = before.get(claim.pk)

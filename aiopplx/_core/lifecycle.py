@@ -159,7 +159,7 @@ class Lifecycle:
                     with contextlib.suppress(ClaimLost):
                         await self._refuse(sub, error)
                         break
-                self._begin_anew(sub, first)
+                self._begin_anew(sub)
         except asyncio.CancelledError as problem:
             if is_ours(asyncio.current_task()):
                 self._cut_short(sub)
@@ -199,9 +199,10 @@ class Lifecycle:
         snapshot, now = await send(sub, self, bounds)
         await self._accept(sub, snapshot, now)
 
-    def _begin_anew(self, sub: Submission, first: Listener) -> None:
+    def _begin_anew(self, sub: Submission) -> None:
         """Its row is another session's, and what that one makes of it is the outcome here too: look it up again."""
-        self.slots.free(first)
+        for listener in sub.listeners:
+            self.slots.free(listener)
         self.spending.settle(sub, None, is_billed=False)
         self.live.remove(sub)
         self.live.sent(sub)
@@ -504,11 +505,12 @@ class Lifecycle:
         polls = sub.polls
         seconds = now - polls.since if polls is not None and polls.is_fresh else None
         job = sub.as_job(ended.status, ended.error, snapshot, seconds)
+        is_told: bool | None = False
         if self._remembers and sub.claim is not None and sub.phase is Phase.RUNNING:
             try:
                 step = outcomes.ending_step(sub.key, job)
                 if step is not None:
-                    await self._write(sub, step, until=sub.first_deadline)
+                    is_told = await self._write(sub, step, until=sub.first_deadline)
                 elif self.collector is not None:
                     self.collector.let_go(sub.claim, is_given_up=True)
             except JournalError as error:
@@ -520,7 +522,7 @@ class Lifecycle:
                     return False
                 sub.claim = None  # what it is handed out as is all there is
         if sub.phase not in TERMINAL:
-            self._end(sub, job, is_billed=True)
+            self._end(sub, job, is_billed=True, is_told=bool(is_told))
         if self._remembers:
             await self.learnt.job_ended()
         return True
@@ -779,6 +781,42 @@ class Lifecycle:
         if self.collector is not None and claim is not None:
             self.collector.let_go(claim)
 
+    def may_be_lost(self, sub: Submission) -> bool:
+        """Whether it is polled here as a job whose row this session holds, and no answer to a poll is on its way.
+
+        One with a sender, or a poll that is out, has its row looked at by them: it is asked about again later.
+        """
+        is_polled = sub.phase is Phase.RUNNING and sub.runner is None and sub.claim is not None
+        return is_polled and not self.poller.is_out(sub) and not (sub.polls is not None and sub.polls.was_unkept)
+
+    def lost(self, sub: Submission, record: Record | None) -> None:
+        """This session does not hold the row of a job any more that it polls.
+
+        What another session makes of it is the outcome here too, and is told by that one. Where nobody took the row
+        meanwhile, it goes on as before, with its new claim.
+
+        Args:
+            sub: one that `may_be_lost`.
+            record: its row, claimed if it was free; None if it is not there any more.
+        """
+        is_same = record is not None and (record.key, record.job_id) == (sub.key, sub.job_id)
+        if record is None or not is_same:
+            # It stands for another submission by now, so nobody else polls this job: those who wait hear of it here.
+            self.live.remove_row(sub)
+            if record is not None:
+                self.hand_on(record.claim)
+            sub.claim = None
+        elif record.claim is not None and not record.state.is_final:
+            sub.claim = record.claim
+        elif is_collected(sub):
+            sub.claim = None
+            self.detach(sub)
+        else:
+            self.poller.forget(sub)
+            sub.listeners = tuple(listener for listener in sub.listeners if not isinstance(listener, Holder))
+            self._begin_anew(sub)
+            self._follow(sub, record)
+
     def _follow(self, sub: Submission, record: Record) -> None:
         """Another session holds its row: that one's outcome is the outcome here. Nothing is asked of the server."""
         if not sub.listeners:
@@ -833,8 +871,11 @@ class Lifecycle:
 
     def _write(
         self, sub: Submission, step: Step, *, until: Until | None = None, least: float = LEAST
-    ) -> Awaitable[None]:
+    ) -> Awaitable[bool | None]:
         """Take a step of its row. The store has until then, or until the first time limit of those who wait.
+
+        Returns:
+            True if another session had taken it, and has told it.
 
         Raises:
             JournalError: it is not written; `JournalAway`: nobody knows whether it is, or will be.

@@ -41,8 +41,7 @@ class Live:
 
     def remove(self, sub: Submission) -> None:
         """Its phase is terminal, or it begins anew; a second call does nothing."""
-        if sub.row and self.by_row.get(sub.row) is sub:
-            del self.by_row[sub.row]
+        self.remove_row(sub)
         polls = sub.polls
         if polls is not None and self.by_id.get(sub.job_id) is sub:
             del self.by_id[sub.job_id]
@@ -51,6 +50,11 @@ class Live:
             remembered.move_to_end(sub.job_id)
             if len(remembered) > REMEMBERED:
                 remembered.popitem(last=False)
+
+    def remove_row(self, sub: Submission) -> None:
+        """Its row stands for something else by now."""
+        if sub.row and self.by_row.get(sub.row) is sub:
+            del self.by_row[sub.row]
 
     def polls_of(self, job_id: str) -> Polls | None:
         """What an earlier listener's polls of this job found; None if it was never polled here, or long ago."""

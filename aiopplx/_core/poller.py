@@ -160,6 +160,10 @@ class Poller:
         if sub not in self._out:
             self._put(sub, self._clock.now())
 
+    def is_out(self, sub: Submission) -> bool:
+        """Whether its poll is out, or what that brought is being written."""
+        return sub in self._out
+
     def joined(self, sub: Submission) -> None:
         """A listener was added. It has room, so a job that was parked is due at once; any other, when it was due."""
         self.bound(sub)

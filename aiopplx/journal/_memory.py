@@ -39,10 +39,11 @@ from aiopplx.journal.store import item_name as name_of
 
 
 class _Claimed(msgspec.Struct):
-    """Who may write a row: the number of its latest claim, and the session that holds it, if any."""
+    """Who may write a row: the number of its latest claim, and the session that holds it, if any; and who wrote it."""
 
     fence: int = 0
     holder: MemoryJournal | None = None
+    touched: MemoryJournal | None = None
 
 
 class MemoryStore:
@@ -95,7 +96,7 @@ class MemoryStore:
     def release(self, pk: int) -> None:
         """Nobody holds the row any more, and earlier claims are not live."""
         self._fence += 1
-        self._claimed[pk] = _Claimed(self._fence)
+        self._claimed[pk].fence, self._claimed[pk].holder = self._fence, None
         self._wake(pk)
 
     # --- who holds a row ---------------------------------------------------------------------------------------------
@@ -105,7 +106,7 @@ class MemoryStore:
         claimed = self._claimed[pk]
         if claimed.holder is None and self.rows[pk].state not in DELIVERABLE:
             self._fence += 1
-            claimed = self._claimed[pk] = _Claimed(self._fence, journal)
+            claimed.fence, claimed.holder = self._fence, journal
         is_held = self.is_held(pk, journal)
         return self.seen(pk, journal, claim=None if is_held else Claim(pk, claimed.fence))
 
@@ -136,6 +137,14 @@ class MemoryStore:
         return self.is_latest(claim, journal) and (
             self._claimed[claim.pk].holder is journal or self.rows[claim.pk].state in DELIVERABLE
         )
+
+    def is_anothers(self, pk: int, journal: MemoryJournal) -> bool:
+        """True if the last step of the row was taken by another session."""
+        return self._claimed[pk].touched not in (None, journal)
+
+    def touch(self, pk: int, journal: MemoryJournal) -> None:
+        """This session takes a step of the row."""
+        self._claimed[pk].touched = journal
 
     def is_latest(self, claim: Claim, journal: MemoryJournal) -> bool:
         """True if no later claim was given, and no other session holds the row."""
@@ -366,14 +375,14 @@ class MemoryJournal:
 
     # --- steps -------------------------------------------------------------------------------------------------------
 
-    async def apply(self, claim: Claim, step: Step) -> None:
+    async def apply(self, claim: Claim, step: Step) -> bool | None:
         """See `Journal`."""
         store = self._open()
         row = store.rows.get(claim.pk)
         is_live = store.is_live(claim, self)
         is_latest = store.is_latest(claim, self)
         if not may_take(step, claim.pk, row, is_live=is_live, is_latest=is_latest, path="") or row is None:
-            return
+            return store.is_anothers(claim.pk, self)
         if step.job_id:
             self._check_id(row, step.job_id)
         if step.new_key:
@@ -385,6 +394,8 @@ class MemoryJournal:
         if new.job_id:
             store.by_job[new.job_id] = row.pk
         store.put(new, by=self if is_live else None)
+        store.touch(row.pk, self)
+        return False
 
     def _check_id(self, row: Record, job_id: str) -> None:
         other = self.store.by_job.get(job_id)

@@ -149,7 +149,7 @@ class Journal(Protocol):
         """
         ...
 
-    async def apply(self, claim: Claim, step: Step) -> None:
+    async def apply(self, claim: Claim, step: Step) -> bool | None:
         """Take a step (made by a function of `steps`). A step that was already taken does nothing.
 
         What the claim must be depends on the kind of the step (`step.rule.kind`). An intent needs a live claim. A fact
@@ -157,6 +157,10 @@ class Journal(Protocol):
         taken only while no session has claimed the row since. In a store for one session at a time the session that has
         it open holds every row, so a denial under an earlier claim is always refused there. `store.may_take` decides
         all of this.
+
+        Returns:
+            True if another session had taken this very step already, so that it has told what came of it. False or None
+            if this session has, now or by an earlier call whose answer was lost.
 
         Raises:
             ClaimLost: another session owns the row, or has owned it since, and this step needs a claim, or is a denial.

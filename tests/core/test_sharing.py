@@ -32,6 +32,12 @@ from aiopplx.sonar import SONAR
 from aiopplx.testing import Clock
 
 QUESTION = "Why did the Vasa sink?"
+ANSWER = {
+    "id": "r",
+    "model": "m",
+    "created": 1,
+    "choices": [{"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": "It sank."}}],
+}
 SOON = 20
 
 
@@ -568,6 +574,117 @@ async def test_lost_claim_makes_a_follower_of_the_caller(name: str, store: Memor
             with anyio.fail_after(SOON):
                 job = await asking
             assert (job.status, "as it came" in str(job.error)) == (JobStatus.FAILED, True)
+
+
+@pytest.mark.parametrize("how", ["ask", "batch", "wait", "follow"])
+async def test_lost_job_is_polled_by_its_new_holder_alone(how: str, store: MemoryStore) -> None:
+    journal, other, told, clock = store.session(), store.session(), list[Event](), Clock(1000)
+    poll = PollPolicy.fixed(1.0)
+    item = {"question": QUESTION, "tag": "x"}
+    async with (
+        Scripted(polls=NEVER) as server,
+        opened(server, journal, told, clock=clock, poll=poll, max_in_flight=1) as one,
+    ):
+
+        async def wait() -> Any:
+            if how == "batch":
+                async with one.batch([item]) as jobs:
+                    return await anext(jobs)
+            if how == "ask":
+                return await one.ask(item)
+            job = await one.submit(item)
+            if how == "follow":
+                return [update async for update in one.follow(job.id)][-1].job
+            return await one.wait(job.id)
+
+        waiting = asyncio.create_task(wait())
+        unwanted = await one.submit("Which ship was next?", tag="nobody waits")
+        await until(lambda: [row.state for row in store.rows.values()] == [State.ACCEPTED] * 2)
+        await server.until(lambda: server.requests["get"] > 4)
+        store.lose(journal)
+        records = {record.tag: record for record in await other.free(10)}
+        await until(lambda: bool(store._followers))
+        await clock.sleep(8.0)
+        asked = server.requests["get"]
+        await clock.sleep(60.0)
+        assert (server.requests["get"], one.stats().in_flight) == (asked, 0)
+        mine = records["x"]
+        done = {"id": mine.job_id, "model": "m", "created_at": 1, "status": "COMPLETED", "response": ANSWER}
+        raw = msgspec.json.encode(done)
+        ended = steps.ended(State.DONE, key=mine.key, job_id=mine.job_id, word="COMPLETED", raw=raw)
+        assert not await other.apply(claim_of(mine), ended)
+        with anyio.fail_after(SOON):
+            job = await waiting
+        assert (job.ok, job.id, job.text, server.requests["submit"]) == (True, mine.job_id, "It sank.", 2)
+        assert of_kind(told, EventKind.FINISHED, EventKind.LEFT, EventKind.TIMED_OUT) == []
+        # The other one dies: this session may have it again.
+        server.polls = 1
+        store.lose(other)
+        with anyio.fail_after(SOON):
+            assert (await one.wait(unwanted.id)).ok
+        assert is_at_rest(one)
+
+
+async def test_lost_job_that_nobody_took_goes_on(store: MemoryStore) -> None:
+    journal, told = store.session(), list[Event]()
+    async with (
+        Scripted(polls=NEVER) as server,
+        opened(server, journal, told, clock=Clock(1000), poll=PollPolicy.fixed(1.0)) as session,
+    ):
+        asking = asyncio.create_task(session.ask(QUESTION, tag="x"))
+        await server.until(lambda: server.requests["get"] > 2)
+        store.lose(journal)
+        await until(lambda: len(store.held(journal, ())) == 1)
+        server.polls = 1
+        assert (await asking).ok
+        assert len(of_kind(told, EventKind.FINISHED)) == 1
+    assert not store._followers
+
+
+async def test_lost_job_whose_row_was_submitted_again_is_polled_on(store: MemoryStore) -> None:
+    """Its row stands for another job by now, so nobody else would tell those who wait for this one."""
+    journal, other, clock = store.session(), store.session(), Clock(1000)
+    async with (
+        Scripted(polls=NEVER) as server,
+        opened(server, journal, clock=clock, poll=PollPolicy.fixed(1.0)) as session,
+    ):
+        asking = asyncio.create_task(session.ask(QUESTION, tag="x"))
+        await server.until(lambda: server.requests["get"] > 2)
+        store.lose(journal)
+        record = await other.claim(1)
+        assert record is not None
+        key = record.key
+        await other.apply(claim_of(record), steps.ended(State.FAILED, key=key, word="FAILED", error="it broke"))
+        again = await other.claim(1)
+        await other.apply(claim_of(again), steps.requeue(key=key, new_key="k2", body=record.body, api="sonar"))
+        await clock.sleep(30.0)
+        server.polls = 1
+        with anyio.fail_after(SOON):
+            job = await asking
+        assert (job.ok, job.id, job.idempotency_key) == (True, record.job_id, key)
+        assert (store.rows[1].state, server.requests["submit"]) == (State.QUEUED, 1)
+
+
+@pytest.mark.parametrize("is_late", [True, False], ids=["as an earlier holder", "as the holder"])
+async def test_end_that_two_sessions_find_is_told_once(is_late: bool, store: MemoryStore) -> None:
+    """Both polled the job at that moment. Who had it written first tells it."""
+
+    class Slower(MemoryJournal):
+        other = store.session()
+
+        async def apply(self, claim: Any, step: Any) -> Any:
+            if step.rule.name == "ended":
+                if is_late:
+                    store.lose(self)
+                    await self.other.claim(claim.pk)
+                assert not await self.other.apply(claim, step)
+            return await super().apply(claim, step)
+
+    told: list[Event] = []
+    async with Scripted() as server, opened(server, Slower(store=store), told) as session:
+        assert (await session.ask(QUESTION, tag="x")).ok
+        assert session.stats().ended == {JobStatus.COMPLETED: 1}
+    assert of_kind(told, EventKind.FINISHED) == []
 
 
 class Unsure(MemoryJournal):

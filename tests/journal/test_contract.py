@@ -1011,6 +1011,18 @@ async def test_lost_claim_lets_a_fact_in(shared: Kind, one: Journal, two: Journa
     assert (await now(two, record)).state is ALLOWED[name][1]
 
 
+@pytest.mark.parametrize("is_late", [True, False], ids=["earlier holder first", "holder first"])
+async def test_step_that_another_session_took_says_so(shared: Kind, one: Journal, two: Journal, is_late: bool) -> None:
+    record = await brought_to(one, A)
+    await shared.lose(one)
+    taken = claim_of(await two.claim(record.pk))
+    ended = steps.ended(D, key=record.key, job_id=record.job_id, raw=b"result")
+    calls = [(one, claim_of(record)), (two, taken)] if is_late else [(two, taken), (one, claim_of(record))]
+    # The second call of the first is as after an answer that was lost.
+    said = [await journal.apply(claim, ended) for journal, claim in (calls[0], calls[0], calls[1], calls[0])]
+    assert [bool(is_anothers) for is_anothers in said] == [False, False, True, False]
+
+
 async def test_late_fact_of_an_earlier_key_is_refused(shared: Kind, one: Journal, two: Journal) -> None:
     record = await brought_to(one, S)
     await shared.lose(one)

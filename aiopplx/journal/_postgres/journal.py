@@ -248,10 +248,10 @@ class PostgresJournal:
 
     # --- steps -------------------------------------------------------------------------------------------------------
 
-    async def apply(self, claim: Claim, step: Step) -> None:
+    async def apply(self, claim: Claim, step: Step) -> bool | None:
         """See `Journal`."""
         pk = claim.pk
-        await self._do(
+        return await self._do(
             lambda: self._settled(pk, lambda: self._writing.apply(claim, step)),
             after=pk,
             what=(step.rule.name, step.key, step.job_id),

@@ -26,11 +26,13 @@ class Seen(msgspec.Struct, frozen=True):
         record: the record, without a claim.
         owner: the session that holds it, None if nobody does.
         fence: the number of its latest claim.
+        touched: the session that has taken its last step, or asked for it since.
     """
 
     record: Record
     owner: int | None
     fence: int
+    touched: int
 
     def is_latest(self, claim: Claim, me: int) -> bool:
         """Whether no later claim was given, and no other session holds it."""
@@ -70,7 +72,7 @@ def seen_of(row: Row, me: int) -> Seen:
         question=row["question"] or "",
         meta=meta_of(row["meta"]),
     )
-    return Seen(record, owner, row["fence"])
+    return Seen(record, owner, row["fence"], row["touched"])
 
 
 class Reading:

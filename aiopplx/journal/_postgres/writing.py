@@ -226,14 +226,15 @@ class Writing:
 
     # --- steps -------------------------------------------------------------------------------------------------------
 
-    async def apply(self, claim: Claim, step: Step) -> None:
+    async def apply(self, claim: Claim, step: Step) -> bool:
         """See `Journal`."""
         is_intent = step.rule.kind is Kind.INTENT
         if is_intent:
             await self._held.ensure()
         entered = self._held.entered
         for _ in range(_AGAIN):
-            if await self._is_taken(claim, step):
+            is_anothers = await self._take(claim, step)
+            if is_anothers is not None:
                 break
         else:
             raise self._restless(step.rule.name)
@@ -241,9 +242,11 @@ class Writing:
             # It is written, but nothing may be sent on it any more: asked again, it finds itself done, or not its own.
             await self._held.ensure()
             await self._check(claim, step)
+        return is_anothers
 
-    async def _is_taken(self, claim: Claim, step: Step) -> bool:
-        """Take the step, or find that it was taken. False if the row changed between the statement and the look."""
+    async def _take(self, claim: Claim, step: Step) -> bool | None:
+        """Take the step, or find that it was taken: True if another session did. None if the row changed between the
+        statement and the look."""
         pk = claim.pk
         is_kept = keeps(step, self._results)
         enc, size, packed = pack(step.raw) if is_kept else (0, 0, b"")
@@ -271,15 +274,15 @@ class Writing:
             raise await self._in_use(pk, step, taken) from None
         if done:
             self._changed(pk)
-            return True
+            return False
         seen = await self._seen(pk)
         if not self._may_take(claim, step, seen):
-            return True
+            return seen is not None and seen.touched != self._held.me
         if step.new_key and seen is not None and await self._held.fetch(sql.KEY_USER, key=step.new_key):
             raise await self._key_taken(seen.record.item, seen.record.tag, step.new_key)
         if step.rule is SENDING and seen is not None and await self._held.fetch(sql.KEY_OF_THE_PAST, key=step.key):
             raise key_taken(seen.record.item, seen.record.tag, "removed after its time")
-        return False
+        return None
 
     async def _seen(self, pk: int) -> Seen | None:
         rows = await self._held.fetch(sql.BY_PK, pk=pk)
