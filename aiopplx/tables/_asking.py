@@ -96,7 +96,7 @@ class Asking:
         self.notes: list[str] = []
         self._table = table
         self._known = request_fields()
-        self.set = options.set
+        self.set: Mapping[str, object] = options.set
         self._says_fields = options.fields is not None
         has_no_tag = options.tag == _NO_TAG and _NO_TAG not in table.columns
         fields, self._keep = self._listed("fields", options.fields), self._listed("keep", options.keep)

@@ -229,7 +229,8 @@ def _of_values(name: str, values: Sequence[tuple[int, Any]]) -> Table:
         return (_row(place, value, dropped) for place, value in rows)
 
     _, columns = _survey(read())
-    is_table = len(values) == 1 and isinstance(values[0][1], dict) and _is_by_column(values[0][1])
+    first: object = values[0][1]
+    is_table = len(values) == 1 and isinstance(first, dict) and _is_by_column(cast("dict[str, Any]", first))
     return Table(name, "JSON", columns, read, _notes(dropped), has_fields=not is_table)
 
 
