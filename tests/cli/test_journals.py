@@ -405,7 +405,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     async def make() -> None:
         async with Emulator(duration=0.0, answer_chars=300, failing=lambda question: "Three" in question) as server:
-            done = await run_at(server, "run", str(file), "--in-order", *FAST)
+            done = await run_at(server, "run", str(file), "--fields", "model", "--in-order", *FAST)
         assert done.returncode == 1
 
     anyio.run(make)

@@ -641,7 +641,7 @@ async def test_lost_job_that_nobody_took_goes_on(store: MemoryStore) -> None:
     assert not store._followers
 
 
-async def test_lost_job_whose_row_was_submitted_again_is_polled_on(store: MemoryStore) -> None:
+async def test_lost_job_of_a_replaced_row_is_polled_on(store: MemoryStore) -> None:
     """Its row stands for another job by now, so nobody else would tell those who wait for this one."""
     journal, other, clock = store.session(), store.session(), Clock(1000)
     async with (
