@@ -67,8 +67,12 @@ FEW_ON_THE_WAY = 4.0
 """Requests on their way at the rate, above which `MOST_FLAT` grows with them."""
 BELOW_RATE = 0.9
 """Of what came in while one request was alone, so much is used at once."""
-STALE = 1.0
-"""Seconds, and four round trips: a request that is unanswered for so long counts as in flight no more."""
+TRIED_WINDOW, TRIED_SHARE = 2.0, 16.0
+"""Requests in flight above twice as many as are on their way at the rate, where more than the rate is tried: so many,
+and one more for so many departures that waited. The pace may rise fast, and all that are on their way are refused."""
+STALE, STALEST = 1.0, 120.0
+"""Seconds, and four round trips: a request that is unanswered for so long counts as in flight no more; the second at
+most, since no exchange may take longer."""
 
 
 class Departures(Protocol):
@@ -199,6 +203,8 @@ class Limiter:
         "_pace",
         "_rtt",
         "_surely",
+        "_surely_more",
+        "_surely_most",
         "_told",
         "_window_from",
         "in_flight",
@@ -218,8 +224,11 @@ class Limiter:
         self._told = Told()
         self._alone = Alone()
         # While no limit was met, requests are counted and nothing else: `_surely` so many may be in flight at least.
+        # Each that is accepted adds `_surely_more`, up to `_surely_most`.
         self._is_met = self.is_given
         self._surely = first_window
+        self._surely_more = 1.0 / WINDOW_SHARE
+        self._surely_most = WIDE_WINDOW
         self._first_window = first_window
         self._window_from = 0
         self._closed_until = 0.0
@@ -250,6 +259,15 @@ class Limiter:
     def usual(self) -> float:
         """The share of requests that is refused at any rate, 0.0 if refusals show a limit."""
         return self._noise.usual
+
+    def begin_carefully(self) -> None:
+        """Requests may count towards a limit that was met meanwhile: as few as at first are in flight, and one more for
+        each that is accepted, up to as many as before."""
+        if self._is_met or self._surely_more >= 1.0:
+            return
+        self._surely_most = max(self._surely, self._surely_most)
+        self._surely, self._surely_more = FIRST_WINDOW, 1.0
+        self._first_window, self._window_from = FIRST_WINDOW, self._epochs.accepted
 
     def expect(self, usual: float) -> None:
         """Another limit of the account has shown that this share of all requests is refused at any rate."""
@@ -324,7 +342,12 @@ class Limiter:
         """Whether what is in flight tells if another may follow: the window is full, or the leap has been made."""
         if self._pace.rate is None:
             return self.in_flight >= self._window()
-        return self._noise.awaits
+        return self._noise.awaits or self._tries_enough(self._pace.rate)
+
+    def _tries_enough(self, rate: float) -> bool:
+        """Whether as many are on their way as should be refused at once, where more than the rate is tried."""
+        pace = self._pace
+        return pace.is_tried and self.in_flight >= TRIED_WINDOW + 2.0 * rate * self._rtt + pace.waited / TRIED_SHARE
 
     def _window(self) -> float:
         accepted = self._epochs.accepted - self._window_from
@@ -334,7 +357,7 @@ class Limiter:
         return max(self._first_window, min(wide, self._first_window + accepted * longer / WINDOW_SHARE))
 
     def _stale(self) -> float:
-        return max(STALE, 4.0 * self._rtt)
+        return min(STALEST, max(STALE, 4.0 * self._rtt))
 
     # --- answers -----------------------------------------------------------------------------------------------------
 
@@ -345,8 +368,8 @@ class Limiter:
         self._epochs.accepted += 1
         if self._is_met:
             self._accepted_met(now, sent_at)
-        elif self._surely < WIDE_WINDOW:
-            self._surely += 1.0 / WINDOW_SHARE
+        elif self._surely < self._surely_most:
+            self._surely += self._surely_more
 
     def _accepted_met(self, now: float, sent_at: float) -> None:
         self._noise.accept(is_new=sent_at > self._epochs.known_at)

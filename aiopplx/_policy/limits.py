@@ -10,7 +10,9 @@ cost requests. So they have a limit each until it shows:
   empty, must have fitted into it.
 
 Until a rate of either is known, nothing shows it, and polls may use up what submissions would have had. So polls of a
-batch give way to its submissions as long as that may be (`may_be_shared`), for a minute each at most.
+batch give way to its submissions as long as that may be (`may_be_shared`), for a minute each at most. Once submissions
+have met a limit, these polls all wait to leave, and if the limit is theirs too, each that is on its way is refused. So
+they begin as carefully as submissions did; accepted ones soon free the others.
 
 Once it shows, it is one limit. It becomes two again only where refusals prove to come at any rate (`noise`): then the
 one that joined them said nothing. If it was wrong without that, polls wait longer than they must, and nothing else.
@@ -218,6 +220,8 @@ class Limits:
             other.refused(now, sent_at)
         elif shows_limit and is_known:
             self._empty[lane is _SUBMIT] = _Empty(sent_at, self.submit.count + self.poll.count)
+        elif lane is _SUBMIT and limit.rate is not None and may_join:
+            other.begin_carefully()
 
     def _fits(self, limit: Limiter, now: float) -> bool:
         """Whether this limit, whose rate is known, may hold all that was accepted of both."""

@@ -114,6 +114,11 @@ class Pace:
         self._saved = max(1.0, burst)
         self._filled_at = -math.inf
 
+    @property
+    def is_tried(self) -> bool:
+        """Whether requests leave faster than at the rate, to find out whether that is too low."""
+        return self.waited > self.flat and not (self._is_given or self.is_even or self.doubles or self.is_told)
+
     def delay(self, now: float) -> float:
         """Seconds until one more has come in; 0 where less remains than a clock can tell."""
         wait = (1.0 - self.saved(now)) / self._pace()

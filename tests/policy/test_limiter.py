@@ -28,7 +28,7 @@ from _limits import (
     SlidingWindow,
     ideal,
 )
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from aiopplx._policy.limiter import SLOWEST, Learnt, Limiter
@@ -81,6 +81,16 @@ def test_token_bucket_is_used_to_the_last_request(rpm: float, capacity: float, f
 def test_few_are_on_their_way_when_a_burst_ends():
     done = runs(bucket(150, 150), 300)
     assert statistics.median(run.refused_in(0.0, 60.0) for run in done) <= 24
+
+
+def test_few_are_refused_where_a_rate_was_learnt_too_low():
+    refused: list[int] = []
+    for seed in SEEDS:
+        limit = Limiter()
+        limit.start_from(BEGAN, Learnt(rate=3.0, flat=7.0), 0.0)
+        run = Run(Bucket(500, 500, full=0.0), limit, 300, seed=seed).run()
+        refused.append(run.refused_in(0.0, 60.0))
+    assert statistics.median(refused) <= 20
 
 
 @pytest.mark.parametrize(("rpm", "capacity", "full", "jobs"), BUCKETS)
@@ -292,6 +302,20 @@ EVENTS = st.lists(
 )
 
 
+@example(  # two answers that took five minutes
+    rpm=None,
+    events=[
+        ("leave", 0.0, 0, 0),
+        ("leave", 0.0, 0, 0),
+        ("leave", 103.0, 0, 0),
+        ("leave", 196.0, 0, 0),
+        ("lost", 2.0, 2, 0),
+        ("leave", 0.0, 0, 0),
+        ("accepted", 0.0, 0, 0),
+        ("accepted", 0.0, 0, 0),
+        ("leave", 0.0, 0, 0),
+    ],
+)
 @given(rpm=st.none() | RPM, events=EVENTS)
 def test_limiter_after_any_events_opens_again(rpm: float | None, events: list[tuple[str, float, int, int]]):
     limit, now, out = Limiter(rpm), BEGAN, list[float]()

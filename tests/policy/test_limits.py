@@ -56,6 +56,35 @@ def test_two_unused_limits_of_one_size_are_not_joined():
     assert not limits.is_shared
 
 
+def leave_at_once(limits: Limits, lane: Lane, now: float, most: int = 200) -> int:
+    """So many requests of this lane leave before one of them is answered."""
+    source = limits.lanes[lane]
+    for number in range(most):
+        if source.delay(now) > 0.0:
+            return number
+        source.leave(now)
+    return most
+
+
+def test_first_polls_beside_a_known_rate_are_few():
+    limits, now = Limits(), BEGAN
+    for is_refused in (False, True, True, False, True):
+        limits.submit.leave(now)
+        limits.submit.back(now)
+        if is_refused:
+            limits.refused(Lane.SUBMIT, now + 0.2, now)
+        else:
+            limits.submit.accepted(now + 0.2, now)
+        now += 1.0
+    assert limits.submit.rate is not None
+    assert not limits.is_shared
+    assert leave_at_once(limits, Lane.POLL, now) == 2
+    for seconds in range(1, 80):
+        limits.poll.back(now)
+        limits.poll.accepted(now + seconds, now)
+    assert leave_at_once(limits, Lane.POLL, now + 80.0) >= 80, "where polls are accepted they are soon free again"
+
+
 @pytest.mark.parametrize(
     ("known", "refused"), [(Lane.SUBMIT, Lane.POLL), (Lane.SUBMIT, Lane.CANCEL), (Lane.POLL, Lane.SUBMIT)]
 )
