@@ -83,7 +83,7 @@ def test_few_are_on_their_way_when_a_burst_ends():
     assert statistics.median(run.refused_in(0.0, 60.0) for run in done) <= 24
 
 
-def test_few_are_refused_where_a_rate_was_learnt_too_low():
+def test_few_are_refused_after_too_low_a_rate():
     refused: list[int] = []
     for seed in SEEDS:
         limit = Limiter()
