@@ -228,5 +228,6 @@ async def _shared_by(journal: PostgresJournal, address: Address, settings: Setti
         with settings.clock.busy():
             return OpenAccount(await _account_in(journal.database, journal.hearing, address, settings), None)
     except BaseException:
-        await journal.close()
+        with contextlib.suppress(TimeoutError):
+            await closed(journal.close(), CLOSING)
         raise

@@ -23,6 +23,7 @@ from typing import Any, Final, TypeVar, cast
 import anyio
 
 from aiopplx._events import log
+from aiopplx._waiting import until_done
 
 T = TypeVar("T")
 
@@ -61,23 +62,13 @@ async def cancel_and_wait(tasks: Collection[asyncio.Future[Any]], seconds: float
     """
     for task in tasks:
         task.cancel()
-    going: set[asyncio.Future[Any]] = {task for task in tasks if not task.done()}  # Any: as above
-    loop = asyncio.get_running_loop()
-    until = loop.time() + seconds
-    cancelled: asyncio.CancelledError | None = None
     try:
-        # A cancelled scope of anyio would cancel this wait anew, turn by turn.
-        with anyio.CancelScope(shield=True):
-            while going and (remaining := until - loop.time()) > 0.0:
-                try:
-                    await asyncio.wait(going, timeout=remaining)
-                except asyncio.CancelledError as error:
-                    cancelled = error
-                going = {task for task in going if not task.done()}
+        cancelled = await until_done(tasks, seconds)
     finally:
         for task in tasks:
-            # Also where this wait itself is cancelled: an exception that nobody fetches would be told by the loop.
+            # Also where this coroutine is closed: an exception that nobody fetches would be told by the loop.
             task.add_done_callback(_drop)
+    going = [task for task in tasks if not task.done()]
     if going:
         log(logging.WARNING, "%d cancelled tasks go on after %g s; they are left to themselves", len(going), seconds)
     if cancelled is not None:
@@ -117,15 +108,8 @@ async def closed(coroutine: Coroutine[Any, Any, object], seconds: float = CLOSIN
         TimeoutError: it goes on, and is left to itself.
         BaseException: what it raised.
     """
-    loop = asyncio.get_running_loop()
-    task, until = loop.create_task(coroutine), loop.time() + seconds
-    cancelled: asyncio.CancelledError | None = None
-    with anyio.CancelScope(shield=True):  # as in `cancel_and_wait`: what is about to close is not left behind
-        while not task.done() and (remaining := until - loop.time()) > 0.0:
-            try:
-                await asyncio.wait([task], timeout=remaining)
-            except asyncio.CancelledError as error:
-                cancelled = error
+    task = asyncio.get_running_loop().create_task(coroutine)
+    cancelled = await until_done([task], seconds)
     if not task.done():
         await cancel_and_wait([task], SWALLOWED)
         raise cancelled or TimeoutError

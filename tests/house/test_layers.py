@@ -19,7 +19,7 @@ from aiopplx.journal import State
 # The tower, from the bottom up: a module imports only from those that stand before it. A name that ends in a dot is a
 # folder, whose modules follow it in their own order.
 TOWER = """
-_version  _tag  _errors
+_version  _tag  _errors  _waiting
 _text.  amounts safe marks structured thought names values words
 _checks.  builtin cells path span rules conversion
 report.  _markdown _notebook
@@ -180,6 +180,7 @@ REAL_TIME = frozenset({"asyncio.sleep", "asyncio.timeout", "asyncio.timeout_at",
 # Where real seconds are meant, in all else but these the clock is asked to wait.
 ARE_REAL = {
     "_http.clock": "what it is made of",
+    "_waiting": "files and connections take real time to close, and so does the caller's code",
     "_http.apart": "the caller's code knows nothing of the session's clock",
     "testing._jumping": "it jumps",
     "testing._timers": "the same",

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from typing import Any
 
+import anyio
 import pytest
 from _postgres import Server
 
@@ -208,3 +209,26 @@ async def test_closed_database_says_so_and_leaves_no_connection(postgres: Server
     # The server ends the process of a closed connection when it reads the farewell.
     await database.fetch("SELECT pg_terminate_backend($1, 30000)", row["pid"])
     assert await database.fetch("SELECT 1 FROM pg_stat_activity WHERE query LIKE 'LISTEN%'") == []
+
+
+async def test_closing_cancelled_again_leaves_no_connection(postgres: Server) -> None:
+    async def closed(other: AsyncpgDatabase) -> None:
+        with anyio.CancelScope() as scope:  # which cancels each wait anew
+            scope.cancel()
+            await other.close()
+
+    for close in (closed, AsyncpgDatabase.close):
+        other = AsyncpgDatabase(address_of(postgres.url()))
+        await other.fetch("SELECT 1")
+        await other.listen("aiopplx_test", lambda said: None)
+        pool, direct = other._pool, other._direct
+        assert pool is not None
+        assert direct is not None
+        closing = asyncio.ensure_future(close(other))
+        async with asyncio.timeout(60):
+            await asyncio.sleep(0)
+            while not closing.done():
+                closing.cancel()
+                await asyncio.sleep(0)
+        assert direct.is_closed()
+        assert pool.get_size() == 0

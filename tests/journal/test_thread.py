@@ -7,14 +7,15 @@ import gc
 import sys
 import threading
 import types
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import anyio
 import pytest
 from _rows import claim_of, opened, queued, sent, take
 
-from aiopplx.journal._errors import JournalBroken, JournalError
+from aiopplx.journal._errors import JournalBroken, JournalError, JournalLocked
 from aiopplx.journal._records import State
 from aiopplx.journal._sqlite import writer as writer_of
 from aiopplx.journal._sqlite.journal import SqliteJournal
@@ -177,3 +178,74 @@ async def test_thread_that_cannot_be_started_is_told(tmp_path: Path) -> None:
     finally:
         threading.stack_size(before)
     await (await opened(tmp_path / "run.db")).close()  # nothing is left of it
+
+
+# --- an opening that is cancelled
+
+
+async def cancelled_natively(opening: asyncio.Task[object], scope: anyio.CancelScope) -> None:
+    opening.cancel()
+
+
+async def cancelled_twice(opening: asyncio.Task[object], scope: anyio.CancelScope) -> None:
+    opening.cancel()
+    await asyncio.sleep(0)
+    opening.cancel()
+
+
+async def cancelled_by_scope(opening: asyncio.Task[object], scope: anyio.CancelScope) -> None:
+    scope.cancel()
+
+
+WAYS = [cancelled_natively, cancelled_twice, cancelled_by_scope]
+
+
+class Stalled:
+    """Asked for the account's fingerprint in the middle of the opening, it answers once it is let go."""
+
+    def __init__(self) -> None:
+        self.is_asked = threading.Event()
+        self.let_go = threading.Event()
+
+    def __call__(self, salt: bytes) -> str:
+        self.is_asked.set()
+        self.let_go.wait(SECONDS * 3)
+        return "fingerprint"
+
+
+@pytest.mark.parametrize("cancel", WAYS)
+async def test_file_is_free_once_its_opening_was_cancelled(
+    tmp_path: Path, cancel: Callable[[asyncio.Task[object], anyio.CancelScope], Awaitable[None]]
+) -> None:
+    path, stalled, scope = tmp_path / "run.db", Stalled(), anyio.CancelScope()
+
+    async def open_it() -> object:
+        with scope:
+            return await opened(path, account=stalled)
+        return None
+
+    opening = asyncio.create_task(open_it())
+    with anyio.fail_after(SECONDS):
+        await asyncio.to_thread(stalled.is_asked.wait, SECONDS)
+        await cancel(opening, scope)
+        for _ in range(20):
+            await asyncio.sleep(0)
+        still_opening = not opening.done()
+        stalled.let_go.set()
+        await asyncio.wait([opening])
+        assert still_opening
+        assert opening.cancelled() == (cancel is not cancelled_by_scope)
+        await (await opened(path)).close()
+
+
+@pytest.mark.slow
+async def test_cancelled_opening_at_a_stalled_disk_is_bounded(tmp_path: Path) -> None:
+    path, stalled = tmp_path / "run.db", Stalled()
+    try:
+        with anyio.fail_after(SECONDS), pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.1):
+                await opened(path, account=stalled)
+        with pytest.raises(JournalLocked, match="in this process already"):
+            await opened(path)
+    finally:
+        stalled.let_go.set()

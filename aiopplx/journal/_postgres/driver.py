@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING, Any, TypedDict, cast
 import asyncpg
 
 from aiopplx._events import log
+from aiopplx._waiting import until_done
 from aiopplx.journal._errors import JournalAway, JournalBroken, JournalClosed, JournalRefused
 from aiopplx.journal._postgres.room import Heard, Row, Taken, Value, error_of
 from aiopplx.journal._postgres.url import Address
@@ -73,6 +74,7 @@ class AsyncpgDatabase:
         self._pool: asyncpg.Pool[asyncpg.Record] | None = None
         self._direct: asyncpg.Connection[asyncpg.Record] | None = None
         self._listening: asyncio.Task[None] | None = None
+        self._closing: asyncio.Task[None] | None = None
         self._is_closed = False
         self._is_open = False
 
@@ -247,10 +249,17 @@ class AsyncpgDatabase:
         self._is_open = True
 
     async def close(self) -> None:
-        """See `Database`."""
-        if self._is_closed:
-            return
-        self._is_closed = True
+        """See `Database`. If this caller is cancelled, closing goes on, and it is waited for all the same."""
+        if self._closing is None:
+            self._is_closed = True
+            self._closing = asyncio.create_task(self._close(), name="aiopplx closes a database")
+        cancelled = await until_done([self._closing], 4.0 * CLOSE)
+        if cancelled is not None:
+            raise cancelled
+        if self._closing.done():
+            self._closing.result()
+
+    async def _close(self) -> None:
         if self._listening is not None:
             self._listening.cancel()
             await asyncio.wait([self._listening], timeout=CLOSE)

@@ -23,6 +23,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple, TypeAlias, TypeVar
 
 from aiopplx._errors import AiopplxError
+from aiopplx._waiting import until_done
 from aiopplx.journal._errors import JournalBroken, JournalClosed, JournalError
 from aiopplx.journal._sqlite.errors import is_of_one_step, journal_error, no_thread, unexpected
 from aiopplx.journal._sqlite.files import FEW, Files
@@ -43,6 +44,9 @@ MANY = 4
 """With this many steps in the last transaction, more are expected soon; with fewer, a step does not wait."""
 IDLE = 1.0
 """Seconds without a step after which a log of some size is written back into the file."""
+GIVING_UP = 3.0
+"""Real seconds for which a cancelled opening waits until its thread has let go of the file. Where a disk stalls for
+longer, the file stays locked until the disk comes back."""
 LOG = 4000
 """Pages of log (16 MB) at which it is written back into the file, each page once for about twenty changes."""
 
@@ -115,7 +119,8 @@ class Writer:
         try:
             await opened
         except asyncio.CancelledError:
-            self.close_soon()
+            # Whoever was cancelled may open the file again at once.
+            await until_done([self.close()], GIVING_UP)
             raise
 
     def ask(self, work: Callable[[WritingStatements], T], writes: What | None = None) -> asyncio.Future[T]:
