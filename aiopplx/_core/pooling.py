@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import msgspec
 
-from aiopplx._core.spending import Bounded, reached
+from aiopplx._core.spending import Bounded, makes_no_second_bill, reached
 from aiopplx._http.clock import Clock
 from aiopplx._policy.budget import Balance, Budget
 from aiopplx._submission import Submission
@@ -39,20 +39,28 @@ class Pooled(Bounded):
         kinds = {label: KindCosts(samples=costs.samples) for label, costs in ledger.kinds.items()}
         super().__init__(budget, clock, Ledger(ledger.spent, kinds))
         self._pool = pool
+        self._short: set[int] = set()  # rows for which room is looked for
 
     def _has_room(self, sub: Submission) -> bool:
         return False  # the store knows
 
     async def _find_room(self, sub: Submission) -> None:
-        kind = sub.kind
+        self._short.add(sub.row)
+        try:
+            await self._be_held(sub)
+        finally:
+            self._short.discard(sub.row)
+
+    async def _be_held(self, sub: Submission) -> None:
+        kind, again = sub.kind, makes_no_second_bill(sub)
         # A job makes room within its time limit. If nothing has changed for so long, what is held is held for good.
         seen, until = (-1.0, -1.0), 0.0
         while True:
             self._changed.clear()
             balance = self.budget.balance(kind)
-            if not balance.is_unseen and await self._is_held(sub, balance.reservation):
+            if (again or not balance.is_unseen) and await self._is_held(sub, balance.reservation, again=again):
                 return
-            room = await self._pool.room()
+            room = await self._pool.room(but=self._short)
             if (room.spent, room.held) != seen:
                 seen, until = (room.spent, room.held), self._clock.now() + sub.timeout
             if balance.is_unseen:
@@ -63,8 +71,8 @@ class Pooled(Bounded):
                 raise reached(_common(balance, room))
             await self._clock.wait(self._changed, LOOK)
 
-    async def _is_held(self, sub: Submission, dollars: float) -> bool:
-        return sub.claim is not None and await self._pool.hold(sub.claim, dollars)
+    async def _is_held(self, sub: Submission, dollars: float, *, again: bool) -> bool:
+        return sub.claim is not None and await self._pool.hold(sub.claim, dollars, again=again)
 
 
 def _common(balance: Balance, room: Room) -> Balance:

@@ -56,6 +56,11 @@ def reached(balance: Balance) -> BudgetReached:
     return BudgetReached(f"not sent: {balance}. {helps} goes on with it; nothing was billed", remedy=REMEDY)
 
 
+def makes_no_second_bill(sub: Submission) -> bool:
+    """Whether it is sent again, to an API that knows its key: what is reserved for it already is enough."""
+    return sub.phase is Phase.UNANSWERED and sub.api.has_idempotency
+
+
 class Unbounded:
     """A session without `max_cost`: everything may be spent, and nothing is counted."""
 
@@ -110,12 +115,11 @@ class Bounded:
 
     def _has_room(self, sub: Submission) -> bool:
         """Whether nothing has to be waited for, or asked."""
-        is_sent_again = sub.phase is Phase.UNANSWERED and sub.api.has_idempotency
-        return self.budget.may_send(sub.kind) or (is_sent_again and self.budget.may_send_again(sub.kind))
+        return self.budget.may_send(sub.kind) or (makes_no_second_bill(sub) and self.budget.may_send_again(sub.kind))
 
     async def _find_room(self, sub: Submission) -> None:
         """Wait until there is room for it. Raises `BudgetReached` if nothing runs that could make room."""
-        while not self.budget.may_send(sub.kind):
+        while not self._has_room(sub):
             if not self.budget.may_make_room(sub.kind):
                 raise reached(self.budget.balance(sub.kind))
             self._changed.clear()

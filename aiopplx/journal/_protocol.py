@@ -283,20 +283,31 @@ class Pool(Protocol):
         """Set the cap of all sessions. Returns the one before, None if there was none."""
         ...
 
-    async def hold(self, claim: Claim, dollars: float) -> bool:
+    async def hold(self, claim: Claim, dollars: float, *, again: bool) -> bool:
         """Hold back so much for a row, in place of what it held before; False if there is no room for it.
 
-        It is let go when the row ends with a known cost or was refused. One of unknown cost stays held. If there is no
-        room for more, a row in SENDING or IN_DOUBT keeps what it holds: it is sent again, under its own key. Asked
-        again, it finds itself done.
+        It is let go when the row ends with a known cost or was refused. One of unknown cost stays held. Asked again, it
+        finds itself done, as long as the cap is not passed by then. A row in SENDING or IN_DOUBT keeps what it held if
+        there is no room; any other row then holds nothing.
+
+        Args:
+            claim: of the row.
+            dollars: the amount.
+            again: the row is sent again, to a server that knows its key, so that no second bill can come of it. Where
+                there is no room for more, a row in SENDING or IN_DOUBT is content with what it holds, unless the cap is
+                passed already. If False, such a row needs room for the amount beside what it holds.
 
         Raises:
             ClaimLost: another session owns the row.
         """
         ...
 
-    async def room(self) -> Room:
-        """What is spent and held. What a session that is gone held for what it never sent is let go first."""
+    async def room(self, *, but: Collection[int] = ()) -> Room:
+        """What is spent and held. What a session that is gone held for what it never sent is let go first.
+
+        Args:
+            but: rows that wait for room themselves, so that none comes of them.
+        """
         ...
 
     async def recount(self) -> Room:

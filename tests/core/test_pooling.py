@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import math
-from collections.abc import AsyncIterator
+import time
+from collections.abc import AsyncIterator, Callable, Collection
+from pathlib import Path
 from typing import Any, cast
 
 import pytest
@@ -13,18 +15,31 @@ from _postgres import Server
 from _rows import claim_of, take
 from _scripted import KEY
 
-from aiopplx import BudgetReached, Event, EventKind, Job, JobStatus, PollPolicy, Session
+from aiopplx import (
+    AgentRequest,
+    BudgetReached,
+    Event,
+    EventKind,
+    Job,
+    JobStatus,
+    JournalOptions,
+    PollPolicy,
+    RetryPolicy,
+    Session,
+)
 from aiopplx._core.pooling import LOOK, Pooled
 from aiopplx._policy.budget import Budget, expected
 from aiopplx._submission import Submission
 from aiopplx._wire.api import API
 from aiopplx._wire.kinds import Kind
-from aiopplx._wire.request import ResearchRequest
+from aiopplx._wire.request import Request, ResearchRequest
+from aiopplx.agent import AGENT
 from aiopplx.emulator import AfterPolls, Emulator
 from aiopplx.journal._names import item_name
 from aiopplx.journal._postgres.journal import PostgresJournal
 from aiopplx.journal._protocol import Pool
 from aiopplx.journal._records import Claim, Ledger, Room, State
+from aiopplx.journal._sqlite.journal import SqliteJournal
 from aiopplx.sonar import SONAR
 from aiopplx.testing import Clock, JumpingClock
 
@@ -99,7 +114,7 @@ async def left_by_a_dead_session(url: str, *, in_doubt: bool) -> None:
     dead = await PostgresJournal.open(url)
     body = SONAR.freeze(ResearchRequest("Why?"), "k")
     record = await dead.find_or_queue(item_name("x", b""), tag="x", key="k", body=body, sha=b"", api="sonar")
-    assert await dead.hold(claim_of(record), 0.1)
+    assert await dead.hold(claim_of(record), 0.1, again=False)
     await take(dead, record, "sending")
     if in_doubt:
         await take(dead, record, "doubtful", error="?")
@@ -116,6 +131,59 @@ async def test_submission_in_doubt_is_sent_again_at_the_cap(service: Emulator, p
         room, again = await journal.room(), await journal.recount()
         assert (room.spent, room.held) == (pytest.approx(again.spent), 0.0)
     assert service.ledger.created == 1
+
+
+async def left_unanswered(where: str | Path, api: API, request: Request, amount: float) -> None:
+    """A submission under the tag x whose answer a dead session never had; in a database the amount is held for it."""
+    dead = await (PostgresJournal.open(where) if isinstance(where, str) else SqliteJournal.open(where, now=time.time))
+    body = api.freeze(request, "k")
+    record = await dead.find_or_queue(item_name("x", b""), tag="x", key="k", body=body, sha=b"", api=api.name)
+    if isinstance(dead, PostgresJournal):
+        assert await dead.hold(claim_of(record), amount, again=False)
+    await take(dead, record, "sending")
+    await dead.close()
+
+
+# The Agent API has no idempotency keys, so each time that it is sent may be a bill.
+@pytest.mark.parametrize("store", ["file", "database"])
+@pytest.mark.parametrize(
+    ("api", "request_of", "holds", "is_sent"),
+    [
+        (SONAR, ResearchRequest, 0.9, False),
+        (SONAR, ResearchRequest, 1.1, True),
+        (AGENT, AgentRequest, 1.9, False),
+        (AGENT, AgentRequest, 2.1, True),
+    ],
+)
+async def test_unanswered_submission_is_sent_again_within_the_cap(
+    service: Emulator,
+    postgres: Server,
+    tmp_path: Path,
+    store: str,
+    api: API,
+    request_of: Callable[[str], Request],
+    holds: float,
+    is_sent: bool,
+) -> None:
+    where = tmp_path / "run.db" if store == "file" else postgres.url()
+    request = request_of("Why?")
+    amount = expected(api.kind_of(api.freeze(request, "k")))
+    await left_unanswered(where, api, request, amount)
+    async with (
+        Session(
+            KEY,
+            base_url=service.url,
+            api="agent" if api is AGENT else "sonar",
+            journal=JournalOptions(where, collect=False),
+            max_cost=holds * amount,
+            poll=SOON,
+            retry=RetryPolicy(on_doubt="resend"),
+        ) as session,
+        session.batch([{"question": "Why?", "tag": "x"}]) as batch,
+    ):
+        [job] = [job async for job in batch]
+    assert service.ledger.created == is_sent
+    assert job.status is (JobStatus.COMPLETED if is_sent else JobStatus.IN_DOUBT)
 
 
 async def test_collected_submission_is_sent_again_at_the_cap(service: Emulator, postgres: Server) -> None:
@@ -137,10 +205,10 @@ class Full:
         self._began = clock.now()
         self._changes = changes
 
-    async def hold(self, claim: Claim, dollars: float) -> bool:
+    async def hold(self, claim: Claim, dollars: float, *, again: bool) -> bool:
         return False
 
-    async def room(self) -> Room:
+    async def room(self, *, but: Collection[int] = ()) -> Room:
         minutes = min(self._changes, int((self._clock.now() - self._began) / 60.0))
         return Room(cap=5.0, spent=1.0 + minutes / 100.0, held=4.0, may_change=True)
 

@@ -45,7 +45,7 @@ async def sums(journal: PostgresJournal) -> tuple[float, float]:
 
 async def running(journal: PostgresJournal, tag: str, dollars: float = 1.0) -> Record:
     record = await queued(journal, tag)
-    assert await journal.hold(claim_of(record), dollars)
+    assert await journal.hold(claim_of(record), dollars, again=False)
     await take(journal, record, "sending")
     await take(journal, record, "accepted", job_id=f"job-{tag}")
     return record
@@ -56,7 +56,8 @@ async def test_holds_of_two_sessions_fit_under_one_cap(world: World) -> None:
     assert (await one.cap(5.0), await other.cap(5.0)) == (None, 5.0)
     records = [await queued(journal, f"{n}") for n, journal in enumerate((one, other) * 4)]
     held = [
-        await journal.hold(claim_of(record), 0.8) for record, journal in zip(records, (one, other) * 4, strict=True)
+        await journal.hold(claim_of(record), 0.8, again=False)
+        for record, journal in zip(records, (one, other) * 4, strict=True)
     ]
     assert held == [True] * 6 + [False] * 2
     assert await sums(one) == (0.0, 4.8)
@@ -66,7 +67,7 @@ async def test_holds_at_the_same_moment_stay_under_the_cap(world: World) -> None
     sessions = [await world.session() for _ in range(4)]
     await sessions[0].cap(5.0)
     records = [(journal, await queued(journal, f"{n}")) for n, journal in enumerate(sessions * 5)]
-    held = await asyncio.gather(*(journal.hold(claim_of(record), 0.8) for journal, record in records))
+    held = await asyncio.gather(*(journal.hold(claim_of(record), 0.8, again=False) for journal, record in records))
     assert sum(held) == 6
     assert await sums(sessions[0]) == (0.0, 4.8)
 
@@ -75,10 +76,10 @@ async def test_hold_that_is_asked_for_again_is_held_once(world: World) -> None:
     journal = await world.session()
     await journal.cap(1.0)
     record = await queued(journal)
-    assert [await journal.hold(claim_of(record), 0.8) for _ in range(2)] == [True, True]
+    assert [await journal.hold(claim_of(record), 0.8, again=False) for _ in range(2)] == [True, True]
     assert await sums(journal) == (0.0, 0.8)
-    assert not await journal.hold(claim_of(record), 1.2)
-    assert await journal.hold(claim_of(record), 0.5)
+    assert not await journal.hold(claim_of(record), 1.2, again=False)
+    assert await journal.hold(claim_of(record), 0.5, again=False)
     assert await sums(journal) == (0.0, 0.5)
 
 
@@ -107,7 +108,7 @@ async def test_end_settles_what_was_held(
 async def test_refusal_lets_go_what_was_held(world: World) -> None:
     journal = await world.session()
     record = await queued(journal)
-    await journal.hold(claim_of(record), 1.0)
+    await journal.hold(claim_of(record), 1.0, again=False)
     await take(journal, record, "sending")
     await take(journal, record, "ended", State.REJECTED)
     assert await sums(journal) == (0.0, 0.0)
@@ -127,7 +128,7 @@ async def test_unknown_bills_of_removed_rows_are_still_counted(world: World) -> 
         record = await running(journal, tag)
         await take(journal, record, "ended", State.DONE, job_id=f"job-{tag}", cost=cost)
     never_sent = await queued(journal, "d")
-    await journal.hold(claim_of(never_sent), 0.5)
+    await journal.hold(claim_of(never_sent), 0.5, again=False)
     await take(journal, never_sent, "ended", State.REJECTED)
     assert await sums(journal) == (0.25, 2.0)
     assert await journal.forget(-1.0) == 4
@@ -138,13 +139,13 @@ async def test_holds_of_dead_sessions_are_found_by_rows(world: World) -> None:
     dead, living = await world.session(), await world.session()
     await living.cap(2.0)
     await running(dead, "runs")
-    await dead.hold(claim_of(await queued(dead, "was never sent")), 1.0)
-    assert not await living.hold(claim_of(record := await queued(living, "b")), 1.0)
+    await dead.hold(claim_of(await queued(dead, "was never sent")), 1.0, again=False)
+    assert not await living.hold(claim_of(record := await queued(living, "b")), 1.0, again=False)
     assert await sums(living) == (0.0, 2.0)
     await dead.close()
     room = await living.room()
     assert (room.held, room.may_change) == (1.0, True)
-    assert await living.hold(claim_of(record), 1.0)
+    assert await living.hold(claim_of(record), 1.0, again=False)
     (free,) = [found for found in await living.free(10) if found.tag == "runs"]
     await take(living, free, "ended", State.DONE, job_id="job-runs", cost=0.6)
     assert await sums(living) == (0.6, 1.0)
@@ -160,15 +161,36 @@ async def test_nothing_may_make_room_where_nothing_runs(world: World) -> None:
     assert not (await journal.room()).may_change, "its bill is unknown, and stays so"
 
 
-async def test_row_that_was_sent_keeps_what_it_holds(world: World) -> None:
+# A row holds 0.6 and another one 0.4. What it asks for, under which cap, and whether it is held; what it then holds.
+@pytest.mark.parametrize(
+    ("was_sent", "again", "cap", "dollars", "is_held", "holds"),
+    [
+        (True, True, 1.0, 0.8, True, 0.6),  # sent again under its key, it makes no second bill
+        (True, True, 1.2, 0.8, True, 0.8),
+        (True, True, 0.9, 0.6, False, 0.6),  # the cap was lowered
+        (True, True, 0.9, 0.5, True, 0.5),
+        (True, False, 1.0, 0.6, False, 0.6),  # without a key there may be two bills
+        (True, False, 1.0, 0.1, False, 0.6),
+        (True, False, 1.6, 0.6, True, 0.6),
+        (False, False, 1.0, 0.6, True, 0.6),  # asked again, it finds itself done
+        (False, False, 1.0, 0.8, False, 0.0),  # nobody waits for what it held
+        (False, False, 0.9, 0.6, False, 0.0),
+        (False, True, 0.9, 0.6, False, 0.0),
+    ],
+)
+async def test_row_that_asks_again_holds_what_fits(
+    world: World, was_sent: bool, again: bool, cap: float, dollars: float, is_held: bool, holds: float
+) -> None:
     journal = await world.session()
     await journal.cap(1.0)
-    sent, unsent = await queued(journal, "a"), await queued(journal, "b")
-    assert await journal.hold(claim_of(sent), 0.6)
-    assert await journal.hold(claim_of(unsent), 0.4)
-    await take(journal, sent, "sending")
-    assert [await journal.hold(claim_of(record), 0.8) for record in (sent, unsent)] == [True, False]
-    assert await sums(journal) == (0.0, 1.0)
+    await running(journal, "other", 0.4)
+    record = await queued(journal, "a")
+    assert await journal.hold(claim_of(record), 0.6, again=False)
+    if was_sent:
+        await take(journal, record, "sending")
+    await journal.cap(cap)
+    assert await journal.hold(claim_of(record), dollars, again=again) == is_held
+    assert await sums(journal) == (0.0, pytest.approx(0.4 + holds))
 
 
 @pytest.mark.parametrize("call", ["hold", "room", "recount", "cap"])
@@ -180,8 +202,8 @@ async def test_sums_that_were_deleted_are_made_again(world: World, call: str) ->
     record = await queued(journal, "c")
     await journal._held.fetch("DELETE FROM ~.account")
     if call == "hold":
-        assert not await journal.hold(claim_of(record), 1.0)
-        assert await journal.hold(claim_of(record), 0.25)
+        assert not await journal.hold(claim_of(record), 1.0, again=False)
+        assert await journal.hold(claim_of(record), 0.25, again=False)
     elif call == "cap":
         assert await journal.cap(2.0) is None
     else:
@@ -195,7 +217,7 @@ async def test_row_of_another_session_holds_nothing(world: World) -> None:
     one, other = await world.session(), await world.session()
     record = await queued(one)
     with pytest.raises(ClaimLost):
-        await other.hold(claim_of(record), 1.0)
+        await other.hold(claim_of(record), 1.0, again=False)
 
 
 async def test_sums_are_made_anew_from_the_rows(world: World) -> None:

@@ -314,13 +314,13 @@ class PostgresJournal:
         """See `Pool`."""
         return await self._do(lambda: self._money.cap(dollars))
 
-    async def hold(self, claim: Claim, dollars: float) -> bool:
+    async def hold(self, claim: Claim, dollars: float, *, again: bool) -> bool:
         """See `Pool`."""
-        return await self._do(lambda: self._money.hold(claim, dollars), after=claim.pk)
+        return await self._do(lambda: self._money.hold(claim, dollars, again=again), after=claim.pk)
 
-    async def room(self) -> Room:
+    async def room(self, *, but: Collection[int] = ()) -> Room:
         """See `Pool`."""
-        return await self._do(self._money.room)
+        return await self._do(lambda: self._money.room(but=but))
 
     async def recount(self) -> Room:
         """See `Pool`."""

@@ -9,9 +9,12 @@ This module knows nothing of how much is held back.
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 from aiopplx.journal._errors import ClaimLost
 from aiopplx.journal._postgres import statements as sql
 from aiopplx.journal._postgres.holding import Held
+from aiopplx.journal._postgres.room import Value
 from aiopplx.journal._records import Claim, Room
 
 
@@ -41,25 +44,23 @@ class Money:
         """Set the sums from the rows. Somebody may have emptied the table: then this session's cap is that of all."""
         await self._held.many([sql.MAKE_MONEY, sql.LOCK_MONEY, sql.RECOUNT], dollars=self._cap)
 
-    async def hold(self, claim: Claim, dollars: float) -> bool:
-        """Hold back so much for a row, in place of what it held before; False if there is no room for it.
-
-        Asked again, it finds itself done. Raises `ClaimLost`.
-        """
-        found = (await self._held.fetch(sql.HOLD, pk=claim.pk, fence=claim.fence, dollars=dollars))[0]
+    async def hold(self, claim: Claim, dollars: float, *, again: bool) -> bool:
+        """See `Pool`. Raises `ClaimLost`."""
+        values: dict[str, Value] = {"pk": claim.pk, "fence": claim.fence, "dollars": dollars, "again": again}
+        found = (await self._held.fetch(sql.HOLD, **values))[0]
         if not found["is_there"]:
             await self._add_up()
-            found = (await self._held.fetch(sql.HOLD, pk=claim.pk, fence=claim.fence, dollars=dollars))[0]
+            found = (await self._held.fetch(sql.HOLD, **values))[0]
         if not found["is_mine"]:
             raise ClaimLost(f"another session now owns row {claim.pk}: nothing is held back for it", path=self._name)
         return bool(found["is_held"])
 
-    async def room(self) -> Room:
-        """What is spent and held, once the holds of dead sessions for what they never sent are let go."""
-        rows = await self._held.fetch(sql.ROOM)
+    async def room(self, *, but: Collection[int] = ()) -> Room:
+        """See `Pool`."""
+        rows = await self._held.fetch(sql.ROOM, pks=list(but))
         if not rows:
             await self._add_up()
-            rows = await self._held.fetch(sql.ROOM)
+            rows = await self._held.fetch(sql.ROOM, pks=list(but))
         found = rows[0]
         return Room(cap=found["cap"], spent=found["spent"], held=found["held"], may_change=found["may_change"])
 

@@ -32,7 +32,7 @@ _TYPES: Mapping[str, str] = {
     "pks": "bigint[]",
     **dict.fromkeys(("keys", "said"), "text[]"),
     "states": "smallint[]",
-    "is_kept": "boolean",
+    **dict.fromkeys(("is_kept", "again"), "boolean"),
 }
 """The types of values that are not text."""
 
@@ -345,20 +345,26 @@ CAP = f"""
     RETURNING (SELECT cap FROM ~.account WHERE name = '{MONEY}') AS before, xmax = 0 AS is_new"""
 MAKE_MONEY = f"INSERT INTO ~.account(name, cap) VALUES ('{MONEY}', :dollars) ON CONFLICT DO NOTHING"
 # The row first: what changes both locks it before the sums, and a part that writes is carried out whoever reads it.
-# One that was sent is sent again under its key, which makes no second bill: if there is no room for more, it keeps what
-# it holds.
+# One that is sent again under a key that the server knows makes no second bill: it needs room for what it holds and no
+# more. Without such a key the first bill may stay, so the whole amount has to fit beside it. One that was never sent
+# and finds no room holds nothing, or others would wait for what it holds.
 HOLD = f"""
     WITH mine AS (
         SELECT pk, hold, state {_among(frozenset({State.SENDING, State.IN_DOUBT}))} AND hold > 0 AS was_sent
         FROM ~.job WHERE pk = :pk AND {LIVE} AND NOT state {_among(OVER)} FOR UPDATE),
+    seen AS (
+        SELECT pk, hold, was_sent,
+            was_sent AND :again AND (cap IS NULL OR spent + held <= cap + {_CENTI_CENT}) AS keeps,
+            cap IS NULL OR spent + held + :dollars
+                - CASE WHEN was_sent AND NOT :again THEN 0 ELSE hold END <= cap + {_CENTI_CENT} AS fits
+        FROM mine, ~.account AS money WHERE name = '{MONEY}' FOR UPDATE OF money),
+    now AS (SELECT pk, hold, CASE WHEN fits THEN :dollars WHEN was_sent THEN hold ELSE 0 END AS amount FROM seen),
     room AS (
-        UPDATE ~.account SET held = held + :dollars - mine.hold FROM mine
-        WHERE name = '{MONEY}' AND (:dollars <= mine.hold OR cap IS NULL
-            OR spent + held + :dollars - mine.hold <= cap + {_CENTI_CENT})
-        RETURNING mine.pk),
-    held AS (UPDATE ~.job SET hold = :dollars FROM room WHERE job.pk = room.pk RETURNING job.pk)
+        UPDATE ~.account SET held = greatest(0, held + now.amount - now.hold) FROM now
+        WHERE name = '{MONEY}' AND now.amount <> now.hold),
+    held AS (UPDATE ~.job SET hold = now.amount FROM now WHERE job.pk = now.pk AND now.amount <> now.hold)
     SELECT EXISTS (SELECT FROM mine) AS is_mine,
-        EXISTS (SELECT FROM held) OR EXISTS (SELECT FROM mine WHERE was_sent) AS is_held,
+        EXISTS (SELECT FROM seen WHERE fits OR keeps) AS is_held,
         EXISTS (SELECT FROM ~.account WHERE name = '{MONEY}') AS is_there"""
 # What a session that is gone held back for what it never sent is let go by whoever is short of room.
 ROOM = f"""
@@ -370,7 +376,7 @@ ROOM = f"""
         UPDATE ~.account SET held = greatest(0, held - (SELECT coalesce(sum(hold), 0) FROM freed))
         WHERE name = '{MONEY}' RETURNING cap, spent, held)
     SELECT cap, spent, held, EXISTS (
-        SELECT FROM ~.job WHERE hold > 0
+        SELECT FROM ~.job WHERE hold > 0 AND pk <> ALL(:pks)
             AND (state {_among(RUNNING)} OR state = {int(State.QUEUED)} AND owner IS NOT NULL)) AS may_change
     FROM money"""
 LOCK_MONEY = f"SELECT FROM ~.account WHERE name = '{MONEY}' FOR UPDATE"
