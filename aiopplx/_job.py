@@ -32,6 +32,11 @@ from aiopplx._text.safe import plain, safe_filename
 
 T = TypeVar("T")
 
+CLOCKS_DIFFER = 3.0
+"""Seconds by which a job may seem to have ended after it was found ended: dates of the server are whole seconds."""
+_UNSEEN = 60.0
+"""Seconds after its end, by the server's dates, from which on nobody was there to see it: a poll does not come so late."""
+
 
 class JobStatus(enum.StrEnum):
     """Where a job stands. The first group are the server's words; the second are ours, for what no server can say.
@@ -169,6 +174,26 @@ class Snapshot(msgspec.Struct, frozen=True, gc=False, kw_only=True):
         """Whether a later poll may tell more: the server gives no answer, or names no action, and does not say why."""
         return self.actions == () or (self.is_empty and not self.error_message)
 
+    @property
+    def lasted(self) -> float | None:
+        """Seconds from its acceptance to its end by the server's dates, which need not be its own (`API.has_dates`)."""
+        ended = self.completed_at if self.completed_at is not None else self.failed_at
+        return float(ended - self.created_at) if ended is not None and self.created_at is not None else None
+
+
+def took(measured: float, snapshot: Snapshot | None, *, has_dates: bool) -> float:
+    """Seconds from the acceptance of a job to its end, of which some other session may have seen only a part.
+
+    Args:
+        measured: seconds from its acceptance to when its end was learned here.
+        snapshot: what the server said at the end, if it could be read.
+        has_dates: the server's dates are the job's own.
+    """
+    lasted = snapshot.lasted if snapshot is not None and has_dates else None
+    if lasted is None or lasted < 0.0 or lasted - CLOCKS_DIFFER <= measured <= lasted + _UNSEEN:
+        return measured
+    return lasted
+
 
 class Page(msgspec.Struct, frozen=True):
     """One page of the server's list of jobs. `skipped` counts unreadable rows; `next_token` is "" at the end."""
@@ -214,7 +239,9 @@ class Job(msgspec.Struct, Generic[TagT], frozen=True, kw_only=True, repr_omit_de
         index: position in the source of its batch, from 0; None outside a batch.
         question: what was asked: the last words of the user. `""` if this session and its journal do not know it.
         meta: the caller's own columns, as they were given with the request, in values that JSON has.
-        seconds: from the acceptance to the result by the session's own clock; None if it did not see both.
+        seconds: from the acceptance to the result, by the clock of this machine. Of a job that ended while no session was
+            there to see it: as long as it took by the server's dates, and until it was collected if these are not its
+            own (Agent API). None if nobody knows when it was accepted, and of a job that EXPIRED.
         created_at, started_at, completed_at, failed_at: the server's clock, seconds since 1970. For people to read.
         error: why there is no result; None if `ok`, and while the job runs.
         response: the API's own struct, with everything the server sent; None if it sent none. Even without an answer

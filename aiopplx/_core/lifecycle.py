@@ -36,7 +36,7 @@ from aiopplx._core.slots import Slots
 from aiopplx._errors import AiopplxError, InDoubt, ProtocolError
 from aiopplx._events import Emitter, log
 from aiopplx._http.apart import is_ours
-from aiopplx._job import Job, JobStatus, Snapshot, outcome_error
+from aiopplx._job import Job, JobStatus, Snapshot, outcome_error, took
 from aiopplx._policy.polling import Ended, Polls
 from aiopplx._policy.recovery import Decision, decide
 from aiopplx._policy.retry import Bounds
@@ -503,7 +503,12 @@ class Lifecycle:
     async def finish(self, sub: Submission, ended: Ended, snapshot: Snapshot | None, now: float) -> bool:
         """See `Sink`: write, then everything else at once."""
         polls = sub.polls
-        seconds = now - polls.since if polls is not None and polls.is_fresh else None
+        seconds: float | None = None
+        if polls is not None and ended.status is not JobStatus.EXPIRED:  # when that one ended nobody knows
+            if polls.is_fresh:
+                seconds = now - polls.since
+            elif polls.has_age:
+                seconds = took(now - polls.since, snapshot, has_dates=sub.api.has_dates)
         job = sub.as_job(ended.status, ended.error, snapshot, seconds)
         is_told: bool | None = False
         if self._remembers and sub.claim is not None and sub.phase is Phase.RUNNING:

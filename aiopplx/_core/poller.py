@@ -541,7 +541,7 @@ class Poller:
                 if polls.is_listed:
                     self._pages.runs(sub, now)
             elif snapshot.status is not JobStatus.CANCELLED:
-                lasted = _lasted(snapshot) if sub.api.has_dates else None
+                lasted = snapshot.lasted if sub.api.has_dates else None
                 polls.saw_end(now, lasted)
                 if polls.is_listed:
                     self._pages.ended(sub, now, polls.since + lasted if lasted is not None and polls.has_age else None)
@@ -620,12 +620,6 @@ def _may_all_come_back(sub: Submission, now: float) -> bool:
 
 def _as_last_seen(sub: Submission, polls: Polls) -> Snapshot:
     return Snapshot(id=sub.job_id, status=JobStatus.IN_PROGRESS, server_status=polls.status, model=polls.model)
-
-
-def _lasted(snapshot: Snapshot) -> float | None:
-    """Seconds from the acceptance of a job to its end, by the server's dates."""
-    ended = snapshot.completed_at if snapshot.completed_at is not None else snapshot.failed_at
-    return float(ended - snapshot.created_at) if ended is not None and snapshot.created_at is not None else None
 
 
 def _polls(sub: Submission) -> Polls:

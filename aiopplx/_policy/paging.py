@@ -41,8 +41,9 @@ import math
 from collections.abc import Iterable
 from typing import Generic, NamedTuple, TypeVar
 
+from aiopplx._job import CLOCKS_DIFFER
 from aiopplx._policy.durations import LONGEST_GAPS, SHORTEST_GAP
-from aiopplx._policy.polling import CLOCKS_DIFFER, Polls, Schedule
+from aiopplx._policy.polling import Polls, Schedule
 
 K = TypeVar("K")
 

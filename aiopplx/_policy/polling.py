@@ -40,7 +40,7 @@ from typing import Any, Generic, TypeVar
 import msgspec
 
 from aiopplx._errors import AiopplxError, ConfigError, JobExpired, NotFound, ProtocolError, ResponseTooLarge
-from aiopplx._job import JobStatus, Snapshot, outcome_error
+from aiopplx._job import CLOCKS_DIFFER, JobStatus, Snapshot, outcome_error
 from aiopplx._policy.durations import PRICE, Law
 from aiopplx._policy.retry import Again, Fault, RetryPolicy
 from aiopplx._policy.turns import CONTESTED
@@ -54,8 +54,6 @@ LONGEST = 86_400.0
 GRACE = 60.0
 """Seconds in which a failed poll is nobody's last: after the machine slept, or after a job waited for its consumer. The
 network may need a moment, and the job did not stand still."""
-CLOCKS_DIFFER = 3.0
-"""Seconds by which a job may seem to have ended after it was found ended: dates of the server are whole seconds."""
 SHORT_RECHECK = 5.0
 """Seconds after which a 404 at the very first poll of a job from elsewhere is checked: most likely the id is wrong."""
 

@@ -105,7 +105,8 @@ class Course:
         if is_shown:
             answer = Answer(place, question, job.cost, job.seconds, len(job.sources))
             self._latest = (*self._latest, answer)[-LATEST:]
-        if job.seconds is not None and job.polls:  # an answer of the journal was not waited for
+        # An answer of the journal was not waited for, nor was one that had ended before this run asked for it.
+        if job.seconds is not None and (job.polls > 1 or (job.polls and job.attempts)):
             self._came += 1
             self._durations.append(job.seconds)
 

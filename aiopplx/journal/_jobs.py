@@ -6,7 +6,7 @@ Pure functions. This module does not know where a record comes from, nor how it 
 from __future__ import annotations
 
 from aiopplx._errors import AiopplxError, APIError, InDoubt, JobExpired, JobFailed, ProtocolError
-from aiopplx._job import Job, JobStatus, Snapshot, make_job, outcome_error
+from aiopplx._job import Job, JobStatus, Snapshot, make_job, outcome_error, took
 from aiopplx._wire.call import Reply
 from aiopplx.apis._registry import api_named, read_job
 from aiopplx.journal._records import Record, State
@@ -52,7 +52,7 @@ def job_of(record: Record, raw: bytes | None) -> Job:
         tag=record.tag,
         question=question_in(record),
         meta=record.meta,
-        seconds=_between(record.accepted_at, record.ended_at),
+        seconds=_seconds(record, snapshot),
     )
 
 
@@ -61,8 +61,11 @@ def question_in(record: Record) -> str:
     return record.question or (api_named(record.api).question_of(record.body) if record.body else "")
 
 
-def _between(begun: float | None, ended: float | None) -> float | None:
-    return max(0.0, ended - begun) if begun is not None and ended is not None else None
+def _seconds(record: Record, snapshot: Snapshot | None) -> float | None:
+    if record.accepted_at is None or record.ended_at is None or record.state is State.EXPIRED:
+        return None
+    measured = max(0.0, record.ended_at - record.accepted_at)
+    return took(measured, snapshot, has_dates=api_named(record.api).has_dates)
 
 
 def error_of(record: Record) -> AiopplxError | None:

@@ -199,6 +199,36 @@ async def test_resumed_job_has_the_age_in_the_journal(clock: JumpingClock) -> No
             assert clock.now() - polls_of(session, job.id).since == pytest.approx(205.0, abs=1.0)
 
 
+@pytest.mark.parametrize(
+    ("api", "duration", "away", "seconds"),
+    [
+        pytest.param("sonar", 1000.0, 200.0, 1000.0, id="seen-to-end"),
+        pytest.param("agent", 1000.0, 200.0, 1000.0, id="seen-to-end-without-dates"),
+        pytest.param("sonar", 100.0, 5000.0, 100.0, id="ended-unseen"),
+        pytest.param("agent", 100.0, 5000.0, 5000.0, id="ended-unseen-without-dates"),
+        pytest.param("sonar", 100.0, 86_400.0 * 30, None, id="expired"),
+    ],
+)
+async def test_later_start_tells_how_long_a_job_took(
+    api: str, duration: float, away: float, seconds: float | None, clock: JumpingClock
+) -> None:
+    journal = MemoryJournal(now=clock.wall)
+    async with emulator(duration, clock) as server:
+        async with at(server, clock, api=api, journal=journal) as session:
+            await session.submit("Why?", tag="one")
+        await clock.sleep(away)
+        found: list[float | None] = []
+        for _ in range(2):  # collected, and read from the journal
+            async with (
+                at(server, clock, api=api, journal=journal) as session,
+                session.batch([{"question": "Why?", "tag": "one"}]) as jobs,
+            ):
+                found += [job.seconds async for job in jobs]
+            await clock.sleep(1000.0)
+        assert found == [pytest.approx(seconds, abs=35.0)] * 2
+        assert len(server.ledger.jobs) == 1
+
+
 @pytest.mark.parametrize("hours", [-2.0, 24.0 * 8])
 async def test_age_by_a_clock_far_off_is_not_believed(hours: float, clock: JumpingClock) -> None:
     async with emulator(1000.0, clock) as server:
