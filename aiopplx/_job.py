@@ -35,7 +35,7 @@ T = TypeVar("T")
 CLOCKS_DIFFER = 3.0
 """Seconds by which a job may seem to have ended after it was found ended: dates of the server are whole seconds."""
 _UNSEEN = 60.0
-"""Seconds after its end, by the server's dates, from which on nobody was there to see it: a poll does not come so late."""
+"""Seconds after its end, by the server's dates, from which on nobody was there to see it: no poll comes so late."""
 
 
 class JobStatus(enum.StrEnum):
@@ -239,9 +239,9 @@ class Job(msgspec.Struct, Generic[TagT], frozen=True, kw_only=True, repr_omit_de
         index: position in the source of its batch, from 0; None outside a batch.
         question: what was asked: the last words of the user. `""` if this session and its journal do not know it.
         meta: the caller's own columns, as they were given with the request, in values that JSON has.
-        seconds: from the acceptance to the result, by the clock of this machine. Of a job that ended while no session was
-            there to see it: as long as it took by the server's dates, and until it was collected if these are not its
-            own (Agent API). None if nobody knows when it was accepted, and of a job that EXPIRED.
+        seconds: from the acceptance to the result, by the clock of this machine. Of a job that ended while no session
+            was there to see it: as long as it took by the server's dates, and until it was collected if these are not
+            its own (Agent API). None if nobody knows when it was accepted, and of a job that EXPIRED.
         created_at, started_at, completed_at, failed_at: the server's clock, seconds since 1970. For people to read.
         error: why there is no result; None if `ok`, and while the job runs.
         response: the API's own struct, with everything the server sent; None if it sent none. Even without an answer

@@ -2,7 +2,7 @@
 
 Answers cite in several forms: `[3]`, `[web:3]`, several numbers in one mark (`[1, 2]`, `[web:9,14]`), a range
 (`[5-7]`, with any dash).
-The provider documents none of them. Numbers in code are no marks, nor is what only looks like one: a link
+The provider documents none of them. Numbers in code are no marks (`code`), nor is what only looks like one: a link
 (`[1](https://...)`), a year in brackets.
 
 This module knows nothing of jobs, of either API, or of where the sources came from.
@@ -13,6 +13,8 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator, Sequence
 from typing import Generic, NamedTuple, Protocol, TypeVar
+
+from aiopplx._text.code import code_in
 
 
 class Page(Protocol):
@@ -30,15 +32,8 @@ _NUMBER = r"(?:web:)?[0-9]{1,6}"
 _DASH = "\N{EN DASH}\N{EM DASH}-"
 _ONE = rf"(web:)?([0-9]{{1,6}})(?:[ \t]{{0,2}}[{_DASH}][ \t]{{0,2}}(?:web:)?([0-9]{{1,6}}))?"
 _SEPARATOR = rf"[ \t]{{0,2}}[,;{_DASH}][ \t]{{0,2}}"
-# Blocks and spans of code come first, so that whatever is in them is passed over. A number followed by an address,
-# `[1](https://...)` or `[1]: https://...`, is a link and not a mark.
-_MARK = (
-    r"(?m)^[ \t]{0,3}(?P<fence>```|~~~)|`[^`\n]{1,300}`"
-    r"|(?P<indented>(?:(?<=\n\n)|\A)(?:(?: {4}|\t)[^\n]*(?:\n|\Z))+)"
-    rf"|\[(?P<mark>{_NUMBER}(?:{_SEPARATOR}{_NUMBER}){{0,40}})\](?!\(|: ?http)"
-)
-_ITEM = re.compile(r" {0,3}(?:[-+*]|[0-9]{1,9}[.)])(?:[ \t]|$)")
-"""The beginning of an item of a list, of which what is indented below it is a part, and no code."""
+# A number followed by an address, `[1](https://...)` or `[1]: https://...`, is a link and not a mark.
+_MARK = re.compile(rf"\[({_NUMBER}(?:{_SEPARATOR}{_NUMBER}){{0,40}})\](?!\(|: ?http)")
 _WIDEST = 50
 """Numbers in a range. What spans more is not a citation: `[1990-2020]`."""
 _HIGHEST = 999
@@ -69,35 +64,22 @@ def marks(text: str, sources: Sequence[P], *, is_whole: bool = False) -> Iterato
     Args:
         text: an answer, or the text between two tokens of its Markdown.
         sources: what can be cited.
-        is_whole: it is a whole answer, which may begin with indented code.
+        is_whole: it is a whole answer, in whose code no number is a mark.
     """
     named = _names(sources)
-    at = seen = 0
-    is_item = False
-    mark = re.compile(_MARK)
-    while (found := mark.search(text, at)) is not None:
-        at = found.end()
-        if found["fence"]:
-            # A block that is never closed is not one: an answer that was cut off may end in it.
-            end = re.compile(rf"^[ \t]{{0,3}}{found['fence']}", re.M).search(text, at)
-            at = end.end() if end is not None else at
-        elif found["indented"]:
-            if not found.start() and not is_whole:
-                at = 1
-                continue
-            # The last line before it that is not indented decides; each line is looked at once.
-            for line in text[seen : found.start()].split("\n"):
-                if line[:1].strip() or (line[:4].strip() and line[:1] != "\t"):
-                    is_item = _ITEM.match(line) is not None
-            seen = found.start()
-            at = found.start() + 1 if is_item else at
-        elif found["mark"]:
-            for prefix, number in _numbers(found["mark"]):
-                page = named(prefix, number)
-                if page is not None and page.url:
-                    yield Mark(f"[{prefix}{number}]", *found.span(), page)
-                elif 0 < int(number) <= _HIGHEST or (prefix and int(number) <= _HIGHEST):
-                    yield Mark(f"[{prefix}{number}]", *found.span(), None)
+    code = code_in(text) if is_whole and _MARK.search(text) is not None else ()
+    n = 0
+    for found in _MARK.finditer(text):
+        while n < len(code) and code[n].end <= found.start():
+            n += 1
+        if n < len(code) and code[n].start <= found.start():
+            continue
+        for prefix, number in _numbers(found[1]):
+            page = named(prefix, number)
+            if page is not None and page.url:
+                yield Mark(f"[{prefix}{number}]", *found.span(), page)
+            elif 0 < int(number) <= _HIGHEST or (prefix and int(number) <= _HIGHEST):
+                yield Mark(f"[{prefix}{number}]", *found.span(), None)
 
 
 def cited(text: str, sources: Sequence[P]) -> dict[str, P]:

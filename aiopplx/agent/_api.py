@@ -114,8 +114,9 @@ class Agent(msgspec.Struct, frozen=True):
     batch_urls: ClassVar[Mapping[str, str]] = dict.fromkeys(("/v1/responses", "/v1/agent"), "input")
 
     def has_model(self, name: str) -> bool:
-        """True for any: the models of many makers run there."""
-        return True
+        """True for `provider/model`, as all of them are named: the models of many makers run there."""
+        provider, _, model = name.partition("/")
+        return bool(provider and model)
 
     def takes(self, request: Request) -> bool:
         """True for an `AgentRequest`, and for a `ResearchRequest`, which is translated."""

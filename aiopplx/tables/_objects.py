@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, cast
 
 from aiopplx.apis._registry import api_at
-from aiopplx.tables._table import QUESTION, BadRow, Row, Rows, Table, TableError, list_of
+from aiopplx.tables._table import QUESTION, BadRow, Broken, Row, Rows, Table, TableError, list_of
 
 WHOLE = 64 << 20
 """Characters of JSON that are read at once. Only JSON lines may be longer."""
@@ -316,18 +316,30 @@ def _row(place: str, value: Any, dropped: set[str]) -> Row | BadRow:
 
 
 def _batch_line(place: str, cells: dict[str, Any], dropped: set[str]) -> Row | BadRow:
-    url = str(cells["url"])
+    url, body = str(cells["url"]), cast("object", cells["body"])
     api = api_at(url)
     if api is None:
-        return BadRow(place, f"the url {url[:60]!r} is not one that makes a research job")
-    body: object = cells["body"]
+        return BadRow(place, f"the url {url[:60]!r} is not one that makes a research job{_as_a_row(body)}")
     if not isinstance(body, dict):
         return BadRow(place, "its body is not an object")
     fields = dict(cast("dict[str, Any]", body))
     if (asks := api.batch_urls[url]) not in fields:
         return BadRow(place, f"its body has no {asks}")
-    model = fields.get("model")
-    if isinstance(model, str) and not api.has_model(model):
-        return BadRow(place, f"the model {model[:60]!r} is not one of the provider's")
+    for name in ("model", "models"):
+        models = [model for model in _listed(fields.get(name)) if isinstance(model, str)]
+        if foreign := [model for model in models if not api.has_model(model)]:
+            why = f"is {foreign[0][:60]!r}, and the provider has no model of that name at {url}"
+            why += "; --fields none asks without it"
+            fields[name] = Broken(", ".join(models), why)
     dropped.update(name for name in ("background", "stream") if fields.pop(name, None) is not None)
     return Row(place, {"tag": cells["custom_id"], **fields}, is_request=True)
+
+
+def _listed(value: object) -> list[Any]:
+    return list_of(value) if isinstance(value, list) else [value]
+
+
+def _as_a_row(body: object) -> str:
+    """How a chat of another provider's batch file is made a row that asks the same; "" if it is none."""
+    made = "jq -c '{tag: .custom_id, messages: .body.messages}' FILE"
+    return f"; {made} prints rows that ask the same" if isinstance(body, dict) and "messages" in body else ""

@@ -20,7 +20,7 @@ from aiopplx.journal import State
 # folder, whose modules follow it in their own order.
 TOWER = """
 _version  _tag  _errors  _waiting
-_text.  amounts safe marks structured thought names values words
+_text.  amounts safe code marks structured thought names values words
 _checks.  builtin cells path span rules conversion
 report.  _markdown _notebook
 _job  _events

@@ -3,6 +3,7 @@
 import datetime
 import decimal
 import json
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, cast
@@ -148,6 +149,40 @@ def test_bodies_of_batch_lines_are_requests(tmp_path: Path) -> None:
     assert isinstance(bare, ResearchRequest)
     assert (bare.model, bare.temperature) == ("sonar-deep-research", None)
     assert bare.meta == {"model": "sonar-pro", "temperature": 0.5}
+
+
+_CHAT = {"messages": [{"role": "user", "content": "Why?"}]}
+
+
+@pytest.mark.parametrize(
+    ("url", "body"),
+    [
+        ("/v1/responses", {"input": "Why?", "model": "gpt-4o"}),
+        ("/v1/responses", {"input": "Why?", "model": "sonar-deep-research"}),
+        ("/v1/agent", {"input": "Why?", "models": ["openai/gpt-5", "gpt-4o"]}),
+        ("/chat/completions", {**_CHAT, "model": "gpt-4o"}),
+    ],
+)
+def test_batch_line_with_a_foreign_model_is_refused(url: str, body: dict[str, Any], tmp_path: Path) -> None:
+    path = tmp_path / "batch.jsonl"
+    path.write_text(json.dumps({"custom_id": "a", "method": "POST", "url": url, "body": body}) + "\n")
+    with pytest.raises(TableError, match=f"no model of that name at {url}; --fields none asks without it"):
+        look(read_file(path), AskOptions())
+    (request,) = look(read_file(path), AskOptions(fields="none")).requests()
+    assert request.asked == "Why?"
+    assert request.asked_model in (None, "sonar-deep-research")
+
+
+def test_chat_lines_of_another_provider_say_what_to_type(tmp_path: Path) -> None:
+    path = tmp_path / "batch.jsonl"
+    path.write_text(
+        json.dumps({"custom_id": "a", "method": "POST", "url": "/v1/chat/completions", "body": _CHAT}) + "\n"
+    )
+    with pytest.raises(TableError, match=re.escape("jq -c '{tag: .custom_id, messages: .body.messages}' FILE")):
+        look(read_file(path), AskOptions())
+    path.write_text(json.dumps({"tag": "a", **_CHAT}) + "\n")  # what that prints
+    (request,) = look(read_file(path), AskOptions()).requests()
+    assert (request.tag, request.asked) == ("a", "Why?")
 
 
 @pytest.mark.parametrize("orient", ["columns", "list", "split"])

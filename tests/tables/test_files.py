@@ -360,13 +360,12 @@ def test_batch_lines_of_the_provider_are_requests(tmp_path: Path) -> None:
             "body": {"model": "sonar-deep-research", "messages": [{"role": "user", "content": "y"}]},
         },
         {"custom_id": "3", "method": "POST", "url": "/v1/embeddings", "body": {"input": "x"}},
-        {"custom_id": "4", "method": "POST", "url": "/chat/completions", "body": {"model": "gpt-9", "messages": []}},
     ]
     table = table_of(tmp_path / "q.jsonl", "\n".join(map(json.dumps, lines)))
     assert [row["tag"] for row in cells_of(table)] == ["1", "2"]
     assert "background" not in cells_of(table)[0]
     assert "background" in table.notes[0]
-    assert [row.place for row in table.read() if not isinstance(row, Row)] == ["line 3", "line 4"]
+    assert [row.place for row in table.read() if not isinstance(row, Row)] == ["line 3"]
 
 
 # --- text and briefs

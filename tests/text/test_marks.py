@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -82,20 +84,62 @@ def test_hostile_text_is_read_in_linear_steps(piece: str):
     assert cited(piece * (200_000 // len(piece)), PLACES) in ({}, {"[1]": PLACES[0]})
 
 
-@pytest.mark.parametrize(
-    ("text", "named"),
-    [
-        ("    x[1]", []),
-        ("    x[1]\n\nb [2]", ["[2]"]),
-        ("a:\n\n    x[1]\n    y[2]\n\n\ty[3]\n\nb [4]", ["[4]"]),
-        ("a\n    goes on [1]", ["[1]"]),
-        ("- a\n\n    of the item [1]\n\nb:\n\n    x[2]", ["[1]"]),
-        ("1. a\n\n    of the item [1]\n    too [2]", ["[1]", "[2]"]),
-    ],
-)
-def test_indented_code_has_no_marks(text: str, named: list[str]):
+CODE = [
+    "    x[1]",
+    "a:\n\n    x[1]\n    y[1]\n\n\ty[1]",
+    "~~~py\nx[1]\n~~~",
+    "~~~~\n~~~\nx[1]\n~~~~",
+    "- ```\n  x[1]\n  ```",
+    "1. a\n\n   ~~~\n   x[1]\n   ~~~\n\n   b",
+    "> ```\n> x[1]\n> ```",
+    "> - ```\n>   x[1]\n>   ```",
+    "a `x\n[1]` b",
+    "- a\n\n  `x\n  [1]` b",
+    "a ``x ` [1]`` b",
+    "a\r\n\r\n    x[1]\r\n",
+    "| a | b |\n|---|---|\n| `x[1]` | c |",
+    "- a\n\n    of the item\n\nb:\n\n    x[1]",
+]
+BLOCKS = ["- a\n\n      x[1]", "-     x[1]", "> a\n>\n>     x[1]", "> ```\n> x[1]\n\nc", "* * *\n\n    x[1]"]
+"""Code that is found where markdown-it-py is installed, as for reports."""
+TEXT = [
+    "a\n    goes on [1]",
+    "- a\n\n    of the item [1]",
+    "1. a\n\n    of the item [1]\n    too [1]",
+    "a \\`[1]\\` b",
+    "`a\n\n[1] b` c",
+    "`` a ` [1] b",
+    "```\nnever closed [1]",
+    "~~~\n\nnever closed [1]\n\n",
+]
+
+
+@pytest.fixture(params=["with the parser", "line by line"])
+def is_by_line(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> bool:
+    if request.param == "line by line":
+        monkeypatch.setitem(sys.modules, "markdown_it", None)  # as if it were not installed
+        return True
+    return False
+
+
+@pytest.mark.parametrize("text", CODE + BLOCKS)
+def test_numbers_in_code_are_no_marks(text: str, is_by_line: bool):
+    named = [] if text in CODE or not is_by_line else ["[1]"]
     assert list(cited(text, PLACES)) == named
+    assert list(cited(f"{text}\n\nb [2]", PLACES)) == [*named, "[2]"]
     assert unresolved(text, []) == named
+
+
+@pytest.mark.parametrize("text", TEXT)
+@pytest.mark.usefixtures("is_by_line")
+def test_what_only_looks_like_code_has_marks(text: str):
+    assert list(cited(text, PLACES)) == ["[1]"]
+
+
+@pytest.mark.parametrize("piece", ["> ```\n", "- ~~~\n", "```\n````\n", "[1] `\n\n", "    [1]\n", "[1]`", "> ", "- "])
+@pytest.mark.usefixtures("is_by_line")
+def test_hostile_code_is_read_in_linear_steps(piece: str):
+    cited(piece * (100_000 // len(piece)) + "[1]", PLACES)
 
 
 def test_piece_of_a_line_is_no_code():
