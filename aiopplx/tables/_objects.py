@@ -335,7 +335,7 @@ def _batch_line(place: str, cells: dict[str, Any], dropped: set[str]) -> Row | B
     return Row(place, {"tag": cells["custom_id"], **fields}, is_request=True)
 
 
-def _listed(value: object) -> list[Any]:
+def _listed(value: Any) -> list[Any]:
     return list_of(value) if isinstance(value, list) else [value]
 
 
