@@ -336,7 +336,7 @@ def _batch_line(place: str, cells: dict[str, Any], dropped: set[str]) -> Row | B
 
 
 def _listed(value: Any) -> list[Any]:
-    return list_of(value) if isinstance(value, list) else [value]
+    return list_of(cast("Any", value)) if isinstance(value, list) else [value]
 
 
 def _as_a_row(body: object) -> str:
