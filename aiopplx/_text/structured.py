@@ -24,6 +24,8 @@ _BRACKETS = re.compile(r"[\[{\s]+")
 # Braces in prose are no JSON: an object begins with a name and a colon, or is empty.
 _OBJECT = re.compile(r'\{\s*(?:\}|"(?:[^"\\\n]|\\.){0,1000}"\s*:)')
 _FENCE = r"(?m)^[ \t]*(`{3,}|~{3,})(.*)$"
+_QUOTED = r"(?m)^[ \t]*>[ \t]?"
+"""The beginning of a line of a quotation in Markdown, where JSON of several lines has it in each."""
 _SCANNER = json.JSONDecoder()
 _MOST = 10_000
 """Places at which JSON may begin and goes wrong, before the rest is passed over: each costs a look at the lines before
@@ -68,6 +70,8 @@ def _candidates(text: str) -> Iterator[str]:
     yield from _values(text, masked)
     if masked != text:
         yield from _values(text, text)
+    if (unquoted := re.sub(_QUOTED, "", text)) != text:
+        yield from _candidates(unquoted)
 
 
 def _fenced(text: str) -> Iterator[str]:

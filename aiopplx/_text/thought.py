@@ -21,7 +21,10 @@ _WORD = r"(?:seed:)?(?:ant)?think(?:ing)?|thoughts?|reasoning|reflection|scratch
 # For each kind of tag, by name: the opening and the closing one.
 _KINDS = {
     "xml": (rf"<(?:{_WORD})(?:\s[^<>]{{0,80}})?>", rf"</(?:{_WORD})\s?>"),
-    "token": (r"<\|(?:begin_of_thought|start_thinking|think)\|>", r"<\|(?:end_of_thought|end_thinking|/think)\|>"),
+    "token": (
+        rf"<\|(?:(?:begin|start)(?:_of)?_)?(?:{_WORD})\|>",
+        rf"<\|(?:/|end(?:_of)?_)(?:{_WORD})\|>",
+    ),
     "triangle": ("◁think▷", "◁/think▷"),
     "bracket": (r"\[think\]", r"\[/think\]"),
     "channel": (

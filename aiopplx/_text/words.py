@@ -46,7 +46,8 @@ _MESSAGES = ("message", "messages", "msg", "detail", "details", "reason", "reaso
 _COMPOUNDS = ("faultstring", "errorstring", "statustext")
 _MORE_MESSAGES = frozenset({
     *("text", "raw", "refusal", "hint", "note", "notes", "warning", "warnings", "explanation", "summary", "info"),
-    *("advice", "comment", "diagnostics", "suggestion", "remedy", "help", "why", "said", "stderr"),
+    *("advice", "comment", "diagnostic", "diagnostics", "suggestion", "remedy", "help", "why", "said", "stderr"),
+    *("diagnosis", "notice", "notices", "remark", "remarks"),
 })
 _ALWAYS_ERRORS = frozenset({
     *("error", "errors", "err", "errs", "exception", "exceptions", "fault", "faults", "failure", "failures"),

@@ -65,6 +65,16 @@ def loosely(body: bytes) -> Any:
         return _mended(json.loads(body.decode("utf-8", "replace"), strict=False, parse_int=_whole))
 
 
+def loosely_within(value: object) -> Any:
+    """The JSON that a text holds, as gateways send a body within a body; any other value as it is."""
+    if isinstance(value, str) and value.lstrip()[:1] in ("{", "["):
+        try:
+            return loosely(value.encode("utf-8", "replace"))
+        except (ValueError, RecursionError):
+            return value
+    return value
+
+
 def _whole(digits: str) -> int | None:
     return int(digits) if len(digits) <= LONGEST_NUMBER else None
 
@@ -224,7 +234,7 @@ def plain_values(reply: Reply, expected_id: str | None = None) -> Any:
         expected_id: as for `nameless`; None if no job was asked for.
     """
     try:
-        return loosely(reply.body)
+        return loosely_within(loosely(reply.body))
     except RecursionError:
         why = "JSON that is nested too deeply"
     except ValueError:

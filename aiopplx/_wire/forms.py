@@ -5,7 +5,8 @@ another service. `answers_in` finds the objects of a body in which an answer may
 registered API has into that of a chat completion. Which of these objects is an answer, its API says
 (`API.recognise`).
 
-A list is never searched: it may hold other jobs. A stream that was cut short holds no answer.
+A list is never searched: it may hold other jobs. A stream that was cut short holds no answer. A text alone
+(`"result": "..."`) is an answer only where the job says that it is completed: elsewhere it may be a word about it.
 
 This module knows nothing of jobs, or of any one API.
 """
@@ -16,11 +17,13 @@ from collections.abc import Iterator
 from typing import Any
 
 from aiopplx._text.values import is_array, is_object
-from aiopplx._wire.decoding import loosely
+from aiopplx._wire.decoding import loosely, loosely_within
+from aiopplx._wire.status import is_answer, says_completed
 
 _WRAPPERS = ("response", "result", "data", "completion", "body")
 _DEEPEST = 3
 _TEXTS = ("output_text", "answer", "completion")
+_TEXTS_OF_COMPLETED = ("output", "response", "result", "text", "content", "data")
 _STREAM = (b"data:", b"event:", b"id:", b":")
 
 
@@ -31,7 +34,7 @@ def answers_in(body: bytes) -> Iterator[dict[str, Any]]:
             yield _with_messages(value)
             if (completion := _as_completion(value)) is not None:
                 yield completion
-            inner = next((value[name] for name in _WRAPPERS if is_object(value.get(name))), None)
+            inner = next(filter(is_object, map(loosely_within, map(value.get, _WRAPPERS))), None)
             if inner is None:
                 break
             value = inner
@@ -39,7 +42,7 @@ def answers_in(body: bytes) -> Iterator[dict[str, Any]]:
 
 def _values(body: bytes) -> Iterator[dict[str, Any]]:
     try:
-        value = loosely(body)
+        value = loosely_within(loosely(body))
     except RecursionError:
         return
     except ValueError:
@@ -66,15 +69,26 @@ def _as_completion(value: dict[str, Any]) -> dict[str, Any] | None:
     if not is_object(message) and value.get("role") == "assistant":
         message = {"role": "assistant", "content": value.get("content")}
     if not is_object(message):
-        text = next((value[name] for name in _TEXTS if isinstance(value.get(name), str)), None)
+        text = text_alone(value)
         message = {"role": "assistant", "content": text} if text else None
     if message is None or message.get("role", "assistant") != "assistant" or not message.get("content"):
         return None
     if value.get("done") is False:
         return None  # a part, which says so
     reason = value.get("stop_reason") or value.get("finish_reason") or value.get("done_reason")
-    kept = {name: said for name, said in value.items() if name not in ("message", "content", *_TEXTS)}
+    kept = {name: said for name, said in value.items() if name not in ("message", "content", "response", *_TEXTS)}
     return {**kept, "choices": [{"message": message, "finish_reason": reason}]}
+
+
+def text_alone(value: dict[str, Any]) -> str:
+    """The answer in a body that has it as a text, in no structure; `""` if there is none."""
+    for name in _TEXTS:
+        if isinstance(text := value.get(name), str):
+            return text
+    word = value.get("status")
+    if not isinstance(word, str) or not says_completed(word):
+        return ""
+    return next(filter(is_answer, map(value.get, _TEXTS_OF_COMPLETED)), "")
 
 
 def _of_candidate(item: dict[str, Any]) -> dict[str, Any]:

@@ -38,7 +38,7 @@ from aiopplx._text.names import words_in_name
 from aiopplx._text.safe import BODY_KEPT, plain
 from aiopplx._text.values import is_array, is_object
 from aiopplx._text.words import is_message_name
-from aiopplx._wire.said import text_of
+from aiopplx._wire.said import text_of, value_of
 
 _ID = frozenset({"id", "uuid", "guid", "oid", "identifier", "handle", "ref", "reference"})
 _WORK = frozenset({
@@ -144,7 +144,9 @@ def _in_value(value: object, name: str, depth: int, left: list[int]) -> Iterator
             yield from _of_field(name, "", named)
         return
     inner: list[tuple[str, object]] = []
-    for field, said in value.items():
+    for field, given in value.items():
+        # A body within the body, as a text, is as good as an object.
+        said = value_of(given.encode("utf-8", "replace")) if isinstance(given, str) and given[:1] == "{" else given
         if is_object(said) or is_array(said):
             inner.append((field, said))
         elif named := _as_id(said):

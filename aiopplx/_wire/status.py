@@ -12,6 +12,7 @@ from __future__ import annotations
 import re
 from datetime import datetime
 from functools import cache, lru_cache
+from typing import TypeGuard
 
 from aiopplx._job import JobStatus
 from aiopplx._text.names import words_in_name
@@ -31,6 +32,8 @@ _ENDS = {
     **dict.fromkeys(("completed", "finished", "ended", "succeeded", "done"), JobStatus.COMPLETED),
     **dict.fromkeys(("completion", "finish", "end"), JobStatus.COMPLETED),
 }
+_COMPLETED = frozenset({"complete", *(word for word, end in _ENDS.items() if end is JobStatus.COMPLETED)})
+_GOOD = frozenset({"ok", "success", "successful", "true"})
 _MOMENTS = frozenset({"at", "time", "on", "date", "timestamp"})
 _EDGE = 2048
 """Bytes at either end of a body in which the fields of a job stand that has a long output between them."""
@@ -58,6 +61,16 @@ def _plain(word: str) -> str:
 def says_running(word: str) -> bool:
     """Whether a status is a word for work that goes on."""
     return re.fullmatch(_RUNNING, _plain(word)) is not None
+
+
+def says_completed(word: str) -> bool:
+    """Whether a status is a word for work that has ended well."""
+    return _plain(word) in _COMPLETED
+
+
+def is_answer(text: object) -> TypeGuard[str]:
+    """Whether a value, where the answer of a job should stand, is a text and no mere word for how the job ended."""
+    return isinstance(text, str) and bool(text.strip()) and _plain(text) not in _COMPLETED | _GOOD
 
 
 def needs_caller(word: str) -> bool:

@@ -44,6 +44,25 @@ def words_in(raw: bytes) -> str | None:
     return _read(raw, _says_something)
 
 
+def words_of_end(raw: bytes) -> str | None:
+    """The same of a job that has failed: if it says nothing of itself, what its errors say among its steps.
+
+    Its output, its log or its events may have them; last, the text that stands where its answer should. None if it does
+    not say.
+    """
+    try:
+        value = loosely(raw)
+    except (ValueError, RecursionError):
+        return None
+    return words_about(value) or joined(_errors_among(value)) or joined(_texts_alone(value)) or None
+
+
+def remarks(*said: object) -> str | None:
+    """What is said about a job beside its answer; None if nothing is."""
+    found = [piece for value in said if value for piece in pieces_of(value)]
+    return joined(found) or None if found else None
+
+
 def error_in(raw: bytes) -> str | None:
     """The same, if it is said in a field that only errors have."""
     return _read(raw, is_error_name)
@@ -66,23 +85,65 @@ def _words_about(body: Any, is_meant: Callable[[str], bool], depth: int) -> Iter
         yield from _words_about(inner, is_meant, depth + 1)
 
 
+def _errors_among(body: Any) -> Iterator[str]:
+    """What the rows say that are errors, in any list of a job: of its output, its log, its events."""
+    for value in _within(body):
+        for name, rows in value.items():
+            if is_array(rows) and not _ECHOED.intersection(words_in_name(name)):
+                for row in rows[-_ROWS:]:
+                    if is_object(row) and _is_error_row(row):
+                        yield from pieces_of(row)
+
+
+def _is_error_row(row: dict[str, Any]) -> bool:
+    for name, said in row.items():
+        if said and is_error_name(name):
+            return True
+        is_kind = (words_in_name(name) or ("",))[-1] in ("type", "level", "severity", "status", "kind", "outcome")
+        if is_kind and isinstance(said, str) and not _BAD.isdisjoint(words_in_name(said)):
+            return True
+    return False
+
+
+def _texts_alone(body: Any) -> Iterator[str]:
+    """The texts where a job that did not fail has its answer."""
+    for value in _within(body):
+        for name in ("response", "result", "output", "data"):
+            if isinstance(text := value.get(name), str):
+                yield from pieces_of(text)
+
+
+def _within(body: Any) -> Iterator[dict[str, Any]]:
+    """The job and what it is wrapped in, or wraps, the outermost first."""
+    for _ in range(_DEEPEST):
+        if not is_object(body):
+            return
+        yield body
+        body = next(filter(is_object, map(body.get, _WRAPPERS)), None)
+
+
+_ROWS = 20
+_BAD = frozenset({"error", "errors", "failed", "failure", "fatal", "critical", "exception", "crashed", "aborted"})
+_ECHOED = frozenset({"input", "messages", "tools", "results", "contents", "sources"})
+
+
 def why_it_ended(raw: bytes) -> str:
     """Why there is no text in an answer, in a field that its API does not have (`finish_details`, `block_reason`)."""
     try:
         value = loosely(raw)
     except (ValueError, RecursionError):
         return ""
-    found: list[str] = []
-    for _ in range(_DEEPEST):
-        if not is_object(value):
-            break
-        for item in (value, *_choices(value)):
-            for name, said in item.items():
-                words = words_in_name(name)
-                if words and words[0] in _ENDING and words[-1] in ("reason", "details", "detail", "cause"):
-                    found += pieces_of(said)
-        value = value.get("response")
+    found = [piece for body in _within(value) for piece in _reasons_in(body)]
     return joined(piece for piece in found if piece.lower() not in _AS_IT_SHOULD)
+
+
+def _reasons_in(body: dict[str, Any]) -> Iterator[str]:
+    inner = [said for name, said in body.items() if is_object(said) and words_in_name(name)[-1:] == ("feedback",)]
+    for item in (body, *_choices(body), *inner):
+        for name, said in item.items():
+            words = words_in_name(name)
+            if words and words[0] in _ENDING and words[-1] in ("reason", "details", "detail", "cause"):
+                yield from pieces_of(said)
 
 
 _ENDING = frozenset({"finish", "finished", "stop", "end", "done", "termination", "block", "native", "completion"})

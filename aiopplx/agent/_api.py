@@ -21,8 +21,8 @@ from aiopplx._wire.call import Call, Lane, Reply
 from aiopplx._wire.decoding import check_has_id, check_id, nameless, plain_values, salvaged, strictly, unusable, with_id
 from aiopplx._wire.kinds import Kind, Published, kind_named, unversioned
 from aiopplx._wire.request import Request, ResearchRequest, last_words
-from aiopplx._wire.status import ends_told, implied, is_moment, needs_caller, overruled, status_in
-from aiopplx._wire.words import error_in, why_it_ended, words_about, words_in
+from aiopplx._wire.status import ends_told, implied, is_moment, needs_caller, overruled, says_running, status_in
+from aiopplx._wire.words import error_in, remarks, why_it_ended, words_about, words_in, words_of_end
 from aiopplx.agent._request import AgentRequest, newest
 from aiopplx.agent._responses import (
     AgentResponse,
@@ -289,12 +289,15 @@ def _snapshot(run: AgentResponse, raw: bytes) -> Snapshot:
         status = overruled(ends, is_whole=False) or status  # its `completed_at` says nothing, as above
     words = _words(run, raw)
     actions: tuple[RequiredAction, ...] | None = None
-    if known is None and needs_caller(word):
+    if known is None and (needs_caller(word) or (not says_running(word) and word and run.actions())):
         status, actions = JobStatus.FAILED, run.actions()
-    elif status is JobStatus.COMPLETED and not is_answered:
-        status, words, actions = _unanswered(run, raw, words)
-    elif status.is_final and status is not JobStatus.COMPLETED:
-        words = words_in(raw) or words
+    elif status is JobStatus.COMPLETED:
+        if is_answered:
+            words = remarks(words, run.warnings, run.message, run.failure())
+        else:
+            status, words, actions = _unanswered(run, raw, words)
+    elif status.is_final:
+        words = words_of_end(raw) or words
     return Snapshot(
         id=run.id,
         status=status,

@@ -20,6 +20,7 @@ from aiopplx._text.values import is_array, is_object
 from aiopplx._text.words import words_of
 from aiopplx._wire.addresses import annotated, pages_in, with_urls
 from aiopplx._wire.decoding import salvaged
+from aiopplx._wire.status import is_answer
 
 
 class Annotation(msgspec.Struct, frozen=True, gc=False, kw_only=True):
@@ -250,7 +251,8 @@ class AgentResponse(msgspec.Struct, frozen=True, gc=False, kw_only=True):
 
     Attributes:
         created_at, completed_at: rewritten by the server at every poll, so they are not the run's times.
-        failed_at, stop_reason: not the provider's own: gateways and other servers of this form of API send them.
+        failed_at, stop_reason, warnings, message: not the provider's own: gateways and other servers of this form of
+            API send them.
         model: the name of the preset until the run is completed; then the model that answered.
         output: the run's output so far, in order; it grows while the run is in progress.
         usage: None until the run ends. Also None on a cancelled run, although its searches were charged.
@@ -293,6 +295,8 @@ class AgentResponse(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     truncation: str | None = None
     user: str | None = None
     stop_reason: Any = None
+    warnings: Any = None
+    message: Any = None
 
     def written(self) -> str:
         """The text of the messages, in order, with a blank line between two; `""` if nothing is written yet."""
@@ -516,9 +520,13 @@ def salvaged_response(value: dict[str, Any]) -> AgentResponse | None:
     value = {**value, "error": _with_message(value.get("error")), "incomplete_details": _with_reason(value)}
     found = salvaged({name: said for name, said in value.items() if name != "output"}, AgentResponse)
     output = value.get("output")
-    if found is None or not is_array(output):
-        return found
-    return msgspec.structs.replace(found, output=[_item(said) for said in output if is_object(said)])
+    if found is None:
+        return None
+    items = [_item(said) for said in output if is_object(said)] if is_array(output) else []
+    text = value.get("output_text") or output  # which official clients put together
+    if is_answer(text) and not any(isinstance(item, MessageItem) for item in items):
+        items.append(MessageItem(role="assistant", content=text))
+    return msgspec.structs.replace(found, output=items)
 
 
 def _with_message(error: Any) -> Any:

@@ -21,7 +21,7 @@ import msgspec
 
 from aiopplx._checks.builtin import as_builtin, fields_as_builtins
 from aiopplx._errors import InvalidRequest, ProtocolError
-from aiopplx._job import Snapshot
+from aiopplx._job import JobStatus, Snapshot
 from aiopplx._wire.api import API, quoted_id
 from aiopplx._wire.call import Reply
 from aiopplx._wire.decoding import is_usable
@@ -78,11 +78,19 @@ def read_job(api: API, reply: Reply, expected_id: str = "") -> Snapshot:
     is_told = snapshot.response is not None and not snapshot.is_empty if status.is_final else word == status
     if is_told or says_running(word):
         return snapshot
-    return _recognised(reply.body, expected_id, snapshot.id) or snapshot
+    found = _recognised(reply.body, expected_id, snapshot.id)
+    if found is None or (found.is_empty and snapshot.error_message):
+        return snapshot
+    if status.is_final and status is not JobStatus.COMPLETED:  # that it has written something does not undo its end
+        return msgspec.structs.replace(snapshot, response=snapshot.response or found.response)
+    return found
 
 
 # One of these stands in every body that has an answer.
-_TELLING = (b'"choices', b'"output', b'"content', b'"completion', b'"answer')
+_TELLING = tuple(
+    f'"{name}'.encode()
+    for name in ("choices", "output", "content", "completion", "answer", "response", "result", "text", "data")
+)
 
 
 def _recognised(body: bytes, expected_id: str, job_id: str = "") -> Snapshot | None:
@@ -95,6 +103,7 @@ def _recognised(body: bytes, expected_id: str, job_id: str = "") -> Snapshot | N
     """
     if not any(mark in body for mark in _TELLING):
         return None
+    first: Snapshot | None = None
     for value in answers_in(body):
         for api in _KNOWN:
             found = api.recognise(value, body)
@@ -102,9 +111,12 @@ def _recognised(body: bytes, expected_id: str, job_id: str = "") -> Snapshot | N
                 continue
             named = job_id or (found.id if is_usable(found.id) else "")
             if expected_id and named != expected_id:
-                return None  # another job's answer is never this one's
-            return msgspec.structs.replace(found, id=named)
-    return None
+                return first  # another job's answer is never this one's
+            found = msgspec.structs.replace(found, id=named)
+            if not found.is_empty:
+                return found
+            first = first or found
+    return first
 
 
 def _unwrapped(api: API, reply: Reply, expected_id: str) -> Snapshot | None:

@@ -36,7 +36,7 @@ from aiopplx._wire.decoding import (
 from aiopplx._wire.kinds import Kind, Published, kind_named, unversioned
 from aiopplx._wire.request import DEFAULT_MODEL, Request, ResearchRequest, last_words
 from aiopplx._wire.status import ends_told, implied, is_moment, needs_caller, overruled, seconds_of, status_in
-from aiopplx._wire.words import error_in, why_it_ended, words_about, words_in
+from aiopplx._wire.words import error_in, remarks, why_it_ended, words_about, words_in, words_of_end
 from aiopplx.sonar._responses import AsyncJob, CompletionResponse, lacks_addresses, salvaged_completion
 
 RESULTS_LIVE = 7 * 86_400.0
@@ -291,12 +291,15 @@ def _snapshot(job: AsyncJob, raw: bytes) -> Snapshot:
     if not words:
         words = (words_of(job.error) or None) if job.error is not None else None
     actions: tuple[RequiredAction, ...] | None = None
-    if status is JobStatus.COMPLETED and not is_answered:
-        status, words, actions = _unanswered(job, raw, words)
+    if status is JobStatus.COMPLETED:
+        if response is not None and is_answered:
+            words = remarks(words, job.warnings, job.message, response.warnings)
+        else:
+            status, words, actions = _unanswered(job, raw, words)
     elif known is None and needs_caller(word):
         status, actions = JobStatus.FAILED, _actions(response)
     elif status is JobStatus.FAILED or status is JobStatus.CANCELLED:
-        words = words_in(raw) or words
+        words = words_of_end(raw) or words
     return Snapshot(
         id=job.id,
         status=status,

@@ -299,7 +299,7 @@ def test_run_without_a_status_gets_one_from_its_fields(status: Any):
         None,
         [],
         [None],
-        "text",
+        17,
         [search(found(1, "https://a.org"))],
         [message()],
         [message("")],

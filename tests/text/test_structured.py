@@ -42,6 +42,8 @@ WORDS = st.text(alphabet='ab {}[]()":,1`~\n', max_size=25)
         '{} {"valid": true}',
         '{"other": {"valid": 5}} {"valid": true}',
         '{{name}} and {"valid":true}}',
+        '> ```json\n> {"valid":\n> true}\n> ```',
+        'So:\n> {\n>   "valid": true\n> }',
     ],
 )
 def test_first_json_of_the_type_is_taken_fences_first(text: str):

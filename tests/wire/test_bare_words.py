@@ -1,0 +1,218 @@
+"""What a server says in no structure is read all the same: an answer, a reason or a job that is a mere text."""
+
+from __future__ import annotations
+
+import json
+from random import Random
+from typing import Any
+
+import pytest
+from _bodies import reply
+
+from aiopplx._errors import ProtocolError
+from aiopplx._job import Job, JobStatus, Snapshot, make_job, outcome_error
+from aiopplx._wire.api import API
+from aiopplx.agent import AGENT
+from aiopplx.apis._registry import read_job
+from aiopplx.sonar import SONAR
+
+APIS = [pytest.param(SONAR, id="sonar"), pytest.param(AGENT, id="agent")]
+TEXT = "It sank for want of ballast [1]."
+ANSWERS = ["output", "output_text", "response", "result", "answer", "completion", "text", "content", "data"]
+
+
+def read(api: API, expected_id: str = "j", **fields: Any) -> Snapshot:
+    return read_job(api, reply({"id": "j", "object": "response", **fields}), expected_id)
+
+
+def job_of(snapshot: Snapshot) -> Job:
+    return make_job(snapshot.id, snapshot.status, outcome_error(snapshot), snapshot)
+
+
+def text_of(snapshot: Snapshot) -> str:
+    return snapshot.response.answer().text if snapshot.response is not None else ""
+
+
+# --- an answer --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ANSWERS)
+@pytest.mark.parametrize("word", ["COMPLETED", "completed", "done", "Succeeded"])
+@pytest.mark.parametrize("api", APIS)
+def test_text_of_a_completed_job_is_its_answer(api: API, word: str, name: str) -> None:
+    found = read(api, status=word, **{name: TEXT})
+    assert (found.id, found.status, text_of(found)) == ("j", JobStatus.COMPLETED, TEXT)
+    assert job_of(found).ok
+    # Beside the fields of the API that are empty, as well.
+    empty = {"response": None, "output": []} | {name: TEXT}
+    assert text_of(read(api, status=word, **empty)) == TEXT
+    assert text_of(read(api, status=word, data={name: TEXT, "status": word})) == TEXT
+
+
+@pytest.mark.parametrize("name", ANSWERS)
+@pytest.mark.parametrize("word", ["IN_PROGRESS", "queued", "RUNNING", "CREATED", None])
+@pytest.mark.parametrize("api", APIS)
+def test_text_of_a_job_that_runs_ends_nothing(api: API, word: str | None, name: str) -> None:
+    if word is None and name in ("output_text", "answer", "completion"):
+        return  # nothing else has these
+    assert not read(api, status=word, **{name: TEXT}).status.is_final
+
+
+@pytest.mark.parametrize("name", ["output", "response", "result", "data"])
+@pytest.mark.parametrize("text", ["ok", "Success", "completed", "DONE", "true", " "])
+def test_word_for_an_end_is_no_answer(name: str, text: str) -> None:
+    found = read(SONAR, status="COMPLETED", **{name: text})
+    assert (found.status, found.is_empty) == (JobStatus.COMPLETED, True)
+
+
+@pytest.mark.parametrize(
+    "name", ["input", "prompt", "question", "messages", "instructions", "request", "body", "model"]
+)
+@pytest.mark.parametrize("api", APIS)
+def test_what_was_asked_is_never_the_answer_or_reason(api: API, name: str) -> None:
+    for word in ("completed", "failed"):
+        found = job_of(read(api, status=word, **{name: "Why did the Vasa sink?"}))
+        assert not found.ok
+        assert "Vasa" not in f"{found.text}{found.server_message}{found.error}"
+
+
+# --- a reason ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "name", ["response", "result", "output", "data", "diagnostic", "diagnostics", "cause", "notes"]
+)
+@pytest.mark.parametrize("word", ["FAILED", "failed", "CANCELLED", "cancelled"])
+@pytest.mark.parametrize("api", APIS)
+def test_text_of_a_failed_job_is_its_reason(api: API, word: str, name: str) -> None:
+    found = job_of(read(api, status=word, cancelled_at=5 if word == "CANCELLED" else None, **{name: "out of pages"}))
+    assert found.status in (JobStatus.FAILED, JobStatus.CANCELLED)
+    assert found.server_message == "out of pages"
+    assert "out of pages" in str(found.error)
+
+
+ERROR_ROWS: list[dict[str, Any]] = [
+    {"type": "error", "error": {"message": "out of pages"}},
+    {"type": "error", "message": "out of pages"},
+    {"type": "web_search_call", "status": "failed", "error": "out of pages"},
+    {"level": "ERROR", "message": "out of pages"},
+    {"severity": "fatal", "msg": "out of pages"},
+    {"kind": "step_failed", "reason": "out of pages"},
+    {"name": "search", "errorMessage": "out of pages"},
+]
+
+
+@pytest.mark.parametrize("row", ERROR_ROWS, ids=str)
+@pytest.mark.parametrize("name", ["output", "logs", "events", "steps", "trace"])
+@pytest.mark.parametrize("api", APIS)
+def test_error_among_its_steps_is_the_reason(api: API, name: str, row: dict[str, Any]) -> None:
+    rows = [{"level": "info", "type": "search", "message": "began"}, row]
+    for fields in ({name: rows}, {"response": {name: rows}}):
+        found = job_of(read(api, status="failed", **fields))
+        assert found.status is JobStatus.FAILED
+        assert "out of pages" in found.server_message
+        assert "began" not in found.server_message
+    # What it says of itself stands for all.
+    assert read(api, status="failed", error="no GPU", **{name: rows}).error_message == "no GPU"
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"response": {"choices": [], "prompt_feedback": {"block_reason": "SAFETY"}}},
+        {"response": {"candidates": [], "promptFeedback": {"blockReason": "SAFETY"}}},
+        {"prompt_feedback": {"block_reason": "SAFETY"}},
+        {"data": {"stop_details": "SAFETY"}},
+        {"result": {"response": {"end_reason": "SAFETY"}}},
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("api", APIS)
+def test_reason_of_an_empty_answer_is_found_inside(api: API, fields: dict[str, Any]) -> None:
+    found = job_of(read(api, status="completed", **fields))
+    assert not found.ok
+    assert "SAFETY" in str(found.error)
+    assert found.server_message == "SAFETY"
+
+
+# --- a remark ---------------------------------------------------------------------------------------------------------
+
+
+def answered(api: API) -> dict[str, Any]:
+    if api is SONAR:
+        return {"status": "COMPLETED", "response": {"choices": [{"message": {"content": TEXT}}]}}
+    return {"status": "completed", "output": [{"type": "message", "content": [{"type": "output_text", "text": TEXT}]}]}
+
+
+@pytest.mark.parametrize("said", ["cut by quota", ["cut by quota"], [{"message": "cut by quota"}]], ids=str)
+@pytest.mark.parametrize("name", ["warnings", "message"])
+@pytest.mark.parametrize("api", APIS)
+def test_remark_beside_an_answer_is_kept(api: API, name: str, said: Any) -> None:
+    found = job_of(read(api, **answered(api), **{name: said}))
+    assert (found.ok, found.text, found.server_message) == (True, TEXT, "cut by quota")
+
+
+def test_error_item_is_a_remark_beside_an_answer() -> None:
+    run = answered(AGENT)
+    run["output"].insert(0, {"type": "error", "message": "one search failed"})
+    found = job_of(read(AGENT, **run))
+    assert (found.ok, found.text) == (True, TEXT)
+    assert "one search failed" in found.server_message
+
+
+# --- an approval ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("word", "has_ended"),
+    [("paused_for_approval", True), ("blocked", True), ("in_progress", False), ("running", False), ("paused", False)],
+)
+def test_approval_beside_any_word_that_ends_is_asked_for(word: str, has_ended: bool) -> None:
+    item = {"type": "mcp_approval_request", "id": "ap1", "name": "delete", "server_label": "files"}
+    found = read(AGENT, status=word, output=[item])
+    assert (found.status is JobStatus.FAILED, bool(found.actions)) == (has_ended, has_ended)
+
+
+# --- a body within a body ---------------------------------------------------------------------------------------------
+
+
+def wrapped(body: dict[str, Any], wraps: tuple[str, ...]) -> Any:
+    """A body in these wrappers, the innermost first: `text` makes a text of it, another is the name of a field."""
+    value: Any = body
+    for wrap in wraps:
+        value = json.dumps(value) if wrap == "text" else {wrap: value, "statusCode": 200}
+    return value
+
+
+def some_wraps() -> list[tuple[str, ...]]:
+    """Up to three fields, each of which may hold its content as a text."""
+    random = Random(8)
+    found: set[tuple[str, ...]] = {("text",), ("text", "body"), ("text", "body", "text")}
+    while len(found) < 25:
+        fields = [random.choice(["body", "data", "result", "response"]) for _ in range(random.randrange(1, 3))]
+        found.add(tuple(wrap for name in fields for wrap in random.choice([("text", name), (name,)])))
+    return sorted(found)
+
+
+@pytest.mark.parametrize("wraps", some_wraps(), ids=" ".join)
+@pytest.mark.parametrize("api", APIS)
+def test_job_is_read_in_any_wrapper(api: API, wraps: tuple[str, ...]) -> None:
+    job = {"id": "j", "object": "response", **answered(api)}
+    found = read_job(api, reply(wrapped(job, wraps)), "j")
+    assert (found.id, found.status, text_of(found)) == ("j", JobStatus.COMPLETED, TEXT)
+    runs = read_job(api, reply(wrapped({"id": "j", "status": "in_progress"}, wraps)), "j")
+    assert (runs.id, runs.status) == ("j", JobStatus.IN_PROGRESS)
+    with pytest.raises(ProtocolError):
+        read_job(api, reply(wrapped(job | {"id": "other"}, wraps)), "j")
+
+
+@pytest.mark.parametrize("wraps", some_wraps(), ids=" ".join)
+@pytest.mark.parametrize("api", APIS)
+def test_id_of_a_submission_in_any_wrapper_is_named(api: API, wraps: tuple[str, ...]) -> None:
+    body = reply(wrapped({"id": "j-77", "status": "queued"}, wraps))
+    if "statusCode" not in str(wrapped({}, wraps)):  # the job itself, as a text
+        assert read_job(api, body).id == "j-77"
+        return
+    with pytest.raises(ProtocolError) as caught:
+        read_job(api, body)
+    assert caught.value.job_id == "j-77"
