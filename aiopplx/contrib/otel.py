@@ -3,7 +3,9 @@
 One span for each job, from its submission to its end, or until nobody here waits for it any more, with its states as
 events and the attributes of the conventions for generative AI. Its parent is whatever span is current where the job was
 asked for, such as that of a web request. If somebody waits for the job later, that is a further span, linked to the one
-before. There is no span for a poll: a job has twenty. The questions and the answers are in no span and no metric.
+before. The span of a job that an earlier process submitted begins where this one first hears of it, within the span of
+whoever waits for it, and has the job's age then (`aiopplx.age`, seconds). There is no span for a poll: a job has
+twenty. The questions and the answers are in no span and no metric.
 
 The conventions are in development, so their names stand here, and nowhere else in this package. Source: OpenTelemetry,
 "Semantic conventions for generative client AI spans", which knows `perplexity` as a provider. This module knows nothing
@@ -12,7 +14,6 @@ of how spans and metrics leave the program.
 
 from __future__ import annotations
 
-import time
 from collections import OrderedDict
 
 import msgspec
@@ -25,6 +26,7 @@ __all__ = ["Telemetry"]
 
 _SCOPE = "aiopplx"
 _MODEL, _KEY, _TAG = "gen_ai.request.model", "aiopplx.idempotency_key", "aiopplx.tag"
+_AGE = "aiopplx.age"
 _LAST = frozenset({EventKind.FINISHED, EventKind.LEFT})
 # What may be the first that is heard of a job which others, or an earlier run, have submitted. Others only tell of one.
 _FIRST = frozenset({
@@ -35,6 +37,7 @@ _FIRST = frozenset({
     EventKind.STALLED,
     EventKind.FINISHED,
 })
+_OF_A_SUBMISSION = frozenset({EventKind.RETRYING, EventKind.SUBMITTED})
 _OK = frozenset({JobStatus.COMPLETED, JobStatus.INCOMPLETE})
 
 
@@ -121,19 +124,18 @@ class Telemetry:
     def _begun(self, event: Event, name: str) -> _Open:
         if len(self._open) >= self._limit:
             self._drop()
-        began = time.time_ns() - int((event.seconds or 0.0) * 1e9)
         known = event.job_id or name
         before = self._before.pop(known, None)
         names = {_KEY: event.idempotency_key, _TAG: str(event.tag or "")}
         told: dict[str, str] = dict(before[1]) if before is not None else {}
         told |= _who(event) | {each: value for each, value in names.items() if value or each not in told}
+        is_older = event.seconds is not None and event.kind not in _OF_A_SUBMISSION
         span = self._tracer.start_span(
             f"research {told.get(_MODEL, '')}".strip(),
             context.get_current(),
             SpanKind.CLIENT,
-            told,
+            {**told, _AGE: event.seconds} if is_older and event.seconds is not None else told,
             [Link(before[0])] if before is not None else None,
-            start_time=began,
         )
         who = {each: value for each, value in told.items() if each not in names}
         job = self._open[name] = _Open(span, who, told, known)

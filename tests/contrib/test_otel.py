@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -220,9 +221,43 @@ def test_job_that_is_left_ends_its_span_there(heard: Heard) -> None:
     assert [event.name for span in heard.spans for event in span.events] == ["aiopplx.submitted", "aiopplx.left"]
 
 
-def test_span_of_an_older_job_begins_at_its_acceptance(heard: Heard) -> None:
+def test_span_of_an_older_job_begins_now(heard: Heard) -> None:
     heard.handler(Event(kind=EventKind.FINISHED, job_id="a-job", status=JobStatus.COMPLETED, seconds=7200.0))
     (span,) = heard.spans
+    assert dict(span.attributes or {})["aiopplx.age"] == 7200.0
     assert span.start_time is not None
     assert span.end_time is not None
-    assert (span.end_time - span.start_time) / 1e9 == pytest.approx(7200.0, abs=600.0)
+    assert (span.end_time - span.start_time) / 1e9 < 3600.0
+    (lasted,) = heard.metrics()["gen_ai.client.operation.duration"]
+    assert lasted.sum == 7200.0
+
+
+@pytest.mark.parametrize("way", ["wait", "follow", "batch"])
+async def test_span_begins_within_the_span_that_waits(heard: Heard, tmp_path: Path, way: str) -> None:
+    clock = JumpingClock()
+    question = "Why did the Vasa sink?"
+    async with Emulator(duration=600.0, answer_chars=200, clock=clock) as server:
+        kept: dict[str, Any] = {"base_url": server.url, "clock": clock, "journal": tmp_path / "j.db"}
+        async with Session(KEY, **kept) as session:
+            job = await session.submit(question, tag="vasa")
+        await clock.sleep(120.0)  # somebody else waits for it, two minutes later
+        async with Session(KEY, on_event=heard.handler, **kept) as session:
+            with heard.traces.get_tracer("a web framework").start_as_current_span("GET /answer"):
+                if way == "wait":
+                    await session.wait(job.id)
+                elif way == "follow":
+                    assert [update async for update in session.follow(job.id)]
+                else:
+                    async with session.batch([{"question": question, "tag": "vasa"}]) as jobs:
+                        assert [done.id async for done in jobs] == [job.id]
+    (ours,) = [span for span in heard.spans if span.name.startswith("research")]
+    (outer,) = [span for span in heard.spans if span.name == "GET /answer"]
+    assert ours.start_time is not None
+    assert outer.start_time is not None
+    assert ours.start_time >= outer.start_time
+    assert ours.parent is not None
+    assert outer.context is not None
+    assert ours.parent.span_id == outer.context.span_id
+    age = dict(ours.attributes or {})["aiopplx.age"]
+    assert isinstance(age, float)
+    assert age >= 120.0
