@@ -15,9 +15,10 @@ from __future__ import annotations
 import contextlib
 import csv
 import io
+import itertools
 import os
 from collections.abc import Callable, Collection, Generator, Iterator
-from typing import Literal, NamedTuple, Protocol
+from typing import BinaryIO, Literal, NamedTuple, Protocol
 
 import msgspec
 
@@ -92,6 +93,28 @@ class Form(Protocol):
         ...
 
 
+class OtherColumns(ValueError):
+    """A table was written by a run with other columns.
+
+    Args:
+        form: how its rows stand in it.
+        gone: its columns that this run does not write.
+        more: the columns of this run that it does not have.
+    """
+
+    def __init__(self, form: Form, gone: list[str], more: list[str]) -> None:
+        super().__init__("other columns")
+        self.form = form
+        has = f"it has {_listed(gone)}" if gone else ""
+        has_not = f"it does not have {_listed(more)}" if more else ""
+        self.difference: str = " and ".join(filter(None, (has, has_not))) or "in another order"
+
+
+def _listed(names: list[str]) -> str:
+    shown = ", ".join(f'"{name[:60]}"' for name in names[:3])
+    return f"{shown} and {len(names) - 3:,} more" if len(names) > 3 else shown
+
+
 class RowFile:
     """A file that gets a row at a time.
 
@@ -132,12 +155,13 @@ class RowFile:
         self._spans: dict[int, Span] = {}
         self._end = 0
         self._is_new = False
+        self._refusal = f"{path} is not empty; give --force to overwrite it, or another name"
         self._fd = self._opened()
         size = os.fstat(self._fd).st_size
         if size and not self._take_over(is_ours):
             if not force:
                 os.close(self._fd)
-                raise UsageError(f"{path} is not empty; give --force to overwrite it, or another name")
+                raise UsageError(self._refusal)
             self._old.clear()
             self._nameless.clear()
             self._end = 0
@@ -157,6 +181,15 @@ class RowFile:
         """Whether the file is one of an earlier run, whose rows stay."""
         try:
             rows = list(self._form.old(self.name))
+        except OtherColumns as other:
+            with contextlib.suppress(ValueError):
+                if is_ours(list(other.form.old(self.name))):
+                    self._refusal = (
+                        f"{self.name} is of an earlier run with other columns ({other.difference}); --force writes it"
+                        " anew with the columns of this run, and what is answered already is not paid again; another"
+                        " name leaves it as it is"
+                    )
+            return False
         except ValueError:
             return False
         if not is_ours(rows):
@@ -334,6 +367,10 @@ def take_long_cells() -> None:
     csv.field_size_limit(LONGEST)
 
 
+_KNOWN_BY = ("job_id", "status", "answer", "seconds")
+"""Columns of every table of answers, beside that of the question."""
+
+
 class Delimited:
     """CSV or TSV.
 
@@ -387,7 +424,7 @@ class Delimited:
             elif not head.startswith(self.head):
                 if self.head.startswith(head) or other.startswith(head):
                     return  # it was cut off
-                raise ValueError("another header")
+                raise self._other(file) or ValueError("another header")
             read = start = len(self.head)
             file.seek(read)
             reader = csv.reader(lines(), delimiter=self._delimiter, strict=True)
@@ -404,6 +441,30 @@ class Delimited:
                 pass  # a quote that is not closed, in a row that was cut off
             if file.read(1):
                 raise ValueError("only the last row may have been cut off")
+
+    def _other(self, file: BinaryIO) -> OtherColumns | None:
+        """How the rows of a table stand in it that a run has written with other columns; None if it is no such."""
+        file.seek(0)
+        reader = csv.reader((line.decode("utf-8-sig", "replace") for line in file), delimiter=self._delimiter)
+        with contextlib.suppress(csv.Error):
+            names = next(reader, [])
+            file.seek(0)
+            header = b"".join(itertools.islice(file, reader.line_num)).removeprefix(_MARK)
+            ours = [next((n for n in (f"research_{name}", name) if n in names), "") for name in _KNOWN_BY]
+            if all(ours):
+                asked = next((n for n in (self._names[self._places[-1]], "question") if n in names), names[0])
+                form = Delimited(
+                    names,
+                    self._delimiter,
+                    has_mark=False,
+                    header=header.decode(errors="replace"),
+                    question=asked,
+                    origin=(),
+                    **dict(zip(_KNOWN_BY, ours, strict=True)),
+                )
+                more = [name for name in self._names if name not in names]
+                return OtherColumns(form, [name for name in names if name not in self._names], more)
+        return None
 
     def origin(self, row: bytes) -> str:
         """See `Form`."""

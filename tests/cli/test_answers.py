@@ -223,6 +223,30 @@ async def test_file_of_something_else_is_not_overwritten(tmp_path: Path, name: s
     assert b"mine" not in answers.read_bytes()
 
 
+async def test_file_with_other_columns_says_what_force_does(tmp_path: Path) -> None:
+    file, answers = tmp_path / "q.csv", tmp_path / "a.csv"
+    async with Emulator(duration=0.0, answer_chars=300) as server:
+        file.write_text("Frage,region,status\nWhy?,EU,old\nHow?,US,\n")
+        words = ("run", str(file), "--question", "Frage", "-o", str(answers), *FAST)
+        assert (await run_at(server, *words)).returncode == 0
+        before = answers.read_bytes()
+        file.write_text("Frage,note,status\nWhy?,x,old\nHow?,y,\n")
+        refused = await run_at(server, *words)
+        assert (refused.returncode, answers.read_bytes()) == (2, before)
+        assert (await run_at(server, *words, "--force")).returncode == 0
+        assert server.ledger.created == 2
+    assert (
+        f'{answers} is of an earlier run with other columns (it has "region" and it does not have "note"); --force'
+        " writes it anew with the columns of this run, and what is answered already is not paid again; another name"
+        " leaves it as it is\n"
+    ) in refused.stderr
+    found = csv_rows(answers)
+    assert [(row["Frage"], row["note"], bool(row["answer"])) for row in found] == [
+        ("Why?", "x", True),
+        ("How?", "y", True),
+    ]
+
+
 # --- stopped, and gone on with ---------------------------------------------------------------------------------------
 
 
