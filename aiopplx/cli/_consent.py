@@ -6,6 +6,7 @@ here, how the price is reckoned is not. This module knows nothing of sessions or
 
 from __future__ import annotations
 
+import contextlib
 import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING
@@ -99,6 +100,16 @@ class Agreement:
         if not self._skip_bad and (said := conflict(self.price.rest, self._place, replace=self._replace)):
             raise UsageError(said)
         self._expectation.set(self.price.rest, 0.0)
+
+    async def recounted(self) -> Estimate | None:
+        """How far all starts together have come by now; None if that was not known before, or cannot be looked up."""
+        from aiopplx import AiopplxError
+
+        if self.price is None or self._place is None:
+            return None
+        with contextlib.suppress(AiopplxError, OSError):  # the run is over, whatever this says
+            return (await anyio.to_thread.run_sync(self._reckoned)).rest
+        return None
 
     def passed(self, spent: float) -> str:
         """See `Expectation.passed`."""

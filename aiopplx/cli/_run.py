@@ -58,7 +58,7 @@ from aiopplx.journal import JournalError
 from aiopplx.tables import BadRow, TableError
 
 if TYPE_CHECKING:
-    from aiopplx import AiopplxError, Batch, Event, Job
+    from aiopplx import AiopplxError, Batch, Estimate, Event, Job
 
 MANY = 20
 """Up to this many running ids are all printed; the journal lists more."""
@@ -119,6 +119,7 @@ class _Run:
         self._has_tables = needs_columns(options)
         self._agreement: Agreement
         self._lost: OutputLost | None = None
+        self._in_all: Estimate | None = None
 
     async def run(self) -> int:
         self._connection.check()
@@ -249,6 +250,8 @@ class _Run:
             except OutputLost as lost:
                 self._lost = None if ending is None or isinstance(ending, OutputLost) else lost
                 ending = ending or lost
+            if ending is not None and self._resuming:
+                self._in_all = await self._agreement.recounted()
             return self._close(ending)
 
     def _made_course(self) -> Course:
@@ -396,8 +399,11 @@ class _Run:
             raise UsageError(f"no questions in {self._questions.name}")
         self._say_why(ending)
         unfinished = self._say_unfinished()
-        self._say_remarks()
         self._summary(ending, unfinished)
+        if self._place is not None and not self._connection.emulate:
+            is_stopped = isinstance(ending, Interrupted) and self._tally.touched
+            self._say_what_next(self._place, is_stopped or bool(unfinished.running or unfinished.in_doubt))
+        self._say_remarks()
         return self._code(ending)
 
     def _command(self, name: str, place: str, *words: str) -> str:
@@ -465,8 +471,6 @@ class _Run:
             self._view.say(
                 f"in doubt, a job may exist and be billed: idempotency key {job.idempotency_key}{self._where(job)}"
             )
-        if self._place is not None and not self._connection.emulate:
-            self._say_what_next(self._place, bool(running or lost))
         named = {job.id for job in (*running, *cancelled)}
         finished = self._tally.unwritten | {job.id for job in pending if job.id}
         return Unfinished(len(running), len(cancelled), len(finished - named), len(lost))
@@ -520,11 +524,15 @@ class _Run:
         total = self._questions.read if self._questions.total is None else self._questions.total
         # In a resumed run, questions that were not reached may have been finished by an earlier run.
         rest = "not reached" if self._resuming else "not sent"
-        summary = self._tally.summary(None if ending is None else total, unfinished, rest=rest)
-        if not self._agreement.has_told:
-            self._view.remark(f"{summary}, {clock(self._view.elapsed)}.{place}")
+        price = self._agreement.price
+        if self._in_all is not None and price is not None:
+            summary = self._tally.in_all(total, price.rest, self._in_all)
+        else:
+            summary = self._tally.summary(None if ending is None else total, unfinished, rest=rest)
         for note in self._answers.notes:
             self._view.remark(note)
+        if not self._agreement.has_told:
+            self._view.remark(f"{summary}, {clock(self._view.elapsed)}.{place}")
 
     def _code(self, ending: BaseException | None) -> int:
         from aiopplx import AiopplxError

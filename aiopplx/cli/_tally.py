@@ -10,7 +10,7 @@ import msgspec
 from aiopplx._text.amounts import dollars, many
 
 if TYPE_CHECKING:
-    from aiopplx import Event, Job
+    from aiopplx import Estimate, Event, Job
 
 _WORDS = {
     "COMPLETED": "without an answer",
@@ -134,6 +134,23 @@ class Tally:
     def failures(self) -> str:
         """The failed ones by kind: `1 expired, 2 rejected`."""
         return ", ".join(f"{count:,} {_WORDS.get(status, status)}" for status, count in sorted(self.failed.items()))
+
+    def in_all(self, total: int, before: Estimate, now: Estimate) -> str:
+        """How far all starts of a run together have come, in one sentence.
+
+        Args:
+            total: how many questions there are.
+            before: what the journal had when this start began.
+            now: what it has at its end.
+        """
+        here = f"{max(0, now.finished - before.finished):,} in this start"
+        failures = f", {self.failures()}" if self.failed else ""
+        counts = {"still running at the service": now.running, "in doubt": now.in_doubt, "not sent": now.count}
+        more = "".join(f", {count:,} {word}" for word, count in counts.items() if count)
+        return (
+            f"{now.finished:,} of {many(total, 'question')} finished ({here}{failures}){more};"
+            f" {dollars(self.paid)} paid in this start"
+        )
 
     def summary(self, total: int | None = None, unfinished: Unfinished | None = None, *, rest: str = "not sent") -> str:
         """The run in one sentence whose numbers add up.

@@ -323,7 +323,8 @@ async def test_signals_that_come_together_are_one(other: signal.Signals) -> None
         process.send_signal(other)
         code, said = await ending(process)
         jobs = [job.id for job in server.ledger.jobs]
-    assert code in (128 + signal.SIGTERM, 128 + other)
+    # The second may come when all is said and the handlers are gone: a shell has the same code for that.
+    assert (code if code >= 0 else 128 - code) in (128 + signal.SIGTERM, 128 + other)
     assert "Stopped by" in said
     assert all(job_id in said for job_id in jobs)
 

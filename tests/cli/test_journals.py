@@ -276,6 +276,24 @@ async def test_ctrl_c_says_where_to_find_running_jobs(tmp_path: Path, kept: bool
     assert {line.split()[0] for line in listed.stdout.splitlines()} == (set(ids) if kept else set())
 
 
+async def test_ctrl_c_tells_how_far_all_starts_have_come(tmp_path: Path) -> None:
+    answers = tmp_path / "a.csv"
+    questions = write_questions(tmp_path, *(f"short {number}?" for number in range(4)), "A?", "B?", "C?", "D?")
+    words = ("run", str(questions), "-o", str(answers), "--max-in-flight", "2", *FAST)
+    async with Emulator(duration=lambda question: 0.0 if "short" in question else 3600.0, answer_chars=300) as server:
+        assert (await run_at(server, *words, "--limit", "3")).returncode == 0
+        async with started(server, *words) as process:
+            await until(lambda: server.ledger.created == 6 and b"short 3" in answers.read_bytes())
+            process.send_signal(signal.SIGINT)
+            _, said = await ending(process)
+        cost = server.ledger.jobs[3].cost
+    *_, counts, last = said.splitlines()
+    told = "4 of 8 questions finished (1 in this start), 2 still running at the service, 2 not sent"
+    assert counts.startswith(f"{told}; ${cost:.2f} paid in this start, ")
+    assert counts.endswith(f" Answers in {answers}.")
+    assert last == f"Run the same command again to resume from {questions}.journal.db; nothing is paid twice."
+
+
 async def test_run_that_is_refused_or_empty_leaves_nothing(tmp_path: Path) -> None:
     questions = write_questions(tmp_path, "# only a remark")
     words = ("run", str(questions), "-o", str(tmp_path / "answers.jsonl"))
