@@ -447,7 +447,7 @@ class Delimited:
         file.seek(0)
         reader = csv.reader((line.decode("utf-8-sig", "replace") for line in file), delimiter=self._delimiter)
         with contextlib.suppress(csv.Error):
-            names = next(reader, [])
+            names: list[str] = next(iter(reader), [""])
             file.seek(0)
             header = b"".join(itertools.islice(file, reader.line_num)).removeprefix(_MARK)
             ours = [next((n for n in (f"research_{name}", name) if n in names), "") for name in _KNOWN_BY]
