@@ -95,7 +95,7 @@ class Announcer:
         """A submission ended in this session, or in another one that has told it (`is_told`)."""
         if _is_first(job, self._counted):
             self.ended[job.status] = self.ended.get(job.status, 0) + 1
-        if not goes_on(job):
+        if self._submitted and not goes_on(job):
             self.is_seen_over(job.id)
         if is_told:
             return

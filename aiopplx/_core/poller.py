@@ -290,15 +290,16 @@ class Poller:
                 moment = page
         if len(self._running) < POLLS_AT_ONCE:
             due = self._next_due(now)
-            if due is not None:
+            self._is_held_back = False
+            if due is not None and due <= now:  # what is due later asks the gate at that moment
                 # No longer than this: a submission whose probe succeeds opens the gate without a word to anybody here.
                 held_back = min(self._held_back(now), HELD)
-                self._is_held_back = held_back > 0.0
-                if self._is_held_back and due <= now:
+                if held_back > 0.0:
+                    self._is_held_back = True
                     self._client.gate.want(_POLL, now)
-                due = max(due, now + held_back)
-                if moment is None or due < moment:
-                    moment = due
+                due = now + held_back
+            if due is not None and (moment is None or due < moment):
+                moment = due
         return moment
 
     def _next_due(self, now: float) -> float | None:
@@ -330,14 +331,15 @@ class Poller:
         if self._client.gate.limits.is_shared:
             self._client.line.settle(now)  # submissions want the same departures
             return
+        gives_way = self._client.line.holds_polls(now)
         while len(self._running) < POLLS_AT_ONCE and self._held_back(now) <= 0.0:
-            sub = self._pop(now)
+            sub = self._pop(now, gives_way=gives_way)
             if sub is None:
                 break
             self._send(sub, now)
 
-    def _pop(self, now: float) -> Submission | None:
-        if not self._client.line.holds_polls(now):
+    def _pop(self, now: float, *, gives_way: bool) -> Submission | None:
+        if not gives_way:
             return self._schedule.pop(now)
         urgent = self._schedule.pop_of(now, is_bulk=False)
         return self._schedule.pop_of(now - OVERDUE, is_bulk=True) if urgent is None else urgent

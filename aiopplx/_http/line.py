@@ -129,10 +129,12 @@ class Line:
 
         Not where all of them have their answers: then all places in `max_in_flight` are taken, and polls free them.
         """
-        waits = bool(self._submits) or (self.submitting > 0 and now - self._waited_at < STILL_WAITS)
-        held = waits and self.gate.limits.may_be_shared and not self.turns.prefers_results
-        self._has_held = held or self._has_held
-        return held
+        if not self._submits and (not self.submitting or now - self._waited_at >= STILL_WAITS):
+            return False
+        if self.turns.prefers_results or not self.gate.limits.may_be_shared:
+            return False
+        self._has_held = True
+        return True
 
     # --- passing -----------------------------------------------------------------------------------------------------
 

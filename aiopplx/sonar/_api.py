@@ -286,7 +286,10 @@ def _snapshot(job: AsyncJob, raw: bytes) -> Snapshot:
     is_answered = _is_answered(job)
     word = job.status or status_in(raw)
     known = _STATUS.get(word) or _STATUS.get(word.strip().upper())
-    status = _told_otherwise(job, known, is_answered, raw) or known or _implied(job, word, is_answered, raw)
+    if known is None:
+        status = _implied(job, word, is_answered, raw)
+    else:
+        status = known if known.is_final else _told_otherwise(job, is_answered, raw) or known
     words = job.error_message
     if not words:
         words = (words_of(job.error) or None) if job.error is not None else None
@@ -340,10 +343,8 @@ def _ends(job: AsyncJob) -> frozenset[JobStatus]:
 _NO_END: frozenset[JobStatus] = frozenset()
 
 
-def _told_otherwise(job: AsyncJob, known: JobStatus | None, is_answered: bool, raw: bytes) -> JobStatus | None:
+def _told_otherwise(job: AsyncJob, is_answered: bool, raw: bytes) -> JobStatus | None:
     """What its dates say of a job whose status is behind them: it has failed, or ended with the answer beside it."""
-    if known is None or known.is_final:
-        return None
     ends = ends_told(raw) | _ends(job)
     return overruled(ends, is_whole=is_answered and _says_why_it_ends(job)) if ends else None
 

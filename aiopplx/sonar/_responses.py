@@ -186,11 +186,10 @@ class Choice(msgspec.Struct, frozen=True, gc=False, kw_only=True):
 
     def names_pages(self) -> bool:
         """Whether its messages may name pages themselves; nearly none do."""
-        messages = (self.message, self.delta)
-        return any(
-            message is not None and (message.annotations is not None or message.reasoning_steps is not None)
-            for message in messages
-        )
+        for message in (self.message, self.delta):
+            if message is not None and (message.annotations is not None or message.reasoning_steps is not None):
+                return True
+        return False
 
     def refusal(self) -> str:
         """The model's words where it declined to answer, in a field or a part of their own; `""` if it did not."""
