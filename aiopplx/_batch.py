@@ -384,8 +384,12 @@ class Batch(AsyncIterator[Job[TagT]], Generic[TagT]):
             self._results.news.set()
 
     def _call_another(self, source: Source[Item]) -> None:
-        """Have one more submitter if there is room for one more job and no submission waits: more may be on the way."""
-        if self._room.value and len(self._submitters) < SUBMITS_AT_ONCE and not self._core.client.line.submits_wait:
+        """Have one more submitter if all have a submission, none of these waits, and there is room for one more job:
+        more may be on the way.
+        """
+        count = len(self._submitters)
+        is_enough = self._in_hand < count or count >= SUBMITS_AT_ONCE or not self._room.value
+        if not is_enough and not self._core.client.line.submits_wait:
             self._submitters.append(asyncio.get_running_loop().create_task(self._submitter(source)))
 
     def _is_one_too_many(self, task: asyncio.Task[None] | None) -> bool:
