@@ -500,8 +500,7 @@ class Poller:
 
         Pages of a list are read for jobs that are polled, and for nobody else.
         """
-        is_idle = not self._schedule and not self._deadlines and not self._running
-        if is_idle and self._timer is not None:
+        if self._timer is not None and not (self._running or self._schedule or self._deadlines):
             self._timer.cancel()
             self._timer = None
 

@@ -107,12 +107,15 @@ _OF_THE_JOB = frozenset({"job", "task", "run", "response", "current", "server", 
 
 def is_moment(value: object, deepest: int = 2) -> bool:
     """Whether a field of the server's says when something happened. Servers send zero, or nothing, for never."""
+    if value is None or isinstance(value, bool):
+        return False
+    if isinstance(value, (int, float)):
+        return value > 0
     if isinstance(value, str):
         # A text without a digit that counts is a word for nothing, and some write the first of all days for zero.
         return not _COUNTING.isdisjoint(value) and not value.strip().startswith(_ZERO)
-    if is_object(value):  # {"seconds": 5}, {"$date": {"$numberLong": ..}}
-        return deepest > 0 and any(is_moment(inner, deepest - 1) for inner in value.values())
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and value > 0
+    # {"seconds": 5}, {"$date": {"$numberLong": ..}}
+    return is_object(value) and deepest > 0 and any(is_moment(inner, deepest - 1) for inner in value.values())
 
 
 def seconds_of(value: object) -> int | None:
