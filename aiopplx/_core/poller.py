@@ -122,6 +122,7 @@ class Poller:
         self._timer: Timer | None = None
         self._armed_for = 0.0
         self._is_held_back = False
+        self._gives_way = False  # polls of batches wait for submissions, those that become due as well
         self._unwritten = 0  # outcomes that are being written, each in the place of its poll; and when one was last
         self._wrote_at = 0.0
         self._grace_until = 0.0
@@ -240,8 +241,10 @@ class Poller:
             return
         if sub.polls is not None:
             sub.polls.due = due
-        self._schedule.put(sub, due, is_bulk=sub.is_bulk)
-        if self._timer is None or due < self._armed_for:
+        is_bulk = sub.is_bulk
+        self._schedule.put(sub, due, is_bulk=is_bulk)
+        is_first = due < self._armed_for and not (is_bulk and self._gives_way)
+        if is_first or self._timer is None:
             self._arm()
 
     def _due_by_rule(self, sub: Submission, polls: Polls, now: float) -> float:
@@ -304,7 +307,8 @@ class Poller:
 
     def _next_due(self, now: float) -> float | None:
         due = self._schedule.next_due()
-        if due is None or due > now or not self._client.line.holds_polls(now):
+        self._gives_way = due is not None and due <= now and self._client.line.holds_polls(now)
+        if not self._gives_way:
             return due
         urgent = self._schedule.next_of(is_bulk=False)
         return now + HELD if urgent is None else min(urgent[0], now + HELD)

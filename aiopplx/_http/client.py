@@ -361,7 +361,7 @@ class Client:
             # The mark is on disk before the first byte leaves.
             try:
                 now = self.clock.now()
-                if last is not None or not line.passes(Lane.SUBMIT, now):
+                if not line.passes(Lane.SUBMIT, now):
                     now = await line.wait(Lane.SUBMIT, bounds, now, is_bulk=sub.is_bulk, order=order)
                 sent_at = await self._mark(sub, attempts, bounds, now, order)
             except (TimeoutError, AiopplxError) as problem:

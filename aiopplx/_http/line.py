@@ -194,8 +194,6 @@ class Line:
             AiopplxError: what stopped submissions, if this is one.
             TimeoutError: waiting within `bounds` is, or has become, pointless.
         """
-        if self.passes(lane, now):
-            return now
         if self.gate.silence(now) > bounds.silence:
             raise TimeoutError
         queue = self._queue(lane, is_bulk=is_bulk)

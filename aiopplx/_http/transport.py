@@ -108,15 +108,15 @@ class _Body(aiohttp.Payload):
         self._is_withdrawn = not self.sent
         return self._is_withdrawn
 
-    async def write(self, writer: AbstractStreamWriter) -> None:
+    async def write_with_length(self, writer: AbstractStreamWriter, content_length: int | None) -> None:
         if self._is_withdrawn:
             raise asyncio.CancelledError
         self.sent = True
         self._written.at = self._written.clock.wire_now()
         await writer.write(self._value)
 
-    async def write_with_length(self, writer: AbstractStreamWriter, content_length: int | None) -> None:
-        await self.write(writer)
+    async def write(self, writer: AbstractStreamWriter) -> None:
+        await self.write_with_length(writer, None)
 
 
 class Sink(Protocol):

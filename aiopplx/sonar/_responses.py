@@ -201,12 +201,10 @@ class Choice(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     def split(self) -> tuple[str | None, str]:
         """(reasoning, text); None if it has no reasoning."""
         reasoning, text = split(self.text())
-        beside = [
-            thought
-            for message in (self.message, self.delta)
-            if message is not None and message.has_thoughts()
-            for thought in message.thoughts()
-        ]
+        beside: list[str | None] = []
+        for message in (self.message, self.delta):
+            if message is not None and message.has_thoughts():
+                beside += message.thoughts()
         return (joined([*beside, reasoning]) if beside else reasoning), text
 
     def text(self) -> str:
