@@ -289,7 +289,7 @@ class Batch(AsyncIterator[Job[TagT]], Generic[TagT]):
                 self._results.put_back(place)
                 raise
             self._results.read_back(place, job)
-            self._deliver_last()  # again: of two calls that waited together, each a task by itself, the other came first
+            self._deliver_last()  # again: meanwhile another call, a task by itself, may have had one of its own
         if place.sub.claim is not None:
             self._last[_consumer()] = place.sub.claim, place.sub.key
         self._room.release()
