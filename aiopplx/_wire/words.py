@@ -9,24 +9,53 @@ This module knows nothing of jobs, of how they end, or of any one API.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
+from functools import cache, lru_cache
 from typing import Any
 
+import msgspec
+
 from aiopplx._text.names import words_in_name
+from aiopplx._text.thought import is_thought
 from aiopplx._text.values import is_array, is_object
 from aiopplx._text.words import is_error_name, is_message_name, joined, pieces_of
-from aiopplx._wire.decoding import loosely
+from aiopplx._wire.decoding import loosely, loosely_within, strictly
+from aiopplx._wire.status import is_answer
 
 _FIRST = ("error_message", "error", "errors")
 """Read before all others, the documented one first."""
-_WRAPPERS = ("response", "result", "data", "job", "run", "body")
+_WRAPPERS = ("response", "result", "data", "job", "run", "body", "task", "payload")
 _DEEPEST = 3
 _CHOICES = 5
-# Why a text ends is known by itself, and a text of the answer is not about the job.
-_OF_THE_ANSWER = frozenset({
-    *("finish", "stop", "native", "text", "texts", "messages", "title", "summary", "raw", "info", "description"),
-    *("help", "said", "comment", "explanation", "advice"),
-})
+_ROWS = 20
+"""Rows of a list that are looked at, the last ones."""
+_LONGEST_LOG = 500
+"""Characters of a log that is one text. A longer one may repeat the question."""
+# Names of what may be said about the job, or belong to the answer, or to the caller.
+_MAYBE_ABOUT_IT = frozenset({"info", "comment", "explanation", "advice", "help", "said"})
+_OF_THE_ANSWER = _MAYBE_ABOUT_IT | {
+    *("finish", "stop", "native", "text", "texts", "messages", "title", "summary", "raw", "description"),
+}
+_OF_THE_CALLER = frozenset({"title", "messages", "raw"})
+_CHOICES_NAMED = ("choices", "candidates")
+_HOLDING = frozenset({*_WRAPPERS, "message"})
+_IN_PLACE_OF_IT = ("response", "result", "output", "data", "content", "answer", "completion", "output_text")
+"""Where a job that did not fail has its answer."""
+_LOGS = frozenset({"log", "logs", "events", "trace", "history"})
+_KINDS = frozenset({"type", "level", "severity", "status", "kind", "outcome"})
+_BAD = frozenset({"error", "errors", "failed", "failure", "fatal", "critical", "exception", "crashed", "aborted"})
+_DOUBTFUL = _BAD | {"warning", "warnings", "warn", "notice"}
+_ECHOED = frozenset({"input", "messages", "tools", "results", "contents", "sources"})
+_ENDING = frozenset({"finish", "finished", "stop", "end", "done", "termination", "block", "native", "completion"})
+_AS_IT_SHOULD = frozenset({"stop", "completed", "end_turn", "eos", "done", "end"})
+
+_EDGE = 1024
+"""Bytes at either end of a body in which the fields of a job stand that has a long answer between them."""
+
+_FIELDS = msgspec.json.Decoder(dict[str, msgspec.Raw])
+_LIST = msgspec.json.Decoder(list[msgspec.Raw])
+_ANY: msgspec.json.Decoder[Any] = msgspec.json.Decoder()
 
 
 def words_about(body: Any, is_meant: Callable[[str], bool] | None = None) -> str:
@@ -36,105 +65,143 @@ def words_about(body: Any, is_meant: Callable[[str], bool] | None = None) -> str
         body: the plain values.
         is_meant: whether a field is read, by its name; None for all that say something about a job.
     """
-    return joined(_words_about(body, is_meant or _says_something, 0))
+    is_meant = is_meant or _says_something
+    return joined(piece for value in _bodies(body) for piece in _pieces(value, is_meant))
 
 
 def words_in(raw: bytes) -> str | None:
     """The same from the bytes of a body; None if it does not say."""
-    return _read(raw, _says_something)
-
-
-def words_of_end(raw: bytes) -> str | None:
-    """The same of a job that has failed: if it says nothing of itself, what its errors say among its steps.
-
-    Its output, its log or its events may have them; last, the text that stands where its answer should. None if it does
-    not say.
-    """
-    try:
-        value = loosely(raw)
-    except (ValueError, RecursionError):
-        return None
-    return words_about(value) or joined(_errors_among(value)) or joined(_texts_alone(value)) or None
-
-
-def remarks(*said: object) -> str | None:
-    """What is said about a job beside its answer; None if nothing is."""
-    found = [piece for value in said if value for piece in pieces_of(value)]
-    return joined(found) or None if found else None
+    return words_about(_values(raw)) or None
 
 
 def error_in(raw: bytes) -> str | None:
     """The same, if it is said in a field that only errors have."""
-    return _read(raw, is_error_name)
+    return words_about(_values(raw), is_error_name) or None
 
 
-def _words_about(body: Any, is_meant: Callable[[str], bool], depth: int) -> Iterator[str]:
-    if not is_object(body) or depth > _DEEPEST:
+def words_of_end(raw: bytes) -> str | None:
+    """The same of a job that has failed, where nothing else needs to be told apart from its reason.
+
+    If it says nothing of itself, what its errors say among its steps: its output, its log or its events may have them;
+    last, whatever else it says, and what stands where its answer should. None if it does not say.
+    """
+    value = _values(raw)
+    return words_about(value) or joined(_errors_among(value)) or joined(_said_otherwise(value)) or None
+
+
+def why_it_ended(raw: bytes) -> str:
+    """Why there is no text in an answer, in a field that its API does not have (`finish_details`, `block_reason`)."""
+    return joined(piece for body in _bodies(_values(raw)) for piece in _reasons_in(body))
+
+
+def remarks_in(raw: bytes, *, is_sought: bool = False) -> str | None:
+    """What a finished job says beside its answer: warnings, notices, errors of single steps; None if nothing.
+
+    To look at every field of a long body would cost each job more than all else that is read of it, so that is done
+    only if a field at either end of it has such a name, where those of the job stand.
+
+    Args:
+        raw: the body.
+        is_sought: it is known that there may be some.
+    """
+    if not is_sought:
+        named = _named().findall(raw, 0, _EDGE)
+        if len(raw) > _EDGE:
+            named += _named().findall(raw, len(raw) - _EDGE)
+        if not any(map(_may_remark, named)):
+            return None
+    fields = strictly(_FIELDS, raw)
+    if fields is None:
+        value = _values(raw)
+        fields = strictly(_FIELDS, msgspec.json.encode(value)) if is_object(value) else None
+    return joined(_remarks(fields or {}, 0)) or None
+
+
+# --- in plain values --------------------------------------------------------------------------------------------------
+
+
+def _values(raw: bytes) -> Any:
+    try:
+        return loosely_within(loosely(raw))
+    except (ValueError, RecursionError):
+        return None
+
+
+def _bodies(value: Any, depth: int = 0) -> Iterator[dict[str, Any]]:
+    """The job, and what it is wrapped in, or wraps: the outermost first."""
+    value = loosely_within(value)
+    if is_array(value) and depth and len(value) == 1:
+        value = value[0]
+    if not is_object(value) or depth > _DEEPEST:
         return
+    yield value
+    for name in _WRAPPERS:
+        yield from _bodies(value.get(name), depth + 1)
+
+
+def _pieces(body: dict[str, Any], is_meant: Callable[[str], bool]) -> Iterator[str]:
     named = [name for name in body if name not in _FIRST and is_meant(name)]
     named.sort(key=lambda name: not is_error_name(name))
     for name in (*_FIRST, *named):
         yield from pieces_of(body.get(name))
     for choice in _choices(body):
-        yield from _words_about(choice, is_error_name, _DEEPEST)
-        yield from _words_about(choice.get("message"), is_error_name, _DEEPEST)
-    for name in _WRAPPERS:
-        inner = body.get(name)
-        if is_array(inner) and len(inner) == 1:
-            inner = inner[0]
-        yield from _words_about(inner, is_meant, depth + 1)
+        for value in (choice, choice.get("message")):
+            for name, said in value.items() if is_object(value) else ():
+                if is_error_name(name):
+                    yield from pieces_of(said)
 
 
 def _errors_among(body: Any) -> Iterator[str]:
     """What the rows say that are errors, in any list of a job: of its output, its log, its events."""
-    for value in _within(body):
+    for value in _bodies(body):
         for name, rows in value.items():
             if is_array(rows) and not _ECHOED.intersection(words_in_name(name)):
                 for row in rows[-_ROWS:]:
-                    if is_object(row) and _is_error_row(row):
+                    if is_object(row) and _is_error_row(row, _BAD):
                         yield from pieces_of(row)
 
 
-def _is_error_row(row: dict[str, Any]) -> bool:
+def _is_error_row(row: dict[str, Any], bad: frozenset[str]) -> bool:
     for name, said in row.items():
         if said and is_error_name(name):
             return True
-        is_kind = (words_in_name(name) or ("",))[-1] in ("type", "level", "severity", "status", "kind", "outcome")
-        if is_kind and isinstance(said, str) and not _BAD.isdisjoint(words_in_name(said)):
+        is_kind = (words_in_name(name) or ("",))[-1] in _KINDS
+        if is_kind and isinstance(said, str) and not bad.isdisjoint(words_in_name(said)):
             return True
     return False
 
 
-def _texts_alone(body: Any) -> Iterator[str]:
-    """The texts where a job that did not fail has its answer."""
-    for value in _within(body):
-        for name in ("response", "result", "output", "data"):
-            if isinstance(text := value.get(name), str):
-                yield from pieces_of(text)
+def _said_otherwise(body: Any) -> Iterator[str]:
+    """What a job without a result says under names that a result has too."""
+    for value in _bodies(body):
+        yield from _reasons_in(value)
+        for name, said in value.items():
+            words = words_in_name(name)
+            if name in _IN_PLACE_OF_IT or words[-1:] == ("text",):
+                yield from _in_its_place(said)
+            elif is_message_name(name) and _OF_THE_CALLER.isdisjoint(words) and not is_thought(name):
+                yield from pieces_of(said)
+            elif not _LOGS.isdisjoint(words):
+                yield from _last_of_log(said)
 
 
-def _within(body: Any) -> Iterator[dict[str, Any]]:
-    """The job and what it is wrapped in, or wraps, the outermost first."""
-    for _ in range(_DEEPEST):
-        if not is_object(body):
-            return
-        yield body
-        body = next(filter(is_object, map(body.get, _WRAPPERS)), None)
+def _in_its_place(said: Any) -> Iterator[str]:
+    """What stands in the place of an answer, and is none: neither an answer in parts nor what a run did."""
+    said = loosely_within(said)
+    for item in said[-_ROWS:] if is_array(said) else [said]:
+        if not is_object(item):
+            yield from pieces_of(item)
+        elif "role" not in item and "type" not in item:
+            for name, inner in item.items():
+                if is_message_name(name) and not is_thought(name):
+                    yield from pieces_of(inner)
 
 
-_ROWS = 20
-_BAD = frozenset({"error", "errors", "failed", "failure", "fatal", "critical", "exception", "crashed", "aborted"})
-_ECHOED = frozenset({"input", "messages", "tools", "results", "contents", "sources"})
-
-
-def why_it_ended(raw: bytes) -> str:
-    """Why there is no text in an answer, in a field that its API does not have (`finish_details`, `block_reason`)."""
-    try:
-        value = loosely(raw)
-    except (ValueError, RecursionError):
-        return ""
-    found = [piece for body in _within(value) for piece in _reasons_in(body)]
-    return joined(piece for piece in found if piece.lower() not in _AS_IT_SHOULD)
+def _last_of_log(said: Any) -> Iterator[str]:
+    said = loosely_within(said)
+    last = said[-1] if is_array(said) and said else said
+    if not isinstance(last, str) or len(last) <= _LONGEST_LOG:
+        yield from pieces_of(last)
 
 
 def _reasons_in(body: dict[str, Any]) -> Iterator[str]:
@@ -143,16 +210,12 @@ def _reasons_in(body: dict[str, Any]) -> Iterator[str]:
         for name, said in item.items():
             words = words_in_name(name)
             if words and words[0] in _ENDING and words[-1] in ("reason", "details", "detail", "cause"):
-                yield from pieces_of(said)
-
-
-_ENDING = frozenset({"finish", "finished", "stop", "end", "done", "termination", "block", "native", "completion"})
-_AS_IT_SHOULD = frozenset({"stop", "completed", "end_turn", "eos", "done", "end"})
+                yield from (piece for piece in pieces_of(said) if piece.lower() not in _AS_IT_SHOULD)
 
 
 def _choices(body: dict[str, Any]) -> list[dict[str, Any]]:
     """The choices, or candidates, of an answer."""
-    for name in ("choices", "candidates"):
+    for name in _CHOICES_NAMED:
         if is_array(found := body.get(name)):
             return [item for item in found[:_CHOICES] if is_object(item)]
     return []
@@ -164,9 +227,58 @@ def _says_something(name: str) -> bool:
     return is_message_name(name) and not _OF_THE_ANSWER.intersection(words_in_name(name))
 
 
-def _read(raw: bytes, is_meant: Callable[[str], bool]) -> str | None:
-    try:
-        value = loosely(raw)
-    except (ValueError, RecursionError):
-        return None
-    return words_about(value, is_meant) or None
+# --- beside an answer, in bytes ---------------------------------------------------------------------------------------
+
+
+def _remarks(fields: dict[str, msgspec.Raw], depth: int) -> Iterator[str]:
+    if depth > _DEEPEST + 1:
+        return
+    for name, said in fields.items():
+        start = bytes(memoryview(said)[:2])
+        if start[:1] == b"{" and name in _HOLDING:
+            inner = strictly(_FIELDS, bytes(said)) or {}
+            is_error = name == "message" and not ("role" in inner or "content" in inner)
+            yield from pieces_of(_decoded(said)) if is_error else _remarks(inner, depth + 1)
+        elif start == b'"{' and name in _HOLDING:
+            yield from _remarks(strictly(_FIELDS, str(_decoded(said)).encode("utf-8", "replace")) or {}, depth + 1)
+        elif _is_remark(name):
+            yield from filter(is_answer, pieces_of(_decoded(said)))
+        elif start[:1] == b"[" and _ECHOED.isdisjoint(words_in_name(name)):
+            yield from _remarks_among(name, said, depth)
+
+
+def _remarks_among(name: str, rows: msgspec.Raw, depth: int) -> Iterator[str]:
+    """What the rows of a list say that are errors or warnings; of an answer, what stands beside its texts."""
+    for row in (strictly(_LIST, bytes(rows)) or [])[-_ROWS:]:
+        fields = strictly(_FIELDS, bytes(row)) if bytes(memoryview(row)[:1]) == b"{" else None
+        if not fields:
+            continue
+        kinds = {each: _decoded(fields[each]) for each in fields if each in _KINDS or is_error_name(each)}
+        if is_thought(kinds.get("type")):
+            continue
+        if name in _CHOICES_NAMED or "content" in fields:
+            yield from _remarks(fields, depth + 1)
+        elif _is_error_row(kinds, _DOUBTFUL):
+            yield from pieces_of(_decoded(row))
+
+
+@cache
+def _named() -> re.Pattern[bytes]:
+    """The name of a field that is not empty. In JSON within a text the quotation marks are escaped."""
+    return re.compile(rb'"([\w-]{3,40})\\?"\s?:\s?\\?(?=["\[{])')
+
+
+@lru_cache(maxsize=1024)
+def _may_remark(name: bytes) -> bool:
+    return _is_remark(name.decode())
+
+
+@lru_cache(maxsize=1024)
+def _is_remark(name: str) -> bool:
+    """Whether a field beside an answer, by its name, says something about the job."""
+    is_about_it = _says_something(name) or not _MAYBE_ABOUT_IT.isdisjoint(words_in_name(name))
+    return is_about_it and not is_thought(name)
+
+
+def _decoded(value: msgspec.Raw) -> Any:
+    return strictly(_ANY, bytes(value))

@@ -22,7 +22,7 @@ from aiopplx._wire.decoding import check_has_id, check_id, nameless, plain_value
 from aiopplx._wire.kinds import Kind, Published, kind_named, unversioned
 from aiopplx._wire.request import Request, ResearchRequest, last_words
 from aiopplx._wire.status import ends_told, implied, is_moment, needs_caller, overruled, says_running, status_in
-from aiopplx._wire.words import error_in, remarks, why_it_ended, words_about, words_in, words_of_end
+from aiopplx._wire.words import error_in, remarks_in, why_it_ended, words_about, words_in, words_of_end
 from aiopplx.agent._request import AgentRequest, newest
 from aiopplx.agent._responses import (
     AgentResponse,
@@ -293,7 +293,7 @@ def _snapshot(run: AgentResponse, raw: bytes) -> Snapshot:
         status, actions = JobStatus.FAILED, run.actions()
     elif status is JobStatus.COMPLETED:
         if is_answered:
-            words = remarks(words, run.warnings, run.message, run.failure())
+            words = remarks_in(raw, is_sought=run.has_unknown_items()) or words
         else:
             status, words, actions = _unanswered(run, raw, words)
     elif status.is_final:

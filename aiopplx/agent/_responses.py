@@ -251,8 +251,7 @@ class AgentResponse(msgspec.Struct, frozen=True, gc=False, kw_only=True):
 
     Attributes:
         created_at, completed_at: rewritten by the server at every poll, so they are not the run's times.
-        failed_at, stop_reason, warnings, message: not the provider's own: gateways and other servers of this form of
-            API send them.
+        failed_at, stop_reason: not the provider's own: gateways and other servers of this form of API send them.
         model: the name of the preset until the run is completed; then the model that answered.
         output: the run's output so far, in order; it grows while the run is in progress.
         usage: None until the run ends. Also None on a cancelled run, although its searches were charged.
@@ -295,8 +294,6 @@ class AgentResponse(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     truncation: str | None = None
     user: str | None = None
     stop_reason: Any = None
-    warnings: Any = None
-    message: Any = None
 
     def written(self) -> str:
         """The text of the messages, in order, with a blank line between two; `""` if nothing is written yet."""
@@ -309,6 +306,10 @@ class AgentResponse(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     def function_calls(self) -> list[FunctionCallItem]:
         """The caller's functions that the model wants to call."""
         return [item for item in self.output if isinstance(item, FunctionCallItem)]
+
+    def has_unknown_items(self) -> bool:
+        """Whether its output has an item of an unknown type."""
+        return any(isinstance(item, UnknownItem) for item in self.output)
 
     def refusal(self) -> str:
         """The model's words where it declined to answer; `""` if it did not."""

@@ -36,7 +36,7 @@ from aiopplx._wire.decoding import (
 from aiopplx._wire.kinds import Kind, Published, kind_named, unversioned
 from aiopplx._wire.request import DEFAULT_MODEL, Request, ResearchRequest, last_words
 from aiopplx._wire.status import ends_told, implied, is_moment, needs_caller, overruled, seconds_of, status_in
-from aiopplx._wire.words import error_in, remarks, why_it_ended, words_about, words_in, words_of_end
+from aiopplx._wire.words import error_in, remarks_in, why_it_ended, words_about, words_in, words_of_end
 from aiopplx.sonar._responses import AsyncJob, CompletionResponse, lacks_addresses, salvaged_completion
 
 RESULTS_LIVE = 7 * 86_400.0
@@ -295,8 +295,8 @@ def _snapshot(job: AsyncJob, raw: bytes) -> Snapshot:
         words = (words_of(job.error) or None) if job.error is not None else None
     actions: tuple[RequiredAction, ...] | None = None
     if status is JobStatus.COMPLETED:
-        if response is not None and is_answered:
-            words = remarks(words, job.warnings, job.message, response.warnings)
+        if is_answered:
+            words = remarks_in(raw) or words
         else:
             status, words, actions = _unanswered(job, raw, words)
     elif known is None and needs_caller(word):

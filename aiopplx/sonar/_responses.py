@@ -250,7 +250,6 @@ class CompletionResponse(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     videos: list[Video] | None = None
     related_questions: list[str] | None = None
     stop_reason: Any = None
-    warnings: Any = None
 
     def choice(self) -> Choice | None:
         """The first choice with a text; None if there is none."""
@@ -351,8 +350,8 @@ def _merged(found: list[Source], cited: list[str]) -> list[Source]:
 class AsyncJob(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     """The server's record of a job; the rows of its list have no `response` and no `error_message`.
 
-    `error`, `warnings` and `message` are not documented; gateways send them. `choices` is there only where a server
-    that is not asynchronous answers a submission with the answer itself.
+    `error` is not documented; gateways send it. `choices` is there only where a server that is not asynchronous answers
+    a submission with the answer itself.
     """
 
     id: str
@@ -366,8 +365,6 @@ class AsyncJob(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     error: Any = None
     status: str | None = None
     choices: msgspec.Raw | None = None
-    warnings: Any = None
-    message: Any = None
 
 
 def _type_of(part: Any) -> object:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from itertools import product
 from random import Random
 from typing import Any
 
@@ -79,16 +80,51 @@ def test_what_was_asked_is_never_the_answer_or_reason(api: API, name: str) -> No
 # --- a reason ---------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    "name", ["response", "result", "output", "data", "diagnostic", "diagnostics", "cause", "notes"]
-)
-@pytest.mark.parametrize("word", ["FAILED", "failed", "CANCELLED", "cancelled"])
+SAID: dict[str, Any] = {
+    "text": "out of pages",
+    "object": {"message": "out of pages"},
+    "with code": {"code": "pages", "message": "out of pages"},
+    "list": ["out of pages"],
+    "list of objects": [{"message": "out of pages"}],
+    "within": {"error": {"details": [{"reason": "out of pages"}]}},
+}
+SAID |= {f"{name} as JSON": json.dumps(said) for name, said in SAID.items() if name != "text"}
+"""The forms in which a reason or a remark comes."""
+
+REASONS = [
+    *("error", "errors", "errorMessage", "last_error", "failure_reason", "failureReason", "reason", "status_reason"),
+    *("status_message", "status_details", "detail", "details", "message", "cause", "fault", "exception", "problem"),
+    *("response", "result", "output", "data", "content", "answer", "completion", "output_text", "text", "status_text"),
+    *("diagnostic", "diagnostics", "notes", "comment", "info", "explanation", "why", "description", "summary", "hint"),
+    *("logs", "events", "warnings", "stderr", "end_reason", "termination_reason", "stop_reason", "fail_msg"),
+]
+
+
+@pytest.mark.parametrize("name", REASONS)
 @pytest.mark.parametrize("api", APIS)
-def test_text_of_a_failed_job_is_its_reason(api: API, word: str, name: str) -> None:
-    found = job_of(read(api, status=word, cancelled_at=5 if word == "CANCELLED" else None, **{name: "out of pages"}))
-    assert found.status in (JobStatus.FAILED, JobStatus.CANCELLED)
-    assert found.server_message == "out of pages"
-    assert "out of pages" in str(found.error)
+def test_failed_job_has_its_reason_under_any_name(api: API, name: str) -> None:
+    for form, word, wrap in product(SAID, ("FAILED", "cancelled", "RETICULATED"), ("", "response", "data")):
+        said: dict[str, Any] = {name: SAID[form]}
+        end = "failed_at" if word != "cancelled" else "cancelled_at"
+        found = job_of(read(api, **{"status": word, end: 5} | ({wrap: said} if wrap else said)))
+        assert found.status in (JobStatus.FAILED, JobStatus.CANCELLED), (form, word, wrap)
+        assert "out of pages" in found.server_message, (form, word, wrap)
+        assert "out of pages" in str(found.error), (form, word, wrap)
+
+
+@pytest.mark.parametrize("api", APIS)
+def test_thoughts_and_searches_of_a_run_are_no_reason(api: API) -> None:
+    done: list[dict[str, Any]] = [
+        {"type": "reasoning", "summary": [{"type": "summary_text", "text": "Vasa"}], "content": "Vasa"},
+        {"type": "search_results", "queries": ["Vasa"], "results": [{"title": "Vasa", "snippet": "Vasa"}]},
+        {"type": "message", "role": "assistant", "content": [{"type": "output_text", "text": "Vasa"}]},
+    ]
+    choices = [{"message": {"role": "assistant", "content": "Vasa", "reasoning_content": "Vasa"}}]
+    said = {"output": done, "response": {"choices": choices, "output": done}, "title": "Vasa", "reasoning": "Vasa"}
+    said |= {"messages": [{"role": "user", "content": "Vasa"}], "instructions": "Vasa", "reasoning_summary": "Vasa"}
+    for word in ("failed", "FAILED"):
+        found = job_of(read(api, status=word, **said))
+        assert (found.status, found.server_message) == (JobStatus.FAILED, "")
 
 
 ERROR_ROWS: list[dict[str, Any]] = [
@@ -144,12 +180,52 @@ def answered(api: API) -> dict[str, Any]:
     return {"status": "completed", "output": [{"type": "message", "content": [{"type": "output_text", "text": TEXT}]}]}
 
 
-@pytest.mark.parametrize("said", ["cut by quota", ["cut by quota"], [{"message": "cut by quota"}]], ids=str)
-@pytest.mark.parametrize("name", ["warnings", "message"])
+REMARKS = [
+    *("warnings", "warning", "notice", "notices", "remark", "remarks", "note", "notes", "message", "status_message"),
+    *("statusMessage", "status_details", "detail", "details", "hint", "info", "advice", "comment", "diagnostics"),
+    *("error", "errors", "last_error", "error_message", "deprecation_notice", "status_reason", "problems"),
+]
+
+
+@pytest.mark.parametrize("name", REMARKS)
 @pytest.mark.parametrize("api", APIS)
-def test_remark_beside_an_answer_is_kept(api: API, name: str, said: Any) -> None:
-    found = job_of(read(api, **answered(api), **{name: said}))
-    assert (found.ok, found.text, found.server_message) == (True, TEXT, "cut by quota")
+def test_remark_beside_an_answer_is_kept(api: API, name: str) -> None:
+    body = answered(api)
+    long = json.loads(json.dumps(body).replace(TEXT, TEXT * 300))  # stands between the fields of the job
+    for form in SAID:
+        said = {name: SAID[form]}
+        bodies = [body | said, long | said, said | long]
+        if api is SONAR:
+            bodies += [inside(body, "response", **said), inside(body, "response", "choices", 0, "message", **said)]
+        if name != "message" or api is AGENT:  # the message of a choice is its answer
+            bodies += [inside(body, *(("response", "choices", 0) if api is SONAR else ("output", 0)), **said)]
+        for each in bodies:
+            found = job_of(read(api, **each))
+            assert (found.ok, TEXT in found.text) == (True, True), (form, each)
+            assert "out of pages" in found.server_message, (form, each)
+
+
+def inside(body: dict[str, Any], *path: Any, **fields: Any) -> dict[str, Any]:
+    """A copy of the body with these fields in the object at the path."""
+    copied: dict[str, Any] = json.loads(json.dumps(body))
+    place: Any = copied
+    for step in path:
+        place = place[step]
+    place.update(fields)
+    return copied
+
+
+@pytest.mark.parametrize("api", APIS)
+def test_only_what_is_about_the_job_is_a_remark(api: API) -> None:
+    said = {
+        **dict.fromkeys(("title", "summary", "description", "instructions", "input", "prompt", "user"), "Why?"),
+        **{"messages": [{"role": "user", "content": "Why?"}], "reasoning_details": [{"text": "Why?"}]},
+        **{"metadata": {"note": "Why?"}, "request": {"message": "Why?"}, "tools": [{"error": "Why?"}]},
+        **{"message": "ok", "status_message": "Success", "warnings": [], "error": None, "notes": "", "detail": {}},
+        "usage": {"details": {"reason": "Why?"}},
+    }
+    body = answered(api) | {name: value for name, value in said.items() if api is SONAR or name != "usage"}
+    assert job_of(read(api, **body)).server_message == ""
 
 
 def test_error_item_is_a_remark_beside_an_answer() -> None:
