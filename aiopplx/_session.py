@@ -102,7 +102,8 @@ class Session:
             of its kind have cost (the 95th percentile of the costs seen, or the highest of the last 20; before 20 are
             known the highest that is published, $2.00 if nothing is). When no further job fits, running jobs are
             collected and the remaining ones come out as `STOPPED`. It can be passed by what running jobs cost above
-            their reservations. Default None: no limit.
+            their reservations; so until the first job of a kind has told its cost, others need room for three times
+            what is published. Default None: no limit.
         journal: a file that makes a run durable: it records each submission with its key, its outcome and its result.
             The same program, run again, continues where it stopped and pays for nothing twice. A path, a
             `JournalOptions`, or an open `Journal`. A session with a journal is opened with `async with`.

@@ -58,9 +58,13 @@ class Pooled(Bounded):
         while True:
             self._changed.clear()
             balance = self.budget.balance(kind)
-            if (again or not balance.is_unseen) and await self._is_held(sub, balance.reservation, again=again):
+            at_worst = self.budget.at_worst(kind)
+            if (again or not balance.is_unseen) and await self._is_held(sub, at_worst, again=again):
                 return
             room = await self._pool.room(but=self._short)
+            may_lower = balance.reservation < at_worst and not balance.is_unseen and not self._may_fit(at_worst, room)
+            if may_lower and await self._is_held(sub, balance.reservation, again=again):
+                return  # there will be no room for more, so what is published has to do
             if (room.spent, room.held) != seen:
                 seen, until = (room.spent, room.held), self._clock.now() + sub.timeout
             if balance.is_unseen:
@@ -70,6 +74,10 @@ class Pooled(Bounded):
             if not may_wait or self._clock.now() >= until:
                 raise reached(_common(balance, room))
             await self._clock.wait(self._changed, LOOK)
+
+    def _may_fit(self, dollars: float, room: Room) -> bool:
+        """Whether there may be room for so much once others have ended, or less be needed by then."""
+        return room.may_change and (self.budget.is_telling or room.cap is None or room.spent + dollars <= room.cap)
 
     async def _is_held(self, sub: Submission, dollars: float, *, again: bool) -> bool:
         return sub.claim is not None and await self._pool.hold(sub.claim, dollars, again=again)

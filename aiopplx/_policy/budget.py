@@ -2,15 +2,20 @@
 
 The cost of a job is known when it ends. Until then what jobs of its kind have cost is reserved for it, so that the sum
 of spent and reserved amounts stays under the cap. Each kind has its own costs and its own reservations: a cheap model
-says nothing about a dear one. Of a kind whose cost nobody has seen, ten jobs at most are out at once, since what is
-published may be wrong.
+says nothing about a dear one.
+
+What is published may be wrong. So of a kind whose cost nobody has seen, ten jobs at most are out at once; and while one
+of them is waited for, everything else needs room for three times what is published for each. Under a small cap one job
+thus tells its cost before the others are paid for, and under a large one nobody waits. Where nothing is waited for that
+would tell a cost, what is published has to do: waiting would change nothing.
 
 What a cap bounds
 -----------------
 A submission leaves only while spent and reserved amounts, its own among them, stay under the cap. So the cap is passed
-by no more than the sum of what the jobs that were out at the last submission cost above their reservations. When a
-price rises, these are the jobs that were out when the first of the dearer ones told its cost: from then on it is the
-reservation of all.
+by no more than the sum of what the jobs that were out at the last submission cost above their reservations. It follows
+that if no job costs more than k times what was reserved for it then, k being 1 or more, no more than k times the cap is
+billed. When a price rises, these are the jobs that were out when the first of the dearer ones told its cost: from then
+on it is the reservation of all.
 
 This module knows nothing of tasks, clocks or journals, nor of where costs come from.
 """
@@ -38,6 +43,8 @@ UNPUBLISHED = 2.0
 that is published."""
 UNSEEN = 10
 """How many jobs of a kind may be out at once while no cost of that kind is known."""
+AT_WORST = 3.0
+"""How many times what is published there must be room for, for each job of a kind of which no cost is known."""
 _CENTI_CENT = 0.0001
 
 
@@ -60,6 +67,8 @@ class Balance(msgspec.Struct, frozen=True):
         left: jobs that run, or may run, and nobody here waits for.
         unknown: jobs that ended without a known cost.
         is_unseen: no cost of this kind is known, and as many jobs of it are out as may be.
+        is_late: one more would fit, but a job is waited for that may cost three times what is published, for all that
+            is known.
     """
 
     kind: Kind
@@ -71,6 +80,7 @@ class Balance(msgspec.Struct, frozen=True):
     left: int
     unknown: int
     is_unseen: bool
+    is_late: bool = False
 
     @property
     def rest(self) -> float:
@@ -89,6 +99,8 @@ class Balance(msgspec.Struct, frozen=True):
             said += f" (${self.reserved:.2f} reserved for these)"
         if self.is_unseen:
             return f"{said}; no cost of such a job ({self.kind}) is known yet, and {UNSEEN} of them are out"
+        if self.is_late:
+            return f"{said}; one more ({self.kind}) waits until a running job tells the first cost of its kind"
         return f"{said}; one more ({self.kind}) is expected to cost up to ${self.reservation:.2f}"
 
 
@@ -110,8 +122,21 @@ class _Account:
         return self.reservation * (self.in_flight + self.left + self.unknown)
 
     @property
-    def is_unseen(self) -> bool:
+    def is_seen(self) -> bool:
+        return bool(self._sorted)
+
+    @property
+    def is_full(self) -> bool:
         return not self._sorted and self.in_flight + self.left >= UNSEEN
+
+    @property
+    def at_worst(self) -> float:
+        """What one more job of this kind may cost, for all that is known."""
+        return self.reservation if self._sorted else AT_WORST * self.reservation
+
+    @property
+    def reserved_at_worst(self) -> float:
+        return self.at_worst * (self.in_flight + self.left) + self.reservation * self.unknown
 
     def learn(self, cost: float) -> None:
         self._latest.append(cost)
@@ -186,24 +211,33 @@ class Budget:
     def may_send(self, kind: Kind) -> bool:
         """True if one more job of this kind fits under the cap, in addition to the spent and reserved amounts.
 
-        False may be temporary: while jobs are in flight, one that costs less than its reservation makes room again.
+        False may be temporary: while jobs are in flight, one that costs less than its reservation makes room again, and
+        one of a kind of which no cost is known tells what such jobs cost.
         """
         account = self._account(kind)
-        return not account.is_unseen and self.spent + self.reserved + account.reservation <= self.cap + _CENTI_CENT
+        return not account.is_full and self._fits(self.reserved + account.reservation) and not self._is_late(account)
 
     def may_send_again(self, kind: Kind) -> bool:
         """True if a job that was left, and may not exist, fits under the cap: it is reserved for already, and the key
         that it is sent under makes no second bill.
         """
-        account = self._account(kind)
-        return bool(account.left) and self.spent + self.reserved <= self.cap + _CENTI_CENT
+        return bool(self._account(kind).left) and self._fits(self.reserved)
 
     def may_make_room(self, kind: Kind) -> bool:
         """True if a job is in flight whose end may let one more of this kind be sent."""
         account = self._account(kind)
-        if account.is_unseen:
+        if account.is_full:
             return account.in_flight > 0
         return any(account.in_flight for account in self._accounts.values())
+
+    def at_worst(self, kind: Kind) -> float:
+        """What one more job of this kind may cost, for all that is known, US dollars."""
+        return self._account(kind).at_worst
+
+    @property
+    def is_telling(self) -> bool:
+        """True if a job is in flight whose end tells the first cost of its kind."""
+        return any(account.in_flight and not account.is_seen for account in self._accounts.values())
 
     @property
     def spent(self) -> float:
@@ -222,7 +256,8 @@ class Budget:
             in_flight=sum(one.in_flight for one in accounts),
             left=sum(one.left for one in accounts),
             unknown=sum(one.unknown for one in accounts),
-            is_unseen=account.is_unseen,
+            is_unseen=account.is_full,
+            is_late=self._fits(self.reserved + account.reservation) and self._is_late(account),
         )
 
     # --- what happens ------------------------------------------------------------------------------------------------
@@ -269,6 +304,16 @@ class Budget:
         if account is None:
             account = self._accounts[kind] = _Account(self._expected(kind), self._quantile)
         return account
+
+    def _fits(self, dollars: float) -> bool:
+        return self.spent + dollars <= self.cap + _CENTI_CENT
+
+    def _is_late(self, account: _Account) -> bool:
+        """Whether a cost that is about to be told has to be waited for, before one more is sent."""
+        if not self.is_telling:
+            return False
+        reserved = sum(one.reserved_at_worst for one in self._accounts.values())
+        return not self._fits(reserved + account.at_worst)
 
     @property
     def reserved(self) -> float:

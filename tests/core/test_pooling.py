@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import pytest
+from _billed import ended
 from _postgres import Server
 from _rows import claim_of, take
 from _scripted import KEY
@@ -211,6 +212,66 @@ class Full:
     async def room(self, *, but: Collection[int] = ()) -> Room:
         minutes = min(self._changes, int((self._clock.now() - self._began) / 60.0))
         return Room(cap=5.0, spent=1.0 + minutes / 100.0, held=4.0, may_change=True)
+
+
+class Rooms:
+    """A budget that has so much room at each time that it is asked; some more is held, and may be let go or not."""
+
+    def __init__(self, cap: float, *rests: float, may_change: bool) -> None:
+        self.asked: list[float] = []
+        self._cap = cap
+        self._rests = list(rests)
+        self._may_change = may_change
+
+    async def hold(self, claim: Claim, dollars: float, *, again: bool) -> bool:
+        self.asked.append(dollars)
+        return dollars <= self._rests[0]
+
+    async def room(self, *, but: Collection[int] = ()) -> Room:
+        rest = self._rests[0]
+        if len(self._rests) > 1:
+            self._rests.pop(0)
+        return Room(cap=self._cap, spent=3.0, held=self._cap - 3.0 - rest, may_change=self._may_change)
+
+
+@pytest.mark.parametrize(
+    ("cap", "rests", "may_change", "asked"),
+    [
+        (10.0, [4.0], True, [3.0]),
+        (10.0, [2.0, 4.0], True, [3.0, 3.0]),  # others may make room, so it waits
+        (10.0, [2.0], False, [3.0, 1.0]),  # nothing will change
+        (5.0, [2.0], True, [3.0, 1.0]),  # there is no such room, whoever ends
+        (5.0, [0.5, 0.6, 1.0], True, [3.0, 1.0, 3.0, 1.0]),
+    ],
+)
+async def test_unknown_kind_holds_three_times_what_is_published(
+    cap: float, rests: list[float], may_change: bool, asked: list[float]
+) -> None:
+    pool = Rooms(cap, *rests, may_change=may_change)
+    clock = JumpingClock()
+    money = Pooled(cast("Pool", pool), Budget(10.0, expected=lambda kind: 1.0), clock, Ledger())
+    sub = Submission(cast("API", SONAR), "k", kind=KIND, timeout=600.0)
+    sub.claim = Claim(1, 1)
+    async with asyncio.timeout(60):
+        await money.reserve(sub, math.inf)
+    assert pool.asked == asked
+
+
+async def test_own_first_job_of_a_kind_is_waited_for() -> None:
+    """Its cost tells what the next one holds, though there is no room for three times what is published."""
+    clock = JumpingClock()
+    pool = Rooms(5.0, 2.0, may_change=True)
+    money = Pooled(cast("Pool", pool), Budget(5.0, expected=lambda kind: 1.0), clock, Ledger())
+    first, second = (Submission(cast("API", SONAR), key, kind=KIND, timeout=600.0) for key in "ab")
+    first.claim, second.claim = Claim(1, 1), Claim(2, 1)
+    async with asyncio.timeout(60):
+        await money.reserve(first, math.inf)
+        waiting = asyncio.create_task(money.reserve(second, math.inf))
+        await clock.sleep(5 * LOOK)
+        assert not waiting.done()
+        money.settle(first, ended(0.5), is_billed=True)
+        await waiting
+    assert (set(pool.asked[2:-1]), pool.asked[-1]) == ({3.0}, 1.0)
 
 
 @pytest.mark.parametrize(("changes", "minutes"), [(0, 10), (7, 17)])

@@ -6,13 +6,12 @@ import asyncio
 import math
 from typing import cast
 
-import msgspec
 import pytest
+from _billed import ended
 
-from aiopplx import BudgetReached, Job, JobStatus
+from aiopplx import BudgetReached
 from aiopplx._core.spending import Bounded, Unbounded
 from aiopplx._http.clock import Clock
-from aiopplx._job import Answer, Usage
 from aiopplx._policy.budget import Budget
 from aiopplx._submission import Phase, Submission
 from aiopplx._wire.api import API
@@ -34,22 +33,6 @@ def new(key: str = "a key", *, job_id: str = "", phase: Phase = Phase.QUEUED, ki
     return Submission(cast("API", SONAR), key, job_id=job_id, phase=phase, kind=kind)
 
 
-class Billed(msgspec.Struct):
-    """A response of which only the bill is read."""
-
-    cost: float | None
-
-    def answer(self) -> Answer:
-        return Answer(usage=self.consumed())
-
-    def consumed(self) -> Usage | None:
-        return Usage(cost=self.cost)
-
-
-def ended(cost: float | None) -> Job:
-    return Job(id="job", status=JobStatus.COMPLETED, response=Billed(cost))
-
-
 async def fits(money: Bounded) -> bool:
     """Whether one more may be sent without waiting."""
     try:
@@ -60,7 +43,7 @@ async def fits(money: Bounded) -> bool:
 
 
 async def test_each_submission_reserves_an_amount() -> None:
-    money = spending(2.0)
+    money = spending(2.0, Ledger(0.0, {str(KIND): KindCosts(samples=(0.0,))}))
     first, second = new("1"), new("2")
     await money.reserve(first, math.inf)
     await money.reserve(second, math.inf)
@@ -111,6 +94,18 @@ async def test_waiting_submission_is_sent_once_a_job_makes_room() -> None:
     money.settle(first, None, is_billed=False)
     await waiting
     assert money.has_reserved(second)
+
+
+async def test_second_of_an_unknown_kind_awaits_the_first() -> None:
+    money = spending(4.0)
+    first, second = new("1"), new("2")
+    await money.reserve(first, math.inf)
+    waiting = asyncio.create_task(money.reserve(second, math.inf))
+    await asyncio.sleep(0)
+    assert not waiting.done()
+    money.settle(first, ended(0.9), is_billed=True)
+    await waiting
+    assert await fits(money)
 
 
 async def test_waiting_fails_when_nothing_can_make_room() -> None:
@@ -177,7 +172,8 @@ async def test_cost_of_a_job_of_elsewhere_is_not_counted() -> None:
 
 
 def earlier(running: int = 0, unknown: int = 0) -> Ledger:
-    return Ledger(0.0, {str(KIND): KindCosts(running, unknown)})
+    """Of one kind, and of both a cost is known, so that what is reserved is all that counts."""
+    return Ledger(0.0, {str(KIND): KindCosts(running, unknown, samples=(0.0,)), str(OTHER): KindCosts(samples=(0.0,))})
 
 
 @pytest.mark.parametrize(("running", "unknown", "has_room"), [(0, 0, True), (1, 0, True), (1, 1, False), (3, 0, False)])

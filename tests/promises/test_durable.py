@@ -950,21 +950,20 @@ async def test_budget_holds_over_runs_and_a_higher_one_continues(path: Path) -> 
 
 @pytest.mark.parametrize("how", ["batch", "submit", "ask"])
 async def test_left_jobs_keep_their_hold_and_nobody_waits(how: str) -> None:
-    """Two fit under the cap. They are left; a third does not fit, and says so instead of waiting for ever."""
+    """Two fit under the cap. Each is left; a third does not fit, and says so instead of waiting for ever."""
     async with Emulator(duration=600.0, answer_chars=200) as server:
         async with session_at(server.url, journal=memory(), max_cost=3.0) as session:
-            if how == "batch":
-                async with session.batch(QUESTIONS[:2]):
-                    await server.until(lambda ledger: ledger.created == 2)
-            elif how == "submit":
-                for question in QUESTIONS[:2]:
+            for count, question in enumerate(QUESTIONS[:2], 1):
+                if how == "batch":
+                    async with session.batch([question]):
+                        await server.until(lambda ledger, count=count: ledger.created == count)
+                elif how == "submit":
                     await session.submit(question)
-            else:
-                calls = [asyncio.create_task(session.ask(question)) for question in QUESTIONS[:2]]
-                await server.until(lambda ledger: ledger.created == 2)
-                for call in calls:
+                else:
+                    call = asyncio.create_task(session.ask(question))
+                    await server.until(lambda ledger, count=count: ledger.created == count)
                     call.cancel()
-                await asyncio.wait(calls)
+                    await asyncio.wait([call])
             with pytest.raises(BudgetReached) as reached:
                 await session.ask(QUESTIONS[2])
         assert "time limit" not in reached.value.message
@@ -974,7 +973,7 @@ async def test_left_jobs_keep_their_hold_and_nobody_waits(how: str) -> None:
 async def test_jobs_of_earlier_runs_keep_holds_until_collected(path: Path) -> None:
     """Three fit under the cap. Two run already, whatever is asked first; what they really cost makes room again."""
     async with Emulator(duration=600.0, answer_chars=200) as server:
-        async with session_at(server.url, journal=path, max_cost=4.0) as session, session.batch(QUESTIONS[:2]):
+        async with session_at(server.url, journal=path, max_cost=40.0) as session, session.batch(QUESTIONS[:2]):
             await server.until(lambda ledger: ledger.created == 2)
         new = [f"Why did ship {n} sink?" for n in range(5)]
         async with session_at(server.url, journal=path, max_cost=4.0) as session:
