@@ -306,6 +306,7 @@ class TableOptions:
             not self.no_header,
             self.skip_lines,
             self.each_line,
+            AskOptions(self.question, self.template, None if self.tag == STANDARD else self.tag).columns,
         )
 
     def asked(self, model: str | None = None) -> AskOptions:

@@ -105,12 +105,13 @@ def questions(
     Raises:
         TableError: the table cannot be used as it is; nothing was sent.
     """
+    asked = AskOptions(question, template, tag, fields, set or {}, keep)
     if isinstance(source, os.PathLike):
-        options = ReadOptions(format, sheet, encoding, delimiter, header, skip_lines, each_line)
+        options = ReadOptions(format, sheet, encoding, delimiter, header, skip_lines, each_line, asked.columns)
         table = read_file(cast("os.PathLike[str]", source), options)
     else:
         table = read_memory(source)
-    seen = look(table, AskOptions(question, template, tag, fields, set or {}, keep))
+    seen = look(table, asked)
     if seen.bad and not skip_bad:
         raise TableError(
             f"{table.name}: {len(seen.bad):,} of {seen.count + len(seen.bad):,} rows cannot be used."

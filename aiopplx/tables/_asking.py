@@ -27,8 +27,20 @@ from aiopplx._errors import InvalidRequest
 from aiopplx._wire.request import Request
 from aiopplx.apis._registry import request_about, request_fields, request_of
 from aiopplx.tables._objects import value_of
-from aiopplx.tables._table import QUESTION, Advice, BadRow, Broken, Note, Row, Table, TableError, named
-from aiopplx.tables._template import EmptyHole, Template
+from aiopplx.tables._table import (
+    QUESTION,
+    Advice,
+    BadRow,
+    Broken,
+    Note,
+    Row,
+    Table,
+    TableError,
+    as_typed,
+    named,
+    one_line,
+)
+from aiopplx.tables._template import EmptyHole, Template, columns_in
 
 LONGEST = 400_000
 """Characters of a question: more is a file that was taken for one."""
@@ -73,6 +85,11 @@ class AskOptions(msgspec.Struct, frozen=True):
     set: Mapping[str, object] = {}
     keep: Sequence[str] | Literal["none"] | None = None
 
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The names that must stand in the header, as far as that can be said without a table (`ReadOptions`)."""
+        return columns_in(self.question, self.template, self.tag)
+
 
 class Asking:
     """How the rows of one table become requests.
@@ -99,6 +116,7 @@ class Asking:
         self.set: Mapping[str, object] = options.set
         self._says_fields = options.fields is not None
         has_no_tag = options.tag == _NO_TAG and _NO_TAG not in table.columns
+        options = self._as_in_the_table(options)
         fields, self._keep = self._listed("fields", options.fields), self._listed("keep", options.keep)
         names = (options.question, None if has_no_tag else options.tag)
         for name in [*(name for name in names if name is not None), *(fields or ()), *(self._keep or ())]:
@@ -117,13 +135,25 @@ class Asking:
         )
         self._check_set()
 
+    def _as_in_the_table(self, options: AskOptions) -> AskOptions:
+        """With the names of columns as they stand in the table, which may have line breaks."""
+        typed = as_typed(self._table.columns)
+
+        def column(name: str | None) -> str | None:
+            return typed.get(name, name) if isinstance(name, str) else name
+
+        keep = options.keep
+        if keep is not None and not isinstance(keep, str):
+            keep = [typed.get(name, name) for name in keep]
+        return msgspec.structs.replace(options, question=column(options.question), tag=column(options.tag), keep=keep)
+
     def _check_column(self, name: object) -> None:
         columns = self._table.columns
         if not isinstance(name, str):
             raise TableError(f'a column is named by text: give "{name}" and not {name!r}'[:200])
         if name not in columns:
             guess = difflib.get_close_matches(name, columns, 1)
-            hint = f'; did you mean "{guess[0]}"?' if guess else f"; it has {named(columns)}"
+            hint = f'; did you mean "{one_line(guess[0])}"?' if guess else f"; it has {named(columns)}"
             raise TableError(f'{self._table.place} has no column "{name}"{hint}', self._another_sheet())
 
     def _check_set(self) -> None:
@@ -357,7 +387,7 @@ class Look(msgspec.Struct, kw_only=True):
         table: the table.
         asking: how its rows become requests.
         count: rows that can be asked.
-        first: the first three questions.
+        first: the first three different questions.
         bad: the rows that cannot be used.
         repeats: rows that ask what an earlier row asks.
         sends: the columns that are sent as request fields, apart from the question and the tag.
@@ -419,6 +449,7 @@ def look(table: Table, options: AskOptions) -> Look:
                 raise TableError(said, _OTHER_TAG)
         elif (digest := _digest(request)) in asked:
             seen.repeats += 1
+            continue
         else:
             asked.add(digest)
         if len(seen.first) < 3:
@@ -436,7 +467,8 @@ def look(table: Table, options: AskOptions) -> Look:
         )
     if unreckoned:
         rows = "1 row has a formula" if unreckoned == 1 else f"{unreckoned:,} rows have formulas"
-        seen.notes.append(f"{rows} without a value, which come back empty: save the file in Excel once")
+        comes = "comes" if unreckoned == 1 else "come"
+        seen.notes.append(f"{rows} without a value, which {comes} back empty: save the file in Excel once")
     if seen.repeats:
         rows = "1 row asks" if seen.repeats == 1 else f"{seen.repeats:,} rows ask"
         advice = Advice("unique", "True", "asks each once")

@@ -14,10 +14,10 @@ import csv
 import io
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from typing import NamedTuple
 
-from aiopplx.tables._table import Advice, BadRow, Row, Rows, Table, TableError
+from aiopplx.tables._table import IT_IS_ONE, Advice, BadRow, Row, Rows, Table, TableError, is_column
 
 SAMPLE = 1 << 20
 """Characters from which the delimiter is decided."""
@@ -112,7 +112,9 @@ def _with_blanks(lines: Iterable[str], delimiter: str) -> Iterator[str]:
         yield kept.sub(_KEPT, line) if line.startswith(" ") or delimiter + " " in line else line
 
 
-def layout_of(sample: str, name: str, *, is_whole: bool, delimiter: str, header: bool, skip: int) -> Layout:
+def layout_of(
+    sample: str, name: str, *, is_whole: bool, delimiter: str, header: bool, skip: int, said: Collection[str] = ()
+) -> Layout:
     """How to read a file, from its beginning.
 
     Args:
@@ -122,6 +124,7 @@ def layout_of(sample: str, name: str, *, is_whole: bool, delimiter: str, header:
         delimiter: between the cells; "" to find out. A first line `sep=X` decides it too.
         header: the first record has the names of the columns.
         skip: lines before the header.
+        said: columns that the user names: a first record that has one of them is the header.
 
     Raises:
         TableError: it cannot be read so that every row is sure.
@@ -153,7 +156,7 @@ def layout_of(sample: str, name: str, *, is_whole: bool, delimiter: str, header:
         return Layout(best.delimiter, best.escape, [str(n + 1) for n in range(width)], skip, False)
     names = [cell.strip() for cell in best.first.cells]
     _refuse_filled_title(name, best, skip=skip)
-    _check_header(names, name)
+    _check_header(names, name, said)
     return Layout(best.delimiter, best.escape, names, skip, True)
 
 
@@ -236,14 +239,16 @@ def _of_one_column(lines: Sequence[str], name: str, *, is_whole: bool, delimiter
 
 
 def _is_column(record: Record) -> bool:
-    return record.cells[0].strip().lower() in ("question", "prompt", "query", "input", "text")
+    return is_column(record.cells[0])
 
 
-def _check_header(names: Sequence[str], name: str) -> None:
-    if not _are_names(names):
+def _check_header(names: Sequence[str], name: str, said: Collection[str]) -> None:
+    if not (_are_names(names) or any(is_column(cell, said) for cell in names)):
+        asks = any(cell.strip().endswith("?") for cell in names)
+        other = Advice("format", '"text"', "asks each line") if asks else IT_IS_ONE
         raise TableError(
             f"{name} has no header: its first row is {_shown(names)}",
-            Advice("header", "False", "calls the columns 1, 2, 3"),
+            Advice("header", "False", "calls the columns 1, 2, 3", other),
         )
     for cell in names:
         if cell and names.count(cell) > 1:
@@ -277,6 +282,7 @@ def read_delimited(
     delimiter: str = "",
     header: bool = True,
     skip: int = 0,
+    said: Collection[str] = (),
 ) -> Table:
     """A table from lines of text.
 
@@ -284,7 +290,7 @@ def read_delimited(
         name: what messages call it.
         open_lines: begins to read its lines, each with its end.
         label: the name of the encoding, for `Table.what`.
-        delimiter, header, skip: see `layout_of`.
+        delimiter, header, skip, said: see `layout_of`.
 
     Raises:
         TableError: see `layout_of`.
@@ -292,7 +298,7 @@ def read_delimited(
     sample, is_whole = _sample(open_lines())
     if not sample.strip():
         raise TableError(f"{name} has no rows")
-    layout = layout_of(sample, name, is_whole=is_whole, delimiter=delimiter, header=header, skip=skip)
+    layout = layout_of(sample, name, is_whole=is_whole, delimiter=delimiter, header=header, skip=skip, said=said)
     index = _index_column(name, open_lines, layout)
     columns = [cell or f"column {at + 1}" for at, cell in enumerate(layout.header)]
     notes: list[str] = []

@@ -146,7 +146,12 @@ class _Scan:
         even, odd = self._nuls
         if self._size % 2 == 0 and min(even, odd) == 0 and max(even, odd) >= self._size // 8:
             return Encoding("utf-16-le" if odd else "utf-16-be", "UTF-16", note="UTF-16 without a mark")
-        raise TableError(f"{name} is not text: it has NUL bytes")
+        said = f"{name} is not text: it has NUL bytes"
+        for utf16 in ("utf-16-le", "utf-16-be"):
+            text = self._head.decode(utf16, "ignore")
+            if "\n" in text and "\0" not in text:  # each half of one may be a NUL: U+4E00 is one of the commonest
+                raise TableError(said, Advice("encoding", f'"{utf16}"', "reads it as UTF-16 without a mark"))
+        raise TableError(f"{said}; tr -d '\\000' < {name} > clean.txt takes them out")
 
     def _of_line_ends(self, name: str) -> Encoding:
         pairs, returns, ends = self._counts["\r\n"], self._counts["\r"], self._counts["\n"]

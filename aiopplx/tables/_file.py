@@ -63,6 +63,8 @@ class ReadOptions(msgspec.Struct, frozen=True):
         header: the first row has the names of the columns.
         skip_lines: lines before the header.
         each_line: each line of a Markdown file is a question; otherwise the whole file is one.
+        columns: names that stand in the header, where that is known: a first row with one of them is the header,
+            though another name is a number (`2024`).
     """
 
     format: Format | None = None
@@ -72,6 +74,7 @@ class ReadOptions(msgspec.Struct, frozen=True):
     header: bool = True
     skip_lines: int = 0
     each_line: bool = False
+    columns: tuple[str, ...] = ()
 
     def check(self) -> None:
         """Raises `TableError`: a value is not possible."""
@@ -162,7 +165,14 @@ def _table(file: _File, options: ReadOptions) -> Table:
         raise TableError(f"{file.name} is empty")
     form = options.format or _binary_format(file) or ("csv" if options.delimiter else None)
     if form == "excel":
-        return read_excel(file.name, file.path, sheet=options.sheet, header=options.header, skip=options.skip_lines)
+        return read_excel(
+            file.name,
+            file.path,
+            sheet=options.sheet,
+            header=options.header,
+            skip=options.skip_lines,
+            said=options.columns,
+        )
     if form == "parquet":
         return read_parquet(file.name, file.path)
     encoding = (
@@ -189,6 +199,7 @@ def _of_text(file: _File, form: str, encoding: Encoding, options: ReadOptions) -
             delimiter=options.delimiter or ("\t" if form == "tsv" else ""),
             header=options.header,
             skip=options.skip_lines,
+            said=options.columns,
         )
     return read_text(file.name, lines, label=encoding.label, is_guess=options.format is None and not options.each_line)
 

@@ -107,6 +107,7 @@ def _of_rows(name: str, what: str, items: Sequence[Any], *, has_fields: bool) ->
             elif item is None or as_cell(item) is None:
                 yield BadRow(f"item {at}", "is empty")
             else:
-                yield BadRow(f"item {at}", f"is a {type(item).__name__}, neither a mapping nor a text")
+                kind = type(item).__name__
+                yield BadRow(f"item {at}", f'is of type {kind}: give a text, or a mapping like {{"question": "Why?"}}')
 
     return Table(name, what, tuple(columns), read, has_fields=has_fields)

@@ -50,6 +50,7 @@ def value_of(text: str) -> Any:
     except json.JSONDecodeError as error:
         after = text[error.pos :].strip()
         said = _A_COMMA if after == "," else f"{error.msg}, column {error.colno}"
+        said = _CUT if error.msg.startswith(_UNTERMINATED) else said
     except _TwiceNamed as error:
         said = str(error)
     except ValueError:
@@ -57,6 +58,10 @@ def value_of(text: str) -> Any:
     except RecursionError:
         said = "nested too deeply"
     raise ValueError(said)
+
+
+def _is_cut(error: json.JSONDecodeError, text: str) -> bool:
+    return error.pos >= len(text.rstrip()) or error.msg.startswith(_UNTERMINATED)
 
 
 class _TwiceNamed(ValueError):
@@ -75,6 +80,8 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 _CONSTANTS = {"Infinity": "inf", "-Infinity": "-inf"}
 """As `as_cell` has them: JSON has no such numbers. NaN is a missing value."""
 _DECODER = json.JSONDecoder(object_pairs_hook=_object, parse_constant=_CONSTANTS.get)
+_UNTERMINATED = "Unterminated string"  # a string over several lines is told in other words
+_CUT = "it ends too early; was it cut off?"
 _A_COMMA = "a comma follows; write [ before the first object and ] after the last, or no commas between the lines"
 
 
@@ -135,8 +142,8 @@ def _values(name: str, text: str) -> list[tuple[int, Any]]:
             value, at = _DECODER.raw_decode(text, at)
         except json.JSONDecodeError as error:
             said, where = error.msg, error.lineno
-            if error.pos >= len(text.rstrip()):
-                said = "it ends too early; was it cut off?"
+            if _is_cut(error, text):
+                said = _CUT
             elif values and text[error.pos] == ",":
                 said = _A_COMMA
         except _TwiceNamed as error:
@@ -247,20 +254,29 @@ def _items(name: str, values: Sequence[tuple[int, Any]]) -> list[tuple[str, Any]
     if not isinstance(value, dict):
         return [("line 1", value)]
     mapping = cast("dict[str, Any]", value)
-    if not _holds_rows(mapping):
-        if beside := _rows_beside(mapping):
-            said = f'{name} has its rows under "{beside[:60]}", beside other values'
+    within = next((outer for outer in mapping if outer in _WRAPPERS and len(mapping) == 1), "")
+    inner: object = mapping.get(within)
+    beside = _rows_beside(cast("dict[str, Any]", inner), is_alone=True) if isinstance(inner, dict) else ""
+    if beside or not _holds_rows(mapping):
+        if beside := f"{within}.{beside}" if beside else _rows_beside(mapping):
+            said = f'{name} has its rows under "{beside[:60]}"' + ", beside other values" * ("." not in beside)
             raise TableError(f"{said}: jq '.{beside[:60]}' {name} prints the rows alone")
         return [("line 1", mapping)]
     return list(_held(name, mapping))
 
 
-def _rows_beside(mapping: dict[str, Any]) -> str:
-    """The name of the rows in an object that has other values as well; "" if it is a row itself."""
+_WRAPPERS = ("data", "response", "result", "results", "d")
+"""Names under which services put all that they answer."""
+
+
+def _rows_beside(mapping: dict[str, Any], *, is_alone: bool = False) -> str:
+    """The name of the rows in an object that has other values as well, unless they are `is_alone`; "" if it is a row
+    itself.
+    """
     if any(column.lower() in KNOWN for column in mapping):
         return ""
     held = [column for column, value in mapping.items() if _is_objects(value)]
-    return held[0] if len(held) == 1 and len(mapping) > 1 else ""
+    return held[0] if len(held) == 1 and (is_alone or len(mapping) > 1) else ""
 
 
 def _held(name: str, mapping: dict[str, Any]) -> Iterator[tuple[str, Any]]:

@@ -37,6 +37,8 @@ def read_parquet(name: str, path: str) -> Table:
     file = _opened(name, path)
     columns, groups = tuple(file.schema_arrow.names), file.num_row_groups
     file.close()
+    if twice := next((column for column in columns if columns.count(column) > 1), ""):
+        raise TableError(f'{name} has two columns of the name "{twice[:60]}": rename one')
 
     def read() -> Rows:
         at = 0
@@ -60,4 +62,5 @@ def _opened(name: str, path: str) -> _File:
     try:
         return cast("_File", parquet.ParquetFile(path))
     except Exception as error:  # a damaged file makes it fail in many ways
-        raise TableError(f"{name} cannot be read as Parquet: {type(error).__name__}") from None
+        said = f"{name} cannot be read as Parquet ({type(error).__name__}): was it cut off? Save it again"
+        raise TableError(said) from None

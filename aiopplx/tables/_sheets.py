@@ -12,23 +12,29 @@ from __future__ import annotations
 import io
 import re
 import zipfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from datetime import date, datetime, time
+from html import unescape
 from itertools import chain, islice
 from typing import TYPE_CHECKING, Any
 
-from aiopplx.tables._table import Advice, BadRow, Broken, Row, Rows, Table, TableError
+from aiopplx.tables._table import IT_IS_ONE, Advice, BadRow, Broken, Row, Rows, Table, TableError, is_column
 
 if TYPE_CHECKING:
     from openpyxl.workbook import Workbook
 
 _ZEROS = re.compile(r"0{2,}")
+_HIDDEN = re.compile(rb'<row [^>]*\bhidden="(?:1|true)"[^>]*>')
+_NUMBER = re.compile(rb'\br="([0-9]+)"')
+_ATTRIBUTE = re.compile(r'([\w:]+)="([^"]*)"')
 _FORMULA = re.compile(rb"<f[ >/]")
 _EXACT = 10**15
 """Excel keeps 15 digits. A longer number was rounded before we see it."""
 
 
-def read_excel(name: str, path: str, *, sheet: str = "", header: bool = True, skip: int = 0) -> Table:
+def read_excel(
+    name: str, path: str, *, sheet: str = "", header: bool = True, skip: int = 0, said: Collection[str] = ()
+) -> Table:
     """A table from a sheet.
 
     Args:
@@ -37,6 +43,7 @@ def read_excel(name: str, path: str, *, sheet: str = "", header: bool = True, sk
         sheet: its name; "" takes the first visible one that has rows.
         header: the first row has the names of the columns.
         skip: rows before the header.
+        said: columns that the user names: a first row that has one of them is the header.
 
     Raises:
         TableError: openpyxl is missing, or the file cannot be read, or it has no such sheet, or no rows.
@@ -47,12 +54,12 @@ def read_excel(name: str, path: str, *, sheet: str = "", header: bool = True, sk
         first, second = islice(chain(_below(_grid(book, title), skip), ((0, []), (0, []))), 2)
         if not first[1]:
             raise TableError(f"{name}: the sheet {title} has no rows")
-        columns = _columns(name, first[1], second, header=header)
+        columns = _columns(name, first[1], second, header=header, said=said)
     finally:
         book.close()
     which = f"sheet {title} (of {', '.join(others)})" if len(others) > 1 else ""
     notes = [which] if which else []
-    formulas = _formulas(name, path, title)
+    formulas, hidden = _formulas(name, path, title), _hidden_rows(path, title)
 
     def read() -> Rows:
         again = _opened(name, path)
@@ -63,10 +70,11 @@ def read_excel(name: str, path: str, *, sheet: str = "", header: bool = True, sk
             again.close()
 
     index: str | None = None
-    rounded = count = 0
+    rounded = count = unseen = 0
     unnamed = (column for column in columns if column not in map(str, first[1]))
     starts: dict[str, Sequence[int]] = dict.fromkeys(unnamed, (0, 1) if header else ())
     for row in read():
+        unseen += row.place in hidden
         if isinstance(row, Row):
             rounded += any(_is_rounded(cell) for cell in row.cells.values())
             # Where a column without a name would have begun, if it only counts.
@@ -81,6 +89,11 @@ def read_excel(name: str, path: str, *, sheet: str = "", header: bool = True, sk
     if rounded:
         rows = "1 row has a number" if rounded == 1 else f"{rounded:,} rows have numbers"
         notes.append(f"{rows} of 16 digits or more; Excel had rounded them before they were read")
+    if unseen:
+        rows = "1 row is" if unseen == 1 else f"{unseen:,} rows are"
+        notes.append(
+            f"{rows} hidden in Excel, by a filter or by hand, and asked as well; delete what is not to be asked"
+        )
     kept = tuple(column for column in columns if column != index)
     return Table(name, f"Excel (sheet {title})", kept, read, notes, sheet=which)
 
@@ -106,6 +119,40 @@ def _formulas(name: str, path: str, title: str) -> frozenset[tuple[int, int]]:
         )
     finally:
         book.close()
+
+
+def _hidden_rows(path: str, title: str) -> frozenset[str]:
+    """The places of rows that a person does not see: a filter hides rows, and a file has them all the same."""
+    with zipfile.ZipFile(path) as archive:
+        part = _part_of(archive, title)
+        if part not in archive.namelist():
+            return frozenset()
+        found: list[str] = []
+        with archive.open(part) as file:
+            before = b""
+            while chunk := file.read(1 << 16):
+                text = before + chunk
+                found += [f"row {int(row[1])}" for row in map(_NUMBER.search, _HIDDEN.findall(text)) if row]
+                before = text[text.rfind(b"<") :] if b">" not in text[text.rfind(b"<") :] else b""
+        return frozenset(found)
+
+
+def _part_of(archive: zipfile.ZipFile, title: str) -> str:
+    """The file of a sheet within the archive; "" if that is not said."""
+    try:
+        book, links = (archive.read(f"xl/{part}").decode() for part in ("workbook.xml", "_rels/workbook.xml.rels"))
+    except (KeyError, ValueError):
+        return ""
+    sheets = {unescape(said.get("name", "")): said.get("r:id", "") for said in _said(book, "sheet")}
+    targets = {said.get("Id", ""): said.get("Target", "") for said in _said(links, "Relationship")}
+    target = targets.get(sheets.get(title, ""), "")
+    return target.removeprefix("/") if target.startswith("/") else f"xl/{target}"
+
+
+def _said(xml: str, element: str) -> Iterator[dict[str, str]]:
+    """The attributes of each such element."""
+    for found in re.finditer(rf"<{element} ([^>]*)>", xml):
+        yield dict(_ATTRIBUTE.findall(found[1]))
 
 
 def _has_formula(archive: zipfile.ZipFile, part: str) -> bool:
@@ -140,7 +187,10 @@ def _chosen(name: str, book: Workbook, sheet: str) -> tuple[str, list[str]]:
     for one in book.worksheets:
         if one.sheet_state == "visible" and any(cells for _, cells in _grid(book, str(one.title))):
             return str(one.title), titles
-    raise TableError(f"{name} has no visible sheet with rows", Advice("sheet", '"NAME"', "takes a hidden one"))
+    hidden = [str(one.title) for one in book.worksheets if one.sheet_state != "visible"]
+    if not hidden:
+        raise TableError(f"{name} has no rows")
+    raise TableError(f"{name} has no visible sheet with rows", Advice("sheet", f'"{hidden[0]}"', "takes a hidden one"))
 
 
 def _grid(
@@ -177,7 +227,9 @@ def _cell(cell: Any) -> Any:
     return value
 
 
-def _columns(name: str, cells: Sequence[Any], below: tuple[int, Sequence[Any]], *, header: bool) -> list[str]:
+def _columns(
+    name: str, cells: Sequence[Any], below: tuple[int, Sequence[Any]], *, header: bool, said: Collection[str]
+) -> list[str]:
     """The names of the columns; one without a name is `column 3`."""
     if not header:
         return [str(at + 1) for at in range(len(cells))]
@@ -185,10 +237,11 @@ def _columns(name: str, cells: Sequence[Any], below: tuple[int, Sequence[Any]], 
     for cell in names:
         if cell and names.count(cell) > 1:
             raise TableError(f'{name} has two columns of the name "{cell}": rename one')
+    for cell in () if any(is_column(cell, said) for cell in names) else names:
         if cell.endswith("?") or len(cell) > 64 or cell.replace(".", "", 1).isdigit():
             raise TableError(
                 f'{name} has no header: its first row is "{" | ".join(names[:6])[:120]}"',
-                Advice("header", "False", "calls the columns 1, 2, 3"),
+                Advice("header", "False", "calls the columns 1, 2, 3", None if cell.endswith("?") else IT_IS_ONE),
             )
     number, second = below
     texts = [cell for cell in second if isinstance(cell, str) and cell.strip()]

@@ -7,7 +7,7 @@ column is the question, or of requests.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple, TypeGuard
 
 import msgspec
@@ -39,6 +39,10 @@ class Advice(msgspec.Struct, frozen=True):
 
     def __str__(self) -> str:
         return f"{self.option}={self.value} {self.effect}" + (f", {self.other}" if self.other is not None else "")
+
+
+IT_IS_ONE = Advice("question", '"..."', "says that it is one")
+"""For a first row that is no header by its looks: the name of a column that is asked shows that it is."""
 
 
 class TableError(ConfigError):
@@ -158,10 +162,28 @@ def list_of(value: object) -> list[Any]:
     return value if is_list(value) else []
 
 
+def is_column(cell: str, said: Collection[str] = ()) -> bool:
+    """Whether a cell is surely the name of a column: one that questions often have, or that the user has `said`."""
+    name = one_line(cell)
+    return name.lower() in ("question", "prompt", "query", "input", "text") or name in map(one_line, said)
+
+
+def one_line(name: str) -> str:
+    """A column's name as it is shown and typed: spreadsheets have names with line breaks."""
+    return " ".join(name.split())
+
+
+def as_typed(columns: Iterable[str]) -> dict[str, str]:
+    """The columns by what may be typed for them: their names, and those with line breaks on one line."""
+    names = {name: name for name in columns}
+    return {one_line(name): name for name in names if name != one_line(name)} | names
+
+
 def named(columns: Sequence[str]) -> str:
     """`the columns company, "price:eur" and 3 more`: at most 20, in quotes what could be read as the sentence."""
     if not columns:
         return "no columns"
-    shown = ", ".join(name if _PLAIN.fullmatch(name) else f'"{name[:_LONGEST]}"' for name in columns[:_NAMED])
+    lines = map(one_line, columns[:_NAMED])
+    shown = ", ".join(name if _PLAIN.fullmatch(name) else f'"{name[:_LONGEST]}"' for name in lines)
     more = f" and {len(columns) - _NAMED:,} more" if len(columns) > _NAMED else ""
     return f"the column{'s' * (len(columns) > 1)} {shown}{more}"

@@ -14,10 +14,16 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from aiopplx.tables._table import Advice, Broken, TableError, named
+from aiopplx.tables._table import Advice, Broken, TableError, as_typed, named
 
 _PIECE = re.compile(r"\{\{|\}\}|\{([^{}]*)\}|[{}]")
 _NAME = re.compile(r"[\w][\w .:/%#&()+-]{0,63}\??")
+
+
+def columns_in(question: str | None, template: str | None, tag: str | None) -> tuple[str, ...]:
+    """The columns that a user names, before there is a table: not each word in braces is one."""
+    holes = (match[1].removesuffix("?") for match in _PIECE.finditer(template or "") if match[1])
+    return tuple(name for name in (question, tag, *holes) if isinstance(name, str) and name)
 
 
 class EmptyHole(Exception):
@@ -43,7 +49,7 @@ class Template:
     def __init__(self, text: str, columns: Sequence[str]) -> None:
         self._pieces: list[str | tuple[str, bool]] = []
         self.columns: tuple[str, ...] = ()
-        known = set(columns)
+        known = as_typed(columns)
         at = 0
         for match in _PIECE.finditer(text):
             self._pieces.append(text[at : match.start()])
@@ -57,16 +63,16 @@ class Template:
             )
 
     @staticmethod
-    def _piece(match: re.Match[str], known: set[str]) -> str | tuple[str, bool]:
+    def _piece(match: re.Match[str], known: dict[str, str]) -> str | tuple[str, bool]:
         whole, name = match[0], match[1]
         if whole in ("{{", "}}"):
             return whole[0]
         if name is None:
             return whole
         if name in known:
-            return name, False
+            return known[name], False
         if name.endswith("?") and name[:-1] in known:
-            return name[:-1], True
+            return known[name[:-1]], True
         if not _NAME.fullmatch(name):
             return whole
         guess = difflib.get_close_matches(name.rstrip("?"), known, 1)

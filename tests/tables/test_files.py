@@ -703,3 +703,100 @@ def test_kept_formula_without_a_value_is_told(tmp_path: Path) -> None:
         "2 rows have formulas without a value, which come back empty: save the file in Excel once"
     ]
     assert look(read_file(path), AskOptions(keep=["question"])).notes[1:] == []
+
+
+# --- what nasty files have shown
+
+
+def test_name_with_a_line_break_is_typed_on_one_line(tmp_path: Path) -> None:
+    rows = [["id", "question\n(long)"], [1, "Why?"]]
+    for table in (
+        table_of(tmp_path / "q.csv", 'id,"question\n(long)"\n1,Why?\n'),
+        read_file(sheet(tmp_path / "q.xlsx", rows)),
+    ):
+        with pytest.raises(TableError, match=r'the columns id, "question \(long\)"'):
+            look(table, AskOptions())
+        with pytest.raises(TableError, match=r'did you mean "question \(long\)"'):
+            look(table, AskOptions(question="question long"))
+        for options in (AskOptions(question="question (long)"), AskOptions(template="{question (long)}", keep=["id"])):
+            assert look(table, options).first == ["Why?"]
+        (request,) = look(table, AskOptions(template="{id}", keep=["question (long)"])).requests()
+        assert request.meta == {"question\n(long)": "Why?"}
+
+
+@pytest.mark.parametrize("name", ["question", "Frage"])
+def test_header_may_have_years_beside_the_question(tmp_path: Path, name: str) -> None:
+    sheet(tmp_path / "q.xlsx", [[name, 2024, 2025], ["Why?", 1, 2]])
+    (tmp_path / "q.csv").write_text(f"{name},2024,2025\nWhy?,1,2\n")
+    for path in (tmp_path / "q.csv", tmp_path / "q.xlsx"):
+        if name == "Frage":
+            with pytest.raises(TableError, match=r'question="\.\.\." says that it is one'):
+                list(questions(path))
+        (request,) = questions(path, question=name)
+        (made,) = questions(path, template=f"{{{name}}} {{2024}}")
+        assert (request.asked, made.asked) == ("Why?", "Why? 1")
+
+
+def test_questions_with_commas_and_no_header_can_be_asked(tmp_path: Path) -> None:
+    with pytest.raises(TableError, match='format="text" asks each line'):
+        table_of(tmp_path / "q.csv", "Why, when and where?\nHow, then?\n")
+    assert look(read_file(tmp_path / "q.csv", ReadOptions(format="text")), AskOptions()).count == 2
+
+
+@pytest.mark.parametrize(
+    ("text", "codec", "said"),
+    [
+        ("编号,问题\r\n一,为什么?\r\n", "utf-16-le", 'encoding="utf-16-le" reads it'),
+        ("编号,问题\r\n一,为什么?\r\n", "utf-16-be", 'encoding="utf-16-be" reads it'),
+        ("id,question\r\n1,Wh\0y?\r\n", "utf-8", r"tr -d '\000' < q.csv > clean.txt takes them out"),
+    ],
+)
+def test_file_with_nuls_says_what_to_type(tmp_path: Path, text: str, codec: str, said: str) -> None:
+    with pytest.raises(TableError) as caught:
+        table_of(tmp_path / "q.csv", text.encode(codec))
+    assert said in str(caught.value)
+
+
+def test_json_that_was_cut_off_is_called_so(tmp_path: Path) -> None:
+    with pytest.raises(TableError, match="was it cut off"):
+        table_of(tmp_path / "q.json", '[{"question": "Why?"}, {"quest')
+    table = table_of(tmp_path / "q.jsonl", '{"question": "Why?"}\n{"question": "Ho\n')
+    assert [row.reason for row in look(table, AskOptions()).bad] == ["not JSON: it ends too early; was it cut off?"]
+
+
+def test_rows_in_an_answer_of_a_service_are_pointed_at(tmp_path: Path) -> None:
+    with pytest.raises(TableError, match=r"""under "data.items": jq '\.data\.items' q\.json prints"""):
+        table_of(tmp_path / "q.json", json.dumps({"data": {"items": [{"q": "Why?"}]}}))
+
+
+def test_parquet_with_a_name_twice_is_refused(tmp_path: Path) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet
+
+    columns = [pa.array(["Why?"]), pa.array([1]), pa.array([2])]
+    pyarrow.parquet.write_table(pa.table(columns, names=["question", "a", "a"]), tmp_path / "q.parquet")
+    with pytest.raises(TableError, match='two columns of the name "a"'):
+        read_file(tmp_path / "q.parquet")
+
+
+def test_rows_that_excel_hides_are_told(tmp_path: Path) -> None:
+    import openpyxl
+
+    book = openpyxl.load_workbook(sheet(tmp_path / "q.xlsx", [["question"], ["a"], ["b"], ["c"]]))
+    for row in (3, 4, 25):  # the last is empty
+        book["Leads"].row_dimensions[row].hidden = True
+    book["Leads"].title = "A & B"
+    book["Notes"].row_dimensions[1].hidden = True
+    book.save(tmp_path / "q.xlsx")
+    assert read_file(tmp_path / "q.xlsx").notes[1].startswith("2 rows are hidden in Excel")
+
+
+def test_questions_that_are_shown_differ(tmp_path: Path) -> None:
+    table = table_of(tmp_path / "q.csv", "question\na\na\nb\n")
+    assert look(table, AskOptions()).first == ["a", "b"]
+
+
+@pytest.mark.parametrize("item", [("Why?", 1), ["Why?"], 7])
+def test_item_of_a_list_that_is_no_row_says_what_is(item: object) -> None:
+    with pytest.raises(TableError, match=r'give a text, or a mapping like \{"question"'):
+        list(questions([item]))
