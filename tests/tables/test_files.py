@@ -708,7 +708,7 @@ def test_kept_formula_without_a_value_is_told(tmp_path: Path) -> None:
 # --- what nasty files have shown
 
 
-def test_name_with_a_line_break_is_typed_on_one_line(tmp_path: Path) -> None:
+def test_name_with_a_break_is_typed_without(tmp_path: Path) -> None:
     rows = [["id", "question\n(long)"], [1, "Why?"]]
     for table in (
         table_of(tmp_path / "q.csv", 'id,"question\n(long)"\n1,Why?\n'),
@@ -764,7 +764,7 @@ def test_json_that_was_cut_off_is_called_so(tmp_path: Path) -> None:
     assert [row.reason for row in look(table, AskOptions()).bad] == ["not JSON: it ends too early; was it cut off?"]
 
 
-def test_rows_in_an_answer_of_a_service_are_pointed_at(tmp_path: Path) -> None:
+def test_rows_within_a_services_answer_are_pointed_at(tmp_path: Path) -> None:
     with pytest.raises(TableError, match=r"""under "data.items": jq '\.data\.items' q\.json prints"""):
         table_of(tmp_path / "q.json", json.dumps({"data": {"items": [{"q": "Why?"}]}}))
 
@@ -797,6 +797,6 @@ def test_questions_that_are_shown_differ(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("item", [("Why?", 1), ["Why?"], 7])
-def test_item_of_a_list_that_is_no_row_says_what_is(item: object) -> None:
+def test_item_that_is_no_row_says_what_is(item: object) -> None:
     with pytest.raises(TableError, match=r'give a text, or a mapping like \{"question"'):
         list(questions([item]))
