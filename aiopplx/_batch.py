@@ -25,7 +25,7 @@ from aiopplx._core.calls import Member
 from aiopplx._core.foreseeing import count_of_new, warning_of
 from aiopplx._core.leaving import leave
 from aiopplx._core.loading import load
-from aiopplx._core.outcomes import stop_of
+from aiopplx._core.outcomes import state_of, stop_of
 from aiopplx._core.results import Place, Results
 from aiopplx._core.source import Frame, Source, SourceEnded
 from aiopplx._errors import AiopplxError, BudgetReached, ConfigError, InDoubt, InvalidRequest
@@ -39,7 +39,7 @@ from aiopplx._tag import TagT
 from aiopplx._wire.request import Request
 from aiopplx.journal._errors import JournalAway
 from aiopplx.journal._names import Names
-from aiopplx.journal._records import Claim
+from aiopplx.journal._records import Claim, State
 
 if TYPE_CHECKING:
     from aiopplx._core.notebook import Shown
@@ -118,7 +118,7 @@ class Batch(AsyncIterator[Job[TagT]], Generic[TagT]):
         self._items = 0  # those that have a place in the results
         self._in_hand = 0  # those of them that a submitter still works at
         # The job that each consumer works at, by its task; under None, those of calls that are a task by themselves.
-        self._last: dict[asyncio.Task[Any] | None, tuple[Claim, str]] = {}  # Any: whatever the task returns
+        self._last: dict[asyncio.Task[Any] | None, tuple[Claim, str, State]] = {}  # Any: whatever the task returns
         self._left: list[Job] = []
         self._state = "new"
         self._has_closed = asyncio.Event()
@@ -290,8 +290,8 @@ class Batch(AsyncIterator[Job[TagT]], Generic[TagT]):
                 raise
             self._results.read_back(place, job)
             self._deliver_last()  # again: meanwhile another call, a task by itself, may have had one of its own
-        if place.sub.claim is not None:
-            self._last[_consumer()] = place.sub.claim, place.sub.key
+        if place.sub.claim is not None and (state := state_of(job)) is not None:
+            self._last[_consumer()] = place.sub.claim, place.sub.key, state
         self._room.release()
         self._results.count_handed_out()
         if self._shown is not None:

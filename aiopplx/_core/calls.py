@@ -19,6 +19,7 @@ from aiopplx._core.freezing import submission_of
 from aiopplx._core.leaving import leave
 from aiopplx._core.lifecycle import Lifecycle
 from aiopplx._core.loading import load, stored_result
+from aiopplx._core.outcomes import state_of
 from aiopplx._errors import AiopplxError, ConfigError
 from aiopplx._http.apart import cancel_and_wait
 from aiopplx._job import Job, JobStatus, Snapshot
@@ -252,8 +253,8 @@ class Calls:
         sub = caller.sub
         if job is None:
             job = await load(self.life, caller)
-        if sub.claim is not None:
-            self.life.store.delivered(sub.claim, sub.key)
+        if sub.claim is not None and (state := state_of(job)) is not None:
+            self.life.store.delivered(sub.claim, sub.key, state)
         return job
 
     def forget(self, caller: Caller) -> None:

@@ -42,11 +42,11 @@ from aiopplx._policy.recovery import Decision, decide
 from aiopplx._policy.retry import Bounds
 from aiopplx._submission import DOUBTFUL, POLLABLE, TERMINAL, Listener, Phase, Submission
 from aiopplx.journal import _steps as steps
-from aiopplx.journal._errors import ClaimLost, DuplicateJob, JournalError
+from aiopplx.journal._errors import ClaimLost, DuplicateJob, ImpossibleStep, JournalError
 from aiopplx.journal._jobs import in_doubt, question_in
 from aiopplx.journal._names import Names
 from aiopplx.journal._protocol import Journal
-from aiopplx.journal._records import Claim, Record, State
+from aiopplx.journal._records import OVER, Claim, Record, State
 from aiopplx.journal._steps import Step
 
 if TYPE_CHECKING:
@@ -57,6 +57,7 @@ if TYPE_CHECKING:
     from aiopplx._wire.api import API
     from aiopplx.apis._registry import Routing
 
+_ENDED = frozenset(state.name for state in OVER)
 UNSURE = 0.5
 """Seconds after which a submission is marked again, while this session is not sure to be the holder of its row."""
 AWAY = 10.0
@@ -515,7 +516,9 @@ class Lifecycle:
             try:
                 step = outcomes.ending_step(sub.key, job)
                 if step is not None:
-                    is_told = await self._write(sub, step, until=sub.first_deadline)
+                    is_told = await self._write_end(sub, step)
+                    if sub.phase is not Phase.RUNNING:
+                        return True  # another session wrote another end: that is the outcome here too
                 elif self.collector is not None:
                     self.collector.let_go(sub.claim, is_given_up=True)
             except JournalError as error:
@@ -531,6 +534,29 @@ class Lifecycle:
         if self._remembers:
             await self.learnt.job_ended()
         return True
+
+    async def _write_end(self, sub: Submission, step: Step) -> bool | None:
+        """Write how a job ended, though another session may have written another end of it.
+
+        What the server says of a job takes the place of its not having found it. A written answer, or failure, stays:
+        it is what whoever waits here gets as well.
+        """
+        try:
+            return await self._write(sub, step, until=sub.first_deadline)
+        except ImpossibleStep as error:
+            if not self._shares or error.state not in _ENDED or error.state == step.rule.leads_to.name:
+                raise
+            if error.state == State.EXPIRED.name:
+                await self._write(sub, steps.accepted(key=sub.key, job_id=sub.job_id), until=sub.first_deadline)
+                return await self._write(sub, step, until=sub.first_deadline)
+            claim = _claim(sub)
+            record = await self.reach.answer(self.store.claim(claim.pk), sub.first_deadline)
+            is_same = record is not None and (record.key, record.job_id) == (sub.key, sub.job_id)
+            if not is_same or step.rule.leads_to is State.DONE:  # an answer that is paid for is handed out
+                raise
+            if sub.claim is claim and sub.phase is Phase.RUNNING:
+                self.lost(sub, record)
+            return True
 
     def fail(self, sub: Submission, problem: Exception) -> None:
         """See `Sink`."""

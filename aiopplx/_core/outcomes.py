@@ -29,15 +29,24 @@ _STATES: Mapping[JobStatus, State] = {
     JobStatus.INCOMPLETE: State.FAILED,
     JobStatus.EXPIRED: State.EXPIRED,
 }
+_REFUSALS: Mapping[JobStatus, State] = {JobStatus.REJECTED: State.REJECTED, JobStatus.IN_DOUBT: State.IN_DOUBT}
+
+
+def state_of(job: Job) -> State | None:
+    """The state of a row of which this is the outcome; None where that may still change (a time limit, say)."""
+    return _REFUSALS.get(job.status, _end_of(job))
+
+
+def _end_of(job: Job) -> State | None:
+    state = _STATES.get(job.status)
+    return State.FAILED if state is State.DONE and not job.ok else state
 
 
 def ending_step(key: str, job: Job) -> Step | None:
     """The row's step for a job that ended; None where that may still change (a time limit, an unreadable answer)."""
-    state = _STATES.get(job.status)
+    state = _end_of(job)
     if state is None:
         return None
-    if state is State.DONE and not job.ok:
-        state = State.FAILED
     error = job.error.message if job.error is not None else ""
     return steps.ended(state, key=key, job_id=job.id, word=job.server_status, raw=job.raw, error=error, cost=job.cost)
 

@@ -125,7 +125,7 @@ class ForgetfulJournal:
     async def follow(self, pks: Collection[int], *, timeout: float) -> None:
         """Returns at once: no other session holds anything."""
 
-    def delivered(self, claim: Claim, key: str) -> None:
+    def delivered(self, claim: Claim, key: str, state: State) -> None:
         """Nothing is written."""
 
     def exhausted(self, is_exhausted: bool) -> None:

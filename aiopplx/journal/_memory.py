@@ -412,10 +412,10 @@ class MemoryJournal:
         store.by_key[new_key] = row.pk
         store.by_job.pop(row.job_id, None)
 
-    def delivered(self, claim: Claim, key: str) -> None:
+    def delivered(self, claim: Claim, key: str, state: State) -> None:
         """See `Journal`."""
         row = self.store.rows.get(claim.pk)
-        if self._closed or row is None or row.key != key or row.state not in DELIVERABLE:
+        if self._closed or row is None or (row.key, row.state) != (key, state) or state not in DELIVERABLE:
             return
         if self.results == "until_delivered":
             self.store.bodies.pop(row.pk, None)

@@ -202,15 +202,17 @@ class Journal(Protocol):
         """
         ...
 
-    def delivered(self, claim: Claim, key: str) -> None:
-        """The outcome was delivered. Returns at once: this is written with the next step, or shortly after.
+    def delivered(self, claim: Claim, key: str, state: State) -> None:
+        """This outcome was delivered. Returns at once: this is written with the next step, or shortly after.
 
         A crash before that delivers the outcome twice, but never pays for it twice. Nothing is written for a row
-        without an outcome, or after `close`; nor for one that was submitted again meanwhile.
+        without an outcome, or after `close`; nor for one that was submitted again meanwhile, or that has another
+        outcome by now (a job that had expired was found after all).
 
         Args:
             claim: the right to write the row.
             key: the key of the submission whose outcome it was.
+            state: which outcome.
         """
         ...
 

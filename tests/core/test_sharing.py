@@ -687,6 +687,60 @@ async def test_end_that_two_sessions_find_is_told_once(is_late: bool, store: Mem
     assert of_kind(told, EventKind.FINISHED) == []
 
 
+@pytest.mark.parametrize(
+    ("theirs", "ours", "outcome", "row", "told"),
+    [
+        (State.DONE, "FAILED", JobStatus.COMPLETED, State.DONE, []),
+        (State.DONE, "", JobStatus.COMPLETED, State.DONE, []),
+        (State.EXPIRED, "COMPLETED", JobStatus.COMPLETED, State.DONE, [JobStatus.COMPLETED]),
+        (State.EXPIRED, "FAILED", JobStatus.FAILED, State.FAILED, [JobStatus.FAILED]),
+        (State.FAILED, "COMPLETED", JobStatus.COMPLETED, State.FAILED, [JobStatus.COMPLETED]),
+    ],
+)
+@pytest.mark.parametrize("how", ["ask", "batch", "nobody"])
+async def test_one_of_two_ends_that_differ_counts(
+    how: str, theirs: State, ours: str, outcome: JobStatus, row: State, told: list[JobStatus], store: MemoryStore
+) -> None:
+    """What the server says of a job replaces that it was not found; else the first written end is everybody's."""
+
+    class Slower(MemoryJournal):
+        is_first = True
+
+        async def apply(self, claim: Any, step: Any) -> Any:
+            if step.rule.name == "ended" and self.is_first:
+                self.is_first = False
+                done = {"id": step.job_id, "model": "m", "created_at": 1, "status": "COMPLETED", "response": ANSWER}
+                raw, word = (msgspec.json.encode(done), "COMPLETED") if theirs is State.DONE else (b"", theirs.name)
+                await store.session().apply(claim, steps.ended(theirs, key=step.key, word=word, raw=raw, error="why"))
+            return await super().apply(claim, step)
+
+    events: list[Event] = []
+    async with Scripted() as server, opened(server, Slower(store=store), events, clock=Clock(1000)) as session:
+        if ours != "COMPLETED":
+            gone = {"error": {"message": "no such job", "type": "not_found", "code": 404}}
+            server.script = lambda asked: (
+                ((200, server.summary(asked.row, ours)) if ours else (404, gone))
+                if asked.kind == "get" and asked.row
+                else None
+            )
+        if how == "ask":
+            job = await session.ask(QUESTION, tag="x")
+        elif how == "batch":
+            async with session.batch([{"question": QUESTION, "tag": "x"}]) as jobs:
+                job = await anext(jobs)
+        else:
+            await session.submit(QUESTION, tag="x")
+            await until(lambda: 1 in store.rows and store.rows[1].state is not State.ACCEPTED)
+            await until(lambda: session._core is not None and not session._core.life.live.by_row)
+            job = await session.ask(QUESTION, tag="x") if row is not State.FAILED else None
+        if job is not None:
+            assert (job.status, job.ok) == (outcome, outcome is JobStatus.COMPLETED)
+        assert (store.rows[1].state, server.requests["submit"]) == (row, 1)
+        assert is_at_rest(session)
+    finished = [event for event in events if event.kind is EventKind.FINISHED]
+    assert [event.status for event in finished] == told
+
+
 class Unsure(MemoryJournal):
     """A session that was paused after a step, and is not sure whether it is still the holder."""
 

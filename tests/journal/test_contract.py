@@ -463,7 +463,7 @@ async def test_question_and_columns_go_with_the_result(make: Make, state: State)
     record = await brought_to(journal, state)
     await queued(journal, origin=Origin("run", 0, "why?", META))
     assert (await now(journal, record)).meta == META
-    journal.delivered(claim_of(record), record.key)
+    journal.delivered(claim_of(record), record.key, record.state)
     await queued(journal, "other")  # what it rides with
     found = await now(journal, record)
     assert (found.meta, found.question) == ({}, "")
@@ -591,7 +591,7 @@ async def test_result_is_kept_as_long_as_asked(make: Make, results: Results, bef
     record = await brought_to(journal, D)
     assert journal.results == results
     assert (record.has_result, await journal.result(record.pk)) == (bool(before), b"body" if before else None)
-    journal.delivered(claim_of(record), record.key)
+    journal.delivered(claim_of(record), record.key, record.state)
     await queued(journal, "other")  # what it rides with
     found = await now(journal, record)
     assert (found.has_result, await journal.result(record.pk)) == (bool(after), b"body" if after else None)
@@ -609,8 +609,8 @@ async def test_late_word_of_an_outcome_changes_no_later_one(make: Make) -> None:
         steps.ended(D, key=new.key, job_id="id", raw=b"result"),
     ):
         await journal.apply(claim_of(old), step)
-    for key, is_told in ((old.key, False), (new.key, True)):
-        journal.delivered(claim_of(old), key)
+    for key, state, is_told in ((old.key, F, False), (new.key, D, True)):
+        journal.delivered(claim_of(old), key, state)
         await queued(journal, "other")  # what it rides with
         assert (await now(journal, old)).delivered is is_told
         assert await journal.result(old.pk) == (None if is_told else b"result")
@@ -619,14 +619,27 @@ async def test_late_word_of_an_outcome_changes_no_later_one(make: Make) -> None:
 @pytest.mark.parametrize("state", State, ids=lambda state: state.name)
 async def test_delivered_is_recorded_of_rows_with_an_outcome(journal: Journal, state: State) -> None:
     record = await brought_to(journal, state)
-    journal.delivered(claim_of(record), record.key)
+    journal.delivered(claim_of(record), record.key, record.state)
     await queued(journal, "other")
     assert (await now(journal, record)).delivered is state.is_final
 
 
+async def test_late_word_of_expiry_is_not_of_the_answer(make: Make) -> None:
+    """It was there after all. The answer is paid for, and would be removed with what was delivered."""
+    journal = await make("until_delivered")
+    record = await brought_to(journal, E)
+    await journal.apply(claim_of(record), steps.accepted(key=record.key, job_id=record.job_id))
+    await journal.apply(claim_of(record), steps.ended(D, key=record.key, raw=b"result"))
+    for state, is_told in ((E, False), (D, True)):
+        journal.delivered(claim_of(record), record.key, state)
+        await queued(journal, "other")  # what it rides with
+        assert (await now(journal, record)).delivered is is_told
+        assert await journal.result(record.pk) == (None if is_told else b"result")
+
+
 async def test_delivered_is_cleared_when_the_row_restarts(journal: Journal) -> None:
     record = await brought_to(journal, I)
-    journal.delivered(claim_of(record), record.key)
+    journal.delivered(claim_of(record), record.key, record.state)
     await journal.apply(claim_of(record), steps.accepted(key=record.key, job_id="found"))
     assert not (await now(journal, record)).delivered
 
@@ -689,7 +702,7 @@ async def test_row_has_a_moment_of_its_end_once_ended(journal: Journal, state: S
     record = await brought_to(journal, state)
     has_ended = state in (D, F, E, R)
     assert record.ended_at == (record.updated if has_ended else None)
-    journal.delivered(claim_of(record), record.key)
+    journal.delivered(claim_of(record), record.key, record.state)
     assert (await now(journal, record)).ended_at == record.ended_at
     for name in ("accepted",) if state is E else ("requeue",) if state in (F, R) else ():
         await journal.apply(claim_of(record), named(name, record))
@@ -827,7 +840,7 @@ async def test_closed_journal_says_so_and_closes_twice(journal: Journal) -> None
         await journal.apply(claim_of(record), named("sending", record))
     with pytest.raises(JournalClosed):
         await journal.counts()
-    journal.delivered(claim_of(record), record.key)
+    journal.delivered(claim_of(record), record.key, record.state)
 
 
 async def test_step_goes_on_though_its_caller_is_cancelled(journal: Journal) -> None:
@@ -900,8 +913,8 @@ async def test_ended_row_is_held_by_nobody(one: Journal, two: Journal, state: St
     found = await queued(two)
     assert (found.pk, found.is_held) == (record.pk, False)
     assert claim_of(found)
-    one.delivered(claim_of(record), record.key)
-    two.delivered(claim_of(found), found.key)
+    one.delivered(claim_of(record), record.key, record.state)
+    two.delivered(claim_of(found), found.key, found.state)
     assert (await now(two, record)).delivered
 
 
@@ -1206,7 +1219,7 @@ async def test_bills_of_what_was_removed_are_kept(shared: Kind, one: Journal, cl
 
 async def test_what_nobody_has_had_is_kept_twice_as_long(shared: Kind, one: Journal, clock: Ticks) -> None:
     records = [await brought_to(one, D, tag) for tag in ("handed out", "not yet")]
-    one.delivered(claim_of(records[0]), records[0].key)
+    one.delivered(claim_of(records[0]), records[0].key, D)
     await one.counts()
     removed: list[int] = []
     for _ in range(3):
@@ -1221,7 +1234,7 @@ async def test_what_is_over_is_removed_after_its_time(shared: Kind, one: Journal
     for state in State:
         record = await brought_to(one, state, f"at {state.name}")
         pks[state] = record.pk
-        one.delivered(claim_of(record), record.key)
+        one.delivered(claim_of(record), record.key, record.state)
     dollars = sum(cost.dollars for cost in await one.costs())
     assert await two.forget(3600.0) == 0
     clock.time += 7200.0

@@ -95,7 +95,7 @@ async def test_nothing_is_stored_counted_or_spent() -> None:
     journal = ForgetfulJournal()
     _, claim = await queued(journal)
     journal.exhausted(False)
-    journal.delivered(claim, "k")
+    journal.delivered(claim, "k", State.DONE)
     await journal.follow([claim.pk], timeout=60)
     await journal.release(claim)
     await journal.remember("pace", b"1")

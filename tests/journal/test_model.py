@@ -290,7 +290,8 @@ class JournalMachine(RuleBasedStateMachine):
     def delivered(self, pick: int) -> None:
         pk = self.row(pick)
         row = self.model.get(pk)
-        self.journal.delivered(self.claimed(pk), row.key if row is not None else "")
+        key, state = (row.key, row.state) if row is not None else ("", D)
+        self.journal.delivered(self.claimed(pk), key, state)
         if row is not None:
             self.adopt(None, next((r.job_id for r in self.model.values() if r.job_id), "id-1"))  # what it rides with
         if row is not None and row.state in (D, F, I, E, R):

@@ -120,7 +120,7 @@ async def test_other_calls_whose_answer_is_lost_are_repeated(
         assert [row.pk for row in taken] == [record.pk]
         await other.apply(Claim(record.pk, claim_of(taken[0]).fence), named("DONE", record))
         done = await journal.claim(record.pk)
-        journal.delivered(claim_of(done), done.key)
+        journal.delivered(claim_of(done), done.key, State.DONE)
         proxy.when = when
         found = await through(lambda: journal.get(pk=record.pk))  # noqa: B023 - called at once
         assert found.delivered

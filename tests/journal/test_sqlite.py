@@ -430,7 +430,7 @@ async def test_delivered_is_written_though_no_step_follows(tmp_path: Path) -> No
     await made(path, "a", "b")
     journal = await opened(path, results="until_delivered")
     record = await queued(journal, "a")
-    journal.delivered(claim_of(record), record.key)
+    journal.delivered(claim_of(record), record.key, record.state)
     await journal.close()
     with open_reader(path) as reader:
         rows = {row.tag: (row.delivered, row.has_result) for row in reader.rows()}

@@ -85,14 +85,14 @@ async def lived(path: Path) -> list[object]:
         record = first[0]
         rest: list[object] = []
         if not isinstance(record, BaseException):
-            journal.delivered(claim_of(record), record.key)  # type: ignore[arg-type]  # a record, since it is no error
+            journal.delivered(claim_of(record), record.key, State.DONE)  # type: ignore[arg-type]  # a record, since it is no error
             for step, more in (
                 ("sending", {}),
                 ("accepted", {"job_id": "id"}),
                 ("ended", {"state": State.DONE, "raw": b"raw"}),
             ):
                 rest += await answered([take(journal, record, step, **more), journal.result(1)])  # type: ignore[arg-type]  # the same
-            journal.delivered(claim_of(record), record.key)  # type: ignore[arg-type]  # the same
+            journal.delivered(claim_of(record), record.key, State.DONE)  # type: ignore[arg-type]  # the same
         return [*first, *rest]
     finally:
         async with asyncio.timeout(SECONDS):

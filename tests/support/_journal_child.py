@@ -45,7 +45,7 @@ def fork(path: Path) -> None:
             take(journal, record, "sending").send(None)
         except JournalClosed as error:
             print(f"refused in the child: {type(error).__name__}", flush=True)
-        journal.delivered(claim_of(record), record.key)
+        journal.delivered(claim_of(record), record.key, State.DONE)
         del journal
         sys.exit()  # in order, so that whatever would be closed at the end is closed
     os.waitid(os.P_PID, first, os.WEXITED)
@@ -86,7 +86,7 @@ async def steps(path: Path) -> None:
             if state is State.ACCEPTED:
                 await take(journal, record, "ended", State.DONE, raw=f"result of {tag}".encode() * 100, cost=0.5)
                 heard(tag, "ended", record)
-            journal.delivered(claim_of(record), record.key)
+            journal.delivered(claim_of(record), record.key, State.DONE)
 
     await asyncio.gather(*(worker() for _ in range(8)))
 
@@ -179,7 +179,7 @@ async def golden(path: Path) -> None:
         elif state is State.DONE:
             raw = b'{"answer":"done"}' * 20
             await take(journal, record, "ended", state, word="COMPLETED", raw=raw, cost=0.25)
-            journal.delivered(claim_of(record), record.key)
+            journal.delivered(claim_of(record), record.key, state)
         elif state.is_final:
             await take(journal, record, "ended", state, word=state.name, error="why")
     await journal.remember("golden", b"learnt")

@@ -72,7 +72,7 @@ class PostgresJournal:
         self._latest: dict[object, asyncio.Task[Any]] = {}
         self._pending: dict[asyncio.Task[Any], What | None] = {}
         self._cut: list[What] = []
-        self._delivered: dict[int, str] = {}  # rows, and the key whose outcome it was
+        self._delivered: dict[int, tuple[str, State]] = {}  # rows, and which outcome it was, of which key
         self._delivering: asyncio.Task[None] | None = None
         self._one_delivers = asyncio.Lock()
         self._closing: asyncio.Task[None] | None = None
@@ -271,10 +271,10 @@ class PostgresJournal:
             await self._deliver()
         return await work()
 
-    def delivered(self, claim: Claim, key: str) -> None:
+    def delivered(self, claim: Claim, key: str, state: State) -> None:
         """See `Journal`."""
         if self._closing is None and self._pid == os.getpid():
-            self._delivered[claim.pk] = key
+            self._delivered[claim.pk] = key, state
             if self._delivering is None or self._delivering.done():
                 self._delivering = asyncio.create_task(self._deliver_soon(), name="aiopplx marks as delivered")
 
@@ -298,7 +298,8 @@ class PostgresJournal:
                 try:
                     forgets = self.results == "until_delivered"
                     text = sql.DELIVER_AND_FORGET if forgets else sql.DELIVER
-                    await self._held.fetch(text, pks=pks, keys=[told[pk] for pk in pks])
+                    keys, states = [told[pk][0] for pk in pks], [int(told[pk][1]) for pk in pks]
+                    await self._held.fetch(text, pks=pks, keys=keys, states=states)
                 except BaseException:
                     self._delivered = told | self._delivered
                     raise

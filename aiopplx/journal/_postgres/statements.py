@@ -321,13 +321,14 @@ NOW_HAS = """
 
 # --- other marks -----------------------------------------------------------------------------------------------------
 
-# Not what came of the row since: another session may have submitted it again.
+# Not what came of the row since: another session may have submitted it again, or have found the job after all.
 DELIVER = f"""
-    UPDATE ~.job SET delivered = true, updated = {NOW} FROM unnest(:pks, :keys) AS said(pk, key)
-    WHERE job.pk = said.pk AND job.key IS NOT DISTINCT FROM nullif(said.key, '') AND state {FINAL}"""
+    UPDATE ~.job SET delivered = true, updated = {NOW} FROM unnest(:pks, :keys, :states) AS said(pk, key, state)
+    WHERE job.pk = said.pk AND job.key IS NOT DISTINCT FROM nullif(said.key, '') AND job.state = said.state
+        AND job.state {FINAL}"""
 # What has no result may be submitted again, and needs its bytes.
 DELIVER_AND_FORGET = f"""
-    WITH told AS ({DELIVER} RETURNING job.pk, state),
+    WITH told AS ({DELIVER} RETURNING job.pk, job.state),
     gone AS (DELETE FROM ~.result USING told WHERE result.pk = told.pk),
     asked AS (UPDATE ~.origin SET question = '', meta = '' FROM told WHERE origin.pk = told.pk)
     UPDATE ~.request SET body = '' FROM told WHERE request.pk = told.pk AND told.state = {int(State.DONE)}"""

@@ -178,10 +178,10 @@ class SqliteJournal:
         """See `Journal`."""
         await self._do(lambda statements: statements.apply(claim, step), (step.rule.name, step.key, step.job_id))
 
-    def delivered(self, claim: Claim, key: str) -> None:
+    def delivered(self, claim: Claim, key: str, state: State) -> None:
         """See `Journal`."""
         if self._closing is None and self._pid == os.getpid():
-            self._writer.delivered(claim.pk, key)
+            self._writer.delivered(claim.pk, key, state)
 
     def exhausted(self, is_exhausted: bool) -> None:
         """See `Journal`."""

@@ -25,6 +25,7 @@ from typing import Any, NamedTuple, TypeAlias, TypeVar
 from aiopplx._errors import AiopplxError
 from aiopplx._waiting import until_done
 from aiopplx.journal._errors import JournalBroken, JournalClosed, JournalError
+from aiopplx.journal._records import State
 from aiopplx.journal._sqlite.errors import is_of_one_step, journal_error, no_thread, unexpected
 from aiopplx.journal._sqlite.files import FEW, Files
 from aiopplx.journal._sqlite.log import checkpoint
@@ -67,6 +68,7 @@ class _Ask(NamedTuple):
 class _Delivered(NamedTuple):
     pk: int
     key: str
+    state: State
 
 
 class _Close(NamedTuple):
@@ -136,9 +138,9 @@ class Writer:
         self._unanswered[answer] = what
         return answer
 
-    def delivered(self, pk: int, key: str) -> None:
+    def delivered(self, pk: int, key: str, state: State) -> None:
         """Record that an outcome was delivered, with the next step or soon."""
-        self._queue.put(_Delivered(pk, key))
+        self._queue.put(_Delivered(pk, key, state))
 
     def close(self) -> asyncio.Future[None]:
         """Finish all earlier work, then close."""
@@ -273,7 +275,7 @@ class Writer:
                     if isinstance(item, _Ask):
                         outcomes.append(self._step(statements, item))
                     else:
-                        statements.delivered(item.pk, item.key)
+                        statements.delivered(*item)
                 connection.execute("COMMIT")
             except BaseException:
                 with contextlib.suppress(sqlite3.Error):

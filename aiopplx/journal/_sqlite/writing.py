@@ -393,11 +393,11 @@ class WritingStatements(Statements):
 
     # --- other marks -------------------------------------------------------------------------------------------------
 
-    def delivered(self, pk: int, key: str) -> None:
+    def delivered(self, pk: int, key: str, state: State) -> None:
         """See `Journal`."""
         done = self.connection.execute(
-            "UPDATE job SET delivered = 1, updated = ? WHERE pk = ? AND key IS ? AND (1 << state) & ?",
-            (self._moment or self._read_clock(), pk, key or None, mask(DELIVERABLE)),
+            "UPDATE job SET delivered = 1, updated = ? WHERE pk = ? AND key IS ? AND state = ? AND (1 << state) & ?",
+            (self._moment or self._read_clock(), pk, key or None, state, mask(DELIVERABLE)),
         )
         if done.rowcount and self.results == "until_delivered":
             self.connection.execute("DELETE FROM result WHERE pk = ?", (pk,))
