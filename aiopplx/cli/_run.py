@@ -5,6 +5,7 @@ This module joins the parts of a run: questions, session, rows, numbers, display
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import math
 import time
@@ -120,6 +121,7 @@ class _Run:
         self._agreement: Agreement
         self._lost: OutputLost | None = None
         self._in_all: Estimate | None = None
+        self._has_begun = False
 
     async def run(self) -> int:
         self._connection.check()
@@ -130,6 +132,10 @@ class _Run:
             self._tell("Reading questions from the terminal, one a line; Ctrl-D ends them.")
         try:
             return await self._opened()
+        except asyncio.CancelledError:
+            if not self._has_begun:
+                self._tell("Stopped by Ctrl-C. Nothing was sent.")
+            raise
         except (UsageError, TableError) as error:
             if self._options.json:
                 print_json(Found(source=self._source.lstrip("\0"), journal=self._shown_place, refused=told(error)))
@@ -287,6 +293,7 @@ class _Run:
         """The error or signal that ended the run early; None if it ran to its end."""
         from aiopplx import AiopplxError
 
+        self._has_begun = True  # from here on Ctrl-C is heard by `until_signal`
         try:
             await until_signal(self._all, at_exit=self._end_at_once)
         except (AiopplxError, Interrupted, BrokenPipeError, OutputLost, UsageError, Declined) as early:
@@ -526,13 +533,19 @@ class _Run:
         rest = "not reached" if self._resuming else "not sent"
         price = self._agreement.price
         if self._in_all is not None and price is not None:
-            summary = self._tally.in_all(total, price.rest, self._in_all)
+            summary = self._tally.in_all(total, price.rest, self._in_all, spent=self._spent_by_now())
         else:
             summary = self._tally.summary(None if ending is None else total, unfinished, rest=rest)
         for note in self._answers.notes:
             self._view.remark(note)
         if not self._agreement.has_told:
             self._view.remark(f"{summary}, {clock(self._view.elapsed)}.{place}")
+
+    def _spent_by_now(self) -> float:
+        try:
+            return spent_in(self._place)
+        except JournalError:
+            return self._tally.paid
 
     def _code(self, ending: BaseException | None) -> int:
         from aiopplx import AiopplxError

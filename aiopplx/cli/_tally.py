@@ -135,13 +135,14 @@ class Tally:
         """The failed ones by kind: `1 expired, 2 rejected`."""
         return ", ".join(f"{count:,} {_WORDS.get(status, status)}" for status, count in sorted(self.failed.items()))
 
-    def in_all(self, total: int, before: Estimate, now: Estimate) -> str:
+    def in_all(self, total: int, before: Estimate, now: Estimate, *, spent: float) -> str:
         """How far all starts of a run together have come, in one sentence.
 
         Args:
             total: how many questions there are.
             before: what the journal had when this start began.
             now: what it has at its end.
+            spent: US dollars that all runs of the journal have paid.
         """
         here = f"{max(0, now.finished - before.finished):,} in this start"
         failures = f", {self.failures()}" if self.failed else ""
@@ -149,7 +150,7 @@ class Tally:
         more = "".join(f", {count:,} {word}" for word, count in counts.items() if count)
         return (
             f"{now.finished:,} of {many(total, 'question')} finished ({here}{failures}){more};"
-            f" {dollars(self.paid)} paid in this start"
+            f" {dollars(spent)} spent by all runs of the journal"
         )
 
     def summary(self, total: int | None = None, unfinished: Unfinished | None = None, *, rest: str = "not sent") -> str:

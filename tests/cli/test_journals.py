@@ -286,12 +286,22 @@ async def test_ctrl_c_tells_how_far_all_starts_have_come(tmp_path: Path) -> None
             await until(lambda: server.ledger.created == 6 and b"short 3" in answers.read_bytes())
             process.send_signal(signal.SIGINT)
             _, said = await ending(process)
-        cost = server.ledger.jobs[3].cost
+        cost = sum(job.cost for job in server.ledger.jobs[:4])
     *_, counts, last = said.splitlines()
     told = "4 of 8 questions finished (1 in this start), 2 still running at the service, 2 not sent"
-    assert counts.startswith(f"{told}; ${cost:.2f} paid in this start, ")
+    assert counts.startswith(f"{told}; ${cost:.2f} spent by all runs of the journal, ")
     assert counts.endswith(f" Answers in {answers}.")
     assert last == f"Run the same command again to resume from {questions}.journal.db; nothing is paid twice."
+
+
+async def test_ctrl_c_before_the_first_question_says_so(tmp_path: Path) -> None:
+    os.mkfifo(source := tmp_path / "q.csv")
+    async with Emulator() as server, started(server, "run", str(source), "-o", str(tmp_path / "a.xlsx")) as process:
+        writer = await anyio.to_thread.run_sync(os.open, source, os.O_WRONLY)  # returns once it is being read
+        process.send_signal(signal.SIGINT)
+        code, said = await ending(process)
+        os.close(writer)
+    assert (code, said, server.ledger.created) == (130, "Stopped by Ctrl-C. Nothing was sent.\n", 0)
 
 
 async def test_run_that_is_refused_or_empty_leaves_nothing(tmp_path: Path) -> None:
