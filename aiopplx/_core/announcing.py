@@ -29,6 +29,8 @@ IN_A_LINE = 100
 """Ids in one line of the log."""
 REMEMBERED = 10_000
 """Jobs whose end is remembered to have been told, and jobs that were only submitted and are to be told at the end."""
+_COUNTED, _TOLD = 1, 2
+"""What is done once about the end of a job."""
 
 
 class Announcer:
@@ -46,11 +48,10 @@ class Announcer:
 
     __slots__ = (
         "_clock",
-        "_counted",
+        "_ended",
         "_has_journal",
         "_is_store_broken",
         "_submitted",
-        "_told",
         "accepted",
         "emitter",
         "ended",
@@ -62,8 +63,7 @@ class Announcer:
         self.ended: dict[JobStatus, int] = {}
         self._clock = clock
         self._has_journal = has_journal
-        self._counted: OrderedDict[str, None] = OrderedDict()
-        self._told: OrderedDict[str, None] = OrderedDict()
+        self._ended: OrderedDict[str, int] = OrderedDict()  # by id, or else by key: what was done about each end
         self._submitted: OrderedDict[str, None] = OrderedDict()
         self._is_store_broken = False
 
@@ -93,7 +93,7 @@ class Announcer:
 
     def has_ended(self, job: Job, *, is_told: bool = False) -> None:
         """A submission ended in this session, or in another one that has told it (`is_told`)."""
-        if _is_first(job, self._counted):
+        if self._is_news(job, _COUNTED):
             self.ended[job.status] = self.ended.get(job.status, 0) + 1
         if self._submitted and not goes_on(job):
             self.is_seen_over(job.id)
@@ -104,13 +104,25 @@ class Announcer:
 
     def end_of(self, job: Job) -> None:
         """How it ended, here or in an earlier run. Only the first time is told, by its id, or else by its key."""
-        if not _is_first(job, self._told):
+        if not self._is_news(job, _TOLD):
             return
         event = _event_of(job, EventKind.FINISHED, job.error.message if job.error is not None else "")
         usage = job.usage
         cost = usage.cost if usage is not None else None
         facts = {"seconds": job.seconds, "polls": job.polls, "attempt": job.attempts, "cost": cost, "usage": usage}
         self.emitter.emit(msgspec.structs.replace(event, **facts))
+
+    def _is_news(self, job: Job, what: int) -> bool:
+        """Whether this was not done before about the end of the job, among the last ones; it is from now on."""
+        name, ended = job.id or job.idempotency_key, self._ended
+        done = ended.get(name, 0)
+        if done & what:
+            return False
+        if name:
+            ended[name] = done | what
+            if len(ended) > REMEMBERED:
+                ended.popitem(last=False)
+        return True
 
     def timed_out(self, sub: Submission, overdue: Sequence[Listener], reason: str) -> None:
         """These listeners wait for it no more, each under its own names."""
@@ -211,18 +223,6 @@ def store_left(emitter: Emitter, name: str, unwritten: Iterable[Unwritten]) -> N
     emitter.emit(Event(kind=EventKind.STOPPED, reason=reason, fault=Fault.STOP.value))
     for one in each:
         emitter.emit(Event(kind=EventKind.WARNING, job_id=one.job_id, idempotency_key=one.key, reason=meaning(one)))
-
-
-def _is_first(job: Job, before: OrderedDict[str, None]) -> bool:
-    """Whether this job, by its id or else by its key, was not here before. It is remembered, among the last ones."""
-    name = job.id or job.idempotency_key
-    if name in before:
-        return False
-    if name:
-        before[name] = None
-        if len(before) > REMEMBERED:
-            before.popitem(last=False)
-    return True
 
 
 def _left(count: int) -> str:

@@ -57,6 +57,9 @@ from aiopplx.apis._registry import read_job
 
 T = TypeVar("T")
 
+_UNUSABLE = (Fault.NOT_SENT, Fault.DOUBT, Fault.POLL)
+"""No usable answer came."""
+
 
 class Failed(msgspec.Struct, frozen=True):
     """A failed attempt: its class, the error that it is reported as, and the pause that follows it, in seconds."""
@@ -249,51 +252,21 @@ class Client:
     ) -> Failed:
         lane = call.lane
         self.line.back(lane, sent_at)
-        error.message = self.transport.scrub(error.message)
-        error.args = (error.message,)
-        error.body, error.type = self.transport.scrub(error.body), self.transport.scrub(error.type)
-        error.request_id, error.job_id = self.transport.scrub(error.request_id), self.transport.scrub(error.job_id)
-        if isinstance(error, ProtocolError) and error.named:
-            error.named = tuple(map(self.transport.scrub, error.named))
+        self._scrub(error)
         fault = classify(lane, outcome, error, self.gate.known)
         status = outcome.status if isinstance(outcome, Reply) else None
-        pause, is_away = 0.0, False
+        is_away = fault in _UNUSABLE and (status is None or status >= 500)
+        pause = 0.0
         if fault is Fault.THROTTLED and isinstance(outcome, Reply):
-            asked = hint(outcome.headers)
-            error.retry_after = exhausted_until(outcome.headers) if asked is None else asked
-            is_by_tokens = isinstance(error, RateLimited) and error.limit == "tokens"
-            pause = self.gate.throttled(
-                lane, now, sent_at, asked, self.random(), is_limit=status == 429, is_by_tokens=is_by_tokens
-            )
-            if asked is not None:
-                self.on_silence(asked)
-            if "x-ratelimit-remaining" in outcome.headers:
-                self._told(outcome, lane, now, sent_at, accepted=False)
-            if asked is None and status == 429 and not self.gate.waits_for_answer(lane):
-                pause = self.gate.delay(lane, now)
-            if self.gate.limits.is_refused_as_given():
-                reason = (
-                    "the server refused a request although the rate that was given (rpm or tier) was kept: another"
-                    " process may be using this key, or the account's limit is lower"
-                )
-                self.emit(Event(kind=EventKind.WARNING, reason=reason))
-        elif fault in (Fault.NOT_SENT, Fault.DOUBT, Fault.POLL):
-            connected = isinstance(outcome, Reply) or outcome.sent
-            if isinstance(outcome, Reply) and status is not None and status < 500:
-                self.gate.answered(lane, now, sent_at)  # a wrong answer, but the server is at work
-            else:
-                pause = self.gate.failed(now, connected=connected, sent_at=sent_at)
-                is_away = True
-            if lane is Lane.SUBMIT:
-                self.gate.submit_failed(now)
-        elif fault is Fault.STOP and isinstance(error, ConfigError):
-            self.halt(error, lane)
-        elif fault is Fault.STOP and isinstance(error, APIError):
-            self.gate.answered(lane, now, sent_at)
-            if lane in (Lane.SUBMIT, Lane.POLL) and not self.is_survived(error, call):
-                self.halt(error, lane)
+            pause = self._throttled(outcome, error, lane, now, sent_at)
+        elif is_away:
+            pause = self.gate.failed(now, connected=isinstance(outcome, Reply) or outcome.sent, sent_at=sent_at)
         elif isinstance(outcome, Reply):
-            self.gate.answered(lane, now, sent_at)
+            self.gate.answered(lane, now, sent_at)  # a wrong answer, perhaps, but the server is at work
+        if lane is Lane.SUBMIT and fault in _UNUSABLE:
+            self.gate.submit_failed(now)
+        if fault is Fault.STOP and self._stops(error, call):
+            self.halt(error, lane)
         if pause >= 1.0:
             self.emit(Event(kind=EventKind.PAUSED, delay=pause, reason=error.message, fault=fault.value))
         if is_away:
@@ -306,6 +279,36 @@ class Client:
         self.line.answered()
         return Failed(fault, error, status, pause)
 
+    def _scrub(self, error: AiopplxError) -> None:
+        """Take the key out of whatever the server may have echoed it in."""
+        scrub = self.transport.scrub
+        error.message = scrub(error.message)
+        error.args = (error.message,)
+        error.body, error.type = scrub(error.body), scrub(error.type)
+        error.request_id, error.job_id = scrub(error.request_id), scrub(error.job_id)
+        if isinstance(error, ProtocolError):
+            error.named = tuple(map(scrub, error.named))
+
+    def _throttled(self, reply: Reply, error: AiopplxError, lane: Lane, now: float, sent_at: float) -> float:
+        """The server asks for less. Returns the seconds of the pause that follows."""
+        gate, asked, is_limit = self.gate, hint(reply.headers), reply.status == 429
+        error.retry_after = exhausted_until(reply.headers) if asked is None else asked
+        is_by_tokens = isinstance(error, RateLimited) and error.limit == "tokens"
+        pause = gate.throttled(lane, now, sent_at, asked, self.random(), is_limit=is_limit, is_by_tokens=is_by_tokens)
+        if asked is not None:
+            self.on_silence(asked)
+        if "x-ratelimit-remaining" in reply.headers:
+            self._told(reply, lane, now, sent_at, accepted=False)
+        if asked is None and is_limit and not gate.waits_for_answer(lane):
+            pause = gate.delay(lane, now)
+        if gate.limits.is_refused_as_given():
+            reason = (
+                "the server refused a request although the rate that was given (rpm or tier) was kept: another"
+                " process may be using this key, or the account's limit is lower"
+            )
+            self.emit(Event(kind=EventKind.WARNING, reason=reason))
+        return pause
+
     def _told(self, reply: Reply, lane: Lane, now: float, sent_at: float, *, accepted: bool) -> None:
         """An answer says how many requests remain."""
         self.gate.limits.said(
@@ -313,6 +316,12 @@ class Client:
         )
 
     # --- stops -------------------------------------------------------------------------------------------------------
+
+    def _stops(self, error: AiopplxError, call: Call) -> bool:
+        """Whether what ended this call ends all submissions: a mistake in the set-up, or a refusal of each of them."""
+        if isinstance(error, APIError):
+            return call.lane in (Lane.SUBMIT, Lane.POLL) and not self.is_survived(error, call)
+        return isinstance(error, ConfigError)
 
     def is_survived(self, error: AiopplxError, call: Call) -> bool:
         """Whether submissions go on after this refusal: a retired API stops nothing where it has a successor."""
