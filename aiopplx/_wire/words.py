@@ -264,8 +264,11 @@ def _remarks_among(name: str, rows: msgspec.Raw, depth: int) -> Iterator[str]:
 
 @cache
 def _named() -> re.Pattern[bytes]:
-    """The name of a field that is not empty. In JSON within a text the quotation marks are escaped."""
-    return re.compile(rb'"([\w-]{3,40})\\?"\s?:\s?\\?(?=["\[{])')
+    """The name of a field that is neither empty nor the message that an answer is.
+
+    In JSON within a text the quotation marks are escaped.
+    """
+    return re.compile(rb'"([\w-]{3,40}+)\\?"\s?:\s?\\?(?=["\[{])(?!\{\s?\\?"(?:role|content)\\?")')
 
 
 @lru_cache(maxsize=1024)

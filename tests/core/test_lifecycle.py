@@ -21,6 +21,7 @@ from _scripted import Scripted, Told
 from _source import modules, tree_of
 
 from aiopplx import BudgetReached, Event, EventKind, JobStatus, PollPolicy, RetryPolicy, Session
+from aiopplx._core.results import READY
 from aiopplx._submission import NEXT, ROWS, TERMINAL, Phase, Submission
 from aiopplx.emulator import Emulator, faults
 from aiopplx.journal import MemoryStore, State
@@ -266,12 +267,13 @@ async def test_waiter_with_more_time_outlasts_the_batch_item() -> None:
 
 async def test_parked_job_is_polled_for_whoever_waits() -> None:
     """The consumer is slow, so the batch has no room; a caller of its own does not wait for that."""
-    questions = [f"Question {n}?" for n in range(40)]
+    count = READY + 8
+    questions = [f"Question {n}?" for n in range(count)]
     async with Scripted() as server, opened(server) as session, session.batch(questions) as jobs:
-        await server.until(lambda: server.told >= 32 and server.requests["submit"] == 40)
+        await server.until(lambda: server.told >= READY and server.requests["submit"] == count)
         parked = next(row for row in server.rows.values() if not row.told)
         assert (await asyncio.wait_for(session.wait(parked.id), 20)).ok
-        assert len([job async for job in jobs]) == 40
+        assert len([job async for job in jobs]) == count
 
 
 async def test_second_batch_joins_the_jobs_of_the_first(tmp_path: Path) -> None:

@@ -25,6 +25,7 @@ from aiopplx import (
     RetryPolicy,
     Session,
 )
+from aiopplx._core.results import READY
 from aiopplx._core.spending import Bounded
 from aiopplx._policy.budget import Balance
 from aiopplx._submission import Phase
@@ -178,17 +179,18 @@ async def test_doubtful_poll_ends_no_listener_before_its_time(answer: str) -> No
 
 
 async def test_joining_a_parked_job_has_it_polled(tmp_path: Path) -> None:
-    tagged = [{"question": f"Question {n}?", "tag": n} for n in range(40)]
+    count = READY + 8
+    tagged = [{"question": f"Question {n}?", "tag": n} for n in range(count)]
     journal = JournalOptions(tmp_path / "run.db", results="refetch")
     async with Scripted() as server, opened(server, journal=journal) as session, session.batch(tagged) as jobs:
-        await server.until(lambda: server.told >= 32 and server.requests["submit"] == 40)
+        await server.until(lambda: server.told >= READY and server.requests["submit"] == count)
         schedule = session._core.life.poller._schedule
         await until(lambda: not len(schedule))
         parked = next(row for row in server.rows.values() if not row.told)
         tag = next(one["tag"] for one in tagged if one["question"] == parked.question)
         with anyio.fail_after(SOON):
             assert (await session.ask(parked.question, tag=tag)).ok
-        assert len([job async for job in jobs]) == 40
+        assert len([job async for job in jobs]) == count
 
 
 async def test_joining_listener_brings_the_right_to_write(tmp_path: Path) -> None:
@@ -254,7 +256,7 @@ async def test_results_outside_the_journal_stay_in_memory(tmp_path: Path) -> Non
             await taken(session.batch(tagged), [])
         async with opened(server, journal=journal) as session, session.batch(tagged) as jobs:
             before = server.requests["get"]
-            await server.until(lambda: server.requests["get"] - before >= 32)
+            await server.until(lambda: server.requests["get"] - before >= READY)
             await turns(200)
             with anyio.fail_after(SOON):
                 found = [job async for job in jobs]
