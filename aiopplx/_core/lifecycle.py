@@ -911,8 +911,7 @@ class Lifecycle:
         Raises:
             JournalError: it is not written; `JournalAway`: nobody knows whether it is, or will be.
         """
-        assert sub.claim is not None, "what is sent has its row"  # noqa: S101 - for mypy
-        written = self.store.apply(sub.claim, step)
+        written = self.store.apply(_claim(sub), step)
         if not self._remembers:  # it has no disk, and answers at once
             return written
         if until is None:
@@ -924,3 +923,8 @@ class Lifecycle:
     def _store_failed(self, error: JournalError) -> None:
         if self.announcer.store_failed(error):
             self.client.on_stop()
+
+
+def _claim(sub: Submission) -> Claim:
+    assert sub.claim is not None, "what is sent has its row"  # noqa: S101 - for mypy
+    return sub.claim
