@@ -16,8 +16,8 @@ from typing import TypeGuard
 
 from aiopplx._job import JobStatus
 from aiopplx._text.names import words_in_name
-from aiopplx._text.values import is_object
-from aiopplx._wire.decoding import loosely
+from aiopplx._text.values import is_array, is_object
+from aiopplx._wire.decoding import loosely, loosely_within
 
 _RUNNING = (
     r".*ing|pending.*|queued?|created|new|open|active|accepted|submitted|scheduled|started|paused|retry|partial|in_.*"
@@ -34,6 +34,7 @@ _ENDS = {
 }
 _COMPLETED = frozenset({"complete", *(word for word, end in _ENDS.items() if end is JobStatus.COMPLETED)})
 _GOOD = frozenset({"ok", "success", "successful", "true"})
+_OF_THE_JOB = frozenset({"job", "task", "run", "response", "current", "server", "processing", "status", "state"})
 _MOMENTS = frozenset({"at", "time", "on", "date", "timestamp"})
 _EDGE = 2048
 """Bytes at either end of a body in which the fields of a job stand that has a long output between them."""
@@ -54,23 +55,27 @@ _FOR_ITS_CALLER = frozenset({
 })
 
 
-def _plain(word: str) -> str:
-    return word.strip().lower().replace("-", "_").replace(" ", "_")
+def plainly(word: str) -> str:
+    """A status in lower case, with `_` between its words and without what it is the status of: `JOB_STATE_FAILED`."""
+    words = words_in_name(word.strip())
+    while words[1:] and words[0] in _OF_THE_JOB:
+        words = words[1:]
+    return "_".join(words)
 
 
 def says_running(word: str) -> bool:
     """Whether a status is a word for work that goes on."""
-    return re.fullmatch(_RUNNING, _plain(word)) is not None
+    return re.fullmatch(_RUNNING, plainly(word)) is not None
 
 
 def says_completed(word: str) -> bool:
     """Whether a status is a word for work that has ended well."""
-    return _plain(word) in _COMPLETED
+    return plainly(word) in _COMPLETED
 
 
 def is_answer(text: object) -> TypeGuard[str]:
     """Whether a value, where the answer of a job should stand, is a text and no mere word for how the job ended."""
-    return isinstance(text, str) and bool(text.strip()) and _plain(text) not in _COMPLETED | _GOOD
+    return isinstance(text, str) and bool(text.strip()) and plainly(text) not in _COMPLETED | _GOOD
 
 
 def needs_caller(word: str) -> bool:
@@ -83,26 +88,49 @@ def needs_caller(word: str) -> bool:
     return not _WAITING.isdisjoint(words) and not _FOR_ITS_CALLER.isdisjoint((*words[:1], *words[-1:]))
 
 
-def status_in(raw: bytes) -> str:
-    """The status of a job that has it under another name (`state`, `jobStatus`) or in an object; `""` for none."""
+def status_in(raw: bytes, told: str | None = None) -> str:
+    """The status of a job that has it under another name (`state`, `jobStatus`), in an object, or as JSON in a text.
+
+    Args:
+        raw: the body of the job.
+        told: what stands where the status belongs, if that is a text.
+
+    Returns:
+        The server's word, `""` if there is none.
+    """
+    if told and told[0] not in _JSON:
+        return told
     try:
-        value = loosely(raw)
+        return status_of(loosely(raw))
     except (ValueError, RecursionError):
         return ""
-    for _ in range(2):
-        named = [said for name, said in (value.items() if is_object(value) else ()) if _is_status(words_in_name(name))]
-        if word := next((said for said in named if isinstance(said, str)), ""):
-            return word
-        value = next(filter(is_object, named), None)
-    return ""
+
+
+def status_of(job: object) -> str:
+    """The same in the plain values of a job."""
+    found = [_word(said) for name, said in (job.items() if is_object(job) else ()) if _is_status(words_in_name(name))]
+    return next(filter(None, found), "")
+
+
+def _word(said: object, deepest: int = 3) -> str:
+    said = loosely_within(said)
+    if isinstance(said, str):
+        return said.strip('"')
+    if is_array(said) and len(said) == 1:
+        return _word(said[0], deepest - 1)
+    if not is_object(said) or not deepest:
+        return ""
+    named = (said[name] for name in said if _is_status(words_in_name(name)) or name.lower() in _NAMES)
+    return next(filter(None, (_word(value, deepest - 1) for value in named)), "")
+
+
+_JSON = '{["'
+_NAMES = frozenset({"code", "value", "name", "type", "current", "label"})
 
 
 def _is_status(words: tuple[str, ...]) -> bool:
     """Whether a field of these words has the status of the job, and not of its bill or its moderation."""
     return words[-1:] in (("status",), ("state",), ("phase",)) and _OF_THE_JOB.issuperset(words[:-1])
-
-
-_OF_THE_JOB = frozenset({"job", "task", "run", "response", "current", "server", "processing"})
 
 
 def is_moment(value: object, deepest: int = 2) -> bool:
@@ -150,10 +178,15 @@ def ends_told(raw: bytes) -> frozenset[JobStatus]:
         value = loosely(raw)
     except (ValueError, RecursionError):
         return _NONE
-    if not is_object(value):
+    return ends_of(value)
+
+
+def ends_of(job: object) -> frozenset[JobStatus]:
+    """The same in the plain values of a job."""
+    if not is_object(job):
         return _NONE
     # Nearly all fields of a job that runs are empty.
-    ends = [end for name, said in value.items() if said and (end := _end_named(name)) and is_moment(said)]
+    ends = [end for name, said in job.items() if said and (end := _end_named(name)) and is_moment(said)]
     return frozenset(ends) if ends else _NONE
 
 

@@ -42,7 +42,7 @@ _CHOICES_NAMED = ("choices", "candidates")
 _HOLDING = frozenset({*_WRAPPERS, "message"})
 _IN_PLACE_OF_IT = ("response", "result", "output", "data", "content", "answer", "completion", "output_text")
 """Where a job that did not fail has its answer."""
-_LOGS = frozenset({"log", "logs", "events", "trace", "history"})
+_LOGS = frozenset({"log", "logs", "events", "trace"})
 _KINDS = frozenset({"type", "level", "severity", "status", "kind", "outcome"})
 _BAD = frozenset({"error", "errors", "failed", "failure", "fatal", "critical", "exception", "crashed", "aborted"})
 _DOUBTFUL = _BAD | {"warning", "warnings", "warn", "notice"}
@@ -54,6 +54,7 @@ _EDGE = 1024
 """Bytes at either end of a body in which the fields of a job stand that has a long answer between them."""
 
 _FIELDS = msgspec.json.Decoder(dict[str, msgspec.Raw])
+_EMPTY = msgspec.Raw(b"null")
 _LIST = msgspec.json.Decoder(list[msgspec.Raw])
 _ANY: msgspec.json.Decoder[Any] = msgspec.json.Decoder()
 
@@ -181,7 +182,7 @@ def _said_otherwise(body: Any) -> Iterator[str]:
                 yield from _in_its_place(said)
             elif is_message_name(name) and _OF_THE_CALLER.isdisjoint(words) and not is_thought(name):
                 yield from pieces_of(said)
-            elif not _LOGS.isdisjoint(words):
+            elif not _LOGS.isdisjoint(words[-1:]):
                 yield from _last_of_log(said)
 
 
@@ -239,7 +240,7 @@ def _remarks(fields: dict[str, msgspec.Raw], depth: int) -> Iterator[str]:
             inner = strictly(_FIELDS, bytes(said)) or {}
             is_error = name == "message" and not ("role" in inner or "content" in inner)
             yield from pieces_of(_decoded(said)) if is_error else _remarks(inner, depth + 1)
-        elif start == b'"{' and name in _HOLDING:
+        elif start == b'"{' and name in _WRAPPERS:
             yield from _remarks(strictly(_FIELDS, str(_decoded(said)).encode("utf-8", "replace")) or {}, depth + 1)
         elif _is_remark(name):
             yield from filter(is_answer, pieces_of(_decoded(said)))
@@ -256,6 +257,8 @@ def _remarks_among(name: str, rows: msgspec.Raw, depth: int) -> Iterator[str]:
         kinds = {each: _decoded(fields[each]) for each in fields if each in _KINDS or is_error_name(each)}
         if is_thought(kinds.get("type")):
             continue
+        if name in _CHOICES_NAMED and isinstance(_decoded(fields.get("message", _EMPTY)), str):
+            del fields["message"]  # the answer itself
         if name in _CHOICES_NAMED or "content" in fields:
             yield from _remarks(fields, depth + 1)
         elif _is_error_row(kinds, _DOUBTFUL):

@@ -21,7 +21,16 @@ from aiopplx._wire.call import Call, Lane, Reply
 from aiopplx._wire.decoding import check_has_id, check_id, nameless, plain_values, salvaged, strictly, unusable, with_id
 from aiopplx._wire.kinds import Kind, Published, kind_named, unversioned
 from aiopplx._wire.request import Request, ResearchRequest, last_words
-from aiopplx._wire.status import ends_told, implied, is_moment, needs_caller, overruled, says_running, status_in
+from aiopplx._wire.status import (
+    ends_told,
+    implied,
+    is_moment,
+    needs_caller,
+    overruled,
+    plainly,
+    says_running,
+    status_in,
+)
 from aiopplx._wire.words import error_in, remarks_in, why_it_ended, words_about, words_in, words_of_end
 from aiopplx.agent._request import AgentRequest, newest
 from aiopplx.agent._responses import (
@@ -281,9 +290,9 @@ def _refuse_list() -> NoReturn:
 
 def _snapshot(run: AgentResponse, raw: bytes) -> Snapshot:
     """Without times: the server rewrites `created_at` and `completed_at` at each poll, so they are not the run's."""
-    word = run.status or status_in(raw)
+    word = status_in(raw, run.status)
     is_answered = _is_answered(run)
-    known = _STATUS.get(word) or _STATUS.get(word.strip().lower())
+    known = _STATUS.get(word) or _STATUS.get(plainly(word))
     status = known or _implied(run, word, is_answered, raw)
     if not status.is_final and (ends := _ends(run, raw)):
         status = overruled(ends, is_whole=False) or status  # its `completed_at` says nothing, as above

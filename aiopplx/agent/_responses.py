@@ -59,8 +59,10 @@ class MessageItem(_Item, frozen=True, kw_only=True, tag="message"):
     content: list[ContentPart] | str | None = None
 
     def text(self) -> str:
-        """Its text parts, joined; `""` if there are none."""
+        """Its text parts, joined; `""` if there are none, or if it is a message to the model."""
         content = self.content
+        if self.role in _OF_THE_CALLER:
+            return ""
         if content is None or isinstance(content, str):
             return content or ""
         return "".join(part.text or "" for part in content if part.type in _TEXT)
@@ -443,6 +445,7 @@ class FileRow(msgspec.Struct, frozen=True, gc=False, kw_only=True):
 
 
 _TEXT = ("output_text", "text", None)
+_OF_THE_CALLER = ("user", "system", "developer", "tool")
 _KINDS: dict[str, type[OutputItem]] = {
     "message": MessageItem,
     "search_results": SearchResultsItem,
@@ -525,7 +528,8 @@ def salvaged_response(value: dict[str, Any]) -> AgentResponse | None:
         return None
     items = [_item(said) for said in output if is_object(said)] if is_array(output) else []
     text = value.get("output_text") or output  # which official clients put together
-    if is_answer(text) and not any(isinstance(item, MessageItem) for item in items):
+    is_json = isinstance(text, str) and text.lstrip()[:1] in ("{", "[")  # may be a response itself
+    if is_answer(text) and not is_json and not any(isinstance(item, MessageItem) for item in items):
         items.append(MessageItem(role="assistant", content=text))
     return msgspec.structs.replace(found, output=items)
 

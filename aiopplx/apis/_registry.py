@@ -25,11 +25,11 @@ from aiopplx._job import JobStatus, Snapshot
 from aiopplx._wire.api import API, quoted_id
 from aiopplx._wire.call import Reply
 from aiopplx._wire.decoding import is_usable
-from aiopplx._wire.forms import answers_in
+from aiopplx._wire.forms import answers_in, jobs_in
 from aiopplx._wire.kinds import NOTHING, Kind, Published
 from aiopplx._wire.naming import is_named
 from aiopplx._wire.request import Request, ResearchRequest
-from aiopplx._wire.status import says_running
+from aiopplx._wire.status import ends_of, says_completed, says_running, status_of
 from aiopplx.agent._api import AGENT, AGENT_ALIAS
 from aiopplx.sonar._api import SONAR, SONAR_V1
 
@@ -69,7 +69,7 @@ def read_job(api: API, reply: Reply, expected_id: str = "") -> Snapshot:
     try:
         snapshot = api.read_job(reply, expected_id)
     except ProtocolError:
-        found = _recognised(reply.body, expected_id) or _unwrapped(api, reply, expected_id)
+        found = _unwrapped(api, reply, expected_id) or _recognised(reply.body, expected_id)
         if found is None:
             raise
         return found
@@ -81,16 +81,18 @@ def read_job(api: API, reply: Reply, expected_id: str = "") -> Snapshot:
     found = _recognised(reply.body, expected_id, snapshot.id)
     if found is None or (found.is_empty and snapshot.error_message):
         return snapshot
-    if status.is_final and status is not JobStatus.COMPLETED:  # that it has written something does not undo its end
+    if status.is_final and status is not JobStatus.COMPLETED and not says_completed(word):
+        # That it has written something does not undo its end.
         return msgspec.structs.replace(snapshot, response=snapshot.response or found.response)
-    return found
+    return msgspec.structs.replace(
+        found,
+        server_status=word or found.server_status,
+        model=snapshot.model or found.model,
+        **{name: moment for name in _MOMENTS if (moment := getattr(snapshot, name)) is not None},
+    )
 
 
-# One of these stands in every body that has an answer.
-_TELLING = tuple(
-    f'"{name}'.encode()
-    for name in ("choices", "output", "content", "completion", "answer", "response", "result", "text", "data")
-)
+_MOMENTS = ("created_at", "started_at", "completed_at", "failed_at")
 
 
 def _recognised(body: bytes, expected_id: str, job_id: str = "") -> Snapshot | None:
@@ -101,8 +103,6 @@ def _recognised(body: bytes, expected_id: str, job_id: str = "") -> Snapshot | N
         expected_id: the job that was asked for; `""` for the answer to a submission.
         job_id: the id of the job, if the API could read it.
     """
-    if not any(mark in body for mark in _TELLING):
-        return None
     first: Snapshot | None = None
     for value in answers_in(body):
         for api in _KNOWN:
@@ -122,16 +122,15 @@ def _recognised(body: bytes, expected_id: str, job_id: str = "") -> Snapshot | N
 def _unwrapped(api: API, reply: Reply, expected_id: str) -> Snapshot | None:
     """The job that was asked for in a wrapper of a gateway, or under another name of its id, whatever its status.
 
-    It has a status: an answer alone is not the job. None if it is not there. Not for the answer to a submission: what
-    has an id in a wrapper may be another thing than the job.
+    It has a status, or says that it has ended: an answer alone is not the job. None if it is not there. Not for the
+    answer to a submission: what has an id in a wrapper may be another thing than the job.
     """
-    for value in answers_in(reply.body) if expected_id else ():
-        if not isinstance(value.get("status"), str):
-            continue
-        if value.get("id") == expected_id or is_named(value, expected_id):
-            body = msgspec.json.encode({**value, "id": expected_id})
-            with contextlib.suppress(ProtocolError):
-                return api.read_job(Reply(reply.status, reply.headers, body), expected_id)
+    found = [value for value in jobs_in(reply.body) if status_of(value) or ends_of(value)] if expected_id else []
+    named = (value for value in found if is_named(value, expected_id))
+    for value in (*(value for value in found if value.get("id") == expected_id), *named):
+        body = msgspec.json.encode({**value, "id": expected_id})
+        with contextlib.suppress(ProtocolError):
+            return read_job(api, Reply(reply.status, reply.headers, body), expected_id)
     return None
 
 

@@ -35,7 +35,7 @@ from aiopplx._wire.decoding import (
 )
 from aiopplx._wire.kinds import Kind, Published, kind_named, unversioned
 from aiopplx._wire.request import DEFAULT_MODEL, Request, ResearchRequest, last_words
-from aiopplx._wire.status import ends_told, implied, is_moment, needs_caller, overruled, seconds_of, status_in
+from aiopplx._wire.status import ends_told, implied, is_moment, needs_caller, overruled, plainly, seconds_of, status_in
 from aiopplx._wire.words import error_in, remarks_in, why_it_ended, words_about, words_in, words_of_end
 from aiopplx.sonar._responses import AsyncJob, CompletionResponse, lacks_addresses, salvaged_completion
 
@@ -284,8 +284,8 @@ SONAR_V1 = Sonar("/v1/async/sonar")
 def _snapshot(job: AsyncJob, raw: bytes) -> Snapshot:
     response = job.response
     is_answered = _is_answered(job)
-    word = job.status or status_in(raw)
-    known = _STATUS.get(word) or _STATUS.get(word.strip().upper())
+    word = status_in(raw, job.status)
+    known = _STATUS.get(word) or _STATUS.get(plainly(word).upper())
     if known is None:
         status = _implied(job, word, is_answered, raw)
     else:

@@ -1,0 +1,254 @@
+"""Answers, jobs and states in forms that no document has, in any place, under any status, in any wrapper."""
+
+from __future__ import annotations
+
+import json
+from itertools import product
+from random import Random
+from typing import Any
+
+import pytest
+from _bodies import reply
+
+from aiopplx._errors import ProtocolError
+from aiopplx._job import Job, JobStatus, make_job, outcome_error
+from aiopplx._wire.api import API
+from aiopplx.agent import AGENT
+from aiopplx.apis._registry import read_job
+from aiopplx.sonar import SONAR
+
+APIS = [pytest.param(SONAR, id="sonar"), pytest.param(AGENT, id="agent")]
+TEXT = "It sank for want of ballast [1]."
+ASKED = "Why did the Vasa sink?"
+THOUGHT = "Let me see."
+
+
+def read(api: API, body: Any, expected_id: str = "j") -> Job:
+    snapshot = read_job(api, reply(body), expected_id)
+    return make_job(snapshot.id, snapshot.status, outcome_error(snapshot), snapshot)
+
+
+def message(content: Any = TEXT) -> dict[str, Any]:
+    return {"role": "assistant", "content": content}
+
+
+PARTS: list[dict[str, Any]] = [{"type": "output_text", "text": TEXT}]
+ITEM = {"type": "message", "role": "assistant", "content": PARTS}
+FORMS: dict[str, Any] = {
+    "text": TEXT,
+    "texts": ["It sank for ", "want of ballast [1]."],
+    "parts": PARTS,
+    "parts with a thought": [{"type": "thinking", "thinking": THOUGHT}, {"type": "text", "text": TEXT}],
+    "parts of another service": {"parts": [{"thought": True, "text": THOUGHT}, {"text": TEXT}]},
+    "text in an object": {"text": TEXT},
+    "value in a text": {"type": "text", "text": {"value": TEXT}},
+    "content in an object": {"content": TEXT},
+    "message": message(),
+    "message with parts": message(PARTS),
+    "conversation": [{"role": "user", "content": ASKED}, message()],
+    "item": ITEM,
+    "items": [
+        {"type": "reasoning", "summary": [{"type": "summary_text", "text": THOUGHT}]},
+        {"type": "web_search_call", "action": {"query": ASKED}},
+        ITEM,
+    ],
+    "output in an object": {"output": [ITEM]},
+    "completion": {"choices": [{"message": message(), "finish_reason": "stop"}]},
+    "completion of one choice": {"choices": {"message": {"content": TEXT}}},
+    "completion of a text": {"choices": [{"text": TEXT}]},
+    "completion of a bare message": {"choices": [{"message": TEXT}]},
+    "completion of a text in an object": {"choices": [{"message": message({"text": TEXT})}]},
+    "completion of texts": {"choices": [{"message": message([TEXT])}]},
+    "choices": [{"message": message(), "finish_reason": "stop"}],
+    "candidates": {"candidates": [{"content": {"parts": [{"thought": True, "text": THOUGHT}, {"text": TEXT}]}}]},
+    "message in an object": {"message": message()},
+    **{f"{name} in an object": {name: TEXT} for name in ("output_text", "answer", "result", "response", "report")},
+}
+FORMS |= {f"{name} as JSON": json.dumps(form) for name, form in FORMS.items() if name != "text"}
+PLACES = [
+    *("output", "output_text", "response", "result", "answer", "completion", "text", "content", "data", "outputs"),
+    *("results", "final_answer", "report", "generated_text", "choices"),
+]
+COMPLETED = ["COMPLETED", "completed", "DONE", "Succeeded", "JOB_STATE_SUCCEEDED", "finished"]
+RUNNING = ["in_progress", "IN_PROGRESS", "queued", "CREATED", "running", "JOB_STATE_PROCESSING"]
+WRAPS = ["data", "result", "response", "body", "job", "payload", "output"]
+
+
+def wrapped(random: Random, body: dict[str, Any], names: list[str]) -> dict[str, Any]:
+    """A body in up to three wrappers, each of which may say that all is well, and hold it as a text or in a list."""
+    for _ in range(random.randrange(1, 4)):
+        held: Any = random.choice([body, body, json.dumps(body), [body]])
+        body = {random.choice(names): held}
+        if random.random() < 0.5:
+            body |= {"code": 0, "status": random.choice([200, "success", "ok"]), "requestId": "r-9", "message": "OK"}
+    return body
+
+
+def is_text(job: Job, form: Any) -> bool:
+    """Whether the answer is the text; JSON without the form of a service may be the answer itself."""
+    return job.ok and job.text in (TEXT, form) and job.reasoning in (None, THOUGHT)
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("api", APIS)
+def test_answer_is_found_in_any_place_and_form(api: API, form: str) -> None:
+    random = Random(form)
+    for place in PLACES:
+        if place == "choices" and form.startswith("text") and " in " not in form:
+            continue  # several texts are several choices
+        status = random.choice(COMPLETED)
+        body = {"id": "j", "status": status, "input": ASKED, place: FORMS[form], "request": {"id": "x"}}
+        for expected_id in ("j", ""):
+            found = read(api, body, expected_id)
+            assert is_text(found, FORMS[form]), (place, status)
+            assert found.id == "j"
+        with pytest.raises(ProtocolError):
+            read(api, body, "other")
+        # A status that nobody knows, beside the moment of an end.
+        assert is_text(read(api, body | {"status": "RETICULATED", "completed_at": 5}), FORMS[form]), place
+        runs = read(api, body | {"status": random.choice(RUNNING)})
+        assert not runs.status.is_final, (place, runs.server_status)
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("api", APIS)
+def test_answer_is_found_in_nested_wrappers(api: API, form: str) -> None:
+    random = Random(form)
+    for _ in range(12):
+        name = random.choice(["status", "state", "jobStatus"])
+        job = {"id": "j", name: random.choice(COMPLETED), random.choice(PLACES[:5]): FORMS[form], "error": None}
+        body = wrapped(random, job, WRAPS)
+        found = read(api, body)
+        assert is_text(found, FORMS[form]), body
+        assert found.id == "j"
+        assert found.server_message == ""
+
+
+@pytest.mark.parametrize("api", APIS)
+def test_failure_is_found_in_nested_wrappers(api: API) -> None:
+    random = Random(8)
+    forms: list[Any] = [
+        "out of pages",
+        {"message": "out of pages"},
+        ["out of pages"],
+        {"error": {"why": "out of pages"}},
+    ]
+    forms += [json.dumps(form) for form in forms[1:]]
+    names = ["error", "errorMessage", "reason", "status_details", "message", "result", "logs", "info", "notes", "cause"]
+    for name, form in product(names, forms):
+        job = {"id": "j", "status": random.choice(["failed", "FAILED", "GONE"]), "failed_at": 5, name: form}
+        body = wrapped(random, job, WRAPS[:-1])
+        found = read(api, body)
+        assert (found.id, found.status) == ("j", JobStatus.FAILED), body
+        assert "out of pages" in found.server_message, body
+
+
+def test_error_beside_a_wrapped_job_is_told() -> None:
+    for outside in ({"error": "out of pages"}, {"message": "out of pages"}, {"warnings": ["out of pages"]}):
+        for job in ({"status": "failed"}, {"status": "completed", "output": TEXT}):
+            assert "out of pages" in read(AGENT, {"data": {"id": "j", **job}, **outside}).server_message
+
+
+# --- what is not the answer -------------------------------------------------------------------------------------------
+
+ECHOES = [
+    *("input", "request", "instructions", "prompt", "question", "query", "original_request", "params", "metadata"),
+    *("config", "user", "arguments", "context", "system", "reasoning", "thinking", "tools", "tool_calls", "plan"),
+    *("search_results", "citations", "queries", "history"),
+]
+
+
+@pytest.mark.parametrize("name", ECHOES)
+@pytest.mark.parametrize("api", APIS)
+def test_echo_is_neither_answer_nor_reason(api: API, name: str) -> None:
+    for form, wrap in product(FORMS.values(), ("", "data", "response", "output")):
+        body = {wrap: {name: form}} if wrap else {name: form}
+        for status in ({"status": "COMPLETED"}, {"status": "FAILED", "failed_at": 5}):
+            found = read(api, {"id": "j", **status, **body})
+            assert not found.ok, body
+            assert "ballast" not in f"{found.text}{found.server_message}{found.error}", body
+
+
+PAGE = {"title": TEXT, "url": "https://e.example"}
+NOT_SAID: list[dict[str, Any]] = [
+    {"results": [{**PAGE, "content": TEXT}]},
+    {"data": [{"title": "Vasa", "link": "https://e.example", "text": TEXT}]},
+    {"result": {"status": "ok", "message": TEXT}},
+    {"output": [{"type": "web_search_call", "query": TEXT, "text": TEXT}]},
+    {"output": [{"type": "search_results", "queries": [TEXT], "results": [{**PAGE, "content": TEXT}]}]},
+    {"output": [{"type": "reasoning", "text": TEXT, "content": [{"type": "reasoning_text", "text": TEXT}]}]},
+    {"output": {"type": "reasoning", "text": TEXT}},
+    {"output": [{"type": "function_call", "name": "f", "arguments": TEXT, "call_id": "c"}]},
+    {"output": [{"type": "refusal", "refusal": TEXT}]},
+    {"output": [{"role": "tool", "content": TEXT}]},
+    {"output": [{"role": "user", "content": TEXT}]},
+    {"content": [{"type": "thinking", "thinking": TEXT}]},
+    {"candidates": [{"content": {"parts": [{"thought": True, "text": TEXT}]}}]},
+    {"choices": [{"message": {"role": "assistant", "reasoning_content": TEXT, "content": ""}}]},
+    {"messages": [message(), {"role": "user", "content": ASKED}]},
+    {"body": {"messages": [{"role": "user", "content": TEXT}], "model": "m"}},
+]
+
+
+@pytest.mark.parametrize("body", NOT_SAID, ids=lambda body: json.dumps(body)[:40])
+@pytest.mark.parametrize("api", APIS)
+def test_thought_page_or_tool_is_no_answer(api: API, body: dict[str, Any]) -> None:
+    for wrap in ("", "response", "data"):
+        assert not read(api, {"id": "j", "status": "COMPLETED", **({wrap: body} if wrap else body)}).text
+
+
+@pytest.mark.parametrize("text", ['{"text": "a", "answer": "b"}', '{"verdict": true}', '["a", "b"]', '[{"a": 1}]'])
+@pytest.mark.parametrize("place", ["output", "response", "result", "answer"])
+@pytest.mark.parametrize("api", APIS)
+def test_answer_that_is_json_stays_whole(api: API, place: str, text: str) -> None:
+    found = read(api, {"id": "j", "status": "COMPLETED", place: text})
+    assert (found.ok, found.text) == (True, text)
+
+
+@pytest.mark.parametrize("api", APIS)
+def test_id_within_a_job_is_never_the_jobs(api: API) -> None:
+    inner = [{"id": "x", **ITEM}, {"id": "y", "type": "function_call", "call_id": "z", "name": "f"}]
+    for body in (
+        {"status": "completed", "output": inner, "id": "j"},
+        {"status": "completed", "response": {"id": "x", "choices": [{"message": message()}]}, "id": "j"},
+        {"status": "completed", "result": {"id": "x", "output": inner}, "request": {"id": "y"}, "id": "j"},
+        {"status": "completed", "data": {"id": "x", "answer": TEXT, "status": "completed"}, "id": "j"},
+    ):
+        for expected_id in ("j", ""):
+            found = read(api, body, expected_id)
+            assert (found.id, found.text) == ("j", TEXT)
+        for other in ("y", "z"):
+            with pytest.raises(ProtocolError):
+                read(api, body, other)
+
+
+# --- a status ---------------------------------------------------------------------------------------------------------
+
+
+def spelt(word: str) -> list[Any]:
+    """A status in the ways in which servers write one."""
+    objects = [{name: word} for name in ("state", "status", "code", "value", "name", "phase", "type", "current")]
+    texts = [
+        word.upper(),
+        word.title(),
+        f" {word}\n",
+        f"STATUS_{word.upper()}",
+        f"job_{word}",
+        f"JobStatus.{word.upper()}",
+    ]
+    return [word, *texts, *objects, [word], [{"state": word}], json.dumps(word), json.dumps({"state": word})]
+
+
+@pytest.mark.parametrize("name", ["status", "state", "jobStatus", "phase", "task_state", "processing_status"])
+@pytest.mark.parametrize("api", APIS)
+def test_status_is_read_however_it_is_written(api: API, name: str) -> None:
+    for wrap in ("", "data", "job"):
+        for word, ended in (("failed", JobStatus.FAILED), ("in_progress", JobStatus.IN_PROGRESS)):
+            for said in spelt(word):
+                job = {"id": "j", "object": "response", name: said}
+                body = {wrap: job, "ok": True} if wrap else job
+                assert read(api, body).status is ended, body
+        for said in spelt("completed"):
+            job = {"id": "j", name: said, "output" if api is AGENT else "response": {"text": TEXT}}
+            found = read(api, {wrap: job, "ok": True} if wrap else job)
+            assert (found.status, found.text) == (JobStatus.COMPLETED, TEXT), job
