@@ -82,8 +82,8 @@ class JournalOptions(_AtPath, frozen=True, kw_only=True):
         keep_for: in a journal that several sessions share, how long submissions are kept after they ended, such as
             `"30d"` or seconds; then question, columns and answer are removed, and keys and bills kept. An outcome that
             nobody was handed is kept for twice as long, what is in doubt for good. Default None: everything is kept.
-        wait: seconds to wait for another process that has the journal open, before `JournalLocked` is raised. Default
-            0: it is raised at once. For a file.
+        wait: seconds to wait for another process that has the file open, before `JournalLocked` is raised, or for a
+            database that cannot be reached, before `JournalAway` is. Default 0: it is raised at once.
         notes: what a program keeps in the file for whoever reads it, by name, in place of what an earlier session noted
             under that name: `journal.open_reader(path).facts()["notes"]` has them. A few kilobytes at most. The command
             line notes how the table of a run is written.
@@ -287,9 +287,8 @@ def check_database(given: JournalOptions) -> JournalOptions:
     address_of(given.path if isinstance(given.path, Url) else "")
     # The password stands beside the text of the URL, which is no text for whoever wants built-in values.
     given = msgspec.structs.replace(fields_as_builtins(given), path=given.path)
-    for name in ("without_log", "wait"):
-        if getattr(given, name):
-            raise ConfigError("is for a journal in a file, and not on PostgreSQL", argument=f"journal.{name}")
+    if given.without_log:
+        raise ConfigError("is for a journal in a file, and not on PostgreSQL", argument="journal.without_log")
     return given
 
 

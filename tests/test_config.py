@@ -11,13 +11,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from _postgres import Server
 
-from aiopplx import ConfigError, JournalOptions, NetworkOptions, PollPolicy, RetryPolicy, Session
+from aiopplx import ConfigError, Event, EventKind, JournalOptions, NetworkOptions, PollPolicy, RetryPolicy, Session
 from aiopplx._config import BASE_URL, Settings, make_settings
 from aiopplx._core.opening import LOCK_SECONDS, open_store
 from aiopplx._events import Emitter
 from aiopplx._http.secret import Secret
-from aiopplx.journal import JournalLocked, MemoryJournal
+from aiopplx.journal import JournalAway, JournalLocked, MemoryJournal
 from aiopplx.testing import Clock, JumpingClock
 
 KEY = "config-test-key-0123456789"
@@ -336,6 +337,27 @@ async def test_locked_journal_is_waited_for_until_it_is_free(tmp_path: Path) -> 
     opened = await second
     assert naps == [LOCK_SECONDS]
     await opened.close(untold)
+
+
+async def test_database_that_is_away_is_waited_for(postgres: Server, tmp_path: Path) -> None:
+    there, naps, told = tmp_path / "there", list[float](), list[Event]()
+    url = f"postgresql:///postgres?host={there}&user=postgres&schema=waited"
+
+    async def nap(seconds: float) -> None:
+        naps.append(seconds)
+        if options.wait > 1.0 and len(naps) == 2:
+            there.symlink_to(postgres.folder)  # its socket
+
+    options = JournalOptions(url, wait=0.05)
+    with pytest.raises(JournalAway):
+        await open_store(settings(journal=options), Emitter(), sleep=nap)
+    assert set(naps) == {LOCK_SECONDS}
+    options, naps[:] = JournalOptions(url, wait=60.0), []
+    emitter = Emitter(told.append)
+    opened = await open_store(settings(journal=options), emitter, sleep=nap)
+    await opened.close(untold)
+    assert naps == [LOCK_SECONDS] * 2
+    assert [(event.kind, "waited for, 60 s at most" in event.reason) for event in told] == [(EventKind.WARNING, True)]
 
 
 async def test_locked_journal_is_waited_for_only_as_asked(tmp_path: Path) -> None:

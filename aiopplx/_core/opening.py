@@ -19,7 +19,7 @@ from aiopplx._core.reaching import CLOSING, Reach
 from aiopplx._events import Emitter, Event, EventKind
 from aiopplx._http.apart import closed
 from aiopplx._text.amounts import dollars
-from aiopplx.journal._errors import JournalLocked
+from aiopplx.journal._errors import JournalAway, JournalLocked
 from aiopplx.journal._forgetful import ForgetfulJournal
 from aiopplx.journal._names import fingerprint
 from aiopplx.journal._postgres.url import Address, Url, address_of
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from aiopplx.journal._sqlite.journal import SqliteJournal
 
 LOCK_SECONDS = 0.5
-"""Real seconds after which a journal that another process has open is tried again."""
+"""Real seconds after which a journal that another process has open, or that is away, is tried again."""
 
 
 class SessionStore:
@@ -127,8 +127,8 @@ async def open_store(
 ) -> SessionStore:
     """Open the journal and what processes share, if there is to be any. Raises `JournalError`.
 
-    A file that another process has open is waited for, at most `JournalOptions.wait` seconds of real time: the other
-    process knows nothing of this session's clock.
+    A file that another process has open, and a database that cannot be reached, are waited for, at most
+    `JournalOptions.wait` seconds of real time: neither knows anything of this session's clock.
     """
     with settings.clock.busy():
         shared = await _open_account(settings, emitter)
@@ -149,7 +149,7 @@ async def _open_journal(
     if not isinstance(given, JournalOptions):
         reach = _reach(given, settings, emitter, is_ours=False)
     elif isinstance(given.path, Url):
-        database = await _open_database(given, given.path, settings)
+        database = await _open_database(given, given.path, settings, emitter, sleep)
         if shared is None:
             shared = await _shared_by(database, address_of(given.path), settings)
         reach = _reach(database, settings, emitter)
@@ -208,18 +208,36 @@ async def _open_file(
         await sleep(LOCK_SECONDS)
 
 
-async def _open_database(options: JournalOptions, url: Url, settings: Settings) -> PostgresJournal:
+async def _open_database(
+    options: JournalOptions,
+    url: Url,
+    settings: Settings,
+    emitter: Emitter,
+    sleep: Callable[[float], Awaitable[object]],
+) -> PostgresJournal:
     from aiopplx.journal._postgres.journal import PostgresJournal  # its driver is an extra
 
+    clock = asyncio.get_running_loop().time  # each try may take long, too
+    until, is_told = clock() + options.wait, False
     with settings.clock.busy():
-        return await PostgresJournal.open(
-            url,
-            results=options.results,
-            same_account=options.same_account,
-            replace=options.replace,
-            base_url=settings.base_url,
-            account=lambda salt: fingerprint(settings.key.reveal(), salt),
-        )
+        while True:
+            try:
+                return await PostgresJournal.open(
+                    url,
+                    results=options.results,
+                    same_account=options.same_account,
+                    replace=options.replace,
+                    base_url=settings.base_url,
+                    account=lambda salt: fingerprint(settings.key.reveal(), salt),
+                )
+            except JournalAway as error:
+                if clock() >= until:
+                    raise
+                if not is_told:
+                    is_told = True
+                    reason = f"{error.message}: it is waited for, {options.wait:,.0f} s at most"
+                    emitter.emit(Event(kind=EventKind.WARNING, reason=reason))
+            await sleep(LOCK_SECONDS)
 
 
 async def _shared_by(journal: PostgresJournal, address: Address, settings: Settings) -> OpenAccount:

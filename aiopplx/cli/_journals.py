@@ -38,10 +38,8 @@ def place_of(options: JournalOptions, source: str, outputs: Sequence[str], conne
     if options.journal is not None and options.no_journal:
         raise UsageError("--journal and --no-journal do not go together")
     place = None if options.no_journal else _place(options, source, outputs, connection)
-    if place is not None and is_url(place):
-        for name, is_given in (("--without-log", options.without_log), ("--wait", options.wait > 0.0)):
-            if is_given:
-                raise UsageError(f"{name} is about a journal in a file, and this one is on PostgreSQL: leave it out")
+    if place is not None and is_url(place) and options.without_log:
+        raise UsageError("--without-log is about a journal in a file, and this one is on PostgreSQL: leave it out")
     for name, given in (
         ("--retry-failed", options.retry_failed),
         ("--replace", options.replace),

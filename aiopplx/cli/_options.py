@@ -415,7 +415,8 @@ class JournalOptions:
     wait: Annotated[
         NonNegativeFloat,
         Parameter(
-            show_default=False, help="Seconds to wait for another process that has the journal open. Default: 0."
+            show_default=False,
+            help="Seconds to wait for another process that has the file open, or a database that is away. Default: 0.",
         ),
     ] = 0.0
 

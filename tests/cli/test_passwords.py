@@ -40,7 +40,7 @@ def questions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         ("run", "q.csv", "--emulate", "--journal", NOWHERE, "-o", "a.csv"),
         ("run", "q.csv", "--yes", "--journal", f"{NOWHERE}?passwort={SECRET}"),
         ("run", "q.csv", "--dry-run", "--json", "--question", "city", "--journal", NOWHERE),
-        ("run", "q.csv", "--journal", NOWHERE, "--wait", "5"),
+        ("run", "q.csv", "--journal", NOWHERE, "--without-log"),
         ("run", NOWHERE),
         ("run", NOWHERE, "--dry-run", "--json"),
         ("run", "q.csv", "-o", NOWHERE),

@@ -169,6 +169,27 @@ async def test_user_without_rights_is_refused_with_what_is_needed(postgres: Serv
         await PostgresJournal.open(postgres.url(user="nobody_much"))
 
 
+@pytest.mark.parametrize("revoked", ["INSERT ON {}.request", "DELETE ON {}.job", "USAGE ON SEQUENCE {}.fence"])
+async def test_right_that_is_missing_is_told_at_the_opening(
+    revoked: str, postgres: Server, database: AsyncpgDatabase
+) -> None:
+    """Later it would look like a server that is away, and be waited for."""
+    url = await postgres.empty()
+    schema = schema_of(url)
+    rights = "ALL ON ALL TABLES IN SCHEMA", "ALL ON ALL SEQUENCES IN SCHEMA", "USAGE ON SCHEMA"
+    await database.execute("DROP ROLE IF EXISTS half; CREATE ROLE half LOGIN")
+    try:
+        await database.execute(";".join(f"GRANT {right} {schema} TO half" for right in rights))
+        as_half = url.replace("user=postgres", "user=half")
+        await (await PostgresJournal.open(as_half)).close()
+        await database.execute(f"REVOKE {revoked.format(schema)} FROM half")
+        with pytest.raises(JournalRefused, match=f"lacks rights to {revoked.rpartition('.')[2]}\\b") as caught:
+            await PostgresJournal.open(as_half)
+        assert "GRANT" in caught.value.remedy
+    finally:
+        await database.execute("DROP OWNED BY half; DROP ROLE half")
+
+
 async def test_session_has_three_connections_at_most(url: str, database: AsyncpgDatabase) -> None:
     async with opened(url, QUICK) as journal:
         [row] = await database.fetch("SELECT pg_backend_pid() AS mine")

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import secrets
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 from aiopplx._events import log
@@ -18,13 +18,22 @@ from aiopplx.journal._errors import JournalAway, JournalBroken, JournalError, Jo
 from aiopplx.journal._postgres.hearing import DEAF, Hearing, reach
 from aiopplx.journal._postgres.holding import Held
 from aiopplx.journal._postgres.room import Database
-from aiopplx.journal._postgres.schema import VERSION, script
+from aiopplx.journal._postgres.schema import TABLE_NAMES, VERSION, script
 from aiopplx.journal._postgres.statements import STANDING
 from aiopplx.journal._postgres.tables import Tables
 from aiopplx.journal._postgres.url import Address
 from aiopplx.journal._records import Results
 
 _IS_MADE = "SELECT to_regclass('~.meta') IS NOT NULL AS is_made"
+# What the tables are made for is tried only later, by a step at a time: a right that is missing then looks like one
+# that was taken away for a while.
+_MISSING = f"""
+    SELECT relname FROM pg_class WHERE relnamespace = to_regnamespace('~') AND CASE
+        WHEN relkind = 'S' THEN relname = 'fence' AND NOT has_sequence_privilege(oid, 'USAGE')
+        WHEN relname = ANY('{{{",".join(TABLE_NAMES)}}}') THEN NOT (
+            has_table_privilege(oid, 'SELECT') AND has_table_privilege(oid, 'INSERT')
+            AND has_table_privilege(oid, 'UPDATE') AND has_table_privilege(oid, 'DELETE'))
+        END ORDER BY relname"""
 _TIMES = 20
 """How often a session looks again, while others begin the same journal or close it."""
 
@@ -79,6 +88,8 @@ async def open_to_write(held: Held, name: str, wanted: Wanted) -> None:
     try:
         if not (await held.fetch(_IS_MADE))[0]["is_made"]:
             await held.database.execute(script(held.schema, _first()))
+        elif missing := await held.fetch(_MISSING):
+            raise _without_rights(name, held.schema, [row["relname"] for row in missing])
         for _ in range(_TIMES):
             meta = await _meta(held)
             check_version(meta, name)
@@ -87,6 +98,16 @@ async def open_to_write(held: Held, name: str, wanted: Wanted) -> None:
     except JournalBroken as error:
         raise unusable(name, error) from error
     raise JournalAway(f"the sessions of the journal {name} come and go too fast to open it: try it again", path=name)
+
+
+def _without_rights(name: str, schema: str, tables: Sequence[str]) -> JournalRefused:
+    return refused(
+        name,
+        "unusable",
+        f"may not be written by this user, who lacks rights to {', '.join(tables)}",
+        remedy=f"GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA {schema} TO the user, and GRANT USAGE ON"
+        f" ALL SEQUENCES IN SCHEMA {schema}; or let it own the schema",
+    )
 
 
 async def open_to_read(database: Database, address: Address) -> None:

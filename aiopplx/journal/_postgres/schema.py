@@ -13,6 +13,7 @@ work on the same tables, as they do in the minutes of a deployment.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 
 from aiopplx.journal._postgres import account
@@ -116,6 +117,9 @@ TABLES = (
     f"INSERT INTO ~.account(name) VALUES ('{MONEY}') ON CONFLICT DO NOTHING",
 )
 """The statements for the tables of `VERSION`."""
+
+TABLE_NAMES = re.findall(r"CREATE TABLE IF NOT EXISTS ~\.(\w+)", "".join(TABLES))
+"""Their names."""
 
 MIGRATIONS: Mapping[int, tuple[str, ...]] = {
     1: (
