@@ -55,9 +55,16 @@ _STREAM = (b"data:", b"event:", b"id:", b":")
 
 
 def answers_in(body: bytes) -> Iterator[dict[str, Any]]:
-    """The objects in a body that may be a finished answer, the outermost first."""
+    """The objects in a body that may be a finished answer, the outermost first; last those with a text alone."""
     for value in _values(body):
-        yield from _answers(value, False, 0)
+        found = [*_answers(value, False, 0)]
+        for each, _ in found:
+            yield each
+            if (run := _as_run(each)) is not None:
+                yield run
+        for each, is_over in found:
+            if (completion := _as_completion(each, is_over)) is not None:
+                yield completion
 
 
 def jobs_in(body: bytes) -> Iterator[dict[str, Any]]:
@@ -100,15 +107,13 @@ def _values(body: bytes) -> Iterator[dict[str, Any]]:
         yield value
 
 
-def _answers(value: dict[str, Any], is_over: bool, depth: int) -> Iterator[dict[str, Any]]:
+def _answers(value: dict[str, Any], is_over: bool, depth: int) -> Iterator[tuple[dict[str, Any], bool]]:
+    """Each object with whether the job has ended by what it, or what it stands in, says."""
     is_over = is_over or says_completed(status_of(value)) or ends_of(value) == _COMPLETED
-    value = _with_usage(_with_messages(value))
-    yield value
-    if (run := _as_run(value)) is not None:
-        yield run
-    if (completion := _as_completion(value, is_over)) is not None:
-        yield completion
-    for name in _WRAPPERS if depth < _DEEPEST else ():
+    yield _with_usage(_with_messages(value)), is_over
+    if depth >= _DEEPEST or value.get("done") is False:
+        return
+    for name in _WRAPPERS:
         said = loosely_within(value.get(name))
         inner = _only(said)
         is_page = is_array(said) and is_object(inner) and not _OF_PAGES.isdisjoint(inner)

@@ -130,7 +130,8 @@ def _unwrapped(api: API, reply: Reply, expected_id: str) -> Snapshot | None:
     for value in (*(value for value in found if value.get("id") == expected_id), *named):
         body = msgspec.json.encode({**value, "id": expected_id})
         with contextlib.suppress(ProtocolError):
-            return read_job(api, Reply(reply.status, reply.headers, body), expected_id)
+            job = read_job(api, Reply(reply.status, reply.headers, body), expected_id)
+            return msgspec.structs.replace(job, raw=reply.body)
     return None
 
 
