@@ -320,6 +320,7 @@ class Answers:
         """Finish all files, also if one cannot be written. Raises `OutputLost` then. See `Output`."""
         lost: Exception | None = None
         outputs, self._outputs = self._outputs, list(self._outputs)
+        longer: set[int] = set()
         for output in outputs:
             try:
                 too_long = await output.close(ending)
@@ -328,12 +329,16 @@ class Answers:
                 continue
             if output.advice:
                 self._notes.append(output.advice)
-            if too_long:
-                whole = next((each.name for each in outputs if each.name.endswith((".html", ".md", "/"))), "")
-                where = f"{whole} has them whole" if whole else "-o report.html shows them whole"
-                answers = "1 answer is" if too_long == 1 else f"{too_long:,} answers are"
-                note = f"{answers} longer than the {LONGEST_CELL:,} characters that Excel shows of a cell: {where}."
-                if note not in self._notes:
-                    self._notes.append(note)
+            longer.add(too_long)
+        if count := max(longer, default=0):
+            self._notes.append(self._of_long_texts(count, are_answers=longer <= {0, count}))
         if lost is not None:
             raise lost
+
+    def _of_long_texts(self, count: int, *, are_answers: bool) -> str:
+        """What is told once of all files: a sheet also cuts long cells of the user's own, which a CSV file does not."""
+        whole = next((each.name for each in self._outputs if each.name.endswith((".html", ".md", "/"))), "")
+        where = f"{whole} has them whole" if whole else "-o report.html shows them whole"
+        text = "answer" if are_answers else "text"
+        texts = f"1 {text} is" if count == 1 else f"{count:,} {text}s are"
+        return f"{texts} longer than the {LONGEST_CELL:,} characters that Excel shows of a cell: {where}."
