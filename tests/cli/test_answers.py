@@ -175,15 +175,14 @@ async def test_equal_questions_are_asked_once_if_that_is_said(tmp_path: Path) ->
     assert found[0]["job_id"] == found[2]["job_id"] == found[3]["job_id"] != found[1]["job_id"]
 
 
-@pytest.mark.parametrize(("note", "said"), [("", "1 answer is"), ("x" * 40_000, "2 texts are")])
-def test_cells_that_excel_cuts_are_counted_once(tmp_path: Path, note: str, said: str) -> None:
+def test_cells_that_excel_cuts_are_counted_once(tmp_path: Path) -> None:
     file = tmp_path / "q.csv"
-    file.write_text(f"question,note\nWhy?,{note}\n")
+    file.write_text(f"question,note\nWhy?,{'x' * 40_000}\n")
     outputs = [word for name in ("a.csv", "a.xlsx", "a.html") for word in ("-o", str(tmp_path / name))]
     done = run("run", str(file), "--emulate", *outputs)
     assert done.returncode == 0
     assert done.stderr.count("longer than the 32,767 characters that Excel shows of a cell") == 1
-    assert f"\n{said} longer than" in done.stderr
+    assert "\n2 texts are longer than" in done.stderr
     assert f"{tmp_path / 'a.html'} has them whole" in done.stderr
 
 
