@@ -203,7 +203,7 @@ class Asking:
         if columns == ("1",):  # a table of one column without a header
             return columns[0]
         for rank in _RANKS:
-            found = [name for name in columns if name.lower() in rank]
+            found = [name for name in columns if one_line(name).lower() in rank]
             if not found and self._table.has_fields and any(name in columns for name in _ASKS_ITSELF):
                 return QUESTION  # a row with messages or input asks by itself
             if len(found) == 1:

@@ -215,7 +215,12 @@ def _refuse_title(name: str, trials: Sequence[_Trial], *, skip: int) -> None:
 def _refuse_filled_title(name: str, trial: _Trial, *, skip: int) -> None:
     """A title that a spreadsheet has filled up to the width of its table: `Leads of May,,`."""
     above, below = trial.first, trial.second
-    if below is None or sum(map(bool, map(str.strip, above.cells))) != 1 or _is_column(above):
+    if below is None or _is_column(above):
+        return
+    filled = [cell for cell in map(str.strip, above.cells) if cell]
+    if len(filled) < len(above.cells) and any(map(is_column, below.cells)) and not any(map(is_column, filled)):
+        _refuse_above(name, below, trial.delimiter, skip=skip)  # names of groups, above those of the columns
+    if len(filled) != 1:
         return
     if sum(map(bool, map(str.strip, below.cells))) > 1 and _are_names(below.cells):
         _refuse_above(name, below, trial.delimiter, skip=skip)
@@ -296,7 +301,7 @@ def read_delimited(
         TableError: see `layout_of`.
     """
     sample, is_whole = _sample(open_lines())
-    if not sample.strip():
+    if not sample.strip('\ufeff,;|" \t\r\n'):
         raise TableError(f"{name} has no rows")
     layout = layout_of(sample, name, is_whole=is_whole, delimiter=delimiter, header=header, skip=skip, said=said)
     index = _index_column(name, open_lines, layout)

@@ -155,11 +155,11 @@ class _Scan:
 
     def _of_line_ends(self, name: str) -> Encoding:
         pairs, returns, ends = self._counts["\r\n"], self._counts["\r"], self._counts["\n"]
+        if self._is_partly_utf8:
+            raise TableError(f"{name} is UTF-8 only in part: it was cut off, or made of two files", _ENCODING)
         if self._high > (self._high + self._letters) / 4:
             raise TableError(f"{name} is not UTF-8, and most of what it is written in is not ASCII", _ENCODING)
         if pairs and pairs == returns:  # a line break inside a cell of Excel is a newline alone
-            if self._is_partly_utf8:
-                raise TableError(f"{name} is UTF-8 only in part: it was cut off, or made of two files", _ENCODING)
             codec, label = "cp1252", "Windows-1252"
         elif returns and not ends:
             codec, label = "mac_roman", "Mac Roman"

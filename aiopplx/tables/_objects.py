@@ -50,7 +50,7 @@ def value_of(text: str) -> Any:
     except json.JSONDecodeError as error:
         after = text[error.pos :].strip()
         said = _A_COMMA if after == "," else f"{error.msg}, column {error.colno}"
-        said = _CUT if error.msg.startswith(_UNTERMINATED) else said
+        said = _CUT if error.msg.startswith(_UNTERMINATED) else _LAST_COMMA if _is_last_comma(error, text) else said
     except _TwiceNamed as error:
         said = str(error)
     except ValueError:
@@ -62,6 +62,12 @@ def value_of(text: str) -> Any:
 
 def _is_cut(error: json.JSONDecodeError, text: str) -> bool:
     return error.pos >= len(text.rstrip()) or error.msg.startswith(_UNTERMINATED)
+
+
+def _is_last_comma(error: json.JSONDecodeError, text: str) -> bool:
+    # Python 3.13 and later point to the comma and call it so, earlier ones to the bracket.
+    is_bracket = text[error.pos : error.pos + 1] in ("]", "}")
+    return error.msg.startswith("Illegal trailing comma") or (is_bracket and text[: error.pos].rstrip().endswith(","))
 
 
 class _TwiceNamed(ValueError):
@@ -82,6 +88,7 @@ _CONSTANTS = {"Infinity": "inf", "-Infinity": "-inf"}
 _DECODER = json.JSONDecoder(object_pairs_hook=_object, parse_constant=_CONSTANTS.get)
 _UNTERMINATED = "Unterminated string"  # a string over several lines is told in other words
 _CUT = "it ends too early; was it cut off?"
+_LAST_COMMA = "a comma stands after the last value, before ] or }; take it out"
 _A_COMMA = "a comma follows; write [ before the first object and ] after the last, or no commas between the lines"
 
 
@@ -114,7 +121,7 @@ def _is_by_line(lines: Iterable[str]) -> bool:
     if len(seen) != 1 or not isinstance(seen[0], dict):
         return False
     alone = cast("dict[str, Any]", seen[0])
-    return not _holds_rows(alone) and not _rows_beside(alone)
+    return not _holds_rows(alone) and not _rows_beside(alone) and _lists_within("", alone) is None
 
 
 def _whole(name: str, lines: Iterable[str]) -> str:
@@ -144,6 +151,8 @@ def _values(name: str, text: str) -> list[tuple[int, Any]]:
             said, where = error.msg, error.lineno
             if _is_cut(error, text):
                 said = _CUT
+            elif _is_last_comma(error, text):
+                said = _LAST_COMMA
             elif values and text[error.pos] == ",":
                 said = _A_COMMA
         except _TwiceNamed as error:
@@ -250,10 +259,14 @@ def _items(name: str, values: Sequence[tuple[int, Any]]) -> list[tuple[str, Any]
         found = [(f"item {at}", item) for at, item in enumerate(list_of(values[0][1]), 1)]
         if not found:
             raise TableError(f"{name} has no rows")
+        if all(isinstance(item, list) for _, item in found):
+            raise _of_lists(name, "")
         return found
     if not isinstance(value, dict):
         return [("line 1", value)]
     mapping = cast("dict[str, Any]", value)
+    if refusal := _lists_within(name, mapping):
+        raise refusal
     within = next((outer for outer in mapping if outer in _WRAPPERS and len(mapping) == 1), "")
     inner: object = mapping.get(within)
     beside = _rows_beside(cast("dict[str, Any]", inner), is_alone=True) if isinstance(inner, dict) else ""
@@ -265,6 +278,8 @@ def _items(name: str, values: Sequence[tuple[int, Any]]) -> list[tuple[str, Any]
     return list(_held(name, mapping))
 
 
+_PLURALS = ("questions", "prompts", "queries")
+_SHEETS = ("values", "data", "rows")
 _WRAPPERS = ("data", "response", "result", "results", "d")
 """Names under which services put all that they answer."""
 
@@ -277,6 +292,23 @@ def _rows_beside(mapping: dict[str, Any], *, is_alone: bool = False) -> str:
         return ""
     held = [column for column, value in mapping.items() if _is_objects(value)]
     return held[0] if len(held) == 1 and (is_alone or len(mapping) > 1) else ""
+
+
+def _lists_within(name: str, mapping: dict[str, Any]) -> TableError | None:
+    """The refusal of an object that is no row, since its questions or its rows stand in a list; None if it may be."""
+    for under, held in mapping.items():
+        items = list_of(held)
+        if under.lower() in _PLURALS and items and all(isinstance(item, str) for item in items):
+            return TableError(f"{name} has its questions under {under!r}: jq '.{under}' {name} prints them alone")
+        if under in _SHEETS and items and all(isinstance(item, list) for item in items) and not _is_split(mapping):
+            return _of_lists(name, under)
+    return None
+
+
+def _of_lists(name: str, under: str) -> TableError:
+    """The refusal of rows that are lists, as a spreadsheet's service answers: which is the header it does not say."""
+    table = f"{name.rpartition('.')[0] or name}.csv"
+    return TableError(f"{name} has lists for rows: jq -r '.{under}[] | @csv' {name} > {table} makes a table of them")
 
 
 def _held(name: str, mapping: dict[str, Any]) -> Iterator[tuple[str, Any]]:

@@ -19,6 +19,7 @@ QUESTION = "question"
 
 _NAMED = 20
 _LONGEST = 64
+_UNSEEN = re.compile("[\u200b-\u200f\u2060\ufeff]")
 _PLAIN = re.compile(r"\w[\w.-]{0,63}")
 
 
@@ -169,12 +170,12 @@ def is_column(cell: str, said: Collection[str] = ()) -> bool:
 
 
 def one_line(name: str) -> str:
-    """A column's name as it is shown and typed: spreadsheets have names with line breaks."""
-    return " ".join(name.split())
+    """A column's name as it is shown and typed: spreadsheets have names with line breaks, and signs without a width."""
+    return " ".join(_UNSEEN.sub("", name).split())
 
 
 def as_typed(columns: Iterable[str]) -> dict[str, str]:
-    """The columns by what may be typed for them: their names, and those with line breaks on one line."""
+    """The columns by what may be typed for them: their names, and these as they are shown."""
     names = {name: name for name in columns}
     return {one_line(name): name for name in names if name != one_line(name)} | names
 

@@ -800,3 +800,31 @@ def test_questions_that_are_shown_differ(tmp_path: Path) -> None:
 def test_item_that_is_no_row_says_what_is(item: object) -> None:
     with pytest.raises(TableError, match=r'give a text, or a mapping like \{"question"'):
         list(questions([item]))
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "said"),
+    [
+        ("q.json", '{"questions": ["a?", "b?"]}', "jq '.questions' q.json prints them alone"),
+        ("q.json", '{"version": 1, "prompts": ["a?"]}', "jq '.prompts' q.json prints them alone"),
+        ("q.json", '[["id", "question"], [1, "Why?"]]', "jq -r '.[] | @csv' q.json > q.csv makes a table of them"),
+        ("q.json", '{"values": [["question"], ["Why?"]]}', "jq -r '.values[] | @csv' q.json > q.csv makes"),
+        ("q.json", '[{"question": "a"},]', "a comma stands after the last value, before ] or }; take it out"),
+        ("q.csv", "Company,,Ask\nname,site,question\nA,a.com,Why?\n", "skip_lines=1 begins there"),
+        ("q.csv", ",,,\n,,,\n", "q.csv has no rows"),
+    ],
+)
+def test_what_is_nearly_a_table_says_what_to_do(tmp_path: Path, name: str, text: str, said: str) -> None:
+    with pytest.raises(TableError) as caught:
+        look(table_of(tmp_path / name, text), AskOptions())
+    assert said in str(caught.value)
+
+
+def test_file_of_two_encodings_is_called_so(tmp_path: Path) -> None:
+    with pytest.raises(TableError, match="UTF-8 only in part"):
+        table_of(tmp_path / "q.csv", "id,question\n1,Größe?\n".encode() + "2,Größe?\n".encode("cp1252"))
+
+
+def test_sign_without_a_width_hides_no_name(tmp_path: Path) -> None:
+    table = table_of(tmp_path / "q.csv", "id,\u200bquestion\n1,Why?\n")
+    assert look(table, AskOptions()).first == look(table, AskOptions(question="question")).first == ["Why?"]
