@@ -1,7 +1,7 @@
 """Citation marks in a text, and the sources that they name.
 
 Answers cite in several forms: `[3]`, `[web:3]`, several numbers in one mark (`[1, 2]`, `[web:9,14]`), a range
-(`[5-7]`, with any dash).
+(`[5-7]`, with any dash), in wide brackets (`【3】`, `【3†source】`).
 The provider documents none of them. Numbers in code are no marks (`code`), nor is what only looks like one: a link
 (`[1](https://...)`), a year in brackets.
 
@@ -33,7 +33,12 @@ _DASH = "\N{EN DASH}\N{EM DASH}-"
 _ONE = rf"(web:)?([0-9]{{1,6}})(?:[ \t]{{0,2}}[{_DASH}][ \t]{{0,2}}(?:web:)?([0-9]{{1,6}}))?"
 _SEPARATOR = rf"[ \t]{{0,2}}[,;{_DASH}][ \t]{{0,2}}"
 # A number followed by an address, `[1](https://...)` or `[1]: https://...`, is a link and not a mark.
-_MARK = re.compile(rf"\[({_NUMBER}(?:{_SEPARATOR}{_NUMBER}){{0,40}})\](?!\(|: ?http)")
+_NUMBERS = rf"({_NUMBER}(?:{_SEPARATOR}{_NUMBER}){{0,40}})"
+_MARK = re.compile(rf"\[{_NUMBERS}\](?!\(|: ?http)")
+_OPENING, _CLOSING = "\N{LEFT BLACK LENTICULAR BRACKET}", "\N{RIGHT BLACK LENTICULAR BRACKET}"
+_NAMED = "\N{DAGGER}"
+_AFTER = rf"(?:{_NAMED}[^\]{_CLOSING}\n]{{0,80}})?"
+_WIDE = re.compile(rf"[\[{_OPENING}]{_NUMBERS}{_AFTER}[\]{_CLOSING}](?!\(|: ?http)")
 _WIDEST = 50
 """Numbers in a range. What spans more is not a citation: `[1990-2020]`."""
 _HIGHEST = 999
@@ -67,9 +72,10 @@ def marks(text: str, sources: Sequence[P], *, is_whole: bool = False) -> Iterato
         is_whole: it is a whole answer, in whose code no number is a mark.
     """
     named = _names(sources)
-    code = code_in(text) if is_whole and _MARK.search(text) is not None else ()
+    form = _WIDE if _OPENING in text else _MARK
+    code = code_in(text) if is_whole and form.search(text) is not None else ()
     n = 0
-    for found in _MARK.finditer(text):
+    for found in form.finditer(text):
         while n < len(code) and code[n].end <= found.start():
             n += 1
         if n < len(code) and code[n].start <= found.start():

@@ -17,7 +17,10 @@ from collections.abc import Iterable, Sequence
 from functools import cache
 from typing import TypeGuard, cast
 
-_WORD = r"(?:seed:)?(?:ant)?think(?:ing)?|thoughts?|reasoning|reflection|scratchpad"
+_WORD = (
+    r"(?:seed:)?(?:ant)?think(?:ing)?|(?:inner_)?thoughts?|reasoning|reflection|scratchpad|chain_of_thought"
+    r"|(?:inner|internal)_monologue"
+)
 # For each kind of tag, by name: the opening and the closing one.
 _KINDS = {
     "xml": (rf"<(?:{_WORD})(?:\s[^<>]{{0,80}})?>", rf"</(?:{_WORD})\s?>"),
@@ -27,6 +30,7 @@ _KINDS = {
     ),
     "triangle": ("◁think▷", "◁/think▷"),
     "bracket": (r"\[think\]", r"\[/think\]"),
+    "bare_channel": (r"<\|channel>(?:thought|analysis)\b", r"<channel\|>"),
     "channel": (
         r"(?:<\|start\|>assistant)?<\|channel\|>analysis<\|message\|>",
         r"<\|end\|>(?:<\|start\|>assistant)?<\|channel\|>final<\|message\|>",
@@ -140,7 +144,7 @@ def _without_opening(content: str) -> re.Match[str] | None:
     for mark in "<◁":
         at = content.find(mark)
         while at >= 0:
-            tag = _closing().match(content, at) if content[at + 1 : at + 2] in ("/", "|") else None
+            tag = _closing().match(content, at) if content[at + 1 : at + 2] in ("/", "|", "c") else None
             if tag is not None and not in_code.has(tag) and not _is_in_sentence(content, tag):
                 return None if _is_opened(content, tag, in_code) else tag
             at = content.find(mark, at + 1)

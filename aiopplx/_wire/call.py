@@ -218,6 +218,8 @@ def _is_content(value: object) -> bool:
 def refusal_in(reply: Reply) -> Reply | None:
     """A success that has an error in place of a job, as the refusal that it means; None if it does not say which.
 
+    It has an error, or the status of one (`code`, `statusCode`) and words, or a body within the body.
+
     A body that names a job, in whatever way, is not one, whatever else it says: believed, that would pay for it twice.
     """
     try:
@@ -229,15 +231,21 @@ def refusal_in(reply: Reply) -> Reply | None:
     errors = [said for name, said in data.items() if is_error_name(name) and said]
     if not errors and is_problem(data):
         errors = [{"type": _name_in(str(data.get("type") or ""))}]
-    if not errors or names_a_job(data):
+    if not errors and "id" in data:
         return None
-    said = [fields.get(name) for fields in (*map(object_in, errors), data) for name in ("status", "code", "type")]
+    inner = value_of(held.encode("utf-8", "replace")) if isinstance(held := data.get("body"), str) else held
+    is_held = not errors and bool(inner) and "statusCode" in data
+    says_something = errors or is_held or any(is_message_name(name) and said for name, said in data.items())
+    if not says_something or names_a_job(data):
+        return None
+    fields = [*map(object_in, errors), data]
+    said = [each.get(name) for each in fields for name in ("statusCode", "status_code", "status", "code", "type")]
     for name in (*said, *errors):
         status = _MEANT.get(name) if isinstance(name, str) else None
         if status is None and str(name).isdecimal() and len(str(name)) == 3:
             status = int(str(name))
         if status is not None and 400 <= status < 600:
-            return Reply(status, reply.headers, reply.body)
+            return Reply(status, reply.headers, msgspec.json.encode(inner) if is_held else reply.body)
     return None
 
 

@@ -393,6 +393,30 @@ def test_problem_in_a_success_is_a_refusal() -> None:
         assert refusal_in(reply(other)) is None
 
 
+@pytest.mark.parametrize(
+    ("body", "status"),
+    [
+        ({"code": 402, "message": "no pages left"}, 402),
+        ({"statusCode": 429, "message": "no pages left"}, 429),
+        ({"status_code": "400", "detail": "no pages left", "request_id": "r"}, 400),
+        ({"statusCode": 401, "body": '{"error": {"message": "no pages left"}}'}, 401),
+        ({"statusCode": 400, "body": {"message": "no pages left"}}, 400),
+        ({"statusCode": 403, "body": "no pages left"}, 403),
+    ],
+    ids=str,
+)
+def test_status_of_an_error_is_a_refusal(body: dict[str, Any], status: int) -> None:
+    meant = refusal_in(reply(body))
+    assert meant is not None
+    assert meant.status == status
+    assert "no pages left" in str(error_of(meant, Lane.SUBMIT))
+    # A body that names a job is none, nor is one whose number means something else.
+    inside = {"statusCode": status, "body": json.dumps({"id": "j", "message": "no pages left"})}
+    named = [body | {"id": "j"}, body | {"job_id": "j"}, inside]
+    for other in (*named, {"code": 0, "message": "ok"}, {"code": 4021, "message": "x"}, {"code": 402}):
+        assert refusal_in(reply(other)) is None
+
+
 ERRORS: list[tuple[Any, str]] = [
     ({"error": {"message": "no such file", "code": 404}}, "no such file"),
     ({"error": {"message": "no such file"}, "id": "file_1"}, "no such file"),
