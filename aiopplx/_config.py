@@ -7,6 +7,7 @@ what a session does with its settings.
 from __future__ import annotations
 
 import inspect
+import json
 import math
 import os
 import re
@@ -402,6 +403,22 @@ def check_name(name: str, value: str) -> str:
     value = as_builtin(value)
     if not isinstance(cast("object", value), str) or not value.strip():
         raise ConfigError(f"must be a text that is not empty, not {_shown(value)}", argument=name)
+    return value
+
+
+TENANT = 1_000
+"""Characters of a tenant's name at most, as JSON writes it in ASCII: a letter outside ASCII counts as six. It is part
+of the name of each of its submissions, for which an index of PostgreSQL has 2,700 bytes."""
+
+
+def check_tenant(value: str) -> str:
+    """Whose question it is. Raises `ConfigError`."""
+    value = check_name("tenant", value)
+    if len(json.dumps(value)) - 2 > TENANT:
+        raise ConfigError(
+            f"must have {TENANT:,} characters at most, where each one outside ASCII counts as six: give an id",
+            argument="tenant",
+        )
     return value
 
 

@@ -30,6 +30,7 @@ from aiopplx._config import (
     check_one_of,
     check_positive,
     check_span,
+    check_tenant,
     check_whole,
     make_settings,
 )
@@ -470,7 +471,7 @@ class Session:
             prefers_results=check_one_of("prefer", prefer, get_args(Prefer)) == "results",
             run=self._run(run),
             reuse=self._reuse(reuse),
-            tenant=check_name("tenant", tenant) if tenant is not None else "",
+            tenant=check_tenant(tenant) if tenant is not None else "",
         )
 
     async def estimate(self, source: Items, *, run: str | None = None) -> Estimate:
@@ -588,7 +589,8 @@ class Session:
                 same request to the same API) that the journal has an answer to, sent first less than this ago, is
                 answered by it, and one that runs is joined. Default None: never. A tag that is known goes before.
             tenant: whose question it is, where a journal serves several customers: tags and reused answers of one
-                tenant are never those of another. Default: nobody's in particular.
+                tenant are never those of another. An id, of 1,000 characters at most (each outside ASCII counts as
+                six). Default: nobody's in particular.
             fields: any further field of `ResearchRequest`, such as `reasoning_effort="high"`; they are listed in
                 `ResearchFields`. A request has its own fields, and takes none beside it.
 
@@ -748,7 +750,7 @@ class Session:
         """How the submission of a call is named, if it is not by its tag or key alone."""
         if reuse is None and tenant is None:
             return None
-        whose = check_name("tenant", tenant) if tenant is not None else ""
+        whose = check_tenant(tenant) if tenant is not None else ""
         return Names(tenant=whose, reuse=self._reuse(reuse), is_call=True)
 
     def _seconds(self, timeout: float | None) -> float:

@@ -999,6 +999,25 @@ async def test_tag_of_one_tenant_is_not_anothers(store: MemoryStore) -> None:
         assert ids == ["job-0", "job-1", "job-2", "job-1", "job-2"]
 
 
+@pytest.mark.parametrize(("tenant", "is_long"), [("a" * 1_000, False), ("a" * 1_001, True), ("\u0442" * 167, True)])
+async def test_tenant_that_no_index_takes_is_refused(tenant: str, is_long: bool, postgres: Server) -> None:
+    async def asked(session: Session, tag: str) -> str:
+        try:
+            return (await session.ask(QUESTION, tag=tag, tenant=tenant)).id
+        except ConfigError as error:
+            return str(error)
+
+    async with Scripted() as server, opened(server, await postgres.empty()) as session:
+        said = [await asked(session, tag) for tag in ("1", "x" * 2_000, "1")]
+        if not is_long:
+            assert said == ["job-0", "job-1", "job-0"]
+            return
+        assert ["1,000 characters at most" in each for each in said] == [True] * 3
+        with pytest.raises(ConfigError, match="1,000 characters at most"):
+            session.batch([QUESTION], tenant=tenant, run="r")
+        assert server.requests["submit"] == 0
+
+
 async def test_reuse_without_a_journal_is_refused() -> None:
     async with Scripted() as server, opened(server, None) as session:
         with pytest.raises(ConfigError, match="reuse needs a journal"):
