@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator
 
+import asyncpg
 import pytest
 from _postgres import Server
 from _rows import queued
@@ -79,6 +80,29 @@ async def test_version_before_works_on_beside_this_one(postgres: Server) -> None
         assert [row.tenant for row in await journal.rows(set(State))][: len(TENANTS)] == TENANTS
         for each in (journal, young):
             await each.close()
+
+
+@pytest.mark.parametrize(("order", "patience"), [(("account", "job"), "10ms"), (("job", "account"), "30s")])
+async def test_migration_and_steps_get_past_each_other(order: tuple[str, str], patience: str, postgres: Server) -> None:
+    """Sums that are counted anew come first; a step that ends a job may have the server end the migration, which is
+    tried again."""
+    async with database_of(postgres.url()) as (url, schema, database):
+        await (await PostgresJournal.open(url)).close()
+        await database.execute(f"UPDATE {schema}.meta SET v = '1' WHERE k = 'version'")
+        session = await asyncpg.connect(host=str(postgres.folder), user="postgres", database="postgres")
+        await session.execute(f"SET deadlock_timeout = '{patience}'")
+        async with session.transaction():
+            await session.execute(f"SELECT FROM {schema}.{order[0]} FOR UPDATE")
+            migrating = asyncio.create_task(migrate(url))
+            async with asyncio.timeout(60):
+                while not await database.fetch(WAITS):  # noqa: ASYNC110 - there is no event for it
+                    await asyncio.sleep(0.01)
+            await session.execute(f"SELECT FROM {schema}.{order[1]} FOR UPDATE")
+        assert await migrating == (1, VERSION)
+        await session.close()
+
+
+WAITS = "SELECT FROM pg_locks JOIN pg_class ON oid = relation WHERE NOT granted AND relname IN ('job', 'account')"
 
 
 async def in_name_of(journal: PostgresJournal, tenant: str, tag: int) -> Record:

@@ -7,9 +7,10 @@ do it once. This module does not know what the tables mean.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping
 
-from aiopplx.journal._errors import JournalBroken
+from aiopplx.journal._errors import JournalAway, JournalBroken
 from aiopplx.journal._postgres.account import lock_of
 from aiopplx.journal._postgres.hearing import reach
 from aiopplx.journal._postgres.opening import refused, unusable
@@ -19,6 +20,8 @@ from aiopplx.journal._postgres.tables import Tables
 from aiopplx.journal._postgres.url import Address, address_of, hidden
 
 _FOUND = "SELECT CASE WHEN to_regclass('~.meta') IS NULL THEN '' ELSE 'made' END AS is_made"
+_TIMES = 5
+"""How often a migration is tried again that the server has ended."""
 _VERSION = "SELECT v FROM ~.meta WHERE k = 'version'"
 
 
@@ -63,5 +66,18 @@ async def _migrate(
     for old in range(int(before), version):
         said = f"UPDATE ~.meta SET v = '{old + 1}' WHERE k = 'version' AND v = '{old}'"
         # Whoever waited for the lock finds it done, and each statement says IF NOT EXISTS.
-        await database.execute(qualified(";\n".join([lock_of(address.schema), *migrations[old], said]), address.schema))
+        await _carried_out(
+            database, qualified(";\n".join([lock_of(address.schema), *migrations[old], said]), address.schema)
+        )
     return int(before), version
+
+
+async def _carried_out(database: Database, script: str) -> None:
+    """A step of a session may lock the tables in the other order: the server then ends one of the two, to be repeated.
+
+    The sessions do that by themselves.
+    """
+    for _ in range(_TIMES):
+        with contextlib.suppress(JournalAway):
+            return await database.execute(script)
+    return await database.execute(script)
