@@ -66,7 +66,7 @@ _MADE = ("location", "content-location", "operation-location", "azure-asyncopera
 _NOT_AN_ID = frozenset({*_COLLECTIONS, "v1", "chat", "api"})
 _HOST = r"[A-Za-z][A-Za-z0-9+.-]*://[^/?#]*"
 
-_DEEPEST = 4
+_DEEPEST = 6
 _MOST = 200
 _LONGEST = 1_000
 _SHOWN = 4
@@ -145,12 +145,13 @@ def _in_value(value: object, name: str, depth: int, left: list[int]) -> Iterator
         return
     inner: list[tuple[str, object]] = []
     for field, given in value.items():
-        # A body within the body, as a text, is as good as an object.
-        said = value_of(given.encode("utf-8", "replace")) if isinstance(given, str) and given[:1] == "{" else given
+        said = _opened(given)
         if is_object(said) or is_array(said):
             inner.append((field, said))
         elif named := _as_id(said):
             yield from _of_field(field, name, named)
+            if _is_token(named) and words_in_name(field)[-1:] in _ALONE:
+                yield Candidate(_UNKNOWN, named, field)
             if is_message_name(field):
                 yield from _in_sentence(named, field)
     for field, said in inner:
@@ -159,9 +160,25 @@ def _in_value(value: object, name: str, depth: int, left: list[int]) -> Iterator
             if named := _only_value(said):
                 yield from _of_field(field, name, named)
         elif not (words and words[-1] in (_OTHERS | _CONTENT)):
+            if words[-1:] in _ALONE and _is_token(named := _only_value(said)):
+                yield Candidate(_UNKNOWN, named, field)
             yield from _in_value(said, field if words and words[-1] not in _WRAPPERS else name, depth + 1, left)
 
 
+def _opened(given: object) -> object:
+    """JSON within a text: a body within the body is as good as an object."""
+    if not isinstance(given, str) or given[:1] not in ("{", "[", '"') or (given[0] != "{" and len(given) > _LONGEST):
+        return given
+    if given[0] == "{":
+        return value_of(given.encode("utf-8", "replace"))
+    try:
+        return json.loads(given)
+    except (ValueError, RecursionError):
+        return given
+
+
+_ALONE = frozenset({(work,) for work in ("job", "task", "run", "operation", "execution", "prediction", "submission")})
+"""Where a text that looks like an id may be one, although nothing says so: `{"job": "a1b2c3d4"}`."""
 _WRAPPERS = frozenset({"data", "body", "payload", "item", "value", "links", "urls", "meta", "attributes"})
 
 

@@ -273,11 +273,29 @@ def test_any_body_is_searched_within_bounds(value: Any, raw: bytes, location: st
         assert [each.rank for each in found] == sorted(each.rank for each in found)
 
 
+NAMES = ["job_id", "jobId", "taskId", "uuid", "_id", "responseId", "request_id", "job", "task", "run", "operation"]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_id_in_any_form_and_wrapper_is_told(name: str) -> None:
+    said = "j-77:ab.c19"
+    forms: list[Any] = [said, [said], {"value": said}, {"id": said}, {"$oid": said}, [{"id": said}]]
+    forms += [json.dumps(form) for form in forms]
+    random = Random(name)
+    for form in forms:
+        for depth in range(4):
+            body: Any = {name: form, "status": "queued", "model": "sonar-2026"}
+            for _ in range(depth):
+                held = random.choice([body, json.dumps(body), [body]])
+                body = {random.choice(["data", "result", "body", "job", "payload", "item"]): held, "statusCode": 200}
+            assert [each.id for each in candidates(body, {})] == [said], body
+
+
 def test_huge_body_is_searched_within_bounds() -> None:
     random = Random(1)
     deep: Any = {"job_id": "deep"}
     for depth in range(500):
         deep = {"data": deep}
-        assert (candidates(deep, {}) == []) == (depth >= 4)
+        assert (candidates(deep, {}) == []) == (depth >= 6)
     wide = {f"f{n}": {"x": random.random()} for n in range(100_000)}
     assert [each.id for each in candidates({**wide, "task_id": ID}, {})] == [ID]
