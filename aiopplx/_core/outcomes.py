@@ -15,7 +15,7 @@ from aiopplx._job import Job, JobStatus, Snapshot
 from aiopplx._policy.retry import ends_doubt, is_final_refusal, without_bill
 from aiopplx._submission import DOUBTFUL, POLLABLE, Submission
 from aiopplx._text.safe import plain
-from aiopplx._wire.words import words_in
+from aiopplx._wire.words import remarks_in, words_in
 from aiopplx.journal import _steps as steps
 from aiopplx.journal._errors import JournalAway, JournalBroken, JournalError, JournalFull
 from aiopplx.journal._jobs import job_of
@@ -129,7 +129,8 @@ def heard(snapshot: Snapshot | None) -> Snapshot | None:
     """With all that the server says: while a job runs, and is waited for, that is not looked for."""
     if snapshot is None or snapshot.error_message:
         return snapshot
-    return msgspec.structs.replace(snapshot, error_message=words_in(snapshot.raw))
+    said = words_in(snapshot.raw) or remarks_in(snapshot.raw, is_sought=True)
+    return msgspec.structs.replace(snapshot, error_message=said)
 
 
 def timed_out(why: str, snapshot: Snapshot | None) -> JobTimeout:

@@ -34,6 +34,7 @@ _LONGEST_LOG = 500
 """Characters of a log that is one text. A longer one may repeat the question."""
 # Names of what may be said about the job, or belong to the answer, or to the caller.
 _MAYBE_ABOUT_IT = frozenset({"info", "comment", "explanation", "advice", "help", "said"})
+_STATUS_TEXTS = frozenset({("status", "text"), ("state", "text"), ("status", "description"), ("status", "summary")})
 _OF_THE_ANSWER = _MAYBE_ABOUT_IT | {
     *("finish", "stop", "native", "text", "texts", "messages", "title", "summary", "raw", "description"),
 }
@@ -282,7 +283,8 @@ def _may_remark(name: bytes) -> bool:
 @lru_cache(maxsize=1024)
 def _is_remark(name: str) -> bool:
     """Whether a field beside an answer, by its name, says something about the job."""
-    is_about_it = _says_something(name) or not _MAYBE_ABOUT_IT.isdisjoint(words_in_name(name))
+    words = words_in_name(name)
+    is_about_it = _says_something(name) or not _MAYBE_ABOUT_IT.isdisjoint(words) or words in _STATUS_TEXTS
     return is_about_it and not is_thought(name)
 
 

@@ -146,7 +146,9 @@ async def test_answer_of_a_synchronous_server_needs_no_journal() -> None:
             assert [(await session.ask("Why?")).text for _ in range(2)] == ["The answer."] * 2
 
 
-@pytest.mark.parametrize("name", ["error_message", "status_message", "statusDetails", "warnings"])
+@pytest.mark.parametrize(
+    "name", ["error_message", "status_message", "statusDetails", "warnings", "info", "comment", "status_text"]
+)
 @pytest.mark.parametrize(("status", "told"), [("IN_PROGRESS", "IN_PROGRESS"), (None, "no status")])
 async def test_error_of_a_time_limit_has_the_servers_words(status: str | None, told: str, name: str) -> None:
     def script(asked: Asked) -> Answer | None:

@@ -184,6 +184,7 @@ REMARKS = [
     *("warnings", "warning", "notice", "notices", "remark", "remarks", "note", "notes", "message", "status_message"),
     *("statusMessage", "status_details", "detail", "details", "hint", "info", "advice", "comment", "diagnostics"),
     *("error", "errors", "last_error", "error_message", "deprecation_notice", "status_reason", "problems"),
+    *("status_text", "status_description"),
 ]
 
 
