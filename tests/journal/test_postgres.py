@@ -281,6 +281,34 @@ async def test_session_declared_dead_goes_on_with_new_claims(url: str, database:
         await take(journal, again, "sending")
 
 
+@pytest.mark.parametrize("is_first", [True, False], ids=["comes back first", "comes back second"])
+async def test_number_given_twice_after_a_failover_is_told_apart(
+    is_first: bool, url: str, database: AsyncpgDatabase
+) -> None:
+    """The replica had not heard of the session, nor that its number was given."""
+    async with opened(url) as old:
+        record, schema, number = await queued(old), schema_of(url), old._held.me
+        await database.execute(f"DELETE FROM {schema}.worker")
+        await database.fetch(f"SELECT setval('{schema}.worker_id_seq', $1::bigint, false)", number)
+        if is_first:
+            await old._held._beat()
+            assert old._held.me == number
+        async with opened(url) as new:
+            assert (new._held.me == number) is not is_first
+            mine = await queued(new)
+            assert mine.claim is not None
+            await old._held._beat()
+            assert old._held.me != new._held.me
+            assert await old.held(()) == []
+            assert (await queued(old)).is_held
+            with pytest.raises(ClaimLost):
+                await take(old, record, "sending")
+            await old.close()
+            await new._held._beat()
+            await take(new, mine, "sending")
+            assert new._held.entered == 1
+
+
 async def test_session_declared_dead_is_still_one_opening(url: str) -> None:
     async with opened(url) as one, opened(url) as other:
         one.exhausted(False)

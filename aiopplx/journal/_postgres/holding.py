@@ -1,8 +1,8 @@
 """The session's line among the others, by which it holds its jobs: it enters, beats, and leaves.
 
 If the server does not know it any more, everything that was held is lost. The session enters anew, under the number
-that it has had from its opening on, and claims what it goes on with: no earlier claim is live again, because a row that
-was freed has no holder until it is claimed.
+that it has had from its opening on (another one, if a fail-over gave that to another session), and claims what it goes
+on with: no earlier claim is live again, because a row that was freed has no holder until it is claimed.
 
 This module knows nothing of what the statements do.
 """
@@ -10,11 +10,13 @@ This module knows nothing of what the statements do.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
 import platform
+import secrets
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import Any
 
 from aiopplx._events import log
@@ -25,6 +27,8 @@ from aiopplx.journal._postgres.room import Database, Row, Taken, Value
 from aiopplx.journal._postgres.statements import BEAT, ENTER, ENTER_ANEW, ENTERING, LEAVE, REAP
 from aiopplx.journal._postgres.tables import Tables
 
+_NUMBERS = 100
+"""How many numbers a session tries."""
 OWNER = "job_owner"
 """The constraint that a session's number breaks if the server does not know it any more."""
 _BOOT = getattr(time, "CLOCK_BOOTTIME", getattr(time, "CLOCK_MONOTONIC", None))
@@ -72,6 +76,7 @@ class Held(Tables):
         self._lease = Lease(timing.lease)
         self._entering = asyncio.Lock()
         self._one_beats = asyncio.Lock()  # one connection carries one statement at a time
+        self._version = f"{__version__} {secrets.token_hex(8)}"
         self._beating: asyncio.Task[None] | None = None
         self._reaping: asyncio.Task[None] | None = None
 
@@ -111,7 +116,7 @@ class Held(Tables):
         sent = self._now()
         standing = ";".join(f"{k}={v}" for k, v in sorted(seen.items()))
         texts, said = [ENTERING, ENTER], {"keys": list(put), "said": list(put.values())}
-        rows = await self.many(texts, seen=standing, **said, **self._line())
+        rows = await _numbered(lambda: self.many(texts, seen=standing, **said, **self._line()))
         if not rows:
             return False
         self.me: int = rows[0]["id"]
@@ -121,7 +126,7 @@ class Held(Tables):
 
     def _line(self) -> dict[str, Value]:
         host, pid = platform.node() or "localhost", os.getpid()
-        return {"host": host, "pid": pid, "version": __version__, "lease": self._timing.lease}
+        return {"host": host, "pid": pid, "version": self._version, "lease": self._timing.lease}
 
     def _has_entered(self, sent: float) -> None:
         self.entered += 1
@@ -134,7 +139,8 @@ class Held(Tables):
             if self.entered == entered:
                 self._lease.lost()
                 sent = self._now()
-                await self.fetch(ENTER_ANEW, **self._line())
+                rows = await _numbered(lambda: self.fetch(ENTER_ANEW, **self._line()))
+                self.me = rows[0]["id"]
                 self._has_entered(sent)
 
     async def _beat_on(self) -> None:
@@ -158,7 +164,7 @@ class Held(Tables):
 
     async def _beat(self) -> None:
         entered, sent = self.entered, self._now()
-        sql, given = self.prepared(BEAT, {"lease": self._timing.lease})
+        sql, given = self.prepared(BEAT, {"lease": self._timing.lease, "version": self._version})
         rows = await self.database.beat(sql, *given)  # on the connection that listens: both fail together
         if not rows:
             await self._lost(entered)
@@ -176,11 +182,22 @@ class Held(Tables):
 
     async def leave(self) -> None:
         """Free all that is held, at once."""
-        await self.fetch(LEAVE)
+        await self.fetch(LEAVE, version=self._version)
 
     async def stop(self) -> None:
         """Beat no more."""
         await end([self._beating, self._reaping], self._timing.close)
+
+
+async def _numbered(enter: Callable[[], Awaitable[list[Row]]]) -> list[Row]:
+    """Enter under a number that nobody has.
+
+    A replica that has become the primary may count from before the last numbers on, and those who had them keep them.
+    """
+    for _ in range(_NUMBERS):
+        with contextlib.suppress(Taken):
+            return await enter()
+    raise JournalAway("the numbers of sessions are all in use", path="")
 
 
 async def end(tasks: Iterable[asyncio.Task[Any] | None], seconds: float) -> None:

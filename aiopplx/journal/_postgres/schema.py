@@ -28,7 +28,8 @@ MONEY = "journal"
 TABLES = (
     # version, base_url, account, salt, results, created, made_by
     "CREATE TABLE IF NOT EXISTS ~.meta(k text PRIMARY KEY, v text NOT NULL)",
-    # Half of each page stays free, so that a beat writes no index.
+    # Half of each page stays free, so that a beat writes no index. `version` is the library's, and a word by which this
+    # session is told from all others.
     """CREATE TABLE IF NOT EXISTS ~.worker(
         id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
         host text NOT NULL,

@@ -224,11 +224,19 @@ ENTER = f"""
     INSERT INTO ~.worker(host, pid, version, until)
     SELECT :host, :pid, :version, {_UNTIL} FROM standing WHERE is_as_seen RETURNING id"""
 # Under the number that it has had from its opening on: what it asked for, and a source that it reads, stay its own.
+# After a fail-over to a replica that had not heard of it, the number may be another session's: `version`, in which each
+# one has a word of its own, tells them apart, and it takes another number.
 ENTER_ANEW = f"""
-    INSERT INTO ~.worker(id, host, pid, version, until) OVERRIDING SYSTEM VALUE
-    VALUES (:me, :host, :pid, :version, {_UNTIL}) ON CONFLICT (id) DO UPDATE SET until = excluded.until"""
-BEAT = f"UPDATE ~.worker SET until = {_UNTIL} WHERE id = :me RETURNING {_CLOCK} AS said"
-LEAVE = "DELETE FROM ~.worker WHERE id = :me"
+    WITH mine AS (
+        INSERT INTO ~.worker(id, host, pid, version, until) OVERRIDING SYSTEM VALUE
+        VALUES (:me, :host, :pid, :version, {_UNTIL}) ON CONFLICT (id) DO UPDATE SET until = excluded.until
+        WHERE worker.version = excluded.version RETURNING id),
+    other AS (
+        INSERT INTO ~.worker(host, pid, version, until) SELECT :host, :pid, :version, {_UNTIL}
+        WHERE NOT EXISTS (SELECT FROM mine) RETURNING id)
+    SELECT id FROM mine UNION ALL SELECT id FROM other"""
+BEAT = f"UPDATE ~.worker SET until = {_UNTIL} WHERE id = :me AND version = :version RETURNING {_CLOCK} AS said"
+LEAVE = "DELETE FROM ~.worker WHERE id = :me AND version = :version"
 # No lease ends later than ten leases from now, unless the server's clock was set back: a dead session's would then last
 # for as long as that. A living session sets its own with each beat.
 _LAST = "clock_timestamp() + 10 * make_interval(secs => :lease)"
