@@ -15,7 +15,8 @@ Two more are answered here, by what is in flight:
 
 - *Nothing is known.* A window of requests may be in flight: two, and one more for each eight that were accepted; above
   fourteen, one more for each two hundred. Those that are on their way when the burst is used up are refused, so they
-  must be few, and a slow start costs a token bucket nothing, since what is not used is still there later.
+  must be few, and a slow start costs a token bucket nothing, since what is not used is still there later. They are
+  fewest where a burst probably ends (`bursts`).
 - *One was refused.* One request leaves alone (`Alone`), after the time in which one more should fit. If that is refused
   too, the next waits longer, up to `LONGEST_GAP`. Where a rate is known at which hardly more than one is on its way,
   others follow the one alone at that rate: waiting for its answer would cost as much as one more refusal.
@@ -39,11 +40,12 @@ seconds.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 import msgspec
 
+from aiopplx._policy.bursts import PUBLISHED, Bursts
 from aiopplx._policy.epochs import Epochs
 from aiopplx._policy.noise import Noise
 from aiopplx._policy.pace import LEAST_FLAT, SLOWEST, Pace
@@ -53,6 +55,8 @@ FIRST_WINDOW, WINDOW_SHARE = 2.0, 8.0
 """Requests in flight while no rate is known: at first, and one more for so many accepted."""
 WIDE_WINDOW, WIDE_SHARE, WIDEST_WINDOW = 14.0, 200.0, 28.0
 """From the first on, one more for so many accepted, and no more than the last."""
+CAREFUL_SHARE = 4.0
+"""So many accepted polls let one more be in flight, where they may count towards a limit that submissions have met."""
 SHORTEST_GAP, LONGEST_GAP = 0.1, 10.0
 """Seconds before one request leaves alone after a refusal: at least, however fast the server answers, and at most."""
 GAP_GROWS, KNOWN_GAP_GROWS = 1.3, 2.0
@@ -184,6 +188,7 @@ class Limiter:
         per_minute: requests a minute that the user gave; None: it is found out.
         burst: requests that a given limit allows at once, after a pause. Default 1: evenly spaced.
         first_window: requests in flight while nothing is known. Default `FIRST_WINDOW`.
+        published: limits that the server probably has, in requests a minute, lowest first. Default `PUBLISHED`.
 
     Attributes:
         in_flight: requests that were sent and are not back.
@@ -194,6 +199,7 @@ class Limiter:
     __slots__ = (
         "_alone",
         "_began",
+        "_bursts",
         "_closed_until",
         "_epochs",
         "_first_window",
@@ -213,7 +219,12 @@ class Limiter:
     )
 
     def __init__(
-        self, per_minute: float | None = None, *, burst: float = 1.0, first_window: float = FIRST_WINDOW
+        self,
+        per_minute: float | None = None,
+        *,
+        burst: float = 1.0,
+        first_window: float = FIRST_WINDOW,
+        published: Sequence[float] = PUBLISHED,
     ) -> None:
         self.is_given: bool = per_minute is not None
         self.in_flight: int = 0
@@ -223,6 +234,7 @@ class Limiter:
         self._noise = Noise()
         self._told = Told()
         self._alone = Alone()
+        self._bursts = Bursts(published)
         # While no limit was met, requests are counted and nothing else: `_surely` so many may be in flight at least.
         # Each that is accepted adds `_surely_more`, up to `_surely_most`.
         self._is_met = self.is_given
@@ -262,11 +274,11 @@ class Limiter:
 
     def begin_carefully(self) -> None:
         """Requests may count towards a limit that was met meanwhile: as few as at first are in flight, and one more for
-        each that is accepted, up to as many as before."""
-        if self._is_met or self._surely_more >= 1.0:
+        each `CAREFUL_SHARE` that are accepted, up to as many as before."""
+        if self._is_met or self._surely_more >= 1.0 / CAREFUL_SHARE:
             return
         self._surely_most = max(self._surely, self._surely_most)
-        self._surely, self._surely_more = FIRST_WINDOW, 1.0
+        self._surely, self._surely_more = FIRST_WINDOW, 1.0 / CAREFUL_SHARE
         self._first_window, self._window_from = FIRST_WINDOW, self._epochs.accepted
 
     def expect(self, usual: float) -> None:
@@ -277,7 +289,7 @@ class Limiter:
 
     def delay(self, now: float) -> float:
         """See `Departures`."""
-        if not self._is_met and self.in_flight < self._surely:
+        if not self._is_met and self.in_flight < min(self._surely, self._narrow()):
             return 0.0
         closed, pace = self._closed_until - now, self._pace
         if self._alone.is_on:
@@ -354,7 +366,19 @@ class Limiter:
         # Where an answer takes long, a window opens slowly: there it is wider.
         longer = min(2.0, max(1.0, 2.0 * self._rtt))
         wide = longer * min(WIDEST_WINDOW, WIDE_WINDOW + accepted / WIDE_SHARE)
-        return max(self._first_window, min(wide, self._first_window + accepted * longer / WINDOW_SHARE))
+        window = max(self._first_window, min(wide, self._first_window + accepted * longer / WINDOW_SHARE))
+        return min(window, self._narrow())
+
+    def _narrow(self) -> float:
+        """The window where a burst probably ends; without end everywhere else, and once one has ended."""
+        epochs, bursts = self._epochs, self._bursts
+        if epochs.accepted + self.in_flight < bursts.after:
+            return math.inf
+        if epochs.known_at > -math.inf:
+            bursts.after = math.inf
+            return math.inf
+        seconds = self._last_sent - (self._last_sent if self._began is None else self._began)
+        return bursts.window(epochs.accepted, self.in_flight, seconds, self._rtt)
 
     def _stale(self) -> float:
         return min(STALEST, max(STALE, 4.0 * self._rtt))

@@ -66,8 +66,8 @@ class _Found:
 
     def __init__(self) -> None:
         self.submit = Limiter()
-        self.poll = Limiter(first_window=AT_ONCE)
-        self.list = Limiter(first_window=AT_ONCE)
+        self.poll = Limiter(first_window=AT_ONCE, published=())
+        self.list = Limiter(first_window=AT_ONCE, published=())
 
 
 class _Both:
@@ -236,7 +236,7 @@ class Limits:
     def _part(self, now: float) -> None:
         """Refusals come at any rate, so that the one that joined two limits said nothing: each goes on by itself."""
         of_both = self.submit
-        poll = self._found.poll = Limiter(first_window=AT_ONCE)
+        poll = self._found.poll = Limiter(first_window=AT_ONCE, published=())
         poll.start_from(now, of_both.learnt, 0.0)
         of_both.in_flight = 0  # some of those that are under way are polls
         self._use(of_both, poll, self.list, is_shared=False)

@@ -83,6 +83,17 @@ def test_few_are_on_their_way_when_a_burst_ends():
     assert statistics.median(run.refused_in(0.0, 60.0) for run in done) <= 24
 
 
+@pytest.mark.parametrize(("rpm", "jobs"), [(500, 1_000), (2_000, 4_000)])
+def test_fewest_are_on_their_way_where_published_bursts_end(rpm: float, jobs: int):
+    done = runs(bucket(rpm, rpm), jobs)
+    assert statistics.median(run.refused_in(0.0, 60.0) for run in done) <= 20
+
+
+def test_no_published_burst_holds_up_where_none_ends():
+    done = runs(lambda _: NoLimit(), 3_000)
+    assert statistics.median(run.seconds for run in done) <= 45.0
+
+
 def test_few_are_refused_after_too_low_a_rate():
     refused: list[int] = []
     for seed in SEEDS:
