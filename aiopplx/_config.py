@@ -194,6 +194,20 @@ def make_settings(
     return check_way(settings)
 
 
+def unknown_argument(name: str) -> ConfigError:
+    """The refusal of a keyword that `Session` does not have: where it belongs, or the nearest that there is."""
+    import difflib  # nothing else needs it
+
+    for argument, owner in (("network", NetworkOptions), ("journal", JournalOptions), ("retry", RetryPolicy)):
+        if name in owner.__struct_fields__ and name != "path":
+            path = '"research.db", ' if owner is JournalOptions else ""
+            where = f"is a field of {owner.__name__}: Session({argument}={owner.__name__}({path}{name}=...))"
+            return ConfigError(where, argument=name)
+    known = {"api_key", "on_event", *Settings.__struct_fields__} - {"key", "successor"}
+    near = difflib.get_close_matches(name, sorted(known), n=1)
+    return ConfigError("is not an argument of Session" + (f": did you mean {near[0]}?" if near else ""), argument=name)
+
+
 # --- from the arguments, else from the environment -------------------------------------------------------------------
 
 

@@ -9,6 +9,7 @@ of what causes an event.
 from __future__ import annotations
 
 import asyncio
+import copy
 import enum
 import logging
 import sys
@@ -23,6 +24,35 @@ import msgspec
 from aiopplx._job import JobStatus, Usage
 
 logger = logging.getLogger("aiopplx")
+
+
+class _LastResort(logging.Handler):
+    """Shows warnings of this package where nobody has set up logging, as `logging` itself would, by its last resort.
+
+    That one shows the bare message: neither how grave it is, nor whose. Nothing else is touched: once any handler hears
+    these records, this one is silent, and it is as silent as the last resort where that was taken away.
+    """
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Show it, unless somebody else does."""
+        shown = logging.lastResort
+        if shown is None or _is_heard(logging.getLogger(record.name)):
+            return
+        bare = copy.copy(record)
+        bare.msg, bare.args = f"{record.levelname}:{record.name}:{record.getMessage()}", None
+        shown.handle(bare)
+
+
+def _is_heard(origin: logging.Logger | None) -> bool:
+    """Whether a handler of the program's own hears what this logger says."""
+    while origin is not None:
+        if any(not isinstance(handler, _LastResort) for handler in origin.handlers):
+            return True
+        origin = origin.parent if origin.propagate else None
+    return False
+
+
+logger.addHandler(_LastResort(logging.WARNING))
 
 
 class EventKind(enum.StrEnum):

@@ -15,7 +15,7 @@ from collections.abc import AsyncIterable, Callable, Iterable, Mapping
 from functools import partial
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, Self, TypeAlias, get_args, overload
+from typing import TYPE_CHECKING, Literal, Never, Self, TypeAlias, get_args, overload
 
 import anyio
 import msgspec
@@ -33,6 +33,7 @@ from aiopplx._config import (
     check_tenant,
     check_whole,
     make_settings,
+    unknown_argument,
 )
 from aiopplx._core.source import Source
 from aiopplx._errors import ConfigError, InvalidRequest
@@ -123,6 +124,7 @@ class Session:
         clock: the session's clock, for tests: `aiopplx.testing.Clock(60)` runs sixty times as fast, and
             `aiopplx.testing.JumpingClock()` skips all waiting. Default: real time.
         network: limits of one HTTP exchange, and its proxy and certificates (`NetworkOptions`).
+        unknown: none. Whatever else is given is refused: by type checkers, and with a word of where it belongs.
 
     Raises:
         ConfigError: no key, or a key, a URL or a number that cannot be used; `shared` without `rpm` or `tier`.
@@ -147,12 +149,16 @@ class Session:
         http: aiohttp.ClientSession | None = None,
         clock: Clock | None = None,
         network: NetworkOptions | None = None,
+        **unknown: Never,
     ) -> None:
         key = Secret(api_key) if api_key is not None else None
-        del api_key  # what follows may raise, and a traceback shows the variables of this frame
+        names = list(unknown)
+        del api_key, unknown  # what follows may raise, and a traceback shows the variables of this frame
         journal, shared = hidden(journal), hidden(shared)
         self._core: Core | None = None
         self._closed = False
+        if names:
+            raise unknown_argument(names[0])
         self._settings = make_settings(
             api_key=key,
             base_url=base_url,
@@ -348,6 +354,15 @@ class Session:
         if self._core is None:
             return []
         return [sub.as_job(JobStatus.IN_PROGRESS) for sub in self._core.life.live.by_id.values()]
+
+    def log_pending(self) -> None:
+        """Log the ids of `pending`, and without a journal of jobs that were only submitted, when a program is told to
+        stop (WARNING, logger `aiopplx`).
+
+        Each id is logged once: not again when this is called again, or when the session is closed.
+        """
+        if self._core is not None:
+            self._core.life.announcer.stops(sub.job_id for sub in self._core.life.live.by_id.values())
 
     def stats(self) -> SessionStats:
         """What this session does at this moment, in numbers: for a health page. Nothing is asked of the server."""

@@ -52,7 +52,7 @@ def test_session_has_these_parameters_in_this_order() -> None:
     words = list(inspect.signature(Session).parameters)
     assert " ".join(words) == (
         "api_key base_url api rpm tier max_in_flight timeout max_cost journal shared poll retry on_event http clock"
-        " network"
+        " network unknown"
     )
 
 
@@ -113,6 +113,29 @@ def test_misspelt_argument_value_is_refused_by_name(words: dict[str, Any], said:
         settings(**words)
     with pytest.raises(ConfigError, match=said):
         Session(KEY, **words)
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("proxy", "proxy is a field of NetworkOptions: Session(network=NetworkOptions(proxy=...))"),
+        ("trust_env", "trust_env is a field of NetworkOptions: Session(network=NetworkOptions(trust_env=...))"),
+        ("run", 'run is a field of JournalOptions: Session(journal=JournalOptions("research.db", run=...))'),
+        ("call_seconds", "call_seconds is a field of RetryPolicy: Session(retry=RetryPolicy(call_seconds=...))"),
+        ("max_inflight", "max_inflight is not an argument of Session: did you mean max_in_flight?"),
+        ("key", "key is not an argument of Session: did you mean api_key?"),
+        ("question", "question is not an argument of Session"),
+    ],
+)
+@pytest.mark.parametrize("value", [7, "http://user:a-password@proxy.example:3128"])
+def test_unknown_argument_is_refused_with_its_place(name: str, said: str, value: Any) -> None:
+    with pytest.raises(ConfigError) as refused:
+        Session(KEY, **{name: value})
+    assert (str(refused.value), refused.value.argument) == (said, name)
+    assert refused.value.__traceback__ is not None
+    frame = refused.value.__traceback__.tb_next
+    assert frame is not None
+    assert "a-password" not in repr(frame.tb_frame.f_locals)
 
 
 async def awaited(*given: Any) -> None: ...

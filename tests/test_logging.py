@@ -27,11 +27,43 @@ Emitter().emit(Event(kind=EventKind.FINISHED, idempotency_key="doubtful", status
 
 def test_left_job_is_seen_without_any_logging_setup() -> None:
     done = subprocess.run([sys.executable, "-c", PROGRAM], capture_output=True, text=True, check=True)
-    assert "left job a-paid-job" in done.stderr
+    assert "WARNING:aiopplx:left job a-paid-job" in done.stderr
     assert "key doubtful" in done.stderr
     assert "warning: nothing of a job" in done.stderr
     assert "another" not in done.stderr
     assert done.stdout == ""
+
+
+SHOWN = """
+import logging, logging.config, sys
+import aiopplx
+from aiopplx import Event, EventKind
+from aiopplx._events import Emitter
+{setup}
+Emitter().emit(Event(kind=EventKind.WARNING, reason="what costs money"))
+logging.getLogger("aiopplx.contrib").warning("of a %s", "part")
+"""
+BARE = "WARNING:aiopplx:warning: what costs money\nWARNING:aiopplx.contrib:of a part\n"
+MINE = "mine warning: what costs money\nmine of a part\n"
+
+
+@pytest.mark.parametrize(
+    ("setup", "seen"),
+    [
+        ("", BARE),
+        ("import uvicorn.config; logging.config.dictConfig(uvicorn.config.LOGGING_CONFIG)", BARE),
+        ("logging.basicConfig(format='mine %(message)s')", MINE),
+        ("logging.getLogger('aiopplx').propagate = False", BARE),
+        ("logging.getLogger('aiopplx').addHandler(logging.NullHandler())", ""),
+        ("logging.lastResort = None", ""),
+        ("logging.getLogger('aiopplx').setLevel(logging.ERROR)", ""),
+    ],
+    ids=["bare", "uvicorn", "set up", "alone", "silenced", "no last resort", "errors only"],
+)
+def test_warnings_have_level_and_logger_where_nobody_set_up(setup: str, seen: str) -> None:
+    program = SHOWN.format(setup=setup)
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert (done.stdout, done.stderr) == ("", seen)
 
 
 ROW = re.compile(r"^\| ((?:`[A-Z_]+`(?:, )?)+) \| [^|]+ \| ([^|]+) \|$", re.MULTILINE)

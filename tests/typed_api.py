@@ -89,7 +89,7 @@ async def sessions(http: aiohttp.ClientSession, on_event: Callable[[Event], None
     Session(poll=PollPolicy.fixed(10), http=http, on_event=on_event, retry=RetryPolicy())
     Session(journal="run.db", network=NetworkOptions(allow_insecure=True), clock=Clock(60))
     Session(journal=JournalOptions("run.db", results="refetch", wait=60), clock=JumpingClock())
-    Session(results="keep")  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue] - it lives in JournalOptions
+    Session(results="keep")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType] - it lives in JournalOptions
     Session(poll=lambda job: 2.0 if job.age > 200 else 20.0)
     Session(rpm="60")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType] - a number
     Session("key", "https://example.org")  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue] - by keyword only

@@ -51,6 +51,7 @@ class Announcer:
         "_ended",
         "_has_journal",
         "_is_store_broken",
+        "_named",
         "_submitted",
         "accepted",
         "emitter",
@@ -65,6 +66,7 @@ class Announcer:
         self._has_journal = has_journal
         self._ended: OrderedDict[str, int] = OrderedDict()  # by id, or else by key: what was done about each end
         self._submitted: OrderedDict[str, None] = OrderedDict()
+        self._named: OrderedDict[str, None] | None = None
         self._is_store_broken = False
 
     def warn(self, sub: Submission, reason: str) -> None:
@@ -145,18 +147,23 @@ class Announcer:
         Each has an event. In the log, many that have an id are one line, at whose level a person sees it.
         """
         going: list[Job] = []
+        unnamed: dict[str, None] = {}
         for job in jobs:
             self._submitted.pop(job.id, None)
             if not job.id:
                 self.emitter.emit(_event_of(job, EventKind.LEFT, "may exist, and be billed, at the service"))
             elif goes_on(job):
                 going.append(job)
-        is_many = len(going) > FEW
+                if self._is_news(job.id):
+                    unnamed[job.id] = None
+        is_many = len(unnamed) > FEW
+        if is_many:
+            self._sum_up(list(unnamed))
+            unnamed = {}
         for job in going:
             event = _event_of(job, EventKind.LEFT, "goes on, and is billed, at the service")
-            self.emitter.emit(event, level=logging.DEBUG if is_many else None)
-        if is_many:
-            self._sum_up([job.id for job in going])
+            self.emitter.emit(event, level=None if job.id in unnamed else logging.DEBUG)
+            unnamed.pop(job.id, None)  # others may have waited for the same job
 
     def was_only_submitted(self, job_id: str) -> None:
         """A call returned while it runs, with its id. Nobody waits for it until somebody asks for it by that id."""
@@ -173,9 +180,35 @@ class Announcer:
 
     def left_submitted(self) -> None:
         """The session ends: the ids of those that were only submitted may be nowhere else, either."""
-        ids, self._submitted = list(self._submitted), OrderedDict()
+        ids, self._submitted = [each for each in self._submitted if self._is_news(each)], OrderedDict()
         if ids:
             self._sum_up(ids)
+
+    def ends(self) -> None:
+        """The session ends, or is about to. From here on each id that goes on at the service is logged once."""
+        if self._named is None:
+            self._named = OrderedDict()
+
+    def stops(self, job_ids: Iterable[str]) -> None:
+        """The program is told to stop. These run, and are listened to, with or without a right to be told as left."""
+        self.ends()
+        ids = [each for each in {**dict.fromkeys(job_ids), **self._submitted} if self._is_news(each)]
+        for at in range(0, len(ids), IN_A_LINE):
+            some = ids[at : at + IN_A_LINE]
+            go_on = "1 job goes on, and is" if len(some) == 1 else f"{len(some)} jobs go on, and are"
+            log(logging.WARNING, f"stopping; {go_on} billed, at the service: %s", " ".join(some))
+
+    def _is_news(self, job_id: str) -> bool:
+        """Whether its id is to be logged, since it was not yet in the end of this session."""
+        named = self._named
+        if named is None:
+            return True
+        if job_id in named:
+            return False
+        named[job_id] = None
+        if len(named) > REMEMBERED:
+            named.popitem(last=False)
+        return True
 
     def _sum_up(self, ids: list[str]) -> None:
         if self._has_journal:

@@ -297,6 +297,7 @@ class Calls:
     async def aclose(self) -> None:
         """End everything that runs: batches, calls, polls. Whoever waits gets `closed_error`."""
         self.is_closed = True
+        self.life.announcer.ends()
         callers = dict(self._callers)
         for caller in callers:
             caller.fail(closed_error())

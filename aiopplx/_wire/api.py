@@ -163,14 +163,14 @@ def quoted_id(job_id: str) -> str:
     """A job id as part of a URL path. Whatever can be percent-encoded is an id: no document says what ids look like.
 
     Raises:
-        InvalidRequest: the id is not text, empty, longer than `LONGEST_ID`, not encodable as UTF-8, or one of `.` and
-            `..`, which would change the path.
+        InvalidRequest: the id is not text, longer than `LONGEST_ID`, or not encodable as UTF-8; it has a NUL character,
+            which no database keeps; it is empty or blank; or one of `.` and `..`, which would change the path.
     """
     try:
         if _PLAIN_ID.fullmatch(job_id):
             return job_id
-        if job_id not in ("", ".", "..") and len(job_id.encode()) <= LONGEST_ID:
+        if job_id.strip() not in ("", ".", "..") and "\0" not in job_id and len(job_id.encode()) <= LONGEST_ID:
             return quote(job_id, safe="")
-    except (TypeError, UnicodeEncodeError):  # no text, or none that can be sent
+    except (TypeError, AttributeError, UnicodeEncodeError):  # no text, or none that can be sent
         pass
     raise InvalidRequest(f"{ascii(job_id)[:140]} is not a job id", field="id")

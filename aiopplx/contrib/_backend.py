@@ -16,6 +16,7 @@ import anyio
 
 from aiopplx import (
     AiopplxError,
+    APIError,
     AuthenticationError,
     BudgetReached,
     ConfigError,
@@ -41,6 +42,8 @@ DONE = frozenset(status.value.lower() for status in _ENDS)
 _MOMENT = 1.0
 """Seconds for a call that begins while the app stops: the journal may say meanwhile that the job has ended."""
 
+_REFUSED = frozenset({400, 422})
+"""The service's own words for a request that it will never take."""
 _STATUS: tuple[tuple[type[AiopplxError], int], ...] = (
     (InvalidRequest, 422),
     (NotFound, 404),
@@ -63,9 +66,11 @@ def is_over(job: Job) -> bool:
 def status_of(error: AiopplxError) -> int:
     """The HTTP status for an error.
 
-    422 for what the caller got wrong, 404 for a job that the service does not know, 503 while nothing can be submitted,
-    502 for everything else that is the service's.
+    422 for what the caller got wrong, such as an id of a form that the service does not have, 404 for a job that it
+    does not know, 503 while nothing can be submitted, 502 for everything else that is the service's.
     """
+    if type(error) is APIError and error.status in _REFUSED:
+        return 422
     return next((status for kind, status in _STATUS if isinstance(error, kind)), 502)
 
 
@@ -121,10 +126,7 @@ class Follows:
         if self._is_ended:
             return
         self._is_ended = True
-        ids = [job.id for job in self._session.pending]  # before nobody follows them any more
-        if ids:
-            go_on = "1 job goes on, and is" if len(ids) == 1 else f"{len(ids):,} jobs go on, and are"
-            logger.warning("the app stops; %s billed, at the service: %s", go_on, " ".join(ids))
+        self._session.log_pending()  # before nobody follows them any more
         for follow in list(self._open):
             follow.close()
         for scope in list(self._waiting):

@@ -25,7 +25,7 @@ from aiohttp import web
 from aiohttp.typedefs import Handler
 from aiohttp_sse import sse_response
 
-from aiopplx import AiopplxError, Job, Session
+from aiopplx import AiopplxError, InvalidRequest, Job, Session
 from aiopplx.contrib._backend import DONE, Follows, is_over, said, status_of
 
 __all__ = ["RESEARCH", "errors", "research", "updates", "wait"]
@@ -100,7 +100,10 @@ async def updates(request: web.Request) -> web.StreamResponse:
     after = request.headers.get("Last-Event-ID", "")
     if after in DONE:
         return web.Response(status=204)  # the one answer after which a browser does not come back
-    follow = request.config_dict[RESEARCH].follow(request.match_info["id"], after=after)
+    try:
+        follow = request.config_dict[RESEARCH].follow(request.match_info["id"], after=after)
+    except InvalidRequest as error:
+        return web.json_response(said(error), status=422)
     async with sse_response(request) as response:
         with request.config_dict[_FOLLOWS].reading(follow), contextlib.suppress(ConnectionResetError):
             # It pings the browser, and ends when that has gone.

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import signal
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +16,13 @@ from _apps import App, running
 from aiohttp import web
 from aiohttp.test_utils import TestClient, TestServer
 from fastapi import FastAPI
+from yarl import URL
 
 from aiopplx import PollPolicy, Session
 from aiopplx.contrib.aiohttp import research, updates, wait
 from aiopplx.contrib.fastapi import Research, opened, router
 from aiopplx.emulator import Emulator
+from aiopplx.testing import Clock
 
 
 @pytest.mark.parametrize("framework", ["fastapi", "aiohttp"])
@@ -151,6 +154,68 @@ async def test_mounted_apps_share_the_session() -> None:
             assert asked.status_code == 200
             told = await client.get(f"/part/{asked.json()}/events")
             assert "event: done" in told.text
+
+
+# As they stand in the path of a request, and what the page gets: 422 for what is no id, 404 where no route fits, and a
+# stream for whatever may be one.
+ODD_IDS = {
+    "%20": 422,
+    "%09%0A": 422,
+    "%C2%A0": 422,
+    "%2E%2E": 422,
+    "%2E": 422,
+    "a%00b": 422,
+    "x" * 3_000: 422,
+    "%2E%2E%2F": 404,
+    "a%2Fb": 404,
+    "%3Fx": 200,
+    "%23": 200,
+    "%252e%252e": 200,
+}
+
+
+@pytest.mark.parametrize("framework", ["fastapi", "aiohttp"])
+async def test_odd_ids_are_no_fault_of_the_server(framework: str) -> None:
+    async with Emulator(duration=0.2, answer_chars=200) as server, _page(framework, server.url) as got:
+        found = {odd: await got(f"/research/{odd}/events") for odd in ODD_IDS}
+    # aiohttp takes a slash in a segment for part of it.
+    slashes = {"%2E%2E%2F", "a%2Fb"} if framework == "aiohttp" else set[str]()
+    assert {odd: status for odd, (status, _) in found.items()} == {
+        odd: 200 if odd in slashes else status for odd, status in ODD_IDS.items()
+    }
+    for status, text in found.values():
+        assert {200: "event: done", 422: "is not a job id", 404: "ot found"}[status].lower() in text.lower()
+
+
+@asynccontextmanager
+async def _page(framework: str, url: str) -> AsyncIterator[Callable[[str], Awaitable[tuple[int, str]]]]:
+    """What a browser gets at an app with no more than the session and the updates."""
+    poll = PollPolicy(quiet=0.0, gap=0.1, missing_grace=0.0, missing_recheck=0.1)
+    made = Session("any-key", base_url=url, api="sonar", poll=poll, clock=Clock(100.0))
+    if framework == "aiohttp":
+        web_app = web.Application()
+        web_app.router.add_get("/research/{id}/events", updates)
+        web_app.cleanup_ctx.append(research(lambda: made))
+        async with TestClient(TestServer(web_app)) as browser:
+
+            async def by_aiohttp(path: str) -> tuple[int, str]:
+                async with browser.get(URL(path, encoded=True)) as response:
+                    return response.status, await response.text()
+
+            yield by_aiohttp
+        return
+    app = FastAPI()
+    app.include_router(router, prefix="/research")
+    async with (
+        opened(app, made),
+        httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://test") as client,
+    ):
+
+        async def by_httpx(path: str) -> tuple[int, str]:
+            response = await client.get(httpx.URL("http://test", raw_path=path.encode()))
+            return response.status_code, response.text
+
+        yield by_httpx
 
 
 async def _answer(request: web.Request) -> web.Response:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from pathlib import Path
 
 import pytest
 
@@ -62,6 +63,11 @@ def test_error_has_its_status_and_says_no_more(kind: type[AiopplxError], caplog:
         assert caplog.text == ""
 
 
+@pytest.mark.parametrize(("status", "told"), [(400, 422), (422, 422), (409, 502), (500, 502), (None, 502)])
+def test_refusal_by_the_service_is_the_callers_mistake(status: int | None, told: int) -> None:
+    assert status_of(APIError("invalid response id", status=status)) == told
+
+
 async def test_page_asking_while_the_app_stops_hears_nothing(caplog: pytest.LogCaptureFixture) -> None:
     clock = JumpingClock()
     async with (
@@ -77,8 +83,50 @@ async def test_page_asking_while_the_app_stops_hears_nothing(caplog: pytest.LogC
             assert [update async for update in follow] == []
         with follows.reading(session.follow(job)) as late:
             assert [update async for update in late] == []
-    told = [line.getMessage() for line in caplog.records if line.name == "aiopplx.contrib"]
-    assert told == [f"the app stops; 1 job goes on, and is billed, at the service: {job.id}"]
+    told = [line.getMessage() for line in caplog.records if line.levelno == logging.WARNING]
+    assert told == [f"stopping; 1 job goes on, and is billed, at the service: {job.id}"]
+
+
+@pytest.mark.parametrize("has_journal", [False, True])
+@pytest.mark.parametrize("count", [2, 12])
+async def test_ids_are_logged_once_in_a_shutdown(
+    count: int, has_journal: bool, caplog: pytest.LogCaptureFixture, tmp_path: Path
+) -> None:
+    """Whoever waits for them: asked for, in a batch, by two at once, followed, waited for, or only submitted."""
+    clock = JumpingClock()
+    journal = tmp_path / "j.db" if has_journal else None
+    async with Emulator(duration=6000.0, answer_chars=200, clock=clock) as server:
+        async with Session("any-key", base_url=server.url, clock=clock, journal=journal) as session:
+            follows = Follows(session)
+            submitted = [await session.submit(f"Submitted {n}?") for n in range(count)]
+            asked = [asyncio.create_task(session.ask(f"Asked {n % count}?")) for n in range(count + 1)]
+            batches = [session.batch([f"In a batch {n}?" for n in range(count)]) for _ in range(2)]
+            for batch in batches:
+                await batch.__aenter__()
+            waiting = asyncio.create_task(follows.wait(submitted[0]))
+            with follows.reading(session.follow(submitted[1])) as follow:
+                await anext(follow)
+                await server.until(lambda ledger: ledger.created >= 3 * count)
+                while len(session.pending) < 2 * count + 2:  # noqa: ASYNC110 - there is no event for it
+                    await asyncio.sleep(0)
+                ids = {job.id for job in session.pending} | {job.id for job in submitted}
+                session.log_pending()
+                follows.end()
+                assert [update async for update in follow] == []
+            assert (await waiting).status is JobStatus.TIMED_OUT
+            asked[0].cancel()
+            await asyncio.wait(asked[:1])
+            late = await session.submit("After the signal?")
+        for batch in batches:
+            await batch.aclose()
+        await asyncio.gather(*asked, return_exceptions=True)
+    warnings = " ".join(line.getMessage() for line in caplog.records if line.levelno >= logging.WARNING)
+    expected = {job.id for job in session.pending} | ids
+    if has_journal:  # which has the ids of those that were only submitted
+        expected -= {job.id for job in submitted[2:]}
+    else:
+        expected.add(late.id)
+    assert {each: warnings.count(each) for each in expected} == dict.fromkeys(expected, 1)
 
 
 @pytest.mark.parametrize("status", JobStatus)

@@ -9,6 +9,7 @@ import ssl
 import time
 from collections.abc import Sequence
 from email.utils import formatdate
+from urllib.parse import quote
 
 import aiohttp
 import pytest
@@ -23,6 +24,7 @@ from aiopplx import (
     InDoubt,
     Job,
     JobStatus,
+    NotFound,
     PollPolicy,
     ProtocolError,
     RetryPolicy,
@@ -626,7 +628,10 @@ def test_key_unfit_for_a_header_is_refused_unquoted(key: str) -> None:
     assert not key.strip() or key not in str(raised.value)
 
 
-@pytest.mark.parametrize("id", ["", ".", "..", "x" * 2_049, "\ud800"], ids=lambda bad: ascii(bad[:8]))
+NO_IDS = ["", " ", "\t\n", "\u00a0\u3000", ".", "..", ".. ", "a\0b", "x" * 2_049, "\ud800"]
+
+
+@pytest.mark.parametrize("id", NO_IDS, ids=lambda bad: ascii(bad[:8]))
 async def test_id_that_could_leave_its_path_is_never_sent(id: str) -> None:
     async with WireServer([DONE]) as server, session_at(server.url) as session:
         with pytest.raises(ValueError, match="id"):
@@ -635,6 +640,17 @@ async def test_id_that_could_leave_its_path_is_never_sent(id: str) -> None:
             await session.wait(id)
 
     assert server.requests == []
+
+
+@pytest.mark.parametrize(
+    "id", ["../", "/..", "a/b", "//b", "?x", "#", "%2e%2e", "a b", "a\\b", ";x", "%", "\u00e9", "a\r\nb"]
+)
+async def test_odd_id_is_one_segment_of_the_path(id: str) -> None:
+    missing = wire.Say(404, b'{"error": {"type": "not_found", "message": "no such job"}}')
+    async with WireServer([missing]) as server, session_at(server.url) as session:
+        with pytest.raises(NotFound):
+            await session.get(id)
+    assert [request.path for request in server.requests] == [f"/async/chat/completions/{quote(id, safe='')}"]
 
 
 @pytest.mark.parametrize("id", [".", "..", "x" * 2_049])
