@@ -154,7 +154,7 @@ class Announcer:
                 self.emitter.emit(_event_of(job, EventKind.LEFT, "may exist, and be billed, at the service"))
             elif goes_on(job):
                 going.append(job)
-                if self._is_news(job.id):
+                if self._is_unnamed(job.id):
                     unnamed[job.id] = None
         is_many = len(unnamed) > FEW
         if is_many:
@@ -180,7 +180,7 @@ class Announcer:
 
     def left_submitted(self) -> None:
         """The session ends: the ids of those that were only submitted may be nowhere else, either."""
-        ids, self._submitted = [each for each in self._submitted if self._is_news(each)], OrderedDict()
+        ids, self._submitted = [each for each in self._submitted if self._is_unnamed(each)], OrderedDict()
         if ids:
             self._sum_up(ids)
 
@@ -192,13 +192,13 @@ class Announcer:
     def stops(self, job_ids: Iterable[str]) -> None:
         """The program is told to stop. These run, and are listened to, with or without a right to be told as left."""
         self.ends()
-        ids = [each for each in {**dict.fromkeys(job_ids), **self._submitted} if self._is_news(each)]
+        ids = [each for each in {**dict.fromkeys(job_ids), **self._submitted} if self._is_unnamed(each)]
         for at in range(0, len(ids), IN_A_LINE):
             some = ids[at : at + IN_A_LINE]
             go_on = "1 job goes on, and is" if len(some) == 1 else f"{len(some)} jobs go on, and are"
             log(logging.WARNING, f"stopping; {go_on} billed, at the service: %s", " ".join(some))
 
-    def _is_news(self, job_id: str) -> bool:
+    def _is_unnamed(self, job_id: str) -> bool:
         """Whether its id is to be logged, since it was not yet in the end of this session."""
         named = self._named
         if named is None:
