@@ -377,7 +377,8 @@ class Batch(AsyncIterator[Job[TagT]], Generic[TagT]):
                 finally:
                     self._in_hand -= 1
         except BaseException as error:
-            if not isinstance(error, asyncio.CancelledError) or not is_ours(task):
+            # Nobody of ours cancels one while the batch is open: its source did, or whoever cancels every task.
+            if self._state == "open" or not isinstance(error, asyncio.CancelledError) or not is_ours(task):
                 self._trouble = self._trouble or error
             raise
         finally:

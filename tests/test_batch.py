@@ -15,7 +15,7 @@ import polars as pl
 import pyarrow as pa
 import pytest
 from _faulty import emulator, session_at, taken
-from _scripted import Asked, Boom, Scripted, opened, turns
+from _scripted import Asked, Boom, Scripted, is_submit, opened, turns
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -588,3 +588,53 @@ async def test_frame_with_an_unaskable_row_sends_nothing() -> None:
         assert server.ledger.requests.total() == 0
         async with session.batch(aiopplx.questions(frame, skip_bad=True), ordered=True) as jobs:
             assert [job.meta["n"] async for job in jobs] == [1, 3]
+
+
+# --- a source that is cancelled where it is entered -------------------------------------------------------------------
+
+
+async def bounded(limits: list[asyncio.Timeout]) -> AsyncIterator[str]:
+    async with asyncio.timeout(None) as limit:
+        limits.append(limit)
+        for question in ("one", "two"):
+            yield question  # noqa: ASYNC119 - a source may do so
+        await asyncio.Event().wait()
+
+
+async def test_time_limit_of_a_source_ends_no_submission(server: Scripted):
+    server.hold = is_submit
+    limits: list[asyncio.Timeout] = []
+    got: list[Job] = []
+    async with opened(server) as session:
+        task = asyncio.create_task(taken(session.batch(bounded(limits)), got))
+        await server.until(lambda: len(server.held) == 2)
+        limits[0].reschedule(asyncio.get_running_loop().time())
+        await turns()
+        server.hold = lambda asked: False
+        server.release()
+        with pytest.raises(TimeoutError):
+            await task
+    assert sorted(job.text for job in got) == ["answer to one", "answer to two"]
+
+
+@pytest.mark.parametrize("is_async", [False, True])
+async def test_source_that_cancels_its_own_task_hangs_nothing(is_async: bool, server: Scripted):
+    def plain() -> Iterator[str]:
+        yield "one"
+        task = asyncio.current_task()
+        assert task is not None
+        task.cancel()
+        yield "two"
+        yield "three"
+
+    async def awaiting() -> AsyncIterator[str]:
+        for question in plain():
+            yield question
+
+    got: list[Job] = []
+    async with opened(server) as session:
+        task = asyncio.create_task(taken(session.batch(awaiting() if is_async else plain()), got))
+        await asyncio.wait([task])
+    assert task.cancelled()
+    paid = {job.id for job in got if job.id}
+    assert set(server.rows) == paid

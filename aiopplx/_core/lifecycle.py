@@ -162,10 +162,11 @@ class Lifecycle:
                         break
                 self._begin_anew(sub)
         except asyncio.CancelledError as problem:
-            if is_ours(asyncio.current_task()):
-                self._cut_short(sub)
+            if not is_ours(asyncio.current_task()):
+                self._broke(sub, problem)
+            else:
+                self._cut_short(sub, problem)
                 raise
-            self._broke(sub, problem)
         except GeneratorExit:
             raise
         except BaseException as problem:
@@ -232,9 +233,11 @@ class Lifecycle:
             job = sub.as_job(outcomes.status_of_refusal(error, self.client.gate.stop), error)
             self._end(sub, job, is_billed=job.status is JobStatus.IN_DOUBT)
 
-    def _cut_short(self, sub: Submission) -> None:
-        """Whoever made it has left. A job that others listen to by now goes on for them."""
-        if sub.listeners and sub.phase in POLLABLE:
+    def _cut_short(self, sub: Submission, problem: BaseException) -> None:
+        """Whoever made it has left. If others listen, only its sender was ended, and they hear of it."""
+        if not is_collected(sub):
+            self._broke(sub, problem)
+        elif sub.listeners and sub.phase in POLLABLE:
             self.poller.watch(sub, self._clock.now())
         else:
             self.detach(sub)

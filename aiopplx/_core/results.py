@@ -21,7 +21,7 @@ from aiopplx._core.board import BatchFollow, Board, Standing
 from aiopplx._job import Job, Snapshot
 from aiopplx._submission import Phase, Submission
 
-READY = 48
+READY = 40
 """Outcomes held in memory for a consumer that is slower than the service: more than there are polls at once, or the end
 of each poll would find no room for the next job before the consumer has its turn."""
 

@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable, Iterable, Iterator, Mapping
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator, Mapping
 from io import IOBase
 from os import PathLike
 from typing import Any, Generic, Protocol, TypeAlias, TypeVar, cast
 
+from aiopplx._core.reading import Reader
 from aiopplx._errors import InvalidRequest
-from aiopplx._http.apart import closed, is_ours
 from aiopplx._wire.request import Request
 
 T = TypeVar("T")
@@ -72,7 +72,7 @@ class Source(Generic[T]):
         iterator = _iterator_of(given)
         is_async = isinstance(given, AsyncIterable)
         self._plain = None if is_async else cast("Iterator[T]", iterator)
-        self._awaited = cast("AsyncIterator[T]", iterator) if is_async else None
+        self._reader = Reader(cast("AsyncIterator[T]", iterator)) if is_async else None
         self._reading = asyncio.Lock()
         self._at_end = at_end
 
@@ -89,7 +89,7 @@ class Source(Generic[T]):
             raise SourceEnded
         plain = self._plain
         if plain is None:
-            item = await self._next_awaited(is_wanted)
+            item = await self._next_awaited(cast("Reader[T]", self._reader), is_wanted)
         else:
             if self.count and self.count % PAUSE == 0:
                 await asyncio.sleep(0)  # a long list must not hold the loop
@@ -103,17 +103,15 @@ class Source(Generic[T]):
         self.count += 1
         return self.count - 1, item
 
-    async def _next_awaited(self, is_wanted: Callable[[], bool]) -> T:
+    async def _next_awaited(self, reader: Reader[T], is_wanted: Callable[[], bool]) -> T:
         async with self._reading:
             if not is_wanted():
                 raise SourceEnded
-            try:
-                return await anext(cast("AsyncIterator[T]", self._awaited))
-            except BaseException as error:
-                if isinstance(error, asyncio.CancelledError) and is_ours(asyncio.current_task()):
-                    raise
-                self._stop(error)
-                raise SourceEnded from None
+            read = await reader.read()
+            if read.error is not None:
+                self._stop(read.error)
+                raise SourceEnded
+            return cast("T", read.item)
 
     def _stop(self, error: BaseException) -> None:
         self.is_exhausted = True
@@ -129,15 +127,10 @@ class Source(Generic[T]):
 
         Raises whatever the generator raises, and `TimeoutError` if it takes too long.
         """
-        awaited: object = self._awaited
-        if inspect.isasyncgen(awaited):
-            await closed(_aclose(cast("AsyncGenerator[object, None]", awaited)))
+        if self._reader is not None:
+            await self._reader.close()
         elif inspect.isgenerator(self._plain):
             self._plain.close()
-
-
-async def _aclose(generator: AsyncGenerator[object, None]) -> None:
-    await generator.aclose()
 
 
 def _iterator_of(source: Iterable[T] | AsyncIterable[T] | Frame) -> Iterator[T] | AsyncIterator[T]:

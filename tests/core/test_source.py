@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
 
+import anyio
 import pytest
 
 from aiopplx import InvalidRequest, ResearchRequest
@@ -146,3 +147,74 @@ async def test_generator_not_read_to_its_end_is_closed(kind: Callable[[int], Any
     await source.close()
     with pytest.raises(StopIteration if kind is plain else StopAsyncIteration):
         next(given) if kind is plain else await anext(given)
+
+
+# --- what a source holds open over its items --------------------------------------------------------------------------
+
+
+class Holding:
+    """A source with a timeout, a task group or a scope over its items; `end` ends that while nobody asks for one."""
+
+    def __init__(self, kind: str) -> None:
+        self.kind = kind
+        self._end: Callable[[], object] = unheard
+
+    async def __call__(self) -> AsyncIterator[int]:
+        if self.kind == "timeout":
+            async with asyncio.timeout(None) as limit:
+                self._end = lambda: limit.reschedule(asyncio.get_running_loop().time())
+                for n in range(2):
+                    yield n  # noqa: ASYNC119 - a source may do so
+        elif self.kind == "task group":
+            failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            self._end = lambda: failed.set_exception(OSError("the disk is gone"))
+            async with asyncio.TaskGroup() as group:
+                group.create_task(waiting_for(failed))
+                for n in range(2):
+                    yield n  # noqa: ASYNC119 - a source may do so
+        else:
+            with anyio.CancelScope() as scope:
+                self._end = scope.cancel
+                for n in range(2):
+                    yield n  # noqa: ASYNC119 - a source may do so
+        yield 9
+
+    async def end(self) -> None:
+        self._end()
+        for _ in range(20):
+            await asyncio.sleep(0)
+
+
+async def waiting_for(future: asyncio.Future[None]) -> None:
+    await future
+
+
+async def read_apart(source: Source[int]) -> tuple[int, int] | None:
+    """The next item, read by a task of its own, as each submitter is; None at the end."""
+    try:
+        return await asyncio.create_task(source.read(always))
+    except SourceEnded:
+        return None
+
+
+@pytest.mark.parametrize(
+    ("kind", "after", "error"),
+    [("timeout", None, TimeoutError), ("task group", None, ExceptionGroup), ("scope", (1, 9), type(None))],
+)
+async def test_what_a_source_holds_open_ends_in_it(kind: str, after: Any, error: type[BaseException]) -> None:
+    holding = Holding(kind)
+    source: Source[int] = Source(holding(), unheard)
+    assert await read_apart(source) == (0, 0)
+    await holding.end()
+    assert await read_apart(source) == after
+    assert isinstance(source.error, error)
+    assert await read_apart(source) is None
+    await source.close()
+
+
+@pytest.mark.parametrize("kind", ["timeout", "task group", "scope"])
+async def test_source_that_is_closed_leaves_in_its_own_task(kind: str) -> None:
+    source: Source[int] = Source(Holding(kind)(), unheard)
+    assert await read_apart(source) == (0, 0)
+    await asyncio.create_task(source.close())
+    assert source.error is None

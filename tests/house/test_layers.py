@@ -45,7 +45,7 @@ _http.  clock limit secret proxy default_headers apart transport account line cl
 _config
 _core.  contained patience reaching slots live learnt pacing spending pooling pages poller outcomes announcing freezing
     finding sending elsewhere holding lifecycle loading leaving calls following board decisions cancelling single
-    listing files source results asked opening assembly stats foreseeing estimating notebook
+    listing files reading source results asked opening assembly stats foreseeing estimating notebook
 _batch
 _session progress
 journal
