@@ -486,12 +486,16 @@ class _Run:
         fate = "they continue at the service and are billed"
         if self._connection.emulate:
             fate = "the service would continue and bill them; here they end with the emulator"
-        self._view.say(f"{many(len(running), 'job')} still running; {fate}:")
+        # This start has only seen those that it came to.
+        count = len(running)
+        if self._in_all is not None:
+            count = max(count, self._in_all.running - len(self._tally.cancelling))
+        self._view.say(f"{many(count, 'job')} still running; {fate}:")
         # Without a journal the ids are recorded nowhere else.
         shown = running if self._place is None or len(running) <= MANY else running[:FIRST]
         for job in shown:
             self._view.say(f"  {job.id}{self._where(job)}")
-        if self._place is not None and len(shown) < len(running):
+        if self._place is not None and len(shown) < count:
             self._view.say(f"  ...; {self._command('status', self._place, '--running')} lists all")
         if not self._connection.emulate and self._place is None:
             self._view.say("See one with: aiopplx get ID (the service keeps results for days); --wait waits for it.")
@@ -533,7 +537,9 @@ class _Run:
         rest = "not reached" if self._resuming else "not sent"
         price = self._agreement.price
         if self._in_all is not None and price is not None:
-            summary = self._tally.in_all(total, price.rest, self._in_all, spent=self._spent_by_now())
+            summary = self._tally.in_all(
+                total, price.rest, self._in_all, cancelled=unfinished.cancelled, spent=self._spent_by_now()
+            )
         else:
             summary = self._tally.summary(None if ending is None else total, unfinished, rest=rest)
         for note in self._answers.notes:

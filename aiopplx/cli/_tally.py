@@ -135,18 +135,25 @@ class Tally:
         """The failed ones by kind: `1 expired, 2 rejected`."""
         return ", ".join(f"{count:,} {_WORDS.get(status, status)}" for status, count in sorted(self.failed.items()))
 
-    def in_all(self, total: int, before: Estimate, now: Estimate, *, spent: float) -> str:
+    def in_all(self, total: int, before: Estimate, now: Estimate, *, cancelled: int, spent: float) -> str:
         """How far all starts of a run together have come, in one sentence.
 
         Args:
             total: how many questions there are.
             before: what the journal had when this start began.
             now: what it has at its end.
+            cancelled: jobs that the service was asked to cancel, which the journal still has as running.
             spent: US dollars that all runs of the journal have paid.
         """
         here = f"{max(0, now.finished - before.finished):,} in this start"
         failures = f", {self.failures()}" if self.failed else ""
-        counts = {"still running at the service": now.running, "in doubt": now.in_doubt, "not sent": now.count}
+        running = max(0, now.running - cancelled)
+        counts = {
+            "still running at the service": running,
+            "cancelled": cancelled,
+            "in doubt": now.in_doubt,
+            "not sent": now.count,
+        }
         more = "".join(f", {count:,} {word}" for word, count in counts.items() if count)
         return (
             f"{now.finished:,} of {many(total, 'question')} finished ({here}{failures}){more};"

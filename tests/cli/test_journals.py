@@ -286,12 +286,20 @@ async def test_ctrl_c_tells_how_far_all_starts_have_come(tmp_path: Path) -> None
             await until(lambda: server.ledger.created == 6 and b"short 3" in answers.read_bytes())
             process.send_signal(signal.SIGINT)
             _, said = await ending(process)
+        asked = server.ledger.requests.total()
+        async with started(server, *words[:-4], "--max-in-flight", "1", *FAST) as process:
+            await until(lambda: server.ledger.requests.total() > asked)  # it has come to the first that runs
+            process.send_signal(signal.SIGINT)
+            _, again = await ending(process)
         cost = sum(job.cost for job in server.ledger.jobs[:4])
     *_, counts, last = said.splitlines()
     told = "4 of 8 questions finished (1 in this start), 2 still running at the service, 2 not sent"
     assert counts.startswith(f"{told}; ${cost:.2f} spent by all runs of the journal, ")
     assert counts.endswith(f" Answers in {answers}.")
     assert last == f"Run the same command again to resume from {questions}.journal.db; nothing is paid twice."
+    assert "2 jobs still running; they continue at the service and are billed:" in again
+    assert f"aiopplx status {questions}.journal.db --running lists all" in again
+    assert "4 of 8 questions finished (0 in this start), 2 still running at the service, 2 not sent;" in again
 
 
 async def test_ctrl_c_before_the_first_question_says_so(tmp_path: Path) -> None:
