@@ -420,9 +420,10 @@ def check_name(name: str, value: str) -> str:
     return value
 
 
-TENANT = 1_000
+TENANT = 900
 """Characters of a tenant's name at most, as JSON writes it in ASCII: a letter outside ASCII counts as six. It is part
-of the name of each of its submissions, for which an index of PostgreSQL has 2,700 bytes."""
+of the name of each of its submissions, for which an index of PostgreSQL has 2,700 bytes; and a name that may be reused
+has to stay below `LONGEST`, since it is found by its beginning."""
 
 
 def check_tenant(value: str) -> str:

@@ -604,7 +604,7 @@ class Session:
                 same request to the same API) that the journal has an answer to, sent first less than this ago, is
                 answered by it, and one that runs is joined. Default None: never. A tag that is known goes before.
             tenant: whose question it is, where a journal serves several customers: tags and reused answers of one
-                tenant are never those of another. An id, of 1,000 characters at most (each outside ASCII counts as
+                tenant are never those of another. An id, of 900 characters at most (each outside ASCII counts as
                 six). Default: nobody's in particular.
             fields: any further field of `ResearchRequest`, such as `reasoning_effort="high"`; they are listed in
                 `ResearchFields`. A request has its own fields, and takes none beside it.

@@ -15,8 +15,8 @@ from aiopplx._core.reaching import Reach
 from aiopplx._policy.recovery import WITHOUT_RESULT
 from aiopplx._submission import POLLABLE, Submission
 from aiopplx.journal._errors import removed
-from aiopplx.journal._names import Names, alike_name, item_name, key_name, sha_of
-from aiopplx.journal._records import Origin, Record, State
+from aiopplx.journal._names import Names, alike_names, item_name, key_name, sha_of, short_name
+from aiopplx.journal._records import REUSABLE, Origin, Record, State
 
 T = TypeVar("T")
 
@@ -121,16 +121,28 @@ class Search:
         A tag that is known stands for its own submission. By the store's clock a submission is as old as its first
         attempt.
         """
-        sub, store = self._sub, self._reach.store
-        if sub.tag is not None and await store.get(item=item) is not None:
+        sub, beginning = self._sub, alike_names(sha, tenant=tenant)
+        rows = await self._reach.store.alike(sha, api=sub.api.name, item=item, beginning=beginning)
+        is_known = any(row.item in (item, short_name(item)) for row in rows)
+        newest = max((row for row in rows if _may_be_had(row, sha, sub)), key=_pk, default=None)
+        if sub.tag is not None and is_known:
             return item
-        newest = await store.newest(sha, api=sub.api.name)
         if newest is not None and (newest.state is not State.DONE or newest.age is None or newest.age < seconds):
             return newest.item
         if sub.tag is not None:
             return item
-        name = alike_name(sha, newest.pk if newest is not None else 0, tenant=tenant)
+        before = max((row for row in rows if row.item.startswith(beginning)), key=_pk, default=None)
+        if before is None or (newest is not None and newest.pk > before.pk):
+            before = newest
+        elif before.state not in WITHOUT_RESULT and before is not newest:
+            return before.item  # it is in doubt
         # A failure is no answer: who asks again has a submission of its own, under the next name for all sessions.
-        while (known := await store.get(item=name)) is not None and known.state in WITHOUT_RESULT:
-            name = alike_name(sha, known.pk, tenant=tenant)
-        return name
+        return f"{beginning}{before.pk if before is not None else 0}"
+
+
+def _may_be_had(row: Record, sha: bytes, sub: Submission) -> bool:
+    return row.state in REUSABLE and (row.sha, row.api) == (sha, sub.api.name)
+
+
+def _pk(row: Record) -> int:
+    return row.pk

@@ -86,9 +86,9 @@ class ForgetfulJournal:
         """Nothing: there are no rows."""
         return []
 
-    async def newest(self, sha: bytes, *, api: str) -> Record | None:
-        """None: there are no rows."""
-        return None
+    async def alike(self, sha: bytes, *, api: str, item: str, beginning: str) -> list[Record]:
+        """Nothing: there are no rows."""
+        return []
 
     async def release(self, claim: Claim) -> None:
         """Nothing is held."""

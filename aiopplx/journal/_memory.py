@@ -334,13 +334,14 @@ class MemoryJournal:
         store = self._open()
         return store.held(self, but) if self.shares else []
 
-    async def newest(self, sha: bytes, *, api: str) -> Record | None:
+    async def alike(self, sha: bytes, *, api: str, item: str, beginning: str) -> list[Record]:
         """See `Journal`."""
         store = self._open()
-        for pk, row in reversed(store.rows.items()):
-            if row.sha == sha and row.api == api and row.state in REUSABLE:
-                return store.seen(pk, self)
-        return None
+        equal = [row for row in reversed(store.rows.values()) if (row.sha, row.api) == (sha, api)]
+        may_be_had = (row.pk for row in equal if row.state in REUSABLE)
+        named = (row.pk for row in equal if row.item.startswith(beginning))
+        found = {next(may_be_had, None), next(named, None), store.by_item.get(item)}
+        return [store.seen(pk, self) for pk in sorted(pk for pk in found if pk is not None)]
 
     async def release(self, claim: Claim) -> None:
         """See `Journal`."""

@@ -45,15 +45,17 @@ def item_name(tag: str | int | None, sha: bytes, occurrence: int = 1, *, run: st
     return f"{_of(tenant)}{of_run}req:{sha.hex()}#{occurrence}"
 
 
-def alike_name(sha: bytes, after: int, *, tenant: str = "") -> str:
-    """The name of a submission that whoever asks the same may reuse: of all who ask at once, one makes it.
+def alike_names(sha: bytes, *, tenant: str = "") -> str:
+    """How the names begin of submissions that whoever asks the same may reuse.
+
+    One such name ends with the row of the latest submission of this request, which is too old or has no result, 0 if
+    there is none: of all who ask at once, one makes it.
 
     Args:
         sha: of the request.
-        after: the row of the latest submission of this request, which is too old; 0 if there is none.
         tenant: whose question it is.
     """
-    return f"{_of(tenant)}alike:{sha.hex()}>{after}"
+    return f"{_of(tenant)}alike:{sha.hex()}>"
 
 
 def _of(tenant: str) -> str:

@@ -131,14 +131,20 @@ class Journal(Protocol):
         """
         ...
 
-    async def newest(self, sha: bytes, *, api: str) -> Record | None:
-        """The newest row of this very request at this API that has a result or may still get one; None without one.
+    async def alike(self, sha: bytes, *, api: str, item: str, beginning: str) -> list[Record]:
+        """What there is for whoever would rather reuse an answer to this very request at this API, in one look.
 
-        These are rows in QUEUED, SENDING, ACCEPTED and DONE. It gives no right to write, as `get`.
+        It gives no right to write, as `get`.
 
         Args:
             sha: of the canonical request (`store.sha_of`).
             api: the name of the API.
+            item: the name of the submission itself.
+            beginning: of the names of submissions that may be reused.
+
+        Returns:
+            At most three rows, lowest `pk` first: the one of that name; the newest of this request that has a result or
+            may still get one (in QUEUED, SENDING, ACCEPTED or DONE); and the newest of it whose name begins so.
         """
         ...
 

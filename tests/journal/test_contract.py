@@ -852,16 +852,24 @@ async def test_step_goes_on_though_its_caller_is_cancelled(journal: Journal) -> 
     assert (await now(journal, record)).state is S
 
 
-async def test_newest_row_of_a_request_has_a_result_ahead(journal: Journal) -> None:
-    assert await journal.newest(sha_of(b"why?"), api="sonar") is None
+async def test_what_may_be_reused_is_found_in_one_look(journal: Journal) -> None:
+    async def alike(
+        asked: bytes = b"why?", api: str = "sonar", name: str = "none", beginning: str = "none"
+    ) -> list[str | int | None]:
+        rows = await journal.alike(sha_of(asked), api=api, item=name, beginning=beginning)
+        assert [row.pk for row in rows] == sorted({row.pk for row in rows})
+        assert all(row.claim is None for row in rows)
+        return [row.tag for row in rows]
+
+    assert await alike() == []
     for place, state in enumerate(State):
         await brought_to(journal, state, f"at {place}")
-        found = await journal.newest(sha_of(b"why?"), api="sonar")
-        assert found is not None
-        assert found.claim is None
-        assert found.tag == (f"at {place}" if state in (Q, S, A, D) else f"at {D.value}")
-    assert await journal.newest(sha_of(b"why?"), api="agent") is None
-    assert await journal.newest(sha_of(b"another"), api="sonar") is None
+        newest = f"at {place}" if state in (Q, S, A, D) else f"at {D.value}"
+        assert await alike() == [newest]
+        assert await alike(beginning='tag:"at') == list(dict.fromkeys([newest, f"at {place}"]))
+        assert await alike(name='tag:"at 0"') == list(dict.fromkeys(["at 0", newest]))
+    assert await alike(api="agent", beginning="tag") == await alike(b"another", beginning="tag") == []
+    assert await alike(b"another", name='tag:"at 1"') == ["at 1"]
 
 
 # --- two sessions on one store ----------------------------------------------------------------------------------------

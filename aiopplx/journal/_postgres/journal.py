@@ -232,9 +232,9 @@ class PostgresJournal:
         """See `Journal`."""
         return await self._see(lambda: self._writing.held(but))
 
-    async def newest(self, sha: bytes, *, api: str) -> Record | None:
+    async def alike(self, sha: bytes, *, api: str, item: str, beginning: str) -> list[Record]:
         """See `Journal`."""
-        return await self._see(lambda: self._reading.newest(sha, api))
+        return await self._see(lambda: self._reading.alike(sha, api, item, beginning))
 
     async def release(self, claim: Claim) -> None:
         """See `Journal`."""

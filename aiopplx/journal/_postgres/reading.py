@@ -107,10 +107,9 @@ class Reading:
         """A page of records in one of these states, above row `after`."""
         return await self._records(sql.PAGE, states=[int(state) for state in states], after=after, limit=limit)
 
-    async def newest(self, sha: bytes, api: str) -> Record | None:
-        """The newest row of this request that has a result or may get one."""
-        found = await self._records(sql.NEWEST, sha=sha, api=api)
-        return found[0] if found else None
+    async def alike(self, sha: bytes, api: str, item: str, beginning: str) -> list[Record]:
+        """What there is for whoever would reuse an answer."""
+        return await self._records(sql.ALIKE, sha=sha, api=api, item=short_name(item), beginning=beginning)
 
     async def counts(self) -> dict[State, int]:
         """The number of records in each state."""

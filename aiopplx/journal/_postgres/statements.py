@@ -171,7 +171,12 @@ def _read(which: str) -> str:
 BY_PK, BY_ITEM, BY_JOB_ID, BY_KEY = (_read(f"{name} = :{name}") for name in ("pk", "item", "job_id", "key"))
 BY_PKS = _read("pk = ANY(:pks)")
 PAGE = _read("pk > :after AND state = ANY(:states) ORDER BY pk LIMIT :limit")
-NEWEST = _read(f"sha = :sha AND api = :api AND state {_among(REUSABLE)} ORDER BY pk DESC LIMIT 1")
+_NEWEST = "SELECT max(pk) FROM ~.job WHERE sha = :sha AND api = :api AND"
+ALIKE = _read(
+    f"""pk = ANY(ARRAY(
+        SELECT pk FROM ~.job WHERE item = :item
+        UNION ALL {_NEWEST} state {_among(REUSABLE)} UNION ALL {_NEWEST} starts_with(item, :beginning)))"""
+)
 
 # --- the right to write ----------------------------------------------------------------------------------------------
 

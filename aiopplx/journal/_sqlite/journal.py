@@ -152,9 +152,9 @@ class SqliteJournal:
         self._check()
         return []
 
-    async def newest(self, sha: bytes, *, api: str) -> Record | None:
+    async def alike(self, sha: bytes, *, api: str, item: str, beginning: str) -> list[Record]:
         """See `Journal`."""
-        return await self._do(lambda statements: statements.newest(sha, api))
+        return await self._do(lambda statements: statements.alike(sha, api, item, beginning))
 
     async def release(self, claim: Claim) -> None:
         """See `Journal`. The one session that has the file open holds every row, so nothing changes."""

@@ -194,16 +194,17 @@ class WritingStatements(Statements):
             found = self._claimed(pk)
             return found if origin is None else self._came_from(found, origin)
 
-    def newest(self, sha: bytes, api: str) -> Record | None:
-        """The newest row of this request that has a result or may get one. Its index is made for those who ask."""
+    def alike(self, sha: bytes, api: str, item: str, beginning: str) -> list[Record]:
+        """What there is for whoever would reuse an answer. Its index is made for those who ask."""
         self.connection.execute("CREATE INDEX IF NOT EXISTS job_sha ON job(sha)")
-        found = self.one(
-            "SELECT pk FROM job WHERE sha = ? AND api = ? AND (1 << state) & ? ORDER BY pk DESC LIMIT 1",
-            sha,
-            api,
-            mask(REUSABLE),
+        newest = "SELECT max(pk) FROM job WHERE sha = ? AND api = ? AND"
+        found = self.connection.execute(
+            f"SELECT pk FROM job WHERE item = ? UNION {newest} (1 << state) & ? UNION {newest} instr(item, ?) = 1"  # noqa: S608 - ours
+            " ORDER BY 1",
+            (item, sha, api, mask(REUSABLE), sha, api, beginning),
         )
-        return self.record(found[0]) if found is not None else None
+        records = [self.record(pk) for (pk,) in found.fetchall() if pk is not None]
+        return [record for record in records if record is not None]
 
     def claim(self, pk: int) -> Record | None:
         """See `Journal`. The only writer holds every row."""
