@@ -161,6 +161,8 @@ def _problem_of(given: str, url: yarl.URL) -> str:
         url = _with_scheme(given)
     if url.scheme not in ("http", "https") or not url.host or re.search(_BLANK, given):
         return f"must look like https://host or https://host/prefix, without user, query or fragment: write {SERVICE}"
+    if url.port == 0:
+        return "has the port 0, at which nothing can listen: leave it out, or give the server's"
     if url.host in _WEBSITES:
         return f"is the address of the website; the API is at {SERVICE}"
     path = url.raw_path.rstrip("/")

@@ -23,6 +23,7 @@ import pandas as pd
 import polars as pl
 import pyarrow as pa
 import pytest
+from _frames import where_shown
 from hypothesis import HealthCheck, given, seed, settings
 from hypothesis import strategies as st
 from yarl import URL
@@ -539,3 +540,58 @@ async def test_address_of_sqlite_is_not_taken_for_a_file(path: str, tmp_path: Pa
     with pytest.raises(ConfigError, match="MemoryJournal"):
         await SqliteJournal.open(path, now=time.time)
     assert os.listdir(tmp_path) == []
+
+
+ADDRESSES = ["postgresql+asyncpg", "mysql", "mysql+aiomysql", "redis", "mongodb+srv", "https", "s3"]
+
+
+@pytest.mark.parametrize("scheme", ADDRESSES)
+async def test_address_of_another_database_is_refused_unseen(scheme: str, tmp_path: Path, monkeypatch: Any) -> None:
+    """No file of that name is made, and what stands before its @ is not shown."""
+    monkeypatch.chdir(tmp_path)
+    secret = "canary-word-51ab"
+    address = f"{scheme}://user:{secret}@host/database"
+    makers: list[Callable[[], object]] = [
+        lambda: Session("a-test-key", journal=address),
+        lambda: Session("a-test-key", journal=JournalOptions(address)),
+        lambda: Session("a-test-key", shared=address, rpm=6),
+        lambda: open_reader(address),
+        lambda: Session("a-test-key", journal=Path(address.strip())),
+        lambda: open_reader(Path(address.strip())),
+    ]
+    for make in makers:
+        with pytest.raises(ConfigError, match="postgresql://user@host") as caught:
+            make()
+        assert secret not in str(caught.value) + repr(caught.value)
+    for make in makers[:4]:
+        with pytest.raises(ConfigError) as caught:
+            make()
+        assert where_shown(secret, caught.value, but=__file__) == []
+    assert secret not in repr(JournalOptions(address))
+    with pytest.raises(ConfigError, match="postgresql://user@host"):
+        await SqliteJournal.open(address, now=time.time)
+    assert os.listdir(tmp_path) == []
+
+
+class Odd(os.PathLike[str]):
+    def __init__(self, path: object) -> None:
+        self._path = path
+
+    def __fspath__(self) -> str:
+        if isinstance(self._path, Exception):
+            raise self._path
+        return self._path  # type: ignore[return-value]  # that is what is tried
+
+
+@pytest.mark.parametrize("path", [LookupError("no"), 7, None, b"run.db"])
+def test_path_that_is_none_is_refused(path: object) -> None:
+    for journal in (Odd(path), JournalOptions(Odd(path))):
+        with pytest.raises(ConfigError, match="must be a path"):
+            Session("a-test-key", journal=journal)
+    with pytest.raises(ConfigError, match="must be a path"):
+        open_reader(Odd(path))
+
+
+def test_port_at_which_nothing_listens_is_refused() -> None:
+    with pytest.raises(ConfigError, match="port 0"):
+        Session("a-test-key", base_url="https://host:0/prefix")

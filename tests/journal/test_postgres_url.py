@@ -14,11 +14,18 @@ from aiopplx.journal._postgres.url import Url, address_of, hidden, is_url
         ("postgresql://h/db", True),
         ("postgres://h/db", True),
         ("research.db", False),
+        ("PostgreSQL://h/db", True),
+        ("postgresql+asyncpg://h/db", True),
+        ("mysql://h/db", True),
+        (" redis://h", True),
         ("sqlite:///x", False),
+        ("file://x", False),
+        ("c://x", False),
+        ("a/postgresql://x", False),
         (None, False),
     ],
 )
-def test_url_is_told_from_a_file(given: object, is_one: bool) -> None:
+def test_address_is_told_from_a_file(given: object, is_one: bool) -> None:
     assert is_url(given) is is_one
 
 

@@ -29,7 +29,7 @@ from aiopplx._errors import ConfigError
 SslMode = Literal["disable", "require", "verify-ca", "verify-full"]
 """libpq's words: no TLS; TLS with whoever answers; with whoever has a signed certificate; with the host in it."""
 
-SCHEMES = ("postgresql://", "postgres://")
+SCHEMES = ("postgresql", "postgres")
 SCHEMA = "aiopplx"
 """The schema, if the URL names none."""
 PORT = 5432
@@ -39,8 +39,10 @@ _WORDS = frozenset({"schema", "sslmode", "sslrootcert", "host", "port", "user", 
 _SCHEMA = r"[a-z_][a-z0-9_]{0,39}"
 # What stands between the colon after the user and the last @ before the words. If it has a "?" itself, which should be
 # written %3F, to the last @ of all, unless it is a port: rather too much is hidden than too little.
-_BEFORE_THE_AT = r"(?s)(\w+://[^:@/?#\[]*):([^?]*)@"
-_BEFORE_AN_ODD_AT = r"(?s)(\w+://[^:@/?#\[]*):(?!\d+(?:[/?#]|$))(.*)@"
+_BEFORE_THE_AT = r"(?s)(\s*[\w+.-]+://[^:@/?#\[]*):([^?]*)@"
+_BEFORE_AN_ODD_AT = r"(?s)(\s*[\w+.-]+://[^:@/?#\[]*):(?!\d+(?:[/?#]|$))(.*)@"
+# SQLite's addresses are of files, of which `check_path` knows what to say. One letter is a drive of Windows.
+_ADDRESS = r"(?i)\s*(?!file:|sqlite)[a-z][a-z0-9+.-]+://"
 _AMONG_THE_WORDS = r"(?i)([?&][^=&]*pass[^=&]*=)[^&]*"
 
 T = TypeVar("T")
@@ -92,8 +94,8 @@ class Url(str):
 
 
 def is_url(given: object) -> bool:
-    """Whether this names a database, and not a file."""
-    return isinstance(given, str) and given.startswith(SCHEMES)
+    """Whether this is an address, of whatever database, and not the path of a file."""
+    return isinstance(given, str) and re.match(_ADDRESS, given) is not None
 
 
 def hidden(given: T) -> T | Url:
@@ -123,13 +125,17 @@ def address_of(given: str, *, argument: str = "journal", environment: Mapping[st
         ConfigError: it cannot be used. The message shows nothing of the URL but the word that is wrong.
     """
     wrong = ConfigError(
-        "is no postgresql:// URL: postgresql://user@host:5432/database?schema=aiopplx is one", argument=argument
+        "is no postgresql:// URL: postgresql://user@host:5432/database?schema=aiopplx is one, without the name of a"
+        " driver. Any other journal is the path of a file",
+        argument=argument,
     )
     given = hidden(given)
     if not isinstance(given, Url):
         raise wrong
     try:
         parts = urlsplit(given)
+        if parts.scheme not in SCHEMES:
+            raise wrong
         host, port, user = parts.hostname or "", parts.port, unquote(parts.username or "")
         words = dict(parse_qsl(parts.query, keep_blank_values=True, strict_parsing=bool(parts.query)))
     except ValueError:
