@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import re
 import sys
 from collections.abc import Sequence
 
@@ -28,18 +29,18 @@ def run(argv: Sequence[str]) -> int:
     """
     logging.getLogger("aiopplx").addHandler(logging.NullHandler())  # the commands print what happens themselves
     try:
-        words = [STANDARD if word == "-" else word for word in argv]
+        words = [_with_standard(word) for word in argv]
         code: object = make_app()(words, exit_on_error=False, print_error=False)
         sys.stdout.flush()
     except CycloptsError as error:
         command = " ".join(["aiopplx", *(error.command_chain or ())])
-        complain(_without_passwords(f"{' '.join(str(error).split())} (see {command} --help)", argv))
+        complain(_as_typed(f"{' '.join(str(error).split())} (see {command} --help)", argv))
         return USAGE
     except UsageError as error:
-        complain(_without_passwords(str(error), argv))
+        complain(_as_typed(str(error), argv))
         return USAGE
     except OutputLost as error:
-        complain(str(error))
+        complain(_as_typed(str(error), argv))
         return LATER
     except BrokenPipeError:
         _forget_stdout()
@@ -56,8 +57,14 @@ def run(argv: Sequence[str]) -> int:
     return code if isinstance(code, int) else 0
 
 
-def _without_passwords(said: str, argv: Sequence[str]) -> str:
+def _with_standard(word: str) -> str:
+    """A word for the parser, with `STANDARD` in place of a value that is `-`, as in `--output=-` and `-o-` too."""
+    return word[:-1] + STANDARD if re.fullmatch(r"(--[^=]+=|-o=?)?-", word) else word
+
+
+def _as_typed(said: str, argv: Sequence[str]) -> str:
     """A message about what was typed, which may repeat a database's URL that was typed in a wrong place."""
+    said = said.replace(STANDARD, "-")
     for word in argv:
         for part in (word, word.partition("=")[2]):
             if is_url(part):

@@ -263,7 +263,7 @@ class Answers:
     ) -> None:
         self._outputs: list[Output] = []
         self._notes: list[str] = []
-        names = [os.path.realpath(path) for path in paths]
+        names = [path if path == STANDARD else os.path.realpath(path) for path in paths]
         if len(set(names)) < len(names):
             raise UsageError("two outputs have one name")
         try:

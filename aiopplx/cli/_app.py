@@ -13,6 +13,7 @@ from cyclopts import App, Parameter
 from cyclopts.types import PositiveFloat, PositiveInt
 
 from aiopplx.cli._options import (
+    MAY_BE_STANDARD,
     PLACE,
     Connection,
     CostsBy,
@@ -22,6 +23,7 @@ from aiopplx.cli._options import (
     ReviewOptions,
     RunOptions,
     TableOptions,
+    refuse_standard,
 )
 
 _ABOUT = """Submit many Perplexity deep-research jobs at once, poll them together, get each as it finishes.
@@ -43,7 +45,7 @@ def make_app() -> App:
         help_format="markdown",
         version=_version,
         result_action="return_value",
-        default_parameter=Parameter(negative=()),
+        default_parameter=Parameter(negative=(), validator=refuse_standard),
     )
     app["--help"].group = app["--version"].group = "Help"
     for group, commands in _COMMANDS.items():
@@ -65,6 +67,7 @@ def run(
     questions: Annotated[
         str,
         PLACE,
+        MAY_BE_STANDARD,
         Parameter(help="Table or text: CSV, TSV, Excel, Parquet, JSON, JSONL, or a question a line; - is stdin."),
     ],
     /,

@@ -8,9 +8,9 @@ from __future__ import annotations
 import csv
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 
 import msgspec
 from cyclopts import Group, Parameter, Token
@@ -33,6 +33,36 @@ CostsBy = Literal["tag", "api", "state"]
 STANDARD = "\0-"
 """Stands for a bare `-`, which the parser would take for an option. No file can have this name."""
 
+
+_MAY_BE_STANDARD = frozenset({"output", "tag", "delimiter"})
+"""Options that may be `-`: stdout, none, and the character itself."""
+
+
+def refuse_standard(_: object, given: object) -> None:
+    """Validates each argument, and the options of a class together. Raises `ValueError`: one is `-`."""
+    if is_dataclass(given):
+        for field in fields(given):
+            if field.name not in _MAY_BE_STANDARD and _is_standard(getattr(given, field.name)):
+                raise UsageError(f"--{field.name.replace('_', '-')}: {_NOT_HERE}")
+    elif _is_standard(given):
+        raise ValueError(_NOT_HERE)
+
+
+_NOT_HERE = "- stands for stdin or stdout, and neither can be meant here"
+
+
+def _is_standard(given: object) -> bool:
+    values = cast("tuple[object, ...]", given) if isinstance(given, tuple) else (given,)
+    return any(str(each) == STANDARD for each in values)
+
+
+def _may_be_standard(_: object, given: object) -> None:
+    """Validates an argument that may be `-`, in place of `refuse_standard`."""
+
+
+MAY_BE_STANDARD = Parameter(validator=_may_be_standard)
+"""Of an argument that may be `-`."""
+
 KEY_LIMIT = 4096
 """Bytes read of a key file."""
 
@@ -53,7 +83,8 @@ def without_password(given: str) -> str:
 
 
 def _place(_: object, tokens: Sequence[Token]) -> str:
-    return without_password(tokens[0].value)
+    given = tokens[0].value
+    return given if given == STANDARD else without_password(given)
 
 
 PLACE = Parameter(converter=_place)
@@ -149,7 +180,7 @@ Outputs = Annotated[
         name=["--output", "-o"],
         show_default=False,
         help="File for the answers: .jsonl .csv .tsv .xlsx .parquet .html .md, or FOLDER/ for a page of each; may be"
-        " repeated. Default: stdout.",
+        " repeated; - is stdout. Default: stdout.",
     ),
 ]
 Form = Annotated[
@@ -302,7 +333,7 @@ class TableOptions:
             self.input_format,
             self.sheet,
             self.encoding,
-            "\t" if self.delimiter in ("tab", "\\t") else self.delimiter,
+            {"tab": "\t", "\\t": "\t", STANDARD: "-"}.get(self.delimiter, self.delimiter),
             not self.no_header,
             self.skip_lines,
             self.each_line,

@@ -120,7 +120,50 @@ def test_misspelt_option_is_one_line_and_exit_code_2(
     assert out == ""
 
 
+@pytest.mark.parametrize(
+    ("words", "what"),
+    [
+        (["ask", "-", "--emulate"], "QUESTION"),
+        (["get", "-"], "ID"),
+        (["cancel", "-"], "ID"),
+        (["status", "-"], "JOURNAL"),
+        (["watch", "-"], "JOURNAL"),
+        (["cost", "-"], "JOURNAL"),
+        (["export", "-", "-o", "-"], "JOURNAL"),
+        (["review", "-"], "JOURNAL"),
+        (["adopt", "-", "some-id"], "JOURNAL"),
+        (["adopt", "some.db", "-"], "ID"),
+        (["journal", "migrate", "-"], "JOURNAL"),
+        (["doctor", "--journal", "-"], "--journal"),
+        (["ask", "Why?", "--model", "-"], "--model"),
+        (["run", "questions.txt", "--journal", "-"], "--journal"),
+        (["run", "questions.txt", "--journal=-"], "--journal"),
+        (["run", "questions.txt", "--model", "-"], "--model"),
+        (["run", "questions.txt", "--keep", "-"], "--keep"),
+        (["run", "questions.txt", "--api-key-file", "-"], "--api-key-file"),
+    ],
+)
+def test_dash_that_is_no_stream_is_refused_as_typed(
+    words: list[str], what: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert main(words) == 2
+    out, err = capfd.readouterr()
+    assert "- stands for stdin or stdout" in err
+    assert what in err
+    assert err.count("\n") == 1
+    assert "\0" not in err
+    assert out == ""
+
+
 # --- run -------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("word", ["-o-", "-o=-", "--output=-", "--output -"])
+async def test_dash_as_output_is_stdout(word: str) -> None:
+    async with Emulator(duration=0.0) as server:
+        done = await run_at(server, "run", "-", "--no-journal", *FAST, *word.split(), stdin="Why?\n")
+    assert done.returncode == 0
+    assert [row["question"] for row in rows(done.stdout)] == ["Why?"]
 
 
 def test_shipped_questions_run_on_the_emulator_without_a_key(tmp_path: Path) -> None:
