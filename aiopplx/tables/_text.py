@@ -1,7 +1,7 @@
 """Questions as plain text: one a line, or one for a whole file.
 
-Lines end with `\\n`, `\\r\\n` or `\\r`, and with nothing else: U+2028 stands inside questions that were copied from web
-pages. Lines that begin with `#` are remarks; since a question may begin so too, they are counted aloud.
+Lines end with `\\n`, `\\r\\n` or `\\r`. What ends a line elsewhere ends none here, and is not asked either: several
+questions would be one. Lines that begin with `#` are remarks, counted aloud: a question may begin so too.
 
 This module knows nothing of files.
 """
@@ -13,8 +13,9 @@ from collections.abc import Callable, Iterable
 from aiopplx.tables._kind import is_object
 from aiopplx.tables._table import QUESTION, BadRow, Row, Rows, Table, TableError
 
-_OTHER_ENDS = frozenset("\r\v\f\x1c\x1d\x1e\x85")
-"""Line ends of other systems. Whoever has them inside a line has several questions there, or a page of text."""
+_OTHER_ENDS = frozenset("\r\v\f\x1c\x1d\x1e\x85\u2028\u2029")
+"""Line ends of other systems, Unicode's among them: where `str.splitlines` splits. Whoever has them inside a line has
+several questions there, or a page of text."""
 
 
 def line_of_text(place: str, line: str, *, is_guess: bool) -> Row | BadRow | None:

@@ -34,6 +34,8 @@ OTHER_KINDS = [
     ("q.txt", 'Company Name\tnote\r\nAcme\t"two\nlines"\r\nVasa\ta\r\n'.encode("utf-16"), "which column"),
     ("q.txt", "Why?\x85How?\x85", "has a line end in it"),
     ("q.txt", "Why?\fHow?\n", "has a line end in it"),
+    ("q.txt", "Why?\u2028How?\n", "has a line end in it"),
+    ("q.txt", "Why?\u2029How?\n", "has a line end in it"),
     ("q.xlsx", b"PK\x03\x04\x14\x00\x06\x00", "a damaged archive"),
     ("q.txt", b"PK\x03\x04rest\nrest", "a damaged archive"),
     ("q.xls", b"\xd0\xcf\x11\xe0\xa1\xb1", "an old Excel"),
@@ -75,7 +77,6 @@ READ = [
     ("q.txt", '{"question": "one",\n "tag": 1}\n', ["one"]),
     ("q.jsonl", '{"labels": [\n "a.org"\n], "question": "one"}\n', ["one"]),
     ("q.txt", "Why?\rHow?\rWhen?", ["Why?", "How?", "When?"]),
-    ("q.txt", "Why?\u2028How?\n", ["Why?\u2028How?"]),
     ("q.jsonl", '"Why?"\r"How?"\r', ["Why?", "How?"]),
     ("q.txt", "Why?\nHow?".encode("utf-16"), ["Why?", "How?"]),
     ("q.txt", "Why?\nHow?".encode("utf-16-le"), ["Why?", "How?"]),
@@ -140,7 +141,7 @@ def test_named_format_overrules_the_guess(tmp_path: Path, name: str) -> None:
     assert asked(saved(tmp_path, name, content), format="text") == ["question,answer", '{"a": 1}', "[1]"]
 
 
-@pytest.mark.parametrize("late", ["Why?\x85How?", "Why?\fHow?", '{"question": "How?"}'])
+@pytest.mark.parametrize("late", ["Why?\x85How?", "Why?\fHow?", "Why?\u2028How?", '{"question": "How?"}'])
 def test_odd_line_far_down_is_found_in_the_look(tmp_path: Path, late: str) -> None:
     before = [f"Question {number}: {'x' * 70}?" for number in range(1_000)]
     seen = look(read_file(saved(tmp_path, "q.txt", "\n".join([*before, late, "Last?"]))), AskOptions())

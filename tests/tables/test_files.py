@@ -372,12 +372,19 @@ def test_batch_lines_of_the_provider_are_requests(tmp_path: Path) -> None:
 
 
 def test_text_is_a_question_a_line(tmp_path: Path) -> None:
-    table = table_of(tmp_path / "q.txt", "\ufeff# a remark\r\nWhy,\u2028so?\n\n\rHow?\n#1 cause?\n")
+    table = table_of(tmp_path / "q.txt", "\ufeff# a remark\r\nWhy,\tso?\n\n\rHow?\n#1 cause?\n")
     assert [(row.place, row.cells["question"]) for row in table.read() if isinstance(row, Row)] == [
-        ("line 2", "Why,\u2028so?"),
+        ("line 2", "Why,\tso?"),
         ("line 5", "How?"),
     ]
     assert table.notes == ["2 lines that begin with # left out, the first is line 1: # a remark"]
+
+
+@pytest.mark.parametrize("end", "\v\f\x1c\x1d\x1e\x85\u2028\u2029")
+def test_each_other_line_end_inside_a_line_is_refused(tmp_path: Path, end: str) -> None:
+    assert len(f"Why?{end}How?".splitlines()) == 2
+    seen = list(table_of(tmp_path / "q.txt", f"First?\nWhy?{end}How?\n").read())
+    assert [(row.place, isinstance(row, BadRow)) for row in seen] == [("line 1", False), ("line 2", True)]
 
 
 def test_a_markdown_file_is_one_question(tmp_path: Path) -> None:
