@@ -58,7 +58,7 @@ _NEEDS = {
 def form_of(path: str, given: OutputFormat | None) -> OutputFormat:
     """The form of an output. Raises `UsageError`: there is none of that name, or what writes it is not installed."""
     if is_url(path):
-        raise UsageError("-o takes a file, and no URL of a database; --journal takes one")
+        raise UsageError("-o takes a file, and no URL; --journal takes that of a database")
     is_folder = _is_folder(path)
     suffix = Path(path).suffix.lower()
     if given is None and not is_folder and (instead := _INSTEAD.get(suffix)):

@@ -34,7 +34,7 @@ def place_of(options: JournalOptions, source: str, outputs: Sequence[str], conne
         UsageError: options that do not go together.
     """
     if is_url(source):
-        raise UsageError("QUESTIONS is the URL of a database, and no file of questions; --journal takes it")
+        raise UsageError("QUESTIONS is a URL, and no file of questions; --journal takes that of a database")
     if options.journal is not None and options.no_journal:
         raise UsageError("--journal and --no-journal do not go together")
     place = None if options.no_journal else _place(options, source, outputs, connection)

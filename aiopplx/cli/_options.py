@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import csv
 import os
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
@@ -67,9 +68,13 @@ KEY_LIMIT = 4096
 """Bytes read of a key file."""
 
 
+# With the driver's name, in quotation marks, of another kind, or without its beginning: `user:password@host/database`.
+_URL = r"""[\s"'<]*[A-Za-z][\w+.-]+:/|[^:@/\\\s]+:[^@/\\\s]+@[\w.\[]"""
+
+
 def is_url(place: str) -> bool:
-    """Whether a journal is on PostgreSQL, and no file."""
-    return place.startswith(("postgresql://", "postgres://"))
+    """Whether a journal is on PostgreSQL, and no file: or is meant to be, as its URL of whatever kind is refused."""
+    return re.match(_URL, place) is not None
 
 
 def without_password(given: str) -> str:

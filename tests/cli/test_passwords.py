@@ -84,7 +84,7 @@ def test_commands_to_copy_say_where_the_password_comes_from() -> None:
 
 
 def test_url_of_a_database_is_no_file_of_questions() -> None:
-    with pytest.raises(UsageError, match="--journal takes it"):
+    with pytest.raises(UsageError, match="--journal takes that"):
         place_of(JournalOptions(), without_password(NOWHERE), (), Connection())
 
 

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
 import pytest
 
+from aiopplx import JournalOptions, Session
 from aiopplx._errors import ConfigError
 from aiopplx.journal._postgres.url import Url, address_of, hidden, is_url
 
@@ -22,6 +27,16 @@ from aiopplx.journal._postgres.url import Url, address_of, hidden, is_url
         ("file://x", False),
         ("c://x", False),
         ("a/postgresql://x", False),
+        ("POSTGRESQL://h/db", True),
+        ('"postgresql://h/db"', True),
+        ("postgresql:/h/db", True),
+        ("redis://:secret@h/0", True),
+        ("u:secret@db.example/x", True),
+        ("u:sec:ret@[::1]:5432/x", True),
+        ("C:/research.db", False),
+        ("./run:2026/a@b.db", False),
+        ("answers 12:30.db", False),
+        ("me@home.db", False),
         (None, False),
     ],
 )
@@ -117,6 +132,13 @@ def test_password_is_given_and_never_shown() -> None:
         ("postgresql://db:5432/x?user=a@b", "postgresql://db:5432/x?user=a@b", None),
         ("postgresql://[::1]:5432/x", "postgresql://[::1]:5432/x", None),
         ("postgresql://db/x?password=hunter2&schema=a", "postgresql://db/x?password=&schema=a", None),
+        ("postgresql+asyncpg://u:hunter2@db/x", "postgresql+asyncpg://u@db/x", "hunter2"),
+        ("POSTGRESQL://u:hunter2@db/x", "POSTGRESQL://u@db/x", "hunter2"),
+        (' "postgresql://u:hunter2@db/x"', ' "postgresql://u@db/x"', "hunter2"),
+        ("postgresql:/u:hunter2@db/x", "postgresql:/u@db/x", "hunter2"),
+        ("redis://:hunter2@h/0", "redis://@h/0", "hunter2"),
+        ("u:hunter2@db.example/x", "u@db.example/x", "hunter2"),
+        ("postgresql://u@db/x", "postgresql://u@db/x", None),
     ],
 )
 def test_password_is_hidden_before_the_url_is_looked_at(given: str, shown: str, password: str | None) -> None:
@@ -146,3 +168,42 @@ def test_wrong_url_is_refused_without_its_secrets(url: str, said: str) -> None:
         address_of(url)
     assert said in str(caught.value)
     assert "hunter2" not in str(caught.value)
+
+
+def variables_in(error: BaseException) -> Iterator[dict[str, Any]]:
+    """Those of each frame that an error passed, the outermost first."""
+    step = error.__traceback__
+    while step is not None:
+        yield dict(step.tb_frame.f_locals)
+        step = step.tb_next
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        "postgresql+asyncpg://u:hunter2@db.example/x",
+        "postgres+psycopg://u:hunter2@db/x",
+        "mysql://u:hunter2@db/x",
+        " postgresql://u:hunter2@127.0.0.1:1/x",
+        "'postgresql://u:hunter2@127.0.0.1:1/x'",
+        "postgresql:/u:hunter2@db/x",
+        "redis://:hunter2@h/0",
+        "https://u:hunter2@h/j.db",
+        "u:hunter2@db.example:5432/x",
+    ],
+)
+def test_url_of_another_kind_is_refused_and_not_shown(
+    given: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    ways: list[dict[str, Any]] = [{"journal": given}, {"journal": JournalOptions(given)}, {"shared": given, "rpm": 60}]
+    for options in ways:
+        with pytest.raises(ConfigError, match="no postgresql:// URL") as caught:
+            Session("any-key", **options)
+        ours = list(variables_in(caught.value))[1:]
+        assert "hunter2" not in f"{caught.value} {caught.value!r} {ours}"
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_scheme_may_have_capital_letters() -> None:
+    assert address_of("PostgreSQL://u@db/x", environment={}).name == "postgresql://u@db/x?schema=aiopplx"

@@ -29,7 +29,7 @@ from aiopplx._errors import ConfigError
 SslMode = Literal["disable", "require", "verify-ca", "verify-full"]
 """libpq's words: no TLS; TLS with whoever answers; with whoever has a signed certificate; with the host in it."""
 
-SCHEMES = ("postgresql", "postgres")
+SCHEMES = ("postgresql://", "postgres://")
 SCHEMA = "aiopplx"
 """The schema, if the URL names none."""
 PORT = 5432
@@ -37,12 +37,15 @@ _READ = ("PGHOST", "PGPORT", "PGUSER", "PGDATABASE", "PGSSLMODE", "PGSSLROOTCERT
 _WORDS = frozenset({"schema", "sslmode", "sslrootcert", "host", "port", "user", "dbname"})
 # Unquoted it stands in every statement, and `aiopplx_` and it are the name of a channel, of at most 63 bytes.
 _SCHEMA = r"[a-z_][a-z0-9_]{0,39}"
+# A URL of whatever kind, as somebody may write who means one: with the driver's name, in quotation marks, for another
+# database, or without its beginning. SQLite's addresses are of files, of which `check_path` knows what to say, and one
+# letter is a drive of Windows.
+_BEGINNING = r"""[\s"'<]*(?!(?i:file:|sqlite))[A-Za-z][\w+.-]+:/+"""
+_LOGIN = r"[^:@/\\\s]+:[^@/\\\s]+@[\w.\[]"
 # What stands between the colon after the user and the last @ before the words. If it has a "?" itself, which should be
 # written %3F, to the last @ of all, unless it is a port: rather too much is hidden than too little.
-_BEFORE_THE_AT = r"(?s)(\s*[\w+.-]+://[^:@/?#\[]*):([^?]*)@"
-_BEFORE_AN_ODD_AT = r"(?s)(\s*[\w+.-]+://[^:@/?#\[]*):(?!\d+(?:[/?#]|$))(.*)@"
-# SQLite's addresses are of files, of which `check_path` knows what to say. One letter is a drive of Windows.
-_ADDRESS = r"(?i)\s*(?!file:|sqlite)[a-z][a-z0-9+.-]+://"
+_BEFORE_THE_AT = r"(?s)({beginning}[^:@/?#\[]*):([^?]*)@"
+_BEFORE_AN_ODD_AT = r"(?s)({beginning}[^:@/?#\[]*):(?!\d+(?:[/?#]|$))(.*)@"
 _AMONG_THE_WORDS = r"(?i)([?&][^=&]*pass[^=&]*=)[^&]*"
 
 T = TypeVar("T")
@@ -94,18 +97,26 @@ class Url(str):
 
 
 def is_url(given: object) -> bool:
-    """Whether this is an address, of whatever database, and not the path of a file."""
-    return isinstance(given, str) and re.match(_ADDRESS, given) is not None
+    """Whether this is meant to name a database, or anything else that is no file."""
+    if not isinstance(given, str):
+        return False
+    return isinstance(given, Url) or re.match(f"{_BEGINNING}|{_LOGIN}", given) is not None
 
 
 def hidden(given: T) -> T | Url:
-    """The URL of a database with its password hidden; anything else as it is. Raises nothing.
+    """A URL with its password hidden, whatever it is the URL of; anything else as it is. Raises nothing.
 
     To be called with what a caller gave before anything looks at that: what looks at it may raise.
     """
     if not isinstance(given, str) or isinstance(given, Url) or not is_url(given):
         return given
-    found = re.match(_BEFORE_THE_AT, given) or re.match(_BEFORE_AN_ODD_AT, given)
+    beginning = _BEGINNING if re.match(_BEGINNING, given) else ""
+    found = next(
+        filter(
+            None, (re.match(form.format(beginning=beginning), given) for form in (_BEFORE_THE_AT, _BEFORE_AN_ODD_AT))
+        ),
+        None,
+    )
     secret = found[2] if found is not None else ""
     rest = f"{found[1]}@{given[found.end() :]}" if found is not None else str(given)
     url = Url(re.sub(_AMONG_THE_WORDS, r"\1", rest))
@@ -130,12 +141,10 @@ def address_of(given: str, *, argument: str = "journal", environment: Mapping[st
         argument=argument,
     )
     given = hidden(given)
-    if not isinstance(given, Url):
+    if not isinstance(given, Url) or not given.lower().startswith(SCHEMES):
         raise wrong
     try:
         parts = urlsplit(given)
-        if parts.scheme not in SCHEMES:
-            raise wrong
         host, port, user = parts.hostname or "", parts.port, unquote(parts.username or "")
         words = dict(parse_qsl(parts.query, keep_blank_values=True, strict_parsing=bool(parts.query)))
     except ValueError:
