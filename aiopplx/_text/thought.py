@@ -37,6 +37,7 @@ _KINDS = {
     ),
 }
 _FENCE = r"(?m)^[ \t]{0,3}(?:```|~~~)[^\n]*"
+_FIELDS = ("text", "thinking", "thought", "thoughts", "reasoning", "reasoning_content", "content", "summary", "value")
 _FIRST = frozenset(" \t\r\n<[◁")
 _IS_THOUGHT = "(?i)think|thought|reasoning"
 
@@ -99,8 +100,7 @@ def thought_in(value: object) -> str | None:
         return value or None
     if isinstance(value, dict):
         part = cast("dict[str, object]", value)
-        names = ("text", "thinking", "thought", "reasoning", "reasoning_content", "content", "summary")
-        return next(filter(None, (thought_in(part.get(name)) for name in names)), None)
+        return next(filter(None, (thought_in(part.get(name)) for name in _FIELDS)), None)
     if _is_list(value):
         return "\n\n".join(filter(None, map(thought_in, value))) or None
     return None

@@ -27,6 +27,7 @@ from aiopplx._text.values import is_array, is_object
 from aiopplx._text.words import is_message_name
 from aiopplx._wire.decoding import loosely, loosely_within
 from aiopplx._wire.status import ends_of, is_answer, says_completed, status_of
+from aiopplx._wire.thinking import Thinking
 
 _TEXTS = ("output_text", "answer", "completion")
 """Where nothing but an answer stands, whatever the job says of its end."""
@@ -43,8 +44,11 @@ _MOST = 50
 """Objects that are looked at."""
 _INNER = ("choices", "candidates", "message", "messages", "output_text", "text", "content", "parts", "value", "answer")
 _INNER_OF_COMPLETED = ("output", "response", "result", "final_answer", "report", "markdown", "generated_text")
-_BESIDE = ("usage", "citations", "search_results", "model", "created", "stop_reason", "finish_reason")
-_THOUGHTS = ("reasoning_content", "reasoning", "thinking")
+_BESIDE = (
+    *("usage", "citations", "search_results", "model", "created", "stop_reason", "finish_reason"),
+    *Thinking.__struct_fields__,
+)
+"""What stands beside a text, and belongs to it."""
 _ASSISTANT = frozenset({"assistant", "model", "ai", "bot"})
 _SPOKEN = frozenset({"message", "text", "output_text", "markdown", "content", "answer", "completion", *_ASSISTANT})
 _DONE = ("_call", "_results", "_result", "_output", "_use", "refusal", "error")
@@ -176,30 +180,33 @@ def _as_completion(value: dict[str, Any], is_over: bool) -> dict[str, Any] | Non
         return {**value, "choices": [_of_candidate(item) for item in candidates if is_object(item)]}
     if value.get("done") is False:
         return None  # a part, which says so
-    content = _content_of(value, is_over)
+    said = _said_in(value, is_over)
+    content = _spoken(said, 0)
     if not content:
         return None
+    holder = _only(loosely_within(said))
+    if is_object(holder) and (not isinstance(said, str) or _is_form(holder)):
+        value = _with_usage({**value, **{name: holder[name] for name in _BESIDE if holder.get(name) is not None}})
     reason = value.get("stop_reason") or value.get("finish_reason") or value.get("done_reason")
-    thoughts = {name: value[name] for name in _THOUGHTS if isinstance(value.get(name), str)}
+    thoughts = {name: value[name] for name in Thinking.__struct_fields__ if name in value}
     message = {"role": "assistant", "content": content, **thoughts}
     kept = {name: said for name, said in value.items() if name not in ("message", "content", "response", *_TEXTS)}
     return {**kept, "choices": [{"message": message, "finish_reason": reason}]}
 
 
-def _content_of(value: dict[str, Any], is_over: bool) -> Any:
-    """The text of the answer, or its parts, in an object that may be the job; None if there is none."""
+def _said_in(value: dict[str, Any], is_over: bool) -> Any:
+    """What has the text of the answer, in an object that may be the job; None if nothing has."""
     message = value.get("message")
     if is_object(message) and ("role" in message or is_over):
-        return _spoken(message, 0)
+        return message
     if value.get("role") in _ASSISTANT:
-        return _spoken(value, 0)
+        return value
     for name in (*_TEXTS, *(_TEXTS_OF_COMPLETED if is_over else ())):
         said = value.get(name)
         if name in _NEVER_ALONE:
             said = loosely_within(said)
-        is_alone = isinstance(said, str) and name in _NEVER_ALONE
-        if content := None if is_alone else _spoken(said, 0):
-            return content
+        if not (isinstance(said, str) and name in _NEVER_ALONE) and _spoken(said, 0):
+            return said
     return None
 
 

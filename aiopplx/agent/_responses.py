@@ -21,6 +21,7 @@ from aiopplx._text.words import words_of
 from aiopplx._wire.addresses import annotated, pages_in, with_urls
 from aiopplx._wire.decoding import salvaged
 from aiopplx._wire.status import is_answer
+from aiopplx._wire.thinking import Thinking
 
 
 class Annotation(msgspec.Struct, frozen=True, gc=False, kw_only=True):
@@ -37,16 +38,28 @@ class Annotation(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     end_index: int | None = None
 
 
-class ContentPart(msgspec.Struct, frozen=True, gc=False, kw_only=True):
-    """One part: `output_text` or `refusal` in a message, `summary_text` or `reasoning_text` in reasoning."""
+class ContentPart(Thinking, frozen=True, gc=False, kw_only=True):
+    """One part: `output_text` or `refusal` in a message, `summary_text` or `reasoning_text` in reasoning.
+
+    `content`, `summary` and the other fields for reasoning are not the provider's own.
+    """
 
     type: str | None = None
     text: str | None = None
     refusal: str | None = None
     annotations: list[Annotation] | None = None
+    content: Any = None
+    summary: Any = None
+
+    def said(self) -> str | None:
+        """Its text, or what stands in a field for reasoning."""
+        if self.text:
+            return self.text
+        beside = self.thoughts_beside() if self.has_thinking() else ()
+        return joined([*beside, thought_in(self.content), thought_in(self.summary)]) or None
 
 
-class _Item(msgspec.Struct, frozen=True, gc=False, kw_only=True, tag_field="type"):
+class _Item(Thinking, frozen=True, gc=False, kw_only=True, tag_field="type"):
     """Base of all output items; the wire's `type` distinguishes them."""
 
 
@@ -67,10 +80,11 @@ class MessageItem(_Item, frozen=True, kw_only=True, tag="message"):
             return content or ""
         return "".join(part.text or "" for part in content if part.type in _TEXT)
 
-    def thoughts(self) -> list[str]:
-        """Its parts that are reasoning."""
-        content = self.content
-        return [part.text for part in content if part.text and is_thought(part.type)] if is_array(content) else []
+    def thoughts_said(self) -> list[str | None]:
+        """The reasoning beside its text, and its parts that are reasoning."""
+        beside = [*self.thoughts_beside()] if self.has_thinking() else []
+        parts = self.content if is_array(self.content) else ()
+        return [*beside, *(part.said() for part in parts if is_thought(part.type))]
 
     def declined(self) -> str:
         """The words of a refusal; `""` if there is none."""
@@ -113,11 +127,12 @@ class ReasoningItem(_Item, frozen=True, kw_only=True, tag="reasoning"):
 
     def said(self) -> str:
         """The reasoning, or its summary if there is nothing else."""
-        return _texts(self.content) or self.text or _texts(self.summary)
+        beside = joined(self.thoughts_beside()) if self.has_thinking() else None
+        return _texts(self.content) or self.text or beside or _texts(self.summary)
 
 
 def _texts(parts: list[ContentPart] | str | None) -> str:
-    return parts if isinstance(parts, str) else "\n\n".join(part.text for part in parts or () if part.text)
+    return parts if isinstance(parts, str) else "\n\n".join(filter(None, (part.said() for part in parts or ())))
 
 
 class FunctionCallItem(_Item, frozen=True, kw_only=True, tag="function_call"):
@@ -384,7 +399,7 @@ class AgentResponse(msgspec.Struct, frozen=True, gc=False, kw_only=True):
         for item in self.output:
             if isinstance(item, MessageItem):
                 reasoning, text = split(item.text())
-                thoughts += [*item.thoughts(), reasoning]
+                thoughts += [*item.thoughts_said(), reasoning]
                 texts.append(text)
             elif isinstance(item, ReasoningItem):
                 thoughts.append(item.said() or None)
@@ -560,5 +575,16 @@ def _item(value: dict[str, Any]) -> OutputItem:
     for field in ("results", "contents"):
         if is_array(value.get(field)):
             value = {**value, field: with_urls(value[field])}
+    if is_thought(name):
+        value = _with_thought(value)
+    elif is_array(value.get("content")):
+        value = {**value, "content": [*map(_with_thought, value["content"])]}
     item = salvaged(value, kind) if kind is not None else None
     return item if item is not None else UnknownItem(item_name=name, payload=value)
+
+
+def _with_thought(part: Any) -> Any:
+    """A part, or an item, that is reasoning, with a text of it that a struct can have."""
+    if not is_object(part) or not is_thought(part.get("type")) or isinstance(part.get("text"), str):
+        return part
+    return {**part, "text": thought_in(part)}

@@ -19,6 +19,7 @@ from aiopplx._text.values import is_array, is_object
 from aiopplx._text.words import words_of
 from aiopplx._wire.addresses import address_of, annotated, with_urls
 from aiopplx._wire.decoding import salvaged
+from aiopplx._wire.thinking import Thinking
 
 
 class Cost(msgspec.Struct, frozen=True, gc=False, kw_only=True):
@@ -104,10 +105,11 @@ class ToolCall(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     function: ToolCallFunction | None = None
 
 
-class ResponseMessage(msgspec.Struct, frozen=True, gc=False, kw_only=True):
+class ResponseMessage(Thinking, frozen=True, gc=False, kw_only=True):
     """The model's message. `content` is text; parts of any shape are kept unchanged.
 
-    The fields from `reasoning_content` on are not Perplexity's own: gateways and other servers of this API send them.
+    `refusal`, `annotations` and the fields for its reasoning are not Perplexity's own: gateways and other servers of
+    this API send them.
     """
 
     role: str | None = None
@@ -115,10 +117,6 @@ class ResponseMessage(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     reasoning_steps: list[ReasoningStep] | None = None
     tool_calls: list[ToolCall] | None = None
     tool_call_id: str | None = None
-    reasoning_content: Any = None
-    reasoning: Any = None
-    reasoning_details: Any = None
-    thinking: Any = None
     refusal: Any = None
     annotations: Any = None
 
@@ -148,28 +146,19 @@ class ResponseMessage(msgspec.Struct, frozen=True, gc=False, kw_only=True):
                 yield from (msgspec.structs.replace(page, kind="fetch_url_content") for page in pages)
 
     def has_thoughts(self) -> bool:
-        """Whether `thoughts` may find any; nearly every message has none of these."""
-        return (
-            self.reasoning_content is not None
-            or self.reasoning is not None
-            or self.thinking is not None
-            or self.reasoning_details is not None
-            or self.reasoning_steps is not None
-            or not isinstance(self.content, str)
-        )
+        """Whether `thoughts_said` may find any; nearly every message has none of these."""
+        return self.has_thinking() or self.reasoning_steps is not None or not isinstance(self.content, str)
 
-    def thoughts(self) -> Iterator[str | None]:
+    def thoughts_said(self) -> Iterator[str | None]:
         """The reasoning that stands beside the text, in the order in which it is shown."""
-        for said in (self.reasoning_content, self.reasoning, self.thinking, self.reasoning_details):
-            if said is not None:
-                yield thought_in(said)
+        yield from self.thoughts_beside()
         if isinstance(self.content, list):
             yield from (thought_in(part) for part in self.content if is_thought(_type_of(part)))
         if self.reasoning_steps:
             yield "\n\n".join(step.thought for step in self.reasoning_steps if step.thought) or None
 
 
-class Choice(msgspec.Struct, frozen=True, gc=False, kw_only=True):
+class Choice(Thinking, frozen=True, gc=False, kw_only=True):
     """One answer. `delta` belongs to streaming; in the answer of a job it is present and empty."""
 
     index: int | None = None
@@ -201,10 +190,10 @@ class Choice(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     def split(self) -> tuple[str | None, str]:
         """(reasoning, text); None if it has no reasoning."""
         reasoning, text = split(self.text())
-        beside: list[str | None] = []
+        beside: list[str | None] = [*self.thoughts_beside()] if self.has_thinking() else []
         for message in (self.message, self.delta):
             if message is not None and message.has_thoughts():
-                beside += message.thoughts()
+                beside += message.thoughts_said()
         return (joined([*beside, reasoning]) if beside else reasoning), text
 
     def text(self) -> str:

@@ -110,6 +110,25 @@ def test_answer_is_found_in_any_place_and_form(api: API, form: str) -> None:
         assert not runs.status.is_final, (place, runs.server_status)
 
 
+@pytest.mark.parametrize("form", ["text in an object", "message", "message with parts", "answer in an object"])
+@pytest.mark.parametrize("api", APIS)
+def test_what_stands_beside_a_text_comes_with_it(api: API, form: str) -> None:
+    beside = {"citations": ["https://a.example"], "usage": {"input_tokens": 7, "cost": {"total_cost": 0.25}}}
+    for place, as_text in product(("output", "result", "data", "response"), (False, True)):
+        for held in (FORMS[form] | beside, FORMS[form]):
+            outside = beside if held is FORMS[form] else {}
+            if as_text and form in ("text in an object", "answer in an object"):
+                continue  # JSON that may be the answer itself
+            body = {"id": "j", "status": "completed", place: json.dumps(held) if as_text else held, **outside}
+            found = read(api, body)
+            assert is_text(found, FORMS[form]), body
+            assert (found.cost, found.usage and found.usage.input_tokens) == (0.25, 7), body
+            assert [source.url for source in found.sources] == ["https://a.example"], body
+    # The keys of an answer that is JSON are its own.
+    found = read(api, {"id": "j", "status": "completed", "output": json.dumps({"answer": "a"} | beside)})
+    assert (found.cost, found.sources) == (None, [])
+
+
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("api", APIS)
 def test_answer_is_found_in_nested_wrappers(api: API, form: str) -> None:
@@ -220,6 +239,49 @@ def test_id_within_a_job_is_never_the_jobs(api: API) -> None:
         for other in ("y", "z"):
             with pytest.raises(ProtocolError):
                 read(api, body, other)
+
+
+# --- a thought --------------------------------------------------------------------------------------------------------
+
+THOUGHTS: list[Any] = [
+    THOUGHT,
+    [THOUGHT],
+    {"text": THOUGHT},
+    [{"text": THOUGHT}],
+    [{"type": "summary_text", "text": THOUGHT}],
+    [{"type": "thinking", "thinking": THOUGHT}],
+]
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["reasoning_content", "reasoning", "reasoning_details", "thinking", "thinking_blocks", "thought", "thoughts"],
+)
+def test_thought_beside_a_text_is_the_reasoning(name: str) -> None:
+    for said in THOUGHTS:
+        beside = {name: said}
+        sonar = [{"choices": [{"message": message() | beside}]}, {"choices": [{"message": message(), **beside}]}]
+        bodies = [(SONAR, {"status": "COMPLETED", "response": response}) for response in sonar]
+        bodies += [(AGENT, {"status": "completed", "output": [ITEM | beside]})]
+        bodies += [(api, {"status": "completed", "result": {"answer": TEXT, **beside}}) for api in (SONAR, AGENT)]
+        for api, body in bodies:
+            found = read(api, {"id": "j", "object": "response", **body})
+            assert (found.text, found.reasoning) == (TEXT, THOUGHT), body
+
+
+@pytest.mark.parametrize("kind", ["thinking", "reasoning", "thought", "reasoning_text", "redacted_thinking"])
+def test_thought_in_a_part_or_item_is_the_reasoning(kind: str) -> None:
+    names = ["text", "thinking", "thought", "thoughts", "reasoning", "content", "summary", "reasoning_content"]
+    for name, said in product(names, THOUGHTS):
+        part = {"type": kind, name: said}
+        bodies: list[tuple[API, Any]] = [
+            (SONAR, {"status": "COMPLETED", "response": {"choices": [{"message": message([part, *PARTS])}]}}),
+            (AGENT, {"status": "completed", "output": [ITEM | {"content": [part, *PARTS]}]}),
+            (AGENT, {"status": "completed", "output": [part, ITEM]}),
+        ]
+        for api, body in bodies:
+            found = read(api, {"id": "j", "object": "response", **body})
+            assert (found.text, found.reasoning) == (TEXT, THOUGHT), body
 
 
 # --- a status ---------------------------------------------------------------------------------------------------------
