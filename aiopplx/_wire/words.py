@@ -110,7 +110,7 @@ def remarks_in(raw: bytes, *, is_sought: bool = False) -> str | None:
         named = _named().findall(raw, 0, _EDGE)
         if len(raw) > _EDGE:
             named += _named().findall(raw, len(raw) - _EDGE)
-        if not any(map(_may_remark, named)):
+        if not _may_remark(tuple(named)):
             return None
     fields = strictly(_FIELDS, raw)
     if fields is None:
@@ -275,9 +275,10 @@ def _named() -> re.Pattern[bytes]:
     return re.compile(rb'"([\w-]{3,40}+)\\?"\s?:\s?\\?(?=["\[{])(?!\{\s?\\?"(?:role|content)\\?")')
 
 
-@lru_cache(maxsize=1024)
-def _may_remark(name: bytes) -> bool:
-    return _is_remark(name.decode())
+@lru_cache(maxsize=64)
+def _may_remark(names: tuple[bytes, ...]) -> bool:
+    """Whether any of these may say something about the job. Nearly all bodies of one server have the same names."""
+    return any(_is_remark(name.decode()) for name in names)
 
 
 @lru_cache(maxsize=1024)
