@@ -17,6 +17,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
+from functools import partial
 from typing import Protocol
 
 from aiopplx._core.pages import Pages
@@ -40,7 +41,7 @@ from aiopplx._policy.polling import (
 )
 from aiopplx._policy.turns import OVERDUE
 from aiopplx._submission import Submission
-from aiopplx._wire.call import Call, Lane, Reply
+from aiopplx._wire.call import Call, Lane
 from aiopplx.apis._registry import read_job
 
 _POLL = Lane.POLL
@@ -86,10 +87,6 @@ class _Poll:
         assert sub.call is not None, "a submission that is polled has its call"  # noqa: S101 - for mypy
         self.sub = sub
         self.call: Call = sub.call
-
-    def read(self, reply: Reply) -> Snapshot:
-        """A 200 as the job. Raises `ProtocolError`."""
-        return read_job(self.sub.api, reply, self.sub.job_id)
 
 
 class Poller:
@@ -459,7 +456,8 @@ class Poller:
         sub = poll.sub
         try:
             # Its own moment: by when they were sent it is known which of two answers is the newer one.
-            result, now = await self._client.attempt(poll.call, poll.read, self._clock.now())
+            read = partial(read_job, sub.api, expected_id=sub.job_id)
+            result, now = await self._client.attempt(poll.call, read, self._clock.now())
             if self._out.get(sub) is poll:  # otherwise it was forgotten while its poll was out
                 end = self._failed(sub, result, now) if isinstance(result, Failed) else self._answered(sub, result, now)
                 if end is None:

