@@ -20,6 +20,7 @@ import asyncio
 import contextlib
 import signal
 import types
+import weakref
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator, Iterator
 from contextlib import asynccontextmanager
 from typing import Annotated
@@ -28,6 +29,7 @@ from fastapi import APIRouter, Depends, FastAPI, Header, HTTPException, Request
 from fastapi.responses import JSONResponse
 from fastapi.sse import EventSourceResponse, ServerSentEvent
 from starlette.applications import Starlette
+from starlette.datastructures import State
 
 from aiopplx import AiopplxError, InvalidRequest, Job, Session
 from aiopplx.contrib._backend import DONE, Follows, is_over, said, status_of
@@ -46,11 +48,12 @@ async def opened(app: FastAPI, session: Session) -> AsyncGenerator[Session]:
                 yield
 
     Args:
-        app: gets the session, and so do apps that are mounted in it; `Research` and the router find it there.
+        app: gets the session. `Research` and the router find it there, also from apps that are mounted in it.
         session: opened here, and closed when the app ends.
     """
     follows = Follows(session)
     async with session:
+        _OPENED.add(app)
         for each in _with_mounted(app):
             each.state.aiopplx_session, each.state.aiopplx_follows = session, follows
         with _told_to_stop(follows.end):
@@ -60,6 +63,10 @@ async def opened(app: FastAPI, session: Session) -> AsyncGenerator[Session]:
                 follows.end()
 
 
+_OPENED: weakref.WeakSet[Starlette] = weakref.WeakSet()
+"""Apps that were given a session."""
+
+
 def _with_mounted(app: Starlette) -> Iterator[Starlette]:
     """This app, and those that are mounted in it: their own lifespans are not run."""
     yield app
@@ -67,6 +74,19 @@ def _with_mounted(app: Starlette) -> Iterator[Starlette]:
         mounted = getattr(route, "app", None)
         if isinstance(mounted, Starlette):
             yield from _with_mounted(mounted)
+
+
+def _state(request: Request) -> State:
+    """Of the app that has the session: the one that answers, or the outermost one, for an app that was mounted later or
+    with something round it."""
+    state: State = request.app.state
+    if hasattr(state, "aiopplx_session"):
+        return state
+    outermost = request.scope.get("router")  # the first one that the request came through
+    found = next((app for app in list(_OPENED) if app.router is outermost), None)
+    if found is None:
+        raise RuntimeError("the app has no session: FastAPI(lifespan=aiopplx.contrib.fastapi.lifespan)")
+    return found.state
 
 
 @asynccontextmanager
@@ -107,9 +127,7 @@ def _told_to_stop(stop: Callable[[], object]) -> Generator[None]:
 
 async def session_of(request: Request) -> Session:
     """The app's session, as a dependency; see `Research`."""
-    session = getattr(request.app.state, "aiopplx_session", None)
-    if not isinstance(session, Session):
-        raise RuntimeError("the app has no session: FastAPI(lifespan=aiopplx.contrib.fastapi.lifespan)")
+    session: Session = _state(request).aiopplx_session
     return session
 
 
@@ -129,8 +147,7 @@ async def wait(request: Request, job: Job | str, *, timeout: float | None = None
     Raises:
         InvalidRequest: this is not a job id.
     """
-    await session_of(request)  # raises if there is none
-    follows: Follows = request.app.state.aiopplx_follows
+    follows: Follows = _state(request).aiopplx_follows
     return await follows.wait(job, timeout=timeout)
 
 
@@ -176,7 +193,7 @@ read any job of the account: give the router the dependencies that your app has 
 @router.get("/{id}/events", response_class=EventSourceResponse)
 async def updates(request: Request, follow: Annotated[Follow, Depends(_follow)]) -> AsyncIterator[ServerSentEvent]:
     """How a job stands now, then each change, to its end."""
-    follows: Follows = request.app.state.aiopplx_follows
+    follows: Follows = _state(request).aiopplx_follows
     with follows.reading(follow):
         try:
             async for update in follow:

@@ -15,12 +15,15 @@ import pytest
 from _apps import App, running
 from aiohttp import web
 from aiohttp.test_utils import TestClient, TestServer
-from fastapi import FastAPI
+from fastapi import FastAPI, Request
+from starlette.middleware.gzip import GZipMiddleware
+from starlette.types import ASGIApp, Receive, Scope, Send
 from yarl import URL
 
-from aiopplx import PollPolicy, Session
+from aiopplx import Job, PollPolicy, Session
 from aiopplx.contrib.aiohttp import research, updates, wait
-from aiopplx.contrib.fastapi import Research, opened, router
+from aiopplx.contrib.fastapi import Research, lifespan, opened, router
+from aiopplx.contrib.fastapi import wait as wait_in_fastapi
 from aiopplx.emulator import Emulator
 from aiopplx.testing import Clock
 
@@ -140,20 +143,49 @@ async def test_mounted_apps_share_the_session() -> None:
         made = Session("any-key", base_url=server.url, poll=PollPolicy.fixed(0.1))
         part, app = FastAPI(), FastAPI()
         part.include_router(router)
-        app.mount("/part", part)
+        app.mount("/plain", part)
+        app.mount("/middleware", GZipMiddleware(part))
+        app.mount("/function", _wrapped(part))
+        nested = FastAPI()
+        nested.mount("/part", _wrapped(part))
+        app.mount("/nested", nested)
 
         async def ask(question: str, research: Research) -> str:
             return (await research.ask(question)).id
 
+        async def read(id: str, request: Request) -> Job:
+            return await wait_in_fastapi(request, id)
+
         part.post("/ask")(ask)
+        part.get("/{id}")(read)
         async with (
             opened(app, made),
             httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://test") as client,
         ):
-            asked = await client.post("/part/ask", params={"question": "Why?"})
-            assert asked.status_code == 200
-            told = await client.get(f"/part/{asked.json()}/events")
-            assert "event: done" in told.text
+            app.mount("/later", part)
+            for at in ("/plain", "/middleware", "/function", "/nested/part", "/later"):
+                asked = await client.post(f"{at}/ask", params={"question": "Why?"})
+                assert asked.status_code == 200
+                told = await client.get(f"{at}/{asked.json()}/events")
+                assert "event: done" in told.text
+                assert (await client.get(f"{at}/{asked.json()}")).json()["id"] == asked.json()
+
+
+def _wrapped(app: ASGIApp) -> ASGIApp:
+    """An app in which nobody can look for the one inside."""
+
+    async def called(scope: Scope, receive: Receive, send: Send) -> None:
+        await app(scope, receive, send)
+
+    return called
+
+
+@pytest.mark.parametrize("app", [FastAPI(), FastAPI(lifespan=lifespan)])
+async def test_app_without_a_session_says_so(app: FastAPI) -> None:
+    app.include_router(router)
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://test") as client:
+        with pytest.raises(RuntimeError, match="the app has no session"):
+            await client.get("/a-job/events")
 
 
 # As they stand in the path of a request, and what the page gets: 422 for what is no id, 404 where no route fits, and a
