@@ -6,7 +6,8 @@ pass on is obeyed at once, also by requests that have their departure already. W
 database is looked at each second for as long as the session has something to do, and once after each gap.
 
 While the database cannot be reached nothing leaves that has no departure yet, since nobody knows what the others send.
-That is told once, and ends nothing: whoever waits goes on, or comes to the end of its own time limit.
+That is told once, and once more when it is over. It ends nothing: whoever waits goes on, or comes to the end of its own
+time limit.
 
 This module knows nothing of SQL, or of how a limit is kept.
 """
@@ -82,7 +83,7 @@ class Pacing:
         try:
             with self._clock.busy():
                 reserved = await self._account.reserve(name, count, fetched.interval, fetched.saved)
-            self._is_away = False
+            self._is_back()
             now = self._clock.now()
             self._is_silent(now, reserved.silent)
         except Exception as error:
@@ -106,6 +107,12 @@ class Pacing:
                 f"what the account shares with other processes is out of reach, so nothing is sent: {error.message}"
             )
             self._client.emit(Event(kind=EventKind.PAUSED, delay=AGAIN, reason=reason))
+
+    def _is_back(self) -> None:
+        if self._is_away:
+            self._is_away = False
+            reason = "what the account shares with other processes can be reached again"
+            self._client.emit(Event(kind=EventKind.RESUMED, reason=reason))
 
     # --- silence -----------------------------------------------------------------------------------------------------
 
