@@ -25,10 +25,10 @@ from aiopplx._core.calls import Member
 from aiopplx._core.foreseeing import count_of_new, warning_of
 from aiopplx._core.leaving import leave
 from aiopplx._core.loading import load
-from aiopplx._core.outcomes import state_of, stop_of
+from aiopplx._core.outcomes import may_be_billed, state_of, stop_of
 from aiopplx._core.results import Place, Results
 from aiopplx._core.source import Frame, Source, SourceEnded
-from aiopplx._errors import AiopplxError, BudgetReached, ConfigError, InDoubt, InvalidRequest
+from aiopplx._errors import AiopplxError, BudgetReached, ConfigError, InvalidRequest
 from aiopplx._events import Event, EventKind
 from aiopplx._http.apart import is_ours
 from aiopplx._http.line import SUBMITS_AT_ONCE
@@ -449,7 +449,7 @@ class Batch(AsyncIterator[Job[TagT]], Generic[TagT]):
 
     def _undelivered(self) -> list[Job]:
         """Jobs that ended at the server, or may exist there, and were not handed out."""
-        return [job for job in self._results.undelivered() if job.id or isinstance(job.error, InDoubt)]
+        return [job for job in self._results.undelivered() if may_be_billed(job)]
 
     async def _end(self) -> None:
         ending: set[str] = set()
@@ -464,7 +464,7 @@ class Batch(AsyncIterator[Job[TagT]], Generic[TagT]):
             self._core.life.live.unread.discard(self)
             self._core.client.line.turns.prefers_results -= self._prefers_results
             self._has_closed.set()
-            self._core.life.announcer.left(job for job in self._left if job.id not in ending)
+            self._core.life.announcer.left((job for job in self._left if job.id not in ending), are_known=True)
             if self._shown is not None:
                 self._shown.ended()
 

@@ -83,7 +83,8 @@ class EventKind(enum.StrEnum):
     """Submissions continue after a stop. Or it was told that the server, or a journal, does not answer, and it does
     again (`reason`)."""
     LEFT = "left"
-    """A block was left while `job_id` ran; it continues, and is billed, at the service."""
+    """A block or a call was left while `job_id` ran; it continues, and is billed, at the service. Or it ended as its
+    call was cancelled, so that nobody had its answer: `status` and `reason` say so, and `wait(job_id)` collects it."""
     CANCELLING = "cancelling"
     """The server agreed to cancel `job_id`. Nobody waits for its end where a batch was left (`awaited`)."""
     WARNING = "warning"

@@ -141,21 +141,27 @@ class Announcer:
         """The server did not agree, and it goes on."""
         self.emitter.emit(_event_of(job, EventKind.WARNING, f"not cancelled: {error.message}"))
 
-    def left(self, jobs: Iterable[Job]) -> None:
-        """Nobody here waits for these any more. Those that go on, or may go on, at the service are told.
+    def left(self, jobs: Iterable[Job], *, are_known: bool = False) -> None:
+        """Nobody here waits for these any more. Those that are billed, or may be, are told.
 
-        Each has an event. In the log, many that have an id are one line, at whose level a person sees it.
+        Each has an event. In the log, many that go on are one line, at whose level a person sees it.
+
+        Args:
+            jobs: them.
+            are_known: the caller has their ids, or finds them in `batch.pending`: those that have ended are not told.
         """
         going: list[Job] = []
         unnamed: dict[str, None] = {}
         for job in jobs:
             self._submitted.pop(job.id, None)
-            if not job.id:
-                self.emitter.emit(_event_of(job, EventKind.LEFT, "may exist, and be billed, at the service"))
-            elif goes_on(job):
+            if job.id and goes_on(job):
                 going.append(job)
                 if self._is_unnamed(job.id):
                     unnamed[job.id] = None
+            elif not job.id and not job.ok:
+                self.emitter.emit(_event_of(job, EventKind.LEFT, "may exist, and be billed, at the service"))
+            elif not are_known:
+                self.emitter.emit(_event_of(job, EventKind.LEFT, self._where_its_outcome_is(job)))
         is_many = len(unnamed) > FEW
         if is_many:
             self._sum_up(list(unnamed))
@@ -164,6 +170,15 @@ class Announcer:
             event = _event_of(job, EventKind.LEFT, "goes on, and is billed, at the service")
             self.emitter.emit(event, level=None if job.id in unnamed else logging.DEBUG)
             unnamed.pop(job.id, None)  # others may have waited for the same job
+
+    def _where_its_outcome_is(self, job: Job) -> str:
+        """Of one that ended as its call was left."""
+        said = "has ended as its call was left, and may be billed; nobody had its outcome: "
+        if job.id:
+            where = "the journal or the service" if self._has_journal else "the service"
+            return f"{said}{where} has it, and session.wait() with its id collects it"
+        where = "the journal has it, under its key" if self._has_journal else "it was not kept"
+        return f"{said}{where}, and there is no id by which the service could be asked for it"
 
     def was_only_submitted(self, job_id: str) -> None:
         """A call returned while it runs, with its id. Nobody waits for it until somebody asks for it by that id."""

@@ -19,7 +19,7 @@ from aiopplx._core.freezing import submission_of
 from aiopplx._core.leaving import leave
 from aiopplx._core.lifecycle import Lifecycle
 from aiopplx._core.loading import load, stored_result
-from aiopplx._core.outcomes import state_of
+from aiopplx._core.outcomes import may_be_billed, state_of
 from aiopplx._errors import AiopplxError, ConfigError
 from aiopplx._http.apart import cancel_and_wait
 from aiopplx._job import Job, JobStatus, Snapshot
@@ -264,8 +264,8 @@ class Calls:
 
     async def _leave(self, caller: Caller) -> None:
         """The call ends. If its job does not, nobody here waits for it any more, and that is told."""
-        if (job := caller.untaken()) is not None:
-            self.life.announcer.left([job])
+        if (job := caller.untaken()) is not None and may_be_billed(job):
+            self.life.announcer.left([job], are_known=caller.is_late)
         sending = self._callers.get(caller)
         if self.is_closed or (sending is None and caller not in caller.sub.listeners):
             self._callers.pop(caller, None)  # `aclose` waits for what it sends, and tells; this call must not end that

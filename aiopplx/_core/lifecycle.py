@@ -33,7 +33,7 @@ from aiopplx._core.live import Live
 from aiopplx._core.reaching import LEAST, SILENT, Reach, Until
 from aiopplx._core.sending import send
 from aiopplx._core.slots import Slots
-from aiopplx._errors import AiopplxError, InDoubt, ProtocolError
+from aiopplx._errors import AiopplxError, ProtocolError
 from aiopplx._events import Emitter, log
 from aiopplx._http.apart import is_ours
 from aiopplx._job import Job, JobStatus, Snapshot, outcome_error, took
@@ -795,9 +795,9 @@ class Lifecycle:
         return poll
 
     def left_of(self, sub: Submission) -> Job | None:
-        """What is known of it now that nobody listens, if that is worth telling: a job, or doubt. Said once only."""
+        """What is known of it now that nobody listens, if it may be billed. Said once only."""
         job, sub.job = sub.job, None
-        return job if job is not None and (job.id or isinstance(job.error, InDoubt)) else None
+        return job if job is not None and outcomes.may_be_billed(job) else None
 
     # --- a store that is shared ---------------------------------------------------------------------------------------
 

@@ -110,6 +110,11 @@ def stop_of(job: Job, stop: AiopplxError | None) -> AiopplxError | None:
     return reason.about() if reason is not None else None
 
 
+def may_be_billed(job: Job) -> bool:
+    """Whether there is, or may be, a job at the service: if nobody has this outcome, somebody is to be told."""
+    return bool(job.id) or job.ok or isinstance(job.error, (InDoubt, JobTimeout))
+
+
 def as_left(sub: Submission) -> Job | None:
     """The job of a submission that is being left; None if it was not sent, or was refused."""
     if sub.job_id and (sub.phase in POLLABLE or sub.phase in DOUBTFUL):

@@ -303,20 +303,77 @@ async def test_call_cancelled_while_its_session_closes_keeps_its_grace() -> None
     assert [event.job_id for event in of_kind(told, EventKind.LEFT)] == ["job-0"]
 
 
-async def test_job_that_ended_while_left_is_not_reported_running() -> None:
+@pytest.mark.parametrize("remembers", [False, True])
+@pytest.mark.parametrize("call", ["ask", "submit"])
+async def test_job_that_ended_while_its_call_left_is_told(call: str, remembers: bool, tmp_path: Path) -> None:
     told: list[Event] = []
+    journal = tmp_path / "run.db" if remembers else None
     async with Scripted() as server:
         server.hold = is_submit
         server.script = lambda asked: _whole(server, asked)
-        async with opened(server, told, retry=RetryPolicy(leave_grace=3600.0)) as session:
-            asking = asyncio.create_task(session.ask(QUESTION))
+        async with opened(server, told, retry=RetryPolicy(leave_grace=3600.0), journal=journal) as session:
+            asking = asyncio.create_task(getattr(session, call)(QUESTION, tag="order 7"))
             await server.until(lambda: len(server.held) == 1)
             asking.cancel()
             await turns(5)
             server.release()
             await asyncio.wait([asking])
-    assert [event.job_id for event in of_kind(told, EventKind.FINISHED)] == ["job-0"]
-    assert of_kind(told, EventKind.LEFT) == []
+            (event,) = of_kind(told, EventKind.LEFT)
+            assert (event.job_id, event.tag, event.status) == ("job-0", "order 7", JobStatus.COMPLETED)
+            assert event.idempotency_key
+            assert "has ended" in event.reason
+            assert ("the journal or the service" in event.reason) is remembers
+            server.script = lambda asked: (200, _whole_of(server))
+            assert (await session.wait(event.job_id)).ok
+    assert len(of_kind(told, EventKind.LEFT)) == 1
+
+
+async def test_finished_answer_without_an_id_is_told_when_left() -> None:
+    told: list[Event] = []
+    async with Scripted() as server:
+        server.hold = is_submit
+        server.script = lambda asked: (200, {**_whole_of(server), "id": ""}) if asked.kind == "submit" else None
+        async with opened(server, told, retry=RetryPolicy(leave_grace=3600.0)) as session:
+            async with session.batch([BUSY]) as jobs:
+                await server.until(lambda: len(server.held) == 1)
+                asking = asyncio.create_task(session.ask(QUESTION))
+                await server.until(lambda: len(server.held) == 2)
+                asking.cancel()
+                await turns(5)
+                server.release()
+                await asyncio.wait([asking])
+                await until(lambda: session.stats().running == 0)
+            assert [job.ok for job in jobs.pending] == [True]
+    (event,) = of_kind(told, EventKind.LEFT)
+    assert (event.job_id, event.status) == ("", JobStatus.COMPLETED)
+    assert event.idempotency_key
+    assert "was not kept" in event.reason
+
+
+@pytest.mark.parametrize(("status", "count"), [(200, 1), (422, 0)])
+async def test_outcome_of_the_turn_of_a_cancellation_is_told(status: int, count: int) -> None:
+    """It was delivered to the call, which is cancelled before it goes on. A refusal costs nothing, and is not told."""
+    told: list[Event] = []
+    async with Scripted() as server:
+        server.script = lambda asked: _whole(server, asked) if status == 200 else (status, {"error": "no"})
+        calls: list[asyncio.Task[Job]] = []
+
+        def ended(event: Event) -> None:
+            told.append(event)
+            if event.kind is EventKind.FINISHED:
+                calls[0].cancel()
+
+        async with opened(server, on_event=ended) as session:
+            calls.append(asyncio.create_task(session.ask(QUESTION)))
+            await asyncio.wait(calls)
+            assert calls[0].cancelled()
+    assert len(of_kind(told, EventKind.FINISHED)) == 1
+    assert [event.status for event in of_kind(told, EventKind.LEFT)] == [JobStatus.COMPLETED] * count
+
+
+def _whole_of(server: Scripted) -> dict[str, Any]:
+    row = next(iter(server.rows.values()))
+    return server.summary(row, "COMPLETED") | {"response": server._response(row)}
 
 
 def _whole(server: Scripted, asked: Asked) -> tuple[int, Any] | None:
