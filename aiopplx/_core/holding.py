@@ -143,9 +143,14 @@ class Collector:
         await cancel_and_wait([poll for poll in polls if poll is not None])
 
     async def free_all(self) -> None:
-        """Free what this session held, in a store that stays open."""
+        """Free what this session held, in a store that stays open.
+
+        Also what it holds without knowing it: whoever was finding a row was cancelled. Nobody will look for that again.
+        """
         try:
             await self._release()
+            for claim in await self._life.store.held(()):
+                await self._life.store.release(claim)
         except JournalError as error:
             log(logging.DEBUG, "what this session held could not be freed: %s", error)
 

@@ -751,6 +751,26 @@ class Unsure(MemoryJournal):
         return self.unsure < 0
 
 
+@pytest.mark.parametrize("is_known", [False, True], ids=["new", "free"])
+async def test_session_closed_at_any_turn_holds_no_row(is_known: bool) -> None:
+    """The store is the caller's, and stays open: nobody else could take what was being found at that turn."""
+    async with Scripted(polls=NEVER) as server:
+        for turn in range(12):
+            store = MemoryStore(now=time.time)
+            questions = [{"question": QUESTION, "tag": f"{turn} {n}"} for n in range(5)]
+            if is_known:
+                async with opened(server, store.session()) as session:
+                    for question in questions:
+                        await session.submit(question)
+            journal = store.session()
+            async with opened(server, journal) as session:
+                asking = [] if is_known else [asyncio.create_task(session.ask(question)) for question in questions]
+                await turns(turn)
+                await session.aclose()
+                await asyncio.gather(*asking, return_exceptions=True)
+            assert await journal.held(()) == [], turn
+
+
 async def test_session_that_is_unsure_of_its_rows_sends_nothing(store: MemoryStore) -> None:
     journal = Unsure(store=store)
     journal.unsure = 3
