@@ -15,7 +15,11 @@ _WORD = r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|[0-9]+"
 _LONGEST = 80
 
 
-@lru_cache(maxsize=1024)
 def words_in_name(name: str) -> tuple[str, ...]:
     """The words of a name, in lower case and in order; `()` for one that is too long to be a name."""
-    return tuple(word.lower() for word in re.findall(_WORD, name)) if len(name) <= _LONGEST else ()
+    return _words_in(name) if len(name) <= _LONGEST else ()  # a whole text is not kept
+
+
+@lru_cache(maxsize=1024)
+def _words_in(name: str) -> tuple[str, ...]:
+    return tuple(word.lower() for word in re.findall(_WORD, name))

@@ -18,6 +18,7 @@ This module knows nothing of jobs, or of any one API.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import islice
 from typing import Any
 
 from aiopplx._job import JobStatus
@@ -61,7 +62,7 @@ _STREAM = (b"data:", b"event:", b"id:", b":")
 def answers_in(body: bytes) -> Iterator[dict[str, Any]]:
     """The objects in a body that may be a finished answer, the outermost first; last those with a text alone."""
     for value in _values(body):
-        found = [*_answers(value, False, 0)]
+        found = [*islice(_answers(value, False, 0), _MOST)]
         for each, _ in found:
             yield each
             if (run := _as_run(each)) is not None:
@@ -199,7 +200,8 @@ def _said_in(value: dict[str, Any], is_over: bool) -> Any:
     message = value.get("message")
     if is_object(message) and ("role" in message or is_over):
         return message
-    if value.get("role") in _ASSISTANT:
+    role = value.get("role")
+    if isinstance(role, str) and role.lower() in _ASSISTANT:
         return value
     for name in (*_TEXTS, *(_TEXTS_OF_COMPLETED if is_over else ())):
         said = value.get(name)

@@ -36,6 +36,8 @@ _COMPLETED = frozenset({"complete", *(word for word, end in _ENDS.items() if end
 _GOOD = frozenset({"ok", "success", "successful", "true"})
 _OF_THE_JOB = frozenset({"job", "task", "run", "response", "current", "server", "processing", "status", "state"})
 _MOMENTS = frozenset({"at", "time", "on", "date", "timestamp"})
+_NAME = 100
+"""Characters of a name that are kept. One of more than 80 is none."""
 _EDGE = 2048
 """Bytes at either end of a body in which the fields of a job stand that has a long output between them."""
 _WAITING = frozenset({"requires", "required", "require", "needs", "need", "needed", "awaiting", "awaits"})
@@ -186,7 +188,7 @@ def ends_of(job: object) -> frozenset[JobStatus]:
     if not is_object(job):
         return _NONE
     # Nearly all fields of a job that runs are empty.
-    ends = [end for name, said in job.items() if said and (end := _end_named(name)) and is_moment(said)]
+    ends = [end for name, said in job.items() if said and (end := _end_named(name[:_NAME])) and is_moment(said)]
     return frozenset(ends) if ends else _NONE
 
 

@@ -54,6 +54,8 @@ _AS_IT_SHOULD = frozenset({"stop", "completed", "end_turn", "eos", "done", "end"
 _HEAD, _TAIL = 384, 512
 """Bytes at either end of a body in which the fields of a job stand that has a long answer between them. To look through
 100 of them takes nearly a hundredth of what a job costs."""
+_NAME = 100
+"""Characters of a name that are kept. One of more than 80 is none."""
 
 _FIELDS = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _EMPTY = msgspec.Raw(b"null")
@@ -242,7 +244,7 @@ def _remarks(fields: dict[str, msgspec.Raw], depth: int) -> Iterator[str]:
             yield from pieces_of(_decoded(said)) if is_error else _remarks(inner, depth + 1)
         elif start == b'"{' and name in _WRAPPERS:
             yield from _remarks(strictly(_FIELDS, str(_decoded(said)).encode("utf-8", "replace")) or {}, depth + 1)
-        elif _is_remark(name):
+        elif _is_remark(name[:_NAME]):
             yield from filter(is_answer, pieces_of(_decoded(said)))
         elif start[:1] == b"[" and _ECHOED.isdisjoint(words_in_name(name)):
             yield from _remarks_among(name, said, depth)

@@ -26,6 +26,7 @@ from aiopplx._wire.decoding import (
     check_id,
     is_usable,
     loosely,
+    loosely_within,
     nameless,
     plain_values,
     salvaged,
@@ -385,7 +386,8 @@ def _at_once(job: AsyncJob, body: bytes) -> AsyncJob:
     response = strictly(_COMPLETION, body)
     if response is None or lacks_addresses(response):
         with contextlib.suppress(ValueError, RecursionError):
-            response = salvaged_completion(loosely(body))
+            value = loosely_within(loosely(body))
+            response = salvaged_completion(value) if is_object(value) else None
     return _ended(job, response) if response is not None else job
 
 

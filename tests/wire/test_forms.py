@@ -13,6 +13,7 @@ from _bodies import reply
 from aiopplx._errors import ProtocolError
 from aiopplx._job import Job, JobStatus, make_job, outcome_error
 from aiopplx._wire.api import API
+from aiopplx._wire.forms import answers_in
 from aiopplx.agent import AGENT
 from aiopplx.apis._registry import read_job
 from aiopplx.sonar import SONAR
@@ -314,3 +315,68 @@ def test_status_is_read_however_it_is_written(api: API, name: str) -> None:
             job = {"id": "j", name: said, "output" if api is AGENT else "response": {"text": TEXT}}
             found = read(api, {wrap: job, "ok": True} if wrap else job)
             assert (found.status, found.text) == (JobStatus.COMPLETED, TEXT), job
+
+
+# --- anything ---------------------------------------------------------------------------------------------------------
+
+FIELDS = [
+    *("id", "status", "state", "output", "response", "result", "data", "choices", "message", "messages", "content"),
+    *(
+        "text",
+        "type",
+        "role",
+        "error",
+        "usage",
+        "parts",
+        "candidates",
+        "answer",
+        "body",
+        "thinking",
+        "reasoning",
+        "done",
+    ),
+    *("warnings", "finish_reason", "created_at", "completed_at", "failed_at", "job", "citations", "search_results"),
+    *("output_text", "delta", "object", "prompt_feedback", "logs", "value"),
+]
+VALUES: list[Any] = [
+    *("completed", "COMPLETED", "failed", "text", "message", "assistant", "user", "thinking", "response", "hello"),
+    *("{}", "[]", "{", '"', "", "j", "x" * 300, None, True, False, 0, 1, -5, 1e300, 10**30),
+]
+
+
+def any_value(random: Random, depth: int) -> Any:
+    chance = random.random()
+    if not depth or chance < 0.35:
+        return random.choice(VALUES)
+    if chance < 0.75:
+        return {random.choice(FIELDS): any_value(random, depth - 1) for _ in range(random.randrange(5))}
+    if chance < 0.9:
+        return [any_value(random, depth - 1) for _ in range(random.randrange(4))]
+    return json.dumps(any_value(random, depth - 1))
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_any_body_of_known_fields_is_read_or_refused(seed: int) -> None:
+    random = Random(seed)
+    jobs = 0
+    for _ in range(250):
+        body = any_value(random, 6)
+        if isinstance(body, dict):
+            body |= {"id": "j", "status": random.choice(["completed", "COMPLETED", "done", "failed", "weird"])}
+        for api, expected_id in product((SONAR, AGENT), ("", "j")):
+            try:
+                job = read(api, body, expected_id)
+            except ProtocolError:
+                continue
+            jobs += 1
+            assert job.to_dict()["text"] == job.text
+            assert isinstance(job.reasoning, str | None)
+            assert job.unresolved >= 0
+    assert jobs > 200
+
+
+def test_huge_body_of_wrappers_is_read_within_bounds() -> None:
+    names = ["data", "result", "response", "body", "payload", "output", "answer", "completion", "content"]
+    body: dict[str, Any] = {name: {inner: {each: {"x": [1]} for each in names} for inner in names} for name in names}
+    assert not read(SONAR, {"id": "j", "status": "done", **body}).text
+    assert 0 < len(list(answers_in(json.dumps({"status": "done", **body}).encode()))) <= 3 * 50

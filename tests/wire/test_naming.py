@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from aiopplx import JobStatus, ProtocolError
+from aiopplx._text import names
 from aiopplx._wire.api import API
 from aiopplx._wire.call import Reply
 from aiopplx._wire.naming import candidates
@@ -299,3 +300,10 @@ def test_huge_body_is_searched_within_bounds() -> None:
         assert (candidates(deep, {}) == []) == (depth >= 6)
     wide = {f"f{n}": {"x": random.random()} for n in range(100_000)}
     assert [each.id for each in candidates({**wide, "task_id": ID}, {})] == [ID]
+
+
+def test_text_in_place_of_a_name_is_not_kept() -> None:
+    before = names._words_in.cache_info().currsize  # pyright: ignore[reportPrivateUsage] - what is kept
+    for n in range(20):
+        assert names.words_in_name(f"{n}" * 200) == ()
+    assert names._words_in.cache_info().currsize == before  # pyright: ignore[reportPrivateUsage] - as above
