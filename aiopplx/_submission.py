@@ -190,15 +190,18 @@ class Listener(msgspec.Struct, eq=False, kw_only=True):
         """The job under this listener's own names, question and columns."""
         if job.tag == self.tag and job.index == self.index and job.question == self.asked and job.meta is self.meta:
             return job
-        error = job.error.about(tag=self.tag) if job.error is not None else None
         return msgspec.structs.replace(
-            job,
-            tag=self.tag,
-            index=self.index,
-            question=self.asked or job.question,
-            meta=self.meta or job.meta,
-            error=error,
+            under(job, self.tag), index=self.index, question=self.asked or job.question, meta=self.meta or job.meta
         )
+
+
+def under(job: Job, tag: str | int | None) -> Job:
+    """The job, and its error, under this tag in place of another listener's."""
+    error = job.error
+    if error is not None:
+        error = error.about()
+        error.tag = tag
+    return msgspec.structs.replace(job, tag=tag, error=error)
 
 
 class Submission(msgspec.Struct, eq=False):

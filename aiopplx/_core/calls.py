@@ -24,7 +24,7 @@ from aiopplx._errors import AiopplxError, ConfigError
 from aiopplx._http.apart import cancel_and_wait
 from aiopplx._job import Job, JobStatus, Snapshot
 from aiopplx._policy.retry import Bounds
-from aiopplx._submission import POLLABLE, Listener, Submission
+from aiopplx._submission import POLLABLE, Listener, Submission, under
 from aiopplx._wire.api import API
 from aiopplx.journal._errors import JournalAway
 from aiopplx.journal._jobs import job_of, question_in
@@ -191,7 +191,7 @@ class Calls:
             except JournalAway as error:
                 raise error.about(job_id=job_id, idempotency_key=key, tag=tag) from None
             if stored is not None:
-                return stored
+                return stored if tag is None else under(stored, tag)
             live = self.life.live.by_id.get(job_id)
         self._check_open()
         if live is None:
@@ -199,16 +199,16 @@ class Calls:
                 live = submission_of(record, self.life.routing.named(record.api), job_id=job_id)
             else:
                 live = Submission(api, key, tag=tag, job_id=job_id)
-            caller = make(sub=live, tag=live.tag, deadline=deadline, is_late=True)
+            caller = make(sub=live, tag=live.tag if tag is None else tag, deadline=deadline, is_late=True)
             if record is not None:
                 caller.asked, caller.meta = question_in(record), record.meta
             self._callers[caller] = None
             self.life.listen(caller)
             self.life.take_in(live, record)
         else:
-            caller = make(sub=live, tag=live.tag, deadline=deadline, is_late=True)
+            caller = make(sub=live, tag=live.tag if tag is None else tag, deadline=deadline, is_late=True)
             self._callers[caller] = None
-            self.life.join(caller)
+            self.life.join(caller, key)
         return caller
 
     def now(self) -> float:

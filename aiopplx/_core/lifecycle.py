@@ -628,10 +628,16 @@ class Lifecycle:
         sub = listener.sub
         sub.listeners = (*sub.listeners, listener)
 
-    def join(self, listener: Listener) -> None:
-        """A late listener of a job that is alive here. It hears with the others, when the job's next poll is due."""
+    def join(self, listener: Listener, key: str = "") -> None:
+        """A late listener of a job that is alive here. It hears with the others, when the job's next poll is due.
+
+        Args:
+            listener: it.
+            key: the job's, if the listener knows it. Who came before need not have known it, nor a tag.
+        """
         sub = listener.sub
         sub.listeners = (*sub.listeners, listener)
+        _named_too(sub, listener.tag, key)
         self.poller.joined(sub)
 
     def take_in(self, sub: Submission, record: Record | None) -> None:
@@ -646,6 +652,7 @@ class Lifecycle:
         if record is not None and record.is_held:
             self._follow(sub, record)
             return
+        _named_too(sub, sub.listeners[0].tag)
         self._begin_known(sub, record)
         self.poller.watch(sub, self._clock.now())
 
@@ -746,6 +753,7 @@ class Lifecycle:
             listener.deadline = min(listener.deadline, latest)
         live.listeners = (*live.listeners, *sub.listeners)
         sub.listeners = ()
+        _named_too(live, sub.tag, sub.key)
         if live.claim is None and live.phase is Phase.RUNNING and claim is not None:
             live.row, live.claim, live.key = claim.pk, claim, sub.key
             self.live.add_row(live)
@@ -926,6 +934,13 @@ class Lifecycle:
     def _store_failed(self, error: JournalError) -> None:
         if self.announcer.store_failed(error):
             self.client.on_stop()
+
+
+def _named_too(sub: Submission, tag: str | int | None, key: str = "") -> None:
+    """Somebody who waits for it knows it under these names: the first that are known are told of its end."""
+    if sub.tag is None:
+        sub.tag = tag
+    sub.key = sub.key or key
 
 
 def _claim(sub: Submission) -> Claim:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import anyio
+import msgspec
 import pytest
 from _faulty import taken
 from _scripted import KEY, Asked, Scripted, is_get, is_submit
@@ -369,6 +370,55 @@ async def test_outcome_of_the_turn_of_a_cancellation_is_told(status: int, count:
             assert calls[0].cancelled()
     assert len(of_kind(told, EventKind.FINISHED)) == 1
     assert [event.status for event in of_kind(told, EventKind.LEFT)] == [JobStatus.COMPLETED] * count
+
+
+@pytest.mark.parametrize("status", ["COMPLETED", "FAILED"])
+@pytest.mark.parametrize("first", ["id", "job"])
+async def test_each_who_waits_has_the_tag_they_gave(first: str, status: str) -> None:
+    told: list[Event] = []
+    async with Scripted(polls=NEVER) as server:
+        async with opened(server) as session:
+            job = await session.submit(QUESTION, tag="order 7")
+        async with opened(server, told) as session:
+
+            async def followed(wanted: Job | str) -> Job:
+                return [update.job async for update in session.follow(wanted)][-1]
+
+            mine = msgspec.structs.replace(job, tag="mine")
+            wanted = [job.id, job, mine] if first == "id" else [job, job.id, mine]
+            waiting = asyncio.gather(*map(session.wait, wanted), *map(followed, wanted))
+            await server.until(lambda: server.requests["get"] > 0)
+            whole = _whole_of(server)
+            if status == "FAILED":
+                whole = {"id": job.id, "model": "sonar-deep-research", "created_at": 1, "status": status}
+            server.script = lambda asked: (200, whole)
+            with anyio.fail_after(SOON):
+                ended = await waiting
+    unnamed = None if first == "id" else "order 7"  # who gives none has that of the job as it is known here
+    tags = [unnamed, "order 7", "mine"] if first == "id" else ["order 7", unnamed, "mine"]
+    assert [each.tag for each in ended[:3]] == tags
+    assert [each.tag for each in ended[3:] if each.tag != "order 7"] == ["mine"]  # by then that tag is known
+    if status == "FAILED":
+        assert [each.error.tag for each in ended if each.error is not None] == [each.tag for each in ended]
+    (event,) = of_kind(told, EventKind.FINISHED)
+    assert (event.tag, event.idempotency_key) == ("order 7", job.idempotency_key)
+
+
+async def test_time_is_up_under_the_tag_that_was_given() -> None:
+    told: list[Event] = []
+    async with Scripted(polls=NEVER) as server:
+        async with opened(server) as session:
+            job = await session.submit(QUESTION, tag="order 7")
+        async with opened(server, told) as session:
+            await asyncio.gather(session.wait(job.id, timeout=0.3), session.wait(job, timeout=0.3))
+    assert {event.tag for event in of_kind(told, EventKind.TIMED_OUT)} == {None, "order 7"}
+
+
+async def test_stored_job_comes_under_the_tag_that_was_given(tmp_path: Path) -> None:
+    async with Scripted() as server, opened(server, journal=tmp_path / "run.db") as session:
+        job = await session.ask(QUESTION, tag="order 7")
+        running = msgspec.structs.replace(job, status=JobStatus.IN_PROGRESS, response=None, raw=b"", tag="mine")
+        assert [(await session.wait(each)).tag for each in (job.id, running)] == ["order 7", "mine"]
 
 
 def _whole_of(server: Scripted) -> dict[str, Any]:
