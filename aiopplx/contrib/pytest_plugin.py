@@ -24,7 +24,7 @@ import pytest
 if TYPE_CHECKING:
     from aiopplx import Session
     from aiopplx.emulator import Emulator
-    from aiopplx.testing import JumpingClock
+    from aiopplx.testing import Clock
 
 __all__ = ["KEY", "pplx_clock", "pplx_emulator", "pplx_session"]
 
@@ -51,15 +51,19 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 @pytest.fixture
-def pplx_clock() -> JumpingClock:
+def pplx_clock(request: pytest.FixtureRequest) -> Clock:
     """The clock of this test's emulator and session: it jumps to the next due moment when nothing is on the wire.
 
     Give it to a session of the program under test too: `Session(clock=pplx_clock)`. A session on real time would wait
-    for real minutes.
+    for real minutes. With `@pytest.mark.pplx_emulator(time_scale=60.0)` it is real time, sixty times as fast.
     """
-    from aiopplx.testing import JumpingClock
+    from aiopplx.testing import Clock, JumpingClock
 
-    return JumpingClock()
+    settings = _settings(request, "pplx_emulator")
+    if "time_scale" in settings:
+        return Clock(settings["time_scale"])
+    given: Clock | None = settings.get("clock")
+    return given or JumpingClock()
 
 
 @pytest.fixture
@@ -100,8 +104,11 @@ def _of_this_runner(request: pytest.FixtureRequest, name: str) -> Any:  # Any: a
         scope = scope or request.config.getini("asyncio_default_test_loop_scope")
         return request.getfixturevalue(f"_pplx_{name}_by_asyncio_{scope}")
     if not is_async and name == "emulator":
-        if "pplx_clock" in request.fixturenames:
-            raise pytest.UsageError("a plain test has pplx_emulator only, which runs on real time there: no pplx_clock")
+        if "pplx_clock" in request.fixturenames and "time_scale" not in _settings(request, "pplx_emulator"):
+            raise pytest.UsageError(
+                "a plain test has pplx_emulator only, which runs on real time there: no pplx_clock, unless the mark"
+                " says how fast: pplx_emulator(time_scale=60.0)"
+            )
         return request.getfixturevalue("_pplx_emulator_on_a_thread")
     raise pytest.UsageError(
         f"pplx_{name} is for async tests: mark the test with pytest.mark.anyio or pytest.mark.asyncio; a plain test can"
@@ -141,7 +148,7 @@ def _pplx_emulator_on_a_thread(request: pytest.FixtureRequest) -> Iterator[Emula
         yield server
 
 
-async def _emulator(request: pytest.FixtureRequest, pplx_clock: JumpingClock) -> AsyncIterator[Emulator]:
+async def _emulator(request: pytest.FixtureRequest, pplx_clock: Clock) -> AsyncIterator[Emulator]:
     settings = _settings(request, "pplx_emulator")
     if "time_scale" not in settings:
         settings.setdefault("clock", pplx_clock)
@@ -150,13 +157,12 @@ async def _emulator(request: pytest.FixtureRequest, pplx_clock: JumpingClock) ->
 
 
 async def _session(
-    request: pytest.FixtureRequest, pplx_emulator: Emulator, pplx_clock: JumpingClock
+    request: pytest.FixtureRequest, pplx_emulator: Emulator, pplx_clock: Clock
 ) -> AsyncIterator[Session]:
     from aiopplx import Session
 
-    settings, emulated = _settings(request, "pplx_session"), _settings(request, "pplx_emulator")
-    if "time_scale" not in emulated:
-        settings.setdefault("clock", emulated.get("clock", pplx_clock))
+    settings = _settings(request, "pplx_session")
+    settings.setdefault("clock", pplx_clock)
     settings.setdefault("api_key", KEY)
     async with Session(base_url=pplx_emulator.url, **settings) as session:
         yield session  # noqa: ASYNC119 - likewise

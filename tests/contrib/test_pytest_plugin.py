@@ -58,9 +58,21 @@ async def test_program_under_test_finds_the_emulator_in_the_environment(pplx_emu
 
 
 @pytest.mark.pplx_emulator(duration=30.0, time_scale=60.0)
-@pytest.mark.pplx_session(poll=PollPolicy.fixed(0.1))
-async def test_session_is_on_the_time_of_its_emulator(pplx_session):
-    assert (await pplx_session.ask("Why?")).ok
+async def test_session_is_on_the_time_of_its_emulator(pplx_session, pplx_clock):
+    job = await pplx_session.ask("Why?", timeout=1e6)
+    assert job.ok
+    assert job.seconds >= 30.0
+    async with Session(clock=pplx_clock) as session:
+        assert (await session.ask("Why?", timeout=1e6)).ok
+
+
+@pytest.mark.pplx_emulator(duration=30.0, time_scale=60.0)
+def test_plain_test_has_a_clock_of_known_speed(pplx_emulator, pplx_clock):
+    async def program():
+        async with Session(clock=pplx_clock) as session:
+            return await session.ask("Why?", timeout=1e6)
+
+    assert asyncio.run(program()).seconds >= 30.0
 
 
 @settings(max_examples=2, deadline=None, suppress_health_check=list(HealthCheck))
@@ -149,7 +161,7 @@ def test_programs_own_tests_run_under_either_plugin(runner: str, tmp_path: Path)
     words, mark, more = RUNNERS[runner]
     marked = re.sub(r"(?m)^( *)async def test", rf"\1@{mark}\n\1async def test", PROGRAM)
     said = pytest_of(tmp_path, marked + more, *words)
-    assert "10 passed, 3 errors" in said, said
+    assert "11 passed, 3 errors" in said, said
     assert "there is no fault 'accept_then_drp': is it 'accept_then_drop'?" in said
     assert "pplx_session is for async tests" in said
     assert "no pplx_clock" in said
