@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import time
 from pathlib import Path
 from typing import Any
 
@@ -232,8 +234,9 @@ def test_span_of_an_older_job_begins_now(heard: Heard) -> None:
     assert lasted.sum == 7200.0
 
 
-@pytest.mark.parametrize("way", ["wait", "follow", "batch"])
-async def test_span_begins_within_the_span_that_waits(heard: Heard, tmp_path: Path, way: str) -> None:
+@pytest.mark.parametrize("has_parent", [True, False])
+@pytest.mark.parametrize("way", ["wait", "follow", "batch", "ask", "submit"])
+async def test_span_begins_within_the_span_that_waits(heard: Heard, tmp_path: Path, way: str, has_parent: bool) -> None:
     clock = JumpingClock()
     question = "Why did the Vasa sink?"
     async with Emulator(duration=600.0, answer_chars=200, clock=clock) as server:
@@ -242,22 +245,35 @@ async def test_span_begins_within_the_span_that_waits(heard: Heard, tmp_path: Pa
             job = await session.submit(question, tag="vasa")
         await clock.sleep(120.0)  # somebody else waits for it, two minutes later
         async with Session(KEY, on_event=heard.handler, **kept) as session:
-            with heard.traces.get_tracer("a web framework").start_as_current_span("GET /answer"):
+            began = time.time_ns()
+            tracer = heard.traces.get_tracer("a web framework")
+            with tracer.start_as_current_span("GET /answer") if has_parent else contextlib.nullcontext():
                 if way == "wait":
                     await session.wait(job.id)
+                elif way == "ask":
+                    assert (await session.ask(question, tag="vasa")).id == job.id
+                elif way == "submit":
+                    await session.wait(await session.submit(question, tag="vasa"))
                 elif way == "follow":
                     assert [update async for update in session.follow(job.id)]
                 else:
                     async with session.batch([{"question": question, "tag": "vasa"}]) as jobs:
                         assert [done.id async for done in jobs] == [job.id]
     (ours,) = [span for span in heard.spans if span.name.startswith("research")]
-    (outer,) = [span for span in heard.spans if span.name == "GET /answer"]
     assert ours.start_time is not None
-    assert outer.start_time is not None
-    assert ours.start_time >= outer.start_time
-    assert ours.parent is not None
-    assert outer.context is not None
-    assert ours.parent.span_id == outer.context.span_id
+    assert ours.end_time is not None
+    assert began <= ours.start_time <= ours.end_time <= time.time_ns()
+    outer = [span for span in heard.spans if span.name == "GET /answer"]
+    assert len(outer) == has_parent
+    for span in outer:
+        assert span.start_time is not None
+        assert span.end_time is not None
+        assert span.start_time <= ours.start_time <= ours.end_time <= span.end_time
+        assert span.context is not None
+    parents = [span.context.span_id for span in outer if span.context is not None]
+    assert parents == ([ours.parent.span_id] if ours.parent is not None else [])
     age = dict(ours.attributes or {})["aiopplx.age"]
     assert isinstance(age, float)
     assert age >= 120.0
+    (lasted,) = heard.metrics()["gen_ai.client.operation.duration"]
+    assert lasted.sum >= 600.0
