@@ -475,6 +475,8 @@ class Poller:
 
     def _cut_short(self, poll: _Poll) -> None:
         """The program ends in the middle of a poll. If it goes on all the same, as a notebook does, so does its job."""
+        if (task := self._running.get(poll)) is not None:
+            task.add_done_callback(_was_told)
         if self._out.get(poll.sub) is poll:
             del self._out[poll.sub]
             self._put(poll.sub, self._clock.now() + self._policy.gap)
@@ -628,3 +630,9 @@ def _as_last_seen(sub: Submission, polls: Polls) -> Snapshot:
 def _polls(sub: Submission) -> Polls:
     assert sub.polls is not None, "a submission that is polled has its counters"  # noqa: S101 - for mypy
     return sub.polls
+
+
+def _was_told(task: asyncio.Task[None]) -> None:
+    """The loop has raised the end of the program itself, and would tell of the same again when it drops the task."""
+    if not task.cancelled():
+        task.exception()
