@@ -110,7 +110,7 @@ class Event(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         reason: a sentence for a person; no key and no prompt in it.
         fault: the class of fault, one of N, R, T, D, P (docs/reliability.md), on RETRYING and POLL_FAILED.
         awaited: whether anybody here waits for the job after this. False on SUBMITTED of `Session.submit`, on TIMED_OUT
-            of the last who waited, and on CANCELLING of a batch that is left.
+            of the last who waited, on LEFT, and on CANCELLING of a batch that is left.
     """
 
     kind: EventKind

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections import OrderedDict
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import msgspec
 
@@ -40,6 +40,7 @@ class Announcer:
         emitter: delivers them.
         clock: measures the age of jobs.
         has_journal: ids can be found again by a later session.
+        is_awaited: whether anybody here waits for the job with this id.
 
     Attributes:
         accepted: how many submissions the server accepted.
@@ -50,23 +51,27 @@ class Announcer:
         "_clock",
         "_ended",
         "_has_journal",
+        "_is_awaited",
         "_is_store_broken",
         "_named",
         "_submitted",
+        "_withheld",
         "accepted",
         "emitter",
         "ended",
     )
 
-    def __init__(self, emitter: Emitter, clock: Clock, *, has_journal: bool) -> None:
+    def __init__(self, emitter: Emitter, clock: Clock, *, has_journal: bool, is_awaited: Callable[[str], bool]) -> None:
         self.emitter: Emitter = emitter
         self.accepted: int = 0
         self.ended: dict[JobStatus, int] = {}
         self._clock = clock
         self._has_journal = has_journal
+        self._is_awaited: Callable[[str], bool] = is_awaited
         self._ended: OrderedDict[str, int] = OrderedDict()  # by id, or else by key: what was done about each end
         self._submitted: OrderedDict[str, None] = OrderedDict()
         self._named: OrderedDict[str, None] | None = None
+        self._withheld: dict[str, Job] = {}  # of jobs that somebody here waits for, so that it does not grow
         self._is_store_broken = False
 
     def warn(self, sub: Submission, reason: str) -> None:
@@ -97,6 +102,8 @@ class Announcer:
         """A submission ended in this session, or in another one that has told it (`is_told`)."""
         if self._is_news(job, _COUNTED):
             self.ended[job.status] = self.ended.get(job.status, 0) + 1
+        if self._withheld:
+            self._withheld.pop(job.id, None)
         if self._submitted and not goes_on(job):
             self.is_seen_over(job.id)
         if is_told:
@@ -127,7 +134,9 @@ class Announcer:
         return True
 
     def timed_out(self, sub: Submission, overdue: Sequence[Listener], reason: str) -> None:
-        """These listeners wait for it no more, each under its own names."""
+        """These listeners wait for it no more, each under its own names, and each has its id."""
+        if self._withheld and not self._is_awaited(sub.job_id):
+            self._withheld.pop(sub.job_id, None)
         event = sub.event(EventKind.TIMED_OUT, self._clock.now(), status=JobStatus.TIMED_OUT, reason=reason)
         for remaining, listener in zip(range(len(overdue))[::-1], overdue, strict=True):
             awaited = bool(remaining or sub.listeners)
@@ -153,21 +162,25 @@ class Announcer:
         going: list[Job] = []
         unnamed: dict[str, None] = {}
         for job in jobs:
+            if job.id and not job.done and self._is_awaited(job.id):
+                self._withheld[job.id] = job  # whoever waits still hears of its end, or leaves it in turn
+                continue
+            self._withheld.pop(job.id, None)
             self._submitted.pop(job.id, None)
             if job.id and goes_on(job):
                 going.append(job)
                 if self._is_unnamed(job.id):
                     unnamed[job.id] = None
             elif not job.id and not job.ok:
-                self.emitter.emit(_event_of(job, EventKind.LEFT, "may exist, and be billed, at the service"))
+                self.emitter.emit(_left_of(job, "may exist, and be billed, at the service"))
             elif not are_known:
-                self.emitter.emit(_event_of(job, EventKind.LEFT, self._where_its_outcome_is(job)))
+                self.emitter.emit(_left_of(job, self._where_its_outcome_is(job)))
         is_many = len(unnamed) > FEW
         if is_many:
             self._sum_up(list(unnamed))
             unnamed = {}
         for job in going:
-            event = _event_of(job, EventKind.LEFT, "goes on, and is billed, at the service")
+            event = _left_of(job, "goes on, and is billed, at the service")
             self.emitter.emit(event, level=None if job.id in unnamed else logging.DEBUG)
             unnamed.pop(job.id, None)  # others may have waited for the same job
 
@@ -179,6 +192,11 @@ class Announcer:
             return f"{said}{where} has it, and session.wait() with its id collects it"
         where = "the journal has it, under its key" if self._has_journal else "it was not kept"
         return f"{said}{where}, and there is no id by which the service could be asked for it"
+
+    def nobody_waits(self, job_id: str) -> None:
+        """The last one who waited for it by its id has left. Who left it before, while they waited, was not told."""
+        if self._withheld and (job := self._withheld.pop(job_id, None)) is not None:
+            self.left([job])
 
     def was_only_submitted(self, job_id: str) -> None:
         """A call returned while it runs, with its id. Nobody waits for it until somebody asks for it by that id."""
@@ -281,6 +299,10 @@ def _left(count: int) -> str:
 def goes_on(job: Job) -> bool:
     """Whether a job that nobody waits for any more goes on, or may go on, at the service."""
     return not job.id or not job.done or job.status is JobStatus.TIMED_OUT
+
+
+def _left_of(job: Job, reason: str) -> Event:
+    return msgspec.structs.replace(_event_of(job, EventKind.LEFT, reason), awaited=False)
 
 
 def _event_of(job: Job, kind: EventKind, reason: str = "") -> Event:

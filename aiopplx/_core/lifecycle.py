@@ -118,8 +118,10 @@ class Lifecycle:
         self.routing = routing
         self.client = client
         self.spending = spending
-        self.announcer: Announcer = Announcer(emitter, client.clock, has_journal=store.remembers)
         self.live: Live = Live()
+        self.announcer: Announcer = Announcer(
+            emitter, client.clock, has_journal=store.remembers, is_awaited=self.is_awaited
+        )
         self.slots: Slots = Slots(max_in_flight, client.clock)
         self.elsewhere: Elsewhere = Elsewhere(self, client.clock)
         self.new_key = new_key
@@ -765,6 +767,13 @@ class Lifecycle:
 
     def unlisten(self, listener: Listener) -> asyncio.Task[None] | None:
         """This listener waits no more. The last one to go detaches what runs; `leave` ends what is on the wire."""
+        poll = self._stop_listening(listener)
+        sub = listener.sub
+        if listener.is_late and is_collected(sub):  # `leave` tells of the others
+            self.announcer.nobody_waits(sub.job_id)
+        return poll
+
+    def _stop_listening(self, listener: Listener) -> asyncio.Task[None] | None:
         sub = listener.sub
         if listener not in sub.listeners:
             return None
@@ -801,6 +810,11 @@ class Lifecycle:
         for listener in listeners:
             self.slots.free(listener)
         return poll
+
+    def is_awaited(self, job_id: str) -> bool:
+        """Whether anybody here waits for a job that runs: a call, a follower or a batch, and not its holder alone."""
+        sub = self.live.by_id.get(job_id)
+        return sub is not None and not is_collected(sub)
 
     def left_of(self, sub: Submission) -> Job | None:
         """What is known of it now that nobody listens, if it may be billed. Said once only."""

@@ -421,6 +421,74 @@ async def test_stored_job_comes_under_the_tag_that_was_given(tmp_path: Path) -> 
         assert [(await session.wait(each)).tag for each in (job.id, running)] == ["order 7", "mine"]
 
 
+async def _in_a_batch(session: Session, job_id: str) -> None:
+    async with session.batch([{"question": QUESTION, "tag": "x"}]) as jobs:
+        assert [job.ok async for job in jobs] == [True]
+
+
+async def _asked(session: Session, job_id: str) -> None:
+    assert (await session.ask(QUESTION, tag="x")).ok
+
+
+async def _waited_for(session: Session, job_id: str) -> None:
+    assert (await session.wait(job_id)).ok
+
+
+async def _followed(session: Session, job_id: str) -> None:
+    assert [update.job.ok async for update in session.follow(job_id)][-1]
+
+
+Use = Callable[[Session, str], Coroutine[Any, Any, None]]
+
+
+@pytest.mark.parametrize("closes", [False, True])
+@pytest.mark.parametrize("second", [_asked, _waited_for, _followed, _in_a_batch])
+@pytest.mark.parametrize("first", [_asked, _in_a_batch])
+async def test_job_is_left_once_nobody_waits_for_it(first: Use, second: Use, closes: bool, tmp_path: Path) -> None:
+    told: list[Event] = []
+    async with Scripted(polls=NEVER) as server:
+        session = opened(server, told, journal=tmp_path / "run.db")
+        async with session:
+            life = session._core.life
+            leaving = asyncio.create_task(first(session, ""))
+            await server.until(lambda: len(server.rows) == 1)
+            await until(lambda: "job-0" in life.live.by_id)
+            staying = asyncio.create_task(second(session, "job-0"))
+            live = life.live.by_id["job-0"]
+            await until(lambda: len(live.listeners) == 2)
+            leaving.cancel()
+            await asyncio.wait([leaving])
+            assert of_kind(told, EventKind.LEFT) == []
+            if not closes:
+                staying.cancel()
+                await asyncio.wait([staying])
+        await asyncio.gather(staying, return_exceptions=True)  # the session was closed, or it was cancelled
+    assert [(event.job_id, event.awaited) for event in of_kind(told, EventKind.LEFT)] == [("job-0", False)]
+    assert len(server.rows) == 1
+    assert live.listeners == ()
+    assert life.announcer._withheld == {}
+
+
+@pytest.mark.parametrize("second", [_asked, _waited_for, _followed, _in_a_batch])
+async def test_job_that_somebody_still_gets_is_not_left(second: Use, tmp_path: Path) -> None:
+    told: list[Event] = []
+    async with Scripted(polls=NEVER) as server, opened(server, told, journal=tmp_path / "run.db") as session:
+        leaving = asyncio.create_task(_asked(session, ""))
+        await until(lambda: "job-0" in session._core.life.live.by_id)
+        staying = asyncio.create_task(second(session, "job-0"))
+        live = session._core.life.live.by_id["job-0"]
+        await until(lambda: len(live.listeners) == 2)
+        leaving.cancel()
+        await asyncio.wait([leaving])
+        whole = _whole_of(server)
+        server.script = lambda asked: (200, whole)
+        with anyio.fail_after(SOON):
+            await staying
+        assert session._core.life.announcer._withheld == {}
+    assert of_kind(told, EventKind.LEFT) == []
+    assert [event.job_id for event in of_kind(told, EventKind.FINISHED)] == ["job-0"]
+
+
 def _whole_of(server: Scripted) -> dict[str, Any]:
     row = next(iter(server.rows.values()))
     return server.summary(row, "COMPLETED") | {"response": server._response(row)}
