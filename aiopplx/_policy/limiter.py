@@ -289,7 +289,13 @@ class Limiter:
 
     def delay(self, now: float) -> float:
         """See `Departures`."""
-        if not self._is_met and self.in_flight < min(self._surely, self._narrow()):
+        in_flight = self.in_flight
+        # Nearly every request of most sessions leaves here, so that nothing more is called than has to be.
+        if (
+            not self._is_met
+            and in_flight < self._surely
+            and (self._epochs.accepted + in_flight < self._bursts.after or in_flight < self._narrow())
+        ):
             return 0.0
         closed, pace = self._closed_until - now, self._pace
         if self._alone.is_on:
