@@ -51,6 +51,9 @@ _ECHOED = frozenset({"input", "messages", "tools", "results", "contents", "sourc
 _ENDING = frozenset({"finish", "finished", "stop", "end", "done", "termination", "block", "native", "completion"})
 _AS_IT_SHOULD = frozenset({"stop", "completed", "end_turn", "eos", "done", "end"})
 
+_COUNTED = frozenset({"tokens", "calls", "cost", "costs"})
+"""Words of fields that say what was used, such as `input_tokens_details`, which each answer of the Agent API has."""
+
 _HEAD, _TAIL = 384, 512
 """Bytes at either end of a body in which the fields of a job stand that has a long answer between them. To look through
 100 of them takes nearly a hundredth of what a job costs."""
@@ -287,7 +290,7 @@ def _is_remark(name: str) -> bool:
     """Whether a field beside an answer, by its name, says something about the job."""
     words = words_in_name(name)
     is_about_it = _says_something(name) or not _MAYBE_ABOUT_IT.isdisjoint(words) or words in _STATUS_TEXTS
-    return is_about_it and not is_thought(name)
+    return is_about_it and _COUNTED.isdisjoint(words) and not is_thought(name)
 
 
 def _decoded(value: msgspec.Raw) -> Any:

@@ -13,6 +13,7 @@ from _bodies import reply
 from aiopplx._errors import ProtocolError
 from aiopplx._job import Job, JobStatus, Snapshot, make_job, outcome_error
 from aiopplx._wire.api import API
+from aiopplx._wire.words import _is_remark
 from aiopplx.agent import AGENT
 from aiopplx.apis._registry import read_job
 from aiopplx.sonar import SONAR
@@ -293,3 +294,10 @@ def test_id_of_a_submission_in_any_wrapper_is_named(api: API, wraps: tuple[str, 
     with pytest.raises(ProtocolError) as caught:
         read_job(api, body)
     assert caught.value.job_id == "j-77"
+
+
+def test_what_was_used_is_no_remark() -> None:
+    """Every answer of the Agent API has these, and none is read a second time for them."""
+    usage = ["input_tokens_details", "output_tokens_details", "tool_calls_details", "tool_calls_cost_details"]
+    assert not any(map(_is_remark, usage))
+    assert _is_remark("status_details")
