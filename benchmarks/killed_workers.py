@@ -26,7 +26,7 @@ import random
 import signal
 import sys
 import tempfile
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -64,6 +64,7 @@ TOLD = {
     "in_doubt": "submissions in doubt",
     "in_doubt_and_made": "of these made at the service",
     "ends_told_twice": "ends told by two workers",
+    "ends_after_doubt": "ends told after the doubt about them was",
 }
 ZERO = {
     "paid_twice": "questions paid twice",
@@ -98,7 +99,7 @@ class Worker:
             if "failed" in said or "unseen" in said:
                 self._crew.complaints.append(line.decode())
             elif said.get("event") == "FINISHED":
-                self._crew.told[said["tag"]] += 1
+                self._crew.told[said["tag"]].append(said["ended"])
             elif said.get("ready"):
                 self.is_open.set()
             elif said.get("done") == "batch":
@@ -124,7 +125,7 @@ class Crew:
     def __init__(self, spec: Mapping[str, Any], url: str, service: str, words: Path) -> None:
         self.complaints: list[str] = []
         self.ids: dict[int, set[str]] = {}
-        self.told: Counter[int] = Counter()
+        self.told: defaultdict[int, list[str]] = defaultdict(list)
         self.workers: list[Worker] = []
         self.lease: float = spec.get("lease", 2.0)
         self._questions: int = spec["questions"]
@@ -266,7 +267,9 @@ def judged(spec: Mapping[str, Any], service: Service, crew: Crew, rows: list[Any
         "done": len(known),
         "in_doubt": len(doubt),
         "in_doubt_and_made": sum(key in service.by_key for key in in_doubt),
-        "ends_told_twice": sum(count > 1 for count in crew.told.values()),
+        "ends_told_twice": sum(len(told) > len(set(told)) for told in crew.told.values()),
+        "ends_after_doubt": sum(len(set(told)) > 1 for told in crew.told.values()),
+        "ends_told": dict(Counter("+".join(told) for told in crew.told.values() if len(told) > 1)),
         # What must be 0.
         "paid_twice": service.made - len(service.by_key) + len(rows) - len({row.tag for row in rows}),
         "changed_bodies": service.changed_bodies,

@@ -682,8 +682,14 @@ class Lifecycle:
         sub = submission_of(record, api, job_id=snapshot.id)
         self._begin_known(sub, record)
         ended = Ended(snapshot.status, outcome_error(snapshot))
-        if not await self.finish(sub, ended, snapshot, self._clock.now()):
-            self.detach(sub)
+        try:
+            await self.finish(sub, ended, snapshot, self._clock.now())
+        finally:
+            # Not written, or whoever polled it was cancelled meanwhile. Others may have begun to wait for it.
+            if sub.phase in POLLABLE and not is_collected(sub):
+                self.poller.watch(sub, self._clock.now())
+            else:
+                self.detach(sub)
 
     async def resubmit(self, sub: Submission, record: Record) -> None:
         """Queue it under a new key, in place of one without a result. Raises `InvalidRequest`, `JournalError`.

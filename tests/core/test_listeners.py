@@ -890,3 +890,40 @@ async def test_doubt_that_is_handed_out_keeps_its_hold() -> None:
             assert (await session.ask(QUESTION)).status is JobStatus.IN_DOUBT
             facts = balance_of(session)
             assert (facts.in_flight, facts.left) == (0, 1)
+
+
+class Writing(MemoryJournal):
+    """Its first end of a job is written when it may."""
+
+    def __init__(self, **more: Any) -> None:
+        super().__init__(**more)
+        self.is_writing = asyncio.Event()
+        self.go_on = asyncio.Event()
+
+    async def apply(self, claim: Claim, step: Step) -> Any:
+        if step.rule.name == "ended" and not self.is_writing.is_set():
+            self.is_writing.set()
+            await self.go_on.wait()
+        return await super().apply(claim, step)
+
+
+@pytest.mark.parametrize("is_joined", [False, True])
+async def test_cancelled_get_keeps_nothing_of_its_job(is_joined: bool) -> None:
+    """It found that the job had ended, and is cancelled while that is written. Somebody else may wait by then."""
+    journal = Writing(now=time.time)
+    async with Scripted(polls=0) as server, opened(server, journal=journal, max_cost=50.0) as session:
+        job = await session.submit(QUESTION, tag="x")
+        getting = asyncio.create_task(session.get(job.id))
+        await journal.is_writing.wait()
+        waiting = asyncio.create_task(session.wait(job.id)) if is_joined else None
+        await turns(20)
+        getting.cancel()
+        await asyncio.wait([getting])
+        journal.go_on.set()
+        if waiting is not None:
+            assert (await waiting).ok
+        assert session._core is not None
+        life = session._core.life
+        assert (life.live.by_row, life.live.by_id, len(life.poller._schedule)) == ({}, {}, 0)
+        assert isinstance(life.spending, Bounded)
+        assert life.spending._reserved == {}

@@ -61,7 +61,8 @@ async def main(spec: dict[str, Any]) -> None:
 
     def told(event: Event) -> None:
         if event.kind in (EventKind.FINISHED, EventKind.PAUSED, EventKind.RESUMED, EventKind.STOPPED):
-            say(event=event.kind.name, tag=event.tag, cost=event.cost, reason=event.reason)
+            ended = event.status.name if event.status is not None else ""
+            say(event=event.kind.name, tag=event.tag, ended=ended, cost=event.cost, reason=event.reason)
 
     journal = await PostgresJournal.open(
         spec["journal"], base_url=spec["server"], timing=Timing(lease=lease, beat=lease / 4)
