@@ -94,15 +94,22 @@ def joined(thoughts: Iterable[str | None]) -> str | None:
     return "\n\n".join(kept) if was_said else None
 
 
-def thought_in(value: object) -> str | None:
-    """The reasoning in a field of its own: a text, or a list of texts and parts. None if there is none."""
+def thought_in(value: object, deepest: int = 8) -> str | None:
+    """The reasoning in a field of its own: a text, or a list of texts and parts. None if there is none.
+
+    Args:
+        value: the field's, as plain values.
+        deepest: levels of lists and objects that are looked into: a body may have a thousand.
+    """
     if isinstance(value, str):
         return value or None
+    if not deepest:
+        return None
     if isinstance(value, dict):
         part = cast("dict[str, object]", value)
-        return next(filter(None, (thought_in(part.get(name)) for name in _FIELDS)), None)
+        return next(filter(None, (thought_in(part.get(name), deepest - 1) for name in _FIELDS)), None)
     if _is_list(value):
-        return "\n\n".join(filter(None, map(thought_in, value))) or None
+        return "\n\n".join(filter(None, (thought_in(item, deepest - 1) for item in value))) or None
     return None
 
 

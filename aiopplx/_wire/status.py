@@ -118,9 +118,11 @@ def _word(said: object, deepest: int = 3) -> str:
     said = loosely_within(said)
     if isinstance(said, str):
         return said.strip('"')
+    if not deepest:
+        return ""
     if is_array(said) and len(said) == 1:
         return _word(said[0], deepest - 1)
-    if not is_object(said) or not deepest:
+    if not is_object(said):
         return ""
     named = (said[name] for name in said if _is_status(words_in_name(name)) or name.lower() in _NAMES)
     return next(filter(None, (_word(value, deepest - 1) for value in named)), "")

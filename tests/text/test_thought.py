@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import sys
+from collections.abc import Callable
 
 import pytest
 from hypothesis import example, given
@@ -144,6 +146,19 @@ def test_hostile_content_is_split_in_linear_steps(piece: str):
 )
 def test_thought_is_read_from_a_field_in_any_form(value: object, thought: str | None):
     assert thought_in(value) == thought
+
+
+@pytest.mark.parametrize(
+    "form", [lambda inner: [inner], lambda inner: {"text": inner}, lambda inner: [{"text": inner}]]
+)
+def test_thought_is_not_looked_for_without_end(form: Callable[[object], object]):
+    value: object = "Hm."
+    for _ in range(3):
+        value = form(value)
+    assert thought_in(value) == "Hm."
+    for _ in range(2 * sys.getrecursionlimit()):
+        value = form(value)
+    assert thought_in(value) is None
 
 
 def test_thought_said_in_two_places_is_there_once():

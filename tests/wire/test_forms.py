@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from itertools import product
 from random import Random
 from typing import Any
@@ -14,6 +15,7 @@ from aiopplx._errors import ProtocolError
 from aiopplx._job import Job, JobStatus, make_job, outcome_error
 from aiopplx._wire.api import API
 from aiopplx._wire.forms import answers_in
+from aiopplx._wire.status import status_of
 from aiopplx.agent import AGENT
 from aiopplx.apis._registry import read_job
 from aiopplx.sonar import SONAR
@@ -315,6 +317,14 @@ def test_status_is_read_however_it_is_written(api: API, name: str) -> None:
             job = {"id": "j", name: said, "output" if api is AGENT else "response": {"text": TEXT}}
             found = read(api, {wrap: job, "ok": True} if wrap else job)
             assert (found.status, found.text) == (JobStatus.COMPLETED, TEXT), job
+
+
+def test_status_is_not_looked_for_without_end() -> None:
+    deep: object = "failed"
+    for _ in range(2 * sys.getrecursionlimit()):
+        deep = [deep]
+    assert status_of({"status": deep}) == ""
+    assert status_of({"status": [["failed"]]}) == "failed"
 
 
 # --- anything ---------------------------------------------------------------------------------------------------------
