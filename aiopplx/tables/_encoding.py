@@ -4,7 +4,8 @@ A mark at the beginning decides; then a NUL in every second byte (UTF-16); then 
 file that is none of these was saved by an old program, and its line ends say by which: `\\r\\n` Windows (cp1252), `\\r`
 alone a Mac (mac_roman). With `\\n` alone, or where more than a quarter of the letters are not ASCII, any guess may be
 wrong (Cyrillic, Greek, Shift-JIS), and the file is refused. So is one with `\\r\\n` whose first letters outside ASCII
-are UTF-8: it was cut off, or made of two files. Detectors by statistics were tried and called a German cp1252 file
+are UTF-8: it was cut off, or made of two files; and one that would have signs in the midst of words as cp1252
+(`sp³ka`): it is of another Windows, or of a Mac. Detectors by statistics were tried and called a German cp1252 file
 cp1250.
 
 This module knows nothing of what the text means.
@@ -29,6 +30,12 @@ _MARKS = (
 )
 _LETTERS = bytes(range(65, 91)) + bytes(range(97, 123))
 _HIGH = bytes(range(128, 256))
+# Between two letters no language of cp1252 has one of these signs, nor a capital between small ones. In other encodings
+# of Windows, and on a Mac, these bytes are letters.
+_WRONG = re.compile(
+    rb"[A-Za-z\xc0-\xff]+[\xa1-\xa3\xa5-\xa7\xa9\xac\xaf\xb1\xb3\xb6\xb9\xbc\xbe\xbf][A-Za-z\xc0-\xff]+"
+    rb"|[A-Za-z]+[\x8a\x8c\x8e\x9f][a-z]+"
+)
 _WORD = re.compile(r"[^\x00-\x1f,;|\t\"]*[^\x00-\x7f][^\x00-\x1f,;|\t\"]*")
 _ENCODING = Advice("encoding", '"..."', "says which it is")
 
@@ -89,6 +96,7 @@ class _Scan:
         self._high = 0
         self._last = 0
         self._sample = b""
+        self._wrong: re.Match[bytes] | None = None
         self._is_partly_utf8 = False
 
     def take(self, chunk: bytes) -> None:
@@ -111,6 +119,7 @@ class _Scan:
         else:
             self._letters += len(chunk) - len(chunk.translate(None, _LETTERS))
             self._high += len(chunk) - len(chunk.translate(None, _HIGH))
+            self._wrong = self._wrong or _WRONG.search(chunk)
             if not self._sample:
                 at = next(place for place, byte in enumerate(chunk) if byte > 127)
                 self._sample = chunk[max(0, at - 60) : at + 60]
@@ -161,6 +170,9 @@ class _Scan:
             raise TableError(f"{name} is not UTF-8, and most of what it is written in is not ASCII", _ENCODING)
         if pairs and pairs == returns:  # a line break inside a cell of Excel is a newline alone
             codec, label = "cp1252", "Windows-1252"
+            if self._wrong is not None:
+                wrong = self._wrong[0].decode("cp1252", "replace")[:40]
+                raise TableError(f'{name} is not UTF-8, and as Windows-1252 it would have "{wrong}"', _ENCODING)
         elif returns and not ends:
             codec, label = "mac_roman", "Mac Roman"
         else:

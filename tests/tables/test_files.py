@@ -209,6 +209,35 @@ def test_text_of_equal_tabs_is_a_table(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("codec", "text"),
+    [
+        ("cp1250", "Co zrobiła spółka Żółw w Łodzi?"),
+        ("cp1250", "Która firma należy do niej?"),
+        ("mac_roman", "Was macht Müller?"),
+        ("mac_roman", "Käse für Größe"),
+    ],
+)
+def test_file_of_another_windows_or_mac_is_refused(codec: str, text: str, tmp_path: Path) -> None:
+    given = f"id;question\r\n1;{text}\r\n"
+    with pytest.raises(TableError, match="as Windows-1252 it would have"):
+        table_of(tmp_path / "q.csv", given.encode(codec))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Größe und Maß einer Wohnung nach Norm: 5 m², 3 m³, 20 °C, § 5, 1ª, Nº 7, £5m, ±2, ½ l, 5 µg",
+        "¿Qué pasó en España? ¡Nada! L’œuvre d’été, l´homme, col·legi, ŒUVRE, Œuvre",
+        "Østlandet og Ærø; São João; Þingvellir við Öxará; Škoda, Žižka, Ÿ",
+    ],
+)
+def test_words_of_the_west_are_read_as_they_are(text: str, tmp_path: Path) -> None:
+    given = f"id;question\r\n1;{text}\r\n" if ";" not in text else f'id;question\r\n1;"{text}"\r\n'
+    cells = cells_of(table_of(tmp_path / "q.csv", given.encode("cp1252")))
+    assert [row["question"] for row in cells] == [text]
+
+
+@pytest.mark.parametrize(
     ("codec", "end", "label"), [("cp1252", "\r\n", "Windows-1252"), ("mac_roman", "\r", "Mac Roman")]
 )
 def test_old_encodings_are_told_by_their_line_ends(tmp_path: Path, codec: str, end: str, label: str) -> None:
