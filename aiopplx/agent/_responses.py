@@ -20,6 +20,7 @@ from aiopplx._text.values import is_array, is_object
 from aiopplx._text.words import words_of
 from aiopplx._wire.addresses import annotated, pages_in, with_urls
 from aiopplx._wire.decoding import salvaged
+from aiopplx._wire.roles import is_of_another
 from aiopplx._wire.status import is_answer
 from aiopplx._wire.thinking import Thinking
 
@@ -72,9 +73,9 @@ class MessageItem(_Item, frozen=True, kw_only=True, tag="message"):
     content: list[ContentPart] | str | None = None
 
     def text(self) -> str:
-        """Its text parts, joined; `""` if there are none, or if it is a message to the model."""
+        """Its text parts, joined; `""` if there are none, or if it is not a message of the model."""
         content = self.content
-        if self.role in _OF_THE_CALLER:
+        if is_of_another(self.role):
             return ""
         if content is None or isinstance(content, str):
             return content or ""
@@ -460,7 +461,6 @@ class FileRow(msgspec.Struct, frozen=True, gc=False, kw_only=True):
 
 
 _TEXT = ("output_text", "text", None)
-_OF_THE_CALLER = ("user", "system", "developer", "tool")
 _KINDS: dict[str, type[OutputItem]] = {
     "message": MessageItem,
     "search_results": SearchResultsItem,

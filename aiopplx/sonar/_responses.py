@@ -19,6 +19,7 @@ from aiopplx._text.values import is_array, is_object
 from aiopplx._text.words import words_of
 from aiopplx._wire.addresses import address_of, annotated, with_urls
 from aiopplx._wire.decoding import salvaged
+from aiopplx._wire.roles import is_of_another
 from aiopplx._wire.thinking import Thinking
 
 
@@ -121,7 +122,9 @@ class ResponseMessage(Thinking, frozen=True, gc=False, kw_only=True):
     annotations: Any = None
 
     def text(self) -> str:
-        """The content as one text; `""` if there is none."""
+        """The content as one text; `""` if there is none, or if it is not a message of the model."""
+        if is_of_another(self.role):
+            return ""
         content = self.content
         if isinstance(content, str):
             return content

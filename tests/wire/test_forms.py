@@ -319,6 +319,29 @@ def test_status_is_read_however_it_is_written(api: API, name: str) -> None:
             assert (found.status, found.text) == (JobStatus.COMPLETED, TEXT), job
 
 
+OTHERS = ["user", "User", "human", "system", "developer", "tool", "function", "tool_result", "function_call_output"]
+
+
+@pytest.mark.parametrize("role", OTHERS)
+def test_message_of_another_is_no_answer(role: str) -> None:
+    echo, said = {"role": role, "content": ASKED}, {"role": "assistant", "content": TEXT}
+    for messages in ([echo], [echo, said], [said, echo]):
+        choices = [{"message": message, "finish_reason": "stop"} for message in messages]
+        output = [{"type": "message", **message} for message in messages]
+        for status in ("completed", "failed", "done"):
+            sonar = read(SONAR, {"id": "j", "status": status, "response": {"choices": choices}})
+            agent = read(AGENT, {"id": "j", "status": status, "object": "response", "output": output})
+            assert (sonar.text, agent.text) == ((TEXT,) * 2 if said in messages else ("", "")), messages
+
+
+@pytest.mark.parametrize("role", ["assistant", "Assistant", "model", "ai", "bot", "researcher", "agent", "", None])
+def test_role_that_nobody_knows_is_the_models(role: str | None) -> None:
+    message = {"role": role, "content": TEXT}
+    assert read(SONAR, {"id": "j", "status": "COMPLETED", "response": {"choices": [{"message": message}]}}).text == TEXT
+    run = {"id": "j", "status": "completed", "output": [{"type": "message", **message}]}
+    assert read(AGENT, run).text == TEXT
+
+
 def test_status_is_not_looked_for_without_end() -> None:
     deep: object = "failed"
     for _ in range(2 * sys.getrecursionlimit()):
