@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from contextlib import AsyncExitStack
-from typing import TYPE_CHECKING, Literal, TypedDict, Unpack
+from typing import TYPE_CHECKING, Any, Literal, TypedDict, Unpack
 
 import anyio
 
@@ -125,13 +125,15 @@ class Connected:
     def _session(self, key: str | None, base_url: str | None) -> Session:
         from aiopplx import Session
 
+        # Any: for a type checker a TypedDict may have more keys than it names, and `Session` takes no others.
+        options: dict[str, Any] = {**self._options}
         return Session(
             key,
             base_url=base_url,
             poll=self._poll(),
             on_event=self._on_event,
             network=self._connection.network(),
-            **self._options,
+            **options,
         )
 
     def _poll(self) -> PollPolicy | None:
