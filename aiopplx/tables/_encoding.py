@@ -32,10 +32,12 @@ _LETTERS = bytes(range(65, 91)) + bytes(range(97, 123))
 _HIGH = bytes(range(128, 256))
 # Between two letters no language of cp1252 has one of these signs, nor a capital between small ones. In other encodings
 # of Windows, and on a Mac, these bytes are letters.
+# One byte, looked at from both sides: a pattern of whole words would read a long line anew from each of its letters.
 _WRONG = re.compile(
-    rb"[A-Za-z\xc0-\xff]+[\xa1-\xa3\xa5-\xa7\xa9\xac\xaf\xb1\xb3\xb6\xb9\xbc\xbe\xbf][A-Za-z\xc0-\xff]+"
-    rb"|[A-Za-z]+[\x8a\x8c\x8e\x9f][a-z]+"
+    rb"(?<=[A-Za-z\xc0-\xff])[\xa1-\xa3\xa5-\xa7\xa9\xac\xaf\xb1\xb3\xb6\xb9\xbc\xbe\xbf](?=[A-Za-z\xc0-\xff])"
+    rb"|(?<=[A-Za-z])[\x8a\x8c\x8e\x9f](?=[a-z])"
 )
+_NO_LETTER = re.compile(rb"[^A-Za-z\xc0-\xff]")
 _WORD = re.compile(r"[^\x00-\x1f,;|\t\"]*[^\x00-\x7f][^\x00-\x1f,;|\t\"]*")
 _ENCODING = Advice("encoding", '"..."', "says which it is")
 
@@ -96,7 +98,7 @@ class _Scan:
         self._high = 0
         self._last = 0
         self._sample = b""
-        self._wrong: re.Match[bytes] | None = None
+        self._wrong = b""
         self._is_partly_utf8 = False
 
     def take(self, chunk: bytes) -> None:
@@ -119,7 +121,9 @@ class _Scan:
         else:
             self._letters += len(chunk) - len(chunk.translate(None, _LETTERS))
             self._high += len(chunk) - len(chunk.translate(None, _HIGH))
-            self._wrong = self._wrong or _WRONG.search(chunk)
+            if not self._wrong and (sign := _WRONG.search(chunk)) is not None:
+                before = _NO_LETTER.split(chunk[max(0, sign.start() - 20) : sign.start()])[-1]
+                self._wrong = before + sign[0] + _NO_LETTER.split(chunk[sign.end() : sign.end() + 19])[0]
             if not self._sample:
                 at = next(place for place, byte in enumerate(chunk) if byte > 127)
                 self._sample = chunk[max(0, at - 60) : at + 60]
@@ -170,8 +174,8 @@ class _Scan:
             raise TableError(f"{name} is not UTF-8, and most of what it is written in is not ASCII", _ENCODING)
         if pairs and pairs == returns:  # a line break inside a cell of Excel is a newline alone
             codec, label = "cp1252", "Windows-1252"
-            if self._wrong is not None:
-                wrong = self._wrong[0].decode("cp1252", "replace")[:40]
+            if self._wrong:
+                wrong = self._wrong.decode("cp1252", "replace")
                 raise TableError(f'{name} is not UTF-8, and as Windows-1252 it would have "{wrong}"', _ENCODING)
         elif returns and not ends:
             codec, label = "mac_roman", "Mac Roman"

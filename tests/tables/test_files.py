@@ -13,6 +13,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from aiopplx.tables import AskOptions, BadRow, ReadOptions, Row, Table, TableError, look, questions, read_file
+from aiopplx.tables._encoding import encoding_of
 
 
 def table_of(path: Path, data: str | bytes, **options: Any) -> Table:
@@ -235,6 +236,14 @@ def test_words_of_the_west_are_read_as_they_are(text: str, tmp_path: Path) -> No
     given = f"id;question\r\n1;{text}\r\n" if ";" not in text else f'id;question\r\n1;"{text}"\r\n'
     cells = cells_of(table_of(tmp_path / "q.csv", given.encode("cp1252")))
     assert [row["question"] for row in cells] == [text]
+
+
+@pytest.mark.parametrize("codec", ["utf-8", "cp1252", "cp1250"])
+@pytest.mark.parametrize("letter", ["x", "é", "a1", " "])
+def test_one_long_line_is_looked_at_in_linear_steps(letter: str, codec: str) -> None:
+    # A quadratic search would take minutes for this many.
+    given = f"id;question\r\n1;{letter * 1_000_000}é\r\n2;{'why? ' * 1_000_000}\r\n"
+    assert encoding_of("q.csv", [given.encode(codec)]).codec == ("utf-8" if codec == "utf-8" else "cp1252")
 
 
 @pytest.mark.parametrize(
