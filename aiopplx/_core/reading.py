@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable
 from typing import Generic, NamedTuple, TypeVar, cast
 
@@ -32,26 +33,27 @@ class Read(NamedTuple, Generic[T]):
 class Reader(Generic[T]):
     """Reads an async iterator. One task at a time may ask for the next item."""
 
-    __slots__ = ("_asked", "_given", "_has_read", "_is_closing", "_read", "_task")
+    __slots__ = ("_asked", "_given", "_has_read", "_is_closing", "_task", "_unasked")
 
     def __init__(self, given: AsyncIterator[T]) -> None:
         self._given = given
         self._task: asyncio.Task[None] | None = None
-        self._read: Read[T] | None = None  # what nobody has yet
+        # What nobody has yet: an item whose wait was cancelled, and what the source gave in answer to a cancellation.
+        self._unasked: deque[Read[T]] = deque()
         self._asked = asyncio.Event()
         self._has_read = asyncio.Event()
         self._is_closing = False
 
     async def read(self) -> Read[T]:
         """The next item, or the error that ends them. If this wait is cancelled, the item is for whoever asks next."""
-        if self._read is None:
+        if not self._unasked:
             if self._task is None:
                 self._task = asyncio.get_running_loop().create_task(self._run())
             self._asked.set()
             await self._has_read.wait()
-        read, self._read = self._read, None
-        self._has_read.clear()
-        assert read is not None, "it is set before the event"  # noqa: S101 - for mypy
+        read = self._unasked.popleft()
+        if not self._unasked:
+            self._has_read.clear()
         return read
 
     async def close(self) -> None:
@@ -82,11 +84,11 @@ class Reader(Generic[T]):
                 else:
                     step = anext(self._given)
                 self._asked.clear()
-                self._read = Read(await step)
+                self._unasked.append(Read(await step))
                 self._has_read.set()
         except BaseException as error:
             # Also what ends a program: whoever asked raises it.
-            self._read = Read(None, error)
+            self._unasked.append(Read(None, error))
             self._has_read.set()
         finally:
             if self._is_closing:

@@ -218,3 +218,31 @@ async def test_source_that_is_closed_leaves_in_its_own_task(kind: str) -> None:
     assert await read_apart(source) == (0, 0)
     await asyncio.create_task(source.close())
     assert source.error is None
+
+
+async def test_items_that_nobody_asked_for_are_all_kept() -> None:
+    go_on = asyncio.Event()
+    scope = anyio.CancelScope()
+
+    async def given() -> AsyncIterator[str]:
+        with scope:
+            await go_on.wait()
+            yield "whose reader was cancelled"  # noqa: ASYNC119 - a source may do so
+            yield "never"  # noqa: ASYNC119 - a source may do so
+        yield "after the scope ended"
+
+    source: Source[str] = Source(given(), unheard)
+    reading = asyncio.create_task(source.read(always))
+    await asyncio.sleep(0)
+    reading.cancel()
+    await asyncio.wait([reading])
+    go_on.set()
+    await asyncio.sleep(0)
+    scope.cancel()
+    for _ in range(20):
+        await asyncio.sleep(0)
+    assert [await source.read(always) for _ in range(2)] == [
+        (0, "whose reader was cancelled"),
+        (1, "after the scope ended"),
+    ]
+    await source.close()
