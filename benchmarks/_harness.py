@@ -207,13 +207,27 @@ def versions() -> dict[str, str]:
     """What was measured with."""
     from aiopplx._version import __version__
 
-    found = {"python": platform.python_version(), "aiopplx": __version__}
+    found = {"python": platform.python_version(), "aiopplx": f"{__version__}{commit()}"}
     for name in ("aiohttp", "msgspec", "anyio", "perplexityai", "httpx", "httpx-aiohttp"):
         try:
             found[name] = version(name)
         except PackageNotFoundError:
             continue
     return found
+
+
+def commit() -> str:
+    """The commit that was measured, in brackets, and whether its code was changed; nothing outside a clone."""
+
+    def git(*words: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(["git", "-C", str(HERE.parent), *words], capture_output=True, text=True, check=False)
+
+    try:
+        known = git("rev-parse", "--short=9", "HEAD")
+        is_changed = git("diff", "--quiet", "HEAD", "--", "aiopplx", "benchmarks").returncode != 0
+    except FileNotFoundError:  # no git
+        return ""
+    return f" (commit {known.stdout.strip()}{', changed' if is_changed else ''})" if not known.returncode else ""
 
 
 def machine() -> str:

@@ -55,14 +55,16 @@ STUCK = 0.01
 _EARLY = 0.05
 """The share of jobs that fail early in the first shape: more than most kinds have, since a poll that comes too early
 costs less than a failure that nobody sees for a minute."""
-_FITTED_EARLY = (0.01, 0.1)
-"""The same in the two fitted ones."""
+_FITTED_EARLY = (0.01, 0.15)
+"""The same in the two fitted ones: hardly any, and more than a kind has that would be of any use."""
 _WEIGHT = 3.0
 """Jobs that the published shape counts for, beside those that were seen."""
 _FITTED_WEIGHT = 50.0
 """Jobs that a fitted one counts for, if it is believed."""
-_DOUBT = 1.0
-"""A fitted shape must have foretold the jobs better by this (a logarithm) to be believed as much as the first."""
+_DOUBTS = (1.0, 0.0)
+"""The fitted shapes must have foretold the jobs better by this (a logarithm) to be believed as much as the first. Of
+five or ten jobs none may have failed early though one in ten does, so that the shape in which many do needs no proof,
+and fifty without such a failure end the belief in it."""
 _MOST_SAID = 5.0
 """No job says more for or against a shape than this, or one odd job could decide."""
 _DECAY = 0.997
@@ -365,7 +367,8 @@ class Law:
             for early in _FITTED_EARLY:
                 shape = _with_early(fitted, median, early)
                 self._shapes.append(_alive(events, exposure, shape, _FITTED_WEIGHT))
-            beliefs = [1.0, *(exp(min(score - _DOUBT, 300.0)) for score in self._scores)]
+            doubted = zip(self._scores, _DOUBTS, strict=True)
+            beliefs = [1.0, *(exp(min(score - doubt, 300.0)) for score, doubt in doubted)]
             total = sum(beliefs)
             a, b, c = (belief / total for belief in beliefs)
             alive = [a * x + b * y + c * z for x, y, z in zip(*self._shapes, strict=True)]
