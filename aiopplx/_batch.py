@@ -18,16 +18,16 @@ from typing import TYPE_CHECKING, Any, Generic, Self, TypeAlias, cast
 import anyio
 
 from aiopplx._config import check_whole
-from aiopplx._core.asked import Repeats
 from aiopplx._core.assembly import Core
-from aiopplx._core.board import BatchFollow
+from aiopplx._core.batch.asked import Repeats
+from aiopplx._core.batch.board import BatchFollow
+from aiopplx._core.batch.foreseeing import count_of_new, warning_of
+from aiopplx._core.batch.results import Place, Results
+from aiopplx._core.batch.source import Frame, Source, SourceEnded
 from aiopplx._core.calls import Member
-from aiopplx._core.foreseeing import count_of_new, warning_of
 from aiopplx._core.leaving import leave
 from aiopplx._core.loading import load
 from aiopplx._core.outcomes import may_be_billed, state_of, stop_of
-from aiopplx._core.results import Place, Results
-from aiopplx._core.source import Frame, Source, SourceEnded
 from aiopplx._errors import AiopplxError, BudgetReached, ConfigError, InvalidRequest
 from aiopplx._events import Event, EventKind
 from aiopplx._http.apart import is_ours
@@ -42,7 +42,7 @@ from aiopplx.journal._names import Names
 from aiopplx.journal._records import Claim, State
 
 if TYPE_CHECKING:
-    from aiopplx._core.notebook import Shown
+    from aiopplx._core.batch.notebook import Shown
     from aiopplx.report._notebook import Standing
 
 Item: TypeAlias = "str | Mapping[str, object] | Request"
@@ -456,7 +456,7 @@ class Batch(AsyncIterator[Job[TagT]], Generic[TagT]):
         try:
             await self._close_source()
             if self._cancel_on_exit:
-                from aiopplx._core.cancelling import cancel_all  # seldom asked for
+                from aiopplx._core.job.cancelling import cancel_all  # seldom asked for
 
                 await cancel_all(self._core.life, self._left, ending)
         finally:
@@ -506,6 +506,6 @@ def _shown(core: Core, results: Results, given: object, number: int) -> Shown | 
     """What counts a batch, where this process may be a notebook's: elsewhere nobody looks at it."""
     if "IPython" not in sys.modules and "marimo" not in sys.modules:
         return None
-    from aiopplx._core.notebook import Shown
+    from aiopplx._core.batch.notebook import Shown
 
     return Shown(core, results, given, number)

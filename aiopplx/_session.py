@@ -35,7 +35,7 @@ from aiopplx._config import (
     make_settings,
     unknown_argument,
 )
-from aiopplx._core.source import Source
+from aiopplx._core.batch.source import Source
 from aiopplx._errors import ConfigError, InvalidRequest
 from aiopplx._events import Emitter, Event, EventStream
 from aiopplx._http.clock import Clock
@@ -63,11 +63,11 @@ if TYPE_CHECKING:
     from aiopplx._batch import Batch, Item, Items
     from aiopplx._core.assembly import Core
     from aiopplx._core.calls import Wanted
-    from aiopplx._core.decisions import Decisions
-    from aiopplx._core.following import Follow
-    from aiopplx._core.listing import JobList
-    from aiopplx._core.opening import SessionStore
+    from aiopplx._core.job.decisions import Decisions
+    from aiopplx._core.job.following import Follow
+    from aiopplx._core.job.listing import JobList
     from aiopplx._core.stats import SessionStats
+    from aiopplx._core.store.opening import SessionStore
     from aiopplx._policy.estimate import Estimate
     from aiopplx._wire.fields import ResearchFields
     from aiopplx.apis._registry import Routing
@@ -188,7 +188,7 @@ class Session:
     # --- opening and closing -----------------------------------------------------------------------------------------
 
     async def __aenter__(self) -> Self:
-        from aiopplx._core.opening import open_store
+        from aiopplx._core.store.opening import open_store
 
         if self._opened is None:
             self._opened = await open_store(self._settings, self._emitter)
@@ -286,7 +286,7 @@ class Session:
                 raise ConfigError("the session belongs to another event loop; open one in each loop")
             return self._core
         from aiopplx._core.assembly import Core
-        from aiopplx._core.opening import without_journal
+        from aiopplx._core.store.opening import without_journal
 
         if self._opened is None:
             for name in ("journal", "shared"):
@@ -508,7 +508,7 @@ class Session:
             InvalidRequest, TableError: as `batch`, for the source as a whole; an item that breaks a rule costs nothing.
             JournalError: the journal cannot be read.
         """
-        from aiopplx._core.estimating import expected  # arithmetic that most programs have no use for
+        from aiopplx._core.batch.estimating import expected  # arithmetic that most programs have no use for
 
         core = self._running()
         journal = self._settings.journal
@@ -745,7 +745,7 @@ class Session:
         Returns:
             An async iterator of `Update`. Reading it raises what `wait` raises.
         """
-        from aiopplx._core.following import Follow
+        from aiopplx._core.job.following import Follow
 
         core = self._running()
         wanted = _wanted(job, core.life.routing)
@@ -782,7 +782,7 @@ class Session:
             InvalidRequest: this is not a job id.
             AiopplxError: no usable answer within the bounds of the `RetryPolicy`.
         """
-        from aiopplx._core.single import get
+        from aiopplx._core.job.single import get
 
         core = self._running()
         named = named_by(id)
@@ -797,7 +797,7 @@ class Session:
         Raises (when read):
             AiopplxError: no usable answer within the bounds of the `RetryPolicy`.
         """
-        from aiopplx._core.listing import JobList
+        from aiopplx._core.job.listing import JobList
 
         core = self._running()
         return JobList(core.life, check_whole("limit", limit) if limit is not None else None)
@@ -816,7 +816,7 @@ class Session:
             InvalidRequest: the API has no cancellation (Sonar has none: the job goes on and is billed).
             NotFound: the server knows no such job.
         """
-        from aiopplx._core.single import cancel
+        from aiopplx._core.job.single import cancel
 
         core = self._running()
         job_id, name = _named(job)
@@ -836,7 +836,7 @@ class Session:
             NotFound: the server knows no such job.
             AiopplxError: no usable answer within the bounds of the `RetryPolicy`.
         """
-        from aiopplx._core.files import files
+        from aiopplx._core.job.files import files
 
         core = self._running()
         job_id, name = _named(job)
@@ -865,7 +865,7 @@ class Session:
             OSError: it could not be written.
             AiopplxError: no usable answer within the bounds of the `RetryPolicy`.
         """
-        from aiopplx._core.files import download
+        from aiopplx._core.job.files import download
 
         core = self._running()
         job_id, name = _named(job)

@@ -4,8 +4,8 @@
 `Session.events`, `SessionStats` from `Session.stats`, `Forecast` from `Session.eta`. This module decides nothing.
 """
 
-from aiopplx._core.board import BatchFollow
-from aiopplx._core.following import Follow, Update
+from aiopplx._core.batch.board import BatchFollow
+from aiopplx._core.job.following import Follow, Update
 from aiopplx._core.stats import SessionStats
 from aiopplx._events import EventStream
 from aiopplx._policy.forecast import Forecast

@@ -32,7 +32,7 @@ from aiopplx import (
     Session,
     TableError,
 )
-from aiopplx._core.results import READY
+from aiopplx._core.batch.results import READY
 from aiopplx.journal import MemoryJournal, State
 from aiopplx.testing import Clock
 

@@ -15,7 +15,7 @@ from _postgres import Server
 
 from aiopplx import ConfigError, Event, EventKind, JournalOptions, NetworkOptions, PollPolicy, RetryPolicy, Session
 from aiopplx._config import BASE_URL, Settings, make_settings
-from aiopplx._core.opening import LOCK_SECONDS, open_store
+from aiopplx._core.store.opening import LOCK_SECONDS, open_store
 from aiopplx._events import Emitter
 from aiopplx._http.secret import Secret
 from aiopplx.journal import JournalAway, JournalLocked, MemoryJournal

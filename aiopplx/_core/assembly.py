@@ -14,17 +14,17 @@ from typing import TYPE_CHECKING
 
 from aiopplx._checks.span import span_of
 from aiopplx._config import JournalOptions, Settings
-from aiopplx._core.asked import Asked
+from aiopplx._core.batch.asked import Asked
 from aiopplx._core.calls import Calls
-from aiopplx._core.decisions import Decisions
 from aiopplx._core.freezing import freeze
-from aiopplx._core.holding import Collector
-from aiopplx._core.learnt import DURATIONS, LIMITS, Learnt, Part
+from aiopplx._core.job.decisions import Decisions
 from aiopplx._core.lifecycle import Lifecycle
-from aiopplx._core.opening import SessionStore
 from aiopplx._core.poller import Poller
-from aiopplx._core.reaching import CLOSING
+from aiopplx._core.shared.holding import Collector
 from aiopplx._core.spending import Bounded, Spending, Unbounded
+from aiopplx._core.store.learnt import DURATIONS, LIMITS, Learnt, Part
+from aiopplx._core.store.opening import SessionStore
+from aiopplx._core.store.reaching import CLOSING
 from aiopplx._events import Emitter
 from aiopplx._http.account import Membership, join
 from aiopplx._http.apart import closed
@@ -41,7 +41,7 @@ from aiopplx.apis._registry import Routing, published
 from aiopplx.journal._names import NOTE
 
 if TYPE_CHECKING:
-    from aiopplx._core.pacing import Pacing
+    from aiopplx._core.shared.pacing import Pacing
 
 
 class Core:
@@ -118,7 +118,7 @@ class Core:
         self.membership.opened = client.line.opened
         self.pacing: Pacing | None = None
         if opened.shared is not None:
-            from aiopplx._core.pacing import Pacing  # the same
+            from aiopplx._core.shared.pacing import Pacing  # the same
 
             self.pacing = Pacing(opened.shared.account, client, self.membership, self._has_work)
 
@@ -205,7 +205,7 @@ def _spending(settings: Settings, opened: SessionStore) -> Spending:
         return Unbounded()
     budget = Budget(settings.max_cost, spent=opened.spent.spent)
     if opened.pool is not None:
-        from aiopplx._core.pooling import Pooled  # the same, of a budget
+        from aiopplx._core.shared.pooling import Pooled  # the same, of a budget
 
         return Pooled(opened.pool, budget, settings.clock, opened.spent)
     return Bounded(budget, settings.clock, opened.spent)

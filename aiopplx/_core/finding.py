@@ -11,7 +11,7 @@ from collections.abc import Awaitable
 from typing import TypeVar
 
 from aiopplx._core.live import Live
-from aiopplx._core.reaching import Reach
+from aiopplx._core.store.reaching import Reach
 from aiopplx._policy.recovery import WITHOUT_RESULT
 from aiopplx._submission import POLLABLE, Submission
 from aiopplx.journal._errors import removed

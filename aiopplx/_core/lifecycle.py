@@ -25,14 +25,14 @@ import anyio
 
 from aiopplx._core import outcomes
 from aiopplx._core.announcing import Announcer
-from aiopplx._core.elsewhere import Elsewhere
 from aiopplx._core.finding import Search
 from aiopplx._core.freezing import freeze_again, submission_of
-from aiopplx._core.holding import Collector, Holder, is_collected
 from aiopplx._core.live import Live
-from aiopplx._core.reaching import LEAST, SILENT, Reach, Until
 from aiopplx._core.sending import send
+from aiopplx._core.shared.elsewhere import Elsewhere
+from aiopplx._core.shared.holding import Collector, Holder, is_collected
 from aiopplx._core.slots import Slots
+from aiopplx._core.store.reaching import LEAST, SILENT, Reach, Until
 from aiopplx._errors import AiopplxError, ProtocolError
 from aiopplx._events import Emitter, log
 from aiopplx._http.apart import is_ours
@@ -50,9 +50,9 @@ from aiopplx.journal._records import OVER, Claim, Record, State
 from aiopplx.journal._steps import Step
 
 if TYPE_CHECKING:
-    from aiopplx._core.learnt import Learnt
     from aiopplx._core.poller import Poller
     from aiopplx._core.spending import Spending
+    from aiopplx._core.store.learnt import Learnt
     from aiopplx._http.client import Client
     from aiopplx._wire.api import API
     from aiopplx.apis._registry import Routing

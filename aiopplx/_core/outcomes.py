@@ -9,7 +9,7 @@ from collections.abc import Mapping
 
 import msgspec
 
-from aiopplx._core.reaching import SILENT
+from aiopplx._core.store.reaching import SILENT
 from aiopplx._errors import AiopplxError, APIError, BudgetReached, InDoubt, JobError, JobTimeout, ProtocolError
 from aiopplx._job import Job, JobStatus, Snapshot
 from aiopplx._policy.retry import ends_doubt, is_final_refusal, without_bill

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from aiopplx import Event, EventKind, PollPolicy, Session
-from aiopplx._core.asked import Asked
+from aiopplx._core.batch.asked import Asked
 from aiopplx._core.freezing import freeze
 from aiopplx._submission import Submission
 from aiopplx.apis._registry import APIS, Routing

@@ -14,8 +14,8 @@ from _places import Held, outcome
 from _scripted import NEVER, Scripted, opened, turns
 
 from aiopplx import Batch, ConfigError, InvalidRequest, JobStatus, Session
-from aiopplx._core.board import KEPT, Board
-from aiopplx._core.results import READY
+from aiopplx._core.batch.board import KEPT, Board
+from aiopplx._core.batch.results import READY
 from aiopplx._job import Snapshot
 from aiopplx._submission import Phase
 from aiopplx.emulator import Emulator

@@ -29,10 +29,10 @@ from aiopplx import (
     Session,
     TransportError,
 )
-from aiopplx._core.cancelling import CANCEL_SECONDS, cancel_all
+from aiopplx._core.job.cancelling import CANCEL_SECONDS, cancel_all
 from aiopplx._core.lifecycle import Lifecycle
-from aiopplx._core.reaching import Reach
 from aiopplx._core.spending import Unbounded
+from aiopplx._core.store.reaching import Reach
 from aiopplx._events import Emitter
 from aiopplx._http.client import Client
 from aiopplx.agent import AGENT

@@ -28,7 +28,7 @@ from aiopplx import (
     Session,
     TransportError,
 )
-from aiopplx._core.files import download
+from aiopplx._core.job.files import download
 from aiopplx.agent import JobFile
 from aiopplx.emulator import AfterPolls, Emulator, WireServer, faults, wire
 

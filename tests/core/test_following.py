@@ -11,7 +11,7 @@ import pytest
 from _places import Held
 
 from aiopplx import ConfigError, JobStatus, Session
-from aiopplx._core.following import Follower
+from aiopplx._core.job.following import Follower
 from aiopplx.emulator import Emulator
 from aiopplx.progress import Follow, Update
 from aiopplx.testing import Clock, JumpingClock

@@ -21,7 +21,7 @@ from _scripted import Scripted, Told
 from _source import modules, tree_of
 
 from aiopplx import BudgetReached, Event, EventKind, JobStatus, PollPolicy, RetryPolicy, Session
-from aiopplx._core.results import READY
+from aiopplx._core.batch.results import READY
 from aiopplx._submission import NEXT, ROWS, TERMINAL, Phase, Submission
 from aiopplx.emulator import Emulator, faults
 from aiopplx.journal import MemoryStore, State

@@ -26,7 +26,7 @@ from aiopplx import (
     RetryPolicy,
     Session,
 )
-from aiopplx._core.results import READY
+from aiopplx._core.batch.results import READY
 from aiopplx._core.spending import Bounded
 from aiopplx._policy.budget import Balance
 from aiopplx._submission import Phase

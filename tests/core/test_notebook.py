@@ -18,7 +18,7 @@ import pytest
 
 from aiopplx import Event, EventKind, Job, JobStatus, PollPolicy, RetryPolicy, Session
 from aiopplx._core.announcing import REMEMBERED
-from aiopplx._core.notebook import Tally
+from aiopplx._core.batch.notebook import Tally
 from aiopplx.emulator import Emulator, faults
 from aiopplx.testing import JumpingClock
 

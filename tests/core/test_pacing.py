@@ -14,7 +14,7 @@ from _postgres import Server, pooled
 from _shared import KEY, World, world_at
 
 from aiopplx import Event, EventKind, JobStatus, PollPolicy, Session
-from aiopplx._core.pacing import Pacing
+from aiopplx._core.shared.pacing import Pacing
 from aiopplx._errors import ConfigError
 from aiopplx._policy.departures import Fetched
 from aiopplx.emulator import AfterPolls, Emulator

@@ -28,7 +28,7 @@ from aiopplx import (
     RetryPolicy,
     Session,
 )
-from aiopplx._core.pooling import LOOK, Pooled
+from aiopplx._core.shared.pooling import LOOK, Pooled
 from aiopplx._policy.budget import Budget, expected
 from aiopplx._submission import Submission
 from aiopplx._wire.api import API

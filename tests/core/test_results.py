@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from _places import Held, outcome
 
-from aiopplx._core.results import READY, Place
+from aiopplx._core.batch.results import READY, Place
 
 
 @pytest.mark.parametrize(

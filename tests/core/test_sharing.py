@@ -21,8 +21,8 @@ from _rows import claim_of
 from _scripted import KEY, NEVER, Scripted, is_get, is_submit, turns
 
 from aiopplx import ConfigError, Event, EventKind, JobStatus, JournalOptions, PollPolicy, RetryPolicy, Session
-from aiopplx._core.holding import GIVEN_UP, Collector
 from aiopplx._core.live import Live
+from aiopplx._core.shared.holding import GIVEN_UP, Collector
 from aiopplx._wire.request import ResearchRequest
 from aiopplx.agent import AGENT
 from aiopplx.emulator import Emulator

@@ -10,7 +10,7 @@ import anyio
 import pytest
 
 from aiopplx import InvalidRequest, ResearchRequest
-from aiopplx._core.source import PAUSE, Source, SourceEnded
+from aiopplx._core.batch.source import PAUSE, Source, SourceEnded
 
 
 def always() -> bool:

@@ -45,9 +45,10 @@ _policy.  network retry recovery durations laws turns forecast pace polling pagi
 _submission
 _http.  clock limit secret proxy default_headers apart transport account line client
 _config
-_core.  contained patience reaching slots live learnt pacing spending pooling pages poller outcomes announcing freezing
-    finding sending elsewhere holding lifecycle loading leaving calls following board decisions cancelling single
-    listing files reading source results asked opening assembly stats foreseeing estimating notebook
+_core.  store.contained store.patience store.reaching slots live store.learnt shared.pacing spending shared.pooling
+    pages poller outcomes announcing freezing finding sending shared.elsewhere shared.holding lifecycle loading leaving
+    calls job.following batch.board job.decisions job.cancelling job.single job.listing job.files batch.reading
+    batch.source batch.results batch.asked store.opening assembly stats batch.foreseeing batch.estimating batch.notebook
 _batch
 _session progress
 journal
@@ -114,7 +115,7 @@ ONLY_IN = {
         "journal._sqlite.writer": "its thread waits for company",
         "journal._postgres.holding": "a lease is measured by one that counts suspensions",
     },
-    "random": {"_core.assembly": "handed down as a function", "_core.opening": "the same"},
+    "random": {"_core.assembly": "handed down as a function", "_core.store.opening": "the same"},
     "asyncpg": {"journal._postgres.driver": "the room behind which it lies"},
     "sqlite3": {
         f"journal._sqlite.{name}": "the journal in a file"

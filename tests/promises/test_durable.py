@@ -30,7 +30,7 @@ from aiopplx import (
     RetryPolicy,
     Session,
 )
-from aiopplx._core.results import READY
+from aiopplx._core.batch.results import READY
 from aiopplx.emulator import AfterPolls, Emulator, faults
 from aiopplx.journal._errors import (
     ItemConflict,

@@ -35,7 +35,7 @@ from aiopplx import (
     RetryPolicy,
     Session,
 )
-from aiopplx._core.holding import is_collected
+from aiopplx._core.shared.holding import is_collected
 from aiopplx._core.spending import Bounded
 from aiopplx._wire.kinds import Kind
 from aiopplx.emulator import AfterPolls, Emulator, faults

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 import pytest
 from _scripted import Row, Scripted, opened
 
-from aiopplx._core.results import READY
+from aiopplx._core.batch.results import READY
 
 KIB = 1024
 MIB = 1024 * KIB

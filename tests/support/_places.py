@@ -7,7 +7,7 @@ from typing import cast
 import msgspec
 
 from aiopplx import Job, JobStatus
-from aiopplx._core.results import Results
+from aiopplx._core.batch.results import Results
 from aiopplx._job import Answer
 from aiopplx._submission import Phase, Submission
 from aiopplx._wire.api import API

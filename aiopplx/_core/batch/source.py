@@ -12,7 +12,7 @@ from io import IOBase
 from os import PathLike
 from typing import Any, Generic, Protocol, TypeAlias, TypeVar, cast
 
-from aiopplx._core.reading import Reader
+from aiopplx._core.batch.reading import Reader
 from aiopplx._errors import InvalidRequest
 from aiopplx._wire.request import Request
 

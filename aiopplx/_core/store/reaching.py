@@ -91,7 +91,7 @@ class Reach:
         if store.remembers or not is_ours:
             store = clock.guard(store, but=("follow",))
         if store.shares:
-            from aiopplx._core.patience import patient  # few sessions need it
+            from aiopplx._core.store.patience import patient  # few sessions need it
 
             store = patient(store, clock, emitter, seconds=patience, random=random)
         self.store: Journal = store
@@ -173,7 +173,7 @@ class Reach:
 
 
 def _contained(given: Journal) -> object:
-    from aiopplx._core.contained import Contained  # the same
+    from aiopplx._core.store.contained import Contained  # the same
 
     return Contained(given)
 

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 
 import msgspec
 
-from aiopplx._core.reaching import Reach
+from aiopplx._core.store.reaching import Reach
 from aiopplx.journal._errors import JournalError
 
 logger = logging.getLogger("aiopplx")

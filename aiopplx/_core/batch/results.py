@@ -17,7 +17,7 @@ import heapq
 from collections import deque
 from collections.abc import Callable
 
-from aiopplx._core.board import BatchFollow, Board, Standing
+from aiopplx._core.batch.board import BatchFollow, Board, Standing
 from aiopplx._job import Job, Snapshot
 from aiopplx._submission import Phase, Submission
 

@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterable
 
 import msgspec
 
-from aiopplx._core.following import Following, Update, running, updated
+from aiopplx._core.job.following import Following, Update, running, updated
 from aiopplx._job import Job, JobStatus, Snapshot
 from aiopplx._submission import POLLABLE, Listener
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from aiopplx._core.assembly import Core
-from aiopplx._core.source import Source, SourceEnded
+from aiopplx._core.batch.source import Source, SourceEnded
 from aiopplx._policy.estimate import LATEST, Estimate, Found, samples_of
 from aiopplx._wire.request import Request
 

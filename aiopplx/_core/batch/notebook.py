@@ -18,7 +18,7 @@ import msgspec
 
 from aiopplx._core.announcing import REMEMBERED, goes_on
 from aiopplx._core.assembly import Core
-from aiopplx._core.results import Place, Results
+from aiopplx._core.batch.results import Place, Results
 from aiopplx._events import log
 from aiopplx._http.clock import Clock, Timer
 from aiopplx._job import Job, JobStatus

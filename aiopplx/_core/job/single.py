@@ -10,7 +10,7 @@ from collections.abc import Awaitable
 from typing import TypeVar
 
 from aiopplx._core.calls import Calls, Wanted, closed_error
-from aiopplx._core.cancelling import ask_to_cancel
+from aiopplx._core.job.cancelling import ask_to_cancel
 from aiopplx._core.lifecycle import Lifecycle
 from aiopplx._core.loading import stored_result
 from aiopplx._errors import APIError

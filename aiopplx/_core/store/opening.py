@@ -14,8 +14,8 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import TYPE_CHECKING, cast
 
 from aiopplx._config import JournalOptions, Settings
-from aiopplx._core.learnt import recalled
-from aiopplx._core.reaching import CLOSING, Reach
+from aiopplx._core.store.learnt import recalled
+from aiopplx._core.store.reaching import CLOSING, Reach
 from aiopplx._events import Emitter, Event, EventKind
 from aiopplx._http.apart import closed
 from aiopplx._text.amounts import dollars

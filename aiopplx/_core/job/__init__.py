@@ -1,0 +1,1 @@
+"""What a user does with one job, one row, or the list of an account's jobs."""

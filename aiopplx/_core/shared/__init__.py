@@ -1,0 +1,1 @@
+"""What a session does where several share a store: the rows they hold, one budget, one limit."""
