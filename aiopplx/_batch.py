@@ -32,10 +32,9 @@ from aiopplx._errors import AiopplxError, BudgetReached, ConfigError, InvalidReq
 from aiopplx._events import Event, EventKind
 from aiopplx._http.apart import is_ours
 from aiopplx._http.line import SUBMITS_AT_ONCE
-from aiopplx._job import Job, JobStatus
+from aiopplx._job import Job, JobStatus, TagT
 from aiopplx._policy.retry import Bounds
 from aiopplx._submission import POLLABLE, Submission
-from aiopplx._tag import TagT
 from aiopplx._wire.request import Request
 from aiopplx.journal._errors import JournalAway
 from aiopplx.journal._names import Names

@@ -21,7 +21,6 @@ from aiopplx._checks.path import check_path
 from aiopplx._checks.span import span_of
 from aiopplx._errors import ConfigError
 from aiopplx._http.clock import Clock
-from aiopplx._http.default_headers import problem_of
 from aiopplx._http.proxy import Proxy, check_proxy
 from aiopplx._http.secret import SERVICE, Secret, check_base_url, check_key
 from aiopplx._policy.network import NetworkOptions
@@ -400,8 +399,11 @@ def check_http(given: aiohttp.ClientSession | None) -> aiohttp.ClientSession | N
             "must decompress answers: make the aiohttp.ClientSession without auto_decompress=False", argument="http"
         )
     headers = cast("object", getattr(found, "headers", None))
-    if isinstance(headers, Mapping) and (problem := problem_of(cast("Mapping[str, str]", headers))):
-        raise ConfigError(problem, argument="http")
+    if isinstance(headers, Mapping):
+        from aiopplx._http.default_headers import problem_of  # few sessions are given one
+
+        if problem := problem_of(cast("Mapping[str, str]", headers)):
+            raise ConfigError(problem, argument="http")
     return found
 
 

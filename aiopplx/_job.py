@@ -8,7 +8,19 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Callable, Collection
-from typing import Any, Generic, NamedTuple, Protocol, Self, TypedDict, TypeVar, cast, runtime_checkable
+from typing import (
+    TYPE_CHECKING,
+    Any,
+    Generic,
+    NamedTuple,
+    Protocol,
+    Self,
+    TypeAlias,
+    TypedDict,
+    TypeVar,
+    cast,
+    runtime_checkable,
+)
 from urllib.parse import quote, unquote
 
 import msgspec
@@ -25,12 +37,28 @@ from aiopplx._errors import (
     RequiredAction,
     ResultMissing,
 )
-from aiopplx._tag import TagT
 from aiopplx._text.amounts import dollars, duration, many
 from aiopplx._text.marks import cited, unresolved
 from aiopplx._text.safe import plain, safe_filename
 
 T = TypeVar("T")
+
+Tag: TypeAlias = str | int | None
+"""What a caller's tag may be."""
+
+# Jobs, batches and requests are generic in the type of the tag. To a type checker `await session.ask(question, tag=7)`
+# is a `Job[int]`, and a bare `Job` is a `Job[str | int | None]`. The type is covariant, so that a `Job[int]` fits where
+# a bare `Job` is asked for; jobs and requests are frozen, so this is safe. The default (PEP 696) is for type checkers
+# only: `typing` has it from Python 3.13 on, and nothing needs it at run time.
+if TYPE_CHECKING:
+    from typing_extensions import TypeVar as TypeVarWithDefault
+
+    TagT = TypeVarWithDefault("TagT", bound=Tag, default=Tag, covariant=True)
+else:
+    TagT = TypeVar("TagT", bound=Tag, covariant=True)
+
+GivenT = TypeVar("GivenT", bound=Tag)
+"""The tag of one call."""
 
 CLOCKS_DIFFER = 3.0
 """Seconds by which a job may seem to have ended after it was found ended: dates of the server are whole seconds."""

@@ -41,12 +41,11 @@ from aiopplx._events import Emitter, Event, EventStream
 from aiopplx._http.clock import Clock
 from aiopplx._http.proxy import proxy_for
 from aiopplx._http.secret import Secret
-from aiopplx._job import Job, JobFile, JobStatus, named_by
+from aiopplx._job import GivenT, Job, JobFile, JobStatus, Tag, named_by
 from aiopplx._policy.forecast import Forecast
 from aiopplx._policy.network import NetworkOptions
 from aiopplx._policy.polling import PollPolicy, PollRule
 from aiopplx._policy.retry import RetryPolicy
-from aiopplx._tag import GivenT, Tag
 from aiopplx._text.amounts import dollars
 from aiopplx._wire.headers import date_in
 from aiopplx._wire.request import Request
@@ -923,7 +922,9 @@ class Session:
         core = self._running()
         if not core.life.store.remembers:
             raise ConfigError('only a journal knows what is in doubt: Session(journal="research.db")')
-        return core.decisions
+        from aiopplx._core.job.decisions import Decisions  # seldom asked for
+
+        return Decisions(core.life)
 
     def resume(self) -> None:
         """Let submissions continue at once after a stop (bad key, no credit), once its cause is fixed.

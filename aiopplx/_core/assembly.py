@@ -17,7 +17,6 @@ from aiopplx._config import JournalOptions, Settings
 from aiopplx._core.batch.asked import Asked
 from aiopplx._core.calls import Calls
 from aiopplx._core.freezing import freeze
-from aiopplx._core.job.decisions import Decisions
 from aiopplx._core.lifecycle import Lifecycle
 from aiopplx._core.poller import Poller
 from aiopplx._core.shared.holding import Collector
@@ -54,7 +53,6 @@ class Core:
         life: takes submissions through their phases.
         learnt: what is kept of what was learnt about the service.
         calls: the calls that wait.
-        decisions: what the user decides about the journal's rows.
         asked: what batches have asked; None with a journal, which knows better.
         pacing: passes on what the account shares with other processes; None if it shares nothing.
         emitter: delivers events.
@@ -101,7 +99,6 @@ class Core:
         life.learnt = learnt
         self.freeze: partial[Submission] = partial(freeze, routing=routing, new_key=_new_key)
         self.calls: Calls = Calls(life)
-        self.decisions: Decisions = Decisions(life)
         self.asked: Asked | None = None if store.remembers else Asked()
         self._is_ours = reach.is_ours
         if store.shares:

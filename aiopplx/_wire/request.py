@@ -34,7 +34,7 @@ from aiopplx._checks.rules import (
     refuse,
 )
 from aiopplx._errors import InvalidRequest
-from aiopplx._tag import TagT
+from aiopplx._job import TagT
 from aiopplx._wire.messages import Message, ResponseFormat, WebSearchOptions, as_format, as_options, conversation_of
 
 if TYPE_CHECKING:

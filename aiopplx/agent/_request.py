@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, TypeAlias
 from msgspec import Meta
 
 from aiopplx._checks.rules import Filled, Fraction, Language, Temperature, refuse
-from aiopplx._tag import TagT
+from aiopplx._job import TagT
 from aiopplx._wire.request import Reader, Request
 from aiopplx.agent._tools import InputItem, Reasoning, Tool, as_agent_format, as_input, as_reasoning, as_tools
 

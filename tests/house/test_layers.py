@@ -19,7 +19,7 @@ from aiopplx.journal import State
 # The tower, from the bottom up: a module imports only from those that stand before it. A name that ends in a dot is a
 # folder, whose modules follow it in their own order.
 TOWER = """
-_version  _tag  _errors  _waiting
+_version  _errors  _waiting
 _text.  amounts safe code marks structured thought names values words
 _checks.  builtin cells path span rules conversion
 report.  _markdown _notebook
