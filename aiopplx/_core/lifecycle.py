@@ -47,7 +47,7 @@ from aiopplx.journal._jobs import in_doubt, question_in
 from aiopplx.journal._names import Names
 from aiopplx.journal._protocol import Journal
 from aiopplx.journal._records import OVER, Claim, Record, State
-from aiopplx.journal._steps import Step
+from aiopplx.journal._steps import Kind, Step
 
 if TYPE_CHECKING:
     from aiopplx._core.poller import Poller
@@ -58,6 +58,8 @@ if TYPE_CHECKING:
     from aiopplx.apis._registry import Routing
 
 _ENDED = frozenset(state.name for state in OVER)
+_KNOWN = _ENDED - {State.REJECTED.name} | {State.ACCEPTED.name}
+"""What becomes of a row if the service has said something of its job, whoever heard that."""
 UNSURE = 0.5
 """Seconds after which a submission is marked again, while this session is not sure to be the holder of its row."""
 AWAY = 10.0
@@ -210,7 +212,7 @@ class Lifecycle:
         self.spending.settle(sub, None, is_billed=False)
         self.live.remove(sub)
         self.live.sent(sub)
-        sub.claim = None
+        sub.claim, sub.is_elsewhere = None, True
         if sub.phase is not Phase.NEW:
             sub.to(Phase.NEW)
 
@@ -945,6 +947,8 @@ class Lifecycle:
         written = self.store.apply(_claim(sub), step)
         if not self._remembers:  # it has no disk, and answers at once
             return written
+        if self._shares and step.rule.kind is not Kind.FACT:
+            written = _unless_overtaken(written)
         if until is None:
             until = sub.time_limit if sub.deadline else min(sub.first_deadline(), self._clock.now() + sub.timeout)
         if self._shares:
@@ -961,6 +965,19 @@ def _named_too(sub: Submission, tag: str | int | None, key: str = "") -> None:
     if sub.tag is None:
         sub.tag = tag
     sub.key = sub.key or key
+
+
+async def _unless_overtaken(written: Awaitable[bool | None]) -> bool | None:
+    """A step of the holder that is impossible because a session that held the row before has heard of its job.
+
+    That session had sent it, and had lost its lease since. What it heard is the outcome here too. Raises `ClaimLost`.
+    """
+    try:
+        return await written
+    except ImpossibleStep as error:
+        if error.state not in _KNOWN:
+            raise
+        raise ClaimLost(error.message, path=error.path) from error
 
 
 def _claim(sub: Submission) -> Claim:

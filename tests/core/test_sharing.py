@@ -28,6 +28,7 @@ from aiopplx.agent import AGENT
 from aiopplx.emulator import Emulator
 from aiopplx.journal import JournalAway, JournalBroken, MemoryJournal, MemoryStore, State, open_reader
 from aiopplx.journal import _steps as steps
+from aiopplx.journal._names import sha_of
 from aiopplx.sonar import SONAR
 from aiopplx.testing import Clock
 
@@ -258,8 +259,9 @@ async def left_by_a_dead_session(
 ) -> None:
     """A row in this state, whose session is dead."""
     dead = store.session()
-    frozen = {"sonar": SONAR, "agent": AGENT}[api].freeze(ResearchRequest(QUESTION), f"key-{tag}")
-    record = await dead.find_or_queue(f'tag:"{tag}"', tag=tag, key=f"key-{tag}", body=frozen, sha=tag.encode(), api=api)
+    request = ResearchRequest(QUESTION)
+    frozen, sha = {"sonar": SONAR, "agent": AGENT}[api].freeze(request, f"key-{tag}"), sha_of(request.canonical())
+    record = await dead.find_or_queue(f'tag:"{tag}"', tag=tag, key=f"key-{tag}", body=frozen, sha=sha, api=api)
     if state is not State.QUEUED:
         await dead.apply(claim_of(record), steps.sending(key=record.key, attempt=1))
     if state is State.ACCEPTED:
@@ -818,6 +820,65 @@ async def test_claim_lost_before_a_resend_is_followed(store: MemoryStore) -> Non
             with anyio.fail_after(SOON):
                 job = await asking
             assert (job.status, job.id, server.requests["submit"]) == (JobStatus.FAILED, "job-9", sent)
+
+
+class Overtaken(MemoryJournal):
+    """An earlier holder of the row hears what became of its attempt just before this session takes a step of a name."""
+
+    step = ""
+    ends: State | None = None
+    heard = False
+
+    async def apply(self, claim: Any, step: Any) -> Any:
+        if step.rule.name == self.step and not self.heard:
+            self.heard = True
+            earlier = self.store.session()
+            await earlier.apply(claim, steps.accepted(key=step.key, job_id="job-0"))
+            if self.ends is not None:
+                done = {"id": "job-0", "model": "m", "created_at": 1, "status": "COMPLETED", "response": ANSWER}
+                raw, word = (msgspec.json.encode(done), "COMPLETED") if self.ends is State.DONE else (b"", "FAILED")
+                await earlier.apply(claim, steps.ended(self.ends, key=step.key, word=word, raw=raw, error="why"))
+        return await super().apply(claim, step)
+
+
+@pytest.mark.parametrize("ends", [None, State.DONE, State.FAILED], ids=["it runs", "it is done", "it failed"])
+@pytest.mark.parametrize(
+    ("name", "refusal", "on_doubt"),
+    [
+        ("sending", None, "resend"),
+        ("doubtful", None, "hold"),
+        ("doubtful", (401, "authentication"), "resend"),
+        ("ended", (422, "invalid_request"), "resend"),
+    ],
+    ids=["sent again", "held as found", "in doubt for good", "refused"],
+)
+async def test_fact_of_an_earlier_holder_is_the_outcome(
+    name: str, refusal: tuple[int, str] | None, on_doubt: Any, ends: State | None, store: MemoryStore
+) -> None:
+    """It comes between this session's look at the row and its step, which is impossible by then."""
+    told: list[Event] = []
+    mine = Overtaken(store=store)
+    mine.step, mine.ends = name, ends
+    retry = RetryPolicy(base=0.01, on_doubt=on_doubt)
+    async with Scripted() as server, opened(server, mine, told, retry=retry) as session:
+        assert session._core is not None
+        session._core.life._retry_failed = True  # what failed in earlier runs, and not what has just been heard
+        await turns()  # what is free by now was looked for
+        await left_by_a_dead_session(store, State.SENDING)
+        server._made({"idempotency_key": "key-x", "request": {"messages": [{"content": QUESTION}]}})
+        if refusal is not None:
+            said = refusal[0], {"error": {"message": "no", "type": refusal[1], "code": refusal[0]}}
+            server.script = lambda asked: said if is_submit(asked) else None
+        async with session.batch([{"question": QUESTION, "tag": "x"}]) as jobs:
+            with anyio.fail_after(SOON):
+                (job,) = [job async for job in jobs]
+        assert mine.heard
+        assert (job.id, job.status) == ("job-0", JobStatus.FAILED if ends is State.FAILED else JobStatus.COMPLETED)
+        assert store.rows[1].state is (ends or State.DONE)
+        assert is_at_rest(session)
+    stopped = [event.reason for event in told if event.kind is EventKind.STOPPED]
+    assert len(stopped) == (refusal is not None and refusal[0] == 401)
+    assert len(of_kind(told, EventKind.FINISHED)) == (ends is None)
 
 
 # --- a store that is away ---------------------------------------------------------------------------------------------
