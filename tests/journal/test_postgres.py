@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import re
 from collections.abc import AsyncIterator, Callable, Coroutine
 from typing import Any
 
@@ -30,6 +31,7 @@ from aiopplx.journal import (
 )
 from aiopplx.journal._names import fingerprint
 from aiopplx.journal._postgres import statements as sql
+from aiopplx.journal._postgres.account import SharedAccount
 from aiopplx.journal._postgres.driver import AsyncpgDatabase
 from aiopplx.journal._postgres.lease import Timing
 from aiopplx.journal._postgres.migrate import migrate
@@ -186,6 +188,33 @@ async def test_right_that_is_missing_is_told_at_the_opening(
         with pytest.raises(JournalRefused, match=f"lacks rights to {revoked.rpartition('.')[2]}\\b") as caught:
             await PostgresJournal.open(as_half)
         assert "GRANT" in caught.value.remedy
+    finally:
+        await database.execute("DROP OWNED BY half; DROP ROLE half")
+
+
+async def test_rights_that_a_refusal_asks_for_are_enough(postgres: Server, database: AsyncpgDatabase) -> None:
+    url = await postgres.empty()
+    schema = schema_of(url)
+    await database.execute(f"DROP ROLE IF EXISTS half; CREATE ROLE half LOGIN; GRANT USAGE ON SCHEMA {schema} TO half")
+    await database.execute(f"GRANT SELECT ON {schema}.meta TO half")
+    try:
+        as_half = url.replace("user=postgres", "user=half")
+        with pytest.raises(JournalRefused) as caught:
+            await PostgresJournal.open(as_half)
+        named = re.findall(r"GRANT [A-Z, ]+ ON ALL \w+ IN SCHEMA \w+", caught.value.remedy)
+        assert len(named) == 2
+        await database.execute(";".join(f"{grant} TO half" for grant in named))
+        async with opened(as_half) as journal:
+            record = await queued(journal)
+            await journal.apply(claim_of(record), steps.sending(key=record.key, attempt=1))
+            assert await journal.cap(1.0) is None
+            account = await SharedAccount.open(
+                journal.database, journal.hearing, schema=schema, base_url="https://x.example", key="k"
+            )
+            await account.silence(0.0)
+            with PostgresReader(as_half) as reader:
+                assert reader.facts()["openings"] == 1
+                assert [row.key for row in reader.asked()] == [record.key]
     finally:
         await database.execute("DROP OWNED BY half; DROP ROLE half")
 

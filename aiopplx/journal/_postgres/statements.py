@@ -442,9 +442,11 @@ RECALL = "SELECT value FROM ~.learnt WHERE name = :name"
 RESULT = (
     "SELECT enc, size, body, (SELECT job_id FROM ~.job WHERE job.pk = result.pk) AS job_id FROM ~.result WHERE pk = :pk"
 )
+# The sequence itself may be read by those only who have SELECT to it; USAGE, by which rows are made, is enough here.
 META = """
     SELECT k, v FROM ~.meta
     UNION ALL SELECT 'exhausted', (NOT EXISTS (SELECT FROM ~.unread))::text
     UNION ALL SELECT 'clean', (NOT EXISTS (SELECT FROM ~.worker))::text
-    UNION ALL SELECT 'openings', (SELECT CASE WHEN is_called THEN last_value ELSE 0 END FROM ~.worker_id_seq)::text"""
+    UNION ALL SELECT 'openings', coalesce((
+        SELECT last_value FROM pg_sequences WHERE schemaname = '~' AND sequencename = 'worker_id_seq'), 0)::text"""
 WRITER = "SELECT pid, host FROM ~.worker WHERE until > clock_timestamp() ORDER BY id DESC LIMIT 1"
