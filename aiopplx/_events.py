@@ -71,6 +71,10 @@ class EventKind(enum.StrEnum):
     FINISHED = "finished"
     """A submission ended: `status`, `cost`, and `reason` if it has no result. Once for each whose end is seen here: not
     for one that is left, or that nobody waits for after its time limit."""
+    LOADED = "loaded"
+    """A submission had ended before: an earlier run, or another session on the journal, told its `FINISHED`, with the
+    cost. `status` and `reason` as there; `cost` and `usage` are None, so that no sum has them twice. Once a session for
+    each, when its outcome is handed out here."""
     TIMED_OUT = "timed_out"
     """A time limit for a job was reached; `tag` is that of the caller or batch item that waited. The job continues, and
     is polled on only if somebody else waits for it (`awaited`)."""
@@ -99,7 +103,7 @@ class Event(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     Attributes:
         kind: what happened.
         job_id, idempotency_key, tag, index: which submission, as on `Job`.
-        api, model: the API, and the model or preset that was asked for; on FINISHED the model that the server names.
+        api, model: the API, and the model or preset that was asked for; at its end the one that the server names.
         status: where the job stands.
         seconds: since the server accepted the submission; None before that, and of a job whose age nobody knows.
         polls: polls of this job so far.
@@ -132,7 +136,7 @@ class Event(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     awaited: bool = True
 
 
-_LEVELS = {  # of the log; FINISHED has the level of what it tells (`_level`)
+_LEVELS = {  # of the log; ends have the level of what they tell (`_level`)
     EventKind.STOPPED: logging.ERROR,
     EventKind.LEFT: logging.WARNING,
     EventKind.WARNING: logging.WARNING,
@@ -145,7 +149,7 @@ _LEVELS = {  # of the log; FINISHED has the level of what it tells (`_level`)
 
 
 def _level(event: Event) -> int:
-    if event.kind is EventKind.FINISHED and event.status is JobStatus.IN_DOUBT:
+    if event.status is JobStatus.IN_DOUBT and event.kind in (EventKind.FINISHED, EventKind.LOADED):
         return logging.WARNING  # it may be paid for, and nobody will ever collect it unless somebody is told
     return _LEVELS.get(event.kind, logging.DEBUG)
 

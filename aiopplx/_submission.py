@@ -226,6 +226,7 @@ class Submission(msgspec.Struct, eq=False):
         runner: the task that sends it; None when that is done.
         job: its outcome, if it ended and nobody was listening.
         is_elsewhere: another session holds its row, or held it when it was looked for here.
+        is_told: its end, and its cost, were told before: by an earlier run, or by another session.
     """
 
     api: API
@@ -249,6 +250,7 @@ class Submission(msgspec.Struct, eq=False):
     runner: asyncio.Task[None] | None = None
     job: Job | None = None
     is_elsewhere: bool = False
+    is_told: bool = False
 
     def to(self, phase: Phase) -> None:
         """Enter the next phase; `_core.lifecycle` is the only caller.

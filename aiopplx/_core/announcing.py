@@ -99,24 +99,26 @@ class Announcer:
             self.warn(sub, f"asked for model {asked[:80]!r}, the server says {snapshot.model[:80]!r}")
 
     def has_ended(self, job: Job, *, is_told: bool = False) -> None:
-        """A submission ended in this session, or in another one that has told it (`is_told`)."""
+        """A submission ended in this session, or before: an earlier run or another session has told it (`is_told`)."""
         if self._is_news(job, _COUNTED):
             self.ended[job.status] = self.ended.get(job.status, 0) + 1
         if self._withheld:
             self._withheld.pop(job.id, None)
         if self._submitted and not goes_on(job):
             self.is_seen_over(job.id)
-        if is_told:
-            return
         if job.status is JobStatus.IN_DOUBT or self.emitter.has_handlers():
-            self.end_of(job)
+            self.end_of(job, is_told=is_told)
 
-    def end_of(self, job: Job) -> None:
-        """How it ended, here or in an earlier run. Only the first time is told, by its id, or else by its key."""
-        if not self._is_news(job, _TOLD):
+    def end_of(self, job: Job, *, is_told: bool) -> None:
+        """How it ended. Only the first time is told, by its id, or else by its key; its cost only if it was not told.
+
+        What becomes of one that another session has in hand may stay unknown here: that is the end of no submission.
+        """
+        if (is_told and job.status is JobStatus.STOPPED) or not self._is_news(job, _TOLD):
             return
-        event = _event_of(job, EventKind.FINISHED, job.error.message if job.error is not None else "")
-        usage = job.usage
+        kind = EventKind.LOADED if is_told else EventKind.FINISHED
+        event = _event_of(job, kind, job.error.message if job.error is not None else "")
+        usage = job.usage if not is_told else None
         cost = usage.cost if usage is not None else None
         facts = {"seconds": job.seconds, "polls": job.polls, "attempt": job.attempts, "cost": cost, "usage": usage}
         self.emitter.emit(msgspec.structs.replace(event, **facts))

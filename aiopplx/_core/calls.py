@@ -191,6 +191,7 @@ class Calls:
             except JournalAway as error:
                 raise error.about(job_id=job_id, idempotency_key=key, tag=tag) from None
             if stored is not None:
+                self.life.announcer.end_of(stored, is_told=True)
                 return stored if tag is None else under(stored, tag)
             live = self.life.live.by_id.get(job_id)
         self._check_open()

@@ -308,11 +308,13 @@ class Lifecycle:
             is_known = record.state is State.IN_DOUBT
             if not is_known:
                 await self._write(sub, steps.doubtful(key=sub.key, error=error.message))
-            is_told = self._shares and is_known
-            self._end(sub, sub.as_job(JobStatus.IN_DOUBT, error), is_billed=True, is_told=is_told)
+            sub.is_told = is_known
+            self._end(sub, sub.as_job(JobStatus.IN_DOUBT, error), is_billed=True)
         elif decision is Decision.DONE:
-            self._end(sub, outcomes.as_stored(sub, record, None), is_billed=False, is_told=self._shares)
+            sub.is_told = True
+            self._end(sub, outcomes.as_stored(sub, record, None), is_billed=False)
         elif decision is Decision.LOAD:
+            sub.is_told = True
             sub.to(Phase.STORED)
             self.live.remove(sub)
             listeners, sub.listeners = sub.listeners, ()
@@ -518,12 +520,11 @@ class Lifecycle:
             elif polls.has_age:
                 seconds = took(now - polls.since, snapshot, has_dates=sub.api.has_dates)
         job = sub.as_job(ended.status, ended.error, snapshot, seconds)
-        is_told: bool | None = False
         if self._remembers and sub.claim is not None and sub.phase is Phase.RUNNING:
             try:
                 step = outcomes.ending_step(sub.key, job)
                 if step is not None:
-                    is_told = await self._write_end(sub, step)
+                    sub.is_told = bool(await self._write_end(sub, step))
                     if sub.phase is not Phase.RUNNING:
                         return True  # another session wrote another end: that is the outcome here too
                 elif self.collector is not None:
@@ -537,7 +538,7 @@ class Lifecycle:
                     return False
                 sub.claim = None  # what it is handed out as is all there is
         if sub.phase not in TERMINAL:
-            self._end(sub, job, is_billed=True, is_told=bool(is_told))
+            self._end(sub, job, is_billed=True)
         if self._remembers:
             await self.learnt.job_ended()
         return True
@@ -598,11 +599,8 @@ class Lifecycle:
         """It was never written down or sent: refused by a check here."""
         self._end(sub, sub.as_job(JobStatus.REJECTED, error), is_billed=False)
 
-    def _end(self, sub: Submission, job: Job, *, is_billed: bool, is_told: bool = False) -> None:
-        """What became of it is written. Settle, free, deliver, emit: in this order, and nothing comes in between.
-
-        With `is_told` the session that found it out has told it already.
-        """
+    def _end(self, sub: Submission, job: Job, *, is_billed: bool) -> None:
+        """What became of it is written. Settle, free, deliver, emit: in this order, and nothing comes in between."""
         listeners, sub.listeners = sub.listeners, ()
         if not listeners:
             sub.job = job
@@ -617,7 +615,7 @@ class Lifecycle:
             self.slots.free(listener)
         for listener in listeners:
             self._hand(listener, listener.named(job))
-        self.announcer.has_ended(job, is_told=is_told)
+        self.announcer.has_ended(job, is_told=sub.is_told)
 
     def _hand(self, listener: Listener, job: Job | None) -> None:
         try:
@@ -730,6 +728,7 @@ class Lifecycle:
         age = max(0.0, wall - accepted_at) if accepted_at is not None else None
         sub.polls = self.live.polls_of(sub.job_id) or Polls.resumed(self._clock.now(), wall, age)
         sub.call = sub.api.get(sub.job_id)
+        sub.is_told = phase is Phase.REFETCHING
         sub.to(phase)
         self.live.add_job(sub)
         if self._shares and phase is Phase.RUNNING:
@@ -910,7 +909,8 @@ class Lifecycle:
     def lost_sight(self, sub: Submission, error: AiopplxError) -> None:
         """What another session makes of it cannot be read any more."""
         if sub.phase not in TERMINAL:
-            self._end(sub, sub.as_job(JobStatus.STOPPED, error), is_billed=False, is_told=True)
+            sub.is_told = True
+            self._end(sub, sub.as_job(JobStatus.STOPPED, error), is_billed=False)
 
     def collect(self, record: Record, timeout: float) -> Submission | None:
         """A row that nobody held is this session's now. Returns the submission if it is still to be sent.

@@ -31,8 +31,8 @@ async def load(life: Lifecycle, listener: Listener) -> Job:
     if found is None:
         return listener.named(sub.as_job(JobStatus.UNREADABLE, removed()))
     job = as_stored(sub, *found)
-    if sub.phase is Phase.STORED and not life.store.shares:  # in a shared one its holder has told it
-        life.announcer.end_of(job)
+    if sub.phase is Phase.STORED:
+        life.announcer.end_of(job, is_told=True)
     return listener.named(job)
 
 

@@ -106,7 +106,7 @@ class Tally:
             self._fresh.add(event.job_id)
         elif event.kind == "polled":
             self.running.setdefault(event.job_id, Running(event.index))  # an earlier run submitted it
-        elif event.kind == "finished":
+        elif event.kind in ("finished", "loaded"):
             self.running.pop(event.job_id, None)
             if event.job_id:
                 self.unwritten.add(event.job_id)

@@ -27,7 +27,8 @@ __all__ = ["Telemetry"]
 _SCOPE = "aiopplx"
 _MODEL, _KEY, _TAG = "gen_ai.request.model", "aiopplx.idempotency_key", "aiopplx.tag"
 _AGE = "aiopplx.age"
-_LAST = frozenset({EventKind.FINISHED, EventKind.LEFT})
+_ENDS = frozenset({EventKind.FINISHED, EventKind.LOADED})
+_LAST = _ENDS | {EventKind.LEFT}
 # What may be the first that is heard of a job which others, or an earlier run, have submitted. Others only tell of one.
 _FIRST = frozenset({
     EventKind.RETRYING,
@@ -35,7 +36,7 @@ _FIRST = frozenset({
     EventKind.POLLED,
     EventKind.POLL_FAILED,
     EventKind.STALLED,
-    EventKind.FINISHED,
+    *_ENDS,
 })
 _OF_A_SUBMISSION = frozenset({EventKind.RETRYING, EventKind.SUBMITTED})
 _OK = frozenset({JobStatus.COMPLETED, JobStatus.INCOMPLETE})
@@ -158,25 +159,30 @@ class Telemetry:
         if job.is_counted:
             self._in_flight.add(-1, who)
         span, status = job.span, event.status
-        if event.kind is not EventKind.FINISHED or status is None:
+        if event.kind not in _ENDS or status is None:
             self._end_without_outcome(job)
             return
         outcome = status.value.lower()
-        self._jobs.add(1, {"aiopplx.outcome": outcome, **who})
         span.set_attribute("aiopplx.outcome", outcome)
         if status not in _OK:
             span.set_attribute("error.type", outcome)
             span.set_status(StatusCode.ERROR, event.reason)
+        if event.model:
+            span.set_attribute("gen_ai.response.model", event.model)
+        if event.kind is EventKind.FINISHED:  # else another run, or process, has counted it
+            self._count(event, job, outcome)
+        span.end()
+
+    def _count(self, event: Event, job: _Open, outcome: str) -> None:
+        span, who = job.span, job.who
+        self._jobs.add(1, {"aiopplx.outcome": outcome, **who})
         self._used(event, span, who)
         if event.seconds is not None:
             self._duration.record(event.seconds, who)
             if job.polled is not None:
                 self._gap.record(event.seconds - job.polled, who)
-        span.end()
 
     def _used(self, event: Event, span: Span, who: dict[str, str]) -> None:
-        if event.model:
-            span.set_attribute("gen_ai.response.model", event.model)
         if event.cost is not None:
             span.set_attribute("aiopplx.cost", event.cost)
             self._cost.record(event.cost, who)

@@ -16,7 +16,7 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.trace import StatusCode
 
-from aiopplx import Event, EventKind, JobStatus, PollPolicy, Session
+from aiopplx import Event, EventKind, JobStatus, JournalOptions, PollPolicy, Session
 from aiopplx.contrib.otel import Telemetry
 from aiopplx.emulator import Emulator, faults
 from aiopplx.testing import JumpingClock
@@ -232,6 +232,26 @@ def test_span_of_an_older_job_begins_now(heard: Heard) -> None:
     assert (span.end_time - span.start_time) / 1e9 < 3600.0
     (lasted,) = heard.metrics()["gen_ai.client.operation.duration"]
     assert lasted.sum == 7200.0
+
+
+@pytest.mark.parametrize("results", ["keep", "refetch"])
+async def test_job_of_an_earlier_run_is_counted_once(heard: Heard, tmp_path: Path, results: Any) -> None:
+    clock, runs = JumpingClock(), 3
+    journal = JournalOptions(tmp_path / "run.db", results=results)
+    async with Emulator(duration=60.0, answer_chars=200, clock=clock) as server:
+        for _ in range(runs):
+            async with Session(
+                KEY, base_url=server.url, clock=clock, journal=journal, on_event=heard.handler
+            ) as session:
+                job = await session.ask(QUESTION, tag="x")
+    metrics = heard.metrics()
+    assert [point.value for point in metrics["aiopplx.jobs"]] == [1]
+    assert [(point.count, point.sum) for point in metrics["aiopplx.job.cost"]] == [(1, pytest.approx(job.cost))]
+    assert sum(point.count for point in metrics["gen_ai.client.token.usage"]) == 2
+    assert sum(point.value for point in metrics["aiopplx.jobs.in_flight"]) == 0
+    outcomes = [dict(span.attributes or {}).get("aiopplx.outcome") for span in heard.spans]
+    assert outcomes == ["completed"] * runs
+    assert [span.events[-1].name for span in heard.spans] == ["aiopplx.finished", *["aiopplx.loaded"] * (runs - 1)]
 
 
 @pytest.mark.parametrize("has_parent", [True, False])

@@ -17,10 +17,10 @@ from typing import Any
 
 import pytest
 from _faulty import KEY, emulator, session_at, taken
-from _scripted import Scripted, Told
+from _scripted import Scripted, Told, is_get
 from _source import modules, tree_of
 
-from aiopplx import BudgetReached, Event, EventKind, JobStatus, PollPolicy, RetryPolicy, Session
+from aiopplx import BudgetReached, Event, EventKind, Job, JobStatus, JournalOptions, PollPolicy, RetryPolicy, Session
 from aiopplx._core.batch.results import READY
 from aiopplx._submission import NEXT, ROWS, TERMINAL, Phase, Submission
 from aiopplx.emulator import Emulator, faults
@@ -29,6 +29,12 @@ from aiopplx.journal import _steps as steps
 from aiopplx.testing import Clock
 
 QUESTION = "Why did the Vasa sink?"
+ANSWER = {
+    "id": "r",
+    "model": "m",
+    "created": 1,
+    "choices": [{"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": "It sank."}}],
+}
 FAILED = {"model": "sonar-deep-research", "created_at": 1, "status": "FAILED", "error_message": "it broke"}
 
 # --- the table -------------------------------------------------------------------------------------------------------
@@ -359,15 +365,54 @@ async def test_job_of_another_session_is_named_at_the_limit() -> None:
         assert server.requests["submit"] == 1
 
 
-async def test_stored_job_is_finished_once_however_often_asked(tmp_path: Path) -> None:
-    events: list[Event] = []
+async def _batched(session: Session, job_id: str) -> Job:
+    async with session.batch([{"question": QUESTION, "tag": "x"}]) as jobs:
+        return await anext(jobs)
+
+
+async def _submitted(session: Session, job_id: str) -> Job:
+    job = await session.submit(QUESTION, tag="x")
+    return job if job.done else await session.wait(job)
+
+
+async def _asked(session: Session, job_id: str) -> Job:
+    return await session.ask(QUESTION, tag="x")
+
+
+async def _waited(session: Session, job_id: str) -> Job:
+    return await session.wait(job_id)
+
+
+async def _followed(session: Session, job_id: str) -> Job:
+    return [update.job async for update in session.follow(job_id)][-1]
+
+
+@pytest.mark.parametrize("status", ["COMPLETED", "FAILED"])
+@pytest.mark.parametrize("results", ["keep", "refetch", "until_delivered", "shared"])
+async def test_cost_and_end_are_told_in_one_run_only(results: Any, status: str, tmp_path: Path) -> None:
+    store = MemoryStore(now=time.time)
+    finished: list[Event] = []
+    answer = {**ANSWER, "usage": {"prompt_tokens": 7, "cost": {"total_cost": 0.5}}}
+    ends = {"FAILED": FAILED | {"id": "job-0"}, "COMPLETED": {**FAILED, "id": "job-0", "response": answer}}
+    ends["COMPLETED"] |= {"status": "COMPLETED", "error_message": None}
     async with Scripted() as server:
-        async with opened(server, journal=tmp_path / "run.db") as session:
-            assert (await session.ask(QUESTION, tag="x")).ok
-        async with opened(server, journal=tmp_path / "run.db", on_event=events.append) as session:
-            for _ in range(3):
-                assert (await session.ask(QUESTION, tag="x")).ok
-    assert [event.tag for event in events if event.kind is EventKind.FINISHED] == ["x"]
+        server.script = lambda asked: (200, ends[status]) if is_get(asked) else None
+        for use in (_asked, _asked, _batched, _submitted, _waited, _followed):
+            journal = store.session() if results == "shared" else JournalOptions(tmp_path / "run.db", results=results)
+            events: list[Event] = []
+            async with opened(server, journal=journal, on_event=events.append) as session:
+                streamed = session.events()
+                ended = [await use(session, "job-0") for _ in range(2)]
+            assert {job.status.value for job in ended} == {status}
+            assert [event async for event in streamed] == events
+            loaded = [event for event in events if event.kind is EventKind.LOADED]
+            if finished:
+                assert [(event.job_id, event.status, event.cost) for event in loaded] == [("job-0", status, None)]
+                assert [event for event in events if event.cost or event.usage] == []
+            finished += [event for event in events if event.kind is EventKind.FINISHED]
+        cost = 0.5 if status == "COMPLETED" else None
+        assert [(event.tag, event.cost) for event in finished] == [("x", cost)]
+        assert server.requests["submit"] == 1
 
 
 async def test_failed_row_keeps_its_place_in_the_batch(tmp_path: Path) -> None:
@@ -381,8 +426,8 @@ async def test_failed_row_keeps_its_place_in_the_batch(tmp_path: Path) -> None:
             async with opened(server, journal=tmp_path / "run.db", on_event=on_event) as session:
                 found = await taken(session.batch(items), [])
     assert {(job.tag, job.index, job.status) for job in found} == {(n, n, JobStatus.FAILED) for n in range(3)}
-    finished = [event for event in events if event.kind is EventKind.FINISHED]
-    assert sorted((event.tag, event.index) for event in finished) == [(n, n) for n in range(3)]
+    loaded = [event for event in events if event.kind is EventKind.LOADED]
+    assert sorted((event.tag, event.index) for event in loaded) == [(n, n) for n in range(3)]
 
 
 async def test_handler_that_ends_the_loop_keeps_no_listener_waiting() -> None:

@@ -22,7 +22,7 @@ from aiopplx._core.batch.results import Place, Results
 from aiopplx._events import log
 from aiopplx._http.clock import Clock, Timer
 from aiopplx._job import Job, JobStatus
-from aiopplx._submission import POLLABLE, Phase
+from aiopplx._submission import POLLABLE
 from aiopplx.report._notebook import Concern, Standing, batch_card
 
 OFTEN, SELDOM = 0.5, 2.0
@@ -191,7 +191,7 @@ class Shown:
 
     def count(self, place: Place, job: Job) -> None:
         """A job was handed out."""
-        cost = self._tally.count(job, is_stored=place.sub.phase is Phase.STORED)
+        cost = self._tally.count(job, is_stored=place.sub.is_told)
         if cost is not None and self._core.asked is not None:
             self._core.asked.cost(self._number, cost)
         self._changed()
