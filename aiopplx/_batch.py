@@ -106,7 +106,7 @@ class Batch(AsyncIterator[Job[TagT]], Generic[TagT]):
         self._names = Names(f"{number:08x}{uuid.uuid4().hex[:6]}", run_name=run, tenant=tenant, reuse=reuse)
         self._needs_run = store.shares and not run
         self._repeats = Repeats(core.asked, number, source, core.freeze, self._warn) if core.asked is not None else None
-        self._shown = _shown(core, self._results, source, number)
+        self._shown = _shown(core, self._results, source, number, limit)
         self._prefers_results = prefers_results
         self._count: int | None = None  # of a source that has a length, until its first question is sent
         self._member = Member(self.aclose, self._results.news.set)
@@ -501,10 +501,10 @@ def _run_has_no_name() -> ConfigError:
     )
 
 
-def _shown(core: Core, results: Results, given: object, number: int) -> Shown | None:
+def _shown(core: Core, results: Results, given: object, number: int, at_once: int) -> Shown | None:
     """What counts a batch, where this process may be a notebook's: elsewhere nobody looks at it."""
     if "IPython" not in sys.modules and "marimo" not in sys.modules:
         return None
     from aiopplx._core.batch.notebook import Shown
 
-    return Shown(core, results, given, number)
+    return Shown(core, results, given, number, at_once)

@@ -335,14 +335,17 @@ class Session:
         clock = self._settings.clock
         return clock.wall() - (clock.now() - dated[0]) - date
 
-    def eta(self) -> Forecast:
+    def eta(self, *, waiting: int = 0) -> Forecast:
         """When half, nine in ten and all of the jobs that run now will be done, by how long such jobs have taken.
 
-        Jobs that are not submitted yet are not in it. Jobs that run for longer than hardly any job does are counted as
-        `stalled`.
+        Jobs that run for longer than hardly any job does are counted as `stalled`.
+
+        Args:
+            waiting: how many jobs are still to be submitted. `Forecast.last` is when they will be done as well, by the
+                places of `max_in_flight`, the limit of submissions if one is known, and how long such jobs have taken.
         """
         core = self._core
-        return core.forecast() if core is not None else Forecast()
+        return core.forecast(waiting=waiting) if core is not None else Forecast()
 
     @property
     def pending(self) -> builtins.list[Job]:

@@ -145,13 +145,26 @@ class Core:
                 with contextlib.suppress(TimeoutError):  # what it holds becomes free after a while
                     await closed(self.life.collector.free_all(), CLOSING)
 
-    def forecast(self, subs: Iterable[Submission] | None = None) -> Forecast:
-        """What is expected of these jobs; of all that run here, if none are given."""
+    def forecast(
+        self, subs: Iterable[Submission] | None = None, *, waiting: int = 0, places: int | None = None
+    ) -> Forecast:
+        """What is expected of these jobs; of all that run here, if none are given.
+
+        `waiting` more are still to be submitted, and `places` of them run at once at most; default `max_in_flight`.
+        """
         clock = self.client.clock
         now = clock.now()
-        polled = [sub.polls for sub in subs or self.life.live.by_id.values() if sub.polls is not None]
+        asked = self.life.live.by_id.values() if subs is None else subs
+        polled = [sub.polls for sub in asked if sub.polls is not None]
         jobs = [(polls.law, now - polls.since) for polls in polled if polls.law is not None]
-        return forecast(jobs, clock.wall())
+        return forecast(
+            jobs,
+            clock.wall(),
+            waiting=waiting,
+            places=min(self.settings.max_in_flight, places or self.settings.max_in_flight),
+            per_second=self.client.gate.limits.submit.rate,
+            usual=self.life.poller.laws.latest,
+        )
 
 
 def _new_key() -> str:

@@ -21,6 +21,13 @@ expected seconds of that, `unseen(s, a)`, grow from 0; the next poll is where th
 poll is worth in seconds of a result's delay. That is close to the best that any schedule of polls can do
 (docs/polling.md), and it needs no tuning: it is early for quick kinds, and patient with stuck jobs.
 
+When jobs will be done
+----------------------
+A poll that comes too early costs little, so that polls give up what was published slowly. A forecast that did so would
+speak of minutes where jobs of two seconds come in, for a hundred of them. It leans on the lognormal law that is
+likeliest by all that was seen: every age at which a job ended, and every age at which one did not. What was published
+says only where that law probably lies, and is soon outvoted.
+
 This module knows nothing of requests, tasks, clocks or kinds. Ages are seconds since the server accepted a job.
 """
 
@@ -29,6 +36,8 @@ from __future__ import annotations
 import math
 from collections import deque
 from collections.abc import Iterable, Sequence
+from functools import cache
+from itertools import pairwise, product
 from math import exp, expm1, log
 from typing import NamedTuple
 
@@ -77,6 +86,19 @@ _UNCOUNTED = 2400
 _HEAVY = 1e9
 """Weights grow instead of all counts becoming lighter; beyond this they are made small again."""
 
+_LIKELY_WEIGHT = 10.0
+"""Jobs that the likeliest lognormal law counts for in a forecast, beside those that were seen."""
+_LIKELY_EARLY = 0.02
+"""The share of jobs that fail early in it."""
+_WIDTHS_TRIED = (0.1, 0.12, 0.15, 0.18, 0.22, 0.27, 0.33, 0.4, 0.5, 0.6, 0.75, 1.0)
+"""Of lognormal laws: the standard deviations of the logarithm among which the likeliest is looked for."""
+_USUAL_WIDTH, _WIDTH_VARIES = 0.5, 0.5
+"""What is expected of that width before anything was seen: so much, and the standard deviation of its logarithm."""
+_MEDIAN_VARIES = 1.2
+"""The standard deviation of the logarithm of a median round the published one: one in twenty is ten times another."""
+_SEEN_ANEW = 1.05
+"""A forecast is made anew once all jobs together have been seen for so much longer, or one in twenty more has ended."""
+
 
 class Shape(NamedTuple):
     """How jobs end that were not seen: by bin, the share of all jobs that end in it, and their mean seconds in it."""
@@ -120,7 +142,61 @@ def _with_early(shape: Shape, median: float, share: float) -> Shape:
     return Shape(ends, seconds)
 
 
-class Law:
+class Curve:
+    """How jobs of one kind end: the share that runs at each age.
+
+    Args:
+        alive: that share at the edges of the bins.
+
+    Attributes:
+        stalled_after: the age in seconds that one in a thousand of the jobs that end exceeds. Beyond it a job is hardly
+            ever anything but stuck.
+    """
+
+    __slots__ = ("_alive", "_hazard", "stalled_after")
+
+    def __init__(self, alive: list[float]) -> None:
+        self._follow(alive)
+
+    def _follow(self, alive: list[float]) -> None:
+        self._alive = alive
+        self._hazard = [max(log(alive[n] / alive[n + 1]) / _WIDTHS[n], 1e-9) for n in range(BINS)]
+        self.stalled_after: float = self.age_of_end(0.999)
+
+    def unfinished(self, age: float) -> float:
+        """The share of jobs that are running at this age."""
+        n = _bin(age)
+        return self._alive[n] * exp(-self._hazard[n] * (age - _EDGES[n]))
+
+    def has_ended(self, since: float, age: float) -> float:
+        """The probability that a job last seen running at `since` has ended by `age`."""
+        if age <= since:
+            return 0.0
+        since, age = _within(since, age)
+        return 1.0 - self.unfinished(age) / self.unfinished(since)
+
+    def will_have_ended(self, since: float, age: float) -> float:
+        """The same, of a job that does end at some time."""
+        ever = self.has_ended(since, max(age, LAST)) if since < LAST else 0.0
+        return min(1.0, self.has_ended(since, age) / ever) if ever > 1e-9 else 1.0 if age > since + LAST else 0.0
+
+    def age_of_end(self, share: float, age: float = 0.0) -> float:
+        """The age by which this share of the jobs have ended that run at `age` and do end at some time."""
+        now, never = self.unfinished(age), self._alive[BINS]
+        wanted = now - share * (now - never)
+        if now <= never * (1.0 + 1e-9):
+            return max(age, LAST)
+        alive = self._alive
+        low, high = _bin(age), BINS
+        while low < high:
+            middle = (low + high) // 2
+            low, high = (middle + 1, high) if alive[middle + 1] > wanted else (low, middle)
+        if low >= BINS:
+            return max(age, LAST)
+        return max(age, _EDGES[low] + log(max(alive[low] / wanted, 1.0)) / self._hazard[low])
+
+
+class Law(Curve):
     """The learned law of one kind.
 
     Args:
@@ -129,18 +205,17 @@ class Law:
 
     Attributes:
         finished: jobs whose end was seen.
-        stalled_after: the age in seconds that one in a thousand of the jobs that end exceeds. Beyond it a job is hardly
-            ever anything but stuck, and is polled at the longest gap.
+        stalled_after: as for `Curve`; beyond it a job is polled at the longest gap.
     """
 
     __slots__ = (
-        "_alive",
         "_crossing",
         "_ends",
         "_events",
+        "_expected",
+        "_expected_at",
         "_exposure",
         "_gaps",
-        "_hazard",
         "_lived",
         "_next_build",
         "_scores",
@@ -149,7 +224,6 @@ class Law:
         "_weight",
         "finished",
         "price",
-        "stalled_after",
     )
 
     def __init__(self, start: Shape, price: float = PRICE) -> None:
@@ -163,6 +237,8 @@ class Law:
         self._weight = 1.0
         self._scores = [0.0] * len(_FITTED_EARLY)
         self._ends: deque[tuple[float, float, float | None, float]] = deque(maxlen=_UNCOUNTED)
+        self._expected: Curve = self
+        self._expected_at = (0.0, 0.0)
         self._build()
 
     # --- what was seen -----------------------------------------------------------------------------------------------
@@ -307,10 +383,14 @@ class Law:
         if self.finished >= self._next_build:
             self._build()
 
-    def unfinished(self, age: float) -> float:
-        """The share of jobs that are running at this age."""
-        n = _bin(age)
-        return self._alive[n] * exp(-self._hazard[n] * (age - _EDGES[n]))
+    def expected(self) -> Curve:
+        """How jobs are expected to end by all that was seen, for a forecast; it is not taken anew for each job more."""
+        counts = self.counts()
+        seen = (float(self.finished), sum(counts[1]))
+        if any(now > before * _SEEN_ANEW for now, before in zip(seen, self._expected_at, strict=True)):
+            self._expected_at = seen
+            self._expected = Curve(_likeliest(*counts, self._start))
+        return self._expected
 
     def unseen(self, since: float, age: float) -> float:
         """Seconds for which a job last seen running at `since` is expected to have been finished unseen at `age`."""
@@ -318,33 +398,6 @@ class Law:
             return 0.0
         since, age = _within(since, age)
         return max(0.0, age - since - (self._lived_until(age) - self._lived_until(since)) / self.unfinished(since))
-
-    def has_ended(self, since: float, age: float) -> float:
-        """The probability that a job last seen running at `since` has ended by `age`."""
-        if age <= since:
-            return 0.0
-        since, age = _within(since, age)
-        return 1.0 - self.unfinished(age) / self.unfinished(since)
-
-    def will_have_ended(self, since: float, age: float) -> float:
-        """The same, of a job that does end at some time."""
-        ever = self.has_ended(since, max(age, LAST)) if since < LAST else 0.0
-        return min(1.0, self.has_ended(since, age) / ever) if ever > 1e-9 else 1.0 if age > since + LAST else 0.0
-
-    def age_of_end(self, share: float, age: float = 0.0) -> float:
-        """The age by which this share of the jobs have ended that run at `age` and do end at some time."""
-        now, never = self.unfinished(age), self._alive[BINS]
-        wanted = now - share * (now - never)
-        if now <= never * (1.0 + 1e-9):
-            return max(age, LAST)
-        alive = self._alive
-        low, high = _bin(age), BINS
-        while low < high:
-            middle = (low + high) // 2
-            low, high = (middle + 1, high) if alive[middle + 1] > wanted else (low, middle)
-        if low >= BINS:
-            return max(age, LAST)
-        return max(age, _EDGES[low] + log(max(alive[low] / wanted, 1.0)) / self._hazard[low])
 
     def _lived_until(self, age: float) -> float:
         """Mean seconds that a job lives up to this age."""
@@ -375,15 +428,12 @@ class Law:
         self._tabulate(alive)
 
     def _tabulate(self, alive: list[float]) -> None:
-        hazard = [0.0] * BINS
+        self._follow(alive)
         lived = [0.0] * (BINS + 1)
-        for n in range(BINS):
-            before, after = alive[n], alive[n + 1]
-            rate = hazard[n] = max(log(before / after) / _WIDTHS[n], 1e-9)
-            ended = before - after
+        for n, rate in enumerate(self._hazard):
+            before, ended = alive[n], alive[n] - alive[n + 1]
             lived[n + 1] = lived[n] + (ended / rate if ended > 1e-12 else before * _WIDTHS[n])
-        self._alive, self._hazard, self._lived = alive, hazard, lived
-        self.stalled_after: float = self.age_of_end(0.999)
+        self._lived = lived
         self._gaps = self._find_gaps()
 
     def _find_gaps(self) -> list[float]:
@@ -503,6 +553,43 @@ def _fit(alive: Sequence[float], count: float) -> tuple[Shape, float]:
     variance = max(width * width - 7.0 / 6.0 * _STEP * _STEP, 0.01) * (1.0 + 2.0 / max(count, 1.0))
     median = exp(middle)
     return _lognormal(median, math.sqrt(variance)), median
+
+
+def _likeliest(events: Sequence[float], exposure: Sequence[float], start: Shape) -> list[float]:
+    """The share alive at each edge by the counts, which lean on the lognormal law that is likeliest by them."""
+    nothing = [0.0] * BINS
+    published = _log_age(_alive(nothing, nothing, start, 1.0), 0.5) / _STEP
+    # A hazard times the width of its bin depends only on how many bins lie between it and the median.
+    seen = [(n, events[n], exposure[n] / _WIDTHS[n]) for n in range(BINS) if events[n] > 0.0 or exposure[n] > 0.0]
+
+    def likelihood(median: int, width: float) -> float:
+        hazards, logs = _lognormal_hazards(width)
+        shift = BINS - median
+        said = sum(ended * logs[n + shift] - lived * hazards[n + shift] for n, ended, lived in seen)
+        far = (median - published) * _STEP / _MEDIAN_VARIES
+        odd = log(width / _USUAL_WIDTH) / _WIDTH_VARIES
+        return said - 0.5 * (far * far + odd * odd)
+
+    def best(medians: Iterable[int]) -> tuple[int, float]:
+        return max(product(medians, _WIDTHS_TRIED), key=lambda law: likelihood(*law))
+
+    near = best(range(1, BINS, 3))[0]
+    at, width = best(range(max(1, near - 2), min(BINS, near + 3)))
+    median = exp(at * _STEP)
+    shape = _with_early(_lognormal(median, width), median, _LIKELY_EARLY)
+    return _alive(_smooth([*events]), _smooth([*exposure]), shape, _LIKELY_WEIGHT)
+
+
+@cache
+def _lognormal_hazards(width: float) -> tuple[list[float], list[float]]:
+    """Of a lognormal law: the hazard of each bin times its width, and its logarithm, by the bins from `BINS` before the
+    median to as many after it. Before it some jobs fail early.
+    """
+    scale = width * math.sqrt(2.0) / _STEP
+    alive = [STUCK + (1.0 - STUCK) * 0.5 * math.erfc((n - BINS) / scale) for n in range(-1, 2 * BINS)]
+    early = _LIKELY_EARLY / BINS
+    hazards = [2.0 * (x - y) / (x + y) + early for x, y in pairwise(alive)]
+    return hazards, [log(hazard) for hazard in hazards]
 
 
 def _log_age(alive: Sequence[float], share: float) -> float:

@@ -53,6 +53,11 @@ class Laws:
         """Jobs whose end was seen, over all kinds: it has changed if anything was learned."""
         return sum(law.finished for law in self._laws.values())
 
+    @property
+    def latest(self) -> Law | None:
+        """The law that was needed last; None if none ever was."""
+        return next(reversed(self._laws.values()), None)
+
     def _start(self, kind: Kind) -> Shape:
         known = self._published(kind)
         start = guess(known.seconds, known.sigma)

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from aiopplx._text.amounts import dollars
-from aiopplx.cli._facts import TRUSTED, Answer, Facts, time_left
+from aiopplx.cli._facts import TRUSTED, Answer, Facts
 from aiopplx.cli._tally import Tally
 from aiopplx.cli._text import clock
 
@@ -23,11 +23,12 @@ if TYPE_CHECKING:
 EVERY = 2.0
 """Seconds between two reckonings."""
 FORETELL_EVERY = 15.0
-"""Seconds between two forecasts: one of a thousand jobs takes 30 milliseconds."""
+"""Seconds between two forecasts, of which one of a thousand jobs takes 80 milliseconds; less near the end of a run: a
+tenth of the time left."""
+FIRST_OF = 20
+"""Nothing is foretold before one job has ended for so many that run: the first of many say little of the rest."""
 RECENT = 300
 """Submissions from which the rate of late follows."""
-USUAL = 50
-"""Jobs from which the usual duration follows."""
 LATEST = 3
 """Answers that are remembered."""
 
@@ -68,10 +69,9 @@ class Course:
         self._spent = spent
         self._expected = self._likely = ""
         self._submitted: deque[float] = deque(maxlen=RECENT)
-        self._durations: deque[float] = deque(maxlen=USUAL)
         self._came = 0
         self._latest: tuple[Answer, ...] = ()
-        self._running_end = math.nan
+        self._end = math.nan
         self._rate: float | None = None
         self._longest = ("", "", 0.0)
         self._reckoned_at = self._foretold_at = -math.inf
@@ -108,7 +108,6 @@ class Course:
         # An answer of the journal was not waited for, nor was one that had ended before this run asked for it.
         if job.seconds is not None and (job.polls > 1 or (job.polls and job.attempts)):
             self._came += 1
-            self._durations.append(job.seconds)
 
     def reckon(self) -> None:
         """Reckon again what counts do not tell, if that was some seconds ago. To be called on the event loop."""
@@ -116,10 +115,7 @@ class Course:
         if now - self._reckoned_at < EVERY:
             return
         self._reckoned_at = now
-        if self.session is not None and self._came >= TRUSTED and now - self._foretold_at >= FORETELL_EVERY:
-            self._foretold_at = now
-            foretold = self.session.eta()
-            self._running_end = math.nan if foretold.all is None else now + foretold.all - time.time()
+        self._foretell(now)
         since = now - self._submitted[0] if len(self._submitted) > 2 else 0.0
         self._rate = (len(self._submitted) - 1) / since if since > 0.0 else None
         first = next(iter(self._tally.running.items()), None)
@@ -130,6 +126,19 @@ class Course:
             place = self._place_of(running.index) if running.index is not None else ""
             self._longest = (job_id, place or f"job {job_id[:12]}", running.since or now)
 
+    def _foretell(self, now: float) -> None:
+        """When the run will have ended, by the session's forecast for what runs and for what is still to be sent."""
+        total, running = self._total(), len(self._tally.running)
+        if self.session is None or total is None or self._came < max(TRUSTED, running // FIRST_OF):
+            return
+        left = self._end - now if math.isfinite(self._end) else 0.0
+        if now - self._foretold_at < max(EVERY, min(FORETELL_EVERY, left / 10.0)):
+            return
+        self._foretold_at = now
+        waiting = total - self._tally.finished - running - len(self._tally.unwritten)
+        last = self.session.eta(waiting=max(0, waiting)).last
+        self._end = math.nan if last is None else now + last - time.time()
+
     def facts(self, elapsed: float) -> Facts:
         """The facts now. May be called by any thread.
 
@@ -139,16 +148,8 @@ class Course:
         tally, total, now = self._tally, self._total(), time.monotonic()
         running = len(tally.running)
         waiting = max(0, (total or 0) - tally.finished - running)
-        ends = self._running_end - now
         job_id, place, since = self._longest
-        durations = tuple(self._durations)
-        remaining = time_left(
-            came=self._came if total is not None else 0,
-            running_ends=max(0.0, ends) if running and math.isfinite(ends) else None,
-            waiting=waiting,
-            rate=self._rate,
-            usual=sum(durations) / len(durations) if durations else 0.0,
-        )
+        is_foretold = math.isfinite(self._end) and (running or waiting)
         budget = ""
         if self._max_cost is not None:
             rest = max(0.0, self._max_cost - self._spent - tally.paid)
@@ -162,7 +163,7 @@ class Course:
             running=running,
             cost=tally.cost,
             elapsed=elapsed,
-            remaining=remaining,
+            remaining=max(0.0, self._end - now) if is_foretold else None,
             expected=self._expected,
             likely=self._likely,
             rate=self._rate * 60.0 if self._rate is not None and waiting else None,

@@ -231,25 +231,3 @@ def about(seconds: float) -> str:
         return f"about {minutes} min"
     minutes = 5 * round(minutes / 5)
     return f"about {minutes // 60} h {minutes % 60:02d} min"
-
-
-def time_left(*, came: int, running_ends: float | None, waiting: int, rate: float | None, usual: float) -> float | None:
-    """Seconds until a run ends.
-
-    Args:
-        came: answers that have come in this run.
-        running_ends: seconds until all running jobs are expected to have ended; None if that is not known.
-        waiting: questions that are not sent yet.
-        rate: submissions a second of late; None if that is not known.
-        usual: seconds that a job takes.
-
-    Returns:
-        None if too little is known.
-    """
-    if came < TRUSTED:
-        return None
-    if not waiting:
-        return running_ends
-    if rate is None or rate <= 0.0:
-        return None
-    return max(running_ends or 0.0, waiting / rate + usual)

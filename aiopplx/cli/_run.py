@@ -319,8 +319,8 @@ class _Run:
             if self._resuming and not self._agreement.said:
                 self._view.remark(f"{self._resuming} ({self._place})")
             where = self._answers.name if options.output else ""
-            if not (options.quiet or options.progress == "none" or self._connection.emulate):
-                self._course.session = session  # an emulated job takes a hundredth of the time that is published
+            if not (options.quiet or options.progress == "none"):
+                self._course.session = session
             self._agreement.begin(
                 lambda: self._tally.cost,
                 where,

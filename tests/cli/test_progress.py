@@ -5,9 +5,10 @@ from __future__ import annotations
 import io
 import json
 import re
+import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Literal
+from typing import Literal, cast
 
 import msgspec
 import pytest
@@ -19,10 +20,11 @@ from rich.console import Console
 
 import aiopplx
 from aiopplx.cli._course import Course
-from aiopplx.cli._facts import Answer, Facts, about, plain, time_left
+from aiopplx.cli._facts import Answer, Facts, about, plain
 from aiopplx.cli._progress import JsonView, LiveView, StillView, View, drawn
 from aiopplx.cli._tally import Tally
 from aiopplx.emulator import Emulator
+from aiopplx.progress import Forecast
 
 ASKED = "Which methods of removing carbon dioxide from the air were in use in 2025, and what did a tonne cost at each?"
 LATEST = [Answer(f"row {number}", ASKED, 0.94, 251.0, 31) for number in (185, 186, 187)]
@@ -148,22 +150,58 @@ def test_display_that_comes_back_leaves_other_lines_alone() -> None:
 # --- time ------------------------------------------------------------------------------------------------------------
 
 
+class Foretelling:
+    """A session that foretells one end, and remembers how many jobs it was told of that are still to be sent."""
+
+    def __init__(self, seconds: float | None) -> None:
+        self.seconds = seconds
+        self.waiting: list[int] = []
+
+    def eta(self, *, waiting: int) -> Forecast:
+        self.waiting.append(waiting)
+        return Forecast(last=None if self.seconds is None else time.time() + self.seconds)
+
+
+def course_of(session: Foretelling, *, total: int | None, came: int, running: int) -> Course:
+    tally = Tally()
+    course = Course(tally, lambda: total, lambda index: f"line {index}")
+    course.session = cast("aiopplx.Session", session)
+    for number in range(came + running):
+        event = aiopplx.Event(kind=aiopplx.EventKind.SUBMITTED, job_id=f"j{number}", index=number)
+        tally.on_event(event, 100.0)
+    for number in range(came):
+        job = aiopplx.Job(id=f"j{number}", status=aiopplx.JobStatus.COMPLETED, seconds=20.0, polls=3, attempts=1)
+        tally.count(job)
+        course.answered(f"line {number}", "Why?", job, is_shown=False)
+    course.reckon()
+    return course
+
+
 @pytest.mark.parametrize(
-    ("came", "running_ends", "waiting", "rate", "expected"),
+    ("total", "came", "running", "foretold", "waiting"),
     [
-        (2, 60.0, 0, 1.0, None),  # too little is known
-        (3, 60.0, 0, None, 60.0),
-        (3, None, 0, None, None),
-        (3, 60.0, 100, None, None),
-        (3, 60.0, 100, 0.5, 200.0 + 240.0),
-        (3, 900.0, 10, 0.5, 900.0),
+        (100, 3, 25, 60.0, [72]),
+        (28, 3, 25, 60.0, [0]),
+        (100, 3, 0, 60.0, [97]),
+        (100, 3, 25, None, [72]),
+        (100, 2, 25, 60.0, []),  # too little is known
+        (300, 14, 280, 60.0, [6]),
+        (300, 10, 280, 60.0, []),  # the first of many say little
+        (None, 3, 25, 60.0, []),
+        (3, 3, 0, 60.0, [0]),
     ],
 )
-def test_time_left_is_told_once_it_is_known(
-    came: int, running_ends: float | None, waiting: int, rate: float | None, expected: float | None
+def test_time_left_is_what_the_session_foretells(
+    total: int | None, came: int, running: int, foretold: float | None, waiting: list[int]
 ) -> None:
-    found = time_left(came=came, running_ends=running_ends, waiting=waiting, rate=rate, usual=240.0)
-    assert found == expected
+    session = Foretelling(foretold)
+    remaining = course_of(session, total=total, came=came, running=running).facts(20.0).remaining
+    assert session.waiting == waiting
+    if waiting and foretold is not None and (running or waiting != [0]):
+        assert remaining is not None
+        assert 0.0 < remaining <= foretold
+    else:
+        assert remaining is None
 
 
 @pytest.mark.parametrize(

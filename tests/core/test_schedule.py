@@ -335,6 +335,28 @@ async def test_session_knows_when_its_jobs_will_be_done(clock: JumpingClock) -> 
     assert foretold.most < foretold.all
 
 
+@pytest.mark.parametrize("median", [3.0, 30.0, 600.0])
+async def test_session_knows_when_a_run_ends(clock: JumpingClock, median: float) -> None:
+    chance, told = random.Random(7), dict[int, tuple[float, float | None]]()
+    durations = {f"Question {n}?": chance.lognormvariate(math.log(median), 0.2) for n in range(100)}
+    async with (
+        Emulator(duration=durations.__getitem__, answer_chars=200, clock=clock) as server,
+        at(server, clock, max_in_flight=25) as session,
+        session.batch(list(durations)) as jobs,
+    ):
+        assert session.eta(waiting=100).last is None  # nobody knows what these will be
+        came = 0
+        async for _ in jobs:
+            came += 1
+            waiting = 100 - came - session.eta().running
+            told[came] = clock.wall(), session.eta(waiting=max(0, waiting)).last
+        ended = clock.wall()
+    for came in (20, 40, 60):
+        now, last = told[came]
+        assert last is not None
+        assert last - now == pytest.approx(ended - now, rel=0.3, abs=5.0)
+
+
 async def test_stuck_job_is_told_once_and_polled_seldom(clock: JumpingClock) -> None:
     told: list[Event] = []
     durations = {"stuck": 1e9}

@@ -171,14 +171,16 @@ class Shown:
         results: the batch's.
         given: its source, as the caller gave it.
         number: the batch's own.
+        at_once: how many of its jobs run at once at most.
     """
 
-    def __init__(self, core: Core, results: Results, given: object, number: int) -> None:
+    def __init__(self, core: Core, results: Results, given: object, number: int, at_once: int) -> None:
         self._core = core
         self._results = results
         self._clock = core.client.clock
         self._total = len(given) if isinstance(given, Sized) else None
         self._number = number
+        self._at_once = at_once
         self._tally = Tally()
         self._live: Live | None = None
         self._began: float | None = None
@@ -253,10 +255,9 @@ class Shown:
         )
         if is_over:
             return standing
-        if standing.rest <= standing.running + standing.unread:
-            last = self._core.forecast(running).all if running else None
-            more = max(0.0, last - self._clock.wall()) if last is not None else None
-        else:
-            paid = standing.ended - standing.stored
-            more = (standing.elapsed or 0.0) / paid * standing.rest if paid >= FORETOLD else None
+        waiting = max(0, standing.rest - standing.running - standing.unread)
+        last = None
+        if (running or waiting) and (not waiting or standing.ended - standing.stored >= FORETOLD):
+            last = self._core.forecast(running, waiting=waiting, places=self._at_once).last
+        more = max(0.0, last - self._clock.wall()) if last is not None else None
         return msgspec.structs.replace(standing, more=more)
