@@ -172,6 +172,10 @@ class Readable(Protocol):
         """The `usage` of `answer` by itself: what a job cost is asked for without its text."""
         ...
 
+    def is_on_the_way(self) -> bool:
+        """Whether it has a text, and all of it is only said on the way to an answer."""
+        ...
+
 
 class Snapshot(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     """One job as one poll found it, decoded by its API.

@@ -38,6 +38,9 @@ class Said(msgspec.Struct, frozen=True):
     def consumed(self) -> Usage | None:
         return self.said.usage
 
+    def is_on_the_way(self) -> bool:
+        return False
+
 
 def completed(text: str | None = None, **fields: Any) -> Job:
     answer = ANSWER if text is None else Answer(text=text)

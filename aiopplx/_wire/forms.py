@@ -18,7 +18,7 @@ This module knows nothing of jobs, or of any one API.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from itertools import islice
+from itertools import islice, takewhile
 from typing import Any
 
 from aiopplx._job import JobStatus
@@ -27,6 +27,7 @@ from aiopplx._text.thought import is_thought
 from aiopplx._text.values import is_array, is_object
 from aiopplx._text.words import is_message_name
 from aiopplx._wire.decoding import loosely, loosely_within
+from aiopplx._wire.roles import Part, answering, part_of
 from aiopplx._wire.status import ends_of, is_answer, says_completed, status_of
 from aiopplx._wire.thinking import Thinking
 
@@ -50,6 +51,7 @@ _BESIDE = (
     *Thinking.__struct_fields__,
 )
 """What stands beside a text, and belongs to it."""
+_MARKS = ("channel", "phase", "recipient")
 _ASSISTANT = frozenset({"assistant", "model", "ai", "bot"})
 _SPOKEN = frozenset({"message", "text", "output_text", "markdown", "content", "answer", "completion", *_ASSISTANT})
 _DONE = ("_call", "_results", "_result", "_output", "_use", "refusal", "error")
@@ -143,7 +145,10 @@ def _with_messages(value: dict[str, Any]) -> dict[str, Any]:
 def _with_message(choice: Any) -> Any:
     if _has_message(choice) or not (content := _spoken(choice, 0)):
         return choice
-    return {**(choice if is_object(choice) else {}), "message": {"content": content}}
+    if not is_object(choice):
+        return {"message": {"content": content}}
+    marks = {name: choice[name] for name in _MARKS if name in choice}
+    return {**choice, "message": {"content": content, **marks}}
 
 
 def _has_message(choice: Any) -> bool:
@@ -190,7 +195,9 @@ def _as_completion(value: dict[str, Any], is_over: bool) -> dict[str, Any] | Non
         value = _with_usage({**value, **{name: holder[name] for name in _BESIDE if holder.get(name) is not None}})
     reason = value.get("stop_reason") or value.get("finish_reason") or value.get("done_reason")
     thoughts = {name: value[name] for name in Thinking.__struct_fields__ if name in value}
-    message = {"role": "assistant", "content": content, **thoughts}
+    speaker = holder if is_object(holder) else value
+    marks = {name: speaker[name] for name in _MARKS if name in speaker}
+    message = {"role": "assistant", "content": content, **thoughts, **marks}
     kept = {name: said for name, said in value.items() if name not in ("message", "content", "response", *_TEXTS)}
     return {**kept, "choices": [{"message": message, "finish_reason": reason}]}
 
@@ -244,12 +251,21 @@ def _spoken_in_list(rows: list[Any], depth: int) -> Any:
         return text if is_answer(text) else None
     objects = [row for row in rows if is_object(row)]
     if said := [row for row in objects if "role" in row]:  # a conversation: the last word is the answer, if it is one
-        return _spoken(said[-1], depth + 1)
+        last = [*takewhile(lambda row: not _is_of_others(row), reversed(said))]
+        return _spoken(answering((_kind(row), row) for row in last)[0], depth + 1) if last else None
     if any("message" in row or "delta" in row or "finish_reason" in row for row in objects):  # choices
-        return next((said for row in objects if (said := _spoken({"index": 0, **row}, depth + 1))), None)
+        spoken = ((_kind(row), said) for row in objects if (said := _spoken({"index": 0, **row}, depth + 1)))
+        return next(iter(answering(spoken)), None)
     parts = [_part(row, depth) for row in objects]
     kept = [part for part in parts if part is not None]
     return kept if any(not is_thought(part["type"]) for part in kept) else None
+
+
+def _kind(row: dict[str, Any]) -> Part:
+    """What a message is, or a choice that holds one, by what it says of itself."""
+    message = row.get("message")
+    row = {**message, **row} if is_object(message) else row
+    return part_of(row.get("channel"), row.get("phase"), row.get("recipient"), row.get("status"))
 
 
 def _part(row: dict[str, Any], depth: int) -> dict[str, Any] | None:

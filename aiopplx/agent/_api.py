@@ -326,7 +326,7 @@ def _implied(run: AgentResponse, word: str, is_answered: bool, raw: bytes) -> Jo
     if not word.strip() and run.error is None and run.incomplete_details is not None:
         return JobStatus.INCOMPLETE
     failed = bool((word or run.error is not None) and error_in(raw))
-    return implied(word, _ends(run, raw), failed=failed, answered=is_answered)
+    return implied(word, _ends(run, raw), failed=failed, answered=is_answered and not run.is_on_the_way())
 
 
 def _ends(run: AgentResponse, raw: bytes) -> frozenset[JobStatus]:

@@ -20,9 +20,8 @@ from aiopplx._text.values import is_array, is_object
 from aiopplx._text.words import words_of
 from aiopplx._wire.addresses import annotated, pages_in, with_urls
 from aiopplx._wire.decoding import salvaged
-from aiopplx._wire.roles import is_of_another
+from aiopplx._wire.roles import Marked, Part, answering, is_of_another
 from aiopplx._wire.status import is_answer
-from aiopplx._wire.thinking import Thinking
 
 
 class Annotation(msgspec.Struct, frozen=True, gc=False, kw_only=True):
@@ -39,10 +38,10 @@ class Annotation(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     end_index: int | None = None
 
 
-class ContentPart(Thinking, frozen=True, gc=False, kw_only=True):
+class ContentPart(Marked, frozen=True, gc=False, kw_only=True):
     """One part: `output_text` or `refusal` in a message, `summary_text` or `reasoning_text` in reasoning.
 
-    `content`, `summary` and the other fields for reasoning are not the provider's own.
+    `content`, `summary`, the other fields for reasoning, `channel`, `phase` and `recipient` are not the provider's own.
     """
 
     type: str | None = None
@@ -52,6 +51,10 @@ class ContentPart(Thinking, frozen=True, gc=False, kw_only=True):
     content: Any = None
     summary: Any = None
 
+    def kind(self) -> Part:
+        """What it is, by what it says of itself. A flag that it is thought stands in the place of the thought."""
+        return Part.THOUGHT if self.thought is True else self.part()
+
     def said(self) -> str | None:
         """Its text, or what stands in a field for reasoning."""
         if self.text:
@@ -60,12 +63,12 @@ class ContentPart(Thinking, frozen=True, gc=False, kw_only=True):
         return joined([*beside, thought_in(self.content), thought_in(self.summary)]) or None
 
 
-class _Item(Thinking, frozen=True, gc=False, kw_only=True, tag_field="type"):
+class _Item(Marked, frozen=True, gc=False, kw_only=True, tag_field="type"):
     """Base of all output items; the wire's `type` distinguishes them."""
 
 
 class MessageItem(_Item, frozen=True, kw_only=True, tag="message"):
-    """A message of the model."""
+    """A message of the model. `channel`, `phase` and `recipient` are not the provider's own."""
 
     id: str | None = None
     role: str | None = None
@@ -79,7 +82,25 @@ class MessageItem(_Item, frozen=True, kw_only=True, tag="message"):
             return ""
         if content is None or isinstance(content, str):
             return content or ""
-        return "".join(part.text or "" for part in content if part.type in _TEXT)
+        texts = [part for part in content if part.type in _TEXT and part.text]
+        if len(texts) > 1:
+            texts = answering((part.kind(), part) for part in texts)
+        return "".join(part.text or "" for part in texts)
+
+    def kind(self) -> Part:
+        """What it is, by what it says of itself, or by what its text is if that is all of one kind."""
+        part = self.part(self.status)
+        if part is Part.UNSAID and is_array(self.content):
+            return min((part.kind() for part in self.content if part.type in _TEXT and part.text), default=part)
+        return part
+
+    def said_beside(self) -> str:
+        """Its parts that are a text and not its answer, joined."""
+        if not is_array(self.content) or is_of_another(self.role):
+            return ""
+        texts = [part for part in self.content if part.type in _TEXT and part.text]
+        kept = answering((part.kind(), part) for part in texts)
+        return "".join(part.text or "" for part in texts if not any(part is each for each in kept))
 
     def thoughts_said(self) -> list[str | None]:
         """The reasoning beside its text, and its parts that are reasoning."""
@@ -315,7 +336,19 @@ class AgentResponse(msgspec.Struct, frozen=True, gc=False, kw_only=True):
 
     def written(self) -> str:
         """The text of the messages, in order, with a blank line between two; `""` if nothing is written yet."""
-        return _paragraphs([item.text() for item in self.output if isinstance(item, MessageItem)])
+        return _paragraphs([item.text() for item in self._answering()])
+
+    def is_on_the_way(self) -> bool:
+        """Whether it has a text, and all of it is only said on the way to an answer."""
+        said = [item for item in self._answering() if not _is_blank(item.text())]
+        return bool(said) and all(item.kind() >= Part.BESIDE for item in said)
+
+    def _answering(self) -> list[MessageItem]:
+        """The messages that the answer consists of."""
+        said = [item for item in self.output if isinstance(item, MessageItem)]
+        if len(said) <= 1:
+            return said
+        return answering((item.kind(), item) for item in said if not _is_blank(item.text()))
 
     def lacks_addresses(self) -> bool:
         """Whether a page has no address where it should be: it may have it under another name."""
@@ -397,11 +430,16 @@ class AgentResponse(msgspec.Struct, frozen=True, gc=False, kw_only=True):
         """(reasoning, text): each message may begin with reasoning."""
         thoughts: list[str | None] = []
         texts: list[str] = []
+        answer = self._answering()
         for item in self.output:
             if isinstance(item, MessageItem):
                 reasoning, text = split(item.text())
-                thoughts += [*item.thoughts_said(), reasoning]
-                texts.append(text)
+                is_answer = any(item is each for each in answer)
+                thoughts += [*item.thoughts_said(), item.said_beside() or None, reasoning]
+                if is_answer:
+                    texts.append(text)
+                elif not _is_blank(text):
+                    thoughts.append(text)
             elif isinstance(item, ReasoningItem):
                 thoughts.append(item.said() or None)
             elif isinstance(item, UnknownItem) and is_thought(item.item_name):
@@ -485,6 +523,10 @@ def _sources_of(item: OutputItem) -> Iterable[Source]:
     if not isinstance(item, FetchURLResultsItem):
         return ()
     return [msgspec.structs.replace(page, kind="fetch_url_results") for page in item.contents or ()]
+
+
+def _is_blank(text: str) -> bool:
+    return not text or text.isspace()
 
 
 def _paragraphs(texts: list[str]) -> str:

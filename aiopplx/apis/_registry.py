@@ -81,6 +81,8 @@ def read_job(api: API, reply: Reply, expected_id: str = "") -> Snapshot:
     found = _recognised(reply.body, expected_id, snapshot.id)
     if found is None or (found.is_empty and snapshot.error_message):
         return snapshot
+    if not status.is_final and found.response is not None and found.response.is_on_the_way():
+        return snapshot
     if status.is_final and status is not JobStatus.COMPLETED and not says_completed(word):
         # That it has written something does not undo its end.
         return msgspec.structs.replace(snapshot, response=snapshot.response or found.response)

@@ -335,6 +335,7 @@ def _implied(job: AsyncJob, word: str, is_answered: bool, raw: bytes) -> JobStat
     if not word and is_answered and _says_why_it_ends(job):
         ends |= {JobStatus.COMPLETED}
     failed = bool(word and (job.error_message or error_in(raw)))
+    is_answered = is_answered and job.response is not None and not job.response.is_on_the_way()
     return implied(word, ends, failed=failed, answered=is_answered)
 
 

@@ -19,7 +19,7 @@ from aiopplx._text.values import is_array, is_object
 from aiopplx._text.words import words_of
 from aiopplx._wire.addresses import address_of, annotated, with_urls
 from aiopplx._wire.decoding import salvaged
-from aiopplx._wire.roles import is_of_another
+from aiopplx._wire.roles import Marked, Part, answering, is_of_another, part_of
 from aiopplx._wire.thinking import Thinking
 
 
@@ -106,11 +106,11 @@ class ToolCall(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     function: ToolCallFunction | None = None
 
 
-class ResponseMessage(Thinking, frozen=True, gc=False, kw_only=True):
+class ResponseMessage(Marked, frozen=True, gc=False, kw_only=True):
     """The model's message. `content` is text; parts of any shape are kept unchanged.
 
-    `refusal`, `annotations` and the fields for its reasoning are not Perplexity's own: gateways and other servers of
-    this API send them.
+    `refusal`, `annotations`, `channel`, `phase`, `recipient` and the fields for its reasoning are not Perplexity's own:
+    gateways and other servers of this API send them.
     """
 
     role: str | None = None
@@ -128,7 +128,19 @@ class ResponseMessage(Thinking, frozen=True, gc=False, kw_only=True):
         content = self.content
         if isinstance(content, str):
             return content
-        return "".join(_part_text(part) for part in content) if content else ""
+        return "".join(map(_part_text, self._parts())) if content else ""
+
+    def _parts(self) -> list[Any]:
+        """The parts of its content that have a text of the answer."""
+        texts = [part for part in self.content or () if _part_text(part)]
+        return texts if len(texts) == 1 else answering((_part_of(part), part) for part in texts)
+
+    def kind(self) -> Part:
+        """What it is, by what it says of itself, or by what its text is if that is all of one kind."""
+        part = self.part()
+        if part is Part.UNSAID and isinstance(self.content, list):
+            return min(map(_part_of, self._parts()), default=part)
+        return part
 
     def declined(self) -> str:
         """The words of a refusal; `""` if there is none."""
@@ -156,7 +168,12 @@ class ResponseMessage(Thinking, frozen=True, gc=False, kw_only=True):
         """The reasoning that stands beside the text, in the order in which it is shown."""
         yield from self.thoughts_beside()
         if isinstance(self.content, list):
-            yield from (thought_in(part) for part in self.content if is_thought(_type_of(part)))
+            kept = self._parts()
+            for part in self.content:
+                if is_thought(_type_of(part)):
+                    yield thought_in(part)
+                elif not any(part is each for each in kept):
+                    yield _part_text(part) or None
         if self.reasoning_steps:
             yield "\n\n".join(step.thought for step in self.reasoning_steps if step.thought) or None
 
@@ -198,6 +215,10 @@ class Choice(Thinking, frozen=True, gc=False, kw_only=True):
             if message is not None and message.has_thoughts():
                 beside += message.thoughts_said()
         return (joined([*beside, reasoning]) if beside else reasoning), text
+
+    def kind(self) -> Part:
+        """What its text is, by what its message says of itself."""
+        return self.message.kind() if self.message is not None else Part.UNSAID
 
     def text(self) -> str:
         """The text, `""` if there is none."""
@@ -244,12 +265,30 @@ class CompletionResponse(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     stop_reason: Any = None
 
     def choice(self) -> Choice | None:
-        """The first choice with a text; None if there is none."""
-        for choice in self.choices or ():
+        """The first choice with a text that is the answer; None if none has any."""
+        choices = self.choices or ()
+        said = choices if len(choices) == 1 else self._answering()
+        for choice in said:
             written = choice.text()
             if written and not written.isspace():
                 return choice
         return None
+
+    def _answering(self) -> list[Choice]:
+        written = [choice for choice in self.choices or () if choice.text() and not choice.text().isspace()]
+        return answering((choice.kind(), choice) for choice in written)
+
+    def is_on_the_way(self) -> bool:
+        """Whether it has a text, and all of it is only said on the way to an answer."""
+        choice = self.choice()
+        return choice is not None and choice.kind() >= Part.BESIDE
+
+    def _said_beside(self) -> Iterator[str | None]:
+        """What choices say that are no answer; alternatives to the first one are left where they are."""
+        kept = self._answering()
+        for choice in self.choices or ():
+            if not any(choice is each for each in kept):
+                yield from filter(None, choice.split())
 
     def answer(self) -> Answer:
         """The same facts in the words of the job model."""
@@ -257,6 +296,8 @@ class CompletionResponse(msgspec.Struct, frozen=True, gc=False, kw_only=True):
         # Without a text there may still be reasoning, and a reason why it ends.
         shown = choice or next(iter(self.choices or ()), None)
         reasoning, text = shown.split() if shown is not None else (None, "")
+        if choice is not None and len(self.choices or ()) > 1:
+            reasoning = joined([*self._said_beside(), reasoning])
         sources, citations = self._pages()
         return Answer(
             text=text if choice is not None else "",
@@ -361,6 +402,15 @@ class AsyncJob(msgspec.Struct, frozen=True, gc=False, kw_only=True):
 
 def _type_of(part: Any) -> object:
     return cast("dict[str, object]", part).get("type") if isinstance(part, dict) else None
+
+
+def _part_of(part: Any) -> Part:
+    """What a part of a message is by what it says of itself."""
+    if not is_object(part):
+        return Part.UNSAID
+    if part.get("thought") is True:
+        return Part.THOUGHT
+    return part_of(part.get("channel"), part.get("phase"), part.get("recipient"), part.get("status"))
 
 
 def _part_text(part: Any) -> str:

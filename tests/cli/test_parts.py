@@ -69,6 +69,9 @@ class Told:
     def consumed(self) -> aiopplx.Usage | None:
         return self._answer.usage
 
+    def is_on_the_way(self) -> bool:
+        return False
+
 
 async def opened(path: Path, *, limit: int | None = None, **options: object) -> tuple[Questions, list[tuple[str, int]]]:
     """The questions of a file, and a list of the places of its bad rows, each with how many questions were before."""

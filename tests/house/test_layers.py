@@ -24,8 +24,8 @@ _text.  amounts safe code marks structured thought names values words
 _checks.  builtin cells path span rules conversion
 report.  _markdown _notebook
 _job  _events
-_wire.  limited said naming call headers messages request fields kinds api decoding status words addresses roles
-    thinking
+_wire.  limited said naming call headers messages request fields kinds api decoding status words addresses thinking
+    roles
     forms
 sonar.  _responses _api
 agent.  _tools _request _responses _translate _api

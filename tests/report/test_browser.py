@@ -37,6 +37,9 @@ class Answered:
     def consumed(self) -> Usage | None:
         return self._answer.usage
 
+    def is_on_the_way(self) -> bool:
+        return False
+
 
 @asynccontextmanager
 async def listening() -> AsyncIterator[tuple[str, list[bytes]]]:

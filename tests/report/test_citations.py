@@ -48,6 +48,9 @@ class Answered:
     def consumed(self) -> Usage | None:
         return self._answer.usage
 
+    def is_on_the_way(self) -> bool:
+        return False
+
 
 @pytest.fixture(params=FORMS, ids=[f"{text} {'numbered' if of is NUMBERED else len(of)}" for text, of, *_ in FORMS])
 def form(request: pytest.FixtureRequest) -> tuple[Job, list[int], list[str]]:

@@ -65,6 +65,9 @@ class Answered:
     def consumed(self) -> Usage | None:
         return self._answer.usage
 
+    def is_on_the_way(self) -> bool:
+        return False
+
 
 def jobs(text: str, said: str, url: str) -> list[Job]:
     told = {"question": said, "tag": said, "meta": {said: said, "a": [said]}, "model": said, "server_status": said}

@@ -22,6 +22,9 @@ class Answered:
     def consumed(self) -> Usage | None:
         return self._answer.usage
 
+    def is_on_the_way(self) -> bool:
+        return False
+
 
 def job_of(text: str, question: str = "Why?", job_id: str = "id-1") -> Job:
     return Job(

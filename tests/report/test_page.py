@@ -23,6 +23,9 @@ class Answered:
     def consumed(self) -> Usage | None:
         return self._answer.usage
 
+    def is_on_the_way(self) -> bool:
+        return False
+
 
 def done(question: str, text: str, sources: list[Source] = SOURCES, finish_reason: str | None = None) -> Job:
     answer = Answered(text, sources, finish_reason)

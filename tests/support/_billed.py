@@ -19,6 +19,9 @@ class Billed(msgspec.Struct):
     def consumed(self) -> Usage | None:
         return Usage(cost=self.cost)
 
+    def is_on_the_way(self) -> bool:
+        return False
+
 
 def ended(cost: float | None) -> Job:
     return Job(id="job", status=JobStatus.COMPLETED, response=Billed(cost))

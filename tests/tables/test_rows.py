@@ -243,6 +243,9 @@ def test_frames_take_rows_whatever_comes_first() -> None:
         def consumed(self) -> Usage | None:
             return answered.usage
 
+    def is_on_the_way(self) -> bool:
+        return False
+
     late = Job(status=JobStatus.COMPLETED, response=Answered(), seconds=13.14434933662415, meta={"late": "x"})
     found = rows([*(Job(status=JobStatus.STOPPED) for _ in range(150)), late])
     frame, wide = pd.DataFrame(found), pl.DataFrame(found, infer_schema_length=None)
