@@ -93,6 +93,7 @@ _LABEL = 80
 """Characters of a name of an error."""
 _HITS = 20
 """Places of a text in another that are looked at."""
+_OPENING = ("{", "[", '"')
 _JSON_KEPT = 64 * 1024
 _CUT_KEPT = 8 * 1024
 _CUT_FIELD = r'"([\w.-]{1,80})"\s*:\s*"((?:[^"\\]|\\.){0,4000})'
@@ -219,6 +220,8 @@ class _Walk:
             if inner := _json_in(text) or fields_before_the_cut(text):
                 return self.said(inner, depth + 1, is_error=is_error)
             return [] if re.search(_IS_JSON, text[:_CUT_KEPT]) else [text[:_ENOUGH]]
+        if text[0] == '"' and (inner := _text_in(text)):
+            return self._of_text(inner, depth + 1, is_error=is_error)
         if text[0] == "<" and (said := text_of_markup(text)):
             return [said[:_ENOUGH]]
         return [text[:_ENOUGH]]
@@ -376,6 +379,12 @@ def _json_in(text: str) -> Any:
         return msgspec.json.decode(text) if len(text) <= _JSON_KEPT else None
     except (msgspec.DecodeError, UnicodeEncodeError, RecursionError):
         return None
+
+
+def _text_in(text: str) -> str:
+    """The text that a text in quotation marks is if that is an object, or a list, which was encoded once more."""
+    inner = _json_in(text)
+    return inner.strip() if isinstance(inner, str) and inner.lstrip()[:1] in _OPENING else ""
 
 
 def fields_before_the_cut(text: str) -> dict[str, str]:

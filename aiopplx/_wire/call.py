@@ -37,7 +37,7 @@ from aiopplx._text.words import (
 )
 from aiopplx._wire.limited import limited_by
 from aiopplx._wire.naming import names_a_job
-from aiopplx._wire.said import value_in_headers, value_of
+from aiopplx._wire.said import opened, value_in_headers, value_of
 
 # The server's names for the errors that are handled specially, from captured bodies.
 RETIRED = frozenset({"chat_completions_not_available", "agent_api_migration_required"})
@@ -139,6 +139,7 @@ def _described(body: bytes, headers: Mapping[str, str]) -> tuple[str, str, str]:
     fields = cast("dict[str, Any]", data)
     if isinstance(name := fields.get("type"), str) and (is_problem(fields) or ":" in name):
         fields = {**fields, "type": _name_in(name)}
+    fields = {**fields, **{name: opened(fields[name]) for name in ("error", "errors") if fields.get(name)}}
     error: Any = fields.get("error") or fields.get("errors") or fields
     named = object_in(error)
     names = [plain(name, 80) for name in kinds_of(named)]
@@ -263,7 +264,7 @@ def _page_in_place_of(body: bytes, message: str) -> str:
     if re.search(_NO_ROUTE, message):
         return "words about its own paths"
     try:
-        value: object = msgspec.json.decode(body)
+        value: object = opened(msgspec.json.decode(body))
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         value = None
     if isinstance(value, dict):

@@ -27,7 +27,7 @@ from aiopplx._text.words import is_error_name, words_of
 from aiopplx._wire.api import quoted_id
 from aiopplx._wire.call import Reply
 from aiopplx._wire.naming import Candidate, candidates, told
-from aiopplx._wire.said import value_of
+from aiopplx._wire.said import BEGINS_JSON, MOST_ENCODED, value_of
 
 T = TypeVar("T")
 
@@ -66,13 +66,19 @@ def loosely(body: bytes) -> Any:
 
 
 def loosely_within(value: object) -> Any:
-    """The JSON that a text holds, as gateways send a body within a body; any other value as it is."""
-    if isinstance(value, str) and value.lstrip()[:1] in ("{", "["):
+    """The object or list that a text holds, as gateways send a body within a body; any other value as it is.
+
+    A text may hold a text that holds it.
+    """
+    inner = value
+    for _ in range(MOST_ENCODED):
+        if not isinstance(inner, str) or inner.lstrip()[:1] not in BEGINS_JSON:
+            break
         try:
-            return loosely(value.encode("utf-8", "replace"))
+            inner = loosely(inner.encode("utf-8", "replace"))
         except (ValueError, RecursionError):
-            return value
-    return value
+            break
+    return inner if is_object(inner) or is_array(inner) else value
 
 
 def _whole(digits: str) -> int | None:
@@ -107,6 +113,8 @@ def _salvage(value: Any, kind: Any) -> Any:
         return msgspec.convert(value, kind, strict=False)
     except (msgspec.ValidationError, ValueError, OverflowError):
         pass
+    if isinstance(value, str):
+        value = loosely_within(value)
     for option in _options(kind):
         if is_object(value) and isinstance(option, type) and issubclass(option, msgspec.Struct):
             return _salvage_struct(value, option)

@@ -20,6 +20,7 @@ import msgspec
 
 from aiopplx._text.names import words_in_name
 from aiopplx._text.safe import BODY_KEPT
+from aiopplx._text.values import is_array, is_object
 from aiopplx._text.words import fields_before_the_cut, is_error_name, text_of_markup
 
 _CHARSET = r"""(?i)charset\s*=\s*["']?([\w.:-]{1,40})"""
@@ -35,6 +36,10 @@ _FORM = r"[\w.-]{1,80}=[^&=\s]*(?:&[\w.-]{1,80}=[^&=\s]*)*"
 _EVENT = r"(?m)^data:\s*(\{.*)$"
 _HEADER_SAYS = r'error_description\s*=\s*"([^"]{1,1000})"'
 
+
+MOST_ENCODED = 5
+"""How many times a body may be encoded: each gateway on the way may do it once more."""
+BEGINS_JSON = ("{", "[", '"')
 
 LONGEST = 256 * 1024
 """Bytes of a body that are read as a text."""
@@ -71,12 +76,13 @@ def _guessed(body: bytes) -> str:
 def value_of(body: bytes, content_type: str = "") -> Any:
     """What a body says: plain values if it is JSON, or can be brought into them, else its text; `""` for none."""
     try:
-        return msgspec.json.decode(body)
+        return opened(msgspec.json.decode(body))
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         pass
     text = text_of(body, content_type).strip()
     try:
-        return json.loads(text, strict=False, parse_int=lambda digits: digits[:40], parse_constant=lambda _: None)
+        value = json.loads(text, strict=False, parse_int=lambda digits: digits[:40], parse_constant=lambda _: None)
+        return opened(value)
     except (ValueError, RecursionError):
         pass
     kept = text[:BODY_KEPT]
@@ -90,6 +96,19 @@ def value_of(body: bytes, content_type: str = "") -> Any:
         fields = dict(parse_qsl(kept))
         return fields if any(map(is_error_name, fields)) else kept
     return kept if _is_text(kept) else ""
+
+
+def opened(value: Any) -> Any:
+    """The object or list that a text holds, however often it was encoded; any other value as it is."""
+    inner = value
+    for _ in range(MOST_ENCODED):
+        if not isinstance(inner, str) or inner.lstrip()[:1] not in BEGINS_JSON:
+            break
+        try:
+            inner = msgspec.json.decode(inner)
+        except (msgspec.DecodeError, UnicodeEncodeError, RecursionError):
+            break
+    return inner if is_object(inner) or is_array(inner) else value
 
 
 def value_in_headers(headers: Mapping[str, str]) -> dict[str, Any]:

@@ -18,7 +18,17 @@ from aiopplx._text.values import is_array, is_object
 from aiopplx._text.words import joined
 from aiopplx._wire.api import Tier, quoted_id
 from aiopplx._wire.call import Call, Lane, Reply
-from aiopplx._wire.decoding import check_has_id, check_id, nameless, plain_values, salvaged, strictly, unusable, with_id
+from aiopplx._wire.decoding import (
+    check_has_id,
+    check_id,
+    loosely_within,
+    nameless,
+    plain_values,
+    salvaged,
+    strictly,
+    unusable,
+    with_id,
+)
 from aiopplx._wire.kinds import Kind, Published, kind_named, unversioned
 from aiopplx._wire.request import Request, ResearchRequest, last_words
 from aiopplx._wire.status import (
@@ -229,7 +239,7 @@ class Agent(msgspec.Struct, frozen=True):
         body = reply.body
         run = strictly(_RESPONSE, body) or _salvaged_run(reply, expected_id)
         snapshot = _snapshot(run, body)
-        if snapshot.status.is_final and run.lacks_addresses():
+        if snapshot.status.is_final and (run.lacks_addresses() or run.is_encoded()):
             run = _salvaged_run(reply, expected_id)
             snapshot = _snapshot(run, body)
         if (run.id != expected_id or not expected_id) and (run.id or expected_id or not snapshot.status.is_final):
@@ -269,10 +279,10 @@ class Agent(msgspec.Struct, frozen=True):
     def read_files(self, reply: Reply) -> Sequence[JobFile]:
         """A 200 of the list of files. Raises `ProtocolError` if it is not one; rows without an id are skipped."""
         value = plain_values(reply)
-        rows = value.get("data") if is_object(value) else None
+        rows = loosely_within(value.get("data")) if is_object(value) else None
         if not is_array(rows):
             unusable(reply, "something other than a list of files")
-        found = [salvaged(row, FileRow) for row in rows if is_object(row)]
+        found = [salvaged(row, FileRow) for row in map(loosely_within, rows) if is_object(row)]
         return [row.file() for row in found if row is not None and row.id]
 
 

@@ -19,7 +19,7 @@ from aiopplx._text.thought import is_thought, joined, split, thought_in
 from aiopplx._text.values import is_array, is_object
 from aiopplx._text.words import words_of
 from aiopplx._wire.addresses import annotated, pages_in, with_urls
-from aiopplx._wire.decoding import salvaged
+from aiopplx._wire.decoding import loosely_within, salvaged
 from aiopplx._wire.roles import Marked, Part, answering, is_of_another
 from aiopplx._wire.status import is_answer
 
@@ -354,6 +354,11 @@ class AgentResponse(msgspec.Struct, frozen=True, gc=False, kw_only=True):
         """Whether a page has no address where it should be: it may have it under another name."""
         return any(not source.url for item in self.output for source in _sources_of(item))
 
+    def is_encoded(self) -> bool:
+        """Whether the parts of a message may be encoded once more, as a text."""
+        said = [item.content for item in self.output if isinstance(item, MessageItem)]
+        return any(isinstance(content, str) and content.lstrip()[:1] in ("[", '"') for content in said)
+
     def function_calls(self) -> list[FunctionCallItem]:
         """The caller's functions that the model wants to call."""
         return [item for item in self.output if isinstance(item, FunctionCallItem)]
@@ -580,10 +585,10 @@ def salvaged_response(value: dict[str, Any]) -> AgentResponse | None:
     """
     value = {**value, "error": _with_message(value.get("error")), "incomplete_details": _with_reason(value)}
     found = salvaged({name: said for name, said in value.items() if name != "output"}, AgentResponse)
-    output = value.get("output")
+    output = loosely_within(value.get("output"))
     if found is None:
         return None
-    items = [_item(said) for said in output if is_object(said)] if is_array(output) else []
+    items = [_item(said) for said in map(loosely_within, output) if is_object(said)] if is_array(output) else []
     text = value.get("output_text") or output  # which official clients put together
     is_json = isinstance(text, str) and text.lstrip()[:1] in ("{", "[")  # may be a response itself
     if is_answer(text) and not is_json and not any(isinstance(item, MessageItem) for item in items):
@@ -619,10 +624,17 @@ def _item(value: dict[str, Any]) -> OutputItem:
             value = {**value, field: with_urls(value[field])}
     if is_thought(name):
         value = _with_thought(value)
-    elif is_array(value.get("content")):
-        value = {**value, "content": [*map(_with_thought, value["content"])]}
+    elif is_array(content := _parts_in(value.get("content"))):
+        value = {**value, "content": [*map(_with_thought, content)]}
     item = salvaged(value, kind) if kind is not None else None
     return item if item is not None else UnknownItem(item_name=name, payload=value)
+
+
+def _parts_in(content: Any) -> Any:
+    """The parts of a message that are encoded once more. JSON of another form may be the answer itself."""
+    inner = loosely_within(content)
+    is_parts = is_array(inner) and bool(inner) and all(is_object(part) and "type" in part for part in inner)
+    return inner if is_parts else content
 
 
 def _with_thought(part: Any) -> Any:

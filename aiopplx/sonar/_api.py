@@ -426,6 +426,7 @@ def _of_values(value: Any) -> AsyncJob | None:
     if not is_object(value):
         return None
     value = with_id(value)
+    value |= {name: loosely_within(value[name]) for name in ("response", "choices") if isinstance(value.get(name), str)}
     said = value.get("error_message")
     if said is not None and not isinstance(said, str):
         value = {**value, "error_message": words_of(said) or None}
@@ -440,7 +441,7 @@ def _of_values(value: Any) -> AsyncJob | None:
 
 def _salvaged_page(reply: Reply) -> tuple[list[Any], Any]:
     value = plain_values(reply)
-    rows = value.get("requests") if is_object(value) else None
+    rows = loosely_within(value.get("requests")) if is_object(value) else None
     if not is_array(rows):
         unusable(reply, "something other than a list of jobs")
     return rows, value.get("next_token")
@@ -449,7 +450,7 @@ def _salvaged_page(reply: Reply) -> tuple[list[Any], Any]:
 def _read_row(row: Any) -> Snapshot | None:
     """The job of a row (bytes, or plain values if the page had to be salvaged); None if it is unreadable."""
     raw = bytes(row) if isinstance(row, msgspec.Raw) else b""
-    job = strictly(_JOB, raw) or _salvaged_row(raw) if raw else _of_values(row)
+    job = strictly(_JOB, raw) or _salvaged_row(raw) if raw else _of_values(loosely_within(row))
     if job is None or not is_usable(job.id):
         return None
     return _snapshot(job, raw or _ENCODER.encode(row))
@@ -457,6 +458,6 @@ def _read_row(row: Any) -> Snapshot | None:
 
 def _salvaged_row(raw: bytes) -> AsyncJob | None:
     try:
-        return _of_values(loosely(raw))
+        return _of_values(loosely_within(loosely(raw)))
     except (ValueError, RecursionError):
         return None

@@ -18,7 +18,7 @@ from aiopplx._text.thought import is_thought, joined, split, thought_in
 from aiopplx._text.values import is_array, is_object
 from aiopplx._text.words import words_of
 from aiopplx._wire.addresses import address_of, annotated, with_urls
-from aiopplx._wire.decoding import salvaged
+from aiopplx._wire.decoding import loosely_within, salvaged
 from aiopplx._wire.roles import Marked, Part, answering, is_of_another, part_of
 from aiopplx._wire.thinking import Thinking
 
@@ -351,6 +351,7 @@ class CompletionResponse(msgspec.Struct, frozen=True, gc=False, kw_only=True):
 
 def salvaged_completion(value: dict[str, Any]) -> CompletionResponse | None:
     """A result from plain values, with every readable part, and addresses in whatever form they are."""
+    value = {name: loosely_within(said) if name in _LISTS else said for name, said in value.items()}
     found, cited = with_urls(value.get("search_results")), value.get("citations")
     if is_array(cited):
         if not found and any(map(is_object, cited)):
@@ -359,6 +360,7 @@ def salvaged_completion(value: dict[str, Any]) -> CompletionResponse | None:
     return salvaged({**value, "search_results": found, "citations": cited}, CompletionResponse)
 
 
+_LISTS = frozenset({"search_results", "citations", "choices"})
 _URL = attrgetter("url")
 
 

@@ -99,7 +99,7 @@ def test_what_is_said_on_the_way_is_no_answer(
 
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize(("marks", "is_thought"), MARKS, ids=str)
-def test_what_is_said_on_the_way_is_all_there_is(form: Any, marks: dict[str, str], is_thought: bool) -> None:
+def test_what_is_said_on_the_way_may_be_all(form: Any, marks: dict[str, str], is_thought: bool) -> None:
     answer = answer_of(form, [(WAY, marks)])
     assert (answer.text, answer.reasoning) == (WAY, None)
 
