@@ -180,16 +180,17 @@ class Readable(Protocol):
 class Snapshot(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     """One job as one poll found it, decoded by its API.
 
-    `status` is one of the server's group of `JobStatus`; an unknown word becomes `IN_PROGRESS` and is kept in
-    `server_status`. `response` is None until the server sends one. `is_empty` is True if the server says COMPLETED
-    without an answer: `response`, if there is one, then still shows what was billed. `error_message` has whatever the
-    server said about the job besides its status. `actions` is what it waits for, if only its caller can give that; None
-    if it waits for nothing.
+    `status` is one of the server's group of `JobStatus`. A word that the API does not know (`is_unknown`) means what
+    the rest of the answer says, or else `IN_PROGRESS`; it is kept in `server_status`. `response` is None until the
+    server sends one. `is_empty` is True if the server says COMPLETED without an answer: `response`, if there is one,
+    then still shows what was billed. `error_message` has whatever the server said about the job besides its status.
+    `actions` is what it waits for, if only its caller can give that; None if it waits for nothing.
     """
 
     id: str
     status: JobStatus
     server_status: str
+    is_unknown: bool = False
     model: str = ""
     created_at: int | None = None
     started_at: int | None = None

@@ -523,7 +523,7 @@ class Poller:
             self._warn_if_stalled(sub, polls, now)
             if self._client.has_handlers():
                 self._client.emit(sub.event(EventKind.POLLED, now, status=snapshot.status))
-            if snapshot.status is JobStatus.IN_PROGRESS and snapshot.server_status != "IN_PROGRESS":
+            if snapshot.is_unknown:
                 self._warn_of_unknown(sub, polls, snapshot, now)
         self._sink.polled(sub, snapshot)
         due = self._due_by_rule(sub, polls, now) if verdict is None else now + verdict.delay
@@ -608,7 +608,7 @@ class Poller:
         self._out.pop(sub, None)
 
     def _warn_of_unknown(self, sub: Submission, polls: Polls, snapshot: Snapshot, now: float) -> None:
-        if not polls.warned and snapshot.server_status.upper() != "IN_PROGRESS":
+        if not polls.warned:
             polls.warned = True
             reason = f"unknown status {snapshot.server_status[:40]!r}: taken as still running"
             self._client.emit(sub.event(EventKind.WARNING, now, reason=reason))

@@ -321,6 +321,7 @@ def _snapshot(run: AgentResponse, raw: bytes) -> Snapshot:
         id=run.id,
         status=status,
         server_status=word,
+        is_unknown=known is None,
         model=run.model or "",
         error_message=words,
         # A run that has ended always has a response: its usage says what was billed, and its findings were paid for.

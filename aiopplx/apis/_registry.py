@@ -74,8 +74,7 @@ def read_job(api: API, reply: Reply, expected_id: str = "") -> Snapshot:
             raise
         return found
     status, word = snapshot.status, snapshot.server_status
-    # That an open job has the status that the server says is the common case, and cheap to ask.
-    is_told = snapshot.response is not None and not snapshot.is_empty if status.is_final else word == status
+    is_told = snapshot.response is not None and not snapshot.is_empty if status.is_final else not snapshot.is_unknown
     if is_told or says_running(word):
         return snapshot
     found = _recognised(reply.body, expected_id, snapshot.id)

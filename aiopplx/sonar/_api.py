@@ -311,6 +311,7 @@ def _snapshot(job: AsyncJob, raw: bytes) -> Snapshot:
         id=job.id,
         status=status,
         server_status=word,
+        is_unknown=known is None,
         model=job.model or "",
         created_at=job.created_at,
         started_at=job.started_at,

@@ -261,6 +261,22 @@ async def test_unknown_status_counts_as_running_and_is_reported_once(server: Scr
     ]
 
 
+async def test_running_status_spelt_in_another_way_is_no_unknown_one(server: Scripted):
+    """Which words are known is the API's to say: the poller compares none."""
+
+    def script(asked: Asked) -> tuple[int, Any] | None:
+        if asked.kind == "get" and asked.row is not None and asked.row.polls < 3:
+            asked.row.polls += 1
+            return 200, Scripted.summary(asked.row, "In-Progress")
+        return None
+
+    server.script = script
+    told: list[Event] = []
+    async with opened(server, told) as session:
+        assert (await session.ask("one")).ok
+    assert [event.reason for event in told if event.kind is EventKind.WARNING] == []
+
+
 async def test_two_waiters_of_one_job_are_independent(server: Scripted):
     """A batch and a `wait` on the same job: leaving one leaves the other."""
     server.polls = NEVER

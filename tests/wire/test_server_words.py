@@ -93,6 +93,15 @@ def test_error_beside_an_answer_leaves_the_answer(api: API):
 # An unknown status
 
 
+@pytest.mark.parametrize(
+    ("word", "is_unknown"),
+    [("in_progress", False), ("In-Progress", False), ("QUEUED", False), ("FAILED", False), ("reticulates", True)],
+)
+@pytest.mark.parametrize("api", APIS)
+def test_snapshot_says_whether_its_word_is_known(api: API, word: str, is_unknown: bool):
+    assert read(api, status=word).is_unknown is is_unknown
+
+
 EVIDENCE: list[tuple[dict[str, Any], bool, JobStatus]] = [
     ({}, False, JobStatus.IN_PROGRESS),
     ({}, True, JobStatus.COMPLETED),
