@@ -6,7 +6,8 @@ A submission is one request under one idempotency key. It begins as NEW, is writ
 and in the good case the server accepts it (RUNNING) and polls bring its outcome (FINISHED). The other phases are the
 ways in which this goes wrong, or was done before: an attempt whose outcome is unknown (UNANSWERED, RESENDING), a result
 that an earlier run has already stored (STORED) or has thrown away (REFETCHING), a second submission of something that
-is already running here (MERGED), and a submission that nobody waits for any more (DETACHED).
+is already running here (MERGED), one whose row another session holds (FOLLOWING), and one that nobody waits for any
+more (DETACHED).
 
 A phase refines a state of the journal's row; it does not replace it. Four phases stand on the row state SENDING,
 because a crash makes no difference between them and a running session does. `ROWS` says which row states each phase
@@ -48,31 +49,34 @@ class Phase(enum.IntEnum):
     """How far a submission has come in this session. An `IntEnum`, because a plain one hashes in Python code."""
 
     NEW = 0
-    """Not written down yet, or its row is another session's by now; no promise was made to anybody."""
-    QUEUED = 1
+    """Not written down yet, or to be looked up anew; no promise was made to anybody."""
+    FOLLOWING = 1
+    """Another session holds its row: what that one makes of it is the outcome here too."""
+    QUEUED = 2
     """Written down. Nothing was sent, or everything that was sent was refused: nothing was paid."""
-    SENDING = 2
+    SENDING = 3
     """An attempt is on the wire, or its answer is being written down. It may be paid for."""
-    UNANSWERED = 3
+    UNANSWERED = 4
     """An attempt was sent and its outcome is unknown: a job may exist. Nothing is on the wire."""
-    RESENDING = 4
+    RESENDING = 5
     """The same bytes are on the wire again, after an attempt whose outcome is unknown."""
-    RUNNING = 5
+    RUNNING = 6
     """The server has it, under `job_id`; it is polled as long as somebody listens."""
-    REFETCHING = 6
+    REFETCHING = 7
     """It ended in an earlier run and its result is not stored: polled, and nothing is written at its end."""
-    STORED = 7
+    STORED = 8
     """It ended in an earlier run; the store reads the result back when it is handed out."""
-    FINISHED = 8
+    FINISHED = 9
     """Its outcome is known and was delivered."""
-    MERGED = 9
+    MERGED = 10
     """Another submission of this session has its job; its listeners moved there."""
-    DETACHED = 10
+    DETACHED = 11
     """Nobody listens any more. What runs at the server goes on, and is billed."""
 
 
 NEXT: Mapping[Phase, frozenset[Phase]] = {
     Phase.NEW: frozenset({
+        Phase.FOLLOWING,
         Phase.QUEUED,
         Phase.UNANSWERED,
         Phase.RUNNING,
@@ -82,6 +86,7 @@ NEXT: Mapping[Phase, frozenset[Phase]] = {
         Phase.MERGED,
         Phase.DETACHED,
     }),
+    Phase.FOLLOWING: frozenset({Phase.NEW, Phase.FINISHED, Phase.DETACHED}),
     Phase.QUEUED: frozenset({Phase.NEW, Phase.SENDING, Phase.FINISHED, Phase.DETACHED}),
     Phase.SENDING: frozenset({
         Phase.NEW,
@@ -108,12 +113,13 @@ NEXT: Mapping[Phase, frozenset[Phase]] = {
     Phase.MERGED: frozenset(),
     Phase.DETACHED: frozenset(),
 }
-"""From each phase, the phases that may follow it. NEW follows where another session took the row: it begins anew. A job
-that RUNNING stood for is then polled by that session, and followed here."""
+"""From each phase, the phases that may follow it. NEW follows where another session took the row, and where a row that
+was followed is over or free: it is looked up anew."""
 
 _FINAL_ROWS = frozenset({State.DONE, State.FAILED, State.EXPIRED, State.REJECTED})
 ROWS: Mapping[Phase, frozenset[State | None]] = {
     Phase.NEW: frozenset({None, *State}),
+    Phase.FOLLOWING: frozenset(State),
     Phase.QUEUED: frozenset({State.QUEUED}),
     Phase.SENDING: frozenset({State.SENDING}),
     Phase.UNANSWERED: frozenset({State.SENDING, State.IN_DOUBT}),
@@ -225,7 +231,7 @@ class Submission(msgspec.Struct, eq=False):
         listeners: who waits for it.
         runner: the task that sends it; None when that is done.
         job: its outcome, if it ended and nobody was listening.
-        is_elsewhere: another session holds its row, or held it when it was looked for here.
+        was_elsewhere: another session has held its row since it began here.
         is_told: its end, and its cost, were told before: by an earlier run, or by another session.
     """
 
@@ -249,7 +255,7 @@ class Submission(msgspec.Struct, eq=False):
     listeners: tuple[Listener, ...] = ()
     runner: asyncio.Task[None] | None = None
     job: Job | None = None
-    is_elsewhere: bool = False
+    was_elsewhere: bool = False
     is_told: bool = False
 
     def to(self, phase: Phase) -> None:

@@ -186,10 +186,12 @@ class Lifecycle:
                 self.slots.free(first)  # one who left while it was on the wire kept the slot till now
 
     async def _submit_as_found(self, sub: Submission, first: Listener, names: Names | None, bounds: Bounds) -> None:
+        if sub.phase is Phase.FOLLOWING:
+            sub.to(Phase.NEW)  # the row that it followed is over, or free
         if sub.phase is Phase.NEW:
             await self._begin(sub, names, bounds)
-        if sub.phase in TERMINAL or sub.phase is Phase.NEW:
-            return  # NEW: another session holds it, and it is followed
+        if sub.phase in TERMINAL or sub.phase is Phase.FOLLOWING:
+            return
         if sub.phase in POLLABLE and self._shares:
             self.poller.watch(sub, self._clock.now())  # other sessions may wait for it, so it waits for no slot
         if first.takes_slot:
@@ -212,7 +214,7 @@ class Lifecycle:
         self.spending.settle(sub, None, is_billed=False)
         self.live.remove(sub)
         self.live.sent(sub)
-        sub.claim, sub.is_elsewhere = None, True
+        sub.claim, sub.was_elsewhere = None, True
         if sub.phase is not Phase.NEW:
             sub.to(Phase.NEW)
 
@@ -295,7 +297,7 @@ class Lifecycle:
         # Asked of the API that it went to, which need not be the one that this session submits to.
         may_resend = self.client.policy.resends(sub.api.has_idempotency)
         # What another session has just found out is the outcome of whoever waited for that.
-        retry_failed = self._retry_failed and not sub.is_elsewhere
+        retry_failed = self._retry_failed and not sub.was_elsewhere
         decision = decide(record, may_resend=may_resend, retry_failed=retry_failed)
         if decision is Decision.SEND:
             sub.to(Phase.QUEUED)
@@ -787,7 +789,8 @@ class Lifecycle:
         sub.listeners = tuple(other for other in sub.listeners if other is not listener)
         if sub.runner is None:
             self.slots.free(listener)
-        if sub.phase is Phase.NEW and not sub.listeners and (following := self.elsewhere.task_of(sub)) is not None:
+        has_begun = sub.phase is not Phase.NEW and sub.phase is not Phase.FOLLOWING
+        if not (has_begun or sub.listeners) and (following := self.elsewhere.task_of(sub)) is not None:
             following.cancel()
             self.detach(sub)
             return following
@@ -885,16 +888,17 @@ class Lifecycle:
         if not sub.listeners:
             self.detach(sub)
             return
-        sub.row, sub.key, sub.job_id, sub.is_elsewhere = record.pk, record.key, record.job_id, True
+        sub.row, sub.key, sub.job_id, sub.was_elsewhere = record.pk, record.key, record.job_id, True
         if sub.polls is None and record.accepted_at is not None:
             wall = self._clock.wall()
             sub.polls = Polls.resumed(self._clock.now(), wall, max(0.0, wall - record.accepted_at))
         latest = self._clock.now() + sub.timeout
         for listener in sub.listeners:
             listener.deadline = min(listener.deadline, latest)
+        sub.to(Phase.FOLLOWING)
         self.elsewhere.follow(sub)
 
-    def is_elsewhere(self, sub: Submission, record: Record) -> None:
+    def still_elsewhere(self, sub: Submission, record: Record) -> None:
         """Another session holds its row still."""
         sub.key, sub.job_id = record.key, record.job_id
 

@@ -23,6 +23,7 @@ from _scripted import KEY, NEVER, Scripted, is_get, is_submit, turns
 from aiopplx import ConfigError, Event, EventKind, JobStatus, JournalOptions, PollPolicy, RetryPolicy, Session
 from aiopplx._core.live import Live
 from aiopplx._core.shared.holding import GIVEN_UP, Collector
+from aiopplx._submission import Phase
 from aiopplx._wire.request import ResearchRequest
 from aiopplx.agent import AGENT
 from aiopplx.emulator import Emulator
@@ -184,6 +185,23 @@ async def test_wait_for_anothers_job_ends_at_its_limit(store: MemoryStore) -> No
             given = [found async for found in jobs]
         assert [(found.status, found.id) for found in (waited, asked, *given)] == [(JobStatus.TIMED_OUT, job.id)] * 3
         assert is_at_rest(two)
+
+
+async def test_what_another_session_holds_is_followed(store: MemoryStore) -> None:
+    async with (
+        Scripted(polls=NEVER) as server,
+        opened(server, store.session()) as one,
+        opened(server, store.session()) as two,
+    ):
+        job = await one.submit(QUESTION, tag="x")
+        calls = [asyncio.create_task(call) for call in (two.ask(QUESTION, tag="x"), two.wait(job.id))]
+        assert two._core is not None
+        following = two._core.life.elsewhere._tasks
+        await until(lambda: len(following) == 2)
+        assert {sub.phase for sub in following} == {Phase.FOLLOWING}
+        for call in calls:
+            call.cancel()
+        await asyncio.wait(calls)
 
 
 async def test_leaving_what_another_session_holds_leaves_nothing(store: MemoryStore) -> None:

@@ -40,7 +40,7 @@ class Owner(Protocol):
         """Its row is over, or free: look it up, and go on with it."""
         ...
 
-    def is_elsewhere(self, sub: Submission, record: Record) -> None:
+    def still_elsewhere(self, sub: Submission, record: Record) -> None:
         """Another session holds its row still."""
         ...
 
@@ -93,7 +93,7 @@ class Elsewhere:
                     continue
                 if record is None or not record.is_held:
                     break
-                life.is_elsewhere(sub, record)
+                life.still_elsewhere(sub, record)
             await life.submit(sub, None, Bounds.within(sub.timeout), task)
         except AiopplxError as error:
             life.lost_sight(sub, error)
