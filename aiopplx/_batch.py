@@ -48,8 +48,8 @@ Item: TypeAlias = "str | Mapping[str, object] | Request"
 Items: TypeAlias = "Iterable[Item] | AsyncIterable[Item] | Frame"
 
 SUBMITTERS = 16
-"""Submitters that a batch begins with. While none of them waits at the gate there are more, up to as many as a session
-may have submissions on the way. Where they do wait it stays at this: whoever comes after them has to wait as long."""
+"""Submitters that a batch begins with. More are added while none of them waits at the gate, up to `SUBMITS_AT_ONCE`.
+Where submissions wait there are no more than this: whoever comes after them would have to wait as long."""
 
 _OF_ONE = (BudgetReached, JournalAway)
 """Errors of a STOPPED job that say nothing about the next one."""
@@ -93,7 +93,7 @@ class Batch(AsyncIterator[Job[TagT]], Generic[TagT]):
         self._timeout = timeout
         self._cancel_on_exit = cancel_on_exit
         self._source: Source[Item] | None = None
-        self._store = store = core.life.store
+        store = core.life.store
         self._results = Results(
             ordered=ordered,
             is_stored=store.results != "refetch",
@@ -114,8 +114,7 @@ class Batch(AsyncIterator[Job[TagT]], Generic[TagT]):
         self._room = anyio.Semaphore(limit)
         self._trouble: BaseException | None = None
         self._submitters: list[asyncio.Task[None]] = []
-        self._items = 0  # those that have a place in the results
-        self._in_hand = 0  # those of them that a submitter still works at
+        self._in_hand = 0  # items that a submitter works at
         # The job that each consumer works at, by its task; under None, those of calls that are a task by themselves.
         self._last: dict[asyncio.Task[Any] | None, tuple[Claim, str, State]] = {}  # Any: whatever the task returns
         self._left: list[Job] = []
@@ -135,7 +134,7 @@ class Batch(AsyncIterator[Job[TagT]], Generic[TagT]):
         self._core.calls.members.add(self._member)
         self._core.client.line.turns.prefers_results += self._prefers_results
         self._core.life.live.unread.add(self)
-        self._store.exhausted(False)
+        self._core.life.store.exhausted(False)
         if self._shown is not None:
             self._shown.began()
         loop = asyncio.get_running_loop()
@@ -258,7 +257,7 @@ class Batch(AsyncIterator[Job[TagT]], Generic[TagT]):
         if getattr(self, "_has_closed", None) is None:
             return "<Batch that is being made>"  # shown by a traceback with variables
         if self._shown is None:
-            return f"<Batch: {self._results.handed_out:,} of {self._items:,} read items handed out>"
+            return f"<Batch: {self._results.handed_out:,} of {self._results.placed:,} read items handed out>"
         standing = self._standing(self._shown)
         return f"<{standing.title}: {', '.join(word for word, _ in standing.words())}>"
 
@@ -273,8 +272,8 @@ class Batch(AsyncIterator[Job[TagT]], Generic[TagT]):
     def _standing(self, shown: Shown) -> Standing:
         source = self._source
         is_read = source is not None and source.is_exhausted and source.error is None
-        is_over = self._state == "closed" or (is_read and self._results.handed_out == self._items)
-        return shown.standing(self._items, self._left, is_read=is_read, is_over=is_over)
+        is_over = self._state == "closed" or (is_read and self._results.is_empty)
+        return shown.standing(self._results.placed, self._left, is_read=is_read, is_over=is_over)
 
     # --- handing out -------------------------------------------------------------------------------------------------
 
@@ -307,19 +306,19 @@ class Batch(AsyncIterator[Job[TagT]], Generic[TagT]):
         for consumer in list(self._last):
             # One that has ended asks for nothing any more: each call may come from a task of its own.
             if consumer is None or consumer is me or consumer.done():
-                self._store.delivered(*self._last.pop(consumer))
+                self._core.life.store.delivered(*self._last.pop(consumer))
 
     def _was_read(self) -> None:
         """The source was read to its end. The store is told once no other batch of this session reads one."""
         unread = self._core.life.live.unread
         unread.discard(self)
         if not unread:
-            self._store.exhausted(True)
+            self._core.life.store.exhausted(True)
 
     def _has_finished(self) -> bool:
         if self._submits_on():
             return False
-        return self._results.handed_out == self._items or self._core.client.gate.polls_refused
+        return self._results.is_empty or self._core.client.gate.polls_refused
 
     def _submits_on(self) -> bool:
         """Whether something more may be submitted, or is about to be."""
@@ -332,7 +331,7 @@ class Batch(AsyncIterator[Job[TagT]], Generic[TagT]):
         trouble = self._trouble
         if trouble is None and source is not None:
             trouble, source.error = source.error, None
-            if trouble is None and self._results.handed_out < self._items:
+            if trouble is None and not self._results.is_empty:
                 stop = self._core.client.gate.stop
                 trouble = stop.about() if stop is not None else None
         self._trouble = None
@@ -368,7 +367,6 @@ class Batch(AsyncIterator[Job[TagT]], Generic[TagT]):
                     return
                 if self._state != "open" or self._trouble is not None:
                     return  # it came while the batch was being left
-                self._items += 1
                 self._in_hand += 1
                 self._call_another(source)
                 try:

@@ -2,7 +2,7 @@
 
 The same values serve progress bars, logs, traces and tests. Telling never fails: whatever a handler, or a log handler
 or filter, raises ends here. Only `KeyboardInterrupt` and `SystemExit` pass, because they end the program. A
-`CancelledError` out of code that was called and not awaited is no cancellation of anybody's. This module knows nothing
+`CancelledError` out of code that was called and not awaited cancels nobody. This module knows nothing
 of what causes an event.
 """
 
@@ -67,7 +67,7 @@ class EventKind(enum.StrEnum):
     POLL_FAILED = "poll_failed"
     """A poll failed. The job is not affected; it is polled again after `delay` seconds."""
     STALLED = "stalled"
-    """A job runs for longer than 999 of 1,000 such jobs take. It is polled on, each two minutes; told once."""
+    """A job has run for longer than 999 of 1,000 such jobs take. It is still polled, every two minutes; told once."""
     FINISHED = "finished"
     """A submission ended: `status`, `cost`, and `reason` if it has no result. Once for each whose end is seen here: not
     for one that is left, or that nobody waits for after its time limit."""
@@ -77,15 +77,15 @@ class EventKind(enum.StrEnum):
     each, when its outcome is handed out here."""
     TIMED_OUT = "timed_out"
     """A time limit for a job was reached; `tag` is that of the caller or batch item that waited. The job continues, and
-    is polled on only if somebody else waits for it (`awaited`)."""
+    is still polled only if somebody else waits for it (`awaited`)."""
     PAUSED = "paused"
     """No request leaves for `delay` seconds: the server asked for silence, or does not answer."""
     STOPPED = "stopped"
     """Submissions stopped: bad key, no credit, retired endpoint; or a journal that fails or does not answer. `reason`
     says what to do."""
     RESUMED = "resumed"
-    """Submissions continue after a stop. Or it was told that the server, or a journal, does not answer, and it does
-    again (`reason`)."""
+    """Submissions continue after a stop. Or the server, or a journal, that was said not to answer does so again
+    (`reason`)."""
     LEFT = "left"
     """A block or a call was left while `job_id` ran; it continues, and is billed, at the service. Or it ended as its
     call was cancelled, so that nobody had its answer: `status` and `reason` say so, and `wait(job_id)` collects it."""
@@ -94,7 +94,7 @@ class EventKind(enum.StrEnum):
     WARNING = "warning"
     """Something that a person should know, and that ends nothing. It may cost money: a job that was not cancelled and
     goes on, questions that were asked before, what a journal may not have. Or it is odd: an unknown status, another
-    model than was asked for. Or nobody answers: the server, for eight seconds and longer; told once, until it does."""
+    model than was asked for. Or the server has not answered for eight seconds; told once, until it does."""
 
 
 class Event(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

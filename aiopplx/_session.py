@@ -102,9 +102,9 @@ class Session:
         max_cost: US dollars that may be spent; with a journal, over all its runs. Each running job reserves what jobs
             of its kind have cost (the 95th percentile of the costs seen, or the highest of the last 20; before 20 are
             known the highest that is published, $2.00 if nothing is). When no further job fits, running jobs are
-            collected and the remaining ones come out as `STOPPED`. It can be passed by what running jobs cost above
-            their reservations; so until the first job of a kind has told its cost, others need room for three times
-            what is published. Default None: no limit.
+            collected and the remaining ones come out as `STOPPED`. It can be exceeded by what running jobs cost
+            above their reservations; so until the cost of a first job of a kind is known, further ones need room for
+            three times what is published. Default None: no limit.
         journal: a file that makes a run durable: it records each submission with its key, its outcome and its result.
             The same program, run again, continues where it stopped and pays for nothing twice. A path, a
             `JournalOptions`, or an open `Journal`. A session with a journal is opened with `async with`.
@@ -123,7 +123,7 @@ class Session:
         clock: the session's clock, for tests: `aiopplx.testing.Clock(60)` runs sixty times as fast, and
             `aiopplx.testing.JumpingClock()` skips all waiting. Default: real time.
         network: limits of one HTTP exchange, and its proxy and certificates (`NetworkOptions`).
-        unknown: none. Whatever else is given is refused: by type checkers, and with a word of where it belongs.
+        unknown: none. Whatever else is given is refused: by type checkers, and with a hint where it belongs.
 
     Raises:
         ConfigError: no key, or a key, a URL or a number that cannot be used; `shared` without `rpm` or `tier`.

@@ -24,7 +24,7 @@ from aiopplx.journal._errors import JournalError
 from aiopplx.journal._unwritten import Unwritten, latest, meaning
 
 FEW = 10
-"""Jobs left at once that have a line of the log each."""
+"""Up to so many jobs that are left at once have a line of the log each; more have one line together."""
 IN_A_LINE = 100
 """Ids in one line of the log."""
 REMEMBERED = 10_000
@@ -84,7 +84,7 @@ class Announcer:
         reason = f"the {was} API is retired for this key ({error.type}); going on with {now}"
         self.emitter.emit(Event(kind=EventKind.WARNING, reason=reason))
 
-    def is_put_anew(self, sub: Submission, error: AiopplxError) -> None:
+    def was_rephrased(self, sub: Submission, error: AiopplxError) -> None:
         """It was refused for a word that the server does not know, and is sent in other words."""
         self.emitter.emit(sub.event(EventKind.RETRYING, self._clock.now(), delay=0.0, reason=error.message))
 
@@ -187,7 +187,7 @@ class Announcer:
             unnamed.pop(job.id, None)  # others may have waited for the same job
 
     def _where_its_outcome_is(self, job: Job) -> str:
-        """Of one that ended as its call was left."""
+        """Where to find the outcome of a job that ended as its call was left."""
         said = "has ended as its call was left, and may be billed; nobody had its outcome: "
         if job.id:
             where = "the journal or the service" if self._has_journal else "the service"
@@ -225,7 +225,7 @@ class Announcer:
             self._named = OrderedDict()
 
     def stops(self, job_ids: Iterable[str]) -> None:
-        """The program is told to stop. These run, and are listened to, with or without a right to be told as left."""
+        """The program is told to stop: log the ids of the jobs that run here, and of those that were only submitted."""
         self.ends()
         ids = [each for each in {**dict.fromkeys(job_ids), **self._submitted} if self._is_unnamed(each)]
         for at in range(0, len(ids), IN_A_LINE):

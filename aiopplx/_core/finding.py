@@ -37,7 +37,7 @@ class Search:
 
     Attributes:
         job_id: of the row as it was last seen; `""` if it has none.
-        asks_the_store: the store is waited for, and not somebody who has the row in hand.
+        asks_the_store: the search waits for the store, and not for whoever has the row in hand.
     """
 
     __slots__ = ("_live", "_names", "_needs_id", "_reach", "_sub", "asks_the_store", "job_id")

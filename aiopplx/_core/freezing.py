@@ -95,5 +95,7 @@ def freeze_again(sub: Submission, body: bytes, key: str) -> bytes:
     if body:
         return sub.api.rekeyed(body, key)
     if sub.request is None:
-        raise InvalidRequest("the journal does not know what this job was asked: it was adopted. Submit it anew")
+        raise InvalidRequest(
+            "the journal does not know what this job was asked, because it was adopted: submit the question anew"
+        )
     return sub.api.freeze(sub.request, key)

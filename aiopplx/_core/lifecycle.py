@@ -61,13 +61,13 @@ _ENDED = frozenset(state.name for state in OVER)
 _KNOWN = _ENDED - {State.REJECTED.name} | {State.ACCEPTED.name}
 """What becomes of a row if the service has said something of its job, whoever heard that."""
 UNSURE = 0.5
-"""Seconds after which a submission is marked again, while this session is not sure to be the holder of its row."""
+"""Seconds after which a submission is marked again, while this session is not sure that it still holds the row."""
 AWAY = 10.0
-"""Seconds for which a step of a submission whose time is up is tried all the same, in a store that is out of reach."""
+"""Seconds for which a step is still tried in a store that is out of reach, although the submission's time is up."""
 MARKING = 1.0
-"""Real seconds for which a mark is waited for at least: at its time limit a submission has no use for it."""
+"""Real seconds for which a mark is waited for at least, even past the time limit: one that comes later is of no use."""
 TAKING_BACK = 1.0
-"""Real seconds for which it is waited that a mark is taken back: whoever does so is about to end."""
+"""Real seconds in which a mark should have been taken back: whoever takes it back is about to end."""
 
 
 class Lifecycle:

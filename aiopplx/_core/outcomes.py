@@ -131,7 +131,7 @@ def as_left(sub: Submission) -> Job | None:
 
 
 def heard(snapshot: Snapshot | None) -> Snapshot | None:
-    """With all that the server says: while a job runs, and is waited for, that is not looked for."""
+    """The snapshot with all that the server says about the job, which is not looked for at each poll."""
     if snapshot is None or snapshot.error_message:
         return snapshot
     said = words_in(snapshot.raw) or remarks_in(snapshot.raw, is_sought=True)

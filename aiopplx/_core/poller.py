@@ -1,13 +1,13 @@
 """The session's one poller: sends a poll when a job is due, and reports what it brought.
 
-It is no task but a timer: a synchronous step decides which polls leave now, and each of these is a short task. There is
+It is a timer, not a task: a synchronous step decides which polls leave now, and each of these is a short task. There is
 nothing to supervise, cancel or restart. It never raises and never waits for a consumer: a submission none of whose
 listeners has room is not polled, and its result waits at the server.
 
 A poll is a GET of one job. Where an API has a list, pages of it tell of many jobs at once (`pages`): a job of which a
 page has told is not polled by itself for a while, and one that has ended by its word is due at once.
 
-What polls tell of durations is learned here, since each comes by here: a law for each kind of job (`_policy.laws`).
+Durations are learned here, because every poll passes through here: a law for each kind of job (`_policy.laws`).
 
 This module knows nothing of batches, stores, budgets, or what a poll means (`_policy.polling`).
 """
@@ -47,18 +47,19 @@ from aiopplx.apis._registry import read_job
 _POLL = Lane.POLL
 
 POLLS_AT_ONCE = 32
+"""Polls of one session that are out at the same time."""
 HELD_UP = 5.0
-"""Seconds without an outcome written after which a job at its time limit does not wait for one more poll: all places
-are held by outcomes that wait for the journal."""
+"""Seconds without a written outcome, while all places are held by outcomes that wait for the journal, after which a job
+at its time limit does not wait for one more poll."""
 HELD = 1.0
-"""Seconds after which it is asked again whether polls may leave, where they may not."""
+"""Seconds until the gate is asked again, where polls may not leave."""
 
 
 class Sink(Protocol):
     """Who is told what polls bring: the lifecycle."""
 
     def may_poll(self, sub: Submission) -> bool:
-        """Has any listener room for the outcome? If not, the poller forgets it until `unpark`."""
+        """Whether any listener has room for the outcome. If none has, the poller forgets it until `unpark`."""
         ...
 
     def polled(self, sub: Submission, snapshot: Snapshot | None) -> None:

@@ -77,7 +77,7 @@ async def send(sub: Submission, owner: Owner, bounds: Bounds) -> tuple[Snapshot,
                 raise  # an earlier attempt was not answered, so a job of these bytes may exist
             await owner.refreeze(sub, sub.api, older)
             was_behind = True
-            owner.announcer.is_put_anew(sub, error)
+            owner.announcer.was_rephrased(sub, error)
         else:
             if was_behind:
                 routing.mark_behind(sub.api)  # not before: the word may be refused for what it says

@@ -7,7 +7,7 @@ changed the gate's state. A request that finds nobody in front of it and the gat
 without a task switch.
 
 Whoever asks does so for all: `settle` lets out everything that may leave now, in the order of `_policy.turns`. Polls of
-running jobs do not stand here, because a waiting job costs no task. The poller is asked whether any are due (`Polls`),
+running jobs do not stand here, because a waiting job costs no task. The poller is asked whether any are due (`Due`),
 and sends one when it is their turn. Where polls have a limit of their own it sends them without asking, unless that is
 not known yet, and submissions of a batch wait (`holds_polls`).
 
@@ -33,8 +33,8 @@ SUBMITS_AT_ONCE = 64
 """Submissions of one session between the gate and their answer: with answers that take two seconds, 2,000 a minute. How
 many the server lets in is for the limits to find out (`_policy.limiter`); this bounds what a silent server holds."""
 STILL_WAITS = 1.0
-"""Seconds after a submission of a batch had to wait for which those on their way count as waiting: their batch has as
-many under way as it sends at once."""
+"""For so many seconds after a submission of a batch had to wait, those that are on their way count as waiting too: the
+batch has as many under way as it sends at once."""
 
 _SUBMIT = Lane.SUBMIT
 

@@ -261,7 +261,7 @@ async def test_unknown_status_counts_as_running_and_is_reported_once(server: Scr
     ]
 
 
-async def test_running_status_spelt_in_another_way_is_no_unknown_one(server: Scripted):
+async def test_running_status_spelt_otherwise_is_not_unknown(server: Scripted):
     """Which words are known is the API's to say: the poller compares none."""
 
     def script(asked: Asked) -> tuple[int, Any] | None:

@@ -411,7 +411,7 @@ async def test_removed_row_costs_a_batch_one_answer(store: MemoryStore, ordered:
         for item in items:
             assert (await session.ask(item)).ok
         async with session.batch(items, ordered=ordered) as batch:
-            await until(lambda: batch._items == 3 and not batch._in_hand)
+            await until(lambda: batch._results.placed == 3 and not batch._in_hand)
             gone = store.rows[2]
             store.remove(gone)
             jobs = {job.tag: job async for job in batch}

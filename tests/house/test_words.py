@@ -177,6 +177,20 @@ def test_page_points_only_at_files_that_are_there(page: Path) -> None:
     assert broken + [to for to in named if not (ROOT / to).exists()] == []
 
 
+FOR_CONTRIBUTORS = [ROOT / "docs" / name for name in ("contributing.md", "architecture.md")]
+
+
+@pytest.mark.parametrize("page", FOR_CONTRIBUTORS, ids=lambda page: page.name)
+def test_names_that_contributors_are_told_are_there(page: Path) -> None:
+    """A name that was changed or deleted sends whoever follows the page nowhere."""
+    prose = re.sub(r"^    .*$", "", page.read_text(encoding="utf-8"), flags=re.MULTILINE)
+    named = set(re.findall(r"`([A-Za-z_][\w.]*)`", prose))
+    files = [path for folder in ("aiopplx", "tests", "benchmarks") for path in (ROOT / folder).rglob("*.py")]
+    known = set(re.findall(r"\w+", "".join(path.read_text(encoding="utf-8") for path in files)))
+    known |= {part for path in files for part in path.relative_to(ROOT).with_suffix("").parts} | {"py", "toml"}
+    assert {name for name in named if not set(name.split(".")) - {""} <= known} == set()
+
+
 def names_of_tests() -> set[str]:
     """What comes after `test_` in the name of each test."""
     files = (ROOT / "tests").rglob("test_*.py")

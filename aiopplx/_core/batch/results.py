@@ -22,8 +22,8 @@ from aiopplx._job import Job, Snapshot
 from aiopplx._submission import Phase, Submission
 
 READY = 40
-"""Outcomes held in memory for a consumer that is slower than the service: more than there are polls at once, or the end
-of each poll would find no room for the next job before the consumer has its turn."""
+"""Outcomes held in memory for a consumer that is slower than the service. There are fewer polls at once than this:
+otherwise a poll that ends would find no room for the next job until the consumer has had its turn."""
 
 
 class Place(Standing, eq=False, kw_only=True):
@@ -74,7 +74,8 @@ class Results:
     Attributes:
         out: places whose outcome is awaited.
         news: set whenever a consumer should look again.
-        handed_out: how many places the consumer has had.
+        placed: how many places there are, one for each item that was read.
+        handed_out: how many of them the consumer has had.
     """
 
     def __init__(
@@ -88,6 +89,7 @@ class Results:
     ) -> None:
         self.out: dict[Place, None] = {}
         self.news = asyncio.Event()
+        self.placed = 0
         self.handed_out = 0
         self._ordered = ordered
         self._is_stored = is_stored
@@ -118,6 +120,7 @@ class Results:
                 results=self,
             )
         self.out[place] = None
+        self.placed += 1
         return place
 
     # --- what comes in -----------------------------------------------------------------------------------------------
@@ -215,6 +218,11 @@ class Results:
     def are_told(self) -> bool:
         """Whether whoever follows knows the end of each job that has a place."""
         return not self.out and not self._board.untold
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether every place was handed out."""
+        return self.handed_out == self.placed
 
     # --- the rest ----------------------------------------------------------------------------------------------------
 

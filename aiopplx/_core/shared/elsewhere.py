@@ -1,6 +1,6 @@
 """Submissions whose row another session holds: what that one makes of the row is the outcome here too.
 
-Whoever waits for such a job costs no request. A task for each follows the row in the store and asks again when it has
+Waiting for such a job costs no request. A task for each follows the row in the store and asks again when it has
 changed: if it is over, its outcome is read there; if it is free, because its holder has closed or died, this session
 takes it and goes on with it. This module knows nothing of how a store tells that a row has changed.
 """

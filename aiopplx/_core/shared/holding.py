@@ -187,7 +187,7 @@ class Collector:
             self._swept = now  # else there is more, for the next pass: what was left is looked for in between
 
     async def _compare(self) -> None:
-        """What this session works on, and what it holds by the word of the store, should be the same."""
+        """Compare what this session works on with what it holds according to the store: they should be the same."""
         live = self._life.live.by_row
         worked_on, polled = {*live}, [(sub, sub.claim) for sub in live.values() if sub.claim is not None]
         held = await self._life.store.held(())
@@ -207,7 +207,7 @@ class Collector:
     async def _free_strays(self, held: list[Claim]) -> None:
         """Free what this session holds without knowing it: whoever found the row was cancelled, or an answer was lost.
 
-        A row that is not known at two looks: at the first one it may be on its way to whoever asked for it.
+        Only a row that is unknown twice in a row: the first time, it may still be on its way to whoever asked for it.
         """
         life, before = self._life, self._strays
         self._strays = {claim.pk: claim for claim in held}

@@ -4,8 +4,8 @@ Between a session and its store stand, from the store outwards:
 
 1. `contained`, round a store of the caller's own: it raises errors of this package only, and lets go of whoever is
    cancelled.
-2. The clock's guard: a clock that jumps stands still while the store is at work. Following a row is no work of the
-   store's: that waits for another session, for which time has to pass.
+2. The clock's guard: a clock that jumps stands still while the store is at work. Following a row is not work
+   of the store: it waits for another session, and for that time has to pass.
 3. `patience`, round a store that sessions share: a call is made again while it is out of reach.
 4. A time limit for whoever waits (`Reach.answer`).
 
