@@ -170,7 +170,7 @@ def is_error_name(name: str) -> bool:
     if _is_error(words):
         return True
     is_of_error = any(word.startswith(("error", "failure", "failed", "fault", "exception")) for word in words)
-    return is_of_error and (_is_message(words) or words[-1].endswith(("code", "type")))
+    return is_of_error and (_is_message(words) or words[-1].endswith(("code", "type", "class", "kind", "name")))
 
 
 def is_always_error_name(name: str) -> bool:

@@ -12,6 +12,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator
 from functools import cache, lru_cache
+from itertools import islice
 from typing import Any
 
 import msgspec
@@ -45,11 +46,63 @@ _IN_PLACE_OF_IT = ("response", "result", "output", "data", "content", "answer", 
 """Where a job that did not fail has its answer."""
 _LOGS = frozenset({"log", "logs", "events", "trace"})
 _KINDS = frozenset({"type", "level", "severity", "status", "kind", "outcome"})
-_BAD = frozenset({"error", "errors", "failed", "failure", "fatal", "critical", "exception", "crashed", "aborted"})
+_BAD = frozenset({"error", "errors", "failed", "failure", "fatal", "critical", "exception", "crashed", "aborted"}) | {
+    *("cancelled", "canceled", "terminated", "rejected", "expired", "timeout", "killed", "blocked", "denied"),
+}
 _DOUBTFUL = _BAD | {"warning", "warnings", "warn", "notice"}
 _ECHOED = frozenset({"input", "messages", "tools", "results", "contents", "sources"})
 _ENDING = frozenset({"finish", "finished", "stop", "end", "done", "termination", "block", "native", "completion"})
 _AS_IT_SHOULD = frozenset({"stop", "completed", "end_turn", "eos", "done", "end"})
+
+_OF_AN_END = (
+    *("cancel", "terminat", "expir", "abort", "reject", "block", "interrupt", "preempt", "evict", "kill", "denied"),
+    *("denial", "suspen", "moderat", "violat", "guardrail", "flag", "refus", "withdraw", "revok", "delet", "skip"),
+    *(
+        "exceed",
+        "reached",
+        "because",
+        "substatus",
+        "stopped",
+        "ended",
+        "conclusion",
+        "disposition",
+        "shutdown",
+        "failed",
+    ),
+)
+"""How words begin that are about the end of a job."""
+_NAMED_FOR_AN_END = frozenset({
+    *(("sub", "status"), ("sub", "state"), ("reason", "code"), ("exit", "status"), ("exit", "code"), ("outcome",)),
+    *(("content", "filter"), ("content", "filters"), ("content", "filter", "results"), ("content", "filter", "result")),
+})
+_MAYBE_OF_AN_END = frozenset({
+    *(
+        "timeout",
+        "limit",
+        "limits",
+        "quota",
+        "billing",
+        "deadline",
+        "stop",
+        "exit",
+        "safety",
+        "policy",
+        "filter",
+        "end",
+    ),
+    *("expiry", "finish"),
+})
+"""A text in such a field may be what was asked for; an object has a message, or has none."""
+_NO_REASON = frozenset({
+    *("at", "on", "in", "time", "date", "timestamp", "id", "ids", "url", "uri", "domains", "domain", "words", "hosts"),
+    *("sequences", "identifier", "count", "after", "before", "tokens", "seconds"),
+})
+"""Last words of names that say when, or which, and not why."""
+_SETTINGS = frozenset({
+    *("auto", "none", "null", "true", "false", "default", "enabled", "disabled", "on", "off", "low", "medium", "high"),
+    *("failed", "failure", "cancelled", "canceled", "error", "completed", "success", "incomplete", "expired", "safe"),
+})
+_HITS = frozenset({"filtered", "detected", "triggered", "hit"})
 
 _COUNTED = frozenset({"tokens", "calls", "cost", "costs"})
 """Words of fields that say what was used, such as `input_tokens_details`, which each answer of the Agent API has."""
@@ -78,8 +131,9 @@ def words_about(body: Any, is_meant: Callable[[str], bool] | None = None) -> str
 
 
 def words_in(raw: bytes) -> str | None:
-    """The same from the bytes of a body; None if it does not say."""
-    return words_about(_values(raw)) or None
+    """The same from the bytes of a body, with what ended it; None if it does not say."""
+    value = _values(raw)
+    return joined(filter(None, (words_about(value), *_named_for_an_end(value)))) or None
 
 
 def error_in(raw: bytes) -> str | None:
@@ -94,7 +148,8 @@ def words_of_end(raw: bytes) -> str | None:
     last, whatever else it says, and what stands where its answer should. None if it does not say.
     """
     value = _values(raw)
-    return words_about(value) or joined(_errors_among(value)) or joined(_said_otherwise(value)) or None
+    said = words_about(value) or joined(_errors_among(value)) or joined(_said_otherwise(value))
+    return joined(filter(None, (said, *_named_for_an_end(value)))) or None
 
 
 def why_it_ended(raw: bytes) -> str:
@@ -208,6 +263,47 @@ def _last_of_log(said: Any) -> Iterator[str]:
     last = said[-1] if is_array(said) and said else said
     if not isinstance(last, str) or len(last) <= _LONGEST_LOG:
         yield from pieces_of(last)
+
+
+def _named_for_an_end(value: Any) -> Iterator[str]:
+    """What fields say whose names say why a job ends, though they are no message: who did it, and by which rule."""
+    for body in _bodies(value):
+        for name, said in body.items():
+            words = words_in_name(name)
+            if not words or is_message_name(name) or is_error_name(name) or words[-1] in _NO_REASON:
+                continue
+            if words[-1] == "by":
+                is_why = len(words) > 1 and _is_of_an_end(words[0])
+                yield from (f"{' '.join(words)} {piece}" for piece in pieces_of(said) if is_why)
+            elif any(map(_is_of_an_end, words)) or words in _NAMED_FOR_AN_END:
+                yield from filter(_is_reason, pieces_of(said))
+                yield from _rules_in(said)
+            elif is_object(said) and not _MAYBE_OF_AN_END.isdisjoint(words):
+                yield from filter(_is_reason, pieces_of(said))
+
+
+@lru_cache(maxsize=256)
+def _is_of_an_end(word: str) -> bool:
+    return word.startswith(_OF_AN_END)
+
+
+def _is_reason(piece: str) -> bool:
+    """Whether it says more than that something is so: neither a moment, nor a number, nor a setting."""
+    return piece.lower() not in _SETTINGS and re.search("[^\\W\\d_]{2}", piece) is not None and not piece[:4].isdigit()
+
+
+def _rules_in(said: Any, deepest: int = 3) -> Iterator[str]:
+    """The names of what was found, where each has a yes or no: the categories of a moderation."""
+    for name, found in islice(said.items(), _ROWS) if is_object(said) and deepest else ():
+        is_hit = is_object(found) and any(each is True and _is_a_hit(of) for of, each in found.items())
+        if is_hit or (found is True and not _is_a_hit(name)):
+            yield name[:_NAME]
+        else:
+            yield from _rules_in(found, deepest - 1)
+
+
+def _is_a_hit(name: str) -> bool:
+    return _is_of_an_end(name) or name in _HITS
 
 
 def _reasons_in(body: dict[str, Any]) -> Iterator[str]:
