@@ -461,7 +461,9 @@ class Batch(AsyncIterator[Job[TagT]], Generic[TagT]):
             self._core.life.live.unread.discard(self)
             self._core.client.line.turns.prefers_results -= self._prefers_results
             self._has_closed.set()
-            self._core.life.announcer.left((job for job in self._left if job.id not in ending), are_known=True)
+            self._core.life.announcer.left_jobs.tell(
+                (job for job in self._left if job.id not in ending), are_known=True
+            )
             if self._shown is not None:
                 self._shown.ended()
 

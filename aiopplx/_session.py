@@ -364,7 +364,7 @@ class Session:
         Each id is logged once: not again when this is called again, or when the session is closed.
         """
         if self._core is not None:
-            self._core.life.announcer.stops(sub.job_id for sub in self._core.life.live.by_id.values())
+            self._core.life.announcer.left_jobs.program_stops(sub.job_id for sub in self._core.life.live.by_id.values())
 
     def stats(self) -> SessionStats:
         """What this session does at this moment, in numbers: for a health page. Nothing is asked of the server."""

@@ -45,20 +45,17 @@ class Announcer:
     Attributes:
         accepted: how many submissions the server accepted.
         ended: how many submissions ended, by what they ended as.
+        left_jobs: tells of those that nobody here waits for any more.
     """
 
     __slots__ = (
         "_clock",
         "_ended",
-        "_has_journal",
-        "_is_awaited",
         "_is_store_broken",
-        "_named",
-        "_submitted",
-        "_withheld",
         "accepted",
         "emitter",
         "ended",
+        "left_jobs",
     )
 
     def __init__(self, emitter: Emitter, clock: Clock, *, has_journal: bool, is_awaited: Callable[[str], bool]) -> None:
@@ -66,12 +63,8 @@ class Announcer:
         self.accepted: int = 0
         self.ended: dict[JobStatus, int] = {}
         self._clock = clock
-        self._has_journal = has_journal
-        self._is_awaited: Callable[[str], bool] = is_awaited
+        self.left_jobs: LeftJobs = LeftJobs(emitter, has_journal=has_journal, is_awaited=is_awaited)
         self._ended: OrderedDict[str, int] = OrderedDict()  # by id, or else by key: what was done about each end
-        self._submitted: OrderedDict[str, None] = OrderedDict()
-        self._named: OrderedDict[str, None] | None = None
-        self._withheld: dict[str, Job] = {}  # of jobs that somebody here waits for, so that it does not grow
         self._is_store_broken = False
 
     def warn(self, sub: Submission, reason: str) -> None:
@@ -102,10 +95,9 @@ class Announcer:
         """A submission ended in this session, or before: an earlier run or another session has told it (`is_told`)."""
         if self._is_news(job, _COUNTED):
             self.ended[job.status] = self.ended.get(job.status, 0) + 1
-        if self._withheld:
-            self._withheld.pop(job.id, None)
-        if self._submitted and not goes_on(job):
-            self.is_seen_over(job.id)
+        left_jobs = self.left_jobs
+        if left_jobs.withheld or left_jobs.submitted:
+            left_jobs.has_ended(job)
         if job.status is JobStatus.IN_DOUBT or self.emitter.has_handlers():
             self.end_of(job, is_told=is_told)
 
@@ -137,8 +129,7 @@ class Announcer:
 
     def timed_out(self, sub: Submission, overdue: Sequence[Listener], reason: str) -> None:
         """These listeners wait for it no more, each under its own names, and each has its id."""
-        if self._withheld and not self._is_awaited(sub.job_id):
-            self._withheld.pop(sub.job_id, None)
+        self.left_jobs.timed_out(sub.job_id)
         event = sub.event(EventKind.TIMED_OUT, self._clock.now(), status=JobStatus.TIMED_OUT, reason=reason)
         for remaining, listener in zip(range(len(overdue))[::-1], overdue, strict=True):
             awaited = bool(remaining or sub.listeners)
@@ -152,7 +143,45 @@ class Announcer:
         """The server did not agree, and it goes on."""
         self.emitter.emit(_event_of(job, EventKind.WARNING, f"not cancelled: {error.message}"))
 
-    def left(self, jobs: Iterable[Job], *, are_known: bool = False) -> None:
+    def store_failed(self, error: JournalError) -> bool:
+        """A store that fails ends what is to be sent by this session, and by no other of the account. True if news."""
+        if self._is_store_broken:
+            return False
+        self._is_store_broken = True
+        self.emitter.emit(Event(kind=EventKind.STOPPED, reason=error.message, fault=Fault.STOP.value))
+        return True
+
+    def store_works(self) -> None:
+        """It has taken a step: whoever was told that it had failed is told, and if it fails again, that is news."""
+        if self._is_store_broken:
+            self._is_store_broken = False
+            self.emitter.emit(Event(kind=EventKind.RESUMED, reason="the journal works again"))
+
+
+class LeftJobs:
+    """Tells of the jobs that nobody in this session waits for any more, each once: they go on, and are billed.
+
+    Args:
+        emitter: delivers the events.
+        has_journal: ids can be found again by a later session.
+        is_awaited: whether anybody here waits for the job with this id.
+
+    Attributes:
+        withheld: jobs that one has left and another still waits for: told once the last one leaves, unless they end.
+        submitted: jobs that were only submitted: nobody waits for them until somebody asks for them by their id.
+    """
+
+    __slots__ = ("_emitter", "_has_journal", "_is_awaited", "_named", "submitted", "withheld")
+
+    def __init__(self, emitter: Emitter, *, has_journal: bool, is_awaited: Callable[[str], bool]) -> None:
+        self.withheld: dict[str, Job] = {}  # no more than are waited for
+        self.submitted: OrderedDict[str, None] = OrderedDict()
+        self._emitter = emitter
+        self._has_journal = has_journal
+        self._is_awaited: Callable[[str], bool] = is_awaited
+        self._named: OrderedDict[str, None] | None = None  # ids that were logged since the session began to end
+
+    def tell(self, jobs: Iterable[Job], *, are_known: bool = False) -> None:
         """Nobody here waits for these any more. Those that are billed, or may be, are told.
 
         Each has an event. In the log, many that go on are one line, at whose level a person sees it.
@@ -165,25 +194,25 @@ class Announcer:
         unnamed: dict[str, None] = {}
         for job in jobs:
             if job.id and not job.done and self._is_awaited(job.id):
-                self._withheld[job.id] = job  # whoever waits still hears of its end, or leaves it in turn
+                self.withheld[job.id] = job  # whoever waits still hears of its end, or leaves it in turn
                 continue
-            self._withheld.pop(job.id, None)
-            self._submitted.pop(job.id, None)
+            self.withheld.pop(job.id, None)
+            self.submitted.pop(job.id, None)
             if job.id and goes_on(job):
                 going.append(job)
                 if self._is_unnamed(job.id):
                     unnamed[job.id] = None
             elif not job.id and not job.ok:
-                self.emitter.emit(_left_of(job, "may exist, and be billed, at the service"))
+                self._emitter.emit(_left_of(job, "may exist, and be billed, at the service"))
             elif not are_known:
-                self.emitter.emit(_left_of(job, self._where_its_outcome_is(job)))
+                self._emitter.emit(_left_of(job, self._where_its_outcome_is(job)))
         is_many = len(unnamed) > FEW
         if is_many:
             self._sum_up(list(unnamed))
             unnamed = {}
         for job in going:
             event = _left_of(job, "goes on, and is billed, at the service")
-            self.emitter.emit(event, level=None if job.id in unnamed else logging.DEBUG)
+            self._emitter.emit(event, level=None if job.id in unnamed else logging.DEBUG)
             unnamed.pop(job.id, None)  # others may have waited for the same job
 
     def _where_its_outcome_is(self, job: Job) -> str:
@@ -197,37 +226,48 @@ class Announcer:
 
     def nobody_waits(self, job_id: str) -> None:
         """The last one who waited for it by its id has left. Who left it before, while they waited, was not told."""
-        if self._withheld and (job := self._withheld.pop(job_id, None)) is not None:
-            self.left([job])
+        if self.withheld and (job := self.withheld.pop(job_id, None)) is not None:
+            self.tell([job])
 
     def was_only_submitted(self, job_id: str) -> None:
         """A call returned while it runs, with its id. Nobody waits for it until somebody asks for it by that id."""
         if self._has_journal:
             return  # which has the id
-        submitted = self._submitted
+        submitted = self.submitted
         submitted[job_id] = None
         if len(submitted) > REMEMBERED:
             submitted.popitem(last=False)
 
-    def is_seen_over(self, job_id: str) -> None:
+    def is_over(self, job_id: str) -> None:
         """This job has ended."""
-        self._submitted.pop(job_id, None)
+        self.submitted.pop(job_id, None)
 
-    def left_submitted(self) -> None:
+    def has_ended(self, job: Job) -> None:
+        """How this one ended is told for itself."""
+        self.withheld.pop(job.id, None)
+        if not goes_on(job):
+            self.is_over(job.id)
+
+    def timed_out(self, job_id: str) -> None:
+        """Somebody's time limit for it is up, and that is told for itself."""
+        if self.withheld and not self._is_awaited(job_id):
+            self.withheld.pop(job_id, None)
+
+    def tell_submitted(self) -> None:
         """The session ends: the ids of those that were only submitted may be nowhere else, either."""
-        ids, self._submitted = [each for each in self._submitted if self._is_unnamed(each)], OrderedDict()
+        ids, self.submitted = [each for each in self.submitted if self._is_unnamed(each)], OrderedDict()
         if ids:
             self._sum_up(ids)
 
-    def ends(self) -> None:
+    def session_ends(self) -> None:
         """The session ends, or is about to. From here on each id that goes on at the service is logged once."""
         if self._named is None:
             self._named = OrderedDict()
 
-    def stops(self, job_ids: Iterable[str]) -> None:
+    def program_stops(self, job_ids: Iterable[str]) -> None:
         """The program is told to stop: log the ids of the jobs that run here, and of those that were only submitted."""
-        self.ends()
-        ids = [each for each in {**dict.fromkeys(job_ids), **self._submitted} if self._is_unnamed(each)]
+        self.session_ends()
+        ids = [each for each in {**dict.fromkeys(job_ids), **self.submitted} if self._is_unnamed(each)]
         for at in range(0, len(ids), IN_A_LINE):
             some = ids[at : at + IN_A_LINE]
             go_on = "1 job goes on, and is" if len(some) == 1 else f"{len(some)} jobs go on, and are"
@@ -253,20 +293,6 @@ class Announcer:
         for at in range(0, len(ids), IN_A_LINE):
             some = ids[at : at + IN_A_LINE]
             log(logging.WARNING, f"{_left(len(some))}: %s", " ".join(some))
-
-    def store_failed(self, error: JournalError) -> bool:
-        """A store that fails ends what is to be sent by this session, and by no other of the account. True if news."""
-        if self._is_store_broken:
-            return False
-        self._is_store_broken = True
-        self.emitter.emit(Event(kind=EventKind.STOPPED, reason=error.message, fault=Fault.STOP.value))
-        return True
-
-    def store_works(self) -> None:
-        """It has taken a step: whoever was told that it had failed is told, and if it fails again, that is news."""
-        if self._is_store_broken:
-            self._is_store_broken = False
-            self.emitter.emit(Event(kind=EventKind.RESUMED, reason="the journal works again"))
 
 
 def store_left(emitter: Emitter, name: str, unwritten: Iterable[Unwritten]) -> None:

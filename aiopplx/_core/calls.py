@@ -153,7 +153,7 @@ class Calls:
             snapshot = caller.acceptance
             status = snapshot.status if snapshot is not None else JobStatus.IN_PROGRESS
             self.forget(caller)  # not left behind: whoever submits alone means to come back for it
-            self.life.announcer.was_only_submitted(running.job_id)
+            self.life.announcer.left_jobs.was_only_submitted(running.job_id)
             return caller.named(running.as_job(status, None, snapshot))
         finally:
             await self._leave(caller)
@@ -266,7 +266,7 @@ class Calls:
     async def _leave(self, caller: Caller) -> None:
         """The call ends. If its job does not, nobody here waits for it any more, and that is told."""
         if (job := caller.untaken()) is not None and may_be_billed(job):
-            self.life.announcer.left([job], are_known=caller.is_late)
+            self.life.announcer.left_jobs.tell([job], are_known=caller.is_late)
         sending = self._callers.get(caller)
         if self.is_closed or (sending is None and caller not in caller.sub.listeners):
             self._callers.pop(caller, None)  # `aclose` waits for what it sends, and tells; this call must not end that
@@ -277,7 +277,7 @@ class Calls:
                 await leave(self.life, [caller], [sending] if sending is not None else [], left)
             finally:
                 self._callers.pop(caller, None)  # not before: a session that closes meanwhile waits for it too
-                self.life.announcer.left(left)
+                self.life.announcer.left_jobs.tell(left)
 
     def _check_open(self) -> None:
         if self.is_closed:
@@ -298,7 +298,7 @@ class Calls:
     async def aclose(self) -> None:
         """End everything that runs: batches, calls, polls. Whoever waits gets `closed_error`."""
         self.is_closed = True
-        self.life.announcer.ends()
+        self.life.announcer.left_jobs.session_ends()
         callers = dict(self._callers)
         for caller in callers:
             caller.fail(closed_error())
@@ -316,8 +316,8 @@ class Calls:
             try:
                 ends = await asyncio.gather(*closing, return_exceptions=True)
             finally:
-                self.life.announcer.left(left)
-                self.life.announcer.left_submitted()
+                self.life.announcer.left_jobs.tell(left)
+                self.life.announcer.left_jobs.tell_submitted()
         for end in ends:
             if isinstance(end, Exception):
                 raise end

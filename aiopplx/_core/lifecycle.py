@@ -779,7 +779,7 @@ class Lifecycle:
         poll = self._stop_listening(listener)
         sub = listener.sub
         if listener.is_late and is_collected(sub):  # `leave` tells of the others
-            self.announcer.nobody_waits(sub.job_id)
+            self.announcer.left_jobs.nobody_waits(sub.job_id)
         return poll
 
     def _stop_listening(self, listener: Listener) -> asyncio.Task[None] | None:

@@ -466,7 +466,7 @@ async def test_job_is_left_once_nobody_waits_for_it(first: Use, second: Use, clo
     assert [(event.job_id, event.awaited) for event in of_kind(told, EventKind.LEFT)] == [("job-0", False)]
     assert len(server.rows) == 1
     assert live.listeners == ()
-    assert life.announcer._withheld == {}
+    assert life.announcer.left_jobs.withheld == {}
 
 
 @pytest.mark.parametrize("second", [_asked, _waited_for, _followed, _in_a_batch])
@@ -484,7 +484,7 @@ async def test_job_that_somebody_still_gets_is_not_left(second: Use, tmp_path: P
         server.script = lambda asked: (200, whole)
         with anyio.fail_after(SOON):
             await staying
-        assert session._core.life.announcer._withheld == {}
+        assert session._core.life.announcer.left_jobs.withheld == {}
     assert of_kind(told, EventKind.LEFT) == []
     assert [event.job_id for event in of_kind(told, EventKind.FINISHED)] == ["job-0"]
 

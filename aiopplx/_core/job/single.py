@@ -47,7 +47,7 @@ async def get(life: Lifecycle, api: API, job_id: str) -> Job:
     if record is not None and snapshot.status.is_final and not snapshot.is_empty:
         await life.learn(api, record, snapshot)
     if snapshot.status.is_final:
-        life.announcer.is_seen_over(job_id)
+        life.announcer.left_jobs.is_over(job_id)
     error = outcome_error(snapshot)
     if record is None:
         return make_job(job_id, snapshot.status, error, snapshot, api=api.name)
