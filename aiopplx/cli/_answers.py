@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from aiopplx.cli._columns import Columns
-from aiopplx.cli._exits import UsageError
+from aiopplx.cli._exits import OutputLost, UsageError
 from aiopplx.cli._files import Delimited, Ending, JsonLines, RowFile, why_not
 from aiopplx.cli._journals import all_known, superseded
 from aiopplx.cli._options import STANDARD, JournalOptions, OutputFormat, RunOptions, is_url
@@ -65,7 +65,11 @@ def form_of(path: str, given: OutputFormat | None) -> OutputFormat:
         stem = Path(path).with_suffix("")
         nearest = stem if stem.suffix.lower() in SUFFIXES else f"{stem}{instead}"
         raise UsageError(f"{path}: answers are not written as {suffix}; -o {nearest} is the nearest")
-    form = given or ("html" if is_folder else SUFFIXES.get(suffix, "jsonl"))
+    bare = path.rstrip(f"/{os.sep}")
+    if is_folder and bare and os.path.exists(bare) and not os.path.isdir(bare):
+        raise UsageError(f"{path} names a folder, and {bare} is none; give another name")
+    named = SUFFIXES.get(suffix, "html" if is_folder else "jsonl")
+    form = given or ("html" if path.endswith(("/", os.sep)) else named)
     if is_folder and form not in ("html", "markdown"):
         raise UsageError(f"{path} is a folder, which holds a report: --output-format html or markdown")
     if form in _NEEDS:
@@ -263,6 +267,7 @@ class Answers:
     ) -> None:
         self._outputs: list[Output] = []
         self._notes: list[str] = []
+        self._lost: list[str] = []
         names = [path if path == STANDARD else os.path.realpath(path) for path in paths]
         if len(set(names)) < len(names):
             raise UsageError("two outputs have one name")
@@ -297,8 +302,8 @@ class Answers:
 
     @property
     def name(self) -> str:
-        """What messages call them."""
-        *names, last = (output.name for output in self._outputs)
+        """What messages call them; once they are closed, those that could be finished, or ""."""
+        *names, last = [output.name for output in self._outputs] or [""]
         return f"{', '.join(names)} and {last}" if names else last
 
     @property
@@ -311,22 +316,29 @@ class Answers:
         """What is to be told once they are closed."""
         return self._notes
 
+    @property
+    def lost(self) -> list[str]:
+        """Why files could not be finished, a sentence for each."""
+        return self._lost
+
     async def write(self, at: int, line: int | None, job: Job) -> None:
         """Write a job to each. See `Output`."""
         for output in self._outputs:
             await output.write(at, line, job)
 
     async def close(self, ending: Ending) -> None:
-        """Finish all files, also if one cannot be written. Raises `OutputLost` then. See `Output`."""
+        """Finish all files, also if one cannot be written. Raises `OutputLost` then; `lost` has all. See `Output`."""
         lost: Exception | None = None
-        outputs, self._outputs = self._outputs, list(self._outputs)
+        outputs, self._outputs = self._outputs, []
         longer: set[int] = set()
         for output in outputs:
             try:
                 too_long = await output.close(ending)
             except Exception as error:  # also one that nobody foresaw: the other files are put in order
                 lost = lost or error
+                self._lost += [str(error)] if isinstance(error, OutputLost) else []
                 continue
+            self._outputs.append(output)
             if output.advice:
                 self._notes.append(output.advice)
             longer.add(too_long)

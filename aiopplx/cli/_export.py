@@ -14,7 +14,7 @@ import anyio.lowlevel
 from aiopplx._text.amounts import many
 from aiopplx.cli._answers import Answers
 from aiopplx.cli._columns import LAYOUT, Columns, columns_of_rows
-from aiopplx.cli._exits import DONE, LATER, code_until_signal
+from aiopplx.cli._exits import DONE, LATER, code_until_signal, complain
 from aiopplx.cli._files import Ending
 from aiopplx.cli._journals import SUFFIX
 from aiopplx.cli._options import ExportOptions
@@ -67,7 +67,11 @@ class _Export:
             tally = await self._write(answers)
             ending = "whole"
         finally:
-            await answers.close(ending)
+            try:
+                await answers.close(ending)
+            finally:
+                for why in answers.lost[1:]:  # the first one is raised
+                    complain(why)
         return self._close(answers, tally)
 
     def _columns(self) -> Columns:

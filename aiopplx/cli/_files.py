@@ -156,6 +156,7 @@ class RowFile:
         self._end = 0
         self._is_new = False
         self._refusal = f"{path} is not empty; give --force to overwrite it, or another name"
+        check_name(path)
         self._fd = self._opened()
         size = os.fstat(self._fd).st_size
         if size and not self._take_over(is_ours):
@@ -340,6 +341,19 @@ def replacing(path: str) -> Generator[str]:
         os.replace(new, path)
     except OSError as error:
         raise OutputLost(f"{why_not(path, error)}; what should be in it is in {_apart(path, new)}") from None
+
+
+def check_name(path: str) -> None:
+    """Refuse a name to which `NEW` cannot be added, before anything is paid for: the file would never get finished.
+
+    Raises:
+        UsageError: it is too long, say.
+    """
+    try:
+        with contextlib.suppress(FileNotFoundError):
+            os.lstat(os.path.realpath(path) + NEW)
+    except OSError as error:
+        raise UsageError(why_not(path, error)) from None
 
 
 def _apart(path: str, new: str) -> str:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, overload
 
 from aiopplx.cli._columns import Columns, Value
 from aiopplx.cli._exits import OutputLost, UsageError
-from aiopplx.cli._files import NEW, Ending, Old, Span, replacing, why_not
+from aiopplx.cli._files import NEW, Ending, Old, Span, check_name, replacing, why_not
 from aiopplx.cli._journals import all_known, finished_besides, knows_any
 from aiopplx.cli._kept import Kept, name_of
 from aiopplx.cli._options import STANDARD, OutputFormat
@@ -75,6 +75,7 @@ class Report:
         self._as_finished = as_finished
         if not force and not self._is_ours():
             raise UsageError(f"{path} is not empty; give --force to overwrite it, or another name")
+        check_name(path)
         self._kept = Kept(os.path.dirname(os.path.abspath(path)))
 
     def _is_ours(self) -> bool:

@@ -119,7 +119,6 @@ class _Run:
         self._has_named_journal = False
         self._has_tables = needs_columns(options)
         self._agreement: Agreement
-        self._lost: OutputLost | None = None
         self._in_all: Estimate | None = None
         self._has_begun = False
 
@@ -254,7 +253,6 @@ class _Run:
                 is_whole = ending is None and self._questions.has_ended
                 await self._close_answers("whole" if is_whole else "part")
             except OutputLost as lost:
-                self._lost = None if ending is None or isinstance(ending, OutputLost) else lost
                 ending = ending or lost
             if ending is not None and self._resuming:
                 self._in_all = await self._agreement.recounted()
@@ -451,9 +449,10 @@ class _Run:
             self._say_which_journal(ending)
         elif self._unsent_because is not None:
             complain(self._unsent_because)
-        if self._lost is not None:
-            complain(self._lost)
-        if self._place is not None and (self._lost is not None or isinstance(ending, OutputLost)):
+        for why in self._answers.lost:
+            if why != str(ending):
+                complain(why)
+        if self._place is not None and (self._answers.lost or isinstance(ending, OutputLost)):
             self._view.say(f"No answer is lost: {self._place} has them all, and gives them to the same command.")
 
     def _say_which_journal(self, ending: BaseException) -> None:
@@ -529,7 +528,7 @@ class _Run:
     def _summary(self, ending: BaseException | None, unfinished: Unfinished) -> None:
         if isinstance(ending, BrokenPipeError) or not (self._tally.touched or unfinished.total):
             return
-        is_file = self._answers.name != "stdout" and self._tally.finished
+        is_file = self._answers.name not in ("", "stdout") and self._tally.finished
         what = "Answers" if self._tally.finished > self._tally.unsent else "The questions, without answers, are"
         place = f" {what} in {self._answers.name}." if is_file else ""
         total = self._questions.read if self._questions.total is None else self._questions.total

@@ -735,6 +735,28 @@ async def test_other_files_are_finished_whatever_one_does(tmp_path: Path) -> Non
     assert [row["id"] for row in csv_rows(path)] == ["0", "1"]
 
 
+async def test_each_file_that_is_lost_is_told(tmp_path: Path) -> None:
+    """And none of them is named as the place of the answers. Here folders take their names meanwhile."""
+    file, answers, lost = table(tmp_path, 1), tmp_path / "a.csv", [tmp_path / "a.html", tmp_path / "a.xlsx"]
+    async with Emulator(duration=3600.0, answer_chars=40_000) as server:
+        async with started(server, *plan(file, answers, *lost)) as process:
+            await until(lambda: server.ledger.created == 1)
+            for path in lost:
+                path.mkdir()
+            server.advance(3600.0)
+            code, said = await ending(process)
+        for path in lost:
+            path.rmdir()
+        exported = ("export", f"{file}.journal.db", *(word for path in lost for word in ("-o", str(path))))
+        done = await run_at(server, *exported)
+    assert code == 75, said
+    for path in lost:
+        assert f"aiopplx: cannot write {path}: Is a directory" in said
+    assert f" Answers in {answers}.\n" in said
+    assert "-o report.html shows them whole" in said
+    assert done.returncode == 0, done.stderr
+
+
 @pytest.mark.parametrize("name", ["a.xlsx", "a.parquet"])
 async def test_report_that_fails_in_any_way_is_told(tmp_path: Path, name: str) -> None:
     """By the kind of the error: what a library says of it may have an answer in it."""
@@ -779,6 +801,31 @@ def test_output_of_an_unknown_form_is_refused_before_sending(
     assert main([*words, "-o", str(tmp_path / name)]) == 2
     assert f"-o {tmp_path / nearest} is the nearest" in capfd.readouterr().err
     assert os.listdir(tmp_path) == ["companies.csv"]
+
+
+LONG = "a" * 247
+
+
+@pytest.mark.parametrize(
+    ("name", "why"),
+    [
+        ("companies.csv/", "names a folder, and"),
+        (f"{LONG}.xlsx", "File name too long"),
+        (f"{LONG}aa.csv", "File name too long"),
+        ("folder.csv", "is a folder, which holds a report: --output-format html or markdown"),
+    ],
+)
+def test_output_that_cannot_be_finished_is_refused_before_sending(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], name: str, why: str
+) -> None:
+    """A file is written under a longer name first; what is a file is no folder, and what is a folder no table."""
+    (tmp_path / "folder.csv").mkdir()
+    words = ["run", str(table(tmp_path, 1)), "--template", "About {company}", "--emulate"]
+    assert main([*words, "-o", f"{tmp_path}/{name}"]) == 2
+    said = capfd.readouterr().err
+    assert why in said
+    assert "1 done" not in said
+    assert sorted(os.listdir(tmp_path)) == ["companies.csv", "folder.csv"]
 
 
 def test_refused_tag_names_an_option_that_works(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
