@@ -10,6 +10,7 @@ its own, with the theory at the head of its file:
 - *Is there more?* The pace falls after a refusal and rises until the next (`pace`).
 - *Does a refusal mean a limit at all?* A leap to the old pace tells (`noise`).
 - *Do the server's own counts hold?* Until they were contradicted three times (`told`).
+- *Is it a window?* Then one more fits when a request that was accepted has left it (`spans`).
 
 Two more are answered here, by what is in flight:
 
@@ -49,6 +50,7 @@ from aiopplx._policy.bursts import PUBLISHED, Bursts
 from aiopplx._policy.epochs import Epochs
 from aiopplx._policy.noise import Noise
 from aiopplx._policy.pace import LEAST_FLAT, SLOWEST, Pace
+from aiopplx._policy.spans import MOST, Span
 from aiopplx._policy.told import Told
 
 FIRST_WINDOW, WINDOW_SHARE = 2.0, 8.0
@@ -71,6 +73,8 @@ FEW_ON_THE_WAY = 4.0
 """Requests on their way at the rate, above which `MOST_FLAT` grows with them."""
 BELOW_RATE = 0.9
 """Of what came in while one request was alone, so much is used at once."""
+HARDLY_LATE = 1.5
+"""Mean gaps of a window: what leaves so soon after there was room has waited for it."""
 TRIED_WINDOW, TRIED_SHARE = 2.0, 16.0
 """Requests in flight above twice as many as are on their way at the rate, where more than the rate is tried: so many,
 and one more for so many departures that waited. The pace may rise fast, and all that are on their way are refused."""
@@ -189,6 +193,7 @@ class Limiter:
         burst: requests that a given limit allows at once, after a pause. Default 1: evenly spaced.
         first_window: requests in flight while nothing is known. Default `FIRST_WINDOW`.
         published: limits that the server probably has, in requests a minute, lowest first. Default `PUBLISHED`.
+        finds_window: whether a window of so many in any span is looked for. Default True.
 
     Attributes:
         in_flight: requests that were sent and are not back.
@@ -205,9 +210,12 @@ class Limiter:
         "_first_window",
         "_is_met",
         "_last_sent",
+        "_least_rtt",
         "_noise",
         "_pace",
+        "_rate_before",
         "_rtt",
+        "_span",
         "_surely",
         "_surely_more",
         "_surely_most",
@@ -225,6 +233,7 @@ class Limiter:
         burst: float = 1.0,
         first_window: float = FIRST_WINDOW,
         published: Sequence[float] = PUBLISHED,
+        finds_window: bool = True,
     ) -> None:
         self.is_given: bool = per_minute is not None
         self.in_flight: int = 0
@@ -234,10 +243,14 @@ class Limiter:
         self._noise = Noise()
         self._told = Told()
         self._alone = Alone()
+        self._span = Span()
+        self._rate_before: float | None = None
         self._bursts = Bursts(published)
         # While no limit was met, requests are counted and nothing else: `_surely` so many may be in flight at least.
         # Each that is accepted adds `_surely_more`, up to `_surely_most`.
         self._is_met = self.is_given
+        if self.is_given or not finds_window:
+            self._span.end()
         self._surely = first_window
         self._surely_more = 1.0 / WINDOW_SHARE
         self._surely_most = WIDE_WINDOW
@@ -245,6 +258,7 @@ class Limiter:
         self._window_from = 0
         self._closed_until = 0.0
         self._rtt = 0.0
+        self._least_rtt = math.inf
         self._began: float | None = None
         self._last_sent = -math.inf
 
@@ -261,6 +275,11 @@ class Limiter:
     def burst(self) -> float:
         """Requests at once, after a pause."""
         return self._pace.burst
+
+    @property
+    def places(self) -> int:
+        """Requests at once in a window; 0 if the limit is none."""
+        return self._span.most
 
     @property
     def count(self) -> int:
@@ -280,6 +299,11 @@ class Limiter:
         self._surely_most = max(self._surely, self._surely_most)
         self._surely, self._surely_more = FIRST_WINDOW, 1.0 / CAREFUL_SHARE
         self._first_window, self._window_from = FIRST_WINDOW, self._epochs.accepted
+
+    def join(self, other: Limiter) -> None:
+        """The other's requests count towards this limit, and always did: they took places that were not seen."""
+        self.in_flight += other.in_flight
+        self._span.end()
 
     def expect(self, usual: float) -> None:
         """Another limit of the account has shown that this share of all requests is refused at any rate."""
@@ -305,6 +329,8 @@ class Limiter:
         if self._awaits():
             # One more goes all the same after a while: it must not hang on answers that do not come.
             return max(closed, self._last_sent + self._stale() - now)
+        if self._span.most:
+            return max(closed, self._span_opens() - now)
         return closed if pace.rate is None else max(closed, pace.delay(now))
 
     def waits_for_answer(self) -> bool:
@@ -332,7 +358,9 @@ class Limiter:
                 alone.is_followed(now)
                 pace.save(now, self._saved_alone(now, pace.rate or SLOWEST))
                 return
-        if pace.rate is not None and (self.is_given or not alone.is_on):
+        if self._span.most:
+            pace.waited += now - self._span_opens(-1) < HARDLY_LATE * self._span.seconds / self._span.most
+        elif pace.rate is not None and (self.is_given or not alone.is_on):
             if pace.leave(now, now - self._last_sent):
                 self._epochs.is_full(now)
             if self._noise.leapt_at is not None:
@@ -360,7 +388,14 @@ class Limiter:
         """Whether what is in flight tells if another may follow: the window is full, or the leap has been made."""
         if self._pace.rate is None:
             return self.in_flight >= self._window()
+        if self._span.most:
+            most = TRIED_WINDOW + 2.0 * self._pace.rate * self._rtt if self._pace.is_tried else math.inf
+            return self.in_flight >= min(self._span.most, most)
         return self._noise.awaits or self._tries_enough(self._pace.rate)
+
+    def _span_opens(self, more: int = 0) -> float:
+        """When one may leave to find a place in the window; `more` are on their way beside those that are."""
+        return self._span.opens(self.in_flight + more, self._pace.faster) - self._least_rtt / 2.0
 
     def _tries_enough(self, rate: float) -> bool:
         """Whether as many are on their way as should be refused at once, where more than the rate is tried."""
@@ -393,13 +428,18 @@ class Limiter:
 
     def accepted(self, now: float, sent_at: float) -> None:
         """See `Departures`."""
-        rtt = self._rtt
-        self._rtt = rtt + (now - sent_at - rtt) / 8.0 if rtt else now - sent_at
+        rtt, took = self._rtt, now - sent_at
+        self._rtt = rtt + (took - rtt) / 8.0 if rtt else took
+        if took < self._least_rtt:
+            self._least_rtt = took
         self._epochs.accepted += 1
         if self._is_met:
             self._accepted_met(now, sent_at)
-        elif self._surely < self._surely_most:
+            return
+        if self._surely < self._surely_most:
             self._surely += self._surely_more
+        if self._epochs.accepted <= MOST + 1:
+            self._span.taken.append(sent_at + took / 2.0)
 
     def _accepted_met(self, now: float, sent_at: float) -> None:
         self._noise.accept(is_new=sent_at > self._epochs.known_at)
@@ -411,6 +451,12 @@ class Limiter:
             self._window_from, self._first_window = self._epochs.accepted, FIRST_WINDOW
             if self._pace.rate is not None and not self.is_given:
                 self._pace.save(now, self._saved_alone(now, self._pace.rate))
+        span, pace = self._span, self._pace
+        if not span.is_over and span.accept((now + sent_at) / 2.0, now - 2.0 * self._rtt):
+            self._rate_before, pace.flat, pace.waited = pace.rate, min(MOST_FLAT, float(span.most)), 0
+            self._alone.is_on = False
+        if span.most:
+            pace.rate = max(SLOWEST, span.most / span.seconds)
 
     def _saved_alone(self, now: float, rate: float) -> float:
         """What came in since the refusal was known, while one request was alone."""
@@ -442,6 +488,8 @@ class Limiter:
             self._contradicted()
         epochs.known_at = now
         pace.waited, pace.doubles = 0, False
+        if not self._span.is_over and self._refused_in_span(now, sent_at):
+            return True
         if alone.is_on or (alone.was_followed(sent_at) and epochs.is_empty):
             epochs.refuse_alone(sent_at)
             grows = GAP_GROWS if pace.rate is None else KNOWN_GAP_GROWS
@@ -454,6 +502,22 @@ class Limiter:
             if noise.leapt_at is None:
                 alone.begin(now, self._first_gap(now))
         return True
+
+    def _refused_in_span(self, now: float, sent_at: float) -> bool:
+        """Whether a window was found, which says all that is to be said of a refusal."""
+        span, pace = self._span, self._pace
+        if not span.most and self._noise.usual:
+            span.end()
+            return False
+        was_found = span.most > 0
+        if span.refuse((now + sent_at) / 2.0):
+            pace.flat = min(MOST_FLAT, 2.0 * pace.flat)
+        elif was_found:  # it is none after all
+            pace.rate = self._rate_before or pace.rate
+            self._epochs.forget(mark=sent_at)
+            pace.save(now, 0.0)
+            self._alone.begin(now, self._first_gap(now))
+        return was_found
 
     def _first_gap(self, now: float) -> float:
         if self._pace.rate is not None:
@@ -537,6 +601,7 @@ class Limiter:
             if not pace.is_told:
                 pace.is_told, pace.waited = True, int(TOLD_FLAT)
                 self._epochs.forget()
+                self._span.end()
             pace.save(now, free)
 
     def told(self, now: float) -> tuple[float, float] | None:
@@ -554,6 +619,7 @@ class Limiter:
             pace.burst = 0.0
             pace.flat = LEAST_FLAT
             self._epochs.forget()
+            self._span.end()
             self._window_from = self._epochs.accepted
 
     # --- for a later run ---------------------------------------------------------------------------------------------
@@ -571,6 +637,7 @@ class Limiter:
         if self.is_given or learnt.rate is None or self._began is not None or pace.rate is not None:
             return
         self._is_met = True
+        self._span.end()
         pace.rate = max(SLOWEST, learnt.rate)
         pace.burst = max(0.0, learnt.burst)
         pace.flat = min(TOLD_FLAT, max(LEAST_FLAT, learnt.flat))

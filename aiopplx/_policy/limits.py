@@ -66,8 +66,8 @@ class _Found:
 
     def __init__(self) -> None:
         self.submit = Limiter()
-        self.poll = Limiter(first_window=AT_ONCE, published=())
-        self.list = Limiter(first_window=AT_ONCE, published=())
+        self.poll = Limiter(first_window=AT_ONCE, published=(), finds_window=False)
+        self.list = Limiter(first_window=AT_ONCE, published=(), finds_window=False)
 
 
 class _Both:
@@ -231,12 +231,12 @@ class Limits:
         if empty is None:
             return True
         accepted = self.submit.count + self.poll.count - empty.accepted
-        return accepted <= empty.left + FITS * limit.rate * (now - empty.at) + FITS_FEW
+        return accepted <= empty.left + FITS * limit.rate * (now - empty.at) + FITS_FEW + limit.places
 
     def _part(self, now: float) -> None:
         """Refusals come at any rate, so that the one that joined two limits said nothing: each goes on by itself."""
         of_both = self.submit
-        poll = self._found.poll = Limiter(first_window=AT_ONCE, published=())
+        poll = self._found.poll = Limiter(first_window=AT_ONCE, published=(), finds_window=False)
         poll.start_from(now, of_both.learnt, 0.0)
         of_both.in_flight = 0  # some of those that are under way are polls
         self._use(of_both, poll, self.list, is_shared=False)
@@ -265,7 +265,7 @@ class Limits:
 
     def _join(self, into: Limiter) -> None:
         other = self.poll if into is self.submit else self.submit
-        into.in_flight += other.in_flight
+        into.join(other)
         self._found.submit = self._found.poll = into
         self._use(into, into, self.list, is_shared=True)
 

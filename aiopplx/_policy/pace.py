@@ -119,6 +119,11 @@ class Pace:
         """Whether requests leave faster than at the rate, to find out whether that is too low."""
         return self.waited > self.flat and not (self._is_given or self.is_even or self.doubles or self.is_told)
 
+    @property
+    def faster(self) -> float:
+        """How many times the rate the pace is at present."""
+        return self._pace() / (self.rate or SLOWEST)
+
     def delay(self, now: float) -> float:
         """Seconds until one more has come in; 0 where less remains than a clock can tell."""
         wait = (1.0 - self.saved(now)) / self._pace()

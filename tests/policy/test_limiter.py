@@ -122,6 +122,14 @@ def test_bucket_refuses_two_percent_after_the_start(rpm: int, jobs: int):
         assert run.refused_in(since) <= 0.02 * (accepted + run.refused_in(since))
 
 
+@pytest.mark.parametrize(("most", "period", "jobs"), [(5, 1, 1_000), (15, 5, 900), (60, 60, 600)])
+def test_window_is_used_to_the_last_request(most: int, period: float, jobs: int):
+    done = runs(lambda _: SlidingWindow(most, period), jobs)
+    assert median_ratio(lambda _: SlidingWindow(most, period), done) <= 1.18
+    late = [run.refused_in(0.2 * run.seconds) / (run.refused_in(0.2 * run.seconds) + 0.8 * jobs) for run in done]
+    assert statistics.median(late) <= 0.021
+
+
 @pytest.mark.parametrize("latency", [(0.02, 0.1), (0.3, 2.0)])
 @pytest.mark.parametrize(("rpm", "capacity", "jobs"), [(50, 50, 100), (150, 150, 300), (500, 500, 1_000)])
 def test_latency_does_not_change_what_is_found(rpm: float, capacity: float, jobs: int, latency: tuple[float, float]):
@@ -145,9 +153,13 @@ OTHERS: dict[str, tuple[Make, int, float, float]] = {
     "fixed 20 per 10 s": (lambda seed: FixedWindow(20, 10, offset=seed * 1.3), 300, 1.4, 1.6),
     "fixed 5/s": (lambda seed: FixedWindow(5, 1, offset=seed * 0.37), 100, 1.3, 1.6),
     "fixed 10/s": (lambda _: FixedWindow(10, 1), 300, 1.4, 1.6),
-    "sliding 60/min": (lambda _: SlidingWindow(60, 60), 200, 1.4, 1.6),
-    "sliding 5/s": (lambda _: SlidingWindow(5, 1), 100, 1.5, 2.0),
-    "sliding 30 per 20 s": (lambda _: SlidingWindow(30, 20), 200, 1.4, 1.6),
+    "sliding 60/min": (lambda _: SlidingWindow(60, 60), 200, 1.15, 1.3),
+    "sliding 100/min": (lambda _: SlidingWindow(100, 60), 500, 1.2, 1.3),
+    "sliding 3/s": (lambda _: SlidingWindow(3, 1), 80, 1.3, 1.8),
+    "sliding 5/s": (lambda _: SlidingWindow(5, 1), 100, 1.35, 1.7),
+    "sliding 8/s": (lambda _: SlidingWindow(8, 1), 160, 1.35, 1.6),
+    "sliding 15 per 5 s": (lambda _: SlidingWindow(15, 5), 150, 1.2, 1.6),
+    "sliding 30 per 20 s": (lambda _: SlidingWindow(30, 20), 200, 1.2, 1.4),
     "counter 5/s": (lambda _: Counter(5, 1), 60, 1.75, 2.1),
     "counter 5/s, Retry-After": (lambda _: Counter(5, 1, retry_after=1), 60, 2.0, 2.4),
     "counter 10/s": (lambda _: Counter(10, 1), 200, 1.5, 2.0),
