@@ -21,6 +21,7 @@ import anyio
 import msgspec
 
 from aiopplx._checks.builtin import as_builtin
+from aiopplx._checks.unseen import unseen, unseen_call
 from aiopplx._config import (
     JournalOptions,
     Settings,
@@ -129,6 +130,7 @@ class Session:
         ConfigError: no key, or a key, a URL or a number that cannot be used; `shared` without `rpm` or `tier`.
     """
 
+    @unseen
     def __init__(
         self,
         api_key: str | None = None,
@@ -335,6 +337,7 @@ class Session:
         clock = self._settings.clock
         return clock.wall() - (clock.now() - dated[0]) - date
 
+    @unseen
     def eta(self, *, waiting: int = 0) -> Forecast:
         """When half, nine in ten and all of the jobs that run now will be done, by how long such jobs have taken.
 
@@ -372,6 +375,7 @@ class Session:
 
         return stats(self._core) if self._core is not None else SessionStats()
 
+    @unseen
     def events(self, *, limit: int = 1000) -> EventStream:
         """What happens from now on: `async for event in session.events(): ...`. Ends when the session is closed.
 
@@ -431,6 +435,7 @@ class Session:
         reuse: str | float | None = None,
         tenant: str | None = None,
     ) -> Batch: ...
+    @unseen
     def batch(
         self,
         source: Items,
@@ -491,6 +496,7 @@ class Session:
             tenant=check_tenant(tenant) if tenant is not None else "",
         )
 
+    @unseen_call
     async def estimate(self, source: Items, *, run: str | None = None) -> Estimate:
         """What a batch of this source would cost and how long it would take, before it is paid. Nothing is sent.
 
@@ -582,6 +588,7 @@ class Session:
         tenant: str | None = None,
         **fields: Unpack[ResearchFields],
     ) -> Job: ...
+    @unseen_call
     async def ask(
         self,
         question: Item,
@@ -684,6 +691,7 @@ class Session:
         tenant: str | None = None,
         **fields: Unpack[ResearchFields],
     ) -> Job: ...
+    @unseen_call
     async def submit(
         self,
         question: Item,
@@ -711,6 +719,7 @@ class Session:
             await core.calls.submit(core.freeze(request, timeout=self._settings.timeout), self._names(reuse, tenant))
         )
 
+    @unseen_call
     async def wait(self, job: Job | str, *, timeout: float | None = None) -> Job:
         """Wait for a job that exists, of this session or of any other: polled with all the others.
 
@@ -731,6 +740,7 @@ class Session:
         seconds = self._seconds(timeout)
         return wanted if isinstance(wanted, Job) else await core.calls.wait(wanted, seconds=seconds)
 
+    @unseen
     def follow(self, job: Job | str, *, after: str = "", timeout: float | None = None) -> Follow:
         """How a job stands now, then each change, to its end: `async for update in session.follow(job): ...`.
 
@@ -773,6 +783,7 @@ class Session:
     def _seconds(self, timeout: float | None) -> float:
         return check_positive("timeout", timeout) if timeout is not None else self._settings.timeout
 
+    @unseen_call
     async def get(self, id: str) -> Job:
         """Poll a job once; a result that the journal has is not asked for again. An end that is found is written to it.
 
@@ -790,6 +801,7 @@ class Session:
         named = named_by(id)
         return await get(core.life, core.life.routing.api_of(named.job_id, named.api), named.job_id)
 
+    @unseen
     def list(self, *, limit: int | None = None) -> JobList:
         """The account's jobs, as summaries without results: `async for job in session.list()`, or `await` it.
 
@@ -804,6 +816,7 @@ class Session:
         core = self._running()
         return JobList(core.life, check_whole("limit", limit) if limit is not None else None)
 
+    @unseen_call
     async def cancel(self, job: Job | str) -> Job:
         """Cancel a running job at the server, where the API can (the Agent API), and wait until it has ended.
 
@@ -827,6 +840,7 @@ class Session:
 
     # --- files -------------------------------------------------------------------------------------------------------
 
+    @unseen_call
     async def files(self, job: Job | str) -> builtins.list[JobFile]:
         """The files that a job wrote and shared, where the API has files (the Agent API, with the tool `sandbox`).
 
@@ -844,6 +858,7 @@ class Session:
         job_id, name = _named(job)
         return await files(core.life, core.life.routing.api_of(job_id, name), job_id)
 
+    @unseen_call
     async def download(self, job: Job | str, file: JobFile | str, path: str | os.PathLike[str]) -> Path:
         """Write a file of a job to the disk, piece by piece, so that memory does not depend on its size.
 
@@ -863,6 +878,7 @@ class Session:
             InvalidRequest: the API has no files, or one of the ids is none.
             NotFound: the server knows no such job or file.
             ResponseTooLarge: it is larger than `NetworkOptions.max_file_bytes`.
+            ConfigError: `path` is no path.
             FileExistsError: `path` is a directory that has a file of that name.
             OSError: it could not be written.
             AiopplxError: no usable answer within the bounds of the `RetryPolicy`.
@@ -872,6 +888,9 @@ class Session:
         core = self._running()
         job_id, name = _named(job)
         api = core.life.routing.api_of(job_id, name)
+        given: object = path
+        if not isinstance(given, str | os.PathLike):
+            raise ConfigError(f"must be a path, not {type(given).__name__}", argument="path")
         return await download(core.life, api, job_id, file, Path(path))
 
     # --- what is in doubt --------------------------------------------------------------------------------------------
@@ -883,6 +902,7 @@ class Session:
         """
         return await self._decisions().in_doubt()
 
+    @unseen_call
     async def resubmit(self, job: Job, *, pay_again: bool) -> Job:
         """Submit a question of the journal again, under a new key, in place of a job that has no result.
 
@@ -902,6 +922,7 @@ class Session:
         sub = await self._decisions().resubmission(job, timeout=self._settings.timeout)
         return _raised_without_id(await core.calls.submit(sub))
 
+    @unseen_call
     async def adopt(self, job_id: str, *, instead_of: Job | None = None, tag: str | int | None = None) -> Job:
         """Take a job that the server has into the journal.
 
@@ -917,6 +938,7 @@ class Session:
         api, job_id = self._running().life.routing.api_of(named.job_id, named.api), named.job_id
         return await self._decisions().adopt(job_id, api, instead_of=instead_of, tag=tag)
 
+    @unseen_call
     async def drop(self, job: Job) -> Job:
         """Give up a job in doubt: later runs do not send it again by themselves. The server is not told."""
         return await self._decisions().drop(job)

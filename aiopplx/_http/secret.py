@@ -16,6 +16,7 @@ from aiopplx._errors import ConfigError
 
 _KEY = r"[\x21-\x7e]+"
 _HOST = r"[\w.-]+(:[0-9]+)?(/\S*)?"
+_LIKE_A_KEY = r"[\w-]{16,}"
 _BLANK = r"""[\s"'<>\\]"""
 _QUOTED = r"""(?s)["'`\u2018-\u201f].*|.*["'`\u2018-\u201f]"""
 
@@ -156,7 +157,7 @@ def _problem_of(given: str, url: yarl.URL) -> str:
     said = ""
     if re.fullmatch(_QUOTED, given):
         return "has a quotation mark in it: leave the quotation marks out"
-    if given and "://" not in given and re.fullmatch(_HOST, given):
+    if given and "://" not in given and re.fullmatch(_HOST, given) and not re.fullmatch(_LIKE_A_KEY, given):
         said = "has no scheme"
         url = _with_scheme(given)
     if url.scheme not in ("http", "https") or not url.host or re.search(_BLANK, given):

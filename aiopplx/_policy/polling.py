@@ -39,6 +39,7 @@ from typing import Any, Generic, TypeVar
 
 import msgspec
 
+from aiopplx._checks.unseen import unseen
 from aiopplx._errors import AiopplxError, ConfigError, JobExpired, NotFound, ProtocolError, ResponseTooLarge
 from aiopplx._job import CLOCKS_DIFFER, JobStatus, Snapshot, outcome_error
 from aiopplx._policy.durations import PRICE, Law
@@ -129,6 +130,7 @@ class PollPolicy(msgspec.Struct, frozen=True, kw_only=True):
     refused_pause: float = 30.0
     rule: PollRule | None = None
 
+    @unseen
     def __post_init__(self) -> None:
         """Refuses a policy that would never poll or always. Raises `ConfigError`."""
         if not self._is_possible():

@@ -34,6 +34,7 @@ from typing import Literal, TypeAlias, cast
 
 import msgspec
 
+from aiopplx._checks.unseen import unseen
 from aiopplx._errors import (
     AiopplxError,
     APIError,
@@ -112,11 +113,13 @@ class RetryPolicy(msgspec.Struct, frozen=True, kw_only=True):
     patience: float = 120.0
     leave_grace: float = 2.0
 
+    @unseen
     def __post_init__(self) -> None:
         """Refuses a word that `on_doubt` does not know: a misspelt "hold" would pay twice."""
         word = cast("object", self.on_doubt)
         if word is not None and not (isinstance(word, str) and word in ("resend", "hold")):
-            shown = repr(word[:60]) if isinstance(word, str) else type(word).__name__
+            is_word = isinstance(word, str) and len(word) <= 12  # a longer one may be a secret in the wrong place
+            shown = repr(word) if is_word else type(word).__name__
             raise ConfigError(f"must be None, 'resend' or 'hold', not {shown}", argument="on_doubt")
 
     def resends(self, has_keys: bool) -> bool:

@@ -173,4 +173,6 @@ def quoted_id(job_id: str) -> str:
             return quote(job_id, safe="")
     except (TypeError, AttributeError, UnicodeEncodeError):  # no text, or none that can be sent
         pass
-    raise InvalidRequest(f"{ascii(job_id)[:140]} is not a job id", field="id")
+    given: object = job_id
+    shown = ascii(given)[:140] if isinstance(given, str) else f"what is given, a {type(given).__name__},"
+    raise InvalidRequest(f"{shown} is not a job id", field="id")

@@ -15,6 +15,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 from aiopplx._checks.path import check_path
+from aiopplx._checks.unseen import unseen
 from aiopplx.journal import _steps as steps
 from aiopplx.journal._errors import (
     ClaimLost,
@@ -107,6 +108,7 @@ _HOMES = {
 }
 
 
+@unseen
 def open_reader(path: str | os.PathLike[str]) -> JournalReader:
     """Open a journal for reading only: during a run, after a crash, from many processes. It changes nothing.
 

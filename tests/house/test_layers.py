@@ -21,7 +21,7 @@ from aiopplx.journal import State
 TOWER = """
 _version  _errors  _waiting
 _text.  amounts safe code marks structured thought names values words
-_checks.  builtin cells path span rules conversion
+_checks.  builtin cells path span rules conversion unseen
 report.  _markdown _notebook
 _job  _events
 _wire.  limited said naming call headers messages request fields kinds api decoding status words addresses thinking
