@@ -15,7 +15,7 @@ from aiopplx._errors import APIError, InvalidRequest, RequiredAction
 from aiopplx._job import JobFile, JobStatus, Page, Snapshot
 from aiopplx._text.safe import plain
 from aiopplx._text.values import is_array, is_object
-from aiopplx._text.words import joined
+from aiopplx._text.words import joined, words_of
 from aiopplx._wire.api import Tier, quoted_id
 from aiopplx._wire.call import Call, Lane, Reply
 from aiopplx._wire.decoding import (
@@ -268,12 +268,14 @@ class Agent(msgspec.Struct, frozen=True):
         Some gateways answer with the whole run instead; the word is then its status.
         """
         said = strictly(_CANCEL, reply.body)
-        if said is not None:
+        if said is not None and said.status.lower() not in _NOT_CANCELLED:
             return plain(said.status, 80)
         value = plain_values(reply)
         word = value.get("status") if is_object(value) else None
         if not isinstance(word, str):
-            unusable(reply, "something other than the status of a cancellation")
+            unusable(reply, _with_words("something other than the status of a cancellation", value))
+        if word.lower() in _NOT_CANCELLED:
+            unusable(reply, _with_words(f"{word.lower()!r} to a cancellation", value))
         return plain(word, 80)
 
     def read_files(self, reply: Reply) -> Sequence[JobFile]:
@@ -284,6 +286,16 @@ class Agent(msgspec.Struct, frozen=True):
             unusable(reply, "something other than a list of files")
         found = [salvaged(row, FileRow) for row in map(loosely_within, rows) if is_object(row)]
         return [row.file() for row in found if row is not None and row.id]
+
+
+_NOT_CANCELLED = frozenset({"rejected", "denied", "refused", "declined", "ignored", "not_cancelled", "not_canceled"})
+"""Words that are no status of a run, and no consent."""
+
+
+def _with_words(why: str, value: Any) -> str:
+    """With what the server says in an answer that is of no use."""
+    said = plain(words_about(value) if is_object(value) else words_of(value))
+    return f"{why}: {said}" if said else why
 
 
 AGENT = Agent()

@@ -553,6 +553,28 @@ def test_cancellation_is_read_as_the_servers_word():
     assert AGENT.read_cancel(reply(run(status="cancelled"))) == "cancelled"
 
 
+WHY = "the widget was jammed"
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        WHY,
+        {"error": {"message": WHY}},
+        {"detail": WHY},
+        {"success": False, "error": WHY},
+        {"cancelled": False, "message": WHY},
+        {"status": "rejected", "reason": WHY},
+        {"status": "not_cancelled", "error": {"message": WHY}},
+        json.dumps({"error": {"message": WHY}}),
+    ],
+    ids=str,
+)
+def test_cancellation_refused_in_a_success_says_why(body: object):
+    with pytest.raises(ProtocolError, match=WHY):
+        AGENT.read_cancel(reply(body))
+
+
 @pytest.mark.parametrize("body", [{}, {"status": None}, [], b"<html>", b"", "cancelling"])
 def test_cancellation_without_a_word_is_refused(body: object):
     with pytest.raises(ProtocolError):

@@ -306,6 +306,7 @@ async def test_missing_cancel_endpoint_is_told_after_a_poll(status: int) -> None
         with pytest.raises(APIError, match="no endpoint to cancel it") as raised:
             await session.cancel("resp_1")
     assert not isinstance(raised.value, NotFound)
+    assert "no route" in raised.value.message
     assert (raised.value.status, raised.value.job_id) == (status, "resp_1")
     assert [request.method for request in server.requests] == ["GET", "POST", "GET"]
 

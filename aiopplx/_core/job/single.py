@@ -129,8 +129,8 @@ def _not_cancelled(error: APIError, job_id: str) -> APIError:
     if error.status not in NO_ENDPOINT:
         return error.about(job_id=job_id)
     return APIError(
-        f"not cancelled: the server has this job, and no endpoint to cancel it (HTTP {error.status}). It goes on and is"
-        " billed",
+        f"not cancelled: the server has this job, and no endpoint to cancel it. It goes on and is billed"
+        f" ({error.message})",
         job_id=job_id,
         status=error.status,
         type=error.type,
