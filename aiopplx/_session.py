@@ -15,7 +15,7 @@ from collections.abc import AsyncIterable, Callable, Iterable, Mapping
 from functools import partial
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, Never, Self, TypeAlias, get_args, overload
+from typing import TYPE_CHECKING, Literal, Never, Self, TypeAlias, cast, get_args, overload
 
 import anyio
 import msgspec
@@ -888,8 +888,8 @@ class Session:
         core = self._running()
         job_id, name = _named(job)
         api = core.life.routing.api_of(job_id, name)
-        given: object = path
-        if not isinstance(given, str | os.PathLike):
+        given = cast("object", path)
+        if not isinstance(given, str) and not hasattr(given, "__fspath__"):
             raise ConfigError(f"must be a path, not {type(given).__name__}", argument="path")
         return await download(core.life, api, job_id, file, Path(path))
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol, cast
 from urllib.parse import quote
 
 from aiopplx._errors import InvalidRequest
@@ -173,6 +173,6 @@ def quoted_id(job_id: str) -> str:
             return quote(job_id, safe="")
     except (TypeError, AttributeError, UnicodeEncodeError):  # no text, or none that can be sent
         pass
-    given: object = job_id
+    given = cast("object", job_id)
     shown = ascii(given)[:140] if isinstance(given, str) else f"what is given, a {type(given).__name__},"
     raise InvalidRequest(f"{shown} is not a job id", field="id")

@@ -18,9 +18,10 @@ from typing import Any
 import msgspec
 
 from aiopplx._text.names import words_in_name
+from aiopplx._text.safe import plain
 from aiopplx._text.thought import is_thought
 from aiopplx._text.values import is_array, is_object
-from aiopplx._text.words import is_error_name, is_message_name, joined, pieces_of
+from aiopplx._text.words import is_error_name, is_message_name, joined, pieces_of, words_of
 from aiopplx._wire.decoding import loosely, loosely_within, strictly
 from aiopplx._wire.status import is_answer
 
@@ -128,6 +129,12 @@ def words_about(body: Any, is_meant: Callable[[str], bool] | None = None) -> str
     """
     is_meant = is_meant or _says_something
     return joined(piece for value in _bodies(body) for piece in _pieces(value, is_meant))
+
+
+def with_words(why: str, value: Any) -> str:
+    """What is wrong with an answer, with what the server says in it: `value` is its plain values."""
+    said = plain(words_about(value) if is_object(value) else words_of(value))
+    return f"{why}: {said}" if said else why
 
 
 def words_in(raw: bytes) -> str | None:

@@ -15,7 +15,7 @@ from aiopplx._errors import APIError, InvalidRequest, RequiredAction
 from aiopplx._job import JobFile, JobStatus, Page, Snapshot
 from aiopplx._text.safe import plain
 from aiopplx._text.values import is_array, is_object
-from aiopplx._text.words import joined, words_of
+from aiopplx._text.words import joined
 from aiopplx._wire.api import Tier, quoted_id
 from aiopplx._wire.call import Call, Lane, Reply
 from aiopplx._wire.decoding import (
@@ -41,7 +41,7 @@ from aiopplx._wire.status import (
     says_running,
     status_in,
 )
-from aiopplx._wire.words import error_in, remarks_in, why_it_ended, words_about, words_in, words_of_end
+from aiopplx._wire.words import error_in, remarks_in, why_it_ended, with_words, words_about, words_in, words_of_end
 from aiopplx.agent._request import AgentRequest, newest
 from aiopplx.agent._responses import (
     AgentResponse,
@@ -273,9 +273,9 @@ class Agent(msgspec.Struct, frozen=True):
         value = plain_values(reply)
         word = value.get("status") if is_object(value) else None
         if not isinstance(word, str):
-            unusable(reply, _with_words("something other than the status of a cancellation", value))
+            unusable(reply, with_words("something other than the status of a cancellation", value))
         if word.lower() in _NOT_CANCELLED:
-            unusable(reply, _with_words(f"{word.lower()!r} to a cancellation", value))
+            unusable(reply, with_words(f"{word.lower()!r} to a cancellation", value))
         return plain(word, 80)
 
     def read_files(self, reply: Reply) -> Sequence[JobFile]:
@@ -283,19 +283,13 @@ class Agent(msgspec.Struct, frozen=True):
         value = plain_values(reply)
         rows = loosely_within(value.get("data")) if is_object(value) else None
         if not is_array(rows):
-            unusable(reply, "something other than a list of files")
+            unusable(reply, with_words("something other than a list of files", value))
         found = [salvaged(row, FileRow) for row in map(loosely_within, rows) if is_object(row)]
         return [row.file() for row in found if row is not None and row.id]
 
 
 _NOT_CANCELLED = frozenset({"rejected", "denied", "refused", "declined", "ignored", "not_cancelled", "not_canceled"})
 """Words that are no status of a run, and no consent."""
-
-
-def _with_words(why: str, value: Any) -> str:
-    """With what the server says in an answer that is of no use."""
-    said = plain(words_about(value) if is_object(value) else words_of(value))
-    return f"{why}: {said}" if said else why
 
 
 AGENT = Agent()

@@ -37,7 +37,7 @@ from aiopplx._wire.decoding import (
 from aiopplx._wire.kinds import Kind, Published, kind_named, unversioned
 from aiopplx._wire.request import DEFAULT_MODEL, Request, ResearchRequest, last_words
 from aiopplx._wire.status import ends_told, implied, is_moment, needs_caller, overruled, plainly, seconds_of, status_in
-from aiopplx._wire.words import error_in, remarks_in, why_it_ended, words_about, words_in, words_of_end
+from aiopplx._wire.words import error_in, remarks_in, why_it_ended, with_words, words_about, words_in, words_of_end
 from aiopplx.sonar._responses import AsyncJob, CompletionResponse, lacks_addresses, salvaged_completion
 
 RESULTS_LIVE = 7 * 86_400.0
@@ -444,7 +444,7 @@ def _salvaged_page(reply: Reply) -> tuple[list[Any], Any]:
     value = plain_values(reply)
     rows = loosely_within(value.get("requests")) if is_object(value) else None
     if not is_array(rows):
-        unusable(reply, "something other than a list of jobs")
+        unusable(reply, with_words("something other than a list of jobs", value))
     return rows, value.get("next_token")
 
 

@@ -46,6 +46,7 @@ from aiopplx.agent import (
     cited,
     translate,
 )
+from aiopplx.sonar import SONAR
 
 FIELDS, AGENT_FIELDS = ResearchRequest.__struct_fields__, AgentRequest.__struct_fields__
 
@@ -570,9 +571,13 @@ WHY = "the widget was jammed"
     ],
     ids=str,
 )
-def test_cancellation_refused_in_a_success_says_why(body: object):
+def test_refusal_in_a_success_says_why(body: object):
     with pytest.raises(ProtocolError, match=WHY):
         AGENT.read_cancel(reply(body))
+    if "status" not in body:
+        for read in (AGENT.read_files, SONAR.read_page):
+            with pytest.raises(ProtocolError, match=WHY):
+                read(reply(body))
 
 
 @pytest.mark.parametrize("body", [{}, {"status": None}, [], b"<html>", b"", "cancelling"])
