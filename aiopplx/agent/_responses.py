@@ -82,6 +82,8 @@ class MessageItem(_Item, frozen=True, kw_only=True, tag="message"):
             return ""
         if content is None or isinstance(content, str):
             return content or ""
+        if len(content) == 1:
+            return content[0].text or "" if content[0].type in _TEXT else ""
         texts = [part for part in content if part.type in _TEXT and part.text]
         if len(texts) > 1:
             texts = answering((part.kind(), part) for part in texts)
@@ -96,7 +98,7 @@ class MessageItem(_Item, frozen=True, kw_only=True, tag="message"):
 
     def said_beside(self) -> str:
         """Its parts that are a text and not its answer, joined."""
-        if not is_array(self.content) or is_of_another(self.role):
+        if not is_array(self.content) or len(self.content) <= 1 or is_of_another(self.role):
             return ""
         texts = [part for part in self.content if part.type in _TEXT and part.text]
         kept = answering((part.kind(), part) for part in texts)
@@ -356,8 +358,11 @@ class AgentResponse(msgspec.Struct, frozen=True, gc=False, kw_only=True):
 
     def is_encoded(self) -> bool:
         """Whether the parts of a message may be encoded once more, as a text."""
-        said = [item.content for item in self.output if isinstance(item, MessageItem)]
-        return any(isinstance(content, str) and content.lstrip()[:1] in ("[", '"') for content in said)
+        for item in self.output:
+            said = item.content if isinstance(item, MessageItem) else None
+            if isinstance(said, str) and said.lstrip()[:1] in ("[", '"'):
+                return True
+        return False
 
     def function_calls(self) -> list[FunctionCallItem]:
         """The caller's functions that the model wants to call."""
@@ -439,9 +444,8 @@ class AgentResponse(msgspec.Struct, frozen=True, gc=False, kw_only=True):
         for item in self.output:
             if isinstance(item, MessageItem):
                 reasoning, text = split(item.text())
-                is_answer = any(item is each for each in answer)
                 thoughts += [*item.thoughts_said(), item.said_beside() or None, reasoning]
-                if is_answer:
+                if any(item is each for each in answer):
                     texts.append(text)
                 elif not _is_blank(text):
                     thoughts.append(text)
