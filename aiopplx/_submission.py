@@ -28,14 +28,14 @@ import asyncio
 import enum
 import math
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import msgspec
 
 from aiopplx._events import Event, EventKind
 from aiopplx._job import Job, JobStatus, Snapshot, make_job
 from aiopplx._wire.kinds import Kind
-from aiopplx.journal._records import Claim, State
+from aiopplx.journal._records import Claim, Origin, State
 
 if TYPE_CHECKING:
     from aiopplx._errors import AiopplxError
@@ -210,6 +210,10 @@ def under(job: Job, tag: str | int | None) -> Job:
     return msgspec.structs.replace(job, tag=tag, error=error)
 
 
+Named: TypeAlias = tuple[str, bytes, Origin | None]
+"""The name of a row, the digest of its request, and where that comes from."""
+
+
 class Submission(msgspec.Struct, eq=False):
     """One request under one idempotency key.
 
@@ -233,6 +237,7 @@ class Submission(msgspec.Struct, eq=False):
         job: its outcome, if it ended and nobody was listening.
         was_elsewhere: another session has held its row since it began here.
         is_told: its end, and its cost, were told before: by an earlier run, or by another session.
+        named: what its row was looked for by; None if it began with a row.
     """
 
     api: API
@@ -257,6 +262,7 @@ class Submission(msgspec.Struct, eq=False):
     job: Job | None = None
     was_elsewhere: bool = False
     is_told: bool = False
+    named: Named | None = None
 
     def to(self, phase: Phase) -> None:
         """Enter the next phase; `_core.lifecycle` is the only caller.

@@ -13,9 +13,10 @@ from typing import TypeVar
 from aiopplx._core.live import Live
 from aiopplx._core.store.reaching import Reach
 from aiopplx._policy.recovery import WITHOUT_RESULT
-from aiopplx._submission import POLLABLE, Submission
-from aiopplx.journal._errors import removed
+from aiopplx._submission import POLLABLE, Named, Submission
+from aiopplx.journal._errors import ItemConflict, removed
 from aiopplx.journal._names import Names, alike_names, item_name, key_name, sha_of, short_name
+from aiopplx.journal._protocol import Journal
 from aiopplx.journal._records import REUSABLE, Origin, Record, State
 
 T = TypeVar("T")
@@ -38,9 +39,10 @@ class Search:
     Attributes:
         job_id: of the row as it was last seen; `""` if it has none.
         asks_the_store: the search waits for the store, and not for whoever has the row in hand.
+        named: see `Submission`.
     """
 
-    __slots__ = ("_live", "_names", "_needs_id", "_reach", "_sub", "asks_the_store", "job_id")
+    __slots__ = ("_live", "_names", "_needs_id", "_reach", "_sub", "asks_the_store", "job_id", "named")
 
     def __init__(self, reach: Reach, live: Live, sub: Submission, names: Names | None, *, needs_id: bool) -> None:
         self._reach = reach
@@ -50,6 +52,7 @@ class Search:
         self._names = names
         self._needs_id = needs_id
         self.job_id = ""
+        self.named: Named | None = sub.named
 
     async def run(self) -> tuple[Record, Submission | None]:
         """Its row, and the live submission that has the job of it. If there is none, nobody else here is sending the
@@ -62,7 +65,7 @@ class Search:
         sub, store = self._sub, self._reach.store
         if sub.row:
             # It has begun before, and its row was lost to another session.
-            record = await self._claimed(sub.row)
+            record = await self._claimed(sub.row, sub.key)
         else:
             record = await self._asked(self._found_or_queued())
         while True:
@@ -76,10 +79,16 @@ class Search:
                 if other is None or (other.phase in POLLABLE and not other.waits_for_a_slot):
                     return record, other
                 await self._live.until_sent(other)  # also one that waits for its slot: it is not polled before
-            record = await self._claimed(record.pk)
+            record = await self._claimed(record.pk, record.key)
 
-    async def _claimed(self, pk: int) -> Record:
+    async def _claimed(self, pk: int, key: str) -> Record:
         record = await self._asked(self._reach.store.claim(pk))
+        if record is not None:
+            return record
+        sub = self._sub
+        if sub.body and self.named is not None:
+            body = sub.body if key == sub.key else sub.api.rekeyed(sub.body, key)
+            record = await self._asked(queued_again(self._reach.store, sub, self.named, key=key, body=body))
         if record is None:
             raise removed()
         return record
@@ -104,15 +113,11 @@ class Search:
         else:
             sha = sha_of(canonical)
             item = item_name(sub.tag, sha) if sub.tag is not None else key_name(sub.key)
+        # Of a call without columns there is nothing to say.
+        origin = Origin(run, sub.index or 0, request.asked, request.meta) if run or request.meta else None
+        self.named = item, sha, origin
         return await self._reach.store.find_or_queue(
-            item,
-            tag=sub.tag,
-            key=sub.key,
-            body=sub.body,
-            sha=sha,
-            api=sub.api.name,
-            # Of a call without columns there is nothing to say.
-            origin=Origin(run, sub.index or 0, request.asked, request.meta) if run or request.meta else None,
+            item, tag=sub.tag, key=sub.key, body=sub.body, sha=sha, api=sub.api.name, origin=origin
         )
 
     async def _reusable(self, item: str, sha: bytes, seconds: float, tenant: str) -> str:
@@ -138,6 +143,21 @@ class Search:
             return before.item  # it is in doubt
         # A failure is no answer: who asks again has a submission of its own, under the next name for all sessions.
         return f"{beginning}{before.pk if before is not None else 0}"
+
+
+async def queued_again(store: Journal, sub: Submission, named: Named, *, key: str, body: bytes) -> Record | None:
+    """The row of a submission whose own is not there any more, under the same name and key; None if it can have none.
+
+    A store of which a replica takes the place may not have the latest rows. The key of a row that was removed after its
+    time is used up.
+    """
+    item, sha, origin = named
+    try:
+        return await store.find_or_queue(
+            item, tag=sub.tag, key=key, body=body, sha=sha, api=sub.api.name, origin=origin
+        )
+    except ItemConflict:
+        return None
 
 
 def _may_be_had(row: Record, sha: bytes, sub: Submission) -> bool:

@@ -25,7 +25,7 @@ import anyio
 
 from aiopplx._core import outcomes
 from aiopplx._core.announcing import Announcer
-from aiopplx._core.finding import Search
+from aiopplx._core.finding import Search, queued_again
 from aiopplx._core.freezing import freeze_again, submission_of
 from aiopplx._core.live import Live
 from aiopplx._core.sending import send
@@ -42,7 +42,7 @@ from aiopplx._policy.recovery import Decision, decide
 from aiopplx._policy.retry import Bounds
 from aiopplx._submission import DOUBTFUL, POLLABLE, TERMINAL, Listener, Phase, Submission
 from aiopplx.journal import _steps as steps
-from aiopplx.journal._errors import ClaimLost, DuplicateJob, ImpossibleStep, JournalError
+from aiopplx.journal._errors import ClaimLost, DuplicateJob, ImpossibleStep, JournalError, RowRemoved
 from aiopplx.journal._jobs import in_doubt, question_in
 from aiopplx.journal._names import Names
 from aiopplx.journal._protocol import Journal
@@ -271,12 +271,17 @@ class Lifecycle:
             why = SILENT if search.asks_the_store else "another call, or another session, had it in hand all the time"
             self._stop_waiting(sub, list(sub.listeners), why, None)
             return
+        except RowRemoved as error:
+            sub.job_id = search.job_id
+            sub.is_told = True
+            self._end(sub, sub.as_job(JobStatus.UNREADABLE, error), is_billed=False)
+            return
         except JournalError as error:
             sub.job_id = search.job_id
             self._store_failed(error)
             raise
         self.announcer.store_works()
-        sub.key, sub.job_id = record.key, record.job_id
+        sub.key, sub.job_id, sub.named = record.key, record.job_id, search.named
         if record.is_held:
             self._follow(sub, record)
             return
@@ -421,7 +426,8 @@ class Lifecycle:
                 raise outcomes.two_keys_one_id(job_id, error.idempotency_key) from None
             except JournalError as error:
                 # It is paid for, and known only here: go on with it, and tell its id.
-                self._store_failed(error)
+                if not isinstance(error, ImpossibleStep):  # the store works
+                    self._store_failed(error)
                 self.announcer.warn(sub, f"accepted, and its id could not be written to the journal: {error.message}")
             other = self.live.by_id.get(job_id)
             if other is not None:
@@ -855,6 +861,18 @@ class Lifecycle:
         is_polled = sub.phase is Phase.RUNNING and sub.runner is None and sub.claim is not None
         return is_polled and not self.poller.is_out(sub) and not (sub.polls is not None and sub.polls.was_unkept)
 
+    async def stands(self, sub: Submission, claim: Claim) -> Record | None:
+        """The row of a job that is polled here, claimed if it was free. It is told of the job if it does not know it.
+
+        Raises `JournalError`.
+        """
+        record = await self.store.claim(claim.pk)
+        if record is None or (record.key == sub.key and not record.job_id):
+            with contextlib.suppress(ImpossibleStep):
+                await self._write(sub, steps.accepted(key=sub.key, job_id=sub.job_id))
+                record = await self.store.claim(sub.row)
+        return record
+
     def lost(self, sub: Submission, record: Record | None) -> None:
         """This session does not hold the row of a job any more that it polls.
 
@@ -951,13 +969,46 @@ class Lifecycle:
         written = self.store.apply(_claim(sub), step)
         if not self._remembers:  # it has no disk, and answers at once
             return written
-        if self._shares and step.rule.kind is not Kind.FACT:
-            written = _unless_overtaken(written)
+        if self._shares:
+            written = self._written(sub, step, written)
         if until is None:
             until = sub.time_limit if sub.deadline else min(sub.first_deadline(), self._clock.now() + sub.timeout)
         if self._shares:
             until = max(until() if callable(until) else until, self._clock.now() + AWAY)
         return self.reach.answer(written, until, least)
+
+    async def _written(self, sub: Submission, step: Step, written: Awaitable[bool | None]) -> bool | None:
+        """A step in a store of which a row may change, or be lost, whoever holds it.
+
+        An earlier holder, that had sent the submission and lost its lease since, may have heard of its job: that is the
+        outcome here too. And a replica that takes the store's place may not have the latest rows.
+
+        Raises:
+            ClaimLost: the row is to be looked up anew, for one of these reasons.
+        """
+        try:
+            return await written
+        except ImpossibleStep as error:
+            if step.rule.kind is not Kind.FACT:
+                is_lost = not error.state and step.rule.kind is Kind.INTENT
+                if not is_lost and error.state not in _KNOWN:
+                    raise
+                raise ClaimLost(error.message, path=error.path) from error
+            if error.state or not await self._is_queued_again(sub):
+                raise
+        return await self.store.apply(_claim(sub), step)
+
+    async def _is_queued_again(self, sub: Submission) -> bool:
+        """Whether a submission, whose job is known here, has a row again in the place of a lost one."""
+        if sub.named is None:
+            return False
+        record = await queued_again(self.store, sub, sub.named, key=sub.key, body=sub.body)
+        if record is None or record.claim is None or record.key != sub.key:
+            return False
+        self.live.remove_row(sub)
+        sub.row, sub.claim = record.pk, record.claim
+        self.live.add_row(sub)
+        return True
 
     def _store_failed(self, error: JournalError) -> None:
         if self.announcer.store_failed(error):
@@ -969,19 +1020,6 @@ def _named_too(sub: Submission, tag: str | int | None, key: str = "") -> None:
     if sub.tag is None:
         sub.tag = tag
     sub.key = sub.key or key
-
-
-async def _unless_overtaken(written: Awaitable[bool | None]) -> bool | None:
-    """A step of the holder that is impossible because a session that held the row before has heard of its job.
-
-    That session had sent it, and had lost its lease since. What it heard is the outcome here too. Raises `ClaimLost`.
-    """
-    try:
-        return await written
-    except ImpossibleStep as error:
-        if error.state not in _KNOWN:
-            raise
-        raise ClaimLost(error.message, path=error.path) from error
 
 
 def _claim(sub: Submission) -> Claim:

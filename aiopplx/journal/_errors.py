@@ -171,9 +171,13 @@ def duplicate(job_id: str, other_key: str, *, path: str) -> DuplicateJob:
     )
 
 
-def removed(path: str = "") -> JournalBroken:
+class RowRemoved(JournalBroken):
+    """A row that a session knew is not there any more. The others are."""
+
+
+def removed(path: str = "") -> RowRemoved:
     """The error for a row that a session knew, and that is not there any more."""
-    return JournalBroken(
+    return RowRemoved(
         "its row was removed from the journal meanwhile, as keep_for asks for what ended long ago. Nothing was sent;"
         " what it cost is still in the sums",
         path=path,

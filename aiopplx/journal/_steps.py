@@ -8,9 +8,11 @@ An *intent* is something that a session is about to do: send these bytes, send o
 one intent would pay twice, so it needs a live claim. A *fact* is something that the server, or the user, has said about
 a key. It is true whoever learned it: a session that was paused for longer than its lease and comes back with an id has
 the only thing that can resolve the doubt that it left behind. So a fact is accepted without a live claim, if the row
-still has the key that the fact is about. A *denial* is a weaker kind of fact: that no job is known to have come of what
-this session sent (it was refused, taken back, not answered) does not say what a later holder has sent under the same
-key, even if that one is dead by now. So it is accepted only while no other session has claimed the row since.
+still has the key that the fact is about; also if the row stands as never sent, since a fail-over to a replica of the
+store that lags behind takes the latest steps back. A *denial* is a weaker kind of fact: that no job is known to have
+come of what this session sent (it was refused, taken back, not answered) does not say what a later holder has sent
+under the same key, even if that one is dead by now. So it is accepted only while no other session has claimed the row
+since.
 
 Every step names its key, and the mark before an attempt also its number. A store whose answer was lost (the commit
 succeeded, the connection did not) can therefore be asked for the same step again, which then finds itself done.
@@ -161,7 +163,7 @@ DOUBTFUL = _rule("doubtful", Kind.DENIAL, (State.SENDING, State.IN_DOUBT), State
 ACCEPTED = _rule(
     "accepted",
     Kind.FACT,
-    (State.SENDING, State.IN_DOUBT, State.EXPIRED),
+    (State.QUEUED, State.SENDING, State.IN_DOUBT, State.EXPIRED),
     State.ACCEPTED,
     proof=("job_id",),
     job_id=Put.GIVEN,
@@ -172,8 +174,8 @@ ACCEPTED = _rule(
     word="",
 )
 ENDINGS: Mapping[State, Rule] = {
-    State.DONE: _ending(State.DONE, Kind.FACT, State.SENDING, State.ACCEPTED, State.IN_DOUBT),
-    State.FAILED: _ending(State.FAILED, Kind.FACT, State.SENDING, State.ACCEPTED, State.IN_DOUBT),
+    State.DONE: _ending(State.DONE, Kind.FACT, State.QUEUED, State.SENDING, State.ACCEPTED, State.IN_DOUBT),
+    State.FAILED: _ending(State.FAILED, Kind.FACT, State.QUEUED, State.SENDING, State.ACCEPTED, State.IN_DOUBT),
     State.EXPIRED: _ending(State.EXPIRED, Kind.FACT, State.ACCEPTED),
     State.REJECTED: _ending(State.REJECTED, Kind.DENIAL, State.QUEUED, State.SENDING),
 }

@@ -899,6 +899,112 @@ async def test_fact_of_an_earlier_holder_is_the_outcome(
     assert len(of_kind(told, EventKind.FINISHED)) == (ends is None)
 
 
+# --- a replica in the place of a store, that does not have its latest steps -------------------------------------------
+
+
+def lose_row(store: MemoryStore, pk: int) -> None:
+    """The store has never heard of this row."""
+    row = store.rows[pk]
+    store.remove(row)
+    store.past.pop()
+    del store.by_key[row.key]
+    store._wake(pk)
+
+
+def taken_back(store: MemoryStore, how: str) -> None:
+    """The store knows nothing of what was sent under its rows, or has no rows at all."""
+    for pk, row in [*store.rows.items()]:
+        if how == "as never sent":
+            nothing: dict[str, Any] = {"job_id": "", "attempts": 0, "first_sent": None, "accepted_at": None}
+            store.rows[pk] = msgspec.structs.replace(row, state=State.QUEUED, **nothing)
+            store.by_job.pop(row.job_id, None)
+        else:
+            lose_row(store, row.pk)
+
+
+@pytest.mark.parametrize("how", ["as never sent", "gone"])
+@pytest.mark.parametrize("when", ["is sent", "runs", "runs, and its lease is lost"])
+async def test_job_known_to_a_session_outlives_a_lagging_replica(when: str, how: str, store: MemoryStore) -> None:
+    told: list[Event] = []
+    clock, mine = Clock(1000), store.session()
+    item = {"question": QUESTION, "tag": "x"}
+    async with (
+        Scripted(polls=NEVER) as server,
+        opened(server, mine, told, clock=clock, poll=PollPolicy.fixed(5.0)) as session,
+        opened(server, store.session(), clock=clock) as other,
+    ):
+        server.hold = lambda asked: when == "is sent" and is_submit(asked)
+        asking = asyncio.create_task(session.ask(item))
+        await server.until(lambda: server.requests["submit" if when == "is sent" else "get"] > 0)
+        taken_back(store, how)
+        if when == "is sent":
+            server.release()
+        elif "lease" in when:
+            store.lose(mine)
+            await until(lambda: {row.state for row in store.rows.values()} == {State.ACCEPTED})
+        server.polls = 1
+        with anyio.fail_after(SOON):
+            job = await asking
+            again = await other.ask(item)
+        assert (job.ok, again.id, server.requests["submit"]) == (True, job.id, 1)
+        assert [row.state for row in store.rows.values()] == [State.DONE]
+        assert (await other.in_doubt(), len(of_kind(told, EventKind.FINISHED))) == ([], 1)
+    assert EventKind.STOPPED not in of_kind(told, *EventKind)
+
+
+@pytest.mark.parametrize("who", ["its holder", "who follows it"])
+async def test_question_whose_row_a_replica_lacks_is_queued_anew(who: str, store: MemoryStore) -> None:
+    told: list[Event] = []
+    items = [{"question": f"Question {n}?", "tag": n} for n in range(2)]
+    async with (
+        Scripted() as server,
+        opened(server, store.session(), told) as session,
+        opened(server, store.session(), told) as other,
+    ):
+        server.script = lambda asked: (429, {"error": {"message": "later", "type": "rate_limit", "code": 429}})
+        server.headers = {"Retry-After": "1"}
+        async with session.batch(items) as jobs:
+            reading = asyncio.create_task(anext(jobs))
+            await server.until(lambda: server.requests["submit"] > 0)
+            await until(lambda: [row.state for row in store.rows.values()] == [State.QUEUED] * 2)
+            asking = [asyncio.create_task(other.ask(item)) for item in items if who != "its holder"]
+            await until(lambda: len(store._followers) == len(asking))
+            keys = {row.tag: row.key for row in store.rows.values()}
+            server.script, refused = lambda asked: None, server.requests["submit"]
+            for pk in [*store.rows]:
+                lose_row(store, pk)
+            with anyio.fail_after(SOON):
+                found = [await reading, *[job async for job in jobs], *await asyncio.gather(*asking)]
+        assert all(job.ok for job in found)
+        assert {job.tag: job.idempotency_key for job in found} == keys
+        assert server.requests["submit"] == refused + 2
+    assert EventKind.STOPPED not in of_kind(told, *EventKind)
+
+
+async def test_end_that_a_replica_lacks_is_waited_for(store: MemoryStore) -> None:
+    """A batch had heard of it, and reads it when its turn comes."""
+    clock = Clock(1000)
+    items = [{"question": f"Question {n}?", "tag": n} for n in range(2)]
+    async with Scripted() as server, opened(server, store.session(), clock=clock) as session:
+        for item in items:
+            assert (await session.ask(item)).ok
+        async with session.batch(items) as batch:
+            await until(lambda: batch._results.placed == 2 and not batch._in_hand)
+            store.rows[2] = msgspec.structs.replace(store.rows[2], state=State.ACCEPTED, has_result=False)
+            del store.bodies[2]
+            server.hold = is_get
+            found = [await anext(batch)]
+            reading = asyncio.create_task(anext(batch))
+            await server.until(lambda: bool(server.held))  # it was collected
+            await turns()
+            server.hold = lambda asked: False
+            server.release()
+            with anyio.fail_after(SOON):
+                found.append(await reading)
+        assert [job.status for job in found] == [JobStatus.COMPLETED] * 2
+        assert server.requests["submit"] == 2
+
+
 # --- a store that is away ---------------------------------------------------------------------------------------------
 
 

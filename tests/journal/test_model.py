@@ -198,19 +198,19 @@ class JournalMachine(RuleBasedStateMachine):
         mine = self.model.get(pk)
         same = mine is not None and mine.state is A and mine.job_id == job_id
         step = steps.accepted(key=self.key(pk), job_id=job_id)
-        row = self.step(pk, step, {S, I, E}, done=same, job_id=job_id)
+        row = self.step(pk, step, {Q, S, I, E}, done=same, job_id=job_id)
         if row is not None:
             row.state, row.job_id, row.delivered = A, job_id, False
 
     @rule(pick=PICKS, job_id=st.just("") | IDS, raw=st.binary(max_size=5), cost=COSTS)
     def done(self, pick: int, job_id: str, raw: bytes, cost: float | None) -> None:
         pk = self.row(pick)
-        self.ended(pk, D, {S, A, I}, job_id, raw, cost)
+        self.ended(pk, D, {Q, S, A, I}, job_id, raw, cost)
 
     @rule(pick=PICKS, raw=st.binary(max_size=5), cost=COSTS)
     def failed(self, pick: int, raw: bytes, cost: float | None) -> None:
         pk = self.row(pick)
-        self.ended(pk, F, {S, A, I}, "", raw, cost)
+        self.ended(pk, F, {Q, S, A, I}, "", raw, cost)
 
     @rule(pick=PICKS)
     def expired(self, pick: int) -> None:

@@ -66,14 +66,14 @@ async def sent(journal: Journal, tag: str = "a") -> Record:
 Q, S, A, D, F, I, E, R = State  # noqa: E741 - one letter each: the table is to be read
 ALLOWED: dict[str, tuple[set[State], State]] = {
     "sending": ({Q, S, I}, S),
-    "accepted": ({S, A, I, E}, A),
+    "accepted": ({Q, S, A, I, E}, A),
     "doubtful": ({S, I}, I),
     "back_to_queued": ({Q, S}, Q),
     "refreeze": ({Q}, Q),
     "requeue": ({I, F, E, R}, Q),
     "dropped": ({I}, F),
-    "DONE": ({S, A, I, D}, D),
-    "FAILED": ({S, A, I, F}, F),
+    "DONE": ({Q, S, A, I, D}, D),
+    "FAILED": ({Q, S, A, I, F}, F),
     "EXPIRED": ({A, E}, E),
     "REJECTED": ({Q, S, R}, R),
 }

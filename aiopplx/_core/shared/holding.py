@@ -89,6 +89,10 @@ class Owner(Protocol):
         """Whether it is polled here as a job whose row this session holds."""
         ...
 
+    async def stands(self, sub: Submission, claim: Claim) -> Record | None:
+        """The row of a job that is polled here, claimed if it was free."""
+        ...
+
     def lost(self, sub: Submission, record: Record | None) -> None:
         """This session did not hold its row any more when it was looked at; the row, claimed if it was free."""
         ...
@@ -200,7 +204,7 @@ class Collector:
         for sub, claim in polled:
             if held.get(claim.pk) == claim.fence or not life.may_be_lost(sub):
                 continue
-            record = await life.store.claim(claim.pk)
+            record = await life.stands(sub, claim)
             if sub.claim is claim and life.may_be_lost(sub):
                 life.lost(sub, record)
 
