@@ -8,6 +8,7 @@ submission is sent.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 import sys
 import types
@@ -23,7 +24,7 @@ from aiopplx._core.batch.asked import Repeats
 from aiopplx._core.batch.board import BatchFollow
 from aiopplx._core.batch.foreseeing import count_of_new, warning_of
 from aiopplx._core.batch.results import Place, Results
-from aiopplx._core.batch.source import Frame, Source, SourceEnded
+from aiopplx._core.batch.source import Source, SourceEnded
 from aiopplx._core.calls import Member
 from aiopplx._core.leaving import leave
 from aiopplx._core.loading import load
@@ -33,9 +34,10 @@ from aiopplx._events import Event, EventKind
 from aiopplx._http.apart import is_ours
 from aiopplx._http.line import SUBMITS_AT_ONCE
 from aiopplx._job import Job, JobStatus, TagT
+from aiopplx._policy.given import Frame
 from aiopplx._policy.retry import Bounds
 from aiopplx._submission import POLLABLE, Submission
-from aiopplx._wire.request import Request
+from aiopplx._wire.request import Request, asked_in, meta_in
 from aiopplx.journal._errors import JournalAway
 from aiopplx.journal._names import Names
 from aiopplx.journal._records import Claim, State
@@ -406,16 +408,16 @@ class Batch(AsyncIterator[Job[TagT]], Generic[TagT]):
         try:
             sub = core.freeze(item, index=index, timeout=self._timeout)
         except InvalidRequest as error:
-            self._refuse(index, error)
+            self._refuse(index, item, error)
             return
         except BaseException as error:  # a request of the caller's own class may fail in any way when it is read
-            self._refuse(index, InvalidRequest(f"the item cannot be read: {type(error).__name__}"))
+            self._refuse(index, item, InvalidRequest(f"the item cannot be read: {type(error).__name__}"))
             if isinstance(error, (KeyboardInterrupt, SystemExit)):
                 raise
             return
         if self._needs_run and sub.tag is None:
             missing = _run_has_no_name()
-            self._refuse(index, InvalidRequest(missing.message))
+            self._refuse(index, item, InvalidRequest(missing.message))
             self._trouble = self._trouble or missing
             return
         if self._repeats is not None:
@@ -436,10 +438,14 @@ class Batch(AsyncIterator[Job[TagT]], Generic[TagT]):
         if reason := warning_of(self._core, sub, count, at_once=at_once, prefers_results=prefers_results):
             self._warn(reason)
 
-    def _refuse(self, index: int, error: InvalidRequest) -> None:
+    def _refuse(self, index: int, item: Item, error: InvalidRequest) -> None:
         life = self._core.life
         sub = Submission(life.routing.api, "", tag=error.tag, index=index)
-        life.listen(self._results.place(sub, index))
+        place = self._results.place(sub, index)
+        # Of a request of the caller's own class it may fail again.
+        with contextlib.suppress(Exception):
+            place.asked, place.meta = asked_in(item), meta_in(item)
+        life.listen(place)
         life.reject(sub, error)
 
     # --- leaving -----------------------------------------------------------------------------------------------------

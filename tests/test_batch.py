@@ -638,3 +638,26 @@ async def test_source_that_cancels_its_own_task_hangs_nothing(is_async: bool, se
     assert task.cancelled()
     paid = {job.id for job in got if job.id}
     assert set(server.rows) == paid
+
+
+@pytest.mark.parametrize(
+    ("item", "question", "meta"),
+    [
+        ({"question": "Why?", "reasoning_efort": "high"}, "Why?", {}),
+        ({"question": "Why?", "temperature": 9, "meta": {"id": 1}}, "Why?", {"id": 1}),
+        ({"input": "Why?", "tool": 1}, "Why?", {}),
+        ({"messages": [{"role": "user", "content": "Why?"}], "temperature": 9}, "Why?", {}),
+        ({"question": "Why?", "meta": {1: 2}}, "Why?", {}),
+        ({"question": 7}, "", {}),
+        ({"quetsion": "Why?"}, "", {}),
+        (7, "", {}),
+    ],
+)
+async def test_rejected_item_shows_its_question(item: Any, question: str, meta: dict[str, object]) -> None:
+    async with (
+        Session("a-test-key", base_url="http://localhost:9", api="sonar") as session,
+        session.batch([item]) as jobs,
+    ):
+        (job,) = [job async for job in jobs]
+    assert (job.status, job.question, job.meta) == (JobStatus.REJECTED, question, meta)
+    assert job.to_row()["question"] == question

@@ -4,19 +4,26 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import io
 import os
+import re
 import warnings
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
+import numpy as np
 import pandas as pd
+import polars as pl
+import pyarrow as pa
 import pytest
 from _faulty import emulator, session_at
 from _scripted import KEY, NEVER, Asked, Scripted, opened
 
+import aiopplx
 from aiopplx import (
     AgentRequest,
+    AiopplxError,
     ConfigError,
     Estimate,
     Event,
@@ -383,6 +390,70 @@ async def test_estimate_counts_by_published_figures_and_sends_nothing() -> None:
         assert requests_of(server) == 0
         assert await session.estimate([]) == Estimate.of([])
         assert str(await session.estimate([])) == "nothing to pay for"
+
+
+ROWS = {"question": ["Why?", "How?", None], "id": [1, 2, 3]}
+SOURCES: dict[str, Callable[[], Any]] = {
+    "texts": lambda: ["Why?", "How?"],
+    "mappings": lambda: [{"question": "Why?"}, {"question": "How?", "tag": 1}],
+    "requests": lambda: [ResearchRequest("Why?"), AgentRequest("How?")],
+    "one that breaks a rule": lambda: ["Why?", {"question": 7}, {"quetsion": "?"}, 7, {"question": "How?"}],
+    "generator": lambda: (question for question in ("Why?", "How?")),
+    "set": lambda: {"Why?", "How?"},
+    "series": lambda: pd.Series(["Why?", "How?"]),
+    "pandas": lambda: pd.DataFrame(ROWS).head(2),
+    "polars": lambda: pl.DataFrame(ROWS).head(2),
+    "pyarrow": lambda: pa.table(ROWS).slice(0, 2),
+    "array": lambda: np.array(["Why?", "How?"]),
+    "questions": lambda: aiopplx.questions(["Why?", "How?"]),
+}
+NO_SOURCES: dict[str, Callable[[], Any]] = {
+    "a row without a question": lambda: pd.DataFrame(ROWS),
+    "another column": lambda: pl.DataFrame({"asks": ["Why?"]}),
+    "no rows": lambda: pd.DataFrame({"question": []}),
+    "lazy": lambda: pl.DataFrame(ROWS).lazy(),
+    "two dimensions": lambda: np.array([["Why?", "How?"]]),
+    "path": lambda: Path("questions.csv"),
+    "file": lambda: io.StringIO("Why?"),
+    "text": lambda: "Why?",
+    "bytes": lambda: b"Why?",
+    "mapping": lambda: {"question": "Why?"},
+    "number": lambda: 7,
+    "nothing": lambda: None,
+    "request": lambda: ResearchRequest("Why?"),
+    "function": lambda: lambda: ["Why?"],
+}
+
+
+@pytest.mark.parametrize("source", SOURCES.values(), ids=SOURCES.keys())
+async def test_estimate_counts_what_a_batch_would_ask(source: Callable[[], Any]) -> None:
+    async with Session(KEY, base_url="http://localhost:9", api="auto") as session:
+        assert (await session.estimate(source())).count == 2
+    assert Estimate.of(source()).count == 2
+
+
+@pytest.mark.parametrize("source", NO_SOURCES.values(), ids=NO_SOURCES.keys())
+async def test_what_is_no_source_is_refused_with_the_call(source: Callable[[], Any]) -> None:
+    said: list[str] = []
+    async with Session(KEY, base_url="http://localhost:9", api="sonar") as session:
+        with pytest.raises(AiopplxError) as refused:
+            await session.estimate(source())
+        said.append(str(refused.value))
+    with pytest.raises(AiopplxError) as refused:
+        Estimate.of(source())
+    said.append(str(refused.value))
+    with_own_call = said[0].replace("a batch", "Estimate.of").replace("batch(", "Estimate.of(")
+    for other in ("session.ask(question) or ", "session.ask(mapping) or "):
+        with_own_call = with_own_call.replace(other, "")
+    assert said[1] == with_own_call
+
+
+def test_estimate_without_a_session_reads_no_async_source() -> None:
+    async def given() -> AsyncIterator[str]:
+        yield "Why?"
+
+    with pytest.raises(InvalidRequest, match=re.escape("session.estimate(source)")):
+        Estimate.of(cast("Any", given()))
 
 
 async def test_estimate_is_of_the_api_that_is_asked() -> None:

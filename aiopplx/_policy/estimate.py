@@ -16,17 +16,18 @@ of sessions, of sending, or of how a journal is read.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from statistics import fmean, stdev
 from typing import NamedTuple, Self
 
 import msgspec
 
 from aiopplx._errors import ConfigError, InvalidRequest
+from aiopplx._policy.given import Frame, iterator_of
 from aiopplx._policy.recovery import Decision, decide
 from aiopplx._wire.kinds import Kind
 from aiopplx._wire.request import Request
-from aiopplx.apis._registry import APIS, Routing, published, published_rates
+from aiopplx.apis._registry import APIS, Routing, published, published_rates, request_of
 from aiopplx.journal._names import Names, sha_of
 from aiopplx.journal._protocol import JournalReader
 from aiopplx.journal._records import REPLACEABLE, REPLACEABLE_IF_ASKED, Ledger, Record
@@ -82,7 +83,7 @@ class Estimate(msgspec.Struct, frozen=True):
     @classmethod
     def of(
         cls,
-        requests: Iterable[Request],
+        requests: Iterable[str | Mapping[str, object] | Request] | Frame,
         *,
         api: str = "auto",
         journal: JournalReader | None = None,
@@ -100,7 +101,8 @@ class Estimate(msgspec.Struct, frozen=True):
         `Session.estimate` is the same for the session's own API, journal and limits.
 
         Args:
-            requests: what is to be asked, such as `aiopplx.questions(...)`. A request that breaks a rule costs nothing.
+            requests: what is to be asked, as for `Session.batch`, such as `aiopplx.questions(...)`. An item that
+                breaks a rule costs nothing.
             api: as for `Session`.
             journal: what earlier runs have left: their costs count, and what they have paid for is not paid again.
             run, retry_failed, replace: as for `JournalOptions`.
@@ -112,6 +114,8 @@ class Estimate(msgspec.Struct, frozen=True):
 
         Raises:
             ConfigError: there is no such API.
+            InvalidRequest: the items of the source are not questions, or come asynchronously; the message has the call.
+            TableError: a row of a DataFrame cannot be used.
             JournalError: the journal cannot be read.
         """
         if api not in APIS:
@@ -122,8 +126,9 @@ class Estimate(msgspec.Struct, frozen=True):
         for request, cost in paid:
             to, body = routing.freeze(request, "")
             costs.setdefault(to.kind_of(body), []).append(cost)
-        for at, request in enumerate(requests):
+        for at, item in enumerate(_iterator_of(requests)):
             try:
+                request = request_of(item)
                 to, body = routing.freeze(request, "")
             except InvalidRequest:
                 continue
@@ -157,6 +162,15 @@ class Estimate(msgspec.Struct, frozen=True):
             else f"published, and {self.known} of yours"
         )
         return f"about {_dollars(self.low)} to {_dollars(self.high)}, {time} ({basis})"
+
+
+def _iterator_of(
+    source: Iterable[str | Mapping[str, object] | Request] | Frame,
+) -> Iterator[str | Mapping[str, object] | Request]:
+    items = iterator_of(source, "Estimate.of")
+    if isinstance(items, AsyncIterator):
+        raise InvalidRequest("Estimate.of takes an iterable of questions; session.estimate(source) reads an async one")
+    return items
 
 
 class Named(NamedTuple):

@@ -20,6 +20,7 @@ from msgspec import Meta
 
 from aiopplx._checks import rules
 from aiopplx._checks.builtin import as_builtin, as_builtins, fields_as_builtins
+from aiopplx._checks.cells import as_cells
 from aiopplx._checks.conversion import check_types, converted
 from aiopplx._checks.rules import (
     DATES,
@@ -306,6 +307,24 @@ def last_words(said: object) -> str:
             if words := text if isinstance(text, str) else last_words(_part(item, "content")):
                 return words
     return ""
+
+
+def asked_in(item: object) -> str:
+    """The last words of the user in a question, a request or a mapping that may be invalid otherwise; "" if none."""
+    if isinstance(item, str):
+        return str(item)
+    names = ("question", "input", "messages")
+    said = (last_words(_part(item, name)) for name in names)
+    return next((str(words) for words in said if words), "")
+
+
+def meta_in(item: object) -> dict[str, Any]:
+    """The caller's own columns in a request or a mapping that may be invalid otherwise; none if they are not right."""
+    try:
+        check_meta(meta := as_cells(_part(item, "meta") or {}))
+    except InvalidRequest:
+        return {}
+    return cast("dict[str, Any]", meta)
 
 
 def _part(item: object, name: str) -> object:

@@ -9,10 +9,12 @@ This module knows nothing of files or of questions.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import AsyncIterable, Iterable, Mapping, Sequence
+from io import IOBase
 from typing import Any, cast
 
 from aiopplx._checks.cells import as_cell, is_iterable
+from aiopplx._wire.request import Request
 from aiopplx.tables._table import QUESTION, BadRow, Row, Rows, Table, TableError
 
 
@@ -38,12 +40,17 @@ def read_memory(source: object) -> Table:
     if is_frame(source):
         _check_names(source)
         return _of_rows("the frame", f"frame ({kind})", _rows_of(source), has_fields=False)
+    said = f"{'an' if kind[:1].lower() in 'aeiou' else 'a'} {kind} is not a table: give a list of mappings, a frame, or"
     if isinstance(source, str | bytes | Mapping):
-        raise TableError(f"a {kind} is not a table: give a list of mappings, a frame, or a pathlib.Path of a file")
+        raise TableError(f"{said} a pathlib.Path of a file")
+    if isinstance(source, IOBase) or (hasattr(source, "readline") and hasattr(source, "seek")):
+        raise TableError(f"{said} the pathlib.Path of the file")  # its lines may be JSON, or rows of a table
+    if isinstance(source, AsyncIterable):
+        raise TableError(f"{said} a pathlib.Path; session.batch reads an async source of requests as it is")
     try:
         items = list(cast("Iterable[Any]", source))
     except TypeError:
-        raise TableError(f"a {kind} is not a table: give a list of mappings, a frame, or a pathlib.Path") from None
+        raise TableError(f"{said} a pathlib.Path") from None
     if items and all(isinstance(item, str) for item in items):
         rows = [Row(f"item {at}", {QUESTION: str(item)}) for at, item in enumerate(items, 1)]
         return Table("the list", f"list ({len(rows):,} texts)", (QUESTION,), lambda: iter(rows), has_fields=True)
@@ -108,6 +115,8 @@ def _of_rows(name: str, what: str, items: Sequence[Any], *, has_fields: bool) ->
                 yield BadRow(f"item {at}", "is empty")
             else:
                 kind = type(item).__name__
-                yield BadRow(f"item {at}", f'is of type {kind}: give a text, or a mapping like {{"question": "Why?"}}')
+                batch = "; session.batch takes requests as they are" * isinstance(item, Request)
+                give = f'give a text, or a mapping like {{"question": "Why?"}}{batch}'
+                yield BadRow(f"item {at}", f"is of type {kind}: {give}")
 
     return Table(name, what, tuple(columns), read, has_fields=has_fields)

@@ -41,7 +41,7 @@ journal.  _errors _kinds _names _packing _records _steps _unwritten _taking stor
     _postgres.statements _postgres.tables _postgres.lease _postgres.holding _postgres.money _postgres.wake
     _postgres.reading _postgres.opening _postgres.migrate _postgres.writing _postgres.journal _postgres.reader
 _policy.  network retry recovery durations laws turns forecast pace polling paging bursts epochs noise told spans
-    limiter departures limits gate budget estimate
+    limiter departures limits gate budget given estimate
 _submission
 _http.  clock limit secret proxy default_headers apart transport account line client
 _config
