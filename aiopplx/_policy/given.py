@@ -118,7 +118,7 @@ def _not_questions(source: Any, call: str) -> str:
         )
     if hasattr(source, "readline") and hasattr(source, "seek"):
         return f', not a file, whose lines have ends: {call}(line.strip() for line in open("questions.txt"))'
-    if hasattr(type(source), "__fspath__"):
+    if hasattr(source, "__fspath__"):
         return f", not a path: {call}(aiopplx.questions(path)) reads the file"
     if type(source).__name__ == "LazyFrame":
         return f", and a LazyFrame has no rows yet: {call}(frame.collect())"

@@ -19,7 +19,7 @@ from aiopplx.cli._text import tell
 
 if TYPE_CHECKING:
     from aiopplx import AiopplxError, Job
-    from aiopplx.tables import Advice
+    from aiopplx.tables import Advice, BadRow
 
 T = TypeVar("T")
 
@@ -107,6 +107,11 @@ def flag_of(advice: Advice) -> str:
         shown = f"{shown} {value}"
     other = f", {flag_of(advice.other)}" if advice.other is not None else ""
     return f"{shown} {advice.effect}{other}"
+
+
+def why_not(bad: BadRow) -> str:
+    """Why a row cannot be used, and what to type about it."""
+    return bad.reason if bad.advice is None else f"{bad.reason}; {flag_of(bad.advice)}"
 
 
 def told(error: BaseException) -> str:

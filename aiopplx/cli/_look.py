@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from aiopplx.cli._exits import UsageError, flag_of
+from aiopplx.cli._exits import UsageError, flag_of, why_not
 from aiopplx.cli._text import one_line
 from aiopplx.tables import QUESTION, BadRow, Look, Note
 
@@ -119,7 +119,7 @@ def for_a_program(seen: Look, *, estimate: Estimate | None, journal: str | None,
         sends=list(dict.fromkeys([*seen.sends, *seen.asking.set])),
         keeps=_kept(seen),
         asks=seen.first,
-        unusable=[{"place": bad.place, "reason": bad.reason} for bad in seen.bad],
+        unusable=[{"place": bad.place, "reason": why_not(bad)} for bad in seen.bad],
         repeats=seen.repeats,
         notes=[_note(note) for note in seen.notes],
         journal=journal,
@@ -168,7 +168,7 @@ class RowsRefused(UsageError):
 def _complaints(bad: Sequence[BadRow]) -> list[str]:
     by_reason: dict[str, list[str]] = {}
     for row in bad:
-        by_reason.setdefault(row.reason, []).append(row.place)
+        by_reason.setdefault(why_not(row), []).append(row.place)
     lines = [f"{len(bad):,} row{'s' * (len(bad) != 1)} cannot be used:"]
     lines += [f"  {_places(places)}: {one_line(reason)}" for reason, places in list(by_reason.items())[:COMPLAINTS]]
     if len(by_reason) > COMPLAINTS:

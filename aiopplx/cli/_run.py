@@ -36,6 +36,7 @@ from aiopplx.cli._exits import (
     exit_code,
     told,
     until_signal,
+    why_not,
 )
 from aiopplx.cli._files import Ending
 from aiopplx.cli._journals import (
@@ -370,7 +371,7 @@ class _Run:
         from aiopplx import InvalidRequest, Job, JobStatus
 
         meta = {name: _writable(value) for name, value in origin.columns.items() if name in self._columns.own}
-        job = Job(status=JobStatus.REJECTED, error=InvalidRequest(bad.reason), meta=meta)
+        job = Job(status=JobStatus.REJECTED, error=InvalidRequest(why_not(bad)), meta=meta)
         self._tally.count(job)
         if self._questions.seen is None:  # else it was told when the file was looked at
             self._view.say(f"{bad.place}: {_failure(job)}")

@@ -18,7 +18,7 @@ import difflib
 import hashlib
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import msgspec
 
@@ -57,6 +57,8 @@ _TOTAL = re.compile(
 )
 _AMOUNT = re.compile(r"[-+(]?\W{0,3}\d[\d.,' \u00a0\u202f]*\W{0,3}(?:[A-Z]{3})?")
 """A number as people write it, with its currency."""
+_HALF = re.compile("[\ud800-\udfff]|\\\\ud[89a-f][0-9a-f]{2}")
+"""Half of a surrogate pair, as it is and as `repr` writes it."""
 _NEARLY = 0.85
 """A column `score` is no slip of the pen for `store`: one letter in five is another word."""
 
@@ -127,6 +129,8 @@ class Asking:
             raise TableError("give either a question's column or a template, not both")
         self.question: str = "" if self._template is not None else options.question or self._found_question()
         self.tag: str = "" if has_no_tag else options.tag or self._found_tag()
+        # Surely the user's own: what is kept by its name, or is part of the question.
+        self._own = frozenset([*(self._keep or ()), *(self._template.columns if self._template is not None else ())])
         self._may_slip = table.has_fields and options.fields in (None, "all")
         self.kept: tuple[str, ...] | None = (
             None
@@ -198,10 +202,12 @@ class Asking:
         if not columns:
             bad = next((row for row in self._table.read() if isinstance(row, BadRow)), None)
             raise TableError(
-                f"{self._table.name}, {bad.place}: {bad.reason}" if bad else f"{self._table.name} has no rows"
+                f"{self._table.name}, {bad.place}: {bad.reason}" if bad else f"{self._table.name} has no rows",
+                bad.advice if bad else None,
             )
         if columns == ("1",):  # a table of one column without a header
             return columns[0]
+        self._check_pair()
         for rank in _RANKS:
             found = [name for name in columns if one_line(name).lower() in rank]
             if not found and self._table.has_fields and any(name in columns for name in _ASKS_ITSELF):
@@ -221,6 +227,16 @@ class Asking:
                 Advice("template", '"... {COLUMN} ..."', "makes it of several", self._another_sheet()),
             ),
         )
+
+    def _check_pair(self) -> None:
+        """Refuse rows that train a model, whose input is no question without the instruction. Raises `TableError`."""
+        lowered = {one_line(name).lower(): one_line(name) for name in self._table.columns}
+        instruction, given = lowered.get("instruction"), lowered.get("input")
+        if instruction is not None and given is not None and not any(name in lowered for name in _RANKS[0]):
+            raise TableError(
+                f"which column of {self._table.place} is the question? {instruction} and {given} ask only together",
+                Advice("template", f'"{{{instruction}}} {{{given}?}}"', "makes it of both"),
+            )
 
     def _made(self, template: str) -> Template:
         try:
@@ -251,18 +267,19 @@ class Asking:
         except EmptyHole as hole:
             return BadRow(row.place, hole.why)
         except InvalidRequest as error:
-            return BadRow(row.place, error.message)
+            return _of_half(row) or BadRow(row.place, error.message)
 
     def _request(self, row: Row) -> Request | BadRow:
         cells = row.cells
         if open_ := self.undecided(row):
-            hint = "--fields all sends such columns, --fields none keeps them unsent"
-            return BadRow(row.place, f"has `{open_[0]}`, which is also the name of a request field; {hint}")
+            keeps = Advice("fields", '"none"', "keeps them unsent")
+            advice = Advice("fields", '"all"', "sends such columns", keeps)
+            return BadRow(row.place, f'has "{open_[0]}", which is also the name of a request field', advice=advice)
         fields: dict[str, object] = {}
         for name in (*self._asks_itself(row), *self.sent(row)):
             value = cells[name]
             if isinstance(value, Broken):
-                return BadRow(row.place, f'"{name}" {value.why}')
+                return BadRow(row.place, f'"{name}" {value.why}', advice=value.advice)
             fields[name] = value if row.is_request or self._table.has_fields else self._as_field(name, value)
         meta = self._meta(row)
         if isinstance(meta, BadRow):
@@ -272,9 +289,10 @@ class Asking:
         elif not self._asks_itself(row):
             asked = cells.get(self.question)
             if isinstance(asked, Broken):
-                return BadRow(row.place, f'"{self.question}" {asked.why}')
+                return BadRow(row.place, f'"{self.question}" {asked.why}', advice=asked.advice)
             if asked is None or as_text(asked).strip() == "":
-                return BadRow(row.place, f'"{self.question}" is empty')
+                is_there = not self._table.has_fields or self.question in cells
+                return BadRow(row.place, f'"{self.question}" is empty' if is_there else f'has no "{self.question}"')
             if isinstance(asked, dict | list | bool):
                 return BadRow(row.place, f'"{self.question}" must be text')
             fields[QUESTION] = as_text(asked).strip() if not isinstance(asked, str) else asked.strip()
@@ -282,7 +300,7 @@ class Asking:
             return BadRow(row.place, f"the question has more than {LONGEST:,} characters")
         tag = cells.get(self.tag) if self.tag else None
         if isinstance(tag, Broken):  # without it the row would be another submission than the one of its tag
-            return BadRow(row.place, f'"{self.tag}" {tag.why}')
+            return BadRow(row.place, f'"{self.tag}" {tag.why}', advice=tag.advice)
         tag = tag.strip() if isinstance(tag, str) and not (row.is_request or self._table.has_fields) else tag
         if tag is not None and tag != "":
             fields["tag"] = tag if isinstance(tag, int) else as_text(tag)
@@ -310,7 +328,7 @@ class Asking:
         """The columns of a row that could be meant as request fields, and of which nobody has said what they are."""
         if self._says_fields or row.is_request or not self._table.has_fields:
             return []
-        return [name for name in self._alike(row) if name not in (self._keep or ())]
+        return [name for name in self._alike(row) if name not in self._own]
 
     def _alike(self, row: Row) -> Iterator[str]:
         """The columns of a row with a value, and the name of a request field."""
@@ -340,15 +358,17 @@ class Asking:
         for name, cell in row.cells.items():
             if name in gone:
                 continue
-            if self._may_slip and name not in (self._keep or ()) and (near := self._near(name)):
-                hint = f"did you mean `{near}`? A column of yours is kept if `keep` names it"
-                return BadRow(row.place, f"has no field `{name[:60]}`; {hint}")
+            if self._may_slip and name not in self._own and (near := self._near(name)):
+                advice = Advice("fields", '"none"', "keeps it as a column of yours")
+                said = f'"{name[:60]}" is nearly "{near}", a request field: correct it if it is meant'
+                return BadRow(row.place, said, advice=advice)
             if self._keep is None or name in self._keep:
                 kept[name] = as_cell(cell)
         try:
             size = len(msgspec.json.encode(kept)) if kept else 0
         except (TypeError, ValueError, RecursionError):
-            return BadRow(row.place, "its other columns have a value that JSON cannot express (half a character?)")
+            said = "its other columns have a value that JSON cannot express; keep the other columns alone"
+            return _of_half(row) or BadRow(row.place, said, advice=Advice("keep", '["COLUMN"]', "names those"))
         if size > META_LIMIT:
             return BadRow(row.place, f"its other columns are more than {META_LIMIT >> 20} MiB")
         return kept
@@ -360,6 +380,16 @@ class Asking:
         near = difflib.get_close_matches(name, self._known, 1, _NEARLY)
         turned = next((known for known in self._known if sorted(known) == sorted(name)), "")  # `modle`
         return near[0] if near else turned
+
+
+def _of_half(row: Row) -> BadRow | None:
+    """What is wrong with a cell that has half of a character, as where a text was cut within an emoji."""
+    for name, cell in row.cells.items():
+        text = cell if isinstance(cell, str) else str(cast("object", cell)) if isinstance(cell, dict | list) else ""
+        if half := _HALF.search(text):
+            code = half[0] if "\\" in half[0] else f"\\u{ord(half[0]):04x}"
+            return BadRow(row.place, f'"{name}" has half of a character ({code}), which UTF-8 has not: delete it there')
+    return None
 
 
 def _has_value(cell: Any) -> bool:
@@ -460,7 +490,9 @@ def look(table: Table, options: AskOptions) -> Look:
     if not seen.count and not seen.bad:
         raise TableError(f"{table.name} has no rows")
     if len(seen.bad) > seen.count:
-        raise TableError(f"{table.name}: most rows cannot be used. {complaints(seen.bad)}")
+        advice = next((row.advice for row in seen.bad if row.advice is not None), None)
+        told = complaints([row._replace(advice=None) for row in seen.bad])
+        raise TableError(f"{table.name}: most rows cannot be used. {told}", advice)
     if last is not None and seen.count > 1 and (total := _total_in(last)):
         seen.notes.append(
             f"{last.place} looks like a sum of the others ({total}), and is asked; delete it if it is one"
@@ -498,7 +530,7 @@ def complaints(bad: Sequence[BadRow]) -> str:
     """The rows that cannot be used, alike ones together with the first three places."""
     by_reason: dict[str, list[str]] = {}
     for row in bad:
-        by_reason.setdefault(row.reason, []).append(row.place)
+        by_reason.setdefault(row.said, []).append(row.place)
     parts: list[str] = []
     for reason, places in by_reason.items():
         more = f" and {len(places) - 3:,} more" if len(places) > 3 else ""

@@ -38,6 +38,8 @@ _WRONG = re.compile(
     rb"|(?<=[A-Za-z])[\x8a\x8c\x8e\x9f](?=[a-z])"
 )
 _NO_LETTER = re.compile(rb"[^A-Za-z\xc0-\xff]")
+_CONTROL = re.compile("[\x00-\x08\x0e-\x19\x1b-\x1f\x7f]")
+"""What no text has. \x1a was the end of a file once."""
 _WORD = re.compile(r"[^\x00-\x1f,;|\t\"]*[^\x00-\x7f][^\x00-\x1f,;|\t\"]*")
 _ENCODING = Advice("encoding", '"..."', "says which it is")
 
@@ -83,6 +85,15 @@ def given_encoding(name: str, codec: str) -> Encoding:
         raise TableError(f"{name}: there is no encoding {codec[:40]!r}; UTF-8, cp1252 and mac_roman are some") from None
     # A mark that the file has all the same must not become part of the first name.
     return Encoding("utf-8-sig" if info.name == "utf-8" else info.name, info.name)
+
+
+def _is_utf8_so_far(head: bytes) -> bool:
+    """Whether these are the first bytes of UTF-8, which may end within a letter."""
+    try:
+        codecs.getincrementaldecoder("utf-8")().decode(head)
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 class _Scan:
@@ -157,13 +168,20 @@ class _Scan:
     def _of_nuls(self, name: str) -> Encoding:
         """UTF-16 without a mark has its NULs in the high bytes, so on one side only."""
         even, odd = self._nuls
-        if self._size % 2 == 0 and min(even, odd) == 0 and max(even, odd) >= self._size // 8:
-            return Encoding("utf-16-le" if odd else "utf-16-be", "UTF-16", note="UTF-16 without a mark")
+        codec = "utf-16-le" if odd else "utf-16-be"
+        is_text = _CONTROL.search(self._head.decode(codec, "ignore")) is None
+        if is_text and self._size % 2 == 0 and min(even, odd) == 0 and max(even, odd) >= self._size // 8:
+            return Encoding(codec, "UTF-16", note="UTF-16 without a mark")
         said = f"{name} is not text: it has NUL bytes"
         for utf16 in ("utf-16-le", "utf-16-be"):
             text = self._head.decode(utf16, "ignore")
-            if "\n" in text and "\0" not in text:  # each half of one may be a NUL: U+4E00 is one of the commonest
+            # Each half of a letter may be a NUL: U+4E00 is one of the commonest.
+            if "\n" in text and not _CONTROL.search(text):
                 raise TableError(said, Advice("encoding", f'"{utf16}"', "reads it as UTF-16 without a mark"))
+        rest = self._head.replace(b"\0", b"")
+        if not _is_utf8_so_far(rest) or _CONTROL.search(rest.decode("utf-8", "ignore")):
+            save = "save the questions in it as .csv, .xlsx or JSON, or write them into a text file, one a line"
+            raise TableError(f"{said}; {save}")
         raise TableError(f"{said}; tr -d '\\000' < {name} > clean.txt takes them out")
 
     def _of_line_ends(self, name: str) -> Encoding:

@@ -36,6 +36,10 @@ LARGEST = 1 << 28
 """Bytes that an Excel file may have once it is unpacked: openpyxl holds some of it in memory as a whole."""
 
 _JOURNAL = ".journal.db"
+_AN_IMAGE = "an image; write its questions into a text file, one a line"
+_A_PICKLE = "a Python pickle; give what it holds, or save that as .csv or .parquet"
+_A_RECORDING = "an image or a recording; write its questions into a text file, one a line"
+_A_PROGRAM = "a program; write the questions into a text file, one a line"
 # By the first bytes: what was saved under the wrong name, or is not converted yet.
 _REFUSED = (
     (b"%PDF", "a PDF; copy the questions out of it"),
@@ -45,11 +49,25 @@ _REFUSED = (
     (b"\x28\xb5\x2f\xfd", "compressed (zstd); unpack it first"),
     (b"7z\xbc\xaf", "a 7z archive; unpack it first"),
     (b"\xd0\xcf\x11\xe0", "an old Excel or Word file; save it as .xlsx or .csv"),
-    (b"\x89PNG", "an image"),
-    (b"\xff\xd8\xff", "an image"),
-    (b"GIF8", "an image"),
-    (b"SQLite format 3\0", "a database. If it is a journal: the questions are in the file that it was made from"),
+    *((mark, _AN_IMAGE) for mark in (b"\x89PNG", b"\xff\xd8\xff", b"GIF8", b"II*\0", b"MM\0*", b"BM")),
+    (b"Rar!", "a RAR archive; unpack it first"),
+    (b"ARROW1", "an Arrow file; save it as .parquet or .csv, or give the table that pyarrow.feather.read_table reads"),
+    (b"\x93NUMPY", "a NumPy array; give the array, or save it as .csv"),
+    (b"\x80\2", _A_PICKLE),
+    (b"\x80\3", _A_PICKLE),
+    (b"\x80\4", _A_PICKLE),
+    (b"\x80\5", _A_PICKLE),
+    (b"\x7fELF", _A_PROGRAM),
+    (b"MZ", _A_PROGRAM),
+    (b"ID3", _A_RECORDING),
+    (b"RIFF", _A_RECORDING),
+    (
+        b"SQLite format 3\0",
+        "a database; save its table of questions as .csv. Those of a journal are in the file that it was made from",
+    ),
 )
+_MAY_BE_A_WORD = (b"BM", b"MZ", b"ID3", b"RIFF")
+"""A text may begin so as well: `BMW, ...`. It has no NUL bytes."""
 
 
 class ReadOptions(msgspec.Struct, frozen=True):
@@ -211,8 +229,12 @@ def _binary_format(file: _File) -> Format | None:
         return _in_archive(file)
     if head.startswith(b"PAR1"):
         return "parquet"
+    if head[4:8] == b"ftyp":
+        raise TableError(f"{file.name} is {_A_RECORDING}")
+    if head[257:262] == b"ustar":
+        raise TableError(f"{file.name} is a tar archive; unpack it first")
     for mark, what in _REFUSED:
-        if head.startswith(mark):
+        if head.startswith(mark) and (mark not in _MAY_BE_A_WORD or b"\0" in head):
             questions = file.name.removesuffix(_JOURNAL)
             if questions != file.name and mark.startswith(b"SQLite"):
                 raise TableError(f"{file.name} is a journal; the questions are in {questions}")
@@ -226,7 +248,7 @@ def _in_archive(file: _File) -> Format:
             names = set(archive.namelist())
             size = sum(part.file_size for part in archive.infolist())
     except (OSError, zipfile.BadZipFile, ValueError):
-        raise TableError(f"{file.name} is a damaged archive, or was cut off") from None
+        raise TableError(f"{file.name} is a damaged archive, or was cut off; save it or fetch it anew") from None
     if "xl/workbook.xml" in names:
         if size > LARGEST:
             raise TableError(

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, cast
 
 from aiopplx.apis._registry import api_at
-from aiopplx.tables._table import QUESTION, BadRow, Broken, Row, Rows, Table, TableError, list_of
+from aiopplx.tables._table import QUESTION, Advice, BadRow, Broken, Row, Rows, Table, TableError, list_of
 
 WHOLE = 64 << 20
 """Characters of JSON that are read at once. Only JSON lines may be longer."""
@@ -51,6 +51,7 @@ def value_of(text: str) -> Any:
         after = text[error.pos :].strip()
         said = _A_COMMA if after == "," else f"{error.msg}, column {error.colno}"
         said = _CUT if error.msg.startswith(_UNTERMINATED) else _LAST_COMMA if _is_last_comma(error, text) else said
+        said = _python(text) if _is_python(error, text) else said
     except _TwiceNamed as error:
         said = str(error)
     except ValueError:
@@ -62,6 +63,20 @@ def value_of(text: str) -> Any:
 
 def _is_cut(error: json.JSONDecodeError, text: str) -> bool:
     return error.pos >= len(text.rstrip()) or error.msg.startswith(_UNTERMINATED)
+
+
+def _is_python(error: json.JSONDecodeError, text: str) -> bool:
+    """Whether it is a list or a dict as Python prints it: in single quotes, or with True, False and None."""
+    return text.startswith(("'", "True", "False", "None"), error.pos)
+
+
+def _python(text: str) -> str:
+    """What to say of it, with what makes JSON of it."""
+    values = "map(ast.literal_eval, sys.stdin)"  # a dict a line
+    if not text.partition("\n")[0].rstrip().endswith("}"):
+        values = "[ast.literal_eval(sys.stdin.read())]"
+    made = f"import ast, json, sys; print(*map(json.dumps, {values}), sep=chr(10))"
+    return f'it is what Python prints of a dict or a list; python3 -c "{made}" < FILE > rows.jsonl makes JSON of it'
 
 
 def _is_last_comma(error: json.JSONDecodeError, text: str) -> bool:
@@ -153,6 +168,8 @@ def _values(name: str, text: str) -> list[tuple[int, Any]]:
                 said = _CUT
             elif _is_last_comma(error, text):
                 said = _LAST_COMMA
+            elif _is_python(error, text):
+                said = _python(text)
             elif values and text[error.pos] == ",":
                 said = _A_COMMA
         except _TwiceNamed as error:
@@ -377,8 +394,7 @@ def _batch_line(place: str, cells: dict[str, Any], dropped: set[str]) -> Row | B
         models = [model for model in _listed(fields.get(name)) if isinstance(model, str)]
         if foreign := [model for model in models if not api.has_model(model)]:
             why = f"is {foreign[0][:60]!r}, and the provider has no model of that name at {url}"
-            why += "; --fields none asks without it"
-            fields[name] = Broken(", ".join(models), why)
+            fields[name] = Broken(", ".join(models), why, Advice("fields", '"none"', "asks without it"))
     dropped.update(name for name in ("background", "stream") if fields.pop(name, None) is not None)
     return Row(place, {"tag": cells["custom_id"], **fields}, is_request=True)
 

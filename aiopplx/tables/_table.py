@@ -99,23 +99,32 @@ class Broken(str):
 
     Attributes:
         why: what is wrong with it: `is #N/A`.
+        advice: what to type about it, if an option answers it.
     """
 
-    __slots__ = ("why",)
+    __slots__ = ("advice", "why")
     why: str
+    advice: Advice | None
 
-    def __new__(cls, text: str, why: str) -> Broken:
+    def __new__(cls, text: str, why: str, advice: Advice | None = None) -> Broken:
         cell = super().__new__(cls, text)
-        cell.why = why
+        cell.why, cell.advice = why, advice
         return cell
 
 
 class BadRow(NamedTuple):
-    """A row that cannot be used: where it stands, why not, and its cells by name, as far as they have one."""
+    """A row that cannot be used: where it stands, why not, its cells by name, as far as they have one, and what to type
+    about it, if an option answers it."""
 
     place: str
     reason: str
     cells: dict[str, Any] = {}
+    advice: Advice | None = None
+
+    @property
+    def said(self) -> str:
+        """Why not, and what to type in Python."""
+        return self.reason if self.advice is None else f"{self.reason}; {self.advice}"
 
 
 Rows = Iterator[Row | BadRow]

@@ -245,7 +245,7 @@ async def test_objects_are_sent_as_somebody_says(tmp_path: Path) -> None:
         " --fields stop,model sends them, --fields none keeps them unsent" in refused.stderr
     )
     assert [body["messages"][-1]["content"] for body in before] == ["How?"], "of a stream, the row that is sure"
-    assert "line 1: rejected: has `stop`, which is also the name of a request field" in piped.stderr
+    assert 'line 1: rejected: has "stop", which is also the name of a request field; --fields all' in piped.stderr
     assert "  sends  stop, search_mode=sec if a row has none\n" in looked.stderr
     assert json.loads(read.stdout)["sends"] == ["stop"]
     assert [("stop" in body, body["model"]) for body in sent] == [(False, "sonar-deep-research")] * 2

@@ -15,7 +15,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import aiopplx
 from aiopplx import AgentRequest, ResearchRequest
+from aiopplx.cli._exits import told
 from aiopplx.tables import AskOptions, Look, TableError, look, questions, read_file, read_memory
 from aiopplx.tables._template import EmptyHole, Template
 
@@ -166,7 +168,7 @@ _CHAT = {"messages": [{"role": "user", "content": "Why?"}]}
 def test_batch_line_with_a_foreign_model_is_refused(url: str, body: dict[str, Any], tmp_path: Path) -> None:
     path = tmp_path / "batch.jsonl"
     path.write_text(json.dumps({"custom_id": "a", "method": "POST", "url": url, "body": body}) + "\n")
-    with pytest.raises(TableError, match=f"no model of that name at {url}; --fields none asks without it"):
+    with pytest.raises(TableError, match=f'no model of that name at {url}; fields="none" asks without it'):
         look(read_file(path), AskOptions())
     (request,) = look(read_file(path), AskOptions(fields="none")).requests()
     assert request.asked == "Why?"
@@ -212,7 +214,8 @@ def test_no_column_of_a_table_is_named_none() -> None:
 def test_a_slip_in_a_field_of_objects_is_refused() -> None:
     found = seen([{"question": "a"}, {"question": "b", "reasoning_efort": "high"}])
     assert [row.place for row in found.bad] == ["item 2"]
-    assert "did you mean `reasoning_effort`?" in found.bad[0].reason
+    assert '"reasoning_efort" is nearly "reasoning_effort"' in found.bad[0].reason
+    assert found.bad[0].said.endswith('; fields="none" keeps it as a column of yours')
     assert seen([{"question": "a"}, {"question": "b", "modle": "x"}]).bad
     mine = seen([{"question": "a", "score": 0.5, "reasoning_efort": "mine"}], keep=["score", "reasoning_efort"])
     assert next(mine.requests()).meta == {"score": 0.5, "reasoning_efort": "mine"}
@@ -475,3 +478,47 @@ def test_column_named_by_a_number_is_refused(named: dict[str, Any]) -> None:
 def test_what_json_has_no_word_for_is_text(value: Any, cell: Any) -> None:
     (request,) = questions([{"question": "a?", "n": value}])
     assert request.meta == {"n": cell}
+
+
+@pytest.mark.parametrize(
+    ("rows", "python", "typed"),
+    [
+        (
+            [{"question": "Why?", "reasoning_efort": "high"}],
+            'fields="none" keeps it as a column of yours',
+            "--fields none keeps it as a column of yours",
+        ),
+        (
+            [{"instruction": "Translate", "input": "Good morning"}],
+            'ask only together; template="{instruction} {input?}" makes it of both',
+            'ask only together; --template "{instruction} {input?}" makes it of both',
+        ),
+        (
+            [{"company": "ACME", "reasoning_effort": "high"}],
+            'is the question? It has the columns company, reasoning_effort; question="COLUMN" names it',
+            "is the question? It has the columns company, reasoning_effort; --question COLUMN names it",
+        ),
+        ([{"question": "Why?", "n": 1}, {"n": 2}, {"n": 3}], 'item 2, item 3: has no "question"', 'has no "question"'),
+        (
+            [{"question": "Why \ud83d?", "id": 1}],
+            '"question" has half of a character (\\ud83d), which UTF-8 has not: delete it there',
+            '"question" has half of a character (\\ud83d), which UTF-8 has not: delete it there',
+        ),
+        (
+            [{"question": "Why?", "id": {"x": ["\udca9"]}}],
+            '"id" has half of a character (\\udca9)',
+            '"id" has half of a character (\\udca9)',
+        ),
+    ],
+)
+def test_refusal_says_what_to_type_where_read(rows: list[dict[str, Any]], python: str, typed: str) -> None:
+    with pytest.raises(TableError) as refused:
+        look(read_memory(rows), AskOptions())
+    assert python in str(refused.value)
+    assert typed in told(refused.value)
+
+
+def test_rows_that_train_a_model_need_a_template() -> None:
+    rows = [{"instruction": "Translate", "input": "Good morning"}, {"instruction": "Why?", "input": ""}]
+    asked = aiopplx.questions(rows, template="{instruction} {input?}")
+    assert [request.asked for request in asked] == ["Translate Good morning", "Why?"]

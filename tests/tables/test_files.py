@@ -434,8 +434,22 @@ def test_a_markdown_file_is_one_question(tmp_path: Path) -> None:
 
 KINDS = [
     ("q.pdf", b"%PDF-1.7\n", "a PDF"),
-    ("q.csv", b"\x89PNG\r\n\x1a\n", "an image"),
-    ("q.csv", b"PK\x03\x04broken", "damaged archive"),
+    ("q.csv", b"\x89PNG\r\n\x1a\n", "an image; write its questions into a text file"),
+    ("q.bmp", b"BM\x9a\0\0\0\0\0", "an image; write"),
+    ("q.webp", b"RIFF\0\0\0\0WEBPVP8 ", "an image or a recording; write"),
+    ("q.heic", b"\0\0\0\x18ftypheic", "an image or a recording; write"),
+    ("q.mp3", b"ID3\4\0\0", "a recording; write"),
+    ("q.exe", b"MZ\x90\0\3\0", "a program; write"),
+    ("q.tar", b"a.txt".ljust(257, b"\0") + b"ustar\0" + b"00", "a tar archive; unpack"),
+    ("q.pkl", b"\x80\4\x95\x1c\0", "a Python pickle; give what it holds"),
+    ("q.npy", b"\x93NUMPY\1\0v\0{'descr': '<U4'}", "a NumPy array; give"),
+    ("q.feather", b"ARROW1\0\0\xff", "an Arrow file; save it as"),
+    ("q.dat", b"\1\0\2\0\3\0\4\0", "save the questions in it as"),
+    ("q.dat", bytes(range(256)), "save the questions in it as"),
+    ("q.txt", b"{'question': 'Why?', 'id': None}\n{'question': 'How?'}\n", r"map\(ast.literal_eval, sys.stdin\)"),
+    ("q.json", b"[{'question': 'Why?'},\n {'question': 'How?'}]", r"literal_eval\(sys.stdin.read"),
+    ("q.jsonl", b'{"question": "Why?", "ok": True}\n', "what Python prints"),
+    ("q.csv", b"PK\x03\x04broken", "damaged archive, or was cut off; save it"),
     ("q.xls", b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1", "an old Excel"),
     ("q.gz", b"\x1f\x8b\x08", "compressed"),
     ("q.db", b"SQLite format 3\0", "a database"),
@@ -453,6 +467,11 @@ KINDS = [
     ("q.txt", b"# only\n\n", "no questions"),
     ("q.md", b" \n", "no question"),
 ]
+
+
+@pytest.mark.parametrize("text", ["BMW: why?\nBMW für alle?\n", "MZ or ID3?\n", "RIFF: what is it?\n"])
+def test_text_may_begin_as_another_file_does(tmp_path: Path, text: str) -> None:
+    assert [cells["question"] for cells in cells_of(table_of(tmp_path / "q.txt", text))] == text.split("\n")[:-1]
 
 
 @pytest.mark.parametrize(("name", "data", "said"), KINDS)
