@@ -213,6 +213,14 @@ def test_text_of_equal_tabs_is_a_table(tmp_path: Path) -> None:
     ("codec", "text"),
     [
         ("cp1250", "Co zrobiła spółka Żółw w Łodzi?"),
+        ("cp1250", "Která firma patří do města?"),
+        ("cp1250", "Co je člen a co může?"),
+        ("cp1250", "Mennyi idő kell hozzá?"),
+        ("cp1250", "Katera slovenska podjetja so naročila?"),
+        ("cp1250", "Care fabrică fără pierderi?"),
+        ("cp1254", "Neden başladı ve nasıl bitti?"),
+        ("cp1251", "Who owns Газпром now, and what did it announce in 2025?"),
+        ("mac_roman", "What did they announce in Málaga?"),
         ("cp1250", "Która firma należy do niej?"),
         ("mac_roman", "Was macht Müller?"),
         ("mac_roman", "Käse für Größe"),
@@ -229,6 +237,11 @@ def test_file_of_another_windows_or_mac_is_refused(codec: str, text: str, tmp_pa
     [
         "Größe und Maß einer Wohnung nach Norm: 5 m², 3 m³, 20 °C, § 5, 1ª, Nº 7, £5m, ±2, ½ l, 5 µg",
         "¿Qué pasó en España? ¡Nada! L’œuvre d’été, l´homme, col·legi, ŒUVRE, Œuvre",
+        "Où est le maïs de l'été? Dès août, très sûr; près d'un hôtel à Noël, créée et réélue, naïveté, aiguë, Citroën",
+        "Así corazón, pingüino, señor, sí, ningún niño; Ações são põe, irmãs, manhã, câimbra, pães, avô, vovó, à, têm",
+        "Perché è più così? Città, però, lunedì, cioè, caffè, virtù, tiramisù; vrij België, coördinatie, één, reünie",
+        "Finnish words, and not only these: hyvää yötä, päällystää, äänestää, hääyö",
+        "Danish and Swedish words: Århus, søen, kø, bøf, tæt, æble, får; på ön, själv, smörgås, idé",
         "Østlandet og Ærø; São João; Þingvellir við Öxará; Škoda, Žižka, Ÿ",
     ],
 )
