@@ -28,6 +28,7 @@ import asyncio
 import enum
 import math
 from collections.abc import Mapping
+from contextvars import Context, copy_context
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import msgspec
@@ -162,6 +163,7 @@ class Listener(msgspec.Struct, eq=False, kw_only=True):
         meta: the listener's own columns.
         is_late: it asked for a job that already existed, and may come back for it.
         is_bulk: it is one of many, and those who wait for a single job go first.
+        context: where it began to wait, such as a web request with its span and its id for the log.
     """
 
     sub: Submission
@@ -174,6 +176,7 @@ class Listener(msgspec.Struct, eq=False, kw_only=True):
     asked: str = ""
     meta: dict[str, Any] = {}
     is_bulk: bool = False
+    context: Context = msgspec.field(default_factory=copy_context)
 
     def has_room(self) -> bool:
         """Whether it can accept one more result. If not, it asks for a poll (`Poller.unpark`) once it can."""

@@ -133,7 +133,8 @@ class Announcer:
         event = sub.event(EventKind.TIMED_OUT, self._clock.now(), status=JobStatus.TIMED_OUT, reason=reason)
         for remaining, listener in zip(range(len(overdue))[::-1], overdue, strict=True):
             awaited = bool(remaining or sub.listeners)
-            self.emitter.emit(msgspec.structs.replace(event, tag=listener.tag, index=listener.index, awaited=awaited))
+            told = msgspec.structs.replace(event, tag=listener.tag, index=listener.index, awaited=awaited)
+            listener.context.copy().run(self.emitter.emit, told)  # whatever timer this is
 
     def cancelling(self, job: Job, *, awaited: bool) -> None:
         """The server agreed to cancel it. `awaited`: its end is waited for here."""

@@ -367,7 +367,10 @@ class Poller:
         if self._budget is not None:
             self._budget.leave(now)
         self._out[sub] = poll
-        self._running[poll] = asyncio.get_running_loop().create_task(self._run(poll))
+        # What the poll brings is told where the job is waited for, and not where the timer was set, which may have been
+        # a request for another job. A copy, since a context is entered once at a time, and a task may begin at once.
+        create_task = asyncio.get_running_loop().create_task
+        self._running[poll] = sub.listeners[0].context.copy().run(create_task, self._run(poll))
         return True
 
     def due(self, now: float) -> tuple[bool, float | None, bool]:

@@ -297,3 +297,23 @@ async def test_span_begins_within_the_span_that_waits(heard: Heard, tmp_path: Pa
     assert age >= 120.0
     (lasted,) = heard.metrics()["gen_ai.client.operation.duration"]
     assert lasted.sum >= 600.0
+
+
+async def test_spans_of_requests_at_once_have_their_own_parents(heard: Heard) -> None:
+    tracer = heard.traces.get_tracer("a web framework")
+    parents: dict[str, int] = {}
+
+    async def request(session: Session, job_id: str) -> None:
+        with tracer.start_as_current_span("GET /answer") as span:
+            parents[job_id] = span.get_span_context().span_id
+            await session.wait(job_id)
+
+    clock = JumpingClock()
+    async with Emulator(duration=600.0, answer_chars=200, clock=clock) as server:
+        async with Session(KEY, base_url=server.url, clock=clock) as session:
+            job_ids = [(await session.submit(f"{QUESTION} {n}")).id for n in range(5)]
+        async with Session(KEY, base_url=server.url, clock=clock, on_event=heard.handler) as session:
+            await asyncio.gather(*(request(session, job_id) for job_id in job_ids))
+    ours = [span for span in heard.spans if span.name.startswith("research")]
+    of_job = {dict(span.attributes or {})["gen_ai.response.id"]: span.parent for span in ours}
+    assert {job_id: parent and parent.span_id for job_id, parent in of_job.items()} == parents
