@@ -14,8 +14,9 @@ while nobody waited is made when somebody comes back.
 What a poll means
 -----------------
 A poll that fails says nothing about the job: the job goes on at the server, and is billed. So only the server can end a
-job, in one of three ways: it says so in a final status; it says twice, some time apart, that it does not know the job;
-or it has answered for minutes, and never with this job in a form that can be read. `Polls` counts these for one job
+job, in one of three ways: it says so in a final status; it says twice, some time apart, that it does not know the job,
+or that this is no id, where nobody here knows more than the id; or it has answered for minutes, and never with this job
+in a form that can be read. `Polls` counts these for one job
 and decides; a listener's time limit is not among them, because it ends the listener's wait and not the job.
 
 A page of a list is not a poll in this sense: it has neither answers nor error messages, and its failure says nothing of
@@ -40,7 +41,7 @@ from typing import Any, Generic, TypeVar
 import msgspec
 
 from aiopplx._checks.unseen import unseen
-from aiopplx._errors import AiopplxError, ConfigError, JobExpired, NotFound, ProtocolError, ResponseTooLarge
+from aiopplx._errors import AiopplxError, APIError, ConfigError, JobExpired, NotFound, ProtocolError, ResponseTooLarge
 from aiopplx._job import CLOCKS_DIFFER, JobStatus, Snapshot, outcome_error
 from aiopplx._policy.durations import PRICE, Law
 from aiopplx._policy.retry import Again, Fault, RetryPolicy
@@ -57,6 +58,8 @@ GRACE = 60.0
 network may need a moment, and the job did not stand still."""
 SHORT_RECHECK = 5.0
 """Seconds after which a 404 at the very first poll of a job from elsewhere is checked: most likely the id is wrong."""
+_MALFORMED = frozenset({400, 422})
+"""What an API answers to an id that is none of its own."""
 
 _RESULTS_LIVE = 7 * 86_400.0
 _INF = float("inf")
@@ -386,16 +389,18 @@ class Polls(msgspec.Struct, gc=False):
             error: what it is reported as.
             now: monotonic seconds.
             random: even in [0, 1).
-            is_last: every listener's time is up: a 404 is believed without a second one.
+            is_last: every listener's time is up: a 404, or that this is no id, is believed without a second one.
             is_survived: a refusal that stops no submission: the job's API is retired, and its successor is not.
         """
         self.count += 1
         self.failures += 1
         delay = retry.delay(fault, self.failures, random)
-        if isinstance(error, NotFound):
-            if self._is_missing or is_last:
+        if isinstance(error, NotFound) or self._is_no_id(error):
+            if not (self._is_missing or is_last):
+                return Again(self._after_missing(policy, delay, now))
+            if isinstance(error, NotFound):
                 return Ended(JobStatus.EXPIRED, _expired(error, now - self.since if self.is_fresh else None))
-            return Again(self._after_missing(policy, delay, now))
+            return Ended(JobStatus.UNREADABLE, error)
         if isinstance(error, ResponseTooLarge):
             return Ended(JobStatus.UNREADABLE, error)
         counts = isinstance(error, ProtocolError) or fault is Fault.REFUSED
@@ -407,8 +412,13 @@ class Polls(msgspec.Struct, gc=False):
             return Ended(JobStatus.UNREADABLE, error)
         return Again(delay)
 
+    def _is_no_id(self, error: AiopplxError) -> bool:
+        """Whether the API itself refuses the id, of which nobody here knows that it was ever a job's."""
+        is_known = self.is_fresh or self.has_age or self.seen >= 0.0 or bool(self.status)
+        return not is_known and isinstance(error, APIError) and bool(error.type) and error.status in _MALFORMED
+
     def _after_missing(self, policy: PollPolicy, delay: float, now: float) -> float:
-        """A 404: the server's own delay at first, then checked once more and believed."""
+        """A 404, or a refused id: the server's own delay at first, then checked once more and believed."""
         if self.is_fresh and now - self.since < policy.missing_grace:
             return delay
         self._is_missing = True

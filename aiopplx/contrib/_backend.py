@@ -63,6 +63,21 @@ def is_over(job: Job) -> bool:
     return job.status in _ENDS
 
 
+def known(job: Job) -> Job:
+    """The job, unless the service does not know its id, or refuses that: then whoever asked has got the id wrong.
+
+    Raises:
+        NotFound: it knows no such job, or none any more.
+        APIError: this is not a job id of its own (400 or 422).
+    """
+    error = job.error
+    if job.status is JobStatus.EXPIRED and error is not None:
+        raise NotFound(error.message, job_id=job.id, status=error.status, type=error.type, request_id=error.request_id)
+    if job.status is JobStatus.UNREADABLE and type(error) is APIError and error.status in _REFUSED:
+        raise error
+    return job
+
+
 def status_of(error: AiopplxError) -> int:
     """The HTTP status for an error.
 
@@ -108,15 +123,18 @@ class Follows:
             follow.close()
 
     async def wait(self, job: Job | str, *, timeout: float | None = None) -> Job:
-        """As `Session.wait`; when the app stops first, the job as it stands then, as at a time limit."""
+        """As `Session.wait`; when the app stops first, the job as it stands then, as at a time limit.
+
+        Raises what `known` raises.
+        """
         if not self._is_ended:
             with anyio.CancelScope() as scope:
                 self._waiting.add(scope)
                 try:
-                    return await self._session.wait(job, timeout=timeout)
+                    return known(await self._session.wait(job, timeout=timeout))
                 finally:
                     self._waiting.discard(scope)
-        return await self._session.wait(job, timeout=_MOMENT)
+        return known(await self._session.wait(job, timeout=_MOMENT))
 
     def end(self) -> None:
         """The app stops: no page is told anything more, those that ask now are told nothing, and no call waits on.

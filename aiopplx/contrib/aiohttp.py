@@ -83,7 +83,8 @@ async def wait(request: web.Request, job: Job | str, *, timeout: float | None = 
         timeout: seconds from now; default the session's.
 
     Raises:
-        InvalidRequest: this is not a job id.
+        NotFound: the service does not know the job, or no longer: a 404. `Session.wait` returns it as `EXPIRED`.
+        InvalidRequest, APIError: this is not a job id: a 422.
     """
     return await request.config_dict[_FOLLOWS].wait(job, timeout=timeout)
 

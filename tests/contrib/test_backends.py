@@ -21,8 +21,8 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from yarl import URL
 
 from aiopplx import Job, PollPolicy, Session
-from aiopplx.contrib.aiohttp import research, updates, wait
-from aiopplx.contrib.fastapi import Research, lifespan, opened, router
+from aiopplx.contrib.aiohttp import errors, research, updates, wait
+from aiopplx.contrib.fastapi import Research, add_error_handler, lifespan, opened, router
 from aiopplx.contrib.fastapi import wait as wait_in_fastapi
 from aiopplx.emulator import Emulator
 from aiopplx.testing import Clock
@@ -219,14 +219,39 @@ async def test_odd_ids_are_no_fault_of_the_server(framework: str) -> None:
         assert {200: "event: done", 422: "is not a job id", 404: "ot found"}[status].lower() in text.lower()
 
 
+NO_JOBS = {
+    "sonar": {"00000000-0000-4000-8000-00000000dead": 404, "nosuch": 404},
+    "agent": {"resp_00000000-0000-4000-8000-00000000dead": 404, "nosuch": 422, "resp_nosuch": 422},
+}
+"""Ids of no job, and how they are answered: to the Agent API some are no ids at all."""
+
+
+@pytest.mark.parametrize("framework", ["fastapi", "aiohttp"])
+@pytest.mark.parametrize("api", NO_JOBS)
+async def test_wait_for_no_job_is_the_callers_mistake(framework: str, api: str) -> None:
+    async with Emulator(duration=0.2, answer_chars=200) as server, _page(framework, server.url, api) as got:
+        answered = {job_id: await got(f"/research/{job_id}/answer") for job_id in NO_JOBS[api]}
+        asked = server.ledger.requests.total()
+        followed = {job_id: await got(f"/research/{job_id}/events") for job_id in NO_JOBS[api]}
+    assert {job_id: status for job_id, (status, _) in answered.items()} == NO_JOBS[api]
+    assert asked <= 2 * len(answered), "each once more, and then believed"
+    for status, text in followed.values():
+        assert status == 200
+        assert "event: done" in text
+        assert "goes on" not in text
+
+
 @asynccontextmanager
-async def _page(framework: str, url: str) -> AsyncIterator[Callable[[str], Awaitable[tuple[int, str]]]]:
-    """What a browser gets at an app with no more than the session and the updates."""
+async def _page(
+    framework: str, url: str, api: str = "sonar"
+) -> AsyncIterator[Callable[[str], Awaitable[tuple[int, str]]]]:
+    """What a browser gets at an app with no more than the session, the updates, and a call that waits."""
     poll = PollPolicy(quiet=0.0, gap=0.1, missing_grace=0.0, missing_recheck=0.1)
-    made = Session("any-key", base_url=url, api="sonar", poll=poll, clock=Clock(100.0))
+    made = Session("any-key", base_url=url, api=api, poll=poll, clock=Clock(100.0))
     if framework == "aiohttp":
-        web_app = web.Application()
+        web_app = web.Application(middlewares=[errors])
         web_app.router.add_get("/research/{id}/events", updates)
+        web_app.router.add_get("/research/{id}/answer", _answer)
         web_app.cleanup_ctx.append(research(lambda: made))
         async with TestClient(TestServer(web_app)) as browser:
 
@@ -238,6 +263,12 @@ async def _page(framework: str, url: str) -> AsyncIterator[Callable[[str], Await
         return
     app = FastAPI()
     app.include_router(router, prefix="/research")
+    add_error_handler(app)
+
+    @app.get("/research/{id}/answer")
+    async def answer(id: str, request: Request) -> Job:
+        return await wait_in_fastapi(request, id, timeout=25.0)
+
     async with (
         opened(app, made),
         httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://test") as client,

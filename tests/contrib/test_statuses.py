@@ -18,16 +18,19 @@ from aiopplx import (
     InDoubt,
     InvalidRequest,
     Job,
+    JobExpired,
     JobFailed,
     JobStatus,
+    JobTimeout,
     JournalError,
     NotFound,
     OutOfCredit,
+    ProtocolError,
     RateLimited,
     Session,
     TransportError,
 )
-from aiopplx.contrib._backend import DONE, Follows, is_over, said, status_of
+from aiopplx.contrib._backend import DONE, Follows, is_over, known, said, status_of
 from aiopplx.emulator import Emulator
 from aiopplx.testing import JumpingClock
 
@@ -66,6 +69,34 @@ def test_error_has_its_status_and_says_no_more(kind: type[AiopplxError], caplog:
 @pytest.mark.parametrize(("status", "told"), [(400, 422), (422, 422), (409, 502), (500, 502), (None, 502)])
 def test_refusal_by_the_service_is_the_callers_mistake(status: int | None, told: int) -> None:
     assert status_of(APIError("invalid response id", status=status)) == told
+
+
+REFUSED = APIError("invalid response id", status=400)
+NO_JOB: dict[str, tuple[JobStatus, AiopplxError, int]] = {
+    "unknown": (JobStatus.EXPIRED, JobExpired("the server does not know this job", status=404), 404),
+    "refused": (JobStatus.UNREADABLE, REFUSED, 422),
+}
+A_JOB: dict[str, tuple[JobStatus, AiopplxError]] = {
+    "never readable": (JobStatus.UNREADABLE, ProtocolError("a page of HTML", status=200)),
+    "still running": (JobStatus.TIMED_OUT, JobTimeout("still not finished")),
+    "failed": (JobStatus.FAILED, JobFailed("no sources")),
+}
+
+
+@pytest.mark.parametrize("what", NO_JOB)
+def test_id_of_no_job_is_an_error(what: str) -> None:
+    status, error, told = NO_JOB[what]
+    with pytest.raises(APIError) as raised:
+        known(Job(id="an-id", status=status, error=error))
+    assert status_of(raised.value) == told
+    assert said(raised.value)["detail"] == error.message
+
+
+@pytest.mark.parametrize("what", A_JOB)
+def test_job_whatever_became_of_it_is_no_error(what: str) -> None:
+    status, error = A_JOB[what]
+    job = Job(id="an-id", status=status, error=error)
+    assert known(job) is job
 
 
 async def test_page_asking_while_the_app_stops_hears_nothing(caplog: pytest.LogCaptureFixture) -> None:

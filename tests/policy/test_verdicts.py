@@ -114,6 +114,57 @@ def test_missing_job_is_believed_at_the_last_poll():
     assert isinstance(failed(fresh(), GONE, 100.0, is_last=True), Ended)
 
 
+# --- a refused id -----------------------------------------------------------------------------------------------------
+
+NO_ID = APIError("invalid response id", status=400, type="invalid_request")
+
+
+@pytest.mark.parametrize("status", [400, 422])
+def test_refused_id_of_which_nothing_is_known_is_believed(status: int):
+    error = APIError("invalid response id", status=status, type="invalid_request")
+    polls = Polls.resumed(0.0, 0.0)
+    assert failed(polls, error, 0.0, Fault.REFUSED) == Again(SHORT_RECHECK)
+    assert failed(polls, error, SHORT_RECHECK, Fault.REFUSED) == Ended(JobStatus.UNREADABLE, error)
+
+
+def test_refused_id_is_believed_at_the_last_poll():
+    verdict = failed(Polls.resumed(0.0, 0.0), NO_ID, 0.0, Fault.REFUSED, is_last=True)
+    assert verdict == Ended(JobStatus.UNREADABLE, NO_ID)
+
+
+def seen_running() -> Polls:
+    polls = Polls.resumed(0.0, 0.0)
+    polls.answered(POLICY, RUNNING, is_last=False)
+    return polls
+
+
+KNOWN = {
+    "submitted here": lambda: Polls.begun(0.0, 0.0),
+    "in the journal": lambda: Polls.resumed(0.0, 0.0, 60.0),
+    "seen running": seen_running,
+}
+
+
+@pytest.mark.parametrize("known", KNOWN)
+def test_refused_id_of_a_known_job_is_polled_on(known: str):
+    polls = KNOWN[known]()
+    assert all(isinstance(failed(polls, NO_ID, now, Fault.REFUSED), Again) for now in range(0, 120, 10))
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        APIError("Bad Request", status=400),  # a gateway's page has no type
+        APIError("too large", status=413, type="too_large"),
+        APIError("not now", status=409, type="conflict"),
+    ],
+    ids=lambda error: str(error.status),
+)
+def test_refusal_that_is_not_the_ids_ends_nothing_soon(error: APIError):
+    polls = Polls.resumed(0.0, 0.0)
+    assert all(isinstance(failed(polls, error, now, Fault.REFUSED), Again) for now in range(0, 120, 10))
+
+
 # --- an answer that cannot be read ------------------------------------------------------------------------------------
 
 READS = [
