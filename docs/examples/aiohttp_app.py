@@ -12,6 +12,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+import msgspec
 from aiohttp import web
 
 from aiopplx import JournalOptions, Session
@@ -22,8 +23,17 @@ from aiopplx.report import html_report
 def session() -> Session:
     """One session for the life of the app. A file has one process at a time: a new one waits for the one before."""
     place = os.environ.get("RESEARCH_JOURNAL") or None
-    is_shared = place is None or place.startswith("postgresql:")
-    return Session(journal=place if is_shared else JournalOptions(place, wait=60))
+    if place is None or place.startswith("postgresql:"):
+        return Session(journal=place)
+    return Session(journal=JournalOptions(place, wait=60))
+
+
+class Question(msgspec.Struct):
+    """What is asked."""
+
+    question: str
+    tag: str | None = None
+    """With a journal, the same tag is the same job, however often it is asked for."""
 
 
 async def page(request: web.Request) -> web.FileResponse:
@@ -34,12 +44,10 @@ async def page(request: web.Request) -> web.FileResponse:
 async def start(request: web.Request) -> web.Response:
     """Submit a question. Returns as soon as the service has it."""
     try:
-        asked = await request.json()
-    except ValueError:
-        asked = None
-    if not isinstance(asked, dict) or not isinstance(asked.get("question"), str):
-        raise web.HTTPUnprocessableEntity(text='{"detail": "send {\\"question\\": \\"...\\"}"}', content_type="application/json")
-    job = await request.app[RESEARCH].submit(asked["question"], tag=asked.get("tag"))
+        asked = msgspec.json.decode(await request.read(), type=Question)
+    except msgspec.DecodeError as error:
+        return web.json_response({"detail": str(error)}, status=422)
+    job = await request.app[RESEARCH].submit(asked.question, tag=asked.tag)
     return web.json_response({"id": job.id}, status=202)
 
 

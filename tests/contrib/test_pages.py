@@ -39,6 +39,27 @@ async def test_question_is_typed_watched_and_its_answer_read(tmp_path: Path) -> 
     assert server.ledger.created == 1
 
 
+@pytest.mark.skipif(not BROWSER, reason="no Chromium on this machine")
+async def test_page_counts_and_survives_a_reload_and_refusals(tmp_path: Path) -> None:
+    states = "document.querySelectorAll('main .state')"
+    async with (
+        Emulator(duration=36_000.0, answer_chars=400) as server,
+        running("fastapi", server) as app,
+        browser(tmp_path) as tab,
+    ):
+        await tab.open(app.url)
+        with anyio.fail_after(100):
+            await tab.until("document.querySelector('form input')")
+            await tab.run(f"document.querySelector('input').value = {json.dumps(QUESTION['question'])}")
+            await tab.run("document.querySelector('button').click()")
+            await tab.until(f"/, [1-9]\\d* s,/.test({states}[0]?.textContent)")  # without an update, which says 0 s
+            await tab.open(app.url)
+            await tab.until(f"/in progress, [1-9]/.test({states}[0]?.textContent)")
+            await tab.run("follow('x'.repeat(3000), 'What is refused?')")
+            await tab.until(f"{states}[0].textContent === 'the server does not tell how it stands'")
+    assert server.ledger.created == 1
+
+
 async def test_two_hundred_browsers_are_served_by_one_poller() -> None:
     told: list[list[str]] = [[] for _ in range(200)]
     async with Emulator(duration=3.0, answer_chars=200) as server, running("fastapi", server) as app:
