@@ -145,7 +145,8 @@ async def wait(request: Request, job: Job | str, *, timeout: float | None = None
         timeout: seconds from now; default the session's.
 
     Raises:
-        InvalidRequest: this is not a job id.
+        NotFound: the service does not know the job, or no longer: a 404. `Session.wait` returns it as `EXPIRED`.
+        InvalidRequest, APIError: this is not a job id: a 422.
     """
     follows: Follows = _state(request).aiopplx_follows
     return await follows.wait(job, timeout=timeout)
@@ -190,8 +191,8 @@ read any job of the account: give the router the dependencies that your app has 
 """
 
 
-@router.get("/{id}/events", response_class=EventSourceResponse)
-async def updates(request: Request, follow: Annotated[Follow, Depends(_follow)]) -> AsyncIterator[ServerSentEvent]:
+@router.get("/{id}/events", response_class=EventSourceResponse, name="updates")
+async def _updates(request: Request, follow: Annotated[Follow, Depends(_follow)]) -> AsyncIterator[ServerSentEvent]:
     """How a job stands now, then each change, to its end."""
     follows: Follows = _state(request).aiopplx_follows
     with follows.reading(follow):

@@ -70,7 +70,7 @@ __all__ = [
     "WireServer",
 ]
 
-HOST = "127.0.0.1"
+_HOST = "127.0.0.1"
 _HEAD_LIMIT = 1024 * 1024
 
 
@@ -123,11 +123,11 @@ class WireServer:
     @property
     def url(self) -> str:
         """The base URL, without a trailing slash."""
-        return f"{'https' if self._ssl else 'http'}://{HOST}:{self.port}"
+        return f"{'https' if self._ssl else 'http'}://{_HOST}:{self.port}"
 
     async def __aenter__(self) -> Self:
         self._server = await asyncio.start_server(
-            self._connected, HOST, self.port, limit=_HEAD_LIMIT, ssl=self._ssl, backlog=1024
+            self._connected, _HOST, self.port, limit=_HEAD_LIMIT, ssl=self._ssl, backlog=1024
         )
         self.port = self._server.sockets[0].getsockname()[1]
         return self

@@ -373,7 +373,7 @@ def test_no_async_generator_stands_in_the_package() -> None:
     asked_for = {
         "aiopplx.contrib.pytest_plugin._emulator",
         "aiopplx.contrib.pytest_plugin._session",
-        "aiopplx.contrib.fastapi.updates",
+        "aiopplx.contrib.fastapi._updates",
     }
     wrong = []
     for name, path in modules().items():

@@ -6,6 +6,7 @@ or a parameter that has gone, is a line of a diff that somebody reads. `python t
 
 from __future__ import annotations
 
+import ast
 import enum
 import importlib.metadata
 import inspect
@@ -15,6 +16,7 @@ import sys
 import tomllib
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import msgspec
@@ -23,7 +25,7 @@ if __name__ == "__main__":
     sys.path.insert(0, str(Path(__file__).parent.parent / "support"))
 
 from _public import attributes_of, names, public_modules
-from _source import ROOT
+from _source import ROOT, modules, tree_of
 
 from aiopplx import AiopplxError
 
@@ -69,6 +71,25 @@ def test_public_names_are_those_that_are_listed() -> None:
 
 def test_public_module_says_which_of_its_names_are_meant() -> None:
     assert [module.__name__ for module in public_modules() if not getattr(module, "__all__", None)] == []
+
+
+def test_public_module_has_no_public_names_but_those() -> None:
+    # As tools see it that read the source (griffe, editors): what has no underscore is offered.
+    hooks = {"pytest_configure"}
+    beside = {module.__name__: own_names(module) - {*module.__all__} - hooks for module in public_modules()}
+    assert [(module, name) for module, found in beside.items() for name in found if not name.startswith("_")] == []
+
+
+def own_names(module: ModuleType) -> set[str]:
+    """What its statements define; what it imports is another module's."""
+    found: set[str] = set()
+    for node in tree_of(modules()[module.__name__]).body:
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+            found.add(node.name)
+        elif isinstance(node, ast.Assign | ast.AnnAssign):
+            targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+            found |= {name.id for target in targets for name in ast.walk(target) if isinstance(name, ast.Name)}
+    return found
 
 
 # --- described -------------------------------------------------------------------------------------------------------
