@@ -66,7 +66,7 @@ def _kept(seen: Look) -> tuple[str, ...]:
     names: dict[str, None] = {}
     for request in seen.requests():
         names.update(dict.fromkeys(request.meta))
-    return tuple(names)
+    return tuple(name for name in names if name not in (asking.question, asking.tag))
 
 
 class Found(msgspec.Struct, kw_only=True):

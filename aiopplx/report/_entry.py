@@ -137,7 +137,9 @@ def entry_of(number: int, job: Job, known: Entry | None = None) -> Entry:
         seconds=job.seconds,
         model=visible(job.model),
         columns={
-            visible(name): visible(_as_text(value)) for name, value in job.meta.items() if value not in ("", None)
+            visible(name): visible(_as_text(value))
+            for name, value in job.meta.items()
+            if value not in ("", None) and not _is_said(value, job.question)
         },
         text=text,
         reasoning=visible(job.reasoning or ""),
@@ -162,6 +164,11 @@ def _heading(text: str) -> str:
     """The heading with which an answer begins; "" without one. What was asked is not known of a job by its id alone."""
     found = _HEADING.match(text)
     return found[1].strip() if found is not None else ""
+
+
+def _is_said(value: object, question: str) -> bool:
+    """Whether a column is the question, which stands above it."""
+    return isinstance(value, str) and bool(question) and value.strip() == question
 
 
 def _as_text(value: Any) -> str:

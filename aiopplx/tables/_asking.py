@@ -352,9 +352,12 @@ class Asking:
         return value
 
     def _meta(self, row: Row) -> dict[str, Any] | BadRow:
-        """What comes back beside the answer. Question and tag are not in it: they come back under these names."""
+        """What comes back beside the answer: what asks or tags under another name as well. The columns `question` and
+        `tag` are not in it if they are that: the job has them under these names.
+        """
         kept: dict[str, Any] = {}
-        gone = {self.question, self.tag, *self._asks_itself(row), *(self.sent(row) if row.is_request else ())}
+        gone = {*self._asks_itself(row), *(self.sent(row) if row.is_request else ())}
+        gone |= {name for name, ours in ((self.question, QUESTION), (self.tag, "tag")) if name == ours}
         for name, cell in row.cells.items():
             if name in gone:
                 continue
@@ -365,7 +368,9 @@ class Asking:
             if self._keep is None or name in self._keep:
                 kept[name] = as_cell(cell)
         try:
-            size = len(msgspec.json.encode(kept)) if kept else 0
+            others = {name: value for name, value in kept.items() if name not in (self.question, self.tag)}
+            msgspec.json.encode(kept)
+            size = len(msgspec.json.encode(others)) if others else 0
         except (TypeError, ValueError, RecursionError):
             said = "its other columns have a value that JSON cannot express; keep the other columns alone"
             return _of_half(row) or BadRow(row.place, said, advice=Advice("keep", '["COLUMN"]', "names those"))

@@ -142,12 +142,19 @@ def test_titles_of_sources_hide_nothing_and_turn_nothing() -> None:
 
 def test_lines_of_markdown_begin_with_no_markup_of_others() -> None:
     for line in ("~~~", "- a", "+ a", "1. a", "12) a", "===", "# a", "> a", "&lt;b&gt;"):
-        job = Job(status=JobStatus.FAILED, question=line, meta={line: line}, error=JobFailed(line))
+        job = Job(status=JobStatus.FAILED, question=line, meta={line: f"{line} too"}, error=JobFailed(line))
         html = MarkdownIt("commonmark").render("".join(markdown_report([job])))
         shown = escape(line)
         assert f"<h1>{shown}</h1>" in html
-        assert f"<li>{shown}: {shown}</li>" in html
+        assert f"<li>{shown}: {shown} too</li>" in html
         assert f"<strong>failed</strong>: {shown}</p>" in html
+
+
+def test_column_that_is_asked_stands_above_alone() -> None:
+    job = Job(status=JobStatus.FAILED, question="Why now?", meta={"prompt": " Why now? ", "firm": "ACME"})
+    for said in ("".join(html_report([job])), "".join(markdown_report([job]))):
+        assert "ACME" in said
+        assert "prompt" not in said
 
 
 def test_the_page_forbids_scripts_and_requests_before_anything_else() -> None:

@@ -136,7 +136,7 @@ def test_a_question_beside_an_input_is_the_question() -> None:
     with pytest.raises(TableError, match="the column input has the name"):
         seen(alpaca)
     request = next(seen(alpaca, fields="none").requests())
-    assert (request.asked, request.meta) == ("P?", {"input": "context"})
+    assert (request.asked, request.meta) == ("P?", {"prompt": "P?", "input": "context"})
 
 
 def test_bodies_of_batch_lines_are_requests(tmp_path: Path) -> None:
@@ -233,7 +233,7 @@ def test_rows_of_a_public_benchmark_are_taken() -> None:
     rows = [{"id": n, "topic": "t", "language": "en", "prompt": f"q{n}"} for n in range(3)]
     found = seen(rows)
     assert (found.count, found.bad) == (3, [])
-    assert next(found.requests()).meta == {"id": 0, "topic": "t", "language": "en"}
+    assert next(found.requests()).meta == {"id": 0, "topic": "t", "language": "en", "prompt": "q0"}
 
 
 def test_fields_for_all_rows_do_not_overrule() -> None:
@@ -447,7 +447,7 @@ def test_column_taken_as_tag_can_be_another_or_none(name: str, has_fields: bool)
         (None, {name: "news", "n": 2}),
     ]
     other = list(seen(source, tag="n").requests())
-    assert [(request.tag, request.meta) for request in other] == [(1, {name: "news"}), (2, {name: "news"})]
+    assert [(request.tag, request.meta) for request in other] == [(n, {name: "news", "n": n}) for n in (1, 2)]
 
 
 def test_column_whose_name_says_no_tag_is_one() -> None:
@@ -522,3 +522,19 @@ def test_rows_that_train_a_model_need_a_template() -> None:
     rows = [{"instruction": "Translate", "input": "Good morning"}, {"instruction": "Why?", "input": ""}]
     asked = aiopplx.questions(rows, template="{instruction} {input?}")
     assert [request.asked for request in asked] == ["Translate Good morning", "Why?"]
+
+
+@pytest.mark.parametrize("kind", ["frame", "mappings", "csv", "jsonl"])
+def test_each_column_comes_back_under_its_name(kind: str, tmp_path: Path) -> None:
+    rows = [{"id": "7", "prompt": " Why? ", "note": "x"}, {"id": "8", "prompt": "How?", "note": "y"}]
+    csv, jsonl = tmp_path / "q.csv", tmp_path / "q.jsonl"
+    csv.write_text("id,prompt,note\n7, Why? ,x\n8,How?,y\n")
+    jsonl.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    source = {"frame": pd.DataFrame(rows), "mappings": rows, "csv": csv, "jsonl": jsonl}[kind]
+    requests = list(questions(source, tag="id"))
+    assert [(request.tag, request.asked) for request in requests] == [("7", "Why?"), ("8", "How?")]
+    ended = aiopplx.JobStatus.COMPLETED
+    jobs = [aiopplx.Job(status=ended, question=each.asked, tag=each.tag, meta=each.meta) for each in requests]
+    table = aiopplx.rows(jobs)
+    assert [list(row)[:5] for row in table] == [["id", "prompt", "note", "tag", "question"]] * 2
+    assert [{name: row[name] for name in rows[0]} for row in table] == rows
