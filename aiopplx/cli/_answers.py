@@ -7,14 +7,14 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from aiopplx.cli._columns import Columns
-from aiopplx.cli._exits import OutputLost, UsageError
+from aiopplx.cli._exits import Interrupted, OutputLost, UsageError
 from aiopplx.cli._files import Delimited, Ending, JsonLines, RowFile, why_not
 from aiopplx.cli._journals import all_known, superseded
 from aiopplx.cli._options import STANDARD, JournalOptions, OutputFormat, RunOptions, is_url
@@ -126,6 +126,11 @@ class Output(Protocol):
         ...
 
     @property
+    def is_long(self) -> bool:
+        """Whether a person would wonder what it does while it is closed."""
+        ...
+
+    @property
     def advice(self) -> str:
         """What to tell once it is closed; "" if nothing."""
         ...
@@ -199,6 +204,7 @@ class StreamOutput:
     def __init__(self, rows: Rows, encoder: Encoder) -> None:
         self.name = rows.name
         self.advice = ""
+        self.is_long = False
         self.is_terminal = rows.is_terminal
         self._rows = rows
         self._encoder = encoder
@@ -219,6 +225,7 @@ class RowOutput:
     """Rows to a file that grows."""
 
     is_terminal = False
+    is_long = False
     advice = ""
 
     def __init__(self, file: RowFile, encoder: Encoder) -> None:
@@ -326,17 +333,33 @@ class Answers:
         for output in self._outputs:
             await output.write(at, line, job)
 
-    async def close(self, ending: Ending) -> None:
-        """Finish all files, also if one cannot be written. Raises `OutputLost` then; `lost` has all. See `Output`."""
+    async def close(self, ending: Ending, *, tell: Callable[[str], None] = lambda text: None) -> None:
+        """Finish all files, also if one cannot be written. See `Output`.
+
+        Args:
+            ending: what the run had done.
+            tell: called before a file that takes long.
+
+        Raises:
+            OutputLost: one cannot be written; `lost` has all of these.
+            Interrupted: a signal came while a file was written, which is as it was before, as those after it.
+        """
         lost: Exception | None = None
         outputs, self._outputs = self._outputs, []
         longer: set[int] = set()
         for output in outputs:
             try:
+                if output.is_long and ending != "none":
+                    tell(f"Writing {output.name} ...")
                 too_long = await output.close(ending)
+            except Interrupted as stopped:
+                lost, ending = stopped, "none"
+                continue
             except Exception as error:  # also one that nobody foresaw: the other files are put in order
                 lost = lost or error
                 self._lost += [str(error)] if isinstance(error, OutputLost) else []
+                continue
+            if isinstance(lost, Interrupted) and isinstance(output, Report):
                 continue
             self._outputs.append(output)
             if output.advice:

@@ -6,11 +6,16 @@ This module does not know what any command does.
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import math
 import os
 import re
 import signal
 import sys
-from collections.abc import Awaitable, Callable
+import threading
+import time
+from collections.abc import Awaitable, Callable, Generator
+from types import FrameType
 from typing import TYPE_CHECKING, NoReturn, TypeVar
 
 import anyio
@@ -37,6 +42,10 @@ PIPE_CLOSED = 141
 TOGETHER = 1.0
 """Seconds within which signals are one: a supervisor that ends a process and its group sends two, and so do a terminal
 and a wrapper that passes on what it gets."""
+
+
+_came_at = -math.inf
+"""When the last signal came that was one of its own, of the clock `time.monotonic`."""
 
 
 class UsageError(Exception):
@@ -208,17 +217,15 @@ async def until_signal(work: Callable[[], Awaitable[T]], *, at_exit: Callable[[]
         Interrupted: a signal came, and `work` has ended.
     """
     came: list[signal.Signals] = []
-    scope, loop, at = anyio.CancelScope(), asyncio.get_running_loop(), 0.0
+    scope = anyio.CancelScope()
 
     def on_signal(signum: signal.Signals) -> None:
-        nonlocal at
+        if not _is_another():
+            return
         if came:
-            if loop.time() - at < TOGETHER:
-                return
             at_exit()
             _exit_now(128 + signum)
         came.append(signum)
-        at = loop.time()
         scope.cancel()
 
     _listen(on_signal)
@@ -227,6 +234,41 @@ async def until_signal(work: Callable[[], Awaitable[T]], *, at_exit: Callable[[]
         if not came:
             return result
     raise Interrupted(came[0])
+
+
+def _is_another() -> bool:
+    """Whether a signal that comes now is another one than the last, by `TOGETHER`."""
+    global _came_at
+    now, before = time.monotonic(), _came_at
+    if now - before < TOGETHER:
+        return False
+    _came_at = now
+    return True
+
+
+@contextlib.contextmanager
+def heard() -> Generator[None]:
+    """Work that keeps the event loop waiting, and that a signal ends: there the loop would hear it only afterwards.
+
+    Raises:
+        Interrupted: a signal came, and the work is left where it was.
+    """
+
+    def on_signal(signum: int, _: FrameType | None) -> None:
+        if _is_another():
+            raise Interrupted(signal.Signals(signum))
+
+    if threading.current_thread() is not threading.main_thread():  # where no signal comes
+        yield
+        return
+    wakes = signal.set_wakeup_fd(-1)  # or the loop would hear it once more
+    before = {signum: signal.signal(signum, on_signal) for signum in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for signum, handler in before.items():
+            signal.signal(signum, handler)
+        signal.set_wakeup_fd(wakes, warn_on_full_buffer=False)
 
 
 async def code_until_signal(work: Callable[[], Awaitable[int]]) -> int:

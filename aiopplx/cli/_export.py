@@ -68,7 +68,7 @@ class _Export:
             ending = "whole"
         finally:
             try:
-                await answers.close(ending)
+                await answers.close(ending, tell=tell)
             finally:
                 for why in answers.lost[1:]:  # the first one is raised
                     complain(why)

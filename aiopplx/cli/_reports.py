@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 
 from aiopplx.cli._columns import Columns, Value
-from aiopplx.cli._exits import OutputLost, UsageError
+from aiopplx.cli._exits import Interrupted, OutputLost, UsageError, heard
 from aiopplx.cli._files import NEW, Ending, Old, Span, check_name, replacing, why_not
 from aiopplx.cli._journals import all_known, finished_besides, knows_any
 from aiopplx.cli._kept import Kept, name_of
@@ -30,6 +30,8 @@ _TABLES = ("excel", "parquet")
 _ID = re.compile(r"[\w.:-]+")
 _HEAVY = 20_000_000
 """Bytes of a page that a phone opens slowly."""
+_MANY = 300
+"""Answers whose report takes some seconds."""
 _JOBS = "<!-- jobs "
 _LONGEST_END = 1 << 26
 """Bytes at the end of a report in which the ids of its jobs begin."""
@@ -107,6 +109,11 @@ class Report:
             return {row.job_id for row in self._rows_in_file() or ()}.__contains__
         return (_ids_in(self.name) or set[str]()).__contains__
 
+    @property
+    def is_long(self) -> bool:
+        """See `Output`."""
+        return len(self._kept) >= _MANY
+
     async def write(self, at: int, line: int | None, job: Job) -> None:
         """See `Output`."""
         self._kept.put(len(self._kept) if self._as_finished else at, job)
@@ -114,21 +121,23 @@ class Report:
     async def close(self, ending: Ending) -> int:
         """See `Output`."""
         try:
-            if ending == "part":
-                earlier = finished_besides(set(self._kept.ids), self._journal, has=self._has())
-                for at, job in enumerate(earlier, _EARLIER):
-                    self._kept.put(at, job)
-            if ending == "none" or not self._kept:
-                return 0
-            return self._replace()
+            with heard():
+                return self._closed(ending)
         except OSError as error:
             raise OutputLost(why_not(self.name, error)) from None
-        except (OutputLost, TableError):
+        except (Interrupted, OutputLost, TableError):
             raise
         except Exception as error:  # of a library that writes it; what it says may have an answer in it
             raise OutputLost(f"cannot write {self.name}: {type(error).__name__}") from error
         finally:
             self._kept.close()
+
+    def _closed(self, ending: Ending) -> int:
+        if ending == "part":
+            earlier = finished_besides(set(self._kept.ids), self._journal, has=self._has())
+            for at, job in enumerate(earlier, _EARLIER):
+                self._kept.put(at, job)
+        return self._replace() if self._kept and ending != "none" else 0
 
     def _replace(self) -> int:
         with replacing(self.name) as new:

@@ -224,7 +224,7 @@ class _Run:
     async def _close_answers(self, ending: Ending) -> None:
         if not self._are_closed:
             self._are_closed = True
-            await self._answers.close(ending)
+            await self._answers.close(ending, tell=lambda text: None if self._options.quiet else self._tell(text))
 
     def _tell(self, text: str) -> None:
         tell(text, as_json=self._options.progress == "json")
@@ -253,7 +253,7 @@ class _Run:
             try:
                 is_whole = ending is None and self._questions.has_ended
                 await self._close_answers("whole" if is_whole else "part")
-            except OutputLost as lost:
+            except (OutputLost, Interrupted) as lost:
                 ending = ending or lost
             if ending is not None and self._resuming:
                 self._in_all = await self._agreement.recounted()

@@ -719,6 +719,7 @@ async def test_other_files_are_finished_whatever_one_does(tmp_path: Path) -> Non
     class Broken(StreamOutput):
         def __init__(self) -> None:
             self.name = "broken"
+            self.is_long = False
 
         async def write(self, at: int, line: int | None, job: Job) -> None: ...
 
@@ -733,6 +734,30 @@ async def test_other_files_are_finished_whatever_one_does(tmp_path: Path) -> Non
     with pytest.raises(ZeroDivisionError):
         await answers.close("whole")
     assert [row["id"] for row in csv_rows(path)] == ["0", "1"]
+
+
+@pytest.mark.parametrize("form", ["html", "md", "xlsx", "parquet"])
+async def test_ctrl_c_is_heard_while_a_report_is_written(tmp_path: Path, form: str) -> None:
+    """It takes minutes with thousands of answers, and nothing else runs meanwhile."""
+    file, answers, report, next_one = (table(tmp_path, 2), *(tmp_path / f"a.{each}" for each in ("csv", form, "htm")))
+    words = plan(file, answers, report, next_one)
+    async with Emulator(duration=0.0, answer_chars=300) as server:
+        async with started(server, *words, program=(PROGRAM, "ctrl-c", f"{report}.new")) as process:
+            code, said = await ending(process)
+        assert (code, "Stopped by Ctrl-C.\n" in said) == (130, True), said
+        assert f" Answers in {answers}.\n" in said
+        assert "Run the same command again to resume" in said
+        assert [path.exists() for path in (report, next_one, Path(f"{report}.new"))] == [False] * 3
+        assert_whole(csv_rows(answers), 2)
+        done = await run_at(server, *words)
+        assert (done.returncode, server.ledger.created) == (0, 2), done.stderr
+        assert report.exists()
+        assert next_one.exists()
+        report.unlink()
+        exported = ("export", f"{file}.journal.db", "-o", str(report))
+        async with started(server, *exported, program=(PROGRAM, "ctrl-c", f"{report}.new")) as process:
+            code, said = await ending(process)
+        assert (code, report.exists()) == (130, False), said
 
 
 async def test_each_file_that_is_lost_is_told(tmp_path: Path) -> None:
