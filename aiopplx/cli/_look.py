@@ -39,20 +39,30 @@ def what_it_is(seen: Look, *, unique: bool = False) -> str:
         parts.append(f"columns {listed(table.columns)}")
     if seen.sends:
         parts.append(f"sends {listed(seen.sends)}")
-    parts += [_note(note) for note in seen.notes if not (unique and _is_about_repeats(note))]
+    return "; ".join([*parts, *_notes(seen, unique=unique)])
+
+
+def _notes(seen: Look, *, unique: bool) -> list[str]:
+    notes = [_note(note) for note in seen.notes if not (unique and _is_about_repeats(note))]
     if unique and seen.repeats:
         rows = "1 row asks" if seen.repeats == 1 else f"{seen.repeats:,} rows ask"
-        parts.append(f"{rows} what an earlier row asks; each question is asked once")
-    return "; ".join(parts)
+        notes.append(f"{rows} what an earlier row asks; each question is asked once")
+    return notes
 
 
 def _is_about_repeats(note: str) -> bool:
     return isinstance(note, Note) and note.advice.option == "unique"
 
 
-def what_is_asked(seen: Look) -> list[str]:
-    """Lines with the first questions, the request fields that are sent, what is kept and what is the tag."""
-    lines = [f"  {'asks' if not at else '':5}  {one_line(first, 100)}" for at, first in enumerate(seen.first)]
+def what_is_asked(seen: Look, *, limit: int | None = None) -> list[str]:
+    """Lines with the first questions, the request fields that are sent, what is kept and what is the tag.
+
+    Args:
+        seen: what was found.
+        limit: how many rows are asked at most.
+    """
+    asked = seen.first[:limit]
+    lines = [f"  {'asks' if not at else '':5}  {one_line(first, 100)}" for at, first in enumerate(asked)]
     sends = [*seen.sends, *(f"{name}={value} if a row has none" for name, value in seen.asking.set.items())]
     lines.append(f"  sends  {listed(sends) or 'the question alone'}")
     return [*lines, f"  keeps  {listed(_kept(seen)) or 'nothing'}      tags  {seen.asking.tag or 'none'}"]
@@ -107,8 +117,16 @@ class Found(msgspec.Struct, kw_only=True):
     refused: str | None = None
 
 
-def for_a_program(seen: Look, *, estimate: Estimate | None, journal: str | None, refused: str | None) -> Found:
-    """What was found, for `--json`. Arguments as the attributes of `Found`."""
+def for_a_program(
+    seen: Look,
+    *,
+    estimate: Estimate | None,
+    journal: str | None,
+    refused: str | None,
+    unique: bool = False,
+    limit: int | None = None,
+) -> Found:
+    """What was found, for `--json`. Arguments as the attributes of `Found`, `unique` and `limit` as typed."""
     return Found(
         source=seen.table.name,
         format=seen.table.what,
@@ -118,10 +136,10 @@ def for_a_program(seen: Look, *, estimate: Estimate | None, journal: str | None,
         tag=seen.asking.tag or None,
         sends=list(dict.fromkeys([*seen.sends, *seen.asking.set])),
         keeps=_kept(seen),
-        asks=seen.first,
+        asks=seen.first[:limit],
         unusable=[{"place": bad.place, "reason": why_not(bad)} for bad in seen.bad],
         repeats=seen.repeats,
-        notes=[_note(note) for note in seen.notes],
+        notes=_notes(seen, unique=unique),
         journal=journal,
         estimate=estimate,
         refused=refused,

@@ -207,14 +207,19 @@ class _Run:
             price = [f"  {said}"] if (said := self._agreement.said) else []
             found = self._agreement.price
             advice = f"; --pilot {PILOT} tries five first" if found is not None and found.rest.count > PILOT else ""
-            for line in [*what_is_asked(seen), *price, f"{DRY}{advice}."]:
+            for line in [*what_is_asked(seen, limit=self._options.limit), *price, f"{DRY}{advice}."]:
                 self._tell(line)
 
     def _print_found(self, refused: str | None) -> None:
         seen, price = self._questions.seen, self._agreement.price
         if seen is not None:
             estimate = price.rest if price is not None else None
-            print_json(for_a_program(seen, estimate=estimate, journal=self._shown_place, refused=refused))
+            unique, limit = self._options.unique, self._options.limit
+            print_json(
+                for_a_program(
+                    seen, estimate=estimate, journal=self._shown_place, refused=refused, unique=unique, limit=limit
+                )
+            )
 
     @property
     def _shown_place(self) -> str | None:

@@ -228,7 +228,7 @@ async def test_invalid_lines_get_rows_of_their_own_in_place() -> None:
         (5, "COMPLETED"),
     ]
     assert "line 2: rejected: " in done.stderr
-    assert "did you mean `question`" in done.stderr
+    assert '"qestion" is nearly "question", a request field' in done.stderr
     assert "line 3: rejected: not JSON" in done.stderr
     assert 'line 4: rejected: "question" is empty' in done.stderr
 

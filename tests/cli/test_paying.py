@@ -196,3 +196,19 @@ def test_look_is_one_object_with_the_same_names(tmp_path: Path, capfd: pytest.Ca
     assert "--skip-bad" in bad["refused"]
     assert "never closed" in broken["refused"]
     assert look(2, "--json") == {}
+
+
+def test_look_tells_what_this_command_would_do(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """As a person and as a program read it: with --unique nothing is paid twice, with --limit no more is asked."""
+    file = tmp_path / "q.csv"
+    file.write_text("id,question\n1,Why?\n2,Why?\n3,How?\n")
+    assert main(["run", str(file), "--dry-run", "--json", "--unique", "--limit", "1"]) == 0
+    found = capfd.readouterr()
+    told = json.loads(found.out)
+    assert (told["asks"], told["repeats"]) == (["Why?"], 1)
+    assert told["notes"] == ["1 row asks what an earlier row asks; each question is asked once"]
+    assert told["notes"][0] in found.err
+    assert main(["run", str(file), "--dry-run", "--limit", "1"]) == 0
+    said = capfd.readouterr().err
+    assert "  asks   Why?\n  sends" in said
+    assert "each is asked and paid" in said
