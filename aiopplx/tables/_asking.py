@@ -294,7 +294,11 @@ class Asking:
                 is_there = not self._table.has_fields or self.question in cells
                 return BadRow(row.place, f'"{self.question}" is empty' if is_there else f'has no "{self.question}"')
             if isinstance(asked, dict | list | bool):
-                return BadRow(row.place, f'"{self.question}" must be text')
+                kind = (
+                    "true or false" if isinstance(asked, bool) else "a list" if isinstance(asked, list) else "an object"
+                )
+                other = Advice("question", '"COLUMN"', "names another column")
+                return BadRow(row.place, f'"{self.question}" must be text and is {kind}', advice=other)
             fields[QUESTION] = as_text(asked).strip() if not isinstance(asked, str) else asked.strip()
         if len(str(fields.get(QUESTION, ""))) > LONGEST:
             return BadRow(row.place, f"the question has more than {LONGEST:,} characters")

@@ -389,7 +389,8 @@ def _batch_line(place: str, cells: dict[str, Any], dropped: set[str]) -> Row | B
         return BadRow(place, "its body is not an object")
     fields = dict(cast("dict[str, Any]", body))
     if (asks := api.batch_urls[url]) not in fields:
-        return BadRow(place, f"its body has no {asks}")
+        inner = "; jq -c '.body = .body.request' FILE prints lines whose body has it" * (asks in _inner(fields))
+        return BadRow(place, f"its body has no {asks}{inner}")
     for name in ("model", "models"):
         models = [model for model in _listed(fields.get(name)) if isinstance(model, str)]
         if foreign := [model for model in models if not api.has_model(model)]:
@@ -401,6 +402,12 @@ def _batch_line(place: str, cells: dict[str, Any], dropped: set[str]) -> Row | B
 
 def _listed(value: Any) -> list[Any]:
     return list_of(cast("Any", value)) if isinstance(value, list) else [value]
+
+
+def _inner(body: dict[str, Any]) -> dict[str, Any]:
+    """The request in the body of a submission: what the asynchronous API takes, and batch lines do not have."""
+    inner: object = body.get("request")
+    return cast("dict[str, Any]", inner) if isinstance(inner, dict) else {}
 
 
 def _as_a_row(body: object) -> str:

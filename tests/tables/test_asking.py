@@ -498,6 +498,11 @@ def test_what_json_has_no_word_for_is_text(value: Any, cell: Any) -> None:
             'is the question? It has the columns company, reasoning_effort; question="COLUMN" names it',
             "is the question? It has the columns company, reasoning_effort; --question COLUMN names it",
         ),
+        (
+            [{"question": True, "ask": "Why?"}],
+            '"question" must be text and is true or false; question="COLUMN" names another column',
+            '"question" must be text and is true or false; --question COLUMN names another column',
+        ),
         ([{"question": "Why?", "n": 1}, {"n": 2}, {"n": 3}], 'item 2, item 3: has no "question"', 'has no "question"'),
         (
             [{"question": "Why \ud83d?", "id": 1}],
@@ -516,6 +521,19 @@ def test_refusal_says_what_to_type_where_read(rows: list[dict[str, Any]], python
         look(read_memory(rows), AskOptions())
     assert python in str(refused.value)
     assert typed in told(refused.value)
+
+
+def test_body_of_a_submission_says_how_it_is_taken(tmp_path: Path) -> None:
+    asked = {"messages": [{"role": "user", "content": "Why?"}]}
+    line = {"custom_id": "a", "method": "POST", "url": "/v1/async/sonar", "body": {"request": asked}}
+    path = tmp_path / "batch.jsonl"
+    path.write_text(json.dumps(line) + "\n")
+    with pytest.raises(
+        TableError, match=re.escape("jq -c '.body = .body.request' FILE prints lines whose body has it")
+    ):
+        list(questions(path))
+    path.write_text(json.dumps({**line, "body": asked}) + "\n")
+    assert [request.asked for request in questions(path)] == ["Why?"]
 
 
 def test_rows_that_train_a_model_need_a_template() -> None:
