@@ -86,13 +86,14 @@ class Lock:
 
     def release(self) -> None:
         """Release it. The file stays: removing it would let two processes lock two files of one name."""
-        descriptor = _held.pop(self._token, None)
-        if descriptor is None:
-            return
-        try:
-            _write(descriptor, "")
+        descriptor: int | None = None
+        try:  # from before it is taken out: an error after that would leave the file locked for good
+            descriptor = _held.pop(self._token, None)
+            if descriptor is not None:
+                _write(descriptor, "")
         finally:
-            os.close(descriptor)
+            if descriptor is not None:
+                os.close(descriptor)
 
 
 def holder_of(path: str) -> Holder | None:
