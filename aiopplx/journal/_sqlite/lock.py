@@ -15,7 +15,8 @@ from typing import NamedTuple
 
 _SAID = re.compile(r"(\d{1,10}) (\S{1,255})\s*")
 # By a token of each lock and not by their numbers: the system gives the number of a closed descriptor to the next file,
-# and a lock that was released long ago must not release that one. One call takes a descriptor out: it is closed once.
+# and a lock that was released long ago must not release that one. One thread releases a lock, or the collector after
+# it, so that it is closed once.
 _held: dict[object, int] = {}
 
 
@@ -86,14 +87,13 @@ class Lock:
 
     def release(self) -> None:
         """Release it. The file stays: removing it would let two processes lock two files of one name."""
-        descriptor: int | None = None
-        try:  # from before it is taken out: an error after that would leave the file locked for good
-            descriptor = _held.pop(self._token, None)
-            if descriptor is not None:
-                _write(descriptor, "")
+        descriptor = _held.get(self._token)
+        if descriptor is None:
+            return
+        try:
+            _write(descriptor, "")
         finally:
-            if descriptor is not None:
-                os.close(descriptor)
+            os.close(_held.pop(self._token))  # in one line: after an error before it `__del__` tries again
 
 
 def holder_of(path: str) -> Holder | None:
