@@ -801,7 +801,7 @@ class Lifecycle:
             self.detach(sub)
             return following
         if sub.phase not in POLLABLE or sub.waits_for_a_slot:
-            if self.poller.is_out(sub):  # its end is being written: nobody stops waiting at this one's time any more
+            if self.poller.is_out(sub):  # its end is being written; its next deadline is another listener's
                 self.poller.bound(sub)
             return None
         if not sub.listeners:
